@@ -1,0 +1,89 @@
+// Package tokenbroker is a Vault secrets engine that turns the long-lived
+// credentials of API vendors into short-lived access tokens, leased for as long as
+// they are good.
+package tokenbroker
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/version"
+	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/kensho"
+	"vault-plugin-secrets-tokenbroker/provider/sitecore"
+)
+
+// operationPrefix starts the IDs of the engine's operations in OpenAPI.
+const operationPrefix = "token-broker"
+
+// providers are the vendors that the engine knows.
+var providers = []provider.Provider{
+	kensho.Provider{},
+	sitecore.Provider{},
+}
+
+// Options are what a test may put in place of the world outside.
+type Options struct {
+	// Transport carries the requests to the vendors. Nil is the network.
+	Transport http.RoundTripper
+}
+
+type backend struct {
+	*framework.Backend
+	broker    *broker.Broker
+	transport http.RoundTripper
+}
+
+// Factory makes the engine of one mount. It touches neither storage nor the
+// system view: Vault calls it on registering a plugin, too.
+func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	b := New(Options{})
+	if err := b.Setup(ctx, conf); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// New makes an engine that has yet to be set up.
+func New(o Options) logical.Backend {
+	b := &backend{transport: o.Transport}
+	b.broker = broker.New(b.credential)
+	b.Backend = &framework.Backend{
+		Help:           strings.TrimSpace(backendHelp),
+		RunningVersion: version.Version,
+		BackendType:    logical.TypeLogical,
+		PathsSpecial: &logical.Paths{
+			SealWrapStorage: []string{configPrefix, broker.StoragePrefix},
+		},
+		Paths: framework.PathAppend(
+			b.pathConfig(),
+			b.pathCreds(),
+		),
+		Secrets:    []*framework.Secret{b.accessToken()},
+		Invalidate: b.invalidate,
+	}
+	return b
+}
+
+// invalidate drops a name from memory when another node has written about it.
+func (b *backend) invalidate(_ context.Context, key string) {
+	for _, prefix := range []string{configPrefix, broker.StoragePrefix} {
+		if strings.HasPrefix(key, prefix) {
+			b.broker.Forget(key[strings.LastIndex(key, "/")+1:])
+		}
+	}
+}
+
+const backendHelp = `
+The token broker turns the long-lived credentials of API vendors (API keys,
+refresh tokens, key pairs) into short-lived access tokens.
+
+Store a credential under config/<provider>/<name>, then read creds/<name>: an
+access token, leased for as long as it is good. However many readers there are,
+the vendor is asked about once in a token's life.
+`

@@ -1,0 +1,261 @@
+package tokenbroker_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"maps"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+const (
+	refreshToken = "refresh-token-of-kensho-0123456789"
+	apiKey       = "01-4d3c2b1a-0f9e8d7c6b5a49382716051423324150617283940a1"
+	clientID     = "0oa1clientid2"
+)
+
+// privateKey is made once: keys are slow to make, and any will do.
+var privateKey = sync.OnceValue(func() *rsa.PrivateKey {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return key
+})
+
+func privateKeyPEM() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(privateKey())}))
+}
+
+// engine is a mount of the engine, with simulated vendors and storage in memory.
+type engine struct {
+	t       *testing.T
+	sim     *vendorsim.Sim
+	storage logical.Storage
+	system  *logical.StaticSystemView
+	backend logical.Backend
+}
+
+// newEngine mounts an engine whose vendors know refreshToken, apiKey and clientID
+// with privateKey.
+func newEngine(t *testing.T) *engine {
+	t.Helper()
+	e := &engine{
+		t:       t,
+		sim:     vendorsim.New(),
+		storage: &logical.InmemStorage{},
+		system:  &logical.StaticSystemView{DefaultLeaseTTLVal: 24 * time.Hour, MaxLeaseTTLVal: 32 * 24 * time.Hour},
+	}
+	e.sim.AddRefreshToken("link-streaming", refreshToken)
+	e.sim.AddAPIKey(apiKey)
+	e.sim.AddClient(clientID, &privateKey().PublicKey, "")
+	e.restart()
+	t.Cleanup(func() { assert.Empty(t, e.sim.Violations(), "requests that no vendor documents") })
+	return e
+}
+
+// restart begins anew with what is in storage, as after a crash.
+func (e *engine) restart() {
+	e.t.Helper()
+	e.backend = tokenbroker.New(tokenbroker.Options{Transport: e.sim.Transport()})
+	require.NoError(e.t, e.backend.Setup(context.Background(), &logical.BackendConfig{
+		Logger:      hclog.NewNullLogger(),
+		System:      e.system,
+		StorageView: e.storage,
+		BackendUUID: "test",
+	}))
+}
+
+// request sends a request as Vault's core does, and returns the HTTP status and
+// the message that a client would see.
+func (e *engine) request(op logical.Operation, path string, data map[string]any) (resp *logical.Response, status int, message string) {
+	e.t.Helper()
+	// The framework keeps what it is given.
+	req := &logical.Request{Operation: op, Path: path, Data: maps.Clone(data), Storage: e.storage}
+	ctx := context.Background()
+	if op == logical.UpdateOperation {
+		checked, exists, err := e.backend.HandleExistenceCheck(ctx, req)
+		require.NoError(e.t, err)
+		if checked && !exists {
+			req.Operation = logical.CreateOperation
+		}
+	}
+	resp, err := e.backend.HandleRequest(ctx, req)
+	status, err = logical.RespondErrorCommon(req, resp, err)
+	logical.AdjustErrorStatusCode(&status, err)
+	if status == 0 {
+		status = 200
+	}
+	if err != nil {
+		message = err.Error()
+	}
+	return resp, status, message
+}
+
+func (e *engine) write(path string, data map[string]any) {
+	e.t.Helper()
+	_, status, message := e.request(logical.UpdateOperation, path, data)
+	require.Equal(e.t, 200, status, message)
+}
+
+func (e *engine) read(path string) *logical.Response {
+	e.t.Helper()
+	resp, status, message := e.request(logical.ReadOperation, path, nil)
+	require.Equal(e.t, 200, status, message)
+	return resp
+}
+
+// creds reads a token, which its vendor must accept until the lease ends.
+func (e *engine) creds(name string) *logical.Response {
+	e.t.Helper()
+	resp := e.read("creds/" + name)
+	death := e.sim.Death(resp.Data["access_token"].(string))
+	require.False(e.t, death.IsZero(), "the token is no vendor's")
+	left := time.Until(death)
+	margin := min(30*time.Second, left/20)
+	require.LessOrEqual(e.t, resp.Secret.TTL, left-margin, "promise 1: the lease outlives the token less the margin")
+	require.GreaterOrEqual(e.t, resp.Secret.TTL, time.Second)
+	return resp
+}
+
+func (e *engine) exchanges() int { return len(e.sim.Calls()) }
+
+// until waits for a time of day, on the day that simulated time begins with.
+func until(hour, minute, second int) {
+	time.Sleep(time.Until(time.Date(2000, 1, 1, hour, minute, second, 0, time.UTC)))
+}
+
+func TestATokenIsServedFromTheCacheUntilItDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		require.Equal(t, 1, e.exchanges(), "the exchange that verified the credential")
+
+		first := e.creds("prod").Data["access_token"]
+		until(0, 59, 0)
+		assert.Equal(t, first, e.creds("prod").Data["access_token"])
+		assert.Equal(t, 1, e.exchanges())
+
+		until(1, 0, 5)
+		assert.NotEqual(t, first, e.creds("prod").Data["access_token"])
+		assert.Equal(t, 2, e.exchanges())
+	})
+}
+
+func TestPromise10ATokenIsServedAgainAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		until(1, 0, 5)
+		token := e.creds("prod").Data["access_token"]
+		exchanges := e.exchanges()
+
+		e.restart()
+		assert.Equal(t, token, e.creds("prod").Data["access_token"])
+		assert.Equal(t, exchanges, e.exchanges())
+	})
+}
+
+func TestPromise2ReadersShareOneExchange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		until(1, 0, 5)
+		before := e.exchanges()
+		e.sim.Behave(vendorsim.Conduct{Latency: 500 * time.Millisecond})
+
+		var readers sync.WaitGroup
+		for range 100 {
+			readers.Go(func() { e.creds("prod") })
+		}
+		readers.Wait()
+		assert.Equal(t, before+1, e.exchanges())
+		assert.Equal(t, 1, e.sim.MostInFlight())
+	})
+}
+
+func TestAReaderWhoHangsUpTakesNobodyDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		until(0, 10, 0)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
+		e.sim.Behave(vendorsim.Conduct{Latency: 2 * time.Second})
+
+		impatient, hangUp := context.WithTimeout(t.Context(), time.Second)
+		defer hangUp()
+		_, err := e.backend.HandleRequest(impatient, &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.storage})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+
+		e.creds("prod")
+		assert.Equal(t, 1, e.exchanges(), "the next reader joins the exchange that was under way")
+	})
+}
+
+func TestPromise8AConfigWriteCountsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		older := e.creds("prod").Data["access_token"]
+
+		e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
+		newer := e.creds("prod").Data["access_token"]
+		assert.NotEqual(t, older, newer)
+		e.restart()
+		assert.Equal(t, newer, e.creds("prod").Data["access_token"], "after a restart too")
+	})
+}
+
+func TestPromise8ADeletedConfigHasNoTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e.creds("prod")
+
+		_, status, _ := e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+		require.Equal(t, 200, status)
+		_, status, message := e.request(logical.ReadOperation, "creds/prod", nil)
+		assert.Equal(t, 400, status)
+		assert.Contains(t, message, `"prod" is no credential`)
+		left, err := logical.CollectKeys(t.Context(), e.storage)
+		require.NoError(t, err)
+		assert.Empty(t, left)
+	})
+}
+
+func TestTheFactoryTouchesNothing(t *testing.T) {
+	_, err := tokenbroker.Factory(t.Context(), &logical.BackendConfig{})
+	assert.NoError(t, err, "Vault calls it with an empty config to register the plugin")
+}
+
+func TestWhatAnotherNodeWroteIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		older := e.creds("prod").Data["access_token"]
+		standby := e.backend
+
+		e.restart() // the active node, on the same storage
+		e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
+		newer := e.creds("prod").Data["access_token"]
+		require.NotEqual(t, older, newer)
+
+		e.backend = standby
+		e.backend.InvalidateKey(t.Context(), "config/kensho/prod")
+		assert.Equal(t, newer, e.creds("prod").Data["access_token"])
+	})
+}

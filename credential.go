@@ -1,0 +1,227 @@
+package tokenbroker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-uuid"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// configPrefix is where credentials are stored: config/<provider>/<name>.
+const configPrefix = "config/"
+
+// configVersion is the format of configEntry.
+const configVersion = 1
+
+// configEntry is a credential in storage.
+type configEntry struct {
+	Version int `json:"version"`
+
+	// Generation is new with each write, and ends what was known before.
+	Generation string `json:"generation"`
+
+	// WriteTime is when a secret field was last written.
+	WriteTime time.Time `json:"write_time"`
+
+	// Fields are those that the operator set, secrets included.
+	Fields map[string]any `json:"fields"`
+
+	// Verified is what the verifying exchange found. It is part of the same write,
+	// so that a refresh token which the vendor replaced on that occasion cannot
+	// be lost between two.
+	Verified *broker.State `json:"verified,omitempty"`
+}
+
+// settings are the fields that every credential has.
+type settings struct {
+	RequestTimeout    provider.Seconds `json:"request_timeout"`
+	CACert            string           `json:"ca_cert"`
+	DefaultTTL        provider.Seconds `json:"default_ttl"`
+	KeepaliveInterval provider.Seconds `json:"keepalive_interval"`
+}
+
+const (
+	defaultRequestTimeout = 10 * time.Second
+	maxRequestTimeout     = time.Minute
+	defaultKeepalive      = 24 * time.Hour
+)
+
+// amend makes a new entry of the stored one (nil if there is none) and what was
+// sent, and says which grant to exchange it with.
+func amend(stored *configEntry, known *broker.State, d *framework.FieldData) (*configEntry, provider.Grant, error) {
+	var last provider.Grant
+	if stored == nil {
+		stored = &configEntry{Fields: map[string]any{}}
+	}
+	fields, err := merge(stored.Fields, d)
+	if err != nil {
+		return nil, last, err
+	}
+	generation, err := uuid.GenerateUUID()
+	if err != nil {
+		return nil, last, err
+	}
+	next := &configEntry{Version: configVersion, Generation: generation, WriteTime: stored.WriteTime, Fields: fields}
+	for field, schema := range d.Schema {
+		if _, named := d.Raw[field]; named && isSecret(schema) {
+			next.WriteTime = time.Now().Round(0).UTC()
+		}
+	}
+	// A refresh token that the vendor gave in place of the stored one lives on,
+	// unless the operator has just named another.
+	if _, named := d.Raw["refresh_token"]; !named && known != nil && !known.Grant.Derived {
+		last = known.Grant
+	}
+	return next, last, nil
+}
+
+// merge lays what was sent over the stored fields, each in the type of its schema.
+// An empty value, like null in a patch, clears its field.
+func merge(stored map[string]any, d *framework.FieldData) (map[string]any, error) {
+	merged, err := framework.HandlePatchOperation(d, stored, func(input map[string]any) (map[string]any, error) {
+		for name, value := range input {
+			if text, ok := value.(string); ok {
+				input[name] = strings.TrimSpace(text)
+			}
+		}
+		for name, value := range d.Raw {
+			if value == nil {
+				input[name] = nil // the framework passes over some types' null
+			}
+		}
+		delete(input, "name")
+		delete(input, "verify")
+		return input, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(merged, &fields); err != nil {
+		return nil, err
+	}
+	for name, value := range fields {
+		if list, ok := value.([]any); value == "" || ok && len(list) == 0 {
+			delete(fields, name)
+		}
+	}
+	return fields, nil
+}
+
+// refuseTaken refuses a name that a credential of another provider bears.
+func refuseTaken(ctx context.Context, s logical.Storage, providerName, name string) error {
+	owner, err := ownerOf(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	if owner != "" && owner != providerName {
+		return provider.Errorf(provider.Invalid, "name: %q belongs to %s; choose another, or delete that credential first", name, configKey(owner, name))
+	}
+	return nil
+}
+
+// ownerOf is the provider under which a name is stored, if any. It does not decode
+// the entry, so that one which cannot be decoded can still be deleted.
+func ownerOf(ctx context.Context, s logical.Storage, name string) (string, error) {
+	for _, p := range providers {
+		stored, err := s.Get(ctx, configKey(p.Name(), name))
+		if err != nil {
+			return "", &broker.StorageError{Err: err}
+		}
+		if stored != nil {
+			return p.Name(), nil
+		}
+	}
+	return "", nil
+}
+
+// credential opens the stored credential of a name, for the broker.
+func (b *backend) credential(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
+	for _, p := range providers {
+		stored, err := getConfig(ctx, s, p.Name(), name)
+		if err != nil {
+			return nil, err
+		}
+		if stored != nil {
+			return b.open(p, stored)
+		}
+	}
+	return nil, nil
+}
+
+func (b *backend) open(p provider.Provider, stored *configEntry) (*broker.Credential, error) {
+	fields, err := json.Marshal(stored.Fields)
+	if err != nil {
+		return nil, err
+	}
+	common := settings{
+		RequestTimeout:    provider.Seconds(defaultRequestTimeout / time.Second),
+		KeepaliveInterval: provider.Seconds(defaultKeepalive / time.Second),
+	}
+	if err := provider.DecodeFields(fields, &common); err != nil {
+		return nil, err
+	}
+	if timeout := common.RequestTimeout.Duration(); timeout < time.Second || timeout > maxRequestTimeout {
+		return nil, provider.Errorf(provider.Invalid, "request_timeout: must be from 1s to %s", maxRequestTimeout)
+	}
+	client, err := provider.NewClient(provider.ClientOptions{
+		Timeout:   common.RequestTimeout.Duration(),
+		CACert:    common.CACert,
+		Transport: b.transport,
+	})
+	if err != nil {
+		return nil, err
+	}
+	vendor, err := p.Open(provider.Settings{Fields: fields, WriteTime: stored.WriteTime, Client: client})
+	if err != nil {
+		return nil, err
+	}
+	return &broker.Credential{
+		Provider:   p.Name(),
+		Generation: stored.Generation,
+		DefaultTTL: common.DefaultTTL.Duration(),
+		Vendor:     vendor,
+		Verified:   stored.Verified,
+	}, nil
+}
+
+func configKey(providerName, name string) string {
+	return configPrefix + providerName + "/" + name
+}
+
+// getConfig is the stored credential of a name; nil if there is none.
+func getConfig(ctx context.Context, s logical.Storage, providerName, name string) (*configEntry, error) {
+	key := configKey(providerName, name)
+	stored, err := s.Get(ctx, key)
+	if err != nil {
+		return nil, &broker.StorageError{Err: err}
+	}
+	if stored == nil {
+		return nil, nil
+	}
+	entry := &configEntry{}
+	if err := stored.DecodeJSON(entry); err != nil {
+		// The decoder's error may quote what it read.
+		return nil, errors.New(key + " cannot be decoded: delete it and write the credential anew")
+	}
+	return entry, nil
+}
+
+func putConfig(ctx context.Context, s logical.Storage, providerName, name string, entry *configEntry) error {
+	stored, err := logical.StorageEntryJSON(configKey(providerName, name), entry)
+	if err != nil {
+		return err
+	}
+	if err := s.Put(ctx, stored); err != nil {
+		return &broker.StorageError{Err: err}
+	}
+	return nil
+}

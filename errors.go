@@ -1,0 +1,61 @@
+package tokenbroker
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// verifyError is why a credential was not stored.
+type verifyError struct{ error }
+
+func (e *verifyError) Unwrap() error { return e.error }
+
+// failure turns an error into Vault's answer to a request about a name.
+func failure(name string, err error) (*logical.Response, error) {
+	var vendor *provider.Error
+	var exchange *broker.ExchangeError
+	var verify *verifyError
+	switch {
+	case errors.Is(err, broker.ErrUnknown):
+		return logical.ErrorResponse("%q is no credential: write one to config/<provider>/%s", name, name), nil
+	case errors.As(err, &verify) && errors.As(err, &vendor):
+		return refused(vendor)
+	case errors.As(err, &exchange):
+		return failed(configKey(exchange.Provider, name), exchange)
+	case errors.As(err, &vendor): // of a credential that was never exchanged: bad input
+		return logical.ErrorResponse(vendor.Reason), nil
+	}
+	return nil, err
+}
+
+// refused answers a write whose verification failed.
+func refused(e *provider.Error) (*logical.Response, error) {
+	const unchecked = "nothing was stored; verify=false stores the credential unchecked"
+	switch e.Kind {
+	case provider.Unavailable:
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor cannot be asked about the credential: %s; %s", e.Reason, unchecked))
+	case provider.Nonsense:
+		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer about the credential is unusable: %s; %s", e.Reason, unchecked))
+	default:
+		return logical.ErrorResponse("the vendor rejected the credential: %s; nothing was stored", e.Reason), nil
+	}
+}
+
+// failed answers a read for which there is no token. path is where the credential
+// is written.
+func failed(path string, e *broker.ExchangeError) (*logical.Response, error) {
+	switch e.Err.Kind {
+	case provider.Unavailable:
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor is unavailable and no good token is left: %s; the next read tries again", e.Err.Reason))
+	case provider.Nonsense:
+		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer is unusable: %s", e.Err.Reason))
+	default:
+		return logical.ErrorResponse("the vendor rejected the credential: %s; write a new one to %s", e.Err.Reason, path), nil
+	}
+}

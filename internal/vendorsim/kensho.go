@@ -1,0 +1,210 @@
+package vendorsim
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const (
+	// disuse is how long a refresh token lives after its last use.
+	disuse = 7 * 24 * time.Hour
+
+	// maxAssertion is the longest life of an assertion that Kensho takes.
+	maxAssertion = time.Hour
+)
+
+type kensho struct {
+	refreshTokens map[string]refreshToken
+	clients       map[string]client
+	assertions    map[string]bool // the IDs of those that have been used
+}
+
+type refreshToken struct {
+	product string
+	used    time.Time
+}
+
+type client struct {
+	key   *rsa.PublicKey
+	keyID string
+}
+
+func newKensho() kensho {
+	return kensho{refreshTokens: map[string]refreshToken{}, clients: map[string]client{}, assertions: map[string]bool{}}
+}
+
+// AddRefreshToken has a product (its segment of the host name, such as
+// link-streaming) take a refresh token.
+func (s *Sim) AddRefreshToken(product, token string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kensho.refreshTokens[token] = refreshToken{product: product, used: s.now()}
+}
+
+// AddClient has Kensho take assertions signed with a key; with a key ID, only
+// those that name it.
+func (s *Sim) AddClient(id string, key *rsa.PublicKey, keyID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kensho.clients[id] = client{key: key, keyID: keyID}
+}
+
+// RevokeCredential has no vendor take a refresh token, API key or client any more.
+func (s *Sim) RevokeCredential(credential string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.kensho.refreshTokens, credential)
+	delete(s.kensho.clients, credential)
+	delete(s.sitecore.apiKeys, credential)
+	delete(s.sitecore.pairs, credential)
+}
+
+func (s *Sim) kenshoRefresh(product string, r *http.Request) reply {
+	parameter, accessName, refreshName := "refresh_token", "access_token", "refresh_token"
+	if product == "link-streaming" {
+		parameter, accessName, refreshName = "refreshToken", "accessToken", "refreshToken"
+	}
+	query := r.URL.Query()
+	switch {
+	case r.Method != http.MethodGet:
+		return violation(http.StatusMethodNotAllowed, "must be a GET")
+	case len(query) != 1 || len(query[parameter]) != 1:
+		return violation(http.StatusBadRequest, "must have one parameter, "+parameter)
+	case r.ContentLength > 0:
+		return violation(http.StatusBadRequest, "must have no body")
+	}
+	token := query.Get(parameter)
+	known, found := s.kensho.refreshTokens[token]
+	if !found || known.product != product || s.now().Sub(known.used) > disuse {
+		return refuse(http.StatusUnauthorized, "the refresh token is not accepted")
+	}
+
+	now := s.now()
+	body := map[string]string{accessName: s.issue(s.conduct.JWT, now.Truncate(time.Hour).Add(time.Hour))}
+	if s.conduct.Rotate {
+		delete(s.kensho.refreshTokens, token)
+		token = "rt-" + rand.Text() + rand.Text()
+		body[refreshName] = token
+	}
+	s.kensho.refreshTokens[token] = refreshToken{product: product, used: now}
+	return ok(body)
+}
+
+func (s *Sim) kenshoToken(tokenURL string, r *http.Request) reply {
+	if r.Method != http.MethodPost {
+		return violation(http.StatusMethodNotAllowed, "must be a POST")
+	}
+	for name, value := range map[string]string{"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"} {
+		if r.Header.Get(name) != value {
+			return violation(http.StatusBadRequest, name+" must be "+value)
+		}
+	}
+	if err := r.ParseForm(); err != nil || r.URL.RawQuery != "" {
+		return violation(http.StatusBadRequest, "must have a form in the body, and no query")
+	}
+	if err := checkForm(r.PostForm); err != nil {
+		return violation(http.StatusBadRequest, err.Error())
+	}
+	if err := s.checkAssertion(r.PostForm.Get("client_assertion"), tokenURL); err != nil {
+		if errors.Is(err, errUnknownClient) {
+			return refuse(http.StatusUnauthorized, "invalid_client")
+		}
+		return violation(http.StatusUnauthorized, err.Error())
+	}
+
+	lifetime := s.conduct.KeyPairLifetime
+	if lifetime == 0 {
+		lifetime = time.Hour
+	}
+	body := map[string]any{
+		"access_token": s.issue(s.conduct.JWT, s.now().Add(lifetime)),
+		"token_type":   "Bearer",
+		"scope":        r.PostForm.Get("scope"),
+	}
+	if !s.conduct.Unstated {
+		body["expires_in"] = int(lifetime.Seconds())
+	}
+	return ok(body)
+}
+
+func checkForm(form url.Values) error {
+	names := make([]string, 0, len(form))
+	for name, values := range form {
+		if len(values) != 1 || values[0] == "" {
+			return fmt.Errorf("%s must be given once", name)
+		}
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	if want := []string{"client_assertion", "client_assertion_type", "grant_type", "scope"}; !slices.Equal(names, want) {
+		return fmt.Errorf("the form must hold %s, and holds %s", strings.Join(want, ", "), strings.Join(names, ", "))
+	}
+	switch {
+	case form.Get("grant_type") != "client_credentials":
+		return errors.New("grant_type must be client_credentials")
+	case form.Get("client_assertion_type") != "urn:ietf:params:oauth:client-assertion-type:jwt-bearer":
+		return errors.New("client_assertion_type is wrong")
+	}
+	for scope := range strings.FieldsSeq(form.Get("scope")) {
+		if !strings.HasPrefix(scope, "kensho:app:") {
+			return fmt.Errorf("scope %s is none of Kensho's", scope)
+		}
+	}
+	return nil
+}
+
+var errUnknownClient = errors.New("unknown client")
+
+func (s *Sim) checkAssertion(assertion, tokenURL string) error {
+	claims := jwt.MapClaims{}
+	parser := jwt.NewParser(
+		jwt.WithValidMethods([]string{"RS256"}),
+		jwt.WithAudience(tokenURL),
+		jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(),
+		jwt.WithTimeFunc(s.now),
+		jwt.WithLeeway(5*time.Minute),
+	)
+	_, err := parser.ParseWithClaims(assertion, claims, func(token *jwt.Token) (any, error) {
+		id, _ := claims["iss"].(string)
+		known, ok := s.kensho.clients[id]
+		if !ok {
+			return nil, errUnknownClient
+		}
+		if kid, _ := token.Header["kid"].(string); kid != known.keyID {
+			return nil, fmt.Errorf("kid is %q, must be %q", kid, known.keyID)
+		}
+		return known.key, nil
+	})
+	if err != nil {
+		return err
+	}
+	iat, err := claims.GetIssuedAt()
+	if err != nil || iat == nil {
+		return errors.New("iat is missing")
+	}
+	exp, err := claims.GetExpirationTime()
+	if err != nil {
+		return err
+	}
+	id, _ := claims["jti"].(string)
+	switch {
+	case claims["sub"] != claims["iss"]:
+		return errors.New("sub must be the Client ID, as iss")
+	case exp.Sub(iat.Time) > maxAssertion || exp.Sub(s.now()) > maxAssertion+5*time.Minute:
+		return errors.New("exp must be at most 60 minutes on")
+	case id == "" || s.kensho.assertions[id]:
+		return errors.New("jti must be fresh")
+	}
+	s.kensho.assertions[id] = true
+	return nil
+}

@@ -1,0 +1,246 @@
+// Package vendorsim simulates the vendors' authentication APIs, exact to what they
+// document: it checks what it is sent as strictly as they do, issues tokens that
+// die when theirs do, and can be told to misbehave.
+//
+// A Sim is an http.Handler. Unit tests call it in memory through Transport, under
+// the vendors' own host names; end-to-end tests and the demo serve it on a loopback
+// port, where the first segment of the path stands for the host (see URL).
+package vendorsim
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Conduct is how the vendors behave, whatever they are asked.
+type Conduct struct {
+	// Latency is how long an answer takes; the token is made half-way.
+	Latency time.Duration
+
+	// Skew is how far the vendors' clocks are ahead of the caller's.
+	Skew time.Duration
+
+	// NoDate leaves the Date header out.
+	NoDate bool
+
+	// Fault, if it returns a handler, has that answer in the vendor's place.
+	Fault func(*http.Request) http.HandlerFunc
+
+	// JWT makes Kensho's access tokens JWTs. They are opaque otherwise.
+	JWT bool
+
+	// Rotate has a refresh at Kensho answer with a new refresh token, and the old
+	// one die.
+	Rotate bool
+
+	// KeyPairLifetime is how long a key pair's access tokens live (1 h if zero),
+	// and Unstated leaves that out of the answer.
+	KeyPairLifetime time.Duration
+	Unstated        bool
+}
+
+// A Call is a request as it came in.
+type Call struct {
+	Method string
+	URL    string // as the caller had it, under the vendor's own host
+	Header http.Header
+	Body   string
+}
+
+// Sim is the vendors.
+type Sim struct {
+	mu         sync.Mutex
+	conduct    Conduct
+	calls      []Call
+	violations []string
+	inFlight   int
+	most       int
+	issued     map[string]time.Time // access tokens, and their death by the vendors' clocks
+	kensho     kensho
+	sitecore   sitecore
+}
+
+// New makes vendors that know no customer yet.
+func New() *Sim {
+	return &Sim{issued: map[string]time.Time{}, kensho: newKensho(), sitecore: newSitecore()}
+}
+
+// Behave changes how the vendors behave from now on.
+func (s *Sim) Behave(c Conduct) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conduct = c
+}
+
+// Calls are the requests so far, faulty answers included.
+func (s *Sim) Calls() []Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Call(nil), s.calls...)
+}
+
+// Violations are the requests so far that no documentation allows, with what was
+// wrong with each. A refused credential is none.
+func (s *Sim) Violations() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.violations...)
+}
+
+// MostInFlight is how many requests there were at once, at the most.
+func (s *Sim) MostInFlight() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
+}
+
+// Accepts is whether a vendor's API would take the access token now.
+func (s *Sim) Accepts(token string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now().Before(s.issued[token])
+}
+
+// Death is when an access token dies, by the caller's clock; zero if no vendor
+// issued it.
+func (s *Sim) Death(token string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if death, ok := s.issued[token]; ok {
+		return death.Add(-s.conduct.Skew)
+	}
+	return time.Time{}
+}
+
+// URL is where a vendor's URL is to be found on a Sim that is served at base.
+func URL(base, vendor string) string {
+	return strings.TrimRight(base, "/") + "/" + strings.TrimPrefix(vendor, "https://")
+}
+
+// ServeHTTP answers as the vendor would whose host was called.
+func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	host, path := locate(r)
+	called := &url.URL{Scheme: "https", Host: host, Path: path, RawQuery: r.URL.RawQuery}
+
+	s.mu.Lock()
+	s.calls = append(s.calls, Call{Method: r.Method, URL: called.String(), Header: r.Header.Clone(), Body: string(body)})
+	s.inFlight++
+	s.most = max(s.most, s.inFlight)
+	conduct := s.conduct
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.inFlight--
+	}()
+
+	time.Sleep(conduct.Latency / 2)
+	if conduct.Fault != nil {
+		if fault := conduct.Fault(r); fault != nil {
+			fault(w, r)
+			return
+		}
+	}
+	s.mu.Lock()
+	reply := s.answer(host, path, r)
+	if reply.violation != "" {
+		s.violations = append(s.violations, fmt.Sprintf("%s %s%s: %s", r.Method, host, path, reply.violation))
+	}
+	if conduct.NoDate {
+		w.Header()["Date"] = nil
+	} else {
+		w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
+	}
+	s.mu.Unlock()
+	time.Sleep(conduct.Latency / 2)
+	reply.write(w)
+}
+
+func (s *Sim) answer(host, path string, r *http.Request) reply {
+	switch product, isKensho := strings.CutSuffix(host, ".kensho.com"); {
+	case isKensho && path == "/oauth2/refresh":
+		return s.kenshoRefresh(product, r)
+	case host == "kensho.okta.com" && path == "/oauth2/default/v1/token":
+		return s.kenshoToken(callerURL(r), r)
+	case sitecoreHosts[host] && path == "/account/1/access-token":
+		return s.sitecoreToken(r)
+	}
+	return violation(http.StatusNotFound, "no vendor has such a URL")
+}
+
+// locate is the vendor's host and path that a request is for.
+func locate(r *http.Request) (host, path string) {
+	name, _, err := net.SplitHostPort(r.Host)
+	if err != nil || !net.ParseIP(name).IsLoopback() {
+		return r.Host, r.URL.Path
+	}
+	host, path, _ = strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	return host, "/" + path
+}
+
+// callerURL is the URL as the caller wrote it.
+func callerURL(r *http.Request) string {
+	if host, _ := locate(r); host == r.Host {
+		return "https://" + r.Host + r.URL.Path
+	}
+	return "http://" + r.Host + r.URL.Path
+}
+
+// now is the time by the vendors' clocks.
+func (s *Sim) now() time.Time { return time.Now().Add(s.conduct.Skew) }
+
+// issue makes an access token that lives until death.
+func (s *Sim) issue(asJWT bool, death time.Time) string {
+	token := "at-" + rand.Text() + rand.Text()
+	if asJWT {
+		var err error
+		token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+			"iat": s.now().Unix(), "exp": death.Unix(), "jti": rand.Text(),
+		}).SignedString([]byte("the vendor's own key"))
+		if err != nil {
+			panic(err)
+		}
+	}
+	s.issued[token] = death
+	return token
+}
+
+// reply is an answer in JSON. A violation says what no caller should have sent.
+type reply struct {
+	status    int
+	body      any
+	violation string
+}
+
+func ok(body any) reply { return reply{status: http.StatusOK, body: body} }
+
+func refuse(status int, reason string) reply {
+	return reply{status: status, body: map[string]string{"error": reason}}
+}
+
+func violation(status int, text string) reply {
+	return reply{status: status, body: map[string]string{"error": text}, violation: text}
+}
+
+func (r reply) write(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(r.status)
+	// A caller who has gone away is no concern of the vendor's.
+	_ = json.NewEncoder(w).Encode(r.body)
+}

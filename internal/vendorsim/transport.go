@@ -1,0 +1,49 @@
+package vendorsim
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+)
+
+// Transport calls the vendors in memory. As over a network, a caller who gives up
+// does not stop the vendor's work.
+func (s *Sim) Transport() http.RoundTripper { return transport{s} }
+
+type transport struct{ handler http.Handler }
+
+// errReset is what a caller sees of a handler that aborts.
+var errReset = errors.New("connection reset by peer")
+
+func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	incoming := r.Clone(r.Context())
+	incoming.Host = r.URL.Host
+	if incoming.Body == nil {
+		incoming.Body = http.NoBody
+	}
+	done := make(chan *http.Response, 1)
+	go func() {
+		recorder := httptest.NewRecorder()
+		defer func() {
+			switch p := recover(); p {
+			case nil:
+			case http.ErrAbortHandler:
+				close(done)
+			default:
+				panic(p)
+			}
+		}()
+		t.handler.ServeHTTP(recorder, incoming)
+		done <- recorder.Result()
+	}()
+	select {
+	case resp, answered := <-done:
+		if !answered {
+			return nil, errReset
+		}
+		resp.Request = r
+		return resp, nil
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+}

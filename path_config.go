@@ -1,0 +1,262 @@
+package tokenbroker
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+func (b *backend) pathConfig() []*framework.Path {
+	paths := []*framework.Path{{
+		Pattern:      configPrefix + "?$",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Credential"},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: &framework.PathOperation{
+				Callback:     b.configList(providers),
+				Summary:      "List the credentials of all providers.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "credentials"},
+			},
+		},
+		HelpSynopsis:    "List the credentials of all providers.",
+		HelpDescription: "Each name comes with its provider. A name belongs to one provider.",
+	}}
+	for _, p := range providers {
+		paths = append(paths, b.pathConfigList(p), b.pathConfigCredential(p))
+	}
+	return paths
+}
+
+func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
+	return &framework.Path{
+		Pattern:      configPrefix + p.Name() + "/?$",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: &framework.PathOperation{
+				Callback:     b.configList([]provider.Provider{p}),
+				Summary:      "List the credentials of " + p.Name() + ".",
+				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: p.Name() + "-credentials"},
+			},
+		},
+		HelpSynopsis:    "List the credentials of " + p.Summary() + ".",
+		HelpDescription: "Each one is read from creds/<name>.",
+	}
+}
+
+func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
+	fields := p.Fields()
+	maps.Copy(fields, commonFields())
+	write := &framework.PathOperation{
+		Callback:                    b.configWrite(p),
+		Summary:                     "Store a credential; on an existing one, change the fields that are named.",
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure", OperationSuffix: p.Name() + "-credential"},
+	}
+	patch := *write
+	patch.Summary = "Change some fields of a credential; null clears one."
+	patch.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: p.Name() + "-credential"}
+	return &framework.Path{
+		Pattern:      configPrefix + p.Name() + "/" + framework.GenericNameRegex("name"),
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Credential"},
+		Fields:       fields,
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.CreateOperation: write,
+			logical.UpdateOperation: write,
+			logical.PatchOperation:  &patch,
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.configRead(p),
+				Summary:      "Read a credential's settings, without its secrets.",
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: p.Name() + "-credential"},
+			},
+			logical.DeleteOperation: &framework.PathOperation{
+				Callback:                    b.configDelete(p),
+				Summary:                     "Delete a credential and the tokens that the engine holds of it.",
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "delete", OperationSuffix: p.Name() + "-credential"},
+			},
+		},
+		ExistenceCheck:  b.configExists(p),
+		HelpSynopsis:    "Store a credential of " + p.Summary() + ".",
+		HelpDescription: configHelpDescription,
+	}
+}
+
+func commonFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"name": {
+			Type:         framework.TypeNameString,
+			Description:  "The credential's name, which creds/<name> is read by.",
+			Required:     true,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
+		},
+		"request_timeout": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long one request to the vendor may take, from 1s to 1m.",
+			Default:      int(defaultRequestTimeout.Seconds()),
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Request timeout"},
+		},
+		"ca_cert": {
+			Type:         framework.TypeString,
+			Description:  "The authorities to trust instead of the system's, in PEM: for a proxy that inspects TLS, or a private CA.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
+		},
+		"default_ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "The lifetime to assume of a token where the vendor, the token and the provider's rule are all silent.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Default TTL"},
+		},
+		"keepalive_interval": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How often to exchange a credential that dies of disuse, though nobody reads it. 0 turns it off.",
+			Default:      int(defaultKeepalive.Seconds()),
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Keepalive interval"},
+		},
+		"verify": {
+			Type:         framework.TypeBool,
+			Description:  "Whether to exchange the credential once before storing it. It is not stored itself.",
+			Default:      true,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Verify"},
+		},
+	}
+}
+
+func (b *backend) configExists(p provider.Provider) framework.ExistenceFunc {
+	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+		stored, err := req.Storage.Get(ctx, configKey(p.Name(), d.Get("name").(string)))
+		return stored != nil, err
+	}
+}
+
+func (b *backend) configList(of []provider.Provider) framework.OperationFunc {
+	return func(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+		var names []string
+		info := map[string]any{}
+		for _, p := range of {
+			keys, err := req.Storage.List(ctx, configPrefix+p.Name()+"/")
+			if err != nil {
+				return nil, err
+			}
+			for _, key := range keys {
+				names = append(names, key)
+				info[key] = map[string]any{"provider": p.Name()}
+			}
+		}
+		slices.Sort(names)
+		return logical.ListResponseWithInfo(names, info), nil
+	}
+}
+
+func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
+	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		stored, err := getConfig(ctx, req.Storage, p.Name(), d.Get("name").(string))
+		if stored == nil || err != nil {
+			return nil, err
+		}
+		values := &framework.FieldData{Raw: stored.Fields, Schema: d.Schema}
+		data := map[string]any{}
+		secrets := []string{}
+		for field, schema := range d.Schema {
+			_, set := stored.Fields[field]
+			switch {
+			case isSecret(schema):
+				if set {
+					secrets = append(secrets, field)
+				}
+			case field == "name" || field == "verify":
+			case set || schema.Default != nil:
+				data[field] = values.Get(field)
+			}
+		}
+		slices.Sort(secrets)
+		data["secrets_set"] = secrets
+		return &logical.Response{Data: data}, nil
+	}
+}
+
+func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
+	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		name := d.Get("name").(string)
+		err := b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, known *broker.State) error {
+			stored, err := getConfig(ctx, req.Storage, p.Name(), name)
+			if err != nil {
+				return err
+			}
+			if stored == nil && req.Operation == logical.PatchOperation {
+				return logical.CodedError(http.StatusNotFound, fmt.Sprintf("%s: there is no such credential to patch", configKey(p.Name(), name)))
+			}
+			if err := refuseTaken(ctx, req.Storage, p.Name(), name); err != nil {
+				return err
+			}
+			next, last, err := amend(stored, known, d)
+			if err != nil {
+				return err
+			}
+			credential, err := b.open(p, next)
+			if err != nil {
+				return err
+			}
+			if d.Get("verify").(bool) {
+				next.Verified, err = broker.Verify(ctx, credential, last)
+			} else {
+				next.Verified = broker.Unverified(credential, last)
+			}
+			if err != nil {
+				return &verifyError{err}
+			}
+			if err := putConfig(ctx, req.Storage, p.Name(), name, next); err != nil {
+				return err
+			}
+			// What was known before is void by its generation; that it also goes
+			// away is tidiness, which must not fail a write that has been done.
+			if err := broker.DeleteState(ctx, req.Storage, name); err != nil {
+				b.Logger().Warn("cannot delete what was known of the previous credential", "name", name, "error", err)
+			}
+			return nil
+		})
+		if err != nil {
+			return failure(name, err)
+		}
+		return nil, nil
+	}
+}
+
+func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
+	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		name := d.Get("name").(string)
+		err := b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, _ *broker.State) error {
+			// The state of the name may be another provider's.
+			if owner, err := ownerOf(ctx, req.Storage, name); err != nil || owner != "" && owner != p.Name() {
+				return err
+			}
+			if err := req.Storage.Delete(ctx, configKey(p.Name(), name)); err != nil {
+				return &broker.StorageError{Err: err}
+			}
+			return broker.DeleteState(ctx, req.Storage, name)
+		})
+		if err != nil {
+			return failure(name, err)
+		}
+		return nil, nil
+	}
+}
+
+const configHelpDescription = `
+A write to a name that exists changes the fields that it names and keeps the
+others; an empty value clears a field. Secrets are never read back: secrets_set
+names those that are stored.
+
+Before anything is stored the credential is exchanged once, so that one which
+the vendor rejects is refused here and not at three in the morning. verify=false
+leaves that out, for a vendor that is down.
+
+A write counts at once: tokens of the credential as it was are not served again.
+`

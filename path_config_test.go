@@ -1,0 +1,350 @@
+package tokenbroker_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+func TestSecretsGoInAndNeverComeOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		for path, secrets := range map[string]map[string]any{
+			"config/kensho/refresh":  {"refresh_token": refreshToken},
+			"config/kensho/keys":     {"client_id": clientID, "private_key": privateKeyPEM()},
+			"config/kensho/pasted":   {"access_token": "an-access-token"},
+			"config/sitecore/search": {"api_key": apiKey},
+		} {
+			e.write(path, secrets)
+			read, err := json.Marshal(e.read(path).Data)
+			require.NoError(t, err)
+			for field, secret := range secrets {
+				if field == "client_id" {
+					continue
+				}
+				assert.NotContains(t, string(read), strings.TrimSpace(secret.(string))[:8], path)
+				assert.Contains(t, string(read), field, "%s says which secrets are stored", path)
+			}
+		}
+	})
+}
+
+func TestAConfigIsReadWithItsDefaults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "request_timeout": "20s"})
+		assert.Equal(t, map[string]any{
+			"product":            "link",
+			"request_timeout":    20,
+			"keepalive_interval": 86400,
+			"secrets_set":        []string{"refresh_token"},
+		}, e.read("config/kensho/prod").Data)
+
+		e.write("config/sitecore/prod2", map[string]any{
+			"api_key": apiKey, "scope": "discover,event", "access_expiry": "12h", "refresh_expiry": 259200, "base_url": "https://api-staging.rfksrv.com",
+		})
+		assert.Equal(t, map[string]any{
+			"scope":              []string{"discover", "event"},
+			"access_expiry":      43200,
+			"refresh_expiry":     259200,
+			"base_url":           "https://api-staging.rfksrv.com",
+			"request_timeout":    10,
+			"keepalive_interval": 86400,
+			"secrets_set":        []string{"api_key"},
+		}, e.read("config/sitecore/prod2").Data)
+	})
+}
+
+func TestNamesAreListedWithTheirProviders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		_, status, _ := e.request(logical.ListOperation, "config/", nil)
+		assert.Equal(t, http.StatusNotFound, status, "an empty list is Vault's 404")
+
+		e.write("config/sitecore/search", map[string]any{"api_key": apiKey})
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		list := func(path string) map[string]any {
+			resp, status, message := e.request(logical.ListOperation, path, nil)
+			require.Equal(t, 200, status, message)
+			return resp.Data
+		}
+		ofKensho, ofSitecore := map[string]any{"provider": "kensho"}, map[string]any{"provider": "sitecore"}
+		assert.Equal(t, map[string]any{
+			"keys":     []string{"prod", "search"},
+			"key_info": map[string]any{"prod": ofKensho, "search": ofSitecore},
+		}, list("config/"))
+		assert.Equal(t, map[string]any{"keys": []string{"prod"}, "key_info": map[string]any{"prod": ofKensho}}, list("config/kensho/"))
+		assert.Equal(t, map[string]any{"keys": []string{"search"}, "key_info": map[string]any{"search": ofSitecore}}, list("config/sitecore/"))
+	})
+}
+
+func TestAWriteChangesTheFieldsThatItNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.AddRefreshToken("scribe", "of-scribe")
+		e.write("config/kensho/prod", map[string]any{"refresh_token": "of-scribe", "product": "scribe"})
+
+		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
+			_, status, message := e.request(op, "config/kensho/prod", map[string]any{"request_timeout": 15})
+			require.Equal(t, 200, status, message)
+			assert.Equal(t, "scribe", e.read("config/kensho/prod").Data["product"])
+			assert.Equal(t, 15, e.read("config/kensho/prod").Data["request_timeout"])
+			e.creds("prod")
+		}
+		_, status, message := e.request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": nil})
+		require.Equal(t, 200, status, message)
+		assert.Equal(t, 10, e.read("config/kensho/prod").Data["request_timeout"], "null clears a field")
+
+		_, status, _ = e.request(logical.PatchOperation, "config/kensho/other", map[string]any{"request_timeout": 15})
+		assert.Equal(t, http.StatusNotFound, status, "there is nothing to patch")
+		_, status, _ = e.request(logical.ReadOperation, "config/kensho/other", nil)
+		assert.Equal(t, http.StatusNotFound, status)
+	})
+}
+
+func TestACredentialChangesItsKindInOneWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e.write("config/kensho/prod", map[string]any{"refresh_token": "", "client_id": clientID, "private_key": privateKeyPEM()})
+		assert.Equal(t, []string{"private_key"}, e.read("config/kensho/prod").Data["secrets_set"])
+		assert.Equal(t, []string{"kensho:app:link"}, e.creds("prod").Data["scope"])
+	})
+}
+
+func TestARejectedCredentialIsNotStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		for path, data := range map[string]map[string]any{
+			"config/kensho/prod":   {"refresh_token": "of-nobody"},
+			"config/kensho/keys":   {"client_id": "0oa-of-nobody", "private_key": privateKeyPEM()},
+			"config/sitecore/prod": {"api_key": "01-of-nobody"},
+		} {
+			_, status, message := e.request(logical.UpdateOperation, path, data)
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, message, "rejected the credential")
+			assert.Contains(t, message, "401", "the vendor's own reason")
+			assert.NotContains(t, message, "of-nobody")
+		}
+		assertStorageEmpty(t, e)
+	})
+}
+
+func TestAnUncheckedCredentialIsStoredOnDemand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, "down for maintenance"))})
+		_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		assert.Equal(t, http.StatusServiceUnavailable, status)
+		assert.Contains(t, message, "verify=false")
+		assertStorageEmpty(t, e)
+
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
+		assert.Equal(t, 1, e.exchanges(), "verify=false does not call the vendor")
+		e.sim.Behave(vendorsim.Conduct{})
+		e.creds("prod")
+
+		e.write("config/kensho/prod", map[string]any{"request_timeout": 15})
+		assert.Equal(t, 3, e.exchanges(), "verify=false is for one write")
+	})
+}
+
+func TestARefusedWriteLeavesTheCredentialAsItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		token := e.creds("prod").Data["access_token"]
+		_, status, _ := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": "of-nobody"})
+		require.Equal(t, http.StatusBadRequest, status)
+
+		e.restart()
+		assert.Equal(t, token, e.creds("prod").Data["access_token"])
+		until(1, 0, 5)
+		e.creds("prod")
+	})
+}
+
+func TestAReplacedRefreshTokenOutlivesAWriteOfOtherFields(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Rotate: true})
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		until(1, 0, 5)
+		e.creds("prod")
+
+		for hour, verify := range map[int]bool{2: true, 3: false} {
+			e.write("config/kensho/prod", map[string]any{"request_timeout": 10 + hour, "verify": verify})
+			e.restart()
+			until(hour, 0, 5)
+			e.creds("prod")
+		}
+	})
+}
+
+func TestAnOperatorsRefreshTokenWinsOverTheReplacedOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Rotate: true})
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e.sim.AddRefreshToken("link-streaming", "the-operators-next")
+		e.write("config/kensho/prod", map[string]any{"refresh_token": "the-operators-next"})
+		calls := e.sim.Calls()
+		assert.Contains(t, calls[len(calls)-1].URL, "the-operators-next")
+	})
+}
+
+func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	ecDER, err := x509.MarshalPKCS8PrivateKey(ecKey)
+	require.NoError(t, err)
+	encode := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	public := encode("PUBLIC KEY", x509.MarshalPKCS1PublicKey(&privateKey().PublicKey))
+	pair := func(key string) map[string]any { return map[string]any{"client_id": clientID, "private_key": key} }
+	kensho := func(extra map[string]any) map[string]any {
+		data := map[string]any{"refresh_token": refreshToken}
+		maps.Copy(data, extra)
+		return data
+	}
+	sitecore := func(extra map[string]any) map[string]any {
+		data := map[string]any{"api_key": apiKey}
+		maps.Copy(data, extra)
+		return data
+	}
+
+	for name, bad := range map[string]struct {
+		provider string
+		data     map[string]any
+		says     string
+	}{
+		"nothing for kensho":             {"kensho", map[string]any{}, "needs refresh_token, or client_id and private_key, or access_token"},
+		"nothing but settings":           {"kensho", map[string]any{"product": "scribe"}, "needs refresh_token"},
+		"nothing for sitecore":           {"sitecore", map[string]any{}, "needs api_key, or refresh_token"},
+		"empty refresh token":            {"kensho", map[string]any{"refresh_token": "  "}, "needs refresh_token"},
+		"two kinds at once":              {"kensho", kensho(pair(privateKeyPEM())), `refresh_token and client_id+private_key contradict each other: give one, and clear the other with refresh_token=""`},
+		"access token and refresh token": {"kensho", kensho(map[string]any{"access_token": "x"}), "refresh_token and access_token contradict"},
+		"half a key pair":                {"kensho", map[string]any{"client_id": clientID}, "private_key: is missing"},
+		"the other half":                 {"kensho", map[string]any{"private_key": privateKeyPEM()}, "client_id: is missing"},
+		"scope with a refresh token":     {"kensho", kensho(map[string]any{"scope": "kensho:app:link"}), "scope: goes with client_id+private_key alone"},
+		"token URL with a refresh token": {"kensho", kensho(map[string]any{"token_url": "https://a.example/"}), "token_url: goes with"},
+		"unknown product":                {"kensho", kensho(map[string]any{"product": "lnk"}), `product: "lnk" is none of link, scribe`},
+		"a PEM that is no key":           {"kensho", pair(encode("RSA PRIVATE KEY", []byte("no key"))), "private_key: the PEM holds no key"},
+		"no PEM":                         {"kensho", pair("MIIEpAIBAAKCAQEA"), "private_key: is no PEM"},
+		"a public key":                   {"kensho", pair(public), "private_key: the PEM is not a private key"},
+		"an encrypted key":               {"kensho", pair(encode("ENCRYPTED PRIVATE KEY", []byte("x"))), "private_key: is protected by a passphrase"},
+		"an EC key":                      {"kensho", pair(encode("PRIVATE KEY", ecDER)), "private_key: is not an RSA key"},
+		"a key of 1024 bits":             {"kensho", pair(weakKeyPEM), "private_key: has 1024 bits; at least 2048"},
+		"http to another host":           {"kensho", kensho(map[string]any{"refresh_url": "http://kensho.example/oauth2/refresh"}), "refresh_url: must be an https URL"},
+		"http to a look-alike":           {"sitecore", sitecore(map[string]any{"base_url": "http://localhost.example"}), "base_url: must be an https URL"},
+		"a URL with a password":          {"sitecore", sitecore(map[string]any{"base_url": "https://user:pass@api.rfksrv.com"}), "base_url: must not hold a user name"},
+		"no URL":                         {"sitecore", sitecore(map[string]any{"base_url": "api.rfksrv.com"}), "base_url: is no URL"},
+		"an unknown field":               {"kensho", kensho(map[string]any{"refreshtoken": "x"}), "refreshtoken: is no field of this path, which has access_token, ca_cert"},
+		"another provider's field":       {"sitecore", sitecore(map[string]any{"product": "link"}), "product: is no field"},
+		"scopes in one string":           {"sitecore", sitecore(map[string]any{"scope": "discover event"}), "scope: \"discover event\" is one string with white space in it; give a list"},
+		"scope as an object":             {"sitecore", sitecore(map[string]any{"scope": map[string]any{"a": "b"}}), "scope"},
+		"scope without an API key":       {"sitecore", map[string]any{"refresh_token": "x", "scope": "event"}, "scope: needs api_key"},
+		"refresh expiry without a key":   {"sitecore", map[string]any{"refresh_token": "x", "refresh_expiry": "1h"}, "refresh_expiry: needs api_key"},
+		"a negative duration":            {"sitecore", sitecore(map[string]any{"access_expiry": "-1h"}), "access_expiry: must not be negative"},
+		"a negative number":              {"kensho", kensho(map[string]any{"keepalive_interval": -5}), "keepalive_interval: must not be negative"},
+		"an overflowing duration":        {"sitecore", sitecore(map[string]any{"access_expiry": "9999999h"}), "access_expiry: is no duration"},
+		"a duration past ten years":      {"sitecore", sitecore(map[string]any{"access_expiry": "100000h"}), "access_expiry: must not be over ten years"},
+		"an overflowing number":          {"sitecore", sitecore(map[string]any{"access_expiry": 9223372037}), "access_expiry: "},
+		"a number past all numbers":      {"sitecore", sitecore(map[string]any{"refresh_expiry": 1e300}), "refresh_expiry: "},
+		"digits past all numbers":        {"kensho", kensho(map[string]any{"default_ttl": "99999999999999999999"}), "default_ttl: is no duration"},
+		"half a second":                  {"sitecore", sitecore(map[string]any{"access_expiry": "500ms"}), "access_expiry: must be a whole number of seconds"},
+		"a fraction":                     {"sitecore", sitecore(map[string]any{"access_expiry": 1.5}), "access_expiry: must be a whole number of seconds"},
+		"no duration":                    {"kensho", kensho(map[string]any{"keepalive_interval": "soon"}), "keepalive_interval: is no duration"},
+		"no time to answer":              {"kensho", kensho(map[string]any{"request_timeout": 0}), "request_timeout: must be from 1s to 1m"},
+		"all day to answer":              {"kensho", kensho(map[string]any{"request_timeout": "24h"}), "request_timeout: must be from 1s to 1m"},
+		"a CA that is none":              {"kensho", kensho(map[string]any{"ca_cert": "ca"}), "ca_cert: holds no certificate"},
+		"a secret with a line break":     {"sitecore", map[string]any{"api_key": "01-first\nsecond"}, "api_key: holds white space, a line break"},
+		"a secret that is an object":     {"kensho", map[string]any{"refresh_token": map[string]any{"token": "canary-in-an-object"}}, "refresh_token: must be a string"},
+		"a secret that is a list":        {"sitecore", map[string]any{"api_key": []any{"canary-in-a-list"}}, "api_key: must be a string"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			_, status, message := e.request(logical.UpdateOperation, "config/"+bad.provider+"/prod", bad.data)
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, message, bad.says)
+			for _, secret := range []string{refreshToken, apiKey, "canary", "01-first"} {
+				assert.NotContains(t, message, secret)
+			}
+			assert.Zero(t, e.exchanges(), "bad input is refused before the vendor is called")
+			assertStorageEmpty(t, e)
+		})
+	}
+}
+
+func TestANameBelongsToOneProvider(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		token := e.creds("prod").Data["access_token"]
+
+		_, status, message := e.request(logical.UpdateOperation, "config/sitecore/prod", map[string]any{"api_key": apiKey})
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "belongs to config/kensho/prod")
+		_, status, _ = e.request(logical.DeleteOperation, "config/sitecore/prod", nil)
+		assert.Equal(t, 200, status, "what is not there is deleted already")
+
+		e.restart()
+		assert.Equal(t, token, e.creds("prod").Data["access_token"])
+	})
+}
+
+func TestScopeIsTakenAsAListInEveryFormThatVaultHas(t *testing.T) {
+	for name, scope := range map[string]any{
+		"list":                     []any{"discover", "event"},
+		"string with a comma":      "discover,event",
+		"string with comma, space": "discover, event",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				e.write("config/sitecore/prod", map[string]any{"api_key": apiKey, "scope": scope})
+				assert.JSONEq(t, `{"scope": ["discover", "event"]}`, e.sim.Calls()[0].Body)
+			})
+		})
+	}
+}
+
+func assertStorageEmpty(t *testing.T, e *engine) {
+	t.Helper()
+	left, err := logical.CollectKeys(t.Context(), e.storage)
+	require.NoError(t, err)
+	assert.Empty(t, left, "nothing is stored")
+}
+
+// weakKeyPEM is an RSA key of 1024 bits, which Go no longer makes.
+const weakKeyPEM = `-----BEGIN RSA PRIVATE KEY-----
+MIICXAIBAAKBgQCeovtUMgCJ0At8O55L+eru9DRemgmDkFdbmzMAQn8MYD/+K0u8
+5NgJeHZduaSvd9+jt92S59V+Mn7+XUlgxJ6yS7eri8gX8OiVUIYIbDbU6D6orH1+
+3MIXz/+LLa+u64JWclhvIhq5gGtqab5NPbLirXLr1godhOg0hprbCiBpeQIDAQAB
+AoGAFfWZtN33FRynelsGXp4J12oWlcHc70lbzmJ9fNu3mo74TMbRhSRog2cZe3/n
+PCLr4k3hbiSJeR6kVbG0JqERFoVx2OOk00j1CjD+e8wSjIzX9YmSq0u3wkFVs/nX
+yYFZNNv2NNYv/S9mDwDCBImdnkZckg6qZHz5eN+ZAbQX0AECQQDQY7bBheWZsjQT
+Lay98NeV7nb5GMs61PJwl5rdjGPayG/jm3X37IdgkxxqlyozcyF9cXrYHhO4pHnO
+l+ya2/BZAkEAwuFSjAQlT01RRFMH2wS69+LdOij3ZyUwZ07010Fy/a/K3sryfnmA
+QELnUGTXw02HSIgzuPFeBTYE9dBTpvweIQJASaICMI1UXKOIHQK1mAPi2VqCdXAa
+V3ZpF/mpwgDaQ7MxPfZvj6PnDevNTaiOQ9G5kq6nXnf6NfMAC0zJUMrIOQJBAI7Y
+Zo9nQoncXKM+UVXDI+Erk4lcGeyrH8253FIkEUvOnV+tVw5JtS5lW/Rb1qO7olwS
+Kgd4NLiRHhWofIi76MECQDKrmYmNzxrG6AaAWVJ/pEKzyBaabuDceMnbhgofN5Ch
+txrh2wY6aWhRgVNSIVOm8jt2+HgpUdG/q+NICPcYFXI=
+-----END RSA PRIVATE KEY-----
+`

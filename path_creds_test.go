@@ -1,0 +1,314 @@
+package tokenbroker_test
+
+import (
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+func TestALeaseHoldsTheTokenAndWhatIsKnownOfIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/sitecore/prod", map[string]any{"api_key": apiKey, "scope": "discover,event", "access_expiry": "12h"})
+		resp := e.creds("prod")
+		assert.False(t, resp.Secret.Renewable)
+		assert.Equal(t, 12*time.Hour-30*time.Second, resp.Secret.TTL)
+		token := resp.Data["access_token"].(string)
+		assert.True(t, e.sim.Accepts(token))
+		assert.Equal(t, map[string]any{
+			"access_token": token,
+			"token_type":   "Bearer",
+			"expire_time":  "2000-01-01T12:00:00Z",
+			"provider":     "sitecore",
+			"scope":        []string{"discover", "event"},
+		}, resp.Data)
+	})
+}
+
+// Promise 1, the four sources of expiry: the answer, the token's own exp, the
+// provider's rule; default_ttl is for vendors who have no rule (provider tests).
+func TestPromise1ExpiryComesFromTheFirstSourceThatSpeaks(t *testing.T) {
+	keys := map[string]any{"client_id": clientID, "private_key": privateKeyPEM()}
+	for name, test := range map[string]struct {
+		path    string
+		data    map[string]any
+		conduct vendorsim.Conduct
+		dies    string
+	}{
+		"stated in seconds": {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true}, "00:50:00"},
+		// A JWT's exp, like the full hour, is read on the vendor's clock, of which a
+		// Date header tells to the second: the engine takes the earlier end.
+		"the token's own exp":       {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true, Unstated: true}, "00:49:59"},
+		"assumed of a key pair":     {"config/kensho/prod", keys, vendorsim.Conduct{Unstated: true}, "01:20:00"},
+		"the full hour":             {"config/kensho/prod", map[string]any{"refresh_token": refreshToken}, vendorsim.Conduct{}, "00:59:59"},
+		"the full hour, as a JWT":   {"config/kensho/prod", map[string]any{"refresh_token": refreshToken}, vendorsim.Conduct{JWT: true}, "00:59:59"},
+		"stated in milliseconds":    {"config/sitecore/prod", map[string]any{"api_key": apiKey, "access_expiry": "2h"}, vendorsim.Conduct{}, "02:20:00"},
+		"the vendor's default, ms":  {"config/sitecore/prod", map[string]any{"api_key": apiKey}, vendorsim.Conduct{}, "00:20:00"},
+		"the expiry it was made by": {"config/sitecore/prod", map[string]any{"refresh_token": "of-a-pair", "access_expiry": "2h"}, vendorsim.Conduct{}, "02:20:00"},
+		"a day where none is known": {"config/sitecore/prod", map[string]any{"refresh_token": "of-a-pair"}, vendorsim.Conduct{}, "00:20:00"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				access := 24 * time.Hour
+				if test.data["access_expiry"] != nil {
+					access = 2 * time.Hour
+				}
+				e.sim.AddPair("of-a-pair", access, 7*24*time.Hour)
+				e.sim.Behave(test.conduct)
+				until(0, 20, 0)
+				e.write(test.path, test.data)
+				assert.Contains(t, e.creds("prod").Data["expire_time"], test.dies)
+			})
+		})
+	}
+}
+
+func TestPromise1HoldsAtEverySecondOfATokensLife(t *testing.T) {
+	for name, conduct := range map[string]vendorsim.Conduct{
+		"clocks agree":            {},
+		"vendor five minutes on":  {Skew: 5 * time.Minute},
+		"vendor 90 seconds back":  {Skew: -90 * time.Second},
+		"vendor a fraction ahead": {Skew: 700 * time.Millisecond},
+		"a JWT, vendor ahead":     {JWT: true, Skew: 3 * time.Minute},
+		"slow vendor":             {Latency: 3 * time.Second},
+		"slow vendor, skewed":     {Latency: 3 * time.Second, Skew: -2 * time.Minute},
+		"no Date":                 {NoDate: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				e.sim.Behave(conduct)
+				until(0, 40, 0)
+				e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+				for time.Until(time.Date(2000, 1, 1, 2, 10, 0, 0, time.UTC)) > 0 {
+					asked := time.Now()
+					e.creds("prod")
+					assert.LessOrEqual(t, time.Since(asked), 10*time.Second+2*conduct.Latency, "a read waits 10 s for the hour at the most")
+					time.Sleep(730 * time.Millisecond)
+				}
+				assert.LessOrEqual(t, e.exchanges(), 4, "the verification, one an hour, and at the most one that met the hour")
+			})
+		})
+	}
+}
+
+func TestPromise1InTheLastSecondsOfTheHourAReadWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		until(0, 30, 0)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		until(0, 59, 45)
+		assert.Positive(t, e.creds("prod").Secret.TTL, "earlier than that the token is served")
+		until(0, 59, 53)
+
+		resp := e.creds("prod")
+		assert.Equal(t, "2000-01-01T01:00:00Z", time.Now().UTC().Format(time.RFC3339))
+		assert.Greater(t, resp.Secret.TTL, 59*time.Minute)
+		assert.Equal(t, 2, e.exchanges())
+	})
+}
+
+func TestPromise1AFirstReadInTheLastSecondsWaitsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		until(0, 59, 55)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
+		assert.Greater(t, e.creds("prod").Secret.TTL, 59*time.Minute)
+	})
+}
+
+func TestALeaseIsCutToTheMountsMaximum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.system.MaxLeaseTTLVal = 10 * time.Minute
+		e.write("config/sitecore/prod", map[string]any{"api_key": apiKey})
+		resp := e.creds("prod")
+		assert.Equal(t, 10*time.Minute, resp.Secret.TTL)
+		assert.Empty(t, resp.Warnings)
+	})
+}
+
+func TestRevokingALeaseSucceedsWhateverIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		resp := e.creds("prod")
+		revoke := func() {
+			_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.RevokeOperation, Secret: resp.Secret, Storage: e.storage})
+			require.NoError(t, err)
+		}
+		revoke()
+		assert.Equal(t, resp.Data, e.creds("prod").Data, "others hold the same token")
+		_, status, _ := e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+		require.Equal(t, 200, status)
+		revoke()
+	})
+}
+
+func TestAPastedAccessTokenIsServedUntilItDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		until(0, 20, 0)
+		e.write("config/kensho/prod", map[string]any{"access_token": "pasted-access-token"})
+		until(0, 40, 0)
+		e.write("config/kensho/prod", map[string]any{"request_timeout": 20})
+		resp := e.read("creds/prod")
+		assert.Equal(t, "pasted-access-token", resp.Data["access_token"])
+		assert.Equal(t, "2000-01-01T01:00:00Z", resp.Data["expire_time"])
+		assert.Equal(t, 20*time.Minute-30*time.Second, resp.Secret.TTL)
+
+		until(1, 20, 0)
+		for range 2 {
+			_, status, message := e.request(logical.ReadOperation, "creds/prod", nil)
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, message, "access_token expired at 2000-01-01T01:00:00Z")
+			assert.Contains(t, message, "config/kensho/prod")
+			// A write of something else does not bring it back.
+			_, status, _ = e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 30, "verify": false})
+			require.Equal(t, 200, status)
+		}
+		assert.Zero(t, e.exchanges())
+	})
+}
+
+func TestSitecoreFallsBackToTheAPIKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/sitecore/prod", map[string]any{"api_key": apiKey, "refresh_token": "refused-from-the-start", "access_expiry": "1h", "refresh_expiry": "3h"})
+		methods := func() string {
+			var all []string
+			for _, call := range e.sim.Calls() {
+				all = append(all, call.Method)
+			}
+			return strings.Join(all, " ")
+		}
+		assert.Equal(t, "PUT POST", methods(), "the refresh token is refused, the key mints a pair")
+		until(1, 0, 0)
+		e.creds("prod")
+		assert.Equal(t, "PUT POST PUT", methods(), "the pair's refresh token is used next")
+		until(3, 30, 0)
+		e.creds("prod")
+		assert.Equal(t, "PUT POST PUT POST", methods(), "it has died, and the one that was refused is not tried again")
+	})
+}
+
+func TestErrorsAnswerAsDocumentedAndHoldNoSecret(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault  http.HandlerFunc
+		status int
+		says   string
+	}{
+		"rejected":        {vendorsim.Answer(401, `{"error":"invalid_grant","error_description":"the token was revoked"}`), 400, "rejected the credential: %s: 401 Unauthorized: invalid_grant: the token was revoked; write a new one to config/"},
+		"forbidden":       {vendorsim.Answer(403, "account suspended"), 400, "403 Forbidden: account suspended"},
+		"echo":            {vendorsim.Echo, 400, "401 Unauthorized"},
+		"throttled":       {vendorsim.Answer(429, ""), 503, "429 Too Many Requests"},
+		"down":            {vendorsim.Answer(503, "<html>maintenance</html>"), 503, "503 Service Unavailable"},
+		"slow":            {vendorsim.Hang, 503, "no answer in time (request_timeout)"},
+		"reset":           {vendorsim.Reset, 503, "connection reset"},
+		"no JSON":         {vendorsim.Answer(200, "<html>"), 502, "is not the JSON object"},
+		"JSON, no object": {vendorsim.Answer(200, "null"), 502, "is not the JSON object"},
+		"no token":        {vendorsim.Answer(200, "{}"), 502, "holds no access token"},
+		"over 1 MiB":      {vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`), 502, "over 1 MiB"},
+		"redirect":        {vendorsim.Redirect, 502, "redirect (302)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				until(0, 10, 0)
+				for path, host := range map[string]string{
+					"kensho/refresh":  "link-streaming.kensho.com",
+					"kensho/keys":     "kensho.okta.com",
+					"sitecore/search": "api.rfksrv.com",
+				} {
+					data := map[string]map[string]any{
+						"kensho/refresh":  {"refresh_token": refreshToken},
+						"kensho/keys":     {"client_id": clientID, "private_key": privateKeyPEM()},
+						"sitecore/search": {"api_key": apiKey},
+					}[path]
+					data["verify"] = false
+					e.write("config/"+path, data)
+					e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(test.fault)})
+					_, credential, _ := strings.Cut(path, "/")
+					_, status, message := e.request(logical.ReadOperation, "creds/"+credential, nil)
+					assert.Equal(t, test.status, status, message)
+					assert.Contains(t, message, strings.ReplaceAll(test.says, "%s", host))
+					if test.status == 400 {
+						assert.Contains(t, message, "config/"+path)
+					}
+					assertNoSecret(t, e, message)
+
+					e.sim.Behave(vendorsim.Conduct{})
+					e.creds(credential)
+				}
+			})
+		})
+	}
+}
+
+// assertNoSecret looks for every secret that was written or sent, as it is and in
+// the encodings in which it may come back.
+func assertNoSecret(t *testing.T, e *engine, text string) {
+	t.Helper()
+	secrets := []string{refreshToken, apiKey, privateKeyPEM()[40:80]}
+	for _, call := range e.sim.Calls() {
+		if form, err := url.ParseQuery(call.Body); err == nil && form.Has("client_assertion") {
+			secrets = append(secrets, form.Get("client_assertion"))
+		}
+	}
+	for _, secret := range secrets {
+		for _, form := range []string{secret, url.QueryEscape(secret), base64.StdEncoding.EncodeToString([]byte(secret))} {
+			assert.NotContains(t, text, form)
+		}
+	}
+}
+
+func TestReadersOfOtherNamesDoNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/sitecore/search", map[string]any{"api_key": apiKey})
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
+
+		var slow sync.WaitGroup
+		slow.Go(func() {
+			_, status, _ := e.request(logical.ReadOperation, "creds/prod", nil)
+			assert.Equal(t, http.StatusServiceUnavailable, status)
+		})
+		time.Sleep(time.Second)
+		asked := time.Now()
+		e.creds("search")
+		assert.Zero(t, time.Since(asked))
+		slow.Wait()
+	})
+}
+
+func TestAnUnknownNameSaysWhereToWriteOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		_, status, message := e.request(logical.ReadOperation, "creds/nobody", nil)
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Equal(t, `"nobody" is no credential: write one to config/<provider>/nobody`, message)
+	})
+}
+
+func TestUnknownQueryFieldsAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		_, status, message := e.request(logical.ReadOperation, "creds/prod", map[string]any{"tll": "1h"})
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "tll: is no field of this path")
+	})
+}

@@ -1,0 +1,142 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/hashicorp/go-cleanhttp"
+
+	"vault-plugin-secrets-tokenbroker/internal/version"
+)
+
+// maxBody is how much of an answer is read. Tokens of 64 KiB occur; an answer
+// over a megabyte is something else.
+const maxBody = 1 << 20
+
+// A Client is one credential's way to its vendor.
+type Client struct {
+	http *http.Client
+}
+
+// ClientOptions are what a credential decides about its client.
+type ClientOptions struct {
+	// Timeout bounds one request, from dialling to the last byte of the answer.
+	Timeout time.Duration
+
+	// CACert, if not empty, is PEM of the only authorities to trust.
+	CACert string
+
+	// Transport replaces the network, in tests.
+	Transport http.RoundTripper
+}
+
+// NewClient makes a client that follows no redirect, speaks TLS 1.2 and up, takes
+// proxies from the environment and dials anew for each request: exchanges are too
+// rare to keep connections for. Its errors are of kind Invalid.
+func NewClient(o ClientOptions) (*Client, error) {
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
+	if o.CACert != "" {
+		tlsConfig.RootCAs = x509.NewCertPool()
+		if !tlsConfig.RootCAs.AppendCertsFromPEM([]byte(o.CACert)) {
+			return nil, Errorf(Invalid, "ca_cert: holds no certificate; give one or more in PEM")
+		}
+	}
+	transport := o.Transport
+	if transport == nil {
+		t := cleanhttp.DefaultTransport()
+		t.TLSClientConfig = tlsConfig
+		transport = t
+	}
+	return &Client{http: &http.Client{
+		Transport:     transport,
+		Timeout:       o.Timeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// A Reply is a vendor's answer of status 2xx.
+type Reply struct {
+	Body  []byte
+	Clock Clock
+}
+
+// Do sends a request and reads the answer. Any failure, an answer of another
+// status than 2xx included, is an *Error; its text may quote the vendor, but none
+// of the secrets, which are those that the request carries.
+func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
+	req.Header.Set("User-Agent", "vault-plugin-secrets-tokenbroker/"+version.Version)
+	host := req.URL.Host
+
+	reply := &Reply{Clock: Clock{Sent: time.Now()}}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, Errorf(Unavailable, "%s: %s", host, redact(transportReason(err), secrets))
+	}
+	defer resp.Body.Close()
+	reply.Body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	reply.Clock.Received = time.Now()
+	if date, dateErr := http.ParseTime(resp.Header.Get("Date")); dateErr == nil {
+		reply.Clock.Date = date
+	}
+
+	switch status := resp.StatusCode; {
+	case err != nil:
+		return nil, Errorf(Unavailable, "%s: the answer broke off: %s", host, redact(transportReason(err), secrets))
+	case len(reply.Body) > maxBody:
+		return nil, Errorf(Nonsense, "%s: the answer is over 1 MiB", host)
+	case status >= 200 && status < 300:
+		return reply, nil
+	case status >= 300 && status < 400:
+		return nil, Errorf(Nonsense, "%s: answered with a redirect (%d), which is not followed", host, status)
+	default:
+		text := http.StatusText(status)
+		if r := reason(reply.Body, secrets); r != "" {
+			text += ": " + r
+		}
+		return nil, Errorf(kindOf(status), "%s: %d %s", host, status, text)
+	}
+}
+
+// Decode reads the answer's JSON object into v. Its error quotes nothing of the
+// answer, which may hold a token.
+func (r *Reply) Decode(v any) error {
+	if !bytes.HasPrefix(bytes.TrimSpace(r.Body), []byte("{")) || json.Unmarshal(r.Body, v) != nil {
+		return Errorf(Nonsense, "the vendor's answer is not the JSON object that it should be")
+	}
+	return nil
+}
+
+// kindOf tells what a status outside 2xx and 3xx means: too early, too many and
+// all of 5xx pass by themselves, anything else will be said again.
+func kindOf(status int) Kind {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return Unavailable
+	}
+	if status >= 500 {
+		return Unavailable
+	}
+	return Rejected
+}
+
+// transportReason is what went wrong on the way, without the URL, which may hold
+// a secret.
+func transportReason(err error) string {
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time (request_timeout)"
+	}
+	var urlErr *url.Error
+	if errors.As(err, &urlErr) {
+		err = urlErr.Err
+	}
+	return err.Error()
+}

@@ -1,0 +1,32 @@
+package provider
+
+import "fmt"
+
+// Kind tells what an error means for whoever has to act on it.
+type Kind int
+
+const (
+	// Invalid is bad input: the operator mends it before anything is stored.
+	Invalid Kind = iota + 1
+	// Rejected means that the vendor says the credential is no good: a person
+	// must act, and asking again changes nothing.
+	Rejected
+	// Unavailable passes by itself: the vendor is down, slow or throttling.
+	Unavailable
+	// Nonsense is an answer that is none: no JSON, no token, too long, a redirect.
+	Nonsense
+)
+
+// Error is why an exchange failed, or why a credential cannot be used. Its text
+// holds no secret.
+type Error struct {
+	Kind   Kind
+	Reason string
+}
+
+func (e *Error) Error() string { return e.Reason }
+
+// Errorf makes an Error. What goes into it must be free of secrets.
+func Errorf(kind Kind, format string, args ...any) *Error {
+	return &Error{Kind: kind, Reason: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,98 @@
+package kensho
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// refresh is a refresh token, good for any number of exchanges until it has been
+// left unused for seven days.
+type refresh struct {
+	client *provider.Client
+	token  string
+	url    *url.URL
+	names  dialect
+}
+
+// A dialect is how a product names what the call's query and answer hold.
+type dialect struct {
+	parameter string
+	answer    func(reply) (accessToken, refreshToken string)
+}
+
+// reply has the names of both dialects.
+type reply struct {
+	AccessToken       string `json:"accessToken"`
+	RefreshToken      string `json:"refreshToken"`
+	SnakeAccessToken  string `json:"access_token"`
+	SnakeRefreshToken string `json:"refresh_token"`
+}
+
+var (
+	linkDialect = dialect{
+		parameter: "refreshToken",
+		answer:    func(r reply) (string, string) { return r.AccessToken, r.RefreshToken },
+	}
+	sisterDialect = dialect{
+		parameter: "refresh_token",
+		answer:    func(r reply) (string, string) { return r.SnakeAccessToken, r.SnakeRefreshToken },
+	}
+)
+
+func openRefresh(c config, client *provider.Client) (provider.Credential, error) {
+	if err := provider.CheckSecret("refresh_token", c.RefreshToken); err != nil {
+		return nil, err
+	}
+	host, names := c.Product, sisterDialect
+	if c.Product == "link" {
+		host, names = "link-streaming", linkDialect
+	}
+	raw := "https://" + host + ".kensho.com/oauth2/refresh"
+	if c.RefreshURL != "" {
+		raw = c.RefreshURL
+	}
+	if err := provider.CheckURL("refresh_url", raw); err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	return &refresh{client: client, token: c.RefreshToken, url: u, names: names}, nil
+}
+
+// Exchange refreshes. The vendor's answer carries no expiry: the access token dies
+// on the full hour, UTC, unless it is a JWT that says otherwise.
+func (r *refresh) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
+	token := r.token
+	if last.RefreshToken != "" {
+		token = last.RefreshToken
+	}
+	u := *r.url
+	query := u.Query()
+	query.Set(r.names.parameter, token)
+	u.RawQuery = query.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, provider.Errorf(provider.Invalid, "refresh_url: no request can be made of it")
+	}
+
+	res, err := r.client.Do(req, token)
+	if err != nil {
+		return nil, err
+	}
+	var body reply
+	if err := res.Decode(&body); err != nil {
+		return nil, err
+	}
+	answer := &provider.Answer{OnTheHour: true, Clock: res.Clock}
+	var replaced string
+	answer.AccessToken, replaced = r.names.answer(body)
+	if replaced != "" && replaced != token {
+		answer.Grant = &provider.Grant{RefreshToken: replaced}
+	}
+	return answer, nil
+}

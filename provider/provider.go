@@ -1,0 +1,91 @@
+// Package provider defines what a vendor of access tokens looks like to the
+// engine, and holds what every vendor's package needs: the HTTP client, the
+// kinds of error, the reading of expiries and the checks of an operator's input.
+//
+// A vendor is a package below this one. It knows the vendor's HTTP and nothing
+// of Vault's requests, storage or caching.
+package provider
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+)
+
+// A Provider is one vendor's way from a long-lived credential to access tokens.
+// Providers hold no state.
+type Provider interface {
+	// Name is the provider's segment of config/<provider>/<name>.
+	Name() string
+
+	// Summary says in one line what the vendor is.
+	Summary() string
+
+	// Fields are the vendor's own fields of a credential, beside those that every
+	// credential has. Secrets are marked by DisplayAttrs.Sensitive.
+	Fields() map[string]*framework.FieldSchema
+
+	// Open checks what an operator wrote and makes it usable, without calling the
+	// vendor. Its errors are of kind Invalid.
+	Open(Settings) (Credential, error)
+}
+
+// Settings are one credential's fields and what it needs to use them.
+type Settings struct {
+	// Fields is a JSON object of the fields that the operator set.
+	Fields json.RawMessage
+
+	// WriteTime is when the operator last wrote one of the secret fields.
+	WriteTime time.Time
+
+	Client *Client
+}
+
+// A Credential is what an operator stored, checked and ready for use. It may be
+// used from several goroutines.
+type Credential interface {
+	// Exchange asks the vendor for an access token, with the grant that the last
+	// exchange left behind (the zero Grant if none did). Its errors are of type
+	// *Error and hold no secret.
+	Exchange(ctx context.Context, last Grant) (*Answer, error)
+}
+
+// A Grant is what one exchange leaves for the next.
+type Grant struct {
+	// RefreshToken replaces, or stands in for, the one that the operator stored.
+	RefreshToken string `json:"refresh_token,omitempty"`
+
+	// ExpireTime is when the refresh token dies; zero if that is not known.
+	ExpireTime time.Time `json:"expire_time,omitzero"`
+
+	// AccessLifetime is how long each access token lives that the refresh token
+	// yields; zero if that is not known.
+	AccessLifetime time.Duration `json:"access_lifetime,omitempty"`
+
+	// Derived says that the refresh token came out of another secret of the
+	// credential (an API key), which can always make a new one.
+	Derived bool `json:"derived,omitempty"`
+}
+
+// A Token is an access token and what the engine knows of its life. Times are
+// wall-clock times of this server, in UTC.
+type Token struct {
+	AccessToken string    `json:"access_token"`
+	TokenType   string    `json:"token_type"`
+	Scope       []string  `json:"scope,omitempty"`
+	IssueTime   time.Time `json:"issue_time"`
+
+	// ExpireTime is the earliest instant at which the token may be dead.
+	ExpireTime time.Time `json:"expire_time"`
+
+	// Boundary is set for tokens that die together at a fixed time of day. It is
+	// the first instant at which the vendor is sure to answer with a later one;
+	// an exchange before it yields a token that dies no later than this one.
+	Boundary time.Time `json:"boundary,omitzero"`
+
+	// ClockAhead is how far the vendor's clock was ahead of ours, at the least,
+	// when it issued the token.
+	ClockAhead time.Duration `json:"clock_ahead,omitempty"`
+}

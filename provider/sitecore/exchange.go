@@ -1,0 +1,133 @@
+package sitecore
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// credential is an API key, a refresh token, or both.
+type credential struct {
+	config
+	client *provider.Client
+	url    string
+}
+
+func newCredential(c config, client *provider.Client) *credential {
+	return &credential{config: c, client: client, url: strings.TrimRight(c.BaseURL, "/") + endpoint}
+}
+
+// Exchange uses the refresh token at hand, and the API key where there is none or
+// where the vendor refuses it.
+func (c *credential) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
+	if token, lifetime := c.refreshToken(last, time.Now()); token != "" {
+		answer, err := c.refresh(ctx, token, lifetime)
+		var e *provider.Error
+		refused := errors.As(err, &e) && e.Kind == provider.Rejected
+		if !refused || c.APIKey == "" {
+			return answer, err
+		}
+	}
+	return c.mint(ctx)
+}
+
+// refreshToken is the refresh token to use, if any, and how long each access token
+// lives that it yields. One that the API key minted stands before the operator's
+// own, which has been refused before the key was used.
+func (c *credential) refreshToken(last provider.Grant, now time.Time) (string, time.Duration) {
+	if last.Derived {
+		if !last.ExpireTime.IsZero() && !now.Before(last.ExpireTime) {
+			return "", 0
+		}
+		return last.RefreshToken, last.AccessLifetime
+	}
+	return c.RefreshToken, cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry)
+}
+
+type reply struct {
+	AccessToken        string          `json:"accessToken"`
+	RefreshToken       string          `json:"refreshToken"`
+	AccessTokenExpiry  json.RawMessage `json:"accessTokenExpiry"`
+	RefreshTokenExpiry json.RawMessage `json:"refreshTokenExpiry"`
+}
+
+// refresh trades a refresh token for an access token. The answer has no expiry.
+// The vendor's table and its sample disagree on the header, so both are sent.
+func (c *credential) refresh(ctx context.Context, token string, lifetime time.Duration) (*provider.Answer, error) {
+	answer, _, err := c.call(ctx, http.MethodPut, nil, http.Header{
+		"Content-Type":  {"application/json"},
+		"Refresh-Token": {token},
+		"Authorization": {"Bearer " + token},
+	}, token)
+	if err != nil {
+		return nil, err
+	}
+	answer.Lifetime = lifetime
+	return answer, nil
+}
+
+// mint makes a pair of an access token and a refresh token with the API key. All
+// expiries are durations in milliseconds.
+func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
+	body, err := json.Marshal(struct {
+		Scope         []string `json:"scope"`
+		AccessExpiry  int64    `json:"accessExpiry,omitempty"`
+		RefreshExpiry int64    `json:"refreshExpiry,omitempty"`
+	}{c.Scope, c.AccessExpiry.Duration().Milliseconds(), c.RefreshExpiry.Duration().Milliseconds()})
+	if err != nil {
+		return nil, provider.Errorf(provider.Invalid, "scope: no request can be made of it")
+	}
+	answer, pair, err := c.call(ctx, http.MethodPost, body, http.Header{
+		"Content-Type": {"application/json"},
+		"X-Api-Key":    {c.APIKey},
+	}, c.APIKey)
+	if err != nil {
+		return nil, err
+	}
+	answer.Lifetime = cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry)
+	refreshLifetime, err := provider.Lifetime(pair.RefreshTokenExpiry, time.Millisecond)
+	if err != nil {
+		return nil, err
+	}
+	refreshLifetime = cmp.Or(refreshLifetime, c.RefreshExpiry.Duration(), defaultRefreshExpiry)
+	answer.Grant = &provider.Grant{
+		RefreshToken:   pair.RefreshToken,
+		ExpireTime:     answer.Clock.Sent.Add(refreshLifetime).Round(0).UTC(),
+		AccessLifetime: cmp.Or(answer.ExpiresIn, answer.Lifetime),
+		Derived:        true,
+	}
+	return answer, nil
+}
+
+func (c *credential) call(ctx context.Context, method string, body []byte, header http.Header, secret string) (*provider.Answer, *reply, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.url, bytes.NewReader(body))
+	if err != nil {
+		return nil, nil, provider.Errorf(provider.Invalid, "base_url: no request can be made of it")
+	}
+	req.Header = header
+	res, err := c.client.Do(req, secret)
+	if err != nil {
+		return nil, nil, err
+	}
+	var r reply
+	if err := res.Decode(&r); err != nil {
+		return nil, nil, err
+	}
+	expiresIn, err := provider.Lifetime(r.AccessTokenExpiry, time.Millisecond)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &provider.Answer{
+		AccessToken: r.AccessToken,
+		Scope:       c.Scope,
+		ExpiresIn:   expiresIn,
+		Clock:       res.Clock,
+	}, &r, nil
+}
