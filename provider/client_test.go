@@ -1,0 +1,103 @@
+package provider
+
+import (
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func get(t *testing.T, o ClientOptions, url string, secrets ...string) (*Reply, *Error) {
+	t.Helper()
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Second
+	}
+	client, err := NewClient(o)
+	require.NoError(t, err)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	require.NoError(t, err)
+	reply, err := client.Do(req, secrets...)
+	if err == nil {
+		return reply, nil
+	}
+	var e *Error
+	require.ErrorAs(t, err, &e)
+	return nil, e
+}
+
+func TestOnlyTheGivenAuthorityIsTrusted(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }))
+	defer server.Close()
+	_, e := get(t, ClientOptions{}, server.URL)
+	require.NotNil(t, e)
+	assert.Equal(t, Unavailable, e.Kind)
+	assert.Contains(t, e.Reason, "certificate")
+
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
+	reply, e := get(t, ClientOptions{CACert: ca}, server.URL)
+	require.Nil(t, e)
+	assert.False(t, reply.Clock.Date.IsZero())
+	assert.False(t, reply.Clock.Received.Before(reply.Clock.Sent))
+}
+
+func TestARedirectIsNotFollowed(t *testing.T) {
+	followed := false
+	mux := http.NewServeMux()
+	mux.HandleFunc("/from", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/to", http.StatusFound) })
+	mux.HandleFunc("/to", func(http.ResponseWriter, *http.Request) { followed = true })
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	_, e := get(t, ClientOptions{}, server.URL+"/from")
+	require.NotNil(t, e)
+	assert.Equal(t, Nonsense, e.Kind)
+	assert.False(t, followed)
+}
+
+func TestATransportErrorHoldsNoURL(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	_, e := get(t, ClientOptions{}, server.URL+"/refresh?refreshToken=canary", "canary")
+	require.NotNil(t, e)
+	assert.Equal(t, Unavailable, e.Kind)
+	assert.Contains(t, e.Reason, "connection refused")
+	assert.NotContains(t, e.Reason, "canary")
+}
+
+func TestAStatusTellsWhoMustAct(t *testing.T) {
+	for status, kind := range map[int]Kind{
+		400: Rejected, 401: Rejected, 403: Rejected, 404: Rejected, 409: Rejected, 418: Rejected,
+		408: Unavailable, 425: Unavailable, 429: Unavailable, 500: Unavailable, 502: Unavailable, 503: Unavailable, 504: Unavailable,
+	} {
+		assert.Equal(t, kind, kindOf(status), status)
+	}
+}
+
+func TestAReasonIsQuotedFromWhatErrorAnswersHold(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"error":"invalid_client","error_description":"The client is disabled."}`: "invalid_client: The client is disabled.",
+		`{"error":{"code":"E17","message":"temporarily_unavailable_for_you"}}`:     "E17: temporarily_unavailable_for_you",
+		`{"errorSummary":"no such key","other":"ignored"}`:                         "no such key",
+		`{"unknown":"shape"}`:          "",
+		`<html>sign in</html>`:         "",
+		"plain\n  text\tover\x00lines": "plain text over lines",
+		"\xff\xfe":                     "",
+		"":                             "",
+		"token " + strings.Repeat("aB3", 20) + " is bad": "token [redacted] is bad",
+	} {
+		assert.Equal(t, want, reason([]byte(body), nil))
+	}
+	assert.Len(t, reason([]byte(strings.Repeat("a word ", 100)), nil), maxReason+len("…"))
+}
+
+func TestSecretsAreRedactedInEveryEncoding(t *testing.T) {
+	for _, secret := range []string{"short", "p+s/w=d&1", `quo"te\d`, "01-4d3c2b1a-0f9e8d7c6b5a49382716051423324150617283940a1"} {
+		for _, form := range encodings(secret) {
+			assert.NotContains(t, redact("you sent "+form+" to us", []string{secret}), form)
+		}
+	}
+}

@@ -1,0 +1,201 @@
+package kensho_test
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/version"
+	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/kensho"
+)
+
+var key = sync.OnceValue(func() *rsa.PrivateKey {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return k
+})
+
+func open(t *testing.T, sim *vendorsim.Sim, fields map[string]any) provider.Credential {
+	t.Helper()
+	client, err := provider.NewClient(provider.ClientOptions{Timeout: 10 * time.Second, Transport: sim.Transport()})
+	require.NoError(t, err)
+	raw, err := json.Marshal(fields)
+	require.NoError(t, err)
+	credential, err := kensho.Provider{}.Open(provider.Settings{Fields: raw, Client: client, WriteTime: time.Now()})
+	require.NoError(t, err)
+	return credential
+}
+
+func exchange(t *testing.T, sim *vendorsim.Sim, c provider.Credential, last provider.Grant) *provider.Answer {
+	t.Helper()
+	answer, err := c.Exchange(t.Context(), last)
+	require.NoError(t, err)
+	assert.Empty(t, sim.Violations())
+	assert.True(t, sim.Accepts(answer.AccessToken))
+	return answer
+}
+
+// userAgent is the one header that is ours and not the vendor's.
+func userAgent() []string {
+	return []string{"vault-plugin-secrets-tokenbroker/" + version.Version}
+}
+
+func TestARefreshIsSentInTheDialectOfTheProduct(t *testing.T) {
+	for product, want := range map[string]string{
+		"":         "https://link-streaming.kensho.com/oauth2/refresh?refreshToken=a%2Brefresh%2Ftoken",
+		"link":     "https://link-streaming.kensho.com/oauth2/refresh?refreshToken=a%2Brefresh%2Ftoken",
+		"scribe":   "https://scribe.kensho.com/oauth2/refresh?refresh_token=a%2Brefresh%2Ftoken",
+		"kfinance": "https://kfinance.kensho.com/oauth2/refresh?refresh_token=a%2Brefresh%2Ftoken",
+	} {
+		t.Run(product, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := vendorsim.New()
+				host := strings.TrimPrefix(want[:strings.Index(want, ".kensho")], "https://")
+				sim.AddRefreshToken(host, "a+refresh/token")
+				fields := map[string]any{"refresh_token": "a+refresh/token"}
+				if product != "" {
+					fields["product"] = product
+				}
+				answer := exchange(t, sim, open(t, sim, fields), provider.Grant{})
+				assert.Equal(t, []vendorsim.Call{{
+					Method: http.MethodGet,
+					URL:    want,
+					Header: http.Header{"User-Agent": userAgent()},
+				}}, sim.Calls())
+				assert.True(t, answer.OnTheHour)
+				assert.Nil(t, answer.Grant)
+			})
+		})
+	}
+}
+
+func TestARefreshURLKeepsTheDialectAndItsOwnQuery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := vendorsim.New()
+		_, err := open(t, sim, map[string]any{
+			"refresh_token": "r", "product": "scribe", "refresh_url": "https://proxy.example/kensho/refresh?tenant=7",
+		}).Exchange(t.Context(), provider.Grant{})
+		require.Error(t, err, "no vendor is there")
+		assert.Equal(t, "https://proxy.example/kensho/refresh?refresh_token=r&tenant=7", sim.Calls()[0].URL)
+	})
+}
+
+func TestAReplacedRefreshTokenIsUsedNext(t *testing.T) {
+	for _, product := range []string{"link", "scribe"} {
+		t.Run(product, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := vendorsim.New()
+				sim.Behave(vendorsim.Conduct{Rotate: true})
+				sim.AddRefreshToken(map[string]string{"link": "link-streaming"}[product], "first")
+				sim.AddRefreshToken("scribe", "of-scribe")
+				token := map[string]string{"link": "first", "scribe": "of-scribe"}[product]
+				credential := open(t, sim, map[string]any{"product": product, "refresh_token": token})
+
+				answer := exchange(t, sim, credential, provider.Grant{})
+				require.NotNil(t, answer.Grant)
+				assert.False(t, answer.Grant.Derived, "it takes the operator's token's place")
+				again := exchange(t, sim, credential, *answer.Grant)
+				assert.NotEqual(t, answer.Grant.RefreshToken, again.Grant.RefreshToken)
+			})
+		})
+	}
+}
+
+func TestAKeyPairIsSentAsAnAssertion(t *testing.T) {
+	pkcs1 := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key())})
+	der, err := x509.MarshalPKCS8PrivateKey(key())
+	require.NoError(t, err)
+	pkcs8 := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	for name, test := range map[string]struct {
+		fields map[string]any
+		kid    string
+		scope  string
+	}{
+		"as in the vendor's samples": {map[string]any{"private_key": string(pkcs1)}, "", "kensho:app:link"},
+		"PKCS#8, with a key ID":      {map[string]any{"private_key": string(pkcs8), "key_id": "key-7"}, "key-7", "kensho:app:link"},
+		"another product":            {map[string]any{"private_key": string(pkcs8), "product": "nerd"}, "", "kensho:app:nerd"},
+		"several scopes":             {map[string]any{"private_key": string(pkcs8), "scope": []string{"kensho:app:link", "kensho:app:nerd"}}, "", "kensho:app:link kensho:app:nerd"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := vendorsim.New()
+				sim.AddClient("0oaclient", &key().PublicKey, test.kid)
+				test.fields["client_id"] = "0oaclient"
+				credential := open(t, sim, test.fields)
+				answer := exchange(t, sim, credential, provider.Grant{})
+				assert.Equal(t, time.Hour, answer.ExpiresIn)
+				assert.Equal(t, strings.Fields(test.scope), answer.Scope)
+
+				call := sim.Calls()[0]
+				const tokenURL = "https://kensho.okta.com/oauth2/default/v1/token"
+				assert.Equal(t, http.MethodPost, call.Method)
+				assert.Equal(t, tokenURL, call.URL)
+				assert.Equal(t, http.Header{
+					"User-Agent":   userAgent(),
+					"Content-Type": {"application/x-www-form-urlencoded"},
+					"Accept":       {"application/json"},
+				}, call.Header)
+				form, err := url.ParseQuery(call.Body)
+				require.NoError(t, err)
+				assertion := form.Get("client_assertion")
+				assert.Equal(t, url.Values{
+					"grant_type":            {"client_credentials"},
+					"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+					"client_assertion":      {assertion},
+					"scope":                 {test.scope},
+				}, form)
+
+				claims := jwt.MapClaims{}
+				token, err := jwt.ParseWithClaims(assertion, claims, func(*jwt.Token) (any, error) { return &key().PublicKey, nil }, jwt.WithTimeFunc(time.Now))
+				require.NoError(t, err)
+				header := map[string]any{"alg": "RS256", "typ": "JWT"}
+				if test.kid != "" {
+					header["kid"] = test.kid
+				}
+				assert.Equal(t, header, token.Header)
+				now := float64(time.Now().Unix())
+				assert.Equal(t, jwt.MapClaims{
+					"iss": "0oaclient", "sub": "0oaclient", "aud": tokenURL,
+					"iat": now, "exp": claims["exp"], "jti": claims["jti"],
+				}, claims)
+				assert.LessOrEqual(t, claims["exp"].(float64)-now, 3600.0)
+
+				exchange(t, sim, credential, provider.Grant{}) // which the vendor refuses for a jti that it has seen
+			})
+		})
+	}
+}
+
+func TestAPastedTokenIsNotExchanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := vendorsim.New()
+		credential := open(t, sim, map[string]any{"access_token": "pasted"})
+		answer, err := credential.Exchange(t.Context(), provider.Grant{})
+		require.NoError(t, err)
+		assert.Equal(t, "pasted", answer.AccessToken)
+
+		time.Sleep(time.Hour)
+		_, err = credential.Exchange(t.Context(), provider.Grant{})
+		var e *provider.Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, provider.Rejected, e.Kind)
+		assert.Empty(t, sim.Calls())
+	})
+}

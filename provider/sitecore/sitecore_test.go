@@ -1,0 +1,157 @@
+package sitecore_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/version"
+	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/sitecore"
+)
+
+const apiKey = "01-4d3c2b1a-0f9e8d7c6b5a49382716051423324150617283940a1"
+
+func open(t *testing.T, sim *vendorsim.Sim, fields map[string]any) provider.Credential {
+	t.Helper()
+	client, err := provider.NewClient(provider.ClientOptions{Timeout: 10 * time.Second, Transport: sim.Transport()})
+	require.NoError(t, err)
+	raw, err := json.Marshal(fields)
+	require.NoError(t, err)
+	credential, err := sitecore.Provider{}.Open(provider.Settings{Fields: raw, Client: client})
+	require.NoError(t, err)
+	return credential
+}
+
+func exchange(t *testing.T, sim *vendorsim.Sim, c provider.Credential, last provider.Grant) *provider.Answer {
+	t.Helper()
+	answer, err := c.Exchange(t.Context(), last)
+	require.NoError(t, err)
+	assert.Empty(t, sim.Violations())
+	assert.True(t, sim.Accepts(answer.AccessToken))
+	return answer
+}
+
+func TestAnAPIKeyIsSentAsThePOSTThatMintsAPair(t *testing.T) {
+	for name, test := range map[string]struct {
+		fields  map[string]any
+		url     string
+		body    string
+		access  time.Duration
+		refresh time.Duration
+	}{
+		"as in the vendor's sample": {
+			map[string]any{"access_expiry": 43200, "refresh_expiry": 259200},
+			"https://api.rfksrv.com/account/1/access-token",
+			`{"scope":["discover"],"accessExpiry":43200000,"refreshExpiry":259200000}`,
+			12 * time.Hour, 72 * time.Hour,
+		},
+		"the least": {
+			map[string]any{},
+			"https://api.rfksrv.com/account/1/access-token",
+			`{"scope":["discover"]}`,
+			24 * time.Hour, 7 * 24 * time.Hour,
+		},
+		"two scopes, staging": {
+			map[string]any{"scope": []string{"discover", "event"}, "base_url": "https://api-staging.rfksrv.com/"},
+			"https://api-staging.rfksrv.com/account/1/access-token",
+			`{"scope":["discover","event"]}`,
+			24 * time.Hour, 7 * 24 * time.Hour,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := vendorsim.New()
+				sim.AddAPIKey(apiKey)
+				test.fields["api_key"] = apiKey
+				answer := exchange(t, sim, open(t, sim, test.fields), provider.Grant{})
+				assert.Equal(t, []vendorsim.Call{{
+					Method: http.MethodPost,
+					URL:    test.url,
+					Header: http.Header{
+						"User-Agent":   {"vault-plugin-secrets-tokenbroker/" + version.Version},
+						"Content-Type": {"application/json"},
+						"X-Api-Key":    {apiKey},
+					},
+					Body: test.body,
+				}}, sim.Calls())
+				assert.Equal(t, test.access, answer.ExpiresIn, "milliseconds")
+				assert.Equal(t, test.access, answer.Grant.AccessLifetime)
+				assert.WithinDuration(t, time.Now().Add(test.refresh), answer.Grant.ExpireTime, 0)
+				assert.True(t, answer.Grant.Derived)
+			})
+		})
+	}
+}
+
+func TestARefreshTokenIsSentAsThePUTWithBothHeaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := vendorsim.New()
+		sim.AddPair("a-refresh-token", 2*time.Hour, 24*time.Hour)
+		answer := exchange(t, sim, open(t, sim, map[string]any{"refresh_token": "a-refresh-token", "access_expiry": 7200}), provider.Grant{})
+		assert.Equal(t, []vendorsim.Call{{
+			Method: http.MethodPut,
+			URL:    "https://api.rfksrv.com/account/1/access-token",
+			Header: http.Header{
+				"User-Agent":    {"vault-plugin-secrets-tokenbroker/" + version.Version},
+				"Content-Type":  {"application/json"},
+				"Refresh-Token": {"a-refresh-token"},
+				"Authorization": {"Bearer a-refresh-token"},
+			},
+		}}, sim.Calls())
+		assert.Zero(t, answer.ExpiresIn, "the answer is silent")
+		assert.Equal(t, 2*time.Hour, answer.Lifetime)
+		assert.Nil(t, answer.Grant)
+	})
+}
+
+func TestAMintedRefreshTokenYieldsTokensOfItsPairsLifetime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := vendorsim.New()
+		sim.AddAPIKey(apiKey)
+		credential := open(t, sim, map[string]any{"api_key": apiKey, "access_expiry": 3600, "refresh_expiry": 7200})
+		minted := exchange(t, sim, credential, provider.Grant{})
+		refreshed := exchange(t, sim, credential, *minted.Grant)
+		assert.Equal(t, time.Hour, refreshed.Lifetime)
+		assert.Equal(t, http.MethodPut, sim.Calls()[1].Method)
+		assert.Equal(t, []string{"discover"}, refreshed.Scope)
+	})
+}
+
+func TestTheAPIKeyMintsAnewWhenTheRefreshTokenIsRefusedOrGone(t *testing.T) {
+	for name, last := range map[string]provider.Grant{
+		"refused":       {RefreshToken: "of-nobody", Derived: true},
+		"expired":       {RefreshToken: "of-nobody", Derived: true, ExpireTime: time.Unix(1, 0)},
+		"never given":   {Derived: true},
+		"no grant ever": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := vendorsim.New()
+				sim.AddAPIKey(apiKey)
+				exchange(t, sim, open(t, sim, map[string]any{"api_key": apiKey}), last)
+				calls := sim.Calls()
+				assert.Equal(t, http.MethodPost, calls[len(calls)-1].Method)
+				assert.Equal(t, name == "refused", len(calls) == 2, "a token known to be dead is not tried")
+			})
+		})
+	}
+}
+
+func TestTheAPIKeyIsNotUsedWhileTheVendorIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := vendorsim.New()
+		sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, ""))})
+		_, err := open(t, sim, map[string]any{"api_key": apiKey, "refresh_token": "r"}).Exchange(t.Context(), provider.Grant{})
+		var e *provider.Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, provider.Unavailable, e.Kind)
+		assert.Len(t, sim.Calls(), 1)
+	})
+}
