@@ -47,7 +47,7 @@ func TestPromise1TheFirstSourceThatSpeaksDecides(t *testing.T) {
 	all.Lifetime = 0
 	assert.Equal(t, at("10:21:00.000"), expiry(all, time.Minute))
 	_, err := all.Token(0, Token{})
-	assert.ErrorContains(t, err, "set default_ttl")
+	require.ErrorContains(t, err, "set default_ttl")
 	all.AccessToken = ""
 	_, err = all.Token(time.Minute, Token{})
 	assert.ErrorContains(t, err, "no access token")
@@ -149,7 +149,7 @@ func TestALifetimeIsANumberAboveZero(t *testing.T) {
 		`1e300`: maxLifetime,
 	} {
 		got, err := Lifetime(json.RawMessage(raw), time.Second)
-		assert.NoError(t, err, raw)
+		require.NoError(t, err, raw)
 		assert.Equal(t, want, got, raw)
 	}
 	for _, raw := range []string{`0`, `-1`, `"soon"`, `{}`, `[1]`, `true`, `"NaN"`} {

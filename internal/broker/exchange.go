@@ -31,7 +31,7 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, e *entry, epoch u
 
 	// In the last seconds of the hour the vendor's token dies in the reader's
 	// hands, so the second pass is for the next hour's.
-	patience := time.Now().Add(lastSeconds)
+	patience := time.Now().Add(boundaryWait)
 	for range 2 {
 		if token := state.Tokens[ownScope]; dying(token, time.Now()) {
 			if err := sleepUntil(ctx, earlier(token.Boundary, patience)); err != nil {

@@ -16,9 +16,9 @@ const (
 	// mount's default, and Vault Agent for none.
 	minLease = time.Second
 
-	// lastSeconds is how long before a boundary a reader waits for it, to get a
+	// boundaryWait is how long before a boundary a reader waits for it, to get a
 	// token of the next hour and not one that dies in its hands.
-	lastSeconds = 10 * time.Second
+	boundaryWait = 10 * time.Second
 )
 
 // A Reading is a token and for how long it may be leased.
@@ -44,7 +44,7 @@ func leaseTTL(t provider.Token, now time.Time) time.Duration {
 // dying is whether a token is so near its boundary that a later one is worth
 // waiting for.
 func dying(t provider.Token, now time.Time) bool {
-	return !t.Boundary.IsZero() && t.Boundary.Sub(now) <= lastSeconds
+	return !t.Boundary.IsZero() && t.Boundary.Sub(now) <= boundaryWait
 }
 
 // read is what a reader gets from memory; nil if an exchange is needed.

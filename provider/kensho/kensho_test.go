@@ -67,7 +67,7 @@ func TestARefreshIsSentInTheDialectOfTheProduct(t *testing.T) {
 		t.Run(product, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				sim := vendorsim.New()
-				host := strings.TrimPrefix(want[:strings.Index(want, ".kensho")], "https://")
+				host, _, _ := strings.Cut(strings.TrimPrefix(want, "https://"), ".kensho")
 				sim.AddRefreshToken(host, "a+refresh/token")
 				fields := map[string]any{"refresh_token": "a+refresh/token"}
 				if product != "" {

@@ -35,7 +35,7 @@ type config struct {
 func (Provider) Name() string { return "sitecore" }
 
 // Summary says what Sitecore Search is.
-func (Provider) Summary() string { return "Sitecore Search (formerly Reflektion, Discover)" }
+func (Provider) Summary() string { return "Sitecore Search" }
 
 // Fields are an API key, a refresh token, and what to ask for with the key.
 func (Provider) Fields() map[string]*framework.FieldSchema {

@@ -1,0 +1,61 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PLUGIN  := vault-plugin-secrets-tokenbroker
+VERSION ?= v0.1.0
+LDFLAGS := -s -w -X $(PLUGIN)/internal/version.Version=$(VERSION)
+
+# The server of the tests is the pinned one, unless VAULT names another.
+SERVER := $(or $(VAULT),bin/vault)
+
+.PHONY: help build vault demo test unit e2e vet lint fmt clean FORCE
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: bin/$(PLUGIN) ## Build the plugin into bin/.
+
+bin/$(PLUGIN): FORCE
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/$(PLUGIN)
+
+vault: bin/vault ## Build the pinned Vault server into bin/ (for tests and the demo).
+
+bin/vault: tools/vault/go.mod tools/vault/go.sum tools/vault/build.sh
+	@tools/vault/build.sh $@
+
+demo: build ## Show the engine at work, with simulated vendors and a real Vault.
+	@server="$${VAULT:-$$(command -v vault || command -v bao || true)}"; \
+	if [ -z "$$server" ]; then $(MAKE) --no-print-directory vault; server=bin/vault; fi; \
+	go build -o bin/demo ./internal/demo; \
+	exec bin/demo -vault="$$server" -plugin=bin/$(PLUGIN)
+
+test: unit-race e2e vet lint ## Test everything, from a fresh clone on.
+
+unit: ## Run the unit tests: the quick loop.
+	go test ./...
+
+.PHONY: unit-race
+unit-race:
+	go test -race ./...
+
+e2e: build $(SERVER) ## Test the plugin as it ships in a real Vault server.
+	VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
+		go test -tags e2e -count=1 -timeout 20m ./test/e2e/...
+
+vet:
+	go vet -tags e2e ./...
+
+lint: bin/golangci-lint ## Run the linters, and check formatting and go.mod.
+	bin/golangci-lint run
+	go mod tidy -diff
+
+bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+	@echo 'Building golangci-lint (a minute or two with empty caches) …'
+	go -C tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+fmt: bin/golangci-lint ## Format the code.
+	bin/golangci-lint fmt
+
+clean: ## Remove what was built.
+	rm -rf bin

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// What the simulated vendors have given the demo's customer.
+const (
+	refreshToken = "rt-7f3c9e51d2"
+	clientID     = "0oa4demo7client"
+	apiKey       = "01-5d1f0c3a-demo"
+)
+
+type tutorial struct {
+	*shell
+	vendors   *vendorsim.Sim
+	vendorURL string
+	plugin    string
+
+	tokens map[string]string // by the path that they were read from
+	lease  string            // of kensho/creds/prod
+}
+
+func (t *tutorial) run() error {
+	t.say("# The token broker: long-lived credentials in, short-lived access tokens out\n\n"+
+		"A %s server runs in dev mode at %s, with simulated vendors\n"+
+		"(Kensho and Sitecore Search) at %s.", t.name, t.server.Address, t.vendorURL)
+	if err := t.awaitHour(); err != nil {
+		return err
+	}
+	fmt.Printf("\n$ export VAULT_ADDR=%s VAULT_TOKEN=%s\n", t.server.Address, t.token)
+	for _, step := range []func() error{t.mount, t.store, t.use, t.again, t.leases, t.policy} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	t.say("That was all. The server and the vendors are stopped, and nothing is left behind.")
+	return nil
+}
+
+// awaitHour lets a full hour pass that is less than a minute away: the demo shows
+// that a token is read twice, and Kensho's tokens die on the hour.
+func (t *tutorial) awaitHour() error {
+	left := time.Until(time.Now().Truncate(time.Hour).Add(time.Hour))
+	if left > time.Minute {
+		return nil
+	}
+	t.say("Kensho's tokens die on the full hour, which is %d s away. Let it pass …", int(left.Seconds()))
+	select {
+	case <-time.After(left + 2*time.Second):
+		return nil
+	case <-t.ctx.Done():
+		return t.ctx.Err()
+	}
+}
+
+func (t *tutorial) mount() error {
+	t.say("## 1. Register the plugin, and mount it once for each vendor")
+	binary, err := os.ReadFile(filepath.Join(t.server.PluginDir, t.plugin))
+	if err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"plugin", "register", fmt.Sprintf("-sha256=%x", sha256.Sum256(binary)), "-command=" + t.plugin, "secret", "tokenbroker"},
+		{"secrets", "enable", "-path=kensho", "tokenbroker"},
+		{"secrets", "enable", "-path=sitecore", "tokenbroker"},
+	} {
+		if _, err := t.shell.run(args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tutorial) store() error {
+	t.say("## 2. Store the credentials: a refresh token, a key pair, an API key\n\n" +
+		"Each is exchanged once before it is stored, so that a wrong one is refused here.\n" +
+		"The URLs are there because these vendors are simulated; the real ones need none.")
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return err
+	}
+	t.vendors.AddRefreshToken("link-streaming", refreshToken)
+	t.vendors.AddClient(clientID, &key.PublicKey, "")
+	t.vendors.AddAPIKey(apiKey)
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	if err := os.WriteFile(filepath.Join(t.server.Dir(), "kensho.pem"), keyPEM, 0o600); err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"write", "kensho/config/kensho/prod", "refresh_token=" + refreshToken,
+			"refresh_url=" + vendorsim.URL(t.vendorURL, "https://link-streaming.kensho.com/oauth2/refresh")},
+		{"write", "kensho/config/kensho/batch", "client_id=" + clientID, "private_key=@kensho.pem",
+			"token_url=" + vendorsim.URL(t.vendorURL, "https://kensho.okta.com/oauth2/default/v1/token")},
+		{"write", "sitecore/config/sitecore/prod", "api_key=" + apiKey, "scope=discover,event", "access_expiry=12h",
+			"base_url=" + vendorsim.URL(t.vendorURL, "https://api.rfksrv.com")},
+		{"list", "-detailed", "kensho/config"},
+	} {
+		if _, err := t.shell.run(args...); err != nil {
+			return err
+		}
+	}
+	t.say("What is secret never comes out again:")
+	output, err := t.shell.run("read", "kensho/config/kensho/prod")
+	if err == nil && strings.Contains(output, refreshToken) {
+		err = fmt.Errorf("the refresh token came out")
+	}
+	return err
+}
+
+// paths are where the three credentials are read.
+var paths = []string{"kensho/creds/prod", "kensho/creds/batch", "sitecore/creds/prod"}
+
+func (t *tutorial) use() error {
+	t.say("## 3. Read access tokens\n\nEach lease ends a little before its token dies.")
+	t.tokens = map[string]string{}
+	for _, path := range paths {
+		output, err := t.shell.run("read", path)
+		if err != nil {
+			return err
+		}
+		t.tokens[path] = field(output, "access_token")
+		if !t.vendors.Accepts(t.tokens[path]) {
+			return fmt.Errorf("the vendor does not accept the token of %s", path)
+		}
+		if path == paths[0] {
+			t.lease = field(output, "lease_id")
+		}
+	}
+	t.say("The vendors were asked, and they accept all three tokens.")
+	return nil
+}
+
+func (t *tutorial) again() error {
+	t.say("## 4. Read again: the vendor is not called again")
+	calls := len(t.vendors.Calls())
+	for _, path := range paths {
+		output, err := t.shell.run("read", "-field=access_token", path)
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(output) != t.tokens[path] {
+			return fmt.Errorf("%s gave another token", path)
+		}
+	}
+	if now := len(t.vendors.Calls()); now != calls {
+		return fmt.Errorf("the vendors were called %d times for cached tokens", now-calls)
+	}
+	t.say("They are the same tokens. The vendors have answered %d calls so far, as many as before\n"+
+		"these reads.", calls)
+	return nil
+}
+
+func (t *tutorial) leases() error {
+	t.say("## 5. Leases, as any secret of Vault's has them")
+	for _, args := range [][]string{
+		{"list", "sys/leases/lookup/kensho/creds/prod"},
+		{"lease", "lookup", t.lease},
+	} {
+		if _, err := t.shell.run(args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const policy = `path "kensho/creds/prod" {
+  capabilities = ["read"]
+}
+`
+
+func (t *tutorial) policy() error {
+	t.say("## 6. A policy that lets an application read one token, and nothing else")
+	file := filepath.Join(t.server.Dir(), "app.hcl")
+	if err := os.WriteFile(file, []byte(policy), 0o600); err != nil {
+		return err
+	}
+	fmt.Print("\n$ cat app.hcl\n", indent(policy))
+	if _, err := t.shell.run("policy", "write", "app", "app.hcl"); err != nil {
+		return err
+	}
+	token, err := t.quiet("token", "create", "-policy=app", "-field=token")
+	if err != nil {
+		return err
+	}
+	t.say("$ APP=$(%s token create -policy=app -field=token)", t.name)
+	token = strings.TrimSpace(token)
+	if _, err := t.as("APP", token, "read", "kensho/creds/prod"); err != nil {
+		return err
+	}
+	app := *t.shell
+	app.token = token
+	for _, args := range [][]string{
+		{"read", "kensho/creds/batch"},
+		{"read", "kensho/config/kensho/prod"},
+		{"list", "kensho/config"},
+	} {
+		if err := app.denied("VAULT_TOKEN=$APP ", args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}

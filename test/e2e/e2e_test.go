@@ -1,0 +1,244 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+func TestThePluginIsListedWithItsVersion(t *testing.T) {
+	output, err := w.server.Command(t.Context(), vaultserver.RootToken, "plugin", "list", "-detailed", "secret").CombinedOutput()
+	require.NoError(t, err, string(output))
+	var listed string
+	for line := range strings.Lines(string(output)) {
+		if strings.HasPrefix(line, pluginName+" ") {
+			listed = line
+		}
+	}
+	assert.Contains(t, listed, w.version)
+
+	enable(t, "versioned")
+	mounts, err := w.root.Sys().ListMountsWithContext(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, w.version, mounts["versioned/"].RunningVersion, "the version that the plugin reports of itself")
+}
+
+func TestEachCredentialYieldsALeasedToken(t *testing.T) {
+	m := enable(t, "vendors")
+	m.write("config/kensho/prod", m.kensho())
+	m.write("config/kensho/batch", m.keyPair())
+	m.write("config/sitecore/search", m.sitecore())
+	m.sim.AddPair("a-refresh-token", 24*time.Hour, 24*time.Hour)
+	m.write("config/sitecore/refresh", map[string]any{"refresh_token": "a-refresh-token", "base_url": vendorsim.URL(m.base, "https://api.rfksrv.com")})
+	calls := len(m.sim.Calls())
+	require.Equal(t, 4, calls, "each was verified")
+
+	for name, longest := range map[string]time.Duration{"prod": 50 * time.Minute, "batch": time.Hour, "search": 24 * time.Hour, "refresh": 24 * time.Hour} {
+		secret := m.creds(name)
+		assert.False(t, secret.Renewable)
+		lease := time.Duration(secret.LeaseDuration) * time.Second
+		assert.LessOrEqual(t, lease, longest-30*time.Second, name)
+		assert.Greater(t, lease, longest-5*time.Minute, name)
+		assert.Equal(t, "Bearer", secret.Data["token_type"])
+		expire, err := time.Parse(time.RFC3339, secret.Data["expire_time"].(string))
+		require.NoError(t, err)
+		death := m.sim.Death(secret.Data["access_token"].(string))
+		assert.False(t, expire.After(death), "promise 1: %s dies at %s, and is said to die at %s", name, death, expire)
+		assert.Equal(t, secret.Data["access_token"], m.creds(name).Data["access_token"])
+	}
+	assert.Len(t, m.sim.Calls(), calls, "all reads were of cached tokens")
+}
+
+func TestAPastedAccessTokenIsServed(t *testing.T) {
+	m := enable(t, "pasted")
+	m.write("config/kensho/prod", map[string]any{"access_token": "a-pasted-access-token"})
+	secret, err := w.root.Logical().ReadWithContext(t.Context(), "pasted/creds/prod")
+	// It dies on the hour, and this may be its last second.
+	if time.Now().Add(2 * time.Second).Truncate(time.Hour).Equal(time.Now().Truncate(time.Hour)) {
+		require.NoError(t, err)
+		assert.Equal(t, "a-pasted-access-token", secret.Data["access_token"])
+	}
+	assert.Empty(t, m.sim.Calls())
+}
+
+func TestALeaseIsLookedUpAndRevoked(t *testing.T) {
+	m := enable(t, "leases")
+	m.write("config/kensho/prod", m.kensho())
+	secret := m.creds("prod")
+	lookup := func() error {
+		found, err := w.root.Sys().LookupWithContext(t.Context(), secret.LeaseID)
+		if err == nil {
+			assert.Equal(t, secret.LeaseID, found.Data["id"])
+			assert.Equal(t, false, found.Data["renewable"])
+		}
+		return err
+	}
+	require.NoError(t, lookup())
+	require.NoError(t, w.root.Sys().RevokeWithContext(t.Context(), secret.LeaseID))
+	require.Error(t, lookup(), "the lease has ended")
+
+	again := m.creds("prod")
+	assert.Equal(t, secret.Data["access_token"], again.Data["access_token"], "the token has not")
+	_, err := w.root.Logical().DeleteWithContext(t.Context(), "leases/config/kensho/prod")
+	require.NoError(t, err)
+	require.NoError(t, w.root.Sys().RevokePrefixWithContext(t.Context(), "leases/creds"), "a lease ends though its credential is gone")
+}
+
+func TestALeaseIsCutToTheMountsMaximum(t *testing.T) {
+	m := enable(t, "maximum")
+	maximum := "7m"
+	require.NoError(t, w.root.Sys().TuneMountAllowNilWithContext(t.Context(), "maximum", api.TuneMountConfigInput{MaxLeaseTTL: &maximum}))
+	m.write("config/kensho/prod", m.kensho())
+	secret := m.creds("prod")
+	assert.Equal(t, 420, secret.LeaseDuration)
+	assert.Empty(t, secret.Warnings)
+}
+
+func TestAPolicyLetsATokenReadOneNameAndNothingElse(t *testing.T) {
+	m := enable(t, "policed")
+	m.write("config/kensho/prod", m.kensho())
+	m.write("config/kensho/batch", m.keyPair())
+	require.NoError(t, w.root.Sys().PutPolicyWithContext(t.Context(), "app", `path "policed/creds/prod" { capabilities = ["read"] }`))
+	token, err := w.root.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{Policies: []string{"app"}})
+	require.NoError(t, err)
+	app, err := client(token.Auth.ClientToken)
+	require.NoError(t, err)
+
+	secret, err := app.Logical().ReadWithContext(t.Context(), "policed/creds/prod")
+	require.NoError(t, err)
+	assert.True(t, m.sim.Accepts(secret.Data["access_token"].(string)))
+
+	_, err = app.Logical().ReadWithContext(t.Context(), "policed/creds/batch")
+	assertStatus(t, http.StatusForbidden, "", err)
+	_, err = app.Logical().ReadWithContext(t.Context(), "policed/config/kensho/prod")
+	assertStatus(t, http.StatusForbidden, "", err)
+	_, err = app.Logical().ListWithContext(t.Context(), "policed/config")
+	assertStatus(t, http.StatusForbidden, "", err)
+	_, err = app.Logical().WriteWithContext(t.Context(), "policed/config/kensho/prod", m.kensho())
+	assertStatus(t, http.StatusForbidden, "", err)
+}
+
+func TestConfigsAreListedReadPatchedAndDeleted(t *testing.T) {
+	m := enable(t, "configs")
+	m.write("config/kensho/prod", m.kensho())
+	m.write("config/sitecore/search", m.sitecore())
+	list, err := w.root.Logical().ListWithContext(t.Context(), "configs/config")
+	require.NoError(t, err)
+	assert.Equal(t, []any{"prod", "search"}, list.Data["keys"])
+	assert.Equal(t, map[string]any{"provider": "sitecore"}, list.Data["key_info"].(map[string]any)["search"])
+
+	_, err = w.root.Logical().JSONMergePatch(t.Context(), "configs/config/kensho/prod", map[string]any{"request_timeout": 20})
+	require.NoError(t, err)
+	read, err := w.root.Logical().ReadWithContext(t.Context(), "configs/config/kensho/prod")
+	require.NoError(t, err)
+	assert.Equal(t, json.Number("20"), read.Data["request_timeout"])
+	assert.Equal(t, []any{"refresh_token"}, read.Data["secrets_set"])
+	assert.NotContains(t, read.Data, "refresh_token")
+	m.creds("prod")
+
+	_, err = w.root.Logical().JSONMergePatch(t.Context(), "configs/config/kensho/nobody", map[string]any{"request_timeout": 20})
+	assertStatus(t, http.StatusNotFound, "no such credential", err)
+	_, err = w.root.Logical().DeleteWithContext(t.Context(), "configs/config/kensho/prod")
+	require.NoError(t, err)
+	_, err = w.root.Logical().ReadWithContext(t.Context(), "configs/creds/prod")
+	assertStatus(t, http.StatusBadRequest, `"prod" is no credential`, err)
+}
+
+func TestErrorsHaveTheStatusThatIsDocumented(t *testing.T) {
+	m := enable(t, "errors")
+	write := func(path string, data, change map[string]any) error {
+		for field, value := range change {
+			data[field] = value
+		}
+		_, err := w.root.Logical().WriteWithContext(t.Context(), "errors/config/"+path, data)
+		return err
+	}
+	assertStatus(t, 400, "needs refresh_token", write("kensho/a", map[string]any{}, nil))
+	assertStatus(t, 400, "contradict each other", write("kensho/a", m.kensho(), m.keyPair()))
+	assertStatus(t, 400, "private_key: is no PEM", write("kensho/a", m.keyPair(), map[string]any{"private_key": "none"}))
+	assertStatus(t, 400, "must be an https URL", write("kensho/a", m.kensho(), map[string]any{"refresh_url": "http://kensho.example/"}))
+	assertStatus(t, 400, "refreshtoken: is no field", write("kensho/a", m.kensho(), map[string]any{"refreshtoken": "x"}))
+	assertStatus(t, 400, "give a list", write("sitecore/a", m.sitecore(), map[string]any{"scope": "discover event"}))
+	assertStatus(t, 400, "access_expiry: must not be negative", write("sitecore/a", m.sitecore(), map[string]any{"access_expiry": "-1h"}))
+	assertStatus(t, 400, "access_expiry: ", write("sitecore/a", m.sitecore(), map[string]any{"access_expiry": 1e300}))
+	assertStatus(t, 400, "access_expiry: ", write("sitecore/a", m.sitecore(), map[string]any{"access_expiry": "99999999999999999999"}))
+	assertStatus(t, 400, "refresh_token: must be a string", write("kensho/a", m.kensho(), map[string]any{"refresh_token": []string{"canary"}}))
+	assertStatus(t, 400, "rejected the credential", write("kensho/a", m.kensho(), map[string]any{"refresh_token": "of-nobody"}))
+	require.NoError(t, write("kensho/a", m.kensho(), map[string]any{"verify": false}))
+	assertStatus(t, 400, "belongs to config/kensho/a", write("sitecore/a", m.sitecore(), nil))
+
+	read := func() error {
+		_, err := w.root.Logical().ReadWithContext(t.Context(), "errors/creds/a")
+		return err
+	}
+	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, ""))})
+	assertStatus(t, 503, "unavailable", read())
+	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, "<html>"))})
+	assertStatus(t, 502, "JSON", read())
+	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Redirect)})
+	assertStatus(t, 502, "redirect", read())
+	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Echo)})
+	assertStatus(t, 400, "config/kensho/a", read())
+	m.behave(vendorsim.Conduct{})
+	require.NoError(t, read())
+
+	for _, secret := range []string{refreshToken, apiKey, "canary", privateKeyPEM()[40:80]} {
+		assert.NotContains(t, w.log.String(), secret, "a secret in the log")
+	}
+}
+
+func TestOpenAPINamesEveryPath(t *testing.T) {
+	enable(t, "specified")
+	spec, err := w.root.Logical().ReadWithContext(t.Context(), "sys/internal/specs/openapi")
+	require.NoError(t, err)
+	raw, err := json.Marshal(spec.Data["paths"])
+	require.NoError(t, err)
+	var paths map[string]map[string]any
+	require.NoError(t, json.Unmarshal(raw, &paths))
+	for path, methods := range map[string][]string{
+		"/specified/config/":                {"get"},
+		"/specified/config/kensho/":         {"get"},
+		"/specified/config/sitecore/":       {"get"},
+		"/specified/config/kensho/{name}":   {"get", "post", "patch", "delete"},
+		"/specified/config/sitecore/{name}": {"get", "post", "patch", "delete"},
+		"/specified/creds/{name}":           {"get"},
+	} {
+		for _, method := range methods {
+			assert.Contains(t, paths[path], method, path)
+		}
+	}
+}
+
+func TestReadersOfTheRealServerShareOneExchange(t *testing.T) {
+	m := enable(t, "shared")
+	data := m.kensho()
+	data["verify"] = false
+	m.write("config/kensho/prod", data)
+	m.behave(vendorsim.Conduct{Latency: 500 * time.Millisecond})
+	var readers sync.WaitGroup
+	for range 50 {
+		readers.Go(func() { m.creds("prod") })
+	}
+	readers.Wait()
+	assert.Len(t, m.sim.Calls(), 1)
+}
+
+func assertStatus(t *testing.T, status int, says string, err error) {
+	t.Helper()
+	var response *api.ResponseError
+	require.ErrorAs(t, err, &response)
+	assert.Equal(t, status, response.StatusCode, err.Error())
+	assert.Contains(t, err.Error(), says)
+}

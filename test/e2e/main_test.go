@@ -1,0 +1,202 @@
+//go:build e2e
+
+// Package e2e tests the plugin as it ships in a real server: VAULT names the
+// server's binary, PLUGIN the plugin's, PLUGIN_VERSION the version that it was
+// built with. `make e2e` sets them.
+package e2e
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+const (
+	pluginName   = "tokenbroker"
+	refreshToken = "refresh-token-of-kensho-0123456789"
+	apiKey       = "01-4d3c2b1a-0f9e8d7c6b5a49382716051423324150617283940a1"
+	clientID     = "0oa1clientid2"
+)
+
+// world is what all tests share: one server, which has the plugin registered.
+type world struct {
+	server  *vaultserver.Server
+	root    *api.Client
+	version string
+	log     *logBuffer
+}
+
+var w world
+
+func TestMain(m *testing.M) {
+	status, err := runAll(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+func runAll(m *testing.M) (status int, err error) {
+	ctx := context.Background()
+	binary, plugin, version := os.Getenv("VAULT"), os.Getenv("PLUGIN"), os.Getenv("PLUGIN_VERSION")
+	if binary == "" || plugin == "" || version == "" {
+		return 1, errors.New("run these tests by `make e2e`: VAULT, PLUGIN or PLUGIN_VERSION is not set")
+	}
+	w = world{log: &logBuffer{}, version: version}
+	if w.server, err = vaultserver.StartDev(ctx, binary, w.log); err != nil {
+		return 1, fmt.Errorf("%w\n%s", err, w.log)
+	}
+	defer func() { err = errors.Join(err, w.server.Stop()) }()
+	if err := w.server.InstallPlugin(plugin); err != nil {
+		return 1, err
+	}
+	content, err := os.ReadFile(plugin)
+	if err != nil {
+		return 1, err
+	}
+	output, err := w.server.Command(ctx, vaultserver.RootToken, "plugin", "register",
+		fmt.Sprintf("-sha256=%x", sha256.Sum256(content)), "-version="+version,
+		"-command="+filepath.Base(plugin), "secret", pluginName).CombinedOutput()
+	if err != nil {
+		return 1, fmt.Errorf("%w\n%s", err, output)
+	}
+	if w.root, err = client(vaultserver.RootToken); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+// logBuffer collects the server's output, and the plugin's with it.
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func client(token string) (*api.Client, error) {
+	config := api.DefaultConfig()
+	config.Address = w.server.Address
+	config.MaxRetries = 0 // a test wants to see each answer
+	c, err := api.NewClient(config)
+	if err != nil {
+		return nil, err
+	}
+	c.SetToken(token)
+	return c, nil
+}
+
+// mount is the engine at a path of its own, with vendors of its own.
+type mount struct {
+	t    *testing.T
+	path string
+	sim  *vendorsim.Sim
+	base string // of the simulated vendors
+}
+
+var privateKey = sync.OnceValue(func() *rsa.PrivateKey {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return key
+})
+
+func privateKeyPEM() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(privateKey())}))
+}
+
+// enable mounts the engine, and has its vendors know refreshToken, apiKey and
+// clientID. By the vendors' clocks it is ten past the hour, so that no test meets
+// the full hour unawares.
+func enable(t *testing.T, path string) *mount {
+	t.Helper()
+	m := &mount{t: t, path: path, sim: vendorsim.New()}
+	server := httptest.NewServer(m.sim)
+	t.Cleanup(server.Close)
+	m.base = server.URL
+	m.behave(vendorsim.Conduct{})
+	m.sim.AddRefreshToken("link-streaming", refreshToken)
+	m.sim.AddAPIKey(apiKey)
+	m.sim.AddClient(clientID, &privateKey().PublicKey, "")
+
+	require.NoError(t, w.root.Sys().MountWithContext(t.Context(), path, &api.MountInput{
+		Type: pluginName, Config: api.MountConfigInput{PluginVersion: w.version},
+	}))
+	t.Cleanup(func() {
+		require.NoError(t, w.root.Sys().UnmountWithContext(context.Background(), path))
+		require.Empty(t, m.sim.Violations(), "requests that no vendor documents")
+	})
+	return m
+}
+
+func (m *mount) behave(c vendorsim.Conduct) {
+	now := time.Now()
+	c.Skew = now.Truncate(time.Hour).Add(10 * time.Minute).Sub(now)
+	m.sim.Behave(c)
+}
+
+// kensho are the fields of a credential with the refresh token.
+func (m *mount) kensho() map[string]any {
+	return map[string]any{
+		"refresh_token": refreshToken,
+		"refresh_url":   vendorsim.URL(m.base, "https://link-streaming.kensho.com/oauth2/refresh"),
+	}
+}
+
+// keyPair are the fields of a credential with the key pair.
+func (m *mount) keyPair() map[string]any {
+	return map[string]any{
+		"client_id": clientID, "private_key": privateKeyPEM(),
+		"token_url": vendorsim.URL(m.base, "https://kensho.okta.com/oauth2/default/v1/token"),
+	}
+}
+
+// sitecore are the fields of a credential with the API key.
+func (m *mount) sitecore() map[string]any {
+	return map[string]any{"api_key": apiKey, "scope": "discover", "base_url": vendorsim.URL(m.base, "https://api.rfksrv.com")}
+}
+
+func (m *mount) write(path string, data map[string]any) {
+	m.t.Helper()
+	_, err := w.root.Logical().WriteWithContext(m.t.Context(), m.path+"/"+path, data)
+	require.NoError(m.t, err)
+}
+
+// creds reads a token that the vendor accepts.
+func (m *mount) creds(name string) *api.Secret {
+	m.t.Helper()
+	secret, err := w.root.Logical().ReadWithContext(m.t.Context(), m.path+"/creds/"+name)
+	require.NoError(m.t, err)
+	require.True(m.t, m.sim.Accepts(secret.Data["access_token"].(string)))
+	return secret
+}
