@@ -87,22 +87,25 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 		reply.Clock.Date = date
 	}
 
+	var failure *Error
 	switch status := resp.StatusCode; {
 	case err != nil:
-		return nil, Errorf(Unavailable, "%s: the answer broke off: %s", host, redact(transportReason(err), secrets))
+		failure = Errorf(Unavailable, "%s: the answer broke off: %s", host, redact(transportReason(err), secrets))
 	case len(reply.Body) > maxBody:
-		return nil, Errorf(Nonsense, "%s: the answer is over 1 MiB", host)
+		failure = Errorf(Nonsense, "%s: the answer is over 1 MiB", host)
 	case status >= 200 && status < 300:
 		return reply, nil
 	case status >= 300 && status < 400:
-		return nil, Errorf(Nonsense, "%s: answered with a redirect (%d), which is not followed", host, status)
+		failure = Errorf(Nonsense, "%s: answered with a redirect (%d), which is not followed", host, status)
 	default:
 		text := http.StatusText(status)
 		if r := reason(reply.Body, secrets); r != "" {
 			text += ": " + r
 		}
-		return nil, Errorf(kindOf(status), "%s: %d %s", host, status, text)
+		failure = Errorf(kindOf(status), "%s: %d %s", host, status, text)
 	}
+	failure.Clock = reply.Clock
+	return nil, failure
 }
 
 // Decode reads the answer's JSON object into v. Its error quotes nothing of the

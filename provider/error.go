@@ -22,6 +22,9 @@ const (
 type Error struct {
 	Kind   Kind
 	Reason string
+
+	// Clock is what the answer told of the vendor's clock; zero if there was none.
+	Clock Clock
 }
 
 func (e *Error) Error() string { return e.Reason }

@@ -115,8 +115,12 @@ func (s *Sim) kenshoToken(tokenURL string, r *http.Request) reply {
 		return violation(http.StatusBadRequest, err.Error())
 	}
 	if err := s.checkAssertion(r.PostForm.Get("client_assertion"), tokenURL); err != nil {
-		if errors.Is(err, errUnknownClient) {
+		switch {
+		case errors.Is(err, errUnknownClient):
 			return refuse(http.StatusUnauthorized, "invalid_client")
+		case errors.Is(err, jwt.ErrTokenUsedBeforeIssued), errors.Is(err, jwt.ErrTokenExpired):
+			// The caller's clock is off, which no documentation forbids.
+			return refuse(http.StatusUnauthorized, "invalid_client: the assertion's times are off")
 		}
 		return violation(http.StatusUnauthorized, err.Error())
 	}

@@ -32,6 +32,10 @@ var key = sync.OnceValue(func() *rsa.PrivateKey {
 	return k
 })
 
+func keyPEM() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key())}))
+}
+
 func open(t *testing.T, sim *vendorsim.Sim, fields map[string]any) provider.Credential {
 	t.Helper()
 	client, err := provider.NewClient(provider.ClientOptions{Timeout: 10 * time.Second, Transport: sim.Transport()})
@@ -119,7 +123,6 @@ func TestAReplacedRefreshTokenIsUsedNext(t *testing.T) {
 }
 
 func TestAKeyPairIsSentAsAnAssertion(t *testing.T) {
-	pkcs1 := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key())})
 	der, err := x509.MarshalPKCS8PrivateKey(key())
 	require.NoError(t, err)
 	pkcs8 := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
@@ -128,7 +131,7 @@ func TestAKeyPairIsSentAsAnAssertion(t *testing.T) {
 		kid    string
 		scope  string
 	}{
-		"as in the vendor's samples": {map[string]any{"private_key": string(pkcs1)}, "", "kensho:app:link"},
+		"as in the vendor's samples": {map[string]any{"private_key": keyPEM()}, "", "kensho:app:link"},
 		"PKCS#8, with a key ID":      {map[string]any{"private_key": string(pkcs8), "key_id": "key-7"}, "key-7", "kensho:app:link"},
 		"another product":            {map[string]any{"private_key": string(pkcs8), "product": "nerd"}, "", "kensho:app:nerd"},
 		"several scopes":             {map[string]any{"private_key": string(pkcs8), "scope": []string{"kensho:app:link", "kensho:app:nerd"}}, "", "kensho:app:link kensho:app:nerd"},
@@ -181,6 +184,32 @@ func TestAKeyPairIsSentAsAnAssertion(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAnAssertionIsDatedByTheVendorsClock(t *testing.T) {
+	for name, skew := range map[string]time.Duration{"ahead": 12 * time.Minute, "behind": -12 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := vendorsim.New()
+				sim.Behave(vendorsim.Conduct{Skew: skew})
+				sim.AddClient("0oaclient", &key().PublicKey, "")
+				credential := open(t, sim, map[string]any{"client_id": "0oaclient", "private_key": keyPEM()})
+				exchange(t, sim, credential, provider.Grant{})
+				assert.Len(t, sim.Calls(), 2, "the first call tells what the time is")
+				exchange(t, sim, credential, provider.Grant{})
+				assert.Len(t, sim.Calls(), 3)
+			})
+		})
+	}
+}
+
+func TestARejectedKeyPairIsNotTriedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := vendorsim.New()
+		_, err := open(t, sim, map[string]any{"client_id": "0oa-nobody", "private_key": keyPEM()}).Exchange(t.Context(), provider.Grant{})
+		require.ErrorContains(t, err, "invalid_client")
+		assert.Len(t, sim.Calls(), 1)
+	})
 }
 
 func TestAPastedTokenIsNotExchanged(t *testing.T) {

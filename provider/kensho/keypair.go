@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/rsa"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -38,7 +40,14 @@ type keyPair struct {
 	keyID    string
 	scope    []string
 	tokenURL string
+
+	// ahead is how far the vendor's clock was ahead of ours when it last answered,
+	// in nanoseconds: an assertion is dated by the clock that checks it.
+	ahead atomic.Int64
 }
+
+// clockTolerance is what an authorization server forgives in an assertion's times.
+const clockTolerance = 30 * time.Second
 
 func openKeyPair(c config, client *provider.Client) (provider.Credential, error) {
 	key, err := provider.ParseRSAPrivateKey("private_key", c.PrivateKey)
@@ -61,9 +70,21 @@ func openKeyPair(c config, client *provider.Client) (provider.Credential, error)
 	return p, nil
 }
 
-// Exchange signs an assertion and trades it for an access token.
+// Exchange signs an assertion and trades it for an access token. If the vendor
+// rejects it and its clock is not what it was taken for, that may be why, so it is
+// asked once more by its own clock.
 func (p *keyPair) Exchange(ctx context.Context, _ provider.Grant) (*provider.Answer, error) {
-	assertion, err := p.assertion(time.Now())
+	dated := p.ahead.Load()
+	answer, err := p.exchange(ctx)
+	var e *provider.Error
+	if errors.As(err, &e) && e.Kind == provider.Rejected && (time.Duration(p.ahead.Load()-dated)).Abs() > clockTolerance {
+		return p.exchange(ctx)
+	}
+	return answer, err
+}
+
+func (p *keyPair) exchange(ctx context.Context) (*provider.Answer, error) {
+	assertion, err := p.assertion(time.Now().Add(time.Duration(p.ahead.Load())))
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +103,13 @@ func (p *keyPair) Exchange(ctx context.Context, _ provider.Grant) (*provider.Ans
 
 	res, err := p.client.Do(req, assertion)
 	if err != nil {
+		var e *provider.Error
+		if errors.As(err, &e) && !e.Clock.Date.IsZero() {
+			p.ahead.Store(int64(e.Clock.Skew()))
+		}
 		return nil, err
 	}
+	p.ahead.Store(int64(res.Clock.Skew()))
 	var body struct {
 		AccessToken string          `json:"access_token"`
 		TokenType   string          `json:"token_type"`

