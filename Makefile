@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X $(PLUGIN)/internal/version.Version=$(VERSION)
 # The server of the tests is the pinned one, unless VAULT names another.
 SERVER := $(or $(VAULT),bin/vault)
 
-.PHONY: help build vault demo test unit e2e vet lint fmt clean FORCE
+.PHONY: help build vault demo test unit sim e2e vet lint fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,14 +30,18 @@ demo: build ## Show the engine at work, with simulated vendors and a real Vault.
 	go build -o bin/demo ./internal/demo; \
 	exec bin/demo -vault="$$server" -plugin=bin/$(PLUGIN)
 
-test: unit-race e2e vet lint ## Test everything, from a fresh clone on.
+test: unit-race sim e2e vet lint ## Test everything, from a fresh clone on.
 
 unit: ## Run the unit tests: the quick loop.
-	go test ./...
+	go test -short ./...
 
 .PHONY: unit-race
 unit-race:
-	go test -race ./...
+	go test -race -short ./...
+
+SEED ?= 1
+sim: ## Simulate thirty days of 200 credentials (SEED=n for other dice).
+	go test -count=1 -run TestThirtyDays -v . -args -seed=$(SEED)
 
 e2e: build $(SERVER) ## Test the plugin as it ships in a real Vault server.
 	VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \

@@ -52,7 +52,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 // New makes an engine that has yet to be set up.
 func New(o Options) logical.Backend {
 	b := &backend{transport: o.Transport}
-	b.broker = broker.New(b.credential)
+	b.broker = broker.New(b)
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		RunningVersion: version.Version,
@@ -63,11 +63,26 @@ func New(o Options) logical.Backend {
 		Paths: framework.PathAppend(
 			b.pathConfig(),
 			b.pathCreds(),
+			b.pathRefresh(),
+			b.pathStatus(),
 		),
-		Secrets:    []*framework.Secret{b.accessToken()},
-		Invalidate: b.invalidate,
+		Secrets:      []*framework.Secret{b.accessToken()},
+		PeriodicFunc: b.periodic,
+		Invalidate:   b.invalidate,
 	}
 	return b
+}
+
+// periodic does what is due though nobody asks, on the one node that may.
+//
+// There is no write-ahead log: what it could save is a refresh token that the
+// vendor has replaced and storage has not got yet, and that is not known before
+// the exchange, and is in storage right after it.
+func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
+	if !b.WriteSafeReplicationState() {
+		return nil
+	}
+	return b.broker.Sweep(ctx, req.Storage)
 }
 
 // invalidate drops a name from memory when another node has written about it.

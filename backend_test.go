@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"maps"
+	"net/http"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -47,6 +48,9 @@ type engine struct {
 	storage logical.Storage
 	system  *logical.StaticSystemView
 	backend logical.Backend
+
+	transport http.RoundTripper
+	logger    hclog.Logger
 }
 
 // newEngine mounts an engine whose vendors know refreshToken, apiKey and clientID
@@ -62,6 +66,7 @@ func newEngine(t *testing.T) *engine {
 	e.sim.AddRefreshToken("link-streaming", refreshToken)
 	e.sim.AddAPIKey(apiKey)
 	e.sim.AddClient(clientID, &privateKey().PublicKey, "")
+	e.transport, e.logger = e.sim.Transport(), hclog.NewNullLogger()
 	e.restart()
 	t.Cleanup(func() { assert.Empty(t, e.sim.Violations(), "requests that no vendor documents") })
 	return e
@@ -70,9 +75,9 @@ func newEngine(t *testing.T) *engine {
 // restart begins anew with what is in storage, as after a crash.
 func (e *engine) restart() {
 	e.t.Helper()
-	e.backend = tokenbroker.New(tokenbroker.Options{Transport: e.sim.Transport()})
+	e.backend = tokenbroker.New(tokenbroker.Options{Transport: e.transport})
 	require.NoError(e.t, e.backend.Setup(context.Background(), &logical.BackendConfig{
-		Logger:      hclog.NewNullLogger(),
+		Logger:      e.logger,
 		System:      e.system,
 		StorageView: e.storage,
 		BackendUUID: "test",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ type configEntry struct {
 	// Generation is new with each write, and ends what was known before.
 	Generation string `json:"generation"`
 
-	// WriteTime is when a secret field was last written.
+	// WriteTime is when a secret field was last given another value.
 	WriteTime time.Time `json:"write_time"`
 
 	// Fields are those that the operator set, secrets included.
@@ -71,16 +72,22 @@ func amend(stored *configEntry, known *broker.State, d *framework.FieldData) (*c
 	}
 	next := &configEntry{Version: configVersion, Generation: generation, WriteTime: stored.WriteTime, Fields: fields}
 	for field, schema := range d.Schema {
-		if _, named := d.Raw[field]; named && isSecret(schema) {
+		if isSecret(schema) && fields[field] != nil && fields[field] != stored.Fields[field] {
 			next.WriteTime = time.Now().Round(0).UTC()
 		}
 	}
 	// A refresh token that the vendor gave in place of the stored one lives on,
-	// unless the operator has just named another.
-	if _, named := d.Raw["refresh_token"]; !named && known != nil && !known.Grant.Derived {
+	// unless the operator has just given another.
+	if known != nil && !known.Grant.Derived && next.sameLine(stored) {
 		last = known.Grant
 	}
 	return next, last, nil
+}
+
+// sameLine is whether two entries have the refresh token in common that the vendor
+// may have replaced since.
+func (c *configEntry) sameLine(other *configEntry) bool {
+	return c.Fields["refresh_token"] != nil && c.Fields["refresh_token"] == other.Fields["refresh_token"]
 }
 
 // merge lays what was sent over the stored fields, each in the type of its schema.
@@ -93,8 +100,8 @@ func merge(stored map[string]any, d *framework.FieldData) (map[string]any, error
 			}
 		}
 		for name, value := range d.Raw {
-			if value == nil {
-				input[name] = nil // the framework passes over some types' null
+			if value == nil || value == "" {
+				input[name] = nil // which the framework takes for a zero, or passes over
 			}
 		}
 		delete(input, "name")
@@ -143,8 +150,8 @@ func ownerOf(ctx context.Context, s logical.Storage, name string) (string, error
 	return "", nil
 }
 
-// credential opens the stored credential of a name, for the broker.
-func (b *backend) credential(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
+// Credential opens the stored credential of a name; nil if there is none.
+func (b *backend) Credential(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
 	for _, p := range providers {
 		stored, err := getConfig(ctx, s, p.Name(), name)
 		if err != nil {
@@ -184,10 +191,16 @@ func (b *backend) open(p provider.Provider, stored *configEntry) (*broker.Creden
 	if err != nil {
 		return nil, err
 	}
+	if idle := vendor.Idle(); idle > 0 && common.KeepaliveInterval.Duration() >= idle {
+		return nil, provider.Errorf(provider.Invalid, "keepalive_interval: must be under %d days, after which an unused credential of this kind dies; 0 turns it off",
+			int(idle.Hours()/24))
+	}
 	return &broker.Credential{
 		Provider:   p.Name(),
 		Generation: stored.Generation,
+		WriteTime:  stored.WriteTime,
 		DefaultTTL: common.DefaultTTL.Duration(),
+		Keepalive:  common.KeepaliveInterval.Duration(),
 		Vendor:     vendor,
 		Verified:   stored.Verified,
 	}, nil
@@ -215,13 +228,29 @@ func getConfig(ctx context.Context, s logical.Storage, providerName, name string
 	return entry, nil
 }
 
+// Names are the names of all credentials.
+func (b *backend) Names(ctx context.Context, s logical.Storage) ([]string, error) {
+	var names []string
+	for _, p := range providers {
+		keys, err := s.List(ctx, configKey(p.Name(), ""))
+		if err != nil {
+			return nil, &broker.StorageError{Err: err}
+		}
+		names = append(names, keys...)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
 func putConfig(ctx context.Context, s logical.Storage, providerName, name string, entry *configEntry) error {
 	stored, err := logical.StorageEntryJSON(configKey(providerName, name), entry)
 	if err != nil {
 		return err
 	}
-	if err := s.Put(ctx, stored); err != nil {
-		return &broker.StorageError{Err: err}
-	}
-	return nil
+	return broker.Retry(ctx, func() error {
+		if err := s.Put(ctx, stored); err != nil {
+			return &broker.StorageError{Err: err}
+		}
+		return nil
+	})
 }

@@ -12,7 +12,10 @@ import (
 )
 
 // verifyError is why a credential was not stored.
-type verifyError struct{ error }
+type verifyError struct {
+	error
+	path string // where it would have been
+}
 
 func (e *verifyError) Unwrap() error { return e.error }
 
@@ -25,9 +28,11 @@ func failure(name string, err error) (*logical.Response, error) {
 	case errors.Is(err, broker.ErrUnknown):
 		return logical.ErrorResponse("%q is no credential: write one to config/<provider>/%s", name, name), nil
 	case errors.As(err, &verify) && errors.As(err, &vendor):
-		return refused(vendor)
+		return refused(verify.path, vendor)
 	case errors.As(err, &exchange):
 		return failed(configKey(exchange.Provider, name), exchange)
+	case errors.Is(err, broker.ErrBusy):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("%q is still busy with what was asked before; try again", name))
 	case errors.As(err, &vendor): // of a credential that was never exchanged: bad input
 		return logical.ErrorResponse(vendor.Reason), nil
 	}
@@ -35,26 +40,32 @@ func failure(name string, err error) (*logical.Response, error) {
 }
 
 // refused answers a write whose verification failed.
-func refused(e *provider.Error) (*logical.Response, error) {
-	const unchecked = "nothing was stored; verify=false stores the credential unchecked"
+func refused(path string, e *provider.Error) (*logical.Response, error) {
+	nothing := "nothing was stored at " + path
+	unchecked := nothing + "; verify=false stores the credential unchecked"
 	switch e.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor cannot be asked about the credential: %s; %s", e.Reason, unchecked))
 	case provider.Nonsense:
 		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer about the credential is unusable: %s; %s", e.Reason, unchecked))
+	case provider.Expired:
+		return logical.ErrorResponse("the credential has expired: %s; %s", e.Reason, nothing), nil
 	default:
-		return logical.ErrorResponse("the vendor rejected the credential: %s; nothing was stored", e.Reason), nil
+		return logical.ErrorResponse("the vendor rejected the credential: %s; %s", e.Reason, nothing), nil
 	}
 }
 
 // failed answers a read for which there is no token. path is where the credential
 // is written.
 func failed(path string, e *broker.ExchangeError) (*logical.Response, error) {
+	next := stamp(roundUp(e.NextAttempt))
 	switch e.Err.Kind {
 	case provider.Unavailable:
-		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor is unavailable and no good token is left: %s; the next read tries again", e.Err.Reason))
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor is unavailable and no good token is left: %s; next attempt at %s", e.Err.Reason, next))
 	case provider.Nonsense:
-		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer is unusable: %s", e.Err.Reason))
+		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer is unusable: %s; next attempt at %s", e.Err.Reason, next))
+	case provider.Expired:
+		return logical.ErrorResponse("the credential has expired: %s; write a new one to %s", e.Err.Reason, path), nil
 	default:
 		return logical.ErrorResponse("the vendor rejected the credential: %s; write a new one to %s", e.Err.Reason, path), nil
 	}

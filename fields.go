@@ -52,6 +52,10 @@ func checkInput(fields map[string]*framework.FieldSchema, input map[string]any) 
 			if _, ok := value.(string); !ok && value != nil && isSecret(schema) {
 				return fmt.Errorf("%s: must be a string", name)
 			}
+		case framework.TypeBool:
+			if value == "" {
+				return fmt.Errorf("%s: must be true or false", name)
+			}
 		case framework.TypeDurationSecond:
 			if err := checkDuration(name, value); err != nil {
 				return err

@@ -185,42 +185,8 @@ func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
 func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		name := d.Get("name").(string)
-		err := b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, known *broker.State) error {
-			stored, err := getConfig(ctx, req.Storage, p.Name(), name)
-			if err != nil {
-				return err
-			}
-			if stored == nil && req.Operation == logical.PatchOperation {
-				return logical.CodedError(http.StatusNotFound, fmt.Sprintf("%s: there is no such credential to patch", configKey(p.Name(), name)))
-			}
-			if err := refuseTaken(ctx, req.Storage, p.Name(), name); err != nil {
-				return err
-			}
-			next, last, err := amend(stored, known, d)
-			if err != nil {
-				return err
-			}
-			credential, err := b.open(p, next)
-			if err != nil {
-				return err
-			}
-			if d.Get("verify").(bool) {
-				next.Verified, err = broker.Verify(ctx, credential, last)
-			} else {
-				next.Verified = broker.Unverified(credential, last)
-			}
-			if err != nil {
-				return &verifyError{err}
-			}
-			if err := putConfig(ctx, req.Storage, p.Name(), name, next); err != nil {
-				return err
-			}
-			// What was known before is void by its generation; that it also goes
-			// away is tidiness, which must not fail a write that has been done.
-			if err := broker.DeleteState(ctx, req.Storage, name); err != nil {
-				b.Logger().Warn("cannot delete what was known of the previous credential", "name", name, "error", err)
-			}
-			return nil
+		err := b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, known *broker.State) (*broker.State, error) {
+			return b.replace(ctx, req, p, name, known, d)
 		})
 		if err != nil {
 			return failure(name, err)
@@ -229,18 +195,67 @@ func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 	}
 }
 
+// replace checks, verifies and stores what was sent. If that fails, it returns what
+// the vendor answered all the same for the credential that stays, if anything.
+func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.Provider, name string, known *broker.State, d *framework.FieldData) (*broker.State, error) {
+	stored, err := getConfig(ctx, req.Storage, p.Name(), name)
+	if err != nil {
+		return nil, err
+	}
+	if stored == nil && req.Operation == logical.PatchOperation {
+		return nil, logical.CodedError(http.StatusNotFound, fmt.Sprintf("%s: there is no such credential to patch", configKey(p.Name(), name)))
+	}
+	if err := refuseTaken(ctx, req.Storage, p.Name(), name); err != nil {
+		return nil, err
+	}
+	next, last, err := amend(stored, known, d)
+	if err != nil {
+		return nil, err
+	}
+	credential, err := b.open(p, next)
+	if err != nil {
+		return nil, err
+	}
+	if d.Get("verify").(bool) {
+		next.Verified, err = broker.Verify(ctx, credential, last)
+	} else {
+		next.Verified = broker.Unverified(credential, last)
+	}
+	// What the vendor replaced meanwhile may be the refresh token that is in use.
+	inUse := known != nil && stored != nil && next.sameLine(stored)
+	if err != nil {
+		err = &verifyError{error: err, path: configKey(p.Name(), name)}
+		if inUse && next.Verified.Grant != last {
+			return known.Granted(next.Verified.Grant), err
+		}
+		return nil, err
+	}
+	if err := putConfig(ctx, req.Storage, p.Name(), name, next); err != nil {
+		if inUse && next.Verified.Exchanges > 0 {
+			return next.Verified.Under(stored.Generation), err
+		}
+		return nil, err
+	}
+	// What was known before is void by its generation; that it also goes away is
+	// tidiness, which must not fail a write that has been done.
+	if err := broker.DeleteState(ctx, req.Storage, name); err != nil {
+		b.Logger().Warn("cannot delete what was known of the previous credential", "name", name, "error", err)
+	}
+	return nil, nil
+}
+
 func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		name := d.Get("name").(string)
-		err := b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, _ *broker.State) error {
+		err := b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, _ *broker.State) (*broker.State, error) {
 			// The state of the name may be another provider's.
 			if owner, err := ownerOf(ctx, req.Storage, name); err != nil || owner != "" && owner != p.Name() {
-				return err
+				return nil, err
 			}
 			if err := req.Storage.Delete(ctx, configKey(p.Name(), name)); err != nil {
-				return &broker.StorageError{Err: err}
+				return nil, &broker.StorageError{Err: err}
 			}
-			return broker.DeleteState(ctx, req.Storage, name)
+			return nil, broker.DeleteState(ctx, req.Storage, name)
 		})
 		if err != nil {
 			return failure(name, err)

@@ -1,6 +1,7 @@
 package tokenbroker_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -23,6 +25,7 @@ import (
 func TestSecretsGoInAndNeverComeOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
+		until(0, 10, 0)
 		for path, secrets := range map[string]map[string]any{
 			"config/kensho/refresh":  {"refresh_token": refreshToken},
 			"config/kensho/keys":     {"client_id": clientID, "private_key": privateKeyPEM()},
@@ -186,10 +189,15 @@ func TestAReplacedRefreshTokenOutlivesAWriteOfOtherFields(t *testing.T) {
 		until(1, 0, 5)
 		e.creds("prod")
 
-		for hour, verify := range map[int]bool{2: true, 3: false} {
-			e.write("config/kensho/prod", map[string]any{"request_timeout": 10 + hour, "verify": verify})
+		for i, fields := range []map[string]any{
+			{"request_timeout": 11, "verify": true},
+			{"request_timeout": 12, "verify": false},
+			{"refresh_token": refreshToken, "verify": false}, // the one that is stored already
+			{"refresh_token": refreshToken},
+		} {
+			e.write("config/kensho/prod", fields)
 			e.restart()
-			until(hour, 0, 5)
+			until(2+i, 0, 5)
 			e.creds("prod")
 		}
 	})
@@ -253,6 +261,16 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"http to another host":           {"kensho", kensho(map[string]any{"refresh_url": "http://kensho.example/oauth2/refresh"}), "refresh_url: must be an https URL"},
 		"http to a look-alike":           {"sitecore", sitecore(map[string]any{"base_url": "http://localhost.example"}), "base_url: must be an https URL"},
 		"a URL with a password":          {"sitecore", sitecore(map[string]any{"base_url": "https://user:pass@api.rfksrv.com"}), "base_url: must not hold a user name"},
+		"http to a token URL":            {"kensho", map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "token_url": "http://kensho.example/"}, "token_url: must be an https URL"},
+		"http to another IP":             {"kensho", kensho(map[string]any{"refresh_url": "http://10.0.0.1/"}), "refresh_url: must be an https URL"},
+		"a URL with a fragment":          {"kensho", kensho(map[string]any{"refresh_url": "https://a.example/#x"}), "refresh_url: must not hold a fragment"},
+		"a base URL with a query":        {"sitecore", sitecore(map[string]any{"base_url": "https://api.rfksrv.com?x=1"}), "base_url: must not hold a query"},
+		"a scope that is none":           {"kensho", map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "scope": `a"b`}, `scope: "a\"b" is no scope`},
+		"a broken refresh token":         {"kensho", map[string]any{"refresh_token": "first second"}, "refresh_token: holds white space"},
+		"a broken access token":          {"kensho", map[string]any{"access_token": "first\nsecond"}, "access_token: holds white space"},
+		"a broken pair's token":          {"sitecore", map[string]any{"refresh_token": "tëst"}, "refresh_token: holds white space, a line break or a character outside ASCII"},
+		"a key with a passphrase":        {"kensho", pair("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"), "private_key: is protected by a passphrase"},
+		"verify as nothing":              {"kensho", kensho(map[string]any{"verify": ""}), "verify: must be true or false"},
 		"no URL":                         {"sitecore", sitecore(map[string]any{"base_url": "api.rfksrv.com"}), "base_url: is no URL"},
 		"an unknown field":               {"kensho", kensho(map[string]any{"refreshtoken": "x"}), "refreshtoken: is no field of this path, which has access_token, ca_cert"},
 		"another provider's field":       {"sitecore", sitecore(map[string]any{"product": "link"}), "product: is no field"},
@@ -289,6 +307,108 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 			assertStorageEmpty(t, e)
 		})
 	}
+}
+
+func TestAnEmptyValueClearsAFieldOfAnyType(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/sitecore/prod", map[string]any{
+			"api_key": apiKey, "scope": "event", "access_expiry": "1h", "default_ttl": "1h", "request_timeout": 20, "keepalive_interval": 0, "base_url": "https://api-staging.rfksrv.com",
+		})
+		e.write("config/sitecore/prod", map[string]any{
+			"scope": "", "access_expiry": "", "default_ttl": "", "request_timeout": "", "keepalive_interval": "", "base_url": "",
+		})
+		assert.Equal(t, map[string]any{"request_timeout": 10, "keepalive_interval": 86400, "secrets_set": []string{"api_key"}}, e.read("config/sitecore/prod").Data)
+	})
+}
+
+func TestAPastedTokenThatIsWrittenAgainLivesNoLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		until(0, 20, 0)
+		e.write("config/kensho/prod", map[string]any{"access_token": "pasted-access-token"})
+		until(1, 20, 0)
+		for _, fields := range []map[string]any{{"access_token": "pasted-access-token"}, {"refresh_token": ""}} {
+			_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", fields)
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, message, "died at 2000-01-01T00:59:58Z")
+		}
+	})
+}
+
+func TestARequestTimeoutIsWhatTheOperatorSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
+		asked := time.Now()
+		_, status, _ := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": refreshToken, "request_timeout": 3})
+		assert.Equal(t, http.StatusServiceUnavailable, status)
+		assert.Equal(t, 3*time.Second, time.Since(asked))
+	})
+}
+
+func TestAVerificationThatNobodyWaitsForIsSeenThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		until(0, 10, 0)
+		e.sim.Behave(vendorsim.Conduct{Rotate: true, Latency: 4 * time.Second})
+		impatient, hangUp := context.WithTimeout(t.Context(), time.Second)
+		defer hangUp()
+		_, err := e.backend.HandleRequest(impatient, &logical.Request{
+			Operation: logical.CreateOperation, Path: "config/kensho/prod", Storage: e.storage, Data: map[string]any{"refresh_token": refreshToken},
+		})
+		require.NoError(t, err)
+		until(1, 0, 5)
+		e.creds("prod") // with the refresh token that replaced the written one
+	})
+}
+
+func TestStorageThatFailsIsA500AndNothingIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		storage := e.moody()
+		e.sim.Behave(vendorsim.Conduct{Rotate: true})
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		until(1, 0, 5)
+		e.creds("prod")
+
+		storage.refuseReads.Store(true)
+		e.restart()
+		for _, request := range []struct {
+			op   logical.Operation
+			path string
+		}{
+			{logical.ReadOperation, "creds/prod"}, {logical.ReadOperation, "status/prod"}, {logical.ReadOperation, "config/kensho/prod"},
+			{logical.PatchOperation, "config/kensho/prod"}, {logical.UpdateOperation, "refresh/prod"}, {logical.ListOperation, "config/"},
+		} {
+			_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: request.op, Path: request.path, Storage: e.storage, Data: map[string]any{}})
+			assert.ErrorContains(t, err, "the disk is full", "%s %s", request.op, request.path)
+		}
+		storage.refuseReads.Store(false)
+		until(2, 0, 5)
+		e.creds("prod")
+	})
+}
+
+func TestDeletingOneNameLeavesTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e.write("config/kensho/other", map[string]any{"refresh_token": "another-refresh-token"})
+		until(1, 0, 5)
+		e.creds("prod")
+		token := e.creds("other").Data["access_token"]
+		for _, path := range []string{"config/kensho/prod", "config/sitecore/other", "config/kensho/prod"} {
+			_, status, message := e.request(logical.DeleteOperation, path, nil)
+			require.Equal(t, http.StatusOK, status, message)
+		}
+		left, err := logical.CollectKeys(t.Context(), e.storage)
+		require.NoError(t, err)
+		assert.ElementsMatch(t, []string{"config/kensho/other", "state/other"}, left)
+		e.restart()
+		assert.Equal(t, token, e.creds("other").Data["access_token"])
+	})
 }
 
 func TestANameBelongsToOneProvider(t *testing.T) {

@@ -2,7 +2,6 @@ package tokenbroker
 
 import (
 	"context"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -16,14 +15,7 @@ func (b *backend) pathCreds() []*framework.Path {
 	return []*framework.Path{{
 		Pattern:      "creds/" + framework.GenericNameRegex("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "generate", OperationSuffix: "credentials"},
-		Fields: map[string]*framework.FieldSchema{
-			"name": {
-				Type:         framework.TypeNameString,
-				Description:  "The name of a credential.",
-				Required:     true,
-				DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
-			},
-		},
+		Fields:       nameField(),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:                    b.credsRead,
@@ -91,6 +83,9 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framew
 	// Vault would cut the lease to the mount's maximum too, with a warning on each
 	// read that tells the reader nothing.
 	resp.Secret.TTL = min(reading.TTL, b.System().MaxLeaseTTL())
+	if reading.Warning != "" {
+		resp.AddWarning(reading.Warning)
+	}
 	return resp, nil
 }
 
@@ -98,7 +93,7 @@ func tokenData(r *broker.Reading) map[string]any {
 	data := map[string]any{
 		"access_token": r.AccessToken,
 		"token_type":   r.TokenType,
-		"expire_time":  r.ExpireTime.Format(time.RFC3339),
+		"expire_time":  stamp(r.ExpireTime),
 		"provider":     r.Provider,
 	}
 	if len(r.Scope) > 0 {

@@ -129,6 +129,25 @@ func TestPromise1AFirstReadInTheLastSecondsWaitsToo(t *testing.T) {
 	})
 }
 
+func TestPromise1AFirstReadNearTheHourIsServedWhateverTheSecond(t *testing.T) {
+	for _, latency := range []time.Duration{0, 200 * time.Millisecond, time.Second, 3 * time.Second} {
+		for _, noDate := range []bool{false, true} {
+			for before := -2 * time.Second; before <= 16*time.Second; before += 250 * time.Millisecond {
+				synctest.Test(t, func(t *testing.T) {
+					e := newEngine(t)
+					e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
+					e.sim.Behave(vendorsim.Conduct{Latency: latency, NoDate: noDate})
+					until(1, 0, 0)
+					time.Sleep(time.Hour - before)
+					asked := time.Now()
+					e.creds("prod")
+					assert.LessOrEqual(t, time.Since(asked), 10*time.Second+2*latency)
+				})
+			}
+		}
+	}
+}
+
 func TestALeaseIsCutToTheMountsMaximum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
@@ -166,14 +185,14 @@ func TestAPastedAccessTokenIsServedUntilItDies(t *testing.T) {
 		e.write("config/kensho/prod", map[string]any{"request_timeout": 20})
 		resp := e.read("creds/prod")
 		assert.Equal(t, "pasted-access-token", resp.Data["access_token"])
-		assert.Equal(t, "2000-01-01T01:00:00Z", resp.Data["expire_time"])
-		assert.Equal(t, 20*time.Minute-30*time.Second, resp.Secret.TTL)
+		assert.Equal(t, "2000-01-01T00:59:58Z", resp.Data["expire_time"], "less two seconds, as nothing tells the vendor's clock")
+		assert.Equal(t, 20*time.Minute-32*time.Second, resp.Secret.TTL)
 
 		until(1, 20, 0)
 		for range 2 {
 			_, status, message := e.request(logical.ReadOperation, "creds/prod", nil)
 			assert.Equal(t, http.StatusBadRequest, status)
-			assert.Contains(t, message, "access_token expired at 2000-01-01T01:00:00Z")
+			assert.Contains(t, message, "the credential has expired: access_token died at 2000-01-01T00:59:58Z")
 			assert.Contains(t, message, "config/kensho/prod")
 			// A write of something else does not bring it back.
 			_, status, _ = e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 30, "verify": false})
@@ -250,11 +269,32 @@ func TestErrorsAnswerAsDocumentedAndHoldNoSecret(t *testing.T) {
 					assertNoSecret(t, e, message)
 
 					e.sim.Behave(vendorsim.Conduct{})
+					time.Sleep(6 * time.Minute) // by then the vendor may be called again
 					e.creds(credential)
 				}
 			})
 		})
 	}
+}
+
+func TestShortSecretsAreNotEchoedEither(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		until(0, 10, 0)
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Echo)})
+		for path, data := range map[string]map[string]any{
+			"config/kensho/prod":     {"refresh_token": "s+rt/1"},
+			"config/sitecore/prod":   {"api_key": "s+rt/1"},
+			"config/sitecore/second": {"refresh_token": "s+rt/1"},
+		} {
+			_, status, message := e.request(logical.UpdateOperation, path, data)
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, message, "401 Unauthorized")
+			assert.Contains(t, message, path)
+			assert.NotContains(t, message, "s+rt/1")
+			assert.NotContains(t, message, "s%2Brt%2F1")
+		}
+	})
 }
 
 // assertNoSecret looks for every secret that was written or sent, as it is and in

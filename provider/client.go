@@ -9,7 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/go-cleanhttp"
@@ -23,7 +23,10 @@ const maxBody = 1 << 20
 
 // A Client is one credential's way to its vendor.
 type Client struct {
-	http *http.Client
+	// transport is used as it is: an http.Client would parse, follow and quote
+	// redirects, none of which is wanted.
+	transport http.RoundTripper
+	timeout   time.Duration
 }
 
 // ClientOptions are what a credential decides about its client.
@@ -55,11 +58,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		t.TLSClientConfig = tlsConfig
 		transport = t
 	}
-	return &Client{http: &http.Client{
-		Transport:     transport,
-		Timeout:       o.Timeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	return &Client{transport: transport, timeout: o.Timeout}, nil
 }
 
 // A Reply is a vendor's answer of status 2xx.
@@ -72,11 +71,14 @@ type Reply struct {
 // status than 2xx included, is an *Error; its text may quote the vendor, but none
 // of the secrets, which are those that the request carries.
 func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
+	ctx, cancel := context.WithTimeout(req.Context(), c.timeout)
+	defer cancel()
+	req = req.WithContext(ctx)
 	req.Header.Set("User-Agent", "vault-plugin-secrets-tokenbroker/"+version.Version)
 	host := req.URL.Host
 
 	reply := &Reply{Clock: Clock{Sent: time.Now()}}
-	resp, err := c.http.Do(req)
+	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		return nil, Errorf(Unavailable, "%s: %s", host, redact(transportReason(err), secrets))
 	}
@@ -105,7 +107,25 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 		failure = Errorf(kindOf(status), "%s: %d %s", host, status, text)
 	}
 	failure.Clock = reply.Clock
+	failure.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), reply.Clock)
 	return nil, failure
+}
+
+// retryAfter reads the header of that name (RFC 9110 §10.2.3): seconds, or a date
+// by the vendor's clock.
+func retryAfter(header string, clock Clock) time.Duration {
+	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	date, err := http.ParseTime(header)
+	if err != nil {
+		return 0
+	}
+	now := clock.Date
+	if now.IsZero() {
+		now = clock.Received
+	}
+	return max(0, date.Sub(now))
 }
 
 // Decode reads the answer's JSON object into v. Its error quotes nothing of the
@@ -130,16 +150,11 @@ func kindOf(status int) Kind {
 	return Rejected
 }
 
-// transportReason is what went wrong on the way, without the URL, which may hold
-// a secret.
+// transportReason is what went wrong on the way.
 func transportReason(err error) string {
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
 		return "no answer in time (request_timeout)"
-	}
-	var urlErr *url.Error
-	if errors.As(err, &urlErr) {
-		err = urlErr.Err
 	}
 	return err.Error()
 }

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"crypto/tls"
 	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
@@ -58,14 +59,49 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 	assert.False(t, followed)
 }
 
+func TestARedirectIsNotParsedEither(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", "https://a.example/%zz?token=canary")
+		w.WriteHeader(http.StatusFound)
+	}))
+	defer server.Close()
+	_, e := get(t, ClientOptions{}, server.URL)
+	require.NotNil(t, e)
+	assert.Equal(t, Nonsense, e.Kind)
+	assert.NotContains(t, e.Reason, "canary")
+}
+
 func TestATransportErrorHoldsNoURL(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()
-	_, e := get(t, ClientOptions{}, server.URL+"/refresh?refreshToken=canary", "canary")
+	_, e := get(t, ClientOptions{}, server.URL+"/refresh?refreshToken=canary")
 	require.NotNil(t, e)
 	assert.Equal(t, Unavailable, e.Kind)
 	assert.Contains(t, e.Reason, "connection refused")
 	assert.NotContains(t, e.Reason, "canary")
+}
+
+func TestAnAnswerThatBreaksOffPassesByItself(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = w.Write([]byte(`{"access`))
+	}))
+	defer server.Close()
+	_, e := get(t, ClientOptions{}, server.URL)
+	require.NotNil(t, e)
+	assert.Equal(t, Unavailable, e.Kind)
+	assert.Contains(t, e.Reason, "broke off")
+}
+
+func TestTheNetworkIsUsedWithCare(t *testing.T) {
+	client, err := NewClient(ClientOptions{})
+	require.NoError(t, err)
+	transport, ok := client.transport.(*http.Transport)
+	require.True(t, ok)
+	assert.EqualValues(t, tls.VersionTLS12, transport.TLSClientConfig.MinVersion)
+	assert.NotNil(t, transport.Proxy, "from the environment")
+	assert.True(t, transport.DisableKeepAlives)
+	assert.Nil(t, transport.TLSClientConfig.RootCAs, "the system's")
 }
 
 func TestAStatusTellsWhoMustAct(t *testing.T) {
@@ -94,10 +130,33 @@ func TestAReasonIsQuotedFromWhatErrorAnswersHold(t *testing.T) {
 	assert.Len(t, reason([]byte(strings.Repeat("a word ", 100)), nil), maxReason+len("…"))
 }
 
-func TestSecretsAreRedactedInEveryEncoding(t *testing.T) {
-	for _, secret := range []string{"short", "p+s/w=d&1", `quo"te\d`, "01-4d3c2b1a-0f9e8d7c6b5a49382716051423324150617283940a1"} {
-		for _, form := range encodings(secret) {
-			assert.NotContains(t, redact("you sent "+form+" to us", []string{secret}), form)
-		}
+func TestASecretIsRedactedInEveryForm(t *testing.T) {
+	// Short enough not to be taken for a key by its length alone.
+	const secret = `p+s/w="d&1`
+	for name, form := range map[string]string{
+		"plain":           secret,
+		"in a query":      `p%2Bs%2Fw%3D%22d%261`,
+		"in a path":       `p+s%2Fw=%22d&1`,
+		"JSON":            `p+s/w=\"d\u00261`,
+		"JSON, by PHP":    `p+s\/w=\"d&1`,
+		"JSON, by ASP":    `p\u002bs/w=\u0022d\u00261`,
+		"HTML":            `p&#43;s/w=&#34;d&amp;1`,
+		"upper case":      `P+S/W="D&1`,
+		"base64":          "cCtzL3c9ImQmMQ==",
+		"base64, no pads": "cCtzL3c9ImQmMQ",
+	} {
+		got := redact("you sent "+form+" to us", []string{secret})
+		assert.NotContains(t, got, form, name)
+		assert.Contains(t, got, mask, name)
+	}
+	assert.Equal(t, "invalid_grant: expired", redact("invalid_grant: expired", []string{secret}))
+}
+
+func TestAnErrorCodeIsNotTakenForASecret(t *testing.T) {
+	for _, word := range []string{"temporarily_unavailable", "INVALID_REFRESH_TOKEN", "UnauthorizedClientException", "unsupported-response-type"} {
+		assert.Equal(t, word, redact(word, nil))
+	}
+	for _, word := range []string{"aB3aB3aB3aB3aB3aB3aB3", "eyJhbGciOiJSUzI1NiJ9", "01-4d3c2b1a-0f9e8d7c6b5a", "QUJDREVGR0hJSktMTU5PUFFSUw=="} {
+		assert.Equal(t, mask, redact(word, nil))
 	}
 }

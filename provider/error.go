@@ -1,6 +1,9 @@
 package provider
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Kind tells what an error means for whoever has to act on it.
 type Kind int
@@ -11,6 +14,8 @@ const (
 	// Rejected means that the vendor says the credential is no good: a person
 	// must act, and asking again changes nothing.
 	Rejected
+	// Expired means that what the operator stored has run out: a person must act.
+	Expired
 	// Unavailable passes by itself: the vendor is down, slow or throttling.
 	Unavailable
 	// Nonsense is an answer that is none: no JSON, no token, too long, a redirect.
@@ -22,6 +27,9 @@ const (
 type Error struct {
 	Kind   Kind
 	Reason string
+
+	// RetryAfter is how long the vendor asks to be left alone; zero if it does not.
+	RetryAfter time.Duration
 
 	// Clock is what the answer told of the vendor's clock; zero if there was none.
 	Clock Clock

@@ -48,12 +48,13 @@ func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
 	if a.AccessToken == "" {
 		return Token{}, Errorf(Nonsense, "the vendor's answer holds no access token")
 	}
+	ahead, _ := a.Clock.bounds()
 	t := Token{
 		AccessToken: a.AccessToken,
 		TokenType:   a.TokenType,
 		Scope:       a.Scope,
 		IssueTime:   wall(a.Clock.Sent),
-		ClockAhead:  a.Clock.ahead(),
+		ClockAhead:  ahead,
 	}
 	if t.TokenType == "" {
 		t.TokenType = "Bearer"
@@ -80,41 +81,43 @@ func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
 		return Token{}, Errorf(Nonsense, "nothing tells how long the vendor's token lives: set default_ttl")
 	}
 	if a.Final {
-		t.Boundary = time.Time{}
+		t.Final, t.Boundary = true, time.Time{}
 	}
 	return t, nil
 }
 
 // A Clock is what one exchange told of the vendor's clock: an HTTP Date header,
 // whole seconds, somewhere between the sending of the request and the receipt of
-// the answer. Where there was no header, the vendor's clock is taken to be ours.
+// the answer. Where there was no header, the vendor's clock is taken to be ours,
+// give or take undated.
 type Clock struct {
 	Sent     time.Time
 	Received time.Time
 	Date     time.Time
 }
 
+const undated = 2 * time.Second
+
+// bounds are how far the vendor's clock is ahead of ours, at the least and at the
+// most: the header cuts up to a second off, and may have been written the moment
+// the request left us, or the moment the answer came.
+func (c Clock) bounds() (least, most time.Duration) {
+	if c.Date.IsZero() {
+		return -undated, undated
+	}
+	return c.Date.Sub(c.Received), c.Date.Add(time.Second).Sub(c.Sent)
+}
+
 // earliest is the first instant of our clock at which the vendor's may show t.
 func (c Clock) earliest(t time.Time) time.Time {
-	if c.Date.IsZero() {
-		return t
-	}
-	// The header cuts up to a second off, and may have been written the moment
-	// the request left us.
-	return t.Add(-c.Date.Add(time.Second).Sub(c.Sent))
+	_, most := c.bounds()
+	return t.Add(-most)
 }
 
 // latest is the first instant of our clock at which the vendor's surely shows t.
 func (c Clock) latest(t time.Time) time.Time {
-	return t.Add(-c.ahead())
-}
-
-// ahead is how far the vendor's clock is ahead of ours, at the least.
-func (c Clock) ahead() time.Duration {
-	if c.Date.IsZero() {
-		return 0
-	}
-	return c.Date.Sub(c.Received)
+	least, _ := c.bounds()
+	return t.Add(-least)
 }
 
 // issue is the earliest time of the vendor's clock at which it can have made the
@@ -122,26 +125,21 @@ func (c Clock) ahead() time.Duration {
 // that has just ended. What the last exchange told of the clock narrows it down,
 // unless this one contradicts it.
 func (c Clock) issue(last Token) time.Time {
-	if c.Date.IsZero() {
-		return c.Sent
+	least, most := c.bounds()
+	if !last.IssueTime.IsZero() && last.ClockAhead < most {
+		least = max(least, last.ClockAhead)
 	}
-	earliest := c.Date.Add(-c.Received.Sub(c.Sent))
-	if byLast := c.Sent.Add(last.ClockAhead); !last.IssueTime.IsZero() && byLast.After(earliest) && byLast.Before(c.Date.Add(time.Second)) {
-		return byLast
-	}
-	return earliest
+	return c.Sent.Add(least)
 }
 
 // Skew is how far the vendor's clock is ahead of ours, at the least; zero while
 // the exchange is consistent with equal clocks.
 func (c Clock) Skew() time.Duration {
-	switch {
-	case c.Date.IsZero():
-		return 0
-	case c.Date.After(c.Received):
-		return c.Date.Sub(c.Received)
-	case c.Date.Add(time.Second).Before(c.Sent):
-		return c.Date.Add(time.Second).Sub(c.Sent)
+	switch least, most := c.bounds(); {
+	case least > 0:
+		return least
+	case most < 0:
+		return most
 	}
 	return 0
 }

@@ -50,6 +50,10 @@ type Credential interface {
 	// exchange left behind (the zero Grant if none did). Its errors are of type
 	// *Error and hold no secret.
 	Exchange(ctx context.Context, last Grant) (*Answer, error)
+
+	// Idle is how long the credential lives unused; zero if it does not die of
+	// disuse.
+	Idle() time.Duration
 }
 
 // A Grant is what one exchange leaves for the next.
@@ -84,6 +88,9 @@ type Token struct {
 	// the first instant at which the vendor is sure to answer with a later one;
 	// an exchange before it yields a token that dies no later than this one.
 	Boundary time.Time `json:"boundary,omitzero"`
+
+	// Final is whether no exchange will ever yield a later token.
+	Final bool `json:"final,omitempty"`
 
 	// ClockAhead is how far the vendor's clock was ahead of ours, at the least,
 	// when it issued the token.

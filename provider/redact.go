@@ -3,8 +3,11 @@ package provider
 import (
 	"encoding/base64"
 	"encoding/json"
+	"html"
 	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -44,17 +47,18 @@ func messages(object map[string]any) []string {
 }
 
 // longWord is a run of characters that may be a key, a token or a part of one, in
-// whatever encoding. One of lower-case letters alone is an error code
-// (temporarily_unavailable).
+// whatever encoding. Those that are put together of words are error codes
+// (temporarily_unavailable, INVALID_TOKEN_FORMAT, InvalidClientException).
 var (
 	longWord  = regexp.MustCompile(`[A-Za-z0-9+/_=%~|-]{20,}`)
-	errorCode = regexp.MustCompile(`^[a-z_-]+$`)
+	errorCode = regexp.MustCompile(`^([a-z_-]+|[A-Z_-]+|([A-Z][a-z]{2,})+)$`)
 )
+
+const mask = "[redacted]"
 
 // redact makes a vendor's words fit for an error: without the secrets, without
 // anything that looks like one, on one line, and short.
 func redact(text string, secrets []string) string {
-	const mask = "[redacted]"
 	for _, secret := range secrets {
 		for _, form := range encodings(secret) {
 			text = strings.ReplaceAll(text, form, mask)
@@ -66,6 +70,9 @@ func redact(text string, secrets []string) string {
 		}
 		return mask
 	})
+	if echoes(text, secrets) {
+		return mask
+	}
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r)
 	}), " ")
@@ -74,6 +81,31 @@ func redact(text string, secrets []string) string {
 	}
 	return text
 }
+
+// echoes is whether a secret is in the text in a form that encodings does not list:
+// in other letters' case, or with some characters escaped.
+func echoes(text string, secrets []string) bool {
+	plain := strings.ToLower(unescape(text))
+	return slices.ContainsFunc(secrets, func(secret string) bool {
+		return secret != "" && strings.Contains(plain, strings.ToLower(secret))
+	})
+}
+
+// unescape undoes HTML's entities and the escapes of JSON and URLs, where there are
+// any.
+func unescape(text string) string {
+	text = html.UnescapeString(text)
+	text = escape.ReplaceAllStringFunc(text, func(e string) string {
+		code, err := strconv.ParseUint(strings.TrimLeft(e, `\u%`), 16, 32)
+		if err != nil {
+			return e
+		}
+		return string(rune(code))
+	})
+	return strings.ReplaceAll(text, `\`, "")
+}
+
+var escape = regexp.MustCompile(`\\u[0-9A-Fa-f]{4}|%[0-9A-Fa-f]{2}`)
 
 // encodings are the forms in which a secret may come back.
 func encodings(secret string) []string {

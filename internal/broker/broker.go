@@ -1,15 +1,21 @@
 // Package broker keeps access tokens between the vendors who issue them and the
 // readers who use them: in memory over storage, with one exchange at a time for
-// each credential. It knows nothing of HTTP, of fields or of Vault's answers.
+// each credential, ahead of its readers where somebody reads, and in the background
+// where nobody does. It knows nothing of HTTP, of fields or of Vault's answers.
+//
+// The rules are pure functions (rules.go); what outlives the process is a State
+// (state.go). Readers come in by read.go, operators by change.go and Vault's clock by
+// sweep.go, and all have renew.go call the vendor, under the exclusive right to a
+// name.
 package broker
 
 import (
 	"context"
 	"errors"
-	"strconv"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
 
@@ -19,16 +25,11 @@ import (
 // ErrUnknown means that no credential bears the name.
 var ErrUnknown = errors.New("no such credential")
 
-// errSuperseded ends an exchange whose credential has been changed meanwhile.
+// ErrBusy means that what was asked of the name before has taken too long.
+var ErrBusy = errors.New("the credential is busy")
+
+// errSuperseded ends a renewal whose credential has been changed meanwhile.
 var errSuperseded = errors.New("the credential was changed meanwhile")
-
-// renewTimeout bounds an exchange with all that belongs to it: loading, waiting
-// for the hour, the vendor's calls (each of which has a timeout of its own) and
-// the write.
-const renewTimeout = 3 * time.Minute
-
-// A Loader opens the credential of a name from storage; nil if there is none.
-type Loader func(ctx context.Context, s logical.Storage, name string) (*Credential, error)
 
 // A Credential is what an operator stored, ready to be exchanged.
 type Credential struct {
@@ -38,8 +39,15 @@ type Credential struct {
 	// Generation tells this write of the credential from every other.
 	Generation string
 
+	// WriteTime is when the operator last wrote one of its secrets.
+	WriteTime time.Time
+
 	// DefaultTTL is the lifetime of a token of which nothing else tells it.
 	DefaultTTL time.Duration
+
+	// Keepalive is how often to exchange a credential that dies of disuse though
+	// nobody reads it; zero is never.
+	Keepalive time.Duration
 
 	// Vendor does the exchange.
 	Vendor provider.Credential
@@ -49,17 +57,33 @@ type Credential struct {
 	Verified *State
 }
 
+// Source is where the broker learns of credentials.
+type Source interface {
+	// Credential opens the credential of a name from storage; nil if there is none.
+	Credential(ctx context.Context, s logical.Storage, name string) (*Credential, error)
+
+	// Names are the names of all credentials in storage.
+	Names(ctx context.Context, s logical.Storage) ([]string, error)
+
+	// Logger is where the broker logs. It takes no secret.
+	Logger() hclog.Logger
+}
+
 // Broker is the cache of one mount.
 type Broker struct {
-	load Loader
+	source Source
 
 	mu    sync.RWMutex
 	names map[string]*entry
+
+	// listed is whether every name in storage has an entry. Only the sweep uses it,
+	// and Vault runs one at a time.
+	listed bool
 }
 
 // New makes an empty Broker.
-func New(load Loader) *Broker {
-	return &Broker{load: load, names: map[string]*entry{}}
+func New(source Source) *Broker {
+	return &Broker{source: source, names: map[string]*entry{}}
 }
 
 // entry is one name. It stays when its credential is changed or deleted, so that
@@ -73,77 +97,30 @@ type entry struct {
 
 	flights singleflight.Group
 
-	mu         sync.Mutex
-	epoch      uint64 // counts the changes
+	mu      sync.Mutex
+	memory  memory
+	renewal time.Time // when the renewal under way began; zero if there is none
+}
+
+// memory is what is known of a name.
+type memory struct {
+	// epoch counts the changes.
+	epoch uint64
+
+	// credential and state are what storage has; nil until they are loaded.
 	credential *Credential
 	state      *State
-}
 
-// Read returns a token of the named credential that can be leased now: the cached
-// one, or a fresh one.
-func (b *Broker) Read(ctx context.Context, s logical.Storage, name string) (*Reading, error) {
-	e, err := b.known(ctx, s, name)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		credential, state, epoch := e.snapshot()
-		if r := read(credential, state, time.Now()); r != nil {
-			return r, nil
-		}
-		// A reader that started after a change must not join an exchange of before.
-		flight := e.flights.DoChan(strconv.FormatUint(epoch, 10), func() (any, error) {
-			// The exchange outlives the reader who caused it: others wait for it,
-			// and what the vendor answers must be kept.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
-			defer cancel()
-			return b.renew(ctx, s, e, epoch)
-		})
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case result := <-flight:
-			if errors.Is(result.Err, errSuperseded) {
-				continue
-			}
-			if result.Err != nil {
-				return nil, result.Err
-			}
-			return result.Val.(*Reading), nil
-		}
-	}
-}
+	// unsaved is a state newer than storage's, whose write failed, and why.
+	unsaved    *State
+	unsavedErr error
+	retryTime  time.Time // not to be written again before
 
-// Change runs an operator's change to a name's configuration, with what is known
-// of it so far. No exchange is in flight meanwhile; afterwards nothing that was
-// known before is used again, whether the change succeeded or not.
-func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, change func(context.Context, *State) error) error {
-	e := b.entry(name)
-	if err := e.acquire(ctx); err != nil {
-		return err
-	}
-	defer e.release()
-	// Once it has begun, a change is seen through: the vendor may have replaced a
-	// refresh token while verifying it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
-	defer cancel()
-	state, err := b.current(ctx, s, e)
-	if storage := (*StorageError)(nil); errors.As(err, &storage) {
-		// What is known may hold the only refresh token that works.
-		return err
-	}
-	defer e.reset()
-	return change(ctx, state)
-}
+	// absent is whether storage has no usable credential of the name.
+	absent bool
 
-// Forget drops what is in memory of a name, to be loaded again.
-func (b *Broker) Forget(name string) {
-	b.mu.RLock()
-	e := b.names[name]
-	b.mu.RUnlock()
-	if e != nil {
-		e.reset()
-	}
+	// wanted is whether somebody has asked for a token since this one was issued.
+	wanted bool
 }
 
 // known returns the entry of a name that has a credential, without making one for
@@ -155,7 +132,7 @@ func (b *Broker) known(ctx context.Context, s logical.Storage, name string) (*en
 	if e != nil {
 		return e, nil
 	}
-	credential, err := b.load(ctx, s, name)
+	credential, err := b.source.Credential(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
@@ -187,26 +164,76 @@ func (e *entry) acquire(ctx context.Context) error {
 
 func (e *entry) release() { <-e.exclusive }
 
-func (e *entry) snapshot() (*Credential, *State, uint64) {
+// look is what is known of the name now.
+func (e *entry) look() memory {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.credential, e.state, e.epoch
+	return e.memory
 }
 
-// keep replaces what is in memory, unless the credential has changed since epoch.
-func (e *entry) keep(c *Credential, s *State, epoch uint64) error {
+// change changes what is known of the name, unless its credential has changed
+// since epoch.
+func (e *entry) change(epoch uint64, f func(*memory)) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.epoch != epoch {
+	if e.memory.epoch != epoch {
 		return errSuperseded
 	}
-	e.credential, e.state = c, s
+	f(&e.memory)
 	return nil
 }
 
+// reset ends what is in memory of the credential, to be loaded again. An unsaved
+// state stays until it is clear whether it belongs to what is loaded then.
 func (e *entry) reset() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.epoch++
-	e.credential, e.state = nil, nil
+	e.memory.epoch++
+	e.memory.credential, e.memory.state, e.memory.absent = nil, nil, false
+}
+
+// current loads what storage has of a name, if it is not in memory yet. The caller
+// has the exclusive right to the name.
+func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memory, error) {
+	m := e.look()
+	if m.credential != nil {
+		return m, nil
+	}
+	credential, state, err := b.load(ctx, s, e.name)
+	var storage *StorageError
+	if err != nil && !errors.As(err, &storage) {
+		return m, errors.Join(err, e.change(m.epoch, func(m *memory) { m.absent = true }))
+	}
+	if err != nil {
+		return m, err
+	}
+	err = e.change(m.epoch, func(m *memory) {
+		m.credential, m.state = credential, state
+		if m.unsaved != nil && m.unsaved.Generation != credential.Generation {
+			m.unsaved, m.unsavedErr = nil, nil
+		}
+	})
+	return e.look(), err
+}
+
+// load reads a credential and what belongs to it from storage.
+func (b *Broker) load(ctx context.Context, s logical.Storage, name string) (*Credential, *State, error) {
+	credential, err := b.source.Credential(ctx, s, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if credential == nil {
+		return nil, nil, ErrUnknown
+	}
+	state, err := getState(ctx, s, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if state == nil || state.Generation != credential.Generation {
+		state = credential.Verified
+	}
+	if state == nil {
+		state = Unverified(credential, provider.Grant{})
+	}
+	return credential, state, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -16,8 +17,8 @@ const StoragePrefix = "state/"
 // stateVersion is the format of State in storage.
 const stateVersion = 1
 
-// A State is what the engine found out about one credential. States are never
-// changed, only replaced.
+// A State is what the engine found out about one credential: one entry in storage,
+// one write an exchange. States are never changed, only replaced.
 type State struct {
 	Version int `json:"version"`
 
@@ -31,56 +32,112 @@ type State struct {
 
 	// Grant is what the last exchange left for the next.
 	Grant provider.Grant `json:"grant,omitzero"`
+
+	// Exchanges counts those that succeeded, ExchangeTime is when the last did.
+	Exchanges    int       `json:"exchanges,omitempty"`
+	ExchangeTime time.Time `json:"exchange_time,omitzero"`
+
+	// CredentialExpireTime is when the credential dies if it stays unused; zero if
+	// that is not known.
+	CredentialExpireTime time.Time `json:"credential_expire_time,omitzero"`
+
+	// ClockSkew is how far the vendor's clock is ahead of ours, at the least.
+	ClockSkew time.Duration `json:"clock_skew,omitempty"`
+
+	// Failure is the last exchange that failed.
+	Failure Failure `json:"failure,omitzero"`
+}
+
+// A Failure is an exchange that failed.
+type Failure struct {
+	Kind   provider.Kind `json:"kind"`
+	Reason string        `json:"reason"`
+	Time   time.Time     `json:"time"`
+
+	// Count is how many have failed in a row; zero once one has succeeded.
+	Count int `json:"count,omitempty"`
+
+	// NextAttempt is when the vendor may be called again.
+	NextAttempt time.Time `json:"next_attempt,omitzero"`
 }
 
 // ownScope is the key of the token with the credential's own scope.
 const ownScope = ""
 
-// StorageError is a failure of Vault's storage, not of the vendor.
-type StorageError struct{ Err error }
+func (s *State) token() provider.Token { return s.Tokens[ownScope] }
 
-func (e *StorageError) Error() string { return "storage: " + e.Err.Error() }
-func (e *StorageError) Unwrap() error { return e.Err }
+// Unverified is what is known of a credential that has never been exchanged.
+func Unverified(c *Credential, last provider.Grant) *State {
+	return &State{Version: stateVersion, Generation: c.Generation, Grant: last}
+}
 
-// with is the state after an exchange.
-func (s *State) with(token provider.Token, grant *provider.Grant) *State {
+// succeeded is the state after an exchange.
+func (s *State) succeeded(c *Credential, a *provider.Answer, token provider.Token) *State {
 	next := *s
 	next.Tokens = maps.Clone(s.Tokens)
 	if next.Tokens == nil {
 		next.Tokens = map[string]provider.Token{}
 	}
 	next.Tokens[ownScope] = token
-	if grant != nil {
-		next.Grant = *grant
+	if a.Grant != nil {
+		next.Grant = *a.Grant
+	}
+	next.Exchanges++
+	next.ExchangeTime = token.IssueTime
+	switch idle := c.Vendor.Idle(); {
+	case a.Final:
+		next.CredentialExpireTime = token.ExpireTime
+	case idle > 0:
+		next.CredentialExpireTime = token.IssueTime.Add(idle)
+	}
+	next.ClockSkew = a.Clock.Skew()
+	next.Failure.Count, next.Failure.NextAttempt = 0, time.Time{}
+	return &next
+}
+
+// Granted is the state with a new grant.
+func (s *State) Granted(g provider.Grant) *State {
+	next := *s
+	next.Grant = g
+	return &next
+}
+
+// Under is the state as one of another write of the credential.
+func (s *State) Under(generation string) *State {
+	next := *s
+	next.Generation = generation
+	return &next
+}
+
+// failed is the state after an exchange that failed.
+func (s *State) failed(e *provider.Error, now time.Time) *State {
+	next := *s
+	next.Failure = Failure{
+		Kind:   e.Kind,
+		Reason: e.Reason,
+		Time:   now.Round(0).UTC(),
+		Count:  s.Failure.Count + 1,
+	}
+	next.Failure.NextAttempt = next.Failure.Time.Add(pause(e, next.Failure.Count))
+	if !e.Clock.Date.IsZero() {
+		next.ClockSkew = e.Clock.Skew()
 	}
 	return &next
 }
 
-// current loads what storage has of a name into memory, if it is not there yet.
-func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (*State, error) {
-	credential, state, epoch := e.snapshot()
-	if credential != nil {
-		return state, nil
-	}
-	credential, err := b.load(ctx, s, e.name)
-	if err != nil {
-		return nil, err
-	}
-	if credential == nil {
-		return nil, ErrUnknown
-	}
-	state, err = getState(ctx, s, e.name)
-	if err != nil {
-		return nil, err
-	}
-	if state == nil || state.Generation != credential.Generation {
-		state = credential.Verified
-	}
-	if state == nil {
-		state = &State{Version: stateVersion, Generation: credential.Generation}
-	}
-	return state, e.keep(credential, state, epoch)
+// forgotten is the state without its tokens and without a reason to wait.
+func (s *State) forgotten() *State {
+	next := *s
+	next.Tokens = nil
+	next.Failure.NextAttempt = time.Time{}
+	return &next
 }
+
+// StorageError is a failure of Vault's storage, not of the vendor.
+type StorageError struct{ Err error }
+
+func (e *StorageError) Error() string { return "storage: " + e.Err.Error() }
+func (e *StorageError) Unwrap() error { return e.Err }
 
 func getState(ctx context.Context, s logical.Storage, name string) (*State, error) {
 	stored, err := s.Get(ctx, StoragePrefix+name)

@@ -27,10 +27,13 @@ func run() int {
 	server := flag.String("vault", "", "the `path` of a vault or bao binary")
 	plugin := flag.String("plugin", "", "the `path` of the plugin")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 
 	err := demo(ctx, *server, *plugin)
+	if err == nil {
+		fmt.Println("\nThat was all. The server and the vendors are stopped, and nothing is left behind.")
+	}
 	switch {
 	case ctx.Err() != nil:
 		fmt.Fprintln(os.Stderr, "\nInterrupted; all that was started has been stopped.")

@@ -45,7 +45,6 @@ func (t *tutorial) run() error {
 			return err
 		}
 	}
-	t.say("That was all. The server and the vendors are stopped, and nothing is left behind.")
 	return nil
 }
 

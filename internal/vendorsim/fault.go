@@ -18,6 +18,16 @@ func Answer(status int, body string) http.HandlerFunc {
 	}
 }
 
+// Throttle is a fault: 429, with a wish as to when to come back (empty is none).
+func Throttle(retryAfter string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if retryAfter != "" {
+			w.Header().Set("Retry-After", retryAfter)
+		}
+		w.WriteHeader(http.StatusTooManyRequests)
+	}
+}
+
 // Redirect is a fault: the vendor points elsewhere.
 func Redirect(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Location", "https://elsewhere.example/")

@@ -26,6 +26,7 @@ type kensho struct {
 	refreshTokens map[string]refreshToken
 	clients       map[string]client
 	assertions    map[string]bool // the IDs of those that have been used
+	lastToken     string          // of a key pair
 }
 
 type refreshToken struct {
@@ -129,8 +130,15 @@ func (s *Sim) kenshoToken(tokenURL string, r *http.Request) reply {
 	if lifetime == 0 {
 		lifetime = time.Hour
 	}
+	token := s.kensho.lastToken
+	if left := s.issued[token].Sub(s.now()); s.conduct.Sticky && left > time.Second {
+		lifetime = left
+	} else {
+		token = s.issue(s.conduct.JWT, s.now().Add(lifetime))
+		s.kensho.lastToken = token
+	}
 	body := map[string]any{
-		"access_token": s.issue(s.conduct.JWT, s.now().Add(lifetime)),
+		"access_token": token,
 		"token_type":   "Bearer",
 		"scope":        r.PostForm.Get("scope"),
 	}

@@ -25,7 +25,8 @@ import (
 
 // Conduct is how the vendors behave, whatever they are asked.
 type Conduct struct {
-	// Latency is how long an answer takes; the token is made half-way.
+	// Latency is how long an answer takes; the token is made half-way, and the Date
+	// written half-way from there.
 	Latency time.Duration
 
 	// Skew is how far the vendors' clocks are ahead of the caller's.
@@ -48,6 +49,9 @@ type Conduct struct {
 	// and Unstated leaves that out of the answer.
 	KeyPairLifetime time.Duration
 	Unstated        bool
+
+	// Sticky has a key pair's exchange answer with the last token until that dies.
+	Sticky bool
 }
 
 // A Call is a request as it came in.
@@ -62,11 +66,14 @@ type Call struct {
 type Sim struct {
 	mu         sync.Mutex
 	conduct    Conduct
+	forgetful  bool
+	count      int
 	calls      []Call
 	violations []string
 	inFlight   int
 	most       int
 	issued     map[string]time.Time // access tokens, and their death by the vendors' clocks
+	lastDeath  time.Time
 	kensho     kensho
 	sitecore   sitecore
 }
@@ -88,6 +95,35 @@ func (s *Sim) Calls() []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Call(nil), s.calls...)
+}
+
+// Forgetful keeps no record of calls but their number, for long simulations.
+func (s *Sim) Forgetful() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgetful = true
+}
+
+// Count is how many requests there have been so far.
+func (s *Sim) Count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
+// Issued is how many access tokens have been issued so far, and when the last of
+// them to die dies, by the caller's clock.
+func (s *Sim) Issued() (tokens int, lastDeath time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.issued), s.lastDeath.Add(-s.conduct.Skew)
+}
+
+// InFlight is how many requests there are now.
+func (s *Sim) InFlight() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inFlight
 }
 
 // Violations are the requests so far that no documentation allows, with what was
@@ -139,7 +175,10 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	called := &url.URL{Scheme: "https", Host: host, Path: path, RawQuery: r.URL.RawQuery}
 
 	s.mu.Lock()
-	s.calls = append(s.calls, Call{Method: r.Method, URL: called.String(), Header: r.Header.Clone(), Body: string(body)})
+	s.count++
+	if !s.forgetful {
+		s.calls = append(s.calls, Call{Method: r.Method, URL: called.String(), Header: r.Header.Clone(), Body: string(body)})
+	}
 	s.inFlight++
 	s.most = max(s.most, s.inFlight)
 	conduct := s.conduct
@@ -162,13 +201,14 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if reply.violation != "" {
 		s.violations = append(s.violations, fmt.Sprintf("%s %s%s: %s", r.Method, host, path, reply.violation))
 	}
+	s.mu.Unlock()
+	time.Sleep(conduct.Latency / 4)
 	if conduct.NoDate {
 		w.Header()["Date"] = nil
 	} else {
-		w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
+		w.Header().Set("Date", time.Now().Add(conduct.Skew).UTC().Format(http.TimeFormat))
 	}
-	s.mu.Unlock()
-	time.Sleep(conduct.Latency / 2)
+	time.Sleep(conduct.Latency / 4)
 	reply.write(w)
 }
 
@@ -218,6 +258,9 @@ func (s *Sim) issue(asJWT bool, death time.Time) string {
 		}
 	}
 	s.issued[token] = death
+	if death.After(s.lastDeath) {
+		s.lastDeath = death
+	}
 	return token
 }
 

@@ -8,7 +8,10 @@ import (
 
 // Transport calls the vendors in memory. As over a network, a caller who gives up
 // does not stop the vendor's work.
-func (s *Sim) Transport() http.RoundTripper { return transport{s} }
+func (s *Sim) Transport() http.RoundTripper { return Transport(s) }
+
+// Transport calls a handler in memory.
+func Transport(h http.Handler) http.RoundTripper { return transport{h} }
 
 type transport struct{ handler http.Handler }
 

@@ -70,6 +70,9 @@ func openKeyPair(c config, client *provider.Client) (provider.Credential, error)
 	return p, nil
 }
 
+// Idle is zero: a key pair needs no upkeep.
+func (p *keyPair) Idle() time.Duration { return 0 }
+
 // Exchange signs an assertion and trades it for an access token. If the vendor
 // rejects it and its clock is not what it was taken for, that may be why, so it is
 // asked once more by its own clock.
@@ -104,12 +107,12 @@ func (p *keyPair) exchange(ctx context.Context) (*provider.Answer, error) {
 	res, err := p.client.Do(req, assertion)
 	if err != nil {
 		var e *provider.Error
-		if errors.As(err, &e) && !e.Clock.Date.IsZero() {
-			p.ahead.Store(int64(e.Clock.Skew()))
+		if errors.As(err, &e) {
+			p.learn(e.Clock)
 		}
 		return nil, err
 	}
-	p.ahead.Store(int64(res.Clock.Skew()))
+	p.learn(res.Clock)
 	var body struct {
 		AccessToken string          `json:"access_token"`
 		TokenType   string          `json:"token_type"`
@@ -136,6 +139,13 @@ func (p *keyPair) exchange(ctx context.Context) (*provider.Answer, error) {
 		Lifetime:    keyPairLifetime,
 		Clock:       res.Clock,
 	}, nil
+}
+
+// learn takes the time from an answer that tells it.
+func (p *keyPair) learn(c provider.Clock) {
+	if !c.Date.IsZero() {
+		p.ahead.Store(int64(c.Skew()))
+	}
 }
 
 // assertion says who asks (iss and sub), to whom (aud), and for how long.

@@ -7,6 +7,9 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
+// lastMoments is what is left of a token that cannot be leased any more.
+const lastMoments = 2 * time.Second
+
 // pasted is an access token that somebody copied from the Account page. There is
 // nothing to exchange it with: it is good until it dies.
 type pasted struct {
@@ -25,6 +28,9 @@ func openPasted(c config, written time.Time) (provider.Credential, error) {
 	}}, nil
 }
 
+// Idle is zero: it dies when it dies, used or not.
+func (p *pasted) Idle() time.Duration { return 0 }
+
 // Exchange gives the token itself while it lives. That it has died is for the
 // operator to know, who alone can copy another.
 func (p *pasted) Exchange(context.Context, provider.Grant) (*provider.Answer, error) {
@@ -32,8 +38,8 @@ func (p *pasted) Exchange(context.Context, provider.Grant) (*provider.Answer, er
 	if err != nil {
 		return nil, err
 	}
-	if !time.Now().Before(token.ExpireTime) {
-		return nil, provider.Errorf(provider.Rejected, "access_token expired at %s: copy a new one from the Account page, or use a refresh_token, which lasts",
+	if time.Until(token.ExpireTime) < lastMoments {
+		return nil, provider.Errorf(provider.Expired, "access_token died at %s: copy a new one from the Account page, or use a refresh_token, which lasts",
 			token.ExpireTime.Format(time.RFC3339))
 	}
 	answer := p.answer

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -63,6 +64,12 @@ func openRefresh(c config, client *provider.Client) (provider.Credential, error)
 	}
 	return &refresh{client: client, token: c.RefreshToken, url: u, names: names}, nil
 }
+
+// idleLifetime is how long a refresh token lives after its last use.
+const idleLifetime = 7 * 24 * time.Hour
+
+// Idle is the seven days that the vendor documents.
+func (r *refresh) Idle() time.Duration { return idleLifetime }
 
 // Exchange refreshes. The vendor's answer carries no expiry: the access token dies
 // on the full hour, UTC, unless it is a JWT that says otherwise.

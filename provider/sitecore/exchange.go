@@ -21,14 +21,17 @@ type credential struct {
 }
 
 func newCredential(c config, client *provider.Client) *credential {
-	return &credential{config: c, client: client, url: strings.TrimRight(c.BaseURL, "/") + endpoint}
+	return &credential{config: c, client: client, url: strings.TrimSuffix(strings.TrimRight(c.BaseURL, "/"), endpoint) + endpoint}
 }
+
+// Idle is zero: an API key does not die, and a refresh token dies at a fixed time.
+func (c *credential) Idle() time.Duration { return 0 }
 
 // Exchange uses the refresh token at hand, and the API key where there is none or
 // where the vendor refuses it.
 func (c *credential) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
-	if token, lifetime := c.refreshToken(last, time.Now()); token != "" {
-		answer, err := c.refresh(ctx, token, lifetime)
+	if pair := c.pair(last, time.Now()); pair.refreshToken != "" {
+		answer, err := c.refresh(ctx, pair)
 		var e *provider.Error
 		refused := errors.As(err, &e) && e.Kind == provider.Rejected
 		if !refused || c.APIKey == "" {
@@ -38,17 +41,30 @@ func (c *credential) Exchange(ctx context.Context, last provider.Grant) (*provid
 	return c.mint(ctx)
 }
 
-// refreshToken is the refresh token to use, if any, and how long each access token
-// lives that it yields. One that the API key minted stands before the operator's
-// own, which has been refused before the key was used.
-func (c *credential) refreshToken(last provider.Grant, now time.Time) (string, time.Duration) {
+// pair is a refresh token, and what is known of the access tokens that it yields.
+type pair struct {
+	refreshToken string
+	lifetime     time.Duration
+	scope        []string // nil if it is not known
+}
+
+// pair is the one to use; it has no refresh token if there is none. One that the
+// API key minted stands before the operator's own, which was refused before the key
+// was used.
+func (c *credential) pair(last provider.Grant, now time.Time) pair {
 	if last.Derived {
 		if !last.ExpireTime.IsZero() && !now.Before(last.ExpireTime) {
-			return "", 0
+			return pair{}
 		}
-		return last.RefreshToken, last.AccessLifetime
+		return pair{last.RefreshToken, last.AccessLifetime, c.Scope}
 	}
-	return c.RefreshToken, cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry)
+	// The operator's own was minted elsewhere. access_expiry tells of it where there
+	// is no key whose pairs it is for.
+	lifetime := cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry)
+	if c.APIKey != "" {
+		lifetime = min(lifetime, defaultAccessExpiry)
+	}
+	return pair{refreshToken: c.RefreshToken, lifetime: lifetime}
 }
 
 type reply struct {
@@ -60,16 +76,16 @@ type reply struct {
 
 // refresh trades a refresh token for an access token. The answer has no expiry.
 // The vendor's table and its sample disagree on the header, so both are sent.
-func (c *credential) refresh(ctx context.Context, token string, lifetime time.Duration) (*provider.Answer, error) {
+func (c *credential) refresh(ctx context.Context, p pair) (*provider.Answer, error) {
 	answer, _, err := c.call(ctx, http.MethodPut, nil, http.Header{
 		"Content-Type":  {"application/json"},
-		"Refresh-Token": {token},
-		"Authorization": {"Bearer " + token},
-	}, token)
+		"Refresh-Token": {p.refreshToken},
+		"Authorization": {"Bearer " + p.refreshToken},
+	}, p.refreshToken)
 	if err != nil {
 		return nil, err
 	}
-	answer.Lifetime = lifetime
+	answer.Lifetime, answer.Scope = p.lifetime, p.scope
 	return answer, nil
 }
 
@@ -84,21 +100,21 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 	if err != nil {
 		return nil, provider.Errorf(provider.Invalid, "scope: no request can be made of it")
 	}
-	answer, pair, err := c.call(ctx, http.MethodPost, body, http.Header{
+	answer, minted, err := c.call(ctx, http.MethodPost, body, http.Header{
 		"Content-Type": {"application/json"},
 		"X-Api-Key":    {c.APIKey},
 	}, c.APIKey)
 	if err != nil {
 		return nil, err
 	}
-	answer.Lifetime = cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry)
-	refreshLifetime, err := provider.Lifetime(pair.RefreshTokenExpiry, time.Millisecond)
+	answer.Lifetime, answer.Scope = cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry), c.Scope
+	refreshLifetime, err := provider.Lifetime(minted.RefreshTokenExpiry, time.Millisecond)
 	if err != nil {
 		return nil, err
 	}
 	refreshLifetime = cmp.Or(refreshLifetime, c.RefreshExpiry.Duration(), defaultRefreshExpiry)
 	answer.Grant = &provider.Grant{
-		RefreshToken:   pair.RefreshToken,
+		RefreshToken:   minted.RefreshToken,
 		ExpireTime:     answer.Clock.Sent.Add(refreshLifetime).Round(0).UTC(),
 		AccessLifetime: cmp.Or(answer.ExpiresIn, answer.Lifetime),
 		Derived:        true,
@@ -126,7 +142,6 @@ func (c *credential) call(ctx context.Context, method string, body []byte, heade
 	}
 	return &provider.Answer{
 		AccessToken: r.AccessToken,
-		Scope:       c.Scope,
 		ExpiresIn:   expiresIn,
 		Clock:       res.Clock,
 	}, &r, nil

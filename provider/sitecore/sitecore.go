@@ -2,6 +2,7 @@
 package sitecore
 
 import (
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -113,6 +114,9 @@ func (c config) check() error {
 	}
 	if c.BaseURL == "" {
 		return nil
+	}
+	if strings.Contains(c.BaseURL, "?") {
+		return provider.Errorf(provider.Invalid, "base_url: must not hold a query (?…); the endpoint's path is put behind it")
 	}
 	return provider.CheckURL("base_url", c.BaseURL)
 }

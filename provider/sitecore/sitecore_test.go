@@ -124,6 +124,41 @@ func TestAMintedRefreshTokenYieldsTokensOfItsPairsLifetime(t *testing.T) {
 	})
 }
 
+func TestOfAPairThatWasMintedElsewhereOnlyTheVendorsDefaultIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := vendorsim.New()
+		sim.AddAPIKey(apiKey)
+		sim.AddPair("from-elsewhere", 24*time.Hour, 24*time.Hour)
+		// access_expiry and scope are for the pairs of the API key.
+		for expiry, want := range map[int]time.Duration{48 * 3600: 24 * time.Hour, 3600: time.Hour} {
+			answer := exchange(t, sim, open(t, sim, map[string]any{
+				"api_key": apiKey, "refresh_token": "from-elsewhere", "access_expiry": expiry, "scope": []string{"event"},
+			}), provider.Grant{})
+			assert.Equal(t, want, answer.Lifetime)
+			assert.Empty(t, answer.Scope)
+		}
+	})
+}
+
+func TestABaseURLMayBeTheWholeEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := vendorsim.New()
+		sim.AddAPIKey(apiKey)
+		exchange(t, sim, open(t, sim, map[string]any{"api_key": apiKey, "base_url": "https://api.rfksrv.com/account/1/access-token"}), provider.Grant{})
+	})
+}
+
+func TestARefreshTokensLifeIsWhatTheAnswerSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := vendorsim.New()
+		sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"accessToken":"a","refreshToken":"r","accessTokenExpiry":60000,"refreshTokenExpiry":120000}`))})
+		answer, err := open(t, sim, map[string]any{"api_key": apiKey, "refresh_expiry": 3600}).Exchange(t.Context(), provider.Grant{})
+		require.NoError(t, err)
+		assert.Equal(t, time.Minute, answer.ExpiresIn)
+		assert.WithinDuration(t, time.Now().Add(2*time.Minute), answer.Grant.ExpireTime, 0)
+	})
+}
+
 func TestTheAPIKeyMintsAnewWhenTheRefreshTokenIsRefusedOrGone(t *testing.T) {
 	for name, last := range map[string]provider.Grant{
 		"refused":       {RefreshToken: "of-nobody", Derived: true},

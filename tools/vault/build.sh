@@ -3,7 +3,10 @@
 # at the path given, and shows that it is getting on.
 set -euo pipefail
 
-target=$(realpath -m "$1")
+case "$1" in
+/*) target=$1 ;;
+*) target=$PWD/$1 ;;
+esac
 mkdir -p "$(dirname "$target")"
 cd "$(dirname "$0")"
 export GOFLAGS="${GOFLAGS:-} -tags=minimal"

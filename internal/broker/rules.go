@@ -1,0 +1,124 @@
+package broker
+
+import (
+	"hash/fnv"
+	"math/rand/v2"
+	"time"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+const (
+	// maxMargin and marginPart make the margin that a lease keeps before its
+	// token's death: the smaller of 30 s and 5 % of the life that is left.
+	maxMargin  = 30 * time.Second
+	marginPart = 20
+
+	// minLease is the shortest lease: Vault takes one of zero seconds for the
+	// mount's default, and Vault Agent for none.
+	minLease = time.Second
+
+	// boundaryWait is how long before a boundary a reader waits for it, to get a
+	// token of the next hour and not one that dies in its hands.
+	boundaryWait = 10 * time.Second
+
+	// refreshPart is the part of a token's lifetime that is left when it is due for
+	// a fresher one. Vault Agent reads again after 85 to 95 % of a lease, so that a
+	// quarter gives it a fresh token each time.
+	refreshPart = 4
+
+	// futilePart is the part of a token's lifetime that a refresh must gain.
+	futilePart = 20
+
+	// Attempts at a vendor who is unavailable are 1 s apart, then twice as long each
+	// time up to 5 min, give or take a fifth; the vendor's own wish is obeyed up to
+	// an hour. A rejected credential is tried every 5 min.
+	minPause      = time.Second
+	maxPause      = 5 * time.Minute
+	pauseJitter   = 0.2
+	maxRetryAfter = time.Hour
+	rejectedPause = 5 * time.Minute
+)
+
+// leaseTTL is the longest lease of a token at a time, zero if there is none.
+func leaseTTL(t provider.Token, now time.Time) time.Duration {
+	left := t.ExpireTime.Sub(now)
+	ttl := (left - min(maxMargin, left/marginPart)).Truncate(time.Second)
+	if ttl < minLease {
+		return 0
+	}
+	return ttl
+}
+
+// dying is whether a token is so near its boundary that a later one is worth
+// waiting for, or dead before it.
+func dying(t provider.Token, now time.Time) bool {
+	return !t.Boundary.IsZero() && (t.Boundary.Sub(now) <= boundaryWait || leaseTTL(t, now) == 0)
+}
+
+// refreshTime is when a token is due for a fresher one: before its boundary there
+// is none to be had.
+func refreshTime(t provider.Token) time.Time {
+	switch {
+	case t.Final:
+		return t.ExpireTime
+	case !t.Boundary.IsZero():
+		return t.Boundary
+	}
+	return t.ExpireTime.Add(-t.ExpireTime.Sub(t.IssueTime) / refreshPart)
+}
+
+// withBoundary remembers of a token that the refresh which yielded it was futile:
+// it dies about when the last one does, so that only the vendor's next will live
+// longer.
+func withBoundary(t, last provider.Token) provider.Token {
+	gained := t.ExpireTime.Sub(last.ExpireTime)
+	futile := last.ExpireTime.After(t.IssueTime) && gained < last.ExpireTime.Sub(last.IssueTime)/futilePart
+	if futile && t.Boundary.IsZero() && !t.Final {
+		t.Boundary = t.ExpireTime
+	}
+	return t
+}
+
+// pause is how long to leave a vendor alone after so many failures in a row.
+func pause(e *provider.Error, failures int) time.Duration {
+	p := maxPause
+	if shift := failures - 1; shift < 20 {
+		p = min(minPause<<shift, maxPause)
+	}
+	p += time.Duration((2*rand.Float64() - 1) * pauseJitter * float64(p))
+	if e.Kind == provider.Rejected || e.Kind == provider.Expired {
+		p = rejectedPause
+	}
+	return max(p, min(e.RetryAfter, maxRetryAfter))
+}
+
+// keepaliveTime is when a credential that dies of disuse is to be exchanged if
+// nobody reads it; zero if it need not be. That is an interval after the last
+// exchange at the latest. Each credential has a phase of its own in the interval,
+// which it falls into with its first keepalive, so that many that were stored
+// together are spread over it; later ones are half an interval apart at the least.
+func keepaliveTime(c *Credential, s *State) time.Time {
+	if c.Keepalive == 0 || c.Vendor.Idle() == 0 {
+		return time.Time{}
+	}
+	last := s.ExchangeTime
+	if last.IsZero() {
+		last = c.WriteTime
+	}
+	hash := fnv.New64a()
+	_, _ = hash.Write([]byte(c.Generation))
+	phase := time.Duration(hash.Sum64() % uint64(c.Keepalive))
+	earliest := last
+	if s.Exchanges > 1 {
+		earliest = last.Add(c.Keepalive / 2)
+	}
+	next := earliest.Truncate(c.Keepalive).Add(phase)
+	if next.Before(earliest) {
+		next = next.Add(c.Keepalive)
+	}
+	if latest := last.Add(c.Keepalive); next.After(latest) {
+		return latest
+	}
+	return next
+}

@@ -1,0 +1,72 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// A Status is how a credential is doing, without a secret.
+type Status struct {
+	Provider string
+
+	// State is "unused" (never exchanged), "ok", "degraded" (the last exchange failed,
+	// or could not be stored, but the token is good) or "failed".
+	State string
+
+	ExpireTime           time.Time // of the token; zero if there is none
+	ExchangeTime         time.Time // of the last that succeeded
+	Exchanges            int
+	Failure              Failure // the last; of time zero if there was none
+	CredentialExpireTime time.Time
+	CredentialWriteTime  time.Time
+	ClockSkew            time.Duration
+
+	// StorageError is why what the vendor last answered is in memory alone; nil if
+	// it is not.
+	StorageError error
+}
+
+// Status tells how the named credential is doing. It never calls the vendor, and
+// waits for nobody who does.
+func (b *Broker) Status(ctx context.Context, s logical.Storage, name string) (*Status, error) {
+	e, err := b.known(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	m := e.look()
+	if m.credential == nil {
+		if m.credential, m.state, err = b.load(ctx, s, name); err != nil {
+			return nil, err
+		}
+	}
+	return m.status(), nil
+}
+
+func (m memory) status() *Status {
+	s := &Status{
+		Provider:             m.credential.Provider,
+		ExpireTime:           m.state.token().ExpireTime,
+		ExchangeTime:         m.state.ExchangeTime,
+		Exchanges:            m.state.Exchanges,
+		Failure:              m.state.Failure,
+		CredentialExpireTime: m.state.CredentialExpireTime,
+		CredentialWriteTime:  m.credential.WriteTime,
+		ClockSkew:            m.state.ClockSkew,
+	}
+	if m.unsaved != nil {
+		s.StorageError = m.unsavedErr
+	}
+	switch failing := s.Failure.Count > 0 || s.StorageError != nil; {
+	case failing && time.Now().Before(s.ExpireTime):
+		s.State = "degraded"
+	case failing:
+		s.State = "failed"
+	case s.Exchanges == 0:
+		s.State = "unused"
+	default:
+		s.State = "ok"
+	}
+	return s
+}

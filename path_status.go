@@ -1,0 +1,132 @@
+package tokenbroker
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+)
+
+func (b *backend) pathStatus() []*framework.Path {
+	return []*framework.Path{
+		{
+			Pattern:      "status/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:     b.configList(providers),
+					Summary:      "List the credentials that have a status.",
+					DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "statuses"},
+				},
+			},
+			HelpSynopsis:    "List the credentials that have a status: all of them.",
+			HelpDescription: "Each one is read from status/<name>.",
+		},
+		{
+			Pattern:      "status/" + framework.GenericNameRegex("name"),
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+			Fields:       nameField(),
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{
+					Callback: b.statusRead,
+					Summary:  "Read how a credential is doing, without any secret.",
+					// The active node knows what it has yet to store.
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "status"},
+					Responses: map[int][]framework.Response{
+						200: {{Description: "OK", Fields: statusFields()}},
+					},
+				},
+			},
+			HelpSynopsis:    "Read how a credential is doing.",
+			HelpDescription: statusHelpDescription,
+		},
+	}
+}
+
+func statusFields() map[string]*framework.FieldSchema {
+	text := func(description string) *framework.FieldSchema {
+		return &framework.FieldSchema{Type: framework.TypeString, Description: description}
+	}
+	at := func(description string) *framework.FieldSchema {
+		return &framework.FieldSchema{Type: framework.TypeTime, Description: description}
+	}
+	number := func(description string) *framework.FieldSchema {
+		return &framework.FieldSchema{Type: framework.TypeInt, Description: description}
+	}
+	return map[string]*framework.FieldSchema{
+		"provider":                text("The provider of the credential."),
+		"state":                   text("unused, ok, degraded (the last exchange failed, but the token is good) or failed."),
+		"expire_time":             at("When the cached token dies."),
+		"last_exchange_time":      at("When the last exchange succeeded."),
+		"exchanges":               number("How many exchanges have succeeded since the credential was written."),
+		"consecutive_failures":    number("How many exchanges have failed since the last that succeeded."),
+		"last_error":              text("Why the last exchange failed that did."),
+		"last_error_time":         at("When it did."),
+		"next_attempt_time":       at("When the vendor may be called again, while it is left alone."),
+		"credential_expire_time":  at("When the credential dies if it stays unused, where that is known."),
+		"credential_updated_time": at("When a secret of the credential was last written."),
+		"clock_skew":              number("How many seconds the vendor's clock is ahead of this server's, at the least."),
+		"storage_error":           text("Why what the vendor last answered is in memory alone and not in storage yet."),
+	}
+}
+
+func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	status, err := b.broker.Status(ctx, req.Storage, name)
+	if err != nil {
+		return failure(name, err)
+	}
+	return &logical.Response{Data: statusData(status)}, nil
+}
+
+func statusData(s *broker.Status) map[string]any {
+	data := map[string]any{
+		"provider":             s.Provider,
+		"state":                s.State,
+		"exchanges":            s.Exchanges,
+		"consecutive_failures": s.Failure.Count,
+		"clock_skew":           int(s.ClockSkew.Seconds()),
+	}
+	for field, t := range map[string]time.Time{
+		"expire_time":             s.ExpireTime,
+		"last_exchange_time":      s.ExchangeTime,
+		"last_error_time":         s.Failure.Time,
+		"next_attempt_time":       roundUp(s.Failure.NextAttempt),
+		"credential_expire_time":  s.CredentialExpireTime,
+		"credential_updated_time": s.CredentialWriteTime,
+	} {
+		if !t.IsZero() {
+			data[field] = stamp(t)
+		}
+	}
+	if s.Failure.Reason != "" {
+		data["last_error"] = s.Failure.Reason
+	}
+	if s.StorageError != nil {
+		data["storage_error"] = s.StorageError.Error()
+	}
+	return data
+}
+
+// stamp is a time as every answer has it: RFC 3339, UTC, cut to the second, so that
+// a token is never said to live longer than it does.
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// roundUp is for times before which something is not to be tried.
+func roundUp(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.Add(time.Second - 1).Truncate(time.Second)
+}
+
+const statusHelpDescription = `
+Reading a status never calls the vendor. A credential whose state is failed needs
+somebody: last_error says why, and whether it is worth waiting until
+next_attempt_time or a new credential has to be written.
+`
