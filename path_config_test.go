@@ -382,7 +382,7 @@ func TestStorageThatFailsIsA500AndNothingIsLost(t *testing.T) {
 			{logical.PatchOperation, "config/kensho/prod"}, {logical.UpdateOperation, "refresh/prod"}, {logical.ListOperation, "config/"},
 		} {
 			_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: request.op, Path: request.path, Storage: e.storage, Data: map[string]any{}})
-			assert.ErrorContains(t, err, "the disk is full", "%s %s", request.op, request.path)
+			require.ErrorContains(t, err, "the disk is full", "%s %s", request.op, request.path)
 		}
 		storage.refuseReads.Store(false)
 		until(2, 0, 5)

@@ -316,7 +316,7 @@ func (m *month) restarter(dice *rand.Rand) {
 		for m.busy() {
 			time.Sleep(100 * time.Millisecond)
 		}
-		m.engine.restart()
+		m.restart()
 		m.restarts.Add(1)
 		m.paused.Store(false)
 	}

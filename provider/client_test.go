@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func get(t *testing.T, o ClientOptions, url string, secrets ...string) (*Reply, *Error) {
+func get(t *testing.T, o ClientOptions, url string) (*Reply, *Error) {
 	t.Helper()
 	if o.Timeout == 0 {
 		o.Timeout = 5 * time.Second
@@ -22,7 +22,7 @@ func get(t *testing.T, o ClientOptions, url string, secrets ...string) (*Reply, 
 	require.NoError(t, err)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	require.NoError(t, err)
-	reply, err := client.Do(req, secrets...)
+	reply, err := client.Do(req)
 	if err == nil {
 		return reply, nil
 	}

@@ -67,21 +67,22 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string) (*
 		state = m.unsaved
 	}
 	// Storage forgets first: a restart must not bring a token back.
-	if m, err = b.save(ctx, s, e, m, state.forgotten()); err != nil {
+	if _, err := b.save(ctx, s, e, m, state.forgotten()); err != nil {
 		return nil, err
 	}
-	e.supersede()
-	if m, err = b.exchange(ctx, s, e, e.look()); err != nil {
+	// Those who wait for a renewal start anew.
+	if m, err = b.exchange(ctx, s, e, e.supersede()); err != nil {
 		return nil, err
 	}
 	return m.status(), nil
 }
 
-// supersede has those who wait for a renewal start anew.
-func (e *entry) supersede() {
+// supersede begins another epoch of what is known.
+func (e *entry) supersede() memory {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.memory.epoch++
+	return e.memory
 }
 
 // Forget drops what is in memory of a name, to be loaded again.

@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // RootToken is the root token of a server in dev mode.
@@ -27,81 +30,177 @@ type Server struct {
 	// Address is its URL.
 	Address string
 
+	// Token is its root token.
+	Token string
+
 	// PluginDir is where plugins are put that it may run.
 	PluginDir string
 
-	binary string
-	dir    string
-	cmd    *exec.Cmd
-	ended  chan struct{} // closed when the process has ended
+	binary    string
+	dir       string
+	log       io.Writer
+	args      []string
+	unsealKey string // empty in dev mode
+
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when the process has ended
+	past  []int         // process groups of servers that were killed
 }
 
 // StartDev starts a server in dev mode: unsealed, in memory, with RootToken. Its
 // output goes to log.
 func StartDev(ctx context.Context, binary string, log io.Writer) (*Server, error) {
-	dir, err := os.MkdirTemp("", "tokenbroker-")
+	s, listen, err := prepare(ctx, binary, log)
 	if err != nil {
 		return nil, err
 	}
-	// Vault takes no plugin directory with a symbolic link in its path.
-	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return nil, err
+	s.Token = RootToken
+	s.args = []string{"-dev", "-dev-no-store-token", "-dev-root-token-id=" + RootToken, "-dev-listen-address=" + listen}
+	err = s.configure("plugin_directory = %q\n", s.PluginDir)
+	if err == nil {
+		err = s.Start(ctx)
 	}
-	s := &Server{binary: binary, dir: dir, PluginDir: filepath.Join(dir, "plugins")}
-	if err := s.start(ctx, log); err != nil {
+	if err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
 
-func (s *Server) start(ctx context.Context, log io.Writer) error {
-	if err := os.Mkdir(s.PluginDir, 0o700); err != nil {
-		return err
+// StartRaft starts a server with raft storage on disk, initialized and unsealed.
+func StartRaft(ctx context.Context, binary string, log io.Writer) (*Server, error) {
+	s, listen, err := prepare(ctx, binary, log)
+	if err != nil {
+		return nil, err
 	}
-	config := filepath.Join(s.dir, "config.hcl")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "plugin_directory = %q\n", s.PluginDir), 0o600); err != nil {
-		return err
+	if err := s.startRaft(ctx, listen); err != nil {
+		return nil, errors.Join(err, s.Stop())
 	}
-	port, err := freePort(ctx)
+	return s, nil
+}
+
+func (s *Server) startRaft(ctx context.Context, listen string) error {
+	cluster, err := freePort(ctx)
 	if err != nil {
 		return err
 	}
-	listen := net.JoinHostPort("127.0.0.1", port)
-	s.Address = "http://" + listen
-	// It ends by Stop, in order, and not with the context.
-	s.cmd = exec.CommandContext(context.WithoutCancel(ctx), s.binary, "server", "-dev", "-dev-no-store-token",
-		"-dev-root-token-id="+RootToken, "-dev-listen-address="+listen, "-config="+config)
+	storage := filepath.Join(s.dir, "raft")
+	if err := os.Mkdir(storage, 0o700); err != nil {
+		return err
+	}
+	if err := s.configure(`
+plugin_directory = %q
+disable_mlock    = true
+api_addr         = %q
+cluster_addr     = "http://127.0.0.1:%s"
+storage "raft" {
+  path    = %q
+  node_id = "node"
+}
+listener "tcp" {
+  address     = %q
+  tls_disable = true
+}
+`, s.PluginDir, s.Address, cluster, storage, listen); err != nil {
+		return err
+	}
+	if err := s.launch(); err != nil {
+		return err
+	}
+	client, err := s.Client()
+	if err != nil {
+		return err
+	}
+	if err := s.await(ctx, func() bool { _, err := client.Sys().InitStatusWithContext(ctx); return err == nil }); err != nil {
+		return err
+	}
+	keys, err := client.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
+	if err != nil {
+		return err
+	}
+	s.Token, s.unsealKey = keys.RootToken, keys.Keys[0]
+	return s.ready(ctx)
+}
+
+func prepare(ctx context.Context, binary string, log io.Writer) (s *Server, listen string, err error) {
+	dir, err := os.MkdirTemp("", "tokenbroker-")
+	if err != nil {
+		return nil, "", err
+	}
+	// Vault takes no plugin directory with a symbolic link in its path.
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, "", err
+	}
+	port, err := freePort(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	listen = net.JoinHostPort("127.0.0.1", port)
+	s = &Server{Address: "http://" + listen, PluginDir: filepath.Join(dir, "plugins"), binary: binary, dir: dir, log: log}
+	return s, listen, os.Mkdir(s.PluginDir, 0o700)
+}
+
+func (s *Server) configure(format string, args ...any) error {
+	config := filepath.Join(s.dir, "config.hcl")
+	s.args = append(s.args, "-config="+config)
+	return os.WriteFile(config, fmt.Appendf(nil, format, args...), 0o600)
+}
+
+// Start starts the server, again if it has been killed, and unseals it.
+func (s *Server) Start(ctx context.Context) error {
+	if err := s.launch(); err != nil {
+		return err
+	}
+	return s.ready(ctx)
+}
+
+func (s *Server) launch() error {
+	// It ends by Stop, in order, and not with a context.
+	s.cmd = exec.CommandContext(context.Background(), s.binary, append([]string{"server"}, s.args...)...)
 	s.cmd.Dir = s.dir
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	// In a process group of its own, so that Ctrl-C reaches whoever started it first.
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	// In a process group of its own, with its plugins, so that Ctrl-C reaches whoever
+	// started it first.
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.cmd.Start(); err != nil {
 		s.cmd = nil
 		return fmt.Errorf("cannot start the server: %w", err)
 	}
-	s.ended = make(chan struct{})
+	cmd, ended := s.cmd, make(chan struct{})
+	s.ended = ended
 	go func() {
-		defer close(s.ended)
+		defer close(ended)
 		// How it ended stands in its log.
-		_ = s.cmd.Wait()
+		_ = cmd.Wait()
 	}()
-	return s.awaitReady(ctx)
+	return nil
 }
 
-func (s *Server) awaitReady(ctx context.Context) error {
+// Unseal unseals a server that has been sealed.
+func (s *Server) Unseal(ctx context.Context) error { return s.ready(ctx) }
+
+// ready waits for the server to serve, and unseals it if need be.
+func (s *Server) ready(ctx context.Context) error {
+	client, err := s.Client()
+	if err != nil {
+		return err
+	}
+	return s.await(ctx, func() bool {
+		health, err := client.Sys().HealthWithContext(ctx)
+		if err != nil {
+			return false
+		}
+		if health.Sealed && s.unsealKey != "" {
+			_, _ = client.Sys().UnsealWithContext(ctx, s.unsealKey)
+			return false
+		}
+		return health.Initialized && !health.Sealed && !health.Standby
+	})
+}
+
+func (s *Server) await(ctx context.Context, condition func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Address+"/v1/sys/health", nil)
-		if err != nil {
-			return err
-		}
-		if resp, err := http.DefaultClient.Do(req); err == nil {
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
+	for !condition() {
 		select {
 		case <-s.ended:
 			return errors.New("the server ended as it started")
@@ -110,6 +209,59 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+	return nil
+}
+
+// Client is a client of the server's API with its root token.
+func (s *Server) Client() (*api.Client, error) {
+	config := api.DefaultConfig()
+	config.Address = s.Address
+	config.MaxRetries = 0 // who calls wants to see each answer
+	client, err := api.NewClient(config)
+	if err != nil {
+		return nil, err
+	}
+	client.SetToken(s.Token)
+	client.ClearNamespace()
+	return client, nil
+}
+
+// Kill ends the server at once, as kill -9 does. Its plugins are left as they are.
+func (s *Server) Kill() error {
+	s.past = append(s.past, s.cmd.Process.Pid)
+	err := s.cmd.Process.Kill()
+	<-s.ended
+	s.cmd = nil
+	return err
+}
+
+// KillPlugins ends the server's plugins at once, and says how many there were.
+func (s *Server) KillPlugins() (int, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
+	}
+	killed := 0
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		// pid (comm) state ppid pgrp …; the name may hold anything.
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if len(fields) > 2 && fields[2] == strconv.Itoa(s.cmd.Process.Pid) && pid != s.cmd.Process.Pid {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				return killed, err
+			}
+			killed++
+			// Until the server has noticed, it sends requests to where nobody is.
+			for _, err := os.Stat(path); err == nil; _, err = os.Stat(path) {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}
+	return killed, nil
 }
 
 // Command is the server's own command-line client, pointed at the server with a
@@ -117,13 +269,13 @@ func (s *Server) awaitReady(ctx context.Context) error {
 func (s *Server) Command(ctx context.Context, token string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.binary, args...)
 	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), s.Env(token)...)
+	cmd.Env = append(os.Environ(), s.env(token)...)
 	return cmd
 }
 
-// Env is the environment that points a client at the server, and keeps it from
+// env is the environment that points a client at the server, and keeps it from
 // using the settings of whoever runs this.
-func (s *Server) Env(token string) []string {
+func (s *Server) env(token string) []string {
 	return []string{
 		"HOME=" + s.dir,
 		"VAULT_ADDR=" + s.Address, "VAULT_TOKEN=" + token, "VAULT_NAMESPACE=", "VAULT_FORMAT=", "VAULT_CLI_NO_COLOR=1",
@@ -143,9 +295,6 @@ func (s *Server) InstallPlugin(path string) error {
 // Dir is a directory that goes away with the server.
 func (s *Server) Dir() string { return s.dir }
 
-// PID is the server's process.
-func (s *Server) PID() int { return s.cmd.Process.Pid }
-
 // Stop ends the server, and with it its plugins, and removes what it left.
 func (s *Server) Stop() error {
 	var err error
@@ -158,7 +307,12 @@ func (s *Server) Stop() error {
 			err = errors.Join(err, s.cmd.Process.Kill())
 			<-s.ended
 		}
+		s.past = append(s.past, s.cmd.Process.Pid)
 		s.cmd = nil
+	}
+	// Plugins outlive a server that was killed.
+	for _, group := range s.past {
+		_ = syscall.Kill(-group, syscall.SIGKILL)
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }

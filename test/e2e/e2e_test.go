@@ -14,12 +14,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
 func TestThePluginIsListedWithItsVersion(t *testing.T) {
-	output, err := w.server.Command(t.Context(), vaultserver.RootToken, "plugin", "list", "-detailed", "secret").CombinedOutput()
+	output, err := w.server.Command(t.Context(), w.server.Token, "plugin", "list", "-detailed", "secret").CombinedOutput()
 	require.NoError(t, err, string(output))
 	var listed string
 	for line := range strings.Lines(string(output)) {
@@ -113,8 +112,9 @@ func TestAPolicyLetsATokenReadOneNameAndNothingElse(t *testing.T) {
 	require.NoError(t, w.root.Sys().PutPolicyWithContext(t.Context(), "app", `path "policed/creds/prod" { capabilities = ["read"] }`))
 	token, err := w.root.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{Policies: []string{"app"}})
 	require.NoError(t, err)
-	app, err := client(token.Auth.ClientToken)
+	app, err := w.root.Clone()
 	require.NoError(t, err)
+	app.SetToken(token.Auth.ClientToken)
 
 	secret, err := app.Logical().ReadWithContext(t.Context(), "policed/creds/prod")
 	require.NoError(t, err)
@@ -183,15 +183,26 @@ func TestErrorsHaveTheStatusThatIsDocumented(t *testing.T) {
 		_, err := w.root.Logical().ReadWithContext(t.Context(), "errors/creds/a")
 		return err
 	}
-	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, ""))})
-	assertStatus(t, 503, "unavailable", read())
-	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, "<html>"))})
-	assertStatus(t, 502, "JSON", read())
-	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Redirect)})
-	assertStatus(t, 502, "redirect", read())
-	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Echo)})
-	assertStatus(t, 400, "config/kensho/a", read())
+	refresh := func() error {
+		_, err := w.root.Logical().WriteWithContext(t.Context(), "errors/refresh/a", nil)
+		return err
+	}
+	for _, fault := range []struct {
+		handler http.HandlerFunc
+		status  int
+		says    string
+	}{
+		{vendorsim.Answer(503, ""), 503, "next attempt at"},
+		{vendorsim.Answer(200, "<html>"), 502, "JSON"},
+		{vendorsim.Redirect, 502, "redirect"},
+		{vendorsim.Echo, 400, "config/kensho/a"},
+	} {
+		m.behave(vendorsim.Conduct{Fault: vendorsim.Always(fault.handler)})
+		assertStatus(t, fault.status, fault.says, refresh())
+		assertStatus(t, fault.status, fault.says, read())
+	}
 	m.behave(vendorsim.Conduct{})
+	require.NoError(t, refresh())
 	require.NoError(t, read())
 
 	for _, secret := range []string{refreshToken, apiKey, "canary", privateKeyPEM()[40:80]} {
@@ -214,6 +225,9 @@ func TestOpenAPINamesEveryPath(t *testing.T) {
 		"/specified/config/kensho/{name}":   {"get", "post", "patch", "delete"},
 		"/specified/config/sitecore/{name}": {"get", "post", "patch", "delete"},
 		"/specified/creds/{name}":           {"get"},
+		"/specified/refresh/{name}":         {"post"},
+		"/specified/status/":                {"get"},
+		"/specified/status/{name}":          {"get"},
 	} {
 		for _, method := range methods {
 			assert.Contains(t, paths[path], method, path)

@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -36,7 +37,7 @@ const (
 	clientID     = "0oa1clientid2"
 )
 
-// world is what all tests share: one server, which has the plugin registered.
+// world is a server that has the plugin registered.
 type world struct {
 	server  *vaultserver.Server
 	root    *api.Client
@@ -44,7 +45,8 @@ type world struct {
 	log     *logBuffer
 }
 
-var w world
+// w is the one in dev mode that most tests share.
+var w *world
 
 func TestMain(m *testing.M) {
 	status, err := runAll(m)
@@ -56,33 +58,45 @@ func TestMain(m *testing.M) {
 }
 
 func runAll(m *testing.M) (status int, err error) {
-	ctx := context.Background()
-	binary, plugin, version := os.Getenv("VAULT"), os.Getenv("PLUGIN"), os.Getenv("PLUGIN_VERSION")
-	if binary == "" || plugin == "" || version == "" {
-		return 1, errors.New("run these tests by `make e2e`: VAULT, PLUGIN or PLUGIN_VERSION is not set")
-	}
-	w = world{log: &logBuffer{}, version: version}
-	if w.server, err = vaultserver.StartDev(ctx, binary, w.log); err != nil {
-		return 1, fmt.Errorf("%w\n%s", err, w.log)
+	w, err = newWorld(context.Background(), vaultserver.StartDev)
+	if err != nil {
+		return 1, err
 	}
 	defer func() { err = errors.Join(err, w.server.Stop()) }()
+	return m.Run(), nil
+}
+
+func newWorld(ctx context.Context, start func(context.Context, string, io.Writer) (*vaultserver.Server, error)) (_ *world, err error) {
+	binary, plugin, version := os.Getenv("VAULT"), os.Getenv("PLUGIN"), os.Getenv("PLUGIN_VERSION")
+	if binary == "" || plugin == "" || version == "" {
+		return nil, errors.New("run these tests by `make e2e`: VAULT, PLUGIN or PLUGIN_VERSION is not set")
+	}
+	w := &world{log: &logBuffer{}, version: version}
+	if w.server, err = start(ctx, binary, w.log); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, w.log)
+	}
+	if err := w.register(ctx, plugin); err != nil {
+		return nil, errors.Join(err, w.server.Stop())
+	}
+	return w, nil
+}
+
+func (w *world) register(ctx context.Context, plugin string) (err error) {
 	if err := w.server.InstallPlugin(plugin); err != nil {
-		return 1, err
+		return err
 	}
 	content, err := os.ReadFile(plugin)
 	if err != nil {
-		return 1, err
+		return err
 	}
-	output, err := w.server.Command(ctx, vaultserver.RootToken, "plugin", "register",
-		fmt.Sprintf("-sha256=%x", sha256.Sum256(content)), "-version="+version,
+	output, err := w.server.Command(ctx, w.server.Token, "plugin", "register",
+		fmt.Sprintf("-sha256=%x", sha256.Sum256(content)), "-version="+w.version,
 		"-command="+filepath.Base(plugin), "secret", pluginName).CombinedOutput()
 	if err != nil {
-		return 1, fmt.Errorf("%w\n%s", err, output)
+		return fmt.Errorf("%w\n%s", err, output)
 	}
-	if w.root, err = client(vaultserver.RootToken); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+	w.root, err = w.server.Client()
+	return err
 }
 
 // logBuffer collects the server's output, and the plugin's with it.
@@ -103,20 +117,9 @@ func (b *logBuffer) String() string {
 	return b.text.String()
 }
 
-func client(token string) (*api.Client, error) {
-	config := api.DefaultConfig()
-	config.Address = w.server.Address
-	config.MaxRetries = 0 // a test wants to see each answer
-	c, err := api.NewClient(config)
-	if err != nil {
-		return nil, err
-	}
-	c.SetToken(token)
-	return c, nil
-}
-
 // mount is the engine at a path of its own, with vendors of its own.
 type mount struct {
+	*world
 	t    *testing.T
 	path string
 	sim  *vendorsim.Sim
@@ -140,7 +143,12 @@ func privateKeyPEM() string {
 // the full hour unawares.
 func enable(t *testing.T, path string) *mount {
 	t.Helper()
-	m := &mount{t: t, path: path, sim: vendorsim.New()}
+	return w.enable(t, path)
+}
+
+func (w *world) enable(t *testing.T, path string) *mount {
+	t.Helper()
+	m := &mount{world: w, t: t, path: path, sim: vendorsim.New()}
 	server := httptest.NewServer(m.sim)
 	t.Cleanup(server.Close)
 	m.base = server.URL
@@ -188,14 +196,14 @@ func (m *mount) sitecore() map[string]any {
 
 func (m *mount) write(path string, data map[string]any) {
 	m.t.Helper()
-	_, err := w.root.Logical().WriteWithContext(m.t.Context(), m.path+"/"+path, data)
+	_, err := m.root.Logical().WriteWithContext(m.t.Context(), m.path+"/"+path, data)
 	require.NoError(m.t, err)
 }
 
 // creds reads a token that the vendor accepts.
 func (m *mount) creds(name string) *api.Secret {
 	m.t.Helper()
-	secret, err := w.root.Logical().ReadWithContext(m.t.Context(), m.path+"/creds/"+name)
+	secret, err := m.root.Logical().ReadWithContext(m.t.Context(), m.path+"/creds/"+name)
 	require.NoError(m.t, err)
 	require.True(m.t, m.sim.Accepts(secret.Data["access_token"].(string)))
 	return secret

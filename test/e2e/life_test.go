@@ -1,0 +1,106 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// Promise 10, on a real server with raft storage on disk: a token that is good is
+// served again with no new exchange, whatever is killed in between.
+func TestPromise10TokensSurviveWhateverIsKilled(t *testing.T) {
+	t.Parallel()
+	raft, err := newWorld(t.Context(), vaultserver.StartRaft)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, raft.server.Stop()) })
+	m := raft.enable(t, "life")
+	m.behave(vendorsim.Conduct{Rotate: true})
+	m.write("config/kensho/prod", m.kensho())
+	m.write("config/kensho/batch", m.keyPair())
+	m.write("config/sitecore/search", m.sitecore())
+	// From state/, not from the config that they were verified with.
+	m.write("refresh/prod", nil)
+	names := []string{"prod", "batch", "search"}
+	tokens := map[string]any{}
+	for _, name := range names {
+		tokens[name] = m.creds(name).Data["access_token"]
+	}
+	calls := len(m.sim.Calls())
+	same := func(after string) {
+		t.Helper()
+		for _, name := range names {
+			assert.Equal(t, tokens[name], m.creds(name).Data["access_token"], "%s, after %s", name, after)
+		}
+		assert.Len(t, m.sim.Calls(), calls, "the vendor was called after %s", after)
+	}
+
+	for range 3 {
+		killed, err := raft.server.KillPlugins()
+		require.NoError(t, err)
+		assert.Equal(t, 1, killed, "one process for all mounts")
+		same("kill -9 of the plugin")
+	}
+	for range 3 {
+		require.NoError(t, raft.server.Kill())
+		require.NoError(t, raft.server.Start(t.Context()))
+		same("kill -9 of the server")
+	}
+	_, err = raft.root.Sys().ReloadPluginWithContext(t.Context(), &api.ReloadPluginInput{Plugin: pluginName})
+	require.NoError(t, err)
+	same("vault plugin reload")
+	require.NoError(t, raft.root.Sys().RevokePrefixWithContext(t.Context(), "life/creds"))
+	same("vault lease revoke -prefix")
+	require.NoError(t, raft.root.Sys().SealWithContext(t.Context()))
+	require.NoError(t, raft.server.Unseal(t.Context()))
+	same("a seal and an unseal")
+
+	m.write("refresh/prod", nil) // with the refresh token that replaced the written one
+	assert.NotEqual(t, tokens["prod"], m.creds("prod").Data["access_token"])
+}
+
+// Promise 11, by Vault's own clock: the rollback manager's, once a minute.
+func TestPromise11ATokenInUseIsRenewedThoughNobodyReads(t *testing.T) {
+	t.Parallel()
+	m := enable(t, "ahead")
+	m.behave(vendorsim.Conduct{KeyPairLifetime: time.Minute})
+	m.write("config/kensho/prod", m.keyPair())
+	first := m.creds("prod").Data["access_token"]
+	calls := len(m.sim.Calls())
+
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	for len(m.sim.Calls()) == calls {
+		select {
+		case <-ctx.Done():
+			t.Fatal("it was not renewed")
+		case <-time.After(time.Second):
+		}
+	}
+	assert.Eventually(t, func() bool { return m.creds("prod").Data["access_token"] != first }, 5*time.Second, 100*time.Millisecond)
+	assert.Len(t, m.sim.Calls(), calls+1, "the read did not call the vendor")
+}
+
+func TestAStatusHoldsNoSecret(t *testing.T) {
+	m := enable(t, "status")
+	m.write("config/kensho/prod", m.kensho())
+	status, err := w.root.Logical().ReadWithContext(t.Context(), "status/status/prod")
+	require.NoError(t, err)
+	assert.Equal(t, "ok", status.Data["state"])
+	list, err := w.root.Logical().ListWithContext(t.Context(), "status/status")
+	require.NoError(t, err)
+	assert.Equal(t, []any{"prod"}, list.Data["keys"])
+	token := m.creds("prod").Data["access_token"]
+	for field, value := range status.Data {
+		assert.NotEqual(t, token, value, field)
+		assert.NotEqual(t, refreshToken, value, field)
+	}
+}
