@@ -28,6 +28,7 @@ type moodyStorage struct {
 	calls       atomic.Int64
 	refuse      atomic.Bool
 	refuseReads atomic.Bool
+	refuseAway  atomic.Bool  // refuse to delete
 	stall       atomic.Int64 // how long a write takes, in nanoseconds
 }
 
@@ -60,6 +61,9 @@ func (s *moodyStorage) Put(ctx context.Context, entry *logical.StorageEntry) err
 
 func (s *moodyStorage) Delete(ctx context.Context, key string) error {
 	s.calls.Add(1)
+	if s.refuseAway.Load() {
+		return errStorage
+	}
 	return s.Storage.Delete(ctx, key)
 }
 
@@ -553,6 +557,61 @@ func TestPromise8AnExchangeInFlightEndsWithWhatItBelongsTo(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestPromise8WhatWasKnownIsVoidThoughItCannotBeDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		storage := e.moody()
+		e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		until(1, 0, 5)
+		older := e.creds("prod").Data["access_token"]
+		storage.refuseAway.Store(true)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
+		assert.NotEqual(t, older, e.creds("prod").Data["access_token"])
+		e.restart()
+		assert.NotEqual(t, older, e.creds("prod").Data["access_token"])
+
+		_, status, _ := e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+		assert.Equal(t, http.StatusInternalServerError, status)
+		storage.refuseAway.Store(false)
+		_, status, _ = e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+		assert.Equal(t, http.StatusOK, status)
+		assertStorageEmpty(t, e)
+	})
+}
+
+func TestPromise8ARefreshThatStorageDoesNotTakeSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		storage := e.moody()
+		e.write("config/kensho/prod", keyPair())
+		e.creds("prod")
+		storage.refuse.Store(true)
+		e.sim.Behave(down())
+		_, status, _ := e.request(logical.UpdateOperation, "refresh/prod", nil)
+		assert.Equal(t, http.StatusInternalServerError, status, "a restart would bring the token back")
+		assert.Equal(t, 1, e.exchanges())
+	})
+}
+
+func TestPromise5AReaderDuringARefreshGetsItsToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		e.sim.RevokeCredential(clientID)
+		until(1, 0, 5)
+		e.refused("creds/prod") // and for five minutes
+		e.sim.AddClient(clientID, &privateKey().PublicKey, "")
+		e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+		var operator sync.WaitGroup
+		operator.Go(func() { e.write("refresh/prod", nil) })
+		time.Sleep(time.Second)
+		e.creds("prod")
+		operator.Wait()
+		assert.Equal(t, 3, e.exchanges())
+	})
 }
 
 func TestPromise8ARefreshThatFailsHasForgottenTheTokenAllTheSame(t *testing.T) {

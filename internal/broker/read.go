@@ -190,7 +190,7 @@ func (b *Broker) renewed(ctx context.Context, s logical.Storage, e *entry, epoch
 		defer cancel()
 		e.renewing(time.Now())
 		defer e.renewing(time.Time{})
-		return b.renew(ctx, s, e, epoch, needed)
+		return b.renew(ctx, s, e, needed)
 	})
 }
 

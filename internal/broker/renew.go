@@ -21,7 +21,7 @@ const skewWorthNoting = 5 * time.Second
 
 // renew gets a token that can be leased now: from storage after a restart, else
 // from the vendor if it is needed.
-func (b *Broker) renew(ctx context.Context, s logical.Storage, e *entry, epoch uint64, needed func(memory, time.Time) bool) (*Reading, error) {
+func (b *Broker) renew(ctx context.Context, s logical.Storage, e *entry, needed func(memory, time.Time) bool) (*Reading, error) {
 	if e.acquire(ctx) != nil {
 		return nil, ErrBusy
 	}
@@ -29,9 +29,6 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, e *entry, epoch u
 	m, err := b.current(ctx, s, e)
 	if err != nil {
 		return nil, err
-	}
-	if m.epoch != epoch {
-		return nil, errSuperseded
 	}
 	if m.unsaved != nil {
 		if m, err = b.save(ctx, s, e, m, m.unsaved); err != nil {
