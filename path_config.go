@@ -217,7 +217,7 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 		return nil, err
 	}
 	if d.Get("verify").(bool) {
-		next.Verified, err = broker.Verify(ctx, credential, last)
+		next.Verified, err = b.broker.Verify(ctx, name, credential, last)
 	} else {
 		next.Verified = broker.Unverified(credential, last)
 	}
@@ -234,6 +234,9 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 		if inUse && next.Verified.Exchanges > 0 {
 			return next.Verified.Under(stored.Generation), err
 		}
+		if grant := next.Verified.Grant; grant != last && !grant.Derived {
+			err = &broker.StorageError{Err: fmt.Errorf("%w; the vendor has replaced the refresh token that was given, and what it gave is lost: get another one", err)}
+		}
 		return nil, err
 	}
 	// What was known before is void by its generation; that it also goes away is
@@ -249,8 +252,11 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 		name := d.Get("name").(string)
 		err := b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, _ *broker.State) (*broker.State, error) {
 			// The state of the name may be another provider's.
-			if owner, err := ownerOf(ctx, req.Storage, name); err != nil || owner != "" && owner != p.Name() {
+			switch owner, err := ownerOf(ctx, req.Storage, name); {
+			case err != nil:
 				return nil, err
+			case owner != "" && owner != p.Name():
+				return nil, broker.ErrUnchanged
 			}
 			if err := req.Storage.Delete(ctx, configKey(p.Name(), name)); err != nil {
 				return nil, &broker.StorageError{Err: err}

@@ -90,7 +90,9 @@ func statusData(s *broker.Status) map[string]any {
 		"state":                s.State,
 		"exchanges":            s.Exchanges,
 		"consecutive_failures": s.Failure.Count,
-		"clock_skew":           int(s.ClockSkew.Seconds()),
+	}
+	if s.ClockSkew != nil {
+		data["clock_skew"] = int(s.ClockSkew.Seconds())
 	}
 	for field, t := range map[string]time.Time{
 		"expire_time":             s.ExpireTime,

@@ -33,36 +33,6 @@ func span() time.Duration {
 	return 30 * 24 * time.Hour
 }
 
-// How the credentials of the simulation are made, and who reads them.
-var (
-	simKinds   = []string{"opaque", "JWT", "opaque, rotating", "JWT, rotating", "key pair", "API key", "refresh token of a pair"}
-	simReaders = []string{"agents", "poller", "once a day", "nobody"}
-)
-
-// account is one credential of the simulation, with a vendor of its own.
-type account struct {
-	name, kind, readers string
-	sim                 *vendorsim.Sim
-	conduct             vendorsim.Conduct // on a good day
-	path                string
-	fields              map[string]any
-
-	mu     sync.Mutex
-	events []event
-	bad    []badSpell
-}
-
-// event is a read that was served, with a lease until then, or a write of the
-// credential.
-type event struct {
-	at, until time.Time
-	write     bool
-}
-
-// badSpell is when the vendor was down or throttling, and until when the engine may
-// leave it alone for that.
-type badSpell struct{ from, until time.Time }
-
 // month is a run of the simulation.
 type month struct {
 	*engine
@@ -103,44 +73,6 @@ func newMonth(t *testing.T, seed uint64) *month {
 	return m
 }
 
-func (m *month) newAccount(i int) *account {
-	a := &account{
-		name:    fmt.Sprintf("c%03d", i),
-		kind:    simKinds[i%len(simKinds)],
-		readers: simReaders[i/len(simKinds)%len(simReaders)],
-		sim:     vendorsim.New(),
-	}
-	a.sim.Forgetful()
-	// A loopback port stands for the vendor.
-	base := fmt.Sprintf("http://127.0.0.1:%d", 10_000+i)
-	a.conduct = vendorsim.Conduct{
-		Latency: time.Duration(20+m.random.IntN(300)) * time.Millisecond,
-		Skew:    time.Duration(m.random.IntN(16*60)-8*60) * time.Second,
-		JWT:     strings.HasPrefix(a.kind, "JWT"),
-		Rotate:  strings.HasSuffix(a.kind, "rotating"),
-	}
-	a.sim.Behave(a.conduct)
-	switch a.kind {
-	case "key pair":
-		a.sim.AddClient(clientID, &privateKey().PublicKey, "")
-		a.path = "config/kensho/" + a.name
-		a.fields = map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "token_url": vendorsim.URL(base, "https://kensho.okta.com/oauth2/default/v1/token")}
-	case "API key":
-		a.sim.AddAPIKey(apiKey)
-		a.path = "config/sitecore/" + a.name
-		a.fields = map[string]any{"api_key": apiKey, "base_url": vendorsim.URL(base, "https://api.rfksrv.com")}
-	case "refresh token of a pair":
-		a.sim.AddPair(refreshToken, 12*time.Hour, 90*24*time.Hour)
-		a.path = "config/sitecore/" + a.name
-		a.fields = map[string]any{"refresh_token": refreshToken, "access_expiry": "12h", "base_url": vendorsim.URL(base, "https://api.rfksrv.com")}
-	default:
-		a.sim.AddRefreshToken("link-streaming", refreshToken)
-		a.path = "config/kensho/" + a.name
-		a.fields = map[string]any{"refresh_token": refreshToken, "refresh_url": vendorsim.URL(base, "https://link-streaming.kensho.com/oauth2/refresh")}
-	}
-	return a
-}
-
 // run lets the month pass.
 func (m *month) run() {
 	var all sync.WaitGroup
@@ -148,7 +80,7 @@ func (m *month) run() {
 		// Each has dice of its own, so that who goes first does not matter.
 		dice := func() *rand.Rand { return rand.New(rand.NewPCG(m.random.Uint64(), m.random.Uint64())) }
 		m.send(logical.UpdateOperation, a.path, a.fields, nil)
-		a.note(event{at: time.Now(), write: true})
+		a.note(event{at: time.Now(), exchange: true})
 		weather, operator := dice(), dice()
 		all.Go(func() { m.weather(a, weather) })
 		all.Go(func() { m.operator(a, operator) })
@@ -171,9 +103,7 @@ func (m *month) run() {
 	all.Go(m.ticker)
 	all.Wait()
 	for _, a := range m.accounts {
-		if a.readers == "nobody" {
-			a.note(event{at: m.end}) // stands for no read, but for the keepalives until then
-		}
+		a.note(event{at: m.end, ends: true})
 	}
 }
 
@@ -211,7 +141,7 @@ func (m *month) read(a *account) (lease time.Duration) {
 		m.failed.Add(1)
 		// A token that another read could have had, or a vendor who has been well for
 		// longer than the engine may leave him alone.
-		if _, death := a.sim.Issued(); now.Before(death.Add(-12*time.Second)) || !a.excused(asked, now) {
+		if now.Before(a.goodUntil().Add(-12*time.Second)) || !a.excused(asked, now) {
 			m.failedWrongly.Add(1)
 			m.t.Errorf("%s: %s (%s), read by %s: failed wrongly with %d %s", now, a.name, a.kind, a.readers, status, message)
 		}
@@ -259,55 +189,6 @@ func (m *month) ticker() {
 	}
 }
 
-// weather is the vendor's bad days: outages of minutes and of hours, throttling,
-// slow answers.
-func (m *month) weather(a *account, dice *rand.Rand) {
-	for !m.over(time.Duration(dice.ExpFloat64() * float64(4*24*time.Hour))) {
-		conduct, spell := a.conduct, time.Duration(1+dice.IntN(30))*time.Minute
-		leave := 7 * time.Minute // the longest backoff, and a renewal that fails in it
-		switch dice.IntN(6) {
-		case 0, 1:
-			conduct.Fault = vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, "down"))
-		case 2:
-			conduct.Fault = vendorsim.Always(vendorsim.Reset)
-			spell = time.Duration(1+dice.IntN(12)) * time.Hour
-		case 3:
-			seconds := 30 + dice.IntN(1800)
-			conduct.Fault = vendorsim.Always(vendorsim.Throttle(fmt.Sprint(seconds)))
-			leave = max(leave, time.Duration(seconds+60)*time.Second)
-		case 4:
-			conduct.Fault = vendorsim.Always(vendorsim.Hang)
-		case 5: // slow, and in time all the same
-			conduct.Latency = time.Duration(1+dice.IntN(8)) * time.Second
-			spell, leave = time.Duration(1+dice.IntN(12))*time.Hour, 0
-		}
-		a.sim.Behave(conduct)
-		if conduct.Fault != nil {
-			a.mu.Lock()
-			now := time.Now()
-			a.bad = append(a.bad, badSpell{from: now, until: now.Add(spell + leave)})
-			a.mu.Unlock()
-		}
-		time.Sleep(spell)
-		a.sim.Behave(a.conduct)
-	}
-}
-
-// operator writes a setting now and then, or the credential itself.
-func (m *month) operator(a *account, dice *rand.Rand) {
-	for !m.over(time.Duration(dice.ExpFloat64() * float64(20*24*time.Hour))) {
-		fields := map[string]any{"request_timeout": 10 + dice.IntN(3)}
-		if a.fields["refresh_token"] != nil && strings.HasPrefix(a.path, "config/kensho/") && dice.IntN(2) == 0 {
-			fields["refresh_token"] = fmt.Sprintf("from-the-account-page-%d", dice.Uint64())
-			a.sim.AddRefreshToken("link-streaming", fields["refresh_token"].(string))
-		}
-		if status, _ := m.send(logical.UpdateOperation, a.path, fields, nil); status == http.StatusOK {
-			m.writes.Add(1)
-			a.note(event{at: time.Now(), write: true})
-		}
-	}
-}
-
 // restarter restarts the engine now and then: once what is under way has ended, as
 // a server does that is told to stop.
 func (m *month) restarter(dice *rand.Rand) {
@@ -328,24 +209,6 @@ func (m *month) busy() bool {
 	}
 	for _, a := range m.accounts {
 		if a.sim.InFlight() > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-func (a *account) note(e event) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.events = append(a.events, e)
-}
-
-// excused is whether the vendor gave a reason to fail at some time from to until.
-func (a *account) excused(from, until time.Time) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, spell := range a.bad {
-		if !until.Before(spell.from) && !from.After(spell.until) {
 			return true
 		}
 	}
@@ -375,6 +238,9 @@ func (m *month) judge() {
 	var table strings.Builder
 	total, totalLeast := 0, 0
 	for _, kind := range simKinds {
+		// A token that is renewed with a quarter of its life left costs 4/3 of the
+		// least (promise 9); those that die on the hour cannot be renewed before.
+		assert.LessOrEqual(m.t, float64(issued[kind]), 1.4*float64(least[kind])+10, kind)
 		fmt.Fprintf(&table, "\n  %-24s %7d exchanges, %7d at the least: %.3f", kind, issued[kind], least[kind], float64(issued[kind])/float64(least[kind]))
 		total, totalLeast = total+issued[kind], totalLeast+least[kind]
 	}
@@ -387,44 +253,6 @@ func (m *month) judge() {
 	assert.Zero(m.t, lost)
 	assert.Zero(m.t, m.failedWrongly.Load())
 	assert.LessOrEqual(m.t, ratio, 1.10)
+	assert.Less(m.t, m.failed.Load(), m.reads.Load()/5, "there is a reason, but not for everything")
 	assert.Equal(m.t, 1, most)
-}
-
-// least is how many exchanges would have done by hindsight: one for each token's
-// lifetime while somebody held a lease, one for each keepalive, and one to verify
-// each write.
-func (a *account) least() int {
-	const keepalive = 24 * time.Hour
-	diesOfDisuse := strings.HasPrefix(a.path, "config/kensho/") && a.kind != "key pair"
-	exchanges := 0
-	var last, death time.Time
-	exchange := func(at time.Time) {
-		exchanges++
-		last, death = at, at.Add(a.lifetime(at))
-	}
-	for _, e := range a.events {
-		for diesOfDisuse && exchanges > 0 && e.at.Sub(last) > keepalive {
-			exchange(last.Add(keepalive))
-		}
-		if e.write || e.at.After(death) {
-			exchange(e.at)
-		}
-		for e.until.After(death) {
-			exchange(death)
-		}
-	}
-	return exchanges
-}
-
-func (a *account) lifetime(at time.Time) time.Duration {
-	switch a.kind {
-	case "key pair":
-		return time.Hour
-	case "API key":
-		return 24 * time.Hour
-	case "refresh token of a pair":
-		return 12 * time.Hour
-	}
-	vendors := at.Add(a.conduct.Skew)
-	return vendors.Truncate(time.Hour).Add(time.Hour).Sub(vendors)
 }

@@ -76,6 +76,9 @@ type Broker struct {
 	mu    sync.RWMutex
 	names map[string]*entry
 
+	// slots are taken by the renewals that sweeps have under way.
+	slots chan struct{}
+
 	// listed is whether every name in storage has an entry. Only the sweep uses it,
 	// and Vault runs one at a time.
 	listed bool
@@ -83,7 +86,7 @@ type Broker struct {
 
 // New makes an empty Broker.
 func New(source Source) *Broker {
-	return &Broker{source: source, names: map[string]*entry{}}
+	return &Broker{source: source, names: map[string]*entry{}, slots: make(chan struct{}, sweepRenewals)}
 }
 
 // entry is one name. It stays when its credential is changed or deleted, so that
@@ -119,8 +122,21 @@ type memory struct {
 	// absent is whether storage has no usable credential of the name.
 	absent bool
 
-	// wanted is whether somebody has asked for a token since this one was issued.
-	wanted bool
+	// wanted is whether somebody has read the token, or asked for one in vain, since
+	// it was issued: it is renewed ahead of whoever that is. asked is whether
+	// somebody has asked and not got it yet.
+	wanted, asked bool
+
+	// loggedSkew is what was last logged of the vendor's clock.
+	loggedSkew time.Duration
+}
+
+// latest is what is known of the credential, stored or not; nil if it is not loaded.
+func (m memory) latest() *State {
+	if m.unsaved != nil {
+		return m.unsaved
+	}
+	return m.state
 }
 
 // known returns the entry of a name that has a credential, without making one for
@@ -158,7 +174,7 @@ func (e *entry) acquire(ctx context.Context) error {
 	case e.exclusive <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return ErrBusy
 	}
 }
 
@@ -172,15 +188,15 @@ func (e *entry) look() memory {
 }
 
 // change changes what is known of the name, unless its credential has changed
-// since epoch.
-func (e *entry) change(epoch uint64, f func(*memory)) error {
+// since epoch, and returns what it is then.
+func (e *entry) change(epoch uint64, f func(*memory)) (memory, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.memory.epoch != epoch {
-		return errSuperseded
+		return e.memory, errSuperseded
 	}
 	f(&e.memory)
-	return nil
+	return e.memory, nil
 }
 
 // reset ends what is in memory of the credential, to be loaded again. An unsaved
@@ -190,30 +206,48 @@ func (e *entry) reset() {
 	defer e.mu.Unlock()
 	e.memory.epoch++
 	e.memory.credential, e.memory.state, e.memory.absent = nil, nil, false
+	e.memory.wanted, e.memory.asked = false, false
+}
+
+// hold keeps a state that storage does not have, or none.
+func (e *entry) hold(unsaved *State, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.memory.unsaved, e.memory.unsavedErr = unsaved, err
+	e.memory.retryTime = time.Now().Add(saveInterval)
+}
+
+// renewing notes since when a renewal has been under way; the zero time is none.
+func (e *entry) renewing(since time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.renewal = since
 }
 
 // current loads what storage has of a name, if it is not in memory yet. The caller
 // has the exclusive right to the name.
 func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memory, error) {
-	m := e.look()
-	if m.credential != nil {
-		return m, nil
-	}
-	credential, state, err := b.load(ctx, s, e.name)
-	var storage *StorageError
-	if err != nil && !errors.As(err, &storage) {
-		return m, errors.Join(err, e.change(m.epoch, func(m *memory) { m.absent = true }))
-	}
-	if err != nil {
-		return m, err
-	}
-	err = e.change(m.epoch, func(m *memory) {
-		m.credential, m.state = credential, state
-		if m.unsaved != nil && m.unsaved.Generation != credential.Generation {
-			m.unsaved, m.unsavedErr = nil, nil
+	for {
+		m := e.look()
+		if m.credential != nil {
+			return m, nil
 		}
-	})
-	return e.look(), err
+		credential, state, err := b.load(ctx, s, e.name)
+		var storage *StorageError
+		if errors.As(err, &storage) {
+			return m, err
+		}
+		loaded, superseded := e.change(m.epoch, func(m *memory) {
+			m.credential, m.state, m.absent = credential, state, err != nil
+			if m.unsaved != nil && err == nil && !m.unsaved.follows(state) {
+				m.unsaved, m.unsavedErr = nil, nil
+			}
+		})
+		// What another node wrote meanwhile is loaded anew.
+		if superseded == nil {
+			return loaded, err
+		}
+	}
 }
 
 // load reads a credential and what belongs to it from storage.
@@ -236,4 +270,29 @@ func (b *Broker) load(ctx context.Context, s logical.Storage, name string) (*Cre
 		state = Unverified(credential, provider.Grant{})
 	}
 	return credential, state, nil
+}
+
+func (b *Broker) logger(e *entry, c *Credential) hclog.Logger {
+	return b.source.Logger().With("name", e.name, "provider", c.Provider)
+}
+
+// skewWorthNoting is how far a vendor's clock may be off before it is logged, and
+// how far it has to move to be logged again.
+const skewWorthNoting = 5 * time.Second
+
+// noteSkew logs a vendor's clock that is off.
+func (b *Broker) noteSkew(e *entry, s *State) {
+	if s.ClockSkew == nil {
+		return
+	}
+	skew := *s.ClockSkew
+	e.mu.Lock()
+	news := skew.Abs() > skewWorthNoting && (skew-e.memory.loggedSkew).Abs() > skewWorthNoting
+	if news {
+		e.memory.loggedSkew = skew
+	}
+	e.mu.Unlock()
+	if news {
+		b.source.Logger().Warn("the vendor's clock and this server's differ", "name", e.name, "vendor_ahead", skew.String())
+	}
 }

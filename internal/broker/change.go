@@ -7,13 +7,16 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
+// ErrUnchanged is what a change returns that found nothing to change.
+var ErrUnchanged = errors.New("nothing to change")
+
 // Change runs an operator's change to a name's configuration, with what is known of
 // it so far (nil if nothing is). No exchange is in flight meanwhile; after a change
 // that succeeded, or that storage may have taken, no token that was known before is
 // served again.
 //
 // A change that fails may return a state all the same: what the vendor answered on
-// the occasion, to be held in memory and stored later.
+// the occasion for the credential that stays.
 func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, change func(context.Context, *State) (*State, error)) error {
 	e := b.entry(name)
 	if err := e.acquire(ctx); err != nil {
@@ -30,23 +33,29 @@ func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, cha
 		// What is known may hold the only refresh token that works.
 		return err
 	}
-	known := m.state
-	if m.unsaved != nil {
-		known = m.unsaved
-	}
-	unsaved, err := change(ctx, known)
-	if err == nil || errors.As(err, &storage) {
+
+	answered, err := change(ctx, m.latest())
+	switch {
+	case errors.Is(err, ErrUnchanged):
+		return nil
+	case err == nil:
 		e.reset()
-	}
-	if err == nil || unsaved != nil {
-		e.hold(unsaved, err)
+		e.hold(nil, nil)
+	case errors.As(err, &storage):
+		e.reset()
+		if answered != nil {
+			e.hold(answered, err)
+		}
+	case answered != nil:
+		if _, saveErr := b.save(ctx, s, e, m, answered); saveErr != nil {
+			return errors.Join(err, saveErr)
+		}
 	}
 	return err
 }
 
 // Refresh forgets the tokens of a name and exchanges now, whatever has failed
-// before. No token of before is served once it has returned, even if the exchange
-// failed.
+// before. No token of before is served once it has returned, even if it failed.
 func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string) (*Status, error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
@@ -58,31 +67,37 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string) (*
 	defer e.release()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
-	m, err := b.current(ctx, s, e)
-	if err != nil {
-		return nil, err
+	for {
+		m, err := b.refresh(ctx, s, e)
+		if err == nil {
+			return m.status(), nil
+		}
+		// What another node wrote meanwhile is to be loaded first.
+		if !errors.Is(err, errSuperseded) {
+			return nil, err
+		}
 	}
-	state := m.state
-	if m.unsaved != nil {
-		state = m.unsaved
-	}
-	// Storage forgets first: a restart must not bring a token back.
-	if _, err := b.save(ctx, s, e, m, state.forgotten()); err != nil {
-		return nil, err
-	}
-	// Those who wait for a renewal start anew.
-	if m, err = b.exchange(ctx, s, e, e.supersede()); err != nil {
-		return nil, err
-	}
-	return m.status(), nil
 }
 
-// supersede begins another epoch of what is known.
-func (e *entry) supersede() memory {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.memory.epoch++
-	return e.memory
+func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry) (memory, error) {
+	m, err := b.current(ctx, s, e)
+	if err != nil {
+		return m, err
+	}
+	// In another epoch, so that those who wait for a renewal start anew.
+	forgotten := m.latest().forgotten()
+	m, err = e.change(m.epoch, func(m *memory) {
+		m.epoch++
+		m.state = forgotten
+	})
+	if err != nil {
+		return m, err
+	}
+	// Before the vendor is called, so that no restart brings a token back.
+	if m, err = b.save(ctx, s, e, m, forgotten); err != nil {
+		return m, err
+	}
+	return b.exchange(ctx, s, e, m)
 }
 
 // Forget drops what is in memory of a name, to be loaded again.

@@ -76,6 +76,7 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry) (*Readin
 	case reading == nil && m.held(now):
 		return nil, m.refusal()
 	}
+	e.ask()
 	flight := b.renewed(ctx, s, e, m.epoch, memory.due)
 	var impatient <-chan time.Time
 	if reading != nil {
@@ -120,14 +121,20 @@ func (e *entry) want() (memory, time.Time) {
 	return e.memory, e.renewal
 }
 
+// ask notes that somebody waits for a fresher token.
+func (e *entry) ask() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.memory.asked = true
+}
+
 // reading is what a reader gets from memory; nil if there is no good token, or if a
 // better one is seconds away.
 func (m memory) reading(now time.Time) *Reading {
 	if m.credential == nil {
 		return nil
 	}
-	token := m.state.token()
-	if dying(token, now) && !m.state.Failure.NextAttempt.After(token.Boundary) {
+	if dying(m.state.token(), now) && !m.held(now) {
 		return nil
 	}
 	return m.lease(now)
@@ -188,16 +195,8 @@ func (b *Broker) renewed(ctx context.Context, s logical.Storage, e *entry, epoch
 	return e.flights.DoChan(strconv.FormatUint(epoch, 10), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 		defer cancel()
-		e.renewing(time.Now())
-		defer e.renewing(time.Time{})
 		return b.renew(ctx, s, e, needed)
 	})
-}
-
-func (e *entry) renewing(since time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.renewal = since
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

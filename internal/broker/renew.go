@@ -16,16 +16,15 @@ var saveRetries = []time.Duration{0, 100 * time.Millisecond, 400 * time.Millisec
 
 const saveInterval = 5 * time.Second
 
-// skewWorthNoting is how far a vendor's clock may be off before it is logged.
-const skewWorthNoting = 5 * time.Second
-
 // renew gets a token that can be leased now: from storage after a restart, else
 // from the vendor if it is needed.
 func (b *Broker) renew(ctx context.Context, s logical.Storage, e *entry, needed func(memory, time.Time) bool) (*Reading, error) {
-	if e.acquire(ctx) != nil {
-		return nil, ErrBusy
+	if err := e.acquire(ctx); err != nil {
+		return nil, err
 	}
 	defer e.release()
+	e.renewing(time.Now())
+	defer e.renewing(time.Time{})
 	m, err := b.current(ctx, s, e)
 	if err != nil {
 		return nil, err
@@ -37,14 +36,15 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, e *entry, needed 
 	}
 	reading := m.reading(time.Now())
 	if reading != nil && !needed(m, time.Now()) {
-		return reading, nil
+		_, err = e.change(m.epoch, func(m *memory) { m.asked = false })
+		return reading, err
 	}
 	if m.held(time.Now()) {
 		return nil, m.refusal()
 	}
 
 	// In the last seconds of the hour the vendor's token dies in the reader's
-	// hands, so the second pass is for the next hour's.
+	// hands, so there may be a second pass, for the next hour's.
 	for range 2 {
 		if token := m.state.token(); reading == nil && dying(token, time.Now()) {
 			if err := sleepUntil(ctx, earlier(token.Boundary, time.Now().Add(boundaryWait))); err != nil {
@@ -57,63 +57,76 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, e *entry, needed 
 		if reading = m.reading(time.Now()); reading != nil {
 			return reading, nil
 		}
+		if m.state.token().Boundary.IsZero() {
+			break
+		}
 	}
 	if reading = m.lease(time.Now()); reading != nil {
 		return reading, nil
 	}
 	failure := provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased")
-	if boundary := m.state.token().Boundary; !boundary.IsZero() {
+	if !m.state.token().Boundary.IsZero() {
 		failure = provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is of the hour that ends or of the next")
 	}
-	return nil, &ExchangeError{Provider: m.credential.Provider, Err: failure, NextAttempt: time.Now()}
+	_, err = b.failed(ctx, s, e, m, m.state, failure)
+	return nil, err
 }
 
 // exchange calls the vendor once and keeps what came of it. The caller has the
 // exclusive right to the name.
 func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, m memory) (memory, error) {
-	logger := b.source.Logger().With("name", e.name, "provider", m.credential.Provider)
 	next, err := exchange(ctx, m.credential, m.state)
+	b.noteSkew(e, next)
 	var failure *provider.Error
 	if errors.As(err, &failure) {
-		next = next.failed(failure, time.Now())
-		logger.Warn("exchange failed", "error", failure.Reason, "failures", next.Failure.Count, "next_attempt", stamp(next.Failure.NextAttempt))
-		if next.Grant != m.state.Grant {
-			if _, err := b.save(ctx, s, e, m, next); err != nil {
-				return m, err
-			}
-		} else if err := putState(ctx, s, e.name, next); err != nil {
-			// A failure that is not written down costs an attempt too early at the most.
+		return b.failed(ctx, s, e, m, next, failure)
+	}
+	b.logger(e, m.credential).Info("exchange succeeded", "expire_time", stamp(next.token().ExpireTime))
+	return b.save(ctx, s, e, m, next)
+}
+
+// failed keeps a failure, and with it what the state has all the same. Its error is
+// of type *ExchangeError, or of *StorageError if a new grant cannot be stored.
+func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, m memory, state *State, failure *provider.Error) (memory, error) {
+	next := state.failed(failure, time.Now())
+	logger := b.logger(e, m.credential)
+	logger.Warn("exchange failed", "error", failure.Reason, "failures", next.Failure.Count, "next_attempt", stamp(next.Failure.NextAttempt))
+	var err error
+	if next.Grant != m.state.Grant {
+		m, err = b.save(ctx, s, e, m, next)
+	} else {
+		// A failure that is not written down costs an attempt too early at the most.
+		if err := putState(ctx, s, e.name, next); err != nil {
 			logger.Warn("cannot store the failure", "error", err)
 		}
-		if err := e.change(m.epoch, func(m *memory) { m.state = next }); err != nil {
-			return m, err
-		}
-		return m, &ExchangeError{Provider: m.credential.Provider, Err: failure, NextAttempt: next.Failure.NextAttempt}
+		m, err = e.change(m.epoch, func(m *memory) { m.state = next })
 	}
 	if err != nil {
 		return m, err
 	}
-	logger.Info("exchange succeeded", "expire_time", stamp(next.token().ExpireTime))
-	if skew := next.ClockSkew; skew.Abs() > skewWorthNoting && (skew-m.state.ClockSkew).Abs() > skewWorthNoting {
-		logger.Warn("the vendor's clock and this server's differ", "vendor_ahead", skew.String())
-	}
-	return b.save(ctx, s, e, m, next)
+	return m, m.refusal()
 }
 
 // Verify exchanges a credential once that is not stored yet. What it found goes
-// into storage with the credential.
-func Verify(ctx context.Context, c *Credential, last provider.Grant) (*State, error) {
-	return exchange(ctx, c, Unverified(c, last))
+// into storage with the credential; if it failed, there may be a new grant in it all
+// the same.
+func (b *Broker) Verify(ctx context.Context, name string, c *Credential, last provider.Grant) (*State, error) {
+	state, err := exchange(ctx, c, Unverified(c, last))
+	b.noteSkew(b.entry(name), state)
+	return state, err
 }
 
 // exchange calls the vendor once. Its errors are of type *provider.Error; the state
-// is then as it was, but for a new grant if the vendor gave one all the same.
+// is then as it was, but for a new grant if the vendor gave one all the same, and
+// for what the answer told of the vendor's clock.
 func exchange(ctx context.Context, c *Credential, state *State) (*State, error) {
 	answer, err := c.Vendor.Exchange(ctx, state.Grant)
 	if err != nil {
-		return state, asProviderError(err)
+		failure := asProviderError(err)
+		return state.dated(failure.Clock), failure
 	}
 	token, err := answer.Token(c.DefaultTTL, state.token())
+	state = state.dated(answer.Clock)
 	if err != nil {
 		if answer.Grant != nil {
 			state = state.Granted(*answer.Grant)
@@ -123,7 +136,7 @@ func exchange(ctx context.Context, c *Credential, state *State) (*State, error) 
 	return state.succeeded(c, answer, withBoundary(token, state.token())), nil
 }
 
-func asProviderError(err error) error {
+func asProviderError(err error) *provider.Error {
 	var e *provider.Error
 	if errors.As(err, &e) {
 		return e
@@ -135,20 +148,21 @@ func asProviderError(err error) error {
 // it. A state that cannot be stored is held in memory: it may have the only refresh
 // token that works.
 func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory, next *State) (memory, error) {
-	err := Retry(ctx, func() error { return putState(ctx, s, e.name, next) })
-	if err != nil {
-		b.source.Logger().Warn("cannot store what the vendor answered; it is held in memory", "name", e.name, "error", err)
+	if err := Retry(ctx, func() error { return putState(ctx, s, e.name, next) }); err != nil {
+		b.logger(e, m.credential).Warn("cannot store what the vendor answered; it is held in memory", "error", err)
 		e.hold(next, err)
 		return m, err
 	}
-	err = e.change(m.epoch, func(m *memory) {
-		if next.token().IssueTime != m.state.token().IssueTime {
-			m.wanted = false
+	return e.change(m.epoch, func(m *memory) {
+		if last := m.state.token(); next.token().IssueTime != last.IssueTime {
+			// Of a reader who waited for this token it is known that he comes back if
+			// he has used the last one.
+			m.wanted = m.asked && inUse(last, time.Now())
+			m.asked = false
 		}
 		m.state = next
 		m.unsaved, m.unsavedErr = nil, nil
 	})
-	return e.look(), err
 }
 
 // Retry makes a write that must not be lost for a moment's failure of storage. Its
@@ -164,14 +178,6 @@ func Retry(ctx context.Context, write func() error) error {
 		}
 	}
 	return err
-}
-
-// hold keeps a state that storage does not have, or none.
-func (e *entry) hold(unsaved *State, err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.memory.unsaved, e.memory.unsavedErr = unsaved, err
-	e.memory.retryTime = time.Now().Add(saveInterval)
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
 	"time"
@@ -38,6 +39,9 @@ const (
 	pauseJitter   = 0.2
 	maxRetryAfter = time.Hour
 	rejectedPause = 5 * time.Minute
+
+	// keepaliveSpread is the part of a keepalive's interval that it may come early.
+	keepaliveSpread = 20
 )
 
 // leaseTTL is the longest lease of a token at a time, zero if there is none.
@@ -93,32 +97,28 @@ func pause(e *provider.Error, failures int) time.Duration {
 	return max(p, min(e.RetryAfter, maxRetryAfter))
 }
 
+// inUse is whether a token was alive less than its lifetime ago.
+func inUse(t provider.Token, now time.Time) bool {
+	return now.Before(t.ExpireTime.Add(t.ExpireTime.Sub(t.IssueTime)))
+}
+
 // keepaliveTime is when a credential that dies of disuse is to be exchanged if
 // nobody reads it; zero if it need not be. That is an interval after the last
-// exchange at the latest. Each credential has a phase of its own in the interval,
-// which it falls into with its first keepalive, so that many that were stored
-// together are spread over it; later ones are half an interval apart at the least.
+// exchange at the latest. The first keepalive comes at any time of the interval, and
+// later ones a little before its end, each credential by its own dice, so that many
+// that were stored together, or found the vendor down together, are spread over it.
 func keepaliveTime(c *Credential, s *State) time.Time {
 	if c.Keepalive == 0 || c.Vendor.Idle() == 0 {
 		return time.Time{}
 	}
-	last := s.ExchangeTime
+	last, spread := s.ExchangeTime, c.Keepalive/keepaliveSpread
+	if s.Exchanges <= 1 {
+		spread = c.Keepalive
+	}
 	if last.IsZero() {
 		last = c.WriteTime
 	}
-	hash := fnv.New64a()
-	_, _ = hash.Write([]byte(c.Generation))
-	phase := time.Duration(hash.Sum64() % uint64(c.Keepalive))
-	earliest := last
-	if s.Exchanges > 1 {
-		earliest = last.Add(c.Keepalive / 2)
-	}
-	next := earliest.Truncate(c.Keepalive).Add(phase)
-	if next.Before(earliest) {
-		next = next.Add(c.Keepalive)
-	}
-	if latest := last.Add(c.Keepalive); next.After(latest) {
-		return latest
-	}
-	return next
+	dice := fnv.New64a()
+	_, _ = fmt.Fprint(dice, c.Generation, last.UnixNano())
+	return last.Add(c.Keepalive - time.Duration(dice.Sum64()%uint64(spread)))
 }

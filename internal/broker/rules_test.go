@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -45,4 +46,46 @@ func TestPromise1HoldsForAnyToken(t *testing.T) {
 			t.Fatalf("a token with %s left is leased for %s", left, ttl)
 		}
 	}
+}
+
+func TestPromise4PausesDoubleGiveOrTakeAFifth(t *testing.T) {
+	unavailable := &provider.Error{Kind: provider.Unavailable}
+	for failures, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 9: 256 * time.Second, 10: 5 * time.Minute, 1000: 5 * time.Minute} {
+		shortest, longest := time.Hour, time.Duration(0)
+		for range 1000 {
+			p := pause(unavailable, failures)
+			shortest, longest = min(shortest, p), max(longest, p)
+		}
+		assert.InDelta(t, 0.8, float64(shortest)/float64(want), 0.02, failures)
+		assert.InDelta(t, 1.2, float64(longest)/float64(want), 0.02, failures)
+	}
+	assert.Equal(t, 5*time.Minute, pause(&provider.Error{Kind: provider.Rejected}, 1))
+	assert.Equal(t, time.Hour, pause(&provider.Error{Kind: provider.Unavailable, RetryAfter: 48 * time.Hour}, 1))
+}
+
+// unused is a vendor whose credentials die of disuse.
+type unused struct{ provider.Credential }
+
+func (unused) Idle() time.Duration { return 7 * 24 * time.Hour }
+
+func TestPromise7AKeepaliveComesWithinItsInterval(t *testing.T) {
+	const interval = 24 * time.Hour
+	last := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	quarters := map[time.Duration]int{}
+	for i := range 1000 {
+		c := &Credential{Generation: fmt.Sprint(i), WriteTime: last, Keepalive: interval, Vendor: unused{}}
+		first := keepaliveTime(c, &State{Exchanges: 1, ExchangeTime: last}).Sub(last)
+		assert.Positive(t, first)
+		assert.LessOrEqual(t, first, interval)
+		quarters[first/(interval/4)]++
+		assert.Equal(t, first, keepaliveTime(c, &State{}).Sub(last), "one that was never exchanged is as if it had been when it was written")
+
+		later := keepaliveTime(c, &State{Exchanges: 2, ExchangeTime: last}).Sub(last)
+		assert.Greater(t, later, interval*95/100)
+		assert.LessOrEqual(t, later, interval)
+	}
+	for quarter := range time.Duration(4) {
+		assert.InDelta(t, 250, quarters[quarter], 60, "the first ones are spread over the interval")
+	}
+	assert.Zero(t, keepaliveTime(&Credential{Vendor: unused{}}, &State{ExchangeTime: last}), "turned off")
 }

@@ -41,8 +41,9 @@ type State struct {
 	// that is not known.
 	CredentialExpireTime time.Time `json:"credential_expire_time,omitzero"`
 
-	// ClockSkew is how far the vendor's clock is ahead of ours, at the least.
-	ClockSkew time.Duration `json:"clock_skew,omitempty"`
+	// ClockSkew is how far the vendor's clock is ahead of ours, at the least; nil if
+	// no answer has told.
+	ClockSkew *time.Duration `json:"clock_skew,omitempty"`
 
 	// Failure is the last exchange that failed.
 	Failure Failure `json:"failure,omitzero"`
@@ -90,9 +91,23 @@ func (s *State) succeeded(c *Credential, a *provider.Answer, token provider.Toke
 	case idle > 0:
 		next.CredentialExpireTime = token.IssueTime.Add(idle)
 	}
-	next.ClockSkew = a.Clock.Skew()
 	next.Failure.Count, next.Failure.NextAttempt = 0, time.Time{}
 	return &next
+}
+
+// dated is the state with what an answer told of the vendor's clock, if it did.
+func (s *State) dated(c provider.Clock) *State {
+	if c.Date.IsZero() {
+		return s
+	}
+	next, skew := *s, c.Skew()
+	next.ClockSkew = &skew
+	return &next
+}
+
+// follows is whether a state is of the same credential as another, and not older.
+func (s *State) follows(other *State) bool {
+	return s.Generation == other.Generation && s.Exchanges >= other.Exchanges
 }
 
 // Granted is the state with a new grant.
@@ -119,9 +134,6 @@ func (s *State) failed(e *provider.Error, now time.Time) *State {
 		Count:  s.Failure.Count + 1,
 	}
 	next.Failure.NextAttempt = next.Failure.Time.Add(pause(e, next.Failure.Count))
-	if !e.Clock.Date.IsZero() {
-		next.ClockSkew = e.Clock.Skew()
-	}
 	return &next
 }
 

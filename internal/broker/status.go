@@ -21,7 +21,7 @@ type Status struct {
 	Failure              Failure // the last; of time zero if there was none
 	CredentialExpireTime time.Time
 	CredentialWriteTime  time.Time
-	ClockSkew            time.Duration
+	ClockSkew            *time.Duration // nil if no answer has told
 
 	// StorageError is why what the vendor last answered is in memory alone; nil if
 	// it is not.
@@ -59,7 +59,7 @@ func (m memory) status() *Status {
 		s.StorageError = m.unsavedErr
 	}
 	switch failing := s.Failure.Count > 0 || s.StorageError != nil; {
-	case failing && time.Now().Before(s.ExpireTime):
+	case failing && leaseTTL(m.state.token(), time.Now()) > 0:
 		s.State = "degraded"
 	case failing:
 		s.State = "failed"

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -18,8 +17,8 @@ const (
 	// loadTimeout is the part of it for loading what nobody has asked for yet.
 	loadTimeout = 10 * time.Second
 
-	// sweepWorkers is how many renewals a sweep has under way at once.
-	sweepWorkers = 16
+	// sweepRenewals is how many renewals sweeps have under way at once.
+	sweepRenewals = 16
 )
 
 // Sweep does what is due though nobody asks: it renews tokens that are in use ahead
@@ -32,30 +31,42 @@ const (
 func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
-	loadErr := b.loadUnseen(ctx, s)
+	failures := []error{b.loadUnseen(ctx, s)}
 
 	due := b.due(time.Now())
-	failures := make([]error, len(due))
-	var workers errgroup.Group
-	workers.SetLimit(sweepWorkers)
-	for i, task := range due {
-		workers.Go(func() error {
-			if ctx.Err() != nil {
-				return nil
-			}
-			select {
-			case result := <-b.renewed(ctx, s, task.entry, task.epoch, memory.dueUnasked):
-				var storage *StorageError
-				if errors.As(result.Err, &storage) {
-					failures[i] = result.Err
-				}
-			case <-ctx.Done():
-			}
-			return nil
-		})
+	results := make(chan error, len(due))
+	begun := 0
+	for begun < len(due) && b.takeSlot(ctx) {
+		flight := b.renewed(ctx, s, due[begun].entry, due[begun].epoch, memory.dueUnasked)
+		begun++
+		go func() {
+			result := <-flight
+			<-b.slots
+			results <- result.Err
+		}()
 	}
-	_ = workers.Wait()
-	return errors.Join(append(failures, loadErr)...)
+	for range begun {
+		select {
+		case err := <-results:
+			var storage *StorageError
+			if errors.As(err, &storage) {
+				failures = append(failures, err)
+			}
+		case <-ctx.Done():
+			return errors.Join(failures...)
+		}
+	}
+	return errors.Join(failures...)
+}
+
+// takeSlot waits until another renewal may begin in the background.
+func (b *Broker) takeSlot(ctx context.Context) bool {
+	select {
+	case b.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // task is a name for which something is due, and since when.
@@ -72,7 +83,8 @@ func (b *Broker) due(now time.Time) []task {
 	var tasks []task
 	for _, e := range b.names {
 		if m := e.look(); m.dueUnasked(now) {
-			tasks = append(tasks, task{entry: e, epoch: m.epoch, since: m.dueTime()})
+			// One that keeps failing goes to the back.
+			tasks = append(tasks, task{entry: e, epoch: m.epoch, since: later(m.dueTime(), m.state.Failure.NextAttempt)})
 		}
 	}
 	slices.SortFunc(tasks, func(a, b task) int { return a.since.Compare(b.since) })
@@ -122,15 +134,21 @@ func (b *Broker) loadUnseen(ctx context.Context, s logical.Storage) error {
 		}
 		b.listed = true
 	}
+	var failures []error
 	for _, e := range b.unseen() {
 		if ctx.Err() != nil {
 			break // the next sweep goes on
 		}
-		if err := b.loadOne(ctx, s, e); err != nil {
-			return err
-		}
+		failures = append(failures, b.loadOne(ctx, s, e))
 	}
-	return nil
+	return errors.Join(failures...)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func (b *Broker) unseen() []*entry {
@@ -157,7 +175,7 @@ func (b *Broker) loadOne(ctx context.Context, s logical.Storage, e *entry) error
 	switch {
 	case errors.As(err, &storage):
 		return err
-	case err != nil && !errors.Is(err, ErrUnknown) && !errors.Is(err, errSuperseded):
+	case err != nil && !errors.Is(err, ErrUnknown):
 		b.source.Logger().Warn("a credential cannot be used", "name", e.name, "error", err)
 	}
 	return nil

@@ -1,0 +1,96 @@
+package tokenbroker_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// moodyStorage counts what it is asked, and refuses on demand.
+type moodyStorage struct {
+	logical.Storage
+	calls       atomic.Int64
+	refuse      atomic.Bool
+	refuseReads atomic.Bool
+	refuseAway  atomic.Bool  // refuse to delete
+	stall       atomic.Int64 // how long a write takes, in nanoseconds
+}
+
+var errStorage = errors.New("the disk is full")
+
+func (s *moodyStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	s.calls.Add(1)
+	if s.refuseReads.Load() {
+		return nil, errStorage
+	}
+	return s.Storage.Get(ctx, key)
+}
+
+func (s *moodyStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	s.calls.Add(1)
+	if s.refuseReads.Load() {
+		return nil, errStorage
+	}
+	return s.Storage.List(ctx, prefix)
+}
+
+func (s *moodyStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	s.calls.Add(1)
+	time.Sleep(time.Duration(s.stall.Load()))
+	if s.refuse.Load() {
+		return errStorage
+	}
+	return s.Storage.Put(ctx, entry)
+}
+
+func (s *moodyStorage) Delete(ctx context.Context, key string) error {
+	s.calls.Add(1)
+	if s.refuseAway.Load() {
+		return errStorage
+	}
+	return s.Storage.Delete(ctx, key)
+}
+
+// moody puts the engine's storage into a mood.
+func (e *engine) moody() *moodyStorage {
+	storage := &moodyStorage{Storage: e.storage}
+	e.storage = storage
+	return storage
+}
+
+// tick is one turn of Vault's rollback manager.
+func (e *engine) tick() error {
+	_, err := e.backend.HandleRequest(e.t.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: e.storage})
+	return err
+}
+
+// pass lets time pass, with a tick every minute.
+func (e *engine) pass(d time.Duration) {
+	e.t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		time.Sleep(min(time.Minute, time.Until(end)))
+		require.NoError(e.t, e.tick())
+	}
+}
+
+func (e *engine) refused(path string) (status int, message string) {
+	e.t.Helper()
+	_, status, message = e.request(logical.ReadOperation, path, nil)
+	require.NotEqual(e.t, http.StatusOK, status)
+	return status, message
+}
+
+func down() vendorsim.Conduct {
+	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, "down"))}
+}
+
+func keyPair() map[string]any {
+	return map[string]any{"client_id": clientID, "private_key": privateKeyPEM()}
+}

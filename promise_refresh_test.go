@@ -1,0 +1,84 @@
+package tokenbroker_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+func TestPromise9AnAgentGetsAFreshTokenEachTimeItComesBack(t *testing.T) {
+	for _, part := range []float64{0.85, 0.90, 0.95} {
+		for _, lifetime := range []time.Duration{20 * time.Second, 5 * time.Minute, time.Hour, 24 * time.Hour} {
+			t.Run(fmt.Sprintf("%s after %.2f", lifetime, part), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e := newEngine(t)
+					e.sim.Behave(vendorsim.Conduct{KeyPairLifetime: lifetime})
+					e.write("config/kensho/prod", keyPair())
+					seen := map[any]bool{}
+					for range 10 {
+						resp := e.creds("prod")
+						assert.False(t, seen[resp.Data["access_token"]], "the same token again")
+						seen[resp.Data["access_token"]] = true
+						time.Sleep(time.Duration(part * float64(resp.Secret.TTL)))
+					}
+					assert.Equal(t, 10, e.exchanges())
+				})
+			})
+		}
+	}
+}
+
+func TestPromise9AFutileRefreshIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Sticky: true, Latency: 300 * time.Millisecond})
+		e.write("config/kensho/prod", keyPair())
+		for range 3600 {
+			e.creds("prod")
+			time.Sleep(10 * time.Second)
+		}
+		issued, _ := e.sim.Issued()
+		assert.InDelta(t, 10, issued, 1, "ten hours of hourly tokens")
+		assert.LessOrEqual(t, e.exchanges(), 2*issued, "one that was futile for each")
+	})
+}
+
+func TestPromise9BeforeTheFullHourKenshoIsNotAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		for range 3600 {
+			e.creds("prod")
+			time.Sleep(10 * time.Second)
+		}
+		assert.InDelta(t, 10, e.exchanges(), 1, "in ten hours")
+	})
+}
+
+func TestPromise10AGoodTokenSurvivesARestartWithItsHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		until(0, 50, 0)
+		e.creds("prod")
+		e.sim.Behave(down())
+		until(1, 40, 0)
+		before := e.creds("prod")
+		require.NotEmpty(t, before.Warnings)
+		status := e.read("status/prod").Data
+		calls := e.exchanges()
+
+		e.restart()
+		assert.Equal(t, status, e.read("status/prod").Data)
+		after := e.creds("prod")
+		assert.Equal(t, before.Data, after.Data)
+		assert.Equal(t, before.Warnings, after.Warnings)
+		assert.Equal(t, calls, e.exchanges(), "the vendor is left alone as it was")
+	})
+}

@@ -1,0 +1,151 @@
+package tokenbroker_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+func TestPromise11TokensInUseAreRenewedAheadOfReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/used", keyPair())
+		e.write("config/kensho/unused", keyPair())
+		e.creds("used")
+		verified := e.exchanges()
+		e.pass(44 * time.Minute)
+		assert.Equal(t, verified, e.exchanges())
+		e.pass(3 * time.Minute)
+		assert.Equal(t, verified+1, e.exchanges(), "with a quarter of its life left")
+		e.pass(3 * time.Hour)
+		assert.Equal(t, verified+1, e.exchanges(), "nobody has read that one")
+
+		e.creds("used")
+		e.creds("used") // an hour of Kensho's other kind follows
+		e.write("config/kensho/hourly", map[string]any{"refresh_token": refreshToken})
+		e.creds("hourly")
+		asked := e.exchanges()
+		e.pass(61 * time.Minute)
+		assert.Equal(t, asked+2, e.exchanges(), "each was renewed once")
+		instantly := time.Now()
+		e.creds("hourly")
+		assert.Zero(t, time.Since(instantly))
+	})
+}
+
+func TestPromise11AnAgentNeverWaitsForTheVendor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "verify": false})
+		e.sim.Behave(vendorsim.Conduct{Latency: 1500 * time.Millisecond})
+		e.creds("prod") // the first has to
+		lease := e.creds("prod").Secret.TTL
+		for range 8 {
+			e.pass(lease * 9 / 10)
+			asked := time.Now()
+			lease = e.creds("prod").Secret.TTL
+			assert.Zero(t, time.Since(asked))
+		}
+	})
+}
+
+func TestPromise11AVendorWhoHangsHoldsUpNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		for i := range 200 {
+			token := fmt.Sprintf("refresh-token-%d", i)
+			e.sim.AddRefreshToken("link-streaming", token)
+			e.write(fmt.Sprintf("config/kensho/c%d", i), map[string]any{"refresh_token": token})
+			e.creds(fmt.Sprintf("c%d", i))
+		}
+		e.write("config/kensho/healthy", keyPair())
+		until(0, 30, 0)
+		e.sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+			if r.Host == "kensho.okta.com" {
+				return nil
+			}
+			return vendorsim.Hang
+		}})
+		e.pass(35 * time.Minute)
+		for range 3 {
+			issued, _ := e.sim.Issued()
+			e.creds("healthy")
+			e.pass(80 * time.Minute)
+			again, _ := e.sim.Issued()
+			assert.Greater(t, again, issued, "renewed in the background")
+		}
+	})
+}
+
+func TestPromise11APastedTokenIsLeftToDie(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		until(0, 20, 0)
+		e.write("config/kensho/prod", map[string]any{"access_token": "pasted-access-token"})
+		e.read("creds/prod")
+		e.pass(3 * time.Hour)
+		assert.Equal(t, 0, e.read("status/prod").Data["consecutive_failures"])
+	})
+}
+
+func TestPromise11ASweepIsBoundedInTimeAndNumber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		for i := range 300 {
+			token := fmt.Sprintf("refresh-token-%d", i)
+			e.sim.AddRefreshToken("link-streaming", token)
+			name := fmt.Sprintf("c%d", i)
+			e.write("config/kensho/"+name, map[string]any{"refresh_token": token})
+			e.creds(name)
+		}
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(9 * time.Second)
+			w.WriteHeader(http.StatusServiceUnavailable)
+		})})
+		until(1, 0, 5)
+		began := time.Now()
+		require.NoError(t, e.tick())
+		assert.LessOrEqual(t, time.Since(began), 30*time.Second)
+		assert.LessOrEqual(t, e.sim.MostInFlight(), 16)
+		assert.Greater(t, e.sim.MostInFlight(), 1)
+
+		e.sim.Behave(vendorsim.Conduct{Latency: 100 * time.Millisecond})
+		e.pass(7 * time.Minute)
+		for i := range 300 {
+			assert.Equal(t, "ok", e.read(fmt.Sprintf("status/c%d", i)).Data["state"])
+		}
+	})
+}
+
+func TestPromise11OnlyTheActiveNodeSweeps(t *testing.T) {
+	for _, state := range []consts.ReplicationState{consts.ReplicationPerformanceStandby, consts.ReplicationPerformanceSecondary, consts.ReplicationDRSecondary} {
+		t.Run(fmt.Sprint(state.StateStrings()), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				e.write("config/kensho/prod", keyPair())
+				e.creds("prod")
+				e.system.ReplicationStateVal = state
+				e.pass(3 * time.Hour)
+				assert.Equal(t, 1, e.exchanges())
+				if state == consts.ReplicationDRSecondary {
+					return
+				}
+				for op, path := range map[logical.Operation]string{
+					logical.ReadOperation: "creds/prod", logical.UpdateOperation: "refresh/prod", logical.DeleteOperation: "config/kensho/prod",
+				} {
+					_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: op, Path: path, Storage: e.storage})
+					assert.ErrorIs(t, err, logical.ErrReadOnly, "%s is forwarded", path)
+				}
+			})
+		})
+	}
+}
