@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -63,6 +64,16 @@ func (e *engine) moody() *moodyStorage {
 	storage := &moodyStorage{Storage: e.storage}
 	e.storage = storage
 	return storage
+}
+
+// newRotatingEngine has a credential at a vendor who replaces refresh tokens, and
+// storage that can be put into a mood.
+func newRotatingEngine(t *testing.T) (*engine, *moodyStorage) {
+	t.Helper()
+	e := newEngine(t)
+	e.sim.Behave(vendorsim.Conduct{Rotate: true})
+	e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+	return e, e.moody()
 }
 
 // tick is one turn of Vault's rollback manager.

@@ -252,10 +252,7 @@ func TestAVerificationThatNobodyWaitsForIsSeenThrough(t *testing.T) {
 
 func TestStorageThatFailsIsA500AndNothingIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		storage := e.moody()
-		e.sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e, storage := newRotatingEngine(t)
 		until(1, 0, 5)
 		e.creds("prod")
 

@@ -30,10 +30,7 @@ func TestPromise3NobodySeesATokenThatIsNotInStorage(t *testing.T) {
 
 func TestPromise3AReplacedRefreshTokenIsHeldUntilStorageTakesIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		storage := e.moody()
-		e.sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e, storage := newRotatingEngine(t)
 		until(1, 0, 5)
 		storage.refuse.Store(true)
 		calls := e.exchanges()
@@ -94,10 +91,7 @@ func TestPromise3WhileStorageFailsAGoodTokenIsServed(t *testing.T) {
 
 func TestPromise3AnOperatorsWriteWinsOverAHeldRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		storage := e.moody()
-		e.sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e, storage := newRotatingEngine(t)
 		until(1, 0, 5)
 		storage.refuse.Store(true)
 		e.refused("creds/prod")
@@ -121,10 +115,7 @@ func TestPromise3AnOperatorsWriteWinsOverAHeldRefreshToken(t *testing.T) {
 
 func TestPromise3ARefreshTokenReplacedByAVerificationIsNotLostWithTheWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		storage := e.moody()
-		e.sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e, storage := newRotatingEngine(t)
 		storage.refuse.Store(true)
 		_, status, _ := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 20})
 		assert.Equal(t, http.StatusInternalServerError, status)
@@ -165,10 +156,7 @@ func TestPromise3ARefreshTokenThatComesWithoutAnAccessTokenIsKept(t *testing.T) 
 
 func TestPromise3ARefreshUsesAHeldRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		storage := e.moody()
-		e.sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e, storage := newRotatingEngine(t)
 		until(1, 0, 5)
 		storage.refuse.Store(true)
 		e.refused("creds/prod")
