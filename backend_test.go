@@ -68,7 +68,12 @@ func newEngine(t *testing.T) *engine {
 	e.sim.AddClient(clientID, &privateKey().PublicKey, "")
 	e.transport, e.logger = e.sim.Transport(), hclog.NewNullLogger()
 	e.restart()
-	t.Cleanup(func() { assert.Empty(t, e.sim.Violations(), "requests that no vendor documents") })
+	t.Cleanup(func() {
+		for e.sim.InFlight() > 0 { // exchanges outlive their readers
+			time.Sleep(time.Second)
+		}
+		assert.Empty(t, e.sim.Violations(), "requests that no vendor documents")
+	})
 	return e
 }
 

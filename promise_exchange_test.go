@@ -96,6 +96,23 @@ func TestPromise6NoSecretLeaves(t *testing.T) {
 	})
 }
 
+func TestPromise2ThereIsOneExchangeInFlightWhoeverCausesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		until(0, 50, 0)
+		e.sim.Behave(vendorsim.Conduct{Latency: time.Second})
+		var all sync.WaitGroup
+		for i := range 20 {
+			all.Go(func() { e.creds("prod") })
+			all.Go(func() { e.write("refresh/prod", nil) })
+			all.Go(func() { e.write("config/kensho/prod", map[string]any{"request_timeout": 10 + i}) })
+		}
+		all.Wait()
+		assert.Equal(t, 1, e.sim.MostInFlight())
+	})
+}
+
 func TestPromise12ACachedReadDoesNoStorageAccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)

