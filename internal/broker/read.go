@@ -77,13 +77,17 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry) (*Readin
 		return nil, m.refusal()
 	}
 	e.ask()
+	wait := patience
+	if !renewal.IsZero() {
+		wait -= now.Sub(renewal)
+	}
+	if reading != nil && wait <= 0 {
+		return reading.late(), nil
+	}
 	flight := b.renewed(ctx, s, e, m.epoch, memory.due)
 	var impatient <-chan time.Time
 	if reading != nil {
-		if renewal.IsZero() {
-			renewal = now
-		}
-		timer := time.NewTimer(renewal.Add(patience).Sub(now))
+		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		impatient = timer.C
 	}
@@ -91,12 +95,10 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry) (*Readin
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-impatient:
-		reading = e.look().reading(time.Now())
-		if reading == nil {
-			return b.read(ctx, s, e)
+		if reading = e.look().reading(time.Now()); reading != nil {
+			return reading.late(), nil
 		}
-		reading.Warning = fmt.Sprintf("the vendor has not answered yet; this token is good until %s", stamp(reading.ExpireTime))
-		return reading, nil
+		return b.read(ctx, s, e)
 	case result := <-flight:
 		if result.Err == nil {
 			return result.Val.(*Reading), nil
@@ -110,6 +112,12 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry) (*Readin
 		}
 		return nil, result.Err
 	}
+}
+
+// late says why the reading is not of a fresher token.
+func (r *Reading) late() *Reading {
+	r.Warning = fmt.Sprintf("the vendor has not answered yet; this token is good until %s", stamp(r.ExpireTime))
+	return r
 }
 
 // want notes that somebody asks for a token, and returns what is known, and since
