@@ -62,13 +62,14 @@ func TestEachCredentialYieldsALeasedToken(t *testing.T) {
 
 func TestAPastedAccessTokenIsServed(t *testing.T) {
 	m := enable(t, "pasted")
+	// It dies on this machine's full hour, which may be near.
+	if hour := time.Now().Round(time.Hour); time.Until(hour).Abs() < 15*time.Second {
+		time.Sleep(time.Until(hour.Add(15 * time.Second)))
+	}
 	m.write("config/kensho/prod", map[string]any{"access_token": "a-pasted-access-token"})
 	secret, err := w.root.Logical().ReadWithContext(t.Context(), "pasted/creds/prod")
-	// It dies on the hour, and this may be its last second.
-	if time.Now().Add(2 * time.Second).Truncate(time.Hour).Equal(time.Now().Truncate(time.Hour)) {
-		require.NoError(t, err)
-		assert.Equal(t, "a-pasted-access-token", secret.Data["access_token"])
-	}
+	require.NoError(t, err)
+	assert.Equal(t, "a-pasted-access-token", secret.Data["access_token"])
 	assert.Empty(t, m.sim.Calls())
 }
 
