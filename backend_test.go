@@ -8,6 +8,8 @@ import (
 	"encoding/pem"
 	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -264,8 +266,33 @@ func TestWhatAnotherNodeWroteIsReadAgain(t *testing.T) {
 		newer := e.creds("prod").Data["access_token"]
 		require.NotEqual(t, older, newer)
 
+		active := e.backend
 		e.backend = standby
 		e.backend.InvalidateKey(t.Context(), "config/kensho/prod")
 		assert.Equal(t, newer, e.creds("prod").Data["access_token"])
+
+		e.backend = active
+		e.write("refresh/prod", nil)
+		newest := e.creds("prod").Data["access_token"]
+		require.NotEqual(t, newer, newest)
+		e.backend = standby
+		e.backend.InvalidateKey(t.Context(), "state/prod")
+		assert.Equal(t, newest, e.creds("prod").Data["access_token"])
+	})
+}
+
+func TestAllThatIsStoredIsSealWrapped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e.write("refresh/prod", nil)
+		stored, err := logical.CollectKeys(t.Context(), e.storage)
+		require.NoError(t, err)
+		require.Len(t, stored, 2)
+		for _, key := range stored {
+			assert.True(t, slices.ContainsFunc(e.backend.SpecialPaths().SealWrapStorage, func(prefix string) bool {
+				return strings.HasSuffix(prefix, "/") && strings.HasPrefix(key, prefix)
+			}), key)
+		}
 	})
 }

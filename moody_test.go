@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ type moodyStorage struct {
 	calls       atomic.Int64
 	refuse      atomic.Bool
 	refuseReads atomic.Bool
+	refuseState atomic.Bool  // refuse to read what the engine found out
 	refuseAway  atomic.Bool  // refuse to delete
 	stall       atomic.Int64 // how long a write takes, in nanoseconds
 }
@@ -28,7 +30,7 @@ var errStorage = errors.New("the disk is full")
 
 func (s *moodyStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	s.calls.Add(1)
-	if s.refuseReads.Load() {
+	if s.refuseReads.Load() || s.refuseState.Load() && strings.HasPrefix(key, "state/") {
 		return nil, errStorage
 	}
 	return s.Storage.Get(ctx, key)

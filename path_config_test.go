@@ -274,6 +274,21 @@ func TestStorageThatFailsIsA500AndNothingIsLost(t *testing.T) {
 	})
 }
 
+func TestAWriteThatCannotSeeWhatWasReplacedChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := newRotatingEngine(t)
+		until(1, 0, 5)
+		e.creds("prod") // replaces the refresh token, in state/
+		storage.refuseState.Store(true)
+		e.restart()
+		_, status, message := e.request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": false})
+		assert.Equal(t, http.StatusInternalServerError, status, message)
+		storage.refuseState.Store(false)
+		until(2, 0, 5)
+		e.creds("prod")
+	})
+}
+
 func TestDeletingOneNameLeavesTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
