@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -77,6 +78,27 @@ func CheckScope(field string, scope []string) error {
 		}
 	}
 	return nil
+}
+
+// CheckNarrower refuses a scope that is not part of the one that it is to narrow.
+// Nothing is known of a vendor's own choice of scope (whole is empty), which is left
+// to the vendor to check.
+func CheckNarrower(field string, scope, whole []string) error {
+	if err := CheckScope(field, scope); err != nil {
+		return err
+	}
+	for _, s := range scope {
+		if len(whole) > 0 && !slices.Contains(whole, s) {
+			return Errorf(Invalid, "%s: %q is not among the credential's own, %s; give some of these, or widen the credential's scope", field, s, strings.Join(whole, ", "))
+		}
+	}
+	return nil
+}
+
+// JoinScope is the one form of a scope, as RFC 6749 §3.3 writes it: sorted, for
+// their order means nothing, and separated by spaces.
+func JoinScope(scope []string) string {
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(scope))), " ")
 }
 
 // minRSABits is the least that a vendor takes: Kensho's guide asks for 2048.

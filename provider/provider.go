@@ -54,6 +54,14 @@ type Credential interface {
 	// Idle is how long the credential lives unused; zero if it does not die of
 	// disuse.
 	Idle() time.Duration
+
+	// Scope is what the credential's tokens are for; nil if only the vendor knows.
+	Scope() []string
+
+	// Narrow is the credential with some of its scopes alone, to be exchanged with
+	// grants of its own. Where there is no such thing its error, of kind Invalid,
+	// says why.
+	Narrow(scope []string) (Credential, error)
 }
 
 // A Grant is what one exchange leaves for the next.

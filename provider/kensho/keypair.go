@@ -42,8 +42,9 @@ type keyPair struct {
 	tokenURL string
 
 	// ahead is how far the vendor's clock was ahead of ours when it last answered,
-	// in nanoseconds: an assertion is dated by the clock that checks it.
-	ahead atomic.Int64
+	// in nanoseconds: an assertion is dated by the clock that checks it. Credentials
+	// that are narrowed from one share it.
+	ahead *atomic.Int64
 }
 
 // clockTolerance is what an authorization server forgives in an assertion's times.
@@ -54,7 +55,7 @@ func openKeyPair(c config, client *provider.Client) (provider.Credential, error)
 	if err != nil {
 		return nil, err
 	}
-	p := &keyPair{client: client, clientID: c.ClientID, key: key, keyID: c.KeyID, scope: c.Scope, tokenURL: c.TokenURL}
+	p := &keyPair{client: client, clientID: c.ClientID, key: key, keyID: c.KeyID, scope: c.Scope, tokenURL: c.TokenURL, ahead: &atomic.Int64{}}
 	if len(p.scope) == 0 {
 		p.scope = []string{scopeOf(c.Product)}
 	}
@@ -72,6 +73,19 @@ func openKeyPair(c config, client *provider.Client) (provider.Credential, error)
 
 // Idle is zero: a key pair needs no upkeep.
 func (p *keyPair) Idle() time.Duration { return 0 }
+
+// Scope is the one asked for.
+func (p *keyPair) Scope() []string { return p.scope }
+
+// Narrow asks for less: each request states its scope.
+func (p *keyPair) Narrow(scope []string) (provider.Credential, error) {
+	if err := provider.CheckNarrower("scope", scope, p.scope); err != nil {
+		return nil, err
+	}
+	narrow := *p
+	narrow.scope = scope
+	return &narrow, nil
+}
 
 // Exchange signs an assertion and trades it for an access token. If the vendor
 // rejects it and its clock is not what it was taken for, that may be why, so it is

@@ -31,6 +31,14 @@ func openPasted(c config, written time.Time) (provider.Credential, error) {
 // Idle is zero: it dies when it dies, used or not.
 func (p *pasted) Idle() time.Duration { return 0 }
 
+// Scope is not known.
+func (p *pasted) Scope() []string { return nil }
+
+// Narrow refuses: the token is what it is.
+func (p *pasted) Narrow([]string) (provider.Credential, error) {
+	return nil, provider.Errorf(provider.Invalid, "scope: an access token that was copied by hand has the scope that it has; leave scope out, or use a credential with a key pair")
+}
+
 // Exchange gives the token itself while it lives. That it has died is for the
 // operator to know, who alone can copy another.
 func (p *pasted) Exchange(context.Context, provider.Grant) (*provider.Answer, error) {

@@ -71,6 +71,14 @@ const idleLifetime = 7 * 24 * time.Hour
 // Idle is the seven days that the vendor documents.
 func (r *refresh) Idle() time.Duration { return idleLifetime }
 
+// Scope is not known.
+func (r *refresh) Scope() []string { return nil }
+
+// Narrow refuses: the refresh call takes no scope.
+func (r *refresh) Narrow([]string) (provider.Credential, error) {
+	return nil, provider.Errorf(provider.Invalid, "scope: a Kensho refresh token yields tokens of its own scope alone; leave scope out, or use a credential with a key pair")
+}
+
 // Exchange refreshes. The vendor's answer carries no expiry: the access token dies
 // on the full hour, UTC, unless it is a JWT that says otherwise.
 func (r *refresh) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {

@@ -27,6 +27,23 @@ func newCredential(c config, client *provider.Client) *credential {
 // Idle is zero: an API key does not die, and a refresh token dies at a fixed time.
 func (c *credential) Idle() time.Duration { return 0 }
 
+// Scope is what the API key mints tokens for; a refresh token alone does not tell.
+func (c *credential) Scope() []string { return c.config.Scope }
+
+// Narrow has the API key mint pairs of a narrower scope. A refresh token keeps the
+// scope that it was minted with.
+func (c *credential) Narrow(scope []string) (provider.Credential, error) {
+	if c.APIKey == "" {
+		return nil, provider.Errorf(provider.Invalid, "scope: a Sitecore refresh token keeps the scope that it was minted with; leave scope out, or give the credential an api_key")
+	}
+	if err := provider.CheckNarrower("scope", scope, c.config.Scope); err != nil {
+		return nil, err
+	}
+	narrow := *c
+	narrow.config.Scope, narrow.RefreshToken = scope, ""
+	return &narrow, nil
+}
+
 // Exchange uses the refresh token at hand, and the API key where there is none or
 // where the vendor refuses it.
 func (c *credential) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
@@ -56,7 +73,7 @@ func (c *credential) pair(last provider.Grant, now time.Time) pair {
 		if !last.ExpireTime.IsZero() && !now.Before(last.ExpireTime) {
 			return pair{}
 		}
-		return pair{last.RefreshToken, last.AccessLifetime, c.Scope}
+		return pair{last.RefreshToken, last.AccessLifetime, c.config.Scope}
 	}
 	// The operator's own was minted elsewhere. access_expiry tells of it where there
 	// is no key whose pairs it is for.
@@ -96,7 +113,7 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 		Scope         []string `json:"scope"`
 		AccessExpiry  int64    `json:"accessExpiry,omitempty"`
 		RefreshExpiry int64    `json:"refreshExpiry,omitempty"`
-	}{c.Scope, c.AccessExpiry.Duration().Milliseconds(), c.RefreshExpiry.Duration().Milliseconds()})
+	}{c.config.Scope, c.AccessExpiry.Duration().Milliseconds(), c.RefreshExpiry.Duration().Milliseconds()})
 	if err != nil {
 		return nil, provider.Errorf(provider.Invalid, "scope: no request can be made of it")
 	}
@@ -107,7 +124,7 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer.Lifetime, answer.Scope = cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry), c.Scope
+	answer.Lifetime, answer.Scope = cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry), c.config.Scope
 	refreshLifetime, err := provider.Lifetime(minted.RefreshTokenExpiry, time.Millisecond)
 	if err != nil {
 		return nil, err
