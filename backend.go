@@ -36,6 +36,7 @@ type Options struct {
 type backend struct {
 	*framework.Backend
 	broker    *broker.Broker
+	names     names
 	transport http.RoundTripper
 }
 
@@ -51,7 +52,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 // New makes an engine that has yet to be set up.
 func New(o Options) logical.Backend {
-	b := &backend{transport: o.Transport}
+	b := &backend{transport: o.Transport, names: names{roles: map[string]*role{}}}
 	b.broker = broker.New(b)
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
@@ -62,7 +63,9 @@ func New(o Options) logical.Backend {
 		},
 		Paths: framework.PathAppend(
 			b.pathConfig(),
+			b.pathRoles(),
 			b.pathCreds(),
+			b.pathToken(),
 			b.pathRefresh(),
 			b.pathStatus(),
 		),
@@ -87,10 +90,15 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 
 // invalidate drops a name from memory when another node has written about it.
 func (b *backend) invalidate(_ context.Context, key string) {
-	for _, prefix := range []string{configPrefix, broker.StoragePrefix} {
-		if strings.HasPrefix(key, prefix) {
-			b.broker.Forget(key[strings.LastIndex(key, "/")+1:])
-		}
+	name := key[strings.LastIndex(key, "/")+1:]
+	switch prefix, _, _ := strings.Cut(key, "/"); prefix + "/" {
+	case configPrefix:
+		b.broker.Forget(name)
+		b.names.forget(name)
+	case broker.StoragePrefix:
+		b.broker.Forget(name)
+	case rolePrefix:
+		b.names.forget(name)
 	}
 }
 
@@ -99,6 +107,7 @@ The token broker turns the long-lived credentials of API vendors (API keys,
 refresh tokens, key pairs) into short-lived access tokens.
 
 Store a credential under config/<provider>/<name>, then read creds/<name>: an
-access token, leased for as long as it is good. However many readers there are,
-the vendor is asked about once in a token's life.
+access token, leased for as long as it is good. token/<name> is the same token
+without a lease. However many readers there are, the vendor is asked about once in a
+token's life. A role, under roles/<name>, is a narrower view of a credential.
 `

@@ -241,7 +241,7 @@ func TestPromise8ADeletedConfigHasNoTokens(t *testing.T) {
 		require.Equal(t, 200, status)
 		_, status, message := e.request(logical.ReadOperation, "creds/prod", nil)
 		assert.Equal(t, 400, status)
-		assert.Contains(t, message, `"prod" is no credential`)
+		assert.Contains(t, message, `"prod" is no role and no credential`)
 		left, err := logical.CollectKeys(t.Context(), e.storage)
 		require.NoError(t, err)
 		assert.Empty(t, left)

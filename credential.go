@@ -123,8 +123,15 @@ func merge(stored map[string]any, d *framework.FieldData) (map[string]any, error
 	return fields, nil
 }
 
-// refuseTaken refuses a name that a credential of another provider bears.
+// refuseTaken refuses a name that a role bears, or a credential of another provider.
 func refuseTaken(ctx context.Context, s logical.Storage, providerName, name string) error {
+	stored, err := s.Get(ctx, rolePrefix+name)
+	if err != nil {
+		return &broker.StorageError{Err: err}
+	}
+	if stored != nil {
+		return provider.Errorf(provider.Invalid, "name: %q is the name of %s%s; choose another, or delete the role first", name, rolesPrefix, name)
+	}
 	owner, err := ownerOf(ctx, s, name)
 	if err != nil {
 		return err
@@ -158,13 +165,13 @@ func (b *backend) Credential(ctx context.Context, s logical.Storage, name string
 			return nil, err
 		}
 		if stored != nil {
-			return b.open(p, stored)
+			return b.open(p, name, stored)
 		}
 	}
 	return nil, nil
 }
 
-func (b *backend) open(p provider.Provider, stored *configEntry) (*broker.Credential, error) {
+func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*broker.Credential, error) {
 	fields, err := json.Marshal(stored.Fields)
 	if err != nil {
 		return nil, err
@@ -196,12 +203,14 @@ func (b *backend) open(p provider.Provider, stored *configEntry) (*broker.Creden
 			int(idle.Hours()/24))
 	}
 	return &broker.Credential{
+		Name:       name,
 		Provider:   p.Name(),
 		Generation: stored.Generation,
 		WriteTime:  stored.WriteTime,
 		DefaultTTL: common.DefaultTTL.Duration(),
 		Keepalive:  common.KeepaliveInterval.Duration(),
 		Vendor:     vendor,
+		Scope:      provider.JoinScope(vendor.Scope()),
 		Verified:   stored.Verified,
 	}, nil
 }

@@ -1,6 +1,7 @@
 package tokenbroker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -25,18 +26,30 @@ func failure(name string, err error) (*logical.Response, error) {
 	var exchange *broker.ExchangeError
 	var verify *verifyError
 	switch {
+	case errors.Is(err, errUnknown):
+		return logical.ErrorResponse("%q is no role and no credential: write one to roles/%s or config/<provider>/%s", name, name, name), nil
 	case errors.Is(err, broker.ErrUnknown):
 		return logical.ErrorResponse("%q is no credential: write one to config/<provider>/%s", name, name), nil
 	case errors.As(err, &verify) && errors.As(err, &vendor):
 		return refused(verify.path, vendor)
 	case errors.As(err, &exchange):
-		return failed(configKey(exchange.Provider, name), exchange)
+		return failed(exchange)
 	case errors.Is(err, broker.ErrBusy):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("%q is still busy with what was asked before; try again", name))
 	case errors.As(err, &vendor): // of a credential that was never exchanged: bad input
 		return logical.ErrorResponse(vendor.Reason), nil
 	}
 	return nil, err
+}
+
+// noCredential answers a request about a credential that gave the name of a role.
+func noCredential(ctx context.Context, s logical.Storage, name string, err error) (*logical.Response, error) {
+	if errors.Is(err, broker.ErrUnknown) {
+		if r, _ := getRole(ctx, s, name); r != nil {
+			return logical.ErrorResponse("%q is a role: give the name of its credential, %q", name, r.Config), nil
+		}
+	}
+	return failure(name, err)
 }
 
 // refused answers a write whose verification failed.
@@ -55,9 +68,9 @@ func refused(path string, e *provider.Error) (*logical.Response, error) {
 	}
 }
 
-// failed answers a read for which there is no token. path is where the credential
-// is written.
-func failed(path string, e *broker.ExchangeError) (*logical.Response, error) {
+// failed answers a read for which there is no token.
+func failed(e *broker.ExchangeError) (*logical.Response, error) {
+	path := configKey(e.Provider, e.Name)
 	next := stamp(roundUp(e.NextAttempt))
 	switch e.Err.Kind {
 	case provider.Unavailable:
@@ -66,7 +79,9 @@ func failed(path string, e *broker.ExchangeError) (*logical.Response, error) {
 		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer is unusable: %s; next attempt at %s", e.Err.Reason, next))
 	case provider.Expired:
 		return logical.ErrorResponse("the credential has expired: %s; write a new one to %s", e.Err.Reason, path), nil
-	default:
-		return logical.ErrorResponse("the vendor rejected the credential: %s; write a new one to %s", e.Err.Reason, path), nil
 	}
+	if e.Scope != "" {
+		return logical.ErrorResponse("the vendor rejected the scope %q, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", e.Scope, e.Err.Reason, path), nil
+	}
+	return logical.ErrorResponse("the vendor rejected the credential: %s; write a new one to %s", e.Err.Reason, path), nil
 }

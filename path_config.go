@@ -191,7 +191,11 @@ func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 		if err != nil {
 			return failure(name, err)
 		}
-		return nil, nil
+		resp := &logical.Response{}
+		for _, warning := range b.outgrown(ctx, req.Storage, name) {
+			resp.AddWarning(warning)
+		}
+		return resp, nil
 	}
 }
 
@@ -212,7 +216,7 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 	if err != nil {
 		return nil, err
 	}
-	credential, err := b.open(p, next)
+	credential, err := b.open(p, name, next)
 	if err != nil {
 		return nil, err
 	}
@@ -258,11 +262,15 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 			case owner != "" && owner != p.Name():
 				return nil, broker.ErrUnchanged
 			}
+			if err := refuseUsed(ctx, req.Storage, p.Name(), name); err != nil {
+				return nil, err
+			}
 			if err := req.Storage.Delete(ctx, configKey(p.Name(), name)); err != nil {
 				return nil, &broker.StorageError{Err: err}
 			}
 			return nil, broker.DeleteState(ctx, req.Storage, name)
 		})
+		b.names.forget(name)
 		if err != nil {
 			return failure(name, err)
 		}
@@ -279,5 +287,6 @@ Before anything is stored the credential is exchanged once, so that one which
 the vendor rejects is refused here and not at three in the morning. verify=false
 leaves that out, for a vendor that is down.
 
-A write counts at once: tokens of the credential as it was are not served again.
+A write counts at once: tokens of the credential as it was are not served again. A
+credential that roles use cannot be deleted.
 `

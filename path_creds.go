@@ -2,11 +2,15 @@ package tokenbroker
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 const accessTokenType = "access_token"
@@ -15,7 +19,7 @@ func (b *backend) pathCreds() []*framework.Path {
 	return []*framework.Path{{
 		Pattern:      "creds/" + framework.GenericNameRegex("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "generate", OperationSuffix: "credentials"},
-		Fields:       nameField(),
+		Fields:       readFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:                    b.credsRead,
@@ -27,9 +31,27 @@ func (b *backend) pathCreds() []*framework.Path {
 				},
 			},
 		},
-		HelpSynopsis:    "Read an access token of a credential.",
+		HelpSynopsis:    "Read an access token by the name of a role or of a credential.",
 		HelpDescription: credsHelpDescription,
 	}}
+}
+
+// readFields are what a reader of a token may say.
+func readFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"name": {
+			Type:         framework.TypeNameString,
+			Description:  "The name of a role or of a credential.",
+			Required:     true,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
+		},
+		"min_ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long the token must be good for at least, or it is exchanged for a fresher one, if that can help. A role's own min_ttl holds where it is longer.",
+			Query:        true,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
+		},
+	}
 }
 
 // tokenFields are what a reader gets.
@@ -75,18 +97,41 @@ func (b *backend) accessToken() *framework.Secret {
 
 func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	reading, err := b.broker.Read(ctx, req.Storage, name)
+	r, err := b.role(ctx, req.Storage, name)
+	if err != nil {
+		return failure(name, err)
+	}
+	// Vault would cut the lease to the mount's maximum too, with a warning on each
+	// read that tells the reader nothing.
+	longest, cut := r.longestLease(b.System().MaxLeaseTTL())
+	minTTL := r.minTTL(d)
+	reading, err := b.read(ctx, req.Storage, name, r, min(minTTL, longest))
 	if err != nil {
 		return failure(name, err)
 	}
 	resp := b.Secret(accessTokenType).Response(tokenData(reading), map[string]any{"name": name})
-	// Vault would cut the lease to the mount's maximum too, with a warning on each
-	// read that tells the reader nothing.
-	resp.Secret.TTL = min(reading.TTL, b.System().MaxLeaseTTL())
-	if reading.Warning != "" {
-		resp.AddWarning(reading.Warning)
+	resp.Secret.TTL = min(reading.TTL, longest)
+	addWarnings(resp, reading.Warnings)
+	if minTTL > longest {
+		resp.AddWarning(fmt.Sprintf("min_ttl is %s, and %s ends leases after %s", minTTL, cut, longest))
 	}
 	return resp, nil
+}
+
+// read reads the token that a name stands for.
+func (b *backend) read(ctx context.Context, s logical.Storage, name string, r *role, minTTL time.Duration) (*broker.Reading, error) {
+	reading, err := b.broker.Read(ctx, s, r.Config, broker.Wish{Scope: r.scope, MinTTL: minTTL})
+	var invalid *provider.Error
+	if errors.As(err, &invalid) && invalid.Kind == provider.Invalid && r.scope != "" {
+		return nil, provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, invalid.Reason)
+	}
+	return reading, err
+}
+
+func addWarnings(resp *logical.Response, warnings []string) {
+	for _, warning := range warnings {
+		resp.AddWarning(warning)
+	}
 }
 
 func tokenData(r *broker.Reading) map[string]any {
@@ -111,6 +156,9 @@ func (b *backend) credsRevoke(context.Context, *logical.Request, *framework.Fiel
 const credsHelpDescription = `
 The access token comes from the cache while it is good, and from the vendor
 otherwise. Its lease ends before it dies, and cannot be renewed: read again.
+
+With min_ttl, a token that would end before is exchanged for a fresher one first. If
+none lives so long, the best one comes with a warning that says what can be had.
 
 Revoking the lease does not end the token at the vendor, since other readers may
 hold the same one.

@@ -339,7 +339,7 @@ func TestAnUnknownNameSaysWhereToWriteOne(t *testing.T) {
 		e := newEngine(t)
 		_, status, message := e.request(logical.ReadOperation, "creds/nobody", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, `"nobody" is no credential: write one to config/<provider>/nobody`, message)
+		assert.Equal(t, `"nobody" is no role and no credential: write one to roles/nobody or config/<provider>/nobody`, message)
 	})
 }
 

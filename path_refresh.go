@@ -47,7 +47,7 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, d *framewor
 	name := d.Get("name").(string)
 	status, err := b.broker.Refresh(ctx, req.Storage, name)
 	if err != nil {
-		return failure(name, err)
+		return noCredential(ctx, req.Storage, name, err)
 	}
 	return &logical.Response{Data: map[string]any{
 		"expire_time": stamp(status.ExpireTime),

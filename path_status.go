@@ -71,6 +71,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"credential_expire_time":  at("When the credential dies if it stays unused, where that is known."),
 		"credential_updated_time": at("When a secret of the credential was last written."),
 		"clock_skew":              number("How many seconds the vendor's clock is ahead of this server's, at the least."),
+		"scopes":                  {Type: framework.TypeMap, Description: "How the narrower scopes of roles are doing: expire_time of each one's token; last_error, last_error_time and next_attempt_time where the vendor rejects it."},
 		"storage_error":           text("Why what the vendor last answered is in memory alone and not in storage yet."),
 	}
 }
@@ -79,7 +80,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *frame
 	name := d.Get("name").(string)
 	status, err := b.broker.Status(ctx, req.Storage, name)
 	if err != nil {
-		return failure(name, err)
+		return noCredential(ctx, req.Storage, name, err)
 	}
 	return &logical.Response{Data: statusData(status)}, nil
 }
@@ -109,8 +110,28 @@ func statusData(s *broker.Status) map[string]any {
 	if s.Failure.Reason != "" {
 		data["last_error"] = s.Failure.Reason
 	}
+	if len(s.Scopes) > 0 {
+		scopes := map[string]any{}
+		for scope, of := range s.Scopes {
+			scopes[scope] = scopeData(of)
+		}
+		data["scopes"] = scopes
+	}
 	if s.StorageError != nil {
 		data["storage_error"] = s.StorageError.Error()
+	}
+	return data
+}
+
+func scopeData(s broker.ScopeStatus) map[string]any {
+	data := map[string]any{}
+	if !s.ExpireTime.IsZero() {
+		data["expire_time"] = stamp(s.ExpireTime)
+	}
+	if s.Refusal.Count > 0 {
+		data["last_error"] = s.Refusal.Reason
+		data["last_error_time"] = stamp(s.Refusal.Time)
+		data["next_attempt_time"] = stamp(roundUp(s.Refusal.NextAttempt))
 	}
 	return data
 }

@@ -4,14 +4,15 @@
 // where nobody does. It knows nothing of HTTP, of fields or of Vault's answers.
 //
 // The rules are pure functions (rules.go); what outlives the process is a State
-// (state.go). Readers come in by read.go, operators by change.go and Vault's clock by
-// sweep.go, and all have renew.go call the vendor, under the exclusive right to a
-// name.
+// (state.go), and a view of it is what the readers of one scope see (view.go).
+// Readers come in by read.go, operators by change.go and Vault's clock by sweep.go,
+// and all have renew.go call the vendor, under the exclusive right to a name.
 package broker
 
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,7 +34,8 @@ var errSuperseded = errors.New("the credential was changed meanwhile")
 
 // A Credential is what an operator stored, ready to be exchanged.
 type Credential struct {
-	// Provider is the provider's name.
+	// Name is the credential's, Provider its provider's.
+	Name     string
 	Provider string
 
 	// Generation tells this write of the credential from every other.
@@ -51,6 +53,10 @@ type Credential struct {
 
 	// Vendor does the exchange.
 	Vendor provider.Credential
+
+	// Scope is the credential's own, as provider.JoinScope has it; "" if only the
+	// vendor knows.
+	Scope string
 
 	// Verified is what the exchange found that checked the credential before it
 	// was stored; nil if it was stored unchecked.
@@ -102,41 +108,16 @@ type entry struct {
 
 	mu      sync.Mutex
 	memory  memory
-	renewal time.Time // when the renewal under way began; zero if there is none
+	uses    map[string]use // by scope
+	renewal time.Time      // when the renewal under way began; zero if there is none
 }
 
-// memory is what is known of a name.
-type memory struct {
-	// epoch counts the changes.
-	epoch uint64
-
-	// credential and state are what storage has; nil until they are loaded.
-	credential *Credential
-	state      *State
-
-	// unsaved is a state newer than storage's, whose write failed, and why.
-	unsaved    *State
-	unsavedErr error
-	retryTime  time.Time // not to be written again before
-
-	// absent is whether storage has no usable credential of the name.
-	absent bool
-
+// use is who wants the tokens of a scope.
+type use struct {
 	// wanted is whether somebody has read the token, or asked for one in vain, since
 	// it was issued: it is renewed ahead of whoever that is. asked is whether
 	// somebody has asked and not got it yet.
 	wanted, asked bool
-
-	// loggedSkew is what was last logged of the vendor's clock.
-	loggedSkew time.Duration
-}
-
-// latest is what is known of the credential, stored or not; nil if it is not loaded.
-func (m memory) latest() *State {
-	if m.unsaved != nil {
-		return m.unsaved
-	}
-	return m.state
 }
 
 // known returns the entry of a name that has a credential, without making one for
@@ -163,7 +144,7 @@ func (b *Broker) entry(name string) *entry {
 	defer b.mu.Unlock()
 	e := b.names[name]
 	if e == nil {
-		e = &entry{name: name, exclusive: make(chan struct{}, 1)}
+		e = &entry{name: name, exclusive: make(chan struct{}, 1), uses: map[string]use{}}
 		b.names[name] = e
 	}
 	return e
@@ -206,7 +187,7 @@ func (e *entry) reset() {
 	defer e.mu.Unlock()
 	e.memory.epoch++
 	e.memory.credential, e.memory.state, e.memory.absent = nil, nil, false
-	e.memory.wanted, e.memory.asked = false, false
+	clear(e.uses)
 }
 
 // hold keeps a state that storage does not have, or none.
@@ -215,6 +196,17 @@ func (e *entry) hold(unsaved *State, err error) {
 	defer e.mu.Unlock()
 	e.memory.unsaved, e.memory.unsavedErr = unsaved, err
 	e.memory.retryTime = time.Now().Add(saveInterval)
+}
+
+// issued notes that there is a new token of a scope. Of a reader who waited for it it
+// is known that he comes back if he has used the last one. The caller holds e.mu.
+func (e *entry) issued(scope string, last provider.Token) {
+	e.uses[scope] = use{wanted: e.uses[scope].asked && inUse(last, time.Now())}
+}
+
+// answered notes that whoever asked has got what there was. The caller holds e.mu.
+func (e *entry) answered(scope string) {
+	e.uses[scope] = use{wanted: e.uses[scope].wanted}
 }
 
 // renewing notes since when a renewal has been under way; the zero time is none.
@@ -272,8 +264,20 @@ func (b *Broker) load(ctx context.Context, s logical.Storage, name string) (*Cre
 	return credential, state, nil
 }
 
-func (b *Broker) logger(e *entry, c *Credential) hclog.Logger {
-	return b.source.Logger().With("name", e.name, "provider", c.Provider)
+// narrowed is what exchanges the credential for a scope.
+func (c *Credential) narrowed(scope string) (provider.Credential, error) {
+	if scope == ownScope {
+		return c.Vendor, nil
+	}
+	return c.Vendor.Narrow(strings.Fields(scope))
+}
+
+func (b *Broker) logger(e *entry, v view) hclog.Logger {
+	logger := b.source.Logger().With("name", e.name, "provider", v.credential.Provider)
+	if v.scope != ownScope {
+		logger = logger.With("scope", v.scope)
+	}
+	return logger
 }
 
 // skewWorthNoting is how far a vendor's clock may be off before it is logged, and

@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"errors"
+	"slices"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -54,8 +56,22 @@ func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, cha
 	return err
 }
 
-// Refresh forgets the tokens of a name and exchanges now, whatever has failed
-// before. No token of before is served once it has returned, even if it failed.
+// Exclusive runs f while nothing else happens to some names that has to do with the
+// vendor or with what is stored.
+func (b *Broker) Exclusive(ctx context.Context, f func() error, names ...string) error {
+	slices.Sort(names) // so that no two wait for each other
+	for _, name := range slices.Compact(names) {
+		e := b.entry(name)
+		if err := e.acquire(ctx); err != nil {
+			return err
+		}
+		defer e.release()
+	}
+	return f()
+}
+
+// Refresh forgets the tokens of a name, of all scopes, and exchanges now, whatever has
+// failed before. No token of before is served once it has returned, even if it failed.
 func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string) (*Status, error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
@@ -68,9 +84,9 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string) (*
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
 	for {
-		m, err := b.refresh(ctx, s, e)
+		v, err := b.refresh(ctx, s, e)
 		if err == nil {
-			return m.status(), nil
+			return v.status(time.Now()), nil
 		}
 		// What another node wrote meanwhile is to be loaded first.
 		if !errors.Is(err, errSuperseded) {
@@ -79,10 +95,10 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string) (*
 	}
 }
 
-func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry) (memory, error) {
+func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry) (view, error) {
 	m, err := b.current(ctx, s, e)
 	if err != nil {
-		return m, err
+		return view{}, err
 	}
 	// In another epoch, so that those who wait for a renewal start anew.
 	forgotten := m.latest().forgotten()
@@ -91,13 +107,13 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry) (memo
 		m.state = forgotten
 	})
 	if err != nil {
-		return m, err
+		return view{}, err
 	}
 	// Before the vendor is called, so that no restart brings a token back.
 	if m, err = b.save(ctx, s, e, m, forgotten); err != nil {
-		return m, err
+		return view{}, err
 	}
-	return b.exchange(ctx, s, e, m)
+	return b.exchange(ctx, s, e, m.view(ownScope))
 }
 
 // Forget drops what is in memory of a name, to be loaded again.

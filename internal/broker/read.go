@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
-
-	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 const (
@@ -24,41 +21,16 @@ const (
 	patience = 2 * time.Second
 )
 
-// A Reading is a token and for how long it may be leased.
-type Reading struct {
-	provider.Token
-	Provider string
-
-	// TTL is the longest lease that ends before the token may be dead less the
-	// margin, in whole seconds, at least one.
-	TTL time.Duration
-
-	// Warning is why there is no fresher token, if there ought to be one.
-	Warning string
-}
-
-// An ExchangeError is why there is no token of a credential.
-type ExchangeError struct {
-	Provider string
-	Err      *provider.Error
-
-	// NextAttempt is when the vendor may be called again, whoever asks.
-	NextAttempt time.Time
-}
-
-func (e *ExchangeError) Error() string { return e.Err.Error() }
-func (e *ExchangeError) Unwrap() error { return e.Err }
-
 // Read returns a token of the named credential that can be leased now: the cached
 // one while it is fresh, or else one that the vendor is asked for, once for all
 // readers. While there is a good token a reader gets one, whatever the vendor does.
-func (b *Broker) Read(ctx context.Context, s logical.Storage, name string) (*Reading, error) {
+func (b *Broker) Read(ctx context.Context, s logical.Storage, name string, wish Wish) (*Reading, error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		reading, err := b.read(ctx, s, e)
+		reading, err := b.read(ctx, s, e, wish)
 		// A reader who waited for a renewal across a change starts anew.
 		if !errors.Is(err, errSuperseded) {
 			return reading, err
@@ -66,27 +38,32 @@ func (b *Broker) Read(ctx context.Context, s logical.Storage, name string) (*Rea
 	}
 }
 
-func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry) (*Reading, error) {
-	m, renewal := e.want()
-	now := time.Now()
-	reading := m.reading(now)
-	switch {
-	case reading != nil && !m.due(now):
-		return reading, nil
-	case reading == nil && m.held(now):
-		return nil, m.refusal()
+func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, wish Wish) (*Reading, error) {
+	v, renewal, err := b.want(ctx, s, e, wish.Scope)
+	if err != nil {
+		return nil, err
 	}
-	e.ask()
+	now := time.Now()
+	reading := v.reading(now, wish.MinTTL)
+	switch {
+	case reading != nil && !v.due(now, wish.MinTTL):
+		return reading, nil
+	case reading == nil && v.held(now):
+		return nil, v.refusal()
+	}
+	e.ask(v.scope)
+	// A reader for whom the token at hand is too short waits for the next.
+	good := reading != nil && !v.short(now, wish.MinTTL)
 	wait := patience
 	if !renewal.IsZero() {
 		wait -= now.Sub(renewal)
 	}
-	if reading != nil && wait <= 0 {
-		return reading.late(), nil
+	if good && wait <= 0 {
+		return reading.late(now), nil
 	}
-	flight := b.renewed(ctx, s, e, m.epoch, memory.due)
+	flight := b.renewed(ctx, s, task{entry: e, epoch: v.epoch, scope: v.scope, minTTL: wish.MinTTL})
 	var impatient <-chan time.Time
-	if reading != nil {
+	if good {
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		impatient = timer.C
@@ -95,10 +72,10 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry) (*Readin
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-impatient:
-		if reading = e.look().reading(time.Now()); reading != nil {
-			return reading.late(), nil
+		if reading = e.reading(wish); reading != nil {
+			return reading.late(time.Now()), nil
 		}
-		return b.read(ctx, s, e)
+		return b.read(ctx, s, e, wish)
 	case result := <-flight:
 		if result.Err == nil {
 			return result.Val.(*Reading), nil
@@ -107,103 +84,91 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry) (*Readin
 			return nil, result.Err
 		}
 		// The vendor's bad day costs nothing while the token lives.
-		if reading = e.look().reading(time.Now()); reading != nil {
+		if reading = e.reading(wish); reading != nil {
 			return reading, nil
 		}
 		return nil, result.Err
 	}
 }
 
-// late says why the reading is not of a fresher token.
-func (r *Reading) late() *Reading {
-	r.Warning = fmt.Sprintf("the vendor has not answered yet; this token is good until %s", stamp(r.ExpireTime))
-	return r
+// want notes that somebody asks for a token of a scope, and returns what is known,
+// loaded from storage if need be, and since when a renewal has been under way.
+func (b *Broker) want(ctx context.Context, s logical.Storage, e *entry, scope string) (view, time.Time, error) {
+	for {
+		if v, renewal, loaded := e.want(scope); loaded {
+			return v, renewal, nil
+		}
+		if err := b.loaded(ctx, s, e); err != nil {
+			return view{}, time.Time{}, err
+		}
+	}
 }
 
-// want notes that somebody asks for a token, and returns what is known, and since
-// when a renewal has been under way.
-func (e *entry) want() (memory, time.Time) {
+func (e *entry) want(scope string) (v view, renewal time.Time, loaded bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.memory.wanted = true
-	return e.memory, e.renewal
+	if e.memory.credential == nil {
+		return view{}, time.Time{}, false
+	}
+	v = e.memory.view(scope)
+	if u := e.uses[v.scope]; !u.wanted {
+		u.wanted = true
+		e.uses[v.scope] = u
+	}
+	return v, e.renewal, true
 }
 
 // ask notes that somebody waits for a fresher token.
-func (e *entry) ask() {
+func (e *entry) ask(scope string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.memory.asked = true
+	u := e.uses[scope]
+	u.asked = true
+	e.uses[scope] = u
 }
 
-// reading is what a reader gets from memory; nil if there is no good token, or if a
-// better one is seconds away.
-func (m memory) reading(now time.Time) *Reading {
+// reading is what a reader gets now; nil if there is no good token.
+func (e *entry) reading(wish Wish) *Reading {
+	m := e.look()
 	if m.credential == nil {
 		return nil
 	}
-	if dying(m.state.token(), now) && !m.held(now) {
-		return nil
-	}
-	return m.lease(now)
+	return m.view(wish.Scope).reading(time.Now(), wish.MinTTL)
 }
 
-// lease is what a reader gets if there is nothing better to be had.
-func (m memory) lease(now time.Time) *Reading {
-	token := m.state.token()
-	ttl := leaseTTL(token, now)
-	if ttl == 0 {
-		return nil
-	}
-	r := &Reading{Token: token, Provider: m.credential.Provider, TTL: ttl}
-	switch failure := m.state.Failure; {
-	case m.unsaved != nil:
-		r.Warning = fmt.Sprintf("a fresher token cannot be stored (%s); this one is good until %s", m.unsavedErr, stamp(token.ExpireTime))
-	case failure.Count > 0:
-		r.Warning = fmt.Sprintf("the vendor gives no fresher token (%s); this one is good until %s; next attempt at %s",
-			failure.Reason, stamp(token.ExpireTime), stamp(failure.NextAttempt))
-	}
-	return r
-}
-
-// due is whether a renewal can help now.
-func (m memory) due(now time.Time) bool {
-	if m.credential == nil {
-		return true
-	}
-	return !m.held(now) && (m.unsaved != nil || !now.Before(refreshTime(m.state.token())))
-}
-
-// held is whether the vendor, or the storage, is to be left alone for now.
-func (m memory) held(now time.Time) bool {
-	if m.credential == nil {
-		return false
-	}
-	return now.Before(m.state.Failure.NextAttempt) || m.unsaved != nil && now.Before(m.retryTime)
-}
-
-// refusal is why a reader gets nothing while attempts are held.
-func (m memory) refusal() error {
-	if m.unsaved != nil {
-		return m.unsavedErr
-	}
-	failure := m.state.Failure
-	return &ExchangeError{
-		Provider:    m.credential.Provider,
-		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason},
-		NextAttempt: failure.NextAttempt,
+// loaded waits until what storage has of the name is in memory.
+func (b *Broker) loaded(ctx context.Context, s logical.Storage, e *entry) error {
+	flight := e.flight(ctx, e.look().epoch, "load", func(ctx context.Context) (any, error) {
+		if err := e.acquire(ctx); err != nil {
+			return nil, err
+		}
+		defer e.release()
+		return b.current(ctx, s, e)
+	})
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case result := <-flight:
+		return result.Err
 	}
 }
 
 // renewed joins the renewal that is under way, or starts one, unless it turns out
-// that none is needed. It outlives the reader who caused it: others wait for it,
-// and what the vendor answers must be kept.
-func (b *Broker) renewed(ctx context.Context, s logical.Storage, e *entry, epoch uint64, needed func(memory, time.Time) bool) <-chan singleflight.Result {
-	// A reader that started after a change must not join a renewal of before.
-	return e.flights.DoChan(strconv.FormatUint(epoch, 10), func() (any, error) {
+// that none is needed.
+func (b *Broker) renewed(ctx context.Context, s logical.Storage, t task) <-chan singleflight.Result {
+	return t.entry.flight(ctx, t.epoch, fmt.Sprint(t.minTTL, t.scope), func(ctx context.Context) (any, error) {
+		return b.renew(ctx, s, t)
+	})
+}
+
+// flight joins the flight of an epoch that has a name, or starts it. It outlives the
+// reader who caused it: others wait for it, and what the vendor answers must be kept.
+// A reader who started after a change must not join a flight of before.
+func (e *entry) flight(ctx context.Context, epoch uint64, name string, f func(context.Context) (any, error)) <-chan singleflight.Result {
+	return e.flights.DoChan(fmt.Sprint(epoch, name), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 		defer cancel()
-		return b.renew(ctx, s, e, needed)
+		return f(ctx)
 	})
 }
 

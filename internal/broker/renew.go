@@ -16,9 +16,30 @@ var saveRetries = []time.Duration{0, 100 * time.Millisecond, 400 * time.Millisec
 
 const saveInterval = 5 * time.Second
 
+// A task is a renewal that may be needed.
+type task struct {
+	entry *entry
+	epoch uint64
+	scope string
+
+	// minTTL is what a reader wants the token to be leased for at least.
+	minTTL time.Duration
+
+	// unasked is whether nobody waits for it, and wanted whether somebody will.
+	unasked, wanted bool
+}
+
+func (t task) needed(v view, now time.Time) bool {
+	if t.unasked {
+		return v.dueUnasked(now, t.wanted)
+	}
+	return v.due(now, t.minTTL)
+}
+
 // renew gets a token that can be leased now: from storage after a restart, else
 // from the vendor if it is needed.
-func (b *Broker) renew(ctx context.Context, s logical.Storage, e *entry, needed func(memory, time.Time) bool) (*Reading, error) {
+func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading, error) {
+	e := t.entry
 	if err := e.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -34,106 +55,117 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, e *entry, needed 
 			return nil, err
 		}
 	}
-	reading := m.reading(time.Now())
-	if reading != nil && !needed(m, time.Now()) {
-		_, err = e.change(m.epoch, func(m *memory) { m.asked = false })
+	v := m.view(t.scope)
+	reading := v.reading(time.Now(), t.minTTL)
+	if reading != nil && !t.needed(v, time.Now()) {
+		_, err = e.change(v.epoch, func(*memory) { e.answered(v.scope) })
 		return reading, err
 	}
-	if m.held(time.Now()) {
-		return nil, m.refusal()
+	if v.held(time.Now()) {
+		return nil, v.refusal()
 	}
 
 	// In the last seconds of the hour the vendor's token dies in the reader's
 	// hands, so there may be a second pass, for the next hour's.
 	for range 2 {
-		if token := m.state.token(); reading == nil && dying(token, time.Now()) {
+		if token := v.token(); reading == nil && dying(token, time.Now()) {
 			if err := sleepUntil(ctx, earlier(token.Boundary, time.Now().Add(boundaryWait))); err != nil {
 				return nil, err
 			}
 		}
-		if m, err = b.exchange(ctx, s, e, m); err != nil {
+		if v, err = b.exchange(ctx, s, e, v); err != nil {
 			return nil, err
 		}
-		if reading = m.reading(time.Now()); reading != nil {
+		if reading = v.reading(time.Now(), t.minTTL); reading != nil {
 			return reading, nil
 		}
-		if m.state.token().Boundary.IsZero() {
+		if v.token().Boundary.IsZero() {
 			break
 		}
 	}
-	if reading = m.lease(time.Now()); reading != nil {
+	if reading = v.lease(time.Now(), t.minTTL); reading != nil {
 		return reading, nil
 	}
 	failure := provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased")
-	if !m.state.token().Boundary.IsZero() {
+	if !v.token().Boundary.IsZero() {
 		failure = provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is of the hour that ends or of the next")
 	}
-	_, err = b.failed(ctx, s, e, m, m.state, failure)
+	_, err = b.failed(ctx, s, e, v, v.state, failure)
 	return nil, err
 }
 
-// exchange calls the vendor once and keeps what came of it. The caller has the
-// exclusive right to the name.
-func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, m memory) (memory, error) {
-	next, err := exchange(ctx, m.credential, m.state)
+// exchange calls the vendor once for a scope and keeps what came of it. The caller
+// has the exclusive right to the name.
+func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v view) (view, error) {
+	next, err := exchange(ctx, v.credential, v.state, v.scope)
 	b.noteSkew(e, next)
 	var failure *provider.Error
 	if errors.As(err, &failure) {
-		return b.failed(ctx, s, e, m, next, failure)
+		if failure.Kind == provider.Invalid {
+			return v, failure // the vendor has not been called
+		}
+		return b.failed(ctx, s, e, v, next, failure)
 	}
-	b.logger(e, m.credential).Info("exchange succeeded", "expire_time", stamp(next.token().ExpireTime))
-	return b.save(ctx, s, e, m, next)
+	b.logger(e, v).Info("exchange succeeded", "expire_time", stamp(next.Tokens[v.scope].ExpireTime))
+	m, err := b.save(ctx, s, e, v.memory, next)
+	return v.with(m), err
 }
 
 // failed keeps a failure, and with it what the state has all the same. Its error is
 // of type *ExchangeError, or of *StorageError if a new grant cannot be stored.
-func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, m memory, state *State, failure *provider.Error) (memory, error) {
-	next := state.failed(failure, time.Now())
-	logger := b.logger(e, m.credential)
-	logger.Warn("exchange failed", "error", failure.Reason, "failures", next.Failure.Count, "next_attempt", stamp(next.Failure.NextAttempt))
+func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view, state *State, failure *provider.Error) (view, error) {
+	next := state.failed(v.scope, failure, time.Now())
+	noted := v.with(memory{state: next}).failure()
+	logger := b.logger(e, v)
+	logger.Warn("exchange failed", "error", failure.Reason, "failures", noted.Count, "next_attempt", stamp(noted.NextAttempt))
+	var m memory
 	var err error
-	if next.Grant != m.state.Grant {
-		m, err = b.save(ctx, s, e, m, next)
+	if !next.sameGrants(v.state) {
+		m, err = b.save(ctx, s, e, v.memory, next)
 	} else {
 		// A failure that is not written down costs an attempt too early at the most.
 		if err := putState(ctx, s, e.name, next); err != nil {
 			logger.Warn("cannot store the failure", "error", err)
 		}
-		m, err = e.change(m.epoch, func(m *memory) { m.state = next })
+		m, err = e.change(v.epoch, func(m *memory) { m.state = next })
 	}
 	if err != nil {
-		return m, err
+		return v.with(m), err
 	}
-	return m, m.refusal()
+	return v.with(m), v.with(m).refusal()
 }
 
 // Verify exchanges a credential once that is not stored yet. What it found goes
 // into storage with the credential; if it failed, there may be a new grant in it all
 // the same.
 func (b *Broker) Verify(ctx context.Context, name string, c *Credential, last provider.Grant) (*State, error) {
-	state, err := exchange(ctx, c, Unverified(c, last))
+	state, err := exchange(ctx, c, Unverified(c, last), ownScope)
 	b.noteSkew(b.entry(name), state)
 	return state, err
 }
 
-// exchange calls the vendor once. Its errors are of type *provider.Error; the state
-// is then as it was, but for a new grant if the vendor gave one all the same, and
-// for what the answer told of the vendor's clock.
-func exchange(ctx context.Context, c *Credential, state *State) (*State, error) {
-	answer, err := c.Vendor.Exchange(ctx, state.Grant)
+// exchange calls the vendor once for a scope. Its errors are of type *provider.Error;
+// the state is then as it was, but for a new grant if the vendor gave one all the
+// same, and for what the answer told of the vendor's clock.
+func exchange(ctx context.Context, c *Credential, state *State, scope string) (*State, error) {
+	vendor, err := c.narrowed(scope)
+	if err != nil {
+		return state, asProviderError(err)
+	}
+	answer, err := vendor.Exchange(ctx, state.grant(scope))
 	if err != nil {
 		failure := asProviderError(err)
 		return state.dated(failure.Clock), failure
 	}
-	token, err := answer.Token(c.DefaultTTL, state.token())
+	token, err := answer.Token(c.DefaultTTL, state.Tokens[scope])
 	state = state.dated(answer.Clock)
 	if err != nil {
 		if answer.Grant != nil {
-			state = state.Granted(*answer.Grant)
+			state = state.granted(scope, *answer.Grant)
 		}
 		return state, asProviderError(err)
 	}
-	return state.succeeded(c, answer, withBoundary(token, state.token())), nil
+	return state.succeeded(c, scope, answer, withBoundary(token, state.Tokens[scope])), nil
 }
 
 func asProviderError(err error) *provider.Error {
@@ -149,16 +181,15 @@ func asProviderError(err error) *provider.Error {
 // token that works.
 func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory, next *State) (memory, error) {
 	if err := Retry(ctx, func() error { return putState(ctx, s, e.name, next) }); err != nil {
-		b.logger(e, m.credential).Warn("cannot store what the vendor answered; it is held in memory", "error", err)
+		b.logger(e, m.view(ownScope)).Warn("cannot store what the vendor answered; it is held in memory", "error", err)
 		e.hold(next, err)
 		return m, err
 	}
 	return e.change(m.epoch, func(m *memory) {
-		if last := m.state.token(); next.token().IssueTime != last.IssueTime {
-			// Of a reader who waited for this token it is known that he comes back if
-			// he has used the last one.
-			m.wanted = m.asked && inUse(last, time.Now())
-			m.asked = false
+		for scope, token := range next.Tokens {
+			if last := m.state.Tokens[scope]; token.IssueTime != last.IssueTime {
+				e.issued(scope, last)
+			}
 		}
 		m.state = next
 		m.unsaved, m.unsavedErr = nil, nil

@@ -28,8 +28,20 @@ const (
 	// quarter gives it a fresh token each time.
 	refreshPart = 4
 
-	// futilePart is the part of a token's lifetime that a refresh must gain.
-	futilePart = 20
+	// futilePart is the part of the time between two exchanges that the second must
+	// gain.
+	futilePart = 2
+
+	// agentCushion is what Vault Agent adds to the ttl of a secret without a lease.
+	agentCushion = time.Second
+
+	// comeBack is how long before its death a token that dies on a boundary is to be
+	// read again: in the last boundaryWait the read waits for the next.
+	comeBack = 2 * time.Second
+
+	// refusalMemory is how long what a vendor said of a scope is kept after it may be
+	// asked again.
+	refusalMemory = time.Hour
 
 	// Attempts at a vendor who is unavailable are 1 s apart, then twice as long each
 	// time up to 5 min, give or take a fifth; the vendor's own wish is obeyed up to
@@ -47,12 +59,14 @@ const (
 // leaseTTL is the longest lease of a token at a time, zero if there is none.
 func leaseTTL(t provider.Token, now time.Time) time.Duration {
 	left := t.ExpireTime.Sub(now)
-	ttl := (left - min(maxMargin, left/marginPart)).Truncate(time.Second)
+	ttl := (left - margin(left)).Truncate(time.Second)
 	if ttl < minLease {
 		return 0
 	}
 	return ttl
 }
+
+func margin(left time.Duration) time.Duration { return min(maxMargin, left/marginPart) }
 
 // dying is whether a token is so near its boundary that a later one is worth
 // waiting for, or dead before it.
@@ -72,12 +86,40 @@ func refreshTime(t provider.Token) time.Time {
 	return t.ExpireTime.Add(-t.ExpireTime.Sub(t.IssueTime) / refreshPart)
 }
 
+// renewable is whether a fresher token could be leased for minTTL. A token's youth
+// spares the vendor readers who want all of its life.
+func renewable(t provider.Token, now time.Time, minTTL time.Duration) bool {
+	return !t.Final && t.Boundary.IsZero() && minTTL <= leaseTTL(t, t.IssueTime) &&
+		now.Sub(t.IssueTime) >= youth(t)
+}
+
+// youth is how long a token is as fresh as can be, and tells nothing of the next.
+func youth(t provider.Token) time.Duration { return margin(t.ExpireTime.Sub(t.IssueTime)) }
+
+// fresherTime is when a reader is to come back for a fresher token, who has a lease
+// of none.
+func fresherTime(t provider.Token) time.Time {
+	if t.Boundary.IsZero() {
+		return refreshTime(t)
+	}
+	return earlier(t.Boundary, t.ExpireTime.Add(-comeBack))
+}
+
+// rereadTTL is the ttl to give out with a token so that Vault Agent, which adds its
+// cushion, reads again at the fresher time or within a second after it, but before
+// the token dies.
+func rereadTTL(t provider.Token, fresher, now time.Time) time.Duration {
+	wait := (fresher.Sub(now) + time.Second - 1).Truncate(time.Second)
+	left := t.ExpireTime.Sub(now).Truncate(time.Second)
+	return max(min(wait, left)-agentCushion, time.Second)
+}
+
 // withBoundary remembers of a token that the refresh which yielded it was futile:
 // it dies about when the last one does, so that only the vendor's next will live
 // longer.
 func withBoundary(t, last provider.Token) provider.Token {
-	gained := t.ExpireTime.Sub(last.ExpireTime)
-	futile := last.ExpireTime.After(t.IssueTime) && gained < last.ExpireTime.Sub(last.IssueTime)/futilePart
+	gained, passed := t.ExpireTime.Sub(last.ExpireTime), t.IssueTime.Sub(last.IssueTime)
+	futile := last.ExpireTime.After(t.IssueTime) && passed >= youth(last) && gained < passed/futilePart
 	if futile && t.Boundary.IsZero() && !t.Final {
 		t.Boundary = t.ExpireTime
 	}

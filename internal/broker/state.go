@@ -30,8 +30,10 @@ type State struct {
 	// Tokens are the access tokens by scope, "" being the credential's own.
 	Tokens map[string]provider.Token `json:"tokens,omitempty"`
 
-	// Grant is what the last exchange left for the next.
-	Grant provider.Grant `json:"grant,omitzero"`
+	// Grant is what the last exchange left for the next. A derived one is of the
+	// credential's own scope; Grants are those of narrower ones.
+	Grant  provider.Grant            `json:"grant,omitzero"`
+	Grants map[string]provider.Grant `json:"grants,omitempty"`
 
 	// Exchanges counts those that succeeded, ExchangeTime is when the last did.
 	Exchanges    int       `json:"exchanges,omitempty"`
@@ -45,8 +47,10 @@ type State struct {
 	// no answer has told.
 	ClockSkew *time.Duration `json:"clock_skew,omitempty"`
 
-	// Failure is the last exchange that failed.
-	Failure Failure `json:"failure,omitzero"`
+	// Failure is the last exchange that failed. Refusals are, by scope, those that a
+	// vendor may have rejected for the scope alone.
+	Failure  Failure            `json:"failure,omitzero"`
+	Refusals map[string]Failure `json:"refusals,omitempty"`
 }
 
 // A Failure is an exchange that failed.
@@ -62,27 +66,34 @@ type Failure struct {
 	NextAttempt time.Time `json:"next_attempt,omitzero"`
 }
 
-// ownScope is the key of the token with the credential's own scope.
+// ownScope stands for the credential's own scope.
 const ownScope = ""
 
-func (s *State) token() provider.Token { return s.Tokens[ownScope] }
+// grant is what to exchange the credential with for a scope.
+func (s *State) grant(scope string) provider.Grant {
+	if scope != ownScope && (s.Grant.Derived || s.Grants[scope].Derived) {
+		return s.Grants[scope]
+	}
+	return s.Grant
+}
+
+// sameGrants is whether two states exchange the credential with the same.
+func (s *State) sameGrants(other *State) bool {
+	return s.Grant == other.Grant && maps.Equal(s.Grants, other.Grants)
+}
 
 // Unverified is what is known of a credential that has never been exchanged.
 func Unverified(c *Credential, last provider.Grant) *State {
 	return &State{Version: stateVersion, Generation: c.Generation, Grant: last}
 }
 
-// succeeded is the state after an exchange.
-func (s *State) succeeded(c *Credential, a *provider.Answer, token provider.Token) *State {
+// succeeded is the state after an exchange for a scope.
+func (s *State) succeeded(c *Credential, scope string, a *provider.Answer, token provider.Token) *State {
 	next := *s
-	next.Tokens = maps.Clone(s.Tokens)
-	if next.Tokens == nil {
-		next.Tokens = map[string]provider.Token{}
-	}
-	next.Tokens[ownScope] = token
 	if a.Grant != nil {
-		next.Grant = *a.Grant
+		next = *s.granted(scope, *a.Grant)
 	}
+	next.Tokens = with(next.Tokens, scope, token)
 	next.Exchanges++
 	next.ExchangeTime = token.IssueTime
 	switch idle := c.Vendor.Idle(); {
@@ -92,7 +103,43 @@ func (s *State) succeeded(c *Credential, a *provider.Answer, token provider.Toke
 		next.CredentialExpireTime = token.IssueTime.Add(idle)
 	}
 	next.Failure.Count, next.Failure.NextAttempt = 0, time.Time{}
+	next.Refusals = without(next.Refusals, func(refused string, _ Failure) bool { return refused == scope })
+	next.prune(token.IssueTime)
 	return &next
+}
+
+// prune drops what is left of narrower scopes that nobody asks for any more. The
+// state is one that nobody else has seen.
+func (s *State) prune(now time.Time) {
+	s.Grants = without(s.Grants, func(_ string, g provider.Grant) bool {
+		return !g.ExpireTime.IsZero() && now.After(g.ExpireTime)
+	})
+	s.Tokens = without(s.Tokens, func(scope string, t provider.Token) bool {
+		return scope != ownScope && !inUse(t, now)
+	})
+	s.Refusals = without(s.Refusals, func(_ string, f Failure) bool { return now.After(f.NextAttempt.Add(refusalMemory)) })
+}
+
+// with is a copy of a map with one more.
+func with[V any](m map[string]V, key string, value V) map[string]V {
+	next := maps.Clone(m)
+	if next == nil {
+		next = map[string]V{}
+	}
+	next[key] = value
+	return next
+}
+
+// without is a copy of a map without some; it is the map itself if there are none.
+func without[V any](m map[string]V, some func(string, V) bool) map[string]V {
+	for key, value := range m {
+		if some(key, value) {
+			next := maps.Clone(m)
+			maps.DeleteFunc(next, some)
+			return next
+		}
+	}
+	return m
 }
 
 // dated is the state with what an answer told of the vendor's clock, if it did.
@@ -110,10 +157,18 @@ func (s *State) follows(other *State) bool {
 	return s.Generation == other.Generation && s.Exchanges >= other.Exchanges
 }
 
-// Granted is the state with a new grant.
-func (s *State) Granted(g provider.Grant) *State {
+// Granted is the state with a new grant of the credential's own scope.
+func (s *State) Granted(g provider.Grant) *State { return s.granted(ownScope, g) }
+
+// granted is the state with a new grant. A refresh token that replaces the operator's
+// is for all scopes.
+func (s *State) granted(scope string, g provider.Grant) *State {
 	next := *s
-	next.Grant = g
+	if scope != ownScope && g.Derived {
+		next.Grants = with(s.Grants, scope, g)
+	} else {
+		next.Grant = g
+	}
 	return &next
 }
 
@@ -124,23 +179,31 @@ func (s *State) Under(generation string) *State {
 	return &next
 }
 
-// failed is the state after an exchange that failed.
-func (s *State) failed(e *provider.Error, now time.Time) *State {
+// failed is the state after an exchange for a scope that failed. What a vendor rejects
+// with a narrower scope may be the scope, and is not held against the credential.
+func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 	next := *s
-	next.Failure = Failure{
-		Kind:   e.Kind,
-		Reason: e.Reason,
-		Time:   now.Round(0).UTC(),
-		Count:  s.Failure.Count + 1,
+	failure := Failure{Kind: e.Kind, Reason: e.Reason, Time: now.Round(0).UTC()}
+	if scope != ownScope && e.Kind == provider.Rejected {
+		failure.count(s.Refusals[scope], e)
+		next.Refusals = with(s.Refusals, scope, failure)
+	} else {
+		failure.count(s.Failure, e)
+		next.Failure = failure
 	}
-	next.Failure.NextAttempt = next.Failure.Time.Add(pause(e, next.Failure.Count))
 	return &next
+}
+
+// count is one more failure after the last.
+func (f *Failure) count(last Failure, e *provider.Error) {
+	f.Count = last.Count + 1
+	f.NextAttempt = f.Time.Add(pause(e, f.Count))
 }
 
 // forgotten is the state without its tokens and without a reason to wait.
 func (s *State) forgotten() *State {
 	next := *s
-	next.Tokens = nil
+	next.Tokens, next.Refusals = nil, nil
 	next.Failure.NextAttempt = time.Time{}
 	return &next
 }

@@ -26,6 +26,15 @@ type Status struct {
 	// StorageError is why what the vendor last answered is in memory alone; nil if
 	// it is not.
 	StorageError error
+
+	// Scopes are the narrower scopes that roles have asked for.
+	Scopes map[string]ScopeStatus
+}
+
+// A ScopeStatus is how a narrower scope is doing.
+type ScopeStatus struct {
+	ExpireTime time.Time // of the token; zero if there is none
+	Refusal    Failure   // of kind Rejected; of count zero if there was none
 }
 
 // Status tells how the named credential is doing. It never calls the vendor, and
@@ -41,25 +50,37 @@ func (b *Broker) Status(ctx context.Context, s logical.Storage, name string) (*S
 			return nil, err
 		}
 	}
-	return m.status(), nil
+	return m.status(time.Now()), nil
 }
 
-func (m memory) status() *Status {
+func (m memory) status(now time.Time) *Status {
 	s := &Status{
 		Provider:             m.credential.Provider,
-		ExpireTime:           m.state.token().ExpireTime,
+		ExpireTime:           m.state.Tokens[ownScope].ExpireTime,
 		ExchangeTime:         m.state.ExchangeTime,
 		Exchanges:            m.state.Exchanges,
 		Failure:              m.state.Failure,
 		CredentialExpireTime: m.state.CredentialExpireTime,
 		CredentialWriteTime:  m.credential.WriteTime,
 		ClockSkew:            m.state.ClockSkew,
+		Scopes:               map[string]ScopeStatus{},
 	}
 	if m.unsaved != nil {
 		s.StorageError = m.unsavedErr
 	}
-	switch failing := s.Failure.Count > 0 || s.StorageError != nil; {
-	case failing && leaseTTL(m.state.token(), time.Now()) > 0:
+	failing, good := s.Failure.Count > 0 || s.StorageError != nil, false
+	for scope, token := range m.state.Tokens {
+		good = good || leaseTTL(token, now) > 0
+		if scope != ownScope {
+			s.Scopes[scope] = ScopeStatus{ExpireTime: token.ExpireTime}
+		}
+	}
+	for scope, refusal := range m.state.Refusals {
+		failing = true
+		s.Scopes[scope] = ScopeStatus{ExpireTime: s.Scopes[scope].ExpireTime, Refusal: refusal}
+	}
+	switch {
+	case failing && good:
 		s.State = "degraded"
 	case failing:
 		s.State = "failed"

@@ -37,7 +37,7 @@ func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
 	results := make(chan error, len(due))
 	begun := 0
 	for begun < len(due) && b.takeSlot(ctx) {
-		flight := b.renewed(ctx, s, due[begun].entry, due[begun].epoch, memory.dueUnasked)
+		flight := b.renewed(ctx, s, due[begun].task)
 		begun++
 		go func() {
 			result := <-flight
@@ -69,48 +69,70 @@ func (b *Broker) takeSlot(ctx context.Context) bool {
 	}
 }
 
-// task is a name for which something is due, and since when.
-type task struct {
-	entry *entry
-	epoch uint64
+// dueTask is a task, and since when it is due.
+type dueTask struct {
+	task
 	since time.Time
 }
 
 // due is what is due now, the longest overdue first.
-func (b *Broker) due(now time.Time) []task {
+func (b *Broker) due(now time.Time) []dueTask {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	var tasks []task
+	var tasks []dueTask
 	for _, e := range b.names {
-		if m := e.look(); m.dueUnasked(now) {
+		tasks = e.appendDue(tasks, now)
+	}
+	slices.SortFunc(tasks, func(a, b dueTask) int { return a.since.Compare(b.since) })
+	return tasks
+}
+
+// appendDue appends what is due for a name: for its own scope, which keepalives are
+// for, and for all that somebody has asked for.
+func (e *entry) appendDue(tasks []dueTask, now time.Time) []dueTask {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m := e.memory
+	if m.credential == nil {
+		return tasks
+	}
+	check := func(scope string, u use) {
+		if v := m.view(scope); v.dueUnasked(now, u.wanted) {
 			// One that keeps failing goes to the back.
-			tasks = append(tasks, task{entry: e, epoch: m.epoch, since: later(m.dueTime(), m.state.Failure.NextAttempt)})
+			since := later(v.dueTime(u.wanted), v.failure().NextAttempt)
+			tasks = append(tasks, dueTask{task{entry: e, epoch: m.epoch, scope: v.scope, unasked: true, wanted: u.wanted}, since})
 		}
 	}
-	slices.SortFunc(tasks, func(a, b task) int { return a.since.Compare(b.since) })
+	check(ownScope, e.uses[ownScope])
+	for scope, u := range e.uses {
+		if scope != ownScope {
+			check(scope, u)
+		}
+	}
 	return tasks
 }
 
 // dueUnasked is whether a renewal is due though nobody asks for one now.
-func (m memory) dueUnasked(now time.Time) bool {
-	if m.credential == nil || m.held(now) {
-		return false
-	}
-	since := m.dueTime()
-	return !since.IsZero() && !now.Before(since)
+func (v view) dueUnasked(now time.Time, wanted bool) bool {
+	since := v.dueTime(wanted)
+	return !v.held(now) && !since.IsZero() && !now.Before(since)
 }
 
-// dueTime is when a renewal is due though nobody asks for one; zero is never.
-func (m memory) dueTime() time.Time {
-	if m.unsaved != nil {
-		return m.retryTime
+// dueTime is when a renewal is due though nobody asks for one; zero is never. wanted
+// is whether somebody has read the token since it was issued: one that nobody has is
+// left to die.
+func (v view) dueTime(wanted bool) time.Time {
+	if v.unsaved != nil {
+		return v.retryTime
 	}
-	at := keepaliveTime(m.credential, m.state)
-	// A token that nobody has read since it was issued is left to die.
-	if token := m.state.token(); m.wanted && !token.Final {
+	var at time.Time
+	if v.scope == ownScope {
+		at = keepaliveTime(v.credential, v.state)
+	}
+	if token := v.token(); wanted && !token.Final {
 		refresh := refreshTime(token)
 		if refresh.IsZero() { // somebody asked, and there was none to be had
-			refresh = m.state.Failure.Time
+			refresh = v.failure().Time
 		}
 		if at.IsZero() || refresh.Before(at) {
 			at = refresh

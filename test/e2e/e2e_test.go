@@ -154,7 +154,7 @@ func TestConfigsAreListedReadPatchedAndDeleted(t *testing.T) {
 	_, err = w.root.Logical().DeleteWithContext(t.Context(), "configs/config/kensho/prod")
 	require.NoError(t, err)
 	_, err = w.root.Logical().ReadWithContext(t.Context(), "configs/creds/prod")
-	assertStatus(t, http.StatusBadRequest, `"prod" is no credential`, err)
+	assertStatus(t, http.StatusBadRequest, `"prod" is no role and no credential`, err)
 }
 
 func TestErrorsHaveTheStatusThatIsDocumented(t *testing.T) {

@@ -1,0 +1,87 @@
+package broker
+
+import (
+	"fmt"
+	"time"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// A Wish is what a reader asks of a credential.
+type Wish struct {
+	// Scope is what the token is to be for, as provider.JoinScope has it; "" is the
+	// credential's own scope.
+	Scope string
+
+	// MinTTL is how long the reader wants to lease the token for at least. A good
+	// token is exchanged for a fresher one at most once to meet it, and only if that
+	// can.
+	MinTTL time.Duration
+}
+
+// A Reading is a token and for how long it may be leased.
+type Reading struct {
+	provider.Token
+	Provider string
+
+	// TTL is the longest lease that ends before the token may be dead less the
+	// margin, in whole seconds, at least one.
+	TTL time.Duration
+
+	// Reread is for a reader without a lease: in Reread and one second, which Vault
+	// Agent adds, there will be a fresher token, or this one is about to die. In
+	// whole seconds, at least one, and never past the token's life.
+	Reread time.Duration
+
+	// Warnings are why there is no fresher token, if there ought to be one, and why
+	// it falls short of the reader's wish.
+	Warnings []string
+}
+
+// An ExchangeError is why there is no token of a credential.
+type ExchangeError struct {
+	Name     string // of the credential
+	Provider string
+	Scope    string // "" is the credential's own
+	Err      *provider.Error
+
+	// NextAttempt is when the vendor may be called again, whoever asks.
+	NextAttempt time.Time
+}
+
+func (e *ExchangeError) Error() string { return e.Err.Error() }
+func (e *ExchangeError) Unwrap() error { return e.Err }
+
+// late says of a reading why it is not of a fresher token, which is to be had soon.
+func (r *Reading) late(now time.Time) *Reading {
+	r.Warnings = append(r.Warnings, fmt.Sprintf("the vendor has not answered yet; this token is good until %s", stamp(r.ExpireTime)))
+	r.Reread = rereadTTL(r.Token, now, now)
+	return r
+}
+
+// warnings are what a reader is to know who gets a lease of ttl.
+func (v view) warnings(now time.Time, ttl, minTTL time.Duration) []string {
+	token, failure := v.token(), v.failure()
+	overdue := ttl < minTTL || dying(token, now) || !now.Before(refreshTime(token))
+	switch {
+	case v.unsaved != nil:
+		return []string{fmt.Sprintf("a fresher token cannot be stored (%s); this one is good until %s", v.unsavedErr, stamp(token.ExpireTime))}
+	case failure.Count > 0 && overdue:
+		return []string{fmt.Sprintf("the vendor gives no fresher token (%s); this one is good until %s; next attempt at %s",
+			failure.Reason, stamp(token.ExpireTime), stamp(failure.NextAttempt))}
+	case ttl < minTTL:
+		return []string{fmt.Sprintf("min_ttl is %s, and this token can be leased for %s; %s", minTTL, ttl, prospect(token))}
+	}
+	return nil
+}
+
+// prospect is what could be had in place of a token that a reader finds too short.
+func prospect(t provider.Token) string {
+	switch {
+	case t.Final:
+		return "there is no other"
+	case !t.Boundary.IsZero():
+		return "one that lives longer can be had from " + stamp(t.Boundary.Add(time.Second-1))
+	}
+	return fmt.Sprintf("a fresh one could be for %s", leaseTTL(t, t.IssueTime))
+}

@@ -1,0 +1,133 @@
+package broker
+
+import (
+	"time"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// memory is what is known of a name.
+type memory struct {
+	// epoch counts the changes.
+	epoch uint64
+
+	// credential and state are what storage has; nil until they are loaded.
+	credential *Credential
+	state      *State
+
+	// unsaved is a state newer than storage's, whose write failed, and why.
+	unsaved    *State
+	unsavedErr error
+	retryTime  time.Time // not to be written again before
+
+	// absent is whether storage has no usable credential of the name.
+	absent bool
+
+	// loggedSkew is what was last logged of the vendor's clock.
+	loggedSkew time.Duration
+}
+
+// latest is what is known of the credential, stored or not; nil if it is not loaded.
+func (m memory) latest() *State {
+	if m.unsaved != nil {
+		return m.unsaved
+	}
+	return m.state
+}
+
+// A view is what is known of a name as the readers of one scope see it.
+type view struct {
+	memory
+	scope string
+}
+
+// view is for memory that is loaded.
+func (m memory) view(scope string) view {
+	if scope == m.credential.Scope {
+		scope = ownScope
+	}
+	return view{memory: m, scope: scope}
+}
+
+// with is the same scope's view of what has become of the name.
+func (v view) with(m memory) view { return view{memory: m, scope: v.scope} }
+
+func (v view) token() provider.Token { return v.state.Tokens[v.scope] }
+
+// reading is what a reader gets from memory; nil if there is no good token, or if a
+// better one is seconds away.
+func (v view) reading(now time.Time, minTTL time.Duration) *Reading {
+	if dying(v.token(), now) && !v.held(now) {
+		return nil
+	}
+	return v.lease(now, minTTL)
+}
+
+// lease is what a reader gets if there is nothing better to be had.
+func (v view) lease(now time.Time, minTTL time.Duration) *Reading {
+	token := v.token()
+	ttl := leaseTTL(token, now)
+	if ttl == 0 {
+		return nil
+	}
+	fresher := fresherTime(token)
+	if v.held(now) {
+		fresher = v.nextAttempt()
+	}
+	return &Reading{
+		Token:    token,
+		Provider: v.credential.Provider,
+		TTL:      ttl,
+		Reread:   rereadTTL(token, fresher, now),
+		Warnings: v.warnings(now, ttl, minTTL),
+	}
+}
+
+// due is whether a renewal can help a reader now.
+func (v view) due(now time.Time, minTTL time.Duration) bool {
+	if v.held(now) {
+		return false
+	}
+	return v.unsaved != nil || !now.Before(refreshTime(v.token())) || v.short(now, minTTL)
+}
+
+// short is whether the token lives too short for a reader, and the next would not.
+func (v view) short(now time.Time, minTTL time.Duration) bool {
+	return leaseTTL(v.token(), now) < minTTL && renewable(v.token(), now, minTTL)
+}
+
+// held is whether the vendor, or the storage, is to be left alone for now.
+func (v view) held(now time.Time) bool { return now.Before(v.nextAttempt()) }
+
+// nextAttempt is until when.
+func (v view) nextAttempt() time.Time {
+	next := v.failure().NextAttempt
+	if v.unsaved != nil {
+		next = later(next, v.retryTime)
+	}
+	return next
+}
+
+// failure is the last exchange that failed and concerns the scope.
+func (v view) failure() Failure {
+	refusal, refused := v.state.Refusals[v.scope]
+	if refused && refusal.NextAttempt.After(v.state.Failure.NextAttempt) {
+		return refusal
+	}
+	return v.state.Failure
+}
+
+// refusal is why a reader gets nothing while attempts are held.
+func (v view) refusal() error {
+	if v.unsaved != nil {
+		return v.unsavedErr
+	}
+	failure := v.failure()
+	return &ExchangeError{
+		Name:        v.credential.Name,
+		Provider:    v.credential.Provider,
+		Scope:       v.scope,
+		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason},
+		NextAttempt: failure.NextAttempt,
+	}
+}

@@ -1,0 +1,180 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// readFor reads a token that is to be good for at least so long.
+func (e *engine) readFor(path, minTTL string) *logical.Response {
+	e.t.Helper()
+	resp, status, message := e.request(logical.ReadOperation, path, map[string]any{"min_ttl": minTTL})
+	require.Equal(e.t, http.StatusOK, status, message)
+	return resp
+}
+
+func TestAMinTTLIsMetByOneExchange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		first := e.creds("prod").Data["access_token"]
+		until(0, 30, 0)
+		assert.Equal(t, first, e.readFor("creds/prod", "29m").Data["access_token"], "which the token at hand meets")
+		assert.Equal(t, first, e.readFor("creds/prod", "0").Data["access_token"])
+		assert.Equal(t, 1, e.exchanges())
+
+		resp := e.readFor("creds/prod", "50m")
+		assert.NotEqual(t, first, resp.Data["access_token"])
+		assert.Equal(t, time.Hour-30*time.Second, resp.Secret.TTL)
+		assert.Empty(t, resp.Warnings)
+		assert.Equal(t, 2, e.exchanges())
+		assert.Equal(t, resp.Data["access_token"], e.creds("prod").Data["access_token"], "others get it too")
+		assert.Equal(t, resp.Data["access_token"], e.readFor("token/prod", "50m").Data["access_token"])
+		assert.Equal(t, 2, e.exchanges())
+	})
+}
+
+func TestPromise2ReadersWithOneMinTTLShareOneExchange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		until(0, 30, 0)
+		e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+		var readers sync.WaitGroup
+		for i := range 100 {
+			readers.Go(func() {
+				minTTL := []string{"40m", "50m", "55m"}[i%3]
+				assert.Empty(t, e.readFor("creds/prod", minTTL).Warnings, "whose token is too short waits for the next, however slow the vendor")
+			})
+			readers.Go(func() { e.creds("prod") })
+		}
+		readers.Wait()
+		assert.Equal(t, 2, e.exchanges())
+	})
+}
+
+func TestAMinTTLThatNoTokenMeetsYieldsTheBestOneAndWhatCouldBeHad(t *testing.T) {
+	for name, test := range map[string]struct {
+		path    string
+		data    map[string]any
+		minTTL  string
+		warning string
+	}{
+		"longer than the vendor's tokens": {"config/kensho/prod", keyPair(), "2h",
+			"min_ttl is 2h0m0s, and this token can be leased for 39m30s; a fresh one could be for 59m30s"},
+		"longer than the hour has": {"config/kensho/prod", map[string]any{"refresh_token": refreshToken}, "45m",
+			"min_ttl is 45m0s, and this token can be leased for 29m29s; one that lives longer can be had from 2000-01-01T01:00:00Z"},
+		"of a pasted token": {"config/kensho/prod", map[string]any{"access_token": "pasted"}, "45m",
+			"min_ttl is 45m0s, and this token can be leased for 29m28s; there is no other"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				until(0, 10, 0)
+				e.write(test.path, test.data)
+				until(0, 30, 0)
+				calls := e.exchanges()
+				for _, path := range []string{"creds/prod", "token/prod"} {
+					assert.Equal(t, []string{test.warning}, e.readFor(path, test.minTTL).Warnings)
+				}
+				assert.Equal(t, calls, e.exchanges(), "an exchange could not meet it")
+			})
+		})
+	}
+}
+
+func TestAReaderOfAllOfATokensLifeDoesNotPressTheVendor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		for range 600 {
+			time.Sleep(time.Second)
+			e.readFor("creds/prod", "59m30s")
+		}
+		assert.LessOrEqual(t, e.exchanges(), 1+600/30)
+		assert.GreaterOrEqual(t, e.exchanges(), 600/30-1)
+	})
+}
+
+func TestPromise4AMinTTLIsMetAsWellAsAVendorsBadDayAllows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		first := e.creds("prod").Data["access_token"]
+		until(0, 30, 0)
+		e.sim.Behave(down())
+		for range 3 {
+			resp := e.readFor("creds/prod", "50m")
+			assert.Equal(t, first, resp.Data["access_token"])
+			require.Len(t, resp.Warnings, 1)
+			assert.Contains(t, resp.Warnings[0], "the vendor gives no fresher token (kensho.okta.com: 503 Service Unavailable: down)")
+			assert.Empty(t, e.creds("prod").Warnings, "who did not ask for more has no reason to worry")
+		}
+		assert.Equal(t, 2, e.exchanges(), "while backing off the vendor is not called, whoever asks")
+	})
+}
+
+func TestARolesMinTTLHoldsForItsReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		e.write("roles/batch", map[string]any{"config": "prod", "min_ttl": "45m"})
+		until(0, 10, 0)
+		first := e.creds("batch").Data["access_token"]
+		until(0, 20, 0)
+		assert.Equal(t, first, e.creds("prod").Data["access_token"])
+		second := e.creds("batch").Data["access_token"]
+		assert.NotEqual(t, first, second)
+		until(0, 30, 0)
+		assert.Equal(t, second, e.readFor("creds/batch", "10m").Data["access_token"])
+		assert.NotEqual(t, second, e.readFor("creds/batch", "50m").Data["access_token"], "the longer of the two holds")
+	})
+}
+
+func TestALeaseIsCutToTheRolesTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		e.write("roles/short", map[string]any{"config": "prod", "ttl": "10m"})
+		resp := e.creds("short")
+		assert.Equal(t, 10*time.Minute, resp.Secret.TTL)
+		assert.Empty(t, resp.Warnings)
+		until(0, 30, 0)
+		resp = e.readFor("creds/short", "45m")
+		assert.Equal(t, 10*time.Minute, resp.Secret.TTL)
+		assert.Equal(t, []string{"min_ttl is 45m0s, and the role's ttl ends leases after 10m0s"}, resp.Warnings)
+		assert.Equal(t, 1, e.exchanges(), "no token would make the lease longer")
+
+		e.system.MaxLeaseTTLVal = 5 * time.Minute
+		resp = e.readFor("creds/short", "45m")
+		assert.Equal(t, 5*time.Minute, resp.Secret.TTL)
+		assert.Equal(t, []string{"min_ttl is 45m0s, and the mount's maximum lease TTL ends leases after 5m0s"}, resp.Warnings)
+
+		until(0, 55, 0)
+		e.system.MaxLeaseTTLVal = 24 * time.Hour
+		assert.Equal(t, 10*time.Minute, e.creds("short").Secret.TTL)
+	})
+}
+
+func TestABadMinTTLIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		for value, says := range map[string]string{"-5m": "min_ttl: must not be negative", "soon": "min_ttl: is no duration", "500ms": "min_ttl: must be a whole number of seconds"} {
+			for _, path := range []string{"creds/prod", "token/prod"} {
+				_, status, message := e.request(logical.ReadOperation, path, map[string]any{"min_ttl": value})
+				assert.Equal(t, http.StatusBadRequest, status)
+				assert.Contains(t, message, says)
+			}
+		}
+	})
+}

@@ -1,0 +1,172 @@
+package tokenbroker
+
+import (
+	"context"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+)
+
+const rolesPrefix = "roles/"
+
+func (b *backend) pathRoles() []*framework.Path {
+	write := &framework.PathOperation{
+		Callback:                    b.rolesWrite,
+		Summary:                     "Write a role; on an existing one, change the fields that are named.",
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "write", OperationSuffix: "role"},
+	}
+	patch := *write
+	patch.Summary = "Change some fields of a role; null clears one."
+	patch.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: "role"}
+	return []*framework.Path{
+		{
+			Pattern:      rolesPrefix + "?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Role"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:     b.rolesList,
+					Summary:      "List the roles.",
+					DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "roles"},
+				},
+			},
+			HelpSynopsis:    "List the roles.",
+			HelpDescription: "Each one is read from creds/<name> or token/<name>.",
+		},
+		{
+			Pattern:      rolesPrefix + framework.GenericNameRegex("name"),
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Role"},
+			Fields:       roleFields(),
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.CreateOperation: write,
+				logical.UpdateOperation: write,
+				logical.PatchOperation:  &patch,
+				logical.ReadOperation: &framework.PathOperation{
+					Callback:     b.rolesRead,
+					Summary:      "Read a role.",
+					DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "role"},
+				},
+				logical.DeleteOperation: &framework.PathOperation{
+					Callback:                    b.rolesDelete,
+					Summary:                     "Delete a role. Leases that were read by it run on.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "delete", OperationSuffix: "role"},
+				},
+			},
+			ExistenceCheck:  b.rolesExists,
+			HelpSynopsis:    "Write a role: a narrower view of a credential, with a name and policies of its own.",
+			HelpDescription: rolesHelpDescription,
+		},
+	}
+}
+
+func roleFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"name": {
+			Type:         framework.TypeNameString,
+			Description:  "The role's name, which creds/<name> and token/<name> are read by. It must not be a credential's.",
+			Required:     true,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
+		},
+		"config": {
+			Type:         framework.TypeString,
+			Description:  "The name of the credential, without its provider.",
+			Required:     true,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Credential"},
+		},
+		"scope": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "The scopes of the role's tokens, some of the credential's own. Default: all of these. A vendor must be able to narrow them: a Kensho refresh token cannot.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
+		},
+		"ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "The longest lease of creds/<name>, and the longest ttl of token/<name>. Default: as long as the token is good.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
+		},
+		"min_ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long a token must be good for at least when it is read, or it is exchanged for a fresher one, if that can help.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
+		},
+	}
+}
+
+func (b *backend) rolesExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+	stored, err := req.Storage.Get(ctx, rolePrefix+d.Get("name").(string))
+	return stored != nil, err
+}
+
+func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := req.Storage.List(ctx, rolePrefix)
+	if err != nil {
+		return nil, err
+	}
+	return logical.ListResponse(names), nil
+}
+
+func (b *backend) rolesRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	r, err := getRole(ctx, req.Storage, d.Get("name").(string))
+	if r == nil || err != nil {
+		return nil, err
+	}
+	scope := r.Scope
+	if scope == nil {
+		scope = []string{}
+	}
+	return &logical.Response{Data: map[string]any{
+		"config":  r.Config,
+		"scope":   scope,
+		"ttl":     int64(r.TTL),
+		"min_ttl": int64(r.MinTTL),
+	}}, nil
+}
+
+func (b *backend) rolesWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	next, err := amendRole(ctx, req, d)
+	if err != nil {
+		return failure(name, err)
+	}
+	// Nobody takes the role's name for a credential meanwhile, or its credential away.
+	err = b.broker.Exclusive(ctx, func() error {
+		again, err := amendRole(ctx, req, d)
+		switch {
+		case err != nil:
+			return err
+		case again.Config != next.Config: // somebody else has written it
+			return broker.ErrBusy
+		}
+		if err := b.checkRole(ctx, req.Storage, name, again); err != nil {
+			return err
+		}
+		return putRole(ctx, req.Storage, name, again)
+	}, name, next.Config)
+	b.names.forget(name)
+	if err != nil {
+		return failure(name, err)
+	}
+	return nil, nil
+}
+
+func (b *backend) rolesDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	err := req.Storage.Delete(ctx, rolePrefix+name)
+	b.names.forget(name)
+	return nil, err
+}
+
+const rolesHelpDescription = `
+A role gives readers one name, and policies one path, for some of what a credential
+can do: some of its scopes, leases that are shorter, or tokens that are good for at
+least so long. It has no secret, so that whoever may write roles need not see
+credentials.
+
+Roles of one credential that have the same scope share a token. A role and a
+credential cannot have the same name, and a credential cannot be deleted while roles
+use it.
+`

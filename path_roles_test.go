@@ -1,0 +1,233 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// newSearchEngine has a credential whose scope can be narrowed.
+func newSearchEngine(t *testing.T) *engine {
+	t.Helper()
+	e := newEngine(t)
+	e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover,event", "access_expiry": "1h"})
+	return e
+}
+
+func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSearchEngine(t)
+		_, status, _ := e.request(logical.ListOperation, "roles/", nil)
+		assert.Equal(t, http.StatusNotFound, status, "an empty list is Vault's 404")
+		_, status, _ = e.request(logical.ReadOperation, "roles/web", nil)
+		assert.Equal(t, http.StatusNotFound, status)
+		_, status, message := e.request(logical.PatchOperation, "roles/web", map[string]any{"ttl": "5m"})
+		assert.Equal(t, http.StatusNotFound, status)
+		assert.Contains(t, message, "roles/web: there is no such role to patch")
+
+		e.write("roles/web", map[string]any{"config": "search", "scope": "discover", "ttl": "10m", "min_ttl": 60})
+		e.write("roles/all", map[string]any{"config": "search"})
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"discover"}, "ttl": int64(600), "min_ttl": int64(60)}, e.read("roles/web").Data)
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0)}, e.read("roles/all").Data)
+		resp, status, _ := e.request(logical.ListOperation, "roles/", nil)
+		require.Equal(t, http.StatusOK, status)
+		assert.Equal(t, []string{"all", "web"}, resp.Data["keys"])
+
+		_, status, message = e.request(logical.PatchOperation, "roles/web", map[string]any{"min_ttl": nil, "scope": "event"})
+		require.Equal(t, http.StatusOK, status, message)
+		e.write("roles/web", map[string]any{"ttl": "5m"})
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"event"}, "ttl": int64(300), "min_ttl": int64(0)}, e.read("roles/web").Data,
+			"a write changes the fields that it names, null and an empty value clear them")
+		e.restart()
+		assert.Equal(t, []string{"event"}, e.creds("web").Data["scope"])
+
+		for range 2 {
+			_, status, message = e.request(logical.DeleteOperation, "roles/web", nil)
+			assert.Equal(t, http.StatusOK, status, message)
+		}
+		status, message = e.refused("creds/web")
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Equal(t, `"web" is no role and no credential: write one to roles/web or config/<provider>/web`, message)
+	})
+}
+
+func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
+	for name, bad := range map[string]struct {
+		path string
+		data map[string]any
+		says string
+	}{
+		"no config":               {"web", map[string]any{}, "config: is missing; give the name of a credential"},
+		"an unknown config":       {"web", map[string]any{"config": "serach"}, `config: "serach" is no credential; write it to config/<provider>/serach first`},
+		"a config with its path":  {"web", map[string]any{"config": "sitecore/search"}, `config: "sitecore/search" is no credential`},
+		"a role of a role":        {"web", map[string]any{"config": "role"}, `config: "role" is no credential`},
+		"a credential's name":     {"link", map[string]any{"config": "search"}, `name: "link" is the name of config/kensho/link; a role needs one of its own`},
+		"its credential's name":   {"search", map[string]any{"config": "search"}, `name: "search" is the name of config/sitecore/search`},
+		"a wider scope":           {"web", map[string]any{"config": "search", "scope": "discover,feed"}, `scope: "feed" is not among the credential's own, discover, event`},
+		"scopes in one string":    {"web", map[string]any{"config": "search", "scope": "discover event"}, "scope: \"discover event\" is one string with white space in it; give a list"},
+		"a refresh token's scope": {"web", map[string]any{"config": "link", "scope": "kensho:app:link"}, "scope: a Kensho refresh token yields tokens of its own scope alone; leave scope out, or use a credential with a key pair"},
+		"a pasted token's scope":  {"web", map[string]any{"config": "pasted", "scope": "kensho:app:link"}, "scope: an access token that was copied by hand has the scope that it has"},
+		"a pair's scope":          {"web", map[string]any{"config": "pair", "scope": "discover"}, "scope: a Sitecore refresh token keeps the scope that it was minted with; leave scope out, or give the credential an api_key"},
+		"a ttl below min_ttl":     {"web", map[string]any{"config": "search", "ttl": "5m", "min_ttl": "10m"}, "min_ttl: 10m0s is more than the role's ttl of 5m0s"},
+		"a negative ttl":          {"web", map[string]any{"config": "search", "ttl": "-5m"}, "ttl: must not be negative"},
+		"a min_ttl of no time":    {"web", map[string]any{"config": "search", "min_ttl": "soon"}, "min_ttl: is no duration"},
+		"an unknown field":        {"web", map[string]any{"config": "search", "max_ttl": "5m"}, "max_ttl: is no field of this path, which has config, min_ttl, name, scope, ttl"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newSearchEngine(t)
+				until(0, 10, 0)
+				e.sim.AddPair("of-a-pair", time.Hour, time.Hour)
+				e.write("config/kensho/link", map[string]any{"refresh_token": refreshToken})
+				e.write("config/kensho/pasted", map[string]any{"access_token": "pasted-access-token"})
+				e.write("config/sitecore/pair", map[string]any{"refresh_token": "of-a-pair"})
+				e.write("roles/role", map[string]any{"config": "search"})
+				calls := e.exchanges()
+				_, status, message := e.request(logical.UpdateOperation, "roles/"+bad.path, bad.data)
+				assert.Equal(t, http.StatusBadRequest, status)
+				assert.Contains(t, message, bad.says)
+				stored, err := e.storage.List(t.Context(), "role/")
+				require.NoError(t, err)
+				assert.Equal(t, []string{"role"}, stored)
+				assert.Equal(t, calls, e.exchanges())
+			})
+		})
+	}
+}
+
+func TestARoleAndACredentialCannotHaveOneName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSearchEngine(t)
+		e.write("roles/web", map[string]any{"config": "search"})
+		_, status, message := e.request(logical.UpdateOperation, "config/kensho/web", map[string]any{"refresh_token": refreshToken})
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, `name: "web" is the name of roles/web; choose another, or delete the role first`)
+		assert.Equal(t, 1, e.exchanges(), "the vendor is not asked about it")
+
+		_, status, _ = e.request(logical.DeleteOperation, "roles/web", nil)
+		require.Equal(t, http.StatusOK, status)
+		e.write("config/kensho/web", map[string]any{"refresh_token": refreshToken})
+		assert.Equal(t, "kensho", e.creds("web").Data["provider"])
+	})
+}
+
+func TestOfARoleAndACredentialWrittenAtOnceOneGetsTheName(t *testing.T) {
+	for _, latency := range []time.Duration{0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newSearchEngine(t)
+			storage := e.moody()
+			storage.stall.Store(int64(latency))
+			written := make([]int, 2)
+			var writers sync.WaitGroup
+			writers.Go(func() {
+				_, written[0], _ = e.request(logical.UpdateOperation, "roles/web", map[string]any{"config": "search"})
+			})
+			writers.Go(func() {
+				_, written[1], _ = e.request(logical.UpdateOperation, "config/kensho/web", map[string]any{"refresh_token": refreshToken})
+			})
+			writers.Wait()
+			assert.ElementsMatch(t, []int{http.StatusOK, http.StatusBadRequest}, written)
+		})
+	}
+}
+
+func TestACredentialThatRolesUseIsNotDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSearchEngine(t)
+		e.write("config/kensho/link", map[string]any{"refresh_token": refreshToken})
+		e.write("roles/web", map[string]any{"config": "search", "scope": "discover"})
+		e.write("roles/app", map[string]any{"config": "search"})
+		e.write("roles/other", map[string]any{"config": "link"})
+		token := e.creds("app").Data["access_token"]
+		_, status, message := e.request(logical.DeleteOperation, "config/sitecore/search", nil)
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Equal(t, "config/sitecore/search is used by roles: delete roles/app, roles/web first, or give them another config", message)
+		assert.Equal(t, token, e.creds("app").Data["access_token"], "nothing has happened")
+
+		for _, path := range []string{"roles/app", "roles/web", "config/sitecore/search"} {
+			_, status, message := e.request(logical.DeleteOperation, path, nil)
+			require.Equal(t, http.StatusOK, status, message)
+		}
+		assert.Equal(t, "kensho", e.creds("other").Data["provider"])
+	})
+}
+
+func TestACredentialIsNotDeletedWhileARoleIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSearchEngine(t)
+		storage := e.moody()
+		storage.stall.Store(int64(time.Second))
+		var operator sync.WaitGroup
+		operator.Go(func() { e.write("roles/web", map[string]any{"config": "search"}) })
+		time.Sleep(500 * time.Millisecond)
+		_, status, message := e.request(logical.DeleteOperation, "config/sitecore/search", nil)
+		operator.Wait()
+		assert.Equal(t, http.StatusBadRequest, status, "the role is written, and its credential stays")
+		assert.Contains(t, message, "roles/web")
+	})
+}
+
+func TestAWriteThatTakesAScopeFromARoleSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSearchEngine(t)
+		e.write("roles/web", map[string]any{"config": "search", "scope": "event"})
+		e.write("roles/app", map[string]any{"config": "search", "scope": "discover"})
+		e.creds("web")
+		resp, status, message := e.request(logical.UpdateOperation, "config/sitecore/search", map[string]any{"scope": "discover"})
+		require.Equal(t, http.StatusOK, status, message)
+		assert.Equal(t, []string{`roles/web can no longer be read: scope: "event" is not among the credential's own, discover; give some of these, or widen the credential's scope`}, resp.Warnings)
+
+		status, message = e.refused("creds/web")
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, `roles/web: scope: "event" is not among the credential's own`)
+		e.creds("app")
+		assert.Equal(t, "ok", e.read("status/search").Data["state"], "which is no fault of the credential's")
+	})
+}
+
+func TestAPathOfACredentialSaysThatANameIsARoles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSearchEngine(t)
+		e.write("roles/web", map[string]any{"config": "search"})
+		for op, path := range map[logical.Operation]string{logical.ReadOperation: "status/web", logical.UpdateOperation: "refresh/web"} {
+			_, status, message := e.request(op, path, nil)
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Equal(t, `"web" is a role: give the name of its credential, "search"`, message)
+		}
+	})
+}
+
+func TestARoleThatAnotherNodeWroteIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSearchEngine(t)
+		e.write("roles/web", map[string]any{"config": "search", "scope": "discover"})
+		require.Equal(t, []string{"discover"}, e.creds("web").Data["scope"])
+		standby := e.backend
+
+		e.restart() // the active node, on the same storage
+		e.write("roles/web", map[string]any{"scope": "event"})
+		e.backend = standby
+		e.backend.InvalidateKey(t.Context(), "role/web")
+		assert.Equal(t, []string{"event"}, e.creds("web").Data["scope"])
+	})
+}
+
+func TestPromise12ARolesTokenIsReadWithoutStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSearchEngine(t)
+		storage := e.moody()
+		e.write("roles/web", map[string]any{"config": "search", "scope": "discover"})
+		for _, path := range []string{"creds/web", "token/web", "creds/search", "token/search"} {
+			e.read(path)
+			before := storage.calls.Load()
+			e.read(path)
+			assert.Equal(t, before, storage.calls.Load(), path)
+		}
+	})
+}

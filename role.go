@@ -1,0 +1,214 @@
+package tokenbroker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// rolePrefix is where roles are stored: role/<name>.
+const rolePrefix = "role/"
+
+// roleVersion is the format of role in storage.
+const roleVersion = 1
+
+// A role is a narrower view of a credential.
+type role struct {
+	Version int `json:"version"`
+
+	// Config is the credential's name, and Scope what its tokens are to be for; empty
+	// is the credential's own scope.
+	Config string   `json:"config"`
+	Scope  []string `json:"scope,omitempty"`
+
+	// TTL is the longest lease, in seconds, and MinTTL what a reader is to have at
+	// least; zero is no limit.
+	TTL    provider.Seconds `json:"ttl,omitempty"`
+	MinTTL provider.Seconds `json:"min_ttl,omitempty"`
+
+	scope string // as the broker has it
+}
+
+// amendRole makes a new role of the stored one, if there is one, and what was sent.
+func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, error) {
+	name := d.Get("name").(string)
+	stored, err := getRole(ctx, req.Storage, name)
+	switch {
+	case err != nil:
+		return nil, err
+	case stored == nil && req.Operation == logical.PatchOperation:
+		return nil, logical.CodedError(http.StatusNotFound, fmt.Sprintf("%s%s: there is no such role to patch", rolesPrefix, name))
+	case stored == nil:
+		stored = &role{}
+	}
+	raw, err := json.Marshal(stored)
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return nil, err
+	}
+	if fields, err = merge(fields, d); err != nil {
+		return nil, err
+	}
+	if raw, err = json.Marshal(fields); err != nil {
+		return nil, err
+	}
+	next, err := decodeRole(raw)
+	if err != nil {
+		return nil, err
+	}
+	next.Version = roleVersion
+	return next, next.check()
+}
+
+// check refuses what contradicts itself.
+func (r *role) check() error {
+	if r.Config == "" {
+		return provider.Errorf(provider.Invalid, "config: is missing; give the name of a credential")
+	}
+	if r.TTL > 0 && r.MinTTL > r.TTL {
+		return provider.Errorf(provider.Invalid, "min_ttl: %s is more than the role's ttl of %s, which no lease is longer than", r.MinTTL.Duration(), r.TTL.Duration())
+	}
+	return nil
+}
+
+// checkRole refuses a role that nobody could read.
+func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string, r *role) error {
+	switch owner, err := ownerOf(ctx, s, name); {
+	case err != nil:
+		return err
+	case owner != "":
+		return provider.Errorf(provider.Invalid, "name: %q is the name of %s; a role needs one of its own", name, configKey(owner, name))
+	}
+	credential, err := b.Credential(ctx, s, r.Config)
+	if err != nil {
+		return err
+	}
+	if credential == nil {
+		return provider.Errorf(provider.Invalid, "config: %q is no credential; write it to config/<provider>/%s first", r.Config, r.Config)
+	}
+	return r.narrows(credential)
+}
+
+// narrows refuses a scope that the credential does not have.
+func (r *role) narrows(c *broker.Credential) error {
+	if len(r.Scope) == 0 {
+		return nil
+	}
+	_, err := c.Vendor.Narrow(r.Scope)
+	return err
+}
+
+func getRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
+	stored, err := s.Get(ctx, rolePrefix+name)
+	if err != nil {
+		return nil, &broker.StorageError{Err: err}
+	}
+	if stored == nil {
+		return nil, nil
+	}
+	r, err := decodeRole(stored.Value)
+	if err != nil {
+		return nil, errors.New(rolePrefix + name + " cannot be decoded: delete the role and write it anew")
+	}
+	return r, nil
+}
+
+func putRole(ctx context.Context, s logical.Storage, name string, r *role) error {
+	entry, err := logical.StorageEntryJSON(rolePrefix+name, r)
+	if err != nil {
+		return err
+	}
+	if err := s.Put(ctx, entry); err != nil {
+		return &broker.StorageError{Err: err}
+	}
+	return nil
+}
+
+func decodeRole(raw []byte) (*role, error) {
+	r := &role{}
+	if err := json.Unmarshal(raw, r); err != nil {
+		return nil, err
+	}
+	r.scope = provider.JoinScope(r.Scope)
+	return r, nil
+}
+
+// rolesOf are the roles that use a credential, by name.
+func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]*role, error) {
+	names, err := s.List(ctx, rolePrefix)
+	if err != nil {
+		return nil, &broker.StorageError{Err: err}
+	}
+	roles := map[string]*role{}
+	for _, name := range names {
+		r, err := getRole(ctx, s, name)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil && r.Config == config {
+			roles[name] = r
+		}
+	}
+	return roles, nil
+}
+
+// refuseUsed refuses to take a credential away from roles.
+func refuseUsed(ctx context.Context, s logical.Storage, providerName, name string) error {
+	roles, err := rolesOf(ctx, s, name)
+	if err != nil || len(roles) == 0 {
+		return err
+	}
+	return provider.Errorf(provider.Invalid, "%s is used by roles: delete %s first, or give them another config",
+		configKey(providerName, name), paths(roles))
+}
+
+// outgrown warns of the roles whose scope a credential does not have any more.
+func (b *backend) outgrown(ctx context.Context, s logical.Storage, name string) []string {
+	roles, err := rolesOf(ctx, s, name)
+	if err != nil || len(roles) == 0 {
+		return nil // what was written stands, and each role says so itself
+	}
+	credential, err := b.Credential(ctx, s, name)
+	if err != nil || credential == nil {
+		return nil
+	}
+	var warnings []string
+	for _, roleName := range sortedKeys(roles) {
+		if err := roles[roleName].narrows(credential); err != nil {
+			warnings = append(warnings, fmt.Sprintf("%s%s can no longer be read: %s", rolesPrefix, roleName, err))
+		}
+	}
+	return warnings
+}
+
+// longestLease is how long a lease can be at the most, whatever the token, and by
+// what.
+func (r *role) longestLease(mountMax time.Duration) (longest time.Duration, by string) {
+	if ttl := r.TTL.Duration(); ttl > 0 && ttl < mountMax {
+		return ttl, "the role's ttl"
+	}
+	return mountMax, "the mount's maximum lease TTL"
+}
+
+// minTTL is how long a reader wants a token to be good for at least.
+func (r *role) minTTL(d *framework.FieldData) time.Duration {
+	return max(r.MinTTL.Duration(), time.Duration(d.Get("min_ttl").(int))*time.Second)
+}
+
+// paths are where roles are written.
+func paths(roles map[string]*role) string {
+	return "roles/" + strings.Join(sortedKeys(roles), ", roles/")
+}
