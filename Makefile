@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X $(PLUGIN)/internal/version.Version=$(VERSION)
 # The server of the tests is the pinned one, unless VAULT names another.
 SERVER := $(or $(VAULT),bin/vault)
 
-.PHONY: help build vault demo test unit sim e2e vet lint fmt clean FORCE
+.PHONY: help build vault demo test unit sim e2e docs vet lint fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ sim: ## Simulate thirty days of 200 credentials (SEED=n for other dice).
 e2e: build $(SERVER) ## Test the plugin as it ships in a real Vault server.
 	VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
 		go test -tags e2e -count=1 -timeout 20m ./test/e2e/...
+
+docs: ## Write docs/api.md from the engine's path definitions.
+	go test -count=1 -run TestTheAPIReferenceIsThatOfTheEngine . -args -write-docs
 
 vet:
 	go vet -tags e2e ./...

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -123,10 +124,13 @@ func (e *engine) write(path string, data map[string]any) {
 	require.Equal(e.t, 200, status, message)
 }
 
+// read reads what there must be, in the form that OpenAPI and docs/api.md have.
 func (e *engine) read(path string) *logical.Response {
 	e.t.Helper()
 	resp, status, message := e.request(logical.ReadOperation, path, nil)
 	require.Equal(e.t, 200, status, message)
+	declared := schema.GetResponseSchema(e.t, tokenbroker.Route(e.backend, path), logical.ReadOperation)
+	schema.ValidateResponse(e.t, declared, resp, true)
 	return resp
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -104,8 +105,7 @@ func merge(stored map[string]any, d *framework.FieldData) (map[string]any, error
 				input[name] = nil // which the framework takes for a zero, or passes over
 			}
 		}
-		delete(input, "name")
-		delete(input, "verify")
+		maps.DeleteFunc(input, func(field string, _ any) bool { return !isStored(field) })
 		return input, nil
 	})
 	if err != nil {

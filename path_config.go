@@ -72,8 +72,11 @@ func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
 			logical.UpdateOperation: write,
 			logical.PatchOperation:  &patch,
 			logical.ReadOperation: &framework.PathOperation{
-				Callback:     b.configRead(p),
-				Summary:      "Read a credential's settings, without its secrets.",
+				Callback: b.configRead(p),
+				Summary:  "Read a credential's settings, without its secrets.",
+				Responses: map[int][]framework.Response{
+					200: {{Description: "OK", Fields: readableFields(fields)}},
+				},
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: p.Name() + "-credential"},
 			},
 			logical.DeleteOperation: &framework.PathOperation{
@@ -129,6 +132,26 @@ func commonFields() map[string]*framework.FieldSchema {
 	}
 }
 
+// readableFields are those of a credential that come out again.
+func readableFields(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	readable := map[string]*framework.FieldSchema{
+		"secrets_set": {
+			Type:        framework.TypeStringSlice,
+			Description: "The names of the secret fields that are stored.",
+			Required:    true,
+		},
+	}
+	for name, schema := range fields {
+		if !isSecret(schema) && isStored(name) {
+			readable[name] = schema
+		}
+	}
+	return readable
+}
+
+// isStored is whether a field is part of what is stored under a name.
+func isStored(field string) bool { return field != "name" && field != "verify" }
+
 func (b *backend) configExists(p provider.Provider) framework.ExistenceFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
 		stored, err := req.Storage.Get(ctx, configKey(p.Name(), d.Get("name").(string)))
@@ -171,7 +194,7 @@ func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
 				if set {
 					secrets = append(secrets, field)
 				}
-			case field == "name" || field == "verify":
+			case !isStored(field):
 			case set || schema.Default != nil:
 				data[field] = values.Get(field)
 			}

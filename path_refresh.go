@@ -26,7 +26,7 @@ func (b *backend) pathRefresh() []*framework.Path {
 				},
 			},
 		},
-		HelpSynopsis:    "Forget the cached token of a credential and exchange now.",
+		HelpSynopsis:    "Forget the cached token of a credential, and those of its roles, and exchange now.",
 		HelpDescription: refreshHelpDescription,
 	}}
 }

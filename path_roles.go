@@ -2,6 +2,7 @@ package tokenbroker
 
 import (
 	"context"
+	"maps"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -45,8 +46,11 @@ func (b *backend) pathRoles() []*framework.Path {
 				logical.UpdateOperation: write,
 				logical.PatchOperation:  &patch,
 				logical.ReadOperation: &framework.PathOperation{
-					Callback:     b.rolesRead,
-					Summary:      "Read a role.",
+					Callback: b.rolesRead,
+					Summary:  "Read a role.",
+					Responses: map[int][]framework.Response{
+						200: {{Description: "OK", Fields: readableRole()}},
+					},
 					DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "role"},
 				},
 				logical.DeleteOperation: &framework.PathOperation{
@@ -94,6 +98,13 @@ func roleFields() map[string]*framework.FieldSchema {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 		},
 	}
+}
+
+// readableRole are the fields of a role that is read.
+func readableRole() map[string]*framework.FieldSchema {
+	fields := roleFields()
+	maps.DeleteFunc(fields, func(field string, _ *framework.FieldSchema) bool { return !isStored(field) })
+	return fields
 }
 
 func (b *backend) rolesExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {

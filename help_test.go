@@ -1,0 +1,89 @@
+package tokenbroker_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/apidoc"
+)
+
+var writeDocs = flag.Bool("write-docs", false, "write docs/api.md instead of comparing it")
+
+const apiReference = "docs/api.md"
+
+func paths() []*framework.Path {
+	return tokenbroker.Paths(tokenbroker.New(tokenbroker.Options{}))
+}
+
+func TestTheAPIReferenceIsThatOfTheEngine(t *testing.T) {
+	var reference bytes.Buffer
+	require.NoError(t, apidoc.Write(&reference, paths()))
+	if *writeDocs {
+		require.NoError(t, os.WriteFile(apiReference, reference.Bytes(), 0o644))
+		return
+	}
+	written, err := os.ReadFile(apiReference)
+	require.NoError(t, err)
+	require.Equal(t, string(written), reference.String(), "%s is stale: run `make docs`", apiReference)
+}
+
+func TestEveryPathHasHelpThatAPersonCanWorkFrom(t *testing.T) {
+	e := newEngine(t)
+	for _, path := range paths() {
+		name := strings.ReplaceAll(apidoc.Name(path), "<name>", "prod")
+		resp, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: name})
+		require.NoError(t, err)
+		help := resp.Data["help"].(string)
+		assert.Contains(t, help, path.HelpSynopsis, name)
+		assert.True(t, strings.HasSuffix(path.HelpSynopsis, "."), "%s: the synopsis is a sentence", name)
+		assert.Greater(t, len(strings.Fields(path.HelpDescription)), 5, "%s: the description says more", name)
+		for field, schema := range path.Fields {
+			assert.Contains(t, help, field, name)
+			assert.Contains(t, help, schema.Description, name)
+			assert.True(t, strings.HasSuffix(schema.Description, "."), "%s: %s is described in a sentence", name, field)
+		}
+	}
+}
+
+func TestEveryPathOperationAndFieldIsMadeForDisplay(t *testing.T) {
+	ids := map[string]string{}
+	for _, path := range paths() {
+		name := apidoc.Name(path)
+		require.NotNil(t, path.DisplayAttrs, name)
+		assert.Equal(t, "token-broker", path.DisplayAttrs.OperationPrefix, name)
+		for field, schema := range path.Fields {
+			require.NotNil(t, schema.DisplayAttrs, "%s: %s", name, field)
+			assert.NotEmpty(t, schema.DisplayAttrs.Name, "%s: %s", name, field)
+		}
+		for operation, handler := range path.Operations {
+			properties := handler.Properties()
+			assert.NotEmpty(t, properties.Summary, "%s: %s", name, operation)
+			attrs := *path.DisplayAttrs
+			if properties.DisplayAttrs != nil {
+				attrs = *properties.DisplayAttrs
+			}
+			assert.NotEmpty(t, attrs.OperationSuffix, "%s: %s", name, operation)
+			if operation == logical.CreateOperation {
+				continue // which is the update of what is not there yet
+			}
+			id := string(operation) + " " + attrs.OperationVerb + " " + attrs.OperationSuffix
+			assert.Empty(t, ids[id], "%s has the operation ID of %s", name, ids[id])
+			ids[id] = name
+			if operation == logical.ReadOperation || name == "refresh/<name>" {
+				require.NotEmpty(t, properties.Responses[200], "%s: %s", name, operation)
+				for field, schema := range properties.Responses[200][0].Fields {
+					assert.True(t, strings.HasSuffix(schema.Description, "."), "%s: %s of the answer is described in a sentence", name, field)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,154 @@
+// Package apidoc writes the API reference of an engine from its path definitions:
+// what the engine does and what its documentation says are then one text.
+package apidoc
+
+import (
+	_ "embed"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+//go:embed api.md.tmpl
+var layout string
+
+// page is a path as the reference shows it.
+type page struct {
+	Path        string
+	Synopsis    string
+	Description string
+	Operations  []operation
+	Parameters  []field
+	Response    []field
+}
+
+type operation struct {
+	Method       string
+	Capabilities string
+	Summary      string
+}
+
+type field struct {
+	Name        string
+	Properties  string
+	Description string
+}
+
+// operations are what a client can do, in the order of the reference. What Vault
+// calls a create and an update are one request, told apart by policies.
+var operations = []struct {
+	operation    logical.Operation
+	method       string
+	capabilities string
+}{
+	{logical.ListOperation, "LIST", "list"},
+	{logical.CreateOperation, "POST", "create, update"},
+	{logical.UpdateOperation, "POST", "update"},
+	{logical.PatchOperation, "PATCH", "patch"},
+	{logical.ReadOperation, "GET", "read"},
+	{logical.DeleteOperation, "DELETE", "delete"},
+}
+
+// Write writes the reference of some paths, in their order, as Markdown.
+func Write(w io.Writer, paths []*framework.Path) error {
+	pages := make([]page, len(paths))
+	for i, path := range paths {
+		pages[i] = describe(path)
+	}
+	return template.Must(template.New("api.md").Funcs(template.FuncMap{"text": text}).Parse(layout)).Execute(w, pages)
+}
+
+// text has Markdown show what it would take for HTML or for the end of a cell.
+func text(s string) string { return strings.NewReplacer("<", `\<`, "|", `\|`).Replace(s) }
+
+func describe(path *framework.Path) page {
+	p := page{
+		Path:        Name(path),
+		Synopsis:    path.HelpSynopsis,
+		Description: strings.TrimSpace(path.HelpDescription),
+		Parameters:  fields(path.Fields, request),
+	}
+	for _, o := range operations {
+		handler := path.Operations[o.operation]
+		if handler == nil || o.operation == logical.UpdateOperation && path.Operations[logical.CreateOperation] != nil {
+			continue
+		}
+		p.Operations = append(p.Operations, operation{o.method, o.capabilities, handler.Properties().Summary})
+		for _, response := range handler.Properties().Responses[200] {
+			p.Response = append(p.Response, fields(response.Fields, response200)...)
+		}
+	}
+	for i, answered := range p.Response {
+		if _, given := path.Fields[answered.Name]; given {
+			p.Response[i].Description = "As given, or its default."
+		}
+	}
+	return p
+}
+
+// Name is a path as people write it.
+func Name(path *framework.Path) string {
+	name := strings.ReplaceAll(path.Pattern, framework.GenericNameRegex("name"), "<name>")
+	return strings.TrimSuffix(strings.TrimSuffix(name, "$"), "?")
+}
+
+// What fields are of.
+const (
+	request     = false
+	response200 = true
+)
+
+func fields(schemas map[string]*framework.FieldSchema, response bool) []field {
+	var list []field
+	for _, name := range slices.Sorted(maps.Keys(schemas)) {
+		list = append(list, field{
+			Name:        name,
+			Properties:  properties(schemas[name], response),
+			Description: schemas[name].Description,
+		})
+	}
+	return list
+}
+
+func properties(schema *framework.FieldSchema, response bool) string {
+	all := []string{kind(schema.Type)}
+	switch {
+	case response:
+	case schema.Required:
+		all = append(all, "required")
+	case schema.Default != nil && schema.Type == framework.TypeDurationSecond:
+		all = append(all, fmt.Sprintf("default %vs", schema.Default))
+	case schema.Default != nil:
+		all = append(all, fmt.Sprintf("default `%v`", schema.Default))
+	}
+	if schema.Query {
+		all = append(all, "in the query")
+	}
+	if schema.DisplayAttrs != nil && schema.DisplayAttrs.Sensitive && !response {
+		all = append(all, "secret: never read back")
+	}
+	return strings.Join(all, ", ")
+}
+
+func kind(t framework.FieldType) string {
+	switch t {
+	case framework.TypeNameString:
+		return "name"
+	case framework.TypeCommaStringSlice, framework.TypeStringSlice:
+		return "list"
+	case framework.TypeDurationSecond:
+		return "duration"
+	case framework.TypeInt, framework.TypeInt64:
+		return "number"
+	case framework.TypeTime:
+		return "time"
+	default:
+		return t.String()
+	}
+}
