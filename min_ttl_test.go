@@ -56,6 +56,9 @@ func TestPromise2ReadersWithOneMinTTLShareOneExchange(t *testing.T) {
 				assert.Empty(t, e.readFor("creds/prod", minTTL).Warnings, "whose token is too short waits for the next, however slow the vendor")
 			})
 			readers.Go(func() { e.creds("prod") })
+			readers.Go(func() {
+				assert.Len(t, e.readFor("creds/prod", "59m30s").Warnings, 1, "what is enough for others is not for all")
+			})
 		}
 		readers.Wait()
 		assert.Equal(t, 2, e.exchanges())

@@ -24,6 +24,7 @@ type moodyStorage struct {
 	refuseState atomic.Bool  // refuse to read what the engine found out
 	refuseAway  atomic.Bool  // refuse to delete
 	stall       atomic.Int64 // how long a write takes, in nanoseconds
+	stallRead   atomic.Int64 // how long the next read takes to come back, in nanoseconds
 }
 
 var errStorage = errors.New("the disk is full")
@@ -33,7 +34,9 @@ func (s *moodyStorage) Get(ctx context.Context, key string) (*logical.StorageEnt
 	if s.refuseReads.Load() || s.refuseState.Load() && strings.HasPrefix(key, "state/") {
 		return nil, errStorage
 	}
-	return s.Storage.Get(ctx, key)
+	entry, err := s.Storage.Get(ctx, key)
+	time.Sleep(time.Duration(s.stallRead.Swap(0)))
+	return entry, err
 }
 
 func (s *moodyStorage) List(ctx context.Context, prefix string) ([]string, error) {

@@ -218,6 +218,21 @@ func TestARoleThatAnotherNodeWroteIsReadAgain(t *testing.T) {
 	})
 }
 
+func TestARoleThatIsWrittenWhileItIsLoadedCountsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSearchEngine(t)
+		e.write("roles/web", map[string]any{"config": "search", "scope": "discover"})
+		storage := e.moody()
+		storage.stallRead.Store(int64(time.Second))
+		var reader sync.WaitGroup
+		reader.Go(func() { e.creds("web") })
+		time.Sleep(500 * time.Millisecond)
+		e.write("roles/web", map[string]any{"scope": "event"})
+		reader.Wait()
+		assert.Equal(t, []string{"event"}, e.creds("web").Data["scope"])
+	})
+}
+
 func TestPromise12ARolesTokenIsReadWithoutStorage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSearchEngine(t)

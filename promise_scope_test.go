@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -129,6 +130,20 @@ func TestPromise5AScopeThatTheVendorRejectsIsNotHeldAgainstTheCredential(t *test
 		status = e.read("status/prod").Data
 		assert.Equal(t, "ok", status["state"])
 		assert.Equal(t, map[string]any{"expire_time": "2000-01-01T01:50:00Z"}, status["scopes"].(map[string]any)[nerdScope])
+	})
+}
+
+func TestPromise5ACredentialThatTheVendorRejectsIsNotBlamedOnARolesScope(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newNarrowedEngine(t)
+		e.sim.RevokeCredential(clientID)
+		_, status, _ := e.request(logical.UpdateOperation, "refresh/prod", nil)
+		require.Equal(t, http.StatusBadRequest, status)
+		calls := e.exchanges()
+		status, message := e.refused("creds/nerd")
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "the vendor rejected the credential: kensho.okta.com: 401")
+		assert.Equal(t, calls, e.exchanges())
 	})
 }
 

@@ -42,7 +42,7 @@ type Reading struct {
 type ExchangeError struct {
 	Name     string // of the credential
 	Provider string
-	Scope    string // "" is the credential's own
+	Scope    string // that the vendor may have rejected; "" is the credential itself
 	Err      *provider.Error
 
 	// NextAttempt is when the vendor may be called again, whoever asks.

@@ -122,11 +122,14 @@ func (v view) refusal() error {
 	if v.unsaved != nil {
 		return v.unsavedErr
 	}
-	failure := v.failure()
+	failure, scope := v.failure(), v.scope
+	if failure == v.state.Failure {
+		scope = ownScope
+	}
 	return &ExchangeError{
 		Name:        v.credential.Name,
 		Provider:    v.credential.Provider,
-		Scope:       v.scope,
+		Scope:       scope,
 		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason},
 		NextAttempt: failure.NextAttempt,
 	}
