@@ -1,0 +1,129 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// terraformExample is what a platform engineer copies.
+const terraformExample = "../../examples/terraform"
+
+// providerVersion is the release whose source tools/terraform-provider-vault builds;
+// its go.mod names the commit, as no module version can be tagged v3 there.
+const providerVersion = "3.3.1"
+
+// terraform runs the example in a directory of its own, with the token that the
+// example's policy makes.
+type terraform struct {
+	t       *testing.T
+	dir     string
+	env     map[string]string
+	printed bytes.Buffer // all that was printed so far
+}
+
+func newTerraform(t *testing.T, m *mount) *terraform {
+	t.Helper()
+	require.NotEmpty(t, os.Getenv("TOFU"), "run these tests by `make e2e`")
+	dir := t.TempDir()
+	sources, err := filepath.Glob(terraformExample + "/*.tf")
+	require.NoError(t, err)
+	for _, source := range sources {
+		content, err := os.ReadFile(source)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, filepath.Base(source)), content, 0o600))
+	}
+	policy, err := os.ReadFile(terraformExample + "/policy.hcl")
+	require.NoError(t, err)
+	require.NoError(t, m.root.Sys().PutPolicyWithContext(t.Context(), "terraform", string(policy)))
+
+	home := t.TempDir()
+	tf := &terraform{t: t, dir: dir, env: map[string]string{
+		"HOME":               home,
+		"PATH":               os.Getenv("PATH"),
+		"CHECKPOINT_DISABLE": "1",
+		"TF_CLI_ARGS":        "-no-color",
+		"TF_CLI_CONFIG_FILE": mirrorProvider(t, home),
+		"TF_INPUT":           "0",
+		"VAULT_ADDR":         m.server.Address,
+		"VAULT_TOKEN":        m.client("terraform").Token(),
+	}}
+	tf.set("client_id", clientID)
+	tf.set("private_key", privateKeyPEM())
+	tf.set("token_url", vendorsim.URL(m.base, "https://kensho.okta.com/oauth2/default/v1/token"))
+	return tf
+}
+
+// mirrorProvider writes a configuration by which the provider is taken from the
+// binary that was built, and none from anywhere else.
+func mirrorProvider(t *testing.T, home string) (config string) {
+	t.Helper()
+	mirror := filepath.Join(home, "mirror")
+	dir := filepath.Join(mirror, "registry.opentofu.org/hashicorp/vault", providerVersion, runtime.GOOS+"_"+runtime.GOARCH)
+	require.NoError(t, os.MkdirAll(dir, 0o700))
+	require.NoError(t, os.Symlink(os.Getenv("TERRAFORM_PROVIDER_VAULT"), filepath.Join(dir, "terraform-provider-vault_v"+providerVersion)))
+	config = filepath.Join(home, "tofurc")
+	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "provider_installation {\n  filesystem_mirror {\n    path = %q\n  }\n}\n", mirror), 0o600))
+	return config
+}
+
+// set gives a variable of the example a value.
+func (tf *terraform) set(variable, value string) { tf.env["TF_VAR_"+variable] = value }
+
+func (tf *terraform) apply(status int) string {
+	tf.t.Helper()
+	return tf.run(status, "apply", "-auto-approve")
+}
+
+// assertSettled is that nothing would change.
+func (tf *terraform) assertSettled() {
+	tf.t.Helper()
+	tf.run(0, "plan", "-detailed-exitcode")
+}
+
+// assertUnsettled is that something would change.
+func (tf *terraform) assertUnsettled() {
+	tf.t.Helper()
+	tf.run(2, "plan", "-detailed-exitcode")
+}
+
+func (tf *terraform) output(name string) string {
+	tf.t.Helper()
+	return strings.TrimSpace(tf.run(0, "output", "-raw", name))
+}
+
+// run is a command that must end with a status, and what it prints.
+func (tf *terraform) run(status int, args ...string) string {
+	tf.t.Helper()
+	ctx, cancel := context.WithTimeout(tf.t.Context(), 2*time.Minute)
+	defer cancel()
+	var printed bytes.Buffer
+	cmd := exec.CommandContext(ctx, os.Getenv("TOFU"), args...)
+	cmd.Dir = tf.dir
+	for name, value := range tf.env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	cmd.Stdout, cmd.Stderr = &printed, &printed
+	// With its providers, which would outlive it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	err := cmd.Run()
+	tf.printed.Write(printed.Bytes())
+	require.NotNil(tf.t, cmd.ProcessState, "%v", err)
+	require.Equal(tf.t, status, cmd.ProcessState.ExitCode(), "tofu %s\n%s", strings.Join(args, " "), printed.String())
+	return printed.String()
+}

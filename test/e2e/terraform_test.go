@@ -1,0 +1,134 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+func TestTheTerraformExampleAppliesSettlesAndDestroys(t *testing.T) {
+	m := unmounted(t, "kensho")
+	tf := newTerraform(t, m)
+	tf.run(0, "fmt", "-check", "-diff")
+	tf.run(0, "init")
+
+	// Whoever applies it is told why a credential is refused, and applies it again.
+	tf.set("client_id", "of-nobody")
+	assert.Contains(t, tf.apply(1), "rejected the credential")
+	tf.set("client_id", clientID)
+	tf.apply(0)
+	tf.assertSettled()
+	assert.Contains(t, tf.apply(0), "0 added, 0 changed, 0 destroyed", "a second apply does nothing")
+
+	app := m.client(tf.output("policy"))
+	var tokens []string
+	read := func() *api.Secret {
+		secret, err := app.Logical().ReadWithContext(t.Context(), tf.output("creds_path"))
+		require.NoError(t, err)
+		token := secret.Data["access_token"].(string)
+		assert.True(t, m.sim.Accepts(token))
+		tokens = append(tokens, token)
+		return secret
+	}
+	secret := read()
+	assert.Equal(t, []any{"kensho:app:link"}, secret.Data["scope"], "the role's, and not the credential's")
+	assert.LessOrEqual(t, secret.LeaseDuration, 900)
+	for _, path := range []string{"creds/batch", "roles/link-reports", "config/kensho/batch"} {
+		_, err := app.Logical().ReadWithContext(t.Context(), "kensho/"+path)
+		assertStatus(t, http.StatusForbidden, "", err)
+	}
+
+	// A setting that somebody else changed is seen, and set right.
+	require.NoError(t, w.root.Sys().TuneMountAllowNilWithContext(t.Context(), "kensho", api.TuneMountConfigInput{Description: new("changed")}))
+	m.write("roles/link-reports", map[string]any{"ttl": "1h"})
+	m.write("config/kensho/batch", map[string]any{"scope": "kensho:app:link"})
+	tf.assertUnsettled()
+	assert.Contains(t, tf.apply(0), "0 added, 3 changed, 0 destroyed")
+	tf.assertSettled()
+
+	// A new key pair takes the old one's place, though not at the first try; until then
+	// the old one serves.
+	old := read().Data["access_token"]
+	first, second := privateKeyPEM(), newKey(t)
+	tf.set("private_key", encodeKey(second))
+	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, ""))})
+	assert.Contains(t, tf.apply(1), "the vendor cannot be asked")
+	assert.Equal(t, old, read().Data["access_token"])
+	m.behave(vendorsim.Conduct{})
+	m.sim.AddClient(clientID, &second.PublicKey, "")
+	tf.apply(0)
+	tf.assertSettled()
+	assert.NotEqual(t, old, read().Data["access_token"])
+
+	state, err := os.ReadFile(filepath.Join(tf.dir, "terraform.tfstate"))
+	require.NoError(t, err)
+	for _, line := range keyLines(encodeKey(second)) {
+		assert.Contains(t, string(state), line, "the state holds the key, as main.tf says")
+	}
+
+	assert.Contains(t, tf.run(0, "destroy", "-auto-approve"), "5 destroyed")
+	mounts, err := w.root.Sys().ListMountsWithContext(t.Context())
+	require.NoError(t, err)
+	assert.NotContains(t, mounts, "kensho/")
+
+	for _, line := range append(keyLines(first), keyLines(encodeKey(second))...) {
+		assert.NotContains(t, tf.printed.String(), line, "a secret in what Terraform printed")
+		assert.NotContains(t, w.log.String(), line, "a secret in the server's log")
+	}
+	for _, token := range tokens {
+		assert.NotContains(t, tf.printed.String()+string(state), token)
+	}
+	assert.Empty(t, m.sim.Violations(), "requests that no vendor documents")
+}
+
+// unmounted are vendors for an engine that somebody else mounts at a path.
+func unmounted(t *testing.T, path string) *mount {
+	t.Helper()
+	m := &mount{world: w, t: t, path: path, sim: vendorsim.New()}
+	server := httptest.NewServer(m.sim)
+	t.Cleanup(server.Close)
+	m.base = server.URL
+	m.behave(vendorsim.Conduct{})
+	m.sim.AddClient(clientID, &privateKey().PublicKey, "")
+	// Nothing is there to unmount unless the test failed.
+	t.Cleanup(func() { require.NoError(t, w.root.Sys().UnmountWithContext(context.Background(), path)) })
+	return m
+}
+
+// client is one with a token of a policy.
+func (m *mount) client(policy string) *api.Client {
+	m.t.Helper()
+	token, err := m.root.Auth().Token().CreateWithContext(m.t.Context(), &api.TokenCreateRequest{Policies: []string{policy}})
+	require.NoError(m.t, err)
+	client, err := m.root.Clone()
+	require.NoError(m.t, err)
+	client.SetToken(token.Auth.ClientToken)
+	return client
+}
+
+func newKey(t *testing.T) *rsa.PrivateKey {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	return key
+}
+
+// keyLines are the lines of a key that tell it from others.
+func keyLines(key string) []string {
+	lines := strings.Split(strings.TrimSpace(key), "\n")
+	return lines[1 : len(lines)-2] // without its frame, and the end, which may be short
+}
