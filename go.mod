@@ -11,7 +11,9 @@ require (
 	github.com/hashicorp/vault/api v1.23.0
 	github.com/hashicorp/vault/sdk v0.25.1
 	github.com/stretchr/testify v1.11.1
+	github.com/yuin/goldmark v1.8.7
 	golang.org/x/sync v0.20.0
+	mvdan.cc/sh/v3 v3.13.1
 )
 
 require (

@@ -1,0 +1,162 @@
+package docwalk
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// follow walks a page, in which ~~~ stands for a fence's backquotes.
+func follow(t *testing.T, dir, page string) error {
+	t.Helper()
+	parsed, err := Parse("page.md", []byte(strings.ReplaceAll(page, "~~~", "```")))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	return parsed.Walk(ctx, dir, []string{"PATH=" + os.Getenv("PATH")})
+}
+
+func TestAPageThatIsTrueIsWalked(t *testing.T) {
+	require.NoError(t, follow(t, t.TempDir(), `
+1. In a list:
+
+   ~~~console
+   $ export NAME=world
+   $ echo hello \
+       $NAME
+   hello world
+   ~~~
+
+~~~hcl file=conf.d/agent.hcl
+one = 1
+
+two = 2
+~~~
+
+~~~console
+$ cat - conf.d/agent.hcl <<'TEXT'
+$NAME stays
+TEXT
+$NAME stays
+...
+two = 2
+$ for word in three $NAME; do
+      echo "$word"
+  done
+three
+world
+$ echo 'Error reading:
+    permission denied' >&2; false
+Error reading: permission denied
+~~~
+
+~~~text
+is not run
+~~~
+`))
+}
+
+func TestAPageThatIsNotTrueFails(t *testing.T) {
+	for name, c := range map[string]struct{ page, says string }{
+		"other output":                 {"$ echo yes\nno", "page.md:2: it printed something else than is shown"},
+		"output left out":              {"$ echo yes; echo no\nyes", "page.md:2: it printed something else"},
+		"a failure":                    {"$ true\n$ echo why; false", "page.md:3: it ended with status 1\n    $ echo why; false\nprinted:\n    why"},
+		"a failure in a pipe":          {"$ false | cat", "status 1"},
+		"a failure with output shown":  {"$ echo yes; false\nyes", "status 1"},
+		"no failure though shown":      {"$ echo Error reading\nError reading", "it succeeded, and is shown to fail"},
+		"another failure than shown":   {"$ echo Error writing; false\nError reading", "it printed something else"},
+		"the end of the shell":         {"$ exit 0\n$ true", "page.md:2: it ended the shell"},
+		"the end, with a service":      {"$ { sleep 300; } &\n$ exit 0", "page.md:3: it ended the shell"},
+		"a service that fails":         {"$ { echo why; exit 3; } &\n$ cat none", "page.md:2: it ended with status 3\n    $ { echo why; exit 3; } &\nprinted:\n    why"},
+		"output of nobody":             {"no prompt", "page.md:2: no command is above this output"},
+		"output of a service":          {"$ sleep 60 &\nslept", "page.md:2: what runs in the background prints when it likes"},
+		"a command without an end":     {"$ cat <<TEXT\ntext", "page.md:2: no shell takes this command: 1:5: unclosed here-document"},
+		"a backslash at the end":       {"$ true \\", "nothing follows the backslash"},
+		"no command":                   {"$ fi", "page.md:2: no shell takes this command: 1:1: `fi` can only be used to end an `if`"},
+		"a command in another fence":   {"$ true\n~~~\n~~~sh\n$ false", "page.md:5: a command outside a console block is not run"},
+		"a file outside the directory": {"$ true\n~~~\n~~~hcl file=../agent.hcl\ntext", `page.md:4: "../agent.hcl" is no file below`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.ErrorContains(t, follow(t, t.TempDir(), "~~~console\n"+c.page+"\n~~~\n"), c.says)
+		})
+	}
+}
+
+func TestAServiceRunsUntilThePageEnds(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, follow(t, dir, `
+~~~console
+$ { bash -c 'trap "" TERM; sleep 300 & echo $! >stubborn; wait'; } &
+$ { echo $BASHPID >process; sleep 0.5; echo later >token; sleep 300; } &
+$ cat token
+later
+$ test -s stubborn && kill -0 "$(cat process)"
+~~~
+`), "the reader of token comes late enough")
+	for _, file := range []string{"process", "stubborn"} {
+		content, err := os.ReadFile(filepath.Join(dir, file))
+		require.NoError(t, err)
+		process, err := strconv.Atoi(strings.TrimSpace(string(content)))
+		require.NoError(t, err)
+		assert.Eventually(t, func() bool { return ended(process) }, 5*time.Second, 10*time.Millisecond, file)
+	}
+}
+
+// ended is whether a process has ended, reaped or not.
+func ended(process int) bool {
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(process), "stat"))
+	return err != nil || strings.Contains(string(stat), ") Z ") || syscall.Kill(process, 0) != nil
+}
+
+func TestACommandEndsWithItsTime(t *testing.T) {
+	page, err := Parse("page.md", []byte("```console\n$ sleep 300\n```\n"))
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	require.ErrorContains(t, page.Walk(ctx, t.TempDir(), nil), "page.md:2: it ended the shell, or was itself ended for taking too long")
+	assert.Less(t, time.Since(begun), stopTimeout)
+}
+
+func TestMatch(t *testing.T) {
+	const lease = "lease_id kensho/creds/prod/sPrTnh7bQbniDg1b2DiByb5I"
+	for _, c := range []struct {
+		shown, printed string
+		same           bool
+	}{
+		{"", "anything", true},
+		{"Key   Value\n---   -----", "Key Value\n\n--- -----\n", true},
+		{"state ok", "state failed", false},
+		{"state ok", "state", false},
+		{"state", "state ok", false},
+		{"state ok", "prefix state ok", false},
+		{"expire_time 2026-11-29T14:09:18Z", "expire_time 2027-01-01T00:00:00Z", true},
+		{"expire_time 2026-11-29T14:09:18Z", "lease_time 2027-01-01T00:00:00Z", false},
+		{lease, "lease_id kensho/creds/prod/abcdefghij", true},
+		{lease, "lease_id kensho/creds/batch/sPrTnh7bQbniDg1b2DiByb5I", false},
+		{lease, "lease_id kensho/creds/prod", false},
+		{"access_token eyJraWQiOi...", "access_token at-Q2", true},
+		{"access_token eyJraWQiOi…", "access_token at-Q2", true},
+		{"access_token eyJraWQiOi...", "access_token", false},
+		{"Code: 403. Errors:", "Code: 403. Errors:", true},
+		{"Code: 403. Errors:", "Code: 400. Errors:", false},
+		{"exchanges 1", "exchanges 12", false},
+		{"ttl 2995", "ttl 1876", true},
+		{"one\n...\nfour", "one\ntwo\nthree\nfour", true},
+		{"one\n...\nfour", "one\nfour", true},
+		{"one\n...", "two\nfour", false},
+		{"a.b", "a-b", false},
+	} {
+		assert.Equal(t, c.same, match(c.shown, c.printed), "%q shown, %q printed", c.shown, c.printed)
+	}
+}
