@@ -37,6 +37,7 @@ type Server struct {
 	PluginDir string
 
 	binary    string
+	environ   []string // added to that of this process
 	dir       string
 	log       io.Writer
 	args      []string
@@ -48,9 +49,10 @@ type Server struct {
 }
 
 // StartDev starts a server in dev mode: unsealed, in memory, with RootToken. Its
-// output goes to log.
-func StartDev(ctx context.Context, binary string, log io.Writer) (*Server, error) {
-	s, listen, err := prepare(ctx, binary, log)
+// output goes to log; environ, of the form NAME=value, is added to its environment,
+// and so to that of its plugins.
+func StartDev(ctx context.Context, binary string, log io.Writer, environ ...string) (*Server, error) {
+	s, listen, err := prepare(ctx, binary, log, environ)
 	if err != nil {
 		return nil, err
 	}
@@ -67,8 +69,8 @@ func StartDev(ctx context.Context, binary string, log io.Writer) (*Server, error
 }
 
 // StartRaft starts a server with raft storage on disk, initialized and unsealed.
-func StartRaft(ctx context.Context, binary string, log io.Writer) (*Server, error) {
-	s, listen, err := prepare(ctx, binary, log)
+func StartRaft(ctx context.Context, binary string, log io.Writer, environ ...string) (*Server, error) {
+	s, listen, err := prepare(ctx, binary, log, environ)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +123,7 @@ listener "tcp" {
 	return s.ready(ctx)
 }
 
-func prepare(ctx context.Context, binary string, log io.Writer) (s *Server, listen string, err error) {
+func prepare(ctx context.Context, binary string, log io.Writer, environ []string) (s *Server, listen string, err error) {
 	dir, err := os.MkdirTemp("", "tokenbroker-")
 	if err != nil {
 		return nil, "", err
@@ -135,7 +137,7 @@ func prepare(ctx context.Context, binary string, log io.Writer) (s *Server, list
 		return nil, "", err
 	}
 	listen = net.JoinHostPort("127.0.0.1", port)
-	s = &Server{Address: "http://" + listen, PluginDir: filepath.Join(dir, "plugins"), binary: binary, dir: dir, log: log}
+	s = &Server{Address: "http://" + listen, PluginDir: filepath.Join(dir, "plugins"), binary: binary, environ: environ, dir: dir, log: log}
 	return s, listen, os.Mkdir(s.PluginDir, 0o700)
 }
 
@@ -157,6 +159,7 @@ func (s *Server) launch() error {
 	// It ends by Stop, in order, and not with a context.
 	s.cmd = exec.CommandContext(context.Background(), s.binary, append([]string{"server"}, s.args...)...)
 	s.cmd.Dir = s.dir
+	s.cmd.Env = append(os.Environ(), s.environ...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	// In a process group of its own, with its plugins, so that Ctrl-C reaches whoever
 	// started it first.

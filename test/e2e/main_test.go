@@ -66,22 +66,38 @@ func runAll(m *testing.M) (status int, err error) {
 	return m.Run(), nil
 }
 
-func newWorld(ctx context.Context, start func(context.Context, string, io.Writer) (*vaultserver.Server, error)) (_ *world, err error) {
-	binary, plugin, version := os.Getenv("VAULT"), os.Getenv("PLUGIN"), os.Getenv("PLUGIN_VERSION")
-	if binary == "" || plugin == "" || version == "" {
-		return nil, errors.New("run these tests by `make e2e`: VAULT, PLUGIN or PLUGIN_VERSION is not set")
+// starter is vaultserver.StartDev or vaultserver.StartRaft.
+type starter func(ctx context.Context, binary string, log io.Writer, environ ...string) (*vaultserver.Server, error)
+
+func newWorld(ctx context.Context, start starter) (*world, error) {
+	w, err := bareWorld(ctx, start)
+	if err != nil {
+		return nil, err
 	}
-	w := &world{log: &logBuffer{}, version: version}
-	if w.server, err = start(ctx, binary, w.log); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, w.log)
-	}
-	if err := w.register(ctx, plugin); err != nil {
+	if err := w.register(ctx); err != nil {
 		return nil, errors.Join(err, w.server.Stop())
 	}
 	return w, nil
 }
 
-func (w *world) register(ctx context.Context, plugin string) (err error) {
+// bareWorld has no plugin yet; environ is added to the server's environment.
+func bareWorld(ctx context.Context, start starter, environ ...string) (_ *world, err error) {
+	binary, plugin, version := os.Getenv("VAULT"), os.Getenv("PLUGIN"), os.Getenv("PLUGIN_VERSION")
+	if binary == "" || plugin == "" || version == "" {
+		return nil, errors.New("run these tests by `make e2e`: VAULT, PLUGIN or PLUGIN_VERSION is not set")
+	}
+	w := &world{log: &logBuffer{}, version: version}
+	if w.server, err = start(ctx, binary, w.log, environ...); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, w.log)
+	}
+	if w.root, err = w.server.Client(); err != nil {
+		return nil, errors.Join(err, w.server.Stop())
+	}
+	return w, nil
+}
+
+func (w *world) register(ctx context.Context) error {
+	plugin := os.Getenv("PLUGIN")
 	if err := w.server.InstallPlugin(plugin); err != nil {
 		return err
 	}
@@ -95,8 +111,7 @@ func (w *world) register(ctx context.Context, plugin string) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, output)
 	}
-	w.root, err = w.server.Client()
-	return err
+	return nil
 }
 
 // logBuffer collects the server's output, and the plugin's with it.
