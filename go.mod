@@ -3,6 +3,7 @@ module vault-plugin-secrets-tokenbroker
 go 1.26
 
 require (
+	github.com/elazarl/goproxy v1.9.2
 	github.com/golang-jwt/jwt/v5 v5.3.1
 	github.com/hashicorp/go-cleanhttp v0.5.2
 	github.com/hashicorp/go-hclog v1.6.3

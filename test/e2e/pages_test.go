@@ -1,0 +1,148 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/docwalk"
+	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// pageTime is how long walking a page may take, and quickly that which most take.
+const (
+	pageTime = 10 * time.Minute
+	quickly  = 2 * time.Minute
+)
+
+// withoutCommands are the pages that have nothing to walk.
+var withoutCommands = map[string]bool{"docs/api.md": true}
+
+// Documentation is executed, not trusted: each page's commands do as it shows, one
+// after the other, in a server of its own with vendors of its own. All but the
+// README, which tells how to install the plugin, find it registered.
+func TestEachPageDoesAsItShows(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	require.NoError(t, err)
+	for _, path := range append(pages, filepath.Join(root, "README.md")) {
+		name, err := filepath.Rel(root, path)
+		require.NoError(t, err)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			markdown, err := os.ReadFile(path)
+			require.NoError(t, err)
+			page, err := docwalk.Parse(name, markdown)
+			require.NoError(t, err)
+			if page.Commands() == 0 {
+				assert.True(t, withoutCommands[name], "%s has no commands", name)
+				return
+			}
+			walk(t, root, page, name != "README.md")
+		})
+	}
+}
+
+func walk(t *testing.T, root string, page *docwalk.Page, registered bool) {
+	t.Helper()
+	// Kensho's tokens die on the full hour; let one pass that is near.
+	if hour := time.Now().Truncate(time.Hour).Add(time.Hour); time.Until(hour) < quickly {
+		time.Sleep(time.Until(hour))
+	}
+	sim := vendorsim.New()
+	ctx, cancel := context.WithTimeout(t.Context(), pageTime)
+	defer cancel()
+	own, err := bareWorld(ctx, vaultserver.StartDev, behindProxy(t, sim)...)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, own.server.Stop()) })
+	if registered {
+		require.NoError(t, own.register(ctx))
+	}
+
+	dir := t.TempDir()
+	copyRepository(t, root, dir)
+	environ := append(readersEnvironment(t, own.server), customer(t, sim, dir)...)
+	require.NoError(t, page.Walk(ctx, dir, environ))
+	assert.Empty(t, sim.Violations(), "requests that no vendor documents")
+}
+
+// customer has the vendors know a customer whose credentials are in variables and in
+// kensho.pem.
+func customer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
+	t.Helper()
+	const scribe, sitecore = "refresh-token-of-scribe-0123456789", "refresh-token-of-sitecore-0123456789"
+	sim.AddRefreshToken("link-streaming", refreshToken)
+	sim.AddRefreshToken("scribe", scribe)
+	sim.AddClient(clientID, &privateKey().PublicKey, "")
+	sim.AddAPIKey(apiKey)
+	sim.AddPair(sitecore, 24*time.Hour, 7*24*time.Hour)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "kensho.pem"), []byte(privateKeyPEM()), 0o600))
+	return []string{
+		"KENSHO_REFRESH_TOKEN=" + refreshToken,
+		"KENSHO_CLIENT_ID=" + clientID,
+		"KENSHO_ACCESS_TOKEN=access-token-of-kensho-0123456789",
+		"SCRIBE_REFRESH_TOKEN=" + scribe,
+		"SITECORE_API_KEY=" + apiKey,
+		"SITECORE_REFRESH_TOKEN=" + sitecore,
+	}
+}
+
+// readersEnvironment is that of an operator with a root token, a Go toolchain and
+// nothing else: no settings of whoever runs this.
+func readersEnvironment(t *testing.T, server *vaultserver.Server) []string {
+	t.Helper()
+	home := t.TempDir()
+	vault := os.Getenv("VAULT")
+	require.NoError(t, os.Symlink(vault, filepath.Join(home, "vault")))
+	environ := []string{
+		"HOME=" + home,
+		"PATH=" + home + string(filepath.ListSeparator) + os.Getenv("PATH"),
+		"TMPDIR=" + os.Getenv("TMPDIR"),
+		"VAULT=" + vault, // the server of `make demo`
+		"VAULT_ADDR=" + server.Address,
+		"VAULT_TOKEN=" + server.Token,
+		"VAULT_PLUGIN_DIR=" + server.PluginDir,
+	}
+	for _, variable := range os.Environ() {
+		if strings.HasPrefix(variable, "GO") {
+			environ = append(environ, variable)
+		}
+	}
+	// Go's own caches are below the real home, unless it is told.
+	for _, name := range []string{"GOENV", "GOCACHE", "GOMODCACHE", "GOPATH"} {
+		value, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
+		require.NoError(t, err)
+		environ = append(environ, name+"="+strings.TrimSpace(string(value)))
+	}
+	return environ
+}
+
+// copyRepository copies what a clone would hold, and what is not committed yet.
+func copyRepository(t *testing.T, from, to string) {
+	t.Helper()
+	entries, err := os.ReadDir(from)
+	require.NoError(t, err)
+	for _, entry := range entries {
+		source, target := filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name())
+		switch name := entry.Name(); {
+		case name == ".git" || name == "bin" || name == "dist":
+		case entry.IsDir():
+			require.NoError(t, os.CopyFS(target, os.DirFS(source)))
+		default:
+			content, err := os.ReadFile(source)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(target, content, 0o600))
+		}
+	}
+}
