@@ -73,6 +73,7 @@ func TestPromise9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
 				e.sim.Behave(test.conduct)
 				until(0, 10, 0)
 				e.write("config/kensho/prod", test.data)
+				time.Sleep(300 * time.Millisecond)
 				var last any
 				var death time.Time
 				for reads := range 20 {

@@ -106,6 +106,19 @@ func TestEachScopeOfAnAPIKeyHasItsOwnRefreshToken(t *testing.T) {
 	})
 }
 
+func TestARolesScopeIsMintedThoughThereIsARefreshToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.AddPair("of-any-scope", 24*time.Hour, 7*24*time.Hour)
+		e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "refresh_token": "of-any-scope", "scope": "discover,event"})
+		e.write("roles/web", map[string]any{"config": "search", "scope": "event"})
+		require.Equal(t, http.MethodPut, e.sim.Calls()[0].Method)
+		e.creds("web")
+		assert.Equal(t, http.MethodPost, e.sim.Calls()[1].Method)
+		assert.JSONEq(t, `{"scope": ["event"]}`, e.sim.Calls()[1].Body)
+	})
+}
+
 func TestPromise5AScopeThatTheVendorRejectsIsNotHeldAgainstTheCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)

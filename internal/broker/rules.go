@@ -35,10 +35,6 @@ const (
 	// agentCushion is what Vault Agent adds to the ttl of a secret without a lease.
 	agentCushion = time.Second
 
-	// comeBack is how long before its death a token that dies on a boundary is to be
-	// read again: in the last boundaryWait the read waits for the next.
-	comeBack = 2 * time.Second
-
 	// refusalMemory is how long what a vendor said of a scope is kept after it may be
 	// asked again.
 	refusalMemory = time.Hour
@@ -93,21 +89,13 @@ func renewable(t provider.Token, now time.Time, minTTL time.Duration) bool {
 		now.Sub(t.IssueTime) >= youth(t)
 }
 
-// youth is how long a token is as fresh as can be, and tells nothing of the next.
+// youth is how long a token is as fresh as can be.
 func youth(t provider.Token) time.Duration { return margin(t.ExpireTime.Sub(t.IssueTime)) }
 
-// fresherTime is when a reader is to come back for a fresher token, who has a lease
-// of none.
-func fresherTime(t provider.Token) time.Time {
-	if t.Boundary.IsZero() {
-		return refreshTime(t)
-	}
-	return earlier(t.Boundary, t.ExpireTime.Add(-comeBack))
-}
-
 // rereadTTL is the ttl to give out with a token so that Vault Agent, which adds its
-// cushion, reads again at the fresher time or within a second after it, but before
-// the token dies.
+// cushion, reads again when there is a fresher one, or within a second after that, but
+// before the token dies: a read in its last second waits for the boundary, if that is
+// where it dies.
 func rereadTTL(t provider.Token, fresher, now time.Time) time.Duration {
 	wait := (fresher.Sub(now) + time.Second - 1).Truncate(time.Second)
 	left := t.ExpireTime.Sub(now).Truncate(time.Second)
@@ -119,7 +107,7 @@ func rereadTTL(t provider.Token, fresher, now time.Time) time.Duration {
 // longer.
 func withBoundary(t, last provider.Token) provider.Token {
 	gained, passed := t.ExpireTime.Sub(last.ExpireTime), t.IssueTime.Sub(last.IssueTime)
-	futile := last.ExpireTime.After(t.IssueTime) && passed >= youth(last) && gained < passed/futilePart
+	futile := last.ExpireTime.After(t.IssueTime) && gained < passed/futilePart
 	if futile && t.Boundary.IsZero() && !t.Final {
 		t.Boundary = t.ExpireTime
 	}

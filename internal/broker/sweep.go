@@ -125,10 +125,7 @@ func (v view) dueTime(wanted bool) time.Time {
 	if v.unsaved != nil {
 		return v.retryTime
 	}
-	var at time.Time
-	if v.scope == ownScope {
-		at = keepaliveTime(v.credential, v.state)
-	}
+	at := keepaliveTime(v.credential, v.state)
 	if token := v.token(); wanted && !token.Final {
 		refresh := refreshTime(token)
 		if refresh.IsZero() { // somebody asked, and there was none to be had

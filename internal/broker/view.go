@@ -70,7 +70,7 @@ func (v view) lease(now time.Time, minTTL time.Duration) *Reading {
 	if ttl == 0 {
 		return nil
 	}
-	fresher := fresherTime(token)
+	fresher := refreshTime(token)
 	if v.held(now) {
 		fresher = v.nextAttempt()
 	}
