@@ -214,11 +214,11 @@ func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 		if err != nil {
 			return failure(name, err)
 		}
-		resp := &logical.Response{}
-		for _, warning := range b.outgrown(ctx, req.Storage, name) {
-			resp.AddWarning(warning)
+		warnings := b.outgrown(ctx, req.Storage, name)
+		if len(warnings) == 0 {
+			return nil, nil
 		}
-		return resp, nil
+		return &logical.Response{Warnings: warnings}, nil
 	}
 }
 

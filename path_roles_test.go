@@ -179,6 +179,8 @@ func TestAWriteThatTakesAScopeFromARoleSaysSo(t *testing.T) {
 		e.write("roles/web", map[string]any{"config": "search", "scope": "event"})
 		e.write("roles/app", map[string]any{"config": "search", "scope": "discover"})
 		e.creds("web")
+		resp, _, _ := e.request(logical.UpdateOperation, "config/sitecore/search", map[string]any{"access_expiry": "2h"})
+		assert.Nil(t, resp, "a write with nothing to say is a 204")
 		resp, status, message := e.request(logical.UpdateOperation, "config/sitecore/search", map[string]any{"scope": "discover"})
 		require.Equal(t, http.StatusOK, status, message)
 		assert.Equal(t, []string{`roles/web can no longer be read: scope: "event" is not among the credential's own, discover; give some of these, or widen the credential's scope`}, resp.Warnings)

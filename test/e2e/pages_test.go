@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -63,14 +65,14 @@ func walk(t *testing.T, root string, page *docwalk.Page, registered bool) {
 	sim := vendorsim.New()
 	ctx, cancel := context.WithTimeout(t.Context(), pageTime)
 	defer cancel()
-	own, err := bareWorld(ctx, vaultserver.StartDev, behindProxy(t, sim)...)
+	dir := t.TempDir()
+	own, err := bareWorld(ctx, vaultserver.StartDev, behindProxy(t, withMail(sim, dir))...)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, own.server.Stop()) })
 	if registered {
 		require.NoError(t, own.register(ctx))
 	}
 
-	dir := t.TempDir()
 	copyRepository(t, root, dir)
 	environ := append(readersEnvironment(t, own.server), customer(t, sim, dir)...)
 	require.NoError(t, page.Walk(ctx, dir, environ))
@@ -96,6 +98,18 @@ func customer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 		"SITECORE_API_KEY=" + apiKey,
 		"SITECORE_REFRESH_TOKEN=" + sitecore,
 	}
+}
+
+// withMail has Kensho take the public key that a page says to mail to them.
+func withMail(sim *vendorsim.Sim, dir string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if letter, err := os.ReadFile(filepath.Join(dir, "kensho.pub")); err == nil {
+			if key, err := jwt.ParseRSAPublicKeyFromPEM(letter); err == nil {
+				sim.AddClient(clientID, key, "")
+			}
+		}
+		sim.ServeHTTP(w, r)
+	})
 }
 
 // readersEnvironment is that of an operator with a root token, a Go toolchain and

@@ -11,21 +11,19 @@ import (
 
 	"github.com/elazarl/goproxy"
 	"github.com/stretchr/testify/require"
-
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
 // behindProxy is the environment of a server whose every request to another host ends
 // at the simulated vendors: through a proxy that answers for any name, with a
 // certificate of an authority that this server trusts. A host that is no vendor's is
 // a violation there. Requests to loopback addresses take no proxy.
-func behindProxy(t *testing.T, sim *vendorsim.Sim) []string {
+func behindProxy(t *testing.T, vendors http.Handler) []string {
 	t.Helper()
 	proxy := goproxy.NewProxyHttpServer()
 	proxy.OnRequest().HandleConnect(goproxy.AlwaysMitm)
 	proxy.OnRequest().DoFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Request, *http.Response) {
 		recorder := httptest.NewRecorder()
-		sim.ServeHTTP(recorder, r)
+		vendors.ServeHTTP(recorder, r)
 		return r, recorder.Result()
 	})
 	server := httptest.NewServer(proxy)
