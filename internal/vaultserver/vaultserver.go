@@ -22,9 +22,6 @@ import (
 // RootToken is the root token of a server in dev mode.
 const RootToken = "root"
 
-// stopTimeout is how long a server has to end by itself.
-const stopTimeout = 15 * time.Second
-
 // A Server is a process that this one started.
 type Server struct {
 	// Address is its URL.
@@ -43,9 +40,8 @@ type Server struct {
 	args      []string
 	unsealKey string // empty in dev mode
 
-	cmd   *exec.Cmd
-	ended chan struct{} // closed when the process has ended
-	past  []int         // process groups of servers that were killed
+	process *process // nil if it does not run
+	past    []int    // process groups of servers that have ended
 }
 
 // StartDev starts a server in dev mode: unsealed, in memory, with RootToken. Its
@@ -155,27 +151,14 @@ func (s *Server) Start(ctx context.Context) error {
 	return s.ready(ctx)
 }
 
-func (s *Server) launch() error {
+func (s *Server) launch() (err error) {
 	// It ends by Stop, in order, and not with a context.
-	s.cmd = exec.CommandContext(context.Background(), s.binary, append([]string{"server"}, s.args...)...)
-	s.cmd.Dir = s.dir
-	s.cmd.Env = append(os.Environ(), s.environ...)
-	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
-	// In a process group of its own, with its plugins, so that Ctrl-C reaches whoever
-	// started it first.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := s.cmd.Start(); err != nil {
-		s.cmd = nil
-		return fmt.Errorf("cannot start the server: %w", err)
-	}
-	cmd, ended := s.cmd, make(chan struct{})
-	s.ended = ended
-	go func() {
-		defer close(ended)
-		// How it ended stands in its log.
-		_ = cmd.Wait()
-	}()
-	return nil
+	cmd := exec.CommandContext(context.Background(), s.binary, append([]string{"server"}, s.args...)...)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), s.environ...)
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	s.process, err = launch(cmd)
+	return err
 }
 
 // Unseal unseals a server that has been sealed.
@@ -205,7 +188,7 @@ func (s *Server) await(ctx context.Context, condition func() bool) error {
 	defer cancel()
 	for !condition() {
 		select {
-		case <-s.ended:
+		case <-s.process.ended:
 			return errors.New("the server ended as it started")
 		case <-ctx.Done():
 			return errors.New("the server is not ready after a minute")
@@ -230,21 +213,22 @@ func (s *Server) Client() (*api.Client, error) {
 }
 
 // Kill ends the server at once, as kill -9 does. Its plugins are left as they are.
-func (s *Server) Kill() error {
-	s.past = append(s.past, s.cmd.Process.Pid)
-	err := s.cmd.Process.Kill()
-	<-s.ended
-	s.cmd = nil
+func (s *Server) Kill() error { return s.end((*process).kill) }
+
+func (s *Server) end(how func(*process) error) error {
+	s.past = append(s.past, s.process.pid())
+	err := how(s.process)
+	s.process = nil
 	return err
 }
 
-// KillPlugins ends the server's plugins at once, and says how many there were.
-func (s *Server) KillPlugins() (int, error) {
+// Plugins are the process IDs of the server's plugins.
+func (s *Server) Plugins() ([]int, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	killed := 0
+	var plugins []int
 	for _, path := range stats {
 		stat, err := os.ReadFile(path)
 		if err != nil {
@@ -253,18 +237,30 @@ func (s *Server) KillPlugins() (int, error) {
 		// pid (comm) state ppid pgrp …; the name may hold anything.
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if len(fields) > 2 && fields[2] == strconv.Itoa(s.cmd.Process.Pid) && pid != s.cmd.Process.Pid {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				return killed, err
-			}
-			killed++
-			// Until the server has noticed, it sends requests to where nobody is.
-			for _, err := os.Stat(path); err == nil; _, err = os.Stat(path) {
-				time.Sleep(time.Millisecond)
-			}
+		if len(fields) > 2 && fields[2] == strconv.Itoa(s.process.pid()) && pid != s.process.pid() {
+			plugins = append(plugins, pid)
 		}
 	}
-	return killed, nil
+	return plugins, nil
+}
+
+// KillPlugins ends the server's plugins at once, and says how many there were.
+func (s *Server) KillPlugins() (int, error) {
+	plugins, err := s.Plugins()
+	if err != nil {
+		return 0, err
+	}
+	for killed, pid := range plugins {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return killed, err
+		}
+		// Until the server has noticed, it sends requests to where nobody is.
+		path := filepath.Join("/proc", strconv.Itoa(pid))
+		for _, err := os.Stat(path); err == nil; _, err = os.Stat(path) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return len(plugins), nil
 }
 
 // Command is the server's own command-line client, pointed at the server with a
@@ -301,21 +297,12 @@ func (s *Server) Dir() string { return s.dir }
 // Stop ends the server, and with it its plugins, and removes what it left.
 func (s *Server) Stop() error {
 	var err error
-	if s.cmd != nil {
-		err = s.cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-s.ended:
-			err = nil
-		case <-time.After(stopTimeout):
-			err = errors.Join(err, s.cmd.Process.Kill())
-			<-s.ended
-		}
-		s.past = append(s.past, s.cmd.Process.Pid)
-		s.cmd = nil
+	if s.process != nil {
+		err = s.end((*process).stop)
 	}
 	// Plugins outlive a server that was killed.
 	for _, group := range s.past {
-		_ = syscall.Kill(-group, syscall.SIGKILL)
+		killGroup(group)
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
