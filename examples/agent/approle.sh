@@ -1,0 +1,22 @@
+#!/bin/sh
+# Makes a machine identity for Vault Agent or Proxy: an AppRole with one policy. Its
+# two halves go into the current directory, as role-id and secret-id.
+#
+#     ./approle.sh kensho-app ../policies/app.hcl
+#
+# Run it with VAULT_ADDR and the VAULT_TOKEN of an administrator. Where the machine has
+# an identity already (Kubernetes, a cloud's), use that auth method instead: it has no
+# secret-id to hand over.
+set -eu
+name=$1
+policy=$2
+
+vault policy write "$name" "$policy"
+vault auth list -format=json | grep -q '"approle/"' || vault auth enable approle
+
+# Vault's own default policy, which the role has too, lets Agent renew its Vault token.
+vault write "auth/approle/role/$name" token_policies="$name" token_ttl=1h token_max_ttl=24h
+
+umask 077
+vault read -field=role_id "auth/approle/role/$name/role-id" >role-id
+vault write -force -field=secret_id "auth/approle/role/$name/secret-id" >secret-id

@@ -1,0 +1,31 @@
+# Vault Agent runs an application with a living access token in its environment, and
+# restarts it for each fresh one. For an application that takes its settings from the
+# environment alone and starts fast; file.hcl spares the restarts.
+#
+#     ./approle.sh kensho-app ../policies/app.hcl
+#     VAULT_ADDR=https://vault.example.com:8200 vault agent -config=exec.hcl
+
+auto_auth {
+  method "approle" {
+    config = {
+      role_id_file_path                   = "role-id"
+      secret_id_file_path                 = "secret-id"
+      remove_secret_id_file_after_reading = false
+    }
+  }
+}
+
+env_template "KENSHO_TOKEN" {
+  contents             = "{{ with secret \"kensho/creds/prod\" }}{{ .Data.access_token }}{{ end }}"
+  error_on_missing_key = true
+}
+
+exec {
+  command = ["./app"]
+
+  # Agent waits 2 seconds for further changes, sends the signal, and kills what has not
+  # ended after 30 seconds. When the application ends by itself, so does Agent, with
+  # its exit code.
+  restart_on_secret_changes = "always"
+  restart_stop_signal       = "SIGTERM"
+}

@@ -1,0 +1,25 @@
+# An operator: stores credentials, says in roles what applications may have of them,
+# and looks after their health. Reads no token: creds/ and token/ are not named, and
+# what no policy names is denied.
+#
+# This is for people whom you would hand the credential itself. Secrets do not come out
+# of config/, but its URLs say where they are sent.
+
+# Credentials. The list is of names; a read leaves the secrets out.
+path "kensho/config/*" {
+  capabilities = ["create", "update", "patch", "read", "list", "delete"]
+}
+
+# Roles: narrower views of a credential, each with a policy of its own.
+path "kensho/roles/*" {
+  capabilities = ["create", "update", "patch", "read", "list", "delete"]
+}
+
+# After a leak: have the engine forget the token and fetch another one, unseen.
+path "kensho/refresh/*" {
+  capabilities = ["update"]
+}
+
+path "kensho/status/*" {
+  capabilities = ["read", "list"]
+}

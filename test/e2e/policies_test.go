@@ -1,0 +1,98 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// request is one to the mount, as Vault's policies tell them apart.
+type request struct{ operation, path string }
+
+// requests are in an order in which an administrator can make all of them.
+var requests = []request{
+	{"write", "config/kensho/prod"},
+	{"patch", "config/kensho/prod"},
+	{"read", "config/kensho/prod"},
+	{"list", "config"},
+	{"list", "config/kensho"},
+	{"write", "roles/app"},
+	{"patch", "roles/app"},
+	{"read", "roles/app"},
+	{"list", "roles"},
+	{"write", "refresh/prod"},
+	{"read", "status/prod"},
+	{"list", "status"},
+	{"read", "creds/prod"},
+	{"read", "creds/app"},
+	{"read", "token/prod"},
+	{"read", "token/app"},
+	{"delete", "roles/app"},
+	{"delete", "config/kensho/prod"},
+}
+
+func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
+	m := enable(t, "kensho")
+	data := map[string]map[string]any{
+		"config/kensho/prod": m.kensho(),
+		"roles/app":          {"config": "prod"},
+	}
+	ask := func(client *api.Client, r request) error {
+		var err error
+		ctx, logical, path := context.Background(), client.Logical(), m.path+"/"+r.path
+		switch r.operation {
+		case "write":
+			_, err = logical.WriteWithContext(ctx, path, data[r.path])
+		case "patch":
+			_, err = logical.JSONMergePatch(ctx, path, data[r.path])
+		case "read":
+			_, err = logical.ReadWithContext(ctx, path)
+		case "list":
+			_, err = logical.ListWithContext(ctx, path)
+		case "delete":
+			_, err = logical.DeleteWithContext(ctx, path)
+		}
+		return err
+	}
+
+	granted := map[string]func(request) bool{
+		"app.hcl":            func(r request) bool { return r == request{"read", "creds/prod"} },
+		"app-lease-free.hcl": func(r request) bool { return r == request{"read", "token/prod"} },
+		"monitoring.hcl":     func(r request) bool { return r.path == "status" || r.path == "status/prod" },
+		"operator.hcl": func(r request) bool {
+			return !slices.Contains([]string{"creds/prod", "creds/app", "token/prod", "token/app"}, r.path)
+		},
+	}
+	files, err := os.ReadDir("../../examples/policies")
+	require.NoError(t, err)
+	assert.Len(t, granted, len(files), "there is a policy that is not tested")
+	for file, grants := range granted {
+		t.Run(file, func(t *testing.T) {
+			policy, err := os.ReadFile("../../examples/policies/" + file)
+			require.NoError(t, err)
+			require.NoError(t, m.root.Sys().PutPolicyWithContext(t.Context(), "example", string(policy)))
+			token, err := m.root.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{Policies: []string{"example"}})
+			require.NoError(t, err)
+			holder := m.as(token.Auth.ClientToken)
+			for _, r := range requests {
+				err := ask(holder, r)
+				if grants(r) {
+					assert.NoError(t, err, r)
+					continue
+				}
+				require.Error(t, err, r)
+				assertStatus(t, http.StatusForbidden, "permission denied", err)
+				// It is done all the same, for the sake of those that come after.
+				require.NoError(t, ask(m.root, r))
+			}
+		})
+	}
+}
