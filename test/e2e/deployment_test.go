@@ -1,0 +1,169 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+)
+
+// ownWorld is a world that the test shares with nobody.
+func ownWorld(t *testing.T, start starter) *world {
+	t.Helper()
+	own, err := newWorld(t.Context(), start)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, own.server.Stop()) })
+	return own
+}
+
+// deployment is examples/ as somebody has it who runs Vault Agent from it, as it
+// stands: the mount is kensho.
+type deployment struct {
+	*mount
+	dir   string // examples/agent
+	log   *logBuffer
+	agent *vaultserver.Agent
+}
+
+// deploy copies the examples, and has them log in with one of their policies.
+func (m *mount) deploy(policy string) *deployment {
+	m.t.Helper()
+	root := m.t.TempDir()
+	require.NoError(m.t, os.CopyFS(root, os.DirFS("../../examples")))
+	d := &deployment{mount: m, dir: filepath.Join(root, "agent"), log: &logBuffer{}}
+	d.sh("approle.sh", policy, "../policies/"+policy+".hcl")
+	return d
+}
+
+// sh runs one of the examples' scripts as an administrator.
+func (d *deployment) sh(script string, args ...string) {
+	d.t.Helper()
+	bin := d.t.TempDir()
+	// Whatever the server's binary is called, to the script it is vault.
+	client := d.server.Command(d.t.Context(), d.server.Token)
+	require.NoError(d.t, os.Symlink(client.Path, filepath.Join(bin, "vault")))
+	cmd := exec.CommandContext(d.t.Context(), "sh", append([]string{script}, args...)...)
+	cmd.Dir = d.dir
+	cmd.Env = client.Env
+	cmd.Env = append(cmd.Env, "PATH="+bin+":"+os.Getenv("PATH"))
+	output, err := cmd.CombinedOutput()
+	require.NoError(d.t, err, string(output))
+}
+
+// run starts `vault agent` or `vault proxy`, until the test ends.
+func (d *deployment) run(args ...string) {
+	d.t.Helper()
+	agent, err := d.server.StartAgent(d.dir, d.log, args...)
+	require.NoError(d.t, err)
+	d.agent = agent
+	d.t.Cleanup(func() {
+		assert.NoError(d.t, agent.Stop())
+		if d.t.Failed() {
+			d.t.Log(d.log)
+		}
+	})
+}
+
+// audit has every request written to a file with its answer, and that in the clear.
+func (w *world) audit(t *testing.T) {
+	t.Helper()
+	require.NoError(t, w.root.Sys().EnableAuditWithOptionsWithContext(t.Context(), "file", &api.EnableAuditOptions{
+		Type: "file", Options: map[string]string{"file_path": w.auditLog(), "log_raw": "true"},
+	}))
+}
+
+func (w *world) auditLog() string { return filepath.Join(w.server.Dir(), "audit.log") }
+
+// A read is one of a path that Vault has answered.
+type read struct {
+	time  time.Time
+	token string // the access token
+	lease string
+}
+
+// reads are those of a path of the mount so far, by Vault's own record. None has
+// failed.
+func (m *mount) reads(path string) []read {
+	m.t.Helper()
+	content, err := os.ReadFile(m.auditLog())
+	require.NoError(m.t, err)
+	var reads []read
+	for lines := bufio.NewScanner(bytes.NewReader(content)); lines.Scan(); {
+		var entry struct {
+			Type, Error string
+			Time        time.Time
+			Request     struct{ Operation, Path string }
+			Response    struct {
+				Data   map[string]any
+				Secret struct {
+					LeaseID string `json:"lease_id"`
+				}
+			}
+		}
+		require.NoError(m.t, json.Unmarshal(lines.Bytes(), &entry))
+		if entry.Type != "response" || entry.Request.Path != m.path+"/"+path || entry.Request.Operation != "read" {
+			continue
+		}
+		require.Empty(m.t, entry.Error)
+		reads = append(reads, read{entry.Time, fmt.Sprint(entry.Response.Data["access_token"]), entry.Response.Secret.LeaseID})
+	}
+	return reads
+}
+
+func tokensOf(reads []read) []string {
+	tokens := make([]string, 0, len(reads))
+	for _, r := range reads {
+		tokens = append(tokens, r.token)
+	}
+	return tokens
+}
+
+// follow polls a file that Agent renders, each 100 ms, for at least so long and then
+// until it changes once more. At every moment it holds a token that the vendor takes.
+// It returns them in order.
+func (d *deployment) follow(file string, least time.Duration) []string {
+	d.t.Helper()
+	var tokens []string
+	var begun time.Time
+	giveUp := time.After(least + time.Minute)
+	poll := time.NewTicker(100 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		select {
+		case <-d.agent.Ended():
+			require.Fail(d.t, "the Agent has ended")
+		case <-giveUp:
+			require.Fail(d.t, "the file changes no more", "after %d tokens", len(tokens))
+		case <-poll.C:
+		}
+		content, err := os.ReadFile(filepath.Join(d.dir, file))
+		if os.IsNotExist(err) && len(tokens) == 0 {
+			continue // not rendered yet
+		}
+		require.NoError(d.t, err)
+		token := string(content)
+		require.True(d.t, d.sim.Accepts(token), "token %d is %q, which the vendor does not take (it died at %s)", len(tokens), token, d.sim.Death(token))
+		if len(tokens) > 0 && tokens[len(tokens)-1] == token {
+			continue
+		}
+		if tokens = append(tokens, token); len(tokens) == 1 {
+			begun = time.Now()
+		}
+		if time.Since(begun) >= least {
+			return tokens
+		}
+	}
+}

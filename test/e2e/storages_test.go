@@ -1,0 +1,137 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"maps"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+)
+
+// The engine is the same on any storage: what it does is one table, each line on top
+// of those before. On raft the server is sealed and unsealed after each line, which
+// stops the plugin, and the tokens are found again.
+func TestEveryStorageIsAlike(t *testing.T) {
+	t.Parallel()
+	for storage, start := range map[string]starter{"in memory": vaultserver.StartDev, "raft": vaultserver.StartRaft} {
+		t.Run(storage, func(t *testing.T) {
+			t.Parallel()
+			own := ownWorld(t, start)
+			m := own.enable(t, "kensho")
+			readable := map[string]bool{}
+			for _, line := range []struct {
+				what     string
+				do       func(*mount)
+				readable map[string]bool // names that can be read from now on, or not any more
+			}{
+				{"credentials are written", writeCredentials, map[string]bool{"prod": true, "batch": true, "search": true}},
+				{"a token is leased", leaseToken, nil},
+				{"a token is read without a lease", readToken, nil},
+				{"roles are written", writeRoles, map[string]bool{"app": true, "narrow": true}},
+				{"a token is replaced", replaceToken, nil},
+				{"a status is read", readStatus, nil},
+				{"names are listed", listNames, nil},
+				{"a role and a credential are deleted", deleteBoth, map[string]bool{"app": false, "prod": false}},
+			} {
+				t.Run(line.what, func(t *testing.T) {
+					m := *m
+					m.t = t
+					line.do(&m)
+					maps.Copy(readable, line.readable)
+					m.acrossASeal(storage == "raft", readable)
+				})
+			}
+		})
+	}
+}
+
+// acrossASeal checks that each name has the same token after a seal as before it, or
+// still has none, and that no vendor was called.
+func (m *mount) acrossASeal(seal bool, readable map[string]bool) {
+	m.t.Helper()
+	tokens := map[string]any{}
+	for name, is := range readable {
+		if is {
+			tokens[name] = m.creds(name).Data["access_token"]
+		}
+	}
+	calls := len(m.sim.Calls())
+	if seal {
+		require.NoError(m.t, m.root.Sys().SealWithContext(m.t.Context()))
+		require.NoError(m.t, m.server.Unseal(m.t.Context()))
+	}
+	for name, is := range readable {
+		if is {
+			assert.Equal(m.t, tokens[name], m.creds(name).Data["access_token"], name)
+			continue
+		}
+		_, err := m.root.Logical().ReadWithContext(m.t.Context(), m.path+"/creds/"+name)
+		assertStatus(m.t, 400, "is no", err)
+	}
+	assert.Len(m.t, m.sim.Calls(), calls, "a vendor was called")
+}
+
+func writeCredentials(m *mount) {
+	m.write("config/kensho/prod", m.kensho())
+	m.write("config/kensho/batch", m.keyPair())
+	search := m.sitecore()
+	search["scope"] = "discover,event"
+	m.write("config/sitecore/search", search)
+	assert.Equal(m.t, []any{"refresh_token"}, m.read("config/kensho/prod").Data["secrets_set"])
+}
+
+func leaseToken(m *mount) {
+	first, again := m.creds("prod"), m.creds("prod")
+	assert.Equal(m.t, first.Data["access_token"], again.Data["access_token"])
+	assert.NotEqual(m.t, first.LeaseID, again.LeaseID)
+	require.NoError(m.t, m.root.Sys().RevokeWithContext(m.t.Context(), first.LeaseID))
+	assert.False(m.t, m.leased(first.LeaseID))
+	assert.True(m.t, m.leased(again.LeaseID))
+}
+
+func readToken(m *mount) {
+	read := m.read("token/batch")
+	assert.Empty(m.t, read.LeaseID)
+	assert.Equal(m.t, m.creds("batch").Data["access_token"], read.Data["access_token"])
+	assert.Equal(m.t, json.Number("3600"), read.Data["rotation_period"])
+}
+
+func writeRoles(m *mount) {
+	m.write("roles/app", map[string]any{"config": "prod", "ttl": "5m"})
+	m.write("roles/narrow", map[string]any{"config": "search", "scope": "event"})
+	assert.Equal(m.t, 300, m.creds("app").LeaseDuration)
+	assert.Equal(m.t, []any{"event"}, m.creds("narrow").Data["scope"])
+}
+
+func replaceToken(m *mount) {
+	before := m.creds("prod").Data["access_token"]
+	m.write("refresh/prod", nil)
+	assert.NotEqual(m.t, before, m.creds("prod").Data["access_token"])
+}
+
+// readStatus finds what the engine has counted since the first line.
+func readStatus(m *mount) {
+	status := m.read("status/prod").Data
+	assert.Equal(m.t, "ok", status["state"])
+	assert.Equal(m.t, json.Number("2"), status["exchanges"])
+}
+
+func listNames(m *mount) {
+	assert.Equal(m.t, []any{"batch", "prod", "search"}, m.list("config"))
+	assert.Equal(m.t, []any{"batch", "prod"}, m.list("config/kensho"))
+	assert.Equal(m.t, []any{"app", "narrow"}, m.list("roles"))
+	assert.Equal(m.t, []any{"batch", "prod", "search"}, m.list("status"))
+}
+
+func deleteBoth(m *mount) {
+	for _, path := range []string{"roles/app", "config/kensho/prod"} {
+		_, err := m.root.Logical().DeleteWithContext(m.t.Context(), m.path+"/"+path)
+		require.NoError(m.t, err)
+	}
+	assert.Equal(m.t, []any{"batch", "search"}, m.list("config"))
+}
