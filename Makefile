@@ -43,10 +43,12 @@ SEED ?= 1
 sim: ## Simulate thirty days of 200 credentials (SEED=n for other dice).
 	go test -count=1 -run TestThirtyDays -v . -args -seed=$(SEED)
 
+# Those that run in parallel wait for a minute to pass most of the time, and for no
+# processor.
 e2e: build $(SERVER) bin/tofu bin/terraform-provider-vault ## Test the plugin as it ships in a real Vault server.
 	VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
 		TOFU=$(abspath bin/tofu) TERRAFORM_PROVIDER_VAULT=$(abspath bin/terraform-provider-vault) \
-		go test -tags e2e -count=1 -timeout 20m ./test/e2e/...
+		go test -tags e2e -count=1 -parallel 8 -timeout 20m ./test/e2e/...
 
 docs: ## Write docs/api.md from the engine's path definitions.
 	go test -count=1 -run TestTheAPIReferenceIsThatOfTheEngine . -args -write-docs
