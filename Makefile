@@ -45,7 +45,7 @@ sim: ## Simulate thirty days of 200 credentials (SEED=n for other dice).
 
 # Those that run in parallel wait for a minute to pass most of the time, and for no
 # processor.
-e2e: build $(SERVER) bin/tofu bin/terraform-provider-vault ## Test the plugin as it ships in a real Vault server.
+e2e: build $(SERVER) bin/tofu bin/terraform-provider-vault openssl ## Test the plugin as it ships in a real Vault server.
 	VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
 		TOFU=$(abspath bin/tofu) TERRAFORM_PROVIDER_VAULT=$(abspath bin/terraform-provider-vault) \
 		go test -tags e2e -count=1 -parallel 8 -timeout 20m ./test/e2e/...
@@ -62,6 +62,11 @@ bin/terraform-provider-vault: tools/terraform-provider-vault/go.mod tools/terraf
 	@echo 'Building the Vault provider of Terraform (a minute or two with empty caches) …'
 	CGO_ENABLED=0 go -C tools/terraform-provider-vault build -ldflags '-s -w' \
 		-o $(abspath $@) github.com/hashicorp/terraform-provider-vault
+
+# Pages tell people to make keys with it; Debian has it as a package.
+.PHONY: openssl
+openssl:
+	@command -v openssl >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends openssl; }
 
 vet:
 	go vet -tags e2e ./...

@@ -77,6 +77,22 @@ func walk(t *testing.T, root string, page *docwalk.Page, registered bool) {
 	environ := append(readersEnvironment(t, own.server), customer(t, sim, dir)...)
 	require.NoError(t, page.Walk(ctx, dir, environ))
 	assert.Empty(t, sim.Violations(), "requests that no vendor documents")
+	if !registered {
+		token, err := os.ReadFile(filepath.Join(dir, renderedToken))
+		require.NoError(t, err)
+		assert.True(t, sim.Accepts(string(token)))
+	}
+}
+
+// renderedToken is where the README's reader finds a token in an application's file.
+const renderedToken = "examples/agent/kensho-token"
+
+func TestTheReadmeLeadsFromNothingToARenderedTokenInUnderTenCommands(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	path, _, found := strings.Cut(string(readme), "$ cat "+renderedToken)
+	require.True(t, found)
+	assert.Less(t, 1+strings.Count(path, "\n$ "), 10)
 }
 
 // customer has the vendors know a customer whose credentials are in variables and in

@@ -1,0 +1,43 @@
+package docwalk
+
+import (
+	"os"
+	"path"
+	"testing"
+	"testing/fstest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestALinkThatLeadsNowhereIsFound(t *testing.T) {
+	tree := fstest.MapFS{
+		"README.md":    {Data: []byte("[a](docs/a.md) [b](docs/b.md#a-heading) [c](docs/a.md#none) [d](docs/none.md) [e](#top) [f](https://a.example/none)\n\n# Top\n")},
+		"docs/a.md":    {Data: []byte("[up](../README.md#top) [beside](b.md) [here](#here)\n")},
+		"docs/b.md":    {Data: []byte("## A `heading`\n")},
+		"examples/a.c": {Data: nil},
+	}
+	broken, err := BrokenLinks(tree, "README.md")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"README.md: docs/a.md#none: there is no such heading", "README.md: docs/none.md: there is no such file"}, broken)
+	broken, err = BrokenLinks(tree, "docs/a.md")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"docs/a.md: #here: there is no such heading"}, broken)
+}
+
+func TestNoLinkOfTheDocumentationLeadsNowhere(t *testing.T) {
+	tree := os.DirFS("../..")
+	entries, err := os.ReadDir("../../docs")
+	require.NoError(t, err)
+	pages := []string{"README.md"}
+	for _, entry := range entries {
+		if path.Ext(entry.Name()) == ".md" {
+			pages = append(pages, "docs/"+entry.Name())
+		}
+	}
+	for _, page := range pages {
+		broken, err := BrokenLinks(tree, page)
+		require.NoError(t, err)
+		assert.Empty(t, broken)
+	}
+}
