@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X $(PLUGIN)/internal/version.Version=$(VERSION)
 # The server of the tests is the pinned one, unless VAULT names another.
 SERVER := $(or $(VAULT),bin/vault)
 
-.PHONY: help build vault demo test unit sim e2e docs vet lint fmt clean FORCE
+.PHONY: help build vault demo test unit sim e2e examples docs vet lint fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ demo: build ## Show the engine at work, with simulated vendors and a real Vault.
 	go build -o bin/demo ./internal/demo; \
 	exec bin/demo -vault="$$server" -plugin=bin/$(PLUGIN)
 
-test: unit-race sim e2e vet lint ## Test everything, from a fresh clone on.
+test: unit-race sim e2e examples vet lint ## Test everything, from a fresh clone on.
 
 unit: ## Run the unit tests: the quick loop.
 	go test -short ./...
@@ -68,12 +68,18 @@ bin/terraform-provider-vault: tools/terraform-provider-vault/go.mod tools/terraf
 openssl:
 	@command -v openssl >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends openssl; }
 
+examples: ## Test the Kubernetes manifests against the types they are written for.
+	go -C test/examples test -count=1 ./...
+
 vet:
 	go vet -tags e2e ./...
+	go -C test/examples vet ./...
 
 lint: bin/golangci-lint ## Run the linters, and check formatting and go.mod.
 	bin/golangci-lint run
+	cd test/examples && $(abspath bin/golangci-lint) run
 	go mod tidy -diff
+	go -C test/examples mod tidy -diff
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	@echo 'Building golangci-lint (a minute or two with empty caches) …'

@@ -1,0 +1,89 @@
+// Package examples holds the manifests of examples/kubernetes against the types and
+// the schemas that they are written for. It is a module of its own, so that those
+// stay out of the plugin's: they are many, and the Vault Secrets Operator's are under
+// the Business Source License, which suits a test and nothing that ships.
+package examples
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	externalsecrets "github.com/external-secrets/external-secrets/apis/externalsecrets/v1"
+	generators "github.com/external-secrets/external-secrets/apis/generators/v1alpha1"
+	operator "github.com/hashicorp/vault-secrets-operator/api/v1beta1"
+	"github.com/stretchr/testify/require"
+	apps "k8s.io/api/apps/v1"
+	core "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/yaml"
+)
+
+const root = "../.."
+
+// A manifest is one document of a file.
+type manifest struct {
+	file   string
+	text   []byte
+	object runtime.Object
+}
+
+// manifests are all documents of examples/kubernetes. A kind or a field that its API
+// does not know, and a field given twice, are errors.
+func manifests(t *testing.T) []manifest {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		core.AddToScheme, apps.AddToScheme, operator.AddToScheme, externalsecrets.AddToScheme, generators.AddToScheme,
+	} {
+		require.NoError(t, add(scheme))
+	}
+	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
+
+	files, err := filepath.Glob(filepath.Join(root, "examples/kubernetes/*.yaml"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	var all []manifest
+	for _, file := range files {
+		for _, text := range documents(t, file) {
+			object, _, err := decoder.Decode(text, nil, nil)
+			require.NoError(t, err, "%s:\n%s", file, text)
+			all = append(all, manifest{file: file, text: text, object: object})
+		}
+	}
+	return all
+}
+
+func documents(t *testing.T, file string) [][]byte {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var all [][]byte
+	for reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content))); ; {
+		text, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		require.NoError(t, err)
+		all = append(all, text)
+	}
+}
+
+func TestManifestsAreOfTheirTypes(t *testing.T) {
+	kinds := map[string]int{}
+	for _, m := range manifests(t) {
+		kinds[m.object.GetObjectKind().GroupVersionKind().GroupKind().String()]++
+	}
+	for _, kind := range []string{
+		"ServiceAccount", "Deployment.apps",
+		"VaultConnection.secrets.hashicorp.com", "VaultAuth.secrets.hashicorp.com", "VaultDynamicSecret.secrets.hashicorp.com",
+		"VaultDynamicSecret.generators.external-secrets.io", "ExternalSecret.external-secrets.io",
+	} {
+		require.Positive(t, kinds[kind], kind)
+	}
+}

@@ -1,0 +1,72 @@
+package examples
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	yamlFence  = regexp.MustCompile("(?ms)^( *)```yaml\n(.*?)^ *```$")
+	link       = regexp.MustCompile(`\]\((\.\./[^)]+)\)`)
+	annotation = regexp.MustCompile(`\b(?:` + annotationPrefix + `[a-z]|(?:agent|template)-)[a-z-]+`)
+)
+
+func page(t *testing.T) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(root, "docs/kubernetes.md"))
+	require.NoError(t, err)
+	return string(content)
+}
+
+func TestThePageShowsWhatTheManifestsHold(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "examples/kubernetes/*.yaml"))
+	require.NoError(t, err)
+	linked := map[string]bool{}
+	for _, match := range link.FindAllStringSubmatch(page(t), -1) {
+		linked[filepath.Base(match[1])] = true
+	}
+	var all [][]string
+	for _, file := range files {
+		require.True(t, linked[filepath.Base(file)], "the page does not link to %s", file)
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		all = append(all, strings.Split(string(content), "\n"))
+	}
+	excerpts := yamlFence.FindAllStringSubmatch(page(t), -1)
+	require.NotEmpty(t, excerpts)
+	for _, excerpt := range excerpts {
+		lines := strings.Split(strings.TrimSuffix(excerpt[2], "\n"), "\n")
+		for i := range lines {
+			lines[i] = strings.TrimPrefix(lines[i], excerpt[1])
+		}
+		require.True(t, slices.ContainsFunc(all, func(manifest []string) bool { return holds(manifest, lines) }), "in no manifest:\n%s", excerpt[2])
+	}
+}
+
+// holds is whether the lines are there in one piece, all of them indented alike.
+func holds(manifest, lines []string) bool {
+	for i := range len(manifest) - len(lines) + 1 {
+		indent, found := strings.CutSuffix(manifest[i], lines[0])
+		for j, line := range lines {
+			found = found && strings.TrimSpace(indent) == "" && manifest[i+j] == indent+line
+		}
+		if found {
+			return true
+		}
+	}
+	return false
+}
+
+func TestThePageNamesAnnotationsThatThereAre(t *testing.T) {
+	names := annotation.FindAllString(page(t), -1)
+	require.NotEmpty(t, names)
+	for _, name := range names {
+		require.True(t, known(strings.TrimPrefix(name, annotationPrefix)), name)
+	}
+}
