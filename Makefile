@@ -45,9 +45,10 @@ sim: ## Simulate thirty days of 200 credentials (SEED=n for other dice).
 
 # Those that run in parallel wait for a minute to pass most of the time, and for no
 # processor.
-e2e: build $(SERVER) bin/tofu bin/terraform-provider-vault openssl ## Test the plugin as it ships in a real Vault server.
+e2e: build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes openssl ## Test the plugin as it ships in a real Vault server.
 	VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
 		TOFU=$(abspath bin/tofu) TERRAFORM_PROVIDER_VAULT=$(abspath bin/terraform-provider-vault) \
+		KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) \
 		go test -tags e2e -count=1 -parallel 8 -timeout 20m ./test/e2e/...
 
 docs: ## Write docs/api.md from the engine's path definitions.
@@ -62,6 +63,12 @@ bin/terraform-provider-vault: tools/terraform-provider-vault/go.mod tools/terraf
 	@echo 'Building the Vault provider of Terraform (a minute or two with empty caches) …'
 	CGO_ENABLED=0 go -C tools/terraform-provider-vault build -ldflags '-s -w' \
 		-o $(abspath $@) github.com/hashicorp/terraform-provider-vault
+
+# The auth method that the pinned server is built without.
+bin/vault-plugin-auth-kubernetes: tools/kubernetes-auth/go.mod tools/kubernetes-auth/go.sum
+	@echo "Building Vault's auth method for Kubernetes (a minute with empty caches) …"
+	CGO_ENABLED=0 go -C tools/kubernetes-auth build -ldflags '-s -w' \
+		-o $(abspath $@) github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes
 
 # Pages tell people to make keys with it; Debian has it as a package.
 .PHONY: openssl

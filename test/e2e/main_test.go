@@ -2,7 +2,8 @@
 
 // Package e2e tests the plugin as it ships in a real server: VAULT names the
 // server's binary, PLUGIN the plugin's, PLUGIN_VERSION the version that it was
-// built with. `make e2e` sets them.
+// built with, and KUBERNETES_AUTH Vault's auth method for Kubernetes if the server is
+// built without it. `make e2e` sets them.
 package e2e
 
 import (
@@ -96,18 +97,28 @@ func bareWorld(ctx context.Context, start starter, environ ...string) (_ *world,
 	return w, nil
 }
 
+// register registers the plugin, and the auth method if there is one to register.
 func (w *world) register(ctx context.Context) error {
-	plugin := os.Getenv("PLUGIN")
-	if err := w.server.InstallPlugin(plugin); err != nil {
+	err := w.registerPlugin(ctx, "secret", pluginName, os.Getenv("PLUGIN"), "-version="+w.version)
+	if method := os.Getenv("KUBERNETES_AUTH"); err == nil && method != "" {
+		err = w.registerPlugin(ctx, "auth", "kubernetes", method)
+	}
+	return err
+}
+
+func (w *world) registerPlugin(ctx context.Context, kind, name, binary string, options ...string) error {
+	if err := w.server.InstallPlugin(binary); err != nil {
 		return err
 	}
-	content, err := os.ReadFile(plugin)
+	content, err := os.ReadFile(binary)
 	if err != nil {
 		return err
 	}
-	output, err := w.server.Command(ctx, w.server.Token, "plugin", "register",
-		fmt.Sprintf("-sha256=%x", sha256.Sum256(content)), "-version="+w.version,
-		"-command="+filepath.Base(plugin), "secret", pluginName).CombinedOutput()
+	args := append([]string{
+		"plugin", "register",
+		fmt.Sprintf("-sha256=%x", sha256.Sum256(content)), "-command=" + filepath.Base(binary),
+	}, options...)
+	output, err := w.server.Command(ctx, w.server.Token, append(args, kind, name)...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, output)
 	}

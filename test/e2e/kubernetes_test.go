@@ -1,0 +1,153 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// kubernetes has the mount at kensho, with a credential, and the roles and policies
+// of docs/kubernetes.md, whose API server is simulated.
+func kubernetes(t *testing.T) *mount {
+	t.Helper()
+	m := enable(t, "kensho")
+	m.write("config/kensho/prod", m.keyPair())
+	m.write("config/kensho/other", m.keyPair())
+
+	m.run(pageCommands(t, "vault auth enable"))
+	t.Cleanup(func() { require.NoError(t, m.root.Sys().DisableAuthWithContext(context.Background(), "kubernetes")) })
+	_, err := m.root.Logical().WriteWithContext(t.Context(), "auth/kubernetes/config", startAPIServer(t).config())
+	require.NoError(t, err)
+	m.run(pageCommands(t, "vault policy write"))
+	m.run(pageCommands(t, "vault write auth/kubernetes/role/"))
+	return m
+}
+
+// pageCommands are those of the page that begin so, without quotes or variables.
+func pageCommands(t *testing.T, beginning string) [][]string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/kubernetes.md")
+	require.NoError(t, err)
+	var commands [][]string
+	for line := range strings.Lines(strings.ReplaceAll(string(page), "\\\n", " ")) {
+		if command, ok := strings.CutPrefix(line, "$ "); ok && strings.HasPrefix(command, beginning) {
+			commands = append(commands, strings.Fields(command)[1:])
+		}
+	}
+	require.NotEmpty(t, commands, beginning)
+	return commands
+}
+
+// run runs commands from the top of the tree.
+func (m *mount) run(commands [][]string) {
+	m.t.Helper()
+	for _, args := range commands {
+		cmd := m.server.Command(m.t.Context(), m.server.Token, args...)
+		cmd.Dir = "../.."
+		output, err := cmd.CombinedOutput()
+		require.NoError(m.t, err, "%v: %s", args, output)
+	}
+}
+
+// login is a client of an account's.
+func (m *mount) login(role string, account serviceAccount, audience string) (*api.Client, error) {
+	m.t.Helper()
+	client, err := m.server.Client()
+	require.NoError(m.t, err)
+	client.ClearToken()
+	secret, err := client.Logical().WriteWithContext(m.t.Context(), "auth/kubernetes/login", map[string]any{
+		"role": role, "jwt": account.token(m.t, audience),
+	})
+	if err != nil {
+		return nil, err
+	}
+	client.SetToken(secret.Auth.ClientToken)
+	return client, nil
+}
+
+func TestWhatKubernetesManifestsReadTheirRolesGrantAndNoMore(t *testing.T) {
+	m := kubernetes(t)
+	all := readers(t)
+	require.Len(t, all, 5, "readers in examples/kubernetes")
+	for _, r := range all {
+		t.Run(r.file, func(t *testing.T) {
+			client, err := m.login(r.role, r.account, r.audience)
+			require.NoError(t, err)
+			secret, err := client.Logical().ReadWithContext(t.Context(), r.path)
+			require.NoError(t, err)
+			require.NotNil(t, secret, r.path)
+			assert.True(t, m.sim.Accepts(secret.Data["access_token"].(string)))
+
+			// A lease ends with its login, so it takes one that can be renewed; who takes
+			// none has a login that Vault does not store either.
+			self, err := client.Auth().Token().LookupSelfWithContext(t.Context())
+			require.NoError(t, err)
+			assert.Equal(t, map[bool]any{true: "service", false: "batch"}[secret.LeaseID != ""], self.Data["type"])
+
+			for _, path := range []string{
+				"kensho/creds/prod", "kensho/token/prod", "kensho/creds/other", "kensho/token/other",
+				"kensho/config/kensho/prod", "kensho/status/prod",
+			} {
+				if path == r.path {
+					continue
+				}
+				_, err := client.Logical().ReadWithContext(t.Context(), path)
+				assertStatus(t, http.StatusForbidden, "permission denied", err)
+			}
+			for what, other := range map[string]reader{
+				"account":   {account: serviceAccount{r.account.Namespace, "default"}, audience: r.audience},
+				"namespace": {account: serviceAccount{"default", r.account.Name}, audience: r.audience},
+				"audience":  {account: r.account, audience: "https://kubernetes.default.svc"},
+			} {
+				_, err := m.login(r.role, other.account, other.audience)
+				require.Error(t, err, "logged in with another %s", what)
+			}
+		})
+	}
+}
+
+// An injected Agent is configured as vault-k8s does it for a pod's init container:
+// it renders once and ends.
+func TestAnInjectedAgentRendersTheToken(t *testing.T) {
+	m := kubernetes(t)
+	rendered := 0
+	for _, r := range readers(t) {
+		if r.template == "" {
+			continue
+		}
+		rendered++
+		dir := t.TempDir()
+		file, login, config := filepath.Join(dir, "kensho"), filepath.Join(dir, "token"), filepath.Join(dir, "config.json")
+		require.NoError(t, os.WriteFile(login, []byte(r.account.token(t, r.audience)), 0o600))
+		settings, err := json.Marshal(map[string]any{
+			"exit_after_auth": true,
+			"auto_auth": map[string]any{"method": []any{map[string]any{
+				"type": "kubernetes", "mount_path": "auth/kubernetes", "exit_on_err": true,
+				"config": map[string]any{"role": r.role, "token_path": login},
+			}}},
+			"template": []any{map[string]any{"contents": r.template, "destination": file}},
+		})
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(config, settings, 0o600))
+
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		output, err := m.server.Command(ctx, "", "agent", "-config="+config).CombinedOutput()
+		require.NoError(t, err, "%s: %s", r.file, output)
+		token, err := os.ReadFile(file)
+		require.NoError(t, err, "%s: %s", r.file, output)
+		assert.True(t, m.sim.Accepts(string(token)), "%s: the file holds %q", r.file, token)
+	}
+	require.Equal(t, 2, rendered, "templates in examples/kubernetes")
+}

@@ -1,0 +1,145 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
+)
+
+// A reader is who reads a path of Vault by a manifest of examples/kubernetes.
+type reader struct {
+	file     string
+	role     string
+	account  serviceAccount
+	audience string
+	auth     string // the VaultAuth that says the three above, if one does
+	path     string
+	template string // of the file that an Agent renders, if one does
+}
+
+// manifest is what the kinds there are say of readers.
+type manifest struct {
+	Kind     string
+	Metadata struct{ Name, Namespace string }
+	Spec     struct {
+		// of a Deployment
+		Template struct {
+			Metadata struct{ Annotations map[string]string }
+			Spec     struct {
+				ServiceAccountName string `yaml:"serviceAccountName"`
+				Volumes            []struct {
+					Name      string
+					Projected struct {
+						Sources []struct {
+							ServiceAccountToken struct{ Audience string } `yaml:"serviceAccountToken"`
+						}
+					}
+				}
+			}
+		}
+		// of a VaultAuth
+		Kubernetes struct {
+			Role           string
+			ServiceAccount string `yaml:"serviceAccount"`
+			Audiences      []string
+		}
+		// of the VaultDynamicSecrets, of which there are two kinds
+		VaultAuthRef string `yaml:"vaultAuthRef"`
+		Mount, Path  string
+		Provider     struct {
+			Auth struct {
+				Kubernetes struct {
+					Role              string
+					ServiceAccountRef struct {
+						Name      string
+						Audiences []string
+					} `yaml:"serviceAccountRef"`
+				}
+			}
+		}
+	}
+}
+
+// readers are all of examples/kubernetes.
+func readers(t *testing.T) []reader {
+	t.Helper()
+	files, err := filepath.Glob("../../examples/kubernetes/*.yaml")
+	require.NoError(t, err)
+	var all []reader
+	auths := map[string]reader{} // of the VaultAuths, by name
+	for _, file := range files {
+		for _, m := range manifests(t, file) {
+			r := reader{file: filepath.Base(file), account: serviceAccount{Namespace: m.Metadata.Namespace}}
+			switch {
+			case m.Kind == "Deployment":
+				all = append(all, injected(r, m)...)
+			case m.Kind == "VaultAuth":
+				k := m.Spec.Kubernetes
+				r.role, r.account.Name, r.audience = k.Role, k.ServiceAccount, strings.Join(k.Audiences, " ")
+				auths[m.Metadata.Name] = r
+			case m.Kind == "VaultDynamicSecret" && m.Spec.VaultAuthRef != "":
+				r.auth, r.path = m.Spec.VaultAuthRef, m.Spec.Mount+"/"+m.Spec.Path
+				all = append(all, r)
+			case m.Kind == "VaultDynamicSecret":
+				k := m.Spec.Provider.Auth.Kubernetes
+				r.role, r.account.Name, r.audience = k.Role, k.ServiceAccountRef.Name, strings.Join(k.ServiceAccountRef.Audiences, " ")
+				r.path = m.Spec.Path
+				all = append(all, r)
+			}
+		}
+	}
+	for i, r := range all {
+		if r.auth == "" {
+			continue
+		}
+		auth := auths[r.auth]
+		require.Equal(t, auth.account.Namespace, r.account.Namespace, "%s: no VaultAuth %q in its namespace", r.file, r.auth)
+		all[i].role, all[i].account, all[i].audience = auth.role, auth.account, auth.audience
+	}
+	return all
+}
+
+// injected are those that the injector makes of a Deployment.
+func injected(r reader, m manifest) []reader {
+	const prefix = "vault.hashicorp.com/"
+	pod := m.Spec.Template
+	r.role, r.account.Name = pod.Metadata.Annotations[prefix+"role"], pod.Spec.ServiceAccountName
+	for _, v := range pod.Spec.Volumes {
+		if v.Name == pod.Metadata.Annotations[prefix+"agent-service-account-token-volume-name"] {
+			r.audience = v.Projected.Sources[0].ServiceAccountToken.Audience
+		}
+	}
+	var all []reader
+	for name, path := range pod.Metadata.Annotations {
+		if secret, ok := strings.CutPrefix(name, prefix+"agent-inject-secret-"); ok {
+			r.path, r.template = path, pod.Metadata.Annotations[prefix+"agent-inject-template-"+secret]
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+func manifests(t *testing.T, file string) []manifest {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var all []manifest
+	for decoder := yaml.NewDecoder(bytes.NewReader(content)); ; {
+		var m manifest
+		err := decoder.Decode(&m)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		require.NoError(t, err, file)
+		all = append(all, m)
+	}
+}
