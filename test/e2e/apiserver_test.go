@@ -7,6 +7,8 @@ import (
 	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -56,13 +58,12 @@ func startAPIServer(t *testing.T) *apiServer {
 	return s
 }
 
-// config is that of Vault's auth method.
-func (s *apiServer) config() map[string]any {
-	return map[string]any{
-		"kubernetes_host":    s.URL,
-		"kubernetes_ca_cert": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})),
-		"token_reviewer_jwt": s.reviewer,
-	}
+// writeFiles writes those that Vault's auth method is configured with.
+func (s *apiServer) writeFiles(t *testing.T, dir string) {
+	t.Helper()
+	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "ca.crt"), certificate, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "reviewer.jwt"), []byte(s.reviewer), 0o600))
 }
 
 // review is TokenReview:

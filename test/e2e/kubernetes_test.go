@@ -25,36 +25,39 @@ func kubernetes(t *testing.T) *mount {
 	m.write("config/kensho/prod", m.keyPair())
 	m.write("config/kensho/other", m.keyPair())
 
-	m.run(pageCommands(t, "vault auth enable"))
+	server, dir := startAPIServer(t), t.TempDir()
+	server.writeFiles(t, dir)
 	t.Cleanup(func() { require.NoError(t, m.root.Sys().DisableAuthWithContext(context.Background(), "kubernetes")) })
-	_, err := m.root.Logical().WriteWithContext(t.Context(), "auth/kubernetes/config", startAPIServer(t).config())
-	require.NoError(t, err)
-	m.run(pageCommands(t, "vault policy write"))
-	m.run(pageCommands(t, "vault write auth/kubernetes/role/"))
+	m.run(dir, "vault auth enable")
+	m.run(dir, "vault write auth/kubernetes/config", "https://kubernetes.example.com:6443", server.URL)
+	m.run("../..", "vault policy write")
+	m.run("../..", "vault write auth/kubernetes/role/")
 	return m
 }
 
 // pageCommands are those of the page that begin so, without quotes or variables.
-func pageCommands(t *testing.T, beginning string) [][]string {
+func pageCommands(t *testing.T, beginning string) []string {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/kubernetes.md")
 	require.NoError(t, err)
-	var commands [][]string
+	var commands []string
 	for line := range strings.Lines(strings.ReplaceAll(string(page), "\\\n", " ")) {
 		if command, ok := strings.CutPrefix(line, "$ "); ok && strings.HasPrefix(command, beginning) {
-			commands = append(commands, strings.Fields(command)[1:])
+			commands = append(commands, command)
 		}
 	}
 	require.NotEmpty(t, commands, beginning)
 	return commands
 }
 
-// run runs commands from the top of the tree.
-func (m *mount) run(commands [][]string) {
+// run runs in a directory the page's commands that begin so, with each old string
+// replaced by the new one after it.
+func (m *mount) run(dir, beginning string, oldnew ...string) {
 	m.t.Helper()
-	for _, args := range commands {
+	for _, command := range pageCommands(m.t, beginning) {
+		args := strings.Fields(strings.NewReplacer(oldnew...).Replace(command))[1:]
 		cmd := m.server.Command(m.t.Context(), m.server.Token, args...)
-		cmd.Dir = "../.."
+		cmd.Dir = dir
 		output, err := cmd.CombinedOutput()
 		require.NoError(m.t, err, "%v: %s", args, output)
 	}

@@ -96,7 +96,7 @@ func TestTheReadmeLeadsFromNothingToARenderedTokenInUnderTenCommands(t *testing.
 }
 
 // customer has the vendors know a customer whose credentials are in variables and in
-// kensho.pem.
+// kensho.pem, and who has the files of a Kubernetes cluster.
 func customer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 	t.Helper()
 	const scribe, sitecore = "refresh-token-of-scribe-0123456789", "refresh-token-of-sitecore-0123456789"
@@ -106,6 +106,7 @@ func customer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 	sim.AddAPIKey(apiKey)
 	sim.AddPair(sitecore, 24*time.Hour, 7*24*time.Hour)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "kensho.pem"), []byte(privateKeyPEM()), 0o600))
+	startAPIServer(t).writeFiles(t, dir)
 	return []string{
 		"KENSHO_REFRESH_TOKEN=" + refreshToken,
 		"KENSHO_CLIENT_ID=" + clientID,
