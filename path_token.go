@@ -29,9 +29,9 @@ func (b *backend) pathToken() []*framework.Path {
 	}}
 }
 
-// staticTokenFields are those of a leased token, and what Vault Agent goes by for a
-// secret that changes without a lease: those that the database engine's static
-// credentials have.
+// staticTokenFields are those of a leased token, and what readers go by of a secret
+// that changes without a lease: those that the database engine's static credentials
+// have. Vault Agent looks for the first two, the Vault Secrets Operator for all three.
 func staticTokenFields() map[string]*framework.FieldSchema {
 	fields := tokenFields()
 	maps.Copy(fields, map[string]*framework.FieldSchema{
@@ -43,6 +43,11 @@ func staticTokenFields() map[string]*framework.FieldSchema {
 		"rotation_period": {
 			Type:        framework.TypeInt,
 			Description: "How many seconds the token lives, from its issue to its death.",
+			Required:    true,
+		},
+		"last_vault_rotation": {
+			Type:        framework.TypeTime,
+			Description: "When the token was issued, in UTC.",
 			Required:    true,
 		},
 	})
@@ -66,6 +71,7 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 	resp := &logical.Response{Data: tokenData(reading)}
 	resp.Data["ttl"] = int64(ttl.Seconds())
 	resp.Data["rotation_period"] = int64(max(1, reading.ExpireTime.Sub(reading.IssueTime).Seconds()))
+	resp.Data["last_vault_rotation"] = stamp(reading.IssueTime)
 	addWarnings(resp, reading.Warnings)
 	return resp, nil
 }

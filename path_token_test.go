@@ -34,13 +34,14 @@ func TestATokenWithoutALeaseSaysWhenToReadAgain(t *testing.T) {
 		e.write("config/kensho/prod", keyPair())
 		resp := e.token("prod")
 		assert.Equal(t, map[string]any{
-			"access_token":    e.creds("prod").Data["access_token"],
-			"token_type":      "Bearer",
-			"expire_time":     "2000-01-01T01:00:00Z",
-			"provider":        "kensho",
-			"scope":           []string{"kensho:app:link"},
-			"ttl":             int64(45*60 - 1),
-			"rotation_period": int64(60 * 60),
+			"access_token":        e.creds("prod").Data["access_token"],
+			"token_type":          "Bearer",
+			"expire_time":         "2000-01-01T01:00:00Z",
+			"provider":            "kensho",
+			"scope":               []string{"kensho:app:link"},
+			"ttl":                 int64(45*60 - 1),
+			"rotation_period":     int64(60 * 60),
+			"last_vault_rotation": "2000-01-01T00:00:00Z",
 		}, resp.Data)
 		until(0, 30, 0)
 		resp = e.token("prod")
