@@ -73,7 +73,8 @@ bin/vault-plugin-auth-kubernetes: tools/kubernetes-auth/go.mod tools/kubernetes-
 # Pages tell people to make keys with it; Debian has it as a package.
 .PHONY: openssl
 openssl:
-	@command -v openssl >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends openssl; }
+	@command -v openssl >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends openssl; } || \
+		{ echo 'openssl is needed, and could not be installed: install it.' >&2; exit 1; }
 
 examples: ## Test the Kubernetes manifests against the types they are written for.
 	go -C test/examples test -count=1 ./...

@@ -285,7 +285,7 @@ func TestWhatAnotherNodeWroteIsReadAgain(t *testing.T) {
 	})
 }
 
-func TestAllThatIsStoredIsSealWrapped(t *testing.T) {
+func TestAllSecretsThatAreStoredAreSealWrapped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})

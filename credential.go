@@ -116,11 +116,27 @@ func merge(stored map[string]any, d *framework.FieldData) (map[string]any, error
 		return nil, err
 	}
 	for name, value := range fields {
-		if list, ok := value.([]any); value == "" || ok && len(list) == 0 {
+		list, isList := value.([]any)
+		if isList {
+			list = compact(list)
+			fields[name] = list
+		}
+		if value == "" || isList && len(list) == 0 {
 			delete(fields, name)
 		}
 	}
 	return fields, nil
+}
+
+// compact is a list without what is empty and what it has already: "a,b,a," is a and b.
+func compact(list []any) []any {
+	var kept []any
+	for _, value := range list {
+		if value != "" && !slices.Contains(kept, value) {
+			kept = append(kept, value)
+		}
+	}
+	return kept
 }
 
 // refuseTaken refuses a name that a role bears, or a credential of another provider.

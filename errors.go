@@ -80,7 +80,7 @@ func failed(e *broker.ExchangeError) (*logical.Response, error) {
 	case provider.Expired:
 		return logical.ErrorResponse("the credential has expired: %s; write a new one to %s", e.Err.Reason, path), nil
 	}
-	if e.Scope != "" {
+	if e.Scope != "" && e.Err.MayBeScope {
 		return logical.ErrorResponse("the vendor rejected the scope %q, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", e.Scope, e.Err.Reason, path), nil
 	}
 	return logical.ErrorResponse("the vendor rejected the credential: %s; write a new one to %s", e.Err.Reason, path), nil

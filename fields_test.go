@@ -128,6 +128,8 @@ func TestScopeIsTakenAsAListInEveryFormThatVaultHas(t *testing.T) {
 		"list":                     []any{"discover", "event"},
 		"string with a comma":      "discover,event",
 		"string with comma, space": "discover, event",
+		"with nothing in between":  "discover,,event,",
+		"with one of them twice":   []any{"discover", "event", "discover"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package tokenbroker_test
 
 import (
+	"fmt"
 	"net/http"
 	"sync"
 	"testing"
@@ -65,6 +66,23 @@ func TestPromise2ReadersWithOneMinTTLShareOneExchange(t *testing.T) {
 	})
 }
 
+func TestPromise2ReadersWithDifferentMinTTLsShareOneExchangeHoweverSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		data := keyPair()
+		data["request_timeout"] = 60
+		e.write("config/kensho/prod", data)
+		until(0, 30, 0)
+		e.sim.Behave(vendorsim.Conduct{Latency: 35 * time.Second})
+		var readers sync.WaitGroup
+		for i := range 5 {
+			readers.Go(func() { e.readFor("creds/prod", fmt.Sprintf("59m%ds", 30-i)) })
+		}
+		readers.Wait()
+		assert.Equal(t, 2, e.exchanges())
+	})
+}
+
 func TestAMinTTLThatNoTokenMeetsYieldsTheBestOneAndWhatCouldBeHad(t *testing.T) {
 	for name, test := range map[string]struct {
 		path    string
@@ -73,11 +91,11 @@ func TestAMinTTLThatNoTokenMeetsYieldsTheBestOneAndWhatCouldBeHad(t *testing.T) 
 		warning string
 	}{
 		"longer than the vendor's tokens": {"config/kensho/prod", keyPair(), "2h",
-			"min_ttl is 2h0m0s, and this token can be leased for 39m30s; a fresh one could be for 59m30s"},
+			"min_ttl is 2h0m0s, and this token is good for 39m30s; a fresh one would be for 59m30s"},
 		"longer than the hour has": {"config/kensho/prod", map[string]any{"refresh_token": refreshToken}, "45m",
-			"min_ttl is 45m0s, and this token can be leased for 29m29s; one that lives longer can be had from 2000-01-01T01:00:00Z"},
+			"min_ttl is 45m0s, and this token is good for 29m29s; one that lives longer can be had from 2000-01-01T01:00:00Z"},
 		"of a pasted token": {"config/kensho/prod", map[string]any{"access_token": "pasted"}, "45m",
-			"min_ttl is 45m0s, and this token can be leased for 29m28s; there is no other"},
+			"min_ttl is 45m0s, and this token is good for 29m28s; there is no other"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -154,13 +172,14 @@ func TestALeaseIsCutToTheRolesTTL(t *testing.T) {
 		until(0, 30, 0)
 		resp = e.readFor("creds/short", "45m")
 		assert.Equal(t, 10*time.Minute, resp.Secret.TTL)
-		assert.Equal(t, []string{"min_ttl is 45m0s, and the role's ttl ends leases after 10m0s"}, resp.Warnings)
+		assert.Equal(t, []string{"min_ttl is 45m0s, and the role's ttl is 10m0s"}, resp.Warnings)
+		assert.Equal(t, resp.Warnings, e.readFor("token/short", "45m").Warnings)
 		assert.Equal(t, 1, e.exchanges(), "no token would make the lease longer")
 
 		e.system.MaxLeaseTTLVal = 5 * time.Minute
 		resp = e.readFor("creds/short", "45m")
 		assert.Equal(t, 5*time.Minute, resp.Secret.TTL)
-		assert.Equal(t, []string{"min_ttl is 45m0s, and the mount's maximum lease TTL ends leases after 5m0s"}, resp.Warnings)
+		assert.Equal(t, []string{"min_ttl is 45m0s, and the mount's maximum lease TTL is 5m0s"}, resp.Warnings)
 
 		until(0, 55, 0)
 		e.system.MaxLeaseTTLVal = 24 * time.Hour

@@ -258,8 +258,8 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 		return nil, err
 	}
 	if err := putConfig(ctx, req.Storage, p.Name(), name, next); err != nil {
-		if inUse && next.Verified.Exchanges > 0 {
-			return next.Verified.Under(stored.Generation), err
+		if inUse && next.Verified.Grant != last {
+			return known.Granted(next.Verified.Grant), err
 		}
 		if grant := next.Verified.Grant; grant != last && !grant.Derived {
 			err = &broker.StorageError{Err: fmt.Errorf("%w; the vendor has replaced the refresh token that was given, and what it gave is lost: get another one", err)}

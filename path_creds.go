@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -96,36 +97,52 @@ func (b *backend) accessToken() *framework.Secret {
 }
 
 func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := d.Get("name").(string)
-	r, err := b.role(ctx, req.Storage, name)
-	if err != nil {
-		return failure(name, err)
-	}
 	// Vault would cut the lease to the mount's maximum too, with a warning on each
 	// read that tells the reader nothing.
-	longest, cut := r.longestLease(b.System().MaxLeaseTTL())
-	minTTL := r.minTTL(d)
-	reading, err := b.read(ctx, req.Storage, name, r, min(minTTL, longest))
+	reading, longest, err := b.read(ctx, req, d, limit{b.System().MaxLeaseTTL(), "the mount's maximum lease TTL"})
+	name := d.Get("name").(string)
 	if err != nil {
 		return failure(name, err)
 	}
 	resp := b.Secret(accessTokenType).Response(tokenData(reading), map[string]any{"name": name})
 	resp.Secret.TTL = min(reading.TTL, longest)
 	addWarnings(resp, reading.Warnings)
-	if minTTL > longest {
-		resp.AddWarning(fmt.Sprintf("min_ttl is %s, and %s ends leases after %s", minTTL, cut, longest))
-	}
 	return resp, nil
 }
 
-// read reads the token that a name stands for.
-func (b *backend) read(ctx context.Context, s logical.Storage, name string, r *role, minTTL time.Duration) (*broker.Reading, error) {
-	reading, err := b.broker.Read(ctx, s, r.Config, broker.Wish{Scope: r.scope, MinTTL: minTTL})
-	var invalid *provider.Error
-	if errors.As(err, &invalid) && invalid.Kind == provider.Invalid && r.scope != "" {
-		return nil, provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, invalid.Reason)
+// A limit is how long a reader may go by one reading at the most, and by what.
+type limit struct {
+	ttl time.Duration
+	by  string
+}
+
+// read reads the token that a name stands for, and says how long the reader may go by
+// it at the most, whatever the token.
+func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (*broker.Reading, time.Duration, error) {
+	name := d.Get("name").(string)
+	r, err := b.role(ctx, req.Storage, name)
+	if err != nil {
+		return nil, 0, err
 	}
-	return reading, err
+	if ttl := r.TTL.Duration(); ttl > 0 && ttl < most.ttl {
+		most = limit{ttl, "the role's ttl"}
+	}
+	minTTL := max(r.MinTTL.Duration(), time.Duration(d.Get("min_ttl").(int))*time.Second)
+	// No token makes a reading last longer than that.
+	reading, err := b.broker.Read(ctx, req.Storage, r.Config, broker.Wish{Scope: r.scope, MinTTL: min(minTTL, most.ttl)})
+	var invalid *provider.Error
+	switch {
+	case errors.As(err, &invalid) && invalid.Kind == provider.Invalid && r.scope != "":
+		return nil, 0, provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, invalid.Reason)
+	case err != nil:
+		return nil, 0, err
+	}
+	if minTTL > most.ttl {
+		cut := *reading // which others have too
+		cut.Warnings = append(slices.Clone(reading.Warnings), fmt.Sprintf("min_ttl is %s, and %s is %s", minTTL, most.by, most.ttl))
+		reading = &cut
+	}
+	return reading, most.ttl, nil
 }
 
 func addWarnings(resp *logical.Response, warnings []string) {

@@ -174,8 +174,8 @@ func (b *backend) rolesDelete(ctx context.Context, req *logical.Request, d *fram
 const rolesHelpDescription = `
 A role gives readers one name, and policies one path, for some of what a credential
 can do: some of its scopes, leases that are shorter, or tokens that are good for at
-least so long. It has no secret, so that whoever may write roles need not see
-credentials.
+least so long. It has no secret, but whoever may write roles and read one can have
+tokens of any credential of the mount: pin config and scope in the policies of others.
 
 Roles of one credential that have the same scope share a token. A role and a
 credential cannot have the same name, and a credential cannot be deleted while roles

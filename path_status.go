@@ -60,7 +60,7 @@ func statusFields() map[string]*framework.FieldSchema {
 	}
 	return map[string]*framework.FieldSchema{
 		"provider":                text("The provider of the credential."),
-		"state":                   text("unused, ok, degraded (the last exchange failed, but the token is good) or failed."),
+		"state":                   text("unused, ok, degraded (the last exchange failed, but readers get a good token) or failed (some do not)."),
 		"expire_time":             at("When the cached token dies."),
 		"last_exchange_time":      at("When the last exchange succeeded."),
 		"exchanges":               number("How many exchanges have succeeded since the credential was written."),

@@ -55,21 +55,12 @@ func staticTokenFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := d.Get("name").(string)
-	r, err := b.role(ctx, req.Storage, name)
+	reading, longest, err := b.read(ctx, req, d, limit{ttl: maxDuration})
 	if err != nil {
-		return failure(name, err)
-	}
-	reading, err := b.read(ctx, req.Storage, name, r, r.minTTL(d))
-	if err != nil {
-		return failure(name, err)
-	}
-	ttl := reading.Reread
-	if r.TTL > 0 {
-		ttl = min(ttl, r.TTL.Duration())
+		return failure(d.Get("name").(string), err)
 	}
 	resp := &logical.Response{Data: tokenData(reading)}
-	resp.Data["ttl"] = int64(ttl.Seconds())
+	resp.Data["ttl"] = int64(min(reading.Reread, longest).Seconds())
 	resp.Data["rotation_period"] = int64(max(1, reading.ExpireTime.Sub(reading.IssueTime).Seconds()))
 	resp.Data["last_vault_rotation"] = stamp(reading.IssueTime)
 	addWarnings(resp, reading.Warnings)

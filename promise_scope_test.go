@@ -1,6 +1,7 @@
 package tokenbroker_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -47,11 +48,15 @@ func (e *engine) asked() []string {
 
 // refuseScope has Kensho refuse a scope, as RFC 6749 §5.2 has it.
 func refuseScope(scope string) vendorsim.Conduct {
+	return refuseScopeBy(scope, vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`))
+}
+
+func refuseScopeBy(scope string, answer http.HandlerFunc) vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		body, _ := io.ReadAll(r.Body)
 		r.Body = io.NopCloser(strings.NewReader(string(body)))
 		if form, err := url.ParseQuery(string(body)); err == nil && form.Get("scope") == scope {
-			return vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`)
+			return answer
 		}
 		return nil
 	}}
@@ -132,17 +137,107 @@ func TestPromise5AScopeThatTheVendorRejectsIsNotHeldAgainstTheCredential(t *test
 			time.Sleep(time.Second)
 		}
 		assert.Len(t, e.asked(), 3, "each scope was asked for once")
-		until(0, 50, 0)
-		e.creds("prod")
 		status := e.read("status/prod").Data
-		assert.Equal(t, "degraded", status["state"])
+		assert.Equal(t, "failed", status["state"], "the role's readers get nothing")
+		assert.Contains(t, status["last_error"], "invalid_scope")
+		assert.Equal(t, "2000-01-01T00:05:00Z", status["next_attempt_time"])
 		assert.Contains(t, status["scopes"].(map[string]any)[nerdScope].(map[string]any)["last_error"], "invalid_scope")
 
+		e.restart()
+		e.refused("creds/nerd")
+		assert.Len(t, e.asked(), 3, "which a restart does not forget")
+		until(0, 5, 30)
 		e.sim.Behave(vendorsim.Conduct{})
 		e.creds("nerd")
 		status = e.read("status/prod").Data
 		assert.Equal(t, "ok", status["state"])
-		assert.Equal(t, map[string]any{"expire_time": "2000-01-01T01:50:00Z"}, status["scopes"].(map[string]any)[nerdScope])
+		assert.Equal(t, map[string]any{"expire_time": "2000-01-01T01:05:30Z"}, status["scopes"].(map[string]any)[nerdScope])
+	})
+}
+
+func TestPromise5ARejectedScopeIsForgottenWhenNobodyAsksForIt(t *testing.T) {
+	for name, change := range map[string]func(*engine){
+		"its role is mended": func(e *engine) { e.write("roles/nerd", map[string]any{"scope": linkScope}) },
+		"its role is deleted": func(e *engine) {
+			_, status, message := e.request(logical.DeleteOperation, "roles/nerd", nil)
+			require.Equal(e.t, http.StatusOK, status, message)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newNarrowedEngine(t)
+				e.sim.Behave(refuseScope(nerdScope))
+				for range 2 {
+					e.refused("creds/nerd")
+				}
+				require.Equal(t, "failed", e.read("status/prod").Data["state"])
+				change(e)
+				calls := e.exchanges()
+				e.pass(30 * time.Minute)
+				assert.LessOrEqual(t, e.exchanges(), calls+1, "for the second reader, who was not told by the vendor himself")
+				status := e.read("status/prod").Data
+				assert.Equal(t, "ok", status["state"])
+				assert.NotContains(t, status, "scopes")
+				e.creds("link")
+			})
+		})
+	}
+}
+
+func TestPromise5ACredentialThatTheVendorRejectsIsTriedEveryFiveMinutesForAllScopes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newNarrowedEngine(t)
+		for range 2 {
+			e.creds("link")
+			e.creds("nerd")
+		}
+		e.sim.RevokeCredential(clientID)
+		until(1, 0, 5)
+		calls := e.exchanges()
+		for range 60 {
+			e.pass(time.Minute)
+			for _, name := range []string{"link", "nerd"} {
+				_, message := e.refused("creds/" + name)
+				assert.Contains(t, message, "the vendor rejected the credential: kensho.okta.com: 401 Unauthorized: invalid_client; write a new one to config/kensho/prod")
+			}
+		}
+		assert.InDelta(t, 12, e.exchanges()-calls, 1)
+		status := e.read("status/prod").Data
+		assert.Equal(t, "failed", status["state"])
+		assert.Contains(t, status["last_error"], "invalid_client")
+		assert.Contains(t, status, "next_attempt_time")
+	})
+}
+
+// For a vendor who knows no better word for a scope that it does not grant.
+func TestPromise5AScopeThatTheVendorTakesForABadCredentialLeavesTheOthersAChance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newNarrowedEngine(t)
+		e.creds("link")
+		e.sim.Behave(refuseScopeBy(nerdScope, vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`)))
+		for range 5 * 60 {
+			e.pass(time.Minute)
+			e.refused("creds/nerd")
+			e.creds("link")
+		}
+	})
+}
+
+func TestPromise5TheCredentialsOwnScopeIsNotHeldAgainstRoles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newNarrowedEngine(t)
+		e.creds("link")
+		e.sim.Behave(refuseScope(linkScope + " " + nerdScope))
+		until(1, 5, 0)
+		calls := e.exchanges()
+		for range 3 * 60 {
+			e.pass(time.Minute)
+			e.refused("creds/prod")
+			e.creds("link")
+			require.Equal(t, "failed", e.read("status/prod").Data["state"])
+			require.Contains(t, e.read("status/prod").Data["last_error"], "invalid_scope")
+		}
+		assert.LessOrEqual(t, e.exchanges()-calls, 3*12+6, "each five minutes, and one for each of the role's tokens")
 	})
 }
 
@@ -201,6 +296,57 @@ func TestPromise11AScopeInUseIsRenewedAndOneThatIsNotIsLeftToDie(t *testing.T) {
 		e.pass(time.Hour)
 		assert.Equal(t, []string{nerdScope}, e.asked()[5:])
 		assert.Equal(t, 6, e.exchanges(), "and its own reader has not come back")
+	})
+}
+
+func TestPromise11ASweepExchangesNothingThatNobodyWants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newNarrowedEngine(t)
+		storage := e.moody()
+		until(1, 10, 0)
+		for range 2 {
+			e.creds("link")
+		}
+		until(2, 5, 0)
+		storage.refuse.Store(true)
+		e.creds("link")
+		storage.refuse.Store(false)
+		calls := e.exchanges()
+		e.pass(10 * time.Minute)
+		assert.Equal(t, calls, e.exchanges(), "what could not be stored is stored, and the credential's own token has no reader")
+	})
+}
+
+func TestPromise11ACredentialOfManyScopesTakesOneSlotOfASweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		scopes := make([]string, 20)
+		for i := range scopes {
+			scopes[i] = fmt.Sprintf("kensho:app:%d", i)
+		}
+		data := keyPair()
+		data["scope"] = strings.Join(scopes, ",")
+		e.write("config/kensho/prod", data)
+		e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "access_expiry": "1h"})
+		for i, scope := range scopes {
+			e.write(fmt.Sprintf("roles/r%d", i), map[string]any{"config": "prod", "scope": scope})
+			for range 2 {
+				e.creds(fmt.Sprintf("r%d", i))
+			}
+		}
+		for range 2 {
+			e.creds("search")
+		}
+		e.sim.Behave(vendorsim.Conduct{Latency: 9 * time.Second})
+		until(0, 46, 0)
+		require.NoError(t, e.tick())
+		puts := 0
+		for _, call := range e.sim.Calls() {
+			if call.Method == http.MethodPut {
+				puts++
+			}
+		}
+		assert.Equal(t, 1, puts)
 	})
 }
 

@@ -187,3 +187,24 @@ func TestPromise3WhatAnotherNodeHasReplacedIsNotStoredLater(t *testing.T) {
 		assert.Equal(t, token, e.creds("prod").Data["access_token"])
 	})
 }
+
+func TestPromise3AReplacedRefreshTokenOutlivesAConfigWriteThatStorageRefuses(t *testing.T) {
+	for refreshes := range 3 {
+		synctest.Test(t, func(t *testing.T) {
+			e, storage := newRotatingEngine(t)
+			for range refreshes {
+				e.write("refresh/prod", nil)
+			}
+			storage.refuse.Store(true)
+			_, status, _ := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 20})
+			require.Equal(t, http.StatusInternalServerError, status)
+			storage.refuse.Store(false)
+			time.Sleep(20 * time.Second)
+			require.NoError(t, e.tick())
+			e.restart()
+			until(1, 0, 10)
+			e.creds("prod")
+			assert.Equal(t, 10, e.read("config/kensho/prod").Data["request_timeout"])
+		})
+	}
+}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -121,7 +120,7 @@ func getRole(ctx context.Context, s logical.Storage, name string) (*role, error)
 	}
 	r, err := decodeRole(stored.Value)
 	if err != nil {
-		return nil, errors.New(rolePrefix + name + " cannot be decoded: delete the role and write it anew")
+		return nil, errors.New(rolesPrefix + name + " cannot be decoded: delete the role, and write it anew")
 	}
 	return r, nil
 }
@@ -192,20 +191,6 @@ func (b *backend) outgrown(ctx context.Context, s logical.Storage, name string) 
 		}
 	}
 	return warnings
-}
-
-// longestLease is how long a lease can be at the most, whatever the token, and by
-// what.
-func (r *role) longestLease(mountMax time.Duration) (longest time.Duration, by string) {
-	if ttl := r.TTL.Duration(); ttl > 0 && ttl < mountMax {
-		return ttl, "the role's ttl"
-	}
-	return mountMax, "the mount's maximum lease TTL"
-}
-
-// minTTL is how long a reader wants a token to be good for at least.
-func (r *role) minTTL(d *framework.FieldData) time.Duration {
-	return max(r.MinTTL.Duration(), time.Duration(d.Get("min_ttl").(int))*time.Second)
 }
 
 // paths are where roles are written.

@@ -105,6 +105,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 			text += ": " + r
 		}
 		failure = Errorf(kindOf(status), "%s: %d %s", host, status, text)
+		failure.MayBeScope = failure.Kind == Rejected && !ofCredential(status, reply.Body)
 	}
 	failure.Clock = reply.Clock
 	failure.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), reply.Clock)
@@ -148,6 +149,22 @@ func kindOf(status int) Kind {
 		return Unavailable
 	}
 	return Rejected
+}
+
+// ofCredential is whether a rejection is surely of the credential: by its status, or
+// by its error code (RFC 6749 §5.2).
+func ofCredential(status int, body []byte) bool {
+	var refusal struct {
+		Error any `json:"error"`
+	}
+	_ = json.Unmarshal(body, &refusal)
+	switch refusal.Error {
+	case "invalid_client", "invalid_grant", "unauthorized_client":
+		return true
+	case "invalid_scope":
+		return false
+	}
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
 // transportReason is what went wrong on the way.

@@ -33,6 +33,10 @@ type Error struct {
 
 	// Clock is what the answer told of the vendor's clock; zero if there was none.
 	Clock Clock
+
+	// MayBeScope is, of a rejection, whether it may be of the scope that was asked for
+	// and not of the credential.
+	MayBeScope bool
 }
 
 func (e *Error) Error() string { return e.Reason }

@@ -109,7 +109,14 @@ type entry struct {
 	mu      sync.Mutex
 	memory  memory
 	uses    map[string]use // by scope
-	renewal time.Time      // when the renewal under way began; zero if there is none
+	renewal renewal
+}
+
+// renewal is one that is under way: of what scope, and since when. The zero renewal is
+// none.
+type renewal struct {
+	scope string
+	since time.Time
 }
 
 // use is who wants the tokens of a scope.
@@ -121,7 +128,7 @@ type use struct {
 }
 
 // known returns the entry of a name that has a credential, without making one for
-// every name that somebody tries.
+// every name that somebody tries to read.
 func (b *Broker) known(ctx context.Context, s logical.Storage, name string) (*entry, error) {
 	b.mu.RLock()
 	e := b.names[name]
@@ -204,16 +211,25 @@ func (e *entry) issued(scope string, last provider.Token) {
 	e.uses[scope] = use{wanted: e.uses[scope].asked && inUse(last, time.Now())}
 }
 
+// refused notes that the vendor has rejected a scope: a narrower one is asked for again
+// when somebody asks for it, for its role may have been mended, or deleted. The caller
+// holds e.mu.
+func (e *entry) refused(scope string, failure *provider.Error) {
+	if scope != ownScope && failure.Kind == provider.Rejected {
+		delete(e.uses, scope)
+	}
+}
+
 // answered notes that whoever asked has got what there was. The caller holds e.mu.
 func (e *entry) answered(scope string) {
 	e.uses[scope] = use{wanted: e.uses[scope].wanted}
 }
 
-// renewing notes since when a renewal has been under way; the zero time is none.
-func (e *entry) renewing(since time.Time) {
+// renewing notes the renewal that is under way.
+func (e *entry) renewing(r renewal) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.renewal = since
+	e.renewal = r
 }
 
 // current loads what storage has of a name, if it is not in memory yet. The caller

@@ -39,7 +39,7 @@ func (b *Broker) Read(ctx context.Context, s logical.Storage, name string, wish 
 }
 
 func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, wish Wish) (*Reading, error) {
-	v, renewal, err := b.want(ctx, s, e, wish.Scope)
+	v, begun, err := b.want(ctx, s, e, wish.Scope)
 	if err != nil {
 		return nil, err
 	}
@@ -55,13 +55,13 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, wish Wis
 	// A reader for whom the token at hand is too short waits for the next.
 	good := reading != nil && !v.short(now, wish.MinTTL)
 	wait := patience
-	if !renewal.IsZero() {
-		wait -= now.Sub(renewal)
+	if !begun.IsZero() {
+		wait -= now.Sub(begun)
 	}
 	if good && wait <= 0 {
 		return reading.late(now), nil
 	}
-	flight := b.renewed(ctx, s, task{entry: e, epoch: v.epoch, scope: v.scope, minTTL: wish.MinTTL})
+	flight := b.renewed(ctx, s, task{entry: e, epoch: v.epoch, scope: v.scope, minTTL: wish.MinTTL, short: v.token().IssueTime})
 	var impatient <-chan time.Time
 	if good {
 		timer := time.NewTimer(wait)
@@ -92,11 +92,12 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, wish Wis
 }
 
 // want notes that somebody asks for a token of a scope, and returns what is known,
-// loaded from storage if need be, and since when a renewal has been under way.
+// loaded from storage if need be, and when the renewal began that is under way; the
+// zero time is none.
 func (b *Broker) want(ctx context.Context, s logical.Storage, e *entry, scope string) (view, time.Time, error) {
 	for {
-		if v, renewal, loaded := e.want(scope); loaded {
-			return v, renewal, nil
+		if v, begun, loaded := e.want(scope); loaded {
+			return v, begun, nil
 		}
 		if err := b.loaded(ctx, s, e); err != nil {
 			return view{}, time.Time{}, err
@@ -104,7 +105,7 @@ func (b *Broker) want(ctx context.Context, s logical.Storage, e *entry, scope st
 	}
 }
 
-func (e *entry) want(scope string) (v view, renewal time.Time, loaded bool) {
+func (e *entry) want(scope string) (v view, begun time.Time, loaded bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.memory.credential == nil {
@@ -115,7 +116,10 @@ func (e *entry) want(scope string) (v view, renewal time.Time, loaded bool) {
 		u.wanted = true
 		e.uses[v.scope] = u
 	}
-	return v, e.renewal, true
+	if e.renewal.scope == v.scope {
+		begun = e.renewal.since
+	}
+	return v, begun, true
 }
 
 // ask notes that somebody waits for a fresher token.
@@ -156,16 +160,15 @@ func (b *Broker) loaded(ctx context.Context, s logical.Storage, e *entry) error 
 // renewed joins the renewal that is under way, or starts one, unless it turns out
 // that none is needed.
 func (b *Broker) renewed(ctx context.Context, s logical.Storage, t task) <-chan singleflight.Result {
-	return t.entry.flight(ctx, t.epoch, fmt.Sprint(t.minTTL, t.scope), func(ctx context.Context) (any, error) {
-		return b.renew(ctx, s, t)
-	})
+	name := fmt.Sprintf("renew/%t/%d/%s", t.unasked, t.minTTL, t.scope)
+	return t.entry.flight(ctx, t.epoch, name, func(ctx context.Context) (any, error) { return b.renew(ctx, s, t) })
 }
 
 // flight joins the flight of an epoch that has a name, or starts it. It outlives the
 // reader who caused it: others wait for it, and what the vendor answers must be kept.
 // A reader who started after a change must not join a flight of before.
 func (e *entry) flight(ctx context.Context, epoch uint64, name string, f func(context.Context) (any, error)) <-chan singleflight.Result {
-	return e.flights.DoChan(fmt.Sprint(epoch, name), func() (any, error) {
+	return e.flights.DoChan(fmt.Sprintf("%d/%s", epoch, name), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 		defer cancel()
 		return f(ctx)

@@ -13,7 +13,7 @@ type Wish struct {
 	// credential's own scope.
 	Scope string
 
-	// MinTTL is how long the reader wants to lease the token for at least. A good
+	// MinTTL is how long the reader wants the token to be good for at least. A good
 	// token is exchanged for a fresher one at most once to meet it, and only if that
 	// can.
 	MinTTL time.Duration
@@ -42,7 +42,7 @@ type Reading struct {
 type ExchangeError struct {
 	Name     string // of the credential
 	Provider string
-	Scope    string // that the vendor may have rejected; "" is the credential itself
+	Scope    string // "" is the credential's own
 	Err      *provider.Error
 
 	// NextAttempt is when the vendor may be called again, whoever asks.
@@ -70,7 +70,7 @@ func (v view) warnings(now time.Time, ttl, minTTL time.Duration) []string {
 		return []string{fmt.Sprintf("the vendor gives no fresher token (%s); this one is good until %s; next attempt at %s",
 			failure.Reason, stamp(token.ExpireTime), stamp(failure.NextAttempt))}
 	case ttl < minTTL:
-		return []string{fmt.Sprintf("min_ttl is %s, and this token can be leased for %s; %s", minTTL, ttl, prospect(token))}
+		return []string{fmt.Sprintf("min_ttl is %s, and this token is good for %s; %s", minTTL, ttl, prospect(token))}
 	}
 	return nil
 }
@@ -83,5 +83,5 @@ func prospect(t provider.Token) string {
 	case !t.Boundary.IsZero():
 		return "one that lives longer can be had from " + stamp(t.Boundary.Add(time.Second-1))
 	}
-	return fmt.Sprintf("a fresh one could be for %s", leaseTTL(t, t.IssueTime))
+	return fmt.Sprintf("a fresh one would be for %s", leaseTTL(t, t.IssueTime))
 }

@@ -22,8 +22,11 @@ type task struct {
 	epoch uint64
 	scope string
 
-	// minTTL is what a reader wants the token to be leased for at least.
+	// minTTL is what a reader wants the token to be good for at least, and short when
+	// the token was issued that the reader finds too short: another has been exchanged
+	// since whoever asked.
 	minTTL time.Duration
+	short  time.Time
 
 	// unasked is whether nobody waits for it, and wanted whether somebody will.
 	unasked, wanted bool
@@ -33,7 +36,11 @@ func (t task) needed(v view, now time.Time) bool {
 	if t.unasked {
 		return v.dueUnasked(now, t.wanted)
 	}
-	return v.due(now, t.minTTL)
+	minTTL := t.minTTL
+	if !v.token().IssueTime.Equal(t.short) {
+		minTTL = 0
+	}
+	return v.due(now, minTTL)
 }
 
 // renew gets a token that can be leased now: from storage after a restart, else
@@ -44,8 +51,8 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 		return nil, err
 	}
 	defer e.release()
-	e.renewing(time.Now())
-	defer e.renewing(time.Time{})
+	e.renewing(renewal{t.scope, time.Now()})
+	defer e.renewing(renewal{})
 	m, err := b.current(ctx, s, e)
 	if err != nil {
 		return nil, err
@@ -57,7 +64,7 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 	}
 	v := m.view(t.scope)
 	reading := v.reading(time.Now(), t.minTTL)
-	if reading != nil && !t.needed(v, time.Now()) {
+	if (reading != nil || t.unasked) && !t.needed(v, time.Now()) {
 		_, err = e.change(v.epoch, func(*memory) { e.answered(v.scope) })
 		return reading, err
 	}
@@ -127,7 +134,10 @@ func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view
 		if err := putState(ctx, s, e.name, next); err != nil {
 			logger.Warn("cannot store the failure", "error", err)
 		}
-		m, err = e.change(v.epoch, func(m *memory) { m.state = next })
+		m, err = e.change(v.epoch, func(m *memory) {
+			m.state = next
+			e.refused(v.scope, failure)
+		})
 	}
 	if err != nil {
 		return v.with(m), err

@@ -37,7 +37,7 @@ const (
 
 	// refusalMemory is how long what a vendor said of a scope is kept after it may be
 	// asked again.
-	refusalMemory = time.Hour
+	refusalMemory = 15 * time.Minute
 
 	// Attempts at a vendor who is unavailable are 1 s apart, then twice as long each
 	// time up to 5 min, give or take a fifth; the vendor's own wish is obeyed up to

@@ -47,8 +47,8 @@ type State struct {
 	// no answer has told.
 	ClockSkew *time.Duration `json:"clock_skew,omitempty"`
 
-	// Failure is the last exchange that failed. Refusals are, by scope, those that a
-	// vendor may have rejected for the scope alone.
+	// Failure is the last exchange that failed and says something of the credential.
+	// Refusals are, by scope, those that a vendor may have rejected for the scope.
 	Failure  Failure            `json:"failure,omitzero"`
 	Refusals map[string]Failure `json:"refusals,omitempty"`
 }
@@ -64,6 +64,9 @@ type Failure struct {
 
 	// NextAttempt is when the vendor may be called again.
 	NextAttempt time.Time `json:"next_attempt,omitzero"`
+
+	// MayBeScope is whether the vendor may have rejected the scope alone.
+	MayBeScope bool `json:"may_be_scope,omitempty"`
 }
 
 // ownScope stands for the credential's own scope.
@@ -117,7 +120,7 @@ func (s *State) prune(now time.Time) {
 	s.Tokens = without(s.Tokens, func(scope string, t provider.Token) bool {
 		return scope != ownScope && !inUse(t, now)
 	})
-	s.Refusals = without(s.Refusals, func(_ string, f Failure) bool { return now.After(f.NextAttempt.Add(refusalMemory)) })
+	s.Refusals = without(s.Refusals, func(scope string, f Failure) bool { return f.forgotten(scope, now) })
 }
 
 // with is a copy of a map with one more.
@@ -172,25 +175,25 @@ func (s *State) granted(scope string, g provider.Grant) *State {
 	return &next
 }
 
-// Under is the state as one of another write of the credential.
-func (s *State) Under(generation string) *State {
-	next := *s
-	next.Generation = generation
-	return &next
-}
-
-// failed is the state after an exchange for a scope that failed. What a vendor rejects
-// with a narrower scope may be the scope, and is not held against the credential.
+// failed is the state after an exchange for a scope that failed. What may be said of
+// the scope is not held against the others. Where a narrower scope has the credential
+// rejected, the others have a chance first when the vendor may be called again: there
+// are vendors who know no better word for a scope that they do not grant.
 func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 	next := *s
-	failure := Failure{Kind: e.Kind, Reason: e.Reason, Time: now.Round(0).UTC()}
-	if scope != ownScope && e.Kind == provider.Rejected {
+	failure := Failure{Kind: e.Kind, Reason: e.Reason, Time: now.Round(0).UTC(), MayBeScope: e.MayBeScope}
+	if e.MayBeScope {
 		failure.count(s.Refusals[scope], e)
 		next.Refusals = with(s.Refusals, scope, failure)
 	} else {
 		failure.count(s.Failure, e)
 		next.Failure = failure
+		if scope != ownScope && e.Kind == provider.Rejected {
+			failure.NextAttempt = failure.NextAttempt.Add(rejectedPause)
+			next.Refusals = with(s.Refusals, scope, failure)
+		}
 	}
+	next.prune(now)
 	return &next
 }
 
@@ -198,6 +201,12 @@ func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 func (f *Failure) count(last Failure, e *provider.Error) {
 	f.Count = last.Count + 1
 	f.NextAttempt = f.Time.Add(pause(e, f.Count))
+}
+
+// forgotten is whether a refusal is of a narrower scope that nobody has asked for
+// since it might have been: its role may have been mended, or deleted.
+func (f Failure) forgotten(scope string, now time.Time) bool {
+	return scope != ownScope && now.After(f.NextAttempt.Add(refusalMemory))
 }
 
 // forgotten is the state without its tokens and without a reason to wait.

@@ -12,7 +12,7 @@ type Status struct {
 	Provider string
 
 	// State is "unused" (never exchanged), "ok", "degraded" (the last exchange failed,
-	// or could not be stored, but the token is good) or "failed".
+	// or could not be stored, but readers get a good token) or "failed" (some do not).
 	State string
 
 	ExpireTime           time.Time // of the token; zero if there is none
@@ -68,19 +68,35 @@ func (m memory) status(now time.Time) *Status {
 	if m.unsaved != nil {
 		s.StorageError = m.unsavedErr
 	}
-	failing, good := s.Failure.Count > 0 || s.StorageError != nil, false
-	for scope, token := range m.state.Tokens {
+	s.note(m.state, now)
+	return s
+}
+
+// note notes how the scopes are doing. Readers are without a token if a scope that
+// was rejected has none, or if none has one that a failure of the credential concerns.
+func (s *Status) note(state *State, now time.Time) {
+	failing, good, without := s.Failure.Count > 0 || s.StorageError != nil, false, false
+	for scope, token := range state.Tokens {
 		good = good || leaseTTL(token, now) > 0
 		if scope != ownScope {
 			s.Scopes[scope] = ScopeStatus{ExpireTime: token.ExpireTime}
 		}
 	}
-	for scope, refusal := range m.state.Refusals {
+	for scope, refusal := range state.Refusals {
+		if refusal.forgotten(scope, now) {
+			continue
+		}
 		failing = true
-		s.Scopes[scope] = ScopeStatus{ExpireTime: s.Scopes[scope].ExpireTime, Refusal: refusal}
+		without = without || leaseTTL(state.Tokens[scope], now) == 0
+		if refusal.Time.After(s.Failure.Time) || s.Failure.Count == 0 {
+			s.Failure = refusal
+		}
+		if scope != ownScope {
+			s.Scopes[scope] = ScopeStatus{ExpireTime: s.Scopes[scope].ExpireTime, Refusal: refusal}
+		}
 	}
 	switch {
-	case failing && good:
+	case failing && good && !without:
 		s.State = "degraded"
 	case failing:
 		s.State = "failed"
@@ -89,5 +105,4 @@ func (m memory) status(now time.Time) *Status {
 	default:
 		s.State = "ok"
 	}
-	return s
 }

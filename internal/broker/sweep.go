@@ -37,21 +37,17 @@ func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
 	results := make(chan error, len(due))
 	begun := 0
 	for begun < len(due) && b.takeSlot(ctx) {
-		flight := b.renewed(ctx, s, due[begun].task)
+		tasks := due[begun].tasks
 		begun++
 		go func() {
-			result := <-flight
-			<-b.slots
-			results <- result.Err
+			defer func() { <-b.slots }()
+			results <- b.work(ctx, s, tasks)
 		}()
 	}
 	for range begun {
 		select {
 		case err := <-results:
-			var storage *StorageError
-			if errors.As(err, &storage) {
-				failures = append(failures, err)
-			}
+			failures = append(failures, err)
 		case <-ctx.Done():
 			return errors.Join(failures...)
 		}
@@ -69,38 +65,62 @@ func (b *Broker) takeSlot(ctx context.Context) bool {
 	}
 }
 
-// dueTask is a task, and since when it is due.
-type dueTask struct {
-	task
+// work does a name's tasks one after the other, as the name has one exclusive right. Its
+// error is what storage would not do.
+func (b *Broker) work(ctx context.Context, s logical.Storage, tasks []task) error {
+	for _, t := range tasks {
+		if ctx.Err() != nil {
+			break // the next sweep goes on
+		}
+		result := <-b.renewed(ctx, s, t)
+		var storage *StorageError
+		if errors.As(result.Err, &storage) {
+			return result.Err
+		}
+	}
+	return nil
+}
+
+// due is what is due for one name, and since when.
+type due struct {
+	tasks []task
 	since time.Time
 }
 
 // due is what is due now, the longest overdue first.
-func (b *Broker) due(now time.Time) []dueTask {
+func (b *Broker) due(now time.Time) []due {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	var tasks []dueTask
+	var all []due
 	for _, e := range b.names {
-		tasks = e.appendDue(tasks, now)
+		if d := e.due(now); len(d.tasks) > 0 {
+			all = append(all, d)
+		}
 	}
-	slices.SortFunc(tasks, func(a, b dueTask) int { return a.since.Compare(b.since) })
-	return tasks
+	slices.SortFunc(all, func(a, b due) int { return a.since.Compare(b.since) })
+	return all
 }
 
-// appendDue appends what is due for a name: for its own scope, which keepalives are
-// for, and for all that somebody has asked for.
-func (e *entry) appendDue(tasks []dueTask, now time.Time) []dueTask {
+// due is what is due for the name: for its own scope, which a keepalive may be due for
+// though nobody asks, and for those that somebody has asked for.
+func (e *entry) due(now time.Time) due {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	var d due
 	m := e.memory
 	if m.credential == nil {
-		return tasks
+		return d
 	}
 	check := func(scope string, u use) {
-		if v := m.view(scope); v.dueUnasked(now, u.wanted) {
-			// One that keeps failing goes to the back.
-			since := later(v.dueTime(u.wanted), v.failure().NextAttempt)
-			tasks = append(tasks, dueTask{task{entry: e, epoch: m.epoch, scope: v.scope, unasked: true, wanted: u.wanted}, since})
+		v := m.view(scope)
+		if !v.dueUnasked(now, u.wanted) {
+			return
+		}
+		d.tasks = append(d.tasks, task{entry: e, epoch: m.epoch, scope: v.scope, unasked: true, wanted: u.wanted})
+		// A name that keeps failing goes to the back.
+		since := later(v.dueTime(u.wanted), v.failure().NextAttempt)
+		if d.since.IsZero() || since.Before(d.since) {
+			d.since = since
 		}
 	}
 	check(ownScope, e.uses[ownScope])
@@ -109,7 +129,7 @@ func (e *entry) appendDue(tasks []dueTask, now time.Time) []dueTask {
 			check(scope, u)
 		}
 	}
-	return tasks
+	return d
 }
 
 // dueUnasked is whether a renewal is due though nobody asks for one now.

@@ -122,15 +122,12 @@ func (v view) refusal() error {
 	if v.unsaved != nil {
 		return v.unsavedErr
 	}
-	failure, scope := v.failure(), v.scope
-	if failure == v.state.Failure {
-		scope = ownScope
-	}
+	failure := v.failure()
 	return &ExchangeError{
 		Name:        v.credential.Name,
 		Provider:    v.credential.Provider,
-		Scope:       scope,
-		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason},
+		Scope:       v.scope,
+		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope},
 		NextAttempt: failure.NextAttempt,
 	}
 }

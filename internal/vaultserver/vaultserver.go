@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -48,7 +49,7 @@ type Server struct {
 // output goes to log; environ, of the form NAME=value, is added to its environment,
 // and so to that of its plugins.
 func StartDev(ctx context.Context, binary string, log io.Writer, environ ...string) (*Server, error) {
-	s, listen, err := prepare(ctx, binary, log, environ)
+	s, listen, _, err := prepare(ctx, binary, log, environ)
 	if err != nil {
 		return nil, err
 	}
@@ -66,21 +67,17 @@ func StartDev(ctx context.Context, binary string, log io.Writer, environ ...stri
 
 // StartRaft starts a server with raft storage on disk, initialized and unsealed.
 func StartRaft(ctx context.Context, binary string, log io.Writer, environ ...string) (*Server, error) {
-	s, listen, err := prepare(ctx, binary, log, environ)
+	s, listen, cluster, err := prepare(ctx, binary, log, environ)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.startRaft(ctx, listen); err != nil {
+	if err := s.startRaft(ctx, listen, cluster); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
 }
 
-func (s *Server) startRaft(ctx context.Context, listen string) error {
-	cluster, err := freePort(ctx)
-	if err != nil {
-		return err
-	}
+func (s *Server) startRaft(ctx context.Context, listen, cluster string) error {
 	storage := filepath.Join(s.dir, "raft")
 	if err := os.Mkdir(storage, 0o700); err != nil {
 		return err
@@ -89,7 +86,7 @@ func (s *Server) startRaft(ctx context.Context, listen string) error {
 plugin_directory = %q
 disable_mlock    = true
 api_addr         = %q
-cluster_addr     = "http://127.0.0.1:%s"
+cluster_addr     = "http://%s"
 storage "raft" {
   path    = %q
   node_id = "node"
@@ -119,22 +116,20 @@ listener "tcp" {
 	return s.ready(ctx)
 }
 
-func prepare(ctx context.Context, binary string, log io.Writer, environ []string) (s *Server, listen string, err error) {
+func prepare(ctx context.Context, binary string, log io.Writer, environ []string) (s *Server, listen, cluster string, err error) {
 	dir, err := os.MkdirTemp("", "tokenbroker-")
 	if err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
 	// Vault takes no plugin directory with a symbolic link in its path.
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return nil, "", err
+		return nil, "", "", err
 	}
-	port, err := freePort(ctx)
-	if err != nil {
-		return nil, "", err
+	if listen, cluster, err = freePorts(ctx); err != nil {
+		return nil, "", "", err
 	}
-	listen = net.JoinHostPort("127.0.0.1", port)
 	s = &Server{Address: "http://" + listen, PluginDir: filepath.Join(dir, "plugins"), binary: binary, environ: environ, dir: dir, log: log}
-	return s, listen, os.Mkdir(s.PluginDir, 0o700)
+	return s, listen, cluster, os.Mkdir(s.PluginDir, 0o700)
 }
 
 func (s *Server) configure(format string, args ...any) error {
@@ -307,12 +302,27 @@ func (s *Server) Stop() error {
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
 
-func freePort(ctx context.Context) (string, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// freePorts finds two ports in a row, for a server and for its cluster traffic, which
+// it takes to the next one by itself. They are below those that the kernel hands out
+// to whoever asks for any, among them the tests that run meanwhile.
+func freePorts(ctx context.Context) (listen, cluster string, err error) {
+	const first, pairs, attempts = 20_000, 6_000, 100
+	for range attempts {
+		port := first + 2*rand.IntN(pairs)
+		listen, cluster = address(port), address(port+1)
+		if isFree(ctx, listen) && isFree(ctx, cluster) {
+			return listen, cluster, nil
+		}
 	}
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	return port, err
+	return "", "", errors.New("no two ports in a row are free")
+}
+
+func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func isFree(ctx context.Context, address string) bool {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return false
+	}
+	return listener.Close() == nil
 }

@@ -25,17 +25,22 @@ const shortLived = 20 * time.Second
 // lag is how much later than it planned Agent may read on a busy machine.
 const lag = time.Second
 
-// agentWorld has a mount at kensho, whose vendor's tokens live 20 s, with a credential
-// that has not been exchanged yet, and an audit log.
-func agentWorld(t *testing.T) *mount {
+// agentWorld has a mount at kensho, as the examples have it, with a provider's
+// credential that has not been exchanged yet and whose tokens live 20 s, and an audit
+// log.
+func agentWorld(t *testing.T, provider string) *mount {
 	t.Helper()
 	own := ownWorld(t, vaultserver.StartDev)
 	own.audit(t)
 	m := own.enable(t, "kensho")
 	m.behave(vendorsim.Conduct{KeyPairLifetime: shortLived})
 	credential := m.keyPair()
+	if provider == "sitecore" {
+		credential = m.sitecore()
+		credential["access_expiry"] = shortLived.String()
+	}
 	credential["verify"] = false
-	m.write("config/kensho/prod", credential)
+	m.write("config/"+provider+"/prod", credential)
 	return m
 }
 
@@ -58,16 +63,18 @@ func agentWorld(t *testing.T) *mount {
 func TestPromise9AnAgentKeepsALivingTokenInAFile(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		path, config, policy string
-		leased               bool
-		soonest, latest      time.Duration // from a read to the next
+		path, config, policy, provider string
+		leased                         bool
+		soonest, latest                time.Duration // from a read to the next
 	}{
-		{path: "creds/prod", config: "file.hcl", policy: "app", leased: true, soonest: 14450 * time.Millisecond, latest: 17100 * time.Millisecond},
-		{path: "token/prod", config: "lease-free.hcl", policy: "app-lease-free", soonest: 15 * time.Second, latest: 15 * time.Second},
+		{path: "creds/prod", config: "file.hcl", provider: "kensho", policy: "app", leased: true, soonest: 14450 * time.Millisecond, latest: 17100 * time.Millisecond},
+		{path: "creds/prod", config: "file.hcl", provider: "sitecore", policy: "app", leased: true, soonest: 14450 * time.Millisecond, latest: 17100 * time.Millisecond},
+		{path: "token/prod", config: "lease-free.hcl", provider: "kensho", policy: "app-lease-free", soonest: 15 * time.Second, latest: 15 * time.Second},
+		{path: "token/prod", config: "lease-free.hcl", provider: "sitecore", policy: "app-lease-free", soonest: 15 * time.Second, latest: 15 * time.Second},
 	} {
-		t.Run(c.config, func(t *testing.T) {
+		t.Run(c.provider+"/"+c.config, func(t *testing.T) {
 			t.Parallel()
-			m := agentWorld(t)
+			m := agentWorld(t, c.provider)
 			d := m.deploy(c.policy)
 			d.run("agent", "-config="+c.config)
 			rendered := d.follow("kensho-token", 3*time.Minute)
@@ -123,7 +130,7 @@ func (d *deployment) starts() []start {
 
 func TestAnAgentRestartsAnApplicationForEachToken(t *testing.T) {
 	t.Parallel()
-	m := agentWorld(t)
+	m := agentWorld(t, "kensho")
 	d := m.deploy("app")
 	require.NoError(t, os.Mkdir(filepath.Join(d.dir, "started"), 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(d.dir, "app"), []byte(app), 0o700))

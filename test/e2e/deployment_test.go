@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -101,7 +100,7 @@ func (m *mount) reads(path string) []read {
 	content, err := os.ReadFile(m.auditLog())
 	require.NoError(m.t, err)
 	var reads []read
-	for lines := bufio.NewScanner(bytes.NewReader(content)); lines.Scan(); {
+	for line := range bytes.Lines(content) {
 		var entry struct {
 			Type, Error string
 			Time        time.Time
@@ -113,7 +112,7 @@ func (m *mount) reads(path string) []read {
 				}
 			}
 		}
-		require.NoError(m.t, json.Unmarshal(lines.Bytes(), &entry))
+		require.NoError(m.t, json.Unmarshal(line, &entry))
 		if entry.Type != "response" || entry.Request.Path != m.path+"/"+path || entry.Request.Operation != "read" {
 			continue
 		}

@@ -79,9 +79,7 @@ func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
 			policy, err := os.ReadFile("../../examples/policies/" + file)
 			require.NoError(t, err)
 			require.NoError(t, m.root.Sys().PutPolicyWithContext(t.Context(), "example", string(policy)))
-			token, err := m.root.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{Policies: []string{"example"}})
-			require.NoError(t, err)
-			holder := m.as(token.Auth.ClientToken)
+			holder := m.client("example")
 			for _, r := range requests {
 				err := ask(holder, r)
 				if grants(r) {
