@@ -47,6 +47,12 @@ func TestPromise10TokensSurviveWhateverIsKilled(t *testing.T) {
 		killed, err := raft.server.KillPlugins()
 		require.NoError(t, err)
 		assert.Equal(t, 1, killed, "one process for all mounts")
+		// Until the server has noticed, it sends requests to where nobody is; on a busy
+		// machine that is a moment after it has reaped the process.
+		require.Eventually(t, func() bool {
+			_, err := raft.root.Logical().ReadWithContext(t.Context(), "life/status/prod")
+			return err == nil
+		}, 30*time.Second, 10*time.Millisecond)
 		same("kill -9 of the plugin")
 	}
 	for range 3 {
