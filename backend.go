@@ -15,6 +15,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/version"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/kensho"
+	"vault-plugin-secrets-tokenbroker/provider/oauth2"
 	"vault-plugin-secrets-tokenbroker/provider/sitecore"
 )
 
@@ -25,6 +26,7 @@ const operationPrefix = "token-broker"
 var providers = []provider.Provider{
 	kensho.Provider{},
 	sitecore.Provider{},
+	oauth2.Provider{},
 }
 
 // Options are what a test may put in place of the world outside.

@@ -121,7 +121,8 @@ func merge(stored map[string]any, d *framework.FieldData) (map[string]any, error
 			list = compact(list)
 			fields[name] = list
 		}
-		if value == "" || isList && len(list) == 0 {
+		pairs, isMap := value.(map[string]any)
+		if value == "" || isList && len(list) == 0 || isMap && len(pairs) == 0 {
 			delete(fields, name)
 		}
 	}

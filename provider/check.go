@@ -1,10 +1,7 @@
 package provider
 
 import (
-	"crypto/rsa"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"net"
 	"net/url"
 	"regexp"
@@ -99,41 +96,4 @@ func CheckNarrower(field string, scope, whole []string) error {
 // their order means nothing, and separated by spaces.
 func JoinScope(scope []string) string {
 	return strings.Join(slices.Compact(slices.Sorted(slices.Values(scope))), " ")
-}
-
-// minRSABits is the least that a vendor takes: Kensho's guide asks for 2048.
-const minRSABits = 2048
-
-// ParseRSAPrivateKey reads an RSA private key in PEM, as PKCS#1 or PKCS#8.
-func ParseRSAPrivateKey(field, text string) (*rsa.PrivateKey, error) {
-	block, _ := pem.Decode([]byte(text))
-	if block == nil {
-		return nil, Errorf(Invalid, "%s: is no PEM; give the whole file, from -----BEGIN to END-----", field)
-	}
-	var key any
-	var err error
-	switch block.Type {
-	case "RSA PRIVATE KEY":
-		if block.Headers["DEK-Info"] != "" {
-			return nil, Errorf(Invalid, "%s: is protected by a passphrase; give the key without one", field)
-		}
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	case "ENCRYPTED PRIVATE KEY":
-		return nil, Errorf(Invalid, "%s: is protected by a passphrase; give the key without one", field)
-	default:
-		return nil, Errorf(Invalid, `%s: the PEM is not a private key; give "RSA PRIVATE KEY" or "PRIVATE KEY"`, field)
-	}
-	// What the parser says may quote the key, so it is not passed on.
-	rsaKey, ok := key.(*rsa.PrivateKey)
-	switch {
-	case err != nil:
-		return nil, Errorf(Invalid, "%s: the PEM holds no key that can be read", field)
-	case !ok:
-		return nil, Errorf(Invalid, "%s: is not an RSA key, which this vendor asks for", field)
-	case rsaKey.N.BitLen() < minRSABits:
-		return nil, Errorf(Invalid, "%s: has %d bits; at least %d are needed", field, rsaKey.N.BitLen(), minRSABits)
-	}
-	return rsaKey, nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -65,6 +66,10 @@ func NewClient(o ClientOptions) (*Client, error) {
 type Reply struct {
 	Body  []byte
 	Clock Clock
+
+	host    string
+	status  int
+	secrets []string
 }
 
 // Do sends a request and reads the answer. Any failure, an answer of another
@@ -77,7 +82,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	req.Header.Set("User-Agent", "vault-plugin-secrets-tokenbroker/"+version.Version)
 	host := req.URL.Host
 
-	reply := &Reply{Clock: Clock{Sent: time.Now()}}
+	reply := &Reply{Clock: Clock{Sent: time.Now()}, host: host, secrets: secrets}
 	resp, err := c.transport.RoundTrip(req)
 	if err != nil {
 		return nil, Errorf(Unavailable, "%s: %s", host, redact(transportReason(err), secrets))
@@ -89,6 +94,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 		reply.Clock.Date = date
 	}
 
+	reply.status = resp.StatusCode
 	var failure *Error
 	switch status := resp.StatusCode; {
 	case err != nil:
@@ -100,12 +106,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	case status >= 300 && status < 400:
 		failure = Errorf(Nonsense, "%s: answered with a redirect (%d), which is not followed", host, status)
 	default:
-		text := http.StatusText(status)
-		if r := reason(reply.Body, secrets); r != "" {
-			text += ": " + r
-		}
-		failure = Errorf(kindOf(status), "%s: %d %s", host, status, text)
-		failure.MayBeScope = failure.Kind == Rejected && !ofCredential(status, reply.Body)
+		failure = reply.Refusal()
 	}
 	failure.Clock = reply.Clock
 	failure.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), reply.Clock)
@@ -138,9 +139,38 @@ func (r *Reply) Decode(v any) error {
 	return nil
 }
 
-// kindOf tells what a status outside 2xx and 3xx means: too early, too many and
-// all of 5xx pass by themselves, anything else will be said again.
-func kindOf(status int) Kind {
+// Refusal is why a vendor refused what it was asked, in its own words. It is for
+// answers of status 2xx as well, of vendors who refuse with those.
+func (r *Reply) Refusal() *Error {
+	var refusal struct {
+		Error any `json:"error"`
+	}
+	_ = json.Unmarshal(r.Body, &refusal)
+	code, _ := refusal.Error.(string)
+	text := http.StatusText(r.status)
+	if words := reason(r.Body, r.secrets); words != "" {
+		text += ": " + words
+	}
+	e := Errorf(kindOf(r.status, code), "%s: %d %s", r.host, r.status, text)
+	if slices.Contains(errorCodes, code) {
+		e.Code = code
+	}
+	e.MayBeScope = e.Kind == Rejected && !ofCredential(r.status, code)
+	e.Clock = r.Clock
+	return e
+}
+
+// errorCodes are those of RFC 6749 §5.2.
+var errorCodes = []string{"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope"}
+
+// kindOf tells what an answer means that is no token: by its error code, or else by
+// its status. Too early, too many and all of 5xx pass by themselves, anything else
+// will be said again.
+func kindOf(status int, code string) Kind {
+	switch code {
+	case "temporarily_unavailable", "server_error":
+		return Unavailable
+	}
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
 		return Unavailable
@@ -151,14 +181,10 @@ func kindOf(status int) Kind {
 	return Rejected
 }
 
-// ofCredential is whether a rejection is surely of the credential: by its status, or
-// by its error code (RFC 6749 §5.2).
-func ofCredential(status int, body []byte) bool {
-	var refusal struct {
-		Error any `json:"error"`
-	}
-	_ = json.Unmarshal(body, &refusal)
-	switch refusal.Error {
+// ofCredential is whether a rejection is surely of the credential: by its error code
+// (RFC 6749 §5.2), or else by its status.
+func ofCredential(status int, code string) bool {
+	switch code {
 	case "invalid_client", "invalid_grant", "unauthorized_client":
 		return true
 	case "invalid_scope":

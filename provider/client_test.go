@@ -109,7 +109,7 @@ func TestAStatusTellsWhoMustAct(t *testing.T) {
 		400: Rejected, 401: Rejected, 403: Rejected, 404: Rejected, 409: Rejected, 418: Rejected,
 		408: Unavailable, 425: Unavailable, 429: Unavailable, 500: Unavailable, 502: Unavailable, 503: Unavailable, 504: Unavailable,
 	} {
-		assert.Equal(t, kind, kindOf(status), status)
+		assert.Equal(t, kind, kindOf(status, ""), status)
 	}
 }
 

@@ -34,6 +34,9 @@ type Error struct {
 	// Clock is what the answer told of the vendor's clock; zero if there was none.
 	Clock Clock
 
+	// Code is the error code of RFC 6749 §5.2, where the vendor's answer has one.
+	Code string
+
 	// MayBeScope is, of a rejection, whether it may be of the scope that was asked for
 	// and not of the credential.
 	MayBeScope bool

@@ -76,6 +76,9 @@ type Grant struct {
 	// yields; zero if that is not known.
 	AccessLifetime time.Duration `json:"access_lifetime,omitempty"`
 
+	// AuthStyle is how the client authenticated itself, where that was found out.
+	AuthStyle string `json:"auth_style,omitempty"`
+
 	// Derived says that the refresh token came out of another secret of the
 	// credential (an API key), which can always make a new one.
 	Derived bool `json:"derived,omitempty"`

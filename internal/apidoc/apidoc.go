@@ -146,6 +146,8 @@ func kind(t framework.FieldType) string {
 		return "duration"
 	case framework.TypeInt, framework.TypeInt64:
 		return "number"
+	case framework.TypeKVPairs:
+		return "map"
 	case framework.TypeTime:
 		return "time"
 	default:

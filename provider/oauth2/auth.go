@@ -1,0 +1,148 @@
+package oauth2
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-uuid"
+	"golang.org/x/oauth2"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// Ways for a client to prove itself, by their names in OpenID Connect (Core §9) and in
+// an authorization server's metadata (RFC 8414).
+const (
+	SecretBasic   = "client_secret_basic"
+	SecretPost    = "client_secret_post"
+	PrivateKeyJWT = "private_key_jwt" // RFC 7523 §2.2
+	None          = "none"
+)
+
+var authStyles = []string{SecretBasic, SecretPost, PrivateKeyJWT, None}
+
+const (
+	// assertionLifetime is well inside the hour that Kensho allows, and one of those
+	// that its samples use.
+	assertionLifetime = 5 * time.Minute
+
+	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+)
+
+// Assertion is what is particular about assertions.
+type Assertion struct {
+	// Audience is whom they are for; "" is the token URL.
+	Audience string
+
+	// Subject is whom a JWTBearer grant asks for; "" leaves it out, or is the client.
+	Subject string
+
+	// HoldsScope is whether the scope goes into a JWTBearer grant's assertion and not
+	// into the form.
+	HoldsScope bool
+
+	// Anonymous leaves client_id out of the form, where the assertion says it.
+	Anonymous bool
+}
+
+// authentication is what of a request proves the client.
+type authentication struct {
+	id, secret string
+	style      oauth2.AuthStyle
+	params     url.Values
+}
+
+// authStyles are the ways to try: the one that is set, the one that has worked, or two
+// in turn, of which RFC 6749 §2.3.1 has every server know the first.
+func (c *Client) authStyles(last provider.Grant) (first, second string) {
+	switch {
+	case c.AuthStyle != "":
+		return c.AuthStyle, ""
+	case last.AuthStyle != "":
+		return last.AuthStyle, ""
+	}
+	return SecretBasic, SecretPost
+}
+
+// isAboutStyle is whether a refusal may be of how the client proved itself.
+func isAboutStyle(err error) bool {
+	var e *provider.Error
+	return errors.As(err, &e) && e.Kind == provider.Rejected && slices.Contains([]string{"", "invalid_client", "invalid_request"}, e.Code)
+}
+
+func (c *Client) authenticate(style, tokenURL string) (authentication, error) {
+	switch style {
+	case SecretBasic:
+		return authentication{id: c.ID, secret: c.Secret, style: oauth2.AuthStyleInHeader}, nil
+	case SecretPost:
+		return authentication{id: c.ID, secret: c.Secret, style: oauth2.AuthStyleInParams}, nil
+	case PrivateKeyJWT:
+		assertion, err := c.sign(c.claims(tokenURL, c.ID))
+		if err != nil {
+			return authentication{}, err
+		}
+		a := authentication{id: c.ID, style: oauth2.AuthStyleInParams, params: url.Values{
+			"client_assertion_type": {assertionType},
+			"client_assertion":      {assertion},
+		}}
+		if c.Assertion.Anonymous {
+			a.id = ""
+		}
+		return a, nil
+	}
+	a := authentication{id: c.ID, style: oauth2.AuthStyleInParams}
+	if c.GrantType == JWTBearer {
+		a.id = "" // which the assertion says
+	}
+	return a, nil
+}
+
+// claims say who asks (iss), for whom (sub), to whom (aud), and for how long.
+func (c *Client) claims(tokenURL, subject string) map[string]any {
+	now := time.Now().Add(c.clock.ahead())
+	claims := map[string]any{
+		"iss": c.ID,
+		"aud": tokenURL,
+		"iat": now.Unix(),
+		"exp": now.Add(assertionLifetime).Unix(),
+	}
+	if subject != "" {
+		claims["sub"] = subject
+	}
+	if c.Assertion.Audience != "" {
+		claims["aud"] = c.Assertion.Audience
+	}
+	return claims
+}
+
+// bearerClaims are those of an assertion that is the grant itself.
+func (c *Client) bearerClaims(tokenURL string) map[string]any {
+	claims := c.claims(tokenURL, c.Assertion.Subject)
+	if c.Assertion.HoldsScope && len(c.Scopes) > 0 {
+		claims["scope"] = strings.Join(c.Scopes, " ")
+	}
+	return claims
+}
+
+// sign signs claims with an ID of their own.
+func (c *Client) sign(claims map[string]any) (string, error) {
+	id, err := uuid.GenerateUUID()
+	if err != nil {
+		return "", provider.Errorf(provider.Unavailable, "no random ID can be made for the assertion: %s", err)
+	}
+	claims["jti"] = id
+	return c.Signer.Sign(claims)
+}
+
+func merge(a, b url.Values) url.Values {
+	maps.Copy(a, b)
+	return a
+}
+
+func readCloser(body []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(body)) }

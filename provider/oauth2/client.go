@@ -1,0 +1,290 @@
+package oauth2
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// Grant types, as they are sent.
+const (
+	RefreshToken       = "refresh_token"                               // RFC 6749 §6
+	ClientCredentials  = "client_credentials"                          // RFC 6749 §4.4
+	JWTBearer          = "urn:ietf:params:oauth:grant-type:jwt-bearer" // RFC 7523 §2.1
+	AccountCredentials = "account_credentials"                         // Zoom's own
+)
+
+// A Client asks an authorization server for access tokens, as one of its clients.
+type Client struct {
+	HTTP   *provider.Client
+	Server *Server
+
+	// GrantType is one of those above.
+	GrantType string
+
+	// ID and Secret are the client's, and AuthStyle how it proves itself; "" is to be
+	// found out.
+	ID        string
+	Secret    string
+	AuthStyle string
+
+	// Signer signs assertions: of the client itself (private_key_jwt), or of whom it
+	// asks for (JWTBearer).
+	Signer    *provider.Signer
+	Assertion Assertion
+
+	// Refresh is the refresh token that the operator stored.
+	Refresh string
+
+	// Scopes are what to ask for; none leaves it to the vendor.
+	Scopes []string
+
+	// Params are sent along.
+	Params map[string]string
+
+	// Lifetime is what to assume of a token that does not tell; zero assumes nothing.
+	Lifetime time.Duration
+
+	// IdleExpiry is how long the refresh token lives unused; zero if it does not die
+	// of disuse, or nobody knows.
+	IdleExpiry time.Duration
+
+	clock *clock
+}
+
+// NewClient makes a client of one that is filled in.
+func NewClient(c Client) *Client {
+	c.clock = &clock{}
+	return &c
+}
+
+// Idle is how long the refresh token lives unused.
+func (c *Client) Idle() time.Duration { return c.IdleExpiry }
+
+// Scope is what is asked for.
+func (c *Client) Scope() []string { return c.Scopes }
+
+// Narrow asks for less: each request states its scope, that of a refresh included
+// (RFC 6749 §6).
+func (c *Client) Narrow(scope []string) (provider.Credential, error) {
+	if err := provider.CheckNarrower("scope", scope, c.Scopes); err != nil {
+		return nil, err
+	}
+	narrow := *c
+	narrow.Scopes = scope
+	return &narrow, nil
+}
+
+// Exchange asks the token endpoint for an access token. It asks once more if the
+// vendor's clock turns out to be another than an assertion was dated by, and if
+// nobody has said how the client proves itself and the first way is refused.
+func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
+	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
+	if err != nil {
+		return nil, err
+	}
+	first, second := c.authStyles(last)
+	answer, err := c.dated(ctx, endpoints.Token, last, first)
+	if second != "" && isAboutStyle(err) {
+		first = second
+		if again, againErr := c.dated(ctx, endpoints.Token, last, second); againErr == nil || !isAboutStyle(againErr) {
+			answer, err = again, againErr
+		}
+	}
+	if err == nil && c.AuthStyle == "" && first != last.AuthStyle {
+		c.remember(answer, last, first)
+	}
+	return answer, err
+}
+
+// remember leaves the style that worked for the next exchange.
+func (c *Client) remember(a *provider.Answer, last provider.Grant, style string) {
+	if a.Grant == nil {
+		a.Grant = &last
+	}
+	next := *a.Grant
+	next.AuthStyle = style
+	a.Grant = &next
+}
+
+// dated asks by the vendor's clock as it is known, and again if the answer tells
+// another time.
+func (c *Client) dated(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
+	before := c.clock.ahead()
+	answer, err := c.ask(ctx, tokenURL, last, style)
+	var e *provider.Error
+	if c.Signer != nil && errors.As(err, &e) && e.Kind == provider.Rejected && (c.clock.ahead()-before).Abs() > clockTolerance {
+		return c.ask(ctx, tokenURL, last, style)
+	}
+	return answer, err
+}
+
+func (c *Client) ask(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
+	refresh := c.Refresh
+	if last.RefreshToken != "" {
+		refresh = last.RefreshToken
+	}
+	params, err := c.params(tokenURL, refresh)
+	if err != nil {
+		return nil, err
+	}
+	auth, err := c.authenticate(style, tokenURL)
+	if err != nil {
+		return nil, err
+	}
+	config := clientcredentials.Config{
+		ClientID:       auth.id,
+		ClientSecret:   auth.secret,
+		TokenURL:       tokenURL,
+		AuthStyle:      auth.style,
+		EndpointParams: merge(params, auth.params),
+	}
+	exchange := &exchange{client: c.HTTP, secrets: c.secrets(refresh, config)}
+	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: exchange}))
+	c.clock.learn(exchange.clock)
+	if err != nil {
+		return nil, exchange.failure(err)
+	}
+	return c.answer(token, exchange, refresh, last)
+}
+
+// params are those of the grant.
+func (c *Client) params(tokenURL, refresh string) (url.Values, error) {
+	params := url.Values{"grant_type": {c.GrantType}}
+	for name, value := range c.Params {
+		params.Set(name, value)
+	}
+	if len(c.Scopes) > 0 && !c.Assertion.HoldsScope {
+		params.Set("scope", strings.Join(c.Scopes, " "))
+	}
+	switch c.GrantType {
+	case RefreshToken:
+		params.Set("refresh_token", refresh)
+	case JWTBearer:
+		assertion, err := c.sign(c.bearerClaims(tokenURL))
+		if err != nil {
+			return nil, err
+		}
+		params.Set("assertion", assertion)
+	}
+	return params, nil
+}
+
+// secrets are what a request holds that no error may quote.
+func (c *Client) secrets(refresh string, config clientcredentials.Config) []string {
+	secrets := []string{config.ClientSecret, refresh}
+	for _, name := range []string{"assertion", "client_assertion"} {
+		secrets = append(secrets, config.EndpointParams.Get(name))
+	}
+	if config.AuthStyle == oauth2.AuthStyleInHeader {
+		secrets = append(secrets, url.QueryEscape(config.ClientID)+":"+url.QueryEscape(config.ClientSecret))
+	}
+	return secrets
+}
+
+func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last provider.Grant) (*provider.Answer, error) {
+	expiresIn, err := provider.Lifetime(e.expiresIn, time.Second)
+	if err != nil {
+		return nil, err
+	}
+	// RFC 6749 §5.1: an answer without a scope grants what was asked for.
+	granted, _ := token.Extra("scope").(string)
+	scope := strings.Fields(granted)
+	if len(scope) == 0 {
+		scope = c.Scopes
+	}
+	answer := &provider.Answer{
+		AccessToken: token.AccessToken,
+		TokenType:   token.TokenType,
+		Scope:       scope,
+		ExpiresIn:   expiresIn,
+		Lifetime:    c.Lifetime,
+		Clock:       e.clock,
+	}
+	if c.GrantType == RefreshToken && token.RefreshToken != refresh {
+		answer.Grant = &provider.Grant{RefreshToken: token.RefreshToken, AuthStyle: last.AuthStyle}
+	}
+	return answer, nil
+}
+
+// exchange carries one request of x/oauth2's by the provider's own client, which knows
+// what an answer is good for.
+type exchange struct {
+	client  *provider.Client
+	secrets []string
+
+	refused   *provider.Reply // of status 2xx, which holds an error
+	clock     provider.Clock
+	expiresIn json.RawMessage
+}
+
+func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Accept", "application/json")
+	reply, err := e.client.Do(r, e.secrets...)
+	if err != nil {
+		var failure *provider.Error
+		if errors.As(err, &failure) {
+			e.clock = failure.Clock
+		}
+		return nil, err
+	}
+	e.clock = reply.Clock
+	var body map[string]json.RawMessage
+	if err := reply.Decode(&body); err != nil {
+		return nil, err
+	}
+	if body["access_token"] == nil && body["error"] != nil {
+		return nil, reply.Refusal()
+	}
+	// x/oauth2 takes whole numbers alone, and of those that it does not it takes none
+	// of the answer.
+	e.expiresIn = body["expires_in"]
+	delete(body, "expires_in")
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Response{
+		StatusCode: http.StatusOK,
+		Header:     http.Header{"Content-Type": {"application/json"}},
+		Body:       readCloser(raw),
+		Request:    r,
+	}, nil
+}
+
+// failure is an error of x/oauth2's, which may quote the answer, as one of ours.
+func (e *exchange) failure(err error) error {
+	var failure *provider.Error
+	if errors.As(err, &failure) {
+		return failure
+	}
+	return provider.Errorf(provider.Nonsense, "the vendor's answer holds no access token")
+}
+
+// clock is how far the vendor's clock was ahead of ours when it last answered: an
+// assertion is dated by the clock that checks it. Clients that are narrowed from one
+// share it.
+type clock struct{ nanoseconds atomic.Int64 }
+
+// clockTolerance is what an authorization server forgives in an assertion's times.
+const clockTolerance = 30 * time.Second
+
+func (c *clock) ahead() time.Duration { return time.Duration(c.nanoseconds.Load()) }
+
+// learn takes the time from an answer that tells it.
+func (c *clock) learn(from provider.Clock) {
+	if !from.Date.IsZero() {
+		c.nanoseconds.Store(int64(from.Skew()))
+	}
+}

@@ -1,0 +1,213 @@
+// Package oauth2 exchanges credentials of any vendor who speaks OAuth 2.0: client
+// secrets, private keys and refresh tokens.
+package oauth2
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// Provider is OAuth 2.0.
+type Provider struct{}
+
+// config is what an operator sets of an OAuth 2.0 credential.
+type config struct {
+	TokenURL          string            `json:"token_url"`
+	Issuer            string            `json:"issuer"`
+	RevocationURL     string            `json:"revocation_url"`
+	GrantType         string            `json:"grant_type"`
+	ClientID          string            `json:"client_id"`
+	ClientSecret      string            `json:"client_secret"`
+	PrivateKey        string            `json:"private_key"`
+	KeyID             string            `json:"key_id"`
+	SigningAlgorithm  string            `json:"signing_algorithm"`
+	AuthStyle         string            `json:"auth_style"`
+	RefreshToken      string            `json:"refresh_token"`
+	Scope             []string          `json:"scope"`
+	TokenParams       map[string]string `json:"token_params"`
+	AssertionAudience string            `json:"assertion_audience"`
+	AssertionSubject  string            `json:"assertion_subject"`
+	ScopeInAssertion  bool              `json:"scope_in_assertion"`
+	IdleExpiry        provider.Seconds  `json:"idle_expiry"`
+}
+
+// grantTypes are those of the field grant_type, and what is sent for each.
+var grantTypes = map[string]string{
+	"refresh_token":       RefreshToken,
+	"client_credentials":  ClientCredentials,
+	"jwt_bearer":          JWTBearer,
+	"account_credentials": AccountCredentials,
+}
+
+// Name is "oauth2".
+func (Provider) Name() string { return "oauth2" }
+
+// Summary says what OAuth 2.0 is to the engine.
+func (Provider) Summary() string { return "any vendor who speaks OAuth 2.0" }
+
+// Fields are where the authorization server is, who the client is, and what it asks for.
+func (Provider) Fields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"token_url": {
+			Type:         framework.TypeString,
+			Description:  "The vendor's token endpoint.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Token URL"},
+		},
+		"issuer": {
+			Type:         framework.TypeString,
+			Description:  "The vendor's issuer, in place of token_url: its metadata (OpenID Connect Discovery, or RFC 8414) has the endpoints.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Issuer"},
+		},
+		"revocation_url": {
+			Type:         framework.TypeString,
+			Description:  "The vendor's revocation endpoint (RFC 7009), if there is one and the issuer's metadata does not have it.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Revocation URL"},
+		},
+		"grant_type": {
+			Type:          framework.TypeString,
+			Description:   "The grant to exchange. Default: refresh_token where there is a refresh token, else client_credentials.",
+			AllowedValues: allowed(slices.Sorted(maps.Keys(grantTypes))),
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Grant type"},
+		},
+		"client_id": {
+			Type:         framework.TypeString,
+			Description:  "The client's ID; of jwt_bearer, the assertion's issuer.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
+		},
+		"client_secret": {
+			Type:         framework.TypeString,
+			Description:  "The client's secret.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Client secret", Sensitive: true},
+		},
+		"private_key": {
+			Type:         framework.TypeString,
+			Description:  "The client's private key, in PEM: RSA of 2048 bits or more, or EC on P-256 or P-384.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
+		},
+		"key_id": {
+			Type:         framework.TypeString,
+			Description:  "The key's ID, sent as the assertion's kid.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"},
+		},
+		"signing_algorithm": {
+			Type:          framework.TypeString,
+			Description:   "The algorithm to sign with. Default: RS256 with an RSA key, ES256 or ES384 with an EC key, by its curve.",
+			AllowedValues: allowed([]string{"RS256", "PS256", "ES256", "ES384"}),
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Signing algorithm"},
+		},
+		"auth_style": {
+			Type:          framework.TypeString,
+			Description:   "How the client proves itself. Default: by private_key if there is one, not at all if there is no secret either, else client_secret_basic is tried, then client_secret_post, and what worked is remembered.",
+			AllowedValues: allowed(authStyles),
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Client authentication"},
+		},
+		"refresh_token": {
+			Type:         framework.TypeString,
+			Description:  "The refresh token. One that the vendor replaces is kept by the engine.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Refresh token", Sensitive: true},
+		},
+		"scope": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "The scopes to ask for. Default: left to the vendor.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
+		},
+		"token_params": {
+			Type:         framework.TypeKVPairs,
+			Description:  "What else to send to the token endpoint, such as audience=... or resource=.... It is read back: no place for secrets.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Token parameters"},
+		},
+		"assertion_audience": {
+			Type:         framework.TypeString,
+			Description:  "The aud of assertions. Default: the token endpoint.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Assertion audience"},
+		},
+		"assertion_subject": {
+			Type:         framework.TypeString,
+			Description:  "Whom a jwt_bearer grant asks for: the assertion's sub.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Assertion subject"},
+		},
+		"scope_in_assertion": {
+			Type:         framework.TypeBool,
+			Description:  "Whether the scopes of a jwt_bearer grant go into the assertion and not into the form.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope in the assertion"},
+		},
+		"idle_expiry": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long the refresh token lives unused, if it dies of disuse: it is exchanged every keepalive_interval then.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Idle expiry"},
+		},
+	}
+}
+
+// Open checks the fields.
+func (Provider) Open(s provider.Settings) (provider.Credential, error) {
+	var c config
+	if err := provider.DecodeFields(s.Fields, &c); err != nil {
+		return nil, err
+	}
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	client := Client{
+		HTTP:       s.Client,
+		Server:     &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}},
+		GrantType:  grantTypes[c.GrantType],
+		ID:         c.ClientID,
+		Secret:     c.ClientSecret,
+		AuthStyle:  c.AuthStyle,
+		Assertion:  Assertion{Audience: c.AssertionAudience, Subject: c.AssertionSubject, HoldsScope: c.ScopeInAssertion},
+		Refresh:    c.RefreshToken,
+		Scopes:     c.Scope,
+		Params:     c.TokenParams,
+		IdleExpiry: c.IdleExpiry.Duration(),
+	}
+	if c.PrivateKey != "" {
+		signer, err := provider.NewSigner(c.PrivateKey, c.SigningAlgorithm, c.KeyID)
+		if err != nil {
+			return nil, err
+		}
+		client.Signer = signer
+	}
+	return NewClient(client), nil
+}
+
+// complete fills in what follows from what is set.
+func (c *config) complete() error {
+	if c.GrantType == "" {
+		c.GrantType = "client_credentials"
+		if c.RefreshToken != "" {
+			c.GrantType = "refresh_token"
+		}
+	}
+	if grantTypes[c.GrantType] == "" {
+		return provider.Errorf(provider.Invalid, "grant_type: %q is none of %s", c.GrantType, strings.Join(slices.Sorted(maps.Keys(grantTypes)), ", "))
+	}
+	if c.AuthStyle != "" && !slices.Contains(authStyles, c.AuthStyle) {
+		return provider.Errorf(provider.Invalid, "auth_style: %q is none of %s", c.AuthStyle, strings.Join(authStyles, ", "))
+	}
+	if c.AuthStyle == "" {
+		switch {
+		case c.PrivateKey != "" && c.GrantType != "jwt_bearer":
+			c.AuthStyle = PrivateKeyJWT
+		case c.ClientSecret == "":
+			c.AuthStyle = None
+		}
+	}
+	return nil
+}
+
+func allowed(values []string) []any {
+	list := make([]any, len(values))
+	for i, v := range values {
+		list[i] = v
+	}
+	return list
+}

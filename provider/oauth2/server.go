@@ -1,0 +1,103 @@
+package oauth2
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// A Server is an authorization server: its endpoints, or its issuer, whose metadata
+// has them.
+type Server struct {
+	Issuer string
+	Endpoints
+
+	found atomic.Pointer[Endpoints]
+}
+
+// Endpoints are an authorization server's.
+type Endpoints struct {
+	Token      string `json:"token_endpoint"`
+	Revocation string `json:"revocation_endpoint"` // "" if there is none
+}
+
+// endpoints are those that are set, and those that the metadata has.
+func (s *Server) endpoints(ctx context.Context, client *provider.Client) (Endpoints, error) {
+	if s.Issuer == "" || s.Token != "" && s.Revocation != "" {
+		return s.Endpoints, nil
+	}
+	found := s.found.Load()
+	if found == nil {
+		var err error
+		if found, err = discover(ctx, client, s.Issuer); err != nil {
+			return Endpoints{}, err
+		}
+		s.found.Store(found)
+	}
+	all := *found
+	if s.Token != "" {
+		all.Token = s.Token
+	}
+	if s.Revocation != "" {
+		all.Revocation = s.Revocation
+	}
+	return all, nil
+}
+
+// discover reads an issuer's metadata: where OpenID Connect Discovery has it, or else
+// where RFC 8414 has it.
+func discover(ctx context.Context, client *provider.Client, issuer string) (*Endpoints, error) {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return nil, provider.Errorf(provider.Invalid, "issuer: is no URL")
+	}
+	path := strings.TrimSuffix(u.Path, "/")
+	var first error
+	for _, at := range []string{path + "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server" + path} {
+		u.Path = at
+		endpoints, err := fetch(ctx, client, u.String(), issuer)
+		var e *provider.Error
+		if err == nil || errors.As(err, &e) && e.Kind != provider.Rejected {
+			return endpoints, err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}
+
+func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*Endpoints, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return nil, provider.Errorf(provider.Invalid, "issuer: no request can be made of it")
+	}
+	req.Header.Set("Accept", "application/json")
+	reply, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	var metadata struct {
+		Issuer string `json:"issuer"`
+		Endpoints
+	}
+	if err := reply.Decode(&metadata); err != nil {
+		return nil, err
+	}
+	// RFC 8414 §3.3: or the metadata is not the issuer's.
+	if strings.TrimSuffix(metadata.Issuer, "/") != strings.TrimSuffix(issuer, "/") {
+		return nil, provider.Errorf(provider.Nonsense, "the metadata at the issuer is of another issuer")
+	}
+	if err := provider.CheckURL("token_endpoint", metadata.Token); err != nil {
+		return nil, provider.Errorf(provider.Nonsense, "the issuer's metadata has no token endpoint that can be used: %s", err)
+	}
+	if metadata.Revocation != "" && provider.CheckURL("revocation_endpoint", metadata.Revocation) != nil {
+		metadata.Revocation = ""
+	}
+	return &metadata.Endpoints, nil
+}
