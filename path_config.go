@@ -277,7 +277,7 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		name := d.Get("name").(string)
-		err := b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, _ *broker.State) (*broker.State, error) {
+		err := b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, known *broker.State) (*broker.State, error) {
 			// The state of the name may be another provider's.
 			switch owner, err := ownerOf(ctx, req.Storage, name); {
 			case err != nil:
@@ -288,10 +288,14 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 			if err := refuseUsed(ctx, req.Storage, p.Name(), name); err != nil {
 				return nil, err
 			}
+			// One that cannot be opened can be deleted all the same.
+			credential, _ := b.Credential(ctx, req.Storage, name)
 			if err := req.Storage.Delete(ctx, configKey(p.Name(), name)); err != nil {
 				return nil, &broker.StorageError{Err: err}
 			}
-			return nil, broker.DeleteState(ctx, req.Storage, name)
+			err := broker.DeleteState(ctx, req.Storage, name)
+			b.broker.Drop(ctx, credential, known)
+			return nil, err
 		})
 		b.names.forget(name)
 		if err != nil {

@@ -71,6 +71,8 @@ func statusFields() map[string]*framework.FieldSchema {
 		"credential_expire_time":  at("When the credential dies if it stays unused, where that is known."),
 		"credential_updated_time": at("When a secret of the credential was last written."),
 		"clock_skew":              number("How many seconds the vendor's clock is ahead of this server's, at the least."),
+		"last_revocation_time":    at("When tokens that refresh/ dropped were last revoked at the vendor, where it can."),
+		"last_revocation_error":   text("Why that failed."),
 		"scopes":                  {Type: framework.TypeMap, Description: "How the narrower scopes of roles are doing: expire_time of each one's token; last_error, last_error_time and next_attempt_time where the vendor rejects it."},
 		"storage_error":           text("Why what the vendor last answered is in memory alone and not in storage yet."),
 	}
@@ -105,6 +107,12 @@ func statusData(s *broker.Status) map[string]any {
 	} {
 		if !t.IsZero() {
 			data[field] = stamp(t)
+		}
+	}
+	if s.Revocation != nil {
+		data["last_revocation_time"] = stamp(s.Revocation.Time)
+		if s.Revocation.Reason != "" {
+			data["last_revocation_error"] = s.Revocation.Reason
 		}
 	}
 	if s.Failure.Reason != "" {

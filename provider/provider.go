@@ -64,6 +64,18 @@ type Credential interface {
 	Narrow(scope []string) (Credential, error)
 }
 
+// A Revoker is a credential of a vendor who can end an access token before its time.
+type Revoker interface {
+	// Revocable is nil if there is a way to. It may call the vendor to find out. Its
+	// error is of kind Invalid if there is none.
+	Revocable(ctx context.Context) error
+
+	// Revoke ends an access token, with the grant that the last exchange left behind.
+	// A token that is gone already is no error. Its errors are of type *Error and
+	// hold no secret.
+	Revoke(ctx context.Context, accessToken string, last Grant) error
+}
+
 // A Grant is what one exchange leaves for the next.
 type Grant struct {
 	// RefreshToken replaces, or stands in for, the one that the operator stored.

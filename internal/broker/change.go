@@ -101,7 +101,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry) (view
 		return view{}, err
 	}
 	// In another epoch, so that those who wait for a renewal start anew.
-	forgotten := m.latest().forgotten()
+	dropped, forgotten := m, m.latest().forgotten()
 	m, err = e.change(m.epoch, func(m *memory) {
 		m.epoch++
 		m.state = forgotten
@@ -112,6 +112,13 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry) (view
 	// Before the vendor is called, so that no restart brings a token back.
 	if m, err = b.save(ctx, s, e, m, forgotten); err != nil {
 		return view{}, err
+	}
+	// Before the next is exchanged, lest that end with them.
+	if done := dropped.revokeAll(ctx, time.Now()); done != nil {
+		m, err = e.change(m.epoch, func(m *memory) { m.state = m.state.revoked(done) })
+		if err != nil {
+			return view{}, err
+		}
 	}
 	return b.exchange(ctx, s, e, m.view(ownScope))
 }

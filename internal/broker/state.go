@@ -47,6 +47,9 @@ type State struct {
 	// no answer has told.
 	ClockSkew *time.Duration `json:"clock_skew,omitempty"`
 
+	// Revocation is the last attempt at revoking dropped tokens.
+	Revocation *Revocation `json:"revocation,omitempty"`
+
 	// Failure is the last exchange that failed and says something of the credential.
 	// Refusals are, by scope, those that a vendor may have rejected for the scope.
 	Failure  Failure            `json:"failure,omitzero"`
@@ -172,6 +175,14 @@ func (s *State) granted(scope string, g provider.Grant) *State {
 	} else {
 		next.Grant = g
 	}
+	return &next
+}
+
+// revoked is the state with what came of revoking dropped tokens. It is stored with
+// the exchange that follows.
+func (s *State) revoked(r *Revocation) *State {
+	next := *s
+	next.Revocation = r
 	return &next
 }
 

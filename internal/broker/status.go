@@ -27,6 +27,9 @@ type Status struct {
 	// it is not.
 	StorageError error
 
+	// Revocation is the last attempt at revoking dropped tokens; nil if there was none.
+	Revocation *Revocation
+
 	// Scopes are the narrower scopes that roles have asked for.
 	Scopes map[string]ScopeStatus
 }
@@ -40,15 +43,9 @@ type ScopeStatus struct {
 // Status tells how the named credential is doing. It never calls the vendor, and
 // waits for nobody who does.
 func (b *Broker) Status(ctx context.Context, s logical.Storage, name string) (*Status, error) {
-	e, err := b.known(ctx, s, name)
+	m, err := b.lookup(ctx, s, name)
 	if err != nil {
 		return nil, err
-	}
-	m := e.look()
-	if m.credential == nil {
-		if m.credential, m.state, err = b.load(ctx, s, name); err != nil {
-			return nil, err
-		}
 	}
 	return m.status(time.Now()), nil
 }
@@ -63,6 +60,7 @@ func (m memory) status(now time.Time) *Status {
 		CredentialExpireTime: m.state.CredentialExpireTime,
 		CredentialWriteTime:  m.credential.WriteTime,
 		ClockSkew:            m.state.ClockSkew,
+		Revocation:           m.state.Revocation,
 		Scopes:               map[string]ScopeStatus{},
 	}
 	if m.unsaved != nil {

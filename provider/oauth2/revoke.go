@@ -1,0 +1,68 @@
+package oauth2
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"golang.org/x/oauth2"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// Revocable is whether the vendor has a revocation endpoint. One may have to be looked
+// up in the issuer's metadata.
+func (c *Client) Revocable(ctx context.Context) error {
+	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
+	if err != nil {
+		return err
+	}
+	if endpoints.Revocation == "" {
+		return provider.Errorf(provider.Invalid, "the vendor has no revocation endpoint: set revocation_url, if it has one after all")
+	}
+	return nil
+}
+
+// Revoke ends an access token (RFC 7009). That the vendor does not know the token is
+// no error: it is gone.
+func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.Grant) error {
+	if err := c.Revocable(ctx); err != nil {
+		return err
+	}
+	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
+	if err != nil {
+		return err
+	}
+	style, _ := c.authStyles(last)
+	auth, err := c.authenticate(style, endpoints.Token)
+	if err != nil {
+		return err
+	}
+	form := merge(url.Values{"token": {accessToken}, "token_type_hint": {"access_token"}}, auth.params)
+	if auth.style == oauth2.AuthStyleInParams {
+		setNonEmpty(form, "client_id", auth.id)
+		setNonEmpty(form, "client_secret", auth.secret)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoints.Revocation, strings.NewReader(form.Encode()))
+	if err != nil {
+		return provider.Errorf(provider.Invalid, "revocation_url: no request can be made of it")
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	secrets := []string{accessToken, auth.secret, form.Get("client_assertion")}
+	if auth.style == oauth2.AuthStyleInHeader {
+		// RFC 6749 §2.3.1 has both halves encoded as a form's.
+		id, secret := url.QueryEscape(auth.id), url.QueryEscape(auth.secret)
+		req.SetBasicAuth(id, secret)
+		secrets = append(secrets, id+":"+secret)
+	}
+	_, err = c.HTTP.Do(req, secrets...)
+	return err
+}
+
+func setNonEmpty(form url.Values, name, value string) {
+	if value != "" {
+		form.Set(name, value)
+	}
+}
