@@ -61,7 +61,7 @@ func New(o Options) logical.Backend {
 		RunningVersion: version.Version,
 		BackendType:    logical.TypeLogical,
 		PathsSpecial: &logical.Paths{
-			SealWrapStorage: []string{configPrefix, broker.StoragePrefix},
+			SealWrapStorage: []string{configPrefix, broker.StoragePrefix, leasePrefix},
 		},
 		Paths: framework.PathAppend(
 			b.pathConfig(),

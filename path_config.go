@@ -290,6 +290,7 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 			}
 			// One that cannot be opened can be deleted all the same.
 			credential, _ := b.Credential(ctx, req.Storage, name)
+			b.dropDedicated(ctx, req.Storage, name)
 			if err := req.Storage.Delete(ctx, configKey(p.Name(), name)); err != nil {
 				return nil, &broker.StorageError{Err: err}
 			}

@@ -99,50 +99,72 @@ func (b *backend) accessToken() *framework.Secret {
 func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	// Vault would cut the lease to the mount's maximum too, with a warning on each
 	// read that tells the reader nothing.
-	reading, longest, err := b.read(ctx, req, d, limit{b.System().MaxLeaseTTL(), "the mount's maximum lease TTL"})
+	reading, err := b.read(ctx, req, d, limit{b.System().MaxLeaseTTL(), "the mount's maximum lease TTL", true})
 	name := d.Get("name").(string)
 	if err != nil {
 		return failure(name, err)
 	}
-	resp := b.Secret(accessTokenType).Response(tokenData(reading), map[string]any{"name": name})
-	resp.Secret.TTL = min(reading.TTL, longest)
+	internal := map[string]any{"name": name}
+	if reading.lease != "" {
+		internal["config"], internal["lease"] = reading.config, reading.lease
+	}
+	resp := b.Secret(accessTokenType).Response(tokenData(reading.Reading), internal)
+	resp.Secret.TTL = min(reading.TTL, reading.longest)
 	addWarnings(resp, reading.Warnings)
 	return resp, nil
 }
 
-// A limit is how long a reader may go by one reading at the most, and by what.
+// A limit is how long a reader may go by one reading at the most, and by what; lends is
+// whether there is a lease.
 type limit struct {
-	ttl time.Duration
-	by  string
+	ttl   time.Duration
+	by    string
+	lends bool
 }
 
-// read reads the token that a name stands for, and says how long the reader may go by
-// it at the most, whatever the token.
-func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (*broker.Reading, time.Duration, error) {
+// reading is what a name yields.
+type reading struct {
+	*broker.Reading
+	config  string        // the credential
+	lease   string        // where a dedicated token is stored; "" for a shared one
+	longest time.Duration // how long the reader may go by it at the most, whatever the token
+}
+
+// read reads the token that a name stands for.
+func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (*reading, error) {
 	name := d.Get("name").(string)
 	r, err := b.role(ctx, req.Storage, name)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	if ttl := r.TTL.Duration(); ttl > 0 && ttl < most.ttl {
-		most = limit{ttl, "the role's ttl"}
+		most.ttl, most.by = ttl, "the role's ttl"
 	}
 	minTTL := max(r.MinTTL.Duration(), time.Duration(d.Get("min_ttl").(int))*time.Second)
 	// No token makes a reading last longer than that.
-	reading, err := b.broker.Read(ctx, req.Storage, r.Config, broker.Wish{Scope: r.scope, MinTTL: min(minTTL, most.ttl)})
+	wish := broker.Wish{Scope: r.scope, MinTTL: min(minTTL, most.ttl)}
+	got := &reading{config: r.Config, longest: most.ttl}
+	switch {
+	case !r.Dedicated:
+		got.Reading, err = b.broker.Read(ctx, req.Storage, r.Config, wish)
+	case most.lends:
+		got.Reading, got.lease, err = b.dedicate(ctx, req.Storage, name, r, wish)
+	default:
+		err = provider.Errorf(provider.Invalid, "%s%s is dedicated, and a token of its own is leased: read creds/%s", rolesPrefix, name, name)
+	}
 	var invalid *provider.Error
 	switch {
-	case errors.As(err, &invalid) && invalid.Kind == provider.Invalid && r.scope != "":
-		return nil, 0, provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, invalid.Reason)
+	case errors.As(err, &invalid) && invalid.Kind == provider.Invalid && r.scope != "" && !r.Dedicated:
+		return nil, provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, invalid.Reason)
 	case err != nil:
-		return nil, 0, err
+		return nil, err
 	}
 	if minTTL > most.ttl {
-		cut := *reading // which others have too
-		cut.Warnings = append(slices.Clone(reading.Warnings), fmt.Sprintf("min_ttl is %s, and %s is %s", minTTL, most.by, most.ttl))
-		reading = &cut
+		cut := *got.Reading // which others have too
+		cut.Warnings = append(slices.Clone(cut.Warnings), fmt.Sprintf("min_ttl is %s, and %s is %s", minTTL, most.by, most.ttl))
+		got.Reading = &cut
 	}
-	return reading, most.ttl, nil
+	return got, nil
 }
 
 func addWarnings(resp *logical.Response, warnings []string) {
@@ -164,10 +186,16 @@ func tokenData(r *broker.Reading) map[string]any {
 	return data
 }
 
-// credsRevoke ends the lease alone. Other readers have leases on the same token,
-// and Vault revokes one whenever the reader's own Vault token ends.
-func (b *backend) credsRevoke(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
-	return nil, nil
+// credsRevoke ends the lease alone, unless the token is dedicated to it. Other readers
+// have leases on a shared one, and Vault revokes a lease whenever the reader's own Vault
+// token ends.
+func (b *backend) credsRevoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	lease, isDedicated := req.Secret.InternalData["lease"].(string)
+	if !isDedicated {
+		return nil, nil
+	}
+	config, _ := req.Secret.InternalData["config"].(string)
+	return nil, b.revokeDedicated(ctx, req.Storage, config, lease)
 }
 
 const credsHelpDescription = `
@@ -178,5 +206,6 @@ With min_ttl, a token that would end before is exchanged for a fresher one first
 none lives so long, the best one comes with a warning that says what can be had.
 
 Revoking the lease does not end the token at the vendor, since other readers may
-hold the same one.
+hold the same one; only that of a dedicated role does, whose readers each have one of
+their own.
 `

@@ -92,6 +92,16 @@ func roleFields() map[string]*framework.FieldSchema {
 			Description:  "The longest lease of creds/<name>, and the longest ttl of token/<name>. Default: as long as the token is good.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
 		},
+		"dedicated": {
+			Type:         framework.TypeBool,
+			Description:  "Whether each read of creds/<name> is an exchange of its own, and the end of its lease revokes the token at the vendor. Needs a vendor with a revocation endpoint.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Dedicated"},
+		},
+		"max_leases": {
+			Type:         framework.TypeInt,
+			Description:  "How many dedicated tokens may be leased at once. Default: no limit.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum leases"},
+		},
 		"min_ttl": {
 			Type:         framework.TypeDurationSecond,
 			Description:  "How long a token must be good for at least when it is read, or it is exchanged for a fresher one, if that can help.",
@@ -134,6 +144,9 @@ func (b *backend) rolesRead(ctx context.Context, req *logical.Request, d *framew
 		"scope":   scope,
 		"ttl":     int64(r.TTL),
 		"min_ttl": int64(r.MinTTL),
+
+		"dedicated":  r.Dedicated,
+		"max_leases": r.MaxLeases,
 	}}, nil
 }
 

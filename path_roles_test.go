@@ -33,8 +33,8 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 
 		e.write("roles/web", map[string]any{"config": "search", "scope": "discover", "ttl": "10m", "min_ttl": 60})
 		e.write("roles/all", map[string]any{"config": "search"})
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"discover"}, "ttl": int64(600), "min_ttl": int64(60)}, e.read("roles/web").Data)
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0)}, e.read("roles/all").Data)
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"discover"}, "ttl": int64(600), "min_ttl": int64(60), "dedicated": false, "max_leases": 0}, e.read("roles/web").Data)
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0}, e.read("roles/all").Data)
 		resp, status, _ := e.request(logical.ListOperation, "roles/", nil)
 		require.Equal(t, http.StatusOK, status)
 		assert.Equal(t, []string{"all", "web"}, resp.Data["keys"])
@@ -42,7 +42,7 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 		_, status, message = e.request(logical.PatchOperation, "roles/web", map[string]any{"min_ttl": nil, "scope": "event"})
 		require.Equal(t, http.StatusOK, status, message)
 		e.write("roles/web", map[string]any{"ttl": "5m"})
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"event"}, "ttl": int64(300), "min_ttl": int64(0)}, e.read("roles/web").Data,
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"event"}, "ttl": int64(300), "min_ttl": int64(0), "dedicated": false, "max_leases": 0}, e.read("roles/web").Data,
 			"a write changes the fields that it names, null and an empty value clear them")
 		e.restart()
 		assert.Equal(t, []string{"event"}, e.creds("web").Data["scope"])
@@ -77,7 +77,11 @@ func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"a ttl below min_ttl":     {"web", map[string]any{"config": "search", "ttl": "5m", "min_ttl": "10m"}, "min_ttl: 10m0s is more than the role's ttl of 5m0s"},
 		"a negative ttl":          {"web", map[string]any{"config": "search", "ttl": "-5m"}, "ttl: must not be negative"},
 		"a min_ttl of no time":    {"web", map[string]any{"config": "search", "min_ttl": "soon"}, "min_ttl: is no duration"},
-		"an unknown field":        {"web", map[string]any{"config": "search", "max_ttl": "5m"}, "max_ttl: is no field of this path, which has config, min_ttl, name, scope, ttl"},
+		"dedicated at Kensho":     {"web", map[string]any{"config": "link", "dedicated": true}, "dedicated: the vendor documents no way to revoke an access token"},
+		"dedicated at Sitecore":   {"web", map[string]any{"config": "search", "dedicated": true}, "dedicated: the vendor documents no way to revoke an access token"},
+		"a limit of shared ones":  {"web", map[string]any{"config": "search", "max_leases": 5}, "max_leases: goes with dedicated=true alone"},
+		"a limit below none":      {"web", map[string]any{"config": "search", "max_leases": -5}, "max_leases: must not be negative"},
+		"an unknown field":        {"web", map[string]any{"config": "search", "max_ttl": "5m"}, "max_ttl: is no field of this path, which has config, dedicated, max_leases, min_ttl, name, scope, ttl"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

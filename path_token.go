@@ -55,12 +55,12 @@ func staticTokenFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	reading, longest, err := b.read(ctx, req, d, limit{ttl: maxDuration})
+	reading, err := b.read(ctx, req, d, limit{ttl: maxDuration})
 	if err != nil {
 		return failure(d.Get("name").(string), err)
 	}
-	resp := &logical.Response{Data: tokenData(reading)}
-	resp.Data["ttl"] = int64(min(reading.Reread, longest).Seconds())
+	resp := &logical.Response{Data: tokenData(reading.Reading)}
+	resp.Data["ttl"] = int64(min(reading.Reread, reading.longest).Seconds())
 	resp.Data["rotation_period"] = int64(max(1, reading.ExpireTime.Sub(reading.IssueTime).Seconds()))
 	resp.Data["last_vault_rotation"] = stamp(reading.IssueTime)
 	addWarnings(resp, reading.Warnings)

@@ -35,6 +35,11 @@ type role struct {
 	TTL    provider.Seconds `json:"ttl,omitempty"`
 	MinTTL provider.Seconds `json:"min_ttl,omitempty"`
 
+	// Dedicated is whether each read has a token of its own, which dies with its lease,
+	// and MaxLeases how many may be leased at once; zero is no limit.
+	Dedicated bool `json:"dedicated,omitempty"`
+	MaxLeases int  `json:"max_leases,omitempty"`
+
 	scope string // as the broker has it
 }
 
@@ -80,6 +85,12 @@ func (r *role) check() error {
 	if r.TTL > 0 && r.MinTTL > r.TTL {
 		return provider.Errorf(provider.Invalid, "min_ttl: %s is more than the role's ttl of %s, which no lease is longer than", r.MinTTL.Duration(), r.TTL.Duration())
 	}
+	switch {
+	case r.MaxLeases < 0:
+		return provider.Errorf(provider.Invalid, "max_leases: must not be negative")
+	case r.MaxLeases > 0 && !r.Dedicated:
+		return provider.Errorf(provider.Invalid, "max_leases: goes with dedicated=true alone, as other leases cost the vendor nothing")
+	}
 	return nil
 }
 
@@ -98,7 +109,15 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 	if credential == nil {
 		return provider.Errorf(provider.Invalid, "config: %q is no credential; write it to config/<provider>/%s first", r.Config, r.Config)
 	}
-	return r.narrows(credential)
+	if err := r.narrows(credential); err != nil || !r.Dedicated {
+		return err
+	}
+	err = b.broker.Revocable(ctx, s, r.Config)
+	var invalid *provider.Error
+	if errors.As(err, &invalid) {
+		return provider.Errorf(invalid.Kind, "dedicated: %s", invalid.Reason)
+	}
+	return err
 }
 
 // narrows refuses a scope that the credential does not have.

@@ -178,6 +178,13 @@ func (s *State) granted(scope string, g provider.Grant) *State {
 	return &next
 }
 
+// sharing is the state with other tokens to share.
+func (s *State) sharing(tokens map[string]provider.Token) *State {
+	next := *s
+	next.Tokens = tokens
+	return &next
+}
+
 // revoked is the state with what came of revoking dropped tokens. It is stored with
 // the exchange that follows.
 func (s *State) revoked(r *Revocation) *State {

@@ -1,0 +1,127 @@
+package tokenbroker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-uuid"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// leasePrefix is where the tokens of dedicated roles are stored while they are leased:
+// lease/<config>/<role>/<when it dies, in Unix seconds>-<ID>.
+const leasePrefix = "lease/"
+
+// leaseEntry is a dedicated token in storage.
+type leaseEntry struct {
+	Version     int    `json:"version"`
+	AccessToken string `json:"access_token"`
+}
+
+const leaseVersion = 1
+
+// dedicate exchanges a role's credential for a token of its reader's own, and returns
+// the key that it is stored under.
+func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, r *role, wish broker.Wish) (*broker.Reading, string, error) {
+	prefix := leasePrefix + r.Config + "/" + name + "/"
+	var key string
+	reading, err := b.broker.Dedicate(ctx, s, r.Config, wish, broker.Dedication{
+		Admit: func(ctx context.Context) error {
+			leased, err := living(ctx, s, prefix)
+			if err == nil && r.MaxLeases > 0 && leased >= r.MaxLeases {
+				err = logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s has its max_leases of %d: revoke one, or wait for one to end", rolesPrefix, name, r.MaxLeases))
+			}
+			return err
+		},
+		Keep: func(ctx context.Context, reading *broker.Reading) error {
+			id, err := uuid.GenerateUUID()
+			if err != nil {
+				return err
+			}
+			key = prefix + strconv.FormatInt(reading.ExpireTime.Unix(), 10) + "-" + id
+			entry, err := logical.StorageEntryJSON(key, leaseEntry{Version: leaseVersion, AccessToken: reading.AccessToken})
+			if err != nil {
+				return err
+			}
+			if err := s.Put(ctx, entry); err != nil {
+				return &broker.StorageError{Err: err}
+			}
+			return nil
+		},
+	})
+	return reading, key, err
+}
+
+// living counts the dedicated tokens below a prefix that are not dead, and removes what
+// is left of the others.
+func living(ctx context.Context, s logical.Storage, prefix string) (int, error) {
+	keys, err := s.List(ctx, prefix)
+	if err != nil {
+		return 0, &broker.StorageError{Err: err}
+	}
+	count := 0
+	for _, key := range keys {
+		if !isDead(key) {
+			count++
+		} else if err := s.Delete(ctx, prefix+key); err != nil {
+			return 0, &broker.StorageError{Err: err}
+		}
+	}
+	return count, nil
+}
+
+// isDead is whether the token of a key has died.
+func isDead(key string) bool {
+	seconds, _, _ := strings.Cut(key[strings.LastIndex(key, "/")+1:], "-")
+	expire, err := strconv.ParseInt(seconds, 10, 64)
+	return err != nil || time.Now().Unix() >= expire
+}
+
+// revokeDedicated ends the token of a lease at the vendor. If it cannot, Vault tries
+// again; a token that is dead, or whose credential has been deleted, is done with.
+func (b *backend) revokeDedicated(ctx context.Context, s logical.Storage, config, key string) error {
+	stored, err := s.Get(ctx, key)
+	if err != nil || stored == nil {
+		return err
+	}
+	if !isDead(key) {
+		var entry leaseEntry
+		if err := stored.DecodeJSON(&entry); err != nil {
+			return errors.New(key + " cannot be decoded: delete it")
+		}
+		err := b.broker.Revoke(ctx, s, config, entry.AccessToken)
+		var vendor *provider.Error
+		switch {
+		case errors.Is(err, broker.ErrUnknown):
+		case errors.As(err, &vendor):
+			return fmt.Errorf("the token cannot be revoked at the vendor: %s", vendor.Reason)
+		case err != nil:
+			return err
+		}
+	}
+	return s.Delete(ctx, key)
+}
+
+// dropDedicated revokes, as well as it can, the dedicated tokens of a credential that
+// is about to be deleted.
+func (b *backend) dropDedicated(ctx context.Context, s logical.Storage, config string) {
+	keys, err := logical.CollectKeysWithPrefix(ctx, s, leasePrefix+config+"/")
+	if err != nil {
+		b.Logger().Warn("dedicated tokens of a deleted credential cannot be listed", "name", config, "error", err)
+		return
+	}
+	for _, key := range keys {
+		if err := b.revokeDedicated(ctx, s, config, key); err != nil {
+			b.Logger().Warn("a dedicated token of a deleted credential cannot be revoked", "name", config, "error", err)
+			_ = s.Delete(ctx, key) // nobody could revoke it later
+		}
+	}
+}
