@@ -22,6 +22,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/version"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/kensho"
+	"vault-plugin-secrets-tokenbroker/provider/providertest"
 )
 
 var key = sync.OnceValue(func() *rsa.PrivateKey {
@@ -227,4 +228,20 @@ func TestAPastedTokenIsNotExchanged(t *testing.T) {
 		assert.Equal(t, provider.Expired, e.Kind)
 		assert.Empty(t, sim.Calls())
 	})
+}
+
+func TestKenshoKeepsTheContractOfAProvider(t *testing.T) {
+	vendor := func() http.Handler {
+		sim := vendorsim.New()
+		sim.AddRefreshToken("link-streaming", "refresh-token-0123456789")
+		sim.AddClient("0oaclient", &key().PublicKey, "")
+		return sim
+	}
+	providertest.Test(t, providertest.Contract{Provider: kensho.Provider{}, Kinds: map[string]providertest.Kind{
+		"refresh token": {Vendor: vendor, Fields: map[string]any{"refresh_token": "refresh-token-0123456789"}},
+		"access token":  {Vendor: vendor, Offline: true, Fields: map[string]any{"access_token": "access-token-0123456789"}},
+		"key pair": {Vendor: vendor, Scope: "kensho:app:link", Fields: map[string]any{
+			"client_id": "0oaclient", "private_key": keyPEM(), "scope": []string{"kensho:app:link", "kensho:app:nerd"},
+		}},
+	}})
 }

@@ -13,6 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 	"vault-plugin-secrets-tokenbroker/internal/version"
 	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/providertest"
 	"vault-plugin-secrets-tokenbroker/provider/sitecore"
 )
 
@@ -189,4 +190,17 @@ func TestTheAPIKeyIsNotUsedWhileTheVendorIsDown(t *testing.T) {
 		assert.Equal(t, provider.Unavailable, e.Kind)
 		assert.Len(t, sim.Calls(), 1)
 	})
+}
+
+func TestSitecoreKeepsTheContractOfAProvider(t *testing.T) {
+	vendor := func() http.Handler {
+		sim := vendorsim.New()
+		sim.AddAPIKey("01-key-0123456789")
+		sim.AddPair("of-a-pair-0123456789", 24*time.Hour, 7*24*time.Hour)
+		return sim
+	}
+	providertest.Test(t, providertest.Contract{Provider: sitecore.Provider{}, Kinds: map[string]providertest.Kind{
+		"API key":       {Vendor: vendor, Scope: "event", Fields: map[string]any{"api_key": "01-key-0123456789", "scope": []string{"discover", "event"}}},
+		"refresh token": {Vendor: vendor, Fields: map[string]any{"refresh_token": "of-a-pair-0123456789"}},
+	}})
 }
