@@ -1,0 +1,181 @@
+package oauth2
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+func preset(t *testing.T, name string) Preset {
+	t.Helper()
+	p, err := PresetNamed(name)
+	require.NoError(t, err)
+	return p
+}
+
+func TestAPresetFillsInFieldsByItsParams(t *testing.T) {
+	for name, row := range map[string]struct {
+		params map[string]string
+		fields map[string]any
+	}{
+		"okta": {map[string]string{"domain": "acme", "server": "aus9o8x7"}, map[string]any{
+			"grant_type":     "client_credentials",
+			"token_url":      "https://acme.okta.com/oauth2/aus9o8x7/v1/token",
+			"revocation_url": "https://acme.okta.com/oauth2/aus9o8x7/v1/revoke",
+			"idle_expiry":    provider.Seconds(7 * 24 * 3600),
+		}},
+		"zoom": {map[string]string{"account_id": "Wk9PTV9BQ0NPVU5U"}, map[string]any{
+			"grant_type":   "account_credentials",
+			"auth_style":   "client_secret_basic",
+			"token_url":    "https://zoom.us/oauth/token",
+			"token_params": map[string]string{"account_id": "Wk9PTV9BQ0NPVU5U"},
+		}},
+		"docusign": {nil, map[string]any{
+			"grant_type":         "jwt_bearer",
+			"token_url":          "https://account.docusign.com/oauth/token",
+			"assertion_audience": "account.docusign.com",
+			"scope":              []string{"signature", "impersonation"},
+			"scope_in_assertion": true,
+		}},
+		"salesforce": {map[string]string{"domain": "acme--dev.sandbox", "login": "test"}, map[string]any{
+			"grant_type":         "jwt_bearer",
+			"token_url":          "https://acme--dev.sandbox.my.salesforce.com/services/oauth2/token",
+			"assertion_audience": "https://test.salesforce.com",
+			"default_ttl":        provider.Seconds(2 * 3600),
+		}},
+	} {
+		fields, err := preset(t, name).Fields(row.params)
+		require.NoError(t, err, name)
+		assert.Equal(t, row.fields, fields, name)
+	}
+}
+
+func TestWhatAPresetFillsInIsNotTheTable(t *testing.T) {
+	fields, err := preset(t, "entra").Fields(map[string]string{"tenant": "acme.example"})
+	require.NoError(t, err)
+	fields["scope"].([]string)[0] = "changed"
+	assert.NotContains(t, preset(t, "entra").Scope, "changed")
+}
+
+func TestParamsThatAreMissingMalformedOrUnknownAreRefused(t *testing.T) {
+	for _, row := range []struct {
+		preset string
+		params map[string]string
+		says   string
+	}{
+		{"auth0", nil, "preset_params: domain is missing, which the preset auth0 needs: what stands before .auth0.com"},
+		{"zoom", nil, "preset_params: account_id is missing"},
+		{"auth0", map[string]string{"domain": "evil.example/"}, `preset_params: "evil.example/" is no domain as the preset auth0 has it: what stands before .auth0.com`},
+		{"auth0", map[string]string{"domain": ""}, `preset_params: "" is no domain`},
+		{"paypal", map[string]string{"host": "evil"}, `preset_params: "evil" is no host as the preset paypal has it: api-m, or`},
+		{"okta", map[string]string{"domain": "acme", "tenant": "acme"}, "preset_params: the preset okta takes no tenant; it takes domain, server"},
+		{"slack", map[string]string{"domain": "acme"}, "preset_params: the preset slack takes no domain; it takes none"},
+	} {
+		_, err := preset(t, row.preset).Fields(row.params)
+		assertInvalid(t, err, row.says)
+	}
+}
+
+func expanded(t *testing.T, own string) map[string]any {
+	t.Helper()
+	raw, err := Expand(json.RawMessage(own))
+	require.NoError(t, err)
+	var fields map[string]any
+	require.NoError(t, json.Unmarshal(raw, &fields))
+	return fields
+}
+
+func TestWithoutAPresetFieldsStayAsTheyAre(t *testing.T) {
+	own := json.RawMessage(`{"token_url": "https://id.example/token"}`)
+	fields, err := Expand(own)
+	require.NoError(t, err)
+	assert.Equal(t, own, fields)
+}
+
+func TestWhatTheOperatorSetsStays(t *testing.T) {
+	fields := expanded(t, `{"preset": "box", "preset_params": {"enterprise_id": "17"}, "auth_style": "client_secret_basic",
+		"token_params": {"box_subject_type": "user", "b": "c"}, "default_ttl": 60}`)
+	assert.Equal(t, "client_secret_basic", fields["auth_style"])
+	assert.Equal(t, map[string]any{"box_subject_type": "user", "box_subject_id": "17", "b": "c"}, fields["token_params"])
+	assert.EqualValues(t, 60, fields["default_ttl"])
+	assert.Equal(t, "https://api.box.com/oauth2/token", fields["token_url"])
+
+	fields = expanded(t, `{"preset": "entra", "preset_params": {"tenant": "t"}, "scope": ["api://a/.default"], "token_params": {"b": "c"}}`)
+	assert.Equal(t, []any{"api://a/.default"}, fields["scope"])
+	assert.Equal(t, map[string]any{"b": "c"}, fields["token_params"])
+}
+
+func TestTokensOfAnotherServerAreNotSentToTheVendor(t *testing.T) {
+	for _, own := range []string{`"token_url": "https://git.acme.example/oauth/token"`, `"issuer": "https://git.acme.example"`} {
+		fields := expanded(t, `{"preset": "gitlab", "refresh_token": "r", `+own+`}`)
+		assert.NotContains(t, fields, "revocation_url")
+		assert.NotEqual(t, "https://gitlab.com/oauth/token", fields["token_url"])
+		assert.Equal(t, true, fields["single_token"])
+	}
+	// Nor is asked for what only the vendor's URLs would have needed.
+	fields := expanded(t, `{"preset": "okta", "token_url": "https://id.acme.example/oauth2/default/v1/token", "revocation_url": "https://id.acme.example/revoke"}`)
+	assert.Equal(t, "https://id.acme.example/revoke", fields["revocation_url"])
+}
+
+func TestTheGrantFollowsFromWhatIsGiven(t *testing.T) {
+	for own, grant := range map[string]string{
+		`{"preset": "xero"}`:                       "client_credentials",
+		`{"preset": "xero", "refresh_token": "r"}`: "refresh_token",
+		`{"preset": "xero", "refresh_token": "r", "grant_type": "client_credentials"}`:                          "client_credentials",
+		`{"preset": "salesforce", "preset_params": {"domain": "a"}, "assertion_subject": "s"}`:                  "jwt_bearer",
+		`{"preset": "salesforce", "preset_params": {"domain": "a"}, "grant_type": "client_credentials"}`:        "client_credentials",
+		`{"preset": "google", "private_key": "k"}`:                                                              "jwt_bearer",
+		`{"preset": "zoom", "preset_params": {"account_id": "a"}, "client_id": "c", "token_params": {"a":"b"}}`: "account_credentials",
+	} {
+		assert.Equal(t, grant, expanded(t, own)["grant_type"], own)
+	}
+}
+
+func TestAPresetAddsNothingThatDoesNotGoWithTheGrant(t *testing.T) {
+	assert.NotContains(t, expanded(t, `{"preset": "xero"}`), "idle_expiry")
+	assert.Contains(t, expanded(t, `{"preset": "xero", "refresh_token": "r"}`), "idle_expiry")
+
+	const auth0 = `{"preset": "auth0", "preset_params": {"domain": "acme"}`
+	assert.NotContains(t, expanded(t, auth0+`, "client_secret": "s"}`), "assertion_audience")
+	assert.Contains(t, expanded(t, auth0+`, "private_key": "k"}`), "assertion_audience")
+}
+
+func TestContradictionsWithAPresetAreRefused(t *testing.T) {
+	for own, says := range map[string]string{
+		`{"preset": "acme"}`:                                    `preset: "acme" is none of auth0, `,
+		`{"preset_params": {"domain": "a"}}`:                    "preset_params: go with a preset alone",
+		`{"preset": "slack", "grant_type": "jwt_bearer"}`:       "grant_type: the preset slack is for refresh_token;",
+		`{"preset": "docusign", "private_key": "k"}`:            "assertion_subject: is missing, which the preset docusign needs",
+		`{"preset": "auth0", "client_secret": "very secret"}`:   "preset_params: domain is missing",
+		`{"preset": "auth0", "preset_params": ["domain=acme"]}`: "the stored fields cannot be read",
+	} {
+		_, err := Expand(json.RawMessage(own))
+		assertInvalid(t, err, says)
+	}
+}
+
+func assertInvalid(t *testing.T, err error, says string) {
+	t.Helper()
+	var e *provider.Error
+	require.ErrorAs(t, err, &e)
+	assert.Equal(t, provider.Invalid, e.Kind)
+	assert.Contains(t, e.Reason, says)
+}
+
+func somePrivateKey(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
