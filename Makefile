@@ -51,8 +51,8 @@ e2e: build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth
 		KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) \
 		go test -tags e2e -count=1 -parallel 8 -timeout 20m ./test/e2e/...
 
-docs: ## Write docs/api.md from the engine's path definitions.
-	go test -count=1 -run TestTheAPIReferenceIsThatOfTheEngine . -args -write-docs
+docs: ## Write docs/api.md from the engine's path definitions, and the presets' table.
+	go test -count=1 -run 'TestTheAPIReferenceIsThatOfTheEngine|TestThePresetsOfTheOAuth2Page' . -args -write-docs
 
 bin/tofu: tools/tofu/go.mod tools/tofu/go.sum
 	@echo 'Building OpenTofu (3 to 4 minutes with empty caches) …'

@@ -14,11 +14,15 @@ import (
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/apidoc"
+	"vault-plugin-secrets-tokenbroker/provider/oauth2"
 )
 
-var writeDocs = flag.Bool("write-docs", false, "write docs/api.md instead of comparing it")
+var writeDocs = flag.Bool("write-docs", false, "write what of docs/ is made instead of comparing it")
 
-const apiReference = "docs/api.md"
+const (
+	apiReference = "docs/api.md"
+	oauth2Page   = "docs/oauth2.md"
+)
 
 func paths() []*framework.Path {
 	return tokenbroker.Paths(tokenbroker.New(tokenbroker.Options{}))
@@ -27,13 +31,41 @@ func paths() []*framework.Path {
 func TestTheAPIReferenceIsThatOfTheEngine(t *testing.T) {
 	var reference bytes.Buffer
 	require.NoError(t, apidoc.Write(&reference, paths()))
+	requireMade(t, apiReference, reference.Bytes())
+}
+
+func TestThePresetsOfTheOAuth2PageAreThoseOfTheTable(t *testing.T) {
+	var table bytes.Buffer
+	require.NoError(t, apidoc.WritePresets(&table, oauth2.Presets()))
+	page, err := os.ReadFile(oauth2Page)
+	require.NoError(t, err)
+	made, err := apidoc.Replace(page, "presets", table.Bytes())
+	require.NoError(t, err)
+	requireMade(t, oauth2Page, made)
+}
+
+// requireMade is for a page, or a part of one, that nobody writes by hand.
+func requireMade(t *testing.T, path string, made []byte) {
+	t.Helper()
 	if *writeDocs {
-		require.NoError(t, os.WriteFile(apiReference, reference.Bytes(), 0o644))
+		require.NoError(t, os.WriteFile(path, made, 0o644))
 		return
 	}
-	written, err := os.ReadFile(apiReference)
+	written, err := os.ReadFile(path)
 	require.NoError(t, err)
-	require.Equal(t, string(written), reference.String(), "%s is stale: run `make docs`", apiReference)
+	require.Equal(t, string(made), string(written), "%s is stale: run `make docs`", path)
+}
+
+// What runs the page's commands is the walk of all pages; this is that there is one.
+func TestEachPresetIsConfiguredInOneCommand(t *testing.T) {
+	page, err := os.ReadFile(oauth2Page)
+	require.NoError(t, err)
+	for _, p := range oauth2.Presets() {
+		_, section, found := strings.Cut(string(page), "\n### "+p.Name+"\n")
+		require.True(t, found, "%s has no section", p.Name)
+		section, _, _ = strings.Cut(section, "\n### ")
+		assert.Equal(t, 1, strings.Count(section, "$ vault write oauth2/config/oauth2/"+p.Name+" preset="+p.Name+" "), p.Name)
+	}
 }
 
 func TestEveryPathHasHelpThatAPersonCanWorkFrom(t *testing.T) {
