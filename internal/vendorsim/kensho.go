@@ -67,6 +67,7 @@ func (s *Sim) RevokeCredential(credential string) {
 	delete(s.kensho.clients, credential)
 	delete(s.sitecore.apiKeys, credential)
 	delete(s.sitecore.pairs, credential)
+	s.oauth.forget(credential)
 }
 
 func (s *Sim) kenshoRefresh(product string, r *http.Request) reply {

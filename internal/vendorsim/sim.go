@@ -38,7 +38,8 @@ type Conduct struct {
 	// Fault, if it returns a handler, has that answer in the vendor's place.
 	Fault func(*http.Request) http.HandlerFunc
 
-	// JWT makes Kensho's access tokens JWTs. They are opaque otherwise.
+	// JWT makes the access tokens of Kensho and of OAuth 2.0 servers JWTs. They are
+	// opaque otherwise.
 	JWT bool
 
 	// Rotate has a refresh at Kensho answer with a new refresh token, and the old
@@ -46,12 +47,16 @@ type Conduct struct {
 	Rotate bool
 
 	// KeyPairLifetime is how long a key pair's access tokens live (1 h if zero),
-	// and Unstated leaves that out of the answer.
+	// and Unstated leaves that out of the answer, of OAuth 2.0 servers too.
 	KeyPairLifetime time.Duration
 	Unstated        bool
 
-	// Sticky has a key pair's exchange answer with the last token until that dies.
+	// Sticky has a key pair's exchange, and any client credentials grant, answer with
+	// the last token until that dies.
 	Sticky bool
+
+	// OAuth is what OAuth 2.0 servers do beside the standards.
+	OAuth OAuthConduct
 }
 
 // A Call is a request as it came in.
@@ -72,15 +77,16 @@ type Sim struct {
 	violations []string
 	inFlight   int
 	most       int
-	issued     map[string]time.Time // access tokens, and their death by the vendors' clocks
+	issued     map[string]time.Time // access tokens, and their death by the vendors' clocks; zero if revoked
 	lastDeath  time.Time
 	kensho     kensho
 	sitecore   sitecore
+	oauth      oauth
 }
 
 // New makes vendors that know no customer yet.
 func New() *Sim {
-	return &Sim{issued: map[string]time.Time{}, kensho: newKensho(), sitecore: newSitecore()}
+	return &Sim{issued: map[string]time.Time{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth()}
 }
 
 // Behave changes how the vendors behave from now on.
@@ -149,11 +155,11 @@ func (s *Sim) Accepts(token string) bool {
 }
 
 // Death is when an access token dies, by the caller's clock; zero if no vendor
-// issued it.
+// issued it, or it was revoked.
 func (s *Sim) Death(token string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if death, ok := s.issued[token]; ok {
+	if death := s.issued[token]; !death.IsZero() {
 		return death.Add(-s.conduct.Skew)
 	}
 	return time.Time{}
@@ -196,12 +202,7 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	s.mu.Lock()
-	reply := s.answer(host, path, r)
-	if reply.violation != "" {
-		s.violations = append(s.violations, fmt.Sprintf("%s %s%s: %s", r.Method, host, path, reply.violation))
-	}
-	s.mu.Unlock()
+	reply := s.work(host, path, r)
 	time.Sleep(conduct.Latency / 4)
 	if conduct.NoDate {
 		w.Header()["Date"] = nil
@@ -210,6 +211,17 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	time.Sleep(conduct.Latency / 4)
 	reply.write(w)
+}
+
+// work is what the vendor does for a request, one at a time.
+func (s *Sim) work(host, path string, r *http.Request) reply {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reply := s.answer(host, path, r)
+	if reply.violation != "" {
+		s.violations = append(s.violations, fmt.Sprintf("%s %s%s: %s", r.Method, host, path, reply.violation))
+	}
+	return reply
 }
 
 func (s *Sim) answer(host, path string, r *http.Request) reply {
@@ -221,6 +233,9 @@ func (s *Sim) answer(host, path string, r *http.Request) reply {
 	case sitecoreHosts[host] && path == "/account/1/access-token":
 		return s.sitecoreToken(r)
 	}
+	if endpoint := s.oauthEndpoint(host, path); endpoint != nil {
+		return endpoint(r)
+	}
 	return violation(http.StatusNotFound, "no vendor has such a URL")
 }
 
@@ -231,15 +246,27 @@ func locate(r *http.Request) (host, path string) {
 		return r.Host, r.URL.Path
 	}
 	host, path, _ = strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if host == wellKnown {
+		// Such a path begins there, whatever the issuer's is (RFC 8414 §3.1).
+		suffix, issuer, _ := strings.Cut(path, "/")
+		host, path, _ = strings.Cut(issuer, "/")
+		path = strings.TrimSuffix(wellKnown+"/"+suffix+"/"+path, "/")
+	}
 	return host, "/" + path
 }
 
 // callerURL is the URL as the caller wrote it.
 func callerURL(r *http.Request) string {
+	host, path := locate(r)
+	return asSeen(r, "https://"+host+path)
+}
+
+// asSeen is a vendor's URL as it looks to who sent a request.
+func asSeen(r *http.Request, vendor string) string {
 	if host, _ := locate(r); host == r.Host {
-		return "https://" + r.Host + r.URL.Path
+		return vendor
 	}
-	return "http://" + r.Host + r.URL.Path
+	return URL("http://"+r.Host, vendor)
 }
 
 // now is the time by the vendors' clocks.
@@ -267,7 +294,8 @@ func (s *Sim) issue(asJWT bool, death time.Time) string {
 // reply is an answer in JSON. A violation says what no caller should have sent.
 type reply struct {
 	status    int
-	body      any
+	header    map[string]string
+	body      any // nil for none
 	violation string
 }
 
@@ -282,6 +310,13 @@ func violation(status int, text string) reply {
 }
 
 func (r reply) write(w http.ResponseWriter) {
+	for name, value := range r.header {
+		w.Header().Set(name, value)
+	}
+	if r.body == nil {
+		w.WriteHeader(r.status)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(r.status)
 	// A caller who has gone away is no concern of the vendor's.

@@ -1,0 +1,34 @@
+package vendorsim
+
+import (
+	"net/http"
+	"slices"
+)
+
+// metadata is what a server publishes about itself (RFC 8414 §2), with its URLs as the
+// caller sees them.
+func (a *authServer) metadata(r *http.Request, kind string) reply {
+	switch {
+	case r.Method != http.MethodGet:
+		return violation(http.StatusMethodNotAllowed, "must be a GET")
+	case r.URL.RawQuery != "":
+		return violation(http.StatusBadRequest, "must have no query")
+	case !slices.Contains(a.Metadata, kind):
+		return refuse(http.StatusNotFound, "not found")
+	}
+	methods := []string{SecretBasic, SecretPost, PrivateKeyJWT, None}
+	body := map[string]any{
+		"issuer":                                asSeen(r, a.Issuer),
+		"authorization_endpoint":                asSeen(r, a.Issuer+"/oauth2/authorize"),
+		"response_types_supported":              []string{"code"},
+		"token_endpoint":                        asSeen(r, a.TokenURL),
+		"token_endpoint_auth_methods_supported": methods,
+		"token_endpoint_auth_signing_alg_values_supported": signatures,
+		"grant_types_supported":                            []string{RefreshTokenGrant, ClientCredentialsGrant, JWTBearerGrant},
+	}
+	if a.RevocationURL != "" {
+		body["revocation_endpoint"] = asSeen(r, a.RevocationURL)
+		body["revocation_endpoint_auth_methods_supported"] = methods
+	}
+	return ok(body)
+}

@@ -1,0 +1,65 @@
+package vendorsim
+
+import (
+	"net/http"
+	"slices"
+	"time"
+)
+
+// oauthRevoke ends a token (RFC 7009). One that is not good is none to be revoked, and
+// so no error.
+func (s *Sim) oauthRevoke(a *authServer, r *http.Request) *oauthAnswer {
+	form, refused := oauthForm(r)
+	if refused != nil {
+		return refused
+	}
+	client, authenticated, refused := s.oauthClient(a, r, form)
+	if refused != nil {
+		return refused
+	}
+	if refused := checkKnown(form, "token", "token_type_hint"); refused != nil {
+		return refused
+	}
+	token := form["token"]
+	if token == "" {
+		return oauthViolation(invalidRequest, "token is missing")
+	}
+	if hint := form["token_type_hint"]; !slices.Contains([]string{"", "access_token", "refresh_token"}, hint) {
+		return oauthViolation(invalidRequest, "no token type is called %s", hint)
+	}
+
+	grant := s.oauth.tokens[token]
+	if !authenticated && (grant == nil || len(a.clients[grant.client].AuthMethods) > 0) {
+		return oauthViolation(invalidClient, "the client does not say who it is")
+	}
+	if grant != nil && authenticated && (grant.issuer != a.Issuer || grant.client != client.ID) {
+		return oauthRefusal(unauthorizedClient, "the token is another client's")
+	}
+	if grant == nil || !s.isGood(grant, token) {
+		if s.conduct.OAuth.Gone400 {
+			return oauthRefusal(invalidToken, "the token has expired or been revoked")
+		}
+		return &oauthAnswer{}
+	}
+	s.revoke(grant, token)
+	return &oauthAnswer{}
+}
+
+func (s *Sim) isGood(grant *oauthGrant, token string) bool {
+	return grant.refreshToken == token || s.now().Before(s.issued[token])
+}
+
+// revoke ends an access token alone, and with a refresh token all that came from it
+// (RFC 7009 §2.1).
+func (s *Sim) revoke(grant *oauthGrant, token string) {
+	s.oauth.revoked = append(s.oauth.revoked, token)
+	isRefreshToken := grant.refreshToken == token
+	if isRefreshToken || s.conduct.OAuth.RevokeGrant {
+		grant.refreshToken = ""
+	}
+	for _, accessToken := range grant.accessTokens {
+		if isRefreshToken || accessToken == token {
+			s.issued[accessToken] = time.Time{}
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package vendorsim
+
+import (
+	"crypto/rand"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// grantParams are the parameters of each grant beside scope.
+var grantParams = map[string][]string{
+	RefreshTokenGrant:       {"refresh_token"},
+	ClientCredentialsGrant:  nil,
+	JWTBearerGrant:          {"assertion"},
+	AccountCredentialsGrant: {"account_id"},
+}
+
+func (s *Sim) oauthToken(a *authServer, r *http.Request) *oauthAnswer {
+	form, refused := oauthForm(r)
+	if refused != nil {
+		return refused
+	}
+	kind := form["grant_type"]
+	params, known := grantParams[kind]
+	client, found, refused := s.oauthClient(a, r, form)
+	switch {
+	case refused != nil:
+		return refused
+	case kind == "":
+		return oauthViolation(invalidRequest, "grant_type is missing")
+	case !known:
+		return oauthRefusal(unsupportedGrantType, "no grant is called %s", kind)
+	case !found && kind != JWTBearerGrant:
+		return oauthViolation(invalidClient, "the client does not say who it is")
+	}
+	for _, name := range params {
+		if form[name] == "" {
+			return oauthViolation(invalidRequest, "%s is missing", name)
+		}
+	}
+	var scope string
+	if kind == JWTBearerGrant {
+		if client, scope, refused = s.assertedGrant(a, r, form, client); refused != nil {
+			return refused
+		}
+	} else {
+		scope = form["scope"]
+	}
+	if refused := client.checkParams(form, slices.Concat(params, []string{"grant_type", "scope"})); refused != nil {
+		return refused
+	}
+	if !slices.Contains(client.Grants, kind) {
+		return oauthRefusal(unauthorizedClient, "the client may not use %s", kind)
+	}
+	asked := strings.Fields(scope)
+	if kind == RefreshTokenGrant {
+		return s.refreshGrant(a, client, form["refresh_token"], asked)
+	}
+	if refused := checkScope(asked, client.Scopes); refused != nil {
+		return refused
+	}
+	if len(asked) == 0 {
+		asked = client.Scopes
+	}
+	if kind == ClientCredentialsGrant {
+		return s.clientGrant(a, client, asked)
+	}
+	return s.grantToken(client, s.newGrant(a, client, asked), asked)
+}
+
+func (c OAuthClient) checkParams(form map[string]string, standard []string) *oauthAnswer {
+	for name, value := range c.Params {
+		if form[name] != value {
+			return oauthRefusal(invalidRequest, "%s is missing or wrong", name)
+		}
+		standard = append(standard, name)
+	}
+	return checkKnown(form, standard...)
+}
+
+func checkScope(asked, allowed []string) *oauthAnswer {
+	for _, scope := range asked {
+		if !slices.Contains(allowed, scope) {
+			return oauthRefusal(invalidScope, "%s is more than there is", scope)
+		}
+	}
+	return nil
+}
+
+// assertedGrant is whose assertion is traded, and for which scope (RFC 7523 §2.1).
+func (s *Sim) assertedGrant(a *authServer, r *http.Request, form map[string]string, authenticated OAuthClient) (client OAuthClient, scope string, refused *oauthAnswer) {
+	client, claims, refused := s.parseAssertion(a, form["assertion"], func(c OAuthClient) []string {
+		if c.Audience != "" {
+			return []string{c.Audience}
+		}
+		return []string{asSeen(r, a.TokenURL)}
+	})
+	if refused != nil {
+		refused.code = invalidGrant
+		return OAuthClient{}, "", refused
+	}
+	subject, _ := claims["sub"].(string)
+	id, _ := claims["jti"].(string)
+	claimed, _ := claims["scope"].(string)
+	switch {
+	case authenticated.ID == "" && len(client.AuthMethods) > 0:
+		return OAuthClient{}, "", oauthRefusal(invalidClient, "the client must authenticate")
+	case authenticated.ID != "" && authenticated.ID != client.ID:
+		return OAuthClient{}, "", oauthRefusal(invalidGrant, "the assertion is another client's")
+	case subject != client.Subject && (client.Subject != "" || subject != client.ID):
+		return OAuthClient{}, "", oauthRefusal(invalidGrant, "the assertion's sub is %q", subject)
+	case id != "" && a.assertions[id]:
+		return OAuthClient{}, "", oauthViolation(invalidGrant, "jti must be fresh")
+	case client.ScopeInAssertion && form["scope"] != "", !client.ScopeInAssertion && claimed != "":
+		return OAuthClient{}, "", oauthViolation(invalidRequest, "scope is not where the vendor takes it from")
+	case client.ScopeInAssertion && claimed == "":
+		return OAuthClient{}, "", oauthRefusal(invalidScope, "the assertion has no scope")
+	}
+	if id != "" {
+		a.assertions[id] = true
+	}
+	if client.ScopeInAssertion {
+		return client, claimed, nil
+	}
+	return client, form["scope"], nil
+}
+
+// refreshGrant trades a refresh token. One that was replaced has leaked, or its
+// successor has: neither is good any more (RFC 9700 §4.14.2).
+func (s *Sim) refreshGrant(a *authServer, client OAuthClient, token string, asked []string) *oauthAnswer {
+	grant := s.oauth.tokens[token]
+	_, isAccessToken := s.issued[token]
+	if grant == nil || isAccessToken || grant.issuer != a.Issuer || grant.client != client.ID {
+		return oauthRefusal(invalidGrant, "unknown refresh token")
+	}
+	if grant.refreshToken != token {
+		grant.refreshToken = ""
+		return oauthRefusal(invalidGrant, "the refresh token has been used or revoked")
+	}
+	if refused := checkScope(asked, grant.scope); refused != nil {
+		return refused
+	}
+	if len(asked) == 0 {
+		asked = grant.scope
+	}
+	answer := s.grantToken(client, grant, asked)
+	if client.Rotate {
+		// Of the scope that the old one has, whatever was asked (RFC 6749 §6).
+		grant.refreshToken = "rt-" + rand.Text() + rand.Text()
+		s.oauth.tokens[grant.refreshToken] = grant
+		answer.body["refresh_token"] = grant.refreshToken
+	}
+	return answer
+}
+
+func (s *Sim) clientGrant(a *authServer, client OAuthClient, scope []string) *oauthAnswer {
+	key := client.ID + " " + strings.Join(scope, " ")
+	if last := a.last[key]; s.conduct.Sticky && s.issued[last].Sub(s.now()) > time.Second {
+		return s.tokenAnswer(last, scope)
+	}
+	answer := s.grantToken(client, s.newGrant(a, client, scope), scope)
+	a.last[key], _ = answer.body["access_token"].(string)
+	return answer
+}
+
+func (s *Sim) newGrant(a *authServer, client OAuthClient, scope []string) *oauthGrant {
+	return &oauthGrant{issuer: a.Issuer, client: client.ID, scope: scope}
+}
+
+func (s *Sim) grantToken(client OAuthClient, grant *oauthGrant, scope []string) *oauthAnswer {
+	lifetime := client.Lifetime
+	if lifetime == 0 {
+		lifetime = time.Hour
+	}
+	token := s.issue(s.conduct.JWT, s.now().Add(lifetime))
+	grant.accessTokens = append(grant.accessTokens, token)
+	s.oauth.tokens[token] = grant
+	return s.tokenAnswer(token, scope)
+}
+
+func (s *Sim) tokenAnswer(token string, scope []string) *oauthAnswer {
+	body := map[string]any{"access_token": token, "token_type": "Bearer"}
+	if len(scope) > 0 {
+		body["scope"] = strings.Join(scope, " ")
+	}
+	switch left := int(s.issued[token].Sub(s.now()).Seconds()); {
+	case s.conduct.Unstated:
+	case s.conduct.OAuth.Stringly:
+		body["expires_in"] = strconv.Itoa(left)
+	default:
+		body["expires_in"] = left
+	}
+	return &oauthAnswer{body: body}
+}
