@@ -17,7 +17,7 @@ import (
 
 // How the credentials of the simulation are made, and who reads them.
 var (
-	simKinds   = []string{"opaque", "JWT", "opaque, rotating", "JWT, rotating", "key pair", "API key", "refresh token of a pair"}
+	simKinds   = []string{"opaque", "JWT", "opaque, rotating", "JWT, rotating", "key pair", "API key", "refresh token of a pair", "OAuth 2.0, rotating", "OAuth 2.0, secret"}
 	simReaders = []string{"agents", "poller", "once a day", "nobody"}
 )
 
@@ -76,6 +76,18 @@ func (m *month) newAccount(i int) *account {
 		a.sim.AddPair(refreshToken, 12*time.Hour, 90*24*time.Hour)
 		a.path = "config/sitecore/" + a.name
 		a.fields = map[string]any{"refresh_token": refreshToken, "access_expiry": "12h", "base_url": vendorsim.URL(base, "https://api.rfksrv.com")}
+	case "OAuth 2.0, rotating", "OAuth 2.0, secret":
+		client := vendorsim.OAuthClient{
+			ID: clientID, Secret: clientSecret, Rotate: a.conduct.Rotate, AuthMethods: []string{vendorsim.SecretPost},
+			Grants: []string{vendorsim.RefreshTokenGrant, vendorsim.ClientCredentialsGrant},
+		}
+		a.sim.AddOAuthClient(client)
+		a.path = "config/oauth2/" + a.name
+		a.fields = map[string]any{"token_url": vendorsim.URL(base, vendorsim.OAuthTokenURL), "client_id": clientID, "client_secret": clientSecret}
+		if a.conduct.Rotate {
+			a.sim.AddOAuthRefreshToken(client, refreshToken)
+			a.fields["refresh_token"], a.fields["idle_expiry"] = refreshToken, "7d"
+		}
 	default:
 		a.sim.AddRefreshToken("link-streaming", refreshToken)
 		a.path = "config/kensho/" + a.name
@@ -189,7 +201,7 @@ func (a *account) excused(from, until time.Time) bool {
 // an operator asked for.
 func (a *account) least() int {
 	const keepalive = 24 * time.Hour
-	diesOfDisuse := strings.HasPrefix(a.path, "config/kensho/") && a.kind != "key pair"
+	diesOfDisuse := strings.HasPrefix(a.path, "config/kensho/") && a.kind != "key pair" || a.fields["idle_expiry"] != nil
 	exchanges := 0
 	var last, death time.Time
 	exchange := func(at time.Time) {
@@ -215,7 +227,7 @@ func (a *account) least() int {
 
 func (a *account) lifetime(at time.Time) time.Duration {
 	switch a.kind {
-	case "key pair":
+	case "key pair", "OAuth 2.0, rotating", "OAuth 2.0, secret":
 		return time.Hour
 	case "API key":
 		return 24 * time.Hour

@@ -29,6 +29,9 @@ type Answer struct {
 	Lifetime  time.Duration
 	OnTheHour bool
 
+	// Single says that the next exchange ends the token, which is to live its life.
+	Single bool
+
 	// Final says that no exchange will yield a later token than this one.
 	Final bool
 
@@ -79,6 +82,9 @@ func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
 		t.ExpireTime = t.IssueTime.Add(defaultTTL)
 	default:
 		return Token{}, Errorf(Nonsense, "nothing tells how long the vendor's token lives: set default_ttl")
+	}
+	if a.Single && t.Boundary.IsZero() {
+		t.Boundary = t.ExpireTime
 	}
 	if a.Final {
 		t.Final, t.Boundary = true, time.Time{}

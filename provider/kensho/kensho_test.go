@@ -177,7 +177,7 @@ func TestAKeyPairIsSentAsAnAssertion(t *testing.T) {
 					"iss": "0oaclient", "sub": "0oaclient", "aud": tokenURL,
 					"iat": now, "exp": claims["exp"], "jti": claims["jti"],
 				}, claims)
-				assert.InDelta(t, 300, claims["exp"].(float64)-now, 0, "seconds")
+				assert.InDelta(t, 120, claims["exp"].(float64)-now, 0, "seconds")
 				assert.GreaterOrEqual(t, len(claims["jti"].(string)), 32)
 
 				exchange(t, sim, credential, provider.Grant{}) // which the vendor refuses for a jti that it has seen

@@ -28,16 +28,16 @@ const (
 var authStyles = []string{SecretBasic, SecretPost, PrivateKeyJWT, None}
 
 const (
-	// assertionLifetime is well inside the hour that Kensho allows, and one of those
-	// that its samples use.
-	assertionLifetime = 5 * time.Minute
+	// assertionLifetime is inside the 5 minutes that Auth0 allows, the 3 that Salesforce
+	// does, and the hour of most others.
+	assertionLifetime = 2 * time.Minute
 
 	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 )
 
 // Assertion is what is particular about assertions.
 type Assertion struct {
-	// Audience is whom they are for; "" is the token URL.
+	// Audience is whom they are for; "" is the endpoint that is called.
 	Audience string
 
 	// Subject is whom a JWTBearer grant asks for; "" leaves it out, or is the client.
@@ -76,14 +76,14 @@ func isAboutStyle(err error) bool {
 	return errors.As(err, &e) && e.Kind == provider.Rejected && slices.Contains([]string{"", "invalid_client", "invalid_request"}, e.Code)
 }
 
-func (c *Client) authenticate(style, tokenURL string) (authentication, error) {
+func (c *Client) authenticate(style, endpoint string) (authentication, error) {
 	switch style {
 	case SecretBasic:
 		return authentication{id: c.ID, secret: c.Secret, style: oauth2.AuthStyleInHeader}, nil
 	case SecretPost:
 		return authentication{id: c.ID, secret: c.Secret, style: oauth2.AuthStyleInParams}, nil
 	case PrivateKeyJWT:
-		assertion, err := c.sign(c.claims(tokenURL, c.ID))
+		assertion, err := c.sign(c.claims(endpoint, c.ID))
 		if err != nil {
 			return authentication{}, err
 		}
@@ -104,11 +104,11 @@ func (c *Client) authenticate(style, tokenURL string) (authentication, error) {
 }
 
 // claims say who asks (iss), for whom (sub), to whom (aud), and for how long.
-func (c *Client) claims(tokenURL, subject string) map[string]any {
+func (c *Client) claims(audience, subject string) map[string]any {
 	now := time.Now().Add(c.clock.ahead())
 	claims := map[string]any{
 		"iss": c.ID,
-		"aud": tokenURL,
+		"aud": audience,
 		"iat": now.Unix(),
 		"exp": now.Add(assertionLifetime).Unix(),
 	}

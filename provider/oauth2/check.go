@@ -28,11 +28,11 @@ func (c *config) checkServer() error {
 	case c.TokenURL != "" && c.Issuer != "":
 		return provider.Errorf(provider.Invalid, `token_url and issuer contradict each other: give one, and clear the other with token_url="" or issuer=""`)
 	}
-	for field, value := range map[string]string{"token_url": c.TokenURL, "issuer": c.Issuer, "revocation_url": c.RevocationURL} {
-		if value == "" {
+	for _, url := range []struct{ field, value string }{{"token_url", c.TokenURL}, {"issuer", c.Issuer}, {"revocation_url", c.RevocationURL}} {
+		if url.value == "" {
 			continue
 		}
-		if err := provider.CheckURL(field, value); err != nil {
+		if err := provider.CheckURL(url.field, url.value); err != nil {
 			return err
 		}
 	}
@@ -79,9 +79,9 @@ func (c *config) checkClient() error {
 	case c.AuthStyle == None && c.GrantType != "refresh_token" && c.GrantType != "jwt_bearer":
 		return provider.Errorf(provider.Invalid, "client_secret: is missing; a client that proves itself by nothing can have no grant_type=%s", c.GrantType)
 	}
-	for field, value := range map[string]string{"key_id": c.KeyID, "signing_algorithm": c.SigningAlgorithm, "assertion_audience": c.AssertionAudience} {
-		if value != "" && !signs {
-			return provider.Errorf(provider.Invalid, "%s: goes with a private_key alone", field)
+	for _, option := range []struct{ field, value string }{{"key_id", c.KeyID}, {"signing_algorithm", c.SigningAlgorithm}, {"assertion_audience", c.AssertionAudience}} {
+		if option.value != "" && !signs {
+			return provider.Errorf(provider.Invalid, "%s: goes with a private_key alone", option.field)
 		}
 	}
 	return nil

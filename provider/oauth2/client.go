@@ -59,6 +59,9 @@ type Client struct {
 	// of disuse, or nobody knows.
 	IdleExpiry time.Duration
 
+	// Single is whether the vendor ends a token when the next is exchanged.
+	Single bool
+
 	clock *clock
 }
 
@@ -77,6 +80,9 @@ func (c *Client) Scope() []string { return c.Scopes }
 // Narrow asks for less: each request states its scope, that of a refresh included
 // (RFC 6749 §6).
 func (c *Client) Narrow(scope []string) (provider.Credential, error) {
+	if c.Single {
+		return nil, provider.Errorf(provider.Invalid, "scope: the vendor ends a token when another is exchanged, so that there cannot be one of each scope; leave scope out")
+	}
 	if err := provider.CheckNarrower("scope", scope, c.Scopes); err != nil {
 		return nil, err
 	}
@@ -209,6 +215,7 @@ func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last p
 		Scope:       scope,
 		ExpiresIn:   expiresIn,
 		Lifetime:    c.Lifetime,
+		Single:      c.Single,
 		Clock:       e.clock,
 	}
 	if c.GrantType == RefreshToken && token.RefreshToken != refresh {
@@ -223,7 +230,6 @@ type exchange struct {
 	client  *provider.Client
 	secrets []string
 
-	refused   *provider.Reply // of status 2xx, which holds an error
 	clock     provider.Clock
 	expiresIn json.RawMessage
 }

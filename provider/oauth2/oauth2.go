@@ -34,6 +34,10 @@ type config struct {
 	AssertionSubject  string            `json:"assertion_subject"`
 	ScopeInAssertion  bool              `json:"scope_in_assertion"`
 	IdleExpiry        provider.Seconds  `json:"idle_expiry"`
+	SingleToken       bool              `json:"single_token"`
+
+	// DefaultTTL is every credential's own, or that of the preset.
+	DefaultTTL provider.Seconds `json:"default_ttl"`
 }
 
 // grantTypes are those of the field grant_type, and what is sent for each.
@@ -53,6 +57,17 @@ func (Provider) Summary() string { return "any vendor who speaks OAuth 2.0" }
 // Fields are where the authorization server is, who the client is, and what it asks for.
 func (Provider) Fields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
+		"preset": {
+			Type:          framework.TypeString,
+			Description:   "A well-known vendor, whose URLs and ways need not be given. Other fields win over what it fills in.",
+			AllowedValues: allowed(presetNames()),
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Preset"},
+		},
+		"preset_params": {
+			Type:         framework.TypeKVPairs,
+			Description:  "What the preset has to know of your account at the vendor, such as domain=....",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Preset parameters"},
+		},
 		"token_url": {
 			Type:         framework.TypeString,
 			Description:  "The vendor's token endpoint.",
@@ -136,6 +151,11 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 			Description:  "Whether the scopes of a jwt_bearer grant go into the assertion and not into the form.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope in the assertion"},
 		},
+		"single_token": {
+			Type:         framework.TypeBool,
+			Description:  "Whether the vendor ends an access token when the next is exchanged: the next is not exchanged before the last has died, then.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Single token"},
+		},
 		"idle_expiry": {
 			Type:         framework.TypeDurationSecond,
 			Description:  "How long the refresh token lives unused, if it dies of disuse: it is exchanged every keepalive_interval then.",
@@ -146,8 +166,12 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 
 // Open checks the fields.
 func (Provider) Open(s provider.Settings) (provider.Credential, error) {
+	fields, err := Expand(s.Fields)
+	if err != nil {
+		return nil, err
+	}
 	var c config
-	if err := provider.DecodeFields(s.Fields, &c); err != nil {
+	if err := provider.DecodeFields(fields, &c); err != nil {
 		return nil, err
 	}
 	if err := c.complete(); err != nil {
@@ -167,7 +191,9 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		Refresh:    c.RefreshToken,
 		Scopes:     c.Scope,
 		Params:     c.TokenParams,
+		Lifetime:   c.DefaultTTL.Duration(),
 		IdleExpiry: c.IdleExpiry.Duration(),
+		Single:     c.SingleToken,
 	}
 	if c.PrivateKey != "" {
 		signer, err := provider.NewSigner(c.PrivateKey, c.SigningAlgorithm, c.KeyID)

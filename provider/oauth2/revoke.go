@@ -2,6 +2,7 @@ package oauth2
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -18,7 +19,10 @@ func (c *Client) Revocable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if endpoints.Revocation == "" {
+	switch {
+	case c.Single:
+		return provider.Errorf(provider.Invalid, "the vendor ends a token when another is exchanged, so that no two readers can have their own")
+	case endpoints.Revocation == "":
 		return provider.Errorf(provider.Invalid, "the vendor has no revocation endpoint: set revocation_url, if it has one after all")
 	}
 	return nil
@@ -35,7 +39,7 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 		return err
 	}
 	style, _ := c.authStyles(last)
-	auth, err := c.authenticate(style, endpoints.Token)
+	auth, err := c.authenticate(style, endpoints.Revocation)
 	if err != nil {
 		return err
 	}
@@ -58,6 +62,10 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 		secrets = append(secrets, id+":"+secret)
 	}
 	_, err = c.HTTP.Do(req, secrets...)
+	var refusal *provider.Error
+	if errors.As(err, &refusal) && refusal.Code == "invalid_token" {
+		return nil // which RFC 7009 §2.2 has vendors say with a 200
+	}
 	return err
 }
 

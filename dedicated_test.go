@@ -1,0 +1,224 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+const clientSecret = "client-secret-0123456789"
+
+func secretClient(revocation bool) map[string]any {
+	fields := map[string]any{
+		"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "client_secret": clientSecret,
+		"auth_style": "client_secret_basic", "scope": "read,write",
+	}
+	if revocation {
+		fields["revocation_url"] = vendorsim.OAuthRevocationURL
+	}
+	return fields
+}
+
+// newOAuthEngine has a credential of an OAuth 2.0 vendor who can revoke, and a role
+// whose readers each have a token of their own.
+func newOAuthEngine(t *testing.T) *engine {
+	t.Helper()
+	e := newEngine(t)
+	client := vendorsim.OAuthClient{
+		ID: clientID, Secret: clientSecret, Scopes: []string{"read", "write"}, AuthMethods: []string{vendorsim.SecretBasic},
+		Grants: []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
+	}
+	e.sim.AddOAuthClient(client)
+	e.sim.AddOAuthRefreshToken(client, refreshToken, "read", "write")
+	e.write("config/oauth2/api", secretClient(true))
+	e.write("roles/mine", map[string]any{"config": "api", "scope": "read", "dedicated": true, "max_leases": 3})
+	return e
+}
+
+func (e *engine) revoke(lease *logical.Response) error {
+	e.t.Helper()
+	_, err := e.backend.HandleRequest(e.t.Context(), &logical.Request{Operation: logical.RevokeOperation, Secret: lease.Secret, Storage: e.storage})
+	return err
+}
+
+func tokenOf(lease *logical.Response) string { return lease.Data["access_token"].(string) }
+
+func (e *engine) stored(prefix string) []string {
+	e.t.Helper()
+	keys, err := logical.CollectKeysWithPrefix(e.t.Context(), e.storage, prefix)
+	require.NoError(e.t, err)
+	return keys
+}
+
+func TestADedicatedTokenLivesAndDiesWithItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		first, second := e.creds("mine"), e.creds("mine")
+		assert.NotEqual(t, tokenOf(first), tokenOf(second))
+		assert.Equal(t, []string{"read"}, first.Data["scope"])
+		shared := e.creds("api")
+		assert.NotContains(t, []string{tokenOf(first), tokenOf(second)}, tokenOf(shared))
+		assert.Equal(t, 3, e.exchanges())
+
+		e.restart()
+		require.NoError(t, e.revoke(first))
+		assert.Equal(t, []string{tokenOf(first)}, e.sim.Revoked())
+		assert.True(t, e.sim.Accepts(tokenOf(second)))
+		require.NoError(t, e.revoke(first), "Vault may ask twice")
+		require.NoError(t, e.revoke(shared))
+		assert.True(t, e.sim.Accepts(tokenOf(shared)), "a shared token's revocation is local")
+		assert.Len(t, e.stored("lease/"), 1)
+	})
+}
+
+func TestADedicatedTokenThatCannotBeRevokedIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		lease := e.creds("mine")
+		e.sim.Behave(down())
+		err := e.revoke(lease)
+		require.ErrorContains(t, err, "the token cannot be revoked at the vendor: auth.example.com: 503 Service Unavailable: down")
+		assert.NotContains(t, err.Error(), tokenOf(lease))
+		e.sim.Behave(vendorsim.Conduct{})
+		require.NoError(t, e.revoke(lease))
+		assert.False(t, e.sim.Accepts(tokenOf(lease)))
+	})
+}
+
+func TestADedicatedTokenThatHasDiedIsDoneWith(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		lease := e.creds("mine")
+		time.Sleep(time.Hour + time.Second)
+		e.sim.Behave(down())
+		calls := e.exchanges()
+		require.NoError(t, e.revoke(lease))
+		assert.Equal(t, calls, e.exchanges(), "the vendor need not be asked")
+		assert.Empty(t, e.stored("lease/"))
+	})
+}
+
+func TestMaxLeasesBoundsTheTokensThatLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		first := e.creds("mine")
+		e.creds("mine")
+		e.creds("mine")
+		calls := e.exchanges()
+		status, message := e.refused("creds/mine")
+		assert.Equal(t, http.StatusTooManyRequests, status)
+		assert.Contains(t, message, "roles/mine has its max_leases of 3")
+		assert.Equal(t, calls, e.exchanges(), "the vendor is spared")
+
+		require.NoError(t, e.revoke(first))
+		e.creds("mine")
+		e.refused("creds/mine")
+		time.Sleep(time.Hour + time.Second)
+		e.creds("mine")
+		assert.Len(t, e.stored("lease/"), 1, "what is left of the dead goes away")
+		e.creds("api")
+	})
+}
+
+func TestADeletedCredentialsDedicatedTokensEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		lease := e.creds("mine")
+		shared := e.creds("api")
+		for _, path := range []string{"roles/mine", "config/oauth2/api"} {
+			_, status, message := e.request(logical.DeleteOperation, path, nil)
+			require.Equal(t, http.StatusOK, status, message)
+		}
+		assert.ElementsMatch(t, []string{tokenOf(lease), tokenOf(shared)}, e.sim.Revoked())
+		require.NoError(t, e.revoke(lease), "failing ones would pile up")
+		assertStorageEmpty(t, e)
+	})
+}
+
+func TestADedicatedTokenThatCannotBeWrittenDownIsRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.creds("api")
+		storage := e.moody()
+		live := e.sim.Live()
+		storage.refuse.Store(true)
+		status, _ := e.refused("creds/mine")
+		assert.Equal(t, http.StatusInternalServerError, status)
+		assert.Equal(t, live, e.sim.Live())
+		assert.Len(t, e.sim.Revoked(), 1)
+	})
+}
+
+func TestADedicatedRoleIsRefusedWhereATokenCannotBeRevokedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("config/oauth2/plain", secretClient(false))
+		client := vendorsim.OAuthClient{
+			ID: "rotating", Secret: clientSecret, Rotate: true, Scopes: []string{"read"}, AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.RefreshTokenGrant},
+		}
+		e.sim.AddOAuthClient(client)
+		e.sim.AddOAuthRefreshToken(client, "a-rotating-token-0123456789", "read")
+		rotating := secretClient(true)
+		rotating["client_id"], rotating["refresh_token"], rotating["scope"] = "rotating", "a-rotating-token-0123456789", "read"
+		e.write("config/oauth2/rotating", rotating)
+		for config, says := range map[string]string{
+			"plain":    "dedicated: the vendor has no revocation endpoint: set revocation_url",
+			"rotating": "dedicated: the vendor replaces the refresh token with each exchange",
+		} {
+			_, status, message := e.request(logical.UpdateOperation, "roles/other", map[string]any{"config": config, "dedicated": true})
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, message, says)
+		}
+		status, message := e.refused("token/mine")
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "roles/mine is dedicated, and a token of its own is leased: read creds/mine")
+	})
+}
+
+func TestPromise4DedicatedReadersLeaveAVendorAloneThatIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.sim.Behave(down())
+		for range 5 {
+			status, message := e.refused("creds/mine")
+			assert.Equal(t, http.StatusServiceUnavailable, status)
+			assert.Contains(t, message, "next attempt at")
+		}
+		assert.Equal(t, 2, e.exchanges(), "the verification, and one attempt")
+		assert.Equal(t, "degraded", e.read("status/api").Data["state"])
+	})
+}
+
+func TestARefreshRevokesTheTokensThatItDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("roles/reader", map[string]any{"config": "api", "scope": "read"})
+		leaked, narrow := tokenOf(e.creds("api")), tokenOf(e.creds("reader"))
+		e.write("refresh/api", nil)
+		assert.ElementsMatch(t, []string{leaked, narrow}, e.sim.Revoked())
+		assert.True(t, e.sim.Accepts(tokenOf(e.creds("api"))))
+		status := e.read("status/api").Data
+		assert.Equal(t, "2000-01-01T00:00:00Z", status["last_revocation_time"])
+		assert.NotContains(t, status, "last_revocation_error")
+
+		time.Sleep(time.Minute)
+		e.sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+			if r.URL.Path == "/oauth2/revoke" {
+				return vendorsim.Answer(http.StatusServiceUnavailable, "down")
+			}
+			return nil
+		}})
+		e.write("refresh/api", nil)
+		status = e.read("status/api").Data
+		assert.Equal(t, "ok", status["state"], "it fails nothing")
+		assert.Equal(t, "2000-01-01T00:01:00Z", status["last_revocation_time"])
+		assert.Contains(t, status["last_revocation_error"], "503")
+	})
+}

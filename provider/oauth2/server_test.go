@@ -1,0 +1,126 @@
+package oauth2_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+func TestAnIssuersMetadataHaveItsEndpoints(t *testing.T) {
+	for name, server := range map[string]vendorsim.OAuthServer{
+		"OpenID Connect Discovery":   {Issuer: "https://a.example", Metadata: []string{vendorsim.OpenIDMetadata}},
+		"RFC 8414":                   {Issuer: "https://a.example", Metadata: []string{vendorsim.OAuthMetadata}},
+		"a tenant, OpenID Connect":   {Issuer: "https://a.example/tenant/7", Metadata: []string{vendorsim.OpenIDMetadata}},
+		"a tenant, RFC 8414":         {Issuer: "https://a.example/tenant/7", Metadata: []string{vendorsim.OAuthMetadata}},
+		"an issuer that ends in a /": {Issuer: "https://a.example/", Metadata: []string{vendorsim.OpenIDMetadata}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server.TokenURL, server.RevocationURL = "https://a.example/token", "https://a.example/revoke"
+				sim := vendorsim.New()
+				sim.AddOAuthServer(server)
+				sim.AddOAuthClient(vendorsim.OAuthClient{
+					Issuer: server.Issuer, ID: clientID, Secret: clientSecret,
+					AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.ClientCredentialsGrant},
+				})
+				credential := open(t, sim, map[string]any{"token_url": nil, "issuer": server.Issuer, "client_secret": clientSecret, "auth_style": "client_secret_basic"})
+				first, err := credential.Exchange(t.Context(), provider.Grant{})
+				require.NoError(t, err)
+				require.True(t, sim.Accepts(first.AccessToken))
+				calls := len(sim.Calls())
+				_, err = credential.Exchange(t.Context(), provider.Grant{})
+				require.NoError(t, err)
+				assert.Len(t, sim.Calls(), calls+1, "they are read once")
+
+				require.NoError(t, credential.(provider.Revoker).Revoke(t.Context(), first.AccessToken, provider.Grant{}))
+				assert.Equal(t, []string{first.AccessToken}, sim.Revoked())
+			})
+		})
+	}
+}
+
+func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		metadata string
+		kind     provider.Kind
+		says     string
+	}{
+		"of another issuer":   {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.Nonsense, "of another issuer"},
+		"without an endpoint": {`{"issuer": "https://a.example"}`, provider.Nonsense, "no token endpoint"},
+		"with one in clear":   {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.Nonsense, "must be an https URL"},
+		"a page":              {`<html>`, provider.Nonsense, "not the JSON object"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var called []string
+				vendor := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					called = append(called, r.URL.Path)
+					vendorsim.Answer(200, test.metadata)(w, r)
+				})
+				credential, err := tryOpen(t, vendor, map[string]any{"token_url": nil, "issuer": "https://a.example", "client_secret": clientSecret})
+				require.NoError(t, err)
+				_, err = credential.Exchange(t.Context(), provider.Grant{})
+				var e *provider.Error
+				require.ErrorAs(t, err, &e)
+				assert.Equal(t, test.kind, e.Kind)
+				assert.Contains(t, e.Reason, test.says)
+				for _, path := range called {
+					assert.True(t, strings.HasPrefix(path, "/.well-known/"), "the secret went to %s", path)
+				}
+			})
+		})
+	}
+}
+
+func TestATokenIsRevokedAsItsClientProvesItself(t *testing.T) {
+	for name, test := range map[string]struct {
+		fields  map[string]any
+		methods string
+		conduct vendorsim.OAuthConduct
+	}{
+		"by a secret in the header": {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic"}, vendorsim.SecretBasic, vendorsim.OAuthConduct{}},
+		"by a secret in the form":   {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_post"}, vendorsim.SecretPost, vendorsim.OAuthConduct{}},
+		"of what is gone, by a 400": {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_post"}, vendorsim.SecretPost, vendorsim.OAuthConduct{Gone400: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := newSim(func(c *vendorsim.OAuthClient) { c.AuthMethods = []string{test.methods} })
+				sim.Behave(vendorsim.Conduct{OAuth: test.conduct})
+				test.fields["revocation_url"] = vendorsim.OAuthRevocationURL
+				credential := open(t, sim, test.fields)
+				answer := exchange(t, sim, credential, provider.Grant{})
+				revoker := credential.(provider.Revoker)
+				require.NoError(t, revoker.Revocable(t.Context()))
+				for range 2 { // a token that is gone is no error
+					require.NoError(t, revoker.Revoke(t.Context(), answer.AccessToken, provider.Grant{}))
+				}
+				assert.False(t, sim.Accepts(answer.AccessToken))
+				assert.Equal(t, []string{answer.AccessToken}, sim.Revoked())
+				assert.Empty(t, sim.Violations())
+			})
+		})
+	}
+}
+
+func TestARevocationThatFailsSaysWhyWithoutASecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := newSim()
+		credential := open(t, sim, map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic", "revocation_url": vendorsim.OAuthRevocationURL})
+		answer := exchange(t, sim, credential, provider.Grant{})
+		sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Echo)})
+		err := credential.(provider.Revoker).Revoke(t.Context(), answer.AccessToken, provider.Grant{})
+		require.ErrorContains(t, err, "401")
+		assert.NotContains(t, err.Error(), answer.AccessToken)
+		assert.NotContains(t, err.Error(), clientSecret)
+
+		credential = open(t, sim, map[string]any{"client_secret": clientSecret})
+		require.ErrorContains(t, credential.(provider.Revoker).Revocable(t.Context()), "set revocation_url")
+	})
+}
