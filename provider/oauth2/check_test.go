@@ -2,7 +2,6 @@ package oauth2_test
 
 import (
 	"crypto/elliptic"
-	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -63,7 +62,7 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := tryOpen(t, vendorsim.New(), bad.fields)
 			var e *provider.Error
-			require.True(t, errors.As(err, &e), "%v", err)
+			require.ErrorAs(t, err, &e)
 			assert.Equal(t, provider.Invalid, e.Kind)
 			assert.Contains(t, e.Reason, bad.says)
 			assert.NotContains(t, e.Reason, "canary")

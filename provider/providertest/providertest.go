@@ -5,7 +5,6 @@ package providertest
 
 import (
 	"encoding/json"
-	"errors"
 	"maps"
 	"net/http"
 	"regexp"
@@ -203,7 +202,7 @@ func (c Contract) client(t *testing.T, vendor http.Handler) *provider.Client {
 func assertKind(t *testing.T, kind provider.Kind, err error, what string) {
 	t.Helper()
 	var e *provider.Error
-	if assert.True(t, errors.As(err, &e), "%s: %v is no *provider.Error", what, err) {
+	if assert.ErrorAs(t, err, &e, what) {
 		assert.Equal(t, kind, e.Kind, "%s: %s", what, e)
 	}
 }

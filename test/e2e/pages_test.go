@@ -75,6 +75,7 @@ func walk(t *testing.T, root string, page *docwalk.Page, registered bool) {
 
 	copyRepository(t, root, dir)
 	environ := append(readersEnvironment(t, own.server), customer(t, sim, dir)...)
+	environ = append(environ, oauthCustomer(t, sim, dir)...)
 	require.NoError(t, page.Walk(ctx, dir, environ))
 	assert.Empty(t, sim.Violations(), "requests that no vendor documents")
 	if !registered {
