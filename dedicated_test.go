@@ -2,6 +2,7 @@ package tokenbroker_test
 
 import (
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,11 +149,37 @@ func TestADedicatedTokenThatCannotBeWrittenDownIsRevoked(t *testing.T) {
 		e.creds("api")
 		storage := e.moody()
 		live := e.sim.Live()
-		storage.refuse.Store(true)
-		status, _ := e.refused("creds/mine")
-		assert.Equal(t, http.StatusInternalServerError, status)
-		assert.Equal(t, live, e.sim.Live())
-		assert.Len(t, e.sim.Revoked(), 1)
+		for i, refuse := range []*atomic.Bool{&storage.refuseLease, &storage.refuse} {
+			refuse.Store(true)
+			status, _ := e.refused("creds/mine")
+			assert.Equal(t, http.StatusInternalServerError, status)
+			assert.Equal(t, live, e.sim.Live())
+			assert.Len(t, e.sim.Revoked(), i+1)
+			refuse.Store(false)
+		}
+	})
+}
+
+func TestADedicatedTokenIsNobodyElses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("roles/ours", map[string]any{"config": "api", "scope": "read"})
+		mine := tokenOf(e.creds("mine"))
+		ours := tokenOf(e.creds("ours"))
+		assert.NotEqual(t, mine, ours)
+		e.creds("mine")
+		assert.Equal(t, ours, tokenOf(e.creds("ours")))
+	})
+}
+
+func TestADedicatedTokenOfACredentialThatIsGoneIsDoneWith(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		lease := e.creds("mine")
+		require.NoError(t, e.storage.Delete(t.Context(), "config/oauth2/api"))
+		e.restart()
+		require.NoError(t, e.revoke(lease))
+		assert.Empty(t, e.stored("lease/"))
 	})
 }
 

@@ -23,6 +23,7 @@ type moodyStorage struct {
 	refuseReads atomic.Bool
 	refuseState atomic.Bool  // refuse to read what the engine found out
 	refuseAway  atomic.Bool  // refuse to delete
+	refuseLease atomic.Bool  // refuse to write down a dedicated token
 	stall       atomic.Int64 // how long a write takes, in nanoseconds
 	stallRead   atomic.Int64 // how long the next read takes to come back, in nanoseconds
 }
@@ -50,7 +51,7 @@ func (s *moodyStorage) List(ctx context.Context, prefix string) ([]string, error
 func (s *moodyStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	s.calls.Add(1)
 	time.Sleep(time.Duration(s.stall.Load()))
-	if s.refuse.Load() {
+	if s.refuse.Load() || s.refuseLease.Load() && strings.HasPrefix(entry.Key, "lease/") {
 		return errStorage
 	}
 	return s.Storage.Put(ctx, entry)

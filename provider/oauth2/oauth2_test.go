@@ -302,6 +302,16 @@ func TestALifetimeIsTakenInEveryFormThatVendorsHave(t *testing.T) {
 	}
 }
 
+func TestALifetimeOfAFractionIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		credential, err := tryOpen(t, vendorsim.Answer(200, `{"access_token": "a", "expires_in": 3600.5}`), map[string]any{"client_secret": clientSecret})
+		require.NoError(t, err)
+		answer, err := credential.Exchange(t.Context(), provider.Grant{})
+		require.NoError(t, err)
+		assert.Equal(t, 3600500*time.Millisecond, answer.ExpiresIn)
+	})
+}
+
 func TestAnErrorInAnAnswerOf200IsARefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim(func(c *vendorsim.OAuthClient) { c.AuthMethods = []string{vendorsim.SecretPost} })
