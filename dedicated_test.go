@@ -51,9 +51,10 @@ func (e *engine) revoke(lease *logical.Response) error {
 
 func tokenOf(lease *logical.Response) string { return lease.Data["access_token"].(string) }
 
-func (e *engine) stored(prefix string) []string {
+// leased are the keys of the dedicated tokens in storage.
+func (e *engine) leased() []string {
 	e.t.Helper()
-	keys, err := logical.CollectKeysWithPrefix(e.t.Context(), e.storage, prefix)
+	keys, err := logical.CollectKeysWithPrefix(e.t.Context(), e.storage, "lease/")
 	require.NoError(e.t, err)
 	return keys
 }
@@ -75,7 +76,7 @@ func TestADedicatedTokenLivesAndDiesWithItsLease(t *testing.T) {
 		require.NoError(t, e.revoke(first), "Vault may ask twice")
 		require.NoError(t, e.revoke(shared))
 		assert.True(t, e.sim.Accepts(tokenOf(shared)), "a shared token's revocation is local")
-		assert.Len(t, e.stored("lease/"), 1)
+		assert.Len(t, e.leased(), 1)
 	})
 }
 
@@ -102,7 +103,7 @@ func TestADedicatedTokenThatHasDiedIsDoneWith(t *testing.T) {
 		calls := e.exchanges()
 		require.NoError(t, e.revoke(lease))
 		assert.Equal(t, calls, e.exchanges(), "the vendor need not be asked")
-		assert.Empty(t, e.stored("lease/"))
+		assert.Empty(t, e.leased())
 	})
 }
 
@@ -123,7 +124,7 @@ func TestMaxLeasesBoundsTheTokensThatLive(t *testing.T) {
 		e.refused("creds/mine")
 		time.Sleep(time.Hour + time.Second)
 		e.creds("mine")
-		assert.Len(t, e.stored("lease/"), 1, "what is left of the dead goes away")
+		assert.Len(t, e.leased(), 1, "what is left of the dead goes away")
 		e.creds("api")
 	})
 }
@@ -179,7 +180,7 @@ func TestADedicatedTokenOfACredentialThatIsGoneIsDoneWith(t *testing.T) {
 		require.NoError(t, e.storage.Delete(t.Context(), "config/oauth2/api"))
 		e.restart()
 		require.NoError(t, e.revoke(lease))
-		assert.Empty(t, e.stored("lease/"))
+		assert.Empty(t, e.leased())
 	})
 }
 
