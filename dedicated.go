@@ -2,6 +2,7 @@ package tokenbroker
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -9,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/go-uuid"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
@@ -17,7 +17,7 @@ import (
 )
 
 // leasePrefix is where the tokens of dedicated roles are stored while they are leased:
-// lease/<config>/<role>/<when it dies, in Unix seconds>-<ID>.
+// lease/<config>/<role>/<when it dies, in Unix seconds>-<its SHA-256>.
 const leasePrefix = "lease/"
 
 // leaseEntry is a dedicated token in storage.
@@ -27,6 +27,9 @@ type leaseEntry struct {
 }
 
 const leaseVersion = 1
+
+// dropTimeout bounds what revoking the dedicated tokens of a deleted credential may take.
+const dropTimeout = 30 * time.Second
 
 // dedicate exchanges a role's credential for a token of its reader's own, and returns
 // the key that it is stored under.
@@ -42,21 +45,33 @@ func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, 
 			return err
 		},
 		Keep: func(ctx context.Context, reading *broker.Reading) error {
-			id, err := uuid.GenerateUUID()
+			id := fmt.Sprintf("%x", sha256.Sum256([]byte(reading.AccessToken)))
+			others, err := logical.CollectKeysWithPrefix(ctx, s, leasePrefix+r.Config+"/")
 			if err != nil {
-				return err
+				return &broker.StorageError{Err: err}
+			}
+			for _, other := range others {
+				if strings.HasSuffix(other, "-"+id) {
+					return broker.ErrShared
+				}
 			}
 			key = prefix + strconv.FormatInt(reading.ExpireTime.Unix(), 10) + "-" + id
 			entry, err := logical.StorageEntryJSON(key, leaseEntry{Version: leaseVersion, AccessToken: reading.AccessToken})
 			if err != nil {
 				return err
 			}
-			if err := s.Put(ctx, entry); err != nil {
-				return &broker.StorageError{Err: err}
-			}
-			return nil
+			return broker.Retry(ctx, func() error {
+				if err := s.Put(ctx, entry); err != nil {
+					return &broker.StorageError{Err: err}
+				}
+				return nil
+			})
 		},
 	})
+	if err == nil && ctx.Err() != nil {
+		// The reader has gone: no lease will come of it, and nobody would revoke it.
+		err = errors.Join(ctx.Err(), b.revokeDedicated(context.WithoutCancel(ctx), s, r.Config, key))
+	}
 	return reading, key, err
 }
 
@@ -113,13 +128,15 @@ func (b *backend) revokeDedicated(ctx context.Context, s logical.Storage, config
 // dropDedicated revokes, as well as it can, the dedicated tokens of a credential that
 // is about to be deleted.
 func (b *backend) dropDedicated(ctx context.Context, s logical.Storage, config string) {
+	asking, cancel := context.WithTimeout(ctx, dropTimeout)
+	defer cancel()
 	keys, err := logical.CollectKeysWithPrefix(ctx, s, leasePrefix+config+"/")
 	if err != nil {
 		b.Logger().Warn("dedicated tokens of a deleted credential cannot be listed", "name", config, "error", err)
 		return
 	}
 	for _, key := range keys {
-		if err := b.revokeDedicated(ctx, s, config, key); err != nil {
+		if err := b.revokeDedicated(asking, s, config, key); err != nil {
 			b.Logger().Warn("a dedicated token of a deleted credential cannot be revoked", "name", config, "error", err)
 			_ = s.Delete(ctx, key) // nobody could revoke it later
 		}

@@ -1,6 +1,7 @@
 package tokenbroker_test
 
 import (
+	"context"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -198,7 +199,7 @@ func TestADedicatedRoleIsRefusedWhereATokenCannotBeRevokedAlone(t *testing.T) {
 		e.write("config/oauth2/rotating", rotating)
 		for config, says := range map[string]string{
 			"plain":    "dedicated: the vendor has no revocation endpoint: set revocation_url",
-			"rotating": "dedicated: the vendor replaces the refresh token with each exchange",
+			"rotating": "dedicated: the vendor may end the refresh token together with an access token",
 		} {
 			_, status, message := e.request(logical.UpdateOperation, "roles/other", map[string]any{"config": config, "dedicated": true})
 			assert.Equal(t, http.StatusBadRequest, status)
@@ -248,5 +249,82 @@ func TestARefreshRevokesTheTokensThatItDrops(t *testing.T) {
 		assert.Equal(t, "ok", status["state"], "it fails nothing")
 		assert.Equal(t, "2000-01-01T00:01:00Z", status["last_revocation_time"])
 		assert.Contains(t, status["last_revocation_error"], "503")
+	})
+}
+
+func TestADedicatedReaderWhoGoesAwayLeavesNoToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+		live := e.sim.Live()
+		for range 4 {
+			impatient, hangUp := context.WithTimeout(t.Context(), time.Second)
+			_, err := e.backend.HandleRequest(impatient, &logical.Request{Operation: logical.ReadOperation, Path: "creds/mine", Storage: e.storage})
+			require.Error(t, err)
+			hangUp()
+		}
+		assert.Equal(t, live, e.sim.Live())
+		assert.Empty(t, e.leased())
+	})
+}
+
+func TestADedicatedRoleIsRefusedOnceItsTokensCannotBeRevoked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("config/oauth2/api", map[string]any{"revocation_url": ""})
+		status, message := e.refused("creds/mine")
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "the vendor has no revocation endpoint")
+	})
+}
+
+func TestADedicatedTokenThatOthersHaveIsRefusedAndLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("roles/whole", map[string]any{"config": "api", "dedicated": true})
+		e.sim.Behave(vendorsim.Conduct{Sticky: true})
+		e.write("refresh/api", nil)
+		shared := tokenOf(e.creds("api"))
+		status, message := e.refused("creds/whole")
+		assert.Equal(t, http.StatusBadGateway, status)
+		assert.Contains(t, message, "no reader can have one of his own")
+		assert.True(t, e.sim.Accepts(shared))
+
+		first := e.creds("mine")
+		e.refused("creds/mine")
+		assert.True(t, e.sim.Accepts(tokenOf(first)))
+	})
+}
+
+func TestDeletingACredentialDoesNotWaitForAVendorWhoHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("roles/mine", map[string]any{"max_leases": 0})
+		for range 25 {
+			e.creds("mine")
+		}
+		e.creds("api")
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
+		_, status, _ := e.request(logical.DeleteOperation, "roles/mine", nil)
+		require.Equal(t, http.StatusOK, status)
+		asked := time.Now()
+		_, status, message := e.request(logical.DeleteOperation, "config/oauth2/api", nil)
+		require.Equal(t, http.StatusOK, status, message)
+		assert.LessOrEqual(t, time.Since(asked), time.Minute)
+		assertStorageEmpty(t, e)
+	})
+}
+
+func TestPromise3ARefreshDoesNotEndTheRefreshTokenWithTheTokenThatItDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.sim.Behave(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{RevokeGrant: true}})
+		fields := secretClient(true)
+		fields["refresh_token"], fields["scope"] = refreshToken, nil
+		e.write("config/oauth2/user", fields)
+		e.creds("user")
+		e.write("refresh/user", nil)
+		assert.True(t, e.sim.Accepts(tokenOf(e.creds("user"))))
+		assert.Equal(t, "left alone: the vendor may end the refresh token together with an access token", e.read("status/user").Data["last_revocation_error"])
 	})
 }

@@ -34,6 +34,8 @@ func failure(name string, err error) (*logical.Response, error) {
 		return refused(verify.path, vendor)
 	case errors.As(err, &exchange):
 		return failed(exchange)
+	case errors.Is(err, broker.ErrShared):
+		return nil, logical.CodedError(http.StatusBadGateway, err.Error())
 	case errors.Is(err, broker.ErrBusy):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("%q is still busy with what was asked before; try again", name))
 	case errors.As(err, &vendor): // of a credential that was never exchanged: bad input

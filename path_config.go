@@ -261,7 +261,7 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 		if inUse && next.Verified.Grant != last {
 			return known.Granted(next.Verified.Grant), err
 		}
-		if grant := next.Verified.Grant; grant != last && !grant.Derived {
+		if grant := next.Verified.Grant; grant.RefreshToken != last.RefreshToken && !grant.Derived {
 			err = &broker.StorageError{Err: fmt.Errorf("%w; the vendor has replaced the refresh token that was given, and what it gave is lost: get another one", err)}
 		}
 		return nil, err

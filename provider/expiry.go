@@ -29,6 +29,9 @@ type Answer struct {
 	Lifetime  time.Duration
 	OnTheHour bool
 
+	// Unusable is why there is no token in the answer, though there may be a grant.
+	Unusable *Error
+
 	// Single says that the next exchange ends the token, which is to live its life.
 	Single bool
 
@@ -48,6 +51,9 @@ type Answer struct {
 // which hour it is by the vendor's clock. An answer with no token, or of which
 // nothing tells the lifetime, is Nonsense.
 func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
+	if a.Unusable != nil {
+		return Token{}, a.Unusable
+	}
 	if a.AccessToken == "" {
 		return Token{}, Errorf(Nonsense, "the vendor's answer holds no access token")
 	}

@@ -70,6 +70,10 @@ type Revoker interface {
 	// error is of kind Invalid if there is none.
 	Revocable(ctx context.Context) error
 
+	// Alone is nil if ending one access token surely leaves the others, and what the
+	// next exchange needs. Its error, of kind Invalid, says why it may not.
+	Alone() error
+
 	// Revoke ends an access token, with the grant that the last exchange left behind.
 	// A token that is gone already is no error. Its errors are of type *Error and
 	// hold no secret.

@@ -113,8 +113,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry) (view
 	if m, err = b.save(ctx, s, e, m, forgotten); err != nil {
 		return view{}, err
 	}
-	// Before the next is exchanged, lest that end with them.
-	if done := dropped.revokeAll(ctx, time.Now()); done != nil {
+	if done := dropped.revokeDropped(ctx, time.Now()); done != nil {
 		m, err = e.change(m.epoch, func(m *memory) { m.state = m.state.revoked(done) })
 		if err != nil {
 			return view{}, err

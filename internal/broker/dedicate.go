@@ -10,6 +10,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
+// ErrShared means that the vendor answers with a token that somebody has already, so that
+// no reader can have one to himself.
+var ErrShared = errors.New("the vendor answers with the same token until it dies: no reader can have one of his own")
+
 // A Dedication is what has to do with a token that has one reader alone.
 type Dedication struct {
 	// Admit refuses another token before the vendor is asked for it. Keep writes down
@@ -42,6 +46,17 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 	if v.held(time.Now()) {
 		return nil, v.refusal()
 	}
+	// What is not stored yet may hold the only refresh token that works.
+	if m.unsaved != nil {
+		if m, err = b.save(ctx, s, e, m, m.unsaved); err != nil {
+			return nil, err
+		}
+		v = m.view(wish.Scope)
+	}
+	// The credential may have been changed since the role was written.
+	if err := m.revocable(ctx); err != nil {
+		return nil, err
+	}
 	if err := d.Admit(ctx); err != nil {
 		return nil, err
 	}
@@ -50,9 +65,19 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 		return nil, err
 	}
 	if err := d.Keep(ctx, reading); err != nil {
-		return nil, errors.Join(err, v.revoke(ctx, reading.AccessToken))
+		if !errors.Is(err, ErrShared) {
+			b.discard(ctx, e, v, reading.AccessToken)
+		}
+		return nil, err
 	}
 	return reading, nil
+}
+
+// discard revokes, as well as it can, a token that no reader gets.
+func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken string) {
+	if err := v.revoke(ctx, accessToken); err != nil {
+		b.logger(e, v).Warn("a dedicated token that nobody has cannot be revoked", "error", err)
+	}
 }
 
 func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish) (*Reading, error) {
@@ -65,13 +90,23 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 		}
 		return nil, err
 	}
-	reading := v.with(memory{credential: v.credential, state: next}).lease(time.Now(), wish.MinTTL)
-	b.logger(e, v).Info("exchange succeeded", "dedicated", true, "expire_time", stamp(next.Tokens[v.scope].ExpireTime))
-	if _, err := b.save(ctx, s, e, v.memory, next.sharing(v.state.Tokens)); err != nil {
-		return nil, errors.Join(err, v.revoke(ctx, next.Tokens[v.scope].AccessToken))
+	token := next.Tokens[v.scope]
+	after := v.with(memory{credential: v.credential, state: next})
+	b.logger(e, v).Info("exchange succeeded", "dedicated", true, "expire_time", stamp(token.ExpireTime))
+	m, err := b.save(ctx, s, e, v.memory, next.sharing(v.state.Tokens))
+	if err != nil {
+		b.discard(ctx, e, after, token.AccessToken)
+		return nil, err
 	}
+	for _, shared := range v.state.Tokens {
+		if shared.AccessToken == token.AccessToken {
+			return nil, ErrShared
+		}
+	}
+	reading := after.lease(time.Now(), wish.MinTTL)
 	if reading == nil {
-		return nil, provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased")
+		_, err = b.failed(ctx, s, e, v.with(m), m.state, provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased"))
+		return nil, err
 	}
 	return reading, nil
 }

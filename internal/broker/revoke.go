@@ -15,6 +15,9 @@ type Revocation struct {
 	Reason string    `json:"reason,omitempty"` // why it failed; empty if it did not
 }
 
+// revokeTimeout bounds what revoking the tokens of one credential may take.
+const revokeTimeout = 15 * time.Second
+
 // Revocable is nil if tokens of the named credential can be revoked one by one, each
 // with an exchange of its own. Its error says why they cannot.
 func (b *Broker) Revocable(ctx context.Context, s logical.Storage, name string) error {
@@ -22,12 +25,16 @@ func (b *Broker) Revocable(ctx context.Context, s logical.Storage, name string) 
 	if err != nil {
 		return err
 	}
+	return m.revocable(ctx)
+}
+
+func (m memory) revocable(ctx context.Context) error {
 	revoker, ok := m.credential.Vendor.(provider.Revoker)
 	if !ok {
 		return provider.Errorf(provider.Invalid, "the vendor documents no way to revoke an access token")
 	}
-	if grant := m.latest().Grant; grant.RefreshToken != "" && !grant.Derived {
-		return provider.Errorf(provider.Invalid, "the vendor replaces the refresh token with each exchange, which one exchange for each read would wear out")
+	if err := revoker.Alone(); err != nil {
+		return err
 	}
 	return revoker.Revocable(ctx)
 }
@@ -62,11 +69,14 @@ func (b *Broker) Drop(ctx context.Context, c *Credential, known *State) {
 }
 
 // revokeAll revokes the tokens that live; nil if the vendor cannot, or there are none.
-// It is for tokens that a replaced refresh token does not depend on: a vendor may end
-// that together with them (RFC 7009 §2.1), and does so before it is exchanged again.
 func (m memory) revokeAll(ctx context.Context, now time.Time) *Revocation {
 	revoker, ok := m.credential.Vendor.(provider.Revoker)
-	if !ok || len(m.latest().Tokens) == 0 || revoker.Revocable(ctx) != nil {
+	if !ok || len(m.latest().Tokens) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
+	defer cancel()
+	if revoker.Revocable(ctx) != nil {
 		return nil
 	}
 	done := &Revocation{Time: now.Round(0).UTC()}
@@ -75,10 +85,27 @@ func (m memory) revokeAll(ctx context.Context, now time.Time) *Revocation {
 			continue
 		}
 		if err := m.revoke(ctx, token.AccessToken); err != nil {
-			done.Reason = asProviderError(err).Reason
+			failure := asProviderError(err)
+			done.Reason = failure.Reason
+			if failure.Kind == provider.Unavailable {
+				break // who is down for one is down for all
+			}
 		}
 	}
 	return done
+}
+
+// revokeDropped revokes the tokens that a refresh drops, unless what the next exchange
+// needs may end with them.
+func (m memory) revokeDropped(ctx context.Context, now time.Time) *Revocation {
+	revoker, ok := m.credential.Vendor.(provider.Revoker)
+	if !ok || len(m.latest().Tokens) == 0 {
+		return nil
+	}
+	if err := revoker.Alone(); err != nil {
+		return &Revocation{Time: now.Round(0).UTC(), Reason: "left alone: " + err.Error()}
+	}
+	return m.revokeAll(ctx, now)
 }
 
 // lookup is what is known of a name, loaded from storage if need be. It waits for

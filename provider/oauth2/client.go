@@ -158,10 +158,14 @@ func (c *Client) ask(ctx context.Context, tokenURL string, last provider.Grant, 
 	exchange := &exchange{client: c.HTTP, secrets: c.secrets(refresh, config)}
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: exchange}))
 	c.clock.learn(exchange.clock)
-	if err != nil {
-		return nil, exchange.failure(err)
+	if err == nil {
+		return c.answer(token, exchange, refresh, last), nil
 	}
-	return c.answer(token, exchange, refresh, last)
+	failure := exchange.failure(err)
+	if granted := c.granted(exchange.refreshToken, refresh, last); granted != nil {
+		return &provider.Answer{Clock: exchange.clock, Grant: granted, Unusable: failure}, nil
+	}
+	return nil, failure
 }
 
 // params are those of the grant.
@@ -198,14 +202,10 @@ func (c *Client) secrets(refresh string, config clientcredentials.Config) []stri
 	return secrets
 }
 
-func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last provider.Grant) (*provider.Answer, error) {
-	expiresIn, err := provider.Lifetime(e.expiresIn, time.Second)
-	if err != nil {
-		return nil, err
-	}
+func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last provider.Grant) *provider.Answer {
 	// RFC 6749 §5.1: an answer without a scope grants what was asked for.
-	granted, _ := token.Extra("scope").(string)
-	scope := strings.Fields(granted)
+	scoped, _ := token.Extra("scope").(string)
+	scope := strings.Fields(scoped)
 	if len(scope) == 0 {
 		scope = c.Scopes
 	}
@@ -213,15 +213,25 @@ func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last p
 		AccessToken: token.AccessToken,
 		TokenType:   token.TokenType,
 		Scope:       scope,
-		ExpiresIn:   expiresIn,
 		Lifetime:    c.Lifetime,
 		Single:      c.Single,
 		Clock:       e.clock,
+		Grant:       c.granted(token.RefreshToken, refresh, last),
 	}
-	if c.GrantType == RefreshToken && token.RefreshToken != refresh {
-		answer.Grant = &provider.Grant{RefreshToken: token.RefreshToken, AuthStyle: last.AuthStyle}
+	var err error
+	if answer.ExpiresIn, err = provider.Lifetime(e.expiresIn, time.Second); err != nil {
+		// A refresh token that came with it is good all the same.
+		answer.Unusable = e.failure(err)
 	}
-	return answer, nil
+	return answer
+}
+
+// granted is what to exchange next, if it is another refresh token than the last.
+func (c *Client) granted(refreshToken, refresh string, last provider.Grant) *provider.Grant {
+	if c.GrantType != RefreshToken || refreshToken == "" || refreshToken == refresh {
+		return nil
+	}
+	return &provider.Grant{RefreshToken: refreshToken, AuthStyle: last.AuthStyle}
 }
 
 // exchange carries one request of x/oauth2's by the provider's own client, which knows
@@ -230,8 +240,9 @@ type exchange struct {
 	client  *provider.Client
 	secrets []string
 
-	clock     provider.Clock
-	expiresIn json.RawMessage
+	clock        provider.Clock
+	expiresIn    json.RawMessage
+	refreshToken string
 }
 
 func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -255,6 +266,7 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	// x/oauth2 takes whole numbers alone, and of those that it does not it takes none
 	// of the answer.
+	_ = json.Unmarshal(body["refresh_token"], &e.refreshToken)
 	e.expiresIn = body["expires_in"]
 	delete(body, "expires_in")
 	raw, err := json.Marshal(body)
@@ -270,7 +282,7 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // failure is an error of x/oauth2's, which may quote the answer, as one of ours.
-func (e *exchange) failure(err error) error {
+func (e *exchange) failure(err error) *provider.Error {
 	var failure *provider.Error
 	if errors.As(err, &failure) {
 		return failure

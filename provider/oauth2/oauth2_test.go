@@ -312,6 +312,29 @@ func TestALifetimeOfAFractionIsTaken(t *testing.T) {
 	})
 }
 
+func TestPromise3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testing.T) {
+	for name, body := range map[string]string{
+		"a lifetime of nothing": `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": 0}`,
+		"a lifetime in words":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": "soon"}`,
+		"no access token":       `{"refresh_token": "the-next-0123456789"}`,
+		"a type that is none":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "token_type": 7}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				credential, err := tryOpen(t, vendorsim.Answer(200, body), map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic", "refresh_token": refreshToken})
+				require.NoError(t, err)
+				answer, err := credential.Exchange(t.Context(), provider.Grant{})
+				require.NoError(t, err)
+				assert.Equal(t, "the-next-0123456789", answer.Grant.RefreshToken)
+				_, err = answer.Token(time.Hour, provider.Token{})
+				var e *provider.Error
+				require.ErrorAs(t, err, &e)
+				assert.Equal(t, provider.Nonsense, e.Kind)
+			})
+		})
+	}
+}
+
 func TestAnErrorInAnAnswerOf200IsARefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim(func(c *vendorsim.OAuthClient) { c.AuthMethods = []string{vendorsim.SecretPost} })
@@ -334,7 +357,8 @@ func TestATokenThatTheNextExchangeEndsLivesItsLife(t *testing.T) {
 		assert.Equal(t, token.ExpireTime, token.Boundary, "none is exchanged before")
 		_, err = credential.Narrow([]string{"read"})
 		require.ErrorContains(t, err, "scope: the vendor ends a token when another is exchanged")
-		require.ErrorContains(t, credential.(provider.Revoker).Revocable(t.Context()), "no two readers can have their own")
+		require.NoError(t, credential.(provider.Revoker).Revocable(t.Context()))
+		require.ErrorContains(t, credential.(provider.Revoker).Alone(), "no two readers can have their own")
 	})
 }
 

@@ -19,11 +19,20 @@ func (c *Client) Revocable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if endpoints.Revocation == "" {
+		return provider.Errorf(provider.Invalid, "the vendor has no revocation endpoint: set revocation_url, if it has one after all")
+	}
+	return nil
+}
+
+// Alone is whether tokens are independent of each other and of what they came from. A
+// vendor may end a refresh token together with an access token (RFC 7009 §2.1).
+func (c *Client) Alone() error {
 	switch {
 	case c.Single:
 		return provider.Errorf(provider.Invalid, "the vendor ends a token when another is exchanged, so that no two readers can have their own")
-	case endpoints.Revocation == "":
-		return provider.Errorf(provider.Invalid, "the vendor has no revocation endpoint: set revocation_url, if it has one after all")
+	case c.GrantType == RefreshToken:
+		return provider.Errorf(provider.Invalid, "the vendor may end the refresh token together with an access token")
 	}
 	return nil
 }
@@ -38,8 +47,24 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 	if err != nil {
 		return err
 	}
-	style, _ := c.authStyles(last)
-	auth, err := c.authenticate(style, endpoints.Revocation)
+	first, second := c.authStyles(last)
+	before := c.clock.ahead()
+	err = c.revoke(ctx, endpoints.Revocation, accessToken, first)
+	switch {
+	case c.Signer != nil && isAboutStyle(err) && (c.clock.ahead()-before).Abs() > clockTolerance:
+		err = c.revoke(ctx, endpoints.Revocation, accessToken, first)
+	case second != "" && isAboutStyle(err):
+		err = c.revoke(ctx, endpoints.Revocation, accessToken, second)
+	}
+	var refusal *provider.Error
+	if errors.As(err, &refusal) && refusal.Code == "invalid_token" {
+		return nil // which RFC 7009 §2.2 has vendors say with a 200
+	}
+	return err
+}
+
+func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string) error {
+	auth, err := c.authenticate(style, endpoint)
 	if err != nil {
 		return err
 	}
@@ -48,7 +73,7 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 		setNonEmpty(form, "client_id", auth.id)
 		setNonEmpty(form, "client_secret", auth.secret)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoints.Revocation, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
 		return provider.Errorf(provider.Invalid, "revocation_url: no request can be made of it")
 	}
@@ -62,9 +87,9 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 		secrets = append(secrets, id+":"+secret)
 	}
 	_, err = c.HTTP.Do(req, secrets...)
-	var refusal *provider.Error
-	if errors.As(err, &refusal) && refusal.Code == "invalid_token" {
-		return nil // which RFC 7009 §2.2 has vendors say with a 200
+	var failure *provider.Error
+	if errors.As(err, &failure) {
+		c.clock.learn(failure.Clock)
 	}
 	return err
 }
