@@ -118,7 +118,8 @@ func (s *Sim) kenshoToken(tokenURL string, r *http.Request) reply {
 	}
 	if err := s.checkAssertion(r.PostForm.Get("client_assertion"), tokenURL); err != nil {
 		switch {
-		case errors.Is(err, errUnknownClient):
+		case errors.Is(err, errUnknownClient), errors.Is(err, jwt.ErrTokenSignatureInvalid):
+			// The client, or its key, has not been registered yet.
 			return refuse(http.StatusUnauthorized, "invalid_client")
 		case errors.Is(err, jwt.ErrTokenUsedBeforeIssued), errors.Is(err, jwt.ErrTokenExpired):
 			// The caller's clock is off, which no documentation forbids.
