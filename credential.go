@@ -56,20 +56,18 @@ const (
 	defaultKeepalive      = 24 * time.Hour
 )
 
-// amend makes a new entry of the stored one (nil if there is none) and what was
-// sent, and says which grant to exchange it with.
-func amend(stored *configEntry, known *broker.State, d *framework.FieldData) (*configEntry, provider.Grant, error) {
-	var last provider.Grant
+// amend makes a new entry of the stored one (nil if there is none) and what was sent.
+func amend(stored *configEntry, d *framework.FieldData) (*configEntry, error) {
 	if stored == nil {
 		stored = &configEntry{Fields: map[string]any{}}
 	}
 	fields, err := merge(stored.Fields, d)
 	if err != nil {
-		return nil, last, err
+		return nil, err
 	}
 	generation, err := uuid.GenerateUUID()
 	if err != nil {
-		return nil, last, err
+		return nil, err
 	}
 	next := &configEntry{Version: configVersion, Generation: generation, WriteTime: stored.WriteTime, Fields: fields}
 	for field, schema := range d.Schema {
@@ -77,12 +75,27 @@ func amend(stored *configEntry, known *broker.State, d *framework.FieldData) (*c
 			next.WriteTime = time.Now().Round(0).UTC()
 		}
 	}
-	// A refresh token that the vendor gave in place of the stored one lives on,
-	// unless the operator has just given another.
-	if known != nil && !known.Grant.Derived && next.sameLine(stored) {
-		last = known.Grant
+	return next, nil
+}
+
+// lastGrant is the grant to exchange an entry with that is to take the stored one's
+// place. A refresh token that the vendor gave in place of the stored one lives on,
+// unless the operator has just given another.
+func (c *configEntry) lastGrant(stored *configEntry, known *broker.State) provider.Grant {
+	if stored == nil || known == nil || known.Grant.Derived || !c.sameLine(stored) {
+		return provider.Grant{}
 	}
-	return next, last, nil
+	return known.Grant
+}
+
+// answered is the state of the stored credential with what the vendor gave in place of
+// the refresh token that it has in use, when the entry was exchanged that is to take its
+// place; nil if the vendor gave nothing.
+func (c *configEntry) answered(stored *configEntry, known *broker.State) *broker.State {
+	if stored == nil || known == nil || !c.sameLine(stored) || c.Verified.Grant == c.lastGrant(stored, known) {
+		return nil
+	}
+	return known.Granted(c.Verified.Grant)
 }
 
 // sameLine is whether two entries have the refresh token in common that the vendor

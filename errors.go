@@ -15,7 +15,8 @@ import (
 // verifyError is why a credential was not stored.
 type verifyError struct {
 	error
-	path string // where it would have been
+	outcome   string // what is the case instead
+	unchecked string // the same, and what can be done while the vendor cannot be asked
 }
 
 func (e *verifyError) Unwrap() error { return e.error }
@@ -31,7 +32,7 @@ func failure(name string, err error) (*logical.Response, error) {
 	case errors.Is(err, broker.ErrUnknown):
 		return logical.ErrorResponse("%q is no credential: write one to config/<provider>/%s", name, name), nil
 	case errors.As(err, &verify) && errors.As(err, &vendor):
-		return refused(verify.path, vendor)
+		return refused(verify, vendor)
 	case errors.As(err, &exchange):
 		return failed(exchange)
 	case errors.Is(err, broker.ErrShared):
@@ -55,18 +56,16 @@ func noCredential(ctx context.Context, s logical.Storage, name string, err error
 }
 
 // refused answers a write whose verification failed.
-func refused(path string, e *provider.Error) (*logical.Response, error) {
-	nothing := "nothing was stored at " + path
-	unchecked := nothing + "; verify=false stores the credential unchecked"
+func refused(v *verifyError, e *provider.Error) (*logical.Response, error) {
 	switch e.Kind {
 	case provider.Unavailable:
-		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor cannot be asked about the credential: %s; %s", e.Reason, unchecked))
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor cannot be asked about the credential: %s; %s", e.Reason, v.unchecked))
 	case provider.Nonsense:
-		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer about the credential is unusable: %s; %s", e.Reason, unchecked))
+		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer about the credential is unusable: %s; %s", e.Reason, v.unchecked))
 	case provider.Expired:
-		return logical.ErrorResponse("the credential has expired: %s; %s", e.Reason, nothing), nil
+		return logical.ErrorResponse("the credential has expired: %s; %s", e.Reason, v.outcome), nil
 	default:
-		return logical.ErrorResponse("the vendor rejected the credential: %s; %s", e.Reason, nothing), nil
+		return logical.ErrorResponse("the vendor rejected the credential: %s; %s", e.Reason, v.outcome), nil
 	}
 }
 

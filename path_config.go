@@ -235,10 +235,11 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 	if err := refuseTaken(ctx, req.Storage, p.Name(), name); err != nil {
 		return nil, err
 	}
-	next, last, err := amend(stored, known, d)
+	next, err := amend(stored, d)
 	if err != nil {
 		return nil, err
 	}
+	last := next.lastGrant(stored, known)
 	credential, err := b.open(p, name, next)
 	if err != nil {
 		return nil, err
@@ -249,17 +250,14 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 		next.Verified = broker.Unverified(credential, last)
 	}
 	// What the vendor replaced meanwhile may be the refresh token that is in use.
-	inUse := known != nil && stored != nil && next.sameLine(stored)
+	answered := next.answered(stored, known)
 	if err != nil {
-		err = &verifyError{error: err, path: configKey(p.Name(), name)}
-		if inUse && next.Verified.Grant != last {
-			return known.Granted(next.Verified.Grant), err
-		}
-		return nil, err
+		nothing := "nothing was stored at " + configKey(p.Name(), name)
+		return answered, &verifyError{error: err, outcome: nothing, unchecked: nothing + "; verify=false stores the credential unchecked"}
 	}
 	if err := putConfig(ctx, req.Storage, p.Name(), name, next); err != nil {
-		if inUse && next.Verified.Grant != last {
-			return known.Granted(next.Verified.Grant), err
+		if answered != nil {
+			return answered, err
 		}
 		if grant := next.Verified.Grant; grant.RefreshToken != last.RefreshToken && !grant.Derived {
 			err = &broker.StorageError{Err: fmt.Errorf("%w; the vendor has replaced the refresh token that was given, and what it gave is lost: get another one", err)}
