@@ -61,10 +61,11 @@ func New(o Options) logical.Backend {
 		RunningVersion: version.Version,
 		BackendType:    logical.TypeLogical,
 		PathsSpecial: &logical.Paths{
-			SealWrapStorage: []string{configPrefix, broker.StoragePrefix, leasePrefix},
+			SealWrapStorage: []string{configPrefix, keypairPrefix, broker.StoragePrefix, leasePrefix},
 		},
 		Paths: framework.PathAppend(
 			b.pathConfig(),
+			b.pathKeypair(),
 			b.pathRoles(),
 			b.pathCreds(),
 			b.pathToken(),
@@ -97,6 +98,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	case configPrefix:
 		b.broker.Forget(name)
 		b.names.forget(name)
+	case keypairPrefix: // which any credential may use
+		b.broker.ForgetAll()
 	case broker.StoragePrefix:
 		b.broker.Forget(name)
 	case rolePrefix:

@@ -290,9 +290,10 @@ func TestAllSecretsThatAreStoredAreSealWrapped(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
 		e.write("refresh/prod", nil)
+		e.keypair("prod", nil)
 		stored, err := logical.CollectKeys(t.Context(), e.storage)
 		require.NoError(t, err)
-		require.Len(t, stored, 2)
+		require.Len(t, stored, 3)
 		for _, key := range stored {
 			assert.True(t, slices.ContainsFunc(e.backend.SpecialPaths().SealWrapStorage, func(prefix string) bool {
 				return strings.HasSuffix(prefix, "/") && strings.HasPrefix(key, prefix)

@@ -30,7 +30,8 @@ type configEntry struct {
 	// Generation is new with each write, and ends what was known before.
 	Generation string `json:"generation"`
 
-	// WriteTime is when a secret field was last given another value.
+	// WriteTime is when a secret field was last given another value, or a key pair took
+	// another's place.
 	WriteTime time.Time `json:"write_time"`
 
 	// Fields are those that the operator set, secrets included.
@@ -40,6 +41,11 @@ type configEntry struct {
 	// so that a refresh token which the vendor replaced on that occasion cannot
 	// be lost between two.
 	Verified *broker.State `json:"verified,omitempty"`
+
+	// pair is the one whose private key the credential uses; if there is none that it
+	// can use, pairErr is why (generated_key.go).
+	pair    *pair
+	pairErr error
 }
 
 // settings are the fields that every credential has.
@@ -57,7 +63,7 @@ const (
 )
 
 // amend makes a new entry of the stored one (nil if there is none) and what was sent.
-func amend(stored *configEntry, d *framework.FieldData) (*configEntry, error) {
+func amend(name string, stored *configEntry, d *framework.FieldData) (*configEntry, error) {
 	if stored == nil {
 		stored = &configEntry{Fields: map[string]any{}}
 	}
@@ -70,10 +76,13 @@ func amend(stored *configEntry, d *framework.FieldData) (*configEntry, error) {
 		return nil, err
 	}
 	next := &configEntry{Version: configVersion, Generation: generation, WriteTime: stored.WriteTime, Fields: fields}
+	used := keypairName(name, fields)
+	isNew := used != "" && used != keypairName(name, stored.Fields)
 	for field, schema := range d.Schema {
-		if isSecret(schema) && fields[field] != nil && fields[field] != stored.Fields[field] {
-			next.WriteTime = time.Now().Round(0).UTC()
-		}
+		isNew = isNew || isSecret(schema) && fields[field] != nil && fields[field] != stored.Fields[field]
+	}
+	if isNew {
+		next.WriteTime = time.Now().Round(0).UTC()
 	}
 	return next, nil
 }
@@ -202,7 +211,11 @@ func (b *backend) Credential(ctx context.Context, s logical.Storage, name string
 }
 
 func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*broker.Credential, error) {
-	fields, err := json.Marshal(stored.Fields)
+	given, err := stored.vendorFields()
+	if err != nil {
+		return nil, err
+	}
+	fields, err := json.Marshal(given)
 	if err != nil {
 		return nil, err
 	}
@@ -224,9 +237,9 @@ func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*
 	if err != nil {
 		return nil, err
 	}
-	vendor, err := p.Open(provider.Settings{Fields: fields, WriteTime: stored.WriteTime, Client: client})
+	vendor, err := p.Open(provider.Settings{Fields: fields, WriteTime: stored.WriteTime, Thumbprint: stored.thumbprint(), Client: client})
 	if err != nil {
-		return nil, err
+		return nil, stored.ofKeypair(name, err)
 	}
 	if idle := vendor.Idle(); idle > 0 && common.KeepaliveInterval.Duration() >= idle {
 		return nil, provider.Errorf(provider.Invalid, "keepalive_interval: must be under %d days, after which an unused credential of this kind dies; 0 turns it off",
@@ -264,7 +277,7 @@ func getConfig(ctx context.Context, s logical.Storage, providerName, name string
 		// The decoder's error may quote what it read.
 		return nil, errors.New(key + " cannot be decoded: delete it and write the credential anew")
 	}
-	return entry, nil
+	return entry.resolve(ctx, s, name)
 }
 
 // Names are the names of all credentials.

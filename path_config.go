@@ -53,6 +53,9 @@ func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
 func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
 	fields := p.Fields()
 	maps.Copy(fields, commonFields())
+	if fields["private_key"] != nil {
+		maps.Copy(fields, generatedKeyFields())
+	}
 	write := &framework.PathOperation{
 		Callback:                    b.configWrite(p),
 		Summary:                     "Store a credential; on an existing one, change the fields that are named.",
@@ -208,8 +211,10 @@ func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
 func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		name := d.Get("name").(string)
-		err := b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, known *broker.State) (*broker.State, error) {
-			return b.replace(ctx, req, p, name, known, d)
+		err := b.withKeypair(ctx, req.Storage, p, name, d, func(used string) error {
+			return b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, known *broker.State) (*broker.State, error) {
+				return b.replace(ctx, req, p, name, used, known, d)
+			})
 		})
 		if err != nil {
 			return failure(name, err)
@@ -222,9 +227,28 @@ func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 	}
 }
 
-// replace checks, verifies and stores what was sent. If that fails, it returns what
-// the vendor answered all the same for the credential that stays, if anything.
-func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.Provider, name string, known *broker.State, d *framework.FieldData) (*broker.State, error) {
+// withKeypair runs f, which writes a credential, with the name of the key pair that it is
+// to use, if any, while nobody deletes that.
+func (b *backend) withKeypair(ctx context.Context, s logical.Storage, p provider.Provider, name string, d *framework.FieldData, f func(used string) error) error {
+	stored, err := getConfig(ctx, s, p.Name(), name)
+	if err != nil {
+		return err
+	}
+	next, err := amend(name, stored, d)
+	if err != nil {
+		return err
+	}
+	used := keypairName(name, next.Fields)
+	if used == "" {
+		return f(used)
+	}
+	return b.broker.Exclusive(ctx, func() error { return f(used) }, keypairPrefix+used)
+}
+
+// replace checks, verifies and stores what was sent, which is to use a key pair or none.
+// If that fails, it returns what the vendor answered all the same for the credential that
+// stays, if anything.
+func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.Provider, name, used string, known *broker.State, d *framework.FieldData) (*broker.State, error) {
 	stored, err := getConfig(ctx, req.Storage, p.Name(), name)
 	if err != nil {
 		return nil, err
@@ -235,8 +259,14 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 	if err := refuseTaken(ctx, req.Storage, p.Name(), name); err != nil {
 		return nil, err
 	}
-	next, err := amend(stored, d)
+	next, err := amend(name, stored, d)
 	if err != nil {
+		return nil, err
+	}
+	if keypairName(name, next.Fields) != used { // somebody else has written it
+		return nil, broker.ErrBusy
+	}
+	if next, err = next.resolve(ctx, req.Storage, name); err != nil {
 		return nil, err
 	}
 	last := next.lastGrant(stored, known)

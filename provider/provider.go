@@ -34,8 +34,13 @@ type Provider interface {
 
 // Settings are one credential's fields and what it needs to use them.
 type Settings struct {
-	// Fields is a JSON object of the fields that the operator set.
+	// Fields is a JSON object of the fields that the operator set, and of a private_key
+	// that was made for the credential.
 	Fields json.RawMessage
+
+	// Thumbprint is that of such a key (RFC 7638), by which a vendor knows it who was
+	// given its JWK; "" if the operator gave the key.
+	Thumbprint string
 
 	// WriteTime is when the operator last wrote one of the secret fields.
 	WriteTime time.Time

@@ -81,7 +81,7 @@ func describe(path *framework.Path) page {
 		}
 		p.Operations = append(p.Operations, operation{o.method, o.capabilities, handler.Properties().Summary})
 		for _, response := range handler.Properties().Responses[200] {
-			p.Response = append(p.Response, fields(response.Fields, response200)...)
+			p.Response = append(p.Response, fields(without(response.Fields, p.Response), response200)...)
 		}
 	}
 	for i, answered := range p.Response {
@@ -90,6 +90,15 @@ func describe(path *framework.Path) page {
 		}
 	}
 	return p
+}
+
+// without leaves out the fields that are there already: a write may answer as a read.
+func without(schemas map[string]*framework.FieldSchema, there []field) map[string]*framework.FieldSchema {
+	rest := maps.Clone(schemas)
+	for _, f := range there {
+		delete(rest, f.Name)
+	}
+	return rest
 }
 
 // Name is a path as people write it.

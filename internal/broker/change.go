@@ -131,3 +131,12 @@ func (b *Broker) Forget(name string) {
 		e.reset()
 	}
 }
+
+// ForgetAll drops what is in memory of all names, to be loaded again.
+func (b *Broker) ForgetAll() {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, e := range b.names {
+		e.reset()
+	}
+}

@@ -3,6 +3,7 @@
 package oauth2
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -106,7 +107,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"key_id": {
 			Type:         framework.TypeString,
-			Description:  "The key's ID, sent as the assertion's kid.",
+			Description:  "The key's ID, sent as the assertion's kid. Default: none, or the key_id of a generated key pair.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"},
 		},
 		"signing_algorithm": {
@@ -196,7 +197,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		Single:     c.SingleToken,
 	}
 	if c.PrivateKey != "" {
-		signer, err := provider.NewSigner(c.PrivateKey, c.SigningAlgorithm, c.KeyID)
+		signer, err := provider.NewSigner(c.PrivateKey, c.SigningAlgorithm, cmp.Or(c.KeyID, s.Thumbprint))
 		if err != nil {
 			return nil, err
 		}

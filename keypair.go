@@ -1,0 +1,202 @@
+package tokenbroker
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// keypairPrefix is where key pairs are written and stored: keypair/<name>.
+const keypairPrefix = "keypair/"
+
+// keypairVersion is the format of keypair in storage.
+const keypairVersion = 1
+
+// A keypair is a name in storage that credentials take their private key from.
+type keypair struct {
+	Version int `json:"version"`
+
+	// Active is the pair that they use. Pending, if there is one, takes its place
+	// when the vendor takes it.
+	Active  *pair `json:"active"`
+	Pending *pair `json:"pending,omitempty"`
+}
+
+// A pair is a private key that was made here, and what belongs to it.
+type pair struct {
+	KeyType     string    `json:"key_type"`
+	CreatedTime time.Time `json:"created_time"`
+
+	// KeyID is the thumbprint of the public half (RFC 7638, SHA-256).
+	KeyID string `json:"key_id"`
+
+	// PrivateKey is PEM, PKCS#8. It goes to the vendor's package, and nowhere else.
+	PrivateKey string `json:"private_key"`
+}
+
+// A keyType is a kind of key that can be made.
+type keyType struct {
+	name      string
+	algorithm jose.SignatureAlgorithm // the one that its JWK names
+	generate  func() (crypto.Signer, error)
+}
+
+// keyTypes begin with the one that is made unless the operator says otherwise, which
+// every vendor takes who takes keys.
+var keyTypes = []keyType{
+	{"rsa-2048", jose.RS256, rsaKey(2048)},
+	{"rsa-3072", jose.RS256, rsaKey(3072)},
+	{"rsa-4096", jose.RS256, rsaKey(4096)},
+	{"ec-p256", jose.ES256, ecKey(elliptic.P256())},
+	{"ec-p384", jose.ES384, ecKey(elliptic.P384())},
+}
+
+func rsaKey(bits int) func() (crypto.Signer, error) {
+	return func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, bits) }
+}
+
+func ecKey(curve elliptic.Curve) func() (crypto.Signer, error) {
+	return func() (crypto.Signer, error) { return ecdsa.GenerateKey(curve, rand.Reader) }
+}
+
+func keyTypeNames() []string {
+	names := make([]string, len(keyTypes))
+	for i, t := range keyTypes {
+		names[i] = t.name
+	}
+	return names
+}
+
+func findKeyType(name string) (keyType, error) {
+	for _, t := range keyTypes {
+		if t.name == name {
+			return t, nil
+		}
+	}
+	return keyType{}, provider.Errorf(provider.Invalid, "key_type: %q is none of %s", name, strings.Join(keyTypeNames(), ", "))
+}
+
+// makePair makes a pair, which takes seconds for the longest of keys.
+func makePair(typeName string) (*pair, error) {
+	t, err := findKeyType(typeName)
+	if err != nil {
+		return nil, err
+	}
+	key, err := t.generate()
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	thumbprint, err := (&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	return &pair{
+		KeyType:     t.name,
+		CreatedTime: time.Now().Round(0).UTC(),
+		KeyID:       base64.RawURLEncoding.EncodeToString(thumbprint),
+		PrivateKey:  string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+	}, nil
+}
+
+// public is what comes out of a pair, with a prefix to each field's name.
+func (p *pair) public(prefix string) (map[string]any, error) {
+	// What goes wrong with a private key may quote it, so it is not passed on.
+	damaged := errors.New("the key pair cannot be read: delete it, and make another")
+	t, err := findKeyType(p.KeyType)
+	if err != nil {
+		return nil, damaged
+	}
+	block, _ := pem.Decode([]byte(p.PrivateKey))
+	if block == nil {
+		return nil, damaged
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, damaged
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, damaged
+	}
+	der, err := x509.MarshalPKIXPublicKey(signer.Public())
+	if err != nil {
+		return nil, damaged
+	}
+	raw, err := jose.JSONWebKey{Key: signer.Public(), KeyID: p.KeyID, Algorithm: string(t.algorithm), Use: "sig"}.MarshalJSON()
+	if err != nil {
+		return nil, damaged
+	}
+	var jwk map[string]any
+	if err := json.Unmarshal(raw, &jwk); err != nil {
+		return nil, damaged
+	}
+	return map[string]any{
+		prefix + "public_key":   string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
+		prefix + "jwk":          jwk,
+		prefix + "key_type":     p.KeyType,
+		prefix + "key_id":       p.KeyID,
+		prefix + "created_time": stamp(p.CreatedTime),
+	}, nil
+}
+
+// public is what comes out of a key pair.
+func (k *keypair) public() (map[string]any, error) {
+	fields, err := k.Active.public("")
+	if err != nil || k.Pending == nil {
+		return fields, err
+	}
+	pending, err := k.Pending.public(pendingPrefix)
+	maps.Copy(fields, pending)
+	return fields, err
+}
+
+// getKeypair is the stored key pair of a name; nil if there is none.
+func getKeypair(ctx context.Context, s logical.Storage, name string) (*keypair, error) {
+	stored, err := s.Get(ctx, keypairPrefix+name)
+	if err != nil {
+		return nil, &broker.StorageError{Err: err}
+	}
+	if stored == nil {
+		return nil, nil
+	}
+	k := &keypair{}
+	if err := stored.DecodeJSON(k); err != nil || k.Active == nil {
+		// The decoder's error may quote what it read.
+		return nil, errors.New(keypairPrefix + name + " cannot be decoded: take it from the credentials that use it, delete it, and make another")
+	}
+	return k, nil
+}
+
+func putKeypair(ctx context.Context, s logical.Storage, name string, k *keypair) error {
+	stored, err := logical.StorageEntryJSON(keypairPrefix+name, k)
+	if err != nil {
+		return err
+	}
+	return broker.Retry(ctx, func() error {
+		if err := s.Put(ctx, stored); err != nil {
+			return &broker.StorageError{Err: err}
+		}
+		return nil
+	})
+}

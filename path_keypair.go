@@ -1,0 +1,238 @@
+package tokenbroker
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+func (b *backend) pathKeypair() []*framework.Path {
+	write := &framework.PathOperation{
+		Callback:                    b.keypairWrite,
+		Summary:                     "Make a key pair; where there is an active one, make one that is to take its place.",
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+		Responses: map[int][]framework.Response{
+			200: {{Description: "OK", Fields: keypairFields()}},
+		},
+		DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "keypair"},
+	}
+	return []*framework.Path{
+		{
+			Pattern:      keypairPrefix + "?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Key pair"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{
+					Callback:     b.keypairList,
+					Summary:      "List the key pairs.",
+					DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "keypairs"},
+				},
+			},
+			HelpSynopsis:    "List the key pairs.",
+			HelpDescription: "The public half of each one is read from keypair/<name>.",
+		},
+		{
+			Pattern:      keypairPrefix + framework.GenericNameRegex("name"),
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Key pair"},
+			Fields: map[string]*framework.FieldSchema{
+				"name": keypairNameField(),
+				"key_type": {
+					Type:          framework.TypeString,
+					Description:   "The kind of key to make: " + strings.Join(keyTypeNames(), ", ") + ". Default: that of the active pair, or " + keyTypes[0].name + ".",
+					AllowedValues: keyTypeValues(),
+					DisplayAttrs:  &framework.DisplayAttributes{Name: "Key type"},
+				},
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.CreateOperation: write,
+				logical.UpdateOperation: write,
+				logical.ReadOperation: &framework.PathOperation{
+					Callback: b.keypairRead,
+					Summary:  "Read the public half of a key pair, and of the one that is to take its place.",
+					Responses: map[int][]framework.Response{
+						200: {{Description: "OK", Fields: keypairFields()}},
+					},
+					DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "keypair"},
+				},
+				logical.DeleteOperation: &framework.PathOperation{
+					Callback:                    b.keypairDelete,
+					Summary:                     "Delete a key pair that no credential uses.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "delete", OperationSuffix: "keypair"},
+				},
+			},
+			ExistenceCheck:  b.keypairExists,
+			HelpSynopsis:    "Make a key pair whose private half never leaves Vault.",
+			HelpDescription: keypairHelpDescription,
+		},
+	}
+}
+
+func keypairNameField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type:         framework.TypeNameString,
+		Description:  "The key pair's name. A credential of the same name uses it unless it says otherwise.",
+		Required:     true,
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
+	}
+}
+
+func keyTypeValues() []any {
+	values := make([]any, len(keyTypes))
+	for i, t := range keyTypes {
+		values[i] = t.name
+	}
+	return values
+}
+
+// publicFields are those of pair.public.
+func publicFields(prefix, of string, required bool) map[string]*framework.FieldSchema {
+	field := func(t framework.FieldType, description string) *framework.FieldSchema {
+		return &framework.FieldSchema{Type: t, Description: fmt.Sprintf(description, of), Required: required}
+	}
+	return map[string]*framework.FieldSchema{
+		prefix + "public_key":   field(framework.TypeString, "The public half of %s, in PEM (SubjectPublicKeyInfo)."),
+		prefix + "jwk":          field(framework.TypeMap, "The public half of %s as a JSON Web Key (RFC 7517), whose kid is the key ID."),
+		prefix + "key_type":     field(framework.TypeString, "The kind of key of %s."),
+		prefix + "key_id":       field(framework.TypeString, "The thumbprint of the public half of %s (RFC 7638, SHA-256)."),
+		prefix + "created_time": field(framework.TypeTime, "When %s was made."),
+	}
+}
+
+// keypairFields are those of keypair.public.
+func keypairFields() map[string]*framework.FieldSchema {
+	fields := publicFields("", "the active pair", true)
+	maps.Copy(fields, publicFields(pendingPrefix, "the pending pair (if there is one)", false))
+	return fields
+}
+
+// pendingPrefix begins the names of the fields that tell of the pending pair.
+const pendingPrefix = "pending_"
+
+func (b *backend) keypairExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+	stored, err := req.Storage.Get(ctx, keypairPrefix+d.Get("name").(string))
+	return stored != nil, err
+}
+
+func (b *backend) keypairList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := req.Storage.List(ctx, keypairPrefix)
+	if err != nil {
+		return nil, err
+	}
+	return logical.ListResponse(names), nil
+}
+
+func (b *backend) keypairRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	k, err := getKeypair(ctx, req.Storage, d.Get("name").(string))
+	if k == nil || err != nil {
+		return nil, err
+	}
+	data, err := k.public()
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{Data: data}, nil
+}
+
+func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	typeName := d.Get("key_type").(string)
+	if typeName == "" {
+		k, err := getKeypair(ctx, req.Storage, name)
+		switch {
+		case err != nil:
+			return nil, err
+		case k != nil:
+			typeName = k.Active.KeyType
+		default:
+			typeName = keyTypes[0].name
+		}
+	}
+	made, err := makePair(typeName)
+	if err != nil {
+		return failure(name, err)
+	}
+	resp := &logical.Response{}
+	err = b.broker.Exclusive(ctx, func() error {
+		k, err := getKeypair(ctx, req.Storage, name)
+		switch {
+		case err != nil:
+			return err
+		case k == nil:
+			k = &keypair{Version: keypairVersion, Active: made}
+		default:
+			if err := b.refuseUseless(ctx, req.Storage, name, made); err != nil {
+				return err
+			}
+			if k.Pending != nil {
+				resp.AddWarning("the pair that was pending until now, " + k.Pending.KeyID + ", is gone: if the vendor was given that, give this one instead")
+			}
+			k.Pending = made
+		}
+		if resp.Data, err = k.public(); err != nil {
+			return err
+		}
+		return putKeypair(ctx, req.Storage, name, k)
+	}, keypairPrefix+name)
+	if err != nil {
+		return failure(name, err)
+	}
+	b.Logger().Info("key pair made", "keypair", name, "key_id", made.KeyID)
+	return resp, nil
+}
+
+// refuseUseless refuses a pair that a credential could not use when it is activated.
+func (b *backend) refuseUseless(ctx context.Context, s logical.Storage, name string, made *pair) error {
+	users, err := usersOf(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	for _, u := range users {
+		u.entry.pair = made
+		if _, err := b.open(u.provider, u.name, u.entry); err != nil {
+			return provider.Errorf(provider.Invalid, "key_type: %s is not for %s: %s", made.KeyType, u.path(), err)
+		}
+	}
+	return nil
+}
+
+func (b *backend) keypairDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	// No credential takes it up meanwhile.
+	err := b.broker.Exclusive(ctx, func() error {
+		users, err := usersOf(ctx, req.Storage, name)
+		if err != nil {
+			return err
+		}
+		if len(users) > 0 {
+			return provider.Errorf(provider.Invalid, "%s%s is used by credentials: delete %s first, or give them another key", keypairPrefix, name, users)
+		}
+		if err := req.Storage.Delete(ctx, keypairPrefix+name); err != nil {
+			return &broker.StorageError{Err: err}
+		}
+		return nil
+	}, keypairPrefix+name)
+	if err != nil {
+		return failure(name, err)
+	}
+	return nil, nil
+}
+
+const keypairHelpDescription = `
+The private half stays in Vault; the public half, as PEM (public_key) or as a JSON Web
+Key (jwk), is for the vendor. A credential uses the pair by private_key_source=generated.
+
+A write to a name that has an active pair makes a pending one, for a vendor who takes
+days to register a key (pending_public_key, pending_jwk). Another write makes another pending
+pair in the place of the first.
+
+A key pair that credentials use cannot be deleted.
+`

@@ -1,0 +1,391 @@
+package tokenbroker_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// keypair makes a key pair, and returns what is answered.
+func (e *engine) keypair(name string, data map[string]any) *logical.Response {
+	e.t.Helper()
+	resp, status, message := e.request(logical.UpdateOperation, "keypair/"+name, data)
+	require.Equal(e.t, http.StatusOK, status, message)
+	declared := schema.GetResponseSchema(e.t, tokenbroker.Route(e.backend, "keypair/"+name), logical.UpdateOperation)
+	schema.ValidateResponse(e.t, declared, resp, true)
+	return resp
+}
+
+// pending makes a pair that is to take the active one's place, and returns what is
+// answered of it, in the fields of an active one.
+func (e *engine) pending(name string, data map[string]any) *logical.Response {
+	e.t.Helper()
+	resp := e.keypair(name, data)
+	fields := map[string]any{}
+	for field, value := range resp.Data {
+		if of, isPending := strings.CutPrefix(field, "pending_"); isPending {
+			fields[of] = value
+		}
+	}
+	assert.Len(e.t, fields, 5)
+	resp.Data = fields
+	return resp
+}
+
+// publicKey is the key of an answer.
+func publicKey(t *testing.T, answer any) any {
+	t.Helper()
+	block, rest := pem.Decode([]byte(answer.(string)))
+	require.NotNil(t, block)
+	assert.Empty(t, rest)
+	assert.Equal(t, "PUBLIC KEY", block.Type)
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	require.NoError(t, err)
+	return key
+}
+
+// register has Kensho know the public half of an answer by a client ID.
+func (e *engine) register(client string, answer any) {
+	e.t.Helper()
+	e.sim.AddClient(client, publicKey(e.t, answer).(*rsa.PublicKey), "")
+}
+
+// newGeneratedEngine has a credential whose key pair was made in Vault.
+func newGeneratedEngine(t *testing.T) *engine {
+	t.Helper()
+	e := newEngine(t)
+	e.register(clientID, e.keypair("prod", nil).Data["public_key"])
+	e.write("config/kensho/prod", map[string]any{"client_id": clientID, "private_key_source": "generated"})
+	return e
+}
+
+func TestAKeyPairIsMadeReadListedAndDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		for op, path := range map[logical.Operation]string{logical.ListOperation: "keypair/", logical.ReadOperation: "keypair/prod"} {
+			_, status, _ := e.request(op, path, nil)
+			assert.Equal(t, http.StatusNotFound, status, path)
+		}
+		until(0, 10, 0)
+		made := e.keypair("prod", nil)
+		assert.Empty(t, made.Warnings)
+		assert.Equal(t, "rsa-2048", made.Data["key_type"])
+		assert.Equal(t, "2000-01-01T00:10:00Z", made.Data["created_time"])
+		e.keypair("other", map[string]any{"key_type": "ec-p256"})
+
+		e.restart()
+		assert.Equal(t, made.Data, e.read("keypair/prod").Data, "a pair that is pending has fields of its own, and there is none")
+		resp, status, _ := e.request(logical.ListOperation, "keypair/", nil)
+		require.Equal(t, http.StatusOK, status)
+		assert.Equal(t, []string{"other", "prod"}, resp.Data["keys"])
+		_, status, _ = e.request(logical.PatchOperation, "keypair/prod", map[string]any{"key_type": "ec-p256"})
+		assert.Equal(t, http.StatusMethodNotAllowed, status, "there is nothing to change of a pair")
+
+		for _, name := range []string{"prod", "prod", "other"} {
+			_, status, message := e.request(logical.DeleteOperation, "keypair/"+name, nil)
+			require.Equal(t, http.StatusOK, status, message)
+		}
+		assertStorageEmpty(t, e)
+	})
+}
+
+func TestAKeyOfEachTypeIsKnownByItsPublicHalf(t *testing.T) {
+	encode := base64.RawURLEncoding.EncodeToString
+	for keyType, test := range map[string]struct {
+		algorithm string
+		bits      int
+	}{
+		"rsa-2048": {"RS256", 2048}, "rsa-3072": {"RS256", 3072}, "rsa-4096": {"RS256", 4096},
+		"ec-p256": {"ES256", 256}, "ec-p384": {"ES384", 384},
+	} {
+		t.Run(keyType, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				data := e.keypair("prod", map[string]any{"key_type": keyType}).Data
+				// RFC 7638 §3: the members that make the key, in the order of the alphabet.
+				var members map[string]string
+				var canonical string
+				switch key := publicKey(t, data["public_key"]).(type) {
+				case *rsa.PublicKey:
+					assert.Equal(t, test.bits, key.N.BitLen())
+					members = map[string]string{"kty": "RSA", "e": "AQAB", "n": encode(key.N.Bytes())}
+					canonical = `{"e":"AQAB","kty":"RSA","n":"` + members["n"] + `"}`
+				case *ecdsa.PublicKey:
+					assert.Equal(t, test.bits, key.Params().BitSize)
+					point, err := key.Bytes()
+					require.NoError(t, err)
+					x, y := point[1:1+test.bits/8], point[1+test.bits/8:]
+					members = map[string]string{"kty": "EC", "crv": key.Params().Name, "x": encode(x), "y": encode(y)}
+					canonical = `{"crv":"` + key.Params().Name + `","kty":"EC","x":"` + members["x"] + `","y":"` + members["y"] + `"}`
+				}
+				thumbprint := sha256.Sum256([]byte(canonical))
+				assert.Equal(t, encode(thumbprint[:]), data["key_id"])
+				want := map[string]any{"kid": data["key_id"], "use": "sig", "alg": test.algorithm}
+				for name, value := range members {
+					want[name] = value
+				}
+				assert.Equal(t, want, data["jwk"], "and nothing of the private half")
+			})
+		})
+	}
+}
+
+func TestKenshoTakesRSAKeysAlone(t *testing.T) {
+	for keyType, taken := range map[string]bool{"rsa-2048": true, "rsa-3072": true, "rsa-4096": true, "ec-p256": false, "ec-p384": false} {
+		t.Run(keyType, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				key := publicKey(t, e.keypair("prod", map[string]any{"key_type": keyType}).Data["public_key"])
+				config := map[string]any{"client_id": clientID, "private_key_source": "generated"}
+				if !taken {
+					_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", config)
+					assert.Equal(t, http.StatusBadRequest, status)
+					assert.Equal(t, "keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for", message)
+					return
+				}
+				e.sim.AddClient(clientID, key.(*rsa.PublicKey), "")
+				e.write("config/kensho/prod", config)
+				e.creds("prod")
+			})
+		})
+	}
+}
+
+func TestACredentialUsesTheKeyPairOfItsNameOrOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newGeneratedEngine(t)
+		e.creds("prod")
+		assert.Equal(t, map[string]any{
+			"product": "link", "client_id": clientID, "private_key_source": "generated",
+			"request_timeout": 10, "keepalive_interval": 86400, "secrets_set": []string{},
+		}, e.read("config/kensho/prod").Data)
+		e.write("config/kensho/scribe", map[string]any{"client_id": clientID, "private_key_source": "generated", "keypair": "prod", "product": "scribe"})
+		assert.Equal(t, []string{"kensho:app:scribe"}, e.creds("scribe").Data["scope"])
+
+		until(0, 20, 0)
+		e.register("0oa-of-spare", e.keypair("spare", nil).Data["public_key"])
+		_, status, message := e.request(logical.PatchOperation, "config/kensho/prod", map[string]any{"keypair": "spare", "client_id": "0oa-of-spare"})
+		require.Equal(t, http.StatusOK, status, message)
+		assert.Equal(t, "2000-01-01T00:20:00Z", e.read("status/prod").Data["credential_updated_time"], "its secret is another")
+		e.restart()
+		until(2, 0, 0)
+		e.creds("prod")
+		e.creds("scribe")
+	})
+}
+
+func TestACredentialGoesFromAKeyOfItsOwnToAGeneratedOneAndBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		older := e.creds("prod").Data["access_token"]
+		e.register("0oa-generated", e.keypair("prod", nil).Data["public_key"])
+		e.write("config/kensho/prod", map[string]any{"private_key": "", "private_key_source": "generated", "client_id": "0oa-generated"})
+		newer := e.creds("prod").Data["access_token"]
+		assert.NotEqual(t, older, newer)
+		e.write("config/kensho/prod", map[string]any{"private_key_source": "", "client_id": clientID, "private_key": privateKeyPEM()})
+		assert.NotEqual(t, newer, e.creds("prod").Data["access_token"])
+		assert.Equal(t, []string{"private_key"}, e.read("config/kensho/prod").Data["secrets_set"])
+	})
+}
+
+func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
+	for name, bad := range map[string]struct {
+		path string
+		data map[string]any
+		says string
+	}{
+		"an unknown type":    {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: "rsa-1024" is none of rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384`},
+		"a type for no user": {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 is not for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for"},
+		"an unknown field":   {"keypair/new", map[string]any{"bits": 2048}, "bits: is no field of this path, which has key_type, name"},
+		"both keys":          {"config/kensho/prod", map[string]any{"private_key": privateKeyPEM()}, `private_key and private_key_source contradict each other: give one, and clear the other with private_key="" or private_key_source=""`},
+		"another source":     {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "hsm"}, `private_key_source: "hsm" is not generated, which is all that it can be; leave it out to give a private_key`},
+		"no key pair":        {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "generated"}, "keypair: there is no keypair/new; make it by a write to that path first"},
+		"another's key pair": {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: there is no keypair/porduction"},
+		"a key pair alone":   {"config/kensho/new", map[string]any{"refresh_token": refreshToken, "keypair": "prod"}, `keypair: goes with private_key_source=generated; give that too, or clear this with keypair=""`},
+		"no client ID":       {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: is missing"},
+		"another kind":       {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `give one, and clear the other with client_id="" private_key_source=""`},
+		"a vendor without":   {"config/sitecore/new", map[string]any{"api_key": apiKey, "private_key_source": "generated"}, "private_key_source: is no field of this path"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newGeneratedEngine(t)
+				before := e.dump()
+				_, status, message := e.request(logical.UpdateOperation, bad.path, bad.data)
+				assert.Equal(t, http.StatusBadRequest, status)
+				assert.Contains(t, message, bad.says)
+				assert.Equal(t, before, e.dump(), "nothing is stored")
+			})
+		})
+	}
+}
+
+// dump is all that is in storage.
+func (e *engine) dump() map[string]string {
+	e.t.Helper()
+	keys, err := logical.CollectKeys(e.t.Context(), e.storage)
+	require.NoError(e.t, err)
+	all := map[string]string{}
+	for _, key := range keys {
+		entry, err := e.storage.Get(e.t.Context(), key)
+		require.NoError(e.t, err)
+		all[key] = string(entry.Value)
+	}
+	return all
+}
+
+func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		var log strings.Builder
+		e.logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &log})
+		e.restart()
+		var said strings.Builder
+		ask := func(op logical.Operation, path string, data map[string]any) {
+			resp, status, message := e.request(op, path, data)
+			raw, err := json.Marshal(resp)
+			require.NoError(t, err)
+			said.WriteString(path + " " + http.StatusText(status) + " " + message + string(raw) + "\n")
+		}
+		secrets := map[string]bool{} // lines of the private keys, of which there are two in the end
+		learn := func() {
+			var stored struct {
+				Active, Pending *struct {
+					PrivateKey string `json:"private_key"`
+				}
+			}
+			require.NoError(t, json.Unmarshal([]byte(e.dump()["keypair/prod"]), &stored))
+			for _, pair := range []*struct {
+				PrivateKey string `json:"private_key"`
+			}{stored.Active, stored.Pending} {
+				if pair == nil {
+					continue
+				}
+				require.True(t, strings.HasPrefix(pair.PrivateKey, "-----BEGIN PRIVATE KEY-----\n"), "a vendor would read it")
+				for line := range strings.Lines(pair.PrivateKey) {
+					if line = strings.TrimSpace(line); len(line) == 64 {
+						secrets[line] = true
+					}
+				}
+			}
+		}
+
+		ask(logical.UpdateOperation, "keypair/prod", nil)
+		learn()
+		e.register(clientID, e.read("keypair/prod").Data["public_key"])
+		config := map[string]any{"client_id": clientID, "private_key_source": "generated"}
+		ask(logical.UpdateOperation, "config/kensho/prod", config)
+		ask(logical.UpdateOperation, "config/kensho/other", map[string]any{"client_id": "0oa-nobody", "private_key_source": "generated", "keypair": "prod"})
+		ask(logical.UpdateOperation, "keypair/prod", nil)
+		learn()
+		for _, path := range []string{"keypair/prod", "config/kensho/prod", "status/prod", "creds/prod", "token/prod"} {
+			ask(logical.ReadOperation, path, nil)
+		}
+		ask(logical.ListOperation, "keypair/", nil)
+		ask(logical.DeleteOperation, "keypair/prod", nil)
+		ask(logical.HelpOperation, "keypair/prod", nil)
+		require.Greater(t, len(secrets), 40)
+		require.Contains(t, said.String(), "PUBLIC KEY")
+		require.Contains(t, log.String(), "key pair made")
+		for secret := range secrets {
+			assert.NotContains(t, said.String(), secret)
+			assert.NotContains(t, log.String(), secret)
+			for _, call := range e.sim.Calls() {
+				assert.NotContains(t, call.URL+call.Body, secret)
+			}
+		}
+		assert.Equal(t, []string{"config/kensho/prod", "keypair/prod"}, slices.Sorted(maps.Keys(e.dump())))
+	})
+}
+
+func TestAKeyPairThatCredentialsUseIsNotDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newGeneratedEngine(t)
+		e.keypair("scribe", nil)
+		e.write("config/kensho/scribe", map[string]any{"client_id": clientID, "private_key_source": "generated", "keypair": "prod"})
+		_, status, message := e.request(logical.DeleteOperation, "keypair/prod", nil)
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Equal(t, "keypair/prod is used by credentials: delete config/kensho/prod, config/kensho/scribe first, or give them another key", message)
+		until(1, 0, 0)
+		e.creds("prod")
+		for _, path := range []string{"keypair/scribe", "config/kensho/scribe", "config/kensho/prod", "keypair/prod"} {
+			_, status, message := e.request(logical.DeleteOperation, path, nil)
+			require.Equal(t, http.StatusOK, status, message)
+		}
+		assertStorageEmpty(t, e)
+	})
+}
+
+func TestAKeyPairIsNotDeletedWhileACredentialTakesItUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.register(clientID, e.keypair("prod", nil).Data["public_key"])
+		storage := e.moody()
+		storage.stall.Store(int64(time.Second))
+		var operator sync.WaitGroup
+		operator.Go(func() {
+			e.write("config/kensho/prod", map[string]any{"client_id": clientID, "private_key_source": "generated"})
+		})
+		time.Sleep(500 * time.Millisecond)
+		_, status, message := e.request(logical.DeleteOperation, "keypair/prod", nil)
+		operator.Wait()
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "config/kensho/prod")
+	})
+}
+
+func TestACredentialThatGetsAnotherKeyPairMeanwhileIsWrittenAfterwards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newGeneratedEngine(t)
+		e.register("0oa-of-spare", e.keypair("spare", nil).Data["public_key"])
+		e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+		var operator sync.WaitGroup
+		operator.Go(func() { e.write("config/kensho/prod", map[string]any{"keypair": "spare", "client_id": "0oa-of-spare"}) })
+		time.Sleep(time.Second)
+		_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 20})
+		operator.Wait()
+		assert.Equal(t, http.StatusServiceUnavailable, status, "it has another key pair meanwhile than the one that was held for it")
+		assert.Contains(t, message, "still busy")
+		e.write("config/kensho/prod", map[string]any{"request_timeout": 20})
+		assert.Equal(t, "spare", e.read("config/kensho/prod").Data["keypair"])
+	})
+}
+
+func TestADamagedKeyPairCanBeReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newGeneratedEngine(t)
+		require.NoError(t, e.storage.Put(t.Context(), &logical.StorageEntry{Key: "keypair/prod", Value: []byte("{")}))
+		e.restart()
+		status, message := e.refused("creds/prod")
+		assert.Equal(t, http.StatusInternalServerError, status)
+		assert.Contains(t, message, "keypair/prod cannot be decoded: take it from the credentials that use it, delete it, and make another")
+		assert.Equal(t, "generated", e.read("config/kensho/prod").Data["private_key_source"])
+
+		e.sim.AddClient(clientID, &privateKey().PublicKey, "")
+		e.write("config/kensho/prod", map[string]any{"private_key_source": "", "private_key": privateKeyPEM()})
+		_, status, message = e.request(logical.DeleteOperation, "keypair/prod", nil)
+		require.Equal(t, http.StatusOK, status, message)
+		e.keypair("prod", nil)
+	})
+}
