@@ -42,8 +42,10 @@ type configEntry struct {
 	// be lost between two.
 	Verified *broker.State `json:"verified,omitempty"`
 
-	// pair is the one whose private key the credential uses; if there is none that it
-	// can use, pairErr is why (generated_key.go).
+	// stored is the generation of the entry in storage, and pair the one whose private
+	// key the credential uses; if there is none that it can use, pairErr is why
+	// (generated_key.go).
+	stored  string
 	pair    *pair
 	pairErr error
 }
@@ -71,11 +73,10 @@ func amend(name string, stored *configEntry, d *framework.FieldData) (*configEnt
 	if err != nil {
 		return nil, err
 	}
-	generation, err := uuid.GenerateUUID()
+	next, err := newEntry(fields, stored.WriteTime)
 	if err != nil {
 		return nil, err
 	}
-	next := &configEntry{Version: configVersion, Generation: generation, WriteTime: stored.WriteTime, Fields: fields}
 	used := keypairName(name, fields)
 	isNew := used != "" && used != keypairName(name, stored.Fields)
 	for field, schema := range d.Schema {
@@ -85,6 +86,14 @@ func amend(name string, stored *configEntry, d *framework.FieldData) (*configEnt
 		next.WriteTime = time.Now().Round(0).UTC()
 	}
 	return next, nil
+}
+
+func newEntry(fields map[string]any, writeTime time.Time) (*configEntry, error) {
+	generation, err := uuid.GenerateUUID()
+	if err != nil {
+		return nil, err
+	}
+	return &configEntry{Version: configVersion, Generation: generation, WriteTime: writeTime, Fields: fields}, nil
 }
 
 // lastGrant is the grant to exchange an entry with that is to take the stored one's

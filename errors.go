@@ -12,7 +12,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// verifyError is why a credential was not stored.
+// verifyError is why a credential was not stored, or got no other key.
 type verifyError struct {
 	error
 	outcome   string // what is the case instead

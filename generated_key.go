@@ -46,8 +46,11 @@ func keypairName(credential string, fields map[string]any) string {
 	return credential
 }
 
-// resolve is the credential of a name with the key pair that it uses.
+// resolve is the credential of a name as it is now: what was stored, or what an
+// activation has made of it since, with the key pair that it uses. One read of the key
+// pair tells both.
 func (c *configEntry) resolve(ctx context.Context, s logical.Storage, name string) (*configEntry, error) {
+	c.stored = c.Generation
 	used := keypairName(name, c.Fields)
 	if used == "" {
 		return c, nil
@@ -63,6 +66,10 @@ func (c *configEntry) resolve(ctx context.Context, s logical.Storage, name strin
 	if err != nil {
 		c.pairErr = err // which must not keep the credential from being mended
 		return c, nil
+	}
+	if a, ok := k.Activated[name]; ok && a.Of == c.Generation {
+		a.Entry.stored = c.Generation
+		c = a.Entry
 	}
 	c.pair = k.Active
 	return c, nil

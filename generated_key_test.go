@@ -3,11 +3,14 @@ package tokenbroker_test
 import (
 	"crypto"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
@@ -63,4 +66,72 @@ func TestAPendingPairThatSignsOtherwiseThanTheCredentialIsRefused(t *testing.T) 
 		assert.Equal(t, "key_type: ec-p384 is not for config/oauth2/api: signing_algorithm: PS256 is not for this private_key, which signs with ES384", message)
 		e.pending("api", map[string]any{"key_type": "rsa-3072"})
 	})
+}
+
+// newSigningEngine has two credentials of a vendor who replaces refresh tokens, a and b,
+// with one generated key pair, and another that is pending and that the vendor knows.
+func newSigningEngine(t *testing.T) *engine {
+	t.Helper()
+	e := newEngine(t)
+	made := e.keypair("prod", nil).Data
+	keys := map[string]crypto.PublicKey{made["key_id"].(string): publicKey(t, made["public_key"])}
+	e.sim.AddOAuthClient(signingClient(keys))
+	for _, name := range []string{"a", "b"} {
+		e.sim.AddOAuthRefreshToken(signingClient(keys), "refresh-token-of-"+name, "read")
+		e.write("config/oauth2/"+name, map[string]any{
+			"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "refresh_token": "refresh-token-of-" + name,
+			"private_key_source": "generated", "keypair": "prod",
+		})
+	}
+	pending := e.pending("prod", map[string]any{"key_type": "ec-p256"}).Data
+	keys[pending["key_id"].(string)] = publicKey(t, pending["public_key"])
+	return e
+}
+
+func TestPromise3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *testing.T) {
+	for name, during := range map[string]struct {
+		at     time.Duration // a is being exchanged until 4 s, and then b
+		happen func(*engine)
+		status int    // of the activation
+		lost   string // whose refresh token cannot be saved
+	}{
+		"that succeeds": {0, func(*engine) {}, http.StatusOK, ""},
+		"that is refused": {3 * time.Second, func(e *engine) {
+			e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))})
+		}, http.StatusBadRequest, ""},
+		"whose last answer is unusable": {3 * time.Second, func(e *engine) { e.sim.Behave(vendorsim.Conduct{Unstated: true}) }, http.StatusBadGateway, ""},
+		"that storage refuses":          {5 * time.Second, func(e *engine) { e.storage.(*moodyStorage).dieAfter(0) }, http.StatusInternalServerError, ""},
+		"that is killed": {5 * time.Second, func(e *engine) {
+			e.storage.(*moodyStorage).dieAfter(0)
+			e.restart()
+		}, http.StatusInternalServerError, "b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newSigningEngine(t)
+				storage := e.moody()
+				e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+				var status int
+				var message string
+				var operator sync.WaitGroup
+				operator.Go(func() { status, message = e.activate(nil) })
+				time.Sleep(during.at)
+				during.happen(e)
+				operator.Wait()
+				assert.Equal(t, during.status, status, message)
+
+				e.sim.Behave(vendorsim.Conduct{})
+				storage.lastWrites.Store(nil)
+				time.Sleep(30 * time.Second)
+				require.NoError(t, e.tick()) // which stores what is held
+				e.restart()
+				until(2, 0, 0)
+				for _, name := range []string{"a", "b"} {
+					if name != during.lost {
+						e.creds(name)
+					}
+				}
+			})
+		})
+	}
 }

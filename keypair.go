@@ -37,6 +37,10 @@ type keypair struct {
 	// when the vendor takes it.
 	Active  *pair `json:"active"`
 	Pending *pair `json:"pending,omitempty"`
+
+	// Activated is, by name, what the activation of Active has made of credentials,
+	// until their own entries say it (activation.go).
+	Activated map[string]activated `json:"activated,omitempty"`
 }
 
 // A pair is a private key that was made here, and what belongs to it.

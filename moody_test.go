@@ -26,6 +26,23 @@ type moodyStorage struct {
 	refuseLease atomic.Bool  // refuse to write down a dedicated token
 	stall       atomic.Int64 // how long a write takes, in nanoseconds
 	stallRead   atomic.Int64 // how long the next read takes to come back, in nanoseconds
+
+	// lastWrites, unless nil, is how many more writes there are until all are refused,
+	// as if the server had been killed.
+	lastWrites atomic.Pointer[atomic.Int64]
+}
+
+// dies is whether a write comes after the last.
+func (s *moodyStorage) dies() bool {
+	left := s.lastWrites.Load()
+	return left != nil && left.Add(-1) < 0
+}
+
+// dieAfter refuses all writes but the next few.
+func (s *moodyStorage) dieAfter(writes int) {
+	left := &atomic.Int64{}
+	left.Store(int64(writes))
+	s.lastWrites.Store(left)
 }
 
 var errStorage = errors.New("the disk is full")
@@ -51,7 +68,7 @@ func (s *moodyStorage) List(ctx context.Context, prefix string) ([]string, error
 func (s *moodyStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	s.calls.Add(1)
 	time.Sleep(time.Duration(s.stall.Load()))
-	if s.refuse.Load() || s.refuseLease.Load() && strings.HasPrefix(entry.Key, "lease/") {
+	if s.refuse.Load() || s.dies() || s.refuseLease.Load() && strings.HasPrefix(entry.Key, "lease/") {
 		return errStorage
 	}
 	return s.Storage.Put(ctx, entry)
@@ -59,7 +76,7 @@ func (s *moodyStorage) Put(ctx context.Context, entry *logical.StorageEntry) err
 
 func (s *moodyStorage) Delete(ctx context.Context, key string) error {
 	s.calls.Add(1)
-	if s.refuseAway.Load() {
+	if s.refuseAway.Load() || s.dies() {
 		return errStorage
 	}
 	return s.Storage.Delete(ctx, key)

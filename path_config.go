@@ -228,7 +228,7 @@ func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 }
 
 // withKeypair runs f, which writes a credential, with the name of the key pair that it is
-// to use, if any, while nobody deletes that.
+// to use, if any, while nobody activates or deletes that.
 func (b *backend) withKeypair(ctx context.Context, s logical.Storage, p provider.Provider, name string, d *framework.FieldData, f func(used string) error) error {
 	stored, err := getConfig(ctx, s, p.Name(), name)
 	if err != nil {

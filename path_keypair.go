@@ -73,6 +73,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 			HelpSynopsis:    "Make a key pair whose private half never leaves Vault.",
 			HelpDescription: keypairHelpDescription,
 		},
+		b.pathKeypairActivate(),
 	}
 }
 
@@ -231,8 +232,9 @@ The private half stays in Vault; the public half, as PEM (public_key) or as a JS
 Key (jwk), is for the vendor. A credential uses the pair by private_key_source=generated.
 
 A write to a name that has an active pair makes a pending one, for a vendor who takes
-days to register a key (pending_public_key, pending_jwk). Another write makes another pending
-pair in the place of the first.
+days to register a key (pending_public_key, pending_jwk): credentials go on using the
+active pair until a write to keypair/<name>/activate. Another write before that makes
+another pending pair in the place of the first.
 
 A key pair that credentials use cannot be deleted.
 `

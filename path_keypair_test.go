@@ -216,17 +216,19 @@ func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		data map[string]any
 		says string
 	}{
-		"an unknown type":    {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: "rsa-1024" is none of rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384`},
-		"a type for no user": {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 is not for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for"},
-		"an unknown field":   {"keypair/new", map[string]any{"bits": 2048}, "bits: is no field of this path, which has key_type, name"},
-		"both keys":          {"config/kensho/prod", map[string]any{"private_key": privateKeyPEM()}, `private_key and private_key_source contradict each other: give one, and clear the other with private_key="" or private_key_source=""`},
-		"another source":     {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "hsm"}, `private_key_source: "hsm" is not generated, which is all that it can be; leave it out to give a private_key`},
-		"no key pair":        {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "generated"}, "keypair: there is no keypair/new; make it by a write to that path first"},
-		"another's key pair": {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: there is no keypair/porduction"},
-		"a key pair alone":   {"config/kensho/new", map[string]any{"refresh_token": refreshToken, "keypair": "prod"}, `keypair: goes with private_key_source=generated; give that too, or clear this with keypair=""`},
-		"no client ID":       {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: is missing"},
-		"another kind":       {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `give one, and clear the other with client_id="" private_key_source=""`},
-		"a vendor without":   {"config/sitecore/new", map[string]any{"api_key": apiKey, "private_key_source": "generated"}, "private_key_source: is no field of this path"},
+		"an unknown type":      {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: "rsa-1024" is none of rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384`},
+		"a type for no user":   {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 is not for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for"},
+		"an unknown field":     {"keypair/new", map[string]any{"bits": 2048}, "bits: is no field of this path, which has key_type, name"},
+		"no pair to activate":  {"keypair/new/activate", nil, `"new" is no key pair: make one by a write to keypair/new`},
+		"none that is pending": {"keypair/prod/activate", nil, "keypair/prod has no pending pair, and the active one is"},
+		"both keys":            {"config/kensho/prod", map[string]any{"private_key": privateKeyPEM()}, `private_key and private_key_source contradict each other: give one, and clear the other with private_key="" or private_key_source=""`},
+		"another source":       {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "hsm"}, `private_key_source: "hsm" is not generated, which is all that it can be; leave it out to give a private_key`},
+		"no key pair":          {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "generated"}, "keypair: there is no keypair/new; make it by a write to that path first"},
+		"another's key pair":   {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: there is no keypair/porduction"},
+		"a key pair alone":     {"config/kensho/new", map[string]any{"refresh_token": refreshToken, "keypair": "prod"}, `keypair: goes with private_key_source=generated; give that too, or clear this with keypair=""`},
+		"no client ID":         {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: is missing"},
+		"another kind":         {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `give one, and clear the other with client_id="" private_key_source=""`},
+		"a vendor without":     {"config/sitecore/new", map[string]any{"api_key": apiKey, "private_key_source": "generated"}, "private_key_source: is no field of this path"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -299,6 +301,9 @@ func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
 		ask(logical.UpdateOperation, "config/kensho/other", map[string]any{"client_id": "0oa-nobody", "private_key_source": "generated", "keypair": "prod"})
 		ask(logical.UpdateOperation, "keypair/prod", nil)
 		learn()
+		ask(logical.UpdateOperation, "keypair/prod/activate", nil)
+		e.register(clientID, e.read("keypair/prod").Data["pending_public_key"])
+		ask(logical.UpdateOperation, "keypair/prod/activate", nil)
 		for _, path := range []string{"keypair/prod", "config/kensho/prod", "status/prod", "creds/prod", "token/prod"} {
 			ask(logical.ReadOperation, path, nil)
 		}
@@ -307,7 +312,7 @@ func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
 		ask(logical.HelpOperation, "keypair/prod", nil)
 		require.Greater(t, len(secrets), 40)
 		require.Contains(t, said.String(), "PUBLIC KEY")
-		require.Contains(t, log.String(), "key pair made")
+		require.Contains(t, log.String(), "key pair activated")
 		for secret := range secrets {
 			assert.NotContains(t, said.String(), secret)
 			assert.NotContains(t, log.String(), secret)
