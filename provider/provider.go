@@ -24,7 +24,8 @@ type Provider interface {
 	Summary() string
 
 	// Fields are the vendor's own fields of a credential, beside those that every
-	// credential has. Secrets are marked by DisplayAttrs.Sensitive.
+	// credential has. Secrets are marked by DisplayAttrs.Sensitive. Where there is a
+	// private_key, in PEM, an operator may have it made in Vault instead.
 	Fields() map[string]*framework.FieldSchema
 
 	// Open checks what an operator wrote and makes it usable, without calling the

@@ -10,6 +10,12 @@ path "kensho/config/*" {
   capabilities = ["create", "update", "patch", "read", "list", "delete"]
 }
 
+# Key pairs that are made in Vault. Reads are of public halves alone; keypair/*/activate
+# changes over to a new pair.
+path "kensho/keypair/*" {
+  capabilities = ["create", "update", "read", "list", "delete"]
+}
+
 # Roles: narrower views of a credential, each with a policy of its own.
 path "kensho/roles/*" {
   capabilities = ["create", "update", "patch", "read", "list", "delete"]

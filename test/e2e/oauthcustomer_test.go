@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
@@ -20,7 +21,23 @@ import (
 const (
 	oauthClientID = "oauth2-client-0123456789"
 	oauthSecret   = "oauth2-secret-0123456789"
+
+	payrollClientID = "oauth2-payroll-0123456789"
 )
+
+// registerKey has the vendor of no name know a client by the key that a page has Vault
+// make, once it is there.
+func registerKey(sim *vendorsim.Sim, dir string) {
+	var key jose.JSONWebKey
+	if jwk, err := os.ReadFile(filepath.Join(dir, "payroll.jwk")); err != nil || key.UnmarshalJSON(jwk) != nil {
+		return
+	}
+	sim.AddOAuthClient(vendorsim.OAuthClient{
+		ID: payrollClientID, Scopes: []string{"invoices.read"}, AuthMethods: []string{vendorsim.PrivateKeyJWT},
+		Keys: map[string]crypto.PublicKey{key.KeyID: key.Key}, Algorithms: []string{key.Algorithm},
+		Grants: []string{vendorsim.ClientCredentialsGrant},
+	})
+}
 
 // account is a customer's at a vendor of docs/oauth2.md, as the page has it.
 type account struct {
@@ -62,7 +79,10 @@ func oauthCustomer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 		Rotate:      true,
 	}
 	sim.AddOAuthClient(nameless)
-	environ := []string{"OAUTH2_CLIENT_ID=" + oauthClientID, "OAUTH2_CLIENT_SECRET=" + oauthSecret}
+	environ := []string{
+		"OAUTH2_CLIENT_ID=" + oauthClientID, "OAUTH2_CLIENT_SECRET=" + oauthSecret,
+		"OAUTH2_PAYROLL_CLIENT_ID=" + payrollClientID,
+	}
 	refresh := func(client vendorsim.OAuthClient, name string) {
 		token := "refresh-token-of-" + name + "-0123456789"
 		sim.AddOAuthRefreshToken(client, token, client.Scopes...)

@@ -111,6 +111,8 @@ func customer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 	return []string{
 		"KENSHO_REFRESH_TOKEN=" + refreshToken,
 		"KENSHO_CLIENT_ID=" + clientID,
+		"KENSHO_ARCHIVE_CLIENT_ID=" + letters["kensho-archive.pub"],
+		"KENSHO_ARCHIVE_NEXT_CLIENT_ID=" + letters["kensho-archive-next.pub"],
 		"KENSHO_ACCESS_TOKEN=access-token-of-kensho-0123456789",
 		"SCRIBE_REFRESH_TOKEN=" + scribe,
 		"SITECORE_API_KEY=" + apiKey,
@@ -118,14 +120,25 @@ func customer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 	}
 }
 
-// withMail has Kensho take the public key that a page says to mail to them.
+// letters are the public keys that a page says to mail to Kensho, and the Client IDs that
+// they answer.
+var letters = map[string]string{
+	"kensho.pub":              clientID,
+	"kensho-archive.pub":      "0oa3archive4",
+	"kensho-archive-next.pub": "0oa5archive6",
+}
+
+// withMail has Kensho take the letters, and an OAuth 2.0 vendor a key.
 func withMail(sim *vendorsim.Sim, dir string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if letter, err := os.ReadFile(filepath.Join(dir, "kensho.pub")); err == nil {
-			if key, err := jwt.ParseRSAPublicKeyFromPEM(letter); err == nil {
-				sim.AddClient(clientID, key, "")
+		for name, id := range letters {
+			if letter, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
+				if key, err := jwt.ParseRSAPublicKeyFromPEM(letter); err == nil {
+					sim.AddClient(id, key, "")
+				}
 			}
 		}
+		registerKey(sim, dir)
 		sim.ServeHTTP(w, r)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"testing"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -37,6 +38,8 @@ func TestEveryStorageIsAlike(t *testing.T) {
 				{"a status is read", readStatus, nil},
 				{"names are listed", listNames, nil},
 				{"a role and a credential are deleted", deleteBoth, map[string]bool{"app": false, "prod": false}},
+				{"a key pair is made and taken up", takeUpKeyPair, map[string]bool{"archive": true}},
+				{"a key pair is rotated", rotateKeyPair, nil},
 			} {
 				t.Run(line.what, func(t *testing.T) {
 					m := *m
@@ -134,4 +137,42 @@ func deleteBoth(m *mount) {
 		require.NoError(m.t, err)
 	}
 	assert.Equal(m.t, []any{"batch", "search"}, m.list("config"))
+}
+
+func takeUpKeyPair(m *mount) {
+	m.write("keypair/archive", map[string]any{"key_type": "rsa-3072"})
+	m.register("0oa3archive4", m.read("keypair/archive").Data["public_key"])
+	generated := m.keyPair()
+	delete(generated, "private_key")
+	generated["private_key_source"], generated["client_id"] = "generated", "0oa3archive4"
+	m.write("config/kensho/archive", generated)
+	assert.Equal(m.t, []any{"archive"}, m.list("keypair"))
+}
+
+// rotateKeyPair finds the pair that the line before has made.
+func rotateKeyPair(m *mount) {
+	before := m.creds("archive").Data["access_token"]
+	m.write("keypair/archive", nil)
+	pending := m.read("keypair/archive").Data
+	activate := func(id string) error {
+		_, err := m.root.Logical().WriteWithContext(m.t.Context(), m.path+"/keypair/archive/activate", map[string]any{"client_id": id})
+		return err
+	}
+	assertStatus(m.t, 400, "the vendor rejected the credential", activate("0oa3archive4"))
+	assert.Equal(m.t, before, m.creds("archive").Data["access_token"])
+
+	m.register("0oa5archive6", pending["pending_public_key"])
+	require.NoError(m.t, activate("0oa5archive6"))
+	active := m.read("keypair/archive").Data
+	assert.Equal(m.t, pending["pending_jwk"], active["jwk"])
+	assert.NotContains(m.t, active, "pending_jwk")
+	assert.NotEqual(m.t, before, m.creds("archive").Data["access_token"])
+}
+
+// register has Kensho know a public key.
+func (m *mount) register(id string, publicKey any) {
+	m.t.Helper()
+	key, err := jwt.ParseRSAPublicKeyFromPEM([]byte(publicKey.(string)))
+	require.NoError(m.t, err)
+	m.sim.AddClient(id, key, "")
 }
