@@ -6,11 +6,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
+
+	"vault-plugin-secrets-tokenbroker/internal/process"
 )
 
 // An Agent is a Vault Agent or a Vault Proxy: a process of the server's own binary
 // that logs in by itself.
-type Agent struct{ process *process }
+type Agent struct{ process *process.Process }
 
 // StartAgent starts `vault agent` or `vault proxy` with the arguments that follow, in
 // a directory, pointed at the server and without a token. Its output goes to log.
@@ -20,7 +22,7 @@ func (s *Server) StartAgent(dir string, log io.Writer, args ...string) (*Agent, 
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), s.env("")...)
 	cmd.Stdout, cmd.Stderr = log, log
-	p, err := launch(cmd)
+	p, err := process.Start(cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -28,13 +30,13 @@ func (s *Server) StartAgent(dir string, log io.Writer, args ...string) (*Agent, 
 }
 
 // Ended is closed when it has ended.
-func (a *Agent) Ended() <-chan struct{} { return a.process.ended }
+func (a *Agent) Ended() <-chan struct{} { return a.process.Ended() }
 
 // Stop ends it. It is an error if the process that it supervises does not end with
 // it; that is killed then.
 func (a *Agent) Stop() error {
-	err := a.process.stop()
-	if killGroup(a.process.pid()) {
+	err := a.process.Stop()
+	if process.KillGroup(a.process.ID()) {
 		err = errors.Join(err, errors.New("a process outlived its Agent"))
 	}
 	return err

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"vault-plugin-secrets-tokenbroker/internal/process"
 )
 
 // RootToken is the root token of a server in dev mode.
@@ -41,8 +43,8 @@ type Server struct {
 	args      []string
 	unsealKey string // empty in dev mode
 
-	process *process // nil if it does not run
-	past    []int    // process groups of servers that have ended
+	process *process.Process // nil if it does not run
+	past    []int            // process groups of servers that have ended
 }
 
 // StartDev starts a server in dev mode: unsealed, in memory, with RootToken. Its
@@ -152,7 +154,7 @@ func (s *Server) launch() (err error) {
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), s.environ...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
-	s.process, err = launch(cmd)
+	s.process, err = process.Start(cmd)
 	return err
 }
 
@@ -183,7 +185,7 @@ func (s *Server) await(ctx context.Context, condition func() bool) error {
 	defer cancel()
 	for !condition() {
 		select {
-		case <-s.process.ended:
+		case <-s.process.Ended():
 			return errors.New("the server ended as it started")
 		case <-ctx.Done():
 			return errors.New("the server is not ready after a minute")
@@ -208,10 +210,10 @@ func (s *Server) Client() (*api.Client, error) {
 }
 
 // Kill ends the server at once, as kill -9 does. Its plugins are left as they are.
-func (s *Server) Kill() error { return s.end((*process).kill) }
+func (s *Server) Kill() error { return s.end((*process.Process).Kill) }
 
-func (s *Server) end(how func(*process) error) error {
-	s.past = append(s.past, s.process.pid())
+func (s *Server) end(how func(*process.Process) error) error {
+	s.past = append(s.past, s.process.ID())
 	err := how(s.process)
 	s.process = nil
 	return err
@@ -232,7 +234,7 @@ func (s *Server) Plugins() ([]int, error) {
 		// pid (comm) state ppid pgrp …; the name may hold anything.
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if len(fields) > 2 && fields[2] == strconv.Itoa(s.process.pid()) && pid != s.process.pid() {
+		if len(fields) > 2 && fields[2] == strconv.Itoa(s.process.ID()) && pid != s.process.ID() {
 			plugins = append(plugins, pid)
 		}
 	}
@@ -293,11 +295,11 @@ func (s *Server) Dir() string { return s.dir }
 func (s *Server) Stop() error {
 	var err error
 	if s.process != nil {
-		err = s.end((*process).stop)
+		err = s.end((*process.Process).Stop)
 	}
 	// Plugins outlive a server that was killed.
 	for _, group := range s.past {
-		killGroup(group)
+		process.KillGroup(group)
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
