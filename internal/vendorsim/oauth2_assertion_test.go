@@ -77,7 +77,7 @@ func TestEveryPartOfAClientAssertionIsChecked(t *testing.T) {
 		"a clock a bit off":     {jwt.SigningMethodRS256, k.rsa, "", claim("iat", now.Add(30*time.Second).Unix()), 200, false},
 		"another key":           {jwt.SigningMethodRS256, k.other, "", asIs, 401, false},
 		"a key not registered":  {jwt.SigningMethodRS256, k.rsa, "k", asIs, 401, false},
-		"a key not named":       {jwt.SigningMethodES256, k.p256, "", asIs, 401, false},
+		"another kind of key":   {jwt.SigningMethodES256, k.p256, "", asIs, 401, false},
 		"another curve":         {jwt.SigningMethodES256, k.p256, "p384", asIs, 401, false},
 		"an unknown algorithm":  {jwt.SigningMethodRS512, k.rsa, "", asIs, 401, true},
 		"no signature":          {jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "", asIs, 401, true},

@@ -52,6 +52,7 @@ func TestARefreshTokenThatDoesNotRotateStays(t *testing.T) {
 	sim.AddOAuthClient(other)
 	assert.Equal(t, "invalid_grant", refresh(t, sim, other, "r").error())
 	assert.Equal(t, "invalid_grant", refresh(t, sim, client, refresh(t, sim, client, "r").token()).error(), "an access token is none")
+	assert.Equal(t, 200, refresh(t, sim, client, "r").status, "and nothing has come of all that")
 	sim.RevokeCredential("r")
 	assert.Equal(t, "invalid_grant", refresh(t, sim, client, "r").error())
 	assert.Empty(t, sim.Violations())
