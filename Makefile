@@ -9,6 +9,9 @@ LDFLAGS := -s -w -X $(PLUGIN)/internal/version.Version=$(VERSION)
 # The server of the tests is the pinned one, unless VAULT names another.
 SERVER := $(or $(VAULT),bin/vault)
 
+# The OAuth 2.0 authorization server of the tests.
+AUTHSERVER := tools/oidc-provider
+
 .PHONY: help build vault demo test unit sim e2e examples docs vet lint fmt clean FORCE
 
 help: ## List the targets.
@@ -45,10 +48,10 @@ sim: ## Simulate thirty days of 200 credentials (SEED=n for other dice).
 
 # Those that run in parallel wait for a minute to pass most of the time, and for no
 # processor.
-e2e: build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes openssl ## Test the plugin as it ships in a real Vault server.
+e2e: build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json openssl ## Test the plugin as it ships in a real Vault server.
 	VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
 		TOFU=$(abspath bin/tofu) TERRAFORM_PROVIDER_VAULT=$(abspath bin/terraform-provider-vault) \
-		KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) \
+		KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) AUTHSERVER=$(abspath $(AUTHSERVER)/server.mjs) \
 		go test -tags e2e -count=1 -parallel 8 -timeout 20m ./test/e2e/...
 
 docs: ## Write docs/api.md from the engine's path definitions, and the presets' table.
@@ -69,6 +72,16 @@ bin/vault-plugin-auth-kubernetes: tools/kubernetes-auth/go.mod tools/kubernetes-
 	@echo "Building Vault's auth method for Kubernetes (a minute with empty caches) …"
 	CGO_ENABLED=0 go -C tools/kubernetes-auth build -ldflags '-s -w' \
 		-o $(abspath $@) github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes
+
+$(AUTHSERVER)/node_modules/.package-lock.json: $(AUTHSERVER)/package.json $(AUTHSERVER)/package-lock.json | npm
+	@echo 'Installing oidc-provider, the authorization server of the tests (seconds) …'
+	cd $(AUTHSERVER) && npm ci
+
+# package.json says how new Node.js has to be.
+.PHONY: npm
+npm:
+	@command -v npm >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends nodejs npm; } || \
+		{ echo 'Node.js and npm are needed, and could not be installed: install them.' >&2; exit 1; }
 
 # Pages tell people to make keys with it; Debian has it as a package.
 .PHONY: openssl
@@ -97,4 +110,4 @@ fmt: bin/golangci-lint ## Format the code.
 	bin/golangci-lint fmt
 
 clean: ## Remove what was built.
-	rm -rf bin
+	rm -rf bin $(AUTHSERVER)/node_modules
