@@ -95,6 +95,16 @@ func TestADedicatedTokenThatCannotBeRevokedIsTriedAgain(t *testing.T) {
 	})
 }
 
+func TestALeaseEndsThoughTheVendorDoesNotRevokeSuchTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		lease := e.creds("mine")
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, `{"error":"unsupported_token_type"}`))})
+		require.NoError(t, e.revoke(lease), "trying again never helps")
+		assert.Empty(t, e.leased())
+	})
+}
+
 func TestADedicatedTokenThatHasDiedIsDoneWith(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)

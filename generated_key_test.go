@@ -114,7 +114,8 @@ func TestPromise3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *testi
 				var status int
 				var message string
 				var operator sync.WaitGroup
-				operator.Go(func() { status, message = e.activate(nil) })
+				killed := *e // which may be dead when the answer comes
+				operator.Go(func() { status, message = killed.activate(nil) })
 				time.Sleep(during.at)
 				during.happen(e)
 				operator.Wait()

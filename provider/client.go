@@ -160,9 +160,9 @@ func (r *Reply) Refusal() *Error {
 	return e
 }
 
-// errorCodes are those of RFC 6749 §5.2, and the one that Google and others answer the
-// revocation of a token with that is gone.
-var errorCodes = []string{"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_token"}
+// errorCodes are those of RFC 6749 §5.2, the one of RFC 7009 §2.2.1, and the one that
+// some answer the revocation of a token with that is gone.
+var errorCodes = []string{"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_token", "unsupported_token_type"}
 
 // kindOf tells what an answer means that is no token: by its error code, or else by
 // its status. Too early, too many and all of 5xx pass by themselves, anything else

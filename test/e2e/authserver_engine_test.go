@@ -63,14 +63,6 @@ func (e *engine) configure() error {
 		"issuer": c.server.Issuer, "client_id": c.client.ID, "auth_style": c.client.AuthMethod,
 		"scope": c.scope, "token_params": c.params,
 	}
-	if c.refreshToken != "" {
-		// With an access token that refresh/ revokes this server ends the refresh token,
-		// which RFC 7009 §2.1 allows: the engine is not told where to revoke.
-		metadata, err := c.server.Metadata(e.t.Context())
-		require.NoError(e.t, err)
-		delete(fields, "issuer")
-		fields["token_url"] = metadata.TokenEndpoint
-	}
 	for field, value := range map[string]string{
 		"client_secret": c.client.Secret, "refresh_token": c.refreshToken, "key_id": c.keyID, "signing_algorithm": c.client.Algorithm,
 	} {
