@@ -26,6 +26,16 @@ func DecodeFields(fields json.RawMessage, v any) error {
 	return nil
 }
 
+// Allowed are the values of a field as its schema has them. They are documentation: the
+// provider checks them itself.
+func Allowed(values []string) []any {
+	list := make([]any, len(values))
+	for i, v := range values {
+		list[i] = v
+	}
+	return list
+}
+
 // CheckURL refuses a URL that would carry a secret in the clear: it must be
 // https, or http to a loopback host.
 func CheckURL(field, raw string) error {

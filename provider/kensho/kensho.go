@@ -56,7 +56,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 			Type:          framework.TypeString,
 			Description:   "The product that the credential is for. It decides the host and the form of the refresh, and the scope of a key pair.",
 			Default:       "link",
-			AllowedValues: allowed(products),
+			AllowedValues: provider.Allowed(products),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Product"},
 		},
 		"refresh_token": {
@@ -169,14 +169,6 @@ func choose(fields json.RawMessage) (string, error) {
 
 func clearing(names []string) string {
 	return strings.Join(names, `="" `) + `=""`
-}
-
-func allowed(values []string) []any {
-	list := make([]any, len(values))
-	for i, v := range values {
-		list[i] = v
-	}
-	return list
 }
 
 func scopeOf(product string) string { return fmt.Sprintf("kensho:app:%s", product) }

@@ -61,7 +61,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		"preset": {
 			Type:          framework.TypeString,
 			Description:   "A well-known vendor, whose URLs and ways need not be given. Other fields win over what it fills in.",
-			AllowedValues: allowed(presetNames()),
+			AllowedValues: provider.Allowed(presetNames()),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Preset"},
 		},
 		"preset_params": {
@@ -87,7 +87,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		"grant_type": {
 			Type:          framework.TypeString,
 			Description:   "The grant to exchange. Default: refresh_token where there is a refresh token, else client_credentials.",
-			AllowedValues: allowed(slices.Sorted(maps.Keys(grantTypes))),
+			AllowedValues: provider.Allowed(slices.Sorted(maps.Keys(grantTypes))),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Grant type"},
 		},
 		"client_id": {
@@ -113,13 +113,13 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		"signing_algorithm": {
 			Type:          framework.TypeString,
 			Description:   "The algorithm to sign with. Default: RS256 with an RSA key, ES256 or ES384 with an EC key, by its curve.",
-			AllowedValues: allowed([]string{"RS256", "PS256", "ES256", "ES384"}),
+			AllowedValues: provider.Allowed([]string{"RS256", "PS256", "ES256", "ES384"}),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Signing algorithm"},
 		},
 		"auth_style": {
 			Type:          framework.TypeString,
 			Description:   "How the client proves itself. Default: by private_key if there is one, not at all if there is no secret either, else client_secret_basic is tried, then client_secret_post, and what worked is remembered.",
-			AllowedValues: allowed(authStyles),
+			AllowedValues: provider.Allowed(authStyles),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Client authentication"},
 		},
 		"refresh_token": {
@@ -229,12 +229,4 @@ func (c *config) complete() error {
 		}
 	}
 	return nil
-}
-
-func allowed(values []string) []any {
-	list := make([]any, len(values))
-	for i, v := range values {
-		list[i] = v
-	}
-	return list
 }
