@@ -281,7 +281,9 @@ func TestADedicatedReaderWhoGoesAwayLeavesNoToken(t *testing.T) {
 func TestADedicatedRoleIsRefusedOnceItsTokensCannotBeRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)
-		e.write("config/oauth2/api", map[string]any{"revocation_url": ""})
+		resp, _, _ := e.request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"revocation_url": ""})
+		require.NotNil(t, resp)
+		assert.Equal(t, []string{"roles/mine can no longer be read: the vendor has no revocation endpoint: set revocation_url, if it has one after all"}, resp.Warnings)
 		status, message := e.refused("creds/mine")
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "the vendor has no revocation endpoint")

@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
 // newSearchEngine has a credential whose scope can be narrowed.
@@ -221,6 +223,25 @@ func TestARoleThatAnotherNodeWroteIsReadAgain(t *testing.T) {
 		e.backend = standby
 		e.backend.InvalidateKey(t.Context(), "role/web")
 		assert.Equal(t, []string{"event"}, e.creds("web").Data["scope"])
+	})
+}
+
+func TestOfTwoWritesOfARoleTheOneThatCouldNotSeeTheOtherIsToldToTryAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSearchEngine(t)
+		e.write("config/kensho/link", map[string]any{"refresh_token": refreshToken})
+		e.write("roles/web", map[string]any{"config": "search"})
+		e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+		var status int
+		var writers sync.WaitGroup
+		writers.Go(func() { e.write("refresh/search", nil) })
+		time.Sleep(time.Second)
+		writers.Go(func() { _, status, _ = e.request(logical.UpdateOperation, "roles/web", map[string]any{"ttl": "5m"}) })
+		time.Sleep(time.Second)
+		e.write("roles/web", map[string]any{"config": "link"})
+		writers.Wait()
+		assert.Equal(t, http.StatusServiceUnavailable, status)
+		assert.Equal(t, map[string]any{"config": "link", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0}, e.read("roles/web").Data)
 	})
 }
 

@@ -193,7 +193,8 @@ func refuseUsed(ctx context.Context, s logical.Storage, providerName, name strin
 		configKey(providerName, name), paths(roles))
 }
 
-// outgrown warns of the roles whose scope a credential does not have any more.
+// outgrown warns of the roles that a credential does not do for any more: it has not their
+// scope, or cannot revoke their tokens.
 func (b *backend) outgrown(ctx context.Context, s logical.Storage, name string) []string {
 	roles, err := rolesOf(ctx, s, name)
 	if err != nil || len(roles) == 0 {
@@ -205,7 +206,11 @@ func (b *backend) outgrown(ctx context.Context, s logical.Storage, name string) 
 	}
 	var warnings []string
 	for _, roleName := range sortedKeys(roles) {
-		if err := roles[roleName].narrows(credential); err != nil {
+		err := roles[roleName].narrows(credential)
+		if err == nil && roles[roleName].Dedicated {
+			err = b.broker.Revocable(ctx, s, name)
+		}
+		if err != nil {
 			warnings = append(warnings, fmt.Sprintf("%s%s can no longer be read: %s", rolesPrefix, roleName, err))
 		}
 	}

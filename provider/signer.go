@@ -82,7 +82,10 @@ func algorithms(key crypto.Signer) (usual string, fit []string) {
 }
 
 func parsePrivateKey(text string) (crypto.Signer, error) {
-	block, _ := pem.Decode([]byte(text))
+	block, rest := pem.Decode([]byte(text))
+	for block != nil && block.Type == "EC PARAMETERS" { // which openssl puts before the key
+		block, rest = pem.Decode(rest)
+	}
 	if block == nil {
 		return nil, Errorf(Invalid, "private_key: is no PEM; give the whole file, from -----BEGIN to END-----")
 	}

@@ -204,14 +204,13 @@ func (c *Client) secrets(refresh string, config clientcredentials.Config) []stri
 
 func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last provider.Grant) *provider.Answer {
 	// RFC 6749 §5.1: an answer without a scope grants what was asked for.
-	scoped, _ := token.Extra("scope").(string)
-	scope := strings.Fields(scoped)
+	scope := scopeOf(token)
 	if len(scope) == 0 {
 		scope = c.Scopes
 	}
 	answer := &provider.Answer{
 		AccessToken: token.AccessToken,
-		TokenType:   token.TokenType,
+		TokenType:   token.Type(),
 		Scope:       scope,
 		Lifetime:    c.Lifetime,
 		Single:      c.Single,
@@ -224,6 +223,24 @@ func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last p
 		answer.Unusable = e.failure(err)
 	}
 	return answer
+}
+
+// scopeOf is what an answer says that its token is for: a string, or with some vendors a
+// list.
+func scopeOf(token *oauth2.Token) []string {
+	switch scope := token.Extra("scope").(type) {
+	case string:
+		return strings.Fields(scope)
+	case []any:
+		var list []string
+		for _, value := range scope {
+			if text, ok := value.(string); ok {
+				list = append(list, text)
+			}
+		}
+		return list
+	}
+	return nil
 }
 
 // granted is what to exchange next, if it is another refresh token than the last.
@@ -261,7 +278,9 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := reply.Decode(&body); err != nil {
 		return nil, err
 	}
-	if body["access_token"] == nil && body["error"] != nil {
+	var accessToken string
+	_ = json.Unmarshal(body["access_token"], &accessToken)
+	if accessToken == "" && body["error"] != nil {
 		return nil, reply.Refusal()
 	}
 	// x/oauth2 takes whole numbers alone, and of those that it does not it takes none

@@ -302,6 +302,45 @@ func TestALifetimeIsTakenInEveryFormThatVendorsHave(t *testing.T) {
 	}
 }
 
+func TestAnAnswerIsTakenInEveryFormThatVendorsHave(t *testing.T) {
+	for body, scope := range map[string][]string{
+		`{"access_token": "a", "token_type": "bearer", "scope": "read"}`:           {"read"},
+		`{"access_token": "a", "token_type": "Bearer", "scope": ["read", "list"]}`: {"read", "list"},
+		`{"access_token": "a", "scope": null}`:                                     {"asked"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			credential, err := tryOpen(t, vendorsim.Answer(200, body), map[string]any{"client_secret": clientSecret, "scope": []string{"asked"}})
+			require.NoError(t, err)
+			answer, err := credential.Exchange(t.Context(), provider.Grant{})
+			require.NoError(t, err)
+			assert.Equal(t, "Bearer", answer.TokenType)
+			assert.Equal(t, scope, answer.Scope)
+		})
+	}
+}
+
+func TestAnErrorBesideAnEmptyTokenIsARefusal(t *testing.T) {
+	for _, body := range []string{`{"access_token": null, "error": "invalid_grant"}`, `{"access_token": "", "error": "invalid_grant"}`} {
+		synctest.Test(t, func(t *testing.T) {
+			credential, err := tryOpen(t, vendorsim.Answer(200, body), map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic"})
+			require.NoError(t, err)
+			_, err = credential.Exchange(t.Context(), provider.Grant{})
+			var e *provider.Error
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, provider.Rejected, e.Kind)
+		})
+	}
+}
+
+func TestAKeyIsTakenAsOpenSSLWritesIt(t *testing.T) {
+	der, err := x509.MarshalECPrivateKey(ecKey(elliptic.P256()).(*ecdsa.PrivateKey))
+	require.NoError(t, err)
+	parameters := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}})
+	key := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+	_, err = tryOpen(t, vendorsim.New(), map[string]any{"private_key": string(parameters) + string(key)})
+	require.NoError(t, err)
+}
+
 func TestALifetimeOfAFractionIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		credential, err := tryOpen(t, vendorsim.Answer(200, `{"access_token": "a", "expires_in": 3600.5}`), map[string]any{"client_secret": clientSecret})

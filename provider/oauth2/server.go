@@ -62,7 +62,7 @@ func discover(ctx context.Context, client *provider.Client, issuer string) (*End
 		u.Path = at
 		endpoints, err := fetch(ctx, client, u.String(), issuer)
 		var e *provider.Error
-		if err == nil || errors.As(err, &e) && e.Kind != provider.Rejected {
+		if err == nil || errors.As(err, &e) && e.Kind == provider.Unavailable {
 			return endpoints, err
 		}
 		if first == nil {

@@ -46,6 +46,20 @@ func TestAnIssuersMetadataHaveItsEndpoints(t *testing.T) {
 	}
 }
 
+func TestMetadataAreFoundThoughTheFirstPlaceIsAPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := newSim()
+		sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+			if strings.HasSuffix(r.URL.Path, "openid-configuration") {
+				return vendorsim.Answer(200, "<html>")
+			}
+			return nil
+		}})
+		credential := open(t, sim, map[string]any{"token_url": nil, "issuer": vendorsim.OAuthIssuer, "client_secret": clientSecret, "auth_style": "client_secret_basic"})
+		exchange(t, sim, credential, provider.Grant{})
+	})
+}
+
 func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		metadata string

@@ -76,8 +76,10 @@ func (k Kind) tellsFailuresApart(t *testing.T, c Contract) {
 			credential := c.open(t, k.Fields, http.HandlerFunc(vendorsim.Hang))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
+			asked := time.Now()
 			_, err := credential.Exchange(ctx, provider.Grant{})
 			assertKind(t, provider.Unavailable, err, "a caller who gives up")
+			assert.Equal(t, time.Second, time.Since(asked), "it ends with its caller, not with request_timeout")
 		})
 	})
 	t.Run("no token, answered after a token", func(t *testing.T) {
