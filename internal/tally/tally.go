@@ -1,0 +1,86 @@
+// Package tally counts what came of breaking things on purpose. A test that does so
+// records a row; `make faults` runs them all at length, and prints the rows as one table.
+package tally
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// The environment of a run.
+const (
+	fileVariable = "FAULTS_TALLY" // the file that rows are added to; none if it is not set
+	longVariable = "FAULTS_LONG"  // not empty for the long form
+	seedVariable = "SEED"         // of the dice; 1 if it is not set
+)
+
+// A Row is one kind of fault, and what came of it.
+type Row struct {
+	// Fault says what was broken, and Tried how often.
+	Fault string `json:"fault"`
+	Tried int    `json:"tried"`
+
+	// Dead counts tokens served that their vendor did not take, Lost credentials that
+	// can no longer be exchanged although the vendor's last answer had been written,
+	// Failed reads that had no reason to fail, and Leaks secrets found where none
+	// should be.
+	Dead   int `json:"dead"`
+	Lost   int `json:"lost"`
+	Failed int `json:"failed"`
+	Leaks  int `json:"leaks"`
+
+	// Note says what was counted beside that, and explains it.
+	Note string `json:"note,omitempty"`
+}
+
+// Record adds a row to the table. Nothing may have come of the faults.
+func Record(t *testing.T, r Row) {
+	t.Helper()
+	assert.Positive(t, r.Tried, "%s: nothing was tried", r.Fault)
+	assert.Zero(t, r.Dead, "%s: tokens served dead", r.Fault)
+	assert.Zero(t, r.Lost, "%s: credentials lost", r.Fault)
+	assert.Zero(t, r.Failed, "%s: reads failed without a reason", r.Fault)
+	assert.Zero(t, r.Leaks, "%s: secrets leaked", r.Fault)
+	line, err := json.Marshal(r)
+	if !assert.NoError(t, err) {
+		return
+	}
+	t.Logf("%s", line)
+	path := os.Getenv(fileVariable)
+	if path == "" {
+		return
+	}
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if !assert.NoError(t, err) {
+		return
+	}
+	defer file.Close()
+	_, err = file.Write(append(line, '\n'))
+	assert.NoError(t, err)
+}
+
+// Times is how often to try a fault: as often as the form of this run has it.
+func Times(short, long int) int {
+	if os.Getenv(longVariable) != "" {
+		return long
+	}
+	return short
+}
+
+// Dice are a test's, the same in each run with the same seed.
+func Dice(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := uint64(1)
+	if text := os.Getenv(seedVariable); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		assert.NoError(t, err, seedVariable)
+	}
+	t.Logf("%s=%d", seedVariable, seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
