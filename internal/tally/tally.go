@@ -4,12 +4,14 @@ package tally
 
 import (
 	"encoding/json"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 )
 
 // The environment of a run.
@@ -47,21 +49,16 @@ func Record(t *testing.T, r Row) {
 	assert.Zero(t, r.Failed, "%s: reads failed without a reason", r.Fault)
 	assert.Zero(t, r.Leaks, "%s: secrets leaked", r.Fault)
 	line, err := json.Marshal(r)
-	if !assert.NoError(t, err) {
-		return
-	}
+	require.NoError(t, err)
 	t.Logf("%s", line)
 	path := os.Getenv(fileVariable)
 	if path == "" {
 		return
 	}
 	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if !assert.NoError(t, err) {
-		return
-	}
-	defer file.Close()
+	require.NoError(t, err)
 	_, err = file.Write(append(line, '\n'))
-	assert.NoError(t, err)
+	require.NoError(t, errors.Join(err, file.Close()))
 }
 
 // Times is how often to try a fault: as often as the form of this run has it.
@@ -79,7 +76,7 @@ func Dice(t *testing.T) *rand.Rand {
 	if text := os.Getenv(seedVariable); text != "" {
 		var err error
 		seed, err = strconv.ParseUint(text, 10, 64)
-		assert.NoError(t, err, seedVariable)
+		require.NoError(t, err, seedVariable)
 	}
 	t.Logf("%s=%d", seedVariable, seed)
 	return rand.New(rand.NewPCG(seed, 0))
