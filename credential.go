@@ -98,12 +98,15 @@ func newEntry(fields map[string]any, writeTime time.Time) (*configEntry, error) 
 
 // lastGrant is the grant to exchange an entry with that is to take the stored one's
 // place. A refresh token that the vendor gave in place of the stored one lives on,
-// unless the operator has just given another.
+// unless the operator has just given another. How the client proved itself is found out
+// anew: it may be another vendor's endpoint now.
 func (c *configEntry) lastGrant(stored *configEntry, known *broker.State) provider.Grant {
 	if stored == nil || known == nil || known.Grant.Derived || !c.sameLine(stored) {
 		return provider.Grant{}
 	}
-	return known.Grant
+	grant := known.Grant
+	grant.AuthStyle = ""
+	return grant
 }
 
 // answered is the state of the stored credential with what the vendor gave in place of

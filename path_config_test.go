@@ -209,6 +209,29 @@ func TestAnOperatorsRefreshTokenWinsOverTheReplacedOne(t *testing.T) {
 	})
 }
 
+func TestHowAClientProvesItselfIsFoundOutAnewWithEachWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		client := vendorsim.OAuthClient{
+			ID: clientID, Secret: clientSecret, Rotate: true, Grants: []string{vendorsim.RefreshTokenGrant}, AuthMethods: []string{vendorsim.SecretPost},
+		}
+		e.sim.AddOAuthClient(client)
+		e.sim.AddOAuthRefreshToken(client, refreshToken)
+		e.write("config/oauth2/user", map[string]any{
+			"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "client_secret": clientSecret, "refresh_token": refreshToken,
+		})
+		e.write("refresh/user", nil) // with the refresh token that took the other's place
+		calls := e.exchanges()
+		e.write("refresh/user", nil)
+		require.Equal(t, calls+1, e.exchanges(), "what worked is remembered")
+
+		client.AuthMethods = []string{vendorsim.SecretBasic}
+		e.sim.AddOAuthClient(client)
+		e.write("config/oauth2/user", map[string]any{"request_timeout": 20})
+		e.creds("user")
+	})
+}
+
 func TestAPastedTokenThatIsWrittenAgainLivesNoLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
