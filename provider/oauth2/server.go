@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -17,7 +18,17 @@ type Server struct {
 	Issuer string
 	Endpoints
 
-	found atomic.Pointer[Endpoints]
+	found atomic.Pointer[metadata]
+}
+
+// metadataAge is how old an issuer's metadata may be. Endpoints hardly ever move, and
+// whoever moves one leaves the old one in place for a while.
+const metadataAge = 24 * time.Hour
+
+// metadata is what an issuer has published, as of a time.
+type metadata struct {
+	Endpoints
+	time time.Time
 }
 
 // Endpoints are an authorization server's.
@@ -32,14 +43,18 @@ func (s *Server) endpoints(ctx context.Context, client *provider.Client) (Endpoi
 		return s.Endpoints, nil
 	}
 	found := s.found.Load()
-	if found == nil {
-		var err error
-		if found, err = discover(ctx, client, s.Issuer); err != nil {
+	if found == nil || time.Since(found.time) > metadataAge {
+		endpoints, err := discover(ctx, client, s.Issuer)
+		switch {
+		case err == nil:
+			found = &metadata{*endpoints, time.Now()}
+			s.found.Store(found)
+		case found == nil:
 			return Endpoints{}, err
 		}
-		s.found.Store(found)
+		// What was published before is better than nothing.
 	}
-	all := *found
+	all := found.Endpoints
 	if s.Token != "" {
 		all.Token = s.Token
 	}
@@ -82,22 +97,22 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*En
 	if err != nil {
 		return nil, err
 	}
-	var metadata struct {
+	var published struct {
 		Issuer string `json:"issuer"`
 		Endpoints
 	}
-	if err := reply.Decode(&metadata); err != nil {
+	if err := reply.Decode(&published); err != nil {
 		return nil, err
 	}
 	// RFC 8414 §3.3: or the metadata is not the issuer's.
-	if strings.TrimSuffix(metadata.Issuer, "/") != strings.TrimSuffix(issuer, "/") {
+	if strings.TrimSuffix(published.Issuer, "/") != strings.TrimSuffix(issuer, "/") {
 		return nil, provider.Errorf(provider.Nonsense, "the metadata at the issuer is of another issuer")
 	}
-	if err := provider.CheckURL("token_endpoint", metadata.Token); err != nil {
+	if err := provider.CheckURL("token_endpoint", published.Token); err != nil {
 		return nil, provider.Errorf(provider.Nonsense, "the issuer's metadata has no token endpoint that can be used: %s", err)
 	}
-	if metadata.Revocation != "" && provider.CheckURL("revocation_endpoint", metadata.Revocation) != nil {
-		metadata.Revocation = ""
+	if published.Revocation != "" && provider.CheckURL("revocation_endpoint", published.Revocation) != nil {
+		published.Revocation = ""
 	}
-	return &metadata.Endpoints, nil
+	return &published.Endpoints, nil
 }

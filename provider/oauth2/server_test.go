@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -57,6 +58,42 @@ func TestMetadataAreFoundThoughTheFirstPlaceIsAPage(t *testing.T) {
 		}})
 		credential := open(t, sim, map[string]any{"token_url": nil, "issuer": vendorsim.OAuthIssuer, "client_secret": clientSecret, "auth_style": "client_secret_basic"})
 		exchange(t, sim, credential, provider.Grant{})
+	})
+}
+
+func TestMetadataAreReadAgainOnceADayButNotNeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		endpoint, down := "https://a.example/token", false
+		var called []string
+		vendor := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			called = append(called, r.URL.Path)
+			switch isMetadata := strings.HasPrefix(r.URL.Path, "/.well-known/"); {
+			case isMetadata && down:
+				vendorsim.Answer(503, "")(w, r)
+			case isMetadata:
+				vendorsim.Answer(200, `{"issuer": "https://a.example", "token_endpoint": "`+endpoint+`"}`)(w, r)
+			default:
+				vendorsim.Answer(200, `{"access_token": "a-token-0123456789", "expires_in": 60}`)(w, r)
+			}
+		})
+		credential, err := tryOpen(t, vendor, map[string]any{"token_url": nil, "issuer": "https://a.example", "client_secret": clientSecret, "auth_style": "client_secret_basic"})
+		require.NoError(t, err)
+		calls := func() []string {
+			called = nil
+			_, err := credential.Exchange(t.Context(), provider.Grant{})
+			require.NoError(t, err)
+			return called
+		}
+		const metadata = "/.well-known/openid-configuration"
+		assert.Equal(t, []string{metadata, "/token"}, calls())
+		endpoint = "https://a.example/elsewhere"
+		time.Sleep(23 * time.Hour)
+		assert.Equal(t, []string{"/token"}, calls())
+		time.Sleep(2 * time.Hour)
+		assert.Equal(t, []string{metadata, "/elsewhere"}, calls())
+		down = true
+		time.Sleep(25 * time.Hour)
+		assert.Equal(t, []string{metadata, "/elsewhere"}, calls(), "what was published before is better than nothing")
 	})
 }
 
