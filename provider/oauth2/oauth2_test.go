@@ -408,7 +408,10 @@ func TestOAuth2KeepsTheContractOfAProvider(t *testing.T) {
 			c.Keys = map[string]crypto.PublicKey{"": rsaKey().Public()}
 		})
 	}
-	server := map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "scope": []string{"read", "write"}}
+	server := map[string]any{
+		"token_url": vendorsim.OAuthTokenURL, "revocation_url": vendorsim.OAuthRevocationURL,
+		"client_id": clientID, "scope": []string{"read", "write"},
+	}
 	with := func(more map[string]any) map[string]any {
 		fields := maps.Clone(server)
 		maps.Copy(fields, more)
@@ -417,6 +420,6 @@ func TestOAuth2KeepsTheContractOfAProvider(t *testing.T) {
 	providertest.Test(t, providertest.Contract{Provider: oauth2.Provider{}, Kinds: map[string]providertest.Kind{
 		"secret":        {Vendor: vendor, Scope: "read", Fields: with(map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic"})},
 		"private key":   {Vendor: vendor, Scope: "read", Fields: with(map[string]any{"private_key": keyPEM(rsaKey())})},
-		"refresh token": {Vendor: vendor, Scope: "read", Fields: with(map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic", "refresh_token": refreshToken, "grant_type": "refresh_token"})},
+		"refresh token": {Vendor: vendor, Scope: "read", Fields: with(map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic", "refresh_token": refreshToken, "grant_type": "refresh_token", "idle_expiry": 7 * 24 * 3600})},
 	}})
 }

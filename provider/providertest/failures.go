@@ -93,14 +93,9 @@ func (k Kind) tellsFailuresApart(t *testing.T, c Contract) {
 				}
 				vendor.ServeHTTP(w, r)
 			}))
-			answer, err := credential.Exchange(t.Context(), provider.Grant{})
-			require.NoError(t, err)
-			var grant provider.Grant
-			if answer.Grant != nil {
-				grant = *answer.Grant
-			}
+			_, grant := exchange(t, credential, provider.Grant{})
 			down = true
-			_, err = credential.Exchange(t.Context(), grant)
+			_, err := credential.Exchange(t.Context(), grant)
 			assertKind(t, provider.Unavailable, err, "a vendor who has gone down")
 			down = false
 			_, err = credential.Exchange(t.Context(), grant)

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,7 +36,9 @@ type Kind struct {
 	// Fields are those of a good credential.
 	Fields map[string]any
 
-	// Vendor makes a simulated vendor who takes it.
+	// Vendor makes a simulated vendor who takes it. One who has a method
+	// Accepts(accessToken string) bool, as vendorsim's have, is asked what has become of
+	// a token that is revoked.
 	Vendor func() http.Handler
 
 	// Scope is one of several that the credential has, if it can be narrowed.
@@ -56,6 +59,9 @@ func Test(t *testing.T, c Contract) {
 			t.Run("is exchanged for a token", run(c, k, Kind.exchanges))
 			t.Run("needs each of its secrets", run(c, k, Kind.needsItsSecrets))
 			t.Run("is narrowed, or says why not", run(c, k, Kind.narrows))
+			t.Run("lives as long as it says", run(c, k, Kind.outlivesDisuse))
+			t.Run("is used from several goroutines", run(c, k, Kind.isShared))
+			t.Run("revokes its tokens, or says why not", run(c, k, Kind.revokes))
 			if !k.Offline {
 				t.Run("tells failures apart", func(t *testing.T) { k.tellsFailuresApart(t, c) })
 			}
@@ -115,16 +121,13 @@ func (k Kind) exchanges(t *testing.T, c Contract) {
 	var grant provider.Grant
 	credential := c.open(t, k.Fields, k.Vendor())
 	for range 3 {
-		answer, err := credential.Exchange(t.Context(), grant)
-		require.NoError(t, err)
+		answer, next := exchange(t, credential, grant)
+		grant = next
 		assert.NotEmpty(t, answer.AccessToken)
 		assert.False(t, answer.Clock.Sent.IsZero(), "the time when it was asked is when the token was issued at the earliest")
 		token, err := answer.Token(time.Hour, provider.Token{})
 		require.NoError(t, err)
 		assert.True(t, token.ExpireTime.After(time.Now()))
-		if answer.Grant != nil {
-			grant = *answer.Grant
-		}
 		time.Sleep(time.Minute)
 	}
 }
@@ -162,6 +165,55 @@ func (k Kind) narrows(t *testing.T, c Contract) {
 	assert.Equal(t, []string{k.Scope}, answer.Scope)
 	_, err = credential.Narrow([]string{k.Scope, "a-scope-that-nobody-granted"})
 	assertKind(t, provider.Invalid, err, "a scope that is wider")
+}
+
+// outlivesDisuse has a credential work that is used just in time, again and again.
+func (k Kind) outlivesDisuse(t *testing.T, c Contract) {
+	credential := c.open(t, k.Fields, k.Vendor())
+	idle := credential.Idle()
+	assert.GreaterOrEqual(t, idle, time.Duration(0))
+	if idle <= 0 {
+		return
+	}
+	assert.GreaterOrEqual(t, idle, time.Hour, "or the engine, which looks once a minute, could not keep many alive")
+	var grant provider.Grant
+	for range 3 {
+		time.Sleep(idle - time.Minute)
+		_, grant = exchange(t, credential, grant)
+	}
+	assert.Equal(t, idle, credential.Idle())
+}
+
+// isShared is for the race detector. A vendor may refuse who comes twice with a refresh
+// token that he has replaced.
+func (k Kind) isShared(t *testing.T, c Contract) {
+	credential := c.open(t, k.Fields, k.Vendor())
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			_, err := credential.Exchange(t.Context(), provider.Grant{})
+			if err != nil {
+				assertKind(t, provider.Rejected, err, "with others")
+			}
+			credential.Idle()
+			credential.Scope()
+			if narrow, err := credential.Narrow([]string{k.Scope}); err == nil {
+				_, _ = narrow.Exchange(t.Context(), provider.Grant{})
+			}
+		})
+	}
+	all.Wait()
+}
+
+// exchange is one that succeeds, and the grant that it leaves for the next.
+func exchange(t *testing.T, credential provider.Credential, last provider.Grant) (*provider.Answer, provider.Grant) {
+	t.Helper()
+	answer, err := credential.Exchange(t.Context(), last)
+	require.NoError(t, err)
+	if answer.Grant != nil {
+		last = *answer.Grant
+	}
+	return answer, last
 }
 
 // secrets are the secret fields of a kind, and their values.

@@ -1,0 +1,76 @@
+package providertest
+
+import (
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// revokes is for credentials that are a provider.Revoker. The others are none: their
+// vendors document no way to end a token.
+func (k Kind) revokes(t *testing.T, c Contract) {
+	vendor := k.Vendor()
+	var fault atomic.Pointer[http.HandlerFunc] // a vendor who hangs may outlive his caller
+	credential := c.open(t, k.Fields, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f := fault.Load(); f != nil {
+			(*f)(w, r)
+			return
+		}
+		vendor.ServeHTTP(w, r)
+	}))
+	revoker, ok := credential.(provider.Revoker)
+	if !ok {
+		return
+	}
+	alone := revoker.Alone()
+	if alone != nil {
+		assertKind(t, provider.Invalid, alone, "Alone")
+	}
+	if err := revoker.Revocable(t.Context()); err != nil {
+		assertKind(t, provider.Invalid, err, "Revocable")
+		assertKind(t, provider.Invalid, revoker.Revoke(t.Context(), "a-token-0123456789", provider.Grant{}), "Revoke")
+		return
+	}
+
+	accepts := func(string, bool) {}
+	if v, ok := vendor.(interface{ Accepts(accessToken string) bool }); ok {
+		accepts = func(accessToken string, is bool) {
+			t.Helper()
+			assert.Equal(t, is, v.Accepts(accessToken))
+		}
+	}
+	other, grant := exchange(t, credential, provider.Grant{})
+	answer, grant := exchange(t, credential, grant)
+	accepts(answer.AccessToken, true)
+
+	for name, vendor := range map[string]http.HandlerFunc{"down": vendorsim.Answer(503, ""), "hung": vendorsim.Hang, "reset": vendorsim.Reset} {
+		fault.Store(&vendor)
+		asked := time.Now()
+		assertKind(t, provider.Unavailable, revoker.Revoke(t.Context(), answer.AccessToken, grant), name)
+		assert.LessOrEqual(t, time.Since(asked), 2*timeout, "request_timeout bounds it")
+	}
+	echo := http.HandlerFunc(vendorsim.Echo)
+	fault.Store(&echo)
+	err := revoker.Revoke(t.Context(), answer.AccessToken, grant)
+	assertKind(t, provider.Rejected, err, "what was sent, as a page")
+	assertWithout(t, err.Error(), "access token", answer.AccessToken)
+	for field, secret := range c.secrets(k) {
+		assertWithout(t, err.Error(), field, secret)
+	}
+
+	fault.Store(nil)
+	require.NoError(t, revoker.Revoke(t.Context(), answer.AccessToken, grant))
+	require.NoError(t, revoker.Revoke(t.Context(), answer.AccessToken, grant), "a token that is gone is no error")
+	accepts(answer.AccessToken, false)
+	if alone == nil {
+		accepts(other.AccessToken, true)
+		exchange(t, credential, grant)
+	}
+}
