@@ -262,6 +262,61 @@ func TestARefreshRevokesTheTokensThatItDrops(t *testing.T) {
 	})
 }
 
+func TestATokenThatARefreshCouldNotRevokeIsRevokedByTheNext(t *testing.T) {
+	for name, goesWrong := range map[string]func(*engine){
+		"the vendor is down": func(e *engine) {
+			e.sim.Behave(down())
+			e.request(logical.UpdateOperation, "refresh/api", nil)
+			e.sim.Behave(vendorsim.Conduct{})
+			time.Sleep(time.Minute)
+		},
+		"storage refuses": func(e *engine) {
+			storage := e.moody()
+			storage.refuse.Store(true)
+			e.request(logical.UpdateOperation, "refresh/api", nil)
+			storage.refuse.Store(false)
+		},
+		"the server is killed": func(e *engine) {
+			e.sim.Behave(down()) // nothing reaches it after the first write
+			e.moody().dieAfter(1)
+			e.request(logical.UpdateOperation, "refresh/api", nil)
+			e.sim.Behave(vendorsim.Conduct{})
+			e.storage = e.storage.(*moodyStorage).Storage
+			e.restart()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				leaked := tokenOf(e.creds("api"))
+				goesWrong(e)
+				e.write("refresh/api", nil)
+				assert.Contains(t, e.sim.Revoked(), leaked)
+				assert.NotContains(t, e.read("status/api").Data, "last_revocation_error")
+				revoked := len(e.sim.Revoked())
+				e.write("refresh/api", nil)
+				assert.Len(t, e.sim.Revoked(), revoked+1, "each but once")
+			})
+		})
+	}
+}
+
+func TestATokenThatCouldNotBeRevokedIsRevokedWhenItsCredentialIsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		leaked := tokenOf(e.creds("api"))
+		e.sim.Behave(down())
+		e.request(logical.UpdateOperation, "refresh/api", nil)
+		e.sim.Behave(vendorsim.Conduct{})
+		for _, path := range []string{"roles/mine", "config/oauth2/api"} {
+			_, status, message := e.request(logical.DeleteOperation, path, nil)
+			require.Equal(t, http.StatusOK, status, message)
+		}
+		assert.Contains(t, e.sim.Revoked(), leaked)
+		assertStorageEmpty(t, e)
+	})
+}
+
 func TestADedicatedReaderWhoGoesAwayLeavesNoToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)

@@ -57,7 +57,10 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, d *framewor
 
 const refreshHelpDescription = `
 For a token that has leaked, or that the vendor has revoked. Readers get the new
-token from now on; leases on the old one run on. The vendor goes on taking it until it
-dies, unless there is a revocation endpoint, where it is revoked. It also makes an attempt at once where the engine is leaving a vendor
-alone who was unavailable, or has rejected the credential.
+token from now on; leases on the old one run on. The vendor goes on taking it until
+it dies, unless there is a revocation endpoint, where it is revoked; one that could
+not be is tried again by the next refresh.
+
+It also makes an attempt at once where the engine is leaving a vendor alone who was
+unavailable, or has rejected the credential.
 `

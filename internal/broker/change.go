@@ -101,7 +101,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry) (view
 		return view{}, err
 	}
 	// In another epoch, so that those who wait for a renewal start anew.
-	dropped, forgotten := m, m.latest().forgotten()
+	forgotten := m.latest().forgotten()
 	m, err = e.change(m.epoch, func(m *memory) {
 		m.epoch++
 		m.state = forgotten
@@ -109,15 +109,20 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry) (view
 	if err != nil {
 		return view{}, err
 	}
-	// Before the vendor is called, so that no restart brings a token back.
+	// Before the vendor is called, so that no restart brings a token back; and those that
+	// a kill leaves alive at the vendor are known to the next refresh.
 	if m, err = b.save(ctx, s, e, m, forgotten); err != nil {
 		return view{}, err
 	}
-	if done := dropped.revokeDropped(ctx, time.Now()); done != nil {
-		m, err = e.change(m.epoch, func(m *memory) { m.state = m.state.revoked(done) })
-		if err != nil {
-			return view{}, err
+	done, left := m.revokeDropped(ctx, time.Now())
+	m, err = e.change(m.epoch, func(m *memory) {
+		if done == nil {
+			done = m.state.Revocation
 		}
+		m.state = m.state.revoked(done, left)
+	})
+	if err != nil {
+		return view{}, err
 	}
 	return b.exchange(ctx, s, e, m.view(ownScope))
 }

@@ -63,49 +63,57 @@ func (b *Broker) Drop(ctx context.Context, c *Credential, known *State) {
 		return
 	}
 	m := memory{credential: c, state: known}
-	if done := m.revokeAll(ctx, time.Now()); done != nil && done.Reason != "" {
+	if done, _ := m.revokeAll(ctx, known.held(), time.Now()); done != nil && done.Reason != "" {
 		b.source.Logger().Warn("tokens of a deleted credential cannot be revoked", "name", c.Name, "error", done.Reason)
 	}
 }
 
-// revokeAll revokes the tokens that live; nil if the vendor cannot, or there are none.
-func (m memory) revokeAll(ctx context.Context, now time.Time) *Revocation {
+// revokeDropped revokes the tokens that have been dropped, unless what the next exchange
+// needs may end with them. What it returns is nil if there is nothing to tell, and the
+// tokens are those to try again.
+func (m memory) revokeDropped(ctx context.Context, now time.Time) (*Revocation, []provider.Token) {
+	dropped := living(m.state.Dropped, now)
 	revoker, ok := m.credential.Vendor.(provider.Revoker)
-	if !ok || len(m.latest().Tokens) == 0 {
-		return nil
+	if !ok || len(dropped) == 0 {
+		return nil, nil
+	}
+	if err := revoker.Alone(); err != nil {
+		return &Revocation{Time: now.Round(0).UTC(), Reason: "left alone: " + err.Error()}, nil
+	}
+	return m.revokeAll(ctx, dropped, now)
+}
+
+// revokeAll revokes those of some tokens that live. What it returns is nil if the vendor
+// cannot, or if there are none, and the tokens are those to try again.
+func (m memory) revokeAll(ctx context.Context, tokens []provider.Token, now time.Time) (*Revocation, []provider.Token) {
+	revoker, ok := m.credential.Vendor.(provider.Revoker)
+	tokens = living(tokens, now)
+	if !ok || len(tokens) == 0 {
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
-	if revoker.Revocable(ctx) != nil {
-		return nil
-	}
 	done := &Revocation{Time: now.Round(0).UTC()}
-	for _, token := range m.latest().Tokens {
-		if !now.Before(token.ExpireTime) {
+	switch err := revoker.Revocable(ctx); {
+	case err == nil:
+	case asProviderError(err).Kind == provider.Invalid:
+		return nil, nil
+	default: // its metadata cannot be had
+		done.Reason = asProviderError(err).Reason
+		return done, tokens
+	}
+	for i, token := range tokens {
+		err := m.revoke(ctx, token.AccessToken)
+		if err == nil {
 			continue
 		}
-		if err := m.revoke(ctx, token.AccessToken); err != nil {
-			failure := asProviderError(err)
-			done.Reason = failure.Reason
-			if failure.Kind == provider.Unavailable {
-				break // who is down for one is down for all
-			}
+		failure := asProviderError(err)
+		done.Reason = failure.Reason
+		if failure.Kind == provider.Unavailable { // who is down for one is down for all
+			return done, tokens[i:]
 		}
 	}
-	return done
-}
-
-// revokeDropped revokes the tokens that a refresh drops, unless what the next exchange
-// needs may end with them.
-func (m memory) revokeDropped(ctx context.Context, now time.Time) *Revocation {
-	revoker, ok := m.credential.Vendor.(provider.Revoker)
-	if !ok || len(m.latest().Tokens) == 0 {
-		return nil
-	}
-	if err := revoker.Alone(); err != nil {
-		return &Revocation{Time: now.Round(0).UTC(), Reason: "left alone: " + err.Error()}
-	}
-	return m.revokeAll(ctx, now)
+	return done, nil
 }
 
 // lookup is what is known of a name, loaded from storage if need be. It waits for

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -47,8 +48,10 @@ type State struct {
 	// no answer has told.
 	ClockSkew *time.Duration `json:"clock_skew,omitempty"`
 
-	// Revocation is the last attempt at revoking dropped tokens.
-	Revocation *Revocation `json:"revocation,omitempty"`
+	// Dropped are tokens that nobody is served any more, and that are still to be
+	// revoked at the vendor. Revocation is the last attempt at that.
+	Dropped    []provider.Token `json:"dropped,omitempty"`
+	Revocation *Revocation      `json:"revocation,omitempty"`
 
 	// Failure is the last exchange that failed and says something of the credential.
 	// Refusals are, by scope, those that a vendor may have rejected for the scope.
@@ -124,6 +127,18 @@ func (s *State) prune(now time.Time) {
 		return scope != ownScope && !inUse(t, now)
 	})
 	s.Refusals = without(s.Refusals, func(scope string, f Failure) bool { return f.forgotten(scope, now) })
+	s.Dropped = living(s.Dropped, now)
+}
+
+// living are the tokens of a list that have not died.
+func living(tokens []provider.Token, now time.Time) []provider.Token {
+	var left []provider.Token
+	for _, t := range tokens {
+		if now.Before(t.ExpireTime) {
+			left = append(left, t)
+		}
+	}
+	return left
 }
 
 // with is a copy of a map with one more.
@@ -185,11 +200,11 @@ func (s *State) sharing(tokens map[string]provider.Token) *State {
 	return &next
 }
 
-// revoked is the state with what came of revoking dropped tokens. It is stored with
-// the exchange that follows.
-func (s *State) revoked(r *Revocation) *State {
+// revoked is the state with what came of revoking dropped tokens, some of which may be
+// left. It is stored with the exchange that follows.
+func (s *State) revoked(r *Revocation, left []provider.Token) *State {
 	next := *s
-	next.Revocation = r
+	next.Revocation, next.Dropped = r, left
 	return &next
 }
 
@@ -227,12 +242,19 @@ func (f Failure) forgotten(scope string, now time.Time) bool {
 	return scope != ownScope && now.After(f.NextAttempt.Add(refusalMemory))
 }
 
-// forgotten is the state without its tokens and without a reason to wait.
+// forgotten is the state without its tokens, which are dropped, and without a reason to
+// wait.
 func (s *State) forgotten() *State {
 	next := *s
+	next.Dropped = s.held()
 	next.Tokens, next.Refusals = nil, nil
 	next.Failure.NextAttempt = time.Time{}
 	return &next
+}
+
+// held are all the tokens that the vendor may still take.
+func (s *State) held() []provider.Token {
+	return slices.AppendSeq(slices.Clone(s.Dropped), maps.Values(s.Tokens))
 }
 
 // StorageError is a failure of Vault's storage, not of the vendor.
