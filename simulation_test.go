@@ -2,6 +2,7 @@ package tokenbroker_test
 
 import (
 	"context"
+	"crypto"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -42,7 +43,7 @@ type month struct {
 	paused   atomic.Bool
 	requests atomic.Int64
 
-	reads, dead, failedWrongly, failed, restarts, writes atomic.Int64
+	reads, dead, failedWrongly, failed, restarts, writes, rotations atomic.Int64
 }
 
 // TestThirtyDays is promises 1 to 11 at once: thirty days of 200 credentials.
@@ -79,6 +80,10 @@ func (m *month) run() {
 	for _, a := range m.accounts {
 		// Each has dice of its own, so that who goes first does not matter.
 		dice := func() *rand.Rand { return rand.New(rand.NewPCG(m.random.Uint64(), m.random.Uint64())) }
+		if a.kind == generatedKind {
+			id, key := m.makePair(a)
+			a.register(map[string]crypto.PublicKey{id: key})
+		}
 		m.send(logical.UpdateOperation, a.path, a.fields, nil)
 		a.note(event{at: time.Now(), exchange: true})
 		weather, operator := dice(), dice()
@@ -247,8 +252,8 @@ func (m *month) judge() {
 		}
 	}
 	ratio := float64(total) / float64(totalLeast)
-	m.t.Logf("seed %d: %s of %d credentials, %d reads, %d config writes, %d restarts, %d calls to vendors%s",
-		*seed, span(), credentials, m.reads.Load(), m.writes.Load(), m.restarts.Load(), calls, table.String())
+	m.t.Logf("seed %d: %s of %d credentials, %d reads, %d config writes, %d key rotations, %d restarts, %d calls to vendors%s",
+		*seed, span(), credentials, m.reads.Load(), m.writes.Load(), m.rotations.Load(), m.restarts.Load(), calls, table.String())
 	m.t.Logf("tokens served dead or dying before their lease: %d; credentials lost: %d; reads failed while a good token existed or the vendor was up: %d (failed with a reason: %d); exchanges against the theoretical least, of Kensho and Sitecore: %.3f; most exchanges in flight for one credential: %d",
 		m.dead.Load(), lost, m.failedWrongly.Load(), m.failed.Load(), ratio, most)
 	assert.Zero(m.t, m.dead.Load())

@@ -17,7 +17,7 @@ import (
 
 // How the credentials of the simulation are made, and who reads them.
 var (
-	simKinds   = []string{"opaque", "JWT", "opaque, rotating", "JWT, rotating", "key pair", "API key", "refresh token of a pair", "OAuth 2.0, rotating", "OAuth 2.0, secret"}
+	simKinds   = []string{"opaque", "JWT", "opaque, rotating", "JWT, rotating", "key pair", "API key", "refresh token of a pair", "OAuth 2.0, rotating", "OAuth 2.0, secret", generatedKind}
 	simReaders = []string{"agents", "poller", "once a day", "nobody"}
 )
 
@@ -88,6 +88,9 @@ func (m *month) newAccount(i int) *account {
 			a.sim.AddOAuthRefreshToken(client, refreshToken)
 			a.fields["refresh_token"], a.fields["idle_expiry"] = refreshToken, "7d"
 		}
+	case generatedKind:
+		a.path = "config/oauth2/" + a.name
+		a.fields = map[string]any{"token_url": vendorsim.URL(base, vendorsim.OAuthTokenURL), "client_id": clientID, "private_key_source": "generated"}
 	default:
 		a.sim.AddRefreshToken("link-streaming", refreshToken)
 		a.path = "config/kensho/" + a.name
@@ -134,6 +137,10 @@ func (m *month) weather(a *account, dice *rand.Rand) {
 // has another node write about it.
 func (m *month) operator(a *account, dice *rand.Rand) {
 	for !m.over(time.Duration(dice.ExpFloat64() * float64(20*24*time.Hour))) {
+		if a.kind == generatedKind && dice.IntN(2) == 0 {
+			m.rotate(a, dice)
+			continue
+		}
 		fields := map[string]any{"request_timeout": 10 + dice.IntN(3)}
 		switch dice.IntN(6) {
 		case 0:
@@ -227,7 +234,7 @@ func (a *account) least() int {
 
 func (a *account) lifetime(at time.Time) time.Duration {
 	switch a.kind {
-	case "key pair", "OAuth 2.0, rotating", "OAuth 2.0, secret":
+	case "key pair", "OAuth 2.0, rotating", "OAuth 2.0, secret", generatedKind:
 		return time.Hour
 	case "API key":
 		return 24 * time.Hour
