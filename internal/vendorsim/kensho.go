@@ -1,7 +1,6 @@
 package vendorsim
 
 import (
-	"crypto/rand"
 	"crypto/rsa"
 	"errors"
 	"fmt"
@@ -48,7 +47,7 @@ func newKensho() kensho {
 func (s *Sim) AddRefreshToken(product, token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.kensho.refreshTokens[token] = refreshToken{product: product, used: s.now()}
+	s.kensho.refreshTokens[s.secret(token)] = refreshToken{product: product, used: s.now()}
 }
 
 // AddClient has Kensho take assertions signed with a key; with a key ID, only
@@ -94,7 +93,7 @@ func (s *Sim) kenshoRefresh(product string, r *http.Request) reply {
 	body := map[string]string{accessName: s.issue(s.conduct.JWT, now.Truncate(time.Hour).Add(time.Hour))}
 	if s.conduct.Rotate {
 		delete(s.kensho.refreshTokens, token)
-		token = "rt-" + rand.Text() + rand.Text()
+		token = s.newRefreshToken()
 		body[refreshName] = token
 	}
 	s.kensho.refreshTokens[token] = refreshToken{product: product, used: now}

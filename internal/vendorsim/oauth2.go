@@ -158,6 +158,7 @@ func (s *Sim) AddOAuthClient(client OAuthClient) {
 	if client.Issuer == "" {
 		client.Issuer = OAuthIssuer
 	}
+	s.secret(client.Secret)
 	s.oauth.servers[client.Issuer].clients[client.ID] = client
 }
 
@@ -169,7 +170,7 @@ func (s *Sim) AddOAuthRefreshToken(client OAuthClient, token string, scope ...st
 	if client.Issuer == "" {
 		client.Issuer = OAuthIssuer
 	}
-	s.oauth.tokens[token] = &oauthGrant{issuer: client.Issuer, client: client.ID, scope: scope, refreshToken: token}
+	s.oauth.tokens[s.secret(token)] = &oauthGrant{issuer: client.Issuer, client: client.ID, scope: scope, refreshToken: token}
 }
 
 // Revoked are the tokens that were good until a client revoked them, in that order.

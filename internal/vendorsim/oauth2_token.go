@@ -1,7 +1,6 @@
 package vendorsim
 
 import (
-	"crypto/rand"
 	"net/http"
 	"slices"
 	"strconv"
@@ -148,7 +147,7 @@ func (s *Sim) refreshGrant(a *authServer, client OAuthClient, token string, aske
 	answer := s.grantToken(client, grant, asked)
 	if client.Rotate {
 		// Of the scope that the old one has, whatever was asked (RFC 6749 §6).
-		grant.refreshToken = "rt-" + rand.Text() + rand.Text()
+		grant.refreshToken = s.newRefreshToken()
 		s.oauth.tokens[grant.refreshToken] = grant
 		answer.body["refresh_token"] = grant.refreshToken
 	}

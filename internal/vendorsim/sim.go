@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -77,6 +78,7 @@ type Sim struct {
 	violations []string
 	inFlight   int
 	most       int
+	secrets    []string
 	issued     map[string]time.Time // access tokens, and their death by the vendors' clocks; zero if revoked
 	lastDeath  time.Time
 	kensho     kensho
@@ -103,7 +105,26 @@ func (s *Sim) Calls() []Call {
 	return append([]Call(nil), s.calls...)
 }
 
-// Forgetful keeps no record of calls but their number, for long simulations.
+// Secrets are what must not be seen anywhere else: all credentials that the vendors have
+// known, all tokens that they have issued, and all assertions that they have been sent.
+func (s *Sim) Secrets() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.secrets)
+}
+
+// secret notes one, and returns it.
+func (s *Sim) secret(text string) string {
+	if !s.forgetful && text != "" {
+		s.secrets = append(s.secrets, text)
+	}
+	return text
+}
+
+// newRefreshToken makes a refresh token.
+func (s *Sim) newRefreshToken() string { return s.secret("rt-" + rand.Text() + rand.Text()) }
+
+// Forgetful keeps no record of calls and of secrets, for long simulations.
 func (s *Sim) Forgetful() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,6 +203,10 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	s.mu.Lock()
 	s.count++
+	if form, err := url.ParseQuery(string(body)); err == nil {
+		s.secret(form.Get("assertion"))
+		s.secret(form.Get("client_assertion"))
+	}
 	if !s.forgetful {
 		s.calls = append(s.calls, Call{Method: r.Method, URL: called.String(), Header: r.Header.Clone(), Body: string(body)})
 	}
@@ -284,7 +309,7 @@ func (s *Sim) issue(asJWT bool, death time.Time) string {
 			panic(err)
 		}
 	}
-	s.issued[token] = death
+	s.issued[s.secret(token)] = death
 	if death.After(s.lastDeath) {
 		s.lastDeath = death
 	}

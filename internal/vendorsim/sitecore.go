@@ -1,7 +1,6 @@
 package vendorsim
 
 import (
-	"crypto/rand"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -41,7 +40,7 @@ func newSitecore() sitecore {
 func (s *Sim) AddAPIKey(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sitecore.apiKeys[key] = true
+	s.sitecore.apiKeys[s.secret(key)] = true
 }
 
 // AddPair has Sitecore take a refresh token that was minted elsewhere, with access
@@ -49,7 +48,7 @@ func (s *Sim) AddAPIKey(key string) {
 func (s *Sim) AddPair(token string, access, refresh time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sitecore.pairs[token] = pair{access: access, death: s.now().Add(refresh)}
+	s.sitecore.pairs[s.secret(token)] = pair{access: access, death: s.now().Add(refresh)}
 }
 
 func (s *Sim) sitecoreToken(r *http.Request) reply {
@@ -106,7 +105,7 @@ func (s *Sim) sitecoreMint(r *http.Request) reply {
 		return refuse(http.StatusUnauthorized, "the API key is not accepted")
 	}
 
-	token := "rt-" + rand.Text() + rand.Text()
+	token := s.newRefreshToken()
 	lifetime := time.Duration(access) * time.Millisecond
 	s.sitecore.pairs[token] = pair{access: lifetime, death: s.now().Add(time.Duration(refresh) * time.Millisecond)}
 	return ok(map[string]any{
