@@ -107,7 +107,7 @@ func (a *activation) run(ctx context.Context, left users) error {
 		case stored == nil || keypairName(u.name, stored.Fields) != a.name: // somebody has taken it away
 			return nil, broker.ErrBusy
 		}
-		answered, err := a.try(ctx, u, stored, known)
+		answered, err := a.try(ctx, u, stored, stored.last(known))
 		if err == nil && answered != nil && len(left) > 0 {
 			err = broker.PutState(ctx, a.storage, u.name, answered)
 		}

@@ -96,6 +96,18 @@ func newEntry(fields map[string]any, writeTime time.Time) (*configEntry, error) 
 	return &configEntry{Version: configVersion, Generation: generation, WriteTime: writeTime, Fields: fields}, nil
 }
 
+// last is what is known of a stored credential. What belongs to another write says
+// nothing of it.
+func (c *configEntry) last(known *broker.State) *broker.State {
+	switch {
+	case c == nil:
+		return nil
+	case known != nil && known.Generation == c.Generation:
+		return known
+	}
+	return c.Verified
+}
+
 // lastGrant is the grant to exchange an entry with that is to take the stored one's
 // place. A refresh token that the vendor gave in place of the stored one lives on,
 // unless the operator has just given another. How the client proved itself is found out

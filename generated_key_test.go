@@ -136,3 +136,43 @@ func TestPromise3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *testi
 		})
 	}
 }
+
+// A write that gives a credential another key mends it, with the refresh token that the
+// vendor has given since in place of the operator's.
+func TestPromise3ACredentialWhoseKeyPairIsDamagedIsMendedWithTheRefreshTokenInUse(t *testing.T) {
+	for _, verify := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newSigningEngine(t)
+			e.sim.AddOAuthClient(signingClient(map[string]crypto.PublicKey{"": &privateKey().PublicKey}))
+			e.damage("keypair/prod")
+			e.restart()
+			e.write("config/oauth2/a", map[string]any{"private_key_source": "", "keypair": "", "private_key": privateKeyPEM(), "verify": verify})
+			until(2, 0, 0)
+			e.creds("a")
+		})
+	}
+}
+
+func TestPromise3AHeldRefreshTokenOutlivesADamagedKeyPair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSigningEngine(t)
+		pair := e.read("keypair/prod").Data
+		e.sim.AddOAuthClient(signingClient(map[string]crypto.PublicKey{
+			"": &privateKey().PublicKey, pair["key_id"].(string): publicKey(t, pair["public_key"]),
+		}))
+		storage := e.moody()
+		until(0, 50, 0)
+		storage.refuse.Store(true)
+		e.read("creds/a") // the refresh token that came with it is held in memory
+		storage.refuse.Store(false)
+		e.damage("keypair/prod")
+		e.backend.InvalidateKey(t.Context(), "keypair/prod")
+		e.sim.Behave(vendorsim.Conduct{Unstated: true}) // a refresh token, and no access token that can be used
+		mended := map[string]any{"private_key_source": "", "keypair": "", "private_key": privateKeyPEM()}
+		_, status, message := e.request(logical.UpdateOperation, "config/oauth2/a", mended)
+		assert.Equal(t, http.StatusBadGateway, status, message)
+		e.sim.Behave(vendorsim.Conduct{})
+		e.write("config/oauth2/a", mended)
+		e.creds("a")
+	})
+}

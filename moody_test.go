@@ -89,6 +89,12 @@ func (e *engine) moody() *moodyStorage {
 	return storage
 }
 
+// damage makes an entry one that cannot be decoded.
+func (e *engine) damage(key string) {
+	e.t.Helper()
+	require.NoError(e.t, e.storage.Put(e.t.Context(), &logical.StorageEntry{Key: key, Value: []byte("{")}))
+}
+
 // newRotatingEngine has a credential at a vendor who replaces refresh tokens, and
 // storage that can be put into a mood.
 func newRotatingEngine(t *testing.T) (*engine, *moodyStorage) {

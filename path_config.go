@@ -259,6 +259,7 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 	if err := refuseTaken(ctx, req.Storage, p.Name(), name); err != nil {
 		return nil, err
 	}
+	known = stored.last(known)
 	next, err := amend(name, stored, d)
 	if err != nil {
 		return nil, err

@@ -380,7 +380,7 @@ func TestACredentialThatGetsAnotherKeyPairMeanwhileIsWrittenAfterwards(t *testin
 func TestADamagedKeyPairCanBeReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newGeneratedEngine(t)
-		require.NoError(t, e.storage.Put(t.Context(), &logical.StorageEntry{Key: "keypair/prod", Value: []byte("{")}))
+		e.damage("keypair/prod")
 		e.restart()
 		status, message := e.refused("creds/prod")
 		assert.Equal(t, http.StatusInternalServerError, status)

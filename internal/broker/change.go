@@ -36,7 +36,15 @@ func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, cha
 		return err
 	}
 
-	answered, err := change(ctx, m.latest())
+	known := m.latest()
+	if known == nil {
+		// That of a credential which cannot be opened may have the only refresh token
+		// that works, too.
+		if known, err = getState(ctx, s, name); errors.As(err, &storage) {
+			return err
+		}
+	}
+	answered, err := change(ctx, known)
 	switch {
 	case errors.Is(err, ErrUnchanged):
 		return nil
@@ -48,6 +56,13 @@ func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, cha
 		if answered != nil {
 			e.hold(answered, err)
 		}
+	case answered != nil && m.credential == nil: // of one that cannot be opened
+		saveErr := PutState(ctx, s, name, answered)
+		if saveErr == nil {
+			answered = nil
+		}
+		e.hold(answered, saveErr)
+		return errors.Join(err, saveErr)
 	case answered != nil:
 		if _, saveErr := b.save(ctx, s, e, m, answered); saveErr != nil {
 			return errors.Join(err, saveErr)
