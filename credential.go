@@ -121,14 +121,25 @@ func (c *configEntry) lastGrant(stored *configEntry, known *broker.State) provid
 	return grant
 }
 
-// answered is the state of the stored credential with what the vendor gave in place of
-// the refresh token that it has in use, when the entry was exchanged that is to take its
-// place; nil if the vendor gave nothing.
+// answered is the state of the stored credential with what came of exchanging the entry
+// that is to take its place: the refresh token that the vendor gave in place of the one in
+// use, and the end of the token that readers have, with a vendor who has one at a time. It
+// is nil if neither is the case.
 func (c *configEntry) answered(stored *configEntry, known *broker.State) *broker.State {
-	if stored == nil || known == nil || !c.sameLine(stored) || c.Verified.Grant == c.lastGrant(stored, known) {
+	if stored == nil || known == nil {
 		return nil
 	}
-	return known.Granted(c.Verified.Grant)
+	next := known
+	if c.sameLine(stored) && c.Verified.Grant != c.lastGrant(stored, known) {
+		next = next.Granted(c.Verified.Grant)
+	}
+	if c.Verified.EndsOthers() {
+		next = next.Ended()
+	}
+	if next == known {
+		return nil
+	}
+	return next
 }
 
 // sameLine is whether two entries have the refresh token in common that the vendor

@@ -63,6 +63,7 @@ func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
 		TokenType:   a.TokenType,
 		Scope:       a.Scope,
 		IssueTime:   wall(a.Clock.Sent),
+		Single:      a.Single,
 		ClockAhead:  ahead,
 	}
 	if t.TokenType == "" {

@@ -125,6 +125,9 @@ type Token struct {
 	// Final is whether no exchange will ever yield a later token.
 	Final bool `json:"final,omitempty"`
 
+	// Single is whether the exchange that yielded the token has ended the one before.
+	Single bool `json:"single,omitempty"`
+
 	// ClockAhead is how far the vendor's clock was ahead of ours, at the least,
 	// when it issued the token.
 	ClockAhead time.Duration `json:"clock_ahead,omitempty"`

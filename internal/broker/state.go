@@ -200,6 +200,19 @@ func (s *State) sharing(tokens map[string]provider.Token) *State {
 	return &next
 }
 
+// EndsOthers is whether the exchange of the credential's own scope has ended the token of
+// before.
+func (s *State) EndsOthers() bool { return s.Tokens[ownScope].Single }
+
+// ends is whether the vendor has ended the token of a scope in a state of before.
+func (s *State) ends(scope string, token provider.Token) bool {
+	next, has := s.Tokens[scope]
+	return !has || next.Single && next.AccessToken != token.AccessToken
+}
+
+// Ended is the state without its tokens, which the vendor takes no more.
+func (s *State) Ended() *State { return s.sharing(nil) }
+
 // revoked is the state with what came of revoking dropped tokens, some of which may be
 // left. It is stored with the exchange that follows.
 func (s *State) revoked(r *Revocation, left []provider.Token) *State {

@@ -52,7 +52,14 @@ func (m memory) view(scope string) view {
 // with is the same scope's view of what has become of the name.
 func (v view) with(m memory) view { return view{memory: m, scope: v.scope} }
 
-func (v view) token() provider.Token { return v.state.Tokens[v.scope] }
+// token is the one to serve, unless what storage has not got yet has ended it.
+func (v view) token() provider.Token {
+	token := v.state.Tokens[v.scope]
+	if v.unsaved != nil && v.unsaved.ends(v.scope, token) {
+		return provider.Token{}
+	}
+	return token
+}
 
 // reading is what a reader gets from memory; nil if there is no good token, or if a
 // better one is seconds away.

@@ -56,6 +56,10 @@ type OAuthConduct struct {
 	// and invalid_token, as Google and Salesforce do.
 	Gone400 bool
 
+	// SingleToken ends the access token of before when another is issued of the same
+	// grant, as GitLab's refresh does.
+	SingleToken bool
+
 	// RevokeGrant has the revocation of an access token end the refresh token that it
 	// came from, as Google does; RFC 7009 §2.1 allows it.
 	RevokeGrant bool

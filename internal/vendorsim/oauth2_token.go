@@ -159,7 +159,11 @@ func (s *Sim) clientGrant(a *authServer, client OAuthClient, scope []string) *oa
 	if last := a.last[key]; s.conduct.Sticky && s.issued[last].Sub(s.now()) > time.Second {
 		return s.tokenAnswer(last, scope)
 	}
-	answer := s.grantToken(client, s.newGrant(a, client, scope), scope)
+	grant := s.newGrant(a, client, scope)
+	if s.conduct.OAuth.SingleToken {
+		grant.accessTokens = append(grant.accessTokens, a.last[key])
+	}
+	answer := s.grantToken(client, grant, scope)
 	a.last[key], _ = answer.body["access_token"].(string)
 	return answer
 }
@@ -172,6 +176,11 @@ func (s *Sim) grantToken(client OAuthClient, grant *oauthGrant, scope []string) 
 	lifetime := client.Lifetime
 	if lifetime == 0 {
 		lifetime = time.Hour
+	}
+	if s.conduct.OAuth.SingleToken {
+		for _, token := range grant.accessTokens {
+			s.issued[token] = time.Time{}
+		}
 	}
 	token := s.issue(s.conduct.JWT, s.now().Add(lifetime))
 	grant.accessTokens = append(grant.accessTokens, token)
