@@ -116,9 +116,10 @@ func (b *backend) revokeDedicated(ctx context.Context, s logical.Storage, config
 		var vendor *provider.Error
 		switch {
 		case errors.Is(err, broker.ErrUnknown):
-		case errors.As(err, &vendor) && vendor.Code == "unsupported_token_type":
-			// Nor will it ever be: a lease that cannot end would pile up with others.
-			b.Logger().Warn("the vendor does not revoke such tokens, and this one lives until it dies", "name", config)
+		case errors.As(err, &vendor) && (vendor.Code == "unsupported_token_type" || vendor.Code == "unauthorized_client"):
+			// Such tokens, or those of the client that the credential had before, will never
+			// be: a lease that cannot end would pile up with others.
+			b.Logger().Warn("the vendor does not revoke the token, which lives until it dies", "name", config, "error", vendor.Reason)
 		case errors.As(err, &vendor):
 			return fmt.Errorf("the token cannot be revoked at the vendor: %s", vendor.Reason)
 		case err != nil:

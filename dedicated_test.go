@@ -105,6 +105,20 @@ func TestALeaseEndsThoughTheVendorDoesNotRevokeSuchTokens(t *testing.T) {
 	})
 }
 
+func TestALeaseEndsThoughItsTokenIsThatOfAnEarlierClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		lease := e.creds("mine")
+		e.sim.AddOAuthClient(vendorsim.OAuthClient{
+			ID: nextClientID, Secret: clientSecret, Scopes: []string{"read", "write"}, AuthMethods: []string{vendorsim.SecretBasic},
+			Grants: []string{vendorsim.ClientCredentialsGrant},
+		})
+		e.write("config/oauth2/api", map[string]any{"client_id": nextClientID})
+		require.NoError(t, e.revoke(lease), "the vendor answers unauthorized_client, and will again")
+		assert.Empty(t, e.leased())
+	})
+}
+
 func TestADedicatedTokenThatHasDiedIsDoneWith(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)
@@ -235,88 +249,6 @@ func TestPromise4DedicatedReadersLeaveAVendorAloneThatIsDown(t *testing.T) {
 	})
 }
 
-func TestARefreshRevokesTheTokensThatItDrops(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.write("roles/reader", map[string]any{"config": "api", "scope": "read"})
-		leaked, narrow := tokenOf(e.creds("api")), tokenOf(e.creds("reader"))
-		e.write("refresh/api", nil)
-		assert.ElementsMatch(t, []string{leaked, narrow}, e.sim.Revoked())
-		assert.True(t, e.sim.Accepts(tokenOf(e.creds("api"))))
-		status := e.read("status/api").Data
-		assert.Equal(t, "2000-01-01T00:00:00Z", status["last_revocation_time"])
-		assert.NotContains(t, status, "last_revocation_error")
-
-		time.Sleep(time.Minute)
-		e.sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
-			if r.URL.Path == "/oauth2/revoke" {
-				return vendorsim.Answer(http.StatusServiceUnavailable, "down")
-			}
-			return nil
-		}})
-		e.write("refresh/api", nil)
-		status = e.read("status/api").Data
-		assert.Equal(t, "ok", status["state"], "it fails nothing")
-		assert.Equal(t, "2000-01-01T00:01:00Z", status["last_revocation_time"])
-		assert.Contains(t, status["last_revocation_error"], "503")
-	})
-}
-
-func TestATokenThatARefreshCouldNotRevokeIsRevokedByTheNext(t *testing.T) {
-	for name, goesWrong := range map[string]func(*engine){
-		"the vendor is down": func(e *engine) {
-			e.sim.Behave(down())
-			e.request(logical.UpdateOperation, "refresh/api", nil)
-			e.sim.Behave(vendorsim.Conduct{})
-			time.Sleep(time.Minute)
-		},
-		"storage refuses": func(e *engine) {
-			storage := e.moody()
-			storage.refuse.Store(true)
-			e.request(logical.UpdateOperation, "refresh/api", nil)
-			storage.refuse.Store(false)
-		},
-		"the server is killed": func(e *engine) {
-			e.sim.Behave(down()) // nothing reaches it after the first write
-			e.moody().dieAfter(1)
-			e.request(logical.UpdateOperation, "refresh/api", nil)
-			e.sim.Behave(vendorsim.Conduct{})
-			e.storage = e.storage.(*moodyStorage).Storage
-			e.restart()
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				leaked := tokenOf(e.creds("api"))
-				goesWrong(e)
-				e.write("refresh/api", nil)
-				assert.Contains(t, e.sim.Revoked(), leaked)
-				assert.NotContains(t, e.read("status/api").Data, "last_revocation_error")
-				revoked := len(e.sim.Revoked())
-				e.write("refresh/api", nil)
-				assert.Len(t, e.sim.Revoked(), revoked+1, "each but once")
-			})
-		})
-	}
-}
-
-func TestATokenThatCouldNotBeRevokedIsRevokedWhenItsCredentialIsDeleted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		leaked := tokenOf(e.creds("api"))
-		e.sim.Behave(down())
-		e.request(logical.UpdateOperation, "refresh/api", nil)
-		e.sim.Behave(vendorsim.Conduct{})
-		for _, path := range []string{"roles/mine", "config/oauth2/api"} {
-			_, status, message := e.request(logical.DeleteOperation, path, nil)
-			require.Equal(t, http.StatusOK, status, message)
-		}
-		assert.Contains(t, e.sim.Revoked(), leaked)
-		assertStorageEmpty(t, e)
-	})
-}
-
 func TestADedicatedReaderWhoGoesAwayLeavesNoToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)
@@ -379,19 +311,5 @@ func TestDeletingACredentialDoesNotWaitForAVendorWhoHangs(t *testing.T) {
 		require.Equal(t, http.StatusOK, status, message)
 		assert.LessOrEqual(t, time.Since(asked), time.Minute)
 		assertStorageEmpty(t, e)
-	})
-}
-
-func TestPromise3ARefreshDoesNotEndTheRefreshTokenWithTheTokenThatItDrops(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.sim.Behave(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{RevokeGrant: true}})
-		fields := secretClient(true)
-		fields["refresh_token"], fields["scope"] = refreshToken, nil
-		e.write("config/oauth2/user", fields)
-		e.creds("user")
-		e.write("refresh/user", nil)
-		assert.True(t, e.sim.Accepts(tokenOf(e.creds("user"))))
-		assert.Equal(t, "left alone: the vendor may end the refresh token together with an access token", e.read("status/user").Data["last_revocation_error"])
 	})
 }
