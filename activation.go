@@ -68,8 +68,14 @@ func (b *backend) activate(ctx context.Context, s logical.Storage, name string, 
 	return nil
 }
 
-// share refuses one client ID for credentials that have different ones.
+// share refuses a field that would go to nobody, and one client ID for credentials that
+// have different ones.
 func (us users) share(d *framework.FieldData) error {
+	for _, field := range activateFields {
+		if _, given := d.GetOk(field); given && len(us) == 0 {
+			return provider.Errorf(provider.Invalid, "%s: is for the credentials that use the key pair, and none does; leave it out, and give it to those that you write", field)
+		}
+	}
 	if _, given := d.GetOk("client_id"); !given {
 		return nil
 	}
@@ -80,6 +86,9 @@ func (us users) share(d *framework.FieldData) error {
 	}
 	return nil
 }
+
+// activateFields are what an activation may give the credentials beside the key.
+var activateFields = []string{"client_id", "key_id"}
 
 // An activation is one that is under way.
 type activation struct {
@@ -125,9 +134,11 @@ func (a *activation) run(ctx context.Context, left users) error {
 // the credential as it is stored, if anything.
 func (a *activation) try(ctx context.Context, u user, stored *configEntry, known *broker.State) (*broker.State, error) {
 	fields := maps.Clone(stored.Fields)
-	for _, field := range []string{"client_id", "key_id"} {
+	for _, field := range activateFields {
 		value, given := a.given.GetOk(field)
-		if !given {
+		// One of several that has no key_id is at a vendor who goes by the thumbprint.
+		others := field == "key_id" && len(a.users) > 1 && fields[field] == nil
+		if !given || others {
 			continue
 		}
 		delete(fields, field)
@@ -176,4 +187,20 @@ func (a *activation) settle(ctx context.Context) error {
 		}
 	}
 	return putKeypair(ctx, a.storage, a.name, &keypair{Version: keypairVersion, Active: a.next.Active})
+}
+
+// forgetActivated drops what an activation has made of a credential that has been
+// deleted: its secrets are not to stay in the key pair's entry.
+func (b *backend) forgetActivated(ctx context.Context, s logical.Storage, keypair, credential string) {
+	k, err := getKeypair(ctx, s, keypair)
+	if err == nil && k != nil {
+		if _, unsettled := k.Activated[credential]; !unsettled {
+			return
+		}
+		delete(k.Activated, credential)
+		err = putKeypair(ctx, s, keypair, k)
+	}
+	if err != nil {
+		b.Logger().Warn("what an activation has made of a deleted credential is left in the key pair's entry", "keypair", keypair, "name", credential, "error", err)
+	}
 }

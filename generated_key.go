@@ -119,6 +119,14 @@ func (c *configEntry) ofKeypair(name string, err error) error {
 	return provider.Errorf(refusal.Kind, "%s", reason)
 }
 
+// alone runs f while nobody activates or deletes a key pair, if there is one.
+func (b *backend) alone(ctx context.Context, keypair string, f func() error) error {
+	if keypair == "" {
+		return f()
+	}
+	return b.broker.Exclusive(ctx, f, keypairPrefix+keypair)
+}
+
 // A user is a credential that uses a key pair.
 type user struct {
 	provider provider.Provider
@@ -139,10 +147,25 @@ func (us users) String() string {
 	return strings.Join(paths, ", ")
 }
 
+// unsettled is what an activation of a key pair has made of its users that their own
+// entries do not say yet.
+func (us users) unsettled(k *keypair) map[string]activated {
+	left := map[string]activated{}
+	for _, u := range us {
+		if a, ok := k.Activated[u.name]; ok && a.Of == u.entry.stored {
+			left[u.name] = a
+		}
+	}
+	return left
+}
+
 // usersOf are the credentials that use a key pair.
 func usersOf(ctx context.Context, s logical.Storage, keypair string) (users, error) {
 	var found users
 	for _, p := range providers {
+		if p.Fields()["private_key"] == nil {
+			continue
+		}
 		names, err := s.List(ctx, configKey(p.Name(), ""))
 		if err != nil {
 			return nil, &broker.StorageError{Err: err}

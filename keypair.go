@@ -58,16 +58,16 @@ type pair struct {
 // A keyType is a kind of key that can be made.
 type keyType struct {
 	name      string
-	algorithm jose.SignatureAlgorithm // the one that its JWK names
+	algorithm jose.SignatureAlgorithm // the one that its JWK names, if there is no other
 	generate  func() (crypto.Signer, error)
 }
 
 // keyTypes begin with the one that is made unless the operator says otherwise, which
 // every vendor takes who takes keys.
 var keyTypes = []keyType{
-	{"rsa-2048", jose.RS256, rsaKey(2048)},
-	{"rsa-3072", jose.RS256, rsaKey(3072)},
-	{"rsa-4096", jose.RS256, rsaKey(4096)},
+	{"rsa-2048", "", rsaKey(2048)},
+	{"rsa-3072", "", rsaKey(3072)},
+	{"rsa-4096", "", rsaKey(4096)},
 	{"ec-p256", jose.ES256, ecKey(elliptic.P256())},
 	{"ec-p384", jose.ES384, ecKey(elliptic.P384())},
 }

@@ -239,10 +239,7 @@ func (b *backend) withKeypair(ctx context.Context, s logical.Storage, p provider
 		return err
 	}
 	used := keypairName(name, next.Fields)
-	if used == "" {
-		return f(used)
-	}
-	return b.broker.Exclusive(ctx, func() error { return f(used) }, keypairPrefix+used)
+	return b.alone(ctx, used, func() error { return f(used) })
 }
 
 // replace checks, verifies and stores what was sent, which is to use a key pair or none.
@@ -306,26 +303,17 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		name := d.Get("name").(string)
-		err := b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, known *broker.State) (*broker.State, error) {
-			// The state of the name may be another provider's.
-			switch owner, err := ownerOf(ctx, req.Storage, name); {
-			case err != nil:
-				return nil, err
-			case owner != "" && owner != p.Name():
-				return nil, broker.ErrUnchanged
+		// One that cannot be decoded can be deleted all the same.
+		var used string
+		if stored, err := getConfig(ctx, req.Storage, p.Name(), name); err == nil && stored != nil {
+			used = keypairName(name, stored.Fields)
+		}
+		err := b.alone(ctx, used, func() error {
+			if err := b.deleteConfig(ctx, req.Storage, p, name); err != nil || used == "" {
+				return err
 			}
-			if err := refuseUsed(ctx, req.Storage, p.Name(), name); err != nil {
-				return nil, err
-			}
-			// One that cannot be opened can be deleted all the same.
-			credential, _ := b.Credential(ctx, req.Storage, name)
-			b.dropDedicated(ctx, req.Storage, name)
-			if err := req.Storage.Delete(ctx, configKey(p.Name(), name)); err != nil {
-				return nil, &broker.StorageError{Err: err}
-			}
-			err := broker.DeleteState(ctx, req.Storage, name)
-			b.broker.Drop(ctx, credential, known)
-			return nil, err
+			b.forgetActivated(ctx, req.Storage, used, name)
+			return nil
 		})
 		b.names.forget(name)
 		if err != nil {
@@ -333,6 +321,30 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 		}
 		return nil, nil
 	}
+}
+
+func (b *backend) deleteConfig(ctx context.Context, s logical.Storage, p provider.Provider, name string) error {
+	return b.broker.Change(ctx, s, name, func(ctx context.Context, known *broker.State) (*broker.State, error) {
+		// The state of the name may be another provider's.
+		switch owner, err := ownerOf(ctx, s, name); {
+		case err != nil:
+			return nil, err
+		case owner != "" && owner != p.Name():
+			return nil, broker.ErrUnchanged
+		}
+		if err := refuseUsed(ctx, s, p.Name(), name); err != nil {
+			return nil, err
+		}
+		// One that cannot be opened can be deleted all the same.
+		credential, _ := b.Credential(ctx, s, name)
+		b.dropDedicated(ctx, s, name)
+		if err := s.Delete(ctx, configKey(p.Name(), name)); err != nil {
+			return nil, &broker.StorageError{Err: err}
+		}
+		err := broker.DeleteState(ctx, s, name)
+		b.broker.Drop(ctx, credential, known)
+		return nil, err
+	})
 }
 
 const configHelpDescription = `

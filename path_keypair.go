@@ -170,9 +170,14 @@ func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *fra
 		case k == nil:
 			k = &keypair{Version: keypairVersion, Active: made}
 		default:
-			if err := b.refuseUseless(ctx, req.Storage, name, made); err != nil {
+			users, err := usersOf(ctx, req.Storage, name)
+			if err == nil {
+				err = b.refuseUseless(users, made)
+			}
+			if err != nil {
 				return err
 			}
+			k.Activated = users.unsettled(k)
 			if k.Pending != nil {
 				resp.AddWarning("the pair that was pending until now, " + k.Pending.KeyID + ", is gone: if the vendor was given that, give this one instead")
 			}
@@ -190,15 +195,16 @@ func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *fra
 	return resp, nil
 }
 
-// refuseUseless refuses a pair that a credential could not use when it is activated.
-func (b *backend) refuseUseless(ctx context.Context, s logical.Storage, name string, made *pair) error {
-	users, err := usersOf(ctx, s, name)
-	if err != nil {
-		return err
-	}
-	for _, u := range users {
-		u.entry.pair = made
+// refuseUseless refuses a pair that a credential could not use when it is activated,
+// though it can use the active one.
+func (b *backend) refuseUseless(us users, made *pair) error {
+	for _, u := range us {
 		if _, err := b.open(u.provider, u.name, u.entry); err != nil {
+			continue
+		}
+		next := *u.entry
+		next.pair = made
+		if _, err := b.open(u.provider, u.name, &next); err != nil {
 			return provider.Errorf(provider.Invalid, "key_type: %s is not for %s: %s", made.KeyType, u.path(), err)
 		}
 	}

@@ -25,6 +25,9 @@ func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, cha
 		return err
 	}
 	defer e.release()
+	// Who wants a fresher token meanwhile, and has a good one, does not wait for it.
+	e.renewing(renewal{ownScope, time.Now()})
+	defer e.renewing(renewal{})
 	// Once it has begun, a change is seen through: the vendor may have replaced a
 	// refresh token while verifying it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
@@ -56,18 +59,27 @@ func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, cha
 		if answered != nil {
 			e.hold(answered, err)
 		}
-	case answered != nil && m.credential == nil: // of one that cannot be opened
-		saveErr := PutState(ctx, s, name, answered)
-		if saveErr == nil {
-			answered = nil
-		}
-		e.hold(answered, saveErr)
-		return errors.Join(err, saveErr)
 	case answered != nil:
-		if _, saveErr := b.save(ctx, s, e, m, answered); saveErr != nil {
-			return errors.Join(err, saveErr)
-		}
+		return errors.Join(err, b.keep(ctx, s, e, m, answered))
 	}
+	return err
+}
+
+// keep saves what the vendor answered on the occasion of a change that failed, however
+// long that took.
+func (b *Broker) keep(ctx context.Context, s logical.Storage, e *entry, m memory, answered *State) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
+	defer cancel()
+	if m.credential != nil {
+		_, err := b.save(ctx, s, e, m, answered)
+		return err
+	}
+	// Of a credential that cannot be opened there is nothing in memory.
+	err := PutState(ctx, s, e.name, answered)
+	if err == nil {
+		answered = nil
+	}
+	e.hold(answered, err)
 	return err
 }
 

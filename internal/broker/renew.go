@@ -16,6 +16,9 @@ var saveRetries = []time.Duration{0, 100 * time.Millisecond, 400 * time.Millisec
 
 const saveInterval = 5 * time.Second
 
+// saveTimeout bounds the write of what came of a change, with its retries.
+const saveTimeout = 30 * time.Second
+
 // A task is a renewal that may be needed.
 type task struct {
 	entry *entry
