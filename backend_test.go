@@ -53,6 +53,7 @@ type engine struct {
 	backend logical.Backend
 
 	transport http.RoundTripper
+	outside   *outside
 	logger    hclog.Logger
 }
 
@@ -64,18 +65,20 @@ func newEngine(t *testing.T) *engine {
 		t:       t,
 		sim:     vendorsim.New(),
 		storage: &logical.InmemStorage{},
+		outside: &outside{},
 		system:  &logical.StaticSystemView{DefaultLeaseTTLVal: 24 * time.Hour, MaxLeaseTTLVal: 32 * 24 * time.Hour},
 	}
 	e.sim.AddRefreshToken("link-streaming", refreshToken)
 	e.sim.AddAPIKey(apiKey)
 	e.sim.AddClient(clientID, &privateKey().PublicKey, "")
-	e.transport, e.logger = e.sim.Transport(), hclog.NewNullLogger()
+	e.transport, e.logger = e.sim.Transport(), e.outside.logger()
 	e.restart()
 	t.Cleanup(func() {
 		for e.sim.InFlight() > 0 { // exchanges outlive their readers
 			time.Sleep(time.Second)
 		}
 		assert.Empty(t, e.sim.Violations(), "requests that no vendor documents")
+		assert.Empty(t, e.outside.leaks(t, e), "promise 6: secrets outside")
 	})
 	return e
 }
@@ -115,6 +118,7 @@ func (e *engine) request(op logical.Operation, path string, data map[string]any)
 	if err != nil {
 		message = err.Error()
 	}
+	e.outside.answered(e.t, data, resp, message)
 	return resp, status, message
 }
 
@@ -132,6 +136,24 @@ func (e *engine) read(path string) *logical.Response {
 	declared := schema.GetResponseSchema(e.t, tokenbroker.Route(e.backend, path), logical.ReadOperation)
 	schema.ValidateResponse(e.t, declared, resp, true)
 	return resp
+}
+
+// dump is all that is in storage, whatever its mood.
+func (e *engine) dump() map[string]string {
+	e.t.Helper()
+	storage, ctx := e.storage, context.Background()
+	if moody, ok := storage.(*moodyStorage); ok {
+		storage = moody.Storage
+	}
+	keys, err := logical.CollectKeys(ctx, storage)
+	require.NoError(e.t, err)
+	all := map[string]string{}
+	for _, key := range keys {
+		entry, err := storage.Get(ctx, key)
+		require.NoError(e.t, err)
+		all[key] = string(entry.Value)
+	}
+	return all
 }
 
 // creds reads a token, which its vendor must accept until the lease ends.

@@ -246,20 +246,6 @@ func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 	}
 }
 
-// dump is all that is in storage.
-func (e *engine) dump() map[string]string {
-	e.t.Helper()
-	keys, err := logical.CollectKeys(e.t.Context(), e.storage)
-	require.NoError(e.t, err)
-	all := map[string]string{}
-	for _, key := range keys {
-		entry, err := e.storage.Get(e.t.Context(), key)
-		require.NoError(e.t, err)
-		all[key] = string(entry.Value)
-	}
-	return all
-}
-
 func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)

@@ -1,0 +1,120 @@
+package tokenbroker_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/canary"
+)
+
+// secretFields are those of requests, and of what is stored, that hold secrets.
+var secretFields = []string{"access_token", "api_key", "client_secret", "private_key", "refresh_token"}
+
+// An outside is all that leaves an engine: its log at the lowest level, and its answers.
+// Promise 6 is that no secret does but the access token, to its reader.
+type outside struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	cage canary.Cage
+}
+
+func (o *outside) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *outside) logger() hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: o, JSONFormat: true})
+}
+
+// answered notes an answer, but for the access token, and the secrets of the request.
+func (o *outside) answered(t *testing.T, request map[string]any, resp *logical.Response, message string) {
+	t.Helper()
+	var left logical.Response
+	if resp != nil {
+		left = *resp
+		left.Data = maps.Clone(resp.Data)
+		delete(left.Data, "access_token")
+	}
+	text, err := json.Marshal([]any{left, message})
+	require.NoError(t, err)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text.Write(append(text, '\n'))
+	o.cage.Add(secretsOf(request)...)
+}
+
+// leaks are the secrets outside, of those that the vendors and storage know.
+func (o *outside) leaks(t *testing.T, e *engine) []string {
+	t.Helper()
+	o.cage.Add(refreshToken, apiKey, clientSecret, privateKeyPEM())
+	o.cage.Add(e.sim.Secrets()...)
+	for _, stored := range e.dump() {
+		var entry any
+		if json.Unmarshal([]byte(stored), &entry) == nil { // one may have been damaged
+			o.cage.Add(secretsOf(entry)...)
+		}
+	}
+	return o.cage.Escaped(o.text.String())
+}
+
+// secretsOf are the values of secret fields, however deep they are.
+func secretsOf(value any) []string {
+	var found []string
+	switch value := value.(type) {
+	case map[string]any:
+		for name, field := range value {
+			if text, ok := field.(string); ok && slices.Contains(secretFields, name) {
+				found = append(found, strings.TrimSpace(text))
+			}
+			found = append(found, secretsOf(field)...)
+		}
+	case []any:
+		for _, element := range value {
+			found = append(found, secretsOf(element)...)
+		}
+	}
+	return found
+}
+
+func TestTheCanariesOfTheTestsAreWatched(t *testing.T) {
+	for name, leak := range map[string]func(*engine){
+		"the log": func(e *engine) { e.logger.Trace("exchanged", "url", "https://v.example/?refreshToken="+refreshToken) },
+		"a status": func(e *engine) {
+			e.outside.answered(t, nil, &logical.Response{Data: map[string]any{"last_error": apiKey}}, "")
+		},
+		"an error": func(e *engine) { e.outside.answered(t, nil, nil, "bad key: "+privateKeyPEM()) },
+		"a token in another field": func(e *engine) {
+			token := e.creds("prod").Data["access_token"]
+			e.outside.answered(t, nil, &logical.Response{Data: map[string]any{"token": token}}, "")
+		},
+		"what the operator sent": func(e *engine) {
+			e.outside.answered(t, map[string]any{"refresh_token": "sent-and-refused"}, nil, "sent-and-refused: is none")
+		},
+		"a generated key": func(e *engine) {
+			e.keypair("made", nil)
+			e.logger.Debug(e.dump()["keypair/made"])
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+			e.creds("prod")
+			require.Empty(t, e.outside.leaks(t, e))
+			leak(e)
+			assert.NotEmpty(t, e.outside.leaks(t, e))
+			e.outside.text.Reset()
+		})
+	}
+}
