@@ -108,11 +108,20 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*En
 	if strings.TrimSuffix(published.Issuer, "/") != strings.TrimSuffix(issuer, "/") {
 		return nil, provider.Errorf(provider.Nonsense, "the metadata at the issuer is of another issuer")
 	}
-	if err := provider.CheckURL("token_endpoint", published.Token); err != nil {
+	if err := checkEndpoint("token_endpoint", published.Token, issuer); err != nil {
 		return nil, provider.Errorf(provider.Nonsense, "the issuer's metadata has no token endpoint that can be used: %s", err)
 	}
-	if published.Revocation != "" && provider.CheckURL("revocation_endpoint", published.Revocation) != nil {
+	if published.Revocation != "" && checkEndpoint("revocation_endpoint", published.Revocation, issuer) != nil {
 		published.Revocation = ""
 	}
 	return &published.Endpoints, nil
+}
+
+// checkEndpoint refuses an endpoint that would have a secret sent in the clear, if only
+// on this very host, for an issuer who is somewhere else.
+func checkEndpoint(field, endpoint, issuer string) error {
+	if strings.HasPrefix(issuer, "https:") && !strings.HasPrefix(endpoint, "https:") {
+		return provider.Errorf(provider.Invalid, "%s: must be an https URL, as the issuer is", field)
+	}
+	return provider.CheckURL(field, endpoint)
 }

@@ -103,10 +103,11 @@ func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
 		kind     provider.Kind
 		says     string
 	}{
-		"of another issuer":   {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.Nonsense, "of another issuer"},
-		"without an endpoint": {`{"issuer": "https://a.example"}`, provider.Nonsense, "no token endpoint"},
-		"with one in clear":   {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.Nonsense, "must be an https URL"},
-		"a page":              {`<html>`, provider.Nonsense, "not the JSON object"},
+		"of another issuer":     {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.Nonsense, "of another issuer"},
+		"without an endpoint":   {`{"issuer": "https://a.example"}`, provider.Nonsense, "no token endpoint"},
+		"with one in clear":     {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.Nonsense, "must be an https URL"},
+		"with one on this host": {`{"issuer": "https://a.example", "token_endpoint": "http://127.0.0.1/token"}`, provider.Nonsense, "must be an https URL, as the issuer is"},
+		"a page":                {`<html>`, provider.Nonsense, "not the JSON object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

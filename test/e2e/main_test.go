@@ -43,7 +43,8 @@ type world struct {
 	server  *vaultserver.Server
 	root    *api.Client
 	version string
-	log     *logBuffer
+	log     *logBuffer // of the server and its plugins
+	answers *logBuffer // to the root token's requests
 }
 
 // w is the one in dev mode that most tests share.
@@ -64,7 +65,7 @@ func runAll(m *testing.M) (status int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, w.server.Stop()) }()
-	return m.Run(), nil
+	return m.Run(), tallyCanaries()
 }
 
 // starter is vaultserver.StartDev or vaultserver.StartRaft.
@@ -87,11 +88,15 @@ func bareWorld(ctx context.Context, start starter, environ ...string) (_ *world,
 	if binary == "" || plugin == "" || version == "" {
 		return nil, errors.New("run these tests by `make e2e`: VAULT, PLUGIN or PLUGIN_VERSION is not set")
 	}
-	w := &world{log: &logBuffer{}, version: version}
+	w := &world{log: &logBuffer{}, answers: &logBuffer{}, version: version}
+	environ = append(environ, "VAULT_LOG_LEVEL=trace", "BAO_LOG_LEVEL=trace")
 	if w.server, err = start(ctx, binary, w.log, environ...); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, w.log)
 	}
 	if w.root, err = w.server.Client(); err != nil {
+		return nil, errors.Join(err, w.server.Stop())
+	}
+	if err := w.watch(ctx); err != nil {
 		return nil, errors.Join(err, w.server.Stop())
 	}
 	return w, nil
@@ -191,6 +196,7 @@ func (w *world) enable(t *testing.T, path string) *mount {
 	t.Cleanup(func() {
 		require.NoError(t, w.root.Sys().UnmountWithContext(context.Background(), path))
 		require.Empty(t, m.sim.Violations(), "requests that no vendor documents")
+		w.assertNoSecretLeft(t, m.sim)
 	})
 	return m
 }

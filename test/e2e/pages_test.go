@@ -78,6 +78,7 @@ func walk(t *testing.T, root string, page *docwalk.Page, registered bool) {
 	environ = append(environ, oauthCustomer(t, sim, dir)...)
 	require.NoError(t, page.Walk(ctx, dir, environ))
 	assert.Empty(t, sim.Violations(), "requests that no vendor documents")
+	own.assertNoSecretLeft(t, sim)
 	if !registered {
 		token, err := os.ReadFile(filepath.Join(dir, renderedToken))
 		require.NoError(t, err)

@@ -14,13 +14,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// request is one to the mount, as Vault's policies tell them apart.
+// request is one to the mount, as Vault's policies tell them apart. To rotate is to write
+// a new secret and nothing else.
 type request struct{ operation, path string }
 
 // requests are in an order in which an administrator can make all of them.
 var requests = []request{
 	{"write", "config/kensho/prod"},
 	{"patch", "config/kensho/prod"},
+	{"rotate", "config/kensho/prod"},
 	{"read", "config/kensho/prod"},
 	{"list", "config"},
 	{"list", "config/kensho"},
@@ -57,6 +59,8 @@ func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
 		switch r.operation {
 		case "write":
 			_, err = logical.WriteWithContext(ctx, path, data[r.path])
+		case "rotate":
+			_, err = logical.WriteWithContext(ctx, path, map[string]any{"refresh_token": refreshToken})
 		case "patch":
 			_, err = logical.JSONMergePatch(ctx, path, data[r.path])
 		case "read":
@@ -73,6 +77,10 @@ func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
 		"app.hcl":            func(r request) bool { return r == request{"read", "creds/prod"} },
 		"app-lease-free.hcl": func(r request) bool { return r == request{"read", "token/prod"} },
 		"monitoring.hcl":     func(r request) bool { return r.path == "status" || r.path == "status/prod" },
+		"responder.hcl": func(r request) bool {
+			return r.path == "refresh/prod" || r.path == "status" || r.path == "status/prod"
+		},
+		"rotator.hcl": func(r request) bool { return r.operation == "rotate" || r.path == "status/prod" },
 		"operator.hcl": func(r request) bool {
 			return !slices.Contains([]string{"creds/prod", "creds/app", "token/prod", "token/app"}, r.path)
 		},
