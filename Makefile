@@ -12,7 +12,7 @@ SERVER := $(or $(VAULT),bin/vault)
 # The OAuth 2.0 authorization server of the tests.
 AUTHSERVER := tools/oidc-provider
 
-.PHONY: help build vault demo test unit sim e2e examples docs vet lint fmt clean FORCE
+.PHONY: help build vault demo test unit sim e2e faults examples docs vet lint fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,13 +46,27 @@ SEED ?= 1
 sim: ## Simulate thirty days of 200 credentials (SEED=n for other dice).
 	go test -count=1 -run TestThirtyDays -v . -args -seed=$(SEED)
 
+# What the end-to-end tests need, and find in their environment.
+REAL := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json openssl
+REALLY := VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
+	TOFU=$(abspath bin/tofu) TERRAFORM_PROVIDER_VAULT=$(abspath bin/terraform-provider-vault) \
+	KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) AUTHSERVER=$(abspath $(AUTHSERVER)/server.mjs)
+
 # Those that run in parallel wait for a minute to pass most of the time, and for no
 # processor.
-e2e: build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json openssl ## Test the plugin as it ships in a real Vault server.
-	VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
-		TOFU=$(abspath bin/tofu) TERRAFORM_PROVIDER_VAULT=$(abspath bin/terraform-provider-vault) \
-		KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) AUTHSERVER=$(abspath $(AUTHSERVER)/server.mjs) \
-		go test -tags e2e -count=1 -parallel 8 -timeout 20m ./test/e2e/...
+e2e: $(REAL) ## Test the plugin as it ships in a real Vault server.
+	$(REALLY) go test -tags e2e -count=1 -parallel 8 -timeout 20m ./test/e2e/...
+
+# Tests of faults record what came of them in a file, a row each.
+FAULTS := bin/faults.jsonl
+faults: export FAULTS_LONG := 1
+faults: export FAULTS_TALLY := $(abspath $(FAULTS))
+faults: export SEED := $(SEED)
+faults: $(REAL) ## Break things on purpose, at length, and print what came of it (SEED=n for other dice).
+	rm -f $(FAULTS)
+	go test -count=1 -run '^TestFault' -timeout 30m ./...
+	$(REALLY) go test -tags e2e -count=1 -run '^TestFault' -timeout 60m ./test/e2e/...
+	@go run ./internal/tally/report $(FAULTS)
 
 docs: ## Write docs/api.md from the engine's path definitions, and the presets' table.
 	go test -count=1 -run 'TestTheAPIReferenceIsThatOfTheEngine|TestThePresetsOfTheOAuth2Page' . -args -write-docs

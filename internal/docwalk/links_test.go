@@ -1,8 +1,12 @@
 package docwalk
 
 import (
+	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -29,7 +33,7 @@ func TestNoLinkOfTheDocumentationLeadsNowhere(t *testing.T) {
 	tree := os.DirFS("../..")
 	entries, err := os.ReadDir("../../docs")
 	require.NoError(t, err)
-	pages := []string{"README.md"}
+	pages := []string{"README.md", "SECURITY.md"}
 	for _, entry := range entries {
 		if path.Ext(entry.Name()) == ".md" {
 			pages = append(pages, "docs/"+entry.Name())
@@ -39,5 +43,30 @@ func TestNoLinkOfTheDocumentationLeadsNowhere(t *testing.T) {
 		broken, err := BrokenLinks(tree, page)
 		require.NoError(t, err)
 		assert.Empty(t, broken)
+	}
+}
+
+// testName is how a page names a test, or one of its cases.
+var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)[`/]")
+
+func TestEveryTestThatAPageNamesExists(t *testing.T) {
+	defined := map[string]bool{}
+	definition := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	require.NoError(t, filepath.WalkDir("../..", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, match := range definition.FindAllSubmatch(source, -1) {
+			defined[string(match[1])] = true
+		}
+		return err
+	}))
+	page, err := os.ReadFile("../../docs/security.md")
+	require.NoError(t, err)
+	named := testName.FindAllSubmatch(page, -1)
+	assert.Greater(t, len(named), 20)
+	for _, match := range named {
+		assert.True(t, defined[string(match[1])], "there is no %s", match[1])
 	}
 }
