@@ -3,6 +3,7 @@ package provider
 import (
 	"crypto/tls"
 	"encoding/pem"
+	"html"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -150,6 +151,23 @@ func TestASecretIsRedactedInEveryForm(t *testing.T) {
 		assert.Contains(t, got, mask, name)
 	}
 	assert.Equal(t, "invalid_grant: expired", redact("invalid_grant: expired", []string{secret}))
+}
+
+func TestASecretThatIsTakenForAWordInPartIsRedactedAsAWhole(t *testing.T) {
+	const secret = `0123456789abcdef0123&the rest`
+	for _, form := range []string{strings.ToUpper(secret), `0123456789abcdef0123&amp;the rest`} {
+		assert.Equal(t, mask, redact("you sent "+form, []string{secret}))
+	}
+}
+
+func TestASecretThatLooksEscapedIsRedacted(t *testing.T) {
+	for _, secret := range []string{`p\w&d`, `p%41w`, `p&amp;w`, `p\u0041w`} {
+		for _, form := range []string{secret, strings.ToUpper(secret), html.EscapeString(secret)} {
+			got := redact("you sent "+form+" to us", []string{secret})
+			assert.NotContains(t, got, form)
+			assert.Contains(t, got, mask, form)
+		}
+	}
 }
 
 func TestAnErrorCodeIsNotTakenForASecret(t *testing.T) {

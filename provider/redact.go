@@ -64,15 +64,16 @@ func redact(text string, secrets []string) string {
 			text = strings.ReplaceAll(text, form, mask)
 		}
 	}
+	// Before a part of the secret is masked, which would leave the rest of it unseen.
+	if echoes(text, secrets) {
+		return mask
+	}
 	text = longWord.ReplaceAllStringFunc(text, func(word string) string {
 		if errorCode.MatchString(word) {
 			return word
 		}
 		return mask
 	})
-	if echoes(text, secrets) {
-		return mask
-	}
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r)
 	}), " ")
@@ -85,9 +86,14 @@ func redact(text string, secrets []string) string {
 // echoes is whether a secret is in the text in a form that encodings does not list:
 // in other letters' case, or with some characters escaped.
 func echoes(text string, secrets []string) bool {
-	plain := strings.ToLower(unescape(text))
+	written, plain := strings.ToLower(text), strings.ToLower(unescape(text))
 	return slices.ContainsFunc(secrets, func(secret string) bool {
-		return secret != "" && strings.Contains(plain, strings.ToLower(secret))
+		secret = strings.ToLower(secret)
+		if secret == "" {
+			return false
+		}
+		// What looks like an escape may be the secret's own.
+		return strings.Contains(written, secret) || strings.Contains(plain, secret) || strings.Contains(plain, unescape(secret))
 	})
 }
 
