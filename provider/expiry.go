@@ -2,6 +2,7 @@ package provider
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -165,8 +166,8 @@ func Lifetime(raw json.RawMessage, unit time.Duration) (time.Duration, error) {
 	if text == "" || text == "null" {
 		return 0, nil
 	}
-	n, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(n > 0) {
+	n, err := strconv.ParseFloat(text, 64) // infinite if it is out of range
+	if err != nil && !errors.Is(err, strconv.ErrRange) || !(n > 0) {
 		return 0, Errorf(Nonsense, "the vendor's answer states a lifetime that is no number above zero")
 	}
 	return time.Duration(min(n*float64(unit), float64(maxLifetime))), nil

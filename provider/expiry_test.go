@@ -147,13 +147,13 @@ func TestALifetimeIsANumberAboveZero(t *testing.T) {
 	for raw, want := range map[string]time.Duration{
 		``: 0, `null`: 0, `""`: 0,
 		`3600`: time.Hour, `"3600"`: time.Hour, `1.5`: 1500 * time.Millisecond,
-		`1e300`: maxLifetime,
+		`1e300`: maxLifetime, `1e999`: maxLifetime,
 	} {
 		got, err := Lifetime(json.RawMessage(raw), time.Second)
 		require.NoError(t, err, raw)
 		assert.Equal(t, want, got, raw)
 	}
-	for _, raw := range []string{`0`, `-1`, `"soon"`, `{}`, `[1]`, `true`, `"NaN"`} {
+	for _, raw := range []string{`0`, `-1`, `-1e999`, `"soon"`, `{}`, `[1]`, `true`, `"NaN"`} {
 		_, err := Lifetime(json.RawMessage(raw), time.Second)
 		assert.ErrorContains(t, err, "no number above zero", raw)
 	}
