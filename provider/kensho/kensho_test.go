@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -118,6 +119,20 @@ func TestAReplacedRefreshTokenIsUsedNext(t *testing.T) {
 				assert.NotEqual(t, answer.Grant.RefreshToken, again.Grant.RefreshToken)
 			})
 		})
+	}
+}
+
+func TestAReplacedRefreshTokenIsKeptWhateverStandsBesideIt(t *testing.T) {
+	for product, names := range map[string][2]string{"link": {"accessToken", "refreshToken"}, "scribe": {"access_token", "refresh_token"}} {
+		for _, token := range []string{`7`, `true`, `["at"]`, `{"value":"at"}`, `null`, `""`} {
+			sim := vendorsim.New()
+			sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusOK, fmt.Sprintf(`{%q: %s, %q: "next"}`, names[0], token, names[1])))})
+			answer, err := open(t, sim, map[string]any{"product": product, "refresh_token": "first"}).Exchange(t.Context(), provider.Grant{})
+			require.NoError(t, err)
+			_, err = answer.Token(0, provider.Token{})
+			require.ErrorContains(t, err, "holds no access token")
+			assert.Equal(t, &provider.Grant{RefreshToken: "next"}, answer.Grant)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package kensho
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"time"
@@ -21,25 +22,37 @@ type refresh struct {
 // A dialect is how a product names what the call's query and answer hold.
 type dialect struct {
 	parameter string
-	answer    func(reply) (accessToken, refreshToken string)
+	answer    func(reply) (accessToken, refreshToken text)
 }
 
 // reply has the names of both dialects.
 type reply struct {
-	AccessToken       string `json:"accessToken"`
-	RefreshToken      string `json:"refreshToken"`
-	SnakeAccessToken  string `json:"access_token"`
-	SnakeRefreshToken string `json:"refresh_token"`
+	AccessToken       text `json:"accessToken"`
+	RefreshToken      text `json:"refreshToken"`
+	SnakeAccessToken  text `json:"access_token"`
+	SnakeRefreshToken text `json:"refresh_token"`
+}
+
+// A text is empty where the answer has something else than a string: what stands beside
+// it, such as a refresh token that has taken another's place, is good all the same.
+type text string
+
+func (t *text) UnmarshalJSON(raw []byte) error {
+	var s string
+	if json.Unmarshal(raw, &s) == nil {
+		*t = text(s)
+	}
+	return nil
 }
 
 var (
 	linkDialect = dialect{
 		parameter: "refreshToken",
-		answer:    func(r reply) (string, string) { return r.AccessToken, r.RefreshToken },
+		answer:    func(r reply) (text, text) { return r.AccessToken, r.RefreshToken },
 	}
 	sisterDialect = dialect{
 		parameter: "refresh_token",
-		answer:    func(r reply) (string, string) { return r.SnakeAccessToken, r.SnakeRefreshToken },
+		answer:    func(r reply) (text, text) { return r.SnakeAccessToken, r.SnakeRefreshToken },
 	}
 )
 
@@ -103,11 +116,10 @@ func (r *refresh) Exchange(ctx context.Context, last provider.Grant) (*provider.
 	if err := res.Decode(&body); err != nil {
 		return nil, err
 	}
-	answer := &provider.Answer{OnTheHour: true, Clock: res.Clock}
-	var replaced string
-	answer.AccessToken, replaced = r.names.answer(body)
-	if replaced != "" && replaced != token {
-		answer.Grant = &provider.Grant{RefreshToken: replaced}
+	accessToken, replaced := r.names.answer(body)
+	answer := &provider.Answer{AccessToken: string(accessToken), OnTheHour: true, Clock: res.Clock}
+	if next := string(replaced); next != "" && next != token {
+		answer.Grant = &provider.Grant{RefreshToken: next}
 	}
 	return answer, nil
 }
