@@ -3,6 +3,7 @@ package vendorsim
 import (
 	"io"
 	"net/http"
+	"time"
 )
 
 // Always has every call met by one fault.
@@ -20,33 +21,56 @@ func Answer(status int, body string) http.HandlerFunc {
 
 // Throttle is a fault: 429, with a wish as to when to come back (empty is none).
 func Throttle(retryAfter string) http.HandlerFunc {
+	return Later(http.StatusTooManyRequests, retryAfter)
+}
+
+// Later is a fault: an answer of the given status, with a wish as to when to come back
+// (empty is none).
+func Later(status int, retryAfter string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if retryAfter != "" {
 			w.Header().Set("Retry-After", retryAfter)
 		}
-		w.WriteHeader(http.StatusTooManyRequests)
+		w.WriteHeader(status)
+	}
+}
+
+// LaterDate is Later with the wish as a date, so long after the answer.
+func LaterDate(status int, after time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		Later(status, time.Now().Add(after).UTC().Format(http.TimeFormat))(w, r)
 	}
 }
 
 // Redirect is a fault: the vendor points elsewhere.
-func Redirect(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Location", "https://elsewhere.example/")
-	w.WriteHeader(http.StatusFound)
+func Redirect(w http.ResponseWriter, r *http.Request) {
+	RedirectTo(http.StatusFound, "https://elsewhere.example/")(w, r)
+}
+
+// RedirectTo is a fault: the vendor points to a place, with the given status.
+func RedirectTo(status int, location string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", location)
+		w.WriteHeader(status)
+	}
 }
 
 // Reset is a fault: the connection breaks before an answer.
 func Reset(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
+// Break is a fault: the connection breaks after the given beginning of an answer.
+func Break(beginning string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		breakOff(w, http.StatusOK, []byte(beginning))
+	}
+}
+
+func breakOff(w http.ResponseWriter, status int, beginning []byte) {
+	w.WriteHeader(status)
+	_, _ = w.Write(beginning)
+	w.(http.Flusher).Flush()
+	panic(http.ErrAbortHandler)
+}
+
 // Hang is a fault: no answer comes until the caller gives up.
 func Hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-
-// Echo is a fault: the vendor refuses, and repeats all that it was sent.
-func Echo(w http.ResponseWriter, r *http.Request) {
-	body, _ := io.ReadAll(r.Body)
-	w.WriteHeader(http.StatusUnauthorized)
-	_, _ = io.WriteString(w, "bad request: "+r.URL.String()+" ")
-	for name, values := range r.Header {
-		_, _ = io.WriteString(w, name+"="+values[0]+" ")
-	}
-	_, _ = w.Write(body)
-}

@@ -56,6 +56,10 @@ type Conduct struct {
 	// the last token until that dies.
 	Sticky bool
 
+	// TokenSize, if it is not zero, is how many bytes long new tokens are at the least,
+	// but for JWTs.
+	TokenSize int
+
 	// OAuth is what OAuth 2.0 servers do beside the standards.
 	OAuth OAuthConduct
 }
@@ -122,7 +126,13 @@ func (s *Sim) secret(text string) string {
 }
 
 // newRefreshToken makes a refresh token.
-func (s *Sim) newRefreshToken() string { return s.secret("rt-" + rand.Text() + rand.Text()) }
+func (s *Sim) newRefreshToken() string { return s.secret(s.opaque("rt-")) }
+
+// opaque makes a token of which nobody can tell anything but its kind, by the prefix.
+func (s *Sim) opaque(prefix string) string {
+	token := prefix + rand.Text() + rand.Text()
+	return token + strings.Repeat("x", max(0, s.conduct.TokenSize-len(token)))
+}
 
 // Forgetful keeps no record of calls and of secrets, for long simulations.
 func (s *Sim) Forgetful() {
@@ -291,7 +301,11 @@ func asSeen(r *http.Request, vendor string) string {
 	if host, _ := locate(r); host == r.Host {
 		return vendor
 	}
-	return URL("http://"+r.Host, vendor)
+	scheme := "http://"
+	if r.TLS != nil {
+		scheme = "https://"
+	}
+	return URL(scheme+r.Host, vendor)
 }
 
 // now is the time by the vendors' clocks.
@@ -299,7 +313,7 @@ func (s *Sim) now() time.Time { return time.Now().Add(s.conduct.Skew) }
 
 // issue makes an access token that lives until death.
 func (s *Sim) issue(asJWT bool, death time.Time) string {
-	token := "at-" + rand.Text() + rand.Text()
+	token := s.opaque("at-")
 	if asJWT {
 		var err error
 		token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{

@@ -2,6 +2,7 @@ package vendorsim
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 )
@@ -31,6 +32,11 @@ func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			switch p := recover(); p {
 			case nil:
 			case http.ErrAbortHandler:
+				if recorder.Flushed {
+					resp := recorder.Result()
+					resp.Body = brokenOff{resp.Body}
+					done <- resp
+				}
 				close(done)
 			default:
 				panic(p)
@@ -49,4 +55,15 @@ func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	case <-r.Context().Done():
 		return nil, r.Context().Err()
 	}
+}
+
+// brokenOff is what comes of an answer whose handler aborts after it has flushed.
+type brokenOff struct{ io.ReadCloser }
+
+func (b brokenOff) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }

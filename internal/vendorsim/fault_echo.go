@@ -1,0 +1,92 @@
+package vendorsim
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"html"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Echo is a fault: the vendor refuses, and repeats all that it was sent.
+func Echo(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	w.WriteHeader(http.StatusUnauthorized)
+	_, _ = io.WriteString(w, "bad request: "+r.URL.String()+" ")
+	for name, values := range r.Header {
+		_, _ = io.WriteString(w, name+"="+values[0]+" ")
+	}
+	_, _ = w.Write(body)
+}
+
+// Encodings are the forms in which vendors repeat what they were sent, by name.
+var Encodings = map[string]func(string) string{
+	"plain":      func(s string) string { return s },
+	"upper case": strings.ToUpper,
+	"URL":        url.QueryEscape,
+	"URL path":   url.PathEscape,
+	"base64":     func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) },
+	"base64url":  func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) },
+	"JSON": func(s string) string {
+		quoted, _ := json.Marshal(s)
+		return string(quoted)
+	},
+	// As encoders write it that take no chances.
+	"JSON, all of it escaped": func(s string) string {
+		var escaped strings.Builder
+		for _, r := range s {
+			code := "000" + strconv.FormatInt(int64(r), 16)
+			escaped.WriteString(`\u` + code[len(code)-4:])
+		}
+		return escaped.String()
+	},
+	"HTML": html.EscapeString,
+}
+
+// EchoAs is a fault: an answer of the given status that repeats whatever may be a secret
+// of what the vendor was sent, each part encoded, as a text or in an error of RFC 6749.
+func EchoAs(status int, encode func(string) string, asError bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var parts []string
+		for _, part := range sent(r) {
+			parts = append(parts, encode(part))
+		}
+		text := "will not take " + strings.Join(parts, " ")
+		if asError {
+			reply{status: status, body: map[string]string{"error": "invalid_request", "error_description": text}}.write(w)
+			return
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, text)
+	}
+}
+
+// sent is what of a request may be a secret, in the order in which an error would have
+// room for it.
+func sent(r *http.Request) []string {
+	var parts []string
+	form := r.URL.Query()
+	if err := r.ParseForm(); err == nil {
+		form = r.Form
+	}
+	for _, name := range slices.Sorted(maps.Keys(form)) {
+		if !slices.Contains([]string{"grant_type", "client_id", "client_assertion_type", "scope"}, name) {
+			parts = append(parts, form[name]...)
+		}
+	}
+	for _, name := range []string{"Refresh-Token", "X-Api-Key", "Authorization"} {
+		parts = append(parts, r.Header[name]...)
+	}
+	if id, secret, ok := r.BasicAuth(); ok {
+		parts = append(parts, secret, id+":"+secret)
+		if _, plain, err := unescape(id, secret); err == nil {
+			parts = append(parts, plain)
+		}
+	}
+	return parts
+}
