@@ -1,0 +1,114 @@
+package tokenbroker_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+func TestFaultsThatDoNoHarmAreTakenAsTheyAreMeant(t *testing.T) {
+	playFaults(t, "vendor: odd, and no harm", harmlessFaults(), (*vendorCell).takes)
+}
+
+// harmlessFaults are answers that are not as documented, and clear all the same.
+func harmlessFaults() []vendorFault {
+	return []vendorFault{
+		{name: "tokens of 64 KiB", strike: func(c *vendorsim.Conduct, _ *vendorsim.Sim, _ kindOfCredential) { c.TokenSize = 64 << 10 },
+			check: func(_ *vendorCell, resp *logical.Response) string {
+				if size := len(tokenOf(resp)); size != 64<<10 {
+					return fmt.Sprintf("the token is %d bytes long", size)
+				}
+				return ""
+			}},
+		{name: "members that nobody documents", strike: amending(func(answer map[string]any, _ kindOfCredential) {
+			answer["id_token"], answer["error"], answer["nested"] = nil, nil, map[string]any{"accessToken": 7}
+		})},
+		{name: "201", strike: func(c *vendorsim.Conduct, sim *vendorsim.Sim, _ kindOfCredential) {
+			c.Fault = vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(http.StatusCreated)
+				sim.Late(0)(headless{w}, r)
+			})
+		}},
+		{name: "expiry a string", strike: withExpiry(func(life float64) any { return fmt.Sprint(int(life)) }), meets: statesExpiry, check: livesFor(kindLife)},
+		{name: "expiry a fraction", strike: withExpiry(func(life float64) any { return life - 0.5 }), meets: statesExpiry, check: livesFor(kindLife)},
+		{name: "expiry a fraction in a string", strike: withExpiry(func(life float64) any { return fmt.Sprintf("%.2f", life-0.25) }), meets: statesExpiry, check: livesFor(kindLife)},
+		{name: "expiry in powers of ten", strike: withExpiry(func(life float64) any { return fmt.Sprintf("%e", life) }), meets: statesExpiry, check: livesFor(kindLife)},
+		// Where the vendor does not tell, the next source of expiry speaks: what was asked
+		// for, default_ttl, or an hour with Kensho's key pairs.
+		{name: "expiry null", strike: withExpiry(func(float64) any { return nil }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
+		{name: "expiry empty", strike: withExpiry(func(float64) any { return "" }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
+		// A vendor who promises the moon is believed for ten years, and the mount's maximum
+		// holds for the lease. Nobody can know better.
+		{name: "expiry huge", strike: withExpiry(func(float64) any { return 1e300 }), meets: statesExpiry, check: livesForever, lies: true},
+		{name: "expiry huge, in a string", strike: withExpiry(func(float64) any { return "99999999999999999999" }), meets: statesExpiry, check: livesForever, lies: true},
+		{name: "expiry beyond floating point", strike: withExpiry(func(float64) any { return "1e999" }), meets: statesExpiry, check: livesForever, lies: true},
+	}
+}
+
+// headless is an answer whose status has been written.
+type headless struct{ http.ResponseWriter }
+
+func (headless) WriteHeader(int) {}
+
+// livesFor is whether a token has just been issued for one of some lifetimes, give or take
+// a second, and is leased for it less the margin.
+func livesFor(lifetimes ...time.Duration) func(*vendorCell, *logical.Response) string {
+	return func(_ *vendorCell, resp *logical.Response) string {
+		for _, life := range lifetimes {
+			if life-30*time.Second-resp.Secret.TTL <= time.Second && resp.Secret.TTL <= life-30*time.Second {
+				return ""
+			}
+		}
+		return fmt.Sprintf("the lease is for %s", resp.Secret.TTL)
+	}
+}
+
+func livesForever(c *vendorCell, resp *logical.Response) string {
+	const tenYears = 10 * 365 * 24 * time.Hour
+	if dies := resp.Data["expire_time"]; dies != time.Now().Add(tenYears).UTC().Format(time.RFC3339) {
+		return fmt.Sprintf("the token is said to die at %s", dies)
+	}
+	if resp.Secret.TTL != c.system.MaxLeaseTTLVal {
+		return fmt.Sprintf("the lease is for %s", resp.Secret.TTL)
+	}
+	return ""
+}
+
+// takes has the fault strike, and a token come all the same.
+func (c *vendorCell) takes() {
+	c.t.Helper()
+	last, calls := c.token, c.exchanges()
+	c.strike()
+	resp, status, message := c.ask()
+	if status != http.StatusOK {
+		c.counts.failed.Add(1)
+		require.Fail(c.t, "there is a token in the answer", "%d %s", status, message)
+	}
+	assert.Greater(c.t, c.exchanges(), calls)
+	assert.NotEqual(c.t, last, tokenOf(resp))
+	assert.Empty(c.t, resp.Warnings)
+	assert.True(c.t, c.sim.Accepts(tokenOf(resp)))
+	if c.fault.check != nil {
+		assert.Empty(c.t, c.fault.check(c, resp))
+	}
+	data := c.status()
+	assert.Equal(c.t, "ok", data["state"])
+	assert.Equal(c.t, 0, data["consecutive_failures"])
+
+	// And what it has left behind, such as a refresh token, is good for the next.
+	c.recover()
+	_, status, message = c.request(logical.UpdateOperation, "refresh/prod", nil)
+	require.Equal(c.t, http.StatusOK, status, message)
+	resp, status, message = c.request(logical.ReadOperation, "creds/prod", nil)
+	require.Equal(c.t, http.StatusOK, status, message)
+	if !c.fault.lies {
+		c.served(resp)
+	}
+}
