@@ -18,8 +18,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/version"
 )
 
-// maxBody is how much of an answer is read. Tokens of 64 KiB occur; an answer
-// over a megabyte is something else.
+// maxBody is how much of an answer is read, and of its headers. Tokens of 64 KiB occur;
+// an answer over a megabyte is something else.
 const maxBody = 1 << 20
 
 // A Client is one credential's way to its vendor.
@@ -57,6 +57,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if transport == nil {
 		t := cleanhttp.DefaultTransport()
 		t.TLSClientConfig = tlsConfig
+		t.MaxResponseHeaderBytes = maxBody
 		transport = t
 	}
 	return &Client{transport: transport, timeout: o.Timeout}, nil
