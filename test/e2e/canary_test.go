@@ -119,8 +119,6 @@ func TestFaultTheCanariesOfTheServerAreWatched(t *testing.T) {
 	audited, err := os.ReadFile(own.hashedAuditLog())
 	require.NoError(t, err)
 	assert.NotEmpty(t, cage.Escaped(string(audited)), "requests are audited")
-	cage.Add("exchange succeeded", "[TRACE]")
-	assert.Len(t, cage.Escaped(own.log.String()[:0]), 0)
 	assert.Contains(t, own.log.String(), "[TRACE]")
 }
 

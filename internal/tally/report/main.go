@@ -3,11 +3,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"text/tabwriter"
 
 	"vault-plugin-secrets-tokenbroker/internal/tally"
@@ -24,32 +26,33 @@ func run(args []string, out io.Writer) error {
 	if len(args) != 1 {
 		return errors.New("usage: report FILE")
 	}
-	file, err := os.Open(args[0])
+	rows, err := os.ReadFile(args[0])
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "fault\ttried\tserved dead\tcredentials lost\treads failed\tleaks\tnote")
-	total := tally.Row{Fault: "in all"}
-	print := func(r tally.Row) {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", r.Fault, r.Tried, r.Dead, r.Lost, r.Failed, r.Leaks, r.Note)
+	var text strings.Builder
+	text.WriteString("fault\ttried\tserved dead\tcredentials lost\treads failed\tleaks\tnote\n")
+	add := func(r tally.Row) {
+		fmt.Fprintf(&text, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", r.Fault, r.Tried, r.Dead, r.Lost, r.Failed, r.Leaks, r.Note)
 	}
-	for decoder := json.NewDecoder(file); ; {
+	total := tally.Row{Fault: "in all"}
+	for line := range bytes.Lines(rows) {
 		var r tally.Row
-		if err := decoder.Decode(&r); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
+		if err := json.Unmarshal(line, &r); err != nil {
 			return err
 		}
-		print(r)
+		add(r)
 		total.Tried += r.Tried
 		total.Dead += r.Dead
 		total.Lost += r.Lost
 		total.Failed += r.Failed
 		total.Leaks += r.Leaks
 	}
-	print(total)
+	add(total)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	if _, err := io.WriteString(table, text.String()); err != nil {
+		return err
+	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
