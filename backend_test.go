@@ -99,12 +99,19 @@ func (e *engine) restart() {
 // the message that a client would see.
 func (e *engine) request(op logical.Operation, path string, data map[string]any) (resp *logical.Response, status int, message string) {
 	e.t.Helper()
+	return e.requestWithin(context.Background(), op, path, data)
+}
+
+// requestWithin sends a request of a client who may go away.
+func (e *engine) requestWithin(ctx context.Context, op logical.Operation, path string, data map[string]any) (resp *logical.Response, status int, message string) {
+	e.t.Helper()
 	// The framework keeps what it is given.
 	req := &logical.Request{Operation: op, Path: path, Data: maps.Clone(data), Storage: e.storage}
-	ctx := context.Background()
 	if op == logical.UpdateOperation {
 		checked, exists, err := e.backend.HandleExistenceCheck(ctx, req)
-		require.NoError(e.t, err)
+		if err != nil {
+			return nil, http.StatusInternalServerError, err.Error()
+		}
 		if checked && !exists {
 			req.Operation = logical.CreateOperation
 		}

@@ -19,6 +19,7 @@ import (
 type moodyStorage struct {
 	logical.Storage
 	calls       atomic.Int64
+	pending     atomic.Int64 // calls that have not been answered yet
 	refuse      atomic.Bool
 	refuseReads atomic.Bool
 	refuseState atomic.Bool  // refuse to read what the engine found out
@@ -30,6 +31,28 @@ type moodyStorage struct {
 	// lastWrites, unless nil, is how many more writes there are until all are refused,
 	// as if the server had been killed.
 	lastWrites atomic.Pointer[atomic.Int64]
+
+	// meet, unless nil, says how a call is met.
+	meet atomic.Pointer[func(storageCall) mood]
+
+	// dead is whether the server has been killed whose storage this was.
+	dead atomic.Bool
+}
+
+// A storageCall is what storage is asked.
+type storageCall struct{ op, key string }
+
+func (c storageCall) writes() bool { return c.op == "put" || c.op == "delete" }
+
+// A mood is how storage meets a call. The zero mood is to do it.
+type mood struct {
+	// wait is how long the answer takes, for as long as the caller waits.
+	wait time.Duration
+
+	// err is the answer, if the caller waits for it. done is whether what was asked
+	// is done all the same, and before the wait.
+	err  error
+	done bool
 }
 
 // dies is whether a write comes after the last.
@@ -47,39 +70,101 @@ func (s *moodyStorage) dieAfter(writes int) {
 
 var errStorage = errors.New("the disk is full")
 
-func (s *moodyStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	s.calls.Add(1)
-	if s.refuseReads.Load() || s.refuseState.Load() && strings.HasPrefix(key, "state/") {
-		return nil, errStorage
+func (s *moodyStorage) mood(c storageCall) mood {
+	if meet := s.meet.Load(); meet != nil {
+		return (*meet)(c)
 	}
-	entry, err := s.Storage.Get(ctx, key)
-	time.Sleep(time.Duration(s.stallRead.Swap(0)))
-	return entry, err
+	var refuse bool
+	switch c.op {
+	case "get":
+		if wait := s.stallRead.Swap(0); wait > 0 {
+			return mood{wait: time.Duration(wait), done: true}
+		}
+		refuse = s.refuseReads.Load() || s.refuseState.Load() && strings.HasPrefix(c.key, "state/")
+	case "list":
+		refuse = s.refuseReads.Load()
+	case "put":
+		refuse = s.refuse.Load() || s.dies() || s.refuseLease.Load() && strings.HasPrefix(c.key, "lease/")
+	case "delete":
+		refuse = s.refuseAway.Load() || s.dies()
+	}
+	m := mood{}
+	if c.op == "put" {
+		m.wait = time.Duration(s.stall.Load())
+	}
+	if refuse {
+		m.err = errStorage
+	}
+	return m
 }
 
-func (s *moodyStorage) List(ctx context.Context, prefix string) ([]string, error) {
+// ask meets a call in the mood of the moment.
+func (s *moodyStorage) ask(ctx context.Context, op, key string, do func() error) error {
 	s.calls.Add(1)
-	if s.refuseReads.Load() {
-		return nil, errStorage
+	s.pending.Add(1)
+	defer s.pending.Add(-1)
+	m := s.mood(storageCall{op, key})
+	act := func() error {
+		if s.dead.Load() {
+			return errStorage
+		}
+		return do()
 	}
-	return s.Storage.List(ctx, prefix)
+	var err error
+	if m.done {
+		err = act()
+	}
+	if m.wait > 0 {
+		select {
+		case <-time.After(m.wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	switch {
+	case m.err != nil:
+		return m.err
+	case m.done:
+		return err
+	}
+	return act()
+}
+
+// settle waits until all calls have been answered.
+func (s *moodyStorage) settle() {
+	for s.pending.Load() > 0 {
+		time.Sleep(time.Second)
+	}
+}
+
+func (s *moodyStorage) Get(ctx context.Context, key string) (entry *logical.StorageEntry, err error) {
+	err = s.ask(ctx, "get", key, func() (err error) {
+		entry, err = s.Storage.Get(ctx, key)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return entry, nil
+}
+
+func (s *moodyStorage) List(ctx context.Context, prefix string) (keys []string, err error) {
+	err = s.ask(ctx, "list", prefix, func() (err error) {
+		keys, err = s.Storage.List(ctx, prefix)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return keys, nil
 }
 
 func (s *moodyStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	s.calls.Add(1)
-	time.Sleep(time.Duration(s.stall.Load()))
-	if s.refuse.Load() || s.dies() || s.refuseLease.Load() && strings.HasPrefix(entry.Key, "lease/") {
-		return errStorage
-	}
-	return s.Storage.Put(ctx, entry)
+	return s.ask(ctx, "put", entry.Key, func() error { return s.Storage.Put(ctx, entry) })
 }
 
 func (s *moodyStorage) Delete(ctx context.Context, key string) error {
-	s.calls.Add(1)
-	if s.refuseAway.Load() || s.dies() {
-		return errStorage
-	}
-	return s.Storage.Delete(ctx, key)
+	return s.ask(ctx, "delete", key, func() error { return s.Storage.Delete(ctx, key) })
 }
 
 // moody puts the engine's storage into a mood.
