@@ -46,9 +46,9 @@ func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, 
 		},
 		Keep: func(ctx context.Context, reading *broker.Reading) error {
 			id := fmt.Sprintf("%x", sha256.Sum256([]byte(reading.AccessToken)))
-			others, err := logical.CollectKeysWithPrefix(ctx, s, leasePrefix+r.Config+"/")
+			others, err := dedicatedOf(ctx, s, r.Config)
 			if err != nil {
-				return &broker.StorageError{Err: err}
+				return err
 			}
 			for _, other := range others {
 				if strings.HasSuffix(other, "-"+id) {
@@ -73,6 +73,20 @@ func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, 
 		err = errors.Join(ctx.Err(), b.revokeDedicated(context.WithoutCancel(ctx), s, r.Config, key))
 	}
 	return reading, key, err
+}
+
+// dedicatedOf are the keys of the dedicated tokens of a credential. Nothing else is looked
+// at, however much there is in storage.
+func dedicatedOf(ctx context.Context, s logical.Storage, config string) ([]string, error) {
+	view := logical.NewStorageView(s, leasePrefix+config+"/")
+	keys, err := logical.CollectKeys(ctx, view)
+	if err != nil {
+		return nil, &broker.StorageError{Err: err}
+	}
+	for i, key := range keys {
+		keys[i] = view.ExpandKey(key)
+	}
+	return keys, nil
 }
 
 // living counts the dedicated tokens below a prefix that are not dead, and removes what
@@ -103,46 +117,71 @@ func isDead(key string) bool {
 // revokeDedicated ends the token of a lease at the vendor. If it cannot, Vault tries
 // again; a token that is dead, or whose credential has been deleted, is done with.
 func (b *backend) revokeDedicated(ctx context.Context, s logical.Storage, config, key string) error {
-	stored, err := s.Get(ctx, key)
-	if err != nil || stored == nil {
+	if err := b.endDedicated(ctx, ctx, s, config, key); err != nil {
 		return err
 	}
-	if !isDead(key) {
-		var entry leaseEntry
-		if err := stored.DecodeJSON(&entry); err != nil {
-			return errors.New(key + " cannot be decoded: delete it")
-		}
-		err := b.broker.Revoke(ctx, s, config, entry.AccessToken)
-		var vendor *provider.Error
-		switch {
-		case errors.Is(err, broker.ErrUnknown):
-		case errors.As(err, &vendor) && (vendor.Code == "unsupported_token_type" || vendor.Code == "unauthorized_client"):
-			// Such tokens, or those of the client that the credential had before, will never
-			// be: a lease that cannot end would pile up with others.
-			b.Logger().Warn("the vendor does not revoke the token, which lives until it dies", "name", config, "error", vendor.Reason)
-		case errors.As(err, &vendor):
-			return fmt.Errorf("the token cannot be revoked at the vendor: %s", vendor.Reason)
-		case err != nil:
-			return err
-		}
+	return forgetDedicated(ctx, s, key)
+}
+
+// endDedicated ends the token of a key at the vendor, who is asked for as long as asking
+// lasts. What storage would not do is an error of type *broker.StorageError.
+func (b *backend) endDedicated(ctx, asking context.Context, s logical.Storage, config, key string) error {
+	stored, err := s.Get(ctx, key)
+	switch {
+	case err != nil:
+		return &broker.StorageError{Err: err}
+	case stored == nil || isDead(key):
+		return nil
 	}
-	return s.Delete(ctx, key)
+	var entry leaseEntry
+	if err := stored.DecodeJSON(&entry); err != nil {
+		return errors.New(key + " cannot be decoded: delete it")
+	}
+	err = b.broker.Revoke(asking, s, config, entry.AccessToken)
+	var vendor *provider.Error
+	switch {
+	case errors.Is(err, broker.ErrUnknown):
+		return nil
+	case errors.As(err, &vendor) && (vendor.Code == "unsupported_token_type" || vendor.Code == "unauthorized_client"):
+		// Such tokens, or those of the client that the credential had before, will never
+		// be: a lease that cannot end would pile up with others.
+		b.Logger().Warn("the vendor does not revoke the token, which lives until it dies", "name", config, "error", vendor.Reason)
+		return nil
+	case errors.As(err, &vendor):
+		return fmt.Errorf("the token cannot be revoked at the vendor: %s", vendor.Reason)
+	}
+	return err
+}
+
+func forgetDedicated(ctx context.Context, s logical.Storage, key string) error {
+	if err := s.Delete(ctx, key); err != nil {
+		return &broker.StorageError{Err: err}
+	}
+	return nil
 }
 
 // dropDedicated revokes, as well as it can, the dedicated tokens of a credential that
-// is about to be deleted.
-func (b *backend) dropDedicated(ctx context.Context, s logical.Storage, config string) {
+// is about to be deleted. Its error is what storage would not do: without the credential
+// nobody could revoke them later.
+func (b *backend) dropDedicated(ctx context.Context, s logical.Storage, config string) error {
 	asking, cancel := context.WithTimeout(ctx, dropTimeout)
 	defer cancel()
-	keys, err := logical.CollectKeysWithPrefix(ctx, s, leasePrefix+config+"/")
+	keys, err := dedicatedOf(ctx, s, config)
 	if err != nil {
-		b.Logger().Warn("dedicated tokens of a deleted credential cannot be listed", "name", config, "error", err)
-		return
+		return err
 	}
 	for _, key := range keys {
-		if err := b.revokeDedicated(asking, s, config, key); err != nil {
+		err := b.endDedicated(ctx, asking, s, config, key)
+		var storage *broker.StorageError
+		switch {
+		case errors.As(err, &storage):
+			return err
+		case err != nil:
 			b.Logger().Warn("a dedicated token of a deleted credential cannot be revoked", "name", config, "error", err)
-			_ = s.Delete(ctx, key) // nobody could revoke it later
+		}
+		if err := forgetDedicated(ctx, s, key); err != nil {
+			return err
 		}
 	}
+	return nil
 }

@@ -3,6 +3,7 @@ package tokenbroker_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -166,6 +167,56 @@ func TestADeletedCredentialsDedicatedTokensEnd(t *testing.T) {
 		assert.ElementsMatch(t, []string{tokenOf(lease), tokenOf(shared)}, e.sim.Revoked())
 		require.NoError(t, e.revoke(lease), "failing ones would pile up")
 		assertStorageEmpty(t, e)
+	})
+}
+
+func TestPromise8ACredentialWhoseDedicatedTokensStorageWillNotTellIsNotDeleted(t *testing.T) {
+	for name, refused := range map[string]storageCall{
+		"which there are": {"list", "lease/api/"},
+		"what they are":   {"get", "lease/api/mine/"},
+		"that one ended":  {"delete", "lease/api/mine/"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				lease := e.creds("mine")
+				e.request(logical.DeleteOperation, "roles/mine", nil)
+				storage := e.moody()
+				meet := func(c storageCall) mood {
+					if c.op == refused.op && strings.HasPrefix(c.key, refused.key) {
+						return mood{err: errStorage}
+					}
+					return mood{}
+				}
+				storage.meet.Store(&meet)
+				_, status, _ := e.request(logical.DeleteOperation, "config/oauth2/api", nil)
+				assert.Equal(t, http.StatusInternalServerError, status, "nobody could end the token later")
+				storage.meet.Store(nil)
+				e.creds("api")
+				_, status, _ = e.request(logical.DeleteOperation, "config/oauth2/api", nil)
+				assert.Equal(t, http.StatusOK, status)
+				assert.False(t, e.sim.Accepts(tokenOf(lease)))
+				assertStorageEmpty(t, e)
+			})
+		})
+	}
+}
+
+func TestADedicatedReadLooksAtItsCredentialsTokensAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.creds("mine")
+		storage := e.moody()
+		var listed []string
+		meet := func(c storageCall) mood {
+			if c.op == "list" {
+				listed = append(listed, c.key)
+			}
+			return mood{}
+		}
+		storage.meet.Store(&meet)
+		e.creds("mine")
+		assert.Equal(t, []string{"lease/api/mine/", "lease/api/", "lease/api/mine/"}, listed)
 	})
 }
 

@@ -2,6 +2,7 @@ package tokenbroker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -336,12 +337,18 @@ func (b *backend) deleteConfig(ctx context.Context, s logical.Storage, p provide
 			return nil, err
 		}
 		// One that cannot be opened can be deleted all the same.
-		credential, _ := b.Credential(ctx, s, name)
-		b.dropDedicated(ctx, s, name)
+		credential, err := b.Credential(ctx, s, name)
+		var storage *broker.StorageError
+		if errors.As(err, &storage) {
+			return nil, err
+		}
+		if err := b.dropDedicated(ctx, s, name); err != nil {
+			return nil, err
+		}
 		if err := s.Delete(ctx, configKey(p.Name(), name)); err != nil {
 			return nil, &broker.StorageError{Err: err}
 		}
-		err := broker.DeleteState(ctx, s, name)
+		err = broker.DeleteState(ctx, s, name)
 		b.broker.Drop(ctx, credential, known)
 		return nil, err
 	})
