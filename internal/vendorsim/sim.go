@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -154,6 +155,19 @@ func (s *Sim) Issued() (tokens int, lastDeath time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.issued), s.lastDeath.Add(-s.conduct.Skew)
+}
+
+// RefreshTokens are those that the vendors take now, but for Sitecore's.
+func (s *Sim) RefreshTokens() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tokens := slices.Collect(maps.Keys(s.kensho.refreshTokens))
+	for token, grant := range s.oauth.tokens {
+		if grant.refreshToken == token {
+			tokens = append(tokens, token)
+		}
+	}
+	return tokens
 }
 
 // InFlight is how many requests there are now.
