@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,10 +17,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
-// moodyStorage counts what it is asked, and refuses on demand.
+// moodyStorage remembers what it is asked, and refuses on demand.
 type moodyStorage struct {
 	logical.Storage
-	calls       atomic.Int64
+	mu          sync.Mutex
+	asked       []storageCall
 	pending     atomic.Int64 // calls that have not been answered yet
 	refuse      atomic.Bool
 	refuseReads atomic.Bool
@@ -46,8 +49,10 @@ func (c storageCall) writes() bool { return c.op == "put" || c.op == "delete" }
 
 // A mood is how storage meets a call. The zero mood is to do it.
 type mood struct {
-	// wait is how long the answer takes, for as long as the caller waits.
+	// wait is how long the answer takes, for as long as the caller waits; storage that is
+	// deaf does not notice that he has gone.
 	wait time.Duration
+	deaf bool
 
 	// err is the answer, if the caller waits for it. done is whether what was asked
 	// is done all the same, and before the wait.
@@ -100,10 +105,13 @@ func (s *moodyStorage) mood(c storageCall) mood {
 
 // ask meets a call in the mood of the moment.
 func (s *moodyStorage) ask(ctx context.Context, op, key string, do func() error) error {
-	s.calls.Add(1)
+	call := storageCall{op, key}
+	s.mu.Lock()
+	s.asked = append(s.asked, call)
+	s.mu.Unlock()
 	s.pending.Add(1)
 	defer s.pending.Add(-1)
-	m := s.mood(storageCall{op, key})
+	m := s.mood(call)
 	act := func() error {
 		if s.dead.Load() {
 			return errStorage
@@ -115,9 +123,13 @@ func (s *moodyStorage) ask(ctx context.Context, op, key string, do func() error)
 		err = act()
 	}
 	if m.wait > 0 {
+		gone := ctx.Done()
+		if m.deaf {
+			gone = nil
+		}
 		select {
 		case <-time.After(m.wait):
-		case <-ctx.Done():
+		case <-gone:
 			return ctx.Err()
 		}
 	}
@@ -128,6 +140,13 @@ func (s *moodyStorage) ask(ctx context.Context, op, key string, do func() error)
 		return err
 	}
 	return act()
+}
+
+// calls are what it has been asked so far.
+func (s *moodyStorage) calls() []storageCall {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.asked)
 }
 
 // settle waits until all calls have been answered.

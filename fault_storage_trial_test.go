@@ -1,0 +1,228 @@
+package tokenbroker_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/tally"
+)
+
+// A trial is one flow that meets with one fault.
+type trial struct {
+	*stage
+	flow    storageFlow
+	fault   storageFault
+	row     *tally.Row
+	where   string
+	before  []string // the refresh tokens that the vendors took
+	excused string   // why a refresh token may be lost
+}
+
+// The excuses for a refresh token that is lost.
+const (
+	// A process that is killed while storage refuses what the vendor has just answered
+	// takes it along: there is nowhere else to put it.
+	killedExcuse = "refresh tokens went with a process that was killed before storage could be written"
+
+	// A new credential that cannot be stored is not kept in memory: there is none of its
+	// name, and its operator, who is told, has it at hand.
+	toldExcuse = "new refresh tokens were replaced by the vendor while they could not be stored, and their operator was told so"
+)
+
+// blame counts what should not have happened.
+func (r *trial) blame(count *int, format string, args ...any) {
+	r.t.Helper()
+	*count++
+	r.t.Errorf("%s: %s", r.where, fmt.Sprintf(format, args...))
+}
+
+// spoil has the nth call from now on go wrong.
+func (r *trial) spoil(n int) {
+	var met atomic.Int64
+	meet := func(c storageCall) mood {
+		after := int(met.Add(1)) - 1 - n
+		if after == 0 || after > 0 && r.fault.lasting && (c.writes() || !r.fault.writes) {
+			return r.fault.mood
+		}
+		return mood{}
+	}
+	r.storage.meet.Store(&meet)
+}
+
+func (r *trial) run(n int, ending string) {
+	r.t.Helper()
+	r.row.Tried++
+	r.before = r.sim.RefreshTokens()
+	defer r.storage.settle() // what a kill leaves behind ends without an effect
+	r.spoil(n)
+	a := r.flow.when(r.stage)
+	if a.status != http.StatusOK && a.status != http.StatusInternalServerError && !a.gone {
+		r.blame(&r.row.Failed, "answered %d: %s", a.status, a.message)
+	}
+	r.check(a)
+	r.storage.meet.Store(nil)
+	r.follow(ending)
+	if r.lost(a, ending) {
+		return
+	}
+	if a.status == http.StatusOK {
+		r.agree("it was done")
+	}
+	r.repeat("the flow")
+	r.restart()
+	r.repeat("the flow after a restart")
+	r.live()
+}
+
+// follow has time pass, or the process end.
+func (r *trial) follow(ending string) {
+	r.t.Helper()
+	if ending == "a kill" {
+		r.storage.dead.Store(true)
+		r.engine.storage = r.storage.Storage
+		r.storage = r.moody()
+		r.restart()
+		return
+	}
+	r.storage.settle()
+	if ending == "readers alone" {
+		time.Sleep(6 * time.Second)
+		for _, name := range r.names() {
+			r.reader(name)
+		}
+		return
+	}
+	for range 5 {
+		time.Sleep(time.Minute)
+		if err := r.tick(); err != nil {
+			r.blame(&r.row.Failed, "a tick: %s", err)
+		}
+	}
+	for _, name := range r.names() {
+		if status := r.read("status/" + name).Data; status["storage_error"] != nil {
+			r.blame(&r.row.Failed, "%s is not healed by ticks: %s", name, status["storage_error"])
+		}
+	}
+}
+
+// names are the credentials that there are.
+func (r *trial) names() []string {
+	r.t.Helper()
+	resp, _, _ := r.request(logical.ListOperation, "config/", nil)
+	names, _ := resp.Data["keys"].([]string)
+	return names
+}
+
+// lost is whether a refresh token is lost, as it may be in a few cases, so that there is
+// nothing that the flow could be repeated with.
+func (r *trial) lost(a answer, ending string) bool {
+	r.t.Helper()
+	stored := r.stored()
+	isLost := slices.ContainsFunc(r.sim.RefreshTokens(), func(token string) bool {
+		return !slices.Contains(r.before, token) && !strings.Contains(stored, token)
+	})
+	switch told := strings.Contains(a.message, "what it gave is lost: get another one"); {
+	case !isLost:
+		return false
+	case told && a.status == http.StatusInternalServerError:
+		r.excused = toldExcuse
+		for _, token := range []string{refreshToken, anotherToken} {
+			r.sim.AddRefreshToken("link-streaming", token) // as the vendor's page gives another
+		}
+		return false
+	case ending == "a kill" && r.fault.goesOn() && a.status != http.StatusOK:
+		r.excused = killedExcuse
+		r.rewrite()
+		return true
+	}
+	r.blame(&r.row.Lost, "what the vendor gave is not in storage (answered %d: %s)", a.status, a.message)
+	return true
+}
+
+// rewrite has the operators be told that their credentials are of no use any more, and
+// write others.
+func (r *trial) rewrite() {
+	r.t.Helper()
+	time.Sleep(25 * time.Hour)
+	told := 0
+	for _, name := range r.names() {
+		a := r.ask(logical.ReadOperation, "creds/"+name, nil)
+		if a.status == http.StatusBadRequest && strings.Contains(a.message, "write a new one to config/") {
+			told++
+		}
+	}
+	if told == 0 {
+		r.blame(&r.row.Lost, "nobody is told that a credential is of no use any more")
+	}
+	if slices.Contains(r.names(), "prod") {
+		r.sim.AddRefreshToken("link-streaming", "one-more")
+		r.write("config/kensho/prod", map[string]any{"refresh_token": "one-more"})
+		r.reader("prod")
+	}
+}
+
+// repeat repeats the flow, which nothing keeps from succeeding any more.
+func (r *trial) repeat(what string) {
+	r.t.Helper()
+	again := r.flow.again
+	if again == nil {
+		again = r.flow.when
+	}
+	a := again(r.stage)
+	if a.status != http.StatusOK {
+		r.blame(&r.row.Failed, "%s answered %d: %s", what, a.status, a.message)
+		return
+	}
+	r.check(a)
+	r.agree(what + " was repeated")
+}
+
+// agree checks what is so once the flow has been done.
+func (r *trial) agree(after string) {
+	r.t.Helper()
+	if complaint := r.flow.complaint(r.stage); complaint != "" {
+		r.blame(&r.row.Failed, "%s, and then %s", after, complaint)
+	}
+}
+
+// check checks a token that was served.
+func (r *trial) check(a answer) {
+	r.t.Helper()
+	token := a.token()
+	switch {
+	case token == "":
+	case !r.sim.Accepts(token):
+		r.blame(&r.row.Dead, "a token was served that no vendor takes")
+	case !strings.Contains(r.stored(), token):
+		r.blame(&r.row.Failed, "a token was served that storage does not know")
+	}
+}
+
+// live exchanges each credential once more.
+func (r *trial) live() {
+	r.t.Helper()
+	time.Sleep(25 * time.Hour) // by then every token has died
+	for _, name := range r.names() {
+		r.reader(name)
+	}
+}
+
+// reader reads a token that there is no reason not to get.
+func (r *trial) reader(name string) {
+	r.t.Helper()
+	a := r.ask(logical.ReadOperation, "creds/"+name, nil)
+	switch a.status {
+	case http.StatusOK:
+		r.check(a)
+	case http.StatusBadRequest:
+		r.blame(&r.row.Lost, "creds/%s: %s", name, a.message)
+	default:
+		r.blame(&r.row.Failed, "creds/%s answered %d: %s", name, a.status, a.message)
+	}
+}
