@@ -1,0 +1,9 @@
+package oauth2_test
+
+import (
+	"testing"
+
+	"vault-plugin-secrets-tokenbroker/internal/leaktest"
+)
+
+func TestMain(m *testing.M) { leaktest.Main(m) }
