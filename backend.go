@@ -75,6 +75,7 @@ func New(o Options) logical.Backend {
 		Secrets:      []*framework.Secret{b.accessToken()},
 		PeriodicFunc: b.periodic,
 		Invalidate:   b.invalidate,
+		Clean:        b.clean,
 	}
 	return b
 }
@@ -90,6 +91,9 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	}
 	return b.broker.Sweep(ctx, req.Storage)
 }
+
+// clean has the engine end: Vault unloads it, and waits for that.
+func (b *backend) clean(ctx context.Context) { b.broker.Close(ctx) }
 
 // invalidate drops a name from memory when another node has written about it.
 func (b *backend) invalidate(_ context.Context, key string) {

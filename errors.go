@@ -39,6 +39,8 @@ func failure(name string, err error) (*logical.Response, error) {
 		return nil, logical.CodedError(http.StatusBadGateway, err.Error())
 	case errors.Is(err, broker.ErrBusy):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("%q is still busy with what was asked before; try again", name))
+	case errors.Is(err, broker.ErrClosed):
+		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())
 	case errors.As(err, &vendor): // of a credential that was never exchanged: bad input
 		return logical.ErrorResponse(vendor.Reason), nil
 	}

@@ -6,7 +6,8 @@
 // The rules are pure functions (rules.go); what outlives the process is a State
 // (state.go), and a view of it is what the readers of one scope see (view.go).
 // Readers come in by read.go, operators by change.go and Vault's clock by sweep.go,
-// and all have renew.go call the vendor, under the exclusive right to a name.
+// and all have renew.go call the vendor, under the exclusive right to a name; close.go
+// waits for that.
 package broker
 
 import (
@@ -88,11 +89,15 @@ type Broker struct {
 	// listed is whether every name in storage has an entry. Only the sweep uses it,
 	// and Vault runs one at a time.
 	listed bool
+
+	// closed is closed once nothing is to begin any more.
+	closed  chan struct{}
+	closing sync.Once
 }
 
 // New makes an empty Broker.
 func New(source Source) *Broker {
-	return &Broker{source: source, names: map[string]*entry{}, slots: make(chan struct{}, sweepRenewals)}
+	return &Broker{source: source, names: map[string]*entry{}, slots: make(chan struct{}, sweepRenewals), closed: make(chan struct{})}
 }
 
 // entry is one name. It stays when its credential is changed or deleted, so that
@@ -103,6 +108,7 @@ type entry struct {
 	// exclusive is held by whoever calls the vendor or changes storage for this
 	// name. It is a channel, not a mutex, so that a waiter can give up.
 	exclusive chan struct{}
+	closed    <-chan struct{} // the broker's
 
 	flights singleflight.Group
 
@@ -151,7 +157,7 @@ func (b *Broker) entry(name string) *entry {
 	defer b.mu.Unlock()
 	e := b.names[name]
 	if e == nil {
-		e = &entry{name: name, exclusive: make(chan struct{}, 1), uses: map[string]use{}}
+		e = &entry{name: name, exclusive: make(chan struct{}, 1), closed: b.closed, uses: map[string]use{}}
 		b.names[name] = e
 	}
 	return e
@@ -160,7 +166,13 @@ func (b *Broker) entry(name string) *entry {
 func (e *entry) acquire(ctx context.Context) error {
 	select {
 	case e.exclusive <- struct{}{}:
+		if isClosed(e.closed) {
+			e.release()
+			return ErrClosed
+		}
 		return nil
+	case <-e.closed:
+		return ErrClosed
 	case <-ctx.Done():
 		return ErrBusy
 	}
@@ -198,10 +210,10 @@ func (e *entry) reset() {
 }
 
 // hold keeps a state that storage does not have, or none.
-func (e *entry) hold(unsaved *State, err error) {
+func (e *entry) hold(s logical.Storage, unsaved *State, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.memory.unsaved, e.memory.unsavedErr = unsaved, err
+	e.memory.unsaved, e.memory.unsavedErr, e.memory.unsavedIn = unsaved, err, s
 	e.memory.retryTime = time.Now().Add(saveInterval)
 }
 
@@ -248,7 +260,7 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 		loaded, superseded := e.change(m.epoch, func(m *memory) {
 			m.credential, m.state, m.absent = credential, state, err != nil
 			if m.unsaved != nil && err == nil && !m.unsaved.follows(state) {
-				m.unsaved, m.unsavedErr = nil, nil
+				m.unsaved, m.unsavedErr, m.unsavedIn = nil, nil, nil
 			}
 		})
 		// What another node wrote meanwhile is loaded anew.

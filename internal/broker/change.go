@@ -53,11 +53,11 @@ func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, cha
 		return nil
 	case err == nil:
 		e.reset()
-		e.hold(nil, nil)
+		e.hold(nil, nil, nil)
 	case errors.As(err, &storage):
 		e.reset()
 		if answered != nil {
-			e.hold(answered, err)
+			e.hold(s, answered, err)
 		}
 	case answered != nil:
 		return errors.Join(err, b.keep(ctx, s, e, m, answered))
@@ -79,7 +79,7 @@ func (b *Broker) keep(ctx context.Context, s logical.Storage, e *entry, m memory
 	if err == nil {
 		answered = nil
 	}
-	e.hold(answered, err)
+	e.hold(s, answered, err)
 	return err
 }
 

@@ -79,9 +79,12 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 	// hands, so there may be a second pass, for the next hour's.
 	for range 2 {
 		if token := v.token(); reading == nil && dying(token, time.Now()) {
-			if err := sleepUntil(ctx, earlier(token.Boundary, time.Now().Add(boundaryWait))); err != nil {
+			if err := sleepUntil(ctx, earlier(token.Boundary, time.Now().Add(boundaryWait)), b.closed); err != nil {
 				return nil, err
 			}
+		}
+		if b.isClosed() {
+			return nil, ErrClosed
 		}
 		if v, err = b.exchange(ctx, s, e, v); err != nil {
 			return nil, err
@@ -195,7 +198,7 @@ func asProviderError(err error) *provider.Error {
 func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory, next *State) (memory, error) {
 	if err := Retry(ctx, func() error { return putState(ctx, s, e.name, next) }); err != nil {
 		b.logger(e, m.view(ownScope)).Warn("cannot store what the vendor answered; it is held in memory", "error", err)
-		e.hold(next, err)
+		e.hold(s, next, err)
 		return m, err
 	}
 	return e.change(m.epoch, func(m *memory) {
@@ -205,7 +208,7 @@ func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory
 			}
 		}
 		m.state = next
-		m.unsaved, m.unsavedErr = nil, nil
+		m.unsaved, m.unsavedErr, m.unsavedIn = nil, nil, nil
 	})
 }
 
@@ -214,7 +217,7 @@ func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory
 func Retry(ctx context.Context, write func() error) error {
 	var err error
 	for _, wait := range saveRetries {
-		if waitErr := sleepUntil(ctx, time.Now().Add(wait)); waitErr != nil {
+		if waitErr := sleepUntil(ctx, time.Now().Add(wait), nil); waitErr != nil {
 			return &StorageError{errors.Join(err, waitErr)}
 		}
 		if err = write(); err == nil {
@@ -231,7 +234,8 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-func sleepUntil(ctx context.Context, t time.Time) error {
+// sleepUntil waits until a time, unless there is no use in it any more.
+func sleepUntil(ctx context.Context, t time.Time, closed <-chan struct{}) error {
 	wait := time.Until(t)
 	if wait <= 0 {
 		return ctx.Err()
@@ -241,6 +245,8 @@ func sleepUntil(ctx context.Context, t time.Time) error {
 	select {
 	case <-timer.C:
 		return nil
+	case <-closed:
+		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -29,6 +29,9 @@ const (
 // Its error joins what storage would not do. What vendors would not do is in the
 // log and in each credential's status.
 func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
+	if b.isClosed() {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
 	failures := []error{b.loadUnseen(ctx, s)}
@@ -48,6 +51,8 @@ func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
 		select {
 		case err := <-results:
 			failures = append(failures, err)
+		case <-b.closed:
+			return errors.Join(failures...)
 		case <-ctx.Done():
 			return errors.Join(failures...)
 		}
@@ -60,6 +65,8 @@ func (b *Broker) takeSlot(ctx context.Context) bool {
 	select {
 	case b.slots <- struct{}{}:
 		return true
+	case <-b.closed:
+		return false
 	case <-ctx.Done():
 		return false
 	}
@@ -175,7 +182,7 @@ func (b *Broker) loadUnseen(ctx context.Context, s logical.Storage) error {
 	}
 	var failures []error
 	for _, e := range b.unseen() {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || b.isClosed() {
 			break // the next sweep goes on
 		}
 		failures = append(failures, b.loadOne(ctx, s, e))

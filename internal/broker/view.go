@@ -3,6 +3,8 @@ package broker
 import (
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
+
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -15,9 +17,10 @@ type memory struct {
 	credential *Credential
 	state      *State
 
-	// unsaved is a state newer than storage's, whose write failed, and why.
+	// unsaved is a state newer than storage's, whose write failed, why, and where to.
 	unsaved    *State
 	unsavedErr error
+	unsavedIn  logical.Storage
 	retryTime  time.Time // not to be written again before
 
 	// absent is whether storage has no usable credential of the name.

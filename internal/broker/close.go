@@ -1,0 +1,87 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// ErrClosed means that the engine is on its way out, and begins nothing any more.
+var ErrClosed = errors.New("the engine is being unloaded")
+
+// closeTimeout is how long Close waits: Vault holds a lock meanwhile that all others want.
+const closeTimeout = 900 * time.Millisecond
+
+// Close has no exchange begin from now on, and returns within a second. What is under way
+// has that long to end, for it may have to store a refresh token that the vendor has
+// replaced; so have states that storage refused before. An exchange that takes longer is
+// not broken off: it goes on until its vendor answers, or has taken too long.
+func (b *Broker) Close(ctx context.Context) {
+	b.closing.Do(func() { close(b.closed) })
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b.end(ctx)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done(): // storage does not mind how long its caller waits
+	}
+}
+
+// isClosed is whether nothing is to begin any more.
+func (b *Broker) isClosed() bool { return isClosed(b.closed) }
+
+func isClosed(closed <-chan struct{}) bool {
+	select {
+	case <-closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// end waits for what is under way, and stores what is not stored yet.
+func (b *Broker) end(ctx context.Context) {
+	b.mu.RLock()
+	entries := make([]*entry, 0, len(b.names))
+	for _, e := range b.names {
+		entries = append(entries, e)
+	}
+	b.mu.RUnlock()
+	var busy []*entry // who must not keep the others from being stored
+	for _, e := range entries {
+		select {
+		case e.exclusive <- struct{}{}:
+			b.storeUnsaved(ctx, e)
+			e.release()
+		default:
+			busy = append(busy, e)
+		}
+	}
+	for _, e := range busy {
+		select {
+		case e.exclusive <- struct{}{}:
+			b.storeUnsaved(ctx, e)
+			e.release()
+		case <-ctx.Done():
+			b.source.Logger().Warn("the engine is unloaded during an exchange", "name", e.name)
+		}
+	}
+}
+
+// storeUnsaved stores what storage has refused before, if it still belongs there. The
+// caller has the exclusive right to the name.
+func (b *Broker) storeUnsaved(ctx context.Context, e *entry) {
+	var s logical.Storage
+	if s = e.look().unsavedIn; s == nil {
+		return
+	}
+	if m, err := b.current(ctx, s, e); err == nil && m.unsaved != nil {
+		_, _ = b.save(ctx, s, e, m, m.unsaved) // which logs what it cannot
+	}
+}
