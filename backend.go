@@ -39,6 +39,7 @@ type backend struct {
 	*framework.Backend
 	broker    *broker.Broker
 	names     names
+	unstored  unstored
 	transport http.RoundTripper
 }
 
@@ -54,7 +55,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 // New makes an engine that has yet to be set up.
 func New(o Options) logical.Backend {
-	b := &backend{transport: o.Transport, names: names{roles: map[string]*role{}}}
+	b := &backend{transport: o.Transport, names: names{roles: map[string]*role{}}, unstored: unstored{grants: map[string]replacement{}}}
 	b.broker = broker.New(b)
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
@@ -102,6 +103,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	case configPrefix:
 		b.broker.Forget(name)
 		b.names.forget(name)
+		b.unstored.drop(key)
 	case keypairPrefix: // which any credential may use
 		b.broker.ForgetAll()
 	case broker.StoragePrefix:

@@ -247,12 +247,13 @@ func (b *backend) withKeypair(ctx context.Context, s logical.Storage, p provider
 // If that fails, it returns what the vendor answered all the same for the credential that
 // stays, if anything.
 func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.Provider, name, used string, known *broker.State, d *framework.FieldData) (*broker.State, error) {
+	path := configKey(p.Name(), name)
 	stored, err := getConfig(ctx, req.Storage, p.Name(), name)
 	if err != nil {
 		return nil, err
 	}
 	if stored == nil && req.Operation == logical.PatchOperation {
-		return nil, logical.CodedError(http.StatusNotFound, fmt.Sprintf("%s: there is no such credential to patch", configKey(p.Name(), name)))
+		return nil, logical.CodedError(http.StatusNotFound, fmt.Sprintf("%s: there is no such credential to patch", path))
 	}
 	if err := refuseTaken(ctx, req.Storage, p.Name(), name); err != nil {
 		return nil, err
@@ -268,7 +269,10 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 	if next, err = next.resolve(ctx, req.Storage, name); err != nil {
 		return nil, err
 	}
-	last := next.lastGrant(stored, known)
+	last, isNew := next.lastGrant(stored, known), stored == nil || !next.sameLine(stored)
+	if isNew {
+		last = b.unstored.grant(path, next)
+	}
 	credential, err := b.open(p, name, next)
 	if err != nil {
 		return nil, err
@@ -280,19 +284,22 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 	}
 	// What the vendor replaced meanwhile may be the refresh token that is in use.
 	answered := next.answered(stored, known)
+	grant := next.Verified.Grant
+	held := isNew && !grant.Derived && grant.RefreshToken != last.RefreshToken
+	if held {
+		b.unstored.keep(path, next)
+	}
 	if err != nil {
-		nothing := "nothing was stored at " + configKey(p.Name(), name)
+		nothing := "nothing was stored at " + path
 		return answered, &verifyError{error: err, outcome: nothing, unchecked: nothing + "; verify=false stores the credential unchecked"}
 	}
 	if err := putConfig(ctx, req.Storage, p.Name(), name, next); err != nil {
-		if answered != nil {
-			return answered, err
+		if held {
+			err = &broker.StorageError{Err: fmt.Errorf("%w; the vendor has replaced the refresh token that was given, and what it gave is held in memory alone: write the same again soon", err)}
 		}
-		if grant := next.Verified.Grant; grant.RefreshToken != last.RefreshToken && !grant.Derived {
-			err = &broker.StorageError{Err: fmt.Errorf("%w; the vendor has replaced the refresh token that was given, and what it gave is lost: get another one", err)}
-		}
-		return nil, err
+		return answered, err
 	}
+	b.unstored.drop(path)
 	// What was known before is void by its generation; that it also goes away is
 	// tidiness, which must not fail a write that has been done.
 	if err := broker.DeleteState(ctx, req.Storage, name); err != nil {
@@ -348,6 +355,7 @@ func (b *backend) deleteConfig(ctx context.Context, s logical.Storage, p provide
 		if err := s.Delete(ctx, configKey(p.Name(), name)); err != nil {
 			return nil, &broker.StorageError{Err: err}
 		}
+		b.unstored.drop(configKey(p.Name(), name))
 		err = broker.DeleteState(ctx, s, name)
 		b.broker.Drop(ctx, credential, known)
 		return nil, err

@@ -1,0 +1,45 @@
+package tokenbroker
+
+import (
+	"sync"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// unstored holds refresh tokens that a vendor gave in place of those that operators were
+// about to write, in writes that came to nothing. The ones that were given are dead by
+// then: the same write again has to use what took their place.
+type unstored struct {
+	mu     sync.Mutex
+	grants map[string]replacement // by the path of the credential
+}
+
+// replacement is what a vendor gave for a refresh token.
+type replacement struct {
+	given any
+	grant provider.Grant
+}
+
+// keep holds what the vendor gave for an entry that is not stored yet.
+func (u *unstored) keep(path string, c *configEntry) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.grants[path] = replacement{given: c.Fields["refresh_token"], grant: c.Verified.Grant}
+}
+
+// grant is what there is to exchange an entry with beside its own fields, if anything.
+func (u *unstored) grant(path string, c *configEntry) provider.Grant {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if r, held := u.grants[path]; held && r.given == c.Fields["refresh_token"] {
+		return r.grant
+	}
+	return provider.Grant{}
+}
+
+// drop forgets a path that has been written, or deleted.
+func (u *unstored) drop(path string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.grants, path)
+}

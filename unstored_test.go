@@ -1,0 +1,79 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+func TestPromise3ARefreshTokenReplacedByAWriteThatCameToNothingIsUsedByTheNext(t *testing.T) {
+	for name, fails := range map[string]func(*engine, *moodyStorage){
+		"as storage refuses": func(_ *engine, s *moodyStorage) { s.refuse.Store(true) },
+		"as the answer is unusable": func(e *engine, _ *moodyStorage) {
+			e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"refreshToken":"the-next-one"}`))})
+			e.sim.RevokeCredential(anotherToken)
+			e.sim.AddRefreshToken("link-streaming", "the-next-one")
+		},
+	} {
+		for _, path := range []string{"config/kensho/new", "config/kensho/prod"} {
+			t.Run(path+", "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e, storage := newRotatingEngine(t)
+					e.sim.AddRefreshToken("link-streaming", anotherToken)
+					fails(e, storage)
+					for range 2 {
+						_, status, message := e.request(logical.UpdateOperation, path, map[string]any{"refresh_token": anotherToken})
+						require.GreaterOrEqual(t, status, http.StatusInternalServerError, message)
+						assert.NotContains(t, message, "rejected")
+						e.sim.Behave(vendorsim.Conduct{Rotate: true})
+						if !storage.refuse.Load() {
+							break
+						}
+						assert.Contains(t, message, "held in memory alone: write the same again soon")
+					}
+					storage.refuse.Store(false)
+					e.write(path, map[string]any{"refresh_token": anotherToken})
+					e.write(path, map[string]any{"refresh_token": anotherToken})
+					e.restart()
+					until(1, 0, 5)
+					e.creds(path[len("config/kensho/"):])
+				})
+			})
+		}
+	}
+}
+
+func TestARefreshTokenThatIsHeldForAWriteEndsWithItsName(t *testing.T) {
+	for name, end := range map[string]func(*engine){
+		"that is deleted":                       func(e *engine) { e.request(logical.DeleteOperation, "config/kensho/prod", nil) },
+		"that is written":                       func(e *engine) { e.write("config/kensho/prod", keyPair()) },
+		"that another node writes":              func(e *engine) { e.backend.InvalidateKey(e.t.Context(), "config/kensho/prod") },
+		"though it is another token's business": func(*engine) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				storage := e.moody()
+				e.sim.Behave(vendorsim.Conduct{Rotate: true})
+				storage.refuse.Store(true)
+				e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+				storage.refuse.Store(false)
+				end(e)
+				token := refreshToken
+				if name == "though it is another token's business" {
+					token = anotherToken
+				}
+				e.sim.AddRefreshToken("link-streaming", token) // the vendor takes it anew
+				before := e.exchanges()
+				e.write("config/kensho/prod", map[string]any{"refresh_token": token, "client_id": "", "private_key": ""})
+				assert.Contains(t, e.sim.Calls()[before].URL, token)
+			})
+		})
+	}
+}
