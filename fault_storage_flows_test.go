@@ -293,5 +293,11 @@ var storageFlows = map[string]storageFlow{
 	"a pair is activated for one credential":  {given: signingAlone, when: writes("keypair/prod/activate", nil), again: activates, then: activated},
 	"a pair is activated for two credentials": {given: signing, when: writes("keypair/prod/activate", nil), again: activates, then: activated},
 	"a pair is activated, cold":               {given: and(signing, cold), when: writes("keypair/prod/activate", nil), again: activates, then: activated},
-	"a credential takes up a key pair":        {given: signing, when: writes("config/oauth2/a", map[string]any{"request_timeout": 20})},
+	"a credential with a key pair is deleted": {given: signing, when: deletes("config/oauth2/a"), then: func(s *stage) string {
+		if a := s.ask(logical.ReadOperation, "creds/a", nil); a.status != http.StatusBadRequest {
+			return "creds/a can be read"
+		}
+		return ""
+	}},
+	"a credential takes up a key pair": {given: signing, when: writes("config/oauth2/a", map[string]any{"request_timeout": 20})},
 }

@@ -313,10 +313,15 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 		name := d.Get("name").(string)
 		// One that cannot be decoded can be deleted all the same.
 		var used string
-		if stored, err := getConfig(ctx, req.Storage, p.Name(), name); err == nil && stored != nil {
+		stored, err := getConfig(ctx, req.Storage, p.Name(), name)
+		var storage *broker.StorageError
+		switch {
+		case errors.As(err, &storage):
+			return failure(name, err)
+		case err == nil && stored != nil:
 			used = keypairName(name, stored.Fields)
 		}
-		err := b.alone(ctx, used, func() error {
+		err = b.alone(ctx, used, func() error {
 			if err := b.deleteConfig(ctx, req.Storage, p, name); err != nil || used == "" {
 				return err
 			}

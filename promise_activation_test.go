@@ -3,6 +3,7 @@ package tokenbroker_test
 import (
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,6 +105,31 @@ func TestAnActivationThatIsSettledLeavesNoSecretBehind(t *testing.T) {
 			require.Equal(t, http.StatusOK, status, message)
 		}
 		assertStorageEmpty(t, e)
+	})
+}
+
+func TestADeletionThatCannotSeeTheKeyPairLeavesNoSecretBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, pending := newRotationEngine(t)
+		e.register(nextClientID, pending.Data["public_key"])
+		storage := e.moody()
+		storage.dieAfter(1) // so that the key pair's entry alone has what came of it
+		status, message := e.activate(map[string]any{"client_id": nextClientID})
+		require.Equal(t, http.StatusOK, status, message)
+		storage.lastWrites.Store(nil)
+		var met atomic.Bool
+		meet := func(c storageCall) mood {
+			if c.key == "config/kensho/scribe" && !met.Swap(true) {
+				return mood{err: errStorage}
+			}
+			return mood{}
+		}
+		storage.meet.Store(&meet)
+		_, status, _ = e.request(logical.DeleteOperation, "config/kensho/scribe", nil)
+		assert.Equal(t, http.StatusInternalServerError, status)
+		_, status, _ = e.request(logical.DeleteOperation, "config/kensho/scribe", nil)
+		require.Equal(t, http.StatusOK, status)
+		assert.NotContains(t, e.dump()["keypair/prod"], "scribe")
 	})
 }
 
