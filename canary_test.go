@@ -66,6 +66,8 @@ func (o *outside) leaks(t *testing.T, e *engine) []string {
 			o.cage.Add(secretsOf(entry)...)
 		}
 	}
+	o.mu.Lock() // for whoever has still something to say
+	defer o.mu.Unlock()
 	return o.cage.Escaped(o.text.String())
 }
 

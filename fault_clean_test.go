@@ -152,6 +152,7 @@ func TestFaultCleanDoesNotWaitForStorageThatHangs(t *testing.T) {
 			e.clean()
 			readers.Wait()
 			storage.settle()
+			synctest.Wait()
 		})
 	}
 }

@@ -31,6 +31,9 @@ func (b *Broker) Close(ctx context.Context) {
 	case <-ended:
 	case <-ctx.Done(): // storage does not mind how long its caller waits
 	}
+	if ctx.Err() != nil {
+		b.source.Logger().Warn("the engine is unloaded while a vendor, or storage, has yet to answer")
+	}
 }
 
 // isClosed is whether nothing is to begin any more.
@@ -69,7 +72,7 @@ func (b *Broker) end(ctx context.Context) {
 			b.storeUnsaved(ctx, e)
 			e.release()
 		case <-ctx.Done():
-			b.source.Logger().Warn("the engine is unloaded during an exchange", "name", e.name)
+			return
 		}
 	}
 }
