@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-cleanhttp"
@@ -117,7 +118,8 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 // retryAfter reads the header of that name (RFC 9110 §10.2.3): seconds, or a date
 // by the vendor's clock.
 func retryAfter(header string, clock Clock) time.Duration {
-	if seconds, err := strconv.ParseUint(header, 10, 31); err == nil {
+	if header != "" && strings.Trim(header, "0123456789") == "" {
+		seconds, _ := strconv.ParseUint(header, 10, 31) // the greatest, if it is past that
 		return time.Duration(seconds) * time.Second
 	}
 	date, err := http.ParseTime(header)

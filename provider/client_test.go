@@ -178,3 +178,10 @@ func TestAnErrorCodeIsNotTakenForASecret(t *testing.T) {
 		assert.Equal(t, mask, redact(word, nil))
 	}
 }
+
+func TestAWishPastAllNumbersIsOneForLong(t *testing.T) {
+	for _, header := range []string{"2147483648", "99999999999999999999"} {
+		assert.Greater(t, retryAfter(header, Clock{}), 365*24*time.Hour, header)
+	}
+	assert.Zero(t, retryAfter("99999999999999999999 o'clock", Clock{}))
+}
