@@ -185,3 +185,13 @@ func TestAWishPastAllNumbersIsOneForLong(t *testing.T) {
 	}
 	assert.Zero(t, retryAfter("99999999999999999999 o'clock", Clock{}))
 }
+
+func TestASecretThatLooksEscapedIsRedacted(t *testing.T) {
+	for secret, form := range map[string]string{
+		`p\w%41d&1`: `p\w%41d&amp;1`,
+		`p\wd"1`:    `P\WD&quot;1`,
+	} {
+		assert.Equal(t, mask, redact("you sent "+form, []string{secret}))
+	}
+	assert.Equal(t, "invalid_grant", redact("invalid_grant", []string{`\`}), "which is nothing without its escapes")
+}
