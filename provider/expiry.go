@@ -48,9 +48,9 @@ type Answer struct {
 
 // Token decides when the token dies: as the answer says, or else as the token's
 // own exp says where it is a JWT, or else by the provider's rule, or else after
-// defaultTTL. The last token (the zero Token if there was none) helps to tell
-// which hour it is by the vendor's clock. An answer with no token, or of which
-// nothing tells the lifetime, is Nonsense.
+// defaultTTL; and after maxLifetime, whoever says more. The last token (the zero Token if
+// there was none) helps to tell which hour it is by the vendor's clock. An answer with no
+// token, or of which nothing tells the lifetime, is Nonsense.
 func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
 	if a.Unusable != nil {
 		return Token{}, a.Unusable
@@ -74,7 +74,7 @@ func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
 	exp, isJWT := jwtExpiry(a.AccessToken)
 	switch {
 	case a.ExpiresIn > 0:
-		t.ExpireTime = t.IssueTime.Add(min(a.ExpiresIn, maxLifetime))
+		t.ExpireTime = t.IssueTime.Add(a.ExpiresIn)
 	case isJWT:
 		t.ExpireTime = wall(a.Clock.earliest(exp))
 		if a.OnTheHour && exp.Equal(exp.Truncate(time.Hour)) {
@@ -85,12 +85,15 @@ func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
 		t.ExpireTime = wall(a.Clock.earliest(hour))
 		t.Boundary = wall(a.Clock.latest(hour))
 	case a.Lifetime > 0:
-		t.ExpireTime = t.IssueTime.Add(min(a.Lifetime, maxLifetime))
+		t.ExpireTime = t.IssueTime.Add(a.Lifetime)
 	case defaultTTL > 0:
 		t.ExpireTime = t.IssueTime.Add(defaultTTL)
 	default:
 		return Token{}, Errorf(Nonsense, "nothing tells how long the vendor's token lives: set default_ttl")
 	}
+	// An exp may be anything, and so may the Date that it is read by.
+	most := t.IssueTime.Add(maxLifetime)
+	t.ExpireTime, t.Boundary = earlier(t.ExpireTime, most), earlier(t.Boundary, most)
 	if a.Single && t.Boundary.IsZero() {
 		t.Boundary = t.ExpireTime
 	}
@@ -160,7 +163,8 @@ func (c Clock) Skew() time.Duration {
 
 // Lifetime reads a lifetime that an answer states as a JSON number or as a number
 // in a string, in the given unit. It is zero where the answer is silent (absent,
-// null or ""); one that is not above zero is Nonsense: such a token is dead.
+// null or ""), and else a nanosecond at the least; one that is not above zero is
+// Nonsense: such a token is dead.
 func Lifetime(raw json.RawMessage, unit time.Duration) (time.Duration, error) {
 	text := strings.Trim(string(raw), `"`)
 	if text == "" || text == "null" {
@@ -170,7 +174,14 @@ func Lifetime(raw json.RawMessage, unit time.Duration) (time.Duration, error) {
 	if err != nil && !errors.Is(err, strconv.ErrRange) || !(n > 0) {
 		return 0, Errorf(Nonsense, "the vendor's answer states a lifetime that is no number above zero")
 	}
-	return time.Duration(min(n*float64(unit), float64(maxLifetime))), nil
+	return max(time.Duration(min(n*float64(unit), float64(maxLifetime))), 1), nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // wall drops the monotonic reading, which stands still while a machine sleeps

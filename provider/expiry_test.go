@@ -147,7 +147,7 @@ func TestALifetimeIsANumberAboveZero(t *testing.T) {
 	for raw, want := range map[string]time.Duration{
 		``: 0, `null`: 0, `""`: 0,
 		`3600`: time.Hour, `"3600"`: time.Hour, `1.5`: 1500 * time.Millisecond,
-		`1e300`: maxLifetime, `1e999`: maxLifetime,
+		`1e300`: maxLifetime, `1e999`: maxLifetime, `1e-300`: 1, // which is not silence
 	} {
 		got, err := Lifetime(json.RawMessage(raw), time.Second)
 		require.NoError(t, err, raw)
@@ -156,5 +156,24 @@ func TestALifetimeIsANumberAboveZero(t *testing.T) {
 	for _, raw := range []string{`0`, `-1`, `-1e999`, `"soon"`, `{}`, `[1]`, `true`, `"NaN"`} {
 		_, err := Lifetime(json.RawMessage(raw), time.Second)
 		assert.ErrorContains(t, err, "no number above zero", raw)
+	}
+}
+
+func TestPromise1NoTokenLivesForEver(t *testing.T) {
+	for name, date := range map[string]time.Time{
+		"a clock that agrees":      at("10:20:00.000"),
+		"a clock that is behind":   at("10:20:00.000").AddDate(-100, 0, 0),
+		"a clock of ancient times": time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC),
+		"no clock":                 {},
+	} {
+		clock := Clock{Sent: at("10:20:00.000"), Received: at("10:20:00.400"), Date: date}
+		for _, exp := range []int64{maxUnixSeconds, maxUnixSeconds + 1 - 3600} {
+			token, err := (&Answer{AccessToken: signed(t, jwt.MapClaims{"exp": exp}), OnTheHour: true, Clock: clock}).Token(0, Token{})
+			require.NoError(t, err, name)
+			assert.LessOrEqual(t, token.ExpireTime, token.IssueTime.Add(maxLifetime), name)
+			assert.LessOrEqual(t, token.Boundary, token.IssueTime.Add(maxLifetime), name)
+			_, err = json.Marshal(token)
+			assert.NoError(t, err, name)
+		}
 	}
 }
