@@ -50,13 +50,17 @@ type Answer struct {
 // own exp says where it is a JWT, or else by the provider's rule, or else after
 // defaultTTL; and after maxLifetime, whoever says more. The last token (the zero Token if
 // there was none) helps to tell which hour it is by the vendor's clock. An answer with no
-// token, or of which nothing tells the lifetime, is Nonsense.
+// token, or one that no request can carry, or of which nothing tells the lifetime, is
+// Nonsense.
 func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
 	if a.Unusable != nil {
 		return Token{}, a.Unusable
 	}
 	if a.AccessToken == "" {
 		return Token{}, Errorf(Nonsense, "the vendor's answer holds no access token")
+	}
+	if CheckSecret("access_token", a.AccessToken) != nil {
+		return Token{}, Errorf(Nonsense, "the vendor's access token holds white space or a character outside ASCII, which no request can carry")
 	}
 	ahead, _ := a.Clock.bounds()
 	t := Token{

@@ -177,3 +177,12 @@ func TestPromise1NoTokenLivesForEver(t *testing.T) {
 		}
 	}
 }
+
+func TestATokenThatNoRequestCanCarryIsNonsense(t *testing.T) {
+	for _, token := range []string{" ", "a b", "a\n", "t\u00f6ken", "\x00"} {
+		_, err := (&Answer{AccessToken: token, ExpiresIn: time.Hour}).Token(0, Token{})
+		var e *Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, Nonsense, e.Kind)
+	}
+}
