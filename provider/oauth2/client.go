@@ -280,7 +280,9 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	var accessToken string
 	_ = json.Unmarshal(body["access_token"], &accessToken)
-	if accessToken == "" && body["error"] != nil {
+	var refusal any
+	_ = json.Unmarshal(body["error"], &refusal)
+	if accessToken == "" && refusal != nil && refusal != "" {
 		return nil, reply.Refusal()
 	}
 	// x/oauth2 takes whole numbers alone, and of those that it does not it takes none

@@ -356,6 +356,7 @@ func TestPromise3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testing
 		"a lifetime of nothing": `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": 0}`,
 		"a lifetime in words":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": "soon"}`,
 		"no access token":       `{"refresh_token": "the-next-0123456789"}`,
+		"no error either":       `{"refresh_token": "the-next-0123456789", "error": null, "access_token": ""}`,
 		"a type that is none":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "token_type": 7}`,
 	} {
 		t.Run(name, func(t *testing.T) {
