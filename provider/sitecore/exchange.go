@@ -129,6 +129,9 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if provider.CheckSecret("refreshToken", minted.RefreshToken) != nil {
+		minted.RefreshToken = "" // no header can carry it, but there is the key
+	}
 	refreshLifetime = cmp.Or(refreshLifetime, c.RefreshExpiry.Duration(), defaultRefreshExpiry)
 	answer.Grant = &provider.Grant{
 		RefreshToken:   minted.RefreshToken,

@@ -180,6 +180,19 @@ func TestTheAPIKeyMintsAnewWhenTheRefreshTokenIsRefusedOrGone(t *testing.T) {
 	}
 }
 
+func TestARefreshTokenThatNoHeaderCanCarryIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := vendorsim.New()
+		sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"accessToken":"a","refreshToken":"r\n"}`))})
+		credential := open(t, sim, map[string]any{"api_key": apiKey})
+		answer, err := credential.Exchange(t.Context(), provider.Grant{})
+		require.NoError(t, err)
+		_, err = credential.Exchange(t.Context(), *answer.Grant)
+		require.NoError(t, err)
+		assert.Equal(t, http.MethodPost, sim.Calls()[1].Method, "the key mints the next one")
+	})
+}
+
 func TestTheAPIKeyIsNotUsedWhileTheVendorIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
