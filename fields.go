@@ -3,7 +3,9 @@ package tokenbroker
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,11 +58,29 @@ func checkInput(fields map[string]*framework.FieldSchema, input map[string]any) 
 			if value == "" {
 				return fmt.Errorf("%s: must be true or false", name)
 			}
+		case framework.TypeInt:
+			if err := checkInt(name, value); err != nil {
+				return err
+			}
 		case framework.TypeDurationSecond:
 			if err := checkDuration(name, value); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// checkInt refuses numbers that would come out of storage as others, or not at all. What
+// is no number, the framework refuses.
+func checkInt(name string, value any) error {
+	n, isNumber := value.(float64)
+	if text, ok := value.(string); ok {
+		i, err := strconv.ParseInt(text, 0, 64)
+		n, isNumber = float64(i), err == nil
+	}
+	if isNumber && (n != math.Trunc(n) || math.Abs(n) > math.MaxInt32) {
+		return fmt.Errorf("%s: must be a whole number, of %d at the most", name, math.MaxInt32)
 	}
 	return nil
 }

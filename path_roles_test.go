@@ -82,6 +82,9 @@ func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"dedicated at Kensho":     {"web", map[string]any{"config": "link", "dedicated": true}, "dedicated: the vendor documents no way to revoke an access token"},
 		"dedicated at Sitecore":   {"web", map[string]any{"config": "search", "dedicated": true}, "dedicated: the vendor documents no way to revoke an access token"},
 		"a limit of shared ones":  {"web", map[string]any{"config": "search", "max_leases": 5}, "max_leases: goes with dedicated=true alone"},
+		"a limit past all":        {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": 1e30}, "max_leases: must be a whole number"},
+		"half a lease":            {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": 1.5}, "max_leases: must be a whole number"},
+		"a limit as a string":     {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": "0x7fffffffffffffff"}, "max_leases: must be a whole number"},
 		"a limit below none":      {"web", map[string]any{"config": "search", "max_leases": -5}, "max_leases: must not be negative"},
 		"an unknown field":        {"web", map[string]any{"config": "search", "max_ttl": "5m"}, "max_ttl: is no field of this path, which has config, dedicated, max_leases, min_ttl, name, scope, ttl"},
 	} {
