@@ -57,9 +57,24 @@ type engine struct {
 	logger    hclog.Logger
 }
 
-// newEngine mounts an engine whose vendors know refreshToken, apiKey and clientID
-// with privateKey.
+// newEngine mounts an engine, and sees that it asks its vendors for nothing that they do
+// not document, and that no secret leaves it.
 func newEngine(t *testing.T) *engine {
+	t.Helper()
+	e := mount(t)
+	t.Cleanup(func() {
+		for e.sim.InFlight() > 0 { // exchanges outlive their readers
+			time.Sleep(time.Second)
+		}
+		assert.Empty(t, e.sim.Violations(), "requests that no vendor documents")
+		assert.Empty(t, e.outside.leaks(t, e), "promise 6: secrets outside")
+	})
+	return e
+}
+
+// mount mounts an engine whose vendors know refreshToken, apiKey and clientID with
+// privateKey.
+func mount(t *testing.T) *engine {
 	t.Helper()
 	e := &engine{
 		t:       t,
@@ -73,13 +88,6 @@ func newEngine(t *testing.T) *engine {
 	e.sim.AddClient(clientID, &privateKey().PublicKey, "")
 	e.transport, e.logger = e.sim.Transport(), e.outside.logger()
 	e.restart()
-	t.Cleanup(func() {
-		for e.sim.InFlight() > 0 { // exchanges outlive their readers
-			time.Sleep(time.Second)
-		}
-		assert.Empty(t, e.sim.Violations(), "requests that no vendor documents")
-		assert.Empty(t, e.outside.leaks(t, e), "promise 6: secrets outside")
-	})
 	return e
 }
 

@@ -46,6 +46,13 @@ type Kind struct {
 
 	// Offline says that there is nothing to exchange: the vendor is never called.
 	Offline bool
+
+	// Replaced is the member of an answer that takes the refresh token's place, and
+	// ExpiresIn the one that states a lifetime, in units of ExpiresInUnit; empty if there
+	// is none. They are for Fuzz.
+	Replaced      string
+	ExpiresIn     string
+	ExpiresInUnit time.Duration
 }
 
 // Test runs the suite.

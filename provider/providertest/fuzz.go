@@ -1,0 +1,340 @@
+package providertest
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// An AnswerSeed is an answer of a vendor, to begin with.
+type AnswerSeed struct {
+	Kind   string // of the credential that is exchanged
+	Status int
+	Body   string
+}
+
+// What stands for something in the body of an answer, so that the vendor can send back
+// what it was sent, in every form, and tokens that are known when they leak.
+const (
+	Sent    = "${sent}"    // the first secret that the request carries
+	Access  = "${access}"  // an access token
+	Refresh = "${refresh}" // a refresh token
+)
+
+// canary begins every secret of a credential here: with what has another form in URLs,
+// JSON and HTML, and too short between that to be taken for a key by its length.
+const canary = `cAn4ry+s/1="&c%r\t<'`
+
+const (
+	accessCanary  = "aT0ken.cAn4ry-0f-the-answer-5GzQ8xVb2Lr7Kd3N"
+	refreshCanary = "rT0ken.cAn4ry-0f-the-answer-9Hw4Jm6Tp1Sy8Xc5"
+)
+
+// Fuzz has vendors answer an exchange in any way, and sees that what comes of it is an
+// error that is fit to be shown, or a token that lives no longer than the answer says,
+// and that a refresh token is not lost.
+func Fuzz(f *testing.F, c Contract, seeds ...AnswerSeed) {
+	kinds := slices.Sorted(maps.Keys(c.Kinds))
+	add := func(kind string, status int, date, retryAfter, body string) {
+		f.Add(uint8(slices.Index(kinds, kind)), status, date, retryAfter, body)
+	}
+	for _, s := range seeds {
+		require.Contains(f, kinds, s.Kind)
+		add(s.Kind, s.Status, "Sun, 01 Mar 2026 10:20:00 GMT", "", s.Body)
+	}
+	for _, kind := range kinds {
+		for _, s := range hostile {
+			add(kind, s.status, s.date, s.retryAfter, s.body)
+		}
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, status int, date, retryAfter, body string) {
+		k := c.Kinds[kinds[int(kind)%len(kinds)]]
+		vendor := &anyVendor{status: status, body: body, header: http.Header{"Date": {date}, "Retry-After": {retryAfter}}}
+		fields := maps.Clone(k.Fields)
+		for name, secret := range c.secrets(k) {
+			if !strings.HasPrefix(secret, "-----") { // of a private key, the vendor knows nothing
+				vendor.secrets = append(vendor.secrets, canary+name)
+				fields[name] = canary + name
+			}
+		}
+		before := time.Now()
+		client, err := provider.NewClient(provider.ClientOptions{Timeout: timeout, Transport: vendor})
+		require.NoError(t, err)
+		raw, err := json.Marshal(fields)
+		require.NoError(t, err)
+		credential, err := c.Provider.Open(provider.Settings{Fields: raw, Client: client, WriteTime: time.Now()})
+		require.NoError(t, err)
+
+		answer, err := credential.Exchange(t.Context(), provider.Grant{})
+		o := outcome{t: t, kind: k, vendor: vendor, before: before.Round(0), after: time.Now().Round(0)}
+		o.answered(answer, err)
+		if err == nil && answer.Grant != nil {
+			_, err = credential.Exchange(t.Context(), *answer.Grant)
+			var e *provider.Error
+			require.False(t, err != nil && !errors.As(err, &e), err)
+		}
+		require.Empty(t, vendor.unsendable, "a request that net/http does not send")
+	})
+}
+
+// hostile are answers that no vendor documents.
+var hostile = []struct {
+	status                 int
+	date, retryAfter, body string
+}{
+	{200, "", "", ""},
+	{200, "Mon, 01 Jan 0001 00:00:00 GMT", "", `{"access_token":"` + Access + `","accessToken":"` + Access + `"}`},
+	{200, "Fri, 31 Dec 9999 23:59:59 GMT", "", `{"access_token":"` + Access + `","accessToken":"` + Access + `"}`},
+	// A JWT that dies at the end of the year 9999, and one of 2026.
+	{200, "Sun, 01 Mar 2026 10:20:00 GMT", "", `{"access_token":"e30.eyJleHAiOjI1MzQwMjMwMDc5OX0.c2ln","accessToken":"e30.eyJleHAiOjI1MzQwMjMwMDc5OX0.c2ln"}`},
+	{200, "Thu, 01 Jan 1970 00:00:00 GMT", "", `{"access_token":"e30.eyJleHAiOjE3NzAwMDAwMDAuOX0.c2ln","accessToken":"e30.eyJleHAiOjE3NzAwMDAwMDAuOX0.c2ln"}`},
+	{200, "", "", `{"access_token":7,"accessToken":7,"refresh_token":"` + Refresh + `","refreshToken":"` + Refresh + `"}`},
+	{200, "", "", `{"refresh_token":"` + Refresh + `","refreshToken":"` + Refresh + `","error":null}`},
+	{200, "", "", `{"access_token":"a","accessToken":"a","expires_in":1e-300,"accessTokenExpiry":1e-300}`},
+	{200, "", "", `{"access_token":"a","accessToken":"a","expires_in":"Infinity","accessTokenExpiry":1e300}`},
+	{200, "", "", `{"access_token":"a b","accessToken":"a\nb","scope":["a",7,null,"b c"]}`},
+	{200, "", "", `{"access_token":"a","accessToken":"a","token_type":"\u0000"}`},
+	{200, "", "", `{"error":"` + Access + `","error_description":"you sent ` + Sent + `"}`},
+	{400, "", "", `{"error":"invalid_grant","error_description":"you sent ` + Sent + `, ` + Access + `"}`},
+	{401, "", "0", `{"error":{"message":"${quoted}","detail":["x"],"code":"${base64}"}}`},
+	{403, "", "", `{"message":"${HTML} ${UPPER} ${escaped} ${query} ${hex}"}`},
+	{429, "Sun, 01 Mar 2026 10:20:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "slow down, " + Sent},
+	{503, "", "99999999999999999999", "<html>" + Sent},
+	{500, "", "-1", `{"access_token":"` + Access + `"`},
+	{302, "", "", ""}, {100, "", "", ""}, {-1, "", "", ""}, {999, "", "", "\x1b[31m\u2028\u202e\r\nred"},
+}
+
+// anyVendor answers as it is told, whatever it is asked.
+type anyVendor struct {
+	status  int
+	header  http.Header
+	body    string
+	secrets []string
+
+	calls      int
+	first      string // the secret that the first request carried
+	sent       string // the last body, as it went out
+	unsendable []string
+}
+
+func (v *anyVendor) RoundTrip(r *http.Request) (*http.Response, error) {
+	v.calls++
+	for name, values := range r.Header {
+		if strings.ContainsFunc(values[0], unicode.IsControl) {
+			v.unsendable = append(v.unsendable, name)
+		}
+	}
+	secret := v.secretOf(r)
+	if v.calls == 1 {
+		v.first = secret
+	}
+	v.sent = v.splice(secret)
+	return &http.Response{StatusCode: v.status, Header: v.header, Body: io.NopCloser(strings.NewReader(v.sent)), Request: r}, nil
+}
+
+// secretOf is a secret that a request carries: one of the credential's, or an assertion.
+func (v *anyVendor) secretOf(r *http.Request) string {
+	form := url.Values{}
+	if r.Body != nil {
+		body, _ := io.ReadAll(r.Body)
+		form, _ = url.ParseQuery(string(body))
+	}
+	for _, name := range []string{"assertion", "client_assertion"} {
+		if form.Get(name) != "" {
+			return form.Get(name)
+		}
+	}
+	_, basic, _ := r.BasicAuth()
+	basic, _ = url.QueryUnescape(basic)
+	for _, secret := range v.secrets {
+		carriers := append([]string{form.Get("client_secret"), form.Get("refresh_token"), basic}, slices.Concat(slices.Collect(maps.Values(r.URL.Query()))...)...)
+		for _, values := range r.Header {
+			carriers = append(carriers, strings.TrimPrefix(values[0], "Bearer "))
+		}
+		if slices.Contains(carriers, secret) {
+			return secret
+		}
+	}
+	return ""
+}
+
+func (v *anyVendor) splice(secret string) string {
+	quoted, _ := json.Marshal(secret)
+	escaped := strings.Trim(string(quoted), `"`)
+	var inHex strings.Builder
+	for _, r := range secret {
+		fmt.Fprintf(&inHex, `\\u%04x`, r)
+	}
+	return strings.NewReplacer(
+		Sent, escaped, "${plain}", secret, "${quoted}", strings.ReplaceAll(escaped, `\`, `\\`),
+		"${query}", url.QueryEscape(secret), "${escaped}", url.PathEscape(secret), "${HTML}", strings.ReplaceAll(html.EscapeString(secret), `\`, `\\`),
+		"${base64}", base64.StdEncoding.EncodeToString([]byte(secret)), "${UPPER}", strings.ToUpper(url.QueryEscape(secret)), "${hex}", inHex.String(),
+		Access, accessCanary, Refresh, refreshCanary,
+	).Replace(v.body)
+}
+
+// An outcome is what came of an answer.
+type outcome struct {
+	t             *testing.T
+	kind          Kind
+	vendor        *anyVendor
+	before, after time.Time // the exchange
+}
+
+func (o outcome) answered(answer *provider.Answer, err error) {
+	require.LessOrEqual(o.t, o.vendor.calls, 4, "each of two ways to authenticate, by each of two clocks")
+	if err != nil {
+		require.Nil(o.t, answer)
+		o.isFit(err)
+		require.Empty(o.t, o.replaced(), "promise 3: a refresh token is lost")
+		return
+	}
+	if replaced := o.replaced(); replaced != "" {
+		require.NotNil(o.t, answer.Grant, "promise 3: a refresh token is lost")
+		require.Equal(o.t, replaced, answer.Grant.RefreshToken)
+	}
+	o.canBeStored(answer.Grant)
+	token, err := answer.Token(time.Hour, provider.Token{})
+	if err != nil {
+		o.isFit(err)
+		return
+	}
+	o.isGood(token)
+}
+
+// isFit has an error be one of ours, short, on one line and without a secret.
+func (o outcome) isFit(err error) {
+	var e *provider.Error
+	require.ErrorAs(o.t, err, &e)
+	if o.vendor.calls > 0 {
+		require.Contains(o.t, []provider.Kind{provider.Rejected, provider.Unavailable, provider.Nonsense}, e.Kind, "the vendor was asked")
+	}
+	require.GreaterOrEqual(o.t, e.RetryAfter, time.Duration(0))
+	require.NotEmpty(o.t, e.Reason)
+	require.LessOrEqual(o.t, len(e.Reason), 400)
+	require.True(o.t, utf8.ValidString(e.Reason))
+	for _, r := range e.Reason {
+		require.False(o.t, unicode.IsControl(r) || r == '\u2028' || r == '\u2029', "%q", e.Reason)
+	}
+	said := strings.ToLower(e.Error())
+	for _, secret := range append([]string{accessCanary, refreshCanary, o.vendor.first}, o.vendor.secrets...) {
+		if secret == "" {
+			continue
+		}
+		quoted, _ := json.Marshal(secret)
+		for _, form := range []string{
+			secret, strings.Trim(string(quoted), `"`), url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret),
+			base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)),
+		} {
+			require.NotContains(o.t, said, strings.ToLower(form), "promise 6")
+		}
+	}
+}
+
+// isGood has a token be one that can be used and stored, and that lives no longer than
+// the answer says (promise 1).
+func (o outcome) isGood(token provider.Token) {
+	require.NoError(o.t, provider.CheckSecret("access_token", token.AccessToken), "it can be sent")
+	require.NotEmpty(o.t, token.AccessToken)
+	require.NotEmpty(o.t, token.TokenType)
+	require.WithinRange(o.t, token.IssueTime, o.before, o.after)
+	const tenYears = 10 * 365 * 24 * time.Hour
+	require.False(o.t, token.ExpireTime.After(token.IssueTime.Add(tenYears)), "it expires in %d", token.ExpireTime.Year())
+	require.False(o.t, token.Boundary.After(token.IssueTime.Add(tenYears+time.Hour)), "its boundary is in %d", token.Boundary.Year())
+	o.canBeStored(token)
+
+	if stated, isStated := o.expiresIn(); isStated {
+		require.Positive(o.t, stated, "it was dead when it came")
+		if stated < tenYears.Seconds() {
+			lifetime := time.Duration(math.Ceil(stated * float64(time.Second)))
+			require.False(o.t, token.ExpireTime.After(o.after.Add(lifetime)), "it outlives what the answer says by %s", token.ExpireTime.Sub(o.after.Add(lifetime)))
+		}
+		return
+	}
+	if exp, ok := expOf(token.AccessToken); ok {
+		date, err := http.ParseTime(o.vendor.header.Get("Date"))
+		if err != nil {
+			date = o.before
+		}
+		ahead := max(date.Sub(o.after), -math.MaxInt64)
+		require.False(o.t, token.ExpireTime.After(exp.Add(-ahead)), "it outlives its exp by %s", token.ExpireTime.Sub(exp.Add(-ahead)))
+	}
+}
+
+func (o outcome) canBeStored(v any) {
+	_, err := json.Marshal(v)
+	require.NoError(o.t, err)
+}
+
+// replaced is a refresh token in the answer that takes the place of the stored one: in
+// a JSON object of status 2xx that is no refusal.
+func (o outcome) replaced() string {
+	if o.vendor.status/100 != 2 || o.kind.Replaced == "" {
+		return ""
+	}
+	var token string
+	var refusal any
+	_ = json.Unmarshal(o.member("error"), &refusal)
+	if refusal != nil && refusal != "" || json.Unmarshal(o.member(o.kind.Replaced), &token) != nil || token == o.vendor.first {
+		return ""
+	}
+	return token
+}
+
+// expiresIn is the lifetime that the answer states, in seconds.
+func (o outcome) expiresIn() (seconds float64, isStated bool) {
+	n, err := strconv.ParseFloat(strings.Trim(string(o.member(o.kind.ExpiresIn)), `"`), 64)
+	return n * o.kind.ExpiresInUnit.Seconds(), err == nil
+}
+
+// member is a member of the answer; nil if there is none, or another of which Go takes
+// one for the other.
+func (o outcome) member(name string) json.RawMessage {
+	var body map[string]json.RawMessage
+	if name == "" || json.Unmarshal([]byte(o.vendor.sent), &body) != nil {
+		return nil
+	}
+	for other := range body {
+		if other != name && strings.EqualFold(other, name) {
+			return nil
+		}
+	}
+	return body[name]
+}
+
+// expOf is the exp of a token that is a JWT.
+func expOf(token string) (time.Time, bool) {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return time.Time{}, false
+	}
+	var claims map[string]any
+	for _, part := range parts[:2] {
+		claims = nil
+		text, err := base64.RawURLEncoding.DecodeString(part)
+		if err != nil || json.Unmarshal(text, &claims) != nil {
+			return time.Time{}, false
+		}
+	}
+	exp, ok := claims["exp"].(float64)
+	const year9999 = 253402300799
+	return time.Unix(int64(exp), 0), ok && exp > 0 && exp <= year9999
+}
