@@ -31,7 +31,7 @@ func FuzzConfig(f *testing.F) {
 			"client_id=$id\nprivate_key=$key\nscope=kensho:app:link,kensho:app:nerd", "client_id=$id\nprivate_key=$key\nkey_id=7\nproduct=nerd\nverify=0", "client_id=$id\nprivate_key=$key\nrefresh_token=$refresh",
 			"refresh_token=\"$refresh\\n\"\nrefresh_url=https://$refresh", "refresh_token={\"a\":\"$refresh\"}", "refresh_token=[\"$refresh\"]", "refresh_token=null",
 			"refresh_token=$refresh\nkeepalive_interval=0\nrequest_timeout=\"1m\"", "refresh_token=$refresh\nrequest_timeout=1.5", "refresh_token=$refresh\nca_cert=$refresh", "refresh_token=of-nobody $refresh",
-			"client_id=$id\nprivate_key_source=generated\nkeypair=none", "refresh_token=of-nobody\nrefresh_url=https://kensho.example/%zz?a=b&a", "name=other\nrefresh_token=$refresh",
+			"client_id=$id\nprivate_key_source=generated\nkeypair=none", "client_id=$id\nprivate_key_source=generated", "refresh_token=of-nobody\nrefresh_url=https://kensho.example/%zz?a=b&a", "name=other\nrefresh_token=$refresh",
 		},
 		1: {
 			"api_key=$api\nscope=discover,event\naccess_expiry=12h\nrefresh_expiry=259200", "api_key=$api\nrefresh_token=$refresh\nbase_url=https://api-staging.rfksrv.com",
@@ -67,6 +67,7 @@ func FuzzConfig(f *testing.F) {
 				return
 			}
 			w.writeAgain()
+			w.use()
 			if w.write(logical.PatchOperation, fuzzedData(second)) {
 				w.writeAgain()
 			}
@@ -183,6 +184,22 @@ func (w writes) writeAgain() {
 	_, status, message := w.request(logical.UpdateOperation, w.path, again)
 	require.Equal(w.t, http.StatusOK, status, message)
 	require.Equal(w.t, data, w.read(w.path).Data)
+}
+
+// use has the engine exchange what was written, and find out about it.
+func (w writes) use() {
+	_, name, _ := strings.Cut(strings.TrimPrefix(w.path, "config/"), "/")
+	for _, ask := range []struct {
+		op   logical.Operation
+		path string
+	}{{logical.UpdateOperation, "refresh/"}, {logical.ReadOperation, "status/"}} {
+		resp, status, message := w.request(ask.op, ask.path+name, nil)
+		require.Contains(w.t, []int{http.StatusOK, http.StatusBadRequest}, status, message)
+		w.isSafe(message)
+		if resp != nil {
+			w.isSafe(asJSON(w.t, resp.Data))
+		}
+	}
 }
 
 // isSafe looks for secrets, in any case and line by line.
