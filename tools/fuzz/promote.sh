@@ -10,7 +10,7 @@ most=40      # inputs
 longest=2048 # bytes each
 
 # What reads the input, in the end.
-code=(vault-plugin-secrets-tokenbroker/... encoding/json encoding/pem encoding/asn1 crypto/x509 net/url golang.org/x/oauth2/...
+code=(vault-plugin-secrets-tokenbroker/... encoding/json encoding/pem encoding/asn1 crypto/x509 net/url strconv time golang.org/x/oauth2/...
 	github.com/golang-jwt/jwt/v5 github.com/hashicorp/vault/sdk/framework github.com/hashicorp/go-secure-stdlib/parseutil)
 
 cd "$(go list -f '{{.Dir}}' "$package")"
