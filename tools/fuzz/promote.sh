@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Commit to testdata/fuzz what fuzzing has found of use: promote.sh <package> <target>
 #
-# Of the inputs in Go's cache and in testdata/fuzz, the smallest stay that run code, or
-# run it about so often (by powers of two), as neither the target's seeds nor smaller
-# inputs do. They are tests from then on.
+# Of the inputs in Go's cache and in testdata/fuzz, those stay that run the most code, or
+# run it about so often (by powers of two), as neither the target's seeds nor the others
+# do. They are tests from then on.
 set -euo pipefail
 package=$1 target=$2
 most=40      # inputs
@@ -26,18 +26,30 @@ go test -c -o "$work/test" -covermode=count -coverpkg="$(IFS=,; echo "${code[*]}
 # covers prints the code that a run of some inputs reaches, and how often.
 covers() {
 	"$work/test" -test.run "^$target\$/$1" -test.coverprofile "$work/profile" >/dev/null || { echo "$corpus: $1 fails" >&2; exit 1; }
-	awk '/_test\.go:|providertest|vendorsim/ || $NF == 0 || /^mode/ { next } { n = 0; for (c = $NF; c > 1; c /= 2) n++; print $1, n }' "$work/profile"
+	awk '/_test\.go:|providertest|vendorsim/ || $NF == 0 || /^mode/ { next } { n = 0; for (c = $NF; c > 1; c /= 2) n++; print $1 "*" n }' "$work/profile" | sort -u
 }
 
-covers '^seed#' | sort -u >"$work/known"
-kept=0
+covers '^seed#' >"$work/known"
 while read -r input; do
-	covers "^$input\$" | sort -u >"$work/reached"
-	if ((kept < most)) && [[ -n "$(comm -13 "$work/known" "$work/reached")" ]]; then
-		sort -u -o "$work/known" "$work/known" "$work/reached"
-		((++kept))
-	else
-		rm "$corpus/$input"
-	fi
-done < <(find "$corpus" -type f -printf '%s %f\n' | sort -n | cut -d' ' -f2)
-echo "$corpus: $kept"
+	covers "^$input\$" | comm -13 "$work/known" - | sed "s/^/$input /"
+done < <(find "$corpus" -type f -printf '%s %f\n' | sort -n | cut -d' ' -f2) >"$work/gains"
+
+# The one that adds the most comes first; the smallest of these.
+awk -v most="$most" '
+	!($1 in gains) { order[n++] = $1 }
+	{ gains[$1] = gains[$1] " " $2 }
+	END {
+		for (kept = 0; kept < most; kept++) {
+			max = 0
+			for (i = 0; i < n; i++) {
+				new = 0
+				for (j = split(gains[order[i]], codes, " "); j > 0; j--) new += !(codes[j] in reached)
+				if (new > max) { max = new; best = order[i] }
+			}
+			if (!max) break
+			for (j = split(gains[best], codes, " "); j > 0; j--) reached[codes[j]]
+			print best
+		}
+	}' "$work/gains" | sort >"$work/kept"
+find "$corpus" -type f -printf '%f\n' | sort | comm -13 "$work/kept" - | while read -r input; do rm "$corpus/$input"; done
+echo "$corpus: $(wc -l <"$work/kept")"
