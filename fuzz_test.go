@@ -60,7 +60,7 @@ func FuzzConfig(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			e := newFuzzEngine(t)
 			before := e.dump()
-			w := writes{engine: e, path: fuzzed[int(path)%len(fuzzed)], safe: maps.Clone(fuzzSecrets())}
+			w := fuzzing{engine: e, path: fuzzed[int(path)%len(fuzzed)], safe: maps.Clone(fuzzSecrets())}
 			if !w.write(logical.UpdateOperation, fuzzedData(first)) {
 				w.write(logical.PatchOperation, fuzzedData(second)) // there is nothing to patch
 				require.Equal(t, before, e.dump())
@@ -138,15 +138,15 @@ func fill(value any) any {
 	return value
 }
 
-// writes are those to one path.
-type writes struct {
+// fuzzing is what is written to one path.
+type fuzzing struct {
 	*engine
 	path string
 	safe map[string]string // the secrets that stand in secret fields alone
 }
 
 // write reports whether data was taken, and sees that nothing is stored if not.
-func (w writes) write(op logical.Operation, data map[string]any) bool {
+func (w fuzzing) write(op logical.Operation, data map[string]any) bool {
 	fields := tokenbroker.Route(w.backend, w.path).Fields
 	open := map[string]any{}
 	for name, value := range data {
@@ -173,7 +173,7 @@ func (w writes) write(op logical.Operation, data map[string]any) bool {
 }
 
 // writeAgain writes what is read.
-func (w writes) writeAgain() {
+func (w fuzzing) writeAgain() {
 	data := w.read(w.path).Data
 	var again map[string]any
 	require.NoError(w.t, json.Unmarshal([]byte(asJSON(w.t, data)), &again))
@@ -187,7 +187,7 @@ func (w writes) writeAgain() {
 }
 
 // use has the engine exchange what was written, and find out about it.
-func (w writes) use() {
+func (w fuzzing) use() {
 	_, name, _ := strings.Cut(strings.TrimPrefix(w.path, "config/"), "/")
 	for _, ask := range []struct {
 		op   logical.Operation
@@ -203,7 +203,7 @@ func (w writes) use() {
 }
 
 // isSafe looks for secrets, in any case and line by line.
-func (w writes) isSafe(text string) {
+func (w fuzzing) isSafe(text string) {
 	for _, secret := range w.safe {
 		for line := range strings.Lines(secret) {
 			if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {

@@ -186,7 +186,7 @@ func TestAWishPastAllNumbersIsOneForLong(t *testing.T) {
 	assert.Zero(t, retryAfter("99999999999999999999 o'clock", Clock{}))
 }
 
-func TestASecretThatLooksEscapedIsRedacted(t *testing.T) {
+func TestASecretIsRedactedThoughHalfOfWhatLooksEscapedIs(t *testing.T) {
 	for secret, form := range map[string]string{
 		`p\w%41d&1`: `p\w%41d&amp;1`,
 		`p\wd"1`:    `P\WD&quot;1`,

@@ -88,13 +88,14 @@ func redact(text string, secrets []string) string {
 func echoes(text string, secrets []string) bool {
 	written, plain := strings.ToLower(text), strings.ToLower(unescape(text))
 	return slices.ContainsFunc(secrets, func(secret string) bool {
-		secret = strings.ToLower(secret)
-		if secret == "" {
-			return false
-		}
 		// What looks like an escape may be the secret's own.
-		return strings.Contains(written, secret) || strings.Contains(plain, secret) || strings.Contains(plain, unescape(secret))
+		return contains(written, secret) || contains(plain, secret) || contains(plain, unescape(secret))
 	})
+}
+
+// contains is whether a secret, if it is any, is in a text of small letters.
+func contains(text, secret string) bool {
+	return secret != "" && strings.Contains(text, strings.ToLower(secret))
 }
 
 // unescape undoes HTML's entities and the escapes of JSON and URLs, where there are
