@@ -62,7 +62,7 @@ func passingFaults() []vendorFault {
 		{name: "429, to come back in the past", strike: answering(vendorsim.LaterDate(429, -time.Hour)), says: statusText(429)},
 		{name: "429, to come back at no time", strike: answering(vendorsim.Throttle("soon")), says: statusText(429)},
 		{name: "429, to come back before it is asked", strike: answering(vendorsim.Throttle("-120")), says: statusText(429)},
-		{name: "429, to come back in too long for a number", strike: answering(vendorsim.Throttle(strings.Repeat("9", 40))), says: statusText(429)},
+		{name: "429, to come back in too long for a number", strike: answering(vendorsim.Throttle(strings.Repeat("9", 40))), says: statusText(429), retryAfter: time.Hour},
 	}
 	for _, code := range []int{408, 425, 429, 500, 502, 503, 504, 520} {
 		text := strings.TrimSpace(statusText(code))
