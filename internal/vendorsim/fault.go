@@ -73,4 +73,7 @@ func breakOff(w http.ResponseWriter, status int, beginning []byte) {
 }
 
 // Hang is a fault: no answer comes until the caller gives up.
-func Hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+func Hang(_ http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body) // or a server does not notice that the caller has gone
+	<-r.Context().Done()
+}
