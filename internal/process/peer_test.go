@@ -1,0 +1,32 @@
+package process
+
+import (
+	"net"
+	"os/exec"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestAPeerIsKnownByItsProcessGroup(t *testing.T) {
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { listener.Close() })
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	caller, err := Start(exec.CommandContext(t.Context(), "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/"+port+"; sleep 60"))
+	require.NoError(t, err)
+	t.Cleanup(func() { KillGroup(caller.ID()) })
+
+	conn, err := listener.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { conn.Close() })
+	group, err := Peer(conn)
+	require.NoError(t, err)
+	assert.Equal(t, caller.ID(), group)
+
+	require.NoError(t, caller.Stop())
+	KillGroup(caller.ID()) // the sleep, which holds it too
+	assert.Eventually(t, func() bool { _, err := Peer(conn); return err != nil }, stopTimeout, stopTimeout/1000, "it has gone")
+}
