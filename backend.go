@@ -85,7 +85,8 @@ func New(o Options) logical.Backend {
 //
 // There is no write-ahead log: what it could save is a refresh token that the
 // vendor has replaced and storage has not got yet, and that is not known before
-// the exchange, and is in storage right after it.
+// the exchange, and is in storage right after it. That storage takes writes is seen to
+// before.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil

@@ -23,7 +23,8 @@ type moodyStorage struct {
 	mu          sync.Mutex
 	asked       []storageCall
 	pending     atomic.Int64 // calls that have not been answered yet
-	refuse      atomic.Bool
+	refuse      atomic.Bool  // refuse to write, but for what is written before a vendor is called
+	refuseFence atomic.Bool  // refuse that
 	refuseReads atomic.Bool
 	refuseState atomic.Bool  // refuse to read what the engine found out
 	refuseAway  atomic.Bool  // refuse to delete
@@ -89,7 +90,11 @@ func (s *moodyStorage) mood(c storageCall) mood {
 	case "list":
 		refuse = s.refuseReads.Load()
 	case "put":
-		refuse = s.refuse.Load() || s.dies() || s.refuseLease.Load() && strings.HasPrefix(c.key, "lease/")
+		refuse = s.refuse.Load()
+		if c.key == "fence" {
+			refuse = s.refuseFence.Load()
+		}
+		refuse = refuse || s.dies() || s.refuseLease.Load() && strings.HasPrefix(c.key, "lease/")
 	case "delete":
 		refuse = s.refuseAway.Load() || s.dies()
 	}

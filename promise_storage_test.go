@@ -59,6 +59,41 @@ func TestPromise3AReplacedRefreshTokenIsHeldUntilStorageTakesIt(t *testing.T) {
 	})
 }
 
+func TestPromise3ARefreshTokenIsNotSpentWhileStorageTakesNoWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := newRotatingEngine(t)
+		until(1, 0, 5)
+		// As on a node that is not active any more, and has not noticed.
+		storage.refuse.Store(true)
+		storage.refuseFence.Store(true)
+		calls := e.exchanges()
+		status, message := e.refused("creds/prod")
+		assert.Equal(t, http.StatusInternalServerError, status)
+		assert.Contains(t, message, "the disk is full")
+		require.Error(t, e.tick())
+		assert.Equal(t, calls, e.exchanges(), "the vendor was called, and has replaced the refresh token")
+
+		storage.refuse.Store(false)
+		storage.refuseFence.Store(false)
+		e.creds("prod")
+		assert.Equal(t, calls+1, e.exchanges())
+	})
+}
+
+func TestPromise3ARefreshTokenThatStaysIsUsedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		storage := e.moody()
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		until(1, 0, 5)
+		storage.refuseFence.Store(true)
+		e.creds("prod")
+		e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover"})
+		time.Sleep(25 * time.Hour)
+		e.creds("search") // a refresh token that the API key can make again
+	})
+}
+
 func TestPromise3AWriteThatFailsForAMomentIsNotNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)

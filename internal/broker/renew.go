@@ -86,6 +86,9 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 		if b.isClosed() {
 			return nil, ErrClosed
 		}
+		if err := b.fence(ctx, s, v); err != nil {
+			return nil, err
+		}
 		if v, err = b.exchange(ctx, s, e, v); err != nil {
 			return nil, err
 		}
