@@ -42,6 +42,7 @@ type Server struct {
 	log       io.Writer
 	args      []string
 	unsealKey string // empty in dev mode
+	member    bool   // of a cluster, where a standby serves too
 
 	process *process.Process // nil if it does not run
 	past    []int            // process groups of servers that have ended
@@ -80,34 +81,41 @@ func StartRaft(ctx context.Context, binary string, log io.Writer, environ ...str
 }
 
 func (s *Server) startRaft(ctx context.Context, listen, cluster string) error {
+	if err := s.configureRaft("node", listen, cluster); err != nil {
+		return err
+	}
+	return s.initialize(ctx)
+}
+
+// configureRaft is for a server that its peers reach at an address, by way of which
+// comes to the port after that of its listener.
+func (s *Server) configureRaft(node, listen, cluster string) error {
 	storage := filepath.Join(s.dir, "raft")
 	if err := os.Mkdir(storage, 0o700); err != nil {
 		return err
 	}
-	if err := s.configure(`
+	// Elections are as quick as they can be.
+	return s.configure(`
 plugin_directory = %q
 disable_mlock    = true
 api_addr         = %q
 cluster_addr     = "http://%s"
 storage "raft" {
-  path    = %q
-  node_id = "node"
+  path                   = %q
+  node_id                = %q
+  performance_multiplier = 1
 }
 listener "tcp" {
   address     = %q
   tls_disable = true
 }
-`, s.PluginDir, s.Address, cluster, storage, listen); err != nil {
-		return err
-	}
-	if err := s.launch(); err != nil {
-		return err
-	}
-	client, err := s.Client()
+`, s.PluginDir, s.Address, cluster, storage, node, listen)
+}
+
+// initialize starts a server whose storage is empty.
+func (s *Server) initialize(ctx context.Context) error {
+	client, err := s.awake(ctx)
 	if err != nil {
-		return err
-	}
-	if err := s.await(ctx, func() bool { _, err := client.Sys().InitStatusWithContext(ctx); return err == nil }); err != nil {
 		return err
 	}
 	keys, err := client.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
@@ -116,6 +124,18 @@ listener "tcp" {
 	}
 	s.Token, s.unsealKey = keys.RootToken, keys.Keys[0]
 	return s.ready(ctx)
+}
+
+// awake starts a server that may have no storage yet, and waits until it answers.
+func (s *Server) awake(ctx context.Context) (*api.Client, error) {
+	if err := s.launch(); err != nil {
+		return nil, err
+	}
+	client, err := s.Client()
+	if err != nil {
+		return nil, err
+	}
+	return client, s.await(ctx, func() bool { _, err := client.Sys().InitStatusWithContext(ctx); return err == nil })
 }
 
 func prepare(ctx context.Context, binary string, log io.Writer, environ []string) (s *Server, listen, cluster string, err error) {
@@ -176,7 +196,7 @@ func (s *Server) ready(ctx context.Context) error {
 			_, _ = client.Sys().UnsealWithContext(ctx, s.unsealKey)
 			return false
 		}
-		return health.Initialized && !health.Sealed && !health.Standby
+		return health.Initialized && !health.Sealed && (s.member || !health.Standby)
 	})
 }
 

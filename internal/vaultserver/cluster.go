@@ -1,0 +1,196 @@
+package vaultserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// nodes is how many a Cluster has: one may be missing.
+const nodes = 3
+
+// A Cluster is servers with raft storage in common, one of them active.
+type Cluster struct {
+	Nodes []*Server
+
+	clients []*api.Client // of each node, which give up soon
+	mu     sync.Mutex
+	gates  []*gate
+	cutOff map[int]bool
+	paused map[int]bool
+	groups map[int]int // node by process group, of all that there have ever been
+}
+
+// StartCluster starts a cluster, initialized and unsealed. Its output goes to log;
+// environ is as for StartRaft.
+func StartCluster(ctx context.Context, binary string, log io.Writer, environ ...string) (*Cluster, error) {
+	c := &Cluster{cutOff: map[int]bool{}, paused: map[int]bool{}, groups: map[int]int{}}
+	for range nodes {
+		if err := c.add(ctx, binary, log, environ); err != nil {
+			return nil, errors.Join(err, c.Stop())
+		}
+	}
+	if err := c.Settle(ctx); err != nil {
+		return nil, errors.Join(err, c.Stop())
+	}
+	return c, nil
+}
+
+// add adds a node, the first of all or one that joins it.
+func (c *Cluster) add(ctx context.Context, binary string, log io.Writer, environ []string) error {
+	s, listen, cluster, err := prepare(ctx, binary, log, nil)
+	if err != nil {
+		return err
+	}
+	s.member = true
+	// Nodes vote as soon as they have joined, and not when they have been there for a
+	// while.
+	s.environ = append([]string{"VAULT_RAFT_AUTOPILOT_DISABLE=true"}, environ...)
+	node := len(c.Nodes)
+	c.Nodes = append(c.Nodes, s)
+	g, err := c.openGate(ctx, node, cluster)
+	if err != nil {
+		return err
+	}
+	c.gates = append(c.gates, g)
+	if err := s.configureRaft(fmt.Sprint("node-", node), listen, g.address()); err != nil {
+		return err
+	}
+	if node == 0 {
+		err = s.initialize(ctx)
+	} else {
+		err = s.join(ctx, c.Nodes[0])
+	}
+	c.note(node)
+	if err != nil {
+		return err
+	}
+	client, err := s.Client()
+	if err != nil {
+		return err
+	}
+	client.SetClientTimeout(time.Second)
+	c.clients = append(c.clients, client)
+	return nil
+}
+
+// join starts a server that is to be a node of another's cluster.
+func (s *Server) join(ctx context.Context, first *Server) error {
+	s.Token, s.unsealKey = first.Token, first.unsealKey
+	client, err := s.awake(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := client.Sys().RaftJoinWithContext(ctx, &api.RaftJoinRequest{LeaderAPIAddr: first.Address}); err != nil {
+		return err
+	}
+	// The first key has it join, and unseals it when it has joined: once, as a second
+	// one meanwhile has it run the node twice over.
+	if _, err := client.Sys().UnsealWithContext(ctx, s.unsealKey); err != nil {
+		return err
+	}
+	return s.await(ctx, func() bool {
+		health, err := client.Sys().HealthWithContext(ctx)
+		return err == nil && !health.Sealed
+	})
+}
+
+// note notes which processes are a node's.
+func (c *Cluster) note(node int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.Nodes[node].process; p != nil {
+		c.groups[p.ID()] = node
+	}
+}
+
+// NodeOf is the node that a process group is, or was.
+func (c *Cluster) NodeOf(group int) (node int, found bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	node, found = c.groups[group]
+	return node, found
+}
+
+// Start starts a node that has been killed, and unseals it.
+func (c *Cluster) Start(ctx context.Context, node int) error {
+	if err := c.Nodes[node].launch(); err != nil {
+		return err
+	}
+	c.note(node)
+	return c.Nodes[node].ready(ctx)
+}
+
+// Leader is the node that all which are connected with each other take for the active
+// one, and that says so itself; none if they do not agree.
+func (c *Cluster) Leader(ctx context.Context) (node int, agreed bool) {
+	node = -1
+	var address string
+	for i, s := range c.Nodes {
+		if s.process == nil || c.isCutOff(i) || c.paused[i] {
+			continue
+		}
+		leader, err := c.clients[i].Sys().LeaderWithContext(ctx)
+		if err != nil || leader.LeaderAddress == "" || address != "" && leader.LeaderAddress != address {
+			return 0, false
+		}
+		address = leader.LeaderAddress
+		if leader.IsSelf {
+			node = i
+		}
+	}
+	return node, node >= 0 && c.Nodes[node].Address == address
+}
+
+// Settle waits until all nodes vote, and have one leader.
+func (c *Cluster) Settle(ctx context.Context) error {
+	return c.Nodes[0].await(ctx, func() bool {
+		leader, agreed := c.Leader(ctx)
+		if !agreed {
+			return false
+		}
+		config, err := c.clients[leader].Logical().ReadWithContext(ctx, "sys/storage/raft/configuration")
+		if err != nil {
+			return false
+		}
+		voters := 0
+		servers, _ := config.Data["config"].(map[string]any)["servers"].([]any)
+		for _, server := range servers {
+			if server.(map[string]any)["voter"] == true {
+				voters++
+			}
+		}
+		return voters == nodes
+	})
+}
+
+// Pause stops a node and its plugins in the middle of what they do, as a machine that
+// is suspended, and Resume lets them go on.
+func (c *Cluster) Pause(node int) error {
+	c.paused[node] = true
+	return syscall.Kill(-c.Nodes[node].process.ID(), syscall.SIGSTOP)
+}
+
+// Resume undoes Pause.
+func (c *Cluster) Resume(node int) error {
+	delete(c.paused, node)
+	return syscall.Kill(-c.Nodes[node].process.ID(), syscall.SIGCONT)
+}
+
+// Stop ends all nodes, and removes what they left.
+func (c *Cluster) Stop() error {
+	var failures []error
+	for _, s := range c.Nodes {
+		failures = append(failures, s.Stop())
+	}
+	for _, g := range c.gates {
+		g.close()
+	}
+	return errors.Join(failures...)
+}

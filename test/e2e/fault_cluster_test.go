@@ -1,0 +1,159 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/process"
+	"vault-plugin-secrets-tokenbroker/internal/tally"
+	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+)
+
+// unknownNode is whose connection has ended before anybody could tell.
+const unknownNode = -1
+
+// A cluster is a trial on three nodes.
+type cluster struct {
+	*trial
+	nodes  *vaultserver.Cluster
+	active int
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	log := &logBuffer{}
+	nodes, err := vaultserver.StartCluster(t.Context(), os.Getenv("VAULT"), log)
+	require.NoError(t, err, log)
+	t.Cleanup(func() {
+		assert.NoError(t, nodes.Stop())
+		if path := os.Getenv("FAULTS_LOG"); path != "" {
+			_ = os.WriteFile(path, []byte(log.String()), 0o600)
+		}
+	})
+	clients := make([]*api.Client, len(nodes.Nodes))
+	for i, node := range nodes.Nodes {
+		require.NoError(t, node.InstallPlugin(os.Getenv("PLUGIN")))
+		clients[i], err = node.Client()
+		require.NoError(t, err)
+	}
+	world := &world{server: nodes.Nodes[0], root: clients[0], version: os.Getenv("PLUGIN_VERSION"), log: log}
+	require.NoError(t, world.registerPlugin(t.Context(), "secret", pluginName, os.Getenv("PLUGIN"), "-version="+world.version))
+
+	vendor := newRotator(t, newTroubles(), func(conn net.Conn) int {
+		group, err := process.Peer(conn)
+		if node, found := nodes.NodeOf(group); err == nil && found {
+			return node
+		}
+		return unknownNode
+	})
+	x := &cluster{nodes: nodes, trial: newTrial(t, world, clients, vendor)}
+	x.active = x.leader(unknownNode)
+	return x
+}
+
+// leader is the active node, as soon as all that are connected agree, and not on a
+// former one.
+func (x *cluster) leader(former int) int {
+	x.t.Helper()
+	var leader int
+	require.Eventually(x.t, func() (agreed bool) {
+		leader, agreed = x.nodes.Leader(x.t.Context())
+		return agreed && leader != former
+	}, time.Minute, 20*time.Millisecond, "the nodes agree on no leader")
+	return leader
+}
+
+// others are the nodes that are not active.
+func (x *cluster) others() []int {
+	var others []int
+	for node := range x.clients {
+		if node != x.active {
+			others = append(others, node)
+		}
+	}
+	return others
+}
+
+// lose has the active node lose its office, and the others take over, to whom the
+// vendor is left; then it comes back as a standby.
+func (x *cluster) lose(breaking, mending func(node int)) {
+	x.t.Helper()
+	old, began := x.active, time.Now()
+	x.begin(nodeName(old))
+	x.suffer(func() {
+		breaking(old)
+		x.active = x.leader(old)
+	}, x.others()...)
+	mending(old)
+	require.NoError(x.t, x.nodes.Settle(x.t.Context()))
+	x.awaitBack(old)
+	x.active = x.leader(unknownNode)
+	x.mend()
+
+	x.vendor.awaitCall(2 * hasty)
+	called := x.vendor.calledSince(began)
+	assert.LessOrEqual(x.t, len(called), 1, "the vendor was handed over once, from node %d: %v", old, called)
+	assert.Equal(x.t, x.active, x.vendor.caller(), "the active node calls")
+}
+
+// Promise 10, in a cluster: whatever happens to the active node, tokens are served
+// again by the next with no needless exchange, the standbys' readers are served by way
+// of it, and it is the only one that calls the vendor.
+func TestFaultActiveNodeLost(t *testing.T) {
+	for _, f := range []struct {
+		name              string
+		orderly           bool // so that it explains no loss
+		breaking, mending func(x *cluster, node int)
+	}{
+		{
+			name: "active node killed (kill -9)",
+			breaking: func(x *cluster, node int) {
+				require.NoError(x.t, x.nodes.Nodes[node].Kill())
+			},
+			mending: func(x *cluster, node int) {
+				require.NoError(x.t, x.nodes.Start(x.t.Context(), node))
+			},
+		},
+		{
+			name:    "active node stepped down",
+			orderly: true,
+			breaking: func(x *cluster, node int) {
+				require.NoError(x.t, x.clients[node].Sys().StepDownWithContext(x.t.Context()))
+			},
+			mending: func(*cluster, int) {},
+		},
+		{
+			name:     "active node cut off from its peers",
+			breaking: func(x *cluster, node int) { x.nodes.CutOff(node) },
+			mending:  func(x *cluster, node int) { x.nodes.Reconnect(node) },
+		},
+		{
+			name: "active node suspended for longer than an election takes",
+			breaking: func(x *cluster, node int) {
+				require.NoError(x.t, x.nodes.Pause(node))
+			},
+			mending: func(x *cluster, node int) {
+				require.NoError(x.t, x.nodes.Resume(node))
+			},
+		},
+	} {
+		t.Run(f.name, func(t *testing.T) {
+			x := newCluster(t)
+			x.orderly = f.orderly
+			for range tally.Times(1, 15) {
+				x.aMoment()
+				x.lose(func(node int) { f.breaking(x, node) }, func(node int) { f.mending(x, node) })
+			}
+			x.finish(f.name, fmt.Sprintf("; %d handovers of the vendor", len(x.vendor.calledSince(time.Time{}))-1))
+		})
+	}
+}
