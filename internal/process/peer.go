@@ -1,7 +1,6 @@
 package process
 
 import (
-	"bufio"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -46,15 +45,13 @@ func Peer(conn net.Conn) (group int, err error) {
 
 // socket is the inode of the connection from one end to the other.
 func socket(from, to string) (inode string, err error) {
-	table, err := os.Open("/proc/net/tcp")
+	table, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
 		return "", err
 	}
-	defer table.Close()
-	lines := bufio.NewScanner(table)
-	for lines.Scan() {
+	for line := range strings.Lines(string(table)) {
 		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …
-		fields := strings.Fields(lines.Text())
+		fields := strings.Fields(line)
 		if len(fields) > 9 && fields[1] == from && fields[2] == to {
 			return fields[9], nil
 		}

@@ -21,7 +21,7 @@ func TestAPeerIsKnownByItsProcessGroup(t *testing.T) {
 
 	conn, err := listener.Accept()
 	require.NoError(t, err)
-	t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { assert.NoError(t, conn.Close()) })
 	group, err := Peer(conn)
 	require.NoError(t, err)
 	assert.Equal(t, caller.ID(), group)

@@ -12,19 +12,25 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// nodes is how many a Cluster has: one may be missing.
-const nodes = 3
+const (
+	// nodes is how many a Cluster has: one may be missing.
+	nodes = 3
+
+	// patience is what a busy machine takes: with less, there are elections that nobody
+	// caused.
+	patience = 2
+)
 
 // A Cluster is servers with raft storage in common, one of them active.
 type Cluster struct {
 	Nodes []*Server
 
 	clients []*api.Client // of each node, which give up soon
-	mu     sync.Mutex
-	gates  []*gate
-	cutOff map[int]bool
-	paused map[int]bool
-	groups map[int]int // node by process group, of all that there have ever been
+	mu      sync.Mutex
+	gates   []*gate
+	cutOff  map[int]bool
+	paused  map[int]bool
+	groups  map[int]int // node by process group, of all that there have ever been
 }
 
 // StartCluster starts a cluster, initialized and unsealed. Its output goes to log;
@@ -59,7 +65,7 @@ func (c *Cluster) add(ctx context.Context, binary string, log io.Writer, environ
 		return err
 	}
 	c.gates = append(c.gates, g)
-	if err := s.configureRaft(fmt.Sprint("node-", node), listen, g.address()); err != nil {
+	if err := s.configureRaft(fmt.Sprint("node-", node), listen, g.address(), patience); err != nil {
 		return err
 	}
 	if node == 0 {
@@ -87,7 +93,11 @@ func (s *Server) join(ctx context.Context, first *Server) error {
 	if err != nil {
 		return err
 	}
-	if _, err := client.Sys().RaftJoinWithContext(ctx, &api.RaftJoinRequest{LeaderAPIAddr: first.Address}); err != nil {
+	// With two nodes, the first may lose its office for a moment.
+	if err := s.await(ctx, func() bool {
+		_, err := client.Sys().RaftJoinWithContext(ctx, &api.RaftJoinRequest{LeaderAPIAddr: first.Address})
+		return err == nil
+	}); err != nil {
 		return err
 	}
 	// The first key has it join, and unseals it when it has joined: once, as a second

@@ -46,13 +46,13 @@ func (g *gate) serve() {
 
 // pass passes a connection on, unless it is from or to a node that is cut off.
 func (g *gate) pass(conn net.Conn) {
-	defer conn.Close()
+	defer drop(conn)
 	from, _ := process.Peer(conn)
 	onward, err := (&net.Dialer{}).DialContext(context.Background(), "tcp4", g.target)
 	if err != nil {
 		return // the node is down
 	}
-	defer onward.Close()
+	defer drop(onward)
 	if !g.admit(conn, from) {
 		return
 	}
@@ -60,12 +60,15 @@ func (g *gate) pass(conn net.Conn) {
 	var back sync.WaitGroup
 	back.Go(func() {
 		_, _ = io.Copy(conn, onward)
-		conn.Close()
+		drop(conn)
 	})
 	_, _ = io.Copy(onward, conn)
-	onward.Close()
+	drop(onward)
 	back.Wait()
 }
+
+// drop closes a connection, whatever its other end thinks of that.
+func drop(conn net.Conn) { _ = conn.Close() }
 
 func (g *gate) admit(conn net.Conn, from int) bool {
 	g.mu.Lock()
@@ -90,7 +93,7 @@ func (g *gate) drop(node int) {
 	defer g.mu.Unlock()
 	for conn, group := range g.open {
 		if from, known := g.cluster.NodeOf(group); node == g.node || known && node == from {
-			conn.Close()
+			drop(conn)
 		}
 	}
 }

@@ -81,20 +81,20 @@ func StartRaft(ctx context.Context, binary string, log io.Writer, environ ...str
 }
 
 func (s *Server) startRaft(ctx context.Context, listen, cluster string) error {
-	if err := s.configureRaft("node", listen, cluster); err != nil {
+	if err := s.configureRaft("node", listen, cluster, 1); err != nil {
 		return err
 	}
 	return s.initialize(ctx)
 }
 
 // configureRaft is for a server that its peers reach at an address, by way of which
-// comes to the port after that of its listener.
-func (s *Server) configureRaft(node, listen, cluster string) error {
+// comes to the port after that of its listener. In elections, peers are given so many
+// seconds to be heard of.
+func (s *Server) configureRaft(node, listen, cluster string, patience int) error {
 	storage := filepath.Join(s.dir, "raft")
 	if err := os.Mkdir(storage, 0o700); err != nil {
 		return err
 	}
-	// Elections are as quick as they can be.
 	return s.configure(`
 plugin_directory = %q
 disable_mlock    = true
@@ -103,13 +103,13 @@ cluster_addr     = "http://%s"
 storage "raft" {
   path                   = %q
   node_id                = %q
-  performance_multiplier = 1
+  performance_multiplier = %d
 }
 listener "tcp" {
   address     = %q
   tls_disable = true
 }
-`, s.PluginDir, s.Address, cluster, storage, node, listen)
+`, s.PluginDir, s.Address, cluster, storage, node, patience, listen)
 }
 
 // initialize starts a server whose storage is empty.

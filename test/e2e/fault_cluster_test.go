@@ -18,7 +18,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
 )
 
-// unknownNode is whose connection has ended before anybody could tell.
+// unknownNode is who calls by a connection that was given up before anybody could tell
+// whose it was, or is nobody.
 const unknownNode = -1
 
 // A cluster is a trial on three nodes.
@@ -35,8 +36,8 @@ func newCluster(t *testing.T) *cluster {
 	require.NoError(t, err, log)
 	t.Cleanup(func() {
 		assert.NoError(t, nodes.Stop())
-		if path := os.Getenv("FAULTS_LOG"); path != "" {
-			_ = os.WriteFile(path, []byte(log.String()), 0o600)
+		if t.Failed() {
+			t.Log(log)
 		}
 	})
 	clients := make([]*api.Client, len(nodes.Nodes))

@@ -167,11 +167,11 @@ func (x *trial) finish(name, note string) {
 	}
 	x.mend()
 	x.halt()
-	lost, unwritten, latest := x.judge()
+	lost, unwritten := x.judge()
 	x.row.Fault, x.row.Dead, x.row.Lost, x.row.Failed = name, len(x.dead), len(lost), len(x.failed)
-	x.row.Note = fmt.Sprintf("%d exchanges were in flight then; %d refresh tokens were replaced by the vendor and not written yet, "+
-		"which nothing can mend but an operator (the latest %d ms after the answer); %d reads, %d failed meanwhile%s",
-		x.hits, unwritten, latest.Milliseconds(), x.reads, x.excused, note)
+	x.row.Note = fmt.Sprintf("%d exchanges were in flight then; %d refresh tokens were replaced by the vendor and not written yet "+
+		"(%d of them answered, %d ms before at the most), which only an operator can mend; %d reads, %d failed meanwhile%s",
+		x.hits, unwritten.losses, unwritten.answered, unwritten.latest.Milliseconds(), x.reads, x.excused, note)
 	for what, list := range map[string][]string{"dead": x.dead, "failed": x.failed, "lost": lost} {
 		assert.Empty(x.t, list[:min(len(list), 10)], what)
 	}
@@ -183,12 +183,13 @@ func (x *trial) finish(name, note string) {
 // the vendor had replaced the refresh token, and a fault came before the engine had
 // written that. It had if a reader had the access token of the same answer, or if the
 // answer was long under way when the fault came.
-func (x *trial) judge() (lost []string, unwritten int, latest time.Duration) {
+func (x *trial) judge() (lost []string, u unwritten) {
 	v := x.vendor
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, l := range v.losses {
 		var says []string
+		late := 0
 		for _, a := range l.unused {
 			after, explained := x.explains(a)
 			switch {
@@ -197,15 +198,26 @@ func (x *trial) judge() (lost []string, unwritten int, latest time.Duration) {
 			case !explained:
 				says = append(says, "no fault explains why the answer of "+a.answered.Format(clock)+" was not written")
 			}
-			latest = max(latest, after)
+			if after > 0 {
+				late++
+			}
+			u.latest = max(u.latest, after)
 		}
 		if len(says) > 0 {
 			lost = append(lost, l.credential+": "+strings.Join(says, "; "))
 			continue
 		}
-		unwritten++
+		u.losses++
+		u.answered += late
 	}
-	return lost, unwritten, latest
+	return lost, u
+}
+
+// unwritten counts what nothing could have saved: those losses, the answers among them
+// that the vendor had sent when the fault came, and how long before at the most.
+type unwritten struct {
+	losses, answered int
+	latest           time.Duration
 }
 
 // explains is whether a fault came between an answer and its writing, and how long

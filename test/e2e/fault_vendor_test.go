@@ -134,7 +134,7 @@ func (v *rotator) serve(w http.ResponseWriter, r *http.Request) {
 	node, _ := r.Context().Value(callerKey{}).(int)
 	next := v.begin(node, form.Get("refresh_token"))
 	recorder := httptest.NewRecorder()
-	v.Sim.ServeHTTP(recorder, r)
+	v.ServeHTTP(recorder, r)
 	// Before it is on its way: a reader may have it sooner than this goroutine goes on.
 	v.note(next, recorder.Body.Bytes())
 	for name, values := range recorder.Header() {
@@ -152,15 +152,7 @@ func (v *rotator) begin(node int, token string) *answer {
 	defer v.mu.Unlock()
 	close(v.asked)
 	v.asked = make(chan struct{})
-	v.inFlight[node]++
-	for other, calls := range v.inFlight {
-		if other != node && calls > 0 {
-			v.wrong("nodes %d and %d call at once", other, node)
-		}
-	}
-	if len(v.callers) == 0 || v.callers[len(v.callers)-1].node != node {
-		v.callers = append(v.callers, caller{node, time.Now()})
-	}
+	v.noteCaller(node)
 	last := v.refresh[token]
 	if last == nil {
 		v.wrong("a refresh token that nobody issued")
@@ -188,6 +180,22 @@ func (v *rotator) begin(node int, token string) *answer {
 	next := &answer{credential: last.credential, lifetime: last.lifetime, asked: time.Now()}
 	v.answers[last.credential] = append(answers, next)
 	return next
+}
+
+// noteCaller notes who calls: one node at a time.
+func (v *rotator) noteCaller(node int) {
+	v.inFlight[node]++
+	if node == unknownNode {
+		return
+	}
+	for other, calls := range v.inFlight {
+		if other != node && other != unknownNode && calls > 0 {
+			v.wrong("nodes %d and %d call at once", other, node)
+		}
+	}
+	if len(v.callers) == 0 || v.callers[len(v.callers)-1].node != node {
+		v.callers = append(v.callers, caller{node, time.Now()})
+	}
 }
 
 // lose notes that a credential has ended, unless it had.
