@@ -80,6 +80,28 @@ func TestPromise3ARefreshTokenIsNotSpentWhileStorageTakesNoWrite(t *testing.T) {
 	})
 }
 
+func TestPromise3ARefreshTokenIsNotSpentByANodeThatWakesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := newRotatingEngine(t)
+		until(1, 0, 5)
+		calls := e.exchanges()
+		// The write before the call is done as the node is suspended, and no later one is.
+		storage.stall.Store(int64(3 * time.Second))
+		time.AfterFunc(3*time.Second+1, func() { storage.refuseFence.Store(true) })
+		e.refused("creds/prod")
+		assert.Equal(t, calls, e.exchanges(), "the vendor was called")
+	})
+}
+
+func TestPromise3SlowStorageIsNoReasonNotToCallTheVendor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := newRotatingEngine(t)
+		until(1, 0, 5)
+		storage.stall.Store(int64(time.Second))
+		e.creds("prod")
+	})
+}
+
 func TestPromise3ARefreshTokenThatStaysIsUsedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)

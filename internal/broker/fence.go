@@ -2,12 +2,21 @@ package broker
 
 import (
 	"context"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// fenceKey is what is written to see whether storage takes a write.
-const fenceKey = "fence"
+const (
+	// fenceKey is what is written to see whether storage takes a write.
+	fenceKey = "fence"
+
+	// fenceTime is how long the write may take to tell anything: a node that is suspended
+	// meanwhile may find it done. It is less than any storage needs for another active
+	// node. Storage that is always slower has fenceAttempts.
+	fenceTime     = 500 * time.Millisecond
+	fenceAttempts = 3
+)
 
 // fence has storage take a write before a refresh token is spent: one that the vendor
 // has replaced before, so that he will replace it again. A node that was suspended or
@@ -19,10 +28,24 @@ func (b *Broker) fence(ctx context.Context, s logical.Storage, v view) error {
 	if grant := v.state.grant(v.scope); grant.RefreshToken == "" || grant.Derived {
 		return nil
 	}
-	return Retry(ctx, func() error {
-		if err := s.Put(ctx, &logical.StorageEntry{Key: fenceKey, Value: []byte("{}")}); err != nil {
-			return &StorageError{err}
+	for range fenceAttempts {
+		began := wallClock()
+		if err := Retry(ctx, func() error { return putFence(ctx, s) }); err != nil {
+			return err
 		}
-		return nil
-	})
+		if wallClock().Sub(began) < fenceTime {
+			break
+		}
+	}
+	return nil
+}
+
+// wallClock is the time by the clock that goes on while the machine is suspended.
+func wallClock() time.Time { return time.Now().Round(0) }
+
+func putFence(ctx context.Context, s logical.Storage) error {
+	if err := s.Put(ctx, &logical.StorageEntry{Key: fenceKey, Value: []byte("{}")}); err != nil {
+		return &StorageError{err}
+	}
+	return nil
 }
