@@ -6,14 +6,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 )
 
-// Peer is the process group of whoever is at the other end of a TCP connection over
-// IPv4 loopback. It is an error if they have gone, or are another user's.
-func Peer(conn net.Conn) (group int, err error) {
+// Peer is which of some process groups is at the other end of a TCP connection over IPv4
+// loopback. It is an error if none is, or is any more.
+func Peer(conn net.Conn, groups []int) (group int, err error) {
 	theirs, err := endpoint(conn.RemoteAddr())
 	if err != nil {
 		return 0, err
@@ -26,21 +27,31 @@ func Peer(conn net.Conn) (group int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	descriptors, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return 0, err
 	}
-	for _, descriptor := range descriptors {
-		if target, err := os.Readlink(descriptor); err != nil || target != "socket:["+inode+"]" {
-			continue // or closed meanwhile
-		}
-		pid, err := strconv.Atoi(strings.Split(descriptor, "/")[2])
+	for _, process := range processes {
+		pid, err := strconv.Atoi(filepath.Base(process))
 		if err != nil {
 			return 0, err
 		}
-		return syscall.Getpgid(pid)
+		// One that cannot be looked at has ended.
+		group, err := syscall.Getpgid(pid)
+		if err == nil && slices.Contains(groups, group) && holds(process, inode) {
+			return group, nil
+		}
 	}
-	return 0, fmt.Errorf("nobody holds the connection from %s any more", conn.RemoteAddr())
+	return 0, fmt.Errorf("none of them holds the connection from %s", conn.RemoteAddr())
+}
+
+// holds is whether a process has a socket open.
+func holds(process, inode string) bool {
+	descriptors, _ := filepath.Glob(process + "/fd/*")
+	return slices.ContainsFunc(descriptors, func(descriptor string) bool {
+		target, err := os.Readlink(descriptor)
+		return err == nil && target == "socket:["+inode+"]"
+	})
 }
 
 // socket is the inode of the connection from one end to the other.

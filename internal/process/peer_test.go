@@ -22,11 +22,13 @@ func TestAPeerIsKnownByItsProcessGroup(t *testing.T) {
 	conn, err := listener.Accept()
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, conn.Close()) })
-	group, err := Peer(conn)
+	group, err := Peer(conn, []int{caller.ID()})
 	require.NoError(t, err)
 	assert.Equal(t, caller.ID(), group)
+	_, err = Peer(conn, []int{1})
+	require.Error(t, err, "it is nobody else")
 
 	require.NoError(t, caller.Stop())
 	KillGroup(caller.ID()) // the sleep, which holds it too
-	assert.Eventually(t, func() bool { _, err := Peer(conn); return err != nil }, stopTimeout, stopTimeout/1000, "it has gone")
+	assert.Eventually(t, func() bool { _, err := Peer(conn, []int{caller.ID()}); return err != nil }, stopTimeout, stopTimeout/1000, "it has gone")
 }

@@ -5,11 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"vault-plugin-secrets-tokenbroker/internal/process"
 )
 
 const (
@@ -59,6 +64,7 @@ func (c *Cluster) add(ctx context.Context, binary string, log io.Writer, environ
 	// while.
 	s.environ = append([]string{"VAULT_RAFT_AUTOPILOT_DISABLE=true"}, environ...)
 	node := len(c.Nodes)
+	s.started = func(group int) { c.note(group, node) }
 	c.Nodes = append(c.Nodes, s)
 	g, err := c.openGate(ctx, node, cluster)
 	if err != nil {
@@ -73,7 +79,6 @@ func (c *Cluster) add(ctx context.Context, binary string, log io.Writer, environ
 	} else {
 		err = s.join(ctx, c.Nodes[0])
 	}
-	c.note(node)
 	if err != nil {
 		return err
 	}
@@ -111,30 +116,32 @@ func (s *Server) join(ctx context.Context, first *Server) error {
 	})
 }
 
-// note notes which processes are a node's.
-func (c *Cluster) note(node int) {
+// note notes which process group is a node.
+func (c *Cluster) note(group, node int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p := c.Nodes[node].process; p != nil {
-		c.groups[p.ID()] = node
-	}
+	c.groups[group] = node
 }
 
-// NodeOf is the node that a process group is, or was.
-func (c *Cluster) NodeOf(group int) (node int, found bool) {
+// NodeAt is the node that is at the other end of a connection, or one of its plugins.
+func (c *Cluster) NodeAt(conn net.Conn) (node int, found bool) { return c.nodeOf(c.groupAt(conn)) }
+
+// groupAt is the process group at the other end of a connection; zero if it is none of
+// a node's, or not any more.
+func (c *Cluster) groupAt(conn net.Conn) int {
+	c.mu.Lock()
+	groups := slices.Collect(maps.Keys(c.groups))
+	c.mu.Unlock()
+	group, _ := process.Peer(conn, groups)
+	return group
+}
+
+// nodeOf is the node that a process group is, or was.
+func (c *Cluster) nodeOf(group int) (node int, found bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	node, found = c.groups[group]
 	return node, found
-}
-
-// Start starts a node that has been killed, and unseals it.
-func (c *Cluster) Start(ctx context.Context, node int) error {
-	if err := c.Nodes[node].launch(); err != nil {
-		return err
-	}
-	c.note(node)
-	return c.Nodes[node].ready(ctx)
 }
 
 // Leader is the node that all which are connected with each other take for the active

@@ -5,8 +5,6 @@ import (
 	"io"
 	"net"
 	"sync"
-
-	"vault-plugin-secrets-tokenbroker/internal/process"
 )
 
 // A gate is what a node of a cluster tells its peers to be its cluster port. All that
@@ -47,7 +45,7 @@ func (g *gate) serve() {
 // pass passes a connection on, unless it is from or to a node that is cut off.
 func (g *gate) pass(conn net.Conn) {
 	defer drop(conn)
-	from, _ := process.Peer(conn)
+	from := g.cluster.groupAt(conn)
 	onward, err := (&net.Dialer{}).DialContext(context.Background(), "tcp4", g.target)
 	if err != nil {
 		return // the node is down
@@ -73,7 +71,7 @@ func drop(conn net.Conn) { _ = conn.Close() }
 func (g *gate) admit(conn net.Conn, from int) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	node, known := g.cluster.NodeOf(from)
+	node, known := g.cluster.nodeOf(from)
 	if g.cluster.isCutOff(g.node) || known && g.cluster.isCutOff(node) {
 		return false
 	}
@@ -92,7 +90,7 @@ func (g *gate) drop(node int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for conn, group := range g.open {
-		if from, known := g.cluster.NodeOf(group); node == g.node || known && node == from {
+		if from, known := g.cluster.nodeOf(group); node == g.node || known && node == from {
 			drop(conn)
 		}
 	}

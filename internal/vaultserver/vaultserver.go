@@ -41,8 +41,9 @@ type Server struct {
 	dir       string
 	log       io.Writer
 	args      []string
-	unsealKey string // empty in dev mode
-	member    bool   // of a cluster, where a standby serves too
+	unsealKey string          // empty in dev mode
+	member    bool            // of a cluster, where a standby serves too
+	started   func(group int) // is told of each process that it has been; may be nil
 
 	process *process.Process // nil if it does not run
 	past    []int            // process groups of servers that have ended
@@ -175,6 +176,9 @@ func (s *Server) launch() (err error) {
 	cmd.Env = append(os.Environ(), s.environ...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	s.process, err = process.Start(cmd)
+	if err == nil && s.started != nil {
+		s.started(s.process.ID())
+	}
 	return err
 }
 

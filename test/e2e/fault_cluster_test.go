@@ -13,7 +13,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/process"
 	"vault-plugin-secrets-tokenbroker/internal/tally"
 	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
 )
@@ -50,8 +49,7 @@ func newCluster(t *testing.T) *cluster {
 	require.NoError(t, world.registerPlugin(t.Context(), "secret", pluginName, os.Getenv("PLUGIN"), "-version="+world.version))
 
 	vendor := newRotator(t, newTroubles(), func(conn net.Conn) int {
-		group, err := process.Peer(conn)
-		if node, found := nodes.NodeOf(group); err == nil && found {
+		if node, found := nodes.NodeAt(conn); found {
 			return node
 		}
 		return unknownNode
@@ -121,7 +119,7 @@ func TestFaultActiveNodeLost(t *testing.T) {
 				require.NoError(x.t, x.nodes.Nodes[node].Kill())
 			},
 			mending: func(x *cluster, node int) {
-				require.NoError(x.t, x.nodes.Start(x.t.Context(), node))
+				require.NoError(x.t, x.nodes.Nodes[node].Start(x.t.Context()))
 			},
 		},
 		{

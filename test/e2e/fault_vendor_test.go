@@ -33,7 +33,7 @@ const (
 	lasting = time.Hour + 50*time.Millisecond
 
 	// callLag is how much later than the engine sent it a call may come on a busy machine.
-	callLag = 500 * time.Millisecond
+	callLag = time.Second
 
 	// writingTime is how long the engine may take at the most to write what the vendor
 	// has answered: a kill that came later than that explains nothing.
