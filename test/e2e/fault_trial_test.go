@@ -35,14 +35,9 @@ type trial struct {
 
 	orderly bool // whether the faults are such that the engine can finish what it does
 
-	faults []fault
-	hits   int // exchanges that were in flight as a fault began
+	faults []time.Time // that may keep the engine from writing what it is answered
+	hits   int         // exchanges that were in flight as a fault began
 	row    tally.Row
-}
-
-// A fault is something that may keep the engine from writing what it is answered.
-type fault struct {
-	from, to time.Time
 }
 
 // newTrial enables the engine by way of the first node. It has node tell who is at the
@@ -122,13 +117,12 @@ func (x *trial) suffer(breaking func(), nodes ...int) {
 		x.begin(nodeName(node))
 	}
 	x.hits += x.vendor.calls()
-	began := time.Now()
+	if !x.orderly {
+		x.faults = append(x.faults, time.Now())
+	}
 	breaking()
 	for _, node := range nodes {
 		x.awaitBack(node)
-	}
-	if !x.orderly {
-		x.faults = append(x.faults, fault{began, time.Now()})
 	}
 	x.row.Tried++
 	for name, token := range x.lasting {
@@ -220,12 +214,12 @@ type unwritten struct {
 	latest           time.Duration
 }
 
-// explains is whether a fault came between an answer and its writing, and how long
-// after the answer.
+// explains is whether a fault came between a call, which may have been on its way for a
+// while, and the writing of the answer, and how long after the answer.
 func (x *trial) explains(a *answer) (after time.Duration, explained bool) {
-	for _, f := range x.faults {
-		if f.to.After(a.asked) && f.from.Before(a.answered.Add(writingTime)) {
-			return f.from.Sub(a.answered), true
+	for _, fault := range x.faults {
+		if fault.After(a.asked.Add(-callLag)) && fault.Before(a.answered.Add(writingTime)) {
+			return fault.Sub(a.answered), true
 		}
 	}
 	return 0, false
