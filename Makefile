@@ -49,23 +49,13 @@ sim: ## Simulate thirty days of 200 credentials (SEED=n for other dice).
 # A finding is written to testdata/fuzz beside its target, and is a test that fails from
 # then on. Inputs that reach code which no other does go to Go's cache, for the next run;
 # tools/fuzz/promote.sh commits the best of them.
-#
-# Up to Go 1.26 a run may end with "context deadline exceeded" and no finding, which is
-# how it stops when the machine is busy (https://go.dev/issue/75804): that is no failure.
 FUZZTIME ?= 5m
 fuzz: ## Fuzz all that comes from outside (FUZZTIME=5m for each target).
-	@targets="$$(go test -list '^Fuzz' ./... | \
-		awk '/^Fuzz/ { found[n++] = $$1 } /^ok/ { while (n) print $$2, found[--n] }')"; \
-	log="$$(mktemp)"; trap 'rm -f "$$log"' EXIT; \
-	while read -r package target; do \
-		echo "$$target of $$package, $(FUZZTIME)"; \
-		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x "$$package" 2>&1 </dev/null | tee "$$log" || \
-			{ grep -q '^    context deadline exceeded$$' "$$log" && ! grep -q 'Failing input' "$$log"; }; \
-	done <<<"$${targets:?there are no fuzz targets}"
+	@tools/fuzz/run.sh $(FUZZTIME)
 
 .PHONY: fuzz-short
 fuzz-short:
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=5s
+	@tools/fuzz/run.sh 5s
 
 # What the end-to-end tests need, and find in their environment.
 REAL := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json openssl
@@ -84,10 +74,11 @@ faults: export FAULTS_LONG := 1
 faults: export FAULTS_TALLY := $(abspath $(FAULTS))
 faults: export SEED := $(SEED)
 faults: $(REAL) ## Break things on purpose, at length, and print what came of it (SEED=n for other dice).
-	rm -f $(FAULTS)
-	go test -count=1 -run '^TestFault' -timeout 30m ./...
-	$(REALLY) go test -tags e2e -count=1 -run '^TestFault' -timeout 60m ./test/e2e/...
-	@go run ./internal/tally/report $(FAULTS)
+	@rm -f $(FAULTS); failed=0; \
+	go test -count=1 -run '^TestFault' -timeout 30m ./... || failed=1; \
+	$(REALLY) go test -tags e2e -count=1 -run '^TestFault' -timeout 60m ./test/e2e/... || failed=1; \
+	go run ./internal/tally/report $(FAULTS) || failed=1; \
+	exit $$failed
 
 docs: ## Write docs/api.md from the engine's path definitions, and the presets' table.
 	go test -count=1 -run 'TestTheAPIReferenceIsThatOfTheEngine|TestThePresetsOfTheOAuth2Page' . -args -write-docs
