@@ -155,7 +155,7 @@ func (a *activation) try(ctx context.Context, u user, stored *configEntry, known
 	if err != nil {
 		return nil, err
 	}
-	next.Verified, err = a.broker.Verify(ctx, u.name, credential, next.lastGrant(stored, known))
+	next.Verified, err = a.broker.Verify(ctx, a.storage, u.name, credential, next.lastGrant(stored, known))
 	answered := next.answered(stored, known)
 	if err != nil {
 		outcome := u.path() + " goes on with the active pair of " + keypairPrefix + a.name + ", and the pending one stays pending"

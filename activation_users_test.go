@@ -79,7 +79,7 @@ func TestADeletedCredentialLeavesNothingInItsKeyPair(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newSigningEngine(t)
 				storage := e.moody()
-				storage.dieAfter(2) // the state of a, and the switch
+				storage.dieAfter(4) // the state of a, and the switch, with a fence before each exchange
 				status, message := e.activate(nil)
 				require.Equal(t, http.StatusOK, status, message)
 				storage.lastWrites.Store(nil)
@@ -96,11 +96,35 @@ func TestADeletedCredentialLeavesNothingInItsKeyPair(t *testing.T) {
 	}
 }
 
+func TestADeletionThatStorageDoesNotCompleteLeavesNothingInTheKeyPair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSigningEngine(t)
+		storage := e.moody()
+		storage.dieAfter(4) // the state of a, and the switch, with a fence before each exchange
+		status, message := e.activate(nil)
+		require.Equal(t, http.StatusOK, status, message)
+		storage.lastWrites.Store(nil)
+		meet := func(c storageCall) mood {
+			if c.op == "delete" && c.key == "state/a" {
+				return mood{err: errStorage}
+			}
+			return mood{}
+		}
+		storage.meet.Store(&meet)
+		_, status, _ = e.request(logical.DeleteOperation, "config/oauth2/a", nil)
+		require.Equal(t, http.StatusInternalServerError, status)
+		storage.meet.Store(nil)
+		_, status, _ = e.request(logical.DeleteOperation, "config/oauth2/a", nil)
+		require.Equal(t, http.StatusOK, status)
+		assert.NotContains(t, e.dump()["keypair/prod"], "refresh-token-of-a")
+	})
+}
+
 func TestACredentialThatIsWrittenAfterItsActivationLeavesNothingInItsKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSigningEngine(t)
 		storage := e.moody()
-		storage.dieAfter(2) // the state of a, and the switch
+		storage.dieAfter(4) // the state of a, and the switch, with a fence before each exchange
 		status, message := e.activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
 		storage.lastWrites.Store(nil)

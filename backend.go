@@ -104,7 +104,6 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	case configPrefix:
 		b.broker.Forget(name)
 		b.names.forget(name)
-		b.unstored.drop(key)
 	case keypairPrefix: // which any credential may use
 		b.broker.ForgetAll()
 	case broker.StoragePrefix:

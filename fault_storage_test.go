@@ -134,7 +134,7 @@ func TestFaultStorage(t *testing.T) {
 						ending := endings[(n+i+j)%len(endings)]
 						synctest.Test(t, func(t *testing.T) {
 							trial := &trial{
-								stage: flow.stage(t), flow: flow, fault: fault, row: rows[fault.name],
+								stage: flow.stage(t), flow: flow, fault: fault, row: rows[fault.name], call: call,
 								where: fmt.Sprintf("call %d (%s %s) %s, then %s", n+1, call.op, call.key, fault.name, ending),
 							}
 							trial.run(n, ending)

@@ -19,6 +19,7 @@ type trial struct {
 	flow    storageFlow
 	fault   storageFault
 	row     *tally.Row
+	call    storageCall // the first that goes wrong
 	where   string
 	before  []string // the refresh tokens that the vendors took
 	excused bool     // whether a refresh token may be lost
@@ -138,9 +139,10 @@ func (r *trial) lost(a answer, ending string) bool {
 	switch {
 	case !isLost, held && ending != "a kill":
 		return false
-	case ending == "a kill" && r.fault.goesOn() && a.status != http.StatusOK:
+	case ending == "a kill" && r.fault.goesOn() && a.status != http.StatusOK && r.call.op == "put" && r.call.key != "fence":
 		// A process that is killed while storage refuses what the vendor has just answered
-		// takes it along: there is nowhere else to put it.
+		// takes it along: there is nowhere else to put it. That is so only if what went wrong
+		// began with that write: a vendor is not called while storage refuses.
 		r.excused = true
 		r.replace(held)
 		return true

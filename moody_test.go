@@ -154,6 +154,11 @@ func (s *moodyStorage) calls() []storageCall {
 	return slices.Clone(s.asked)
 }
 
+// writesOf are the writes of a key so far.
+func (s *moodyStorage) writesOf(key string) []storageCall {
+	return slices.DeleteFunc(s.calls(), func(c storageCall) bool { return !c.writes() || c.key != key })
+}
+
 // settle waits until all calls have been answered.
 func (s *moodyStorage) settle() {
 	for s.pending.Load() > 0 {

@@ -278,7 +278,7 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 		return nil, err
 	}
 	if d.Get("verify").(bool) {
-		next.Verified, err = b.broker.Verify(ctx, name, credential, last)
+		next.Verified, err = b.broker.Verify(ctx, req.Storage, name, credential, last)
 	} else {
 		next.Verified = broker.Unverified(credential, last)
 	}
@@ -299,7 +299,9 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 		}
 		return answered, err
 	}
-	b.unstored.drop(path)
+	if isNew { // another's is still to be written
+		b.unstored.drop(path)
+	}
 	// What was known before is void by its generation; that it also goes away is
 	// tidiness, which must not fail a write that has been done.
 	if err := broker.DeleteState(ctx, req.Storage, name); err != nil {
@@ -321,13 +323,7 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 		case err == nil && stored != nil:
 			used = keypairName(name, stored.Fields)
 		}
-		err = b.alone(ctx, used, func() error {
-			if err := b.deleteConfig(ctx, req.Storage, p, name); err != nil || used == "" {
-				return err
-			}
-			b.forgetActivated(ctx, req.Storage, used, name)
-			return nil
-		})
+		err = b.alone(ctx, used, func() error { return b.deleteConfig(ctx, req.Storage, p, name, used) })
 		b.names.forget(name)
 		if err != nil {
 			return failure(name, err)
@@ -336,7 +332,8 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 	}
 }
 
-func (b *backend) deleteConfig(ctx context.Context, s logical.Storage, p provider.Provider, name string) error {
+// deleteConfig deletes a credential, which uses a key pair or none.
+func (b *backend) deleteConfig(ctx context.Context, s logical.Storage, p provider.Provider, name, used string) error {
 	return b.broker.Change(ctx, s, name, func(ctx context.Context, known *broker.State) (*broker.State, error) {
 		// The state of the name may be another provider's.
 		switch owner, err := ownerOf(ctx, s, name); {
@@ -361,6 +358,9 @@ func (b *backend) deleteConfig(ctx context.Context, s logical.Storage, p provide
 			return nil, &broker.StorageError{Err: err}
 		}
 		b.unstored.drop(configKey(p.Name(), name))
+		if used != "" {
+			b.forgetActivated(ctx, s, used, name)
+		}
 		err = broker.DeleteState(ctx, s, name)
 		b.broker.Drop(ctx, credential, known)
 		return nil, err

@@ -67,16 +67,59 @@ func TestPromise3ARefreshTokenIsNotSpentWhileStorageTakesNoWrite(t *testing.T) {
 		storage.refuse.Store(true)
 		storage.refuseFence.Store(true)
 		calls := e.exchanges()
-		status, message := e.refused("creds/prod")
-		assert.Equal(t, http.StatusInternalServerError, status)
-		assert.Contains(t, message, "the disk is full")
-		require.Error(t, e.tick())
-		assert.Equal(t, calls, e.exchanges(), "the vendor was called, and has replaced the refresh token")
+		for range 3 {
+			status, message := e.refused("creds/prod")
+			assert.Equal(t, http.StatusInternalServerError, status)
+			assert.Contains(t, message, "the disk is full")
+		}
+		assert.Len(t, storage.writesOf("fence"), 3, "each write is tried three times, and then storage is left alone for a while, too")
+		data := e.read("status/prod").Data
+		assert.Equal(t, "failed", data["state"])
+		assert.Contains(t, data["storage_error"], "the disk is full")
+		for name, spend := range map[string]func(){
+			"a sweep": func() { time.Sleep(10 * time.Second); require.Error(t, e.tick()) },
+			"a config write": func() {
+				e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 20})
+			},
+			"a refresh": func() { e.request(logical.UpdateOperation, "refresh/prod", nil) },
+		} {
+			spend()
+			assert.Equal(t, calls, e.exchanges(), "%s called the vendor, who has replaced the refresh token", name)
+		}
 
 		storage.refuse.Store(false)
 		storage.refuseFence.Store(false)
+		time.Sleep(10 * time.Second)
 		e.creds("prod")
+		assert.NotContains(t, e.read("status/prod").Data, "storage_error")
 		assert.Equal(t, calls+1, e.exchanges())
+	})
+}
+
+func TestPromise4AGoodTokenIsServedAtOnceWhileStorageTakesNoWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		client := vendorsim.OAuthClient{
+			ID: clientID, Secret: clientSecret, Rotate: true, AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.RefreshTokenGrant},
+		}
+		e.sim.AddOAuthClient(client)
+		e.sim.AddOAuthRefreshToken(client, refreshToken)
+		e.write("config/oauth2/user", map[string]any{
+			"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "client_secret": clientSecret, "auth_style": "client_secret_basic", "refresh_token": refreshToken,
+		})
+		until(0, 50, 0) // when the token is due for a fresher one
+		storage := e.moody()
+		storage.refuse.Store(true)
+		storage.refuseFence.Store(true)
+		e.creds("user")
+		asked := time.Now()
+		for range 3 {
+			resp := e.creds("user")
+			require.Len(t, resp.Warnings, 1)
+			assert.Contains(t, resp.Warnings[0], "cannot be stored")
+		}
+		assert.Zero(t, time.Since(asked))
+		assert.Equal(t, "degraded", e.read("status/user").Data["state"])
 	})
 }
 

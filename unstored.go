@@ -1,6 +1,8 @@
 package tokenbroker
 
 import (
+	"maps"
+	"reflect"
 	"sync"
 
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -14,30 +16,40 @@ type unstored struct {
 	grants map[string]replacement // by the path of the credential
 }
 
-// replacement is what a vendor gave for a refresh token.
+// replacement is what a vendor gave for the refresh token of some fields. It is for those
+// alone: with others it might go to another vendor.
 type replacement struct {
-	given any
-	grant provider.Grant
+	fields map[string]any
+	grant  provider.Grant
 }
 
 // keep holds what the vendor gave for an entry that is not stored yet.
 func (u *unstored) keep(path string, c *configEntry) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.grants[path] = replacement{given: c.Fields["refresh_token"], grant: c.Verified.Grant}
+	u.grants[path] = replacement{fields: vendorsOwn(c.Fields), grant: c.Verified.Grant}
 }
 
 // grant is what there is to exchange an entry with beside its own fields, if anything.
 func (u *unstored) grant(path string, c *configEntry) provider.Grant {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if r, held := u.grants[path]; held && r.given == c.Fields["refresh_token"] {
+	if r, held := u.grants[path]; held && reflect.DeepEqual(r.fields, vendorsOwn(c.Fields)) {
 		return r.grant
 	}
 	return provider.Grant{}
 }
 
-// drop forgets a path that has been written, or deleted.
+// vendorsOwn are the fields that say who exchanges what, and where.
+func vendorsOwn(fields map[string]any) map[string]any {
+	own := maps.Clone(fields)
+	for name := range commonFields() {
+		delete(own, name)
+	}
+	return own
+}
+
+// drop forgets what was held for a path.
 func (u *unstored) drop(path string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -53,7 +53,6 @@ func TestARefreshTokenThatIsHeldForAWriteEndsWithItsName(t *testing.T) {
 	for name, end := range map[string]func(*engine){
 		"that is deleted":                       func(e *engine) { e.request(logical.DeleteOperation, "config/kensho/prod", nil) },
 		"that is written":                       func(e *engine) { e.write("config/kensho/prod", keyPair()) },
-		"that another node writes":              func(e *engine) { e.backend.InvalidateKey(e.t.Context(), "config/kensho/prod") },
 		"though it is another token's business": func(*engine) {},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -76,4 +75,28 @@ func TestARefreshTokenThatIsHeldForAWriteEndsWithItsName(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestARefreshTokenThatIsHeldForAWriteWaitsForThatAndGoesNowhereElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := newRotatingEngine(t)
+		e.sim.AddRefreshToken("link-streaming", anotherToken)
+		write := map[string]any{"refresh_token": anotherToken}
+		storage.refuse.Store(true)
+		_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", write)
+		require.Equal(t, http.StatusInternalServerError, status)
+		require.Contains(t, message, "write the same again soon")
+		storage.refuse.Store(false)
+		e.write("config/kensho/prod", map[string]any{"request_timeout": 20}) // of the credential that there is
+
+		elsewhere := map[string]any{"refresh_token": anotherToken, "product": "scribe"}
+		e.request(logical.UpdateOperation, "config/kensho/prod", elsewhere)
+		calls := e.sim.Calls()
+		require.Contains(t, calls[len(calls)-1].URL, "scribe.kensho.com")
+		assert.Contains(t, calls[len(calls)-1].URL, anotherToken, "the one that was given, and is dead")
+
+		e.write("config/kensho/prod", write)
+		until(1, 0, 5)
+		e.creds("prod")
+	})
 }

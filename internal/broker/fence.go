@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 const (
@@ -23,9 +25,9 @@ const (
 // cut off may take itself for the active one although there is another by now. The
 // refresh token in its memory has been used then, and the vendor may end a credential
 // whose refresh token is used twice; but its storage takes no write. Nor is a vendor to
-// be called whose answer could not be stored.
-func (b *Broker) fence(ctx context.Context, s logical.Storage, v view) error {
-	if grant := v.state.grant(v.scope); grant.RefreshToken == "" || grant.Derived {
+// be called whose answer could not be stored. Its error is of type *StorageError.
+func fence(ctx context.Context, s logical.Storage, spent provider.Grant) error {
+	if spent.RefreshToken == "" || spent.Derived {
 		return nil
 	}
 	for range fenceAttempts {

@@ -86,9 +86,6 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 		if b.isClosed() {
 			return nil, ErrClosed
 		}
-		if err := b.fence(ctx, s, v); err != nil {
-			return nil, err
-		}
 		if v, err = b.exchange(ctx, s, e, v); err != nil {
 			return nil, err
 		}
@@ -113,6 +110,11 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 // exchange calls the vendor once for a scope and keeps what came of it. The caller
 // has the exclusive right to the name.
 func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v view) (view, error) {
+	if err := fence(ctx, s, v.state.grant(v.scope)); err != nil {
+		b.logger(e, v).Warn("storage takes no write, so the vendor is not called", "error", err)
+		e.hold(s, v.state, err) // to be written before the next attempt
+		return v, err
+	}
 	next, err := exchange(ctx, v.credential, v.state, v.scope)
 	b.noteSkew(e, next)
 	var failure *provider.Error
@@ -157,7 +159,10 @@ func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view
 // Verify exchanges a credential once that is not stored yet. What it found goes
 // into storage with the credential; if it failed, there may be a new grant in it all
 // the same.
-func (b *Broker) Verify(ctx context.Context, name string, c *Credential, last provider.Grant) (*State, error) {
+func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *Credential, last provider.Grant) (*State, error) {
+	if err := fence(ctx, s, last); err != nil {
+		return Unverified(c, last), err
+	}
 	state, err := exchange(ctx, c, Unverified(c, last), ownScope)
 	b.noteSkew(b.entry(name), state)
 	return state, err
