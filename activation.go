@@ -118,7 +118,7 @@ func (a *activation) run(ctx context.Context, left users) error {
 		}
 		answered, err := a.try(ctx, u, stored, stored.last(known))
 		if err == nil && answered != nil && len(left) > 0 {
-			err = broker.PutState(ctx, a.storage, u.name, answered)
+			err = a.broker.Keep(ctx, a.storage, u.name, answered)
 		}
 		if err == nil {
 			err = a.run(ctx, left)

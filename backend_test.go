@@ -133,7 +133,7 @@ func (e *engine) requestWithin(ctx context.Context, op logical.Operation, path s
 	if err != nil {
 		message = err.Error()
 	}
-	e.outside.answered(e.t, data, resp, message)
+	e.outside.answered(e.t, path, data, resp, message)
 	return resp, status, message
 }
 

@@ -38,14 +38,14 @@ func (o *outside) logger() hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: o, JSONFormat: true})
 }
 
-// answered notes an answer, but for the access token, and the secrets of the request.
-func (o *outside) answered(t *testing.T, request map[string]any, resp *logical.Response, message string) {
+// answered notes an answer, but for the access token that its reader is to have, and the
+// secrets of the request.
+func (o *outside) answered(t *testing.T, path string, request map[string]any, resp *logical.Response, message string) {
 	t.Helper()
 	var left logical.Response
 	if resp != nil {
 		left = *resp
-		left.Data = maps.Clone(resp.Data)
-		delete(left.Data, "access_token")
+		left.Data = withoutToken(path, resp.Data)
 	}
 	text, err := json.Marshal([]any{left, message})
 	require.NoError(t, err)
@@ -53,6 +53,16 @@ func (o *outside) answered(t *testing.T, request map[string]any, resp *logical.R
 	defer o.mu.Unlock()
 	o.text.Write(append(text, '\n'))
 	o.cage.Add(secretsOf(request)...)
+}
+
+// withoutToken is what is answered at a path beside the access token, which may leave by
+// two paths alone.
+func withoutToken(path string, data map[string]any) map[string]any {
+	rest := maps.Clone(data)
+	if strings.HasPrefix(path, "creds/") || strings.HasPrefix(path, "token/") {
+		delete(rest, "access_token")
+	}
+	return rest
 }
 
 // leaks are the secrets outside, of those that the vendors and storage know.
@@ -94,15 +104,19 @@ func TestTheCanariesOfTheTestsAreWatched(t *testing.T) {
 	for name, leak := range map[string]func(*engine){
 		"the log": func(e *engine) { e.logger.Trace("exchanged", "url", "https://v.example/?refreshToken="+refreshToken) },
 		"a status": func(e *engine) {
-			e.outside.answered(t, nil, &logical.Response{Data: map[string]any{"last_error": apiKey}}, "")
+			e.outside.answered(t, "status/prod", nil, &logical.Response{Data: map[string]any{"last_error": apiKey}}, "")
 		},
-		"an error": func(e *engine) { e.outside.answered(t, nil, nil, "bad key: "+privateKeyPEM()) },
+		"an error": func(e *engine) { e.outside.answered(t, "creds/prod", nil, nil, "bad key: "+privateKeyPEM()) },
 		"a token in another field": func(e *engine) {
 			token := e.creds("prod").Data["access_token"]
-			e.outside.answered(t, nil, &logical.Response{Data: map[string]any{"token": token}}, "")
+			e.outside.answered(t, "creds/prod", nil, &logical.Response{Data: map[string]any{"token": token}}, "")
+		},
+		"a token where none belongs": func(e *engine) {
+			token := e.creds("prod").Data["access_token"]
+			e.outside.answered(t, "config/kensho/prod", nil, &logical.Response{Data: map[string]any{"access_token": token}}, "")
 		},
 		"what the operator sent": func(e *engine) {
-			e.outside.answered(t, map[string]any{"refresh_token": "sent-and-refused"}, nil, "sent-and-refused: is none")
+			e.outside.answered(t, "config/kensho/prod", map[string]any{"refresh_token": "sent-and-refused"}, nil, "sent-and-refused: is none")
 		},
 		"a generated key": func(e *engine) {
 			e.keypair("made", nil)

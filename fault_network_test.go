@@ -117,7 +117,7 @@ func (n *network) age(name string, by time.Duration) (accessToken string) {
 func (n *network) request(op logical.Operation, path string, data map[string]any) (*logical.Response, int, string) {
 	n.t.Helper()
 	resp, status, message := n.engine.request(op, path, data)
-	n.heard.hear(n.t, resp, message)
+	n.heard.hear(n.t, path, resp, message)
 	return resp, status, message
 }
 

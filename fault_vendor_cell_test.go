@@ -171,7 +171,7 @@ func (c *vendorCell) recover() {
 func (c *vendorCell) request(op logical.Operation, path string, data map[string]any) (*logical.Response, int, string) {
 	c.t.Helper()
 	resp, status, message := c.engine.request(op, path, data)
-	c.heard.hear(c.t, resp, message)
+	c.heard.hear(c.t, path, resp, message)
 	return resp, status, message
 }
 

@@ -118,10 +118,11 @@ type entry struct {
 	renewal renewal
 }
 
-// renewal is one that is under way: of what scope, and since when. The zero renewal is
-// none.
+// renewal is one that is under way: of what scope, or of all, and since when. The zero
+// renewal is none.
 type renewal struct {
 	scope string
+	all   bool
 	since time.Time
 }
 

@@ -26,7 +26,7 @@ func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, cha
 	}
 	defer e.release()
 	// Who wants a fresher token meanwhile, and has a good one, does not wait for it.
-	e.renewing(renewal{ownScope, time.Now()})
+	e.renewing(renewal{all: true, since: time.Now()})
 	defer e.renewing(renewal{})
 	// Once it has begun, a change is seen through: the vendor may have replaced a
 	// refresh token while verifying it.
@@ -65,6 +65,19 @@ func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, cha
 	return err
 }
 
+// Keep saves, in the midst of a change, what the vendor answered on the occasion for the
+// credential as it is until the change is done. The caller has the exclusive right to the
+// name, by Change.
+func (b *Broker) Keep(ctx context.Context, s logical.Storage, name string, answered *State) error {
+	e := b.entry(name)
+	m := e.look()
+	if m.credential == nil {
+		return Retry(ctx, func() error { return putState(ctx, s, name, answered) })
+	}
+	_, err := b.save(ctx, s, e, m, answered)
+	return err
+}
+
 // keep saves what the vendor answered on the occasion of a change that failed, however
 // long that took.
 func (b *Broker) keep(ctx context.Context, s logical.Storage, e *entry, m memory, answered *State) error {
@@ -75,7 +88,7 @@ func (b *Broker) keep(ctx context.Context, s logical.Storage, e *entry, m memory
 		return err
 	}
 	// Of a credential that cannot be opened there is nothing in memory.
-	err := PutState(ctx, s, e.name, answered)
+	err := Retry(ctx, func() error { return putState(ctx, s, e.name, answered) })
 	if err == nil {
 		answered = nil
 	}

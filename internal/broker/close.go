@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -17,7 +18,8 @@ const closeTimeout = 900 * time.Millisecond
 // Close has no exchange begin from now on, and returns within a second. What is under way
 // has that long to end, for it may have to store a refresh token that the vendor has
 // replaced; so have states that storage refused before. An exchange that takes longer is
-// not broken off: it goes on until its vendor answers, or has taken too long.
+// not broken off: it goes on until its vendor answers, or has taken too long, for as long as
+// the process lives.
 func (b *Broker) Close(ctx context.Context) {
 	b.closing.Do(func() { close(b.closed) })
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
@@ -66,15 +68,18 @@ func (b *Broker) end(ctx context.Context) {
 			busy = append(busy, e)
 		}
 	}
-	for _, e := range busy {
-		select {
-		case e.exclusive <- struct{}{}:
-			b.storeUnsaved(ctx, e)
-			e.release()
-		case <-ctx.Done():
-			return
-		}
+	var all sync.WaitGroup
+	for _, e := range busy { // of whom one whose vendor hangs is not to keep the others
+		all.Go(func() {
+			select {
+			case e.exclusive <- struct{}{}:
+				b.storeUnsaved(ctx, e)
+				e.release()
+			case <-ctx.Done():
+			}
+		})
 	}
+	all.Wait()
 }
 
 // storeUnsaved stores what storage has refused before, if it still belongs there. The

@@ -116,7 +116,7 @@ func (e *entry) want(scope string) (v view, begun time.Time, loaded bool) {
 		u.wanted = true
 		e.uses[v.scope] = u
 	}
-	if e.renewal.scope == v.scope {
+	if e.renewal.all || e.renewal.scope == v.scope {
 		begun = e.renewal.since
 	}
 	return v, begun, true

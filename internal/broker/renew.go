@@ -54,7 +54,7 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 		return nil, err
 	}
 	defer e.release()
-	e.renewing(renewal{t.scope, time.Now()})
+	e.renewing(renewal{scope: t.scope, since: time.Now()})
 	defer e.renewing(renewal{})
 	m, err := b.current(ctx, s, e)
 	if err != nil {

@@ -304,12 +304,6 @@ func putState(ctx context.Context, s logical.Storage, name string, state *State)
 	return nil
 }
 
-// PutState stores what the engine found out about a name on another occasion than an
-// exchange for a reader.
-func PutState(ctx context.Context, s logical.Storage, name string, state *State) error {
-	return Retry(ctx, func() error { return putState(ctx, s, name, state) })
-}
-
 // DeleteState removes what the engine found out about a name.
 func DeleteState(ctx context.Context, s logical.Storage, name string) error {
 	if err := s.Delete(ctx, StoragePrefix+name); err != nil {

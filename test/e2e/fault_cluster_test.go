@@ -31,7 +31,7 @@ type cluster struct {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	log := &logBuffer{}
-	nodes, err := vaultserver.StartCluster(t.Context(), os.Getenv("VAULT"), log)
+	nodes, err := vaultserver.StartCluster(t.Context(), os.Getenv("VAULT"), log, atTrace...)
 	require.NoError(t, err, log)
 	t.Cleanup(func() {
 		assert.NoError(t, nodes.Stop())
@@ -45,7 +45,12 @@ func newCluster(t *testing.T) *cluster {
 		clients[i], err = node.Client()
 		require.NoError(t, err)
 	}
-	world := &world{server: nodes.Nodes[0], root: clients[0], version: os.Getenv("PLUGIN_VERSION"), log: log}
+	world := &world{server: nodes.Nodes[0], root: clients[0], version: os.Getenv("PLUGIN_VERSION"), log: log, outside: &outside{}}
+	require.NoError(t, world.watch(t.Context()))
+	for i, client := range clients {
+		clients[i], err = world.recorded(client)
+		require.NoError(t, err)
+	}
 	require.NoError(t, world.registerPlugin(t.Context(), "secret", pluginName, os.Getenv("PLUGIN"), "-version="+world.version))
 
 	vendor := newRotator(t, newTroubles(), func(conn net.Conn) int {

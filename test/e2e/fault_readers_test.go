@@ -61,6 +61,7 @@ func (x *troubles) watch(of ...string) (met func() bool) {
 // each at the vendor as soon as they have it.
 type crowd struct {
 	*troubles
+	world  *world
 	vendor *rotator
 	stop   context.CancelFunc
 	group  sync.WaitGroup
@@ -80,7 +81,7 @@ func (r *crowd) read(t *testing.T, many int, dice *rand.Rand, mount string, name
 	for i := range many {
 		own := rand.New(rand.NewPCG(dice.Uint64(), 0))
 		node := i % len(nodes)
-		client := readerClient(t, nodes[node])
+		client := r.client(t, nodes[node])
 		r.group.Go(func() {
 			for ctx.Err() == nil {
 				name := names[own.IntN(len(names))]
@@ -93,14 +94,16 @@ func (r *crowd) read(t *testing.T, many int, dice *rand.Rand, mount string, name
 	}
 }
 
-// readerClient is a client with connections of its own. He gives up before long: a node
+// client is a reader's, with connections of its own. He gives up before long: a node
 // does not take over until those have whom it has sent on to one that is suspended.
-func readerClient(t *testing.T, of *api.Client) *api.Client {
+func (r *crowd) client(t *testing.T, of *api.Client) *api.Client {
 	config := api.DefaultConfig()
 	config.Address, config.MaxRetries, config.Timeout = of.Address(), 0, 5*time.Second
 	client, err := api.NewClient(config)
 	require.NoError(t, err)
 	client.SetToken(of.Token())
+	client, err = r.world.recorded(client)
+	require.NoError(t, err)
 	return client
 }
 

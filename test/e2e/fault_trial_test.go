@@ -45,7 +45,7 @@ type trial struct {
 func newTrial(t *testing.T, world *world, clients []*api.Client, vendor *rotator) *trial {
 	t.Helper()
 	x := &trial{
-		crowd: &crowd{troubles: vendor.troubles, vendor: vendor},
+		crowd: &crowd{troubles: vendor.troubles, vendor: vendor, world: world},
 		t:     t, dice: tally.Dice(t), clients: clients, lasting: map[string]any{},
 	}
 	require.NoError(t, clients[0].Sys().MountWithContext(t.Context(), trialMount, &api.MountInput{
@@ -170,6 +170,8 @@ func (x *trial) finish(name, note string) {
 		assert.Empty(x.t, list[:min(len(list), 10)], what)
 	}
 	assert.Empty(x.t, x.vendor.wrongs[:min(len(x.vendor.wrongs), 10)], "what the vendor saw")
+	assert.Less(x.t, unwritten.latest, writingTime/2, "an answer is written at once")
+	x.world.assertNoSecretLeft(x.t, x.vendor.Sim)
 	tally.Record(x.t, x.row)
 }
 

@@ -44,7 +44,7 @@ type world struct {
 	root    *api.Client
 	version string
 	log     *logBuffer // of the server and its plugins
-	answers *logBuffer // to the root token's requests
+	outside *outside   // what the tests' requests were answered
 }
 
 // w is the one in dev mode that most tests share.
@@ -82,14 +82,17 @@ func newWorld(ctx context.Context, start starter) (*world, error) {
 	return w, nil
 }
 
+// atTrace has a server log all that it can.
+var atTrace = []string{"VAULT_LOG_LEVEL=trace", "BAO_LOG_LEVEL=trace"}
+
 // bareWorld has no plugin yet; environ is added to the server's environment.
 func bareWorld(ctx context.Context, start starter, environ ...string) (_ *world, err error) {
 	binary, plugin, version := os.Getenv("VAULT"), os.Getenv("PLUGIN"), os.Getenv("PLUGIN_VERSION")
 	if binary == "" || plugin == "" || version == "" {
 		return nil, errors.New("run these tests by `make e2e`: VAULT, PLUGIN or PLUGIN_VERSION is not set")
 	}
-	w := &world{log: &logBuffer{}, answers: &logBuffer{}, version: version}
-	environ = append(environ, "VAULT_LOG_LEVEL=trace", "BAO_LOG_LEVEL=trace")
+	w := &world{log: &logBuffer{}, outside: &outside{}, version: version}
+	environ = append(environ, atTrace...)
 	if w.server, err = start(ctx, binary, w.log, environ...); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, w.log)
 	}
