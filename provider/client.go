@@ -25,10 +25,9 @@ const maxBody = 1 << 20
 
 // A Client is one credential's way to its vendor.
 type Client struct {
-	// transport is used as it is: an http.Client would parse, follow and quote
-	// redirects, none of which is wanted.
-	transport http.RoundTripper
-	timeout   time.Duration
+	replaced http.RoundTripper // in tests
+	roots    *x509.CertPool    // nil is the system's
+	timeout  time.Duration
 }
 
 // ClientOptions are what a credential decides about its client.
@@ -47,21 +46,26 @@ type ClientOptions struct {
 // proxies from the environment and dials anew for each request: exchanges are too
 // rare to keep connections for. Its errors are of kind Invalid.
 func NewClient(o ClientOptions) (*Client, error) {
-	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
+	c := &Client{replaced: o.Transport, timeout: o.Timeout}
 	if o.CACert != "" {
-		tlsConfig.RootCAs = x509.NewCertPool()
-		if !tlsConfig.RootCAs.AppendCertsFromPEM([]byte(o.CACert)) {
+		c.roots = x509.NewCertPool()
+		if !c.roots.AppendCertsFromPEM([]byte(o.CACert)) {
 			return nil, Errorf(Invalid, "ca_cert: holds no certificate; give one or more in PEM")
 		}
 	}
-	transport := o.Transport
-	if transport == nil {
-		t := cleanhttp.DefaultTransport()
-		t.TLSClientConfig = tlsConfig
-		t.MaxResponseHeaderBytes = maxBody
-		transport = t
+	return c, nil
+}
+
+// transport is for one request. Kept for the next, which may be a day away, it would be
+// most of what a credential takes of memory.
+func (c *Client) transport() http.RoundTripper {
+	if c.replaced != nil {
+		return c.replaced
 	}
-	return &Client{transport: transport, timeout: o.Timeout}, nil
+	t := cleanhttp.DefaultTransport()
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.roots}
+	t.MaxResponseHeaderBytes = maxBody
+	return t
 }
 
 // A Reply is a vendor's answer of status 2xx.
@@ -85,7 +89,8 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	host := req.URL.Host
 
 	reply := &Reply{Clock: Clock{Sent: time.Now()}, host: host, secrets: secrets}
-	resp, err := c.transport.RoundTrip(req)
+	// An http.Client would parse, follow and quote redirects, none of which is wanted.
+	resp, err := c.transport().RoundTrip(req)
 	if err != nil {
 		return nil, Errorf(Unavailable, "%s: %s", host, redact(transportReason(err), secrets))
 	}

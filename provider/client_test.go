@@ -97,7 +97,7 @@ func TestAnAnswerThatBreaksOffPassesByItself(t *testing.T) {
 func TestTheNetworkIsUsedWithCare(t *testing.T) {
 	client, err := NewClient(ClientOptions{})
 	require.NoError(t, err)
-	transport, ok := client.transport.(*http.Transport)
+	transport, ok := client.transport().(*http.Transport)
 	require.True(t, ok)
 	assert.EqualValues(t, tls.VersionTLS12, transport.TLSClientConfig.MinVersion)
 	assert.NotNil(t, transport.Proxy, "from the environment")

@@ -199,7 +199,7 @@ func FuzzPEM(f *testing.F) {
 				requireInvalid(t, err)
 				require.Equal(t, noCertificate, err.Error())
 			} else if text != "" {
-				roots := client.transport.(*http.Transport).TLSClientConfig.RootCAs
+				roots := client.transport().(*http.Transport).TLSClientConfig.RootCAs
 				require.False(t, roots.Equal(x509.NewCertPool()), "nobody is trusted")
 			}
 		}
