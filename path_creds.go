@@ -40,8 +40,10 @@ func (b *backend) pathCreds() []*framework.Path {
 // readFields are what a reader of a token may say.
 func readFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
+		// The pattern admits no other than names. As a TypeNameString, it would be checked
+		// a second time, by a regular expression that the framework compiles at each look.
 		"name": {
-			Type:         framework.TypeNameString,
+			Type:         framework.TypeString,
 			Description:  "The name of a role or of a credential.",
 			Required:     true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
