@@ -177,6 +177,7 @@ func TestALeaseIsCutToTheRolesTTL(t *testing.T) {
 		assert.Equal(t, 1, e.exchanges(), "no token would make the lease longer")
 
 		e.system.MaxLeaseTTLVal = 5 * time.Minute
+		time.Sleep(time.Second) // for which the old one counts
 		resp = e.readFor("creds/short", "45m")
 		assert.Equal(t, 5*time.Minute, resp.Secret.TTL)
 		assert.Equal(t, []string{"min_ttl is 45m0s, and the mount's maximum lease TTL is 5m0s"}, resp.Warnings)
