@@ -126,3 +126,27 @@ func TestPromise12ACachedReadDoesNoStorageAccess(t *testing.T) {
 		assert.Len(t, storage.calls(), before)
 	})
 }
+
+func TestPromise12AfterARestartAReadLoadsItsOwnNameAndTheBackgroundTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		for _, name := range []string{"first", "second", "third"} {
+			e.write("config/sitecore/"+name, map[string]any{"api_key": apiKey})
+		}
+		exchanges := e.exchanges()
+		e.restart()
+		storage := e.moody()
+		e.creds("first")
+		for _, call := range storage.calls() {
+			assert.Contains(t, call.key, "first", "%s %s", call.op, call.key)
+		}
+		e.pass(time.Minute)
+		before := len(storage.calls())
+		e.creds("second")
+		e.creds("third")
+		for _, call := range storage.calls()[before:] { // what the names stand for
+			assert.False(t, strings.HasPrefix(call.key, "state/"), "%s %s", call.op, call.key)
+		}
+		assert.Equal(t, exchanges, e.exchanges())
+	})
+}

@@ -1,0 +1,77 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// crowd is a source of many credentials.
+type crowd struct{ names []string }
+
+func (c crowd) Credential(_ context.Context, _ logical.Storage, name string) (*Credential, error) {
+	return &Credential{Name: name, Provider: "prompt", Generation: "1", Vendor: prompt{}}, nil
+}
+
+func (c crowd) Names(context.Context, logical.Storage) ([]string, error) { return c.names, nil }
+func (c crowd) Logger() hclog.Logger                                     { return hclog.NewNullLogger() }
+
+// prompt is of a vendor who answers at once.
+type prompt struct{ provider.Credential }
+
+func (prompt) Exchange(context.Context, provider.Grant) (*provider.Answer, error) {
+	now := time.Now()
+	return &provider.Answer{AccessToken: "token", ExpiresIn: time.Hour, Clock: provider.Clock{Sent: now, Received: now}}, nil
+}
+
+func (prompt) Idle() time.Duration { return 0 }
+
+// A sweep over credentials of which a part is due, with a vendor who answers at once and
+// storage in memory: what is the engine's own.
+func BenchmarkSweep(b *testing.B) {
+	const credentials = 10_000
+	for _, due := range []int{0, credentials / 100, credentials} {
+		b.Run(fmt.Sprintf("due=%d", due), func(b *testing.B) {
+			c := crowd{}
+			for i := range credentials {
+				c.names = append(c.names, fmt.Sprintf("c%05d", i))
+			}
+			broker, storage := New(c), &logical.InmemStorage{}
+			for _, name := range c.names {
+				_, err := broker.Read(b.Context(), storage, name, Wish{})
+				require.NoError(b, err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				for _, name := range c.names[:due] {
+					broker.names[name].age()
+				}
+				b.StartTimer()
+				require.NoError(b, broker.Sweep(b.Context(), storage))
+				b.StopTimer()
+				require.Empty(b, broker.due(time.Now()), "all that was due is done")
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// age has the entry's token be nearly over, and somebody have read it.
+func (e *entry) age() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	token := e.memory.state.Tokens[ownScope]
+	token.IssueTime, token.ExpireTime = token.IssueTime.Add(-time.Hour), time.Now().Add(5*time.Minute)
+	state := *e.memory.state
+	state.Tokens = with(state.Tokens, ownScope, token)
+	e.memory.state = &state
+	e.uses[ownScope] = use{wanted: true}
+}
