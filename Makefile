@@ -12,10 +12,10 @@ SERVER := $(or $(VAULT),bin/vault)
 # The OAuth 2.0 authorization server of the tests.
 AUTHSERVER := tools/oidc-provider
 
-.PHONY: help build vault demo test unit sim fuzz e2e faults examples docs vet lint fmt clean FORCE
+.PHONY: help build vault demo test unit sim fuzz e2e faults benchstat examples docs vet lint fmt clean FORCE
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: bin/$(PLUGIN) ## Build the plugin into bin/.
 
@@ -79,6 +79,17 @@ faults: $(REAL) ## Break things on purpose, at length, and print what came of it
 	$(REALLY) go test -tags e2e -count=1 -run '^TestFault' -timeout 60m ./test/e2e/... || failed=1; \
 	go run ./internal/tally/report $(FAULTS) || failed=1; \
 	exit $$failed
+
+# What stands in bench/baseline.txt was measured on the machine that it names: compare on
+# one machine alone, and write it anew with UPDATE=1 beside a change that is meant.
+BASELINE := bench/baseline.txt
+GOBENCH := go test -run '^$$' -bench . -count 6 -benchtime 200ms -timeout 30m . ./internal/broker
+benchstat: bin/benchstat ## Compare the Go benchmarks with the last ones kept (UPDATE=1 keeps these instead).
+	@$(GOBENCH) | tee bin/benchmarks.txt
+	@if [ -n "$(UPDATE)" ]; then cp bin/benchmarks.txt $(BASELINE); else bin/benchstat $(BASELINE) bin/benchmarks.txt; fi
+
+bin/benchstat: tools/benchstat/go.mod tools/benchstat/go.sum
+	go -C tools/benchstat build -o $(abspath $@) golang.org/x/perf/cmd/benchstat
 
 docs: ## Write docs/api.md from the engine's path definitions, and the presets' table.
 	go test -count=1 -run 'TestTheAPIReferenceIsThatOfTheEngine|TestThePresetsOfTheOAuth2Page' . -args -write-docs
