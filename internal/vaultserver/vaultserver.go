@@ -243,6 +243,9 @@ func (s *Server) end(how func(*process.Process) error) error {
 	return err
 }
 
+// ID is the server's process ID, while it runs.
+func (s *Server) ID() int { return s.process.ID() }
+
 // Plugins are the process IDs of the server's plugins.
 func (s *Server) Plugins() ([]int, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
