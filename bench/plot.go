@@ -1,0 +1,38 @@
+package main
+
+import (
+	"image/color"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+)
+
+const plotFile = "performance.svg"
+
+// plot draws how reads a second compare, round by round, with the least that is wanted.
+func (r *report) plot(file string) error {
+	p := plot.New()
+	p.BackgroundColor = color.White // dark pages show through otherwise
+	p.Title.Text = "Reads a second, of the yardstick's"
+	p.Y.Label.Text = "ratio, round by round"
+	var labels []string
+	for i, c := range append(r.Comparisons, r.Names) {
+		box, err := plotter.NewBoxPlot(vg.Points(30), float64(i), plotter.Values(c.ratios(reads)))
+		if err != nil {
+			return err
+		}
+		box.FillColor = color.RGBA{R: 0xcf, G: 0xe3, B: 0xf5, A: 0xff}
+		p.Add(box)
+		labels = append(labels, c.What)
+	}
+	p.NominalX(labels...)
+	wanted := plotter.NewFunction(func(float64) float64 { return minReads })
+	wanted.LineStyle = draw.LineStyle{Color: color.RGBA{R: 0xc0, A: 0xff}, Width: vg.Points(1), Dashes: []vg.Length{4, 4}}
+	p.Add(wanted)
+	p.Legend.Add("0.97 of it", wanted)
+	p.Legend.Top = true
+	p.Y.Min, p.Y.Max = min(p.Y.Min, 0.95), max(p.Y.Max, 1.05)
+	return p.Save(18*vg.Centimeter, 9*vg.Centimeter, file)
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// A report is all that came of a run.
+type report struct {
+	Machine     machine      `json:"machine"`
+	Time        time.Time    `json:"time"`
+	Rounds      int          `json:"rounds"`
+	Seconds     float64      `json:"turn_seconds"`
+	Comparisons []comparison `json:"comparisons"`
+	Names       comparison   `json:"names"`
+	Scale       scale        `json:"scale"`
+	Goals       []goal       `json:"goals"`
+}
+
+// publish prints the report, and writes it where it is wanted.
+func (r *report) publish(file, docs string) error {
+	r.Goals = r.goals()
+	if err := r.print(os.Stdout); err != nil {
+		return err
+	}
+	if file != "" {
+		content, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, append(content, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	if docs == "" {
+		return nil
+	}
+	if err := r.plot(filepath.Join(docs, plotFile)); err != nil {
+		return err
+	}
+	page := filepath.Join(docs, "performance.md")
+	content, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	if content, err = rewrite(content, r.markdown()); err != nil {
+		return fmt.Errorf("%s: %w", page, err)
+	}
+	return os.WriteFile(page, content, 0o644)
+}
+
+// A table is its header and its rows.
+type table [][]string
+
+var comparisonHeader = []string{"", "reads/s", "of it", "rounds", "p50 ms", "p99 ms", "server µs", "plugin µs", "of it"}
+
+// comparisonTable has, of each figure, the median of the base and that of the subject;
+// ratios are medians too, of those of the rounds.
+func comparisonTable(comparisons ...comparison) table {
+	t := table{comparisonHeader}
+	for _, c := range comparisons {
+		pair := func(of measure, format string) string {
+			return fmt.Sprintf(format+" → "+format, medianOf(c.Base, of), medianOf(c.Subject, of))
+		}
+		ratios := c.ratios(reads)
+		t = append(t, []string{
+			c.What,
+			pair(reads, "%.0f"),
+			fmt.Sprintf("%.3f", c.ratio(reads)),
+			fmt.Sprintf("%.3f–%.3f", slices.Min(ratios), slices.Max(ratios)),
+			pair(p50, "%.1f"), pair(p99, "%.1f"), pair(serverCPU, "%.0f"), pair(pluginCPU, "%.1f"),
+			fmt.Sprintf("%.3f", c.ratio(pluginCPU)),
+		})
+	}
+	return t
+}
+
+func (r *report) comparisonTable() table {
+	names := r.Names
+	names.What = fmt.Sprintf("one name → %d, token/, dev", r.Scale.Credentials)
+	return comparisonTable(append(slices.Clone(r.Comparisons), names)...)
+}
+
+func (r *report) goalTable() table {
+	t := table{{"goal", "wanted", "measured", "met"}}
+	for _, g := range r.Goals {
+		t = append(t, []string{g.What, g.wanted(), g.got(), g.verdict()})
+	}
+	return t
+}
+
+func (r *report) stormTable() table {
+	t := table{{"readers of", "exchanges", "p50 ms", "p99 ms", "longest ms"}}
+	for _, s := range r.Scale.Storms {
+		t = append(t, []string{s.Path + "/", fmt.Sprint(s.Exchanges), fmt.Sprintf("%.0f", s.P50), fmt.Sprintf("%.0f", s.P99), fmt.Sprintf("%.0f", s.Longest)})
+	}
+	return t
+}
+
+func (r *report) sizes() table {
+	s := r.Scale
+	return table{
+		{"size", ""},
+		{fmt.Sprintf("plugin with %d credentials cached and read from", s.Credentials), fmt.Sprintf("%.0f MiB resident", s.Resident)},
+		{"the same after a restart and one read", fmt.Sprintf("%.0f MiB resident", s.AfterFirst)},
+		{fmt.Sprintf("first read after a restart, of one among %d", s.Credentials), fmt.Sprintf("%.0f ms", s.FirstRead)},
+		{"first read after a restart, of one alone", fmt.Sprintf("%.0f ms", s.FirstAlone)},
+		{fmt.Sprintf("each of %d idle mounts", s.Mounts), fmt.Sprintf("%.0f KiB in the plugin, %.0f KiB in the server", s.PerMount, s.ServersPer)},
+	}
+}
+
+func (r *report) tables() []table {
+	return []table{r.goalTable(), r.comparisonTable(), r.stormTable(), r.sizes()}
+}
+
+func (r *report) heading() string {
+	return fmt.Sprintf("%s: %d rounds of %g s for each side.\n%s.", r.Time.Format(time.DateOnly), r.Rounds, r.Seconds, r.Machine)
+}
+
+// print prints it for a terminal.
+func (r *report) print(w io.Writer) error {
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	_, err := fmt.Fprintln(out, r.heading())
+	for _, t := range r.tables() {
+		_, failure := fmt.Fprintln(out)
+		err = errors.Join(err, failure)
+		for _, row := range t {
+			_, failure := fmt.Fprintln(out, strings.ReplaceAll(strings.Join(row, "\t"), "**", ""))
+			err = errors.Join(err, failure)
+		}
+		err = errors.Join(err, out.Flush())
+	}
+	return err
+}
+
+// markdown is the page's block.
+func (r *report) markdown() string {
+	var b strings.Builder
+	b.WriteString(r.heading() + "\n")
+	for i, t := range r.tables() {
+		b.WriteString("\n")
+		for j, row := range t {
+			b.WriteString("| " + strings.Join(row, " | ") + " |\n")
+			if j == 0 {
+				b.WriteString(strings.Repeat("| --- ", len(row)) + "|\n")
+			}
+		}
+		if i == 1 {
+			b.WriteString("\n![Reads a second, of the yardstick's, round by round](" + plotFile + ")\n")
+		}
+	}
+	return b.String()
+}
+
+const begin, end = "<!-- make bench: begin -->\n", "<!-- make bench: end -->"
+
+// rewrite puts a block between a page's marks.
+func rewrite(page []byte, block string) ([]byte, error) {
+	before, rest, begun := strings.Cut(string(page), begin)
+	_, after, ended := strings.Cut(rest, end)
+	if !begun || !ended {
+		return nil, fmt.Errorf("has no place for results, from %q to %q", strings.TrimSpace(begin), end)
+	}
+	return []byte(before + begin + "\n" + block + "\n" + end + after), nil
+}

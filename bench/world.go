@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+const (
+	// engine and yardstick are the plugins' names in the server.
+	engine    = "tokenbroker"
+	yardstick = "yardstick"
+
+	apiKey = "01-5d1f0c3a-bench"
+
+	// writers write and warm at once where there is much to write.
+	writers = 16
+)
+
+// A world is a server with both plugins registered, and a vendor.
+type world struct {
+	*bench
+	server *vaultserver.Server
+	client *api.Client
+	vendor *vendorsim.Sim
+	base   string // of the vendor
+
+	closeVendor func()
+}
+
+// starter is vaultserver.StartDev or vaultserver.StartRaft.
+type starter func(ctx context.Context, binary string, log io.Writer, environ ...string) (*vaultserver.Server, error)
+
+// in runs something in a world of its own.
+func (b *bench) in(ctx context.Context, start starter, run func(*world) error) error {
+	w, err := b.newWorld(ctx, start)
+	if err != nil {
+		return err
+	}
+	err = run(w)
+	if violations := w.vendor.Violations(); len(violations) > 0 {
+		err = errors.Join(err, fmt.Errorf("requests that no vendor documents: %q", violations))
+	}
+	return errors.Join(err, w.stop())
+}
+
+func (b *bench) newWorld(ctx context.Context, start starter) (*world, error) {
+	w := &world{bench: b, vendor: vendorsim.New()}
+	w.vendor.AddAPIKey(apiKey)
+	w.vendor.Forgetful()
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	vendors := &http.Server{Handler: w.vendor, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = vendors.Serve(listener) }()
+	w.base = vendorsim.URL("http://"+listener.Addr().String(), "https://api.rfksrv.com")
+	w.closeVendor = func() { _ = vendors.Close() }
+
+	if w.server, err = start(ctx, b.vault, b.log); err != nil {
+		w.closeVendor()
+		return nil, err
+	}
+	if w.client, err = w.server.Client(); err == nil {
+		err = errors.Join(w.register(ctx, engine, b.engine), w.register(ctx, yardstick, b.yardstick))
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.stop())
+	}
+	return w, nil
+}
+
+func (w *world) stop() error {
+	w.closeVendor()
+	return w.server.Stop()
+}
+
+func (w *world) register(ctx context.Context, name, binary string) error {
+	if err := w.server.InstallPlugin(binary); err != nil {
+		return err
+	}
+	content, err := os.ReadFile(binary)
+	if err != nil {
+		return err
+	}
+	return w.client.Sys().RegisterPluginWithContext(ctx, &api.RegisterPluginInput{
+		Name: name, Type: api.PluginTypeSecrets, Command: filepath.Base(binary), SHA256: fmt.Sprintf("%x", sha256.Sum256(content)),
+	})
+}
+
+func (w *world) mount(ctx context.Context, path, plugin string) error {
+	return w.client.Sys().MountWithContext(ctx, path, &api.MountInput{Type: plugin})
+}
+
+// name is that of the nth credential.
+func name(n int) string { return fmt.Sprintf("c%05d", n) }
+
+// write stores a credential whose tokens live a day, unless fields say otherwise.
+func (w *world) write(ctx context.Context, mount string, n int, fields map[string]any) error {
+	data := map[string]any{"api_key": apiKey, "base_url": w.base}
+	for field, value := range fields {
+		data[field] = value
+	}
+	_, err := w.client.Logical().WriteWithContext(ctx, mount+"/config/sitecore/"+name(n), data)
+	return err
+}
+
+func (w *world) read(ctx context.Context, path string, n int) (*api.Secret, error) {
+	return w.client.Logical().ReadWithContext(ctx, path+"/"+name(n))
+}
+
+// fill stores so many credentials in a new mount of the engine's, and has the token of
+// each cached.
+func (w *world) fill(ctx context.Context, mount string, count int) error {
+	if err := w.mount(ctx, mount, engine); err != nil {
+		return err
+	}
+	return each(count, func(n int) error {
+		// The first read exchanges, so the write need not.
+		if err := w.write(ctx, mount, n, map[string]any{"verify": false}); err != nil {
+			return err
+		}
+		_, err := w.read(ctx, mount+"/token", n)
+		return err
+	})
+}
+
+// each does something for each number below count, several at a time, until one fails.
+func each(count int, do func(n int) error) error {
+	numbers := make(chan int)
+	failed := make(chan error, writers)
+	var working sync.WaitGroup
+	for range writers {
+		working.Go(func() {
+			for n := range numbers {
+				if err := do(n); err != nil {
+					failed <- err
+					return
+				}
+			}
+		})
+	}
+	var err error
+	for n := 0; n < count && err == nil; n++ {
+		select {
+		case numbers <- n:
+		case err = <-failed:
+		}
+	}
+	close(numbers)
+	working.Wait()
+	select {
+	case other := <-failed:
+		err = errors.Join(err, other)
+	default:
+	}
+	return err
+}
