@@ -12,7 +12,7 @@ SERVER := $(or $(VAULT),bin/vault)
 # The OAuth 2.0 authorization server of the tests.
 AUTHSERVER := tools/oidc-provider
 
-.PHONY: help build vault demo test unit sim fuzz e2e faults benchstat examples docs vet lint fmt clean FORCE
+.PHONY: help build vault demo test unit sim fuzz e2e faults bench benchstat examples docs vet lint fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,7 @@ unit: ## Run the unit tests: the quick loop.
 .PHONY: unit-race
 unit-race:
 	go test -race -short ./...
+	go -C bench test ./...
 
 SEED ?= 1
 sim: ## Simulate thirty days of 200 credentials (SEED=n for other dice).
@@ -79,6 +80,18 @@ faults: $(REAL) ## Break things on purpose, at length, and print what came of it
 	$(REALLY) go test -tags e2e -count=1 -run '^TestFault' -timeout 60m ./test/e2e/... || failed=1; \
 	go run ./internal/tally/report $(FAULTS) || failed=1; \
 	exit $$failed
+
+# BENCHFLAGS=-quick shows in a minute or two that it works, and rewrites no page.
+bench: build $(SERVER) bin/yardstick bin/bench wrk ## Measure the engine beside a plugin that does nothing, and rewrite docs/performance.md.
+	bin/bench -vault=$(SERVER) -engine=bin/$(PLUGIN) -yardstick=bin/yardstick \
+		-json=bin/bench.json -docs=docs $(BENCHFLAGS)
+
+# Built as the plugin is.
+bin/yardstick: FORCE
+	CGO_ENABLED=0 go -C bench build -trimpath -ldflags '$(LDFLAGS)' -o $(abspath $@) ./yardstick
+
+bin/bench: FORCE
+	go -C bench build -o $(abspath $@) .
 
 # What stands in bench/baseline.txt was measured on the machine that it names: compare on
 # one machine alone, and write it anew with UPDATE=1 beside a change that is meant.
@@ -126,18 +139,27 @@ openssl:
 	@command -v openssl >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends openssl; } || \
 		{ echo 'openssl is needed, and could not be installed: install it.' >&2; exit 1; }
 
+# The load generator of the benchmark.
+.PHONY: wrk
+wrk:
+	@command -v wrk >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends wrk; } || \
+		{ echo 'wrk is needed, and could not be installed: install it.' >&2; exit 1; }
+
 examples: ## Test the Kubernetes manifests against the types they are written for.
 	go -C test/examples test -count=1 ./...
 
 vet:
 	go vet -tags e2e ./...
 	go -C test/examples vet ./...
+	go -C bench vet ./...
 
 lint: bin/golangci-lint ## Run the linters, and check formatting and go.mod.
 	bin/golangci-lint run
 	cd test/examples && $(abspath bin/golangci-lint) run
+	cd bench && $(abspath bin/golangci-lint) run
 	go mod tidy -diff
 	go -C test/examples mod tidy -diff
+	go -C bench mod tidy -diff
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	@echo 'Building golangci-lint (a minute or two with empty caches) …'
