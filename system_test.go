@@ -73,13 +73,13 @@ func TestReadsAreSentOnByANodeThatMayNotWrite(t *testing.T) {
 				return err
 			}
 			e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
-			assert.ErrorIs(t, read(), logical.ErrReadOnly, path)
+			require.ErrorIs(t, read(), logical.ErrReadOnly, path)
 			e.system.ReplicationStateVal = consts.ReplicationPerformanceSecondary
-			assert.ErrorIs(t, read(), logical.ErrReadOnly, path)
+			require.ErrorIs(t, read(), logical.ErrReadOnly, path)
 			e.system.LocalMountVal = true
-			assert.NoError(t, read(), "%s of a mount that is not replicated", path)
+			require.NoError(t, read(), "%s of a mount that is not replicated", path)
 			e.system.ReplicationStateVal, e.system.LocalMountVal = consts.ReplicationPerformancePrimary, false
-			assert.NoError(t, read(), path)
+			require.NoError(t, read(), path)
 		}
 	})
 }
