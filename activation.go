@@ -59,7 +59,7 @@ func (b *backend) activate(ctx context.Context, s logical.Storage, name string, 
 	}
 	a := &activation{
 		backend: b, storage: s, name: name, users: all, given: d,
-		next: &keypair{Version: keypairVersion, Active: k.Pending, Activated: map[string]activated{}},
+		next: &keypair{Active: k.Pending, Activated: map[string]activated{}},
 	}
 	if err := a.run(ctx, all); err != nil {
 		return err
@@ -186,7 +186,7 @@ func (a *activation) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	return putKeypair(ctx, a.storage, a.name, &keypair{Version: keypairVersion, Active: a.next.Active})
+	return putKeypair(ctx, a.storage, a.name, &keypair{Active: a.next.Active})
 }
 
 // forgetActivated drops what an activation has made of a credential that has been

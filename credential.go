@@ -3,7 +3,6 @@ package tokenbroker
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -20,13 +19,8 @@ import (
 // configPrefix is where credentials are stored: config/<provider>/<name>.
 const configPrefix = "config/"
 
-// configVersion is the format of configEntry.
-const configVersion = 1
-
 // configEntry is a credential in storage.
 type configEntry struct {
-	Version int `json:"version"`
-
 	// Generation is new with each write, and ends what was known before.
 	Generation string `json:"generation"`
 
@@ -93,7 +87,7 @@ func newEntry(fields map[string]any, writeTime time.Time) (*configEntry, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &configEntry{Version: configVersion, Generation: generation, WriteTime: writeTime, Fields: fields}, nil
+	return &configEntry{Generation: generation, WriteTime: writeTime, Fields: fields}, nil
 }
 
 // last is what is known of a stored credential. What belongs to another write says
@@ -300,17 +294,9 @@ func configKey(providerName, name string) string {
 // getConfig is the stored credential of a name; nil if there is none.
 func getConfig(ctx context.Context, s logical.Storage, providerName, name string) (*configEntry, error) {
 	key := configKey(providerName, name)
-	stored, err := s.Get(ctx, key)
-	if err != nil {
-		return nil, &broker.StorageError{Err: err}
-	}
-	if stored == nil {
-		return nil, nil
-	}
-	entry := &configEntry{}
-	if err := stored.DecodeJSON(entry); err != nil {
-		// The decoder's error may quote what it read.
-		return nil, errors.New(key + " cannot be decoded: delete it and write the credential anew")
+	entry, err := broker.GetEntry[configEntry](ctx, s, key, key+" cannot be decoded: delete it and write the credential anew")
+	if err != nil || entry == nil {
+		return nil, err
 	}
 	return entry.resolve(ctx, s, name)
 }
@@ -330,14 +316,5 @@ func (b *backend) Names(ctx context.Context, s logical.Storage) ([]string, error
 }
 
 func putConfig(ctx context.Context, s logical.Storage, providerName, name string, entry *configEntry) error {
-	stored, err := logical.StorageEntryJSON(configKey(providerName, name), entry)
-	if err != nil {
-		return err
-	}
-	return broker.Retry(ctx, func() error {
-		if err := s.Put(ctx, stored); err != nil {
-			return &broker.StorageError{Err: err}
-		}
-		return nil
-	})
+	return broker.Retry(ctx, func() error { return broker.PutEntry(ctx, s, configKey(providerName, name), entry) })
 }

@@ -22,11 +22,8 @@ const leasePrefix = "lease/"
 
 // leaseEntry is a dedicated token in storage.
 type leaseEntry struct {
-	Version     int    `json:"version"`
 	AccessToken string `json:"access_token"`
 }
-
-const leaseVersion = 1
 
 // dropTimeout bounds what revoking the dedicated tokens of a deleted credential may take.
 const dropTimeout = 30 * time.Second
@@ -56,16 +53,7 @@ func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, 
 				}
 			}
 			key = prefix + strconv.FormatInt(reading.ExpireTime.Unix(), 10) + "-" + id
-			entry, err := logical.StorageEntryJSON(key, leaseEntry{Version: leaseVersion, AccessToken: reading.AccessToken})
-			if err != nil {
-				return err
-			}
-			return broker.Retry(ctx, func() error {
-				if err := s.Put(ctx, entry); err != nil {
-					return &broker.StorageError{Err: err}
-				}
-				return nil
-			})
+			return broker.Retry(ctx, func() error { return broker.PutEntry(ctx, s, key, leaseEntry{AccessToken: reading.AccessToken}) })
 		},
 	})
 	if err == nil && ctx.Err() != nil {
@@ -126,16 +114,15 @@ func (b *backend) revokeDedicated(ctx context.Context, s logical.Storage, config
 // endDedicated ends the token of a key at the vendor, who is asked for as long as asking
 // lasts. What storage would not do is an error of type *broker.StorageError.
 func (b *backend) endDedicated(ctx, asking context.Context, s logical.Storage, config, key string) error {
-	stored, err := s.Get(ctx, key)
+	entry, err := broker.GetEntry[leaseEntry](ctx, s, key, key+" cannot be decoded: delete it")
+	var storage *broker.StorageError
 	switch {
-	case err != nil:
-		return &broker.StorageError{Err: err}
-	case stored == nil || isDead(key):
+	case errors.As(err, &storage):
+		return err
+	case isDead(key) || err == nil && entry == nil:
 		return nil
-	}
-	var entry leaseEntry
-	if err := stored.DecodeJSON(&entry); err != nil {
-		return errors.New(key + " cannot be decoded: delete it")
+	case err != nil:
+		return err
 	}
 	err = b.broker.Revoke(asking, s, config, entry.AccessToken)
 	var vendor *provider.Error

@@ -26,13 +26,8 @@ import (
 // keypairPrefix is where key pairs are written and stored: keypair/<name>.
 const keypairPrefix = "keypair/"
 
-// keypairVersion is the format of keypair in storage.
-const keypairVersion = 1
-
 // A keypair is a name in storage that credentials take their private key from.
 type keypair struct {
-	Version int `json:"version"`
-
 	// Active is the pair that they use. Pending, if there is one, takes its place
 	// when the vendor takes it.
 	Active  *pair `json:"active"`
@@ -177,30 +172,14 @@ func (k *keypair) public() (map[string]any, error) {
 
 // getKeypair is the stored key pair of a name; nil if there is none.
 func getKeypair(ctx context.Context, s logical.Storage, name string) (*keypair, error) {
-	stored, err := s.Get(ctx, keypairPrefix+name)
-	if err != nil {
-		return nil, &broker.StorageError{Err: err}
+	damaged := keypairPrefix + name + " cannot be decoded: take it from the credentials that use it, delete it, and make another"
+	k, err := broker.GetEntry[keypair](ctx, s, keypairPrefix+name, damaged)
+	if err == nil && k != nil && k.Active == nil {
+		return nil, errors.New(damaged)
 	}
-	if stored == nil {
-		return nil, nil
-	}
-	k := &keypair{}
-	if err := stored.DecodeJSON(k); err != nil || k.Active == nil {
-		// The decoder's error may quote what it read.
-		return nil, errors.New(keypairPrefix + name + " cannot be decoded: take it from the credentials that use it, delete it, and make another")
-	}
-	return k, nil
+	return k, err
 }
 
 func putKeypair(ctx context.Context, s logical.Storage, name string, k *keypair) error {
-	stored, err := logical.StorageEntryJSON(keypairPrefix+name, k)
-	if err != nil {
-		return err
-	}
-	return broker.Retry(ctx, func() error {
-		if err := s.Put(ctx, stored); err != nil {
-			return &broker.StorageError{Err: err}
-		}
-		return nil
-	})
+	return broker.Retry(ctx, func() error { return broker.PutEntry(ctx, s, keypairPrefix+name, k) })
 }

@@ -334,7 +334,7 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 
 // deleteConfig deletes a credential, which uses a key pair or none.
 func (b *backend) deleteConfig(ctx context.Context, s logical.Storage, p provider.Provider, name, used string) error {
-	return b.broker.Change(ctx, s, name, func(ctx context.Context, known *broker.State) (*broker.State, error) {
+	return b.broker.Remove(ctx, s, name, func(ctx context.Context, known *broker.State) (*broker.State, error) {
 		// The state of the name may be another provider's.
 		switch owner, err := ownerOf(ctx, s, name); {
 		case err != nil:

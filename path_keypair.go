@@ -168,7 +168,7 @@ func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *fra
 		case err != nil:
 			return err
 		case k == nil:
-			k = &keypair{Version: keypairVersion, Active: made}
+			k = &keypair{Active: made}
 		default:
 			users, err := usersOf(ctx, req.Storage, name)
 			if err == nil {

@@ -18,13 +18,8 @@ import (
 // rolePrefix is where roles are stored: role/<name>.
 const rolePrefix = "role/"
 
-// roleVersion is the format of role in storage.
-const roleVersion = 1
-
 // A role is a narrower view of a credential.
 type role struct {
-	Version int `json:"version"`
-
 	// Config is the credential's name, and Scope what its tokens are to be for; empty
 	// is the credential's own scope.
 	Config string   `json:"config"`
@@ -69,12 +64,11 @@ func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData
 	if raw, err = json.Marshal(fields); err != nil {
 		return nil, err
 	}
-	next, err := decodeRole(raw)
-	if err != nil {
+	next := &role{}
+	if err := json.Unmarshal(raw, next); err != nil {
 		return nil, err
 	}
-	next.Version = roleVersion
-	return next, next.check()
+	return next.loaded(), next.check()
 }
 
 // check refuses what contradicts itself.
@@ -130,38 +124,21 @@ func (r *role) narrows(c *broker.Credential) error {
 }
 
 func getRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
-	stored, err := s.Get(ctx, rolePrefix+name)
-	if err != nil {
-		return nil, &broker.StorageError{Err: err}
+	r, err := broker.GetEntry[role](ctx, s, rolePrefix+name, rolesPrefix+name+" cannot be decoded: delete the role, and write it anew")
+	if err != nil || r == nil {
+		return nil, err
 	}
-	if stored == nil {
-		return nil, nil
-	}
-	r, err := decodeRole(stored.Value)
-	if err != nil {
-		return nil, errors.New(rolesPrefix + name + " cannot be decoded: delete the role, and write it anew")
-	}
-	return r, nil
+	return r.loaded(), nil
 }
 
 func putRole(ctx context.Context, s logical.Storage, name string, r *role) error {
-	entry, err := logical.StorageEntryJSON(rolePrefix+name, r)
-	if err != nil {
-		return err
-	}
-	if err := s.Put(ctx, entry); err != nil {
-		return &broker.StorageError{Err: err}
-	}
-	return nil
+	return broker.PutEntry(ctx, s, rolePrefix+name, r)
 }
 
-func decodeRole(raw []byte) (*role, error) {
-	r := &role{}
-	if err := json.Unmarshal(raw, r); err != nil {
-		return nil, err
-	}
+// loaded completes a role that was decoded.
+func (r *role) loaded() *role {
 	r.scope = provider.JoinScope(r.Scope)
-	return r, nil
+	return r
 }
 
 // rolesOf are the roles that use a credential, by name.

@@ -18,8 +18,24 @@ var ErrUnchanged = errors.New("nothing to change")
 // served again.
 //
 // A change that fails may return a state all the same: what the vendor answered on
-// the occasion for the credential that stays.
+// the occasion for the credential that stays. Where a newer engine has written the state,
+// there is no change, as it would be lost.
 func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, change func(context.Context, *State) (*State, error)) error {
+	return b.change(ctx, s, name, change, func(err error) bool {
+		var newer *NewerError
+		return errors.As(err, &newer)
+	})
+}
+
+// Remove is Change by an operator who is rid of the credential, whoever has written its
+// state.
+func (b *Broker) Remove(ctx context.Context, s logical.Storage, name string, change func(context.Context, *State) (*State, error)) error {
+	return b.change(ctx, s, name, change, func(error) bool { return false })
+}
+
+// change is a change that does not begin if the state cannot be read for a reason that
+// keeps it from that, or by a fault of storage.
+func (b *Broker) change(ctx context.Context, s logical.Storage, name string, change func(context.Context, *State) (*State, error), keeps func(error) bool) error {
 	e := b.entry(name)
 	if err := e.acquire(ctx); err != nil {
 		return err
@@ -43,7 +59,7 @@ func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, cha
 	if known == nil {
 		// That of a credential which cannot be opened may have the only refresh token
 		// that works, too.
-		if known, err = getState(ctx, s, name); errors.As(err, &storage) {
+		if known, err = getState(ctx, s, name); errors.As(err, &storage) || keeps(err) {
 			return err
 		}
 	}

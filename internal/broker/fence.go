@@ -32,7 +32,7 @@ func fence(ctx context.Context, s logical.Storage, spent provider.Grant) error {
 	}
 	for range fenceAttempts {
 		began := wallClock()
-		if err := Retry(ctx, func() error { return putFence(ctx, s) }); err != nil {
+		if err := Retry(ctx, func() error { return PutEntry(ctx, s, fenceKey, struct{}{}) }); err != nil {
 			return err
 		}
 		if wallClock().Sub(began) < fenceTime {
@@ -44,10 +44,3 @@ func fence(ctx context.Context, s logical.Storage, spent provider.Grant) error {
 
 // wallClock is the time by the clock that goes on while the machine is suspended.
 func wallClock() time.Time { return time.Now().Round(0) }
-
-func putFence(ctx context.Context, s logical.Storage) error {
-	if err := s.Put(ctx, &logical.StorageEntry{Key: fenceKey, Value: []byte("{}")}); err != nil {
-		return &StorageError{err}
-	}
-	return nil
-}

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -15,14 +14,9 @@ import (
 // StoragePrefix is where the engine keeps what it found out, by name.
 const StoragePrefix = "state/"
 
-// stateVersion is the format of State in storage.
-const stateVersion = 1
-
 // A State is what the engine found out about one credential: one entry in storage,
 // one write an exchange. States are never changed, only replaced.
 type State struct {
-	Version int `json:"version"`
-
 	// Generation is the write of the credential that this belongs to. Under any
 	// other the state is void, which is how one write to the configuration ends
 	// all that came before.
@@ -93,7 +87,7 @@ func (s *State) sameGrants(other *State) bool {
 
 // Unverified is what is known of a credential that has never been exchanged.
 func Unverified(c *Credential, last provider.Grant) *State {
-	return &State{Version: stateVersion, Generation: c.Generation, Grant: last}
+	return &State{Generation: c.Generation, Grant: last}
 }
 
 // succeeded is the state after an exchange for a scope.
@@ -270,38 +264,14 @@ func (s *State) held() []provider.Token {
 	return slices.AppendSeq(slices.Clone(s.Dropped), maps.Values(s.Tokens))
 }
 
-// StorageError is a failure of Vault's storage, not of the vendor.
-type StorageError struct{ Err error }
-
-func (e *StorageError) Error() string { return "storage: " + e.Err.Error() }
-func (e *StorageError) Unwrap() error { return e.Err }
-
+// getState is what storage has of a name; nil if it has nothing.
 func getState(ctx context.Context, s logical.Storage, name string) (*State, error) {
-	stored, err := s.Get(ctx, StoragePrefix+name)
-	if err != nil {
-		return nil, &StorageError{err}
-	}
-	if stored == nil {
-		return nil, nil
-	}
-	state := &State{}
-	if err := stored.DecodeJSON(state); err != nil {
-		// The decoder's error may quote what it read. It is not a failure of storage:
-		// a write to the configuration mends it.
-		return nil, errors.New(StoragePrefix + name + " cannot be decoded: write the credential anew")
-	}
-	return state, nil
+	key := StoragePrefix + name
+	return GetEntry[State](ctx, s, key, key+" cannot be decoded: write the credential anew")
 }
 
 func putState(ctx context.Context, s logical.Storage, name string, state *State) error {
-	stored, err := logical.StorageEntryJSON(StoragePrefix+name, state)
-	if err != nil {
-		return &StorageError{err}
-	}
-	if err := s.Put(ctx, stored); err != nil {
-		return &StorageError{err}
-	}
-	return nil
+	return PutEntry(ctx, s, StoragePrefix+name, state)
 }
 
 // DeleteState removes what the engine found out about a name.
