@@ -1,0 +1,148 @@
+package tokenbroker_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// as has an entry be of a format.
+func (e *engine) as(version int, key string) {
+	e.t.Helper()
+	entry, err := e.storage.Get(e.t.Context(), key)
+	require.NoError(e.t, err)
+	require.NotNil(e.t, entry, key)
+	fields := map[string]any{}
+	require.NoError(e.t, json.Unmarshal(entry.Value, &fields))
+	fields["version"] = version
+	entry, err = logical.StorageEntryJSON(key, fields)
+	require.NoError(e.t, err)
+	require.NoError(e.t, e.storage.Put(e.t.Context(), entry))
+}
+
+// newRolledBackEngine is one of before an upgrade, put back in its place: what a newer
+// one has written is in storage at keys that none of the readers of "search" needs.
+func newRolledBackEngine(t *testing.T, keys ...string) *engine {
+	t.Helper()
+	e := newOAuthEngine(t)
+	until(0, 10, 0)
+	e.sim.Behave(vendorsim.Conduct{Rotate: true})
+	e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+	e.write("config/sitecore/search", map[string]any{"api_key": apiKey})
+	e.register("0oa3archive4", e.keypair("archive", nil).Data["public_key"])
+	e.write("config/kensho/archive", map[string]any{"client_id": "0oa3archive4", "private_key_source": "generated"})
+	e.write("refresh/prod", nil)
+	e.write("roles/app", map[string]any{"config": "prod"})
+	for _, key := range keys {
+		e.as(broker.FormatVersion+1, key)
+	}
+	e.restart()
+	return e
+}
+
+func newerThan(key string) string {
+	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this one knows formats up to %d, and leaves the entry as it is: go back to the newer version",
+		key, broker.FormatVersion+1, broker.FormatVersion)
+}
+
+// An engine that is put back after an upgrade says what it cannot read, and who can. It
+// writes over none of it, so that the newer one, when it is back, goes on where it was.
+func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
+	for key, touches := range map[string]map[string]map[string]any{ // by path: nil is a read, and any other a write
+		"config/kensho/prod": {
+			"creds/prod": nil, "token/prod": nil, "creds/app": nil, "status/prod": nil, "config/kensho/prod": nil,
+			"refresh/prod": {}, "config/kensho/prod ": {"request_timeout": 20}, "config/kensho/prod  ": {"refresh_token": "another", "verify": false}, "roles/other": {"config": "prod"},
+		},
+		"state/prod": {
+			"creds/prod": nil, "token/prod": nil, "creds/app": nil, "status/prod": nil,
+			"refresh/prod": {}, "config/kensho/prod": {"request_timeout": 20}, "config/kensho/prod ": {"refresh_token": "another", "verify": false},
+		},
+		"role/app":        {"creds/app": nil, "token/app": nil, "roles/app": nil, "roles/app ": {"ttl": "5m"}},
+		"keypair/archive": {"creds/archive": nil, "keypair/archive": nil, "keypair/archive ": {}, "keypair/archive/activate": {}, "config/kensho/archive": {"request_timeout": 20}},
+	} {
+		t.Run(key, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newRolledBackEngine(t, key)
+				before, exchanges := e.dump(), e.exchanges()
+				touch := func() {
+					for path, data := range touches {
+						var op logical.Operation = logical.ReadOperation
+						if data != nil {
+							op = logical.UpdateOperation
+						}
+						_, status, message := e.request(op, trimmed(path), data)
+						assert.Equal(t, http.StatusInternalServerError, status, "%s %s", op, path)
+						assert.Contains(t, message, newerThan(key), "%s %s", op, path)
+					}
+				}
+				touch()
+				for range 3 {
+					require.NoError(t, e.tick())
+				}
+				touch()
+				assert.Equal(t, before, e.dump())
+				assert.Equal(t, exchanges, e.exchanges(), "no vendor is called with what may be spent")
+				e.creds("search") // whom it does not concern
+
+				e.as(broker.FormatVersion, key) // the newer one knows it
+				e.restart()
+				for _, name := range []string{"prod", "app", "archive"} {
+					e.creds(name)
+				}
+				assert.Equal(t, exchanges, e.exchanges())
+				e.write("refresh/prod", nil)
+			})
+		})
+	}
+}
+
+// trimmed is a path of a table that has it more than once.
+func trimmed(path string) string {
+	for path[len(path)-1] == ' ' {
+		path = path[:len(path)-1]
+	}
+	return path
+}
+
+func TestALeaseThatANewerEngineWroteIsRevokedByThat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newRolledBackEngine(t)
+		lease := e.creds("mine")
+		key := e.leased()[0]
+		e.as(broker.FormatVersion+1, key)
+		require.ErrorContains(t, e.revoke(lease), newerThan(key), "Vault tries again")
+		assert.True(t, e.sim.Accepts(tokenOf(lease)))
+		e.as(broker.FormatVersion, key)
+		require.NoError(t, e.revoke(lease))
+		assert.False(t, e.sim.Accepts(tokenOf(lease)))
+		assert.Empty(t, e.leased())
+	})
+}
+
+// To delete is an operator's own decision, and the way to start anew with the engine of
+// before.
+func TestWhatANewerEngineWroteCanBeDeleted(t *testing.T) {
+	for _, key := range []string{"config/kensho/prod", "state/prod", "role/app"} {
+		t.Run(key, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newRolledBackEngine(t, key)
+				for _, path := range []string{"roles/app", "config/kensho/prod"} {
+					_, status, message := e.request(logical.DeleteOperation, path, nil)
+					require.Equal(t, http.StatusOK, status, message)
+				}
+				e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
+				e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
+				e.creds("prod")
+			})
+		})
+	}
+}
