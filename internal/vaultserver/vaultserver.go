@@ -185,6 +185,10 @@ func (s *Server) launch() (err error) {
 // Unseal unseals a server that has been sealed.
 func (s *Server) Unseal(ctx context.Context) error { return s.ready(ctx) }
 
+// Inherit gives the server the keys and the root token of another, whose snapshot it has
+// been given.
+func (s *Server) Inherit(of *Server) { s.Token, s.unsealKey = of.Token, of.unsealKey }
+
 // ready waits for the server to serve, and unseals it if need be.
 func (s *Server) ready(ctx context.Context) error {
 	client, err := s.Client()

@@ -184,6 +184,12 @@ func enable(t *testing.T, path string) *mount {
 
 func (w *world) enable(t *testing.T, path string) *mount {
 	t.Helper()
+	return w.enableAs(t, pluginName, path)
+}
+
+// enableAs mounts the engine as it is registered by a name.
+func (w *world) enableAs(t *testing.T, plugin, path string) *mount {
+	t.Helper()
 	m := &mount{world: w, t: t, path: path, sim: vendorsim.New()}
 	server := httptest.NewServer(m.sim)
 	t.Cleanup(server.Close)
@@ -194,7 +200,7 @@ func (w *world) enable(t *testing.T, path string) *mount {
 	m.sim.AddClient(clientID, &privateKey().PublicKey, "")
 
 	require.NoError(t, w.root.Sys().MountWithContext(t.Context(), path, &api.MountInput{
-		Type: pluginName, Config: api.MountConfigInput{PluginVersion: w.version},
+		Type: plugin, Config: api.MountConfigInput{PluginVersion: w.version},
 	}))
 	t.Cleanup(func() {
 		require.NoError(t, w.root.Sys().UnmountWithContext(context.Background(), path))

@@ -1,0 +1,188 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+const nextVersion = "v0.2.0"
+
+// buildNext builds the plugin as it ships under another version, in a file of that name.
+func buildNext(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "vault-plugin-secrets-tokenbroker-"+nextVersion)
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary,
+		"-ldflags", "-s -w -X vault-plugin-secrets-tokenbroker/internal/version.Version="+nextVersion, "./cmd/vault-plugin-secrets-tokenbroker")
+	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
+	output, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(output))
+	return binary
+}
+
+// A stream is readers who read as fast as they can, each by a path of his own.
+type stream struct {
+	stop  context.CancelFunc
+	group sync.WaitGroup
+
+	mu     sync.Mutex
+	reads  int
+	failed map[string][]error // by path
+}
+
+// readers start to read. A client tries again as often as retries says after an answer
+// of 5xx.
+func (w *world) readers(t *testing.T, retries int, paths ...string) *stream {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &stream{stop: cancel, failed: map[string][]error{}}
+	t.Cleanup(s.halt)
+	for _, path := range paths {
+		config := api.DefaultConfig()
+		config.Address, config.MaxRetries = w.server.Address, retries
+		client, err := api.NewClient(config)
+		require.NoError(t, err)
+		client.SetToken(w.server.Token)
+		s.group.Go(func() {
+			for ctx.Err() == nil {
+				_, err := client.Logical().ReadWithContext(context.WithoutCancel(ctx), path)
+				s.mu.Lock()
+				s.reads++
+				if err != nil {
+					s.failed[path] = append(s.failed[path], err)
+				}
+				s.mu.Unlock()
+			}
+		})
+	}
+	return s
+}
+
+func (s *stream) halt() {
+	s.stop()
+	s.group.Wait()
+}
+
+// runVersion has a mount run a version: what README and docs/operations.md say to do.
+func (m *mount) runVersion(version string) {
+	m.t.Helper()
+	require.NoError(m.t, m.root.Sys().TuneMountAllowNilWithContext(m.t.Context(), m.path, api.TuneMountConfigInput{PluginVersion: &version}))
+	_, err := m.root.Sys().ReloadPluginWithContext(m.t.Context(), &api.ReloadPluginInput{Mounts: []string{m.path + "/"}})
+	require.NoError(m.t, err)
+	mounts, err := m.root.Sys().ListMountsWithContext(m.t.Context())
+	require.NoError(m.t, err)
+	assert.Equal(m.t, version, mounts[m.path+"/"].RunningVersion)
+}
+
+// newUpgrade is a server that has two versions of the plugin, each under two names.
+func newUpgrade(t *testing.T) *world {
+	t.Helper()
+	own := ownWorld(t, vaultserver.StartRaft)
+	next := buildNext(t)
+	for _, name := range []string{pluginName, ownProcess} {
+		require.NoError(t, own.registerPlugin(t.Context(), "secret", name, os.Getenv("PLUGIN"), "-version="+own.version))
+		require.NoError(t, own.registerPlugin(t.Context(), "secret", name, next, "-version="+nextVersion))
+	}
+	return own
+}
+
+// ownProcess is the plugin by another name, under which it has a process of its own.
+const ownProcess = "tokenbroker-search"
+
+// No read fails in an upgrade or a rollback of a mount that has the plugin's process to
+// itself, whatever its clients do; nor at another mount, whose process it is not. Nobody
+// notices but by the version: tokens are those of before, and no vendor is called.
+func TestUpgradeAndRollbackWithNoReadFailing(t *testing.T) {
+	t.Parallel()
+	own := newUpgrade(t)
+	m := own.enable(t, "kensho")
+	m.behave(vendorsim.Conduct{Rotate: true})
+	m.write("config/kensho/prod", m.kensho())
+	m.write("refresh/prod", nil)
+	other := own.enableAs(t, ownProcess, "search")
+	other.write("config/sitecore/search", other.sitecore())
+	token, calls := m.creds("prod").Data["access_token"], len(m.sim.Calls())
+
+	readers := own.readers(t, 0, "kensho/creds/prod", "kensho/token/prod", "search/creds/search", "search/token/search")
+	for range 4 {
+		for _, version := range []string{nextVersion, own.version} {
+			m.runVersion(version)
+			assert.Equal(t, token, m.creds("prod").Data["access_token"], version)
+			other.runVersion(version)
+		}
+	}
+	readers.halt()
+	t.Logf("%d reads in 8 upgrades and 8 rollbacks of two mounts, %v failed", readers.reads, readers.failed)
+	assert.Empty(t, readers.failed)
+	assert.Greater(t, readers.reads, 100)
+	assert.Len(t, m.sim.Calls(), calls, "no vendor was called")
+
+	m.runVersion(nextVersion)
+	m.write("refresh/prod", nil) // with the refresh token that replaced the written one
+	newer := m.creds("prod").Data["access_token"]
+	require.NotEqual(t, token, newer)
+	m.runVersion(own.version)
+	assert.Equal(t, newer, m.creds("prod").Data["access_token"])
+	m.write("refresh/prod", nil) // with the one that the newer version was given
+	assert.NotEqual(t, newer, m.creds("prod").Data["access_token"])
+}
+
+// Mounts of one name and version share a process, and the first one to be reloaded takes
+// that from the others, in whose reads Vault answers 500 until it has started another.
+// A client that tries again, as all do unless they are told not to, sees none of it.
+func TestUpgradeOfMountsThatShareAProcess(t *testing.T) {
+	t.Parallel()
+	own := newUpgrade(t)
+	first, second := own.enable(t, "first"), own.enable(t, "second")
+	for _, m := range []*mount{first, second} {
+		m.write("config/sitecore/search", m.sitecore())
+	}
+	raw := own.readers(t, 0, "first/creds/search", "first/token/search", "second/creds/search", "second/token/search")
+	usual := own.readers(t, api.DefaultConfig().MaxRetries, "first/creds/search", "second/creds/search", "second/token/search")
+	for range 4 {
+		for _, version := range []string{nextVersion, own.version} {
+			first.runVersion(version)
+			second.runVersion(version)
+		}
+	}
+	raw.halt()
+	usual.halt()
+	failed := 0
+	for path, errs := range raw.failed {
+		failed += len(errs)
+		assert.True(t, strings.HasPrefix(path, "second/"), "%s: the mount that is reloaded first fails in no read: %v", path, errs)
+		for _, err := range errs {
+			var answer *api.ResponseError
+			if assert.ErrorAs(t, err, &answer) {
+				assert.Equal(t, http.StatusInternalServerError, answer.StatusCode)
+			}
+		}
+	}
+	t.Logf("%d of %d reads failed without retries, and %v of %d with the usual ones", failed, raw.reads, usual.failed, usual.reads)
+	assert.Empty(t, usual.failed)
+}
+
+// A snapshot or a move is over when the mount answers again.
+func (m *mount) awaitReads(name string) {
+	m.t.Helper()
+	require.Eventually(m.t, func() bool {
+		_, err := m.root.Logical().ReadWithContext(m.t.Context(), fmt.Sprintf("%s/token/%s", m.path, name))
+		return err == nil
+	}, 30*time.Second, 50*time.Millisecond)
+}
