@@ -54,34 +54,45 @@ func newerThan(key string) string {
 		key, broker.FormatVersion+1, broker.FormatVersion)
 }
 
+// A touch is a read, or a write if it has data.
+type touch struct {
+	path string
+	data map[string]any
+}
+
 // An engine that is put back after an upgrade says what it cannot read, and who can. It
 // writes over none of it, so that the newer one, when it is back, goes on where it was.
 func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
-	for key, touches := range map[string]map[string]map[string]any{ // by path: nil is a read, and any other a write
+	another := map[string]any{"refresh_token": "another", "verify": false}
+	timeout := map[string]any{"request_timeout": 20}
+	for key, touches := range map[string][]touch{
 		"config/kensho/prod": {
-			"creds/prod": nil, "token/prod": nil, "creds/app": nil, "status/prod": nil, "config/kensho/prod": nil,
-			"refresh/prod": {}, "config/kensho/prod ": {"request_timeout": 20}, "config/kensho/prod  ": {"refresh_token": "another", "verify": false}, "roles/other": {"config": "prod"},
+			{"creds/prod", nil}, {"token/prod", nil}, {"creds/app", nil}, {"status/prod", nil}, {"config/kensho/prod", nil},
+			{"refresh/prod", map[string]any{}}, {"config/kensho/prod", timeout}, {"config/kensho/prod", another}, {"roles/other", map[string]any{"config": "prod"}},
 		},
 		"state/prod": {
-			"creds/prod": nil, "token/prod": nil, "creds/app": nil, "status/prod": nil,
-			"refresh/prod": {}, "config/kensho/prod": {"request_timeout": 20}, "config/kensho/prod ": {"refresh_token": "another", "verify": false},
+			{"creds/prod", nil}, {"token/prod", nil}, {"creds/app", nil}, {"status/prod", nil},
+			{"refresh/prod", map[string]any{}}, {"config/kensho/prod", timeout}, {"config/kensho/prod", another},
 		},
-		"role/app":        {"creds/app": nil, "token/app": nil, "roles/app": nil, "roles/app ": {"ttl": "5m"}},
-		"keypair/archive": {"creds/archive": nil, "keypair/archive": nil, "keypair/archive ": {}, "keypair/archive/activate": {}, "config/kensho/archive": {"request_timeout": 20}},
+		"role/app": {{"creds/app", nil}, {"token/app", nil}, {"roles/app", nil}, {"roles/app", map[string]any{"ttl": "5m"}}},
+		"keypair/archive": {
+			{"creds/archive", nil}, {"keypair/archive", nil}, {"keypair/archive", map[string]any{}},
+			{"keypair/archive/activate", map[string]any{}}, {"config/kensho/archive", timeout},
+		},
 	} {
 		t.Run(key, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newRolledBackEngine(t, key)
 				before, exchanges := e.dump(), e.exchanges()
 				touch := func() {
-					for path, data := range touches {
+					for _, touch := range touches {
 						var op logical.Operation = logical.ReadOperation
-						if data != nil {
+						if touch.data != nil {
 							op = logical.UpdateOperation
 						}
-						_, status, message := e.request(op, trimmed(path), data)
-						assert.Equal(t, http.StatusInternalServerError, status, "%s %s", op, path)
-						assert.Contains(t, message, newerThan(key), "%s %s", op, path)
+						_, status, message := e.request(op, touch.path, touch.data)
+						assert.Equal(t, http.StatusInternalServerError, status, "%s %s", op, touch.path)
+						assert.Contains(t, message, newerThan(key), "%s %s", op, touch.path)
 					}
 				}
 				touch()
@@ -103,14 +114,6 @@ func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
 			})
 		})
 	}
-}
-
-// trimmed is a path of a table that has it more than once.
-func trimmed(path string) string {
-	for path[len(path)-1] == ' ' {
-		path = path[:len(path)-1]
-	}
-	return path
 }
 
 func TestALeaseThatANewerEngineWroteIsRevokedByThat(t *testing.T) {
