@@ -26,11 +26,12 @@ func main() { os.Exit(run()) }
 func run() int {
 	server := flag.String("vault", "", "the `path` of a vault or bao binary")
 	plugin := flag.String("plugin", "", "the `path` of the plugin")
+	pace := flag.Duration("pace", 0, "how `long` to let each command's output be read, as for a recording")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 
-	err := demo(ctx, *server, *plugin)
+	err := demo(ctx, *server, *plugin, *pace)
 	if err == nil {
 		fmt.Println("\nThat was all. The server and the vendors are stopped, and nothing is left behind.")
 	}
@@ -45,7 +46,7 @@ func run() int {
 	return 0
 }
 
-func demo(ctx context.Context, binary, plugin string) (err error) {
+func demo(ctx context.Context, binary, plugin string, pace time.Duration) (err error) {
 	if binary, err = filepath.Abs(binary); err != nil {
 		return err
 	}
@@ -78,10 +79,11 @@ func demo(ctx context.Context, binary, plugin string) (err error) {
 		return err
 	}
 	return (&tutorial{
-		shell:     &shell{ctx: ctx, server: server, name: filepath.Base(binary), token: vaultserver.RootToken},
+		shell:     &shell{ctx: ctx, server: server, name: filepath.Base(binary), token: vaultserver.RootToken, pace: pace},
 		vendors:   vendors,
 		vendorURL: vendorURL,
 		plugin:    filepath.Base(plugin),
+		log:       log,
 	}).run()
 }
 

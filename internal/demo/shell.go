@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 
 	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
 )
@@ -16,6 +17,8 @@ type shell struct {
 	server *vaultserver.Server
 	name   string // of the client: vault or bao
 	token  string
+	pace   time.Duration // for the output of a command to be read in
+	shown  int           // commands
 }
 
 func (s *shell) say(format string, args ...any) {
@@ -26,7 +29,7 @@ func (s *shell) say(format string, args ...any) {
 func (s *shell) run(args ...string) (string, error) {
 	s.show("", args)
 	output, err := s.quiet(args...)
-	fmt.Print(indent(output))
+	s.result(output)
 	return output, err
 }
 
@@ -38,7 +41,7 @@ func (s *shell) denied(prefix string, args ...string) error {
 	if !errors.As(err, &exit) || !strings.Contains(output, "permission denied") {
 		return fmt.Errorf("%v was to be denied: %w\n%s", args, err, output)
 	}
-	fmt.Print(indent(output))
+	s.result(output)
 	return nil
 }
 
@@ -49,8 +52,23 @@ func (s *shell) as(variable, token string, args ...string) (string, error) {
 	other.token = token
 	other.show(fmt.Sprintf("VAULT_TOKEN=$%s ", variable), args)
 	output, err := other.quiet(args...)
-	fmt.Print(indent(output))
+	s.result(output)
 	return output, err
+}
+
+// result shows what a command printed.
+func (s *shell) result(output string) {
+	fmt.Print(indent(output))
+	s.shown++
+	s.pause()
+}
+
+// pause lets what was shown be read.
+func (s *shell) pause() {
+	select {
+	case <-time.After(s.pace):
+	case <-s.ctx.Done():
+	}
 }
 
 // field is the value of a key in the table that a read printed.

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,7 @@ type tutorial struct {
 	vendors   *vendorsim.Sim
 	vendorURL string
 	plugin    string
+	log       io.Writer // of the Agent
 
 	tokens map[string]string // by the path that they were read from
 	lease  string            // of kensho/creds/prod
@@ -40,12 +42,13 @@ func (t *tutorial) run() error {
 		return err
 	}
 	fmt.Printf("\n$ export VAULT_ADDR=%s VAULT_TOKEN=%s\n", t.server.Address, t.token)
+	began := time.Now()
 	for _, step := range []func() error{t.mount, t.store, t.use, t.again, t.leases, t.policy} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
-	return nil
+	return t.outage(time.Since(began) / time.Duration(t.shown))
 }
 
 // awaitHour lets a full hour pass that is less than a minute away: the demo shows
