@@ -12,7 +12,7 @@ SERVER := $(or $(VAULT),bin/vault)
 # The OAuth 2.0 authorization server of the tests.
 AUTHSERVER := tools/oidc-provider
 
-.PHONY: help build vault demo test unit sim fuzz e2e faults bench benchstat examples docs vet lint fmt clean FORCE
+.PHONY: help build vault demo recording test unit sim fuzz e2e faults bench benchstat examples docs vet lint fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,21 @@ demo: build ## Show the engine at work, with simulated vendors and a real Vault.
 	if [ -z "$$server" ]; then $(MAKE) --no-print-directory vault; server=bin/vault; fi; \
 	go build -o bin/demo ./internal/demo; \
 	exec bin/demo -vault="$$server" -plugin=bin/$(PLUGIN)
+
+# The recorder ends when its input does, which a terminal that nobody types into never
+# does. What is waited for in the demo is cut short.
+recording: build $(SERVER) | termtosvg ## Record the demo in docs/demo.svg, which the README shows.
+	go build -o bin/demo ./internal/demo
+	termtosvg record bin/demo.cast -g 92x34 0<>/dev/ptmx \
+		-c 'bin/demo -pace=600ms -vault=$(SERVER) -plugin=bin/$(PLUGIN)'
+	termtosvg render bin/demo.cast docs/demo.svg -m 100 -M 1100 -D 3000 -t window_frame
+	go test -count=1 -run TestTheRecording ./internal/demo
+
+# Debian has the recorder as a package.
+.PHONY: termtosvg
+termtosvg:
+	@command -v termtosvg >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends termtosvg; } || \
+		{ echo 'termtosvg is needed, and could not be installed: install it.' >&2; exit 1; }
 
 test: unit-race sim fuzz-short e2e examples vet lint ## Test everything, from a fresh clone on.
 

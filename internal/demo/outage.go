@@ -20,8 +20,8 @@ const (
 	// be shown in the rest.
 	shortest = 20 * time.Second
 
-	// commands is how many commands' time the life is at the least.
-	commands = 40
+	// commands is how many commands' time the life is at the least: six of them in the rest.
+	commands = 24
 )
 
 // An outage is the second act: what a vendor's bad day is like for an application that

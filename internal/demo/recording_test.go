@@ -1,0 +1,36 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The README shows a recording of this program, which make recording writes. Who changes
+// what the demo tells records it anew.
+func TestTheRecordingShowsTheWholeDemoAndNothingOfTheMachine(t *testing.T) {
+	svg, err := os.ReadFile("../../docs/demo.svg")
+	require.NoError(t, err)
+	text := string(svg)
+	for _, told := range []string{
+		"## 1. Register the plugin", "permission denied", "vault agent -config=agent.hcl",
+		"the vendor gives no fresher token", "degraded", "## 9. The vendor comes back", "That was all.",
+	} {
+		assert.Contains(t, text, told)
+	}
+	for _, private := range []string{"/tmp", "/home/", "/root", "/work", "/Users/", "demo failed", os.TempDir()} {
+		assert.NotContains(t, text, private)
+	}
+	assert.Less(t, len(svg), 300_000, "bytes, for everyone who opens the README")
+
+	match := regexp.MustCompile(`--animation-duration: (\d+)ms`).FindStringSubmatch(text)
+	require.NotNil(t, match)
+	milliseconds, err := strconv.Atoi(match[1])
+	require.NoError(t, err)
+	assert.LessOrEqual(t, time.Duration(milliseconds)*time.Millisecond, 30*time.Second, "and who watches it")
+}
