@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -62,7 +63,7 @@ func (t *tutorial) outage(perCommand time.Duration) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, agent.Stop()) }()
-	for _, step := range []func(*vaultserver.Agent) error{o.render, o.down, o.back} {
+	for _, step := range []func(*vaultserver.Agent) error{o.render, o.down, o.back, o.metrics} {
 		if err := step(agent); err != nil {
 			return err
 		}
@@ -183,6 +184,24 @@ func (o *outage) back(agent *vaultserver.Agent) error {
 	}
 	if state := field(status, "state"); state != "ok" {
 		return fmt.Errorf("the state is %q, not ok", state)
+	}
+	return nil
+}
+
+// metrics shows what is left of the outage for Prometheus.
+func (o *outage) metrics(*vaultserver.Agent) error {
+	o.say("## 10. What Prometheus has seen of it")
+	const lines = `^tokenbroker.*(sitecore.*(success|unavailable)|stale|kiosk)`
+	o.say("$ %s read -format=raw sitecore/metrics | grep -E '%s'", o.name, lines)
+	output, err := o.quiet("read", "-format=raw", "sitecore/metrics")
+	if err != nil {
+		return err
+	}
+	o.result(strings.Join(regexp.MustCompile(`(?m)`+lines+`.*$`).FindAllString(output, -1), "\n"))
+	for _, counted := range []string{`sitecore",result="unavailable"`, `result="stale"`} {
+		if !regexp.MustCompile(counted + `} [1-9]`).MatchString(output) {
+			return fmt.Errorf("the metrics do not count %s", counted)
+		}
 	}
 	return nil
 }
