@@ -1,6 +1,6 @@
 module vault-plugin-secrets-tokenbroker
 
-go 1.26
+go 1.26.0
 
 require (
 	github.com/elazarl/goproxy v1.9.2
@@ -15,6 +15,7 @@ require (
 	github.com/stretchr/testify v1.11.1
 	github.com/yuin/goldmark v1.8.7
 	go.uber.org/goleak v1.3.0
+	golang.org/x/crypto/x509roots/fallback v0.0.0-20261030153154-30a33513ff6d
 	golang.org/x/oauth2 v0.36.0
 	golang.org/x/sync v0.20.0
 	gopkg.in/yaml.v3 v3.0.1

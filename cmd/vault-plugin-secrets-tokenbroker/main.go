@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/api"
 	"github.com/hashicorp/vault/sdk/plugin"
+	_ "golang.org/x/crypto/x509roots/fallback" // Mozilla's authorities, where the system has none: in an image
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
 )
