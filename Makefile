@@ -6,21 +6,41 @@ PLUGIN  := vault-plugin-secrets-tokenbroker
 VERSION ?= v0.1.0
 LDFLAGS := -s -w -X $(PLUGIN)/internal/version.Version=$(VERSION)
 
+# The same bytes wherever they are built, whatever the environment says.
+ALIKE := CGO_ENABLED=0 GOFLAGS= GOEXPERIMENT= GOAMD64=v1 GOARM64=v8.0
+BUILD := $(ALIKE) go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64 freebsd/amd64 freebsd/arm64
+
 # The server of the tests is the pinned one, unless VAULT names another.
 SERVER := $(or $(VAULT),bin/vault)
 
 # The OAuth 2.0 authorization server of the tests.
 AUTHSERVER := tools/oidc-provider
 
-.PHONY: help build vault demo recording test unit sim fuzz e2e faults bench benchstat examples docs vet lint fmt clean FORCE
+.PHONY: help build dist vault demo recording test unit sim fuzz e2e faults bench benchstat examples docs vet lint fmt clean FORCE
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: bin/$(PLUGIN) ## Build the plugin into bin/.
 
-bin/$(PLUGIN): FORCE
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/$(PLUGIN)
+bin/$(PLUGIN): FORCE | version
+	$(BUILD) -o $@ ./cmd/$(PLUGIN)
+
+# Before a version becomes part of a command.
+.PHONY: version
+version: export VERSION := $(VERSION)
+version:
+	@tools/dist/version.sh
+
+DIST ?= dist
+dist: export BUILD := $(BUILD)
+dist: export PLATFORMS := $(PLATFORMS)
+dist: export VERSION := $(VERSION)
+dist: export SBOM := $(abspath bin/cyclonedx-gomod)
+dist: export OCI := $(abspath bin/oci)
+dist: bin/cyclonedx-gomod bin/oci | version zip ## Build a release's files into dist/ (VERSION=vX.Y.Z).
+	@tools/dist/dist.sh $(DIST)
 
 vault: bin/vault ## Build the pinned Vault server into bin/ (for tests and the demo).
 
@@ -160,28 +180,50 @@ wrk:
 	@command -v wrk >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends wrk; } || \
 		{ echo 'wrk is needed, and could not be installed: install it.' >&2; exit 1; }
 
+.PHONY: zip
+zip:
+	@command -v zip >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends zip; } || \
+		{ echo 'zip is needed, and could not be installed: install it.' >&2; exit 1; }
+
 examples: ## Test the Kubernetes manifests against the types they are written for.
 	go -C test/examples test -count=1 ./...
 
+# Modules of their own that hold code of ours.
+MODULES := bench test/examples tools/oci tools/dockerfile
+
 vet:
 	go vet -tags e2e ./...
-	go -C test/examples vet ./...
-	go -C bench vet ./...
+	@for module in $(MODULES); do (set -x; go -C $$module vet ./...); done
 
-lint: bin/golangci-lint ## Run the linters, and check formatting and go.mod.
+lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint ## Run the linters, and check formatting and go.mod.
 	bin/golangci-lint run
-	cd test/examples && $(abspath bin/golangci-lint) run
-	cd bench && $(abspath bin/golangci-lint) run
 	go mod tidy -diff
-	go -C test/examples mod tidy -diff
-	go -C bench mod tidy -diff
+	@for module in $(MODULES); do \
+		(set -x; cd $$module && $(abspath bin/golangci-lint) run && go mod tidy -diff); done
+	bin/dockerfile-lint Dockerfile
+	bin/actionlint
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	@echo 'Building golangci-lint (a minute or two with empty caches) …'
 	go -C tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
+# An SBOM holds the sum of the program that made it.
+bin/cyclonedx-gomod: tools/sbom/go.mod tools/sbom/go.sum
+	$(ALIKE) go -C tools/sbom build -trimpath -buildvcs=false -ldflags '-s -w' \
+		-o $(abspath $@) github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+
+bin/oci: tools/oci/go.mod tools/oci/go.sum tools/oci/main.go
+	$(ALIKE) go -C tools/oci build -o $(abspath $@) .
+
+bin/actionlint: tools/actionlint/go.mod tools/actionlint/go.sum
+	go -C tools/actionlint build -o $(abspath $@) github.com/rhysd/actionlint/cmd/actionlint
+
+bin/dockerfile-lint: tools/dockerfile/go.mod tools/dockerfile/go.sum tools/dockerfile/main.go
+	@echo "Building BuildKit's checks of Dockerfiles (a minute or two with empty caches) …"
+	go -C tools/dockerfile build -o $(abspath $@) .
+
 fmt: bin/golangci-lint ## Format the code.
 	bin/golangci-lint fmt
 
 clean: ## Remove what was built.
-	rm -rf bin $(AUTHSERVER)/node_modules
+	rm -rf bin $(DIST) $(AUTHSERVER)/node_modules

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Builds the files of a release into the folder given, for PLATFORMS: archives, an SBOM
+# for each, an OCI image layout, and checksums. The same commit and the same Go give the
+# same bytes, wherever and whenever; SBOMs do so on one kind of machine, for each holds the
+# sum of the program that made it. `make dist` calls it, and sets what it needs.
+set -euo pipefail
+export LC_ALL=C TZ=UTC
+umask 022
+
+out=$1
+plugin=vault-plugin-secrets-tokenbroker
+tar=$(command -v gtar || command -v tar)
+if ! "$tar" --version | grep -q 'GNU tar' || ! command -v zip >/dev/null || ! command -v sha256sum >/dev/null; then
+	echo 'GNU tar, GNU coreutils and zip are needed: install them.' >&2
+	exit 1
+fi
+# What is not of this moment has the time of the commit. (Not in a clone? Set it.)
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+
+rm -rf "$out"
+mkdir -p "$out/bin"
+out=$(cd "$out" && pwd)
+images=()
+for platform in $PLATFORMS; do
+	export GOOS=${platform%/*} GOARCH=${platform#*/}
+	binary=$plugin
+	if [ "$GOOS" = windows ]; then binary=$plugin.exe; fi
+	name=${plugin}_${VERSION}_${GOOS}_$GOARCH
+	folder=$out/bin/${GOOS}_$GOARCH
+	echo "  $platform"
+
+	bash -c "$BUILD"' -o "$@"' build "$folder/$binary" "./cmd/$plugin"
+	install -m 644 LICENSE README.md "$folder"
+	touch -d "@$SOURCE_DATE_EPOCH" "$folder"/*
+	if [ "$GOOS" = windows ]; then
+		(cd "$folder" && zip -qX9 "$out/$name.zip" LICENSE README.md "$binary")
+	else
+		"$tar" -C "$folder" --format=ustar --owner=0 --group=0 --numeric-owner -c LICENSE README.md "$binary" |
+			gzip -9n >"$out/$name.tar.gz"
+	fi
+	# Of the binary itself: modules that are in go.mod for tests alone are not in it.
+	"$SBOM" bin -json -std -noserial -notimestamp -version "$VERSION" -output "$out/$name.cdx.json" "$folder/$binary"
+	if [ "$GOOS" = linux ]; then images+=("$platform=$folder"); fi
+done
+unset GOOS GOARCH
+
+"$OCI" -version "$VERSION" -created "$SOURCE_DATE_EPOCH" "$out/oci" "${images[@]}"
+"$tar" -C "$out/oci" --format=ustar --owner=0 --group=0 --numeric-owner --sort=name --mtime="@$SOURCE_DATE_EPOCH" \
+	--mode=u=rwX,go=rX -cf "$out/${plugin}_${VERSION}_oci.tar" blobs index.json oci-layout
+
+cd "$out"
+# Vault's catalog and OpenBao's configuration ask for the sum of the binary itself.
+(cd bin && sha256sum ./*/$plugin*) | sed 's| \./| |' >"${plugin}_${VERSION}_binaries.sha256"
+sha256sum $plugin* >SHA256SUMS
