@@ -17,7 +17,7 @@ SERVER := $(or $(VAULT),bin/vault)
 # The OAuth 2.0 authorization server of the tests.
 AUTHSERVER := tools/oidc-provider
 
-.PHONY: help build dist vault demo recording test unit sim fuzz e2e faults bench benchstat examples docs vet lint fmt clean FORCE
+.PHONY: help build dist vault demo recording test unit sim fuzz e2e faults dist-test bench benchstat examples docs vet lint fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,13 @@ dist: export SBOM := $(abspath bin/cyclonedx-gomod)
 dist: export OCI := $(abspath bin/oci)
 dist: bin/cyclonedx-gomod bin/oci | version zip ## Build a release's files into dist/ (VERSION=vX.Y.Z).
 	@tools/dist/dist.sh $(DIST)
+
+dist-test: $(SERVER) | buildah ## Test what `make dist` builds, and that it builds the same twice.
+	@tools/dist/test.sh
+
+.PHONY: dist-run
+dist-run: $(SERVER) | version
+	@VAULT=$(abspath $(SERVER)) VERSION=$(VERSION) tools/dist/run.sh $(DIST)
 
 vault: bin/vault ## Build the pinned Vault server into bin/ (for tests and the demo).
 
@@ -68,7 +75,7 @@ termtosvg:
 	@command -v termtosvg >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends termtosvg; } || \
 		{ echo 'termtosvg is needed, and could not be installed: install it.' >&2; exit 1; }
 
-test: unit-race sim fuzz-short e2e examples vet lint ## Test everything, from a fresh clone on.
+test: unit-race sim fuzz-short e2e dist-test examples vet lint ## Test everything, from a fresh clone on.
 
 unit: ## Run the unit tests: the quick loop.
 	go test -short ./...
@@ -180,6 +187,12 @@ wrk:
 	@command -v wrk >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends wrk; } || \
 		{ echo 'wrk is needed, and could not be installed: install it.' >&2; exit 1; }
 
+# Images are built by it, without a daemon.
+.PHONY: buildah
+buildah:
+	@command -v buildah >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends buildah; } || \
+		{ echo 'buildah is needed, and could not be installed: install it.' >&2; exit 1; }
+
 .PHONY: zip
 zip:
 	@command -v zip >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends zip; } || \
@@ -189,7 +202,7 @@ examples: ## Test the Kubernetes manifests against the types they are written fo
 	go -C test/examples test -count=1 ./...
 
 # Modules of their own that hold code of ours.
-MODULES := bench test/examples tools/oci tools/dockerfile
+MODULES := bench test/examples test/dist tools/oci tools/dockerfile
 
 vet:
 	go vet -tags e2e ./...

@@ -1,0 +1,62 @@
+package dist
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	cyclonedx "github.com/CycloneDX/cyclonedx-go"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestAnSBOMNamesAllThatIsInTheBinary(t *testing.T) {
+	for _, platform := range platforms {
+		t.Run(platform, func(t *testing.T) {
+			var bom cyclonedx.BOM
+			file := bytes.NewReader(content(t, release(platform+".cdx.json")))
+			require.NoError(t, cyclonedx.NewBOMDecoder(file, cyclonedx.BOMFileFormatJSON).Decode(&bom))
+
+			assert.Equal(t, plugin, bom.Metadata.Component.Name)
+			assert.Equal(t, version, bom.Metadata.Component.Version)
+			var properties []string
+			for _, property := range *bom.Metadata.Properties {
+				properties = append(properties, property.Name+"="+property.Value)
+			}
+			assert.Contains(t, properties, "cdx:gomod:binary:hash:SHA-256="+sum(unpack(t, platform)[binary(platform)]))
+
+			var named []string
+			for _, component := range *bom.Components {
+				if component.Name == "std" {
+					continue // Go itself
+				}
+				named = append(named, component.Name+" "+component.Version)
+				assert.NotEmpty(t, component.PackageURL, component.Name)
+			}
+			assert.ElementsMatch(t, modules(t, platform), named)
+		})
+	}
+}
+
+// modules are those that the plugin is built of on a platform, by go.mod.
+func modules(t *testing.T, platform string) []string {
+	t.Helper()
+	system, arch, _ := strings.Cut(platform, "_")
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps",
+		"-f", "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}{{end}}{{end}}", "./cmd/"+plugin)
+	list.Dir = root
+	list.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+arch)
+	output, err := list.Output()
+	require.NoError(t, err)
+	known := map[string]bool{}
+	var modules []string
+	for line := range strings.Lines(string(output)) {
+		if module := strings.TrimSpace(line); module != "" && !known[module] {
+			known[module] = true
+			modules = append(modules, module)
+		}
+	}
+	return modules
+}

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Builds a release twice, of a version that is nobody's default, the second time from
+# another folder in another environment, and has the tests look at both.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export VERSION=v9.8.7-rc.1 FIRST=$scratch/first SECOND=$scratch/elsewhere/dist
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+export SOURCE_DATE_EPOCH
+
+make --no-print-directory dist DIST="$FIRST"
+mkdir "$scratch/elsewhere"
+git ls-files -z --cached --others --exclude-standard | tar --null -T - -c | tar -C "$scratch/elsewhere" -x
+(
+	umask 077
+	export TZ=Asia/Kolkata LC_ALL=C.UTF-8 GOFLAGS=-buildvcs=auto GOAMD64=v3
+	make --no-print-directory -C "$scratch/elsewhere" dist
+)
+go -C test/dist test -count=1 ./...
+
+make --no-print-directory dist-run DIST="$FIRST"
