@@ -33,7 +33,7 @@ func TestNoLinkOfTheDocumentationLeadsNowhere(t *testing.T) {
 	tree := os.DirFS("../..")
 	entries, err := os.ReadDir("../../docs")
 	require.NoError(t, err)
-	pages := []string{"README.md", "SECURITY.md"}
+	pages := []string{"CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"}
 	for _, entry := range entries {
 		if path.Ext(entry.Name()) == ".md" {
 			pages = append(pages, "docs/"+entry.Name())
