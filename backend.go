@@ -7,11 +7,14 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/metrics"
 	"vault-plugin-secrets-tokenbroker/internal/version"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/kensho"
@@ -38,6 +41,9 @@ type Options struct {
 type backend struct {
 	*framework.Backend
 	broker    *broker.Broker
+	metrics   *metrics.Metrics
+	events    events
+	mountedAt atomic.Pointer[string]
 	names     names
 	unstored  unstored
 	transport http.RoundTripper
@@ -56,7 +62,9 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 // New makes an engine that has yet to be set up.
 func New(o Options) logical.Backend {
 	b := &backend{transport: o.Transport, names: names{roles: map[string]*role{}}, unstored: unstored{grants: map[string]replacement{}}}
-	b.broker = broker.New(b)
+	b.broker = broker.New(b, b.exchanged)
+	b.metrics = metrics.New(providerNames(), b.broker.Statuses)
+	b.events.send = b.sendEvent
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		RunningVersion: version.Version,
@@ -72,6 +80,7 @@ func New(o Options) logical.Backend {
 			b.pathToken(),
 			b.pathRefresh(),
 			b.pathStatus(),
+			b.pathMetrics(),
 		),
 		Secrets:      []*framework.Secret{b.accessToken()},
 		PeriodicFunc: b.periodic,
@@ -91,7 +100,11 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil
 	}
-	return b.broker.Sweep(ctx, req.Storage)
+	began := time.Now()
+	err := b.broker.Sweep(ctx, req.Storage)
+	b.metrics.Swept(time.Since(began))
+	b.events.expiring(b.broker.Statuses(), time.Now())
+	return err
 }
 
 // clean has the engine end: Vault unloads it, and waits for that.

@@ -2,6 +2,7 @@ package tokenbroker_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -20,12 +21,14 @@ import (
 // secretFields are those of requests, and of what is stored, that hold secrets.
 var secretFields = []string{"access_token", "api_key", "client_secret", "private_key", "refresh_token"}
 
-// An outside is all that leaves an engine: its log at the lowest level, and its answers.
-// Promise 6 is that no secret does but the access token, to its reader.
+// An outside is all that leaves an engine: its log at the lowest level, its answers, and
+// its events. Promise 6 is that no secret does but the access token, to its reader.
 type outside struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-	cage canary.Cage
+	mu     sync.Mutex
+	text   bytes.Buffer
+	cage   canary.Cage
+	seen   int // how much of it lines has had
+	events []sentEvent
 }
 
 func (o *outside) Write(p []byte) (int, error) {
@@ -38,6 +41,19 @@ func (o *outside) logger() hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: o, JSONFormat: true})
 }
 
+// SendEvent takes an event, as Vault does.
+func (o *outside) SendEvent(_ context.Context, kind logical.EventType, data *logical.EventData) error {
+	text, err := json.Marshal(data)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text.Write(append(text, '\n'))
+	o.events = append(o.events, sentEvent{string(kind), data.Metadata.AsMap()})
+	return nil
+}
+
 // answered notes an answer, but for the access token that its reader is to have, and the
 // secrets of the request.
 func (o *outside) answered(t *testing.T, path string, request map[string]any, resp *logical.Response, message string) {
@@ -46,6 +62,9 @@ func (o *outside) answered(t *testing.T, path string, request map[string]any, re
 	if resp != nil {
 		left = *resp
 		left.Data = withoutToken(path, resp.Data)
+		if body, raw := left.Data[logical.HTTPRawBody].([]byte); raw {
+			left.Data[logical.HTTPRawBody] = string(body)
+		}
 	}
 	text, err := json.Marshal([]any{left, message})
 	require.NoError(t, err)
@@ -105,6 +124,12 @@ func TestTheCanariesOfTheTestsAreWatched(t *testing.T) {
 		"the log": func(e *engine) { e.logger.Trace("exchanged", "url", "https://v.example/?refreshToken="+refreshToken) },
 		"a status": func(e *engine) {
 			e.outside.answered(t, "status/prod", nil, &logical.Response{Data: map[string]any{"last_error": apiKey}}, "")
+		},
+		"an event": func(e *engine) {
+			require.NoError(t, logical.SendEvent(t.Context(), e.outside, "tokenbroker/token-exchange", "error", refreshToken))
+		},
+		"the metrics": func(e *engine) {
+			e.outside.answered(t, "metrics", nil, &logical.Response{Data: map[string]any{logical.HTTPRawBody: []byte("name=" + apiKey)}}, "")
 		},
 		"an error": func(e *engine) { e.outside.answered(t, "creds/prod", nil, nil, "bad key: "+privateKeyPEM()) },
 		"a token in another field": func(e *engine) {

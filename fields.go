@@ -20,6 +20,7 @@ const maxDuration = 10 * 365 * 24 * time.Hour
 // HandleRequest looks at what was sent before the framework does: that ignores
 // fields it does not know, and quotes values in its errors, secrets included.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	b.noteMount(req)
 	switch req.Operation {
 	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation:
 		if len(req.Data) == 0 {

@@ -132,8 +132,19 @@ type reading struct {
 	longest time.Duration // how long the reader may go by it at the most, whatever the token
 }
 
-// read reads the token that a name stands for.
+// read reads the token that a name stands for, and has that counted.
 func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (*reading, error) {
+	got, err := b.obtain(ctx, req, d, most)
+	switch {
+	case err == nil:
+		b.metrics.Read(got.Outcome)
+	case !errors.Is(err, errUnknown):
+		b.metrics.ReadFailed()
+	}
+	return got, err
+}
+
+func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (*reading, error) {
 	name := d.Get("name").(string)
 	r, err := b.role(ctx, req.Storage, name)
 	if err != nil {

@@ -22,6 +22,23 @@ const (
 	Nonsense
 )
 
+// String is the kind in one word.
+func (k Kind) String() string {
+	switch k {
+	case Invalid:
+		return "invalid"
+	case Rejected:
+		return "rejected"
+	case Expired:
+		return "expired"
+	case Unavailable:
+		return "unavailable"
+	case Nonsense:
+		return "nonsense"
+	}
+	return "unknown"
+}
+
 // Error is why an exchange failed, or why a credential cannot be used. Its text
 // holds no secret.
 type Error struct {

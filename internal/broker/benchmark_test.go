@@ -43,7 +43,7 @@ func BenchmarkSweep(b *testing.B) {
 			for i := range credentials {
 				c.names = append(c.names, fmt.Sprintf("c%05d", i))
 			}
-			broker, storage := New(c), &logical.InmemStorage{}
+			broker, storage := New(c, func(Exchange) {}), &logical.InmemStorage{}
 			for _, name := range c.names {
 				_, err := broker.Read(b.Context(), storage, name, Wish{})
 				require.NoError(b, err)

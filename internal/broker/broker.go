@@ -78,7 +78,8 @@ type Source interface {
 
 // Broker is the cache of one mount.
 type Broker struct {
-	source Source
+	source  Source
+	observe func(Exchange)
 
 	mu    sync.RWMutex
 	names map[string]*entry
@@ -95,9 +96,10 @@ type Broker struct {
 	closing sync.Once
 }
 
-// New makes an empty Broker.
-func New(source Source) *Broker {
-	return &Broker{source: source, names: map[string]*entry{}, slots: make(chan struct{}, sweepRenewals), closed: make(chan struct{})}
+// New makes an empty Broker. observe is told of each exchange, by whoever waits for it,
+// and so must return at once.
+func New(source Source, observe func(Exchange)) *Broker {
+	return &Broker{source: source, observe: observe, names: map[string]*entry{}, slots: make(chan struct{}, sweepRenewals), closed: make(chan struct{})}
 }
 
 // entry is one name. It stays when its credential is changed or deleted, so that

@@ -81,18 +81,19 @@ func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken stri
 }
 
 func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish) (*Reading, error) {
-	next, err := exchange(ctx, v.credential, v.state, v.scope)
+	next, x := call(ctx, v.credential, v.state, v.scope)
 	b.noteSkew(e, next)
-	var failure *provider.Error
-	if errors.As(err, &failure) {
-		if failure.Kind != provider.Invalid {
-			_, err = b.failed(ctx, s, e, v, next, failure)
+	x.Dedicated = true
+	if x.Err != nil {
+		if x.Err.Kind == provider.Invalid {
+			return nil, x.Err
 		}
+		_, err := b.failed(ctx, s, e, v, next, x)
 		return nil, err
 	}
+	b.tell(x)
 	token := next.Tokens[v.scope]
 	after := v.with(memory{credential: v.credential, state: next})
-	b.logger(e, v).Info("exchange succeeded", "dedicated", true, "expire_time", stamp(token.ExpireTime))
 	m, err := b.save(ctx, s, e, v.memory, next.sharing(v.state.Tokens))
 	if err != nil {
 		b.discard(ctx, e, after, token.AccessToken)
@@ -105,8 +106,8 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 	}
 	reading := after.lease(time.Now(), wish.MinTTL)
 	if reading == nil {
-		_, err = b.failed(ctx, s, e, v.with(m), m.state, provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased"))
-		return nil, err
+		return nil, b.useless(ctx, s, e, v.with(m), provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased"))
 	}
+	reading.Outcome = Exchanged
 	return reading, nil
 }

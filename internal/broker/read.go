@@ -78,7 +78,11 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, wish Wis
 		return b.read(ctx, s, e, wish)
 	case result := <-flight:
 		if result.Err == nil {
-			return result.Val.(*Reading), nil
+			waited := *result.Val.(*Reading) // which others have too
+			if waited.Outcome == Cached {
+				waited.Outcome = Exchanged
+			}
+			return &waited, nil
 		}
 		if errors.Is(result.Err, errSuperseded) {
 			return nil, result.Err

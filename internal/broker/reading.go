@@ -33,10 +33,26 @@ type Reading struct {
 	// whole seconds, at least one, and never past the token's life.
 	Reread time.Duration
 
+	// Outcome is how it came about.
+	Outcome Outcome
+
 	// Warnings are why there is no fresher token, if there ought to be one, and why
 	// it falls short of the reader's wish.
 	Warnings []string
 }
+
+// An Outcome is how a reader came by a token.
+type Outcome int
+
+const (
+	// Cached is out of memory.
+	Cached Outcome = iota
+	// Exchanged is after waiting for the vendor.
+	Exchanged
+	// Stale is a good token though there ought to be a fresher one, which the vendor, or
+	// the storage, has failed to give so far.
+	Stale
+)
 
 // An ExchangeError is why there is no token of a credential.
 type ExchangeError struct {
@@ -55,24 +71,26 @@ func (e *ExchangeError) Unwrap() error { return e.Err }
 // late says of a reading why it is not of a fresher token, which is to be had soon.
 func (r *Reading) late(now time.Time) *Reading {
 	r.Warnings = append(r.Warnings, fmt.Sprintf("the vendor has not answered yet; this token is good until %s", stamp(r.ExpireTime)))
-	r.Reread = rereadTTL(r.Token, now, now)
+	r.Reread, r.Outcome = rereadTTL(r.Token, now, now), Stale
 	return r
 }
 
-// warnings are what a reader is to know who gets a lease of ttl.
-func (v view) warnings(now time.Time, ttl, minTTL time.Duration) []string {
-	token, failure := v.token(), v.failure()
-	overdue := ttl < minTTL || dying(token, now) || !now.Before(refreshTime(token))
+// warned is the reading with what a reader is to know who wants a token for minTTL.
+func (r *Reading) warned(v view, now time.Time, minTTL time.Duration) *Reading {
+	token, failure := r.Token, v.failure()
+	overdue := r.TTL < minTTL || dying(token, now) || !now.Before(refreshTime(token))
 	switch {
 	case v.unsaved != nil:
-		return []string{fmt.Sprintf("a fresher token cannot be stored (%s); this one is good until %s", v.unsavedErr, stamp(token.ExpireTime))}
+		r.Outcome = Stale
+		r.Warnings = []string{fmt.Sprintf("a fresher token cannot be stored (%s); this one is good until %s", v.unsavedErr, stamp(token.ExpireTime))}
 	case failure.Count > 0 && overdue:
-		return []string{fmt.Sprintf("the vendor gives no fresher token (%s); this one is good until %s; next attempt at %s",
+		r.Outcome = Stale
+		r.Warnings = []string{fmt.Sprintf("the vendor gives no fresher token (%s); this one is good until %s; next attempt at %s",
 			failure.Reason, stamp(token.ExpireTime), stamp(failure.NextAttempt))}
-	case ttl < minTTL:
-		return []string{fmt.Sprintf("min_ttl is %s, and this token is good for %s; %s", minTTL, ttl, prospect(token))}
+	case r.TTL < minTTL:
+		r.Warnings = []string{fmt.Sprintf("min_ttl is %s, and this token is good for %s; %s", minTTL, r.TTL, prospect(token))}
 	}
-	return nil
+	return r
 }
 
 // prospect is what could be had in place of a token that a reader finds too short.

@@ -103,8 +103,15 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 	if !v.token().Boundary.IsZero() {
 		failure = provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is of the hour that ends or of the next")
 	}
-	_, err = b.failed(ctx, s, e, v, v.state, failure)
-	return nil, err
+	return nil, b.useless(ctx, s, e, v, failure)
+}
+
+// useless keeps, as a failure, that the token which the vendor has just given cannot be
+// leased.
+func (b *Broker) useless(ctx context.Context, s logical.Storage, e *entry, v view, failure *provider.Error) error {
+	x := Exchange{Name: e.name, Provider: v.credential.Provider, Scope: v.scope, Err: failure, useless: true}
+	_, err := b.failed(ctx, s, e, v, v.state, x)
+	return err
 }
 
 // exchange calls the vendor once for a scope and keeps what came of it. The caller
@@ -115,27 +122,27 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v vi
 		e.hold(s, v.state, err) // to be written before the next attempt
 		return v, err
 	}
-	next, err := exchange(ctx, v.credential, v.state, v.scope)
+	next, x := call(ctx, v.credential, v.state, v.scope)
 	b.noteSkew(e, next)
-	var failure *provider.Error
-	if errors.As(err, &failure) {
-		if failure.Kind == provider.Invalid {
-			return v, failure // the vendor has not been called
+	if x.Err != nil {
+		if x.Err.Kind == provider.Invalid {
+			return v, x.Err
 		}
-		return b.failed(ctx, s, e, v, next, failure)
+		return b.failed(ctx, s, e, v, next, x)
 	}
-	b.logger(e, v).Info("exchange succeeded", "expire_time", stamp(next.Tokens[v.scope].ExpireTime))
+	b.tell(x)
 	m, err := b.save(ctx, s, e, v.memory, next)
 	return v.with(m), err
 }
 
 // failed keeps a failure, and with it what the state has all the same. Its error is
 // of type *ExchangeError, or of *StorageError if a new grant cannot be stored.
-func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view, state *State, failure *provider.Error) (view, error) {
-	next := state.failed(v.scope, failure, time.Now())
+func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view, state *State, x Exchange) (view, error) {
+	next := state.failed(v.scope, x.Err, time.Now())
 	noted := v.with(memory{state: next}).failure()
-	logger := b.logger(e, v)
-	logger.Warn("exchange failed", "error", failure.Reason, "failures", noted.Count, "next_attempt", stamp(noted.NextAttempt))
+	x.Failures, x.NextAttempt = noted.Count, noted.NextAttempt
+	x.News = noted.final() && !v.failure().final()
+	b.tell(x)
 	var m memory
 	var err error
 	if !next.sameGrants(v.state) {
@@ -143,11 +150,11 @@ func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view
 	} else {
 		// A failure that is not written down costs an attempt too early at the most.
 		if err := putState(ctx, s, e.name, next); err != nil {
-			logger.Warn("cannot store the failure", "error", err)
+			b.logger(e, v).Warn("cannot store the failure", "error", err)
 		}
 		m, err = e.change(v.epoch, func(m *memory) {
 			m.state = next
-			e.refused(v.scope, failure)
+			e.refused(v.scope, x.Err)
 		})
 	}
 	if err != nil {
@@ -163,33 +170,17 @@ func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *
 	if err := fence(ctx, s, last); err != nil {
 		return Unverified(c, last), err
 	}
-	state, err := exchange(ctx, c, Unverified(c, last), ownScope)
+	state, x := call(ctx, c, Unverified(c, last), ownScope)
 	b.noteSkew(b.entry(name), state)
-	return state, err
-}
-
-// exchange calls the vendor once for a scope. Its errors are of type *provider.Error;
-// the state is then as it was, but for a new grant if the vendor gave one all the
-// same, and for what the answer told of the vendor's clock.
-func exchange(ctx context.Context, c *Credential, state *State, scope string) (*State, error) {
-	vendor, err := c.narrowed(scope)
-	if err != nil {
-		return state, asProviderError(err)
+	x.Verification = true
+	switch {
+	case x.Err == nil:
+		b.tell(x)
+		return state, nil
+	case x.Err.Kind != provider.Invalid:
+		b.tell(x)
 	}
-	answer, err := vendor.Exchange(ctx, state.grant(scope))
-	if err != nil {
-		failure := asProviderError(err)
-		return state.dated(failure.Clock), failure
-	}
-	token, err := answer.Token(c.DefaultTTL, state.Tokens[scope])
-	state = state.dated(answer.Clock)
-	if err != nil {
-		if answer.Grant != nil {
-			state = state.granted(scope, *answer.Grant)
-		}
-		return state, asProviderError(err)
-	}
-	return state.succeeded(c, scope, answer, withBoundary(token, state.Tokens[scope])), nil
+	return state, x.Err
 }
 
 func asProviderError(err error) *provider.Error {

@@ -237,6 +237,11 @@ func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 	return &next
 }
 
+// final is whether a person must act, now that the exchange has failed.
+func (f Failure) final() bool {
+	return f.Count > 0 && (f.Kind == provider.Rejected || f.Kind == provider.Expired)
+}
+
 // count is one more failure after the last.
 func (f *Failure) count(last Failure, e *provider.Error) {
 	f.Count = last.Count + 1

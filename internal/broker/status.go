@@ -19,6 +19,7 @@ type Status struct {
 	ExchangeTime         time.Time // of the last that succeeded
 	Exchanges            int
 	Failure              Failure // the last; of time zero if there was none
+	Rejected             bool    // whether nothing but a new credential will help
 	CredentialExpireTime time.Time
 	CredentialWriteTime  time.Time
 	ClockSkew            *time.Duration // nil if no answer has told
@@ -32,6 +33,19 @@ type Status struct {
 
 	// Scopes are the narrower scopes that roles have asked for.
 	Scopes map[string]ScopeStatus
+}
+
+// Statuses tell how the credentials are doing that are in memory, by name.
+func (b *Broker) Statuses() map[string]*Status {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	now, all := time.Now(), map[string]*Status{}
+	for name, e := range b.names {
+		if m := e.look(); m.credential != nil {
+			all[name] = m.status(now)
+		}
+	}
+	return all
 }
 
 // A ScopeStatus is how a narrower scope is doing.
@@ -57,6 +71,7 @@ func (m memory) status(now time.Time) *Status {
 		ExchangeTime:         m.state.ExchangeTime,
 		Exchanges:            m.state.Exchanges,
 		Failure:              m.state.Failure,
+		Rejected:             m.state.Failure.final() || m.state.Refusals[ownScope].final(),
 		CredentialExpireTime: m.state.CredentialExpireTime,
 		CredentialWriteTime:  m.credential.WriteTime,
 		ClockSkew:            m.state.ClockSkew,

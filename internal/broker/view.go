@@ -84,13 +84,8 @@ func (v view) lease(now time.Time, minTTL time.Duration) *Reading {
 	if v.held(now) {
 		fresher = v.nextAttempt()
 	}
-	return &Reading{
-		Token:    token,
-		Provider: v.credential.Provider,
-		TTL:      ttl,
-		Reread:   rereadTTL(token, fresher, now),
-		Warnings: v.warnings(now, ttl, minTTL),
-	}
+	reading := &Reading{Token: token, Provider: v.credential.Provider, TTL: ttl, Reread: rereadTTL(token, fresher, now)}
+	return reading.warned(v, now, minTTL)
 }
 
 // due is whether a renewal can help a reader now.

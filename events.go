@@ -1,0 +1,136 @@
+package tokenbroker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+)
+
+// The events that Vault's subscribers may have. None holds a secret.
+const (
+	eventExchange = "tokenbroker/token-exchange"
+	eventRejected = "tokenbroker/credential-rejected"
+	eventExpiring = "tokenbroker/credential-expiring"
+)
+
+const (
+	// expiringWithin is how near a credential's death has to be to be told of.
+	expiringWithin = 48 * time.Hour
+
+	// sendTimeout bounds the sending of one event, and mostUnsent how many may wait for
+	// it: what a server does not take in time is lost.
+	sendTimeout = 5 * time.Second
+	mostUnsent  = 1000
+)
+
+type event struct {
+	kind     string
+	metadata []string // names and values in turn
+}
+
+// events are sent in the order in which they come about, one after the other, and by
+// nobody whom a reader waits for.
+type events struct {
+	send func(event)
+
+	mu      sync.Mutex
+	unsent  []event
+	sending bool
+
+	// told are the credentials whose coming death has been told of. Only the sweep uses
+	// it, and Vault runs one at a time.
+	told map[string]bool
+}
+
+func (es *events) add(e event) {
+	es.mu.Lock()
+	defer es.mu.Unlock()
+	if len(es.unsent) == mostUnsent {
+		return
+	}
+	es.unsent = append(es.unsent, e)
+	if !es.sending {
+		es.sending = true
+		go es.sendAll()
+	}
+}
+
+func (es *events) sendAll() {
+	for {
+		es.mu.Lock()
+		if len(es.unsent) == 0 {
+			es.sending = false
+			es.mu.Unlock()
+			return
+		}
+		next := es.unsent[0]
+		es.unsent = es.unsent[1:]
+		es.mu.Unlock()
+		es.send(next)
+	}
+}
+
+// exchanged tells of an exchange, and of a credential that is rejected from now on.
+func (es *events) exchanged(x broker.Exchange) {
+	about := []string{"name", x.Name, "provider", x.Provider, "result", x.Result()}
+	if x.Scope != "" {
+		about = append(about, "scope", x.Scope)
+	}
+	issued := about
+	if x.Err == nil {
+		issued = append(slices.Clone(about), "expire_time", stamp(x.ExpireTime))
+	}
+	// The next read of the name yields another token, unless this one is somebody's own.
+	es.add(newEvent(eventExchange, "creds/"+x.Name, x.Err == nil && !x.Dedicated, issued))
+	if x.News {
+		es.add(newEvent(eventRejected, "status/"+x.Name, false, about))
+	}
+}
+
+// expiring tells of each credential that is going to die soon, once as long as it is.
+func (es *events) expiring(statuses map[string]*broker.Status, now time.Time) {
+	dying := map[string]bool{}
+	for name, s := range statuses {
+		if s.CredentialExpireTime.IsZero() || s.CredentialExpireTime.Sub(now) > expiringWithin {
+			continue
+		}
+		dying[name] = true
+		if !es.told[name] {
+			es.add(newEvent(eventExpiring, "status/"+name, false,
+				[]string{"name", name, "provider", s.Provider, "expire_time", stamp(s.CredentialExpireTime)}))
+		}
+	}
+	es.told = dying
+}
+
+// newEvent is an event with what subscribers of every engine go by: they see those of
+// which they may subscribe to the path, and read there what there is to read.
+func newEvent(kind, path string, modified bool, about []string) event {
+	_, operation, _ := strings.Cut(kind, "/")
+	return event{kind, append([]string{
+		logical.EventMetadataOperation, operation,
+		logical.EventMetadataModified, strconv.FormatBool(modified),
+		logical.EventMetadataPath, path,
+		logical.EventMetadataDataPath, path,
+	}, about...)}
+}
+
+// sendEvent hands an event to the server. One that does not take events is none the
+// worse for it.
+func (b *backend) sendEvent(e event) {
+	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
+	defer cancel()
+	err := logical.SendEvent(ctx, b, e.kind, e.metadata...)
+	if err != nil && !errors.Is(err, framework.ErrNoEvents) {
+		b.Logger().Debug("an event was not taken", "event", e.kind, "error", err)
+	}
+}

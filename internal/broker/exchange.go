@@ -1,0 +1,105 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// An Exchange is one call to a vendor, and what came of it. It holds no secret.
+type Exchange struct {
+	Name, Provider string // of the credential
+	Scope          string // "" is the credential's own
+
+	// Verification is whether it checked what an operator is about to store, and Dedicated
+	// whether its token is one reader's alone.
+	Verification, Dedicated bool
+
+	Duration   time.Duration
+	ExpireTime time.Time // of the token; zero if it failed
+
+	// Err is why it failed; nil if it did not. Failures is how many have failed in a row
+	// then, and NextAttempt when the vendor may be called again; both are zero of a
+	// verification, which its operator alone repeats.
+	Err         *provider.Error
+	Failures    int
+	NextAttempt time.Time
+
+	// News is whether the vendor, or the clock, has just ended a credential, or a scope of
+	// it, that had not been rejected before.
+	News bool
+
+	// useless is whether the call succeeded, and has been told of, but not with a token
+	// that can be leased.
+	useless bool
+}
+
+// Success is the result of an exchange that has not failed.
+const Success = "success"
+
+// Result is Success, or what kind of failure it was.
+func (x Exchange) Result() string {
+	if x.Err == nil {
+		return Success
+	}
+	return x.Err.Kind.String()
+}
+
+// call calls the vendor once for a scope. If that fails, the state is as it was, but for a
+// new grant if the vendor gave one all the same, and for what the answer told of the
+// vendor's clock. The vendor has not been called at all if the error is of kind Invalid.
+func call(ctx context.Context, c *Credential, state *State, scope string) (*State, Exchange) {
+	x := Exchange{Name: c.Name, Provider: c.Provider, Scope: scope}
+	vendor, err := c.narrowed(scope)
+	if err != nil {
+		x.Err = asProviderError(err)
+		return state, x
+	}
+	began := time.Now()
+	answer, err := vendor.Exchange(ctx, state.grant(scope))
+	x.Duration = time.Since(began)
+	if err != nil {
+		x.Err = asProviderError(err)
+		return state.dated(x.Err.Clock), x
+	}
+	token, err := answer.Token(c.DefaultTTL, state.Tokens[scope])
+	state = state.dated(answer.Clock)
+	if err != nil {
+		x.Err = asProviderError(err)
+		if answer.Grant != nil {
+			state = state.granted(scope, *answer.Grant)
+		}
+		return state, x
+	}
+	x.ExpireTime = token.ExpireTime
+	return state.succeeded(c, scope, answer, withBoundary(token, state.Tokens[scope])), x
+}
+
+// tell tells of an exchange. It is the one place that logs exchanges and has them counted.
+func (b *Broker) tell(x Exchange) {
+	logger := b.source.Logger().With("name", x.Name, "provider", x.Provider)
+	if x.Scope != ownScope {
+		logger = logger.With("scope", x.Scope)
+	}
+	if x.useless {
+		logger.Warn("the token cannot be leased", "error", x.Err.Reason, "failures", x.Failures, "next_attempt", stamp(x.NextAttempt))
+		return
+	}
+	b.observe(x)
+	logger = logger.With("result", x.Result(), "duration", x.Duration.Round(time.Millisecond).String())
+	if x.Dedicated {
+		logger = logger.With("dedicated", true)
+	}
+	if x.Verification {
+		logger = logger.With("verification", true)
+	}
+	switch {
+	case x.Err == nil:
+		logger.Info("exchange succeeded", "expire_time", stamp(x.ExpireTime))
+	case x.Verification:
+		logger.Warn("exchange failed", "error", x.Err.Reason, "next_attempt", "with the next write")
+	default:
+		logger.Warn("exchange failed", "error", x.Err.Reason, "failures", x.Failures, "next_attempt", stamp(x.NextAttempt))
+	}
+}

@@ -1,0 +1,185 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// metrics are those of the engine, by series: name{label="value",…}.
+func (e *engine) metrics() map[string]string {
+	e.t.Helper()
+	resp, status, message := e.request(logical.ReadOperation, "metrics", nil)
+	require.Equal(e.t, http.StatusOK, status, message)
+	require.Equal(e.t, http.StatusOK, resp.Data[logical.HTTPStatusCode])
+	require.Equal(e.t, "application/openmetrics-text; version=1.0.0; charset=utf-8", resp.Data[logical.HTTPContentType])
+	text := string(resp.Data[logical.HTTPRawBody].([]byte))
+	require.True(e.t, strings.HasSuffix(text, "\n# EOF\n"), "OpenMetrics ends so, or is not all there")
+	series := map[string]string{}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if split := strings.LastIndexByte(line, ' '); !strings.HasPrefix(line, "#") {
+			series[line[:split]] = line[split+1:]
+		}
+	}
+	return series
+}
+
+// assertMetrics looks at some of the series; "" is of one that there must not be.
+func (e *engine) assertMetrics(wanted map[string]string) {
+	e.t.Helper()
+	all := e.metrics()
+	for series, value := range wanted {
+		assert.Equal(e.t, value, all[series], series)
+	}
+}
+
+func TestExchangesAreCountedByProviderAndResult(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.assertMetrics(map[string]string{
+			`tokenbroker_exchanges_total{provider="kensho",result="success"}`:  "0.0",
+			`tokenbroker_exchanges_total{provider="oauth2",result="rejected"}`: "0.0",
+		})
+		e.sim.Behave(vendorsim.Conduct{Latency: 400 * time.Millisecond})
+		e.write("config/kensho/prod", keyPair())
+		e.write("config/sitecore/search", map[string]any{"api_key": apiKey})
+		e.write("refresh/prod", nil)
+		_, status, _ := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"client_id": "nobody"})
+		require.Equal(t, http.StatusBadRequest, status)
+		e.sim.Behave(down())
+		_, status, _ = e.request(logical.UpdateOperation, "refresh/search", nil)
+		require.Equal(t, http.StatusServiceUnavailable, status)
+		e.assertMetrics(map[string]string{
+			`tokenbroker_exchanges_total{provider="kensho",result="success"}`:             "2.0",
+			`tokenbroker_exchanges_total{provider="kensho",result="rejected"}`:            "1.0",
+			`tokenbroker_exchanges_total{provider="sitecore",result="success"}`:           "1.0",
+			`tokenbroker_exchanges_total{provider="sitecore",result="unavailable"}`:       "1.0",
+			`tokenbroker_exchange_duration_seconds_count{provider="kensho"}`:              "3",
+			`tokenbroker_exchange_duration_seconds_bucket{provider="kensho",le="0.25"}`:   "0",
+			`tokenbroker_exchange_duration_seconds_bucket{provider="kensho",le="0.5"}`:    "3",
+			`tokenbroker_exchange_duration_seconds_bucket{provider="kensho",le="+Inf"}`:   "3",
+			`tokenbroker_exchange_duration_seconds_bucket{provider="sitecore",le="+Inf"}`: "2",
+		})
+	})
+}
+
+func TestReadsAreCountedByResult(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		reads := func(cached, exchanged, stale, failed string) {
+			t.Helper()
+			e.assertMetrics(map[string]string{
+				`tokenbroker_reads_total{result="cached"}`:    cached,
+				`tokenbroker_reads_total{result="exchanged"}`: exchanged,
+				`tokenbroker_reads_total{result="stale"}`:     stale,
+				`tokenbroker_reads_total{result="failed"}`:    failed,
+			})
+		}
+		e.write("config/kensho/prod", keyPair())
+		e.creds("prod")
+		e.read("token/prod")
+		reads("2.0", "0.0", "0.0", "0.0")
+		e.refused("creds/nobody")
+		reads("2.0", "0.0", "0.0", "0.0") // whoever mistypes a name has not been failed
+
+		until(0, 50, 0)
+		e.creds("prod")
+		reads("2.0", "1.0", "0.0", "0.0")
+
+		until(1, 40, 0)
+		e.sim.Behave(vendorsim.Conduct{Latency: 5 * time.Second})
+		e.creds("prod")
+		reads("2.0", "1.0", "1.0", "0.0") // the vendor is slow, and it has a good token
+
+		until(2, 30, 0)
+		e.sim.Behave(down())
+		e.creds("prod")
+		e.read("token/prod")
+		reads("2.0", "1.0", "3.0", "0.0") // the second did not even ask the vendor
+
+		until(3, 0, 0)
+		e.refused("creds/prod")
+		e.refused("token/prod")
+		reads("2.0", "1.0", "3.0", "2.0")
+	})
+}
+
+func TestMetricsTellHowEachCredentialIsDoing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		const prod = `{name="prod",provider="kensho"}`
+		until(0, 30, 0)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover,event"})
+		e.write("roles/events", map[string]any{"config": "search", "scope": "event"})
+		e.creds("events")
+		until(0, 40, 0)
+		require.NoError(t, e.tick()) // which loads what nobody has read
+		e.assertMetrics(map[string]string{
+			`tokenbroker_token_expires_in_seconds{name="prod",provider="kensho",scope=""}`:          "1199.0",
+			`tokenbroker_token_expires_in_seconds{name="search",provider="sitecore",scope=""}`:      "85800.0",
+			`tokenbroker_token_expires_in_seconds{name="search",provider="sitecore",scope="event"}`: "85800.0",
+			"tokenbroker_credential_expires_in_seconds" + prod:                                      "604200.0",
+			`tokenbroker_credential_expires_in_seconds{name="search",provider="sitecore"}`:          "",
+			"tokenbroker_credential_rejected" + prod:                                                "0.0",
+			"tokenbroker_consecutive_failures" + prod:                                               "0.0",
+			"tokenbroker_backoff_seconds" + prod:                                                    "0.0",
+			`tokenbroker_consecutive_failures{name="search",provider="sitecore"}`:                   "0.0",
+		})
+
+		until(1, 0, 5)
+		e.sim.RevokeCredential(refreshToken)
+		e.refused("creds/prod")
+		time.Sleep(time.Minute)
+		e.assertMetrics(map[string]string{
+			`tokenbroker_token_expires_in_seconds{name="prod",provider="kensho",scope=""}`: "0.0",
+			"tokenbroker_credential_rejected" + prod:                                       "1.0",
+			"tokenbroker_consecutive_failures" + prod:                                      "1.0",
+			"tokenbroker_backoff_seconds" + prod:                                           "240.0",
+		})
+
+		e.restart()
+		require.NoError(t, e.tick())
+		e.assertMetrics(map[string]string{"tokenbroker_credential_rejected" + prod: "1.0"}) // a minute after a restart, too
+		_, status, _ := e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+		require.Equal(t, http.StatusOK, status)
+		for series := range e.metrics() {
+			assert.NotContains(t, series, `name="prod"`, "what is deleted is gone")
+		}
+	})
+}
+
+func TestSweepsAreTimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		e.creds("prod")
+		e.sim.Behave(vendorsim.Conduct{Latency: 3 * time.Second})
+		until(0, 50, 0)
+		require.NoError(t, e.tick())
+		e.assertMetrics(map[string]string{
+			"tokenbroker_sweep_duration_seconds_count":            "1",
+			`tokenbroker_sweep_duration_seconds_bucket{le="1.0"}`: "0",
+			`tokenbroker_sweep_duration_seconds_bucket{le="5.0"}`: "1",
+		})
+	})
+}
+
+func TestTheMetricsOfMountsInOneProcessAreApart(t *testing.T) {
+	one, other := newEngine(t), newEngine(t)
+	one.write("config/kensho/prod", keyPair())
+	one.assertMetrics(map[string]string{`tokenbroker_exchanges_total{provider="kensho",result="success"}`: "1.0"})
+	other.assertMetrics(map[string]string{
+		`tokenbroker_exchanges_total{provider="kensho",result="success"}`: "0.0",
+		`tokenbroker_consecutive_failures{name="prod",provider="kensho"}`: "",
+	})
+}
