@@ -101,7 +101,7 @@ fuzz-short:
 	@tools/fuzz/run.sh 5s
 
 # What the end-to-end tests need, and find in their environment.
-REAL := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json openssl
+REAL := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json openssl prometheus
 REALLY := VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
 	TOFU=$(abspath bin/tofu) TERRAFORM_PROVIDER_VAULT=$(abspath bin/terraform-provider-vault) \
 	KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) AUTHSERVER=$(abspath $(AUTHSERVER)/server.mjs)
@@ -197,6 +197,12 @@ buildah:
 zip:
 	@command -v zip >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends zip; } || \
 		{ echo 'zip is needed, and could not be installed: install it.' >&2; exit 1; }
+
+# It brings promtool, which tests the alert rules.
+.PHONY: prometheus
+prometheus:
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends prometheus; } || \
+		{ echo 'Prometheus is needed, and could not be installed: install it.' >&2; exit 1; }
 
 examples: ## Test the Kubernetes manifests against the types they are written for.
 	go -C test/examples test -count=1 ./...

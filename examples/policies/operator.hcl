@@ -29,3 +29,7 @@ path "kensho/refresh/*" {
 path "kensho/status/*" {
   capabilities = ["read", "list"]
 }
+
+path "kensho/metrics" {
+  capabilities = ["read"]
+}

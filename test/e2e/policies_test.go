@@ -39,6 +39,7 @@ var requests = []request{
 	{"write", "refresh/prod"},
 	{"read", "status/prod"},
 	{"list", "status"},
+	{"read", "metrics"},
 	{"read", "creds/prod"},
 	{"read", "creds/app"},
 	{"read", "token/prod"},
@@ -64,7 +65,7 @@ func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
 		case "patch":
 			_, err = logical.JSONMergePatch(ctx, path, data[r.path])
 		case "read":
-			_, err = logical.ReadWithContext(ctx, path)
+			_, err = logical.ReadRawWithContext(ctx, path) // metrics are no JSON
 		case "list":
 			_, err = logical.ListWithContext(ctx, path)
 		case "delete":
@@ -77,6 +78,7 @@ func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
 		"app.hcl":            func(r request) bool { return r == request{"read", "creds/prod"} },
 		"app-lease-free.hcl": func(r request) bool { return r == request{"read", "token/prod"} },
 		"monitoring.hcl":     func(r request) bool { return r.path == "status" || r.path == "status/prod" },
+		"metrics.hcl":        func(r request) bool { return r == request{"read", "metrics"} },
 		"responder.hcl": func(r request) bool {
 			return r.path == "refresh/prod" || r.path == "status" || r.path == "status/prod"
 		},

@@ -1,0 +1,272 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
+
+	"vault-plugin-secrets-tokenbroker/internal/process"
+)
+
+const (
+	prometheusExamples = "../../examples/prometheus"
+	dashboardFile      = "../../examples/grafana/tokenbroker.json"
+)
+
+// prometheus is a real one.
+type prometheus struct {
+	t       *testing.T
+	address string
+}
+
+// ask asks its API, and decodes the answer's data.
+func (p *prometheus) ask(path string, data any) error {
+	request, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+p.address+"/api/v1/"+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return json.NewDecoder(resp.Body).Decode(&struct{ Data any }{data})
+}
+
+// value is that of a query which yields one series; "" if there is none.
+func (p *prometheus) value(query string) string {
+	var data struct {
+		Result []struct{ Value [2]any }
+	}
+	if err := p.ask("query?query="+url.QueryEscape(query), &data); err != nil || len(data.Result) != 1 {
+		return ""
+	}
+	return data.Result[0].Value[1].(string)
+}
+
+// firing are the names of the alerts that fire.
+func (p *prometheus) firing() []string {
+	var data struct {
+		Alerts []struct {
+			State  string
+			Labels map[string]string
+		}
+	}
+	if p.ask("alerts", &data) != nil {
+		return nil
+	}
+	var names []string
+	for _, alert := range data.Alerts {
+		if alert.State == "firing" {
+			names = append(names, alert.Labels["alertname"])
+		}
+	}
+	return names
+}
+
+// startPrometheus starts one on the example's configuration as it stands, but for the
+// server's address and the pace.
+func (m *mount) startPrometheus(token string) *prometheus {
+	m.t.Helper()
+	dir := prometheusFiles(m.t, token, strings.NewReplacer(
+		"scheme: https", "scheme: http",
+		"vault.example.com:8200", strings.TrimPrefix(m.server.Address, "http://"),
+		"scrape_interval: 30s", "scrape_interval: 1s",
+		"evaluation_interval: 30s", "evaluation_interval: 1s",
+	))
+	listener, err := (&net.ListenConfig{}).Listen(m.t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(m.t, err)
+	p := &prometheus{m.t, listener.Addr().String()}
+	require.NoError(m.t, listener.Close())
+	var log logBuffer
+	// It ends in order, and not with a context.
+	cmd := exec.CommandContext(context.Background(), "prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"),
+		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+p.address)
+	cmd.Stdout, cmd.Stderr = &log, &log
+	server, err := process.Start(cmd)
+	require.NoError(m.t, err)
+	m.t.Cleanup(func() {
+		assert.NoError(m.t, server.Stop())
+		if m.t.Failed() {
+			m.t.Log(log.String())
+		}
+	})
+	return p
+}
+
+// prometheusFiles are the example's, with a token beside them.
+func prometheusFiles(t *testing.T, token string, changes *strings.Replacer) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	require.NoError(t, os.CopyFS(dir, os.DirFS(prometheusExamples)))
+	config, err := os.ReadFile(filepath.Join(dir, "prometheus.yml"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(changes.Replace(string(config))), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "vault-token"), []byte(token), 0o600))
+	return dir
+}
+
+func TestPrometheusScrapesTheMetricsWithATokenOfTheLeastPolicy(t *testing.T) {
+	m := enable(t, "kensho")
+	m.write("config/kensho/prod", m.kensho())
+	for range 3 {
+		m.creds("prod")
+	}
+	policy, err := os.ReadFile("../../examples/policies/metrics.hcl")
+	require.NoError(t, err)
+	require.NoError(t, m.root.Sys().PutPolicyWithContext(t.Context(), "metrics", string(policy)))
+	p := m.startPrometheus(m.client("metrics").Token())
+
+	var targets struct {
+		ActiveTargets []struct{ Health, LastError string }
+	}
+	require.Eventually(t, func() bool {
+		return p.ask("targets", &targets) == nil && len(targets.ActiveTargets) == 1 && targets.ActiveTargets[0].Health == "up"
+	}, time.Minute, 100*time.Millisecond, "%+v", &targets)
+	is := func(query, value string) {
+		t.Helper()
+		assert.Eventually(t, func() bool { return p.value(query) == value }, 20*time.Second, 100*time.Millisecond, "%s is %s", query, p.value(query))
+	}
+	is(`tokenbroker_reads_total{mount="kensho",result="cached"}`, "3")
+	is(`tokenbroker_exchanges_total{provider="kensho",result="success"}`, "1")
+	is(`tokenbroker_exchange_duration_seconds_count{provider="kensho"}`, "1")
+	is(`tokenbroker_token_expires_in_seconds{name="prod",scope=""} > bool 2000`, "1")
+	assert.Empty(t, p.firing())
+
+	m.sim.RevokeCredential(refreshToken)
+	_, err = m.root.Logical().WriteWithContext(t.Context(), "kensho/refresh/prod", nil)
+	assertStatus(t, http.StatusBadRequest, "rejected", err)
+	assert.Eventually(t, func() bool { return slices.Equal(p.firing(), []string{"TokenBrokerCredentialRejected"}) }, 20*time.Second, 100*time.Millisecond)
+}
+
+func TestTheServerTakesTheEnginesEventsAndLines(t *testing.T) {
+	m := enable(t, "told")
+	m.write("config/kensho/prod", m.kensho())
+	assert.Eventually(t, func() bool {
+		for line := range strings.Lines(w.log.String()) {
+			if strings.Contains(line, "exchange succeeded: ") && strings.Contains(line, " mount=told/ ") {
+				return strings.Contains(line, "[INFO]")
+			}
+		}
+		return false
+	}, 10*time.Second, 50*time.Millisecond)
+	assert.NotContains(t, w.log.String(), "an event was not taken")
+}
+
+// promtool checks something.
+func promtool(t *testing.T, dir string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "promtool", args...)
+	cmd.Dir = dir
+	output, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(output))
+}
+
+func TestTheExamplesForPrometheusAreSound(t *testing.T) {
+	dir := prometheusFiles(t, "token", strings.NewReplacer())
+	promtool(t, dir, "check", "config", "prometheus.yml") // and the rules that it names
+	promtool(t, dir, "test", "rules", "alerts_test.yml")
+
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	content, err := os.ReadFile(filepath.Join(dir, "alerts.yml"))
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(content, &rules))
+	var queries []string
+	for _, rule := range rules.Groups[0].Rules {
+		queries = append(queries, rule.Expr)
+	}
+	requireExported(t, queries)
+}
+
+func TestTheDashboardShowsWhatThereIs(t *testing.T) {
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	content, err := os.ReadFile(dashboardFile)
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(content, &dashboard))
+	type rule struct {
+		Record string `yaml:"record"`
+		Expr   string `yaml:"expr"`
+	}
+	var rules []rule
+	var queries []string
+	for _, panel := range dashboard.Panels {
+		require.NotEmpty(t, panel.Targets, panel.Title)
+		for _, target := range panel.Targets {
+			query := strings.NewReplacer("$__rate_interval", "5m", "$mount", "kensho").Replace(target.Expr)
+			rules, queries = append(rules, rule{"panel", query}), append(queries, query)
+		}
+	}
+	file, err := yaml.Marshal(map[string]any{"groups": []any{map[string]any{"name": "panels", "rules": rules}}})
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "panels.yml"), file, 0o600))
+	promtool(t, dir, "check", "rules", "--lint=none", "panels.yml")
+
+	requireExported(t, queries)
+}
+
+var metricName = regexp.MustCompile(`\btokenbroker_\w+`)
+
+// requireExported sees that queries name metrics, and none but those of the engine.
+func requireExported(t *testing.T, queries []string) {
+	t.Helper()
+	engines := exported(t)
+	for _, query := range queries {
+		names := metricName.FindAllString(query, -1)
+		require.NotEmpty(t, names, query)
+		for _, name := range names {
+			require.True(t, engines[strings.TrimSuffix(name, "_bucket")], "%s: the engine exports no %s", query, name)
+		}
+	}
+}
+
+// exported are the names of an engine's metrics, those of counters with _total.
+func exported(t *testing.T) map[string]bool {
+	t.Helper()
+	m := enable(t, fmt.Sprintf("exported-%d", time.Now().UnixNano()))
+	m.write("config/kensho/prod", m.kensho())
+	m.creds("prod")
+	resp, err := m.root.Logical().ReadRawWithContext(t.Context(), m.path+"/metrics")
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	assert.Equal(t, "application/openmetrics-text; version=1.0.0; charset=utf-8", resp.Header.Get("Content-Type"))
+	text, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	names := map[string]bool{}
+	for _, family := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(string(text), -1) {
+		name := family[1]
+		if family[2] == "counter" {
+			name += "_total"
+		}
+		names[name] = true
+	}
+	require.NotEmpty(t, names)
+	return names
+}
