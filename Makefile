@@ -69,12 +69,6 @@ recording: build $(SERVER) | termtosvg ## Record the demo in docs/demo.svg, whic
 	termtosvg render bin/demo.cast docs/demo.svg -m 100 -M 1000 -D 3000 -t window_frame
 	go test -count=1 -run TestTheRecording ./internal/demo
 
-# Debian has the recorder as a package.
-.PHONY: termtosvg
-termtosvg:
-	@command -v termtosvg >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends termtosvg; } || \
-		{ echo 'termtosvg is needed, and could not be installed: install it.' >&2; exit 1; }
-
 test: unit-race sim fuzz-short e2e dist-test examples vet lint ## Test everything, from a fresh clone on.
 
 unit: ## Run the unit tests: the quick loop.
@@ -175,34 +169,13 @@ npm:
 	@command -v npm >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends nodejs npm; } || \
 		{ echo 'Node.js and npm are needed, and could not be installed: install them.' >&2; exit 1; }
 
-# Pages tell people to make keys with it; Debian has it as a package.
-.PHONY: openssl
-openssl:
-	@command -v openssl >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends openssl; } || \
-		{ echo 'openssl is needed, and could not be installed: install it.' >&2; exit 1; }
-
-# The load generator of the benchmark.
-.PHONY: wrk
-wrk:
-	@command -v wrk >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends wrk; } || \
-		{ echo 'wrk is needed, and could not be installed: install it.' >&2; exit 1; }
-
-# Images are built by it, without a daemon.
-.PHONY: buildah
-buildah:
-	@command -v buildah >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends buildah; } || \
-		{ echo 'buildah is needed, and could not be installed: install it.' >&2; exit 1; }
-
-.PHONY: zip
-zip:
-	@command -v zip >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends zip; } || \
-		{ echo 'zip is needed, and could not be installed: install it.' >&2; exit 1; }
-
-# It brings promtool, which tests the alert rules.
-.PHONY: prometheus
-prometheus:
-	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends prometheus; } || \
-		{ echo 'Prometheus is needed, and could not be installed: install it.' >&2; exit 1; }
+# Debian's packages, by the names of their commands: pages make keys with openssl, wrk loads
+# the benchmark's servers, buildah builds images without a daemon, prometheus brings promtool.
+PACKAGES := openssl wrk zip buildah prometheus termtosvg
+.PHONY: $(PACKAGES)
+$(PACKAGES):
+	@command -v $@ >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends $@; } || \
+		{ echo '$@ is needed, and could not be installed: install it.' >&2; exit 1; }
 
 examples: ## Test the Kubernetes manifests against the types they are written for.
 	go -C test/examples test -count=1 ./...
