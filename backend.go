@@ -72,7 +72,7 @@ func New(o Options) logical.Backend {
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix, keypairPrefix, broker.StoragePrefix, leasePrefix},
 		},
-		Paths: framework.PathAppend(
+		Paths: sharing(framework.PathAppend(
 			b.pathConfig(),
 			b.pathKeypair(),
 			b.pathRoles(),
@@ -81,7 +81,7 @@ func New(o Options) logical.Backend {
 			b.pathRefresh(),
 			b.pathStatus(),
 			b.pathMetrics(),
-		),
+		)),
 		Secrets:      []*framework.Secret{b.accessToken()},
 		PeriodicFunc: b.periodic,
 		Invalidate:   b.invalidate,

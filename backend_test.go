@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -298,6 +299,19 @@ func TestPromise8ADeletedConfigHasNoTokens(t *testing.T) {
 func TestTheFactoryTouchesNothing(t *testing.T) {
 	_, err := tokenbroker.Factory(t.Context(), &logical.BackendConfig{})
 	assert.NoError(t, err, "Vault calls it with an empty config to register the plugin")
+}
+
+func TestMountsShareWhatTheirPathsTakeAndAnswer(t *testing.T) {
+	first, second := tokenbroker.Paths(tokenbroker.New(tokenbroker.Options{})), tokenbroker.Paths(tokenbroker.New(tokenbroker.Options{}))
+	same := func(a, b any) bool { return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer() }
+	for i, path := range second {
+		assert.True(t, same(path.Fields, first[i].Fields), path.Pattern)
+		for operation, handler := range path.Operations {
+			other := first[i].Operations[operation]
+			assert.True(t, same(handler.Properties().Responses, other.Properties().Responses), "%s %s", operation, path.Pattern)
+			assert.False(t, same(handler, other), "%s %s: what answers is each mount's own", operation, path.Pattern)
+		}
+	}
 }
 
 func TestWhatAnotherNodeWroteIsReadAgain(t *testing.T) {
