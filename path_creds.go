@@ -102,18 +102,25 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framew
 	// Vault would cut the lease to the mount's maximum too, with a warning on each
 	// read that tells the reader nothing.
 	reading, err := b.read(ctx, req, d, limit{b.System().MaxLeaseTTL(), "the mount's maximum lease TTL", true})
-	name := d.Get("name").(string)
 	if err != nil {
-		return failure(name, err)
+		return failure(nameIn(d), err)
 	}
-	internal := map[string]any{"name": name}
+	resp := b.Secret(accessTokenType).Response(tokenData(reading.Reading), nil)
+	resp.Secret.TTL = min(reading.TTL, reading.longest)
+	internal := resp.Secret.InternalData
+	internal["name"] = nameIn(d)
 	if reading.lease != "" {
 		internal["config"], internal["lease"] = reading.config, reading.lease
 	}
-	resp := b.Secret(accessTokenType).Response(tokenData(reading.Reading), internal)
-	resp.Secret.TTL = min(reading.TTL, reading.longest)
 	addWarnings(resp, reading.Warnings)
 	return resp, nil
+}
+
+// nameIn is the name that the path has. The framework's own way to it converts what is a
+// string already, at a cost that each read would bear.
+func nameIn(d *framework.FieldData) string {
+	name, _ := d.Raw["name"].(string)
+	return name
 }
 
 // A limit is how long a reader may go by one reading at the most, and by what; lends is
@@ -133,7 +140,7 @@ type reading struct {
 }
 
 // read reads the token that a name stands for, and has that counted.
-func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (*reading, error) {
+func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (reading, error) {
 	got, err := b.obtain(ctx, req, d, most)
 	switch {
 	case err == nil:
@@ -144,19 +151,22 @@ func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.F
 	return got, err
 }
 
-func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (*reading, error) {
-	name := d.Get("name").(string)
+func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (reading, error) {
+	name := nameIn(d)
 	r, err := b.role(ctx, req.Storage, name)
 	if err != nil {
-		return nil, err
+		return reading{}, err
 	}
 	if ttl := r.TTL.Duration(); ttl > 0 && ttl < most.ttl {
 		most.ttl, most.by = ttl, "the role's ttl"
 	}
-	minTTL := max(r.MinTTL.Duration(), time.Duration(d.Get("min_ttl").(int))*time.Second)
+	minTTL := r.MinTTL.Duration()
+	if wanted, ok := d.GetOk("min_ttl"); ok {
+		minTTL = max(minTTL, time.Duration(wanted.(int))*time.Second)
+	}
 	// No token makes a reading last longer than that.
 	wish := broker.Wish{Scope: r.scope, MinTTL: min(minTTL, most.ttl)}
-	got := &reading{config: r.Config, longest: most.ttl}
+	got := reading{config: r.Config, longest: most.ttl}
 	switch {
 	case !r.Dedicated:
 		got.Reading, err = b.broker.Read(ctx, req.Storage, r.Config, wish)
@@ -165,12 +175,8 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 	default:
 		err = provider.Errorf(provider.Invalid, "%s%s is dedicated, and a token of its own is leased: read creds/%s", rolesPrefix, name, name)
 	}
-	var invalid *provider.Error
-	switch {
-	case errors.As(err, &invalid) && invalid.Kind == provider.Invalid && r.scope != "" && !r.Dedicated:
-		return nil, provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, invalid.Reason)
-	case err != nil:
-		return nil, err
+	if err != nil {
+		return reading{}, r.blamed(name, err)
 	}
 	if minTTL > most.ttl {
 		cut := *got.Reading // which others have too
@@ -178,6 +184,15 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 		got.Reading = &cut
 	}
 	return got, nil
+}
+
+// blamed names the role in an error of a credential that cannot have its scope.
+func (r *role) blamed(name string, err error) error {
+	var invalid *provider.Error
+	if errors.As(err, &invalid) && invalid.Kind == provider.Invalid && r.scope != "" && !r.Dedicated {
+		return provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, invalid.Reason)
+	}
+	return err
 }
 
 func addWarnings(resp *logical.Response, warnings []string) {

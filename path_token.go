@@ -57,7 +57,7 @@ func staticTokenFields() map[string]*framework.FieldSchema {
 func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	reading, err := b.read(ctx, req, d, limit{ttl: maxDuration})
 	if err != nil {
-		return failure(d.Get("name").(string), err)
+		return failure(nameIn(d), err)
 	}
 	resp := &logical.Response{Data: tokenData(reading.Reading)}
 	resp.Data["ttl"] = int64(min(reading.Reread, reading.longest).Seconds())

@@ -2,6 +2,7 @@ package tokenbroker
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -9,10 +10,15 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// recentEnough is for how long an answer of the server is gone by. What is asked
-// changes when an operator tunes a mount or a cluster changes its leader, and neither
-// counts within the second anyway.
-const recentEnough = time.Second
+const (
+	// recentEnough is for how long an answer of the server is gone by. A mount that is
+	// tuned has its new maximum a second later; Vault cuts leases itself, and sets its
+	// mounts up anew when its part in a cluster changes.
+	recentEnough = time.Second
+
+	// recentAtLeast is for how long it is while somebody asks anew.
+	recentAtLeast = 10 * time.Second
+)
 
 // Setup has the framework, too, see the server by a view that need not ask it on each
 // read.
@@ -26,45 +32,74 @@ func (b *backend) Setup(ctx context.Context, config *logical.BackendConfig) erro
 
 // A recentView remembers what each read asks the server. Every question is a call from
 // process to process and back, and costs as much as the rest of a cached read.
+//
+// It hides what else a view may be able to do: one of a plugin's is not.
 type recentView struct {
 	logical.SystemView
-	maxLeaseTTL      recent[time.Duration]
-	replicationState recent[consts.ReplicationState]
-	localMount       recent[bool]
+	last   atomic.Pointer[answers]
+	asking sync.Mutex // one asks for all
 }
 
-// MaxLeaseTTL is the mount's. It is longer than any lease if the server does not answer,
-// which cuts leases itself, and takes one of no time for one of the default.
-func (v *recentView) MaxLeaseTTL() time.Duration {
-	if ttl := v.maxLeaseTTL.get(v.SystemView.MaxLeaseTTL); ttl > 0 {
-		return ttl
-	}
-	return maxDuration
+// answers are those of the server at a time.
+type answers struct {
+	at               time.Time
+	maxLeaseTTL      time.Duration
+	replicationState consts.ReplicationState
+	localMount       bool
 }
 
-// ReplicationState is that of the server; unknown if it does not answer.
-func (v *recentView) ReplicationState() consts.ReplicationState {
-	return v.replicationState.get(v.SystemView.ReplicationState)
-}
+// MaxLeaseTTL is the mount's.
+func (v *recentView) MaxLeaseTTL() time.Duration { return v.recent().maxLeaseTTL }
+
+// ReplicationState is that of the server; unknown, which the framework takes for one that
+// may write, if it has never answered.
+func (v *recentView) ReplicationState() consts.ReplicationState { return v.recent().replicationState }
 
 // LocalMount is whether the mount is not replicated.
-func (v *recentView) LocalMount() bool { return v.localMount.get(v.SystemView.LocalMount) }
+func (v *recentView) LocalMount() bool { return v.recent().localMount }
 
-// recent is the latest answer to a question.
-type recent[T any] struct{ answer atomic.Pointer[answer[T]] }
-
-type answer[T any] struct {
-	value T
-	at    time.Time
-}
-
-// get is the answer, asked for anew if it is too old.
-func (r *recent[T]) get(ask func() T) T {
-	if last := r.answer.Load(); last != nil && time.Since(last.at) < recentEnough {
-		return last.value
+// recent is what the server answered, asked anew if that is too long ago.
+func (v *recentView) recent() *answers {
+	last := v.last.Load()
+	if last.within(recentEnough) {
+		return last
 	}
-	next := &answer[T]{at: time.Now()}
-	next.value = ask()
-	r.answer.Store(next)
-	return next.value
+	if !v.asking.TryLock() {
+		if last.within(recentAtLeast) {
+			return last
+		}
+		v.asking.Lock()
+	}
+	defer v.asking.Unlock()
+	if last = v.last.Load(); last.within(recentEnough) { // somebody has asked meanwhile
+		return last
+	}
+	next := v.ask(last)
+	v.last.Store(next)
+	return next
 }
+
+// ask asks the server. One that does not answer seems to say zero; what it said last
+// stands then.
+func (v *recentView) ask(last *answers) *answers {
+	next := &answers{
+		at:               time.Now(),
+		maxLeaseTTL:      v.SystemView.MaxLeaseTTL(),
+		replicationState: v.SystemView.ReplicationState(),
+		localMount:       v.SystemView.LocalMount(),
+	}
+	if last == nil {
+		// Vault cuts leases itself, and takes one of no time for one of the default.
+		last = &answers{maxLeaseTTL: maxDuration}
+	}
+	if next.maxLeaseTTL <= 0 {
+		next.maxLeaseTTL = last.maxLeaseTTL
+	}
+	if next.replicationState == consts.ReplicationUnknown {
+		next.replicationState = last.replicationState
+	}
+	return next
+}
+
+// within is whether there are answers that are not older.
+func (a *answers) within(age time.Duration) bool { return a != nil && time.Since(a.at) < age }

@@ -1,6 +1,7 @@
 package tokenbroker_test
 
 import (
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,23 +18,39 @@ import (
 // askedSystem counts what the server is asked.
 type askedSystem struct {
 	logical.StaticSystemView
-	asked atomic.Int64
+	asked  atomic.Int64
+	silent atomic.Bool   // it does not answer, which is zero over gRPC
+	takes  time.Duration // for an answer
+}
+
+func (s *askedSystem) ask() (answered bool) {
+	s.asked.Add(1)
+	time.Sleep(s.takes)
+	return !s.silent.Load()
+}
+
+// newAskedSystem is that of a server without replication.
+func newAskedSystem(e *engine) *askedSystem {
+	s := &askedSystem{StaticSystemView: *e.system}
+	s.ReplicationStateVal = consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled
+	return s
 }
 
 func (s *askedSystem) MaxLeaseTTL() time.Duration {
-	s.asked.Add(1)
+	if !s.ask() {
+		return 0
+	}
 	return s.StaticSystemView.MaxLeaseTTL()
 }
 
 func (s *askedSystem) ReplicationState() consts.ReplicationState {
-	s.asked.Add(1)
+	if !s.ask() {
+		return consts.ReplicationUnknown
+	}
 	return s.StaticSystemView.ReplicationState()
 }
 
-func (s *askedSystem) LocalMount() bool {
-	s.asked.Add(1)
-	return s.StaticSystemView.LocalMount()
-}
+func (s *askedSystem) LocalMount() bool { return s.ask() && s.StaticSystemView.LocalMount() }
 
 // seeing mounts the engine again, in a server of its own.
 func (e *engine) seeing(system logical.SystemView) {
@@ -45,7 +62,7 @@ func (e *engine) seeing(system logical.SystemView) {
 func TestPromise12ACachedReadAsksTheServerNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
-		system := &askedSystem{StaticSystemView: *e.system}
+		system := newAskedSystem(e)
 		e.seeing(system)
 		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
 		e.creds("prod")
@@ -58,6 +75,58 @@ func TestPromise12ACachedReadAsksTheServerNothing(t *testing.T) {
 		time.Sleep(time.Second)
 		e.creds("prod")
 		assert.Equal(t, before+3, system.asked.Load(), "once a second, each question once")
+
+		system.takes = 100 * time.Millisecond
+		time.Sleep(time.Second)
+		var readers sync.WaitGroup
+		for range 100 {
+			readers.Go(func() { e.creds("prod") })
+		}
+		readers.Wait()
+		assert.Equal(t, before+6, system.asked.Load(), "one asks for all")
+	})
+}
+
+func TestPromise12AReadOfAServerThatHangsGoesByTheLastAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		system := newAskedSystem(e)
+		e.seeing(system)
+		e.write("config/sitecore/prod", map[string]any{"api_key": apiKey})
+		e.creds("prod")
+		system.takes = 5 * time.Second
+		time.Sleep(time.Second)
+		var asking sync.WaitGroup
+		asking.Go(func() { e.read("token/prod") })
+		synctest.Wait()
+		began := time.Now()
+		e.read("token/prod")
+		assert.Zero(t, time.Since(began))
+		asking.Wait()
+	})
+}
+
+// An error that passes must not have a standby take itself for the active node.
+func TestWhatAServerDoesNotAnswerIsAsItWas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		system := newAskedSystem(e)
+		e.seeing(system)
+		lease := e.creds("prod").Secret.TTL
+		read := func() error {
+			time.Sleep(time.Second)
+			_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.storage})
+			return err
+		}
+		system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+		require.ErrorIs(t, read(), logical.ErrReadOnly)
+		system.silent.Store(true)
+		require.ErrorIs(t, read(), logical.ErrReadOnly)
+		system.silent.Store(false)
+		system.ReplicationStateVal = consts.ReplicationPerformancePrimary
+		require.NoError(t, read())
+		assert.InDelta(t, lease.Seconds(), e.creds("prod").Secret.TTL.Seconds(), 10)
 	})
 }
 
@@ -89,8 +158,8 @@ func TestReadsAreSentOnByANodeThatMayNotWrite(t *testing.T) {
 func TestALeaseIsThatOfTheTokenIfTheServerTellsNoMaximum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
-		e.write("config/sitecore/prod", map[string]any{"api_key": apiKey})
 		e.system.MaxLeaseTTLVal = 0
+		e.write("config/sitecore/prod", map[string]any{"api_key": apiKey})
 		assert.Greater(t, e.creds("prod").Secret.TTL, 23*time.Hour)
 	})
 }
