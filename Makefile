@@ -117,14 +117,14 @@ faults: $(REAL) ## Break things on purpose, at length, and print what came of it
 	go run ./internal/tally/report $(FAULTS) || failed=1; \
 	exit $$failed
 
-# BENCHFLAGS=-quick shows in a minute or two that it works, and rewrites no page.
+# BENCHFLAGS=-quick shows in a few minutes that it works, and rewrites no page.
 bench: build $(SERVER) bin/yardstick bin/bench wrk ## Measure the engine beside a plugin that does nothing, and rewrite docs/performance.md.
 	bin/bench -vault=$(SERVER) -engine=bin/$(PLUGIN) -yardstick=bin/yardstick \
 		-json=bin/bench.json -docs=docs $(BENCHFLAGS)
 
 # Built as the plugin is.
 bin/yardstick: FORCE
-	CGO_ENABLED=0 go -C bench build -trimpath -ldflags '$(LDFLAGS)' -o $(abspath $@) ./yardstick
+	$(ALIKE) go -C bench build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(abspath $@) ./yardstick
 
 bin/bench: FORCE
 	go -C bench build -o $(abspath $@) .
