@@ -133,9 +133,14 @@ bin/bench: FORCE
 # one machine alone, and write it anew with UPDATE=1 beside a change that is meant.
 BASELINE := bench/baseline.txt
 GOBENCH := go test -run '^$$' -bench . -count 6 -benchtime 200ms -timeout 30m . ./internal/broker
-benchstat: bin/benchstat ## Compare the Go benchmarks with the last ones kept (UPDATE=1 keeps these instead).
+benchstat: baseline bin/benchstat ## Compare the Go benchmarks with the last ones kept (UPDATE=1 keeps these instead).
 	@$(GOBENCH) | tee bin/benchmarks.txt
 	@if [ -n "$(UPDATE)" ]; then cp bin/benchmarks.txt $(BASELINE); else bin/benchstat $(BASELINE) bin/benchmarks.txt; fi
+
+.PHONY: baseline
+baseline:
+	@[ -n "$(UPDATE)" ] || [ -e $(BASELINE) ] || \
+		{ echo '$(BASELINE) is not there to compare with: write it with UPDATE=1.' >&2; exit 1; }
 
 bin/benchstat: tools/benchstat/go.mod tools/benchstat/go.sum
 	go -C tools/benchstat build -o $(abspath $@) golang.org/x/perf/cmd/benchstat
