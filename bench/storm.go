@@ -76,7 +76,10 @@ func (w *world) storm(ctx context.Context, readers []*reader, path string, n int
 	if _, err := together(readers, func(r *reader) error { _, err := r.get(ctx, "sys/health"); return err }); err != nil {
 		return storm{}, err
 	}
-	before := w.vendor.Count()
+	before, err := w.exchanges(ctx, n)
+	if err != nil {
+		return storm{}, err
+	}
 	tokens := make(chan string, len(readers))
 	times, err := together(readers, func(r *reader) error {
 		token, err := r.get(ctx, engine+"/"+path+"/"+name(n))
@@ -93,26 +96,45 @@ func (w *world) storm(ctx context.Context, readers []*reader, path string, n int
 			return storm{}, errors.New("readers got different tokens")
 		}
 	}
+	after, err := w.exchanges(ctx, n)
+	if err != nil {
+		return storm{}, err
+	}
 	return storm{
-		Path: path, Readers: len(readers), Exchanges: w.vendor.Count() - before,
+		Path: path, Readers: len(readers), Exchanges: after - before,
 		P50: percentile(times, 50), P99: percentile(times, 99), Longest: percentile(times, 100),
 	}, nil
 }
 
-// together has all readers do something at once, and returns how many milliseconds each
-// took, in order.
+// exchanges is how many there have been of the nth credential.
+func (w *world) exchanges(ctx context.Context, n int) (int, error) {
+	status, err := w.read(ctx, engine+"/status", n)
+	if err != nil {
+		return 0, err
+	}
+	number, ok := status.Data["exchanges"].(json.Number)
+	if !ok {
+		return 0, fmt.Errorf("the status of %s has no number of exchanges: %v", name(n), status.Data)
+	}
+	exchanges, err := number.Int64()
+	return int(exchanges), err
+}
+
+// together has all readers do something at once, and returns how many milliseconds after
+// that each was done, in order: one that had to wait before it could begin has waited.
 func together(readers []*reader, do func(*reader) error) ([]float64, error) {
 	times, failures := make([]float64, len(readers)), make([]error, len(readers))
 	start := make(chan struct{})
+	var started time.Time
 	var reading sync.WaitGroup
 	for i, r := range readers {
 		reading.Go(func() {
 			<-start
-			started := time.Now()
 			failures[i] = do(r)
 			times[i] = milliseconds(time.Since(started))
 		})
 	}
+	started = time.Now()
 	close(start)
 	reading.Wait()
 	slices.Sort(times)
@@ -138,22 +160,9 @@ func (r *reader) close() { r.client.CloseIdleConnections() }
 
 // get is the access token of an answer, if it has one.
 func (r *reader) get(ctx context.Context, path string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.server.Address+"/v1/"+path, nil)
+	body, err := r.body(ctx, path)
 	if err != nil {
 		return "", err
-	}
-	request.Header.Set("X-Vault-Token", r.server.Token)
-	response, err := r.client.Do(request)
-	if err != nil {
-		return "", err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return "", err
-	}
-	if response.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: status %d: %s", path, response.StatusCode, body)
 	}
 	var answer struct {
 		Data struct {
@@ -162,4 +171,23 @@ func (r *reader) get(ctx context.Context, path string) (string, error) {
 	}
 	err = json.Unmarshal(body, &answer)
 	return answer.Data.AccessToken, err
+}
+
+// body is an answer as it comes.
+func (r *reader) body(ctx context.Context, path string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.server.Address+"/v1/"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("X-Vault-Token", r.server.Token)
+	response, err := r.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: status %d: %s", path, response.StatusCode, body)
+	}
+	return body, err
 }
