@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,29 +8,22 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
 )
 
-// tick is the unit of CPU times in /proc, on every Linux that Go runs on.
-const tick = 10 * time.Millisecond
-
-// cpuTime is what a process has taken so far, for itself and for its system calls.
+// cpuTime is what a process has taken so far, for itself and for its system calls. The
+// process's clock is exact, where /proc counts in ticks of 10 ms.
 func cpuTime(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return 0, err
+	// The kernel's encoding: the process ID inverted, and the scheduler's clock of all of
+	// its threads.
+	const scheduler = 2
+	var taken unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|scheduler), &taken); err != nil {
+		return 0, fmt.Errorf("process %d: its CPU time: %w", pid, err)
 	}
-	// pid (comm) state …; the name may hold anything. Fields 14 and 15 of all.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("process %d: its stat is too short", pid)
-	}
-	user, err := strconv.Atoi(fields[11])
-	if err != nil {
-		return 0, err
-	}
-	system, err := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * tick, err
+	return time.Duration(taken.Nano()), nil
 }
 
 // resident is how many KiB of a process are in memory.
@@ -55,19 +47,24 @@ func kibibytes(table []byte, key string) (float64, error) {
 
 // pluginProcess is the one process that a server runs of a plugin's binary.
 func pluginProcess(server *vaultserver.Server, binary string) (int, error) {
-	plugins, err := server.Plugins()
+	found, err := pluginProcesses(server, binary)
+	if err == nil && len(found) != 1 {
+		err = fmt.Errorf("%d processes run %s, and not one", len(found), filepath.Base(binary))
+	}
 	if err != nil {
 		return 0, err
 	}
-	var found []int
+	return found[0], nil
+}
+
+// pluginProcesses are all of them.
+func pluginProcesses(server *vaultserver.Server, binary string) (found []int, err error) {
+	plugins, err := server.Plugins()
 	for _, pid := range plugins {
 		path, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
 		if err == nil && filepath.Base(path) == filepath.Base(binary) {
 			found = append(found, pid)
 		}
 	}
-	if len(found) != 1 {
-		return 0, fmt.Errorf("%d processes run %s, and not one", len(found), filepath.Base(binary))
-	}
-	return found[0], nil
+	return found, err
 }
