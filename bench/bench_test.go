@@ -1,8 +1,11 @@
 package main
 
 import (
+	"encoding/json"
+	"os"
 	"testing"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -21,7 +24,57 @@ func TestARatioIsTheMedianOfTheRoundsAndNotOfTheMedians(t *testing.T) {
 		Subject: []turn{{Reads: 90}, {Reads: 180}, {Reads: 180}},
 		Base:    []turn{{Reads: 100}, {Reads: 200}, {Reads: 200}},
 	}
-	assert.InDelta(t, 0.9, c.ratio(reads), 1e-9)
+	assert.InDelta(t, 0.9, c.ratio(reads).Median, 1e-9)
+}
+
+func TestAnIntervalIsOfTheRanksThatABinomialDistributionGives(t *testing.T) {
+	// The ranks of the 95 % interval in tables of the sign test, from one on.
+	for n, ranks := range map[int][2]int{
+		1: {1, 1}, 2: {1, 2}, 5: {1, 5}, // too few for 95 %
+		6: {1, 6}, 8: {1, 8}, 9: {2, 8}, 15: {4, 12}, 25: {8, 18}, 30: {10, 21}, 100: {40, 61},
+	} {
+		values := make([]float64, n)
+		for i := range values {
+			values[i] = float64(n - i) // the order does not matter
+		}
+		assert.Equal(t, interval{float64(ranks[0]), float64(ranks[1])}, medianInterval(values), "%d values", n)
+	}
+}
+
+func TestAGoalIsMetSurelyIfAllOfItsIntervalIsOnOneSide(t *testing.T) {
+	for _, test := range []struct {
+		median, low, high float64
+		least, most       string // verdicts on at least 1, and on at most 1
+	}{
+		{1.2, 1.1, 1.3, "yes", "**no**"},
+		{1.2, 1, 1.3, "yes", "no, not surely"}, // what reaches a limit meets it
+		{1.2, 0.9, 1.3, "yes, not surely", "no, not surely"},
+		{0.9, 0.8, 1.1, "no, not surely", "yes, not surely"},
+		{0.9, 0.8, 1, "no, not surely", "yes"},
+		{0.9, 0.8, 0.95, "**no**", "yes"},
+	} {
+		r := ratio{Median: test.median, Interval: interval{test.low, test.high}}
+		assert.Equal(t, test.least, atLeast("it", r, 1).verdict(), "at least 1: %v", r)
+		assert.Equal(t, test.most, atMostOf("it", r, 1).verdict(), "at most 1: %v", r)
+	}
+	assert.Equal(t, "yes", atMostIn("it", 100, 100, "MiB").verdict())
+	assert.Equal(t, "**no**", atMostIn("it", 101, 100, "MiB").verdict())
+}
+
+func TestAnAnswersShapeIsItsLeaseAndItsFieldsWithTheirKinds(t *testing.T) {
+	assert.Equal(t, "lease true, renewable false, 0 warnings, a string, b number, c list of [string], d object",
+		shape(&api.Secret{LeaseID: "id", LeaseDuration: 60, Data: map[string]any{
+			"b": json.Number("1"), "a": "text", "d": map[string]any{}, "c": []any{"one", "two"},
+		}}))
+	assert.Equal(t, "lease false, renewable false, 1 warnings", shape(&api.Secret{Warnings: []string{"careful"}}))
+}
+
+func TestAProcessHasACPUTime(t *testing.T) {
+	taken, err := cpuTime(os.Getpid())
+	require.NoError(t, err)
+	assert.Positive(t, taken)
+	_, err = cpuTime(1 << 23) // beyond the kernel's greatest
+	require.Error(t, err)
 }
 
 func TestAPercentileIsOneOfTheValues(t *testing.T) {

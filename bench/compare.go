@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 )
 
 const (
@@ -19,7 +22,7 @@ const (
 	slack = 16
 )
 
-// A turn is what the reads of a few seconds came to.
+// A turn is what the reads of a while came to.
 type turn struct {
 	Reads     float64 `json:"reads_per_second"`
 	P50       float64 `json:"p50_ms"`
@@ -37,24 +40,31 @@ func p99(t turn) float64       { return t.P99 }
 func serverCPU(t turn) float64 { return t.ServerCPU }
 func pluginCPU(t turn) float64 { return t.PluginCPU }
 
+// measures are all of them, by the names that turns have for them.
+var measures = map[string]measure{
+	"reads_per_second":       reads,
+	"p50_ms":                 p50,
+	"p99_ms":                 p99,
+	"server_cpu_us_per_read": serverCPU,
+	"plugin_cpu_us_per_read": pluginCPU,
+}
+
 // A comparison is a subject and what it is compared with, a turn of each in a round.
 type comparison struct {
-	What    string `json:"what"`
-	Subject []turn `json:"subject"`
-	Base    []turn `json:"base"`
+	What    string           `json:"what"`
+	Subject []turn           `json:"subject"`
+	Base    []turn           `json:"base"`
+	Ratios  map[string]ratio `json:"ratios"` // of all measures
 }
 
-// ratios are subject to base, round by round: a machine that drifts from one round to
-// the next changes both.
-func (c comparison) ratios(of measure) []float64 {
-	ratios := make([]float64, len(c.Subject))
-	for i := range ratios {
-		ratios[i] = of(c.Subject[i]) / of(c.Base[i])
+// ratio is subject to base.
+func (c comparison) ratio(of measure) ratio {
+	rounds := make([]float64, len(c.Subject))
+	for i := range rounds {
+		rounds[i] = of(c.Subject[i]) / of(c.Base[i])
 	}
-	return ratios
+	return newRatio(rounds)
 }
-
-func (c comparison) ratio(of measure) float64 { return median(c.ratios(of)) }
 
 func medianOf(turns []turn, of measure) float64 {
 	values := make([]float64, len(turns))
@@ -62,15 +72,6 @@ func medianOf(turns []turn, of measure) float64 {
 		values[i] = of(t)
 	}
 	return median(values)
-}
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	middle := len(sorted) / 2
-	if len(sorted)%2 == 1 {
-		return sorted[middle]
-	}
-	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
 // A side is what is read in a turn: so many names below a path.
@@ -103,6 +104,10 @@ func (w *world) compare(ctx context.Context, what string, subject, base side) (c
 		w.say("%s: round %d of %d: %.0f reads/s, %.3f of %.0f", what, round+1, w.rounds,
 			c.Subject[round].Reads, c.Subject[round].Reads/c.Base[round].Reads, c.Base[round].Reads)
 	}
+	c.Ratios = map[string]ratio{}
+	for name, of := range measures {
+		c.Ratios[name] = c.ratio(of)
+	}
 	return c, nil
 }
 
@@ -125,15 +130,11 @@ func (w *world) turn(ctx context.Context, s side, d time.Duration) (turn, error)
 	perRead := func(process int) float64 {
 		return float64((after[process] - before[process]).Microseconds()) / float64(l.Requests)
 	}
-	t := turn{
+	return turn{
 		Reads: float64(l.Requests) / (float64(l.Duration) / 1e6),
 		P50:   float64(l.P50) / 1e3, P99: float64(l.P99) / 1e3,
 		ServerCPU: perRead(0), PluginCPU: perRead(1),
-	}
-	if t.PluginCPU == 0 {
-		return turn{}, errors.New("a turn is too short to tell what CPU time the plugin took")
-	}
-	return t, nil
+	}, nil
 }
 
 func cpuTimes(server, plugin int) (times [2]time.Duration, err error) {
@@ -170,9 +171,13 @@ func (b *bench) compareStorage(ctx context.Context, storage string, start starte
 	})
 }
 
-// sameShape makes sure that the yardstick answers as much as the engine.
+// sameShape makes sure that the yardstick answers what the engine does: the same fields
+// of the same kinds, with a lease or without, and as much.
 func (w *world) sameShape(ctx context.Context, path string) error {
-	var sizes [2]int
+	var (
+		shapes [2]string
+		sizes  [2]int
+	)
 	for i, mount := range []string{engine, yardstick} {
 		secret, err := w.read(ctx, mount+"/"+path, 0)
 		if err != nil {
@@ -182,11 +187,46 @@ func (w *world) sameShape(ctx context.Context, path string) error {
 		if err != nil {
 			return err
 		}
+		shapes[i] = shape(secret)
 		// Mounts' names are in lease IDs.
 		sizes[i] = len(answer) - len(mount)
+	}
+	if shapes[0] != shapes[1] {
+		return fmt.Errorf("%s/: the engine answers %s; the yardstick %s", path, shapes[0], shapes[1])
 	}
 	if difference := sizes[0] - sizes[1]; max(difference, -difference) > slack {
 		return fmt.Errorf("%s/: the engine answers %d bytes and the yardstick %d", path, sizes[0], sizes[1])
 	}
 	return nil
+}
+
+// shape is whether an answer has a lease and warnings, and its fields with their kinds.
+func shape(secret *api.Secret) string {
+	words := []string{fmt.Sprintf("lease %t, renewable %t, %d warnings", secret.LeaseID != "" && secret.LeaseDuration > 0,
+		secret.Renewable, len(secret.Warnings))}
+	for _, field := range slices.Sorted(maps.Keys(secret.Data)) {
+		words = append(words, field+" "+kind(secret.Data[field]))
+	}
+	return strings.Join(words, ", ")
+}
+
+// kind is that of a value in JSON; of a list, that of its values too.
+func kind(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return "null"
+	case string:
+		return "string"
+	case bool:
+		return "boolean"
+	case json.Number, float64:
+		return "number"
+	case []any:
+		kinds := map[string]bool{}
+		for _, one := range v {
+			kinds[kind(one)] = true
+		}
+		return fmt.Sprint("list of ", slices.Sorted(maps.Keys(kinds)))
+	}
+	return "object"
 }

@@ -17,21 +17,43 @@ const (
 
 // A goal is what a figure is wanted to be.
 type goal struct {
-	What     string  `json:"what"`
-	Measured float64 `json:"measured"`
-	Limit    float64 `json:"limit"`
-	AtLeast  bool    `json:"at_least"` // or at most
-	Met      bool    `json:"met"`
+	What     string    `json:"what"`
+	Measured float64   `json:"measured"`
+	Interval *interval `json:"interval,omitempty"` // of what is a median of rounds
+	Limit    float64   `json:"limit"`
+	AtLeast  bool      `json:"at_least"` // or at most
+	Met      bool      `json:"met"`
+	Surely   bool      `json:"surely"` // met or not
 
 	unit string
 }
 
-func atLeast(what string, measured, limit float64, unit string) goal {
-	return goal{What: what, Measured: measured, Limit: limit, AtLeast: true, Met: measured >= limit, unit: unit}
+func atLeast(what string, r ratio, limit float64) goal {
+	return goal{What: what, Measured: r.Median, Interval: &r.Interval, Limit: limit, AtLeast: true}.judged()
 }
 
-func atMostOf(what string, measured, limit float64, unit string) goal {
-	return goal{What: what, Measured: measured, Limit: limit, Met: measured <= limit, unit: unit}
+func atMostOf(what string, r ratio, limit float64) goal {
+	return goal{What: what, Measured: r.Median, Interval: &r.Interval, Limit: limit}.judged()
+}
+
+func atMostIn(what string, measured, limit float64, unit string) goal {
+	return goal{What: what, Measured: measured, Limit: limit, unit: unit}.judged()
+}
+
+// judged says whether it is met, and whether its interval leaves no doubt of that.
+func (g goal) judged() goal {
+	g.Met, g.Surely = g.meets(g.Measured), true
+	if g.Interval != nil {
+		g.Surely = g.meets(g.Interval[0]) == g.meets(g.Interval[1])
+	}
+	return g
+}
+
+func (g goal) meets(value float64) bool {
+	if g.AtLeast {
+		return value >= g.Limit
+	}
+	return value <= g.Limit
 }
 
 // wanted and got are in the goal's unit; ratios have none, and two decimals more.
@@ -42,7 +64,12 @@ func (g goal) wanted() string {
 	return "at most " + g.format(g.Limit)
 }
 
-func (g goal) got() string { return g.format(g.Measured) }
+func (g goal) got() string {
+	if g.Interval != nil {
+		return g.format(g.Measured) + " (" + g.Interval.String() + ")"
+	}
+	return g.format(g.Measured)
+}
 
 func (g goal) format(value float64) string {
 	switch g.unit {
@@ -55,10 +82,15 @@ func (g goal) format(value float64) string {
 }
 
 func (g goal) verdict() string {
-	if g.Met {
+	switch {
+	case g.Met && g.Surely:
 		return "yes"
+	case g.Met:
+		return "yes, not surely"
+	case g.Surely:
+		return "**no**"
 	}
-	return "**no**"
+	return "no, not surely"
 }
 
 // goals are what the engine is wanted to be, and is or is not.
@@ -66,25 +98,30 @@ func (r *report) goals() []goal {
 	var goals []goal
 	for _, c := range r.Comparisons {
 		goals = append(goals,
-			atLeast(c.What+": reads a second, of the yardstick's", c.ratio(reads), minReads, ""),
-			atMostOf(c.What+": the plugin's CPU time per read, of the yardstick's", c.ratio(pluginCPU), maxCPU, ""))
+			atLeast(c.What+": reads a second, of the yardstick's", c.ratio(reads), minReads),
+			atMostOf(c.What+": the plugin's CPU time per read, of the yardstick's", c.ratio(pluginCPU), maxCPU))
 	}
 	s := r.Scale
-	of := func(figure func(storm) float64) float64 {
-		var worst []float64
-		for _, storm := range s.Storms {
-			worst = append(worst, figure(storm))
-		}
-		return slices.Max(worst)
+	for _, c := range r.Names {
+		goals = append(goals, atLeast(fmt.Sprintf("%s, %d names: reads a second, of one name's", c.What, s.Credentials),
+			c.ratio(reads), minOfOne))
 	}
 	return append(goals,
-		atLeast(fmt.Sprintf("%d names: reads a second, of one name's", s.Credentials), r.Names.ratio(reads), minOfOne, ""),
-		atMostOf(fmt.Sprintf("%d credentials: the plugin's resident memory", s.Credentials), s.Resident, maxResident, "MiB"),
-		atMostOf(fmt.Sprintf("%d credentials: the first read after a restart, of that with one credential", s.Credentials),
+		atMostIn(fmt.Sprintf("%d credentials: the plugin's resident memory", s.Credentials), s.Resident, maxResident, "MiB"),
+		atMostIn(fmt.Sprintf("%d credentials: the first read after a restart, of that with one credential", s.Credentials),
 			s.FirstRead/s.FirstAlone, maxFirst, ""),
-		atMostOf(fmt.Sprintf("%d readers at expiry: exchanges", s.Storms[0].Readers),
-			of(func(s storm) float64 { return float64(s.Exchanges) }), 1, "exchange"),
-		atMostOf(fmt.Sprintf("%d readers at expiry, the vendor taking %s: p99", s.Storms[0].Readers, vendorsTime),
-			of(func(s storm) float64 { return s.P99 }), maxStorm, "ms"),
-		atMostOf(fmt.Sprintf("%d idle mounts: the plugin's memory for each", s.Mounts), s.PerMount, maxIdle, "KiB"))
+		atMostIn(fmt.Sprintf("%d readers at expiry: exchanges", s.Storms[0].Readers),
+			s.worst(func(s storm) float64 { return float64(s.Exchanges) }), 1, "exchange"),
+		atMostIn(fmt.Sprintf("%d readers at expiry, the vendor taking %s: p99", s.Storms[0].Readers, vendorsTime),
+			s.worst(func(s storm) float64 { return s.P99 }), maxStorm, "ms"),
+		atMostIn(fmt.Sprintf("%d idle mounts: the plugin's memory for each", s.Mounts), s.PerMount, maxIdle, "KiB"))
+}
+
+// worst is a figure of the storm that has the most of it.
+func (s scale) worst(figure func(storm) float64) float64 {
+	var all []float64
+	for _, storm := range s.Storms {
+		all = append(all, figure(storm))
+	}
+	return slices.Max(all)
 }

@@ -17,8 +17,19 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
 )
 
-// atMost is how long all of it may take.
-const atMost = 2 * time.Hour
+const (
+	// atMost is how long all of it may take.
+	atMost = 2 * time.Hour
+
+	// defaultRounds and defaultDuration are the fewest and the shortest turns that say
+	// something. Many short ones are better than a few long ones: less happens between
+	// those of one round, and the interval of their median is narrower.
+	defaultRounds   = 25
+	defaultDuration = time.Second
+
+	// raft is how a server stores that is not for trying out.
+	raft = "raft"
+)
 
 // A bench is what is to be measured, and how.
 type bench struct {
@@ -47,8 +58,8 @@ func run() (err error) {
 	flag.StringVar(&b.vault, "vault", "", "the `path` of a vault or bao binary")
 	flag.StringVar(&b.engine, "engine", "", "the `path` of the plugin")
 	flag.StringVar(&b.yardstick, "yardstick", "", "the `path` of the plugin that does nothing")
-	flag.IntVar(&b.rounds, "rounds", 9, "how many turns each side has")
-	flag.DurationVar(&b.duration, "duration", 4*time.Second, "how long a turn is, in whole seconds")
+	flag.IntVar(&b.rounds, "rounds", defaultRounds, "how many turns each side has")
+	flag.DurationVar(&b.duration, "duration", defaultDuration, "how long a turn is, in whole seconds")
 	result := flag.String("json", "", "the `file` to write all figures to")
 	docs := flag.String("docs", "", "the `folder` of performance.md, to be rewritten with its plot")
 	quick := flag.Bool("quick", false, "show that it works: little of everything, and no page rewritten")
@@ -56,6 +67,9 @@ func run() (err error) {
 	if *quick {
 		b.rounds, b.duration, b.credentials, b.mounts, b.settle = 2, time.Second, 500, 10, 2*time.Second
 		*docs = ""
+	}
+	if *docs != "" && (b.rounds < defaultRounds || b.duration < defaultDuration) {
+		return fmt.Errorf("-docs is for a run of %d rounds of %s at the least", defaultRounds, defaultDuration)
 	}
 	if b.rounds < 1 || b.duration < time.Second {
 		return errors.New("there must be a round, and a turn of a second")
@@ -98,7 +112,7 @@ func (b *bench) measure(ctx context.Context) (*report, error) {
 	for _, storage := range []struct {
 		name  string
 		start starter
-	}{{"dev", vaultserver.StartDev}, {"raft", vaultserver.StartRaft}} {
+	}{{"dev", vaultserver.StartDev}, {raft, vaultserver.StartRaft}} {
 		found, err := b.compareStorage(ctx, storage.name, storage.start)
 		if err != nil {
 			return nil, err

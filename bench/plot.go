@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"image/color"
 
 	"gonum.org/v1/plot"
@@ -18,8 +19,8 @@ func (r *report) plot(file string) error {
 	p.Title.Text = "Reads a second, of the yardstick's"
 	p.Y.Label.Text = "ratio, round by round"
 	var labels []string
-	for i, c := range append(r.Comparisons, r.Names) {
-		box, err := plotter.NewBoxPlot(vg.Points(30), float64(i), plotter.Values(c.ratios(reads)))
+	for i, c := range r.Comparisons {
+		box, err := plotter.NewBoxPlot(vg.Points(30), float64(i), plotter.Values(c.ratio(reads).Rounds))
 		if err != nil {
 			return err
 		}
@@ -31,8 +32,9 @@ func (r *report) plot(file string) error {
 	wanted := plotter.NewFunction(func(float64) float64 { return minReads })
 	wanted.LineStyle = draw.LineStyle{Color: color.RGBA{R: 0xc0, A: 0xff}, Width: vg.Points(1), Dashes: []vg.Length{4, 4}}
 	p.Add(wanted)
-	p.Legend.Add("0.97 of it", wanted)
+	p.Legend.Add(fmt.Sprintf("%.2f of it", minReads), wanted)
 	p.Legend.Top = true
+	p.X.Min, p.X.Max = -0.5, float64(len(labels))-0.5
 	p.Y.Min, p.Y.Max = min(p.Y.Min, 0.95), max(p.Y.Max, 1.05)
 	return p.Save(18*vg.Centimeter, 9*vg.Centimeter, file)
 }

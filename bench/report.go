@@ -20,7 +20,7 @@ type report struct {
 	Rounds      int          `json:"rounds"`
 	Seconds     float64      `json:"turn_seconds"`
 	Comparisons []comparison `json:"comparisons"`
-	Names       comparison   `json:"names"`
+	Names       []comparison `json:"names"`
 	Scale       scale        `json:"scale"`
 	Goals       []goal       `json:"goals"`
 }
@@ -60,33 +60,35 @@ func (r *report) publish(file, docs string) error {
 // A table is its header and its rows.
 type table [][]string
 
-var comparisonHeader = []string{"", "reads/s", "of it", "rounds", "p50 ms", "p99 ms", "server µs", "plugin µs", "of it"}
+var comparisonHeader = []string{"", "reads/s", "of it", "95 %", "p50 ms", "p99 ms", "server µs", "plugin µs", "of it", "95 %"}
 
 // comparisonTable has, of each figure, the median of the base and that of the subject;
-// ratios are medians too, of those of the rounds.
+// ratios are medians too, of those of the rounds, with their intervals.
 func comparisonTable(comparisons ...comparison) table {
 	t := table{comparisonHeader}
 	for _, c := range comparisons {
 		pair := func(of measure, format string) string {
 			return fmt.Sprintf(format+" → "+format, medianOf(c.Base, of), medianOf(c.Subject, of))
 		}
-		ratios := c.ratios(reads)
+		speed, cpu := c.ratio(reads), c.ratio(pluginCPU)
 		t = append(t, []string{
 			c.What,
 			pair(reads, "%.0f"),
-			fmt.Sprintf("%.3f", c.ratio(reads)),
-			fmt.Sprintf("%.3f–%.3f", slices.Min(ratios), slices.Max(ratios)),
+			fmt.Sprintf("%.3f", speed.Median), speed.Interval.String(),
 			pair(p50, "%.1f"), pair(p99, "%.1f"), pair(serverCPU, "%.0f"), pair(pluginCPU, "%.1f"),
-			fmt.Sprintf("%.3f", c.ratio(pluginCPU)),
+			fmt.Sprintf("%.3f", cpu.Median), cpu.Interval.String(),
 		})
 	}
 	return t
 }
 
 func (r *report) comparisonTable() table {
-	names := r.Names
-	names.What = fmt.Sprintf("one name → %d, token/, dev", r.Scale.Credentials)
-	return comparisonTable(append(slices.Clone(r.Comparisons), names)...)
+	all := slices.Clone(r.Comparisons)
+	for _, c := range r.Names {
+		c.What = fmt.Sprintf("one name → %d, %s", r.Scale.Credentials, c.What)
+		all = append(all, c)
+	}
+	return comparisonTable(all...)
 }
 
 func (r *report) goalTable() table {
@@ -109,13 +111,15 @@ func (r *report) sizes() table {
 	s := r.Scale
 	return table{
 		{"size", ""},
-		{fmt.Sprintf("plugin with %d credentials cached and read from", s.Credentials), fmt.Sprintf("%.0f MiB resident", s.Resident)},
-		{"the same after a restart and one read", fmt.Sprintf("%.0f MiB resident", s.AfterFirst)},
+		{fmt.Sprintf("plugin with %d credentials cached and read from", s.Credentials), mib(s.Resident)},
+		{"the same after a restart and one read", mib(s.AfterFirst)},
 		{fmt.Sprintf("first read after a restart, of one among %d", s.Credentials), fmt.Sprintf("%.0f ms", s.FirstRead)},
 		{"first read after a restart, of one alone", fmt.Sprintf("%.0f ms", s.FirstAlone)},
 		{fmt.Sprintf("each of %d idle mounts", s.Mounts), fmt.Sprintf("%.0f KiB in the plugin, %.0f KiB in the server", s.PerMount, s.ServersPer)},
 	}
 }
+
+func mib(n float64) string { return fmt.Sprintf("%.0f MiB resident", n) }
 
 func (r *report) tables() []table {
 	return []table{r.goalTable(), r.comparisonTable(), r.stormTable(), r.sizes()}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
@@ -29,7 +30,7 @@ type scale struct {
 }
 
 // many compares many names with one, and looks at the plugin with all of them.
-func (b *bench) many(ctx context.Context, s *scale) (names comparison, err error) {
+func (b *bench) many(ctx context.Context, s *scale) (names []comparison, err error) {
 	const all, one = "many", "one"
 	s.Credentials = b.credentials
 	return names, b.in(ctx, vaultserver.StartDev, func(w *world) error {
@@ -40,11 +41,15 @@ func (b *bench) many(ctx context.Context, s *scale) (names comparison, err error
 		if err := w.fill(ctx, one, 1); err != nil {
 			return err
 		}
-		subject := side{path: all + "/token", names: b.credentials, plugin: b.engine}
-		base := subject
-		base.names = 1
-		if names, err = w.compare(ctx, "names", subject, base); err != nil {
-			return err
+		for _, path := range []string{"creds", "token"} {
+			subject := side{path: filepath.Join(all, path), names: b.credentials, plugin: b.engine}
+			base := subject
+			base.names = 1
+			c, err := w.compare(ctx, path+"/, dev", subject, base)
+			if err != nil {
+				return err
+			}
+			names = append(names, c)
 		}
 		if s.Resident, err = w.pluginResident(); err != nil {
 			return err
