@@ -61,6 +61,24 @@ func TestAGoalIsMetSurelyIfAllOfItsIntervalIsOnOneSide(t *testing.T) {
 	assert.Equal(t, "**no**", atMostIn("it", 101, 100, "MiB").verdict())
 }
 
+func TestTheVendorAloneTakesItsTimeForEachSixteen(t *testing.T) {
+	assert.InDelta(t, 500, vendorsShare(5), 0)
+	assert.InDelta(t, 500, vendorsShare(16), 0)
+	assert.InDelta(t, 3500, vendorsShare(100), 0)
+}
+
+func TestSweepsAreReadFromTheMetrics(t *testing.T) {
+	const text = "# TYPE tokenbroker_sweep_duration_seconds histogram\n" +
+		"tokenbroker_sweep_duration_seconds_bucket{le=\"+Inf\"} 3\n" +
+		"tokenbroker_sweep_duration_seconds_sum 0.012\n" +
+		"tokenbroker_sweep_duration_seconds_count 3\n# EOF\n"
+	s, err := parseSweeps([]byte(text))
+	require.NoError(t, err)
+	assert.Equal(t, sweeps{count: 3, seconds: 0.012}, s)
+	_, err = parseSweeps([]byte("# EOF\n"))
+	require.ErrorContains(t, err, "the metrics have no tokenbroker_sweep_duration_seconds_")
+}
+
 func TestAnAnswersShapeIsItsLeaseAndItsFieldsWithTheirKinds(t *testing.T) {
 	assert.Equal(t, "lease true, renewable false, 0 warnings, a string, b number, c list of [string], d object",
 		shape(&api.Secret{LeaseID: "id", LeaseDuration: 60, Data: map[string]any{

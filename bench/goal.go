@@ -13,6 +13,8 @@ const (
 	maxFirst    = 1.25  // of the first read where there is one credential: all state would cost many times that
 	maxStorm    = 1_500 // ms
 	maxIdle     = 200   // KiB
+	maxSweep    = 50    // ms, with nothing due
+	maxRenewing = 1.25  // of the vendor's time
 )
 
 // A goal is what a figure is wanted to be.
@@ -110,6 +112,9 @@ func (r *report) goals() []goal {
 		atMostIn(fmt.Sprintf("%d credentials: the plugin's resident memory", s.Credentials), s.Resident, maxResident, "MiB"),
 		atMostIn(fmt.Sprintf("%d credentials: the first read after a restart, of that with one credential", s.Credentials),
 			s.FirstRead/s.FirstAlone, maxFirst, ""),
+		atMostIn(fmt.Sprintf("%d credentials: a sweep with nothing due", s.Credentials), s.SweepIdle, maxSweep, "ms"),
+		atMostIn(fmt.Sprintf("%d of %d credentials due, the vendor taking %s, %d at once: the sweep",
+			s.Due, s.Credentials+s.Due, vendorsTime, sweepRenewals), s.SweepDue, maxRenewing*vendorsShare(s.Due), "ms"),
 		atMostIn(fmt.Sprintf("%d readers at expiry: exchanges", s.Storms[0].Readers),
 			s.worst(func(s storm) float64 { return float64(s.Exchanges) }), 1, "exchange"),
 		atMostIn(fmt.Sprintf("%d readers at expiry, the vendor taking %s: p99", s.Storms[0].Readers, vendorsTime),
@@ -124,4 +129,10 @@ func (s scale) worst(figure func(storm) float64) float64 {
 		all = append(all, figure(storm))
 	}
 	return slices.Max(all)
+}
+
+// vendorsShare is what a sweep that renews so many takes by the vendor alone, in ms.
+func vendorsShare(renewals int) float64 {
+	turns := (renewals + sweepRenewals - 1) / sweepRenewals
+	return float64(turns) * milliseconds(vendorsTime)
 }

@@ -112,17 +112,42 @@ func (r *report) sizes() table {
 	return table{
 		{"size", ""},
 		{fmt.Sprintf("plugin with %d credentials cached and read from", s.Credentials), mib(s.Resident)},
+		{"the same after its metrics were read", mib(s.AfterScrape)},
 		{"the same after a restart and one read", mib(s.AfterFirst)},
+		{fmt.Sprintf("a read of the metrics of %d credentials", s.Credentials), fmt.Sprintf("%.0f ms, %.1f MiB of text", s.Scrape, s.ScrapeSize)},
+		{fmt.Sprintf("a sweep over %d credentials with nothing due", s.Credentials), fmt.Sprintf("%.1f ms", s.SweepIdle)},
+		{fmt.Sprintf("a sweep that renews %d more", s.Due), fmt.Sprintf("%.0f ms, of which the vendor alone takes %.0f ms", s.SweepDue, vendorsShare(s.Due))},
 		{fmt.Sprintf("first read after a restart, of one among %d", s.Credentials), fmt.Sprintf("%.0f ms", s.FirstRead)},
 		{"first read after a restart, of one alone", fmt.Sprintf("%.0f ms", s.FirstAlone)},
 		{fmt.Sprintf("each of %d idle mounts", s.Mounts), fmt.Sprintf("%.0f KiB in the plugin, %.0f KiB in the server", s.PerMount, s.ServersPer)},
+		{fmt.Sprintf("each of %d idle mounts of the yardstick", s.Mounts), fmt.Sprintf("%.0f KiB in the plugin, all of it the SDK's", s.YardsticksPer)},
 	}
 }
 
 func mib(n float64) string { return fmt.Sprintf("%.0f MiB resident", n) }
 
+// sizing is what to plan with.
+func (r *report) sizing() table {
+	s := r.Scale
+	perCredential := 1024 * (s.Resident - s.AfterFirst) / float64(s.Credentials)
+	t := table{
+		{"sizing", ""},
+		{"the plugin's memory", fmt.Sprintf("%.0f MiB + %.1f KiB × credentials + %.0f KiB × mounts", s.AfterFirst, perCredential, s.PerMount)},
+	}
+	for _, c := range r.Comparisons {
+		if strings.HasSuffix(c.What, raft) {
+			both := medianOf(c.Subject, serverCPU) + medianOf(c.Subject, pluginCPU)
+			t = append(t, []string{c.What + ": reads a second for each core of server and plugin", fmt.Sprintf("%.0f", 1e6/both)})
+		}
+	}
+	return append(t,
+		[]string{fmt.Sprintf("%d readers at expiry: what the last of them wait beside the vendor's time (p99)", s.Storms[0].Readers),
+			fmt.Sprintf("%.0f ms", s.worst(func(s storm) float64 { return s.P99 })-milliseconds(vendorsTime))},
+		[]string{"first read after the plugin's restart", fmt.Sprintf("%.0f ms", s.FirstRead)})
+}
+
 func (r *report) tables() []table {
-	return []table{r.goalTable(), r.comparisonTable(), r.stormTable(), r.sizes()}
+	return []table{r.goalTable(), r.comparisonTable(), r.stormTable(), r.sizes(), r.sizing()}
 }
 
 func (r *report) heading() string {

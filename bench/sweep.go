@@ -1,0 +1,173 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+const (
+	// rollback is how long it is until Vault's rollback, which sweeps are part of, has
+	// been over all mounts: it comes once a minute.
+	rollback = 65 * time.Second
+
+	// patience is how many rollbacks are waited for.
+	patience = 3
+
+	// sweepRenewals is how many renewals of a sweep are under way at once.
+	sweepRenewals = 16
+
+	// dueLife is that of the tokens that a sweep is to renew: they are due for it a while
+	// before the rollback.
+	dueLife = time.Minute
+
+	// scrapes are how many times the metrics are read.
+	scrapes = 5
+)
+
+// sweeps are a mount's so far.
+type sweeps struct {
+	count, seconds float64
+}
+
+// sweeps measures what a sweep takes when nothing is due, and when one in a hundred is.
+func (w *world) sweeps(ctx context.Context, mount string, s *scale) (err error) {
+	w.say("waiting for sweeps")
+	if s.SweepIdle, err = w.idleSweep(ctx, mount); err != nil {
+		return err
+	}
+	s.Due = w.credentials / 100
+	s.SweepDue, err = w.dueSweep(ctx, mount, s.Due)
+	return err
+}
+
+// idleSweep is how many milliseconds a sweep takes that calls no vendor. Nothing else is
+// done meanwhile.
+func (w *world) idleSweep(ctx context.Context, mount string) (float64, error) {
+	for range patience {
+		calls := w.vendor.Count()
+		before, err := w.swept(ctx, mount)
+		if err != nil {
+			return 0, err
+		}
+		if err := pause(ctx, rollback); err != nil {
+			return 0, err
+		}
+		after, err := w.swept(ctx, mount)
+		if err != nil {
+			return 0, err
+		}
+		if n := after.count - before.count; n > 0 && w.vendor.Count() == calls {
+			return 1e3 * (after.seconds - before.seconds) / n, nil
+		}
+	}
+	return 0, fmt.Errorf("no sweep with nothing due in %s", patience*rollback)
+}
+
+// dueSweep is how many milliseconds a sweep takes that renews so many tokens. Their
+// credentials come after all others, and are deleted in the end.
+func (w *world) dueSweep(ctx context.Context, mount string, due int) (float64, error) {
+	err := each(due, func(n int) error {
+		n += w.credentials
+		if err := w.write(ctx, mount, n, map[string]any{"access_expiry": int(dueLife.Seconds()), "verify": false}); err != nil {
+			return err
+		}
+		// The first read has the token issued, and the second has it wanted: one that
+		// nobody has read since it was issued is left to die.
+		for range 2 {
+			if _, err := w.read(ctx, mount+"/token", n); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	before, err := w.swept(ctx, mount)
+	if err != nil {
+		return 0, err
+	}
+	calls := w.vendor.Count()
+	w.vendor.Behave(vendorsim.Conduct{Latency: vendorsTime})
+	defer w.vendor.Behave(vendorsim.Conduct{})
+	for deadline := time.Now().Add(patience * rollback); w.vendor.Count() < calls+due; {
+		if time.Now().After(deadline) {
+			return 0, fmt.Errorf("sweeps renewed %d of %d tokens in %s", w.vendor.Count()-calls, due, patience*rollback)
+		}
+		if err := pause(ctx, time.Second/10); err != nil {
+			return 0, err
+		}
+	}
+	// The last have been asked for, and not answered yet. A sweep before this one that
+	// had nothing to do adds next to nothing.
+	if err := pause(ctx, vendorsTime+time.Second); err != nil {
+		return 0, err
+	}
+	after, err := w.swept(ctx, mount)
+	if err != nil {
+		return 0, err
+	}
+	if after.count == before.count {
+		return 0, errors.New("tokens were renewed, and by no sweep")
+	}
+	err = each(due, func(n int) error {
+		_, err := w.client.Logical().DeleteWithContext(ctx, mount+"/config/sitecore/"+name(w.credentials+n))
+		return err
+	})
+	return 1e3 * (after.seconds - before.seconds), err
+}
+
+// swept is what a mount's metrics say.
+func (w *world) swept(ctx context.Context, mount string) (sweeps, error) {
+	r := newReader(w.server)
+	defer r.close()
+	text, err := r.body(ctx, mount+"/metrics")
+	if err != nil {
+		return sweeps{}, err
+	}
+	return parseSweeps(text)
+}
+
+func parseSweeps(metrics []byte) (s sweeps, err error) {
+	for metric, value := range map[string]*float64{
+		"tokenbroker_sweep_duration_seconds_count ": &s.count,
+		"tokenbroker_sweep_duration_seconds_sum ":   &s.seconds,
+	} {
+		_, rest, found := bytes.Cut(metrics, []byte("\n"+metric))
+		if !found {
+			return s, fmt.Errorf("the metrics have no %s", metric)
+		}
+		line, _, _ := strings.Cut(string(rest), "\n")
+		if *value, err = strconv.ParseFloat(line, 64); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// scrape measures what a read of a mount's metrics takes, and what the plugin is after it.
+func (w *world) scrape(ctx context.Context, mount string, s *scale) error {
+	r := newReader(w.server)
+	defer r.close()
+	var times []float64
+	for range scrapes {
+		started := time.Now()
+		text, err := r.body(ctx, mount+"/metrics")
+		if err != nil {
+			return err
+		}
+		times = append(times, milliseconds(time.Since(started)))
+		s.ScrapeSize = float64(len(text)) / (1 << 20)
+	}
+	s.Scrape = median(times)
+	var err error
+	s.AfterScrape, err = w.pluginResident()
+	return err
+}
