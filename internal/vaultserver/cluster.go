@@ -71,7 +71,7 @@ func (c *Cluster) add(ctx context.Context, binary string, log io.Writer, environ
 		return err
 	}
 	c.gates = append(c.gates, g)
-	if err := s.configureRaft(fmt.Sprint("node-", node), listen, g.address(), patience); err != nil {
+	if err := s.configureRaft(ctx, fmt.Sprint("node-", node), listen, g.address(), patience); err != nil {
 		return err
 	}
 	if node == 0 {

@@ -3,6 +3,7 @@
 package vaultserver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +60,7 @@ func StartDev(ctx context.Context, binary string, log io.Writer, environ ...stri
 	}
 	s.Token = RootToken
 	s.args = []string{"-dev", "-dev-no-store-token", "-dev-root-token-id=" + RootToken, "-dev-listen-address=" + listen}
-	err = s.configure("plugin_directory = %q\n", s.PluginDir)
+	err = s.configure(ctx, "plugin_directory = %q\n", s.PluginDir)
 	if err == nil {
 		err = s.Start(ctx)
 	}
@@ -82,7 +83,7 @@ func StartRaft(ctx context.Context, binary string, log io.Writer, environ ...str
 }
 
 func (s *Server) startRaft(ctx context.Context, listen, cluster string) error {
-	if err := s.configureRaft("node", listen, cluster, 1); err != nil {
+	if err := s.configureRaft(ctx, "node", listen, cluster, 1); err != nil {
 		return err
 	}
 	return s.initialize(ctx)
@@ -91,12 +92,12 @@ func (s *Server) startRaft(ctx context.Context, listen, cluster string) error {
 // configureRaft is for a server that its peers reach at an address, by way of which
 // comes to the port after that of its listener. In elections, peers are given so many
 // seconds to be heard of.
-func (s *Server) configureRaft(node, listen, cluster string, patience int) error {
+func (s *Server) configureRaft(ctx context.Context, node, listen, cluster string, patience int) error {
 	storage := filepath.Join(s.dir, "raft")
 	if err := os.Mkdir(storage, 0o700); err != nil {
 		return err
 	}
-	return s.configure(`
+	return s.configure(ctx, `
 plugin_directory = %q
 disable_mlock    = true
 api_addr         = %q
@@ -155,10 +156,19 @@ func prepare(ctx context.Context, binary string, log io.Writer, environ []string
 	return s, listen, cluster, os.Mkdir(s.PluginDir, 0o700)
 }
 
-func (s *Server) configure(format string, args ...any) error {
+func (s *Server) configure(ctx context.Context, format string, args ...any) error {
 	config := filepath.Join(s.dir, "config.hcl")
 	s.args = append(s.args, "-config="+config)
-	return os.WriteFile(config, fmt.Appendf(nil, format, args...), 0o600)
+	text := fmt.Appendf(nil, format, args...)
+	version, err := exec.CommandContext(ctx, s.binary, "version").Output()
+	if err != nil {
+		return fmt.Errorf("%s version: %w", s.binary, err)
+	}
+	if bytes.HasPrefix(version, []byte("OpenBao")) {
+		// Which makes an audit device by its API only if it is told to.
+		text = append(text, "unsafe_allow_api_audit_creation = true\n"...)
+	}
+	return os.WriteFile(config, text, 0o600)
 }
 
 // Start starts the server, again if it has been killed, and unseals it.
