@@ -54,6 +54,9 @@ func (b *backend) activate(ctx context.Context, s logical.Storage, name string, 
 	if err != nil {
 		return err
 	}
+	if err := all.resolve(ctx, s); err != nil {
+		return err
+	}
 	if err := all.share(d); err != nil {
 		return err
 	}

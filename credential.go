@@ -291,10 +291,15 @@ func configKey(providerName, name string) string {
 	return configPrefix + providerName + "/" + name
 }
 
-// getConfig is the stored credential of a name; nil if there is none.
-func getConfig(ctx context.Context, s logical.Storage, providerName, name string) (*configEntry, error) {
+// storedConfig is what is stored as the credential of a name; nil if there is none.
+func storedConfig(ctx context.Context, s logical.Storage, providerName, name string) (*configEntry, error) {
 	key := configKey(providerName, name)
-	entry, err := broker.GetEntry[configEntry](ctx, s, key, key+" cannot be decoded: delete it and write the credential anew")
+	return broker.GetEntry[configEntry](ctx, s, key, key+" cannot be decoded: delete it and write the credential anew")
+}
+
+// getConfig is the credential of a name as it is now (resolve); nil if there is none.
+func getConfig(ctx context.Context, s logical.Storage, providerName, name string) (*configEntry, error) {
+	entry, err := storedConfig(ctx, s, providerName, name)
 	if err != nil || entry == nil {
 		return nil, err
 	}

@@ -57,8 +57,9 @@ func (c *configEntry) resolve(ctx context.Context, s logical.Storage, name strin
 	}
 	k, err := getKeypair(ctx, s, used)
 	var storage *broker.StorageError
+	var newer *broker.NewerError
 	switch {
-	case errors.As(err, &storage):
+	case errors.As(err, &storage) || errors.As(err, &newer): // which may tell another credential than is stored
 		return nil, err
 	case err == nil && k == nil:
 		err = provider.Errorf(provider.Invalid, "keypair: there is no %s%s; make it by a write to that path first", keypairPrefix, used)
@@ -159,7 +160,7 @@ func (us users) unsettled(k *keypair) map[string]activated {
 	return left
 }
 
-// usersOf are the credentials that use a key pair.
+// usersOf are the credentials that use a key pair, as they are stored (resolve).
 func usersOf(ctx context.Context, s logical.Storage, keypair string) (users, error) {
 	var found users
 	for _, p := range providers {
@@ -171,8 +172,13 @@ func usersOf(ctx context.Context, s logical.Storage, keypair string) (users, err
 			return nil, &broker.StorageError{Err: err}
 		}
 		for _, name := range names {
-			entry, err := getConfig(ctx, s, p.Name(), name)
-			if err != nil {
+			// Another key pair, and what it tells of its own users, is none of this one's business.
+			entry, err := storedConfig(ctx, s, p.Name(), name)
+			var newer *broker.NewerError
+			switch {
+			case errors.As(err, &newer):
+				return nil, mayUse(newer, keypairPrefix+keypair)
+			case err != nil:
 				return nil, err
 			}
 			if entry != nil && keypairName(name, entry.Fields) == keypair {
@@ -182,4 +188,16 @@ func usersOf(ctx context.Context, s logical.Storage, keypair string) (users, err
 	}
 	slices.SortFunc(found, func(a, b user) int { return strings.Compare(a.name, b.name) })
 	return found, nil
+}
+
+// resolve has the users be as they are now.
+func (us users) resolve(ctx context.Context, s logical.Storage) error {
+	for i, u := range us {
+		entry, err := u.entry.resolve(ctx, s, u.name)
+		if err != nil {
+			return err
+		}
+		us[i].entry = entry
+	}
+	return nil
 }

@@ -315,7 +315,7 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 		name := d.Get("name").(string)
 		// One that cannot be decoded can be deleted all the same.
 		var used string
-		stored, err := getConfig(ctx, req.Storage, p.Name(), name)
+		stored, err := storedConfig(ctx, req.Storage, p.Name(), name)
 		var storage *broker.StorageError
 		switch {
 		case errors.As(err, &storage):

@@ -172,6 +172,9 @@ func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *fra
 		default:
 			users, err := usersOf(ctx, req.Storage, name)
 			if err == nil {
+				err = users.resolve(ctx, req.Storage)
+			}
+			if err == nil {
 				err = b.refuseUseless(users, made)
 			}
 			if err != nil {

@@ -125,6 +125,10 @@ func (r *role) narrows(c *broker.Credential) error {
 
 func getRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
 	r, err := broker.GetEntry[role](ctx, s, rolePrefix+name, rolesPrefix+name+" cannot be decoded: delete the role, and write it anew")
+	var newer *broker.NewerError
+	if errors.As(err, &newer) {
+		newer.Path = rolesPrefix + name
+	}
 	if err != nil || r == nil {
 		return nil, err
 	}
@@ -163,11 +167,21 @@ func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]
 // refuseUsed refuses to take a credential away from roles.
 func refuseUsed(ctx context.Context, s logical.Storage, providerName, name string) error {
 	roles, err := rolesOf(ctx, s, name)
-	if err != nil || len(roles) == 0 {
+	var newer *broker.NewerError
+	switch {
+	case errors.As(err, &newer):
+		return mayUse(newer, configKey(providerName, name))
+	case err != nil || len(roles) == 0:
 		return err
 	}
 	return provider.Errorf(provider.Invalid, "%s is used by roles: delete %s first, or give them another config",
 		configKey(providerName, name), paths(roles))
+}
+
+// mayUse is the error of an entry that cannot be read, and may use what is to be changed or
+// deleted.
+func mayUse(newer *broker.NewerError, used string) error {
+	return fmt.Errorf("%w; it may use %s, which stays as it is until then, or until %s is deleted", newer, used, newer.Path)
 }
 
 // outgrown warns of the roles that a credential does not do for any more: it has not their

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -49,9 +50,11 @@ func newRolledBackEngine(t *testing.T, keys ...string) *engine {
 	return e
 }
 
+// newerThan is what is said of an entry, by the path where an operator knows it.
 func newerThan(key string) string {
+	path := strings.NewReplacer("role/", "roles/", "state/", "status/").Replace(key)
 	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this one knows formats up to %d, and leaves the entry as it is: go back to the newer version",
-		key, broker.FormatVersion+1, broker.FormatVersion)
+		path, broker.FormatVersion+1, broker.FormatVersion)
 }
 
 // A touch is a read, or a write if it has data.
@@ -77,7 +80,8 @@ func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
 		"role/app": {{"creds/app", nil}, {"token/app", nil}, {"roles/app", nil}, {"roles/app", map[string]any{"ttl": "5m"}}},
 		"keypair/archive": {
 			{"creds/archive", nil}, {"keypair/archive", nil}, {"keypair/archive", map[string]any{}},
-			{"keypair/archive/activate", map[string]any{}}, {"config/kensho/archive", timeout},
+			{"keypair/archive/activate", map[string]any{}}, {"config/kensho/archive", nil}, {"config/kensho/archive", timeout},
+			{"config/kensho/archive", map[string]any{"private_key_source": "", "client_id": "", "refresh_token": "another", "verify": false}},
 		},
 	} {
 		t.Run(key, func(t *testing.T) {
@@ -114,6 +118,65 @@ func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What cannot be read may use anything. Whatever that would harm is refused, and says which
+// entry it is, and that it can be deleted; nothing else is.
+func TestWhatANewerEngineWroteMayUseOtherNames(t *testing.T) {
+	for key, c := range map[string]struct {
+		op      logical.Operation
+		path    string
+		remedy  string
+		deletes []string
+	}{
+		"role/app": {
+			logical.DeleteOperation, "config/sitecore/search",
+			"it may use config/sitecore/search, which stays as it is until then, or until roles/app is deleted", []string{"roles/app"},
+		},
+		"config/kensho/prod": {
+			logical.UpdateOperation, "keypair/archive",
+			"it may use keypair/archive, which stays as it is until then, or until config/kensho/prod is deleted", []string{"roles/app", "config/kensho/prod"},
+		},
+	} {
+		t.Run(key, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newRolledBackEngine(t, key)
+				_, status, message := e.request(c.op, c.path, map[string]any{})
+				assert.Equal(t, http.StatusInternalServerError, status)
+				assert.Contains(t, message, newerThan(key)+"; "+c.remedy)
+
+				e.creds("search")
+				e.creds("archive")
+				e.write("config/sitecore/search", map[string]any{"request_timeout": 20})
+				e.write("roles/other", map[string]any{"config": "archive"})
+				e.keypair("unused", nil)
+
+				for _, path := range c.deletes {
+					_, status, message := e.request(logical.DeleteOperation, path, nil)
+					require.Equal(t, http.StatusOK, status, message)
+				}
+				_, status, message = e.request(c.op, c.path, map[string]any{})
+				assert.Equal(t, http.StatusOK, status, message)
+			})
+		})
+	}
+}
+
+// A key pair that cannot be read is no reason to keep the credential that uses it, nor to
+// hold up any other.
+func TestAKeypairThatANewerEngineWroteCanBeDeletedAfterItsUsers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newRolledBackEngine(t, "keypair/archive")
+		e.keypair("other", nil)
+		e.keypair("other", nil) // a pending one, for which users are looked for
+		_, status, message := e.request(logical.DeleteOperation, "keypair/archive", nil)
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "keypair/archive is used by credentials: delete config/kensho/archive first")
+		for _, path := range []string{"config/kensho/archive", "keypair/archive"} {
+			_, status, message := e.request(logical.DeleteOperation, path, nil)
+			require.Equal(t, http.StatusOK, status, message)
+		}
+	})
 }
 
 func TestALeaseThatANewerEngineWroteIsRevokedByThat(t *testing.T) {

@@ -26,13 +26,13 @@ func (e *StorageError) Unwrap() error { return e.Err }
 // NewerError means that an entry was written by a newer version of the engine than this
 // one, which can make nothing of it and must not write over it.
 type NewerError struct {
-	Key     string
+	Path    string // where an operator knows it; the storage key, unless the caller of GetEntry knows better
 	Version int
 }
 
 func (e *NewerError) Error() string {
 	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this one knows formats up to %d, and leaves the entry as it is: go back to the newer version",
-		e.Key, e.Version, FormatVersion)
+		e.Path, e.Version, FormatVersion)
 }
 
 // GetEntry reads an entry; nil if there is none. The error of one that cannot be decoded
@@ -53,7 +53,7 @@ func GetEntry[T any](ctx context.Context, s logical.Storage, key, damaged string
 		return nil, errors.New(damaged)
 	}
 	if format.Version > FormatVersion {
-		return nil, &NewerError{Key: key, Version: format.Version}
+		return nil, &NewerError{Path: key, Version: format.Version}
 	}
 	entry := new(T)
 	if err := stored.DecodeJSON(entry); err != nil {
@@ -63,7 +63,10 @@ func GetEntry[T any](ctx context.Context, s logical.Storage, key, damaged string
 }
 
 // PutEntry writes an entry, which is a struct, in the format of today. Who calls it has
-// read what there was. Its error is of type *StorageError.
+// read what there was, so as not to write over what a newer engine wrote; but for the
+// fence, which holds nothing, and the leases of dedicated tokens, each of which has a key of
+// its own. Its error is of type *StorageError, also for what cannot be encoded: that has not
+// got to storage either, and whoever holds it goes on holding it.
 func PutEntry(ctx context.Context, s logical.Storage, key string, entry any) error {
 	raw, err := json.Marshal(entry)
 	if err != nil {
@@ -72,6 +75,9 @@ func PutEntry(ctx context.Context, s logical.Storage, key string, entry any) err
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return &StorageError{err}
+	}
+	if fields == nil {
+		return &StorageError{fmt.Errorf("%s: there is nothing to write", key)}
 	}
 	fields["version"] = fmt.Append(nil, FormatVersion)
 	stored, err := logical.StorageEntryJSON(key, fields)

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -272,7 +273,12 @@ func (s *State) held() []provider.Token {
 // getState is what storage has of a name; nil if it has nothing.
 func getState(ctx context.Context, s logical.Storage, name string) (*State, error) {
 	key := StoragePrefix + name
-	return GetEntry[State](ctx, s, key, key+" cannot be decoded: write the credential anew")
+	state, err := GetEntry[State](ctx, s, key, key+" cannot be decoded: write the credential anew")
+	var newer *NewerError
+	if errors.As(err, &newer) {
+		newer.Path = "status/" + name
+	}
+	return state, err
 }
 
 func putState(ctx context.Context, s logical.Storage, name string, state *State) error {
