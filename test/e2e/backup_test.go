@@ -99,12 +99,12 @@ func TestASnapshotIsRestored(t *testing.T) {
 	}
 	calls := len(m.sim.Calls()) // with those of the deletions, which revoke what they can
 	m.restore(snapshot)
-	m.awaitReads()
+	m.awaitToken(tokens["prod"])
 	assert.Equal(t, tokens, m.tokensOf(names), "on the same server")
 	assert.Len(t, m.sim.Calls(), calls, "a vendor was called")
 
 	heir := m.heir(snapshot)
-	heir.awaitReads()
+	heir.awaitToken(tokens["prod"])
 	assert.Equal(t, tokens, heir.tokensOf(names), "on a new one")
 	assert.Len(t, m.sim.Calls(), calls, "a vendor was called")
 	for _, name := range names {
@@ -125,8 +125,7 @@ func TestASnapshotHoldsTheRefreshTokenOfItsTime(t *testing.T) {
 		m.write("refresh/"+name, nil)
 	}
 	m.restore(snapshot)
-	m.awaitReads()
-	assert.Equal(t, tokens["prod"], m.creds("prod").Data["access_token"], "which is good until it dies")
+	m.awaitToken(tokens["prod"]) // which is good until it dies
 
 	refresh := func(name string) error {
 		_, err := m.root.Logical().WriteWithContext(t.Context(), "kensho/refresh/"+name, nil)
@@ -177,7 +176,7 @@ func TestAMountIsMoved(t *testing.T) {
 	t.Cleanup(func() { assert.NoError(t, m.root.Sys().RemountWithContext(context.Background(), "new", "old")) })
 	moved := *m
 	moved.path = "new"
-	moved.awaitReads()
+	moved.awaitToken(tokens["prod"])
 	assert.Equal(t, tokens, moved.tokensOf(names))
 	assert.Equal(t, exchanged, m.exchanged(), "a vendor was asked for another token")
 	require.Eventually(t, func() bool { return !m.leased(lease) && !m.sim.Accepts(dedicated) }, 10*time.Second, 50*time.Millisecond)

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,10 +22,19 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
-const nextVersion = "v0.2.0"
+// nextVersion is the minor version that follows the one under test.
+func (w *world) nextVersion(t *testing.T) string {
+	t.Helper()
+	var major, minor int
+	_, err := fmt.Sscanf(w.version, "v%d.%d.", &major, &minor)
+	require.NoError(t, err, w.version)
+	next := fmt.Sprintf("v%d.%d.0", major, minor+1)
+	require.NotEqual(t, w.version, next)
+	return next
+}
 
 // buildNext builds the plugin as it ships under another version, in a file of that name.
-func buildNext(t *testing.T) string {
+func buildNext(t *testing.T, nextVersion string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "vault-plugin-secrets-tokenbroker-"+nextVersion)
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary,
@@ -41,18 +51,18 @@ type stream struct {
 	group sync.WaitGroup
 
 	mu     sync.Mutex
-	reads  int
+	reads  map[string]int     // by path
 	failed map[string][]error // by path
 }
 
-// readers start to read. A client tries again as often as retries says after an answer
-// of 5xx.
-func (w *world) readers(t *testing.T, retries int, paths ...string) *stream {
+// readers start to read, each the token that is to be served at a path. A client tries
+// again as often as retries says after an answer of 5xx.
+func (w *world) readers(t *testing.T, retries int, tokens map[string]any) *stream {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &stream{stop: cancel, failed: map[string][]error{}}
+	s := &stream{stop: cancel, reads: map[string]int{}, failed: map[string][]error{}}
 	t.Cleanup(s.halt)
-	for _, path := range paths {
+	for path, token := range tokens {
 		config := api.DefaultConfig()
 		config.Address, config.MaxRetries = w.server.Address, retries
 		client, err := api.NewClient(config)
@@ -60,9 +70,9 @@ func (w *world) readers(t *testing.T, retries int, paths ...string) *stream {
 		client.SetToken(w.server.Token)
 		s.group.Go(func() {
 			for ctx.Err() == nil {
-				_, err := client.Logical().ReadWithContext(context.WithoutCancel(ctx), path)
+				err := readsToken(context.WithoutCancel(ctx), client, path, token)
 				s.mu.Lock()
-				s.reads++
+				s.reads[path]++
 				if err != nil {
 					s.failed[path] = append(s.failed[path], err)
 				}
@@ -73,9 +83,33 @@ func (w *world) readers(t *testing.T, retries int, paths ...string) *stream {
 	return s
 }
 
+// readsToken is why a read does not have a token, if it does not. What is not there is no
+// error to the client, which returns no secret then.
+func readsToken(ctx context.Context, client *api.Client, path string, token any) error {
+	secret, err := client.Logical().ReadWithContext(ctx, path)
+	switch {
+	case err != nil:
+		return err
+	case secret == nil:
+		return fmt.Errorf("%s: 404", path)
+	case secret.Data["access_token"] != token:
+		return fmt.Errorf("%s: another token than is to be served", path)
+	}
+	return nil
+}
+
 func (s *stream) halt() {
 	s.stop()
 	s.group.Wait()
+}
+
+// assertEachRead is that each of so many readers has read.
+func (s *stream) assertEachRead(t *testing.T, readers int) {
+	t.Helper()
+	assert.Len(t, s.reads, readers)
+	for path, reads := range s.reads {
+		assert.Positive(t, reads, path)
+	}
 }
 
 // runVersion has a mount run a version: what README and docs/operations.md say to do.
@@ -89,16 +123,18 @@ func (m *mount) runVersion(version string) {
 	assert.Equal(m.t, version, mounts[m.path+"/"].RunningVersion)
 }
 
-// newUpgrade is a server that has two versions of the plugin, each under two names.
-func newUpgrade(t *testing.T) *world {
+// newUpgrade is a server that has this version of the plugin and the next, each under two
+// names.
+func newUpgrade(t *testing.T) (own *world, nextVersion string) {
 	t.Helper()
-	own := ownWorld(t, vaultserver.StartRaft)
-	next := buildNext(t)
+	own = ownWorld(t, vaultserver.StartRaft)
+	nextVersion = own.nextVersion(t)
+	next := buildNext(t, nextVersion)
 	for _, name := range []string{pluginName, ownProcess} {
 		require.NoError(t, own.registerPlugin(t.Context(), "secret", name, os.Getenv("PLUGIN"), "-version="+own.version))
 		require.NoError(t, own.registerPlugin(t.Context(), "secret", name, next, "-version="+nextVersion))
 	}
-	return own
+	return own, nextVersion
 }
 
 // ownProcess is the plugin by another name, under which it has a process of its own.
@@ -109,7 +145,7 @@ const ownProcess = "tokenbroker-search"
 // notices but by the version: tokens are those of before, and no vendor is called.
 func TestUpgradeAndRollbackWithNoReadFailing(t *testing.T) {
 	t.Parallel()
-	own := newUpgrade(t)
+	own, nextVersion := newUpgrade(t)
 	m := own.enable(t, "kensho")
 	m.behave(vendorsim.Conduct{Rotate: true})
 	m.write("config/kensho/prod", m.kensho())
@@ -118,7 +154,13 @@ func TestUpgradeAndRollbackWithNoReadFailing(t *testing.T) {
 	other.write("config/sitecore/search", other.sitecore())
 	token, calls := m.creds("prod").Data["access_token"], len(m.sim.Calls())
 
-	readers := own.readers(t, 0, "kensho/creds/prod", "kensho/token/prod", "search/creds/search", "search/token/search")
+	ofOther := other.creds("search").Data["access_token"]
+	require.NotEmpty(t, token)
+	require.NotEmpty(t, ofOther)
+
+	readers := own.readers(t, 0, map[string]any{
+		"kensho/creds/prod": token, "kensho/token/prod": token, "search/creds/search": ofOther, "search/token/search": ofOther,
+	})
 	for range 4 {
 		for _, version := range []string{nextVersion, own.version} {
 			m.runVersion(version)
@@ -127,9 +169,9 @@ func TestUpgradeAndRollbackWithNoReadFailing(t *testing.T) {
 		}
 	}
 	readers.halt()
-	t.Logf("%d reads in 8 upgrades and 8 rollbacks of two mounts, %v failed", readers.reads, readers.failed)
+	t.Logf("%v reads in 8 upgrades and 8 rollbacks of two mounts, %v failed", readers.reads, readers.failed)
 	assert.Empty(t, readers.failed)
-	assert.Greater(t, readers.reads, 100)
+	readers.assertEachRead(t, 4)
 	assert.Len(t, m.sim.Calls(), calls, "no vendor was called")
 
 	m.runVersion(nextVersion)
@@ -147,13 +189,17 @@ func TestUpgradeAndRollbackWithNoReadFailing(t *testing.T) {
 // A client that tries again, as all do unless they are told not to, sees none of it.
 func TestUpgradeOfMountsThatShareAProcess(t *testing.T) {
 	t.Parallel()
-	own := newUpgrade(t)
+	own, nextVersion := newUpgrade(t)
 	first, second := own.enable(t, "first"), own.enable(t, "second")
 	for _, m := range []*mount{first, second} {
 		m.write("config/sitecore/search", m.sitecore())
 	}
-	raw := own.readers(t, 0, "first/creds/search", "first/token/search", "second/creds/search", "second/token/search")
-	usual := own.readers(t, api.DefaultConfig().MaxRetries, "first/creds/search", "second/creds/search", "second/token/search")
+	token, ofSecond := first.creds("search").Data["access_token"], second.creds("search").Data["access_token"]
+	tokens := map[string]any{
+		"first/creds/search": token, "first/token/search": token, "second/creds/search": ofSecond, "second/token/search": ofSecond,
+	}
+	raw := own.readers(t, 0, tokens)
+	usual := own.readers(t, api.DefaultConfig().MaxRetries, tokens)
 	for range 4 {
 		for _, version := range []string{nextVersion, own.version} {
 			first.runVersion(version)
@@ -173,15 +219,18 @@ func TestUpgradeOfMountsThatShareAProcess(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d of %d reads failed without retries, and %v of %d with the usual ones", failed, raw.reads, usual.failed, usual.reads)
+	t.Logf("%d of %v reads failed without retries, and %v of %v with the usual ones", failed, raw.reads, usual.failed, usual.reads)
 	assert.Empty(t, usual.failed)
+	raw.assertEachRead(t, len(tokens))
+	usual.assertEachRead(t, len(tokens))
 }
 
-// A snapshot or a move is over when the mount answers again.
-func (m *mount) awaitReads() {
+// awaitToken waits until the mount serves a token of prod. A snapshot, or a move, is over
+// then: either is answered before it has taken effect, when the mount may serve another, or
+// none.
+func (m *mount) awaitToken(token any) {
 	m.t.Helper()
-	require.Eventually(m.t, func() bool {
-		_, err := m.root.Logical().ReadWithContext(m.t.Context(), m.path+"/token/prod")
-		return err == nil
+	require.EventuallyWithT(m.t, func(c *assert.CollectT) {
+		assert.NoError(c, readsToken(m.t.Context(), m.root, m.path+"/token/prod", token))
 	}, 30*time.Second, 50*time.Millisecond)
 }
