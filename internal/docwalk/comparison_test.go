@@ -30,7 +30,7 @@ func TestEachCellOfTheComparisonCanBeChecked(t *testing.T) {
 	section, _, _ = strings.Cut(section, "\n## ")
 
 	defined, used := map[string]string{}, map[string]bool{}
-	for _, definition := range regexp.MustCompile(`(?m)^\[([^\]]+)\]: (\S+)$`).FindAllStringSubmatch(section, -1) {
+	for _, definition := range regexp.MustCompile(`(?m)^\[([^\]]+)\]: (\S+)$`).FindAllStringSubmatch(string(readme), -1) {
 		defined[definition[1]] = definition[2]
 		assert.Regexp(t, pinned, definition[2])
 	}
