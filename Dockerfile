@@ -3,7 +3,7 @@
 # The image for Vault's containerized plugins, of what `make dist` built:
 #
 #     make dist VERSION=v0.1.0
-#     docker build --build-arg VERSION=v0.1.0 -t tokenbroker:v0.1.0 -f Dockerfile dist/bin
+#     docker build --build-arg VERSION=v0.1.0 -t tokenbroker:0.1.0 -f Dockerfile dist/bin
 #
 # The binary is static and brings the authorities that vendors' certificates are checked
 # against, so there is nothing else to have, and nothing else to patch.

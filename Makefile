@@ -65,8 +65,8 @@ demo: build ## Show the engine at work, with simulated vendors and a real Vault.
 recording: build $(SERVER) | termtosvg ## Record the demo in docs/demo.svg, which the README shows.
 	go build -o bin/demo ./internal/demo
 	termtosvg record bin/demo.cast -g 92x34 0<>/dev/ptmx \
-		-c 'bin/demo -pace=500ms -vault=$(SERVER) -plugin=bin/$(PLUGIN)'
-	termtosvg render bin/demo.cast docs/demo.svg -m 100 -M 1000 -D 3000 -t window_frame
+		-c 'bin/demo -pace=2s -vault=$(SERVER) -plugin=bin/$(PLUGIN)'
+	termtosvg render bin/demo.cast docs/demo.svg -m 100 -M 1500 -D 3000 -t window_frame
 	go test -count=1 -run TestTheRecording ./internal/demo
 
 test: unit-race sim fuzz-short e2e dist-test examples vet lint ## Test everything, from a fresh clone on.
