@@ -2,6 +2,9 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
+# Nothing here is to reach a Vault of whoever runs it.
+unexport $(filter VAULT_% BAO_%,$(.VARIABLES))
+
 PLUGIN  := vault-plugin-secrets-tokenbroker
 VERSION ?= v0.1.0
 LDFLAGS := -s -w -X $(PLUGIN)/internal/version.Version=$(VERSION)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"os/exec"
 
 	"vault-plugin-secrets-tokenbroker/internal/process"
@@ -20,7 +19,7 @@ func (s *Server) StartAgent(dir string, log io.Writer, args ...string) (*Agent, 
 	// It ends by Stop, in order, and not with a context.
 	cmd := exec.CommandContext(context.Background(), s.binary, args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), s.env("")...)
+	cmd.Env = s.pointing("")
 	cmd.Stdout, cmd.Stderr = log, log
 	p, err := process.Start(cmd)
 	if err != nil {

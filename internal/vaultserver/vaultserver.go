@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,7 +39,7 @@ type Server struct {
 	PluginDir string
 
 	binary    string
-	environ   []string // added to that of this process
+	environ   []string // added to what it inherits
 	dir       string
 	log       io.Writer
 	args      []string
@@ -52,7 +53,7 @@ type Server struct {
 
 // StartDev starts a server in dev mode: unsealed, in memory, with RootToken. Its
 // output goes to log; environ, of the form NAME=value, is added to its environment,
-// and so to that of its plugins.
+// and so to that of its plugins. Of this process it inherits no VAULT_ and no BAO_.
 func StartDev(ctx context.Context, binary string, log io.Writer, environ ...string) (*Server, error) {
 	s, listen, _, err := prepare(ctx, binary, log, environ)
 	if err != nil {
@@ -183,7 +184,7 @@ func (s *Server) launch() (err error) {
 	// It ends by Stop, in order, and not with a context.
 	cmd := exec.CommandContext(context.Background(), s.binary, append([]string{"server"}, s.args...)...)
 	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), s.environ...)
+	cmd.Env = environment(s.environ...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	s.process, err = process.Start(cmd)
 	if err == nil && s.started != nil {
@@ -235,15 +236,13 @@ func (s *Server) await(ctx context.Context, condition func() bool) error {
 
 // Client is a client of the server's API with its root token.
 func (s *Server) Client() (*api.Client, error) {
-	config := api.DefaultConfig()
-	config.Address = s.Address
-	config.MaxRetries = 0 // who calls wants to see each answer
-	client, err := api.NewClient(config)
+	client, err := api.NewClient(s.config())
 	if err != nil {
 		return nil, err
 	}
+	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})         // and none of VAULT_NAMESPACE or VAULT_HEADERS
+	client.SetWrappingLookupFunc(func(string, string) string { return "" }) // nor VAULT_WRAP_TTL
 	client.SetToken(s.Token)
-	client.ClearNamespace()
 	return client, nil
 }
 
@@ -306,18 +305,8 @@ func (s *Server) KillPlugins() (int, error) {
 func (s *Server) Command(ctx context.Context, token string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.binary, args...)
 	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), s.env(token)...)
+	cmd.Env = s.pointing(token)
 	return cmd
-}
-
-// env is the environment that points a client at the server, and keeps it from
-// using the settings of whoever runs this.
-func (s *Server) env(token string) []string {
-	return []string{
-		"HOME=" + s.dir,
-		"VAULT_ADDR=" + s.Address, "VAULT_TOKEN=" + token, "VAULT_NAMESPACE=", "VAULT_FORMAT=", "VAULT_CLI_NO_COLOR=1",
-		"BAO_ADDR=" + s.Address, "BAO_TOKEN=" + token, "BAO_NAMESPACE=", "BAO_FORMAT=", "BAO_CLI_NO_COLOR=1",
-	}
 }
 
 // InstallPlugin puts a plugin's binary where the server may run it.
