@@ -11,7 +11,8 @@ import (
 //   - a word with a digit or "..." in it stands for any word, since tokens, times
 //     and leases hold digits; if it has slashes, each of its parts so stands for
 //     itself (kensho/creds/prod/sPrTnh7b is any lease of kensho/creds/prod);
-//   - a number of up to three digits, which is a count or a status, is itself;
+//   - a number of up to three digits, which is a count or a status, is itself, and so is
+//     a version like v1.2.3;
 //   - the word "..." stands for any words, and so for any lines.
 //
 // "…" is as good as "...". A page that shows nothing says nothing.
@@ -32,10 +33,13 @@ func match(shown, printed string) bool {
 	return all.MatchString(strings.Join(strings.Fields(printed), " ") + " ")
 }
 
-var smallNumber = regexp.MustCompile(`^\W*\d{1,3}\W*$`)
+var (
+	smallNumber = regexp.MustCompile(`^\W*\d{1,3}\W*$`)
+	version     = regexp.MustCompile(`^\W*v\d+\.\d+\.\d+\W*$`)
+)
 
 func wordPattern(word string) string {
-	if smallNumber.MatchString(word) {
+	if smallNumber.MatchString(word) || version.MatchString(word) {
 		return regexp.QuoteMeta(word)
 	}
 	parts := strings.Split(word, "/")
