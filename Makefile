@@ -20,7 +20,7 @@ SERVER := $(or $(VAULT),bin/vault)
 # The OAuth 2.0 authorization server of the tests.
 AUTHSERVER := tools/oidc-provider
 
-.PHONY: help build dist vault demo recording test unit sim fuzz e2e faults dist-test bench benchstat examples docs vet lint fmt clean FORCE
+.PHONY: help packages build dist vault demo recording test unit sim fuzz e2e faults dist-test bench benchstat examples docs vet lint fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ dist: export OCI := $(abspath bin/oci)
 dist: bin/cyclonedx-gomod bin/oci | version zip ## Build a release's files into dist/ (VERSION=vX.Y.Z).
 	@tools/dist/dist.sh $(DIST)
 
-dist-test: $(SERVER) | buildah ## Test what `make dist` builds, and that it builds the same twice.
+dist-test: $(SERVER) | buildah git ## Test what `make dist` builds, and that it builds the same twice.
 	@tools/dist/test.sh
 
 .PHONY: dist-run
@@ -77,8 +77,9 @@ test: unit-race sim fuzz-short e2e dist-test examples vet lint ## Test everythin
 unit: ## Run the unit tests: the quick loop.
 	go test -short ./...
 
+# Go's race detector is in C.
 .PHONY: unit-race
-unit-race:
+unit-race: | gcc
 	go test -race -short ./...
 	go -C bench test ./...
 
@@ -171,19 +172,28 @@ $(AUTHSERVER)/node_modules/.package-lock.json: $(AUTHSERVER)/package.json $(AUTH
 	@echo 'Installing oidc-provider, the authorization server of the tests (seconds) …'
 	cd $(AUTHSERVER) && npm ci
 
-# package.json says how new Node.js has to be.
+# As package.json has it.
+NODE := 20.19
 .PHONY: npm
 npm:
-	@command -v npm >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends nodejs npm; } || \
-		{ echo 'Node.js and npm are needed, and could not be installed: install them.' >&2; exit 1; }
+	@command -v npm >/dev/null || tools/packages/install.sh 'npm, which comes with Node.js,' nodejs npm
+	@printf '%s\n' v$(NODE) "$$(node --version)" | sort -CV || \
+		{ echo "Node.js $(NODE) or later is needed, and $$(command -v node) is $$(node --version). Install a later one,"; \
+		echo 'from https://nodejs.org/en/download or as you usually do, and have it first in PATH.'; exit 1; } >&2
 
-# Debian's packages, by the names of their commands: pages make keys with openssl, wrk loads
-# the benchmark's servers, buildah builds images without a daemon, prometheus brings promtool.
-PACKAGES := openssl wrk zip buildah prometheus termtosvg
+# Debian's packages, by the names of their commands: gcc builds what Go's race detector is
+# in, pages make keys with openssl, wrk loads the benchmark's servers, buildah builds images
+# without a daemon, prometheus brings promtool.
+PACKAGES := buildah gcc git jq openssl prometheus shellcheck termtosvg wrk zip
+packages: $(PACKAGES) npm ## Install what the tests need of Debian's packages, if it is missing.
+
 .PHONY: $(PACKAGES)
-$(PACKAGES):
-	@command -v $@ >/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends $@; } || \
-		{ echo '$@ is needed, and could not be installed: install it.' >&2; exit 1; }
+$(filter-out gcc,$(PACKAGES)):
+	@command -v $@ >/dev/null || tools/packages/install.sh $@ $@
+
+gcc:
+	@echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1 || \
+		tools/packages/install.sh 'A C compiler, for tests that find races,' gcc libc6-dev
 
 examples: ## Test the Kubernetes manifests against the types they are written for.
 	go -C test/examples test -count=1 ./...
