@@ -14,8 +14,9 @@ ALIKE := CGO_ENABLED=0 GOFLAGS= GOEXPERIMENT= GOAMD64=v1 GOARM64=v8.0
 BUILD := $(ALIKE) go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64 freebsd/amd64 freebsd/arm64
 
-# The server of the tests is the pinned one, unless VAULT names another.
-SERVER := $(or $(VAULT),bin/vault)
+# The server of the tests is the pinned one, unless VAULT names another, by a path or as a
+# command.
+SERVER := $(if $(VAULT),$(or $(shell command -v '$(VAULT)'),$(VAULT)),bin/vault)
 
 # The OAuth 2.0 authorization server of the tests.
 AUTHSERVER := tools/oidc-provider
@@ -58,7 +59,9 @@ bin/vault: tools/vault/go.mod tools/vault/go.sum tools/vault/build.sh
 	@tools/vault/build.sh $@
 
 demo: build ## Show the engine at work, with simulated vendors and a real Vault.
-	@server="$${VAULT:-$$(command -v vault || command -v bao || true)}"; \
+	@if [ -n "$${VAULT:-}" ]; then \
+		server=$$(command -v "$$VAULT") || { echo "VAULT is $$VAULT, which is no program." >&2; exit 1; }; \
+	else server=$$(command -v vault || command -v bao || true); fi; \
 	if [ -z "$$server" ]; then $(MAKE) --no-print-directory vault; server=bin/vault; fi; \
 	go build -o bin/demo ./internal/demo; \
 	exec bin/demo -vault="$$server" -plugin=bin/$(PLUGIN)
