@@ -208,13 +208,14 @@ vet:
 	go vet -tags e2e ./...
 	@for module in $(MODULES); do (set -x; go -C $$module vet ./...); done
 
-lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint ## Run the linters, and check formatting and go.mod.
+lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint | shellcheck ## Run the linters, and check formatting and go.mod.
 	bin/golangci-lint run
 	go mod tidy -diff
 	@for module in $(MODULES); do \
 		(set -x; cd $$module && $(abspath bin/golangci-lint) run && go mod tidy -diff); done
 	bin/dockerfile-lint Dockerfile
 	bin/actionlint
+	shellcheck $(wildcard tools/*/*.sh)
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	@echo 'Building golangci-lint (a minute or two with empty caches) …'
