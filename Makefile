@@ -9,9 +9,12 @@ PLUGIN  := vault-plugin-secrets-tokenbroker
 VERSION ?= v0.1.0
 LDFLAGS := -s -w -X $(PLUGIN)/internal/version.Version=$(VERSION)
 
-# The same bytes wherever they are built, whatever the environment says.
-ALIKE := CGO_ENABLED=0 GOFLAGS= GOEXPERIMENT= GOAMD64=v1 GOARM64=v8.0
-BUILD := $(ALIKE) go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+# The same bytes wherever they are built, whatever the environment and `go env -w` say: they
+# say where Go and modules are from, and no more. (To Go, what is empty is not set, and so
+# its file says what it is.)
+SOURCES = $(shell go env | grep -E '^GO(AUTH|CACHE|INSECURE|MODCACHE|NOPROXY|NOSUMDB|PATH|PRIVATE|PROXY|SUMDB|TOOLCHAIN|VCS)=')
+ALIKE = GOENV=off $(SOURCES) CGO_ENABLED=0 GOFLAGS= GOEXPERIMENT= GOFIPS140=off GOWORK=off GOAMD64=v1 GOARM64=v8.0
+BUILD = $(ALIKE) go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64 freebsd/amd64 freebsd/arm64
 
 # The server of the tests is the pinned one, unless VAULT names another, by a path or as a
@@ -37,8 +40,10 @@ version: export VERSION := $(VERSION)
 version:
 	@tools/dist/version.sh
 
-DIST ?= dist
-dist: export BUILD := $(BUILD)
+# Its files are removed first, so this is no business of the environment's.
+DIST := dist
+dist: export GO_ALIKE = $(ALIKE)
+dist: export GO_BUILD = $(BUILD)
 dist: export PLATFORMS := $(PLATFORMS)
 dist: export VERSION := $(VERSION)
 dist: export SBOM := $(abspath bin/cyclonedx-gomod)
@@ -240,4 +245,4 @@ fmt: bin/golangci-lint ## Format the code.
 	bin/golangci-lint fmt
 
 clean: ## Remove what was built.
-	rm -rf bin $(DIST) $(AUTHSERVER)/node_modules
+	rm -rf bin dist $(AUTHSERVER)/node_modules

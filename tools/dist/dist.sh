@@ -17,8 +17,14 @@ fi
 # What is not of this moment has the time of the commit. (Not in a clone? Set it.)
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 
+# What is not a release of ours is not ours to remove.
+if [ -e "$out" ] && [ ! -e "$out/SHA256SUMS" ]; then
+	echo "$out is there, and not of \`make dist\`: remove it, or say DIST=<folder>." >&2
+	exit 1
+fi
 rm -rf "$out"
 mkdir -p "$out/bin"
+touch "$out/SHA256SUMS"
 out=$(cd "$out" && pwd)
 images=()
 for platform in $PLATFORMS; do
@@ -29,7 +35,7 @@ for platform in $PLATFORMS; do
 	folder=$out/bin/${GOOS}_$GOARCH
 	echo "  $platform"
 
-	bash -c "$BUILD"' -o "$@"' build "$folder/$binary" "./cmd/$plugin"
+	bash -c "$GO_BUILD"' -o "$@"' build "$folder/$binary" "./cmd/$plugin"
 	install -m 644 LICENSE README.md "$folder"
 	touch -d "@$SOURCE_DATE_EPOCH" "$folder"/*
 	if [ "$GOOS" = windows ]; then

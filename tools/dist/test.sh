@@ -6,6 +6,7 @@ cd "$(dirname "$0")/../.."
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+plugin=vault-plugin-secrets-tokenbroker
 export VERSION=v9.8.7-rc.1 FIRST=$scratch/first SECOND=$scratch/elsewhere/dist
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
@@ -15,8 +16,13 @@ mkdir "$scratch/elsewhere"
 git ls-files -z --cached --others --exclude-standard | tar --null -T - -c | tar -C "$scratch/elsewhere" -x
 (
 	umask 077
-	export TZ=Asia/Kolkata LC_ALL=C.UTF-8 GOFLAGS=-buildvcs=auto GOAMD64=v3
+	export TZ=Asia/Kolkata LC_ALL=C.UTF-8 GOFLAGS=-buildvcs=auto GOAMD64=v3 GOENV=$scratch/env DIST=$scratch/none
+	printf '%s\n' GOFLAGS=-race GOEXPERIMENT=synctest GOFIPS140=latest GOARM64=v9.0 >"$GOENV"
 	make --no-print-directory -C "$scratch/elsewhere" dist
+	# What Go has kept of the first build would hide what differs in the second.
+	export GOCACHE=$scratch/cache GOFIPS140=latest GOOS=linux GOARCH=amd64
+	make --no-print-directory -C "$scratch/elsewhere" build
+	cmp "$scratch/elsewhere/bin/$plugin" "$SECOND/bin/linux_amd64/$plugin"
 )
 go -C test/dist test -count=1 ./...
 
