@@ -10,7 +10,9 @@
 FROM scratch
 
 ARG TARGETOS TARGETARCH
-COPY ${TARGETOS}_${TARGETARCH}/LICENSE ${TARGETOS}_${TARGETARCH}/vault-plugin-secrets-tokenbroker /
+COPY ${TARGETOS}_${TARGETARCH}/LICENSE \
+     ${TARGETOS}_${TARGETARCH}/THIRD_PARTY_LICENSES \
+     ${TARGETOS}_${TARGETARCH}/vault-plugin-secrets-tokenbroker /
 
 # With --build-arg USER=0:0 the image is for a server that has mlock enabled (scratch has
 # nothing to give the binary its IPC_LOCK with), and for rootless Docker without gVisor.

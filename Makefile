@@ -48,7 +48,8 @@ dist: export PLATFORMS := $(PLATFORMS)
 dist: export VERSION := $(VERSION)
 dist: export SBOM := $(abspath bin/cyclonedx-gomod)
 dist: export OCI := $(abspath bin/oci)
-dist: bin/cyclonedx-gomod bin/oci | version zip ## Build a release's files into dist/ (VERSION=vX.Y.Z).
+dist: export LICENSES := $(abspath bin/licenses)
+dist: bin/cyclonedx-gomod bin/oci bin/licenses | version jq zip ## Build a release's files into dist/ (VERSION=vX.Y.Z).
 	@tools/dist/dist.sh $(DIST)
 
 dist-test: $(SERVER) | buildah git ## Test what `make dist` builds, and that it builds the same twice.
@@ -233,6 +234,9 @@ bin/cyclonedx-gomod: tools/sbom/go.mod tools/sbom/go.sum
 
 bin/oci: tools/oci/go.mod tools/oci/go.sum tools/oci/main.go
 	$(ALIKE) go -C tools/oci build -o $(abspath $@) .
+
+bin/licenses: tools/licenses/main.go
+	$(ALIKE) go build -o $@ ./tools/licenses
 
 bin/actionlint: tools/actionlint/go.mod tools/actionlint/go.sum
 	go -C tools/actionlint build -o $(abspath $@) github.com/rhysd/actionlint/cmd/actionlint

@@ -92,14 +92,15 @@ func TestTheChecksumsAreThoseOfTheFiles(t *testing.T) {
 	}
 }
 
-func TestAnArchiveHoldsTheBinaryTheLicenceAndTheReadme(t *testing.T) {
+func TestAnArchiveHoldsTheBinaryTheLicencesAndTheReadme(t *testing.T) {
 	for _, platform := range platforms {
 		t.Run(platform, func(t *testing.T) {
 			files := unpack(t, platform)
-			require.Len(t, files, 3)
+			require.Len(t, files, 4)
 			for _, name := range []string{"LICENSE", "README.md"} {
 				assert.Equal(t, sum(content(t, filepath.Join(root, name))), sum(files[name]), name)
 			}
+			assert.Contains(t, files, "THIRD_PARTY_LICENSES")
 
 			info, err := buildinfo.Read(bytes.NewReader(files[binary(platform)]))
 			require.NoError(t, err)

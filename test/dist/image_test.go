@@ -112,7 +112,7 @@ func TestTheDockerfileMakesTheImageOfTheLayout(t *testing.T) {
 			assert.Equal(t, wanted.Config.Labels, config.Config.Labels)
 
 			files := fileSystem(t, built)
-			assert.Len(t, files, 2)
+			assert.Len(t, files, 3)
 			for name, file := range fileSystem(t, all[arch]) {
 				require.Contains(t, files, name)
 				assert.Equal(t, file.PAXRecords["sum"], files[name].PAXRecords["sum"], name)

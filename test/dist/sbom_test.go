@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -12,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAnSBOMNamesAllThatIsInTheBinary(t *testing.T) {
+func TestAnSBOMNamesAllThatIsInTheBinaryAndItsLicenceIsThere(t *testing.T) {
 	for _, platform := range platforms {
 		t.Run(platform, func(t *testing.T) {
 			var bom cyclonedx.BOM
@@ -28,10 +29,14 @@ func TestAnSBOMNamesAllThatIsInTheBinary(t *testing.T) {
 			assert.Contains(t, properties, "cdx:gomod:binary:hash:SHA-256="+sum(unpack(t, platform)[binary(platform)]))
 
 			var named []string
+			licences := string(unpack(t, platform)["THIRD_PARTY_LICENSES"])
 			for _, component := range *bom.Components {
 				if component.Name == "std" {
-					continue // Go itself
+					assert.Contains(t, licences, "\nGo "+component.Version+", LICENSE\n", "Go's own")
+					continue
 				}
+				assert.Regexp(t, "(?mi)^"+regexp.QuoteMeta(component.Name+" "+component.Version)+", (licen[cs]e|copying)", licences,
+					"the licence of what is linked is missing")
 				named = append(named, component.Name+" "+component.Version)
 				assert.NotEmpty(t, component.PackageURL, component.Name)
 			}

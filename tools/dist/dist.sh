@@ -36,12 +36,14 @@ for platform in $PLATFORMS; do
 	echo "  $platform"
 
 	bash -c "$GO_BUILD"' -o "$@"' build "$folder/$binary" "./cmd/$plugin"
+	bash -c "$GO_ALIKE"' "$@"' alike "$LICENSES" "./cmd/$plugin" >"$folder/THIRD_PARTY_LICENSES"
 	install -m 644 LICENSE README.md "$folder"
 	touch -d "@$SOURCE_DATE_EPOCH" "$folder"/*
+	files=(LICENSE README.md THIRD_PARTY_LICENSES "$binary")
 	if [ "$GOOS" = windows ]; then
-		(cd "$folder" && zip -qX9 "$out/$name.zip" LICENSE README.md "$binary")
+		(cd "$folder" && zip -qX9 "$out/$name.zip" "${files[@]}")
 	else
-		"$tar" -C "$folder" --format=ustar --owner=0 --group=0 --numeric-owner -c LICENSE README.md "$binary" |
+		"$tar" -C "$folder" --format=ustar --owner=0 --group=0 --numeric-owner -c "${files[@]}" |
 			gzip -9n >"$out/$name.tar.gz"
 	fi
 	# Of the binary itself: modules that are in go.mod for tests alone are not in it.

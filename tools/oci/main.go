@@ -1,6 +1,6 @@
 // Command oci writes the image that the Dockerfile describes as an OCI image layout, by
 // no daemon and with no registry: for OpenBao, which takes the binary out of it, and for
-// whoever pushes it. Each platform's folder holds the binary and the licence:
+// whoever pushes it. Each platform's folder holds the binary and the licences:
 //
 //	oci -version v0.1.0 -created 1700000000 layout linux/amd64=folder ...
 //
@@ -98,7 +98,7 @@ func layerOf(folder string, modified time.Time) (v1.Layer, error) {
 	for _, file := range []struct {
 		name string
 		mode int64
-	}{{"LICENSE", 0o644}, {plugin, 0o755}} {
+	}{{"LICENSE", 0o644}, {"THIRD_PARTY_LICENSES", 0o644}, {plugin, 0o755}} {
 		content, err := os.ReadFile(filepath.Join(folder, file.name))
 		if err != nil {
 			return nil, err
