@@ -227,7 +227,6 @@ bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	@echo 'Building golangci-lint (a minute or two with empty caches) …'
 	go -C tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
-# An SBOM holds the sum of the program that made it.
 bin/cyclonedx-gomod: tools/sbom/go.mod tools/sbom/go.sum
 	$(ALIKE) go -C tools/sbom build -trimpath -buildvcs=false -ldflags '-s -w' \
 		-o $(abspath $@) github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod

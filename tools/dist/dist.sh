@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Builds the files of a release into the folder given, for PLATFORMS: archives, an SBOM
 # for each, an OCI image layout, and checksums. The same commit and the same Go give the
-# same bytes, wherever and whenever; SBOMs do so on one kind of machine, for each holds the
-# sum of the program that made it. `make dist` calls it, and sets what it needs.
+# same bytes, wherever and whenever. `make dist` calls it, and sets what it needs.
 set -euo pipefail
 export LC_ALL=C TZ=UTC
 umask 022
@@ -10,8 +9,9 @@ umask 022
 out=$1
 plugin=vault-plugin-secrets-tokenbroker
 tar=$(command -v gtar || command -v tar)
-if ! "$tar" --version | grep -q 'GNU tar' || ! command -v zip >/dev/null || ! command -v sha256sum >/dev/null; then
-	echo 'GNU tar, GNU coreutils and zip are needed: install them.' >&2
+if ! "$tar" --version | grep -q 'GNU tar' || ! gzip --version | grep -q '^gzip' || ! command -v sha256sum >/dev/null ||
+	! command -v zip >/dev/null || ! command -v jq >/dev/null; then
+	echo 'GNU tar, GNU gzip, GNU coreutils, zip and jq are needed: install them.' >&2
 	exit 1
 fi
 # What is not of this moment has the time of the commit. (Not in a clone? Set it.)
@@ -47,7 +47,9 @@ for platform in $PLATFORMS; do
 			gzip -9n >"$out/$name.tar.gz"
 	fi
 	# Of the binary itself: modules that are in go.mod for tests alone are not in it.
-	"$SBOM" bin -json -std -noserial -notimestamp -version "$VERSION" -output "$out/$name.cdx.json" "$folder/$binary"
+	# The sum of the program that made it is another on each kind of machine.
+	"$SBOM" bin -json -std -noserial -notimestamp -version "$VERSION" "$folder/$binary" |
+		jq 'del(.metadata.tools[].hashes)' >"$out/$name.cdx.json"
 	if [ "$GOOS" = linux ]; then images+=("$platform=$folder"); fi
 done
 unset GOOS GOARCH
