@@ -1,16 +1,19 @@
 package dist
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/modfile"
 	"gopkg.in/yaml.v3"
 )
 
@@ -24,24 +27,40 @@ func tracked(t *testing.T) []string {
 	return strings.Fields(string(output))
 }
 
-// A new module would stay as it is for ever.
-func TestDependabotWatchesEachFolderThatPinsSomething(t *testing.T) {
-	var config struct {
-		Updates []struct {
-			Ecosystem   string `yaml:"package-ecosystem"`
-			Directory   string
-			Directories []string
-		}
-	}
+// update is what Dependabot is told of some folders.
+type update struct {
+	Ecosystem     string `yaml:"package-ecosystem"`
+	Directory     string
+	Directories   []string
+	Allow, Ignore []dependency
+}
+
+type dependency struct {
+	Name string `yaml:"dependency-name"`
+	Type string `yaml:"dependency-type"`
+}
+
+// dependabot are the updates of folders, by ecosystem and folder.
+func dependabot(t *testing.T) map[string]update {
+	t.Helper()
+	var config struct{ Updates []update }
 	require.NoError(t, yaml.Unmarshal(content(t, filepath.Join(root, ".github/dependabot.yml")), &config))
-	var watched []string
+	all := map[string]update{}
 	for _, update := range config.Updates {
 		for _, directory := range append(update.Directories, update.Directory) {
 			if directory != "" {
-				watched = append(watched, update.Ecosystem+" "+directory)
+				key := update.Ecosystem + " " + directory
+				assert.NotContains(t, all, key, "it is there twice")
+				all[key] = update
 			}
 		}
 	}
+	return all
+}
+
+// A new module would stay as it is for ever.
+func TestDependabotWatchesEachFolderThatPinsSomething(t *testing.T) {
+	watched := slices.Collect(maps.Keys(dependabot(t)))
 
 	ecosystems := map[string]string{"go.mod": "gomod", "package.json": "npm", "Dockerfile": "docker"}
 	wanted := []string{"github-actions /"}
@@ -53,6 +72,32 @@ func TestDependabotWatchesEachFolderThatPinsSomething(t *testing.T) {
 	assert.ElementsMatch(t, wanted, watched)
 }
 
+// What a tool directive names is required indirectly, as all is that it is built of, and
+// Dependabot passes over that unless it is told.
+func TestDependabotIsToldOfEachTool(t *testing.T) {
+	updates, tools := dependabot(t), 0
+	for _, file := range tracked(t) {
+		if path.Base(file) != "go.mod" {
+			continue
+		}
+		mod, err := modfile.Parse(file, content(t, filepath.Join(root, file)), nil)
+		require.NoError(t, err)
+		for _, tool := range mod.Tool {
+			tools++
+			var module string
+			for _, required := range mod.Require {
+				if strings.HasPrefix(tool.Path+"/", required.Mod.Path+"/") && len(required.Mod.Path) > len(module) {
+					module = required.Mod.Path
+				}
+			}
+			update := updates["gomod /"+path.Dir(file)]
+			assert.True(t, slices.Contains(update.Allow, dependency{module, "all"}) || slices.Contains(update.Ignore, dependency{Name: module}),
+				"%s: Dependabot passes over %s", file, module)
+		}
+	}
+	assert.NotZero(t, tools)
+}
+
 // What a workflow runs can be run here too.
 func TestWorkflowsCallTargetsOfTheMakefile(t *testing.T) {
 	makefile := string(content(t, filepath.Join(root, "Makefile")))
@@ -60,10 +105,12 @@ func TestWorkflowsCallTargetsOfTheMakefile(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, workflows)
 	for _, workflow := range workflows {
-		calls := regexp.MustCompile(`\bmake ([a-z-]+)`).FindAllStringSubmatch(string(content(t, workflow)), -1)
+		calls := regexp.MustCompile(`(?m)\bmake ((?:[a-z-]+ ?)+)`).FindAllStringSubmatch(string(content(t, workflow)), -1)
 		assert.NotEmpty(t, calls, workflow)
 		for _, call := range calls {
-			assert.Regexp(t, `(?m)^`+call[1]+`:`, makefile, workflow)
+			for _, target := range strings.Fields(call[1]) {
+				assert.Regexp(t, `(?m)^`+target+`:`, makefile, workflow)
+			}
 		}
 	}
 }
@@ -81,11 +128,11 @@ func notes(t *testing.T, version, changelog string) (string, error) {
 }
 
 func TestOnlyWhatTheChangelogTellsOfIsReleased(t *testing.T) {
-	changelog := "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-12-01\n\n### Added\n\n- Two.\n\n" +
+	changelog := "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-12-01\n\n### Added\n\n- Two.\n\n[Two](docs/two.md) is told of.\n\n" +
 		"## [0.1.0] - 2026-11-26\n\n- One.\n\n[0.1.0]: https://example.com\n"
 	text, err := notes(t, "v0.2.0", changelog)
 	require.NoError(t, err)
-	assert.Equal(t, "\n### Added\n\n- Two.\n\n", text)
+	assert.Equal(t, "\n### Added\n\n- Two.\n\n[Two](docs/two.md) is told of.\n\n", text)
 	text, err = notes(t, "v0.1.0", changelog)
 	require.NoError(t, err)
 	assert.Equal(t, "\n- One.\n\n", text)

@@ -10,5 +10,5 @@ if ! grep -qE "^## \[${VERSION#v}\] - [0-9]{4}-[0-9]{2}-[0-9]{2}$" CHANGELOG.md;
 	exit 1
 fi
 awk -v heading="## [${VERSION#v}] - " '
-	/^## / || /^\[/ { inside = index($0, heading) == 1; next }
+	/^## / || /^\[[^]]+\]: / { inside = index($0, heading) == 1; next }
 	inside { print }' CHANGELOG.md
