@@ -115,6 +115,45 @@ func TestWorkflowsCallTargetsOfTheMakefile(t *testing.T) {
 	}
 }
 
+// What may write to the repository runs nothing of it, nor of what was built.
+func TestOnlyWhatPublishesAReleaseMayWrite(t *testing.T) {
+	type job struct {
+		Permissions map[string]string
+		Environment string
+		Needs       string
+		Steps       []struct{ Uses, Run string }
+	}
+	var workflow struct {
+		Permissions map[string]string
+		Jobs        map[string]job
+	}
+	require.NoError(t, yaml.Unmarshal(content(t, filepath.Join(root, ".github/workflows/release.yml")), &workflow))
+	assert.Equal(t, map[string]string{"contents": "read"}, workflow.Permissions)
+	for name, job := range workflow.Jobs {
+		if name != "publish" {
+			assert.Empty(t, job.Permissions, name)
+			continue
+		}
+		assert.Equal(t, "release", job.Environment)
+		for _, step := range job.Steps {
+			assert.NotContains(t, step.Uses, "checkout")
+			assert.NotRegexp(t, `\bmake\b|\./|tools/`, step.Run)
+		}
+	}
+	assert.Equal(t, "dist", workflow.Jobs["publish"].Needs)
+	assert.Equal(t, "test", workflow.Jobs["dist"].Needs)
+	assert.Empty(t, workflow.Jobs["test"].Needs)
+}
+
+// Whoever has no `make packages` has a line to copy.
+func TestContributorsAreToldOfEachPackage(t *testing.T) {
+	packages := regexp.MustCompile(`(?m)^PACKAGES := (.*)$`).FindSubmatch(content(t, filepath.Join(root, "Makefile")))
+	require.NotNil(t, packages)
+	line := regexp.MustCompile(`(?m)^apt-get install --no-install-recommends (.*)$`).FindSubmatch(content(t, filepath.Join(root, "CONTRIBUTING.md")))
+	require.NotNil(t, line)
+	assert.ElementsMatch(t, append(strings.Fields(string(packages[1])), "libc6-dev"), strings.Fields(string(line[1])))
+}
+
 // notes runs what the release workflow takes a release's text from.
 func notes(t *testing.T, version, changelog string) (string, error) {
 	t.Helper()
