@@ -1,8 +1,9 @@
 package broker
 
 import (
-	"fmt"
+	"encoding/binary"
 	"hash/fnv"
+	"io"
 	"math/rand/v2"
 	"time"
 
@@ -149,6 +150,7 @@ func keepaliveTime(c *Credential, s *State) time.Time {
 		last = c.WriteTime
 	}
 	dice := fnv.New64a()
-	_, _ = fmt.Fprint(dice, c.Generation, last.UnixNano())
+	_, _ = io.WriteString(dice, c.Generation)
+	_ = binary.Write(dice, binary.BigEndian, last.UnixNano())
 	return last.Add(c.Keepalive - time.Duration(dice.Sum64()%uint64(spread)))
 }
