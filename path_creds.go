@@ -139,13 +139,14 @@ type reading struct {
 	longest time.Duration // how long the reader may go by it at the most, whatever the token
 }
 
-// read reads the token that a name stands for, and has that counted.
+// read reads the token that a name stands for, and has that counted. What the reader has
+// asked for in error, or has not waited for, has not failed.
 func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (reading, error) {
 	got, err := b.obtain(ctx, req, d, most)
 	switch {
 	case err == nil:
 		b.metrics.Read(got.Outcome)
-	case !errors.Is(err, errUnknown):
+	case !errors.Is(err, errUnknown) && !errors.Is(err, context.Canceled) && !isInvalid(err):
 		b.metrics.ReadFailed()
 	}
 	return got, err
@@ -176,7 +177,10 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 		err = provider.Errorf(provider.Invalid, "%s%s is dedicated, and a token of its own is leased: read creds/%s", rolesPrefix, name, name)
 	}
 	if err != nil {
-		return reading{}, r.blamed(name, err)
+		if isInvalid(err) && r.scope != "" && !r.Dedicated {
+			err = provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, err)
+		}
+		return reading{}, err
 	}
 	if minTTL > most.ttl {
 		cut := *got.Reading // which others have too
@@ -186,13 +190,9 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 	return got, nil
 }
 
-// blamed names the role in an error of a credential that cannot have its scope.
-func (r *role) blamed(name string, err error) error {
-	var invalid *provider.Error
-	if errors.As(err, &invalid) && invalid.Kind == provider.Invalid && r.scope != "" && !r.Dedicated {
-		return provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, invalid.Reason)
-	}
-	return err
+func isInvalid(err error) bool {
+	var e *provider.Error
+	return errors.As(err, &e) && e.Kind == provider.Invalid
 }
 
 func addWarnings(resp *logical.Response, warnings []string) {
