@@ -61,10 +61,10 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 // New makes an engine that has yet to be set up.
 func New(o Options) logical.Backend {
-	b := &backend{transport: o.Transport, names: names{roles: map[string]*role{}}, unstored: unstored{grants: map[string]replacement{}}}
-	b.broker = broker.New(b, b.exchanged)
+	b := &backend{transport: o.Transport, names: names{roles: map[string]*role{}}, unstored: unstored{grants: map[string]replacement{}}, events: events{told: map[string]bool{}}}
+	b.broker = broker.New(b, observer{b})
 	b.metrics = metrics.New(providerNames(), b.broker.Statuses)
-	b.events.send = b.sendEvent
+	b.events.send, b.events.full = b.sendEvent, b.eventsFull
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		RunningVersion: version.Version,
@@ -102,13 +102,16 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	}
 	began := time.Now()
 	err := b.broker.Sweep(ctx, req.Storage)
+	b.events.expiring(b.broker.Expiries(), time.Now())
 	b.metrics.Swept(time.Since(began))
-	b.events.expiring(b.broker.Statuses(), time.Now())
 	return err
 }
 
 // clean has the engine end: Vault unloads it, and waits for that.
-func (b *backend) clean(ctx context.Context) { b.broker.Close(ctx) }
+func (b *backend) clean(ctx context.Context) {
+	b.broker.Close(ctx)
+	b.events.close()
+}
 
 // invalidate drops a name from memory when another node has written about it.
 func (b *backend) invalidate(_ context.Context, key string) {

@@ -3,6 +3,7 @@ package tokenbroker
 import (
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,34 +42,55 @@ type event struct {
 // nobody whom a reader waits for.
 type events struct {
 	send func(event)
+	full func() // is told when the first one has been dropped, until none waits any more
 
-	mu      sync.Mutex
-	unsent  []event
-	sending bool
+	mu       sync.Mutex
+	unsent   []event
+	sending  bool
+	dropping bool
+	closed   bool
 
 	// told are the credentials whose coming death has been told of. Only the sweep uses
 	// it, and Vault runs one at a time.
 	told map[string]bool
 }
 
-func (es *events) add(e event) {
+// add has an event sent, and is whether it will be: not if too many wait, or once the
+// engine has ended.
+func (es *events) add(e event) bool {
 	es.mu.Lock()
 	defer es.mu.Unlock()
-	if len(es.unsent) == mostUnsent {
-		return
+	switch {
+	case es.closed:
+		return false
+	case len(es.unsent) == mostUnsent:
+		if !es.dropping {
+			es.dropping = true
+			es.full()
+		}
+		return false
 	}
 	es.unsent = append(es.unsent, e)
 	if !es.sending {
 		es.sending = true
 		go es.sendAll()
 	}
+	return true
+}
+
+// close drops what waits, and takes no more. Only the sending of one goes on, for as long
+// as that may take.
+func (es *events) close() {
+	es.mu.Lock()
+	defer es.mu.Unlock()
+	es.closed, es.unsent = true, nil
 }
 
 func (es *events) sendAll() {
 	for {
 		es.mu.Lock()
 		if len(es.unsent) == 0 {
-			es.sending = false
+			es.sending, es.dropping = false, false
 			es.mu.Unlock()
 			return
 		}
@@ -79,7 +101,8 @@ func (es *events) sendAll() {
 	}
 }
 
-// exchanged tells of an exchange, and of a credential that is rejected from now on.
+// exchanged tells of an exchange that is stored, if it is to be, and of a credential that is
+// rejected from now on.
 func (es *events) exchanged(x broker.Exchange) {
 	about := []string{"name", x.Name, "provider", x.Provider, "result", x.Result()}
 	if x.Scope != "" {
@@ -89,27 +112,32 @@ func (es *events) exchanged(x broker.Exchange) {
 	if x.Err == nil {
 		issued = append(slices.Clone(about), "expire_time", stamp(x.ExpireTime))
 	}
-	// The next read of the name yields another token, unless this one is somebody's own.
-	es.add(newEvent(eventExchange, "creds/"+x.Name, x.Err == nil && !x.Dedicated, issued))
+	es.add(newEvent(eventExchange, "creds/"+x.Name, x.Modified, issued))
 	if x.News {
 		es.add(newEvent(eventRejected, "status/"+x.Name, false, about))
 	}
 }
 
-// expiring tells of each credential that is going to die soon, once as long as it is.
-func (es *events) expiring(statuses map[string]*broker.Status, now time.Time) {
-	dying := map[string]bool{}
-	for name, s := range statuses {
-		if s.CredentialExpireTime.IsZero() || s.CredentialExpireTime.Sub(now) > expiringWithin {
-			continue
-		}
-		dying[name] = true
-		if !es.told[name] {
-			es.add(newEvent(eventExpiring, "status/"+name, false,
-				[]string{"name", name, "provider", s.Provider, "expire_time", stamp(s.CredentialExpireTime)}))
+// expiring tells of each credential that is going to die soon, once as long as it is. Those
+// of which nothing is said are as they were.
+func (es *events) expiring(expiries iter.Seq2[string, broker.Expiry], now time.Time) {
+	for name, x := range expiries {
+		switch {
+		case x.Time.IsZero() || x.Time.Sub(now) > expiringWithin:
+			delete(es.told, name)
+		case !es.told[name]:
+			taken := es.add(newEvent(eventExpiring, "status/"+name, false,
+				[]string{"name", name, "provider", x.Provider, "expire_time", stamp(x.Time)}))
+			if taken {
+				es.told[name] = true
+			}
 		}
 	}
-	es.told = dying
+}
+
+// eventsFull says that events are lost.
+func (b *backend) eventsFull() {
+	b.Logger().Warn("the server is slow to take events, and some are dropped")
 }
 
 // newEvent is an event with what subscribers of every engine go by: they see those of

@@ -148,3 +148,47 @@ func TestACredentialThatIsGoingToDieIsToldOfOnce(t *testing.T) {
 		assert.Equal(t, expiring.kind, sent[0].kind)
 	})
 }
+
+// An event says that readers get another token, and so they do.
+func TestAnEventComesAfterTheWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		storage := e.moody()
+		modified := func() (values []any) {
+			for _, sent := range e.events() {
+				values = append(values, sent.metadata["modified"])
+			}
+			return values
+		}
+		storage.stall.Store(int64(3 * time.Second))
+		writer := make(chan struct{})
+		go func() {
+			defer close(writer)
+			e.write("config/kensho/prod", keyPair())
+		}()
+		time.Sleep(2 * time.Second)
+		assert.Empty(t, modified())
+		<-writer
+		assert.Equal(t, []any{"true"}, modified())
+		storage.stall.Store(0)
+
+		data := keyPair()
+		data["request_timeout"] = 20
+		storage.refuse.Store(true)
+		_, status, _ := e.request(logical.UpdateOperation, "config/kensho/prod", data)
+		require.Equal(t, http.StatusInternalServerError, status)
+		assert.Equal(t, []any{"false"}, modified(), "verified, and not stored")
+		until(0, 50, 0)
+		e.creds("prod")
+		assert.Equal(t, []any{"false"}, modified(), "exchanged, and not stored")
+
+		storage.refuse.Store(false)
+		_, status, _ = e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"client_id": "nobody"})
+		require.Equal(t, http.StatusBadRequest, status)
+		assert.Equal(t, []any{"false"}, modified(), "rejected")
+		time.Sleep(10 * time.Second)
+		until(1, 50, 0)
+		e.creds("prod")
+		assert.Equal(t, []any{"true"}, modified())
+	})
+}

@@ -7,11 +7,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 )
 
-// exchanged has an exchange counted, and those told of it who have subscribed.
-func (b *backend) exchanged(x broker.Exchange) {
-	b.metrics.Exchanged(x)
-	b.events.exchanged(x)
-}
+// observer has exchanges counted, and those told of them who have subscribed.
+type observer struct{ *backend }
+
+func (o observer) Exchanged(x broker.Exchange) { o.metrics.Exchanged(x) }
+func (o observer) Kept(x broker.Exchange)      { o.events.exchanged(x) }
 
 // noteMount notes where the engine is mounted, which nothing tells but requests. Those
 // that Vault makes each minute by itself do, too.

@@ -39,6 +39,9 @@ func TestTheOperationsPageHasEveryMetricLineAndEvent(t *testing.T) {
 	e := newEngine(t)
 	e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
 	e.read("token/prod")
+	e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover,event"})
+	e.write("roles/events", map[string]any{"config": "search", "scope": "event"})
+	e.read("token/events")
 	for series := range e.metrics() {
 		name, _, _ := strings.Cut(series, "{")
 		for _, suffix := range []string{"_bucket", "_sum", "_count"} {

@@ -23,7 +23,7 @@ func (b *backend) pathMetrics() []*framework.Path {
 				ForwardPerformanceSecondary: true,
 				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "metrics"},
 				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: "OK", MediaType: metrics.ContentType}},
+					http.StatusOK: {{Description: "OK", MediaType: metrics.ContentType()}},
 				},
 			},
 		},
@@ -39,7 +39,7 @@ func (b *backend) metricsRead(context.Context, *logical.Request, *framework.Fiel
 	}
 	return &logical.Response{Data: map[string]any{
 		logical.HTTPStatusCode:  http.StatusOK,
-		logical.HTTPContentType: metrics.ContentType,
+		logical.HTTPContentType: metrics.ContentType(),
 		logical.HTTPRawBody:     text,
 	}}, nil
 }

@@ -1,6 +1,8 @@
 package tokenbroker_test
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -113,6 +115,21 @@ func TestReadsAreCountedByResult(t *testing.T) {
 	})
 }
 
+func TestAReadThatFailsByItsReadersDoingIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.refused("token/mine") // which is dedicated
+		e.sim.Behave(vendorsim.Conduct{Latency: time.Second})
+		gone, leave := context.WithCancel(t.Context())
+		time.AfterFunc(500*time.Millisecond, leave)
+		e.write("config/oauth2/api", map[string]any{"verify": false})
+		_, status, _ := e.requestWithin(gone, logical.ReadOperation, "creds/api", nil)
+		require.NotEqual(t, http.StatusOK, status)
+		time.Sleep(time.Minute)
+		e.assertMetrics(map[string]string{`tokenbroker_reads_total{result="failed"}`: "0.0"})
+	})
+}
+
 func TestMetricsTellHowEachCredentialIsDoing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
@@ -181,5 +198,124 @@ func TestTheMetricsOfMountsInOneProcessAreApart(t *testing.T) {
 	other.assertMetrics(map[string]string{
 		`tokenbroker_exchanges_total{provider="kensho",result="success"}`: "0.0",
 		`tokenbroker_consecutive_failures{name="prod",provider="kensho"}`: "",
+	})
+}
+
+func TestARefusedScopeOfARoleIsNotHeldAgainstItsCredential(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newNarrowedEngine(t)
+		e.sim.Behave(refuseScope(nerdScope))
+		e.creds("link")
+		e.refused("creds/nerd")
+		const prod = `{name="prod",provider="kensho"}`
+		e.assertMetrics(map[string]string{
+			"tokenbroker_credential_rejected" + prod:                                              "0.0",
+			"tokenbroker_consecutive_failures" + prod:                                             "0.0",
+			"tokenbroker_backoff_seconds" + prod:                                                  "0.0",
+			`tokenbroker_scope_rejected{name="prod",provider="kensho",scope="` + nerdScope + `"}`: "1.0",
+			`tokenbroker_scope_rejected{name="prod",provider="kensho",scope="` + linkScope + `"}`: "0.0",
+			`tokenbroker_exchanges_total{provider="kensho",result="rejected"}`:                    "1.0",
+			`tokenbroker_token_expires_in_seconds{name="prod",provider="kensho",scope=""}`:        "3600.0",
+		})
+	})
+}
+
+// Promise 5: a vendor who is down says nothing of a credential that he has rejected.
+func TestARejectedCredentialIsRejectedUntilItWorks(t *testing.T) {
+	for name, rejects := range map[string]vendorsim.Conduct{
+		"the credential": {Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))},
+		"its scope":      refuseScope(linkScope),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				data := keyPair()
+				data["scope"] = linkScope
+				e.write("config/kensho/prod", data)
+				e.events()
+				rejected := func(is string, meets vendorsim.Conduct) {
+					t.Helper()
+					e.sim.Behave(meets)
+					e.request(logical.UpdateOperation, "refresh/prod", nil)
+					e.assertMetrics(map[string]string{`tokenbroker_credential_rejected{name="prod",provider="kensho"}`: is})
+				}
+				rejected("0.0", down())
+				for range 2 {
+					rejected("1.0", rejects)
+					rejected("1.0", down())
+					e.restart()
+					require.NoError(t, e.tick())
+					rejected("1.0", down())
+				}
+				news := 0
+				for _, sent := range e.events() {
+					if sent.kind == "tokenbroker/credential-rejected" {
+						news++
+					}
+				}
+				assert.Equal(t, 1, news)
+				rejected("0.0", vendorsim.Conduct{})
+				rejected("0.0", down())
+			})
+		})
+	}
+}
+
+func TestWhatCannotBeUsedOrStoredIsToldOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		e.write("config/kensho/other", keyPair())
+		storage := e.moody()
+		unsaved := `tokenbroker_unsaved{name="prod",provider="kensho"}`
+		unusable := `tokenbroker_credential_unusable{name="other"}`
+		e.assertMetrics(map[string]string{unsaved: "", unusable: ""})
+		require.NoError(t, e.tick())
+		e.assertMetrics(map[string]string{unsaved: "0.0", unusable: "0.0"})
+
+		until(0, 50, 0)
+		e.damage("config/kensho/other")
+		storage.refuse.Store(true)
+		e.creds("prod")
+		e.backend.InvalidateKey(t.Context(), "config/kensho/other")
+		require.NoError(t, e.tick())
+		e.assertMetrics(map[string]string{
+			unsaved: "1.0", unusable: "1.0",
+			`tokenbroker_consecutive_failures{name="other",provider="kensho"}`: "",
+		})
+
+		storage.refuse.Store(false)
+		time.Sleep(10 * time.Second)
+		e.creds("prod")
+		_, status, _ := e.request(logical.DeleteOperation, "config/kensho/other", nil)
+		require.Equal(t, http.StatusOK, status)
+		require.NoError(t, e.tick())
+		e.assertMetrics(map[string]string{unsaved: "0.0", unusable: ""})
+	})
+}
+
+// Promise 4, and that each of these exchanges has failed.
+func TestTokensThatCannotBeLeasedAreFailuresInARow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		data := keyPair()
+		data["verify"] = false
+		e.write("config/kensho/prod", data)
+		e.sim.Behave(vendorsim.Conduct{KeyPairLifetime: time.Second})
+		for range 1000 {
+			e.refused("creds/prod")
+			time.Sleep(500 * time.Millisecond)
+		}
+		calls := e.exchanges()
+		assert.InDelta(t, 9, calls, 2, "1 s, 2 s, 4 s, … apart, in 500 s")
+		all := e.metrics()
+		assert.Equal(t, "0.0", all[`tokenbroker_exchanges_total{provider="kensho",result="success"}`])
+		assert.Equal(t, fmt.Sprintf("%d.0", calls), all[`tokenbroker_exchanges_total{provider="kensho",result="nonsense"}`])
+		assert.Equal(t, fmt.Sprintf("%d.0", calls), all[`tokenbroker_consecutive_failures{name="prod",provider="kensho"}`])
+
+		e.sim.Behave(vendorsim.Conduct{})
+		time.Sleep(6 * time.Minute)
+		e.creds("prod")
+		e.assertMetrics(map[string]string{`tokenbroker_consecutive_failures{name="prod",provider="kensho"}`: "0.0"})
 	})
 }

@@ -216,6 +216,8 @@ func (d *dumped) fill() {
 		d.ask(logical.ReadOperation, "creds/"+role, nil)
 	}
 
+	d.ask(logical.UpdateOperation, "refresh/failing", nil) // again, which tells of a rejection before
+
 	// An activation that is made, and that the credential's own entry does not say yet.
 	d.registered("switched", "public_key", "0oa7switched8")
 	d.write("config/kensho/switched", map[string]any{"client_id": "0oa7switched8", "private_key_source": "generated"})

@@ -16,8 +16,12 @@ import (
 // crowd is a source of many credentials.
 type crowd struct{ names []string }
 
-func (c crowd) Credential(_ context.Context, _ logical.Storage, name string) (*Credential, error) {
-	return &Credential{Name: name, Provider: "prompt", Generation: "1", Vendor: prompt{}}, nil
+func (crowd) Credential(_ context.Context, _ logical.Storage, name string) (*Credential, error) {
+	c := &Credential{Name: name, Provider: "prompt", Generation: "generation-of-" + name, Vendor: prompt{}}
+	if name[len(name)-1]%2 == 0 { // half of them are kept alive
+		c.Keepalive, c.Vendor = 24*time.Hour, mortal{}
+	}
+	return c, nil
 }
 
 func (c crowd) Names(context.Context, logical.Storage) ([]string, error) { return c.names, nil }
@@ -33,6 +37,16 @@ func (prompt) Exchange(context.Context, provider.Grant) (*provider.Answer, error
 
 func (prompt) Idle() time.Duration { return 0 }
 
+// mortal is of one whose credentials die of disuse.
+type mortal struct{ prompt }
+
+func (mortal) Idle() time.Duration { return 7 * 24 * time.Hour }
+
+type nobody struct{}
+
+func (nobody) Exchanged(Exchange) {}
+func (nobody) Kept(Exchange)      {}
+
 // A sweep over credentials of which a part is due, with a vendor who answers at once and
 // storage in memory: what is the engine's own.
 func BenchmarkSweep(b *testing.B) {
@@ -43,7 +57,7 @@ func BenchmarkSweep(b *testing.B) {
 			for i := range credentials {
 				c.names = append(c.names, fmt.Sprintf("c%05d", i))
 			}
-			broker, storage := New(c, func(Exchange) {}), &logical.InmemStorage{}
+			broker, storage := New(c, nobody{}), &logical.InmemStorage{}
 			for _, name := range c.names {
 				_, err := broker.Read(b.Context(), storage, name, Wish{})
 				require.NoError(b, err)

@@ -13,6 +13,8 @@ package broker
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -76,10 +78,18 @@ type Source interface {
 	Logger() hclog.Logger
 }
 
+// An Observer is told of exchanges, by whoever waits for them, and so must return at once.
+type Observer interface {
+	// Exchanged is told of each one as soon as the vendor has answered, and Kept of the
+	// same once what came of it is stored, or cannot be.
+	Exchanged(x Exchange)
+	Kept(x Exchange)
+}
+
 // Broker is the cache of one mount.
 type Broker struct {
-	source  Source
-	observe func(Exchange)
+	source   Source
+	observer Observer
 
 	mu    sync.RWMutex
 	names map[string]*entry
@@ -96,10 +106,9 @@ type Broker struct {
 	closing sync.Once
 }
 
-// New makes an empty Broker. observe is told of each exchange, by whoever waits for it,
-// and so must return at once.
-func New(source Source, observe func(Exchange)) *Broker {
-	return &Broker{source: source, observe: observe, names: map[string]*entry{}, slots: make(chan struct{}, sweepRenewals), closed: make(chan struct{})}
+// New makes an empty Broker.
+func New(source Source, observer Observer) *Broker {
+	return &Broker{source: source, observer: observer, names: map[string]*entry{}, slots: make(chan struct{}, sweepRenewals), closed: make(chan struct{})}
 }
 
 // entry is one name. It stays when its credential is changed or deleted, so that
@@ -118,6 +127,10 @@ type entry struct {
 	memory  memory
 	uses    map[string]use // by scope
 	renewal renewal
+
+	// verified are the exchanges of the change that is under way, to be told of when it
+	// is done. They are of whoever has the exclusive right to the name.
+	verified []Exchange
 }
 
 // renewal is one that is under way: of what scope, or of all, and since when. The zero
@@ -166,6 +179,13 @@ func (b *Broker) entry(name string) *entry {
 	return e
 }
 
+// entries are all there are at the moment.
+func (b *Broker) entries() []*entry {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return slices.Collect(maps.Values(b.names))
+}
+
 func (e *entry) acquire(ctx context.Context) error {
 	select {
 	case e.exclusive <- struct{}{}:
@@ -208,7 +228,7 @@ func (e *entry) reset() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.memory.epoch++
-	e.memory.credential, e.memory.state, e.memory.absent = nil, nil, false
+	e.memory.credential, e.memory.state, e.memory.absent, e.memory.unusable = nil, nil, false, false
 	clear(e.uses)
 }
 
@@ -262,6 +282,7 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 		}
 		loaded, superseded := e.change(m.epoch, func(m *memory) {
 			m.credential, m.state, m.absent = credential, state, err != nil
+			m.unusable = m.absent && !errors.Is(err, ErrUnknown)
 			if m.unsaved != nil && err == nil && !m.unsaved.follows(state) {
 				m.unsaved, m.unsavedErr, m.unsavedIn = nil, nil, nil
 			}

@@ -64,6 +64,7 @@ func (b *Broker) change(ctx context.Context, s logical.Storage, name string, cha
 		}
 	}
 	answered, err := change(ctx, known)
+	defer b.keptVerified(e, err == nil)
 	switch {
 	case errors.Is(err, ErrUnchanged):
 		return nil
@@ -180,7 +181,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry) (view
 	if err != nil {
 		return view{}, err
 	}
-	return b.exchange(ctx, s, e, m.view(ownScope))
+	return b.exchange(ctx, s, e, m.view(ownScope), true)
 }
 
 // Forget drops what is in memory of a name, to be loaded again.

@@ -52,14 +52,8 @@ func isClosed(closed <-chan struct{}) bool {
 
 // end waits for what is under way, and stores what is not stored yet.
 func (b *Broker) end(ctx context.Context) {
-	b.mu.RLock()
-	entries := make([]*entry, 0, len(b.names))
-	for _, e := range b.names {
-		entries = append(entries, e)
-	}
-	b.mu.RUnlock()
 	var busy []*entry // who must not keep the others from being stored
-	for _, e := range entries {
+	for _, e := range b.entries() {
 		select {
 		case e.exclusive <- struct{}{}:
 			b.storeUnsaved(ctx, e)

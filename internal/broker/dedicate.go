@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // ErrShared means that the vendor answers with a token that somebody has already, so that
@@ -84,29 +82,35 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 	next, x := call(ctx, v.credential, v.state, v.scope)
 	b.noteSkew(e, next)
 	x.Dedicated = true
+	token := next.Tokens[v.scope]
+	isShared := false
+	for _, shared := range v.state.Tokens {
+		isShared = isShared || x.Err == nil && shared.AccessToken == token.AccessToken
+	}
+	if x.Err == nil && !isShared {
+		next, x = v.judged(next, x, false)
+	}
+	if x.invalid() {
+		return nil, x.Err
+	}
+	after := v.with(memory{credential: v.credential, state: next})
 	if x.Err != nil {
-		if x.Err.Kind == provider.Invalid {
-			return nil, x.Err
-		}
-		_, err := b.failed(ctx, s, e, v, next, x)
+		_, err := b.failed(ctx, s, e, v, next.sharing(v.state.Tokens), x)
 		return nil, err
 	}
 	b.tell(x)
-	token := next.Tokens[v.scope]
-	after := v.with(memory{credential: v.credential, state: next})
-	m, err := b.save(ctx, s, e, v.memory, next.sharing(v.state.Tokens))
+	_, err := b.save(ctx, s, e, v.memory, next.sharing(v.state.Tokens))
+	b.kept(x, err == nil)
 	if err != nil {
 		b.discard(ctx, e, after, token.AccessToken)
 		return nil, err
 	}
-	for _, shared := range v.state.Tokens {
-		if shared.AccessToken == token.AccessToken {
-			return nil, ErrShared
-		}
+	if isShared {
+		return nil, ErrShared
 	}
 	reading := after.lease(time.Now(), wish.MinTTL)
 	if reading == nil {
-		return nil, b.useless(ctx, s, e, v.with(m), provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased"))
+		return nil, after.tooLate(time.Now())
 	}
 	reading.Outcome = Exchanged
 	return reading, nil

@@ -17,7 +17,7 @@ type Exchange struct {
 	Verification, Dedicated bool
 
 	Duration   time.Duration
-	ExpireTime time.Time // of the token; zero if it failed
+	ExpireTime time.Time // of the token; zero if there is none
 
 	// Err is why it failed; nil if it did not. Failures is how many have failed in a row
 	// then, and NextAttempt when the vendor may be called again; both are zero of a
@@ -27,12 +27,12 @@ type Exchange struct {
 	NextAttempt time.Time
 
 	// News is whether the vendor, or the clock, has just ended a credential, or a scope of
-	// it, that had not been rejected before.
+	// it, that had not been rejected since an exchange last succeeded.
 	News bool
 
-	// useless is whether the call succeeded, and has been told of, but not with a token
-	// that can be leased.
-	useless bool
+	// Modified is whether readers get another token from now on. That is known once it is
+	// stored.
+	Modified bool
 }
 
 // Success is the result of an exchange that has not failed.
@@ -76,17 +76,54 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (*Stat
 	return state.succeeded(c, scope, answer, withBoundary(token, state.Tokens[scope])), x
 }
 
-// tell tells of an exchange. It is the one place that logs exchanges and has them counted.
+// judged is the state after an exchange that has yielded a token, and the exchange, which
+// has failed if nobody can have that token. again is whether another exchange follows where
+// the vendor's next token is seconds away.
+func (v view) judged(next *State, x Exchange, again bool) (*State, Exchange) {
+	token := next.Tokens[v.scope]
+	if leaseTTL(token, time.Now()) > 0 {
+		return next, x
+	}
+	switch {
+	case token.Boundary.IsZero():
+		x.Err = provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased")
+	case !again:
+		x.Err = provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is of the hour that ends or of the next")
+	}
+	return next.failing(v.state), x
+}
+
+// kept tells of an exchange of which it is known by now whether it is stored.
+func (b *Broker) kept(x Exchange, stored bool) {
+	if x.invalid() {
+		return
+	}
+	// One that is somebody's own is no other's.
+	x.Modified = stored && x.Err == nil && !x.Dedicated
+	b.observer.Kept(x)
+}
+
+// keptVerified tells of the verifications of a change that is done.
+func (b *Broker) keptVerified(e *entry, stored bool) {
+	for _, x := range e.verified {
+		b.kept(x, stored)
+	}
+	e.verified = nil
+}
+
+// invalid is whether the vendor has not been called.
+func (x Exchange) invalid() bool { return x.Err != nil && x.Err.Kind == provider.Invalid }
+
+// tell logs an exchange, and has it counted. It is the one place that does.
 func (b *Broker) tell(x Exchange) {
+	if x.invalid() {
+		return
+	}
+	b.observer.Exchanged(x)
 	logger := b.source.Logger().With("name", x.Name, "provider", x.Provider)
 	if x.Scope != ownScope {
 		logger = logger.With("scope", x.Scope)
 	}
-	if x.useless {
-		logger.Warn("the token cannot be leased", "error", x.Err.Reason, "failures", x.Failures, "next_attempt", stamp(x.NextAttempt))
-		return
-	}
-	b.observe(x)
 	logger = logger.With("result", x.Result(), "duration", x.Duration.Round(time.Millisecond).String())
 	if x.Dedicated {
 		logger = logger.With("dedicated", true)

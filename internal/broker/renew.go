@@ -77,7 +77,7 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 
 	// In the last seconds of the hour the vendor's token dies in the reader's
 	// hands, so there may be a second pass, for the next hour's.
-	for range 2 {
+	for _, again := range []bool{true, false} {
 		if token := v.token(); reading == nil && dying(token, time.Now()) {
 			if err := sleepUntil(ctx, earlier(token.Boundary, time.Now().Add(boundaryWait)), b.closed); err != nil {
 				return nil, err
@@ -86,7 +86,7 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 		if b.isClosed() {
 			return nil, ErrClosed
 		}
-		if v, err = b.exchange(ctx, s, e, v); err != nil {
+		if v, err = b.exchange(ctx, s, e, v, again); err != nil {
 			return nil, err
 		}
 		if reading = v.reading(time.Now(), t.minTTL); reading != nil {
@@ -99,24 +99,13 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 	if reading = v.lease(time.Now(), t.minTTL); reading != nil {
 		return reading, nil
 	}
-	failure := provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased")
-	if !v.token().Boundary.IsZero() {
-		failure = provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is of the hour that ends or of the next")
-	}
-	return nil, b.useless(ctx, s, e, v, failure)
+	return nil, v.tooLate(time.Now())
 }
 
-// useless keeps, as a failure, that the token which the vendor has just given cannot be
-// leased.
-func (b *Broker) useless(ctx context.Context, s logical.Storage, e *entry, v view, failure *provider.Error) error {
-	x := Exchange{Name: e.name, Provider: v.credential.Provider, Scope: v.scope, Err: failure, useless: true}
-	_, err := b.failed(ctx, s, e, v, v.state, x)
-	return err
-}
-
-// exchange calls the vendor once for a scope and keeps what came of it. The caller
-// has the exclusive right to the name.
-func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v view) (view, error) {
+// exchange calls the vendor once for a scope and keeps what came of it. again is whether
+// another exchange follows if the token is of an hour that ends. The caller has the
+// exclusive right to the name.
+func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v view, again bool) (view, error) {
 	if err := fence(ctx, s, v.state.grant(v.scope)); err != nil {
 		b.logger(e, v).Warn("storage takes no write, so the vendor is not called", "error", err)
 		e.hold(s, v.state, err) // to be written before the next attempt
@@ -124,14 +113,18 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v vi
 	}
 	next, x := call(ctx, v.credential, v.state, v.scope)
 	b.noteSkew(e, next)
+	if x.Err == nil {
+		next, x = v.judged(next, x, again)
+	}
+	if x.invalid() {
+		return v, x.Err
+	}
 	if x.Err != nil {
-		if x.Err.Kind == provider.Invalid {
-			return v, x.Err
-		}
 		return b.failed(ctx, s, e, v, next, x)
 	}
 	b.tell(x)
 	m, err := b.save(ctx, s, e, v.memory, next)
+	b.kept(x, err == nil)
 	return v.with(m), err
 }
 
@@ -141,11 +134,13 @@ func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view
 	next := state.failed(v.scope, x.Err, time.Now())
 	noted := v.with(memory{state: next}).failure()
 	x.Failures, x.NextAttempt = noted.Count, noted.NextAttempt
-	x.News = noted.final() && !v.failure().final()
+	x.News = next.rejected(v.scope) && !v.state.rejected(v.scope)
 	b.tell(x)
+	defer b.kept(x, false)
 	var m memory
 	var err error
-	if !next.sameGrants(v.state) {
+	// A token that nobody can have may have ended the one of before all the same.
+	if !next.sameGrants(v.state) || !x.ExpireTime.IsZero() {
 		m, err = b.save(ctx, s, e, v.memory, next)
 	} else {
 		// A failure that is not written down costs an attempt too early at the most.
@@ -163,24 +158,23 @@ func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view
 	return v.with(m), v.with(m).refusal()
 }
 
-// Verify exchanges a credential once that is not stored yet. What it found goes
-// into storage with the credential; if it failed, there may be a new grant in it all
-// the same.
+// Verify exchanges a credential once, in the midst of a change, that is not stored yet.
+// What it found goes into storage with the credential; if it failed, there may be a new
+// grant in it all the same.
 func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *Credential, last provider.Grant) (*State, error) {
 	if err := fence(ctx, s, last); err != nil {
 		return Unverified(c, last), err
 	}
 	state, x := call(ctx, c, Unverified(c, last), ownScope)
-	b.noteSkew(b.entry(name), state)
+	e := b.entry(name)
+	b.noteSkew(e, state)
 	x.Verification = true
-	switch {
-	case x.Err == nil:
-		b.tell(x)
-		return state, nil
-	case x.Err.Kind != provider.Invalid:
-		b.tell(x)
+	b.tell(x)
+	e.verified = append(e.verified, x)
+	if x.Err != nil {
+		return state, x.Err
 	}
-	return state, x.Err
+	return state, nil
 }
 
 func asProviderError(err error) *provider.Error {

@@ -68,6 +68,10 @@ type Failure struct {
 
 	// MayBeScope is whether the vendor may have rejected the scope alone.
 	MayBeScope bool `json:"may_be_scope,omitempty"`
+
+	// Ended is whether one of those before it, in the same row, was final: a vendor who
+	// is down says nothing of a credential that he has rejected.
+	Ended bool `json:"ended,omitempty"`
 }
 
 // ownScope stands for the credential's own scope.
@@ -106,7 +110,7 @@ func (s *State) succeeded(c *Credential, scope string, a *provider.Answer, token
 	case idle > 0:
 		next.CredentialExpireTime = token.IssueTime.Add(idle)
 	}
-	next.Failure.Count, next.Failure.NextAttempt = 0, time.Time{}
+	next.Failure.Count, next.Failure.NextAttempt, next.Failure.Ended = 0, time.Time{}, false
 	next.Refusals = without(next.Refusals, func(refused string, _ Failure) bool { return refused == scope })
 	next.prune(token.IssueTime)
 	return &next
@@ -238,14 +242,28 @@ func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 	return &next
 }
 
-// final is whether a person must act, now that the exchange has failed.
+// failing is the state with the failures of an earlier one, which an exchange that yielded
+// no token to be had has not ended.
+func (s *State) failing(earlier *State) *State {
+	next := *s
+	next.Failure, next.Refusals = earlier.Failure, earlier.Refusals
+	return &next
+}
+
+// rejected is whether nothing but a new credential, or another scope, will help those who
+// want a scope.
+func (s *State) rejected(scope string) bool {
+	return s.Failure.final() || s.Refusals[scope].final()
+}
+
+// final is whether a person must act, until an exchange succeeds.
 func (f Failure) final() bool {
-	return f.Count > 0 && (f.Kind == provider.Rejected || f.Kind == provider.Expired)
+	return f.Count > 0 && (f.Ended || f.Kind == provider.Rejected || f.Kind == provider.Expired)
 }
 
 // count is one more failure after the last.
 func (f *Failure) count(last Failure, e *provider.Error) {
-	f.Count = last.Count + 1
+	f.Count, f.Ended = last.Count+1, last.final()
 	f.NextAttempt = f.Time.Add(pause(e, f.Count))
 }
 
@@ -256,12 +274,16 @@ func (f Failure) forgotten(scope string, now time.Time) bool {
 }
 
 // forgotten is the state without its tokens, which are dropped, and without a reason to
-// wait.
+// wait. What was said of narrower scopes is forgotten, too.
 func (s *State) forgotten() *State {
 	next := *s
 	next.Dropped = s.held()
 	next.Tokens, next.Refusals = nil, nil
 	next.Failure.NextAttempt = time.Time{}
+	if own, refused := s.Refusals[ownScope]; refused {
+		own.NextAttempt = time.Time{}
+		next.Refusals = with(next.Refusals, ownScope, own)
+	}
 	return &next
 }
 

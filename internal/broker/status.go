@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -15,10 +16,15 @@ type Status struct {
 	// or could not be stored, but readers get a good token) or "failed" (some do not).
 	State string
 
+	// Unusable is whether the credential is damaged, of a newer engine, or without its key
+	// pair. Nothing else is known of one, and only Statuses tell of it.
+	Unusable bool
+
 	ExpireTime           time.Time // of the token; zero if there is none
 	ExchangeTime         time.Time // of the last that succeeded
 	Exchanges            int
-	Failure              Failure // the last; of time zero if there was none
+	Failure              Failure // the last, of whatever scope; of time zero if there was none
+	OwnFailure           Failure // the last that concerns the credential's own scope
 	Rejected             bool    // whether nothing but a new credential will help
 	CredentialExpireTime time.Time
 	CredentialWriteTime  time.Time
@@ -31,27 +37,63 @@ type Status struct {
 	// Revocation is the last attempt at revoking dropped tokens; nil if there was none.
 	Revocation *Revocation
 
-	// Scopes are the narrower scopes that roles have asked for.
+	// Scopes are the narrower scopes that roles have asked for; nil if there are none.
 	Scopes map[string]ScopeStatus
-}
-
-// Statuses tell how the credentials are doing that are in memory, by name.
-func (b *Broker) Statuses() map[string]*Status {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	now, all := time.Now(), map[string]*Status{}
-	for name, e := range b.names {
-		if m := e.look(); m.credential != nil {
-			all[name] = m.status(now)
-		}
-	}
-	return all
 }
 
 // A ScopeStatus is how a narrower scope is doing.
 type ScopeStatus struct {
 	ExpireTime time.Time // of the token; zero if there is none
 	Refusal    Failure   // of kind Rejected; of count zero if there was none
+	Rejected   bool      // whether nothing but another scope, or a new credential, will help
+}
+
+// Statuses tell how the credentials are doing that are in memory, by name. No lock is held
+// meanwhile.
+func (b *Broker) Statuses() iter.Seq2[string, *Status] {
+	return func(yield func(string, *Status) bool) {
+		now := time.Now()
+		for _, e := range b.entries() {
+			var s *Status
+			switch m := e.look(); {
+			case m.credential != nil:
+				s = m.status(now)
+			case m.unusable:
+				s = &Status{Unusable: true}
+			default:
+				continue
+			}
+			if !yield(e.name, s) {
+				return
+			}
+		}
+	}
+}
+
+// An Expiry is when a credential dies if it stays unused; of time zero if that is not
+// known, or if it is gone.
+type Expiry struct {
+	Provider string
+	Time     time.Time
+}
+
+// Expiries tell when the credentials die, by name, but for those that have yet to be
+// loaded. No lock is held meanwhile.
+func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
+	return func(yield func(string, Expiry) bool) {
+		for _, e := range b.entries() {
+			var x Expiry
+			switch m := e.look(); {
+			case m.credential != nil:
+				x = Expiry{m.credential.Provider, m.state.CredentialExpireTime}
+			case !m.absent:
+				continue
+			}
+			if !yield(e.name, x) {
+				return
+			}
+		}
+	}
 }
 
 // Status tells how the named credential is doing. It never calls the vendor, and
@@ -71,18 +113,25 @@ func (m memory) status(now time.Time) *Status {
 		ExchangeTime:         m.state.ExchangeTime,
 		Exchanges:            m.state.Exchanges,
 		Failure:              m.state.Failure,
-		Rejected:             m.state.Failure.final() || m.state.Refusals[ownScope].final(),
+		OwnFailure:           m.view(ownScope).failure(),
+		Rejected:             m.state.rejected(ownScope),
 		CredentialExpireTime: m.state.CredentialExpireTime,
 		CredentialWriteTime:  m.credential.WriteTime,
 		ClockSkew:            m.state.ClockSkew,
 		Revocation:           m.state.Revocation,
-		Scopes:               map[string]ScopeStatus{},
 	}
 	if m.unsaved != nil {
 		s.StorageError = m.unsavedErr
 	}
 	s.note(m.state, now)
 	return s
+}
+
+func (s *Status) scope(scope string, is ScopeStatus) {
+	if s.Scopes == nil {
+		s.Scopes = map[string]ScopeStatus{}
+	}
+	s.Scopes[scope] = is
 }
 
 // note notes how the scopes are doing. Readers are without a token if a scope that
@@ -92,7 +141,7 @@ func (s *Status) note(state *State, now time.Time) {
 	for scope, token := range state.Tokens {
 		good = good || leaseTTL(token, now) > 0
 		if scope != ownScope {
-			s.Scopes[scope] = ScopeStatus{ExpireTime: token.ExpireTime}
+			s.scope(scope, ScopeStatus{ExpireTime: token.ExpireTime})
 		}
 	}
 	for scope, refusal := range state.Refusals {
@@ -105,7 +154,7 @@ func (s *Status) note(state *State, now time.Time) {
 			s.Failure = refusal
 		}
 		if scope != ownScope {
-			s.Scopes[scope] = ScopeStatus{ExpireTime: s.Scopes[scope].ExpireTime, Refusal: refusal}
+			s.scope(scope, ScopeStatus{ExpireTime: s.Scopes[scope].ExpireTime, Refusal: refusal, Rejected: refusal.final()})
 		}
 	}
 	switch {

@@ -23,8 +23,9 @@ type memory struct {
 	unsavedIn  logical.Storage
 	retryTime  time.Time // not to be written again before
 
-	// absent is whether storage has no usable credential of the name.
-	absent bool
+	// absent is whether storage has no usable credential of the name, and unusable whether
+	// it has one that is none.
+	absent, unusable bool
 
 	// loggedSkew is what was last logged of the vendor's clock.
 	loggedSkew time.Duration
@@ -120,6 +121,14 @@ func (v view) failure() Failure {
 		return refusal
 	}
 	return v.state.Failure
+}
+
+// tooLate is why a reader gets nothing though an exchange has just yielded a token.
+func (v view) tooLate(now time.Time) error {
+	return &ExchangeError{
+		Name: v.credential.Name, Provider: v.credential.Provider, Scope: v.scope, NextAttempt: now,
+		Err: provider.Errorf(provider.Unavailable, "the token has died while it was being stored"),
+	}
 }
 
 // refusal is why a reader gets nothing while attempts are held.

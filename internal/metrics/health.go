@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"iter"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,24 +14,31 @@ var (
 		"How long the cached token is good for yet, by the scope of the roles that it is for (empty: the credential's own); 0 once it is dead.",
 		[]string{"name", "provider", "scope"}, nil)
 	credentialExpiry = prometheus.NewDesc("tokenbroker_credential_expires_in_seconds",
-		"When the credential dies if it stays unused, where that is known; 0 once it is dead.", byName, nil)
+		"How long until the credential dies if it stays unused, where that is known; 0 once it is dead.", byName, nil)
 	rejected = prometheus.NewDesc("tokenbroker_credential_rejected",
-		"Whether nothing but a new credential will help (1): the vendor rejects it, or it has expired.", byName, nil)
+		"Whether nothing but a new credential will help (1): the vendor has rejected it, or it has expired, and no exchange has succeeded since.", byName, nil)
+	scopeRejected = prometheus.NewDesc("tokenbroker_scope_rejected",
+		"Whether nothing but another scope, or a new credential, will help (1): the vendor has rejected the scope of roles.",
+		[]string{"name", "provider", "scope"}, nil)
+	unusable = prometheus.NewDesc("tokenbroker_credential_unusable",
+		"Whether the credential is damaged, of a newer version of the engine, or without its key pair (1).", []string{"name"}, nil)
+	unsaved = prometheus.NewDesc("tokenbroker_unsaved",
+		"Whether what the vendor last answered is in memory alone (1), as storage does not take it.", byName, nil)
 	backoff = prometheus.NewDesc("tokenbroker_backoff_seconds",
 		"How long the vendor is left alone yet, after a failure.", byName, nil)
 	failures = prometheus.NewDesc("tokenbroker_consecutive_failures",
-		"Exchanges that have failed since the last that succeeded.", byName, nil)
+		"Exchanges of the credential's own scope that have failed since the last that succeeded.", byName, nil)
 
 	byName = []string{"name", "provider"}
 )
 
 // health is how each credential is doing at the time of a scrape. What has been deleted
 // is gone at the next one.
-type health func() map[string]*broker.Status
+type health func() iter.Seq2[string, *broker.Status]
 
 // Describe is part of prometheus.Collector.
 func (h health) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{tokenExpiry, credentialExpiry, rejected, backoff, failures} {
+	for _, desc := range []*prometheus.Desc{tokenExpiry, credentialExpiry, rejected, scopeRejected, unusable, unsaved, backoff, failures} {
 		descs <- desc
 	}
 }
@@ -47,14 +55,20 @@ func (h health) Collect(metrics chan<- prometheus.Metric) {
 		}
 	}
 	for name, s := range h() {
+		gauge(unusable, one(s.Unusable), name)
+		if s.Unusable {
+			continue
+		}
 		until(tokenExpiry, s.ExpireTime, name, s.Provider, "")
 		for scope, of := range s.Scopes {
 			until(tokenExpiry, of.ExpireTime, name, s.Provider, scope)
+			gauge(scopeRejected, one(of.Rejected), name, s.Provider, scope)
 		}
 		until(credentialExpiry, s.CredentialExpireTime, name, s.Provider)
 		gauge(rejected, one(s.Rejected), name, s.Provider)
-		gauge(backoff, max(0, s.Failure.NextAttempt.Sub(now).Seconds()), name, s.Provider)
-		gauge(failures, float64(s.Failure.Count), name, s.Provider)
+		gauge(unsaved, one(s.StorageError != nil), name, s.Provider)
+		gauge(backoff, max(0, s.OwnFailure.NextAttempt.Sub(now).Seconds()), name, s.Provider)
+		gauge(failures, float64(s.OwnFailure.Count), name, s.Provider)
 	}
 }
 

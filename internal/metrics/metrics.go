@@ -4,6 +4,7 @@ package metrics
 
 import (
 	"bytes"
+	"iter"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,7 +15,7 @@ import (
 )
 
 // ContentType is that of Text: OpenMetrics 1.0.
-var ContentType = string(openMetrics)
+func ContentType() string { return string(openMetrics) }
 
 var openMetrics = expfmt.NewFormat(expfmt.TypeOpenMetrics)
 
@@ -27,16 +28,16 @@ type Metrics struct {
 
 	// Counting a read is to cost nothing that can be measured, so that its counters are
 	// looked up once: by outcome, and of those that failed.
-	reads       map[broker.Outcome]prometheus.Counter
+	reads       [broker.Stale + 1]prometheus.Counter
 	readsFailed prometheus.Counter
 }
 
 // New makes the metrics of an engine with some providers, of which statuses tells how the
 // credentials are doing.
-func New(providers []string, statuses func() map[string]*broker.Status) *Metrics {
+func New(providers []string, statuses func() iter.Seq2[string, *broker.Status]) *Metrics {
 	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tokenbroker_reads_total",
-		Help: "Reads of tokens, by result: cached, exchanged (it waited for the vendor), stale (a good token, when there ought to be a fresher one), failed.",
+		Help: "Reads of tokens, by result: cached, exchanged (it waited for the vendor), stale (a good token, when there ought to be a fresher one), failed (for another reason than the reader's).",
 	}, []string{"result"})
 	m := &Metrics{
 		registry: prometheus.NewPedanticRegistry(),
@@ -52,9 +53,9 @@ func New(providers []string, statuses func() map[string]*broker.Status) *Metrics
 		sweeps: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "tokenbroker_sweep_duration_seconds",
 			Help:    "How long sweeps took, which renew in the background what is due; there is one a minute, of 30 seconds at the most.",
-			Buckets: []float64{0.01, 0.1, 0.5, 1, 5, 10, 20, 30},
+			Buckets: []float64{0.01, 0.1, 0.5, 1, 5, 10, 20, 30, 35}, // it may end a little late
 		}),
-		reads: map[broker.Outcome]prometheus.Counter{
+		reads: [...]prometheus.Counter{
 			broker.Cached:    reads.WithLabelValues("cached"),
 			broker.Exchanged: reads.WithLabelValues("exchanged"),
 			broker.Stale:     reads.WithLabelValues("stale"),

@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"iter"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -11,33 +13,34 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 )
 
-func none() map[string]*broker.Status { return nil }
+// these are the statuses of some credentials.
+func these(statuses map[string]*broker.Status) func() iter.Seq2[string, *broker.Status] {
+	return func() iter.Seq2[string, *broker.Status] { return maps.All(statuses) }
+}
 
 func TestPromise12CountingAReadAllocatesNothing(t *testing.T) {
-	m := New([]string{"kensho"}, none)
+	m := New([]string{"kensho"}, these(nil))
 	for _, outcome := range []broker.Outcome{broker.Cached, broker.Exchanged, broker.Stale} {
 		assert.Zero(t, testing.AllocsPerRun(100, func() { m.Read(outcome) }))
 	}
 }
 
 func TestAScopeMayHoldAnything(t *testing.T) {
-	m := New(nil, func() map[string]*broker.Status {
-		return map[string]*broker.Status{"prod": {Provider: "oauth2", Scopes: map[string]broker.ScopeStatus{
-			"https://v.example/a \"b\"\n\\c": {ExpireTime: time.Now().Add(-time.Hour)},
-		}}}
-	})
+	m := New(nil, these(map[string]*broker.Status{"prod": {Provider: "oauth2", Scopes: map[string]broker.ScopeStatus{
+		"https://v.example/a \"b\"\n\\c": {ExpireTime: time.Now().Add(-time.Hour)},
+	}}}))
 	text, err := m.Text()
 	require.NoError(t, err)
 	assert.Contains(t, string(text), `{name="prod",provider="oauth2",scope="https://v.example/a \"b\"\n\\c"} 0.0`)
 }
 
 func TestEveryMetricIsExplained(t *testing.T) {
-	m := New([]string{"kensho"}, func() map[string]*broker.Status {
-		return map[string]*broker.Status{"prod": {Provider: "kensho", ExpireTime: time.Now(), CredentialExpireTime: time.Now()}}
-	})
+	m := New([]string{"kensho"}, these(map[string]*broker.Status{"prod": {
+		Provider: "kensho", ExpireTime: time.Now(), CredentialExpireTime: time.Now(), Scopes: map[string]broker.ScopeStatus{"narrow": {}},
+	}}))
 	families, err := m.registry.Gather()
 	require.NoError(t, err)
-	require.Len(t, families, 9)
+	require.Len(t, families, 12)
 	for _, family := range families {
 		assert.True(t, strings.HasPrefix(family.GetName(), "tokenbroker_"), family.GetName())
 		assert.True(t, strings.HasSuffix(family.GetHelp(), "."), family.GetName())

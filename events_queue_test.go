@@ -1,0 +1,73 @@
+package tokenbroker
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+)
+
+// newQueue is one whose server takes an event each second.
+func newQueue() (es *events, sent, full *int) {
+	sent, full = new(int), new(int)
+	return &events{
+		send: func(event) { time.Sleep(time.Second); *sent++ },
+		full: func() { *full++ },
+		told: map[string]bool{},
+	}, sent, full
+}
+
+func dying(names ...string) iter.Seq2[string, broker.Expiry] {
+	all := map[string]broker.Expiry{}
+	for _, name := range names {
+		all[name] = broker.Expiry{Provider: "kensho", Time: time.Now().Add(time.Hour)}
+	}
+	return maps.All(all)
+}
+
+func TestADeathThatTheQueueDidNotTakeIsToldOfLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		es, sent, full := newQueue()
+		var names []string
+		for i := range mostUnsent + 500 {
+			names = append(names, fmt.Sprintf("c%d", i))
+		}
+		es.expiring(dying(names...), time.Now())
+		assert.Equal(t, 1, *full, "which is said once")
+		time.Sleep(time.Hour)
+		es.expiring(dying(names...), time.Now())
+		time.Sleep(time.Hour)
+		assert.Equal(t, len(names), *sent)
+		es.expiring(dying(), time.Now()) // they have yet to be loaded again
+		es.expiring(dying(names...), time.Now())
+		time.Sleep(time.Hour)
+		assert.Equal(t, len(names), *sent)
+		assert.Equal(t, 1, *full)
+
+		es.expiring(maps.All(map[string]broker.Expiry{"c1": {}}), time.Now()) // deleted
+		es.expiring(dying("c1"), time.Now())
+		time.Sleep(time.Hour)
+		assert.Equal(t, len(names)+1, *sent)
+	})
+}
+
+func TestAClosedQueueDropsWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		es, sent, full := newQueue()
+		for range 10 {
+			assert.True(t, es.add(event{}))
+		}
+		time.Sleep(2500 * time.Millisecond)
+		es.close()
+		assert.False(t, es.add(event{}))
+		time.Sleep(time.Hour) // and synctest sees that nobody is left
+		assert.Equal(t, 3, *sent)
+		assert.Zero(t, *full)
+	})
+}
