@@ -48,7 +48,7 @@ for platform in $PLATFORMS; do
 	fi
 	# Of the binary itself: modules that are in go.mod for tests alone are not in it.
 	# The sum of the program that made it is another on each kind of machine.
-	"$SBOM" bin -json -std -noserial -notimestamp -version "$VERSION" "$folder/$binary" |
+	bash -c "$GO_ALIKE"' "$@"' alike "$SBOM" bin -json -std -noserial -notimestamp -version "$VERSION" "$folder/$binary" |
 		jq 'del(.metadata.tools[].hashes)' >"$out/$name.cdx.json"
 	if [ "$GOOS" = linux ]; then images+=("$platform=$folder"); fi
 done
