@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,11 +15,11 @@ import (
 )
 
 // newQueue is one whose server takes an event each second.
-func newQueue() (es *events, sent, full *int) {
-	sent, full = new(int), new(int)
+func newQueue() (es *events, sent, full *atomic.Int64) {
+	sent, full = new(atomic.Int64), new(atomic.Int64)
 	return &events{
-		send: func(event) { time.Sleep(time.Second); *sent++ },
-		full: func() { *full++ },
+		send: func(event) { time.Sleep(time.Second); sent.Add(1) },
+		full: func() { full.Add(1) },
 		told: map[string]bool{},
 	}, sent, full
 }
@@ -39,21 +40,21 @@ func TestADeathThatTheQueueDidNotTakeIsToldOfLater(t *testing.T) {
 			names = append(names, fmt.Sprintf("c%d", i))
 		}
 		es.expiring(dying(names...), time.Now())
-		assert.Equal(t, 1, *full, "which is said once")
+		assert.EqualValues(t, 1, full.Load(), "which is said once")
 		time.Sleep(time.Hour)
 		es.expiring(dying(names...), time.Now())
 		time.Sleep(time.Hour)
-		assert.Equal(t, len(names), *sent)
+		assert.EqualValues(t, len(names), sent.Load())
 		es.expiring(dying(), time.Now()) // they have yet to be loaded again
 		es.expiring(dying(names...), time.Now())
 		time.Sleep(time.Hour)
-		assert.Equal(t, len(names), *sent)
-		assert.Equal(t, 1, *full)
+		assert.EqualValues(t, len(names), sent.Load())
+		assert.EqualValues(t, 1, full.Load())
 
 		es.expiring(maps.All(map[string]broker.Expiry{"c1": {}}), time.Now()) // deleted
 		es.expiring(dying("c1"), time.Now())
 		time.Sleep(time.Hour)
-		assert.Equal(t, len(names)+1, *sent)
+		assert.EqualValues(t, len(names)+1, sent.Load())
 	})
 }
 
@@ -67,7 +68,7 @@ func TestAClosedQueueDropsWhatWaits(t *testing.T) {
 		es.close()
 		assert.False(t, es.add(event{}))
 		time.Sleep(time.Hour) // and synctest sees that nobody is left
-		assert.Equal(t, 3, *sent)
-		assert.Zero(t, *full)
+		assert.EqualValues(t, 3, sent.Load())
+		assert.Zero(t, full.Load())
 	})
 }
