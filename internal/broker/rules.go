@@ -151,6 +151,6 @@ func keepaliveTime(c *Credential, s *State) time.Time {
 	}
 	dice := fnv.New64a()
 	_, _ = io.WriteString(dice, c.Generation)
-	_ = binary.Write(dice, binary.BigEndian, last.UnixNano())
+	_, _ = dice.Write(binary.BigEndian.AppendUint64(nil, uint64(last.UnixNano())))
 	return last.Add(c.Keepalive - time.Duration(dice.Sum64()%uint64(spread)))
 }
