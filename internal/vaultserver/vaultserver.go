@@ -38,6 +38,9 @@ type Server struct {
 	// PluginDir is where plugins are put that it may run.
 	PluginDir string
 
+	// IsOpenBao is whether it is OpenBao's, and not Vault.
+	IsOpenBao bool
+
 	binary    string
 	environ   []string // added to what it inherits
 	dir       string
@@ -165,7 +168,7 @@ func (s *Server) configure(ctx context.Context, format string, args ...any) erro
 	if err != nil {
 		return fmt.Errorf("%s version: %w", s.binary, err)
 	}
-	if bytes.HasPrefix(version, []byte("OpenBao")) {
+	if s.IsOpenBao = bytes.HasPrefix(version, []byte("OpenBao")); s.IsOpenBao {
 		// Which makes an audit device by its API only if it is told to.
 		text = append(text, "unsafe_allow_api_audit_creation = true\n"...)
 	}
