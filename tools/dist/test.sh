@@ -8,12 +8,16 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 plugin=vault-plugin-secrets-tokenbroker
 export VERSION=v9.8.7-rc.1 FIRST=$scratch/first SECOND=$scratch/elsewhere/dist
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+# Of a copy that is no clone, the files' own time will do.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y go.mod)}
 export SOURCE_DATE_EPOCH
 
 make --no-print-directory dist DIST="$FIRST"
 mkdir "$scratch/elsewhere"
-git ls-files -z --cached --others --exclude-standard | tar --null -T - -c | tar -C "$scratch/elsewhere" -x
+{
+	git ls-files -z --cached --others --exclude-standard 2>/dev/null ||
+		find . \( -path ./bin -o -path ./dist -o -name node_modules \) -prune -o -type f -print0
+} | tar --null -T - -c | tar -C "$scratch/elsewhere" -x
 (
 	umask 077
 	export TZ=Asia/Kolkata LC_ALL=C.UTF-8 GOFLAGS=-buildvcs=auto GOAMD64=v3 GOENV=$scratch/env DIST=$scratch/none
