@@ -82,7 +82,7 @@ func factory(ctx context.Context, config *logical.BackendConfig) (logical.Backen
 func read(path string, answer func() *logical.Response) *framework.Path {
 	return &framework.Path{
 		Pattern: path,
-		Callbacks: map[logical.Operation]framework.OperationFunc{ //nolint:staticcheck // deprecated, and why it is here
+		Callbacks: map[logical.Operation]framework.OperationFunc{
 			logical.ReadOperation: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 				return answer(), nil
 			},
