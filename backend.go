@@ -34,8 +34,11 @@ var providers = []provider.Provider{
 
 // Options are what a test may put in place of the world outside.
 type Options struct {
-	// Transport carries the requests to the vendors. Nil is the network.
+	// Transport carries the requests to the vendors in place of HTTP, if it is not nil.
 	Transport http.RoundTripper
+
+	// Dial opens the connections to the vendors in place of the network, if it is not nil.
+	Dial provider.DialFunc
 }
 
 type backend struct {
@@ -46,7 +49,7 @@ type backend struct {
 	mountedAt atomic.Pointer[string]
 	names     names
 	unstored  unstored
-	transport http.RoundTripper
+	options   Options
 }
 
 // Factory makes the engine of one mount. It touches neither storage nor the
@@ -61,7 +64,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 // New makes an engine that has yet to be set up.
 func New(o Options) logical.Backend {
-	b := &backend{transport: o.Transport, names: names{roles: map[string]*role{}}, unstored: unstored{grants: map[string]replacement{}}, events: events{told: map[string]bool{}}}
+	b := &backend{options: o, names: names{roles: map[string]*role{}}, unstored: unstored{grants: map[string]replacement{}}, events: events{told: map[string]bool{}}}
 	b.broker = broker.New(b, observer{b})
 	b.metrics = metrics.New(providerNames(), b.broker.Statuses)
 	b.events.send, b.events.full = b.sendEvent, b.eventsFull

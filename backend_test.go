@@ -24,6 +24,7 @@ import (
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 const (
@@ -55,6 +56,7 @@ type engine struct {
 	backend logical.Backend
 
 	transport http.RoundTripper
+	dial      provider.DialFunc // where transport is nil
 	outside   *outside
 	logger    hclog.Logger
 }
@@ -97,7 +99,7 @@ func mount(t *testing.T) *engine {
 // restart begins anew with what is in storage, as after a crash.
 func (e *engine) restart() {
 	e.t.Helper()
-	e.backend = tokenbroker.New(tokenbroker.Options{Transport: e.transport})
+	e.backend = tokenbroker.New(tokenbroker.Options{Transport: e.transport, Dial: e.dial})
 	require.NoError(e.t, e.backend.Setup(context.Background(), &logical.BackendConfig{
 		Logger:      e.logger,
 		System:      e.system,

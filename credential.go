@@ -261,7 +261,8 @@ func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*
 	client, err := provider.NewClient(provider.ClientOptions{
 		Timeout:   common.RequestTimeout.Duration(),
 		CACert:    common.CACert,
-		Transport: b.transport,
+		Transport: b.options.Transport,
+		Dial:      b.options.Dial,
 	})
 	if err != nil {
 		return nil, err

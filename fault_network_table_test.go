@@ -13,39 +13,37 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
-// A networkFault is what a vendor's machine does to a connection, or whatever is on the
-// way to it.
+// A networkFault is what happens to the connections to a vendor.
 type networkFault struct {
 	name    string
 	strike  func(*network)
-	mend    func(*network) // nil if it is mended by a vendor who is well
 	outcome outcome
 	says    string
 }
 
 func networkFaults() []networkFault {
 	return []networkFault{
-		{"connection refused", func(n *network) { n.line.hangUp() }, func(n *network) { n.line.listen() }, unavailable, "connection refused"},
-		{"reset at once", onTheLine(func(conn net.Conn) { _, _ = conn.Read(make([]byte, 1)); abort(conn) }), nil, unavailable, "connection reset by peer"},
-		{"closed at once", onTheLine(func(conn net.Conn) { _ = conn.Close() }), nil, unavailable, ""},
-		{"hung at once", onTheLine(hang), nil, unavailable, "no answer in time (request_timeout)"},
-		{"no TLS", func(n *network) { n.line.meet(serving(n.t, n.sim)) }, nil, unavailable, "first record does not look like a TLS handshake"},
+		{"connection refused", func(n *network) { n.vendor.handle(nil) }, unavailable, "connection refused"},
+		{"reset at once", connection(func(conn net.Conn) { _, _ = conn.Read(make([]byte, 1)); abort(conn) }), unavailable, "connection reset by peer"},
+		{"closed at once", connection(func(conn net.Conn) { _ = conn.Close() }), unavailable, ""},
+		{"hung at once", connection(hang), unavailable, "no answer in time (request_timeout)"},
+		{"no TLS", func(n *network) { n.vendor.handle(serving(n.t, n.sim)) }, unavailable, "first record does not look like a TLS handshake"},
 		{"old TLS", secure(func(n *network) *tls.Config {
-			config := n.authority.issue(n.t, "127.0.0.1", time.Hour)
+			config := n.authority.issue(n.t, "127.0.0.1", 24*time.Hour)
 			config.MaxVersion = tls.VersionTLS11
 			return config
-		}), nil, unavailable, "protocol version not supported"},
+		}), unavailable, "protocol version not supported"},
 		{"certificate of an unknown authority", secure(func(n *network) *tls.Config {
-			return newAuthority(n.t).issue(n.t, "127.0.0.1", time.Hour)
-		}), nil, unavailable, "certificate signed by unknown authority"},
+			return newAuthority(n.t).issue(n.t, "127.0.0.1", 24*time.Hour)
+		}), unavailable, "certificate signed by unknown authority"},
 		{"certificate of another host", secure(func(n *network) *tls.Config {
-			return n.authority.issue(n.t, "127.0.0.2", time.Hour)
-		}), nil, unavailable, "certificate is valid for 127.0.0.2, not 127.0.0.1"},
+			return n.authority.issue(n.t, "127.0.0.2", 24*time.Hour)
+		}), unavailable, "certificate is valid for 127.0.0.2, not 127.0.0.1"},
 		{"certificate expired", secure(func(n *network) *tls.Config {
 			return n.authority.issue(n.t, "127.0.0.1", -time.Minute)
-		}), nil, unavailable, "certificate has expired"},
+		}), unavailable, "certificate has expired"},
 
-		{"hung", answered(vendorsim.Hang), nil, unavailable, "no answer in time (request_timeout)"},
+		{"hung", answered(vendorsim.Hang), unavailable, "no answer in time (request_timeout)"},
 		{"slow drip of an answer", answered(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, `{"access_token":"`)
 			drip(r, func() error {
@@ -54,56 +52,56 @@ func networkFaults() []networkFault {
 				return err
 			})
 			panic(http.ErrAbortHandler) // the answer has no end, which may be seen before the time is up
-		}), nil, unavailable, "the answer broke off: "},
+		}), unavailable, "the answer broke off: "},
 		{"slow drip of a header", raw("HTTP/1.1 200 OK\r\nX-Drip: ", func(conn net.Conn) {
 			for range time.Tick(50 * time.Millisecond) {
 				if _, err := io.WriteString(conn, "a"); err != nil {
 					return
 				}
 			}
-		}), nil, unavailable, "no answer in time (request_timeout)"},
+		}), unavailable, "no answer in time (request_timeout)"},
 		{"reset half-way", answered(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"access_token":"`)
 			w.(http.Flusher).Flush()
 			if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
 				abort(conn)
 			}
-		}), nil, unavailable, "the answer broke off: "},
-		{"broken off", answered(vendorsim.Break(`{"access_token":"`)), nil, unavailable, "the answer broke off: unexpected EOF"},
-		{"done and lost", func(n *network) { answered(n.sim.Lose)(n) }, nil, unavailable, "EOF"},
-		{"done and broken off", func(n *network) { answered(n.sim.CutOff)(n) }, nil, unavailable, "the answer broke off: unexpected EOF"},
+		}), unavailable, "the answer broke off: "},
+		{"broken off", answered(vendorsim.Break(`{"access_token":"`)), unavailable, "the answer broke off: unexpected EOF"},
+		{"done and lost", func(n *network) { answered(n.sim.Lose)(n) }, unavailable, "EOF"},
+		{"done and broken off", func(n *network) { answered(n.sim.CutOff)(n) }, unavailable, "the answer broke off: unexpected EOF"},
 
-		{"another protocol", raw("SSH-2.0-OpenSSH_9.9\r\n", nil), nil, unavailable, "malformed HTTP response"},
-		{"what it was sent, sent back", raw("", nil), nil, unavailable, "malformed HTTP "},
-		{"what it was sent, for a header", raw("HTTP/1.1 200 OK\r\n", nil), nil, unavailable, "malformed MIME header"},
-		{"what it was sent, for a length", raw("HTTP/1.1 200 OK\r\nContent-Length: ", nil), nil, unavailable, ""},
-		{"what it was sent, for a status", raw("HTTP/1.1 ", nil), nil, unavailable, "malformed HTTP status code"},
-		{"redirect to elsewhere", redirected, nil, nonsense, "answered with a redirect (307), which is not followed"},
+		{"another protocol", raw("SSH-2.0-OpenSSH_9.9\r\n", nil), unavailable, "malformed HTTP response"},
+		{"what it was sent, sent back", raw("", nil), unavailable, "malformed HTTP "},
+		{"what it was sent, for a header", raw("HTTP/1.1 200 OK\r\n", nil), unavailable, "malformed MIME header"},
+		{"what it was sent, for a length", raw("HTTP/1.1 200 OK\r\nContent-Length: ", nil), unavailable, ""},
+		{"what it was sent, for a status", raw("HTTP/1.1 ", nil), unavailable, "malformed HTTP status code"},
+		{"redirect to elsewhere", redirected, nonsense, "answered with a redirect (307), which is not followed"},
 	}
 }
 
-// onTheLine has a caller be met before a word is said.
-func onTheLine(meets func(net.Conn)) func(*network) {
-	return func(n *network) { n.line.meet(meets) }
+// connection serves connections by a handler below TLS.
+func connection(handler func(net.Conn)) func(*network) {
+	return func(n *network) { n.vendor.handle(handler) }
 }
 
-// secure has the vendor, who is well, show another certificate.
+// secure has the vendor answer as documented, with another certificate.
 func secure(config func(*network) *tls.Config) func(*network) {
-	return func(n *network) { n.line.meet(secured(config(n), serving(n.t, n.sim))) }
+	return func(n *network) { n.vendor.handle(secured(config(n), serving(n.t, n.sim))) }
 }
 
-// answered has a fault in the vendor's place.
+// answered answers each HTTP request by a fault.
 func answered(fault http.HandlerFunc) func(*network) {
 	return func(n *network) {
-		n.line.meet(secured(n.authority.issue(n.t, "127.0.0.1", time.Hour), serving(n.t, fault)))
+		n.vendor.handle(secured(n.authority.issue(n.t, "127.0.0.1", 24*time.Hour), serving(n.t, fault)))
 	}
 }
 
-// raw has each request be answered by some text, and by something that follows; nil is
+// raw answers each request with a text and then by a function; with nil, by the bytes of
 // the request itself.
-func raw(text string, follows func(net.Conn)) func(*network) {
+func raw(text string, then func(net.Conn)) func(*network) {
 	return func(n *network) {
-		n.line.meet(secured(n.authority.issue(n.t, "127.0.0.1", time.Hour), func(conn net.Conn) {
+		n.vendor.handle(secured(n.authority.issue(n.t, "127.0.0.1", 24*time.Hour), func(conn net.Conn) {
 			defer func() { _ = conn.Close() }()
 			request := make([]byte, 16<<10)
 			size, err := bufio.NewReader(conn).Read(request)
@@ -111,8 +109,8 @@ func raw(text string, follows func(net.Conn)) func(*network) {
 				return
 			}
 			_, _ = io.WriteString(conn, text)
-			if follows != nil {
-				follows(conn)
+			if then != nil {
+				then(conn)
 				return
 			}
 			_, _ = conn.Write(request[:size])
@@ -120,24 +118,24 @@ func raw(text string, follows func(net.Conn)) func(*network) {
 	}
 }
 
-// redirected has the vendor point to where nobody is to be asked.
+// redirected points to an address that must not be called.
 func redirected(n *network) {
-	elsewhere := newLine(n.t)
-	elsewhere.meet(func(conn net.Conn) {
+	n.other.handle(func(conn net.Conn) {
 		assert.Fail(n.t, "a redirect was followed")
 		_ = conn.Close()
 	})
-	answered(vendorsim.RedirectTo(http.StatusTemporaryRedirect, "https://"+elsewhere.addr+"/"))(n)
+	answered(vendorsim.RedirectTo(http.StatusTemporaryRedirect, "https://"+otherAddress+"/"))(n)
 }
 
-// hang holds a connection until its caller hangs up.
+// hang reads until the caller closes the connection, and answers nothing.
 func hang(conn net.Conn) {
 	_, _ = io.Copy(io.Discard, conn)
 	_ = conn.Close()
 }
 
-// drip does something again and again until the caller has hung up.
+// drip calls a function every 50 ms until the caller closes the connection.
 func drip(r *http.Request, drop func() error) {
+	_, _ = io.Copy(io.Discard, r.Body) // or the server does not notice that the caller has gone
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -1,12 +1,14 @@
 package tokenbroker_test
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -17,100 +19,87 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
-// A network is an engine whose vendors are at the other end of a line. It has credentials
-// with a token that is good, and credentials with none.
+// The addresses of the in-memory network.
+const (
+	vendorAddress = "127.0.0.1:8443"
+	otherAddress  = "127.0.0.1:9443"
+)
+
+// A network is an engine that reaches its vendors over an in-memory network. Each kind of
+// credential is there with a valid token that is due for renewal, where its tokens are
+// renewed ahead, and with none.
 type network struct {
 	*engine
-	line      *line
+	vendor    *endpoint
+	other     *endpoint
 	authority *authority
 	heard     witness
-	configs   map[string]string // where credentials are, by name
-	tokens    map[string]string // that are good, by name
+	configs   map[string]string // paths of the credentials, by name
+	tokens    map[string]string // valid tokens, by name
 }
 
-// networkKinds are the credentials of each of which there are two, with the URL that
-// leads to the line.
+const tokenLifetime = time.Hour
+
+// networkKinds are the fields of each kind of credential, by its path.
 func networkKinds() map[string]map[string]any {
 	return map[string]map[string]any{
 		"kensho/refresh":  {"refresh_token": oddRefreshToken, "refresh_url": "https://link-streaming.kensho.com/oauth2/refresh"},
 		"kensho/keys":     {"client_id": clientID, "private_key": privateKeyPEM(), "token_url": "https://kensho.okta.com/oauth2/default/v1/token"},
-		"sitecore/search": {"api_key": oddAPIKey, "access_expiry": "8h", "base_url": "https://api.rfksrv.com"},
+		"sitecore/search": {"api_key": oddAPIKey, "access_expiry": tokenLifetime.String(), "base_url": "https://api.rfksrv.com"},
 		"oauth2/client":   {"client_id": clientID, "client_secret": oddSecret, "token_url": vendorsim.OAuthTokenURL},
 	}
 }
 
 func newNetwork(t *testing.T) *network {
 	t.Helper()
-	n := &network{engine: newEngine(t), line: newLine(t), authority: newAuthority(t), configs: map[string]string{}, tokens: map[string]string{}}
-	n.transport = nil // which is the network
+	n := &network{
+		engine: newEngine(t), vendor: &endpoint{}, other: &endpoint{}, authority: newAuthority(t),
+		configs: map[string]string{}, tokens: map[string]string{},
+	}
+	n.transport, n.dial = nil, func(ctx context.Context, _, address string) (net.Conn, error) {
+		to := map[string]*endpoint{vendorAddress: n.vendor, otherAddress: n.other}[address]
+		require.NotNil(t, to, address)
+		return to.dial(ctx, address)
+	}
+	t.Cleanup(func() { time.Sleep(time.Second) }) // the vendor notices at its next write that the engine hung up
 	n.heard.listen(n.engine)
 	n.sim.AddRefreshToken("link-streaming", oddRefreshToken)
 	n.sim.AddAPIKey(oddAPIKey)
 	n.sim.AddOAuthClient(vendorsim.OAuthClient{
-		ID: clientID, Secret: oddSecret, Lifetime: kindLife,
+		ID: clientID, Secret: oddSecret, Lifetime: tokenLifetime,
 		AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.ClientCredentialsGrant},
 	})
-	n.sim.Behave(vendorsim.Conduct{KeyPairLifetime: kindLife})
-	n.isWell()
+	n.sim.Behave(vendorsim.Conduct{KeyPairLifetime: tokenLifetime})
+	n.restore()
 	for path, data := range networkKinds() {
 		_, kind, _ := strings.Cut(path, "/")
 		for _, field := range []string{"refresh_url", "token_url", "base_url"} {
 			if url, ok := data[field].(string); ok {
-				data[field] = vendorsim.URL("https://"+n.line.addr, url)
+				data[field] = vendorsim.URL("https://"+vendorAddress, url)
 			}
 		}
-		data["ca_cert"] = n.authority.pem()
-		if kind != "refresh" { // whose tokens die on the hour, by the real clock
-			n.write("config/"+path+"-good", data)
-			n.write("refresh/"+kind+"-good", nil)
-			n.tokens[kind+"-good"] = n.age(kind+"-good", 7*time.Hour)
-			n.configs[kind+"-good"] = "config/" + path + "-good"
+		data["ca_cert"], data["request_timeout"] = n.authority.pem(), requestTimeout.String()
+		if kind != "refresh" { // whose tokens expire at the hour, so that none is renewed before
+			n.configs[kind+"-valid"] = "config/" + path + "-valid"
+			n.write(n.configs[kind+"-valid"], data)
+			n.tokens[kind+"-valid"] = tokenOf(n.creds(kind + "-valid"))
 		}
 		data["verify"] = false
-		n.write("config/"+path+"-none", data)
 		n.configs[kind+"-none"] = "config/" + path + "-none"
+		n.write(n.configs[kind+"-none"], data)
 	}
-	// From now on there is little time for an answer. A write would end the tokens.
-	for _, config := range n.configs {
-		n.amend(config, func(entry map[string]any) { entry["fields"].(map[string]any)["request_timeout"] = 1 })
-	}
-	n.restart()
+	until(0, 50, 0)
 	return n
 }
 
-// isWell has the vendor answer as documented.
-func (n *network) isWell() {
-	n.t.Helper()
-	n.line.meet(secured(n.authority.issue(n.t, "127.0.0.1", time.Hour), serving(n.t, n.sim)))
-}
+// requestTimeout is shorter than a reader with a valid token waits for its renewal (2 s),
+// so that the reader sees what becomes of it.
+const requestTimeout = time.Second
 
-// amend changes what is in storage behind the engine's back.
-func (n *network) amend(key string, change func(entry map[string]any)) {
+// restore makes the vendor answer as documented.
+func (n *network) restore() {
 	n.t.Helper()
-	stored, err := n.storage.Get(n.t.Context(), key)
-	require.NoError(n.t, err)
-	var entry map[string]any
-	require.NoError(n.t, json.Unmarshal(stored.Value, &entry))
-	change(entry)
-	stored, err = logical.StorageEntryJSON(key, entry)
-	require.NoError(n.t, err)
-	require.NoError(n.t, n.storage.Put(n.t.Context(), stored))
-}
-
-// age has it that a name's token was issued so long ago, and that there is so much less
-// of it left. It returns the token.
-func (n *network) age(name string, by time.Duration) (accessToken string) {
-	n.t.Helper()
-	n.amend("state/"+name, func(state map[string]any) {
-		token := state["tokens"].(map[string]any)[""].(map[string]any)
-		for _, field := range []string{"issue_time", "expire_time"} {
-			at, err := time.Parse(time.RFC3339, token[field].(string))
-			require.NoError(n.t, err)
-			token[field] = at.Add(-by)
-		}
-		accessToken = token["access_token"].(string)
-	})
-	return accessToken
+	n.vendor.handle(secured(n.authority.issue(n.t, "127.0.0.1", 24*time.Hour), serving(n.t, n.sim)))
 }
 
 // request is the engine's, of which everything is looked through for secrets.
@@ -125,23 +114,25 @@ func TestFaultsOfTheNetworkAreBoundedAndPassByThemselves(t *testing.T) {
 	row := tally.Row{Fault: "vendor: network"}
 	for _, fault := range networkFaults() {
 		t.Run(fault.name, func(t *testing.T) {
-			n := newNetwork(t)
-			fault.strike(n)
-			asked := time.Now()
-			failures := n.readAll(fault)
-			assert.Less(t, time.Since(asked), 10*time.Second, "request_timeout is 1 s")
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t)
+				fault.strike(n)
+				asked := time.Now()
+				failures := n.readAll(fault)
+				assert.LessOrEqual(t, time.Since(asked), requestTimeout)
 
-			row.Tried += len(n.configs)
-			row.Failed += failures
-			row.Failed += n.recovers(fault)
-			row.Leaks += n.heard.leaks(n.engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
+				row.Tried += len(n.configs)
+				row.Failed += failures
+				row.Failed += n.recovers()
+				row.Leaks += n.heard.leaks(n.engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
+			})
 		})
 	}
 	tally.Record(t, row)
 }
 
-// readAll reads all credentials at once while a fault strikes, and counts those that
-// should have been served.
+// readAll reads all credentials at once during a fault, and counts those that should have
+// been served.
 func (n *network) readAll(fault networkFault) (failures int) {
 	n.t.Helper()
 	var mu sync.Mutex
@@ -151,20 +142,20 @@ func (n *network) readAll(fault networkFault) (failures int) {
 			resp, status, message := n.request(logical.ReadOperation, "creds/"+name, nil)
 			_, what, _ := n.request(logical.ReadOperation, "status/"+name, nil)
 			assert.Equal(n.t, http.StatusOK, what)
-			good := n.tokens[name]
+			valid := n.tokens[name]
 			switch {
-			case good == "":
+			case valid == "":
 				assert.Equal(n.t, fault.outcome.status, status, message)
-				assert.Contains(n.t, message, fault.outcome.says+n.line.addr+": ")
+				assert.Contains(n.t, message, fault.outcome.says+vendorAddress+": ")
 				assert.Contains(n.t, message, fault.says)
 				assert.Contains(n.t, message, "; next attempt at ")
 			case status != http.StatusOK:
 				mu.Lock()
 				defer mu.Unlock()
 				failures++
-				assert.Fail(n.t, "promise 4: a reader got nothing though there is a good token", "%s: %d %s", name, status, message)
+				assert.Fail(n.t, "promise 4: a reader got nothing though there is a valid token", "%s: %d %s", name, status, message)
 			default:
-				assert.Equal(n.t, good, tokenOf(resp), name)
+				assert.Equal(n.t, valid, tokenOf(resp), name)
 				assert.Contains(n.t, fmt.Sprint(resp.Warnings), fault.says)
 				assert.Contains(n.t, fmt.Sprint(resp.Warnings), "next attempt at")
 			}
@@ -184,18 +175,15 @@ func (n *network) readAll(fault networkFault) (failures int) {
 	return failures
 }
 
-// recovers has the vendor be well again, and counts the credentials that are not.
-func (n *network) recovers(fault networkFault) (failures int) {
+// recovers restores the vendor, and counts the credentials that are still not served.
+func (n *network) recovers() (failures int) {
 	n.t.Helper()
-	if fault.mend != nil {
-		fault.mend(n)
-	}
-	n.isWell()
+	n.restore()
 	for name, config := range n.configs {
 		_, status, message := n.request(logical.UpdateOperation, config, map[string]any{"request_timeout": 10})
 		if status != http.StatusOK {
 			failures++
-			assert.Fail(n.t, "the vendor is well", "%s: %d %s", name, status, message)
+			assert.Fail(n.t, "the vendor answers again", "%s: %d %s", name, status, message)
 			continue
 		}
 		resp, status, message := n.request(logical.ReadOperation, "creds/"+name, nil)

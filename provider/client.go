@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -26,6 +27,7 @@ const maxBody = 1 << 20
 // A Client is one credential's way to its vendor.
 type Client struct {
 	replaced http.RoundTripper // in tests
+	dial     DialFunc          // nil is the network's
 	roots    *x509.CertPool    // nil is the system's
 	timeout  time.Duration
 }
@@ -38,15 +40,21 @@ type ClientOptions struct {
 	// CACert, if not empty, is PEM of the only authorities to trust.
 	CACert string
 
-	// Transport replaces the network, in tests.
+	// Transport replaces HTTP and all below it, in tests.
 	Transport http.RoundTripper
+
+	// Dial replaces the network below TLS, in tests.
+	Dial DialFunc
 }
+
+// A DialFunc opens a connection, as [net.Dialer.DialContext] does.
+type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
 // NewClient makes a client that follows no redirect, speaks TLS 1.2 and up, takes
 // proxies from the environment and dials anew for each request: exchanges are too
 // rare to keep connections for. Its errors are of kind Invalid.
 func NewClient(o ClientOptions) (*Client, error) {
-	c := &Client{replaced: o.Transport, timeout: o.Timeout}
+	c := &Client{replaced: o.Transport, dial: o.Dial, timeout: o.Timeout}
 	if o.CACert != "" {
 		c.roots = x509.NewCertPool()
 		if !c.roots.AppendCertsFromPEM([]byte(o.CACert)) {
@@ -63,6 +71,18 @@ func (c *Client) transport() http.RoundTripper {
 		return c.replaced
 	}
 	t := cleanhttp.DefaultTransport()
+	dial := t.DialContext
+	if c.dial != nil {
+		dial = c.dial
+	}
+	// A transport goes on opening a connection when its request has ended, for the next
+	// one. There is none here, and no goroutine may outlive the timeout.
+	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+		return dial(ctx, network, address)
+	}
+	t.TLSHandshakeTimeout = c.timeout
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.roots}
 	t.MaxResponseHeaderBytes = maxBody
 	return t
