@@ -3,10 +3,13 @@ package provider
 import (
 	"crypto/tls"
 	"encoding/pem"
+	"fmt"
 	"html"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,7 +20,7 @@ import (
 func get(t *testing.T, o ClientOptions, url string) (*Reply, *Error) {
 	t.Helper()
 	if o.Timeout == 0 {
-		o.Timeout = 5 * time.Second
+		o.Timeout = time.Minute
 	}
 	client, err := NewClient(o)
 	require.NoError(t, err)
@@ -73,13 +76,39 @@ func TestARedirectIsNotParsedEither(t *testing.T) {
 }
 
 func TestATransportErrorHoldsNoURL(t *testing.T) {
-	server := httptest.NewServer(http.NotFoundHandler())
-	server.Close()
-	_, e := get(t, ClientOptions{}, server.URL+"/refresh?refreshToken=canary")
+	_, e := get(t, ClientOptions{}, "http://"+refusing(t)+"/refresh?refreshToken=canary")
 	require.NotNil(t, e)
 	assert.Equal(t, Unavailable, e.Kind)
 	assert.Contains(t, e.Reason, "connection refused")
 	assert.NotContains(t, e.Reason, "canary")
+}
+
+// refusing is an address that refuses connections until the test ends: a socket that is
+// bound and does not listen, so that nobody else can take its port meanwhile.
+func refusing(t *testing.T) string {
+	t.Helper()
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, syscall.Close(socket)) })
+	require.NoError(t, syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	bound, err := syscall.Getsockname(socket)
+	require.NoError(t, err)
+	return fmt.Sprintf("127.0.0.1:%d", bound.(*syscall.SockaddrInet4).Port)
+}
+
+func TestAConnectionThatIsResetPassesByItself(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if assert.NoError(t, err) {
+			assert.NoError(t, conn.(*net.TCPConn).SetLinger(0))
+			assert.NoError(t, conn.Close())
+		}
+	}))
+	defer server.Close()
+	_, e := get(t, ClientOptions{}, server.URL)
+	require.NotNil(t, e)
+	assert.Equal(t, Unavailable, e.Kind)
+	assert.Contains(t, e.Reason, "connection reset by peer")
 }
 
 func TestAnAnswerThatBreaksOffPassesByItself(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 )
 
 // stopTimeout is how long what a page left running has to end by itself.
-const stopTimeout = 10 * time.Second
+const stopTimeout = time.Minute
 
 // loop is a shell that is told which files to source, and replies how each ended and
 // which process was last put into the background.

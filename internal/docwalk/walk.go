@@ -12,7 +12,8 @@ import (
 
 // patience is how long a command may take to do as shown while a service of the
 // page's runs in the background: who types a command is slower than who runs it.
-const patience = 20 * time.Second
+// On a busy machine it is the service that is slow.
+const patience = 2 * time.Minute
 
 // Walk does what the page says in a directory, and ends what it started. The first
 // thing that does not go as shown is its error.

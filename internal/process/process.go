@@ -10,7 +10,7 @@ import (
 )
 
 // stopTimeout is how long a process has to end by itself.
-const stopTimeout = 15 * time.Second
+const stopTimeout = time.Minute
 
 // A Process is one that this one started.
 type Process struct {

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -102,12 +101,9 @@ func TestTheClientHasNoSettingsOfVault(t *testing.T) {
 	client, err := started(t, ours.URL).Client()
 	require.NoError(t, err)
 
-	begun := time.Now()
-	for range 3 {
-		_, err = client.Logical().ReadWithContext(t.Context(), "kensho/status/prod")
-		require.NoError(t, err)
-	}
-	assert.Less(t, time.Since(begun), time.Second, "it keeps to the operator's VAULT_RATE_LIMIT")
+	_, err = client.Logical().ReadWithContext(t.Context(), "kensho/status/prod")
+	require.NoError(t, err)
+	assert.Nil(t, client.Limiter(), "VAULT_RATE_LIMIT is the operator's")
 	assert.Equal(t, []string{RootToken}, headers["X-Vault-Token"])
 	assert.Equal(t, []string{"true"}, headers["X-Vault-Request"])
 	for _, name := range []string{"Theirs", "X-Vault-Namespace", "X-Vault-Wrap-Ttl"} {
