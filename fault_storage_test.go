@@ -3,9 +3,8 @@ package tokenbroker_test
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/http"
-	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -113,47 +112,87 @@ func (s *stage) stored() string {
 	return fmt.Sprint(asIs.dump())
 }
 
-// TestFaultStorage has every storage call of every flow fail in turn, and the flow
-// repeated after each.
+// TestFaultStorage fails every storage call of every flow in turn, and repeats the flow
+// after each.
 func TestFaultStorage(t *testing.T) {
-	rows, excused := map[string]*tally.Row{}, map[string]int{}
-	for _, fault := range storageFaults {
-		rows[fault.name] = &tally.Row{Fault: "storage: " + fault.name}
-	}
-	for _, name := range slices.Sorted(maps.Keys(storageFlows)) {
-		flow := storageFlows[name]
-		t.Run(name, func(t *testing.T) {
-			calls := flow.calls(t)
-			assert.Equal(t, flow.cached, len(calls) == 0, "%v", calls)
-			for n, call := range calls {
-				for i, fault := range storageFaults {
-					if fault.writes && !call.writes() {
-						continue
-					}
-					for j := range tally.Times(1, len(endings)) {
-						ending := endings[(n+i+j)%len(endings)]
-						synctest.Test(t, func(t *testing.T) {
-							trial := &trial{
-								stage: flow.stage(t), flow: flow, fault: fault, row: rows[fault.name], call: call,
-								where: fmt.Sprintf("call %d (%s %s) %s, then %s", n+1, call.op, call.key, fault.name, ending),
-							}
-							trial.run(n, ending)
-							if trial.excused {
-								excused[fault.name]++
-							}
-						})
-					}
-				}
-			}
-		})
-	}
-	for _, fault := range storageFaults {
-		row := rows[fault.name]
-		if times := excused[fault.name]; times > 0 {
-			row.Note = fmt.Sprintf("and %d refresh tokens went with a process that was killed before storage took them", times)
+	var mu sync.Mutex
+	total := newStorageRows()
+	t.Run("flows", func(t *testing.T) {
+		for name, flow := range storageFlows {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				rows := flow.fail(t)
+				mu.Lock()
+				defer mu.Unlock()
+				total.add(rows)
+			})
 		}
-		tally.Record(t, *row)
+	})
+	for _, fault := range storageFaults {
+		row := total[fault.name]
+		if row.excused > 0 {
+			row.Note = fmt.Sprintf("and %d refresh tokens went with a process that was killed before storage took them", row.excused)
+		}
+		tally.Record(t, row.Row)
 	}
+}
+
+// storageRows count what came of each fault, by its name.
+type storageRows map[string]*storageRow
+
+type storageRow struct {
+	tally.Row
+	excused int // refresh tokens that may be lost
+}
+
+func newStorageRows() storageRows {
+	rows := storageRows{}
+	for _, fault := range storageFaults {
+		rows[fault.name] = &storageRow{Row: tally.Row{Fault: "storage: " + fault.name}}
+	}
+	return rows
+}
+
+func (r storageRows) add(other storageRows) {
+	for name, row := range other {
+		sum := r[name]
+		sum.Tried += row.Tried
+		sum.Dead += row.Dead
+		sum.Lost += row.Lost
+		sum.Failed += row.Failed
+		sum.Leaks += row.Leaks
+		sum.excused += row.excused
+	}
+}
+
+// fail fails each storage call of the flow in each way.
+func (f storageFlow) fail(t *testing.T) storageRows {
+	t.Helper()
+	rows := newStorageRows()
+	calls := f.calls(t)
+	assert.Equal(t, f.cached, len(calls) == 0, "%v", calls)
+	for n, call := range calls {
+		for i, fault := range storageFaults {
+			if fault.writes && !call.writes() || !tally.IsSampled(n+i) {
+				continue
+			}
+			for j := range tally.Times(1, len(endings)) {
+				ending := endings[(n+i+j)%len(endings)]
+				synctest.Test(t, func(t *testing.T) {
+					row := rows[fault.name]
+					trial := &trial{
+						stage: f.stage(t), flow: f, fault: fault, row: &row.Row, call: call,
+						where: fmt.Sprintf("call %d (%s %s) %s, then %s", n+1, call.op, call.key, fault.name, ending),
+					}
+					trial.run(n, ending)
+					if trial.excused {
+						row.excused++
+					}
+				})
+			}
+		}
+	}
+	return rows
 }
 
 // stage makes what the flow runs on.

@@ -78,6 +78,16 @@ func Times(short, long int) int {
 	return short
 }
 
+// sampled is which part of a matrix the short form tries under the race detector, which
+// makes its cells several times as slow.
+const sampled = 8
+
+// IsSampled reports whether this run tries a cell of a matrix, given by its number: each
+// one, or of the short form under the race detector each eighth.
+func IsSampled(cell int) bool {
+	return !raceDetector || os.Getenv(longVariable) != "" || cell%sampled == 0
+}
+
 // Dice are a test's, the same in each run with the same seed.
 func Dice(t *testing.T) *rand.Rand {
 	t.Helper()

@@ -1,22 +1,38 @@
 #!/usr/bin/env bash
-# Fuzz every target that there is, one after the other: run.sh <how long for each>
+# Fuzzes every target, one after the other: run.sh <how long for each>
+#
+# A package's test binary is built once for all its targets, with the instrumentation.
 #
 # Up to Go 1.26 a run may end with "context deadline exceeded" and no finding, which is how
 # it stops when the machine is busy (https://go.dev/issue/75804): that is no failure.
 set -euo pipefail
-log="$(mktemp)"
-trap 'rm -f "$log"' EXIT
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
+log=$scratch/log
+cache="$(go env GOCACHE)/fuzz"
 
-targets="$(go test -list '^Fuzz' ./... | awk '/^Fuzz/ { found[n++] = $1 } /^ok/ { while (n) print $2, found[--n] }')"
+count=0
 failed=()
-while read -r package target; do
-	echo "$target of $package, $1"
-	if ! go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" -fuzzminimizetime 100x "$package" 2>&1 </dev/null | tee "$log"; then
-		if grep -q 'Failing input' "$log" || ! grep -q '^    context deadline exceeded$' "$log"; then
-			failed+=("$target of $package")
+while read -r package folder; do
+	targets="$(cat "$folder"/*_test.go | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p')"
+	[ -n "$targets" ] || continue
+	binary=$scratch/${package//\//_}.test
+	go test -c -vet=off -fuzz=. -o "$binary" "$package"
+	for target in $targets; do
+		count=$((count + 1))
+		echo "$target of $package, $1"
+		if ! (cd "$folder" && "$binary" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "$1" \
+			-test.fuzzminimizetime 100x -test.fuzzcachedir "$cache/$package" 2>&1 </dev/null) | tee "$log"; then
+			if grep -q 'Failing input' "$log" || ! grep -q '^    context deadline exceeded$' "$log"; then
+				failed+=("$target of $package")
+			fi
 		fi
-	fi
-done <<<"${targets:?there are no fuzz targets}"
+	done
+done < <(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./...)
+if [ "$count" = 0 ]; then
+	echo 'no fuzz target found' >&2
+	exit 1
+fi
 if [ "${#failed[@]}" -gt 0 ]; then
 	printf 'failed: %s\n' "${failed[@]}" >&2
 	exit 1
