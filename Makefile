@@ -15,7 +15,7 @@ LDFLAGS := -s -w -X $(PLUGIN)/internal/version.Version=$(VERSION)
 SOURCES = $(shell go env | grep -E '^GO(AUTH|CACHE|INSECURE|MODCACHE|NOPROXY|NOSUMDB|PATH|PRIVATE|PROXY|SUMDB|TOOLCHAIN|VCS)=')
 ALIKE = GOENV=off $(SOURCES) CGO_ENABLED=0 GOFLAGS= GOEXPERIMENT= GOFIPS140=off GOWORK=off GOAMD64=v1 GOARM64=v8.0
 BUILD = $(ALIKE) go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
-PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64 freebsd/amd64 freebsd/arm64
+PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64 freebsd/amd64 freebsd/arm64
 
 # The server of the tests is the pinned one, unless VAULT names another, by a path or as a
 # command.
@@ -24,7 +24,18 @@ SERVER := $(if $(VAULT),$(or $(shell command -v '$(VAULT)'),$(VAULT)),bin/vault)
 # The OAuth 2.0 authorization server of the tests.
 AUTHSERVER := tools/oidc-provider
 
-.PHONY: help packages build dist vault demo recording test unit sim fuzz e2e faults dist-test bench benchstat examples docs vet lint fmt clean FORCE
+# Tests and tools are built without C, all in one way: what one of them compiles, the others
+# take from Go's cache. (The race detector alone is in C.)
+export CGO_ENABLED := 0
+
+# What `make test` runs, in this order, as many at once as there are jobs. The end-to-end
+# tests come first: they wait for time to pass, while the others use the processors.
+PARTS := e2e unit-race lint sim faults-short fuzz-short dist-test-short examples
+
+# Measures a part. `make test` sets TIMES.
+TIMED := tools/parts/timed.sh
+
+.PHONY: help packages build dist vault demo recording test $(PARTS) unit fuzz faults dist-test bench benchstat docs vet fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,8 +63,12 @@ dist: export LICENSES := $(abspath bin/licenses)
 dist: bin/cyclonedx-gomod bin/oci bin/licenses | version jq zip ## Build a release's files into dist/ (VERSION=vX.Y.Z).
 	@tools/dist/dist.sh $(DIST)
 
-dist-test: $(SERVER) | buildah git ## Test what `make dist` builds, and that it builds the same twice.
-	@tools/dist/test.sh
+dist-test: $(SERVER) | buildah git jq zip ## Test what `make dist` builds, and that it builds the same twice.
+	@PLATFORMS='$(PLATFORMS)' $(TIMED) $@ tools/dist/test.sh
+
+# The same for this machine's platform only; the release workflow tests all.
+dist-test-short: $(SERVER) bin/cyclonedx-gomod | buildah git jq zip
+	@PLATFORMS="$$(go env GOHOSTOS)/$$(go env GOHOSTARCH)" $(TIMED) $@ tools/dist/test.sh
 
 .PHONY: dist-run
 dist-run: $(SERVER) | version
@@ -62,7 +77,7 @@ dist-run: $(SERVER) | version
 vault: bin/vault ## Build the pinned Vault server into bin/ (for tests and the demo).
 
 bin/vault: tools/vault/go.mod tools/vault/go.sum tools/vault/build.sh
-	@tools/vault/build.sh $@
+	@$(TIMED) $@ tools/vault/build.sh $@
 
 demo: build ## Show the engine at work, with simulated vendors and a real Vault.
 	@if [ -n "$${VAULT:-}" ]; then \
@@ -81,20 +96,23 @@ recording: build $(SERVER) | termtosvg ## Record the demo in docs/demo.svg, whic
 	termtosvg render bin/demo.cast docs/demo.svg -m 100 -M 1500 -D 3000 -t window_frame
 	go test -count=1 -run TestTheRecording ./internal/demo
 
-test: unit-race sim fuzz-short e2e dist-test examples vet lint ## Test everything, from a fresh clone on.
+# Packages first: apt-get runs once at a time.
+JOBS ?= 3
+test: packages ## Test everything, from a fresh clone on (JOBS=n parts at once).
+	@mkdir -p bin; rm -f bin/times; status=0; exec 3>&1; \
+	TIMES=$(abspath bin/times) $(MAKE) --no-print-directory --jobs=$(JOBS) --keep-going --output-sync=target $(PARTS) || status=$$?; \
+	tools/parts/report.sh bin/times; exit $$status
 
 unit: ## Run the unit tests: the quick loop.
 	go test -short ./...
 
-# Go's race detector is in C.
-.PHONY: unit-race
-unit-race: | gcc
-	go test -race -short -timeout 30m ./...
+unit-race: | gcc ## Run the unit tests under the race detector.
+	CGO_ENABLED=1 $(TIMED) $@ go test -vet=off -race -short -timeout 30m ./...
 	go -C bench test ./...
 
 SEED ?= 1
-sim: ## Simulate thirty days of 200 credentials (SEED=n for other dice).
-	go test -count=1 -run TestThirtyDays -v . -args -seed=$(SEED)
+sim: ## Simulate thirty days of 200 credentials (SEED=n for another seed).
+	$(TIMED) $@ go test -vet=off -count=1 -run TestThirtyDays -v . -args -seed=$(SEED)
 
 # A finding is written to testdata/fuzz beside its target, and is a test that fails from
 # then on. Inputs that reach code which no other does go to Go's cache, for the next run;
@@ -103,9 +121,8 @@ FUZZTIME ?= 5m
 fuzz: ## Fuzz all that comes from outside (FUZZTIME=5m for each target).
 	@tools/fuzz/run.sh $(FUZZTIME)
 
-.PHONY: fuzz-short
 fuzz-short:
-	@tools/fuzz/run.sh 5s
+	@$(TIMED) $@ tools/fuzz/run.sh 5s
 
 # What the end-to-end tests need, and find in their environment.
 REAL := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json openssl prometheus
@@ -116,19 +133,23 @@ REALLY := VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERS
 # Those that run in parallel wait for a minute to pass most of the time, and for no
 # processor.
 e2e: $(REAL) ## Test the plugin as it ships in a real Vault server.
-	$(REALLY) go test -tags e2e -count=1 -parallel 8 -timeout 20m ./test/e2e/...
+	$(REALLY) $(TIMED) $@ go test -vet=off -tags e2e -count=1 -parallel 8 -timeout 40m ./test/e2e/...
 
 # Tests of faults record what came of them in a file, a row each.
 FAULTS := bin/faults.jsonl
 faults: export FAULTS_LONG := 1
 faults: export FAULTS_TALLY := $(abspath $(FAULTS))
 faults: export SEED := $(SEED)
-faults: $(REAL) ## Break things on purpose, at length, and print what came of it (SEED=n for other dice).
+faults: $(REAL) | gcc ## Break things on purpose, at length, and print what came of it (SEED=n for another seed).
 	@rm -f $(FAULTS); failed=0; \
-	go test -count=1 -run '^TestFault' -timeout 30m ./... || failed=1; \
+	CGO_ENABLED=1 go test -race -count=1 -run '^TestFault' -timeout 60m ./... || failed=1; \
 	$(REALLY) go test -tags e2e -count=1 -run '^TestFault' -timeout 60m ./test/e2e/... || failed=1; \
 	go run ./internal/tally/report $(FAULTS) || failed=1; \
 	exit $$failed
+
+# The short form of the matrices that the race detector is too slow for.
+faults-short:
+	$(TIMED) $@ go test -vet=off -short -count=1 -run '^TestFault' .
 
 # BENCHFLAGS=-quick shows in a few minutes that it works, and rewrites no page.
 bench: build $(SERVER) bin/yardstick bin/bench wrk ## Measure the engine beside a plugin that does nothing, and rewrite docs/performance.md.
@@ -163,18 +184,18 @@ docs: ## Write docs/api.md from the engine's path definitions, and the presets' 
 
 bin/tofu: tools/tofu/go.mod tools/tofu/go.sum
 	@echo 'Building OpenTofu (3 to 4 minutes with empty caches) …'
-	CGO_ENABLED=0 go -C tools/tofu build -ldflags '-s -w' \
+	$(TIMED) $@ go -C tools/tofu build -ldflags '-s -w' \
 		-o $(abspath $@) github.com/opentofu/opentofu/cmd/tofu
 
 bin/terraform-provider-vault: tools/terraform-provider-vault/go.mod tools/terraform-provider-vault/go.sum
 	@echo 'Building the Vault provider of Terraform (a minute or two with empty caches) …'
-	CGO_ENABLED=0 go -C tools/terraform-provider-vault build -ldflags '-s -w' \
+	$(TIMED) $@ go -C tools/terraform-provider-vault build -ldflags '-s -w' \
 		-o $(abspath $@) github.com/hashicorp/terraform-provider-vault
 
 # The auth method that the pinned server is built without.
 bin/vault-plugin-auth-kubernetes: tools/kubernetes-auth/go.mod tools/kubernetes-auth/go.sum
 	@echo "Building Vault's auth method for Kubernetes (a minute with empty caches) …"
-	CGO_ENABLED=0 go -C tools/kubernetes-auth build -ldflags '-s -w' \
+	$(TIMED) $@ go -C tools/kubernetes-auth build -ldflags '-s -w' \
 		-o $(abspath $@) github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes
 
 $(AUTHSERVER)/node_modules/.package-lock.json: $(AUTHSERVER)/package.json $(AUTHSERVER)/package-lock.json | npm
@@ -194,7 +215,11 @@ npm:
 # in, pages make keys with openssl, wrk loads the benchmark's servers, buildah builds images
 # without a daemon, prometheus brings promtool.
 PACKAGES := buildah gcc git jq openssl prometheus shellcheck termtosvg wrk zip
-packages: $(PACKAGES) npm ## Install what the tests need of Debian's packages, if it is missing.
+packages: ## Install what the tests need of Debian's packages, if it is missing.
+	@missing=(); for command in $(filter-out gcc,$(PACKAGES)); do \
+		command -v $$command >/dev/null || missing+=($$command); done; \
+	if [ $${#missing[@]} -gt 0 ]; then tools/packages/install.sh "$${missing[*]}" "$${missing[@]}"; fi
+	@$(MAKE) --no-print-directory gcc npm
 
 .PHONY: $(PACKAGES)
 $(filter-out gcc,$(PACKAGES)):
@@ -205,27 +230,24 @@ gcc:
 		tools/packages/install.sh 'A C compiler, for tests that find races,' gcc libc6-dev
 
 examples: ## Test the Kubernetes manifests against the types they are written for.
-	go -C test/examples test -count=1 ./...
+	$(TIMED) $@ go -C test/examples test -vet=off -count=1 ./...
 
 # Modules of their own that hold code of ours.
 MODULES := bench test/examples test/dist tools/oci tools/dockerfile
 
-vet:
+vet: ## Run Go's vet, which is one of the linters too.
 	go vet -tags e2e ./...
 	@for module in $(MODULES); do (set -x; go -C $$module vet ./...); done
 
 lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint | shellcheck ## Run the linters, and check formatting and go.mod.
-	bin/golangci-lint run
-	go mod tidy -diff
-	@for module in $(MODULES); do \
-		(set -x; cd $$module && $(abspath bin/golangci-lint) run && go mod tidy -diff); done
+	$(TIMED) $@ tools/lint/run.sh . $(MODULES)
 	bin/dockerfile-lint Dockerfile
 	bin/actionlint
 	shellcheck $(wildcard tools/*/*.sh)
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	@echo 'Building golangci-lint (a minute or two with empty caches) …'
-	go -C tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	$(TIMED) $@ go -C tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 bin/cyclonedx-gomod: tools/sbom/go.mod tools/sbom/go.sum
 	$(ALIKE) go -C tools/sbom build -trimpath -buildvcs=false -ldflags '-s -w' \
@@ -238,11 +260,11 @@ bin/licenses: tools/licenses/main.go
 	$(ALIKE) go build -o $@ ./tools/licenses
 
 bin/actionlint: tools/actionlint/go.mod tools/actionlint/go.sum
-	go -C tools/actionlint build -o $(abspath $@) github.com/rhysd/actionlint/cmd/actionlint
+	$(TIMED) $@ go -C tools/actionlint build -o $(abspath $@) github.com/rhysd/actionlint/cmd/actionlint
 
 bin/dockerfile-lint: tools/dockerfile/go.mod tools/dockerfile/go.sum tools/dockerfile/main.go
 	@echo "Building BuildKit's checks of Dockerfiles (a minute or two with empty caches) …"
-	go -C tools/dockerfile build -o $(abspath $@) .
+	$(TIMED) $@ go -C tools/dockerfile build -o $(abspath $@) .
 
 fmt: bin/golangci-lint ## Format the code.
 	bin/golangci-lint fmt

@@ -1,5 +1,5 @@
 // Package dist looks at what `make dist` has built, twice: FIRST and SECOND name the
-// folders, VERSION the version. `make dist-test` sets them. It is a module of its own, so
+// folders, VERSION the version, PLATFORMS what it was built for. `make dist-test` sets them. It is a module of its own, so
 // that what reads images and SBOMs stays out of the plugin's.
 package dist
 
@@ -28,16 +28,14 @@ const (
 	plugin = "vault-plugin-secrets-tokenbroker"
 )
 
-var platforms = []string{
-	"linux_amd64", "linux_arm64", "darwin_amd64", "darwin_arm64",
-	"windows_amd64", "windows_arm64", "freebsd_amd64", "freebsd_arm64",
-}
+// platforms are those of the release, as its files name them.
+var platforms = strings.Fields(strings.ReplaceAll(os.Getenv("PLATFORMS"), "/", "_"))
 
 var version, first, second = os.Getenv("VERSION"), os.Getenv("FIRST"), os.Getenv("SECOND")
 
 func TestMain(m *testing.M) {
-	if version == "" || first == "" || second == "" {
-		fmt.Fprintln(os.Stderr, "run these tests by `make dist-test`: VERSION, FIRST or SECOND is not set")
+	if version == "" || first == "" || second == "" || len(platforms) == 0 {
+		fmt.Fprintln(os.Stderr, "run these tests by `make dist-test`: VERSION, FIRST, SECOND or PLATFORMS is not set")
 		os.Exit(1)
 	}
 	os.Exit(m.Run())

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Builds a release twice, of a version that is nobody's default, the second time from
-# another folder in another environment, and has the tests look at both.
+# Builds a release twice for PLATFORMS, of a version that is nobody's default, the second
+# time from another folder in another environment, and has the tests look at both.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 plugin=vault-plugin-secrets-tokenbroker
-export VERSION=v9.8.7-rc.1 FIRST=$scratch/first SECOND=$scratch/elsewhere/dist
+export PLATFORMS VERSION=v9.8.7-rc.1 FIRST=$scratch/first SECOND=$scratch/elsewhere/dist
 # Of a copy that is no clone, the files' own time will do.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y go.mod)}
 export SOURCE_DATE_EPOCH
