@@ -29,7 +29,7 @@ type Server struct {
 }
 
 // startTimeout is how long a server has until it serves.
-const startTimeout = time.Minute
+const startTimeout = 5 * time.Minute
 
 // Start starts a server that knows some clients. The script is tools/oidc-provider's;
 // output goes to log.

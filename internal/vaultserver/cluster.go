@@ -21,9 +21,9 @@ const (
 	// nodes is how many a Cluster has: one may be missing.
 	nodes = 3
 
-	// patience is what a busy machine takes: with less, there are elections that nobody
-	// caused.
-	patience = 2
+	// patience is Vault's default performance_multiplier. On a busy machine, there are
+	// elections that nobody caused with less.
+	patience = 5
 )
 
 // A Cluster is servers with raft storage in common, one of them active.
@@ -55,7 +55,7 @@ func StartCluster(ctx context.Context, binary string, log io.Writer, environ ...
 
 // add adds a node, the first of all or one that joins it.
 func (c *Cluster) add(ctx context.Context, binary string, log io.Writer, environ []string) error {
-	s, listen, cluster, err := prepare(ctx, binary, log, nil)
+	s, err := prepare(ctx, binary, log, nil)
 	if err != nil {
 		return err
 	}
@@ -66,12 +66,12 @@ func (c *Cluster) add(ctx context.Context, binary string, log io.Writer, environ
 	node := len(c.Nodes)
 	s.started = func(group int) { c.note(group, node) }
 	c.Nodes = append(c.Nodes, s)
-	g, err := c.openGate(ctx, node, cluster)
+	g, err := c.openGate(ctx, node, s.ports.cluster)
 	if err != nil {
 		return err
 	}
 	c.gates = append(c.gates, g)
-	if err := s.configureRaft(ctx, fmt.Sprint("node-", node), listen, g.address(), patience); err != nil {
+	if err := s.configureRaft(ctx, fmt.Sprint("node-", node), g.address(), patience); err != nil {
 		return err
 	}
 	if node == 0 {

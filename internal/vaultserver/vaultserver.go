@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -44,6 +42,7 @@ type Server struct {
 	binary    string
 	environ   []string // added to what it inherits
 	dir       string
+	ports     *ports
 	log       io.Writer
 	args      []string
 	unsealKey string          // empty in dev mode
@@ -54,40 +53,52 @@ type Server struct {
 	past    []int            // process groups of servers that have ended
 }
 
+// startAttempts is how often a new server is started that ends before it serves, each time
+// on other ports: somebody else may take a port in the moment before the server does.
+const startAttempts = 3
+
+// errEnded is why a server is not ready that has ended.
+var errEnded = errors.New("the server ended as it started")
+
 // StartDev starts a server in dev mode: unsealed, in memory, with RootToken. Its
 // output goes to log; environ, of the form NAME=value, is added to its environment,
 // and so to that of its plugins. Of this process it inherits no VAULT_ and no BAO_.
 func StartDev(ctx context.Context, binary string, log io.Writer, environ ...string) (*Server, error) {
-	s, listen, _, err := prepare(ctx, binary, log, environ)
-	if err != nil {
-		return nil, err
-	}
-	s.Token = RootToken
-	s.args = []string{"-dev", "-dev-no-store-token", "-dev-root-token-id=" + RootToken, "-dev-listen-address=" + listen}
-	err = s.configure(ctx, "plugin_directory = %q\n", s.PluginDir)
-	if err == nil {
-		err = s.Start(ctx)
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.Stop())
-	}
-	return s, nil
+	return startNew(ctx, binary, log, environ, (*Server).startDev)
 }
 
 // StartRaft starts a server with raft storage on disk, initialized and unsealed.
 func StartRaft(ctx context.Context, binary string, log io.Writer, environ ...string) (*Server, error) {
-	s, listen, cluster, err := prepare(ctx, binary, log, environ)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.startRaft(ctx, listen, cluster); err != nil {
-		return nil, errors.Join(err, s.Stop())
-	}
-	return s, nil
+	return startNew(ctx, binary, log, environ, (*Server).startRaft)
 }
 
-func (s *Server) startRaft(ctx context.Context, listen, cluster string) error {
-	if err := s.configureRaft(ctx, "node", listen, cluster, 1); err != nil {
+func startNew(ctx context.Context, binary string, log io.Writer, environ []string, start func(*Server, context.Context) error) (s *Server, err error) {
+	for range startAttempts {
+		if s, err = prepare(ctx, binary, log, environ); err != nil {
+			return nil, err
+		}
+		if err = start(s, ctx); err == nil {
+			return s, nil
+		}
+		err = errors.Join(err, s.Stop())
+		if !errors.Is(err, errEnded) {
+			break
+		}
+	}
+	return nil, err
+}
+
+func (s *Server) startDev(ctx context.Context) error {
+	s.Token = RootToken
+	s.args = []string{"-dev", "-dev-no-store-token", "-dev-root-token-id=" + RootToken, "-dev-listen-address=" + s.ports.listen}
+	if err := s.configure(ctx, "plugin_directory = %q\n", s.PluginDir); err != nil {
+		return err
+	}
+	return s.Start(ctx)
+}
+
+func (s *Server) startRaft(ctx context.Context) error {
+	if err := s.configureRaft(ctx, "node", s.ports.cluster, 1); err != nil {
 		return err
 	}
 	return s.initialize(ctx)
@@ -96,7 +107,7 @@ func (s *Server) startRaft(ctx context.Context, listen, cluster string) error {
 // configureRaft is for a server that its peers reach at an address, by way of which
 // comes to the port after that of its listener. In elections, peers are given so many
 // seconds to be heard of.
-func (s *Server) configureRaft(ctx context.Context, node, listen, cluster string, patience int) error {
+func (s *Server) configureRaft(ctx context.Context, node, cluster string, patience int) error {
 	storage := filepath.Join(s.dir, "raft")
 	if err := os.Mkdir(storage, 0o700); err != nil {
 		return err
@@ -115,7 +126,7 @@ listener "tcp" {
   address     = %q
   tls_disable = true
 }
-`, s.PluginDir, s.Address, cluster, storage, node, patience, listen)
+`, s.PluginDir, s.Address, cluster, storage, node, patience, s.ports.listen)
 }
 
 // initialize starts a server whose storage is empty.
@@ -144,20 +155,24 @@ func (s *Server) awake(ctx context.Context) (*api.Client, error) {
 	return client, s.await(ctx, func() bool { _, err := client.Sys().InitStatusWithContext(ctx); return err == nil })
 }
 
-func prepare(ctx context.Context, binary string, log io.Writer, environ []string) (s *Server, listen, cluster string, err error) {
+// prepare makes what a server needs before it is configured.
+func prepare(ctx context.Context, binary string, log io.Writer, environ []string) (*Server, error) {
 	dir, err := os.MkdirTemp("", "tokenbroker-")
 	if err != nil {
-		return nil, "", "", err
+		return nil, err
 	}
 	// Vault takes no plugin directory with a symbolic link in its path.
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return nil, "", "", err
+		return nil, err
 	}
-	if listen, cluster, err = freePorts(ctx); err != nil {
-		return nil, "", "", err
+	ports, err := reservePorts(ctx)
+	if err != nil {
+		return nil, err
 	}
-	s = &Server{Address: "http://" + listen, PluginDir: filepath.Join(dir, "plugins"), binary: binary, environ: environ, dir: dir, log: log}
-	return s, listen, cluster, os.Mkdir(s.PluginDir, 0o700)
+	return &Server{
+		Address: "http://" + ports.listen, PluginDir: filepath.Join(dir, "plugins"),
+		binary: binary, environ: environ, dir: dir, ports: ports, log: log,
+	}, os.Mkdir(filepath.Join(dir, "plugins"), 0o700)
 }
 
 func (s *Server) configure(ctx context.Context, format string, args ...any) error {
@@ -222,15 +237,18 @@ func (s *Server) ready(ctx context.Context) error {
 	})
 }
 
+// readyTimeout bounds the wait for a server. It is long, for a busy machine.
+const readyTimeout = 5 * time.Minute
+
 func (s *Server) await(ctx context.Context, condition func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for !condition() {
 		select {
 		case <-s.process.Ended():
-			return errors.New("the server ended as it started")
+			return errEnded
 		case <-ctx.Done():
-			return errors.New("the server is not ready after a minute")
+			return fmt.Errorf("the server is not ready after %s", readyTimeout)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -334,30 +352,6 @@ func (s *Server) Stop() error {
 	for _, group := range s.past {
 		process.KillGroup(group)
 	}
+	s.ports.release()
 	return errors.Join(err, os.RemoveAll(s.dir))
-}
-
-// freePorts finds two ports in a row, for a server and for its cluster traffic, which
-// it takes to the next one by itself. They are below those that the kernel hands out
-// to whoever asks for any, among them the tests that run meanwhile.
-func freePorts(ctx context.Context) (listen, cluster string, err error) {
-	const first, pairs, attempts = 20_000, 6_000, 100
-	for range attempts {
-		port := first + 2*rand.IntN(pairs)
-		listen, cluster = address(port), address(port+1)
-		if isFree(ctx, listen) && isFree(ctx, cluster) {
-			return listen, cluster, nil
-		}
-	}
-	return "", "", errors.New("no two ports in a row are free")
-}
-
-func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-func isFree(ctx context.Context, address string) bool {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err != nil {
-		return false
-	}
-	return listener.Close() == nil
 }

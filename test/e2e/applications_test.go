@@ -56,7 +56,7 @@ func TestTheEndOfAReadersVaultTokenDisturbsNoOther(t *testing.T) {
 	own, parents, strangers := m.readAs(child), m.readAs(parent), m.readAs(stranger)
 
 	require.NoError(t, m.root.Auth().Token().RevokeTreeWithContext(t.Context(), child))
-	require.Eventually(t, func() bool { return !m.leased(own.LeaseID) }, 10*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return !m.leased(own.LeaseID) }, patience, 50*time.Millisecond)
 	for reader, secret := range map[string]*api.Secret{parent: parents, stranger: strangers} {
 		assert.True(t, m.leased(secret.LeaseID))
 		assert.True(t, m.sim.Accepts(secret.Data["access_token"].(string)))

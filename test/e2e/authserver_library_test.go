@@ -99,7 +99,7 @@ func (l *library) revoke(accessToken string) error {
 	if l.client.AuthMethod == "client_secret_post" {
 		form.Set("client_secret", l.client.Secret)
 	}
-	ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.metadata.RevocationEndpoint, strings.NewReader(form.Encode()))
 	if err != nil {

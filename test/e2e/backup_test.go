@@ -179,7 +179,7 @@ func TestAMountIsMoved(t *testing.T) {
 	moved.awaitToken(tokens["prod"])
 	assert.Equal(t, tokens, moved.tokensOf(names))
 	assert.Equal(t, exchanged, m.exchanged(), "a vendor was asked for another token")
-	require.Eventually(t, func() bool { return !m.leased(lease) && !m.sim.Accepts(dedicated) }, 10*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return !m.leased(lease) && !m.sim.Accepts(dedicated) }, patience, 50*time.Millisecond)
 	nothing, err := app.Logical().ReadWithContext(t.Context(), "old/creds/prod")
 	require.NoError(t, err)
 	assert.Nil(t, nothing, "there is no mount any more")

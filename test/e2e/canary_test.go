@@ -193,7 +193,7 @@ func TestFaultACrashLeavesNoSecretInItsTrace(t *testing.T) {
 		for _, path := range []string{"crash/refresh/" + name, "crash/refresh/s" + name} {
 			go func() { _, _ = own.root.Logical().WriteWithContext(context.WithoutCancel(t.Context()), path, nil) }()
 		}
-		require.Eventually(t, func() bool { return m.sim.InFlight() == 2 }, 10*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return m.sim.InFlight() == 2 }, patience, 10*time.Millisecond)
 		plugins, err := own.server.Plugins()
 		require.NoError(t, err)
 		require.Len(t, plugins, 1)
@@ -202,7 +202,7 @@ func TestFaultACrashLeavesNoSecretInItsTrace(t *testing.T) {
 			_, err := own.root.Logical().ReadWithContext(t.Context(), "crash/status/"+name)
 			return err == nil
 		}, 30*time.Second, 50*time.Millisecond)
-		require.Eventually(t, func() bool { return m.sim.InFlight() == 0 }, 10*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return m.sim.InFlight() == 0 }, patience, 10*time.Millisecond)
 	}
 	assert.Contains(t, own.log.String(), "SIGABRT: abort", "the trace is in the server's log")
 	assert.Contains(t, own.log.String(), "provider.(*Client).Do", "and shows the exchange")

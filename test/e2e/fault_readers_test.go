@@ -98,7 +98,7 @@ func (r *crowd) read(t *testing.T, many int, dice *rand.Rand, mount string, name
 // does not take over until those have whom it has sent on to one that is suspended.
 func (r *crowd) client(t *testing.T, of *api.Client) *api.Client {
 	config := api.DefaultConfig()
-	config.Address, config.MaxRetries, config.Timeout = of.Address(), 0, 5*time.Second
+	config.Address, config.MaxRetries, config.Timeout = of.Address(), 0, 15*time.Second
 	client, err := api.NewClient(config)
 	require.NoError(t, err)
 	client.SetToken(of.Token())

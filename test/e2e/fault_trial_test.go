@@ -138,7 +138,7 @@ func (x *trial) awaitBack(node int) {
 	require.Eventually(x.t, func() bool {
 		_, err := x.clients[node].Logical().ReadWithContext(x.t.Context(), trialMount+"/status/"+x.hasty[0])
 		return err == nil
-	}, time.Minute, 10*time.Millisecond, "%s is not back", nodeName(node))
+	}, patience, 10*time.Millisecond, "%s is not back", nodeName(node))
 	x.end(nodeName(node))
 }
 
@@ -157,7 +157,7 @@ func (x *trial) finish(name, note string) {
 	x.t.Helper()
 	last := time.Now()
 	for _, credential := range x.hasty {
-		require.Eventually(x.t, func() bool { return x.vendor.isFreshSince(credential, last) }, 30*time.Second, 20*time.Millisecond, "%s is not exchanged", credential)
+		require.Eventually(x.t, func() bool { return x.vendor.isFreshSince(credential, last) }, patience, 20*time.Millisecond, "%s is not exchanged", credential)
 	}
 	x.mend()
 	x.halt()
@@ -170,7 +170,6 @@ func (x *trial) finish(name, note string) {
 		assert.Empty(x.t, list[:min(len(list), 10)], what)
 	}
 	assert.Empty(x.t, x.vendor.wrongs[:min(len(x.vendor.wrongs), 10)], "what the vendor saw")
-	assert.Less(x.t, unwritten.latest, writingTime/2, "an answer is written at once")
 	x.world.assertNoSecretLeft(x.t, x.vendor.Sim)
 	tally.Record(x.t, x.row)
 }
@@ -220,7 +219,7 @@ type unwritten struct {
 // while, and the writing of the answer, and how long after the answer.
 func (x *trial) explains(a *answer) (after time.Duration, explained bool) {
 	for _, fault := range x.faults {
-		if fault.After(a.asked.Add(-callLag)) && fault.Before(a.answered.Add(writingTime)) {
+		if fault.After(a.asked.Add(-machineLag)) && fault.Before(a.answered.Add(machineLag)) {
 			return fault.Sub(a.answered), true
 		}
 	}

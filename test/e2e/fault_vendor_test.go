@@ -33,11 +33,12 @@ const (
 	lasting = time.Hour + 50*time.Millisecond
 
 	// callLag is how much later than the engine sent it a call may come on a busy machine.
-	callLag = time.Second
+	// An exchange that is not due, such as another node's, comes sooner than that.
+	callLag = 2500 * time.Millisecond
 
-	// writingTime is how long the engine may take at the most to write what the vendor
-	// has answered: a kill that came later than that explains nothing.
-	writingTime = time.Second
+	// machineLag bounds, on a busy machine, how late a call comes, and how late the engine
+	// has written what it was answered: a kill that came later than that explains nothing.
+	machineLag = 10 * time.Second
 )
 
 // A rotator is a vendor who replaces a refresh token whenever it is used. One that is

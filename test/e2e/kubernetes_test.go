@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
@@ -144,7 +143,7 @@ func TestAnInjectedAgentRendersTheToken(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(config, settings, 0o600))
 
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		output, err := m.server.Command(ctx, "", "agent", "-config="+config).CombinedOutput()
 		require.NoError(t, err, "%s: %s", r.file, output)

@@ -52,7 +52,7 @@ func TestPromise10TokensSurviveWhateverIsKilled(t *testing.T) {
 		require.Eventually(t, func() bool {
 			_, err := raft.root.Logical().ReadWithContext(t.Context(), "life/status/prod")
 			return err == nil
-		}, 30*time.Second, 10*time.Millisecond)
+		}, patience, 10*time.Millisecond)
 		same("kill -9 of the plugin")
 	}
 	for range 3 {
@@ -86,7 +86,7 @@ func TestPromise11ATokenInUseIsRenewedThoughNobodyReads(t *testing.T) {
 		return now - tokens
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for issued() == 0 {
 		select {
@@ -95,7 +95,7 @@ func TestPromise11ATokenInUseIsRenewedThoughNobodyReads(t *testing.T) {
 		case <-time.After(time.Second):
 		}
 	}
-	assert.Eventually(t, func() bool { return m.creds("prod").Data["access_token"] != first }, 5*time.Second, 100*time.Millisecond)
+	assert.Eventually(t, func() bool { return m.creds("prod").Data["access_token"] != first }, patience, 100*time.Millisecond)
 	assert.Equal(t, 1, issued(), "the read did not exchange")
 }
 

@@ -38,6 +38,10 @@ const (
 	clientID     = "0oa1clientid2"
 )
 
+// patience bounds the wait for an event. It costs time only if the event never comes, and
+// is long, for a busy machine.
+const patience = 5 * time.Minute
+
 // world is a server that has the plugin registered.
 type world struct {
 	server  *vaultserver.Server

@@ -21,11 +21,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
-// pageTime is how long walking a page may take, and quickly that which most take.
-const (
-	pageTime = 10 * time.Minute
-	quickly  = 2 * time.Minute
-)
+// pageTime bounds a walk of a page.
+const pageTime = 20 * time.Minute
 
 // onRaft are the pages that need more of storage than a server in dev mode has.
 var onRaft = map[string]bool{"docs/operations.md": true}
@@ -58,17 +55,20 @@ func TestEachPageDoesAsItShows(t *testing.T) {
 			if onRaft[name] {
 				start = vaultserver.StartRaft
 			}
-			walk(t, root, start, page, name != "README.md")
+			began := time.Now().Truncate(time.Hour)
+			err = walk(t, root, start, page, name != "README.md")
+			if err != nil && !time.Now().Truncate(time.Hour).Equal(began) {
+				t.Logf("Kensho's tokens expired meanwhile, at the full hour: once more, since %v", err)
+				err = walk(t, root, start, page, name != "README.md")
+			}
+			require.NoError(t, err)
 		})
 	}
 }
 
-func walk(t *testing.T, root string, start starter, page *docwalk.Page, registered bool) {
+// walk walks a page, and returns what does not go as it shows.
+func walk(t *testing.T, root string, start starter, page *docwalk.Page, registered bool) error {
 	t.Helper()
-	// Kensho's tokens die on the full hour; let one pass that is near.
-	if hour := time.Now().Truncate(time.Hour).Add(time.Hour); time.Until(hour) < quickly {
-		time.Sleep(time.Until(hour))
-	}
 	sim := vendorsim.New()
 	ctx, cancel := context.WithTimeout(t.Context(), pageTime)
 	defer cancel()
@@ -83,7 +83,9 @@ func walk(t *testing.T, root string, start starter, page *docwalk.Page, register
 	copyRepository(t, root, dir)
 	environ := append(readersEnvironment(t, own.server), customer(t, sim, dir)...)
 	environ = append(environ, oauthCustomer(t, sim, dir)...)
-	require.NoError(t, page.Walk(ctx, dir, environ))
+	if err := page.Walk(ctx, dir, environ); err != nil {
+		return err
+	}
 	assert.Empty(t, sim.Violations(), "requests that no vendor documents")
 	own.assertNoSecretLeft(t, sim)
 	if !registered {
@@ -91,6 +93,7 @@ func walk(t *testing.T, root string, start starter, page *docwalk.Page, register
 		require.NoError(t, err)
 		assert.True(t, sim.Accepts(string(token)))
 	}
+	return nil
 }
 
 // renderedToken is where the README's reader finds a token in an application's file.

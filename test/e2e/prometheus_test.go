@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -92,14 +91,10 @@ func (m *mount) startPrometheus(token string) *prometheus {
 		"scrape_interval: 30s", "scrape_interval: 1s",
 		"evaluation_interval: 30s", "evaluation_interval: 1s",
 	))
-	listener, err := (&net.ListenConfig{}).Listen(m.t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(m.t, err)
-	p := &prometheus{m.t, listener.Addr().String()}
-	require.NoError(m.t, listener.Close())
 	var log logBuffer
 	// It ends in order, and not with a context.
 	cmd := exec.CommandContext(context.Background(), "prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"),
-		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+p.address)
+		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:0")
 	cmd.Stdout, cmd.Stderr = &log, &log
 	server, err := process.Start(cmd)
 	require.NoError(m.t, err)
@@ -109,8 +104,19 @@ func (m *mount) startPrometheus(token string) *prometheus {
 			m.t.Log(log.String())
 		}
 	})
+	p := &prometheus{t: m.t}
+	require.Eventually(m.t, func() bool {
+		match := listeningOn.FindStringSubmatch(log.String())
+		if match != nil {
+			p.address = match[1]
+		}
+		return match != nil
+	}, patience, 50*time.Millisecond)
 	return p
 }
+
+// listeningOn is where Prometheus logs the address that the kernel has given it.
+var listeningOn = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 
 // prometheusFiles are the example's, with a token beside them.
 func prometheusFiles(t *testing.T, token string, changes *strings.Replacer) (dir string) {
@@ -140,10 +146,10 @@ func TestPrometheusScrapesTheMetricsWithATokenOfTheLeastPolicy(t *testing.T) {
 	}
 	require.Eventually(t, func() bool {
 		return p.ask("targets", &targets) == nil && len(targets.ActiveTargets) == 1 && targets.ActiveTargets[0].Health == "up"
-	}, time.Minute, 100*time.Millisecond, "%+v", &targets)
+	}, patience, 100*time.Millisecond, "%+v", &targets)
 	is := func(query, value string) {
 		t.Helper()
-		assert.Eventually(t, func() bool { return p.value(query) == value }, 20*time.Second, 100*time.Millisecond, "%s is %s", query, p.value(query))
+		assert.Eventually(t, func() bool { return p.value(query) == value }, patience, 100*time.Millisecond, "%s is %s", query, p.value(query))
 	}
 	is(`tokenbroker_reads_total{mount="kensho",result="cached"}`, "3")
 	is(`tokenbroker_exchanges_total{provider="kensho",result="success"}`, "1")
@@ -160,7 +166,7 @@ func TestPrometheusScrapesTheMetricsWithATokenOfTheLeastPolicy(t *testing.T) {
 	assert.Eventually(t, func() bool {
 		firing, err = p.firing()
 		return err == nil && slices.Equal(firing, []string{"TokenBrokerCredentialRejected"})
-	}, 20*time.Second, 100*time.Millisecond)
+	}, patience, 100*time.Millisecond)
 }
 
 func TestTheServerTakesTheEnginesEventsAndLines(t *testing.T) {
@@ -173,10 +179,10 @@ func TestTheServerTakesTheEnginesEventsAndLines(t *testing.T) {
 			}
 		}
 		return false
-	}, 10*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	notTaken := func() bool { return strings.Contains(w.log.String(), "an event was not taken") }
 	if w.server.IsOpenBao { // which has no events, and must not be told so at every exchange
-		require.Eventually(t, notTaken, 10*time.Second, 50*time.Millisecond)
+		require.Eventually(t, notTaken, patience, 50*time.Millisecond)
 		for line := range strings.Lines(w.log.String()) {
 			if strings.Contains(line, "an event was not taken") {
 				assert.Contains(t, line, "[DEBUG]")
@@ -253,7 +259,7 @@ func (p *prometheus) shows(mount string) {
 				if !strings.HasSuffix(target.Expr, "> 0") {
 					assert.NotEmpty(t, data.Result)
 				}
-			}, 20*time.Second, 100*time.Millisecond, "%s: %s", panel.Title, target.Expr)
+			}, patience, 100*time.Millisecond, "%s: %s", panel.Title, target.Expr)
 		}
 	}
 }

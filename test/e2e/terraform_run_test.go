@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -109,7 +108,7 @@ func (tf *terraform) output(name string) string {
 // run is a command that must end with a status, and what it prints.
 func (tf *terraform) run(status int, args ...string) string {
 	tf.t.Helper()
-	ctx, cancel := context.WithTimeout(tf.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(tf.t.Context(), patience)
 	defer cancel()
 	var printed bytes.Buffer
 	cmd := exec.CommandContext(ctx, os.Getenv("TOFU"), args...)
