@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -87,10 +88,12 @@ func (e *endpoint) dial(ctx context.Context, address string) (net.Conn, error) {
 	handler := e.handler
 	e.mu.Unlock()
 	if handler == nil {
-		host, port, _ := net.SplitHostPort(address)
-		number, _ := net.LookupPort("tcp", port)
+		to, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return nil, err
+		}
 		return nil, &net.OpError{
-			Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.ParseIP(host), Port: number},
+			Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(to),
 			Err: os.NewSyscallError("connect", syscall.ECONNREFUSED),
 		}
 	}
@@ -105,7 +108,7 @@ func (e *endpoint) dial(ctx context.Context, address string) (net.Conn, error) {
 // connect makes the two ends of a connection, buffered as the kernel's are.
 func connect(ctx context.Context) (client, server net.Conn, err error) {
 	listener := bufconn.Listen(64 << 10)
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	accepted := make(chan net.Conn, 1)
 	go func() {
 		defer close(accepted)

@@ -171,7 +171,7 @@ func (d *deployment) follow(file, path string, least time.Duration) (tokens []st
 		if !d.sim.Accepts(token) {
 			requests, answered := d.audited(path)
 			require.False(d.t, d.sim.Death(token).IsZero(), "token %d is %q, which is no vendor's", len(tokens), token)
-			require.Equal(d.t, requests, len(answered), "token %d expired at %s, while a read waits for the next", len(tokens), d.sim.Death(token))
+			require.Len(d.t, answered, requests, "token %d expired at %s, while a read waits for the next", len(tokens), d.sim.Death(token))
 			lateTokens[token] = true
 		}
 		if len(tokens) > 0 && tokens[len(tokens)-1] == token {
