@@ -90,7 +90,7 @@ func (c *Client) transport() http.RoundTripper {
 
 // A Reply is a vendor's answer of status 2xx.
 type Reply struct {
-	Body  []byte
+	Body  []byte // a form is converted to JSON
 	Clock Clock
 
 	host    string
@@ -115,7 +115,8 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 		return nil, Errorf(Unavailable, "%s: %s", host, redact(transportReason(err), secrets))
 	}
 	defer resp.Body.Close()
-	reply.Body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	reply.Body = asJSON(body)
 	reply.Clock.Received = time.Now()
 	if date, dateErr := http.ParseTime(resp.Header.Get("Date")); dateErr == nil {
 		reply.Clock.Date = date
@@ -126,7 +127,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	switch status := resp.StatusCode; {
 	case err != nil:
 		failure = Errorf(Unavailable, "%s: the answer broke off: %s", host, redact(transportReason(err), secrets))
-	case len(reply.Body) > maxBody:
+	case len(body) > maxBody:
 		failure = Errorf(Nonsense, "%s: the answer is over 1 MiB", host)
 	case status >= 200 && status < 300:
 		return reply, nil
@@ -158,7 +159,7 @@ func retryAfter(header string, clock Clock) time.Duration {
 	return max(0, date.Sub(now))
 }
 
-// Decode reads the answer's JSON object into v. Its error quotes nothing of the
+// Decode reads the answer's JSON object, or form, into v. Its error quotes nothing of the
 // answer, which may hold a token.
 func (r *Reply) Decode(v any) error {
 	if !bytes.HasPrefix(bytes.TrimSpace(r.Body), []byte("{")) || json.Unmarshal(r.Body, v) != nil {

@@ -62,6 +62,9 @@ func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
 	if CheckSecret("access_token", a.AccessToken) != nil {
 		return Token{}, Errorf(Nonsense, "the vendor's access token holds white space or a character outside ASCII, which no request can carry")
 	}
+	if err := a.checkShown(); err != nil {
+		return Token{}, err
+	}
 	ahead, _ := a.Clock.bounds()
 	t := Token{
 		AccessToken: a.AccessToken,

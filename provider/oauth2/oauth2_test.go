@@ -306,10 +306,15 @@ func TestAnAnswerIsTakenInEveryFormThatVendorsHave(t *testing.T) {
 	for body, scope := range map[string][]string{
 		`{"access_token": "a", "token_type": "bearer", "scope": "read"}`:           {"read"},
 		`{"access_token": "a", "token_type": "Bearer", "scope": ["read", "list"]}`: {"read", "list"},
-		`{"access_token": "a", "scope": null}`:                                     {"asked"},
+		`{"access_token": "a", "scope": null}`:                                     {"asked", "with,comma"},
+		`{"access_token": "a", "scope": "chat:write,commands"}`:                    {"chat:write", "commands"},
+		`{"access_token": "a", "scope": "chat:write, commands ,"}`:                 {"chat:write", "commands"},
+		`{"access_token": "a", "scope": ["chat:write,commands", 7, "list a"]}`:     {"chat:write", "commands", "list", "a"},
+		`{"access_token": "a", "scope": "asked with,comma"}`:                       {"asked", "with,comma"},
+		`access_token=a&scope=repo%2Cgist&token_type=bearer`:                       {"repo", "gist"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			credential, err := tryOpen(t, vendorsim.Answer(200, body), map[string]any{"client_secret": clientSecret, "scope": []string{"asked"}})
+			credential, err := tryOpen(t, vendorsim.Answer(200, body), map[string]any{"client_secret": clientSecret, "scope": []string{"asked", "with,comma"}})
 			require.NoError(t, err)
 			answer, err := credential.Exchange(t.Context(), provider.Grant{})
 			require.NoError(t, err)
@@ -357,7 +362,8 @@ func TestPromise3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testing
 		"a lifetime in words":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": "soon"}`,
 		"no access token":       `{"refresh_token": "the-next-0123456789"}`,
 		"no error either":       `{"refresh_token": "the-next-0123456789", "error": null, "access_token": ""}`,
-		"a type that is none":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "token_type": 7}`,
+		"a type that is none":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "token_type": "a type"}`,
+		"a scope that is none":  `{"access_token": "a", "refresh_token": "the-next-0123456789", "scope": "a\"b"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -70,6 +70,8 @@ func Test(t *testing.T, c Contract) {
 			t.Run("is used from several goroutines", run(c, k, Kind.isShared))
 			t.Run("revokes its tokens, or says why not", run(c, k, Kind.revokes))
 			if !k.Offline {
+				t.Run("reads its vendor's text", run(c, k, Kind.readsText))
+				t.Run("quotes its vendor's errors", run(c, k, Kind.quotesErrors))
 				t.Run("tells failures apart", func(t *testing.T) { k.tellsFailuresApart(t, c) })
 			}
 		})
