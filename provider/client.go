@@ -56,10 +56,11 @@ type DialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 func NewClient(o ClientOptions) (*Client, error) {
 	c := &Client{replaced: o.Transport, dial: o.Dial, timeout: o.Timeout}
 	if o.CACert != "" {
-		c.roots = x509.NewCertPool()
-		if !c.roots.AppendCertsFromPEM([]byte(o.CACert)) {
-			return nil, Errorf(Invalid, "ca_cert: holds no certificate; give one or more in PEM")
+		roots, err := parseCertificates(o.CACert)
+		if err != nil {
+			return nil, err
 		}
+		c.roots = roots
 	}
 	return c, nil
 }

@@ -3,6 +3,7 @@ package oauth2_test
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -43,6 +44,14 @@ var rsaKey = sync.OnceValue(func() crypto.Signer {
 
 func ecKey(curve elliptic.Curve) crypto.Signer {
 	k, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	return k
+}
+
+func edKey() crypto.Signer {
+	_, k, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		panic(err)
 	}
@@ -154,7 +163,13 @@ func TestAClientProvesItselfByASignature(t *testing.T) {
 		"RSA":           {rsaKey(), "", "RS256"},
 		"RSA, with PSS": {rsaKey(), "PS256", "PS256"},
 		"EC on P-256":   {ecKey(elliptic.P256()), "", "ES256"},
+		"RSA, SHA-384":  {rsaKey(), "RS384", "RS384"},
+		"RSA, SHA-512":  {rsaKey(), "RS512", "RS512"},
+		"PSS, SHA-384":  {rsaKey(), "PS384", "PS384"},
+		"PSS, SHA-512":  {rsaKey(), "PS512", "PS512"},
 		"EC on P-384":   {ecKey(elliptic.P384()), "ES384", "ES384"},
+		"EC on P-521":   {ecKey(elliptic.P521()), "", "ES512"},
+		"Ed25519":       {edKey(), "", "EdDSA"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
