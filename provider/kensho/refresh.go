@@ -44,7 +44,7 @@ var (
 )
 
 func openRefresh(c config, client *provider.Client) (provider.Credential, error) {
-	if err := provider.CheckSecret("refresh_token", c.RefreshToken); err != nil {
+	if err := provider.CheckFormValue("refresh_token", c.RefreshToken); err != nil {
 		return nil, err
 	}
 	host, names := c.Product, sisterDialect

@@ -92,3 +92,48 @@ func TestWhatIsShownOfAnAnswerHoldsNoControlCharacters(t *testing.T) {
 		})
 	}
 }
+
+func TestAnAnswerIsTakenInEveryFormThatVendorsHave(t *testing.T) {
+	for body, scope := range map[string][]string{
+		`{"access_token": "a", "token_type": "bearer", "scope": "read"}`:           {"read"},
+		`{"access_token": "a", "token_type": "Bearer", "scope": ["read", "list"]}`: {"read", "list"},
+		`{"access_token": "a", "scope": null}`:                                     {"asked", "with,comma"},
+		`{"access_token": "a", "scope": "chat:write,commands"}`:                    {"chat:write", "commands"},
+		`{"access_token": "a", "scope": "chat:write, commands ,"}`:                 {"chat:write", "commands"},
+		`{"access_token": "a", "scope": ["chat:write,commands", 7, "list a"]}`:     {"chat:write", "commands", "list", "a"},
+		`{"access_token": "a", "scope": "asked with,comma"}`:                       {"asked", "with,comma"},
+		`access_token=a&scope=repo%2Cgist&token_type=bearer`:                       {"repo", "gist"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			credential, err := tryOpen(t, vendorsim.Answer(200, body), map[string]any{"client_secret": clientSecret, "scope": []string{"asked", "with,comma"}})
+			require.NoError(t, err)
+			answer, err := credential.Exchange(t.Context(), provider.Grant{})
+			require.NoError(t, err)
+			assert.Equal(t, "Bearer", answer.TokenType)
+			assert.Equal(t, scope, answer.Scope)
+		})
+	}
+}
+
+func TestAnErrorBesideAnEmptyTokenIsARefusal(t *testing.T) {
+	for _, body := range []string{`{"access_token": null, "error": "invalid_grant"}`, `{"access_token": "", "error": "invalid_grant"}`} {
+		synctest.Test(t, func(t *testing.T) {
+			credential, err := tryOpen(t, vendorsim.Answer(200, body), map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic"})
+			require.NoError(t, err)
+			_, err = credential.Exchange(t.Context(), provider.Grant{})
+			var e *provider.Error
+			require.ErrorAs(t, err, &e)
+			assert.Equal(t, provider.Rejected, e.Kind)
+		})
+	}
+}
+
+func TestALifetimeOfAFractionIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		credential, err := tryOpen(t, vendorsim.Answer(200, `{"access_token": "a", "expires_in": 3600.5}`), map[string]any{"client_secret": clientSecret})
+		require.NoError(t, err)
+		answer, err := credential.Exchange(t.Context(), provider.Grant{})
+		require.NoError(t, err)
+		assert.Equal(t, 3600500*time.Millisecond, answer.ExpiresIn)
+	})
+}

@@ -152,10 +152,10 @@ func (c *Client) ask(ctx context.Context, tokenURL string, last provider.Grant, 
 		ClientID:       auth.id,
 		ClientSecret:   auth.secret,
 		TokenURL:       tokenURL,
-		AuthStyle:      auth.style,
+		AuthStyle:      oauth2.AuthStyleInParams,
 		EndpointParams: merge(params, auth.params),
 	}
-	exchange := &exchange{client: c.HTTP, secrets: c.secrets(refresh, config)}
+	exchange := &exchange{client: c.HTTP, authorization: auth.header, secrets: c.secrets(auth, refresh, config.EndpointParams)}
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: exchange}))
 	c.clock.learn(exchange.clock)
 	if err == nil {
@@ -191,15 +191,8 @@ func (c *Client) params(tokenURL, refresh string) (url.Values, error) {
 }
 
 // secrets are what a request holds that no error may quote.
-func (c *Client) secrets(refresh string, config clientcredentials.Config) []string {
-	secrets := []string{config.ClientSecret, refresh}
-	for _, name := range []string{"assertion", "client_assertion"} {
-		secrets = append(secrets, config.EndpointParams.Get(name))
-	}
-	if config.AuthStyle == oauth2.AuthStyleInHeader {
-		secrets = append(secrets, url.QueryEscape(config.ClientID)+":"+url.QueryEscape(config.ClientSecret))
-	}
-	return secrets
+func (c *Client) secrets(auth authentication, refresh string, params url.Values) []string {
+	return []string{c.Secret, refresh, params.Get("assertion"), params.Get("client_assertion"), strings.TrimPrefix(auth.header, "Basic ")}
 }
 
 func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last provider.Grant) *provider.Answer {
@@ -236,8 +229,9 @@ func (c *Client) granted(refreshToken, refresh string, last provider.Grant) *pro
 // exchange carries one request of x/oauth2's by the provider's own client, which knows
 // what an answer is good for.
 type exchange struct {
-	client  *provider.Client
-	secrets []string
+	client        *provider.Client
+	authorization string // the header; "" for none
+	secrets       []string
 
 	clock        provider.Clock
 	expiresIn    provider.Number
@@ -248,6 +242,7 @@ type exchange struct {
 func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.Header.Set("Accept", "application/json")
+	setNonEmpty(r.Header, "Authorization", e.authorization)
 	reply, err := e.client.Do(r, e.secrets...)
 	if err != nil {
 		var failure *provider.Error

@@ -118,7 +118,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"auth_style": {
 			Type:          framework.TypeString,
-			Description:   "How the client proves itself. Default: by private_key if there is one, not at all if there is no secret either, else client_secret_basic is tried, then client_secret_post, and what worked is remembered.",
+			Description:   "How the client proves itself. Default: by private_key if there is one, not at all if there is no secret either, else client_secret_basic is tried, then client_secret_post, and what worked is remembered. client_secret_basic_unencoded is for vendors that do not undo the encoding of RFC 6749 §2.3.1.",
 			AllowedValues: provider.Allowed(authStyles),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Client authentication"},
 		},

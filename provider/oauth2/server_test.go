@@ -166,6 +166,7 @@ func TestATokenIsRevokedAsItsClientProvesItself(t *testing.T) {
 		conduct vendorsim.OAuthConduct
 	}{
 		"by a secret in the header": {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic"}, vendorsim.SecretBasic, vendorsim.OAuthConduct{}},
+		"by a secret as it stands":  {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic_unencoded"}, vendorsim.SecretBasic, vendorsim.OAuthConduct{PlainBasic: true}},
 		"by a secret in the form":   {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_post"}, vendorsim.SecretPost, vendorsim.OAuthConduct{}},
 		"of what is gone, by a 400": {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_post"}, vendorsim.SecretPost, vendorsim.OAuthConduct{Gone400: true}},
 	} {

@@ -148,11 +148,13 @@ func (k Kind) needsItsSecrets(t *testing.T, c Contract) {
 		_, err := c.tryOpen(t, fields, k.Vendor())
 		assertKind(t, provider.Invalid, err, "without "+field)
 
-		fields[field] = "canary with a space"
-		_, err = c.tryOpen(t, fields, k.Vendor())
-		assertKind(t, provider.Invalid, err, "with a broken "+field)
-		assert.Contains(t, err.Error(), field, "the error names the field")
-		assert.NotContains(t, err.Error(), "canary", "and does not quote it")
+		for _, pasted := range []string{"canary with\na line break", `"canary"`, "canary with ümlaut", "'canary\n'"} {
+			fields[field] = pasted
+			_, err = c.tryOpen(t, fields, k.Vendor())
+			assertKind(t, provider.Invalid, err, "with a broken "+field)
+			assert.Contains(t, err.Error(), field, "the error names the field")
+			assert.NotContains(t, err.Error(), "canary", "and does not quote it")
+		}
 	}
 }
 

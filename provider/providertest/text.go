@@ -73,7 +73,9 @@ func (k Kind) takes(t *testing.T, c Contract, write func(object map[string]any) 
 	if assert.NoError(t, err, body) {
 		token, err := answer.Token(time.Hour, provider.Token{})
 		assert.NoError(t, err, body)
-		assert.Equal(t, want, token.AccessToken, body)
+		if want != "" { // or the vendor has another name for it
+			assert.Equal(t, want, token.AccessToken, body)
+		}
 		assert.Equal(t, "Bearer", token.TokenType, body)
 	}
 }

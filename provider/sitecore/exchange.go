@@ -128,7 +128,7 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 	// What cannot be read does not matter: the key mints another pair if the refresh token
 	// expires earlier.
 	refreshLifetime, _ := provider.Lifetime(json.RawMessage(minted.RefreshTokenExpiry), time.Millisecond)
-	if provider.CheckSecret("refreshToken", string(minted.RefreshToken)) != nil {
+	if !provider.FitsHeader(string(minted.RefreshToken)) {
 		minted.RefreshToken = "" // no header can carry it, but there is the key
 	}
 	refreshLifetime = cmp.Or(refreshLifetime, c.RefreshExpiry.Duration(), defaultRefreshExpiry)
