@@ -169,6 +169,9 @@ func merge(stored map[string]any, d *framework.FieldData) (map[string]any, error
 	for name, value := range fields {
 		list, isList := value.([]any)
 		if isList {
+			if name == "scope" {
+				list = words(list)
+			}
 			list = compact(list)
 			fields[name] = list
 		}
@@ -178,6 +181,22 @@ func merge(stored map[string]any, d *framework.FieldData) (map[string]any, error
 		}
 	}
 	return fields, nil
+}
+
+// words are those of a list of texts: "a b,c" is a, b and c, as RFC 6749 §3.3 writes scopes.
+func words(list []any) []any {
+	var all []any
+	for _, value := range list {
+		text, ok := value.(string)
+		if !ok {
+			all = append(all, value)
+			continue
+		}
+		for word := range strings.FieldsSeq(text) {
+			all = append(all, word)
+		}
+	}
+	return all
 }
 
 // compact is a list without what is empty and what it has already: "a,b,a," is a and b.

@@ -2,6 +2,8 @@ package tokenbroker_test
 
 import (
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"testing"
 	"time"
@@ -30,6 +32,19 @@ func harmlessFaults() []vendorFault {
 		{name: "members that nobody documents", strike: amending(func(answer map[string]any, _ kindOfCredential) {
 			answer["id_token"], answer["error"], answer["nested"] = nil, nil, map[string]any{"accessToken": 7}
 		})},
+		{name: "an error of false", strike: withMembers(map[string]any{"error": false})},
+		{name: "an error of nothing", strike: withMembers(map[string]any{"error": map[string]any{}})},
+		{name: "token type a number", strike: withMembers(map[string]any{"token_type": 7})},
+		{name: "token type in a list", strike: withMembers(map[string]any{"token_type": []string{"Bearer"}})},
+		{name: "scope an object", strike: withMembers(map[string]any{"scope": map[string]any{}})},
+		{name: "expiry of the refresh token zero", strike: withMembers(map[string]any{"refreshTokenExpiry": 0})},
+		{name: "refresh token a number", strike: withMembers(map[string]any{"refresh_token": 7, "refreshToken": 7}), meets: func(k kindOfCredential) bool { return !rotates(k) }},
+		{name: "a byte order mark", strike: func(c *vendorsim.Conduct, sim *vendorsim.Sim, _ kindOfCredential) {
+			c.Fault = vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.WriteString(w, "\ufeff")
+				sim.Late(0)(headless{w}, r)
+			})
+		}},
 		{name: "201", strike: func(c *vendorsim.Conduct, sim *vendorsim.Sim, _ kindOfCredential) {
 			c.Fault = vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
 				w.WriteHeader(http.StatusCreated)
@@ -43,6 +58,8 @@ func harmlessFaults() []vendorFault {
 		// Where the vendor does not tell, the next source of expiry speaks: what was asked
 		// for, default_ttl, or an hour with Kensho's key pairs.
 		{name: "expiry null", strike: withExpiry(func(float64) any { return nil }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
+		{name: "expiry false", strike: withExpiry(func(float64) any { return false }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
+		{name: "expiry an object", strike: withExpiry(func(float64) any { return map[string]any{"seconds": 7} }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
 		{name: "expiry empty", strike: withExpiry(func(float64) any { return "" }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
 		// A vendor who promises the moon is believed for ten years, and the mount's maximum
 		// holds for the lease. Nobody can know better.
@@ -50,6 +67,11 @@ func harmlessFaults() []vendorFault {
 		{name: "expiry huge, in a string", strike: withExpiry(func(float64) any { return "99999999999999999999" }), meets: statesExpiry, check: livesForever, lies: true},
 		{name: "expiry beyond floating point", strike: withExpiry(func(float64) any { return "1e999" }), meets: statesExpiry, check: livesForever, lies: true},
 	}
+}
+
+// withMembers has members of an answer be others.
+func withMembers(members map[string]any) strike {
+	return amending(func(answer map[string]any, _ kindOfCredential) { maps.Copy(answer, members) })
 }
 
 // headless is an answer whose status has been written.

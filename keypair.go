@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
@@ -65,6 +66,8 @@ var keyTypes = []keyType{
 	{"rsa-4096", "", rsaKey(4096)},
 	{"ec-p256", jose.ES256, ecKey(elliptic.P256())},
 	{"ec-p384", jose.ES384, ecKey(elliptic.P384())},
+	{"ec-p521", jose.ES512, ecKey(elliptic.P521())},
+	{"ed25519", jose.EdDSA, ed25519Key},
 }
 
 func rsaKey(bits int) func() (crypto.Signer, error) {
@@ -73,6 +76,11 @@ func rsaKey(bits int) func() (crypto.Signer, error) {
 
 func ecKey(curve elliptic.Curve) func() (crypto.Signer, error) {
 	return func() (crypto.Signer, error) { return ecdsa.GenerateKey(curve, rand.Reader) }
+}
+
+func ed25519Key() (crypto.Signer, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	return key, err
 }
 
 func keyTypeNames() []string {

@@ -2,6 +2,7 @@ package tokenbroker_test
 
 import (
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -116,8 +117,8 @@ func TestAKeyOfEachTypeIsKnownByItsPublicHalf(t *testing.T) {
 		algorithm string
 		bits      int
 	}{
-		"rsa-2048": {"", 2048}, "rsa-3072": {"", 3072}, "rsa-4096": {"", 4096}, // which sign by RS256 or PS256
-		"ec-p256": {"ES256", 256}, "ec-p384": {"ES384", 384},
+		"rsa-2048": {"", 2048}, "rsa-3072": {"", 3072}, "rsa-4096": {"", 4096}, // which sign by one of six algorithms
+		"ec-p256": {"ES256", 256}, "ec-p384": {"ES384", 384}, "ec-p521": {"ES512", 521}, "ed25519": {"EdDSA", 256},
 	} {
 		t.Run(keyType, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -135,9 +136,13 @@ func TestAKeyOfEachTypeIsKnownByItsPublicHalf(t *testing.T) {
 					assert.Equal(t, test.bits, key.Params().BitSize)
 					point, err := key.Bytes()
 					require.NoError(t, err)
-					x, y := point[1:1+test.bits/8], point[1+test.bits/8:]
+					x, y := point[1:1+len(point)/2], point[1+len(point)/2:]
 					members = map[string]string{"kty": "EC", "crv": key.Params().Name, "x": encode(x), "y": encode(y)}
 					canonical = `{"crv":"` + key.Params().Name + `","kty":"EC","x":"` + members["x"] + `","y":"` + members["y"] + `"}`
+				case ed25519.PublicKey: // RFC 8037 §2
+					assert.Len(t, key, test.bits/8)
+					members = map[string]string{"kty": "OKP", "crv": "Ed25519", "x": encode(key)}
+					canonical = `{"crv":"Ed25519","kty":"OKP","x":"` + members["x"] + `"}`
 				}
 				thumbprint := sha256.Sum256([]byte(canonical))
 				assert.Equal(t, encode(thumbprint[:]), data["key_id"])
@@ -155,7 +160,7 @@ func TestAKeyOfEachTypeIsKnownByItsPublicHalf(t *testing.T) {
 }
 
 func TestKenshoTakesRSAKeysAlone(t *testing.T) {
-	for keyType, taken := range map[string]bool{"rsa-2048": true, "rsa-3072": true, "rsa-4096": true, "ec-p256": false, "ec-p384": false} {
+	for keyType, taken := range map[string]bool{"rsa-2048": true, "rsa-3072": true, "rsa-4096": true, "ec-p256": false, "ec-p384": false, "ec-p521": false, "ed25519": false} {
 		t.Run(keyType, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newEngine(t)
@@ -219,7 +224,7 @@ func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		data map[string]any
 		says string
 	}{
-		"an unknown type":      {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: "rsa-1024" is none of rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384`},
+		"an unknown type":      {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: "rsa-1024" is none of rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, ec-p521, ed25519`},
 		"a type for no user":   {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 is not for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for"},
 		"an unknown field":     {"keypair/new", map[string]any{"bits": 2048}, "bits: is no field of this path, which has key_type, name"},
 		"no pair to activate":  {"keypair/new/activate", nil, `"new" is no key pair: make one by a write to keypair/new`},

@@ -72,7 +72,6 @@ func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"a credential's name":     {"link", map[string]any{"config": "search"}, `name: "link" is the name of config/kensho/link; a role needs one of its own`},
 		"its credential's name":   {"search", map[string]any{"config": "search"}, `name: "search" is the name of config/sitecore/search`},
 		"a wider scope":           {"web", map[string]any{"config": "search", "scope": "discover,feed"}, `scope: "feed" is not among the credential's own, discover, event`},
-		"scopes in one string":    {"web", map[string]any{"config": "search", "scope": "discover event"}, "scope: \"discover event\" is one string with white space in it; give a list"},
 		"a refresh token's scope": {"web", map[string]any{"config": "link", "scope": "kensho:app:link"}, "scope: a Kensho refresh token yields tokens of its own scope alone; leave scope out, or use a credential with a key pair"},
 		"a pasted token's scope":  {"web", map[string]any{"config": "pasted", "scope": "kensho:app:link"}, "scope: an access token that was copied by hand has the scope that it has"},
 		"a pair's scope":          {"web", map[string]any{"config": "pair", "scope": "discover"}, "scope: a Sitecore refresh token keeps the scope that it was minted with; leave scope out, or give the credential an api_key"},
@@ -108,6 +107,17 @@ func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestARolesScopesAreSeparatedByCommasOrBlanks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSearchEngine(t)
+		for _, scope := range []any{"event discover", "event,discover", []any{"event discover"}} {
+			e.write("roles/web", map[string]any{"config": "search", "scope": scope})
+			assert.Equal(t, []string{"event", "discover"}, e.read("roles/web").Data["scope"])
+			e.creds("web")
+		}
+	})
 }
 
 func TestARoleAndACredentialCannotHaveOneName(t *testing.T) {

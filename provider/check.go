@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
+	"unicode/utf8"
 )
 
 // Seconds is a duration as fields and storage have it: whole seconds.
@@ -59,29 +59,66 @@ func isLoopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
-// CheckSecret refuses a secret that no HTTP header or query could carry, such as
-// one pasted with a line break in the middle.
+// CheckSecret refuses a secret that no HTTP header could carry, such as one pasted with a
+// line break in the middle.
 func CheckSecret(field, secret string) error {
-	for _, r := range secret {
-		if unicode.IsSpace(r) || r > unicode.MaxASCII || !unicode.IsPrint(r) {
-			return Errorf(Invalid, "%s: holds white space, a line break or a character outside ASCII; give the bare value", field)
-		}
+	if err := checkPasted(field, secret); err != nil {
+		return err
+	}
+	if !FitsHeader(secret) {
+		return Errorf(Invalid, "%s: holds white space, a line break or a character outside ASCII; give the bare value", field)
 	}
 	return nil
 }
 
+// FitsHeader is whether a secret can be sent in an HTTP header: it is printable ASCII without
+// spaces.
+func FitsHeader(secret string) bool {
+	return !strings.ContainsFunc(secret, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// CheckFormValue refuses what RFC 6749 §A does not allow in client IDs, client secrets and
+// refresh tokens. It is for those that are sent in a form, in a query or by HTTP Basic, which
+// carry spaces too.
+func CheckFormValue(field, value string) error {
+	if err := checkPasted(field, value); err != nil {
+		return err
+	}
+	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return Errorf(Invalid, "%s: holds a line break, a control character or a character outside ASCII; give the bare value", field)
+	}
+	return nil
+}
+
+// checkPasted refuses what was pasted with something around it.
+func checkPasted(field, value string) error {
+	first, firstSize := utf8.DecodeRuneInString(value)
+	last, _ := utf8.DecodeLastRuneInString(value)
+	for _, quotes := range []string{`""`, "''", "``", "“”", "„“", "‘’", "«»"} {
+		if opening, size := utf8.DecodeRuneInString(quotes); first == opening && quotes[size:] == string(last) && len(value) > firstSize {
+			return Errorf(Invalid, "%s: is in quotes; give the value without them", field)
+		}
+	}
+	if strings.HasPrefix(value, `\"`) && strings.HasSuffix(value, `\"`) {
+		return Errorf(Invalid, "%s: is in quotes; give the value without them", field)
+	}
+	if len(value) > len(bearer) && strings.EqualFold(value[:len(bearer)], bearer) {
+		return Errorf(Invalid, "%s: begins with %q; give the token without it", field, strings.TrimSpace(bearer))
+	}
+	return nil
+}
+
+// bearer is what stands before an access token in an Authorization header.
+const bearer = "Bearer "
+
 // scopeToken is one scope as RFC 6749 §3.3 has it.
 var scopeToken = regexp.MustCompile(`^[\x21\x23-\x5b\x5d-\x7e]+$`)
 
-// CheckScope refuses what is no list of scopes, above all several scopes in one
-// string.
+// CheckScope refuses a list with an element that is not a scope.
 func CheckScope(field string, scope []string) error {
 	for _, s := range scope {
-		switch {
-		case strings.ContainsFunc(s, unicode.IsSpace):
-			return Errorf(Invalid, "%s: %q is one string with white space in it; give a list, or separate scopes with commas", field, s)
-		case !scopeToken.MatchString(s):
-			return Errorf(Invalid, "%s: %q is no scope; a scope is printable ASCII without quotes or backslashes", field, s)
+		if !scopeToken.MatchString(s) {
+			return Errorf(Invalid, "%s: %q is not a scope; a scope is printable ASCII without spaces, quotes and backslashes", field, s)
 		}
 	}
 	return nil

@@ -56,10 +56,11 @@ type DialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 func NewClient(o ClientOptions) (*Client, error) {
 	c := &Client{replaced: o.Transport, dial: o.Dial, timeout: o.Timeout}
 	if o.CACert != "" {
-		c.roots = x509.NewCertPool()
-		if !c.roots.AppendCertsFromPEM([]byte(o.CACert)) {
-			return nil, Errorf(Invalid, "ca_cert: holds no certificate; give one or more in PEM")
+		roots, err := parseCertificates(o.CACert)
+		if err != nil {
+			return nil, err
 		}
+		c.roots = roots
 	}
 	return c, nil
 }
@@ -90,7 +91,7 @@ func (c *Client) transport() http.RoundTripper {
 
 // A Reply is a vendor's answer of status 2xx.
 type Reply struct {
-	Body  []byte
+	Body  []byte // a form is converted to JSON
 	Clock Clock
 
 	host    string
@@ -115,7 +116,8 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 		return nil, Errorf(Unavailable, "%s: %s", host, redact(transportReason(err), secrets))
 	}
 	defer resp.Body.Close()
-	reply.Body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	reply.Body = asJSON(body)
 	reply.Clock.Received = time.Now()
 	if date, dateErr := http.ParseTime(resp.Header.Get("Date")); dateErr == nil {
 		reply.Clock.Date = date
@@ -126,7 +128,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	switch status := resp.StatusCode; {
 	case err != nil:
 		failure = Errorf(Unavailable, "%s: the answer broke off: %s", host, redact(transportReason(err), secrets))
-	case len(reply.Body) > maxBody:
+	case len(body) > maxBody:
 		failure = Errorf(Nonsense, "%s: the answer is over 1 MiB", host)
 	case status >= 200 && status < 300:
 		return reply, nil
@@ -158,7 +160,7 @@ func retryAfter(header string, clock Clock) time.Duration {
 	return max(0, date.Sub(now))
 }
 
-// Decode reads the answer's JSON object into v. Its error quotes nothing of the
+// Decode reads the answer's JSON object, or form, into v. Its error quotes nothing of the
 // answer, which may hold a token.
 func (r *Reply) Decode(v any) error {
 	if !bytes.HasPrefix(bytes.TrimSpace(r.Body), []byte("{")) || json.Unmarshal(r.Body, v) != nil {

@@ -145,9 +145,22 @@ func TestAStatusTellsWhoMustAct(t *testing.T) {
 
 func TestAReasonIsQuotedFromWhatErrorAnswersHold(t *testing.T) {
 	for body, want := range map[string]string{
-		`{"error":"invalid_client","error_description":"The client is disabled."}`: "invalid_client: The client is disabled.",
-		`{"error":{"code":"E17","message":"temporarily_unavailable_for_you"}}`:     "E17: temporarily_unavailable_for_you",
-		`{"errorSummary":"no such key","other":"ignored"}`:                         "no such key",
+		`{"error":"invalid_client","error_description":"The client is disabled."}`:                   "invalid_client: The client is disabled.",
+		`{"error":{"code":"E17","message":"temporarily_unavailable_for_you"}}`:                       "E17: temporarily_unavailable_for_you",
+		`{"errorSummary":"no such key","other":"ignored"}`:                                           "no such key",
+		`{"errors":[{"code":"E17","message":"no such client"},{"message":"or key"}]}`:                "E17: no such client: or key",
+		`{"errors":["no such client"]}`:                                                              "no such client",
+		`{"errors":{"message":"no such client"}}`:                                                    "no such client",
+		`{"fault":{"faultstring":"Invalid ApiKey","detail":{"errorcode":"oauth.v2.InvalidApiKey"}}}`: "Invalid ApiKey: oauth.v2.InvalidApiKey",
+		`{"type":"about:blank","title":"Forbidden","status":403,"detail":"no such client"}`:          "Forbidden: no such client",
+		`{"msg":"no such client"}`:                                                                   "no such client",
+		`{"errcode":40001,"errmsg":"invalid credential"}`:                                            "40001: invalid credential",
+		`[{"errorCode":"INVALID_LOGIN","message":"no such user"}]`:                                   "INVALID_LOGIN: no such user",
+		`{"Error":{"Code":"AccessDenied","Message":"no such user"}}`:                                 "AccessDenied: no such user",
+		`{"error":"denied","message":"denied","title":"denied"}`:                                     "denied",
+		`"no such client"`: "no such client",
+		`error=invalid_client&error_description=The+client+is+disabled.`: "invalid_client: The client is disabled.",
+		"\xef\xbb\xbf" + `{"error":"invalid_client"}`:                    "invalid_client",
 		`{"unknown":"shape"}`:          "",
 		`<html>sign in</html>`:         "",
 		"plain\n  text\tover\x00lines": "plain text over lines",
@@ -155,7 +168,7 @@ func TestAReasonIsQuotedFromWhatErrorAnswersHold(t *testing.T) {
 		"":                             "",
 		"token " + strings.Repeat("aB3", 20) + " is bad": "token [redacted] is bad",
 	} {
-		assert.Equal(t, want, reason([]byte(body), nil))
+		assert.Equal(t, want, reason(asJSON([]byte(body)), nil), body)
 	}
 	assert.Len(t, reason([]byte(strings.Repeat("a word ", 100)), nil), maxReason+len("…"))
 }
@@ -185,7 +198,7 @@ func TestASecretIsRedactedInEveryForm(t *testing.T) {
 func TestASecretThatIsTakenForAWordInPartIsRedactedAsAWhole(t *testing.T) {
 	const secret = `0123456789abcdef0123&the rest`
 	for _, form := range []string{strings.ToUpper(secret), `0123456789abcdef0123&amp;the rest`} {
-		assert.Equal(t, mask, redact("you sent "+form, []string{secret}))
+		assert.Equal(t, "you sent "+mask, redact("you sent "+form, []string{secret}))
 	}
 }
 
@@ -220,7 +233,7 @@ func TestASecretIsRedactedThoughHalfOfWhatLooksEscapedIs(t *testing.T) {
 		`p\w%41d&1`: `p\w%41d&amp;1`,
 		`p\wd"1`:    `P\WD&quot;1`,
 	} {
-		assert.Equal(t, mask, redact("you sent "+form, []string{secret}))
+		assert.Equal(t, "you sent "+mask, redact("you sent "+form, []string{secret}))
 	}
 	assert.Equal(t, "invalid_grant", redact("invalid_grant", []string{`\`}), "which is nothing without its escapes")
 }

@@ -59,8 +59,11 @@ func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
 	if a.AccessToken == "" {
 		return Token{}, Errorf(Nonsense, "the vendor's answer holds no access token")
 	}
-	if CheckSecret("access_token", a.AccessToken) != nil {
+	if !FitsHeader(a.AccessToken) {
 		return Token{}, Errorf(Nonsense, "the vendor's access token holds white space or a character outside ASCII, which no request can carry")
+	}
+	if err := a.checkShown(); err != nil {
+		return Token{}, err
 	}
 	ahead, _ := a.Clock.bounds()
 	t := Token{

@@ -1,28 +1,35 @@
 package provider
 
 import (
-	"encoding/base64"
 	"encoding/json"
-	"html"
-	"net/url"
+	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
-// maxReason is how much of a vendor's own words an error quotes, in bytes.
-const maxReason = 200
+const (
+	// maxReason is how much of a vendor's own words an error quotes, in bytes.
+	maxReason = 200
 
-// reason is what a vendor says is wrong, from the body of an answer: the members
-// of a JSON object that error answers use (RFC 6749 §5.2, and those that other
-// APIs have), or a text as it stands. Pages of HTML say nothing.
+	// maxSearched is how much of them is searched for what to quote.
+	maxSearched = 8 << 10
+)
+
+// reason is what a vendor says is wrong, from the body of an answer: the members of a JSON
+// object that error answers use, or a text as it stands. Pages of HTML say nothing.
 func reason(body []byte, secrets []string) string {
-	var object map[string]any
-	if json.Unmarshal(body, &object) == nil {
-		return redact(strings.Join(messages(object), ": "), secrets)
+	var value any
+	if json.Unmarshal(body, &value) == nil {
+		var found []string
+		collect(value, 0, func(words string) {
+			if words != "" && !slices.Contains(found, words) {
+				found = append(found, words)
+			}
+		})
+		return redact(strings.Join(found, ": "), secrets)
 	}
 	text := strings.TrimSpace(string(body))
 	if strings.HasPrefix(text, "<") || !utf8.ValidString(text) {
@@ -31,19 +38,49 @@ func reason(body []byte, secrets []string) string {
 	return redact(text, secrets)
 }
 
-func messages(object map[string]any) []string {
-	var found []string
-	for _, key := range []string{"error", "code", "error_description", "errorSummary", "message", "detail"} {
-		switch value := object[key].(type) {
-		case string:
-			if value != "" {
-				found = append(found, value)
+// reasonMembers are the members of a JSON object that say what is wrong, in the order in
+// which they are quoted, in small letters and without "_" and "-": those of RFC 6749 §5.2,
+// of problem details (RFC 9457), of JSON:API, and of what Apigee ("fault"), Okta
+// ("errorSummary"), Salesforce ("errorCode"), WeChat ("errmsg") and others answer.
+var reasonMembers = []string{
+	"error", "errors", "fault", "errorcode", "errcode", "code",
+	"title", "errordescription", "errorsummary", "errormessage", "errormsg", "errmsg",
+	"faultstring", "message", "msg", "detail", "description", "reason", "errorcauses",
+}
+
+const (
+	maxDepth  = 4 // of objects in objects
+	maxErrors = 3 // of an array
+)
+
+// collect passes on what the reasonMembers of a decoded JSON value say. A text in an array
+// is a reason as well, and so is a number that is a code.
+func collect(value any, depth int, add func(string)) {
+	switch value := value.(type) {
+	case string:
+		add(value)
+	case []any:
+		if depth < maxDepth {
+			for _, element := range value[:min(len(value), maxErrors)] {
+				collect(element, depth+1, add)
 			}
-		case map[string]any:
-			found = append(found, messages(value)...)
+		}
+	case map[string]any:
+		if depth >= maxDepth {
+			return
+		}
+		members := map[string]any{}
+		for _, name := range slices.Sorted(maps.Keys(value)) { // of "Code" and "code", the latter counts
+			members[strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))] = value[name]
+		}
+		for _, name := range reasonMembers {
+			if number, ok := members[name].(float64); ok && strings.HasSuffix(name, "code") && number != 0 {
+				add(formatNumber(number))
+				continue
+			}
+			collect(members[name], depth+1, add)
 		}
 	}
-	return found
 }
 
 // longWord is a run of characters that may be a key, a token or a part of one, in
@@ -56,18 +93,14 @@ var (
 
 const mask = "[redacted]"
 
-// redact makes a vendor's words fit for an error: without the secrets, without
-// anything that looks like one, on one line, and short.
+// redact makes a vendor's words fit for an error: without the secrets and parts of them,
+// without anything that looks like one, on one line, short, and of characters that can be
+// seen.
 func redact(text string, secrets []string) string {
-	for _, secret := range secrets {
-		for _, form := range encodings(secret) {
-			text = strings.ReplaceAll(text, form, mask)
-		}
+	if len(text) > maxSearched {
+		text = strings.ToValidUTF8(text[:maxSearched], "")
 	}
-	// Before a part of the secret is masked, which would leave the rest of it unseen.
-	if echoes(text, secrets) {
-		return mask
-	}
+	text = maskSecrets(text, secrets)
 	text = longWord.ReplaceAllStringFunc(text, func(word string) string {
 		if errorCode.MatchString(word) {
 			return word
@@ -77,57 +110,24 @@ func redact(text string, secrets []string) string {
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r)
 	}), " ")
+	// Among those that cannot be seen are the ones that turn the direction of writing.
+	text = strings.Map(func(r rune) rune {
+		if r == ' ' || unicode.IsGraphic(r) {
+			return r
+		}
+		return -1
+	}, text)
 	if len(text) > maxReason {
 		text = strings.ToValidUTF8(text[:maxReason], "") + "…"
 	}
 	return text
 }
 
-// echoes is whether a secret is in the text in a form that encodings does not list:
-// in other letters' case, or with some characters escaped.
-func echoes(text string, secrets []string) bool {
-	written, plain := strings.ToLower(text), strings.ToLower(unescape(text))
-	return slices.ContainsFunc(secrets, func(secret string) bool {
-		// What looks like an escape may be the secret's own.
-		return contains(written, secret) || contains(plain, secret) || contains(plain, unescape(secret))
-	})
-}
-
-// contains is whether a secret, if it is any, is in a text of small letters.
-func contains(text, secret string) bool {
-	return secret != "" && strings.Contains(text, strings.ToLower(secret))
-}
-
-// unescape undoes HTML's entities and the escapes of JSON and URLs, where there are
-// any.
-func unescape(text string) string {
-	text = html.UnescapeString(text)
-	text = escape.ReplaceAllStringFunc(text, func(e string) string {
-		code, err := strconv.ParseUint(strings.TrimLeft(e, `\u%`), 16, 32)
-		if err != nil {
-			return e
-		}
-		return string(rune(code))
-	})
-	return strings.ReplaceAll(text, `\`, "")
-}
-
-var escape = regexp.MustCompile(`\\u[0-9A-Fa-f]{4}|%[0-9A-Fa-f]{2}`)
-
-// encodings are the forms in which a secret may come back.
-func encodings(secret string) []string {
-	if secret == "" {
-		return nil
+// formatNumber writes a number as JSON has it.
+func formatNumber(n float64) string {
+	raw, err := json.Marshal(n)
+	if err != nil {
+		return ""
 	}
-	quoted, _ := json.Marshal(secret)
-	return []string{
-		secret,
-		strings.Trim(string(quoted), `"`),
-		url.QueryEscape(secret),
-		url.PathEscape(secret),
-		base64.StdEncoding.EncodeToString([]byte(secret)),
-		base64.URLEncoding.EncodeToString([]byte(secret)),
-		base64.RawStdEncoding.EncodeToString([]byte(secret)),
-		base64.RawURLEncoding.EncodeToString([]byte(secret)),
-	}
+	return string(raw)
 }

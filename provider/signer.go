@@ -3,17 +3,14 @@ package provider
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
+	"slices"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
 )
-
-// minRSABits is the least that vendors take: Kensho's guide asks for 2048.
-const minRSABits = 2048
 
 // A Signer signs assertions (RFC 7523) with a private key.
 type Signer struct {
@@ -22,28 +19,26 @@ type Signer struct {
 	keyID  string
 }
 
-// NewSigner reads a private key in PEM: RSA as PKCS#1 or PKCS#8, or EC as SEC 1 or
-// PKCS#8. The algorithm is one that the key is for, or "" for the key's usual one: RS256,
-// or ES256 or ES384 by the curve. keyID is sent as kid; "" leaves it out. The errors
-// name private_key or signing_algorithm, and quote nothing of the key.
+// NewSigner reads the first private key of a PEM file: RSA (PKCS#1 or PKCS#8), EC (SEC 1 or
+// PKCS#8) or Ed25519 (PKCS#8). The algorithm is one of [Algorithms] that the key is for, or
+// "" for the key's usual one: RS256, ES256, ES384 or ES512 by the curve, or EdDSA. keyID is
+// sent as kid; "" leaves it out. The errors name private_key or signing_algorithm, and quote
+// nothing of the key.
 func NewSigner(text, algorithm, keyID string) (*Signer, error) {
 	key, err := parsePrivateKey(text)
 	if err != nil {
 		return nil, err
 	}
-	usual, fit := algorithms(key)
+	fit := algorithms(key)
 	switch {
 	case len(fit) == 0:
-		return nil, Errorf(Invalid, "private_key: is on a curve that no vendor takes; give one on P-256 or P-384, or an RSA key")
+		return nil, Errorf(Invalid, "private_key: is on a curve that no signing algorithm is for; give a key on P-256, P-384 or P-521, or an Ed25519 or RSA key")
 	case algorithm == "":
-		algorithm = usual
+		algorithm = fit[0]
+	case !slices.Contains(fit, algorithm):
+		return nil, Errorf(Invalid, "signing_algorithm: %q is not for this private_key, which signs with %s", algorithm, strings.Join(fit, " or "))
 	}
-	for _, name := range fit {
-		if name == algorithm {
-			return &Signer{key: key, method: jwt.GetSigningMethod(algorithm), keyID: keyID}, nil
-		}
-	}
-	return nil, Errorf(Invalid, "signing_algorithm: %s is not for this private_key, which signs with %s", algorithm, strings.Join(fit, " or "))
+	return &Signer{key: key, method: jwt.GetSigningMethod(algorithm), keyID: keyID}, nil
 }
 
 // IsRSA is whether the key is an RSA key.
@@ -65,56 +60,25 @@ func (s *Signer) Sign(claims map[string]any) (string, error) {
 	return signed, nil
 }
 
-// algorithms are those that a key is for, and its usual one.
-func algorithms(key crypto.Signer) (usual string, fit []string) {
+// Algorithms are the names of those that a Signer signs with (RFC 7518 §3.1, RFC 8037 §3.1).
+var Algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+
+// algorithms are those that a key is for, its usual one first.
+func algorithms(key crypto.Signer) []string {
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
-		return "RS256", []string{"RS256", "PS256"}
+		return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
+	case ed25519.PrivateKey:
+		return []string{"EdDSA"}
 	case *ecdsa.PrivateKey:
 		switch key.Curve {
 		case elliptic.P256():
-			return "ES256", []string{"ES256"}
+			return []string{"ES256"}
 		case elliptic.P384():
-			return "ES384", []string{"ES384"}
+			return []string{"ES384"}
+		case elliptic.P521():
+			return []string{"ES512"}
 		}
 	}
-	return "", nil
-}
-
-func parsePrivateKey(text string) (crypto.Signer, error) {
-	block, rest := pem.Decode([]byte(text))
-	for block != nil && block.Type == "EC PARAMETERS" { // which openssl puts before the key
-		block, rest = pem.Decode(rest)
-	}
-	if block == nil {
-		return nil, Errorf(Invalid, "private_key: is no PEM; give the whole file, from -----BEGIN to END-----")
-	}
-	var key any
-	var err error
-	switch {
-	case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
-		return nil, Errorf(Invalid, "private_key: is protected by a passphrase; give the key without one")
-	case block.Type == "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case block.Type == "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	case block.Type == "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	default:
-		return nil, Errorf(Invalid, `private_key: the PEM is not a private key; give "RSA PRIVATE KEY", "EC PRIVATE KEY" or "PRIVATE KEY"`)
-	}
-	// What the parser says may quote the key, so it is not passed on.
-	if err != nil {
-		return nil, Errorf(Invalid, "private_key: the PEM holds no key that can be read")
-	}
-	switch key := key.(type) {
-	case *rsa.PrivateKey:
-		if bits := key.N.BitLen(); bits < minRSABits {
-			return nil, Errorf(Invalid, "private_key: has %d bits; at least %d are needed", bits, minRSABits)
-		}
-		return key, nil
-	case *ecdsa.PrivateKey:
-		return key, nil
-	}
-	return nil, Errorf(Invalid, "private_key: is neither an RSA nor an EC key, which vendors ask for")
+	return nil
 }

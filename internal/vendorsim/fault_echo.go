@@ -3,6 +3,7 @@ package vendorsim
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"html"
 	"io"
 	"maps"
@@ -45,7 +46,13 @@ var Encodings = map[string]func(string) string{
 		}
 		return escaped.String()
 	},
-	"HTML": html.EscapeString,
+	"HTML":                html.EscapeString,
+	"with a blank in it":  func(s string) string { return s[:len(s)/2] + " " + s[len(s)/2:] },
+	"cut":                 func(s string) string { return s[:min(len(s), 19)] },
+	"hexadecimal, paired": func(s string) string { return strings.TrimSpace(fmt.Sprintf("% x", s)) },
+	"with bidi characters": func(s string) string {
+		return "\u202e" + s[:len(s)/2] + "\u2066" + s[len(s)/2:] + "\u2069\u202c"
+	},
 }
 
 // EchoAs is a fault: an answer of the given status that repeats whatever may be a secret

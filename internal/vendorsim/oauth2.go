@@ -64,6 +64,10 @@ type OAuthConduct struct {
 	// came from, as Google does; RFC 7009 §2.1 allows it.
 	RevokeGrant bool
 
+	// PlainBasic takes the client's ID and secret in Basic authentication as they are, as
+	// servers do that know RFC 7617 and not RFC 6749 §2.3.1.
+	PlainBasic bool
+
 	// OwnAudience takes no client assertions but those that are addressed to the very
 	// endpoint called, as Okta documents; else the token URL and the issuer do too.
 	OwnAudience bool

@@ -14,7 +14,7 @@ import (
 const assertionLeeway = time.Minute
 
 // signatures are the algorithms that a server knows.
-var signatures = []string{"RS256", "PS256", "ES256", "ES384"}
+var signatures = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
 // Reasons to refuse an assertion that any caller may give: the operator's mistake, or
 // his clock's.

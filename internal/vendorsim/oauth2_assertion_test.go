@@ -70,6 +70,7 @@ func TestEveryPartOfAClientAssertionIsChecked(t *testing.T) {
 	}{
 		"RS256":                 {jwt.SigningMethodRS256, k.rsa, "", asIs, 200, false},
 		"PS256":                 {jwt.SigningMethodPS256, k.rsa, "", asIs, 200, false},
+		"RS512":                 {jwt.SigningMethodRS512, k.rsa, "", asIs, 200, false},
 		"ES256":                 {jwt.SigningMethodES256, k.p256, "p256", asIs, 200, false},
 		"ES384":                 {jwt.SigningMethodES384, k.p384, "p384", asIs, 200, false},
 		"the issuer as aud":     {jwt.SigningMethodRS256, k.rsa, "", claim("aud", vendorsim.OAuthIssuer), 200, false},
@@ -79,7 +80,7 @@ func TestEveryPartOfAClientAssertionIsChecked(t *testing.T) {
 		"a key not registered":  {jwt.SigningMethodRS256, k.rsa, "k", asIs, 401, false},
 		"another kind of key":   {jwt.SigningMethodES256, k.p256, "", asIs, 401, false},
 		"another curve":         {jwt.SigningMethodES256, k.p256, "p384", asIs, 401, false},
-		"an unknown algorithm":  {jwt.SigningMethodRS512, k.rsa, "", asIs, 401, true},
+		"an unknown algorithm":  {jwt.SigningMethodHS256, []byte("key"), "", asIs, 401, true},
 		"no signature":          {jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "", asIs, 401, true},
 		"an unknown client":     {jwt.SigningMethodRS256, k.rsa, "", claim("iss", "x"), 401, false},
 		"another sub":           {jwt.SigningMethodRS256, k.rsa, "", claim("sub", "x"), 401, true},

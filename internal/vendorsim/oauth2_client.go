@@ -33,7 +33,7 @@ func (s *Sim) oauthClient(a *authServer, r *http.Request, form map[string]string
 	method, secret := used[0], ""
 	switch method {
 	case SecretBasic:
-		client, secret, refused = a.basicClient(r, form)
+		client, secret, refused = a.basicClient(r, form, s.conduct.OAuth.PlainBasic)
 	case PrivateKeyJWT:
 		client, refused = s.assertingClient(a, r, form)
 	default:
@@ -55,10 +55,13 @@ func (s *Sim) oauthClient(a *authServer, r *http.Request, form map[string]string
 	return client, true, nil
 }
 
-func (a *authServer) basicClient(r *http.Request, form map[string]string) (client OAuthClient, secret string, refused *oauthAnswer) {
+func (a *authServer) basicClient(r *http.Request, form map[string]string, isPlain bool) (client OAuthClient, secret string, refused *oauthAnswer) {
 	id, secret, ok := r.BasicAuth()
 	if !ok {
 		return OAuthClient{}, "", oauthViolation(invalidRequest, "Authorization must be Basic")
+	}
+	if isPlain {
+		return a.clients[id], secret, nil
 	}
 	id, secret, err := unescape(id, secret)
 	if err != nil {

@@ -76,7 +76,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"private_key": {
 			Type:         framework.TypeString,
-			Description:  "The private half of the RSA key pair, in PEM (PKCS#1 or PKCS#8, 2048 bits or more).",
+			Description:  "The private half of the RSA key pair, in PEM (PKCS#1 or PKCS#8, 2048 to 8192 bits).",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
 		},
 		"key_id": {

@@ -19,6 +19,9 @@ const (
 // itself by a signed assertion. Kensho's samples send no client_id beside it, and sign
 // with RS256.
 func openKeyPair(c config, client *provider.Client) (provider.Credential, error) {
+	if err := provider.CheckFormValue("client_id", c.ClientID); err != nil {
+		return nil, err
+	}
 	signer, err := provider.NewSigner(c.PrivateKey, "", c.KeyID)
 	if err != nil {
 		return nil, err

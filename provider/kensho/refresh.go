@@ -2,7 +2,6 @@ package kensho
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"time"
@@ -22,42 +21,30 @@ type refresh struct {
 // A dialect is how a product names what the call's query and answer hold.
 type dialect struct {
 	parameter string
-	answer    func(reply) (accessToken, refreshToken text)
+	answer    func(reply) (accessToken, refreshToken provider.Text)
 }
 
 // reply has the names of both dialects.
 type reply struct {
-	AccessToken       text `json:"accessToken"`
-	RefreshToken      text `json:"refreshToken"`
-	SnakeAccessToken  text `json:"access_token"`
-	SnakeRefreshToken text `json:"refresh_token"`
-}
-
-// A text is empty where the answer has something else than a string: what stands beside
-// it, such as a refresh token that has taken another's place, is good all the same.
-type text string
-
-func (t *text) UnmarshalJSON(raw []byte) error {
-	var s string
-	if json.Unmarshal(raw, &s) == nil {
-		*t = text(s)
-	}
-	return nil
+	AccessToken       provider.Text `json:"accessToken"`
+	RefreshToken      provider.Text `json:"refreshToken"`
+	SnakeAccessToken  provider.Text `json:"access_token"`
+	SnakeRefreshToken provider.Text `json:"refresh_token"`
 }
 
 var (
 	linkDialect = dialect{
 		parameter: "refreshToken",
-		answer:    func(r reply) (text, text) { return r.AccessToken, r.RefreshToken },
+		answer:    func(r reply) (provider.Text, provider.Text) { return r.AccessToken, r.RefreshToken },
 	}
 	sisterDialect = dialect{
 		parameter: "refresh_token",
-		answer:    func(r reply) (text, text) { return r.SnakeAccessToken, r.SnakeRefreshToken },
+		answer:    func(r reply) (provider.Text, provider.Text) { return r.SnakeAccessToken, r.SnakeRefreshToken },
 	}
 )
 
 func openRefresh(c config, client *provider.Client) (provider.Credential, error) {
-	if err := provider.CheckSecret("refresh_token", c.RefreshToken); err != nil {
+	if err := provider.CheckFormValue("refresh_token", c.RefreshToken); err != nil {
 		return nil, err
 	}
 	host, names := c.Product, sisterDialect
@@ -118,6 +105,9 @@ func (r *refresh) Exchange(ctx context.Context, last provider.Grant) (*provider.
 	}
 	accessToken, replaced := r.names.answer(body)
 	answer := &provider.Answer{AccessToken: string(accessToken), OnTheHour: true, Clock: res.Clock}
+	if accessToken == "" {
+		answer.Unusable = res.NoToken() // a refresh token that came with it is good all the same
+	}
 	if next := string(replaced); next != "" && next != token {
 		answer.Grant = &provider.Grant{RefreshToken: next}
 	}

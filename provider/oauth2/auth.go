@@ -2,6 +2,7 @@ package oauth2
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"io"
 	"maps"
@@ -11,7 +12,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-uuid"
-	"golang.org/x/oauth2"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -23,9 +23,18 @@ const (
 	SecretPost    = "client_secret_post"
 	PrivateKeyJWT = "private_key_jwt" // RFC 7523 §2.2
 	None          = "none"
+
+	// SecretBasicUnencoded is a name of our own: SecretBasic without the encoding that
+	// RFC 6749 §2.3.1 asks for, which some vendors do not undo. It makes a difference where
+	// the client's ID or secret has other characters than letters, digits, "-", "_", "."
+	// and "~".
+	SecretBasicUnencoded = "client_secret_basic_unencoded"
 )
 
-var authStyles = []string{SecretBasic, SecretPost, PrivateKeyJWT, None}
+var (
+	authStyles   = []string{SecretBasic, SecretBasicUnencoded, SecretPost, PrivateKeyJWT, None}
+	secretStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost}
+)
 
 const (
 	// assertionLifetime is inside the 5 minutes that Auth0 allows, the 3 that Salesforce
@@ -53,9 +62,9 @@ type Assertion struct {
 
 // authentication is what of a request proves the client.
 type authentication struct {
-	id, secret string
-	style      oauth2.AuthStyle
-	params     url.Values
+	id, secret string     // in the form; "" leaves it out
+	params     url.Values // in the form, too
+	header     string     // Authorization; "" for none
 }
 
 // authStyles are the ways to try: the one that is set, the one that has worked, or two
@@ -79,15 +88,17 @@ func isAboutStyle(err error) bool {
 func (c *Client) authenticate(style, endpoint string) (authentication, error) {
 	switch style {
 	case SecretBasic:
-		return authentication{id: c.ID, secret: c.Secret, style: oauth2.AuthStyleInHeader}, nil
+		return authentication{header: basic(url.QueryEscape(c.ID), url.QueryEscape(c.Secret))}, nil
+	case SecretBasicUnencoded:
+		return authentication{header: basic(c.ID, c.Secret)}, nil
 	case SecretPost:
-		return authentication{id: c.ID, secret: c.Secret, style: oauth2.AuthStyleInParams}, nil
+		return authentication{id: c.ID, secret: c.Secret}, nil
 	case PrivateKeyJWT:
 		assertion, err := c.sign(c.claims(endpoint, c.ID))
 		if err != nil {
 			return authentication{}, err
 		}
-		a := authentication{id: c.ID, style: oauth2.AuthStyleInParams, params: url.Values{
+		a := authentication{id: c.ID, params: url.Values{
 			"client_assertion_type": {assertionType},
 			"client_assertion":      {assertion},
 		}}
@@ -96,11 +107,16 @@ func (c *Client) authenticate(style, endpoint string) (authentication, error) {
 		}
 		return a, nil
 	}
-	a := authentication{id: c.ID, style: oauth2.AuthStyleInParams}
+	a := authentication{id: c.ID}
 	if c.GrantType == JWTBearer {
 		a.id = "" // which the assertion says
 	}
 	return a, nil
+}
+
+// basic is the header of HTTP Basic authentication (RFC 7617).
+func basic(id, secret string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret))
 }
 
 // claims say who asks (iss), for whom (sub), to whom (aud), and for how long.

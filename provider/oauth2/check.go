@@ -68,7 +68,7 @@ func (c *config) checkClient() error {
 	switch {
 	case c.ClientID == "" && (c.AuthStyle != None || c.GrantType != "refresh_token"):
 		return provider.Errorf(provider.Invalid, "client_id: is missing")
-	case (c.AuthStyle == SecretBasic || c.AuthStyle == SecretPost) && c.ClientSecret == "":
+	case slices.Contains(secretStyles, c.AuthStyle) && c.ClientSecret == "":
 		return provider.Errorf(provider.Invalid, "client_secret: is missing, which auth_style=%s proves the client by", c.AuthStyle)
 	case signs && c.PrivateKey == "":
 		return provider.Errorf(provider.Invalid, "private_key: is missing, which auth_style=private_key_jwt proves the client by")
@@ -89,11 +89,13 @@ func (c *config) checkClient() error {
 
 // checkValues sees that what is sent can be.
 func (c *config) checkValues() error {
-	if err := provider.CheckSecret("refresh_token", c.RefreshToken); err != nil {
-		return err
+	for _, value := range []struct{ field, value string }{{"client_id", c.ClientID}, {"refresh_token", c.RefreshToken}, {"client_secret", c.ClientSecret}} {
+		if err := provider.CheckFormValue(value.field, value.value); err != nil {
+			return err
+		}
 	}
-	if err := provider.CheckSecret("client_secret", c.ClientSecret); err != nil {
-		return err
+	if c.AuthStyle == SecretBasicUnencoded && strings.Contains(c.ClientID, ":") {
+		return provider.Errorf(provider.Invalid, "client_id: holds a colon, which ends it in HTTP Basic without an encoding (auth_style=%s); use another auth_style", SecretBasicUnencoded)
 	}
 	if err := provider.CheckScope("scope", c.Scope); err != nil {
 		return err

@@ -152,10 +152,10 @@ func (c *Client) ask(ctx context.Context, tokenURL string, last provider.Grant, 
 		ClientID:       auth.id,
 		ClientSecret:   auth.secret,
 		TokenURL:       tokenURL,
-		AuthStyle:      auth.style,
+		AuthStyle:      oauth2.AuthStyleInParams,
 		EndpointParams: merge(params, auth.params),
 	}
-	exchange := &exchange{client: c.HTTP, secrets: c.secrets(refresh, config)}
+	exchange := &exchange{client: c.HTTP, authorization: auth.header, secrets: c.secrets(auth, refresh, config.EndpointParams)}
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: exchange}))
 	c.clock.learn(exchange.clock)
 	if err == nil {
@@ -191,20 +191,13 @@ func (c *Client) params(tokenURL, refresh string) (url.Values, error) {
 }
 
 // secrets are what a request holds that no error may quote.
-func (c *Client) secrets(refresh string, config clientcredentials.Config) []string {
-	secrets := []string{config.ClientSecret, refresh}
-	for _, name := range []string{"assertion", "client_assertion"} {
-		secrets = append(secrets, config.EndpointParams.Get(name))
-	}
-	if config.AuthStyle == oauth2.AuthStyleInHeader {
-		secrets = append(secrets, url.QueryEscape(config.ClientID)+":"+url.QueryEscape(config.ClientSecret))
-	}
-	return secrets
+func (c *Client) secrets(auth authentication, refresh string, params url.Values) []string {
+	return []string{c.Secret, refresh, params.Get("assertion"), params.Get("client_assertion"), strings.TrimPrefix(auth.header, "Basic ")}
 }
 
 func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last provider.Grant) *provider.Answer {
 	// RFC 6749 §5.1: an answer without a scope grants what was asked for.
-	scope := scopeOf(token)
+	scope := provider.ReadScope(e.scope, c.Scopes)
 	if len(scope) == 0 {
 		scope = c.Scopes
 	}
@@ -218,29 +211,11 @@ func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last p
 		Grant:       c.granted(token.RefreshToken, refresh, last),
 	}
 	var err error
-	if answer.ExpiresIn, err = provider.Lifetime(e.expiresIn, time.Second); err != nil {
+	if answer.ExpiresIn, err = provider.Lifetime(json.RawMessage(e.expiresIn), time.Second); err != nil {
 		// A refresh token that came with it is good all the same.
 		answer.Unusable = e.failure(err)
 	}
 	return answer
-}
-
-// scopeOf is what an answer says that its token is for: a string, or with some vendors a
-// list.
-func scopeOf(token *oauth2.Token) []string {
-	switch scope := token.Extra("scope").(type) {
-	case string:
-		return strings.Fields(scope)
-	case []any:
-		var list []string
-		for _, value := range scope {
-			if text, ok := value.(string); ok {
-				list = append(list, text)
-			}
-		}
-		return list
-	}
-	return nil
 }
 
 // granted is what to exchange next, if it is another refresh token than the last.
@@ -254,17 +229,20 @@ func (c *Client) granted(refreshToken, refresh string, last provider.Grant) *pro
 // exchange carries one request of x/oauth2's by the provider's own client, which knows
 // what an answer is good for.
 type exchange struct {
-	client  *provider.Client
-	secrets []string
+	client        *provider.Client
+	authorization string // the header; "" for none
+	secrets       []string
 
 	clock        provider.Clock
-	expiresIn    json.RawMessage
+	expiresIn    provider.Number
+	scope        provider.Texts
 	refreshToken string
 }
 
 func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
 	r.Header.Set("Accept", "application/json")
+	setNonEmpty(r.Header, "Authorization", e.authorization)
 	reply, err := e.client.Do(r, e.secrets...)
 	if err != nil {
 		var failure *provider.Error
@@ -278,19 +256,21 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := reply.Decode(&body); err != nil {
 		return nil, err
 	}
-	var accessToken string
-	_ = json.Unmarshal(body["access_token"], &accessToken)
-	var refusal any
-	_ = json.Unmarshal(body["error"], &refusal)
-	if accessToken == "" && refusal != nil && refusal != "" {
+	accessToken, refreshToken := text(body["access_token"]), text(body["refresh_token"])
+	if accessToken == "" && reply.HasError() {
 		return nil, reply.Refusal()
 	}
-	// x/oauth2 takes whole numbers alone, and of those that it does not it takes none
-	// of the answer.
-	_ = json.Unmarshal(body["refresh_token"], &e.refreshToken)
-	e.expiresIn = body["expires_in"]
-	delete(body, "expires_in")
-	raw, err := json.Marshal(body)
+	e.refreshToken = refreshToken // which is good even where the rest of the answer is not
+	if accessToken == "" || reply.HasError() {
+		return nil, reply.NoToken()
+	}
+	_ = e.expiresIn.UnmarshalJSON(body["expires_in"])
+	_ = e.scope.UnmarshalJSON(body["scope"])
+	// x/oauth2 takes nothing of an answer in which something is of another type than it
+	// should be.
+	raw, err := json.Marshal(map[string]string{
+		"access_token": accessToken, "refresh_token": refreshToken, "token_type": text(body["token_type"]),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -300,6 +280,13 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 		Body:       readCloser(raw),
 		Request:    r,
 	}, nil
+}
+
+// text is a string of an answer; "" if it is not one.
+func text(raw json.RawMessage) string {
+	var t provider.Text
+	_ = t.UnmarshalJSON(raw)
+	return string(t)
 }
 
 // failure is an error of x/oauth2's, which may quote the answer, as one of ours.

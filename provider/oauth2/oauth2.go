@@ -102,7 +102,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"private_key": {
 			Type:         framework.TypeString,
-			Description:  "The client's private key, in PEM: RSA of 2048 bits or more, or EC on P-256 or P-384.",
+			Description:  "The client's private key, in PEM: RSA of 2048 to 8192 bits, EC on P-256, P-384 or P-521, or Ed25519.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
 		},
 		"key_id": {
@@ -112,13 +112,13 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"signing_algorithm": {
 			Type:          framework.TypeString,
-			Description:   "The algorithm to sign with. Default: RS256 with an RSA key, ES256 or ES384 with an EC key, by its curve.",
-			AllowedValues: provider.Allowed([]string{"RS256", "PS256", "ES256", "ES384"}),
+			Description:   "The algorithm to sign with, one that the key is for. Default: RS256 with an RSA key; ES256, ES384 or ES512 with an EC key, by its curve; EdDSA with an Ed25519 key.",
+			AllowedValues: provider.Allowed(provider.Algorithms),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Signing algorithm"},
 		},
 		"auth_style": {
 			Type:          framework.TypeString,
-			Description:   "How the client proves itself. Default: by private_key if there is one, not at all if there is no secret either, else client_secret_basic is tried, then client_secret_post, and what worked is remembered.",
+			Description:   "How the client proves itself. Default: by private_key if there is one, not at all if there is no secret either, else client_secret_basic is tried, then client_secret_post, and what worked is remembered. client_secret_basic_unencoded is for vendors that do not undo the encoding of RFC 6749 §2.3.1.",
 			AllowedValues: provider.Allowed(authStyles),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Client authentication"},
 		},

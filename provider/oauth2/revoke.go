@@ -7,8 +7,6 @@ import (
 	"net/url"
 	"strings"
 
-	"golang.org/x/oauth2"
-
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -69,24 +67,16 @@ func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string
 		return err
 	}
 	form := merge(url.Values{"token": {accessToken}, "token_type_hint": {"access_token"}}, auth.params)
-	if auth.style == oauth2.AuthStyleInParams {
-		setNonEmpty(form, "client_id", auth.id)
-		setNonEmpty(form, "client_secret", auth.secret)
-	}
+	setNonEmpty(form, "client_id", auth.id)
+	setNonEmpty(form, "client_secret", auth.secret)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
 		return provider.Errorf(provider.Invalid, "revocation_url: no request can be made of it")
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
-	secrets := []string{accessToken, auth.secret, form.Get("client_assertion")}
-	if auth.style == oauth2.AuthStyleInHeader {
-		// RFC 6749 §2.3.1 has both halves encoded as a form's.
-		id, secret := url.QueryEscape(auth.id), url.QueryEscape(auth.secret)
-		req.SetBasicAuth(id, secret)
-		secrets = append(secrets, id+":"+secret)
-	}
-	_, err = c.HTTP.Do(req, secrets...)
+	setNonEmpty(req.Header, "Authorization", auth.header)
+	_, err = c.HTTP.Do(req, append(c.secrets(auth, c.Refresh, form), accessToken)...)
 	var failure *provider.Error
 	if errors.As(err, &failure) {
 		c.clock.learn(failure.Clock)
@@ -94,8 +84,8 @@ func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string
 	return err
 }
 
-func setNonEmpty(form url.Values, name, value string) {
+func setNonEmpty(to interface{ Set(name, value string) }, name, value string) {
 	if value != "" {
-		form.Set(name, value)
+		to.Set(name, value)
 	}
 }

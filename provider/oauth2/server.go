@@ -33,8 +33,8 @@ type metadata struct {
 
 // Endpoints are an authorization server's.
 type Endpoints struct {
-	Token      string `json:"token_endpoint"`
-	Revocation string `json:"revocation_endpoint"` // "" if there is none
+	Token      string
+	Revocation string // "" if there is none
 }
 
 // endpoints are those that are set, and those that the metadata has.
@@ -98,23 +98,25 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*En
 		return nil, err
 	}
 	var published struct {
-		Issuer string `json:"issuer"`
-		Endpoints
+		Issuer     provider.Text `json:"issuer"`
+		Token      provider.Text `json:"token_endpoint"`
+		Revocation provider.Text `json:"revocation_endpoint"`
 	}
 	if err := reply.Decode(&published); err != nil {
 		return nil, err
 	}
+	found := &Endpoints{Token: string(published.Token), Revocation: string(published.Revocation)}
 	// RFC 8414 §3.3: or the metadata is not the issuer's.
-	if strings.TrimSuffix(published.Issuer, "/") != strings.TrimSuffix(issuer, "/") {
+	if strings.TrimSuffix(string(published.Issuer), "/") != strings.TrimSuffix(issuer, "/") {
 		return nil, provider.Errorf(provider.Nonsense, "the metadata at the issuer is of another issuer")
 	}
-	if err := checkEndpoint("token_endpoint", published.Token, issuer); err != nil {
+	if err := checkEndpoint("token_endpoint", found.Token, issuer); err != nil {
 		return nil, provider.Errorf(provider.Nonsense, "the issuer's metadata has no token endpoint that can be used: %s", err)
 	}
-	if published.Revocation != "" && checkEndpoint("revocation_endpoint", published.Revocation, issuer) != nil {
-		published.Revocation = ""
+	if found.Revocation != "" && checkEndpoint("revocation_endpoint", found.Revocation, issuer) != nil {
+		found.Revocation = ""
 	}
-	return &published.Endpoints, nil
+	return found, nil
 }
 
 // checkEndpoint refuses an endpoint that would have a secret sent in the clear, if only

@@ -61,6 +61,32 @@ func TestMetadataAreFoundThoughTheFirstPlaceIsAPage(t *testing.T) {
 	})
 }
 
+func TestMetadataAreReadWhateverStandsBesideTheEndpoint(t *testing.T) {
+	for name, metadata := range map[string]string{
+		"a revocation that is none": `{"issuer": "https://a.example", "token_endpoint": "https://a.example/token", "revocation_endpoint": 7}`,
+		"one in clear":              `{"issuer": "https://a.example", "token_endpoint": "https://a.example/token", "revocation_endpoint": "http://a.example/revoke"}`,
+		"a byte order mark":         "\xef\xbb\xbf" + `{"issuer": "https://a.example", "token_endpoint": "https://a.example/token"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				vendor := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if strings.HasPrefix(r.URL.Path, "/.well-known/") {
+						vendorsim.Answer(200, metadata)(w, r)
+						return
+					}
+					vendorsim.Answer(200, `{"access_token": "a-token-0123456789", "expires_in": 60}`)(w, r)
+				})
+				credential, err := tryOpen(t, vendor, map[string]any{"token_url": nil, "issuer": "https://a.example", "client_secret": clientSecret})
+				require.NoError(t, err)
+				answer, err := credential.Exchange(t.Context(), provider.Grant{})
+				require.NoError(t, err)
+				assert.Equal(t, "a-token-0123456789", answer.AccessToken)
+				require.ErrorContains(t, credential.(provider.Revoker).Revocable(t.Context()), "no revocation endpoint")
+			})
+		})
+	}
+}
+
 func TestMetadataAreReadAgainOnceADayButNotNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		endpoint, down := "https://a.example/token", false
@@ -103,11 +129,13 @@ func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
 		kind     provider.Kind
 		says     string
 	}{
-		"of another issuer":     {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.Nonsense, "of another issuer"},
-		"without an endpoint":   {`{"issuer": "https://a.example"}`, provider.Nonsense, "no token endpoint"},
-		"with one in clear":     {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.Nonsense, "must be an https URL"},
-		"with one on this host": {`{"issuer": "https://a.example", "token_endpoint": "http://127.0.0.1/token"}`, provider.Nonsense, "must be an https URL, as the issuer is"},
-		"a page":                {`<html>`, provider.Nonsense, "not the JSON object"},
+		"of another issuer":        {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.Nonsense, "of another issuer"},
+		"without an endpoint":      {`{"issuer": "https://a.example"}`, provider.Nonsense, "no token endpoint"},
+		"with one in clear":        {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.Nonsense, "must be an https URL"},
+		"with one on this host":    {`{"issuer": "https://a.example", "token_endpoint": "http://127.0.0.1/token"}`, provider.Nonsense, "must be an https URL, as the issuer is"},
+		"an issuer that is none":   {`{"issuer": 7, "token_endpoint": "https://a.example/token"}`, provider.Nonsense, "of another issuer"},
+		"an endpoint that is none": {`{"issuer": "https://a.example", "token_endpoint": ["https://a.example/token"]}`, provider.Nonsense, "no token endpoint"},
+		"a page":                   {`<html>`, provider.Nonsense, "not the JSON object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -138,6 +166,7 @@ func TestATokenIsRevokedAsItsClientProvesItself(t *testing.T) {
 		conduct vendorsim.OAuthConduct
 	}{
 		"by a secret in the header": {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic"}, vendorsim.SecretBasic, vendorsim.OAuthConduct{}},
+		"by a secret as it stands":  {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic_unencoded"}, vendorsim.SecretBasic, vendorsim.OAuthConduct{PlainBasic: true}},
 		"by a secret in the form":   {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_post"}, vendorsim.SecretPost, vendorsim.OAuthConduct{}},
 		"of what is gone, by a 400": {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_post"}, vendorsim.SecretPost, vendorsim.OAuthConduct{Gone400: true}},
 	} {

@@ -70,6 +70,8 @@ func Test(t *testing.T, c Contract) {
 			t.Run("is used from several goroutines", run(c, k, Kind.isShared))
 			t.Run("revokes its tokens, or says why not", run(c, k, Kind.revokes))
 			if !k.Offline {
+				t.Run("reads its vendor's text", run(c, k, Kind.readsText))
+				t.Run("quotes its vendor's errors", run(c, k, Kind.quotesErrors))
 				t.Run("tells failures apart", func(t *testing.T) { k.tellsFailuresApart(t, c) })
 			}
 		})
@@ -146,11 +148,13 @@ func (k Kind) needsItsSecrets(t *testing.T, c Contract) {
 		_, err := c.tryOpen(t, fields, k.Vendor())
 		assertKind(t, provider.Invalid, err, "without "+field)
 
-		fields[field] = "canary with a space"
-		_, err = c.tryOpen(t, fields, k.Vendor())
-		assertKind(t, provider.Invalid, err, "with a broken "+field)
-		assert.Contains(t, err.Error(), field, "the error names the field")
-		assert.NotContains(t, err.Error(), "canary", "and does not quote it")
+		for _, pasted := range []string{"canary with\na line break", `"canary"`, "canary with ümlaut", "'canary\n'"} {
+			fields[field] = pasted
+			_, err = c.tryOpen(t, fields, k.Vendor())
+			assertKind(t, provider.Invalid, err, "with a broken "+field)
+			assert.Contains(t, err.Error(), field, "the error names the field")
+			assert.NotContains(t, err.Error(), "canary", "and does not quote it")
+		}
 	}
 }
 

@@ -85,10 +85,10 @@ func (c *credential) pair(last provider.Grant, now time.Time) pair {
 }
 
 type reply struct {
-	AccessToken        string          `json:"accessToken"`
-	RefreshToken       string          `json:"refreshToken"`
-	AccessTokenExpiry  json.RawMessage `json:"accessTokenExpiry"`
-	RefreshTokenExpiry json.RawMessage `json:"refreshTokenExpiry"`
+	AccessToken        provider.Text   `json:"accessToken"`
+	RefreshToken       provider.Text   `json:"refreshToken"`
+	AccessTokenExpiry  provider.Number `json:"accessTokenExpiry"`
+	RefreshTokenExpiry provider.Number `json:"refreshTokenExpiry"`
 }
 
 // refresh trades a refresh token for an access token. The answer has no expiry.
@@ -125,16 +125,15 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 		return nil, err
 	}
 	answer.Lifetime, answer.Scope = cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry), c.config.Scope
-	refreshLifetime, err := provider.Lifetime(minted.RefreshTokenExpiry, time.Millisecond)
-	if err != nil {
-		return nil, err
-	}
-	if provider.CheckSecret("refreshToken", minted.RefreshToken) != nil {
+	// What cannot be read does not matter: the key mints another pair if the refresh token
+	// expires earlier.
+	refreshLifetime, _ := provider.Lifetime(json.RawMessage(minted.RefreshTokenExpiry), time.Millisecond)
+	if !provider.FitsHeader(string(minted.RefreshToken)) {
 		minted.RefreshToken = "" // no header can carry it, but there is the key
 	}
 	refreshLifetime = cmp.Or(refreshLifetime, c.RefreshExpiry.Duration(), defaultRefreshExpiry)
 	answer.Grant = &provider.Grant{
-		RefreshToken:   minted.RefreshToken,
+		RefreshToken:   string(minted.RefreshToken),
 		ExpireTime:     answer.Clock.Sent.Add(refreshLifetime).Round(0).UTC(),
 		AccessLifetime: cmp.Or(answer.ExpiresIn, answer.Lifetime),
 		Derived:        true,
@@ -156,13 +155,17 @@ func (c *credential) call(ctx context.Context, method string, body []byte, heade
 	if err := res.Decode(&r); err != nil {
 		return nil, nil, err
 	}
-	expiresIn, err := provider.Lifetime(r.AccessTokenExpiry, time.Millisecond)
+	expiresIn, err := provider.Lifetime(json.RawMessage(r.AccessTokenExpiry), time.Millisecond)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &provider.Answer{
-		AccessToken: r.AccessToken,
+	answer := &provider.Answer{
+		AccessToken: string(r.AccessToken),
 		ExpiresIn:   expiresIn,
 		Clock:       res.Clock,
-	}, &r, nil
+	}
+	if answer.AccessToken == "" {
+		answer.Unusable = res.NoToken()
+	}
+	return answer, &r, nil
 }

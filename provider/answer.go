@@ -1,0 +1,170 @@
+package provider
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Members of an answer that are not what they should be must not cost what stands beside
+// them, such as a good token. The types below decode without an error, and are empty where
+// the answer has something else.
+
+// Text is a JSON string.
+type Text string
+
+// UnmarshalJSON leaves t as it is where raw is not a string.
+func (t *Text) UnmarshalJSON(raw []byte) error {
+	var s string
+	if json.Unmarshal(raw, &s) == nil {
+		*t = Text(s)
+	}
+	return nil
+}
+
+// Texts is a JSON array of strings, or a single string. Other elements are left out.
+type Texts []string
+
+// UnmarshalJSON leaves t as it is where raw is neither.
+func (t *Texts) UnmarshalJSON(raw []byte) error {
+	var list []Text
+	if json.Unmarshal(raw, &list) != nil {
+		list = make([]Text, 1)
+		_ = list[0].UnmarshalJSON(raw)
+	}
+	for _, text := range list {
+		if text != "" {
+			*t = append(*t, string(text))
+		}
+	}
+	return nil
+}
+
+// Number is a JSON number, or a JSON string, in which some vendors write numbers, as it
+// stands in the answer. [Lifetime] reads it.
+type Number json.RawMessage
+
+// UnmarshalJSON leaves n as it is where raw is neither.
+func (n *Number) UnmarshalJSON(raw []byte) error {
+	if len(raw) > 0 && strings.IndexByte(`"-0123456789`, raw[0]) >= 0 {
+		*n = slices.Clone(raw)
+	}
+	return nil
+}
+
+// isStated is whether a decoded JSON value says anything: false, 0, "", an empty array and
+// an empty object beside a token do not say that there was an error.
+func isStated(value any) bool {
+	switch value := value.(type) {
+	case nil:
+		return false
+	case bool:
+		return value
+	case string:
+		return value != ""
+	case float64:
+		return value != 0
+	case []any:
+		return len(value) > 0
+	case map[string]any:
+		return len(value) > 0
+	}
+	return true
+}
+
+// HasError is whether the answer has an "error" that says anything, which some vendors send
+// with status 200.
+func (r *Reply) HasError() bool {
+	var body map[string]json.RawMessage
+	var stated any
+	return r.Decode(&body) == nil && json.Unmarshal(body["error"], &stated) == nil && isStated(stated)
+}
+
+// NoToken is why an answer of status 2xx has no access token, in the vendor's own words: a
+// refusal if there is an "error" in it, else an invalid response.
+func (r *Reply) NoToken() *Error {
+	if r.HasError() {
+		return r.Refusal()
+	}
+	e := Errorf(Nonsense, "the vendor's answer holds no access token")
+	if words := reason(r.Body, r.secrets); words != "" {
+		e.Reason += ": " + words
+	}
+	e.Clock = r.Clock
+	return e
+}
+
+// byteOrderMark may stand before a text in UTF-8 (RFC 8259 §8.1).
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// asJSON is the body of an answer without a byte order mark, and as JSON if it is a form
+// (application/x-www-form-urlencoded), in which some vendors answer. It goes by the body and
+// not by its Content-Type, which with forms is often another.
+func asJSON(body []byte) []byte {
+	body = bytes.TrimPrefix(body, byteOrderMark)
+	text := strings.TrimSpace(string(body))
+	if !form.MatchString(text) {
+		return body
+	}
+	values, err := url.ParseQuery(text)
+	if err != nil || !values.Has("access_token") && !values.Has("error") {
+		return body
+	}
+	object := map[string]string{}
+	for name, all := range values {
+		if len(all) > 1 { // which RFC 6749 §5 forbids, as it leaves open which one counts
+			return body
+		}
+		object[name] = all[0]
+	}
+	raw, err := json.Marshal(object)
+	if err != nil {
+		return body
+	}
+	return raw
+}
+
+var form = regexp.MustCompile(`^[A-Za-z_]+=[^\s<>{}"]*$`)
+
+// tokenType is a type name or a URI (RFC 6749 §A.13), and maxTokenType how long it may be
+// in bytes.
+var tokenType = regexp.MustCompile(`^([A-Za-z0-9._-]+|[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+)$`)
+
+const maxTokenType = 100
+
+// checkShown refuses what cannot be shown or sent of an answer that is otherwise good: a
+// token_type or a scope of other characters than RFC 6749 gives them.
+func (a *Answer) checkShown() error {
+	if a.TokenType != "" && (len(a.TokenType) > maxTokenType || !tokenType.MatchString(a.TokenType)) {
+		return Errorf(Nonsense, "the vendor's token_type is not a type name or a URI of at most %d bytes (RFC 6749 §7.1)", maxTokenType)
+	}
+	for _, scope := range a.Scope {
+		if !scopeToken.MatchString(scope) {
+			return Errorf(Nonsense, "the vendor's scope holds a character that a scope cannot have (RFC 6749 §3.3)")
+		}
+	}
+	return nil
+}
+
+// ReadScope is the scope that an answer states, as a list: separated by white space, or by
+// commas with some vendors. A comma does not separate within a scope that was asked for.
+func ReadScope(stated Texts, asked []string) []string {
+	var scope []string
+	for _, text := range stated {
+		for _, word := range strings.Fields(text) {
+			if slices.Contains(asked, word) {
+				scope = append(scope, word)
+				continue
+			}
+			for part := range strings.SplitSeq(word, ",") {
+				if part != "" {
+					scope = append(scope, part)
+				}
+			}
+		}
+	}
+	return scope
+}

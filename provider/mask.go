@@ -1,0 +1,238 @@
+package provider
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"html"
+	"iter"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// minRun is how many letters and digits of a secret in a row, or of one of its
+	// encodings, give it away.
+	minRun = 8
+
+	// minEncoded is how many bytes a secret has at least whose encodings are looked for.
+	// Those of less may be in any word.
+	minEncoded = 4
+
+	// maxEscapes is how often what a vendor repeats may have been escaped.
+	maxEscapes = 2
+)
+
+// maskSecrets puts a mask in the place of every secret in a text, and of every part of one
+// of minRun letters and digits or more. A secret is found in any case, with separators in
+// it, escaped as in HTML, JSON and URLs, and in base64 and hexadecimal digits.
+func maskSecrets(text string, secrets []string) string {
+	var forms []string
+	for _, secret := range secrets {
+		forms = append(forms, escapedForms(secret)...)
+		forms = append(forms, encodings(secret)...)
+	}
+	hidden := make([]bool, len(text))
+	layer := glyphsOf(text)
+	for range maxEscapes + 1 {
+		spell(layer, isSeparator).hide(forms, isSeparator, true, hidden)
+		spell(layer, isSeparatorOrSign).hide(forms, isSeparatorOrSign, false, hidden)
+		layer = unescape(layer)
+	}
+	return replaceHidden(text, hidden)
+}
+
+// replaceHidden puts one mask in the place of each stretch of hidden bytes.
+func replaceHidden(text string, hidden []bool) string {
+	var out strings.Builder
+	for i := 0; i < len(text); i++ {
+		if !hidden[i] {
+			out.WriteByte(text[i])
+		} else if i == 0 || !hidden[i-1] {
+			out.WriteString(mask)
+		}
+	}
+	return out.String()
+}
+
+// A glyph is a character of a text, and which bytes of the text it stands for.
+type glyph struct {
+	char     rune
+	from, to int
+}
+
+func glyphsOf(text string) []glyph {
+	glyphs := make([]glyph, 0, len(text))
+	for i, r := range text {
+		_, size := utf8.DecodeRuneInString(text[i:])
+		glyphs = append(glyphs, glyph{r, i, i + size})
+	}
+	return glyphs
+}
+
+// escape is an entity of HTML, or an escape of JSON or of a URL.
+var escape = regexp.MustCompile(`&#?[0-9A-Za-z]{1,32};|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|%[0-9A-Fa-f]{2}|\\`)
+
+// unescape undoes one escape of each character that has one.
+func unescape(glyphs []glyph) []glyph {
+	var text strings.Builder
+	var at []int // the glyph of each byte
+	for i, g := range glyphs {
+		n, _ := text.WriteRune(g.char)
+		for range n {
+			at = append(at, i)
+		}
+	}
+	var plain []glyph
+	next := 0
+	for _, match := range escape.FindAllStringIndex(text.String(), -1) {
+		first, last := at[match[0]], at[match[1]-1]
+		plain = append(plain, glyphs[next:first]...)
+		for _, r := range unescaped(text.String()[match[0]:match[1]]) {
+			plain = append(plain, glyph{r, glyphs[first].from, glyphs[last].to})
+		}
+		next = last + 1
+	}
+	return append(plain, glyphs[next:]...)
+}
+
+// unescaped is what an escape stands for: nothing, if it is a backslash alone.
+func unescaped(escape string) string {
+	if escape[0] == '&' {
+		return html.UnescapeString(escape)
+	}
+	code, err := strconv.ParseUint(strings.TrimLeft(escape, `\ux%`), 16, 32)
+	if err != nil {
+		return ""
+	}
+	return string(rune(code))
+}
+
+// A spelling is a text without some of its characters, in small letters.
+type spelling struct {
+	text string
+	at   []glyph // of each byte
+}
+
+func spell(glyphs []glyph, leaveOut func(rune) bool) spelling {
+	var text strings.Builder
+	var at []glyph
+	for _, g := range glyphs {
+		if leaveOut(g.char) {
+			continue
+		}
+		n, _ := text.WriteRune(unicode.ToLower(g.char))
+		for range n {
+			at = append(at, g)
+		}
+	}
+	return spelling{text.String(), at}
+}
+
+// plain is the spelling of a secret.
+func plain(secret string, leaveOut func(rune) bool) string {
+	return strings.Map(func(r rune) rune {
+		if leaveOut(r) {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, secret)
+}
+
+// isSeparator is whether a character can stand in a secret without being of it.
+func isSeparator(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) }
+
+func isSeparatorOrSign(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }
+
+// hide hides each run of minRun bytes that the text has of one of some forms, and shorter
+// forms as a whole, if short ones are to be looked for.
+func (s spelling) hide(forms []string, leaveOut func(rune) bool, short bool, hidden []bool) {
+	runs := map[string][]int{} // where the text has them
+	for i := 0; i+minRun <= len(s.text); i++ {
+		runs[s.text[i:i+minRun]] = append(runs[s.text[i:i+minRun]], i)
+	}
+	for _, form := range forms {
+		form = plain(form, leaveOut)
+		for i := 0; i+minRun <= len(form); i++ {
+			run := form[i : i+minRun]
+			for _, at := range runs[run] {
+				s.hideRange(at, at+minRun, hidden)
+			}
+			delete(runs, run) // which is hidden
+		}
+		if short && form != "" && len(form) < minRun {
+			for at := range indexes(s.text, form) {
+				s.hideRange(at, at+len(form), hidden)
+			}
+		}
+	}
+}
+
+// indexes are where a text has a word.
+func indexes(text, word string) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for from := 0; ; {
+			i := strings.Index(text[from:], word)
+			if i < 0 || !yield(from+i) {
+				return
+			}
+			from += i + len(word)
+		}
+	}
+}
+
+// hideRange hides what the bytes from one to another stand for, and what was left out
+// between.
+func (s spelling) hideRange(from, to int, hidden []bool) {
+	for i := s.at[from].from; i < s.at[to-1].to; i++ {
+		hidden[i] = true
+	}
+}
+
+// escapedForms are a secret, and what it would be if what looks like an escape in it were
+// one.
+func escapedForms(secret string) []string {
+	forms := []string{secret}
+	glyphs := glyphsOf(secret)
+	for range maxEscapes {
+		glyphs = unescape(glyphs)
+		var form strings.Builder
+		for _, g := range glyphs {
+			form.WriteRune(g.char)
+		}
+		if form.String() == forms[len(forms)-1] {
+			break
+		}
+		forms = append(forms, form.String())
+	}
+	return forms
+}
+
+// encodings are the forms of a secret, and of what HTTP Basic makes of it, in which none of
+// its characters can be seen: hexadecimal, and base64 wherever in a longer text it stands.
+func encodings(secret string) []string {
+	if len(secret) < minEncoded {
+		return nil
+	}
+	forms := []string{hex.EncodeToString([]byte(secret))}
+	sent := []string{secret}
+	if escaped := url.QueryEscape(secret); escaped != secret {
+		sent = append(sent, escaped)
+	}
+	for _, text := range sent {
+		for before := range 3 {
+			encoded := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat(" ", before) + text))
+			// The first characters are also of what stands before, and the last of what
+			// stands behind.
+			start, end := before+min(before, 1), len(encoded)
+			if (before+len(text))%3 != 0 {
+				end--
+			}
+			forms = append(forms, encoded[start:end])
+		}
+	}
+	return forms
+}

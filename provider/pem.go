@@ -1,0 +1,205 @@
+package provider
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/base64"
+	"math/big"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// A pemBlock is one block of a PEM file.
+type pemBlock struct {
+	label       string
+	der         []byte // nil if it cannot be decoded
+	isEncrypted bool
+}
+
+var (
+	pemMarker = regexp.MustCompile(`-----(BEGIN|END) ([A-Z0-9 ]{1,40})-----`)
+	pemHeader = regexp.MustCompile(`(?m)^\s*[A-Za-z-]+:.*$`)
+
+	// pemEscapes are what quoting in JSON and in shells leaves of a file.
+	pemEscapes = strings.NewReplacer(`\r`, "\n", `\n`, "\n", `\t`, " ", `\`, "")
+)
+
+// readPEM finds the blocks of a PEM file, which may have been pasted on one line, indented,
+// quoted, or with line breaks written as \n. unfinished is the label of a block that does
+// not end; "" if there is none.
+func readPEM(text string) (blocks []pemBlock, unfinished string) {
+	text = pemEscapes.Replace(text)
+	markers := pemMarker.FindAllStringSubmatchIndex(text, -1)
+	part := func(m []int, i int) string { return text[m[2*i]:m[2*i+1]] }
+	for i, begin := range markers {
+		if part(begin, 1) != "BEGIN" {
+			continue
+		}
+		label := part(begin, 2)
+		if i+1 == len(markers) || part(markers[i+1], 1) != "END" || part(markers[i+1], 2) != label {
+			unfinished = label
+			continue
+		}
+		body := text[begin[1]:markers[i+1][0]]
+		blocks = append(blocks, pemBlock{
+			label:       label,
+			der:         decodePEM(pemHeader.ReplaceAllString(body, "")),
+			isEncrypted: label == "ENCRYPTED PRIVATE KEY" || strings.Contains(body, "DEK-Info:"),
+		})
+	}
+	return blocks, unfinished
+}
+
+func decodePEM(body string) []byte {
+	body = strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || !unicode.IsGraphic(r) {
+			return -1
+		}
+		return r
+	}, body)
+	der, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(body, "="))
+	if err != nil {
+		return nil
+	}
+	return der
+}
+
+const isPrivate = "PRIVATE KEY" // ends the label of a private key
+
+const (
+	// minRSABits is the least that vendors take: Kensho's guide asks for 2048. With more
+	// than maxRSABits a signature takes seconds.
+	minRSABits = 2048
+	maxRSABits = 8192
+)
+
+// parsePrivateKey reads the first private key of a PEM file. What a parser says may quote
+// the key, so it is not passed on.
+func parsePrivateKey(text string) (crypto.Signer, error) {
+	blocks, unfinished := readPEM(text)
+	for _, block := range blocks {
+		if strings.HasSuffix(block.label, isPrivate) {
+			return block.privateKey()
+		}
+	}
+	switch {
+	case strings.HasSuffix(unfinished, isPrivate):
+		return nil, Errorf(Invalid, "private_key: has no -----END line that goes with its -----BEGIN line; give the whole file")
+	case len(blocks) > 0 || unfinished != "":
+		return nil, Errorf(Invalid, `private_key: the PEM holds no private key; give "RSA PRIVATE KEY", "EC PRIVATE KEY" or "PRIVATE KEY"`)
+	case isFileName(text):
+		return nil, Errorf(Invalid, "private_key: looks like the name of a file; to give what is in the file, write @ before its name (private_key=@key.pem)")
+	case strings.HasPrefix(text, "LS0tLS1CRUdJTi"):
+		return nil, Errorf(Invalid, "private_key: is a PEM file in base64; decode it first (base64 -d)")
+	case strings.HasPrefix(text, "{"):
+		return nil, Errorf(Invalid, "private_key: is JSON; give the key in PEM")
+	}
+	return nil, Errorf(Invalid, "private_key: is no PEM; give the whole file, from -----BEGIN to END-----")
+}
+
+func (b pemBlock) privateKey() (crypto.Signer, error) {
+	switch {
+	case b.isEncrypted:
+		return nil, Errorf(Invalid, "private_key: is protected by a passphrase; give the key without one")
+	case b.label == "OPENSSH PRIVATE KEY":
+		return nil, Errorf(Invalid, "private_key: is in OpenSSH's own format; convert it to PEM with ssh-keygen -p -m PEM")
+	}
+	// Before it is parsed, which takes long as well.
+	if bits, isRSA := rsaBits(b.der); isRSA && (bits < minRSABits || bits > maxRSABits) {
+		return nil, Errorf(Invalid, "private_key: has %d bits; give an RSA key of %d to %d bits", bits, minRSABits, maxRSABits)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(b.der)
+	if err != nil {
+		key, err = x509.ParsePKCS1PrivateKey(b.der)
+	}
+	if err != nil {
+		key, err = x509.ParseECPrivateKey(b.der)
+	}
+	if err != nil {
+		return nil, Errorf(Invalid, "private_key: the PEM holds no key that can be read")
+	}
+	switch key := key.(type) {
+	case *rsa.PrivateKey:
+		return key, nil
+	case *ecdsa.PrivateKey:
+		return key, nil
+	case ed25519.PrivateKey:
+		return key, nil
+	}
+	return nil, Errorf(Invalid, "private_key: is not an RSA, EC or Ed25519 key, which vendors ask for")
+}
+
+// rsaBits returns the length of the modulus of an RSA key in PKCS#1 or PKCS#8.
+func rsaBits(der []byte) (bits int, isRSA bool) {
+	var wrapper struct {
+		Version   int
+		Algorithm pkix.AlgorithmIdentifier
+		Key       []byte
+	}
+	if _, err := asn1.Unmarshal(der, &wrapper); err == nil {
+		der = wrapper.Key
+	}
+	var key struct {
+		Version int
+		N, E    *big.Int
+	}
+	if _, err := asn1.Unmarshal(der, &key); err != nil {
+		return 0, false
+	}
+	return key.N.BitLen(), true
+}
+
+// parseCertificates reads ca_cert, which is read back and so must hold nothing else than
+// certificates. Those that Go cannot read are left out, as long as there are others.
+func parseCertificates(text string) (*x509.CertPool, error) {
+	blocks, unfinished := readPEM(text)
+	for _, label := range append(labels(blocks), unfinished) {
+		switch {
+		case strings.HasSuffix(label, isPrivate):
+			return nil, Errorf(Invalid, "ca_cert: holds a private key; give only certificates")
+		case label != "" && label != "CERTIFICATE":
+			return nil, Errorf(Invalid, `ca_cert: holds something else than certificates; give only blocks of "CERTIFICATE"`)
+		}
+	}
+	if strings.Contains(text, isPrivate) { // of a block that is damaged
+		return nil, Errorf(Invalid, "ca_cert: holds a private key; give only certificates")
+	}
+	if unfinished != "" {
+		return nil, Errorf(Invalid, "ca_cert: has no -----END line that goes with its -----BEGIN line; give the whole file")
+	}
+	pool, found := x509.NewCertPool(), false
+	for _, block := range blocks {
+		if certificate, err := x509.ParseCertificate(block.der); err == nil {
+			pool.AddCert(certificate)
+			found = true
+		}
+	}
+	switch {
+	case found:
+		return pool, nil
+	case isFileName(text):
+		return nil, Errorf(Invalid, "ca_cert: looks like the name of a file; to give what is in the file, write @ before its name (ca_cert=@ca.pem)")
+	}
+	return nil, Errorf(Invalid, "ca_cert: holds no certificate; give one or more in PEM")
+}
+
+func labels(blocks []pemBlock) []string {
+	all := make([]string, len(blocks))
+	for i, block := range blocks {
+		all[i] = block.label
+	}
+	return all
+}
+
+// isFileName is whether a text is the name of a file with a key or a certificate in it.
+func isFileName(text string) bool {
+	return len(text) <= 255 && fileName.MatchString(text)
+}
+
+var fileName = regexp.MustCompile(`(?i)^[^\n]*\.(pem|key|p8|pk8|pkcs8|der|crt|cer|cert|txt)$`)

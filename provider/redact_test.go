@@ -1,0 +1,77 @@
+package provider
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// spaced puts a separator between each n characters of a text.
+func spaced(text string, n int, separator string) string {
+	var parts []string
+	for len(text) > n {
+		parts, text = append(parts, text[:n]), text[n:]
+	}
+	return strings.Join(append(parts, text), separator)
+}
+
+func TestPromise6ASecretIsRedactedThoughItIsNotWhole(t *testing.T) {
+	const secret = "kT9-vXw_2Lq.8ZrBn4Yc/6Hd"
+	const inHex = "6b54392d765877"
+	basic := base64.StdEncoding.EncodeToString([]byte("prod-client:" + url.QueryEscape(secret)))
+	for name, form := range map[string]string{
+		"a blank in it":               secret[:7] + " " + secret[7:],
+		"a line break in it":          secret[:7] + "\n" + secret[7:],
+		"a blank after each":          spaced(secret, 1, " "),
+		"its first 19 characters":     secret[:19],
+		"its last 12 characters":      secret[12:],
+		"eight from its middle":       "vXw_2Lq.8",
+		"cut, and in capitals":        strings.ToUpper(secret[:19]),
+		"an ellipsis in it":           secret[:10] + "..." + secret[14:],
+		"hexadecimal":                 hex.EncodeToString([]byte(secret)),
+		"hexadecimal, in pairs":       spaced(hex.EncodeToString([]byte(secret)), 2, " "),
+		"hexadecimal, with colons":    spaced(strings.ToUpper(hex.EncodeToString([]byte(secret))), 2, ":"),
+		"hexadecimal, of a part":      spaced(inHex+"5f", 2, " "),
+		"a zero-width space in it":    secret[:7] + "\u200b" + secret[7:],
+		"turned by bidi characters":   "\u202e" + secret[:7] + "\u2066" + secret[7:] + "\u2069\u202c",
+		"base64, of a part":           base64.StdEncoding.EncodeToString([]byte(secret))[3:19],
+		"base64, in a longer text":    base64.StdEncoding.EncodeToString([]byte("a " + secret))[:19],
+		"base64, in lines":            spaced(base64.StdEncoding.EncodeToString([]byte(secret)), 10, "\n"),
+		"HTTP Basic, with a blank":    spaced(basic[16:], 19, " "), // less what is of the client's ID
+		"escaped twice":               url.QueryEscape(url.QueryEscape(secret)),
+		"JSON, in JSON":               strings.ReplaceAll(secret, "/", `\\\/`),
+		"escaped, and cut":            url.QueryEscape(secret[:19]),
+		"with numeric HTML entities":  strings.ReplaceAll(secret, "-", "&#x2d;")[:24],
+		"with a soft hyphen, and cut": secret[:4] + "\u00ad" + secret[4:15],
+	} {
+		got := redact("you sent "+form+" to us", []string{secret})
+		assert.Contains(t, got, mask, name)
+		assert.Contains(t, got, "you sent ", name)
+		rest := strings.ToLower(plain(strings.ReplaceAll(got, mask, " | "), isSeparator))
+		for i := 0; i+minRun <= len(secret); i++ {
+			assert.NotContains(t, rest, strings.ToLower(secret[i:i+minRun]), name)
+		}
+		words := strings.Fields(strings.NewReplacer("you sent", "", "to us", "", mask, "").Replace(got))
+		assert.LessOrEqual(t, len(strings.Join(words, "")), 8, "%s: %s", name, got)
+	}
+	assert.Equal(t, "invalid_client: prod-client is disabled", redact("invalid_client: prod-client is disabled", []string{secret}))
+}
+
+func TestAShortSecretHidesNothingElse(t *testing.T) {
+	assert.Equal(t, "invalid_client: try yet another", redact("invalid_client: try yet another", []string{"q1"}))
+	assert.Equal(t, "you sent "+mask, redact("you sent Q1", []string{"q1"}))
+}
+
+func TestWhatCannotBeSeenIsNotQuoted(t *testing.T) {
+	assert.Equal(t, "invalid grant", redact("in\u202evalid\u2066 \u200bgr\u00adant\ufeff\u2069", nil))
+	assert.Equal(t, "one two", redact("one\u2028two\x1b", nil))
+}
+
+func TestATextThatIsNotUTF8IsSearchedAllTheSame(t *testing.T) {
+	got := redact("\xff\xfe you sent kT9vXw2Lq8ZrBn4Yc\xff", []string{"kT9vXw2Lq8ZrBn4Yc"})
+	assert.Contains(t, got, "you sent "+mask)
+}
