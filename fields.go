@@ -23,7 +23,9 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	b.noteMount(req)
 	switch req.Operation {
 	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation:
-		if len(req.Data) == 0 {
+		// A node that may not write forwards every request. The active node checks the
+		// input, by its own version of the plugin.
+		if len(req.Data) == 0 || !b.WriteSafeReplicationState() {
 			break
 		}
 		if path := b.Route(req.Path); path != nil {

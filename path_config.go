@@ -21,9 +21,11 @@ func (b *backend) pathConfig() []*framework.Path {
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Credential"},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: &framework.PathOperation{
-				Callback:     b.configList(providers),
-				Summary:      "List the credentials of all providers.",
-				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "credentials"},
+				Callback:                    b.configList(providers),
+				Summary:                     "List the credentials of all providers.",
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "credentials"},
 			},
 		},
 		HelpSynopsis:    "List the credentials of all providers.",
@@ -41,9 +43,11 @@ func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: &framework.PathOperation{
-				Callback:     b.configList([]provider.Provider{p}),
-				Summary:      "List the credentials of " + p.Name() + ".",
-				DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: p.Name() + "-credentials"},
+				Callback:                    b.configList([]provider.Provider{p}),
+				Summary:                     "List the credentials of " + p.Name() + ".",
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: p.Name() + "-credentials"},
 			},
 		},
 		HelpSynopsis:    "List the credentials of " + p.Summary() + ".",
@@ -76,8 +80,10 @@ func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
 			logical.UpdateOperation: write,
 			logical.PatchOperation:  &patch,
 			logical.ReadOperation: &framework.PathOperation{
-				Callback: b.configRead(p),
-				Summary:  "Read a credential's settings, without its secrets.",
+				Callback:                    b.configRead(p),
+				Summary:                     "Read a credential's settings, without its secrets.",
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
 				Responses: map[int][]framework.Response{
 					200: {{Description: "OK", Fields: readableFields(fields)}},
 				},

@@ -222,6 +222,11 @@ func (b *backend) credsRevoke(ctx context.Context, req *logical.Request, _ *fram
 	if !isDedicated {
 		return nil, nil
 	}
+	// The framework forwards requests, not the end of a lease. The active node ends the
+	// token and deletes its entry.
+	if !b.WriteSafeReplicationState() {
+		return nil, logical.ErrReadOnly
+	}
 	config, _ := req.Secret.InternalData["config"].(string)
 	return nil, b.revokeDedicated(ctx, req.Storage, config, lease)
 }

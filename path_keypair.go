@@ -30,9 +30,11 @@ func (b *backend) pathKeypair() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Key pair"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:     b.keypairList,
-					Summary:      "List the key pairs.",
-					DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "keypairs"},
+					Callback:                    b.keypairList,
+					Summary:                     "List the key pairs.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "keypairs"},
 				},
 			},
 			HelpSynopsis:    "List the key pairs.",
@@ -54,8 +56,10 @@ func (b *backend) pathKeypair() []*framework.Path {
 				logical.CreateOperation: write,
 				logical.UpdateOperation: write,
 				logical.ReadOperation: &framework.PathOperation{
-					Callback: b.keypairRead,
-					Summary:  "Read the public half of a key pair, and of the one that is to take its place.",
+					Callback:                    b.keypairRead,
+					Summary:                     "Read the public half of a key pair, and of the one that is to take its place.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
 					Responses: map[int][]framework.Response{
 						200: {{Description: "OK", Fields: keypairFields()}},
 					},

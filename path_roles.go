@@ -29,9 +29,11 @@ func (b *backend) pathRoles() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Role"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:     b.rolesList,
-					Summary:      "List the roles.",
-					DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "roles"},
+					Callback:                    b.rolesList,
+					Summary:                     "List the roles.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "roles"},
 				},
 			},
 			HelpSynopsis:    "List the roles.",
@@ -46,8 +48,10 @@ func (b *backend) pathRoles() []*framework.Path {
 				logical.UpdateOperation: write,
 				logical.PatchOperation:  &patch,
 				logical.ReadOperation: &framework.PathOperation{
-					Callback: b.rolesRead,
-					Summary:  "Read a role.",
+					Callback:                    b.rolesRead,
+					Summary:                     "Read a role.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
 					Responses: map[int][]framework.Response{
 						200: {{Description: "OK", Fields: readableRole()}},
 					},

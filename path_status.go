@@ -17,9 +17,11 @@ func (b *backend) pathStatus() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:     b.configList(providers),
-					Summary:      "List the credentials that have a status.",
-					DisplayAttrs: &framework.DisplayAttributes{OperationSuffix: "statuses"},
+					Callback:                    b.configList(providers),
+					Summary:                     "List the credentials that have a status.",
+					ForwardPerformanceStandby:   true,
+					ForwardPerformanceSecondary: true,
+					DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "statuses"},
 				},
 			},
 			HelpSynopsis:    "List the credentials that have a status: all of them.",
