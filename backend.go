@@ -64,7 +64,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 // New makes an engine that has yet to be set up.
 func New(o Options) logical.Backend {
-	b := &backend{options: o, names: names{roles: map[string]*role{}}, unstored: unstored{grants: map[string]replacement{}}, events: events{told: map[string]bool{}}}
+	b := &backend{options: o, names: names{roles: map[string]*role{}}, unstored: unstored{grants: map[string]replacement{}}, events: events{told: map[expiry]bool{}}}
 	b.broker = broker.New(b, observer{b})
 	b.metrics = metrics.New(providerNames(), b.broker.Statuses)
 	b.events.send, b.events.full = b.sendEvent, b.eventsFull

@@ -50,6 +50,7 @@ type settings struct {
 	CACert            string           `json:"ca_cert"`
 	DefaultTTL        provider.Seconds `json:"default_ttl"`
 	KeepaliveInterval provider.Seconds `json:"keepalive_interval"`
+	note
 }
 
 const (
@@ -277,6 +278,10 @@ func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*
 	if timeout := common.RequestTimeout.Duration(); timeout < time.Second || timeout > maxRequestTimeout {
 		return nil, provider.Errorf(provider.Invalid, "request_timeout: must be from 1s to %s", maxRequestTimeout)
 	}
+	expires, err := common.check()
+	if err != nil {
+		return nil, err
+	}
 	client, err := provider.NewClient(provider.ClientOptions{
 		Timeout:   common.RequestTimeout.Duration(),
 		CACert:    common.CACert,
@@ -299,6 +304,8 @@ func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*
 		Provider:   p.Name(),
 		Generation: stored.Generation,
 		WriteTime:  stored.WriteTime,
+		Expires:    expires,
+		About:      common.Description,
 		DefaultTTL: common.DefaultTTL.Duration(),
 		Keepalive:  common.KeepaliveInterval.Duration(),
 		Vendor:     vendor,

@@ -21,11 +21,15 @@ const (
 	eventExchange = "tokenbroker/token-exchange"
 	eventRejected = "tokenbroker/credential-rejected"
 	eventExpiring = "tokenbroker/credential-expiring"
+	eventSecret   = "tokenbroker/secret-expiring"
 )
 
 const (
-	// expiringWithin is how near a credential's death has to be to be told of.
-	expiringWithin = 48 * time.Hour
+	// expiringWithin is how long before a credential expires from disuse there is an event,
+	// and secretExpiringWithin how long before its secret does: that takes a person, and
+	// the vendor.
+	expiringWithin       = 48 * time.Hour
+	secretExpiringWithin = 14 * 24 * time.Hour
 
 	// sendTimeout bounds the sending of one event, and mostUnsent how many may wait for
 	// it: what a server does not take in time is lost.
@@ -50,9 +54,9 @@ type events struct {
 	dropping bool
 	closed   bool
 
-	// told are the credentials whose coming death has been told of. Only the sweep uses
-	// it, and Vault runs one at a time.
-	told map[string]bool
+	// told are the expiries of which there has been an event. Only the sweep uses it, and
+	// Vault runs one at a time.
+	told map[expiry]bool
 }
 
 // add has an event sent, and is whether it will be: not if too many wait, or once the
@@ -118,19 +122,28 @@ func (es *events) exchanged(x broker.Exchange) {
 	}
 }
 
-// expiring tells of each credential that is going to die soon, once as long as it is. Those
-// of which nothing is said are as they were.
+// expiry is one that an event of a kind is about.
+type expiry struct{ kind, name string }
+
+// expiring sends an event for each credential that expires soon, and for each whose secret
+// does: once, until it expires later.
 func (es *events) expiring(expiries iter.Seq2[string, broker.Expiry], now time.Time) {
 	for name, x := range expiries {
-		switch {
-		case x.Time.IsZero() || x.Time.Sub(now) > expiringWithin:
-			delete(es.told, name)
-		case !es.told[name]:
-			taken := es.add(newEvent(eventExpiring, "status/"+name, false,
-				[]string{"name", name, "provider", x.Provider, "expire_time", stamp(x.Time)}))
-			if taken {
-				es.told[name] = true
-			}
+		es.expires(expiry{eventExpiring, name}, x.Provider, x.Unused, now.Add(expiringWithin))
+		es.expires(expiry{eventSecret, name}, x.Provider, x.Secret, now.Add(secretExpiringWithin))
+	}
+}
+
+// expires sends the event of an expiry at t, if that is not after horizon.
+func (es *events) expires(e expiry, providerName string, t, horizon time.Time) {
+	switch {
+	case t.IsZero() || t.After(horizon):
+		delete(es.told, e)
+	case !es.told[e]:
+		taken := es.add(newEvent(e.kind, "status/"+e.name, false,
+			[]string{"name", e.name, "provider", providerName, "expire_time", stamp(t)}))
+		if taken {
+			es.told[e] = true
 		}
 	}
 }

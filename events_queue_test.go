@@ -20,14 +20,14 @@ func newQueue() (es *events, sent, full *atomic.Int64) {
 	return &events{
 		send: func(event) { time.Sleep(time.Second); sent.Add(1) },
 		full: func() { full.Add(1) },
-		told: map[string]bool{},
+		told: map[expiry]bool{},
 	}, sent, full
 }
 
 func dying(names ...string) iter.Seq2[string, broker.Expiry] {
 	all := map[string]broker.Expiry{}
 	for _, name := range names {
-		all[name] = broker.Expiry{Provider: "kensho", Time: time.Now().Add(time.Hour)}
+		all[name] = broker.Expiry{Provider: "kensho", Unused: time.Now().Add(time.Hour)}
 	}
 	return maps.All(all)
 }

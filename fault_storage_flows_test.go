@@ -256,9 +256,10 @@ var storageFlows = map[string]storageFlow{
 		s.creds("search")
 		until(1, 30, 0)
 	}, when: reads("creds/search")},
-	"a token is refreshed":       {given: warm, when: writes("refresh/prod", nil), then: refreshed},
-	"a token is refreshed, cold": {given: and(warm, nextHour, cold), when: writes("refresh/prod", nil), then: refreshed},
-	"a token is refreshed and revoked": {given: lending, when: writes("refresh/api", nil), then: func(s *stage) string {
+	"a token is refreshed":             {given: warm, when: writes("refresh/prod", nil), then: refreshed},
+	"a token is refreshed, cold":       {given: and(warm, nextHour, cold), when: writes("refresh/prod", nil), then: refreshed},
+	"a token is dropped and refreshed": {given: warm, when: writes("refresh/prod", drop), then: refreshed},
+	"a token is dropped and revoked": {given: lending, when: writes("refresh/api", drop), then: func(s *stage) string {
 		if a := s.ask(logical.ReadOperation, "creds/api", nil); a.status != http.StatusOK {
 			return a.message
 		}

@@ -1,14 +1,19 @@
 package tokenbroker_test
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
+
+	"vault-plugin-secrets-tokenbroker/internal/docwalk"
 )
 
 // said is what the engine says in its log at info and above, and what events it sends.
@@ -37,7 +42,7 @@ func TestTheOperationsPageHasEveryMetricLineAndEvent(t *testing.T) {
 	assert.Greater(t, found, 15)
 
 	e := newEngine(t)
-	e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+	e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "expires": "2999-12-31"})
 	e.read("token/prod")
 	e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover,event"})
 	e.write("roles/events", map[string]any{"config": "search", "scope": "event"})
@@ -49,4 +54,42 @@ func TestTheOperationsPageHasEveryMetricLineAndEvent(t *testing.T) {
 		}
 		shows(name)
 	}
+}
+
+// runbook is where an alert's runbook_url leads, in the pages of this tree.
+var runbook = regexp.MustCompile(`^https://github\.com/OWNER/vault-plugin-secrets-tokenbroker/blob/main/(docs/[a-z-]+\.md#\S+)$`)
+
+func TestEachAlertIsInTheOperationsPageAndLeadsToARunbook(t *testing.T) {
+	var rules struct {
+		Groups []struct {
+			Rules []struct {
+				Alert       string
+				Annotations map[string]string
+			}
+		}
+	}
+	text, err := os.ReadFile("examples/prometheus/alerts.yml")
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(text, &rules))
+	operations, err := os.ReadFile("docs/operations.md")
+	require.NoError(t, err)
+
+	tree := fstest.MapFS{}
+	for _, page := range []string{"docs/operations.md", "docs/troubleshooting.md"} {
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		tree[page] = &fstest.MapFile{Data: text}
+	}
+	require.Len(t, rules.Groups, 1)
+	var links strings.Builder
+	for _, rule := range rules.Groups[0].Rules {
+		assert.Contains(t, string(operations), "| `"+rule.Alert+"` |")
+		leads := runbook.FindStringSubmatch(rule.Annotations["runbook_url"])
+		require.NotNil(t, leads, rule.Alert)
+		fmt.Fprintf(&links, "[%s](%s)\n", rule.Alert, leads[1])
+	}
+	tree["alerts.md"] = &fstest.MapFile{Data: []byte(links.String())}
+	broken, err := docwalk.BrokenLinks(tree, "alerts.md")
+	require.NoError(t, err)
+	assert.Empty(t, broken)
 }

@@ -58,6 +58,7 @@ func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
 func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
 	fields := p.Fields()
 	maps.Copy(fields, commonFields())
+	maps.Copy(fields, noteFields())
 	if fields["private_key"] != nil {
 		maps.Copy(fields, generatedKeyFields())
 	}

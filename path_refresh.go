@@ -2,31 +2,37 @@ package tokenbroker
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net/http"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 func (b *backend) pathRefresh() []*framework.Path {
 	return []*framework.Path{{
 		Pattern:      "refresh/" + framework.GenericNameRegex("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "refresh", OperationSuffix: "token"},
-		Fields:       nameField(),
+		Fields:       refreshFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:                    b.refresh,
-				Summary:                     "Forget the cached token and exchange now.",
+				Summary:                     "Exchange now, and replace the cached tokens.",
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
 				Responses: map[int][]framework.Response{
 					200: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
-						"expire_time": {Type: framework.TypeTime, Description: "When the new token dies, in UTC.", Required: true},
+						"expire_time": {Type: framework.TypeTime, Description: "When the new token expires, in UTC.", Required: true},
 						"provider":    {Type: framework.TypeString, Description: "The provider of the credential.", Required: true},
 					}}},
 				},
 			},
 		},
-		HelpSynopsis:    "Forget the cached token of a credential, and those of its roles, and exchange now.",
+		HelpSynopsis:    "Exchange a credential now, and replace its cached tokens and those of its roles.",
 		HelpDescription: refreshHelpDescription,
 	}}
 }
@@ -43,10 +49,26 @@ func nameField() map[string]*framework.FieldSchema {
 	}
 }
 
+func refreshFields() map[string]*framework.FieldSchema {
+	fields := nameField()
+	fields["drop"] = &framework.FieldSchema{
+		Type:         framework.TypeBool,
+		Description:  "Whether to drop the cached tokens before the exchange, and to revoke them where the vendor can: for a leak. If the exchange fails, readers get no token until one succeeds.",
+		Default:      false,
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Drop first"},
+	}
+	return fields
+}
+
 func (b *backend) refresh(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	status, err := b.broker.Refresh(ctx, req.Storage, name)
+	status, err := b.broker.Refresh(ctx, req.Storage, name, d.Get("drop").(bool))
 	if err != nil {
+		var failed *broker.RefreshError
+		var exchange *broker.ExchangeError
+		if errors.As(err, &failed) && errors.As(err, &exchange) {
+			return notRefreshed(failed, exchange)
+		}
 		return noCredential(ctx, req.Storage, name, err)
 	}
 	return &logical.Response{Data: map[string]any{
@@ -55,12 +77,48 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, d *framewor
 	}}, nil
 }
 
-const refreshHelpDescription = `
-For a token that has leaked, or that the vendor has revoked. Readers get the new
-token from now on; leases on the old one run on. The vendor goes on taking it until
-it dies, unless there is a revocation endpoint, where it is revoked; one that could
-not be is tried again by the next refresh.
+// notRefreshed answers a refresh whose exchange failed: what readers get meanwhile matters
+// more than which token there is not.
+func notRefreshed(r *broker.RefreshError, e *broker.ExchangeError) (*logical.Response, error) {
+	what := "the vendor gives no new token"
+	if e.Scope != "" {
+		what = fmt.Sprintf("the vendor gives no new token of the scope %q", e.Scope)
+	}
+	meanwhile := "there is no valid token"
+	switch {
+	case r.Dropped:
+		meanwhile = "the cached tokens were dropped, as drop=true asks, and reads fail until an exchange succeeds"
+	case !r.ExpireTime.IsZero():
+		meanwhile = "the cached token stays in use; it expires at " + stamp(r.ExpireTime)
+	}
+	message := fmt.Sprintf("%s: %s; %s; ", what, e.Err.Reason, meanwhile)
+	path, next := configKey(e.Provider, e.Name), "next attempt at "+stamp(roundUp(e.NextAttempt))
+	switch e.Err.Kind {
+	case provider.Unavailable:
+		return nil, logical.CodedError(http.StatusServiceUnavailable, message+next)
+	case provider.Nonsense:
+		return nil, logical.CodedError(http.StatusBadGateway, message+next)
+	case provider.Expired:
+		return logical.ErrorResponse("%sthe credential has expired: write a new one to %s", message, path), nil
+	}
+	if e.Scope != "" && e.Err.MayBeScope {
+		return logical.ErrorResponse("%sthe vendor rejected the scope, or the credential: give the role a scope that the vendor grants, or write a new credential to %s", message, path), nil
+	}
+	return logical.ErrorResponse("%sthe vendor rejected the credential: write a new one to %s", message, path), nil
+}
 
-It also makes an attempt at once where the engine is leaving a vendor alone who was
-unavailable, or has rejected the credential.
+const refreshHelpDescription = `
+Without drop, the cached tokens stay in use until the new ones are stored. If the
+exchange fails, readers lose nothing. Use it after the vendor has mended something, or
+when a token no longer works: it makes an attempt at once, although the engine is
+backing off.
+
+With drop=true, the cached tokens are dropped before the vendor is called, and revoked
+where it has a revocation endpoint; a token that cannot be revoked is tried again by the
+next refresh. Use it for a token that has leaked, and for nothing else: while the vendor
+is unavailable, every read fails. A policy can deny the parameter.
+
+Either way, no read that starts after a refresh has succeeded gets an older token. Leases
+on older tokens run on. The vendor accepts an older token until it expires, unless it was
+revoked.
 `

@@ -13,12 +13,15 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
+// drop has a refresh drop the cached tokens first.
+var drop = map[string]any{"drop": true}
+
 func TestARefreshRevokesTheTokensThatItDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)
 		e.write("roles/reader", map[string]any{"config": "api", "scope": "read"})
 		leaked, narrow := tokenOf(e.creds("api")), tokenOf(e.creds("reader"))
-		e.write("refresh/api", nil)
+		e.write("refresh/api", drop)
 		assert.ElementsMatch(t, []string{leaked, narrow}, e.sim.Revoked())
 		assert.True(t, e.sim.Accepts(tokenOf(e.creds("api"))))
 		status := e.read("status/api").Data
@@ -32,7 +35,7 @@ func TestARefreshRevokesTheTokensThatItDrops(t *testing.T) {
 			}
 			return nil
 		}})
-		e.write("refresh/api", nil)
+		e.write("refresh/api", drop)
 		status = e.read("status/api").Data
 		assert.Equal(t, "ok", status["state"], "it fails nothing")
 		assert.Equal(t, "2000-01-01T00:01:00Z", status["last_revocation_time"])
@@ -44,20 +47,20 @@ func TestATokenThatARefreshCouldNotRevokeIsRevokedByTheNext(t *testing.T) {
 	for name, goesWrong := range map[string]func(*engine){
 		"the vendor is down": func(e *engine) {
 			e.sim.Behave(down())
-			e.request(logical.UpdateOperation, "refresh/api", nil)
+			e.request(logical.UpdateOperation, "refresh/api", drop)
 			e.sim.Behave(vendorsim.Conduct{})
 			time.Sleep(time.Minute)
 		},
 		"storage refuses": func(e *engine) {
 			storage := e.moody()
 			storage.refuse.Store(true)
-			e.request(logical.UpdateOperation, "refresh/api", nil)
+			e.request(logical.UpdateOperation, "refresh/api", drop)
 			storage.refuse.Store(false)
 		},
 		"the server is killed": func(e *engine) {
 			e.sim.Behave(down()) // nothing reaches it after the first write
 			e.moody().dieAfter(1)
-			e.request(logical.UpdateOperation, "refresh/api", nil)
+			e.request(logical.UpdateOperation, "refresh/api", drop)
 			e.sim.Behave(vendorsim.Conduct{})
 			e.storage = e.storage.(*moodyStorage).Storage
 			e.restart()
@@ -68,11 +71,11 @@ func TestATokenThatARefreshCouldNotRevokeIsRevokedByTheNext(t *testing.T) {
 				e := newOAuthEngine(t)
 				leaked := tokenOf(e.creds("api"))
 				goesWrong(e)
-				e.write("refresh/api", nil)
+				e.write("refresh/api", drop)
 				assert.Contains(t, e.sim.Revoked(), leaked)
 				assert.NotContains(t, e.read("status/api").Data, "last_revocation_error")
 				revoked := len(e.sim.Revoked())
-				e.write("refresh/api", nil)
+				e.write("refresh/api", drop)
 				assert.Len(t, e.sim.Revoked(), revoked+1, "each but once")
 			})
 		})
@@ -84,7 +87,7 @@ func TestATokenThatCouldNotBeRevokedIsRevokedWhenItsCredentialIsDeleted(t *testi
 		e := newOAuthEngine(t)
 		leaked := tokenOf(e.creds("api"))
 		e.sim.Behave(down())
-		e.request(logical.UpdateOperation, "refresh/api", nil)
+		e.request(logical.UpdateOperation, "refresh/api", drop)
 		e.sim.Behave(vendorsim.Conduct{})
 		for _, path := range []string{"roles/mine", "config/oauth2/api"} {
 			_, status, message := e.request(logical.DeleteOperation, path, nil)
@@ -103,7 +106,7 @@ func TestPromise3ARefreshDoesNotEndTheRefreshTokenWithTheTokenThatItDrops(t *tes
 		fields["refresh_token"], fields["scope"] = refreshToken, nil
 		e.write("config/oauth2/user", fields)
 		e.creds("user")
-		e.write("refresh/user", nil)
+		e.write("refresh/user", drop)
 		assert.True(t, e.sim.Accepts(tokenOf(e.creds("user"))))
 		assert.Equal(t, "left alone: the vendor may end the refresh token together with an access token", e.read("status/user").Data["last_revocation_error"])
 	})

@@ -72,6 +72,8 @@ func statusFields() map[string]*framework.FieldSchema {
 		"next_attempt_time":       at("When the vendor may be called again, while it is left alone."),
 		"credential_expire_time":  at("When the credential dies if it stays unused, where that is known."),
 		"credential_updated_time": at("When a secret of the credential was last written."),
+		"description":             text("What the operator says the credential is for."),
+		"expires":                 at("When the secret expires at the vendor, as the operator says."),
 		"clock_skew":              number("How many seconds the vendor's clock is ahead of this server's, at the least."),
 		"last_revocation_time":    at("When tokens that refresh/ dropped were last revoked at the vendor, where it can."),
 		"last_revocation_error":   text("Why that failed."),
@@ -106,10 +108,14 @@ func statusData(s *broker.Status) map[string]any {
 		"next_attempt_time":       roundUp(s.Failure.NextAttempt),
 		"credential_expire_time":  s.CredentialExpireTime,
 		"credential_updated_time": s.CredentialWriteTime,
+		"expires":                 s.SecretExpireTime,
 	} {
 		if !t.IsZero() {
 			data[field] = stamp(t)
 		}
+	}
+	if s.Description != "" {
+		data["description"] = s.Description
 	}
 	if s.Revocation != nil {
 		data["last_revocation_time"] = stamp(s.Revocation.Time)

@@ -19,7 +19,8 @@ func TestPromise8AnExchangeInFlightEndsWithWhatItBelongsTo(t *testing.T) {
 		"write": func(e *engine) {
 			e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
 		},
-		"refresh": func(e *engine) { e.write("refresh/prod", nil) },
+		"refresh":       func(e *engine) { e.write("refresh/prod", nil) },
+		"refresh, drop": func(e *engine) { e.write("refresh/prod", drop) },
 		"delete": func(e *engine) {
 			_, status, message := e.request(logical.DeleteOperation, "config/kensho/prod", nil)
 			require.Equal(e.t, http.StatusOK, status, message)
@@ -88,7 +89,7 @@ func TestPromise8ARefreshThatStorageDoesNotTakeSaysSo(t *testing.T) {
 		e.write("config/kensho/prod", keyPair())
 		leaked := e.creds("prod").Data["access_token"]
 		storage.refuse.Store(true)
-		_, status, _ := e.request(logical.UpdateOperation, "refresh/prod", nil)
+		_, status, _ := e.request(logical.UpdateOperation, "refresh/prod", drop)
 		assert.Equal(t, http.StatusInternalServerError, status, "a restart would bring the token back")
 		assert.Equal(t, 1, e.exchanges())
 		e.refused("creds/prod")
@@ -119,7 +120,7 @@ func TestPromise8ARefreshThatFailsHasForgottenTheTokenAllTheSame(t *testing.T) {
 		e.write("config/kensho/prod", keyPair())
 		leaked := e.creds("prod").Data["access_token"]
 		e.sim.Behave(down())
-		_, status, _ := e.request(logical.UpdateOperation, "refresh/prod", nil)
+		_, status, _ := e.request(logical.UpdateOperation, "refresh/prod", drop)
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		e.refused("creds/prod")
 		e.restart()

@@ -21,7 +21,7 @@ path "kensho/roles/*" {
   capabilities = ["create", "update", "patch", "read", "list", "delete"]
 }
 
-# After a leak: have the engine forget the token and fetch another one, unseen.
+# Have the engine exchange again, unseen: drop=true only after a leak.
 path "kensho/refresh/*" {
   capabilities = ["update"]
 }

@@ -47,6 +47,11 @@ type Credential struct {
 	// WriteTime is when the operator last wrote one of its secrets.
 	WriteTime time.Time
 
+	// Expires is when its secret expires at the vendor, as the operator knows; zero if they
+	// have not said. About is what they say it is for.
+	Expires time.Time
+	About   string
+
 	// DefaultTTL is the lifetime of a token of which nothing else tells it.
 	DefaultTTL time.Duration
 

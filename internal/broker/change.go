@@ -127,63 +127,6 @@ func (b *Broker) Exclusive(ctx context.Context, f func() error, names ...string)
 	return f()
 }
 
-// Refresh forgets the tokens of a name, of all scopes, and exchanges now, whatever has
-// failed before. No token of before is served once it has returned, even if it failed.
-func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string) (*Status, error) {
-	e, err := b.known(ctx, s, name)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.acquire(ctx); err != nil {
-		return nil, err
-	}
-	defer e.release()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
-	defer cancel()
-	for {
-		v, err := b.refresh(ctx, s, e)
-		if err == nil {
-			return v.status(time.Now()), nil
-		}
-		// What another node wrote meanwhile is to be loaded first.
-		if !errors.Is(err, errSuperseded) {
-			return nil, err
-		}
-	}
-}
-
-func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry) (view, error) {
-	m, err := b.current(ctx, s, e)
-	if err != nil {
-		return view{}, err
-	}
-	// In another epoch, so that those who wait for a renewal start anew.
-	forgotten := m.latest().forgotten()
-	m, err = e.change(m.epoch, func(m *memory) {
-		m.epoch++
-		m.state = forgotten
-	})
-	if err != nil {
-		return view{}, err
-	}
-	// Before the vendor is called, so that no restart brings a token back; and those that
-	// a kill leaves alive at the vendor are known to the next refresh.
-	if m, err = b.save(ctx, s, e, m, forgotten); err != nil {
-		return view{}, err
-	}
-	done, left := m.revokeDropped(ctx, time.Now())
-	m, err = e.change(m.epoch, func(m *memory) {
-		if done == nil {
-			done = m.state.Revocation
-		}
-		m.state = m.state.revoked(done, left)
-	})
-	if err != nil {
-		return view{}, err
-	}
-	return b.exchange(ctx, s, e, m.view(ownScope), true)
-}
-
 // Forget drops what is in memory of a name, to be loaded again.
 func (b *Broker) Forget(name string) {
 	b.mu.RLock()

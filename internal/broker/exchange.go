@@ -77,20 +77,27 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (*Stat
 }
 
 // judged is the state after an exchange that has yielded a token, and the exchange, which
-// has failed if nobody can have that token. again is whether another exchange follows where
-// the vendor's next token is seconds away.
+// has failed if nobody can have that token: readers keep the older one then, unless the
+// vendor has ended it. again is whether another exchange follows where the vendor's next
+// token is seconds away.
 func (v view) judged(next *State, x Exchange, again bool) (*State, Exchange) {
 	token := next.Tokens[v.scope]
 	if leaseTTL(token, time.Now()) > 0 {
 		return next, x
 	}
+	older := v.token()
+	keeps := !token.Single && leaseTTL(older, time.Now()) > 0
 	switch {
-	case token.Boundary.IsZero():
+	case token.Boundary.IsZero() || keeps:
 		x.Err = provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased")
 	case !again:
 		x.Err = provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is of the hour that ends or of the next")
 	}
-	return next.failing(v.state), x
+	next = next.failing(v.state)
+	if keeps {
+		next = next.sharing(with(next.Tokens, v.scope, older))
+	}
+	return next, x
 }
 
 // kept tells of an exchange of which it is known by now whether it is stored.

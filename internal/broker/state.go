@@ -274,11 +274,19 @@ func (f Failure) forgotten(scope string, now time.Time) bool {
 }
 
 // forgotten is the state without its tokens, which are dropped, and without a reason to
-// wait. What was said of narrower scopes is forgotten, too.
+// wait.
 func (s *State) forgotten() *State {
 	next := *s
 	next.Dropped = s.held()
-	next.Tokens, next.Refusals = nil, nil
+	next.Tokens = nil
+	return next.retriable()
+}
+
+// retriable is the state without a reason to wait. What was said of narrower scopes is
+// forgotten, too.
+func (s *State) retriable() *State {
+	next := *s
+	next.Refusals = nil
 	next.Failure.NextAttempt = time.Time{}
 	if own, refused := s.Refusals[ownScope]; refused {
 		own.NextAttempt = time.Time{}

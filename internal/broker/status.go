@@ -28,6 +28,8 @@ type Status struct {
 	Rejected             bool    // whether nothing but a new credential will help
 	CredentialExpireTime time.Time
 	CredentialWriteTime  time.Time
+	SecretExpireTime     time.Time      // as the operator says; zero if they have not
+	Description          string         // the operator's
 	ClockSkew            *time.Duration // nil if no answer has told
 
 	// StorageError is why what the vendor last answered is in memory alone; nil if
@@ -70,11 +72,13 @@ func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 	}
 }
 
-// An Expiry is when a credential dies if it stays unused; of time zero if that is not
-// known, or if it is gone.
+// An Expiry is when a credential expires: if it stays unused, and by the date that the
+// operator gave for its secret. A time is zero if it is not known, or if the credential is
+// gone.
 type Expiry struct {
 	Provider string
-	Time     time.Time
+	Unused   time.Time
+	Secret   time.Time
 }
 
 // Expiries tell when the credentials die, by name, but for those that have yet to be
@@ -85,7 +89,7 @@ func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 			var x Expiry
 			switch m := e.look(); {
 			case m.credential != nil:
-				x = Expiry{m.credential.Provider, m.state.CredentialExpireTime}
+				x = Expiry{m.credential.Provider, m.state.CredentialExpireTime, m.credential.Expires}
 			case !m.absent:
 				continue
 			}
@@ -117,6 +121,8 @@ func (m memory) status(now time.Time) *Status {
 		Rejected:             m.state.rejected(ownScope),
 		CredentialExpireTime: m.state.CredentialExpireTime,
 		CredentialWriteTime:  m.credential.WriteTime,
+		SecretExpireTime:     m.credential.Expires,
+		Description:          m.credential.About,
 		ClockSkew:            m.state.ClockSkew,
 		Revocation:           m.state.Revocation,
 	}

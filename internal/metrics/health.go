@@ -15,6 +15,8 @@ var (
 		[]string{"name", "provider", "scope"}, nil)
 	credentialExpiry = prometheus.NewDesc("tokenbroker_credential_expires_in_seconds",
 		"How long until the credential dies if it stays unused, where that is known; 0 once it is dead.", byName, nil)
+	secretExpiry = prometheus.NewDesc("tokenbroker_secret_expires_in_seconds",
+		"Seconds until the secret expires at the vendor, by the date that the operator gave (the field expires); 0 once that has passed.", byName, nil)
 	rejected = prometheus.NewDesc("tokenbroker_credential_rejected",
 		"Whether nothing but a new credential will help (1): the vendor has rejected it, or it has expired, and no exchange has succeeded since.", byName, nil)
 	scopeRejected = prometheus.NewDesc("tokenbroker_scope_rejected",
@@ -38,7 +40,7 @@ type health func() iter.Seq2[string, *broker.Status]
 
 // Describe is part of prometheus.Collector.
 func (h health) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{tokenExpiry, credentialExpiry, rejected, scopeRejected, unusable, unsaved, backoff, failures} {
+	for _, desc := range []*prometheus.Desc{tokenExpiry, credentialExpiry, secretExpiry, rejected, scopeRejected, unusable, unsaved, backoff, failures} {
 		descs <- desc
 	}
 }
@@ -65,6 +67,7 @@ func (h health) Collect(metrics chan<- prometheus.Metric) {
 			gauge(scopeRejected, one(of.Rejected), name, s.Provider, scope)
 		}
 		until(credentialExpiry, s.CredentialExpireTime, name, s.Provider)
+		until(secretExpiry, s.SecretExpireTime, name, s.Provider)
 		gauge(rejected, one(s.Rejected), name, s.Provider)
 		gauge(unsaved, one(s.StorageError != nil), name, s.Provider)
 		gauge(backoff, max(0, s.OwnFailure.NextAttempt.Sub(now).Seconds()), name, s.Provider)

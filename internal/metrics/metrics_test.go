@@ -36,11 +36,11 @@ func TestAScopeMayHoldAnything(t *testing.T) {
 
 func TestEveryMetricIsExplained(t *testing.T) {
 	m := New([]string{"kensho"}, these(map[string]*broker.Status{"prod": {
-		Provider: "kensho", ExpireTime: time.Now(), CredentialExpireTime: time.Now(), Scopes: map[string]broker.ScopeStatus{"narrow": {}},
+		Provider: "kensho", ExpireTime: time.Now(), CredentialExpireTime: time.Now(), SecretExpireTime: time.Now(), Scopes: map[string]broker.ScopeStatus{"narrow": {}},
 	}}))
 	families, err := m.registry.Gather()
 	require.NoError(t, err)
-	require.Len(t, families, 12)
+	require.Len(t, families, 13)
 	for _, family := range families {
 		assert.True(t, strings.HasPrefix(family.GetName(), "tokenbroker_"), family.GetName())
 		assert.True(t, strings.HasSuffix(family.GetHelp(), "."), family.GetName())

@@ -37,6 +37,7 @@ var requests = []request{
 	{"read", "roles/app"},
 	{"list", "roles"},
 	{"write", "refresh/prod"},
+	{"drop", "refresh/prod"},
 	{"read", "status/prod"},
 	{"list", "status"},
 	{"read", "metrics"},
@@ -62,6 +63,8 @@ func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
 			_, err = logical.WriteWithContext(ctx, path, data[r.path])
 		case "rotate":
 			_, err = logical.WriteWithContext(ctx, path, map[string]any{"refresh_token": refreshToken})
+		case "drop":
+			_, err = logical.WriteWithContext(ctx, path, map[string]any{"drop": true})
 		case "patch":
 			_, err = logical.JSONMergePatch(ctx, path, data[r.path])
 		case "read":
@@ -80,6 +83,9 @@ func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
 		"monitoring.hcl":     func(r request) bool { return r.path == "status" || r.path == "status/prod" },
 		"metrics.hcl":        func(r request) bool { return r == request{"read", "metrics"} },
 		"responder.hcl": func(r request) bool {
+			return r == request{"write", "refresh/prod"} || r.path == "status" || r.path == "status/prod"
+		},
+		"leak.hcl": func(r request) bool {
 			return r.path == "refresh/prod" || r.path == "status" || r.path == "status/prod"
 		},
 		"rotator.hcl": func(r request) bool { return r.operation == "rotate" || r.path == "status/prod" },

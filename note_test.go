@@ -1,0 +1,106 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// credentialsOfEachVendor are the fields of one of each, by path.
+func credentialsOfEachVendor() map[string]map[string]any {
+	return map[string]map[string]any{
+		"config/kensho/a":   keyPair(),
+		"config/sitecore/b": {"api_key": apiKey},
+		"config/oauth2/c":   secretClient(true),
+	}
+}
+
+func TestEveryCredentialTakesADescriptionAndTheDateOnWhichItsSecretExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		for path, fields := range credentialsOfEachVendor() {
+			name := path[strings.LastIndex(path, "/")+1:]
+			fields["description"], fields["expires"] = "the nightly import; ask Ops, ext. 4711", "2000-05-01"
+			e.write(path, fields)
+			config := e.read(path).Data
+			assert.Equal(t, "the nightly import; ask Ops, ext. 4711", config["description"], path)
+			assert.Equal(t, "2000-05-01", config["expires"], path)
+			status := e.read("status/" + name).Data
+			assert.Equal(t, "the nightly import; ask Ops, ext. 4711", status["description"], path)
+			assert.Equal(t, "2000-05-01T00:00:00Z", status["expires"], path)
+
+			e.write(path, map[string]any{"expires": "2000-05-01T12:00:00+02:00", "description": ""})
+			status = e.read("status/" + name).Data
+			assert.Equal(t, "2000-05-01T10:00:00Z", status["expires"], path)
+			assert.NotContains(t, status, "description", path)
+			e.write(path, map[string]any{"expires": ""})
+			assert.NotContains(t, e.read("status/"+name).Data, "expires", path)
+		}
+	})
+}
+
+func TestANoteThatCannotBeShownIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		for _, row := range []struct{ field, value, says string }{
+			{"expires", "next year", "expires: must be a date such as 2027-05-01, or a time in RFC 3339"},
+			{"expires", "01.05.2027", "expires: must be a date"},
+			{"expires", "2027-02-30", "expires: must be a date"},
+			{"expires", "2027-05-01 12:00", "expires: must be a date"},
+			{"expires", "1809129600", "expires: must be a date"},
+			{"description", strings.Repeat("é", 501), "description: must have at most 500 characters"},
+			{"description", "a\x1b[2J", "description: must be one line, without control characters"},
+			{"description", "a\nb", "description: must be one line"},
+		} {
+			_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{row.field: row.value})
+			assert.Equal(t, http.StatusBadRequest, status, row.value)
+			assert.Contains(t, message, row.says)
+		}
+		e.write("config/kensho/prod", map[string]any{"description": strings.Repeat("é", 500)})
+	})
+}
+
+func TestASecretThatExpiresSoonIsToldOfOnceAndMeasured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		fields := keyPair()
+		fields["expires"] = "2000-01-31"
+		e.write("config/kensho/prod", fields)
+		e.write("config/kensho/other", keyPair())
+		e.events()
+		require.NoError(t, e.tick())
+		const seconds = `tokenbroker_secret_expires_in_seconds{name="prod",provider="kensho"}`
+		e.assertMetrics(map[string]string{seconds: "2.592e+06", strings.Replace(seconds, "prod", "other", 1): ""})
+		for range 15 {
+			e.pass(24*time.Hour - 90*time.Minute)
+			time.Sleep(90 * time.Minute)
+		}
+		assert.Empty(t, e.events())
+		e.pass(2 * 24 * time.Hour)
+		expiring := sentEvent{"tokenbroker/secret-expiring", map[string]any{
+			"operation": "secret-expiring", "modified": "false", "path": "status/prod", "data_path": "status/prod",
+			"name": "prod", "provider": "kensho", "expire_time": "2000-01-31T00:00:00Z",
+		}}
+		require.Equal(t, []sentEvent{expiring}, e.events())
+
+		e.write("config/kensho/prod", map[string]any{"expires": "2000-02-28"})
+		e.pass(time.Hour)
+		e.events()
+		time.Sleep(28 * 24 * time.Hour)
+		e.pass(time.Hour)
+		sent := e.events()
+		require.Len(t, sent, 1, "until the next one expires")
+		assert.Equal(t, "2000-02-28T00:00:00Z", sent[0].metadata["expire_time"])
+		time.Sleep(30 * 24 * time.Hour)
+		require.NoError(t, e.tick())
+		e.assertMetrics(map[string]string{seconds: "0.0"})
+		e.creds("prod") // whether it has expired, the vendor says
+	})
+}
