@@ -79,9 +79,9 @@ func CheckScope(field string, scope []string) error {
 	for _, s := range scope {
 		switch {
 		case strings.ContainsFunc(s, unicode.IsSpace):
-			return Errorf(Invalid, "%s: %q is one string with white space in it; give a list, or separate scopes with commas", field, s)
+			return Errorf(Invalid, "%s: %.100q is one string with white space in it; give a list, or separate scopes with commas", field, s)
 		case !scopeToken.MatchString(s):
-			return Errorf(Invalid, "%s: %q is no scope; a scope is printable ASCII without quotes or backslashes", field, s)
+			return Errorf(Invalid, "%s: %.100q is no scope; a scope is printable ASCII without quotes or backslashes", field, s)
 		}
 	}
 	return nil
@@ -96,7 +96,7 @@ func CheckNarrower(field string, scope, whole []string) error {
 	}
 	for _, s := range scope {
 		if len(whole) > 0 && !slices.Contains(whole, s) {
-			return Errorf(Invalid, "%s: %q is not among the credential's own, %s; give some of these, or widen the credential's scope", field, s, strings.Join(whole, ", "))
+			return Errorf(Invalid, "%s: %.100q is not among the credential's own, %s; give some of these, or widen the credential's scope", field, s, strings.Join(whole, ", "))
 		}
 	}
 	return nil

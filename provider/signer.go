@@ -43,7 +43,7 @@ func NewSigner(text, algorithm, keyID string) (*Signer, error) {
 			return &Signer{key: key, method: jwt.GetSigningMethod(algorithm), keyID: keyID}, nil
 		}
 	}
-	return nil, Errorf(Invalid, "signing_algorithm: %s is not for this private_key, which signs with %s", algorithm, strings.Join(fit, " or "))
+	return nil, Errorf(Invalid, "signing_algorithm: %.100s is not for this private_key, which signs with %s", algorithm, strings.Join(fit, " or "))
 }
 
 // IsRSA is whether the key is an RSA key.
