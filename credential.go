@@ -60,11 +60,11 @@ const (
 )
 
 // amend makes a new entry of the stored one (nil if there is none) and what was sent.
-func amend(name string, stored *configEntry, d *framework.FieldData) (*configEntry, error) {
+func amend(op logical.Operation, name string, stored *configEntry, d *framework.FieldData) (*configEntry, error) {
 	if stored == nil {
 		stored = &configEntry{Fields: map[string]any{}}
 	}
-	fields, err := merge(stored.Fields, d)
+	fields, err := merge(op, stored.Fields, d)
 	if err != nil {
 		return nil, err
 	}
@@ -144,12 +144,23 @@ func (c *configEntry) sameLine(other *configEntry) bool {
 }
 
 // merge lays what was sent over the stored fields, each in the type of its schema.
-// An empty value, like null in a patch, clears its field.
-func merge(stored map[string]any, d *framework.FieldData) (map[string]any, error) {
+// An empty value, like null in a patch, clears its field. A map takes the place of the
+// stored one; in a patch it is merged with it, and null removes a name.
+func merge(op logical.Operation, stored map[string]any, d *framework.FieldData) (map[string]any, error) {
+	isPatch := op == logical.PatchOperation
+	stored = maps.Clone(stored)
+	for name := range d.Raw {
+		if schema := d.Schema[name]; !isPatch && schema != nil && schema.Type == framework.TypeKVPairs {
+			delete(stored, name)
+		}
+	}
 	merged, err := framework.HandlePatchOperation(d, stored, func(input map[string]any) (map[string]any, error) {
 		for name, value := range input {
 			if text, ok := value.(string); ok {
 				input[name] = strings.TrimSpace(text)
+			}
+			if raw, isMap := d.Raw[name].(map[string]any); isMap && isPatch {
+				input[name] = raw // with its nulls
 			}
 		}
 		for name, value := range d.Raw {
@@ -218,14 +229,14 @@ func refuseTaken(ctx context.Context, s logical.Storage, providerName, name stri
 		return &broker.StorageError{Err: err}
 	}
 	if stored != nil {
-		return provider.Errorf(provider.Invalid, "name: %q is the name of %s%s; choose another, or delete the role first", name, rolesPrefix, name)
+		return provider.Errorf(provider.Invalid, "name: %.100q is the name of %s%s; choose another, or delete the role first", name, rolesPrefix, name)
 	}
 	owner, err := ownerOf(ctx, s, name)
 	if err != nil {
 		return err
 	}
 	if owner != "" && owner != providerName {
-		return provider.Errorf(provider.Invalid, "name: %q belongs to %s; choose another, or delete that credential first", name, configKey(owner, name))
+		return provider.Errorf(provider.Invalid, "name: %.100q belongs to %s; choose another, or delete that credential first", name, configKey(owner, name))
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package tokenbroker
 
 import (
+	"reflect"
+
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -10,3 +12,9 @@ func Route(b logical.Backend, path string) *framework.Path { return b.(*backend)
 
 // Paths are an engine's path definitions.
 func Paths(b logical.Backend) []*framework.Path { return b.(*backend).Paths }
+
+// NamesInMemory is how many names an engine has something in memory for.
+func NamesInMemory(b logical.Backend) int {
+	engine := b.(*backend)
+	return reflect.ValueOf(engine.broker).Elem().FieldByName("names").Len() + len(engine.names.roles) + len(engine.unstored.grants)
+}

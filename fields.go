@@ -3,7 +3,9 @@ package tokenbroker
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,12 +31,25 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 			break
 		}
 		if path := b.Route(req.Path); path != nil {
-			if err := checkInput(path.Fields, req.Data); err != nil {
+			if err := checkInput(path.Fields, req.Operation, req.Data); err != nil {
 				return logical.ErrorResponse(err.Error()), nil
 			}
+			req.Data = withoutEmptyMaps(path.Fields, req.Data)
 		}
 	}
 	return b.Backend.HandleRequest(ctx, req)
+}
+
+// withoutEmptyMaps has null stand for the empty string of a map, which clears it: the
+// framework takes no empty string for a map.
+func withoutEmptyMaps(fields map[string]*framework.FieldSchema, input map[string]any) map[string]any {
+	input = maps.Clone(input)
+	for name, value := range input {
+		if list, isList := stringsOf(value); fields[name].Type == framework.TypeKVPairs && isList && strings.Join(list, "") == "" {
+			input[name] = nil
+		}
+	}
+	return input
 }
 
 // HandleExistenceCheck leaves the input to HandleRequest, which answers bad input
@@ -46,27 +61,19 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	return b.Backend.HandleExistenceCheck(ctx, &bare)
 }
 
-func checkInput(fields map[string]*framework.FieldSchema, input map[string]any) error {
+// checkInput refuses what is not of a field's type: the framework would turn it into
+// something else, and say nothing.
+func checkInput(fields map[string]*framework.FieldSchema, op logical.Operation, input map[string]any) error {
 	for _, name := range sortedKeys(input) {
 		schema, known := fields[name]
 		if !known {
-			return fmt.Errorf("%s: is no field of this path, which has %s", name, strings.Join(sortedKeys(fields), ", "))
+			return fmt.Errorf("%.100s: is no field of this path, which has %s", name, strings.Join(sortedKeys(fields), ", "))
 		}
-		switch value := input[name]; schema.Type {
-		case framework.TypeString:
-			if _, ok := value.(string); !ok && value != nil && isSecret(schema) {
-				return fmt.Errorf("%s: must be a string", name)
-			}
-		case framework.TypeBool:
-			if value == "" {
-				return fmt.Errorf("%s: must be true or false", name)
-			}
-		case framework.TypeInt:
-			if err := checkInt(name, value); err != nil {
-				return err
-			}
-		case framework.TypeDurationSecond:
-			if err := checkDuration(name, value); err != nil {
+		if err := checkValue(name, schema.Type, op, input[name]); err != nil {
+			return err
+		}
+		if slices.Contains(nameFields, name) {
+			if err := checkNames(name, input[name]); err != nil {
 				return err
 			}
 		}
@@ -74,16 +81,148 @@ func checkInput(fields map[string]*framework.FieldSchema, input map[string]any) 
 	return nil
 }
 
-// checkInt refuses numbers that would come out of storage as others, or not at all. What
-// is no number, the framework refuses.
-func checkInt(name string, value any) error {
-	n, isNumber := value.(float64)
-	if text, ok := value.(string); ok {
-		i, err := strconv.ParseInt(text, 0, 64)
-		n, isNumber = float64(i), err == nil
+func checkValue(name string, t framework.FieldType, op logical.Operation, value any) error {
+	if value == nil {
+		return nil
 	}
-	if isNumber && (n != math.Trunc(n) || math.Abs(n) > math.MaxInt32) {
-		return fmt.Errorf("%s: must be a whole number, of %d at the most", name, math.MaxInt32)
+	switch t {
+	case framework.TypeString, framework.TypeNameString:
+		if _, isString := value.(string); !isString {
+			return fmt.Errorf("%s: must be a string", name)
+		}
+	case framework.TypeBool:
+		return checkBool(name, value)
+	case framework.TypeInt:
+		return checkInt(name, value)
+	case framework.TypeDurationSecond:
+		return checkDuration(name, value)
+	case framework.TypeCommaStringSlice:
+		if _, isList := stringsOf(value); !isList {
+			return fmt.Errorf("%s: must be a list of strings, or a string with commas between them", name)
+		}
+	case framework.TypeKVPairs:
+		return checkPairs(name, op, value)
+	}
+	return nil
+}
+
+// stringsOf is a value that is one string or a list of them.
+func stringsOf(value any) ([]string, bool) {
+	switch value := value.(type) {
+	case string:
+		return []string{value}, true
+	case []string:
+		return value, true
+	case []any:
+		list := make([]string, len(value))
+		for i, element := range value {
+			text, isString := element.(string)
+			if !isString {
+				return nil, false
+			}
+			list[i] = text
+		}
+		return list, true
+	}
+	return nil, false
+}
+
+// checkPairs refuses what is not a map of strings, as an object or as name=value, and a
+// name that is given twice: only one of its values would count.
+func checkPairs(field string, op logical.Operation, value any) error {
+	switch pairs := value.(type) {
+	case map[string]string:
+		return nil
+	case map[string]any:
+		for _, name := range sortedKeys(pairs) {
+			_, isString := pairs[name].(string)
+			isRemoval := pairs[name] == nil && op == logical.PatchOperation
+			if !isString && !isRemoval {
+				return fmt.Errorf("%s: the value of %.100q must be a string", field, name)
+			}
+		}
+		return nil
+	}
+	list, isList := stringsOf(value)
+	if !isList {
+		return fmt.Errorf("%s: must be name=value, or an object whose values are strings", field)
+	}
+	seen := map[string]bool{}
+	for _, pair := range list {
+		name, _, isPair := strings.Cut(pair, "=")
+		switch {
+		case pair == "" && len(list) == 1:
+			return nil
+		case !isPair || name == "":
+			return fmt.Errorf("%s: must be name=value, with one %s=name=value for each name", field, field)
+		case seen[name]:
+			return fmt.Errorf("%s: %.100q is given twice; a name has one value", field, name)
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+// nameFields are the fields that hold names of credentials or key pairs.
+var nameFields = []string{"config", "keypair", "allowed_configs"}
+
+// maxName is the longest name that a field may hold, in bytes.
+const maxName = 512
+
+// isName is what the paths take as a name.
+var isName = regexp.MustCompile("^" + framework.GenericNameRegex("name") + "$")
+
+// checkNames refuses what cannot be a name before it becomes part of a storage key.
+func checkNames(field string, value any) error {
+	list, _ := stringsOf(value)
+	for _, text := range list {
+		for name := range strings.SplitSeq(text, ",") {
+			name = strings.TrimSpace(name)
+			switch {
+			case name == "":
+			case len(name) > maxName:
+				return fmt.Errorf("%s: %.100q is over %d characters, which no name has", field, name, maxName)
+			case !isName.MatchString(name):
+				return fmt.Errorf("%s: %.100q is not a name; give the name only, without the path before it: letters, digits, dots, dashes and underscores", field, name)
+			}
+		}
+	}
+	return nil
+}
+
+func checkBool(name string, value any) error {
+	switch value := value.(type) {
+	case bool:
+		return nil
+	case string:
+		if _, err := strconv.ParseBool(value); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: must be true or false", name)
+}
+
+// checkInt refuses what is not a number, and numbers that would come out of storage as
+// others, or not at all.
+func checkInt(name string, value any) error {
+	var n float64
+	isNumber := true
+	switch value := value.(type) {
+	case float64:
+		n = value
+	case int:
+		n = float64(value)
+	case string:
+		if value == "" {
+			return nil
+		}
+		i, err := strconv.ParseInt(value, 0, 64)
+		n, isNumber = float64(i), err == nil
+	default:
+		isNumber = false
+	}
+	if !isNumber || n != math.Trunc(n) || math.Abs(n) > math.MaxInt32 {
+		return fmt.Errorf("%s: must be a whole number, of %d at most", name, math.MaxInt32)
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ func (c *configEntry) vendorFields() (map[string]any, error) {
 	case source == nil:
 		return c.Fields, nil
 	case source != generated:
-		return nil, provider.Errorf(provider.Invalid, "private_key_source: %q is not generated, which is all that it can be; leave it out to give a private_key", source)
+		return nil, provider.Errorf(provider.Invalid, "private_key_source: %.100q is not generated, which is all that it can be; leave it out to give a private_key", source)
 	case c.Fields["private_key"] != nil:
 		return nil, provider.Errorf(provider.Invalid, `private_key and private_key_source contradict each other: give one, and clear the other with private_key="" or private_key_source=""`)
 	case c.pair == nil:

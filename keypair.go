@@ -97,7 +97,7 @@ func findKeyType(name string) (keyType, error) {
 			return t, nil
 		}
 	}
-	return keyType{}, provider.Errorf(provider.Invalid, "key_type: %q is none of %s", name, strings.Join(keyTypeNames(), ", "))
+	return keyType{}, provider.Errorf(provider.Invalid, "key_type: %.100q is none of %s", name, strings.Join(keyTypeNames(), ", "))
 }
 
 // makePair makes a pair, which takes seconds for the longest of keys.

@@ -219,7 +219,7 @@ func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
 func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		name := d.Get("name").(string)
-		err := b.withKeypair(ctx, req.Storage, p, name, d, func(used string) error {
+		err := b.withKeypair(ctx, req, p, name, d, func(used string) error {
 			return b.broker.Change(ctx, req.Storage, name, func(ctx context.Context, known *broker.State) (*broker.State, error) {
 				return b.replace(ctx, req, p, name, used, known, d)
 			})
@@ -237,12 +237,12 @@ func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 
 // withKeypair runs f, which writes a credential, with the name of the key pair that it is
 // to use, if any, while nobody activates or deletes that.
-func (b *backend) withKeypair(ctx context.Context, s logical.Storage, p provider.Provider, name string, d *framework.FieldData, f func(used string) error) error {
-	stored, err := getConfig(ctx, s, p.Name(), name)
+func (b *backend) withKeypair(ctx context.Context, req *logical.Request, p provider.Provider, name string, d *framework.FieldData, f func(used string) error) error {
+	stored, err := getConfig(ctx, req.Storage, p.Name(), name)
 	if err != nil {
 		return err
 	}
-	next, err := amend(name, stored, d)
+	next, err := amend(req.Operation, name, stored, d)
 	if err != nil {
 		return err
 	}
@@ -266,7 +266,7 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 		return nil, err
 	}
 	known = stored.last(known)
-	next, err := amend(name, stored, d)
+	next, err := amend(req.Operation, name, stored, d)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 	}{
 		"no config":               {"web", map[string]any{}, "config: is missing; give the name of a credential"},
 		"an unknown config":       {"web", map[string]any{"config": "serach"}, `config: "serach" is no credential; write it to config/<provider>/serach first`},
-		"a config with its path":  {"web", map[string]any{"config": "sitecore/search"}, `config: "sitecore/search" is no credential`},
+		"a config with its path":  {"web", map[string]any{"config": "sitecore/search"}, `config: "sitecore/search" is not a name; give the name only`},
 		"a role of a role":        {"web", map[string]any{"config": "role"}, `config: "role" is no credential`},
 		"a credential's name":     {"link", map[string]any{"config": "search"}, `name: "link" is the name of config/kensho/link; a role needs one of its own`},
 		"its credential's name":   {"search", map[string]any{"config": "search"}, `name: "search" is the name of config/sitecore/search`},

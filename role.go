@@ -58,7 +58,7 @@ func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, err
 	}
-	if fields, err = merge(fields, d); err != nil {
+	if fields, err = merge(req.Operation, fields, d); err != nil {
 		return nil, err
 	}
 	if raw, err = json.Marshal(fields); err != nil {
@@ -94,14 +94,14 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 	case err != nil:
 		return err
 	case owner != "":
-		return provider.Errorf(provider.Invalid, "name: %q is the name of %s; a role needs one of its own", name, configKey(owner, name))
+		return provider.Errorf(provider.Invalid, "name: %.100q is the name of %s; a role needs one of its own", name, configKey(owner, name))
 	}
 	credential, err := b.Credential(ctx, s, r.Config)
 	if err != nil {
 		return err
 	}
 	if credential == nil {
-		return provider.Errorf(provider.Invalid, "config: %q is no credential; write it to config/<provider>/%s first", r.Config, r.Config)
+		return provider.Errorf(provider.Invalid, "config: %.100q is no credential; write it to config/<provider>/%s first", r.Config, r.Config)
 	}
 	if err := r.narrows(credential); err != nil || !r.Dedicated {
 		return err

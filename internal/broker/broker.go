@@ -116,8 +116,8 @@ func New(source Source, observer Observer) *Broker {
 	return &Broker{source: source, observer: observer, names: map[string]*entry{}, slots: make(chan struct{}, sweepRenewals), closed: make(chan struct{})}
 }
 
-// entry is one name. It stays when its credential is changed or deleted, so that
-// there is one exclusive right to a name at all times.
+// entry is one name. It stays when its credential is changed, so that there is one
+// exclusive right to a name at all times.
 type entry struct {
 	name string
 
@@ -125,6 +125,12 @@ type entry struct {
 	// name. It is a channel, not a mutex, so that a waiter can give up.
 	exclusive chan struct{}
 	closed    <-chan struct{} // the broker's
+
+	// stays is whether the name is stored, as far as is known. An entry that was made for
+	// a name of which nothing came goes with whoever had the exclusive right to it: gone
+	// is for those who waited for that right.
+	stays bool // under the broker's mu
+	gone  bool // under the exclusive right
 
 	flights singleflight.Group
 
@@ -159,8 +165,9 @@ type use struct {
 func (b *Broker) known(ctx context.Context, s logical.Storage, name string) (*entry, error) {
 	b.mu.RLock()
 	e := b.names[name]
+	isStored := e != nil && e.stays
 	b.mu.RUnlock()
-	if e != nil {
+	if isStored {
 		return e, nil
 	}
 	credential, err := b.source.Credential(ctx, s, name)
@@ -170,18 +177,7 @@ func (b *Broker) known(ctx context.Context, s logical.Storage, name string) (*en
 	if credential == nil {
 		return nil, ErrUnknown
 	}
-	return b.entry(name), nil
-}
-
-func (b *Broker) entry(name string) *entry {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	e := b.names[name]
-	if e == nil {
-		e = &entry{name: name, exclusive: make(chan struct{}, 1), closed: b.closed, uses: map[string]use{}}
-		b.names[name] = e
-	}
-	return e
+	return b.stored(name), nil
 }
 
 // entries are all there are at the moment.
@@ -190,23 +186,6 @@ func (b *Broker) entries() []*entry {
 	defer b.mu.RUnlock()
 	return slices.Collect(maps.Values(b.names))
 }
-
-func (e *entry) acquire(ctx context.Context) error {
-	select {
-	case e.exclusive <- struct{}{}:
-		if isClosed(e.closed) {
-			e.release()
-			return ErrClosed
-		}
-		return nil
-	case <-e.closed:
-		return ErrClosed
-	case <-ctx.Done():
-		return ErrBusy
-	}
-}
-
-func (e *entry) release() { <-e.exclusive }
 
 // look is what is known of the name now.
 func (e *entry) look() memory {

@@ -21,7 +21,7 @@ var ErrUnchanged = errors.New("nothing to change")
 // the occasion for the credential that stays. Where a newer engine has written the state,
 // there is no change, as it would be lost.
 func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, change func(context.Context, *State) (*State, error)) error {
-	return b.change(ctx, s, name, change, func(err error) bool {
+	return b.change(ctx, s, name, true, change, func(err error) bool {
 		var newer *NewerError
 		return errors.As(err, &newer)
 	})
@@ -30,17 +30,18 @@ func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, cha
 // Remove is Change by an operator who is rid of the credential, whoever has written its
 // state.
 func (b *Broker) Remove(ctx context.Context, s logical.Storage, name string, change func(context.Context, *State) (*State, error)) error {
-	return b.change(ctx, s, name, change, func(error) bool { return false })
+	return b.change(ctx, s, name, false, change, func(error) bool { return false })
 }
 
 // change is a change that does not begin if the state cannot be read for a reason that
-// keeps it from that, or by a fault of storage.
-func (b *Broker) change(ctx context.Context, s logical.Storage, name string, change func(context.Context, *State) (*State, error), keeps func(error) bool) error {
-	e := b.entry(name)
-	if err := e.acquire(ctx); err != nil {
+// keeps it from that, or by a fault of storage. Once it is done there is a credential of the
+// name, or none.
+func (b *Broker) change(ctx context.Context, s logical.Storage, name string, stores bool, change func(context.Context, *State) (*State, error), keeps func(error) bool) error {
+	e, err := b.enter(ctx, name)
+	if err != nil {
 		return err
 	}
-	defer e.release()
+	defer b.leave(e)
 	// Who wants a fresher token meanwhile, and has a good one, does not wait for it.
 	e.renewing(renewal{all: true, since: time.Now()})
 	defer e.renewing(renewal{})
@@ -71,8 +72,10 @@ func (b *Broker) change(ctx context.Context, s logical.Storage, name string, cha
 	case err == nil:
 		e.reset()
 		e.hold(nil, nil, nil)
+		b.setStays(e, stores)
 	case errors.As(err, &storage):
 		e.reset()
+		b.setStays(e, true) // as storage may have taken it
 		if answered != nil {
 			e.hold(s, answered, err)
 		}
@@ -118,11 +121,11 @@ func (b *Broker) keep(ctx context.Context, s logical.Storage, e *entry, m memory
 func (b *Broker) Exclusive(ctx context.Context, f func() error, names ...string) error {
 	slices.Sort(names) // so that no two wait for each other
 	for _, name := range slices.Compact(names) {
-		e := b.entry(name)
-		if err := e.acquire(ctx); err != nil {
+		e, err := b.enter(ctx, name)
+		if err != nil {
 			return err
 		}
-		defer e.release()
+		defer b.leave(e)
 	}
 	return f()
 }

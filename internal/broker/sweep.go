@@ -176,7 +176,7 @@ func (b *Broker) loadUnseen(ctx context.Context, s logical.Storage) error {
 			return err
 		}
 		for _, name := range names {
-			b.entry(name)
+			b.stored(name)
 		}
 		b.listed = true
 	}

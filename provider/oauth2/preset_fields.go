@@ -58,7 +58,7 @@ func (p Preset) Fields(params map[string]string) (map[string]any, error) {
 func (p Preset) values(given map[string]string) (map[string]string, error) {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if !slices.ContainsFunc(p.Params, func(param Param) bool { return param.Name == name }) {
-			return nil, provider.Errorf(provider.Invalid, "preset_params: the preset %s takes no %s; it takes %s", p.Name, name, p.takes())
+			return nil, provider.Errorf(provider.Invalid, "preset_params: the preset %s takes no %.100s; it takes %s", p.Name, name, p.takes())
 		}
 	}
 	values := map[string]string{}
@@ -66,7 +66,7 @@ func (p Preset) values(given map[string]string) (map[string]string, error) {
 		value, isGiven := given[param.Name]
 		switch {
 		case isGiven && !param.whole.MatchString(value):
-			return nil, provider.Errorf(provider.Invalid, "preset_params: %q is no %s as the preset %s has it: %s", value, param.Name, p.Name, param.Description)
+			return nil, provider.Errorf(provider.Invalid, "preset_params: %.100q is no %s as the preset %s has it: %s", value, param.Name, p.Name, param.Description)
 		case !isGiven && param.Default == "" && p.holds(param.Name):
 			return nil, provider.Errorf(provider.Invalid, "preset_params: %s is missing, which the preset %s needs: %s; give it as preset_params=%s=...", param.Name, p.Name, param.Description, param.Name)
 		case !isGiven:

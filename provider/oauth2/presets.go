@@ -112,7 +112,7 @@ func PresetNamed(name string) (Preset, error) {
 			return p, nil
 		}
 	}
-	return Preset{}, provider.Errorf(provider.Invalid, "preset: %q is none of %s", name, strings.Join(presetNames(), ", "))
+	return Preset{}, provider.Errorf(provider.Invalid, "preset: %.100q is none of %s", name, strings.Join(presetNames(), ", "))
 }
 
 func presetNames() []string {
