@@ -58,6 +58,8 @@ func TestPromise6ASecretIsRedactedThoughItIsNotWhole(t *testing.T) {
 		words := strings.Fields(strings.NewReplacer("you sent", "", "to us", "", mask, "").Replace(got))
 		assert.LessOrEqual(t, len(strings.Join(words, "")), 8, "%s: %s", name, got)
 	}
+	const signs = `p+s/w="d&1`
+	assert.Equal(t, "you sent "+mask, redact(`you sent p+s/w ="d`+"\u200b"+`&1`, []string{signs}), "of which few characters are letters")
 	assert.Equal(t, "invalid_client: prod-client is disabled", redact("invalid_client: prod-client is disabled", []string{secret}))
 }
 
