@@ -63,6 +63,17 @@ func TestPromise6ASecretIsRedactedThoughItIsNotWhole(t *testing.T) {
 	assert.Equal(t, "invalid_client: prod-client is disabled", redact("invalid_client: prod-client is disabled", []string{secret}))
 }
 
+func TestWordsOfOAuthAreNotTakenForPartsOfASecret(t *testing.T) {
+	for _, text := range []string{"the refresh token is not accepted", "wrong client_secret", "no client credentials", "unknown API key"} {
+		assert.Equal(t, text, redact(text, []string{"my-refresh-token-0123", "my-client-secret-0123", "client.credentials/1", "an-api-key-0123"}))
+	}
+	assert.Equal(t, "unknown my-refre"+mask, redact("unknown my-refresh-token-01234567", []string{"a-refresh-token-01234567"}))
+}
+
+func TestARunOfSignsIsOfASecret(t *testing.T) {
+	assert.Equal(t, "you sent "+mask, redact(`you sent +/&=%!*a`, []string{`x+/&=%!*a?`}))
+}
+
 func TestAShortSecretHidesNothingElse(t *testing.T) {
 	assert.Equal(t, "invalid_client: try yet another", redact("invalid_client: try yet another", []string{"q1"}))
 	assert.Equal(t, "you sent "+mask, redact("you sent Q1", []string{"q1"}))
