@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -30,16 +31,18 @@ const (
 // of minRun letters and digits or more. A secret is found in any case, with separators in
 // it, escaped as in HTML, JSON and URLs, and in base64 and hexadecimal digits.
 func maskSecrets(text string, secrets []string) string {
-	var forms []string
+	var whole, bare []string
 	for _, secret := range secrets {
-		forms = append(forms, escapedForms(secret)...)
-		forms = append(forms, encodings(secret)...)
+		for _, form := range slices.Concat(escapedForms(secret), encodings(secret)) {
+			whole = append(whole, plain(form, isSeparator))
+			bare = append(bare, plain(form, isSeparatorOrSign))
+		}
 	}
 	hidden := make([]bool, len(text))
 	layer := glyphsOf(text)
 	for range maxEscapes + 1 {
-		spell(layer, isSeparator).hide(forms, isSeparator, true, hidden)
-		spell(layer, isSeparatorOrSign).hide(forms, isSeparatorOrSign, false, hidden)
+		spell(layer, isSeparator).hide(whole, true, hidden)
+		spell(layer, isSeparatorOrSign).hide(bare, false, hidden)
 		layer = unescape(layer)
 	}
 	return replaceHidden(text, hidden)
@@ -149,15 +152,17 @@ func isSeparatorOrSign(r rune) bool { return !unicode.IsLetter(r) && !unicode.Is
 
 // hide hides each run of minRun bytes that the text has of one of some forms, and shorter
 // forms as a whole, if short ones are to be looked for.
-func (s spelling) hide(forms []string, leaveOut func(rune) bool, short bool, hidden []bool) {
+func (s spelling) hide(forms []string, short bool, hidden []bool) {
 	runs := map[string][]int{} // where the text has them
 	for i := 0; i+minRun <= len(s.text); i++ {
 		runs[s.text[i:i+minRun]] = append(runs[s.text[i:i+minRun]], i)
 	}
 	for _, form := range forms {
-		form = plain(form, leaveOut)
 		for i := 0; i+minRun <= len(form); i++ {
 			run := form[i : i+minRun]
+			if isVocabulary(run) {
+				continue
+			}
 			for _, at := range runs[run] {
 				s.hideRange(at, at+minRun, hidden)
 			}
@@ -169,6 +174,15 @@ func (s spelling) hide(forms []string, leaveOut func(rune) bool, short bool, hid
 			}
 		}
 	}
+}
+
+// vocabulary are words of OAuth 2.0, of which vendors speak, and which some secrets hold to
+// say what they are: "the refresh token is not accepted" gives nothing away.
+const vocabulary = "accesstoken apikey authorization clientassertion clientcredentials clientid clientsecret password privatekey refreshtoken"
+
+func isVocabulary(run string) bool {
+	letters := plain(run, isSeparatorOrSign)
+	return len(letters) >= minRun-2 && strings.Contains(vocabulary, letters)
 }
 
 // indexes are where a text has a word.

@@ -58,7 +58,20 @@ func TestPromise6ASecretIsRedactedThoughItIsNotWhole(t *testing.T) {
 		words := strings.Fields(strings.NewReplacer("you sent", "", "to us", "", mask, "").Replace(got))
 		assert.LessOrEqual(t, len(strings.Join(words, "")), 8, "%s: %s", name, got)
 	}
+	const signs = `p+s/w="d&1`
+	assert.Equal(t, "you sent "+mask, redact(`you sent p+s/w ="d`+"\u200b"+`&1`, []string{signs}), "of which few characters are letters")
 	assert.Equal(t, "invalid_client: prod-client is disabled", redact("invalid_client: prod-client is disabled", []string{secret}))
+}
+
+func TestWordsOfOAuthAreNotTakenForPartsOfASecret(t *testing.T) {
+	for _, text := range []string{"the refresh token is not accepted", "wrong client_secret", "no client credentials", "unknown API key"} {
+		assert.Equal(t, text, redact(text, []string{"my-refresh-token-0123", "my-client-secret-0123", "client.credentials/1", "an-api-key-0123"}))
+	}
+	assert.Equal(t, "unknown my-refre"+mask, redact("unknown my-refresh-token-01234567", []string{"a-refresh-token-01234567"}))
+}
+
+func TestARunOfSignsIsOfASecret(t *testing.T) {
+	assert.Equal(t, "you sent "+mask, redact(`you sent +/&=%!*a`, []string{`x+/&=%!*a?`}))
 }
 
 func TestAShortSecretHidesNothingElse(t *testing.T) {

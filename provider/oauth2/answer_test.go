@@ -137,3 +137,16 @@ func TestALifetimeOfAFractionIsTaken(t *testing.T) {
 		assert.Equal(t, 3600500*time.Millisecond, answer.ExpiresIn)
 	})
 }
+
+func TestAnErrorInAnAnswerOf200IsARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := newSim(func(c *vendorsim.OAuthClient) { c.AuthMethods = []string{vendorsim.SecretPost} })
+		sim.Behave(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{Slack: true}})
+		credential := open(t, sim, map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_post", "refresh_token": "of-nobody-0123456789"})
+		_, err := credential.Exchange(t.Context(), provider.Grant{})
+		var e *provider.Error
+		require.ErrorAs(t, err, &e)
+		assert.Equal(t, provider.Rejected, e.Kind)
+		assert.NotContains(t, e.Reason, "of-nobody")
+	})
+}
