@@ -59,6 +59,13 @@ func checkInput(fields map[string]*framework.FieldSchema, input map[string]any) 
 			if value == "" {
 				return fmt.Errorf("%s: must be true or false", name)
 			}
+		case framework.TypeKVPairs:
+			if value == "" {
+				input[name] = nil // the framework refuses an empty text, and merge takes either for clearing
+			}
+			if err := checkPairs(name, value); err != nil {
+				return err
+			}
 		case framework.TypeInt:
 			if err := checkInt(name, value); err != nil {
 				return err
