@@ -127,42 +127,6 @@ func stringsOf(value any) ([]string, bool) {
 	return nil, false
 }
 
-// checkPairs refuses what is not a map of strings, as an object or as name=value, and a
-// name that is given twice: only one of its values would count.
-func checkPairs(field string, op logical.Operation, value any) error {
-	switch pairs := value.(type) {
-	case map[string]string:
-		return nil
-	case map[string]any:
-		for _, name := range sortedKeys(pairs) {
-			_, isString := pairs[name].(string)
-			isRemoval := pairs[name] == nil && op == logical.PatchOperation
-			if !isString && !isRemoval {
-				return fmt.Errorf("%s: the value of %.100q must be a string", field, name)
-			}
-		}
-		return nil
-	}
-	list, isList := stringsOf(value)
-	if !isList {
-		return fmt.Errorf("%s: must be name=value, or an object whose values are strings", field)
-	}
-	seen := map[string]bool{}
-	for _, pair := range list {
-		name, _, isPair := strings.Cut(pair, "=")
-		switch {
-		case pair == "" && len(list) == 1:
-			return nil
-		case !isPair || name == "":
-			return fmt.Errorf("%s: must be name=value, with one %s=name=value for each name", field, field)
-		case seen[name]:
-			return fmt.Errorf("%s: %.100q is given twice; a name has one value", field, name)
-		}
-		seen[name] = true
-	}
-	return nil
-}
-
 // nameFields are the fields that hold names of credentials or key pairs.
 var nameFields = []string{"config", "keypair", "allowed_configs"}
 

@@ -36,7 +36,7 @@ func TestAValueOfAnotherTypeIsRefused(t *testing.T) {
 		"null in a map that is written":     {"config/oauth2/api", "token_params", map[string]any{"offline": nil}, `token_params: the value of "offline" must be a string`},
 		"a number for a map":                {"config/oauth2/api", "token_params", float64(7), "token_params: must be name=value"},
 		"no name=value":                     {"config/oauth2/api", "preset_params", "acme", "preset_params: must be name=value"},
-		"JSON on the command line":          {"config/oauth2/api", "token_params", `{"audience":"x"}`, "token_params: must be name=value, with one token_params=name=value for each name"},
+		"JSON on the command line":          {"config/oauth2/api", "token_params", `{"audience":"x"}`, "token_params: must not be JSON as text; give token_params=audience=..."},
 		"an object in a list":               {"config/oauth2/api", "token_params", []any{map[string]any{"a": "b"}}, "token_params: must be name=value"},
 		"a number for a boolean":            {"config/oauth2/api", "verify", float64(7), "verify: must be true or false"},
 		"a word for a boolean":              {"config/oauth2/api", "single_token", "yes please", "single_token: must be true or false"},

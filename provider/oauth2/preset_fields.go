@@ -65,11 +65,14 @@ func (p Preset) values(given map[string]string) (map[string]string, error) {
 	for _, param := range p.Params {
 		value, isGiven := given[param.Name]
 		switch {
-		case isGiven && !param.whole.MatchString(value):
-			return nil, provider.Errorf(provider.Invalid, "preset_params: %.100q is no %s as the preset %s has it: %s", value, param.Name, p.Name, param.Description)
-		case !isGiven && param.Default == "" && p.holds(param.Name):
+		case isGiven:
+			var err error
+			if value, err = p.value(param, value); err != nil {
+				return nil, err
+			}
+		case param.Default == "" && p.holds(param.Name):
 			return nil, provider.Errorf(provider.Invalid, "preset_params: %s is missing, which the preset %s needs: %s; give it as preset_params=%s=...", param.Name, p.Name, param.Description, param.Name)
-		case !isGiven:
+		default:
 			value = param.Default
 		}
 		values[param.Name] = value
@@ -108,6 +111,7 @@ type choice struct {
 	GrantType        string            `json:"grant_type"`
 	RefreshToken     string            `json:"refresh_token"`
 	PrivateKey       string            `json:"private_key"`
+	ClientSecret     string            `json:"client_secret"`
 	AssertionSubject string            `json:"assertion_subject"`
 	TokenURL         string            `json:"token_url"`
 	Issuer           string            `json:"issuer"`
@@ -153,8 +157,8 @@ func Expand(own json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(fields)
 }
 
-// grant is the one that the operator chose, by its name or by a refresh token, or the
-// preset's first.
+// grant is the one that the operator chose, by its name, by a refresh token or by a client
+// secret where the preset's first is for a key; or the preset's first.
 func (p Preset) grant(c choice) (string, error) {
 	grant := p.GrantTypes[0]
 	switch {
@@ -162,6 +166,8 @@ func (p Preset) grant(c choice) (string, error) {
 		grant = c.GrantType
 	case c.RefreshToken != "" && slices.Contains(p.GrantTypes, "refresh_token"):
 		grant = "refresh_token"
+	case c.ClientSecret != "" && c.PrivateKey == "" && c.AssertionSubject == "" && slices.Contains(p.GrantTypes, "client_credentials"):
+		grant = "client_credentials"
 	}
 	switch {
 	case !slices.Contains(p.GrantTypes, grant):
@@ -174,6 +180,7 @@ func (p Preset) grant(c choice) (string, error) {
 
 // apt is the preset without what does not go with the operator's choice.
 func (p Preset) apt(c choice, grant string) Preset {
+	p.dropped = p.templates()
 	if c.TokenURL != "" || c.Issuer != "" {
 		// Nor may tokens of that server be sent to another, to be revoked.
 		p.TokenURL, p.RevocationURL = "", ""

@@ -74,9 +74,9 @@ func TestParamsThatAreMissingMalformedOrUnknownAreRefused(t *testing.T) {
 	}{
 		{"auth0", nil, "preset_params: domain is missing, which the preset auth0 needs: what stands before .auth0.com"},
 		{"zoom", nil, "preset_params: account_id is missing"},
-		{"auth0", map[string]string{"domain": "evil.example/"}, `preset_params: "evil.example/" is no domain as the preset auth0 has it: what stands before .auth0.com`},
-		{"auth0", map[string]string{"domain": ""}, `preset_params: "" is no domain`},
-		{"paypal", map[string]string{"host": "evil"}, `preset_params: "evil" is no host as the preset paypal has it: api-m, or`},
+		{"auth0", map[string]string{"domain": "evil.example/"}, `preset_params: invalid domain "evil.example/" for the preset auth0; give what stands before .auth0.com`},
+		{"auth0", map[string]string{"domain": ""}, `preset_params: invalid domain ""`},
+		{"paypal", map[string]string{"host": "evil"}, `preset_params: invalid host "evil" for the preset paypal; give api-m, or`},
 		{"okta", map[string]string{"domain": "acme", "tenant": "acme"}, "preset_params: the preset okta takes no tenant; it takes domain, server"},
 		{"slack", map[string]string{"domain": "acme"}, "preset_params: the preset slack takes no domain; it takes none"},
 	} {
@@ -151,7 +151,7 @@ func TestAPresetAddsNothingThatDoesNotGoWithTheGrant(t *testing.T) {
 
 func TestContradictionsWithAPresetAreRefused(t *testing.T) {
 	for own, says := range map[string]string{
-		`{"preset": "acme"}`:                                    `preset: "acme" is none of auth0, `,
+		`{"preset": "acme"}`:                                    `preset: unknown preset "acme"; it must be one of auth0, `,
 		`{"preset_params": {"domain": "a"}}`:                    "preset_params: go with a preset alone",
 		`{"preset": "slack", "grant_type": "jwt_bearer"}`:       "grant_type: the preset slack is for refresh_token;",
 		`{"preset": "docusign", "private_key": "k"}`:            "assertion_subject: is missing, which the preset docusign needs",

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/hashicorp/go-secure-stdlib/parseutil"
 
@@ -23,6 +24,10 @@ import (
 type Preset struct {
 	Name  string `json:"name"`
 	Title string `json:"title"`
+
+	// OtherNames are what operators may look for instead, in lower-case letters and
+	// digits. They are hints: only Name is stored.
+	OtherNames []string `json:"other_names,omitempty"`
 
 	// Docs are where the vendor documents what the row says.
 	Docs []string `json:"docs"`
@@ -60,6 +65,10 @@ type Preset struct {
 
 	// Notes is one sentence for the operator.
 	Notes string `json:"notes"`
+
+	// dropped are URLs that do not go with an operator's choice (apt). They still tell what
+	// the operator has pasted.
+	dropped []string
 }
 
 // A Param is what an operator has to say of their own account at the vendor.
@@ -70,6 +79,10 @@ type Param struct {
 	// Pattern is what all of a value must match. It holds labels of a host or an ID,
 	// and nothing that could turn a URL into another host's.
 	Pattern string `json:"pattern"`
+
+	// HostSuffixes are what follows a value in hosts of the vendor where operators see it,
+	// besides that of the URLs of the preset.
+	HostSuffixes []string `json:"host_suffixes,omitempty"`
 
 	// Default is used if the operator says nothing; if empty, they have to.
 	Default string `json:"default,omitempty"`
@@ -112,7 +125,22 @@ func PresetNamed(name string) (Preset, error) {
 			return p, nil
 		}
 	}
-	return Preset{}, provider.Errorf(provider.Invalid, "preset: %.100q is none of %s", name, strings.Join(presetNames(), ", "))
+	for _, p := range presets() {
+		if plain := plainName(name); plain == p.Name || slices.Contains(p.OtherNames, plain) {
+			return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %.100q; did you mean preset=%s, which is for %s?", name, p.Name, p.Title)
+		}
+	}
+	return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %.100q; it must be one of %s", name, strings.Join(presetNames(), ", "))
+}
+
+// plainName is a name in lower-case letters and digits.
+func plainName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, name)
 }
 
 func presetNames() []string {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/canary"
 	"vault-plugin-secrets-tokenbroker/internal/docwalk"
 	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
@@ -88,12 +90,49 @@ func walk(t *testing.T, root string, start starter, page *docwalk.Page, register
 	}
 	assert.Empty(t, sim.Violations(), "requests that no vendor documents")
 	own.assertNoSecretLeft(t, sim)
+	assertNoSecretAdded(t, own, sim, root, dir)
 	if !registered {
 		token, err := os.ReadFile(filepath.Join(dir, renderedToken))
 		require.NoError(t, err)
 		assert.True(t, sim.Accepts(string(token)))
 	}
 	return nil
+}
+
+// assertNoSecretAdded looks for secrets in what the page has left in its copy of the
+// repository and `git add .` would add.
+func assertNoSecretAdded(t *testing.T, own *world, sim *vendorsim.Sim, root, dir string) {
+	t.Helper()
+	git := func(args ...string) []string {
+		output, err := exec.CommandContext(t.Context(), "git", args...).Output()
+		require.NoError(t, err)
+		return strings.Split(strings.TrimSuffix(string(output), "\x00"), "\x00")
+	}
+	index := t.TempDir()
+	git("init", "--quiet", "--bare", index)
+	tracked := git("-C", root, "ls-files", "-z")
+	require.Greater(t, len(tracked), 100)
+
+	var cage canary.Cage
+	cage.Add(refreshToken, apiKey, privateKeyPEM())
+	cage.Add(sim.Secrets()...)
+	own.outside.mu.Lock()
+	cage.Add(own.outside.secrets...)
+	own.outside.mu.Unlock()
+	for _, name := range []string{"examples/agent/role-id", "examples/agent/secret-id", "examples/prometheus/vault-token"} {
+		if secret, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
+			cage.Add(strings.TrimSpace(string(secret)))
+		}
+	}
+	for _, name := range git("--git-dir="+index, "--work-tree="+dir, "-c", "core.excludesFile="+os.DevNull, "-C", dir, "ls-files", "-z", "--others", "--exclude-standard") {
+		if slices.Contains(tracked, name) {
+			continue
+		}
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		assert.Empty(t, cage.Escaped(string(content)), "git add . would add the secrets in %s", name)
+		assert.NotContains(t, string(content), "PRIVATE KEY-----", "git add . would add %s", name)
+	}
 }
 
 // renderedToken is where the README's reader finds a token in an application's file.

@@ -1,0 +1,40 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+)
+
+func TestPairsThatAreNoneAreRefusedWithTheRightForm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		for _, field := range []string{"preset_params", "token_params"} {
+			for _, row := range []struct {
+				value any
+				says  string
+			}{
+				{"canary", field + ": must be name=value pairs; give " + field + "=name=value, once for each"},
+				{"=canary", field + ": must be name=value pairs"},
+				{[]any{"a=b", "canary"}, field + ": must be name=value pairs"},
+				{[]any{map[string]any{"a": "canary"}}, field + ": must be name=value pairs"},
+				{`{"audience":"canary","resource":"a=b"}`, field + ": must not be JSON as text; give " + field + "=audience=... " + field + "=resource=..., or send"},
+				{` {"audience":`, field + ": must not be JSON as text; give " + field + "=name=value, once for each"},
+				{[]any{`{"audience":"canary"}`}, field + ": must not be JSON as text; give " + field + "=audience=..."},
+			} {
+				for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
+					_, status, message := e.request(op, "config/oauth2/api", map[string]any{field: row.value})
+					assert.Equal(t, http.StatusBadRequest, status, row.value)
+					assert.Contains(t, message, row.says)
+					assert.NotContains(t, message, "canary", "it may be a secret in the wrong field")
+				}
+			}
+		}
+		for _, value := range []any{"audience=a", []any{"audience=a", "b=c=d"}, map[string]any{"audience": "a"}, ""} {
+			e.write("config/oauth2/api", map[string]any{"token_params": value, "verify": false})
+		}
+	})
+}

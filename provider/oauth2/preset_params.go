@@ -1,0 +1,95 @@
+package oauth2
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// value returns the value of a parameter that an operator gave, who may have pasted the
+// host or the URL that it is a part of.
+func (p Preset) value(param Param, given string) (string, error) {
+	if value, found := p.find(param, given); found && param.whole.MatchString(value) {
+		return value, nil
+	}
+	fix := "give " + param.Description
+	if len(p.suffixes(param)) > 0 {
+		fix += "; if the vendor has given you another host, give token_url in place of the preset"
+	}
+	return "", provider.Errorf(provider.Invalid, "preset_params: invalid %s %q for the preset %s; %s", param.Name, given, p.Name, fix)
+}
+
+// find looks for the value of a parameter in what an operator gave. What it finds need not
+// match the parameter's pattern.
+func (p Preset) find(param Param, given string) (string, bool) {
+	text := strings.TrimSpace(given)
+	for _, scheme := range []string{"https://", "http://"} {
+		if len(text) > len(scheme) && strings.EqualFold(text[:len(scheme)], scheme) {
+			text = text[len(scheme):]
+		}
+	}
+	text = strings.TrimSuffix(text, "/")
+	for _, template := range p.known() {
+		if match := param.inPath(template).FindStringSubmatch(text); match != nil {
+			return match[1], true
+		}
+	}
+	end := strings.IndexAny(text+"/", "/?#")
+	host, isURL := strings.ToLower(text[:end]), end < len(text)
+	for _, suffix := range p.suffixes(param) {
+		if value, found := strings.CutSuffix(host, suffix); found {
+			return value, true
+		}
+	}
+	if isURL || slices.ContainsFunc(p.known(), func(template string) bool { return hostOf(template) == host }) {
+		return "", false
+	}
+	if lower := strings.ToLower(text); !param.whole.MatchString(text) && param.whole.MatchString(lower) {
+		return lower, true
+	}
+	return text, true
+}
+
+// suffixes are what follows the value of a parameter in the vendor's hosts, the longest
+// first; none if the parameter is not the beginning of a host.
+func (p Preset) suffixes(param Param) []string {
+	suffixes := slices.Clone(param.HostSuffixes)
+	for _, template := range p.known() {
+		if suffix, begins := strings.CutPrefix(hostOf(template), "{"+param.Name+"}"); begins && suffix != "" {
+			suffixes = append(suffixes, suffix)
+		}
+	}
+	slices.SortFunc(suffixes, func(a, b string) int { return len(b) - len(a) })
+	return suffixes
+}
+
+// hostOf is the host of a template of a URL.
+func hostOf(template string) string {
+	host, _, _ := strings.Cut(strings.TrimPrefix(template, "https://"), "/")
+	return host
+}
+
+// known are the templates that the preset has or had.
+func (p Preset) known() []string { return append(p.templates(), p.dropped...) }
+
+// never matches nothing.
+var never = regexp.MustCompile(`[^\s\S]`)
+
+// inPath matches the beginning of a URL without its scheme, of which the template has the
+// parameter in its path. The first group is the parameter's value.
+func (p Param) inPath(template string) *regexp.Regexp {
+	template = strings.TrimPrefix(template, "https://")
+	slash, at := strings.Index(template, "/"), strings.Index(template, "{"+p.Name+"}")
+	if slash < 0 || at < slash {
+		return never
+	}
+	var pattern strings.Builder
+	pattern.WriteString("^")
+	before := template[:at]
+	for _, literal := range placeholder.Split(before, -1) {
+		pattern.WriteString(regexp.QuoteMeta(literal) + "[^/]+")
+	}
+	return regexp.MustCompile(strings.TrimSuffix(pattern.String(), "[^/]+") + "(" + p.Pattern + ")(?:[/?#]|$)")
+}
