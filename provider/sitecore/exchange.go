@@ -125,18 +125,16 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 		return nil, err
 	}
 	answer.Lifetime, answer.Scope = cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry), c.config.Scope
-	refreshLifetime, err := provider.Lifetime(minted.RefreshTokenExpiry, time.Millisecond)
-	if err != nil {
-		return nil, err
-	}
 	if provider.CheckSecret("refreshToken", minted.RefreshToken) != nil {
 		minted.RefreshToken = "" // no header can carry it, but there is the key
 	}
-	refreshLifetime = cmp.Or(refreshLifetime, c.RefreshExpiry.Duration(), defaultRefreshExpiry)
+	// What is no lifetime does not count.
+	refreshLifetime := cmp.Or(max(0, provider.Lifetime(minted.RefreshTokenExpiry, time.Millisecond)), c.RefreshExpiry.Duration(), defaultRefreshExpiry)
+	accessLifetime := cmp.Or(answer.ExpiresIn, answer.Lifetime)
 	answer.Grant = &provider.Grant{
 		RefreshToken:   minted.RefreshToken,
 		ExpireTime:     answer.Clock.Sent.Add(refreshLifetime).Round(0).UTC(),
-		AccessLifetime: cmp.Or(answer.ExpiresIn, answer.Lifetime),
+		AccessLifetime: max(0, accessLifetime), // unknown where it states what is no lifetime
 		Derived:        true,
 	}
 	return answer, nil
@@ -156,13 +154,9 @@ func (c *credential) call(ctx context.Context, method string, body []byte, heade
 	if err := res.Decode(&r); err != nil {
 		return nil, nil, err
 	}
-	expiresIn, err := provider.Lifetime(r.AccessTokenExpiry, time.Millisecond)
-	if err != nil {
-		return nil, nil, err
-	}
 	return &provider.Answer{
 		AccessToken: r.AccessToken,
-		ExpiresIn:   expiresIn,
+		ExpiresIn:   provider.Lifetime(r.AccessTokenExpiry, time.Millisecond),
 		Clock:       res.Clock,
 	}, &r, nil
 }
