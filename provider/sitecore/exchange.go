@@ -128,13 +128,17 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 	if provider.CheckSecret("refreshToken", minted.RefreshToken) != nil {
 		minted.RefreshToken = "" // no header can carry it, but there is the key
 	}
+	// Nothing tells how long the access tokens last that such a pair yields.
+	if answer.ExpiresIn < 0 {
+		answer.Grant = &provider.Grant{Derived: true}
+		return answer, nil
+	}
 	// What is no lifetime does not count.
 	refreshLifetime := cmp.Or(max(0, provider.Lifetime(minted.RefreshTokenExpiry, time.Millisecond)), c.RefreshExpiry.Duration(), defaultRefreshExpiry)
-	accessLifetime := cmp.Or(answer.ExpiresIn, answer.Lifetime)
 	answer.Grant = &provider.Grant{
 		RefreshToken:   minted.RefreshToken,
 		ExpireTime:     answer.Clock.Sent.Add(refreshLifetime).Round(0).UTC(),
-		AccessLifetime: max(0, accessLifetime), // unknown where it states what is no lifetime
+		AccessLifetime: cmp.Or(answer.ExpiresIn, answer.Lifetime),
 		Derived:        true,
 	}
 	return answer, nil
