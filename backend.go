@@ -49,6 +49,7 @@ type backend struct {
 	mountedAt atomic.Pointer[string]
 	names     names
 	unstored  unstored
+	clocks    provider.Clocks
 	options   Options
 }
 

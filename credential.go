@@ -49,6 +49,7 @@ type settings struct {
 	RequestTimeout    provider.Seconds `json:"request_timeout"`
 	CACert            string           `json:"ca_cert"`
 	DefaultTTL        provider.Seconds `json:"default_ttl"`
+	MaxTTL            provider.Seconds `json:"max_ttl"`
 	KeepaliveInterval provider.Seconds `json:"keepalive_interval"`
 	note
 }
@@ -298,6 +299,7 @@ func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*
 		CACert:    common.CACert,
 		Transport: b.options.Transport,
 		Dial:      b.options.Dial,
+		Clocks:    &b.clocks,
 	})
 	if err != nil {
 		return nil, err
@@ -317,7 +319,7 @@ func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*
 		WriteTime:  stored.WriteTime,
 		Expires:    expires,
 		About:      common.Description,
-		DefaultTTL: common.DefaultTTL.Duration(),
+		TTL:        provider.TTL{Default: common.DefaultTTL.Duration(), Max: common.MaxTTL.Duration()},
 		Keepalive:  common.KeepaliveInterval.Duration(),
 		Vendor:     vendor,
 		Scope:      provider.JoinScope(vendor.Scope()),

@@ -61,6 +61,12 @@ func harmlessFaults() []vendorFault {
 		{name: "expiry false", strike: withExpiry(func(float64) any { return false }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
 		{name: "expiry an object", strike: withExpiry(func(float64) any { return map[string]any{"seconds": 7} }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
 		{name: "expiry empty", strike: withExpiry(func(float64) any { return "" }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
+		{name: "expiry true", strike: withExpiry(func(float64) any { return true }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
+		{name: "expiry an object", strike: withExpiry(func(float64) any { return map[string]any{"seconds": 7} }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
+		// default_ttl takes the place of what is no lifetime.
+		{name: "expiry negative", strike: withExpiry(func(life float64) any { return -life }), meets: hasDefault, check: livesFor(kindLife)},
+		{name: "expiry zero", strike: withExpiry(func(float64) any { return 0 }), meets: hasDefault, check: livesFor(kindLife)},
+		{name: "expiry a word", strike: withExpiry(func(float64) any { return "never" }), meets: hasDefault, check: livesFor(kindLife)},
 		// A vendor who promises the moon is believed for ten years, and the mount's maximum
 		// holds for the lease. Nobody can know better.
 		{name: "expiry huge", strike: withExpiry(func(float64) any { return 1e300 }), meets: statesExpiry, check: livesForever, lies: true},

@@ -42,8 +42,16 @@ func withExpiry(other func(life float64) any) strike {
 }
 
 func statesExpiry(k kindOfCredential) bool { return k.expiry != "" }
-func isOAuth(k kindOfCredential) bool      { return k.oauth }
-func rotates(k kindOfCredential) bool      { return k.rotates }
+
+// isWithoutDefault and hasDefault are whether nothing, or default_ttl, takes the place of
+// a lifetime that is none.
+func isWithoutDefault(k kindOfCredential) bool {
+	return statesExpiry(k) && k.data["default_ttl"] == nil
+}
+func hasDefault(k kindOfCredential) bool { return k.data["default_ttl"] != nil }
+
+func isOAuth(k kindOfCredential) bool { return k.oauth }
+func rotates(k kindOfCredential) bool { return k.rotates }
 
 func statusText(code int) string { return fmt.Sprintf("%d %s", code, http.StatusText(code)) }
 
@@ -83,7 +91,7 @@ func passingFaults() []vendorFault {
 
 // nonsenseFaults are answers that are none.
 func nonsenseFaults() []vendorFault {
-	const noObject, noAccessToken, noLifetime = "is not the JSON object", "the vendor's answer", "states a lifetime that is no number above zero"
+	const noObject, noAccessToken, noLifetime = "is not the JSON object", "the vendor's answer", "states a lifetime that is not a number above zero: set default_ttl"
 	faults := []vendorFault{
 		{name: "nothing", strike: answering(vendorsim.Answer(200, "")), says: noObject},
 		{name: "204", strike: answering(vendorsim.Answer(204, "")), says: noObject},
@@ -110,10 +118,10 @@ func nonsenseFaults() []vendorFault {
 		{name: "token true", strike: withToken(true), says: noAccessToken},
 		{name: "token type with an escape", strike: amending(func(answer map[string]any, _ kindOfCredential) { answer["token_type"] = "Bearer\x1b[2J" }), says: "the vendor's token_type is not", meets: isOAuth},
 		{name: "scope with a control character", strike: amending(func(answer map[string]any, _ kindOfCredential) { answer["scope"] = []string{"read\x00"} }), says: "the vendor's scope holds", meets: isOAuth},
-		{name: "expiry negative", strike: withExpiry(func(life float64) any { return -life }), says: noLifetime, meets: statesExpiry},
-		{name: "expiry zero", strike: withExpiry(func(float64) any { return 0 }), says: noLifetime, meets: statesExpiry},
-		{name: "expiry a word", strike: withExpiry(func(float64) any { return "soon" }), says: noLifetime, meets: statesExpiry},
-		{name: "expiry no number", strike: withExpiry(func(float64) any { return "NaN" }), says: noLifetime, meets: statesExpiry},
+		{name: "expiry negative", strike: withExpiry(func(life float64) any { return -life }), says: noLifetime, meets: isWithoutDefault},
+		{name: "expiry zero", strike: withExpiry(func(float64) any { return 0 }), says: noLifetime, meets: isWithoutDefault},
+		{name: "expiry a word", strike: withExpiry(func(float64) any { return "soon" }), says: noLifetime, meets: isWithoutDefault},
+		{name: "expiry no number", strike: withExpiry(func(float64) any { return "NaN" }), says: noLifetime, meets: isWithoutDefault},
 
 		// A refresh token in what passes for all of the answer cannot be told from half of one.
 		{name: "done and truncated", strike: working(func(s *vendorsim.Sim) http.HandlerFunc { return s.Truncate }), says: noObject, loses: rotates},

@@ -77,7 +77,7 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"a key with a passphrase":        {"kensho", pair("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"), "private_key: is protected by a passphrase"},
 		"verify as nothing":              {"kensho", kensho(map[string]any{"verify": ""}), "verify: must be true or false"},
 		"no URL":                         {"sitecore", sitecore(map[string]any{"base_url": "api.rfksrv.com"}), "base_url: is no URL"},
-		"an unknown field":               {"kensho", kensho(map[string]any{"refreshtoken": "x"}), "refreshtoken: is no field of this path, which has access_token, ca_cert"},
+		"an unknown field":               {"kensho", kensho(map[string]any{"refreshtoken": "x"}), "refreshtoken: is no field of this path, which has access_token, assertion_audience, ca_cert"},
 		"another provider's field":       {"sitecore", sitecore(map[string]any{"product": "link"}), "product: is no field"},
 		"scope as an object":             {"sitecore", sitecore(map[string]any{"scope": map[string]any{"a": "b"}}), "scope"},
 		"scope without an API key":       {"sitecore", map[string]any{"refresh_token": "x", "scope": "event"}, "scope: needs api_key"},

@@ -125,8 +125,13 @@ func commonFields() map[string]*framework.FieldSchema {
 		},
 		"default_ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "The lifetime to assume of a token where the vendor, the token and the provider's rule are all silent.",
+			Description:  "The lifetime to assume of a token where the vendor, the token and the provider's rule are all silent, or the vendor states what is no lifetime, such as 0.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Default TTL"},
+		},
+		"max_ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "The longest lifetime to believe of a token, whatever the vendor states: for a vendor whose tokens expire earlier than it says. Default: none.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum TTL"},
 		},
 		"keepalive_interval": {
 			Type:         framework.TypeDurationSecond,

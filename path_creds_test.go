@@ -36,9 +36,9 @@ func TestALeaseHoldsTheTokenAndWhatIsKnownOfIt(t *testing.T) {
 	})
 }
 
-// Promise 1, the four sources of expiry: the answer, the token's own exp, the
-// provider's rule; default_ttl is for vendors who have no rule (provider tests).
-func TestPromise1ExpiryComesFromTheFirstSourceThatSpeaks(t *testing.T) {
+// Promise 1, the sources of expiry: the earlier of the answer and the token's own exp, or
+// else the provider's rule (internal/broker/expiry_test.go has the whole table).
+func TestPromise1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
 	keys := map[string]any{"client_id": clientID, "private_key": privateKeyPEM()}
 	for name, test := range map[string]struct {
 		path    string
@@ -46,10 +46,11 @@ func TestPromise1ExpiryComesFromTheFirstSourceThatSpeaks(t *testing.T) {
 		conduct vendorsim.Conduct
 		dies    string
 	}{
-		"stated in seconds": {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true}, "00:50:00"},
+		"stated in seconds": {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute}, "00:50:00"},
 		// A JWT's exp, like the full hour, is read on the vendor's clock, of which a
 		// Date header tells to the second: the engine takes the earlier end.
 		"the token's own exp":       {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true, Unstated: true}, "00:49:59"},
+		"both":                      {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true}, "00:49:59"},
 		"assumed of a key pair":     {"config/kensho/prod", keys, vendorsim.Conduct{Unstated: true}, "01:20:00"},
 		"the full hour":             {"config/kensho/prod", map[string]any{"refresh_token": refreshToken}, vendorsim.Conduct{}, "00:59:59"},
 		"the full hour, as a JWT":   {"config/kensho/prod", map[string]any{"refresh_token": refreshToken}, vendorsim.Conduct{JWT: true}, "00:59:59"},

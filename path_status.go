@@ -74,7 +74,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"credential_updated_time": at("When a secret of the credential was last written."),
 		"description":             text("What the operator says the credential is for."),
 		"expires":                 at("When the secret expires at the vendor, as the operator says."),
-		"clock_skew":              number("How many seconds the vendor's clock is ahead of this server's, at the least."),
+		"clock_skew":              number("How many seconds the vendor's clock is ahead of this server's, at the least, by the Date of its last answer. Beyond 600 the Date is ignored."),
 		"last_revocation_time":    at("When tokens that refresh/ dropped were last revoked at the vendor, where it can."),
 		"last_revocation_error":   text("Why that failed."),
 		"scopes":                  {Type: framework.TypeMap, Description: "How the narrower scopes of roles are doing: expire_time of each one's token; last_error, last_error_time and next_attempt_time where the vendor rejects it."},

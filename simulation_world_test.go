@@ -58,7 +58,7 @@ func (m *month) newAccount(i int) *account {
 	base := fmt.Sprintf("http://127.0.0.1:%d", 10_000+i)
 	a.conduct = vendorsim.Conduct{
 		Latency: time.Duration(20+m.random.IntN(300)) * time.Millisecond,
-		Skew:    time.Duration(m.random.IntN(16*60)-8*60) * time.Second,
+		Skew:    time.Duration(m.random.IntN(9*60)-4*60-30) * time.Second,
 		JWT:     strings.HasPrefix(a.kind, "JWT"),
 		Rotate:  strings.HasSuffix(a.kind, "rotating"),
 	}

@@ -30,6 +30,7 @@ type Client struct {
 	dial     DialFunc          // nil is the network's
 	roots    *x509.CertPool    // nil is the system's
 	timeout  time.Duration
+	clocks   *Clocks
 }
 
 // ClientOptions are what a credential decides about its client.
@@ -45,6 +46,10 @@ type ClientOptions struct {
 
 	// Dial replaces the network below TLS, in tests.
 	Dial DialFunc
+
+	// Clocks are where to note what answers show of the vendors' clocks; nil has the
+	// client know those of its own answers only.
+	Clocks *Clocks
 }
 
 // A DialFunc opens a connection, as [net.Dialer.DialContext] does.
@@ -54,7 +59,10 @@ type DialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 // proxies from the environment and dials anew for each request: exchanges are too
 // rare to keep connections for. Its errors are of kind Invalid.
 func NewClient(o ClientOptions) (*Client, error) {
-	c := &Client{replaced: o.Transport, dial: o.Dial, timeout: o.Timeout}
+	c := &Client{replaced: o.Transport, dial: o.Dial, timeout: o.Timeout, clocks: o.Clocks}
+	if c.clocks == nil {
+		c.clocks = &Clocks{}
+	}
 	if o.CACert != "" {
 		roots, err := parseCertificates(o.CACert)
 		if err != nil {
@@ -121,6 +129,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	reply.Clock.Received = time.Now()
 	if date, dateErr := http.ParseTime(resp.Header.Get("Date")); dateErr == nil {
 		reply.Clock.Date = date
+		c.clocks.learn(host, reply.Clock)
 	}
 
 	reply.status = resp.StatusCode
@@ -142,6 +151,10 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	return nil, failure
 }
 
+// Clock is the clock of a host as its last answer showed it, refusals included; the zero
+// Clock if none has.
+func (c *Client) Clock(host string) Clock { return c.clocks.of(host) }
+
 // retryAfter reads the header of that name (RFC 9110 §10.2.3): seconds, or a date
 // by the vendor's clock.
 func retryAfter(header string, clock Clock) time.Duration {
@@ -153,9 +166,9 @@ func retryAfter(header string, clock Clock) time.Duration {
 	if err != nil {
 		return 0
 	}
-	now := clock.Date
-	if now.IsZero() {
-		now = clock.Received
+	now := clock.Received
+	if clock.Believed() {
+		now = clock.Date
 	}
 	return max(0, date.Sub(now))
 }

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"math"
@@ -11,24 +12,41 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// maxLifetime bounds what a vendor may claim, so that no arithmetic overflows.
-const maxLifetime = 10 * 365 * 24 * time.Hour
+const (
+	// maxLifetime bounds what a vendor may claim, so that no arithmetic overflows.
+	maxLifetime = 10 * 365 * 24 * time.Hour
 
-// An Answer is what the vendor said in one exchange, before anyone decides how
-// long the token lives.
+	// noLifetime is what an answer states that says 0, a negative number or some text.
+	noLifetime time.Duration = -1
+
+	// futilePart is the part of the time between two exchanges that the second must gain.
+	futilePart = 2
+
+	// lastMoments is what remains of a token that cannot be leased any more.
+	lastMoments = 2 * time.Second
+
+	// maxUnixSeconds is the end of the year 9999, the last that RFC 3339 can write.
+	maxUnixSeconds = 253402300799
+)
+
+// An Answer is what the vendor said in one exchange, before anyone decides when
+// the token expires.
 type Answer struct {
 	AccessToken string
 	TokenType   string // "Bearer" if empty
 	Scope       []string
 
-	// ExpiresIn is the lifetime that the answer states; zero if it is silent.
+	// ExpiresIn is the lifetime that the answer states, as Lifetime reads it.
 	ExpiresIn time.Duration
 
-	// Lifetime and OnTheHour are the provider's rules for a token of which
-	// neither the answer nor the token itself tells when it dies: a fixed
-	// lifetime, or death at the next full hour, UTC.
+	// Lifetime and OnTheHour are the rules that the vendor documents for a token whose
+	// lifetime neither the answer nor the token itself states: a fixed lifetime, or
+	// expiry at the next full hour, UTC.
 	Lifetime  time.Duration
 	OnTheHour bool
+
+	// DefaultTTL takes the place of an operator's default_ttl that is not set.
+	DefaultTTL time.Duration
 
 	// Unusable is why there is no token in the answer, though there may be a grant.
 	Unusable *Error
@@ -46,13 +64,16 @@ type Answer struct {
 	Clock Clock
 }
 
-// Token decides when the token dies: as the answer says, or else as the token's
-// own exp says where it is a JWT, or else by the provider's rule, or else after
-// defaultTTL; and after maxLifetime, whoever says more. The last token (the zero Token if
-// there was none) helps to tell which hour it is by the vendor's clock. An answer with no
-// token, or one that no request can carry, or of which nothing tells the lifetime, is
-// Nonsense.
-func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
+// A TTL is what an operator says of the lifetime of tokens; zero says nothing.
+type TTL struct {
+	Default time.Duration // the lifetime where nothing else states one
+	Max     time.Duration // the longest lifetime to believe
+}
+
+// Token decides when the token expires (see expiry). last is the token of the exchange
+// before; the zero Token if there was none. An answer with no token, or one that no
+// request can carry, or whose lifetime nothing states, is Nonsense.
+func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 	if a.Unusable != nil {
 		return Token{}, a.Unusable
 	}
@@ -65,130 +86,113 @@ func (a *Answer) Token(defaultTTL time.Duration, last Token) (Token, error) {
 	if err := a.checkShown(); err != nil {
 		return Token{}, err
 	}
-	ahead, _ := a.Clock.bounds()
+	ahead, _ := a.Clock.Bounds()
 	t := Token{
 		AccessToken: a.AccessToken,
-		TokenType:   a.TokenType,
+		TokenType:   cmp.Or(a.TokenType, "Bearer"),
 		Scope:       a.Scope,
 		IssueTime:   wall(a.Clock.Sent),
+		Stated:      a.ExpiresIn > 0,
 		Single:      a.Single,
+		Final:       a.Final,
 		ClockAhead:  ahead,
 	}
-	if t.TokenType == "" {
-		t.TokenType = "Bearer"
+	if a.AccessToken == last.AccessToken {
+		t.FirstTime, t.Stated = last.first(), t.Stated || last.Stated
 	}
+	expires, isBoundary, err := a.expiry(ttl, t, last)
+	if err != nil {
+		return Token{}, err
+	}
+	t.ExpireTime = wall(expires.earliest)
 
-	exp, isJWT := jwtExpiry(a.AccessToken)
+	// Where a refresh gains nothing, or yields the last moments of a token that was known,
+	// the vendor gives the next only when this one is sure to have expired.
+	gained, passed := t.ExpireTime.Sub(last.ExpireTime), t.IssueTime.Sub(last.IssueTime)
+	isFutile := last.ExpireTime.After(t.IssueTime) && passed > 0 && gained < passed/futilePart
+	isLast := a.AccessToken == last.AccessToken && t.ExpireTime.Sub(wall(a.Clock.Received)) < lastMoments
 	switch {
-	case a.ExpiresIn > 0:
-		t.ExpireTime = t.IssueTime.Add(a.ExpiresIn)
-	case isJWT:
-		t.ExpireTime = wall(a.Clock.earliest(exp))
-		if a.OnTheHour && exp.Equal(exp.Truncate(time.Hour)) {
-			t.Boundary = wall(a.Clock.latest(exp))
-		}
-	case a.OnTheHour:
-		hour := a.Clock.issue(last).Truncate(time.Hour).Add(time.Hour)
-		t.ExpireTime = wall(a.Clock.earliest(hour))
-		t.Boundary = wall(a.Clock.latest(hour))
-	case a.Lifetime > 0:
-		t.ExpireTime = t.IssueTime.Add(a.Lifetime)
-	case defaultTTL > 0:
-		t.ExpireTime = t.IssueTime.Add(defaultTTL)
-	default:
-		return Token{}, Errorf(Nonsense, "nothing tells how long the vendor's token lives: set default_ttl")
-	}
-	// An exp may be anything, and so may the Date that it is read by.
-	most := t.IssueTime.Add(maxLifetime)
-	t.ExpireTime, t.Boundary = earlier(t.ExpireTime, most), earlier(t.Boundary, most)
-	if a.Single && t.Boundary.IsZero() {
+	case a.Final:
+	case isBoundary || isFutile || isLast:
+		t.Boundary = wall(expires.latest)
+	case a.Single:
 		t.Boundary = t.ExpireTime
 	}
-	if a.Final {
-		t.Final, t.Boundary = true, time.Time{}
+	if !t.Boundary.After(t.IssueTime) { // the vendor had passed it when it was asked
+		t.Boundary = time.Time{}
 	}
 	return t, nil
 }
 
-// A Clock is what one exchange told of the vendor's clock: an HTTP Date header,
-// whole seconds, somewhere between the sending of the request and the receipt of
-// the answer. Where there was no header, the vendor's clock is taken to be ours,
-// give or take undated.
-type Clock struct {
-	Sent     time.Time
-	Received time.Time
-	Date     time.Time
-}
-
-const undated = 2 * time.Second
-
-// bounds are how far the vendor's clock is ahead of ours, at the least and at the
-// most: the header cuts up to a second off, and may have been written the moment
-// the request left us, or the moment the answer came.
-func (c Clock) bounds() (least, most time.Duration) {
-	if c.Date.IsZero() {
-		return -undated, undated
+// expiry is the first half of guarantee 1 (internal/broker/rules.go has the second): a token expires at the earliest of what the
+// answer states, the token's own exp and max_ttl. If neither of the first two speaks,
+// the vendor's documented rule does, then default_ttl; default_ttl comes first where the
+// answer states what is no lifetime, and so departs from the rule. isBoundary is whether
+// it is a fixed time of day.
+func (a *Answer) expiry(ttl TTL, t, last Token) (expires span, isBoundary bool, err error) {
+	isCountedDown := a.AccessToken == last.AccessToken && last.Stated
+	switch {
+	case a.ExpiresIn > 0:
+		expires = a.Clock.after(a.ExpiresIn)
+	case a.ExpiresIn < 0 && isCountedDown: // to 0: it expires now
+		expires = a.Clock.after(0)
 	}
-	return c.Date.Sub(c.Received), c.Date.Add(time.Second).Sub(c.Sent)
-}
+	isStated := expires != span{}
 
-// earliest is the first instant of our clock at which the vendor's may show t.
-func (c Clock) earliest(t time.Time) time.Time {
-	_, most := c.bounds()
-	return t.Add(-most)
-}
-
-// latest is the first instant of our clock at which the vendor's surely shows t.
-func (c Clock) latest(t time.Time) time.Time {
-	least, _ := c.bounds()
-	return t.Add(-least)
-}
-
-// issue is the earliest time of the vendor's clock at which it can have made the
-// token. An exchange that straddles a full hour may yield a token of the hour
-// that has just ended. What the last exchange told of the clock narrows it down,
-// unless this one contradicts it.
-func (c Clock) issue(last Token) time.Time {
-	least, most := c.bounds()
-	if !last.IssueTime.IsZero() && last.ClockAhead < most {
-		least = max(least, last.ClockAhead)
+	// Where the vendor states another, an exp that its own clock has passed says nothing.
+	exp, isJWT := jwtExpiry(a.AccessToken)
+	isPassed := a.Clock.Believed() && !exp.After(a.Clock.Date)
+	if isJWT && !(isStated && isPassed) {
+		if own := a.Clock.at(exp); !isStated || own.earliest.Before(expires.earliest) {
+			expires = own
+			isBoundary = a.OnTheHour && exp.Equal(exp.Truncate(time.Hour))
+		}
+		isStated = true
 	}
-	return c.Sent.Add(least)
-}
 
-// Skew is how far the vendor's clock is ahead of ours, at the least; zero while
-// the exchange is consistent with equal clocks.
-func (c Clock) Skew() time.Duration {
-	switch least, most := c.bounds(); {
-	case least > 0:
-		return least
-	case most < 0:
-		return most
+	defaultTTL := cmp.Or(ttl.Default, a.DefaultTTL)
+	switch {
+	case isStated:
+	case a.ExpiresIn == 0 && a.OnTheHour:
+		expires = a.Clock.at(a.Clock.issue(last).Truncate(time.Hour).Add(time.Hour))
+		isBoundary = true
+	case a.ExpiresIn == 0 && a.Lifetime > 0:
+		expires = a.Clock.after(a.Lifetime)
+	case defaultTTL > 0:
+		expires = a.Clock.after(defaultTTL)
+	case a.ExpiresIn < 0:
+		return span{}, false, Errorf(Nonsense, "the vendor's answer states a lifetime that is not a number above zero: set default_ttl")
+	default:
+		return span{}, false, Errorf(Nonsense, "nothing tells how long the vendor's token lives: set default_ttl")
 	}
-	return 0
+
+	longest := t.first().Add(min(cmp.Or(ttl.Max, maxLifetime), maxLifetime))
+	if longest.Before(expires.earliest) {
+		return span{longest, longest}, false, nil
+	}
+	return expires, isBoundary, nil
 }
 
-// Lifetime reads a lifetime that an answer states as a JSON number or as a number
-// in a string, in the given unit. It is zero where the answer is silent (absent,
-// null or ""), and else a nanosecond at the least; one that is not above zero is
-// Nonsense: such a token is dead.
-func Lifetime(raw json.RawMessage, unit time.Duration) (time.Duration, error) {
-	text := strings.Trim(string(raw), `"`)
-	if text == "" || text == "null" {
-		return 0, nil
+// Lifetime reads a lifetime that an answer states as a JSON number or as a number in a
+// string, in the given unit. It is zero where the answer is silent (absent, null or "",
+// or of another type than these two), at least a nanosecond where it states one, and
+// below zero where it states what is no lifetime: 0, a negative number or some text.
+func Lifetime(raw json.RawMessage, unit time.Duration) time.Duration {
+	text := string(raw)
+	var quoted string
+	if json.Unmarshal(raw, &quoted) == nil {
+		text = strings.TrimSpace(quoted)
+	} else if text == "" || !strings.ContainsRune("-0123456789", rune(text[0])) {
+		return 0
+	}
+	if text == "" {
+		return 0
 	}
 	n, err := strconv.ParseFloat(text, 64) // infinite if it is out of range
 	if err != nil && !errors.Is(err, strconv.ErrRange) || !(n > 0) {
-		return 0, Errorf(Nonsense, "the vendor's answer states a lifetime that is no number above zero")
+		return noLifetime
 	}
-	return max(time.Duration(min(n*float64(unit), float64(maxLifetime))), 1), nil
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
+	return max(time.Duration(min(n*float64(unit), float64(maxLifetime))), 1)
 }
 
 // wall drops the monotonic reading, which stands still while a machine sleeps
@@ -208,6 +212,3 @@ func jwtExpiry(token string) (time.Time, bool) {
 	}
 	return time.Unix(int64(math.Floor(exp)), 0), true
 }
-
-// maxUnixSeconds is the end of the year 9999, the last that RFC 3339 can write.
-const maxUnixSeconds = 253402300799

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"encoding/json"
+	"net/http"
 	"testing"
 	"time"
 
@@ -25,32 +26,120 @@ func signed(t *testing.T, claims jwt.MapClaims) string {
 	return token
 }
 
-// Promise 1: the answer, the token's own exp, the provider's rule, default_ttl.
-func TestPromise1TheFirstSourceThatSpeaksDecides(t *testing.T) {
-	clock := Clock{Sent: at("10:20:00.000"), Received: at("10:20:01.000")}
-	token := signed(t, jwt.MapClaims{"exp": at("10:50:00.000").Unix()})
-	all := Answer{AccessToken: token, ExpiresIn: 10 * time.Minute, OnTheHour: true, Lifetime: 2 * time.Hour, Clock: clock}
+func token(t *testing.T, a Answer, ttl TTL, last Token) Token {
+	t.Helper()
+	got, err := a.Token(ttl, last)
+	require.NoError(t, err)
+	return got
+}
 
-	expiry := func(a Answer, defaultTTL time.Duration) time.Time {
-		t.Helper()
-		got, err := a.Token(defaultTTL, Token{})
-		require.NoError(t, err)
-		return got.ExpireTime
+func TestPromise1TheEarliestOfTheStatedTheOwnExpAndMaxTTLCounts(t *testing.T) {
+	clock := Clock{Sent: at("10:20:00.000"), Received: at("10:20:00.400"), Date: at("10:20:00.000")}
+	jwtOf := func(exp string) string { return signed(t, jwt.MapClaims{"exp": at(exp).Unix()}) }
+	for name, test := range map[string]struct {
+		answer Answer
+		ttl    TTL
+		expire string
+	}{
+		"stated earlier":           {Answer{AccessToken: jwtOf("10:50:00.000"), ExpiresIn: 10 * time.Minute}, TTL{}, "10:30:00.000"},
+		"exp earlier":              {Answer{AccessToken: jwtOf("10:35:00.000"), ExpiresIn: time.Hour}, TTL{}, "10:34:59.000"},
+		"max_ttl earlier":          {Answer{AccessToken: jwtOf("10:50:00.000"), ExpiresIn: 10 * time.Minute}, TTL{Max: 5 * time.Minute}, "10:25:00.000"},
+		"max_ttl later":            {Answer{AccessToken: "opaque", ExpiresIn: 10 * time.Minute}, TTL{Max: time.Hour}, "10:30:00.000"},
+		"milliseconds for seconds": {Answer{AccessToken: "opaque", ExpiresIn: 3600000 * time.Second}, TTL{Max: time.Hour}, "11:20:00.000"},
+		"rule capped":              {Answer{AccessToken: "opaque", OnTheHour: true}, TTL{Max: 5 * time.Minute}, "10:25:00.000"},
+		"the rule is not asked":    {Answer{AccessToken: jwtOf("10:50:00.000"), OnTheHour: true, Lifetime: time.Minute}, TTL{}, "10:49:59.000"},
+		"rule before default_ttl":  {Answer{AccessToken: "opaque", Lifetime: time.Hour}, TTL{Default: time.Minute}, "11:20:00.000"},
+		"default_ttl":              {Answer{AccessToken: "opaque"}, TTL{Default: time.Minute}, "10:21:00.000"},
+		"default_ttl of a preset":  {Answer{AccessToken: "opaque", DefaultTTL: time.Minute}, TTL{}, "10:21:00.000"},
+		"no lifetime, default_ttl": {Answer{AccessToken: "opaque", ExpiresIn: noLifetime, Lifetime: time.Hour, OnTheHour: true}, TTL{Default: time.Minute}, "10:21:00.000"},
+		"no lifetime, exp":         {Answer{AccessToken: jwtOf("10:35:00.000"), ExpiresIn: noLifetime}, TTL{Default: time.Minute}, "10:34:59.000"},
+		"exp passed, stated":       {Answer{AccessToken: jwtOf("10:19:00.000"), ExpiresIn: 10 * time.Minute}, TTL{}, "10:30:00.000"},
+		"exp passed":               {Answer{AccessToken: jwtOf("10:19:00.000")}, TTL{Default: time.Hour}, "10:18:59.000"},
+	} {
+		test.answer.Clock = clock
+		assert.Equal(t, at(test.expire), token(t, test.answer, test.ttl, Token{}).ExpireTime, name)
 	}
-	assert.Equal(t, at("10:30:00.000"), expiry(all, time.Minute), "counted from the sending of the request")
-	all.ExpiresIn = 0
-	assert.Equal(t, at("10:49:58.000"), expiry(all, time.Minute), "give or take two seconds where there is no Date")
-	all.AccessToken = "opaque"
-	assert.Equal(t, at("10:59:58.000"), expiry(all, time.Minute))
-	all.OnTheHour = false
-	assert.Equal(t, at("12:20:00.000"), expiry(all, time.Minute))
-	all.Lifetime = 0
-	assert.Equal(t, at("10:21:00.000"), expiry(all, time.Minute))
-	_, err := all.Token(0, Token{})
-	require.ErrorContains(t, err, "set default_ttl")
-	all.AccessToken = ""
-	_, err = all.Token(time.Minute, Token{})
-	assert.ErrorContains(t, err, "no access token")
+
+	for name, answer := range map[string]Answer{
+		"nothing":               {AccessToken: "opaque", Clock: clock},
+		"no lifetime":           {AccessToken: "opaque", Clock: clock, ExpiresIn: noLifetime},
+		"no lifetime, and rule": {AccessToken: "opaque", Clock: clock, ExpiresIn: noLifetime, Lifetime: time.Hour},
+	} {
+		_, err := answer.Token(TTL{Max: time.Hour}, Token{})
+		require.ErrorContains(t, err, "set default_ttl", name)
+	}
+	_, err := (&Answer{Clock: clock}).Token(TTL{Default: time.Minute}, Token{})
+	require.ErrorContains(t, err, "no access token")
+}
+
+// A vendor that goes on giving a token until it expires.
+func TestPromise1ATokenThatIsGivenAgainGetsNoYounger(t *testing.T) {
+	clock := func(sent string) Clock {
+		return Clock{Sent: at(sent), Received: at(sent).Add(100 * time.Millisecond), Date: at(sent).Truncate(time.Second)}
+	}
+	give := func(sent string, expiresIn time.Duration, ttl TTL, last Token) Token {
+		return token(t, Answer{AccessToken: "same", ExpiresIn: expiresIn, Clock: clock(sent)}, ttl, last)
+	}
+	first := give("10:00:00.000", time.Hour, TTL{}, Token{})
+	assert.Zero(t, first.Boundary)
+	again := give("10:45:00.000", 15*time.Minute, TTL{}, first)
+	assert.Equal(t, at("11:00:01.100"), again.Boundary, "it is futile to ask before")
+	assert.Equal(t, at("10:00:00.000"), again.FirstTime)
+
+	now := give("11:00:00.000", noLifetime, TTL{Default: time.Hour}, again)
+	assert.Equal(t, at("11:00:00.000"), now.ExpireTime, "0 is that it expires now")
+	assert.Equal(t, at("11:00:01.100"), now.Boundary)
+	other := token(t, Answer{AccessToken: "other", ExpiresIn: noLifetime, Clock: clock("11:00:00.000")}, TTL{Default: time.Hour}, again)
+	assert.Equal(t, at("12:00:00.000"), other.ExpireTime, "of another token it is no lifetime")
+
+	// max_ttl counts from when the token was first given.
+	capped := give("10:00:00.000", 3600000*time.Second, TTL{Max: time.Hour}, Token{})
+	capped = give("10:45:00.000", 900000*time.Second, TTL{Max: time.Hour}, capped)
+	assert.Equal(t, at("11:00:00.000"), capped.ExpireTime)
+	capped = give("11:30:00.000", 900000*time.Second, TTL{Max: time.Hour}, capped)
+	assert.Equal(t, at("11:00:00.000"), capped.ExpireTime)
+	assert.Zero(t, capped.Boundary, "it is not about to expire, it has expired")
+
+	// One that never expires, and says so by 0, lasts for another default_ttl each time.
+	endless := give("10:00:00.000", noLifetime, TTL{Default: time.Hour}, Token{})
+	endless = give("10:45:00.000", noLifetime, TTL{Default: time.Hour}, endless)
+	assert.Equal(t, at("11:45:00.000"), endless.ExpireTime)
+
+	// A JWT is surely gone a second later than it may be.
+	exp := signed(t, jwt.MapClaims{"exp": at("11:00:00.000").Unix()})
+	last := token(t, Answer{AccessToken: exp, Clock: clock("10:00:00.000")}, TTL{}, Token{})
+	last = token(t, Answer{AccessToken: exp, Clock: clock("10:59:59.500")}, TTL{}, last)
+	assert.Equal(t, at("10:59:59.500"), last.ExpireTime)
+	assert.Equal(t, at("11:00:00.600"), last.Boundary)
+}
+
+func TestPromise1ADateThatIsFarOffIsIgnored(t *testing.T) {
+	sent := at("10:20:00.000")
+	exp := signed(t, jwt.MapClaims{"exp": sent.Add(20 * time.Second).Unix()})
+	for name, date := range map[string]time.Time{
+		"1970":           time.Unix(0, 0),
+		"a day behind":   sent.Add(-24 * time.Hour),
+		"11 min behind":  sent.Add(-11 * time.Minute),
+		"11 min ahead":   sent.Add(11 * time.Minute),
+		"a day ahead":    sent.Add(24 * time.Hour),
+		"ancient":        time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC),
+		"the end of all": time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+	} {
+		clock := Clock{Sent: sent, Received: sent.Add(400 * time.Millisecond), Date: date}
+		assert.False(t, clock.Believed(), name)
+		assert.Greater(t, clock.Skew().Abs(), 10*time.Minute, "%s is reported all the same", name)
+		got := token(t, Answer{AccessToken: exp, Clock: clock}, TTL{}, Token{})
+		assert.Equal(t, sent.Add(18*time.Second), got.ExpireTime, name)
+		got = token(t, Answer{AccessToken: "opaque", OnTheHour: true, Clock: clock}, TTL{}, Token{})
+		assert.Equal(t, at("10:59:58.000"), got.ExpireTime, name)
+		assert.Equal(t, time.Minute-400*time.Millisecond, retryAfter(sent.Add(time.Minute).Format(http.TimeFormat), clock), name)
+	}
+	for _, off := range []time.Duration{-10 * time.Minute, 10 * time.Minute} {
+		clock := Clock{Sent: sent, Received: sent.Add(400 * time.Millisecond), Date: sent.Add(off)}
+		assert.True(t, clock.Believed())
+		got := token(t, Answer{AccessToken: exp, Clock: clock}, TTL{}, Token{})
+		assert.LessOrEqual(t, got.ExpireTime, sent.Add(20*time.Second+10*time.Minute), "no later than exp and the bound")
+	}
 }
 
 func TestPromise1AbsoluteTimesAreReadOnTheVendorsClock(t *testing.T) {
@@ -82,7 +171,7 @@ func TestPromise1AbsoluteTimesAreReadOnTheVendorsClock(t *testing.T) {
 			if test.exp != "" {
 				answer.AccessToken = signed(t, jwt.MapClaims{"exp": at(test.exp).Unix()})
 			}
-			token, err := answer.Token(0, Token{})
+			token, err := answer.Token(TTL{}, Token{})
 			require.NoError(t, err)
 			assert.Equal(t, at(test.expire), token.ExpireTime)
 			if test.boundary == "" {
@@ -98,17 +187,17 @@ func TestTheLastExchangeTellsOnWhichSideOfTheHourThisOneIs(t *testing.T) {
 	// The vendor is slow: by its Date alone, the token may be of the last hour.
 	clock := Clock{Sent: at("11:00:00.200"), Received: at("11:00:05.200"), Date: at("11:00:03.000")}
 	answer := Answer{AccessToken: "opaque", OnTheHour: true, Clock: clock}
-	token, err := answer.Token(0, Token{})
+	token, err := answer.Token(TTL{}, Token{})
 	require.NoError(t, err)
 	assert.Equal(t, at("11:00:02.200"), token.Boundary)
 
 	last := Token{IssueTime: at("10:00:01.000"), ClockAhead: -100 * time.Millisecond}
-	token, err = answer.Token(0, last)
+	token, err = answer.Token(TTL{}, last)
 	require.NoError(t, err)
 	assert.Greater(t, token.ExpireTime, at("11:59:50.000"))
 
 	last.ClockAhead = time.Hour // our clock has been set since
-	token, err = answer.Token(0, last)
+	token, err = answer.Token(TTL{}, last)
 	require.NoError(t, err)
 	assert.Equal(t, at("11:00:02.200"), token.Boundary)
 }
@@ -145,17 +234,12 @@ func TestATokenThatIsNoJWTHasNoExp(t *testing.T) {
 
 func TestALifetimeIsANumberAboveZero(t *testing.T) {
 	for raw, want := range map[string]time.Duration{
-		``: 0, `null`: 0, `""`: 0,
+		``: 0, `null`: 0, `""`: 0, `" "`: 0, `false`: 0, `true`: 0, `{}`: 0, `[1]`: 0, // which say nothing of it
 		`3600`: time.Hour, `"3600"`: time.Hour, `1.5`: 1500 * time.Millisecond,
 		`1e300`: maxLifetime, `1e999`: maxLifetime, `1e-300`: 1, // which is not silence
+		`0`: noLifetime, `-1`: noLifetime, `-1e999`: noLifetime, `"0"`: noLifetime, `"soon"`: noLifetime, `"NaN"`: noLifetime,
 	} {
-		got, err := Lifetime(json.RawMessage(raw), time.Second)
-		require.NoError(t, err, raw)
-		assert.Equal(t, want, got, raw)
-	}
-	for _, raw := range []string{`0`, `-1`, `-1e999`, `"soon"`, `{}`, `[1]`, `true`, `"NaN"`} {
-		_, err := Lifetime(json.RawMessage(raw), time.Second)
-		assert.ErrorContains(t, err, "no number above zero", raw)
+		assert.Equal(t, want, Lifetime(json.RawMessage(raw), time.Second), raw)
 	}
 }
 
@@ -168,7 +252,7 @@ func TestPromise1NoTokenLivesForEver(t *testing.T) {
 	} {
 		clock := Clock{Sent: at("10:20:00.000"), Received: at("10:20:00.400"), Date: date}
 		for _, exp := range []int64{maxUnixSeconds, maxUnixSeconds + 1 - 3600} {
-			token, err := (&Answer{AccessToken: signed(t, jwt.MapClaims{"exp": exp}), OnTheHour: true, Clock: clock}).Token(0, Token{})
+			token, err := (&Answer{AccessToken: signed(t, jwt.MapClaims{"exp": exp}), OnTheHour: true, Clock: clock}).Token(TTL{}, Token{})
 			require.NoError(t, err, name)
 			assert.LessOrEqual(t, token.ExpireTime, token.IssueTime.Add(maxLifetime), name)
 			assert.LessOrEqual(t, token.Boundary, token.IssueTime.Add(maxLifetime), name)
@@ -180,7 +264,7 @@ func TestPromise1NoTokenLivesForEver(t *testing.T) {
 
 func TestATokenThatNoRequestCanCarryIsNonsense(t *testing.T) {
 	for _, token := range []string{" ", "a b", "a\n", "t\u00f6ken", "\x00"} {
-		_, err := (&Answer{AccessToken: token, ExpiresIn: time.Hour}).Token(0, Token{})
+		_, err := (&Answer{AccessToken: token, ExpiresIn: time.Hour}).Token(TTL{}, Token{})
 		var e *Error
 		require.ErrorAs(t, err, &e)
 		assert.Equal(t, Nonsense, e.Kind)

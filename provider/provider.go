@@ -131,4 +131,48 @@ type Token struct {
 	// ClockAhead is how far the vendor's clock was ahead of ours, at the least,
 	// when it issued the token.
 	ClockAhead time.Duration `json:"clock_ahead,omitempty"`
+
+	// FirstTime is when the vendor first gave this very token, where the exchange at
+	// IssueTime was not the first to yield it. Stated is whether one of them stated its
+	// lifetime, which a vendor that goes on giving it counts down to 0.
+	FirstTime time.Time `json:"first_time,omitzero"`
+	Stated    bool      `json:"stated,omitempty"`
+
+	// Seen is when, in this process, the times above were read, with the monotonic clock:
+	// what the wall clock is set to afterwards makes no token last longer (see Now).
+	Seen time.Time `json:"-"`
+}
+
+// first returns when the vendor first gave this very token.
+func (t Token) first() time.Time {
+	if t.FirstTime.IsZero() {
+		return t.IssueTime
+	}
+	return t.FirstTime
+}
+
+// Now returns the time to compare the token's times with: the later of what the wall
+// clock shows and what it would show had it run on since Seen. The wall clock may be
+// stepped back, and the monotonic clock stops while a machine is suspended.
+func (t Token) Now(now time.Time) time.Time {
+	if t.Seen.IsZero() {
+		return now
+	}
+	if ranOn := t.Seen.Round(0).Add(now.Sub(t.Seen)); ranOn.After(now) {
+		return ranOn
+	}
+	return now
+}
+
+// At returns the token with its times by the wall clock as it is set now, whatever it was
+// set to when they were read.
+func (t Token) At(now time.Time) Token {
+	by := now.Sub(t.Now(now))
+	t.Seen = time.Time{}
+	for _, at := range []*time.Time{&t.IssueTime, &t.ExpireTime, &t.Boundary, &t.FirstTime} {
+		if !at.IsZero() {
+			*at = at.Add(by)
+		}
+	}
+	return t
 }

@@ -52,8 +52,8 @@ type Credential struct {
 	Expires time.Time
 	About   string
 
-	// DefaultTTL is the lifetime of a token of which nothing else tells it.
-	DefaultTTL time.Duration
+	// TTL is what the operator says of the lifetime of its tokens.
+	TTL provider.TTL
 
 	// Keepalive is how often to exchange a credential that dies of disuse though
 	// nobody reads it; zero is never.
@@ -101,6 +101,9 @@ type Broker struct {
 
 	// slots are taken by the renewals that sweeps have under way.
 	slots chan struct{}
+
+	// swept is when the last sweep began, with the monotonic clock. Only the sweep uses it.
+	swept time.Time
 
 	// listed is whether every name in storage has an entry. Only the sweep uses it,
 	// and Vault runs one at a time.
@@ -297,7 +300,7 @@ func (b *Broker) load(ctx context.Context, s logical.Storage, name string) (*Cre
 	if state == nil {
 		state = Unverified(credential, provider.Grant{})
 	}
-	return credential, state, nil
+	return credential, state.seen(time.Now()), nil
 }
 
 // narrowed is what exchanges the credential for a scope.
@@ -332,7 +335,11 @@ func (b *Broker) noteSkew(e *entry, s *State) {
 		e.memory.loggedSkew = skew
 	}
 	e.mu.Unlock()
-	if news {
-		b.source.Logger().Warn("the vendor's clock and this server's differ", "name", e.name, "vendor_ahead", skew.String())
+	switch logger := b.source.Logger().With("name", e.name, "vendor_ahead", skew.String()); {
+	case !news:
+	case skew.Abs() > provider.MaxSkew:
+		logger.Warn("the vendor's clock and this server's differ by more than is believed, so that its Date is ignored")
+	default:
+		logger.Warn("the vendor's clock and this server's differ")
 	}
 }

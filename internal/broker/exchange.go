@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -63,7 +64,8 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (*Stat
 		x.Err = asProviderError(err)
 		return state.dated(x.Err.Clock), x
 	}
-	token, err := answer.Token(c.DefaultTTL, state.Tokens[scope])
+	token, err := answer.Token(c.TTL, state.Tokens[scope])
+	token.Seen = began
 	state = state.dated(answer.Clock)
 	if err != nil {
 		x.Err = asProviderError(err)
@@ -73,7 +75,7 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (*Stat
 		return state, x
 	}
 	x.ExpireTime = token.ExpireTime
-	return state.succeeded(c, scope, answer, withBoundary(token, state.Tokens[scope])), x
+	return state.succeeded(c, scope, answer, token), x
 }
 
 // judged is the state after an exchange that has yielded a token, and the exchange, which
@@ -81,23 +83,33 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (*Stat
 // vendor has ended it. again is whether another exchange follows where the vendor's next
 // token is seconds away.
 func (v view) judged(next *State, x Exchange, again bool) (*State, Exchange) {
-	token := next.Tokens[v.scope]
-	if leaseTTL(token, time.Now()) > 0 {
+	now, token, older := time.Now(), next.Tokens[v.scope], v.token()
+	keeps := leaseTTL(token, now) == 0 && !token.Single && leaseTTL(older, now) > 0
+	if x.Err = unusable(token, v.credential.TTL, now, again && !keeps); x.Err == nil {
 		return next, x
-	}
-	older := v.token()
-	keeps := !token.Single && leaseTTL(older, time.Now()) > 0
-	switch {
-	case token.Boundary.IsZero() || keeps:
-		x.Err = provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased")
-	case !again:
-		x.Err = provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is of the hour that ends or of the next")
 	}
 	next = next.failing(v.state)
 	if keeps {
 		next = next.sharing(with(next.Tokens, v.scope, older))
 	}
 	return next, x
+}
+
+// unusable is why nobody can have a token that an exchange has yielded; nil if a reader can.
+func unusable(t provider.Token, ttl provider.TTL, now time.Time, again bool) *provider.Error {
+	hint := ""
+	if ttl.Max > 0 {
+		hint = fmt.Sprintf(" (max_ttl is %s)", ttl.Max)
+	}
+	switch {
+	case leaseTTL(t, now) > 0 || again && !t.Boundary.IsZero():
+		return nil
+	case !t.Boundary.IsZero():
+		return provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is the one that expires now or the next")
+	case !t.ExpireTime.After(t.Now(now)):
+		return provider.Errorf(provider.Nonsense, "the vendor's access token has expired already, at %s by this server's clock%s", stamp(t.ExpireTime), hint)
+	}
+	return provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased: until %s%s", stamp(t.ExpireTime), hint)
 }
 
 // kept tells of an exchange of which it is known by now whether it is stored.

@@ -168,6 +168,9 @@ func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *
 	state, x := call(ctx, c, Unverified(c, last), ownScope)
 	e := b.entry(name)
 	b.noteSkew(e, state)
+	if x.Err == nil { // a token that no reader could have
+		x.Err = unusable(state.Tokens[ownScope], c.TTL, time.Now(), true)
+	}
 	x.Verification = true
 	b.tell(x)
 	e.verified = append(e.verified, x)

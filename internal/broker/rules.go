@@ -29,10 +29,6 @@ const (
 	// quarter gives it a fresh token each time.
 	refreshPart = 4
 
-	// futilePart is the part of the time between two exchanges that the second must
-	// gain.
-	futilePart = 2
-
 	// agentCushion is what Vault Agent adds to the ttl of a secret without a lease.
 	agentCushion = time.Second
 
@@ -49,13 +45,20 @@ const (
 	maxRetryAfter = time.Hour
 	rejectedPause = 5 * time.Minute
 
+	// stepWorthLogging is how far this server's clock has to be stepped to be logged.
+	stepWorthLogging = 5 * time.Second
+
 	// keepaliveSpread is the part of a keepalive's interval that it may come early.
 	keepaliveSpread = 20
 )
 
+// Guarantee 1 is provider.Answer.Token, which reads when a token expires, and leaseTTL and
+// dying, which keep the margin and wait for a boundary. TestPromise1IsThisTable goes over
+// all four: source, vendor's clock, boundary, margin.
+
 // leaseTTL is the longest lease of a token at a time, zero if there is none.
 func leaseTTL(t provider.Token, now time.Time) time.Duration {
-	left := t.ExpireTime.Sub(now)
+	left := t.ExpireTime.Sub(t.Now(now))
 	ttl := (left - margin(left)).Truncate(time.Second)
 	if ttl < minLease {
 		return 0
@@ -68,7 +71,7 @@ func margin(left time.Duration) time.Duration { return min(maxMargin, left/margi
 // dying is whether a token is so near its boundary that a later one is worth
 // waiting for, or dead before it.
 func dying(t provider.Token, now time.Time) bool {
-	return !t.Boundary.IsZero() && (t.Boundary.Sub(now) <= boundaryWait || leaseTTL(t, now) == 0)
+	return !t.Boundary.IsZero() && (t.Boundary.Sub(t.Now(now)) <= boundaryWait || leaseTTL(t, now) == 0)
 }
 
 // refreshTime is when a token is due for a fresher one: before its boundary there
@@ -83,11 +86,14 @@ func refreshTime(t provider.Token) time.Time {
 	return t.ExpireTime.Add(-t.ExpireTime.Sub(t.IssueTime) / refreshPart)
 }
 
+// overdue is whether a token is due for a fresher one.
+func overdue(t provider.Token, now time.Time) bool { return !t.Now(now).Before(refreshTime(t)) }
+
 // renewable is whether a fresher token could be leased for minTTL. A token's youth
 // spares the vendor readers who want all of its life.
 func renewable(t provider.Token, now time.Time, minTTL time.Duration) bool {
 	return !t.Final && t.Boundary.IsZero() && minTTL <= leaseTTL(t, t.IssueTime) &&
-		now.Sub(t.IssueTime) >= youth(t)
+		t.Now(now).Sub(t.IssueTime) >= youth(t)
 }
 
 // youth is how long a token is as fresh as can be.
@@ -98,21 +104,10 @@ func youth(t provider.Token) time.Duration { return margin(t.ExpireTime.Sub(t.Is
 // before the token dies: a read in its last second waits for the boundary, if that is
 // where it dies.
 func rereadTTL(t provider.Token, fresher, now time.Time) time.Duration {
+	now = t.Now(now)
 	wait := (fresher.Sub(now) + time.Second - 1).Truncate(time.Second)
 	left := t.ExpireTime.Sub(now).Truncate(time.Second)
 	return max(min(wait, left)-agentCushion, time.Second)
-}
-
-// withBoundary remembers of a token that the refresh which yielded it was futile:
-// it dies about when the last one does, so that only the vendor's next will live
-// longer.
-func withBoundary(t, last provider.Token) provider.Token {
-	gained, passed := t.ExpireTime.Sub(last.ExpireTime), t.IssueTime.Sub(last.IssueTime)
-	futile := last.ExpireTime.After(t.IssueTime) && gained < passed/futilePart
-	if futile && t.Boundary.IsZero() && !t.Final {
-		t.Boundary = t.ExpireTime
-	}
-	return t
 }
 
 // pause is how long to leave a vendor alone after so many failures in a row.
@@ -130,15 +125,17 @@ func pause(e *provider.Error, failures int) time.Duration {
 
 // inUse is whether a token was alive less than its lifetime ago.
 func inUse(t provider.Token, now time.Time) bool {
-	return now.Before(t.ExpireTime.Add(t.ExpireTime.Sub(t.IssueTime)))
+	return t.Now(now).Before(t.ExpireTime.Add(t.ExpireTime.Sub(t.IssueTime)))
 }
 
 // keepaliveTime is when a credential that dies of disuse is to be exchanged if
 // nobody reads it; zero if it need not be. That is an interval after the last
 // exchange at the latest. The first keepalive comes at any time of the interval, and
 // later ones a little before its end, each credential by its own dice, so that many
-// that were stored together, or found the vendor down together, are spread over it.
-func keepaliveTime(c *Credential, s *State) time.Time {
+// that were stored together, or found the vendor down together, are spread over it. An
+// exchange in the future was dated by a clock that has been stepped back since: nothing
+// tells when it was, and the next is due now.
+func keepaliveTime(c *Credential, s *State, now time.Time) time.Time {
 	if c.Keepalive == 0 || c.Vendor.Idle() == 0 {
 		return time.Time{}
 	}
@@ -149,8 +146,17 @@ func keepaliveTime(c *Credential, s *State) time.Time {
 	if last.IsZero() {
 		last = c.WriteTime
 	}
+	if last.After(now) {
+		return now
+	}
 	dice := fnv.New64a()
 	_, _ = io.WriteString(dice, c.Generation)
 	_, _ = dice.Write(binary.BigEndian.AppendUint64(nil, uint64(last.UnixNano())))
 	return last.Add(c.Keepalive - time.Duration(dice.Sum64()%uint64(spread)))
+}
+
+// stepped is how far the wall clock has been stepped since an earlier time: how much more
+// has passed by it than by the monotonic clock, which stops while a machine is suspended.
+func stepped(since, now time.Time) time.Duration {
+	return now.Round(0).Sub(since.Round(0)) - now.Sub(since)
 }

@@ -172,6 +172,23 @@ func (s *State) dated(c provider.Clock) *State {
 	return &next
 }
 
+// seen is the state as it is read from storage at a time: without tokens that were issued
+// in the future, whose lifetime the clock cannot measure. It has been stepped back since,
+// or was another server's.
+func (s *State) seen(now time.Time) *State {
+	next := *s
+	next.Tokens = maps.Clone(s.Tokens)
+	for scope, token := range next.Tokens {
+		if token.IssueTime.After(now) {
+			delete(next.Tokens, scope)
+			continue
+		}
+		token.Seen = now
+		next.Tokens[scope] = token
+	}
+	return &next
+}
+
 // follows is whether a state is of the same credential as another, and not older.
 func (s *State) follows(other *State) bool {
 	return s.Generation == other.Generation && s.Exchanges >= other.Exchanges

@@ -113,7 +113,7 @@ func (b *Broker) Status(ctx context.Context, s logical.Storage, name string) (*S
 func (m memory) status(now time.Time) *Status {
 	s := &Status{
 		Provider:             m.credential.Provider,
-		ExpireTime:           m.state.Tokens[ownScope].ExpireTime,
+		ExpireTime:           m.state.Tokens[ownScope].At(now).ExpireTime,
 		ExchangeTime:         m.state.ExchangeTime,
 		Exchanges:            m.state.Exchanges,
 		Failure:              m.state.Failure,
@@ -147,7 +147,7 @@ func (s *Status) note(state *State, now time.Time) {
 	for scope, token := range state.Tokens {
 		good = good || leaseTTL(token, now) > 0
 		if scope != ownScope {
-			s.scope(scope, ScopeStatus{ExpireTime: token.ExpireTime})
+			s.scope(scope, ScopeStatus{ExpireTime: token.At(now).ExpireTime})
 		}
 	}
 	for scope, refusal := range state.Refusals {

@@ -34,6 +34,7 @@ func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
+	b.noteStep(time.Now())
 	failures := []error{b.loadUnseen(ctx, s)}
 
 	due := b.due(time.Now())
@@ -58,6 +59,14 @@ func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// noteStep logs that this server's clock has been stepped since the last sweep.
+func (b *Broker) noteStep(now time.Time) {
+	if by := stepped(b.swept, now); !b.swept.IsZero() && by.Abs() > stepWorthLogging {
+		b.source.Logger().Warn("this server's clock has been stepped, or the machine was suspended", "by", by.Round(time.Millisecond).String())
+	}
+	b.swept = now
 }
 
 // takeSlot waits until another renewal may begin in the background.
@@ -125,7 +134,7 @@ func (e *entry) due(now time.Time) due {
 		}
 		d.tasks = append(d.tasks, task{entry: e, epoch: m.epoch, scope: v.scope, unasked: true, wanted: u.wanted})
 		// A name that keeps failing goes to the back.
-		since := later(v.dueTime(u.wanted), v.failure().NextAttempt)
+		since := later(v.dueTime(now, u.wanted), v.failure().NextAttempt)
 		if d.since.IsZero() || since.Before(d.since) {
 			d.since = since
 		}
@@ -141,22 +150,22 @@ func (e *entry) due(now time.Time) due {
 
 // dueUnasked is whether a renewal is due though nobody asks for one now.
 func (v view) dueUnasked(now time.Time, wanted bool) bool {
-	since := v.dueTime(wanted)
+	since := v.dueTime(now, wanted)
 	return !v.held(now) && !since.IsZero() && !now.Before(since)
 }
 
 // dueTime is when a renewal is due though nobody asks for one; zero is never. wanted
 // is whether somebody has read the token since it was issued: one that nobody has is
 // left to die.
-func (v view) dueTime(wanted bool) time.Time {
+func (v view) dueTime(now time.Time, wanted bool) time.Time {
 	if v.unsaved != nil {
 		return v.retryTime
 	}
-	at := keepaliveTime(v.credential, v.state)
+	at := keepaliveTime(v.credential, v.state, now)
 	if token := v.token(); wanted && !token.Final {
-		refresh := refreshTime(token)
-		if refresh.IsZero() { // somebody asked, and there was none to be had
-			refresh = v.failure().Time
+		refresh := refreshTime(token.At(now))
+		if token.IssueTime.IsZero() { // somebody asked, and there was none to be had
+			refresh = earlier(v.failure().Time, now)
 		}
 		if at.IsZero() || refresh.Before(at) {
 			at = refresh

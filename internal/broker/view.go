@@ -76,7 +76,7 @@ func (v view) reading(now time.Time, minTTL time.Duration) *Reading {
 
 // lease is what a reader gets if there is nothing better to be had.
 func (v view) lease(now time.Time, minTTL time.Duration) *Reading {
-	token := v.token()
+	token := v.token().At(now)
 	ttl := leaseTTL(token, now)
 	if ttl == 0 {
 		return nil
@@ -94,7 +94,7 @@ func (v view) due(now time.Time, minTTL time.Duration) bool {
 	if v.held(now) {
 		return false
 	}
-	return v.unsaved != nil || !now.Before(refreshTime(v.token())) || v.short(now, minTTL)
+	return v.unsaved != nil || overdue(v.token(), now) || v.short(now, minTTL)
 }
 
 // short is whether the token lives too short for a reader, and the next would not.
@@ -103,7 +103,10 @@ func (v view) short(now time.Time, minTTL time.Duration) bool {
 }
 
 // held is whether the vendor, or the storage, is to be left alone for now.
-func (v view) held(now time.Time) bool { return now.Before(v.nextAttempt()) }
+// A failure in the future was dated by a clock that has been stepped back since.
+func (v view) held(now time.Time) bool {
+	return now.Before(v.nextAttempt()) && (v.unsaved != nil || !v.failure().Time.After(now))
+}
 
 // nextAttempt is until when.
 func (v view) nextAttempt() time.Time {

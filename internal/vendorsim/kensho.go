@@ -90,7 +90,8 @@ func (s *Sim) kenshoRefresh(product string, r *http.Request) reply {
 	}
 
 	now := s.now()
-	body := map[string]string{accessName: s.issue(s.conduct.JWT, now.Truncate(time.Hour).Add(time.Hour))}
+	boundary := now.Add(-s.conduct.Boundary).Truncate(time.Hour).Add(time.Hour + s.conduct.Boundary)
+	body := map[string]string{accessName: s.issue(s.conduct.JWT || s.conduct.Boundary != 0, boundary)}
 	if s.conduct.Rotate {
 		delete(s.kensho.refreshTokens, token)
 		token = s.newRefreshToken()
@@ -132,7 +133,7 @@ func (s *Sim) kenshoToken(tokenURL string, r *http.Request) reply {
 		lifetime = time.Hour
 	}
 	token := s.kensho.lastToken
-	if left := s.issued[token].Sub(s.now()); s.conduct.Sticky && left > time.Second {
+	if left := s.issued[token].Sub(s.now()); s.conduct.Sticky && left > 0 {
 		lifetime = left
 	} else {
 		token = s.issue(s.conduct.JWT, s.now().Add(lifetime))
@@ -207,6 +208,9 @@ func (s *Sim) checkAssertion(assertion, tokenURL string) error {
 	}
 	exp, err := claims.GetExpirationTime()
 	if err != nil {
+		return err
+	}
+	if err := s.checkDates(iat.Time); err != nil {
 		return err
 	}
 	id, _ := claims["jti"].(string)

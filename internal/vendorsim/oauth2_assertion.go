@@ -13,6 +13,9 @@ import (
 // assertionLeeway is how far the clock of who signs may be off.
 const assertionLeeway = time.Minute
 
+// strictAge is how old an assertion may be by Conduct.StrictDates.
+const strictAge = 10 * time.Second
+
 // signatures are the algorithms that a server knows.
 var signatures = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
@@ -49,8 +52,12 @@ func (s *Sim) parseAssertion(a *authServer, assertion string, audiences func(OAu
 	default:
 		return OAuthClient{}, nil, oauthViolation("", "the assertion: %s", err)
 	}
-	if err := checkTimes(claims); err != nil {
+	issued, err := checkTimes(claims)
+	if err != nil {
 		return OAuthClient{}, nil, oauthViolation("", "the assertion: %s", err)
+	}
+	if err := s.checkDates(issued); err != nil {
+		return OAuthClient{}, nil, oauthRefusal("", "the assertion: %s", err)
 	}
 	// More than one audience leaves open whose it is: RFC 7523 §3 has the server's.
 	audience, err := claims.GetAudience()
@@ -94,17 +101,31 @@ func mayHappen(err error) bool {
 
 // checkTimes is for what the caller alone decides: that there is an iat, which Google
 // asks for, and how far on exp is, an hour at the most for Google and Okta.
-func checkTimes(claims jwt.MapClaims) error {
+func checkTimes(claims jwt.MapClaims) (issued time.Time, err error) {
 	iat, err := claims.GetIssuedAt()
 	if err != nil || iat == nil {
-		return errors.New("iat is missing")
+		return time.Time{}, errors.New("iat is missing")
 	}
 	exp, err := claims.GetExpirationTime()
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	if exp.Sub(iat.Time) > maxAssertion {
-		return errors.New("exp must be at most 60 minutes on")
+		return time.Time{}, errors.New("exp must be at most 60 minutes on")
+	}
+	return iat.Time, nil
+}
+
+// checkDates is for vendors that are strict about when an assertion was issued.
+func (s *Sim) checkDates(issued time.Time) error {
+	age := s.now().Sub(issued)
+	switch {
+	case !s.conduct.StrictDates:
+		return nil
+	case age < 0:
+		return jwt.ErrTokenUsedBeforeIssued
+	case age > strictAge:
+		return jwt.ErrTokenExpired
 	}
 	return nil
 }

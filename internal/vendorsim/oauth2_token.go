@@ -156,7 +156,7 @@ func (s *Sim) refreshGrant(a *authServer, client OAuthClient, token string, aske
 
 func (s *Sim) clientGrant(a *authServer, client OAuthClient, scope []string) *oauthAnswer {
 	key := client.ID + " " + strings.Join(scope, " ")
-	if last := a.last[key]; s.conduct.Sticky && s.issued[last].Sub(s.now()) > time.Second {
+	if last := a.last[key]; s.conduct.Sticky && s.now().Before(s.issued[last]) {
 		return s.tokenAnswer(last, scope)
 	}
 	grant := s.newGrant(a, client, scope)

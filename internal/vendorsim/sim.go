@@ -34,8 +34,10 @@ type Conduct struct {
 	// Skew is how far the vendors' clocks are ahead of the caller's.
 	Skew time.Duration
 
-	// NoDate leaves the Date header out.
+	// NoDate leaves the Date header out, and Date writes another time into it than the
+	// vendors' clocks show.
 	NoDate bool
+	Date   time.Time
 
 	// Fault, if it returns a handler, has that answer in the vendor's place.
 	Fault func(*http.Request) http.HandlerFunc
@@ -43,6 +45,14 @@ type Conduct struct {
 	// JWT makes the access tokens of Kensho and of OAuth 2.0 servers JWTs. They are
 	// opaque otherwise.
 	JWT bool
+
+	// Boundary has Kensho's access tokens of a refresh token expire so long after the full
+	// hour, and be JWTs, which state that: no rule of Kensho's is such.
+	Boundary time.Duration
+
+	// StrictDates has assertions refused that are dated in the future, by however little,
+	// or over 10 seconds ago.
+	StrictDates bool
 
 	// Rotate has a refresh at Kensho answer with a new refresh token, and the old
 	// one die.
@@ -54,7 +64,7 @@ type Conduct struct {
 	Unstated        bool
 
 	// Sticky has a key pair's exchange, and any client credentials grant, answer with
-	// the last token until that dies.
+	// the last token until that dies, and count its lifetime down to 0.
 	Sticky bool
 
 	// TokenSize, if it is not zero, is how many bytes long new tokens are at the least,
@@ -256,7 +266,11 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if conduct.NoDate {
 		w.Header()["Date"] = nil
 	} else {
-		w.Header().Set("Date", time.Now().Add(conduct.Skew).UTC().Format(http.TimeFormat))
+		date := conduct.Date
+		if date.IsZero() {
+			date = time.Now().Add(conduct.Skew)
+		}
+		w.Header().Set("Date", date.UTC().Format(http.TimeFormat))
 	}
 	time.Sleep(conduct.Latency / 4)
 	reply.write(w)
@@ -278,7 +292,7 @@ func (s *Sim) answer(host, path string, r *http.Request) reply {
 	case isKensho && path == "/oauth2/refresh":
 		return s.kenshoRefresh(product, r)
 	case host == "kensho.okta.com" && path == "/oauth2/default/v1/token":
-		return s.kenshoToken(callerURL(r), r)
+		return s.kenshoToken("https://"+host+path, r)
 	case sitecoreHosts[host] && path == "/account/1/access-token":
 		return s.sitecoreToken(r)
 	}

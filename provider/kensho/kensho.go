@@ -26,7 +26,7 @@ var kinds = []struct {
 	options []string
 }{
 	{needs: []string{"refresh_token"}, options: []string{"refresh_url"}},
-	{needs: []string{"client_id", "private_key"}, options: []string{"key_id", "scope", "token_url"}},
+	{needs: []string{"client_id", "private_key"}, options: []string{"key_id", "scope", "token_url", "assertion_audience"}},
 	{needs: []string{"access_token"}},
 }
 
@@ -41,6 +41,11 @@ type config struct {
 	Scope        []string `json:"scope"`
 	TokenURL     string   `json:"token_url"`
 	AccessToken  string   `json:"access_token"`
+
+	AssertionAudience string `json:"assertion_audience"`
+
+	// MaxTTL is every credential's own.
+	MaxTTL provider.Seconds `json:"max_ttl"`
 }
 
 // Name is "kensho".
@@ -91,8 +96,13 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"token_url": {
 			Type:         framework.TypeString,
-			Description:  "Where to exchange the key pair's assertion. Default: " + defaultTokenURL + ".",
+			Description:  "Where to exchange the key pair's assertion: a proxy in front of Kensho. Default: " + defaultTokenURL + ".",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Token URL"},
+		},
+		"assertion_audience": {
+			Type:         framework.TypeString,
+			Description:  "The aud of a key pair's assertions, wherever token_url has them sent. Default: " + defaultTokenURL + ".",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Assertion audience"},
 		},
 		"access_token": {
 			Type:         framework.TypeString,

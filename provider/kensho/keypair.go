@@ -1,6 +1,7 @@
 package kensho
 
 import (
+	"cmp"
 	"time"
 
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -8,7 +9,8 @@ import (
 )
 
 const (
-	// defaultTokenURL is Kensho's authorization server at Okta.
+	// defaultTokenURL is Kensho's authorization server at Okta. Assertions are addressed to
+	// it (aud), whichever way they are sent.
 	defaultTokenURL = "https://kensho.okta.com/oauth2/default/v1/token"
 
 	// keyPairLifetime is what to assume of a token that does not tell.
@@ -36,22 +38,19 @@ func openKeyPair(c config, client *provider.Client) (provider.Credential, error)
 	if err := provider.CheckScope("scope", scope); err != nil {
 		return nil, err
 	}
-	tokenURL := c.TokenURL
-	if tokenURL == "" {
-		tokenURL = defaultTokenURL
-	}
+	tokenURL := cmp.Or(c.TokenURL, defaultTokenURL)
 	if err := provider.CheckURL("token_url", tokenURL); err != nil {
 		return nil, err
 	}
-	return oauth2.NewClient(oauth2.Client{
+	return &oauth2.Client{
 		HTTP:      client,
 		Server:    &oauth2.Server{Endpoints: oauth2.Endpoints{Token: tokenURL}},
 		GrantType: oauth2.ClientCredentials,
 		ID:        c.ClientID,
 		AuthStyle: oauth2.PrivateKeyJWT,
 		Signer:    signer,
-		Assertion: oauth2.Assertion{Anonymous: true},
+		Assertion: oauth2.Assertion{Anonymous: true, Audience: cmp.Or(c.AssertionAudience, defaultTokenURL)},
 		Scopes:    scope,
 		Lifetime:  keyPairLifetime,
-	}), nil
+	}, nil
 }

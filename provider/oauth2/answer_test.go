@@ -22,7 +22,7 @@ func answered(t *testing.T, body string) (provider.Token, *provider.Answer, erro
 	if err != nil {
 		return provider.Token{}, nil, err
 	}
-	token, err := answer.Token(time.Hour, provider.Token{})
+	token, err := answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})
 	return token, answer, err
 }
 

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/go-uuid"
 
@@ -36,13 +35,7 @@ var (
 	secretStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost}
 )
 
-const (
-	// assertionLifetime is inside the 5 minutes that Auth0 allows, the 3 that Salesforce
-	// does, and the hour of most others.
-	assertionLifetime = 2 * time.Minute
-
-	assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-)
+const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 // Assertion is what is particular about assertions.
 type Assertion struct {
@@ -119,14 +112,15 @@ func basic(id, secret string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret))
 }
 
-// claims say who asks (iss), for whom (sub), to whom (aud), and for how long.
-func (c *Client) claims(audience, subject string) map[string]any {
-	now := time.Now().Add(c.clock.ahead())
+// claims say who asks (iss), for whom (sub), to whom (aud), and for how long. They are
+// for an endpoint, which is their audience if no other is set.
+func (c *Client) claims(endpoint, subject string) map[string]any {
+	issued := c.issueTime(endpoint)
 	claims := map[string]any{
 		"iss": c.ID,
-		"aud": audience,
-		"iat": now.Unix(),
-		"exp": now.Add(assertionLifetime).Unix(),
+		"aud": endpoint,
+		"iat": issued.Unix(),
+		"exp": issued.Add(assertionLifetime).Unix(),
 	}
 	if subject != "" {
 		claims["sub"] = subject

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -52,8 +51,10 @@ type Client struct {
 	// Params are sent along.
 	Params map[string]string
 
-	// Lifetime is what to assume of a token that does not tell; zero assumes nothing.
-	Lifetime time.Duration
+	// Lifetime is the vendor's documented rule for a token that does not state its
+	// lifetime, and DefaultTTL what the operator, or the preset, assumes; zero is none.
+	Lifetime   time.Duration
+	DefaultTTL time.Duration
 
 	// IdleExpiry is how long the refresh token lives unused; zero if it does not die
 	// of disuse, or nobody knows.
@@ -61,14 +62,6 @@ type Client struct {
 
 	// Single is whether the vendor ends a token when the next is exchanged.
 	Single bool
-
-	clock *clock
-}
-
-// NewClient makes a client of one that is filled in.
-func NewClient(c Client) *Client {
-	c.clock = &clock{}
-	return &c
 }
 
 // Idle is how long the refresh token lives unused.
@@ -91,9 +84,8 @@ func (c *Client) Narrow(scope []string) (provider.Credential, error) {
 	return &narrow, nil
 }
 
-// Exchange asks the token endpoint for an access token. It asks once more if the
-// vendor's clock turns out to be another than an assertion was dated by, and if
-// nobody has said how the client proves itself and the first way is refused.
+// Exchange asks the token endpoint for an access token. It asks once more if a refusal
+// shows that the vendor may not take an assertion for its dates, and if nobody has said how the client proves itself and the first way is refused.
 func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
 	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
 	if err != nil {
@@ -123,16 +115,15 @@ func (c *Client) remember(a *provider.Answer, last provider.Grant, style string)
 	a.Grant = &next
 }
 
-// dated asks by the vendor's clock as it is known, and again if the answer tells
-// another time.
+// dated asks by the vendor's clock as it is known, and again if a refusal shows that it
+// may have been for the assertion's dates.
 func (c *Client) dated(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
-	before := c.clock.ahead()
+	ahead := c.vendorAhead(tokenURL)
 	answer, err := c.ask(ctx, tokenURL, last, style)
-	var e *provider.Error
-	if c.Signer != nil && errors.As(err, &e) && e.Kind == provider.Rejected && (c.clock.ahead()-before).Abs() > clockTolerance {
-		return c.ask(ctx, tokenURL, last, style)
+	if isRejected(err) && c.isMisdated(tokenURL, ahead) {
+		answer, err = c.ask(ctx, tokenURL, last, style)
 	}
-	return answer, err
+	return answer, c.withSkew(err)
 }
 
 func (c *Client) ask(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
@@ -157,7 +148,6 @@ func (c *Client) ask(ctx context.Context, tokenURL string, last provider.Grant, 
 	}
 	exchange := &exchange{client: c.HTTP, authorization: auth.header, secrets: c.secrets(auth, refresh, config.EndpointParams)}
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: exchange}))
-	c.clock.learn(exchange.clock)
 	if err == nil {
 		return c.answer(token, exchange, refresh, last), nil
 	}
@@ -201,21 +191,17 @@ func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last p
 	if len(scope) == 0 {
 		scope = c.Scopes
 	}
-	answer := &provider.Answer{
+	return &provider.Answer{
 		AccessToken: token.AccessToken,
 		TokenType:   token.Type(),
 		Scope:       scope,
+		ExpiresIn:   provider.Lifetime(json.RawMessage(e.expiresIn), time.Second),
 		Lifetime:    c.Lifetime,
+		DefaultTTL:  c.DefaultTTL,
 		Single:      c.Single,
 		Clock:       e.clock,
 		Grant:       c.granted(token.RefreshToken, refresh, last),
 	}
-	var err error
-	if answer.ExpiresIn, err = provider.Lifetime(json.RawMessage(e.expiresIn), time.Second); err != nil {
-		// A refresh token that came with it is good all the same.
-		answer.Unusable = e.failure(err)
-	}
-	return answer
 }
 
 // granted is what to exchange next, if it is another refresh token than the last.
@@ -296,21 +282,4 @@ func (e *exchange) failure(err error) *provider.Error {
 		return failure
 	}
 	return provider.Errorf(provider.Nonsense, "the vendor's answer holds no access token")
-}
-
-// clock is how far the vendor's clock was ahead of ours when it last answered: an
-// assertion is dated by the clock that checks it. Clients that are narrowed from one
-// share it.
-type clock struct{ nanoseconds atomic.Int64 }
-
-// clockTolerance is what an authorization server forgives in an assertion's times.
-const clockTolerance = 30 * time.Second
-
-func (c *clock) ahead() time.Duration { return time.Duration(c.nanoseconds.Load()) }
-
-// learn takes the time from an answer that tells it.
-func (c *clock) learn(from provider.Clock) {
-	if !from.Date.IsZero() {
-		c.nanoseconds.Store(int64(from.Skew()))
-	}
 }

@@ -192,7 +192,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		Refresh:    c.RefreshToken,
 		Scopes:     c.Scope,
 		Params:     c.TokenParams,
-		Lifetime:   c.DefaultTTL.Duration(),
+		DefaultTTL: c.DefaultTTL.Duration(),
 		IdleExpiry: c.IdleExpiry.Duration(),
 		Single:     c.SingleToken,
 	}
@@ -203,7 +203,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		}
 		client.Signer = signer
 	}
-	return NewClient(client), nil
+	return &client, nil
 }
 
 // complete fills in what follows from what is set.

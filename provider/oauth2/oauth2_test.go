@@ -308,11 +308,11 @@ func TestALifetimeIsTakenInEveryFormThatVendorsHave(t *testing.T) {
 				sim := newSim()
 				sim.Behave(test.conduct)
 				answer := exchange(t, sim, open(t, sim, map[string]any{"client_secret": clientSecret}), provider.Grant{})
-				token, err := answer.Token(20*time.Minute, provider.Token{})
+				token, err := answer.Token(provider.TTL{Default: 20 * time.Minute}, provider.Token{})
 				require.NoError(t, err)
 				assert.InDelta(t, test.lives.Seconds(), time.Until(token.ExpireTime).Seconds(), 2)
 				if name == "missing altogether" {
-					_, err := answer.Token(0, provider.Token{})
+					_, err := answer.Token(provider.TTL{}, provider.Token{})
 					require.ErrorContains(t, err, "set default_ttl")
 				}
 			})
@@ -345,7 +345,7 @@ func TestPromise3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testing
 				answer, err := credential.Exchange(t.Context(), provider.Grant{})
 				require.NoError(t, err)
 				assert.Equal(t, "the-next-0123456789", answer.Grant.RefreshToken)
-				_, err = answer.Token(time.Hour, provider.Token{})
+				_, err = answer.Token(provider.TTL{}, provider.Token{})
 				var e *provider.Error
 				require.ErrorAs(t, err, &e)
 				assert.Equal(t, provider.Nonsense, e.Kind)
@@ -358,7 +358,7 @@ func TestATokenThatTheNextExchangeEndsLivesItsLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim()
 		credential := open(t, sim, map[string]any{"client_secret": clientSecret, "single_token": true, "revocation_url": vendorsim.OAuthRevocationURL})
-		token, err := exchange(t, sim, credential, provider.Grant{}).Token(0, provider.Token{})
+		token, err := exchange(t, sim, credential, provider.Grant{}).Token(provider.TTL{}, provider.Token{})
 		require.NoError(t, err)
 		assert.Equal(t, token.ExpireTime, token.Boundary, "none is exchanged before")
 		_, err = credential.Narrow([]string{"read"})

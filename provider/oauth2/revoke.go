@@ -46,14 +46,15 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 		return err
 	}
 	first, second := c.authStyles(last)
-	before := c.clock.ahead()
+	ahead := c.vendorAhead(endpoints.Revocation)
 	err = c.revoke(ctx, endpoints.Revocation, accessToken, first)
 	switch {
-	case c.Signer != nil && isAboutStyle(err) && (c.clock.ahead()-before).Abs() > clockTolerance:
+	case isAboutStyle(err) && c.isMisdated(endpoints.Revocation, ahead):
 		err = c.revoke(ctx, endpoints.Revocation, accessToken, first)
 	case second != "" && isAboutStyle(err):
 		err = c.revoke(ctx, endpoints.Revocation, accessToken, second)
 	}
+	err = c.withSkew(err)
 	var refusal *provider.Error
 	if errors.As(err, &refusal) && refusal.Code == "invalid_token" {
 		return nil // which RFC 7009 §2.2 has vendors say with a 200
@@ -77,10 +78,6 @@ func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string
 	req.Header.Set("Accept", "application/json")
 	setNonEmpty(req.Header, "Authorization", auth.header)
 	_, err = c.HTTP.Do(req, append(c.secrets(auth, c.Refresh, form), accessToken)...)
-	var failure *provider.Error
-	if errors.As(err, &failure) {
-		c.clock.learn(failure.Clock)
-	}
 	return err
 }
 

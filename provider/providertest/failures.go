@@ -56,7 +56,7 @@ func (k Kind) tellsFailuresApart(t *testing.T, c Contract) {
 				asked := time.Now()
 				answer, err := credential.Exchange(t.Context(), provider.Grant{})
 				if err == nil { // an answer may turn out to hold nothing
-					_, err = answer.Token(time.Hour, provider.Token{})
+					_, err = answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})
 				}
 				assertKind(t, failure.kind, err, name)
 				assert.LessOrEqual(t, time.Since(asked), 2*timeout, "request_timeout bounds it")

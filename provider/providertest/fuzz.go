@@ -217,7 +217,7 @@ func (o outcome) answered(answer *provider.Answer, err error) {
 		require.Equal(o.t, replaced, answer.Grant.RefreshToken)
 	}
 	o.canBeStored(answer.Grant)
-	token, err := answer.Token(time.Hour, provider.Token{})
+	token, err := answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})
 	if err != nil {
 		o.isFit(err)
 		return
@@ -266,21 +266,27 @@ func (o outcome) isGood(token provider.Token) {
 	require.False(o.t, token.Boundary.After(token.IssueTime.Add(tenYears+time.Hour)), "its boundary is in %d", token.Boundary.Year())
 	o.canBeStored(token)
 
-	if stated, isStated := o.expiresIn(); isStated {
-		require.Positive(o.t, stated, "it was dead when it came")
-		if stated < tenYears.Seconds() {
-			lifetime := time.Duration(math.Ceil(stated * float64(time.Second)))
-			require.False(o.t, token.ExpireTime.After(o.after.Add(lifetime)), "it outlives what the answer says by %s", token.ExpireTime.Sub(o.after.Add(lifetime)))
+	stated, isStated := o.expiresIn()
+	if isStated && stated < tenYears.Seconds() {
+		lifetime := time.Duration(math.Ceil(stated * float64(time.Second)))
+		if stated <= 0 { // which is no lifetime, and is replaced
+			lifetime = tenYears
 		}
-		return
+		require.False(o.t, token.ExpireTime.After(o.after.Add(lifetime)), "it outlives what the answer says by %s", token.ExpireTime.Sub(o.after.Add(lifetime)))
 	}
-	if exp, ok := expOf(token.AccessToken); ok {
-		date, err := http.ParseTime(o.vendor.header.Get("Date"))
-		if err != nil {
-			date = o.before
+	exp, isJWT := expOf(token.AccessToken)
+	date, err := http.ParseTime(o.vendor.header.Get("Date"))
+	isBelieved := err == nil && date.Sub(o.before).Abs() <= provider.MaxSkew+time.Second
+	switch {
+	case isJWT && isStated && stated > 0 && isBelieved && !exp.After(date): // such an exp says nothing
+	case isJWT:
+		require.False(o.t, token.ExpireTime.After(exp.Add(provider.MaxSkew+time.Second)), "it outlives its exp by %s", token.ExpireTime.Sub(exp))
+		if isBelieved {
+			latest := exp.Add(o.before.Sub(date))
+			require.False(o.t, token.ExpireTime.After(latest), "it outlives its exp by the vendor's clock by %s", token.ExpireTime.Sub(latest))
 		}
-		ahead := max(date.Sub(o.after), -math.MaxInt64)
-		require.False(o.t, token.ExpireTime.After(exp.Add(-ahead)), "it outlives its exp by %s", token.ExpireTime.Sub(exp.Add(-ahead)))
+	case isStated && stated <= 0:
+		require.WithinDuration(o.t, o.before.Add(time.Hour), token.ExpireTime, o.after.Sub(o.before), "default_ttl replaces it")
 	}
 }
 

@@ -90,7 +90,7 @@ func run(c Contract, k Kind, test func(Kind, *testing.T, Contract)) func(*testin
 var segment = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
 
 // common are the fields that every credential has beside the provider's own.
-var common = []string{"name", "request_timeout", "ca_cert", "default_ttl", "keepalive_interval", "verify", "private_key_source", "keypair"}
+var common = []string{"name", "request_timeout", "ca_cert", "default_ttl", "max_ttl", "keepalive_interval", "verify", "private_key_source", "keypair"}
 
 func (c Contract) describesItself(t *testing.T) {
 	assert.Regexp(t, segment, c.Provider.Name(), "it is a segment of a path")
@@ -134,7 +134,7 @@ func (k Kind) exchanges(t *testing.T, c Contract) {
 		grant = next
 		assert.NotEmpty(t, answer.AccessToken)
 		assert.False(t, answer.Clock.Sent.IsZero(), "the time when it was asked is when the token was issued at the earliest")
-		token, err := answer.Token(time.Hour, provider.Token{})
+		token, err := answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})
 		require.NoError(t, err)
 		assert.True(t, token.ExpireTime.After(time.Now()))
 		time.Sleep(time.Minute)

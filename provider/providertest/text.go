@@ -71,7 +71,7 @@ func (k Kind) takes(t *testing.T, c Contract, write func(object map[string]any) 
 	}))
 	answer, err := credential.Exchange(t.Context(), provider.Grant{})
 	if assert.NoError(t, err, body) {
-		token, err := answer.Token(time.Hour, provider.Token{})
+		token, err := answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})
 		assert.NoError(t, err, body)
 		if want != "" { // or the vendor has another name for it
 			assert.Equal(t, want, token.AccessToken, body)
@@ -94,7 +94,7 @@ func (k Kind) quotesErrors(t *testing.T, c Contract) {
 		credential := c.open(t, k.Fields, vendorsim.Answer(200, body))
 		answer, err := credential.Exchange(t.Context(), provider.Grant{})
 		if err == nil { // an answer may turn out to hold nothing
-			_, err = answer.Token(time.Hour, provider.Token{})
+			_, err = answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})
 		}
 		assert.ErrorContains(t, err, says)
 	}

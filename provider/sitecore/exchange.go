@@ -125,13 +125,16 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 		return nil, err
 	}
 	answer.Lifetime, answer.Scope = cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry), c.config.Scope
-	// What cannot be read does not matter: the key mints another pair if the refresh token
-	// expires earlier.
-	refreshLifetime, _ := provider.Lifetime(json.RawMessage(minted.RefreshTokenExpiry), time.Millisecond)
 	if !provider.FitsHeader(string(minted.RefreshToken)) {
 		minted.RefreshToken = "" // no header can carry it, but there is the key
 	}
-	refreshLifetime = cmp.Or(refreshLifetime, c.RefreshExpiry.Duration(), defaultRefreshExpiry)
+	// Nothing tells how long the access tokens last that such a pair yields.
+	if answer.ExpiresIn < 0 {
+		answer.Grant = &provider.Grant{Derived: true}
+		return answer, nil
+	}
+	// What is no lifetime does not count.
+	refreshLifetime := cmp.Or(max(0, provider.Lifetime(json.RawMessage(minted.RefreshTokenExpiry), time.Millisecond)), c.RefreshExpiry.Duration(), defaultRefreshExpiry)
 	answer.Grant = &provider.Grant{
 		RefreshToken:   string(minted.RefreshToken),
 		ExpireTime:     answer.Clock.Sent.Add(refreshLifetime).Round(0).UTC(),
@@ -155,13 +158,9 @@ func (c *credential) call(ctx context.Context, method string, body []byte, heade
 	if err := res.Decode(&r); err != nil {
 		return nil, nil, err
 	}
-	expiresIn, err := provider.Lifetime(json.RawMessage(r.AccessTokenExpiry), time.Millisecond)
-	if err != nil {
-		return nil, nil, err
-	}
 	answer := &provider.Answer{
 		AccessToken: string(r.AccessToken),
-		ExpiresIn:   expiresIn,
+		ExpiresIn:   provider.Lifetime(json.RawMessage(r.AccessTokenExpiry), time.Millisecond),
 		Clock:       res.Clock,
 	}
 	if answer.AccessToken == "" {

@@ -179,8 +179,7 @@ func encodeKey(key *rsa.PrivateKey) string {
 }
 
 // enable mounts the engine, and has its vendors know refreshToken, apiKey and
-// clientID. By the vendors' clocks it is ten past the hour, so that no test meets
-// the full hour unawares.
+// clientID.
 func enable(t *testing.T, path string) *mount {
 	t.Helper()
 	return w.enable(t, path)
@@ -214,9 +213,11 @@ func (w *world) enableAs(t *testing.T, plugin, path string) *mount {
 	return m
 }
 
+// behave changes how the vendors behave. Kensho's tokens of a refresh token expire in 50
+// minutes, and not on the full hour, which may be near: no test meets it unawares.
 func (m *mount) behave(c vendorsim.Conduct) {
-	now := time.Now()
-	c.Skew = now.Truncate(time.Hour).Add(10 * time.Minute).Sub(now)
+	expiry := time.Now().Add(50 * time.Minute).Truncate(time.Second)
+	c.Boundary = expiry.Sub(expiry.Truncate(time.Hour))
 	m.sim.Behave(c)
 }
 

@@ -1,0 +1,287 @@
+package broker
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/hashicorp/go-hclog"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// A vendorClock is how far a vendor's clock is ahead of ours, and its Date; none if "".
+type vendorClock struct {
+	ahead time.Duration
+	date  func(vendor time.Time) time.Time
+}
+
+func theTime(t time.Time) time.Time { return t.Truncate(time.Second) }
+
+// vendorClocks are the clocks of the table. Where the Date is not believed, the vendor's
+// clock is as ours.
+var vendorClocks = map[string]vendorClock{
+	"right":      {0, theTime},
+	"behind":     {-5 * time.Minute, theTime},
+	"ahead":      {5 * time.Minute, theTime},
+	"1970":       {0, func(time.Time) time.Time { return time.Unix(0, 0) }},
+	"a day on":   {0, func(t time.Time) time.Time { return theTime(t).AddDate(0, 0, 1) }},
+	"none":       {0, func(time.Time) time.Time { return time.Time{} }},
+	"none, 2 s+": {2 * time.Second, func(time.Time) time.Time { return time.Time{} }},
+	"none, 2 s-": {-2 * time.Second, func(time.Time) time.Time { return time.Time{} }},
+}
+
+const (
+	way    = 100 * time.Millisecond // from us to the vendor, and back
+	stated = time.Hour
+	own    = 41 * time.Minute // until a token's own exp
+	maxTTL = 30 * time.Minute
+	fixed  = 2 * time.Hour
+	byUs   = 20 * time.Minute // default_ttl
+)
+
+// A row is what there is to tell of a token's expiry.
+type row struct {
+	clock            string
+	sent             time.Time
+	states, isCapped bool
+	exp, rule        string // "", "own" or "hour"; "", "hour" or "fixed"
+	isDefault        bool
+}
+
+func (r row) String() string {
+	return fmt.Sprintf("clock %s, sent %s: states=%t exp=%q max_ttl=%t rule=%q default_ttl=%t", r.clock, r.sent.Format("15:04:05.0"), r.states, r.exp, r.isCapped, r.rule, r.isDefault)
+}
+
+// truth is when the token of a row expires, by our clock, and whether that is on the
+// vendor's hour: guarantee 1 in the words of design, by one who knows the vendor's clock.
+func (r row) truth() (expires time.Time, onTheHour, known bool) {
+	made := r.sent.Add(way)
+	ahead := vendorClocks[r.clock].ahead
+	hour := made.Add(ahead).Truncate(time.Hour).Add(time.Hour).Add(-ahead)
+	consider := func(at time.Time, isHour bool) {
+		if !known || at.Before(expires) {
+			expires, onTheHour, known = at, isHour, true
+		}
+	}
+	if r.states {
+		consider(made.Add(stated), false)
+	}
+	switch r.exp {
+	case "own":
+		consider(r.ownExp().Add(-ahead), false)
+	case "hour":
+		consider(hour, r.rule == "hour")
+	}
+	switch {
+	case known:
+	case r.rule == "hour":
+		consider(hour, true)
+	case r.rule == "fixed":
+		consider(made.Add(fixed), false)
+	case r.isDefault:
+		consider(made.Add(byUs), false)
+	}
+	if known && r.isCapped {
+		consider(made.Add(maxTTL), false)
+	}
+	return expires, onTheHour, known
+}
+
+// ownExp is the exp of a row's JWT, by the vendor's clock.
+func (r row) ownExp() time.Time {
+	vendor := r.sent.Add(way + vendorClocks[r.clock].ahead)
+	if r.exp == "hour" {
+		return vendor.Truncate(time.Hour).Add(time.Hour)
+	}
+	return vendor.Add(own).Truncate(time.Second)
+}
+
+func (r row) answer(t *testing.T) (*provider.Answer, provider.TTL) {
+	t.Helper()
+	clock := vendorClocks[r.clock]
+	a := &provider.Answer{AccessToken: "opaque", Clock: provider.Clock{
+		Sent: r.sent, Received: r.sent.Add(2 * way), Date: clock.date(r.sent.Add(way + clock.ahead)),
+	}}
+	if r.states {
+		a.ExpiresIn = stated
+	}
+	if r.exp != "" {
+		var err error
+		a.AccessToken, err = jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"exp": r.ownExp().Unix()}).SignedString([]byte("k"))
+		require.NoError(t, err)
+	}
+	a.OnTheHour = r.rule == "hour"
+	if r.rule == "fixed" {
+		a.Lifetime = fixed
+	}
+	var ttl provider.TTL
+	if r.isCapped {
+		ttl.Max = maxTTL
+	}
+	if r.isDefault {
+		ttl.Default = byUs
+	}
+	return a, ttl
+}
+
+func rows() []row {
+	var all []row
+	ten := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	for clock := range vendorClocks {
+		for _, sent := range []time.Duration{20 * time.Minute, 55*time.Minute + 30*time.Second, 59*time.Minute + 55*time.Second, time.Hour - 50*time.Millisecond, time.Hour + 200*time.Millisecond} {
+			for i := range 8 {
+				for _, exp := range []string{"", "own", "hour"} {
+					for _, rule := range []string{"", "hour", "fixed"} {
+						all = append(all, row{clock: clock, sent: ten.Add(sent), states: i&1 > 0, isCapped: i&2 > 0, isDefault: i&4 > 0, exp: exp, rule: rule})
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// TestPromise1IsThisTable goes over every source of an expiry × the vendor's clock × the
+// boundary × the margin.
+func TestPromise1IsThisTable(t *testing.T) {
+	for _, r := range rows() {
+		answer, ttl := r.answer(t)
+		token, err := answer.Token(ttl, provider.Token{})
+		expires, onTheHour, known := r.truth()
+		if !known {
+			require.ErrorContains(t, err, "set default_ttl", r)
+			continue
+		}
+		require.NoError(t, err, r)
+
+		// The source, by the vendor's clock: never late, and at most 4 s early, unless the
+		// exchange was so near the hour that the token may be of the one that ends.
+		require.False(t, token.ExpireTime.After(expires), "%s: it expires at %s, and was to at %s", r, token.ExpireTime, expires)
+		isNear := r.rule == "hour" && r.sent.Add(5*time.Second).Truncate(time.Hour) != r.sent.Add(-5*time.Second).Truncate(time.Hour)
+		if early := expires.Sub(token.ExpireTime); early > 4*time.Second {
+			require.True(t, isNear, "%s: it expires at %s, and was to at %s", r, token.ExpireTime, expires)
+			require.LessOrEqual(t, token.Boundary.Sub(r.sent), 5*time.Second, "%s: the next is seconds away", r)
+			continue
+		}
+
+		// The boundary: at the vendor's hour only, and never before it.
+		require.Equal(t, onTheHour, !token.Boundary.IsZero(), "%s: boundary", r)
+		if onTheHour {
+			require.WithinRange(t, token.Boundary, expires, expires.Add(5*time.Second), "%s: boundary", r)
+			require.False(t, dying(token, token.Boundary.Add(-10*time.Second-time.Millisecond)) && leaseTTL(token, token.Boundary.Add(-10*time.Second-time.Millisecond)) > 0, r)
+			require.True(t, dying(token, token.Boundary.Add(-10*time.Second)), "%s: a read waits for the next", r)
+		}
+
+		// The margin.
+		for _, left := range []time.Duration{2 * time.Hour, time.Hour, 20 * time.Minute, 10 * time.Minute, time.Minute, 10 * time.Second, 2 * time.Second, time.Second, 0, -time.Hour} {
+			now := token.ExpireTime.Add(-left)
+			margin := min(30*time.Second, left/20)
+			ttl := leaseTTL(token, now)
+			require.False(t, ttl > 0 && now.Add(ttl).After(token.ExpireTime.Add(-margin)), "%s: leased for %s of %s", r, ttl, left)
+			require.Equal(t, left-margin >= time.Second, ttl > 0, "%s: leased for %s of %s", r, ttl, left)
+		}
+	}
+}
+
+// setBack is a time as the clocks show it after the wall clock has been set back.
+func setBack(t *testing.T, now time.Time, by time.Duration) time.Time {
+	t.Helper()
+	before := now
+	now = now.Add(-by)
+	monotonic(&now, by)
+	require.Equal(t, -by, now.Round(0).Sub(before.Round(0)), "by the wall clock")
+	require.Zero(t, now.Sub(before), "by the monotonic clock")
+	return now
+}
+
+func TestPromise1HoldsWhateverOurOwnClockIsSetTo(t *testing.T) {
+	seen := time.Now()
+	token := provider.Token{AccessToken: "a", IssueTime: seen.Round(0), ExpireTime: seen.Round(0).Add(time.Hour), Seen: seen}
+	for name, test := range map[string]struct {
+		passed time.Duration // by the monotonic clock
+		back   time.Duration
+		left   time.Duration
+	}{
+		"right":           {20 * time.Minute, 0, 40 * time.Minute},
+		"back":            {20 * time.Minute, time.Hour, 40 * time.Minute},
+		"back, expired":   {70 * time.Minute, time.Hour, -10 * time.Minute},
+		"back for years":  {70 * time.Minute, 30 * 365 * 24 * time.Hour, -10 * time.Minute},
+		"on":              {20 * time.Minute, -30 * time.Minute, 10 * time.Minute},
+		"on, expired":     {20 * time.Minute, -time.Hour, -20 * time.Minute},
+		"suspended":       {0, -2 * time.Hour, -time.Hour},
+		"back, last 10 s": {time.Hour - 10*time.Second, time.Hour, 10 * time.Second},
+	} {
+		now := setBack(t, seen.Add(test.passed), test.back)
+		assert.Equal(t, test.left, token.ExpireTime.Sub(token.Now(now)), name)
+		assert.Equal(t, max(0, (test.left-margin(test.left)).Truncate(time.Second)), leaseTTL(token, now), name)
+		assert.Equal(t, test.left <= 15*time.Minute, overdue(token, now), name)
+		assert.Equal(t, test.left > -time.Hour, inUse(token, now), name)
+		v := memory{credential: &Credential{}, state: &State{Tokens: map[string]provider.Token{"": token}}}.view(ownScope)
+		assert.Equal(t, test.left <= 15*time.Minute, v.due(now, 0), name)
+		reading := v.reading(now, 0)
+		assert.Equal(t, test.left > 0, reading != nil, name)
+		if reading != nil {
+			assert.LessOrEqual(t, reading.Reread, test.left, name)
+		}
+		boundary := token
+		boundary.Boundary = token.ExpireTime
+		assert.Equal(t, test.left <= 10*time.Second, dying(boundary, now), name)
+	}
+}
+
+func TestAStepOfOurOwnClockHoldsUpNothing(t *testing.T) {
+	now := time.Now()
+	later := setBack(t, now.Add(time.Minute), time.Hour)
+	c := &Credential{WriteTime: now.Round(0), Keepalive: 24 * time.Hour, Vendor: unused{}}
+	s := &State{Exchanges: 2, ExchangeTime: now.Round(0), Failure: Failure{
+		Kind: provider.Unavailable, Count: 10, Time: now.Round(0), NextAttempt: now.Round(0).Add(5 * time.Minute),
+	}}
+	v := memory{credential: c, state: s}.view(ownScope)
+	assert.True(t, v.held(now.Add(time.Minute)))
+	assert.False(t, v.held(later), "the vendor is not left alone for another hour")
+	assert.False(t, v.dueUnasked(now.Add(6*time.Minute), false))
+	assert.True(t, v.dueUnasked(later, false), "a keepalive whose last exchange is in the future")
+
+	assert.Equal(t, -time.Hour, stepped(now, later))
+	assert.Zero(t, stepped(now, now.Add(time.Minute)))
+}
+
+func TestAStoredTokenOfTheFutureIsNotServed(t *testing.T) {
+	now := time.Now()
+	token := func(issued time.Time) provider.Token {
+		return provider.Token{IssueTime: issued.Round(0), ExpireTime: issued.Round(0).Add(time.Hour)}
+	}
+	stored := &State{Tokens: map[string]provider.Token{"": token(now.Add(time.Second)), "past": token(now.Add(-time.Minute)), "now": token(now)}}
+	got := stored.seen(now)
+	assert.Len(t, got.Tokens, 2)
+	assert.NotContains(t, got.Tokens, "")
+	assert.Equal(t, now, got.Tokens["past"].Seen, "what the clock is set to from here on does not matter")
+	assert.Len(t, stored.Tokens, 3, "states are never changed")
+}
+
+// logged is a source of nothing but a logger.
+type logged struct {
+	crowd
+	logger hclog.Logger
+}
+
+func (l logged) Logger() hclog.Logger { return l.logger }
+
+func TestAStepOfOurOwnClockIsLogged(t *testing.T) {
+	for by, isLogged := range map[time.Duration]bool{0: false, 4 * time.Second: false, -4 * time.Second: false, time.Hour: true, -time.Hour: true} {
+		var log bytes.Buffer
+		b := New(logged{logger: hclog.New(&hclog.LoggerOptions{Output: &log})}, nobody{})
+		now := time.Now()
+		b.noteStep(now)
+		b.noteStep(setBack(t, now.Add(time.Minute), by))
+		b.noteStep(setBack(t, now.Add(2*time.Minute), by))
+		assert.Equal(t, isLogged, strings.Count(log.String(), "clock has been stepped") == 1, "%s: %s", by, log.String())
+		assert.Equal(t, isLogged, strings.Contains(log.String(), "by="+(-by).String()), "%s: %s", by, log.String())
+	}
+}
