@@ -144,9 +144,13 @@ func (m *month) operator(a *account, dice *rand.Rand) {
 		fields := map[string]any{"request_timeout": 10 + dice.IntN(3)}
 		switch dice.IntN(6) {
 		case 0:
-			// The token ends at once, and the vendor may let the operator wait.
-			a.note(event{at: time.Now(), ends: true})
-			if status, _ := m.send(logical.UpdateOperation, "refresh/"+a.name, nil, nil); status == http.StatusOK {
+			// The vendor may let the operator wait. Only one who drops the token ends it
+			// before there is another.
+			drops := dice.IntN(2) == 0
+			if drops {
+				a.note(event{at: time.Now(), ends: true})
+			}
+			if status, _ := m.send(logical.UpdateOperation, "refresh/"+a.name, map[string]any{"drop": drops}, nil); status == http.StatusOK {
 				a.note(event{at: time.Now(), exchange: true})
 			}
 			continue

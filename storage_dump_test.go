@@ -209,14 +209,14 @@ func (d *dumped) fill() {
 	d.sim.RevokeCredential("0oa1failing2")
 	d.write("config/kensho/pasted", map[string]any{"access_token": "a-pasted-access-token"})
 	for _, name := range []string{"prod", "failing", "batch", "archive", "search", "pair", "api", "rotating", "single", "preset"} {
-		d.write("refresh/"+name, nil)
+		d.write("refresh/"+name, drop)
 		d.ask(logical.ReadOperation, "creds/"+name, nil)
 	}
 	for _, role := range []string{"app", "narrow", "forbidden", "mine"} {
 		d.ask(logical.ReadOperation, "creds/"+role, nil)
 	}
 
-	d.ask(logical.UpdateOperation, "refresh/failing", nil) // again, which tells of a rejection before
+	d.ask(logical.UpdateOperation, "refresh/failing", drop) // again, which tells of a rejection before
 
 	// An activation that is made, and that the credential's own entry does not say yet.
 	d.registered("switched", "public_key", "0oa7switched8")
