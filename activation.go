@@ -62,7 +62,7 @@ func (b *backend) activate(ctx context.Context, s logical.Storage, name string, 
 	}
 	a := &activation{
 		backend: b, storage: s, name: name, users: all, given: d,
-		next: &keypair{Active: k.Pending, Activated: map[string]activated{}},
+		next: &keypair{Active: k.Pending, allowance: k.allowance, Activated: map[string]activated{}},
 	}
 	if err := a.run(ctx, all); err != nil {
 		return err
@@ -153,11 +153,12 @@ func (a *activation) try(ctx context.Context, u user, stored *configEntry, known
 	if err != nil {
 		return nil, err
 	}
-	next.pair = a.next.Active
+	next.pair, next.allowance = a.next.Active, a.next.allowance
 	credential, err := a.open(u.provider, u.name, next)
 	if err != nil {
 		return nil, err
 	}
+	next.SentTo = destinationsOf(credential.Vendor, caCertOf(next))
 	next.Verified, err = a.broker.Verify(ctx, a.storage, u.name, credential, next.lastGrant(stored, known))
 	answered := next.answered(stored, known)
 	if err != nil {
@@ -189,7 +190,7 @@ func (a *activation) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	return putKeypair(ctx, a.storage, a.name, &keypair{Active: a.next.Active})
+	return putKeypair(ctx, a.storage, a.name, &keypair{Active: a.next.Active, allowance: a.next.allowance})
 }
 
 // forgetActivated drops what an activation has made of a credential that has been

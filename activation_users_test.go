@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // A key pair of many credentials, with a slow vendor: the activation takes longer than
@@ -22,11 +23,14 @@ func TestALongActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const users = 24
 		e := newEngine(t)
-		made := e.keypair("prod", map[string]any{"key_type": "ec-p256"}).Data
+		var configs []string
+		for i := range users {
+			configs = append(configs, fmt.Sprintf("c%02d", i))
+		}
+		made := e.keypair("prod", map[string]any{"key_type": "ec-p256", "allowed_configs": configs}).Data
 		keys := map[string]crypto.PublicKey{made["key_id"].(string): publicKey(t, made["public_key"])}
 		e.sim.AddOAuthClient(signingClient(keys))
-		for i := range users {
-			name := fmt.Sprintf("c%02d", i)
+		for _, name := range configs {
 			e.sim.AddOAuthRefreshToken(signingClient(keys), "refresh-token-of-"+name, "read")
 			e.write("config/oauth2/"+name, map[string]any{
 				"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "refresh_token": "refresh-token-of-" + name,
@@ -144,7 +148,10 @@ func TestAnActivatedKeyIDGoesToThoseThatHaveOne(t *testing.T) {
 		const issuer = "https://other.example.com"
 		e := newEngine(t)
 		e.sim.AddOAuthServer(vendorsim.OAuthServer{Issuer: issuer, TokenURL: issuer + "/token"})
-		made := e.keypair("prod", map[string]any{"key_type": "ec-p256"}).Data
+		made := e.keypair("prod", map[string]any{
+			"key_type": "ec-p256", "allowed_configs": "a,b",
+			"allowed_hosts": []string{provider.Host(issuer), provider.Host(vendorsim.OAuthTokenURL)},
+		}).Data
 		byName := map[string]crypto.PublicKey{"first": publicKey(t, made["public_key"])}
 		byThumbprint := map[string]crypto.PublicKey{made["key_id"].(string): publicKey(t, made["public_key"])}
 		e.sim.AddOAuthClient(signingClient(byName))

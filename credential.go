@@ -36,28 +36,38 @@ type configEntry struct {
 	// be lost between two.
 	Verified *broker.State `json:"verified,omitempty"`
 
+	// SentTo is where the secrets go (destinations.go).
+	SentTo destinations `json:"sent_to,omitempty"`
+
+	// isElsewhere is whether an entry that is to take the stored one's place sends its
+	// secrets where that does not (destinations.go).
+	isElsewhere bool
+
 	// stored is the generation of the entry in storage, and pair the one whose private
-	// key the credential uses; if there is none that it can use, pairErr is why
-	// (generated_key.go).
-	stored  string
-	pair    *pair
-	pairErr error
+	// key the credential uses, as far as its allowance goes; if there is none that it can
+	// use, pairErr is why (generated_key.go).
+	stored    string
+	pair      *pair
+	allowance allowance
+	pairErr   error
 }
 
 // settings are the fields that every credential has.
 type settings struct {
-	RequestTimeout    provider.Seconds `json:"request_timeout"`
-	CACert            string           `json:"ca_cert"`
-	DefaultTTL        provider.Seconds `json:"default_ttl"`
-	MaxTTL            provider.Seconds `json:"max_ttl"`
-	KeepaliveInterval provider.Seconds `json:"keepalive_interval"`
+	RequestTimeout provider.Seconds `json:"request_timeout"`
+	CACert         string           `json:"ca_cert"`
+	DefaultTTL     provider.Seconds `json:"default_ttl"`
+	MaxTTL         provider.Seconds `json:"max_ttl"`
+
+	// KeepaliveInterval is nil where the default is to be used.
+	KeepaliveInterval *provider.Seconds `json:"keepalive_interval"`
+
 	note
 }
 
 const (
 	defaultRequestTimeout = 10 * time.Second
 	maxRequestTimeout     = time.Minute
-	defaultKeepalive      = 24 * time.Hour
 )
 
 // amend makes a new entry of the stored one (nil if there is none) and what was sent.
@@ -139,9 +149,9 @@ func (c *configEntry) answered(stored *configEntry, known *broker.State) *broker
 }
 
 // sameLine is whether two entries have the refresh token in common that the vendor
-// may have replaced since.
+// may have replaced since. What one vendor gave in place of it is not sent to another.
 func (c *configEntry) sameLine(other *configEntry) bool {
-	return c.Fields["refresh_token"] != nil && c.Fields["refresh_token"] == other.Fields["refresh_token"]
+	return !c.isElsewhere && c.Fields["refresh_token"] != nil && c.Fields["refresh_token"] == other.Fields["refresh_token"]
 }
 
 // merge lays what was sent over the stored fields, each in the type of its schema.
@@ -259,16 +269,23 @@ func ownerOf(ctx context.Context, s logical.Storage, name string) (string, error
 
 // Credential opens the stored credential of a name; nil if there is none.
 func (b *backend) Credential(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
+	p, stored, err := findConfig(ctx, s, name)
+	if err != nil || stored == nil {
+		return nil, err
+	}
+	return b.open(p, name, stored)
+}
+
+// findConfig is the credential of a name as it is now, whatever its provider; nil if there
+// is none.
+func findConfig(ctx context.Context, s logical.Storage, name string) (provider.Provider, *configEntry, error) {
 	for _, p := range providers {
 		stored, err := getConfig(ctx, s, p.Name(), name)
-		if err != nil {
-			return nil, err
-		}
-		if stored != nil {
-			return b.open(p, name, stored)
+		if err != nil || stored != nil {
+			return p, stored, err
 		}
 	}
-	return nil, nil
+	return nil, nil, nil
 }
 
 func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*broker.Credential, error) {
@@ -280,10 +297,7 @@ func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*
 	if err != nil {
 		return nil, err
 	}
-	common := settings{
-		RequestTimeout:    provider.Seconds(defaultRequestTimeout / time.Second),
-		KeepaliveInterval: provider.Seconds(defaultKeepalive / time.Second),
-	}
+	common := settings{RequestTimeout: provider.Seconds(defaultRequestTimeout / time.Second)}
 	if err := provider.DecodeFields(fields, &common); err != nil {
 		return nil, err
 	}
@@ -308,9 +322,14 @@ func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*
 	if err != nil {
 		return nil, stored.ofKeypair(name, err)
 	}
-	if idle := vendor.Idle(); idle > 0 && common.KeepaliveInterval.Duration() >= idle {
-		return nil, provider.Errorf(provider.Invalid, "keepalive_interval: must be under %d days, after which an unused credential of this kind dies; 0 turns it off",
-			int(idle.Hours()/24))
+	if stored.pair != nil {
+		if err := stored.allowance.check(keypairName(name, stored.Fields), name, destinationsOf(vendor, common.CACert)); err != nil {
+			return nil, err
+		}
+	}
+	keepalive, err := keepaliveInterval(common.KeepaliveInterval, vendor.Idle())
+	if err != nil {
+		return nil, err
 	}
 	return &broker.Credential{
 		Name:       name,
@@ -320,7 +339,7 @@ func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*
 		Expires:    expires,
 		About:      common.Description,
 		TTL:        provider.TTL{Default: common.DefaultTTL.Duration(), Max: common.MaxTTL.Duration()},
-		Keepalive:  common.KeepaliveInterval.Duration(),
+		Keepalive:  keepalive,
 		Vendor:     vendor,
 		Scope:      provider.JoinScope(vendor.Scope()),
 		Verified:   stored.Verified,

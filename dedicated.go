@@ -23,6 +23,10 @@ const leasePrefix = "lease/"
 // leaseEntry is a dedicated token in storage.
 type leaseEntry struct {
 	AccessToken string `json:"access_token"`
+
+	// SentTo is where the credential that the token was exchanged for sends its secrets:
+	// the token is sent nowhere else to be revoked.
+	SentTo destinations `json:"sent_to"`
 }
 
 // dropTimeout bounds what revoking the dedicated tokens of a deleted credential may take.
@@ -52,8 +56,14 @@ func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, 
 					return broker.ErrShared
 				}
 			}
+			to, err := b.destinationsNow(ctx, s, r.Config)
+			if err != nil {
+				return err
+			}
 			key = prefix + strconv.FormatInt(reading.ExpireTime.Unix(), 10) + "-" + id
-			return broker.Retry(ctx, func() error { return broker.PutEntry(ctx, s, key, leaseEntry{AccessToken: reading.AccessToken}) })
+			return broker.Retry(ctx, func() error {
+				return broker.PutEntry(ctx, s, key, leaseEntry{AccessToken: reading.AccessToken, SentTo: to})
+			})
 		},
 	})
 	if err == nil && ctx.Err() != nil {
@@ -124,6 +134,14 @@ func (b *backend) endDedicated(ctx, asking context.Context, s logical.Storage, c
 	case err != nil:
 		return err
 	}
+	to, err := b.destinationsNow(ctx, s, config)
+	if err != nil {
+		return err
+	}
+	if !to.within(entry.SentTo) {
+		b.Logger().Warn("the token is not sent to the credential's new URLs to be revoked, and lives until it dies", "name", config)
+		return nil
+	}
 	err = b.broker.Revoke(asking, s, config, entry.AccessToken)
 	var vendor *provider.Error
 	switch {
@@ -138,6 +156,16 @@ func (b *backend) endDedicated(ctx, asking context.Context, s logical.Storage, c
 		return fmt.Errorf("the token cannot be revoked at the vendor: %s", vendor.Reason)
 	}
 	return err
+}
+
+// destinationsNow are where a credential sends its secrets as it is stored; none if there is
+// no such credential.
+func (b *backend) destinationsNow(ctx context.Context, s logical.Storage, config string) (destinations, error) {
+	p, stored, err := findConfig(ctx, s, config)
+	if err != nil || stored == nil {
+		return nil, err
+	}
+	return b.sentTo(p, config, stored), nil
 }
 
 func forgetDedicated(ctx context.Context, s logical.Storage, key string) error {

@@ -88,3 +88,15 @@ func failed(e *broker.ExchangeError) (*logical.Response, error) {
 	}
 	return logical.ErrorResponse("the vendor rejected the credential: %s; write a new one to %s", e.Err.Reason, path), nil
 }
+
+// refuseRaced refuses to create what exists by now, and to change what does not: Vault has
+// decided whether a token may create or update before the write had its turn.
+func refuseRaced(op logical.Operation, path string, exists bool) error {
+	switch {
+	case op == logical.CreateOperation && exists:
+		return logical.CodedError(http.StatusForbidden, fmt.Sprintf("%s was created meanwhile, and this request was only checked for creating it; send it again to change what is stored", path))
+	case op == logical.UpdateOperation && !exists:
+		return logical.CodedError(http.StatusForbidden, fmt.Sprintf("%s was deleted meanwhile, and this request was only checked for changing it; send it again to create it", path))
+	}
+	return nil
+}

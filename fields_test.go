@@ -120,7 +120,7 @@ func TestAnEmptyValueClearsAFieldOfAnyType(t *testing.T) {
 			"api_key": apiKey, "scope": "event", "access_expiry": "1h", "default_ttl": "1h", "request_timeout": 20, "keepalive_interval": 0, "base_url": "https://api-staging.rfksrv.com",
 		})
 		e.write("config/sitecore/prod", map[string]any{
-			"scope": "", "access_expiry": "", "default_ttl": "", "request_timeout": "", "keepalive_interval": "", "base_url": "",
+			"api_key": apiKey, "scope": "", "access_expiry": "", "default_ttl": "", "request_timeout": "", "keepalive_interval": "", "base_url": "",
 		})
 		assert.Equal(t, map[string]any{"request_timeout": 10, "keepalive_interval": 86400, "secrets_set": []string{"api_key"}}, e.read("config/sitecore/prod").Data)
 	})

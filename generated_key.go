@@ -72,7 +72,7 @@ func (c *configEntry) resolve(ctx context.Context, s logical.Storage, name strin
 		a.Entry.stored = c.Generation
 		c = a.Entry
 	}
-	c.pair = k.Active
+	c.pair, c.allowance = k.Active, k.allowance
 	return c, nil
 }
 

@@ -73,7 +73,7 @@ func TestAPendingPairThatSignsOtherwiseThanTheCredentialIsRefused(t *testing.T) 
 func newSigningEngine(t *testing.T) *engine {
 	t.Helper()
 	e := newEngine(t)
-	made := e.keypair("prod", map[string]any{"key_type": "ec-p256"}).Data
+	made := e.keypair("prod", map[string]any{"key_type": "ec-p256", "allowed_configs": "a,b"}).Data
 	keys := map[string]crypto.PublicKey{made["key_id"].(string): publicKey(t, made["public_key"])}
 	e.sim.AddOAuthClient(signingClient(keys))
 	for _, name := range []string{"a", "b"} {

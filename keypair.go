@@ -34,6 +34,8 @@ type keypair struct {
 	Active  *pair `json:"active"`
 	Pending *pair `json:"pending,omitempty"`
 
+	allowance
+
 	// Activated is, by name, what the activation of Active has made of credentials,
 	// until their own entries say it (activation.go).
 	Activated map[string]activated `json:"activated,omitempty"`
@@ -170,8 +172,12 @@ func (p *pair) public(prefix string) (map[string]any, error) {
 // public is what comes out of a key pair.
 func (k *keypair) public() (map[string]any, error) {
 	fields, err := k.Active.public("")
-	if err != nil || k.Pending == nil {
-		return fields, err
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(fields, k.allowance.public())
+	if k.Pending == nil {
+		return fields, nil
 	}
 	pending, err := k.Pending.public(pendingPrefix)
 	maps.Copy(fields, pending)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -135,7 +136,7 @@ func commonFields() map[string]*framework.FieldSchema {
 		},
 		"keepalive_interval": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How often to exchange a credential that dies of disuse, though nobody reads it. 0 turns it off.",
+			Description:  "How often to exchange a credential that expires from disuse, though nobody reads it: a day, or half the time after which it expires if that is less. 0 turns it off.",
 			Default:      int(defaultKeepalive.Seconds()),
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Keepalive interval"},
 		},
@@ -215,6 +216,11 @@ func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
 				data[field] = values.Get(field)
 			}
 		}
+		if _, set := stored.Fields["keepalive_interval"]; !set {
+			if credential, err := b.open(p, d.Get("name").(string), stored); err == nil {
+				data["keepalive_interval"] = int(credential.Keepalive / time.Second)
+			}
+		}
 		slices.Sort(secrets)
 		data["secrets_set"] = secrets
 		return &logical.Response{Data: data}, nil
@@ -270,6 +276,9 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 	if err := refuseTaken(ctx, req.Storage, p.Name(), name); err != nil {
 		return nil, err
 	}
+	if err := refuseRaced(req.Operation, path, stored != nil); err != nil {
+		return nil, err
+	}
 	known = stored.last(known)
 	next, err := amend(req.Operation, name, stored, d)
 	if err != nil {
@@ -281,13 +290,18 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 	if next, err = next.resolve(ctx, req.Storage, name); err != nil {
 		return nil, err
 	}
-	last, isNew := next.lastGrant(stored, known), stored == nil || !next.sameLine(stored)
-	if isNew {
-		last = b.unstored.grant(path, next)
-	}
 	credential, err := b.open(p, name, next)
 	if err != nil {
 		return nil, err
+	}
+	to := destinationsOf(credential.Vendor, caCertOf(next))
+	if err := b.refuseRedirected(p, name, stored, next, to, d); err != nil {
+		return nil, err
+	}
+	next.SentTo, next.isElsewhere = to, stored != nil && !to.within(b.sentTo(p, name, stored))
+	last, isNew := next.lastGrant(stored, known), stored == nil || !next.sameLine(stored)
+	if isNew {
+		last = b.unstored.grant(path, next)
 	}
 	if d.Get("verify").(bool) {
 		next.Verified, err = b.broker.Verify(ctx, req.Storage, name, credential, last)
@@ -304,6 +318,9 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 	if err != nil {
 		nothing := "nothing was stored at " + path
 		return answered, &verifyError{error: err, outcome: nothing, unchecked: nothing + "; verify=false stores the credential unchecked"}
+	}
+	if err := pin(ctx, req.Storage, used, next, to); err != nil {
+		return answered, err
 	}
 	if err := putConfig(ctx, req.Storage, p.Name(), name, next); err != nil {
 		if held {

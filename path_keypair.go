@@ -43,15 +43,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 		{
 			Pattern:      keypairPrefix + framework.GenericNameRegex("name"),
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Key pair"},
-			Fields: map[string]*framework.FieldSchema{
-				"name": keypairNameField(),
-				"key_type": {
-					Type:          framework.TypeString,
-					Description:   "The kind of key to make: " + strings.Join(keyTypeNames(), ", ") + ". Default: that of the active pair, or " + keyTypes[0].name + ".",
-					AllowedValues: keyTypeValues(),
-					DisplayAttrs:  &framework.DisplayAttributes{Name: "Key type"},
-				},
-			},
+			Fields:       keypairWriteFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.CreateOperation: write,
 				logical.UpdateOperation: write,
@@ -90,6 +82,18 @@ func keypairNameField() *framework.FieldSchema {
 	}
 }
 
+func keypairWriteFields() map[string]*framework.FieldSchema {
+	fields := allowanceFields()
+	fields["name"] = keypairNameField()
+	fields["key_type"] = &framework.FieldSchema{
+		Type:          framework.TypeString,
+		Description:   "The kind of key to make: " + strings.Join(keyTypeNames(), ", ") + ". Default: that of the active pair, or " + keyTypes[0].name + ".",
+		AllowedValues: keyTypeValues(),
+		DisplayAttrs:  &framework.DisplayAttributes{Name: "Key type"},
+	}
+	return fields
+}
+
 func keyTypeValues() []any {
 	values := make([]any, len(keyTypes))
 	for i, t := range keyTypes {
@@ -116,6 +120,7 @@ func publicFields(prefix, of string, required bool) map[string]*framework.FieldS
 func keypairFields() map[string]*framework.FieldSchema {
 	fields := publicFields("", "the active pair", true)
 	maps.Copy(fields, publicFields(pendingPrefix, "the pending pair (if there is one)", false))
+	maps.Copy(fields, allowanceFields())
 	return fields
 }
 
@@ -149,46 +154,27 @@ func (b *backend) keypairRead(ctx context.Context, req *logical.Request, d *fram
 
 func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	typeName := d.Get("key_type").(string)
-	if typeName == "" {
-		k, err := getKeypair(ctx, req.Storage, name)
-		switch {
-		case err != nil:
-			return nil, err
-		case k != nil:
-			typeName = k.Active.KeyType
-		default:
-			typeName = keyTypes[0].name
-		}
-	}
-	made, err := makePair(typeName)
+	made, err := b.newPair(ctx, req.Storage, name, d)
 	if err != nil {
 		return failure(name, err)
 	}
 	resp := &logical.Response{}
 	err = b.broker.Exclusive(ctx, func() error {
 		k, err := getKeypair(ctx, req.Storage, name)
-		switch {
-		case err != nil:
+		if err == nil {
+			err = refuseRaced(req.Operation, keypairPrefix+name, k != nil)
+		}
+		if err != nil {
 			return err
-		case k == nil:
+		}
+		if k == nil {
 			k = &keypair{Active: made}
-		default:
-			users, err := usersOf(ctx, req.Storage, name)
-			if err == nil {
-				err = users.resolve(ctx, req.Storage)
-			}
-			if err == nil {
-				err = b.refuseUseless(users, made)
-			}
-			if err != nil {
-				return err
-			}
-			k.Activated = users.unsettled(k)
-			if k.Pending != nil {
-				resp.AddWarning("the pair that was pending until now, " + k.Pending.KeyID + ", is gone: if the vendor was given that, give this one instead")
-			}
-			k.Pending = made
+			k.allowance, _, err = k.amended(d)
+		} else {
+			err = b.amendKeypair(ctx, req.Storage, name, k, made, d, resp)
+		}
+		if err != nil {
+			return err
 		}
 		if resp.Data, err = k.public(); err != nil {
 			return err
@@ -198,18 +184,80 @@ func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *fra
 	if err != nil {
 		return failure(name, err)
 	}
-	b.Logger().Info("key pair made", "keypair", name, "key_id", made.KeyID)
+	if made != nil {
+		b.Logger().Info("key pair made", "keypair", name, "key_id", made.KeyID)
+	}
 	return resp, nil
 }
 
-// refuseUseless refuses a pair that a credential could not use when it is activated,
-// though it can use the active one.
-func (b *backend) refuseUseless(us users, made *pair) error {
+// newPair makes the pair that a write asks for; nil if it changes only what an existing
+// key pair may sign for.
+func (b *backend) newPair(ctx context.Context, s logical.Storage, name string, d *framework.FieldData) (*pair, error) {
+	typeName := d.Get("key_type").(string)
+	_, changesAllowance, err := allowance{}.amended(d)
+	if err != nil {
+		return nil, err
+	}
+	k, err := getKeypair(ctx, s, name)
+	switch {
+	case err != nil:
+		return nil, err
+	case typeName == "" && k != nil && changesAllowance:
+		return nil, nil
+	case typeName == "" && k != nil:
+		typeName = k.Active.KeyType
+	case typeName == "":
+		typeName = keyTypes[0].name
+	}
+	return makePair(typeName)
+}
+
+// amendKeypair changes a key pair that is stored: it gets a pair that is to take the active
+// one's place, if one was made, and what the write says of whom it may sign for.
+func (b *backend) amendKeypair(ctx context.Context, s logical.Storage, name string, k *keypair, made *pair, d *framework.FieldData, resp *logical.Response) error {
+	users, err := usersOf(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	if err := users.resolve(ctx, s); err != nil {
+		return err
+	}
+	changed, _, err := k.amended(d)
+	if err != nil {
+		return err
+	}
+	if len(changed.Hosts) == 0 {
+		changed = changed.pinned(b.sentToBy(users))
+	}
+	if err := b.refuseUseless(users, made, changed); err != nil {
+		return err
+	}
+	k.Activated, k.allowance = users.unsettled(k), changed
+	if made == nil {
+		return nil
+	}
+	if k.Pending != nil {
+		resp.AddWarning("the pair that was pending until now, " + k.Pending.KeyID + ", is gone: if the vendor was given that, give this one instead")
+	}
+	k.Pending = made
+	return nil
+}
+
+// refuseUseless refuses a pair that a credential could not use when it is activated, and
+// an allowance that it could not use it with, though it can use the active one as it is.
+func (b *backend) refuseUseless(us users, made *pair, changed allowance) error {
 	for _, u := range us {
 		if _, err := b.open(u.provider, u.name, u.entry); err != nil {
 			continue
 		}
 		next := *u.entry
+		next.allowance = changed
+		if _, err := b.open(u.provider, u.name, &next); err != nil {
+			return provider.Errorf(provider.Invalid, "%s uses the key pair: change that first, or allow what it does: %s", u.path(), err)
+		}
+		if made == nil {
+			continue
+		}
 		next.pair = made
 		if _, err := b.open(u.provider, u.name, &next); err != nil {
 			return provider.Errorf(provider.Invalid, "key_type: %s is not for %s: %s", made.KeyType, u.path(), err)
@@ -248,6 +296,11 @@ A write to a name that has an active pair makes a pending one, for a vendor who 
 days to register a key (pending_public_key, pending_jwk): credentials go on using the
 active pair until a write to keypair/<name>/activate. Another write before that makes
 another pending pair in the place of the first.
+
+A key pair signs only for the credentials that it was given to (allowed_configs: the one
+of its own name, unless you say otherwise), and sends what it signs only to allowed_hosts:
+those of the first credential that uses it, unless you say otherwise. A write that names
+these fields and no key_type changes them and makes no pair.
 
 A key pair that credentials use cannot be deleted.
 `

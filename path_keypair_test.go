@@ -76,7 +76,7 @@ func (e *engine) register(client string, answer any) {
 func newGeneratedEngine(t *testing.T) *engine {
 	t.Helper()
 	e := newEngine(t)
-	e.register(clientID, e.keypair("prod", nil).Data["public_key"])
+	e.register(clientID, e.keypair("prod", map[string]any{"allowed_configs": "prod,scribe,nerd,other,new"}).Data["public_key"])
 	e.write("config/kensho/prod", map[string]any{"client_id": clientID, "private_key_source": "generated"})
 	return e
 }
@@ -192,7 +192,7 @@ func TestACredentialUsesTheKeyPairOfItsNameOrOfAnother(t *testing.T) {
 		assert.Equal(t, []string{"kensho:app:scribe"}, e.creds("scribe").Data["scope"])
 
 		until(0, 20, 0)
-		e.register("0oa-of-spare", e.keypair("spare", nil).Data["public_key"])
+		e.register("0oa-of-spare", e.keypair("spare", map[string]any{"allowed_configs": "prod"}).Data["public_key"])
 		_, status, message := e.request(logical.PatchOperation, "config/kensho/prod", map[string]any{"keypair": "spare", "client_id": "0oa-of-spare"})
 		require.Equal(t, http.StatusOK, status, message)
 		assert.Equal(t, "2000-01-01T00:20:00Z", e.read("status/prod").Data["credential_updated_time"], "its secret is another")
@@ -226,7 +226,7 @@ func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 	}{
 		"an unknown type":      {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: "rsa-1024" is none of rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, ec-p521, ed25519`},
 		"a type for no user":   {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 is not for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for"},
-		"an unknown field":     {"keypair/new", map[string]any{"bits": 2048}, "bits: is no field of this path, which has key_type, name"},
+		"an unknown field":     {"keypair/new", map[string]any{"bits": 2048}, "bits: is no field of this path, which has allowed_audiences, allowed_configs, allowed_hosts, ca_cert, key_type, name"},
 		"no pair to activate":  {"keypair/new/activate", nil, `"new" is no key pair: make one by a write to keypair/new`},
 		"none that is pending": {"keypair/prod/activate", nil, "keypair/prod has no pending pair, and the active one is"},
 		"both keys":            {"config/kensho/prod", map[string]any{"private_key": privateKeyPEM()}, `private_key and private_key_source contradict each other: give one, and clear the other with private_key="" or private_key_source=""`},
@@ -357,7 +357,7 @@ func TestAKeyPairIsNotDeletedWhileACredentialTakesItUp(t *testing.T) {
 func TestACredentialThatGetsAnotherKeyPairMeanwhileIsWrittenAfterwards(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newGeneratedEngine(t)
-		e.register("0oa-of-spare", e.keypair("spare", nil).Data["public_key"])
+		e.register("0oa-of-spare", e.keypair("spare", map[string]any{"allowed_configs": "prod"}).Data["public_key"])
 		e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
 		var operator sync.WaitGroup
 		operator.Go(func() { e.write("config/kensho/prod", map[string]any{"keypair": "spare", "client_id": "0oa-of-spare"}) })

@@ -2,6 +2,7 @@ package tokenbroker_test
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
 func TestPromise7AnUnreadCredentialStaysAlive(t *testing.T) {
@@ -66,10 +70,60 @@ func TestPromise7KeepalivesAreSpreadOverTheInterval(t *testing.T) {
 }
 
 func TestPromise7AKeepaliveLongerThanTheCredentialLivesIsRefused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": refreshToken, "keepalive_interval": "8d"})
-		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, "keepalive_interval: must be under 7 days")
-	})
+	for name, test := range map[string]struct {
+		path      string
+		idle      any // nil where the vendor documents it
+		interval  any // nil for the default
+		effective time.Duration
+		says      string
+	}{
+		"a day and more":                  {path: "kensho", interval: "8d", says: "keepalive_interval: must be at most 167h59m, as an unused credential of this kind expires after 7d"},
+		"all of the time":                 {path: "kensho", interval: "7d", says: "keepalive_interval: must be at most 167h59m"},
+		"all but the minute of a sweep":   {path: "kensho", interval: 7*24*3600 - 60, effective: 7*24*time.Hour - time.Minute},
+		"a second more than that":         {path: "kensho", interval: 7*24*3600 - 59, says: "keepalive_interval: must be at most 167h59m"},
+		"the default of a week":           {path: "kensho", effective: 24 * time.Hour},
+		"the default of two days":         {path: "oauth2", idle: "48h", effective: 24 * time.Hour},
+		"the default of 30 minutes":       {path: "oauth2", idle: "30m", effective: 15 * time.Minute},
+		"the default of 2 minutes":        {path: "oauth2", idle: "2m", effective: time.Minute},
+		"an expiry before the next sweep": {path: "oauth2", idle: "119s", says: "idle_expiry: must be at least 2m,"},
+		"that, without a keepalive":       {path: "oauth2", idle: "119s", interval: 0},
+		"a keepalive of 29 of 30 minutes": {path: "oauth2", idle: "30m", interval: "29m", effective: 29 * time.Minute},
+		"a keepalive of 30 minutes":       {path: "oauth2", idle: "30m", interval: "30m", says: "keepalive_interval: must be at most 29m, as an unused credential of this kind expires after 30m"},
+		"a keepalive of a day":            {path: "oauth2", idle: "30m", interval: "24h", says: "keepalive_interval: must be at most 29m"},
+		"a keepalive of an hour and more": {path: "oauth2", idle: "2h", interval: "2h", says: "keepalive_interval: must be at most 1h59m, as an unused credential of this kind expires after 2h"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				path, data := "config/"+test.path+"/prod", map[string]any{"refresh_token": refreshToken}
+				if test.path == "oauth2" {
+					maps.Copy(data, map[string]any{"client_id": clientID, "client_secret": clientSecret, "token_url": vendorsim.OAuthTokenURL, "idle_expiry": test.idle})
+				}
+				if test.interval != nil {
+					data["keepalive_interval"] = test.interval
+				}
+				_, status, message := e.request(logical.UpdateOperation, path, data)
+				if test.says != "" {
+					assert.Equal(t, http.StatusBadRequest, status)
+					assert.Contains(t, message, test.says)
+					return
+				}
+				require.Equal(t, http.StatusOK, status, message)
+				assert.Equal(t, int(test.effective.Seconds()), e.read(path).Data["keepalive_interval"])
+				if test.effective == 0 || test.effective > time.Hour {
+					return
+				}
+				before, last := e.exchanges(), time.Now()
+				for range 100 {
+					e.pass(time.Minute)
+					if n := e.exchanges(); n > before {
+						before, last = n, time.Now()
+					}
+					idle, err := time.ParseDuration(test.idle.(string))
+					require.NoError(t, err)
+					require.LessOrEqual(t, time.Since(last), idle, "it is exchanged before it expires")
+				}
+			})
+		})
+	}
 }

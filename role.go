@@ -47,7 +47,11 @@ func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData
 		return nil, err
 	case stored == nil && req.Operation == logical.PatchOperation:
 		return nil, logical.CodedError(http.StatusNotFound, fmt.Sprintf("%s%s: there is no such role to patch", rolesPrefix, name))
-	case stored == nil:
+	}
+	if err := refuseRaced(req.Operation, rolesPrefix+name, stored != nil); err != nil {
+		return nil, err
+	}
+	if stored == nil {
 		stored = &role{}
 	}
 	raw, err := json.Marshal(stored)

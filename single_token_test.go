@@ -20,7 +20,7 @@ func newSingleEngine(t *testing.T) (*engine, *moodyStorage) {
 	t.Helper()
 	e := newEngine(t)
 	e.sim.Behave(singleToken())
-	made := e.keypair("prod", map[string]any{"key_type": "ec-p256"}).Data
+	made := e.keypair("prod", map[string]any{"key_type": "ec-p256", "allowed_configs": "a,b"}).Data
 	keys := map[string]crypto.PublicKey{made["key_id"].(string): publicKey(t, made["public_key"])}
 	for _, name := range []string{"a", "b"} {
 		client := signingClient(keys)

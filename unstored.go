@@ -44,7 +44,9 @@ func (u *unstored) grant(path string, c *configEntry) provider.Grant {
 func vendorsOwn(fields map[string]any) map[string]any {
 	own := maps.Clone(fields)
 	for name := range commonFields() {
-		delete(own, name)
+		if name != "ca_cert" { // which says who is believed to be there
+			delete(own, name)
+		}
 	}
 	return own
 }

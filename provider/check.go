@@ -55,6 +55,23 @@ func CheckURL(field, raw string) error {
 	return Errorf(Invalid, "%s: must be an https URL; plain http is taken for loopback hosts alone", field)
 }
 
+// Host is the host of a URL, in lower case, with its port unless that is the scheme's own;
+// "" if there is none.
+func Host(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	host := strings.ToLower(u.Host)
+	switch u.Scheme {
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	}
+	return host
+}
+
 func isLoopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }

@@ -64,6 +64,10 @@ type Credential interface {
 	// Scope is what the credential's tokens are for; nil if only the vendor knows.
 	Scope() []string
 
+	// Destinations are where Exchange, and Revoke if there is one, send the credential's
+	// secrets.
+	Destinations() Destinations
+
 	// Narrow is the credential with some of its scopes alone, to be exchanged with
 	// grants of its own. Where there is no such thing its error, of kind Invalid,
 	// says why.
@@ -84,6 +88,21 @@ type Revoker interface {
 	// A token that is gone already is no error. Its errors are of type *Error and
 	// hold no secret.
 	Revoke(ctx context.Context, accessToken string, last Grant) error
+}
+
+// Destinations are where the secrets of a credential go. The zero Destinations are of one
+// that is sent nowhere.
+type Destinations struct {
+	// URLs are those that requests with a secret, or with what it signs, are sent to.
+	URLs []string
+
+	// Issuer stands for the endpoints on its host that its metadata names; "" if none are
+	// looked up.
+	Issuer string
+
+	// Audiences are the receivers that what a private key signs is valid for; "" is one
+	// that only the metadata of the issuer names.
+	Audiences []string
 }
 
 // A Grant is what one exchange leaves for the next.

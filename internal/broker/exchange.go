@@ -84,10 +84,12 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (*Stat
 // token is seconds away.
 func (v view) judged(next *State, x Exchange, again bool) (*State, Exchange) {
 	now, token, older := time.Now(), next.Tokens[v.scope], v.token()
-	keeps := leaseTTL(token, now) == 0 && !token.Single && leaseTTL(older, now) > 0
-	if x.Err = unusable(token, v.credential.TTL, now, again && !keeps); x.Err == nil {
+	keeps := !token.Single && leaseTTL(older, now) > 0
+	awaits := !token.Boundary.IsZero() && !keeps // the vendor's next token, which is seconds away
+	if leaseTTL(token, now) > 0 || awaits && again {
 		return next, x
 	}
+	x.Err = unusable(token, v.credential.TTL, now, awaits)
 	next = next.failing(v.state)
 	if keeps {
 		next = next.sharing(with(next.Tokens, v.scope, older))
@@ -95,18 +97,16 @@ func (v view) judged(next *State, x Exchange, again bool) (*State, Exchange) {
 	return next, x
 }
 
-// unusable is why nobody can have a token that an exchange has yielded; nil if a reader can.
-func unusable(t provider.Token, ttl provider.TTL, now time.Time, again bool) *provider.Error {
+// unusable is why nobody can have a token that an exchange has yielded.
+func unusable(t provider.Token, ttl provider.TTL, now time.Time, awaits bool) *provider.Error {
+	if awaits {
+		return provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is the one that expires now or the next")
+	}
 	hint := ""
 	if ttl.Max > 0 {
 		hint = fmt.Sprintf(" (max_ttl is %s)", ttl.Max)
 	}
-	switch {
-	case leaseTTL(t, now) > 0 || again && !t.Boundary.IsZero():
-		return nil
-	case !t.Boundary.IsZero():
-		return provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is the one that expires now or the next")
-	case !t.ExpireTime.After(t.Now(now)):
+	if !t.ExpireTime.After(t.Now(now)) {
 		return provider.Errorf(provider.Nonsense, "the vendor's access token has expired already, at %s by this server's clock%s", stamp(t.ExpireTime), hint)
 	}
 	return provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased: until %s%s", stamp(t.ExpireTime), hint)

@@ -168,8 +168,8 @@ func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *
 	state, x := call(ctx, c, Unverified(c, last), ownScope)
 	e := b.entry(name)
 	b.noteSkew(e, state)
-	if x.Err == nil { // a token that no reader could have
-		x.Err = unusable(state.Tokens[ownScope], c.TTL, time.Now(), true)
+	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.Boundary.IsZero() && leaseTTL(token, now) == 0 {
+		x.Err = unusable(token, c.TTL, now, false)
 	}
 	x.Verification = true
 	b.tell(x)

@@ -44,6 +44,9 @@ func (p *pasted) Idle() time.Duration { return 0 }
 // Scope is not known.
 func (p *pasted) Scope() []string { return nil }
 
+// Destinations are none: the token goes to its readers.
+func (p *pasted) Destinations() provider.Destinations { return provider.Destinations{} }
+
 // Narrow refuses: the token is what it is.
 func (p *pasted) Narrow([]string) (provider.Credential, error) {
 	return nil, provider.Errorf(provider.Invalid, "scope: an access token that was copied by hand has the scope that it has; leave scope out, or use a credential with a key pair")

@@ -74,6 +74,11 @@ func (r *refresh) Idle() time.Duration { return idleLifetime }
 // Scope is not known.
 func (r *refresh) Scope() []string { return nil }
 
+// Destinations are the URL to refresh at.
+func (r *refresh) Destinations() provider.Destinations {
+	return provider.Destinations{URLs: []string{r.url.String()}}
+}
+
 // Narrow refuses: the refresh call takes no scope.
 func (r *refresh) Narrow([]string) (provider.Credential, error) {
 	return nil, provider.Errorf(provider.Invalid, "scope: a Kensho refresh token yields tokens of its own scope alone; leave scope out, or use a credential with a key pair")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,6 +70,27 @@ func (c *Client) Idle() time.Duration { return c.IdleExpiry }
 
 // Scope is what is asked for.
 func (c *Client) Scope() []string { return c.Scopes }
+
+// Destinations are the endpoints, or the issuer that they are looked up at.
+func (c *Client) Destinations() provider.Destinations {
+	d := provider.Destinations{Issuer: c.Server.Issuer}
+	for _, url := range []string{c.Server.Token, c.Server.Revocation} {
+		if url != "" {
+			d.URLs = append(d.URLs, url)
+		}
+	}
+	switch {
+	case c.Signer == nil:
+	case c.Assertion.Audience != "":
+		d.Audiences = []string{c.Assertion.Audience}
+	default: // each endpoint is its own
+		d.Audiences = slices.Clone(d.URLs)
+		if d.Issuer != "" {
+			d.Audiences = append(d.Audiences, "")
+		}
+	}
+	return d
+}
 
 // Narrow asks for less: each request states its scope, that of a refresh included
 // (RFC 6749 §6).

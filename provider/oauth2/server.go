@@ -119,11 +119,18 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*En
 	return found, nil
 }
 
-// checkEndpoint refuses an endpoint that would have a secret sent in the clear, if only
-// on this very host, for an issuer who is somewhere else.
+// checkEndpoint refuses an endpoint that would have a secret sent in the clear, or to
+// another host than the operator's issuer: the metadata may change at any time, and a
+// secret goes only where its writer sent it.
 func checkEndpoint(field, endpoint, issuer string) error {
 	if strings.HasPrefix(issuer, "https:") && !strings.HasPrefix(endpoint, "https:") {
 		return provider.Errorf(provider.Invalid, "%s: must be an https URL, as the issuer is", field)
 	}
-	return provider.CheckURL(field, endpoint)
+	if err := provider.CheckURL(field, endpoint); err != nil {
+		return err
+	}
+	if provider.Host(endpoint) != provider.Host(issuer) {
+		return provider.Errorf(provider.Invalid, "%s: %.100q is not on the issuer's host; if secrets may go there, give it as token_url in place of issuer", field, endpoint)
+	}
+	return nil
 }

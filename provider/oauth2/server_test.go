@@ -133,6 +133,9 @@ func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
 		"without an endpoint":      {`{"issuer": "https://a.example"}`, provider.Nonsense, "no token endpoint"},
 		"with one in clear":        {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.Nonsense, "must be an https URL"},
 		"with one on this host":    {`{"issuer": "https://a.example", "token_endpoint": "http://127.0.0.1/token"}`, provider.Nonsense, "must be an https URL, as the issuer is"},
+		"with one elsewhere":       {`{"issuer": "https://a.example", "token_endpoint": "https://b.example/token"}`, provider.Nonsense, `token_endpoint: "https://b.example/token" is not on the issuer's host; if secrets may go there, give it as token_url in place of issuer`},
+		"with one below it":        {`{"issuer": "https://a.example", "token_endpoint": "https://login.a.example/token"}`, provider.Nonsense, "is not on the issuer's host"},
+		"with another port":        {`{"issuer": "https://a.example", "token_endpoint": "https://a.example:8443/token"}`, provider.Nonsense, "is not on the issuer's host"},
 		"an issuer that is none":   {`{"issuer": 7, "token_endpoint": "https://a.example/token"}`, provider.Nonsense, "of another issuer"},
 		"an endpoint that is none": {`{"issuer": "https://a.example", "token_endpoint": ["https://a.example/token"]}`, provider.Nonsense, "no token endpoint"},
 		"a page":                   {`<html>`, provider.Nonsense, "not the JSON object"},
@@ -157,6 +160,33 @@ func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestPromise13MetadataThatNameAnotherHostLaterAreNotFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := "A.example:443"
+		var called []string
+		vendor := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			called = append(called, r.Host+r.URL.Path)
+			if strings.HasPrefix(r.URL.Path, "/.well-known/") {
+				vendorsim.Answer(200, `{"issuer": "https://a.example", "token_endpoint": "https://`+host+`/token", "revocation_endpoint": "https://b.example/revoke"}`)(w, r)
+				return
+			}
+			vendorsim.Answer(200, `{"access_token": "a-token-0123456789", "expires_in": 60}`)(w, r)
+		})
+		credential, err := tryOpen(t, vendor, map[string]any{"token_url": nil, "issuer": "https://a.example", "client_secret": clientSecret, "auth_style": "client_secret_basic"})
+		require.NoError(t, err)
+		_, err = credential.Exchange(t.Context(), provider.Grant{})
+		require.NoError(t, err)
+		require.ErrorContains(t, credential.(provider.Revoker).Revocable(t.Context()), "set revocation_url", "the metadata name another host's")
+		host = "b.example"
+		time.Sleep(25 * time.Hour)
+		_, err = credential.Exchange(t.Context(), provider.Grant{})
+		require.NoError(t, err, "by what was published before")
+		for _, url := range called {
+			assert.True(t, strings.HasPrefix(strings.ToLower(url), "a.example"), url)
+		}
+	})
 }
 
 func TestATokenIsRevokedAsItsClientProvesItself(t *testing.T) {

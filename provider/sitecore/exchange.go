@@ -30,6 +30,11 @@ func (c *credential) Idle() time.Duration { return 0 }
 // Scope is what the API key mints tokens for; a refresh token alone does not tell.
 func (c *credential) Scope() []string { return c.config.Scope }
 
+// Destinations are the one endpoint.
+func (c *credential) Destinations() provider.Destinations {
+	return provider.Destinations{URLs: []string{c.url}}
+}
+
 // Narrow has the API key mint pairs of a narrower scope. A refresh token keeps the
 // scope that it was minted with.
 func (c *credential) Narrow(scope []string) (provider.Credential, error) {

@@ -1,0 +1,176 @@
+package tokenbroker_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"maps"
+	"math/big"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// selfSigned is the certificate of an authority, in PEM.
+func selfSigned(name string) string {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+func TestPromise17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testing.T) {
+	theft := map[string]any{
+		"client_id": "prod-client", "private_key_source": "generated", "keypair": "prod",
+		"token_url": "https://own.example/token",
+	}
+	for name, test := range map[string]struct {
+		keypair map[string]any
+		path    string
+		change  map[string]any
+		says    string // "" if it is allowed
+	}{
+		"another name":                       {nil, "config/oauth2/teamb", map[string]any{"assertion_audience": "https://vendor.example"}, `keypair: keypair/prod may not be used by the credential "teamb"; add it to allowed_configs of keypair/prod`},
+		"another name at Kensho":             {nil, "config/kensho/teamb", nil, `keypair: keypair/prod may not be used by the credential "teamb"`},
+		"its own name":                       {nil, "config/oauth2/prod", nil, ""},
+		"its own name, given to another":     {map[string]any{"allowed_configs": "teamb"}, "config/oauth2/prod", nil, `keypair: keypair/prod may not be used by the credential "prod"`},
+		"one of two that it was given to":    {map[string]any{"allowed_configs": "prod,teamb"}, "config/oauth2/teamb", nil, ""},
+		"none of two that it was given to":   {map[string]any{"allowed_configs": "prod,teamb"}, "config/oauth2/teamc", nil, `keypair: keypair/prod may not be used by the credential "teamc"`},
+		"another host":                       {map[string]any{"allowed_hosts": "vendor.example"}, "config/oauth2/prod", nil, `keypair: keypair/prod signs only for vendor.example, not for "own.example"; add that to allowed_hosts`},
+		"another port":                       {map[string]any{"allowed_hosts": "own.example:8443"}, "config/oauth2/prod", nil, `not for "own.example"`},
+		"the host":                           {map[string]any{"allowed_hosts": "Own.Example:443"}, "config/oauth2/prod", nil, ""},
+		"another host to revoke at":          {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"revocation_url": "https://r.example"}, `not for "r.example"`},
+		"an issuer on another host":          {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://i.example"}, `not for "i.example"`},
+		"an issuer on the host":              {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://own.example/realm"}, ""},
+		"another audience":                   {map[string]any{"allowed_audiences": "https://vendor.example"}, "config/oauth2/prod", nil, `keypair: keypair/prod does not sign for the audience "https://own.example/token"; add it to allowed_audiences`},
+		"another audience, by name":          {map[string]any{"allowed_audiences": "https://own.example/token"}, "config/oauth2/prod", map[string]any{"assertion_audience": "https://vendor.example"}, `does not sign for the audience "https://vendor.example"`},
+		"the audience":                       {map[string]any{"allowed_audiences": "https://vendor.example"}, "config/oauth2/prod", map[string]any{"assertion_audience": "https://vendor.example"}, ""},
+		"an audience that nobody knows":      {map[string]any{"allowed_audiences": "https://own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://own.example"}, "assertion_audience: is missing; with an issuer"},
+		"an authority that is not named":     {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"ca_cert": aCertificate}, "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"},
+		"an authority of two that are named": {map[string]any{"allowed_hosts": "own.example", "ca_cert": aCertificate + otherCertificate}, "config/oauth2/prod", map[string]any{"ca_cert": otherCertificate}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				e.keypair("prod", test.keypair)
+				before, data := e.dump(), with(theft, "verify", false)
+				maps.Copy(data, test.change)
+				_, status, message := e.request(logical.UpdateOperation, test.path, data)
+				if test.says == "" {
+					assert.Equal(t, http.StatusOK, status, message)
+					return
+				}
+				assert.Equal(t, http.StatusBadRequest, status)
+				assert.Contains(t, message, test.says)
+				delete(data, "verify")
+				_, status, _ = e.request(logical.UpdateOperation, test.path, data)
+				assert.Equal(t, http.StatusBadRequest, status)
+				assert.Zero(t, e.exchanges(), "nothing is signed")
+				assert.Equal(t, before, e.dump(), "nothing is stored")
+			})
+		})
+	}
+}
+
+// Whoever may write a credential's path, but not its key pair's, cannot have its key sign
+// for another host: not by a change, nor by writing the credential anew.
+func TestPromise13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *testing.T) {
+	for name, change := range map[string]map[string]any{
+		"another host":      {"token_url": "https://elsewhere.example/token", "assertion_audience": vendorsim.OAuthTokenURL},
+		"an issuer":         {"token_url": "", "issuer": "https://elsewhere.example"},
+		"another revoker":   {"revocation_url": "https://elsewhere.example/revoke"},
+		"another authority": {"ca_cert": aCertificate},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				e.keypair("prod", nil)
+				fields := map[string]any{"client_id": "id", "private_key_source": "generated", "token_url": vendorsim.OAuthTokenURL, "verify": false}
+				e.write("config/oauth2/prod", fields)
+				assert.Equal(t, []string{"auth.example.com"}, e.read("keypair/prod").Data["allowed_hosts"])
+				stolen := maps.Clone(fields)
+				maps.Copy(stolen, change)
+				delete(stolen, "verify")
+
+				refused := func(op logical.Operation, data map[string]any) {
+					_, status, message := e.request(op, "config/oauth2/prod", data)
+					assert.Equal(t, http.StatusBadRequest, status)
+					assert.Contains(t, message, "by whoever may write that path")
+					assert.Zero(t, e.exchanges(), "nothing is signed")
+				}
+				refused(logical.UpdateOperation, change)
+				refused(logical.PatchOperation, change)
+				_, status, message := e.request(logical.DeleteOperation, "config/oauth2/prod", nil)
+				require.Equal(t, http.StatusOK, status, message)
+				refused(logical.UpdateOperation, stolen)
+			})
+		})
+	}
+}
+
+func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newGeneratedEngine(t)
+		key := e.read("keypair/prod").Data["key_id"]
+		write := func(data map[string]any) (int, string) {
+			_, status, message := e.request(logical.UpdateOperation, "keypair/prod", data)
+			return status, message
+		}
+		for name, bad := range map[string]struct {
+			data map[string]any
+			says string
+		}{
+			"it is taken from its user": {map[string]any{"allowed_configs": "other"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod may not be used by the credential "prod"`},
+			"its user's host goes":      {map[string]any{"allowed_hosts": "other.example"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod signs only for other.example`},
+			"its user's audience goes":  {map[string]any{"allowed_audiences": "https://other.example"}, "config/kensho/prod uses the key pair"},
+			"a URL for a host":          {map[string]any{"allowed_hosts": "https://kensho.okta.com"}, `allowed_hosts: "https://kensho.okta.com" is not a host; give the host only`},
+			"a path for a name":         {map[string]any{"allowed_configs": "config/kensho/prod"}, "allowed_configs: \"config/kensho/prod\" is not a name"},
+			"no certificate":            {map[string]any{"ca_cert": "ca"}, "ca_cert: "},
+		} {
+			status, message := write(bad.data)
+			assert.Equal(t, http.StatusBadRequest, status, name)
+			assert.Contains(t, message, bad.says, name)
+		}
+		status, message := write(map[string]any{"allowed_configs": "prod,other", "allowed_hosts": "kensho.okta.com,proxy.example", "allowed_audiences": "", "ca_cert": aCertificate})
+		require.Equal(t, http.StatusOK, status, message)
+		read := e.read("keypair/prod").Data
+		assert.Equal(t, []string{"other", "prod"}, read["allowed_configs"])
+		assert.Equal(t, []string{"kensho.okta.com", "proxy.example"}, read["allowed_hosts"])
+		assert.Equal(t, key, read["key_id"])
+		assert.NotContains(t, read, "pending_key_id", "no pair is made")
+
+		status, message = write(map[string]any{"allowed_hosts": ""})
+		require.Equal(t, http.StatusOK, status, message)
+		assert.Equal(t, []string{"kensho.okta.com"}, e.read("keypair/prod").Data["allowed_hosts"], "those of its user")
+
+		pending := e.keypair("prod", nil)
+		e.register(clientID, pending.Data["pending_public_key"])
+		status, message = e.activate(nil)
+		require.Equal(t, http.StatusOK, status, message)
+		e.restart()
+		read = e.read("keypair/prod").Data
+		assert.Equal(t, []string{"other", "prod"}, read["allowed_configs"], "an activation keeps it")
+		assert.Equal(t, []string{"kensho.okta.com"}, read["allowed_hosts"])
+		until(2, 0, 0)
+		e.creds("prod")
+	})
+}
