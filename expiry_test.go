@@ -181,6 +181,16 @@ func TestAReadAcrossTheExpiryOfATokenThatIsGivenAgainNeverFails(t *testing.T) {
 							time.Sleep(170 * time.Millisecond)
 						}
 					}
+					// Nobody has read it since it was issued until its last moments.
+					for offset := -2500 * time.Millisecond; offset < 500*time.Millisecond; offset += 130 * time.Millisecond {
+						time.Sleep(2 * time.Second)
+						e.creds("prod")
+						_, death := e.sim.Issued()
+						time.Sleep(time.Until(death.Add(offset)))
+						asked := time.Now()
+						e.creds("prod")
+						assert.LessOrEqual(t, time.Since(asked), 16*time.Second)
+					}
 				})
 			})
 		}

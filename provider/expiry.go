@@ -106,11 +106,15 @@ func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 	}
 	t.ExpireTime = wall(expires.earliest)
 
-	// Where a refresh gains nothing, or yields the last moments of a token that was known,
-	// the vendor gives the next only when this one is sure to have expired.
+	// Where a refresh gains nothing, the vendor gives the next only when this one is sure to
+	// have expired. One that was known and expires about now it gives for a second yet.
 	gained, passed := t.ExpireTime.Sub(last.ExpireTime), t.IssueTime.Sub(last.IssueTime)
 	isFutile := last.ExpireTime.After(t.IssueTime) && passed > 0 && gained < passed/futilePart
-	isLast := a.AccessToken == last.AccessToken && t.ExpireTime.Sub(wall(a.Clock.Received)) < lastMoments
+	received := a.Clock.Received
+	isLast := a.AccessToken == last.AccessToken && expires.earliest.Sub(received) < lastMoments && received.Sub(expires.latest) < lastMoments
+	if soon := a.Clock.after(0); isLast && expires.latest.Before(soon.latest) {
+		expires.latest = soon.latest
+	}
 	switch {
 	case a.Final:
 	case isBoundary || isFutile || isLast:

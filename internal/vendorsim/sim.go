@@ -343,6 +343,7 @@ func (s *Sim) now() time.Time { return time.Now().Add(s.conduct.Skew) }
 func (s *Sim) issue(asJWT bool, death time.Time) string {
 	token := s.opaque("at-")
 	if asJWT {
+		death = death.Truncate(time.Second) // as exp has it
 		var err error
 		token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
 			"iat": s.now().Unix(), "exp": death.Unix(), "jti": rand.Text(),
