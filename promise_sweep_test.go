@@ -1,8 +1,10 @@
 package tokenbroker_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,6 +86,46 @@ func TestPromise11AVendorWhoHangsHoldsUpNobodyElse(t *testing.T) {
 			e.pass(80 * time.Minute)
 			again, _ := e.sim.Issued()
 			assert.Greater(t, again, issued, "renewed in the background")
+		}
+	})
+}
+
+// A deafTransport has the requests to one host never end, whatever their context says, from
+// when it is deaf until the test ends.
+type deafTransport struct {
+	http.RoundTripper
+	host   string
+	isDeaf atomic.Bool
+	end    chan struct{}
+}
+
+func (d *deafTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if d.isDeaf.Load() && r.URL.Host == d.host {
+		<-d.end
+		return nil, errors.New("the test ends")
+	}
+	return d.RoundTripper.RoundTrip(r)
+}
+
+func TestPromise11RenewalsThatNeverEndHoldUpNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		deaf := &deafTransport{RoundTripper: e.transport, host: "api.rfksrv.com", end: make(chan struct{})}
+		t.Cleanup(func() { close(deaf.end) })
+		e.transport = deaf
+		e.restart()
+		for i := range 50 { // three times as many as a sweep renews at once
+			e.write(fmt.Sprintf("config/sitecore/c%d", i), map[string]any{"api_key": apiKey, "access_expiry": "30m"})
+			e.creds(fmt.Sprintf("c%d", i))
+		}
+		e.write("config/kensho/healthy", keyPair())
+		deaf.isDeaf.Store(true)
+		for range 5 {
+			token := tokenOf(e.creds("healthy"))
+			e.pass(50 * time.Minute) // of the hour that it is valid for, with a sweep each minute
+			calls := e.exchanges()
+			assert.NotEqual(t, token, tokenOf(e.creds("healthy")), "it was renewed in the background")
+			assert.Equal(t, calls, e.exchanges(), "and not by the read")
 		}
 	})
 }

@@ -124,6 +124,10 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 		return nil, Errorf(Unavailable, "%s: %s", host, redact(transportReason(err), secrets))
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode < 200 {
+		// Of 101 the body is the bare connection, which no timeout ends.
+		return nil, Errorf(Nonsense, "%s: answered with status %d, which is not an answer to a request", host, resp.StatusCode)
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	reply.Body = asJSON(body)
 	reply.Clock.Received = time.Now()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -88,13 +89,30 @@ func (b *Broker) work(ctx context.Context, s logical.Storage, tasks []task) erro
 		if ctx.Err() != nil {
 			break // the next sweep goes on
 		}
-		result := <-b.renewed(ctx, s, t)
+		ended, err := await(b.renewed(ctx, s, t))
+		if !ended {
+			b.source.Logger().Warn("a renewal has not ended by its deadline", "name", t.entry.name)
+			break
+		}
 		var storage *StorageError
-		if errors.As(result.Err, &storage) {
-			return result.Err
+		if errors.As(err, &storage) {
+			return err
 		}
 	}
 	return nil
+}
+
+// await returns what came of a renewal, unless it does not end by its own deadline, and so
+// must not keep its slot.
+func await(flight <-chan singleflight.Result) (ended bool, err error) {
+	timer := time.NewTimer(renewTimeout + time.Second)
+	defer timer.Stop()
+	select {
+	case result := <-flight:
+		return true, result.Err
+	case <-timer.C:
+		return false, nil
+	}
 }
 
 // due is what is due for one name, and since when.
@@ -124,8 +142,8 @@ func (e *entry) due(now time.Time) due {
 	defer e.mu.Unlock()
 	var d due
 	m := e.memory
-	if m.credential == nil {
-		return d
+	if m.credential == nil || !e.renewal.since.IsZero() {
+		return d // nor is there anything to do while a renewal is under way
 	}
 	check := func(scope string, u use) {
 		v := m.view(scope)
