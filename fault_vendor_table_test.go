@@ -64,6 +64,11 @@ func passingFaults() []vendorFault {
 		{name: "a page, down", strike: answering(vendorsim.Answer(503, "<html>maintenance</html>")), says: "503 Service Unavailable"},
 		{name: "a word for it", strike: answering(vendorsim.Answer(400, `{"error":"temporarily_unavailable"}`)), says: "400 Bad Request: temporarily_unavailable"},
 		{name: "a word for it, with 200", strike: answering(vendorsim.Answer(200, `{"error":"temporarily_unavailable"}`)), says: "200 OK: temporarily_unavailable"},
+		{name: "Slack's word for it, with 200", strike: answering(vendorsim.Answer(200, `{"ok":false,"error":"internal_error"}`)), says: "200 OK: internal_error"},
+		{name: "Salesforce's word for it", strike: answering(vendorsim.Answer(400, `{"error":"unknown_error","error_description":"retry your request"}`)), says: "400 Bad Request: unknown_error: retry your request"},
+		{name: "401, to come back in 20 minutes", strike: answering(vendorsim.Later(401, "1200")), says: "401 Unauthorized", retryAfter: 20 * time.Minute},
+		{name: "401, to come back at a date", strike: answering(vendorsim.LaterDate(401, 20*time.Minute)), says: "401 Unauthorized", retryAfter: 20 * time.Minute},
+		{name: "403, to come back in 2 seconds", strike: answering(vendorsim.Later(403, "2")), says: "403 Forbidden", retryAfter: 2 * time.Second},
 		{name: "down, and repeats", strike: answering(vendorsim.EchoAs(500, vendorsim.Encodings["plain"], false)), says: "500 Internal Server Error: "},
 		{name: "429, to come back in a day", strike: answering(vendorsim.Throttle("86400")), says: statusText(429), retryAfter: time.Hour},
 		{name: "429, to come back at a date in a day", strike: answering(vendorsim.LaterDate(429, 24*time.Hour)), says: statusText(429), retryAfter: time.Hour},
@@ -148,9 +153,6 @@ func rejectingFaults() []vendorFault {
 		{name: "a list of errors", strike: answering(vendorsim.Answer(400, `{"errors":[{"title":"key disabled"}]}`)), says: "400 Bad Request: key disabled"},
 		{name: "a fault", strike: answering(vendorsim.Answer(401, `{"fault":{"faultstring":"key disabled"}}`)), says: "401 Unauthorized: key disabled"},
 		{name: "errors nested", strike: answering(vendorsim.Answer(401, `{"error":{"code":"E7","message":"key disabled"}}`)), says: "401 Unauthorized: E7: key disabled"},
-		{name: "401, to come back in 20 minutes", strike: answering(vendorsim.Later(401, "1200")), says: "401 Unauthorized", retryAfter: 20 * time.Minute},
-		{name: "401, to come back at a date", strike: answering(vendorsim.LaterDate(401, 20*time.Minute)), says: "401 Unauthorized", retryAfter: 20 * time.Minute},
-		{name: "401, to come back in a minute", strike: answering(vendorsim.Later(401, "60")), says: "401 Unauthorized"},
 	}
 	for _, code := range []int{400, 401, 403, 404, 405, 407, 409, 410, 415, 418, 422, 451} {
 		faults = append(faults, vendorFault{name: fmt.Sprint(code), strike: answering(vendorsim.Answer(code, "")), says: statusText(code)})

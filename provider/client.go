@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -102,9 +101,10 @@ type Reply struct {
 	Body  []byte // a form is converted to JSON
 	Clock Clock
 
-	host    string
-	status  int
-	secrets []string
+	host       string
+	status     int
+	retryAfter time.Duration
+	secrets    []string
 }
 
 // Do sends a request and reads the answer. Any failure, an answer of another
@@ -137,6 +137,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	}
 
 	reply.status = resp.StatusCode
+	reply.retryAfter = retryAfter(resp.Header.Get("Retry-After"), reply.Clock)
 	var failure *Error
 	switch status := resp.StatusCode; {
 	case err != nil:
@@ -151,7 +152,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 		failure = reply.Refusal()
 	}
 	failure.Clock = reply.Clock
-	failure.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), reply.Clock)
+	failure.RetryAfter = reply.retryAfter
 	return nil, failure
 }
 
@@ -184,61 +185,6 @@ func (r *Reply) Decode(v any) error {
 		return Errorf(Nonsense, "the vendor's answer is not the JSON object that it should be")
 	}
 	return nil
-}
-
-// Refusal is why a vendor refused what it was asked, in its own words. It is for
-// answers of status 2xx as well, of vendors who refuse with those.
-func (r *Reply) Refusal() *Error {
-	var refusal struct {
-		Error any `json:"error"`
-	}
-	_ = json.Unmarshal(r.Body, &refusal)
-	code, _ := refusal.Error.(string)
-	text := http.StatusText(r.status)
-	if words := reason(r.Body, r.secrets); words != "" {
-		text += ": " + words
-	}
-	e := Errorf(kindOf(r.status, code), "%s: %d %s", r.host, r.status, text)
-	if slices.Contains(errorCodes, code) {
-		e.Code = code
-	}
-	e.MayBeScope = e.Kind == Rejected && !ofCredential(r.status, code)
-	e.Clock = r.Clock
-	return e
-}
-
-// errorCodes are those of RFC 6749 §5.2, the one of RFC 7009 §2.2.1, and the one that
-// some answer the revocation of a token with that is gone.
-var errorCodes = []string{"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_token", "unsupported_token_type"}
-
-// kindOf tells what an answer means that is no token: by its error code, or else by
-// its status. Too early, too many and all of 5xx pass by themselves, anything else
-// will be said again.
-func kindOf(status int, code string) Kind {
-	switch code {
-	case "temporarily_unavailable", "server_error":
-		return Unavailable
-	}
-	switch status {
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
-		return Unavailable
-	}
-	if status >= 500 {
-		return Unavailable
-	}
-	return Rejected
-}
-
-// ofCredential is whether a rejection is surely of the credential: by its error code
-// (RFC 6749 §5.2), or else by its status.
-func ofCredential(status int, code string) bool {
-	switch code {
-	case "invalid_client", "invalid_grant", "unauthorized_client":
-		return true
-	case "invalid_scope":
-		return false
-	}
-	return status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
 // transportReason is what went wrong on the way.

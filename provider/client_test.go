@@ -134,12 +134,40 @@ func TestTheNetworkIsUsedWithCare(t *testing.T) {
 	assert.Nil(t, transport.TLSClientConfig.RootCAs, "the system's")
 }
 
+func TestAnErrorCodeTellsWhetherAFailurePassesByItself(t *testing.T) {
+	for _, code := range []string{
+		"temporarily_unavailable", "server_error", "slow_down", "internal_error", "fatal_error", "service_unavailable",
+		"ratelimited", "rate_limited", "request_timeout", "unknown_error", "backendError", "rateLimitExceeded",
+		"INTERNAL_SERVER_ERROR", "too-many-requests", "Throttled", "try again later",
+	} {
+		for _, status := range []int{200, 400, 401, 403} {
+			assert.Equal(t, Unavailable, kindOf(status, code, 0), "%d %s", status, code)
+		}
+	}
+	for _, code := range []string{"", "invalid_grant", "invalid_client", "access_denied", "account_inactive", "invalid_auth", "error"} {
+		for _, status := range []int{200, 400, 401, 403} {
+			assert.Equal(t, Rejected, kindOf(status, code, 0), "%d %s", status, code)
+		}
+	}
+}
+
+func TestAVendorThatSaysWhenToRetryRejectsNothing(t *testing.T) {
+	for _, status := range []int{200, 400, 401, 403, 409} {
+		for _, code := range []string{"", "access_denied", "invalid_request", "unauthorized_client"} {
+			assert.Equal(t, Unavailable, kindOf(status, code, 2*time.Second), "%d %s", status, code)
+		}
+		for _, code := range []string{"invalid_client", "invalid_grant"} {
+			assert.Equal(t, Rejected, kindOf(status, code, 2*time.Second), "%d %s", status, code)
+		}
+	}
+}
+
 func TestAStatusTellsWhoMustAct(t *testing.T) {
 	for status, kind := range map[int]Kind{
 		400: Rejected, 401: Rejected, 403: Rejected, 404: Rejected, 409: Rejected, 418: Rejected,
 		408: Unavailable, 425: Unavailable, 429: Unavailable, 500: Unavailable, 502: Unavailable, 503: Unavailable, 504: Unavailable,
 	} {
-		assert.Equal(t, kind, kindOf(status, ""), status)
+		assert.Equal(t, kind, kindOf(status, "", 0), status)
 	}
 }
 
