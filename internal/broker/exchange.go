@@ -69,6 +69,10 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (*Stat
 	state = state.dated(answer.Clock)
 	if err != nil {
 		x.Err = asProviderError(err)
+	} else {
+		x.Err = refuseWidened(token, scope, c.Scope)
+	}
+	if x.Err != nil {
 		if answer.Grant != nil {
 			state = state.granted(scope, *answer.Grant)
 		}

@@ -90,6 +90,7 @@ func (r *Reading) warned(v view, now time.Time, minTTL time.Duration) *Reading {
 	case r.TTL < minTTL:
 		r.Warnings = []string{fmt.Sprintf("min_ttl is %s, and this token is good for %s; %s", minTTL, r.TTL, prospect(token))}
 	}
+	r.Warnings = append(r.Warnings, scopeWarnings(token, v.scope)...)
 	return r
 }
 

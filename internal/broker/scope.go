@@ -1,0 +1,62 @@
+package broker
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// Guarantee 14: the reader of a narrower scope never gets more than it. What a vendor
+// granted is compared with what it was asked for.
+
+// widened returns the scopes that a vendor granted and was not asked for, although the
+// credential has them. Those that the credential does not have either, such as the profile
+// that some servers always add, are not a way around a role. scope and whole are as
+// provider.JoinScope has them; whole is "" if only the vendor knows.
+func widened(granted []string, scope, whole string) []string {
+	asked, had := strings.Fields(scope), strings.Fields(whole)
+	var wide []string
+	for _, s := range granted {
+		if !slices.Contains(asked, s) && slices.Contains(had, s) {
+			wide = append(wide, s)
+		}
+	}
+	return wide
+}
+
+// refuseWidened is why nobody gets a token for a narrower scope; nil if it is not wider.
+func refuseWidened(t provider.Token, scope, whole string) *provider.Error {
+	if scope == ownScope {
+		return nil
+	}
+	wide := widened(t.Scope, scope, whole)
+	if len(wide) == 0 {
+		return nil
+	}
+	e := provider.Errorf(provider.Rejected, "the vendor granted %s as well, which the credential has and the role does not: use a credential of its own for the role, with no more scope than that",
+		strings.Join(wide, " "))
+	e.MayBeScope = true
+	return e
+}
+
+// scopeWarnings say what the token of a narrower scope lacks of it, and what it has that
+// nobody asked for.
+func scopeWarnings(t provider.Token, scope string) []string {
+	if scope == ownScope || len(t.Scope) == 0 {
+		return nil
+	}
+	asked := strings.Fields(scope)
+	without := func(list, other []string) string {
+		return strings.Join(slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(other, s) }), " ")
+	}
+	var warnings []string
+	if lacks := without(asked, t.Scope); lacks != "" {
+		warnings = append(warnings, fmt.Sprintf("the vendor did not grant all of the role's scope: this token lacks %s", lacks))
+	}
+	if more := without(t.Scope, asked); more != "" {
+		warnings = append(warnings, fmt.Sprintf("the vendor granted scopes that it was not asked for: %s", more))
+	}
+	return warnings
+}
