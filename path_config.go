@@ -393,6 +393,13 @@ Before anything is stored the credential is exchanged once, so that one which
 the vendor rejects is refused here and not at three in the morning. verify=false
 leaves that out, for a vendor that is down.
 
+A stored secret goes only where its writer sent it: a write that changes a URL to
+which it is sent, by whichever field (a product or a preset too), or the ca_cert, must
+give the secret again.
+
+A map takes the place of the stored one; in a patch it is merged with it, and null
+removes a name.
+
 A write counts at once: tokens of the credential as it was are not served again. A
 credential that roles use cannot be deleted.
 `
