@@ -234,21 +234,6 @@ func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 	}
 }
 
-// withKeypair runs f, which writes a credential, with the name of the key pair that it is
-// to use, if any, while nobody activates or deletes that.
-func (b *backend) withKeypair(ctx context.Context, req *logical.Request, p provider.Provider, name string, d *framework.FieldData, f func(used string) error) error {
-	stored, err := getConfig(ctx, req.Storage, p.Name(), name)
-	if err != nil {
-		return err
-	}
-	next, err := amend(req.Operation, name, stored, d)
-	if err != nil {
-		return err
-	}
-	used := keypairName(name, next.Fields)
-	return b.alone(ctx, used, func() error { return f(used) })
-}
-
 // replace checks, verifies and stores what was sent, which is to use a key pair or none.
 // If that fails, it returns what the vendor answered all the same for the credential that
 // stays, if anything.
