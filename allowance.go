@@ -14,7 +14,7 @@ import (
 
 // An allowance is what a key pair may sign for. It is set on the key pair's own path only:
 // a policy for a credential's name must not reach another name's key, and what the key
-// signs is to go only where whoever gave the key away has it go.
+// signs goes only where that path allows.
 type allowance struct {
 	// Configs are the names of the credentials that may use the key pair; none stands for
 	// the one of its own name.
@@ -99,19 +99,19 @@ func (a allowance) amended(d *framework.FieldData) (allowance, bool, error) {
 func (a allowance) check(keypair, credential string, to destinations) error {
 	path := keypairPrefix + keypair
 	if credential != keypair && len(a.Configs) == 0 || len(a.Configs) > 0 && !slices.Contains(a.Configs, credential) {
-		return provider.Errorf(provider.Invalid, "keypair: %s may not be used by the credential %.100q; add it to allowed_configs of %s, by whoever may write that path", path, credential, path)
+		return provider.Errorf(provider.Invalid, "keypair: %s may not be used by the credential %.100q; add it to allowed_configs of %s", path, credential, path)
 	}
 	if len(a.Hosts) > 0 || a.CACert != "" {
 		for _, host := range to.hosts() {
 			if len(a.Hosts) > 0 && !slices.Contains(a.Hosts, host) {
-				return provider.Errorf(provider.Invalid, "keypair: %s signs only for %s, not for %.100q; add that to allowed_hosts of %s, by whoever may write that path", path, strings.Join(a.Hosts, ", "), host, path)
+				return provider.Errorf(provider.Invalid, "keypair: %s signs only for %s, not for %.100q; add that to allowed_hosts of %s", path, strings.Join(a.Hosts, ", "), host, path)
 			}
 		}
 		known := authorities(a.CACert)
 		for _, one := range to {
 			id, isAuthority := strings.CutPrefix(one, authorityPrefix)
 			if isAuthority && one != systemAuthorities && !slices.Contains(known, id) {
-				return provider.Errorf(provider.Invalid, "ca_cert: holds a certificate that the ca_cert of %s does not; add it there, by whoever may write that path", path)
+				return provider.Errorf(provider.Invalid, "ca_cert: holds a certificate that the ca_cert of %s does not; add it there", path)
 			}
 		}
 	}
@@ -122,7 +122,7 @@ func (a allowance) check(keypair, credential string, to destinations) error {
 		case audience == "":
 			return provider.Errorf(provider.Invalid, "assertion_audience: is missing; with an issuer, the aud of assertions is not known otherwise, and %s has allowed_audiences", path)
 		default:
-			return provider.Errorf(provider.Invalid, "keypair: %s does not sign for the audience %.100q; add it to allowed_audiences of %s, by whoever may write that path", path, audience, path)
+			return provider.Errorf(provider.Invalid, "keypair: %s does not sign for the audience %.100q; add it to allowed_audiences of %s", path, audience, path)
 		}
 	}
 	return nil

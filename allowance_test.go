@@ -92,7 +92,7 @@ func TestPromise17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testing.
 }
 
 // Whoever may write a credential's path, but not its key pair's, cannot have its key sign
-// for another host: not by a change, nor by writing the credential anew.
+// for another host: not by a change, nor by deleting the credential and writing it again.
 func TestPromise13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *testing.T) {
 	for name, change := range map[string]map[string]any{
 		"another host":      {"token_url": "https://elsewhere.example/token", "assertion_audience": vendorsim.OAuthTokenURL},
@@ -114,7 +114,7 @@ func TestPromise13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *te
 				refused := func(op logical.Operation, data map[string]any) {
 					_, status, message := e.request(op, "config/oauth2/prod", data)
 					assert.Equal(t, http.StatusBadRequest, status)
-					assert.Contains(t, message, "by whoever may write that path")
+					assert.Contains(t, message, "keypair/prod")
 					assert.Zero(t, e.exchanges(), "nothing is signed")
 				}
 				refused(logical.UpdateOperation, change)

@@ -139,7 +139,7 @@ func (b *backend) endDedicated(ctx, asking context.Context, s logical.Storage, c
 		return err
 	}
 	if !to.within(entry.SentTo) {
-		b.Logger().Warn("the token is not sent to the credential's new URLs to be revoked, and lives until it dies", "name", config)
+		b.Logger().Warn("the token is not revoked, as the credential's URLs have changed, and is valid until it expires", "name", config)
 		return nil
 	}
 	err = b.broker.Revoke(asking, s, config, entry.AccessToken)

@@ -73,7 +73,7 @@ func (d destinations) String() string {
 	case len(d) == 0:
 		return "nowhere"
 	case strings.HasPrefix(d[0], authorityPrefix):
-		return "whoever another ca_cert vouches for"
+		return "a host that another ca_cert vouches for"
 	case strings.HasPrefix(d[0], issuerPrefix):
 		return "the endpoints of the " + d[0]
 	case strings.HasPrefix(d[0], audiencePrefix):
@@ -116,8 +116,8 @@ func (b *backend) sentTo(p provider.Provider, name string, stored *configEntry) 
 	return destinationsOf(credential.Vendor, caCertOf(stored))
 }
 
-// refuseRedirected refuses a write that would send a stored secret elsewhere than whoever
-// wrote it has sent it: only who knows the secret may decide where it goes.
+// refuseRedirected refuses a write that would send a stored secret where its writer has not
+// sent it: only a writer who knows the secret decides where it goes.
 func (b *backend) refuseRedirected(p provider.Provider, name string, stored, next *configEntry, to destinations, d *framework.FieldData) error {
 	if stored == nil {
 		return nil

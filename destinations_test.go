@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/tally"
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
@@ -18,7 +19,16 @@ import (
 // connection by them: the vendors are simulated above TLS.
 var aCertificate, otherCertificate = selfSigned("a"), selfSigned("other")
 
-func TestPromise13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
+// A redirection is a write to a credential that is stored, and what has to be given again
+// with it, if it changes where that is sent.
+type redirection struct {
+	provider string
+	stored   map[string]any
+	change   map[string]any
+	again    []string
+}
+
+func redirections() map[string]redirection {
 	const elsewhere = "https://elsewhere.example"
 	client := func(extra map[string]any) map[string]any {
 		data := map[string]any{"client_id": clientID, "client_secret": clientSecret, "token_url": vendorsim.OAuthTokenURL, "revocation_url": vendorsim.OAuthRevocationURL}
@@ -27,12 +37,7 @@ func TestPromise13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
 	}
 	preset := map[string]any{"preset": "okta", "preset_params": "domain=acme", "client_id": "id", "client_secret": "s", "scope": "read"}
 	issuer := map[string]any{"issuer": vendorsim.OAuthIssuer, "client_id": "id", "client_secret": "s"}
-	for name, test := range map[string]struct {
-		provider string
-		stored   map[string]any
-		change   map[string]any
-		again    []string // what is to be given again
-	}{
+	return map[string]redirection{
 		"a refresh URL":              {"kensho", map[string]any{"refresh_token": refreshToken}, map[string]any{"refresh_url": elsewhere}, []string{"refresh_token"}},
 		"a refresh URL that goes":    {"kensho", map[string]any{"refresh_token": refreshToken, "refresh_url": "https://proxy.example/r"}, map[string]any{"refresh_url": nil}, []string{"refresh_token"}},
 		"a product":                  {"kensho", map[string]any{"refresh_token": refreshToken}, map[string]any{"product": "scribe"}, []string{"refresh_token"}},
@@ -64,7 +69,11 @@ func TestPromise13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
 		"another form of authority": {"oauth2", client(map[string]any{"ca_cert": aCertificate}), map[string]any{"ca_cert": "\n" + aCertificate + "\n\n" + aCertificate}, nil},
 		"one authority less":        {"oauth2", client(map[string]any{"ca_cert": aCertificate + otherCertificate}), map[string]any{"ca_cert": otherCertificate}, nil},
 		"the product of a key pair": {"kensho", keyPair(), map[string]any{"product": "scribe"}, nil},
-	} {
+	}
+}
+
+func TestPromise13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
+	for name, test := range redirections() {
 		for _, op := range []logical.Operation{logical.PatchOperation, logical.UpdateOperation} {
 			for _, verify := range []bool{true, false} {
 				if verify && test.again == nil {
@@ -75,17 +84,7 @@ func TestPromise13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
 						e := newEngine(t)
 						path := "config/" + test.provider + "/prod"
 						e.write(path, with(test.stored, "verify", false))
-						change := with(test.change, "verify", verify)
-						if op == logical.UpdateOperation { // which has the empty string for null, and replaces maps
-							for field, value := range change {
-								if value == nil {
-									change[field] = ""
-								}
-							}
-							if params, isMap := change["preset_params"].(map[string]any); isMap && params["domain"] == nil {
-								change["preset_params"] = with(params, "domain", "acme")
-							}
-						}
+						change := with(test.by(op), "verify", verify)
 						before := e.dump()
 						_, status, message := e.request(op, path, change)
 						if test.again == nil {
@@ -112,6 +111,55 @@ func TestPromise13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
 			}
 		}
 	}
+}
+
+// by is the change as an operation has it: a plain write has the empty string for null, and
+// replaces maps.
+func (r redirection) by(op logical.Operation) map[string]any {
+	change := maps.Clone(r.change)
+	if op == logical.PatchOperation {
+		return change
+	}
+	for field, value := range change {
+		if value == nil {
+			change[field] = ""
+		}
+	}
+	if params, isMap := change["preset_params"].(map[string]any); isMap && params["domain"] == nil {
+		change["preset_params"] = with(params, "domain", "acme")
+	}
+	return change
+}
+
+// A writer who does not know the secret, and has a vendor of their own who takes anything.
+func TestFaultAWriterSendsStoredSecretsElsewhere(t *testing.T) {
+	row := tally.Row{Fault: "operator: a write that sends stored secrets elsewhere"}
+	for name, test := range redirections() {
+		if test.again == nil {
+			continue
+		}
+		for _, op := range []logical.Operation{logical.PatchOperation, logical.UpdateOperation} {
+			t.Run(name+", "+string(op), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e := mount(t)
+					path := "config/" + test.provider + "/prod"
+					e.write(path, with(test.stored, "verify", false))
+					before := e.dump()
+					for _, verify := range []bool{false, true} {
+						e.request(op, path, with(test.by(op), "verify", verify))
+						row.Tried++
+						if e.exchanges() > 0 {
+							row.Leaks++
+						}
+					}
+					if !maps.Equal(before, e.dump()) {
+						row.Leaks++
+					}
+				})
+			})
+		}
+	}
+	tally.Record(t, row)
 }
 
 // with is some data with one field more.

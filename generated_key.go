@@ -128,6 +128,21 @@ func (b *backend) alone(ctx context.Context, keypair string, f func() error) err
 	return b.broker.Exclusive(ctx, f, keypairPrefix+keypair)
 }
 
+// withKeypair runs f, which writes a credential, with the name of the key pair that it is
+// to use, if any, while nobody activates or deletes that.
+func (b *backend) withKeypair(ctx context.Context, req *logical.Request, p provider.Provider, name string, d *framework.FieldData, f func(used string) error) error {
+	stored, err := getConfig(ctx, req.Storage, p.Name(), name)
+	if err != nil {
+		return err
+	}
+	next, err := amend(req.Operation, name, stored, d)
+	if err != nil {
+		return err
+	}
+	used := keypairName(name, next.Fields)
+	return b.alone(ctx, used, func() error { return f(used) })
+}
+
 // A user is a credential that uses a key pair.
 type user struct {
 	provider provider.Provider

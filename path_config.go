@@ -246,21 +246,6 @@ func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 	}
 }
 
-// withKeypair runs f, which writes a credential, with the name of the key pair that it is
-// to use, if any, while nobody activates or deletes that.
-func (b *backend) withKeypair(ctx context.Context, req *logical.Request, p provider.Provider, name string, d *framework.FieldData, f func(used string) error) error {
-	stored, err := getConfig(ctx, req.Storage, p.Name(), name)
-	if err != nil {
-		return err
-	}
-	next, err := amend(req.Operation, name, stored, d)
-	if err != nil {
-		return err
-	}
-	used := keypairName(name, next.Fields)
-	return b.alone(ctx, used, func() error { return f(used) })
-}
-
 // replace checks, verifies and stores what was sent, which is to use a key pair or none.
 // If that fails, it returns what the vendor answered all the same for the credential that
 // stays, if anything.
@@ -404,6 +389,13 @@ names those that are stored.
 Before anything is stored the credential is exchanged once, so that one which
 the vendor rejects is refused here and not at three in the morning. verify=false
 leaves that out, for a vendor that is down.
+
+A stored secret goes only where its writer sent it: a write that changes a URL to
+which it is sent, by whichever field (a product or a preset too), or the ca_cert, must
+give the secret again.
+
+A map takes the place of the stored one; in a patch it is merged with it, and null
+removes a name.
 
 A write counts at once: tokens of the credential as it was are not served again. A
 credential that roles use cannot be deleted.

@@ -3,7 +3,8 @@
 # what no policy names is denied.
 #
 # This is for people whom you would hand the credential itself. Secrets do not come out
-# of config/, but its URLs say where they are sent.
+# of config/, and a change of where they are sent has to give them again; but who may
+# write keypair/ too says which credentials and hosts a key pair signs for.
 
 # Credentials. The list is of names; a read leaves the secrets out.
 path "kensho/config/*" {

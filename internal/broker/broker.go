@@ -129,9 +129,9 @@ type entry struct {
 	exclusive chan struct{}
 	closed    <-chan struct{} // the broker's
 
-	// stays is whether the name is stored, as far as is known. An entry that was made for
-	// a name of which nothing came goes with whoever had the exclusive right to it: gone
-	// is for those who waited for that right.
+	// stays reports whether the name is stored, as far as is known. The entry of a name
+	// that is not is dropped when the exclusive right to it is given back; gone tells
+	// those who wait for that right.
 	stays bool // under the broker's mu
 	gone  bool // under the exclusive right
 

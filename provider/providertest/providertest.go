@@ -64,6 +64,7 @@ func Test(t *testing.T, c Contract) {
 		t.Run(name, func(t *testing.T) {
 			t.Run("is opened without a call", run(c, k, Kind.opensOffline))
 			t.Run("is exchanged for a token", run(c, k, Kind.exchanges))
+			t.Run("sends its secrets where it says", run(c, k, Kind.sendsWhereItSays))
 			t.Run("needs each of its secrets", run(c, k, Kind.needsItsSecrets))
 			t.Run("is narrowed, or says why not", run(c, k, Kind.narrows))
 			t.Run("lives as long as it says", run(c, k, Kind.outlivesDisuse))

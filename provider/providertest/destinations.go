@@ -1,0 +1,45 @@
+package providertest
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// sendsWhereItSays checks that each request goes to one of the credential's Destinations: a
+// URL that is missing there could be changed by a write that does not know the secret.
+func (k Kind) sendsWhereItSays(t *testing.T, c Contract) {
+	if k.Offline {
+		assert.Zero(t, c.open(t, k.Fields, http.NotFoundHandler()).Destinations(), "it is never sent")
+		return
+	}
+	vendor := k.Vendor()
+	var called []string
+	credential := c.open(t, k.Fields, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		called = append(called, r.Host+r.URL.Path)
+		vendor.ServeHTTP(w, r)
+	}))
+	answer, next := exchange(t, credential, provider.Grant{})
+	if revoker, ok := credential.(provider.Revoker); ok && revoker.Revocable(t.Context()) == nil {
+		require.NoError(t, revoker.Revoke(t.Context(), answer.AccessToken, next))
+	}
+	to := credential.Destinations()
+	var urls []string
+	for _, raw := range to.URLs {
+		u, err := url.Parse(raw)
+		require.NoError(t, err)
+		urls = append(urls, u.Host+u.Path)
+	}
+	require.NotEmpty(t, called)
+	for _, one := range called {
+		host := provider.Host("https://" + one)
+		isIssuers := to.Issuer != "" && host == provider.Host(to.Issuer)
+		assert.True(t, isIssuers || slices.Contains(urls, one), "%s is among the credential's Destinations", one)
+	}
+}
