@@ -104,7 +104,8 @@ func TestARealServerIsToldOfTokensThatAreDropped(t *testing.T) {
 	require.NoError(t, err)
 	assertGood(t, server, first, client, "read")
 
-	second, err := e.exchange() // by refresh/
+	require.NoError(t, e.send("refresh/shared", map[string]any{"drop": true}))
+	second, _, err := e.read("creds/shared")
 	require.NoError(t, err)
 	assertGone(t, server, first)
 	assertGood(t, server, second, client, "read")

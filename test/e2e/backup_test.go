@@ -127,13 +127,17 @@ func TestASnapshotHoldsTheRefreshTokenOfItsTime(t *testing.T) {
 	m.restore(snapshot)
 	m.awaitToken(tokens["prod"]) // which is good until it dies
 
-	refresh := func(name string) error {
-		_, err := m.root.Logical().WriteWithContext(t.Context(), "kensho/refresh/"+name, nil)
+	refresh := func(name string, data map[string]any) error {
+		_, err := m.root.Logical().WriteWithContext(t.Context(), "kensho/refresh/"+name, data)
 		return err
 	}
-	require.NoError(t, refresh("search"), "an API key is never spent")
+	require.NoError(t, refresh("search", nil), "an API key is never spent")
 	for name, path := range map[string]string{"prod": "config/kensho/prod", "api": "config/oauth2/api"} {
-		assertStatus(t, 400, "the vendor rejected the credential", refresh(name))
+		assertStatus(t, 400, "the vendor rejected the credential", refresh(name, nil))
+		assert.Equal(t, tokens[name], m.creds(name).Data["access_token"], "a refresh keeps what is valid")
+		assert.Equal(t, "degraded", m.read("status/" + name).Data["state"])
+
+		assertStatus(t, 400, "the vendor rejected the credential", refresh(name, map[string]any{"drop": true}))
 		_, err := m.root.Logical().ReadWithContext(t.Context(), "kensho/creds/"+name)
 		assertStatus(t, 400, "write a new one to "+path, err)
 		assert.Equal(t, "failed", m.read("status/" + name).Data["state"])

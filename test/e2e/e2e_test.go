@@ -171,7 +171,7 @@ func TestErrorsHaveTheStatusThatIsDocumented(t *testing.T) {
 	assertStatus(t, 400, "private_key: is no PEM", write("kensho/a", m.keyPair(), map[string]any{"private_key": "none"}))
 	assertStatus(t, 400, "must be an https URL", write("kensho/a", m.kensho(), map[string]any{"refresh_url": "http://kensho.example/"}))
 	assertStatus(t, 400, "refreshtoken: is no field", write("kensho/a", m.kensho(), map[string]any{"refreshtoken": "x"}))
-	assertStatus(t, 400, "give a list", write("sitecore/a", m.sitecore(), map[string]any{"scope": "discover event"}))
+	assertStatus(t, 400, "is not a scope", write("sitecore/a", m.sitecore(), map[string]any{"scope": `dis"cover`}))
 	assertStatus(t, 400, "access_expiry: must not be negative", write("sitecore/a", m.sitecore(), map[string]any{"access_expiry": "-1h"}))
 	assertStatus(t, 400, "access_expiry: ", write("sitecore/a", m.sitecore(), map[string]any{"access_expiry": 1e300}))
 	assertStatus(t, 400, "access_expiry: ", write("sitecore/a", m.sitecore(), map[string]any{"access_expiry": "99999999999999999999"}))
