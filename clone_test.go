@@ -67,7 +67,7 @@ func TestWhatThePagesLeaveInACloneIsIgnored(t *testing.T) {
 		assert.True(t, matched, "%s of %s finds nothing any more", l.file, l.in)
 	}
 	for _, file := range slices.Compact(slices.Sorted(slices.Values(found))) {
-		assert.NoError(t, git("check-ignore", "--quiet", file), "%s would be added", file)
+		require.NoError(t, git("check-ignore", "--quiet", file), "%s would be added", file)
 	}
 	for _, file := range []string{
 		"examples/agent/role-id", "examples/agent/secret-id", "examples/agent/kensho-token", "examples/agent/proxy.sock",

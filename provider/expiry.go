@@ -146,7 +146,7 @@ func (a *Answer) expiry(ttl TTL, t, last Token) (expires span, isBoundary bool, 
 	// Where the vendor states another, an exp that its own clock has passed says nothing.
 	exp, isJWT := jwtExpiry(a.AccessToken)
 	isPassed := a.Clock.Believed() && !exp.After(a.Clock.Date)
-	if isJWT && !(isStated && isPassed) {
+	if isJWT && (!isStated || !isPassed) {
 		if own := a.Clock.at(exp); !isStated || own.earliest.Before(expires.earliest) {
 			expires = own
 			isBoundary = a.OnTheHour && exp.Equal(exp.Truncate(time.Hour))

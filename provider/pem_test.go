@@ -191,7 +191,7 @@ func TestEachKeySignsWithEachAlgorithmThatIsForIt(t *testing.T) {
 				requireSigns(t, signer)
 				continue
 			}
-			assert.ErrorContains(t, err, "signs with "+strings.Join(test.fit, " or "))
+			require.ErrorContains(t, err, "signs with "+strings.Join(test.fit, " or "))
 		}
 		all = append(all, test.fit...)
 	}
@@ -201,7 +201,7 @@ func TestEachKeySignsWithEachAlgorithmThatIsForIt(t *testing.T) {
 func TestAnAuthorityIsFoundHoweverItWasPasted(t *testing.T) {
 	for name, text := range pastes(t, certificatePEM(t)) {
 		_, err := NewClient(ClientOptions{CACert: text})
-		assert.NoError(t, err, name)
+		require.NoError(t, err, name)
 	}
 	text := certificatePEM(t) + certificatePEM(t)
 	want := x509.NewCertPool()
