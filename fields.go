@@ -222,3 +222,23 @@ func sortedKeys[V any](m map[string]V) []string {
 	slices.Sort(keys)
 	return keys
 }
+
+// readableFields are those of a credential that come out again.
+func readableFields(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	readable := map[string]*framework.FieldSchema{
+		"secrets_set": {
+			Type:        framework.TypeStringSlice,
+			Description: "The names of the secret fields that are stored.",
+			Required:    true,
+		},
+	}
+	for name, schema := range fields {
+		if !isSecret(schema) && isStored(name) {
+			readable[name] = schema
+		}
+	}
+	return readable
+}
+
+// isStored is whether a field is part of what is stored under a name.
+func isStored(field string) bool { return field != "name" && field != "verify" }
