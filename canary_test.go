@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -149,13 +150,16 @@ func TestTheCanariesOfTheTestsAreWatched(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := newEngine(t)
-			e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-			e.creds("prod")
-			require.Empty(t, e.outside.leaks(t, e))
-			leak(e)
-			assert.NotEmpty(t, e.outside.leaks(t, e))
-			e.outside.text.Reset()
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+				e.creds("prod")
+				require.Empty(t, e.outside.leaks(t, e))
+				leak(e)
+				synctest.Wait() // until events are sent
+				assert.NotEmpty(t, e.outside.leaks(t, e))
+				e.outside.text.Reset()
+			})
 		})
 	}
 }

@@ -120,7 +120,7 @@ func TestOnlyWhatPublishesAReleaseMayWrite(t *testing.T) {
 	type job struct {
 		Permissions map[string]string
 		Environment string
-		Needs       string
+		Needs       any // a job, or a list of them
 		Steps       []struct{ Uses, Run string }
 	}
 	var workflow struct {
@@ -141,7 +141,7 @@ func TestOnlyWhatPublishesAReleaseMayWrite(t *testing.T) {
 		}
 	}
 	assert.Equal(t, "dist", workflow.Jobs["publish"].Needs)
-	assert.Equal(t, "test", workflow.Jobs["dist"].Needs)
+	assert.Equal(t, []any{"test", "faults"}, workflow.Jobs["dist"].Needs)
 	assert.Empty(t, workflow.Jobs["test"].Needs)
 }
 
