@@ -135,7 +135,7 @@ func TestMetricsTellHowEachCredentialIsDoing(t *testing.T) {
 		e := newEngine(t)
 		const prod = `{name="prod",provider="kensho"}`
 		until(0, 30, 0)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "keepalive_interval": 0})
 		e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover,event"})
 		e.write("roles/events", map[string]any{"config": "search", "scope": "event"})
 		e.creds("events")
