@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -101,7 +102,7 @@ type Reply struct {
 	Body  []byte // a form is converted to JSON
 	Clock Clock
 
-	host       string
+	url        *url.URL
 	status     int
 	retryAfter time.Duration
 	secrets    []string
@@ -117,16 +118,16 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	req.Header.Set("User-Agent", "vault-plugin-secrets-tokenbroker/"+version.Version)
 	host := req.URL.Host
 
-	reply := &Reply{Clock: Clock{Sent: time.Now()}, host: host, secrets: secrets}
+	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, secrets: secrets}
 	// An http.Client would parse, follow and quote redirects, none of which is wanted.
 	resp, err := c.transport().RoundTrip(req)
 	if err != nil {
-		return nil, Errorf(Unavailable, "%s: %s", host, redact(transportReason(err), secrets))
+		return nil, unanswered(req.URL, err, secrets)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 {
 		// Of 101 the body is the bare connection, which no timeout ends.
-		return nil, Errorf(Nonsense, "%s: answered with status %d, which is not an answer to a request", host, resp.StatusCode)
+		return nil, wrongURL(Nonsense, "%s: answered with status %d, which is not an answer to a request", endpoint(req.URL), resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	reply.Body = asJSON(body)
@@ -142,12 +143,13 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	switch status := resp.StatusCode; {
 	case err != nil:
 		failure = Errorf(Unavailable, "%s: the answer broke off: %s", host, redact(transportReason(err), secrets))
+		failure.Timeout = isTimeout(err)
 	case len(body) > maxBody:
 		failure = Errorf(Nonsense, "%s: the answer is over 1 MiB", host)
 	case status >= 200 && status < 300:
 		return reply, nil
 	case status >= 300 && status < 400:
-		failure = Errorf(Nonsense, "%s: answered with a redirect (%d), which is not followed", host, status)
+		failure = wrongURL(Nonsense, "%s: answered with a redirect (%d), which is not followed", endpoint(req.URL), status)
 	default:
 		failure = reply.Refusal()
 	}
@@ -182,16 +184,20 @@ func retryAfter(header string, clock Clock) time.Duration {
 // answer, which may hold a token.
 func (r *Reply) Decode(v any) error {
 	if !bytes.HasPrefix(bytes.TrimSpace(r.Body), []byte("{")) || json.Unmarshal(r.Body, v) != nil {
-		return Errorf(Nonsense, "the vendor's answer is not the JSON object that it should be")
+		return r.notJSON()
 	}
 	return nil
 }
 
 // transportReason is what went wrong on the way.
 func transportReason(err error) string {
-	var timeout interface{ Timeout() bool }
-	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+	if isTimeout(err) {
 		return "no answer in time (request_timeout)"
 	}
 	return err.Error()
+}
+
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }

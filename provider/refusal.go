@@ -20,12 +20,16 @@ func (r *Reply) Refusal() *Error {
 	if words := reason(r.Body, r.secrets); words != "" {
 		text += ": " + words
 	}
-	e := Errorf(kindOf(r.status, code, r.retryAfter), "%s: %d %s", r.host, r.status, text)
+	kind := kindOf(r.status, code, r.retryAfter)
+	e := Errorf(kind, "%s: %d %s", r.url.Host, r.status, text)
+	if kind == Nonsense {
+		e = wrongURL(kind, "%s: %d %s; the vendor has no such endpoint", endpoint(r.url), r.status, text)
+	}
 	if slices.Contains(errorCodes, code) {
 		e.Code = code
 	}
 	e.MayBeScope = e.Kind == Rejected && !ofCredential(r.status, code)
-	e.Clock, e.RetryAfter = r.Clock, r.retryAfter
+	e.Status, e.Clock, e.RetryAfter = r.status, r.Clock, r.retryAfter
 	return e
 }
 
@@ -59,7 +63,8 @@ func isTransient(code string) bool {
 
 // kindOf tells what an answer means that is not a token: by its error code, or else by
 // its status, and by whether the vendor says when to retry. Too early, too many and all of
-// 5xx pass by themselves, anything else will be said again.
+// 5xx pass by themselves, and anything else will be said again. Nonsense is that there is no
+// such endpoint, which says nothing of the credential.
 func kindOf(status int, code string, retryAfter time.Duration) Kind {
 	if isTransient(code) {
 		return Unavailable
@@ -74,6 +79,13 @@ func kindOf(status int, code string, retryAfter time.Duration) Kind {
 	// A vendor that rejects a credential does not say when to try it again.
 	if retryAfter > 0 && code != "invalid_client" && code != "invalid_grant" {
 		return Unavailable
+	}
+	if slices.Contains(errorCodes, code) {
+		return Rejected
+	}
+	switch status {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusMisdirectedRequest:
+		return Nonsense
 	}
 	return Rejected
 }

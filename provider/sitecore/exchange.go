@@ -157,11 +157,11 @@ func (c *credential) call(ctx context.Context, method string, body []byte, heade
 	req.Header = header
 	res, err := c.client.Do(req, secret)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, provider.CheckField(err, "base_url")
 	}
 	var r reply
 	if err := res.Decode(&r); err != nil {
-		return nil, nil, err
+		return nil, nil, provider.CheckField(err, "base_url")
 	}
 	answer := &provider.Answer{
 		AccessToken: string(r.AccessToken),
