@@ -183,7 +183,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	}
 	client := Client{
 		HTTP:       s.Client,
-		Server:     &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}},
+		Server:     &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: urlField(s.Fields)},
 		GrantType:  grantTypes[c.GrantType],
 		ID:         c.ClientID,
 		Secret:     c.ClientSecret,

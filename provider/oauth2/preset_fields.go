@@ -157,6 +157,19 @@ func Expand(own json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(fields)
 }
 
+// urlField is the field that decides an operator's token URL where that is a preset's; "" if
+// it is not, or if nothing decides it.
+func urlField(own json.RawMessage) string {
+	var c choice
+	if provider.DecodeFields(own, &c) != nil || c.TokenURL != "" || c.Issuer != "" {
+		return ""
+	}
+	if p, err := PresetNamed(c.Preset); err != nil || len(p.Params) == 0 {
+		return ""
+	}
+	return "preset_params"
+}
+
 // grant is the one that the operator chose, by its name, by a refresh token or by a client
 // secret where the preset's first is for a key; or the preset's first.
 func (p Preset) grant(c choice) (string, error) {
