@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -89,4 +90,35 @@ func TestAWrongIssuerNamesWhatWasFound(t *testing.T) {
 			assert.NotContains(t, message, clientSecret)
 		}
 	})
+}
+
+func TestAVendorsTransientErrorsArePassing(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault  http.HandlerFunc
+		fields map[string]any
+	}{
+		"Slack's, with 200":          {vendorsim.Answer(200, `{"ok":false,"error":"internal_error"}`), nil},
+		"Salesforce's":               {vendorsim.Answer(400, `{"error":"unknown_error","error_description":"retry your request"}`), nil},
+		"403, to come back":          {vendorsim.Later(403, "2"), nil},
+		"of the operator's own list": {vendorsim.Answer(400, `{"error":"migrating"}`), map[string]any{"transient_errors": "migrating,busy"}},
+		"of a list of one, with 200": {vendorsim.Answer(200, `{"error":"busy"}`), map[string]any{"transient_errors": "busy"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				if test.fields != nil {
+					e.write("config/oauth2/api", test.fields)
+				}
+				calls := e.exchanges()
+				e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(test.fault)})
+				time.Sleep(2 * time.Hour)
+				status, message := e.refused("creds/api")
+				assert.Equal(t, http.StatusServiceUnavailable, status, message)
+				assert.Equal(t, calls+1, e.exchanges())
+				e.sim.Behave(vendorsim.Conduct{})
+				time.Sleep(3 * time.Second)
+				e.creds("api")
+			})
+		})
+	}
 }

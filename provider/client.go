@@ -31,6 +31,8 @@ type Client struct {
 	roots    *x509.CertPool    // nil is the system's
 	timeout  time.Duration
 	clocks   *Clocks
+
+	transient []string // the vendor's own error codes, beside transientCodes
 }
 
 // ClientOptions are what a credential decides about its client.
@@ -73,6 +75,17 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return c, nil
 }
 
+// WithTransient returns a client that also takes these error codes, as they are written, for
+// failures that pass by themselves.
+func (c *Client) WithTransient(codes []string) *Client {
+	if len(codes) == 0 {
+		return c
+	}
+	next := *c
+	next.transient = codes
+	return &next
+}
+
 // transport is for one request. Kept for the next, which may be a day away, it would be
 // most of what a credential takes of memory.
 func (c *Client) transport() http.RoundTripper {
@@ -105,6 +118,7 @@ type Reply struct {
 	url        *url.URL
 	status     int
 	retryAfter time.Duration
+	transient  []string // the client's
 	secrets    []string
 }
 
@@ -118,7 +132,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	req.Header.Set("User-Agent", "vault-plugin-secrets-tokenbroker/"+version.Version)
 	host := req.URL.Host
 
-	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, secrets: secrets}
+	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, transient: c.transient, secrets: secrets}
 	// An http.Client would parse, follow and quote redirects, none of which is wanted.
 	resp, err := c.transport().RoundTrip(req)
 	if err != nil {

@@ -41,6 +41,9 @@ func (p Preset) Fields(params map[string]string) (map[string]any, error) {
 	if len(p.Scope) > 0 {
 		fields["scope"] = slices.Clone(p.Scope)
 	}
+	if len(p.TransientErrors) > 0 {
+		fields["transient_errors"] = slices.Clone(p.TransientErrors)
+	}
 	for field, period := range map[string]Period{"default_ttl": p.DefaultTTL, "idle_expiry": p.IdleExpiry} {
 		if period != 0 {
 			fields[field] = provider.Seconds(period)
