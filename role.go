@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -199,13 +200,15 @@ func (b *backend) outgrown(ctx context.Context, s logical.Storage, name string) 
 	if err != nil || credential == nil {
 		return nil
 	}
+	// It may call the vendor, which says nothing of a role if it is unavailable.
+	revocable := sync.OnceValue(func() error { return b.broker.Revocable(ctx, s, name) })
 	var warnings []string
 	for _, roleName := range sortedKeys(roles) {
 		err := roles[roleName].narrows(credential)
 		if err == nil && roles[roleName].Dedicated {
-			err = b.broker.Revocable(ctx, s, name)
+			err = revocable()
 		}
-		if err != nil {
+		if isInvalid(err) {
 			warnings = append(warnings, fmt.Sprintf("%s%s can no longer be read: %s", rolesPrefix, roleName, err))
 		}
 	}

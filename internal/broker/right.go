@@ -44,6 +44,9 @@ func (e *entry) acquire(ctx context.Context) error {
 	case <-e.closed:
 		return ErrClosed
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) { // who waits has gone
+			return ctx.Err()
+		}
 		return ErrBusy
 	}
 }
