@@ -23,7 +23,7 @@ func (b *Broker) entry(name string) *entry {
 func (b *Broker) entryLocked(name string) *entry {
 	e := b.names[name]
 	if e == nil {
-		e = &entry{name: name, exclusive: make(chan struct{}, 1), closed: b.closed, uses: map[string]use{}}
+		e = &entry{name: name, exclusive: make(chan struct{}, 1), closed: b.closed, uses: map[string]use{}, allowances: map[string]*allowance{}}
 		b.names[name] = e
 	}
 	return e
