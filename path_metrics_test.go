@@ -319,3 +319,28 @@ func TestTokensThatCannotBeLeasedAreFailuresInARow(t *testing.T) {
 		e.assertMetrics(map[string]string{`tokenbroker_consecutive_failures{name="prod",provider="kensho"}`: "0.0"})
 	})
 }
+
+func TestAReaderWhoHangsUpOrAsksForTooMuchHasNotBeenFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Latency: 5 * time.Second})
+		written := make(chan struct{})
+		go func() { // which keeps the name busy meanwhile
+			defer close(written)
+			e.write("config/oauth2/api", map[string]any{"request_timeout": "20s"})
+		}()
+		synctest.Wait()
+		ctx, hangUp := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, hangUp)
+		_, err := e.backend.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/mine", Storage: e.storage})
+		require.ErrorIs(t, err, context.Canceled)
+		<-written
+		e.sim.Behave(vendorsim.Conduct{})
+		for range 3 {
+			e.creds("mine")
+		}
+		status, _ := e.refused("creds/mine")
+		assert.Equal(t, http.StatusTooManyRequests, status)
+		e.assertMetrics(map[string]string{`tokenbroker_reads_total{result="failed"}`: "0.0"})
+	})
+}

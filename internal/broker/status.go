@@ -39,6 +39,10 @@ type Status struct {
 	// Revocation is the last attempt at revoking dropped tokens; nil if there was none.
 	Revocation *Revocation
 
+	// Roles are, by name, the failures of exchanges that count against a dedicated role only;
+	// nil if there are none.
+	Roles map[string]Failure
+
 	// Scopes are the narrower scopes that roles have asked for; nil if there are none.
 	Scopes map[string]ScopeStatus
 }
@@ -129,7 +133,7 @@ func (m memory) status(now time.Time) *Status {
 	if m.unsaved != nil {
 		s.StorageError = m.unsavedErr
 	}
-	s.note(m.state, now)
+	s.note(m.state, m.dedicated, now)
 	return s
 }
 
@@ -140,9 +144,10 @@ func (s *Status) scope(scope string, is ScopeStatus) {
 	s.Scopes[scope] = is
 }
 
-// note notes how the scopes are doing. Readers are without a token if a scope that
-// was rejected has none, or if none has one that a failure of the credential concerns.
-func (s *Status) note(state *State, now time.Time) {
+// note notes how the scopes and the dedicated roles are doing. Readers are without a token if
+// a scope that was rejected has none, if none has one that a failure of the credential
+// concerns, or if they are a dedicated role's whose last exchange failed.
+func (s *Status) note(state *State, dedicated map[string]Failure, now time.Time) {
 	failing, good, without := s.Failure.Count > 0 || s.StorageError != nil, false, false
 	for scope, token := range state.Tokens {
 		good = good || leaseTTL(token, now) > 0
@@ -162,6 +167,16 @@ func (s *Status) note(state *State, now time.Time) {
 		if scope != ownScope {
 			s.scope(scope, ScopeStatus{ExpireTime: s.Scopes[scope].ExpireTime, Refusal: refusal, Rejected: refusal.final()})
 		}
+	}
+	for role, failure := range dedicated {
+		if now.After(failure.NextAttempt.Add(refusalMemory)) {
+			continue // nobody has asked since
+		}
+		failing, without = true, true
+		if failure.Time.After(s.Failure.Time) || s.Failure.Count == 0 {
+			s.Failure = failure
+		}
+		s.Roles = with(s.Roles, role, failure)
 	}
 	switch {
 	case failing && good && !without:

@@ -23,6 +23,10 @@ type memory struct {
 	unsavedIn  logical.Storage
 	retryTime  time.Time // not to be written again before
 
+	// dedicated are, by role, the failures of exchanges that count against a dedicated role
+	// only.
+	dedicated map[string]Failure
+
 	// absent is whether storage has no usable credential of the name, and unusable whether
 	// it has one that is none.
 	absent, unusable bool
@@ -139,7 +143,11 @@ func (v view) refusal() error {
 	if v.unsaved != nil {
 		return v.unsavedErr
 	}
-	failure := v.failure()
+	return v.refusalOf(v.failure())
+}
+
+// refusalOf is a failure as its readers get it.
+func (v view) refusalOf(failure Failure) error {
 	return &ExchangeError{
 		Name:        v.credential.Name,
 		Provider:    v.credential.Provider,
