@@ -339,7 +339,7 @@ func TestWhatAnotherNodeWroteIsReadAgain(t *testing.T) {
 		newest := e.creds("prod").Data["access_token"]
 		require.NotEqual(t, newer, newest)
 		e.backend = standby
-		e.backend.InvalidateKey(t.Context(), "state/prod")
+		e.backend.InvalidateKey(t.Context(), "state/prod/own")
 		assert.Equal(t, newest, e.creds("prod").Data["access_token"])
 	})
 }

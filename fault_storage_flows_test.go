@@ -238,7 +238,7 @@ var storageFlows = map[string]storageFlow{
 	},
 	"a token is read that another node changed": {given: warm, when: func(s *stage) answer {
 		s.backend.InvalidateKey(s.t.Context(), "config/kensho/prod")
-		s.backend.InvalidateKey(s.t.Context(), "state/prod")
+		s.backend.InvalidateKey(s.t.Context(), "state/prod/own")
 		return reads("creds/prod")(s)
 	}},
 	"a fresher token is read": {given: func(s *stage) {

@@ -327,7 +327,7 @@ func TestDeletingOneNameLeavesTheOthers(t *testing.T) {
 		}
 		left, err := logical.CollectKeys(t.Context(), e.storage)
 		require.NoError(t, err)
-		assert.ElementsMatch(t, []string{"config/kensho/other", "state/other"}, left)
+		assert.ElementsMatch(t, []string{"config/kensho/other", "state/other/own"}, left)
 		e.restart()
 		assert.Equal(t, token, e.creds("other").Data["access_token"])
 	})

@@ -77,8 +77,8 @@ func statusFields() map[string]*framework.FieldSchema {
 		"clock_skew":              number("How many seconds the vendor's clock is ahead of this server's, at the least, by the Date of its last answer. Beyond 600 the Date is ignored."),
 		"last_revocation_time":    at("When tokens that refresh/ dropped were last revoked at the vendor, where it can."),
 		"last_revocation_error":   text("Why that failed."),
-		"scopes":                  {Type: framework.TypeMap, Description: "How the narrower scopes of roles are doing: expire_time of each one's token; last_error, last_error_time and next_attempt_time where the vendor rejects it."},
-		"storage_error":           text("Why what the vendor last answered is in memory alone and not in storage yet."),
+		"scopes":                  {Type: framework.TypeMap, Description: "How the narrower scopes of roles are doing: expire_time of each one's token; last_error, last_error_time and next_attempt_time where the vendor rejects it; storage_error where storage does not take its token."},
+		"storage_error":           text("Why something that the vendor answered is not in storage."),
 	}
 }
 
@@ -148,6 +148,9 @@ func scopeData(s broker.ScopeStatus) map[string]any {
 		data["last_error"] = s.Refusal.Reason
 		data["last_error_time"] = stamp(s.Refusal.Time)
 		data["next_attempt_time"] = stamp(roundUp(s.Refusal.NextAttempt))
+	}
+	if s.StorageError != nil {
+		data["storage_error"] = s.StorageError.Error()
 	}
 	return data
 }

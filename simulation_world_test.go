@@ -155,7 +155,7 @@ func (m *month) operator(a *account, dice *rand.Rand) {
 			}
 			continue
 		case 1:
-			m.backend.InvalidateKey(context.Background(), "state/"+a.name)
+			m.backend.InvalidateKey(context.Background(), "state/"+a.name+"/own")
 			continue
 		case 2:
 			fields["verify"] = false

@@ -137,6 +137,10 @@ type entry struct {
 
 	flights singleflight.Group
 
+	// stored is what storage has of the state in memory. It is of whoever has the exclusive
+	// right to the name.
+	stored *stored
+
 	mu      sync.Mutex
 	memory  memory
 	uses    map[string]use // by scope
@@ -219,14 +223,6 @@ func (e *entry) reset() {
 	clear(e.uses)
 }
 
-// hold keeps a state that storage does not have, or none.
-func (e *entry) hold(s logical.Storage, unsaved *State, err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.memory.unsaved, e.memory.unsavedErr, e.memory.unsavedIn = unsaved, err, s
-	e.memory.retryTime = time.Now().Add(saveInterval)
-}
-
 // issued notes that there is a new token of a scope. Of a reader who waited for it it
 // is known that he comes back if he has used the last one. The caller holds e.mu.
 func (e *entry) issued(scope string, last provider.Token) {
@@ -262,7 +258,7 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 		if m.credential != nil {
 			return m, nil
 		}
-		credential, state, err := b.load(ctx, s, e.name)
+		credential, state, has, err := b.load(ctx, s, e)
 		var storage *StorageError
 		if errors.As(err, &storage) {
 			return m, err
@@ -270,9 +266,10 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 		loaded, superseded := e.change(m.epoch, func(m *memory) {
 			m.credential, m.state, m.absent = credential, state, err != nil
 			m.unusable = m.absent && !errors.Is(err, ErrUnknown)
-			if m.unsaved != nil && err == nil && !m.unsaved.follows(state) {
-				m.unsaved, m.unsavedErr, m.unsavedIn = nil, nil, nil
+			if m.unsaved != nil && err == nil {
+				m.unsaved = m.unsaved.after(state)
 			}
+			e.stored = has
 		})
 		// What another node wrote meanwhile is loaded anew.
 		if superseded == nil {
@@ -282,25 +279,27 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 }
 
 // load reads a credential and what belongs to it from storage.
-func (b *Broker) load(ctx context.Context, s logical.Storage, name string) (*Credential, *State, error) {
-	credential, err := b.source.Credential(ctx, s, name)
+func (b *Broker) load(ctx context.Context, s logical.Storage, e *entry) (*Credential, *State, *stored, error) {
+	credential, err := b.source.Credential(ctx, s, e.name)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if credential == nil {
-		return nil, nil, ErrUnknown
+		return nil, nil, nil, ErrUnknown
 	}
-	state, err := getState(ctx, s, name)
+	all, err := readEntries(ctx, s, e.name)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	if state == nil || state.Generation != credential.Generation {
-		state = credential.Verified
+	for _, key := range all.damaged {
+		b.source.Logger().Warn("a storage entry cannot be decoded: the next exchange replaces it", "name", e.name, "entry", key)
 	}
-	if state == nil {
-		state = Unverified(credential, provider.Grant{})
+	verified := credential.Verified
+	if verified == nil {
+		verified = Unverified(credential, provider.Grant{})
 	}
-	return credential, state.seen(time.Now()), nil
+	state, has := all.over(verified)
+	return credential, state.seen(time.Now()), has, nil
 }
 
 // narrowed is what exchanges the credential for a scope.

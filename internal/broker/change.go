@@ -92,9 +92,9 @@ func (b *Broker) Keep(ctx context.Context, s logical.Storage, name string, answe
 	e := b.entry(name)
 	m := e.look()
 	if m.credential == nil {
-		return Retry(ctx, func() error { return putState(ctx, s, name, answered) })
+		return putState(ctx, s, name, answered)
 	}
-	_, err := b.save(ctx, s, e, m, answered)
+	_, err := b.save(ctx, s, e, m, ownScope, answered)
 	return err
 }
 
@@ -104,11 +104,11 @@ func (b *Broker) keep(ctx context.Context, s logical.Storage, e *entry, m memory
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
 	if m.credential != nil {
-		_, err := b.save(ctx, s, e, m, answered)
+		_, err := b.save(ctx, s, e, m, ownScope, answered)
 		return err
 	}
 	// Of a credential that cannot be opened there is nothing in memory.
-	err := Retry(ctx, func() error { return putState(ctx, s, e.name, answered) })
+	err := putState(ctx, s, e.name, answered)
 	if err == nil {
 		answered = nil
 	}

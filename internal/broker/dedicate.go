@@ -45,8 +45,8 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 		return nil, v.refusal()
 	}
 	// What is not stored yet may hold the only refresh token that works.
-	if m.unsaved != nil {
-		if m, err = b.save(ctx, s, e, m, m.unsaved); err != nil {
+	if v.unwritten() != nil {
+		if m, err = b.settle(ctx, s, e, v); err != nil {
 			return nil, err
 		}
 		v = m.view(wish.Scope)
@@ -79,12 +79,13 @@ func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken stri
 }
 
 func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish) (*Reading, error) {
-	next, x := call(ctx, v.credential, v.state, v.scope)
+	latest := v.latest()
+	next, x := call(ctx, v.credential, latest, v.scope)
 	b.noteSkew(e, next)
 	x.Dedicated = true
 	token := next.Tokens[v.scope]
 	isShared := false
-	for _, shared := range v.state.Tokens {
+	for _, shared := range latest.Tokens {
 		isShared = isShared || x.Err == nil && shared.AccessToken == token.AccessToken
 	}
 	if x.Err == nil && !isShared {
@@ -95,11 +96,11 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 	}
 	after := v.with(memory{credential: v.credential, state: next})
 	if x.Err != nil {
-		_, err := b.failed(ctx, s, e, v, next.sharing(v.state.Tokens), x)
+		_, err := b.failed(ctx, s, e, v, next.sharing(latest.Tokens), x)
 		return nil, err
 	}
 	b.tell(x)
-	_, err := b.save(ctx, s, e, v.memory, next.sharing(v.state.Tokens))
+	_, err := b.save(ctx, s, e, v.memory, v.scope, next.sharing(latest.Tokens))
 	b.kept(x, err == nil)
 	if err != nil {
 		b.discard(ctx, e, after, token.AccessToken)

@@ -94,7 +94,7 @@ func (v view) judged(next *State, x Exchange, again bool) (*State, Exchange) {
 		return next, x
 	}
 	x.Err = unusable(token, v.credential.TTL, now, awaits)
-	next = next.failing(v.state)
+	next = next.failing(v.latest())
 	if keeps {
 		next = next.sharing(with(next.Tokens, v.scope, older))
 	}

@@ -239,9 +239,9 @@ func TestAStepOfOurOwnClockHoldsUpNothing(t *testing.T) {
 	now := time.Now()
 	later := setBack(t, now.Add(time.Minute), time.Hour)
 	c := &Credential{WriteTime: now.Round(0), Keepalive: 24 * time.Hour, Vendor: unused{}}
-	s := &State{Exchanges: 2, ExchangeTime: now.Round(0), Failure: Failure{
+	s := &State{Health: Health{Exchanges: 2, ExchangeTime: now.Round(0), Failure: Failure{
 		Kind: provider.Unavailable, Count: 10, Time: now.Round(0), NextAttempt: now.Round(0).Add(5 * time.Minute),
-	}}
+	}}}
 	v := memory{credential: c, state: s}.view(ownScope)
 	assert.True(t, v.held(now.Add(time.Minute)))
 	assert.False(t, v.held(later), "the vendor is not left alone for another hour")

@@ -77,12 +77,12 @@ func (r *Reading) late(now time.Time) *Reading {
 
 // warned is the reading with what a reader is to know who wants a token for minTTL.
 func (r *Reading) warned(v view, now time.Time, minTTL time.Duration) *Reading {
-	token, failure := r.Token, v.failure()
+	token, failure, unwritten := r.Token, v.failure(), v.unwritten()
 	isLate := r.TTL < minTTL || dying(token, now) || overdue(token, now)
 	switch {
-	case v.unsaved != nil:
+	case unwritten != nil:
 		r.Outcome = Stale
-		r.Warnings = []string{fmt.Sprintf("a fresher token cannot be stored (%s); this one is good until %s", v.unsavedErr, stamp(token.ExpireTime))}
+		r.Warnings = []string{fmt.Sprintf("a fresher token cannot be stored (%s); this one is good until %s", unwritten.err, stamp(token.ExpireTime))}
 	case failure.Count > 0 && isLate:
 		r.Outcome = Stale
 		r.Warnings = []string{fmt.Sprintf("the vendor gives no fresher token (%s); this one is good until %s; next attempt at %s",

@@ -69,7 +69,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry, drop 
 	case drop:
 		m, err = b.drop(ctx, s, e, m)
 	case m.unsaved != nil:
-		m, err = b.save(ctx, s, e, m, m.unsaved)
+		m, err = b.save(ctx, s, e, m, ownScope, m.unsaved.state)
 	}
 	if err != nil {
 		return view{}, err
@@ -79,7 +79,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry, drop 
 		if done == nil {
 			done = m.state.Revocation
 		}
-		m.state = m.state.revoked(done, left).retriable()
+		m.amend(func(s *State) *State { return s.revoked(done, left).retriable() })
 	})
 	if err != nil {
 		return view{}, err
@@ -105,7 +105,7 @@ func (b *Broker) drop(ctx context.Context, s logical.Storage, e *entry, m memory
 	if err != nil {
 		return m, err
 	}
-	return b.save(ctx, s, e, m, dropped)
+	return b.save(ctx, s, e, m, ownScope, dropped)
 }
 
 // replaceScopes exchanges the narrower scopes of older tokens that are still valid, after

@@ -1,27 +1,24 @@
 package broker
 
 import (
-	"context"
 	"errors"
 	"maps"
-	"slices"
 	"time"
-
-	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// StoragePrefix is where the engine keeps what it found out, by name.
-const StoragePrefix = "state/"
-
-// A State is what the engine found out about one credential: one entry in storage,
-// one write an exchange. States are never changed, only replaced.
+// A State is what the engine found out about one credential. States are never changed,
+// only replaced. How storage has them is in entries.go; a credential's entry has the one
+// that it was verified with as it is here.
 type State struct {
 	// Generation is the write of the credential that this belongs to. Under any
 	// other the state is void, which is how one write to the configuration ends
 	// all that came before.
 	Generation string `json:"generation"`
+
+	// Number counts the states that were to be stored.
+	Number int `json:"number,omitempty"`
 
 	// Tokens are the access tokens by scope, "" being the credential's own.
 	Tokens map[string]provider.Token `json:"tokens,omitempty"`
@@ -31,6 +28,20 @@ type State struct {
 	Grant  provider.Grant            `json:"grant,omitzero"`
 	Grants map[string]provider.Grant `json:"grants,omitempty"`
 
+	// Dropped are tokens that nobody is served any more, and that are still to be
+	// revoked at the vendor, by scope. All that were stored under a number less than Void
+	// are dropped.
+	Dropped map[string][]provider.Token `json:"dropped,omitempty"`
+	Void    int                         `json:"void,omitempty"`
+
+	// Refusals are, by scope, the exchanges that a vendor may have rejected for the scope.
+	Refusals map[string]Failure `json:"refusals,omitempty"`
+
+	Health
+}
+
+// Health is how a credential is doing.
+type Health struct {
 	// Exchanges counts those that succeeded, ExchangeTime is when the last did.
 	Exchanges    int       `json:"exchanges,omitempty"`
 	ExchangeTime time.Time `json:"exchange_time,omitzero"`
@@ -43,15 +54,11 @@ type State struct {
 	// no answer has told.
 	ClockSkew *time.Duration `json:"clock_skew,omitempty"`
 
-	// Dropped are tokens that nobody is served any more, and that are still to be
-	// revoked at the vendor. Revocation is the last attempt at that.
-	Dropped    []provider.Token `json:"dropped,omitempty"`
-	Revocation *Revocation      `json:"revocation,omitempty"`
+	// Revocation is the last attempt at revoking dropped tokens.
+	Revocation *Revocation `json:"revocation,omitempty"`
 
 	// Failure is the last exchange that failed and says something of the credential.
-	// Refusals are, by scope, those that a vendor may have rejected for the scope.
-	Failure  Failure            `json:"failure,omitzero"`
-	Refusals map[string]Failure `json:"refusals,omitempty"`
+	Failure Failure `json:"failure,omitzero"`
 }
 
 // A Failure is an exchange that failed.
@@ -72,6 +79,31 @@ type Failure struct {
 	// Ended is whether one of those before it, in the same row, was final: a vendor who
 	// is down says nothing of a credential that he has rejected.
 	Ended bool `json:"ended,omitempty"`
+}
+
+// check refuses what the engine does not write.
+func (f Failure) check() error {
+	if f.Count < 0 || f.Kind < 0 {
+		return errors.New("a failure that cannot be")
+	}
+	return nil
+}
+
+// check refuses what the engine does not write.
+func (h header) check() error {
+	if h.Number < 0 || h.Exchanges < 0 {
+		return errors.New("counts that cannot be")
+	}
+	return h.Failure.check()
+}
+
+// Check refuses what the engine does not write.
+func (s *State) Check() error {
+	err := s.header().check()
+	for _, refusal := range s.Refusals {
+		err = errors.Join(err, refusal.check())
+	}
+	return err
 }
 
 // ownScope stands for the credential's own scope.
@@ -127,17 +159,6 @@ func (s *State) prune(now time.Time) {
 	})
 	s.Refusals = without(s.Refusals, func(scope string, f Failure) bool { return f.forgotten(scope, now) })
 	s.Dropped = living(s.Dropped, now)
-}
-
-// living are the tokens of a list that have not died.
-func living(tokens []provider.Token, now time.Time) []provider.Token {
-	var left []provider.Token
-	for _, t := range tokens {
-		if now.Before(t.ExpireTime) {
-			left = append(left, t)
-		}
-	}
-	return left
 }
 
 // with is a copy of a map with one more.
@@ -227,11 +248,15 @@ func (s *State) ends(scope string, token provider.Token) bool {
 }
 
 // Ended is the state without its tokens, which the vendor takes no more.
-func (s *State) Ended() *State { return s.sharing(nil) }
+func (s *State) Ended() *State {
+	next := s.sharing(nil)
+	next.Void = s.Number + 1
+	return next
+}
 
 // revoked is the state with what came of revoking dropped tokens, some of which may be
 // left. It is stored with the exchange that follows.
-func (s *State) revoked(r *Revocation, left []provider.Token) *State {
+func (s *State) revoked(r *Revocation, left map[string][]provider.Token) *State {
 	next := *s
 	next.Revocation, next.Dropped = r, left
 	return &next
@@ -295,7 +320,10 @@ func (f Failure) forgotten(scope string, now time.Time) bool {
 func (s *State) forgotten() *State {
 	next := *s
 	next.Dropped = s.held()
-	next.Tokens = nil
+	for scope, tokens := range next.Dropped {
+		next.Dropped[scope] = newest(tokens)
+	}
+	next.Tokens, next.Void = nil, s.Number+1
 	return next.retriable()
 }
 
@@ -310,32 +338,4 @@ func (s *State) retriable() *State {
 		next.Refusals = with(next.Refusals, ownScope, own)
 	}
 	return &next
-}
-
-// held are all the tokens that the vendor may still take.
-func (s *State) held() []provider.Token {
-	return slices.AppendSeq(slices.Clone(s.Dropped), maps.Values(s.Tokens))
-}
-
-// getState is what storage has of a name; nil if it has nothing.
-func getState(ctx context.Context, s logical.Storage, name string) (*State, error) {
-	key := StoragePrefix + name
-	state, err := GetEntry[State](ctx, s, key, key+" cannot be decoded: write the credential anew")
-	var newer *NewerError
-	if errors.As(err, &newer) {
-		newer.Path = "status/" + name
-	}
-	return state, err
-}
-
-func putState(ctx context.Context, s logical.Storage, name string, state *State) error {
-	return PutEntry(ctx, s, StoragePrefix+name, state)
-}
-
-// DeleteState removes what the engine found out about a name.
-func DeleteState(ctx context.Context, s logical.Storage, name string) error {
-	if err := s.Delete(ctx, StoragePrefix+name); err != nil {
-		return &StorageError{err}
-	}
-	return nil
 }

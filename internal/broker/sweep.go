@@ -163,6 +163,13 @@ func (e *entry) due(now time.Time) due {
 			check(scope, u)
 		}
 	}
+	if m.unsaved != nil {
+		for scope := range m.unsaved.scopes {
+			if _, isChecked := e.uses[scope]; !isChecked && scope != ownScope {
+				check(scope, use{})
+			}
+		}
+	}
 	return d
 }
 
@@ -176,8 +183,8 @@ func (v view) dueUnasked(now time.Time, wanted bool) bool {
 // is whether somebody has read the token since it was issued: one that nobody has is
 // left to die.
 func (v view) dueTime(now time.Time, wanted bool) time.Time {
-	if v.unsaved != nil {
-		return v.retryTime
+	if w := v.unwritten(); w != nil {
+		return w.retryTime
 	}
 	at := keepaliveTime(v.credential, v.state, now)
 	if token := v.token(); wanted && !token.Final {

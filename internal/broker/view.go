@@ -3,8 +3,6 @@ package broker
 import (
 	"time"
 
-	"github.com/hashicorp/vault/sdk/logical"
-
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -13,15 +11,13 @@ type memory struct {
 	// epoch counts the changes.
 	epoch uint64
 
-	// credential and state are what storage has; nil until they are loaded.
+	// credential and state are what readers see, as storage has it; nil until they are
+	// loaded.
 	credential *Credential
 	state      *State
 
-	// unsaved is a state newer than storage's, whose write failed, why, and where to.
-	unsaved    *State
-	unsavedErr error
-	unsavedIn  logical.Storage
-	retryTime  time.Time // not to be written again before
+	// unsaved is what storage has not got yet; nil if it has all.
+	unsaved *unsaved
 
 	// absent is whether storage has no usable credential of the name, and unusable whether
 	// it has one that is none.
@@ -34,7 +30,7 @@ type memory struct {
 // latest is what is known of the credential, stored or not; nil if it is not loaded.
 func (m memory) latest() *State {
 	if m.unsaved != nil {
-		return m.unsaved
+		return m.unsaved.state
 	}
 	return m.state
 }
@@ -59,11 +55,14 @@ func (v view) with(m memory) view { return view{memory: m, scope: v.scope} }
 // token is the one to serve, unless what storage has not got yet has ended it.
 func (v view) token() provider.Token {
 	token := v.state.Tokens[v.scope]
-	if v.unsaved != nil && v.unsaved.ends(v.scope, token) {
+	if v.unsaved != nil && v.unsaved.state.ends(v.scope, token) {
 		return provider.Token{}
 	}
 	return token
 }
+
+// unwritten is the write that has to be done before another exchange; nil if there is none.
+func (v view) unwritten() *failedWrite { return v.unsaved.of(v.scope) }
 
 // reading is what a reader gets from memory; nil if there is no good token, or if a
 // better one is seconds away.
@@ -94,7 +93,7 @@ func (v view) due(now time.Time, minTTL time.Duration) bool {
 	if v.held(now) {
 		return false
 	}
-	return v.unsaved != nil || overdue(v.token(), now) || v.short(now, minTTL)
+	return v.unwritten() != nil || overdue(v.token(), now) || v.short(now, minTTL)
 }
 
 // short is whether the token lives too short for a reader, and the next would not.
@@ -105,14 +104,14 @@ func (v view) short(now time.Time, minTTL time.Duration) bool {
 // held is whether the vendor, or the storage, is to be left alone for now.
 // A failure in the future was dated by a clock that has been stepped back since.
 func (v view) held(now time.Time) bool {
-	return now.Before(v.nextAttempt()) && (v.unsaved != nil || !v.failure().Time.After(now))
+	return now.Before(v.nextAttempt()) && (v.unwritten() != nil || !v.failure().Time.After(now))
 }
 
 // nextAttempt is until when.
 func (v view) nextAttempt() time.Time {
 	next := v.failure().NextAttempt
-	if v.unsaved != nil {
-		next = later(next, v.retryTime)
+	if w := v.unwritten(); w != nil {
+		next = later(next, w.retryTime)
 	}
 	return next
 }
@@ -136,8 +135,8 @@ func (v view) tooLate(now time.Time) error {
 
 // refusal is why a reader gets nothing while attempts are held.
 func (v view) refusal() error {
-	if v.unsaved != nil {
-		return v.unsavedErr
+	if w := v.unwritten(); w != nil {
+		return w.err
 	}
 	failure := v.failure()
 	return &ExchangeError{
