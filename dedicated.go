@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,7 @@ import (
 )
 
 // leasePrefix is where the tokens of dedicated roles are stored while they are leased:
-// lease/<config>/<role>/<when it dies, in Unix seconds>-<its SHA-256>.
+// lease/<config>/<role>/<the role's Leases>/<when it expires, in Unix seconds>-<its SHA-256>.
 const leasePrefix = "lease/"
 
 // leaseEntry is a dedicated token in storage.
@@ -35,22 +36,22 @@ const dropTimeout = 30 * time.Second
 // dedicate exchanges a role's credential for a token of its reader's own, and returns
 // the key that it is stored under.
 func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, r *role, wish broker.Wish) (*broker.Reading, string, error) {
-	prefix := leasePrefix + r.Config + "/" + name + "/"
+	prefix := leasePrefix + r.Config + "/" + name + "/" + r.Leases + "/"
 	var key string
+	var others []string // that are leased; none is added meanwhile
 	reading, err := b.broker.Dedicate(ctx, s, r.Config, wish, broker.Dedication{
+		Role: name, Most: r.exchanges(),
 		Admit: func(ctx context.Context) error {
-			leased, err := living(ctx, s, prefix)
-			if err == nil && r.MaxLeases > 0 && leased >= r.MaxLeases {
-				err = logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s has its max_leases of %d: revoke one, or wait for one to end", rolesPrefix, name, r.MaxLeases))
+			var err error
+			others, err = living(ctx, s, r.Config)
+			leased := slices.DeleteFunc(slices.Clone(others), func(key string) bool { return !strings.HasPrefix(key, prefix) })
+			if err == nil && r.MaxLeases > 0 && len(leased) >= r.MaxLeases {
+				err = logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s has its max_leases of %d: revoke one, or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", rolesPrefix, name, r.MaxLeases))
 			}
 			return err
 		},
 		Keep: func(ctx context.Context, reading *broker.Reading) error {
 			id := fmt.Sprintf("%x", sha256.Sum256([]byte(reading.AccessToken)))
-			others, err := dedicatedOf(ctx, s, r.Config)
-			if err != nil {
-				return err
-			}
 			for _, other := range others {
 				if strings.HasSuffix(other, "-"+id) {
 					return broker.ErrShared
@@ -66,6 +67,10 @@ func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, 
 			})
 		},
 	})
+	var many *broker.TooManyError
+	if errors.As(err, &many) {
+		err = logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s: the next one may be at %s; keep the lease instead of reading again, or raise max_exchanges", rolesPrefix, name, many, stamp(roundUp(many.Next))))
+	}
 	if err == nil && ctx.Err() != nil {
 		// The reader has gone: no lease will come of it, and nobody would revoke it.
 		err = errors.Join(ctx.Err(), b.revokeDedicated(context.WithoutCancel(ctx), s, r.Config, key))
@@ -87,22 +92,22 @@ func dedicatedOf(ctx context.Context, s logical.Storage, config string) ([]strin
 	return keys, nil
 }
 
-// living counts the dedicated tokens below a prefix that are not dead, and removes what
-// is left of the others.
-func living(ctx context.Context, s logical.Storage, prefix string) (int, error) {
-	keys, err := s.List(ctx, prefix)
+// living are the keys of the dedicated tokens of a credential that are not dead. What is left
+// of the others is removed.
+func living(ctx context.Context, s logical.Storage, config string) ([]string, error) {
+	keys, err := dedicatedOf(ctx, s, config)
 	if err != nil {
-		return 0, &broker.StorageError{Err: err}
+		return nil, err
 	}
-	count := 0
+	var left []string
 	for _, key := range keys {
 		if !isDead(key) {
-			count++
-		} else if err := s.Delete(ctx, prefix+key); err != nil {
-			return 0, &broker.StorageError{Err: err}
+			left = append(left, key)
+		} else if err := forgetDedicated(ctx, s, key); err != nil {
+			return nil, err
 		}
 	}
-	return count, nil
+	return left, nil
 }
 
 // isDead is whether the token of a key has died.

@@ -214,7 +214,9 @@ func TestADedicatedReadLooksAtItsCredentialsTokensAlone(t *testing.T) {
 				listed = append(listed, call.key)
 			}
 		}
-		assert.Equal(t, []string{"lease/api/mine/", "lease/api/", "lease/api/mine/"}, listed)
+		require.Len(t, listed, 3, "once")
+		assert.Equal(t, []string{"lease/api/", "lease/api/mine/"}, listed[:2])
+		assert.True(t, strings.HasPrefix(listed[2], "lease/api/mine/"))
 	})
 }
 
@@ -294,7 +296,7 @@ func TestPromise4DedicatedReadersLeaveAVendorAloneThatIsDown(t *testing.T) {
 			assert.Contains(t, message, "next attempt at")
 		}
 		assert.Equal(t, 2, e.exchanges(), "the verification, and one attempt")
-		assert.Equal(t, "degraded", e.read("status/api").Data["state"])
+		assert.Equal(t, "failed", e.read("status/api").Data["state"], "some readers do not get a token")
 	})
 }
 

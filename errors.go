@@ -16,7 +16,7 @@ import (
 type verifyError struct {
 	error
 	outcome   string // what is the case instead
-	unchecked string // the same, and what can be done while the vendor cannot be asked
+	unchecked string // the same, and what can be done while the vendor is unavailable
 }
 
 func (e *verifyError) Unwrap() error { return e.error }
@@ -41,10 +41,22 @@ func failure(name string, err error) (*logical.Response, error) {
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("%.100q is still busy with what was asked before; try again", name))
 	case errors.Is(err, broker.ErrClosed):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())
-	case errors.As(err, &vendor): // of a credential that was never exchanged: bad input
-		return logical.ErrorResponse(vendor.Reason), nil
+	case errors.As(err, &vendor):
+		return unexchanged(vendor)
 	}
 	return nil, err
+}
+
+// unexchanged answers a request that failed for what the vendor was asked beside an exchange,
+// such as its metadata, or for bad input, which it was not asked about at all.
+func unexchanged(e *provider.Error) (*logical.Response, error) {
+	switch e.Kind {
+	case provider.Unavailable:
+		return nil, logical.CodedError(http.StatusServiceUnavailable, "the vendor is unavailable: "+e.Reason)
+	case provider.Nonsense:
+		return nil, logical.CodedError(http.StatusBadGateway, "the vendor's answer is unusable: "+e.Reason)
+	}
+	return logical.ErrorResponse(e.Reason), nil
 }
 
 // noCredential answers a request about a credential that gave the name of a role.
@@ -57,13 +69,18 @@ func noCredential(ctx context.Context, s logical.Storage, name string, err error
 	return failure(name, err)
 }
 
-// refused answers a write whose verification failed.
+// refused answers a write whose verification failed. Storing the credential unchecked is a way
+// out of an outage only: whatever else has failed may be a wrong field.
 func refused(v *verifyError, e *provider.Error) (*logical.Response, error) {
+	outcome := v.outcome
+	if e.Outage() {
+		outcome = v.unchecked
+	}
 	switch e.Kind {
 	case provider.Unavailable:
-		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor cannot be asked about the credential: %s; %s", e.Reason, v.unchecked))
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor cannot be asked about the credential: %s; %s", e.Reason, outcome))
 	case provider.Nonsense:
-		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer about the credential is unusable: %s; %s", e.Reason, v.unchecked))
+		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer about the credential is unusable: %s; %s", e.Reason, outcome))
 	case provider.Expired:
 		return logical.ErrorResponse("the credential has expired: %s; %s", e.Reason, v.outcome), nil
 	default:

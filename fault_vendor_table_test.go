@@ -137,6 +137,9 @@ func nonsenseFaults() []vendorFault {
 			says: fmt.Sprintf("answered with a redirect (%d), which is not followed", code),
 		})
 	}
+	for _, code := range []int{404, 405, 410, 421} {
+		faults = append(faults, vendorFault{name: fmt.Sprint(code), strike: answering(vendorsim.Answer(code, "")), says: statusText(code) + "; the vendor has no such endpoint"})
+	}
 	return append(faults, vendorFault{
 		name: "302, to come back in 20 minutes", says: "redirect (302)", retryAfter: 20 * time.Minute,
 		strike: answering(vendorsim.Later(302, "1200")),
@@ -154,7 +157,7 @@ func rejectingFaults() []vendorFault {
 		{name: "a fault", strike: answering(vendorsim.Answer(401, `{"fault":{"faultstring":"key disabled"}}`)), says: "401 Unauthorized: key disabled"},
 		{name: "errors nested", strike: answering(vendorsim.Answer(401, `{"error":{"code":"E7","message":"key disabled"}}`)), says: "401 Unauthorized: E7: key disabled"},
 	}
-	for _, code := range []int{400, 401, 403, 404, 405, 407, 409, 410, 415, 418, 422, 451} {
+	for _, code := range []int{400, 401, 403, 407, 409, 415, 418, 422, 451} {
 		faults = append(faults, vendorFault{name: fmt.Sprint(code), strike: answering(vendorsim.Answer(code, "")), says: statusText(code)})
 	}
 	for _, word := range []string{"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope"} {

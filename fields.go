@@ -241,4 +241,6 @@ func readableFields(fields map[string]*framework.FieldSchema) map[string]*framew
 }
 
 // isStored is whether a field is part of what is stored under a name.
-func isStored(field string) bool { return field != "name" && field != "verify" }
+func isStored(field string) bool {
+	return field != "name" && field != "verify" && field != "forget_leases"
+}

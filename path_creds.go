@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -146,10 +147,17 @@ func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.F
 	switch {
 	case err == nil:
 		b.metrics.Read(got.Outcome)
-	case !errors.Is(err, errUnknown) && !errors.Is(err, context.Canceled) && !isInvalid(err):
+	case !errors.Is(ctx.Err(), context.Canceled) && !isReaders(err):
 		b.metrics.ReadFailed()
 	}
 	return got, err
+}
+
+// isReaders is whether a read was refused for what its reader asked for: an unknown name, bad
+// input, or more dedicated tokens than its role allows.
+func isReaders(err error) bool {
+	var coded logical.HTTPCodedError
+	return errors.Is(err, errUnknown) || isInvalid(err) || errors.As(err, &coded) && coded.Code() == http.StatusTooManyRequests
 }
 
 func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (reading, error) {

@@ -135,7 +135,7 @@ func TestMetricsTellHowEachCredentialIsDoing(t *testing.T) {
 		e := newEngine(t)
 		const prod = `{name="prod",provider="kensho"}`
 		until(0, 30, 0)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "keepalive_interval": 0})
 		e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover,event"})
 		e.write("roles/events", map[string]any{"config": "search", "scope": "event"})
 		e.creds("events")
@@ -317,5 +317,30 @@ func TestTokensThatCannotBeLeasedAreFailuresInARow(t *testing.T) {
 		time.Sleep(6 * time.Minute)
 		e.creds("prod")
 		e.assertMetrics(map[string]string{`tokenbroker_consecutive_failures{name="prod",provider="kensho"}`: "0.0"})
+	})
+}
+
+func TestAReaderWhoHangsUpOrAsksForTooMuchHasNotBeenFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Latency: 5 * time.Second})
+		written := make(chan struct{})
+		go func() { // which keeps the name busy meanwhile
+			defer close(written)
+			e.write("config/oauth2/api", map[string]any{"request_timeout": "20s"})
+		}()
+		synctest.Wait()
+		ctx, hangUp := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, hangUp)
+		_, err := e.backend.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/mine", Storage: e.storage})
+		require.ErrorIs(t, err, context.Canceled)
+		<-written
+		e.sim.Behave(vendorsim.Conduct{})
+		for range 3 {
+			e.creds("mine")
+		}
+		status, _ := e.refused("creds/mine")
+		assert.Equal(t, http.StatusTooManyRequests, status)
+		e.assertMetrics(map[string]string{`tokenbroker_reads_total{result="failed"}`: "0.0"})
 	})
 }

@@ -106,6 +106,16 @@ func roleFields() map[string]*framework.FieldSchema {
 			Description:  "How many dedicated tokens may be leased at once. Default: no limit.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum leases"},
 		},
+		"max_exchanges": {
+			Type:         framework.TypeInt,
+			Description:  "How many dedicated tokens may be exchanged within the lifetime of one. Default: four times max_leases and at least 10, or 100 without max_leases.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum exchanges"},
+		},
+		"forget_leases": {
+			Type:         framework.TypeBool,
+			Description:  "Whether the tokens leased so far no longer count against max_leases, such as after vault lease revoke -force. It is not stored itself.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Forget leases"},
+		},
 		"min_ttl": {
 			Type:         framework.TypeDurationSecond,
 			Description:  "How long a token must be good for at least when it is read, or it is exchanged for a fresher one, if that can help.",
@@ -149,8 +159,9 @@ func (b *backend) rolesRead(ctx context.Context, req *logical.Request, d *framew
 		"ttl":     int64(r.TTL),
 		"min_ttl": int64(r.MinTTL),
 
-		"dedicated":  r.Dedicated,
-		"max_leases": r.MaxLeases,
+		"dedicated":     r.Dedicated,
+		"max_leases":    r.MaxLeases,
+		"max_exchanges": r.MaxExchanges,
 	}}, nil
 }
 

@@ -35,8 +35,8 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 
 		e.write("roles/web", map[string]any{"config": "search", "scope": "discover", "ttl": "10m", "min_ttl": 60})
 		e.write("roles/all", map[string]any{"config": "search"})
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"discover"}, "ttl": int64(600), "min_ttl": int64(60), "dedicated": false, "max_leases": 0}, e.read("roles/web").Data)
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0}, e.read("roles/all").Data)
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"discover"}, "ttl": int64(600), "min_ttl": int64(60), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.read("roles/web").Data)
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.read("roles/all").Data)
 		resp, status, _ := e.request(logical.ListOperation, "roles/", nil)
 		require.Equal(t, http.StatusOK, status)
 		assert.Equal(t, []string{"all", "web"}, resp.Data["keys"])
@@ -44,7 +44,7 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 		_, status, message = e.request(logical.PatchOperation, "roles/web", map[string]any{"min_ttl": nil, "scope": "event"})
 		require.Equal(t, http.StatusOK, status, message)
 		e.write("roles/web", map[string]any{"ttl": "5m"})
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"event"}, "ttl": int64(300), "min_ttl": int64(0), "dedicated": false, "max_leases": 0}, e.read("roles/web").Data,
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"event"}, "ttl": int64(300), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.read("roles/web").Data,
 			"a write changes the fields that it names, null and an empty value clear them")
 		e.restart()
 		assert.Equal(t, []string{"event"}, e.creds("web").Data["scope"])
@@ -85,7 +85,7 @@ func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"half a lease":            {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": 1.5}, "max_leases: must be a whole number"},
 		"a limit as a string":     {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": "0x7fffffffffffffff"}, "max_leases: must be a whole number"},
 		"a limit below none":      {"web", map[string]any{"config": "search", "max_leases": -5}, "max_leases: must not be negative"},
-		"an unknown field":        {"web", map[string]any{"config": "search", "max_ttl": "5m"}, "max_ttl: is no field of this path, which has config, dedicated, max_leases, min_ttl, name, scope, ttl"},
+		"an unknown field":        {"web", map[string]any{"config": "search", "max_ttl": "5m"}, "max_ttl: is no field of this path, which has config, dedicated, forget_leases, max_exchanges, max_leases, min_ttl, name, scope, ttl"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -254,7 +254,7 @@ func TestOfTwoWritesOfARoleTheOneThatCouldNotSeeTheOtherIsToldToTryAgain(t *test
 		e.write("roles/web", map[string]any{"config": "link"})
 		writers.Wait()
 		assert.Equal(t, http.StatusServiceUnavailable, status)
-		assert.Equal(t, map[string]any{"config": "link", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0}, e.read("roles/web").Data)
+		assert.Equal(t, map[string]any{"config": "link", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.read("roles/web").Data)
 	})
 }
 

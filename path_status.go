@@ -2,6 +2,7 @@ package tokenbroker
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -78,6 +79,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"last_revocation_time":    at("When tokens that refresh/ dropped were last revoked at the vendor, where it can."),
 		"last_revocation_error":   text("Why that failed."),
 		"scopes":                  {Type: framework.TypeMap, Description: "How the narrower scopes of roles are doing: expire_time of each one's token; last_error, last_error_time and next_attempt_time where the vendor rejects it; storage_error where storage does not take its token."},
+		"dedicated_roles":         {Type: framework.TypeMap, Description: "The dedicated roles whose last exchange failed for a reason that passes by itself, which counts for no other reader: last_error, last_error_time and next_attempt_time of each."},
 		"storage_error":           text("Why something that the vendor answered is not in storage."),
 	}
 }
@@ -133,6 +135,13 @@ func statusData(s *broker.Status) map[string]any {
 		}
 		data["scopes"] = scopes
 	}
+	if len(s.Roles) > 0 {
+		roles := map[string]any{}
+		for role, failure := range s.Roles {
+			roles[role] = failureData(failure)
+		}
+		data["dedicated_roles"] = roles
+	}
 	if s.StorageError != nil {
 		data["storage_error"] = s.StorageError.Error()
 	}
@@ -145,14 +154,20 @@ func scopeData(s broker.ScopeStatus) map[string]any {
 		data["expire_time"] = stamp(s.ExpireTime)
 	}
 	if s.Refusal.Count > 0 {
-		data["last_error"] = s.Refusal.Reason
-		data["last_error_time"] = stamp(s.Refusal.Time)
-		data["next_attempt_time"] = stamp(roundUp(s.Refusal.NextAttempt))
+		maps.Copy(data, failureData(s.Refusal))
 	}
 	if s.StorageError != nil {
 		data["storage_error"] = s.StorageError.Error()
 	}
 	return data
+}
+
+func failureData(f broker.Failure) map[string]any {
+	return map[string]any{
+		"last_error":        f.Reason,
+		"last_error_time":   stamp(f.Time),
+		"next_attempt_time": stamp(roundUp(f.NextAttempt)),
+	}
 }
 
 // stamp is a time as every answer has it: RFC 3339, UTC, cut to the second, so that

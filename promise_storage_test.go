@@ -204,7 +204,7 @@ func TestPromise3AnOperatorsWriteWinsOverAHeldRefreshToken(t *testing.T) {
 		e.refused("creds/prod")
 		storage.refuse.Store(false)
 		e.sim.AddRefreshToken("link-streaming", "the-operators-own")
-		e.write("config/kensho/prod", map[string]any{"refresh_token": "the-operators-own"})
+		e.write("config/kensho/prod", map[string]any{"refresh_token": "the-operators-own", "keepalive_interval": 0})
 		e.pass(2 * time.Minute)
 		calls := e.sim.Calls()
 		assert.Contains(t, calls[len(calls)-1].URL, "the-operators-own")
@@ -279,7 +279,7 @@ func TestPromise3WhatAnotherNodeHasReplacedIsNotStoredLater(t *testing.T) {
 
 		e.restart()
 		e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
-		e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
+		e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token", "keepalive_interval": 0})
 		token := e.creds("prod").Data["access_token"]
 		e.backend = former
 		e.backend.InvalidateKey(t.Context(), "config/kensho/prod")

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 
+	"github.com/hashicorp/go-uuid"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -31,9 +33,15 @@ type role struct {
 	MinTTL provider.Seconds `json:"min_ttl,omitempty"`
 
 	// Dedicated is whether each read has a token of its own, which dies with its lease,
-	// and MaxLeases how many may be leased at once; zero is no limit.
-	Dedicated bool `json:"dedicated,omitempty"`
-	MaxLeases int  `json:"max_leases,omitempty"`
+	// and MaxLeases how many may be leased at once; zero is no limit. MaxExchanges is how
+	// many may be exchanged within the lifetime of one; zero is the default.
+	Dedicated    bool `json:"dedicated,omitempty"`
+	MaxLeases    int  `json:"max_leases,omitempty"`
+	MaxExchanges int  `json:"max_exchanges,omitempty"`
+
+	// Leases is the part of the storage keys of the tokens that count against MaxLeases: those
+	// that were leased since the role was created, or since an operator had them forgotten.
+	Leases string `json:"leases,omitempty"`
 
 	scope string // as the broker has it
 }
@@ -72,11 +80,34 @@ func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData
 	if err := json.Unmarshal(raw, next); err != nil {
 		return nil, err
 	}
-	return next.loaded(), next.check()
+	if forget, _ := d.Get("forget_leases").(bool); forget || next.Dedicated && next.Leases == "" {
+		if next.Leases, err = uuid.GenerateUUID(); err != nil {
+			return nil, err
+		}
+	}
+	return next.loaded(), next.check(d)
 }
 
+// exchanges are how many tokens of a dedicated role may be exchanged within the lifetime of
+// one. Agent reads again after 85 to 95 % of a lease, and a deployment replaces all readers.
+func (r *role) exchanges() int {
+	switch {
+	case r.MaxExchanges > 0:
+		return r.MaxExchanges
+	case r.MaxLeases > 0:
+		return max(minExchanges, exchangesPerLease*r.MaxLeases)
+	}
+	return defaultExchanges
+}
+
+const (
+	minExchanges      = 10
+	exchangesPerLease = 4
+	defaultExchanges  = 100
+)
+
 // check refuses what contradicts itself.
-func (r *role) check() error {
+func (r *role) check(d *framework.FieldData) error {
 	if r.Config == "" {
 		return provider.Errorf(provider.Invalid, "config: is missing; give the name of a credential")
 	}
@@ -88,6 +119,12 @@ func (r *role) check() error {
 		return provider.Errorf(provider.Invalid, "max_leases: must not be negative")
 	case r.MaxLeases > 0 && !r.Dedicated:
 		return provider.Errorf(provider.Invalid, "max_leases: goes with dedicated=true alone, as other leases cost the vendor nothing")
+	case r.MaxExchanges < 0:
+		return provider.Errorf(provider.Invalid, "max_exchanges: must not be negative")
+	case r.MaxExchanges > 0 && !r.Dedicated:
+		return provider.Errorf(provider.Invalid, "max_exchanges: needs dedicated=true, as the readers of other roles share exchanges")
+	case d.Raw["forget_leases"] != nil && !r.Dedicated:
+		return provider.Errorf(provider.Invalid, "forget_leases: needs dedicated=true, as other leases are not counted")
 	}
 	return nil
 }
@@ -199,13 +236,15 @@ func (b *backend) outgrown(ctx context.Context, s logical.Storage, name string) 
 	if err != nil || credential == nil {
 		return nil
 	}
+	// It may call the vendor, which says nothing of a role if it is unavailable.
+	revocable := sync.OnceValue(func() error { return b.broker.Revocable(ctx, s, name) })
 	var warnings []string
 	for _, roleName := range sortedKeys(roles) {
 		err := roles[roleName].narrows(credential)
 		if err == nil && roles[roleName].Dedicated {
-			err = b.broker.Revocable(ctx, s, name)
+			err = revocable()
 		}
-		if err != nil {
+		if isInvalid(err) {
 			warnings = append(warnings, fmt.Sprintf("%s%s can no longer be read: %s", rolesPrefix, roleName, err))
 		}
 	}

@@ -59,7 +59,8 @@ and raise broker.FormatVersion if an engine of before would misread it, or lose 
 	}
 }
 
-var ofOneToken = regexp.MustCompile(`[0-9]+-[0-9a-f]{64}`)
+// ofOneToken is what in the key of a dedicated token is its own, or its role's of the time.
+var ofOneToken = regexp.MustCompile(`[0-9a-f-]{36}/[0-9]+-[0-9a-f]{64}`)
 
 // shapeOf is which fields there are in which entries, and of what type, sorted.
 func shapeOf(t *testing.T, dump storageDump) []string {
@@ -83,7 +84,7 @@ func shapeOf(t *testing.T, dump storageDump) []string {
 	for key, raw := range dump.Entries {
 		var entry any
 		require.NoError(t, json.Unmarshal(raw, &entry))
-		walk(ofOneToken.ReplaceAllString(key, "TIME-HASH"), entry)
+		walk(ofOneToken.ReplaceAllString(key, "LEASES/TIME-HASH"), entry)
 	}
 	return slices.Sorted(maps.Keys(shape))
 }
@@ -319,7 +320,7 @@ func (l *loaded) checkOthers() {
 			stored := decode[map[string]any](l.t, raw)
 			read := l.must(logical.ReadOperation, "roles/"+name, nil)
 			for field, value := range stored {
-				if field != "version" {
+				if field != "version" && field != "leases" {
 					assert.Equal(l.t, fmt.Sprint(value), fmt.Sprint(read[field]), "%s: %s", key, field)
 				}
 			}

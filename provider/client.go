@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,8 @@ type Client struct {
 	roots    *x509.CertPool    // nil is the system's
 	timeout  time.Duration
 	clocks   *Clocks
+
+	transient []string // the vendor's own error codes, beside transientCodes
 }
 
 // ClientOptions are what a credential decides about its client.
@@ -72,6 +75,17 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return c, nil
 }
 
+// WithTransient returns a client that also takes these error codes, as they are written, for
+// failures that pass by themselves.
+func (c *Client) WithTransient(codes []string) *Client {
+	if len(codes) == 0 {
+		return c
+	}
+	next := *c
+	next.transient = codes
+	return &next
+}
+
 // transport is for one request. Kept for the next, which may be a day away, it would be
 // most of what a credential takes of memory.
 func (c *Client) transport() http.RoundTripper {
@@ -101,9 +115,10 @@ type Reply struct {
 	Body  []byte // a form is converted to JSON
 	Clock Clock
 
-	host       string
+	url        *url.URL
 	status     int
 	retryAfter time.Duration
+	transient  []string // the client's
 	secrets    []string
 }
 
@@ -117,16 +132,16 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	req.Header.Set("User-Agent", "vault-plugin-secrets-tokenbroker/"+version.Version)
 	host := req.URL.Host
 
-	reply := &Reply{Clock: Clock{Sent: time.Now()}, host: host, secrets: secrets}
+	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, transient: c.transient, secrets: secrets}
 	// An http.Client would parse, follow and quote redirects, none of which is wanted.
 	resp, err := c.transport().RoundTrip(req)
 	if err != nil {
-		return nil, Errorf(Unavailable, "%s: %s", host, redact(transportReason(err), secrets))
+		return nil, unanswered(req.URL, err, secrets)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 {
 		// Of 101 the body is the bare connection, which no timeout ends.
-		return nil, Errorf(Nonsense, "%s: answered with status %d, which is not an answer to a request", host, resp.StatusCode)
+		return nil, wrongURL(Nonsense, "%s: answered with status %d, which is not an answer to a request", endpoint(req.URL), resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	reply.Body = asJSON(body)
@@ -142,12 +157,13 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	switch status := resp.StatusCode; {
 	case err != nil:
 		failure = Errorf(Unavailable, "%s: the answer broke off: %s", host, redact(transportReason(err), secrets))
+		failure.Timeout = isTimeout(err)
 	case len(body) > maxBody:
 		failure = Errorf(Nonsense, "%s: the answer is over 1 MiB", host)
 	case status >= 200 && status < 300:
 		return reply, nil
 	case status >= 300 && status < 400:
-		failure = Errorf(Nonsense, "%s: answered with a redirect (%d), which is not followed", host, status)
+		failure = wrongURL(Nonsense, "%s: answered with a redirect (%d), which is not followed", endpoint(req.URL), status)
 	default:
 		failure = reply.Refusal()
 	}
@@ -182,16 +198,20 @@ func retryAfter(header string, clock Clock) time.Duration {
 // answer, which may hold a token.
 func (r *Reply) Decode(v any) error {
 	if !bytes.HasPrefix(bytes.TrimSpace(r.Body), []byte("{")) || json.Unmarshal(r.Body, v) != nil {
-		return Errorf(Nonsense, "the vendor's answer is not the JSON object that it should be")
+		return r.notJSON()
 	}
 	return nil
 }
 
 // transportReason is what went wrong on the way.
 func transportReason(err error) string {
-	var timeout interface{ Timeout() bool }
-	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+	if isTimeout(err) {
 		return "no answer in time (request_timeout)"
 	}
 	return err.Error()
+}
+
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }

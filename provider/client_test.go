@@ -164,7 +164,7 @@ func TestAVendorThatSaysWhenToRetryRejectsNothing(t *testing.T) {
 
 func TestAStatusTellsWhoMustAct(t *testing.T) {
 	for status, kind := range map[int]Kind{
-		400: Rejected, 401: Rejected, 403: Rejected, 404: Rejected, 409: Rejected, 418: Rejected,
+		404: Nonsense, 405: Nonsense, 410: Nonsense, 400: Rejected, 401: Rejected, 403: Rejected, 409: Rejected, 418: Rejected,
 		408: Unavailable, 425: Unavailable, 429: Unavailable, 500: Unavailable, 502: Unavailable, 503: Unavailable, 504: Unavailable,
 	} {
 		assert.Equal(t, kind, kindOf(status, "", 0), status)

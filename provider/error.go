@@ -2,6 +2,7 @@ package provider
 
 import (
 	"fmt"
+	"net/http"
 	"time"
 )
 
@@ -54,12 +55,28 @@ type Error struct {
 	// Code is the error code of RFC 6749 §5.2, where the vendor's answer has one.
 	Code string
 
+	// Status is the status of the answer that refused; zero if there was none.
+	Status int
+
+	// Timeout is whether no answer came in time.
+	Timeout bool
+
+	// WrongURL is whether a wrong URL causes such a failure. Reason has the URL.
+	WrongURL bool
+
 	// MayBeScope is, of a rejection, whether it may be of the scope that was asked for
 	// and not of the credential.
 	MayBeScope bool
 }
 
 func (e *Error) Error() string { return e.Reason }
+
+// Outage reports whether the vendor is known to be unavailable now, by its answer or because
+// none came in time: nothing speaks against the URL or the credential.
+func (e *Error) Outage() bool { return e.Kind == Unavailable && (e.Status != 0 || e.Timeout) }
+
+// Throttled reports whether the vendor asks for fewer requests.
+func (e *Error) Throttled() bool { return e.Status == http.StatusTooManyRequests || e.RetryAfter > 0 }
 
 // Errorf makes an Error. What goes into it must be free of secrets.
 func Errorf(kind Kind, format string, args ...any) *Error {

@@ -74,6 +74,14 @@ type Credential interface {
 	Narrow(scope []string) (Credential, error)
 }
 
+// A Fallback is a credential that may have another way to an access token than the grant that
+// the last exchange left.
+type Fallback interface {
+	// Fallback returns the credential that goes the other way, to be exchanged with the zero
+	// Grant; nil if an exchange with the grant has no other way.
+	Fallback(last Grant) Credential
+}
+
 // A Revoker is a credential of a vendor who can end an access token before its time.
 type Revoker interface {
 	// Revocable is nil if there is a way to. It may call the vendor to find out. Its

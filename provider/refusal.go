@@ -11,22 +11,59 @@ import (
 // Refusal is why a vendor refused what it was asked, in its own words. It is for
 // answers of status 2xx as well, of vendors that refuse with those.
 func (r *Reply) Refusal() *Error {
-	var refusal struct {
-		Error any `json:"error"`
-	}
-	_ = json.Unmarshal(r.Body, &refusal)
-	code, _ := refusal.Error.(string)
+	codes := codesIn(r.Body)
+	code := codes[0]
 	text := http.StatusText(r.status)
 	if words := reason(r.Body, r.secrets); words != "" {
 		text += ": " + words
 	}
-	e := Errorf(kindOf(r.status, code, r.retryAfter), "%s: %d %s", r.host, r.status, text)
+	kind := kindOf(r.status, code, r.retryAfter)
+	if r.passes(codes) {
+		kind = Unavailable
+	}
+	e := Errorf(kind, "%s: %d %s", r.url.Host, r.status, text)
+	if kind == Nonsense {
+		e = wrongURL(kind, "%s: %d %s; the vendor has no such endpoint", endpoint(r.url), r.status, text)
+	}
 	if slices.Contains(errorCodes, code) {
 		e.Code = code
 	}
 	e.MayBeScope = e.Kind == Rejected && !ofCredential(r.status, code)
-	e.Clock, e.RetryAfter = r.Clock, r.retryAfter
+	e.Status, e.Clock, e.RetryAfter = r.status, r.Clock, r.retryAfter
 	return e
+}
+
+// codesIn are the error codes of an answer, at least one: the first is the "error" of RFC 6749,
+// "" if there is none, and the others are where other APIs have theirs.
+func codesIn(body []byte) []string {
+	var object map[string]any
+	_ = json.Unmarshal(body, &object)
+	code, _ := object["error"].(string)
+	codes := []string{code}
+	nested := []any{object, object["error"], object["fault"]}
+	if list, ok := object["errors"].([]any); ok {
+		nested = append(nested, list...)
+	}
+	for _, value := range nested {
+		members, _ := value.(map[string]any)
+		for _, name := range []string{"code", "errorCode", "error_code", "error_type", "status", "type", "__type"} {
+			if code, ok := members[name].(string); ok {
+				codes = append(codes, code)
+			}
+		}
+	}
+	return codes
+}
+
+// passes is whether one of some error codes is of a failure that passes by itself: by the
+// vendor's own list, or else by transientCodes, unless the answer is clear on whose fault it
+// is.
+func (r *Reply) passes(codes []string) bool {
+	isOwn := func(code string) bool { return code != "" && slices.Contains(r.transient, code) }
+	if slices.ContainsFunc(codes, isOwn) {
+		return true
+	}
+	return codes[0] != "invalid_client" && codes[0] != "invalid_grant" && slices.ContainsFunc(codes, isTransient)
 }
 
 // errorCodes are those of RFC 6749 §5.2, the one of RFC 7009 §2.2.1, and the one that
@@ -48,6 +85,7 @@ var transientCodes = map[string]bool{
 	"backenderror": true, "internalfailure": true, "ratelimitexceeded": true, "userratelimitexceeded": true,
 	// Others, of the same meaning.
 	"internalservererror": true, "toomanyrequests": true, "throttled": true, "throttling": true,
+	"resourceexhausted": true, "deadlineexceeded": true, "throttlingexception": true, "toomanyrequestsexception": true,
 	"timeout": true, "gatewaytimeout": true, "unavailable": true, "tryagain": true, "tryagainlater": true,
 }
 
@@ -59,7 +97,8 @@ func isTransient(code string) bool {
 
 // kindOf tells what an answer means that is not a token: by its error code, or else by
 // its status, and by whether the vendor says when to retry. Too early, too many and all of
-// 5xx pass by themselves, anything else will be said again.
+// 5xx pass by themselves, and anything else will be said again. Nonsense is that there is no
+// such endpoint, which says nothing of the credential.
 func kindOf(status int, code string, retryAfter time.Duration) Kind {
 	if isTransient(code) {
 		return Unavailable
@@ -74,6 +113,13 @@ func kindOf(status int, code string, retryAfter time.Duration) Kind {
 	// A vendor that rejects a credential does not say when to try it again.
 	if retryAfter > 0 && code != "invalid_client" && code != "invalid_grant" {
 		return Unavailable
+	}
+	if slices.Contains(errorCodes, code) {
+		return Rejected
+	}
+	switch status {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusMisdirectedRequest:
+		return Nonsense
 	}
 	return Rejected
 }

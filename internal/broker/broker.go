@@ -146,6 +146,10 @@ type entry struct {
 	uses    map[string]use // by scope
 	renewal renewal
 
+	// allowances are those of dedicated roles, by name. They are of whoever has the exclusive
+	// right to the name.
+	allowances map[string]*allowance
+
 	// verified are the exchanges of the change that is under way, to be told of when it
 	// is done. They are of whoever has the exclusive right to the name.
 	verified []Exchange
@@ -220,6 +224,7 @@ func (e *entry) reset() {
 	defer e.mu.Unlock()
 	e.memory.epoch++
 	e.memory.credential, e.memory.state, e.memory.absent, e.memory.unusable = nil, nil, false, false
+	e.memory.dedicated = nil
 	clear(e.uses)
 }
 

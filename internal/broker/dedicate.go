@@ -14,6 +14,11 @@ var ErrShared = errors.New("the vendor answers with the same token until it dies
 
 // A Dedication is what has to do with a token that has one reader alone.
 type Dedication struct {
+	// Role is the role's name, and Most how many tokens it may have exchanged within the
+	// lifetime of one.
+	Role string
+	Most int
+
 	// Admit refuses another token before the vendor is asked for it. Keep writes down
 	// that there is one, before its reader gets it: one that cannot be written down is
 	// revoked. Neither runs twice at once for a credential.
@@ -23,7 +28,8 @@ type Dedication struct {
 
 // Dedicate exchanges the named credential for a token that nobody shares. Nothing is
 // cached: to be rid of it is its reader's matter. What the exchange tells of the
-// credential counts for all.
+// credential counts for all, and a failure that passes by itself for the role only. Its error
+// is of type *TooManyError if the role has had as many tokens as it may.
 func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, wish Wish, d Dedication) (*Reading, error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
@@ -44,6 +50,9 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 	if v.held(time.Now()) {
 		return nil, v.refusal()
 	}
+	if err := v.heldRole(d.Role, time.Now()); err != nil {
+		return nil, err
+	}
 	// What is not stored yet may hold the only refresh token that works.
 	if v.unwritten() != nil {
 		if m, err = b.settle(ctx, s, e, v); err != nil {
@@ -53,12 +62,18 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 	}
 	// The credential may have been changed since the role was written.
 	if err := m.revocable(ctx); err != nil {
+		if failure := asProviderError(err); isOfRole(failure) { // of the vendor's metadata
+			_, err = e.failedRole(v, d.Role, failure, time.Now())
+		}
 		return nil, err
 	}
 	if err := d.Admit(ctx); err != nil {
 		return nil, err
 	}
-	reading, err := b.dedicate(ctx, s, e, v, wish)
+	if err := e.take(d, time.Now()); err != nil {
+		return nil, err
+	}
+	reading, err := b.dedicate(ctx, s, e, v, wish, d)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +93,7 @@ func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken stri
 	}
 }
 
-func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish) (*Reading, error) {
+func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication) (*Reading, error) {
 	latest := v.latest()
 	next, x := call(ctx, v.credential, latest, v.scope)
 	b.noteSkew(e, next)
@@ -95,7 +110,13 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 		return nil, x.Err
 	}
 	after := v.with(memory{credential: v.credential, state: next})
-	if x.Err != nil {
+	switch {
+	case x.Err == nil:
+		e.taken(d, token, time.Now())
+		e.succeededRole(v.epoch, d.Role)
+	case isOfRole(x.Err):
+		return nil, b.failedDedicated(ctx, s, e, v, next.sharing(latest.Tokens), x, d.Role)
+	default:
 		_, err := b.failed(ctx, s, e, v, next.sharing(latest.Tokens), x)
 		return nil, err
 	}
@@ -115,4 +136,19 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 	}
 	reading.Outcome = Exchanged
 	return reading, nil
+}
+
+// failedDedicated keeps what the vendor answered to an exchange whose failure counts against
+// its role only.
+func (b *Broker) failedDedicated(ctx context.Context, s logical.Storage, e *entry, v view, next *State, x Exchange, role string) error {
+	noted, refusal := e.failedRole(v, role, x.Err, time.Now())
+	x.Failures, x.NextAttempt = noted.Count, noted.NextAttempt
+	b.tell(x)
+	defer b.kept(x, false)
+	if !next.sameGrants(v.latest()) {
+		if _, err := b.save(ctx, s, e, v.memory, v.scope, next); err != nil {
+			return err
+		}
+	}
+	return refusal
 }

@@ -57,19 +57,19 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (*Stat
 		x.Err = asProviderError(err)
 		return state, x
 	}
-	began := time.Now()
-	answer, err := vendor.Exchange(ctx, state.grant(scope))
-	x.Duration = time.Since(began)
-	if err != nil {
-		x.Err = asProviderError(err)
-		return state.dated(x.Err.Clock), x
+	began, last := time.Now(), state.Tokens[scope]
+	answer, token, failure := ask(ctx, vendor, state.grant(scope), c.TTL, last)
+	if other := fallback(vendor, state.grant(scope)); other != nil && fallsBack(failure, leaseTTL(last, time.Now()) > 0, state.failures(scope)) {
+		answer, token, failure = ask(ctx, other, provider.Grant{}, c.TTL, last)
 	}
-	token, err := answer.Token(c.TTL, state.Tokens[scope])
+	x.Duration = time.Since(began)
+	if answer == nil {
+		x.Err = failure
+		return state.dated(failure.Clock), x
+	}
 	token.Seen = began
 	state = state.dated(answer.Clock)
-	if err != nil {
-		x.Err = asProviderError(err)
-	} else {
+	if x.Err = failure; x.Err == nil {
 		x.Err = refuseWidened(token, scope, c.Scope)
 	}
 	if x.Err != nil {

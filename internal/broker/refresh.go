@@ -80,6 +80,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry, drop 
 			done = m.state.Revocation
 		}
 		m.amend(func(s *State) *State { return s.revoked(done, left).retriable() })
+		m.dedicated = nil
 	})
 	if err != nil {
 		return view{}, err

@@ -23,7 +23,7 @@ func (b *Broker) entry(name string) *entry {
 func (b *Broker) entryLocked(name string) *entry {
 	e := b.names[name]
 	if e == nil {
-		e = &entry{name: name, exclusive: make(chan struct{}, 1), closed: b.closed, uses: map[string]use{}}
+		e = &entry{name: name, exclusive: make(chan struct{}, 1), closed: b.closed, uses: map[string]use{}, allowances: map[string]*allowance{}}
 		b.names[name] = e
 	}
 	return e
@@ -44,6 +44,9 @@ func (e *entry) acquire(ctx context.Context) error {
 	case <-e.closed:
 		return ErrClosed
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) { // who waits has gone
+			return ctx.Err()
+		}
 		return ErrBusy
 	}
 }

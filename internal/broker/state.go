@@ -284,6 +284,11 @@ func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 	return &next
 }
 
+// failures are how many exchanges for a scope have failed in a row.
+func (s *State) failures(scope string) int {
+	return max(s.Failure.Count, s.Refusals[scope].Count)
+}
+
 // failing is the state with the failures of an earlier one, which an exchange that yielded
 // no token to be had has not ended.
 func (s *State) failing(earlier *State) *State {

@@ -39,6 +39,10 @@ type Status struct {
 	// Revocation is the last attempt at revoking dropped tokens; nil if there was none.
 	Revocation *Revocation
 
+	// Roles are, by name, the failures of exchanges that count against a dedicated role only;
+	// nil if there are none.
+	Roles map[string]Failure
+
 	// Scopes are the narrower scopes that roles have asked for; nil if there are none.
 	Scopes map[string]ScopeStatus
 }
@@ -141,9 +145,10 @@ func (s *Status) scope(scope string, is ScopeStatus) {
 	s.Scopes[scope] = is
 }
 
-// note notes how the scopes are doing. Readers are without a token if a scope that was
-// rejected, or whose token storage does not take, has none, or if none has one that a failure
-// of the credential concerns.
+// note notes how the scopes and the dedicated roles are doing. Readers are without a token if
+// a scope that was rejected, or whose token storage does not take, has none, if none has one
+// that a failure of the credential concerns, or if they are a dedicated role's whose last
+// exchange failed.
 func (s *Status) note(m memory, now time.Time) {
 	failing, good, without := s.Failure.Count > 0 || s.StorageError != nil, false, false
 	scopes := m.state.scopes()
@@ -171,6 +176,16 @@ func (s *Status) note(m memory, now time.Time) {
 		if scope != ownScope && (is.Refusal != (Failure{}) || is.StorageError != nil || m.state.Tokens[scope].AccessToken != "") {
 			s.scope(scope, is)
 		}
+	}
+	for role, failure := range m.dedicated {
+		if now.After(failure.NextAttempt.Add(refusalMemory)) {
+			continue // nobody has asked since
+		}
+		failing, without = true, true
+		if failure.Time.After(s.Failure.Time) || s.Failure.Count == 0 {
+			s.Failure = failure
+		}
+		s.Roles = with(s.Roles, role, failure)
 	}
 	switch {
 	case failing && good && !without:

@@ -19,6 +19,10 @@ type memory struct {
 	// unsaved is what storage has not got yet; nil if it has all.
 	unsaved *unsaved
 
+	// dedicated are, by role, the failures of exchanges that count against a dedicated role
+	// only.
+	dedicated map[string]Failure
+
 	// absent is whether storage has no usable credential of the name, and unusable whether
 	// it has one that is none.
 	absent, unusable bool
@@ -138,7 +142,11 @@ func (v view) refusal() error {
 	if w := v.unwritten(); w != nil {
 		return w.err
 	}
-	failure := v.failure()
+	return v.refusalOf(v.failure())
+}
+
+// refusalOf is a failure as its readers get it.
+func (v view) refusalOf(failure Failure) error {
 	return &ExchangeError{
 		Name:        v.credential.Name,
 		Provider:    v.credential.Provider,

@@ -37,6 +37,10 @@ const (
 	OAuthMetadata  = "oauth-authorization-server"
 	OpenIDMetadata = "openid-configuration"
 
+	// AppendedMetadata are OAuthMetadata whose path some servers put behind the issuer's own,
+	// where RFC 8414 has it before.
+	AppendedMetadata = "appended"
+
 	wellKnown = ".well-known"
 )
 
@@ -79,6 +83,9 @@ type OAuthServer struct {
 	TokenURL      string
 	RevocationURL string   // none if empty
 	Metadata      []string // where they are published, if anywhere
+
+	// Listed are the client authentications that the metadata list; all if empty.
+	Listed []string
 }
 
 // An OAuthClient is known to one server.
@@ -231,6 +238,8 @@ func (s *Sim) oauthEndpoint(host, path string) func(*http.Request) reply {
 			return func(r *http.Request) reply { return server.metadata(r, OAuthMetadata) }
 		case tenant + "/" + wellKnown + "/" + OpenIDMetadata:
 			return func(r *http.Request) reply { return server.metadata(r, OpenIDMetadata) }
+		case tenant + "/" + wellKnown + "/" + OAuthMetadata:
+			return func(r *http.Request) reply { return server.metadata(r, AppendedMetadata) }
 		}
 	}
 	return nil

@@ -16,7 +16,10 @@ func (a *authServer) metadata(r *http.Request, kind string) reply {
 	case !slices.Contains(a.Metadata, kind):
 		return refuse(http.StatusNotFound, "not found")
 	}
-	methods := []string{SecretBasic, SecretPost, PrivateKeyJWT, None}
+	methods := a.Listed
+	if len(methods) == 0 {
+		methods = []string{SecretBasic, SecretPost, PrivateKeyJWT, None}
+	}
 	body := map[string]any{
 		"issuer":                                asSeen(r, a.Issuer),
 		"authorization_endpoint":                asSeen(r, a.Issuer+"/oauth2/authorize"),

@@ -102,11 +102,11 @@ func (r *refresh) Exchange(ctx context.Context, last provider.Grant) (*provider.
 
 	res, err := r.client.Do(req, token)
 	if err != nil {
-		return nil, err
+		return nil, provider.CheckField(err, "refresh_url")
 	}
 	var body reply
 	if err := res.Decode(&body); err != nil {
-		return nil, err
+		return nil, provider.CheckField(err, "refresh_url")
 	}
 	accessToken, replaced := r.names.answer(body)
 	answer := &provider.Answer{AccessToken: string(accessToken), OnTheHour: true, Clock: res.Clock}

@@ -60,16 +60,48 @@ type authentication struct {
 	header     string     // Authorization; "" for none
 }
 
-// authStyles are the ways to try: the one that is set, the one that has worked, or two
-// in turn, of which RFC 6749 §2.3.1 has every server know the first.
-func (c *Client) authStyles(last provider.Grant) (first, second string) {
-	switch {
-	case c.AuthStyle != "":
+// authStyles are the ways to try in turn: the one that is set; or else the one that has
+// worked, and the other one, in case the vendor has changed its mind; or else those that the
+// metadata list, or both. RFC 6749 §2.3.1 has every server know the first. second is "" if
+// there is only one.
+func (c *Client) authStyles(last provider.Grant, listed []string) (first, second string) {
+	if c.AuthStyle != "" {
 		return c.AuthStyle, ""
-	case last.AuthStyle != "":
-		return last.AuthStyle, ""
 	}
-	return SecretBasic, SecretPost
+	styles := []string{SecretBasic, SecretPost}
+	if len(listed) > 0 {
+		isUnlisted := func(style string) bool { return !slices.Contains(listed, style) }
+		if left := slices.DeleteFunc(slices.Clone(styles), isUnlisted); len(left) > 0 {
+			styles = left
+		}
+	}
+	if last.AuthStyle != "" {
+		styles = append([]string{last.AuthStyle}, slices.DeleteFunc(styles, func(style string) bool { return style == last.AuthStyle })...)
+	}
+	if len(styles) == 1 {
+		return styles[0], ""
+	}
+	return styles[0], styles[1]
+}
+
+// mayAskAgain is whether a refused request may be repeated in another way. A refresh token
+// may be good for one use, and count as stolen if it comes twice: it is sent again only if
+// the vendor says that it has not got beyond the client (RFC 6749 §5.2).
+func (c *Client) mayAskAgain(err error) bool {
+	var e *provider.Error
+	return c.GrantType != RefreshToken || errors.As(err, &e) && e.Code == "invalid_client"
+}
+
+// withStyleHint is a refusal with what to do if it is of how the client proved itself, which
+// has not been found out.
+func withStyleHint(err error, untried string) error {
+	var e *provider.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	hinted := *e
+	hinted.Reason += "; if the vendor takes " + untried + ", set auth_style to that: a refresh token is not sent twice to find out"
+	return &hinted
 }
 
 // isAboutStyle is whether a refusal may be of how the client proved itself.

@@ -107,15 +107,20 @@ func (c *Client) Narrow(scope []string) (provider.Credential, error) {
 }
 
 // Exchange asks the token endpoint for an access token. It asks once more if a refusal
-// shows that the vendor may not take an assertion for its dates, and if nobody has said how the client proves itself and the first way is refused.
+// shows that the vendor may not take an assertion for its dates, and if nobody has said how
+// the client proves itself and the first way is refused.
 func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
-	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
+	endpoints, err := c.endpoints(ctx, last)
 	if err != nil {
 		return nil, err
 	}
-	first, second := c.authStyles(last)
+	first, second := c.authStyles(last, endpoints.tokenMethods)
 	answer, err := c.dated(ctx, endpoints.Token, last, first)
-	if second != "" && isAboutStyle(err) {
+	switch {
+	case second == "" || !isAboutStyle(err):
+	case !c.mayAskAgain(err):
+		err = withStyleHint(err, second)
+	default:
 		first = second
 		if again, againErr := c.dated(ctx, endpoints.Token, last, second); againErr == nil || !isAboutStyle(againErr) {
 			answer, err = again, againErr
@@ -124,7 +129,13 @@ func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.A
 	if err == nil && c.AuthStyle == "" && first != last.AuthStyle {
 		c.remember(answer, last, first)
 	}
-	return answer, err
+	return answer, provider.CheckField(err, c.Server.tokenField())
+}
+
+// endpoints are those of the server. Errors quote its metadata, but none of the secrets.
+func (c *Client) endpoints(ctx context.Context, last provider.Grant) (Endpoints, error) {
+	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
+	return endpoints, provider.Masked(err, c.Secret, c.Refresh, last.RefreshToken)
 }
 
 // remember leaves the style that worked for the next exchange.
@@ -142,7 +153,7 @@ func (c *Client) remember(a *provider.Answer, last provider.Grant, style string)
 func (c *Client) dated(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
 	ahead := c.vendorAhead(tokenURL)
 	answer, err := c.ask(ctx, tokenURL, last, style)
-	if isRejected(err) && c.isMisdated(tokenURL, ahead) {
+	if isRejected(err) && c.mayAskAgain(err) && c.isMisdated(tokenURL, ahead) {
 		answer, err = c.ask(ctx, tokenURL, last, style)
 	}
 	return answer, c.withSkew(err)

@@ -36,6 +36,7 @@ type config struct {
 	ScopeInAssertion  bool              `json:"scope_in_assertion"`
 	IdleExpiry        provider.Seconds  `json:"idle_expiry"`
 	SingleToken       bool              `json:"single_token"`
+	TransientErrors   []string          `json:"transient_errors"`
 
 	// DefaultTTL is every credential's own, or that of the preset.
 	DefaultTTL provider.Seconds `json:"default_ttl"`
@@ -157,6 +158,11 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 			Description:  "Whether the vendor ends an access token when the next is exchanged: the next is not exchanged before the last has died, then.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Single token"},
 		},
+		"transient_errors": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "Error codes of the vendor for failures that pass by themselves, beside those that the engine knows, such as temporarily_unavailable. Any other error code is a rejection, unless the status is 429 or 5xx or the answer says when to retry.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Transient errors"},
+		},
 		"idle_expiry": {
 			Type:         framework.TypeDurationSecond,
 			Description:  "How long the refresh token lives unused, if it dies of disuse: it is exchanged every keepalive_interval then.",
@@ -182,8 +188,8 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		return nil, err
 	}
 	client := Client{
-		HTTP:       s.Client,
-		Server:     &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}},
+		HTTP:       s.Client.WithTransient(c.TransientErrors),
+		Server:     &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: urlField(s.Fields)},
 		GrantType:  grantTypes[c.GrantType],
 		ID:         c.ClientID,
 		Secret:     c.ClientSecret,

@@ -203,38 +203,6 @@ func TestAClientProvesItselfByASignature(t *testing.T) {
 	}
 }
 
-func TestHowAClientProvesItselfIsTriedAndRemembered(t *testing.T) {
-	for style, calls := range map[string]int{vendorsim.SecretBasic: 1, vendorsim.SecretPost: 2} {
-		t.Run(style, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				sim := newSim(func(c *vendorsim.OAuthClient) { c.AuthMethods = []string{style} })
-				fields := map[string]any{"client_secret": clientSecret}
-				answer := exchange(t, sim, open(t, sim, fields), provider.Grant{})
-				assert.Len(t, sim.Calls(), calls)
-				require.NotNil(t, answer.Grant)
-				assert.Equal(t, style, answer.Grant.AuthStyle)
-
-				again := exchange(t, sim, open(t, sim, fields), *answer.Grant)
-				assert.Len(t, sim.Calls(), calls+1, "also after a restart")
-				assert.Nil(t, again.Grant)
-			})
-		})
-	}
-}
-
-func TestAWrongSecretIsTriedBothWaysUntilOneHasWorked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		sim := newSim()
-		credential := open(t, sim, map[string]any{"client_secret": "another"})
-		_, err := credential.Exchange(t.Context(), provider.Grant{})
-		require.ErrorContains(t, err, "invalid_client")
-		assert.Len(t, sim.Calls(), 2)
-		_, err = credential.Exchange(t.Context(), provider.Grant{AuthStyle: vendorsim.SecretBasic})
-		require.ErrorContains(t, err, "invalid_client")
-		assert.Len(t, sim.Calls(), 3)
-	})
-}
-
 func TestARefreshTokenIsExchangedAndAReplacedOneIsUsedNext(t *testing.T) {
 	for name, rotates := range map[string]bool{"stays": false, "rotates": true} {
 		t.Run(name, func(t *testing.T) {

@@ -41,6 +41,9 @@ func (p Preset) Fields(params map[string]string) (map[string]any, error) {
 	if len(p.Scope) > 0 {
 		fields["scope"] = slices.Clone(p.Scope)
 	}
+	if len(p.TransientErrors) > 0 {
+		fields["transient_errors"] = slices.Clone(p.TransientErrors)
+	}
 	for field, period := range map[string]Period{"default_ttl": p.DefaultTTL, "idle_expiry": p.IdleExpiry} {
 		if period != 0 {
 			fields[field] = provider.Seconds(period)
@@ -155,6 +158,19 @@ func Expand(own json.RawMessage) (json.RawMessage, error) {
 	}
 	maps.Copy(fields, set)
 	return json.Marshal(fields)
+}
+
+// urlField is the field that decides an operator's token URL where that is a preset's; "" if
+// it is not, or if nothing decides it.
+func urlField(own json.RawMessage) string {
+	var c choice
+	if provider.DecodeFields(own, &c) != nil || c.TokenURL != "" || c.Issuer != "" {
+		return ""
+	}
+	if p, err := PresetNamed(c.Preset); err != nil || len(p.Params) == 0 {
+		return ""
+	}
+	return "preset_params"
 }
 
 // grant is the one that the operator chose, by its name, by a refresh token or by a client

@@ -63,6 +63,10 @@ type Preset struct {
 	// SingleToken is whether an exchange ends the access token of the one before.
 	SingleToken bool `json:"single_token,omitempty"`
 
+	// TransientErrors are documented error codes of failures that pass by themselves, beside
+	// those that the engine knows of all vendors.
+	TransientErrors []string `json:"transient_errors,omitempty"`
+
 	// Notes is one sentence for the operator.
 	Notes string `json:"notes"`
 

@@ -160,7 +160,7 @@ func open(t *testing.T, own map[string]any) provider.Credential {
 	require.NoError(t, err)
 	fields, err := Expand(raw)
 	require.NoError(t, err)
-	credential, err := Provider{}.Open(provider.Settings{Fields: fields})
+	credential, err := Provider{}.Open(provider.Settings{Fields: fields, Client: &provider.Client{}})
 	require.NoError(t, err, "%s", fields)
 	return credential
 }

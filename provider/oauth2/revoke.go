@@ -13,7 +13,7 @@ import (
 // Revocable is whether the vendor has a revocation endpoint. One may have to be looked
 // up in the issuer's metadata.
 func (c *Client) Revocable(ctx context.Context) error {
-	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
+	endpoints, err := c.endpoints(ctx, provider.Grant{})
 	if err != nil {
 		return err
 	}
@@ -41,25 +41,27 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 	if err := c.Revocable(ctx); err != nil {
 		return err
 	}
-	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
+	endpoints, err := c.endpoints(ctx, last)
 	if err != nil {
 		return err
 	}
-	first, second := c.authStyles(last)
+	first, second := c.authStyles(last, endpoints.revocationMethods)
 	ahead := c.vendorAhead(endpoints.Revocation)
 	err = c.revoke(ctx, endpoints.Revocation, accessToken, first)
 	switch {
 	case isAboutStyle(err) && c.isMisdated(endpoints.Revocation, ahead):
 		err = c.revoke(ctx, endpoints.Revocation, accessToken, first)
 	case second != "" && isAboutStyle(err):
-		err = c.revoke(ctx, endpoints.Revocation, accessToken, second)
+		if again := c.revoke(ctx, endpoints.Revocation, accessToken, second); again == nil || !isAboutStyle(again) {
+			err = again
+		}
 	}
 	err = c.withSkew(err)
 	var refusal *provider.Error
 	if errors.As(err, &refusal) && refusal.Code == "invalid_token" {
 		return nil // which RFC 7009 §2.2 has vendors say with a 200
 	}
-	return err
+	return provider.CheckField(err, c.Server.revocationField())
 }
 
 func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string) error {

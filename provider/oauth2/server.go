@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,10 @@ import (
 type Server struct {
 	Issuer string
 	Endpoints
+
+	// Field is the operator's field that the token endpoint comes from; "" is token_url, or
+	// issuer where that is set.
+	Field string
 
 	found atomic.Pointer[metadata]
 }
@@ -35,6 +40,10 @@ type metadata struct {
 type Endpoints struct {
 	Token      string
 	Revocation string // "" if there is none
+
+	// tokenMethods and revocationMethods are the ways for clients to authenticate that the
+	// metadata list; none if they do not.
+	tokenMethods, revocationMethods []string
 }
 
 // endpoints are those that are set, and those that the metadata has.
@@ -64,27 +73,53 @@ func (s *Server) endpoints(ctx context.Context, client *provider.Client) (Endpoi
 	return all, nil
 }
 
-// discover reads an issuer's metadata: where OpenID Connect Discovery has it, or else
-// where RFC 8414 has it.
+// tokenField is the field to check where the token endpoint turns out not to be one.
+func (s *Server) tokenField() string {
+	switch {
+	case s.Field != "":
+		return s.Field
+	case s.Token == "":
+		return "issuer"
+	}
+	return "token_url"
+}
+
+// revocationField is the field to check where the revocation endpoint turns out not to be
+// one.
+func (s *Server) revocationField() string {
+	switch {
+	case s.Revocation == "":
+		return "issuer"
+	case s.Field != "":
+		return s.Field
+	}
+	return "revocation_url"
+}
+
+// discover reads an issuer's metadata: where OpenID Connect Discovery has it, or else where
+// RFC 8414 has it, whose path some servers append to the issuer's own. Where all of them
+// fail, metadata that cannot be used tell more than places where there are none.
 func discover(ctx context.Context, client *provider.Client, issuer string) (*Endpoints, error) {
 	u, err := url.Parse(issuer)
 	if err != nil {
 		return nil, provider.Errorf(provider.Invalid, "issuer: is no URL")
 	}
 	path := strings.TrimSuffix(u.Path, "/")
-	var first error
-	for _, at := range []string{path + "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server" + path} {
-		u.Path = at
+	const openID, oauth = "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"
+	var reason error
+	isMissing := false
+	for _, at := range slices.Compact([]string{path + openID, oauth + path, path + oauth}) {
+		u.Path, u.RawPath = at, ""
 		endpoints, err := fetch(ctx, client, u.String(), issuer)
 		var e *provider.Error
 		if err == nil || errors.As(err, &e) && e.Kind == provider.Unavailable {
-			return endpoints, err
+			return endpoints, provider.CheckField(err, "issuer")
 		}
-		if first == nil {
-			first = err
+		if missing := errors.As(err, &e) && e.WrongURL; reason == nil || isMissing && !missing {
+			reason, isMissing = err, missing
 		}
 	}
-	return nil, first
+	return nil, provider.CheckField(reason, "issuer")
 }
 
 func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*Endpoints, error) {
@@ -101,14 +136,23 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*En
 		Issuer     provider.Text `json:"issuer"`
 		Token      provider.Text `json:"token_endpoint"`
 		Revocation provider.Text `json:"revocation_endpoint"`
+
+		TokenMethods      provider.Texts `json:"token_endpoint_auth_methods_supported"`
+		RevocationMethods provider.Texts `json:"revocation_endpoint_auth_methods_supported"`
 	}
 	if err := reply.Decode(&published); err != nil {
 		return nil, err
 	}
-	found := &Endpoints{Token: string(published.Token), Revocation: string(published.Revocation)}
+	found := &Endpoints{
+		Token: string(published.Token), Revocation: string(published.Revocation),
+		tokenMethods: published.TokenMethods, revocationMethods: published.RevocationMethods,
+	}
+	if len(found.revocationMethods) == 0 {
+		found.revocationMethods = found.tokenMethods
+	}
 	// RFC 8414 §3.3: or the metadata is not the issuer's.
 	if strings.TrimSuffix(string(published.Issuer), "/") != strings.TrimSuffix(issuer, "/") {
-		return nil, provider.Errorf(provider.Nonsense, "the metadata at the issuer is of another issuer")
+		return nil, provider.Errorf(provider.Nonsense, "issuer: expected %.100q in the metadata at %.200s, found %.100q; if that is the vendor, give it as issuer", issuer, at, published.Issuer)
 	}
 	if err := checkEndpoint("token_endpoint", found.Token, issuer); err != nil {
 		return nil, provider.Errorf(provider.Nonsense, "the issuer's metadata has no token endpoint that can be used: %s", err)

@@ -19,6 +19,7 @@ func TestAnIssuersMetadataHaveItsEndpoints(t *testing.T) {
 		"OpenID Connect Discovery":   {Issuer: "https://a.example", Metadata: []string{vendorsim.OpenIDMetadata}},
 		"RFC 8414":                   {Issuer: "https://a.example", Metadata: []string{vendorsim.OAuthMetadata}},
 		"a tenant, OpenID Connect":   {Issuer: "https://a.example/tenant/7", Metadata: []string{vendorsim.OpenIDMetadata}},
+		"a tenant, appended":         {Issuer: "https://a.example/tenant/7", Metadata: []string{vendorsim.AppendedMetadata}},
 		"a tenant, RFC 8414":         {Issuer: "https://a.example/tenant/7", Metadata: []string{vendorsim.OAuthMetadata}},
 		"an issuer that ends in a /": {Issuer: "https://a.example/", Metadata: []string{vendorsim.OpenIDMetadata}},
 	} {
@@ -129,14 +130,14 @@ func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
 		kind     provider.Kind
 		says     string
 	}{
-		"of another issuer":        {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.Nonsense, "of another issuer"},
+		"of another issuer":        {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.Nonsense, `issuer: expected "https://a.example" in the metadata at https://a.example/.well-known/openid-configuration, found "https://b.example"; if that is the vendor, give it as issuer`},
 		"without an endpoint":      {`{"issuer": "https://a.example"}`, provider.Nonsense, "no token endpoint"},
 		"with one in clear":        {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.Nonsense, "must be an https URL"},
 		"with one on this host":    {`{"issuer": "https://a.example", "token_endpoint": "http://127.0.0.1/token"}`, provider.Nonsense, "must be an https URL, as the issuer is"},
 		"with one elsewhere":       {`{"issuer": "https://a.example", "token_endpoint": "https://b.example/token"}`, provider.Nonsense, `token_endpoint: "https://b.example/token" is not on the issuer's host; if secrets may go there, give it as token_url in place of issuer`},
 		"with one below it":        {`{"issuer": "https://a.example", "token_endpoint": "https://login.a.example/token"}`, provider.Nonsense, "is not on the issuer's host"},
 		"with another port":        {`{"issuer": "https://a.example", "token_endpoint": "https://a.example:8443/token"}`, provider.Nonsense, "is not on the issuer's host"},
-		"an issuer that is none":   {`{"issuer": 7, "token_endpoint": "https://a.example/token"}`, provider.Nonsense, "of another issuer"},
+		"an issuer that is none":   {`{"issuer": 7, "token_endpoint": "https://a.example/token"}`, provider.Nonsense, `found ""`},
 		"an endpoint that is none": {`{"issuer": "https://a.example", "token_endpoint": ["https://a.example/token"]}`, provider.Nonsense, "no token endpoint"},
 		"a page":                   {`<html>`, provider.Nonsense, "not the JSON object"},
 	} {

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -49,18 +48,23 @@ func (c *credential) Narrow(scope []string) (provider.Credential, error) {
 	return &narrow, nil
 }
 
-// Exchange uses the refresh token at hand, and the API key where there is none or
-// where the vendor refuses it.
+// Exchange uses the refresh token at hand, and the API key where there is none.
 func (c *credential) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
 	if pair := c.pair(last, time.Now()); pair.refreshToken != "" {
-		answer, err := c.refresh(ctx, pair)
-		var e *provider.Error
-		refused := errors.As(err, &e) && e.Kind == provider.Rejected
-		if !refused || c.APIKey == "" {
-			return answer, err
-		}
+		return c.refresh(ctx, pair)
 	}
 	return c.mint(ctx)
+}
+
+// Fallback has the API key mint another pair, where there is a refresh token that Exchange
+// uses before it.
+func (c *credential) Fallback(last provider.Grant) provider.Credential {
+	if c.APIKey == "" || c.pair(last, time.Now()).refreshToken == "" {
+		return nil
+	}
+	other := *c
+	other.RefreshToken = ""
+	return &other
 }
 
 // pair is a refresh token, and what is known of the access tokens that it yields.
@@ -157,11 +161,11 @@ func (c *credential) call(ctx context.Context, method string, body []byte, heade
 	req.Header = header
 	res, err := c.client.Do(req, secret)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, provider.CheckField(err, "base_url")
 	}
 	var r reply
 	if err := res.Decode(&r); err != nil {
-		return nil, nil, err
+		return nil, nil, provider.CheckField(err, "base_url")
 	}
 	answer := &provider.Answer{
 		AccessToken: string(r.AccessToken),

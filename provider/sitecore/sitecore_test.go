@@ -160,9 +160,8 @@ func TestARefreshTokensLifeIsWhatTheAnswerSays(t *testing.T) {
 	})
 }
 
-func TestTheAPIKeyMintsAnewWhenTheRefreshTokenIsRefusedOrGone(t *testing.T) {
+func TestTheAPIKeyMintsAnewWhenTheRefreshTokenIsGone(t *testing.T) {
 	for name, last := range map[string]provider.Grant{
-		"refused":       {RefreshToken: "of-nobody", Derived: true},
 		"expired":       {RefreshToken: "of-nobody", Derived: true, ExpireTime: time.Unix(1, 0)},
 		"never given":   {Derived: true},
 		"no grant ever": {},
@@ -171,13 +170,44 @@ func TestTheAPIKeyMintsAnewWhenTheRefreshTokenIsRefusedOrGone(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				sim := vendorsim.New()
 				sim.AddAPIKey(apiKey)
-				exchange(t, sim, open(t, sim, map[string]any{"api_key": apiKey}), last)
-				calls := sim.Calls()
-				assert.Equal(t, http.MethodPost, calls[len(calls)-1].Method)
-				assert.Equal(t, name == "refused", len(calls) == 2, "a token known to be dead is not tried")
+				credential := open(t, sim, map[string]any{"api_key": apiKey})
+				exchange(t, sim, credential, last)
+				assert.Equal(t, http.MethodPost, sim.Calls()[0].Method, "a token known to be dead is not tried")
+				assert.Nil(t, credential.(provider.Fallback).Fallback(last), "the key has been used already")
 			})
 		})
 	}
+}
+
+func TestTheAPIKeyIsTheOtherWayToAToken(t *testing.T) {
+	for name, test := range map[string]struct {
+		fields map[string]any
+		last   provider.Grant
+	}{
+		"than a minted refresh token":           {map[string]any{"api_key": apiKey}, provider.Grant{RefreshToken: "of-nobody", Derived: true}},
+		"than the operator's":                   {map[string]any{"api_key": apiKey, "refresh_token": "of-nobody"}, provider.Grant{}},
+		"than one minted beside the operator's": {map[string]any{"api_key": apiKey, "refresh_token": "r"}, provider.Grant{RefreshToken: "of-nobody", Derived: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := vendorsim.New()
+				sim.AddAPIKey(apiKey)
+				credential := open(t, sim, test.fields)
+				_, err := credential.Exchange(t.Context(), test.last)
+				var e *provider.Error
+				require.ErrorAs(t, err, &e)
+				assert.Equal(t, provider.Rejected, e.Kind)
+				other := credential.(provider.Fallback).Fallback(test.last)
+				require.NotNil(t, other)
+				exchange(t, sim, other, provider.Grant{})
+				calls := sim.Calls()
+				require.Len(t, calls, 2)
+				assert.Equal(t, []string{http.MethodPut, http.MethodPost}, []string{calls[0].Method, calls[1].Method})
+			})
+		})
+	}
+	without := open(t, vendorsim.New(), map[string]any{"refresh_token": "r"})
+	assert.Nil(t, without.(provider.Fallback).Fallback(provider.Grant{}))
 }
 
 func TestARefreshTokenThatNoHeaderCanCarryIsNotKept(t *testing.T) {
@@ -190,18 +220,6 @@ func TestARefreshTokenThatNoHeaderCanCarryIsNotKept(t *testing.T) {
 		_, err = credential.Exchange(t.Context(), *answer.Grant)
 		require.NoError(t, err)
 		assert.Equal(t, http.MethodPost, sim.Calls()[1].Method, "the key mints the next one")
-	})
-}
-
-func TestTheAPIKeyIsNotUsedWhileTheVendorIsDown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		sim := vendorsim.New()
-		sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, ""))})
-		_, err := open(t, sim, map[string]any{"api_key": apiKey, "refresh_token": "r"}).Exchange(t.Context(), provider.Grant{})
-		var e *provider.Error
-		require.ErrorAs(t, err, &e)
-		assert.Equal(t, provider.Unavailable, e.Kind)
-		assert.Len(t, sim.Calls(), 1)
 	})
 }
 

@@ -77,6 +77,14 @@ func (m *mount) heir(snapshot []byte) *mount {
 	own.root, err = server.Client()
 	require.NoError(m.t, err)
 	heir.restore(snapshot)
+	// The snapshot's keys are not this server's, which seals itself for it, some time after
+	// it has answered.
+	require.EventuallyWithT(m.t, func(c *assert.CollectT) {
+		status, err := own.root.Sys().SealStatusWithContext(m.t.Context())
+		if assert.NoError(c, err) {
+			assert.True(c, status.Sealed)
+		}
+	}, patience, 50*time.Millisecond)
 	server.Inherit(m.server)
 	require.NoError(m.t, server.Unseal(m.t.Context()))
 	own.root, err = server.Client()

@@ -1,0 +1,238 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/tally"
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// issuerClient is a credential whose endpoints are in its issuer's metadata.
+func issuerClient() map[string]any {
+	fields := secretClient(false)
+	delete(fields, "token_url")
+	fields["issuer"] = vendorsim.OAuthIssuer
+	return fields
+}
+
+// metadataDown has the vendor's metadata fail, and nothing else.
+func metadataDown() vendorsim.Conduct {
+	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+		if strings.Contains(r.URL.Path, "/.well-known/") {
+			return vendorsim.Answer(http.StatusServiceUnavailable, "down")
+		}
+		return nil
+	}}
+}
+
+func TestNoRoleIsOutgrownWhileTheVendorIsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("config/oauth2/found", issuerClient())
+		e.write("roles/own", map[string]any{"config": "found", "dedicated": true})
+		e.write("roles/other", map[string]any{"config": "found", "dedicated": true})
+		e.sim.Behave(metadataDown())
+		calls := e.exchanges()
+		resp, status, message := e.request(logical.UpdateOperation, "config/oauth2/found", map[string]any{"request_timeout": "20s", "verify": false})
+		require.Equal(t, http.StatusOK, status, message)
+		if resp != nil {
+			assert.Empty(t, resp.Warnings)
+		}
+		assert.Equal(t, calls+1, e.exchanges(), "the vendor is asked once for all roles")
+
+		_, status, message = e.request(logical.UpdateOperation, "roles/third", map[string]any{"config": "found", "dedicated": true})
+		assert.Equal(t, http.StatusServiceUnavailable, status)
+		assert.Contains(t, message, "the vendor is unavailable: dedicated: auth.example.com: 503 Service Unavailable: down")
+	})
+}
+
+func TestPromise4DedicatedReadersLeaveAVendorAloneWhoseMetadataAreMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("config/oauth2/found", issuerClient())
+		e.write("roles/own", map[string]any{"config": "found", "dedicated": true})
+		e.restart()
+		e.sim.Behave(metadataDown())
+		calls := e.exchanges()
+		for range 5 {
+			status, message := e.refused("creds/own")
+			assert.Equal(t, http.StatusServiceUnavailable, status)
+			assert.Contains(t, message, "503 Service Unavailable: down; next attempt at")
+		}
+		assert.Equal(t, calls+1, e.exchanges(), "one attempt, whoever asks")
+		e.sim.Behave(vendorsim.Conduct{})
+		time.Sleep(2 * time.Second)
+		e.creds("own")
+		assert.Equal(t, "ok", e.read("status/found").Data["state"])
+	})
+}
+
+func TestPromise16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testing.T) {
+	for name, test := range map[string]struct {
+		fields map[string]any
+		most   int
+	}{
+		"one lease":     {map[string]any{"max_leases": 1}, 10},
+		"ten leases":    {map[string]any{"max_leases": 10}, 40},
+		"no limit":      {map[string]any{"max_leases": 0}, 100},
+		"a rate of two": {map[string]any{"max_leases": 1, "max_exchanges": 2}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				e.write("roles/mine", test.fields)
+				read := func() (status int, message string) {
+					resp, status, message := e.request(logical.ReadOperation, "creds/mine", nil)
+					if status == http.StatusOK {
+						require.NoError(t, e.revoke(resp)) // as a login, a read and revoke-self do
+					}
+					return status, message
+				}
+				for range test.most {
+					status, message := read()
+					require.Equal(t, http.StatusOK, status, message)
+				}
+				calls := e.exchanges()
+				for range 3 {
+					status, message := read()
+					assert.Equal(t, http.StatusTooManyRequests, status)
+					assert.Contains(t, message, "tokens have been exchanged within the lifetime of one (1h0m0s): the next one may be at ")
+					assert.Contains(t, message, "max_exchanges")
+				}
+				assert.Equal(t, calls, e.exchanges(), "the vendor is spared")
+				e.creds("api")
+
+				time.Sleep(time.Hour/time.Duration(test.most) + time.Second)
+				status, message := read()
+				require.Equal(t, http.StatusOK, status, message)
+				status, _ = read()
+				assert.Equal(t, http.StatusTooManyRequests, status)
+				e.assertMetrics(map[string]string{`tokenbroker_reads_total{result="failed"}`: "0.0"})
+			})
+		})
+	}
+}
+
+func TestReadersWhoKeepTheirLeasesAreNeverRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		for range 48 { // as Agent does at the earliest
+			for range 3 {
+				lease := e.creds("mine")
+				time.AfterFunc(lease.Secret.TTL*85/100-time.Second, func() { assert.NoError(t, e.revoke(lease)) })
+			}
+			time.Sleep(51 * time.Minute)
+		}
+	})
+}
+
+// dedicatedFailures are failures that pass by themselves.
+var dedicatedFailures = map[string]http.HandlerFunc{
+	"throttled":           vendorsim.Throttle("3000"),
+	"down":                vendorsim.Answer(503, ""),
+	"no answer in time":   vendorsim.Hang,
+	"200 without a token": vendorsim.Answer(200, "{}"),
+}
+
+// Guarantee 15: what fails of a dedicated role's exchanges by itself counts against the role only.
+func TestFaultADedicatedReadersExchangeFails(t *testing.T) {
+	for name, fault := range dedicatedFailures {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				e.write("roles/other", map[string]any{"config": "api", "dedicated": true})
+				e.write("roles/ours", map[string]any{"config": "api", "scope": "write"})
+				e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(fault)})
+				status, message := e.refused("creds/mine")
+				assert.GreaterOrEqual(t, status, 502, message)
+				e.sim.Behave(vendorsim.Conduct{})
+				calls := e.exchanges()
+				e.refused("creds/mine")
+				assert.Equal(t, calls, e.exchanges(), "the role waits")
+				e.creds("other")
+				e.creds("ours")
+				resp := e.creds("api")
+				assert.Empty(t, resp.Warnings)
+
+				data := e.read("status/api").Data
+				assert.Equal(t, "failed", data["state"])
+				assert.Equal(t, data["last_error"], data["dedicated_roles"].(map[string]any)["mine"].(map[string]any)["last_error"])
+				e.write("refresh/api", nil)
+				e.creds("mine")
+				data = e.read("status/api").Data
+				assert.Equal(t, "ok", data["state"])
+				assert.NotContains(t, data, "dedicated_roles")
+			})
+		})
+	}
+	if !t.Failed() {
+		tally.Record(t, tally.Row{Fault: "vendor: an exchange of a dedicated reader fails", Tried: len(dedicatedFailures), Note: "all other readers get a token"})
+	}
+}
+
+func TestPromise5ARejectionOfADedicatedReadersExchangeIsTheCredentials(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(401, `{"error":"invalid_client"}`))})
+		status, _ := e.refused("creds/mine")
+		assert.Equal(t, http.StatusBadRequest, status)
+		data := e.read("status/api").Data
+		assert.Equal(t, 1, data["consecutive_failures"])
+		assert.NotContains(t, data, "dedicated_roles")
+	})
+}
+
+// revokedByForce are leases that Vault has forgotten, as the vendor would not end their tokens.
+func (e *engine) revokedByForce(leases ...*logical.Response) {
+	e.t.Helper()
+	e.sim.Behave(down())
+	for _, lease := range leases {
+		require.Error(e.t, e.revoke(lease))
+	}
+	e.sim.Behave(vendorsim.Conduct{})
+}
+
+func TestLeasesThatWereRevokedByForceCanBeForgotten(t *testing.T) {
+	for name, forget := range map[string]func(*engine){
+		"by a field": func(e *engine) { e.write("roles/mine", map[string]any{"forget_leases": true}) },
+		"by deleting the role": func(e *engine) {
+			_, status, _ := e.request(logical.DeleteOperation, "roles/mine", nil)
+			require.Equal(e.t, http.StatusOK, status)
+			e.write("roles/mine", map[string]any{"config": "api", "scope": "read", "dedicated": true, "max_leases": 3})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				leases := []*logical.Response{e.creds("mine"), e.creds("mine"), e.creds("mine")}
+				e.revokedByForce(leases[:2]...)
+				status, message := e.refused("creds/mine")
+				assert.Equal(t, http.StatusTooManyRequests, status)
+				assert.Contains(t, message, "forget_leases=true")
+				e.write("roles/mine", map[string]any{"ttl": "30m"})
+				e.refused("creds/mine") // whatever else is written changes nothing
+
+				forget(e)
+				assert.NotContains(t, e.read("roles/mine").Data, "forget_leases")
+				for range 3 {
+					e.creds("mine")
+				}
+				e.refused("creds/mine")
+
+				require.NoError(t, e.revoke(leases[2]), "a lease that runs on")
+				assert.False(t, e.sim.Accepts(tokenOf(leases[2])), "ends its token all the same")
+				time.Sleep(2 * time.Hour)
+				e.creds("mine")
+				assert.Len(t, e.leased(), 1, "what is left of the forgotten goes away")
+			})
+		})
+	}
+}

@@ -1,0 +1,124 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+func TestAnOutageIsTheOneReasonToStoreACredentialUnchecked(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault  http.HandlerFunc
+		status int
+		says   string
+		hint   bool
+	}{
+		"429":                    {vendorsim.Throttle(""), 503, "429 Too Many Requests", true},
+		"500":                    {vendorsim.Answer(500, ""), 503, "500 Internal Server Error", true},
+		"503":                    {vendorsim.Answer(503, "<html>down"), 503, "503 Service Unavailable", true},
+		"no answer in time":      {vendorsim.Hang, 503, "no answer in time", true},
+		"404":                    {vendorsim.Answer(404, "<html>"), 502, "https://link-streaming.kensho.com/oauth2/refresh: 404 Not Found; the vendor has no such endpoint; check refresh_url", false},
+		"405":                    {vendorsim.Answer(405, ""), 502, "https://link-streaming.kensho.com/oauth2/refresh: 405 Method Not Allowed; the vendor has no such endpoint; check refresh_url", false},
+		"a redirect":             {vendorsim.Redirect, 502, "https://link-streaming.kensho.com/oauth2/refresh: answered with a redirect (302), which is not followed; check refresh_url", false},
+		"a login page":           {vendorsim.Answer(200, "<html>log in"), 502, "the answer of https://link-streaming.kensho.com/oauth2/refresh is not the JSON object that it should be, but a page; check refresh_url", false},
+		"no token":               {vendorsim.Answer(200, "{}"), 502, "holds no access token", false},
+		"a connection that ends": {vendorsim.Reset, 503, "connection reset by peer", false},
+		"a rejection":            {vendorsim.Answer(401, ""), 400, "401 Unauthorized", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(test.fault)})
+				_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+				assert.Equal(t, test.status, status)
+				assert.Contains(t, message, test.says)
+				assert.Contains(t, message, "nothing was stored at config/kensho/prod")
+				assert.NotContains(t, message, refreshToken)
+				if test.hint {
+					assert.Contains(t, message, "verify=false")
+				} else {
+					assert.NotContains(t, message, "verify=false")
+				}
+				assertStorageEmpty(t, e)
+			})
+		})
+	}
+}
+
+func TestAWrongURLEndsNoCredential(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
+		for _, code := range []int{404, 405, 302} {
+			e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(code, ""))})
+			_, status, message := e.request(logical.UpdateOperation, "refresh/prod", nil)
+			assert.Equal(t, http.StatusBadGateway, status)
+			assert.NotContains(t, message, "rejected")
+			assert.NotContains(t, message, "write a new one")
+		}
+		e.sim.Behave(vendorsim.Conduct{})
+		e.write("refresh/prod", nil)
+	})
+}
+
+func TestAWrongIssuerNamesWhatWasFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+			switch {
+			case r.URL.Host != "a.example":
+				return nil
+			case r.URL.Path == "/echo/.well-known/openid-configuration":
+				return vendorsim.Answer(200, `{"issuer":"https://a.example/`+clientSecret+`"}`)
+			}
+			return vendorsim.Answer(404, "")
+		}})
+		for issuer, says := range map[string]string{
+			"https://a.example/tenant": `https://a.example/tenant/.well-known/openid-configuration: 404 Not Found; the vendor has no such endpoint; check issuer`,
+			"https://a.example/echo":   `issuer: expected "https://a.example/echo" in the metadata at https://a.example/echo/.well-known/openid-configuration, found "https://a.example/clien[redacted]"`,
+		} {
+			_, status, message := e.request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"issuer": issuer, "client_id": clientID, "client_secret": clientSecret})
+			assert.Equal(t, http.StatusBadGateway, status)
+			assert.Contains(t, message, says)
+			assert.NotContains(t, message, "verify=false")
+			assert.NotContains(t, message, clientSecret)
+		}
+	})
+}
+
+func TestAVendorsTransientErrorsArePassing(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault  http.HandlerFunc
+		fields map[string]any
+	}{
+		"Slack's, with 200":          {vendorsim.Answer(200, `{"ok":false,"error":"internal_error"}`), nil},
+		"Salesforce's":               {vendorsim.Answer(400, `{"error":"unknown_error","error_description":"retry your request"}`), nil},
+		"403, to come back":          {vendorsim.Later(403, "2"), nil},
+		"of the operator's own list": {vendorsim.Answer(400, `{"error":"migrating"}`), map[string]any{"transient_errors": "migrating,busy"}},
+		"of a list of one, with 200": {vendorsim.Answer(200, `{"error":"busy"}`), map[string]any{"transient_errors": "busy"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				if test.fields != nil {
+					e.write("config/oauth2/api", test.fields)
+				}
+				calls := e.exchanges()
+				e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(test.fault)})
+				time.Sleep(2 * time.Hour)
+				status, message := e.refused("creds/api")
+				assert.Equal(t, http.StatusServiceUnavailable, status, message)
+				assert.Equal(t, calls+1, e.exchanges())
+				e.sim.Behave(vendorsim.Conduct{})
+				time.Sleep(3 * time.Second)
+				e.creds("api")
+			})
+		})
+	}
+}

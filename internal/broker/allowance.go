@@ -1,0 +1,98 @@
+package broker
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// The readers of a dedicated role cause exchanges of their own. They are bounded by role, and
+// what fails of them by itself counts against the role only: no reader of it may use up the
+// vendor's patience with all others. Neither is stored: a restart costs an attempt too early.
+
+// A TooManyError means that a dedicated role has had as many tokens as it may.
+type TooManyError struct {
+	Most int           // tokens
+	Per  time.Duration // the lifetime of one
+	Next time.Time     // when there may be another
+}
+
+func (e *TooManyError) Error() string {
+	return fmt.Sprintf("%d tokens have been exchanged within the lifetime of one (%s)", e.Most, e.Per)
+}
+
+// An allowance is how many tokens a dedicated role may have yet.
+type allowance struct {
+	limiter  *rate.Limiter
+	lifetime time.Duration // of the last token
+}
+
+// take takes one token from the allowance of a role, if there is one left. There is no limit
+// before the lifetime of one is known. The caller has the exclusive right to the name.
+func (e *entry) take(d Dedication, now time.Time) error {
+	a := e.allowances[d.Role]
+	if a == nil {
+		return nil
+	}
+	a.set(d.Most, a.lifetime, now)
+	if reservation := a.limiter.ReserveN(now, 1); reservation.DelayFrom(now) > 0 {
+		next := now.Add(reservation.DelayFrom(now))
+		reservation.CancelAt(now)
+		return &TooManyError{Most: d.Most, Per: a.lifetime, Next: next}
+	}
+	return nil
+}
+
+// taken notes how long a token of a role is valid, of which so many may be exchanged meanwhile.
+func (e *entry) taken(d Dedication, token provider.Token, now time.Time) {
+	lifetime := max(token.ExpireTime.Sub(token.IssueTime), time.Second).Round(time.Second)
+	a := e.allowances[d.Role]
+	if a == nil {
+		a = &allowance{limiter: rate.NewLimiter(0, d.Most)}
+		a.limiter.AllowN(now, 1) // which was taken before there was a limit
+		e.allowances[d.Role] = a
+	}
+	a.set(d.Most, lifetime, now)
+}
+
+func (a *allowance) set(most int, lifetime time.Duration, now time.Time) {
+	a.lifetime = lifetime
+	a.limiter.SetBurstAt(now, most)
+	a.limiter.SetLimitAt(now, rate.Limit(float64(most)/lifetime.Seconds()))
+}
+
+// isOfRole is whether a failure of an exchange counts against its dedicated role only: it
+// passes by itself, or says nothing of the credential.
+func isOfRole(failure *provider.Error) bool {
+	return failure.Kind == provider.Unavailable || failure.Kind == provider.Nonsense
+}
+
+// heldRole is why a dedicated role gets no token for now; nil if it may.
+func (v view) heldRole(role string, now time.Time) error {
+	failure := v.dedicated[role]
+	if !now.Before(failure.NextAttempt) {
+		return nil
+	}
+	return v.refusalOf(failure)
+}
+
+// failedRole notes a failure of a dedicated role's exchange, and returns it.
+func (e *entry) failedRole(v view, role string, failure *provider.Error, now time.Time) (Failure, error) {
+	noted := Failure{Kind: failure.Kind, Reason: failure.Reason, Time: now.Round(0).UTC()}
+	noted.count(v.dedicated[role], failure)
+	_, err := e.change(v.epoch, func(m *memory) { m.dedicated = with(m.dedicated, role, noted) })
+	if err != nil {
+		return noted, err
+	}
+	return noted, v.refusalOf(noted)
+}
+
+// succeededRole notes that the exchanges of a dedicated role do not fail any more.
+func (e *entry) succeededRole(epoch uint64, role string) {
+	_, _ = e.change(epoch, func(m *memory) { // what was changed meanwhile is forgotten anyway
+		m.dedicated = without(m.dedicated, func(failed string, _ Failure) bool { return failed == role })
+	})
+}

@@ -1,0 +1,97 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/tally"
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// waysToFail are what becomes of a refresh at Sitecore while its API key works.
+var waysToFail = map[string]http.HandlerFunc{
+	"500":                    vendorsim.Answer(500, "down"),
+	"405":                    vendorsim.Answer(405, ""),
+	"a page":                 vendorsim.Answer(200, "<html>"),
+	"200 without a token":    vendorsim.Answer(200, "{}"),
+	"200 with an error":      vendorsim.Answer(200, `{"error":"internal_error"}`),
+	"a connection that ends": vendorsim.Reset,
+	"no answer in time":      vendorsim.Hang,
+	"a refusal":              vendorsim.Answer(401, ""),
+}
+
+// refreshing has only requests that refresh a token fail.
+func refreshing(fault http.HandlerFunc) vendorsim.Conduct {
+	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+		if r.Method == http.MethodPut {
+			return fault
+		}
+		return nil
+	}}
+}
+
+// Guarantee 4: an API key takes over from a refresh that fails.
+func TestFaultARefreshFailsThatAnAPIKeyCanReplace(t *testing.T) {
+	for name, fault := range waysToFail {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "access_expiry": "1h"})
+				first := tokenOf(e.creds("search"))
+				e.sim.Behave(refreshing(fault))
+				time.Sleep(2 * time.Hour)
+				assert.NotEqual(t, first, tokenOf(e.creds("search")), "no valid token is left, so that the key is used at once")
+
+				// While there is one, a refresh that fails is tried again before.
+				second := tokenOf(e.creds("search"))
+				time.Sleep(50 * time.Minute)
+				for range 3 {
+					e.creds("search")
+					time.Sleep(15 * time.Second)
+				}
+				third := e.creds("search")
+				assert.NotEqual(t, second, tokenOf(third))
+				assert.Empty(t, third.Warnings)
+				assert.Equal(t, "ok", e.read("status/search").Data["state"])
+			})
+		})
+	}
+	if !t.Failed() {
+		tally.Record(t, tally.Row{Fault: "vendor: a refresh fails that an API key can replace", Tried: len(waysToFail), Note: "readers get a token of the key"})
+	}
+}
+
+func TestPromise4AWriteIsNotRefusedForARefreshThatFails(t *testing.T) {
+	for name, fault := range waysToFail {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				e.sim.Behave(refreshing(fault))
+				e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "refresh_token": refreshToken})
+				e.creds("search")
+			})
+		})
+	}
+}
+
+func TestPromise4AnAPIKeyIsLeftAloneWhileAVendorThrottles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "access_expiry": "1h"})
+		e.creds("search")
+		e.sim.Behave(refreshing(vendorsim.Throttle("60")))
+		time.Sleep(2 * time.Hour)
+		calls := e.exchanges()
+		for range 5 {
+			_, status, _ := e.request(logical.ReadOperation, "creds/search", nil)
+			require.Equal(t, http.StatusServiceUnavailable, status)
+		}
+		assert.Equal(t, calls+1, e.exchanges())
+	})
+}

@@ -1,0 +1,111 @@
+package provider
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func failing(err error) http.RoundTripper {
+	return roundTrip(func(*http.Request) (*http.Response, error) { return nil, err })
+}
+
+func answering(status int, body string, header ...string) http.RoundTripper {
+	return roundTrip(func(*http.Request) (*http.Response, error) {
+		h := http.Header{}
+		for i := 0; i < len(header); i += 2 {
+			h.Set(header[i], header[i+1])
+		}
+		return &http.Response{StatusCode: status, Header: h, Body: io.NopCloser(strings.NewReader(body))}, nil
+	})
+}
+
+func TestAWrongURLIsNamedAndRejectsNothing(t *testing.T) {
+	const url = "https://vendor.example/oauth2/tokn"
+	for name, test := range map[string]struct {
+		vendor http.RoundTripper
+		says   string
+	}{
+		"404":                   {answering(404, ""), "404 Not Found; the vendor has no such endpoint"},
+		"404, and a page":       {answering(404, "<html>"), "404 Not Found; the vendor has no such endpoint"},
+		"404, and an error":     {answering(404, `{"error":"not_found"}`), "404 Not Found: not_found; the vendor has no such endpoint"},
+		"405":                   {answering(405, ""), "405 Method Not Allowed; the vendor has no such endpoint"},
+		"410":                   {answering(410, ""), "410 Gone; the vendor has no such endpoint"},
+		"a redirect":            {answering(302, "", "Location", "https://vendor.example/login?token=canary"), "answered with a redirect (302), which is not followed"},
+		"a login page":          {answering(200, " <!DOCTYPE html><title>Log in</title>"), "is not the JSON object that it should be, but a page"},
+		"a text":                {answering(200, "OK"), "is not the JSON object that it should be"},
+		"another protocol":      {answering(101, ""), "answered with status 101"},
+		"a host that is none":   {failing(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "vendor.example", IsNotFound: true}}), "no such host"},
+		"another's certificate": {failing(&tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{}, Host: "vendor.example"}}), "certificate"},
+		"no TLS":                {failing(tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}), "first record does not look like a TLS handshake"},
+		"HTTP without TLS":      {failing(http.ErrSchemeMismatch), "HTTP response to HTTPS client"},
+		"TLS that is refused":   {failing(&net.OpError{Op: "remote error", Err: errors.New("tls: unrecognized name")}), "unrecognized name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reply, e := get(t, ClientOptions{Transport: test.vendor}, "https://user:canary@vendor.example/oauth2/tokn?refreshToken=canary")
+			if e == nil {
+				var answer struct{}
+				require.ErrorAs(t, reply.Decode(&answer), &e)
+			}
+			var named *Error
+			require.ErrorAs(t, CheckField(e, "token_url"), &named)
+			assert.Contains(t, named.Reason, url)
+			assert.Contains(t, named.Reason, test.says)
+			assert.True(t, strings.HasSuffix(named.Reason, "; check token_url"), named.Reason)
+			assert.NotContains(t, named.Reason, "canary")
+			assert.NotContains(t, []Kind{Rejected, Expired}, named.Kind)
+			assert.False(t, named.Outage())
+		})
+	}
+}
+
+func TestAFailureThatIsOfNoURLHasNoFieldToCheck(t *testing.T) {
+	for name, test := range map[string]struct {
+		vendor http.RoundTripper
+		kind   Kind
+		outage bool
+	}{
+		"429":                        {answering(429, ""), Unavailable, true},
+		"503":                        {answering(503, "<html>"), Unavailable, true},
+		"404, to come back":          {answering(404, "", "Retry-After", "2"), Unavailable, true},
+		"404, of the client":         {answering(404, `{"error":"invalid_client"}`), Rejected, false},
+		"403, and a page":            {answering(403, "<html>"), Rejected, false},
+		"in vain for long":           {failing(&net.DNSError{Err: "i/o timeout", IsTimeout: true}), Unavailable, true},
+		"a resolver that fails":      {failing(&net.DNSError{Err: "server misbehaving", IsTemporary: true}), Unavailable, false},
+		"a connection refused":       {failing(&net.OpError{Op: "dial", Err: errors.New("connection refused")}), Unavailable, false},
+		"a proxy that is not there":  {failing(&net.OpError{Op: "proxyconnect", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}), Unavailable, false},
+		"an answer that is cut off":  {answering(200, `{"access_token":"at-`), Nonsense, false},
+		"an answer without a token":  {answering(200, `{}`), 0, false},
+		"a rejection without a word": {answering(401, ""), Rejected, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reply, e := get(t, ClientOptions{Transport: test.vendor}, "https://vendor.example/oauth2/token?refreshToken=canary")
+			if e == nil {
+				var answer struct{}
+				if err := reply.Decode(&answer); err != nil {
+					require.ErrorAs(t, err, &e)
+				}
+			}
+			if test.kind == 0 {
+				require.Nil(t, e)
+				return
+			}
+			require.Equal(t, test.kind, e.Kind, e.Reason)
+			assert.Equal(t, test.outage, e.Outage())
+			assert.Same(t, e, CheckField(e, "token_url"))
+			assert.NotContains(t, e.Reason, "canary")
+		})
+	}
+}
