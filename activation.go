@@ -3,6 +3,7 @@ package tokenbroker
 import (
 	"context"
 	"maps"
+	"reflect"
 	"strings"
 	"time"
 
@@ -83,7 +84,7 @@ func (us users) share(d *framework.FieldData) error {
 		return nil
 	}
 	for _, u := range us {
-		if u.entry.Fields["client_id"] != us[0].entry.Fields["client_id"] {
+		if !reflect.DeepEqual(u.entry.Fields["client_id"], us[0].entry.Fields["client_id"]) {
 			return provider.Errorf(provider.Invalid, "client_id: cannot be that of both %s and %s, which have different ones now; give each a key pair of its own", us[0].path(), u.path())
 		}
 	}

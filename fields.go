@@ -14,6 +14,8 @@ import (
 	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
 )
 
 // maxDuration bounds what an operator may set, so that no arithmetic overflows.
@@ -21,7 +23,12 @@ const maxDuration = 10 * 365 * 24 * time.Hour
 
 // HandleRequest looks at what was sent before the framework does: that ignores
 // fields it does not know, and quotes values in its errors, secrets included.
-func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
+	defer func() {
+		if recovered := recover(); recovered != nil {
+			resp, err = nil, broker.Panicked(b.Logger().With("path", req.Path), recovered)
+		}
+	}()
 	b.noteMount(req)
 	switch req.Operation {
 	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation:

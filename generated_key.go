@@ -69,7 +69,11 @@ func (c *configEntry) resolve(ctx context.Context, s logical.Storage, name strin
 		return c, nil
 	}
 	if a, ok := k.Activated[name]; ok && a.Of == c.Generation {
-		a.Entry.stored = c.Generation
+		if !a.Entry.hasFieldsOf(c.provider) {
+			c.pairErr = damagedKeypair(used)
+			return c, nil
+		}
+		a.Entry.stored, a.Entry.provider = c.Generation, c.provider
 		c = a.Entry
 	}
 	c.pair, c.allowance = k.Active, k.allowance
@@ -193,7 +197,7 @@ func usersOf(ctx context.Context, s logical.Storage, keypair string) (users, err
 			switch {
 			case errors.As(err, &newer):
 				return nil, mayUse(newer, keypairPrefix+keypair)
-			case err != nil:
+			case err != nil && !isDamaged(err): // one that is can be used by nobody, and uses nothing
 				return nil, err
 			}
 			if entry != nil && keypairName(name, entry.Fields) == keypair {

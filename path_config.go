@@ -56,13 +56,19 @@ func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
 	}
 }
 
-func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
+// credentialFields are all those of a provider's credentials.
+func credentialFields(p provider.Provider) map[string]*framework.FieldSchema {
 	fields := p.Fields()
 	maps.Copy(fields, commonFields())
 	maps.Copy(fields, noteFields())
 	if fields["private_key"] != nil {
 		maps.Copy(fields, generatedKeyFields())
 	}
+	return fields
+}
+
+func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
+	fields := credentialFields(p)
 	write := &framework.PathOperation{
 		Callback:                    b.configWrite(p),
 		Summary:                     "Store a credential; on an existing one, change the fields that are named.",

@@ -164,6 +164,14 @@ func (r *role) narrows(c *broker.Credential) error {
 	return err
 }
 
+// Check is for broker.GetEntry.
+func (r *role) Check() error {
+	if r.Config == "" || min(r.TTL, r.MinTTL) < 0 || min(r.MaxLeases, r.MaxExchanges) < 0 || strings.Contains(r.Leases, "/") {
+		return errors.New("a role that cannot be")
+	}
+	return nil
+}
+
 func getRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
 	r, err := broker.GetEntry[role](ctx, s, rolePrefix+name, rolesPrefix+name+" cannot be decoded: delete the role, and write it anew")
 	var newer *broker.NewerError
@@ -186,6 +194,12 @@ func (r *role) loaded() *role {
 	return r
 }
 
+// isDamaged is whether an entry holds something else than the engine writes.
+func isDamaged(err error) bool {
+	var damaged *broker.DamagedError
+	return errors.As(err, &damaged)
+}
+
 // rolesOf are the roles that use a credential, by name.
 func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]*role, error) {
 	names, err := s.List(ctx, rolePrefix)
@@ -195,7 +209,7 @@ func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]
 	roles := map[string]*role{}
 	for _, name := range names {
 		r, err := getRole(ctx, s, name)
-		if err != nil {
+		if err != nil && !isDamaged(err) { // one that is can be read by nobody, and uses nothing
 			return nil, err
 		}
 		if r != nil && r.Config == config {

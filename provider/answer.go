@@ -135,11 +135,34 @@ var tokenType = regexp.MustCompile(`^([A-Za-z0-9._-]+|[A-Za-z][A-Za-z0-9+.-]*:[A
 
 const maxTokenType = 100
 
+// maxToken is how long a token may be in bytes, and maxScope how long the scope that an answer
+// states: no server takes a header that long, and storage takes 1 MiB in an entry, or less.
+const (
+	maxToken = 256 << 10
+	maxScope = 16 << 10
+)
+
+// Replacement is the refresh token that an answer gives in place of the one that was used; ""
+// if it gives none, or the same. What is no refresh token by RFC 6749 §A.17, or a name that a
+// language has for nothing, does not take the place of one that has just worked.
+func Replacement(given, used string) string {
+	switch {
+	case given == used || len(given) > maxToken || !FitsHeader(given):
+		return ""
+	case slices.Contains([]string{"null", "undefined", "None", "nil"}, given):
+		return ""
+	}
+	return given
+}
+
 // checkShown refuses what cannot be shown or sent of an answer that is otherwise good: a
 // token_type or a scope of other characters than RFC 6749 gives them.
 func (a *Answer) checkShown() error {
 	if a.TokenType != "" && (len(a.TokenType) > maxTokenType || !tokenType.MatchString(a.TokenType)) {
 		return Errorf(Nonsense, "the vendor's token_type is not a type name or a URI of at most %d bytes (RFC 6749 §7.1)", maxTokenType)
+	}
+	if size := len(strings.Join(a.Scope, " ")); size > maxScope {
+		return Errorf(Nonsense, "the vendor's scope has %d bytes, and may have %d", size, maxScope)
 	}
 	for _, scope := range a.Scope {
 		if !scopeToken.MatchString(scope) {

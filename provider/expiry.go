@@ -80,6 +80,9 @@ func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 	if a.AccessToken == "" {
 		return Token{}, Errorf(Nonsense, "the vendor's answer holds no access token")
 	}
+	if size := len(a.AccessToken); size > maxToken {
+		return Token{}, Errorf(Nonsense, "the vendor's access token has %d bytes, and may have %d", size, maxToken)
+	}
 	if !FitsHeader(a.AccessToken) {
 		return Token{}, Errorf(Nonsense, "the vendor's access token holds white space or a character outside ASCII, which no request can carry")
 	}

@@ -160,10 +160,11 @@ func (s spelling) hide(forms []string, short bool, hidden []bool) {
 	for _, form := range forms {
 		for i := 0; i+minRun <= len(form); i++ {
 			run := form[i : i+minRun]
-			if isVocabulary(run) {
+			found, isThere := runs[run]
+			if !isThere || isVocabulary(run) { // in this order, as tokens can be long
 				continue
 			}
-			for _, at := range runs[run] {
+			for _, at := range found {
 				s.hideRange(at, at+minRun, hidden)
 			}
 			delete(runs, run) // which is hidden

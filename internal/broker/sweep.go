@@ -244,6 +244,7 @@ func (b *Broker) unseen() []*entry {
 }
 
 func (b *Broker) loadOne(ctx context.Context, s logical.Storage, e *entry) error {
+	defer b.contain(e, new(error)) // which it logs
 	select {
 	case e.exclusive <- struct{}{}:
 		defer e.release()

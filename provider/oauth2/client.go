@@ -1,6 +1,7 @@
 package oauth2
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -239,10 +240,11 @@ func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last p
 
 // granted is what to exchange next, if it is another refresh token than the last.
 func (c *Client) granted(refreshToken, refresh string, last provider.Grant) *provider.Grant {
-	if c.GrantType != RefreshToken || refreshToken == "" || refreshToken == refresh {
+	next := provider.Replacement(refreshToken, refresh)
+	if c.GrantType != RefreshToken || next == "" {
 		return nil
 	}
-	return &provider.Grant{RefreshToken: refreshToken, AuthStyle: last.AuthStyle}
+	return &provider.Grant{RefreshToken: next, AuthStyle: last.AuthStyle}
 }
 
 // exchange carries one request of x/oauth2's by the provider's own client, which knows
@@ -286,8 +288,11 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	_ = e.expiresIn.UnmarshalJSON(body["expires_in"])
 	_ = e.scope.UnmarshalJSON(body["scope"])
 	// x/oauth2 takes nothing of an answer in which something is of another type than it
-	// should be.
-	raw, err := json.Marshal(map[string]string{
+	// should be, and nothing after the first MiB, to which escapes for HTML count.
+	var raw bytes.Buffer
+	encoder := json.NewEncoder(&raw)
+	encoder.SetEscapeHTML(false)
+	err = encoder.Encode(map[string]string{
 		"access_token": accessToken, "refresh_token": refreshToken, "token_type": text(body["token_type"]),
 	})
 	if err != nil {
@@ -296,7 +301,7 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{
 		StatusCode: http.StatusOK,
 		Header:     http.Header{"Content-Type": {"application/json"}},
-		Body:       readCloser(raw),
+		Body:       readCloser(raw.Bytes()),
 		Request:    r,
 	}, nil
 }
