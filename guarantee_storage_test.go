@@ -163,9 +163,12 @@ func TestGuarantee15DroppedTokensAreBounded(t *testing.T) {
 		e, _, _ := newBoundedEngine(t, raftEntry, true)
 		e.write("config/oauth2/api", map[string]any{"refresh_token": ""}) // with which nothing is revoked, as it may end, too
 		unrevoked := vendorsim.Conduct{TokenSize: 200 << 10, Fault: whereTheyRevoke(vendorsim.Answer(http.StatusServiceUnavailable, "later"))}
-		e.sim.Behave(unrevoked)
-		for range 25 {
-			e.write("refresh/api", map[string]any{"drop": true})
+		for _, unrevoked.TokenSize = range []int{100, 200 << 10} {
+			e.sim.Behave(unrevoked)
+			for range 25 {
+				e.write("refresh/api", map[string]any{"drop": true})
+			}
+			assert.LessOrEqual(t, strings.Count(e.dump()["state/api/own"], "access_token"), 1+8)
 		}
 		token := e.creds("api").Data["access_token"]
 		e.restart()
