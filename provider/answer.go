@@ -143,11 +143,12 @@ const (
 )
 
 // Replacement is the refresh token that an answer gives in place of the one that was used; ""
-// if it gives none, or the same. What is no refresh token by RFC 6749 §A.17, or a name that a
-// language has for nothing, does not take the place of one that has just worked.
+// if it gives none, or the same. What has other characters than RFC 6749 §A.17 gives a refresh
+// token, or is only white space, or a name that a language has for nothing, does not take the
+// place of one that has just worked.
 func Replacement(given, used string) string {
 	switch {
-	case given == used || len(given) > maxToken || !FitsHeader(given):
+	case given == used || strings.TrimSpace(given) != given || strings.ContainsFunc(given, func(r rune) bool { return r < ' ' || r > '~' }):
 		return ""
 	case slices.Contains([]string{"null", "undefined", "None", "nil"}, given):
 		return ""

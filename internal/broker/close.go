@@ -55,7 +55,6 @@ func (b *Broker) end(ctx context.Context) {
 		select {
 		case e.exclusive <- struct{}{}:
 			b.storeUnsaved(ctx, e)
-			e.release()
 		default:
 			busy = append(busy, e)
 		}
@@ -66,7 +65,6 @@ func (b *Broker) end(ctx context.Context) {
 			select {
 			case e.exclusive <- struct{}{}:
 				b.storeUnsaved(ctx, e)
-				e.release()
 			case <-ctx.Done():
 			}
 		})
@@ -75,8 +73,10 @@ func (b *Broker) end(ctx context.Context) {
 }
 
 // storeUnsaved stores what storage has refused before, if it still belongs there. The
-// caller has the exclusive right to the name.
+// caller has the exclusive right to the name, and gives it back by this.
 func (b *Broker) storeUnsaved(ctx context.Context, e *entry) {
+	defer e.release()
+	defer b.contain(e, new(error)) // which it logs
 	held := e.look().unsaved
 	if held == nil {
 		return

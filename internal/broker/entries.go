@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -59,7 +60,12 @@ type credentialEntry struct {
 }
 
 // Check is for GetEntry.
-func (e *credentialEntry) Check() error { return e.header.check() }
+func (e *credentialEntry) Check() error {
+	if e.Void < 0 || e.Void > e.Number {
+		return errors.New("a count that cannot be")
+	}
+	return e.header.check()
+}
 
 // A scopeEntry is what a state has of one scope only.
 type scopeEntry struct {
@@ -118,6 +124,7 @@ func (p part) isEmpty() bool {
 
 // entries are what storage has below state/<name>/.
 type entries struct {
+	name       string
 	credential *credentialEntry // nil if there is none
 	scopes     []*scopeEntry
 	litter     []string // keys of those that say nothing: damaged, or of another generation
@@ -128,7 +135,7 @@ type entries struct {
 // than one that is not there: an exchange replaces it. Its error is of type *NewerError or
 // *StorageError, or says that the credential's entry cannot be decoded.
 func readEntries(ctx context.Context, s logical.Storage, name string) (entries, error) {
-	var all entries
+	all := entries{name: name}
 	keys, err := s.List(ctx, StoragePrefix+name+"/")
 	if err != nil {
 		return all, &StorageError{err}
@@ -170,6 +177,9 @@ func ofStatus(name string, err error) error {
 func (all entries) over(verified *State) (*State, *stored) {
 	state := *verified
 	has := &stored{parts: map[string]part{}, litter: all.litter}
+	if slices.Contains(all.damaged, entryKey(all.name, ownKey)) {
+		state.Tokens = nil // which the damaged entry has taken the place of
+	}
 	numbers, next, nextNumber := map[string]int{}, "", 0
 	note := func(h header) {
 		if h.Number > state.Number {
@@ -179,6 +189,8 @@ func (all entries) over(verified *State) (*State, *stored) {
 	if c := all.credential; c != nil && c.Generation == state.Generation {
 		note(c.header)
 		state.Grant, state.Void, next, nextNumber = c.Grant, c.Void, c.Next, c.Number
+	} else if c != nil {
+		has.litter = append(has.litter, credentialKey)
 	}
 	for _, e := range all.scopes {
 		if e.Generation != state.Generation {
@@ -195,7 +207,8 @@ func (all entries) over(verified *State) (*State, *stored) {
 		case number < state.Void:
 			p = p.voided()
 		case scopeKey(scope) == next && number < nextNumber && p.Token.Single:
-			p.Token = provider.Token{} // which the exchange has ended whose token is not there
+			p.Token, has.next = provider.Token{}, next // which the exchange has ended whose token is not there
+			has.tornParts = with(has.tornParts, scope, true)
 		default:
 			continue
 		}
@@ -228,10 +241,22 @@ func addKeys[V any](all map[string]bool, m map[string]V) {
 // has nothing beyond what the credential was verified with.
 func getState(ctx context.Context, s logical.Storage, name string) (*State, error) {
 	all, err := readEntries(ctx, s, name)
-	if err != nil || all.credential == nil {
+	if err != nil {
 		return nil, err
 	}
-	state, _ := all.over(&State{Generation: all.credential.Generation})
+	var latest header
+	for _, e := range all.scopes {
+		if e.Number > latest.Number {
+			latest = e.header
+		}
+	}
+	if all.credential != nil {
+		latest = all.credential.header
+	}
+	if latest.Generation == "" {
+		return nil, nil
+	}
+	state, _ := all.over(&State{Generation: latest.Generation})
 	return state, nil
 }
 

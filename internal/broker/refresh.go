@@ -80,6 +80,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry, drop 
 			done = m.state.Revocation
 		}
 		m.amend(func(s *State) *State { return s.revoked(done, left).retriable() })
+		m.retry(e.stored)
 		m.dedicated = nil
 	})
 	if err != nil {
@@ -122,7 +123,7 @@ func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *entry,
 		var failed *ExchangeError
 		switch {
 		case err == nil:
-		case errors.As(err, &failed) && failed.Err.MayBeScope:
+		case errors.As(err, &failed) && failed.Err.MayBeScope, isTooLarge(err):
 			rejected = errors.Join(rejected, err)
 		default:
 			return v, err

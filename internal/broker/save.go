@@ -26,6 +26,10 @@ type stored struct {
 	torn      bool
 	tornParts map[string]bool
 
+	// next is the key that the credential's entry names as the one to be written after it, of a
+	// scope whose entry has not been written since.
+	next string
+
 	litter []string // keys of entries that say nothing
 }
 
@@ -48,12 +52,14 @@ func same(a, b any) bool {
 
 // wroteCredential notes what has become of a write of the credential's entry. Tokens that it
 // has dropped are so in the entries of their scopes.
-func (d *stored) wroteCredential(s *State, err error) {
+func (d *stored) wroteCredential(s *State, next string, err error) {
+	d.next = next
 	if err != nil {
 		d.torn = !d.hasCredential(s)
 		return
 	}
 	d.torn = false
+	d.litter = slices.DeleteFunc(d.litter, func(key string) bool { return key == credentialKey })
 	if d.void < s.Void {
 		for scope, p := range d.parts {
 			d.parts[scope] = p.voided()
@@ -65,17 +71,31 @@ func (d *stored) wroteCredential(s *State, err error) {
 // wrotePart notes what has become of a write of the entry of a scope.
 func (d *stored) wrotePart(s *State, scope string, err error) {
 	d.tornParts = setOr(d.tornParts, scope, true, err != nil)
-	if err == nil {
-		p := s.part(scope)
-		d.parts, d.health = setOr(d.parts, scope, p, !p.isEmpty()), s.Health
+	if err != nil {
+		return
+	}
+	d.parts = setOr(d.parts, scope, s.part(scope), !s.part(scope).isEmpty())
+	if s.hasEntry(scope) {
+		d.health = s.Health
+	}
+	if d.next == scopeKey(scope) {
+		d.next = ""
 	}
 }
+
+// hasEntry is whether a scope of a state has an entry in storage, which holds how the
+// credential is doing, too.
+func (s *State) hasEntry(scope string) bool { return scope == ownScope || !s.part(scope).isEmpty() }
 
 // unsaved is what storage has not got yet of a name.
 type unsaved struct {
 	// state is newer than what storage has; and in is where it belongs.
 	state *State
 	in    logical.Storage
+
+	// grant and void are what storage had of all scopes before.
+	grant provider.Grant
+	void  int
 
 	// credential is what has become of the write of the credential's entry, without which
 	// no scope goes on, and scopes are those of the entries of scopes.
@@ -122,13 +142,33 @@ func (u *unsaved) err() error {
 }
 
 // after is what is still to be stored once a state has been read from storage; nil if another
-// node, or an operator, has written since.
+// node, or an operator, has written since what must not be written over. What is of scopes
+// only is laid over what was read.
 func (u *unsaved) after(state *State) *unsaved {
-	if !u.state.follows(state) {
+	if u.state.Generation != state.Generation {
 		return nil
 	}
 	next, following := *u, *u.state
-	following.Number = max(following.Number, state.Number)
+	if u.credential != nil {
+		isNewer := state.Exchanges > u.state.Exchanges
+		isOther := state.Grant != u.grant || state.Void != u.void // by another, unless it is this very write
+		if isNewer || isOther && (state.Grant != u.state.Grant || state.Void != u.state.Void) {
+			return nil
+		}
+	} else {
+		following, next.scopes = *state, map[string]failedWrite{}
+		for scope, w := range u.scopes {
+			p := u.state.part(scope)
+			if u.state.Number < state.Void || state.Tokens[scope].IssueTime.After(p.Token.IssueTime) {
+				continue
+			}
+			following, next.scopes[scope] = *following.withPart(scope, p), w
+		}
+		if len(next.scopes) == 0 {
+			return nil
+		}
+	}
+	following.Number = max(u.state.Number, state.Number)
 	next.state = &following
 	return &next
 }
@@ -141,6 +181,9 @@ func (e *entry) hold(s logical.Storage, state *State, err error) {
 	if state != nil {
 		failed := failedNow(err)
 		e.memory.unsaved = &unsaved{state: state, in: s, credential: &failed}
+		if e.stored != nil {
+			e.memory.unsaved.grant, e.memory.unsaved.void = e.stored.grant, e.stored.void
+		}
 	}
 }
 
@@ -154,6 +197,20 @@ func (m *memory) became(next *State, s logical.Storage, refused map[string]faile
 	m.state, m.unsaved = seen, nil
 	if len(refused) > 0 {
 		m.unsaved = &unsaved{state: next, in: s, scopes: refused}
+	}
+}
+
+// retry ends the wait after writes of scopes that storage has refused, and of which there is
+// nothing left to be written.
+func (m *memory) retry(has *stored) {
+	if m.unsaved == nil || m.unsaved.credential != nil {
+		return
+	}
+	next := *m.unsaved
+	next.scopes = maps.Clone(next.scopes)
+	maps.DeleteFunc(next.scopes, func(scope string, _ failedWrite) bool { return has.hasPart(next.state, scope) })
+	if m.unsaved = &next; len(next.scopes) == 0 {
+		m.unsaved = nil
 	}
 }
 
@@ -174,7 +231,12 @@ func (m *memory) amend(f func(*State) *State) {
 // exclusive right to the name.
 func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory, scope string, next *State) (memory, error) {
 	next = next.numbered()
-	if err := b.saveCredential(ctx, s, e, scope, next); err != nil {
+	err := b.saveCredential(ctx, s, e, scope, next)
+	if isTooLarge(err) && next.Grant.Derived { // the credential can have another made
+		next = next.Granted(provider.Grant{Derived: true})
+		err = b.saveCredential(ctx, s, e, scope, next)
+	}
+	if err != nil {
 		b.logger(e, m.view(scope)).Warn("cannot store what the vendor answered; it is held in memory", "error", err)
 		e.hold(s, next, err)
 		return m, err
@@ -184,7 +246,6 @@ func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory
 		maps.Copy(refused, m.unsaved.scopes)
 		delete(refused, scope)
 	}
-	var err error
 	if !e.stored.hasPart(next, scope) {
 		var failed failedWrite
 		next, failed = b.savePart(ctx, s, e, m, scope, next)
@@ -199,6 +260,9 @@ func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory
 			if last := m.state.Tokens[scope]; token.IssueTime != last.IssueTime && refused[scope].err == nil {
 				e.issued(scope, last)
 			}
+		}
+		if isTooLarge(err) { // and will be: it is exchanged again when somebody asks
+			delete(e.uses, scope)
 		}
 		m.became(next, s, refused)
 	})
@@ -222,15 +286,15 @@ func (s *State) numbered() *State {
 // nothing else is to be written that tells how the credential is doing.
 func (b *Broker) saveCredential(ctx context.Context, s logical.Storage, e *entry, scope string, next *State) error {
 	writesPart := !e.stored.hasPart(next, scope)
-	if e.stored.hasCredential(next) && (writesPart || same(e.stored.health, next.Health)) {
+	if e.stored.hasCredential(next) && (writesPart && next.hasEntry(scope) || same(e.stored.health, next.Health)) {
 		return nil
 	}
-	follows := ""
+	follows := e.stored.next
 	if writesPart {
 		follows = scopeKey(scope)
 	}
 	err := Retry(ctx, func() error { return putCredential(ctx, s, e.name, next, follows) })
-	e.stored.wroteCredential(next, err)
+	e.stored.wroteCredential(next, follows, err)
 	return err
 }
 
@@ -275,7 +339,8 @@ func (s *State) without(scope string, earlier *State) *State {
 	return s.withPart(scope, p)
 }
 
-// tidyTimeout bounds the writes of an exchange that it does not wait for.
+// tidyTimeout bounds how long an exchange writes what is of other scopes than its own. What is
+// left is for the next one.
 const tidyTimeout = time.Second
 
 // saveOthers writes what else differs from what storage has, in one attempt each. Those that
@@ -292,8 +357,11 @@ func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, e *entry, sc
 			continue
 		}
 		had := e.stored.parts[other]
-		err := putPart(ctx, s, e.name, next, other)
-		e.stored.wrotePart(next, other, err)
+		err := ctx.Err()
+		if err == nil {
+			err = putPart(ctx, s, e.name, next, other)
+			e.stored.wrotePart(next, other, err)
+		}
 		switch {
 		case err == nil:
 			delete(refused, other)
@@ -301,12 +369,12 @@ func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, e *entry, sc
 			refused[other] = failedNow(err)
 		}
 	}
-	written := map[string]bool{credentialKey: true}
+	written := map[string]bool{}
 	for scope := range next.scopes() {
 		written[scopeKey(scope)] = true
 	}
 	e.stored.litter = slices.DeleteFunc(e.stored.litter, func(key string) bool {
-		return written[key] || deleteEntry(ctx, s, entryKey(e.name, key)) == nil
+		return written[key] || ctx.Err() == nil && deleteEntry(ctx, s, entryKey(e.name, key)) == nil
 	})
 }
 
@@ -315,9 +383,9 @@ func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, e *entry, sc
 func (b *Broker) note(ctx context.Context, s logical.Storage, e *entry, v view, next *State) (memory, error) {
 	next = next.numbered()
 	var err error
-	if e.stored.hasPart(next, v.scope) {
-		err = putCredential(ctx, s, e.name, next, "")
-		e.stored.wroteCredential(next, err)
+	if e.stored.hasPart(next, v.scope) || !next.hasEntry(v.scope) {
+		err = putCredential(ctx, s, e.name, next, e.stored.next)
+		e.stored.wroteCredential(next, e.stored.next, err)
 	} else {
 		err = putPart(ctx, s, e.name, next, v.scope)
 		e.stored.wrotePart(next, v.scope, err)
@@ -338,7 +406,10 @@ func (b *Broker) note(ctx context.Context, s logical.Storage, e *entry, v view, 
 // would be missed is forgotten instead, if storage takes anything at all.
 func (b *Broker) settle(ctx context.Context, s logical.Storage, e *entry, v view) (memory, error) {
 	m, err := b.save(ctx, s, e, v.memory, v.scope, v.unsaved.state)
-	if err == nil || m.unsaved == nil || m.unsaved.credential != nil {
+	if err == nil {
+		return m, nil
+	}
+	if m = e.look(); m.unsaved == nil || m.unsaved.credential != nil {
 		return m, err
 	}
 	latest := m.unsaved.state.part(v.scope)

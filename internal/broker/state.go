@@ -89,9 +89,12 @@ func (f Failure) check() error {
 	return nil
 }
 
+// maxCount is more than any counter comes to.
+const maxCount = 1 << 50
+
 // check refuses what the engine does not write.
 func (h header) check() error {
-	if h.Number < 0 || h.Exchanges < 0 {
+	if h.Number < 0 || h.Exchanges < 0 || max(h.Number, h.Exchanges) > maxCount {
 		return errors.New("counts that cannot be")
 	}
 	return h.Failure.check()
