@@ -124,13 +124,14 @@ type Reply struct {
 
 // Do sends a request and reads the answer. Any failure, an answer of another
 // status than 2xx included, is an *Error; its text may quote the vendor, but none
-// of the secrets, which are those that the request carries.
+// of the secrets, which are those that the request carries, and those of [WithSecrets].
 func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), c.timeout)
 	defer cancel()
 	req = req.WithContext(ctx)
 	req.Header.Set("User-Agent", "vault-plugin-secrets-tokenbroker/"+version.Version)
 	host := req.URL.Host
+	secrets = append(secretsOf(ctx), secrets...)
 
 	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, transient: c.transient, secrets: secrets}
 	// An http.Client would parse, follow and quote redirects, none of which is wanted.

@@ -57,6 +57,7 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (*Stat
 		x.Err = asProviderError(err)
 		return state, x
 	}
+	ctx = guard(ctx, c, state)
 	began, last := time.Now(), state.Tokens[scope]
 	answer, token, failure := ask(ctx, vendor, state.grant(scope), c.TTL, last)
 	if other := fallback(vendor, state.grant(scope)); other != nil && fallsBack(failure, leaseTTL(last, time.Now()) > 0, state.failures(scope)) {
