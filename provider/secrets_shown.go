@@ -1,0 +1,67 @@
+package provider
+
+import (
+	"encoding/pem"
+	"slices"
+	"strings"
+)
+
+// CheckSecrets refuses an answer that shows one of the credential's own secrets to readers.
+// Its error is nil, or of kind Nonsense. A token that is final is the operator's own.
+func (a *Answer) CheckSecrets(secrets ...string) *Error {
+	if a.Final {
+		return nil
+	}
+	if a.Grant != nil {
+		secrets = append(slices.Clip(secrets), a.Grant.RefreshToken)
+	}
+	for _, shown := range []struct{ name, text string }{
+		{"access token", a.AccessToken}, {"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")},
+	} {
+		if holdsSecret(shown.text, secrets) {
+			return Errorf(Nonsense, "the vendor's %s holds a secret of the credential, which no reader may get", shown.name)
+		}
+	}
+	return nil
+}
+
+// holdsSecret is whether a text is one of some secrets, or has one of them in it as a whole,
+// escaped or encoded. What is shorter than minRun may be in any text.
+func holdsSecret(text string, secrets []string) bool {
+	var whole, bare []string
+	for _, secret := range secrets {
+		secret = unarmoured(secret)
+		if secret != "" && strings.EqualFold(text, secret) {
+			return true
+		}
+		for _, form := range escapedForms(secret) {
+			whole = append(whole, plain(form, isSeparator))
+		}
+		for _, form := range encodings(secret) {
+			bare = append(bare, plain(form, isSeparatorOrSign))
+		}
+	}
+	layer := glyphsOf(text)
+	for range maxEscapes + 1 {
+		if spell(layer, isSeparator).hasWhole(whole) || spell(layer, isSeparatorOrSign).hasWhole(bare) {
+			return true
+		}
+		layer = unescape(layer)
+	}
+	return false
+}
+
+func (s spelling) hasWhole(forms []string) bool {
+	return slices.ContainsFunc(forms, func(form string) bool { return len(form) >= minRun && strings.Contains(s.text, form) })
+}
+
+// unarmoured is what of a secret a token can hold: of a key in PEM, what stands between its
+// lines.
+func unarmoured(secret string) string {
+	if block, _ := pem.Decode([]byte(secret)); block == nil {
+		return secret
+	}
+	_, body, _ := strings.Cut(strings.TrimSpace(secret), "\n")
+	body, _, _ = strings.Cut(body, "-----END")
+	return strings.Join(strings.Fields(body), "")
+}
