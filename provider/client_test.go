@@ -265,3 +265,28 @@ func TestASecretIsRedactedThoughHalfOfWhatLooksEscapedIs(t *testing.T) {
 	}
 	assert.Equal(t, "invalid_grant", redact("invalid_grant", []string{`\`}), "which is nothing without its escapes")
 }
+
+func TestAnAnswerOutOfACacheIsAsOldAsItSays(t *testing.T) {
+	now := time.Now()
+	date := now.Add(-time.Hour).UTC().Format(http.TimeFormat)
+	reply, e := get(t, ClientOptions{Transport: answering(200, "{}", "Age", "3600", "Date", date)}, "https://vendor.example")
+	require.Nil(t, e)
+	assert.WithinRange(t, reply.Clock.Sent, now.Add(-time.Hour-time.Second), now.Add(-time.Hour+time.Minute))
+	assert.Zero(t, reply.Clock.Skew())
+	assert.True(t, reply.Clock.Believed())
+
+	for _, none := range []string{"", "0", "-5", "+5", "1.5", "never"} {
+		reply, e := get(t, ClientOptions{Transport: answering(200, "{}", "Age", none)}, "https://vendor.example")
+		require.Nil(t, e)
+		assert.False(t, reply.Clock.Sent.Before(now), none)
+	}
+	for _, endless := range []string{"2147483648", "99999999999999999999"} { // RFC 9111 §1.2.2
+		reply, e := get(t, ClientOptions{Transport: answering(200, "{}", "Age", endless)}, "https://vendor.example")
+		require.Nil(t, e)
+		assert.Less(t, reply.Clock.Sent.Year(), now.Year()-60, endless)
+	}
+
+	_, e = get(t, ClientOptions{Transport: answering(503, "", "Age", "3600", "Date", date, "Retry-After", now.Add(time.Minute).UTC().Format(http.TimeFormat))}, "https://vendor.example")
+	require.NotNil(t, e)
+	assert.InDelta(t, 60, e.RetryAfter.Seconds(), 2)
+}

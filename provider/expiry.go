@@ -125,7 +125,7 @@ func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 	case a.Single:
 		t.Boundary = t.ExpireTime
 	}
-	if !t.Boundary.After(t.IssueTime) { // the vendor had passed it when it was asked
+	if !t.Boundary.After(t.IssueTime.Add(a.Clock.Age)) { // the vendor had passed it when it was asked
 		t.Boundary = time.Time{}
 	}
 	return t, nil
