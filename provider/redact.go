@@ -14,6 +14,10 @@ const (
 	// maxReason is how much of a vendor's own words an error quotes, in bytes.
 	maxReason = 200
 
+	// maxRefusal is how long an answer that says what is wrong may be, in bytes: of a longer one
+	// only the status counts, as decoding it takes time and memory.
+	maxRefusal = 64 << 10
+
 	// maxSearched is how much of them is searched for what to quote.
 	maxSearched = 8 << 10
 )
@@ -21,6 +25,9 @@ const (
 // reason is what a vendor says is wrong, from the body of an answer: the members of a JSON
 // object that error answers use, or a text as it stands. Pages of HTML say nothing.
 func reason(body []byte, secrets []string) string {
+	if len(body) > maxRefusal {
+		return ""
+	}
 	var value any
 	if json.Unmarshal(body, &value) == nil {
 		var found []string
@@ -48,6 +55,9 @@ var reasonMembers = []string{
 	"faultstring", "message", "msg", "detail", "description", "reason", "errorcauses",
 }
 
+// wordMarks are removed from the names of members.
+var wordMarks = strings.NewReplacer("_", "", "-", "")
+
 const (
 	maxDepth  = 4 // of objects in objects
 	maxErrors = 3 // of an array
@@ -71,7 +81,7 @@ func collect(value any, depth int, add func(string)) {
 		}
 		members := map[string]any{}
 		for _, name := range slices.Sorted(maps.Keys(value)) { // of "Code" and "code", the latter counts
-			members[strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))] = value[name]
+			members[wordMarks.Replace(strings.ToLower(name))] = value[name]
 		}
 		for _, name := range reasonMembers {
 			if number, ok := members[name].(float64); ok && strings.HasSuffix(name, "code") && number != 0 {

@@ -28,31 +28,41 @@ func (a *Answer) CheckSecrets(secrets ...string) *Error {
 // holdsSecret is whether a text is one of some secrets, or has one of them in it as a whole,
 // escaped or encoded. What is shorter than minRun may be in any text.
 func holdsSecret(text string, secrets []string) bool {
+	layers := []string{text}
+	for range maxEscapes {
+		last := layers[len(layers)-1]
+		if !strings.ContainsAny(last, `&\%`) {
+			break
+		}
+		layers = append(layers, escape.ReplaceAllStringFunc(last, unescaped))
+	}
 	var whole, bare []string
+	for _, layer := range layers {
+		whole, bare = append(whole, plain(layer, isSeparator)), append(bare, plain(layer, isSeparatorOrSign))
+	}
+	isIn := func(layers []string, form string) bool {
+		return len(form) >= minRun && slices.ContainsFunc(layers, func(layer string) bool { return strings.Contains(layer, form) })
+	}
 	for _, secret := range secrets {
 		secret = unarmoured(secret)
-		if secret != "" && strings.EqualFold(text, secret) {
+		switch {
+		case secret == "" || len(secret) > maxEscaped && len(secret) > len(text): // the text cannot hold it
+			continue
+		case strings.EqualFold(text, secret):
 			return true
 		}
 		for _, form := range escapedForms(secret) {
-			whole = append(whole, plain(form, isSeparator))
+			if isIn(whole, plain(form, isSeparator)) {
+				return true
+			}
 		}
 		for _, form := range encodings(secret) {
-			bare = append(bare, plain(form, isSeparatorOrSign))
+			if isIn(bare, plain(form, isSeparatorOrSign)) {
+				return true
+			}
 		}
-	}
-	layer := glyphsOf(text)
-	for range maxEscapes + 1 {
-		if spell(layer, isSeparator).hasWhole(whole) || spell(layer, isSeparatorOrSign).hasWhole(bare) {
-			return true
-		}
-		layer = unescape(layer)
 	}
 	return false
-}
-
-func (s spelling) hasWhole(forms []string) bool {
-	return slices.ContainsFunc(forms, func(form string) bool { return len(form) >= minRun && strings.Contains(s.text, form) })
 }
 
 // unarmoured is what of a secret a token can hold: of a key in PEM, what stands between its
