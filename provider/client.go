@@ -226,7 +226,10 @@ func transportReason(err error) string {
 	if isTimeout(err) {
 		return "no answer in time (request_timeout)"
 	}
-	return err.Error()
+	if text := err.Error(); !strings.Contains(text, "malformed") { // by which net/http quotes what came
+		return text
+	}
+	return "the answer is not HTTP"
 }
 
 func isTimeout(err error) bool {

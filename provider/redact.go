@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
 const (
@@ -23,26 +22,23 @@ const (
 )
 
 // reason is what a vendor says is wrong, from the body of an answer: the members of a JSON
-// object that error answers use, or a text as it stands. Pages of HTML say nothing.
+// object that error answers use, or a JSON string. (A form is JSON by then, asJSON.) What is
+// neither may come from any server that a URL leads to, and nothing of it is quoted.
 func reason(body []byte, secrets []string) string {
 	if len(body) > maxRefusal {
 		return ""
 	}
 	var value any
-	if json.Unmarshal(body, &value) == nil {
-		var found []string
-		collect(value, 0, func(words string) {
-			if words != "" && !slices.Contains(found, words) {
-				found = append(found, words)
-			}
-		})
-		return redact(strings.Join(found, ": "), secrets)
-	}
-	text := strings.TrimSpace(string(body))
-	if strings.HasPrefix(text, "<") || !utf8.ValidString(text) {
+	if json.Unmarshal(body, &value) != nil {
 		return ""
 	}
-	return redact(text, secrets)
+	var found []string
+	collect(value, 0, func(words string) {
+		if words != "" && !slices.Contains(found, words) {
+			found = append(found, words)
+		}
+	})
+	return redact(strings.Join(found, ": "), secrets)
 }
 
 // reasonMembers are the members of a JSON object that say what is wrong, in the order in
