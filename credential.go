@@ -344,6 +344,7 @@ func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*
 		About:      common.Description,
 		TTL:        provider.TTL{Default: common.DefaultTTL.Duration(), Max: common.MaxTTL.Duration()},
 		Keepalive:  keepalive,
+		Secrets:    secretsOf(p, given),
 		Vendor:     vendor,
 		Scope:      provider.JoinScope(vendor.Scope()),
 		Verified:   stored.Verified,

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // maxDuration bounds what an operator may set, so that no arithmetic overflows.
@@ -219,6 +220,17 @@ func checkDuration(name string, value any) error {
 // isSecret is whether a field must not come out again.
 func isSecret(schema *framework.FieldSchema) bool {
 	return schema.DisplayAttrs != nil && schema.DisplayAttrs.Sensitive
+}
+
+// secretsOf are the secrets in the fields of a credential.
+func secretsOf(p provider.Provider, fields map[string]any) []string {
+	var secrets []string
+	for name, schema := range p.Fields() {
+		if secret, ok := fields[name].(string); ok && isSecret(schema) {
+			secrets = append(secrets, secret)
+		}
+	}
+	return secrets
 }
 
 func sortedKeys[V any](m map[string]V) []string {

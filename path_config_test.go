@@ -144,7 +144,7 @@ func TestARejectedCredentialIsNotStored(t *testing.T) {
 func TestAnUncheckedCredentialIsStoredOnDemand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
-		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, "down for maintenance"))})
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, `"down for maintenance"`))})
 		_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": refreshToken})
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		assert.Contains(t, message, "verify=false")

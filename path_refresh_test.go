@@ -31,7 +31,7 @@ func TestARefreshRevokesTheTokensThatItDrops(t *testing.T) {
 		time.Sleep(time.Minute)
 		e.sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 			if r.URL.Path == "/oauth2/revoke" {
-				return vendorsim.Answer(http.StatusServiceUnavailable, "down")
+				return vendorsim.Answer(http.StatusServiceUnavailable, `"down"`)
 			}
 			return nil
 		}})

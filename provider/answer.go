@@ -55,32 +55,30 @@ func (n *Number) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// isStated is whether a decoded JSON value says anything: false, 0, "", an empty array and
-// an empty object beside a token do not say that there was an error.
-func isStated(value any) bool {
-	switch value := value.(type) {
-	case nil:
+// isStated is whether a JSON value says anything: false, 0, "", an empty array and an empty
+// object beside a token do not say that there was an error. It decodes no more than a number.
+func isStated(raw json.RawMessage) bool {
+	raw = bytes.TrimSpace(raw)
+	if len(raw) == 0 {
 		return false
-	case bool:
-		return value
-	case string:
-		return value != ""
-	case float64:
-		return value != 0
-	case []any:
-		return len(value) > 0
-	case map[string]any:
-		return len(value) > 0
 	}
-	return true
+	switch raw[0] {
+	case 'n', 'f': // null, false
+		return false
+	case '"', '[', '{':
+		return len(bytes.TrimSpace(raw[1:len(raw)-1])) > 0
+	case 't':
+		return true
+	}
+	var n float64
+	return json.Unmarshal(raw, &n) != nil || n != 0
 }
 
 // HasError is whether the answer has an "error" that says anything, which some vendors send
 // with status 200.
 func (r *Reply) HasError() bool {
 	var body map[string]json.RawMessage
-	var stated any
-	return r.Decode(&body) == nil && json.Unmarshal(body["error"], &stated) == nil && isStated(stated)
+	return r.Decode(&body) == nil && isStated(body["error"])
 }
 
 // NoToken is why an answer of status 2xx has no access token, in the vendor's own words: a
@@ -105,6 +103,9 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 // not by its Content-Type, which with forms is often another.
 func asJSON(body []byte) []byte {
 	body = bytes.TrimPrefix(body, byteOrderMark)
+	if len(body) > maxForm || bytes.Count(body, []byte("&")) > maxPairs {
+		return body
+	}
 	text := strings.TrimSpace(string(body))
 	if !form.MatchString(text) {
 		return body
@@ -126,6 +127,13 @@ func asJSON(body []byte) []byte {
 	}
 	return raw
 }
+
+// maxForm is how long a form may be, with tokens as long as they may be, and maxPairs how much
+// there may be in it.
+const (
+	maxForm  = 3 * maxToken
+	maxPairs = 100
+)
 
 var form = regexp.MustCompile(`^[A-Za-z_]+=[^\s<>{}"]*$`)
 

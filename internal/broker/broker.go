@@ -59,6 +59,9 @@ type Credential struct {
 	// nobody reads it; zero is never.
 	Keepalive time.Duration
 
+	// Secrets are those that the operator stored.
+	Secrets []string
+
 	// Vendor does the exchange.
 	Vendor provider.Credential
 

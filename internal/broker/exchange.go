@@ -57,10 +57,11 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (*Stat
 		x.Err = asProviderError(err)
 		return state, x
 	}
+	ctx, secrets := guard(ctx, c, state), c.secrets(state)
 	began, last := time.Now(), state.Tokens[scope]
-	answer, token, failure := ask(ctx, vendor, state.grant(scope), c.TTL, last)
+	answer, token, failure := ask(ctx, vendor, state.grant(scope), c.TTL, last, secrets)
 	if other := fallback(vendor, state.grant(scope)); other != nil && fallsBack(failure, leaseTTL(last, time.Now()) > 0, state.failures(scope)) {
-		answer, token, failure = ask(ctx, other, provider.Grant{}, c.TTL, last)
+		answer, token, failure = ask(ctx, other, provider.Grant{}, c.TTL, last, secrets)
 	}
 	x.Duration = time.Since(began)
 	if answer == nil {

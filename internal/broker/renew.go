@@ -162,8 +162,8 @@ func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *
 	if err := fence(ctx, s, last); err != nil {
 		return Unverified(c, last), err
 	}
-	state, x := call(ctx, c, Unverified(c, last), ownScope)
 	e := b.entry(name)
+	state, x := call(e.look().guard(ctx), c, Unverified(c, last), ownScope)
 	b.noteSkew(e, state)
 	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.Boundary.IsZero() && leaseTTL(token, now) == 0 {
 		x.Err = unusable(token, c.TTL, now, false)

@@ -71,7 +71,7 @@ func (m memory) revocable(ctx context.Context) error {
 	if err := revoker.Alone(); err != nil {
 		return err
 	}
-	return revoker.Revocable(ctx)
+	return revoker.Revocable(m.guard(ctx))
 }
 
 // Revoke ends an access token of the named credential at the vendor. ErrUnknown means
@@ -89,7 +89,7 @@ func (m memory) revoke(ctx context.Context, accessToken string) error {
 	if !ok {
 		return nil // nor has there been a way before
 	}
-	return revoker.Revoke(ctx, accessToken, m.latest().Grant)
+	return revoker.Revoke(m.guard(ctx), accessToken, m.latest().Grant)
 }
 
 // Drop revokes, as well as it can, the tokens of a credential that is being deleted.
@@ -129,7 +129,7 @@ func (m memory) revokeAll(ctx context.Context, tokens map[string][]provider.Toke
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
 	done := &Revocation{Time: now.Round(0).UTC()}
-	switch err := revoker.Revocable(ctx); {
+	switch err := revoker.Revocable(m.guard(ctx)); {
 	case err == nil:
 	case asProviderError(err).Kind == provider.Invalid:
 		return nil, nil

@@ -136,7 +136,7 @@ func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.A
 // endpoints are those of the server. Errors quote its metadata, but none of the secrets.
 func (c *Client) endpoints(ctx context.Context, last provider.Grant) (Endpoints, error) {
 	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
-	return endpoints, provider.Masked(err, c.Secret, c.Refresh, last.RefreshToken)
+	return endpoints, provider.Masked(ctx, err, c.Secret, c.Refresh, last.RefreshToken)
 }
 
 // remember leaves the style that worked for the next exchange.
