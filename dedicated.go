@@ -71,6 +71,9 @@ func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, 
 	if errors.As(err, &many) {
 		err = logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s: the next one may be at %s; keep the lease instead of reading again, or raise max_exchanges", rolesPrefix, name, many, stamp(roundUp(many.Next))))
 	}
+	if errors.Is(err, broker.ErrCrowded) {
+		err = logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s, and the vendor answers one at a time; try again later", rolesPrefix, name, err))
+	}
 	if err == nil && ctx.Err() != nil {
 		// The reader has gone: no lease will come of it, and nobody would revoke it.
 		err = errors.Join(ctx.Err(), b.revokeDedicated(context.WithoutCancel(ctx), s, r.Config, key))

@@ -129,6 +129,10 @@ type entry struct {
 	exclusive chan struct{}
 	closed    <-chan struct{} // the broker's
 
+	// turn is held by the exchange of a dedicated role that has the exclusive right, or is
+	// next to wait for it.
+	turn chan struct{}
+
 	// stays reports whether the name is stored, as far as is known. The entry of a name
 	// that is not is dropped when the exclusive right to it is given back; gone tells
 	// those who wait for that right.
@@ -145,6 +149,9 @@ type entry struct {
 	memory  memory
 	uses    map[string]use // by scope
 	renewal renewal
+
+	// dedicating are how many exchanges of each dedicated role are under way, or wait.
+	dedicating map[string]int
 
 	// allowances are those of dedicated roles, by name. They are of whoever has the exclusive
 	// right to the name.

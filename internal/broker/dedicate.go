@@ -35,10 +35,11 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 	if err != nil {
 		return nil, err
 	}
-	if err := e.acquire(ctx); err != nil {
+	release, err := e.acquireDedicated(ctx, d.Role)
+	if err != nil {
 		return nil, err
 	}
-	defer e.release()
+	defer release()
 	// Once it has begun it is seen through: there is a token to be kept or revoked.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
