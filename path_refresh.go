@@ -101,6 +101,9 @@ func notRefreshed(r *broker.RefreshError, e *broker.ExchangeError) (*logical.Res
 	case provider.Expired:
 		return logical.ErrorResponse("%sthe credential has expired: write a new one to %s", message, path), nil
 	}
+	if e.Err.Widened {
+		return logical.ErrorResponse("%sno read of a role with this scope gets a newer token until the vendor grants no more than that", message), nil
+	}
 	if e.Scope != "" && e.Err.MayBeScope {
 		return logical.ErrorResponse("%sthe vendor rejected the scope, or the credential: give the role a scope that the vendor grants, or write a new credential to %s", message, path), nil
 	}

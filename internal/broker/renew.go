@@ -113,7 +113,7 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v vi
 		e.hold(s, latest, err)
 		return v, err
 	}
-	next, x := call(ctx, v.credential, latest, v.scope)
+	next, x, _ := call(ctx, v.credential, latest, v.scope)
 	b.noteSkew(e, next)
 	if x.Err == nil {
 		next, x = v.judged(next, x, again)
@@ -162,7 +162,7 @@ func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *
 	if err := fence(ctx, s, last); err != nil {
 		return Unverified(c, last), err
 	}
-	state, x := call(ctx, c, Unverified(c, last), ownScope)
+	state, x, _ := call(ctx, c, Unverified(c, last), ownScope)
 	e := b.entry(name)
 	b.noteSkew(e, state)
 	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.Boundary.IsZero() && leaseTTL(token, now) == 0 {

@@ -76,6 +76,9 @@ type Failure struct {
 	// MayBeScope is whether the vendor may have rejected the scope alone.
 	MayBeScope bool `json:"may_be_scope,omitempty"`
 
+	// Widened is whether the vendor granted more than it was asked for.
+	Widened bool `json:"widened,omitempty"`
+
 	// Ended is whether one of those before it, in the same row, was final: a vendor who
 	// is down says nothing of a credential that he has rejected.
 	Ended bool `json:"ended,omitempty"`
@@ -268,7 +271,7 @@ func (s *State) revoked(r *Revocation, left map[string][]provider.Token) *State 
 // are vendors who know no better word for a scope that they do not grant.
 func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 	next := *s
-	failure := Failure{Kind: e.Kind, Reason: e.Reason, Time: now.Round(0).UTC(), MayBeScope: e.MayBeScope}
+	failure := Failure{Kind: e.Kind, Reason: e.Reason, Time: now.Round(0).UTC(), MayBeScope: e.MayBeScope, Widened: e.Widened}
 	if e.MayBeScope {
 		failure.count(s.Refusals[scope], e)
 		next.Refusals = with(s.Refusals, scope, failure)

@@ -151,7 +151,7 @@ func (v view) refusalOf(failure Failure) error {
 		Name:        v.credential.Name,
 		Provider:    v.credential.Provider,
 		Scope:       v.scope,
-		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope},
+		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope, Widened: failure.Widened},
 		NextAttempt: failure.NextAttempt,
 	}
 }
