@@ -77,7 +77,7 @@ func (r *Reading) late(now time.Time) *Reading {
 
 // warned is the reading with what a reader is to know who wants a token for minTTL.
 func (r *Reading) warned(v view, now time.Time, minTTL time.Duration) *Reading {
-	token, failure, unwritten := r.Token, v.failure(), v.unwritten()
+	token, failure, unwritten := r.Token, v.failure(now), v.unwritten()
 	isLate := r.TTL < minTTL || dying(token, now) || overdue(token, now)
 	switch {
 	case unwritten != nil:

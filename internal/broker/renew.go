@@ -133,8 +133,9 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v vi
 // failed keeps a failure, and with it what the state has all the same. Its error is
 // of type *ExchangeError, or of *StorageError if a new grant cannot be stored.
 func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view, state *State, x Exchange) (view, error) {
-	next := state.failed(v.scope, x.Err, time.Now())
-	noted := v.with(memory{state: next}).failure()
+	now := time.Now()
+	next := state.failed(v.scope, x.Err, now)
+	noted := v.with(memory{state: next}).failure(now)
 	x.Failures, x.NextAttempt = noted.Count, noted.NextAttempt
 	x.News = next.rejected(v.scope) && !v.state.rejected(v.scope)
 	b.tell(x)

@@ -45,6 +45,10 @@ const (
 	maxRetryAfter = time.Hour
 	rejectedPause = 5 * time.Minute
 
+	// longestPause is more than any of them: a narrower scope that is rejected waits for the
+	// others first.
+	longestPause = maxRetryAfter + rejectedPause
+
 	// stepWorthLogging is how far this server's clock has to be stepped to be logged.
 	stepWorthLogging = 5 * time.Second
 

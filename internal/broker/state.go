@@ -317,10 +317,30 @@ func (f *Failure) count(last Failure, e *provider.Error) {
 	f.NextAttempt = f.Time.Add(pause(e, f.Count))
 }
 
+// seen is the failure as it is at a time. One of the future, or with an attempt that is further
+// away than any pause, was dated by a clock that has been stepped back since: it is no reason
+// to wait.
+func (f Failure) seen(now time.Time) Failure {
+	if f.Time.After(now) || f.NextAttempt.Sub(now) > longestPause {
+		f.NextAttempt = time.Time{}
+	}
+	return f
+}
+
+// unusedExpireTime is when the credential expires if it stays unused; zero if that is not
+// known, as for one that was exchanged in the future, by a clock that has been stepped back
+// since.
+func (h Health) unusedExpireTime(now time.Time) time.Time {
+	if h.ExchangeTime.After(now) {
+		return time.Time{}
+	}
+	return h.CredentialExpireTime
+}
+
 // forgotten is whether a refusal is of a narrower scope that nobody has asked for
 // since it might have been: its role may have been mended, or deleted.
 func (f Failure) forgotten(scope string, now time.Time) bool {
-	return scope != ownScope && now.After(f.NextAttempt.Add(refusalMemory))
+	return scope != ownScope && now.After(f.seen(now).NextAttempt.Add(refusalMemory))
 }
 
 // forgotten is the state without its tokens, which are dropped, and without a reason to

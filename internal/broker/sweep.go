@@ -152,7 +152,7 @@ func (e *entry) due(now time.Time) due {
 		}
 		d.tasks = append(d.tasks, task{entry: e, epoch: m.epoch, scope: v.scope, unasked: true, wanted: u.wanted})
 		// A name that keeps failing goes to the back.
-		since := later(v.dueTime(now, u.wanted), v.failure().NextAttempt)
+		since := later(v.dueTime(now, u.wanted), v.failure(now).NextAttempt)
 		if d.since.IsZero() || since.Before(d.since) {
 			d.since = since
 		}
@@ -190,7 +190,7 @@ func (v view) dueTime(now time.Time, wanted bool) time.Time {
 	if token := v.token(); wanted && !token.Final {
 		refresh := refreshTime(token.At(now))
 		if token.IssueTime.IsZero() { // somebody asked, and there was none to be had
-			refresh = earlier(v.failure().Time, now)
+			refresh = earlier(v.failure(now).Time, now)
 		}
 		if at.IsZero() || refresh.Before(at) {
 			at = refresh

@@ -86,7 +86,7 @@ func (v view) lease(now time.Time, minTTL time.Duration) *Reading {
 	}
 	fresher := refreshTime(token)
 	if v.held(now) {
-		fresher = v.nextAttempt()
+		fresher = v.nextAttempt(now)
 	}
 	reading := &Reading{Token: token, Provider: v.credential.Provider, TTL: ttl, Reread: rereadTTL(token, fresher, now)}
 	return reading.warned(v, now, minTTL)
@@ -106,27 +106,24 @@ func (v view) short(now time.Time, minTTL time.Duration) bool {
 }
 
 // held is whether the vendor, or the storage, is to be left alone for now.
-// A failure in the future was dated by a clock that has been stepped back since.
-func (v view) held(now time.Time) bool {
-	return now.Before(v.nextAttempt()) && (v.unwritten() != nil || !v.failure().Time.After(now))
-}
+func (v view) held(now time.Time) bool { return now.Before(v.nextAttempt(now)) }
 
 // nextAttempt is until when.
-func (v view) nextAttempt() time.Time {
-	next := v.failure().NextAttempt
+func (v view) nextAttempt(now time.Time) time.Time {
+	next := v.failure(now).NextAttempt
 	if w := v.unwritten(); w != nil {
 		next = later(next, w.retryTime)
 	}
 	return next
 }
 
-// failure is the last exchange that failed and concerns the scope.
-func (v view) failure() Failure {
-	refusal, refused := v.state.Refusals[v.scope]
-	if refused && refusal.NextAttempt.After(v.state.Failure.NextAttempt) {
+// failure is the last exchange that failed and concerns the scope, as it is at a time.
+func (v view) failure(now time.Time) Failure {
+	refusal, failure := v.state.Refusals[v.scope].seen(now), v.state.Failure.seen(now)
+	if refusal.NextAttempt.After(failure.NextAttempt) {
 		return refusal
 	}
-	return v.state.Failure
+	return failure
 }
 
 // tooLate is why a reader gets nothing though an exchange has just yielded a token.
@@ -142,7 +139,7 @@ func (v view) refusal() error {
 	if w := v.unwritten(); w != nil {
 		return w.err
 	}
-	return v.refusalOf(v.failure())
+	return v.refusalOf(v.failure(time.Now()))
 }
 
 // refusalOf is a failure as its readers get it.
