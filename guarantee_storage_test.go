@@ -166,6 +166,7 @@ func TestGuarantee15DroppedTokensAreBounded(t *testing.T) {
 		e.sim.Behave(unrevoked)
 		for range 25 {
 			e.write("refresh/api", map[string]any{"drop": true})
+			time.Sleep(6 * time.Second) // for which another one is left
 		}
 		token := e.creds("api").Data["access_token"]
 		e.restart()

@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -153,6 +154,9 @@ type entry struct {
 	// dedicating are how many exchanges of each dedicated role are under way, or wait.
 	dedicating map[string]int
 
+	// refreshes is what refreshes of the name are left, without dropping tokens and with it.
+	refreshes [2]*rate.Limiter
+
 	// allowances are those of dedicated roles, by name. They are of whoever has the exclusive
 	// right to the name.
 	allowances map[string]*allowance
@@ -231,7 +235,7 @@ func (e *entry) reset() {
 	defer e.mu.Unlock()
 	e.memory.epoch++
 	e.memory.credential, e.memory.state, e.memory.absent, e.memory.unusable = nil, nil, false, false
-	e.memory.dedicated = nil
+	e.memory.dedicated, e.memory.early = nil, nil
 	clear(e.uses)
 }
 

@@ -76,6 +76,13 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 		return nil, v.refusal()
 	}
 
+	if now := time.Now(); !t.unasked && reading != nil && !v.due(now, 0) {
+		if m, err = e.change(v.epoch, func(m *memory) { v.tookEarly(m, now) }); err != nil {
+			return nil, err
+		}
+		v = v.with(m)
+	}
+
 	// In the last seconds of the hour the vendor's token dies in the reader's
 	// hands, so there may be a second pass, for the next hour's.
 	for _, again := range []bool{true, false} {

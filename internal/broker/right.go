@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"golang.org/x/time/rate"
 )
 
 // stored is the entry of a name that has a credential in storage.
@@ -27,6 +29,7 @@ func (b *Broker) entryLocked(name string) *entry {
 		e = &entry{
 			name: name, closed: b.closed, exclusive: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 			uses: map[string]use{}, dedicating: map[string]int{}, allowances: map[string]*allowance{},
+			refreshes: [2]*rate.Limiter{newRefreshes(), newRefreshes()},
 		}
 		b.names[name] = e
 	}

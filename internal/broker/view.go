@@ -23,6 +23,10 @@ type memory struct {
 	// only.
 	dedicated map[string]Failure
 
+	// early is, by scope, until when the exchanges that readers have caused by their min_ttl
+	// would last if they were earlySpacing apart.
+	early map[string]time.Time
+
 	// absent is whether storage has no usable credential of the name, and unusable whether
 	// it has one that is none.
 	absent, unusable bool
@@ -102,7 +106,17 @@ func (v view) due(now time.Time, minTTL time.Duration) bool {
 
 // short is whether the token lives too short for a reader, and the next would not.
 func (v view) short(now time.Time, minTTL time.Duration) bool {
-	return leaseTTL(v.token(), now) < minTTL && renewable(v.token(), now, minTTL)
+	return leaseTTL(v.token(), now) < minTTL && renewable(v.token(), now, minTTL) && !now.Before(v.earlyTime())
+}
+
+// earlyTime is when readers may cause another exchange by their min_ttl.
+func (v view) earlyTime() time.Time {
+	return v.early[v.scope].Add(-(earlyAtOnce - 1) * earlySpacing(v.token()))
+}
+
+// tookEarly notes that a reader causes an exchange by its min_ttl.
+func (v view) tookEarly(m *memory, now time.Time) {
+	m.early = with(m.early, v.scope, later(m.early[v.scope], now).Add(earlySpacing(v.token())))
 }
 
 // held is whether the vendor, or the storage, is to be left alone for now.
