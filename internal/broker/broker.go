@@ -180,6 +180,19 @@ type use struct {
 	// it was issued: it is renewed ahead of whoever that is. asked is whether
 	// somebody has asked and not got it yet.
 	wanted, asked bool
+
+	// last is when somebody last asked, within useAccuracy.
+	last time.Time
+}
+
+// useAccuracy spares most reads a note of when they were.
+const useAccuracy = time.Minute
+
+// abandoned is whether a scope that fails has no reader any more: nobody has asked for a while,
+// in which there was no valid token.
+func (u use) abandoned(v view, now time.Time) bool {
+	token := v.token()
+	return v.failure(now).Count > 0 && leaseTTL(token, now) == 0 && now.Sub(later(u.last, token.ExpireTime)) > refusalMemory
 }
 
 // known returns the entry of a name that has a credential, without making one for
@@ -242,7 +255,8 @@ func (e *entry) reset() {
 // issued notes that there is a new token of a scope. Of a reader who waited for it it
 // is known that he comes back if he has used the last one. The caller holds e.mu.
 func (e *entry) issued(scope string, last provider.Token) {
-	e.uses[scope] = use{wanted: e.uses[scope].asked && inUse(last, time.Now())}
+	u := e.uses[scope]
+	e.uses[scope] = use{wanted: u.asked && inUse(last, time.Now()), last: u.last}
 }
 
 // refused notes that the vendor has rejected a scope: a narrower one is asked for again
@@ -256,7 +270,8 @@ func (e *entry) refused(scope string, failure *provider.Error) {
 
 // answered notes that whoever asked has got what there was. The caller holds e.mu.
 func (e *entry) answered(scope string) {
-	e.uses[scope] = use{wanted: e.uses[scope].wanted}
+	u := e.uses[scope]
+	e.uses[scope] = use{wanted: u.wanted, last: u.last}
 }
 
 // renewing notes the renewal that is under way.

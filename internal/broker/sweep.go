@@ -136,7 +136,8 @@ func (b *Broker) due(now time.Time) []due {
 }
 
 // due is what is due for the name: for its own scope, which a keepalive may be due for
-// though nobody asks, and for those that somebody has asked for.
+// though nobody asks, and for those that somebody has asked for. A scope that fails is left
+// once its readers have gone: its role may have been deleted.
 func (e *entry) due(now time.Time) due {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -147,6 +148,10 @@ func (e *entry) due(now time.Time) due {
 	}
 	check := func(scope string, u use) {
 		v := m.view(scope)
+		if u.wanted && u.abandoned(v, now) {
+			delete(e.uses, scope)
+			u = use{}
+		}
 		if !v.dueUnasked(now, u.wanted) {
 			return
 		}
