@@ -31,7 +31,7 @@ const (
 
 	// earlyExchanges is how many exchanges readers may cause by their min_ttl within the
 	// lifetime of a token, though it is not due for a fresher one; earlyAtOnce of them may
-	// come one after the other. A min_ttl of up to 5/6 of the lifetime is always met.
+	// come one after the other. A min_ttl of less than 5/6 of the lifetime is always met.
 	earlyExchanges = 6
 	earlyAtOnce    = 3
 
