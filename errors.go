@@ -100,6 +100,9 @@ func failed(e *broker.ExchangeError) (*logical.Response, error) {
 	case provider.Expired:
 		return logical.ErrorResponse("the credential has expired: %s; write a new one to %s", e.Err.Reason, path), nil
 	}
+	if e.Err.Widened {
+		return logical.ErrorResponse("%s: the role's scope is %.100q", e.Err.Reason, e.Scope), nil
+	}
 	if e.Scope != "" && e.Err.MayBeScope {
 		return logical.ErrorResponse("the vendor rejected the scope %.100q, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", e.Scope, e.Err.Reason, path), nil
 	}

@@ -125,7 +125,7 @@ func (d *dumped) start() {
 	d.backend = tokenbroker.New(tokenbroker.Options{Transport: d.idp})
 	require.NoError(d.t, d.backend.Setup(context.Background(), &logical.BackendConfig{
 		Logger: d.logger, StorageView: d.storage, BackendUUID: "test",
-		System: &logical.StaticSystemView{DefaultLeaseTTLVal: 24 * time.Hour, MaxLeaseTTLVal: 32 * 24 * time.Hour},
+		System: &logical.StaticSystemView{DefaultLeaseTTLVal: 24 * time.Hour, MaxLeaseTTLVal: 32 * 24 * time.Hour, ReplicationStateVal: unreplicated},
 	}))
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -132,6 +133,10 @@ type entry struct {
 	exclusive chan struct{}
 	closed    <-chan struct{} // the broker's
 
+	// turn is held by the exchange of a dedicated role that has the exclusive right, or is
+	// next to wait for it.
+	turn chan struct{}
+
 	// stays reports whether the name is stored, as far as is known. The entry of a name
 	// that is not is dropped when the exclusive right to it is given back; gone tells
 	// those who wait for that right.
@@ -148,6 +153,12 @@ type entry struct {
 	memory  memory
 	uses    map[string]use // by scope
 	renewal renewal
+
+	// dedicating are how many exchanges of each dedicated role are under way, or wait.
+	dedicating map[string]int
+
+	// refreshes is what refreshes of the name are left, without dropping tokens and with it.
+	refreshes [2]*rate.Limiter
 
 	// allowances are those of dedicated roles, by name. They are of whoever has the exclusive
 	// right to the name.
@@ -172,6 +183,19 @@ type use struct {
 	// it was issued: it is renewed ahead of whoever that is. asked is whether
 	// somebody has asked and not got it yet.
 	wanted, asked bool
+
+	// last is when somebody last asked, within useAccuracy.
+	last time.Time
+}
+
+// useAccuracy spares most reads a note of when they were.
+const useAccuracy = time.Minute
+
+// abandoned is whether a scope that fails has no reader any more: nobody has asked for a while,
+// in which there was no valid token.
+func (u use) abandoned(v view, now time.Time) bool {
+	token := v.token()
+	return v.failure(now).Count > 0 && leaseTTL(token, now) == 0 && now.Sub(later(u.last, token.ExpireTime)) > refusalMemory
 }
 
 // known returns the entry of a name that has a credential, without making one for
@@ -227,14 +251,15 @@ func (e *entry) reset() {
 	defer e.mu.Unlock()
 	e.memory.epoch++
 	e.memory.credential, e.memory.state, e.memory.absent, e.memory.unusable = nil, nil, false, false
-	e.memory.dedicated = nil
+	e.memory.dedicated, e.memory.early = nil, nil
 	clear(e.uses)
 }
 
 // issued notes that there is a new token of a scope. Of a reader who waited for it it
 // is known that he comes back if he has used the last one. The caller holds e.mu.
 func (e *entry) issued(scope string, last provider.Token) {
-	e.uses[scope] = use{wanted: e.uses[scope].asked && inUse(last, time.Now())}
+	u := e.uses[scope]
+	e.uses[scope] = use{wanted: u.asked && inUse(last, time.Now()), last: u.last}
 }
 
 // refused notes that the vendor has rejected a scope: a narrower one is asked for again
@@ -248,7 +273,8 @@ func (e *entry) refused(scope string, failure *provider.Error) {
 
 // answered notes that whoever asked has got what there was. The caller holds e.mu.
 func (e *entry) answered(scope string) {
-	e.uses[scope] = use{wanted: e.uses[scope].wanted}
+	u := e.uses[scope]
+	e.uses[scope] = use{wanted: u.wanted, last: u.last}
 }
 
 // renewing notes the renewal that is under way.

@@ -116,8 +116,8 @@ func (e *entry) want(scope string) (v view, begun time.Time, loaded bool) {
 		return view{}, time.Time{}, false
 	}
 	v = e.memory.view(scope)
-	if u := e.uses[v.scope]; !u.wanted {
-		u.wanted = true
+	if u, now := e.uses[v.scope], time.Now(); !u.wanted || now.Sub(u.last) > useAccuracy {
+		u.wanted, u.last = true, now
 		e.uses[v.scope] = u
 	}
 	if e.renewal.all || e.renewal.scope == v.scope {

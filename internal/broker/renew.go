@@ -76,6 +76,13 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 		return nil, v.refusal()
 	}
 
+	if now := time.Now(); !t.unasked && reading != nil && !v.due(now, 0) {
+		if m, err = e.change(v.epoch, func(m *memory) { v.tookEarly(m, now) }); err != nil {
+			return nil, err
+		}
+		v = v.with(m)
+	}
+
 	// In the last seconds of the hour the vendor's token dies in the reader's
 	// hands, so there may be a second pass, for the next hour's.
 	for _, again := range []bool{true, false} {
@@ -113,7 +120,7 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v vi
 		e.hold(s, latest, err)
 		return v, err
 	}
-	next, x := call(ctx, v.credential, latest, v.scope)
+	next, x, _ := call(ctx, v.credential, latest, v.scope)
 	b.noteSkew(e, next)
 	if x.Err == nil {
 		next, x = v.judged(next, x, again)
@@ -133,8 +140,9 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v vi
 // failed keeps a failure, and with it what the state has all the same. Its error is
 // of type *ExchangeError, or of *StorageError if a new grant cannot be stored.
 func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view, state *State, x Exchange) (view, error) {
-	next := state.failed(v.scope, x.Err, time.Now())
-	noted := v.with(memory{state: next}).failure()
+	now := time.Now()
+	next := state.failed(v.scope, x.Err, now)
+	noted := v.with(memory{state: next}).failure(now)
 	x.Failures, x.NextAttempt = noted.Count, noted.NextAttempt
 	x.News = next.rejected(v.scope) && !v.state.rejected(v.scope)
 	b.tell(x)
@@ -163,7 +171,7 @@ func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *
 		return Unverified(c, last), err
 	}
 	e := b.entry(name)
-	state, x := call(e.look().guard(ctx), c, Unverified(c, last), ownScope)
+	state, x, _ := call(e.look().guard(ctx), c, Unverified(c, last), ownScope)
 	b.noteSkew(e, state)
 	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.Boundary.IsZero() && leaseTTL(token, now) == 0 {
 		x.Err = unusable(token, c.TTL, now, false)

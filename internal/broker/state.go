@@ -76,6 +76,9 @@ type Failure struct {
 	// MayBeScope is whether the vendor may have rejected the scope alone.
 	MayBeScope bool `json:"may_be_scope,omitempty"`
 
+	// Widened is whether the vendor granted more than it was asked for.
+	Widened bool `json:"widened,omitempty"`
+
 	// Ended is whether one of those before it, in the same row, was final: a vendor who
 	// is down says nothing of a credential that he has rejected.
 	Ended bool `json:"ended,omitempty"`
@@ -271,7 +274,7 @@ func (s *State) revoked(r *Revocation, left map[string][]provider.Token) *State 
 // are vendors who know no better word for a scope that they do not grant.
 func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 	next := *s
-	failure := Failure{Kind: e.Kind, Reason: e.Reason, Time: now.Round(0).UTC(), MayBeScope: e.MayBeScope}
+	failure := Failure{Kind: e.Kind, Reason: e.Reason, Time: now.Round(0).UTC(), MayBeScope: e.MayBeScope, Widened: e.Widened}
 	if e.MayBeScope {
 		failure.count(s.Refusals[scope], e)
 		next.Refusals = with(s.Refusals, scope, failure)
@@ -317,10 +320,30 @@ func (f *Failure) count(last Failure, e *provider.Error) {
 	f.NextAttempt = f.Time.Add(pause(e, f.Count))
 }
 
+// seen is the failure as it is at a time. One of the future, or with an attempt that is further
+// away than any pause, was dated by a clock that has been stepped back since: it is no reason
+// to wait.
+func (f Failure) seen(now time.Time) Failure {
+	if f.Time.After(now) || f.NextAttempt.Sub(now) > longestPause {
+		f.NextAttempt = time.Time{}
+	}
+	return f
+}
+
+// unusedExpireTime is when the credential expires if it stays unused; zero if that is not
+// known, as for one that was exchanged in the future, by a clock that has been stepped back
+// since.
+func (h Health) unusedExpireTime(now time.Time) time.Time {
+	if h.ExchangeTime.After(now) {
+		return time.Time{}
+	}
+	return h.CredentialExpireTime
+}
+
 // forgotten is whether a refusal is of a narrower scope that nobody has asked for
 // since it might have been: its role may have been mended, or deleted.
 func (f Failure) forgotten(scope string, now time.Time) bool {
-	return scope != ownScope && now.After(f.NextAttempt.Add(refusalMemory))
+	return scope != ownScope && now.After(f.seen(now).NextAttempt.Add(refusalMemory))
 }
 
 // forgotten is the state without its tokens, which are dropped, and without a reason to

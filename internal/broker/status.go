@@ -96,7 +96,7 @@ func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 			var x Expiry
 			switch m := e.look(); {
 			case m.credential != nil:
-				x = Expiry{m.credential.Provider, m.state.CredentialExpireTime, m.credential.Expires}
+				x = Expiry{m.credential.Provider, m.state.unusedExpireTime(time.Now()), m.credential.Expires}
 			case !m.absent:
 				continue
 			}
@@ -123,10 +123,10 @@ func (m memory) status(now time.Time) *Status {
 		ExpireTime:           m.view(ownScope).token().At(now).ExpireTime,
 		ExchangeTime:         m.state.ExchangeTime,
 		Exchanges:            m.state.Exchanges,
-		Failure:              m.state.Failure,
-		OwnFailure:           m.view(ownScope).failure(),
+		Failure:              m.state.Failure.seen(now),
+		OwnFailure:           m.view(ownScope).failure(now),
 		Rejected:             m.state.rejected(ownScope),
-		CredentialExpireTime: m.state.CredentialExpireTime,
+		CredentialExpireTime: m.state.unusedExpireTime(now),
 		CredentialWriteTime:  m.credential.WriteTime,
 		SecretExpireTime:     m.credential.Expires,
 		Description:          m.credential.About,
@@ -166,7 +166,7 @@ func (s *Status) note(m memory, now time.Time) {
 			wasGood := leaseTTL(m.state.Tokens[scope], now) > 0 // and the vendor has ended it
 			without = without || !isGood && (isOf || wasGood || scope == ownScope)
 		}
-		if refusal := m.state.Refusals[scope]; refusal != (Failure{}) && !refusal.forgotten(scope, now) {
+		if refusal := m.state.Refusals[scope].seen(now); refusal != (Failure{}) && !refusal.forgotten(scope, now) {
 			failing, without = true, without || !isGood
 			if refusal.Time.After(s.Failure.Time) || s.Failure.Count == 0 {
 				s.Failure = refusal
@@ -178,6 +178,7 @@ func (s *Status) note(m memory, now time.Time) {
 		}
 	}
 	for role, failure := range m.dedicated {
+		failure = failure.seen(now)
 		if now.After(failure.NextAttempt.Add(refusalMemory)) {
 			continue // nobody has asked since
 		}

@@ -136,7 +136,8 @@ func (b *Broker) due(now time.Time) []due {
 }
 
 // due is what is due for the name: for its own scope, which a keepalive may be due for
-// though nobody asks, and for those that somebody has asked for.
+// though nobody asks, and for those that somebody has asked for. A scope that fails is left
+// once its readers have gone: its role may have been deleted.
 func (e *entry) due(now time.Time) due {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -147,12 +148,16 @@ func (e *entry) due(now time.Time) due {
 	}
 	check := func(scope string, u use) {
 		v := m.view(scope)
+		if u.wanted && u.abandoned(v, now) {
+			delete(e.uses, scope)
+			u = use{}
+		}
 		if !v.dueUnasked(now, u.wanted) {
 			return
 		}
 		d.tasks = append(d.tasks, task{entry: e, epoch: m.epoch, scope: v.scope, unasked: true, wanted: u.wanted})
 		// A name that keeps failing goes to the back.
-		since := later(v.dueTime(now, u.wanted), v.failure().NextAttempt)
+		since := later(v.dueTime(now, u.wanted), v.failure(now).NextAttempt)
 		if d.since.IsZero() || since.Before(d.since) {
 			d.since = since
 		}
@@ -190,7 +195,7 @@ func (v view) dueTime(now time.Time, wanted bool) time.Time {
 	if token := v.token(); wanted && !token.Final {
 		refresh := refreshTime(token.At(now))
 		if token.IssueTime.IsZero() { // somebody asked, and there was none to be had
-			refresh = earlier(v.failure().Time, now)
+			refresh = earlier(v.failure(now).Time, now)
 		}
 		if at.IsZero() || refresh.Before(at) {
 			at = refresh

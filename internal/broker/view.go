@@ -23,6 +23,10 @@ type memory struct {
 	// only.
 	dedicated map[string]Failure
 
+	// early is, by scope, until when the exchanges that readers have caused by their min_ttl
+	// would last if they were earlySpacing apart.
+	early map[string]time.Time
+
 	// absent is whether storage has no usable credential of the name, and unusable whether
 	// it has one that is none.
 	absent, unusable bool
@@ -86,7 +90,7 @@ func (v view) lease(now time.Time, minTTL time.Duration) *Reading {
 	}
 	fresher := refreshTime(token)
 	if v.held(now) {
-		fresher = v.nextAttempt()
+		fresher = v.nextAttempt(now)
 	}
 	reading := &Reading{Token: token, Provider: v.credential.Provider, TTL: ttl, Reread: rereadTTL(token, fresher, now)}
 	return reading.warned(v, now, minTTL)
@@ -102,31 +106,38 @@ func (v view) due(now time.Time, minTTL time.Duration) bool {
 
 // short is whether the token lives too short for a reader, and the next would not.
 func (v view) short(now time.Time, minTTL time.Duration) bool {
-	return leaseTTL(v.token(), now) < minTTL && renewable(v.token(), now, minTTL)
+	return leaseTTL(v.token(), now) < minTTL && renewable(v.token(), now, minTTL) && !now.Before(v.earlyTime())
+}
+
+// earlyTime is when readers may cause another exchange by their min_ttl.
+func (v view) earlyTime() time.Time {
+	return v.early[v.scope].Add(-(earlyAtOnce - 1) * earlySpacing(v.token()))
+}
+
+// tookEarly notes that a reader causes an exchange by its min_ttl.
+func (v view) tookEarly(m *memory, now time.Time) {
+	m.early = with(m.early, v.scope, later(m.early[v.scope], now).Add(earlySpacing(v.token())))
 }
 
 // held is whether the vendor, or the storage, is to be left alone for now.
-// A failure in the future was dated by a clock that has been stepped back since.
-func (v view) held(now time.Time) bool {
-	return now.Before(v.nextAttempt()) && (v.unwritten() != nil || !v.failure().Time.After(now))
-}
+func (v view) held(now time.Time) bool { return now.Before(v.nextAttempt(now)) }
 
 // nextAttempt is until when.
-func (v view) nextAttempt() time.Time {
-	next := v.failure().NextAttempt
+func (v view) nextAttempt(now time.Time) time.Time {
+	next := v.failure(now).NextAttempt
 	if w := v.unwritten(); w != nil {
 		next = later(next, w.retryTime)
 	}
 	return next
 }
 
-// failure is the last exchange that failed and concerns the scope.
-func (v view) failure() Failure {
-	refusal, refused := v.state.Refusals[v.scope]
-	if refused && refusal.NextAttempt.After(v.state.Failure.NextAttempt) {
+// failure is the last exchange that failed and concerns the scope, as it is at a time.
+func (v view) failure(now time.Time) Failure {
+	refusal, failure := v.state.Refusals[v.scope].seen(now), v.state.Failure.seen(now)
+	if refusal.NextAttempt.After(failure.NextAttempt) {
 		return refusal
 	}
-	return v.state.Failure
+	return failure
 }
 
 // tooLate is why a reader gets nothing though an exchange has just yielded a token.
@@ -142,7 +153,7 @@ func (v view) refusal() error {
 	if w := v.unwritten(); w != nil {
 		return w.err
 	}
-	return v.refusalOf(v.failure())
+	return v.refusalOf(v.failure(time.Now()))
 }
 
 // refusalOf is a failure as its readers get it.
@@ -151,7 +162,7 @@ func (v view) refusalOf(failure Failure) error {
 		Name:        v.credential.Name,
 		Provider:    v.credential.Provider,
 		Scope:       v.scope,
-		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope},
+		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope, Widened: failure.Widened},
 		NextAttempt: failure.NextAttempt,
 	}
 }
