@@ -135,14 +135,14 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 	case err != nil:
 		return err
 	case owner != "":
-		return provider.Errorf(provider.Invalid, "name: %.100q is the name of %s; a role needs one of its own", name, configKey(owner, name))
+		return provider.Errorf(provider.Invalid, "name: %q is the name of %s; a role needs one of its own", name, configKey(owner, name))
 	}
 	credential, err := b.Credential(ctx, s, r.Config)
 	if err != nil {
 		return err
 	}
 	if credential == nil {
-		return provider.Errorf(provider.Invalid, "config: %.100q is no credential; write it to config/<provider>/%s first", r.Config, r.Config)
+		return provider.Errorf(provider.Invalid, "config: %s is no credential; write it to config/<provider>/%s first", provider.Quote(r.Config), provider.List([]string{r.Config}))
 	}
 	if err := r.narrows(credential); err != nil || !r.Dedicated {
 		return err
