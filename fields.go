@@ -101,6 +101,9 @@ func checkInput(fields map[string]*framework.FieldSchema, op logical.Operation, 
 			return err
 		}
 		if slices.Contains(nameFields, name) {
+			if err := checkSpace(name, input[name]); err != nil {
+				return err
+			}
 			if err := checkNames(name, input[name]); err != nil {
 				return err
 			}
@@ -201,6 +204,18 @@ func checkNames(field string, value any) error {
 			case !isName.MatchString(name):
 				return fmt.Errorf("%s: %s is not a name; give the name only, without the path before it: letters, digits, dots, dashes and underscores", field, provider.Quote(name))
 			}
+		}
+	}
+	return nil
+}
+
+// checkSpace refuses white space around a value that a policy may pin. Vault compares what
+// was sent with the policy's parameters, so that a trimmed value is not the one it checked.
+func checkSpace(field string, value any) error {
+	list, _ := stringsOf(value)
+	for _, text := range list {
+		if trimmed := strings.TrimSpace(text); trimmed != "" && trimmed != text {
+			return fmt.Errorf("%s: has white space around it; give the value without", field)
 		}
 	}
 	return nil

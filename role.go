@@ -70,6 +70,9 @@ func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, err
 	}
+	if err := checkSpace("scope", d.Raw["scope"]); err != nil {
+		return nil, provider.Errorf(provider.Invalid, "%s", err)
+	}
 	if fields, err = merge(req.Operation, fields, d); err != nil {
 		return nil, err
 	}
