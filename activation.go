@@ -46,7 +46,7 @@ func (b *backend) activate(ctx context.Context, s logical.Storage, name string, 
 	case err != nil:
 		return err
 	case k == nil:
-		return provider.Errorf(provider.Invalid, "%.100q is no key pair: make one by a write to %s%s", name, keypairPrefix, name)
+		return provider.Errorf(provider.Invalid, "%q is no key pair: make one by a write to %s%s", name, keypairPrefix, name)
 	case k.Pending == nil:
 		return provider.Errorf(provider.Invalid, "%s%s has no pending pair, and the active one is %s of %s: make one by a write to %s%s",
 			keypairPrefix, name, k.Active.KeyID, stamp(k.Active.CreatedTime), keypairPrefix, name)

@@ -244,14 +244,14 @@ func refuseTaken(ctx context.Context, s logical.Storage, providerName, name stri
 		return &broker.StorageError{Err: err}
 	}
 	if stored != nil {
-		return provider.Errorf(provider.Invalid, "name: %.100q is the name of %s%s; choose another, or delete the role first", name, rolesPrefix, name)
+		return provider.Errorf(provider.Invalid, "name: %q is the name of %s%s; choose another, or delete the role first", name, rolesPrefix, name)
 	}
 	owner, err := ownerOf(ctx, s, name)
 	if err != nil {
 		return err
 	}
 	if owner != "" && owner != providerName {
-		return provider.Errorf(provider.Invalid, "name: %.100q belongs to %s; choose another, or delete that credential first", name, configKey(owner, name))
+		return provider.Errorf(provider.Invalid, "name: %q belongs to %s; choose another, or delete that credential first", name, configKey(owner, name))
 	}
 	return nil
 }

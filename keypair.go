@@ -115,7 +115,7 @@ func findKeyType(name string) (keyType, error) {
 			return t, nil
 		}
 	}
-	return keyType{}, provider.Errorf(provider.Invalid, "key_type: %.100q is none of %s", name, strings.Join(keyTypeNames(), ", "))
+	return keyType{}, provider.Errorf(provider.Invalid, "key_type: %s is none of %s", provider.Quote(name), strings.Join(keyTypeNames(), ", "))
 }
 
 // makePair makes a pair, which takes seconds for the longest of keys.

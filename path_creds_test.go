@@ -183,7 +183,7 @@ func TestAPastedAccessTokenIsServedUntilItDies(t *testing.T) {
 		until(0, 20, 0)
 		e.write("config/kensho/prod", map[string]any{"access_token": "pasted-access-token"})
 		until(0, 40, 0)
-		e.write("config/kensho/prod", map[string]any{"request_timeout": 20})
+		e.write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
 		resp := e.read("creds/prod")
 		assert.Equal(t, "pasted-access-token", resp.Data["access_token"])
 		assert.Equal(t, "2000-01-01T00:59:58Z", resp.Data["expire_time"], "less two seconds, as nothing tells the vendor's clock")

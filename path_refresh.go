@@ -86,7 +86,7 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, d *framewor
 func notRefreshed(r *broker.RefreshError, e *broker.ExchangeError) (*logical.Response, error) {
 	what := "the vendor gives no new token"
 	if e.Scope != "" {
-		what = fmt.Sprintf("the vendor gives no new token of the scope %q", e.Scope)
+		what = fmt.Sprintf("the vendor gives no new token of the scope %s", provider.Quote(e.Scope))
 	}
 	meanwhile := "there is no valid token"
 	switch {

@@ -277,7 +277,7 @@ func TestPromise8ARefreshForgetsTheTokensOfAllScopes(t *testing.T) {
 		e.write("refresh/prod", nil)
 		assert.NotEqual(t, leaked, e.creds("nerd").Data["access_token"])
 		leaked = e.creds("nerd").Data["access_token"]
-		e.write("config/kensho/prod", map[string]any{"request_timeout": 20})
+		e.write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
 		assert.NotEqual(t, leaked, e.creds("nerd").Data["access_token"], "and so does a write")
 	})
 }

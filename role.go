@@ -70,6 +70,9 @@ func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, err
 	}
+	if err := checkSpace("scope", d.Raw["scope"]); err != nil {
+		return nil, provider.Errorf(provider.Invalid, "%s", err)
+	}
 	if fields, err = merge(req.Operation, fields, d); err != nil {
 		return nil, err
 	}
@@ -135,14 +138,14 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 	case err != nil:
 		return err
 	case owner != "":
-		return provider.Errorf(provider.Invalid, "name: %.100q is the name of %s; a role needs one of its own", name, configKey(owner, name))
+		return provider.Errorf(provider.Invalid, "name: %q is the name of %s; a role needs one of its own", name, configKey(owner, name))
 	}
 	credential, err := b.Credential(ctx, s, r.Config)
 	if err != nil {
 		return err
 	}
 	if credential == nil {
-		return provider.Errorf(provider.Invalid, "config: %.100q is no credential; write it to config/<provider>/%s first", r.Config, r.Config)
+		return provider.Errorf(provider.Invalid, "config: %s is no credential; write it to config/<provider>/%s first", provider.Quote(r.Config), provider.List([]string{r.Config}))
 	}
 	if err := r.narrows(credential); err != nil || !r.Dedicated {
 		return err

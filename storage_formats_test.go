@@ -358,10 +358,10 @@ func (l *loaded) checkWrite(vendor, name string) {
 	l.t.Helper()
 	key := "config/" + vendor + "/" + name
 	config, _ := l.known(vendor, name)
-	l.must(logical.UpdateOperation, key, map[string]any{"request_timeout": "30s", "verify": name != "failing"})
+	l.must(logical.UpdateOperation, key, map[string]any{"request_timeout": "30s", "max_ttl": "100h", "verify": name != "failing"})
 	entry, err := l.storage.Get(l.t.Context(), key)
 	require.NoError(l.t, err)
-	config.Fields["request_timeout"] = 30.0
+	config.Fields["request_timeout"], config.Fields["max_ttl"] = 30.0, 360000.0
 	assert.Equal(l.t, config.Fields, decode[knownConfig](l.t, entry.Value).Fields, key)
 }
 

@@ -249,10 +249,21 @@ func (e *entry) change(epoch uint64, f func(*memory)) (memory, error) {
 func (e *entry) reset() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.memory.epoch++
-	e.memory.credential, e.memory.state, e.memory.absent, e.memory.unusable = nil, nil, false, false
+	e.reloadLocked()
 	e.memory.dedicated, e.memory.early = nil, nil
 	clear(e.uses)
+}
+
+// reload has the credential be loaded again. What readers do with its tokens stays.
+func (e *entry) reload() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.reloadLocked()
+}
+
+func (e *entry) reloadLocked() {
+	e.memory.epoch++
+	e.memory.credential, e.memory.state, e.memory.absent, e.memory.unusable = nil, nil, false, false
 }
 
 // issued notes that there is a new token of a scope. Of a reader who waited for it it

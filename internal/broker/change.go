@@ -12,10 +12,14 @@ import (
 // ErrUnchanged is what a change returns that found nothing to change.
 var ErrUnchanged = errors.New("nothing to change")
 
+// ErrSettled is what a change returns that has stored other settings of the same credential:
+// its grant, its tokens and its failures stay.
+var ErrSettled = errors.New("only settings have changed")
+
 // Change runs an operator's change to a name's configuration, with what is known of
 // it so far (nil if nothing is). No exchange is in flight meanwhile; after a change
 // that succeeded, or that storage may have taken, no token that was known before is
-// served again.
+// served again, unless it says that it is ErrSettled.
 //
 // A change that fails may return a state all the same: what the vendor answered on
 // the occasion for the credential that stays. Where a newer engine has written the state,
@@ -68,6 +72,9 @@ func (b *Broker) change(ctx context.Context, s logical.Storage, name string, sto
 	defer b.keptVerified(e, err == nil)
 	switch {
 	case errors.Is(err, ErrUnchanged):
+		return nil
+	case errors.Is(err, ErrSettled):
+		e.reload() // what storage has not got yet stays in memory
 		return nil
 	case err == nil:
 		e.reset()

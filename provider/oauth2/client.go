@@ -69,6 +69,16 @@ type Client struct {
 // Idle is how long the refresh token lives unused.
 func (c *Client) Idle() time.Duration { return c.IdleExpiry }
 
+// GrantName is the grant that is exchanged, as the field grant_type has it.
+func (c *Client) GrantName() string {
+	for name, sent := range grantTypes {
+		if sent == c.GrantType {
+			return name
+		}
+	}
+	return ""
+}
+
 // Scope is what is asked for.
 func (c *Client) Scope() []string { return c.Scopes }
 
