@@ -167,7 +167,7 @@ func TestGuarantee15AScopeThatIsTooLargeKeepsNoOtherFromBeingRefreshed(t *testin
 		assert.NotEqual(t, older, tokenOf(e.creds(roles[1])))
 
 		// Once the limit is raised, a refresh ends the wait.
-		e.lengthen(32 << 10)
+		e.lengthen()
 		e.refused("creds/" + roles[2])
 		storage.most = raftEntry
 		e.sim.Behave(vendorsim.Conduct{})
@@ -182,7 +182,7 @@ func TestGuarantee15AScopeThatIsTooLargeIsNotExchangedForNobody(t *testing.T) {
 		e.creds(roles[0])
 		time.Sleep(time.Hour)
 		e.creds(roles[0])
-		e.lengthen(32 << 10)
+		e.lengthen()
 		calls := e.exchanges()
 		failed := 0
 		for range 24 * 60 {
@@ -202,7 +202,7 @@ func TestNothingIsLeftOfAnEarlierGeneration(t *testing.T) {
 		e.write("refresh/api", nil)
 		require.Contains(t, e.dump(), "state/api/credential")
 		storage.refuseAway.Store(true)
-		e.write("config/oauth2/api", map[string]any{"refresh_token": "", "scope": "read", "verify": false})
+		e.write("config/oauth2/api", map[string]any{"scope": "read", "verify": false})
 		storage.refuseAway.Store(false)
 		e.restart()
 		time.Sleep(time.Hour)

@@ -63,10 +63,10 @@ func newBoundedEngine(t *testing.T, most int, rotates bool) (e *engine, storage 
 	return e, storage, roles
 }
 
-// lengthen has the vendor's access tokens be of a size.
-func (e *engine) lengthen(size int) {
+// lengthen has the vendor's access tokens be longer than a bounded engine's storage takes.
+func (e *engine) lengthen() {
 	e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.sim.Amend(func(answer map[string]any) {
-		answer["access_token"] = strings.Repeat("a", size)
+		answer["access_token"] = strings.Repeat("a", 32<<10)
 	}))})
 }
 
@@ -120,7 +120,7 @@ func TestGuarantee15ATokenThatStorageDoesNotTakeFailsByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, roles := newBoundedEngine(t, 16<<10, true)
 		e.creds(roles[1])
-		e.lengthen(32 << 10)
+		e.lengthen()
 		status, message := e.refused("creds/" + roles[0])
 		assert.Equal(t, http.StatusInternalServerError, status)
 		assert.Regexp(t, `^storage: state/api/[0-9a-f]{64} has 3\d{4} bytes, which is more than storage takes in one entry: `, message)
@@ -149,7 +149,7 @@ func TestGuarantee15ATokenThatStorageDoesNotTakeFailsByItself(t *testing.T) {
 func TestGuarantee15TheRefreshTokenBesideATokenThatStorageDoesNotTakeIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, roles := newBoundedEngine(t, 16<<10, true)
-		e.lengthen(32 << 10)
+		e.lengthen()
 		e.refused("creds/" + roles[0])
 		e.sim.Behave(vendorsim.Conduct{})
 		e.restart() // as if the server had been killed
@@ -161,7 +161,7 @@ func TestGuarantee15TheRefreshTokenBesideATokenThatStorageDoesNotTakeIsKept(t *t
 func TestGuarantee15DroppedTokensAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, _ := newBoundedEngine(t, raftEntry, true)
-		e.write("config/oauth2/api", map[string]any{"refresh_token": ""}) // with which nothing is revoked, as it may end, too
+		e.write("config/oauth2/api", map[string]any{"refresh_token": "", "grant_type": vendorsim.ClientCredentialsGrant}) // with which nothing is revoked, as it may end, too
 		unrevoked := vendorsim.Conduct{TokenSize: 200 << 10, Fault: whereTheyRevoke(vendorsim.Answer(http.StatusServiceUnavailable, "later"))}
 		for _, unrevoked.TokenSize = range []int{100, 200 << 10} {
 			e.sim.Behave(unrevoked)
@@ -259,7 +259,7 @@ func TestAPanicCostsItsOwnNameAlone(t *testing.T) {
 			if strings.HasPrefix(call.key, "state/prod") {
 				panic("a secret that no log may have")
 			}
-			return mood{}
+			return mood{done: true}
 		}
 		e.restart()
 		storage.meet.Store(&panicking)

@@ -111,7 +111,7 @@ func TestNamesOfPathsAreBounded(t *testing.T) {
 					assert.Less(t, len(message), 100)
 				}
 				_, exists, err := e.backend.HandleExistenceCheck(t.Context(), &logical.Request{Operation: logical.CreateOperation, Path: path + name, Storage: e.storage})
-				assert.NoError(t, err)
+				require.NoError(t, err)
 				assert.False(t, exists)
 			}
 		}

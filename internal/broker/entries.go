@@ -64,7 +64,7 @@ func (e *credentialEntry) Check() error {
 	if e.Void < 0 || e.Void > e.Number {
 		return errors.New("a count that cannot be")
 	}
-	return e.header.check()
+	return e.check()
 }
 
 // A scopeEntry is what a state has of one scope only.
@@ -75,7 +75,7 @@ type scopeEntry struct {
 }
 
 // Check is for GetEntry.
-func (e *scopeEntry) Check() error { return errors.Join(e.header.check(), e.Refusal.check()) }
+func (e *scopeEntry) Check() error { return errors.Join(e.check(), e.Refusal.check()) }
 
 // A part is what a state has of one scope only.
 type part struct {

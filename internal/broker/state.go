@@ -216,11 +216,6 @@ func (s *State) seen(now time.Time) *State {
 	return &next
 }
 
-// follows is whether a state is of the same credential as another, and not older.
-func (s *State) follows(other *State) bool {
-	return s.Generation == other.Generation && s.Exchanges >= other.Exchanges
-}
-
 // Granted is the state with a new grant of the credential's own scope.
 func (s *State) Granted(g provider.Grant) *State { return s.granted(ownScope, g) }
 
