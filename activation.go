@@ -3,6 +3,7 @@ package tokenbroker
 import (
 	"context"
 	"maps"
+	"reflect"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ func (b *backend) activate(ctx context.Context, s logical.Storage, name string, 
 	case err != nil:
 		return err
 	case k == nil:
-		return provider.Errorf(provider.Invalid, "%.100q is no key pair: make one by a write to %s%s", name, keypairPrefix, name)
+		return provider.Errorf(provider.Invalid, "%q is no key pair: make one by a write to %s%s", name, keypairPrefix, name)
 	case k.Pending == nil:
 		return provider.Errorf(provider.Invalid, "%s%s has no pending pair, and the active one is %s of %s: make one by a write to %s%s",
 			keypairPrefix, name, k.Active.KeyID, stamp(k.Active.CreatedTime), keypairPrefix, name)
@@ -83,7 +84,7 @@ func (us users) share(d *framework.FieldData) error {
 		return nil
 	}
 	for _, u := range us {
-		if u.entry.Fields["client_id"] != us[0].entry.Fields["client_id"] {
+		if !reflect.DeepEqual(u.entry.Fields["client_id"], us[0].entry.Fields["client_id"]) {
 			return provider.Errorf(provider.Invalid, "client_id: cannot be that of both %s and %s, which have different ones now; give each a key pair of its own", us[0].path(), u.path())
 		}
 	}

@@ -165,7 +165,7 @@ func TestANewClientIDGoesToAllCredentialsOfTheKeyPair(t *testing.T) {
 			assert.NotEqual(t, older[name], token)
 			assert.Equal(t, nextClientID, e.read("config/kensho/" + name).Data["client_id"])
 		}
-		e.write("config/kensho/prod", map[string]any{"request_timeout": 20})
+		e.write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
 		until(2, 0, 0)
 		e.tokens()
 	})
@@ -217,7 +217,7 @@ func TestWhatHappensToACredentialDuringAnActivation(t *testing.T) {
 			return status, message
 		}, http.StatusOK, ""},
 		"it is written": {func(e *engine) (int, string) {
-			_, status, message := e.request(logical.UpdateOperation, "config/kensho/scribe", map[string]any{"request_timeout": 20})
+			_, status, message := e.request(logical.UpdateOperation, "config/kensho/scribe", map[string]any{"request_timeout": 20, "verify": true})
 			return status, message
 		}, http.StatusOK, ""},
 		"it is deleted": {func(e *engine) (int, string) {

@@ -84,7 +84,7 @@ func (a allowance) amended(d *framework.FieldData) (allowance, bool, error) {
 	for i, host := range a.Hosts {
 		a.Hosts[i] = provider.Host("https://" + host)
 		if strings.Contains(host, "/") || a.Hosts[i] == "" {
-			return a, isGiven, provider.Errorf(provider.Invalid, "allowed_hosts: %.100q is not a host; give the host only, for example id.example.com or id.example.com:8443", host)
+			return a, isGiven, provider.Errorf(provider.Invalid, "allowed_hosts: %s is not a host; give the host only, for example id.example.com or id.example.com:8443", provider.Quote(host))
 		}
 	}
 	if a.CACert != "" {
@@ -99,12 +99,12 @@ func (a allowance) amended(d *framework.FieldData) (allowance, bool, error) {
 func (a allowance) check(keypair, credential string, to destinations) error {
 	path := keypairPrefix + keypair
 	if credential != keypair && len(a.Configs) == 0 || len(a.Configs) > 0 && !slices.Contains(a.Configs, credential) {
-		return provider.Errorf(provider.Invalid, "keypair: %s may not be used by the credential %.100q; add it to allowed_configs of %s", path, credential, path)
+		return provider.Errorf(provider.Invalid, "keypair: %s may not be used by the credential %q; add it to allowed_configs of %s", path, credential, path)
 	}
 	if len(a.Hosts) > 0 || a.CACert != "" {
 		for _, host := range to.hosts() {
 			if len(a.Hosts) > 0 && !slices.Contains(a.Hosts, host) {
-				return provider.Errorf(provider.Invalid, "keypair: %s signs only for %s, not for %.100q; add that to allowed_hosts of %s", path, strings.Join(a.Hosts, ", "), host, path)
+				return provider.Errorf(provider.Invalid, "keypair: %s signs only for %s, not for %s; add that to allowed_hosts of %s", path, provider.List(a.Hosts), provider.Quote(host), path)
 			}
 		}
 		known := authorities(a.CACert)
@@ -122,7 +122,7 @@ func (a allowance) check(keypair, credential string, to destinations) error {
 		case audience == "":
 			return provider.Errorf(provider.Invalid, "assertion_audience: is missing; with an issuer, the aud of assertions is not known otherwise, and %s has allowed_audiences", path)
 		default:
-			return provider.Errorf(provider.Invalid, "keypair: %s does not sign for the audience %.100q; add it to allowed_audiences of %s", path, audience, path)
+			return provider.Errorf(provider.Invalid, "keypair: %s does not sign for the audience %s; add it to allowed_audiences of %s", path, provider.Quote(audience), path)
 		}
 	}
 	return nil

@@ -120,13 +120,14 @@ func (b *backend) clean(ctx context.Context) {
 // invalidate drops a name from memory when another node has written about it.
 func (b *backend) invalidate(_ context.Context, key string) {
 	name := key[strings.LastIndex(key, "/")+1:]
-	switch prefix, _, _ := strings.Cut(key, "/"); prefix + "/" {
+	switch prefix, rest, _ := strings.Cut(key, "/"); prefix + "/" {
 	case configPrefix:
 		b.broker.Forget(name)
 		b.names.forget(name)
 	case keypairPrefix: // which any credential may use
 		b.broker.ForgetAll()
-	case broker.StoragePrefix:
+	case broker.StoragePrefix: // each name has several entries
+		name, _, _ := strings.Cut(rest, "/")
 		b.broker.Forget(name)
 	case rolePrefix:
 		b.names.forget(name)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -46,6 +47,9 @@ var privateKey = sync.OnceValue(func() *rsa.PrivateKey {
 func privateKeyPEM() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(privateKey())}))
 }
+
+// unreplicated is what a server without replication says of itself.
+const unreplicated = consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled
 
 // engine is a mount of the engine, with simulated vendors and storage in memory.
 type engine struct {
@@ -86,7 +90,7 @@ func mount(t *testing.T) *engine {
 		sim:     vendorsim.New(),
 		storage: &logical.InmemStorage{},
 		outside: &outside{},
-		system:  &logical.StaticSystemView{DefaultLeaseTTLVal: 24 * time.Hour, MaxLeaseTTLVal: 32 * 24 * time.Hour},
+		system:  &logical.StaticSystemView{DefaultLeaseTTLVal: 24 * time.Hour, MaxLeaseTTLVal: 32 * 24 * time.Hour, ReplicationStateVal: unreplicated},
 	}
 	e.sim.AddRefreshToken("link-streaming", refreshToken)
 	e.sim.AddAPIKey(apiKey)
@@ -339,7 +343,7 @@ func TestWhatAnotherNodeWroteIsReadAgain(t *testing.T) {
 		newest := e.creds("prod").Data["access_token"]
 		require.NotEqual(t, newer, newest)
 		e.backend = standby
-		e.backend.InvalidateKey(t.Context(), "state/prod")
+		e.backend.InvalidateKey(t.Context(), "state/prod/own")
 		assert.Equal(t, newest, e.creds("prod").Data["access_token"])
 	})
 }

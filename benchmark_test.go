@@ -42,7 +42,7 @@ func (e *benched) restart() {
 	e.backend = tokenbroker.New(tokenbroker.Options{Transport: e.sim.Transport()})
 	require.NoError(e.tb, e.backend.Setup(context.Background(), &logical.BackendConfig{
 		Logger:      hclog.NewNullLogger(),
-		System:      &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour},
+		System:      &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour, ReplicationStateVal: unreplicated},
 		StorageView: e.storage,
 	}))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -42,6 +43,9 @@ type configEntry struct {
 	// isElsewhere is whether an entry that is to take the stored one's place sends its
 	// secrets where that does not (destinations.go).
 	isElsewhere bool
+
+	// provider is the name of that under which a stored entry was found.
+	provider string
 
 	// stored is the generation of the entry in storage, and pair the one whose private
 	// key the credential uses, as far as its allowance goes; if there is none that it can
@@ -86,7 +90,7 @@ func amend(op logical.Operation, name string, stored *configEntry, d *framework.
 	used := keypairName(name, fields)
 	isNew := used != "" && used != keypairName(name, stored.Fields)
 	for field, schema := range d.Schema {
-		isNew = isNew || isSecret(schema) && fields[field] != nil && fields[field] != stored.Fields[field]
+		isNew = isNew || isSecret(schema) && fields[field] != nil && !reflect.DeepEqual(fields[field], stored.Fields[field])
 	}
 	if isNew {
 		next.WriteTime = time.Now().Round(0).UTC()
@@ -151,7 +155,7 @@ func (c *configEntry) answered(stored *configEntry, known *broker.State) *broker
 // sameLine is whether two entries have the refresh token in common that the vendor
 // may have replaced since. What one vendor gave in place of it is not sent to another.
 func (c *configEntry) sameLine(other *configEntry) bool {
-	return !c.isElsewhere && c.Fields["refresh_token"] != nil && c.Fields["refresh_token"] == other.Fields["refresh_token"]
+	return !c.isElsewhere && c.Fields["refresh_token"] != nil && reflect.DeepEqual(c.Fields["refresh_token"], other.Fields["refresh_token"])
 }
 
 // merge lays what was sent over the stored fields, each in the type of its schema.
@@ -240,14 +244,14 @@ func refuseTaken(ctx context.Context, s logical.Storage, providerName, name stri
 		return &broker.StorageError{Err: err}
 	}
 	if stored != nil {
-		return provider.Errorf(provider.Invalid, "name: %.100q is the name of %s%s; choose another, or delete the role first", name, rolesPrefix, name)
+		return provider.Errorf(provider.Invalid, "name: %q is the name of %s%s; choose another, or delete the role first", name, rolesPrefix, name)
 	}
 	owner, err := ownerOf(ctx, s, name)
 	if err != nil {
 		return err
 	}
 	if owner != "" && owner != providerName {
-		return provider.Errorf(provider.Invalid, "name: %.100q belongs to %s; choose another, or delete that credential first", name, configKey(owner, name))
+		return provider.Errorf(provider.Invalid, "name: %q belongs to %s; choose another, or delete that credential first", name, configKey(owner, name))
 	}
 	return nil
 }
@@ -340,6 +344,7 @@ func (b *backend) open(p provider.Provider, name string, stored *configEntry) (*
 		About:      common.Description,
 		TTL:        provider.TTL{Default: common.DefaultTTL.Duration(), Max: common.MaxTTL.Duration()},
 		Keepalive:  keepalive,
+		Secrets:    secretsOf(p, given),
 		Vendor:     vendor,
 		Scope:      provider.JoinScope(vendor.Scope()),
 		Verified:   stored.Verified,
@@ -353,7 +358,16 @@ func configKey(providerName, name string) string {
 // storedConfig is what is stored as the credential of a name; nil if there is none.
 func storedConfig(ctx context.Context, s logical.Storage, providerName, name string) (*configEntry, error) {
 	key := configKey(providerName, name)
-	return broker.GetEntry[configEntry](ctx, s, key, key+" cannot be decoded: delete it and write the credential anew")
+	damaged := key + " cannot be decoded: delete it and write the credential anew"
+	entry, err := broker.GetEntry[configEntry](ctx, s, key, damaged)
+	if err != nil || entry == nil {
+		return nil, err
+	}
+	entry.provider = providerName
+	if !entry.hasFieldsOf(providerName) {
+		return nil, &broker.DamagedError{Text: damaged}
+	}
+	return entry, nil
 }
 
 // getConfig is the credential of a name as it is now (resolve); nil if there is none.

@@ -50,18 +50,15 @@ func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, 
 			}
 			return err
 		},
+		IsLeased: func(accessToken string) bool {
+			return slices.ContainsFunc(others, func(key string) bool { return strings.HasSuffix(key, "-"+leaseID(accessToken)) })
+		},
 		Keep: func(ctx context.Context, reading *broker.Reading) error {
-			id := fmt.Sprintf("%x", sha256.Sum256([]byte(reading.AccessToken)))
-			for _, other := range others {
-				if strings.HasSuffix(other, "-"+id) {
-					return broker.ErrShared
-				}
-			}
 			to, err := b.destinationsNow(ctx, s, r.Config)
 			if err != nil {
 				return err
 			}
-			key = prefix + strconv.FormatInt(reading.ExpireTime.Unix(), 10) + "-" + id
+			key = prefix + strconv.FormatInt(reading.ExpireTime.Unix(), 10) + "-" + leaseID(reading.AccessToken)
 			return broker.Retry(ctx, func() error {
 				return broker.PutEntry(ctx, s, key, leaseEntry{AccessToken: reading.AccessToken, SentTo: to})
 			})
@@ -71,11 +68,19 @@ func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, 
 	if errors.As(err, &many) {
 		err = logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s: the next one may be at %s; keep the lease instead of reading again, or raise max_exchanges", rolesPrefix, name, many, stamp(roundUp(many.Next))))
 	}
+	if errors.Is(err, broker.ErrCrowded) {
+		err = logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s, and the vendor answers one at a time; try again later", rolesPrefix, name, err))
+	}
 	if err == nil && ctx.Err() != nil {
 		// The reader has gone: no lease will come of it, and nobody would revoke it.
 		err = errors.Join(ctx.Err(), b.revokeDedicated(context.WithoutCancel(ctx), s, r.Config, key))
 	}
 	return reading, key, err
+}
+
+// leaseID is what the key of a dedicated token ends with.
+func leaseID(accessToken string) string {
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(accessToken)))
 }
 
 // dedicatedOf are the keys of the dedicated tokens of a credential. Nothing else is looked

@@ -27,7 +27,7 @@ func issuerClient() map[string]any {
 func metadataDown() vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		if strings.Contains(r.URL.Path, "/.well-known/") {
-			return vendorsim.Answer(http.StatusServiceUnavailable, "down")
+			return vendorsim.Answer(http.StatusServiceUnavailable, `"down"`)
 		}
 		return nil
 	}}

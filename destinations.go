@@ -77,9 +77,10 @@ func (d destinations) String() string {
 	case strings.HasPrefix(d[0], issuerPrefix):
 		return "the endpoints of the " + d[0]
 	case strings.HasPrefix(d[0], audiencePrefix):
-		return "the assertion's " + d[0]
+		return "the assertion's " + audiencePrefix + provider.List([]string{strings.TrimPrefix(d[0], audiencePrefix)})
 	}
-	return d[0]
+	url, _, _ := strings.Cut(d[0], "?") // whose query may hold a secret
+	return url
 }
 
 // hosts are those of the URLs and of the issuer.

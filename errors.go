@@ -28,9 +28,9 @@ func failure(name string, err error) (*logical.Response, error) {
 	var verify *verifyError
 	switch {
 	case errors.Is(err, errUnknown):
-		return logical.ErrorResponse("%.100q is no role and no credential: write one to roles/%s or config/<provider>/%s", name, name, name), nil
+		return logical.ErrorResponse("%q is no role and no credential: write one to roles/%s or config/<provider>/%s", name, name, name), nil
 	case errors.Is(err, broker.ErrUnknown):
-		return logical.ErrorResponse("%.100q is no credential: write one to config/<provider>/%s", name, name), nil
+		return logical.ErrorResponse("%q is no credential: write one to config/<provider>/%s", name, name), nil
 	case errors.As(err, &verify) && errors.As(err, &vendor):
 		return refused(verify, vendor)
 	case errors.As(err, &exchange):
@@ -38,7 +38,7 @@ func failure(name string, err error) (*logical.Response, error) {
 	case errors.Is(err, broker.ErrShared):
 		return nil, logical.CodedError(http.StatusBadGateway, err.Error())
 	case errors.Is(err, broker.ErrBusy):
-		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("%.100q is still busy with what was asked before; try again", name))
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("%q is still busy with what was asked before; try again", name))
 	case errors.Is(err, broker.ErrClosed):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())
 	case errors.As(err, &vendor):
@@ -63,7 +63,7 @@ func unexchanged(e *provider.Error) (*logical.Response, error) {
 func noCredential(ctx context.Context, s logical.Storage, name string, err error) (*logical.Response, error) {
 	if errors.Is(err, broker.ErrUnknown) {
 		if r, _ := getRole(ctx, s, name); r != nil {
-			return logical.ErrorResponse("%.100q is a role: give the name of its credential, %.100q", name, r.Config), nil
+			return logical.ErrorResponse("%q is a role: give the name of its credential, %s", name, provider.Quote(r.Config)), nil
 		}
 	}
 	return failure(name, err)
@@ -100,8 +100,11 @@ func failed(e *broker.ExchangeError) (*logical.Response, error) {
 	case provider.Expired:
 		return logical.ErrorResponse("the credential has expired: %s; write a new one to %s", e.Err.Reason, path), nil
 	}
+	if e.Err.Widened {
+		return logical.ErrorResponse("%s: the role's scope is %.100q", e.Err.Reason, e.Scope), nil
+	}
 	if e.Scope != "" && e.Err.MayBeScope {
-		return logical.ErrorResponse("the vendor rejected the scope %.100q, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", e.Scope, e.Err.Reason, path), nil
+		return logical.ErrorResponse("the vendor rejected the scope %s, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", provider.Quote(e.Scope), e.Err.Reason, path), nil
 	}
 	return logical.ErrorResponse("the vendor rejected the credential: %s; write a new one to %s", e.Err.Reason, path), nil
 }

@@ -224,6 +224,42 @@ func TestPromise1AStoredTokenOfTheFutureIsExchangedAnew(t *testing.T) {
 	})
 }
 
+// Guarantee 4: an attempt that a clock of the future has put off is not waited for.
+func TestAStoredFailureOfTheFutureHoldsUpNothing(t *testing.T) {
+	for _, ahead := range []time.Duration{time.Minute, time.Hour, 365 * 24 * time.Hour} {
+		for name, fails := range map[string]vendorsim.Conduct{
+			"the vendor is down": down(),
+			"it is throttled":    {Fault: vendorsim.Always(vendorsim.Throttle("3000"))},
+			"it is rejected":     {Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))},
+			"its scope is":       refuseScope(nerdScope),
+		} {
+			t.Run(ahead.String()+" ahead, "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e := newNarrowedEngine(t)
+					e.sim.Behave(fails)
+					e.refused("creds/nerd")
+					// As if the clock had been ahead, and set since.
+					setForth(t, e.storage, ahead)
+					e.restart()
+					e.sim.Behave(down())
+					status := e.read("status/prod").Data
+					assert.NotContains(t, status, "next_attempt_time")
+					assert.NotContains(t, status, "scopes")
+
+					calls := e.exchanges()
+					for range 5 {
+						e.refused("creds/nerd")
+					}
+					assert.Equal(t, calls+1, e.exchanges(), "what fails now counts")
+					e.sim.Behave(vendorsim.Conduct{})
+					time.Sleep(3 * time.Second)
+					e.creds("nerd")
+				})
+			})
+		}
+	}
+}
+
 // setForth dates all that is known of credentials on.
 func setForth(t *testing.T, s logical.Storage, by time.Duration) {
 	t.Helper()

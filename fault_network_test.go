@@ -181,7 +181,7 @@ func (n *network) recovers() (failures int) {
 	n.t.Helper()
 	n.restore()
 	for name, config := range n.configs {
-		_, status, message := n.request(logical.UpdateOperation, config, map[string]any{"request_timeout": 10})
+		_, status, message := n.request(logical.UpdateOperation, config, map[string]any{"request_timeout": 10, "verify": true})
 		if status != http.StatusOK {
 			failures++
 			assert.Fail(n.t, "the vendor answers again", "%s: %d %s", name, status, message)

@@ -212,11 +212,11 @@ var storageFlows = map[string]storageFlow{
 	"a credential is written unchecked":      {given: rotating, when: writes("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false}), then: written},
 	"a credential gets another secret":       {given: warm, when: writes("config/kensho/prod", map[string]any{"refresh_token": anotherToken, "request_timeout": 20}), then: rewritten},
 	"a credential gets another secret, cold": {given: and(warm, cold), when: writes("config/kensho/prod", map[string]any{"refresh_token": anotherToken, "request_timeout": 20}), then: rewritten},
-	"a credential gets another setting":      {given: warm, when: writes("config/kensho/prod", map[string]any{"request_timeout": 20}), then: rewritten},
+	"a credential gets another setting":      {given: warm, when: writes("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true}), then: rewritten},
 	"a credential gets another setting unchecked": {
-		given: and(warm, cold), when: writes("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": false}), then: rewritten,
+		given: and(warm, cold), when: writes("config/kensho/prod", map[string]any{"request_timeout": 20, "max_ttl": "100h", "verify": false}), then: rewritten,
 	},
-	"a credential is patched":       {given: warm, when: ask(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": 20}), then: rewritten},
+	"a credential is patched":       {given: warm, when: ask(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true}), then: rewritten},
 	"a credential is deleted":       {given: warm, when: deletes("config/kensho/prod"), then: deleted},
 	"a credential is deleted, cold": {given: and(warm, cold), when: deletes("config/kensho/prod"), then: deleted},
 	"a credential is deleted with what it lent": {
@@ -238,7 +238,7 @@ var storageFlows = map[string]storageFlow{
 	},
 	"a token is read that another node changed": {given: warm, when: func(s *stage) answer {
 		s.backend.InvalidateKey(s.t.Context(), "config/kensho/prod")
-		s.backend.InvalidateKey(s.t.Context(), "state/prod")
+		s.backend.InvalidateKey(s.t.Context(), "state/prod/own")
 		return reads("creds/prod")(s)
 	}},
 	"a fresher token is read": {given: func(s *stage) {
@@ -300,5 +300,5 @@ var storageFlows = map[string]storageFlow{
 		}
 		return ""
 	}},
-	"a credential takes up a key pair": {given: signing, when: writes("config/oauth2/a", map[string]any{"request_timeout": 20})},
+	"a credential takes up a key pair": {given: signing, when: writes("config/oauth2/a", map[string]any{"request_timeout": 20, "verify": true})},
 }

@@ -1,6 +1,7 @@
 package tokenbroker_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -54,7 +55,7 @@ func harmlessFaults() []vendorFault {
 		{name: "expiry a string", strike: withExpiry(func(life float64) any { return fmt.Sprint(int(life)) }), meets: statesExpiry, check: livesFor(kindLife)},
 		{name: "expiry a fraction", strike: withExpiry(func(life float64) any { return life - 0.5 }), meets: statesExpiry, check: livesFor(kindLife)},
 		{name: "expiry a fraction in a string", strike: withExpiry(func(life float64) any { return fmt.Sprintf("%.2f", life-0.25) }), meets: statesExpiry, check: livesFor(kindLife)},
-		{name: "expiry in powers of ten", strike: withExpiry(func(life float64) any { return fmt.Sprintf("%e", life) }), meets: statesExpiry, check: livesFor(kindLife)},
+		{name: "expiry in powers of ten", strike: withExpiry(func(life float64) any { return json.RawMessage(fmt.Sprintf("%e", life)) }), meets: statesExpiry, check: livesFor(kindLife)},
 		// Where the vendor does not tell, the next source of expiry speaks: what was asked
 		// for, default_ttl, or an hour with Kensho's key pairs.
 		{name: "expiry null", strike: withExpiry(func(float64) any { return nil }), meets: statesExpiry, check: livesFor(kindLife, time.Hour)},
@@ -71,7 +72,7 @@ func harmlessFaults() []vendorFault {
 		// holds for the lease. Nobody can know better.
 		{name: "expiry huge", strike: withExpiry(func(float64) any { return 1e300 }), meets: statesExpiry, check: livesForever, lies: true},
 		{name: "expiry huge, in a string", strike: withExpiry(func(float64) any { return "99999999999999999999" }), meets: statesExpiry, check: livesForever, lies: true},
-		{name: "expiry beyond floating point", strike: withExpiry(func(float64) any { return "1e999" }), meets: statesExpiry, check: livesForever, lies: true},
+		{name: "expiry beyond floating point", strike: withExpiry(func(float64) any { return json.RawMessage("1e999") }), meets: statesExpiry, check: livesForever, lies: true},
 	}
 }
 

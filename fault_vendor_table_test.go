@@ -69,7 +69,7 @@ func passingFaults() []vendorFault {
 		{name: "401, to come back in 20 minutes", strike: answering(vendorsim.Later(401, "1200")), says: "401 Unauthorized", retryAfter: 20 * time.Minute},
 		{name: "401, to come back at a date", strike: answering(vendorsim.LaterDate(401, 20*time.Minute)), says: "401 Unauthorized", retryAfter: 20 * time.Minute},
 		{name: "403, to come back in 2 seconds", strike: answering(vendorsim.Later(403, "2")), says: "403 Forbidden", retryAfter: 2 * time.Second},
-		{name: "down, and repeats", strike: answering(vendorsim.EchoAs(500, vendorsim.Encodings["plain"], false)), says: "500 Internal Server Error: "},
+		{name: "down, and repeats", strike: answering(vendorsim.EchoAs(500, vendorsim.Encodings["plain"], false)), says: "500 Internal Server Error"},
 		{name: "429, to come back in a day", strike: answering(vendorsim.Throttle("86400")), says: statusText(429), retryAfter: time.Hour},
 		{name: "429, to come back at a date in a day", strike: answering(vendorsim.LaterDate(429, 24*time.Hour)), says: statusText(429), retryAfter: time.Hour},
 		{name: "429, to come back in the past", strike: answering(vendorsim.LaterDate(429, -time.Hour)), says: statusText(429)},

@@ -10,10 +10,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // maxDuration bounds what an operator may set, so that no arithmetic overflows.
@@ -21,13 +25,24 @@ const maxDuration = 10 * 365 * 24 * time.Hour
 
 // HandleRequest looks at what was sent before the framework does: that ignores
 // fields it does not know, and quotes values in its errors, secrets included.
-func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
+	defer func() {
+		if recovered := recover(); recovered != nil {
+			resp, err = nil, broker.Panicked(b.Logger().With("path", req.Path), recovered)
+		}
+	}()
 	b.noteMount(req)
 	switch req.Operation {
 	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation:
+		if !b.WriteSafeReplicationState() {
+			break
+		}
+		if err := checkPathName(req.Path); err != nil {
+			return logical.ErrorResponse(err.Error()), nil
+		}
 		// A node that may not write forwards every request. The active node checks the
 		// input, by its own version of the plugin.
-		if len(req.Data) == 0 || !b.WriteSafeReplicationState() {
+		if len(req.Data) == 0 {
 			break
 		}
 		if path := b.Route(req.Path); path != nil {
@@ -38,6 +53,16 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 		}
 	}
 	return b.Backend.HandleRequest(ctx, req)
+}
+
+// checkPathName refuses a path with a name that is too long.
+func checkPathName(path string) error {
+	for part := range strings.SplitSeq(path, "/") {
+		if len(part) > maxName {
+			return fmt.Errorf("name: has %d characters; a name has at most %d", len(part), maxName)
+		}
+	}
+	return nil
 }
 
 // withoutEmptyMaps has null stand for the empty string of a map, which clears it: the
@@ -56,6 +81,9 @@ func withoutEmptyMaps(fields map[string]*framework.FieldSchema, input map[string
 // with a 400: an error here becomes a 500, as Vault cannot tell its kind once it
 // has come across from the plugin.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (bool, bool, error) {
+	if checkPathName(req.Path) != nil { // which storage may not take as a key
+		return true, false, nil
+	}
 	bare := *req
 	bare.Data = nil
 	return b.Backend.HandleExistenceCheck(ctx, &bare)
@@ -67,18 +95,32 @@ func checkInput(fields map[string]*framework.FieldSchema, op logical.Operation, 
 	for _, name := range sortedKeys(input) {
 		schema, known := fields[name]
 		if !known {
-			return fmt.Errorf("%.100s: is no field of this path, which has %s", name, strings.Join(sortedKeys(fields), ", "))
+			return fmt.Errorf("%s: is no field of this path, which has %s", shownField(name), strings.Join(sortedKeys(fields), ", "))
 		}
 		if err := checkValue(name, schema.Type, op, input[name]); err != nil {
 			return err
 		}
 		if slices.Contains(nameFields, name) {
+			if err := checkSpace(name, input[name]); err != nil {
+				return err
+			}
 			if err := checkNames(name, input[name]); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// fieldName is what looks like a field's name.
+var fieldName = regexp.MustCompile(`^[a-z_]{1,40}$`)
+
+// shownField is the name of an unknown field, which may be a secret in the wrong place.
+func shownField(name string) string {
+	if fieldName.MatchString(name) {
+		return name
+	}
+	return fmt.Sprintf("a field whose name is not shown (%d characters)", utf8.RuneCountInString(name))
 }
 
 func checkValue(name string, t framework.FieldType, op logical.Operation, value any) error {
@@ -97,11 +139,24 @@ func checkValue(name string, t framework.FieldType, op logical.Operation, value 
 	case framework.TypeDurationSecond:
 		return checkDuration(name, value)
 	case framework.TypeCommaStringSlice:
-		if _, isList := stringsOf(value); !isList {
-			return fmt.Errorf("%s: must be a list of strings, or a string with commas between them", name)
-		}
+		return checkList(name, value)
 	case framework.TypeKVPairs:
 		return checkPairs(name, op, value)
+	}
+	return nil
+}
+
+// checkList refuses a line break in a list: that is another file than was meant, perhaps
+// a secret, of which errors would quote the words.
+func checkList(name string, value any) error {
+	list, isList := stringsOf(value)
+	if !isList {
+		return fmt.Errorf("%s: must be a list of strings, or a string with commas between them", name)
+	}
+	for _, text := range list {
+		if strings.ContainsAny(strings.TrimSpace(text), "\r\n") {
+			return fmt.Errorf("%s: holds a line break; give a string with commas, or a list of strings", name)
+		}
 	}
 	return nil
 }
@@ -130,8 +185,8 @@ func stringsOf(value any) ([]string, bool) {
 // nameFields are the fields that hold names of credentials or key pairs.
 var nameFields = []string{"config", "keypair", "allowed_configs"}
 
-// maxName is the longest name that a field may hold, in bytes.
-const maxName = 512
+// maxName is the longest name of a credential, a role or a key pair, in bytes.
+const maxName = 128
 
 // isName is what the paths take as a name.
 var isName = regexp.MustCompile("^" + framework.GenericNameRegex("name") + "$")
@@ -145,10 +200,22 @@ func checkNames(field string, value any) error {
 			switch {
 			case name == "":
 			case len(name) > maxName:
-				return fmt.Errorf("%s: %.100q is over %d characters, which no name has", field, name, maxName)
+				return fmt.Errorf("%s: %s is over %d characters, which no name has", field, provider.Quote(name), maxName)
 			case !isName.MatchString(name):
-				return fmt.Errorf("%s: %.100q is not a name; give the name only, without the path before it: letters, digits, dots, dashes and underscores", field, name)
+				return fmt.Errorf("%s: %s is not a name; give the name only, without the path before it: letters, digits, dots, dashes and underscores", field, provider.Quote(name))
 			}
+		}
+	}
+	return nil
+}
+
+// checkSpace refuses white space around a value that a policy may pin. Vault compares what
+// was sent with the policy's parameters, so that a trimmed value is not the one it checked.
+func checkSpace(field string, value any) error {
+	list, _ := stringsOf(value)
+	for _, text := range list {
+		if trimmed := strings.TrimSpace(text); trimmed != "" && trimmed != text {
+			return fmt.Errorf("%s: has white space around it; give the value without", field)
 		}
 	}
 	return nil
@@ -212,6 +279,17 @@ func checkDuration(name string, value any) error {
 // isSecret is whether a field must not come out again.
 func isSecret(schema *framework.FieldSchema) bool {
 	return schema.DisplayAttrs != nil && schema.DisplayAttrs.Sensitive
+}
+
+// secretsOf are the secrets in the fields of a credential.
+func secretsOf(p provider.Provider, fields map[string]any) []string {
+	var secrets []string
+	for name, schema := range p.Fields() {
+		if secret, ok := fields[name].(string); ok && isSecret(schema) {
+			secrets = append(secrets, secret)
+		}
+	}
+	return secrets
 }
 
 func sortedKeys[V any](m map[string]V) []string {

@@ -249,7 +249,14 @@ func FuzzName(f *testing.F) {
 			if !isName {
 				return
 			}
-			e.write("config/kensho/"+name, map[string]any{"access_token": "a-token-that-somebody-copied"})
+			write := map[string]any{"access_token": "a-token-that-somebody-copied"}
+			if len(name) > 128 {
+				_, status, message := e.request(logical.UpdateOperation, "config/kensho/"+name, write)
+				require.Equal(t, http.StatusBadRequest, status)
+				require.Contains(t, message, "name: ")
+				return
+			}
+			e.write("config/kensho/"+name, write)
 			require.Len(t, e.dump(), 1)
 			require.Contains(t, e.dump(), "config/kensho/"+name)
 			resp, status, message := e.request(logical.ListOperation, "config/", nil)

@@ -3,6 +3,7 @@ package tokenbroker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -62,14 +63,18 @@ func (c *configEntry) resolve(ctx context.Context, s logical.Storage, name strin
 	case errors.As(err, &storage) || errors.As(err, &newer): // which may tell another credential than is stored
 		return nil, err
 	case err == nil && k == nil:
-		err = provider.Errorf(provider.Invalid, "keypair: there is no %s%s; make it by a write to that path first", keypairPrefix, used)
+		err = provider.Errorf(provider.Invalid, "keypair: there is no %s%s; make it by a write to that path first", keypairPrefix, provider.List([]string{used}))
 	}
 	if err != nil {
 		c.pairErr = err // which must not keep the credential from being mended
 		return c, nil
 	}
 	if a, ok := k.Activated[name]; ok && a.Of == c.Generation {
-		a.Entry.stored = c.Generation
+		if !a.Entry.hasFieldsOf(c.provider) {
+			c.pairErr = damagedKeypair(used)
+			return c, nil
+		}
+		a.Entry.stored, a.Entry.provider = c.Generation, c.provider
 		c = a.Entry
 	}
 	c.pair, c.allowance = k.Active, k.allowance
@@ -86,7 +91,7 @@ func (c *configEntry) vendorFields() (map[string]any, error) {
 	case source == nil:
 		return c.Fields, nil
 	case source != generated:
-		return nil, provider.Errorf(provider.Invalid, "private_key_source: %.100q is not generated, which is all that it can be; leave it out to give a private_key", source)
+		return nil, provider.Errorf(provider.Invalid, "private_key_source: %s is not generated, which is all that it can be; leave it out to give a private_key", provider.Quote(fmt.Sprint(source)))
 	case c.Fields["private_key"] != nil:
 		return nil, provider.Errorf(provider.Invalid, `private_key and private_key_source contradict each other: give one, and clear the other with private_key="" or private_key_source=""`)
 	case c.pair == nil:
@@ -193,7 +198,7 @@ func usersOf(ctx context.Context, s logical.Storage, keypair string) (users, err
 			switch {
 			case errors.As(err, &newer):
 				return nil, mayUse(newer, keypairPrefix+keypair)
-			case err != nil:
+			case err != nil && !isDamaged(err): // one that is can be used by nobody, and uses nothing
 				return nil, err
 			}
 			if entry != nil && keypairName(name, entry.Fields) == keypair {

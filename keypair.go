@@ -41,6 +41,22 @@ type keypair struct {
 	Activated map[string]activated `json:"activated,omitempty"`
 }
 
+// Check is for broker.GetEntry.
+func (k *keypair) Check() error {
+	if k.Active == nil {
+		return errors.New("a key pair without keys")
+	}
+	for _, a := range k.Activated {
+		if a.Entry == nil {
+			return errors.New("an activation without a credential")
+		}
+		if err := a.Entry.Check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // A pair is a private key that was made here, and what belongs to it.
 type pair struct {
 	KeyType     string    `json:"key_type"`
@@ -99,7 +115,7 @@ func findKeyType(name string) (keyType, error) {
 			return t, nil
 		}
 	}
-	return keyType{}, provider.Errorf(provider.Invalid, "key_type: %.100q is none of %s", name, strings.Join(keyTypeNames(), ", "))
+	return keyType{}, provider.Errorf(provider.Invalid, "key_type: %s is none of %s", provider.Quote(name), strings.Join(keyTypeNames(), ", "))
 }
 
 // makePair makes a pair, which takes seconds for the longest of keys.
@@ -184,14 +200,13 @@ func (k *keypair) public() (map[string]any, error) {
 	return fields, err
 }
 
+func damagedKeypair(name string) error {
+	return &broker.DamagedError{Text: keypairPrefix + name + " cannot be decoded: take it from the credentials that use it, delete it, and make another"}
+}
+
 // getKeypair is the stored key pair of a name; nil if there is none.
 func getKeypair(ctx context.Context, s logical.Storage, name string) (*keypair, error) {
-	damaged := keypairPrefix + name + " cannot be decoded: take it from the credentials that use it, delete it, and make another"
-	k, err := broker.GetEntry[keypair](ctx, s, keypairPrefix+name, damaged)
-	if err == nil && k != nil && k.Active == nil {
-		return nil, errors.New(damaged)
-	}
-	return k, err
+	return broker.GetEntry[keypair](ctx, s, keypairPrefix+name, damagedKeypair(name).Error())
 }
 
 func putKeypair(ctx context.Context, s logical.Storage, name string, k *keypair) error {

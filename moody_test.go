@@ -242,7 +242,7 @@ func (e *engine) refused(path string) (status int, message string) {
 }
 
 func down() vendorsim.Conduct {
-	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, "down"))}
+	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, `"down"`))}
 }
 
 func keyPair() map[string]any {

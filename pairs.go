@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // checkPairs refuses what is not a map of strings, as an object or as name=value, and a
@@ -20,7 +22,7 @@ func checkPairs(field string, op logical.Operation, value any) error {
 			_, isString := pairs[name].(string)
 			isRemoval := pairs[name] == nil && op == logical.PatchOperation
 			if !isString && !isRemoval {
-				return fmt.Errorf("%s: the value of %.100q must be a string", field, name)
+				return fmt.Errorf("%s: the value of %s must be a string", field, provider.Quote(name))
 			}
 		}
 		return nil
@@ -39,7 +41,7 @@ func checkPairs(field string, op logical.Operation, value any) error {
 		case err != nil:
 			return err
 		case seen[name]:
-			return fmt.Errorf("%s: %.100q is given twice; a name has one value", field, name)
+			return fmt.Errorf("%s: %s is given twice; a name has one value", field, provider.Quote(name))
 		}
 		seen[name] = true
 	}
@@ -66,7 +68,7 @@ func pairsOf(field, object string) string {
 	}
 	var pairs []string
 	for _, name := range sortedKeys(values) {
-		pairs = append(pairs, fmt.Sprintf("%s=%s=...", field, name))
+		pairs = append(pairs, fmt.Sprintf("%s=%s=...", field, provider.List([]string{name})))
 	}
 	return strings.Join(pairs, " ")
 }

@@ -56,13 +56,19 @@ func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
 	}
 }
 
-func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
+// credentialFields are all those of a provider's credentials.
+func credentialFields(p provider.Provider) map[string]*framework.FieldSchema {
 	fields := p.Fields()
 	maps.Copy(fields, commonFields())
 	maps.Copy(fields, noteFields())
 	if fields["private_key"] != nil {
 		maps.Copy(fields, generatedKeyFields())
 	}
+	return fields
+}
+
+func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
+	fields := credentialFields(p)
 	write := &framework.PathOperation{
 		Callback:                    b.configWrite(p),
 		Summary:                     "Store a credential; on an existing one, change the fields that are named.",
@@ -263,6 +269,12 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 	if err := b.refuseRedirected(p, name, stored, next, to, d); err != nil {
 		return nil, err
 	}
+	if stored != nil && isOfSettings(d) {
+		return nil, next.settle(ctx, req.Storage, p.Name(), name, stored)
+	}
+	if err := b.refuseRegranted(p, name, stored, credential, d); err != nil {
+		return nil, err
+	}
 	next.SentTo, next.isElsewhere = to, stored != nil && !to.within(b.sentTo(p, name, stored))
 	last, isNew := next.lastGrant(stored, known), stored == nil || !next.sameLine(stored)
 	if isNew {
@@ -377,6 +389,11 @@ give the secret again.
 A map takes the place of the stored one; in a patch it is merged with it, and null
 removes a name.
 
-A write counts at once: tokens of the credential as it was are not served again. A
+Where the grant follows from the secrets that are stored, a write that clears one of
+them and so changes the grant must name it (grant_type).
+
+A write counts at once: tokens of the credential as it was are not served again. One
+that gives only description, expires, request_timeout or keepalive_interval changes no
+exchange: it is not verified, unless by verify=true, and tokens stay in use. A
 credential that roles use cannot be deleted.
 `

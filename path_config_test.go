@@ -96,17 +96,17 @@ func TestAWriteChangesTheFieldsThatItNames(t *testing.T) {
 		e.write("config/kensho/prod", map[string]any{"refresh_token": "of-scribe", "product": "scribe"})
 
 		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
-			_, status, message := e.request(op, "config/kensho/prod", map[string]any{"request_timeout": 15})
+			_, status, message := e.request(op, "config/kensho/prod", map[string]any{"request_timeout": 15, "verify": true})
 			require.Equal(t, 200, status, message)
 			assert.Equal(t, "scribe", e.read("config/kensho/prod").Data["product"])
 			assert.Equal(t, 15, e.read("config/kensho/prod").Data["request_timeout"])
 			e.creds("prod")
 		}
-		_, status, message := e.request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": nil})
+		_, status, message := e.request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": nil, "verify": true})
 		require.Equal(t, 200, status, message)
 		assert.Equal(t, 10, e.read("config/kensho/prod").Data["request_timeout"], "null clears a field")
 
-		_, status, _ = e.request(logical.PatchOperation, "config/kensho/other", map[string]any{"request_timeout": 15})
+		_, status, _ = e.request(logical.PatchOperation, "config/kensho/other", map[string]any{"request_timeout": 15, "verify": true})
 		assert.Equal(t, http.StatusNotFound, status, "there is nothing to patch")
 		_, status, _ = e.request(logical.ReadOperation, "config/kensho/other", nil)
 		assert.Equal(t, http.StatusNotFound, status)
@@ -144,7 +144,7 @@ func TestARejectedCredentialIsNotStored(t *testing.T) {
 func TestAnUncheckedCredentialIsStoredOnDemand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
-		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, "down for maintenance"))})
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, `"down for maintenance"`))})
 		_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": refreshToken})
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		assert.Contains(t, message, "verify=false")
@@ -155,7 +155,7 @@ func TestAnUncheckedCredentialIsStoredOnDemand(t *testing.T) {
 		e.sim.Behave(vendorsim.Conduct{})
 		e.creds("prod")
 
-		e.write("config/kensho/prod", map[string]any{"request_timeout": 15})
+		e.write("config/kensho/prod", map[string]any{"request_timeout": 15, "verify": true})
 		assert.Equal(t, 3, e.exchanges(), "verify=false is for one write")
 	})
 }
@@ -227,7 +227,7 @@ func TestHowAClientProvesItselfIsFoundOutAnewWithEachWrite(t *testing.T) {
 
 		client.AuthMethods = []string{vendorsim.SecretBasic}
 		e.sim.AddOAuthClient(client)
-		e.write("config/oauth2/user", map[string]any{"request_timeout": 20})
+		e.write("config/oauth2/user", map[string]any{"request_timeout": 20, "verify": true})
 		e.creds("user")
 	})
 }
@@ -327,7 +327,7 @@ func TestDeletingOneNameLeavesTheOthers(t *testing.T) {
 		}
 		left, err := logical.CollectKeys(t.Context(), e.storage)
 		require.NoError(t, err)
-		assert.ElementsMatch(t, []string{"config/kensho/other", "state/other"}, left)
+		assert.ElementsMatch(t, []string{"config/kensho/other", "state/other/own"}, left)
 		e.restart()
 		assert.Equal(t, token, e.creds("other").Data["access_token"])
 	})

@@ -183,7 +183,7 @@ func TestAPastedAccessTokenIsServedUntilItDies(t *testing.T) {
 		until(0, 20, 0)
 		e.write("config/kensho/prod", map[string]any{"access_token": "pasted-access-token"})
 		until(0, 40, 0)
-		e.write("config/kensho/prod", map[string]any{"request_timeout": 20})
+		e.write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
 		resp := e.read("creds/prod")
 		assert.Equal(t, "pasted-access-token", resp.Data["access_token"])
 		assert.Equal(t, "2000-01-01T00:59:58Z", resp.Data["expire_time"], "less two seconds, as nothing tells the vendor's clock")
@@ -231,7 +231,7 @@ func TestErrorsAnswerAsDocumentedAndHoldNoSecret(t *testing.T) {
 		says   string
 	}{
 		"rejected":        {vendorsim.Answer(401, `{"error":"invalid_grant","error_description":"the token was revoked"}`), 400, "rejected the credential: %s: 401 Unauthorized: invalid_grant: the token was revoked; write a new one to config/"},
-		"forbidden":       {vendorsim.Answer(403, "account suspended"), 400, "403 Forbidden: account suspended"},
+		"forbidden":       {vendorsim.Answer(403, `"account suspended"`), 400, "403 Forbidden: account suspended"},
 		"echo":            {vendorsim.Echo, 400, "401 Unauthorized"},
 		"throttled":       {vendorsim.Answer(429, ""), 503, "429 Too Many Requests"},
 		"down":            {vendorsim.Answer(503, "<html>maintenance</html>"), 503, "503 Service Unavailable"},

@@ -167,10 +167,13 @@ func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *fra
 		if err != nil {
 			return err
 		}
-		if k == nil {
+		switch {
+		case k == nil && made == nil: // somebody has deleted it
+			return broker.ErrBusy
+		case k == nil:
 			k = &keypair{Active: made}
 			k.allowance, _, err = k.amended(d)
-		} else {
+		default:
 			err = b.amendKeypair(ctx, req.Storage, name, k, made, d, resp)
 		}
 		if err != nil {

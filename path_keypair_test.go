@@ -362,11 +362,11 @@ func TestACredentialThatGetsAnotherKeyPairMeanwhileIsWrittenAfterwards(t *testin
 		var operator sync.WaitGroup
 		operator.Go(func() { e.write("config/kensho/prod", map[string]any{"keypair": "spare", "client_id": "0oa-of-spare"}) })
 		time.Sleep(time.Second)
-		_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 20})
+		_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
 		operator.Wait()
 		assert.Equal(t, http.StatusServiceUnavailable, status, "it has another key pair meanwhile than the one that was held for it")
 		assert.Contains(t, message, "still busy")
-		e.write("config/kensho/prod", map[string]any{"request_timeout": 20})
+		e.write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
 		assert.Equal(t, "spare", e.read("config/kensho/prod").Data["keypair"])
 	})
 }

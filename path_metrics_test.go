@@ -327,7 +327,7 @@ func TestAReaderWhoHangsUpOrAsksForTooMuchHasNotBeenFailed(t *testing.T) {
 		written := make(chan struct{})
 		go func() { // which keeps the name busy meanwhile
 			defer close(written)
-			e.write("config/oauth2/api", map[string]any{"request_timeout": "20s"})
+			e.write("config/oauth2/api", map[string]any{"request_timeout": "20s", "verify": true})
 		}()
 		synctest.Wait()
 		ctx, hangUp := context.WithCancel(t.Context())

@@ -69,6 +69,10 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, d *framewor
 		if errors.As(err, &failed) && errors.As(err, &exchange) {
 			return notRefreshed(failed, exchange)
 		}
+		var many *broker.TooManyRefreshesError
+		if errors.As(err, &many) {
+			return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("refresh/%s: %s", name, many))
+		}
 		return noCredential(ctx, req.Storage, name, err)
 	}
 	return &logical.Response{Data: map[string]any{
@@ -82,7 +86,7 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, d *framewor
 func notRefreshed(r *broker.RefreshError, e *broker.ExchangeError) (*logical.Response, error) {
 	what := "the vendor gives no new token"
 	if e.Scope != "" {
-		what = fmt.Sprintf("the vendor gives no new token of the scope %q", e.Scope)
+		what = fmt.Sprintf("the vendor gives no new token of the scope %s", provider.Quote(e.Scope))
 	}
 	meanwhile := "there is no valid token"
 	switch {
@@ -101,6 +105,9 @@ func notRefreshed(r *broker.RefreshError, e *broker.ExchangeError) (*logical.Res
 	case provider.Expired:
 		return logical.ErrorResponse("%sthe credential has expired: write a new one to %s", message, path), nil
 	}
+	if e.Err.Widened {
+		return logical.ErrorResponse("%sno read of a role with this scope gets a newer token until the vendor grants no more than that", message), nil
+	}
 	if e.Scope != "" && e.Err.MayBeScope {
 		return logical.ErrorResponse("%sthe vendor rejected the scope, or the credential: give the role a scope that the vendor grants, or write a new credential to %s", message, path), nil
 	}
@@ -117,6 +124,9 @@ With drop=true, the cached tokens are dropped before the vendor is called, and r
 where it has a revocation endpoint; a token that cannot be revoked is tried again by the
 next refresh. Use it for a token that has leaked, and for nothing else: while the vendor
 is unavailable, every read fails. A policy can deny the parameter.
+
+A credential can be refreshed 10 times a minute, and as often with drop=true; further
+refreshes are answered with 429.
 
 Either way, no read that starts after a refresh has succeeded gets an older token. Leases
 on older tokens run on. The vendor accepts an older token until it expires, unless it was

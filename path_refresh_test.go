@@ -31,7 +31,7 @@ func TestARefreshRevokesTheTokensThatItDrops(t *testing.T) {
 		time.Sleep(time.Minute)
 		e.sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 			if r.URL.Path == "/oauth2/revoke" {
-				return vendorsim.Answer(http.StatusServiceUnavailable, "down")
+				return vendorsim.Answer(http.StatusServiceUnavailable, `"down"`)
 			}
 			return nil
 		}})
@@ -109,5 +109,38 @@ func TestPromise3ARefreshDoesNotEndTheRefreshTokenWithTheTokenThatItDrops(t *tes
 		e.write("refresh/user", drop)
 		assert.True(t, e.sim.Accepts(tokenOf(e.creds("user"))))
 		assert.Equal(t, "left alone: the vendor may end the refresh token together with an access token", e.read("status/user").Data["last_revocation_error"])
+	})
+}
+
+func TestGuarantee16ANameIsRefreshedABoundedNumberOfTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newNarrowedEngine(t)
+		e.write("config/kensho/other", keyPair())
+		refresh := func(name string, data map[string]any) (int, string) {
+			_, status, message := e.request(logical.UpdateOperation, "refresh/"+name, data)
+			return status, message
+		}
+		drop := map[string]any{"drop": true}
+		for _, data := range []map[string]any{nil, drop} {
+			for range 10 {
+				status, message := refresh("prod", data)
+				require.Equal(t, http.StatusOK, status, message)
+			}
+			calls := e.exchanges()
+			for range 90 {
+				status, message := refresh("prod", data)
+				assert.Equal(t, http.StatusTooManyRequests, status)
+				assert.Equal(t, "refresh/prod: 10 refreshes within 1m0s are as many as there may be; the next one may be at 2000-01-01T00:00:06Z", message)
+			}
+			assert.Equal(t, calls, e.exchanges(), "the vendor is spared")
+		}
+		status, message := refresh("other", nil)
+		assert.Equal(t, http.StatusOK, status, message)
+		e.creds("prod")
+		time.Sleep(6 * time.Second)
+		for _, data := range []map[string]any{nil, drop} {
+			status, message = refresh("prod", data)
+			assert.Equal(t, http.StatusOK, status, message)
+		}
 	})
 }

@@ -194,9 +194,18 @@ func (b *backend) rolesWrite(ctx context.Context, req *logical.Request, d *frame
 
 func (b *backend) rolesDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	err := req.Storage.Delete(ctx, rolePrefix+name)
+	// Nobody who has read the role writes it again meanwhile.
+	err := b.broker.Exclusive(ctx, func() error {
+		if err := req.Storage.Delete(ctx, rolePrefix+name); err != nil {
+			return &broker.StorageError{Err: err}
+		}
+		return nil
+	}, name)
 	b.names.forget(name)
-	return nil, err
+	if err != nil {
+		return failure(name, err)
+	}
+	return nil, nil
 }
 
 const rolesHelpDescription = `

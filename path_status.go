@@ -78,9 +78,9 @@ func statusFields() map[string]*framework.FieldSchema {
 		"clock_skew":              number("How many seconds the vendor's clock is ahead of this server's, at the least, by the Date of its last answer. Beyond 600 the Date is ignored."),
 		"last_revocation_time":    at("When tokens that refresh/ dropped were last revoked at the vendor, where it can."),
 		"last_revocation_error":   text("Why that failed."),
-		"scopes":                  {Type: framework.TypeMap, Description: "How the narrower scopes of roles are doing: expire_time of each one's token; last_error, last_error_time and next_attempt_time where the vendor rejects it."},
+		"scopes":                  {Type: framework.TypeMap, Description: "How the narrower scopes of roles are doing: expire_time of each one's token; last_error, last_error_time and next_attempt_time where the vendor rejects it; storage_error where storage does not take its token."},
 		"dedicated_roles":         {Type: framework.TypeMap, Description: "The dedicated roles whose last exchange failed for a reason that passes by itself, which counts for no other reader: last_error, last_error_time and next_attempt_time of each."},
-		"storage_error":           text("Why what the vendor last answered is in memory alone and not in storage yet."),
+		"storage_error":           text("Why something that the vendor answered is not in storage."),
 	}
 }
 
@@ -155,6 +155,9 @@ func scopeData(s broker.ScopeStatus) map[string]any {
 	}
 	if s.Refusal.Count > 0 {
 		maps.Copy(data, failureData(s.Refusal))
+	}
+	if s.StorageError != nil {
+		data["storage_error"] = s.StorageError.Error()
 	}
 	return data
 }

@@ -54,7 +54,7 @@ func TestPromise10AnActivationIsDoneOrNotDoneWheneverTheServerIsKilled(t *testin
 				// What was left to be settled does not come back.
 				e.sim.AddClient("0oa-of-another-life", &privateKey().PublicKey, "")
 				e.write("config/kensho/scribe", map[string]any{"private_key_source": "", "keypair": "", "private_key": privateKeyPEM(), "client_id": "0oa-of-another-life"})
-				e.write("config/kensho/prod", map[string]any{"request_timeout": 20})
+				e.write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
 				e.restart()
 				assert.Equal(t, 20, e.read("config/kensho/prod").Data["request_timeout"])
 				until(4, 0, 0)

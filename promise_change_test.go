@@ -108,7 +108,7 @@ func TestPromise8ARefreshHoldsThoughAnotherNodeWrites(t *testing.T) {
 		var operator sync.WaitGroup
 		operator.Go(func() { e.write("refresh/prod", nil) })
 		time.Sleep(500 * time.Millisecond)
-		e.backend.InvalidateKey(t.Context(), "state/prod")
+		e.backend.InvalidateKey(t.Context(), "state/prod/own")
 		operator.Wait()
 		e.creds("prod")
 	})

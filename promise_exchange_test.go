@@ -103,10 +103,10 @@ func TestPromise2ThereIsOneExchangeInFlightWhoeverCausesIt(t *testing.T) {
 		until(0, 50, 0)
 		e.sim.Behave(vendorsim.Conduct{Latency: time.Second})
 		var all sync.WaitGroup
-		for i := range 20 {
+		for i := range 10 {
 			all.Go(func() { e.creds("prod") })
 			all.Go(func() { e.write("refresh/prod", nil) })
-			all.Go(func() { e.write("config/kensho/prod", map[string]any{"request_timeout": 10 + i}) })
+			all.Go(func() { e.write("config/kensho/prod", map[string]any{"request_timeout": 10 + i, "verify": true}) })
 		}
 		all.Wait()
 		assert.Equal(t, 1, e.sim.MostInFlight())

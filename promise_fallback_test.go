@@ -16,7 +16,7 @@ import (
 
 // waysToFail are what becomes of a refresh at Sitecore while its API key works.
 var waysToFail = map[string]http.HandlerFunc{
-	"500":                    vendorsim.Answer(500, "down"),
+	"500":                    vendorsim.Answer(500, `"down"`),
 	"405":                    vendorsim.Answer(405, ""),
 	"a page":                 vendorsim.Answer(200, "<html>"),
 	"200 without a token":    vendorsim.Answer(200, "{}"),

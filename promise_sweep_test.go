@@ -193,3 +193,62 @@ func TestPromise11OnlyTheActiveNodeSweeps(t *testing.T) {
 		})
 	}
 }
+
+// Guarantee 16: what fails, and nobody asks for any more, is left alone.
+func TestGuarantee16AScopeThatNobodyAsksForIsLeftOnceItFails(t *testing.T) {
+	for name, test := range map[string]struct {
+		reader string
+		fails  vendorsim.Conduct
+	}{
+		"a role that was deleted":  {"nerd", refuseScopeBy(nerdScope, vendorsim.Answer(http.StatusInternalServerError, "oops"))},
+		"the credential's own":     {"prod", down()},
+		"a role, at an ill vendor": {"nerd", down()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newNarrowedEngine(t)
+				until(2, 0, 0)
+				e.sim.Behave(test.fails)
+				e.refused("creds/" + test.reader)
+				calls := e.exchanges()
+				e.pass(12 * time.Minute)
+				tried := e.exchanges() - calls
+				assert.Greater(t, tried, 2, "somebody may come back")
+				e.refused("creds/" + test.reader)
+				e.pass(12 * time.Minute)
+				assert.Greater(t, e.exchanges()-calls, tried, "as did this one")
+				_, status, message := e.request(logical.DeleteOperation, "roles/nerd", nil)
+				require.Equal(t, http.StatusOK, status, message)
+				e.pass(6 * time.Minute)
+				calls = e.exchanges()
+				e.pass(24 * time.Hour)
+				assert.Equal(t, calls, e.exchanges())
+
+				e.sim.Behave(vendorsim.Conduct{})
+				e.write("roles/nerd", map[string]any{"config": "prod", "scope": nerdScope})
+				e.creds(test.reader)
+				e.pass(50 * time.Minute)
+				e.creds(test.reader)
+				e.pass(50 * time.Minute)
+				assert.Equal(t, "ok", e.read("status/prod").Data["state"])
+			})
+		})
+	}
+}
+
+// Guarantee 4: the token of a reader who comes once in its lifetime is renewed after an outage.
+func TestAValidTokenIsTriedForThoughItsReaderComesSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", keyPair())
+		old := tokenOf(e.creds("prod"))
+		until(0, 44, 0)
+		e.sim.Behave(down())
+		e.pass(10 * time.Minute)
+		e.sim.Behave(vendorsim.Conduct{})
+		e.pass(5 * time.Minute)
+		instantly := time.Now()
+		assert.NotEqual(t, old, tokenOf(e.creds("prod")))
+		assert.Zero(t, time.Since(instantly))
+	})
+}

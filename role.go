@@ -70,6 +70,9 @@ func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, err
 	}
+	if err := checkSpace("scope", d.Raw["scope"]); err != nil {
+		return nil, provider.Errorf(provider.Invalid, "%s", err)
+	}
 	if fields, err = merge(req.Operation, fields, d); err != nil {
 		return nil, err
 	}
@@ -135,14 +138,14 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 	case err != nil:
 		return err
 	case owner != "":
-		return provider.Errorf(provider.Invalid, "name: %.100q is the name of %s; a role needs one of its own", name, configKey(owner, name))
+		return provider.Errorf(provider.Invalid, "name: %q is the name of %s; a role needs one of its own", name, configKey(owner, name))
 	}
 	credential, err := b.Credential(ctx, s, r.Config)
 	if err != nil {
 		return err
 	}
 	if credential == nil {
-		return provider.Errorf(provider.Invalid, "config: %.100q is no credential; write it to config/<provider>/%s first", r.Config, r.Config)
+		return provider.Errorf(provider.Invalid, "config: %s is no credential; write it to config/<provider>/%s first", provider.Quote(r.Config), provider.List([]string{r.Config}))
 	}
 	if err := r.narrows(credential); err != nil || !r.Dedicated {
 		return err
@@ -162,6 +165,14 @@ func (r *role) narrows(c *broker.Credential) error {
 	}
 	_, err := c.Vendor.Narrow(r.Scope)
 	return err
+}
+
+// Check is for broker.GetEntry.
+func (r *role) Check() error {
+	if r.Config == "" || min(r.TTL, r.MinTTL) < 0 || min(r.MaxLeases, r.MaxExchanges) < 0 || strings.Contains(r.Leases, "/") {
+		return errors.New("a role that cannot be")
+	}
+	return nil
 }
 
 func getRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
@@ -186,6 +197,12 @@ func (r *role) loaded() *role {
 	return r
 }
 
+// isDamaged is whether an entry holds something else than the engine writes.
+func isDamaged(err error) bool {
+	var damaged *broker.DamagedError
+	return errors.As(err, &damaged)
+}
+
 // rolesOf are the roles that use a credential, by name.
 func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]*role, error) {
 	names, err := s.List(ctx, rolePrefix)
@@ -195,7 +212,7 @@ func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]
 	roles := map[string]*role{}
 	for _, name := range names {
 		r, err := getRole(ctx, s, name)
-		if err != nil {
+		if err != nil && !isDamaged(err) { // one that is can be read by nobody, and uses nothing
 			return nil, err
 		}
 		if r != nil && r.Config == config {

@@ -107,7 +107,7 @@ func (m *month) weather(a *account, dice *rand.Rand) {
 		leave := 7 * time.Minute // the longest backoff, and a renewal that fails in it
 		switch dice.IntN(6) {
 		case 0, 1:
-			conduct.Fault = vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, "down"))
+			conduct.Fault = vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, `"down"`))
 		case 2:
 			conduct.Fault = vendorsim.Always(vendorsim.Reset)
 			spell = time.Duration(1+dice.IntN(12)) * time.Hour
@@ -155,7 +155,7 @@ func (m *month) operator(a *account, dice *rand.Rand) {
 			}
 			continue
 		case 1:
-			m.backend.InvalidateKey(context.Background(), "state/"+a.name)
+			m.backend.InvalidateKey(context.Background(), "state/"+a.name+"/own")
 			continue
 		case 2:
 			fields["verify"] = false

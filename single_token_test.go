@@ -44,7 +44,7 @@ func TestPromise1ATokenThatAFailedWriteHasEndedIsNotServed(t *testing.T) {
 	for name, write := range map[string]func(*engine, *moodyStorage) (status int){
 		"a config write that storage refuses": func(e *engine, s *moodyStorage) int {
 			s.dieAfter(0)
-			_, status, _ := e.request(logical.UpdateOperation, "config/oauth2/a", map[string]any{"request_timeout": 20})
+			_, status, _ := e.request(logical.UpdateOperation, "config/oauth2/a", map[string]any{"request_timeout": 20, "verify": true})
 			return status
 		},
 		"an activation that storage refuses": func(e *engine, s *moodyStorage) int {

@@ -107,12 +107,13 @@ type dumped struct {
 	sim     *vendorsim.Sim
 	idp     *idp
 	storage *stuckStorage
+	logger  hclog.Logger
 	backend logical.Backend
 }
 
 func newDumped(t *testing.T) *dumped {
 	t.Helper()
-	d := &dumped{t: t, sim: vendorsim.New(), storage: &stuckStorage{Storage: &logical.InmemStorage{}}}
+	d := &dumped{t: t, sim: vendorsim.New(), storage: &stuckStorage{Storage: &logical.InmemStorage{}}, logger: hclog.NewNullLogger()}
 	d.idp = &idp{others: d.sim.Transport(), refresh: map[string]bool{}}
 	d.sim.Behave(vendorsim.Conduct{Rotate: true, Skew: 7 * time.Second})
 	d.start()
@@ -123,8 +124,8 @@ func (d *dumped) start() {
 	d.t.Helper()
 	d.backend = tokenbroker.New(tokenbroker.Options{Transport: d.idp})
 	require.NoError(d.t, d.backend.Setup(context.Background(), &logical.BackendConfig{
-		Logger: hclog.NewNullLogger(), StorageView: d.storage, BackendUUID: "test",
-		System: &logical.StaticSystemView{DefaultLeaseTTLVal: 24 * time.Hour, MaxLeaseTTLVal: 32 * 24 * time.Hour},
+		Logger: d.logger, StorageView: d.storage, BackendUUID: "test",
+		System: &logical.StaticSystemView{DefaultLeaseTTLVal: 24 * time.Hour, MaxLeaseTTLVal: 32 * 24 * time.Hour, ReplicationStateVal: unreplicated},
 	}))
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -65,19 +66,19 @@ var ofOneToken = regexp.MustCompile(`[0-9a-f-]{36}/[0-9]+-[0-9a-f]{64}`)
 func shapeOf(t *testing.T, dump storageDump) []string {
 	t.Helper()
 	shape := map[string]bool{}
-	var walk func(path string, value any)
-	walk = func(path string, value any) {
+	var walk func(where string, value any)
+	walk = func(where string, value any) {
 		switch value := value.(type) {
 		case map[string]any:
 			for name, field := range value {
-				walk(path+"."+name, field)
+				walk(where+"."+name, field)
 			}
 		case []any:
 			for _, element := range value {
-				walk(path+"[]", element)
+				walk(where+"[]", element)
 			}
 		default:
-			shape[fmt.Sprintf("%s: %T", path, value)] = true
+			shape[fmt.Sprintf("%s: %T", where, value)] = true
 		}
 	}
 	for key, raw := range dump.Entries {
@@ -90,20 +91,29 @@ func shapeOf(t *testing.T, dump storageDump) []string {
 
 // What there is to know of a credential in a dump.
 type (
-	knownState struct {
+	knownToken struct {
+		AccessToken string    `json:"access_token"`
+		IssueTime   time.Time `json:"issue_time"`
+		ExpireTime  time.Time `json:"expire_time"`
+	}
+	knownHealth struct {
 		Generation string `json:"generation"`
-		Tokens     map[string]struct {
-			AccessToken string    `json:"access_token"`
-			IssueTime   time.Time `json:"issue_time"`
-			ExpireTime  time.Time `json:"expire_time"`
-		} `json:"tokens"`
-		Grant struct {
+		Grant      struct {
 			RefreshToken string `json:"refresh_token"`
 		} `json:"grant"`
 		Exchanges int `json:"exchanges"`
 		Failure   struct {
 			Count int `json:"count"`
 		} `json:"failure"`
+	}
+	knownState struct {
+		knownHealth
+		Tokens map[string]knownToken `json:"tokens"`
+	}
+	knownEntry struct {
+		knownHealth
+		Number int        `json:"number"`
+		Token  knownToken `json:"token"`
 	}
 	knownConfig struct {
 		Generation string         `json:"generation"`
@@ -211,12 +221,27 @@ func (l *loaded) known(vendor, name string) (knownConfig, knownState) {
 			config = activated.Entry
 		}
 	}
-	if raw, is := l.dump.Entries["state/"+name]; is {
-		if state := decode[knownState](l.t, raw); state.Generation == config.Generation {
-			return config, state
+	// The entry that was written last tells how the credential is doing.
+	state, latest := config.Verified, 0
+	for key, raw := range l.dump.Entries {
+		entry := decode[knownEntry](l.t, raw)
+		if !strings.HasPrefix(key, "state/"+name+"/") || entry.Generation != config.Generation {
+			continue
+		}
+		if entry.Number > latest {
+			latest, state.Exchanges, state.Failure = entry.Number, entry.Exchanges, entry.Failure
+		}
+		switch path.Base(key) {
+		case "credential":
+			state.Grant = entry.Grant
+		case "own":
+			state.Tokens = map[string]knownToken{}
+			if entry.Token.AccessToken != "" {
+				state.Tokens[""] = entry.Token
+			}
 		}
 	}
-	return config, config.Verified
+	return config, state
 }
 
 func (l *loaded) calls() int { return len(l.sim.Calls()) + l.idp.count }
@@ -333,10 +358,10 @@ func (l *loaded) checkWrite(vendor, name string) {
 	l.t.Helper()
 	key := "config/" + vendor + "/" + name
 	config, _ := l.known(vendor, name)
-	l.must(logical.UpdateOperation, key, map[string]any{"request_timeout": "30s", "verify": name != "failing"})
+	l.must(logical.UpdateOperation, key, map[string]any{"request_timeout": "30s", "max_ttl": "100h", "verify": name != "failing"})
 	entry, err := l.storage.Get(l.t.Context(), key)
 	require.NoError(l.t, err)
-	config.Fields["request_timeout"] = 30.0
+	config.Fields["request_timeout"], config.Fields["max_ttl"] = 30.0, 360000.0
 	assert.Equal(l.t, config.Fields, decode[knownConfig](l.t, entry.Value).Fields, key)
 }
 

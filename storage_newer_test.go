@@ -52,7 +52,7 @@ func newRolledBackEngine(t *testing.T, keys ...string) *engine {
 
 // newerThan is what is said of an entry, by the path where an operator knows it.
 func newerThan(key string) string {
-	path := strings.NewReplacer("role/", "roles/", "state/", "status/").Replace(key)
+	path := strings.NewReplacer("role/", "roles/", "state/", "status/", "/own", "", "/credential", "").Replace(key)
 	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this one knows formats up to %d, and leaves the entry as it is: go back to the newer version",
 		path, broker.FormatVersion+1, broker.FormatVersion)
 }
@@ -73,7 +73,11 @@ func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
 			{"creds/prod", nil}, {"token/prod", nil}, {"creds/app", nil}, {"status/prod", nil}, {"config/kensho/prod", nil},
 			{"refresh/prod", map[string]any{}}, {"config/kensho/prod", timeout}, {"config/kensho/prod", another}, {"roles/other", map[string]any{"config": "prod"}},
 		},
-		"state/prod": {
+		"state/prod/credential": {
+			{"creds/prod", nil}, {"token/prod", nil}, {"creds/app", nil}, {"status/prod", nil},
+			{"refresh/prod", map[string]any{}}, {"config/kensho/prod", timeout}, {"config/kensho/prod", another},
+		},
+		"state/prod/own": {
 			{"creds/prod", nil}, {"token/prod", nil}, {"creds/app", nil}, {"status/prod", nil},
 			{"refresh/prod", map[string]any{}}, {"config/kensho/prod", timeout}, {"config/kensho/prod", another},
 		},
@@ -197,7 +201,7 @@ func TestALeaseThatANewerEngineWroteIsRevokedByThat(t *testing.T) {
 // To delete is an operator's own decision, and the way to start anew with the engine of
 // before.
 func TestWhatANewerEngineWroteCanBeDeleted(t *testing.T) {
-	for _, key := range []string{"config/kensho/prod", "state/prod", "role/app"} {
+	for _, key := range []string{"config/kensho/prod", "state/prod/credential", "state/prod/own", "role/app"} {
 		t.Run(key, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newRolledBackEngine(t, key)

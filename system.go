@@ -51,14 +51,15 @@ type answers struct {
 // MaxLeaseTTL is the mount's.
 func (v *recentView) MaxLeaseTTL() time.Duration { return v.recent().maxLeaseTTL }
 
-// ReplicationState is that of the server; unknown, which the framework takes for one that
-// may write, if it has never answered.
+// ReplicationState is that of the server; that of a standby as long as it has never answered,
+// as the framework takes one that is unknown for a node that may write.
 func (v *recentView) ReplicationState() consts.ReplicationState { return v.recent().replicationState }
 
 // LocalMount is whether the mount is not replicated.
 func (v *recentView) LocalMount() bool { return v.recent().localMount }
 
-// recent is what the server answered, asked anew if that is too long ago.
+// recent is what the server answered, asked anew if that is too long ago, or if it has yet to
+// say what its part in a cluster is.
 func (v *recentView) recent() *answers {
 	last := v.last.Load()
 	if last.within(recentEnough) {
@@ -74,23 +75,27 @@ func (v *recentView) recent() *answers {
 	if last = v.last.Load(); last.within(recentEnough) { // somebody has asked meanwhile
 		return last
 	}
-	next := v.ask(last)
-	v.last.Store(next)
+	next, isKnown := v.ask(last)
+	if isKnown {
+		v.last.Store(next)
+	}
 	return next
 }
 
 // ask asks the server. One that does not answer seems to say zero; what it said last
-// stands then.
-func (v *recentView) ask(last *answers) *answers {
-	next := &answers{
+// stands then. Every server knows its part in a cluster: isKnown is whether it has ever said
+// so.
+func (v *recentView) ask(last *answers) (next *answers, isKnown bool) {
+	next = &answers{
 		at:               time.Now(),
 		maxLeaseTTL:      v.SystemView.MaxLeaseTTL(),
 		replicationState: v.SystemView.ReplicationState(),
 		localMount:       v.SystemView.LocalMount(),
 	}
+	isKnown = last != nil || next.replicationState != consts.ReplicationUnknown
 	if last == nil {
 		// Vault cuts leases itself, and takes one of no time for one of the default.
-		last = &answers{maxLeaseTTL: maxDuration}
+		last = &answers{maxLeaseTTL: maxDuration, replicationState: consts.ReplicationPerformanceStandby}
 	}
 	if next.maxLeaseTTL <= 0 {
 		next.maxLeaseTTL = last.maxLeaseTTL
@@ -98,7 +103,7 @@ func (v *recentView) ask(last *answers) *answers {
 	if next.replicationState == consts.ReplicationUnknown {
 		next.replicationState = last.replicationState
 	}
-	return next
+	return next, isKnown
 }
 
 // within is whether there are answers that are not older.

@@ -30,11 +30,7 @@ func (s *askedSystem) ask() (answered bool) {
 }
 
 // newAskedSystem is that of a server without replication.
-func newAskedSystem(e *engine) *askedSystem {
-	s := &askedSystem{StaticSystemView: *e.system}
-	s.ReplicationStateVal = consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled
-	return s
-}
+func newAskedSystem(e *engine) *askedSystem { return &askedSystem{StaticSystemView: *e.system} }
 
 func (s *askedSystem) MaxLeaseTTL() time.Duration {
 	if !s.ask() {
@@ -128,6 +124,49 @@ func TestWhatAServerDoesNotAnswerIsAsItWas(t *testing.T) {
 		require.NoError(t, read())
 		assert.InDelta(t, lease.Seconds(), e.creds("prod").Secret.TTL.Seconds(), 10)
 	})
+}
+
+// A standby that cannot ask at first must not take itself for the active node either.
+func TestANodeMayNotWriteUntilTheServerHasSaidThatItMay(t *testing.T) {
+	for name, role := range map[string]consts.ReplicationState{
+		"a standby":       consts.ReplicationPerformanceStandby | consts.ReplicationDRDisabled,
+		"a secondary":     consts.ReplicationPerformanceSecondary | consts.ReplicationDRDisabled,
+		"the active node": unreplicated,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+				system := newAskedSystem(e)
+				system.ReplicationStateVal = role
+				system.silent.Store(true)
+				e.seeing(system)
+				before, calls := e.dump(), e.exchanges()
+				request := func(op logical.Operation, path string) error {
+					_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: op, Path: path, Storage: e.storage})
+					return err
+				}
+				until(1, 0, 5) // when there is no token
+				for range 3 {
+					require.ErrorIs(t, request(logical.ReadOperation, "creds/prod"), logical.ErrReadOnly)
+					require.ErrorIs(t, request(logical.UpdateOperation, "refresh/prod"), logical.ErrReadOnly)
+					require.ErrorIs(t, request(logical.DeleteOperation, "config/kensho/prod"), logical.ErrReadOnly)
+					require.NoError(t, e.tick())
+					time.Sleep(time.Minute)
+				}
+				assert.Equal(t, calls, e.exchanges())
+				assert.Equal(t, before, e.dump())
+
+				system.silent.Store(false)
+				err := request(logical.ReadOperation, "creds/prod")
+				if role == unreplicated {
+					require.NoError(t, err, "the first answer counts at once")
+				} else {
+					require.ErrorIs(t, err, logical.ErrReadOnly)
+				}
+			})
+		})
+	}
 }
 
 // A standby, or a secondary, has the active node answer: it may exchange nothing.

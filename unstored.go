@@ -48,6 +48,9 @@ func vendorsOwn(fields map[string]any) map[string]any {
 			delete(own, name)
 		}
 	}
+	for name := range noteFields() {
+		delete(own, name)
+	}
 	return own
 }
 

@@ -87,7 +87,7 @@ func TestARefreshTokenThatIsHeldForAWriteWaitsForThatAndGoesNowhereElse(t *testi
 		require.Equal(t, http.StatusInternalServerError, status)
 		require.Contains(t, message, "write the same again soon")
 		storage.refuse.Store(false)
-		e.write("config/kensho/prod", map[string]any{"request_timeout": 20}) // of the credential that there is
+		e.write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true}) // of the credential that there is
 
 		elsewhere := map[string]any{"refresh_token": anotherToken, "product": "scribe"}
 		e.request(logical.UpdateOperation, "config/kensho/prod", elsewhere)

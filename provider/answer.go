@@ -55,32 +55,30 @@ func (n *Number) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// isStated is whether a decoded JSON value says anything: false, 0, "", an empty array and
-// an empty object beside a token do not say that there was an error.
-func isStated(value any) bool {
-	switch value := value.(type) {
-	case nil:
+// isStated is whether a JSON value says anything: false, 0, "", an empty array and an empty
+// object beside a token do not say that there was an error. It decodes no more than a number.
+func isStated(raw json.RawMessage) bool {
+	raw = bytes.TrimSpace(raw)
+	if len(raw) == 0 {
 		return false
-	case bool:
-		return value
-	case string:
-		return value != ""
-	case float64:
-		return value != 0
-	case []any:
-		return len(value) > 0
-	case map[string]any:
-		return len(value) > 0
 	}
-	return true
+	switch raw[0] {
+	case 'n', 'f': // null, false
+		return false
+	case '"', '[', '{':
+		return len(bytes.TrimSpace(raw[1:len(raw)-1])) > 0
+	case 't':
+		return true
+	}
+	var n float64
+	return json.Unmarshal(raw, &n) != nil || n != 0
 }
 
 // HasError is whether the answer has an "error" that says anything, which some vendors send
 // with status 200.
 func (r *Reply) HasError() bool {
 	var body map[string]json.RawMessage
-	var stated any
-	return r.Decode(&body) == nil && json.Unmarshal(body["error"], &stated) == nil && isStated(stated)
+	return r.Decode(&body) == nil && isStated(body["error"])
 }
 
 // NoToken is why an answer of status 2xx has no access token, in the vendor's own words: a
@@ -105,6 +103,9 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 // not by its Content-Type, which with forms is often another.
 func asJSON(body []byte) []byte {
 	body = bytes.TrimPrefix(body, byteOrderMark)
+	if len(body) > maxForm || bytes.Count(body, []byte("&")) > maxPairs {
+		return body
+	}
 	text := strings.TrimSpace(string(body))
 	if !form.MatchString(text) {
 		return body
@@ -127,6 +128,13 @@ func asJSON(body []byte) []byte {
 	return raw
 }
 
+// maxForm is how long a form may be, with tokens as long as they may be, and maxPairs how much
+// there may be in it.
+const (
+	maxForm  = 3 * maxToken
+	maxPairs = 100
+)
+
 var form = regexp.MustCompile(`^[A-Za-z_]+=[^\s<>{}"]*$`)
 
 // tokenType is a type name or a URI (RFC 6749 §A.13), and maxTokenType how long it may be
@@ -135,11 +143,35 @@ var tokenType = regexp.MustCompile(`^([A-Za-z0-9._-]+|[A-Za-z][A-Za-z0-9+.-]*:[A
 
 const maxTokenType = 100
 
+// maxToken is how long a token may be in bytes, and maxScope how long the scope that an answer
+// states: no server takes a header that long, and storage takes 1 MiB in an entry, or less.
+const (
+	maxToken = 256 << 10
+	maxScope = 16 << 10
+)
+
+// Replacement is the refresh token that an answer gives in place of the one that was used; ""
+// if it gives none, or the same. What has other characters than RFC 6749 §A.17 gives a refresh
+// token, or is only white space, or a name that a language has for nothing, does not take the
+// place of one that has just worked.
+func Replacement(given, used string) string {
+	switch {
+	case given == used || strings.TrimSpace(given) != given || strings.ContainsFunc(given, func(r rune) bool { return r < ' ' || r > '~' }):
+		return ""
+	case slices.Contains([]string{"null", "undefined", "None", "nil"}, given):
+		return ""
+	}
+	return given
+}
+
 // checkShown refuses what cannot be shown or sent of an answer that is otherwise good: a
 // token_type or a scope of other characters than RFC 6749 gives them.
 func (a *Answer) checkShown() error {
 	if a.TokenType != "" && (len(a.TokenType) > maxTokenType || !tokenType.MatchString(a.TokenType)) {
 		return Errorf(Nonsense, "the vendor's token_type is not a type name or a URI of at most %d bytes (RFC 6749 §7.1)", maxTokenType)
+	}
+	if size := len(strings.Join(a.Scope, " ")); size > maxScope {
+		return Errorf(Nonsense, "the vendor's scope has %d bytes, and may have %d", size, maxScope)
 	}
 	for _, scope := range a.Scope {
 		if !scopeToken.MatchString(scope) {

@@ -135,7 +135,7 @@ var scopeToken = regexp.MustCompile(`^[\x21\x23-\x5b\x5d-\x7e]+$`)
 func CheckScope(field string, scope []string) error {
 	for _, s := range scope {
 		if !scopeToken.MatchString(s) {
-			return Errorf(Invalid, "%s: %.100q is not a scope; a scope is printable ASCII without spaces, quotes and backslashes", field, s)
+			return Errorf(Invalid, "%s: %s is not a scope; a scope is printable ASCII without spaces, quotes and backslashes", field, Quote(s))
 		}
 	}
 	return nil
@@ -150,7 +150,7 @@ func CheckNarrower(field string, scope, whole []string) error {
 	}
 	for _, s := range scope {
 		if len(whole) > 0 && !slices.Contains(whole, s) {
-			return Errorf(Invalid, "%s: %.100q is not among the credential's own, %s; give some of these, or widen the credential's scope", field, s, strings.Join(whole, ", "))
+			return Errorf(Invalid, "%s: %s is not among the credential's own, %s; give some of these, or widen the credential's scope", field, Quote(s), List(whole))
 		}
 	}
 	return nil

@@ -124,13 +124,15 @@ type Reply struct {
 
 // Do sends a request and reads the answer. Any failure, an answer of another
 // status than 2xx included, is an *Error; its text may quote the vendor, but none
-// of the secrets, which are those that the request carries.
+// of the secrets, which are those that the request carries, and those of [WithSecrets].
 func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), c.timeout)
 	defer cancel()
 	req = req.WithContext(ctx)
 	req.Header.Set("User-Agent", "vault-plugin-secrets-tokenbroker/"+version.Version)
+	req.Header.Set("Cache-Control", "no-cache, no-store") // RFC 9111 §5.2.1.4, §5.2.1.5
 	host := req.URL.Host
+	secrets = append(secretsOf(ctx), secrets...)
 
 	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, transient: c.transient, secrets: secrets}
 	// An http.Client would parse, follow and quote redirects, none of which is wanted.
@@ -146,13 +148,15 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	reply.Body = asJSON(body)
 	reply.Clock.Received = time.Now()
+	reply.Clock.Age = age(resp.Header.Get("Age"))
 	if date, dateErr := http.ParseTime(resp.Header.Get("Date")); dateErr == nil {
 		reply.Clock.Date = date
-		c.clocks.learn(host, reply.Clock)
 	}
+	reply.retryAfter = retryAfter(resp.Header.Get("Retry-After"), reply.Clock)
+	reply.Clock = reply.Clock.generated()
+	c.clocks.learn(host, reply.Clock)
 
 	reply.status = resp.StatusCode
-	reply.retryAfter = retryAfter(resp.Header.Get("Retry-After"), reply.Clock)
 	var failure *Error
 	switch status := resp.StatusCode; {
 	case err != nil:
@@ -176,20 +180,34 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 // Clock if none has.
 func (c *Client) Clock(host string) Clock { return c.clocks.of(host) }
 
+// age reads the header of that name (RFC 9111 §5.1); zero if there is none.
+func age(header string) time.Duration {
+	seconds, _ := wholeSeconds(header)
+	return seconds
+}
+
+// wholeSeconds reads a header in seconds: the greatest that there can be, if it is past that.
+func wholeSeconds(header string) (time.Duration, bool) {
+	if header == "" || strings.Trim(header, "0123456789") != "" {
+		return 0, false
+	}
+	seconds, _ := strconv.ParseUint(header, 10, 31)
+	return time.Duration(seconds) * time.Second, true
+}
+
 // retryAfter reads the header of that name (RFC 9110 §10.2.3): seconds, or a date
 // by the vendor's clock.
 func retryAfter(header string, clock Clock) time.Duration {
-	if header != "" && strings.Trim(header, "0123456789") == "" {
-		seconds, _ := strconv.ParseUint(header, 10, 31) // the greatest, if it is past that
-		return time.Duration(seconds) * time.Second
+	if seconds, ok := wholeSeconds(header); ok {
+		return seconds
 	}
 	date, err := http.ParseTime(header)
 	if err != nil {
 		return 0
 	}
 	now := clock.Received
-	if clock.Believed() {
-		now = clock.Date
+	if clock.generated().Believed() {
+		now = clock.Date.Add(clock.Age)
 	}
 	return max(0, date.Sub(now))
 }
@@ -208,7 +226,10 @@ func transportReason(err error) string {
 	if isTimeout(err) {
 		return "no answer in time (request_timeout)"
 	}
-	return err.Error()
+	if text := err.Error(); !strings.Contains(text, "malformed") { // by which net/http quotes what came
+		return text
+	}
+	return "the answer is not HTTP"
 }
 
 func isTimeout(err error) bool {

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/pem"
 	"fmt"
@@ -189,16 +190,17 @@ func TestAReasonIsQuotedFromWhatErrorAnswersHold(t *testing.T) {
 		`"no such client"`: "no such client",
 		`error=invalid_client&error_description=The+client+is+disabled.`: "invalid_client: The client is disabled.",
 		"\xef\xbb\xbf" + `{"error":"invalid_client"}`:                    "invalid_client",
-		`{"unknown":"shape"}`:          "",
-		`<html>sign in</html>`:         "",
-		"plain\n  text\tover\x00lines": "plain text over lines",
-		"\xff\xfe":                     "",
-		"":                             "",
-		"token " + strings.Repeat("aB3", 20) + " is bad": "token [redacted] is bad",
+		`{"unknown":"shape"}`:               "",
+		`<html>sign in</html>`:              "",
+		"\"words\\n  \\tover\\u0000lines\"": "words over lines",
+		"plain text":                        "", "SSH-2.0-OpenSSH_9.6\r\n": "", "-ERR unknown command 'GET'": "", "root:x:0:0": "",
+		"\xff\xfe": "",
+		"":         "",
+		`"token ` + strings.Repeat("aB3", 20) + ` is bad"`: "token [redacted] is bad",
 	} {
 		assert.Equal(t, want, reason(asJSON([]byte(body)), nil), body)
 	}
-	assert.Len(t, reason([]byte(strings.Repeat("a word ", 100)), nil), maxReason+len("…"))
+	assert.Len(t, reason([]byte(`"`+strings.Repeat("a word ", 100)+`"`), nil), maxReason+len("…"))
 }
 
 func TestASecretIsRedactedInEveryForm(t *testing.T) {
@@ -264,4 +266,49 @@ func TestASecretIsRedactedThoughHalfOfWhatLooksEscapedIs(t *testing.T) {
 		assert.Equal(t, "you sent "+mask, redact("you sent "+form, []string{secret}))
 	}
 	assert.Equal(t, "invalid_grant", redact("invalid_grant", []string{`\`}), "which is nothing without its escapes")
+}
+
+func TestAnAnswerOutOfACacheIsAsOldAsItSays(t *testing.T) {
+	now := time.Now()
+	date := now.Add(-time.Hour).UTC().Format(http.TimeFormat)
+	reply, e := get(t, ClientOptions{Transport: answering(200, "{}", "Age", "3600", "Date", date)}, "https://vendor.example")
+	require.Nil(t, e)
+	assert.WithinRange(t, reply.Clock.Sent, now.Add(-time.Hour-time.Second), now.Add(-time.Hour+time.Minute))
+	assert.Zero(t, reply.Clock.Skew())
+	assert.True(t, reply.Clock.Believed())
+
+	for _, none := range []string{"", "0", "-5", "+5", "1.5", "never"} {
+		reply, e := get(t, ClientOptions{Transport: answering(200, "{}", "Age", none)}, "https://vendor.example")
+		require.Nil(t, e)
+		assert.False(t, reply.Clock.Sent.Before(now), none)
+	}
+	for _, endless := range []string{"2147483648", "99999999999999999999"} { // RFC 9111 §1.2.2
+		reply, e := get(t, ClientOptions{Transport: answering(200, "{}", "Age", endless)}, "https://vendor.example")
+		require.Nil(t, e)
+		assert.Less(t, reply.Clock.Sent.Year(), now.Year()-60, endless)
+	}
+
+	_, e = get(t, ClientOptions{Transport: answering(503, "", "Age", "3600", "Date", date, "Retry-After", now.Add(time.Minute).UTC().Format(http.TimeFormat))}, "https://vendor.example")
+	require.NotNil(t, e)
+	assert.InDelta(t, 60, e.RetryAfter.Seconds(), 2)
+}
+
+func TestNothingIsQuotedOfAServerThatSpeaksNoHTTP(t *testing.T) {
+	for _, banner := range []string{"SSH-2.0-OpenSSH_9.6\r\n", "-ERR unknown command\r\n", "HTTP/1.1 OpenSSH canary\r\n\r\n", "HTTP/1.1 200 OK\r\nOpenSSH canary\r\n\r\n"} {
+		dial := func(context.Context, string, string) (net.Conn, error) {
+			near, far := net.Pipe()
+			go func() {
+				_, _ = far.Read(make([]byte, 4096))
+				_, _ = far.Write([]byte(banner))
+				_ = far.Close()
+			}()
+			return near, nil
+		}
+		_, e := get(t, ClientOptions{Dial: dial}, "http://127.0.0.1:22/")
+		require.NotNil(t, e)
+		assert.Equal(t, Unavailable, e.Kind)
+		assert.NotContains(t, e.Reason, "SSH")
+		assert.NotContains(t, e.Reason, "ERR")
+		assert.NotContains(t, e.Reason, "canary")
+	}
 }

@@ -19,11 +19,25 @@ const (
 )
 
 // A Clock is what one answer shows of the vendor's clock: an HTTP Date header, in whole
-// seconds, written between the sending of the request and the receipt of the answer.
+// seconds, written between the sending of the request and the receipt of the answer. Of an
+// answer out of a cache, both are as much earlier as its Age says: the vendor generated it
+// that long ago, at least (RFC 9111 §4.2.3), and lifetimes count from then. Date is as old.
 type Clock struct {
 	Sent     time.Time
 	Received time.Time
 	Date     time.Time // zero if there was none
+
+	// Age is the Age header of the answer; zero if it does not come out of a cache.
+	Age time.Duration
+}
+
+// generated returns the clock of an answer whose Age has not been counted yet. It is in whole
+// seconds, of which the last had begun.
+func (c Clock) generated() Clock {
+	if c.Age > 0 {
+		c.Sent, c.Received = c.Sent.Add(-c.Age-time.Second), c.Received.Add(-c.Age)
+	}
+	return c
 }
 
 // Believed reports whether there is a Date, at most MaxSkew off our clock.

@@ -67,6 +67,9 @@ type Error struct {
 	// MayBeScope is, of a rejection, whether it may be of the scope that was asked for
 	// and not of the credential.
 	MayBeScope bool
+
+	// Widened is, of a rejection, whether the vendor granted more than it was asked for.
+	Widened bool
 }
 
 func (e *Error) Error() string { return e.Reason }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -80,6 +81,9 @@ func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 	if a.AccessToken == "" {
 		return Token{}, Errorf(Nonsense, "the vendor's answer holds no access token")
 	}
+	if size := len(a.AccessToken); size > maxToken {
+		return Token{}, Errorf(Nonsense, "the vendor's access token has %d bytes, and may have %d", size, maxToken)
+	}
 	if !FitsHeader(a.AccessToken) {
 		return Token{}, Errorf(Nonsense, "the vendor's access token holds white space or a character outside ASCII, which no request can carry")
 	}
@@ -122,7 +126,7 @@ func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 	case a.Single:
 		t.Boundary = t.ExpireTime
 	}
-	if !t.Boundary.After(t.IssueTime) { // the vendor had passed it when it was asked
+	if !t.Boundary.After(t.IssueTime.Add(a.Clock.Age)) { // the vendor had passed it when it was asked
 		t.Boundary = time.Time{}
 	}
 	return t, nil
@@ -177,15 +181,17 @@ func (a *Answer) expiry(ttl TTL, t, last Token) (expires span, isBoundary bool, 
 	return expires, isBoundary, nil
 }
 
-// Lifetime reads a lifetime that an answer states as a JSON number or as a number in a
-// string, in the given unit. It is zero where the answer is silent (absent, null or "",
+// Lifetime reads a lifetime that an answer states as a JSON number, or as decimal digits in a
+// string, with a fraction or without, in the given unit. It is zero where the answer is silent (absent, null or "",
 // or of another type than these two), at least a nanosecond where it states one, and
 // below zero where it states what is no lifetime: 0, a negative number or some text.
 func Lifetime(raw json.RawMessage, unit time.Duration) time.Duration {
 	text := string(raw)
 	var quoted string
 	if json.Unmarshal(raw, &quoted) == nil {
-		text = strings.TrimSpace(quoted)
+		if text = strings.TrimSpace(quoted); text != "" && !decimal.MatchString(quoted) {
+			return noLifetime
+		}
 	} else if text == "" || !strings.ContainsRune("-0123456789", rune(text[0])) {
 		return 0
 	}
@@ -198,6 +204,10 @@ func Lifetime(raw json.RawMessage, unit time.Duration) time.Duration {
 	}
 	return max(time.Duration(min(n*float64(unit), float64(maxLifetime))), 1)
 }
+
+// decimal is a number as vendors write it in a string. What else [strconv.ParseFloat] takes
+// (signs, exponents, "Inf", "0x10", "1_000") nobody has meant for a lifetime.
+var decimal = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
 
 // wall drops the monotonic reading, which stands still while a machine sleeps
 // and does not survive storage.

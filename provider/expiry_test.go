@@ -238,6 +238,11 @@ func TestALifetimeIsANumberAboveZero(t *testing.T) {
 		`3600`: time.Hour, `"3600"`: time.Hour, `1.5`: 1500 * time.Millisecond,
 		`1e300`: maxLifetime, `1e999`: maxLifetime, `1e-300`: 1, // which is not silence
 		`0`: noLifetime, `-1`: noLifetime, `-1e999`: noLifetime, `"0"`: noLifetime, `"soon"`: noLifetime, `"NaN"`: noLifetime,
+		`"3600.5"`: time.Hour + 500*time.Millisecond, `1e3`: 1000 * time.Second, `"007"`: 7 * time.Second,
+		// Which strconv takes, and no vendor means.
+		`"Inf"`: noLifetime, `"+Inf"`: noLifetime, `"infinity"`: noLifetime, `"1_000"`: noLifetime, `"+5000"`: noLifetime, `"0x10"`: noLifetime,
+		`"0x1p4"`: noLifetime, `" 60 "`: noLifetime, `"60\n"`: noLifetime, `"1e3"`: noLifetime, `"-60"`: noLifetime, `".5"`: noLifetime, `"5."`: noLifetime,
+		`"٦٠"`: noLifetime, `"1,000"`: noLifetime,
 	} {
 		assert.Equal(t, want, Lifetime(json.RawMessage(raw), time.Second), raw)
 	}

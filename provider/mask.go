@@ -2,12 +2,13 @@ package provider
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/hex"
 	"html"
 	"iter"
+	"math/bits"
 	"net/url"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -23,6 +24,10 @@ const (
 	// Those of less may be in any word.
 	minEncoded = 4
 
+	// maxEscaped is how long a secret may be in which escapes are looked for. Longer ones are
+	// tokens, which are encoded so that they need none.
+	maxEscaped = 8 << 10
+
 	// maxEscapes is how often what a vendor repeats may have been escaped.
 	maxEscapes = 2
 )
@@ -31,19 +36,28 @@ const (
 // of minRun letters and digits or more. A secret is found in any case, with separators in
 // it, escaped as in HTML, JSON and URLs, and in base64 and hexadecimal digits.
 func maskSecrets(text string, secrets []string) string {
-	var whole, bare []string
-	for _, secret := range secrets {
-		for _, form := range slices.Concat(escapedForms(secret), encodings(secret)) {
-			whole = append(whole, plain(form, isSeparator))
-			bare = append(bare, plain(form, isSeparatorOrSign))
-		}
-	}
 	hidden := make([]bool, len(text))
+	whole, bare := search{hidden: hidden}, search{hidden: hidden}
 	layer := glyphsOf(text)
 	for range maxEscapes + 1 {
-		spell(layer, isSeparator).hide(whole, true, hidden)
-		spell(layer, isSeparatorOrSign).hide(bare, false, hidden)
-		layer = unescape(layer)
+		whole.spellings = append(whole.spellings, spell(layer, isSeparator))
+		bare.spellings = append(bare.spellings, spell(layer, isSeparatorOrSign))
+		next := unescape(layer)
+		if len(next) == len(layer) { // an escape is longer than what it stands for
+			break
+		}
+		layer = next
+	}
+	for _, secret := range secrets {
+		for _, form := range escapedForms(secret) {
+			whole.hide(plain(form, isSeparator))
+			whole.hideShort(plain(form, isSeparator))
+			bare.hide(plain(form, isSeparatorOrSign))
+		}
+		for _, form := range encodings(secret) {
+			whole.hideShort(plain(form, isSeparator))
+			bare.hide(plain(form, isSeparatorOrSign))
+		}
 	}
 	return replaceHidden(text, hidden)
 }
@@ -137,6 +151,9 @@ func spell(glyphs []glyph, leaveOut func(rune) bool) spelling {
 
 // plain is the spelling of a secret.
 func plain(secret string, leaveOut func(rune) bool) string {
+	if spelled, isASCII := plainASCII(secret, leaveOut); isASCII {
+		return spelled
+	}
 	return strings.Map(func(r rune) rune {
 		if leaveOut(r) {
 			return -1
@@ -145,33 +162,94 @@ func plain(secret string, leaveOut func(rune) bool) string {
 	}, secret)
 }
 
+// plainASCII is plain for what is all of ASCII, as tokens are.
+func plainASCII(secret string, leaveOut func(rune) bool) (spelled string, isASCII bool) {
+	var to [utf8.RuneSelf]byte // 0 leaves out
+	for r := range rune(utf8.RuneSelf) {
+		if !leaveOut(r) {
+			to[r] = byte(unicode.ToLower(r))
+		}
+	}
+	out := make([]byte, 0, len(secret))
+	for i := range len(secret) {
+		if secret[i] >= utf8.RuneSelf {
+			return "", false
+		}
+		if c := to[secret[i]]; c != 0 {
+			out = append(out, c)
+		}
+	}
+	return string(out), true
+}
+
 // isSeparator is whether a character can stand in a secret without being of it.
 func isSeparator(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) }
 
 func isSeparatorOrSign(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }
 
-// hide hides each run of minRun bytes that the text has of one of some forms, and shorter
-// forms as a whole, if short ones are to be looked for.
-func (s spelling) hide(forms []string, short bool, hidden []bool) {
-	runs := map[string][]int{} // where the text has them
-	for i := 0; i+minRun <= len(s.text); i++ {
-		runs[s.text[i:i+minRun]] = append(runs[s.text[i:i+minRun]], i)
-	}
-	for _, form := range forms {
-		for i := 0; i+minRun <= len(form); i++ {
-			run := form[i : i+minRun]
-			if isVocabulary(run) {
-				continue
-			}
-			for _, at := range runs[run] {
-				s.hideRange(at, at+minRun, hidden)
-			}
-			delete(runs, run) // which is hidden
+// A search looks for secrets in some spellings of a text, and hides what it finds. Secrets may
+// be a thousand times as long as the text: it is the runs of the text that are looked up.
+type search struct {
+	spellings []spelling
+	hidden    []bool
+
+	runs   map[uint64][]place
+	sieve  []uint64 // a bit for each run of the text, by its hash: most of a secret's have none
+	shifts int
+}
+
+// A place is where a spelling has a run.
+type place struct{ spelling, at int }
+
+// read notes the runs of minRun bytes that the text has.
+func (s *search) read() {
+	s.runs = map[uint64][]place{}
+	for i, spelled := range s.spellings {
+		for at := 0; at+minRun <= len(spelled.text); at++ {
+			run := binary.LittleEndian.Uint64([]byte(spelled.text[at : at+minRun]))
+			s.runs[run] = append(s.runs[run], place{i, at})
 		}
-		if short && form != "" && len(form) < minRun {
-			for at := range indexes(s.text, form) {
-				s.hideRange(at, at+len(form), hidden)
-			}
+	}
+	width := bits.Len(uint(len(s.runs))) + 6 // 32 bits a run, at least
+	s.sieve, s.shifts = make([]uint64, 1<<(width-6)), 64-width
+	for run := range s.runs {
+		bit := s.hash(run)
+		s.sieve[bit/64] |= 1 << (bit % 64)
+	}
+}
+
+func (s *search) hash(run uint64) uint64 { return run * 0x9e3779b97f4a7c15 >> s.shifts }
+
+// hide hides each run of minRun bytes that the text has of a form of a secret.
+func (s *search) hide(form string) {
+	if s.runs == nil {
+		s.read()
+	}
+	var run uint64
+	for i := range len(form) {
+		run = run>>8 | uint64(form[i])<<56
+		if bit := s.hash(run); i+1 < minRun || s.sieve[bit/64]&(1<<(bit%64)) == 0 {
+			continue
+		}
+		found, isThere := s.runs[run]
+		if !isThere || isVocabulary(form[i+1-minRun:i+1]) { // in this order, as tokens can be long
+			continue
+		}
+		for _, p := range found {
+			s.spellings[p.spelling].hideRange(p.at, p.at+minRun, s.hidden)
+		}
+		delete(s.runs, run) // which is hidden
+	}
+}
+
+// hideShort hides a form that is shorter than a run, as a whole.
+func (s *search) hideShort(form string) {
+	if form == "" || len(form) >= minRun {
+		return
+	}
+	for _, spelled := range s.spellings {
+		for at := range indexes(spelled.text, form) {
+			spelled.hideRange(at, at+len(form), s.hidden)
 		}
 	}
 }
@@ -210,6 +288,9 @@ func (s spelling) hideRange(from, to int, hidden []bool) {
 // one.
 func escapedForms(secret string) []string {
 	forms := []string{secret}
+	if len(secret) > maxEscaped || !strings.ContainsAny(secret, `&\%`) {
+		return forms
+	}
 	glyphs := glyphsOf(secret)
 	for range maxEscapes {
 		glyphs = unescape(glyphs)
@@ -233,7 +314,7 @@ func encodings(secret string) []string {
 	}
 	forms := []string{hex.EncodeToString([]byte(secret))}
 	sent := []string{secret}
-	if escaped := url.QueryEscape(secret); escaped != secret {
+	if escaped := url.QueryEscape(secret); len(secret) <= maxEscaped && escaped != secret {
 		sent = append(sent, escaped)
 	}
 	for _, text := range sent {

@@ -82,6 +82,13 @@ type Fallback interface {
 	Fallback(last Grant) Credential
 }
 
+// A Granter is a credential that is exchanged by one of several grants, which the field
+// grant_type names, or which follows from the fields that are set.
+type Granter interface {
+	// GrantName returns the grant as grant_type has it.
+	GrantName() string
+}
+
 // A Revoker is a credential of a vendor who can end an access token before its time.
 type Revoker interface {
 	// Revocable is nil if there is a way to. It may call the vendor to find out. Its

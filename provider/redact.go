@@ -7,35 +7,38 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
 const (
 	// maxReason is how much of a vendor's own words an error quotes, in bytes.
 	maxReason = 200
 
+	// maxRefusal is how long an answer that says what is wrong may be, in bytes: of a longer one
+	// only the status counts, as decoding it takes time and memory.
+	maxRefusal = 64 << 10
+
 	// maxSearched is how much of them is searched for what to quote.
 	maxSearched = 8 << 10
 )
 
 // reason is what a vendor says is wrong, from the body of an answer: the members of a JSON
-// object that error answers use, or a text as it stands. Pages of HTML say nothing.
+// object that error answers use, or a JSON string. (A form is JSON by then, asJSON.) What is
+// neither may come from any server that a URL leads to, and nothing of it is quoted.
 func reason(body []byte, secrets []string) string {
-	var value any
-	if json.Unmarshal(body, &value) == nil {
-		var found []string
-		collect(value, 0, func(words string) {
-			if words != "" && !slices.Contains(found, words) {
-				found = append(found, words)
-			}
-		})
-		return redact(strings.Join(found, ": "), secrets)
-	}
-	text := strings.TrimSpace(string(body))
-	if strings.HasPrefix(text, "<") || !utf8.ValidString(text) {
+	if len(body) > maxRefusal {
 		return ""
 	}
-	return redact(text, secrets)
+	var value any
+	if json.Unmarshal(body, &value) != nil {
+		return ""
+	}
+	var found []string
+	collect(value, 0, func(words string) {
+		if words != "" && !slices.Contains(found, words) {
+			found = append(found, words)
+		}
+	})
+	return redact(strings.Join(found, ": "), secrets)
 }
 
 // reasonMembers are the members of a JSON object that say what is wrong, in the order in
@@ -47,6 +50,9 @@ var reasonMembers = []string{
 	"title", "errordescription", "errorsummary", "errormessage", "errormsg", "errmsg",
 	"faultstring", "message", "msg", "detail", "description", "reason", "errorcauses",
 }
+
+// wordMarks are removed from the names of members.
+var wordMarks = strings.NewReplacer("_", "", "-", "")
 
 const (
 	maxDepth  = 4 // of objects in objects
@@ -71,7 +77,7 @@ func collect(value any, depth int, add func(string)) {
 		}
 		members := map[string]any{}
 		for _, name := range slices.Sorted(maps.Keys(value)) { // of "Code" and "code", the latter counts
-			members[strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(name))] = value[name]
+			members[wordMarks.Replace(strings.ToLower(name))] = value[name]
 		}
 		for _, name := range reasonMembers {
 			if number, ok := members[name].(float64); ok && strings.HasSuffix(name, "code") && number != 0 {

@@ -37,7 +37,9 @@ func (r *Reply) Refusal() *Error {
 // "" if there is none, and the others are where other APIs have theirs.
 func codesIn(body []byte) []string {
 	var object map[string]any
-	_ = json.Unmarshal(body, &object)
+	if len(body) <= maxRefusal {
+		_ = json.Unmarshal(body, &object)
+	}
 	code, _ := object["error"].(string)
 	codes := []string{code}
 	nested := []any{object, object["error"], object["fault"]}
@@ -89,10 +91,13 @@ var transientCodes = map[string]bool{
 	"timeout": true, "gatewaytimeout": true, "unavailable": true, "tryagain": true, "tryagainlater": true,
 }
 
+// codeMarks are removed from error codes.
+var codeMarks = strings.NewReplacer("_", "", "-", "", " ", "", ".", "")
+
 // isTransient is whether an error code, however its words are put together, is one of a
 // failure that passes by itself.
 func isTransient(code string) bool {
-	return transientCodes[strings.NewReplacer("_", "", "-", "", " ", "", ".", "").Replace(strings.ToLower(code))]
+	return transientCodes[codeMarks.Replace(strings.ToLower(code))]
 }
 
 // kindOf tells what an answer means that is not a token: by its error code, or else by

@@ -32,7 +32,7 @@ func TestAnErrorCodeIsFoundWhereVendorsHaveIt(t *testing.T) {
 		for _, status := range []int{400, 401, 403} {
 			client, err := NewClient(ClientOptions{Transport: answering(status, body), Timeout: time.Minute})
 			require.NoError(t, err)
-			_, err = client.WithTransient([]string{"migrating"}).Do(request(t, "https://vendor.example/token"))
+			_, err = client.WithTransient([]string{"migrating"}).Do(request(t))
 			var e *Error
 			require.ErrorAs(t, err, &e)
 			assert.Equal(t, kind, e.Kind, "%d %s", status, body)
@@ -45,15 +45,15 @@ func TestAVendorsOwnErrorCodesAreItsOwn(t *testing.T) {
 	client, err := NewClient(ClientOptions{Transport: answering(400, `{"error":"migrating"}`), Timeout: time.Minute})
 	require.NoError(t, err)
 	client.WithTransient([]string{"migrating"})
-	_, err = client.Do(request(t, "https://vendor.example/token"))
+	_, err = client.Do(request(t))
 	var e *Error
 	require.ErrorAs(t, err, &e)
 	assert.Equal(t, Rejected, e.Kind)
 }
 
-func request(t *testing.T, url string) *http.Request {
+func request(t *testing.T) *http.Request {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://vendor.example/token", nil)
 	require.NoError(t, err)
 	return req
 }

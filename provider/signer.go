@@ -36,7 +36,7 @@ func NewSigner(text, algorithm, keyID string) (*Signer, error) {
 	case algorithm == "":
 		algorithm = fit[0]
 	case !slices.Contains(fit, algorithm):
-		return nil, Errorf(Invalid, "signing_algorithm: %.100q is not for this private_key, which signs with %s", algorithm, strings.Join(fit, " or "))
+		return nil, Errorf(Invalid, "signing_algorithm: %s is not for this private_key, which signs with %s", Quote(algorithm), strings.Join(fit, " or "))
 	}
 	return &Signer{key: key, method: jwt.GetSigningMethod(algorithm), keyID: keyID}, nil
 }

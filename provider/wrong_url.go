@@ -2,6 +2,7 @@ package provider
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -25,15 +26,15 @@ func CheckField(err error, field string) error {
 	return &named
 }
 
-// Masked returns err without any of the secrets in its text, for one that quotes what a
-// vendor has published.
-func Masked(err error, secrets ...string) error {
+// Masked returns err without any of the secrets in its text, nor of those of [WithSecrets],
+// for one that quotes what a vendor has published.
+func Masked(ctx context.Context, err error, secrets ...string) error {
 	var e *Error
 	if !errors.As(err, &e) {
 		return err
 	}
 	masked := *e
-	masked.Reason = maskSecrets(e.Reason, secrets)
+	masked.Reason = maskSecrets(e.Reason, append(secretsOf(ctx), secrets...))
 	return &masked
 }
 

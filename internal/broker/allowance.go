@@ -72,7 +72,7 @@ func isOfRole(failure *provider.Error) bool {
 
 // heldRole is why a dedicated role gets no token for now; nil if it may.
 func (v view) heldRole(role string, now time.Time) error {
-	failure := v.dedicated[role]
+	failure := v.dedicated[role].seen(now)
 	if !now.Before(failure.NextAttempt) {
 		return nil
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -58,6 +59,9 @@ type Credential struct {
 	// Keepalive is how often to exchange a credential that dies of disuse though
 	// nobody reads it; zero is never.
 	Keepalive time.Duration
+
+	// Secrets are those that the operator stored.
+	Secrets []string
 
 	// Vendor does the exchange.
 	Vendor provider.Credential
@@ -129,6 +133,10 @@ type entry struct {
 	exclusive chan struct{}
 	closed    <-chan struct{} // the broker's
 
+	// turn is held by the exchange of a dedicated role that has the exclusive right, or is
+	// next to wait for it.
+	turn chan struct{}
+
 	// stays reports whether the name is stored, as far as is known. The entry of a name
 	// that is not is dropped when the exclusive right to it is given back; gone tells
 	// those who wait for that right.
@@ -137,10 +145,20 @@ type entry struct {
 
 	flights singleflight.Group
 
+	// stored is what storage has of the state in memory. It is of whoever has the exclusive
+	// right to the name.
+	stored *stored
+
 	mu      sync.Mutex
 	memory  memory
 	uses    map[string]use // by scope
 	renewal renewal
+
+	// dedicating are how many exchanges of each dedicated role are under way, or wait.
+	dedicating map[string]int
+
+	// refreshes is what refreshes of the name are left, without dropping tokens and with it.
+	refreshes [2]*rate.Limiter
 
 	// allowances are those of dedicated roles, by name. They are of whoever has the exclusive
 	// right to the name.
@@ -165,6 +183,19 @@ type use struct {
 	// it was issued: it is renewed ahead of whoever that is. asked is whether
 	// somebody has asked and not got it yet.
 	wanted, asked bool
+
+	// last is when somebody last asked, within useAccuracy.
+	last time.Time
+}
+
+// useAccuracy spares most reads a note of when they were.
+const useAccuracy = time.Minute
+
+// abandoned is whether a scope that fails has no reader any more: nobody has asked for a while,
+// in which there was no valid token.
+func (u use) abandoned(v view, now time.Time) bool {
+	token := v.token()
+	return v.failure(now).Count > 0 && leaseTTL(token, now) == 0 && now.Sub(later(u.last, token.ExpireTime)) > refusalMemory
 }
 
 // known returns the entry of a name that has a credential, without making one for
@@ -218,24 +249,28 @@ func (e *entry) change(epoch uint64, f func(*memory)) (memory, error) {
 func (e *entry) reset() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.memory.epoch++
-	e.memory.credential, e.memory.state, e.memory.absent, e.memory.unusable = nil, nil, false, false
-	e.memory.dedicated = nil
+	e.reloadLocked()
+	e.memory.dedicated, e.memory.early = nil, nil
 	clear(e.uses)
 }
 
-// hold keeps a state that storage does not have, or none.
-func (e *entry) hold(s logical.Storage, unsaved *State, err error) {
+// reload has the credential be loaded again. What readers do with its tokens stays.
+func (e *entry) reload() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.memory.unsaved, e.memory.unsavedErr, e.memory.unsavedIn = unsaved, err, s
-	e.memory.retryTime = time.Now().Add(saveInterval)
+	e.reloadLocked()
+}
+
+func (e *entry) reloadLocked() {
+	e.memory.epoch++
+	e.memory.credential, e.memory.state, e.memory.absent, e.memory.unusable = nil, nil, false, false
 }
 
 // issued notes that there is a new token of a scope. Of a reader who waited for it it
 // is known that he comes back if he has used the last one. The caller holds e.mu.
 func (e *entry) issued(scope string, last provider.Token) {
-	e.uses[scope] = use{wanted: e.uses[scope].asked && inUse(last, time.Now())}
+	u := e.uses[scope]
+	e.uses[scope] = use{wanted: u.asked && inUse(last, time.Now()), last: u.last}
 }
 
 // refused notes that the vendor has rejected a scope: a narrower one is asked for again
@@ -249,7 +284,8 @@ func (e *entry) refused(scope string, failure *provider.Error) {
 
 // answered notes that whoever asked has got what there was. The caller holds e.mu.
 func (e *entry) answered(scope string) {
-	e.uses[scope] = use{wanted: e.uses[scope].wanted}
+	u := e.uses[scope]
+	e.uses[scope] = use{wanted: u.wanted, last: u.last}
 }
 
 // renewing notes the renewal that is under way.
@@ -267,7 +303,7 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 		if m.credential != nil {
 			return m, nil
 		}
-		credential, state, err := b.load(ctx, s, e.name)
+		credential, state, has, err := b.load(ctx, s, e)
 		var storage *StorageError
 		if errors.As(err, &storage) {
 			return m, err
@@ -275,9 +311,10 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 		loaded, superseded := e.change(m.epoch, func(m *memory) {
 			m.credential, m.state, m.absent = credential, state, err != nil
 			m.unusable = m.absent && !errors.Is(err, ErrUnknown)
-			if m.unsaved != nil && err == nil && !m.unsaved.follows(state) {
-				m.unsaved, m.unsavedErr, m.unsavedIn = nil, nil, nil
+			if m.unsaved != nil && err == nil {
+				m.unsaved = m.unsaved.after(state)
 			}
+			e.stored = has
 		})
 		// What another node wrote meanwhile is loaded anew.
 		if superseded == nil {
@@ -287,25 +324,27 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 }
 
 // load reads a credential and what belongs to it from storage.
-func (b *Broker) load(ctx context.Context, s logical.Storage, name string) (*Credential, *State, error) {
-	credential, err := b.source.Credential(ctx, s, name)
+func (b *Broker) load(ctx context.Context, s logical.Storage, e *entry) (*Credential, *State, *stored, error) {
+	credential, err := b.source.Credential(ctx, s, e.name)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	if credential == nil {
-		return nil, nil, ErrUnknown
+		return nil, nil, nil, ErrUnknown
 	}
-	state, err := getState(ctx, s, name)
+	all, err := readEntries(ctx, s, e.name)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	if state == nil || state.Generation != credential.Generation {
-		state = credential.Verified
+	for _, key := range all.damaged {
+		b.source.Logger().Warn("a storage entry cannot be decoded: the next exchange replaces it", "name", e.name, "entry", key)
 	}
-	if state == nil {
-		state = Unverified(credential, provider.Grant{})
+	verified := credential.Verified
+	if verified == nil {
+		verified = Unverified(credential, provider.Grant{})
 	}
-	return credential, state.seen(time.Now()), nil
+	state, has := all.over(verified)
+	return credential, state.seen(time.Now()), has, nil
 }
 
 // narrowed is what exchanges the credential for a scope.

@@ -12,10 +12,14 @@ import (
 // ErrUnchanged is what a change returns that found nothing to change.
 var ErrUnchanged = errors.New("nothing to change")
 
+// ErrSettled is what a change returns that has stored other settings of the same credential:
+// its grant, its tokens and its failures stay.
+var ErrSettled = errors.New("only settings have changed")
+
 // Change runs an operator's change to a name's configuration, with what is known of
 // it so far (nil if nothing is). No exchange is in flight meanwhile; after a change
 // that succeeded, or that storage may have taken, no token that was known before is
-// served again.
+// served again, unless it says that it is ErrSettled.
 //
 // A change that fails may return a state all the same: what the vendor answered on
 // the occasion for the credential that stays. Where a newer engine has written the state,
@@ -69,6 +73,9 @@ func (b *Broker) change(ctx context.Context, s logical.Storage, name string, sto
 	switch {
 	case errors.Is(err, ErrUnchanged):
 		return nil
+	case errors.Is(err, ErrSettled):
+		e.reload() // what storage has not got yet stays in memory
+		return nil
 	case err == nil:
 		e.reset()
 		e.hold(nil, nil, nil)
@@ -92,9 +99,9 @@ func (b *Broker) Keep(ctx context.Context, s logical.Storage, name string, answe
 	e := b.entry(name)
 	m := e.look()
 	if m.credential == nil {
-		return Retry(ctx, func() error { return putState(ctx, s, name, answered) })
+		return putState(ctx, s, name, answered)
 	}
-	_, err := b.save(ctx, s, e, m, answered)
+	_, err := b.save(ctx, s, e, m, ownScope, answered)
 	return err
 }
 
@@ -104,11 +111,11 @@ func (b *Broker) keep(ctx context.Context, s logical.Storage, e *entry, m memory
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
 	if m.credential != nil {
-		_, err := b.save(ctx, s, e, m, answered)
+		_, err := b.save(ctx, s, e, m, ownScope, answered)
 		return err
 	}
 	// Of a credential that cannot be opened there is nothing in memory.
-	err := Retry(ctx, func() error { return putState(ctx, s, e.name, answered) })
+	err := putState(ctx, s, e.name, answered)
 	if err == nil {
 		answered = nil
 	}

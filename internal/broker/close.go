@@ -5,8 +5,6 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // ErrClosed means that the engine is on its way out, and begins nothing any more.
@@ -57,7 +55,6 @@ func (b *Broker) end(ctx context.Context) {
 		select {
 		case e.exclusive <- struct{}{}:
 			b.storeUnsaved(ctx, e)
-			e.release()
 		default:
 			busy = append(busy, e)
 		}
@@ -68,7 +65,6 @@ func (b *Broker) end(ctx context.Context) {
 			select {
 			case e.exclusive <- struct{}{}:
 				b.storeUnsaved(ctx, e)
-				e.release()
 			case <-ctx.Done():
 			}
 		})
@@ -77,13 +73,15 @@ func (b *Broker) end(ctx context.Context) {
 }
 
 // storeUnsaved stores what storage has refused before, if it still belongs there. The
-// caller has the exclusive right to the name.
+// caller has the exclusive right to the name, and gives it back by this.
 func (b *Broker) storeUnsaved(ctx context.Context, e *entry) {
-	var s logical.Storage
-	if s = e.look().unsavedIn; s == nil {
+	defer e.release()
+	defer b.contain(e, new(error)) // which it logs
+	held := e.look().unsaved
+	if held == nil {
 		return
 	}
-	if m, err := b.current(ctx, s, e); err == nil && m.unsaved != nil {
-		_, _ = b.save(ctx, s, e, m, m.unsaved) // which logs what it cannot
+	if m, err := b.current(ctx, held.in, e); err == nil && m.unsaved != nil {
+		_, _ = b.save(ctx, held.in, e, m, ownScope, m.unsaved.state) // which logs what it cannot
 	}
 }

@@ -19,11 +19,13 @@ type Dedication struct {
 	Role string
 	Most int
 
-	// Admit refuses another token before the vendor is asked for it. Keep writes down
-	// that there is one, before its reader gets it: one that cannot be written down is
-	// revoked. Neither runs twice at once for a credential.
-	Admit func(context.Context) error
-	Keep  func(context.Context, *Reading) error
+	// Admit refuses another token before the vendor is asked for it. IsLeased is, after
+	// that, whether a reader of a dedicated role has an access token already. Keep writes
+	// down that there is one, before its reader gets it: one that cannot be written down is
+	// revoked. None runs twice at once for a credential.
+	Admit    func(context.Context) error
+	IsLeased func(accessToken string) bool
+	Keep     func(context.Context, *Reading) error
 }
 
 // Dedicate exchanges the named credential for a token that nobody shares. Nothing is
@@ -35,10 +37,11 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 	if err != nil {
 		return nil, err
 	}
-	if err := e.acquire(ctx); err != nil {
+	release, err := e.acquireDedicated(ctx, d.Role)
+	if err != nil {
 		return nil, err
 	}
-	defer e.release()
+	defer release()
 	// Once it has begun it is seen through: there is a token to be kept or revoked.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
@@ -54,8 +57,8 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 		return nil, err
 	}
 	// What is not stored yet may hold the only refresh token that works.
-	if m.unsaved != nil {
-		if m, err = b.save(ctx, s, e, m, m.unsaved); err != nil {
+	if v.unwritten() != nil {
+		if m, err = b.settle(ctx, s, e, v); err != nil {
 			return nil, err
 		}
 		v = m.view(wish.Scope)
@@ -73,17 +76,7 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 	if err := e.take(d, time.Now()); err != nil {
 		return nil, err
 	}
-	reading, err := b.dedicate(ctx, s, e, v, wish, d)
-	if err != nil {
-		return nil, err
-	}
-	if err := d.Keep(ctx, reading); err != nil {
-		if !errors.Is(err, ErrShared) {
-			b.discard(ctx, e, v, reading.AccessToken)
-		}
-		return nil, err
-	}
-	return reading, nil
+	return b.dedicate(ctx, s, e, v, wish, d)
 }
 
 // discard revokes, as well as it can, a token that no reader gets.
@@ -93,14 +86,17 @@ func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken stri
 	}
 }
 
-func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication) (*Reading, error) {
-	next, x := call(ctx, v.credential, v.state, v.scope)
+// dedicate exchanges the credential for a token of one reader. One that the vendor issued,
+// and that nobody gets after all, is revoked.
+func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication) (reading *Reading, err error) {
+	latest := v.latest()
+	next, x, accessToken := call(ctx, v.credential, latest, v.scope)
 	b.noteSkew(e, next)
 	x.Dedicated = true
 	token := next.Tokens[v.scope]
-	isShared := false
-	for _, shared := range v.state.Tokens {
-		isShared = isShared || x.Err == nil && shared.AccessToken == token.AccessToken
+	isShared := accessToken != "" && d.IsLeased(accessToken)
+	for _, shared := range latest.Tokens {
+		isShared = isShared || shared.AccessToken == accessToken
 	}
 	if x.Err == nil && !isShared {
 		next, x = v.judged(next, x, false)
@@ -109,29 +105,38 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 		return nil, x.Err
 	}
 	after := v.with(memory{credential: v.credential, state: next})
+	if accessToken != "" && !isShared {
+		defer func() {
+			if err != nil {
+				b.discard(ctx, e, after, accessToken)
+			}
+		}()
+	}
 	switch {
 	case x.Err == nil:
 		e.taken(d, token, time.Now())
 		e.succeededRole(v.epoch, d.Role)
 	case isOfRole(x.Err):
-		return nil, b.failedDedicated(ctx, s, e, v, next.sharing(v.state.Tokens), x, d.Role)
+		return nil, b.failedDedicated(ctx, s, e, v, next.sharing(latest.Tokens), x, d.Role)
 	default:
-		_, err := b.failed(ctx, s, e, v, next.sharing(v.state.Tokens), x)
+		_, err := b.failed(ctx, s, e, v, next.sharing(latest.Tokens), x)
 		return nil, err
 	}
 	b.tell(x)
-	_, err := b.save(ctx, s, e, v.memory, next.sharing(v.state.Tokens))
+	_, err = b.save(ctx, s, e, v.memory, v.scope, next.sharing(latest.Tokens))
 	b.kept(x, err == nil)
 	if err != nil {
-		b.discard(ctx, e, after, token.AccessToken)
 		return nil, err
 	}
 	if isShared {
 		return nil, ErrShared
 	}
-	reading := after.lease(time.Now(), wish.MinTTL)
+	reading = after.lease(time.Now(), wish.MinTTL)
 	if reading == nil {
 		return nil, after.tooLate(time.Now())
+	}
+	if err := d.Keep(ctx, reading); err != nil {
+		return nil, err
 	}
 	reading.Outcome = Exchanged
 	return reading, nil
@@ -144,8 +149,8 @@ func (b *Broker) failedDedicated(ctx context.Context, s logical.Storage, e *entr
 	x.Failures, x.NextAttempt = noted.Count, noted.NextAttempt
 	b.tell(x)
 	defer b.kept(x, false)
-	if !next.sameGrants(v.state) {
-		if _, err := b.save(ctx, s, e, v.memory, next); err != nil {
+	if !next.sameGrants(v.latest()) {
+		if _, err := b.save(ctx, s, e, v.memory, v.scope, next); err != nil {
 			return err
 		}
 	}

@@ -1,12 +1,15 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/physical"
 )
 
 // FormatVersion is the format of what the engine writes to storage, in each entry as its
@@ -35,9 +38,49 @@ func (e *NewerError) Error() string {
 		e.Path, e.Version, FormatVersion)
 }
 
-// GetEntry reads an entry; nil if there is none. The error of one that cannot be decoded
-// is damaged, as the decoder's may quote what it read. One of a newer format is an error
-// of type *NewerError, and what storage would not do is one of type *StorageError.
+// DamagedError means that an entry holds something else than the engine writes. Its text
+// says which entry that is, and what to do; the decoder's may quote what it read.
+type DamagedError struct{ Text string }
+
+func (e *DamagedError) Error() string { return e.Text }
+
+// TooLargeError means that storage takes no entry of the size of one. The others of the same
+// name are not concerned.
+type TooLargeError struct {
+	Key  string
+	Size int // in bytes
+	Err  error
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%s has %d bytes, which is more than storage takes in one entry: %s", e.Key, e.Size, e.Err)
+}
+
+func (e *TooLargeError) Unwrap() error { return e.Err }
+
+// isTooLarge is whether a write failed for the size of the entry.
+func isTooLarge(err error) bool {
+	var large *TooLargeError
+	return errors.As(err, &large)
+}
+
+// tooLarge are the texts that Vault's storage backends refuse an entry for its size with. An
+// error is a text by the time that it has come from the server.
+var tooLarge = []string{
+	physical.ErrValueTooLarge,                       // Raft, Consul and others
+	"exceeds max entry size",                        // FoundationDB, and proxies of storage
+	"request is too large",                          // etcd
+	"Item size has exceeded the maximum allowed",    // DynamoDB
+	"entity exceeds the maximum",                    // Datastore
+	"Request body too large", "RequestBodyTooLarge", // Azure
+}
+
+// A Checker is an entry that a decoder may take although the engine does not write it so.
+type Checker interface{ Check() error }
+
+// GetEntry reads an entry; nil if there is none. One that cannot be decoded, or whose Check
+// fails, is an error of type *DamagedError with the text damaged. One of a newer format is an
+// error of type *NewerError, and what storage would not do is one of type *StorageError.
 func GetEntry[T any](ctx context.Context, s logical.Storage, key, damaged string) (*T, error) {
 	stored, err := s.Get(ctx, key)
 	if err != nil {
@@ -50,14 +93,17 @@ func GetEntry[T any](ctx context.Context, s logical.Storage, key, damaged string
 		Version int `json:"version"`
 	}
 	if err := stored.DecodeJSON(&format); err != nil {
-		return nil, errors.New(damaged)
+		return nil, &DamagedError{damaged}
 	}
 	if format.Version > FormatVersion {
 		return nil, &NewerError{Path: key, Version: format.Version}
 	}
 	entry := new(T)
 	if err := stored.DecodeJSON(entry); err != nil {
-		return nil, errors.New(damaged)
+		return nil, &DamagedError{damaged}
+	}
+	if c, ok := any(entry).(Checker); ok && c.Check() != nil {
+		return nil, &DamagedError{damaged}
 	}
 	return entry, nil
 }
@@ -68,7 +114,7 @@ func GetEntry[T any](ctx context.Context, s logical.Storage, key, damaged string
 // its own. Its error is of type *StorageError, also for what cannot be encoded: that has not
 // got to storage either, and whoever holds it goes on holding it.
 func PutEntry(ctx context.Context, s logical.Storage, key string, entry any) error {
-	raw, err := json.Marshal(entry)
+	raw, err := encode(entry)
 	if err != nil {
 		return &StorageError{err}
 	}
@@ -80,12 +126,27 @@ func PutEntry(ctx context.Context, s logical.Storage, key string, entry any) err
 		return &StorageError{fmt.Errorf("%s: there is nothing to write", key)}
 	}
 	fields["version"] = fmt.Append(nil, FormatVersion)
-	stored, err := logical.StorageEntryJSON(key, fields)
-	if err != nil {
+	if raw, err = encode(fields); err != nil {
 		return &StorageError{err}
 	}
-	if err := s.Put(ctx, stored); err != nil {
+	if err := s.Put(ctx, &logical.StorageEntry{Key: key, Value: raw}); err != nil {
+		for _, text := range tooLarge {
+			if strings.Contains(err.Error(), text) {
+				err = &TooLargeError{Key: key, Size: len(raw), Err: err}
+				break
+			}
+		}
 		return &StorageError{err}
 	}
 	return nil
+}
+
+// encode is a value as JSON, without the escapes for HTML, which have a token of some signs
+// take six times its size.
+func encode(value any) ([]byte, error) {
+	var raw bytes.Buffer
+	encoder := json.NewEncoder(&raw)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(value)
+	return raw.Bytes(), err
 }

@@ -49,23 +49,26 @@ func (x Exchange) Result() string {
 
 // call calls the vendor once for a scope. If that fails, the state is as it was, but for a
 // new grant if the vendor gave one all the same, and for what the answer told of the
-// vendor's clock. The vendor has not been called at all if the error is of kind Invalid.
-func call(ctx context.Context, c *Credential, state *State, scope string) (*State, Exchange) {
-	x := Exchange{Name: c.Name, Provider: c.Provider, Scope: scope}
+// vendor's clock. The vendor has not been called at all if the error is of kind Invalid. The
+// access token is the one that it answered with, whether anybody may have it or not; "" if
+// there was none.
+func call(ctx context.Context, c *Credential, state *State, scope string) (next *State, x Exchange, accessToken string) {
+	x = Exchange{Name: c.Name, Provider: c.Provider, Scope: scope}
 	vendor, err := c.narrowed(scope)
 	if err != nil {
 		x.Err = asProviderError(err)
-		return state, x
+		return state, x, ""
 	}
+	ctx, secrets := guard(ctx, c, state), c.secrets(state)
 	began, last := time.Now(), state.Tokens[scope]
-	answer, token, failure := ask(ctx, vendor, state.grant(scope), c.TTL, last)
+	answer, token, failure := ask(ctx, vendor, state.grant(scope), c.TTL, last, secrets)
 	if other := fallback(vendor, state.grant(scope)); other != nil && fallsBack(failure, leaseTTL(last, time.Now()) > 0, state.failures(scope)) {
-		answer, token, failure = ask(ctx, other, provider.Grant{}, c.TTL, last)
+		answer, token, failure = ask(ctx, other, provider.Grant{}, c.TTL, last, secrets)
 	}
 	x.Duration = time.Since(began)
 	if answer == nil {
 		x.Err = failure
-		return state.dated(failure.Clock), x
+		return state.dated(failure.Clock), x, ""
 	}
 	token.Seen = began
 	state = state.dated(answer.Clock)
@@ -76,10 +79,10 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (*Stat
 		if answer.Grant != nil {
 			state = state.granted(scope, *answer.Grant)
 		}
-		return state, x
+		return state, x, answer.AccessToken
 	}
 	x.ExpireTime = token.ExpireTime
-	return state.succeeded(c, scope, answer, token), x
+	return state.succeeded(c, scope, answer, token), x, answer.AccessToken
 }
 
 // judged is the state after an exchange that has yielded a token, and the exchange, which
@@ -94,7 +97,7 @@ func (v view) judged(next *State, x Exchange, again bool) (*State, Exchange) {
 		return next, x
 	}
 	x.Err = unusable(token, v.credential.TTL, now, awaits)
-	next = next.failing(v.state)
+	next = next.failing(v.latest())
 	if keeps {
 		next = next.sharing(with(next.Tokens, v.scope, older))
 	}

@@ -239,9 +239,9 @@ func TestAStepOfOurOwnClockHoldsUpNothing(t *testing.T) {
 	now := time.Now()
 	later := setBack(t, now.Add(time.Minute), time.Hour)
 	c := &Credential{WriteTime: now.Round(0), Keepalive: 24 * time.Hour, Vendor: unused{}}
-	s := &State{Exchanges: 2, ExchangeTime: now.Round(0), Failure: Failure{
+	s := &State{Health: Health{Exchanges: 2, ExchangeTime: now.Round(0), Failure: Failure{
 		Kind: provider.Unavailable, Count: 10, Time: now.Round(0), NextAttempt: now.Round(0).Add(5 * time.Minute),
-	}}
+	}}}
 	v := memory{credential: c, state: s}.view(ownScope)
 	assert.True(t, v.held(now.Add(time.Minute)))
 	assert.False(t, v.held(later), "the vendor is not left alone for another hour")
@@ -250,6 +250,48 @@ func TestAStepOfOurOwnClockHoldsUpNothing(t *testing.T) {
 
 	assert.Equal(t, -time.Hour, stepped(now, later))
 	assert.Zero(t, stepped(now, now.Add(time.Minute)))
+}
+
+// Nothing holds up attempts for longer than the engine ever puts one off, and nothing of the
+// future hides what has failed since.
+func TestAFailureOfTheFutureIsNoReasonToWait(t *testing.T) {
+	now := time.Now().Round(0)
+	for name, test := range map[string]struct {
+		dated, next time.Duration // from now
+		waits       time.Duration
+	}{
+		"of now":                                 {0, time.Minute, time.Minute},
+		"of now, for as long as any":             {0, longestPause, longestPause},
+		"for longer than any":                    {0, longestPause + time.Second, 0},
+		"of the past, for a year":                {-time.Minute, 365 * 24 * time.Hour, 0},
+		"of the future":                          {time.Second, 2 * time.Second, 0},
+		"of a year ahead":                        {365 * 24 * time.Hour, 365*24*time.Hour + time.Minute, 0},
+		"of the past, and it may be tried again": {-time.Hour, -time.Minute, 0},
+	} {
+		failure := Failure{Kind: provider.Rejected, Count: 3, Time: now.Add(test.dated), NextAttempt: now.Add(test.next)}
+		recent := Failure{Kind: provider.Unavailable, Count: 1, Time: now, NextAttempt: now.Add(time.Second)}
+		for where, m := range map[string]memory{
+			"the credential's": {state: &State{Health: Health{Failure: failure}}},
+			"a scope's":        {state: &State{Refusals: map[string]Failure{"narrow": failure}}},
+			"both":             {state: &State{Health: Health{Failure: recent}, Refusals: map[string]Failure{"narrow": failure}}},
+		} {
+			m.credential = &Credential{}
+			waits := test.waits
+			if where == "both" {
+				waits = max(waits, time.Second)
+			}
+			v := m.view("narrow")
+			assert.Equal(t, waits > 0, v.held(now), "%s, %s", name, where)
+			if waits > 0 {
+				assert.Equal(t, now.Add(waits), v.nextAttempt(now), "%s, %s", name, where)
+			}
+		}
+		v := memory{credential: &Credential{}, state: &State{}, dedicated: map[string]Failure{"mine": failure}}.view("narrow")
+		assert.Equal(t, test.waits > 0, v.heldRole("mine", now) != nil, "%s, a dedicated role's", name)
+	}
+	dies := now.Add(7 * 24 * time.Hour)
+	assert.Equal(t, dies, Health{ExchangeTime: now, CredentialExpireTime: dies}.unusedExpireTime(now))
+	assert.Zero(t, Health{ExchangeTime: now.Add(time.Second), CredentialExpireTime: dies}.unusedExpireTime(now))
 }
 
 func TestAStoredTokenOfTheFutureIsNotServed(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 )
 
 // ask calls the vendor once, and reads the token in its answer. The answer is nil if there is
-// none; one without a token comes with the failure.
-func ask(ctx context.Context, vendor provider.Credential, grant provider.Grant, ttl provider.TTL, last provider.Token) (*provider.Answer, provider.Token, *provider.Error) {
+// none; one without a token, or with a token that holds a secret, comes with the failure.
+func ask(ctx context.Context, vendor provider.Credential, grant provider.Grant, ttl provider.TTL, last provider.Token, secrets []string) (*provider.Answer, provider.Token, *provider.Error) {
 	answer, err := vendor.Exchange(ctx, grant)
 	if err != nil {
 		return nil, provider.Token{}, asProviderError(err)
@@ -17,7 +17,7 @@ func ask(ctx context.Context, vendor provider.Credential, grant provider.Grant, 
 	if err != nil {
 		return answer, token, asProviderError(err)
 	}
-	return answer, token, nil
+	return answer, token, answer.CheckSecrets(secrets...)
 }
 
 // fallback is the other way to a token that a credential has, beside a grant; nil if it has

@@ -32,7 +32,7 @@ func fence(ctx context.Context, s logical.Storage, spent provider.Grant) error {
 	}
 	for range fenceAttempts {
 		began := wallClock()
-		if err := Retry(ctx, func() error { return PutEntry(ctx, s, fenceKey, struct{}{}) }); err != nil {
+		if err := Retry(ctx, func() error { return probe(ctx, s) }); err != nil {
 			return err
 		}
 		if wallClock().Sub(began) < fenceTime {
@@ -40,6 +40,11 @@ func fence(ctx context.Context, s logical.Storage, spent provider.Grant) error {
 		}
 	}
 	return nil
+}
+
+// probe has storage take a small write. Its error is of type *StorageError.
+func probe(ctx context.Context, s logical.Storage) error {
+	return PutEntry(ctx, s, fenceKey, struct{}{})
 }
 
 // wallClock is the time by the clock that goes on while the machine is suspended.

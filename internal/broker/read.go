@@ -116,8 +116,8 @@ func (e *entry) want(scope string) (v view, begun time.Time, loaded bool) {
 		return view{}, time.Time{}, false
 	}
 	v = e.memory.view(scope)
-	if u := e.uses[v.scope]; !u.wanted {
-		u.wanted = true
+	if u, now := e.uses[v.scope], time.Now(); !u.wanted || now.Sub(u.last) > useAccuracy {
+		u.wanted, u.last = true, now
 		e.uses[v.scope] = u
 	}
 	if e.renewal.all || e.renewal.scope == v.scope {
@@ -146,7 +146,7 @@ func (e *entry) reading(wish Wish) *Reading {
 
 // loaded waits until what storage has of the name is in memory.
 func (b *Broker) loaded(ctx context.Context, s logical.Storage, e *entry) error {
-	flight := e.flight(ctx, e.look().epoch, "load", func(ctx context.Context) (any, error) {
+	flight := b.flight(ctx, e, e.look().epoch, "load", func(ctx context.Context) (any, error) {
 		if err := e.acquire(ctx); err != nil {
 			return nil, err
 		}
@@ -165,16 +165,17 @@ func (b *Broker) loaded(ctx context.Context, s logical.Storage, e *entry) error 
 // that none is needed.
 func (b *Broker) renewed(ctx context.Context, s logical.Storage, t task) <-chan singleflight.Result {
 	name := fmt.Sprintf("renew/%t/%d/%s", t.unasked, t.minTTL, t.scope)
-	return t.entry.flight(ctx, t.epoch, name, func(ctx context.Context) (any, error) { return b.renew(ctx, s, t) })
+	return b.flight(ctx, t.entry, t.epoch, name, func(ctx context.Context) (any, error) { return b.renew(ctx, s, t) })
 }
 
 // flight joins the flight of an epoch that has a name, or starts it. It outlives the
 // reader who caused it: others wait for it, and what the vendor answers must be kept.
 // A reader who started after a change must not join a flight of before.
-func (e *entry) flight(ctx context.Context, epoch uint64, name string, f func(context.Context) (any, error)) <-chan singleflight.Result {
-	return e.flights.DoChan(fmt.Sprintf("%d/%s", epoch, name), func() (any, error) {
+func (b *Broker) flight(ctx context.Context, e *entry, epoch uint64, name string, f func(context.Context) (any, error)) <-chan singleflight.Result {
+	return e.flights.DoChan(fmt.Sprintf("%d/%s", epoch, name), func() (result any, err error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 		defer cancel()
+		defer b.contain(e, &err)
 		return f(ctx)
 	})
 }

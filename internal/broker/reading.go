@@ -77,26 +77,29 @@ func (r *Reading) late(now time.Time) *Reading {
 
 // warned is the reading with what a reader is to know who wants a token for minTTL.
 func (r *Reading) warned(v view, now time.Time, minTTL time.Duration) *Reading {
-	token, failure := r.Token, v.failure()
+	token, failure, unwritten := r.Token, v.failure(now), v.unwritten()
 	isLate := r.TTL < minTTL || dying(token, now) || overdue(token, now)
 	switch {
-	case v.unsaved != nil:
+	case unwritten != nil:
 		r.Outcome = Stale
-		r.Warnings = []string{fmt.Sprintf("a fresher token cannot be stored (%s); this one is good until %s", v.unsavedErr, stamp(token.ExpireTime))}
+		r.Warnings = []string{fmt.Sprintf("a fresher token cannot be stored (%s); this one is good until %s", unwritten.err, stamp(token.ExpireTime))}
 	case failure.Count > 0 && isLate:
 		r.Outcome = Stale
 		r.Warnings = []string{fmt.Sprintf("the vendor gives no fresher token (%s); this one is good until %s; next attempt at %s",
 			failure.Reason, stamp(token.ExpireTime), stamp(failure.NextAttempt))}
 	case r.TTL < minTTL:
-		r.Warnings = []string{fmt.Sprintf("min_ttl is %s, and this token is good for %s; %s", minTTL, r.TTL, prospect(token))}
+		r.Warnings = []string{fmt.Sprintf("min_ttl is %s, and this token is good for %s; %s", minTTL, r.TTL, prospect(v, now, minTTL))}
 	}
 	r.Warnings = append(r.Warnings, scopeWarnings(token, v.scope)...)
 	return r
 }
 
 // prospect is what could be had in place of a token that a reader finds too short.
-func prospect(t provider.Token) string {
+func prospect(v view, now time.Time, minTTL time.Duration) string {
+	t := v.token()
 	switch {
+	case renewable(t, now, minTTL) && now.Before(v.earlyTime()):
+		return fmt.Sprintf("readers have caused as many exchanges by their min_ttl as they may, %d within the lifetime of a token; the next may be at %s", earlyExchanges, stamp(v.earlyTime().Add(time.Second-1)))
 	case t.Final:
 		return "there is no other"
 	case !t.Boundary.IsZero():

@@ -3,11 +3,13 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/time/rate"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -27,16 +29,46 @@ type RefreshError struct {
 func (e *RefreshError) Error() string { return e.Err.Error() }
 func (e *RefreshError) Unwrap() error { return e.Err }
 
+// A TooManyRefreshesError means that a name has been refreshed as often as it may be.
+type TooManyRefreshesError struct{ Next time.Time }
+
+func (e *TooManyRefreshesError) Error() string {
+	return fmt.Sprintf("%d refreshes within %s are as many as there may be; the next one may be at %s",
+		maxRefreshes, refreshPeriod, stamp(e.Next.Add(time.Second-1)))
+}
+
+func newRefreshes() *rate.Limiter {
+	return rate.NewLimiter(rate.Every(refreshPeriod/maxRefreshes), maxRefreshes)
+}
+
+// takeRefresh takes one from the refreshes of a name that are left. Those that drop tokens are
+// for leaks, and count by themselves.
+func (e *entry) takeRefresh(drop bool, now time.Time) error {
+	limiter := e.refreshes[0]
+	if drop {
+		limiter = e.refreshes[1]
+	}
+	reservation := limiter.ReserveN(now, 1)
+	if wait := reservation.DelayFrom(now); wait > 0 {
+		reservation.CancelAt(now)
+		return &TooManyRefreshesError{Next: now.Add(wait)}
+	}
+	return nil
+}
+
 // Refresh exchanges a name now, whatever has failed before, and replaces its tokens, of
 // all scopes. No older token is served once it has succeeded; if it fails, those that have
 // not been replaced are served on.
 //
 // With drop, the older tokens are dropped first, and revoked where the vendor can: none is
 // served once it has returned, even if it failed. Its errors are of type *RefreshError,
-// unless nothing was begun.
+// unless nothing was begun: of type *TooManyRefreshesError where there were too many.
 func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, drop bool) (*Status, error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
+		return nil, err
+	}
+	if err := e.takeRefresh(drop, time.Now()); err != nil {
 		return nil, err
 	}
 	if err := e.acquire(ctx); err != nil {
@@ -69,7 +101,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry, drop 
 	case drop:
 		m, err = b.drop(ctx, s, e, m)
 	case m.unsaved != nil:
-		m, err = b.save(ctx, s, e, m, m.unsaved)
+		m, err = b.save(ctx, s, e, m, ownScope, m.unsaved.state)
 	}
 	if err != nil {
 		return view{}, err
@@ -79,7 +111,8 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry, drop 
 		if done == nil {
 			done = m.state.Revocation
 		}
-		m.state = m.state.revoked(done, left).retriable()
+		m.amend(func(s *State) *State { return s.revoked(done, left).retriable() })
+		m.retry(e.stored)
 		m.dedicated = nil
 	})
 	if err != nil {
@@ -106,7 +139,7 @@ func (b *Broker) drop(ctx context.Context, s logical.Storage, e *entry, m memory
 	if err != nil {
 		return m, err
 	}
-	return b.save(ctx, s, e, m, dropped)
+	return b.save(ctx, s, e, m, ownScope, dropped)
 }
 
 // replaceScopes exchanges the narrower scopes of older tokens that are still valid, after
@@ -122,7 +155,7 @@ func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *entry,
 		var failed *ExchangeError
 		switch {
 		case err == nil:
-		case errors.As(err, &failed) && failed.Err.MayBeScope:
+		case errors.As(err, &failed) && failed.Err.MayBeScope, isTooLarge(err):
 			rejected = errors.Join(rejected, err)
 		default:
 			return v, err

@@ -60,12 +60,13 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 	if err != nil {
 		return nil, err
 	}
-	if m.unsaved != nil {
-		if m, err = b.save(ctx, s, e, m, m.unsaved); err != nil {
+	v := m.view(t.scope)
+	if v.unwritten() != nil {
+		if m, err = b.settle(ctx, s, e, v); err != nil {
 			return nil, err
 		}
+		v = v.with(m)
 	}
-	v := m.view(t.scope)
 	reading := v.reading(time.Now(), t.minTTL)
 	if (reading != nil || t.unasked) && !t.needed(v, time.Now()) {
 		_, err = e.change(v.epoch, func(*memory) { e.answered(v.scope) })
@@ -73,6 +74,13 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 	}
 	if v.held(time.Now()) {
 		return nil, v.refusal()
+	}
+
+	if now := time.Now(); !t.unasked && reading != nil && !v.due(now, 0) {
+		if m, err = e.change(v.epoch, func(m *memory) { v.tookEarly(m, now) }); err != nil {
+			return nil, err
+		}
+		v = v.with(m)
 	}
 
 	// In the last seconds of the hour the vendor's token dies in the reader's
@@ -106,12 +114,13 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 // another exchange follows if the token is of an hour that ends. The caller has the
 // exclusive right to the name.
 func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v view, again bool) (view, error) {
-	if err := fence(ctx, s, v.state.grant(v.scope)); err != nil {
+	latest := v.latest()
+	if err := fence(ctx, s, latest.grant(v.scope)); err != nil {
 		b.logger(e, v).Warn("storage takes no write, so the vendor is not called", "error", err)
-		e.hold(s, v.state, err) // to be written before the next attempt
+		e.hold(s, latest, err)
 		return v, err
 	}
-	next, x := call(ctx, v.credential, v.state, v.scope)
+	next, x, _ := call(ctx, v.credential, latest, v.scope)
 	b.noteSkew(e, next)
 	if x.Err == nil {
 		next, x = v.judged(next, x, again)
@@ -123,7 +132,7 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v vi
 		return b.failed(ctx, s, e, v, next, x)
 	}
 	b.tell(x)
-	m, err := b.save(ctx, s, e, v.memory, next)
+	m, err := b.save(ctx, s, e, v.memory, v.scope, next)
 	b.kept(x, err == nil)
 	return v.with(m), err
 }
@@ -131,30 +140,26 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v vi
 // failed keeps a failure, and with it what the state has all the same. Its error is
 // of type *ExchangeError, or of *StorageError if a new grant cannot be stored.
 func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view, state *State, x Exchange) (view, error) {
-	next := state.failed(v.scope, x.Err, time.Now())
-	noted := v.with(memory{state: next}).failure()
+	now := time.Now()
+	next := state.failed(v.scope, x.Err, now)
+	noted := v.with(memory{state: next}).failure(now)
 	x.Failures, x.NextAttempt = noted.Count, noted.NextAttempt
 	x.News = next.rejected(v.scope) && !v.state.rejected(v.scope)
 	b.tell(x)
 	defer b.kept(x, false)
-	var m memory
-	var err error
 	// A token that nobody can have may have ended the one of before all the same.
-	if !next.sameGrants(v.state) || !x.ExpireTime.IsZero() {
-		m, err = b.save(ctx, s, e, v.memory, next)
-	} else {
-		// A failure that is not written down costs an attempt too early at the most.
-		if err := putState(ctx, s, e.name, next); err != nil {
-			b.logger(e, v).Warn("cannot store the failure", "error", err)
+	if !next.sameGrants(v.latest()) || !x.ExpireTime.IsZero() {
+		m, err := b.save(ctx, s, e, v.memory, v.scope, next)
+		if err != nil {
+			return v.with(m), err
 		}
-		m, err = e.change(v.epoch, func(m *memory) {
-			m.state = next
-			e.refused(v.scope, x.Err)
-		})
+		return v.with(m), v.with(m).refusal()
 	}
+	m, err := b.note(ctx, s, e, v, next)
 	if err != nil {
 		return v.with(m), err
 	}
+	e.refused(v.scope, x.Err)
 	return v.with(m), v.with(m).refusal()
 }
 
@@ -165,8 +170,8 @@ func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *
 	if err := fence(ctx, s, last); err != nil {
 		return Unverified(c, last), err
 	}
-	state, x := call(ctx, c, Unverified(c, last), ownScope)
 	e := b.entry(name)
+	state, x, _ := call(e.look().guard(ctx), c, Unverified(c, last), ownScope)
 	b.noteSkew(e, state)
 	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.Boundary.IsZero() && leaseTTL(token, now) == 0 {
 		x.Err = unusable(token, c.TTL, now, false)
@@ -188,36 +193,16 @@ func asProviderError(err error) *provider.Error {
 	return provider.Errorf(provider.Unavailable, "%s", err)
 }
 
-// save puts a state into storage, in one write, and only then where readers see
-// it. A state that cannot be stored is held in memory: it may have the only refresh
-// token that works.
-func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory, next *State) (memory, error) {
-	if err := Retry(ctx, func() error { return putState(ctx, s, e.name, next) }); err != nil {
-		b.logger(e, m.view(ownScope)).Warn("cannot store what the vendor answered; it is held in memory", "error", err)
-		e.hold(s, next, err)
-		return m, err
-	}
-	return e.change(m.epoch, func(m *memory) {
-		for scope, token := range next.Tokens {
-			if last := m.state.Tokens[scope]; token.IssueTime != last.IssueTime {
-				e.issued(scope, last)
-			}
-		}
-		m.state = next
-		m.unsaved, m.unsavedErr, m.unsavedIn = nil, nil, nil
-	})
-}
-
-// Retry makes a write that must not be lost for a moment's failure of storage. Its
-// error is of type *StorageError.
+// Retry makes a write that must not be lost for a moment's failure of storage. One that is
+// too large stays so. Its error is of type *StorageError.
 func Retry(ctx context.Context, write func() error) error {
 	var err error
 	for _, wait := range saveRetries {
 		if waitErr := sleepUntil(ctx, time.Now().Add(wait), nil); waitErr != nil {
 			return &StorageError{errors.Join(err, waitErr)}
 		}
-		if err = write(); err == nil {
-			return nil
+		if err = write(); err == nil || isTooLarge(err) {
+			return err
 		}
 	}
 	return err

@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -15,8 +17,41 @@ type Revocation struct {
 	Reason string    `json:"reason,omitempty"` // why it failed; empty if it did not
 }
 
-// revokeTimeout bounds what revoking the tokens of one credential may take.
-const revokeTimeout = 15 * time.Second
+const (
+	// revokeTimeout bounds what revoking the tokens of one credential may take.
+	revokeTimeout = 15 * time.Second
+
+	// maxDropped is how many dropped tokens of a scope are kept to be revoked: as many as
+	// a vendor that does not revoke leaves after as many leaks.
+	maxDropped = 8
+)
+
+// held are all the tokens that the vendor may still accept, by scope.
+func (s *State) held() map[string][]provider.Token {
+	all := maps.Clone(s.Dropped)
+	for scope, token := range s.Tokens {
+		all = with(all, scope, append(slices.Clip(all[scope]), token))
+	}
+	return all
+}
+
+// newest are the last of some dropped tokens, as many as are kept.
+func newest(tokens []provider.Token) []provider.Token {
+	return tokens[max(0, len(tokens)-maxDropped):]
+}
+
+// living are the tokens that have not expired, by scope.
+func living(tokens map[string][]provider.Token, now time.Time) map[string][]provider.Token {
+	var left map[string][]provider.Token
+	for scope, all := range tokens {
+		for _, t := range all {
+			if now.Before(t.ExpireTime) {
+				left = with(left, scope, append(slices.Clip(left[scope]), t))
+			}
+		}
+	}
+	return left
+}
 
 // Revocable is nil if tokens of the named credential can be revoked one by one, each
 // with an exchange of its own. Its error says why they cannot.
@@ -36,7 +71,7 @@ func (m memory) revocable(ctx context.Context) error {
 	if err := revoker.Alone(); err != nil {
 		return err
 	}
-	return revoker.Revocable(ctx)
+	return revoker.Revocable(m.guard(ctx))
 }
 
 // Revoke ends an access token of the named credential at the vendor. ErrUnknown means
@@ -54,7 +89,7 @@ func (m memory) revoke(ctx context.Context, accessToken string) error {
 	if !ok {
 		return nil // nor has there been a way before
 	}
-	return revoker.Revoke(ctx, accessToken, m.latest().Grant)
+	return revoker.Revoke(m.guard(ctx), accessToken, m.latest().Grant)
 }
 
 // Drop revokes, as well as it can, the tokens of a credential that is being deleted.
@@ -71,8 +106,8 @@ func (b *Broker) Drop(ctx context.Context, c *Credential, known *State) {
 // revokeDropped revokes the tokens that have been dropped, unless what the next exchange
 // needs may end with them. What it returns is nil if there is nothing to tell, and the
 // tokens are those to try again.
-func (m memory) revokeDropped(ctx context.Context, now time.Time) (*Revocation, []provider.Token) {
-	dropped := living(m.state.Dropped, now)
+func (m memory) revokeDropped(ctx context.Context, now time.Time) (*Revocation, map[string][]provider.Token) {
+	dropped := living(m.latest().Dropped, now)
 	revoker, ok := m.credential.Vendor.(provider.Revoker)
 	if !ok || len(dropped) == 0 {
 		return nil, nil
@@ -85,7 +120,7 @@ func (m memory) revokeDropped(ctx context.Context, now time.Time) (*Revocation, 
 
 // revokeAll revokes those of some tokens that live. What it returns is nil if the vendor
 // cannot, or if there are none, and the tokens are those to try again.
-func (m memory) revokeAll(ctx context.Context, tokens []provider.Token, now time.Time) (*Revocation, []provider.Token) {
+func (m memory) revokeAll(ctx context.Context, tokens map[string][]provider.Token, now time.Time) (*Revocation, map[string][]provider.Token) {
 	revoker, ok := m.credential.Vendor.(provider.Revoker)
 	tokens = living(tokens, now)
 	if !ok || len(tokens) == 0 {
@@ -94,7 +129,7 @@ func (m memory) revokeAll(ctx context.Context, tokens []provider.Token, now time
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
 	done := &Revocation{Time: now.Round(0).UTC()}
-	switch err := revoker.Revocable(ctx); {
+	switch err := revoker.Revocable(m.guard(ctx)); {
 	case err == nil:
 	case asProviderError(err).Kind == provider.Invalid:
 		return nil, nil
@@ -102,16 +137,18 @@ func (m memory) revokeAll(ctx context.Context, tokens []provider.Token, now time
 		done.Reason = asProviderError(err).Reason
 		return done, tokens
 	}
-	for i, token := range tokens {
-		err := m.revoke(ctx, token.AccessToken)
-		if err == nil {
-			continue
+	left := tokens
+	for _, scope := range slices.Sorted(maps.Keys(tokens)) {
+		for i, token := range tokens[scope] {
+			if err := m.revoke(ctx, token.AccessToken); err != nil {
+				failure := asProviderError(err)
+				done.Reason = failure.Reason
+				if failure.Kind == provider.Unavailable { // for one, and so for all
+					return done, with(left, scope, tokens[scope][i:])
+				}
+			}
 		}
-		failure := asProviderError(err)
-		done.Reason = failure.Reason
-		if failure.Kind == provider.Unavailable { // who is down for one is down for all
-			return done, tokens[i:]
-		}
+		left = without(left, func(revoked string, _ []provider.Token) bool { return revoked == scope })
 	}
 	return done, nil
 }
@@ -125,7 +162,7 @@ func (b *Broker) lookup(ctx context.Context, s logical.Storage, name string) (me
 	}
 	m := e.look()
 	if m.credential == nil {
-		m.credential, m.state, err = b.load(ctx, s, name)
+		m.credential, m.state, _, err = b.load(ctx, s, e)
 	}
 	return m, err
 }

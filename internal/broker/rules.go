@@ -29,6 +29,16 @@ const (
 	// quarter gives it a fresh token each time.
 	refreshPart = 4
 
+	// earlyExchanges is how many exchanges readers may cause by their min_ttl within the
+	// lifetime of a token, though it is not due for a fresher one; earlyAtOnce of them may
+	// come one after the other. A min_ttl of less than 5/6 of the lifetime is always met.
+	earlyExchanges = 6
+	earlyAtOnce    = 3
+
+	// maxRefreshes is how many refreshes of a name operators may ask for within refreshPeriod.
+	maxRefreshes  = 10
+	refreshPeriod = time.Minute
+
 	// agentCushion is what Vault Agent adds to the ttl of a secret without a lease.
 	agentCushion = time.Second
 
@@ -44,6 +54,10 @@ const (
 	pauseJitter   = 0.2
 	maxRetryAfter = time.Hour
 	rejectedPause = 5 * time.Minute
+
+	// longestPause is more than any of them: a narrower scope that is rejected waits for the
+	// others first.
+	longestPause = maxRetryAfter + rejectedPause
 
 	// stepWorthLogging is how far this server's clock has to be stepped to be logged.
 	stepWorthLogging = 5 * time.Second
@@ -94,6 +108,12 @@ func overdue(t provider.Token, now time.Time) bool { return !t.Now(now).Before(r
 func renewable(t provider.Token, now time.Time, minTTL time.Duration) bool {
 	return !t.Final && t.Boundary.IsZero() && minTTL <= leaseTTL(t, t.IssueTime) &&
 		t.Now(now).Sub(t.IssueTime) >= youth(t)
+}
+
+// earlySpacing is how far apart exchanges are, in the long run, that readers cause by their
+// min_ttl.
+func earlySpacing(t provider.Token) time.Duration {
+	return t.ExpireTime.Sub(t.IssueTime) / earlyExchanges
 }
 
 // youth is how long a token is as fresh as can be.

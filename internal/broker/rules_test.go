@@ -74,18 +74,18 @@ func TestPromise7AKeepaliveComesWithinItsInterval(t *testing.T) {
 	quarters := map[time.Duration]int{}
 	for i := range 1000 {
 		c := &Credential{Generation: fmt.Sprint(i), WriteTime: last, Keepalive: interval, Vendor: unused{}}
-		first := keepaliveTime(c, &State{Exchanges: 1, ExchangeTime: last}, last).Sub(last)
+		first := keepaliveTime(c, &State{Health: Health{Exchanges: 1, ExchangeTime: last}}, last).Sub(last)
 		assert.Positive(t, first)
 		assert.LessOrEqual(t, first, interval)
 		quarters[first/(interval/4)]++
 		assert.Equal(t, first, keepaliveTime(c, &State{}, last).Sub(last), "one that was never exchanged is as if it had been when it was written")
 
-		later := keepaliveTime(c, &State{Exchanges: 2, ExchangeTime: last}, last).Sub(last)
+		later := keepaliveTime(c, &State{Health: Health{Exchanges: 2, ExchangeTime: last}}, last).Sub(last)
 		assert.Greater(t, later, interval*95/100)
 		assert.LessOrEqual(t, later, interval)
 	}
 	for quarter := range time.Duration(4) {
 		assert.InDelta(t, 250, quarters[quarter], 60, "the first ones are spread over the interval")
 	}
-	assert.Zero(t, keepaliveTime(&Credential{Vendor: unused{}}, &State{ExchangeTime: last}, last), "turned off")
+	assert.Zero(t, keepaliveTime(&Credential{Vendor: unused{}}, &State{Health: Health{ExchangeTime: last}}, last), "turned off")
 }

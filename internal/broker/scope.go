@@ -12,14 +12,14 @@ import (
 // granted is compared with what it was asked for.
 
 // widened returns the scopes that a vendor granted and was not asked for, although the
-// credential has them. Those that the credential does not have either, such as the profile
-// that some servers always add, are not a way around a role. scope and whole are as
-// provider.JoinScope has them; whole is "" if only the vendor knows.
+// credential has them, or may have them: whole is "" if only the vendor knows. Those that the
+// credential does not have either, such as the profile that some servers always add, are not
+// a way around a role. scope and whole are as provider.JoinScope has them.
 func widened(granted []string, scope, whole string) []string {
 	asked, had := strings.Fields(scope), strings.Fields(whole)
 	var wide []string
 	for _, s := range granted {
-		if !slices.Contains(asked, s) && slices.Contains(had, s) {
+		if !slices.Contains(asked, s) && (whole == "" || slices.Contains(had, s)) {
 			wide = append(wide, s)
 		}
 	}
@@ -35,9 +35,12 @@ func refuseWidened(t provider.Token, scope, whole string) *provider.Error {
 	if len(wide) == 0 {
 		return nil
 	}
-	e := provider.Errorf(provider.Rejected, "the vendor granted %s as well, which the credential has and the role does not: use a credential of its own for the role, with no more scope than that",
-		strings.Join(wide, " "))
-	e.MayBeScope = true
+	why := "which the credential has and the role does not: use a credential of its own for the role, with no more scope than that"
+	if whole == "" {
+		why = "which the role does not have, and may be more than the role may get: set the credential's scope to what its roles may get, and give the role a credential of its own if that has it"
+	}
+	e := provider.Errorf(provider.Rejected, "the vendor granted %s as well, %s", strings.Join(wide, " "), why)
+	e.MayBeScope, e.Widened = true, true
 	return e
 }
 

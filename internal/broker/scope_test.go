@@ -23,7 +23,9 @@ func TestGuarantee14WhatAVendorGrantedIsComparedWithWhatItWasAskedFor(t *testing
 		"all, which the credential has":        {[]string{"admin", "read", "write"}, "read", "admin read write", "admin write", []string{more + "admin write"}},
 		"other, which the credential has":      {[]string{"write"}, "read", "read write", "write", []string{lacks + "read", more + "write"}},
 		"more, which nobody has":               {[]string{"read", "profile"}, "read", "read write", "", []string{more + "profile"}},
-		"more, and only the vendor knows":      {[]string{"read", "write"}, "read", "", "", []string{more + "write"}},
+		"more, and only the vendor knows":      {[]string{"read", "write"}, "read", "", "write", []string{more + "write"}},
+		"profile, and only the vendor knows":   {[]string{"profile", "read"}, "read", "", "profile", []string{more + "profile"}},
+		"less, and only the vendor knows":      {[]string{"read"}, "list read", "", "", []string{lacks + "list"}},
 		"less":                                 {[]string{"read"}, "list read", "list read write", "", []string{lacks + "list"}},
 		"a part of a name is not the name":     {[]string{"read", "write:all"}, "read", "read write", "", []string{more + "write:all"}},
 		"the credential's own scope, narrowed": {[]string{"read"}, ownScope, "read write", "", nil},
@@ -37,6 +39,7 @@ func TestGuarantee14WhatAVendorGrantedIsComparedWithWhatItWasAskedFor(t *testing
 			} else if assert.NotNil(t, refusal) {
 				assert.Equal(t, provider.Rejected, refusal.Kind)
 				assert.True(t, refusal.MayBeScope, "it says nothing of the credential")
+				assert.True(t, refusal.Widened)
 				assert.Contains(t, refusal.Reason, "the vendor granted "+row.refused+" as well")
 			}
 			assert.Equal(t, row.warnings, scopeWarnings(token, row.scope))

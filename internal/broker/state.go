@@ -1,27 +1,24 @@
 package broker
 
 import (
-	"context"
 	"errors"
 	"maps"
-	"slices"
 	"time"
-
-	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// StoragePrefix is where the engine keeps what it found out, by name.
-const StoragePrefix = "state/"
-
-// A State is what the engine found out about one credential: one entry in storage,
-// one write an exchange. States are never changed, only replaced.
+// A State is what the engine found out about one credential. States are never changed,
+// only replaced. How storage has them is in entries.go; a credential's entry has the one
+// that it was verified with as it is here.
 type State struct {
 	// Generation is the write of the credential that this belongs to. Under any
 	// other the state is void, which is how one write to the configuration ends
 	// all that came before.
 	Generation string `json:"generation"`
+
+	// Number counts the states that were to be stored.
+	Number int `json:"number,omitempty"`
 
 	// Tokens are the access tokens by scope, "" being the credential's own.
 	Tokens map[string]provider.Token `json:"tokens,omitempty"`
@@ -31,6 +28,20 @@ type State struct {
 	Grant  provider.Grant            `json:"grant,omitzero"`
 	Grants map[string]provider.Grant `json:"grants,omitempty"`
 
+	// Dropped are tokens that nobody is served any more, and that are still to be
+	// revoked at the vendor, by scope. All that were stored under a number less than Void
+	// are dropped.
+	Dropped map[string][]provider.Token `json:"dropped,omitempty"`
+	Void    int                         `json:"void,omitempty"`
+
+	// Refusals are, by scope, the exchanges that a vendor may have rejected for the scope.
+	Refusals map[string]Failure `json:"refusals,omitempty"`
+
+	Health
+}
+
+// Health is how a credential is doing.
+type Health struct {
 	// Exchanges counts those that succeeded, ExchangeTime is when the last did.
 	Exchanges    int       `json:"exchanges,omitempty"`
 	ExchangeTime time.Time `json:"exchange_time,omitzero"`
@@ -43,15 +54,11 @@ type State struct {
 	// no answer has told.
 	ClockSkew *time.Duration `json:"clock_skew,omitempty"`
 
-	// Dropped are tokens that nobody is served any more, and that are still to be
-	// revoked at the vendor. Revocation is the last attempt at that.
-	Dropped    []provider.Token `json:"dropped,omitempty"`
-	Revocation *Revocation      `json:"revocation,omitempty"`
+	// Revocation is the last attempt at revoking dropped tokens.
+	Revocation *Revocation `json:"revocation,omitempty"`
 
 	// Failure is the last exchange that failed and says something of the credential.
-	// Refusals are, by scope, those that a vendor may have rejected for the scope.
-	Failure  Failure            `json:"failure,omitzero"`
-	Refusals map[string]Failure `json:"refusals,omitempty"`
+	Failure Failure `json:"failure,omitzero"`
 }
 
 // A Failure is an exchange that failed.
@@ -69,9 +76,40 @@ type Failure struct {
 	// MayBeScope is whether the vendor may have rejected the scope alone.
 	MayBeScope bool `json:"may_be_scope,omitempty"`
 
+	// Widened is whether the vendor granted more than it was asked for.
+	Widened bool `json:"widened,omitempty"`
+
 	// Ended is whether one of those before it, in the same row, was final: a vendor who
 	// is down says nothing of a credential that he has rejected.
 	Ended bool `json:"ended,omitempty"`
+}
+
+// check refuses what the engine does not write.
+func (f Failure) check() error {
+	if f.Count < 0 || f.Kind < 0 {
+		return errors.New("a failure that cannot be")
+	}
+	return nil
+}
+
+// maxCount is more than any counter comes to.
+const maxCount = 1 << 50
+
+// check refuses what the engine does not write.
+func (h header) check() error {
+	if h.Number < 0 || h.Exchanges < 0 || max(h.Number, h.Exchanges) > maxCount {
+		return errors.New("counts that cannot be")
+	}
+	return h.Failure.check()
+}
+
+// Check refuses what the engine does not write.
+func (s *State) Check() error {
+	err := s.header().check()
+	for _, refusal := range s.Refusals {
+		err = errors.Join(err, refusal.check())
+	}
+	return err
 }
 
 // ownScope stands for the credential's own scope.
@@ -129,17 +167,6 @@ func (s *State) prune(now time.Time) {
 	s.Dropped = living(s.Dropped, now)
 }
 
-// living are the tokens of a list that have not died.
-func living(tokens []provider.Token, now time.Time) []provider.Token {
-	var left []provider.Token
-	for _, t := range tokens {
-		if now.Before(t.ExpireTime) {
-			left = append(left, t)
-		}
-	}
-	return left
-}
-
 // with is a copy of a map with one more.
 func with[V any](m map[string]V, key string, value V) map[string]V {
 	next := maps.Clone(m)
@@ -189,11 +216,6 @@ func (s *State) seen(now time.Time) *State {
 	return &next
 }
 
-// follows is whether a state is of the same credential as another, and not older.
-func (s *State) follows(other *State) bool {
-	return s.Generation == other.Generation && s.Exchanges >= other.Exchanges
-}
-
 // Granted is the state with a new grant of the credential's own scope.
 func (s *State) Granted(g provider.Grant) *State { return s.granted(ownScope, g) }
 
@@ -227,11 +249,15 @@ func (s *State) ends(scope string, token provider.Token) bool {
 }
 
 // Ended is the state without its tokens, which the vendor takes no more.
-func (s *State) Ended() *State { return s.sharing(nil) }
+func (s *State) Ended() *State {
+	next := s.sharing(nil)
+	next.Void = s.Number + 1
+	return next
+}
 
 // revoked is the state with what came of revoking dropped tokens, some of which may be
 // left. It is stored with the exchange that follows.
-func (s *State) revoked(r *Revocation, left []provider.Token) *State {
+func (s *State) revoked(r *Revocation, left map[string][]provider.Token) *State {
 	next := *s
 	next.Revocation, next.Dropped = r, left
 	return &next
@@ -243,7 +269,7 @@ func (s *State) revoked(r *Revocation, left []provider.Token) *State {
 // are vendors who know no better word for a scope that they do not grant.
 func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 	next := *s
-	failure := Failure{Kind: e.Kind, Reason: e.Reason, Time: now.Round(0).UTC(), MayBeScope: e.MayBeScope}
+	failure := Failure{Kind: e.Kind, Reason: e.Reason, Time: now.Round(0).UTC(), MayBeScope: e.MayBeScope, Widened: e.Widened}
 	if e.MayBeScope {
 		failure.count(s.Refusals[scope], e)
 		next.Refusals = with(s.Refusals, scope, failure)
@@ -289,10 +315,30 @@ func (f *Failure) count(last Failure, e *provider.Error) {
 	f.NextAttempt = f.Time.Add(pause(e, f.Count))
 }
 
+// seen is the failure as it is at a time. One of the future, or with an attempt that is further
+// away than any pause, was dated by a clock that has been stepped back since: it is no reason
+// to wait.
+func (f Failure) seen(now time.Time) Failure {
+	if f.Time.After(now) || f.NextAttempt.Sub(now) > longestPause {
+		f.NextAttempt = time.Time{}
+	}
+	return f
+}
+
+// unusedExpireTime is when the credential expires if it stays unused; zero if that is not
+// known, as for one that was exchanged in the future, by a clock that has been stepped back
+// since.
+func (h Health) unusedExpireTime(now time.Time) time.Time {
+	if h.ExchangeTime.After(now) {
+		return time.Time{}
+	}
+	return h.CredentialExpireTime
+}
+
 // forgotten is whether a refusal is of a narrower scope that nobody has asked for
 // since it might have been: its role may have been mended, or deleted.
 func (f Failure) forgotten(scope string, now time.Time) bool {
-	return scope != ownScope && now.After(f.NextAttempt.Add(refusalMemory))
+	return scope != ownScope && now.After(f.seen(now).NextAttempt.Add(refusalMemory))
 }
 
 // forgotten is the state without its tokens, which are dropped, and without a reason to
@@ -300,7 +346,10 @@ func (f Failure) forgotten(scope string, now time.Time) bool {
 func (s *State) forgotten() *State {
 	next := *s
 	next.Dropped = s.held()
-	next.Tokens = nil
+	for scope, tokens := range next.Dropped {
+		next.Dropped[scope] = newest(tokens)
+	}
+	next.Tokens, next.Void = nil, s.Number+1
 	return next.retriable()
 }
 
@@ -315,32 +364,4 @@ func (s *State) retriable() *State {
 		next.Refusals = with(next.Refusals, ownScope, own)
 	}
 	return &next
-}
-
-// held are all the tokens that the vendor may still take.
-func (s *State) held() []provider.Token {
-	return slices.AppendSeq(slices.Clone(s.Dropped), maps.Values(s.Tokens))
-}
-
-// getState is what storage has of a name; nil if it has nothing.
-func getState(ctx context.Context, s logical.Storage, name string) (*State, error) {
-	key := StoragePrefix + name
-	state, err := GetEntry[State](ctx, s, key, key+" cannot be decoded: write the credential anew")
-	var newer *NewerError
-	if errors.As(err, &newer) {
-		newer.Path = "status/" + name
-	}
-	return state, err
-}
-
-func putState(ctx context.Context, s logical.Storage, name string, state *State) error {
-	return PutEntry(ctx, s, StoragePrefix+name, state)
-}
-
-// DeleteState removes what the engine found out about a name.
-func DeleteState(ctx context.Context, s logical.Storage, name string) error {
-	if err := s.Delete(ctx, StoragePrefix+name); err != nil {
-		return &StorageError{err}
-	}
-	return nil
 }

@@ -32,8 +32,8 @@ type Status struct {
 	Description          string         // the operator's
 	ClockSkew            *time.Duration // nil if no answer has told
 
-	// StorageError is why what the vendor last answered is in memory alone; nil if
-	// it is not.
+	// StorageError is why something that the vendor answered is not in storage; nil if all
+	// is.
 	StorageError error
 
 	// Revocation is the last attempt at revoking dropped tokens; nil if there was none.
@@ -52,6 +52,9 @@ type ScopeStatus struct {
 	ExpireTime time.Time // of the token; zero if there is none
 	Refusal    Failure   // of kind Rejected; of count zero if there was none
 	Rejected   bool      // whether nothing but another scope, or a new credential, will help
+
+	// StorageError is why the scope's token is not in storage; nil if it is.
+	StorageError error
 }
 
 // Statuses tell how the credentials are doing that are in memory, by name. No lock is held
@@ -93,7 +96,7 @@ func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 			var x Expiry
 			switch m := e.look(); {
 			case m.credential != nil:
-				x = Expiry{m.credential.Provider, m.state.CredentialExpireTime, m.credential.Expires}
+				x = Expiry{m.credential.Provider, m.state.unusedExpireTime(time.Now()), m.credential.Expires}
 			case !m.absent:
 				continue
 			}
@@ -117,23 +120,21 @@ func (b *Broker) Status(ctx context.Context, s logical.Storage, name string) (*S
 func (m memory) status(now time.Time) *Status {
 	s := &Status{
 		Provider:             m.credential.Provider,
-		ExpireTime:           m.state.Tokens[ownScope].At(now).ExpireTime,
+		ExpireTime:           m.view(ownScope).token().At(now).ExpireTime,
 		ExchangeTime:         m.state.ExchangeTime,
 		Exchanges:            m.state.Exchanges,
-		Failure:              m.state.Failure,
-		OwnFailure:           m.view(ownScope).failure(),
+		Failure:              m.state.Failure.seen(now),
+		OwnFailure:           m.view(ownScope).failure(now),
 		Rejected:             m.state.rejected(ownScope),
-		CredentialExpireTime: m.state.CredentialExpireTime,
+		CredentialExpireTime: m.state.unusedExpireTime(now),
 		CredentialWriteTime:  m.credential.WriteTime,
 		SecretExpireTime:     m.credential.Expires,
 		Description:          m.credential.About,
 		ClockSkew:            m.state.ClockSkew,
 		Revocation:           m.state.Revocation,
 	}
-	if m.unsaved != nil {
-		s.StorageError = m.unsavedErr
-	}
-	s.note(m.state, m.dedicated, now)
+	s.StorageError = m.unsaved.err()
+	s.note(m, now)
 	return s
 }
 
@@ -145,30 +146,39 @@ func (s *Status) scope(scope string, is ScopeStatus) {
 }
 
 // note notes how the scopes and the dedicated roles are doing. Readers are without a token if
-// a scope that was rejected has none, if none has one that a failure of the credential
-// concerns, or if they are a dedicated role's whose last exchange failed.
-func (s *Status) note(state *State, dedicated map[string]Failure, now time.Time) {
+// a scope that was rejected, or whose token storage does not take, has none, if none has one
+// that a failure of the credential concerns, or if they are a dedicated role's whose last
+// exchange failed.
+func (s *Status) note(m memory, now time.Time) {
 	failing, good, without := s.Failure.Count > 0 || s.StorageError != nil, false, false
-	for scope, token := range state.Tokens {
-		good = good || leaseTTL(token, now) > 0
-		if scope != ownScope {
-			s.scope(scope, ScopeStatus{ExpireTime: token.At(now).ExpireTime})
+	scopes := m.state.scopes()
+	if m.unsaved != nil {
+		addKeys(scopes, m.unsaved.scopes)
+	}
+	for scope := range scopes {
+		v := m.view(scope)
+		token, isGood := v.token(), leaseTTL(v.token(), now) > 0
+		good = good || isGood
+		is := ScopeStatus{ExpireTime: token.At(now).ExpireTime}
+		if w := v.unwritten(); w != nil {
+			is.StorageError = w.err
+			_, isOf := m.unsaved.scopes[scope]
+			wasGood := leaseTTL(m.state.Tokens[scope], now) > 0 // and the vendor has ended it
+			without = without || !isGood && (isOf || wasGood || scope == ownScope)
+		}
+		if refusal := m.state.Refusals[scope].seen(now); refusal != (Failure{}) && !refusal.forgotten(scope, now) {
+			failing, without = true, without || !isGood
+			if refusal.Time.After(s.Failure.Time) || s.Failure.Count == 0 {
+				s.Failure = refusal
+			}
+			is.Refusal, is.Rejected = refusal, refusal.final()
+		}
+		if scope != ownScope && (is.Refusal != (Failure{}) || is.StorageError != nil || m.state.Tokens[scope].AccessToken != "") {
+			s.scope(scope, is)
 		}
 	}
-	for scope, refusal := range state.Refusals {
-		if refusal.forgotten(scope, now) {
-			continue
-		}
-		failing = true
-		without = without || leaseTTL(state.Tokens[scope], now) == 0
-		if refusal.Time.After(s.Failure.Time) || s.Failure.Count == 0 {
-			s.Failure = refusal
-		}
-		if scope != ownScope {
-			s.scope(scope, ScopeStatus{ExpireTime: s.Scopes[scope].ExpireTime, Refusal: refusal, Rejected: refusal.final()})
-		}
-	}
-	for role, failure := range dedicated {
+	for role, failure := range m.dedicated {
+		failure = failure.seen(now)
 		if now.After(failure.NextAttempt.Add(refusalMemory)) {
 			continue // nobody has asked since
 		}

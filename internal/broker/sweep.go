@@ -136,7 +136,8 @@ func (b *Broker) due(now time.Time) []due {
 }
 
 // due is what is due for the name: for its own scope, which a keepalive may be due for
-// though nobody asks, and for those that somebody has asked for.
+// though nobody asks, and for those that somebody has asked for. A scope that fails is left
+// once its readers have gone: its role may have been deleted.
 func (e *entry) due(now time.Time) due {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -147,12 +148,16 @@ func (e *entry) due(now time.Time) due {
 	}
 	check := func(scope string, u use) {
 		v := m.view(scope)
+		if u.wanted && u.abandoned(v, now) {
+			delete(e.uses, scope)
+			u = use{}
+		}
 		if !v.dueUnasked(now, u.wanted) {
 			return
 		}
 		d.tasks = append(d.tasks, task{entry: e, epoch: m.epoch, scope: v.scope, unasked: true, wanted: u.wanted})
 		// A name that keeps failing goes to the back.
-		since := later(v.dueTime(now, u.wanted), v.failure().NextAttempt)
+		since := later(v.dueTime(now, u.wanted), v.failure(now).NextAttempt)
 		if d.since.IsZero() || since.Before(d.since) {
 			d.since = since
 		}
@@ -161,6 +166,13 @@ func (e *entry) due(now time.Time) due {
 	for scope, u := range e.uses {
 		if scope != ownScope {
 			check(scope, u)
+		}
+	}
+	if m.unsaved != nil {
+		for scope := range m.unsaved.scopes {
+			if _, isChecked := e.uses[scope]; !isChecked && scope != ownScope {
+				check(scope, use{})
+			}
 		}
 	}
 	return d
@@ -176,14 +188,14 @@ func (v view) dueUnasked(now time.Time, wanted bool) bool {
 // is whether somebody has read the token since it was issued: one that nobody has is
 // left to die.
 func (v view) dueTime(now time.Time, wanted bool) time.Time {
-	if v.unsaved != nil {
-		return v.retryTime
+	if w := v.unwritten(); w != nil {
+		return w.retryTime
 	}
 	at := keepaliveTime(v.credential, v.state, now)
 	if token := v.token(); wanted && !token.Final {
 		refresh := refreshTime(token.At(now))
 		if token.IssueTime.IsZero() { // somebody asked, and there was none to be had
-			refresh = earlier(v.failure().Time, now)
+			refresh = earlier(v.failure(now).Time, now)
 		}
 		if at.IsZero() || refresh.Before(at) {
 			at = refresh
@@ -237,6 +249,7 @@ func (b *Broker) unseen() []*entry {
 }
 
 func (b *Broker) loadOne(ctx context.Context, s logical.Storage, e *entry) error {
+	defer b.contain(e, new(error)) // which it logs
 	select {
 	case e.exclusive <- struct{}{}:
 		defer e.release()

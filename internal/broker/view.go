@@ -3,8 +3,6 @@ package broker
 import (
 	"time"
 
-	"github.com/hashicorp/vault/sdk/logical"
-
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -13,19 +11,21 @@ type memory struct {
 	// epoch counts the changes.
 	epoch uint64
 
-	// credential and state are what storage has; nil until they are loaded.
+	// credential and state are what readers see, as storage has it; nil until they are
+	// loaded.
 	credential *Credential
 	state      *State
 
-	// unsaved is a state newer than storage's, whose write failed, why, and where to.
-	unsaved    *State
-	unsavedErr error
-	unsavedIn  logical.Storage
-	retryTime  time.Time // not to be written again before
+	// unsaved is what storage has not got yet; nil if it has all.
+	unsaved *unsaved
 
 	// dedicated are, by role, the failures of exchanges that count against a dedicated role
 	// only.
 	dedicated map[string]Failure
+
+	// early is, by scope, until when the exchanges that readers have caused by their min_ttl
+	// would last if they were earlySpacing apart.
+	early map[string]time.Time
 
 	// absent is whether storage has no usable credential of the name, and unusable whether
 	// it has one that is none.
@@ -38,7 +38,7 @@ type memory struct {
 // latest is what is known of the credential, stored or not; nil if it is not loaded.
 func (m memory) latest() *State {
 	if m.unsaved != nil {
-		return m.unsaved
+		return m.unsaved.state
 	}
 	return m.state
 }
@@ -63,11 +63,14 @@ func (v view) with(m memory) view { return view{memory: m, scope: v.scope} }
 // token is the one to serve, unless what storage has not got yet has ended it.
 func (v view) token() provider.Token {
 	token := v.state.Tokens[v.scope]
-	if v.unsaved != nil && v.unsaved.ends(v.scope, token) {
+	if v.unsaved != nil && v.unsaved.state.ends(v.scope, token) {
 		return provider.Token{}
 	}
 	return token
 }
+
+// unwritten is the write that has to be done before another exchange; nil if there is none.
+func (v view) unwritten() *failedWrite { return v.unsaved.of(v.scope) }
 
 // reading is what a reader gets from memory; nil if there is no good token, or if a
 // better one is seconds away.
@@ -87,7 +90,7 @@ func (v view) lease(now time.Time, minTTL time.Duration) *Reading {
 	}
 	fresher := refreshTime(token)
 	if v.held(now) {
-		fresher = v.nextAttempt()
+		fresher = v.nextAttempt(now)
 	}
 	reading := &Reading{Token: token, Provider: v.credential.Provider, TTL: ttl, Reread: rereadTTL(token, fresher, now)}
 	return reading.warned(v, now, minTTL)
@@ -98,36 +101,43 @@ func (v view) due(now time.Time, minTTL time.Duration) bool {
 	if v.held(now) {
 		return false
 	}
-	return v.unsaved != nil || overdue(v.token(), now) || v.short(now, minTTL)
+	return v.unwritten() != nil || overdue(v.token(), now) || v.short(now, minTTL)
 }
 
 // short is whether the token lives too short for a reader, and the next would not.
 func (v view) short(now time.Time, minTTL time.Duration) bool {
-	return leaseTTL(v.token(), now) < minTTL && renewable(v.token(), now, minTTL)
+	return leaseTTL(v.token(), now) < minTTL && renewable(v.token(), now, minTTL) && !now.Before(v.earlyTime())
+}
+
+// earlyTime is when readers may cause another exchange by their min_ttl.
+func (v view) earlyTime() time.Time {
+	return v.early[v.scope].Add(-(earlyAtOnce - 1) * earlySpacing(v.token()))
+}
+
+// tookEarly notes that a reader causes an exchange by its min_ttl.
+func (v view) tookEarly(m *memory, now time.Time) {
+	m.early = with(m.early, v.scope, later(m.early[v.scope], now).Add(earlySpacing(v.token())))
 }
 
 // held is whether the vendor, or the storage, is to be left alone for now.
-// A failure in the future was dated by a clock that has been stepped back since.
-func (v view) held(now time.Time) bool {
-	return now.Before(v.nextAttempt()) && (v.unsaved != nil || !v.failure().Time.After(now))
-}
+func (v view) held(now time.Time) bool { return now.Before(v.nextAttempt(now)) }
 
 // nextAttempt is until when.
-func (v view) nextAttempt() time.Time {
-	next := v.failure().NextAttempt
-	if v.unsaved != nil {
-		next = later(next, v.retryTime)
+func (v view) nextAttempt(now time.Time) time.Time {
+	next := v.failure(now).NextAttempt
+	if w := v.unwritten(); w != nil {
+		next = later(next, w.retryTime)
 	}
 	return next
 }
 
-// failure is the last exchange that failed and concerns the scope.
-func (v view) failure() Failure {
-	refusal, refused := v.state.Refusals[v.scope]
-	if refused && refusal.NextAttempt.After(v.state.Failure.NextAttempt) {
+// failure is the last exchange that failed and concerns the scope, as it is at a time.
+func (v view) failure(now time.Time) Failure {
+	refusal, failure := v.state.Refusals[v.scope].seen(now), v.state.Failure.seen(now)
+	if refusal.NextAttempt.After(failure.NextAttempt) {
 		return refusal
 	}
-	return v.state.Failure
+	return failure
 }
 
 // tooLate is why a reader gets nothing though an exchange has just yielded a token.
@@ -140,10 +150,10 @@ func (v view) tooLate(now time.Time) error {
 
 // refusal is why a reader gets nothing while attempts are held.
 func (v view) refusal() error {
-	if v.unsaved != nil {
-		return v.unsavedErr
+	if w := v.unwritten(); w != nil {
+		return w.err
 	}
-	return v.refusalOf(v.failure())
+	return v.refusalOf(v.failure(time.Now()))
 }
 
 // refusalOf is a failure as its readers get it.
@@ -152,7 +162,7 @@ func (v view) refusalOf(failure Failure) error {
 		Name:        v.credential.Name,
 		Provider:    v.credential.Provider,
 		Scope:       v.scope,
-		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope},
+		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope, Widened: failure.Widened},
 		NextAttempt: failure.NextAttempt,
 	}
 }

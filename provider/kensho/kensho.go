@@ -122,7 +122,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		c.Product = products[0]
 	}
 	if !slices.Contains(products, c.Product) {
-		return nil, provider.Errorf(provider.Invalid, "product: %.100q is none of %s", c.Product, strings.Join(products, ", "))
+		return nil, provider.Errorf(provider.Invalid, "product: %s is none of %s", provider.Quote(c.Product), strings.Join(products, ", "))
 	}
 	kind, err := choose(s.Fields)
 	if err != nil {

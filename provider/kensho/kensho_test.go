@@ -88,7 +88,7 @@ func TestARefreshIsSentInTheDialectOfTheProduct(t *testing.T) {
 				assert.Equal(t, []vendorsim.Call{{
 					Method: http.MethodGet,
 					URL:    want,
-					Header: http.Header{"User-Agent": userAgent()},
+					Header: http.Header{"User-Agent": userAgent(), "Cache-Control": {"no-cache, no-store"}},
 				}}, sim.Calls())
 				assert.True(t, answer.OnTheHour)
 				assert.Nil(t, answer.Grant)
@@ -170,9 +170,10 @@ func TestAKeyPairIsSentAsAnAssertion(t *testing.T) {
 				assert.Equal(t, http.MethodPost, call.Method)
 				assert.Equal(t, tokenURL, call.URL)
 				assert.Equal(t, http.Header{
-					"User-Agent":   userAgent(),
-					"Content-Type": {"application/x-www-form-urlencoded"},
-					"Accept":       {"application/json"},
+					"User-Agent":    userAgent(),
+					"Cache-Control": {"no-cache, no-store"},
+					"Content-Type":  {"application/x-www-form-urlencoded"},
+					"Accept":        {"application/json"},
 				}, call.Header)
 				form, err := url.ParseQuery(call.Body)
 				require.NoError(t, err)

@@ -113,7 +113,7 @@ func (r *refresh) Exchange(ctx context.Context, last provider.Grant) (*provider.
 	if accessToken == "" {
 		answer.Unusable = res.NoToken() // a refresh token that came with it is good all the same
 	}
-	if next := string(replaced); next != "" && next != token {
+	if next := provider.Replacement(string(replaced), token); next != "" {
 		answer.Grant = &provider.Grant{RefreshToken: next}
 	}
 	return answer, nil

@@ -1,6 +1,7 @@
 package oauth2
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,6 +68,16 @@ type Client struct {
 
 // Idle is how long the refresh token lives unused.
 func (c *Client) Idle() time.Duration { return c.IdleExpiry }
+
+// GrantName is the grant that is exchanged, as the field grant_type has it.
+func (c *Client) GrantName() string {
+	for name, sent := range grantTypes {
+		if sent == c.GrantType {
+			return name
+		}
+	}
+	return ""
+}
 
 // Scope is what is asked for.
 func (c *Client) Scope() []string { return c.Scopes }
@@ -135,7 +146,7 @@ func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.A
 // endpoints are those of the server. Errors quote its metadata, but none of the secrets.
 func (c *Client) endpoints(ctx context.Context, last provider.Grant) (Endpoints, error) {
 	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
-	return endpoints, provider.Masked(err, c.Secret, c.Refresh, last.RefreshToken)
+	return endpoints, provider.Masked(ctx, err, c.Secret, c.Refresh, last.RefreshToken)
 }
 
 // remember leaves the style that worked for the next exchange.
@@ -239,10 +250,11 @@ func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last p
 
 // granted is what to exchange next, if it is another refresh token than the last.
 func (c *Client) granted(refreshToken, refresh string, last provider.Grant) *provider.Grant {
-	if c.GrantType != RefreshToken || refreshToken == "" || refreshToken == refresh {
+	next := provider.Replacement(refreshToken, refresh)
+	if c.GrantType != RefreshToken || next == "" {
 		return nil
 	}
-	return &provider.Grant{RefreshToken: refreshToken, AuthStyle: last.AuthStyle}
+	return &provider.Grant{RefreshToken: next, AuthStyle: last.AuthStyle}
 }
 
 // exchange carries one request of x/oauth2's by the provider's own client, which knows
@@ -286,8 +298,11 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	_ = e.expiresIn.UnmarshalJSON(body["expires_in"])
 	_ = e.scope.UnmarshalJSON(body["scope"])
 	// x/oauth2 takes nothing of an answer in which something is of another type than it
-	// should be.
-	raw, err := json.Marshal(map[string]string{
+	// should be, and nothing after the first MiB, to which escapes for HTML count.
+	var raw bytes.Buffer
+	encoder := json.NewEncoder(&raw)
+	encoder.SetEscapeHTML(false)
+	err = encoder.Encode(map[string]string{
 		"access_token": accessToken, "refresh_token": refreshToken, "token_type": text(body["token_type"]),
 	})
 	if err != nil {
@@ -296,7 +311,7 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{
 		StatusCode: http.StatusOK,
 		Header:     http.Header{"Content-Type": {"application/json"}},
-		Body:       readCloser(raw),
+		Body:       readCloser(raw.Bytes()),
 		Request:    r,
 	}, nil
 }

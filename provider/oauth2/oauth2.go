@@ -221,10 +221,10 @@ func (c *config) complete() error {
 		}
 	}
 	if grantTypes[c.GrantType] == "" {
-		return provider.Errorf(provider.Invalid, "grant_type: %.100q is none of %s", c.GrantType, strings.Join(slices.Sorted(maps.Keys(grantTypes)), ", "))
+		return provider.Errorf(provider.Invalid, "grant_type: %s is none of %s", provider.Quote(c.GrantType), strings.Join(slices.Sorted(maps.Keys(grantTypes)), ", "))
 	}
 	if c.AuthStyle != "" && !slices.Contains(authStyles, c.AuthStyle) {
-		return provider.Errorf(provider.Invalid, "auth_style: %.100q is none of %s", c.AuthStyle, strings.Join(authStyles, ", "))
+		return provider.Errorf(provider.Invalid, "auth_style: %s is none of %s", provider.Quote(c.AuthStyle), strings.Join(authStyles, ", "))
 	}
 	if c.AuthStyle == "" {
 		switch {

@@ -61,7 +61,7 @@ func (p Preset) Fields(params map[string]string) (map[string]any, error) {
 func (p Preset) values(given map[string]string) (map[string]string, error) {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if !slices.ContainsFunc(p.Params, func(param Param) bool { return param.Name == name }) {
-			return nil, provider.Errorf(provider.Invalid, "preset_params: the preset %s takes no %.100s; it takes %s", p.Name, name, p.takes())
+			return nil, provider.Errorf(provider.Invalid, "preset_params: the preset %s takes no %s; it takes %s", p.Name, provider.List([]string{name}), p.takes())
 		}
 	}
 	values := map[string]string{}

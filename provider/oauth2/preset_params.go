@@ -18,7 +18,7 @@ func (p Preset) value(param Param, given string) (string, error) {
 	if len(p.suffixes(param)) > 0 {
 		fix += "; if the vendor has given you another host, give token_url in place of the preset"
 	}
-	return "", provider.Errorf(provider.Invalid, "preset_params: invalid %s %.100q for the preset %s; %s", param.Name, given, p.Name, fix)
+	return "", provider.Errorf(provider.Invalid, "preset_params: invalid %s %s for the preset %s; %s", param.Name, provider.Quote(given), p.Name, fix)
 }
 
 // find looks for the value of a parameter in what an operator gave. What it finds need not

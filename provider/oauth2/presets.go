@@ -131,10 +131,10 @@ func PresetNamed(name string) (Preset, error) {
 	}
 	for _, p := range presets() {
 		if plain := plainName(name); plain == p.Name || slices.Contains(p.OtherNames, plain) {
-			return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %.100q; did you mean preset=%s, which is for %s?", name, p.Name, p.Title)
+			return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %s; did you mean preset=%s, which is for %s?", provider.Quote(name), p.Name, p.Title)
 		}
 	}
-	return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %.100q; it must be one of %s", name, strings.Join(presetNames(), ", "))
+	return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %s; it must be one of %s", provider.Quote(name), strings.Join(presetNames(), ", "))
 }
 
 // plainName is a name in lower-case letters and digits.

@@ -24,11 +24,21 @@ type Server struct {
 	Field string
 
 	found atomic.Pointer[metadata]
+
+	// tried is when metadata that are too old were last asked for, in Unix nanoseconds.
+	tried atomic.Int64
 }
 
-// metadataAge is how old an issuer's metadata may be. Endpoints hardly ever move, and
-// whoever moves one leaves the old one in place for a while.
-const metadataAge = 24 * time.Hour
+const (
+	// metadataAge is how old an issuer's metadata may be. Endpoints hardly ever move, and
+	// whoever moves one leaves the old one in place for a while.
+	metadataAge = 24 * time.Hour
+
+	// Older ones stay in use while newer ones cannot be had. Those are asked for once in
+	// staleInterval, by one caller, who waits for stalePatience.
+	staleInterval = time.Minute
+	stalePatience = 2 * time.Second
+)
 
 // metadata is what an issuer has published, as of a time.
 type metadata struct {
@@ -52,16 +62,19 @@ func (s *Server) endpoints(ctx context.Context, client *provider.Client) (Endpoi
 		return s.Endpoints, nil
 	}
 	found := s.found.Load()
-	if found == nil || time.Since(found.time) > metadataAge {
+	switch {
+	case found == nil:
 		endpoints, err := discover(ctx, client, s.Issuer)
-		switch {
-		case err == nil:
-			found = &metadata{*endpoints, time.Now()}
-			s.found.Store(found)
-		case found == nil:
+		if err != nil {
 			return Endpoints{}, err
 		}
-		// What was published before is better than nothing.
+		found = s.publish(endpoints)
+	case time.Since(found.time) > metadataAge && s.mayTry(time.Now()):
+		ctx, cancel := context.WithTimeout(ctx, stalePatience)
+		defer cancel()
+		if endpoints, err := discover(ctx, client, s.Issuer); err == nil { // or what was published before is better than nothing
+			found = s.publish(endpoints)
+		}
 	}
 	all := found.Endpoints
 	if s.Token != "" {
@@ -71,6 +84,20 @@ func (s *Server) endpoints(ctx context.Context, client *provider.Client) (Endpoi
 		all.Revocation = s.Revocation
 	}
 	return all, nil
+}
+
+func (s *Server) publish(endpoints *Endpoints) *metadata {
+	found := &metadata{*endpoints, time.Now()}
+	s.found.Store(found)
+	return found
+}
+
+// mayTry is whether metadata that are too old may be asked for now. It is true for one caller
+// in staleInterval.
+func (s *Server) mayTry(now time.Time) bool {
+	last := s.tried.Load()
+	since := now.Sub(time.Unix(0, last)).Abs() // whatever the clock has been set to
+	return since >= staleInterval && s.tried.CompareAndSwap(last, now.UnixNano())
 }
 
 // tokenField is the field to check where the token endpoint turns out not to be one.
@@ -119,7 +146,20 @@ func discover(ctx context.Context, client *provider.Client, issuer string) (*End
 			reason, isMissing = err, missing
 		}
 	}
-	return nil, provider.CheckField(reason, "issuer")
+	return nil, provider.CheckField(ofMetadata(reason), "issuer")
+}
+
+// ofMetadata is a refusal of a request for metadata, which carries no credential: what is
+// refused is not that, and may pass by itself.
+func ofMetadata(err error) error {
+	var e *provider.Error
+	if !errors.As(err, &e) || e.Kind != provider.Rejected {
+		return err
+	}
+	next := *e
+	next.Kind, next.Code, next.MayBeScope = provider.Unavailable, "", false
+	next.Reason = "the issuer's metadata cannot be read: " + e.Reason
+	return &next
 }
 
 func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*Endpoints, error) {

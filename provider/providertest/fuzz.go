@@ -312,7 +312,12 @@ func (o outcome) replaced() string {
 
 // expiresIn is the lifetime that the answer states, in seconds.
 func (o outcome) expiresIn() (seconds float64, isStated bool) {
-	n, err := strconv.ParseFloat(strings.Trim(string(o.member(o.kind.ExpiresIn)), `"`), 64)
+	raw := string(o.member(o.kind.ExpiresIn))
+	text := strings.Trim(raw, `"`)
+	if text != raw && strings.Trim(text, "0123456789.") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseFloat(text, 64)
 	return n * o.kind.ExpiresInUnit.Seconds(), err == nil
 }
 

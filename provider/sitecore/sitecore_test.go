@@ -76,9 +76,10 @@ func TestAnAPIKeyIsSentAsThePOSTThatMintsAPair(t *testing.T) {
 					Method: http.MethodPost,
 					URL:    test.url,
 					Header: http.Header{
-						"User-Agent":   {"vault-plugin-secrets-tokenbroker/" + version.Version},
-						"Content-Type": {"application/json"},
-						"X-Api-Key":    {apiKey},
+						"User-Agent":    {"vault-plugin-secrets-tokenbroker/" + version.Version},
+						"Cache-Control": {"no-cache, no-store"},
+						"Content-Type":  {"application/json"},
+						"X-Api-Key":     {apiKey},
 					},
 					Body: test.body,
 				}}, sim.Calls())
@@ -101,6 +102,7 @@ func TestARefreshTokenIsSentAsThePUTWithBothHeaders(t *testing.T) {
 			URL:    "https://api.rfksrv.com/account/1/access-token",
 			Header: http.Header{
 				"User-Agent":    {"vault-plugin-secrets-tokenbroker/" + version.Version},
+				"Cache-Control": {"no-cache, no-store"},
 				"Content-Type":  {"application/json"},
 				"Refresh-Token": {"a-refresh-token"},
 				"Authorization": {"Bearer a-refresh-token"},

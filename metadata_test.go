@@ -1,0 +1,84 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// metadataHang has the vendor accept requests for its metadata, and never answer them.
+func metadataHang() vendorsim.Conduct {
+	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+		if strings.Contains(r.URL.Path, "/.well-known/") {
+			return func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+		}
+		return nil
+	}}
+}
+
+func TestPromise4StaleMetadataServeWhileTheIssuerHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("config/oauth2/found", issuerClient())
+		e.write("roles/own", map[string]any{"config": "found", "dedicated": true, "max_exchanges": 1000})
+		e.creds("own")
+		time.Sleep(25 * time.Hour)
+		e.sim.Behave(metadataHang())
+		began := time.Now()
+		for range 5 {
+			e.creds("own")
+		}
+		assert.LessOrEqual(t, time.Since(began), 3*time.Second, "one short attempt")
+		e.sim.Behave(vendorsim.Conduct{})
+		time.Sleep(2 * time.Minute)
+		e.creds("own")
+		require.Equal(t, "ok", e.read("status/found").Data["state"])
+	})
+}
+
+func TestMetadataThatCannotBeHadAreAnOutage(t *testing.T) {
+	for name, conduct := range map[string]vendorsim.Conduct{
+		"a hanging issuer": metadataHang(),
+		"a 503":            metadataDown(),
+		"a 401":            metadataRefused(http.StatusUnauthorized, `{"error":"invalid_client"}`),
+		"a 403 of a proxy": metadataRefused(http.StatusForbidden, "<html>"),
+		"a 400":            metadataRefused(http.StatusBadRequest, ""),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				e.write("config/oauth2/found", issuerClient())
+				e.write("roles/own", map[string]any{"config": "found", "dedicated": true})
+				e.sim.Behave(conduct)
+				e.write("config/oauth2/found", with(issuerClient(), "verify", false))
+				for _, path := range []string{"creds/own", "creds/found", "token/found"} {
+					status, message := e.refused(path)
+					assert.Equal(t, http.StatusServiceUnavailable, status, "%s: %s", path, message)
+				}
+				_, status, message := e.request(logical.UpdateOperation, "config/oauth2/found", issuerClient())
+				assert.Equal(t, http.StatusServiceUnavailable, status, message)
+				e.sim.Behave(vendorsim.Conduct{})
+				time.Sleep(2 * time.Minute)
+				e.creds("own")
+				e.creds("found")
+			})
+		})
+	}
+}
+
+func metadataRefused(status int, body string) vendorsim.Conduct {
+	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+		if strings.Contains(r.URL.Path, "/.well-known/") {
+			return vendorsim.Answer(status, body)
+		}
+		return nil
+	}}
+}

@@ -1,0 +1,62 @@
+package tokenbroker_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+func TestPromise6NoReaderGetsASecretOfTheCredentialForAToken(t *testing.T) {
+	forms := map[string]func(string) string{
+		"as it stands":       func(s string) string { return s },
+		"in a longer one":    func(s string) string { return "t-" + s + "-1" },
+		"in capitals":        strings.ToUpper,
+		"in hexadecimal":     func(s string) string { return fmt.Sprintf("%x", s) },
+		"in the claims":      func(s string) string { return jwtWith(map[string]any{"sub": "7", "key": s}) },
+		"in other claims":    func(s string) string { return jwtWith(map[string]any{"client": s}) },
+		"in HTTP Basic form": func(s string) string { return base64.StdEncoding.EncodeToString([]byte("me:" + s)) },
+	}
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				until(0, 10, 0)
+				e.write(kind.path, kind.fields())
+				for _, field := range knownFields {
+					secret, ok := kind.fields()[field].(string)
+					if !ok {
+						continue
+					}
+					if field == "private_key" {
+						lines := strings.Split(strings.TrimSpace(secret), "\n")
+						secret = strings.Join(lines[1:len(lines)-1], "")
+					}
+					for how, form := range forms {
+						e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, fmt.Sprintf(kind.answer, form(secret), 3600*int64(time.Second/max(kind.unit, 1)))))})
+						_, status, message := e.request(logical.UpdateOperation, "refresh/prod", nil)
+						assert.Equal(t, http.StatusBadGateway, status, "%s, %s", field, how)
+						assert.Contains(t, message, "holds a secret of the credential", "%s, %s", field, how)
+					}
+				}
+				e.sim.Behave(vendorsim.Conduct{})
+				e.write("refresh/prod", nil)
+			})
+		})
+	}
+}
+
+func jwtWith(claims map[string]any) string {
+	raw, _ := json.Marshal(claims)
+	encode := base64.RawURLEncoding.EncodeToString
+	return encode([]byte(`{"alg":"RS256"}`)) + "." + encode(raw) + "." + encode([]byte("a signature of sorts"))
+}

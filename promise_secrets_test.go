@@ -1,0 +1,88 @@
+package tokenbroker_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+)
+
+// knownFields are those of a credential's fields that are secret.
+var knownFields = []string{"refresh_token", "api_key", "client_secret", "private_key"}
+
+// middle is twelve characters of a secret: too few to look like one.
+func middle(secret string) string { return secret[len(secret)/2-6 : len(secret)/2+6] }
+
+// complaining has every vendor refuse with a text of its own.
+func complaining(text string) vendorsim.Conduct {
+	body, _ := json.Marshal(map[string]string{"error": "invalid_grant", "error_description": text})
+	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, string(body)))}
+}
+
+func TestPromise6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *testing.T) {
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				until(0, 10, 0)
+				e.write(kind.path, kind.fields())
+				known := map[string]string{"the token in use": e.creds("prod").Data["access_token"].(string)}
+				for _, field := range knownFields {
+					if secret, ok := kind.fields()[field].(string); ok {
+						known[field] = secret
+					}
+				}
+				if name == "sitecore" {
+					for _, secret := range e.sim.Secrets() {
+						if strings.HasPrefix(secret, "rt-") {
+							known["the pair's refresh token"] = secret
+						}
+					}
+					require.Contains(t, known, "the pair's refresh token")
+				}
+				for what, secret := range known {
+					e.sim.Behave(complaining("you are " + middle(secret) + " to us"))
+					_, status, message := e.request(logical.UpdateOperation, "refresh/prod", nil)
+					require.NotEqual(t, http.StatusOK, status)
+					for _, shown := range []any{message, e.read("status/prod").Data["last_error"]} {
+						assert.Contains(t, shown, "[redacted] to us", what)
+						assert.NotContains(t, shown, middle(secret), what)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestPromise6ASecretThatIsBeingReplacedIsNotShownEither(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e.sim.Behave(complaining("you are " + middle(refreshToken) + " to us"))
+		_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": "another-0123456789"})
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "you are [redacted] to us")
+	})
+}
+
+func TestPromise6ARevocationThatFailsShowsNothingThatItDidNotCarry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("config/oauth2/prod", secretClient(true))
+		e.write("roles/own", map[string]any{"config": "prod", "dedicated": true})
+		shared := e.creds("prod").Data["access_token"].(string)
+		lease := e.creds("own")
+		e.sim.Behave(complaining("you are " + middle(shared) + " to us"))
+		err := e.revoke(lease)
+		require.ErrorContains(t, err, "you are [redacted] to us")
+		e.sim.Behave(vendorsim.Conduct{})
+		require.NoError(t, e.revoke(lease))
+	})
+}

@@ -1,0 +1,73 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Whoever may only replace a secret must not get readers the tokens of another grant.
+func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
+	const server = "https://id.example/token"
+	user := map[string]any{"token_url": server, "client_id": "id", "client_secret": "s", "refresh_token": "user"}
+	signed := map[string]any{"token_url": server, "client_id": "id", "private_key": privateKeyPEM(), "refresh_token": "user"}
+	bearer := map[string]any{"token_url": server, "client_id": "id", "private_key": privateKeyPEM(), "client_secret": "s", "grant_type": "jwt_bearer", "auth_style": "client_secret_post"}
+	kensho := map[string]any{"refresh_token": "user"}
+	sitecore := map[string]any{"api_key": "01-key", "refresh_token": "pair"}
+	for name, c := range map[string]struct {
+		provider string
+		stored   map[string]any
+		op       logical.Operation
+		data     map[string]any
+		says     string // "" if the write is taken
+	}{
+		"empty":                      {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone, as that changes the grant to client_credentials; if that is what you want, give grant_type=client_credentials with it"},
+		"blank":                      {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": " \n"}, "refresh_token: cannot be cleared alone"},
+		"null in a write":            {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": nil}, "refresh_token: cannot be cleared alone"},
+		"null in a patch":            {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil}, "refresh_token: cannot be cleared alone"},
+		"empty in a patch":           {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone"},
+		"beside a key":               {"oauth2", signed, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone"},
+		"with another secret":        {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "client_secret": "t"}, "refresh_token: cannot be cleared alone"},
+		"with the grant":             {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": "client_credentials"}, ""},
+		"with the grant in a patch":  {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil, "grant_type": "client_credentials"}, ""},
+		"another refresh token":      {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "other"}, ""},
+		"a secret of the same grant": {"oauth2", user, logical.UpdateOperation, map[string]any{"client_secret": ""}, ""},
+		"the secret beside a bearer": {"oauth2", bearer, logical.UpdateOperation, map[string]any{"client_secret": "", "auth_style": ""}, ""},
+		"the only one of Kensho":     {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "needs refresh_token, or client_id and private_key, or access_token"},
+		"another kind for Kensho":    {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "client_id": "id", "private_key": privateKeyPEM()}, ""},
+		"half of another for Kensho": {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "private_key": privateKeyPEM()}, "client_id: is missing"},
+		"Sitecore's refresh token":   {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"refresh_token": ""}, ""},
+		"Sitecore's API key":         {"sitecore", sitecore, logical.PatchOperation, map[string]any{"api_key": nil}, ""},
+		"both of Sitecore":           {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"api_key": "", "refresh_token": ""}, "needs api_key, or refresh_token, or both"},
+		"a preset's refresh token":   {"oauth2", map[string]any{"preset": "bitbucket", "client_id": "id", "client_secret": "s", "refresh_token": "user"}, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone"},
+		"no secret at all":           {"oauth2", user, logical.UpdateOperation, map[string]any{"description": "x", "scope": "read"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEngine(t)
+				path := "config/" + c.provider + "/prod"
+				with := func(data map[string]any) map[string]any {
+					all := map[string]any{"verify": false}
+					for field, value := range data {
+						all[field] = value
+					}
+					return all
+				}
+				e.write(path, with(c.stored))
+				before := e.dump()
+				_, status, message := e.request(c.op, path, with(c.data))
+				if c.says == "" {
+					require.Equal(t, http.StatusOK, status, message)
+					return
+				}
+				assert.Equal(t, http.StatusBadRequest, status)
+				assert.Contains(t, message, c.says)
+				assert.Equal(t, before, e.dump())
+			})
+		})
+	}
+}

@@ -1,0 +1,122 @@
+package tokenbroker_test
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/pem"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// wrongFields are paths, each with what a valid write to it gives.
+var wrongFields = map[string]map[string]any{
+	"config/kensho/new":         {"refresh_token": "first"},
+	"config/sitecore/new":       {"api_key": "01-first"},
+	"config/oauth2/new":         {"token_url": "https://id.example/token", "client_id": "id", "client_secret": "s"},
+	"config/oauth2/api":         {"client_secret": "api-secret"},
+	"roles/new":                 {"config": "api"},
+	"keypair/new":               {},
+	"keypair/new/activate":      {},
+	"refresh/api":               {},
+	"creds/api":                 {},
+	"config/oauth2/preset-zoom": {"preset": "zoom", "preset_params": "account_id=abc", "client_id": "id", "client_secret": "s"},
+}
+
+// Vault's audit log has the text of errors in the clear.
+func TestASecretInAWrongFieldIsNotQuoted(t *testing.T) {
+	key := make([]byte, 300)
+	_, err := rand.Read(key)
+	require.NoError(t, err)
+	file := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
+	secrets := map[string]string{
+		"a PEM file":         file,
+		"a flattened PEM":    strings.ReplaceAll(file, "\n", `\n`),
+		"the key in base64":  base64.StdEncoding.EncodeToString([]byte(strings.Repeat("secret", 40))),
+		"a JWT":              "eyJhbGciOiJSUzI1NiJ9." + strings.Repeat("eyJpc3MiOiJz", 10) + ".c2lnbmF0dXJl",
+		"a token of letters": strings.Repeat("qwertzuiop", 5),
+		"two short lines":    "first-secret\nother-secret",
+	}
+	for kind, secret := range secrets {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				for path, valid := range wrongFields {
+					op := logical.Operation(logical.UpdateOperation)
+					if strings.HasPrefix(path, "creds/") {
+						op = logical.ReadOperation
+					}
+					send := func(field string, value any) {
+						data := maps.Clone(valid)
+						data[field] = value
+						if strings.HasPrefix(path, "config/") {
+							data["verify"] = false
+						}
+						_, status, message := e.request(op, path, data)
+						for _, part := range []string{secret[:min(len(secret), 60)], secret[:12], secret[len(secret)-12:], secret[len(secret)/2:][:12]} {
+							assert.NotContains(t, message, part, "%s %s: %d", path, field[:min(len(field), 30)], status)
+						}
+					}
+					route := e.backend.(interface{ Route(string) *framework.Path }).Route(path)
+					for field, schema := range route.Fields {
+						isSecret := schema.DisplayAttrs != nil && schema.DisplayAttrs.Sensitive
+						if field == "name" || field == "verify" || isSecret {
+							continue
+						}
+						for _, value := range []any{secret, []any{secret}, secret + "=x", "a=" + secret, map[string]any{secret: "x"}, map[string]any{secret: 7}, map[string]any{"account_id": secret}, `{"` + secret + `": "x"}`, "https://id.example/?token=" + secret} {
+							send(field, value)
+						}
+					}
+					send(secret, "x")
+				}
+			})
+		})
+	}
+}
+
+func TestTheFieldThatIsUnknownIsNamedIfItLooksLikeOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		for field, says := range map[string]string{
+			"scop":      "scop: is no field of this path, which has",
+			"Client-ID": "a field whose name is not shown (9 characters): is no field of this path, which has",
+			"c2VjcmV0":  "a field whose name is not shown (8 characters): is no field",
+			"abcdefghijklmnopqrstuvwxyz_abcdefghijklmn": "a field whose name is not shown (41 characters): is no field",
+		} {
+			_, status, message := e.request(logical.UpdateOperation, "roles/new", map[string]any{"config": "api", field: "x"})
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, message, says)
+		}
+	})
+}
+
+func TestNamesOfPathsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		longest := strings.Repeat("n", 128)
+		before := e.dump()
+		for _, path := range []string{"config/oauth2/", "config/kensho/", "roles/", "keypair/", "creds/", "token/", "refresh/"} {
+			for _, name := range []string{longest + "n", strings.Repeat("n", 40_000)} {
+				for _, op := range []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation} {
+					_, status, message := e.request(op, path+name, nil)
+					assert.Equal(t, http.StatusBadRequest, status, path)
+					assert.Contains(t, message, "characters; a name has at most 128")
+					assert.Less(t, len(message), 100)
+				}
+				_, exists, err := e.backend.HandleExistenceCheck(t.Context(), &logical.Request{Operation: logical.CreateOperation, Path: path + name, Storage: e.storage})
+				require.NoError(t, err)
+				assert.False(t, exists)
+			}
+		}
+		assert.Equal(t, before, e.dump())
+		e.write("roles/"+longest, map[string]any{"config": "api"})
+		e.creds(longest)
+	})
+}
