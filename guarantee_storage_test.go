@@ -165,7 +165,7 @@ func TestGuarantee15DroppedTokensAreBounded(t *testing.T) {
 		unrevoked := vendorsim.Conduct{TokenSize: 200 << 10, Fault: whereTheyRevoke(vendorsim.Answer(http.StatusServiceUnavailable, "later"))}
 		for _, unrevoked.TokenSize = range []int{100, 200 << 10} {
 			e.sim.Behave(unrevoked)
-			for range 25 {
+			for range 12 {
 				e.write("refresh/api", map[string]any{"drop": true})
 				time.Sleep(6 * time.Second) // for which another one is left
 			}
