@@ -28,15 +28,14 @@ AUTHSERVER := tools/oidc-provider
 # take from Go's cache. (The race detector alone is in C.)
 export CGO_ENABLED := 0
 
-# What `make test` runs, in this order, as many at once as there are jobs. The end-to-end
-# tests come first: they wait for time to pass, while the others use the processors. What they
-# need is built before any part begins: make would have them wait for all of the others.
-PARTS := e2e unit-race lint sim faults-short fuzz-short dist-test-short examples
+# What `make test` runs beside the end-to-end tests, which wait for time to pass while these
+# use the processors: in this order, and as many at once as there are jobs but one.
+PARTS := unit-race lint sim faults-short fuzz-short dist-test-short examples
 
 # Measures a part. `make test` sets TIMES.
 TIMED := tools/parts/timed.sh
 
-.PHONY: help packages build dist vault demo recording test $(PARTS) unit fuzz faults dist-test bench benchstat docs vet fmt clean FORCE
+.PHONY: help packages build dist vault demo recording test e2e $(PARTS) unit fuzz faults dist-test bench benchstat docs vet fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,10 +99,12 @@ recording: build $(SERVER) | termtosvg ## Record the demo in docs/demo.svg, whic
 # Packages first: apt-get runs once at a time.
 JOBS ?= 3
 test: packages ## Test everything, from a fresh clone on (JOBS=n parts at once).
-	@mkdir -p bin; rm -f bin/times; status=0; exec 3>&1; \
-	for stage in '$(REAL)' '$(PARTS)'; do \
-		TIMES=$(abspath bin/times) $(MAKE) --no-print-directory --jobs=$(JOBS) --keep-going --output-sync=target $$stage || status=$$?; \
-	done; \
+	@mkdir -p bin; rm -f bin/times; status=0; exec 3>&1; export TIMES=$(abspath bin/times); \
+	parts() { $(MAKE) --no-print-directory --keep-going --output-sync=target "$$@" || status=$$?; }; \
+	parts --jobs=$(JOBS) $(REAL); \
+	$(MAKE) --no-print-directory e2e >bin/e2e.log 2>&1 & e2e=$$!; trap 'kill $$e2e' INT TERM; \
+	parts --jobs=$$(($(JOBS) > 1 ? $(JOBS) - 1 : 1)) $(PARTS); \
+	wait $$e2e || status=$$?; cat bin/e2e.log; \
 	tools/parts/report.sh bin/times; exit $$status
 
 unit: ## Run the unit tests: the quick loop.
