@@ -110,7 +110,8 @@ test: packages ## Test everything, from a fresh clone on (JOBS=n parts at once).
 unit: ## Run the unit tests: the quick loop.
 	go test -short ./...
 
-# gcc is no prerequisite, while make made which it would begin the parts that come after.
+# The recipe checks for gcc by itself: if gcc were a prerequisite, make would start other parts
+# while it checks, and this one, which takes longest, last.
 unit-race: ## Run the unit tests under the race detector.
 	@$(MAKE) --no-print-directory gcc
 	CGO_ENABLED=1 $(TIMED) $@ go test -vet=off -race -short -timeout 30m ./...
