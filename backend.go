@@ -15,6 +15,7 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/metrics"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/internal/version"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/kensho"
@@ -74,7 +75,7 @@ func New(o Options) logical.Backend {
 		RunningVersion: version.Version,
 		BackendType:    logical.TypeLogical,
 		PathsSpecial: &logical.Paths{
-			SealWrapStorage: []string{configPrefix, keypairPrefix, broker.StoragePrefix, leasePrefix},
+			SealWrapStorage: storage.Sealed(),
 		},
 		Paths: sharing(framework.PathAppend(
 			b.pathConfig(),
@@ -119,17 +120,15 @@ func (b *backend) clean(ctx context.Context) {
 
 // invalidate drops a name from memory when another node has written about it.
 func (b *backend) invalidate(_ context.Context, key string) {
-	name := key[strings.LastIndex(key, "/")+1:]
-	switch prefix, rest, _ := strings.Cut(key, "/"); prefix + "/" {
-	case configPrefix:
+	switch kind, name := storage.ParseKey(key); kind {
+	case storage.Credential:
 		b.broker.Forget(name)
 		b.names.forget(name)
-	case keypairPrefix: // which any credential may use
+	case storage.Keypair: // which any credential may use
 		b.broker.ForgetAll()
-	case broker.StoragePrefix: // each name has several entries
-		name, _, _ := strings.Cut(rest, "/")
+	case storage.State:
 		b.broker.Forget(name)
-	case rolePrefix:
+	case storage.Role:
 		b.names.forget(name)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -22,6 +23,8 @@ const configPrefix = "config/"
 
 // configEntry is a credential in storage.
 type configEntry struct {
+	storage.Format
+
 	// Generation is new with each write, and ends what was known before.
 	Generation string `json:"generation"`
 
@@ -239,11 +242,11 @@ func compact(list []any) []any {
 
 // refuseTaken refuses a name that a role bears, or a credential of another provider.
 func refuseTaken(ctx context.Context, s logical.Storage, providerName, name string) error {
-	stored, err := s.Get(ctx, rolePrefix+name)
+	isRole, err := storage.Exists(ctx, s, storage.RoleKey(name))
 	if err != nil {
-		return &broker.StorageError{Err: err}
+		return err
 	}
-	if stored != nil {
+	if isRole {
 		return provider.Errorf(provider.Invalid, "name: %q is the name of %s%s; choose another, or delete the role first", name, rolesPrefix, name)
 	}
 	owner, err := ownerOf(ctx, s, name)
@@ -260,11 +263,11 @@ func refuseTaken(ctx context.Context, s logical.Storage, providerName, name stri
 // the entry, so that one which cannot be decoded can still be deleted.
 func ownerOf(ctx context.Context, s logical.Storage, name string) (string, error) {
 	for _, p := range providers {
-		stored, err := s.Get(ctx, configKey(p.Name(), name))
+		isStored, err := storage.Exists(ctx, s, storage.CredentialKey(p.Name(), name))
 		if err != nil {
-			return "", &broker.StorageError{Err: err}
+			return "", err
 		}
-		if stored != nil {
+		if isStored {
 			return p.Name(), nil
 		}
 	}
@@ -357,15 +360,14 @@ func configKey(providerName, name string) string {
 
 // storedConfig is what is stored as the credential of a name; nil if there is none.
 func storedConfig(ctx context.Context, s logical.Storage, providerName, name string) (*configEntry, error) {
-	key := configKey(providerName, name)
-	damaged := key + " cannot be decoded: delete it and write the credential anew"
-	entry, err := broker.GetEntry[configEntry](ctx, s, key, damaged)
+	const fix = "delete it and write the credential again"
+	entry, err := storage.Get[configEntry](ctx, s, storage.CredentialKey(providerName, name), fix)
 	if err != nil || entry == nil {
 		return nil, err
 	}
 	entry.provider = providerName
 	if !entry.hasFieldsOf(providerName) {
-		return nil, &broker.DamagedError{Text: damaged}
+		return nil, storage.Damaged(storage.CredentialKey(providerName, name), fix)
 	}
 	return entry, nil
 }
@@ -383,9 +385,9 @@ func getConfig(ctx context.Context, s logical.Storage, providerName, name string
 func (b *backend) Names(ctx context.Context, s logical.Storage) ([]string, error) {
 	var names []string
 	for _, p := range providers {
-		keys, err := s.List(ctx, configKey(p.Name(), ""))
+		keys, err := storage.List(ctx, s, storage.CredentialKey(p.Name(), ""))
 		if err != nil {
-			return nil, &broker.StorageError{Err: err}
+			return nil, err
 		}
 		names = append(names, keys...)
 	}
@@ -394,5 +396,5 @@ func (b *backend) Names(ctx context.Context, s logical.Storage) ([]string, error
 }
 
 func putConfig(ctx context.Context, s logical.Storage, providerName, name string, entry *configEntry) error {
-	return broker.Retry(ctx, func() error { return broker.PutEntry(ctx, s, configKey(providerName, name), entry) })
+	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, storage.CredentialKey(providerName, name), entry) })
 }

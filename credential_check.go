@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// Check is for broker.GetEntry.
+// Check is for storage.Get.
 func (c *configEntry) Check() error {
 	if c.Generation == "" || c.Fields == nil {
 		return errors.New("a credential without a generation, or without fields")

@@ -14,20 +14,28 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// leasePrefix is where the tokens of dedicated roles are stored while they are leased:
-// lease/<config>/<role>/<the role's Leases>/<when it expires, in Unix seconds>-<its SHA-256>.
-const leasePrefix = "lease/"
-
-// leaseEntry is a dedicated token in storage.
+// leaseEntry is a dedicated token in storage. The last part of its key is its expiry, in Unix
+// seconds, and its SHA-256.
 type leaseEntry struct {
+	storage.Format
+
 	AccessToken string `json:"access_token"`
 
 	// SentTo is where the credential that the token was exchanged for sends its secrets:
 	// the token is sent nowhere else to be revoked.
 	SentTo destinations `json:"sent_to"`
+}
+
+// Check is for storage.Get.
+func (e *leaseEntry) Check() error {
+	if e.AccessToken == "" {
+		return errors.New("a lease without a token")
+	}
+	return nil
 }
 
 // dropTimeout bounds what revoking the dedicated tokens of a deleted credential may take.
@@ -36,7 +44,7 @@ const dropTimeout = 30 * time.Second
 // dedicate exchanges a role's credential for a token of its reader's own, and returns
 // the key that it is stored under.
 func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, r *role, wish broker.Wish) (*broker.Reading, string, error) {
-	prefix := leasePrefix + r.Config + "/" + name + "/" + r.Leases + "/"
+	prefix := storage.LeaseKey(r.Config, name, r.Leases, "")
 	var key string
 	var others []string // that are leased; none is added meanwhile
 	reading, err := b.broker.Dedicate(ctx, s, r.Config, wish, broker.Dedication{
@@ -59,8 +67,8 @@ func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, 
 				return err
 			}
 			key = prefix + strconv.FormatInt(reading.ExpireTime.Unix(), 10) + "-" + leaseID(reading.AccessToken)
-			return broker.Retry(ctx, func() error {
-				return broker.PutEntry(ctx, s, key, leaseEntry{AccessToken: reading.AccessToken, SentTo: to})
+			return storage.Retry(ctx, func() error {
+				return storage.Put(ctx, s, key, &leaseEntry{AccessToken: reading.AccessToken, SentTo: to})
 			})
 		},
 	})
@@ -86,15 +94,7 @@ func leaseID(accessToken string) string {
 // dedicatedOf are the keys of the dedicated tokens of a credential. Nothing else is looked
 // at, however much there is in storage.
 func dedicatedOf(ctx context.Context, s logical.Storage, config string) ([]string, error) {
-	view := logical.NewStorageView(s, leasePrefix+config+"/")
-	keys, err := logical.CollectKeys(ctx, view)
-	if err != nil {
-		return nil, &broker.StorageError{Err: err}
-	}
-	for i, key := range keys {
-		keys[i] = view.ExpandKey(key)
-	}
-	return keys, nil
+	return storage.Collect(ctx, s, storage.LeaseKey(config, "", "", ""))
 }
 
 // living are the keys of the dedicated tokens of a credential that are not dead. What is left
@@ -108,7 +108,7 @@ func living(ctx context.Context, s logical.Storage, config string) ([]string, er
 	for _, key := range keys {
 		if !isDead(key) {
 			left = append(left, key)
-		} else if err := forgetDedicated(ctx, s, key); err != nil {
+		} else if err := storage.Delete(ctx, s, key); err != nil {
 			return nil, err
 		}
 	}
@@ -128,16 +128,15 @@ func (b *backend) revokeDedicated(ctx context.Context, s logical.Storage, config
 	if err := b.endDedicated(ctx, ctx, s, config, key); err != nil {
 		return err
 	}
-	return forgetDedicated(ctx, s, key)
+	return storage.Delete(ctx, s, key)
 }
 
 // endDedicated ends the token of a key at the vendor, who is asked for as long as asking
-// lasts. What storage would not do is an error of type *broker.StorageError.
+// lasts. What storage would not do is an error of type *storage.Error.
 func (b *backend) endDedicated(ctx, asking context.Context, s logical.Storage, config, key string) error {
-	entry, err := broker.GetEntry[leaseEntry](ctx, s, key, key+" cannot be decoded: delete it")
-	var storage *broker.StorageError
+	entry, err := storage.Get[leaseEntry](ctx, s, key, "delete it")
 	switch {
-	case errors.As(err, &storage):
+	case storage.IsError(err):
 		return err
 	case isDead(key) || err == nil && entry == nil:
 		return nil
@@ -178,13 +177,6 @@ func (b *backend) destinationsNow(ctx context.Context, s logical.Storage, config
 	return b.sentTo(p, config, stored), nil
 }
 
-func forgetDedicated(ctx context.Context, s logical.Storage, key string) error {
-	if err := s.Delete(ctx, key); err != nil {
-		return &broker.StorageError{Err: err}
-	}
-	return nil
-}
-
 // dropDedicated revokes, as well as it can, the dedicated tokens of a credential that
 // is about to be deleted. Its error is what storage would not do: without the credential
 // nobody could revoke them later.
@@ -197,14 +189,13 @@ func (b *backend) dropDedicated(ctx context.Context, s logical.Storage, config s
 	}
 	for _, key := range keys {
 		err := b.endDedicated(ctx, asking, s, config, key)
-		var storage *broker.StorageError
 		switch {
-		case errors.As(err, &storage):
+		case storage.IsError(err):
 			return err
 		case err != nil:
 			b.Logger().Warn("a dedicated token of a deleted credential cannot be revoked", "name", config, "error", err)
 		}
-		if err := forgetDedicated(ctx, s, key); err != nil {
+		if err := storage.Delete(ctx, s, key); err != nil {
 			return err
 		}
 	}

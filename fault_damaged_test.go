@@ -64,9 +64,12 @@ var damagedNames = []string{"api", "search", "switched", "single", "mine", "narr
 // Guarantee 15: whatever is wrong with an entry, nothing panics, the other names are served,
 // and the credential, the role or the key pair can be deleted.
 func TestFaultADamagedEntryHarmsItsOwnNameAlone(t *testing.T) {
-	files := dumps(t)
-	file := files[len(files)-1]
-	dump := readDump(t, file)
+	var dump storageDump
+	synctest.Test(t, func(t *testing.T) {
+		d := newDumped(t)
+		d.fill()
+		dump = d.dump()
+	})
 	every, tried := tally.Times(29, 1), 0
 	for _, key := range slices.Sorted(maps.Keys(dump.Entries)) {
 		if parts := strings.Split(key, "/"); len(parts) < 2 || !slices.Contains(damagedNames, parts[len(parts)-1]) && !slices.Contains(damagedNames, parts[1]) {
@@ -79,7 +82,7 @@ func TestFaultADamagedEntryHarmsItsOwnNameAlone(t *testing.T) {
 					raw, err := json.Marshal(form)
 					require.NoError(t, err)
 					tried++
-					checkDamaged(t, file, key, raw)
+					checkDamaged(t, dump, key, raw)
 				}
 				return !t.Failed()
 			})
@@ -87,7 +90,7 @@ func TestFaultADamagedEntryHarmsItsOwnNameAlone(t *testing.T) {
 			for size := range len(raw) {
 				if forms++; forms%(every*97) == 0 && !t.Failed() {
 					tried++
-					checkDamaged(t, file, key, raw[:size])
+					checkDamaged(t, dump, key, raw[:size])
 				}
 			}
 		})
@@ -95,7 +98,7 @@ func TestFaultADamagedEntryHarmsItsOwnNameAlone(t *testing.T) {
 	tally.Record(t, tally.Row{Fault: "damaged storage entries", Tried: tried, Note: "no panic; other names served, and each entry can be deleted"})
 }
 
-func checkDamaged(t *testing.T, file, key string, raw []byte) {
+func checkDamaged(t *testing.T, dump storageDump, key string, raw []byte) {
 	t.Helper()
 	defer func() {
 		if t.Failed() {
@@ -103,7 +106,7 @@ func checkDamaged(t *testing.T, file, key string, raw []byte) {
 		}
 	}()
 	synctest.Test(t, func(t *testing.T) {
-		l := load(t, file, true)
+		l := load(t, dump)
 		var log bytes.Buffer
 		l.logger = hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Error})
 		require.NoError(t, l.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: raw}))

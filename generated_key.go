@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -57,10 +57,9 @@ func (c *configEntry) resolve(ctx context.Context, s logical.Storage, name strin
 		return c, nil
 	}
 	k, err := getKeypair(ctx, s, used)
-	var storage *broker.StorageError
-	var newer *broker.NewerError
+	var newer *storage.NewerFormatError
 	switch {
-	case errors.As(err, &storage) || errors.As(err, &newer): // which may tell another credential than is stored
+	case storage.IsError(err) || errors.As(err, &newer): // which may tell another credential than is stored
 		return nil, err
 	case err == nil && k == nil:
 		err = provider.Errorf(provider.Invalid, "keypair: there is no %s%s; make it by a write to that path first", keypairPrefix, provider.List([]string{used}))
@@ -71,7 +70,7 @@ func (c *configEntry) resolve(ctx context.Context, s logical.Storage, name strin
 	}
 	if a, ok := k.Activated[name]; ok && a.Of == c.Generation {
 		if !a.Entry.hasFieldsOf(c.provider) {
-			c.pairErr = damagedKeypair(used)
+			c.pairErr = storage.Damaged(storage.KeypairKey(used), mendKeypair)
 			return c, nil
 		}
 		a.Entry.stored, a.Entry.provider = c.Generation, c.provider
@@ -187,18 +186,18 @@ func usersOf(ctx context.Context, s logical.Storage, keypair string) (users, err
 		if p.Fields()["private_key"] == nil {
 			continue
 		}
-		names, err := s.List(ctx, configKey(p.Name(), ""))
+		names, err := storage.List(ctx, s, storage.CredentialKey(p.Name(), ""))
 		if err != nil {
-			return nil, &broker.StorageError{Err: err}
+			return nil, err
 		}
 		for _, name := range names {
 			// Another key pair, and what it tells of its own users, is none of this one's business.
 			entry, err := storedConfig(ctx, s, p.Name(), name)
-			var newer *broker.NewerError
+			var newer *storage.NewerFormatError
 			switch {
 			case errors.As(err, &newer):
 				return nil, mayUse(newer, keypairPrefix+keypair)
-			case err != nil && !isDamaged(err): // one that is can be used by nobody, and uses nothing
+			case err != nil && !storage.IsDamaged(err): // one that is can be used by nobody, and uses nothing
 				return nil, err
 			}
 			if entry != nil && keypairName(name, entry.Fields) == keypair {

@@ -20,7 +20,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -29,6 +29,8 @@ const keypairPrefix = "keypair/"
 
 // A keypair is a name in storage that credentials take their private key from.
 type keypair struct {
+	storage.Format
+
 	// Active is the pair that they use. Pending, if there is one, takes its place
 	// when the vendor takes it.
 	Active  *pair `json:"active"`
@@ -41,7 +43,7 @@ type keypair struct {
 	Activated map[string]activated `json:"activated,omitempty"`
 }
 
-// Check is for broker.GetEntry.
+// Check is for storage.Get.
 func (k *keypair) Check() error {
 	if k.Active == nil {
 		return errors.New("a key pair without keys")
@@ -200,15 +202,14 @@ func (k *keypair) public() (map[string]any, error) {
 	return fields, err
 }
 
-func damagedKeypair(name string) error {
-	return &broker.DamagedError{Text: keypairPrefix + name + " cannot be decoded: take it from the credentials that use it, delete it, and make another"}
-}
+// mendKeypair says what to do about a key pair that cannot be decoded.
+const mendKeypair = "give the credentials that use it another key, delete it and make a new one"
 
 // getKeypair is the stored key pair of a name; nil if there is none.
 func getKeypair(ctx context.Context, s logical.Storage, name string) (*keypair, error) {
-	return broker.GetEntry[keypair](ctx, s, keypairPrefix+name, damagedKeypair(name).Error())
+	return storage.Get[keypair](ctx, s, storage.KeypairKey(name), mendKeypair)
 }
 
 func putKeypair(ctx context.Context, s logical.Storage, name string, k *keypair) error {
-	return broker.Retry(ctx, func() error { return broker.PutEntry(ctx, s, keypairPrefix+name, k) })
+	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, storage.KeypairKey(name), k) })
 }

@@ -2,7 +2,6 @@ package tokenbroker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -157,8 +157,7 @@ func commonFields() map[string]*framework.FieldSchema {
 
 func (b *backend) configExists(p provider.Provider) framework.ExistenceFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-		stored, err := req.Storage.Get(ctx, configKey(p.Name(), d.Get("name").(string)))
-		return stored != nil, err
+		return storage.Exists(ctx, req.Storage, storage.CredentialKey(p.Name(), d.Get("name").(string)))
 	}
 }
 
@@ -167,7 +166,7 @@ func (b *backend) configList(of []provider.Provider) framework.OperationFunc {
 		var names []string
 		info := map[string]any{}
 		for _, p := range of {
-			keys, err := req.Storage.List(ctx, configPrefix+p.Name()+"/")
+			keys, err := storage.List(ctx, req.Storage, storage.CredentialKey(p.Name(), ""))
 			if err != nil {
 				return nil, err
 			}
@@ -322,9 +321,8 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 		// One that cannot be decoded can be deleted all the same.
 		var used string
 		stored, err := storedConfig(ctx, req.Storage, p.Name(), name)
-		var storage *broker.StorageError
 		switch {
-		case errors.As(err, &storage):
+		case storage.IsError(err):
 			return failure(name, err)
 		case err == nil && stored != nil:
 			used = keypairName(name, stored.Fields)
@@ -353,15 +351,14 @@ func (b *backend) deleteConfig(ctx context.Context, s logical.Storage, p provide
 		}
 		// One that cannot be opened can be deleted all the same.
 		credential, err := b.Credential(ctx, s, name)
-		var storage *broker.StorageError
-		if errors.As(err, &storage) {
+		if storage.IsError(err) {
 			return nil, err
 		}
 		if err := b.dropDedicated(ctx, s, name); err != nil {
 			return nil, err
 		}
-		if err := s.Delete(ctx, configKey(p.Name(), name)); err != nil {
-			return nil, &broker.StorageError{Err: err}
+		if err := storage.Delete(ctx, s, storage.CredentialKey(p.Name(), name)); err != nil {
+			return nil, err
 		}
 		b.unstored.drop(configKey(p.Name(), name))
 		if used != "" {

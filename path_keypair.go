@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -128,12 +129,11 @@ func keypairFields() map[string]*framework.FieldSchema {
 const pendingPrefix = "pending_"
 
 func (b *backend) keypairExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-	stored, err := req.Storage.Get(ctx, keypairPrefix+d.Get("name").(string))
-	return stored != nil, err
+	return storage.Exists(ctx, req.Storage, storage.KeypairKey(d.Get("name").(string)))
 }
 
 func (b *backend) keypairList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	names, err := req.Storage.List(ctx, keypairPrefix)
+	names, err := storage.List(ctx, req.Storage, storage.KeypairKey(""))
 	if err != nil {
 		return nil, err
 	}
@@ -280,10 +280,7 @@ func (b *backend) keypairDelete(ctx context.Context, req *logical.Request, d *fr
 		if len(users) > 0 {
 			return provider.Errorf(provider.Invalid, "%s%s is used by credentials: delete %s first, or give them another key", keypairPrefix, name, users)
 		}
-		if err := req.Storage.Delete(ctx, keypairPrefix+name); err != nil {
-			return &broker.StorageError{Err: err}
-		}
-		return nil
+		return storage.Delete(ctx, req.Storage, storage.KeypairKey(name))
 	}, keypairPrefix+name)
 	if err != nil {
 		return failure(name, err)

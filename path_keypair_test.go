@@ -378,7 +378,7 @@ func TestADamagedKeyPairCanBeReplaced(t *testing.T) {
 		e.restart()
 		status, message := e.refused("creds/prod")
 		assert.Equal(t, http.StatusInternalServerError, status)
-		assert.Contains(t, message, "keypair/prod cannot be decoded: take it from the credentials that use it, delete it, and make another")
+		assert.Contains(t, message, "keypair/prod cannot be decoded; give the credentials that use it another key, delete it and make a new one")
 		assert.Equal(t, "generated", e.read("config/kensho/prod").Data["private_key_source"])
 
 		e.sim.AddClient(clientID, &privateKey().PublicKey, "")

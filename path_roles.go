@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
 const rolesPrefix = "roles/"
@@ -132,12 +133,11 @@ func readableRole() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) rolesExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-	stored, err := req.Storage.Get(ctx, rolePrefix+d.Get("name").(string))
-	return stored != nil, err
+	return storage.Exists(ctx, req.Storage, storage.RoleKey(d.Get("name").(string)))
 }
 
 func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	names, err := req.Storage.List(ctx, rolePrefix)
+	names, err := storage.List(ctx, req.Storage, storage.RoleKey(""))
 	if err != nil {
 		return nil, err
 	}
@@ -196,10 +196,7 @@ func (b *backend) rolesDelete(ctx context.Context, req *logical.Request, d *fram
 	name := d.Get("name").(string)
 	// Nobody who has read the role writes it again meanwhile.
 	err := b.broker.Exclusive(ctx, func() error {
-		if err := req.Storage.Delete(ctx, rolePrefix+name); err != nil {
-			return &broker.StorageError{Err: err}
-		}
-		return nil
+		return storage.Delete(ctx, req.Storage, storage.RoleKey(name))
 	}, name)
 	b.names.forget(name)
 	if err != nil {

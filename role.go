@@ -14,14 +14,14 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// rolePrefix is where roles are stored: role/<name>.
-const rolePrefix = "role/"
-
 // A role is a narrower view of a credential.
 type role struct {
+	storage.Format
+
 	// Config is the credential's name, and Scope what its tokens are to be for; empty
 	// is the credential's own scope.
 	Config string   `json:"config"`
@@ -167,7 +167,7 @@ func (r *role) narrows(c *broker.Credential) error {
 	return err
 }
 
-// Check is for broker.GetEntry.
+// Check is for storage.Get.
 func (r *role) Check() error {
 	if r.Config == "" || min(r.TTL, r.MinTTL) < 0 || min(r.MaxLeases, r.MaxExchanges) < 0 || strings.Contains(r.Leases, "/") {
 		return errors.New("a role that cannot be")
@@ -176,11 +176,7 @@ func (r *role) Check() error {
 }
 
 func getRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
-	r, err := broker.GetEntry[role](ctx, s, rolePrefix+name, rolesPrefix+name+" cannot be decoded: delete the role, and write it anew")
-	var newer *broker.NewerError
-	if errors.As(err, &newer) {
-		newer.Path = rolesPrefix + name
-	}
+	r, err := storage.Get[role](ctx, s, storage.RoleKey(name), "delete the role and write it again")
 	if err != nil || r == nil {
 		return nil, err
 	}
@@ -188,7 +184,7 @@ func getRole(ctx context.Context, s logical.Storage, name string) (*role, error)
 }
 
 func putRole(ctx context.Context, s logical.Storage, name string, r *role) error {
-	return broker.PutEntry(ctx, s, rolePrefix+name, r)
+	return storage.Put(ctx, s, storage.RoleKey(name), r)
 }
 
 // loaded completes a role that was decoded.
@@ -197,22 +193,16 @@ func (r *role) loaded() *role {
 	return r
 }
 
-// isDamaged is whether an entry holds something else than the engine writes.
-func isDamaged(err error) bool {
-	var damaged *broker.DamagedError
-	return errors.As(err, &damaged)
-}
-
 // rolesOf are the roles that use a credential, by name.
 func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]*role, error) {
-	names, err := s.List(ctx, rolePrefix)
+	names, err := storage.List(ctx, s, storage.RoleKey(""))
 	if err != nil {
-		return nil, &broker.StorageError{Err: err}
+		return nil, err
 	}
 	roles := map[string]*role{}
 	for _, name := range names {
 		r, err := getRole(ctx, s, name)
-		if err != nil && !isDamaged(err) { // one that is can be read by nobody, and uses nothing
+		if err != nil && !storage.IsDamaged(err) { // one that is can be read by nobody, and uses nothing
 			return nil, err
 		}
 		if r != nil && r.Config == config {
@@ -225,7 +215,7 @@ func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]
 // refuseUsed refuses to take a credential away from roles.
 func refuseUsed(ctx context.Context, s logical.Storage, providerName, name string) error {
 	roles, err := rolesOf(ctx, s, name)
-	var newer *broker.NewerError
+	var newer *storage.NewerFormatError
 	switch {
 	case errors.As(err, &newer):
 		return mayUse(newer, configKey(providerName, name))
@@ -238,7 +228,7 @@ func refuseUsed(ctx context.Context, s logical.Storage, providerName, name strin
 
 // mayUse is the error of an entry that cannot be read, and may use what is to be changed or
 // deleted.
-func mayUse(newer *broker.NewerError, used string) error {
+func mayUse(newer *storage.NewerFormatError, used string) error {
 	return fmt.Errorf("%w; it may use %s, which stays as it is until then, or until %s is deleted", newer, used, newer.Path)
 }
 

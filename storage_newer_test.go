@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
@@ -44,7 +44,7 @@ func newRolledBackEngine(t *testing.T, keys ...string) *engine {
 	e.write("refresh/prod", nil)
 	e.write("roles/app", map[string]any{"config": "prod"})
 	for _, key := range keys {
-		e.as(broker.FormatVersion+1, key)
+		e.as(storage.FormatVersion+1, key)
 	}
 	e.restart()
 	return e
@@ -53,8 +53,8 @@ func newRolledBackEngine(t *testing.T, keys ...string) *engine {
 // newerThan is what is said of an entry, by the path where an operator knows it.
 func newerThan(key string) string {
 	path := strings.NewReplacer("role/", "roles/", "state/", "status/", "/own", "", "/credential", "").Replace(key)
-	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this one knows formats up to %d, and leaves the entry as it is: go back to the newer version",
-		path, broker.FormatVersion+1, broker.FormatVersion)
+	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this version knows formats up to %d and does not change the entry; go back to the newer version",
+		path, storage.FormatVersion+1, storage.FormatVersion)
 }
 
 // A touch is a read, or a write if it has data.
@@ -112,7 +112,7 @@ func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
 				assert.Equal(t, exchanges, e.exchanges(), "no vendor is called with what may be spent")
 				e.creds("search") // whom it does not concern
 
-				e.as(broker.FormatVersion, key) // the newer one knows it
+				e.as(storage.FormatVersion, key) // the newer one knows it
 				e.restart()
 				for _, name := range []string{"prod", "app", "archive"} {
 					e.creds(name)
@@ -188,10 +188,10 @@ func TestALeaseThatANewerEngineWroteIsRevokedByThat(t *testing.T) {
 		e := newRolledBackEngine(t)
 		lease := e.creds("mine")
 		key := e.leased()[0]
-		e.as(broker.FormatVersion+1, key)
+		e.as(storage.FormatVersion+1, key)
 		require.ErrorContains(t, e.revoke(lease), newerThan(key), "Vault tries again")
 		assert.True(t, e.sim.Accepts(tokenOf(lease)))
-		e.as(broker.FormatVersion, key)
+		e.as(storage.FormatVersion, key)
 		require.NoError(t, e.revoke(lease))
 		assert.False(t, e.sim.Accepts(tokenOf(lease)))
 		assert.Empty(t, e.leased())

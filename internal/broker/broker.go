@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -304,8 +305,7 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 			return m, nil
 		}
 		credential, state, has, err := b.load(ctx, s, e)
-		var storage *StorageError
-		if errors.As(err, &storage) {
+		if storage.IsError(err) {
 			return m, err
 		}
 		loaded, superseded := e.change(m.epoch, func(m *memory) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
 // ErrUnchanged is what a change returns that found nothing to change.
@@ -26,7 +28,7 @@ var ErrSettled = errors.New("only settings have changed")
 // there is no change, as it would be lost.
 func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, change func(context.Context, *State) (*State, error)) error {
 	return b.change(ctx, s, name, true, change, func(err error) bool {
-		var newer *NewerError
+		var newer *storage.NewerFormatError
 		return errors.As(err, &newer)
 	})
 }
@@ -54,8 +56,7 @@ func (b *Broker) change(ctx context.Context, s logical.Storage, name string, sto
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
 	m, err := b.current(ctx, s, e)
-	var storage *StorageError
-	if errors.As(err, &storage) {
+	if storage.IsError(err) {
 		// What is known may hold the only refresh token that works.
 		return err
 	}
@@ -64,7 +65,7 @@ func (b *Broker) change(ctx context.Context, s logical.Storage, name string, sto
 	if known == nil {
 		// That of a credential which cannot be opened may have the only refresh token
 		// that works, too.
-		if known, err = getState(ctx, s, name); errors.As(err, &storage) || keeps(err) {
+		if known, err = getState(ctx, s, name); storage.IsError(err) || keeps(err) {
 			return err
 		}
 	}
@@ -80,7 +81,7 @@ func (b *Broker) change(ctx context.Context, s logical.Storage, name string, sto
 		e.reset()
 		e.hold(nil, nil, nil)
 		b.setStays(e, stores)
-	case errors.As(err, &storage):
+	case storage.IsError(err):
 		e.reset()
 		b.setStays(e, true) // as storage may have taken it
 		if answered != nil {

@@ -6,25 +6,24 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
-	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// StoragePrefix is where the engine keeps what it found out, by name.
+// What the engine knows about a credential has one entry for what all scopes share, and one for
+// each scope:
 //
-//	state/<name>/credential  the grant, which all scopes share
+//	state/<name>/credential  the grant
 //	state/<name>/own         the token of the credential's own scope, and what is of that scope only
 //	state/<name>/<SHA-256>   the same of a narrower scope
 //
-// Each is written by itself, so that none grows with the number of scopes, and one that
-// storage does not take keeps no other from it. Each holds how the credential was doing when
-// it was written, of which the highest number counts: an exchange that leaves the grant as it
-// was is one write.
-const StoragePrefix = "state/"
-
+// Each is written by itself, so that no entry grows with the number of scopes, and a scope that
+// storage does not take affects no other. Each holds the health of the credential at the time of
+// the write. The highest number counts, so that an exchange that leaves the grant as it was is
+// one write.
 const (
 	credentialKey = "credential"
 	ownKey        = "own"
@@ -39,8 +38,6 @@ func scopeKey(scope string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func entryKey(name, key string) string { return StoragePrefix + name + "/" + key }
-
 // A header begins each entry.
 type header struct {
 	Generation string `json:"generation"`
@@ -50,6 +47,7 @@ type header struct {
 
 // A credentialEntry is what a state has of all scopes.
 type credentialEntry struct {
+	storage.Format
 	header
 	Grant provider.Grant `json:"grant,omitzero"`
 	Void  int            `json:"void,omitempty"`
@@ -59,7 +57,7 @@ type credentialEntry struct {
 	Next string `json:"next,omitempty"`
 }
 
-// Check is for GetEntry.
+// Check is for storage.Get.
 func (e *credentialEntry) Check() error {
 	if e.Void < 0 || e.Void > e.Number {
 		return errors.New("a count that cannot be")
@@ -69,12 +67,13 @@ func (e *credentialEntry) Check() error {
 
 // A scopeEntry is what a state has of one scope only.
 type scopeEntry struct {
+	storage.Format
 	header
 	Scope string `json:"scope,omitempty"`
 	part
 }
 
-// Check is for GetEntry.
+// Check is for storage.Get.
 func (e *scopeEntry) Check() error { return errors.Join(e.check(), e.Refusal.check()) }
 
 // A part is what a state has of one scope only.
@@ -132,30 +131,29 @@ type entries struct {
 }
 
 // readEntries reads what storage has of a name. One of a scope that is damaged says no more
-// than one that is not there: an exchange replaces it. Its error is of type *NewerError or
-// *StorageError, or says that the credential's entry cannot be decoded.
+// than one that is not there: an exchange replaces it. Its error is of type *storage.NewerFormatError or
+// *storage.Error, or says that the credential's entry cannot be decoded.
 func readEntries(ctx context.Context, s logical.Storage, name string) (entries, error) {
 	all := entries{name: name}
-	keys, err := s.List(ctx, StoragePrefix+name+"/")
+	keys, err := storage.List(ctx, s, storage.StateKey(name, ""))
 	if err != nil {
-		return all, &StorageError{err}
+		return all, err
 	}
 	for _, key := range keys {
-		path := entryKey(name, key)
+		path := storage.StateKey(name, key)
 		if key == credentialKey {
-			all.credential, err = GetEntry[credentialEntry](ctx, s, path, path+" cannot be decoded: write the credential anew")
+			all.credential, err = storage.Get[credentialEntry](ctx, s, path, "write the credential again")
 			if err != nil {
-				return all, ofStatus(name, err)
+				return all, err
 			}
 			continue
 		}
-		entry, err := GetEntry[scopeEntry](ctx, s, path, path+" cannot be decoded")
-		var damaged *DamagedError
+		entry, err := storage.Get[scopeEntry](ctx, s, path, "the next exchange replaces it")
 		switch {
-		case errors.As(err, &damaged) || err == nil && entry != nil && scopeKey(entry.Scope) != key:
+		case storage.IsDamaged(err) || err == nil && entry != nil && scopeKey(entry.Scope) != key:
 			all.litter, all.damaged = append(all.litter, key), append(all.damaged, path)
 		case err != nil:
-			return all, ofStatus(name, err)
+			return all, err
 		case entry != nil:
 			all.scopes = append(all.scopes, entry)
 		}
@@ -163,21 +161,12 @@ func readEntries(ctx context.Context, s logical.Storage, name string) (entries, 
 	return all, nil
 }
 
-// ofStatus has an error of an entry name the path where an operator knows it.
-func ofStatus(name string, err error) error {
-	var newer *NewerError
-	if errors.As(err, &newer) {
-		newer.Path = "status/" + name
-	}
-	return err
-}
-
 // over is the state that the entries make of the one that a credential was verified with,
 // and what of it storage has.
 func (all entries) over(verified *State) (*State, *stored) {
 	state := *verified
 	has := &stored{parts: map[string]part{}, litter: all.litter}
-	if slices.Contains(all.damaged, entryKey(all.name, ownKey)) {
+	if slices.Contains(all.damaged, storage.StateKey(all.name, ownKey)) {
 		state.Tokens = nil // which the damaged entry has taken the place of
 	}
 	numbers, next, nextNumber := map[string]int{}, "", 0
@@ -264,11 +253,11 @@ func getState(ctx context.Context, s logical.Storage, name string) (*State, erro
 // there is.
 func putState(ctx context.Context, s logical.Storage, name string, state *State) error {
 	state = state.numbered()
-	if err := Retry(ctx, func() error { return putCredential(ctx, s, name, state, "") }); err != nil {
+	if err := storage.Retry(ctx, func() error { return putCredential(ctx, s, name, state, "") }); err != nil {
 		return err
 	}
 	for scope := range state.scopes() {
-		if err := Retry(ctx, func() error { return putPart(ctx, s, name, state, scope) }); err != nil {
+		if err := storage.Retry(ctx, func() error { return putPart(ctx, s, name, state, scope) }); err != nil {
 			return err
 		}
 	}
@@ -280,35 +269,28 @@ func (s *State) header() header {
 }
 
 func putCredential(ctx context.Context, s logical.Storage, name string, state *State, next string) error {
-	return PutEntry(ctx, s, entryKey(name, credentialKey), credentialEntry{header: state.header(), Grant: state.Grant, Void: state.Void, Next: next})
+	return storage.Put(ctx, s, storage.StateKey(name, credentialKey), &credentialEntry{header: state.header(), Grant: state.Grant, Void: state.Void, Next: next})
 }
 
 // putPart writes the entry of a scope, or deletes it if there is nothing to store. That of
 // the credential's own scope takes the place of what the credential was verified with, and
 // so stays.
 func putPart(ctx context.Context, s logical.Storage, name string, state *State, scope string) error {
-	key, p := entryKey(name, scopeKey(scope)), state.part(scope)
+	key, p := storage.StateKey(name, scopeKey(scope)), state.part(scope)
 	if p.isEmpty() && scope != ownScope {
-		return deleteEntry(ctx, s, key)
+		return storage.Delete(ctx, s, key)
 	}
-	return PutEntry(ctx, s, key, scopeEntry{header: state.header(), Scope: scope, part: p})
-}
-
-func deleteEntry(ctx context.Context, s logical.Storage, key string) error {
-	if err := s.Delete(ctx, key); err != nil {
-		return &StorageError{err}
-	}
-	return nil
+	return storage.Put(ctx, s, key, &scopeEntry{header: state.header(), Scope: scope, part: p})
 }
 
 // DeleteState removes what the engine found out about a name.
 func DeleteState(ctx context.Context, s logical.Storage, name string) error {
-	keys, err := s.List(ctx, StoragePrefix+name+"/")
+	keys, err := storage.Collect(ctx, s, storage.StateKey(name, ""))
 	if err != nil {
-		return &StorageError{err}
+		return err
 	}
 	for _, key := range keys {
-		if err := deleteEntry(ctx, s, entryKey(name, strings.TrimSuffix(key, "/"))); err != nil {
+		if err := storage.Delete(ctx, s, key); err != nil {
 			return err
 		}
 	}

@@ -6,13 +6,11 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 const (
-	// fenceKey is what is written to see whether storage takes a write.
-	fenceKey = "fence"
-
 	// fenceTime is how long the write may take to tell anything: a node that is suspended
 	// meanwhile may find it done. It is less than any storage needs for another active
 	// node. Storage that is always slower has fenceAttempts.
@@ -25,14 +23,14 @@ const (
 // cut off may take itself for the active one although there is another by now. The
 // refresh token in its memory has been used then, and the vendor may end a credential
 // whose refresh token is used twice; but its storage takes no write. Nor is a vendor to
-// be called whose answer could not be stored. Its error is of type *StorageError.
+// be called whose answer could not be stored. Its error is of type *storage.Error.
 func fence(ctx context.Context, s logical.Storage, spent provider.Grant) error {
 	if spent.RefreshToken == "" || spent.Derived {
 		return nil
 	}
 	for range fenceAttempts {
 		began := wallClock()
-		if err := Retry(ctx, func() error { return probe(ctx, s) }); err != nil {
+		if err := storage.Retry(ctx, func() error { return storage.Probe(ctx, s) }); err != nil {
 			return err
 		}
 		if wallClock().Sub(began) < fenceTime {
@@ -40,11 +38,6 @@ func fence(ctx context.Context, s logical.Storage, spent provider.Grant) error {
 		}
 	}
 	return nil
-}
-
-// probe has storage take a small write. Its error is of type *StorageError.
-func probe(ctx context.Context, s logical.Storage) error {
-	return PutEntry(ctx, s, fenceKey, struct{}{})
 }
 
 // wallClock is the time by the clock that goes on while the machine is suspended.

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/time/rate"
 
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -155,7 +156,7 @@ func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *entry,
 		var failed *ExchangeError
 		switch {
 		case err == nil:
-		case errors.As(err, &failed) && failed.Err.MayBeScope, isTooLarge(err):
+		case errors.As(err, &failed) && failed.Err.MayBeScope, storage.IsTooLarge(err):
 			rejected = errors.Join(rejected, err)
 		default:
 			return v, err

@@ -10,10 +10,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// saveRetries are the pauses before each attempt at a write that must not be lost;
-// saveInterval is how long it is left alone after the last.
-var saveRetries = []time.Duration{0, 100 * time.Millisecond, 400 * time.Millisecond}
-
+// saveInterval is how long a write is not repeated after its last attempt has failed.
 const saveInterval = 5 * time.Second
 
 // saveTimeout bounds the write of what came of a change, with its retries.
@@ -138,7 +135,7 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v vi
 }
 
 // failed keeps a failure, and with it what the state has all the same. Its error is
-// of type *ExchangeError, or of *StorageError if a new grant cannot be stored.
+// of type *ExchangeError, or of *storage.Error if a new grant cannot be stored.
 func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view, state *State, x Exchange) (view, error) {
 	now := time.Now()
 	next := state.failed(v.scope, x.Err, now)
@@ -191,21 +188,6 @@ func asProviderError(err error) *provider.Error {
 		return e
 	}
 	return provider.Errorf(provider.Unavailable, "%s", err)
-}
-
-// Retry makes a write that must not be lost for a moment's failure of storage. One that is
-// too large stays so. Its error is of type *StorageError.
-func Retry(ctx context.Context, write func() error) error {
-	var err error
-	for _, wait := range saveRetries {
-		if waitErr := sleepUntil(ctx, time.Now().Add(wait), nil); waitErr != nil {
-			return &StorageError{errors.Join(err, waitErr)}
-		}
-		if err = write(); err == nil || isTooLarge(err) {
-			return err
-		}
-	}
-	return err
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -88,14 +89,14 @@ func (d *stored) wrotePart(s *State, scope string, err error) {
 func (s *State) hasEntry(scope string) bool { return scope == ownScope || !s.part(scope).isEmpty() }
 
 // save puts a state into storage, and only then where readers see it: first the grant, if
-// there is a new one, then what is of the scope. Its error, of type *StorageError, is why
+// there is a new one, then what is of the scope. Its error, of type *storage.Error, is why
 // either is not stored. What is not is held in memory: it may have the only refresh token
 // that works. What is of other scopes is stored as well as it can be. The caller has the
 // exclusive right to the name.
 func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory, scope string, next *State) (memory, error) {
 	next = next.numbered()
 	err := b.saveCredential(ctx, s, e, scope, next)
-	if isTooLarge(err) && next.Grant.Derived { // the credential can have another made
+	if storage.IsTooLarge(err) && next.Grant.Derived { // the credential can have another made
 		next = next.Granted(provider.Grant{Derived: true})
 		err = b.saveCredential(ctx, s, e, scope, next)
 	}
@@ -124,7 +125,7 @@ func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory
 				e.issued(scope, last)
 			}
 		}
-		if isTooLarge(err) { // and will be: it is exchanged again when somebody asks
+		if storage.IsTooLarge(err) { // and will be: it is exchanged again when somebody asks
 			delete(e.uses, scope)
 		}
 		m.became(next, s, refused)
@@ -156,7 +157,7 @@ func (b *Broker) saveCredential(ctx context.Context, s logical.Storage, e *entry
 	if writesPart {
 		follows = scopeKey(scope)
 	}
-	err := Retry(ctx, func() error { return putCredential(ctx, s, e.name, next, follows) })
+	err := storage.Retry(ctx, func() error { return putCredential(ctx, s, e.name, next, follows) })
 	e.stored.wroteCredential(next, follows, err)
 	return err
 }
@@ -166,12 +167,12 @@ func (b *Broker) saveCredential(ctx context.Context, s logical.Storage, e *entry
 // again before a while. The state is the one to go on with.
 func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *entry, m memory, scope string, next *State) (*State, failedWrite) {
 	write := func() error {
-		err := Retry(ctx, func() error { return putPart(ctx, s, e.name, next, scope) })
+		err := storage.Retry(ctx, func() error { return putPart(ctx, s, e.name, next, scope) })
 		e.stored.wrotePart(next, scope, err)
 		return err
 	}
 	err := write()
-	for isTooLarge(err) && len(next.Dropped[scope]) > 0 {
+	for storage.IsTooLarge(err) && len(next.Dropped[scope]) > 0 {
 		p := next.part(scope)
 		b.logger(e, m.view(scope)).Warn("a dropped token is not kept to be revoked, as storage does not take so much", "expire_time", stamp(p.Dropped[0].ExpireTime))
 		p.Dropped = p.Dropped[1:]
@@ -181,7 +182,7 @@ func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *entry, m me
 	switch {
 	case err == nil:
 		return next, failedWrite{}
-	case !isTooLarge(err):
+	case !storage.IsTooLarge(err):
 		return next, failedNow(err)
 	}
 	next = next.without(scope, m.state)
@@ -237,7 +238,7 @@ func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, e *entry, sc
 		written[scopeKey(scope)] = true
 	}
 	e.stored.litter = slices.DeleteFunc(e.stored.litter, func(key string) bool {
-		return written[key] || ctx.Err() == nil && deleteEntry(ctx, s, entryKey(e.name, key)) == nil
+		return written[key] || ctx.Err() == nil && storage.Delete(ctx, s, storage.StateKey(e.name, key)) == nil
 	})
 }
 
@@ -277,7 +278,7 @@ func (b *Broker) settle(ctx context.Context, s logical.Storage, e *entry, v view
 	}
 	latest := m.unsaved.state.part(v.scope)
 	isMissed := time.Now().Before(latest.Token.ExpireTime) || latest.Grant != m.state.Grants[v.scope]
-	if isMissed || probe(ctx, s) != nil {
+	if isMissed || storage.Probe(ctx, s) != nil {
 		return m, err
 	}
 	b.logger(e, v).Warn("what the vendor answered is forgotten: storage does not take it, and its token has expired", "error", err)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
+
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
 const (
@@ -94,8 +96,7 @@ func (b *Broker) work(ctx context.Context, s logical.Storage, tasks []task) erro
 			b.source.Logger().Warn("a renewal has not ended by its deadline", "name", t.entry.name)
 			break
 		}
-		var storage *StorageError
-		if errors.As(err, &storage) {
+		if storage.IsError(err) {
 			return err
 		}
 	}
@@ -257,9 +258,8 @@ func (b *Broker) loadOne(ctx context.Context, s logical.Storage, e *entry) error
 		return nil // whoever has the right to it loads it
 	}
 	_, err := b.current(ctx, s, e)
-	var storage *StorageError
 	switch {
-	case errors.As(err, &storage):
+	case storage.IsError(err):
 		return err
 	case err != nil && !errors.Is(err, ErrUnknown):
 		b.source.Logger().Warn("a credential cannot be used", "name", e.name, "error", err)

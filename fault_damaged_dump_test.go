@@ -7,16 +7,12 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -27,16 +23,12 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
-// This file makes a dump of storage with an entry of each kind in it. So that it can be
-// put into the tree of an earlier commit (testdata/storage/README.md), it needs little of
-// the other tests, and passes over what that engine does not know yet.
-
-var writeStorage = flag.String("write-storage", "", "write the dump of storage in today's format to testdata/storage/NAME.json")
+// This file fills the storage of a mount with an entry of each kind.
 
 // A storageDump is all that a mount has in storage, at a time.
 type storageDump struct {
-	Time    time.Time                  `json:"time"`
-	Entries map[string]json.RawMessage `json:"entries"`
+	Time    time.Time
+	Entries map[string]json.RawMessage
 }
 
 // idp is a vendor who speaks OAuth 2.0 under any host that none of the simulated ones
@@ -101,7 +93,7 @@ func (s *stuckStorage) Put(ctx context.Context, entry *logical.StorageEntry) err
 	return s.Storage.Put(ctx, entry)
 }
 
-// dumped is an engine whose storage is dumped, or has been.
+// dumped is an engine with an entry of each kind in its storage.
 type dumped struct {
 	t       *testing.T
 	sim     *vendorsim.Sim
@@ -239,21 +231,4 @@ func (d *dumped) dump() storageDump {
 		dump.Entries[key] = entry.Value
 	}
 	return dump
-}
-
-// A format changes where it is meant to, and leaves a dump for the engines to come.
-func TestTheFormatOfStorageIsThatOfTheLastDump(t *testing.T) {
-	var today storageDump
-	synctest.Test(t, func(t *testing.T) {
-		d := newDumped(t)
-		d.fill()
-		today = d.dump()
-	})
-	if *writeStorage != "" {
-		raw, err := json.MarshalIndent(today, "", "\t")
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(filepath.Join("testdata", "storage", *writeStorage+".json"), append(raw, '\n'), 0o600))
-		return
-	}
-	checkShape(t, today)
 }
