@@ -49,7 +49,7 @@ func (b *backend) activate(ctx context.Context, s logical.Storage, name string, 
 		return provider.Errorf(provider.Invalid, "%q is no key pair: make one by a write to %s%s", name, keypairPrefix, name)
 	case k.Pending == nil:
 		return provider.Errorf(provider.Invalid, "%s%s has no pending pair, and the active one is %s of %s: make one by a write to %s%s",
-			keypairPrefix, name, k.Active.KeyID, stamp(k.Active.CreatedTime), keypairPrefix, name)
+			keypairPrefix, name, k.Active.KeyID, broker.FormatTime(k.Active.CreatedTime), keypairPrefix, name)
 	}
 	all, err := usersOf(ctx, s, name)
 	if err != nil {

@@ -1,6 +1,5 @@
-// Package tokenbroker is a Vault secrets engine that turns the long-lived
-// credentials of API vendors into short-lived access tokens, leased for as long as
-// they are good.
+// Package tokenbroker is a Vault secrets engine that exchanges long-lived credentials of API
+// vendors for short-lived access tokens, leased for as long as they are valid.
 package tokenbroker
 
 import (
@@ -10,12 +9,15 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/events"
 	"vault-plugin-secrets-tokenbroker/internal/metrics"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/internal/sysview"
 	"vault-plugin-secrets-tokenbroker/internal/version"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/kensho"
@@ -33,29 +35,37 @@ var providers = []provider.Provider{
 	oauth2.Provider{},
 }
 
-// Options are what a test may put in place of the world outside.
+func providerNames() []string {
+	names := make([]string, len(providers))
+	for i, p := range providers {
+		names[i] = p.Name()
+	}
+	return names
+}
+
+// Options replace parts of the outside world in tests.
 type Options struct {
-	// Transport carries the requests to the vendors in place of HTTP, if it is not nil.
+	// Transport sends the requests to the vendors; nil is HTTP.
 	Transport http.RoundTripper
 
-	// Dial opens the connections to the vendors in place of the network, if it is not nil.
+	// Dial opens the connections to the vendors; nil is the network.
 	Dial provider.DialFunc
 }
 
 type backend struct {
 	*framework.Backend
-	broker    *broker.Broker
-	metrics   *metrics.Metrics
-	events    events
-	mountedAt atomic.Pointer[string]
-	names     names
-	unstored  unstored
-	clocks    provider.Clocks
-	options   Options
+	broker     *broker.Broker
+	metrics    *metrics.Metrics
+	events     *events.Queue
+	mountPoint atomic.Pointer[string]
+	names      names
+	unstored   unstored
+	clocks     provider.Clocks
+	options    Options
 }
 
-// Factory makes the engine of one mount. It touches neither storage nor the
-// system view: Vault calls it on registering a plugin, too.
+// Factory returns the engine of one mount. It uses neither storage nor the system view, since
+// Vault also calls it to register a plugin.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	b := New(Options{})
 	if err := b.Setup(ctx, conf); err != nil {
@@ -64,19 +74,17 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	return b, nil
 }
 
-// New makes an engine that has yet to be set up.
+// New returns an engine that is not set up yet.
 func New(o Options) logical.Backend {
-	b := &backend{options: o, names: names{roles: map[string]*role{}}, unstored: unstored{grants: map[string]replacement{}}, events: events{told: map[expiry]bool{}}}
+	b := &backend{options: o, names: names{roles: map[string]*role{}}, unstored: unstored{grants: map[string]replacement{}}}
 	b.broker = broker.New(b, observer{b})
 	b.metrics = metrics.New(providerNames(), b.broker.Statuses)
-	b.events.send, b.events.full = b.sendEvent, b.eventsFull
+	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		RunningVersion: version.Version,
 		BackendType:    logical.TypeLogical,
-		PathsSpecial: &logical.Paths{
-			SealWrapStorage: storage.Sealed(),
-		},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: storage.Sealed()},
 		Paths: sharing(framework.PathAppend(
 			b.pathConfig(),
 			b.pathKeypair(),
@@ -95,30 +103,92 @@ func New(o Options) logical.Backend {
 	return b
 }
 
-// periodic does what is due though nobody asks, on the one node that may.
+// Setup gives the framework, too, a view of the server that does not ask it on each read.
+func (b *backend) Setup(ctx context.Context, config *logical.BackendConfig) error {
+	own := *config
+	if config.System != nil {
+		own.System = sysview.Cache(config.System)
+	}
+	return b.Backend.Setup(ctx, &own)
+}
+
+// HandleRequest checks the input before the framework does, which ignores unknown fields and
+// quotes values in its errors, secrets included. A node that may not write forwards the request
+// unchecked: the active node may run another version of the plugin.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
+	defer func() {
+		if recovered := recover(); recovered != nil {
+			resp, err = nil, broker.Panicked(b.Logger().With("path", req.Path), recovered)
+		}
+	}()
+	b.noteMountPoint(req)
+	switch req.Operation {
+	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation:
+		if !b.WriteSafeReplicationState() {
+			break
+		}
+		if err := checkPathName(req.Path); err != nil {
+			return logical.ErrorResponse(err.Error()), nil
+		}
+		if len(req.Data) == 0 {
+			break
+		}
+		if path := b.Route(req.Path); path != nil {
+			if err := checkInput(path.Fields, req.Operation, req.Data); err != nil {
+				return logical.ErrorResponse(err.Error()), nil
+			}
+			req.Data = withoutEmptyMaps(path.Fields, req.Data)
+		}
+	}
+	return b.Backend.HandleRequest(ctx, req)
+}
+
+// HandleExistenceCheck does not check the input. HandleRequest does that, and answers bad input
+// with a 400; Vault turns an error of an existence check into a 500.
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (bool, bool, error) {
+	if checkPathName(req.Path) != nil { // which storage may not take as a key
+		return true, false, nil
+	}
+	bare := *req
+	bare.Data = nil
+	return b.Backend.HandleExistenceCheck(ctx, &bare)
+}
+
+// noteMountPoint keeps the mount point for the log. Only requests have it; Vault itself makes
+// one each minute.
+func (b *backend) noteMountPoint(req *logical.Request) {
+	if last := b.mountPoint.Load(); req.MountPoint != "" && (last == nil || *last != req.MountPoint) {
+		mountPoint := req.MountPoint
+		b.mountPoint.Store(&mountPoint)
+	}
+}
+
+// Logger returns the mount's logger. Each line has the mount point, since many mounts share a
+// log.
+func (b *backend) Logger() hclog.Logger {
+	if mountPoint := b.mountPoint.Load(); mountPoint != nil {
+		return b.Backend.Logger().With("mount", *mountPoint)
+	}
+	return b.Backend.Logger()
+}
+
+// periodic does the background work, on the one node that may. Vault calls it each minute.
 //
-// There is no write-ahead log: what it could save is a refresh token that the
-// vendor has replaced and storage has not got yet, and that is not known before
-// the exchange, and is in storage right after it. That storage takes writes is seen to
-// before.
+// There is no write-ahead log. It could only save a refresh token that the vendor has rotated
+// and that is not in storage yet. That token is not known before the exchange, and is written
+// right after it; the broker checks before the exchange that storage takes writes.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil
 	}
 	began := time.Now()
 	err := b.broker.Sweep(ctx, req.Storage)
-	b.events.expiring(b.broker.Expiries(), time.Now())
+	b.events.Expiring(b.broker.Expiries(), time.Now())
 	b.metrics.Swept(time.Since(began))
 	return err
 }
 
-// clean has the engine end: Vault unloads it, and waits for that.
-func (b *backend) clean(ctx context.Context) {
-	b.broker.Close(ctx)
-	b.events.close()
-}
-
-// invalidate drops a name from memory when another node has written about it.
+// invalidate drops what is cached of an entry that another node has written.
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch kind, name := storage.ParseKey(key); kind {
 	case storage.Credential:
@@ -133,12 +203,34 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	}
 }
 
-const backendHelp = `
-The token broker turns the long-lived credentials of API vendors (API keys,
-refresh tokens, key pairs) into short-lived access tokens.
+// clean ends the engine. Vault waits for it when it unloads the mount.
+func (b *backend) clean(ctx context.Context) {
+	b.broker.Close(ctx)
+	b.events.Close()
+}
 
-Store a credential under config/<provider>/<name>, then read creds/<name>: an
-access token, leased for as long as it is good. token/<name> is the same token
-without a lease. However many readers there are, the vendor is asked about once in a
-token's life. A role, under roles/<name>, is a narrower view of a credential.
+// An observer counts exchanges and sends their events.
+type observer struct{ *backend }
+
+func (o observer) Exchanged(x broker.Exchange) { o.metrics.Exchanged(x) }
+func (o observer) Kept(x broker.Exchange)      { o.events.Exchanged(x) }
+
+func (b *backend) sendEvent(e events.Event) {
+	if err := events.Send(b, e); err != nil {
+		b.Logger().Debug("the server did not take an event", "event", e.Kind, "error", err)
+	}
+}
+
+func (b *backend) eventsDropped() {
+	b.Logger().Warn("the server is slow to take events, and some are dropped")
+}
+
+const backendHelp = `
+The token broker exchanges long-lived credentials of API vendors (API keys, refresh
+tokens, key pairs) for short-lived access tokens.
+
+Store a credential at config/<vendor>/<name>, then read creds/<name>: it returns an
+access token, leased for as long as the token is valid. token/<name> returns the same
+token without a lease. However many readers there are, the vendor is called about once
+in a token's lifetime. A role at roles/<name> is a narrower view of a credential.
 `

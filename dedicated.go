@@ -74,7 +74,7 @@ func (b *backend) dedicate(ctx context.Context, s logical.Storage, name string, 
 	})
 	var many *broker.TooManyError
 	if errors.As(err, &many) {
-		err = logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s: the next one may be at %s; keep the lease instead of reading again, or raise max_exchanges", rolesPrefix, name, many, stamp(roundUp(many.Next))))
+		err = logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s: the next one may be at %s; keep the lease instead of reading again, or raise max_exchanges", rolesPrefix, name, many, broker.FormatTime(roundUp(many.Next))))
 	}
 	if errors.Is(err, broker.ErrCrowded) {
 		err = logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s, and the vendor answers one at a time; try again later", rolesPrefix, name, err))

@@ -20,6 +20,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -183,7 +184,7 @@ func (p *pair) public(prefix string) (map[string]any, error) {
 		prefix + "jwk":          jwk,
 		prefix + "key_type":     p.KeyType,
 		prefix + "key_id":       p.KeyID,
-		prefix + "created_time": stamp(p.CreatedTime),
+		prefix + "created_time": broker.FormatTime(p.CreatedTime),
 	}, nil
 }
 

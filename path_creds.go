@@ -213,7 +213,7 @@ func tokenData(r *broker.Reading) map[string]any {
 	data := map[string]any{
 		"access_token": r.AccessToken,
 		"token_type":   r.TokenType,
-		"expire_time":  stamp(r.ExpireTime),
+		"expire_time":  broker.FormatTime(r.ExpireTime),
 		"provider":     r.Provider,
 	}
 	if len(r.Scope) > 0 {

@@ -76,7 +76,7 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, d *framewor
 		return noCredential(ctx, req.Storage, name, err)
 	}
 	return &logical.Response{Data: map[string]any{
-		"expire_time": stamp(status.ExpireTime),
+		"expire_time": broker.FormatTime(status.ExpireTime),
 		"provider":    status.Provider,
 	}}, nil
 }
@@ -93,10 +93,10 @@ func notRefreshed(r *broker.RefreshError, e *broker.ExchangeError) (*logical.Res
 	case r.Dropped:
 		meanwhile = "the cached tokens were dropped, as drop=true asks, and reads fail until an exchange succeeds"
 	case !r.ExpireTime.IsZero():
-		meanwhile = "the cached token stays in use; it expires at " + stamp(r.ExpireTime)
+		meanwhile = "the cached token stays in use; it expires at " + broker.FormatTime(r.ExpireTime)
 	}
 	message := fmt.Sprintf("%s: %s; %s; ", what, e.Err.Reason, meanwhile)
-	path, next := configKey(e.Provider, e.Name), "next attempt at "+stamp(roundUp(e.NextAttempt))
+	path, next := configKey(e.Provider, e.Name), "next attempt at "+broker.FormatTime(roundUp(e.NextAttempt))
 	switch e.Err.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, message+next)

@@ -113,14 +113,14 @@ func statusData(s *broker.Status) map[string]any {
 		"expires":                 s.SecretExpireTime,
 	} {
 		if !t.IsZero() {
-			data[field] = stamp(t)
+			data[field] = broker.FormatTime(t)
 		}
 	}
 	if s.Description != "" {
 		data["description"] = s.Description
 	}
 	if s.Revocation != nil {
-		data["last_revocation_time"] = stamp(s.Revocation.Time)
+		data["last_revocation_time"] = broker.FormatTime(s.Revocation.Time)
 		if s.Revocation.Reason != "" {
 			data["last_revocation_error"] = s.Revocation.Reason
 		}
@@ -151,7 +151,7 @@ func statusData(s *broker.Status) map[string]any {
 func scopeData(s broker.ScopeStatus) map[string]any {
 	data := map[string]any{}
 	if !s.ExpireTime.IsZero() {
-		data["expire_time"] = stamp(s.ExpireTime)
+		data["expire_time"] = broker.FormatTime(s.ExpireTime)
 	}
 	if s.Refusal.Count > 0 {
 		maps.Copy(data, failureData(s.Refusal))
@@ -165,21 +165,9 @@ func scopeData(s broker.ScopeStatus) map[string]any {
 func failureData(f broker.Failure) map[string]any {
 	return map[string]any{
 		"last_error":        f.Reason,
-		"last_error_time":   stamp(f.Time),
-		"next_attempt_time": stamp(roundUp(f.NextAttempt)),
+		"last_error_time":   broker.FormatTime(f.Time),
+		"next_attempt_time": broker.FormatTime(roundUp(f.NextAttempt)),
 	}
-}
-
-// stamp is a time as every answer has it: RFC 3339, UTC, cut to the second, so that
-// a token is never said to live longer than it does.
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// roundUp is for times before which something is not to be tried.
-func roundUp(t time.Time) time.Time {
-	if t.IsZero() {
-		return t
-	}
-	return t.Add(time.Second - 1).Truncate(time.Second)
 }
 
 const statusHelpDescription = `

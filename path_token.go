@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
 )
 
 func (b *backend) pathToken() []*framework.Path {
@@ -62,7 +64,7 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 	resp := &logical.Response{Data: tokenData(reading.Reading)}
 	resp.Data["ttl"] = int64(min(reading.Reread, reading.longest).Seconds())
 	resp.Data["rotation_period"] = int64(max(1, reading.ExpireTime.Sub(reading.IssueTime).Seconds()))
-	resp.Data["last_vault_rotation"] = stamp(reading.IssueTime)
+	resp.Data["last_vault_rotation"] = broker.FormatTime(reading.IssueTime)
 	addWarnings(resp, reading.Warnings)
 	return resp, nil
 }

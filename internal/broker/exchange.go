@@ -114,9 +114,9 @@ func unusable(t provider.Token, ttl provider.TTL, now time.Time, awaits bool) *p
 		hint = fmt.Sprintf(" (max_ttl is %s)", ttl.Max)
 	}
 	if !t.ExpireTime.After(t.Now(now)) {
-		return provider.Errorf(provider.Nonsense, "the vendor's access token has expired already, at %s by this server's clock%s", stamp(t.ExpireTime), hint)
+		return provider.Errorf(provider.Nonsense, "the vendor's access token has expired already, at %s by this server's clock%s", FormatTime(t.ExpireTime), hint)
 	}
-	return provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased: until %s%s", stamp(t.ExpireTime), hint)
+	return provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased: until %s%s", FormatTime(t.ExpireTime), hint)
 }
 
 // kept tells of an exchange of which it is known by now whether it is stored.
@@ -159,10 +159,10 @@ func (b *Broker) tell(x Exchange) {
 	}
 	switch {
 	case x.Err == nil:
-		logger.Info("exchange succeeded", "expire_time", stamp(x.ExpireTime))
+		logger.Info("exchange succeeded", "expire_time", FormatTime(x.ExpireTime))
 	case x.Verification:
 		logger.Warn("exchange failed", "error", x.Err.Reason, "next_attempt", "with the next write")
 	default:
-		logger.Warn("exchange failed", "error", x.Err.Reason, "failures", x.Failures, "next_attempt", stamp(x.NextAttempt))
+		logger.Warn("exchange failed", "error", x.Err.Reason, "failures", x.Failures, "next_attempt", FormatTime(x.NextAttempt))
 	}
 }

@@ -180,4 +180,6 @@ func (b *Broker) flight(ctx context.Context, e *entry, epoch uint64, name string
 	})
 }
 
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+// FormatTime returns a time as every answer, log line and event has it: RFC 3339 in UTC, cut to
+// the second, so that no token is said to be valid for longer than it is.
+func FormatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -70,7 +70,7 @@ func (e *ExchangeError) Unwrap() error { return e.Err }
 
 // late says of a reading why it is not of a fresher token, which is to be had soon.
 func (r *Reading) late(now time.Time) *Reading {
-	r.Warnings = append(r.Warnings, fmt.Sprintf("the vendor has not answered yet; this token is good until %s", stamp(r.ExpireTime)))
+	r.Warnings = append(r.Warnings, fmt.Sprintf("the vendor has not answered yet; this token is good until %s", FormatTime(r.ExpireTime)))
 	r.Reread, r.Outcome = rereadTTL(r.Token, now, now), Stale
 	return r
 }
@@ -82,11 +82,11 @@ func (r *Reading) warned(v view, now time.Time, minTTL time.Duration) *Reading {
 	switch {
 	case unwritten != nil:
 		r.Outcome = Stale
-		r.Warnings = []string{fmt.Sprintf("a fresher token cannot be stored (%s); this one is good until %s", unwritten.err, stamp(token.ExpireTime))}
+		r.Warnings = []string{fmt.Sprintf("a fresher token cannot be stored (%s); this one is good until %s", unwritten.err, FormatTime(token.ExpireTime))}
 	case failure.Count > 0 && isLate:
 		r.Outcome = Stale
 		r.Warnings = []string{fmt.Sprintf("the vendor gives no fresher token (%s); this one is good until %s; next attempt at %s",
-			failure.Reason, stamp(token.ExpireTime), stamp(failure.NextAttempt))}
+			failure.Reason, FormatTime(token.ExpireTime), FormatTime(failure.NextAttempt))}
 	case r.TTL < minTTL:
 		r.Warnings = []string{fmt.Sprintf("min_ttl is %s, and this token is good for %s; %s", minTTL, r.TTL, prospect(v, now, minTTL))}
 	}
@@ -99,11 +99,11 @@ func prospect(v view, now time.Time, minTTL time.Duration) string {
 	t := v.token()
 	switch {
 	case renewable(t, now, minTTL) && now.Before(v.earlyTime()):
-		return fmt.Sprintf("readers have caused as many exchanges by their min_ttl as they may, %d within the lifetime of a token; the next may be at %s", earlyExchanges, stamp(v.earlyTime().Add(time.Second-1)))
+		return fmt.Sprintf("readers have caused as many exchanges by their min_ttl as they may, %d within the lifetime of a token; the next may be at %s", earlyExchanges, FormatTime(v.earlyTime().Add(time.Second-1)))
 	case t.Final:
 		return "there is no other"
 	case !t.Boundary.IsZero():
-		return "one that lives longer can be had from " + stamp(t.Boundary.Add(time.Second-1))
+		return "one that lives longer can be had from " + FormatTime(t.Boundary.Add(time.Second-1))
 	}
 	return fmt.Sprintf("a fresh one would be for %s", leaseTTL(t, t.IssueTime))
 }

@@ -35,7 +35,7 @@ type TooManyRefreshesError struct{ Next time.Time }
 
 func (e *TooManyRefreshesError) Error() string {
 	return fmt.Sprintf("%d refreshes within %s are as many as there may be; the next one may be at %s",
-		maxRefreshes, refreshPeriod, stamp(e.Next.Add(time.Second-1)))
+		maxRefreshes, refreshPeriod, FormatTime(e.Next.Add(time.Second-1)))
 }
 
 func newRefreshes() *rate.Limiter {

@@ -174,7 +174,7 @@ func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *entry, m me
 	err := write()
 	for storage.IsTooLarge(err) && len(next.Dropped[scope]) > 0 {
 		p := next.part(scope)
-		b.logger(e, m.view(scope)).Warn("a dropped token is not kept to be revoked, as storage does not take so much", "expire_time", stamp(p.Dropped[0].ExpireTime))
+		b.logger(e, m.view(scope)).Warn("a dropped token is not kept to be revoked, as storage does not take so much", "expire_time", FormatTime(p.Dropped[0].ExpireTime))
 		p.Dropped = p.Dropped[1:]
 		next = next.withPart(scope, p)
 		err = write()

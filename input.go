@@ -1,7 +1,7 @@
 package tokenbroker
 
 import (
-	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -16,44 +16,11 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // maxDuration bounds what an operator may set, so that no arithmetic overflows.
 const maxDuration = 10 * 365 * 24 * time.Hour
-
-// HandleRequest looks at what was sent before the framework does: that ignores
-// fields it does not know, and quotes values in its errors, secrets included.
-func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
-	defer func() {
-		if recovered := recover(); recovered != nil {
-			resp, err = nil, broker.Panicked(b.Logger().With("path", req.Path), recovered)
-		}
-	}()
-	b.noteMount(req)
-	switch req.Operation {
-	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation:
-		if !b.WriteSafeReplicationState() {
-			break
-		}
-		if err := checkPathName(req.Path); err != nil {
-			return logical.ErrorResponse(err.Error()), nil
-		}
-		// A node that may not write forwards every request. The active node checks the
-		// input, by its own version of the plugin.
-		if len(req.Data) == 0 {
-			break
-		}
-		if path := b.Route(req.Path); path != nil {
-			if err := checkInput(path.Fields, req.Operation, req.Data); err != nil {
-				return logical.ErrorResponse(err.Error()), nil
-			}
-			req.Data = withoutEmptyMaps(path.Fields, req.Data)
-		}
-	}
-	return b.Backend.HandleRequest(ctx, req)
-}
 
 // checkPathName refuses a path with a name that is too long.
 func checkPathName(path string) error {
@@ -75,18 +42,6 @@ func withoutEmptyMaps(fields map[string]*framework.FieldSchema, input map[string
 		}
 	}
 	return input
-}
-
-// HandleExistenceCheck leaves the input to HandleRequest, which answers bad input
-// with a 400: an error here becomes a 500, as Vault cannot tell its kind once it
-// has come across from the plugin.
-func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (bool, bool, error) {
-	if checkPathName(req.Path) != nil { // which storage may not take as a key
-		return true, false, nil
-	}
-	bare := *req
-	bare.Data = nil
-	return b.Backend.HandleExistenceCheck(ctx, &bare)
 }
 
 // checkInput refuses what is not of a field's type: the framework would turn it into
@@ -219,6 +174,69 @@ func checkSpace(field string, value any) error {
 		}
 	}
 	return nil
+}
+
+// checkPairs refuses what is not a map of strings, as an object or as name=value, and a
+// name that is given twice: only one of its values would count. A value may be a secret
+// that was pasted into the wrong field, and is not quoted.
+func checkPairs(field string, op logical.Operation, value any) error {
+	switch pairs := value.(type) {
+	case map[string]string:
+		return nil
+	case map[string]any:
+		for _, name := range sortedKeys(pairs) {
+			_, isString := pairs[name].(string)
+			isRemoval := pairs[name] == nil && op == logical.PatchOperation
+			if !isString && !isRemoval {
+				return fmt.Errorf("%s: the value of %s must be a string", field, provider.Quote(name))
+			}
+		}
+		return nil
+	}
+	list, isList := stringsOf(value)
+	if !isList {
+		return fmt.Errorf("%s: must be name=value pairs; give %s=name=value, once for each, or a JSON object", field, field)
+	}
+	if strings.Join(list, "") == "" {
+		return nil // which clears the field
+	}
+	seen := map[string]bool{}
+	for _, pair := range list {
+		name, err := checkPair(field, pair)
+		switch {
+		case err != nil:
+			return err
+		case seen[name]:
+			return fmt.Errorf("%s: %s is given twice; a name has one value", field, provider.Quote(name))
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+// checkPair returns the name of a pair.
+func checkPair(field, pair string) (string, error) {
+	name, _, isPair := strings.Cut(pair, "=")
+	switch {
+	case strings.HasPrefix(strings.TrimSpace(pair), "{"):
+		return "", fmt.Errorf("%s: must not be JSON as text; give %s, or send the whole request as JSON (vault write <path> @file.json)", field, pairsOf(field, pair))
+	case !isPair || name == "":
+		return "", fmt.Errorf("%s: must be name=value pairs; give %s=name=value, once for each", field, field)
+	}
+	return name, nil
+}
+
+// pairsOf shows how to write a JSON object as pairs.
+func pairsOf(field, object string) string {
+	var values map[string]any
+	if json.Unmarshal([]byte(object), &values) != nil || len(values) == 0 {
+		return field + "=name=value, once for each"
+	}
+	var pairs []string
+	for _, name := range sortedKeys(values) {
+		pairs = append(pairs, fmt.Sprintf("%s=%s=...", field, provider.List([]string{name})))
+	}
+	return strings.Join(pairs, " ")
 }
 
 func checkBool(name string, value any) error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -91,7 +92,7 @@ func refused(v *verifyError, e *provider.Error) (*logical.Response, error) {
 // failed answers a read for which there is no token.
 func failed(e *broker.ExchangeError) (*logical.Response, error) {
 	path := configKey(e.Provider, e.Name)
-	next := stamp(roundUp(e.NextAttempt))
+	next := broker.FormatTime(roundUp(e.NextAttempt))
 	switch e.Err.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor is unavailable and no good token is left: %s; next attempt at %s", e.Err.Reason, next))
@@ -119,4 +120,13 @@ func refuseRaced(op logical.Operation, path string, exists bool) error {
 		return logical.CodedError(http.StatusForbidden, fmt.Sprintf("%s was deleted meanwhile, and this request was only checked for changing it; send it again to create it", path))
 	}
 	return nil
+}
+
+// roundUp returns the next whole second, for times before which a caller must not try again. It
+// keeps the zero time.
+func roundUp(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.Add(time.Second - 1).Truncate(time.Second)
 }
