@@ -155,11 +155,10 @@ func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view
 		}
 		return v.with(m), v.with(m).refusal()
 	}
-	m, err := b.note(ctx, s, e, v, next)
+	m, err := b.note(ctx, s, e, v, next, x.Err)
 	if err != nil {
 		return v.with(m), err
 	}
-	e.refused(v.scope, x.Err)
 	return v.with(m), v.with(m).refusal()
 }
 

@@ -243,7 +243,7 @@ func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, e *entry, sc
 
 // note stores what may get lost: a failure that is not written down costs an attempt too
 // early at most.
-func (b *Broker) note(ctx context.Context, s logical.Storage, e *entry, v view, next *State) (memory, error) {
+func (b *Broker) note(ctx context.Context, s logical.Storage, e *entry, v view, next *State, failure *provider.Error) (memory, error) {
 	next = next.numbered()
 	var err error
 	if e.stored.hasPart(next, v.scope) || !next.hasEntry(v.scope) {
@@ -262,6 +262,7 @@ func (b *Broker) note(ctx context.Context, s logical.Storage, e *entry, v view, 
 			refused = m.unsaved.scopes
 		}
 		m.became(next, s, refused)
+		e.refused(v.scope, failure)
 	})
 }
 
