@@ -30,20 +30,22 @@ type allowance struct {
 	lifetime time.Duration // of the last token
 }
 
-// take takes one token from the allowance of a role, if there is one left. There is no limit
-// before the lifetime of one is known. The caller has the exclusive right to the name.
-func (e *entry) take(d Dedication, now time.Time) error {
+// take takes one token from the allowance of a role, if there is one left, and returns what
+// gives it back. There is no limit before the lifetime of one is known. The caller has the
+// exclusive right to the name.
+func (e *entry) take(d Dedication, now time.Time) (giveBack func(), err error) {
 	a := e.allowances[d.Role]
 	if a == nil {
-		return nil
+		return func() {}, nil
 	}
 	a.set(d.Most, a.lifetime, now)
-	if reservation := a.limiter.ReserveN(now, 1); reservation.DelayFrom(now) > 0 {
-		next := now.Add(reservation.DelayFrom(now))
-		reservation.CancelAt(now)
-		return &TooManyError{Most: d.Most, Per: a.lifetime, Next: next}
+	reservation := a.limiter.ReserveN(now, 1)
+	giveBack = func() { reservation.CancelAt(now) } // a reservation of the past would stay
+	if wait := reservation.DelayFrom(now); wait > 0 {
+		giveBack()
+		return nil, &TooManyError{Most: d.Most, Per: a.lifetime, Next: now.Add(wait)}
 	}
-	return nil
+	return giveBack, nil
 }
 
 // taken notes how long a token of a role is valid, of which so many may be exchanged meanwhile.

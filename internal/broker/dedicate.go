@@ -73,10 +73,11 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 	if err := d.Admit(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.take(d, time.Now()); err != nil {
+	giveBack, err := e.take(d, time.Now())
+	if err != nil {
 		return nil, err
 	}
-	return b.dedicate(ctx, s, e, v, wish, d)
+	return b.dedicate(ctx, s, e, v, wish, d, giveBack)
 }
 
 // discard revokes, as well as it can, a token that no reader gets.
@@ -87,11 +88,14 @@ func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken stri
 }
 
 // dedicate exchanges the credential for a token of one reader. One that the vendor issued,
-// and that nobody gets after all, is revoked.
-func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication) (reading *Reading, err error) {
+// and that nobody gets after all, is revoked; giveBack is called if it issued none.
+func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication, giveBack func()) (reading *Reading, err error) {
 	latest := v.latest()
 	next, x, accessToken := call(ctx, v.credential, latest, v.scope)
 	b.noteSkew(e, next)
+	if accessToken == "" {
+		giveBack()
+	}
 	x.Dedicated = true
 	token := next.Tokens[v.scope]
 	isShared := accessToken != "" && d.IsLeased(accessToken)
