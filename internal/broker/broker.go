@@ -169,12 +169,11 @@ type entry struct {
 	verified []Exchange
 }
 
-// renewal is one that is under way: of what scope, or of all, and since when. The zero
-// renewal is none.
+// renewal is what has the exclusive right to a name, and since when: an exchange of a dedicated
+// role, or what concerns all readers. The zero renewal is nothing.
 type renewal struct {
-	scope string
-	all   bool
-	since time.Time
+	dedicated bool
+	since     time.Time
 }
 
 // use is who wants the tokens of a scope.

@@ -42,7 +42,8 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 		return nil, err
 	}
 	defer release()
-	// Once it has begun it is seen through: there is a token to be kept or revoked.
+	e.renewing(renewal{dedicated: true, since: time.Now()})
+	defer e.renewing(renewal{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
 	m, err := b.current(ctx, s, e)
@@ -73,6 +74,9 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 	if err := d.Admit(ctx); err != nil {
 		return nil, err
 	}
+	if ctx.Err() != nil {
+		return nil, ErrBusy
+	}
 	giveBack, err := e.take(d, time.Now())
 	if err != nil {
 		return nil, err
@@ -82,6 +86,8 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 
 // discard revokes, as well as it can, a token that no reader gets.
 func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken string) {
+	ctx, cancel := seenThrough(ctx)
+	defer cancel()
 	if err := v.revoke(ctx, accessToken); err != nil {
 		b.logger(e, v).Warn("a dedicated token that nobody has cannot be revoked", "error", err)
 	}
@@ -90,6 +96,9 @@ func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken stri
 // dedicate exchanges the credential for a token of one reader. One that the vendor issued,
 // and that nobody gets after all, is revoked; giveBack is called if it issued none.
 func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication, giveBack func()) (reading *Reading, err error) {
+	// Once it has begun it is seen through: there is a token to be kept or revoked.
+	ctx, cancel := seenThrough(ctx)
+	defer cancel()
 	latest := v.latest()
 	next, x, accessToken := call(ctx, v.credential, latest, v.scope)
 	b.noteSkew(e, next)
@@ -141,6 +150,9 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 	}
 	if err := d.Keep(ctx, reading); err != nil {
 		return nil, err
+	}
+	if reading = after.lease(time.Now(), wish.MinTTL); reading == nil { // the write took long
+		return nil, after.tooLate(time.Now())
 	}
 	reading.Outcome = Exchanged
 	return reading, nil

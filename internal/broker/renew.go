@@ -54,7 +54,7 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 		return nil, err
 	}
 	defer e.release()
-	e.renewing(renewal{scope: t.scope, since: time.Now()})
+	e.renewing(renewal{since: time.Now()})
 	defer e.renewing(renewal{})
 	m, err := b.current(ctx, s, e)
 	if err != nil {
@@ -111,15 +111,20 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 }
 
 // exchange calls the vendor once for a scope and keeps what came of it. again is whether
-// another exchange follows if the token is of an hour that ends. The caller has the
-// exclusive right to the name.
+// another exchange follows if the token is of an hour that ends. Its error is ErrBusy if the
+// time for exchanges to begin is over. The caller has the exclusive right to the name.
 func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v view, again bool) (view, error) {
+	if ctx.Err() != nil {
+		return v, ErrBusy
+	}
 	latest := v.latest()
 	if err := fence(ctx, s, latest.grant(v.scope)); err != nil {
 		b.logger(e, v).Warn("storage takes no write, so the vendor is not called", "error", err)
 		e.hold(s, latest, err)
 		return v, err
 	}
+	ctx, cancel := seenThrough(ctx)
+	defer cancel()
 	next, x, _ := call(ctx, v.credential, latest, v.scope)
 	b.noteSkew(e, next)
 	if x.Err == nil {

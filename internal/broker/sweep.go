@@ -143,8 +143,10 @@ func (e *entry) due(now time.Time) due {
 	defer e.mu.Unlock()
 	var d due
 	m := e.memory
-	if m.credential == nil || !e.renewal.since.IsZero() {
-		return d // nor is there anything to do while a renewal is under way
+	// While a renewal is under way there is nothing to do. Dedicated exchanges may follow one
+	// another without a pause, and must not keep others from their turn.
+	if m.credential == nil || !e.renewal.since.IsZero() && !e.renewal.dedicated {
+		return d
 	}
 	check := func(scope string, u use) {
 		v := m.view(scope)
