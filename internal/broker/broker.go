@@ -249,7 +249,7 @@ func (e *entry) reset() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.reloadLocked()
-	e.memory.dedicated, e.memory.early = nil, nil
+	e.memory.dedicated, e.memory.early, e.memory.panicked = nil, nil, time.Time{}
 	clear(e.uses)
 }
 
@@ -302,13 +302,16 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 		if m.credential != nil {
 			return m, nil
 		}
-		credential, state, has, err := b.load(ctx, s, e)
+		if time.Now().Before(m.panicked) {
+			return m, ErrPanicked
+		}
+		credential, state, has, err := b.readCredential(ctx, s, e)
 		var storage *StorageError
 		if errors.As(err, &storage) {
 			return m, err
 		}
 		loaded, superseded := e.change(m.epoch, func(m *memory) {
-			m.credential, m.state, m.absent = credential, state, err != nil
+			m.credential, m.state, m.absent, m.panicked = credential, state, err != nil, time.Time{}
 			m.unusable = m.absent && !errors.Is(err, ErrUnknown)
 			if m.unsaved != nil && err == nil {
 				m.unsaved = m.unsaved.after(state)
@@ -317,13 +320,16 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 		})
 		// What another node wrote meanwhile is loaded anew.
 		if superseded == nil {
+			if errors.Is(err, ErrUnknown) { // a write that failed may have left the name
+				b.setStays(e, false)
+			}
 			return loaded, err
 		}
 	}
 }
 
-// load reads a credential and what belongs to it from storage.
-func (b *Broker) load(ctx context.Context, s logical.Storage, e *entry) (*Credential, *State, *stored, error) {
+// readCredential reads a credential and what belongs to it from storage.
+func (b *Broker) readCredential(ctx context.Context, s logical.Storage, e *entry) (*Credential, *State, *stored, error) {
 	credential, err := b.source.Credential(ctx, s, e.name)
 	if err != nil {
 		return nil, nil, nil, err

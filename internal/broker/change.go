@@ -51,6 +51,7 @@ func (b *Broker) change(ctx context.Context, s logical.Storage, name string, sto
 	defer e.renewing(renewal{})
 	waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
+	e.forgive()
 	m, err := b.current(waiting, s, e)
 	var storage *StorageError
 	if errors.As(err, &storage) {

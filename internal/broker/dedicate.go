@@ -32,16 +32,17 @@ type Dedication struct {
 // cached: to be rid of it is its reader's matter. What the exchange tells of the
 // credential counts for all, and a failure that passes by itself for the role only. Its error
 // is of type *TooManyError if the role has had as many tokens as it may.
-func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, wish Wish, d Dedication) (*Reading, error) {
+func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, wish Wish, d Dedication) (reading *Reading, err error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
-	release, err := e.acquireDedicated(ctx, d.Role)
+	release, err := b.acquireDedicated(ctx, e, d.Role)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	defer b.contain(e, &err)
 	e.renewing(renewal{dedicated: true, since: time.Now()})
 	defer e.renewing(renewal{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)

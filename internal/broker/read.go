@@ -149,11 +149,7 @@ func (e *entry) reading(wish Wish) *Reading {
 // loaded waits until what storage has of the name is in memory.
 func (b *Broker) loaded(ctx context.Context, s logical.Storage, e *entry) error {
 	flight := b.flight(ctx, e, e.look().epoch, "load", func(ctx context.Context) (any, error) {
-		if err := e.acquire(ctx); err != nil {
-			return nil, err
-		}
-		defer e.release()
-		return b.current(ctx, s, e)
+		return nil, b.load(ctx, s, e)
 	})
 	select {
 	case <-ctx.Done():
@@ -161,6 +157,17 @@ func (b *Broker) loaded(ctx context.Context, s logical.Storage, e *entry) error 
 	case result := <-flight:
 		return result.Err
 	}
+}
+
+// load loads what storage has of the name into memory.
+func (b *Broker) load(ctx context.Context, s logical.Storage, e *entry) (err error) {
+	if err := e.acquire(ctx); err != nil {
+		return err
+	}
+	defer b.leave(e)
+	defer b.contain(e, &err)
+	_, err = b.current(ctx, s, e)
+	return err
 }
 
 // renewed joins the renewal that is under way, or starts one, unless it turns out
@@ -174,10 +181,9 @@ func (b *Broker) renewed(ctx context.Context, s logical.Storage, t task) <-chan 
 // reader who caused it: others wait for it, and what the vendor answers must be kept.
 // A reader who started after a change must not join a flight of before.
 func (b *Broker) flight(ctx context.Context, e *entry, epoch uint64, name string, f func(context.Context) (any, error)) <-chan singleflight.Result {
-	return e.flights.DoChan(fmt.Sprintf("%d/%s", epoch, name), func() (result any, err error) {
+	return e.flights.DoChan(fmt.Sprintf("%d/%s", epoch, name), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 		defer cancel()
-		defer b.contain(e, &err)
 		return f(ctx)
 	})
 }

@@ -71,7 +71,7 @@ func (e *entry) takeRefresh(drop bool, now time.Time) error {
 // With drop, the older tokens are dropped first, and revoked where the vendor can: none is
 // served once it has returned, even if it failed. Its errors are of type *RefreshError,
 // unless nothing was begun: of type *TooManyRefreshesError where there were too many.
-func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, drop bool) (*Status, error) {
+func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, drop bool) (status *Status, err error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
 		return nil, err
@@ -82,7 +82,9 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, dr
 	if err := e.acquire(ctx); err != nil {
 		return nil, err
 	}
-	defer e.release()
+	defer b.leave(e)
+	defer b.contain(e, &err)
+	e.forgive()
 	// Readers who have a valid token do not wait for the new one.
 	e.renewing(renewal{since: time.Now()})
 	defer e.renewing(renewal{})

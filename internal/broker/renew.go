@@ -48,12 +48,13 @@ func (t task) needed(v view, now time.Time) bool {
 
 // renew gets a token that can be leased now: from storage after a restart, else
 // from the vendor if it is needed.
-func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading, error) {
+func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (reading *Reading, err error) {
 	e := t.entry
 	if err := e.acquire(ctx); err != nil {
 		return nil, err
 	}
-	defer e.release()
+	defer b.leave(e)
+	defer b.contain(e, &err)
 	e.renewing(renewal{since: time.Now()})
 	defer e.renewing(renewal{})
 	m, err := b.current(ctx, s, e)
@@ -67,7 +68,7 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 		}
 		v = v.with(m)
 	}
-	reading := v.reading(time.Now(), t.minTTL)
+	reading = v.reading(time.Now(), t.minTTL)
 	if (reading != nil || t.unasked) && !t.needed(v, time.Now()) {
 		_, err = e.change(v.epoch, func(*memory) { e.answered(v.scope) })
 		return reading, err

@@ -162,7 +162,7 @@ func (b *Broker) lookup(ctx context.Context, s logical.Storage, name string) (me
 	}
 	m := e.look()
 	if m.credential == nil {
-		m.credential, m.state, _, err = b.load(ctx, s, e)
+		m.credential, m.state, _, err = b.readCredential(ctx, s, e)
 	}
 	return m, err
 }

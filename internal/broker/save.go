@@ -94,6 +94,12 @@ func (s *State) hasEntry(scope string) bool { return scope == ownScope || !s.par
 // exclusive right to the name.
 func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory, scope string, next *State) (memory, error) {
 	next = next.numbered()
+	defer func() {
+		if recovered := recover(); recovered != nil { // which costs time, and nothing that was answered
+			e.hold(s, next, ErrPanicked)
+			panic(recovered)
+		}
+	}()
 	err := b.saveCredential(ctx, s, e, scope, next)
 	if isTooLarge(err) && next.Grant.Derived { // the credential can have another made
 		next = next.Granted(provider.Grant{Derived: true})

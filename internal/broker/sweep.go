@@ -241,9 +241,10 @@ func later(a, b time.Time) time.Time {
 func (b *Broker) unseen() []*entry {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
+	now := time.Now()
 	var entries []*entry
 	for _, e := range b.names {
-		if m := e.look(); m.credential == nil && !m.absent {
+		if m := e.look(); m.credential == nil && (!m.absent || m.mayRetry(now)) {
 			entries = append(entries, e)
 		}
 	}
@@ -251,13 +252,13 @@ func (b *Broker) unseen() []*entry {
 }
 
 func (b *Broker) loadOne(ctx context.Context, s logical.Storage, e *entry) error {
-	defer b.contain(e, new(error)) // which it logs
 	select {
 	case e.exclusive <- struct{}{}:
-		defer e.release()
+		defer b.leave(e)
 	default:
 		return nil // whoever has the right to it loads it
 	}
+	defer b.contain(e, new(error)) // which it logs
 	_, err := b.current(ctx, s, e)
 	var storage *StorageError
 	switch {

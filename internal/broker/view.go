@@ -31,6 +31,10 @@ type memory struct {
 	// it has one that is none.
 	absent, unusable bool
 
+	// panicked is until when the name is not used after a panic; zero if there was none
+	// since it was loaded.
+	panicked time.Time
+
 	// loggedSkew is what was last logged of the vendor's clock.
 	loggedSkew time.Duration
 }
