@@ -119,6 +119,28 @@ func TestGuarantee3AWriteThatWaitedForStorageLosesNoRefreshToken(t *testing.T) {
 	})
 }
 
+func TestGuarantee3AWriteThatWaitedTooLongCallsNoVendor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSlowEngine(t, "a")
+		storage := e.moody()
+		e.restart()
+		e.sim.Behave(slowly)
+		slow := func(call storageCall) mood {
+			if call.op == "get" && call.key == "config/oauth2/api" {
+				return mood{wait: 4 * time.Minute}
+			}
+			return mood{}
+		}
+		storage.meet.Store(&slow)
+		calls := e.exchanges()
+		_, status, message := e.request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"max_ttl": "30m"})
+		assert.Equal(t, http.StatusServiceUnavailable, status, message)
+		assert.Equal(t, calls, e.exchanges(), "there would be no time to store what it answers")
+		storage.meet.Store(nil)
+		e.assertExchangeable()
+	})
+}
+
 func TestADedicatedTokenThatComesLateIsLeased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)

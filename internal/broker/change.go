@@ -49,10 +49,16 @@ func (b *Broker) change(ctx context.Context, s logical.Storage, name string, sto
 	// Who wants a fresher token meanwhile, and has a good one, does not wait for it.
 	e.renewing(renewal{since: time.Now()})
 	defer e.renewing(renewal{})
-	waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
+	// Once it has begun, a change is seen through: the vendor may have replaced a
+	// refresh token while verifying it.
+	timeout := renewTimeout
+	if stores {
+		timeout += exchangeTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	e.forgive()
-	m, err := b.current(waiting, s, e)
+	m, err := b.current(ctx, s, e)
 	var storage *StorageError
 	if errors.As(err, &storage) {
 		// What is known may hold the only refresh token that works.
@@ -63,14 +69,10 @@ func (b *Broker) change(ctx context.Context, s logical.Storage, name string, sto
 	if known == nil {
 		// That of a credential which cannot be opened may have the only refresh token
 		// that works, too.
-		if known, err = getState(waiting, s, name); errors.As(err, &storage) || keeps(err) {
+		if known, err = getState(ctx, s, name); errors.As(err, &storage) || keeps(err) {
 			return err
 		}
 	}
-	// Once it has begun, a change is seen through: the vendor may have replaced a
-	// refresh token while verifying it.
-	ctx, cancel = seenThrough(ctx)
-	defer cancel()
 	answered, err := change(ctx, known)
 	defer b.keptVerified(e, err == nil)
 	switch {

@@ -170,10 +170,14 @@ func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view
 
 // Verify exchanges a credential once, in the midst of a change, that is not stored yet.
 // What it found goes into storage with the credential; if it failed, there may be a new
-// grant in it all the same.
+// grant in it all the same. Its error is ErrBusy if the change has taken too long before.
 func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *Credential, last provider.Grant) (*State, error) {
 	if err := fence(ctx, s, last); err != nil {
 		return Unverified(c, last), err
+	}
+	// What the vendor answers must be stored within the time of the change.
+	if deadline, _ := ctx.Deadline(); time.Until(deadline) < exchangeTimeout {
+		return Unverified(c, last), ErrBusy
 	}
 	e := b.entry(name)
 	state, x, _ := call(e.look().guard(ctx), c, Unverified(c, last), ownScope)
