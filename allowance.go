@@ -88,7 +88,7 @@ func (a allowance) amended(d *framework.FieldData) (allowance, bool, error) {
 		}
 	}
 	if a.CACert != "" {
-		if _, err := provider.NewClient(provider.ClientOptions{CACert: a.CACert}); err != nil {
+		if _, err := provider.Certificates(a.CACert); err != nil {
 			return a, isGiven, err
 		}
 	}
