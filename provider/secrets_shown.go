@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// CheckSecrets refuses an answer that shows one of the credential's own secrets to readers.
-// Its error is nil, or of kind Nonsense. A token that is final is the operator's own.
+// CheckSecrets refuses an answer that shows one of the credential's own secrets to readers, or
+// one of its tokens where all can see it. Its error is nil, or of kind Nonsense. A token that
+// is final is the operator's own.
 func (a *Answer) CheckSecrets(secrets ...string) *Error {
 	if a.Final {
 		return nil
@@ -20,6 +21,11 @@ func (a *Answer) CheckSecrets(secrets ...string) *Error {
 	} {
 		if holdsSecret(shown.text, secrets) {
 			return Errorf(Nonsense, "the vendor's %s holds a secret of the credential, which no reader may get", shown.name)
+		}
+	}
+	for _, public := range []struct{ name, text string }{{"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")}} {
+		if holdsSecret(public.text, []string{a.AccessToken, a.RefreshToken}) {
+			return Errorf(Nonsense, "the vendor's %s holds a token, which status and logs would show", public.name)
 		}
 	}
 	return nil

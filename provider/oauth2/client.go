@@ -236,15 +236,16 @@ func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last p
 		scope = c.Scopes
 	}
 	return &provider.Answer{
-		AccessToken: token.AccessToken,
-		TokenType:   token.Type(),
-		Scope:       scope,
-		ExpiresIn:   provider.Lifetime(json.RawMessage(e.expiresIn), time.Second),
-		Lifetime:    c.Lifetime,
-		DefaultTTL:  c.DefaultTTL,
-		Single:      c.Single,
-		Clock:       e.clock,
-		Grant:       c.granted(token.RefreshToken, refresh, last),
+		AccessToken:  token.AccessToken,
+		RefreshToken: token.RefreshToken,
+		TokenType:    token.Type(),
+		Scope:        scope,
+		ExpiresIn:    provider.Lifetime(json.RawMessage(e.expiresIn), time.Second),
+		Lifetime:     c.Lifetime,
+		DefaultTTL:   c.DefaultTTL,
+		Single:       c.Single,
+		Clock:        e.clock,
+		Grant:        c.granted(token.RefreshToken, refresh, last),
 	}
 }
 
