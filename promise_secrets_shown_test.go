@@ -61,6 +61,24 @@ func jwtWith(claims map[string]any) string {
 	return encode([]byte(`{"alg":"RS256"}`)) + "." + encode(raw) + "." + encode([]byte("a signature of sorts"))
 }
 
+func TestGuarantee6NoReaderGetsAPrivateKeyForATokenHoweverItWasPasted(t *testing.T) {
+	pem := strings.TrimSpace(privateKeyPEM())
+	lines := strings.Split(pem, "\n")
+	body := strings.Join(lines[1:len(lines)-1], "")
+	for form, reformatted := range pastedForms {
+		t.Run(form, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				e.write("config/oauth2/prod", map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": "id", "private_key": reformatted(pem), "verify": false})
+				e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, fmt.Sprintf(`{"access_token":%q,"expires_in":3600}`, body)))})
+				status, message := e.refused("creds/prod")
+				assert.Equal(t, http.StatusBadGateway, status)
+				assert.Contains(t, message, "the vendor's access token holds a secret of the credential")
+			})
+		})
+	}
+}
+
 func TestGuarantee6AnAnswerThatShowsItsOwnTokenIsRefused(t *testing.T) {
 	const token, refresh = "kT9vXw2Lq8ZrBn4Y-access", "8ZrBn4YcHd6kT9vX-refresh"
 	for name, c := range map[string]struct{ member, text, says string }{

@@ -1,7 +1,7 @@
 package provider
 
 import (
-	"encoding/pem"
+	"encoding/base64"
 	"slices"
 	"strings"
 )
@@ -71,13 +71,17 @@ func holdsSecret(text string, secrets []string) bool {
 	return false
 }
 
-// unarmoured is what of a secret a token can hold: of a key in PEM, what stands between its
-// lines.
+// unarmoured is what of a secret a token can hold: of a private key in PEM, in any form that
+// is accepted, the key in base64.
 func unarmoured(secret string) string {
-	if block, _ := pem.Decode([]byte(secret)); block == nil {
+	if !strings.Contains(secret, isPrivate) {
 		return secret
 	}
-	_, body, _ := strings.Cut(strings.TrimSpace(secret), "\n")
-	body, _, _ = strings.Cut(body, "-----END")
-	return strings.Join(strings.Fields(body), "")
+	blocks, _ := readPEM(secret)
+	for _, block := range blocks {
+		if strings.HasSuffix(block.label, isPrivate) {
+			return base64.RawStdEncoding.EncodeToString(block.der)
+		}
+	}
+	return secret
 }
