@@ -152,11 +152,11 @@ const (
 
 // Replacement is the refresh token that an answer gives in place of the one that was used; ""
 // if it gives none, or the same. What has other characters than RFC 6749 §A.17 gives a refresh
-// token, or is only white space, or a name that a language has for nothing, does not take the
-// place of one that has just worked.
+// token, or is only white space, or a name that a language has for nothing, or is too long to
+// be stored, does not take the place of one that has just worked.
 func Replacement(given, used string) string {
 	switch {
-	case given == used || strings.TrimSpace(given) != given || strings.ContainsFunc(given, func(r rune) bool { return r < ' ' || r > '~' }):
+	case given == used || len(given) > maxToken || strings.TrimSpace(given) != given || strings.ContainsFunc(given, func(r rune) bool { return r < ' ' || r > '~' }):
 		return ""
 	case slices.Contains([]string{"null", "undefined", "None", "nil"}, given):
 		return ""
