@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/big"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -157,6 +158,8 @@ func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
 			"its user's host goes":      {map[string]any{"allowed_hosts": "other.example"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod signs only for other.example`},
 			"its user's audience goes":  {map[string]any{"allowed_audiences": "https://other.example"}, "config/kensho/prod uses the key pair"},
 			"a URL for a host":          {map[string]any{"allowed_hosts": "https://kensho.okta.com"}, `allowed_hosts: "https://kensho.okta.com" is not a host; give the host only`},
+			"a port for a host":         {map[string]any{"allowed_hosts": ":8443"}, `allowed_hosts: ":8443" is not a host; give the host only`},
+			"a host of a megabyte":      {map[string]any{"allowed_hosts": strings.Repeat("a", 1<<20)}, "allowed_hosts: (1048576 characters, not shown) is not a host"},
 			"a path for a name":         {map[string]any{"allowed_configs": "config/kensho/prod"}, "allowed_configs: \"config/kensho/prod\" is not a name"},
 			"no certificate":            {map[string]any{"ca_cert": "ca"}, "ca_cert: "},
 		} {
