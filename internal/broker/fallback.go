@@ -7,11 +7,16 @@ import (
 )
 
 // ask calls the vendor once, and reads the token in its answer. The answer is nil if there is
-// none; one without a token, or with a token that holds a secret, comes with the failure.
-func ask(ctx context.Context, vendor provider.Credential, grant provider.Grant, ttl provider.TTL, last provider.Token, secrets []string) (*provider.Answer, provider.Token, *provider.Error) {
+// none; one without a token, or with a token that holds a secret, comes with the failure. Where
+// there is no last token, an earlier one counts if the vendor answers with it again: max_ttl runs
+// from its first issue.
+func ask(ctx context.Context, vendor provider.Credential, grant provider.Grant, ttl provider.TTL, last, earlier provider.Token, secrets []string) (*provider.Answer, provider.Token, *provider.Error) {
 	answer, err := vendor.Exchange(ctx, grant)
 	if err != nil {
 		return nil, provider.Token{}, asProviderError(err)
+	}
+	if last.AccessToken == "" && answer.AccessToken == earlier.AccessToken {
+		last = earlier
 	}
 	token, err := answer.Token(ttl, last)
 	if err != nil {
