@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -26,6 +27,10 @@ func complaining(text string) vendorsim.Conduct {
 	body, _ := json.Marshal(map[string]string{"error": "invalid_grant", "error_description": text})
 	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, string(body)))}
 }
+
+// redactedWords are "you are ... to us" around a redacted secret. The letters next to it are
+// redacted too where the secret, which is random, has the same ones there.
+var redactedWords = regexp.MustCompile(`you .*\[redacted\].* us`)
 
 func TestPromise6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *testing.T) {
 	for name, kind := range kinds {
@@ -53,7 +58,7 @@ func TestPromise6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *testin
 					_, status, message := e.request(logical.UpdateOperation, "refresh/prod", nil)
 					require.NotEqual(t, http.StatusOK, status)
 					for _, shown := range []any{message, e.read("status/prod").Data["last_error"]} {
-						assert.Contains(t, shown, "[redacted]", what) // with what stands beside it, if the secret goes on like that
+						assert.Regexp(t, redactedWords, shown, what)
 						assert.NotContains(t, shown, middle(secret), what)
 					}
 				}
@@ -82,7 +87,8 @@ func TestPromise6ARevocationThatFailsShowsNothingThatItDidNotCarry(t *testing.T)
 		lease := e.creds("own")
 		e.sim.Behave(complaining("you are " + middle(shared) + " to us"))
 		err := e.revoke(lease)
-		require.ErrorContains(t, err, "you are [redacted] to us")
+		require.Error(t, err)
+		require.Regexp(t, redactedWords, err.Error())
 		e.sim.Behave(vendorsim.Conduct{})
 		require.NoError(t, e.revoke(lease))
 	})

@@ -7,9 +7,9 @@ import (
 )
 
 // CheckSecrets refuses an answer that shows one of the credential's own secrets to readers, or
-// one of its tokens where all can see it. Its error is nil, or of kind Nonsense. A token that
-// is final is the operator's own.
-func (a *Answer) CheckSecrets(secrets ...string) *Error {
+// one of its tokens, those of this answer among them, where all can see it. Its error is nil, or
+// of kind Nonsense. A token that is final is the operator's own.
+func (a *Answer) CheckSecrets(secrets, tokens []string) *Error {
 	if a.Final {
 		return nil
 	}
@@ -24,7 +24,7 @@ func (a *Answer) CheckSecrets(secrets ...string) *Error {
 		}
 	}
 	for _, public := range []struct{ name, text string }{{"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")}} {
-		if holdsSecret(public.text, []string{a.AccessToken, a.RefreshToken}) {
+		if holdsSecret(public.text, append(slices.Clip(tokens), a.AccessToken, a.RefreshToken)) {
 			return Errorf(Nonsense, "the vendor's %s holds a token, which status and logs would show", public.name)
 		}
 	}

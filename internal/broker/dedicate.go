@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // ErrShared means that the vendor answers with a token that somebody has already, so that
@@ -90,7 +92,7 @@ func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken stri
 // and that nobody gets after all, is revoked.
 func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication) (reading *Reading, err error) {
 	latest := v.latest()
-	next, x, accessToken := call(ctx, v.credential, latest, v.scope)
+	next, x, accessToken := call(ctx, v.credential, latest, v.scope, provider.Token{})
 	b.noteSkew(e, next)
 	x.Dedicated = true
 	token := next.Tokens[v.scope]
