@@ -113,6 +113,7 @@ type (
 	knownEntry struct {
 		knownHealth
 		Number int        `json:"number"`
+		Void   int        `json:"void"`
 		Token  knownToken `json:"token"`
 	}
 	knownConfig struct {
@@ -222,7 +223,7 @@ func (l *loaded) known(vendor, name string) (knownConfig, knownState) {
 		}
 	}
 	// The entry that was written last tells how the credential is doing.
-	state, latest := config.Verified, 0
+	state, latest, void, own := config.Verified, 0, 0, 0
 	for key, raw := range l.dump.Entries {
 		entry := decode[knownEntry](l.t, raw)
 		if !strings.HasPrefix(key, "state/"+name+"/") || entry.Generation != config.Generation {
@@ -233,13 +234,17 @@ func (l *loaded) known(vendor, name string) (knownConfig, knownState) {
 		}
 		switch path.Base(key) {
 		case "credential":
-			state.Grant = entry.Grant
+			state.Grant, void = entry.Grant, entry.Void
 		case "own":
+			own = entry.Number
 			state.Tokens = map[string]knownToken{}
 			if entry.Token.AccessToken != "" {
 				state.Tokens[""] = entry.Token
 			}
 		}
+	}
+	if own < void { // it was dropped
+		state.Tokens = nil
 	}
 	return config, state
 }

@@ -248,6 +248,9 @@ func (e *entry) change(epoch uint64, f func(*memory)) (memory, error) {
 func (e *entry) reset() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.memory.credential != nil {
+		e.memory.earlier = e.memory.earlierTokens()
+	}
 	e.reloadLocked()
 	e.memory.dedicated, e.memory.early, e.memory.panicked = nil, nil, time.Time{}
 	clear(e.uses)

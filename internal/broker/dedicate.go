@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // ErrShared means that the vendor answers with a token that somebody has already, so that
@@ -101,7 +103,7 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 	ctx, cancel := seenThrough(ctx)
 	defer cancel()
 	latest := v.latest()
-	next, x, accessToken := call(ctx, v.credential, latest, v.scope)
+	next, x, accessToken := call(ctx, v.credential, latest, v.scope, provider.Token{})
 	b.noteSkew(e, next)
 	if accessToken == "" {
 		giveBack()

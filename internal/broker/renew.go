@@ -126,7 +126,7 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v vi
 	}
 	ctx, cancel := seenThrough(ctx)
 	defer cancel()
-	next, x, _ := call(ctx, v.credential, latest, v.scope)
+	next, x, _ := call(ctx, v.credential, latest, v.scope, v.earlier[v.scope])
 	b.noteSkew(e, next)
 	if x.Err == nil {
 		next, x = v.judged(next, x, again)
@@ -180,7 +180,8 @@ func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *
 		return Unverified(c, last), ErrBusy
 	}
 	e := b.entry(name)
-	state, x, _ := call(e.look().guard(ctx), c, Unverified(c, last), ownScope)
+	m := e.look()
+	state, x, _ := call(m.guard(ctx), c, Unverified(c, last), ownScope, m.earlierTokens()[ownScope])
 	b.noteSkew(e, state)
 	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.Boundary.IsZero() && leaseTTL(token, now) == 0 {
 		x.Err = unusable(token, c.TTL, now, false)
