@@ -54,8 +54,7 @@ type events struct {
 	dropping bool
 	closed   bool
 
-	// told are the expiries of which there has been an event. Only the sweep uses it, and
-	// Vault runs one at a time.
+	// told are the expiries of which there has been an event.
 	told map[expiry]bool
 }
 
@@ -136,16 +135,36 @@ func (es *events) expiring(expiries iter.Seq2[string, broker.Expiry], now time.T
 
 // expires sends the event of an expiry at t, if that is not after horizon.
 func (es *events) expires(e expiry, providerName string, t, horizon time.Time) {
-	switch {
-	case t.IsZero() || t.After(horizon):
-		delete(es.told, e)
-	case !es.told[e]:
-		taken := es.add(newEvent(e.kind, "status/"+e.name, false,
-			[]string{"name", e.name, "provider", providerName, "expire_time", stamp(t)}))
-		if taken {
-			es.told[e] = true
-		}
+	isSoon := !t.IsZero() && !t.After(horizon)
+	if isSoon && es.isTold(e) {
+		return
 	}
+	taken := isSoon && es.add(newEvent(e.kind, "status/"+e.name, false,
+		[]string{"name", e.name, "provider", providerName, "expire_time", stamp(t)}))
+	es.tell(e, taken)
+}
+
+func (es *events) isTold(e expiry) bool {
+	es.mu.Lock()
+	defer es.mu.Unlock()
+	return es.told[e]
+}
+
+// tell notes whether there has been an event of an expiry.
+func (es *events) tell(e expiry, told bool) {
+	es.mu.Lock()
+	defer es.mu.Unlock()
+	if told {
+		es.told[e] = true
+	} else {
+		delete(es.told, e)
+	}
+}
+
+// forget drops what has been told of a credential that is gone: another of its name is news.
+func (es *events) forget(name string) {
+	es.tell(expiry{eventExpiring, name}, false)
+	es.tell(expiry{eventSecret, name}, false)
 }
 
 // eventsFull says that events are lost.

@@ -334,6 +334,7 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 		if err != nil {
 			return failure(name, err)
 		}
+		b.events.forget(name)
 		return nil, nil
 	}
 }

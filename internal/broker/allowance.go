@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -50,6 +51,7 @@ func (e *entry) take(d Dedication, now time.Time) (giveBack func(), err error) {
 
 // taken notes how long a token of a role is valid, of which so many may be exchanged meanwhile.
 func (e *entry) taken(d Dedication, token provider.Token, now time.Time) {
+	maps.DeleteFunc(e.allowances, func(role string, a *allowance) bool { return role != d.Role && a.isFull(now) })
 	lifetime := max(token.ExpireTime.Sub(token.IssueTime), time.Second).Round(time.Second)
 	a := e.allowances[d.Role]
 	if a == nil {
@@ -58,6 +60,11 @@ func (e *entry) taken(d Dedication, token provider.Token, now time.Time) {
 		e.allowances[d.Role] = a
 	}
 	a.set(d.Most, lifetime, now)
+}
+
+// isFull is whether a role has exchanged nothing for as long as it counts.
+func (a *allowance) isFull(now time.Time) bool {
+	return a.limiter.TokensAt(now) >= float64(a.limiter.Burst())
 }
 
 func (a *allowance) set(most int, lifetime time.Duration, now time.Time) {

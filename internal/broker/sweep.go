@@ -127,12 +127,33 @@ func (b *Broker) due(now time.Time) []due {
 	defer b.mu.RUnlock()
 	var all []due
 	for _, e := range b.names {
-		if d := e.due(now); len(d.tasks) > 0 {
+		if d := b.dueOf(e, now); len(d.tasks) > 0 {
 			all = append(all, d)
 		}
 	}
 	slices.SortFunc(all, func(a, b due) int { return a.since.Compare(b.since) })
 	return all
+}
+
+// dueOf is what is due for a name; nothing if that cannot be told without a panic.
+func (b *Broker) dueOf(e *entry, now time.Time) (d due) {
+	defer b.contain(e, new(error)) // which it logs
+	e.forget(now)
+	return e.due(now)
+}
+
+// forget drops what is in memory of roles that nobody reads by any more.
+func (e *entry) forget(now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m := &e.memory
+	m.early = without(m.early, func(_ string, until time.Time) bool { return now.After(until) })
+	m.dedicated = without(m.dedicated, func(_ string, f Failure) bool { return now.After(f.seen(now).NextAttempt.Add(refusalMemory)) })
+	for scope, u := range e.uses {
+		if !u.wanted && !u.asked && now.Sub(u.last) > refusalMemory {
+			delete(e.uses, scope)
+		}
+	}
 }
 
 // due is what is due for the name: for its own scope, which a keepalive may be due for
