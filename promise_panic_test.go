@@ -16,7 +16,7 @@ func panics(prefix string) *func(storageCall) mood {
 		if call.op == "put" && strings.HasPrefix(call.key, prefix) {
 			panic("x")
 		}
-		return mood{}
+		return mood{wait: time.Millisecond}
 	}
 	return &meet
 }
