@@ -161,6 +161,9 @@ func prepare(ctx context.Context, binary string, log io.Writer, environ []string
 	if err != nil {
 		return nil, err
 	}
+	if err := process.RemoveAtExit(dir); err != nil {
+		return nil, err
+	}
 	// Vault takes no plugin directory with a symbolic link in its path.
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
