@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -23,6 +24,11 @@ func TestWhatAProcessStartedEndsWithItHoweverItEnds(t *testing.T) {
 		own(t, folder)
 		return
 	}
+	// What is caught here is not ignored by those that are started, as it is if whoever runs
+	// the tests ignores it: a background job of a script does.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(caught)
 	for name, end := range map[string]syscall.Signal{
 		"Ctrl-C": syscall.SIGINT, "kill": syscall.SIGTERM, "a closed terminal": syscall.SIGHUP,
 		"kill -9": syscall.SIGKILL, "go test's limit": syscall.SIGQUIT,
