@@ -231,11 +231,12 @@ func (m *mount) behave(c vendorsim.Conduct) {
 	m.sim.Behave(c)
 }
 
-// kensho are the fields of a credential with the refresh token.
+// kensho are the fields of a credential with the refresh token. It is not exchanged to keep
+// it alive, which may be at any time of the first day.
 func (m *mount) kensho() map[string]any {
 	return map[string]any{
-		"refresh_token": refreshToken,
-		"refresh_url":   vendorsim.URL(m.base, "https://link-streaming.kensho.com/oauth2/refresh"),
+		"refresh_token": refreshToken, "keepalive_interval": 0,
+		"refresh_url": vendorsim.URL(m.base, "https://link-streaming.kensho.com/oauth2/refresh"),
 	}
 }
 
