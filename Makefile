@@ -29,11 +29,16 @@ AUTHSERVER := tools/oidc-provider
 export CGO_ENABLED := 0
 
 # What `make test` runs beside the end-to-end tests, which wait for time to pass while these
-# use the processors: in this order, and as many at once as there are jobs but one.
+# use the processors: in this order, and as many at once as there are jobs but one (after
+# them, with one job).
 PARTS := unit-race lint sim faults-short fuzz-short dist-test-short examples
 
-# Measures a part. `make test` sets TIMES.
+# Measures a part, or a tool that is built. `make test` sets TIMES.
 TIMED := tools/parts/timed.sh
+
+# Go ends a test binary after 10 minutes if it is not told otherwise, and a busy machine takes
+# longer. What bounds the whole is the limit of who runs it, such as CI's job.
+export LIMIT := -timeout=3h
 
 .PHONY: help packages build dist vault demo recording test e2e $(PARTS) unit fuzz faults dist-test bench benchstat docs vet fmt clean FORCE
 
@@ -64,11 +69,11 @@ dist: bin/cyclonedx-gomod bin/oci bin/licenses | version jq zip ## Build a relea
 	@tools/dist/dist.sh $(DIST)
 
 dist-test: $(SERVER) | buildah git jq zip ## Test what `make dist` builds, and that it builds the same twice.
-	@PLATFORMS='$(PLATFORMS)' $(TIMED) $@ tools/dist/test.sh
+	@PLATFORMS='$(PLATFORMS)' tools/dist/test.sh
 
 # The same for this machine's platform only; the release workflow tests all.
 dist-test-short: $(SERVER) bin/cyclonedx-gomod | buildah git jq zip
-	@PLATFORMS="$$(go env GOHOSTOS)/$$(go env GOHOSTARCH)" $(TIMED) $@ tools/dist/test.sh
+	@PLATFORMS="$$(go env GOHOSTOS)/$$(go env GOHOSTARCH)" tools/dist/test.sh
 
 .PHONY: dist-run
 dist-run: $(SERVER) | version
@@ -94,32 +99,32 @@ recording: build $(SERVER) | termtosvg ## Record the demo in docs/demo.svg, whic
 	termtosvg record bin/demo.cast -g 92x34 0<>/dev/ptmx \
 		-c 'bin/demo -pace=2s -vault=$(SERVER) -plugin=bin/$(PLUGIN)'
 	termtosvg render bin/demo.cast docs/demo.svg -m 100 -M 1500 -D 3000 -t window_frame
-	go test -count=1 -run TestTheRecording ./internal/demo
+	go test $(LIMIT) -count=1 -run TestTheRecording ./internal/demo
 
 # Packages first: apt-get runs once at a time.
 JOBS ?= 3
 test: packages ## Test everything, from a fresh clone on (JOBS=n parts at once).
-	@mkdir -p bin; rm -f bin/times; status=0; exec 3>&1; export TIMES=$(abspath bin/times); \
-	parts() { $(MAKE) --no-print-directory --keep-going --output-sync=target "$$@" || status=$$?; }; \
-	parts --jobs=$(JOBS) $(REAL); \
-	$(MAKE) --no-print-directory e2e >bin/e2e.log 2>&1 & e2e=$$!; trap 'kill $$e2e' INT TERM; \
-	parts --jobs=$$(($(JOBS) > 1 ? $(JOBS) - 1 : 1)) $(PARTS); \
-	wait $$e2e || status=$$?; cat bin/e2e.log; \
-	tools/parts/report.sh bin/times; exit $$status
+	@MAKE='$(MAKE)' JOBS='$(JOBS)' TOOLS='$(REAL)' PARTS='$(TIMED_PARTS)' NEEDS_TOOLS=timed/dist-test-short tools/parts/all.sh
+
+# A part, measured as a whole.
+TIMED_PARTS := $(PARTS:%=timed/%)
+.PHONY: $(TIMED_PARTS) timed/e2e
+$(TIMED_PARTS) timed/e2e: timed/%:
+	@$(TIMED) $* $(MAKE) --no-print-directory $*
 
 unit: ## Run the unit tests: the quick loop.
-	go test -short ./...
+	go test $(LIMIT) -short ./...
 
 # The recipe checks for gcc by itself: if gcc were a prerequisite, make would start other parts
 # while it checks, and this one, which takes longest, last.
 unit-race: ## Run the unit tests under the race detector.
 	@$(MAKE) --no-print-directory gcc
-	CGO_ENABLED=1 $(TIMED) $@ go test -vet=off -race -short -timeout 30m ./...
-	go -C bench test ./...
+	CGO_ENABLED=1 go test $(LIMIT) -vet=off -race -short ./...
+	go -C bench test $(LIMIT) ./...
 
 SEED ?= 1
 sim: ## Simulate thirty days of 200 credentials (SEED=n for another seed).
-	$(TIMED) $@ go test -vet=off -count=1 -run TestThirtyDays -v . -args -seed=$(SEED)
+	go test $(LIMIT) -vet=off -count=1 -run TestThirtyDays -v . -args -seed=$(SEED)
 
 # A finding is written to testdata/fuzz beside its target, and is a test that fails from
 # then on. Inputs that reach code which no other does go to Go's cache, for the next run;
@@ -129,7 +134,7 @@ fuzz: ## Fuzz all that comes from outside (FUZZTIME=5m for each target).
 	@tools/fuzz/run.sh $(FUZZTIME)
 
 fuzz-short:
-	@$(TIMED) $@ tools/fuzz/run.sh 5s
+	@tools/fuzz/run.sh 5s
 
 # What the end-to-end tests need, and find in their environment.
 REAL := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json openssl prometheus
@@ -140,7 +145,7 @@ REALLY := VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERS
 # Those that run in parallel wait for a minute to pass most of the time, and for no
 # processor.
 e2e: $(REAL) ## Test the plugin as it ships in a real Vault server.
-	$(REALLY) $(TIMED) $@ go test -vet=off -tags e2e -count=1 -parallel 8 -timeout 40m ./test/e2e/...
+	$(REALLY) go test $(LIMIT) -vet=off -tags e2e -count=1 -parallel 8 ./test/e2e/...
 
 # Tests of faults record what came of them in a file, a row each.
 FAULTS := bin/faults.jsonl
@@ -149,14 +154,14 @@ faults: export FAULTS_TALLY := $(abspath $(FAULTS))
 faults: export SEED := $(SEED)
 faults: $(REAL) | gcc ## Break things on purpose, at length, and print what came of it (SEED=n for another seed).
 	@rm -f $(FAULTS); failed=0; \
-	CGO_ENABLED=1 go test -race -count=1 -run '^TestFault' -timeout 60m ./... || failed=1; \
-	$(REALLY) go test -tags e2e -count=1 -run '^TestFault' -timeout 60m ./test/e2e/... || failed=1; \
+	CGO_ENABLED=1 go test $(LIMIT) -race -count=1 -run '^TestFault' ./... || failed=1; \
+	$(REALLY) go test $(LIMIT) -tags e2e -count=1 -run '^TestFault' ./test/e2e/... || failed=1; \
 	go run ./internal/tally/report $(FAULTS) || failed=1; \
 	exit $$failed
 
 # The short form of the matrices that the race detector is too slow for.
 faults-short:
-	$(TIMED) $@ go test -vet=off -short -count=1 -run '^TestFault' .
+	go test $(LIMIT) -vet=off -short -count=1 -run '^TestFault' .
 
 # BENCHFLAGS=-quick shows in a few minutes that it works, and rewrites no page.
 bench: build $(SERVER) bin/yardstick bin/bench wrk ## Measure the engine beside a plugin that does nothing, and rewrite docs/performance.md.
@@ -173,7 +178,7 @@ bin/bench: FORCE
 # What stands in bench/baseline.txt was measured on the machine that it names: compare on
 # one machine alone, and write it anew with UPDATE=1 beside a change that is meant.
 BASELINE := bench/baseline.txt
-GOBENCH := go test -run '^$$' -bench . -count 6 -benchtime 200ms -timeout 30m . ./internal/broker
+GOBENCH := go test $(LIMIT) -run '^$$' -bench . -count 6 -benchtime 200ms . ./internal/broker
 benchstat: baseline bin/benchstat ## Compare the Go benchmarks with the last ones kept (UPDATE=1 keeps these instead).
 	@$(GOBENCH) | tee bin/benchmarks.txt
 	@if [ -n "$(UPDATE)" ]; then cp bin/benchmarks.txt $(BASELINE); else bin/benchstat $(BASELINE) bin/benchmarks.txt; fi
@@ -187,7 +192,7 @@ bin/benchstat: tools/benchstat/go.mod tools/benchstat/go.sum
 	go -C tools/benchstat build -o $(abspath $@) golang.org/x/perf/cmd/benchstat
 
 docs: ## Write docs/api.md from the engine's path definitions, and the presets' table.
-	go test -count=1 -run 'TestTheAPIReferenceIsThatOfTheEngine|TestThePresetsOfTheOAuth2Page' . -args -write-docs
+	go test $(LIMIT) -count=1 -run 'TestTheAPIReferenceIsThatOfTheEngine|TestThePresetsOfTheOAuth2Page' . -args -write-docs
 
 bin/tofu: tools/tofu/go.mod tools/tofu/go.sum
 	@echo 'Building OpenTofu (3 to 4 minutes with empty caches) …'
@@ -237,7 +242,7 @@ gcc:
 		tools/packages/install.sh 'A C compiler, for tests that find races,' gcc libc6-dev
 
 examples: ## Test the Kubernetes manifests against the types they are written for.
-	$(TIMED) $@ go -C test/examples test -vet=off -count=1 ./...
+	go -C test/examples test $(LIMIT) -vet=off -count=1 ./...
 
 # Modules of their own that hold code of ours.
 MODULES := bench test/examples test/dist tools/oci tools/dockerfile
@@ -247,7 +252,7 @@ vet: ## Run Go's vet, which is one of the linters too.
 	@for module in $(MODULES); do (set -x; go -C $$module vet ./...); done
 
 lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint | shellcheck ## Run the linters, and check formatting and go.mod.
-	$(TIMED) $@ tools/lint/run.sh . $(MODULES)
+	tools/lint/run.sh . $(MODULES)
 	bin/dockerfile-lint Dockerfile
 	bin/actionlint
 	shellcheck $(wildcard tools/*/*.sh)

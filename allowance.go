@@ -83,12 +83,12 @@ func (a allowance) amended(d *framework.FieldData) (allowance, bool, error) {
 	}
 	for i, host := range a.Hosts {
 		a.Hosts[i] = provider.Host("https://" + host)
-		if strings.Contains(host, "/") || a.Hosts[i] == "" {
+		if strings.Contains(host, "/") || provider.CheckURL("allowed_hosts", "https://"+host) != nil {
 			return a, isGiven, provider.Errorf(provider.Invalid, "allowed_hosts: %s is not a host; give the host only, for example id.example.com or id.example.com:8443", provider.Quote(host))
 		}
 	}
 	if a.CACert != "" {
-		if _, err := provider.NewClient(provider.ClientOptions{CACert: a.CACert}); err != nil {
+		if _, err := provider.Certificates(a.CACert); err != nil {
 			return a, isGiven, err
 		}
 	}

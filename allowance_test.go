@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/big"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,12 +44,13 @@ func TestPromise17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testing.
 		"client_id": "prod-client", "private_key_source": "generated", "keypair": "prod",
 		"token_url": "https://own.example/token",
 	}
-	for name, test := range map[string]struct {
+	type use struct {
 		keypair map[string]any
 		path    string
 		change  map[string]any
 		says    string // "" if it is allowed
-	}{
+	}
+	uses := map[string]use{
 		"another name":                       {nil, "config/oauth2/teamb", map[string]any{"assertion_audience": "https://vendor.example"}, `keypair: keypair/prod may not be used by the credential "teamb"; add it to allowed_configs of keypair/prod`},
 		"another name at Kensho":             {nil, "config/kensho/teamb", nil, `keypair: keypair/prod may not be used by the credential "teamb"`},
 		"its own name":                       {nil, "config/oauth2/prod", nil, ""},
@@ -67,7 +69,16 @@ func TestPromise17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testing.
 		"an audience that nobody knows":      {map[string]any{"allowed_audiences": "https://own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://own.example"}, "assertion_audience: is missing; with an issuer"},
 		"an authority that is not named":     {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"ca_cert": aCertificate}, "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"},
 		"an authority of two that are named": {map[string]any{"allowed_hosts": "own.example", "ca_cert": aCertificate + otherCertificate}, "config/oauth2/prod", map[string]any{"ca_cert": otherCertificate}, ""},
-	} {
+	}
+	for form, reformatted := range pastedForms {
+		const refused = "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"
+		own, hosts := reformatted(aCertificate), map[string]any{"allowed_hosts": "own.example"}
+		uses["an authority that is not named, "+form] = use{hosts, "config/oauth2/prod", map[string]any{"ca_cert": own}, refused}
+		uses["one that is named and one more, "+form] = use{with(hosts, "ca_cert", otherCertificate), "config/oauth2/prod", map[string]any{"ca_cert": otherCertificate + own}, refused}
+		uses["an authority that is named, "+form] = use{with(hosts, "ca_cert", own), "config/oauth2/prod", map[string]any{"ca_cert": aCertificate}, ""}
+		uses["an authority by its file's text, "+form] = use{with(hosts, "ca_cert", aCertificate), "config/oauth2/prod", map[string]any{"ca_cert": own}, ""}
+	}
+	for name, test := range uses {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newEngine(t)
@@ -94,12 +105,16 @@ func TestPromise17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testing.
 // Whoever may write a credential's path, but not its key pair's, cannot have its key sign
 // for another host: not by a change, nor by deleting the credential and writing it again.
 func TestPromise13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *testing.T) {
-	for name, change := range map[string]map[string]any{
+	changes := map[string]map[string]any{
 		"another host":      {"token_url": "https://elsewhere.example/token", "assertion_audience": vendorsim.OAuthTokenURL},
 		"an issuer":         {"token_url": "", "issuer": "https://elsewhere.example"},
 		"another revoker":   {"revocation_url": "https://elsewhere.example/revoke"},
 		"another authority": {"ca_cert": aCertificate},
-	} {
+	}
+	for form, reformatted := range pastedForms {
+		changes["another authority, "+form] = map[string]any{"ca_cert": reformatted(aCertificate)}
+	}
+	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newEngine(t)
@@ -143,6 +158,8 @@ func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
 			"its user's host goes":      {map[string]any{"allowed_hosts": "other.example"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod signs only for other.example`},
 			"its user's audience goes":  {map[string]any{"allowed_audiences": "https://other.example"}, "config/kensho/prod uses the key pair"},
 			"a URL for a host":          {map[string]any{"allowed_hosts": "https://kensho.okta.com"}, `allowed_hosts: "https://kensho.okta.com" is not a host; give the host only`},
+			"a port for a host":         {map[string]any{"allowed_hosts": ":8443"}, `allowed_hosts: ":8443" is not a host; give the host only`},
+			"a host of a megabyte":      {map[string]any{"allowed_hosts": strings.Repeat("a", 1<<20)}, "allowed_hosts: (1048576 characters, not shown) is not a host"},
 			"a path for a name":         {map[string]any{"allowed_configs": "config/kensho/prod"}, "allowed_configs: \"config/kensho/prod\" is not a name"},
 			"no certificate":            {map[string]any{"ca_cert": "ca"}, "ca_cert: "},
 		} {

@@ -181,6 +181,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil
 	}
+	b.unstored.expire()
 	began := time.Now()
 	err := b.broker.Sweep(ctx, req.Storage)
 	b.events.Expiring(b.broker.Expiries(), time.Now())

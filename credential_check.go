@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 )
@@ -59,8 +60,9 @@ func isStoredAs(fieldType framework.FieldType, value any) bool {
 	case bool:
 		return fieldType == framework.TypeBool
 	case json.Number:
-		_, err := value.Int64()
-		return err == nil && slices.Contains([]framework.FieldType{framework.TypeInt, framework.TypeDurationSecond}, fieldType)
+		number, err := value.Int64()
+		isDuration := fieldType == framework.TypeDurationSecond && number >= 0 && number <= int64(maxDuration/time.Second)
+		return err == nil && (isDuration || fieldType == framework.TypeInt)
 	case []any:
 		return fieldType == framework.TypeCommaStringSlice && !slices.ContainsFunc(value, func(element any) bool { return !isText(element) })
 	case map[string]any:

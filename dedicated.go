@@ -97,8 +97,12 @@ func dedicatedOf(ctx context.Context, s logical.Storage, config string) ([]strin
 	return storage.Collect(ctx, s, storage.LeaseKey(config, "", "", ""))
 }
 
-// living are the keys of the dedicated tokens of a credential that are not dead. What is left
-// of the others is removed.
+// leaseMemory is how long the entry of a dedicated token stays after the token has expired by
+// this server's clock, which may have been stepped, and be set back.
+const leaseMemory = 24 * time.Hour
+
+// living are the keys of the dedicated tokens of a credential that have not expired. Those that
+// expired longer than leaseMemory ago are removed.
 func living(ctx context.Context, s logical.Storage, config string) ([]string, error) {
 	keys, err := dedicatedOf(ctx, s, config)
 	if err != nil {
@@ -106,20 +110,29 @@ func living(ctx context.Context, s logical.Storage, config string) ([]string, er
 	}
 	var left []string
 	for _, key := range keys {
-		if !isDead(key) {
+		switch age := time.Since(expireTimeOf(key)); {
+		case age < 0:
 			left = append(left, key)
-		} else if err := storage.Delete(ctx, s, key); err != nil {
-			return nil, err
+		case age > leaseMemory:
+			if err := storage.Delete(ctx, s, key); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return left, nil
 }
 
 // isDead is whether the token of a key has died.
-func isDead(key string) bool {
+func isDead(key string) bool { return !time.Now().Before(expireTimeOf(key)) }
+
+// expireTimeOf is when the token of a key expires; the zero time if the key does not say.
+func expireTimeOf(key string) time.Time {
 	seconds, _, _ := strings.Cut(key[strings.LastIndex(key, "/")+1:], "-")
 	expire, err := strconv.ParseInt(seconds, 10, 64)
-	return err != nil || time.Now().Unix() >= expire
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Unix(expire, 0)
 }
 
 // revokeDedicated ends the token of a lease at the vendor. If it cannot, Vault tries

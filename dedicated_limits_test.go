@@ -229,10 +229,53 @@ func TestLeasesThatWereRevokedByForceCanBeForgotten(t *testing.T) {
 
 				require.NoError(t, e.revoke(leases[2]), "a lease that runs on")
 				assert.False(t, e.sim.Accepts(tokenOf(leases[2])), "ends its token all the same")
-				time.Sleep(2 * time.Hour)
+				time.Sleep(26 * time.Hour)
 				e.creds("mine")
 				assert.Len(t, e.leased(), 1, "what is left of the forgotten goes away")
 			})
 		})
 	}
+}
+
+// Guarantee 16: what is counted are tokens. An exchange that yields none may be repeated when
+// the vendor is well again.
+func TestGuarantee16FailedExchangesTakeNoneOfADedicatedRolesTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("roles/mine", map[string]any{"max_leases": 3, "max_exchanges": 5})
+		require.NoError(t, e.revoke(e.creds("mine")))
+		time.Sleep(2 * time.Hour)
+		outage := down()
+		outage.Latency = time.Second
+		e.sim.Behave(outage)
+		calls := e.exchanges()
+		for range 30 {
+			e.refused("creds/mine")
+			time.Sleep(time.Minute)
+		}
+		assert.Greater(t, e.exchanges(), calls+5)
+		e.sim.Behave(vendorsim.Conduct{})
+		time.Sleep(6 * time.Minute)
+		for range 5 {
+			require.NoError(t, e.revoke(e.creds("mine")))
+		}
+		status, _ := e.refused("creds/mine")
+		assert.Equal(t, http.StatusTooManyRequests, status)
+	})
+}
+
+// Row 40: this server's clock may say of a token that it has expired, and be set back. Its
+// lease is not counted meanwhile, and still there then.
+func TestRow40AStepOfTheClockDeletesNoLeaseOfATokenThatLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.creds("mine")
+		key := e.leased()[0]
+		time.Sleep(20 * time.Hour)
+		for range 3 {
+			e.creds("mine")
+			time.Sleep(time.Hour)
+		}
+		assert.Contains(t, e.leased(), key)
+	})
 }

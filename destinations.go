@@ -3,7 +3,6 @@ package tokenbroker
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/pem"
 	"slices"
 	"strings"
 
@@ -49,14 +48,23 @@ func destinationsOf(vendor provider.Credential, caCert string) destinations {
 	return all
 }
 
-// authorities are the certificates of some PEM, each by the SHA-256 of it.
+// authorities returns the certificates that a ca_cert makes trusted, each as its SHA-256. A
+// ca_cert without any is an authority of its own, so that it is never taken for another.
 func authorities(caCert string) []string {
+	certificates, err := provider.Certificates(caCert)
+	if err != nil {
+		return []string{fingerprint([]byte(caCert))}
+	}
 	var ids []string
-	for block, rest := pem.Decode([]byte(caCert)); block != nil; block, rest = pem.Decode(rest) {
-		sum := sha256.Sum256(block.Bytes)
-		ids = append(ids, hex.EncodeToString(sum[:]))
+	for _, certificate := range certificates {
+		ids = append(ids, fingerprint(certificate.Raw))
 	}
 	return ids
+}
+
+func fingerprint(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
 }
 
 // beyond are those that are not among some others.

@@ -37,7 +37,7 @@ func redirections() map[string]redirection {
 	}
 	preset := map[string]any{"preset": "okta", "preset_params": "domain=acme", "client_id": "id", "client_secret": "s", "scope": "read"}
 	issuer := map[string]any{"issuer": vendorsim.OAuthIssuer, "client_id": "id", "client_secret": "s"}
-	return map[string]redirection{
+	all := map[string]redirection{
 		"a refresh URL":              {"kensho", map[string]any{"refresh_token": refreshToken}, map[string]any{"refresh_url": elsewhere}, []string{"refresh_token"}},
 		"a refresh URL that goes":    {"kensho", map[string]any{"refresh_token": refreshToken, "refresh_url": "https://proxy.example/r"}, map[string]any{"refresh_url": nil}, []string{"refresh_token"}},
 		"a product":                  {"kensho", map[string]any{"refresh_token": refreshToken}, map[string]any{"product": "scribe"}, []string{"refresh_token"}},
@@ -70,6 +70,22 @@ func redirections() map[string]redirection {
 		"one authority less":        {"oauth2", client(map[string]any{"ca_cert": aCertificate + otherCertificate}), map[string]any{"ca_cert": otherCertificate}, nil},
 		"the product of a key pair": {"kensho", keyPair(), map[string]any{"product": "scribe"}, nil},
 	}
+	for form, reformatted := range pastedForms {
+		own, other := reformatted(aCertificate), reformatted(otherCertificate)
+		all["an authority, "+form] = redirection{"oauth2", client(nil), map[string]any{"ca_cert": own}, []string{"client_secret"}}
+		all["another authority, "+form] = redirection{"kensho", map[string]any{"refresh_token": refreshToken, "ca_cert": own}, map[string]any{"ca_cert": other}, []string{"refresh_token"}}
+		all["one authority more, "+form] = redirection{"sitecore", map[string]any{"api_key": apiKey, "ca_cert": aCertificate}, map[string]any{"ca_cert": aCertificate + other}, []string{"api_key"}}
+		all["the same authority, "+form] = redirection{"oauth2", client(map[string]any{"ca_cert": aCertificate}), map[string]any{"ca_cert": own}, nil}
+	}
+	return all
+}
+
+// pastedForms are those of a PEM file that are accepted besides the file itself.
+var pastedForms = map[string]func(string) string{
+	"with line breaks written out": func(text string) string { return strings.ReplaceAll(text, "\n", `\n`) },
+	"on one line":                  func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "\n", " ") },
+	"indented":                     func(text string) string { return strings.ReplaceAll("\n"+strings.TrimSpace(text), "\n", "\n  ") },
+	"in quotes":                    func(text string) string { return `"` + strings.ReplaceAll(text, "\n", `\n`) + `"` },
 }
 
 func TestPromise13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -13,15 +15,18 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/tally"
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // oddValues are what stands in place of each value in a damaged entry.
 var oddValues = []any{
 	nil, true, -1.0, 1e300, "x", []any{"x", "x"}, []any{[]any{}, []any{}}, map[string]any{"x": map[string]any{}}, map[string]any{"x": nil},
+	int64(1<<50 - 1), int64(1 << 50), int64(math.MaxInt64),
 }
 
 // damaged are the forms of a stored value in which one thing is odd, or missing.
@@ -161,4 +166,74 @@ func checkDamaged(t *testing.T, dump storageDump, key string, raw []byte) {
 func (d *dumped) tick() error {
 	_, err := d.backend.HandleRequest(d.t.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: d.storage})
 	return err
+}
+
+// amend changes an entry in storage.
+func (e *engine) amend(key string, change func(map[string]any)) {
+	e.t.Helper()
+	entry, err := e.storage.Get(e.t.Context(), key)
+	require.NoError(e.t, err)
+	fields := map[string]any{}
+	require.NoError(e.t, entry.DecodeJSON(&fields))
+	change(fields)
+	raw, err := json.Marshal(fields)
+	require.NoError(e.t, err)
+	require.NoError(e.t, e.storage.Put(e.t.Context(), &logical.StorageEntry{Key: key, Value: raw}))
+}
+
+// Guarantees 4 and 10: a count that nothing counts to is damage, and no state to go on from.
+func TestGuarantee10ACountThatCannotBeIsReplaced(t *testing.T) {
+	for _, count := range []int64{1 << 49, 1<<50 - 1, 1 << 50, math.MaxInt64} {
+		for _, counter := range []string{"number", "exchanges"} {
+			synctest.Test(t, func(t *testing.T) {
+				e, _ := newRotatingEngine(t)
+				e.write("refresh/prod", nil)
+				e.amend("state/prod/own", func(own map[string]any) { own[counter] = count })
+				for range 2 {
+					e.restart()
+					e.write("refresh/prod", nil)
+				}
+				e.restart()
+				calls := e.exchanges()
+				e.creds("prod")
+				assert.Equal(t, calls, e.exchanges(), "what the engine wrote can be read")
+			})
+		}
+		synctest.Test(t, func(t *testing.T) {
+			e := newOAuthEngine(t)
+			e.write("refresh/api", nil)
+			e.amend("state/api/own", func(own map[string]any) {
+				own["failure"] = map[string]any{"kind": provider.Unavailable, "reason": "x", "time": time.Now(), "count": count}
+			})
+			e.restart()
+			time.Sleep(2 * time.Hour)
+			e.sim.Behave(down())
+			calls := e.exchanges()
+			for range 12 {
+				e.refused("creds/api")
+			}
+			assert.Equal(t, calls+1, e.exchanges())
+			e.restart()
+			e.refused("creds/api")
+			assert.Equal(t, calls+1, e.exchanges(), "the back-off can be read")
+		})
+	}
+}
+
+// Guarantee 15: a stored duration that no operator can have set is damage.
+func TestGuarantee15AStoredDurationThatCannotBeIsDamage(t *testing.T) {
+	for _, seconds := range []int64{-1, 1 << 50, math.MaxInt64} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEngine(t)
+			e.write("config/sitecore/search", map[string]any{"api_key": apiKey})
+			e.amend("config/sitecore/search", func(entry map[string]any) {
+				entry["fields"].(map[string]any)["access_expiry"] = seconds
+			})
+			e.restart()
+			_, message := e.refused("config/sitecore/search")
+			assert.Contains(t, message, "config/sitecore/search cannot be decoded")
+			_, status, message := e.request(logical.DeleteOperation, "config/sitecore/search", nil)
+			assert.Equal(t, http.StatusOK, status, message)
+		})
+	}
 }

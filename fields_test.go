@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"maps"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -76,7 +77,11 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"a broken pair's token":          {"sitecore", map[string]any{"refresh_token": "tëst"}, "refresh_token: holds white space, a line break or a character outside ASCII"},
 		"a key with a passphrase":        {"kensho", pair("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"), "private_key: is protected by a passphrase"},
 		"verify as nothing":              {"kensho", kensho(map[string]any{"verify": ""}), "verify: must be true or false"},
-		"no URL":                         {"sitecore", sitecore(map[string]any{"base_url": "api.rfksrv.com"}), "base_url: is no URL"},
+		"no URL":                         {"sitecore", sitecore(map[string]any{"base_url": "api.rfksrv.com"}), "base_url: is not a URL with a host"},
+		"a URL without a host":           {"sitecore", sitecore(map[string]any{"base_url": "https://:443"}), "base_url: is not a URL with a host"},
+		"a URL with brackets for a host": {"kensho", kensho(map[string]any{"refresh_url": "https://[]/refresh"}), "refresh_url: is not a URL with a host"},
+		"a host of a megabyte":           {"kensho", kensho(map[string]any{"refresh_url": "https://" + strings.Repeat("a", 1<<20) + "/t"}), "refresh_url: has 1048586 bytes, and may have 2048"},
+		"a host of 254 bytes":            {"kensho", map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "token_url": "https://" + strings.Repeat("a", 254) + ":8443/t"}, "token_url: the host's name has 254 bytes, and can have 253"},
 		"an unknown field":               {"kensho", kensho(map[string]any{"refreshtoken": "x"}), "refreshtoken: is no field of this path, which has access_token, assertion_audience, ca_cert"},
 		"another provider's field":       {"sitecore", sitecore(map[string]any{"product": "link"}), "product: is no field"},
 		"scope as an object":             {"sitecore", sitecore(map[string]any{"scope": map[string]any{"a": "b"}}), "scope"},

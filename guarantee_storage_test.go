@@ -218,8 +218,9 @@ func TestGuarantee15AnAnswerOverItsBoundsIsRefusedAndSpendsNoRefreshToken(t *tes
 	}
 }
 
-func TestARefreshTokenThatIsNoneReplacesNone(t *testing.T) {
-	for _, given := range []string{"", " ", "null", "undefined", "None", "nil", " padded", "\x00", "ü"} {
+// Guarantee 15: a refresh token that storage does not take would end the credential for good.
+func TestARefreshTokenThatIsNoneOrTooLongReplacesNone(t *testing.T) {
+	for _, given := range []string{"", " ", "null", "undefined", "None", "nil", " padded", "\x00", "ü", strings.Repeat("z", 256<<10+1), strings.Repeat("z", 1<<20-200)} {
 		synctest.Test(t, func(t *testing.T) {
 			e, _, _ := newBoundedEngine(t, raftEntry, false)
 			e.sim.Behave(vendorsim.Conduct{Fault: once(e.sim.Amend(func(answer map[string]any) { answer["refresh_token"] = given }))})
@@ -275,6 +276,7 @@ func TestAPanicCostsItsOwnNameAlone(t *testing.T) {
 		assert.Contains(t, logged, "a fault of the engine: please report it")
 		assert.NotContains(t, logged, "a secret that no log may have")
 		storage.meet.Store(nil)
+		e.pass(5 * time.Minute)
 		require.NotEmpty(t, e.creds("prod").Data)
 	})
 }

@@ -102,5 +102,11 @@ func TestASecretThatExpiresSoonIsToldOfOnceAndMeasured(t *testing.T) {
 		require.NoError(t, e.tick())
 		e.assertMetrics(map[string]string{seconds: "0.0"})
 		e.creds("prod") // whether it has expired, the vendor says
+
+		e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+		e.write("config/kensho/prod", fields)
+		e.events()
+		require.NoError(t, e.tick())
+		require.Len(t, e.events(), 1, "another credential of the name")
 	})
 }

@@ -300,7 +300,7 @@ func (b *backend) replace(ctx context.Context, req *logical.Request, p provider.
 	}
 	if err := putConfig(ctx, req.Storage, p.Name(), name, next); err != nil {
 		if held {
-			err = fmt.Errorf("%w; the vendor has replaced the refresh token that was given, and what it gave is held in memory alone: write the same again soon", err)
+			err = fmt.Errorf("%w; the vendor has replaced the refresh token that was given, and what it gave is held in memory alone: write the same again soon, within an hour", err)
 		}
 		return answered, err
 	}
@@ -332,6 +332,7 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 		if err != nil {
 			return failure(name, err)
 		}
+		b.events.Forget(name)
 		return nil, nil
 	}
 }

@@ -64,6 +64,10 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, d *framewor
 	name := d.Get("name").(string)
 	status, err := b.broker.Refresh(ctx, req.Storage, name, d.Get("drop").(bool))
 	if err != nil {
+		var unfinished *broker.UnfinishedError
+		if errors.As(err, &unfinished) {
+			return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("refresh/%s: %s", name, unfinished))
+		}
 		var failed *broker.RefreshError
 		var exchange *broker.ExchangeError
 		if errors.As(err, &failed) && errors.As(err, &exchange) {

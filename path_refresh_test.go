@@ -2,6 +2,7 @@ package tokenbroker_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +51,17 @@ func TestATokenThatARefreshCouldNotRevokeIsRevokedByTheNext(t *testing.T) {
 			e.request(logical.UpdateOperation, "refresh/api", drop)
 			e.sim.Behave(vendorsim.Conduct{})
 			time.Sleep(time.Minute)
+		},
+		"the vendor says so with status 200": func(e *engine) {
+			e.sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+				if !strings.HasSuffix(r.URL.Path, "/revoke") {
+					return nil
+				}
+				return vendorsim.Answer(200, `{"ok":false,"error":"internal_error"}`)
+			}})
+			e.write("refresh/api", drop)
+			assert.Contains(e.t, e.read("status/api").Data["last_revocation_error"], "internal_error")
+			e.sim.Behave(vendorsim.Conduct{})
 		},
 		"storage refuses": func(e *engine) {
 			storage := e.moody()

@@ -1,6 +1,7 @@
 package tokenbroker_test
 
 import (
+	"fmt"
 	"net/http"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
@@ -128,5 +130,32 @@ func TestPromise8ARefreshThatFailsHasForgottenTheTokenAllTheSame(t *testing.T) {
 		e.sim.Behave(vendorsim.Conduct{})
 		time.Sleep(6 * time.Minute)
 		assert.NotEqual(t, leaked, e.creds("prod").Data["access_token"])
+	})
+}
+
+// Guarantee 15: a write that storage refuses leaves nothing in memory.
+func TestGuarantee15RefusedWritesLeaveNoNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		storage := e.moody()
+		before := tokenbroker.NamesInMemory(e.backend)
+		write := func(name string) {
+			_, status, _ := e.request(logical.UpdateOperation, "config/kensho/"+name, map[string]any{"refresh_token": refreshToken, "verify": false})
+			require.Equal(t, http.StatusInternalServerError, status)
+		}
+		storage.refuse.Store(true)
+		for i := range 100 {
+			write(fmt.Sprintf("x%d", i))
+		}
+		assert.Equal(t, before+100, tokenbroker.NamesInMemory(e.backend), "storage may have taken them")
+		e.pass(time.Minute)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.backend), "found to be missing in the background")
+		write("x")
+		e.request(logical.UpdateOperation, "refresh/x", nil)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.backend), "found to be missing by who asks")
+		storage.refuse.Store(false)
+		e.write("config/kensho/x", map[string]any{"refresh_token": refreshToken, "verify": false})
+		e.creds("x")
 	})
 }

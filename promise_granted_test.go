@@ -72,6 +72,22 @@ func TestGuarantee14MoreThanARoleIsRefusedThoughOnlyTheVendorKnowsTheCredentials
 	})
 }
 
+func TestGuarantee14AScopeWithACommaIsComparedAsAWhole(t *testing.T) {
+	for _, granted := range []string{"read res/a,b", "read,res/a,b", "res/a,b,read", "res/a,b"} {
+		t.Run(granted, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				e.write("config/oauth2/some", with(with(secretClient(false), "scope", []any{"res/a,b", "read"}), "verify", false))
+				e.write("roles/narrow", map[string]any{"config": "some", "scope": "read"})
+				e.sim.Behave(e.granting(granted))
+				status, message := e.refused("creds/narrow")
+				assert.Equal(t, http.StatusBadRequest, status)
+				assert.Contains(t, message, "the vendor granted res/a,b as well, which the credential has and the role does not")
+			})
+		})
+	}
+}
+
 // granting has the vendor grant a scope, whatever it is asked for.
 func (e *engine) granting(scope string) vendorsim.Conduct {
 	return e.amending(func(answer map[string]any) { answer["scope"] = scope })

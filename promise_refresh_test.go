@@ -2,10 +2,12 @@ package tokenbroker_test
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -80,5 +82,24 @@ func TestPromise10AGoodTokenSurvivesARestartWithItsHistory(t *testing.T) {
 		assert.Equal(t, before.Data, after.Data)
 		assert.Equal(t, before.Warnings, after.Warnings)
 		assert.Equal(t, calls, e.exchanges(), "the vendor is left alone as it was")
+	})
+}
+
+// Guarantee 8: a token that storage refused is replaced by a refresh, too.
+func TestGuarantee8ARefreshReplacesATokenThatStorageHasRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newOAuthEngine(t)
+		e.write("roles/r", map[string]any{"config": "api", "scope": "read"})
+		storage := e.moody()
+		refuse := refuseScopes
+		storage.meet.Store(&refuse)
+		e.refused("creds/r")
+		time.Sleep(10 * time.Second)
+		_, status, _ := e.request(logical.UpdateOperation, "refresh/api", nil)
+		assert.Equal(t, http.StatusInternalServerError, status, "it has not been replaced")
+		storage.meet.Store(nil)
+		refreshed := time.Now().UTC().Format(time.RFC3339)
+		e.write("refresh/api", nil)
+		assert.GreaterOrEqual(t, e.token("r").Data["last_vault_rotation"], refreshed)
 	})
 }

@@ -60,3 +60,54 @@ func jwtWith(claims map[string]any) string {
 	encode := base64.RawURLEncoding.EncodeToString
 	return encode([]byte(`{"alg":"RS256"}`)) + "." + encode(raw) + "." + encode([]byte("a signature of sorts"))
 }
+
+func TestGuarantee6NoReaderGetsAPrivateKeyForATokenHoweverItWasPasted(t *testing.T) {
+	pem := strings.TrimSpace(privateKeyPEM())
+	lines := strings.Split(pem, "\n")
+	body := strings.Join(lines[1:len(lines)-1], "")
+	for form, reformatted := range pastedForms {
+		t.Run(form, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newOAuthEngine(t)
+				e.write("config/oauth2/prod", map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": "id", "private_key": reformatted(pem), "verify": false})
+				e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, fmt.Sprintf(`{"access_token":%q,"expires_in":3600}`, body)))})
+				status, message := e.refused("creds/prod")
+				assert.Equal(t, http.StatusBadGateway, status)
+				assert.Contains(t, message, "the vendor's access token holds a secret of the credential")
+			})
+		})
+	}
+}
+
+func TestGuarantee6AnAnswerThatShowsItsOwnTokenIsRefused(t *testing.T) {
+	const token, refresh = "kT9vXw2Lq8ZrBn4Y-access", "8ZrBn4YcHd6kT9vX-refresh"
+	for name, c := range map[string]struct{ member, text, says string }{
+		"the token as a scope":        {"scope", token, "scope"},
+		"the token among scopes":      {"scope", "read " + token, "scope"},
+		"a refresh token that is new": {"scope", "read x-" + refresh, "scope"},
+		"the token as its type":       {"token_type", token, "token_type"},
+		"the refresh token, in a URI": {"token_type", "urn:" + refresh, "token_type"},
+	} {
+		for _, grant := range []string{"client_credentials", "refresh_token"} {
+			t.Run(name+", "+grant, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e := newOAuthEngine(t)
+					fields := with(secretClient(false), "grant_type", grant)
+					fields["verify"] = false
+					if grant == "refresh_token" {
+						fields["refresh_token"] = refreshToken
+					}
+					e.write("config/oauth2/prod", fields)
+					body, _ := json.Marshal(map[string]any{"access_token": token, "refresh_token": refresh, "expires_in": 3600, c.member: c.text})
+					e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, string(body)))})
+					status, message := e.refused("creds/prod")
+					assert.Equal(t, http.StatusBadGateway, status)
+					assert.Contains(t, message, "the vendor's "+c.says+" holds a ")
+					for _, secret := range []string{token, refresh} {
+						assert.NotContains(t, fmt.Sprint(message, e.read("status/prod").Data, e.lines()), secret)
+					}
+				})
+			})
+		}
+	}
+}

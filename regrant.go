@@ -18,8 +18,8 @@ const grantField = "grant_type"
 // A write that gives a secret and clears none says enough: its writer has what the new
 // grant exchanges.
 func (b *backend) refuseRegranted(p provider.Provider, name string, stored *configEntry, next *broker.Credential, d *framework.FieldData) error {
-	_, isNamed := d.Raw[grantField]
-	if stored == nil || isNamed || d.Schema[grantField] == nil {
+	named, _ := d.Raw[grantField].(string)
+	if stored == nil || strings.TrimSpace(named) != "" || d.Schema[grantField] == nil {
 		return nil
 	}
 	cleared, given := stored.secretsOf(d)

@@ -16,6 +16,8 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 	user := map[string]any{"token_url": server, "client_id": "id", "client_secret": "s", "refresh_token": "user"}
 	signed := map[string]any{"token_url": server, "client_id": "id", "private_key": privateKeyPEM(), "refresh_token": "user"}
 	bearer := map[string]any{"token_url": server, "client_id": "id", "private_key": privateKeyPEM(), "client_secret": "s", "grant_type": "jwt_bearer", "auth_style": "client_secret_post"}
+	named := with(user, "grant_type", "refresh_token")
+	assertion := with(with(signed, "refresh_token", ""), "grant_type", "jwt_bearer")
 	kensho := map[string]any{"refresh_token": "user"}
 	sitecore := map[string]any{"api_key": "01-key", "refresh_token": "pair"}
 	for name, c := range map[string]struct {
@@ -34,6 +36,13 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 		"with another secret":        {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "client_secret": "t"}, "refresh_token: cannot be cleared alone"},
 		"with the grant":             {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": "client_credentials"}, ""},
 		"with the grant in a patch":  {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil, "grant_type": "client_credentials"}, ""},
+		"an empty grant":             {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": ""}, "refresh_token: cannot be cleared alone"},
+		"a blank grant":              {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": " \n"}, "refresh_token: cannot be cleared alone"},
+		"null for the grant":         {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": nil}, "refresh_token: cannot be cleared alone"},
+		"nulls in a patch":           {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil, "grant_type": nil}, "refresh_token: cannot be cleared alone"},
+		"a grant that is cleared":    {"oauth2", assertion, logical.UpdateOperation, map[string]any{"grant_type": ""}, "grant_type: is missing, as this write changes the grant to client_credentials"},
+		"cleared with its token":     {"oauth2", named, logical.PatchOperation, map[string]any{"grant_type": nil, "refresh_token": nil}, "refresh_token: cannot be cleared alone"},
+		"cleared without a change":   {"oauth2", named, logical.UpdateOperation, map[string]any{"grant_type": ""}, ""},
 		"another refresh token":      {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "other"}, ""},
 		"a secret of the same grant": {"oauth2", user, logical.UpdateOperation, map[string]any{"client_secret": ""}, ""},
 		"the secret beside a bearer": {"oauth2", bearer, logical.UpdateOperation, map[string]any{"client_secret": "", "auth_style": ""}, ""},

@@ -1,14 +1,17 @@
 package tokenbroker_test
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
@@ -98,5 +101,46 @@ func TestARefreshTokenThatIsHeldForAWriteWaitsForThatAndGoesNowhereElse(t *testi
 		e.write("config/kensho/prod", write)
 		until(1, 0, 5)
 		e.creds("prod")
+	})
+}
+
+// Row 32: whoever may write credentials fills no memory, with a vendor of their own either.
+func TestRefreshTokensThatAreHeldForWritesAreFewAndNotForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"refreshToken":"the-next-one"}`))})
+		attempt := func(i int) string {
+			_, status, message := e.request(logical.UpdateOperation, fmt.Sprintf("config/kensho/n%d", i), map[string]any{"refresh_token": refreshToken, "request_timeout": 5 + i%2})
+			require.Equal(t, http.StatusBadGateway, status, message)
+			calls := e.sim.Calls()
+			return calls[len(calls)-1].URL
+		}
+		before := tokenbroker.NamesInMemory(e.backend)
+		for i := range 110 {
+			attempt(i)
+			time.Sleep(time.Second)
+		}
+		assert.Equal(t, before+100, tokenbroker.NamesInMemory(e.backend))
+		assert.NotContains(t, attempt(9), "the-next-one", "the oldest go first")
+		assert.Contains(t, attempt(109), "the-next-one")
+		assert.Contains(t, attempt(50), "the-next-one", "and the one of before is held on")
+
+		e.pass(58 * time.Minute)
+		assert.Contains(t, attempt(109), "the-next-one")
+		e.pass(time.Hour)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.backend), "though nobody writes")
+	})
+}
+
+func TestARefreshTokenThatIsHeldForAWriteIsNotUsedAfterAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"refreshToken":"the-next-one"}`))})
+		for _, used := range []string{refreshToken, "the-next-one", refreshToken} {
+			e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+			calls := e.sim.Calls()
+			assert.Contains(t, calls[len(calls)-1].URL, used)
+			time.Sleep(31 * time.Minute)
+		}
 	})
 }

@@ -152,11 +152,11 @@ const (
 
 // Replacement is the refresh token that an answer gives in place of the one that was used; ""
 // if it gives none, or the same. What has other characters than RFC 6749 §A.17 gives a refresh
-// token, or is only white space, or a name that a language has for nothing, does not take the
-// place of one that has just worked.
+// token, or is only white space, or a name that a language has for nothing, or is too long to
+// be stored, does not take the place of one that has just worked.
 func Replacement(given, used string) string {
 	switch {
-	case given == used || strings.TrimSpace(given) != given || strings.ContainsFunc(given, func(r rune) bool { return r < ' ' || r > '~' }):
+	case given == used || len(given) > maxToken || strings.TrimSpace(given) != given || strings.ContainsFunc(given, func(r rune) bool { return r < ' ' || r > '~' }):
 		return ""
 	case slices.Contains([]string{"null", "undefined", "None", "nil"}, given):
 		return ""
@@ -182,19 +182,25 @@ func (a *Answer) checkShown() error {
 }
 
 // ReadScope is the scope that an answer states, as a list: separated by white space, or by
-// commas with some vendors. A comma does not separate within a scope that was asked for.
-func ReadScope(stated Texts, asked []string) []string {
+// commas with some vendors. A comma does not separate within one of the known scopes, which
+// are all those of the credential: a part of one would pass for a scope that nobody knows.
+func ReadScope(stated Texts, known []string) []string {
+	commas := 0 // at most, in a known scope
+	for _, one := range known {
+		commas = max(commas, strings.Count(one, ","))
+	}
 	var scope []string
 	for _, text := range stated {
-		for _, word := range strings.Fields(text) {
-			if slices.Contains(asked, word) {
-				scope = append(scope, word)
-				continue
-			}
-			for part := range strings.SplitSeq(word, ",") {
-				if part != "" {
-					scope = append(scope, part)
+		for word := range strings.FieldsSeq(text) {
+			for parts := strings.Split(word, ","); len(parts) > 0; {
+				n := min(commas+1, len(parts))
+				for n > 1 && !slices.Contains(known, strings.Join(parts[:n], ",")) {
+					n--
 				}
+				if n > 1 || parts[0] != "" {
+					scope = append(scope, strings.Join(parts[:n], ","))
+				}
+				parts = parts[n:]
 			}
 		}
 	}

@@ -36,13 +36,25 @@ func Allowed(values []string) []any {
 	return list
 }
 
+// maxURL is how long a URL may be, and maxHostname how long a host's name can be (RFC 1035
+// §2.3.4), in bytes: errors name the host.
+const (
+	maxURL      = 2 << 10
+	maxHostname = 253
+)
+
 // CheckURL refuses a URL that would carry a secret in the clear: it must be
-// https, or http to a loopback host.
+// https, or http to a loopback host. One that is too long is refused as well.
 func CheckURL(field, raw string) error {
+	if len(raw) > maxURL {
+		return Errorf(Invalid, "%s: has %d bytes, and may have %d; give a shorter URL", field, len(raw), maxURL)
+	}
 	u, err := url.Parse(raw)
 	switch {
-	case err != nil || u.Host == "" || u.Opaque != "":
-		return Errorf(Invalid, "%s: is no URL; give one such as https://host/path", field)
+	case err != nil || u.Hostname() == "" || u.Opaque != "":
+		return Errorf(Invalid, "%s: is not a URL with a host; give one such as https://host/path", field)
+	case len(u.Hostname()) > maxHostname:
+		return Errorf(Invalid, "%s: the host's name has %d bytes, and can have %d; give the host's own name", field, len(u.Hostname()), maxHostname)
 	case u.User != nil:
 		return Errorf(Invalid, "%s: must not hold a user name or password", field)
 	case u.Fragment != "":

@@ -66,11 +66,14 @@ func NewClient(o ClientOptions) (*Client, error) {
 		c.clocks = &Clocks{}
 	}
 	if o.CACert != "" {
-		roots, err := parseCertificates(o.CACert)
+		certificates, err := Certificates(o.CACert)
 		if err != nil {
 			return nil, err
 		}
-		c.roots = roots
+		c.roots = x509.NewCertPool()
+		for _, certificate := range certificates {
+			c.roots.AddCert(certificate)
+		}
 	}
 	return c, nil
 }

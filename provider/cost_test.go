@@ -49,6 +49,7 @@ func TestNoAnswerCostsMuchWhateverItsShape(t *testing.T) {
 		"a long text":         full(`{"message":"`, "a ", `"}`),
 		"members":             members("k"),
 		"long members":        members(strings.Repeat("_", 200)),
+		"tokens":              `{"message":"` + strings.Repeat("a b ", maxSearched/4) + `","tokens":["kT9vXw2L"` + strings.Repeat(`,"kT9vXw2L"`, 5000) + "]}",
 		"a form":              "error=a" + strings.Repeat("&a%41=b", maxBody/7-1),
 		"a form of escapes":   "error=" + strings.Repeat("%41", maxBody/3-2),
 	} {

@@ -37,6 +37,9 @@ type Answer struct {
 	TokenType   string // "Bearer" if empty
 	Scope       []string
 
+	// RefreshToken is what the answer states beside a scope, whether it is used or not.
+	RefreshToken string
+
 	// ExpiresIn is the lifetime that the answer states, as Lifetime reads it.
 	ExpiresIn time.Duration
 

@@ -155,10 +155,11 @@ func rsaBits(der []byte) (bits int, isRSA bool) {
 	return key.N.BitLen(), true
 }
 
-// parseCertificates reads ca_cert, which is read back and so must hold nothing else than
-// certificates. Those that Go cannot read are left out, as long as there are others.
-func parseCertificates(text string) (*x509.CertPool, error) {
-	blocks, unfinished := readPEM(text)
+// Certificates returns the certificates of a ca_cert, which are those that a [Client] trusts.
+// The ca_cert is read back and so must hold nothing else than certificates. Those that Go
+// cannot read are left out, as long as there are others. Its error is of kind Invalid.
+func Certificates(caCert string) ([]*x509.Certificate, error) {
+	blocks, unfinished := readPEM(caCert)
 	for _, label := range append(labels(blocks), unfinished) {
 		switch {
 		case strings.HasSuffix(label, isPrivate):
@@ -167,23 +168,22 @@ func parseCertificates(text string) (*x509.CertPool, error) {
 			return nil, Errorf(Invalid, `ca_cert: holds something else than certificates; give only blocks of "CERTIFICATE"`)
 		}
 	}
-	if strings.Contains(text, isPrivate) { // of a block that is damaged
+	if strings.Contains(caCert, isPrivate) { // of a block that is damaged
 		return nil, Errorf(Invalid, "ca_cert: holds a private key; give only certificates")
 	}
 	if unfinished != "" {
 		return nil, Errorf(Invalid, "ca_cert: has no -----END line that goes with its -----BEGIN line; give the whole file")
 	}
-	pool, found := x509.NewCertPool(), false
+	var certificates []*x509.Certificate
 	for _, block := range blocks {
 		if certificate, err := x509.ParseCertificate(block.der); err == nil {
-			pool.AddCert(certificate)
-			found = true
+			certificates = append(certificates, certificate)
 		}
 	}
 	switch {
-	case found:
-		return pool, nil
-	case isFileName(text):
+	case len(certificates) > 0:
+		return certificates, nil
+	case isFileName(caCert):
 		return nil, Errorf(Invalid, "ca_cert: looks like the name of a file; to give what is in the file, write @ before its name (ca_cert=@ca.pem)")
 	}
 	return nil, Errorf(Invalid, "ca_cert: holds no certificate; give one or more in PEM")

@@ -34,6 +34,10 @@ func List(values []string) string {
 	return strings.Join(shown, ", ")
 }
 
+// Redacted returns a vendor's words, for the text of an error: on one line, short, without the
+// secrets and without anything that looks like one.
+func Redacted(text string, secrets ...string) string { return redact(text, secrets) }
+
 func isQuotable(value string) bool {
 	return utf8.RuneCountInString(value) <= maxQuoted && utf8.ValidString(value) &&
 		!strings.ContainsFunc(value, isLineBreak) && !strings.Contains(value, `\n`) && !strings.Contains(value, "-----")

@@ -23,7 +23,8 @@ const (
 
 // reason is what a vendor says is wrong, from the body of an answer: the members of a JSON
 // object that error answers use, or a JSON string. (A form is JSON by then, asJSON.) What is
-// neither may come from any server that a URL leads to, and nothing of it is quoted.
+// neither may come from any server that a URL leads to, and nothing of it is quoted. Tokens
+// and secrets that the answer itself holds are not quoted either.
 func reason(body []byte, secrets []string) string {
 	if len(body) > maxRefusal {
 		return ""
@@ -38,7 +39,32 @@ func reason(body []byte, secrets []string) string {
 			found = append(found, words)
 		}
 	})
+	secrets = slices.Clip(secrets)
+	collectSecrets(value, false, func(secret string) { secrets = append(secrets, secret) })
 	return redact(strings.Join(found, ": "), secrets)
+}
+
+// secretMember matches the names of members that hold a secret, in small letters and without
+// "_" and "-".
+var secretMember = regexp.MustCompile(`(token|assertion|secret|password|key)s?$`)
+
+// collectSecrets passes on the strings of a decoded JSON value that are in a member whose name
+// is that of a secret, at any depth. What is shorter than minRun may be in any text.
+func collectSecrets(value any, isSecret bool, add func(string)) {
+	switch value := value.(type) {
+	case string:
+		if isSecret && len(value) >= minRun {
+			add(value)
+		}
+	case []any:
+		for _, element := range value {
+			collectSecrets(element, isSecret, add)
+		}
+	case map[string]any:
+		for name, member := range value {
+			collectSecrets(member, isSecret || secretMember.MatchString(wordMarks.Replace(strings.ToLower(name))), add)
+		}
+	}
 }
 
 // reasonMembers are the members of a JSON object that say what is wrong, in the order in

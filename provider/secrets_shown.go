@@ -1,14 +1,15 @@
 package provider
 
 import (
-	"encoding/pem"
+	"encoding/base64"
 	"slices"
 	"strings"
 )
 
-// CheckSecrets refuses an answer that shows one of the credential's own secrets to readers.
-// Its error is nil, or of kind Nonsense. A token that is final is the operator's own.
-func (a *Answer) CheckSecrets(secrets ...string) *Error {
+// CheckSecrets refuses an answer that shows one of the credential's own secrets to readers, or
+// one of its tokens, those of this answer among them, where all can see it. Its error is nil, or
+// of kind Nonsense. A token that is final is the operator's own.
+func (a *Answer) CheckSecrets(secrets, tokens []string) *Error {
 	if a.Final {
 		return nil
 	}
@@ -20,6 +21,11 @@ func (a *Answer) CheckSecrets(secrets ...string) *Error {
 	} {
 		if holdsSecret(shown.text, secrets) {
 			return Errorf(Nonsense, "the vendor's %s holds a secret of the credential, which no reader may get", shown.name)
+		}
+	}
+	for _, public := range []struct{ name, text string }{{"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")}} {
+		if holdsSecret(public.text, append(slices.Clip(tokens), a.AccessToken, a.RefreshToken)) {
+			return Errorf(Nonsense, "the vendor's %s holds a token, which status and logs would show", public.name)
 		}
 	}
 	return nil
@@ -65,13 +71,17 @@ func holdsSecret(text string, secrets []string) bool {
 	return false
 }
 
-// unarmoured is what of a secret a token can hold: of a key in PEM, what stands between its
-// lines.
+// unarmoured is what of a secret a token can hold: of a private key in PEM, in any form that
+// is accepted, the key in base64.
 func unarmoured(secret string) string {
-	if block, _ := pem.Decode([]byte(secret)); block == nil {
+	if !strings.Contains(secret, isPrivate) {
 		return secret
 	}
-	_, body, _ := strings.Cut(strings.TrimSpace(secret), "\n")
-	body, _, _ = strings.Cut(body, "-----END")
-	return strings.Join(strings.Fields(body), "")
+	blocks, _ := readPEM(secret)
+	for _, block := range blocks {
+		if strings.HasSuffix(block.label, isPrivate) {
+			return base64.RawStdEncoding.EncodeToString(block.der)
+		}
+	}
+	return secret
 }

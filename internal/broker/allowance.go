@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -30,24 +31,27 @@ type allowance struct {
 	lifetime time.Duration // of the last token
 }
 
-// take takes one token from the allowance of a role, if there is one left. There is no limit
-// before the lifetime of one is known. The caller has the exclusive right to the name.
-func (e *entry) take(d Dedication, now time.Time) error {
+// take takes one token from the allowance of a role, if there is one left, and returns what
+// gives it back. There is no limit before the lifetime of one is known. The caller has the
+// exclusive right to the name.
+func (e *entry) take(d Dedication, now time.Time) (giveBack func(), err error) {
 	a := e.allowances[d.Role]
 	if a == nil {
-		return nil
+		return func() {}, nil
 	}
 	a.set(d.Most, a.lifetime, now)
-	if reservation := a.limiter.ReserveN(now, 1); reservation.DelayFrom(now) > 0 {
-		next := now.Add(reservation.DelayFrom(now))
-		reservation.CancelAt(now)
-		return &TooManyError{Most: d.Most, Per: a.lifetime, Next: next}
+	reservation := a.limiter.ReserveN(now, 1)
+	giveBack = func() { reservation.CancelAt(now) } // a reservation of the past would stay
+	if wait := reservation.DelayFrom(now); wait > 0 {
+		giveBack()
+		return nil, &TooManyError{Most: d.Most, Per: a.lifetime, Next: now.Add(wait)}
 	}
-	return nil
+	return giveBack, nil
 }
 
 // taken notes how long a token of a role is valid, of which so many may be exchanged meanwhile.
 func (e *entry) taken(d Dedication, token provider.Token, now time.Time) {
+	maps.DeleteFunc(e.allowances, func(role string, a *allowance) bool { return role != d.Role && a.isFull(now) })
 	lifetime := max(token.ExpireTime.Sub(token.IssueTime), time.Second).Round(time.Second)
 	a := e.allowances[d.Role]
 	if a == nil {
@@ -56,6 +60,11 @@ func (e *entry) taken(d Dedication, token provider.Token, now time.Time) {
 		e.allowances[d.Role] = a
 	}
 	a.set(d.Most, lifetime, now)
+}
+
+// isFull is whether a role has exchanged nothing for as long as it counts.
+func (a *allowance) isFull(now time.Time) bool {
+	return a.limiter.TokensAt(now) >= float64(a.limiter.Burst())
 }
 
 func (a *allowance) set(most int, lifetime time.Duration, now time.Time) {

@@ -170,12 +170,11 @@ type entry struct {
 	verified []Exchange
 }
 
-// renewal is one that is under way: of what scope, or of all, and since when. The zero
-// renewal is none.
+// renewal is what has the exclusive right to a name, and since when: an exchange of a dedicated
+// role, or what concerns all readers. The zero renewal is nothing.
 type renewal struct {
-	scope string
-	all   bool
-	since time.Time
+	dedicated bool
+	since     time.Time
 }
 
 // use is who wants the tokens of a scope.
@@ -250,8 +249,11 @@ func (e *entry) change(epoch uint64, f func(*memory)) (memory, error) {
 func (e *entry) reset() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.memory.credential != nil {
+		e.memory.earlier = e.memory.earlierTokens()
+	}
 	e.reloadLocked()
-	e.memory.dedicated, e.memory.early = nil, nil
+	e.memory.dedicated, e.memory.early, e.memory.panicked = nil, nil, time.Time{}
 	clear(e.uses)
 }
 
@@ -304,12 +306,15 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 		if m.credential != nil {
 			return m, nil
 		}
-		credential, state, has, err := b.load(ctx, s, e)
+		if time.Now().Before(m.panicked) {
+			return m, ErrPanicked
+		}
+		credential, state, has, err := b.readCredential(ctx, s, e)
 		if storage.IsError(err) {
 			return m, err
 		}
 		loaded, superseded := e.change(m.epoch, func(m *memory) {
-			m.credential, m.state, m.absent = credential, state, err != nil
+			m.credential, m.state, m.absent, m.panicked = credential, state, err != nil, time.Time{}
 			m.unusable = m.absent && !errors.Is(err, ErrUnknown)
 			if m.unsaved != nil && err == nil {
 				m.unsaved = m.unsaved.after(state)
@@ -318,13 +323,16 @@ func (b *Broker) current(ctx context.Context, s logical.Storage, e *entry) (memo
 		})
 		// What another node wrote meanwhile is loaded anew.
 		if superseded == nil {
+			if errors.Is(err, ErrUnknown) { // a write that failed may have left the name
+				b.setStays(e, false)
+			}
 			return loaded, err
 		}
 	}
 }
 
-// load reads a credential and what belongs to it from storage.
-func (b *Broker) load(ctx context.Context, s logical.Storage, e *entry) (*Credential, *State, *stored, error) {
+// readCredential reads a credential and what belongs to it from storage.
+func (b *Broker) readCredential(ctx context.Context, s logical.Storage, e *entry) (*Credential, *State, *stored, error) {
 	credential, err := b.source.Credential(ctx, s, e.name)
 	if err != nil {
 		return nil, nil, nil, err

@@ -49,12 +49,17 @@ func (b *Broker) change(ctx context.Context, s logical.Storage, name string, sto
 	}
 	defer b.leave(e)
 	// Who wants a fresher token meanwhile, and has a good one, does not wait for it.
-	e.renewing(renewal{all: true, since: time.Now()})
+	e.renewing(renewal{since: time.Now()})
 	defer e.renewing(renewal{})
 	// Once it has begun, a change is seen through: the vendor may have replaced a
 	// refresh token while verifying it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
+	timeout := renewTimeout
+	if stores {
+		timeout += exchangeTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
+	e.forgive()
 	m, err := b.current(ctx, s, e)
 	if storage.IsError(err) {
 		// What is known may hold the only refresh token that works.

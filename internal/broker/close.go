@@ -81,6 +81,7 @@ func (b *Broker) storeUnsaved(ctx context.Context, e *entry) {
 	if held == nil {
 		return
 	}
+	e.forgive() // as there is no later
 	if m, err := b.current(ctx, held.in, e); err == nil && m.unsaved != nil {
 		_, _ = b.save(ctx, held.in, e, m, ownScope, m.unsaved.state) // which logs what it cannot
 	}

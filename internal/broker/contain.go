@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -25,9 +26,10 @@ func Panicked(logger hclog.Logger, recovered any) error {
 	return ErrPanicked
 }
 
-// contain has a panic cost only the name that it is about, which is unusable until it is
-// written or somebody asks for it: the background work must not panic again each minute.
-// It is to be deferred.
+// contain has a panic cost only the name that it is about, which is unusable for rejectedPause,
+// or until it is written or refreshed: the vendor is not called, nor is the panic repeated,
+// with each read. It is to be deferred by whoever has the exclusive right to the name, so that
+// it comes before who is next.
 func (b *Broker) contain(e *entry, err *error) {
 	recovered := recover()
 	if recovered == nil {
@@ -38,4 +40,17 @@ func (b *Broker) contain(e *entry, err *error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.memory.absent, e.memory.unusable = true, true
+	e.memory.panicked = time.Now().Add(rejectedPause)
+}
+
+// forgive ends the pause after a panic.
+func (e *entry) forgive() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.memory.panicked = time.Time{}
+}
+
+// mayRetry is whether there was a panic, and the pause after it is over.
+func (m memory) mayRetry(now time.Time) bool {
+	return !m.panicked.IsZero() && !now.Before(m.panicked)
 }

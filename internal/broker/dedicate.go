@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // ErrShared means that the vendor answers with a token that somebody has already, so that
@@ -32,17 +34,19 @@ type Dedication struct {
 // cached: to be rid of it is its reader's matter. What the exchange tells of the
 // credential counts for all, and a failure that passes by itself for the role only. Its error
 // is of type *TooManyError if the role has had as many tokens as it may.
-func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, wish Wish, d Dedication) (*Reading, error) {
+func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, wish Wish, d Dedication) (reading *Reading, err error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
-	release, err := e.acquireDedicated(ctx, d.Role)
+	release, err := b.acquireDedicated(ctx, e, d.Role)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	// Once it has begun it is seen through: there is a token to be kept or revoked.
+	defer b.contain(e, &err)
+	e.renewing(renewal{dedicated: true, since: time.Now()})
+	defer e.renewing(renewal{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
 	m, err := b.current(ctx, s, e)
@@ -73,25 +77,37 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 	if err := d.Admit(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.take(d, time.Now()); err != nil {
+	if ctx.Err() != nil {
+		return nil, ErrBusy
+	}
+	giveBack, err := e.take(d, time.Now())
+	if err != nil {
 		return nil, err
 	}
-	return b.dedicate(ctx, s, e, v, wish, d)
+	return b.dedicate(ctx, s, e, v, wish, d, giveBack)
 }
 
 // discard revokes, as well as it can, a token that no reader gets.
 func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken string) {
+	ctx, cancel := seenThrough(ctx)
+	defer cancel()
 	if err := v.revoke(ctx, accessToken); err != nil {
 		b.logger(e, v).Warn("a dedicated token that nobody has cannot be revoked", "error", err)
 	}
 }
 
 // dedicate exchanges the credential for a token of one reader. One that the vendor issued,
-// and that nobody gets after all, is revoked.
-func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication) (reading *Reading, err error) {
+// and that nobody gets after all, is revoked; giveBack is called if it issued none.
+func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication, giveBack func()) (reading *Reading, err error) {
+	// Once it has begun it is seen through: there is a token to be kept or revoked.
+	ctx, cancel := seenThrough(ctx)
+	defer cancel()
 	latest := v.latest()
-	next, x, accessToken := call(ctx, v.credential, latest, v.scope)
+	next, x, accessToken := call(ctx, v.credential, latest, v.scope, provider.Token{})
 	b.noteSkew(e, next)
+	if accessToken == "" {
+		giveBack()
+	}
 	x.Dedicated = true
 	token := next.Tokens[v.scope]
 	isShared := accessToken != "" && d.IsLeased(accessToken)
@@ -137,6 +153,9 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 	}
 	if err := d.Keep(ctx, reading); err != nil {
 		return nil, err
+	}
+	if reading = after.lease(time.Now(), wish.MinTTL); reading == nil { // the write took long
+		return nil, after.tooLate(time.Now())
 	}
 	reading.Outcome = Exchanged
 	return reading, nil

@@ -52,18 +52,19 @@ func (x Exchange) Result() string {
 // vendor's clock. The vendor has not been called at all if the error is of kind Invalid. The
 // access token is the one that it answered with, whether anybody may have it or not; "" if
 // there was none.
-func call(ctx context.Context, c *Credential, state *State, scope string) (next *State, x Exchange, accessToken string) {
+// earlier is the scope's token of before the credential was changed.
+func call(ctx context.Context, c *Credential, state *State, scope string, earlier provider.Token) (next *State, x Exchange, accessToken string) {
 	x = Exchange{Name: c.Name, Provider: c.Provider, Scope: scope}
 	vendor, err := c.narrowed(scope)
 	if err != nil {
 		x.Err = asProviderError(err)
 		return state, x, ""
 	}
-	ctx, secrets := guard(ctx, c, state), c.secrets(state)
+	ctx = guard(ctx, c, state)
 	began, last := time.Now(), state.Tokens[scope]
-	answer, token, failure := ask(ctx, vendor, state.grant(scope), c.TTL, last, secrets)
+	answer, token, failure := ask(ctx, c, state, vendor, state.grant(scope), last, earlier)
 	if other := fallback(vendor, state.grant(scope)); other != nil && fallsBack(failure, leaseTTL(last, time.Now()) > 0, state.failures(scope)) {
-		answer, token, failure = ask(ctx, other, provider.Grant{}, c.TTL, last, secrets)
+		answer, token, failure = ask(ctx, c, state, other, provider.Grant{}, last, earlier)
 	}
 	x.Duration = time.Since(began)
 	if answer == nil {
@@ -73,7 +74,10 @@ func call(ctx context.Context, c *Credential, state *State, scope string) (next 
 	token.Seen = began
 	state = state.dated(answer.Clock)
 	if x.Err = failure; x.Err == nil {
-		x.Err = refuseWidened(token, scope, c.Scope)
+		x.Err = state.refuseDropped(token)
+	}
+	if x.Err == nil {
+		x.Err = c.refuseWidened(state, token, scope)
 	}
 	if x.Err != nil {
 		if answer.Grant != nil {

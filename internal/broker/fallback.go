@@ -7,17 +7,22 @@ import (
 )
 
 // ask calls the vendor once, and reads the token in its answer. The answer is nil if there is
-// none; one without a token, or with a token that holds a secret, comes with the failure.
-func ask(ctx context.Context, vendor provider.Credential, grant provider.Grant, ttl provider.TTL, last provider.Token, secrets []string) (*provider.Answer, provider.Token, *provider.Error) {
+// none; one without a token, or with a token that holds a secret, comes with the failure. Where
+// there is no last token, an earlier one counts if the vendor answers with it again: max_ttl runs
+// from its first issue.
+func ask(ctx context.Context, c *Credential, s *State, vendor provider.Credential, grant provider.Grant, last, earlier provider.Token) (*provider.Answer, provider.Token, *provider.Error) {
 	answer, err := vendor.Exchange(ctx, grant)
 	if err != nil {
 		return nil, provider.Token{}, asProviderError(err)
 	}
-	token, err := answer.Token(ttl, last)
+	if last.AccessToken == "" && answer.AccessToken == earlier.AccessToken {
+		last = earlier
+	}
+	token, err := answer.Token(c.TTL, last)
 	if err != nil {
 		return answer, token, asProviderError(err)
 	}
-	return answer, token, answer.CheckSecrets(secrets...)
+	return answer, token, answer.CheckSecrets(c.secrets(s), c.known(s))
 }
 
 // fallback is the other way to a token that a credential has, beside a grant; nil if it has

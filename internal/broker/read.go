@@ -11,10 +11,15 @@ import (
 )
 
 const (
-	// renewTimeout bounds a renewal with all that belongs to it: loading, waiting
-	// for the hour, the vendor's calls (each of which has a timeout of its own) and
-	// the write.
+	// renewTimeout bounds the waiting of a renewal: for its turn, for storage and for the
+	// hour. No exchange begins after it.
 	renewTimeout = 3 * time.Minute
+
+	// exchangeTimeout bounds an exchange that has begun, from the call to the write of what
+	// the vendor answered. Its requests take less than 8 minutes: request_timeout is a
+	// minute at most, an issuer's metadata are at one of three places, and a credential may
+	// have a second way to a token. So there is time to write the last answer, too.
+	exchangeTimeout = 10 * time.Minute
 
 	// patience is how long after a renewal has begun a reader waits for it who could
 	// have a good token.
@@ -96,8 +101,8 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, wish Wis
 }
 
 // want notes that somebody asks for a token of a scope, and returns what is known,
-// loaded from storage if need be, and when the renewal began that is under way; the
-// zero time is none.
+// loaded from storage if need be, and when the renewal began that is under way, of
+// whatever scope; the zero time is none.
 func (b *Broker) want(ctx context.Context, s logical.Storage, e *entry, scope string) (view, time.Time, error) {
 	for {
 		if v, begun, loaded := e.want(scope); loaded {
@@ -109,7 +114,7 @@ func (b *Broker) want(ctx context.Context, s logical.Storage, e *entry, scope st
 	}
 }
 
-func (e *entry) want(scope string) (v view, begun time.Time, loaded bool) {
+func (e *entry) want(scope string) (v view, begun time.Time, isLoaded bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.memory.credential == nil {
@@ -120,10 +125,7 @@ func (e *entry) want(scope string) (v view, begun time.Time, loaded bool) {
 		u.wanted, u.last = true, now
 		e.uses[v.scope] = u
 	}
-	if e.renewal.all || e.renewal.scope == v.scope {
-		begun = e.renewal.since
-	}
-	return v, begun, true
+	return v, e.renewal.since, true
 }
 
 // ask notes that somebody waits for a fresher token.
@@ -147,11 +149,7 @@ func (e *entry) reading(wish Wish) *Reading {
 // loaded waits until what storage has of the name is in memory.
 func (b *Broker) loaded(ctx context.Context, s logical.Storage, e *entry) error {
 	flight := b.flight(ctx, e, e.look().epoch, "load", func(ctx context.Context) (any, error) {
-		if err := e.acquire(ctx); err != nil {
-			return nil, err
-		}
-		defer e.release()
-		return b.current(ctx, s, e)
+		return nil, b.load(ctx, s, e)
 	})
 	select {
 	case <-ctx.Done():
@@ -159,6 +157,17 @@ func (b *Broker) loaded(ctx context.Context, s logical.Storage, e *entry) error 
 	case result := <-flight:
 		return result.Err
 	}
+}
+
+// load loads what storage has of the name into memory.
+func (b *Broker) load(ctx context.Context, s logical.Storage, e *entry) (err error) {
+	if err := e.acquire(ctx); err != nil {
+		return err
+	}
+	defer b.leave(e)
+	defer b.contain(e, &err)
+	_, err = b.current(ctx, s, e)
+	return err
 }
 
 // renewed joins the renewal that is under way, or starts one, unless it turns out
@@ -172,12 +181,17 @@ func (b *Broker) renewed(ctx context.Context, s logical.Storage, t task) <-chan 
 // reader who caused it: others wait for it, and what the vendor answers must be kept.
 // A reader who started after a change must not join a flight of before.
 func (b *Broker) flight(ctx context.Context, e *entry, epoch uint64, name string, f func(context.Context) (any, error)) <-chan singleflight.Result {
-	return e.flights.DoChan(fmt.Sprintf("%d/%s", epoch, name), func() (result any, err error) {
+	return e.flights.DoChan(fmt.Sprintf("%d/%s", epoch, name), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 		defer cancel()
-		defer b.contain(e, &err)
 		return f(ctx)
 	})
+}
+
+// seenThrough returns the context of an exchange that begins now: what the vendor answers must
+// be kept, however long its caller has waited before.
+func seenThrough(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), exchangeTimeout)
 }
 
 // FormatTime returns a time as every answer, log line and event has it: RFC 3339 in UTC, cut to

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,13 @@ type RefreshError struct {
 
 func (e *RefreshError) Error() string { return e.Err.Error() }
 func (e *RefreshError) Unwrap() error { return e.Err }
+
+// An UnfinishedError means that a refresh has taken so long that it left tokens as they were.
+type UnfinishedError struct{ Scopes []string } // of those tokens
+
+func (e *UnfinishedError) Error() string {
+	return fmt.Sprintf("the refresh was ended after %s, and has not replaced the tokens of these scopes: %s; refresh again", renewTimeout, provider.List(e.Scopes))
+}
 
 // A TooManyRefreshesError means that a name has been refreshed as often as it may be.
 type TooManyRefreshesError struct{ Next time.Time }
@@ -64,7 +72,7 @@ func (e *entry) takeRefresh(drop bool, now time.Time) error {
 // With drop, the older tokens are dropped first, and revoked where the vendor can: none is
 // served once it has returned, even if it failed. Its errors are of type *RefreshError,
 // unless nothing was begun: of type *TooManyRefreshesError where there were too many.
-func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, drop bool) (*Status, error) {
+func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, drop bool) (status *Status, err error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
 		return nil, err
@@ -75,9 +83,11 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, dr
 	if err := e.acquire(ctx); err != nil {
 		return nil, err
 	}
-	defer e.release()
+	defer b.leave(e)
+	defer b.contain(e, &err)
+	e.forgive()
 	// Readers who have a valid token do not wait for the new one.
-	e.renewing(renewal{all: true, since: time.Now()})
+	e.renewing(renewal{since: time.Now()})
 	defer e.renewing(renewal{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
@@ -119,7 +129,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry, drop 
 	if err != nil {
 		return view{}, err
 	}
-	older := m.state.Tokens
+	older := m.valid(time.Now())
 	v, err := b.exchange(ctx, s, e, m.view(ownScope), true)
 	if err != nil {
 		return v, err
@@ -143,13 +153,32 @@ func (b *Broker) drop(ctx context.Context, s logical.Storage, e *entry, m memory
 	return b.save(ctx, s, e, m, ownScope, dropped)
 }
 
+// valid are the tokens that readers may be served, by scope: those in use, and those that
+// storage has refused, which take their place once it takes them.
+func (m memory) valid(now time.Time) map[string]provider.Token {
+	all := map[string]provider.Token{}
+	for _, tokens := range []map[string]provider.Token{m.state.Tokens, m.latest().Tokens} {
+		for scope, token := range tokens {
+			if leaseTTL(token, now) > 0 {
+				all[scope] = token
+			}
+		}
+	}
+	return all
+}
+
 // replaceScopes exchanges the narrower scopes of older tokens that are still valid, after
-// the credential's own. A scope that the vendor rejects does not keep it from the others;
-// all such errors are joined.
+// the credential's own, the oldest first: a refresh that has no time for all is repeated. A
+// scope that the vendor rejects does not keep it from the others; all such errors are joined.
 func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *entry, m memory, older map[string]provider.Token) (view, error) {
 	var rejected error
-	for _, scope := range slices.Sorted(maps.Keys(older)) {
-		if scope == ownScope || leaseTTL(older[scope], time.Now()) == 0 {
+	var left []string // scopes that have not been replaced
+	scopes := slices.DeleteFunc(slices.Collect(maps.Keys(older)), func(scope string) bool { return scope == ownScope })
+	slices.SortFunc(scopes, func(a, b string) int {
+		return cmp.Or(older[a].IssueTime.Compare(older[b].IssueTime), cmp.Compare(a, b))
+	})
+	for i, scope := range scopes {
+		if leaseTTL(older[scope], time.Now()) == 0 {
 			continue
 		}
 		v, err := b.exchange(ctx, s, e, m.view(scope), true)
@@ -157,7 +186,9 @@ func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *entry,
 		switch {
 		case err == nil:
 		case errors.As(err, &failed) && failed.Err.MayBeScope, storage.IsTooLarge(err):
-			rejected = errors.Join(rejected, err)
+			rejected, left = errors.Join(rejected, err), append(left, scope)
+		case errors.Is(err, ErrBusy):
+			return v, &UnfinishedError{Scopes: append(left, scopes[i:]...)}
 		default:
 			return v, err
 		}

@@ -45,13 +45,14 @@ func (t task) needed(v view, now time.Time) bool {
 
 // renew gets a token that can be leased now: from storage after a restart, else
 // from the vendor if it is needed.
-func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading, error) {
+func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (reading *Reading, err error) {
 	e := t.entry
 	if err := e.acquire(ctx); err != nil {
 		return nil, err
 	}
-	defer e.release()
-	e.renewing(renewal{scope: t.scope, since: time.Now()})
+	defer b.leave(e)
+	defer b.contain(e, &err)
+	e.renewing(renewal{since: time.Now()})
 	defer e.renewing(renewal{})
 	m, err := b.current(ctx, s, e)
 	if err != nil {
@@ -64,7 +65,7 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 		}
 		v = v.with(m)
 	}
-	reading := v.reading(time.Now(), t.minTTL)
+	reading = v.reading(time.Now(), t.minTTL)
 	if (reading != nil || t.unasked) && !t.needed(v, time.Now()) {
 		_, err = e.change(v.epoch, func(*memory) { e.answered(v.scope) })
 		return reading, err
@@ -108,16 +109,21 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (*Reading
 }
 
 // exchange calls the vendor once for a scope and keeps what came of it. again is whether
-// another exchange follows if the token is of an hour that ends. The caller has the
-// exclusive right to the name.
+// another exchange follows if the token is of an hour that ends. Its error is ErrBusy if the
+// time for exchanges to begin is over. The caller has the exclusive right to the name.
 func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *entry, v view, again bool) (view, error) {
+	if ctx.Err() != nil {
+		return v, ErrBusy
+	}
 	latest := v.latest()
 	if err := fence(ctx, s, latest.grant(v.scope)); err != nil {
 		b.logger(e, v).Warn("storage takes no write, so the vendor is not called", "error", err)
 		e.hold(s, latest, err)
 		return v, err
 	}
-	next, x, _ := call(ctx, v.credential, latest, v.scope)
+	ctx, cancel := seenThrough(ctx)
+	defer cancel()
+	next, x, _ := call(ctx, v.credential, latest, v.scope, v.earlier[v.scope])
 	b.noteSkew(e, next)
 	if x.Err == nil {
 		next, x = v.judged(next, x, again)
@@ -152,23 +158,27 @@ func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view
 		}
 		return v.with(m), v.with(m).refusal()
 	}
-	m, err := b.note(ctx, s, e, v, next)
+	m, err := b.note(ctx, s, e, v, next, x.Err)
 	if err != nil {
 		return v.with(m), err
 	}
-	e.refused(v.scope, x.Err)
 	return v.with(m), v.with(m).refusal()
 }
 
 // Verify exchanges a credential once, in the midst of a change, that is not stored yet.
 // What it found goes into storage with the credential; if it failed, there may be a new
-// grant in it all the same.
+// grant in it all the same. Its error is ErrBusy if the change has taken too long before.
 func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *Credential, last provider.Grant) (*State, error) {
 	if err := fence(ctx, s, last); err != nil {
 		return Unverified(c, last), err
 	}
+	// What the vendor answers must be stored within the time of the change.
+	if deadline, _ := ctx.Deadline(); time.Until(deadline) < exchangeTimeout {
+		return Unverified(c, last), ErrBusy
+	}
 	e := b.entry(name)
-	state, x, _ := call(e.look().guard(ctx), c, Unverified(c, last), ownScope)
+	m := e.look()
+	state, x, _ := call(m.guard(ctx), c, Unverified(c, last), ownScope, m.earlierTokens()[ownScope])
 	b.noteSkew(e, state)
 	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.Boundary.IsZero() && leaseTTL(token, now) == 0 {
 		x.Err = unusable(token, c.TTL, now, false)

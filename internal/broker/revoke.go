@@ -53,6 +53,23 @@ func living(tokens map[string][]provider.Token, now time.Time) map[string][]prov
 	return left
 }
 
+// refuseDropped is why nobody gets a token that has been dropped: a vendor may answer with one
+// token until it expires. It is nil for any other. (Guarantee 8.)
+func (s *State) refuseDropped(t provider.Token) *provider.Error {
+	for _, tokens := range s.Dropped {
+		for _, dropped := range tokens {
+			switch {
+			case dropped.AccessToken != t.AccessToken:
+			case t.Final:
+				return provider.Errorf(provider.Rejected, "the access token of the credential was dropped")
+			default:
+				return provider.Errorf(provider.Unavailable, "the vendor answers with the access token that was dropped, which expires at %s", FormatTime(dropped.ExpireTime))
+			}
+		}
+	}
+	return nil
+}
+
 // Revocable is nil if tokens of the named credential can be revoked one by one, each
 // with an exchange of its own. Its error says why they cannot.
 func (b *Broker) Revocable(ctx context.Context, s logical.Storage, name string) error {
@@ -104,27 +121,27 @@ func (b *Broker) Drop(ctx context.Context, c *Credential, known *State) {
 }
 
 // revokeDropped revokes the tokens that have been dropped, unless what the next exchange
-// needs may end with them. What it returns is nil if there is nothing to tell, and the
-// tokens are those to try again.
+// needs may end with them. It returns nil if there is nothing to tell, and the tokens that the
+// vendor may still accept.
 func (m memory) revokeDropped(ctx context.Context, now time.Time) (*Revocation, map[string][]provider.Token) {
 	dropped := living(m.latest().Dropped, now)
 	revoker, ok := m.credential.Vendor.(provider.Revoker)
 	if !ok || len(dropped) == 0 {
-		return nil, nil
+		return nil, dropped
 	}
 	if err := revoker.Alone(); err != nil {
-		return &Revocation{Time: now.Round(0).UTC(), Reason: "left alone: " + err.Error()}, nil
+		return &Revocation{Time: now.Round(0).UTC(), Reason: "left alone: " + err.Error()}, dropped
 	}
 	return m.revokeAll(ctx, dropped, now)
 }
 
-// revokeAll revokes those of some tokens that live. What it returns is nil if the vendor
-// cannot, or if there are none, and the tokens are those to try again.
+// revokeAll revokes those of some tokens that have not expired. It returns nil if the vendor
+// cannot, or if there are none, and the tokens that the vendor may still accept.
 func (m memory) revokeAll(ctx context.Context, tokens map[string][]provider.Token, now time.Time) (*Revocation, map[string][]provider.Token) {
 	revoker, ok := m.credential.Vendor.(provider.Revoker)
 	tokens = living(tokens, now)
 	if !ok || len(tokens) == 0 {
-		return nil, nil
+		return nil, tokens
 	}
 	ctx, cancel := context.WithTimeout(ctx, revokeTimeout)
 	defer cancel()
@@ -132,25 +149,27 @@ func (m memory) revokeAll(ctx context.Context, tokens map[string][]provider.Toke
 	switch err := revoker.Revocable(m.guard(ctx)); {
 	case err == nil:
 	case asProviderError(err).Kind == provider.Invalid:
-		return nil, nil
+		return nil, tokens
 	default: // its metadata cannot be had
 		done.Reason = asProviderError(err).Reason
 		return done, tokens
 	}
-	left := tokens
+	left := map[string][]provider.Token{}
+	unavailable := false // for one token, and so for all
 	for _, scope := range slices.Sorted(maps.Keys(tokens)) {
-		for i, token := range tokens[scope] {
-			if err := m.revoke(ctx, token.AccessToken); err != nil {
-				failure := asProviderError(err)
-				done.Reason = failure.Reason
-				if failure.Kind == provider.Unavailable { // for one, and so for all
-					return done, with(left, scope, tokens[scope][i:])
+		for _, token := range tokens[scope] {
+			if !unavailable {
+				err := m.revoke(ctx, token.AccessToken)
+				if err == nil {
+					continue
 				}
+				failure := asProviderError(err)
+				done.Reason, unavailable = failure.Reason, failure.Kind == provider.Unavailable
 			}
+			left[scope] = append(left[scope], token)
 		}
-		left = without(left, func(revoked string, _ []provider.Token) bool { return revoked == scope })
 	}
-	return done, nil
+	return done, left
 }
 
 // lookup is what is known of a name, loaded from storage if need be. It waits for
@@ -162,7 +181,7 @@ func (b *Broker) lookup(ctx context.Context, s logical.Storage, name string) (me
 	}
 	m := e.look()
 	if m.credential == nil {
-		m.credential, m.state, _, err = b.load(ctx, s, e)
+		m.credential, m.state, _, err = b.readCredential(ctx, s, e)
 	}
 	return m, err
 }

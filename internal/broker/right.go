@@ -78,7 +78,7 @@ var ErrCrowded = fmt.Errorf("%d reads already wait for a token of their own", ma
 // and returns what gives it back. Only one such exchange of a name waits for the right at a
 // time; the others wait for their turn to do so. So whoever else wants the right waits for two
 // of them at most. Its error is ErrCrowded if too many of the role wait already.
-func (e *entry) acquireDedicated(ctx context.Context, role string) (release func(), err error) {
+func (b *Broker) acquireDedicated(ctx context.Context, e *entry, role string) (release func(), err error) {
 	if !e.enqueue(role) {
 		return nil, ErrCrowded
 	}
@@ -92,7 +92,7 @@ func (e *entry) acquireDedicated(ctx context.Context, role string) (release func
 		return nil, err
 	}
 	return func() {
-		e.release()
+		b.leave(e)
 		<-e.turn // and not before: those who wait by now are next
 		e.dequeue(role)
 	}, nil

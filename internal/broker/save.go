@@ -95,6 +95,12 @@ func (s *State) hasEntry(scope string) bool { return scope == ownScope || !s.par
 // exclusive right to the name.
 func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory, scope string, next *State) (memory, error) {
 	next = next.numbered()
+	defer func() {
+		if recovered := recover(); recovered != nil { // which costs time, and nothing that was answered
+			e.hold(s, next, ErrPanicked)
+			panic(recovered)
+		}
+	}()
 	err := b.saveCredential(ctx, s, e, scope, next)
 	if storage.IsTooLarge(err) && next.Grant.Derived { // the credential can have another made
 		next = next.Granted(provider.Grant{Derived: true})
@@ -244,7 +250,7 @@ func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, e *entry, sc
 
 // note stores what may get lost: a failure that is not written down costs an attempt too
 // early at most.
-func (b *Broker) note(ctx context.Context, s logical.Storage, e *entry, v view, next *State) (memory, error) {
+func (b *Broker) note(ctx context.Context, s logical.Storage, e *entry, v view, next *State, failure *provider.Error) (memory, error) {
 	next = next.numbered()
 	var err error
 	if e.stored.hasPart(next, v.scope) || !next.hasEntry(v.scope) {
@@ -263,6 +269,7 @@ func (b *Broker) note(ctx context.Context, s logical.Storage, e *entry, v view, 
 			refused = m.unsaved.scopes
 		}
 		m.became(next, s, refused)
+		e.refused(v.scope, failure)
 	})
 }
 

@@ -26,20 +26,45 @@ func widened(granted []string, scope, whole string) []string {
 	return wide
 }
 
-// refuseWidened is why nobody gets a token for a narrower scope; nil if it is not wider.
-func refuseWidened(t provider.Token, scope, whole string) *provider.Error {
+// refuseWidened is why nobody gets a token for a narrower scope; nil if it is not wider. Where the
+// vendor has issued the same token for another scope, the token has that scope as well, whatever
+// this answer states.
+func (c *Credential) refuseWidened(s *State, t provider.Token, scope string) *provider.Error {
 	if scope == ownScope {
 		return nil
 	}
-	wide := widened(t.Scope, scope, whole)
+	granted := t.Scope
+	for other, token := range s.Tokens {
+		if other == scope || token.AccessToken != t.AccessToken {
+			continue
+		}
+		has := token.Scope
+		if len(has) == 0 && other == ownScope {
+			has = strings.Fields(c.Scope)
+		} else if len(has) == 0 {
+			has = strings.Fields(other)
+		}
+		if len(has) == 0 {
+			return widening("answers with the token of the credential's own scope, which is more than the role may get: give the role a credential of its own")
+		}
+		granted = append(slices.Clip(granted), has...)
+	}
+	wide := widened(granted, scope, c.Scope)
 	if len(wide) == 0 {
 		return nil
 	}
 	why := "which the credential has and the role does not: use a credential of its own for the role, with no more scope than that"
-	if whole == "" {
+	if c.Scope == "" {
 		why = "which the role does not have, and may be more than the role may get: set the credential's scope to what its roles may get, and give the role a credential of its own if that has it"
 	}
-	e := provider.Errorf(provider.Rejected, "the vendor granted %s as well, %s", strings.Join(wide, " "), why)
+	slices.Sort(wide)
+	shown := provider.Redacted(strings.Join(slices.Compact(wide), " "), append(c.known(s), t.AccessToken)...)
+	return widening("granted %s as well, %s", shown, why)
+}
+
+// widening is the failure of an exchange whose token is wider than its scope.
+func widening(format string, args ...any) *provider.Error {
+	e := provider.Errorf(provider.Rejected, "the vendor "+format, args...)
 	e.MayBeScope, e.Widened = true, true
 	return e
 }

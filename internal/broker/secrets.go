@@ -31,16 +31,23 @@ func guard(ctx context.Context, c *Credential, s *State) context.Context {
 	if c == nil {
 		return ctx
 	}
+	return provider.WithSecrets(ctx, c.known(s)...)
+}
+
+// known returns the secrets of a credential and the access tokens that its vendor may still
+// accept.
+func (c *Credential) known(s *State) []string {
 	all := c.secrets(s)
-	if s != nil {
-		held := s.held()
-		for _, scope := range slices.Sorted(maps.Keys(held)) {
-			for _, token := range held[scope] {
-				all = append(all, token.AccessToken)
-			}
+	if s == nil {
+		return all
+	}
+	held := s.held()
+	for _, scope := range slices.Sorted(maps.Keys(held)) {
+		for _, token := range held[scope] {
+			all = append(all, token.AccessToken)
 		}
 	}
-	return provider.WithSecrets(ctx, all...)
+	return all
 }
 
 func (m memory) guard(ctx context.Context) context.Context {

@@ -86,18 +86,18 @@ type Failure struct {
 
 // check refuses what the engine does not write.
 func (f Failure) check() error {
-	if f.Count < 0 || f.Kind < 0 {
+	if f.Count < 0 || f.Count >= maxCount || f.Kind < 0 {
 		return errors.New("a failure that cannot be")
 	}
 	return nil
 }
 
 // maxCount is more than any counter comes to.
-const maxCount = 1 << 50
+const maxCount = 1 << 49
 
 // check refuses what the engine does not write.
 func (h header) check() error {
-	if h.Number < 0 || h.Exchanges < 0 || max(h.Number, h.Exchanges) > maxCount {
+	if h.Number < 0 || h.Exchanges < 0 || max(h.Number, h.Exchanges) >= maxCount {
 		return errors.New("counts that cannot be")
 	}
 	return h.Failure.check()
@@ -140,7 +140,7 @@ func (s *State) succeeded(c *Credential, scope string, a *provider.Answer, token
 		next = *s.granted(scope, *a.Grant)
 	}
 	next.Tokens = with(next.Tokens, scope, token)
-	next.Exchanges++
+	next.Exchanges = min(next.Exchanges+1, maxCount-1)
 	next.ExchangeTime = token.IssueTime
 	switch idle := c.Vendor.Idle(); {
 	case a.Final:
@@ -311,7 +311,7 @@ func (f Failure) final() bool {
 
 // count is one more failure after the last.
 func (f *Failure) count(last Failure, e *provider.Error) {
-	f.Count, f.Ended = last.Count+1, last.final()
+	f.Count, f.Ended = min(last.Count+1, maxCount-1), last.final()
 	f.NextAttempt = f.Time.Add(pause(e, f.Count))
 }
 

@@ -128,12 +128,33 @@ func (b *Broker) due(now time.Time) []due {
 	defer b.mu.RUnlock()
 	var all []due
 	for _, e := range b.names {
-		if d := e.due(now); len(d.tasks) > 0 {
+		if d := b.dueOf(e, now); len(d.tasks) > 0 {
 			all = append(all, d)
 		}
 	}
 	slices.SortFunc(all, func(a, b due) int { return a.since.Compare(b.since) })
 	return all
+}
+
+// dueOf is what is due for a name; nothing if that cannot be told without a panic.
+func (b *Broker) dueOf(e *entry, now time.Time) (d due) {
+	defer b.contain(e, new(error)) // which it logs
+	e.forget(now)
+	return e.due(now)
+}
+
+// forget drops what is in memory of roles that nobody reads by any more.
+func (e *entry) forget(now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m := &e.memory
+	m.early = without(m.early, func(_ string, until time.Time) bool { return now.After(until) })
+	m.dedicated = without(m.dedicated, func(_ string, f Failure) bool { return now.After(f.seen(now).NextAttempt.Add(refusalMemory)) })
+	for scope, u := range e.uses {
+		if !u.wanted && !u.asked && now.Sub(u.last) > refusalMemory {
+			delete(e.uses, scope)
+		}
+	}
 }
 
 // due is what is due for the name: for its own scope, which a keepalive may be due for
@@ -144,8 +165,10 @@ func (e *entry) due(now time.Time) due {
 	defer e.mu.Unlock()
 	var d due
 	m := e.memory
-	if m.credential == nil || !e.renewal.since.IsZero() {
-		return d // nor is there anything to do while a renewal is under way
+	// While a renewal is under way there is nothing to do. Dedicated exchanges may follow one
+	// another without a pause, and must not keep others from their turn.
+	if m.credential == nil || !e.renewal.since.IsZero() && !e.renewal.dedicated {
+		return d
 	}
 	check := func(scope string, u use) {
 		v := m.view(scope)
@@ -240,9 +263,10 @@ func later(a, b time.Time) time.Time {
 func (b *Broker) unseen() []*entry {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
+	now := time.Now()
 	var entries []*entry
 	for _, e := range b.names {
-		if m := e.look(); m.credential == nil && !m.absent {
+		if m := e.look(); m.credential == nil && (!m.absent || m.mayRetry(now)) {
 			entries = append(entries, e)
 		}
 	}
@@ -250,13 +274,13 @@ func (b *Broker) unseen() []*entry {
 }
 
 func (b *Broker) loadOne(ctx context.Context, s logical.Storage, e *entry) error {
-	defer b.contain(e, new(error)) // which it logs
 	select {
 	case e.exclusive <- struct{}{}:
-		defer e.release()
+		defer b.leave(e)
 	default:
 		return nil // whoever has the right to it loads it
 	}
+	defer b.contain(e, new(error)) // which it logs
 	_, err := b.current(ctx, s, e)
 	switch {
 	case storage.IsError(err):

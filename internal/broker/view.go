@@ -31,6 +31,15 @@ type memory struct {
 	// it has one that is none.
 	absent, unusable bool
 
+	// panicked is until when the name is not used after a panic; zero if there was none
+	// since it was loaded.
+	panicked time.Time
+
+	// earlier are, by scope, the tokens of before the credential was last changed. A vendor may
+	// answer with one of them again, and max_ttl runs from its first issue. It is nil if there is
+	// no max_ttl.
+	earlier map[string]provider.Token
+
 	// loggedSkew is what was last logged of the vendor's clock.
 	loggedSkew time.Duration
 }
@@ -41,6 +50,14 @@ func (m memory) latest() *State {
 		return m.unsaved.state
 	}
 	return m.state
+}
+
+// earlierTokens returns what earlier is after a change of the credential.
+func (m memory) earlierTokens() map[string]provider.Token {
+	if m.credential == nil || m.credential.TTL.Max == 0 {
+		return nil
+	}
+	return m.latest().Tokens
 }
 
 // A view is what is known of a name as the readers of one scope see it.

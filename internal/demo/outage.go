@@ -233,7 +233,7 @@ func (o *outage) accepted(token string) error {
 
 // await waits for what the Agent does: within a token's life on an idle machine.
 func (o *outage) await(agent *vaultserver.Agent, condition func() bool) error {
-	const patience = 2 * time.Minute
+	const patience = 5 * time.Minute
 	deadline := time.After(o.life + patience)
 	for !condition() {
 		select {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"vault-plugin-secrets-tokenbroker/internal/process"
 )
 
 // stopTimeout is how long what a page left running has to end by itself.
@@ -33,11 +35,11 @@ wait
 // the variables that another has set.
 type session struct {
 	cmd     *exec.Cmd
+	process *process.Process
 	tell    io.WriteCloser
 	replies *bufio.Scanner
-	ended   chan struct{} // closed when the shell has ended
-	scripts string        // the directory of the commands
-	count   int           // of the commands so far
+	scripts string // the directory of the commands
+	count   int    // of the commands so far
 }
 
 // startSession starts a shell in a directory. It is killed when ctx ends.
@@ -46,13 +48,11 @@ func startSession(ctx context.Context, dir string, env []string) (*session, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &session{ended: make(chan struct{}), scripts: scripts}
+	s := &session{scripts: scripts}
 	s.cmd = exec.CommandContext(ctx, "bash", "--noprofile", "--norc", "-c", loop)
 	s.cmd.Dir, s.cmd.Env = dir, env
-	// In a process group of its own, with all that it starts.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	s.cmd.Cancel = s.kill
-	if err := s.start(); err != nil {
+	s.cmd.Cancel = func() error { return syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) }
+	if err := errors.Join(process.RemoveAtExit(scripts), s.start()); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(scripts))
 	}
 	return s, nil
@@ -67,15 +67,9 @@ func (s *session) start() (err error) {
 		return err
 	}
 	s.replies = bufio.NewScanner(replies)
-	if err := s.cmd.Start(); err != nil {
-		return err
-	}
-	go func() {
-		defer close(s.ended)
-		// A shell that ends before it is told to gives no reply.
-		_ = s.cmd.Wait()
-	}()
-	return nil
+	// A shell that ends before it is told to gives no reply.
+	s.process, err = process.Start(s.cmd)
+	return err
 }
 
 // result is how a command ended.
@@ -111,20 +105,17 @@ func (s *session) run(command string) (*result, error) {
 	return r, err
 }
 
-// kill ends at once the shell and all that it has started.
-func (s *session) kill() error { return syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) }
-
 // stop ends the session, and with it what runs in the background.
 func (s *session) stop() (err error) {
 	// The shell may have ended, and its input with it.
 	_ = s.tell.Close()
 	select {
-	case <-s.ended:
+	case <-s.process.Ended():
 	case <-time.After(stopTimeout):
 		err = fmt.Errorf("what runs in the background has not ended within %s", stopTimeout)
 	}
 	// Among the rest is what the shell no longer knows of; most often there is none.
-	_ = s.kill()
-	<-s.ended
+	process.KillGroup(s.process.ID())
+	<-s.process.Ended()
 	return errors.Join(err, os.RemoveAll(s.scripts))
 }

@@ -13,7 +13,7 @@ import (
 // patience is how long a command may take to do as shown while a service of the
 // page's runs in the background: who types a command is slower than who runs it.
 // On a busy machine it is the service that is slow.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // Walk does what the page says in a directory, and ends what it started. The first
 // thing that does not go as shown is its error.

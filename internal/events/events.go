@@ -85,7 +85,7 @@ func (q *Queue) Exchanged(x broker.Exchange) {
 type expiry struct{ kind, name string }
 
 // Expiring adds an event for each credential that expires soon, and for each whose secret does:
-// once, until the expiry is later. It must not be called by two goroutines at a time.
+// once, until the expiry is later.
 func (q *Queue) Expiring(expiries iter.Seq2[string, broker.Expiry], now time.Time) {
 	for name, x := range expiries {
 		q.expiring(expiry{kindUnused, name}, x.Provider, x.Unused, now.Add(unusedHorizon))
@@ -95,14 +95,18 @@ func (q *Queue) Expiring(expiries iter.Seq2[string, broker.Expiry], now time.Tim
 
 // expiring adds the event of an expiry at t, if t is not after horizon.
 func (q *Queue) expiring(e expiry, vendor string, t, horizon time.Time) {
-	switch {
-	case t.IsZero() || t.After(horizon):
-		delete(q.reported, e)
-	case !q.reported[e]:
-		added := q.add(newEvent(e.kind, "status/"+e.name, false,
-			[]string{"name", e.name, "provider", vendor, "expire_time", broker.FormatTime(t)}))
-		if added {
-			q.reported[e] = true
-		}
+	isSoon := !t.IsZero() && !t.After(horizon)
+	if isSoon && q.isReported(e) {
+		return
 	}
+	added := isSoon && q.add(newEvent(e.kind, "status/"+e.name, false,
+		[]string{"name", e.name, "provider", vendor, "expire_time", broker.FormatTime(t)}))
+	q.report(e, added)
+}
+
+// Forget drops what was reported about a credential that has been deleted. Another credential of
+// the name has events of its own.
+func (q *Queue) Forget(name string) {
+	q.report(expiry{kindUnused, name}, false)
+	q.report(expiry{kindSecret, name}, false)
 }

@@ -18,7 +18,7 @@ type Queue struct {
 	dropping bool
 	closed   bool
 
-	// reported are the expiries for which there has been an event. Only Expiring uses it.
+	// reported are the expiries for which there has been an event.
 	reported map[expiry]bool
 }
 
@@ -48,6 +48,23 @@ func (q *Queue) add(e Event) bool {
 		go q.sendAll()
 	}
 	return true
+}
+
+func (q *Queue) isReported(e expiry) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.reported[e]
+}
+
+// report keeps whether there has been an event for an expiry.
+func (q *Queue) report(e expiry, reported bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if reported {
+		q.reported[e] = true
+	} else {
+		delete(q.reported, e)
+	}
 }
 
 // Close drops the events that wait. The one that is being sent still is.

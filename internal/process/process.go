@@ -19,17 +19,27 @@ type Process struct {
 }
 
 // Start starts a command in a process group of its own, with those that it starts, so
-// that Ctrl-C reaches whoever started it first.
+// that Ctrl-C reaches whoever started it first. What is left of the group when this
+// process ends, however it does, ends with it.
 func Start(cmd *exec.Cmd) (*Process, error) {
+	if _, err := guard(); err != nil {
+		return nil, err
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", cmd.Path, err)
 	}
 	p := &Process{cmd: cmd, ended: make(chan struct{})}
+	if err := tellGuard("end", p.ID()); err != nil {
+		return nil, errors.Join(err, cmd.Process.Kill())
+	}
 	go func() {
 		defer close(p.ended)
 		// How it ended stands in its log.
 		_ = cmd.Wait()
+		if errors.Is(syscall.Kill(-p.ID(), 0), syscall.ESRCH) {
+			forget(p.ID())
+		}
 	}()
 	return p, nil
 }
@@ -60,4 +70,12 @@ func (p *Process) Stop() error {
 
 // KillGroup ends what is left of a process group at once, and says whether anything
 // was.
-func KillGroup(id int) bool { return syscall.Kill(-id, syscall.SIGKILL) == nil }
+func KillGroup(id int) bool {
+	killed := syscall.Kill(-id, syscall.SIGKILL) == nil
+	forget(id)
+	return killed
+}
+
+// forget has the guard leave alone a process group that is empty, whose ID the kernel may
+// give to another. The guard's input ends with this process only, so it cannot fail.
+func forget(group int) { _ = tellGuard("forget", group) }

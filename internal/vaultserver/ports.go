@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -48,9 +49,13 @@ func (p *ports) release() {
 	_ = p.lock.Close()
 }
 
-// lockFile locks a file, which it creates. It returns nil if the file is locked.
+// lockFile locks a file, which it creates. It returns nil if the file is locked, or another
+// user's.
 func lockFile(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

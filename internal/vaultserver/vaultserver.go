@@ -161,6 +161,9 @@ func prepare(ctx context.Context, binary string, log io.Writer, environ []string
 	if err != nil {
 		return nil, err
 	}
+	if err := process.RemoveAtExit(dir); err != nil {
+		return nil, err
+	}
 	// Vault takes no plugin directory with a symbolic link in its path.
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
@@ -322,11 +325,11 @@ func (s *Server) KillPlugins() (int, error) {
 }
 
 // Command is the server's own command-line client, pointed at the server with a
-// token.
+// token. It tries once: a second try would hide how the first failed.
 func (s *Server) Command(ctx context.Context, token string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.binary, args...)
 	cmd.Dir = s.dir
-	cmd.Env = s.pointing(token)
+	cmd.Env = append(s.pointing(token), "VAULT_MAX_RETRIES=0", "BAO_MAX_RETRIES=0")
 	return cmd
 }
 

@@ -102,6 +102,8 @@ func TestAnAnswerIsTakenInEveryFormThatVendorsHave(t *testing.T) {
 		`{"access_token": "a", "scope": "chat:write, commands ,"}`:                 {"chat:write", "commands"},
 		`{"access_token": "a", "scope": ["chat:write,commands", 7, "list a"]}`:     {"chat:write", "commands", "list", "a"},
 		`{"access_token": "a", "scope": "asked with,comma"}`:                       {"asked", "with,comma"},
+		`{"access_token": "a", "scope": "asked,with,comma"}`:                       {"asked", "with,comma"},
+		`{"access_token": "a", "scope": ",with,comma,,other,with"}`:                {"with,comma", "other", "with"},
 		`access_token=a&scope=repo%2Cgist&token_type=bearer`:                       {"repo", "gist"},
 	} {
 		synctest.Test(t, func(t *testing.T) {

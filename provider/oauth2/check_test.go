@@ -33,6 +33,8 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"no server":                       {with("token_url", nil), "token_url: is missing; give the vendor's token endpoint, or its issuer"},
 		"two servers":                     {with("issuer", "https://a.example"), "token_url and issuer contradict each other: give one, and clear the other"},
 		"a server in clear":               {with("token_url", "http://a.example/token"), "token_url: must be an https URL"},
+		"a server without a host":         {with("token_url", "https://:443/t"), "token_url: is not a URL with a host"},
+		"a server of a megabyte":          {with("token_url", "https://"+strings.Repeat("a", 1<<20)+"/t"), "token_url: has 1048586 bytes, and may have 2048"},
 		"an issuer in clear":              {with("issuer", "http://a.example", map[string]any{"token_url": nil}), "issuer: must be an https URL"},
 		"an issuer with a query":          {with("issuer", "https://a.example/?a=b", map[string]any{"token_url": nil}), "issuer: must not hold a query"},
 		"a revocation in clear":           {with("revocation_url", "http://a.example/revoke"), "revocation_url: must be an https URL"},

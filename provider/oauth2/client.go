@@ -50,6 +50,9 @@ type Client struct {
 	// Scopes are what to ask for; none leaves it to the vendor.
 	Scopes []string
 
+	// known are the scopes of the credential that this one narrows.
+	known []string
+
 	// Params are sent along.
 	Params map[string]string
 
@@ -113,7 +116,7 @@ func (c *Client) Narrow(scope []string) (provider.Credential, error) {
 		return nil, err
 	}
 	narrow := *c
-	narrow.Scopes = scope
+	narrow.Scopes, narrow.known = scope, slices.Concat(c.known, c.Scopes)
 	return &narrow, nil
 }
 
@@ -231,20 +234,21 @@ func (c *Client) secrets(auth authentication, refresh string, params url.Values)
 
 func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last provider.Grant) *provider.Answer {
 	// RFC 6749 §5.1: an answer without a scope grants what was asked for.
-	scope := provider.ReadScope(e.scope, c.Scopes)
+	scope := provider.ReadScope(e.scope, slices.Concat(c.known, c.Scopes))
 	if len(scope) == 0 {
 		scope = c.Scopes
 	}
 	return &provider.Answer{
-		AccessToken: token.AccessToken,
-		TokenType:   token.Type(),
-		Scope:       scope,
-		ExpiresIn:   provider.Lifetime(json.RawMessage(e.expiresIn), time.Second),
-		Lifetime:    c.Lifetime,
-		DefaultTTL:  c.DefaultTTL,
-		Single:      c.Single,
-		Clock:       e.clock,
-		Grant:       c.granted(token.RefreshToken, refresh, last),
+		AccessToken:  token.AccessToken,
+		RefreshToken: token.RefreshToken,
+		TokenType:    token.Type(),
+		Scope:        scope,
+		ExpiresIn:    provider.Lifetime(json.RawMessage(e.expiresIn), time.Second),
+		Lifetime:     c.Lifetime,
+		DefaultTTL:   c.DefaultTTL,
+		Single:       c.Single,
+		Clock:        e.clock,
+		Grant:        c.granted(token.RefreshToken, refresh, last),
 	}
 }
 

@@ -79,8 +79,14 @@ func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
 	setNonEmpty(req.Header, "Authorization", auth.header)
-	_, err = c.HTTP.Do(req, append(c.secrets(auth, c.Refresh, form), accessToken)...)
-	return err
+	reply, err := c.HTTP.Do(req, append(c.secrets(auth, c.Refresh, form), accessToken)...)
+	switch {
+	case err != nil:
+		return err
+	case reply.HasError(): // which some vendors send with status 200
+		return reply.Refusal()
+	}
+	return nil
 }
 
 func setNonEmpty(to interface{ Set(name, value string) }, name, value string) {

@@ -56,6 +56,28 @@ func (k Kind) revokes(t *testing.T, c Contract) {
 		assertKind(t, provider.Unavailable, revoker.Revoke(t.Context(), answer.AccessToken, grant), name)
 		assert.LessOrEqual(t, time.Since(asked), 2*timeout, "request_timeout bounds it")
 	}
+	for body, kind := range map[string]provider.Kind{ // of status 200; 0 is that the token is gone
+		`{"ok":false,"error":"internal_error"}`:         provider.Unavailable,
+		`{"error":"temporarily_unavailable"}`:           provider.Unavailable,
+		"error=server_error":                            provider.Unavailable,
+		`{"error":{"code":"unavailable"}}`:              provider.Unavailable,
+		`{"error":"unsupported_token_type"}`:            provider.Rejected,
+		`{"ok":false,"error":"not_allowed_token_type"}`: provider.Rejected,
+		`{"error":"invalid_token"}`:                     0,
+		`{"ok":true,"error":null}`:                      0,
+		`{"ok":true,"error":""}`:                        0,
+		"OK":                                            0,
+		"":                                              0,
+	} {
+		refusing := vendorsim.Answer(200, body)
+		fault.Store(&refusing)
+		err := revoker.Revoke(t.Context(), answer.AccessToken, grant)
+		if kind == 0 {
+			require.NoError(t, err, body)
+			continue
+		}
+		assertKind(t, kind, err, body)
+	}
 	echo := http.HandlerFunc(vendorsim.Echo)
 	fault.Store(&echo)
 	err := revoker.Revoke(t.Context(), answer.AccessToken, grant)

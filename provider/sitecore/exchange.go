@@ -134,8 +134,9 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 		return nil, err
 	}
 	answer.Lifetime, answer.Scope = cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry), c.config.Scope
-	if !provider.FitsHeader(string(minted.RefreshToken)) {
-		minted.RefreshToken = "" // no header can carry it, but there is the key
+	refreshToken := provider.Replacement(string(minted.RefreshToken), "")
+	if !provider.FitsHeader(refreshToken) {
+		refreshToken = "" // no header can carry it, but there is the key
 	}
 	// Nothing tells how long the access tokens last that such a pair yields.
 	if answer.ExpiresIn < 0 {
@@ -145,7 +146,7 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 	// What is no lifetime does not count.
 	refreshLifetime := cmp.Or(max(0, provider.Lifetime(json.RawMessage(minted.RefreshTokenExpiry), time.Millisecond)), c.RefreshExpiry.Duration(), defaultRefreshExpiry)
 	answer.Grant = &provider.Grant{
-		RefreshToken:   string(minted.RefreshToken),
+		RefreshToken:   refreshToken,
 		ExpireTime:     answer.Clock.Sent.Add(refreshLifetime).Round(0).UTC(),
 		AccessLifetime: cmp.Or(answer.ExpiresIn, answer.Lifetime),
 		Derived:        true,

@@ -3,6 +3,7 @@ package sitecore_test
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -212,17 +213,23 @@ func TestTheAPIKeyIsTheOtherWayToAToken(t *testing.T) {
 	assert.Nil(t, without.(provider.Fallback).Fallback(provider.Grant{}))
 }
 
-func TestARefreshTokenThatNoHeaderCanCarryIsNotKept(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		sim := vendorsim.New()
-		sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"accessToken":"a","refreshToken":"r\n"}`))})
-		credential := open(t, sim, map[string]any{"api_key": apiKey})
-		answer, err := credential.Exchange(t.Context(), provider.Grant{})
-		require.NoError(t, err)
-		_, err = credential.Exchange(t.Context(), *answer.Grant)
-		require.NoError(t, err)
-		assert.Equal(t, http.MethodPost, sim.Calls()[1].Method, "the key mints the next one")
-	})
+// Guarantee 15: one that is too long to be stored would leave nothing of the credential that is.
+func TestARefreshTokenThatNoHeaderOrNoStorageCanCarryIsNotKept(t *testing.T) {
+	for name, minted := range map[string]string{"a line break": `r\n`, "a blank": "r r", "a name for nothing": "null", "256 KiB and a byte": strings.Repeat("r", 256<<10+1)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sim := vendorsim.New()
+				sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"accessToken":"a","refreshToken":"`+minted+`"}`))})
+				credential := open(t, sim, map[string]any{"api_key": apiKey})
+				answer, err := credential.Exchange(t.Context(), provider.Grant{})
+				require.NoError(t, err)
+				assert.Empty(t, answer.Grant.RefreshToken)
+				_, err = credential.Exchange(t.Context(), *answer.Grant)
+				require.NoError(t, err)
+				assert.Equal(t, http.MethodPost, sim.Calls()[1].Method, "the key mints the next one")
+			})
+		})
+	}
 }
 
 func TestSitecoreKeepsTheContractOfAProvider(t *testing.T) {

@@ -62,12 +62,11 @@ func TestPromise9AnAgentKeepsALivingTokenInAFile(t *testing.T) {
 	for _, c := range []struct {
 		path, config, policy, provider string
 		leased                         bool
-		soonest                        time.Duration // from a read to the next
 	}{
-		{path: "creds/prod", config: "file.hcl", provider: "kensho", policy: "app", leased: true, soonest: 14450 * time.Millisecond},
-		{path: "creds/prod", config: "file.hcl", provider: "sitecore", policy: "app", leased: true, soonest: 14450 * time.Millisecond},
-		{path: "token/prod", config: "lease-free.hcl", provider: "kensho", policy: "app-lease-free", soonest: 15 * time.Second},
-		{path: "token/prod", config: "lease-free.hcl", provider: "sitecore", policy: "app-lease-free", soonest: 15 * time.Second},
+		{path: "creds/prod", config: "file.hcl", provider: "kensho", policy: "app", leased: true},
+		{path: "creds/prod", config: "file.hcl", provider: "sitecore", policy: "app", leased: true},
+		{path: "token/prod", config: "lease-free.hcl", provider: "kensho", policy: "app-lease-free"},
+		{path: "token/prod", config: "lease-free.hcl", provider: "sitecore", policy: "app-lease-free"},
 	} {
 		t.Run(c.provider+"/"+c.config, func(t *testing.T) {
 			t.Parallel()
@@ -75,7 +74,6 @@ func TestPromise9AnAgentKeepsALivingTokenInAFile(t *testing.T) {
 			d := m.deploy(c.policy)
 			d.run("agent", "-config="+c.config)
 			rendered, late := d.follow("kensho-token", c.path, 3*time.Minute)
-			assert.LessOrEqual(t, late, len(rendered)/2, "tokens that Agent was late to replace")
 
 			// The file has just changed, so that Agent is not about to read.
 			reads := m.reads(c.path)
@@ -85,8 +83,9 @@ func TestPromise9AnAgentKeepsALivingTokenInAFile(t *testing.T) {
 			for i, r := range reads {
 				assert.Equal(t, c.leased, r.lease != "", r.lease)
 				assert.True(t, m.sim.Death(r.token).After(r.time), "read %d", i)
-				if i > 0 { // how late Agent reads is the machine's business
-					assert.GreaterOrEqual(t, r.time.Sub(reads[i-1].time), c.soonest, "from read %d to the next", i)
+				if i > 0 { // how late Agent reads is the machine's business; leases are whole seconds
+					due := m.sim.Death(reads[i-1].token).Add(-shortLived/4 - time.Second)
+					assert.True(t, r.time.After(due), "read %d, at %s, before the last token was due for replacement, at %s", i, r.time, due)
 				}
 			}
 			t.Logf("%d reads, %d exchanges, %d tokens in the file, %d of them replaced late", len(reads), exchanges, len(rendered), late)
@@ -168,11 +167,9 @@ func TestAProxyReadsForAnAppWithoutAVaultToken(t *testing.T) {
 	client, err := api.NewClient(config)
 	require.NoError(t, err)
 	client.ClearToken()
-	var secret *api.Secret
-	require.EventuallyWithT(t, func(t *assert.CollectT) {
-		secret, err = client.Logical().ReadWithContext(m.t.Context(), "kensho/creds/prod")
-		require.NoError(t, err)
-	}, patience, 100*time.Millisecond)
+	awaitRead(t, client, "kensho/creds/prod", "permission denied") // which Proxy has when it has logged in
+	secret, err := client.Logical().ReadWithContext(t.Context(), "kensho/creds/prod")
+	require.NoError(t, err)
 	assert.True(t, m.sim.Accepts(secret.Data["access_token"].(string)))
 	assert.NotEmpty(t, secret.LeaseID)
 	again, err := client.Logical().ReadWithContext(t.Context(), "kensho/creds/prod")

@@ -187,9 +187,11 @@ func TestFaultACrashLeavesNoSecretInItsTrace(t *testing.T) {
 	for i := range times {
 		name := fmt.Sprintf("c%d", i)
 		m.behave(vendorsim.Conduct{})
-		m.write("config/kensho/"+name, m.kensho())
-		m.write("config/sitecore/s"+name, m.sitecore())
-		m.behave(vendorsim.Conduct{Latency: 2 * time.Second})
+		kensho, sitecore := m.kensho(), m.sitecore()
+		kensho["request_timeout"], sitecore["request_timeout"] = "1m", "1m" // the longest
+		m.write("config/kensho/"+name, kensho)
+		m.write("config/sitecore/s"+name, sitecore)
+		m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
 		for _, path := range []string{"crash/refresh/" + name, "crash/refresh/s" + name} {
 			go func() { _, _ = own.root.Logical().WriteWithContext(context.WithoutCancel(t.Context()), path, nil) }()
 		}
@@ -198,10 +200,7 @@ func TestFaultACrashLeavesNoSecretInItsTrace(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, plugins, 1)
 		require.NoError(t, syscall.Kill(plugins[0], syscall.SIGABRT))
-		require.Eventually(t, func() bool {
-			_, err := own.root.Logical().ReadWithContext(t.Context(), "crash/status/"+name)
-			return err == nil
-		}, 30*time.Second, 50*time.Millisecond)
+		awaitRead(t, own.root, "crash/status/"+name)
 		require.Eventually(t, func() bool { return m.sim.InFlight() == 0 }, patience, 10*time.Millisecond)
 	}
 	assert.Contains(t, own.log.String(), "SIGABRT: abort", "the trace is in the server's log")

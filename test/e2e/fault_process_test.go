@@ -19,7 +19,7 @@ import (
 // and nothing that was written is lost.
 func TestFaultPluginKilled(t *testing.T) {
 	own := ownWorld(t, vaultserver.StartRaft)
-	x := newTrial(t, own, []*api.Client{own.root}, newRotator(t, newTroubles(), nil))
+	x := newTrial(t, own, []*api.Client{own.root}, newRotator(t, newTroubles(), nil), patience)
 	for range tally.Times(15, 200) {
 		x.aMoment()
 		x.suffer(func() {
@@ -35,7 +35,7 @@ func TestFaultPluginKilled(t *testing.T) {
 // answers from the vendor, and has nowhere to write them.
 func TestFaultServerKilled(t *testing.T) {
 	own := ownWorld(t, vaultserver.StartRaft)
-	x := newTrial(t, own, []*api.Client{own.root}, newRotator(t, newTroubles(), nil))
+	x := newTrial(t, own, []*api.Client{own.root}, newRotator(t, newTroubles(), nil), patience)
 	for range tally.Times(3, 30) {
 		x.aMoment()
 		x.suffer(func() {

@@ -61,10 +61,11 @@ func (x *troubles) watch(of ...string) (met func() bool) {
 // each at the vendor as soon as they have it.
 type crowd struct {
 	*troubles
-	world  *world
-	vendor *rotator
-	stop   context.CancelFunc
-	group  sync.WaitGroup
+	world   *world
+	vendor  *rotator
+	timeout time.Duration // of a read
+	stop    context.CancelFunc
+	group   sync.WaitGroup
 
 	mu      sync.Mutex
 	reads   int
@@ -94,11 +95,10 @@ func (r *crowd) read(t *testing.T, many int, dice *rand.Rand, mount string, name
 	}
 }
 
-// client is a reader's, with connections of its own. He gives up before long: a node
-// does not take over until those have whom it has sent on to one that is suspended.
+// client is a reader's, with connections of its own.
 func (r *crowd) client(t *testing.T, of *api.Client) *api.Client {
 	config := api.DefaultConfig()
-	config.Address, config.MaxRetries, config.Timeout = of.Address(), 0, 15*time.Second
+	config.Address, config.MaxRetries, config.Timeout = of.Address(), 0, r.timeout
 	client, err := api.NewClient(config)
 	require.NoError(t, err)
 	client.SetToken(of.Token())
@@ -142,7 +142,8 @@ func (r *crowd) one(ctx context.Context, client *api.Client, node int, path, nam
 // once it has written it down: half a second or less.)
 func (r *crowd) check(secret *api.Secret, asked time.Time) string {
 	token, _ := secret.Data["access_token"].(string)
-	now, accepted := time.Now(), r.vendor.Accepts(token)
+	accepted := r.vendor.Accepts(token)
+	now := time.Now() // not before the vendor was asked
 	end := asked.Add(time.Duration(secret.LeaseDuration) * time.Second)
 	if secret.LeaseID == "" {
 		ttl, err := secret.Data["ttl"].(json.Number).Int64()

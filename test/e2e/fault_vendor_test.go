@@ -29,12 +29,13 @@ const (
 	// hasty is how long the access tokens live of most credentials, so that one or the
 	// other is being exchanged most of the time, and lasting is that of the rest. The
 	// vendor tells whole seconds, rounded down.
-	hasty   = 4*time.Second + 50*time.Millisecond
+	hasty   = 12*time.Second + 50*time.Millisecond
 	lasting = time.Hour + 50*time.Millisecond
 
 	// callLag is how much later than the engine sent it a call may come on a busy machine.
-	// An exchange that is not due, such as another node's, comes sooner than that.
-	callLag = 2500 * time.Millisecond
+	// An exchange that is not due, such as another node's, comes sooner than the rest of the
+	// 9 s until a hasty token is due for replacement.
+	callLag = 8 * time.Second
 
 	// machineLag bounds, on a busy machine, how late a call comes, and how late the engine
 	// has written what it was answered: a kill that came later than that explains nothing.

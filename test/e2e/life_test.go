@@ -49,10 +49,7 @@ func TestPromise10TokensSurviveWhateverIsKilled(t *testing.T) {
 		assert.Equal(t, 1, killed, "one process for all mounts")
 		// Until the server has noticed, it sends requests to where nobody is; on a busy
 		// machine that is a moment after it has reaped the process.
-		require.Eventually(t, func() bool {
-			_, err := raft.root.Logical().ReadWithContext(t.Context(), "life/status/prod")
-			return err == nil
-		}, patience, 10*time.Millisecond)
+		awaitRead(t, raft.root, "life/status/prod")
 		same("kill -9 of the plugin")
 	}
 	for range 3 {

@@ -27,6 +27,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/process"
 	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
@@ -64,6 +65,15 @@ func TestMain(m *testing.M) {
 }
 
 func runAll(m *testing.M) (status int, err error) {
+	// Of the tests' folders too, some of which hold a copy of the repository, nothing is left
+	// if a signal ends the tests.
+	scratch, err := os.MkdirTemp("", "e2e-")
+	if err != nil {
+		return 1, err
+	}
+	if err := errors.Join(process.RemoveAtExit(scratch), os.Setenv("GOTMPDIR", scratch)); err != nil {
+		return 1, err
+	}
 	w, err = newWorld(context.Background(), vaultserver.StartDev)
 	if err != nil {
 		return 1, err
@@ -221,11 +231,12 @@ func (m *mount) behave(c vendorsim.Conduct) {
 	m.sim.Behave(c)
 }
 
-// kensho are the fields of a credential with the refresh token.
+// kensho are the fields of a credential with the refresh token. It is not exchanged to keep
+// it alive, which may be at any time of the first day.
 func (m *mount) kensho() map[string]any {
 	return map[string]any{
-		"refresh_token": refreshToken,
-		"refresh_url":   vendorsim.URL(m.base, "https://link-streaming.kensho.com/oauth2/refresh"),
+		"refresh_token": refreshToken, "keepalive_interval": 0,
+		"refresh_url": vendorsim.URL(m.base, "https://link-streaming.kensho.com/oauth2/refresh"),
 	}
 }
 

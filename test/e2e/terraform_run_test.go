@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/process"
 	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
 )
 
@@ -118,11 +119,11 @@ func (tf *terraform) run(status int, args ...string) string {
 	}
 	cmd.Stdout, cmd.Stderr = &printed, &printed
 	// With its providers, which would outlive it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	err := cmd.Run()
+	running, err := process.Start(cmd)
+	require.NoError(tf.t, err)
+	<-running.Ended()
 	tf.printed.Write(printed.Bytes())
-	require.NotNil(tf.t, cmd.ProcessState, "%v", err)
 	require.Equal(tf.t, status, cmd.ProcessState.ExitCode(), "tofu %s\n%s", strings.Join(args, " "), printed.String())
 	return printed.String()
 }

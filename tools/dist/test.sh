@@ -24,10 +24,12 @@ mkdir "$scratch/elsewhere"
 	printf '%s\n' GOFLAGS=-race GOEXPERIMENT=jsonv2 GOFIPS140=latest GOARM64=v9.0 >"$GOENV"
 	make --no-print-directory -C "$scratch/elsewhere" dist
 	# What Go has kept of the first build would hide what differs in the second.
-	export GOCACHE=$scratch/cache GOFIPS140=latest GOOS=linux GOARCH=amd64
+	platform=${PLATFORMS%% *}
+	export GOCACHE=$scratch/cache GOFIPS140=latest GOOS=${platform%/*} GOARCH=${platform#*/}
 	make --no-print-directory -C "$scratch/elsewhere" build
-	cmp "$scratch/elsewhere/bin/$plugin" "$SECOND/bin/linux_amd64/$plugin"
+	cmp "$scratch/elsewhere/bin/$plugin" "$SECOND/bin/${GOOS}_$GOARCH/$plugin"
 )
-go -C test/dist test -count=1 ./...
+# LIMIT is a flag of go test.
+go -C test/dist test "$LIMIT" -count=1 ./...
 
 make --no-print-directory dist-run DIST="$FIRST"

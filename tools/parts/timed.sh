@@ -2,7 +2,7 @@
 # Runs a command, and adds how long it took to the file that TIMES names, if it is set:
 # timed.sh <part> <command> [argument ...]
 #
-# `make test` opens descriptor 3 to the terminal or the log, where make's own output waits
+# all.sh opens descriptor 9 to the terminal or the log, where make's own output waits
 # for a part to end.
 set -euo pipefail
 
@@ -11,11 +11,11 @@ shift
 if [ -z "${TIMES:-}" ]; then
 	exec "$@"
 fi
-{ echo "$(date +%T)  $part: started" >&3; } 2>/dev/null || true
+{ echo "$(date +%T)  $part: started" >&9; } 2>/dev/null || true
 began=$(date +%s)
 status=0
 "$@" || status=$?
 ended=$(date +%s)
 printf '%d\t%s\t%d\n' $((ended - began)) "$part" "$status" >>"$TIMES"
-{ echo "$(date +%T)  $part: ended after $((ended - began)) s, exit status $status" >&3; } 2>/dev/null || true
+{ echo "$(date +%T)  $part: ended after $((ended - began)) s, exit status $status" >&9; } 2>/dev/null || true
 exit "$status"

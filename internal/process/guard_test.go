@@ -1,0 +1,99 @@
+package process
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// The owner is this test binary, started anew. It prints when its process runs, and the
+// process and its child share the pipe, which ends when both have.
+func TestWhatAProcessStartedEndsWithItHoweverItEnds(t *testing.T) {
+	if folder := os.Getenv("GUARDED_FOLDER"); folder != "" {
+		own(t, folder)
+		return
+	}
+	// What is caught here is not ignored by those that are started, as it is if whoever runs
+	// the tests ignores it: a background job of a script does.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(caught)
+	for name, end := range map[string]syscall.Signal{
+		"Ctrl-C": syscall.SIGINT, "kill": syscall.SIGTERM, "a closed terminal": syscall.SIGHUP,
+		"kill -9": syscall.SIGKILL, "go test's limit": syscall.SIGQUIT,
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := filepath.Join(t.TempDir(), "a folder")
+			require.NoError(t, os.Mkdir(folder, 0o700))
+			require.NoError(t, os.WriteFile(filepath.Join(folder, "file"), nil, 0o600))
+			reader, writer, err := os.Pipe()
+			require.NoError(t, err)
+			t.Cleanup(func() { assert.NoError(t, reader.Close()) })
+			owner := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWhatAProcessStartedEndsWithItHoweverItEnds$")
+			owner.Env = append(os.Environ(), "GUARDED_FOLDER="+folder)
+			owner.Stdout = writer
+			require.NoError(t, owner.Start())
+			require.NoError(t, writer.Close())
+			lines := bufio.NewReader(reader)
+			line, err := lines.ReadString('\n')
+			require.NoError(t, err)
+			require.Equal(t, "started\n", line)
+
+			require.NoError(t, owner.Process.Signal(end))
+			require.Error(t, owner.Wait(), "it ends by the signal")
+			_, err = io.ReadAll(lines)
+			require.NoError(t, err, "all that held the pipe have ended")
+			require.Eventually(t, func() bool { _, err := os.Stat(folder); return os.IsNotExist(err) }, time.Minute, 10*time.Millisecond, "the folder is removed")
+		})
+	}
+}
+
+// own starts a process with a child, and waits to be ended.
+func own(t *testing.T, folder string) {
+	t.Helper()
+	require.NoError(t, RemoveAtExit(folder))
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", "trap '' INT TERM HUP; sleep 600 & echo started; wait")
+	cmd.Stdout = os.Stdout
+	_, err := Start(cmd)
+	require.NoError(t, err)
+	select {}
+}
+
+func TestTheGuardIsToldOfAGroupUntilItHasEnded(t *testing.T) {
+	var told strings.Builder
+	real := guard
+	guard = func() (io.Writer, error) { return &told, nil }
+	t.Cleanup(func() { guard = real })
+
+	alone, err := Start(exec.CommandContext(t.Context(), "true"))
+	require.NoError(t, err)
+	<-alone.Ended()
+	assert.Equal(t, fmt.Sprintf("end %d\nforget %[1]d\n", alone.ID()), told.String())
+
+	told.Reset()
+	parent, err := Start(exec.CommandContext(t.Context(), "bash", "-c", "sleep 600 & true"))
+	require.NoError(t, err)
+	<-parent.Ended()
+	assert.Equal(t, fmt.Sprintf("end %d\n", parent.ID()), told.String(), "its child is there still")
+	assert.True(t, KillGroup(parent.ID()))
+	assert.Equal(t, fmt.Sprintf("end %d\nforget %[1]d\n", parent.ID()), told.String())
+}
+
+func TestTheGuardEndsOnlyWhatItIsNotToldToForget(t *testing.T) {
+	shell := exec.CommandContext(t.Context(), "bash", "-c", `kill() { echo "$@"; }`+guardScript)
+	shell.Stdin = strings.NewReader("end 1001\nend 1002\nforget 1001\n")
+	output, err := shell.CombinedOutput()
+	require.NoError(t, err, string(output))
+	assert.Equal(t, "-KILL -- -1002\n", string(output))
+}

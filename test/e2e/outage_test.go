@@ -1,0 +1,79 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/require"
+)
+
+// outageTexts are what Vault answers while a plugin's process is gone, before it has noticed
+// and started another; while it is sealed; and while a cluster has no active node, or one
+// that does not answer.
+var outageTexts = []string{
+	"connect: no such file or directory", "connect: connection refused", "client connection is closing",
+	"transport is closing", "error reading from server", "plugin is shut down",
+	"Vault is sealed", "Vault is in standby mode", "local node not active but active cluster node not found",
+	"error during forwarding RPC request",
+}
+
+// isVaultsOwn is whether an error says that Vault, or the plugin's process, is not there: it
+// explains itself by what was killed. Whatever else is answered comes from the engine.
+func isVaultsOwn(err error) bool {
+	var answer *api.ResponseError
+	if !errors.As(err, &answer) {
+		return true // no answer: nobody listens, or the connection has been lost
+	}
+	if answer.StatusCode < http.StatusInternalServerError {
+		return false
+	}
+	for _, text := range outageTexts {
+		if strings.Contains(err.Error(), text) {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitRead waits until a path can be read again after something was killed. An error that
+// is not Vault's own, and has no text that is expected, fails at once.
+func awaitRead(t *testing.T, client *api.Client, path string, expected ...string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		_, err := client.Logical().ReadWithContext(t.Context(), path)
+		if err == nil {
+			return
+		}
+		isExpected := slices.ContainsFunc(expected, func(text string) bool { return strings.Contains(err.Error(), text) })
+		require.True(t, isVaultsOwn(err) || isExpected, "%s: %v", path, err)
+		require.True(t, time.Now().Before(deadline), "%s does not come back: %v", path, err)
+	}
+}
+
+func TestOnlyWhatVaultAnswersForItselfExplainsAFailedRead(t *testing.T) {
+	t.Parallel()
+	answer := func(status int, text string) error {
+		return &api.ResponseError{StatusCode: status, Errors: []string{text}}
+	}
+	for _, own := range []error{
+		errors.New("dial tcp 127.0.0.1:20000: connect: connection refused"),
+		answer(500, `rpc error: code = Unavailable desc = connection error: dial unix /tmp/plugin1: connect: no such file or directory`),
+		answer(500, "rpc error: code = Unavailable desc = error reading from server: EOF"),
+		answer(503, "Vault is sealed"),
+	} {
+		require.True(t, isVaultsOwn(own), own)
+	}
+	for _, ours := range []error{
+		answer(400, `"prod" is no role and no credential`), answer(500, "cannot read state/prod"),
+		answer(502, "invalid response of the vendor"), answer(503, "the vendor is unavailable"),
+	} {
+		require.False(t, isVaultsOwn(ours), ours)
+	}
+}
