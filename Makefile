@@ -156,7 +156,7 @@ faults: $(REAL) | gcc ## Break things on purpose, at length, and print what came
 	@rm -f $(FAULTS); failed=0; \
 	CGO_ENABLED=1 go test $(LIMIT) -race -count=1 -run '^TestFault' ./... || failed=1; \
 	$(REALLY) go test $(LIMIT) -tags e2e -count=1 -run '^TestFault' ./test/e2e/... || failed=1; \
-	go run ./internal/tally/report $(FAULTS) || failed=1; \
+	go run ./internal/testing/tally/report $(FAULTS) || failed=1; \
 	exit $$failed
 
 # The short form of the matrices that the race detector is too slow for.

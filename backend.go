@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/internal/events"
 	"vault-plugin-secrets-tokenbroker/internal/metrics"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
@@ -59,9 +60,7 @@ type backend struct {
 	events     *events.Queue
 	mountPoint atomic.Pointer[string]
 	names      names
-	unstored   unstored
-	clocks     provider.Clocks
-	options    Options
+	store      *credential.Store
 }
 
 // Factory returns the engine of one mount. It uses neither storage nor the system view, since
@@ -76,8 +75,8 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 // New returns an engine that is not set up yet.
 func New(o Options) logical.Backend {
-	b := &backend{options: o, names: names{roles: map[string]*role{}}, unstored: unstored{grants: map[string]replacement{}}}
-	b.broker = broker.New(b, observer{b})
+	b := &backend{names: names{roles: map[string]*role{}}}
+	b.store, b.broker = credential.New(providers, credential.Options{Transport: o.Transport, Dial: o.Dial, Logger: b.Logger}, observer{b})
 	b.metrics = metrics.New(providerNames(), b.broker.Statuses)
 	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
 	b.Backend = &framework.Backend{
@@ -181,7 +180,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil
 	}
-	b.unstored.expire()
+	b.store.ExpireRotations()
 	began := time.Now()
 	err := b.broker.Sweep(ctx, req.Storage)
 	b.events.Expiring(b.broker.Expiries(), time.Now())

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // benched is a mount of the engine without any of the tests' witnesses, which would cost

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/canary"
+	"vault-plugin-secrets-tokenbroker/internal/testing/canary"
 )
 
 // secretFields are those of requests, and of what is stored, that hold secrets.

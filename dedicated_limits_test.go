@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/tally"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // issuerClient is a credential whose endpoints are in its issuer's metadata.

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // clean unloads the engine, and returns how long that took.

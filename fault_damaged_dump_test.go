@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // This file fills the storage of a mount with an entry of each kind.

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
-	"vault-plugin-secrets-tokenbroker/internal/tally"
+	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 

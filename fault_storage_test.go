@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/tally"
+	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 )
 
 // clientPatience is how long Vault lets a request take unless it is told otherwise

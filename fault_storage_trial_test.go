@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"vault-plugin-secrets-tokenbroker/internal/tally"
+	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 )
 
 // A trial is one flow that meets with one fault.

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/tally"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // A stateOfToken is how it stands with the access token when a fault strikes.

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // The secrets of the matrix have characters in them that every encoding writes in

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 type strike = func(*vendorsim.Conduct, *vendorsim.Sim, kindOfCredential)

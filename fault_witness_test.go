@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/canary"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/canary"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // A witness hears everything that an engine answers, but for access tokens where they

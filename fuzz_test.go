@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // fuzzed are the paths that FuzzConfig writes to.

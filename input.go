@@ -16,11 +16,9 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
-
-// maxDuration bounds what an operator may set, so that no arithmetic overflows.
-const maxDuration = 10 * 365 * 24 * time.Hour
 
 // checkPathName refuses a path with a name that is too long.
 func checkPathName(path string) error {
@@ -286,7 +284,7 @@ func checkDuration(name string, value any) error {
 		return fmt.Errorf("%s: is no duration; give seconds, or a number with a unit such as 30s, 24h or 7d, ten years at the most", name)
 	case d < 0:
 		return fmt.Errorf("%s: must not be negative", name)
-	case d > maxDuration:
+	case d > credential.MaxDuration:
 		return fmt.Errorf("%s: must not be over ten years", name)
 	case d%time.Second != 0:
 		return fmt.Errorf("%s: must be a whole number of seconds", name)
@@ -294,20 +292,90 @@ func checkDuration(name string, value any) error {
 	return nil
 }
 
-// isSecret is whether a field must not come out again.
-func isSecret(schema *framework.FieldSchema) bool {
-	return schema.DisplayAttrs != nil && schema.DisplayAttrs.Sensitive
+// operationOf returns what a request's policy was checked for.
+func operationOf(req *logical.Request) credential.Operation {
+	switch req.Operation {
+	case logical.CreateOperation:
+		return credential.Create
+	case logical.PatchOperation:
+		return credential.Patch
+	default:
+		return credential.Update
+	}
 }
 
-// secretsOf are the secrets in the fields of a credential.
-func secretsOf(p provider.Provider, fields map[string]any) []string {
-	var secrets []string
-	for name, schema := range p.Fields() {
-		if secret, ok := fields[name].(string); ok && isSecret(schema) {
-			secrets = append(secrets, secret)
+// givenFields returns the fields that a request gives and that are stored, each in the type that
+// storage has. An empty value clears a field, and is nil here.
+func givenFields(d *framework.FieldData) (map[string]any, error) {
+	fields := map[string]any{}
+	for name, raw := range d.Raw {
+		if d.Schema[name] == nil || !isStored(name) {
+			continue
+		}
+		fields[name] = nil
+		if object, isObject := raw.(map[string]any); isObject { // with the nulls of a patch
+			if len(object) > 0 {
+				fields[name] = object
+			}
+			continue
+		}
+		if raw == nil || raw == "" {
+			continue
+		}
+		value, _, err := d.GetOkErr(name)
+		if err != nil {
+			return nil, provider.Errorf(provider.Invalid, "%s: cannot be read", name)
+		}
+		fields[name] = storedValue(name, value)
+	}
+	return fields, nil
+}
+
+// storedValue returns a value as storage has it; nil if it is empty.
+func storedValue(field string, value any) any {
+	switch value := value.(type) {
+	case string:
+		if text := strings.TrimSpace(value); text != "" {
+			return text
+		}
+	case bool:
+		return value
+	case int:
+		return json.Number(strconv.Itoa(value))
+	case []string:
+		return storedList(field, value)
+	case map[string]string:
+		if len(value) == 0 {
+			return nil
+		}
+		object := map[string]any{}
+		for name, text := range value {
+			object[name] = text
+		}
+		return object
+	}
+	return nil
+}
+
+// storedList returns a list without what is empty or in it twice; nil if it is empty. The elements
+// of a scope are single words: "a b,c" is a, b and c, as RFC 6749 §3.3 writes scopes.
+func storedList(field string, texts []string) any {
+	var list []any
+	for _, text := range texts {
+		words := []string{strings.TrimSpace(text)}
+		if field == "scope" {
+			words = strings.Fields(text)
+		}
+		for _, word := range words {
+			if word != "" && !slices.Contains(list, any(word)) {
+				list = append(list, word)
+			}
 		}
 	}
-	return secrets
+	if len(list) == 0 {
+		return nil
+	}
+	return list
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -329,7 +397,7 @@ func readableFields(fields map[string]*framework.FieldSchema) map[string]*framew
 		},
 	}
 	for name, schema := range fields {
-		if !isSecret(schema) && isStored(name) {
+		if !credential.IsSecret(schema) && isStored(name) {
 			readable[name] = schema
 		}
 	}

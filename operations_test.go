@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
-	"vault-plugin-secrets-tokenbroker/internal/docwalk"
+	"vault-plugin-secrets-tokenbroker/internal/testing/docwalk"
 )
 
 // said is what the engine says in its log at info and above, and what events it sends.

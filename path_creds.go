@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -180,7 +181,10 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 	case !r.Dedicated:
 		got.Reading, err = b.broker.Read(ctx, req.Storage, r.Config, wish)
 	case most.lends:
-		got.Reading, got.lease, err = b.dedicate(ctx, req.Storage, name, r, wish)
+		got.Reading, got.lease, err = b.broker.Dedicate(ctx, req.Storage, r.Config, wish, broker.Dedication{
+			Role: name, Series: r.Leases, MaxLeases: r.MaxLeases, MaxExchanges: r.exchanges(),
+		})
+		err = limited(name, err)
 	default:
 		err = provider.Errorf(provider.Invalid, "%s%s is dedicated, and a token of its own is leased: read creds/%s", rolesPrefix, name, name)
 	}
@@ -196,6 +200,21 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 		got.Reading = &cut
 	}
 	return got, nil
+}
+
+// limited returns the error of a dedicated read whose role has as many tokens as it may.
+func limited(role string, err error) error {
+	var leases *broker.TooManyLeasesError
+	var exchanges *broker.TooManyError
+	switch {
+	case errors.As(err, &leases):
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s has its max_leases of %d: revoke one, or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", rolesPrefix, role, leases.Max))
+	case errors.As(err, &exchanges):
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s: the next one may be at %s; keep the lease instead of reading again, or raise max_exchanges", rolesPrefix, role, exchanges, broker.FormatTime(roundUp(exchanges.Next))))
+	case errors.Is(err, broker.ErrCrowded):
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s, and the vendor answers one at a time; try again later", rolesPrefix, role, err))
+	}
+	return err
 }
 
 func isInvalid(err error) bool {
@@ -236,7 +255,65 @@ func (b *backend) credsRevoke(ctx context.Context, req *logical.Request, _ *fram
 		return nil, logical.ErrReadOnly
 	}
 	config, _ := req.Secret.InternalData["config"].(string)
-	return nil, b.revokeDedicated(ctx, req.Storage, config, lease)
+	return nil, b.broker.RevokeLease(ctx, req.Storage, config, lease)
+}
+
+// errUnknown means that a name stands for nothing.
+var errUnknown = errors.New("no such role or credential")
+
+// names holds what names stand for, so that a read need not ask storage. A
+// credential's name stands for a role that takes nothing away.
+type names struct {
+	mu     sync.RWMutex
+	writes uint64 // counts what may have made something void that is being loaded
+	roles  map[string]*role
+}
+
+func (n *names) get(name string) (r *role, asOf uint64) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.roles[name], n.writes
+}
+
+// put keeps a role that was loaded, unless something was written since.
+func (n *names) put(name string, r *role, asOf uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.writes == asOf {
+		n.roles[name] = r
+	}
+}
+
+// forget drops a name, to be loaded again.
+func (n *names) forget(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.writes++
+	delete(n.roles, name)
+}
+
+// role is what a name stands for that somebody reads by.
+func (b *backend) role(ctx context.Context, s logical.Storage, name string) (*role, error) {
+	r, asOf := b.names.get(name)
+	if r != nil {
+		return r, nil
+	}
+	r, err := getRole(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		vendor, err := b.store.VendorOf(ctx, s, name)
+		if err != nil {
+			return nil, err
+		}
+		if vendor == "" {
+			return nil, errUnknown
+		}
+		r = &role{Config: name}
+	}
+	b.names.put(name, r, asOf)
+	return r, nil
 }
 
 const credsHelpDescription = `

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -27,7 +28,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 	}
 	return []*framework.Path{
 		{
-			Pattern:      keypairPrefix + "?$",
+			Pattern:      "keypair/?$",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Key pair"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
@@ -42,7 +43,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 			HelpDescription: "The public half of each one is read from keypair/<name>.",
 		},
 		{
-			Pattern:      keypairPrefix + framework.GenericNameRegex("name"),
+			Pattern:      "keypair/" + framework.GenericNameRegex("name"),
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Key pair"},
 			Fields:       keypairWriteFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
@@ -84,26 +85,44 @@ func keypairNameField() *framework.FieldSchema {
 }
 
 func keypairWriteFields() map[string]*framework.FieldSchema {
-	fields := allowanceFields()
+	fields := allowedFields()
 	fields["name"] = keypairNameField()
 	fields["key_type"] = &framework.FieldSchema{
 		Type:          framework.TypeString,
-		Description:   "The kind of key to make: " + strings.Join(keyTypeNames(), ", ") + ". Default: that of the active pair, or " + keyTypes[0].name + ".",
-		AllowedValues: keyTypeValues(),
+		Description:   "The kind of key to make: " + strings.Join(credential.KeyTypes(), ", ") + ". Default: that of the active pair, or " + credential.KeyTypes()[0] + ".",
+		AllowedValues: provider.Allowed(credential.KeyTypes()),
 		DisplayAttrs:  &framework.DisplayAttributes{Name: "Key type"},
 	}
 	return fields
 }
 
-func keyTypeValues() []any {
-	values := make([]any, len(keyTypes))
-	for i, t := range keyTypes {
-		values[i] = t.name
+// allowedFields are those that say what a key pair may sign for.
+func allowedFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"allowed_configs": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "The names of the credentials that may use the key pair. Default: the one of its own name.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed credentials"},
+		},
+		"allowed_hosts": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "The hosts that what the key pair signs may be sent to, as host or host:port. Default: those of the first credential that uses it.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed hosts"},
+		},
+		"allowed_audiences": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "The values that the aud of assertions may have. Default: any.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed audiences"},
+		},
+		"ca_cert": {
+			Type:         framework.TypeString,
+			Description:  "The authorities, in PEM, that a credential which uses the key pair may name in its ca_cert. Default: those of the first one that uses it.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
+		},
 	}
-	return values
 }
 
-// publicFields are those of pair.public.
+// publicFields are the fields of a pair that are read.
 func publicFields(prefix, of string, required bool) map[string]*framework.FieldSchema {
 	field := func(t framework.FieldType, description string) *framework.FieldSchema {
 		return &framework.FieldSchema{Type: t, Description: fmt.Sprintf(description, of), Required: required}
@@ -117,11 +136,11 @@ func publicFields(prefix, of string, required bool) map[string]*framework.FieldS
 	}
 }
 
-// keypairFields are those of keypair.public.
+// keypairFields are those of keypairData.
 func keypairFields() map[string]*framework.FieldSchema {
 	fields := publicFields("", "the active pair", true)
 	maps.Copy(fields, publicFields(pendingPrefix, "the pending pair (if there is one)", false))
-	maps.Copy(fields, allowanceFields())
+	maps.Copy(fields, allowedFields())
 	return fields
 }
 
@@ -141,148 +160,79 @@ func (b *backend) keypairList(ctx context.Context, req *logical.Request, _ *fram
 }
 
 func (b *backend) keypairRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	k, err := getKeypair(ctx, req.Storage, d.Get("name").(string))
+	k, err := b.store.Keypair(ctx, req.Storage, d.Get("name").(string))
 	if k == nil || err != nil {
 		return nil, err
 	}
-	data, err := k.public()
+	data, err := keypairData(k)
 	if err != nil {
 		return nil, err
 	}
 	return &logical.Response{Data: data}, nil
 }
 
+// keypairData returns what is read of a key pair.
+func keypairData(k *credential.Keypair) (map[string]any, error) {
+	list := func(values []string) []string { return append([]string{}, values...) }
+	data := map[string]any{
+		"allowed_configs":   list(k.Configs),
+		"allowed_hosts":     list(k.Hosts),
+		"allowed_audiences": list(k.Audiences),
+		"ca_cert":           k.CACert,
+	}
+	for prefix, pair := range map[string]*credential.Pair{"": k.Active, pendingPrefix: k.Pending} {
+		if pair == nil {
+			continue
+		}
+		publicKey, jwk, err := pair.Public()
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(data, map[string]any{
+			prefix + "public_key":   publicKey,
+			prefix + "jwk":          jwk,
+			prefix + "key_type":     pair.KeyType,
+			prefix + "key_id":       pair.KeyID,
+			prefix + "created_time": broker.FormatTime(pair.CreatedTime),
+		})
+	}
+	return data, nil
+}
+
 func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	made, err := b.newPair(ctx, req.Storage, name, d)
+	write := credential.KeypairWrite{Operation: operationOf(req), KeyType: d.Get("key_type").(string)}
+	for field, list := range map[string]**[]string{
+		"allowed_configs": &write.Allowed.Configs, "allowed_hosts": &write.Allowed.Hosts, "allowed_audiences": &write.Allowed.Audiences,
+	} {
+		if value, given := d.GetOk(field); given {
+			*list = new(value.([]string))
+		}
+	}
+	if value, given := d.GetOk("ca_cert"); given {
+		write.Allowed.CACert = new(value.(string))
+	}
+	result, err := b.store.WriteKeypair(ctx, req.Storage, name, write)
 	if err != nil {
 		return failure(name, err)
 	}
-	resp := &logical.Response{}
-	err = b.broker.Exclusive(ctx, func() error {
-		k, err := getKeypair(ctx, req.Storage, name)
-		if err == nil {
-			err = refuseRaced(req.Operation, keypairPrefix+name, k != nil)
-		}
-		if err != nil {
-			return err
-		}
-		switch {
-		case k == nil && made == nil: // somebody has deleted it
-			return broker.ErrBusy
-		case k == nil:
-			k = &keypair{Active: made}
-			k.allowance, _, err = k.amended(d)
-		default:
-			err = b.amendKeypair(ctx, req.Storage, name, k, made, d, resp)
-		}
-		if err != nil {
-			return err
-		}
-		if resp.Data, err = k.public(); err != nil {
-			return err
-		}
-		return putKeypair(ctx, req.Storage, name, k)
-	}, keypairPrefix+name)
+	data, err := keypairData(result.Keypair)
 	if err != nil {
-		return failure(name, err)
+		return nil, err
 	}
-	if made != nil {
-		b.Logger().Info("key pair made", "keypair", name, "key_id", made.KeyID)
+	resp := &logical.Response{Data: data}
+	if result.Dropped != nil {
+		resp.AddWarning("the pair that was pending until now, " + result.Dropped.KeyID + ", is gone: if the vendor was given that, give this one instead")
+	}
+	if result.Generated != nil {
+		b.Logger().Info("key pair made", "keypair", name, "key_id", result.Generated.KeyID)
 	}
 	return resp, nil
 }
 
-// newPair makes the pair that a write asks for; nil if it changes only what an existing
-// key pair may sign for.
-func (b *backend) newPair(ctx context.Context, s logical.Storage, name string, d *framework.FieldData) (*pair, error) {
-	typeName := d.Get("key_type").(string)
-	_, changesAllowance, err := allowance{}.amended(d)
-	if err != nil {
-		return nil, err
-	}
-	k, err := getKeypair(ctx, s, name)
-	switch {
-	case err != nil:
-		return nil, err
-	case typeName == "" && k != nil && changesAllowance:
-		return nil, nil
-	case typeName == "" && k != nil:
-		typeName = k.Active.KeyType
-	case typeName == "":
-		typeName = keyTypes[0].name
-	}
-	return makePair(typeName)
-}
-
-// amendKeypair changes a key pair that is stored: it gets a pair that is to take the active
-// one's place, if one was made, and what the write says of whom it may sign for.
-func (b *backend) amendKeypair(ctx context.Context, s logical.Storage, name string, k *keypair, made *pair, d *framework.FieldData, resp *logical.Response) error {
-	users, err := usersOf(ctx, s, name)
-	if err != nil {
-		return err
-	}
-	if err := users.resolve(ctx, s); err != nil {
-		return err
-	}
-	changed, _, err := k.amended(d)
-	if err != nil {
-		return err
-	}
-	if len(changed.Hosts) == 0 {
-		changed = changed.pinned(b.sentToBy(users))
-	}
-	if err := b.refuseUseless(users, made, changed); err != nil {
-		return err
-	}
-	k.Activated, k.allowance = users.unsettled(k), changed
-	if made == nil {
-		return nil
-	}
-	if k.Pending != nil {
-		resp.AddWarning("the pair that was pending until now, " + k.Pending.KeyID + ", is gone: if the vendor was given that, give this one instead")
-	}
-	k.Pending = made
-	return nil
-}
-
-// refuseUseless refuses a pair that a credential could not use when it is activated, and
-// an allowance that it could not use it with, though it can use the active one as it is.
-func (b *backend) refuseUseless(us users, made *pair, changed allowance) error {
-	for _, u := range us {
-		if _, err := b.open(u.provider, u.name, u.entry); err != nil {
-			continue
-		}
-		next := *u.entry
-		next.allowance = changed
-		if _, err := b.open(u.provider, u.name, &next); err != nil {
-			return provider.Errorf(provider.Invalid, "%s uses the key pair: change that first, or allow what it does: %s", u.path(), err)
-		}
-		if made == nil {
-			continue
-		}
-		next.pair = made
-		if _, err := b.open(u.provider, u.name, &next); err != nil {
-			return provider.Errorf(provider.Invalid, "key_type: %s is not for %s: %s", made.KeyType, u.path(), err)
-		}
-	}
-	return nil
-}
-
 func (b *backend) keypairDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	// No credential takes it up meanwhile.
-	err := b.broker.Exclusive(ctx, func() error {
-		users, err := usersOf(ctx, req.Storage, name)
-		if err != nil {
-			return err
-		}
-		if len(users) > 0 {
-			return provider.Errorf(provider.Invalid, "%s%s is used by credentials: delete %s first, or give them another key", keypairPrefix, name, users)
-		}
-		return storage.Delete(ctx, req.Storage, storage.KeypairKey(name))
-	}, keypairPrefix+name)
-	if err != nil {
+	if err := b.store.DeleteKeypair(ctx, req.Storage, name); err != nil {
 		return failure(name, err)
 	}
 	return nil, nil
@@ -303,4 +253,56 @@ those of the first credential that uses it, unless you say otherwise. A write th
 these fields and no key_type changes them and makes no pair.
 
 A key pair that credentials use cannot be deleted.
+`
+
+func (b *backend) pathKeypairActivate() *framework.Path {
+	return &framework.Path{
+		Pattern:      "keypair/" + framework.GenericNameRegex("name") + "/activate",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Fields: map[string]*framework.FieldSchema{
+			"name": keypairNameField(),
+			"client_id": {
+				Type:         framework.TypeString,
+				Description:  "The client ID that the vendor gave for the pending pair, if it is another. It goes to the credentials that use the key pair.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
+			},
+			"key_id": {
+				Type:         framework.TypeString,
+				Description:  "The key_id of the credentials that use the key pair, if they have one and the vendor knows the pending pair by another.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"},
+			},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:                    b.keypairActivate,
+				Summary:                     "Have the pending pair take the active one's place, if the vendor takes it.",
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "activate", OperationSuffix: "keypair"},
+			},
+		},
+		HelpSynopsis:    "Have the pending pair take the active one's place, if the vendor takes it.",
+		HelpDescription: activateHelpDescription,
+	}
+}
+
+func (b *backend) keypairActivate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	var activation credential.Activation
+	for field, value := range map[string]**string{"client_id": &activation.ClientID, "key_id": &activation.KeyID} {
+		if text, given := d.GetOk(field); given {
+			*value = new(strings.TrimSpace(text.(string)))
+		}
+	}
+	if err := b.store.Activate(ctx, req.Storage, name, activation); err != nil {
+		return failure(name, err)
+	}
+	return nil, nil
+}
+
+const activateHelpDescription = `
+Each credential that uses the key pair is exchanged with the pending pair first. Only if
+the vendor takes it for all of them does it take the active one's place, for all at once,
+and the one that was active is gone; else nothing changes, and the active pair goes on
+being used.
 `

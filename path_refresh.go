@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -100,7 +101,7 @@ func notRefreshed(r *broker.RefreshError, e *broker.ExchangeError) (*logical.Res
 		meanwhile = "the cached token stays in use; it expires at " + broker.FormatTime(r.ExpireTime)
 	}
 	message := fmt.Sprintf("%s: %s; %s; ", what, e.Err.Reason, meanwhile)
-	path, next := configKey(e.Provider, e.Name), "next attempt at "+broker.FormatTime(roundUp(e.NextAttempt))
+	path, next := credential.Path(e.Provider, e.Name), "next attempt at "+broker.FormatTime(roundUp(e.NextAttempt))
 	switch e.Err.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, message+next)

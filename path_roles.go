@@ -171,20 +171,7 @@ func (b *backend) rolesWrite(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return failure(name, err)
 	}
-	// Nobody takes the role's name for a credential meanwhile, or its credential away.
-	err = b.broker.Exclusive(ctx, func() error {
-		again, err := amendRole(ctx, req, d)
-		switch {
-		case err != nil:
-			return err
-		case again.Config != next.Config: // somebody else has written it
-			return broker.ErrBusy
-		}
-		if err := b.checkRole(ctx, req.Storage, name, again); err != nil {
-			return err
-		}
-		return putRole(ctx, req.Storage, name, again)
-	}, name, next.Config)
+	err = b.putRole(ctx, req, d, next.Config)
 	b.names.forget(name)
 	if err != nil {
 		return failure(name, err)
@@ -192,17 +179,46 @@ func (b *backend) rolesWrite(ctx context.Context, req *logical.Request, d *frame
 	return nil, nil
 }
 
+// putRole stores a role of a credential. No other request gives the role's name to a credential
+// meanwhile, or deletes its credential.
+func (b *backend) putRole(ctx context.Context, req *logical.Request, d *framework.FieldData, config string) error {
+	name := d.Get("name").(string)
+	unlock, err := b.broker.Lock(ctx, name, config)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	next, err := amendRole(ctx, req, d)
+	switch {
+	case err != nil:
+		return err
+	case next.Config != config: // another request has written the role
+		return broker.ErrBusy
+	}
+	if err := b.checkRole(ctx, req.Storage, name, next); err != nil {
+		return err
+	}
+	return storage.Put(ctx, req.Storage, storage.RoleKey(name), next)
+}
+
 func (b *backend) rolesDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	// Nobody who has read the role writes it again meanwhile.
-	err := b.broker.Exclusive(ctx, func() error {
-		return storage.Delete(ctx, req.Storage, storage.RoleKey(name))
-	}, name)
+	err := b.deleteRole(ctx, req.Storage, name)
 	b.names.forget(name)
 	if err != nil {
 		return failure(name, err)
 	}
 	return nil, nil
+}
+
+// deleteRole deletes a role. No request that has read it writes it again meanwhile.
+func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string) error {
+	unlock, err := b.broker.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return storage.Delete(ctx, s, storage.RoleKey(name))
 }
 
 const rolesHelpDescription = `

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/credential"
 )
 
 func (b *backend) pathToken() []*framework.Path {
@@ -57,7 +58,7 @@ func staticTokenFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	reading, err := b.read(ctx, req, d, limit{ttl: maxDuration})
+	reading, err := b.read(ctx, req, d, limit{ttl: credential.MaxDuration})
 	if err != nil {
 		return failure(nameIn(d), err)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestPromise8AnExchangeInFlightEndsWithWhatItBelongsTo(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/tally"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // waysToFail are what becomes of a refresh at Sitecore while its API key works.

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/tally"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // refreshFailures are what can go wrong with a refresh, and the status of its answer.

@@ -10,24 +10,22 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
-
-// verifyError is why a credential was not stored, or got no other key.
-type verifyError struct {
-	error
-	outcome   string // what is the case instead
-	unchecked string // the same, and what can be done while the vendor is unavailable
-}
-
-func (e *verifyError) Unwrap() error { return e.error }
 
 // failure turns an error into Vault's answer to a request about a name.
 func failure(name string, err error) (*logical.Response, error) {
 	var vendor *provider.Error
 	var exchange *broker.ExchangeError
-	var verify *verifyError
+	var verify *credential.VerifyError
+	var missing *credential.NotFoundError
+	var conflict *credential.ConflictError
 	switch {
+	case errors.As(err, &missing):
+		return nil, logical.CodedError(http.StatusNotFound, missing.Error())
+	case errors.As(err, &conflict):
+		return nil, logical.CodedError(http.StatusForbidden, conflict.Error())
 	case errors.Is(err, errUnknown):
 		return logical.ErrorResponse("%q is no role and no credential: write one to roles/%s or config/<provider>/%s", name, name, name), nil
 	case errors.Is(err, broker.ErrUnknown):
@@ -72,10 +70,10 @@ func noCredential(ctx context.Context, s logical.Storage, name string, err error
 
 // refused answers a write whose verification failed. Storing the credential unchecked is a way
 // out of an outage only: whatever else has failed may be a wrong field.
-func refused(v *verifyError, e *provider.Error) (*logical.Response, error) {
-	outcome := v.outcome
+func refused(v *credential.VerifyError, e *provider.Error) (*logical.Response, error) {
+	outcome := v.Outcome
 	if e.Outage() {
-		outcome = v.unchecked
+		outcome = v.InOutage
 	}
 	switch e.Kind {
 	case provider.Unavailable:
@@ -83,15 +81,15 @@ func refused(v *verifyError, e *provider.Error) (*logical.Response, error) {
 	case provider.Nonsense:
 		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer about the credential is unusable: %s; %s", e.Reason, outcome))
 	case provider.Expired:
-		return logical.ErrorResponse("the credential has expired: %s; %s", e.Reason, v.outcome), nil
+		return logical.ErrorResponse("the credential has expired: %s; %s", e.Reason, v.Outcome), nil
 	default:
-		return logical.ErrorResponse("the vendor rejected the credential: %s; %s", e.Reason, v.outcome), nil
+		return logical.ErrorResponse("the vendor rejected the credential: %s; %s", e.Reason, v.Outcome), nil
 	}
 }
 
 // failed answers a read for which there is no token.
 func failed(e *broker.ExchangeError) (*logical.Response, error) {
-	path := configKey(e.Provider, e.Name)
+	path := credential.Path(e.Provider, e.Name)
 	next := broker.FormatTime(roundUp(e.NextAttempt))
 	switch e.Err.Kind {
 	case provider.Unavailable:
@@ -108,18 +106,6 @@ func failed(e *broker.ExchangeError) (*logical.Response, error) {
 		return logical.ErrorResponse("the vendor rejected the scope %s, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", provider.Quote(e.Scope), e.Err.Reason, path), nil
 	}
 	return logical.ErrorResponse("the vendor rejected the credential: %s; write a new one to %s", e.Err.Reason, path), nil
-}
-
-// refuseRaced refuses to create what exists by now, and to change what does not: Vault has
-// decided whether a token may create or update before the write had its turn.
-func refuseRaced(op logical.Operation, path string, exists bool) error {
-	switch {
-	case op == logical.CreateOperation && exists:
-		return logical.CodedError(http.StatusForbidden, fmt.Sprintf("%s was created meanwhile, and this request was only checked for creating it; send it again to change what is stored", path))
-	case op == logical.UpdateOperation && !exists:
-		return logical.CodedError(http.StatusForbidden, fmt.Sprintf("%s was deleted meanwhile, and this request was only checked for changing it; send it again to create it", path))
-	}
-	return nil
 }
 
 // roundUp returns the next whole second, for times before which a caller must not try again. It

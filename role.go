@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -46,7 +46,7 @@ type role struct {
 	scope string // as the broker has it
 }
 
-// amendRole makes a new role of the stored one, if there is one, and what was sent.
+// amendRole returns the role that a write makes of the stored one, if there is one.
 func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, error) {
 	name := d.Get("name").(string)
 	stored, err := getRole(ctx, req.Storage, name)
@@ -54,41 +54,60 @@ func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData
 	case err != nil:
 		return nil, err
 	case stored == nil && req.Operation == logical.PatchOperation:
-		return nil, logical.CodedError(http.StatusNotFound, fmt.Sprintf("%s%s: there is no such role to patch", rolesPrefix, name))
+		return nil, &credential.NotFoundError{Path: rolesPrefix + name, What: "role"}
 	}
-	if err := refuseRaced(req.Operation, rolesPrefix+name, stored != nil); err != nil {
+	if err := credential.CheckConflict(operationOf(req), rolesPrefix+name, stored != nil); err != nil {
 		return nil, err
 	}
-	if stored == nil {
-		stored = &role{}
+	next := role{}
+	if stored != nil {
+		next = *stored
 	}
-	raw, err := json.Marshal(stored)
+	fields, err := givenFields(d)
 	if err != nil {
-		return nil, err
-	}
-	var fields map[string]any
-	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, err
 	}
 	if err := checkSpace("scope", d.Raw["scope"]); err != nil {
 		return nil, provider.Errorf(provider.Invalid, "%s", err)
 	}
-	if fields, err = merge(req.Operation, fields, d); err != nil {
-		return nil, err
-	}
-	if raw, err = json.Marshal(fields); err != nil {
-		return nil, err
-	}
-	next := &role{}
-	if err := json.Unmarshal(raw, next); err != nil {
-		return nil, err
-	}
+	next.update(fields)
 	if forget, _ := d.Get("forget_leases").(bool); forget || next.Dedicated && next.Leases == "" {
 		if next.Leases, err = uuid.GenerateUUID(); err != nil {
 			return nil, err
 		}
 	}
 	return next.loaded(), next.check(d)
+}
+
+// update sets the fields that a write gives; nil clears one.
+func (r *role) update(fields map[string]any) {
+	number := func(value any) int64 {
+		n, _ := value.(json.Number)
+		i, _ := n.Int64()
+		return i
+	}
+	for field, value := range fields {
+		switch field {
+		case "config":
+			r.Config, _ = value.(string)
+		case "scope":
+			r.Scope = nil
+			list, _ := value.([]any)
+			for _, word := range list {
+				r.Scope = append(r.Scope, word.(string))
+			}
+		case "ttl":
+			r.TTL = provider.Seconds(number(value))
+		case "min_ttl":
+			r.MinTTL = provider.Seconds(number(value))
+		case "dedicated":
+			r.Dedicated, _ = value.(bool)
+		case "max_leases":
+			r.MaxLeases = int(number(value))
+		case "max_exchanges":
+			r.MaxExchanges = int(number(value))
+		}
+	}
 }
 
 // exchanges are how many tokens of a dedicated role may be exchanged within the lifetime of
@@ -134,20 +153,20 @@ func (r *role) check(d *framework.FieldData) error {
 
 // checkRole refuses a role that nobody could read.
 func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string, r *role) error {
-	switch owner, err := ownerOf(ctx, s, name); {
+	switch vendor, err := b.store.VendorOf(ctx, s, name); {
 	case err != nil:
 		return err
-	case owner != "":
-		return provider.Errorf(provider.Invalid, "name: %q is the name of %s; a role needs one of its own", name, configKey(owner, name))
+	case vendor != "":
+		return provider.Errorf(provider.Invalid, "name: %q is the name of %s; a role needs one of its own", name, credential.Path(vendor, name))
 	}
-	credential, err := b.Credential(ctx, s, r.Config)
+	c, err := b.store.Credential(ctx, s, r.Config)
 	if err != nil {
 		return err
 	}
-	if credential == nil {
+	if c == nil {
 		return provider.Errorf(provider.Invalid, "config: %s is no credential; write it to config/<provider>/%s first", provider.Quote(r.Config), provider.List([]string{r.Config}))
 	}
-	if err := r.narrows(credential); err != nil || !r.Dedicated {
+	if err := r.narrows(c); err != nil || !r.Dedicated {
 		return err
 	}
 	err = b.broker.Revocable(ctx, s, r.Config)
@@ -183,10 +202,6 @@ func getRole(ctx context.Context, s logical.Storage, name string) (*role, error)
 	return r.loaded(), nil
 }
 
-func putRole(ctx context.Context, s logical.Storage, name string, r *role) error {
-	return storage.Put(ctx, s, storage.RoleKey(name), r)
-}
-
 // loaded completes a role that was decoded.
 func (r *role) loaded() *role {
 	r.scope = provider.JoinScope(r.Scope)
@@ -212,24 +227,18 @@ func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]
 	return roles, nil
 }
 
-// refuseUsed refuses to take a credential away from roles.
-func refuseUsed(ctx context.Context, s logical.Storage, providerName, name string) error {
+// checkUnused refuses to take a credential away from roles.
+func checkUnused(ctx context.Context, s logical.Storage, vendor, name string) error {
 	roles, err := rolesOf(ctx, s, name)
 	var newer *storage.NewerFormatError
 	switch {
 	case errors.As(err, &newer):
-		return mayUse(newer, configKey(providerName, name))
+		return credential.MayUse(newer, credential.Path(vendor, name))
 	case err != nil || len(roles) == 0:
 		return err
 	}
 	return provider.Errorf(provider.Invalid, "%s is used by roles: delete %s first, or give them another config",
-		configKey(providerName, name), paths(roles))
-}
-
-// mayUse is the error of an entry that cannot be read, and may use what is to be changed or
-// deleted.
-func mayUse(newer *storage.NewerFormatError, used string) error {
-	return fmt.Errorf("%w; it may use %s, which stays as it is until then, or until %s is deleted", newer, used, newer.Path)
+		credential.Path(vendor, name), paths(roles))
 }
 
 // outgrown warns of the roles that a credential does not do for any more: it has not their
@@ -239,15 +248,15 @@ func (b *backend) outgrown(ctx context.Context, s logical.Storage, name string) 
 	if err != nil || len(roles) == 0 {
 		return nil // what was written stands, and each role says so itself
 	}
-	credential, err := b.Credential(ctx, s, name)
-	if err != nil || credential == nil {
+	c, err := b.store.Credential(ctx, s, name)
+	if err != nil || c == nil {
 		return nil
 	}
 	// It may call the vendor, which says nothing of a role if it is unavailable.
 	revocable := sync.OnceValue(func() error { return b.broker.Revocable(ctx, s, name) })
 	var warnings []string
 	for _, roleName := range sortedKeys(roles) {
-		err := roles[roleName].narrows(credential)
+		err := roles[roleName].narrows(c)
 		if err == nil && roles[roleName].Dedicated {
 			err = revocable()
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/storage"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // as has an entry be of a format.

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestPromise3ARefreshTokenReplacedByAWriteThatCameToNothingIsUsedByTheNext(t *testing.T) {
@@ -38,7 +38,7 @@ func TestPromise3ARefreshTokenReplacedByAWriteThatCameToNothingIsUsedByTheNext(t
 						if !storage.refuse.Load() {
 							break
 						}
-						assert.Contains(t, message, "held in memory alone: write the same again soon")
+						assert.Contains(t, message, "only in memory: write the same again soon")
 					}
 					storage.refuse.Store(false)
 					e.write(path, map[string]any{"refresh_token": anotherToken})

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
 const (

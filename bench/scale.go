@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
 const (

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 const (

@@ -15,8 +15,8 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 const (

@@ -3,7 +3,7 @@ package provider
 import (
 	"testing"
 
-	"vault-plugin-secrets-tokenbroker/internal/leaktest"
+	"vault-plugin-secrets-tokenbroker/internal/testing/leaktest"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }

@@ -39,12 +39,12 @@ func (e *entry) take(d Dedication, now time.Time) (giveBack func(), err error) {
 	if a == nil {
 		return func() {}, nil
 	}
-	a.set(d.Most, a.lifetime, now)
+	a.set(d.MaxExchanges, a.lifetime, now)
 	reservation := a.limiter.ReserveN(now, 1)
 	giveBack = func() { reservation.CancelAt(now) } // a reservation of the past would stay
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		giveBack()
-		return nil, &TooManyError{Most: d.Most, Per: a.lifetime, Next: now.Add(wait)}
+		return nil, &TooManyError{Most: d.MaxExchanges, Per: a.lifetime, Next: now.Add(wait)}
 	}
 	return giveBack, nil
 }
@@ -55,11 +55,11 @@ func (e *entry) taken(d Dedication, token provider.Token, now time.Time) {
 	lifetime := max(token.ExpireTime.Sub(token.IssueTime), time.Second).Round(time.Second)
 	a := e.allowances[d.Role]
 	if a == nil {
-		a = &allowance{limiter: rate.NewLimiter(0, d.Most)}
+		a = &allowance{limiter: rate.NewLimiter(0, d.MaxExchanges)}
 		a.limiter.AllowN(now, 1) // which was taken before there was a limit
 		e.allowances[d.Role] = a
 	}
-	a.set(d.Most, lifetime, now)
+	a.set(d.MaxExchanges, lifetime, now)
 }
 
 // isFull is whether a role has exchanged nothing for as long as it counts.

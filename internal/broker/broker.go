@@ -71,6 +71,9 @@ type Credential struct {
 	// vendor knows.
 	Scope string
 
+	// SentTo are the places that its secrets are sent to, in a form that can be compared.
+	SentTo []string
+
 	// Verified is what the exchange found that checked the credential before it
 	// was stored; nil if it was stored unchecked.
 	Verified *State
@@ -164,10 +167,6 @@ type entry struct {
 	// allowances are those of dedicated roles, by name. They are of whoever has the exclusive
 	// right to the name.
 	allowances map[string]*allowance
-
-	// verified are the exchanges of the change that is under way, to be told of when it
-	// is done. They are of whoever has the exclusive right to the name.
-	verified []Exchange
 }
 
 // renewal is what has the exclusive right to a name, and since when: an exchange of a dedicated

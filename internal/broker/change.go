@@ -9,138 +9,209 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// ErrUnchanged is what a change returns that found nothing to change.
-var ErrUnchanged = errors.New("nothing to change")
+// A Change is an operator's change to a credential. From its beginning to its end, no other
+// exchange of the credential is in flight, and nothing else changes what is stored of it.
+type Change struct {
+	// Known is what is known of the credential so far; nil if nothing is.
+	Known *State
 
-// ErrSettled is what a change returns that has stored other settings of the same credential:
-// its grant, its tokens and its failures stay.
-var ErrSettled = errors.New("only settings have changed")
+	broker   *Broker
+	storage  logical.Storage
+	entry    *entry
+	memory   memory
+	verified []Exchange
+	isStored bool
+}
 
-// Change runs an operator's change to a name's configuration, with what is known of
-// it so far (nil if nothing is). No exchange is in flight meanwhile; after a change
-// that succeeded, or that storage may have taken, no token that was known before is
-// served again, unless it says that it is ErrSettled.
+// Changes are those of some credentials, which begin and end together.
+type Changes struct {
+	all    map[string]*Change
+	cancel context.CancelFunc
+}
+
+// BeginWrites begins changes that store credentials. Its context is for what they do: once
+// begun, a change must be seen through, since the vendor may rotate a refresh token that verifies
+// a credential. End ends the changes.
 //
-// A change that fails may return a state all the same: what the vendor answered on
-// the occasion for the credential that stays. Where a newer engine has written the state,
-// there is no change, as it would be lost.
-func (b *Broker) Change(ctx context.Context, s logical.Storage, name string, change func(context.Context, *State) (*State, error)) error {
-	return b.change(ctx, s, name, true, change, func(err error) bool {
+// Its errors are ErrBusy and ErrClosed, of type *storage.Error, and of type
+// *storage.NewerFormatError: what a newer engine knows of the credential would be lost.
+func (b *Broker) BeginWrites(ctx context.Context, s logical.Storage, names ...string) (context.Context, *Changes, error) {
+	return b.begin(ctx, s, names, renewTimeout+time.Duration(len(names))*exchangeTimeout, func(err error) bool {
 		var newer *storage.NewerFormatError
 		return errors.As(err, &newer)
 	})
 }
 
-// Remove is Change by an operator who is rid of the credential, whoever has written its
-// state.
-func (b *Broker) Remove(ctx context.Context, s logical.Storage, name string, change func(context.Context, *State) (*State, error)) error {
-	return b.change(ctx, s, name, false, change, func(error) bool { return false })
+// BeginDelete is BeginWrites for a change that deletes a credential, whatever wrote its state.
+func (b *Broker) BeginDelete(ctx context.Context, s logical.Storage, name string) (context.Context, *Changes, error) {
+	return b.begin(ctx, s, []string{name}, renewTimeout, func(error) bool { return false })
 }
 
-// change is a change that does not begin if the state cannot be read for a reason that
-// keeps it from that, or by a fault of storage. Once it is done there is a credential of the
-// name, or none.
-func (b *Broker) change(ctx context.Context, s logical.Storage, name string, stores bool, change func(context.Context, *State) (*State, error), keeps func(error) bool) error {
-	e, err := b.enter(ctx, name)
-	if err != nil {
-		return err
+func (b *Broker) begin(ctx context.Context, s logical.Storage, names []string, timeout time.Duration, prevents func(error) bool) (context.Context, *Changes, error) {
+	cs := &Changes{all: map[string]*Change{}, cancel: func() {}}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) { // so that no two wait for each other
+		e, err := b.enter(ctx, name)
+		if err != nil {
+			cs.End()
+			return nil, nil, err
+		}
+		// Readers who have a valid token do not wait for a fresher one.
+		e.renewing(renewal{since: time.Now()})
+		cs.all[name] = &Change{broker: b, storage: s, entry: e}
 	}
-	defer b.leave(e)
-	// Who wants a fresher token meanwhile, and has a good one, does not wait for it.
-	e.renewing(renewal{since: time.Now()})
-	defer e.renewing(renewal{})
-	// Once it has begun, a change is seen through: the vendor may have replaced a
-	// refresh token while verifying it.
-	timeout := renewTimeout
-	if stores {
-		timeout += exchangeTimeout
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
-	defer cancel()
-	e.forgive()
-	m, err := b.current(ctx, s, e)
-	if storage.IsError(err) {
-		// What is known may hold the only refresh token that works.
-		return err
-	}
-
-	known := m.latest()
-	if known == nil {
-		// That of a credential which cannot be opened may have the only refresh token
-		// that works, too.
-		if known, err = getState(ctx, s, name); storage.IsError(err) || keeps(err) {
-			return err
+	ctx, cs.cancel = context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	for _, c := range cs.all {
+		if err := c.load(ctx, prevents); err != nil {
+			cs.End()
+			return nil, nil, err
 		}
 	}
-	answered, err := change(ctx, known)
-	defer b.keptVerified(e, err == nil)
+	return ctx, cs, nil
+}
+
+// Of returns the change of a name.
+func (cs *Changes) Of(name string) *Change { return cs.all[name] }
+
+// End ends the changes. Those of which nothing was said leave everything as it was.
+func (cs *Changes) End() {
+	defer cs.cancel()
+	for _, c := range cs.all {
+		for _, x := range c.verified {
+			c.broker.kept(x, c.isStored)
+		}
+		c.entry.renewing(renewal{})
+		c.broker.leave(c.entry)
+	}
+}
+
+// load reads what is known of the credential. What it cannot read may hold the only refresh token
+// that works.
+func (c *Change) load(ctx context.Context, prevents func(error) bool) error {
+	c.entry.forgive()
+	m, err := c.broker.current(ctx, c.storage, c.entry)
+	if storage.IsError(err) {
+		return err
+	}
+	c.memory = m
+	if c.Known = m.latest(); c.Known != nil {
+		return nil
+	}
+	// The state of a credential that cannot be opened.
+	if c.Known, err = getState(ctx, c.storage, c.entry.name); storage.IsError(err) || prevents(err) {
+		return err
+	}
+	return nil
+}
+
+// Verify exchanges a credential that is not stored yet. The state that it returns is to be stored
+// with the credential; if the exchange failed, there may be a new grant in it all the same.
+func (c *Change) Verify(ctx context.Context, credential *Credential, last provider.Grant) (*State, error) {
+	if err := fence(ctx, c.storage, last); err != nil {
+		return Unverified(credential, last), err
+	}
+	// What the vendor answers must be stored within the time of the change.
+	if deadline, _ := ctx.Deadline(); time.Until(deadline) < exchangeTimeout {
+		return Unverified(credential, last), ErrBusy
+	}
+	m := c.entry.look()
+	state, x, _ := call(m.guard(ctx), credential, Unverified(credential, last), ownScope, m.earlierTokens()[ownScope])
+	c.broker.noteSkew(c.entry, state)
+	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.Boundary.IsZero() && leaseTTL(token, now) == 0 {
+		x.Err = unusable(token, credential.TTL, now, false)
+	}
+	x.Verification = true
+	c.broker.tell(x)
+	c.verified = append(c.verified, x)
+	if x.Err != nil {
+		return state, x.Err
+	}
+	return state, nil
+}
+
+// Stored says that another credential is stored under the name. No token that was known before is
+// served from now on.
+func (c *Change) Stored() { c.replaced(true) }
+
+// Deleted says that the credential is deleted.
+func (c *Change) Deleted() { c.replaced(false) }
+
+func (c *Change) replaced(isStored bool) {
+	c.entry.reset()
+	c.entry.hold(nil, nil, nil)
+	c.broker.setStays(c.entry, isStored)
+	c.isStored = true
+}
+
+// Settled says that other settings of the same credential are stored. Its grant, its tokens and
+// its failures stay.
+func (c *Change) Settled() { c.entry.reload() }
+
+// Save stores what the vendor answered for the credential that is stored, while the change goes
+// on.
+func (c *Change) Save(ctx context.Context, answered *State) error {
+	m := c.entry.look()
+	if m.credential == nil {
+		return putState(ctx, c.storage, c.entry.name, answered)
+	}
+	_, err := c.broker.save(ctx, c.storage, c.entry, m, ownScope, answered)
+	return err
+}
+
+// Failed says why the change failed. answered, if it is not nil, is what the vendor answered for
+// the credential that stays: it is stored, or kept in memory if storage has failed. Failed
+// returns the error, joined with that of storing answered.
+func (c *Change) Failed(ctx context.Context, answered *State, err error) error {
 	switch {
-	case errors.Is(err, ErrUnchanged):
-		return nil
-	case errors.Is(err, ErrSettled):
-		e.reload() // what storage has not got yet stays in memory
-		return nil
-	case err == nil:
-		e.reset()
-		e.hold(nil, nil, nil)
-		b.setStays(e, stores)
-	case storage.IsError(err):
-		e.reset()
-		b.setStays(e, true) // as storage may have taken it
+	case storage.IsError(err): // and may have taken the write
+		c.entry.reset()
+		c.broker.setStays(c.entry, true)
 		if answered != nil {
-			e.hold(s, answered, err)
+			c.entry.hold(c.storage, answered, err)
 		}
 	case answered != nil:
-		return errors.Join(err, b.keep(ctx, s, e, m, answered))
+		return errors.Join(err, c.saveAfter(ctx, answered))
 	}
 	return err
 }
 
-// Keep saves, in the midst of a change, what the vendor answered on the occasion for the
-// credential as it is until the change is done. The caller has the exclusive right to the
-// name, by Change.
-func (b *Broker) Keep(ctx context.Context, s logical.Storage, name string, answered *State) error {
-	e := b.entry(name)
-	m := e.look()
-	if m.credential == nil {
-		return putState(ctx, s, name, answered)
-	}
-	_, err := b.save(ctx, s, e, m, ownScope, answered)
-	return err
-}
-
-// keep saves what the vendor answered on the occasion of a change that failed, however
-// long that took.
-func (b *Broker) keep(ctx context.Context, s logical.Storage, e *entry, m memory, answered *State) error {
+// saveAfter stores what the vendor answered, however long the change has taken.
+func (c *Change) saveAfter(ctx context.Context, answered *State) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
-	if m.credential != nil {
-		_, err := b.save(ctx, s, e, m, ownScope, answered)
+	if c.memory.credential != nil {
+		_, err := c.broker.save(ctx, c.storage, c.entry, c.memory, ownScope, answered)
 		return err
 	}
-	// Of a credential that cannot be opened there is nothing in memory.
-	err := putState(ctx, s, e.name, answered)
+	// Nothing is in memory of a credential that cannot be opened.
+	err := putState(ctx, c.storage, c.entry.name, answered)
 	if err == nil {
 		answered = nil
 	}
-	e.hold(s, answered, err)
+	c.entry.hold(c.storage, answered, err)
 	return err
 }
 
-// Exclusive runs f while nothing else happens to some names that has to do with the
-// vendor or with what is stored.
-func (b *Broker) Exclusive(ctx context.Context, f func() error, names ...string) error {
-	slices.Sort(names) // so that no two wait for each other
-	for _, name := range slices.Compact(names) {
+// Lock waits until nothing else calls the vendor or writes for some names, and keeps it so until
+// unlock. Its errors are ErrBusy and ErrClosed.
+func (b *Broker) Lock(ctx context.Context, names ...string) (unlock func(), err error) {
+	var held []*entry
+	unlock = func() {
+		for _, e := range held {
+			b.leave(e)
+		}
+	}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) { // so that no two wait for each other
 		e, err := b.enter(ctx, name)
 		if err != nil {
-			return err
+			unlock()
+			return nil, err
 		}
-		defer b.leave(e)
+		held = append(held, e)
 	}
-	return f()
+	return unlock, nil
 }
 
 // Forget drops what is in memory of a name, to be loaded again.

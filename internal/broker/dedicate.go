@@ -14,34 +14,40 @@ import (
 // no reader can have one to himself.
 var ErrShared = errors.New("the vendor answers with the same token until it dies: no reader can have one of his own")
 
-// A Dedication is what has to do with a token that has one reader alone.
+// A Dedication is what a role allows its readers, each of which gets a token of its own.
 type Dedication struct {
-	// Role is the role's name, and Most how many tokens it may have exchanged within the
-	// lifetime of one.
-	Role string
-	Most int
+	Role string // its name
 
-	// Admit refuses another token before the vendor is asked for it. IsLeased is, after
-	// that, whether a reader of a dedicated role has an access token already. Keep writes
-	// down that there is one, before its reader gets it: one that cannot be written down is
-	// revoked. None runs twice at once for a credential.
-	Admit    func(context.Context) error
-	IsLeased func(accessToken string) bool
-	Keep     func(context.Context, *Reading) error
+	// Series is the part of the storage keys of the leases that count against MaxLeases.
+	Series string
+
+	// MaxLeases is how many tokens may be leased at once; zero is no limit. MaxExchanges is how
+	// many may be exchanged within the lifetime of one.
+	MaxLeases    int
+	MaxExchanges int
 }
 
-// Dedicate exchanges the named credential for a token that nobody shares. Nothing is
-// cached: to be rid of it is its reader's matter. What the exchange tells of the
-// credential counts for all, and a failure that passes by itself for the role only. Its error
-// is of type *TooManyError if the role has had as many tokens as it may.
-func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, wish Wish, d Dedication) (reading *Reading, err error) {
+// Dedicate exchanges the named credential for a token that nobody shares, and returns the key of
+// its lease, for RevokeLease. Nothing is cached. What the exchange tells about the credential
+// counts for all readers, and a failure that passes by itself only for the role. Its errors are
+// those of Read, of type *TooManyLeasesError and *TooManyError, and ErrCrowded and ErrShared.
+func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, wish Wish, d Dedication) (reading *Reading, lease string, err error) {
+	reading, lease, err = b.dedicate(ctx, s, name, wish, d)
+	if err == nil && ctx.Err() != nil {
+		// The reader has gone: no lease comes of it, and nothing else would revoke the token.
+		err = errors.Join(ctx.Err(), b.RevokeLease(context.WithoutCancel(ctx), s, name, lease))
+	}
+	return reading, lease, err
+}
+
+func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, wish Wish, d Dedication) (reading *Reading, lease string, err error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	release, err := b.acquireDedicated(ctx, e, d.Role)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer release()
 	defer b.contain(e, &err)
@@ -51,19 +57,19 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 	defer cancel()
 	m, err := b.current(ctx, s, e)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	v := m.view(wish.Scope)
 	if v.held(time.Now()) {
-		return nil, v.refusal()
+		return nil, "", v.refusal()
 	}
 	if err := v.heldRole(d.Role, time.Now()); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	// What is not stored yet may hold the only refresh token that works.
 	if v.unwritten() != nil {
 		if m, err = b.settle(ctx, s, e, v); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		v = m.view(wish.Scope)
 	}
@@ -72,19 +78,23 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 		if failure := asProviderError(err); isOfRole(failure) { // of the vendor's metadata
 			_, err = e.failedRole(v, d.Role, failure, time.Now())
 		}
-		return nil, err
+		return nil, "", err
 	}
-	if err := d.Admit(ctx); err != nil {
-		return nil, err
+	others, err := readLeases(ctx, s, name)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := others.admit(name, d); err != nil {
+		return nil, "", err
 	}
 	if ctx.Err() != nil {
-		return nil, ErrBusy
+		return nil, "", ErrBusy
 	}
 	giveBack, err := e.take(d, time.Now())
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return b.dedicate(ctx, s, e, v, wish, d, giveBack)
+	return b.exchangeDedicated(ctx, s, e, v, wish, d, others, giveBack)
 }
 
 // discard revokes, as well as it can, a token that no reader gets.
@@ -96,9 +106,10 @@ func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken stri
 	}
 }
 
-// dedicate exchanges the credential for a token of one reader. One that the vendor issued,
-// and that nobody gets after all, is revoked; giveBack is called if it issued none.
-func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication, giveBack func()) (reading *Reading, err error) {
+// exchangeDedicated exchanges the credential for a token of one reader; others are the tokens
+// that are leased already. A token that the vendor issued, and that no reader gets after all, is
+// revoked. It calls giveBack if the vendor issued none.
+func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication, others leases, giveBack func()) (reading *Reading, lease string, err error) {
 	// Once it has begun it is seen through: there is a token to be kept or revoked.
 	ctx, cancel := seenThrough(ctx)
 	defer cancel()
@@ -110,7 +121,7 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 	}
 	x.Dedicated = true
 	token := next.Tokens[v.scope]
-	isShared := accessToken != "" && d.IsLeased(accessToken)
+	isShared := accessToken != "" && others.holds(accessToken)
 	for _, shared := range latest.Tokens {
 		isShared = isShared || shared.AccessToken == accessToken
 	}
@@ -118,7 +129,7 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 		next, x = v.judged(next, x, false)
 	}
 	if x.invalid() {
-		return nil, x.Err
+		return nil, "", x.Err
 	}
 	after := v.with(memory{credential: v.credential, state: next})
 	if accessToken != "" && !isShared {
@@ -133,32 +144,32 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, e *entry, v vi
 		e.taken(d, token, time.Now())
 		e.succeededRole(v.epoch, d.Role)
 	case isOfRole(x.Err):
-		return nil, b.failedDedicated(ctx, s, e, v, next.sharing(latest.Tokens), x, d.Role)
+		return nil, "", b.failedDedicated(ctx, s, e, v, next.sharing(latest.Tokens), x, d.Role)
 	default:
 		_, err := b.failed(ctx, s, e, v, next.sharing(latest.Tokens), x)
-		return nil, err
+		return nil, "", err
 	}
 	b.tell(x)
 	_, err = b.save(ctx, s, e, v.memory, v.scope, next.sharing(latest.Tokens))
 	b.kept(x, err == nil)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if isShared {
-		return nil, ErrShared
+		return nil, "", ErrShared
 	}
 	reading = after.lease(time.Now(), wish.MinTTL)
 	if reading == nil {
-		return nil, after.tooLate(time.Now())
+		return nil, "", after.tooLate(time.Now())
 	}
-	if err := d.Keep(ctx, reading); err != nil {
-		return nil, err
+	if lease, err = putLease(ctx, s, v.credential, d, reading.Token); err != nil {
+		return nil, "", err
 	}
 	if reading = after.lease(time.Now(), wish.MinTTL); reading == nil { // the write took long
-		return nil, after.tooLate(time.Now())
+		return nil, "", after.tooLate(time.Now())
 	}
 	reading.Outcome = Exchanged
-	return reading, nil
+	return reading, lease, nil
 }
 
 // failedDedicated keeps what the vendor answered to an exchange whose failure counts against

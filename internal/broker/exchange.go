@@ -133,14 +133,6 @@ func (b *Broker) kept(x Exchange, stored bool) {
 	b.observer.Kept(x)
 }
 
-// keptVerified tells of the verifications of a change that is done.
-func (b *Broker) keptVerified(e *entry, stored bool) {
-	for _, x := range e.verified {
-		b.kept(x, stored)
-	}
-	e.verified = nil
-}
-
 // invalid is whether the vendor has not been called.
 func (x Exchange) invalid() bool { return x.Err != nil && x.Err.Kind == provider.Invalid }
 

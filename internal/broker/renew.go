@@ -165,33 +165,6 @@ func (b *Broker) failed(ctx context.Context, s logical.Storage, e *entry, v view
 	return v.with(m), v.with(m).refusal()
 }
 
-// Verify exchanges a credential once, in the midst of a change, that is not stored yet.
-// What it found goes into storage with the credential; if it failed, there may be a new
-// grant in it all the same. Its error is ErrBusy if the change has taken too long before.
-func (b *Broker) Verify(ctx context.Context, s logical.Storage, name string, c *Credential, last provider.Grant) (*State, error) {
-	if err := fence(ctx, s, last); err != nil {
-		return Unverified(c, last), err
-	}
-	// What the vendor answers must be stored within the time of the change.
-	if deadline, _ := ctx.Deadline(); time.Until(deadline) < exchangeTimeout {
-		return Unverified(c, last), ErrBusy
-	}
-	e := b.entry(name)
-	m := e.look()
-	state, x, _ := call(m.guard(ctx), c, Unverified(c, last), ownScope, m.earlierTokens()[ownScope])
-	b.noteSkew(e, state)
-	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.Boundary.IsZero() && leaseTTL(token, now) == 0 {
-		x.Err = unusable(token, c.TTL, now, false)
-	}
-	x.Verification = true
-	b.tell(x)
-	e.verified = append(e.verified, x)
-	if x.Err != nil {
-		return state, x.Err
-	}
-	return state, nil
-}
-
 func asProviderError(err error) *provider.Error {
 	var e *provider.Error
 	if errors.As(err, &e) {

@@ -91,16 +91,6 @@ func (m memory) revocable(ctx context.Context) error {
 	return revoker.Revocable(m.guard(ctx))
 }
 
-// Revoke ends an access token of the named credential at the vendor. ErrUnknown means
-// that there is no such credential any more.
-func (b *Broker) Revoke(ctx context.Context, s logical.Storage, name, accessToken string) error {
-	m, err := b.lookup(ctx, s, name)
-	if err != nil {
-		return err
-	}
-	return m.revoke(ctx, accessToken)
-}
-
 func (m memory) revoke(ctx context.Context, accessToken string) error {
 	revoker, ok := m.credential.Vendor.(provider.Revoker)
 	if !ok {
@@ -109,8 +99,8 @@ func (m memory) revoke(ctx context.Context, accessToken string) error {
 	return revoker.Revoke(m.guard(ctx), accessToken, m.latest().Grant)
 }
 
-// Drop revokes, as well as it can, the tokens of a credential that is being deleted.
-func (b *Broker) Drop(ctx context.Context, c *Credential, known *State) {
+// RevokeAll revokes, as well as it can, the shared tokens of a credential that is being deleted.
+func (b *Broker) RevokeAll(ctx context.Context, c *Credential, known *State) {
 	if c == nil || known == nil {
 		return
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
 // shell runs the server's client, showing each command as it would be typed.

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // What the simulated vendors have given the demo's customer.

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 	"vault-plugin-secrets-tokenbroker/internal/version"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/kensho"

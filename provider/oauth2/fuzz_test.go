@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 	"vault-plugin-secrets-tokenbroker/provider/oauth2"
 	"vault-plugin-secrets-tokenbroker/provider/providertest"
 )

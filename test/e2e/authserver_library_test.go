@@ -19,7 +19,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
-	"vault-plugin-secrets-tokenbroker/internal/authserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/authserver"
 )
 
 // library is an application that goes to the server by itself: it shows what the

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/authserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/authserver"
 )
 
 // credential is what an operator has of an authorization server.

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // stocked is a mount with a credential of each way to go on: a refresh token that the

@@ -24,10 +24,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/canary"
-	"vault-plugin-secrets-tokenbroker/internal/tally"
-	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/canary"
+	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // Promise 6, of all that leaves a server: its log and its plugins' at the lowest level,

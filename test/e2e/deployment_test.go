@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
 // ownWorld is a world that the test shares with nobody.

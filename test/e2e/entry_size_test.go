@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // Raft takes 1 MiB in an entry, unless it is configured. Guarantee 15: the tokens of 15 scopes

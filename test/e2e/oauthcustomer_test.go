@@ -14,7 +14,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 	"vault-plugin-secrets-tokenbroker/provider/oauth2"
 )
 

@@ -17,10 +17,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/canary"
-	"vault-plugin-secrets-tokenbroker/internal/docwalk"
-	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/canary"
+	"vault-plugin-secrets-tokenbroker/internal/testing/docwalk"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // pageTime bounds a walk of a page.

@@ -22,7 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
-	"vault-plugin-secrets-tokenbroker/internal/process"
+	"vault-plugin-secrets-tokenbroker/internal/testing/process"
 )
 
 const (

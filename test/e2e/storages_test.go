@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
 // The engine is the same on any storage: what it does is one table, each line on top

@@ -16,8 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/process"
-	"vault-plugin-secrets-tokenbroker/internal/vendorsim"
+	"vault-plugin-secrets-tokenbroker/internal/testing/process"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // terraformExample is what a platform engineer copies.

@@ -1,0 +1,187 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// A TooManyLeasesError means that as many dedicated tokens of a role are leased as may be.
+type TooManyLeasesError struct{ Max int }
+
+func (e *TooManyLeasesError) Error() string { return fmt.Sprintf("%d tokens are leased", e.Max) }
+
+// leaseEntry is a dedicated token in storage. The last part of its key is its expiry, in Unix
+// seconds, and its SHA-256.
+type leaseEntry struct {
+	storage.Format
+
+	AccessToken string `json:"access_token"`
+
+	// SentTo is where the credential of the token sends its secrets: the token is sent nowhere
+	// else to be revoked. (Guarantee 13.)
+	SentTo []string `json:"sent_to"`
+}
+
+// Check is for storage.Get.
+func (e *leaseEntry) Check() error {
+	if e.AccessToken == "" {
+		return errors.New("a lease without a token")
+	}
+	return nil
+}
+
+const (
+	// leaseMemory is how long the entry of a dedicated token stays after the token has expired by
+	// this server's clock, which may have been stepped forward, and may be set back.
+	leaseMemory = 24 * time.Hour
+
+	// revokeLeasesTimeout bounds how long the vendor is asked to revoke the dedicated tokens of a
+	// credential that is being deleted.
+	revokeLeasesTimeout = 30 * time.Second
+)
+
+// leases are the keys of the dedicated tokens of a credential that have not expired.
+type leases []string
+
+// readLeases returns the leases of a credential, and removes the entries of tokens that expired
+// longer than leaseMemory ago.
+func readLeases(ctx context.Context, s logical.Storage, name string) (leases, error) {
+	keys, err := storage.Collect(ctx, s, storage.LeaseKey(name, "", "", ""))
+	if err != nil {
+		return nil, err
+	}
+	var left leases
+	for _, key := range keys {
+		switch age := time.Since(leaseExpiry(key)); {
+		case age < 0:
+			left = append(left, key)
+		case age > leaseMemory:
+			if err := storage.Delete(ctx, s, key); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return left, nil
+}
+
+// admit refuses another token of a role that has as many as it may.
+func (ls leases) admit(name string, d Dedication) error {
+	prefix, count := storage.LeaseKey(name, d.Role, d.Series, ""), 0
+	for _, key := range ls {
+		if strings.HasPrefix(key, prefix) {
+			count++
+		}
+	}
+	if d.MaxLeases > 0 && count >= d.MaxLeases {
+		return &TooManyLeasesError{Max: d.MaxLeases}
+	}
+	return nil
+}
+
+// holds reports whether a token is leased already.
+func (ls leases) holds(accessToken string) bool {
+	return slices.ContainsFunc(ls, func(key string) bool { return strings.HasSuffix(key, "-"+leaseID(accessToken)) })
+}
+
+func leaseID(accessToken string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(accessToken))) }
+
+// leaseExpiry returns when the token of a key expires; the zero time if the key does not say.
+func leaseExpiry(key string) time.Time {
+	seconds, _, _ := strings.Cut(key[strings.LastIndex(key, "/")+1:], "-")
+	expiry, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Unix(expiry, 0)
+}
+
+// putLease stores that a token is leased, and returns its key.
+func putLease(ctx context.Context, s logical.Storage, c *Credential, d Dedication, token provider.Token) (string, error) {
+	id := strconv.FormatInt(token.ExpireTime.Unix(), 10) + "-" + leaseID(token.AccessToken)
+	key := storage.LeaseKey(c.Name, d.Role, d.Series, id)
+	return key, storage.Retry(ctx, func() error {
+		return storage.Put(ctx, s, key, &leaseEntry{AccessToken: token.AccessToken, SentTo: c.SentTo})
+	})
+}
+
+// RevokeLease revokes the token of a lease at the vendor, and forgets the lease. If the vendor
+// cannot, it returns an error, and Vault tries again. A token that has expired, or whose
+// credential has been deleted, is only forgotten.
+func (b *Broker) RevokeLease(ctx context.Context, s logical.Storage, name, key string) error {
+	if err := b.revokeLease(ctx, ctx, s, name, key); err != nil {
+		return err
+	}
+	return storage.Delete(ctx, s, key)
+}
+
+// RevokeLeases revokes the dedicated tokens of a credential that is being deleted, as well as the
+// vendor can, and forgets them. Its error is of type *storage.Error.
+func (b *Broker) RevokeLeases(ctx context.Context, s logical.Storage, name string) error {
+	asking, cancel := context.WithTimeout(ctx, revokeLeasesTimeout)
+	defer cancel()
+	keys, err := storage.Collect(ctx, s, storage.LeaseKey(name, "", "", ""))
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		err := b.revokeLease(ctx, asking, s, name, key)
+		switch {
+		case storage.IsError(err):
+			return err
+		case err != nil:
+			b.source.Logger().Warn("a dedicated token of a deleted credential cannot be revoked", "name", name, "error", err)
+		}
+		if err := storage.Delete(ctx, s, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// revokeLease revokes the token of a lease at the vendor, which is asked until asking ends.
+func (b *Broker) revokeLease(ctx, asking context.Context, s logical.Storage, name, key string) error {
+	entry, err := storage.Get[leaseEntry](ctx, s, key, "delete it")
+	switch {
+	case storage.IsError(err):
+		return err
+	case !time.Now().Before(leaseExpiry(key)) || err == nil && entry == nil:
+		return nil
+	case err != nil:
+		return err
+	}
+	m, err := b.lookup(ctx, s, name)
+	switch {
+	case errors.Is(err, ErrUnknown):
+		return nil
+	case err != nil:
+		return err
+	}
+	isElsewhere := slices.ContainsFunc(m.credential.SentTo, func(to string) bool { return !slices.Contains(entry.SentTo, to) })
+	if isElsewhere {
+		b.source.Logger().Warn("the token is not revoked, as the credential's URLs have changed, and is valid until it expires", "name", name)
+		return nil
+	}
+	err = m.revoke(asking, entry.AccessToken)
+	var vendor *provider.Error
+	switch {
+	case errors.As(err, &vendor) && (vendor.Code == "unsupported_token_type" || vendor.Code == "unauthorized_client"):
+		// Such tokens, or those of the client that the credential had before, can never be
+		// revoked. A lease that cannot end would pile up with others.
+		b.source.Logger().Warn("the vendor does not revoke the token, which is valid until it expires", "name", name, "error", vendor.Reason)
+		return nil
+	case errors.As(err, &vendor):
+		return fmt.Errorf("the token cannot be revoked at the vendor: %s", vendor.Reason)
+	}
+	return err
+}

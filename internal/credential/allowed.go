@@ -1,0 +1,133 @@
+package credential
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// Allowed is what a key pair may sign for. It is set only on the key pair's own path: a policy for
+// a credential's name must not reach another name's key. (Guarantee 17.)
+type Allowed struct {
+	// Configs are the names of the credentials that may use the key pair; none stands for the one
+	// of its own name.
+	Configs []string `json:"allowed_configs,omitempty"`
+
+	// Hosts are those that assertions may be sent to. Where they are not set, they become those of
+	// the first credential that uses the key pair, and CACert with them: the authorities that are
+	// believed about these hosts besides the system's.
+	Hosts  []string `json:"allowed_hosts,omitempty"`
+	CACert string   `json:"ca_cert,omitempty"`
+
+	// Audiences are those that assertions may name; none allows all.
+	Audiences []string `json:"allowed_audiences,omitempty"`
+}
+
+// An AllowedWrite is what an operator sends for Allowed; nil fields stay as they are.
+type AllowedWrite struct {
+	Configs, Hosts, Audiences *[]string
+	CACert                    *string
+}
+
+func (w AllowedWrite) isEmpty() bool { return w == AllowedWrite{} }
+
+// apply returns what a write makes of what a key pair may sign for.
+func (w AllowedWrite) apply(a Allowed) (Allowed, error) {
+	for _, field := range []struct {
+		given *[]string
+		list  *[]string
+	}{{w.Configs, &a.Configs}, {w.Hosts, &a.Hosts}, {w.Audiences, &a.Audiences}} {
+		if field.given != nil {
+			*field.list = slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(*field.given))), func(text string) bool { return text == "" })
+		}
+	}
+	if w.CACert != nil {
+		a.CACert = strings.TrimSpace(*w.CACert)
+	}
+	a.Hosts = slices.Clone(a.Hosts)
+	for i, host := range a.Hosts {
+		if strings.Contains(host, "/") || provider.CheckURL("allowed_hosts", "https://"+host) != nil {
+			return a, provider.Errorf(provider.Invalid, "allowed_hosts: %s is not a host; give the host only, for example id.example.com or id.example.com:8443", provider.Quote(host))
+		}
+		a.Hosts[i] = provider.Host("https://" + host)
+	}
+	if a.CACert != "" {
+		if _, err := provider.Certificates(a.CACert); err != nil {
+			return a, err
+		}
+	}
+	return a, nil
+}
+
+// check refuses a credential that the key pair of a name must not sign for.
+func (a Allowed) check(keypair, credential string, to Destinations) error {
+	path := KeypairPath(keypair)
+	if credential != keypair && len(a.Configs) == 0 || len(a.Configs) > 0 && !slices.Contains(a.Configs, credential) {
+		return provider.Errorf(provider.Invalid, "keypair: %s may not be used by the credential %q; add it to allowed_configs of %s", path, credential, path)
+	}
+	if len(a.Hosts) > 0 || a.CACert != "" {
+		if err := a.checkHosts(path, to); err != nil {
+			return err
+		}
+	}
+	for _, one := range to {
+		audience, isAudience := strings.CutPrefix(one, audiencePrefix)
+		switch {
+		case !isAudience || len(a.Audiences) == 0 || slices.Contains(a.Audiences, audience):
+		case audience == "":
+			return provider.Errorf(provider.Invalid, "assertion_audience: is missing; with an issuer, the aud of assertions is not known otherwise, and %s has allowed_audiences", path)
+		default:
+			return provider.Errorf(provider.Invalid, "keypair: %s does not sign for the audience %s; add it to allowed_audiences of %s", path, provider.Quote(audience), path)
+		}
+	}
+	return nil
+}
+
+func (a Allowed) checkHosts(path string, to Destinations) error {
+	for _, host := range to.hosts() {
+		if len(a.Hosts) > 0 && !slices.Contains(a.Hosts, host) {
+			return provider.Errorf(provider.Invalid, "keypair: %s signs only for %s, not for %s; add that to allowed_hosts of %s", path, provider.List(a.Hosts), provider.Quote(host), path)
+		}
+	}
+	known := authorities(a.CACert)
+	for _, one := range to {
+		id, isAuthority := strings.CutPrefix(one, authorityPrefix)
+		if isAuthority && one != systemAuthorities && !slices.Contains(known, id) {
+			return provider.Errorf(provider.Invalid, "ca_cert: holds a certificate that the ca_cert of %s does not; add it there", path)
+		}
+	}
+	return nil
+}
+
+// bound returns what a key pair for any host may sign for, once it is for the hosts of some
+// destinations, and for the authorities that are believed about them.
+func (a Allowed) bound(to Destinations, caCert string) Allowed {
+	a.Hosts = to.hosts()
+	if a.CACert == "" {
+		a.CACert = caCert
+	}
+	return a
+}
+
+// bindKeypair makes a key pair that may sign for any host sign only for those of a credential that
+// is about to use it. The caller has locked the key pair.
+func (st *Store) bindKeypair(ctx context.Context, s logical.Storage, c *stored) error {
+	name := c.keypair()
+	if name == "" || c.key.pair == nil || len(c.key.allowed.Hosts) > 0 {
+		return nil
+	}
+	k, err := getKeypair(ctx, s, name)
+	switch {
+	case err != nil:
+		return err
+	case k == nil:
+		return broker.ErrBusy
+	}
+	k.Allowed = k.bound(c.SentTo, c.text("ca_cert"))
+	return putKeypair(ctx, s, name, k)
+}

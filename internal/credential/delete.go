@@ -1,0 +1,93 @@
+package credential
+
+import (
+	"context"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// A Deletion is the deletion of a credential that is under way. Nothing else happens to the
+// credential until End.
+type Deletion struct {
+	store   *Store
+	storage logical.Storage
+	ctx     context.Context
+	changes *broker.Changes
+	vendor  provider.Provider
+	name    string
+	keypair string
+	unlock  func()
+}
+
+// BeginDelete begins to delete a credential, also one that cannot be decoded. Its errors are those
+// of broker.BeginDelete.
+func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*Deletion, error) {
+	ctx, changes, err := st.broker.BeginDelete(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	d := &Deletion{store: st, storage: s, ctx: ctx, changes: changes, vendor: p, name: name, unlock: func() {}}
+	own, err := st.getOwn(ctx, s, p, name)
+	switch {
+	case storage.IsError(err):
+		d.End()
+		return nil, err
+	case err == nil && own != nil:
+		d.keypair = own.keypair()
+	}
+	if d.unlock, err = st.lockKeypair(ctx, d.keypair); err != nil {
+		d.unlock = func() {}
+		d.End()
+		return nil, err
+	}
+	return d, nil
+}
+
+// End ends the deletion.
+func (d *Deletion) End() {
+	d.unlock()
+	d.changes.End()
+}
+
+// Context returns the context of what is done in the deletion.
+func (d *Deletion) Context() context.Context { return d.ctx }
+
+// Delete deletes the credential, and what is known of it. Its tokens are revoked as well as the
+// vendor can. It does nothing if the name is another vendor's. Its error is of type
+// *storage.Error.
+func (d *Deletion) Delete() error {
+	ctx, s, st, change := d.ctx, d.storage, d.store, d.changes.Of(d.name)
+	switch owner, err := st.VendorOf(ctx, s, d.name); {
+	case err != nil:
+		return err
+	case owner != "" && owner != d.vendor.Name():
+		return nil
+	}
+	// One that cannot be opened can be deleted all the same.
+	credential, err := st.Credential(ctx, s, d.name)
+	if storage.IsError(err) {
+		return err
+	}
+	// Without the credential, nothing could revoke the leased tokens later.
+	if err := st.broker.RevokeLeases(ctx, s, d.name); err != nil {
+		return change.Failed(ctx, nil, err)
+	}
+	if err := storage.Delete(ctx, s, storage.CredentialKey(d.vendor.Name(), d.name)); err != nil {
+		return change.Failed(ctx, nil, err)
+	}
+	st.rotations.drop(Path(d.vendor.Name(), d.name))
+	if d.keypair != "" {
+		st.forgetActivated(ctx, s, d.keypair, d.name)
+	}
+	err = broker.DeleteState(ctx, s, d.name)
+	st.broker.RevokeAll(ctx, credential, change.Known)
+	if err != nil {
+		return change.Failed(ctx, nil, err)
+	}
+	change.Deleted()
+	return nil
+}

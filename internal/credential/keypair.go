@@ -1,0 +1,189 @@
+package credential
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// A Keypair is a name in storage that credentials take their private key from.
+type Keypair struct {
+	storage.Format
+
+	// Active is the pair that they use. Pending, if there is one, takes its place when the vendor
+	// accepts it.
+	Active  *Pair `json:"active"`
+	Pending *Pair `json:"pending,omitempty"`
+
+	Allowed
+
+	// Activated is, by name, what the activation of Active has made of credentials, until their
+	// own entries have it (activate.go).
+	Activated map[string]activated `json:"activated,omitempty"`
+}
+
+// Check is for storage.Get.
+func (k *Keypair) Check() error {
+	if k.Active == nil {
+		return errors.New("a key pair without keys")
+	}
+	for _, a := range k.Activated {
+		if a.Entry == nil {
+			return errors.New("an activation without a credential")
+		}
+		if err := a.Entry.Check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mendKeypair says what to do about a key pair that cannot be decoded.
+const mendKeypair = "give the credentials that use it another key, delete it and make a new one"
+
+// getKeypair returns the key pair of a name; nil if there is none.
+func getKeypair(ctx context.Context, s logical.Storage, name string) (*Keypair, error) {
+	return storage.Get[Keypair](ctx, s, storage.KeypairKey(name), mendKeypair)
+}
+
+func putKeypair(ctx context.Context, s logical.Storage, name string, k *Keypair) error {
+	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, storage.KeypairKey(name), k) })
+}
+
+// A Pair is a generated private key, and what belongs to it.
+type Pair struct {
+	KeyType     string    `json:"key_type"`
+	CreatedTime time.Time `json:"created_time"`
+
+	// KeyID is the thumbprint of the public half (RFC 7638, SHA-256).
+	KeyID string `json:"key_id"`
+
+	// PrivateKey is PEM, PKCS#8. It goes to the vendor's package, and nowhere else.
+	PrivateKey string `json:"private_key"`
+}
+
+// A keyType is a kind of key that can be generated.
+type keyType struct {
+	name      string
+	algorithm jose.SignatureAlgorithm // the one that its JWK names; "" if there are several
+	generate  func() (crypto.Signer, error)
+}
+
+// keyTypes begin with the default, which every vendor accepts that accepts keys.
+var keyTypes = []keyType{
+	{"rsa-2048", "", rsaKey(2048)},
+	{"rsa-3072", "", rsaKey(3072)},
+	{"rsa-4096", "", rsaKey(4096)},
+	{"ec-p256", jose.ES256, ecKey(elliptic.P256())},
+	{"ec-p384", jose.ES384, ecKey(elliptic.P384())},
+	{"ec-p521", jose.ES512, ecKey(elliptic.P521())},
+	{"ed25519", jose.EdDSA, ed25519Key},
+}
+
+func rsaKey(bits int) func() (crypto.Signer, error) {
+	return func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, bits) }
+}
+
+func ecKey(curve elliptic.Curve) func() (crypto.Signer, error) {
+	return func() (crypto.Signer, error) { return ecdsa.GenerateKey(curve, rand.Reader) }
+}
+
+func ed25519Key() (crypto.Signer, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	return key, err
+}
+
+// KeyTypes returns the names of the kinds of keys, the default first.
+func KeyTypes() []string {
+	names := make([]string, len(keyTypes))
+	for i, t := range keyTypes {
+		names[i] = t.name
+	}
+	return names
+}
+
+func findKeyType(name string) (keyType, error) {
+	for _, t := range keyTypes {
+		if t.name == name {
+			return t, nil
+		}
+	}
+	return keyType{}, provider.Errorf(provider.Invalid, "key_type: %s is none of %s", provider.Quote(name), strings.Join(KeyTypes(), ", "))
+}
+
+// generate returns a new pair. The longest keys take seconds.
+func generate(typeName string) (*Pair, error) {
+	t, err := findKeyType(typeName)
+	if err != nil {
+		return nil, err
+	}
+	key, err := t.generate()
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	thumbprint, err := (&jose.JSONWebKey{Key: key.Public()}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	return &Pair{
+		KeyType:     t.name,
+		CreatedTime: time.Now().Round(0).UTC(),
+		KeyID:       base64.RawURLEncoding.EncodeToString(thumbprint),
+		PrivateKey:  string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+	}, nil
+}
+
+// Public returns the public half in PEM (SubjectPublicKeyInfo) and as a JSON Web Key (RFC 7517).
+// Its error does not quote the private key.
+func (p *Pair) Public() (publicKey string, jwk map[string]any, err error) {
+	damaged := errors.New("the key pair cannot be read: delete it, and make another")
+	t, err := findKeyType(p.KeyType)
+	if err != nil {
+		return "", nil, damaged
+	}
+	block, _ := pem.Decode([]byte(p.PrivateKey))
+	if block == nil {
+		return "", nil, damaged
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return "", nil, damaged
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return "", nil, damaged
+	}
+	der, err := x509.MarshalPKIXPublicKey(signer.Public())
+	if err != nil {
+		return "", nil, damaged
+	}
+	raw, err := jose.JSONWebKey{Key: signer.Public(), KeyID: p.KeyID, Algorithm: string(t.algorithm), Use: "sig"}.MarshalJSON()
+	if err != nil {
+		return "", nil, damaged
+	}
+	if err := json.Unmarshal(raw, &jwk); err != nil {
+		return "", nil, damaged
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), jwk, nil
+}

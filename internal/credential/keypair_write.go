@@ -1,0 +1,175 @@
+package credential
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// A KeypairWrite is what an operator sends for a key pair.
+type KeypairWrite struct {
+	Operation Operation // Create or Update
+	KeyType   string    // "" is the active pair's, or the default
+	Allowed   AllowedWrite
+}
+
+// A KeypairResult is what a write has made of a key pair.
+type KeypairResult struct {
+	*Keypair
+	Generated *Pair // nil if the write has only changed what the key pair may sign for
+	Dropped   *Pair // the pending pair that Generated has replaced; nil if there was none
+}
+
+// Keypair returns the key pair of a name; nil if there is none.
+func (st *Store) Keypair(ctx context.Context, s logical.Storage, name string) (*Keypair, error) {
+	return getKeypair(ctx, s, name)
+}
+
+// WriteKeypair makes a key pair, or a pending pair of one that has an active pair, or changes what
+// a key pair may sign for. Its errors are of type *ConflictError, of type *provider.Error and kind
+// Invalid, broker.ErrBusy and of type *storage.Error.
+func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name string, w KeypairWrite) (*KeypairResult, error) {
+	pair, err := w.generate(ctx, s, name) // before the lock, as it may take seconds
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := st.lockKeypair(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	k, err := getKeypair(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckConflict(w.Operation, KeypairPath(name), k != nil); err != nil {
+		return nil, err
+	}
+	result := &KeypairResult{Keypair: k, Generated: pair}
+	switch {
+	case k == nil && pair == nil: // it has been deleted meanwhile
+		return nil, broker.ErrBusy
+	case k == nil:
+		allowed, err := w.Allowed.apply(Allowed{})
+		if err != nil {
+			return nil, err
+		}
+		result.Keypair = &Keypair{Active: pair, Allowed: allowed}
+	default:
+		if err := st.amendKeypair(ctx, s, name, result, w); err != nil {
+			return nil, err
+		}
+	}
+	return result, putKeypair(ctx, s, name, result.Keypair)
+}
+
+// generate returns the pair that a write asks for; nil if it changes only what an existing key
+// pair may sign for.
+func (w KeypairWrite) generate(ctx context.Context, s logical.Storage, name string) (*Pair, error) {
+	if _, err := w.Allowed.apply(Allowed{}); err != nil {
+		return nil, err
+	}
+	k, err := getKeypair(ctx, s, name)
+	typeName := w.KeyType
+	switch {
+	case err != nil:
+		return nil, err
+	case typeName == "" && k != nil && !w.Allowed.isEmpty():
+		return nil, nil
+	case typeName == "" && k != nil:
+		typeName = k.Active.KeyType
+	case typeName == "":
+		typeName = keyTypes[0].name
+	}
+	return generate(typeName)
+}
+
+// amendKeypair gives a key pair a pending pair, if one was generated, and changes what it may sign
+// for.
+func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name string, result *KeypairResult, w KeypairWrite) error {
+	users, err := st.usersOf(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	k := result.Keypair
+	unsettled := users.unsettled(k)
+	if err := users.resolve(ctx, s); err != nil {
+		return err
+	}
+	allowed, err := w.Allowed.apply(k.Allowed)
+	if err != nil {
+		return err
+	}
+	if len(allowed.Hosts) == 0 {
+		allowed = allowed.bound(st.destinationsOfAll(users))
+	}
+	if err := st.checkUsable(users, result.Generated, allowed); err != nil {
+		return err
+	}
+	k.Activated, k.Allowed = unsettled, allowed
+	if result.Generated != nil {
+		result.Dropped, k.Pending = k.Pending, result.Generated
+	}
+	return nil
+}
+
+// checkUsable refuses a pair that a credential could not use once it is activated, and a change
+// after which a credential could not use the active pair, although it can as it is.
+func (st *Store) checkUsable(us users, pair *Pair, allowed Allowed) error {
+	for _, u := range us {
+		if _, err := st.open(u); err != nil {
+			continue
+		}
+		next := *u
+		next.key.allowed = allowed
+		if _, err := st.open(&next); err != nil {
+			return provider.Errorf(provider.Invalid, "%s uses the key pair: change that first, or allow what it does: %s", u.path(), err)
+		}
+		if pair == nil {
+			continue
+		}
+		next.key.pair = pair
+		if _, err := st.open(&next); err != nil {
+			return provider.Errorf(provider.Invalid, "key_type: %s is not for %s: %s", pair.KeyType, u.path(), err)
+		}
+	}
+	return nil
+}
+
+// destinationsOfAll returns where the credentials that use a key pair send what it signs, and the
+// authorities that they believe.
+func (st *Store) destinationsOfAll(us users) (to Destinations, caCert string) {
+	var certificates []string
+	for _, u := range us {
+		if sent := st.sentTo(u); sent != nil {
+			to = append(to, sent...)
+			if text := u.text("ca_cert"); text != "" && !slices.Contains(certificates, text) {
+				certificates = append(certificates, text)
+			}
+		}
+	}
+	return to, strings.Join(certificates, "\n")
+}
+
+// DeleteKeypair deletes a key pair that no credential uses.
+func (st *Store) DeleteKeypair(ctx context.Context, s logical.Storage, name string) error {
+	unlock, err := st.lockKeypair(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	users, err := st.usersOf(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	if len(users) > 0 {
+		return provider.Errorf(provider.Invalid, "%s is used by credentials: delete %s first, or give them another key", KeypairPath(name), users)
+	}
+	return storage.Delete(ctx, s, storage.KeypairKey(name))
+}

@@ -1,0 +1,161 @@
+package credential
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// settings are the fields that credentials of every vendor have.
+type settings struct {
+	Description    string           `json:"description"`
+	Expires        string           `json:"expires"`
+	RequestTimeout provider.Seconds `json:"request_timeout"`
+	CACert         string           `json:"ca_cert"`
+	DefaultTTL     provider.Seconds `json:"default_ttl"`
+	MaxTTL         provider.Seconds `json:"max_ttl"`
+
+	// KeepaliveInterval is nil for the default.
+	KeepaliveInterval *provider.Seconds `json:"keepalive_interval"`
+}
+
+// open returns a credential ready to be exchanged. Its errors are of type *provider.Error and of
+// kind Invalid, or those of its key pair.
+func (st *Store) open(c *stored) (*broker.Credential, error) {
+	given, err := c.vendorFields()
+	if err != nil {
+		return nil, err
+	}
+	fields, err := json.Marshal(given)
+	if err != nil {
+		return nil, err
+	}
+	common := settings{RequestTimeout: provider.Seconds(defaultRequestTimeout / time.Second)}
+	if err := provider.DecodeFields(fields, &common); err != nil {
+		return nil, err
+	}
+	if timeout := common.RequestTimeout.Duration(); timeout < time.Second || timeout > maxRequestTimeout {
+		return nil, provider.Errorf(provider.Invalid, "request_timeout: must be from 1s to %s", maxRequestTimeout)
+	}
+	if err := checkDescription(common.Description); err != nil {
+		return nil, err
+	}
+	expires, err := parseExpires(common.Expires)
+	if err != nil {
+		return nil, err
+	}
+	client, err := provider.NewClient(provider.ClientOptions{
+		Timeout:   common.RequestTimeout.Duration(),
+		CACert:    common.CACert,
+		Transport: st.options.Transport,
+		Dial:      st.options.Dial,
+		Clocks:    &st.clocks,
+	})
+	if err != nil {
+		return nil, err
+	}
+	vendor, err := c.vendor.Open(provider.Settings{Fields: fields, WriteTime: c.WriteTime, Thumbprint: c.key.thumbprint(), Client: client})
+	if err != nil {
+		return nil, c.ofKeypair(err)
+	}
+	to := destinationsOf(vendor, common.CACert)
+	if err := c.key.check(c, to); err != nil {
+		return nil, err
+	}
+	keepalive, err := keepaliveInterval(common.KeepaliveInterval, vendor.Idle())
+	if err != nil {
+		return nil, err
+	}
+	return &broker.Credential{
+		Name:       c.name,
+		Provider:   c.vendor.Name(),
+		Generation: c.Generation,
+		WriteTime:  c.WriteTime,
+		Expires:    expires,
+		About:      common.Description,
+		TTL:        provider.TTL{Default: common.DefaultTTL.Duration(), Max: common.MaxTTL.Duration()},
+		Keepalive:  keepalive,
+		Secrets:    secretsOf(c.vendor, given),
+		Vendor:     vendor,
+		Scope:      provider.JoinScope(vendor.Scope()),
+		SentTo:     to,
+		Verified:   c.Verified,
+	}, nil
+}
+
+// maxDescription is how many characters a description may have.
+const maxDescription = 500
+
+func checkDescription(text string) error {
+	if utf8.RuneCountInString(text) > maxDescription {
+		return provider.Errorf(provider.Invalid, "description: must have at most %d characters", maxDescription)
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return provider.Errorf(provider.Invalid, "description: must be one line, without control characters")
+	}
+	return nil
+}
+
+// parseExpires returns the time of the field expires; the zero time if it is not set.
+func parseExpires(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, provider.Errorf(provider.Invalid, "expires: must be a date such as 2027-05-01, or a time in RFC 3339 such as 2027-05-01T12:00:00Z")
+}
+
+const (
+	defaultKeepalive = 24 * time.Hour
+
+	// sweepInterval is how late the background work may be: Vault calls it once a minute.
+	sweepInterval = time.Minute
+)
+
+// keepaliveInterval returns how often to exchange a credential that expires when it has not been
+// used for idle (zero: it does not expire): as often as the operator says, or else once a day, or
+// twice in that time if that is more often.
+func keepaliveInterval(given *provider.Seconds, idle time.Duration) (time.Duration, error) {
+	interval := defaultKeepalive
+	if idle > 0 {
+		interval = min(interval, idle/2)
+	}
+	if given != nil {
+		interval = given.Duration()
+	}
+	longest := idle - sweepInterval
+	switch {
+	case idle == 0 || interval == 0 || interval <= longest:
+		return interval, nil
+	case given == nil:
+		return 0, provider.Errorf(provider.Invalid, "idle_expiry: must be at least %s, as the engine looks once a minute; or turn keepalive off with keepalive_interval=0", inUnits(2*sweepInterval))
+	}
+	return 0, provider.Errorf(provider.Invalid, "keepalive_interval: must be at most %s, as an unused credential of this kind expires after %s and the engine looks once a minute; 0 turns it off",
+		inUnits(max(longest, 0)), inUnits(idle))
+}
+
+// inUnits returns a duration as an operator writes it: in days if it is whole days, else in hours,
+// minutes and seconds.
+func inUnits(d time.Duration) string {
+	if day := 24 * time.Hour; d > 0 && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}

@@ -1,0 +1,90 @@
+package credential
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/storage"
+)
+
+// users are the credentials that use a key pair, by name.
+type users []*stored
+
+// String returns their paths.
+func (us users) String() string {
+	paths := make([]string, len(us))
+	for i, u := range us {
+		paths[i] = u.path()
+	}
+	return strings.Join(paths, ", ")
+}
+
+func (us users) names() []string {
+	names := make([]string, len(us))
+	for i, u := range us {
+		names[i] = u.name
+	}
+	return names
+}
+
+// usersOf returns the credentials that use a key pair, as their own entries have them.
+func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string) (users, error) {
+	var found users
+	for _, p := range st.vendors {
+		if fieldsOf(p)["private_key"] == nil {
+			continue
+		}
+		names, err := storage.List(ctx, s, storage.CredentialKey(p.Name(), ""))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			c, err := st.getOwn(ctx, s, p, name)
+			var newer *storage.NewerFormatError
+			switch {
+			case errors.As(err, &newer):
+				return nil, MayUse(newer, KeypairPath(keypair))
+			case storage.IsDamaged(err): // and so uses nothing
+			case err != nil:
+				return nil, err
+			case c != nil && c.keypair() == keypair:
+				found = append(found, c)
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b *stored) int { return strings.Compare(a.name, b.name) })
+	return found, nil
+}
+
+// resolve makes the users what they are now.
+func (us users) resolve(ctx context.Context, s logical.Storage) error {
+	for _, u := range us {
+		if err := u.resolve(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unsettled returns what an activation of a key pair has made of its users that their own entries
+// do not have yet.
+func (us users) unsettled(k *Keypair) map[string]activated {
+	left := map[string]activated{}
+	for _, u := range us {
+		if a, ok := k.Activated[u.name]; ok && a.Of == u.generation {
+			left[u.name] = a
+		}
+	}
+	return left
+}
+
+// MayUse returns the error of an entry that cannot be read, and that may use what is to be changed
+// or deleted.
+func MayUse(newer *storage.NewerFormatError, used string) error {
+	return fmt.Errorf("%w; it may use %s, which stays as it is until then, or until %s is deleted", newer, used, newer.Path)
+}

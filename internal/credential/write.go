@@ -1,0 +1,267 @@
+package credential
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// An Operation is what a request may do, as a policy was checked for it.
+type Operation int
+
+const (
+	Create Operation = iota
+	Update
+	Patch
+)
+
+// A Write is what an operator sends for a credential.
+type Write struct {
+	Operation Operation
+
+	// Fields are those that the write names, each in the type that storage has: string, bool,
+	// json.Number, []any or map[string]any. nil clears a field. In a patch, a map is merged with
+	// the stored one, of which nil removes a name.
+	Fields map[string]any
+
+	// Verify is whether to exchange the credential before it is stored; nil is the default.
+	Verify *bool
+}
+
+// verifies reports whether the credential is exchanged before it is stored.
+func (w Write) verifies() bool { return w.Verify == nil || *w.Verify }
+
+// onlySettings reports whether the write gives only fields that change no exchange, so that the
+// vendor need not be asked. verify=true asks it all the same.
+func (w Write) onlySettings() bool {
+	if len(w.Fields) == 0 || w.Verify != nil && *w.Verify {
+		return false
+	}
+	for field := range w.Fields {
+		if !slices.Contains(settingFields, field) {
+			return false
+		}
+	}
+	return true
+}
+
+// Write plans, verifies and stores what an operator sends. Once it returns nil, no token of the
+// credential as it was is served. Its errors are of type *VerifyError if the vendor did not accept
+// the credential, *ConflictError and *NotFoundError, those of broker.BeginWrites, and of type
+// *provider.Error and kind Invalid.
+func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provider, name string, w Write) error {
+	ctx, changes, err := st.broker.BeginWrites(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	defer changes.End()
+	change := changes.Of(name)
+	before, err := st.get(ctx, s, p, name)
+	if err != nil {
+		return err
+	}
+	if err := st.checkName(ctx, s, p, name, before != nil, w.Operation); err != nil {
+		return err
+	}
+	next, err := w.apply(p, name, before)
+	if err != nil {
+		return err
+	}
+	unlock, err := st.lockKeypair(ctx, next.keypair())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := next.resolve(ctx, s); err != nil {
+		return err
+	}
+	pl, err := st.plan(before, next, change.Known, w)
+	if err != nil {
+		return err
+	}
+	if before != nil && w.onlySettings() {
+		if err := next.put(ctx, s); err != nil {
+			return change.Failed(ctx, nil, err)
+		}
+		change.Settled()
+		return nil
+	}
+	if err := st.verify(ctx, change, pl, w); err != nil {
+		return change.Failed(ctx, pl.answered(), err)
+	}
+	if err := st.commit(ctx, s, pl); err != nil {
+		return change.Failed(ctx, pl.answered(), err)
+	}
+	change.Stored()
+	return nil
+}
+
+// checkName refuses a name that another kind of thing has, and a write for which the policy was
+// not checked.
+func (st *Store) checkName(ctx context.Context, s logical.Storage, p provider.Provider, name string, exists bool, op Operation) error {
+	if op == Patch && !exists {
+		return &NotFoundError{Path: Path(p.Name(), name), What: "credential"}
+	}
+	isRole, err := storage.Exists(ctx, s, storage.RoleKey(name))
+	if err != nil {
+		return err
+	}
+	if isRole {
+		return provider.Errorf(provider.Invalid, "name: %q is the name of roles/%s; choose another, or delete the role first", name, name)
+	}
+	switch owner, err := st.VendorOf(ctx, s, name); {
+	case err != nil:
+		return err
+	case owner != "" && owner != p.Name():
+		return provider.Errorf(provider.Invalid, "name: %q belongs to %s; choose another, or delete that credential first", name, Path(owner, name))
+	}
+	return CheckConflict(op, Path(p.Name(), name), exists)
+}
+
+// apply returns the credential that a write makes of the one before; nil if there is none.
+func (w Write) apply(p provider.Provider, name string, before *stored) (*stored, error) {
+	old := &Entry{Fields: map[string]any{}}
+	if before != nil {
+		old = before.Entry
+	}
+	fields := maps.Clone(old.Fields)
+	for field, value := range w.Fields {
+		given, isMap := value.(map[string]any)
+		if isMap && w.Operation == Patch {
+			value = merged(old.Fields[field], given)
+		}
+		if value == nil {
+			delete(fields, field)
+		} else {
+			fields[field] = value
+		}
+	}
+	entry, err := newEntry(fields, old.WriteTime)
+	if err != nil {
+		return nil, err
+	}
+	next := &stored{Entry: entry, vendor: p, name: name, generation: entry.Generation}
+	if used := next.keypair(); used != "" && (before == nil || used != before.keypair()) || next.hasNewSecret(old) {
+		entry.WriteTime = time.Now().Round(0).UTC()
+	}
+	return next, nil
+}
+
+// merged returns a map with another merged into it; nil if nothing is left.
+func merged(old any, given map[string]any) any {
+	next := map[string]any{}
+	if old, isMap := old.(map[string]any); isMap {
+		maps.Copy(next, old)
+	}
+	maps.Copy(next, given)
+	maps.DeleteFunc(next, func(_ string, value any) bool { return value == nil })
+	if len(next) == 0 {
+		return nil
+	}
+	return next
+}
+
+// hasNewSecret reports whether a secret field has another value than before.
+func (c *stored) hasNewSecret(old *Entry) bool {
+	for field, schema := range fieldsOf(c.vendor) {
+		if value := c.Fields[field]; IsSecret(schema) && value != nil && !reflect.DeepEqual(value, old.Fields[field]) {
+			return true
+		}
+	}
+	return false
+}
+
+// A plan is a write that is allowed.
+type plan struct {
+	replacement
+	after      *stored // with next as its entry
+	credential *broker.Credential
+
+	// keepsRotated is whether a refresh token that verifying the credential has rotated waits in
+	// memory until the entry is stored.
+	keepsRotated bool
+}
+
+// plan returns what a write comes to. It changes nothing.
+func (st *Store) plan(before, after *stored, known *broker.State, w Write) (*plan, error) {
+	credential, err := st.open(after)
+	if err != nil {
+		return nil, err
+	}
+	pl := &plan{
+		replacement: replacement{next: after.Entry, stored: before, known: before.last(known)},
+		after:       after,
+		credential:  credential,
+	}
+	pl.next.SentTo = credential.SentTo
+	if before == nil {
+		return pl, nil
+	}
+	sent := st.sentTo(before)
+	if err := w.checkDestinations(after, sent); err != nil {
+		return nil, err
+	}
+	pl.isElsewhere = !Destinations(credential.SentTo).within(sent)
+	if w.onlySettings() {
+		e := pl.next
+		e.Generation, e.WriteTime = before.Generation, before.WriteTime
+		e.Verified, e.SentTo = before.Verified, before.SentTo
+		return pl, nil
+	}
+	return pl, st.checkGrant(before, credential, w)
+}
+
+// verify exchanges the credential, unless the write says otherwise. Its error is of type
+// *VerifyError.
+func (st *Store) verify(ctx context.Context, change *broker.Change, pl *plan, w Write) error {
+	last, isNew := pl.grant(), !pl.sharesRefreshToken()
+	if isNew {
+		last = st.rotations.get(pl.after)
+	}
+	var err error
+	if w.verifies() {
+		pl.next.Verified, err = change.Verify(ctx, pl.credential, last)
+	} else {
+		pl.next.Verified = broker.Unverified(pl.credential, last)
+	}
+	if grant := pl.next.Verified.Grant; isNew && !grant.Derived && grant.RefreshToken != last.RefreshToken {
+		pl.keepsRotated = true
+		st.rotations.keep(pl.after, grant)
+	}
+	if err != nil {
+		nothing := "nothing was stored at " + pl.after.path()
+		return &VerifyError{Err: err, Outcome: nothing, InOutage: nothing + "; verify=false stores the credential unchecked"}
+	}
+	return nil
+}
+
+// commit stores the credential. The key pair that it uses is bound to its hosts first.
+func (st *Store) commit(ctx context.Context, s logical.Storage, pl *plan) error {
+	if err := st.bindKeypair(ctx, s, pl.after); err != nil {
+		return err
+	}
+	if err := pl.after.put(ctx, s); err != nil {
+		if pl.keepsRotated {
+			err = fmt.Errorf("%w; the vendor has rotated the refresh token that was given, and the new one is only in memory: write the same again soon, within an hour", err)
+		}
+		return err
+	}
+	if !pl.sharesRefreshToken() { // the other one is not stored yet
+		st.rotations.drop(pl.after.path())
+	}
+	// The new generation makes void what was known before. Deleting that is tidiness, and must not
+	// fail a write that is done.
+	if err := broker.DeleteState(ctx, s, pl.after.name); err != nil {
+		st.Logger().Warn("cannot delete what was known of the previous credential", "name", pl.after.name, "error", err)
+	}
+	return nil
+}

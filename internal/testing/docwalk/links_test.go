@@ -1,0 +1,72 @@
+package docwalk
+
+import (
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestALinkThatLeadsNowhereIsFound(t *testing.T) {
+	tree := fstest.MapFS{
+		"README.md":    {Data: []byte("[a](docs/a.md) [b](docs/b.md#a-heading) [c](docs/a.md#none) [d](docs/none.md) [e](#top) [f](https://a.example/none)\n\n# Top\n")},
+		"docs/a.md":    {Data: []byte("[up](../README.md#top) [beside](b.md) [here](#here)\n")},
+		"docs/b.md":    {Data: []byte("## A `heading`\n")},
+		"examples/a.c": {Data: nil},
+	}
+	broken, err := BrokenLinks(tree, "README.md")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"README.md: docs/a.md#none: there is no such heading", "README.md: docs/none.md: there is no such file"}, broken)
+	broken, err = BrokenLinks(tree, "docs/a.md")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"docs/a.md: #here: there is no such heading"}, broken)
+}
+
+func TestNoLinkOfTheDocumentationLeadsNowhere(t *testing.T) {
+	tree := os.DirFS("../../..")
+	entries, err := os.ReadDir("../../../docs")
+	require.NoError(t, err)
+	pages := []string{"CHANGELOG.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"}
+	for _, entry := range entries {
+		if path.Ext(entry.Name()) == ".md" {
+			pages = append(pages, "docs/"+entry.Name())
+		}
+	}
+	for _, page := range pages {
+		broken, err := BrokenLinks(tree, page)
+		require.NoError(t, err)
+		assert.Empty(t, broken)
+	}
+}
+
+// testName is how a page names a test, or one of its cases.
+var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)[`/]")
+
+func TestEveryTestThatAPageNamesExists(t *testing.T) {
+	defined := map[string]bool{}
+	definition := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	require.NoError(t, filepath.WalkDir("../../..", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, match := range definition.FindAllSubmatch(source, -1) {
+			defined[string(match[1])] = true
+		}
+		return err
+	}))
+	page, err := os.ReadFile("../../../docs/security.md")
+	require.NoError(t, err)
+	named := testName.FindAllSubmatch(page, -1)
+	assert.Greater(t, len(named), 20)
+	for _, match := range named {
+		assert.True(t, defined[string(match[1])], "there is no %s", match[1])
+	}
+}

@@ -1,9 +1,0 @@
-package vendorsim_test
-
-import (
-	"testing"
-
-	"vault-plugin-secrets-tokenbroker/internal/leaktest"
-)
-
-func TestMain(m *testing.M) { leaktest.Main(m) }
