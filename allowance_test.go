@@ -39,7 +39,7 @@ func selfSigned(name string) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-func TestPromise17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testing.T) {
+func TestGuarantee17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testing.T) {
 	theft := map[string]any{
 		"client_id": "prod-client", "private_key_source": "generated", "keypair": "prod",
 		"token_url": "https://own.example/token",
@@ -104,7 +104,7 @@ func TestPromise17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testing.
 
 // Whoever may write a credential's path, but not its key pair's, cannot have its key sign
 // for another host: not by a change, nor by deleting the credential and writing it again.
-func TestPromise13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *testing.T) {
+func TestGuarantee13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *testing.T) {
 	changes := map[string]map[string]any{
 		"another host":      {"token_url": "https://elsewhere.example/token", "assertion_audience": vendorsim.OAuthTokenURL},
 		"an issuer":         {"token_url": "", "issuer": "https://elsewhere.example"},

@@ -221,7 +221,7 @@ func TestATokenIsServedFromTheCacheUntilItDies(t *testing.T) {
 	})
 }
 
-func TestPromise10ATokenIsServedAgainAfterARestart(t *testing.T) {
+func TestGuarantee10ATokenIsServedAgainAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
@@ -235,7 +235,7 @@ func TestPromise10ATokenIsServedAgainAfterARestart(t *testing.T) {
 	})
 }
 
-func TestPromise2ReadersShareOneExchange(t *testing.T) {
+func TestGuarantee2ReadersShareOneExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
@@ -270,7 +270,7 @@ func TestAReaderWhoHangsUpTakesNobodyDown(t *testing.T) {
 	})
 }
 
-func TestPromise8AConfigWriteCountsAtOnce(t *testing.T) {
+func TestGuarantee8AConfigWriteCountsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
@@ -285,7 +285,7 @@ func TestPromise8AConfigWriteCountsAtOnce(t *testing.T) {
 	})
 }
 
-func TestPromise8ADeletedConfigHasNoTokens(t *testing.T) {
+func TestGuarantee8ADeletedConfigHasNoTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})

@@ -61,7 +61,7 @@ func (e *benched) read(path string) { e.request(logical.ReadOperation, path, nil
 
 func benchedName(i int) string { return fmt.Sprintf("c%05d", i) }
 
-func TestPromise12ACachedReadAllocatesNoMoreAmongManyNames(t *testing.T) {
+func TestGuarantee12ACachedReadAllocatesNoMoreAmongManyNames(t *testing.T) {
 	perRead := func(names int, family string) float64 {
 		e := newBenched(t, names)
 		path := family + "/" + benchedName(names/2)

@@ -54,7 +54,7 @@ func TestNoRoleIsOutgrownWhileTheVendorIsDown(t *testing.T) {
 	})
 }
 
-func TestPromise4DedicatedReadersLeaveAVendorAloneWhoseMetadataAreMissing(t *testing.T) {
+func TestGuarantee4DedicatedReadersLeaveAVendorAloneWhoseMetadataAreMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)
 		e.write("config/oauth2/found", issuerClient())
@@ -75,7 +75,7 @@ func TestPromise4DedicatedReadersLeaveAVendorAloneWhoseMetadataAreMissing(t *tes
 	})
 }
 
-func TestPromise16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testing.T) {
+func TestGuarantee16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testing.T) {
 	for name, test := range map[string]struct {
 		fields map[string]any
 		most   int
@@ -178,7 +178,7 @@ func TestFaultADedicatedReadersExchangeFails(t *testing.T) {
 	}
 }
 
-func TestPromise5ARejectionOfADedicatedReadersExchangeIsTheCredentials(t *testing.T) {
+func TestGuarantee5ARejectionOfADedicatedReadersExchangeIsTheCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)
 		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(401, `{"error":"invalid_client"}`))})

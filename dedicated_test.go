@@ -175,7 +175,7 @@ func TestADeletedCredentialsDedicatedTokensEnd(t *testing.T) {
 	})
 }
 
-func TestPromise8ACredentialWhoseDedicatedTokensStorageWillNotTellIsNotDeleted(t *testing.T) {
+func TestGuarantee8ACredentialWhoseDedicatedTokensStorageWillNotTellIsNotDeleted(t *testing.T) {
 	for name, refused := range map[string]storageCall{
 		"which there are": {"list", "lease/api/"},
 		"what they are":   {"get", "lease/api/mine/"},
@@ -291,7 +291,7 @@ func TestADedicatedRoleIsRefusedWhereATokenCannotBeRevokedAlone(t *testing.T) {
 	})
 }
 
-func TestPromise4DedicatedReadersLeaveAVendorAloneThatIsDown(t *testing.T) {
+func TestGuarantee4DedicatedReadersLeaveAVendorAloneThatIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)
 		e.sim.Behave(down())

@@ -88,7 +88,7 @@ var pastedForms = map[string]func(string) string{
 	"in quotes":                    func(text string) string { return `"` + strings.ReplaceAll(text, "\n", `\n`) + `"` },
 }
 
-func TestPromise13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
+func TestGuarantee13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
 	for name, test := range redirections() {
 		for _, op := range []logical.Operation{logical.PatchOperation, logical.UpdateOperation} {
 			for _, verify := range []bool{true, false} {
@@ -187,7 +187,7 @@ func with(data map[string]any, field string, value any) map[string]any {
 
 // Whoever knows the refresh token that was stored once does not get the one that the vendor
 // has given in its place.
-func TestPromise13ARotatedRefreshTokenIsNotSentElsewhere(t *testing.T) {
+func TestGuarantee13ARotatedRefreshTokenIsNotSentElsewhere(t *testing.T) {
 	for name, change := range map[string]map[string]any{
 		"to another URL":       {"refresh_url": "https://elsewhere.example/refresh"},
 		"to another authority": {"ca_cert": aCertificate},
@@ -212,7 +212,7 @@ func TestPromise13ARotatedRefreshTokenIsNotSentElsewhere(t *testing.T) {
 	}
 }
 
-func TestPromise13ARefreshTokenHeldForAWriteIsNotSentToAnotherAuthority(t *testing.T) {
+func TestGuarantee13ARefreshTokenHeldForAWriteIsNotSentToAnotherAuthority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newRotatingEngine(t)
 		e.sim.AddRefreshToken("link-streaming", anotherToken)
@@ -229,7 +229,7 @@ func TestPromise13ARefreshTokenHeldForAWriteIsNotSentToAnotherAuthority(t *testi
 	})
 }
 
-func TestPromise13ADedicatedTokenIsNotSentElsewhereToBeRevoked(t *testing.T) {
+func TestGuarantee13ADedicatedTokenIsNotSentElsewhereToBeRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)
 		lease := e.creds("mine")
@@ -243,7 +243,7 @@ func TestPromise13ADedicatedTokenIsNotSentElsewhereToBeRevoked(t *testing.T) {
 	})
 }
 
-func TestPromise13AWriteIsCheckedThoughTheStoredCredentialCannotBeOpened(t *testing.T) {
+func TestGuarantee13AWriteIsCheckedThoughTheStoredCredentialCannotBeOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSigningEngine(t)
 		e.damage("keypair/prod")

@@ -46,7 +46,7 @@ var kinds = map[string]struct {
 	"oauth2": {"config/oauth2/prod", func() map[string]any { return secretClient(false) }, `{"access_token":%q,"expires_in":%v}`, time.Second},
 }
 
-func TestPromise1TheEarlierOfTwoExpiriesCountsWithEveryVendor(t *testing.T) {
+func TestGuarantee1TheEarlierOfTwoExpiriesCountsWithEveryVendor(t *testing.T) {
 	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestPromise1TheEarlierOfTwoExpiriesCountsWithEveryVendor(t *testing.T) {
 	}
 }
 
-func TestPromise1ATokenThatHasExpiredIsNotStored(t *testing.T) {
+func TestGuarantee1ATokenThatHasExpiredIsNotStored(t *testing.T) {
 	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestPromise1ATokenThatHasExpiredIsNotStored(t *testing.T) {
 	}
 }
 
-func TestPromise1DefaultTTLTakesThePlaceOfWhatIsNoLifetime(t *testing.T) {
+func TestGuarantee1DefaultTTLTakesThePlaceOfWhatIsNoLifetime(t *testing.T) {
 	for name, kind := range kinds {
 		for _, stated := range []string{`0`, `-1`, `"0"`, `"never"`} {
 			if kind.unit == 0 {
@@ -120,7 +120,7 @@ func TestPromise1DefaultTTLTakesThePlaceOfWhatIsNoLifetime(t *testing.T) {
 	}
 }
 
-func TestPromise1AnUntrustedDateDecidesNothing(t *testing.T) {
+func TestGuarantee1AnUntrustedDateDecidesNothing(t *testing.T) {
 	for name, date := range map[string]func() time.Time{
 		"1970":         func() time.Time { return time.Unix(0, 0) },
 		"a day on":     func() time.Time { return time.Now().AddDate(0, 0, 1) },
@@ -209,7 +209,7 @@ func TestTheVendorsClockOutlivesAWriteOfTheCredential(t *testing.T) {
 	})
 }
 
-func TestPromise1AStoredTokenOfTheFutureIsExchangedAnew(t *testing.T) {
+func TestGuarantee1AStoredTokenOfTheFutureIsExchangedAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())

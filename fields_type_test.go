@@ -204,7 +204,7 @@ func TestARefusedWriteTakesNoMemory(t *testing.T) {
 	})
 }
 
-func TestPromise2TheRightToANameIsOneWhileItComesAndGoes(t *testing.T) {
+func TestGuarantee2TheRightToANameIsOneWhileItComesAndGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.sim.Behave(vendorsim.Conduct{Latency: 100 * time.Millisecond})

@@ -88,7 +88,7 @@ func newSigningEngine(t *testing.T) *engine {
 	return e
 }
 
-func TestPromise3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *testing.T) {
+func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *testing.T) {
 	for name, during := range map[string]struct {
 		at     time.Duration // a is being exchanged until 4 s, and then b
 		happen func(*engine)
@@ -139,7 +139,7 @@ func TestPromise3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *testi
 
 // A write that gives a credential another key mends it, with the refresh token that the
 // vendor has given since in place of the operator's.
-func TestPromise3ACredentialWhoseKeyPairIsDamagedIsMendedWithTheRefreshTokenInUse(t *testing.T) {
+func TestGuarantee3ACredentialWhoseKeyPairIsDamagedIsMendedWithTheRefreshTokenInUse(t *testing.T) {
 	for _, verify := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			e := newSigningEngine(t)
@@ -153,7 +153,7 @@ func TestPromise3ACredentialWhoseKeyPairIsDamagedIsMendedWithTheRefreshTokenInUs
 	}
 }
 
-func TestPromise3AHeldRefreshTokenOutlivesADamagedKeyPair(t *testing.T) {
+func TestGuarantee3AHeldRefreshTokenOutlivesADamagedKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSigningEngine(t)
 		pair := e.read("keypair/prod").Data

@@ -25,7 +25,7 @@ func (e *engine) cached(body string, age time.Duration) {
 	})})
 }
 
-func TestPromise1ATokenOutOfACacheExpiresAsTheVendorHasIt(t *testing.T) {
+func TestGuarantee1ATokenOutOfACacheExpiresAsTheVendorHasIt(t *testing.T) {
 	const age = 530 * time.Second
 	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestPromise1ATokenOutOfACacheExpiresAsTheVendorHasIt(t *testing.T) {
 	}
 }
 
-func TestPromise1AnExpiredTokenOutOfACacheIsRefused(t *testing.T) {
+func TestGuarantee1AnExpiredTokenOutOfACacheIsRefused(t *testing.T) {
 	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -24,7 +24,7 @@ func metadataHang() vendorsim.Conduct {
 	}}
 }
 
-func TestPromise4StaleMetadataServeWhileTheIssuerHangs(t *testing.T) {
+func TestGuarantee4StaleMetadataServeWhileTheIssuerHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)
 		e.write("config/oauth2/found", issuerClient())

@@ -44,7 +44,7 @@ func TestAMinTTLIsMetByOneExchange(t *testing.T) {
 	})
 }
 
-func TestPromise2ReadersWithOneMinTTLShareOneExchange(t *testing.T) {
+func TestGuarantee2ReadersWithOneMinTTLShareOneExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())
@@ -66,7 +66,7 @@ func TestPromise2ReadersWithOneMinTTLShareOneExchange(t *testing.T) {
 	})
 }
 
-func TestPromise2ReadersWithDifferentMinTTLsShareOneExchangeHoweverSlow(t *testing.T) {
+func TestGuarantee2ReadersWithDifferentMinTTLsShareOneExchangeHoweverSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		data := keyPair()
@@ -158,7 +158,7 @@ func TestAMinTTLOfMostOfATokensLifetimeIsAlwaysMet(t *testing.T) {
 	})
 }
 
-func TestPromise4AMinTTLIsMetAsWellAsAVendorsBadDayAllows(t *testing.T) {
+func TestGuarantee4AMinTTLIsMetAsWellAsAVendorsBadDayAllows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())

@@ -38,7 +38,7 @@ func TestALeaseHoldsTheTokenAndWhatIsKnownOfIt(t *testing.T) {
 
 // Promise 1, the sources of expiry: the earlier of the answer and the token's own exp, or
 // else the provider's rule (internal/broker/expiry_test.go has the whole table).
-func TestPromise1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
+func TestGuarantee1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
 	keys := map[string]any{"client_id": clientID, "private_key": privateKeyPEM()}
 	for name, test := range map[string]struct {
 		path    string
@@ -76,7 +76,7 @@ func TestPromise1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
 	}
 }
 
-func TestPromise1HoldsAtEverySecondOfATokensLife(t *testing.T) {
+func TestGuarantee1HoldsAtEverySecondOfATokensLife(t *testing.T) {
 	for name, conduct := range map[string]vendorsim.Conduct{
 		"clocks agree":            {},
 		"vendor five minutes on":  {Skew: 5 * time.Minute},
@@ -105,7 +105,7 @@ func TestPromise1HoldsAtEverySecondOfATokensLife(t *testing.T) {
 	}
 }
 
-func TestPromise1InTheLastSecondsOfTheHourAReadWaits(t *testing.T) {
+func TestGuarantee1InTheLastSecondsOfTheHourAReadWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		until(0, 30, 0)
@@ -121,7 +121,7 @@ func TestPromise1InTheLastSecondsOfTheHourAReadWaits(t *testing.T) {
 	})
 }
 
-func TestPromise1AFirstReadInTheLastSecondsWaitsToo(t *testing.T) {
+func TestGuarantee1AFirstReadInTheLastSecondsWaitsToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		until(0, 59, 55)
@@ -130,7 +130,7 @@ func TestPromise1AFirstReadInTheLastSecondsWaitsToo(t *testing.T) {
 	})
 }
 
-func TestPromise1AFirstReadNearTheHourIsServedWhateverTheSecond(t *testing.T) {
+func TestGuarantee1AFirstReadNearTheHourIsServedWhateverTheSecond(t *testing.T) {
 	for _, latency := range []time.Duration{0, 200 * time.Millisecond, time.Second, 3 * time.Second} {
 		for _, noDate := range []bool{false, true} {
 			for before := -2 * time.Second; before <= 16*time.Second; before += 250 * time.Millisecond {

@@ -110,7 +110,7 @@ func TestATokenThatCouldNotBeRevokedIsRevokedWhenItsCredentialIsDeleted(t *testi
 	})
 }
 
-func TestPromise3ARefreshDoesNotEndTheRefreshTokenWithTheTokenThatItDrops(t *testing.T) {
+func TestGuarantee3ARefreshDoesNotEndTheRefreshTokenWithTheTokenThatItDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)
 		e.sim.Behave(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{RevokeGrant: true}})

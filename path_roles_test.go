@@ -273,7 +273,7 @@ func TestARoleThatIsWrittenWhileItIsLoadedCountsAtOnce(t *testing.T) {
 	})
 }
 
-func TestPromise12ARolesTokenIsReadWithoutStorage(t *testing.T) {
+func TestGuarantee12ARolesTokenIsReadWithoutStorage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSearchEngine(t)
 		storage := e.moody()

@@ -52,7 +52,7 @@ func TestATokenWithoutALeaseSaysWhenToReadAgain(t *testing.T) {
 }
 
 // Vault Agent reads a token without a lease again after ttl seconds and one more.
-func TestPromise9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
+func TestGuarantee9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
 	for name, test := range map[string]struct {
 		conduct vendorsim.Conduct
 		data    map[string]any
@@ -92,7 +92,7 @@ func TestPromise9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
 	}
 }
 
-func TestPromise4TheTTLLeadsToTheNextAttempt(t *testing.T) {
+func TestGuarantee4TheTTLLeadsToTheNextAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())
@@ -124,7 +124,7 @@ func TestTheTTLOfATokenThatTheVendorIsLateToReplaceIsShort(t *testing.T) {
 	})
 }
 
-func TestPromise1TheTTLIsNeverZeroAndNeverPastTheTokensLife(t *testing.T) {
+func TestGuarantee1TheTTLIsNeverZeroAndNeverPastTheTokensLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())

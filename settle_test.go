@@ -90,7 +90,7 @@ func TestASettingCountsAtOnce(t *testing.T) {
 	})
 }
 
-func TestPromise3ASettingLosesNoRefreshTokenThatIsNotStoredYet(t *testing.T) {
+func TestGuarantee3ASettingLosesNoRefreshTokenThatIsNotStoredYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newRotatingEngine(t)
 		until(1, 0, 11)
@@ -106,7 +106,7 @@ func TestPromise3ASettingLosesNoRefreshTokenThatIsNotStoredYet(t *testing.T) {
 	})
 }
 
-func TestPromise3ASettingMattersNotToARefreshTokenThatIsHeldForAWrite(t *testing.T) {
+func TestGuarantee3ASettingMattersNotToARefreshTokenThatIsHeldForAWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newRotatingEngine(t)
 		e.sim.AddRefreshToken("link-streaming", anotherToken)

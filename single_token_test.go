@@ -40,7 +40,7 @@ func singleToken() vendorsim.Conduct {
 }
 
 // Promise 1, with a vendor who ends a token when he issues the next.
-func TestPromise1ATokenThatAFailedWriteHasEndedIsNotServed(t *testing.T) {
+func TestGuarantee1ATokenThatAFailedWriteHasEndedIsNotServed(t *testing.T) {
 	for name, write := range map[string]func(*engine, *moodyStorage) (status int){
 		"a config write that storage refuses": func(e *engine, s *moodyStorage) int {
 			s.dieAfter(0)

@@ -55,7 +55,7 @@ func (e *engine) seeing(system logical.SystemView) {
 	require.NoError(e.t, e.backend.Setup(e.t.Context(), &logical.BackendConfig{Logger: e.logger, System: system, StorageView: e.storage}))
 }
 
-func TestPromise12ACachedReadAsksTheServerNothing(t *testing.T) {
+func TestGuarantee12ACachedReadAsksTheServerNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		system := newAskedSystem(e)
@@ -83,7 +83,7 @@ func TestPromise12ACachedReadAsksTheServerNothing(t *testing.T) {
 	})
 }
 
-func TestPromise12AReadOfAServerThatHangsGoesByTheLastAnswer(t *testing.T) {
+func TestGuarantee12AReadOfAServerThatHangsGoesByTheLastAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		system := newAskedSystem(e)

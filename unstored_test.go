@@ -15,7 +15,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestPromise3ARefreshTokenReplacedByAWriteThatCameToNothingIsUsedByTheNext(t *testing.T) {
+func TestGuarantee3ARefreshTokenReplacedByAWriteThatCameToNothingIsUsedByTheNext(t *testing.T) {
 	for name, fails := range map[string]func(*engine, *moodyStorage){
 		"as storage refuses": func(_ *engine, s *moodyStorage) { s.refuse.Store(true) },
 		"as the answer is unusable": func(e *engine, _ *moodyStorage) {

@@ -33,7 +33,7 @@ func token(t *testing.T, a Answer, ttl TTL, last Token) Token {
 	return got
 }
 
-func TestPromise1TheEarliestOfTheStatedTheOwnExpAndMaxTTLCounts(t *testing.T) {
+func TestGuarantee1TheEarliestOfTheStatedTheOwnExpAndMaxTTLCounts(t *testing.T) {
 	clock := Clock{Sent: at("10:20:00.000"), Received: at("10:20:00.400"), Date: at("10:20:00.000")}
 	jwtOf := func(exp string) string { return signed(t, jwt.MapClaims{"exp": at(exp).Unix()}) }
 	for name, test := range map[string]struct {
@@ -73,7 +73,7 @@ func TestPromise1TheEarliestOfTheStatedTheOwnExpAndMaxTTLCounts(t *testing.T) {
 }
 
 // A vendor that goes on giving a token until it expires.
-func TestPromise1ATokenThatIsGivenAgainGetsNoYounger(t *testing.T) {
+func TestGuarantee1ATokenThatIsGivenAgainGetsNoYounger(t *testing.T) {
 	clock := func(sent string) Clock {
 		return Clock{Sent: at(sent), Received: at(sent).Add(100 * time.Millisecond), Date: at(sent).Truncate(time.Second)}
 	}
@@ -113,7 +113,7 @@ func TestPromise1ATokenThatIsGivenAgainGetsNoYounger(t *testing.T) {
 	assert.Equal(t, at("11:00:00.600"), last.Boundary)
 }
 
-func TestPromise1ADateThatIsFarOffIsIgnored(t *testing.T) {
+func TestGuarantee1ADateThatIsFarOffIsIgnored(t *testing.T) {
 	sent := at("10:20:00.000")
 	exp := signed(t, jwt.MapClaims{"exp": sent.Add(20 * time.Second).Unix()})
 	for name, date := range map[string]time.Time{
@@ -142,7 +142,7 @@ func TestPromise1ADateThatIsFarOffIsIgnored(t *testing.T) {
 	}
 }
 
-func TestPromise1AbsoluteTimesAreReadOnTheVendorsClock(t *testing.T) {
+func TestGuarantee1AbsoluteTimesAreReadOnTheVendorsClock(t *testing.T) {
 	for name, test := range map[string]struct {
 		clock    Clock
 		exp      string
@@ -248,7 +248,7 @@ func TestALifetimeIsANumberAboveZero(t *testing.T) {
 	}
 }
 
-func TestPromise1NoTokenLivesForEver(t *testing.T) {
+func TestGuarantee1NoTokenLivesForEver(t *testing.T) {
 	for name, date := range map[string]time.Time{
 		"a clock that agrees":      at("10:20:00.000"),
 		"a clock that is behind":   at("10:20:00.000").AddDate(-100, 0, 0),

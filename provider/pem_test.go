@@ -211,7 +211,7 @@ func TestAnAuthorityIsFoundHoweverItWasPasted(t *testing.T) {
 	assert.True(t, want.Equal(client.roots), "both are trusted")
 }
 
-func TestPromise6NothingThanCertificatesIsStoredAsACACert(t *testing.T) {
+func TestGuarantee6NothingThanCertificatesIsStoredAsACACert(t *testing.T) {
 	certificate, key := certificatePEM(t), pkcs8PEM(t, testKey())
 	for name, test := range map[string]struct{ text, says string }{
 		"a key behind it":            {certificate + key, "holds a private key; give only certificates"},

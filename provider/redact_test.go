@@ -19,7 +19,7 @@ func spaced(text string, n int, separator string) string {
 	return strings.Join(append(parts, text), separator)
 }
 
-func TestPromise6ASecretIsRedactedThoughItIsNotWhole(t *testing.T) {
+func TestGuarantee6ASecretIsRedactedThoughItIsNotWhole(t *testing.T) {
 	const secret = "kT9-vXw_2Lq.8ZrBn4Yc/6Hd"
 	const inHex = "6b54392d765877"
 	basic := base64.StdEncoding.EncodeToString([]byte("prod-client:" + url.QueryEscape(secret)))

@@ -147,9 +147,9 @@ func rows() []row {
 	return all
 }
 
-// TestPromise1IsThisTable goes over every source of an expiry × the vendor's clock × the
+// TestGuarantee1IsThisTable goes over every source of an expiry × the vendor's clock × the
 // boundary × the margin.
-func TestPromise1IsThisTable(t *testing.T) {
+func TestGuarantee1IsThisTable(t *testing.T) {
 	for _, r := range rows() {
 		answer, ttl := r.answer(t)
 		token, err := answer.Token(ttl, provider.Token{})
@@ -200,7 +200,7 @@ func setBack(t *testing.T, now time.Time, by time.Duration) time.Time {
 	return now
 }
 
-func TestPromise1HoldsWhateverOurOwnClockIsSetTo(t *testing.T) {
+func TestGuarantee1HoldsWhateverOurOwnClockIsSetTo(t *testing.T) {
 	seen := time.Now()
 	token := provider.Token{AccessToken: "a", IssueTime: seen.Round(0), ExpireTime: seen.Round(0).Add(time.Hour), Seen: seen}
 	for name, test := range map[string]struct {

@@ -67,7 +67,7 @@ const (
 )
 
 // Guarantee 1 is provider.Answer.Token, which reads when a token expires, and leaseTTL and
-// dying, which keep the margin and wait for a boundary. TestPromise1IsThisTable goes over
+// dying, which keep the margin and wait for a boundary. TestGuarantee1IsThisTable goes over
 // all four: source, vendor's clock, boundary, margin.
 
 // leaseTTL is the longest lease of a token at a time, zero if there is none.

@@ -11,7 +11,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-func TestPromise1ALeaseEndsAMarginBeforeItsTokenDies(t *testing.T) {
+func TestGuarantee1ALeaseEndsAMarginBeforeItsTokenDies(t *testing.T) {
 	now := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	for left, want := range map[time.Duration]time.Duration{
 		24 * time.Hour:          24*time.Hour - 30*time.Second,
@@ -29,7 +29,7 @@ func TestPromise1ALeaseEndsAMarginBeforeItsTokenDies(t *testing.T) {
 	}
 }
 
-func TestPromise1HoldsForAnyToken(t *testing.T) {
+func TestGuarantee1HoldsForAnyToken(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	now := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	for range 100_000 {
@@ -48,7 +48,7 @@ func TestPromise1HoldsForAnyToken(t *testing.T) {
 	}
 }
 
-func TestPromise4PausesDoubleGiveOrTakeAFifth(t *testing.T) {
+func TestGuarantee4PausesDoubleGiveOrTakeAFifth(t *testing.T) {
 	unavailable := &provider.Error{Kind: provider.Unavailable}
 	for failures, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 9: 256 * time.Second, 10: 5 * time.Minute, 1000: 5 * time.Minute} {
 		shortest, longest := time.Hour, time.Duration(0)
@@ -68,7 +68,7 @@ type unused struct{ provider.Credential }
 
 func (unused) Idle() time.Duration { return 7 * 24 * time.Hour }
 
-func TestPromise7AKeepaliveComesWithinItsInterval(t *testing.T) {
+func TestGuarantee7AKeepaliveComesWithinItsInterval(t *testing.T) {
 	const interval = 24 * time.Hour
 	last := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	quarters := map[time.Duration]int{}

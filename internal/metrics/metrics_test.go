@@ -18,7 +18,7 @@ func these(statuses map[string]*broker.Status) func() iter.Seq2[string, *broker.
 	return func() iter.Seq2[string, *broker.Status] { return maps.All(statuses) }
 }
 
-func TestPromise12CountingAReadAllocatesNothing(t *testing.T) {
+func TestGuarantee12CountingAReadAllocatesNothing(t *testing.T) {
 	m := New([]string{"kensho"}, these(nil))
 	for _, outcome := range []broker.Outcome{broker.Cached, broker.Exchanged, broker.Stale} {
 		assert.Zero(t, testing.AllocsPerRun(100, func() { m.Read(outcome) }))

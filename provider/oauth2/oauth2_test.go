@@ -297,7 +297,7 @@ func TestAKeyIsTakenAsOpenSSLWritesIt(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestPromise3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testing.T) {
+func TestGuarantee3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testing.T) {
 	for name, body := range map[string]string{
 		"a lifetime of nothing": `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": 0}`,
 		"a lifetime in words":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": "soon"}`,

@@ -163,7 +163,7 @@ func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
 	}
 }
 
-func TestPromise13MetadataThatNameAnotherHostLaterAreNotFollowed(t *testing.T) {
+func TestGuarantee13MetadataThatNameAnotherHostLaterAreNotFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := "A.example:443"
 		var called []string

@@ -57,7 +57,7 @@ func agentWorld(t *testing.T, provider string) *mount {
 // due and in use, which may be in the 2 s until Agent comes. Its read gets that token
 // then, so that as soon as Agent has read there are as many exchanges as reads. Such a
 // token is up to 2.1 s old when it is read, and leased for 17 s or 18.
-func TestPromise9AnAgentKeepsALivingTokenInAFile(t *testing.T) {
+func TestGuarantee9AnAgentKeepsALivingTokenInAFile(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		path, config, policy, provider string

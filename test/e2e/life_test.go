@@ -17,7 +17,7 @@ import (
 
 // Promise 10, on a real server with raft storage on disk: a token that is good is
 // served again with no new exchange, whatever is killed in between.
-func TestPromise10TokensSurviveWhateverIsKilled(t *testing.T) {
+func TestGuarantee10TokensSurviveWhateverIsKilled(t *testing.T) {
 	t.Parallel()
 	raft, err := newWorld(t.Context(), vaultserver.StartRaft)
 	require.NoError(t, err)
@@ -71,7 +71,7 @@ func TestPromise10TokensSurviveWhateverIsKilled(t *testing.T) {
 }
 
 // Promise 11, by Vault's own clock: the rollback manager's, once a minute.
-func TestPromise11ATokenInUseIsRenewedThoughNobodyReads(t *testing.T) {
+func TestGuarantee11ATokenInUseIsRenewedThoughNobodyReads(t *testing.T) {
 	t.Parallel()
 	m := enable(t, "ahead")
 	m.behave(vendorsim.Conduct{KeyPairLifetime: time.Minute})

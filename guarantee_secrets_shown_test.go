@@ -16,7 +16,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestPromise6NoReaderGetsASecretOfTheCredentialForAToken(t *testing.T) {
+func TestGuarantee6NoReaderGetsASecretOfTheCredentialForAToken(t *testing.T) {
 	forms := map[string]func(string) string{
 		"as it stands":       func(s string) string { return s },
 		"in a longer one":    func(s string) string { return "t-" + s + "-1" },

@@ -14,7 +14,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestPromise4AGoodTokenIsServedToItsLastSeconds(t *testing.T) {
+func TestGuarantee4AGoodTokenIsServedToItsLastSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		until(0, 10, 0)
@@ -34,7 +34,7 @@ func TestPromise4AGoodTokenIsServedToItsLastSeconds(t *testing.T) {
 	})
 }
 
-func TestPromise4TokensThatCannotBeLeasedAreNotAskedForAgainAndAgain(t *testing.T) {
+func TestGuarantee4TokensThatCannotBeLeasedAreNotAskedForAgainAndAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.sim.Behave(vendorsim.Conduct{KeyPairLifetime: time.Second})
@@ -50,7 +50,7 @@ func TestPromise4TokensThatCannotBeLeasedAreNotAskedForAgainAndAgain(t *testing.
 	})
 }
 
-func TestPromise4AVendorsBadDayCostsNothingWhileTheTokenLives(t *testing.T) {
+func TestGuarantee4AVendorsBadDayCostsNothingWhileTheTokenLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())
@@ -83,7 +83,7 @@ func TestPromise4AVendorsBadDayCostsNothingWhileTheTokenLives(t *testing.T) {
 	})
 }
 
-func TestPromise4AttemptsBackOffWhoeverAsks(t *testing.T) {
+func TestGuarantee4AttemptsBackOffWhoeverAsks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
@@ -107,7 +107,7 @@ func TestPromise4AttemptsBackOffWhoeverAsks(t *testing.T) {
 	})
 }
 
-func TestPromise4RetryAfterIsObeyedUpToAnHour(t *testing.T) {
+func TestGuarantee4RetryAfterIsObeyedUpToAnHour(t *testing.T) {
 	for header, want := range map[string]time.Duration{
 		"90":                            90 * time.Second,
 		"86400":                         time.Hour,
@@ -137,7 +137,7 @@ func TestPromise4RetryAfterIsObeyedUpToAnHour(t *testing.T) {
 	}
 }
 
-func TestPromise4AReaderWaitsAShortTimeForASlowVendor(t *testing.T) {
+func TestGuarantee4AReaderWaitsAShortTimeForASlowVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())
@@ -158,7 +158,7 @@ func TestPromise4AReaderWaitsAShortTimeForASlowVendor(t *testing.T) {
 	})
 }
 
-func TestPromise5ARejectedCredentialIsTriedEveryFiveMinutes(t *testing.T) {
+func TestGuarantee5ARejectedCredentialIsTriedEveryFiveMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
@@ -175,7 +175,7 @@ func TestPromise5ARejectedCredentialIsTriedEveryFiveMinutes(t *testing.T) {
 	})
 }
 
-func TestPromise5AWriteOrARefreshClearsARejection(t *testing.T) {
+func TestGuarantee5AWriteOrARefreshClearsARejection(t *testing.T) {
 	for name, mend := range map[string]func(*engine){
 		"write": func(e *engine) {
 			e.sim.AddRefreshToken("link-streaming", "a-new-one")
@@ -201,7 +201,7 @@ func TestPromise5AWriteOrARefreshClearsARejection(t *testing.T) {
 	}
 }
 
-func TestPromise5AReaderDuringARefreshGetsItsToken(t *testing.T) {
+func TestGuarantee5AReaderDuringARefreshGetsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())

@@ -32,7 +32,7 @@ func complaining(text string) vendorsim.Conduct {
 // redacted too where the secret, which is random, has the same ones there.
 var redactedWords = regexp.MustCompile(`you .*\[redacted\].* us`)
 
-func TestPromise6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *testing.T) {
+func TestGuarantee6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *testing.T) {
 	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -67,7 +67,7 @@ func TestPromise6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *testin
 	}
 }
 
-func TestPromise6ASecretThatIsBeingReplacedIsNotShownEither(t *testing.T) {
+func TestGuarantee6ASecretThatIsBeingReplacedIsNotShownEither(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
@@ -78,7 +78,7 @@ func TestPromise6ASecretThatIsBeingReplacedIsNotShownEither(t *testing.T) {
 	})
 }
 
-func TestPromise6ARevocationThatFailsShowsNothingThatItDidNotCarry(t *testing.T) {
+func TestGuarantee6ARevocationThatFailsShowsNothingThatItDidNotCarry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)
 		e.write("config/oauth2/prod", secretClient(true))

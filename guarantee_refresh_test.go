@@ -14,7 +14,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestPromise9AnAgentGetsAFreshTokenEachTimeItComesBack(t *testing.T) {
+func TestGuarantee9AnAgentGetsAFreshTokenEachTimeItComesBack(t *testing.T) {
 	for _, part := range []float64{0.85, 0.90, 0.95} {
 		for _, lifetime := range []time.Duration{20 * time.Second, 5 * time.Minute, time.Hour, 24 * time.Hour} {
 			t.Run(fmt.Sprintf("%s after %.2f", lifetime, part), func(t *testing.T) {
@@ -36,7 +36,7 @@ func TestPromise9AnAgentGetsAFreshTokenEachTimeItComesBack(t *testing.T) {
 	}
 }
 
-func TestPromise9AFutileRefreshIsNotRepeated(t *testing.T) {
+func TestGuarantee9AFutileRefreshIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.sim.Behave(vendorsim.Conduct{Sticky: true, Latency: 300 * time.Millisecond})
@@ -51,7 +51,7 @@ func TestPromise9AFutileRefreshIsNotRepeated(t *testing.T) {
 	})
 }
 
-func TestPromise9BeforeTheFullHourKenshoIsNotAsked(t *testing.T) {
+func TestGuarantee9BeforeTheFullHourKenshoIsNotAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
@@ -63,7 +63,7 @@ func TestPromise9BeforeTheFullHourKenshoIsNotAsked(t *testing.T) {
 	})
 }
 
-func TestPromise10AGoodTokenSurvivesARestartWithItsHistory(t *testing.T) {
+func TestGuarantee10AGoodTokenSurvivesARestartWithItsHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())

@@ -15,7 +15,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestPromise7AnUnreadCredentialStaysAlive(t *testing.T) {
+func TestGuarantee7AnUnreadCredentialStaysAlive(t *testing.T) {
 	for name, test := range map[string]struct {
 		data  map[string]any
 		alive bool
@@ -48,7 +48,7 @@ func TestPromise7AnUnreadCredentialStaysAlive(t *testing.T) {
 	}
 }
 
-func TestPromise7KeepalivesAreSpreadOverTheInterval(t *testing.T) {
+func TestGuarantee7KeepalivesAreSpreadOverTheInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		const many = 96
@@ -69,7 +69,7 @@ func TestPromise7KeepalivesAreSpreadOverTheInterval(t *testing.T) {
 	})
 }
 
-func TestPromise7AKeepaliveLongerThanTheCredentialLivesIsRefused(t *testing.T) {
+func TestGuarantee7AKeepaliveLongerThanTheCredentialLivesIsRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		path      string
 		idle      any // nil where the vendor documents it

@@ -62,7 +62,7 @@ func refuseScopeBy(scope string, answer http.HandlerFunc) vendorsim.Conduct {
 	}}
 }
 
-func TestPromise2RolesOfOneScopeShareAToken(t *testing.T) {
+func TestGuarantee2RolesOfOneScopeShareAToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		e.write("roles/also-nerd", map[string]any{"config": "prod", "scope": nerdScope})
@@ -124,7 +124,7 @@ func TestARolesScopeIsMintedThoughThereIsARefreshToken(t *testing.T) {
 	})
 }
 
-func TestPromise5AScopeThatTheVendorRejectsIsNotHeldAgainstTheCredential(t *testing.T) {
+func TestGuarantee5AScopeThatTheVendorRejectsIsNotHeldAgainstTheCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		e.sim.Behave(refuseScope(nerdScope))
@@ -155,7 +155,7 @@ func TestPromise5AScopeThatTheVendorRejectsIsNotHeldAgainstTheCredential(t *test
 	})
 }
 
-func TestPromise5ARejectedScopeIsForgottenWhenNobodyAsksForIt(t *testing.T) {
+func TestGuarantee5ARejectedScopeIsForgottenWhenNobodyAsksForIt(t *testing.T) {
 	for name, change := range map[string]func(*engine){
 		"its role is mended": func(e *engine) { e.write("roles/nerd", map[string]any{"scope": linkScope}) },
 		"its role is deleted": func(e *engine) {
@@ -184,7 +184,7 @@ func TestPromise5ARejectedScopeIsForgottenWhenNobodyAsksForIt(t *testing.T) {
 	}
 }
 
-func TestPromise5ACredentialThatTheVendorRejectsIsTriedEveryFiveMinutesForAllScopes(t *testing.T) {
+func TestGuarantee5ACredentialThatTheVendorRejectsIsTriedEveryFiveMinutesForAllScopes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		for range 2 {
@@ -210,7 +210,7 @@ func TestPromise5ACredentialThatTheVendorRejectsIsTriedEveryFiveMinutesForAllSco
 }
 
 // For a vendor who knows no better word for a scope that it does not grant.
-func TestPromise5AScopeThatTheVendorTakesForABadCredentialLeavesTheOthersAChance(t *testing.T) {
+func TestGuarantee5AScopeThatTheVendorTakesForABadCredentialLeavesTheOthersAChance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		e.creds("link")
@@ -223,7 +223,7 @@ func TestPromise5AScopeThatTheVendorTakesForABadCredentialLeavesTheOthersAChance
 	})
 }
 
-func TestPromise5TheCredentialsOwnScopeIsNotHeldAgainstRoles(t *testing.T) {
+func TestGuarantee5TheCredentialsOwnScopeIsNotHeldAgainstRoles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		e.creds("link")
@@ -241,7 +241,7 @@ func TestPromise5TheCredentialsOwnScopeIsNotHeldAgainstRoles(t *testing.T) {
 	})
 }
 
-func TestPromise5ACredentialThatTheVendorRejectsIsNotBlamedOnARolesScope(t *testing.T) {
+func TestGuarantee5ACredentialThatTheVendorRejectsIsNotBlamedOnARolesScope(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		e.sim.RevokeCredential(clientID)
@@ -255,7 +255,7 @@ func TestPromise5ACredentialThatTheVendorRejectsIsNotBlamedOnARolesScope(t *test
 	})
 }
 
-func TestPromise4AVendorThatIsDownIsDownForAllScopes(t *testing.T) {
+func TestGuarantee4AVendorThatIsDownIsDownForAllScopes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		e.creds("link")
@@ -270,7 +270,7 @@ func TestPromise4AVendorThatIsDownIsDownForAllScopes(t *testing.T) {
 	})
 }
 
-func TestPromise8ARefreshForgetsTheTokensOfAllScopes(t *testing.T) {
+func TestGuarantee8ARefreshForgetsTheTokensOfAllScopes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		leaked := e.creds("nerd").Data["access_token"]
@@ -282,7 +282,7 @@ func TestPromise8ARefreshForgetsTheTokensOfAllScopes(t *testing.T) {
 	})
 }
 
-func TestPromise11AScopeInUseIsRenewedAndOneThatIsNotIsLeftToDie(t *testing.T) {
+func TestGuarantee11AScopeInUseIsRenewedAndOneThatIsNotIsLeftToDie(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		for range 2 { // whoever reads but once is not waited for
@@ -299,7 +299,7 @@ func TestPromise11AScopeInUseIsRenewedAndOneThatIsNotIsLeftToDie(t *testing.T) {
 	})
 }
 
-func TestPromise11ASweepExchangesNothingThatNobodyWants(t *testing.T) {
+func TestGuarantee11ASweepExchangesNothingThatNobodyWants(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		storage := e.moody()
@@ -317,7 +317,7 @@ func TestPromise11ASweepExchangesNothingThatNobodyWants(t *testing.T) {
 	})
 }
 
-func TestPromise11ACredentialOfManyScopesTakesOneSlotOfASweep(t *testing.T) {
+func TestGuarantee11ACredentialOfManyScopesTakesOneSlotOfASweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		scopes := make([]string, 20)
@@ -350,7 +350,7 @@ func TestPromise11ACredentialOfManyScopesTakesOneSlotOfASweep(t *testing.T) {
 	})
 }
 
-func TestPromise2ScopesOfOneCredentialAreExchangedOneAfterTheOther(t *testing.T) {
+func TestGuarantee2ScopesOfOneCredentialAreExchangedOneAfterTheOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		e.sim.Behave(vendorsim.Conduct{Latency: time.Second})

@@ -16,7 +16,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestPromise8AnExchangeInFlightEndsWithWhatItBelongsTo(t *testing.T) {
+func TestGuarantee8AnExchangeInFlightEndsWithWhatItBelongsTo(t *testing.T) {
 	for name, change := range map[string]func(*engine){
 		"write": func(e *engine) {
 			e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
@@ -61,7 +61,7 @@ func TestPromise8AnExchangeInFlightEndsWithWhatItBelongsTo(t *testing.T) {
 	}
 }
 
-func TestPromise8WhatWasKnownIsVoidThoughItCannotBeDeleted(t *testing.T) {
+func TestGuarantee8WhatWasKnownIsVoidThoughItCannotBeDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		storage := e.moody()
@@ -84,7 +84,7 @@ func TestPromise8WhatWasKnownIsVoidThoughItCannotBeDeleted(t *testing.T) {
 	})
 }
 
-func TestPromise8ARefreshThatStorageDoesNotTakeSaysSo(t *testing.T) {
+func TestGuarantee8ARefreshThatStorageDoesNotTakeSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		storage := e.moody()
@@ -101,7 +101,7 @@ func TestPromise8ARefreshThatStorageDoesNotTakeSaysSo(t *testing.T) {
 	})
 }
 
-func TestPromise8ARefreshHoldsThoughAnotherNodeWrites(t *testing.T) {
+func TestGuarantee8ARefreshHoldsThoughAnotherNodeWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())
@@ -116,7 +116,7 @@ func TestPromise8ARefreshHoldsThoughAnotherNodeWrites(t *testing.T) {
 	})
 }
 
-func TestPromise8ARefreshThatFailsHasForgottenTheTokenAllTheSame(t *testing.T) {
+func TestGuarantee8ARefreshThatFailsHasForgottenTheTokenAllTheSame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())

@@ -77,7 +77,7 @@ func TestFaultARefreshThatFailsCostsReadersNothing(t *testing.T) {
 	}
 }
 
-func TestPromise8ARefreshThatDropsServesNoOlderTokenWhateverHappens(t *testing.T) {
+func TestGuarantee8ARefreshThatDropsServesNoOlderTokenWhateverHappens(t *testing.T) {
 	for name, row := range refreshFailures {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -110,7 +110,7 @@ func TestPromise8ARefreshThatDropsServesNoOlderTokenWhateverHappens(t *testing.T
 	}
 }
 
-func TestPromise8ARefreshReplacesTheValidTokensOfAllScopes(t *testing.T) {
+func TestGuarantee8ARefreshReplacesTheValidTokensOfAllScopes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		e.creds("link")
@@ -128,7 +128,7 @@ func TestPromise8ARefreshReplacesTheValidTokensOfAllScopes(t *testing.T) {
 	})
 }
 
-func TestPromise4ARefreshKeepsTheTokenOfAScopeThatTheVendorRejectsNow(t *testing.T) {
+func TestGuarantee4ARefreshKeepsTheTokenOfAScopeThatTheVendorRejectsNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newNarrowedEngine(t)
 		own, link, nerd := tokenOf(e.creds("prod")), tokenOf(e.creds("link")), tokenOf(e.creds("nerd"))
@@ -142,7 +142,7 @@ func TestPromise4ARefreshKeepsTheTokenOfAScopeThatTheVendorRejectsNow(t *testing
 	})
 }
 
-func TestPromise4ReadersDoNotWaitForARefresh(t *testing.T) {
+func TestGuarantee4ReadersDoNotWaitForARefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())

@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestPromise3NobodySeesATokenThatIsNotInStorage(t *testing.T) {
+func TestGuarantee3NobodySeesATokenThatIsNotInStorage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		storage := e.moody()
@@ -28,7 +28,7 @@ func TestPromise3NobodySeesATokenThatIsNotInStorage(t *testing.T) {
 	})
 }
 
-func TestPromise3AReplacedRefreshTokenIsHeldUntilStorageTakesIt(t *testing.T) {
+func TestGuarantee3AReplacedRefreshTokenIsHeldUntilStorageTakesIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newRotatingEngine(t)
 		until(1, 0, 5)
@@ -59,7 +59,7 @@ func TestPromise3AReplacedRefreshTokenIsHeldUntilStorageTakesIt(t *testing.T) {
 	})
 }
 
-func TestPromise3ARefreshTokenIsNotSpentWhileStorageTakesNoWrite(t *testing.T) {
+func TestGuarantee3ARefreshTokenIsNotSpentWhileStorageTakesNoWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newRotatingEngine(t)
 		until(1, 0, 5)
@@ -96,7 +96,7 @@ func TestPromise3ARefreshTokenIsNotSpentWhileStorageTakesNoWrite(t *testing.T) {
 	})
 }
 
-func TestPromise4AGoodTokenIsServedAtOnceWhileStorageTakesNoWrite(t *testing.T) {
+func TestGuarantee4AGoodTokenIsServedAtOnceWhileStorageTakesNoWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		client := vendorsim.OAuthClient{
@@ -123,7 +123,7 @@ func TestPromise4AGoodTokenIsServedAtOnceWhileStorageTakesNoWrite(t *testing.T) 
 	})
 }
 
-func TestPromise3ARefreshTokenIsNotSpentByANodeThatWakesUp(t *testing.T) {
+func TestGuarantee3ARefreshTokenIsNotSpentByANodeThatWakesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newRotatingEngine(t)
 		until(1, 0, 5)
@@ -136,7 +136,7 @@ func TestPromise3ARefreshTokenIsNotSpentByANodeThatWakesUp(t *testing.T) {
 	})
 }
 
-func TestPromise3SlowStorageIsNoReasonNotToCallTheVendor(t *testing.T) {
+func TestGuarantee3SlowStorageIsNoReasonNotToCallTheVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newRotatingEngine(t)
 		until(1, 0, 5)
@@ -145,7 +145,7 @@ func TestPromise3SlowStorageIsNoReasonNotToCallTheVendor(t *testing.T) {
 	})
 }
 
-func TestPromise3ARefreshTokenThatStaysIsUsedAtOnce(t *testing.T) {
+func TestGuarantee3ARefreshTokenThatStaysIsUsedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		storage := e.moody()
@@ -159,7 +159,7 @@ func TestPromise3ARefreshTokenThatStaysIsUsedAtOnce(t *testing.T) {
 	})
 }
 
-func TestPromise3AWriteThatFailsForAMomentIsNotNoticed(t *testing.T) {
+func TestGuarantee3AWriteThatFailsForAMomentIsNotNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		storage := e.moody()
@@ -171,7 +171,7 @@ func TestPromise3AWriteThatFailsForAMomentIsNotNoticed(t *testing.T) {
 	})
 }
 
-func TestPromise3WhileStorageFailsAGoodTokenIsServed(t *testing.T) {
+func TestGuarantee3WhileStorageFailsAGoodTokenIsServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		storage := e.moody()
@@ -189,7 +189,7 @@ func TestPromise3WhileStorageFailsAGoodTokenIsServed(t *testing.T) {
 	})
 }
 
-func TestPromise3AnOperatorsWriteWinsOverAHeldRefreshToken(t *testing.T) {
+func TestGuarantee3AnOperatorsWriteWinsOverAHeldRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newRotatingEngine(t)
 		until(1, 0, 5)
@@ -213,7 +213,7 @@ func TestPromise3AnOperatorsWriteWinsOverAHeldRefreshToken(t *testing.T) {
 	})
 }
 
-func TestPromise3ARefreshTokenReplacedByAVerificationIsNotLostWithTheWrite(t *testing.T) {
+func TestGuarantee3ARefreshTokenReplacedByAVerificationIsNotLostWithTheWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newRotatingEngine(t)
 		storage.refuse.Store(true)
@@ -228,7 +228,7 @@ func TestPromise3ARefreshTokenReplacedByAVerificationIsNotLostWithTheWrite(t *te
 	})
 }
 
-func TestPromise3ARefreshTokenThatComesWithoutAnAccessTokenIsKept(t *testing.T) {
+func TestGuarantee3ARefreshTokenThatComesWithoutAnAccessTokenIsKept(t *testing.T) {
 	for name, provoke := range map[string]func(*engine){
 		"by a read":    func(e *engine) { e.refused("creds/prod") },
 		"by a refresh": func(e *engine) { e.request(logical.UpdateOperation, "refresh/prod", nil) },
@@ -254,7 +254,7 @@ func TestPromise3ARefreshTokenThatComesWithoutAnAccessTokenIsKept(t *testing.T) 
 	}
 }
 
-func TestPromise3ARefreshUsesAHeldRefreshToken(t *testing.T) {
+func TestGuarantee3ARefreshUsesAHeldRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newRotatingEngine(t)
 		until(1, 0, 5)
@@ -266,7 +266,7 @@ func TestPromise3ARefreshUsesAHeldRefreshToken(t *testing.T) {
 	})
 }
 
-func TestPromise3WhatAnotherNodeHasReplacedIsNotStoredLater(t *testing.T) {
+func TestGuarantee3WhatAnotherNodeHasReplacedIsNotStoredLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		storage := e.moody()
@@ -288,7 +288,7 @@ func TestPromise3WhatAnotherNodeHasReplacedIsNotStoredLater(t *testing.T) {
 	})
 }
 
-func TestPromise3AReplacedRefreshTokenOutlivesAConfigWriteThatStorageRefuses(t *testing.T) {
+func TestGuarantee3AReplacedRefreshTokenOutlivesAConfigWriteThatStorageRefuses(t *testing.T) {
 	for refreshes := range 3 {
 		synctest.Test(t, func(t *testing.T) {
 			e, storage := newRotatingEngine(t)

@@ -19,7 +19,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestPromise2AThousandReadersAtTheMomentOfExpiryShareOneExchange(t *testing.T) {
+func TestGuarantee2AThousandReadersAtTheMomentOfExpiryShareOneExchange(t *testing.T) {
 	for name, data := range map[string]map[string]any{"kensho": {"refresh_token": refreshToken}, "key pair": keyPair()} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -47,7 +47,7 @@ func TestPromise2AThousandReadersAtTheMomentOfExpiryShareOneExchange(t *testing.
 	}
 }
 
-func TestPromise6NoSecretLeaves(t *testing.T) {
+func TestGuarantee6NoSecretLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		var log bytes.Buffer
@@ -96,7 +96,7 @@ func TestPromise6NoSecretLeaves(t *testing.T) {
 	})
 }
 
-func TestPromise2ThereIsOneExchangeInFlightWhoeverCausesIt(t *testing.T) {
+func TestGuarantee2ThereIsOneExchangeInFlightWhoeverCausesIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", keyPair())
@@ -113,7 +113,7 @@ func TestPromise2ThereIsOneExchangeInFlightWhoeverCausesIt(t *testing.T) {
 	})
 }
 
-func TestPromise12ACachedReadDoesNoStorageAccess(t *testing.T) {
+func TestGuarantee12ACachedReadDoesNoStorageAccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		storage := e.moody()
@@ -127,7 +127,7 @@ func TestPromise12ACachedReadDoesNoStorageAccess(t *testing.T) {
 	})
 }
 
-func TestPromise12AfterARestartAReadLoadsItsOwnNameAndTheBackgroundTheOthers(t *testing.T) {
+func TestGuarantee12AfterARestartAReadLoadsItsOwnNameAndTheBackgroundTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		for _, name := range []string{"first", "second", "third"} {

@@ -67,7 +67,7 @@ func TestFaultARefreshFailsThatAnAPIKeyCanReplace(t *testing.T) {
 	}
 }
 
-func TestPromise4AWriteIsNotRefusedForARefreshThatFails(t *testing.T) {
+func TestGuarantee4AWriteIsNotRefusedForARefreshThatFails(t *testing.T) {
 	for name, fault := range waysToFail {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestPromise4AWriteIsNotRefusedForARefreshThatFails(t *testing.T) {
 	}
 }
 
-func TestPromise4AnAPIKeyIsLeftAloneWhileAVendorThrottles(t *testing.T) {
+func TestGuarantee4AnAPIKeyIsLeftAloneWhileAVendorThrottles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "access_expiry": "1h"})

@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestPromise11TokensInUseAreRenewedAheadOfReaders(t *testing.T) {
+func TestGuarantee11TokensInUseAreRenewedAheadOfReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/used", keyPair())
@@ -44,7 +44,7 @@ func TestPromise11TokensInUseAreRenewedAheadOfReaders(t *testing.T) {
 	})
 }
 
-func TestPromise11AnAgentDoesNotWaitForTheVendor(t *testing.T) {
+func TestGuarantee11AnAgentDoesNotWaitForTheVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		e.write("config/kensho/prod", map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "verify": false})
@@ -61,7 +61,7 @@ func TestPromise11AnAgentDoesNotWaitForTheVendor(t *testing.T) {
 	})
 }
 
-func TestPromise11AVendorWhoHangsHoldsUpNobodyElse(t *testing.T) {
+func TestGuarantee11AVendorWhoHangsHoldsUpNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		for i := range 300 {
@@ -107,7 +107,7 @@ func (d *deafTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return d.RoundTripper.RoundTrip(r)
 }
 
-func TestPromise11RenewalsThatNeverEndHoldUpNobodyElse(t *testing.T) {
+func TestGuarantee11RenewalsThatNeverEndHoldUpNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		deaf := &deafTransport{RoundTripper: e.transport, host: "api.rfksrv.com", end: make(chan struct{})}
@@ -130,7 +130,7 @@ func TestPromise11RenewalsThatNeverEndHoldUpNobodyElse(t *testing.T) {
 	})
 }
 
-func TestPromise11APastedTokenIsLeftToDie(t *testing.T) {
+func TestGuarantee11APastedTokenIsLeftToDie(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		until(0, 20, 0)
@@ -141,7 +141,7 @@ func TestPromise11APastedTokenIsLeftToDie(t *testing.T) {
 	})
 }
 
-func TestPromise11ASweepIsBoundedInTimeAndNumber(t *testing.T) {
+func TestGuarantee11ASweepIsBoundedInTimeAndNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		for i := range 300 {
@@ -170,7 +170,7 @@ func TestPromise11ASweepIsBoundedInTimeAndNumber(t *testing.T) {
 	})
 }
 
-func TestPromise11OnlyTheActiveNodeSweeps(t *testing.T) {
+func TestGuarantee11OnlyTheActiveNodeSweeps(t *testing.T) {
 	for _, state := range []consts.ReplicationState{consts.ReplicationPerformanceStandby, consts.ReplicationPerformanceSecondary, consts.ReplicationDRSecondary} {
 		t.Run(fmt.Sprint(state.StateStrings()), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

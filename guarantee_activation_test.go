@@ -17,7 +17,7 @@ import (
 
 // Whenever the server is killed, or storage refuses to write from then on, the pair is
 // activated for all credentials or for none, and can be used.
-func TestPromise10AnActivationIsDoneOrNotDoneWheneverTheServerIsKilled(t *testing.T) {
+func TestGuarantee10AnActivationIsDoneOrNotDoneWheneverTheServerIsKilled(t *testing.T) {
 	for _, restart := range []bool{true, false} {
 		done := 0
 		for writes := range 8 {
@@ -133,7 +133,7 @@ func TestADeletionThatCannotSeeTheKeyPairLeavesNoSecretBehind(t *testing.T) {
 	})
 }
 
-func TestPromise8AnActivationCountsAtOnce(t *testing.T) {
+func TestGuarantee8AnActivationCountsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, pending := newRotationEngine(t)
 		until(0, 50, 0) // when the token is due for a fresher one
