@@ -16,28 +16,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-const nextClientID = "0oa2clientid3"
-
-// newRotationEngine has two credentials with one generated key pair, and another that
-// is pending and that Kensho does not know yet.
-func newRotationEngine(t *testing.T) (e *engine, pending *logical.Response) {
-	t.Helper()
-	e = newGeneratedEngine(t)
-	e.write("config/kensho/scribe", map[string]any{"client_id": clientID, "private_key_source": "generated", "keypair": "prod", "product": "scribe"})
-	return e, e.pending("prod", nil)
-}
-
-func (e *engine) activate(data map[string]any) (status int, message string) {
-	e.t.Helper()
-	_, status, message = e.request(logical.UpdateOperation, "keypair/prod/activate", data)
-	return status, message
-}
-
-func (e *engine) tokens() map[string]any {
-	e.t.Helper()
-	return map[string]any{"prod": e.creds("prod").Data["access_token"], "scribe": e.creds("scribe").Data["access_token"]}
-}
-
 func TestAPairIsPendingUntilTheVendorTakesIt(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {

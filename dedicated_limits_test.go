@@ -2,7 +2,6 @@ package tokenbroker_test
 
 import (
 	"net/http"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,24 +13,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
-
-// issuerClient is a credential whose endpoints are in its issuer's metadata.
-func issuerClient() map[string]any {
-	fields := secretClient(false)
-	delete(fields, "token_url")
-	fields["issuer"] = vendorsim.OAuthIssuer
-	return fields
-}
-
-// metadataDown has the vendor's metadata fail, and nothing else.
-func metadataDown() vendorsim.Conduct {
-	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
-		if strings.Contains(r.URL.Path, "/.well-known/") {
-			return vendorsim.Answer(http.StatusServiceUnavailable, `"down"`)
-		}
-		return nil
-	}}
-}
 
 func TestNoRoleIsOutgrownWhileTheVendorIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -188,16 +169,6 @@ func TestGuarantee5ARejectionOfADedicatedReadersExchangeIsTheCredentials(t *test
 		assert.Equal(t, 1, data["consecutive_failures"])
 		assert.NotContains(t, data, "dedicated_roles")
 	})
-}
-
-// revokedByForce are leases that Vault has forgotten, as the vendor would not end their tokens.
-func (e *engine) revokedByForce(leases ...*logical.Response) {
-	e.t.Helper()
-	e.sim.Behave(down())
-	for _, lease := range leases {
-		require.Error(e.t, e.revoke(lease))
-	}
-	e.sim.Behave(vendorsim.Conduct{})
 }
 
 func TestLeasesThatWereRevokedByForceCanBeForgotten(t *testing.T) {

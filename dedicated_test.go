@@ -16,51 +16,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-const clientSecret = "client-secret-0123456789"
-
-func secretClient(revocation bool) map[string]any {
-	fields := map[string]any{
-		"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "client_secret": clientSecret,
-		"auth_style": "client_secret_basic", "scope": "read,write",
-	}
-	if revocation {
-		fields["revocation_url"] = vendorsim.OAuthRevocationURL
-	}
-	return fields
-}
-
-// newOAuthEngine has a credential of an OAuth 2.0 vendor who can revoke, and a role
-// whose readers each have a token of their own.
-func newOAuthEngine(t *testing.T) *engine {
-	t.Helper()
-	e := newEngine(t)
-	client := vendorsim.OAuthClient{
-		ID: clientID, Secret: clientSecret, Scopes: []string{"read", "write"}, AuthMethods: []string{vendorsim.SecretBasic},
-		Grants: []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
-	}
-	e.sim.AddOAuthClient(client)
-	e.sim.AddOAuthRefreshToken(client, refreshToken, "read", "write")
-	e.write("config/oauth2/api", secretClient(true))
-	e.write("roles/mine", map[string]any{"config": "api", "scope": "read", "dedicated": true, "max_leases": 3})
-	return e
-}
-
-func (e *engine) revoke(lease *logical.Response) error {
-	e.t.Helper()
-	_, err := e.backend.HandleRequest(e.t.Context(), &logical.Request{Operation: logical.RevokeOperation, Secret: lease.Secret, Storage: e.storage})
-	return err
-}
-
-func tokenOf(lease *logical.Response) string { return lease.Data["access_token"].(string) }
-
-// leased are the keys of the dedicated tokens in storage.
-func (e *engine) leased() []string {
-	e.t.Helper()
-	keys, err := logical.CollectKeysWithPrefix(e.t.Context(), e.storage, "lease/")
-	require.NoError(e.t, err)
-	return keys
-}
-
 func TestADedicatedTokenLivesAndDiesWithItsLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)

@@ -15,10 +15,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// aCertificate is of some authority, and otherCertificate of another. Nobody verifies a
-// connection by them: the vendors are simulated above TLS.
-var aCertificate, otherCertificate = selfSigned("a"), selfSigned("other")
-
 // A redirection is a write to a credential that is stored, and what has to be given again
 // with it, if it changes where that is sent.
 type redirection struct {
@@ -78,14 +74,6 @@ func redirections() map[string]redirection {
 		all["the same authority, "+form] = redirection{"oauth2", client(map[string]any{"ca_cert": aCertificate}), map[string]any{"ca_cert": own}, nil}
 	}
 	return all
-}
-
-// pastedForms are those of a PEM file that are accepted besides the file itself.
-var pastedForms = map[string]func(string) string{
-	"with line breaks written out": func(text string) string { return strings.ReplaceAll(text, "\n", `\n`) },
-	"on one line":                  func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "\n", " ") },
-	"indented":                     func(text string) string { return strings.ReplaceAll("\n"+strings.TrimSpace(text), "\n", "\n  ") },
-	"in quotes":                    func(text string) string { return `"` + strings.ReplaceAll(text, "\n", `\n`) + `"` },
 }
 
 func TestGuarantee13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {

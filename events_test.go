@@ -1,9 +1,7 @@
 package tokenbroker_test
 
 import (
-	"encoding/json"
 	"net/http"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,40 +12,6 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
-
-// sentEvent is one that was sent.
-type sentEvent struct {
-	kind     string
-	metadata map[string]any
-}
-
-// events are those since the last call.
-func (e *engine) events() []sentEvent {
-	synctest.Wait() // nobody else waits for them
-	e.outside.mu.Lock()
-	defer e.outside.mu.Unlock()
-	sent := e.outside.events
-	e.outside.events = nil
-	return sent
-}
-
-// lines are what the engine has logged since the last call at info and above.
-func (e *engine) lines() []map[string]any {
-	e.t.Helper()
-	e.outside.mu.Lock()
-	defer e.outside.mu.Unlock()
-	text := e.outside.text.String()
-	var lines []map[string]any
-	for line := range strings.Lines(text[e.outside.seen:]) {
-		var entry map[string]any
-		if json.Unmarshal([]byte(line), &entry) == nil && (entry["@level"] == "info" || entry["@level"] == "warn" || entry["@level"] == "error") {
-			delete(entry, "@timestamp")
-			lines = append(lines, entry)
-		}
-	}
-	e.outside.seen = len(text)
-	return lines
-}
 
 func TestEachExchangeIsOneLineAndOneEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

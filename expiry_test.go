@@ -5,46 +5,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
-
-// answering has every vendor answer an exchange with a body, in which ${jwt} is a JWT with
-// an exp so far on.
-func (e *engine) answering(body string, exp time.Duration, date func() time.Time) {
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"exp": time.Now().Add(exp).Unix()}).SignedString([]byte("k"))
-	require.NoError(e.t, err)
-	e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, _ *http.Request) {
-		if date != nil {
-			w.Header().Set("Date", date().UTC().Format(http.TimeFormat))
-		}
-		_, _ = fmt.Fprint(w, strings.ReplaceAll(body, "${jwt}", token))
-	})})
-}
-
-// kinds are a credential of each provider and kind that asks a vendor, with the members of
-// its answer that have the token and its lifetime in seconds.
-var kinds = map[string]struct {
-	path   string
-	fields func() map[string]any
-	answer string // with the token and the lifetime in units of unit to be filled in
-	unit   time.Duration
-}{
-	"kensho, key pair": {"config/kensho/prod", keyPair, `{"access_token":%q,"expires_in":%v}`, time.Second},
-	"kensho, refresh":  {"config/kensho/prod", func() map[string]any { return map[string]any{"refresh_token": refreshToken} }, `{"accessToken":%q,"n":%v}`, 0},
-	"sitecore": {"config/sitecore/prod", func() map[string]any { return map[string]any{"api_key": apiKey} },
-		`{"accessToken":%q,"refreshToken":"r-0123456789","accessTokenExpiry":%v,"refreshTokenExpiry":604800000}`, time.Millisecond},
-	"oauth2": {"config/oauth2/prod", func() map[string]any { return secretClient(false) }, `{"access_token":%q,"expires_in":%v}`, time.Second},
-}
 
 func TestGuarantee1TheEarlierOfTwoExpiriesCountsWithEveryVendor(t *testing.T) {
 	for name, kind := range kinds {

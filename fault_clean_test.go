@@ -17,15 +17,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// clean unloads the engine, and returns how long that took.
-func (e *engine) clean() time.Duration {
-	e.t.Helper()
-	began := time.Now()
-	e.backend.Cleanup(e.t.Context())
-	assert.Less(e.t, time.Since(began), time.Second, "Vault holds a lock meanwhile")
-	return time.Since(began)
-}
-
 // newBusyEngine has credentials whose tokens are dead, at a vendor who replaces refresh
 // tokens, and storage that can be put into a mood.
 func newBusyEngine(t *testing.T, credentials int) (*engine, *moodyStorage) {

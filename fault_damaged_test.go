@@ -168,19 +168,6 @@ func (d *dumped) tick() error {
 	return err
 }
 
-// amend changes an entry in storage.
-func (e *engine) amend(key string, change func(map[string]any)) {
-	e.t.Helper()
-	entry, err := e.storage.Get(e.t.Context(), key)
-	require.NoError(e.t, err)
-	fields := map[string]any{}
-	require.NoError(e.t, entry.DecodeJSON(&fields))
-	change(fields)
-	raw, err := json.Marshal(fields)
-	require.NoError(e.t, err)
-	require.NoError(e.t, e.storage.Put(e.t.Context(), &logical.StorageEntry{Key: key, Value: raw}))
-}
-
 // Guarantees 4 and 10: a count that nothing counts to is damage, and no state to go on from.
 func TestGuarantee10ACountThatCannotBeIsReplaced(t *testing.T) {
 	for _, count := range []int64{1 << 49, 1<<50 - 1, 1 << 50, math.MaxInt64} {

@@ -25,8 +25,6 @@ type storageFlow struct {
 	cached bool
 }
 
-const anotherToken = "another-refresh-token"
-
 func ask(op logical.Operation, path string, data map[string]any) func(*stage) answer {
 	return func(s *stage) answer { return s.ask(op, path, data) }
 }

@@ -15,14 +15,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// signingClient is one that has its refresh tokens replaced.
-func signingClient(keys map[string]crypto.PublicKey) vendorsim.OAuthClient {
-	return vendorsim.OAuthClient{
-		ID: clientID, AuthMethods: []string{vendorsim.PrivateKeyJWT}, Keys: keys, Scopes: []string{"read"}, Rotate: true,
-		Grants: []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
-	}
-}
-
 func TestAGeneratedKeyOfEachTypeIsKnownToAnOAuthVendorByItsThumbprint(t *testing.T) {
 	for _, keyType := range []string{"rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384"} {
 		for _, keyID := range []string{"", "of-the-vendor"} {
@@ -66,26 +58,6 @@ func TestAPendingPairThatSignsOtherwiseThanTheCredentialIsRefused(t *testing.T) 
 		assert.Equal(t, "key_type: ec-p384 is not for config/oauth2/api: signing_algorithm: \"PS256\" is not for this private_key, which signs with ES384", message)
 		e.pending("api", map[string]any{"key_type": "rsa-3072"})
 	})
-}
-
-// newSigningEngine has two credentials of a vendor who replaces refresh tokens, a and b,
-// with one generated key pair, and another that is pending and that the vendor knows.
-func newSigningEngine(t *testing.T) *engine {
-	t.Helper()
-	e := newEngine(t)
-	made := e.keypair("prod", map[string]any{"key_type": "ec-p256", "allowed_configs": "a,b"}).Data
-	keys := map[string]crypto.PublicKey{made["key_id"].(string): publicKey(t, made["public_key"])}
-	e.sim.AddOAuthClient(signingClient(keys))
-	for _, name := range []string{"a", "b"} {
-		e.sim.AddOAuthRefreshToken(signingClient(keys), "refresh-token-of-"+name, "read")
-		e.write("config/oauth2/"+name, map[string]any{
-			"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "refresh_token": "refresh-token-of-" + name,
-			"private_key_source": "generated", "keypair": "prod",
-		})
-	}
-	pending := e.pending("prod", map[string]any{"key_type": "ec-p256"}).Data
-	keys[pending["key_id"].(string)] = publicKey(t, pending["public_key"])
-	return e
 }
 
 func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *testing.T) {

@@ -88,21 +88,6 @@ func TestGuarantee14AScopeWithACommaIsComparedAsAWhole(t *testing.T) {
 	}
 }
 
-// granting has the vendor grant a scope, whatever it is asked for.
-func (e *engine) granting(scope string) vendorsim.Conduct {
-	return e.amending(func(answer map[string]any) { answer["scope"] = scope })
-}
-
-// amending has the vendor change something of its tokens' answers.
-func (e *engine) amending(amend func(answer map[string]any)) vendorsim.Conduct {
-	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
-		if strings.HasSuffix(r.URL.Path, "/revoke") {
-			return nil
-		}
-		return e.sim.Amend(amend)
-	}}
-}
-
 // A token that a vendor issued for one reader, and that nobody gets, does not stay valid.
 func TestADedicatedTokenThatIsRefusedIsRevoked(t *testing.T) {
 	for name, amend := range map[string]func(answer map[string]any){

@@ -2,24 +2,12 @@ package tokenbroker_test
 
 import (
 	"net/http"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 )
-
-// panics has writes of some keys panic.
-func panics(prefix string) *func(storageCall) mood {
-	meet := func(call storageCall) mood {
-		if call.op == "put" && strings.HasPrefix(call.key, prefix) {
-			panic("x")
-		}
-		return mood{wait: time.Millisecond}
-	}
-	return &meet
-}
 
 // Guarantees 3 and 16: after a panic the vendor is left alone for 5 minutes, whoever asks, and
 // the refresh token that it gave is stored with the next attempt.

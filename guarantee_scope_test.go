@@ -2,9 +2,7 @@ package tokenbroker_test
 
 import (
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,51 +14,6 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
-
-const (
-	linkScope = "kensho:app:link"
-	nerdScope = "kensho:app:nerd"
-)
-
-// newNarrowedEngine has a key pair with two scopes, and a role for each.
-func newNarrowedEngine(t *testing.T) *engine {
-	t.Helper()
-	e := newEngine(t)
-	data := keyPair()
-	data["scope"] = linkScope + "," + nerdScope
-	e.write("config/kensho/prod", data)
-	e.write("roles/link", map[string]any{"config": "prod", "scope": linkScope})
-	e.write("roles/nerd", map[string]any{"config": "prod", "scope": nerdScope})
-	return e
-}
-
-// asked are the scopes that Kensho was asked for, call by call.
-func (e *engine) asked() []string {
-	e.t.Helper()
-	var scopes []string
-	for _, call := range e.sim.Calls() {
-		form, err := url.ParseQuery(call.Body)
-		require.NoError(e.t, err)
-		scopes = append(scopes, form.Get("scope"))
-	}
-	return scopes
-}
-
-// refuseScope has Kensho refuse a scope, as RFC 6749 §5.2 has it.
-func refuseScope(scope string) vendorsim.Conduct {
-	return refuseScopeBy(scope, vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`))
-}
-
-func refuseScopeBy(scope string, answer http.HandlerFunc) vendorsim.Conduct {
-	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
-		body, _ := io.ReadAll(r.Body)
-		r.Body = io.NopCloser(strings.NewReader(string(body)))
-		if form, err := url.ParseQuery(string(body)); err == nil && form.Get("scope") == scope {
-			return answer
-		}
-		return nil
-	}}
-}
 
 func TestGuarantee2RolesOfOneScopeShareAToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package tokenbroker_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -16,17 +15,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// knownFields are those of a credential's fields that are secret.
-var knownFields = []string{"refresh_token", "api_key", "client_secret", "private_key"}
-
 // middle is twelve characters of a secret: too few to look like one.
 func middle(secret string) string { return secret[len(secret)/2-6 : len(secret)/2+6] }
-
-// complaining has every vendor refuse with a text of its own.
-func complaining(text string) vendorsim.Conduct {
-	body, _ := json.Marshal(map[string]string{"error": "invalid_grant", "error_description": text})
-	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, string(body)))}
-}
 
 // redactedWords are "you are ... to us" around a redacted secret. The letters next to it are
 // redacted too where the secret, which is random, has the same ones there.

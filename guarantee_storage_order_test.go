@@ -14,23 +14,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// refuseScopes refuses to write the entries of scopes narrower than the credential's own.
-func refuseScopes(c storageCall) mood {
-	isOther := strings.HasSuffix(c.key, "/own") || strings.HasSuffix(c.key, "/credential")
-	if c.op == "put" && strings.HasPrefix(c.key, "state/") && !isOther {
-		return mood{err: errStorage}
-	}
-	return mood{}
-}
-
-// takeBack has a node be active again, after another has written.
-func (e *engine) takeBack(former logical.Backend) {
-	e.backend = former
-	for _, key := range []string{"state/api/credential", "state/api/own"} {
-		e.backend.InvalidateKey(e.t.Context(), key)
-	}
-}
-
 func TestGuarantee3WhatAnotherNodeHasStoredIsNotWrittenOverWithAScopesToken(t *testing.T) {
 	for name, otherNode := range map[string]map[string]any{"it replaces the refresh token": nil, "it drops the tokens": {"drop": true}} {
 		t.Run(name, func(t *testing.T) {

@@ -1,7 +1,6 @@
 package tokenbroker_test
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,64 +10,11 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/hashicorp/vault/sdk/physical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
-
-// boundedStorage refuses entries over a size, as Vault's storage backends do.
-type boundedStorage struct {
-	logical.Storage
-	most    int // bytes
-	refused int
-}
-
-func (s *boundedStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	if size := len(entry.Key) + len(entry.Value); size > s.most {
-		s.refused++
-		return fmt.Errorf("%s; got %d bytes, max: %d bytes", physical.ErrValueTooLarge, size, s.most)
-	}
-	return s.Storage.Put(ctx, entry)
-}
-
-// raftEntry is the size that Raft storage takes in an entry, unless it is configured.
-const raftEntry = 1 << 20
-
-// newBoundedEngine has a credential of 15 scopes, whose refresh token the vendor replaces or not, a
-// role for each scope, and storage that refuses entries over a size.
-func newBoundedEngine(t *testing.T, most int, rotates bool) (e *engine, storage *boundedStorage, roles []string) {
-	t.Helper()
-	e = newEngine(t)
-	storage = &boundedStorage{Storage: e.storage, most: most}
-	e.storage = storage
-	var scopes []string
-	for i := range 15 {
-		scopes = append(scopes, fmt.Sprintf("s%d", i))
-	}
-	client := vendorsim.OAuthClient{
-		ID: clientID, Secret: clientSecret, Scopes: scopes, AuthMethods: []string{vendorsim.SecretBasic},
-		Grants: []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant}, Rotate: rotates,
-	}
-	e.sim.AddOAuthClient(client)
-	e.sim.AddOAuthRefreshToken(client, refreshToken, scopes...)
-	fields := secretClient(true)
-	fields["scope"], fields["refresh_token"] = scopes, refreshToken
-	e.write("config/oauth2/api", fields)
-	for _, scope := range scopes {
-		e.write("roles/"+scope, map[string]any{"config": "api", "scope": scope})
-		roles = append(roles, scope)
-	}
-	return e, storage, roles
-}
-
-// lengthen has the vendor's access tokens be longer than a bounded engine's storage takes.
-func (e *engine) lengthen() {
-	e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.sim.Amend(func(answer map[string]any) {
-		answer["access_token"] = strings.Repeat("a", 32<<10)
-	}))})
-}
 
 // once is a fault of the next answer.
 func once(fault http.HandlerFunc) func(*http.Request) http.HandlerFunc {

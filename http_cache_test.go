@@ -3,7 +3,6 @@ package tokenbroker_test
 import (
 	"fmt"
 	"net/http"
-	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,19 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
-
-// cached has every vendor's answer come out of a cache, where it has been for so long.
-func (e *engine) cached(body string, age time.Duration) {
-	e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
-		assert.Equal(e.t, "no-cache, no-store", r.Header.Get("Cache-Control"))
-		w.Header().Set("Age", strconv.Itoa(int(age.Seconds())))
-		w.Header().Set("Date", time.Now().Add(-age).UTC().Format(http.TimeFormat))
-		_, _ = fmt.Fprint(w, body)
-	})})
-}
 
 func TestGuarantee1ATokenOutOfACacheExpiresAsTheVendorHasIt(t *testing.T) {
 	const age = 530 * time.Second

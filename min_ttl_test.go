@@ -15,14 +15,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// readFor reads a token that is to be good for at least so long.
-func (e *engine) readFor(path, minTTL string) *logical.Response {
-	e.t.Helper()
-	resp, status, message := e.request(logical.ReadOperation, path, map[string]any{"min_ttl": minTTL})
-	require.Equal(e.t, http.StatusOK, status, message)
-	return resp
-}
-
 func TestAMinTTLIsMetByOneExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)

@@ -17,14 +17,6 @@ import (
 
 // A vendor may answer with one token until it expires, whatever the scope of the request.
 
-// repeating has the vendor answer with one token, whose lifetime ends at a time.
-func (e *engine) repeating(token string, expires time.Time) {
-	e.sim.Behave(e.amending(func(answer map[string]any) {
-		answer["access_token"], answer["expires_in"] = token, int(time.Until(expires).Seconds())
-		delete(answer, "scope")
-	}))
-}
-
 func TestGuarantee14TheTokenOfAWiderScopeIsNotServedToARole(t *testing.T) {
 	for name, c := range map[string]struct {
 		first   string // the name that is read first

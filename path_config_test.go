@@ -349,10 +349,3 @@ func TestANameBelongsToOneProvider(t *testing.T) {
 		assert.Equal(t, token, e.creds("prod").Data["access_token"])
 	})
 }
-
-func assertStorageEmpty(t *testing.T, e *engine) {
-	t.Helper()
-	left, err := logical.CollectKeys(t.Context(), e.storage)
-	require.NoError(t, err)
-	assert.Empty(t, left, "nothing is stored")
-}

@@ -5,10 +5,8 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"maps"
 	"net/http"
 	"slices"
@@ -19,67 +17,12 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
-
-// keypair makes a key pair, and returns what is answered.
-func (e *engine) keypair(name string, data map[string]any) *logical.Response {
-	e.t.Helper()
-	resp, status, message := e.request(logical.UpdateOperation, "keypair/"+name, data)
-	require.Equal(e.t, http.StatusOK, status, message)
-	declared := schema.GetResponseSchema(e.t, tokenbroker.Route(e.backend, "keypair/"+name), logical.UpdateOperation)
-	schema.ValidateResponse(e.t, declared, resp, true)
-	return resp
-}
-
-// pending makes a pair that is to take the active one's place, and returns what is
-// answered of it, in the fields of an active one.
-func (e *engine) pending(name string, data map[string]any) *logical.Response {
-	e.t.Helper()
-	resp := e.keypair(name, data)
-	fields := map[string]any{}
-	for field, value := range resp.Data {
-		if of, isPending := strings.CutPrefix(field, "pending_"); isPending {
-			fields[of] = value
-		}
-	}
-	assert.Len(e.t, fields, 5)
-	resp.Data = fields
-	return resp
-}
-
-// publicKey is the key of an answer.
-func publicKey(t *testing.T, answer any) any {
-	t.Helper()
-	block, rest := pem.Decode([]byte(answer.(string)))
-	require.NotNil(t, block)
-	assert.Empty(t, rest)
-	assert.Equal(t, "PUBLIC KEY", block.Type)
-	key, err := x509.ParsePKIXPublicKey(block.Bytes)
-	require.NoError(t, err)
-	return key
-}
-
-// register has Kensho know the public half of an answer by a client ID.
-func (e *engine) register(client string, answer any) {
-	e.t.Helper()
-	e.sim.AddClient(client, publicKey(e.t, answer).(*rsa.PublicKey), "")
-}
-
-// newGeneratedEngine has a credential whose key pair was made in Vault.
-func newGeneratedEngine(t *testing.T) *engine {
-	t.Helper()
-	e := newEngine(t)
-	e.register(clientID, e.keypair("prod", map[string]any{"allowed_configs": "prod,scribe,nerd,other,new"}).Data["public_key"])
-	e.write("config/kensho/prod", map[string]any{"client_id": clientID, "private_key_source": "generated"})
-	return e
-}
 
 func TestAKeyPairIsMadeReadListedAndDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

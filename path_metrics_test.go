@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,34 +14,6 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
-
-// metrics are those of the engine, by series: name{label="value",…}.
-func (e *engine) metrics() map[string]string {
-	e.t.Helper()
-	resp, status, message := e.request(logical.ReadOperation, "metrics", nil)
-	require.Equal(e.t, http.StatusOK, status, message)
-	require.Equal(e.t, http.StatusOK, resp.Data[logical.HTTPStatusCode])
-	require.Equal(e.t, "application/openmetrics-text; version=1.0.0; charset=utf-8", resp.Data[logical.HTTPContentType])
-	text := string(resp.Data[logical.HTTPRawBody].([]byte))
-	require.True(e.t, strings.HasSuffix(text, "\n# EOF\n"), "OpenMetrics ends so, or is not all there")
-	series := map[string]string{}
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if split := strings.LastIndexByte(line, ' '); !strings.HasPrefix(line, "#") {
-			series[line[:split]] = line[split+1:]
-		}
-	}
-	return series
-}
-
-// assertMetrics looks at some of the series; "" is of one that there must not be.
-func (e *engine) assertMetrics(wanted map[string]string) {
-	e.t.Helper()
-	all := e.metrics()
-	for series, value := range wanted {
-		assert.Equal(e.t, value, all[series], series)
-	}
-}
 
 func TestExchangesAreCountedByProviderAndResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -14,9 +14,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// drop has a refresh drop the cached tokens first.
-var drop = map[string]any{"drop": true}
-
 func TestARefreshRevokesTheTokensThatItDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newOAuthEngine(t)

@@ -14,14 +14,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// newSearchEngine has a credential whose scope can be narrowed.
-func newSearchEngine(t *testing.T) *engine {
-	t.Helper()
-	e := newEngine(t)
-	e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover,event", "access_expiry": "1h"})
-	return e
-}
-
 func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSearchEngine(t)

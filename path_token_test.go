@@ -8,25 +8,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
-
-// token reads a token without a lease, which its vendor must accept for ttl seconds.
-func (e *engine) token(name string) *logical.Response {
-	e.t.Helper()
-	resp := e.read("token/" + name)
-	require.Nil(e.t, resp.Secret)
-	left := time.Until(e.sim.Death(resp.Data["access_token"].(string)))
-	require.LessOrEqual(e.t, ttlOf(resp), left, "ttl is past the token's life")
-	require.GreaterOrEqual(e.t, ttlOf(resp), time.Second)
-	return resp
-}
-
-func ttlOf(resp *logical.Response) time.Duration {
-	return time.Duration(resp.Data["ttl"].(int64)) * time.Second
-}
 
 func TestATokenWithoutALeaseSaysWhenToReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -35,10 +35,6 @@ func newSingleEngine(t *testing.T) (*engine, *moodyStorage) {
 	return e, e.moody()
 }
 
-func singleToken() vendorsim.Conduct {
-	return vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{SingleToken: true}}
-}
-
 // Promise 1, with a vendor who ends a token when he issues the next.
 func TestGuarantee1ATokenThatAFailedWriteHasEndedIsNotServed(t *testing.T) {
 	for name, write := range map[string]func(*engine, *moodyStorage) (status int){

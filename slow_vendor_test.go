@@ -37,15 +37,6 @@ func newSlowEngine(t *testing.T, scopes ...string) *engine {
 	return e
 }
 
-// assertExchangeable asserts that the refresh token which the vendor gave last is in storage.
-func (e *engine) assertExchangeable() {
-	e.t.Helper()
-	e.sim.Behave(vendorsim.Conduct{})
-	e.restart()
-	time.Sleep(2 * time.Hour)
-	e.creds("api")
-}
-
 // Guarantees 3 and 8: a refresh that takes too long ends between two exchanges, and says what
 // it has left. It is repeated for the rest.
 func TestGuarantee3ALongRefreshLosesNoRefreshToken(t *testing.T) {

@@ -2,6 +2,7 @@ package tokenbroker_test
 
 import (
 	"context"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -29,7 +30,7 @@ type node struct {
 
 // newNode serves the plugin to a server of a role. Storage takes no write of a server that
 // is not active.
-func (e *engine) newNode(role consts.ReplicationState, storage logical.Storage) *node {
+func newNode(e *engine, role consts.ReplicationState, storage logical.Storage) *node {
 	e.t.Helper()
 	n := &node{engine: e, storage: &moodyStorage{Storage: storage}}
 	system := *e.system
@@ -131,11 +132,13 @@ func pathOf(t *testing.T, b logical.Backend, path *framework.Path, name string) 
 }
 
 // everyPath yields a path of each definition for each kind of name, and the definition.
-func (e *engine) everyPath(yield func(string, *framework.Path) bool) {
-	for _, path := range tokenbroker.Paths(e.backend) {
-		for _, name := range []string{"api", "mine", "prod", "search", "signing", "unknown"} {
-			if !yield(pathOf(e.t, e.backend, path, name), path) {
-				return
+func everyPath(e *engine) iter.Seq2[string, *framework.Path] {
+	return func(yield func(string, *framework.Path) bool) {
+		for _, path := range tokenbroker.Paths(e.backend) {
+			for _, name := range []string{"api", "mine", "prod", "search", "signing", "unknown"} {
+				if !yield(pathOf(e.t, e.backend, path, name), path) {
+					return
+				}
 			}
 		}
 	}
@@ -148,10 +151,10 @@ func TestGuarantee11EveryOperationIsForwardedToTheActiveNode(t *testing.T) {
 	for roleName, role := range readOnlyRoles {
 		for storageName, storage := range map[string]logical.Storage{"healthy": c.storage, "damaged": c.damaged()} {
 			t.Run(roleName+" with "+storageName+" storage", func(t *testing.T) {
-				n := c.newNode(role, storage)
+				n := newNode(c.engine, role, storage)
 				forwarded := 0
 				n.quiet(func() {
-					for path, definition := range c.everyPath {
+					for path, definition := range everyPath(c.engine) {
 						require.Empty(t, definition.Callbacks, "%s: the SDK does not forward what is defined by Callbacks", path)
 						for operation := range definition.Operations {
 							for _, data := range []map[string]any{nil, {"of_a_newer_version": "1"}} {
@@ -174,11 +177,11 @@ func TestGuarantee11EveryOperationIsForwardedToTheActiveNode(t *testing.T) {
 // Help is the same on each node, so that a standby answers it.
 func TestAStandbyAnswersHelpByItself(t *testing.T) {
 	c := newCluster(t)
-	n := c.newNode(standby, c.storage)
+	n := newNode(c.engine, standby, c.storage)
 	n.quiet(func() {
 		_, err := n.handle(logical.Request{Operation: logical.HelpOperation})
 		require.NoError(t, err)
-		for path := range c.everyPath {
+		for path := range everyPath(c.engine) {
 			_, err := n.handle(logical.Request{Operation: logical.HelpOperation, Path: path})
 			require.NoError(t, err, path)
 		}
@@ -191,7 +194,7 @@ func TestGuarantee11NoLeaseEndsOnAStandby(t *testing.T) {
 	c := newCluster(t)
 	for roleName, role := range readOnlyRoles {
 		t.Run(roleName, func(t *testing.T) {
-			n := c.newNode(role, c.storage)
+			n := newNode(c.engine, role, c.storage)
 			n.quiet(func() {
 				revoke := func(secret *logical.Secret) error {
 					_, err := n.handle(logical.Request{Operation: logical.RevokeOperation, Secret: secret})
@@ -217,7 +220,7 @@ func TestGuarantee11NoLeaseEndsOnAStandby(t *testing.T) {
 			assert.True(t, c.sim.Accepts(tokenOf(c.dedicated)))
 		})
 	}
-	n := c.newNode(active, c.storage)
+	n := newNode(c.engine, active, c.storage)
 	_, err := n.handle(logical.Request{Operation: logical.RevokeOperation, Secret: c.dedicated.Secret})
 	require.NoError(t, err)
 	assert.False(t, c.sim.Accepts(tokenOf(c.dedicated)), "the active node ends the same lease")
@@ -228,7 +231,7 @@ func TestGuarantee11AStandbyDoesNoBackgroundWork(t *testing.T) {
 	for roleName, role := range readOnlyRoles {
 		for storageName, storage := range map[string]logical.Storage{"healthy": c.storage, "damaged": c.damaged()} {
 			t.Run(roleName+" with "+storageName+" storage", func(t *testing.T) {
-				n := c.newNode(role, storage)
+				n := newNode(c.engine, role, storage)
 				n.quiet(func() {
 					require.NoError(t, n.backend.Initialize(t.Context(), &logical.InitializationRequest{}))
 					invalidated := []string{"", "/", "config", "config/", "config/oauth2", "config//", "role/", "unknown/api", "keypair/"}

@@ -1,7 +1,6 @@
 package tokenbroker_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -15,20 +14,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
-
-// as has an entry be of a format.
-func (e *engine) as(version int, key string) {
-	e.t.Helper()
-	entry, err := e.storage.Get(e.t.Context(), key)
-	require.NoError(e.t, err)
-	require.NotNil(e.t, entry, key)
-	fields := map[string]any{}
-	require.NoError(e.t, json.Unmarshal(entry.Value, &fields))
-	fields["version"] = version
-	entry, err = logical.StorageEntryJSON(key, fields)
-	require.NoError(e.t, err)
-	require.NoError(e.t, e.storage.Put(e.t.Context(), entry))
-}
 
 // newRolledBackEngine is one of before an upgrade, put back in its place: what a newer
 // one has written is in storage at keys that none of the readers of "search" needs.

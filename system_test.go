@@ -11,8 +11,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	tokenbroker "vault-plugin-secrets-tokenbroker"
 )
 
 // askedSystem counts what the server is asked.
@@ -47,13 +45,6 @@ func (s *askedSystem) ReplicationState() consts.ReplicationState {
 }
 
 func (s *askedSystem) LocalMount() bool { return s.ask() && s.StaticSystemView.LocalMount() }
-
-// seeing mounts the engine again, in a server of its own.
-func (e *engine) seeing(system logical.SystemView) {
-	e.t.Helper()
-	e.backend = tokenbroker.New(tokenbroker.Options{Transport: e.transport})
-	require.NoError(e.t, e.backend.Setup(e.t.Context(), &logical.BackendConfig{Logger: e.logger, System: system, StorageView: e.storage}))
-}
 
 func TestGuarantee12ACachedReadAsksTheServerNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -2,8 +2,9 @@ package tokenbroker_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"net/http"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -12,10 +13,82 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/physical"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
+
+// panics has writes of some keys panic.
+func panics(prefix string) *func(storageCall) mood {
+	meet := func(call storageCall) mood {
+		if call.op == "put" && strings.HasPrefix(call.key, prefix) {
+			panic("x")
+		}
+		return mood{wait: time.Millisecond}
+	}
+	return &meet
+}
+
+// takeBack has a node be active again, after another has written.
+func (e *engine) takeBack(former logical.Backend) {
+	e.backend = former
+	for _, key := range []string{"state/api/credential", "state/api/own"} {
+		e.backend.InvalidateKey(e.t.Context(), key)
+	}
+}
+
+// boundedStorage refuses entries over a size, as Vault's storage backends do.
+type boundedStorage struct {
+	logical.Storage
+	most    int // bytes
+	refused int
+}
+
+func (s *boundedStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if size := len(entry.Key) + len(entry.Value); size > s.most {
+		s.refused++
+		return fmt.Errorf("%s; got %d bytes, max: %d bytes", physical.ErrValueTooLarge, size, s.most)
+	}
+	return s.Storage.Put(ctx, entry)
+}
+
+// raftEntry is the size that Raft storage takes in an entry, unless it is configured.
+const raftEntry = 1 << 20
+
+// newBoundedEngine has a credential of 15 scopes, whose refresh token the vendor replaces or not, a
+// role for each scope, and storage that refuses entries over a size.
+func newBoundedEngine(t *testing.T, most int, rotates bool) (e *engine, storage *boundedStorage, roles []string) {
+	t.Helper()
+	e = newEngine(t)
+	storage = &boundedStorage{Storage: e.storage, most: most}
+	e.storage = storage
+	var scopes []string
+	for i := range 15 {
+		scopes = append(scopes, fmt.Sprintf("s%d", i))
+	}
+	client := vendorsim.OAuthClient{
+		ID: clientID, Secret: clientSecret, Scopes: scopes, AuthMethods: []string{vendorsim.SecretBasic},
+		Grants: []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant}, Rotate: rotates,
+	}
+	e.sim.AddOAuthClient(client)
+	e.sim.AddOAuthRefreshToken(client, refreshToken, scopes...)
+	fields := secretClient(true)
+	fields["scope"], fields["refresh_token"] = scopes, refreshToken
+	e.write("config/oauth2/api", fields)
+	for _, scope := range scopes {
+		e.write("roles/"+scope, map[string]any{"config": "api", "scope": scope})
+		roles = append(roles, scope)
+	}
+	return e, storage, roles
+}
+
+// lengthen has the vendor's access tokens be longer than a bounded engine's storage takes.
+func (e *engine) lengthen() {
+	e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.sim.Amend(func(answer map[string]any) {
+		answer["access_token"] = strings.Repeat("a", 32<<10)
+	}))})
+}
 
 // moodyStorage remembers what it is asked, and refuses on demand.
 type moodyStorage struct {
@@ -203,48 +276,15 @@ func (e *engine) moody() *moodyStorage {
 	return storage
 }
 
-// damage makes an entry one that cannot be decoded.
-func (e *engine) damage(key string) {
+// amend changes an entry in storage.
+func (e *engine) amend(key string, change func(map[string]any)) {
 	e.t.Helper()
-	require.NoError(e.t, e.storage.Put(e.t.Context(), &logical.StorageEntry{Key: key, Value: []byte("{")}))
-}
-
-// newRotatingEngine has a credential at a vendor who replaces refresh tokens, and
-// storage that can be put into a mood.
-func newRotatingEngine(t *testing.T) (*engine, *moodyStorage) {
-	t.Helper()
-	e := newEngine(t)
-	e.sim.Behave(vendorsim.Conduct{Rotate: true})
-	e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-	return e, e.moody()
-}
-
-// tick is one turn of Vault's rollback manager.
-func (e *engine) tick() error {
-	_, err := e.backend.HandleRequest(e.t.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: e.storage})
-	return err
-}
-
-// pass lets time pass, with a tick every minute.
-func (e *engine) pass(d time.Duration) {
-	e.t.Helper()
-	for end := time.Now().Add(d); time.Now().Before(end); {
-		time.Sleep(min(time.Minute, time.Until(end)))
-		require.NoError(e.t, e.tick())
-	}
-}
-
-func (e *engine) refused(path string) (status int, message string) {
-	e.t.Helper()
-	_, status, message = e.request(logical.ReadOperation, path, nil)
-	require.NotEqual(e.t, http.StatusOK, status)
-	return status, message
-}
-
-func down() vendorsim.Conduct {
-	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, `"down"`))}
-}
-
-func keyPair() map[string]any {
-	return map[string]any{"client_id": clientID, "private_key": privateKeyPEM()}
+	entry, err := e.storage.Get(e.t.Context(), key)
+	require.NoError(e.t, err)
+	fields := map[string]any{}
+	require.NoError(e.t, entry.DecodeJSON(&fields))
+	change(fields)
+	raw, err := json.Marshal(fields)
+	require.NoError(e.t, err)
+	require.NoError(e.t, e.storage.Put(e.t.Context(), &logical.StorageEntry{Key: key, Value: raw}))
 }

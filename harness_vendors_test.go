@@ -1,0 +1,295 @@
+package tokenbroker_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+)
+
+// newRotationEngine has two credentials with one generated key pair, and another that
+// is pending and that Kensho does not know yet.
+func newRotationEngine(t *testing.T) (e *engine, pending *logical.Response) {
+	t.Helper()
+	e = newGeneratedEngine(t)
+	e.write("config/kensho/scribe", map[string]any{"client_id": clientID, "private_key_source": "generated", "keypair": "prod", "product": "scribe"})
+	return e, e.pending("prod", nil)
+}
+
+// selfSigned is the certificate of an authority, in PEM.
+func selfSigned(name string) string {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// issuerClient is a credential whose endpoints are in its issuer's metadata.
+func issuerClient() map[string]any {
+	fields := secretClient(false)
+	delete(fields, "token_url")
+	fields["issuer"] = vendorsim.OAuthIssuer
+	return fields
+}
+
+// metadataDown has the vendor's metadata fail, and nothing else.
+func metadataDown() vendorsim.Conduct {
+	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+		if strings.Contains(r.URL.Path, "/.well-known/") {
+			return vendorsim.Answer(http.StatusServiceUnavailable, `"down"`)
+		}
+		return nil
+	}}
+}
+
+func secretClient(revocation bool) map[string]any {
+	fields := map[string]any{
+		"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "client_secret": clientSecret,
+		"auth_style": "client_secret_basic", "scope": "read,write",
+	}
+	if revocation {
+		fields["revocation_url"] = vendorsim.OAuthRevocationURL
+	}
+	return fields
+}
+
+// newOAuthEngine has a credential of an OAuth 2.0 vendor who can revoke, and a role
+// whose readers each have a token of their own.
+func newOAuthEngine(t *testing.T) *engine {
+	t.Helper()
+	e := newEngine(t)
+	client := vendorsim.OAuthClient{
+		ID: clientID, Secret: clientSecret, Scopes: []string{"read", "write"}, AuthMethods: []string{vendorsim.SecretBasic},
+		Grants: []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
+	}
+	e.sim.AddOAuthClient(client)
+	e.sim.AddOAuthRefreshToken(client, refreshToken, "read", "write")
+	e.write("config/oauth2/api", secretClient(true))
+	e.write("roles/mine", map[string]any{"config": "api", "scope": "read", "dedicated": true, "max_leases": 3})
+	return e
+}
+
+// aCertificate is of some authority, and otherCertificate of another. Nobody verifies a
+// connection by them: the vendors are simulated above TLS.
+var aCertificate, otherCertificate = selfSigned("a"), selfSigned("other")
+
+// pastedForms are those of a PEM file that are accepted besides the file itself.
+var pastedForms = map[string]func(string) string{
+	"with line breaks written out": func(text string) string { return strings.ReplaceAll(text, "\n", `\n`) },
+	"on one line":                  func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "\n", " ") },
+	"indented":                     func(text string) string { return strings.ReplaceAll("\n"+strings.TrimSpace(text), "\n", "\n  ") },
+	"in quotes":                    func(text string) string { return `"` + strings.ReplaceAll(text, "\n", `\n`) + `"` },
+}
+
+// answering has every vendor answer an exchange with a body, in which ${jwt} is a JWT with
+// an exp so far on.
+func (e *engine) answering(body string, exp time.Duration, date func() time.Time) {
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"exp": time.Now().Add(exp).Unix()}).SignedString([]byte("k"))
+	require.NoError(e.t, err)
+	e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, _ *http.Request) {
+		if date != nil {
+			w.Header().Set("Date", date().UTC().Format(http.TimeFormat))
+		}
+		_, _ = fmt.Fprint(w, strings.ReplaceAll(body, "${jwt}", token))
+	})})
+}
+
+// kinds are a credential of each provider and kind that asks a vendor, with the members of
+// its answer that have the token and its lifetime in seconds.
+var kinds = map[string]struct {
+	path   string
+	fields func() map[string]any
+	answer string // with the token and the lifetime in units of unit to be filled in
+	unit   time.Duration
+}{
+	"kensho, key pair": {"config/kensho/prod", keyPair, `{"access_token":%q,"expires_in":%v}`, time.Second},
+	"kensho, refresh":  {"config/kensho/prod", func() map[string]any { return map[string]any{"refresh_token": refreshToken} }, `{"accessToken":%q,"n":%v}`, 0},
+	"sitecore": {"config/sitecore/prod", func() map[string]any { return map[string]any{"api_key": apiKey} },
+		`{"accessToken":%q,"refreshToken":"r-0123456789","accessTokenExpiry":%v,"refreshTokenExpiry":604800000}`, time.Millisecond},
+	"oauth2": {"config/oauth2/prod", func() map[string]any { return secretClient(false) }, `{"access_token":%q,"expires_in":%v}`, time.Second},
+}
+
+// signingClient is one that has its refresh tokens replaced.
+func signingClient(keys map[string]crypto.PublicKey) vendorsim.OAuthClient {
+	return vendorsim.OAuthClient{
+		ID: clientID, AuthMethods: []string{vendorsim.PrivateKeyJWT}, Keys: keys, Scopes: []string{"read"}, Rotate: true,
+		Grants: []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
+	}
+}
+
+// newSigningEngine has two credentials of a vendor who replaces refresh tokens, a and b,
+// with one generated key pair, and another that is pending and that the vendor knows.
+func newSigningEngine(t *testing.T) *engine {
+	t.Helper()
+	e := newEngine(t)
+	made := e.keypair("prod", map[string]any{"key_type": "ec-p256", "allowed_configs": "a,b"}).Data
+	keys := map[string]crypto.PublicKey{made["key_id"].(string): publicKey(t, made["public_key"])}
+	e.sim.AddOAuthClient(signingClient(keys))
+	for _, name := range []string{"a", "b"} {
+		e.sim.AddOAuthRefreshToken(signingClient(keys), "refresh-token-of-"+name, "read")
+		e.write("config/oauth2/"+name, map[string]any{
+			"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "refresh_token": "refresh-token-of-" + name,
+			"private_key_source": "generated", "keypair": "prod",
+		})
+	}
+	pending := e.pending("prod", map[string]any{"key_type": "ec-p256"}).Data
+	keys[pending["key_id"].(string)] = publicKey(t, pending["public_key"])
+	return e
+}
+
+// granting has the vendor grant a scope, whatever it is asked for.
+func (e *engine) granting(scope string) vendorsim.Conduct {
+	return e.amending(func(answer map[string]any) { answer["scope"] = scope })
+}
+
+// amending has the vendor change something of its tokens' answers.
+func (e *engine) amending(amend func(answer map[string]any)) vendorsim.Conduct {
+	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+		if strings.HasSuffix(r.URL.Path, "/revoke") {
+			return nil
+		}
+		return e.sim.Amend(amend)
+	}}
+}
+
+const (
+	linkScope = "kensho:app:link"
+	nerdScope = "kensho:app:nerd"
+)
+
+// newNarrowedEngine has a key pair with two scopes, and a role for each.
+func newNarrowedEngine(t *testing.T) *engine {
+	t.Helper()
+	e := newEngine(t)
+	data := keyPair()
+	data["scope"] = linkScope + "," + nerdScope
+	e.write("config/kensho/prod", data)
+	e.write("roles/link", map[string]any{"config": "prod", "scope": linkScope})
+	e.write("roles/nerd", map[string]any{"config": "prod", "scope": nerdScope})
+	return e
+}
+
+// refuseScope has Kensho refuse a scope, as RFC 6749 §5.2 has it.
+func refuseScope(scope string) vendorsim.Conduct {
+	return refuseScopeBy(scope, vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`))
+}
+
+func refuseScopeBy(scope string, answer http.HandlerFunc) vendorsim.Conduct {
+	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+		body, _ := io.ReadAll(r.Body)
+		r.Body = io.NopCloser(strings.NewReader(string(body)))
+		if form, err := url.ParseQuery(string(body)); err == nil && form.Get("scope") == scope {
+			return answer
+		}
+		return nil
+	}}
+}
+
+// knownFields are those of a credential's fields that are secret.
+var knownFields = []string{"refresh_token", "api_key", "client_secret", "private_key"}
+
+// complaining has every vendor refuse with a text of its own.
+func complaining(text string) vendorsim.Conduct {
+	body, _ := json.Marshal(map[string]string{"error": "invalid_grant", "error_description": text})
+	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, string(body)))}
+}
+
+// refuseScopes refuses to write the entries of scopes narrower than the credential's own.
+func refuseScopes(c storageCall) mood {
+	isOther := strings.HasSuffix(c.key, "/own") || strings.HasSuffix(c.key, "/credential")
+	if c.op == "put" && strings.HasPrefix(c.key, "state/") && !isOther {
+		return mood{err: errStorage}
+	}
+	return mood{}
+}
+
+// cached has every vendor's answer come out of a cache, where it has been for so long.
+func (e *engine) cached(body string, age time.Duration) {
+	e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
+		assert.Equal(e.t, "no-cache, no-store", r.Header.Get("Cache-Control"))
+		w.Header().Set("Age", strconv.Itoa(int(age.Seconds())))
+		w.Header().Set("Date", time.Now().Add(-age).UTC().Format(http.TimeFormat))
+		_, _ = fmt.Fprint(w, body)
+	})})
+}
+
+// newRotatingEngine has a credential at a vendor who replaces refresh tokens, and
+// storage that can be put into a mood.
+func newRotatingEngine(t *testing.T) (*engine, *moodyStorage) {
+	t.Helper()
+	e := newEngine(t)
+	e.sim.Behave(vendorsim.Conduct{Rotate: true})
+	e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+	return e, e.moody()
+}
+
+func down() vendorsim.Conduct {
+	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, `"down"`))}
+}
+
+// repeating has the vendor answer with one token, whose lifetime ends at a time.
+func (e *engine) repeating(token string, expires time.Time) {
+	e.sim.Behave(e.amending(func(answer map[string]any) {
+		answer["access_token"], answer["expires_in"] = token, int(time.Until(expires).Seconds())
+		delete(answer, "scope")
+	}))
+}
+
+// newGeneratedEngine has a credential whose key pair was made in Vault.
+func newGeneratedEngine(t *testing.T) *engine {
+	t.Helper()
+	e := newEngine(t)
+	e.register(clientID, e.keypair("prod", map[string]any{"allowed_configs": "prod,scribe,nerd,other,new"}).Data["public_key"])
+	e.write("config/kensho/prod", map[string]any{"client_id": clientID, "private_key_source": "generated"})
+	return e
+}
+
+// newSearchEngine has a credential whose scope can be narrowed.
+func newSearchEngine(t *testing.T) *engine {
+	t.Helper()
+	e := newEngine(t)
+	e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover,event", "access_expiry": "1h"})
+	return e
+}
+
+func singleToken() vendorsim.Conduct {
+	return vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{SingleToken: true}}
+}
+
+// assertExchangeable asserts that the refresh token which the vendor gave last is in storage.
+func (e *engine) assertExchangeable() {
+	e.t.Helper()
+	e.sim.Behave(vendorsim.Conduct{})
+	e.restart()
+	time.Sleep(2 * time.Hour)
+	e.creds("api")
+}
