@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -20,46 +21,46 @@ func TestAPairIsPendingUntilTheVendorTakesIt(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newGeneratedEngine(t)
-				active := e.read("keypair/prod").Data
-				older := e.creds("prod").Data["access_token"]
-				pending := e.pending("prod", nil)
+				e := engine.NewGenerated(t)
+				active := e.Read("keypair/prod").Data
+				older := e.Creds("prod").Data["access_token"]
+				pending := e.Pending("prod", nil)
 				assert.Empty(t, pending.Warnings)
-				read := e.read("keypair/prod").Data
+				read := e.Read("keypair/prod").Data
 				for field, value := range active {
 					assert.Equal(t, value, read[field], "the active pair is as it was")
 					assert.Equal(t, pending.Data[field], read["pending_"+field])
 				}
 				assert.NotEqual(t, active["public_key"], pending.Data["public_key"])
 
-				status, message := e.activate(nil)
+				status, message := e.Activate(nil)
 				assert.Equal(t, http.StatusBadRequest, status)
 				assert.Equal(t, "the vendor rejected the credential: kensho.okta.com: 401 Unauthorized: invalid_client; config/kensho/prod goes on with the active pair of keypair/prod, and the pending one stays pending", message)
-				assert.Equal(t, read, e.read("keypair/prod").Data)
-				assert.Equal(t, older, e.creds("prod").Data["access_token"])
+				assert.Equal(t, read, e.Read("keypair/prod").Data)
+				assert.Equal(t, older, e.Creds("prod").Data["access_token"])
 				if restart {
-					e.restart()
+					e.Restart()
 				}
-				until(2, 0, 0)
-				e.creds("prod") // by the active pair
+				engine.Until(2, 0, 0)
+				e.Creds("prod") // by the active pair
 
-				e.register(clientID, pending.Data["public_key"]) // and forget the other
-				calls := e.exchanges()
-				status, message = e.activate(nil)
+				e.Register(engine.ClientID, pending.Data["public_key"]) // and forget the other
+				calls := e.Exchanges()
+				status, message = e.Activate(nil)
 				require.Equal(t, http.StatusOK, status, message)
-				assert.Equal(t, calls+1, e.exchanges())
+				assert.Equal(t, calls+1, e.Exchanges())
 				if restart {
-					e.restart()
+					e.Restart()
 				}
-				assert.NotEqual(t, older, e.creds("prod").Data["access_token"])
-				assert.Equal(t, calls+1, e.exchanges(), "the token is that of the activation")
-				active = e.read("keypair/prod").Data
+				assert.NotEqual(t, older, e.Creds("prod").Data["access_token"])
+				assert.Equal(t, calls+1, e.Exchanges(), "the token is that of the activation")
+				active = e.Read("keypair/prod").Data
 				for field, value := range pending.Data {
 					assert.Equal(t, value, active[field], field)
 				}
-				assert.Equal(t, "2000-01-01T02:00:00Z", e.read("status/prod").Data["credential_updated_time"])
-				until(4, 0, 0)
-				e.creds("prod")
+				assert.Equal(t, "2000-01-01T02:00:00Z", e.Read("status/prod").Data["credential_updated_time"])
+				engine.Until(4, 0, 0)
+				e.Creds("prod")
 			})
 		})
 	}
@@ -67,25 +68,25 @@ func TestAPairIsPendingUntilTheVendorTakesIt(t *testing.T) {
 
 func TestAnotherPendingPairTakesThePlaceOfTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newGeneratedEngine(t)
-		first := e.pending("prod", map[string]any{"key_type": "rsa-3072"}).Data
-		second := e.pending("prod", nil)
+		e := engine.NewGenerated(t)
+		first := e.Pending("prod", map[string]any{"key_type": "rsa-3072"}).Data
+		second := e.Pending("prod", nil)
 		assert.Equal(t, []string{"the pair that was pending until now, " + first["key_id"].(string) + ", is gone: if the vendor was given that, give this one instead"}, second.Warnings)
-		assert.Equal(t, second.Data["key_id"], e.read("keypair/prod").Data["pending_key_id"])
+		assert.Equal(t, second.Data["key_id"], e.Read("keypair/prod").Data["pending_key_id"])
 		assert.Equal(t, "rsa-2048", second.Data["key_type"], "which is that of the active pair")
 
-		third := e.pending("prod", map[string]any{"key_type": "rsa-3072"}).Data
-		e.register(clientID, third["public_key"])
-		status, message := e.activate(nil)
+		third := e.Pending("prod", map[string]any{"key_type": "rsa-3072"}).Data
+		e.Register(engine.ClientID, third["public_key"])
+		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, "rsa-3072", e.pending("prod", nil).Data["key_type"])
+		assert.Equal(t, "rsa-3072", e.Pending("prod", nil).Data["key_type"])
 	})
 }
 
 func TestAnActivationThatFailsLeavesAllAsItWas(t *testing.T) {
-	unknown := func(*engine, *logical.Response) {}
+	unknown := func(*engine.Engine, *logical.Response) {}
 	for name, test := range map[string]struct {
-		provoke func(*engine, *logical.Response)
+		provoke func(*engine.Engine, *logical.Response)
 		data    map[string]any
 		status  int
 		says    string
@@ -94,38 +95,38 @@ func TestAnActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 		"an unknown client":   {unknown, map[string]any{"client_id": "0oa-nobody"}, http.StatusBadRequest, "the vendor rejected the credential"},
 		"no client ID":        {unknown, map[string]any{"client_id": ""}, http.StatusBadRequest, "client_id: is missing"},
 		"an unknown field":    {unknown, map[string]any{"verify": false}, http.StatusBadRequest, "verify: is no field of this path, which has client_id, key_id, name"},
-		"a vendor who is out": {func(e *engine, _ *logical.Response) { e.sim.Behave(down()) }, nil, http.StatusServiceUnavailable, "the vendor cannot be asked about the credential: kensho.okta.com: 503 Service Unavailable: down; config/kensho/prod goes on with the active pair of keypair/prod"},
-		"nonsense": {func(e *engine, _ *logical.Response) {
-			e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, "<html>"))})
+		"a vendor who is out": {func(e *engine.Engine, _ *logical.Response) { e.Sim.Behave(engine.Down()) }, nil, http.StatusServiceUnavailable, "the vendor cannot be asked about the credential: kensho.okta.com: 503 Service Unavailable: down; config/kensho/prod goes on with the active pair of keypair/prod"},
+		"nonsense": {func(e *engine.Engine, _ *logical.Response) {
+			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, "<html>"))})
 		}, nil, http.StatusBadGateway, "the vendor's answer about the credential is unusable"},
-		"one of two is refused": {func(e *engine, pending *logical.Response) {
-			e.register(nextClientID, pending.Data["public_key"])
-			calls := e.exchanges()
-			e.sim.Behave(vendorsim.Conduct{Fault: func(*http.Request) http.HandlerFunc {
-				if e.exchanges() == calls+1 {
+		"one of two is refused": {func(e *engine.Engine, pending *logical.Response) {
+			e.Register(engine.NextClientID, pending.Data["public_key"])
+			calls := e.Exchanges()
+			e.Sim.Behave(vendorsim.Conduct{Fault: func(*http.Request) http.HandlerFunc {
+				if e.Exchanges() == calls+1 {
 					return nil
 				}
 				return vendorsim.Answer(http.StatusForbidden, `{"error":"access_denied"}`)
 			}})
-		}, map[string]any{"client_id": nextClientID}, http.StatusBadRequest, "403 Forbidden: access_denied; config/kensho/scribe goes on"},
-		"different client IDs": {func(e *engine, _ *logical.Response) {
-			e.register("0oa-of-scribe", e.read("keypair/prod").Data["public_key"])
-			e.write("config/kensho/scribe", map[string]any{"client_id": "0oa-of-scribe"})
-		}, map[string]any{"client_id": nextClientID}, http.StatusBadRequest, "client_id: cannot be that of both config/kensho/prod and config/kensho/scribe, which have different ones now; give each a key pair of its own"},
+		}, map[string]any{"client_id": engine.NextClientID}, http.StatusBadRequest, "403 Forbidden: access_denied; config/kensho/scribe goes on"},
+		"different client IDs": {func(e *engine.Engine, _ *logical.Response) {
+			e.Register("0oa-of-scribe", e.Read("keypair/prod").Data["public_key"])
+			e.Write("config/kensho/scribe", map[string]any{"client_id": "0oa-of-scribe"})
+		}, map[string]any{"client_id": engine.NextClientID}, http.StatusBadRequest, "client_id: cannot be that of both config/kensho/prod and config/kensho/scribe, which have different ones now; give each a key pair of its own"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e, pending := newRotationEngine(t)
+				e, pending := engine.NewRotation(t)
 				test.provoke(e, pending)
-				before, tokens := e.dump(), e.tokens()
-				status, message := e.activate(test.data)
+				before, tokens := e.Dump(), e.Tokens()
+				status, message := e.Activate(test.data)
 				assert.Equal(t, test.status, status)
 				assert.Contains(t, message, test.says)
-				e.sim.Behave(vendorsim.Conduct{})
-				assert.Equal(t, before, e.dump())
-				assert.Equal(t, tokens, e.tokens())
-				until(2, 0, 0)
-				e.tokens() // by the active pair
+				e.Sim.Behave(vendorsim.Conduct{})
+				assert.Equal(t, before, e.Dump())
+				assert.Equal(t, tokens, e.Tokens())
+				engine.Until(2, 0, 0)
+				e.Tokens() // by the active pair
 			})
 		})
 	}
@@ -133,92 +134,92 @@ func TestAnActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 
 func TestANewClientIDGoesToAllCredentialsOfTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, pending := newRotationEngine(t)
-		older := e.tokens()
-		e.register(nextClientID, pending.Data["public_key"])
-		status, message := e.activate(map[string]any{"client_id": " " + nextClientID + "\n"})
+		e, pending := engine.NewRotation(t)
+		older := e.Tokens()
+		e.Register(engine.NextClientID, pending.Data["public_key"])
+		status, message := e.Activate(map[string]any{"client_id": " " + engine.NextClientID + "\n"})
 		require.Equal(t, http.StatusOK, status, message)
-		e.sim.RevokeCredential(clientID)
-		for name, token := range e.tokens() {
+		e.Sim.RevokeCredential(engine.ClientID)
+		for name, token := range e.Tokens() {
 			assert.NotEqual(t, older[name], token)
-			assert.Equal(t, nextClientID, e.read("config/kensho/" + name).Data["client_id"])
+			assert.Equal(t, engine.NextClientID, e.Read("config/kensho/" + name).Data["client_id"])
 		}
-		e.write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
-		until(2, 0, 0)
-		e.tokens()
+		e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
+		engine.Until(2, 0, 0)
+		e.Tokens()
 	})
 }
 
 func TestAKeyIDThatAnOperatorGaveIsThatOfOnePair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
+		e := engine.New(t)
 		know := func(client string, answer *logical.Response, keyID string) {
-			e.sim.AddClient(client, publicKey(t, answer.Data["public_key"]).(*rsa.PublicKey), keyID)
+			e.Sim.AddClient(client, engine.PublicKey(t, answer.Data["public_key"]).(*rsa.PublicKey), keyID)
 		}
-		know(clientID, e.keypair("prod", nil), "first")
-		e.write("config/kensho/prod", map[string]any{"client_id": clientID, "private_key_source": "generated", "key_id": "first"})
-		know(nextClientID, e.pending("prod", nil), "second")
-		status, message := e.activate(map[string]any{"client_id": nextClientID, "key_id": "second"})
+		know(engine.ClientID, e.Keypair("prod", nil), "first")
+		e.Write("config/kensho/prod", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "key_id": "first"})
+		know(engine.NextClientID, e.Pending("prod", nil), "second")
+		status, message := e.Activate(map[string]any{"client_id": engine.NextClientID, "key_id": "second"})
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, "second", e.read("config/kensho/prod").Data["key_id"])
+		assert.Equal(t, "second", e.Read("config/kensho/prod").Data["key_id"])
 
-		know(clientID, e.pending("prod", nil), "")
-		status, message = e.activate(map[string]any{"client_id": clientID, "key_id": ""})
+		know(engine.ClientID, e.Pending("prod", nil), "")
+		status, message = e.Activate(map[string]any{"client_id": engine.ClientID, "key_id": ""})
 		require.Equal(t, http.StatusOK, status, message)
-		until(2, 0, 0)
-		e.creds("prod")
+		engine.Until(2, 0, 0)
+		e.Creds("prod")
 	})
 }
 
 func TestAKeyPairThatNobodyUsesIsActivatedWithoutTheVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.keypair("prod", nil)
-		pending := e.pending("prod", map[string]any{"key_type": "ec-p384"})
-		status, message := e.activate(nil)
+		e := engine.New(t)
+		e.Keypair("prod", nil)
+		pending := e.Pending("prod", map[string]any{"key_type": "ec-p384"})
+		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, pending.Data["key_id"], e.read("keypair/prod").Data["key_id"])
-		assert.Zero(t, e.exchanges())
+		assert.Equal(t, pending.Data["key_id"], e.Read("keypair/prod").Data["key_id"])
+		assert.Zero(t, e.Exchanges())
 	})
 }
 
 func TestWhatHappensToACredentialDuringAnActivation(t *testing.T) {
 	for name, test := range map[string]struct {
-		change func(*engine) (status int, message string)
+		change func(*engine.Engine) (status int, message string)
 		status int // of the activation
 		says   string
 	}{
-		"another takes the key pair up": {func(e *engine) (int, string) {
-			_, status, message := e.request(logical.UpdateOperation, "config/kensho/nerd", map[string]any{
-				"client_id": nextClientID, "private_key_source": "generated", "keypair": "prod", "product": "nerd",
+		"another takes the key pair up": {func(e *engine.Engine) (int, string) {
+			_, status, message := e.Request(logical.UpdateOperation, "config/kensho/nerd", map[string]any{
+				"client_id": engine.NextClientID, "private_key_source": "generated", "keypair": "prod", "product": "nerd",
 			})
 			return status, message
 		}, http.StatusOK, ""},
-		"it is written": {func(e *engine) (int, string) {
-			_, status, message := e.request(logical.UpdateOperation, "config/kensho/scribe", map[string]any{"request_timeout": 20, "verify": true})
+		"it is written": {func(e *engine.Engine) (int, string) {
+			_, status, message := e.Request(logical.UpdateOperation, "config/kensho/scribe", map[string]any{"request_timeout": 20, "verify": true})
 			return status, message
 		}, http.StatusOK, ""},
-		"it is deleted": {func(e *engine) (int, string) {
-			_, status, message := e.request(logical.DeleteOperation, "config/kensho/scribe", nil)
+		"it is deleted": {func(e *engine.Engine) (int, string) {
+			_, status, message := e.Request(logical.DeleteOperation, "config/kensho/scribe", nil)
 			return status, message
 		}, http.StatusOK, ""},
-		"it gets a key of its own": {func(e *engine) (int, string) {
-			e.sim.AddClient("0oa-of-its-own", &privateKey().PublicKey, "")
-			_, status, message := e.request(logical.UpdateOperation, "config/kensho/scribe", map[string]any{
-				"private_key_source": "", "keypair": "", "private_key": privateKeyPEM(), "client_id": "0oa-of-its-own", "verify": false,
+		"it gets a key of its own": {func(e *engine.Engine) (int, string) {
+			e.Sim.AddClient("0oa-of-its-own", &engine.PrivateKey().PublicKey, "")
+			_, status, message := e.Request(logical.UpdateOperation, "config/kensho/scribe", map[string]any{
+				"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM(), "client_id": "0oa-of-its-own", "verify": false,
 			})
 			return status, message
 		}, http.StatusOK, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e, pending := newRotationEngine(t)
-				e.register(nextClientID, pending.Data["public_key"])
-				e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+				e, pending := engine.NewRotation(t)
+				e.Register(engine.NextClientID, pending.Data["public_key"])
+				e.Sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
 				var status int
 				var message string
 				var operator sync.WaitGroup
-				operator.Go(func() { status, message = e.activate(map[string]any{"client_id": nextClientID}) })
+				operator.Go(func() { status, message = e.Activate(map[string]any{"client_id": engine.NextClientID}) })
 				time.Sleep(time.Second) // prod is being exchanged, and scribe is still free
 				changed, why := test.change(e)
 				operator.Wait()
@@ -226,14 +227,14 @@ func TestWhatHappensToACredentialDuringAnActivation(t *testing.T) {
 				assert.Equal(t, test.status, status, message)
 				assert.Contains(t, message, test.says)
 
-				e.sim.Behave(vendorsim.Conduct{})
-				e.restart()
-				until(2, 0, 0)
-				resp, _, _ := e.request(logical.ListOperation, "config/", nil)
+				e.Sim.Behave(vendorsim.Conduct{})
+				e.Restart()
+				engine.Until(2, 0, 0)
+				resp, _, _ := e.Request(logical.ListOperation, "config/", nil)
 				for _, name := range resp.Data["keys"].([]string) {
-					e.creds(name)
+					e.Creds(name)
 				}
-				assert.Equal(t, test.status == http.StatusOK, e.read("keypair/prod").Data["key_id"] == pending.Data["key_id"])
+				assert.Equal(t, test.status == http.StatusOK, e.Read("keypair/prod").Data["key_id"] == pending.Data["key_id"])
 			})
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -23,27 +24,27 @@ import (
 func TestALongActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const users = 24
-		e := newEngine(t)
+		e := engine.New(t)
 		var configs []string
 		for i := range users {
 			configs = append(configs, fmt.Sprintf("c%02d", i))
 		}
-		made := e.keypair("prod", map[string]any{"key_type": "ec-p256", "allowed_configs": configs}).Data
-		keys := map[string]crypto.PublicKey{made["key_id"].(string): publicKey(t, made["public_key"])}
-		e.sim.AddOAuthClient(signingClient(keys))
+		made := e.Keypair("prod", map[string]any{"key_type": "ec-p256", "allowed_configs": configs}).Data
+		keys := map[string]crypto.PublicKey{made["key_id"].(string): engine.PublicKey(t, made["public_key"])}
+		e.Sim.AddOAuthClient(engine.SigningClient(keys))
 		for _, name := range configs {
-			e.sim.AddOAuthRefreshToken(signingClient(keys), "refresh-token-of-"+name, "read")
-			e.write("config/oauth2/"+name, map[string]any{
-				"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "refresh_token": "refresh-token-of-" + name,
+			e.Sim.AddOAuthRefreshToken(engine.SigningClient(keys), "refresh-token-of-"+name, "read")
+			e.Write("config/oauth2/"+name, map[string]any{
+				"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "refresh_token": "refresh-token-of-" + name,
 				"private_key_source": "generated", "keypair": "prod",
 			})
 		}
-		pending := e.pending("prod", nil).Data
-		keys[pending["key_id"].(string)] = publicKey(t, pending["public_key"])
-		until(0, 50, 0) // when the tokens are due for fresher ones
-		calls := e.exchanges()
-		e.sim.Behave(vendorsim.Conduct{Latency: 9 * time.Second, Fault: func(*http.Request) http.HandlerFunc {
-			if e.exchanges() < calls+users {
+		pending := e.Pending("prod", nil).Data
+		keys[pending["key_id"].(string)] = engine.PublicKey(t, pending["public_key"])
+		engine.Until(0, 50, 0) // when the tokens are due for fresher ones
+		calls := e.Exchanges()
+		e.Sim.Behave(vendorsim.Conduct{Latency: 9 * time.Second, Fault: func(*http.Request) http.HandlerFunc {
+			if e.Exchanges() < calls+users {
 				return nil
 			}
 			return vendorsim.Answer(http.StatusForbidden, `{"error":"access_denied"}`)
@@ -51,51 +52,51 @@ func TestALongActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 		var operator sync.WaitGroup
 		operator.Go(func() {
 			asked := time.Now()
-			status, message := e.activate(nil)
+			status, message := e.Activate(nil)
 			assert.Equal(t, http.StatusBadRequest, status, message)
 			assert.Greater(t, time.Since(asked), 3*time.Minute)
 		})
 		time.Sleep(time.Minute)
 		for range 3 {
 			asked := time.Now()
-			e.read("creds/c00")
+			e.Read("creds/c00")
 			assert.Less(t, time.Since(asked), time.Second, "who has a good token does not wait")
 		}
 		operator.Wait()
-		e.sim.Behave(vendorsim.Conduct{})
-		e.creds("c00")
-		assert.Equal(t, "ok", e.read("status/c00").Data["state"])
-		e.restart()
-		until(2, 0, 0)
-		e.creds("c00")
+		e.Sim.Behave(vendorsim.Conduct{})
+		e.Creds("c00")
+		assert.Equal(t, "ok", e.Read("status/c00").Data["state"])
+		e.Restart()
+		engine.Until(2, 0, 0)
+		e.Creds("c00")
 	})
 }
 
 func TestADeletedCredentialLeavesNothingInItsKeyPair(t *testing.T) {
-	for name, after := range map[string]func(*engine){
-		"that is deleted":          func(*engine) {},
-		"that gets a pending pair": func(e *engine) { e.pending("prod", nil) },
-		"whose other user is mended": func(e *engine) {
-			e.write("config/oauth2/b", map[string]any{"request_timeout": 20, "verify": true})
-			e.pending("prod", nil)
+	for name, after := range map[string]func(*engine.Engine){
+		"that is deleted":          func(*engine.Engine) {},
+		"that gets a pending pair": func(e *engine.Engine) { e.Pending("prod", nil) },
+		"whose other user is mended": func(e *engine.Engine) {
+			e.Write("config/oauth2/b", map[string]any{"request_timeout": 20, "verify": true})
+			e.Pending("prod", nil)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newSigningEngine(t)
-				storage := e.moody()
-				storage.dieAfter(4) // the state of a, and the switch, with a fence before each exchange
-				status, message := e.activate(nil)
+				e := engine.NewSigning(t)
+				storage := e.BreakStorage()
+				storage.DieAfter(4) // the state of a, and the switch, with a fence before each exchange
+				status, message := e.Activate(nil)
 				require.Equal(t, http.StatusOK, status, message)
-				storage.lastWrites.Store(nil)
-				require.Contains(t, e.dump()["keypair/prod"], "refresh-token-of-a")
-				_, status, message = e.request(logical.DeleteOperation, "config/oauth2/a", nil)
+				storage.LastWrites.Store(nil)
+				require.Contains(t, e.Dump()["keypair/prod"], "refresh-token-of-a")
+				_, status, message = e.Request(logical.DeleteOperation, "config/oauth2/a", nil)
 				require.Equal(t, http.StatusOK, status, message)
 				after(e)
-				assert.NotContains(t, e.dump()["keypair/prod"], "refresh-token-of-a")
-				until(2, 0, 0)
-				e.restart()
-				e.creds("b")
+				assert.NotContains(t, e.Dump()["keypair/prod"], "refresh-token-of-a")
+				engine.Until(2, 0, 0)
+				e.Restart()
+				e.Creds("b")
 			})
 		})
 	}
@@ -103,115 +104,115 @@ func TestADeletedCredentialLeavesNothingInItsKeyPair(t *testing.T) {
 
 func TestADeletionThatStorageDoesNotCompleteLeavesNothingInTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSigningEngine(t)
-		storage := e.moody()
-		storage.dieAfter(4) // the state of a, and the switch, with a fence before each exchange
-		status, message := e.activate(nil)
+		e := engine.NewSigning(t)
+		storage := e.BreakStorage()
+		storage.DieAfter(4) // the state of a, and the switch, with a fence before each exchange
+		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
-		storage.lastWrites.Store(nil)
-		meet := func(c storageCall) mood {
-			if c.op == "delete" && strings.HasPrefix(c.key, "state/a/") {
-				return mood{err: errStorage}
+		storage.LastWrites.Store(nil)
+		meet := func(c engine.StorageCall) engine.Fault {
+			if c.Op == "delete" && strings.HasPrefix(c.Key, "state/a/") {
+				return engine.Fault{Err: engine.ErrStorage}
 			}
-			return mood{}
+			return engine.Fault{}
 		}
-		storage.meet.Store(&meet)
-		_, status, _ = e.request(logical.DeleteOperation, "config/oauth2/a", nil)
+		storage.Meet.Store(&meet)
+		_, status, _ = e.Request(logical.DeleteOperation, "config/oauth2/a", nil)
 		require.Equal(t, http.StatusInternalServerError, status)
-		storage.meet.Store(nil)
-		_, status, _ = e.request(logical.DeleteOperation, "config/oauth2/a", nil)
+		storage.Meet.Store(nil)
+		_, status, _ = e.Request(logical.DeleteOperation, "config/oauth2/a", nil)
 		require.Equal(t, http.StatusOK, status)
-		assert.NotContains(t, e.dump()["keypair/prod"], "refresh-token-of-a")
+		assert.NotContains(t, e.Dump()["keypair/prod"], "refresh-token-of-a")
 	})
 }
 
 func TestACredentialThatIsWrittenAfterItsActivationLeavesNothingInItsKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSigningEngine(t)
-		storage := e.moody()
-		storage.dieAfter(4) // the state of a, and the switch, with a fence before each exchange
-		status, message := e.activate(nil)
+		e := engine.NewSigning(t)
+		storage := e.BreakStorage()
+		storage.DieAfter(4) // the state of a, and the switch, with a fence before each exchange
+		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
-		storage.lastWrites.Store(nil)
-		e.write("config/oauth2/a", map[string]any{"request_timeout": 20, "verify": true})
-		e.pending("prod", nil)
-		assert.NotContains(t, e.dump()["keypair/prod"], "refresh-token-of-a")
-		assert.Contains(t, e.dump()["keypair/prod"], "refresh-token-of-b", "which its own entry does not have yet")
-		until(2, 0, 0)
-		e.restart()
-		e.creds("a")
-		e.creds("b")
+		storage.LastWrites.Store(nil)
+		e.Write("config/oauth2/a", map[string]any{"request_timeout": 20, "verify": true})
+		e.Pending("prod", nil)
+		assert.NotContains(t, e.Dump()["keypair/prod"], "refresh-token-of-a")
+		assert.Contains(t, e.Dump()["keypair/prod"], "refresh-token-of-b", "which its own entry does not have yet")
+		engine.Until(2, 0, 0)
+		e.Restart()
+		e.Creds("a")
+		e.Creds("b")
 	})
 }
 
 func TestAnActivatedKeyIDGoesToThoseThatHaveOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const issuer = "https://other.example.com"
-		e := newEngine(t)
-		e.sim.AddOAuthServer(vendorsim.OAuthServer{Issuer: issuer, TokenURL: issuer + "/token"})
-		made := e.keypair("prod", map[string]any{
+		e := engine.New(t)
+		e.Sim.AddOAuthServer(vendorsim.OAuthServer{Issuer: issuer, TokenURL: issuer + "/token"})
+		made := e.Keypair("prod", map[string]any{
 			"key_type": "ec-p256", "allowed_configs": "a,b",
 			"allowed_hosts": []string{provider.Host(issuer), provider.Host(vendorsim.OAuthTokenURL)},
 		}).Data
-		byName := map[string]crypto.PublicKey{"first": publicKey(t, made["public_key"])}
-		byThumbprint := map[string]crypto.PublicKey{made["key_id"].(string): publicKey(t, made["public_key"])}
-		e.sim.AddOAuthClient(signingClient(byName))
-		other := signingClient(byThumbprint)
+		byName := map[string]crypto.PublicKey{"first": engine.PublicKey(t, made["public_key"])}
+		byThumbprint := map[string]crypto.PublicKey{made["key_id"].(string): engine.PublicKey(t, made["public_key"])}
+		e.Sim.AddOAuthClient(engine.SigningClient(byName))
+		other := engine.SigningClient(byThumbprint)
 		other.Issuer = issuer
-		e.sim.AddOAuthClient(other)
-		fields := map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "private_key_source": "generated", "keypair": "prod"}
+		e.Sim.AddOAuthClient(other)
+		fields := map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "private_key_source": "generated", "keypair": "prod"}
 		fields["key_id"] = "first"
-		e.write("config/oauth2/a", fields)
+		e.Write("config/oauth2/a", fields)
 		delete(fields, "key_id")
 		fields["token_url"] = issuer + "/token"
-		e.write("config/oauth2/b", fields)
+		e.Write("config/oauth2/b", fields)
 
-		pending := e.pending("prod", nil).Data
-		byName["second"] = publicKey(t, pending["public_key"])
-		byThumbprint[pending["key_id"].(string)] = publicKey(t, pending["public_key"])
-		status, message := e.activate(map[string]any{"key_id": "second"})
+		pending := e.Pending("prod", nil).Data
+		byName["second"] = engine.PublicKey(t, pending["public_key"])
+		byThumbprint[pending["key_id"].(string)] = engine.PublicKey(t, pending["public_key"])
+		status, message := e.Activate(map[string]any{"key_id": "second"})
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, "second", e.read("config/oauth2/a").Data["key_id"])
-		assert.NotContains(t, e.read("config/oauth2/b").Data, "key_id")
+		assert.Equal(t, "second", e.Read("config/oauth2/a").Data["key_id"])
+		assert.NotContains(t, e.Read("config/oauth2/b").Data, "key_id")
 	})
 }
 
 func TestAnActivationIsRefusedAFieldThatWouldGoToNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.keypair("prod", nil)
-		e.pending("prod", nil)
+		e := engine.New(t)
+		e.Keypair("prod", nil)
+		e.Pending("prod", nil)
 		for _, field := range []string{"client_id", "key_id"} {
-			status, message := e.activate(map[string]any{field: "x"})
+			status, message := e.Activate(map[string]any{field: "x"})
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, message, field+": is for the credentials that use the key pair, and none does")
 		}
-		status, message := e.activate(nil)
+		status, message := e.Activate(nil)
 		assert.Equal(t, http.StatusOK, status, message)
 	})
 }
 
 func TestADamagedCredentialOfAnotherProviderIsNoMatterToKeyPairs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newGeneratedEngine(t)
-		e.damage("config/sitecore/stranger")
-		e.pending("prod", nil)
+		e := engine.NewGenerated(t)
+		e.Damage("config/sitecore/stranger")
+		e.Pending("prod", nil)
 	})
 }
 
 func TestAPendingPairIsNotBlamedForAnotherFieldOfItsUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newGeneratedEngine(t)
-		entry, err := e.storage.Get(t.Context(), "config/kensho/prod")
+		e := engine.NewGenerated(t)
+		entry, err := e.Storage.Get(t.Context(), "config/kensho/prod")
 		require.NoError(t, err)
 		var stored map[string]any
 		require.NoError(t, entry.DecodeJSON(&stored))
 		stored["fields"].(map[string]any)["ca_cert"] = "as an earlier version took it"
 		entry, err = logical.StorageEntryJSON("config/kensho/prod", stored)
 		require.NoError(t, err)
-		require.NoError(t, e.storage.Put(t.Context(), entry))
-		e.pending("prod", nil)
-		_, status, message := e.request(logical.UpdateOperation, "keypair/prod", map[string]any{"key_type": "ec-p256"})
+		require.NoError(t, e.Storage.Put(t.Context(), entry))
+		e.Pending("prod", nil)
+		_, status, message := e.Request(logical.UpdateOperation, "keypair/prod", map[string]any{"key_type": "ec-p256"})
 		assert.Equal(t, http.StatusOK, status, message)
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -42,25 +43,25 @@ func TestGuarantee17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testin
 		"another audience, by name":          {map[string]any{"allowed_audiences": "https://own.example/token"}, "config/oauth2/prod", map[string]any{"assertion_audience": "https://vendor.example"}, `does not sign for the audience "https://vendor.example"`},
 		"the audience":                       {map[string]any{"allowed_audiences": "https://vendor.example"}, "config/oauth2/prod", map[string]any{"assertion_audience": "https://vendor.example"}, ""},
 		"an audience that nobody knows":      {map[string]any{"allowed_audiences": "https://own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://own.example"}, "assertion_audience: is missing; with an issuer"},
-		"an authority that is not named":     {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"ca_cert": aCertificate}, "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"},
-		"an authority of two that are named": {map[string]any{"allowed_hosts": "own.example", "ca_cert": aCertificate + otherCertificate}, "config/oauth2/prod", map[string]any{"ca_cert": otherCertificate}, ""},
+		"an authority that is not named":     {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"ca_cert": engine.ACertificate}, "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"},
+		"an authority of two that are named": {map[string]any{"allowed_hosts": "own.example", "ca_cert": engine.ACertificate + engine.OtherCertificate}, "config/oauth2/prod", map[string]any{"ca_cert": engine.OtherCertificate}, ""},
 	}
-	for form, reformatted := range pastedForms {
+	for form, reformatted := range engine.PastedForms {
 		const refused = "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"
-		own, hosts := reformatted(aCertificate), map[string]any{"allowed_hosts": "own.example"}
+		own, hosts := reformatted(engine.ACertificate), map[string]any{"allowed_hosts": "own.example"}
 		uses["an authority that is not named, "+form] = use{hosts, "config/oauth2/prod", map[string]any{"ca_cert": own}, refused}
-		uses["one that is named and one more, "+form] = use{with(hosts, "ca_cert", otherCertificate), "config/oauth2/prod", map[string]any{"ca_cert": otherCertificate + own}, refused}
-		uses["an authority that is named, "+form] = use{with(hosts, "ca_cert", own), "config/oauth2/prod", map[string]any{"ca_cert": aCertificate}, ""}
-		uses["an authority by its file's text, "+form] = use{with(hosts, "ca_cert", aCertificate), "config/oauth2/prod", map[string]any{"ca_cert": own}, ""}
+		uses["one that is named and one more, "+form] = use{with(hosts, "ca_cert", engine.OtherCertificate), "config/oauth2/prod", map[string]any{"ca_cert": engine.OtherCertificate + own}, refused}
+		uses["an authority that is named, "+form] = use{with(hosts, "ca_cert", own), "config/oauth2/prod", map[string]any{"ca_cert": engine.ACertificate}, ""}
+		uses["an authority by its file's text, "+form] = use{with(hosts, "ca_cert", engine.ACertificate), "config/oauth2/prod", map[string]any{"ca_cert": own}, ""}
 	}
 	for name, test := range uses {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				e.keypair("prod", test.keypair)
-				before, data := e.dump(), with(theft, "verify", false)
+				e := engine.New(t)
+				e.Keypair("prod", test.keypair)
+				before, data := e.Dump(), with(theft, "verify", false)
 				maps.Copy(data, test.change)
-				_, status, message := e.request(logical.UpdateOperation, test.path, data)
+				_, status, message := e.Request(logical.UpdateOperation, test.path, data)
 				if test.says == "" {
 					assert.Equal(t, http.StatusOK, status, message)
 					return
@@ -68,10 +69,10 @@ func TestGuarantee17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testin
 				assert.Equal(t, http.StatusBadRequest, status)
 				assert.Contains(t, message, test.says)
 				delete(data, "verify")
-				_, status, _ = e.request(logical.UpdateOperation, test.path, data)
+				_, status, _ = e.Request(logical.UpdateOperation, test.path, data)
 				assert.Equal(t, http.StatusBadRequest, status)
-				assert.Zero(t, e.exchanges(), "nothing is signed")
-				assert.Equal(t, before, e.dump(), "nothing is stored")
+				assert.Zero(t, e.Exchanges(), "nothing is signed")
+				assert.Equal(t, before, e.Dump(), "nothing is stored")
 			})
 		})
 	}
@@ -84,32 +85,32 @@ func TestGuarantee13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *
 		"another host":      {"token_url": "https://elsewhere.example/token", "assertion_audience": vendorsim.OAuthTokenURL},
 		"an issuer":         {"token_url": "", "issuer": "https://elsewhere.example"},
 		"another revoker":   {"revocation_url": "https://elsewhere.example/revoke"},
-		"another authority": {"ca_cert": aCertificate},
+		"another authority": {"ca_cert": engine.ACertificate},
 	}
-	for form, reformatted := range pastedForms {
-		changes["another authority, "+form] = map[string]any{"ca_cert": reformatted(aCertificate)}
+	for form, reformatted := range engine.PastedForms {
+		changes["another authority, "+form] = map[string]any{"ca_cert": reformatted(engine.ACertificate)}
 	}
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				e.keypair("prod", nil)
+				e := engine.New(t)
+				e.Keypair("prod", nil)
 				fields := map[string]any{"client_id": "id", "private_key_source": "generated", "token_url": vendorsim.OAuthTokenURL, "verify": false}
-				e.write("config/oauth2/prod", fields)
-				assert.Equal(t, []string{"auth.example.com"}, e.read("keypair/prod").Data["allowed_hosts"])
+				e.Write("config/oauth2/prod", fields)
+				assert.Equal(t, []string{"auth.example.com"}, e.Read("keypair/prod").Data["allowed_hosts"])
 				stolen := maps.Clone(fields)
 				maps.Copy(stolen, change)
 				delete(stolen, "verify")
 
 				refused := func(op logical.Operation, data map[string]any) {
-					_, status, message := e.request(op, "config/oauth2/prod", data)
+					_, status, message := e.Request(op, "config/oauth2/prod", data)
 					assert.Equal(t, http.StatusBadRequest, status)
 					assert.Contains(t, message, "keypair/prod")
-					assert.Zero(t, e.exchanges(), "nothing is signed")
+					assert.Zero(t, e.Exchanges(), "nothing is signed")
 				}
 				refused(logical.UpdateOperation, change)
 				refused(logical.PatchOperation, change)
-				_, status, message := e.request(logical.DeleteOperation, "config/oauth2/prod", nil)
+				_, status, message := e.Request(logical.DeleteOperation, "config/oauth2/prod", nil)
 				require.Equal(t, http.StatusOK, status, message)
 				refused(logical.UpdateOperation, stolen)
 			})
@@ -119,10 +120,10 @@ func TestGuarantee13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *
 
 func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newGeneratedEngine(t)
-		key := e.read("keypair/prod").Data["key_id"]
+		e := engine.NewGenerated(t)
+		key := e.Read("keypair/prod").Data["key_id"]
 		write := func(data map[string]any) (int, string) {
-			_, status, message := e.request(logical.UpdateOperation, "keypair/prod", data)
+			_, status, message := e.Request(logical.UpdateOperation, "keypair/prod", data)
 			return status, message
 		}
 		for name, bad := range map[string]struct {
@@ -142,9 +143,9 @@ func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
 			assert.Equal(t, http.StatusBadRequest, status, name)
 			assert.Contains(t, message, bad.says, name)
 		}
-		status, message := write(map[string]any{"allowed_configs": "prod,other", "allowed_hosts": "kensho.okta.com,proxy.example", "allowed_audiences": "", "ca_cert": aCertificate})
+		status, message := write(map[string]any{"allowed_configs": "prod,other", "allowed_hosts": "kensho.okta.com,proxy.example", "allowed_audiences": "", "ca_cert": engine.ACertificate})
 		require.Equal(t, http.StatusOK, status, message)
-		read := e.read("keypair/prod").Data
+		read := e.Read("keypair/prod").Data
 		assert.Equal(t, []string{"other", "prod"}, read["allowed_configs"])
 		assert.Equal(t, []string{"kensho.okta.com", "proxy.example"}, read["allowed_hosts"])
 		assert.Equal(t, key, read["key_id"])
@@ -152,17 +153,17 @@ func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
 
 		status, message = write(map[string]any{"allowed_hosts": ""})
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, []string{"kensho.okta.com"}, e.read("keypair/prod").Data["allowed_hosts"], "those of its user")
+		assert.Equal(t, []string{"kensho.okta.com"}, e.Read("keypair/prod").Data["allowed_hosts"], "those of its user")
 
-		pending := e.keypair("prod", nil)
-		e.register(clientID, pending.Data["pending_public_key"])
-		status, message = e.activate(nil)
+		pending := e.Keypair("prod", nil)
+		e.Register(engine.ClientID, pending.Data["pending_public_key"])
+		status, message = e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
-		e.restart()
-		read = e.read("keypair/prod").Data
+		e.Restart()
+		read = e.Read("keypair/prod").Data
 		assert.Equal(t, []string{"other", "prod"}, read["allowed_configs"], "an activation keeps it")
 		assert.Equal(t, []string{"kensho.okta.com"}, read["allowed_hosts"])
-		until(2, 0, 0)
-		e.creds("prod")
+		engine.Until(2, 0, 0)
+		e.Creds("prod")
 	})
 }

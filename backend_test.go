@@ -15,102 +15,103 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestATokenIsServedFromTheCacheUntilItDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		require.Equal(t, 1, e.exchanges(), "the exchange that verified the credential")
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		require.Equal(t, 1, e.Exchanges(), "the exchange that verified the credential")
 
-		first := e.creds("prod").Data["access_token"]
-		until(0, 59, 0)
-		assert.Equal(t, first, e.creds("prod").Data["access_token"])
-		assert.Equal(t, 1, e.exchanges())
+		first := e.Creds("prod").Data["access_token"]
+		engine.Until(0, 59, 0)
+		assert.Equal(t, first, e.Creds("prod").Data["access_token"])
+		assert.Equal(t, 1, e.Exchanges())
 
-		until(1, 0, 5)
-		assert.NotEqual(t, first, e.creds("prod").Data["access_token"])
-		assert.Equal(t, 2, e.exchanges())
+		engine.Until(1, 0, 5)
+		assert.NotEqual(t, first, e.Creds("prod").Data["access_token"])
+		assert.Equal(t, 2, e.Exchanges())
 	})
 }
 
 func TestGuarantee10ATokenIsServedAgainAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		until(1, 0, 5)
-		token := e.creds("prod").Data["access_token"]
-		exchanges := e.exchanges()
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		engine.Until(1, 0, 5)
+		token := e.Creds("prod").Data["access_token"]
+		exchanges := e.Exchanges()
 
-		e.restart()
-		assert.Equal(t, token, e.creds("prod").Data["access_token"])
-		assert.Equal(t, exchanges, e.exchanges())
+		e.Restart()
+		assert.Equal(t, token, e.Creds("prod").Data["access_token"])
+		assert.Equal(t, exchanges, e.Exchanges())
 	})
 }
 
 func TestGuarantee2ReadersShareOneExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		until(1, 0, 5)
-		before := e.exchanges()
-		e.sim.Behave(vendorsim.Conduct{Latency: 500 * time.Millisecond})
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		engine.Until(1, 0, 5)
+		before := e.Exchanges()
+		e.Sim.Behave(vendorsim.Conduct{Latency: 500 * time.Millisecond})
 
 		var readers sync.WaitGroup
 		for range 100 {
-			readers.Go(func() { e.creds("prod") })
+			readers.Go(func() { e.Creds("prod") })
 		}
 		readers.Wait()
-		assert.Equal(t, before+1, e.exchanges())
-		assert.Equal(t, 1, e.sim.MostInFlight())
+		assert.Equal(t, before+1, e.Exchanges())
+		assert.Equal(t, 1, e.Sim.MostInFlight())
 	})
 }
 
 func TestAReaderWhoHangsUpTakesNobodyDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		until(0, 10, 0)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
-		e.sim.Behave(vendorsim.Conduct{Latency: 2 * time.Second})
+		e := engine.New(t)
+		engine.Until(0, 10, 0)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+		e.Sim.Behave(vendorsim.Conduct{Latency: 2 * time.Second})
 
 		impatient, hangUp := context.WithTimeout(t.Context(), time.Second)
 		defer hangUp()
-		_, err := e.backend.HandleRequest(impatient, &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.storage})
+		_, err := e.Backend.HandleRequest(impatient, &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.Storage})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 
-		e.creds("prod")
-		assert.Equal(t, 1, e.exchanges(), "the next reader joins the exchange that was under way")
+		e.Creds("prod")
+		assert.Equal(t, 1, e.Exchanges(), "the next reader joins the exchange that was under way")
 	})
 }
 
 func TestGuarantee8AConfigWriteCountsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		older := e.creds("prod").Data["access_token"]
+		e := engine.New(t)
+		e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		older := e.Creds("prod").Data["access_token"]
 
-		e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
-		newer := e.creds("prod").Data["access_token"]
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
+		newer := e.Creds("prod").Data["access_token"]
 		assert.NotEqual(t, older, newer)
-		e.restart()
-		assert.Equal(t, newer, e.creds("prod").Data["access_token"], "after a restart too")
+		e.Restart()
+		assert.Equal(t, newer, e.Creds("prod").Data["access_token"], "after a restart too")
 	})
 }
 
 func TestGuarantee8ADeletedConfigHasNoTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		e.creds("prod")
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Creds("prod")
 
-		_, status, _ := e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+		_, status, _ := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		require.Equal(t, 200, status)
-		_, status, message := e.request(logical.ReadOperation, "creds/prod", nil)
+		_, status, message := e.Request(logical.ReadOperation, "creds/prod", nil)
 		assert.Equal(t, 400, status)
 		assert.Contains(t, message, `"prod" is no role and no credential`)
-		left, err := logical.CollectKeys(t.Context(), e.storage)
+		left, err := logical.CollectKeys(t.Context(), e.Storage)
 		require.NoError(t, err)
 		assert.Empty(t, left)
 	})
@@ -136,43 +137,43 @@ func TestMountsShareWhatTheirPathsTakeAndAnswer(t *testing.T) {
 
 func TestWhatAnotherNodeWroteIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		older := e.creds("prod").Data["access_token"]
-		standby := e.backend
+		e := engine.New(t)
+		e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		older := e.Creds("prod").Data["access_token"]
+		standby := e.Backend
 
-		e.restart() // the active node, on the same storage
-		e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
-		newer := e.creds("prod").Data["access_token"]
+		e.Restart() // the active node, on the same storage
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
+		newer := e.Creds("prod").Data["access_token"]
 		require.NotEqual(t, older, newer)
 
-		active := e.backend
-		e.backend = standby
-		e.backend.InvalidateKey(t.Context(), "config/kensho/prod")
-		assert.Equal(t, newer, e.creds("prod").Data["access_token"])
+		active := e.Backend
+		e.Backend = standby
+		e.Backend.InvalidateKey(t.Context(), "config/kensho/prod")
+		assert.Equal(t, newer, e.Creds("prod").Data["access_token"])
 
-		e.backend = active
-		e.write("refresh/prod", nil)
-		newest := e.creds("prod").Data["access_token"]
+		e.Backend = active
+		e.Write("refresh/prod", nil)
+		newest := e.Creds("prod").Data["access_token"]
 		require.NotEqual(t, newer, newest)
-		e.backend = standby
-		e.backend.InvalidateKey(t.Context(), "state/prod/own")
-		assert.Equal(t, newest, e.creds("prod").Data["access_token"])
+		e.Backend = standby
+		e.Backend.InvalidateKey(t.Context(), "state/prod/own")
+		assert.Equal(t, newest, e.Creds("prod").Data["access_token"])
 	})
 }
 
 func TestAllSecretsThatAreStoredAreSealWrapped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		e.write("refresh/prod", nil)
-		e.keypair("prod", nil)
-		stored, err := logical.CollectKeys(t.Context(), e.storage)
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Write("refresh/prod", nil)
+		e.Keypair("prod", nil)
+		stored, err := logical.CollectKeys(t.Context(), e.Storage)
 		require.NoError(t, err)
 		require.Len(t, stored, 3)
 		for _, key := range stored {
-			assert.True(t, slices.ContainsFunc(e.backend.SpecialPaths().SealWrapStorage, func(prefix string) bool {
+			assert.True(t, slices.ContainsFunc(e.Backend.SpecialPaths().SealWrapStorage, func(prefix string) bool {
 				return strings.HasSuffix(prefix, "/") && strings.HasPrefix(key, prefix)
 			}), key)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -28,11 +29,11 @@ type benched struct {
 func newBenched(tb testing.TB, credentials int) *benched {
 	tb.Helper()
 	e := &benched{tb: tb, sim: vendorsim.New(), storage: &logical.InmemStorage{}}
-	e.sim.AddAPIKey(apiKey)
+	e.sim.AddAPIKey(engine.ApiKey)
 	e.sim.Forgetful()
 	e.restart()
 	for i := range credentials {
-		e.request(logical.CreateOperation, "config/sitecore/"+benchedName(i), map[string]any{"api_key": apiKey})
+		e.request(logical.CreateOperation, "config/sitecore/"+benchedName(i), map[string]any{"api_key": engine.ApiKey})
 	}
 	return e
 }
@@ -42,7 +43,7 @@ func (e *benched) restart() {
 	e.backend = tokenbroker.New(tokenbroker.Options{Transport: e.sim.Transport()})
 	require.NoError(e.tb, e.backend.Setup(context.Background(), &logical.BackendConfig{
 		Logger:      hclog.NewNullLogger(),
-		System:      &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour, ReplicationStateVal: unreplicated},
+		System:      &logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour, ReplicationStateVal: engine.Unreplicated},
 		StorageView: e.storage,
 	}))
 }

@@ -7,47 +7,53 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 func TestTheCanariesOfTheTestsAreWatched(t *testing.T) {
-	for name, leak := range map[string]func(*engine){
-		"the log": func(e *engine) { e.logger.Trace("exchanged", "url", "https://v.example/?refreshToken="+refreshToken) },
-		"a status": func(e *engine) {
-			e.outside.answered(t, "status/prod", nil, &logical.Response{Data: map[string]any{"last_error": apiKey}}, "")
+	for name, leak := range map[string]func(*engine.Engine){
+		"the log": func(e *engine.Engine) {
+			e.Logger.Trace("exchanged", "url", "https://v.example/?refreshToken="+engine.RefreshToken)
 		},
-		"an event": func(e *engine) {
-			require.NoError(t, logical.SendEvent(t.Context(), e.outside, "tokenbroker/token-exchange", "error", refreshToken))
+		"a status": func(e *engine.Engine) {
+			e.Outside.Answered(t, "status/prod", nil, &logical.Response{Data: map[string]any{"last_error": engine.ApiKey}}, "")
 		},
-		"the metrics": func(e *engine) {
-			e.outside.answered(t, "metrics", nil, &logical.Response{Data: map[string]any{logical.HTTPRawBody: []byte("name=" + apiKey)}}, "")
+		"an event": func(e *engine.Engine) {
+			require.NoError(t, logical.SendEvent(t.Context(), e.Outside, "tokenbroker/token-exchange", "error", engine.RefreshToken))
 		},
-		"an error": func(e *engine) { e.outside.answered(t, "creds/prod", nil, nil, "bad key: "+privateKeyPEM()) },
-		"a token in another field": func(e *engine) {
-			token := e.creds("prod").Data["access_token"]
-			e.outside.answered(t, "creds/prod", nil, &logical.Response{Data: map[string]any{"token": token}}, "")
+		"the metrics": func(e *engine.Engine) {
+			e.Outside.Answered(t, "metrics", nil, &logical.Response{Data: map[string]any{logical.HTTPRawBody: []byte("name=" + engine.ApiKey)}}, "")
 		},
-		"a token where none belongs": func(e *engine) {
-			token := e.creds("prod").Data["access_token"]
-			e.outside.answered(t, "config/kensho/prod", nil, &logical.Response{Data: map[string]any{"access_token": token}}, "")
+		"an error": func(e *engine.Engine) {
+			e.Outside.Answered(t, "creds/prod", nil, nil, "bad key: "+engine.PrivateKeyPEM())
 		},
-		"what the operator sent": func(e *engine) {
-			e.outside.answered(t, "config/kensho/prod", map[string]any{"refresh_token": "sent-and-refused"}, nil, "sent-and-refused: is none")
+		"a token in another field": func(e *engine.Engine) {
+			token := e.Creds("prod").Data["access_token"]
+			e.Outside.Answered(t, "creds/prod", nil, &logical.Response{Data: map[string]any{"token": token}}, "")
 		},
-		"a generated key": func(e *engine) {
-			e.keypair("made", nil)
-			e.logger.Debug(e.dump()["keypair/made"])
+		"a token where none belongs": func(e *engine.Engine) {
+			token := e.Creds("prod").Data["access_token"]
+			e.Outside.Answered(t, "config/kensho/prod", nil, &logical.Response{Data: map[string]any{"access_token": token}}, "")
+		},
+		"what the operator sent": func(e *engine.Engine) {
+			e.Outside.Answered(t, "config/kensho/prod", map[string]any{"refresh_token": "sent-and-refused"}, nil, "sent-and-refused: is none")
+		},
+		"a generated key": func(e *engine.Engine) {
+			e.Keypair("made", nil)
+			e.Logger.Debug(e.Dump()["keypair/made"])
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-				e.creds("prod")
-				require.Empty(t, e.outside.leaks(t, e))
+				e := engine.New(t)
+				e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+				e.Creds("prod")
+				require.Empty(t, e.Outside.Leaks(t, e))
 				leak(e)
 				synctest.Wait() // until events are sent
-				assert.NotEmpty(t, e.outside.leaks(t, e))
-				e.outside.text.Reset()
+				assert.NotEmpty(t, e.Outside.Leaks(t, e))
+				e.Outside.Text.Reset()
 			})
 		})
 	}

@@ -10,26 +10,27 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestNoRoleIsOutgrownWhileTheVendorIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.write("config/oauth2/found", issuerClient())
-		e.write("roles/own", map[string]any{"config": "found", "dedicated": true})
-		e.write("roles/other", map[string]any{"config": "found", "dedicated": true})
-		e.sim.Behave(metadataDown())
-		calls := e.exchanges()
-		resp, status, message := e.request(logical.UpdateOperation, "config/oauth2/found", map[string]any{"request_timeout": "20s", "verify": false})
+		e := engine.NewOAuth(t)
+		e.Write("config/oauth2/found", engine.IssuerClient())
+		e.Write("roles/own", map[string]any{"config": "found", "dedicated": true})
+		e.Write("roles/other", map[string]any{"config": "found", "dedicated": true})
+		e.Sim.Behave(engine.MetadataDown())
+		calls := e.Exchanges()
+		resp, status, message := e.Request(logical.UpdateOperation, "config/oauth2/found", map[string]any{"request_timeout": "20s", "verify": false})
 		require.Equal(t, http.StatusOK, status, message)
 		if resp != nil {
 			assert.Empty(t, resp.Warnings)
 		}
-		assert.Equal(t, calls+1, e.exchanges(), "the vendor is asked once for all roles")
+		assert.Equal(t, calls+1, e.Exchanges(), "the vendor is asked once for all roles")
 
-		_, status, message = e.request(logical.UpdateOperation, "roles/third", map[string]any{"config": "found", "dedicated": true})
+		_, status, message = e.Request(logical.UpdateOperation, "roles/third", map[string]any{"config": "found", "dedicated": true})
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		assert.Contains(t, message, "the vendor is unavailable: dedicated: auth.example.com: 503 Service Unavailable: down")
 	})
@@ -37,22 +38,22 @@ func TestNoRoleIsOutgrownWhileTheVendorIsDown(t *testing.T) {
 
 func TestGuarantee4DedicatedReadersLeaveAVendorAloneWhoseMetadataAreMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.write("config/oauth2/found", issuerClient())
-		e.write("roles/own", map[string]any{"config": "found", "dedicated": true})
-		e.restart()
-		e.sim.Behave(metadataDown())
-		calls := e.exchanges()
+		e := engine.NewOAuth(t)
+		e.Write("config/oauth2/found", engine.IssuerClient())
+		e.Write("roles/own", map[string]any{"config": "found", "dedicated": true})
+		e.Restart()
+		e.Sim.Behave(engine.MetadataDown())
+		calls := e.Exchanges()
 		for range 5 {
-			status, message := e.refused("creds/own")
+			status, message := e.Refused("creds/own")
 			assert.Equal(t, http.StatusServiceUnavailable, status)
 			assert.Contains(t, message, "503 Service Unavailable: down; next attempt at")
 		}
-		assert.Equal(t, calls+1, e.exchanges(), "one attempt, whoever asks")
-		e.sim.Behave(vendorsim.Conduct{})
+		assert.Equal(t, calls+1, e.Exchanges(), "one attempt, whoever asks")
+		e.Sim.Behave(vendorsim.Conduct{})
 		time.Sleep(2 * time.Second)
-		e.creds("own")
-		assert.Equal(t, "ok", e.read("status/found").Data["state"])
+		e.Creds("own")
+		assert.Equal(t, "ok", e.Read("status/found").Data["state"])
 	})
 }
 
@@ -68,12 +69,12 @@ func TestGuarantee16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testi
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				e.write("roles/mine", test.fields)
+				e := engine.NewOAuth(t)
+				e.Write("roles/mine", test.fields)
 				read := func() (status int, message string) {
-					resp, status, message := e.request(logical.ReadOperation, "creds/mine", nil)
+					resp, status, message := e.Request(logical.ReadOperation, "creds/mine", nil)
 					if status == http.StatusOK {
-						require.NoError(t, e.revoke(resp)) // as a login, a read and revoke-self do
+						require.NoError(t, e.Revoke(resp)) // as a login, a read and revoke-self do
 					}
 					return status, message
 				}
@@ -81,22 +82,22 @@ func TestGuarantee16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testi
 					status, message := read()
 					require.Equal(t, http.StatusOK, status, message)
 				}
-				calls := e.exchanges()
+				calls := e.Exchanges()
 				for range 3 {
 					status, message := read()
 					assert.Equal(t, http.StatusTooManyRequests, status)
 					assert.Contains(t, message, "tokens have been exchanged within the lifetime of one (1h0m0s): the next one may be at ")
 					assert.Contains(t, message, "max_exchanges")
 				}
-				assert.Equal(t, calls, e.exchanges(), "the vendor is spared")
-				e.creds("api")
+				assert.Equal(t, calls, e.Exchanges(), "the vendor is spared")
+				e.Creds("api")
 
 				time.Sleep(time.Hour/time.Duration(test.most) + time.Second)
 				status, message := read()
 				require.Equal(t, http.StatusOK, status, message)
 				status, _ = read()
 				assert.Equal(t, http.StatusTooManyRequests, status)
-				e.assertMetrics(map[string]string{`tokenbroker_reads_total{result="failed"}`: "0.0"})
+				e.AssertMetrics(map[string]string{`tokenbroker_reads_total{result="failed"}`: "0.0"})
 			})
 		})
 	}
@@ -104,11 +105,11 @@ func TestGuarantee16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testi
 
 func TestReadersWhoKeepTheirLeasesAreNeverRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
+		e := engine.NewOAuth(t)
 		for range 48 { // as Agent does at the earliest
 			for range 3 {
-				lease := e.creds("mine")
-				time.AfterFunc(lease.Secret.TTL*85/100-time.Second, func() { assert.NoError(t, e.revoke(lease)) })
+				lease := e.Creds("mine")
+				time.AfterFunc(lease.Secret.TTL*85/100-time.Second, func() { assert.NoError(t, e.Revoke(lease)) })
 			}
 			time.Sleep(51 * time.Minute)
 		}
@@ -128,27 +129,27 @@ func TestFaultADedicatedReadersExchangeFails(t *testing.T) {
 	for name, fault := range dedicatedFailures {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				e.write("roles/other", map[string]any{"config": "api", "dedicated": true})
-				e.write("roles/ours", map[string]any{"config": "api", "scope": "write"})
-				e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(fault)})
-				status, message := e.refused("creds/mine")
+				e := engine.NewOAuth(t)
+				e.Write("roles/other", map[string]any{"config": "api", "dedicated": true})
+				e.Write("roles/ours", map[string]any{"config": "api", "scope": "write"})
+				e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(fault)})
+				status, message := e.Refused("creds/mine")
 				assert.GreaterOrEqual(t, status, 502, message)
-				e.sim.Behave(vendorsim.Conduct{})
-				calls := e.exchanges()
-				e.refused("creds/mine")
-				assert.Equal(t, calls, e.exchanges(), "the role waits")
-				e.creds("other")
-				e.creds("ours")
-				resp := e.creds("api")
+				e.Sim.Behave(vendorsim.Conduct{})
+				calls := e.Exchanges()
+				e.Refused("creds/mine")
+				assert.Equal(t, calls, e.Exchanges(), "the role waits")
+				e.Creds("other")
+				e.Creds("ours")
+				resp := e.Creds("api")
 				assert.Empty(t, resp.Warnings)
 
-				data := e.read("status/api").Data
+				data := e.Read("status/api").Data
 				assert.Equal(t, "failed", data["state"])
 				assert.Equal(t, data["last_error"], data["dedicated_roles"].(map[string]any)["mine"].(map[string]any)["last_error"])
-				e.write("refresh/api", nil)
-				e.creds("mine")
-				data = e.read("status/api").Data
+				e.Write("refresh/api", nil)
+				e.Creds("mine")
+				data = e.Read("status/api").Data
 				assert.Equal(t, "ok", data["state"])
 				assert.NotContains(t, data, "dedicated_roles")
 			})
@@ -161,48 +162,48 @@ func TestFaultADedicatedReadersExchangeFails(t *testing.T) {
 
 func TestGuarantee5ARejectionOfADedicatedReadersExchangeIsTheCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(401, `{"error":"invalid_client"}`))})
-		status, _ := e.refused("creds/mine")
+		e := engine.NewOAuth(t)
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(401, `{"error":"invalid_client"}`))})
+		status, _ := e.Refused("creds/mine")
 		assert.Equal(t, http.StatusBadRequest, status)
-		data := e.read("status/api").Data
+		data := e.Read("status/api").Data
 		assert.Equal(t, 1, data["consecutive_failures"])
 		assert.NotContains(t, data, "dedicated_roles")
 	})
 }
 
 func TestLeasesThatWereRevokedByForceCanBeForgotten(t *testing.T) {
-	for name, forget := range map[string]func(*engine){
-		"by a field": func(e *engine) { e.write("roles/mine", map[string]any{"forget_leases": true}) },
-		"by deleting the role": func(e *engine) {
-			_, status, _ := e.request(logical.DeleteOperation, "roles/mine", nil)
-			require.Equal(e.t, http.StatusOK, status)
-			e.write("roles/mine", map[string]any{"config": "api", "scope": "read", "dedicated": true, "max_leases": 3})
+	for name, forget := range map[string]func(*engine.Engine){
+		"by a field": func(e *engine.Engine) { e.Write("roles/mine", map[string]any{"forget_leases": true}) },
+		"by deleting the role": func(e *engine.Engine) {
+			_, status, _ := e.Request(logical.DeleteOperation, "roles/mine", nil)
+			require.Equal(e.T, http.StatusOK, status)
+			e.Write("roles/mine", map[string]any{"config": "api", "scope": "read", "dedicated": true, "max_leases": 3})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				leases := []*logical.Response{e.creds("mine"), e.creds("mine"), e.creds("mine")}
-				e.revokedByForce(leases[:2]...)
-				status, message := e.refused("creds/mine")
+				e := engine.NewOAuth(t)
+				leases := []*logical.Response{e.Creds("mine"), e.Creds("mine"), e.Creds("mine")}
+				e.RevokedByForce(leases[:2]...)
+				status, message := e.Refused("creds/mine")
 				assert.Equal(t, http.StatusTooManyRequests, status)
 				assert.Contains(t, message, "forget_leases=true")
-				e.write("roles/mine", map[string]any{"ttl": "30m"})
-				e.refused("creds/mine") // whatever else is written changes nothing
+				e.Write("roles/mine", map[string]any{"ttl": "30m"})
+				e.Refused("creds/mine") // whatever else is written changes nothing
 
 				forget(e)
-				assert.NotContains(t, e.read("roles/mine").Data, "forget_leases")
+				assert.NotContains(t, e.Read("roles/mine").Data, "forget_leases")
 				for range 3 {
-					e.creds("mine")
+					e.Creds("mine")
 				}
-				e.refused("creds/mine")
+				e.Refused("creds/mine")
 
-				require.NoError(t, e.revoke(leases[2]), "a lease that runs on")
-				assert.False(t, e.sim.Accepts(tokenOf(leases[2])), "ends its token all the same")
+				require.NoError(t, e.Revoke(leases[2]), "a lease that runs on")
+				assert.False(t, e.Sim.Accepts(engine.TokenOf(leases[2])), "ends its token all the same")
 				time.Sleep(26 * time.Hour)
-				e.creds("mine")
-				assert.Len(t, e.leased(), 1, "what is left of the forgotten goes away")
+				e.Creds("mine")
+				assert.Len(t, e.Leased(), 1, "what is left of the forgotten goes away")
 			})
 		})
 	}
@@ -212,25 +213,25 @@ func TestLeasesThatWereRevokedByForceCanBeForgotten(t *testing.T) {
 // the vendor is well again.
 func TestGuarantee16FailedExchangesTakeNoneOfADedicatedRolesTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.write("roles/mine", map[string]any{"max_leases": 3, "max_exchanges": 5})
-		require.NoError(t, e.revoke(e.creds("mine")))
+		e := engine.NewOAuth(t)
+		e.Write("roles/mine", map[string]any{"max_leases": 3, "max_exchanges": 5})
+		require.NoError(t, e.Revoke(e.Creds("mine")))
 		time.Sleep(2 * time.Hour)
-		outage := down()
+		outage := engine.Down()
 		outage.Latency = time.Second
-		e.sim.Behave(outage)
-		calls := e.exchanges()
+		e.Sim.Behave(outage)
+		calls := e.Exchanges()
 		for range 30 {
-			e.refused("creds/mine")
+			e.Refused("creds/mine")
 			time.Sleep(time.Minute)
 		}
-		assert.Greater(t, e.exchanges(), calls+5)
-		e.sim.Behave(vendorsim.Conduct{})
+		assert.Greater(t, e.Exchanges(), calls+5)
+		e.Sim.Behave(vendorsim.Conduct{})
 		time.Sleep(6 * time.Minute)
 		for range 5 {
-			require.NoError(t, e.revoke(e.creds("mine")))
+			require.NoError(t, e.Revoke(e.Creds("mine")))
 		}
-		status, _ := e.refused("creds/mine")
+		status, _ := e.Refused("creds/mine")
 		assert.Equal(t, http.StatusTooManyRequests, status)
 	})
 }
@@ -239,14 +240,14 @@ func TestGuarantee16FailedExchangesTakeNoneOfADedicatedRolesTokens(t *testing.T)
 // lease is not counted meanwhile, and still there then.
 func TestRow40AStepOfTheClockDeletesNoLeaseOfATokenThatLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.creds("mine")
-		key := e.leased()[0]
+		e := engine.NewOAuth(t)
+		e.Creds("mine")
+		key := e.Leased()[0]
 		time.Sleep(20 * time.Hour)
 		for range 3 {
-			e.creds("mine")
+			e.Creds("mine")
 			time.Sleep(time.Hour)
 		}
-		assert.Contains(t, e.leased(), key)
+		assert.Contains(t, e.Leased(), key)
 	})
 }

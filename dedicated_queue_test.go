@@ -11,12 +11,13 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // Guarantee 15: the readers of a dedicated role do not keep others from the credential.
 func TestGuarantee15ManyDedicatedReadsAtASlowVendorKeepNobodyElseFromTheCredential(t *testing.T) {
-	fields := secretClient(true)
+	fields := engine.SecretClient(true)
 	for name, other := range map[string]struct {
 		op   logical.Operation
 		path string
@@ -29,19 +30,19 @@ func TestGuarantee15ManyDedicatedReadsAtASlowVendorKeepNobodyElseFromTheCredenti
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				e.write("roles/mine", map[string]any{"max_leases": 0})
-				e.write("roles/theirs", map[string]any{"config": "api", "dedicated": true})
-				e.write("roles/ours", map[string]any{"config": "api", "scope": "write"})
+				e := engine.NewOAuth(t)
+				e.Write("roles/mine", map[string]any{"max_leases": 0})
+				e.Write("roles/theirs", map[string]any{"config": "api", "dedicated": true})
+				e.Write("roles/ours", map[string]any{"config": "api", "scope": "write"})
 				time.Sleep(2 * time.Hour) // nobody has a token
 				latency := 5 * time.Second
-				e.sim.Behave(vendorsim.Conduct{Latency: latency})
+				e.Sim.Behave(vendorsim.Conduct{Latency: latency})
 				var mu sync.Mutex
 				statuses := map[int]int{}
 				var readers sync.WaitGroup
 				for range 100 {
 					readers.Go(func() {
-						_, status, message := e.request(logical.ReadOperation, "creds/mine", nil)
+						_, status, message := e.Request(logical.ReadOperation, "creds/mine", nil)
 						mu.Lock()
 						defer mu.Unlock()
 						statuses[status]++
@@ -57,15 +58,15 @@ func TestGuarantee15ManyDedicatedReadsAtASlowVendorKeepNobodyElseFromTheCredenti
 
 				began := time.Now()
 				readers.Go(func() {
-					_, status, message := e.request(logical.ReadOperation, "creds/theirs", nil)
+					_, status, message := e.Request(logical.ReadOperation, "creds/theirs", nil)
 					assert.Equal(t, http.StatusOK, status, "another role's readers wait in the same queue: %s", message)
 				})
-				_, status, message := e.request(other.op, other.path, other.data)
+				_, status, message := e.Request(other.op, other.path, other.data)
 				assert.Equal(t, http.StatusOK, status, message)
 				assert.LessOrEqual(t, time.Since(began), 3*latency, "one under way, one that is next, and its own")
 				readers.Wait()
 				assert.Equal(t, map[int]int{http.StatusTooManyRequests: 84, http.StatusOK: 16}, statuses)
-				e.creds("mine")
+				e.Creds("mine")
 			})
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
@@ -27,51 +28,51 @@ type redirection struct {
 func redirections() map[string]redirection {
 	const elsewhere = "https://elsewhere.example"
 	client := func(extra map[string]any) map[string]any {
-		data := map[string]any{"client_id": clientID, "client_secret": clientSecret, "token_url": vendorsim.OAuthTokenURL, "revocation_url": vendorsim.OAuthRevocationURL}
+		data := map[string]any{"client_id": engine.ClientID, "client_secret": engine.ClientSecret, "token_url": vendorsim.OAuthTokenURL, "revocation_url": vendorsim.OAuthRevocationURL}
 		maps.Copy(data, extra)
 		return data
 	}
 	preset := map[string]any{"preset": "okta", "preset_params": "domain=acme", "client_id": "id", "client_secret": "s", "scope": "read"}
 	issuer := map[string]any{"issuer": vendorsim.OAuthIssuer, "client_id": "id", "client_secret": "s"}
 	all := map[string]redirection{
-		"a refresh URL":              {"kensho", map[string]any{"refresh_token": refreshToken}, map[string]any{"refresh_url": elsewhere}, []string{"refresh_token"}},
-		"a refresh URL that goes":    {"kensho", map[string]any{"refresh_token": refreshToken, "refresh_url": "https://proxy.example/r"}, map[string]any{"refresh_url": nil}, []string{"refresh_token"}},
-		"a product":                  {"kensho", map[string]any{"refresh_token": refreshToken}, map[string]any{"product": "scribe"}, []string{"refresh_token"}},
-		"a key pair's token URL":     {"kensho", keyPair(), map[string]any{"token_url": elsewhere}, []string{"private_key"}},
-		"a base URL":                 {"sitecore", map[string]any{"api_key": apiKey}, map[string]any{"base_url": elsewhere}, []string{"api_key"}},
-		"a base URL of two secrets":  {"sitecore", map[string]any{"api_key": apiKey, "refresh_token": "r"}, map[string]any{"base_url": elsewhere}, []string{"api_key", "refresh_token"}},
+		"a refresh URL":              {"kensho", map[string]any{"refresh_token": engine.RefreshToken}, map[string]any{"refresh_url": elsewhere}, []string{"refresh_token"}},
+		"a refresh URL that goes":    {"kensho", map[string]any{"refresh_token": engine.RefreshToken, "refresh_url": "https://proxy.example/r"}, map[string]any{"refresh_url": nil}, []string{"refresh_token"}},
+		"a product":                  {"kensho", map[string]any{"refresh_token": engine.RefreshToken}, map[string]any{"product": "scribe"}, []string{"refresh_token"}},
+		"a key pair's token URL":     {"kensho", engine.KeyPairFields(), map[string]any{"token_url": elsewhere}, []string{"private_key"}},
+		"a base URL":                 {"sitecore", map[string]any{"api_key": engine.ApiKey}, map[string]any{"base_url": elsewhere}, []string{"api_key"}},
+		"a base URL of two secrets":  {"sitecore", map[string]any{"api_key": engine.ApiKey, "refresh_token": "r"}, map[string]any{"base_url": elsewhere}, []string{"api_key", "refresh_token"}},
 		"a token URL":                {"oauth2", client(nil), map[string]any{"token_url": elsewhere}, []string{"client_secret"}},
 		"another path of the host":   {"oauth2", client(nil), map[string]any{"token_url": vendorsim.OAuthTokenURL + "/tenant"}, []string{"client_secret"}},
 		"a revocation URL":           {"oauth2", client(nil), map[string]any{"revocation_url": elsewhere}, []string{"client_secret"}},
 		"an issuer for a token URL":  {"oauth2", client(nil), map[string]any{"token_url": nil, "issuer": elsewhere}, []string{"client_secret"}},
 		"a preset for a token URL":   {"oauth2", client(nil), map[string]any{"token_url": nil, "preset": "xero"}, []string{"client_secret"}},
-		"a token URL of two secrets": {"oauth2", client(map[string]any{"refresh_token": refreshToken}), map[string]any{"token_url": elsewhere}, []string{"client_secret", "refresh_token"}},
+		"a token URL of two secrets": {"oauth2", client(map[string]any{"refresh_token": engine.RefreshToken}), map[string]any{"token_url": elsewhere}, []string{"client_secret", "refresh_token"}},
 		"an issuer":                  {"oauth2", issuer, map[string]any{"issuer": elsewhere}, []string{"client_secret"}},
 		"a parameter of a preset":    {"oauth2", preset, map[string]any{"preset_params": map[string]any{"domain": "evil"}}, []string{"client_secret"}},
 		"another preset":             {"oauth2", preset, map[string]any{"preset": "auth0"}, []string{"client_secret"}},
 		"a token URL over a preset":  {"oauth2", preset, map[string]any{"token_url": elsewhere}, []string{"client_secret"}},
-		"an assertion's audience": {"oauth2", map[string]any{"client_id": "id", "private_key": privateKeyPEM(), "token_url": vendorsim.OAuthTokenURL},
+		"an assertion's audience": {"oauth2", map[string]any{"client_id": "id", "private_key": engine.PrivateKeyPEM(), "token_url": vendorsim.OAuthTokenURL},
 			map[string]any{"assertion_audience": elsewhere}, []string{"private_key"}},
-		"an authority":           {"oauth2", client(nil), map[string]any{"ca_cert": aCertificate}, []string{"client_secret"}},
-		"an authority that goes": {"oauth2", client(map[string]any{"ca_cert": aCertificate}), map[string]any{"ca_cert": nil}, []string{"client_secret"}},
-		"one authority more":     {"sitecore", map[string]any{"api_key": apiKey, "ca_cert": aCertificate}, map[string]any{"ca_cert": aCertificate + otherCertificate}, []string{"api_key"}},
-		"an authority of Kensho": {"kensho", map[string]any{"refresh_token": refreshToken}, map[string]any{"ca_cert": aCertificate}, []string{"refresh_token"}},
+		"an authority":           {"oauth2", client(nil), map[string]any{"ca_cert": engine.ACertificate}, []string{"client_secret"}},
+		"an authority that goes": {"oauth2", client(map[string]any{"ca_cert": engine.ACertificate}), map[string]any{"ca_cert": nil}, []string{"client_secret"}},
+		"one authority more":     {"sitecore", map[string]any{"api_key": engine.ApiKey, "ca_cert": engine.ACertificate}, map[string]any{"ca_cert": engine.ACertificate + engine.OtherCertificate}, []string{"api_key"}},
+		"an authority of Kensho": {"kensho", map[string]any{"refresh_token": engine.RefreshToken}, map[string]any{"ca_cert": engine.ACertificate}, []string{"refresh_token"}},
 
 		// What stays inside of what the writer has allowed needs no secret.
 		"no revocation any more":    {"oauth2", client(nil), map[string]any{"revocation_url": nil}, nil},
 		"a shorter timeout":         {"oauth2", client(nil), map[string]any{"request_timeout": 20}, nil},
 		"a preset by another name":  {"oauth2", preset, map[string]any{"preset_params": map[string]any{"server": "default"}}, nil},
-		"the default as it is":      {"sitecore", map[string]any{"api_key": apiKey}, map[string]any{"base_url": "https://api.rfksrv.com"}, nil},
-		"another form of authority": {"oauth2", client(map[string]any{"ca_cert": aCertificate}), map[string]any{"ca_cert": "\n" + aCertificate + "\n\n" + aCertificate}, nil},
-		"one authority less":        {"oauth2", client(map[string]any{"ca_cert": aCertificate + otherCertificate}), map[string]any{"ca_cert": otherCertificate}, nil},
-		"the product of a key pair": {"kensho", keyPair(), map[string]any{"product": "scribe"}, nil},
+		"the default as it is":      {"sitecore", map[string]any{"api_key": engine.ApiKey}, map[string]any{"base_url": "https://api.rfksrv.com"}, nil},
+		"another form of authority": {"oauth2", client(map[string]any{"ca_cert": engine.ACertificate}), map[string]any{"ca_cert": "\n" + engine.ACertificate + "\n\n" + engine.ACertificate}, nil},
+		"one authority less":        {"oauth2", client(map[string]any{"ca_cert": engine.ACertificate + engine.OtherCertificate}), map[string]any{"ca_cert": engine.OtherCertificate}, nil},
+		"the product of a key pair": {"kensho", engine.KeyPairFields(), map[string]any{"product": "scribe"}, nil},
 	}
-	for form, reformatted := range pastedForms {
-		own, other := reformatted(aCertificate), reformatted(otherCertificate)
+	for form, reformatted := range engine.PastedForms {
+		own, other := reformatted(engine.ACertificate), reformatted(engine.OtherCertificate)
 		all["an authority, "+form] = redirection{"oauth2", client(nil), map[string]any{"ca_cert": own}, []string{"client_secret"}}
-		all["another authority, "+form] = redirection{"kensho", map[string]any{"refresh_token": refreshToken, "ca_cert": own}, map[string]any{"ca_cert": other}, []string{"refresh_token"}}
-		all["one authority more, "+form] = redirection{"sitecore", map[string]any{"api_key": apiKey, "ca_cert": aCertificate}, map[string]any{"ca_cert": aCertificate + other}, []string{"api_key"}}
-		all["the same authority, "+form] = redirection{"oauth2", client(map[string]any{"ca_cert": aCertificate}), map[string]any{"ca_cert": own}, nil}
+		all["another authority, "+form] = redirection{"kensho", map[string]any{"refresh_token": engine.RefreshToken, "ca_cert": own}, map[string]any{"ca_cert": other}, []string{"refresh_token"}}
+		all["one authority more, "+form] = redirection{"sitecore", map[string]any{"api_key": engine.ApiKey, "ca_cert": engine.ACertificate}, map[string]any{"ca_cert": engine.ACertificate + other}, []string{"api_key"}}
+		all["the same authority, "+form] = redirection{"oauth2", client(map[string]any{"ca_cert": engine.ACertificate}), map[string]any{"ca_cert": own}, nil}
 	}
 	return all
 }
@@ -85,30 +86,30 @@ func TestGuarantee13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
 				}
 				t.Run(name+", "+string(op), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
-						e := newEngine(t)
+						e := engine.New(t)
 						path := "config/" + test.provider + "/prod"
-						e.write(path, with(test.stored, "verify", false))
+						e.Write(path, with(test.stored, "verify", false))
 						change := with(test.by(op), "verify", verify)
-						before := e.dump()
-						_, status, message := e.request(op, path, change)
+						before := e.Dump()
+						_, status, message := e.Request(op, path, change)
 						if test.again == nil {
 							require.Equal(t, http.StatusOK, status, message)
 							return
 						}
 						assert.Equal(t, http.StatusBadRequest, status)
 						assert.Contains(t, message, strings.Join(test.again, ", ")+": must be given again, as this write changes where it is sent")
-						assert.Zero(t, e.exchanges(), "nothing is sent")
-						assert.Equal(t, before, e.dump(), "nothing is stored")
+						assert.Zero(t, e.Exchanges(), "nothing is sent")
+						assert.Equal(t, before, e.Dump(), "nothing is stored")
 
 						for _, field := range test.again[1:] { // one of two is not enough
-							_, status, message = e.request(op, path, with(change, field, test.stored[field]))
+							_, status, message = e.Request(op, path, with(change, field, test.stored[field]))
 							assert.Equal(t, http.StatusBadRequest, status)
 							assert.Contains(t, message, test.again[0]+": must be given again")
 						}
 						for _, field := range test.again {
 							change[field] = test.stored[field]
 						}
-						_, status, message = e.request(op, path, with(change, "verify", false))
+						_, status, message = e.Request(op, path, with(change, "verify", false))
 						assert.Equal(t, http.StatusOK, status, message)
 					})
 				})
@@ -145,18 +146,18 @@ func TestFaultAWriterSendsStoredSecretsElsewhere(t *testing.T) {
 		for _, op := range []logical.Operation{logical.PatchOperation, logical.UpdateOperation} {
 			t.Run(name+", "+string(op), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					e := mount(t)
+					e := engine.NewUnchecked(t)
 					path := "config/" + test.provider + "/prod"
-					e.write(path, with(test.stored, "verify", false))
-					before := e.dump()
+					e.Write(path, with(test.stored, "verify", false))
+					before := e.Dump()
 					for _, verify := range []bool{false, true} {
-						e.request(op, path, with(test.by(op), "verify", verify))
+						e.Request(op, path, with(test.by(op), "verify", verify))
 						row.Tried++
-						if e.exchanges() > 0 {
+						if e.Exchanges() > 0 {
 							row.Leaks++
 						}
 					}
-					if !maps.Equal(before, e.dump()) {
+					if !maps.Equal(before, e.Dump()) {
 						row.Leaks++
 					}
 				})
@@ -178,23 +179,23 @@ func with(data map[string]any, field string, value any) map[string]any {
 func TestGuarantee13ARotatedRefreshTokenIsNotSentElsewhere(t *testing.T) {
 	for name, change := range map[string]map[string]any{
 		"to another URL":       {"refresh_url": "https://elsewhere.example/refresh"},
-		"to another authority": {"ca_cert": aCertificate},
+		"to another authority": {"ca_cert": engine.ACertificate},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := mount(t) // one of the requests is to nobody
-				e.sim.Behave(vendorsim.Conduct{Rotate: true})
-				e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-				until(1, 0, 5)
-				e.creds("prod")
-				before := e.exchanges()
-				e.request(logical.UpdateOperation, "config/kensho/prod", with(change, "refresh_token", refreshToken))
-				for _, call := range e.sim.Calls()[before:] {
-					assert.Contains(t, call.URL, "refreshToken="+refreshToken, "the one that was given, which the vendor does not take any more")
+				e := engine.NewUnchecked(t) // one of the requests is to nobody
+				e.Sim.Behave(vendorsim.Conduct{Rotate: true})
+				e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+				engine.Until(1, 0, 5)
+				e.Creds("prod")
+				before := e.Exchanges()
+				e.Request(logical.UpdateOperation, "config/kensho/prod", with(change, "refresh_token", engine.RefreshToken))
+				for _, call := range e.Sim.Calls()[before:] {
+					assert.Contains(t, call.URL, "refreshToken="+engine.RefreshToken, "the one that was given, which the vendor does not take any more")
 				}
-				require.Greater(t, e.exchanges(), before)
-				until(2, 0, 5)
-				e.creds("prod") // goes on with what is stored
+				require.Greater(t, e.Exchanges(), before)
+				engine.Until(2, 0, 5)
+				e.Creds("prod") // goes on with what is stored
 			})
 		})
 	}
@@ -202,74 +203,74 @@ func TestGuarantee13ARotatedRefreshTokenIsNotSentElsewhere(t *testing.T) {
 
 func TestGuarantee13ARefreshTokenHeldForAWriteIsNotSentToAnotherAuthority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, storage := newRotatingEngine(t)
-		e.sim.AddRefreshToken("link-streaming", anotherToken)
-		storage.refuse.Store(true)
-		e.request(logical.UpdateOperation, "config/kensho/new", map[string]any{"refresh_token": anotherToken})
-		before := e.exchanges()
-		storage.refuse.Store(false)
-		e.request(logical.UpdateOperation, "config/kensho/new", map[string]any{"refresh_token": anotherToken, "ca_cert": aCertificate})
-		for _, call := range e.sim.Calls()[before:] {
-			assert.Contains(t, call.URL, "refreshToken="+anotherToken)
+		e, storage := engine.NewRotating(t)
+		e.Sim.AddRefreshToken("link-streaming", engine.AnotherToken)
+		storage.Refuse.Store(true)
+		e.Request(logical.UpdateOperation, "config/kensho/new", map[string]any{"refresh_token": engine.AnotherToken})
+		before := e.Exchanges()
+		storage.Refuse.Store(false)
+		e.Request(logical.UpdateOperation, "config/kensho/new", map[string]any{"refresh_token": engine.AnotherToken, "ca_cert": engine.ACertificate})
+		for _, call := range e.Sim.Calls()[before:] {
+			assert.Contains(t, call.URL, "refreshToken="+engine.AnotherToken)
 		}
-		require.Equal(t, before+1, e.exchanges())
-		e.write("config/kensho/new", map[string]any{"refresh_token": anotherToken})
+		require.Equal(t, before+1, e.Exchanges())
+		e.Write("config/kensho/new", map[string]any{"refresh_token": engine.AnotherToken})
 	})
 }
 
 func TestGuarantee13ADedicatedTokenIsNotSentElsewhereToBeRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		lease := e.creds("mine")
-		e.write("config/oauth2/api", map[string]any{
+		e := engine.NewOAuth(t)
+		lease := e.Creds("mine")
+		e.Write("config/oauth2/api", map[string]any{
 			"client_secret": "of-mine", "token_url": "https://elsewhere.example/token", "revocation_url": "https://elsewhere.example/revoke", "verify": false,
 		})
-		before := e.exchanges()
-		require.NoError(t, e.revoke(lease))
-		assert.Equal(t, before, e.exchanges())
-		assert.Empty(t, e.leased())
+		before := e.Exchanges()
+		require.NoError(t, e.Revoke(lease))
+		assert.Equal(t, before, e.Exchanges())
+		assert.Empty(t, e.Leased())
 	})
 }
 
 func TestGuarantee13AWriteIsCheckedThoughTheStoredCredentialCannotBeOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSigningEngine(t)
-		e.damage("keypair/prod")
-		e.backend.InvalidateKey(t.Context(), "keypair/prod")
-		mended := map[string]any{"private_key_source": "", "keypair": "", "private_key": privateKeyPEM(), "verify": false}
-		_, status, message := e.request(logical.UpdateOperation, "config/oauth2/a", with(mended, "token_url", "https://elsewhere.example"))
+		e := engine.NewSigning(t)
+		e.Damage("keypair/prod")
+		e.Backend.InvalidateKey(t.Context(), "keypair/prod")
+		mended := map[string]any{"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM(), "verify": false}
+		_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/a", with(mended, "token_url", "https://elsewhere.example"))
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "refresh_token: must be given again")
-		e.write("config/oauth2/a", mended)
+		e.Write("config/oauth2/a", mended)
 	})
 }
 
 func TestAWriteIsForWhatItWasCheckedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.keypair("stored", nil)
+		e := engine.NewOAuth(t)
+		e.Keypair("stored", nil)
 		for path, data := range map[string]map[string]any{
 			"roles/mine":        {"config": "api"},
 			"config/oauth2/api": {"request_timeout": 20},
 			"keypair/stored":    {},
 		} {
-			before := e.dump()
+			before := e.Dump()
 			for op, at := range map[logical.Operation]string{logical.CreateOperation: path, logical.UpdateOperation: path + "-gone"} {
-				req := &logical.Request{Operation: op, Path: at, MountPoint: mountPoint, Data: maps.Clone(data), Storage: e.storage}
+				req := &logical.Request{Operation: op, Path: at, MountPoint: engine.MountPoint, Data: maps.Clone(data), Storage: e.Storage}
 				if at == "roles/mine-gone" {
 					req.Data["config"] = "api"
 				}
 				if at == "config/oauth2/api-gone" {
-					req.Data = secretClient(true)
+					req.Data = engine.SecretClient(true)
 				}
-				resp, err := e.backend.HandleRequest(t.Context(), req)
+				resp, err := e.Backend.HandleRequest(t.Context(), req)
 				require.Error(t, err, at)
 				status, _ := logical.RespondErrorCommon(req, resp, err)
 				logical.AdjustErrorStatusCode(&status, err)
 				assert.Equal(t, http.StatusForbidden, status, at)
 				assert.Contains(t, err.Error(), at+" was ")
 			}
-			assert.Equal(t, before, e.dump(), "nothing is stored")
+			assert.Equal(t, before, e.Dump(), "nothing is stored")
 		}
 	})
 }

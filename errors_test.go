@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -33,19 +34,19 @@ func TestAnOutageIsTheOneReasonToStoreACredentialUnchecked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(test.fault)})
-				_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+				e := engine.New(t)
+				e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(test.fault)})
+				_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 				assert.Equal(t, test.status, status)
 				assert.Contains(t, message, test.says)
 				assert.Contains(t, message, "nothing was stored at config/kensho/prod")
-				assert.NotContains(t, message, refreshToken)
+				assert.NotContains(t, message, engine.RefreshToken)
 				if test.hint {
 					assert.Contains(t, message, "verify=false")
 				} else {
 					assert.NotContains(t, message, "verify=false")
 				}
-				assertStorageEmpty(t, e)
+				engine.AssertStorageEmpty(t, e)
 			})
 		})
 	}
@@ -53,29 +54,29 @@ func TestAnOutageIsTheOneReasonToStoreACredentialUnchecked(t *testing.T) {
 
 func TestAWrongURLEndsNoCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
 		for _, code := range []int{404, 405, 302} {
-			e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(code, ""))})
-			_, status, message := e.request(logical.UpdateOperation, "refresh/prod", nil)
+			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(code, ""))})
+			_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 			assert.Equal(t, http.StatusBadGateway, status)
 			assert.NotContains(t, message, "rejected")
 			assert.NotContains(t, message, "write a new one")
 		}
-		e.sim.Behave(vendorsim.Conduct{})
-		e.write("refresh/prod", nil)
+		e.Sim.Behave(vendorsim.Conduct{})
+		e.Write("refresh/prod", nil)
 	})
 }
 
 func TestAWrongIssuerNamesWhatWasFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 			switch {
 			case r.URL.Host != "a.example":
 				return nil
 			case r.URL.Path == "/echo/.well-known/openid-configuration":
-				return vendorsim.Answer(200, `{"issuer":"https://a.example/`+clientSecret+`"}`)
+				return vendorsim.Answer(200, `{"issuer":"https://a.example/`+engine.ClientSecret+`"}`)
 			}
 			return vendorsim.Answer(404, "")
 		}})
@@ -83,11 +84,11 @@ func TestAWrongIssuerNamesWhatWasFound(t *testing.T) {
 			"https://a.example/tenant": `https://a.example/tenant/.well-known/openid-configuration: 404 Not Found; the vendor has no such endpoint; check issuer`,
 			"https://a.example/echo":   `issuer: expected "https://a.example/echo" in the metadata at https://a.example/echo/.well-known/openid-configuration, found "https://a.example/clien[redacted]"`,
 		} {
-			_, status, message := e.request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"issuer": issuer, "client_id": clientID, "client_secret": clientSecret})
+			_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"issuer": issuer, "client_id": engine.ClientID, "client_secret": engine.ClientSecret})
 			assert.Equal(t, http.StatusBadGateway, status)
 			assert.Contains(t, message, says)
 			assert.NotContains(t, message, "verify=false")
-			assert.NotContains(t, message, clientSecret)
+			assert.NotContains(t, message, engine.ClientSecret)
 		}
 	})
 }
@@ -105,19 +106,19 @@ func TestAVendorsTransientErrorsArePassing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
+				e := engine.NewOAuth(t)
 				if test.fields != nil {
-					e.write("config/oauth2/api", test.fields)
+					e.Write("config/oauth2/api", test.fields)
 				}
-				calls := e.exchanges()
-				e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(test.fault)})
+				calls := e.Exchanges()
+				e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(test.fault)})
 				time.Sleep(2 * time.Hour)
-				status, message := e.refused("creds/api")
+				status, message := e.Refused("creds/api")
 				assert.Equal(t, http.StatusServiceUnavailable, status, message)
-				assert.Equal(t, calls+1, e.exchanges())
-				e.sim.Behave(vendorsim.Conduct{})
+				assert.Equal(t, calls+1, e.Exchanges())
+				e.Sim.Behave(vendorsim.Conduct{})
 				time.Sleep(3 * time.Second)
-				e.creds("api")
+				e.Creds("api")
 			})
 		})
 	}

@@ -13,47 +13,48 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestGuarantee1TheEarlierOfTwoExpiriesCountsWithEveryVendor(t *testing.T) {
-	for name, kind := range kinds {
+	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				until(0, 10, 0)
+				engine.Until(0, 10, 0)
 				stated := any(0)
-				if kind.unit != 0 {
-					stated = int64(time.Hour / kind.unit)
+				if kind.Unit != 0 {
+					stated = int64(time.Hour / kind.Unit)
 				}
-				e := mount(t)
-				e.answering(fmt.Sprintf(kind.answer, "${jwt}", stated), 15*time.Minute, nil)
-				e.write(kind.path, kind.fields())
-				lease := e.read("creds/prod").Secret.TTL
+				e := engine.NewUnchecked(t)
+				e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", stated), 15*time.Minute, nil)
+				e.Write(kind.Path, kind.Fields())
+				lease := e.Read("creds/prod").Secret.TTL
 				assert.LessOrEqual(t, lease, 15*time.Minute-30*time.Second)
 				assert.Greater(t, lease, 14*time.Minute)
 
-				e.write(kind.path, map[string]any{"max_ttl": "5m"})
-				lease = e.read("creds/prod").Secret.TTL
+				e.Write(kind.Path, map[string]any{"max_ttl": "5m"})
+				lease = e.Read("creds/prod").Secret.TTL
 				assert.LessOrEqual(t, lease, 5*time.Minute-15*time.Second)
 				assert.Greater(t, lease, 4*time.Minute)
-				assert.EqualValues(t, 300, e.read(kind.path).Data["max_ttl"])
+				assert.EqualValues(t, 300, e.Read(kind.Path).Data["max_ttl"])
 			})
 		})
 	}
 }
 
 func TestGuarantee1ATokenThatHasExpiredIsNotStored(t *testing.T) {
-	for name, kind := range kinds {
+	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				until(5, 10, 0)
-				e := mount(t)
+				engine.Until(5, 10, 0)
+				e := engine.NewUnchecked(t)
 				for _, exp := range []time.Duration{-time.Second, -time.Minute, -3*time.Hour - 10*time.Minute} {
-					e.answering(fmt.Sprintf(kind.answer, "${jwt}", `null`), exp, nil)
-					_, status, message := e.request(logical.UpdateOperation, kind.path, kind.fields())
+					e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", `null`), exp, nil)
+					_, status, message := e.Request(logical.UpdateOperation, kind.Path, kind.Fields())
 					assert.Equal(t, http.StatusBadGateway, status, message)
 					assert.Contains(t, message, "has expired already")
-					_, status, _ = e.request(logical.ReadOperation, kind.path, nil)
+					_, status, _ = e.Request(logical.ReadOperation, kind.Path, nil)
 					assert.Equal(t, http.StatusNotFound, status, "nothing was stored")
 				}
 			})
@@ -62,24 +63,24 @@ func TestGuarantee1ATokenThatHasExpiredIsNotStored(t *testing.T) {
 }
 
 func TestGuarantee1DefaultTTLTakesThePlaceOfWhatIsNoLifetime(t *testing.T) {
-	for name, kind := range kinds {
+	for name, kind := range engine.Kinds {
 		for _, stated := range []string{`0`, `-1`, `"0"`, `"never"`} {
-			if kind.unit == 0 {
+			if kind.Unit == 0 {
 				continue
 			}
 			t.Run(name+" "+stated, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					e := mount(t)
-					e.answering(fmt.Sprintf(kind.answer, "opaque-0123456789", stated), 0, nil)
-					_, status, message := e.request(logical.UpdateOperation, kind.path, kind.fields())
+					e := engine.NewUnchecked(t)
+					e.Answering(fmt.Sprintf(kind.Answer, "opaque-0123456789", stated), 0, nil)
+					_, status, message := e.Request(logical.UpdateOperation, kind.Path, kind.Fields())
 					assert.Equal(t, http.StatusBadGateway, status)
 					assert.Contains(t, message, "set default_ttl")
 
-					fields := kind.fields()
+					fields := kind.Fields()
 					fields["default_ttl"] = "1h"
-					e.write(kind.path, fields)
+					e.Write(kind.Path, fields)
 					for range 3 { // it is the same token each time, and no lifetime that is counted down
-						lease := e.read("creds/prod").Secret.TTL
+						lease := e.Read("creds/prod").Secret.TTL
 						assert.LessOrEqual(t, lease, time.Hour-30*time.Second)
 						assert.Greater(t, lease, 10*time.Minute)
 						time.Sleep(48 * time.Minute)
@@ -97,21 +98,21 @@ func TestGuarantee1AnUntrustedDateDecidesNothing(t *testing.T) {
 		"8 years on":   func() time.Time { return time.Now().AddDate(8, 0, 0) },
 		"11 min ahead": func() time.Time { return time.Now().Add(11 * time.Minute) },
 	} {
-		for kindName, kind := range kinds {
+		for kindName, kind := range engine.Kinds {
 			t.Run(name+", "+kindName, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					until(0, 10, 0)
-					e := mount(t)
-					e.answering(fmt.Sprintf(kind.answer, "${jwt}", `null`), 20*time.Second, date)
-					e.write(kind.path, kind.fields())
-					lease := e.read("creds/prod")
+					engine.Until(0, 10, 0)
+					e := engine.NewUnchecked(t)
+					e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", `null`), 20*time.Second, date)
+					e.Write(kind.Path, kind.Fields())
+					lease := e.Read("creds/prod")
 					assert.LessOrEqual(t, lease.Secret.TTL, 20*time.Second)
 					assert.Greater(t, lease.Secret.TTL, 15*time.Second)
-					assert.Greater(t, max(e.read("status/prod").Data["clock_skew"].(int), -e.read("status/prod").Data["clock_skew"].(int)), 600, "it is reported")
+					assert.Greater(t, max(e.Read("status/prod").Data["clock_skew"].(int), -e.Read("status/prod").Data["clock_skew"].(int)), 600, "it is reported")
 
-					e.answering(fmt.Sprintf(kind.answer, "${jwt}", `null`), time.Hour, date)
-					e.write("refresh/prod", nil)
-					assert.Greater(t, e.read("creds/prod").Secret.TTL, 45*time.Minute)
+					e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", `null`), time.Hour, date)
+					e.Write("refresh/prod", nil)
+					assert.Greater(t, e.Read("creds/prod").Secret.TTL, 45*time.Minute)
 				})
 			})
 		}
@@ -130,23 +131,23 @@ func TestAReadAcrossTheExpiryOfATokenThatIsGivenAgainNeverFails(t *testing.T) {
 		"a JWT only, undated":  {Sticky: true, JWT: true, Unstated: true, NoDate: true},
 		"stated, clock behind": {Sticky: true, Skew: -2*time.Minute - 100*time.Millisecond},
 	} {
-		for path, fields := range map[string]map[string]any{"config/kensho/prod": keyPair(), "config/oauth2/prod": secretClient(false)} {
+		for path, fields := range map[string]map[string]any{"config/kensho/prod": engine.KeyPairFields(), "config/oauth2/prod": engine.SecretClient(false)} {
 			t.Run(name+", "+path, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					e := newEngine(t)
-					e.sim.AddOAuthClient(vendorsim.OAuthClient{
-						ID: clientID, Secret: clientSecret, Scopes: []string{"read", "write"}, AuthMethods: []string{vendorsim.SecretBasic},
+					e := engine.New(t)
+					e.Sim.AddOAuthClient(vendorsim.OAuthClient{
+						ID: engine.ClientID, Secret: engine.ClientSecret, Scopes: []string{"read", "write"}, AuthMethods: []string{vendorsim.SecretBasic},
 						Grants: []string{vendorsim.ClientCredentialsGrant},
 					})
 					time.Sleep(333 * time.Millisecond)
-					e.sim.Behave(conduct)
-					e.write(path, fields)
+					e.Sim.Behave(conduct)
+					e.Write(path, fields)
 					for range 3 {
-						_, death := e.sim.Issued()
+						_, death := e.Sim.Issued()
 						time.Sleep(time.Until(death.Add(-15 * time.Second)))
 						for range 200 {
 							asked := time.Now()
-							e.creds("prod")
+							e.Creds("prod")
 							assert.LessOrEqual(t, time.Since(asked), 16*time.Second)
 							time.Sleep(170 * time.Millisecond)
 						}
@@ -154,11 +155,11 @@ func TestAReadAcrossTheExpiryOfATokenThatIsGivenAgainNeverFails(t *testing.T) {
 					// Nobody has read it since it was issued until its last moments.
 					for offset := -2500 * time.Millisecond; offset < 500*time.Millisecond; offset += 130 * time.Millisecond {
 						time.Sleep(2 * time.Second)
-						e.creds("prod")
-						_, death := e.sim.Issued()
+						e.Creds("prod")
+						_, death := e.Sim.Issued()
 						time.Sleep(time.Until(death.Add(offset)))
 						asked := time.Now()
-						e.creds("prod")
+						e.Creds("prod")
 						assert.LessOrEqual(t, time.Since(asked), 16*time.Second)
 					}
 				})
@@ -169,28 +170,28 @@ func TestAReadAcrossTheExpiryOfATokenThatIsGivenAgainNeverFails(t *testing.T) {
 
 func TestTheVendorsClockOutlivesAWriteOfTheCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.Behave(vendorsim.Conduct{StrictDates: true, Skew: -20 * time.Second})
-		e.write("config/kensho/prod", keyPair())
-		assert.Equal(t, 2, e.exchanges(), "the refusal shows what the time is")
-		e.write("config/kensho/prod", keyPair())
-		e.write("config/kensho/other", keyPair())
-		assert.Equal(t, 4, e.exchanges())
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{StrictDates: true, Skew: -20 * time.Second})
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		assert.Equal(t, 2, e.Exchanges(), "the refusal shows what the time is")
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		e.Write("config/kensho/other", engine.KeyPairFields())
+		assert.Equal(t, 4, e.Exchanges())
 	})
 }
 
 func TestGuarantee1AStoredTokenOfTheFutureIsExchangedAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", keyPair())
-		e.write("refresh/prod", nil)
-		old := tokenOf(e.creds("prod"))
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		e.Write("refresh/prod", nil)
+		old := engine.TokenOf(e.Creds("prod"))
 		// As if the clock had been an hour ahead, and set since.
-		setForth(t, e.storage, time.Hour)
-		e.restart()
-		calls := e.exchanges()
-		assert.NotEqual(t, old, tokenOf(e.creds("prod")))
-		assert.Equal(t, calls+1, e.exchanges())
+		setForth(t, e.Storage, time.Hour)
+		e.Restart()
+		calls := e.Exchanges()
+		assert.NotEqual(t, old, engine.TokenOf(e.Creds("prod")))
+		assert.Equal(t, calls+1, e.Exchanges())
 	})
 }
 
@@ -198,32 +199,32 @@ func TestGuarantee1AStoredTokenOfTheFutureIsExchangedAnew(t *testing.T) {
 func TestAStoredFailureOfTheFutureHoldsUpNothing(t *testing.T) {
 	for _, ahead := range []time.Duration{time.Minute, time.Hour, 365 * 24 * time.Hour} {
 		for name, fails := range map[string]vendorsim.Conduct{
-			"the vendor is down": down(),
+			"the vendor is down": engine.Down(),
 			"it is throttled":    {Fault: vendorsim.Always(vendorsim.Throttle("3000"))},
 			"it is rejected":     {Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))},
-			"its scope is":       refuseScope(nerdScope),
+			"its scope is":       engine.RefuseScope(engine.NerdScope),
 		} {
 			t.Run(ahead.String()+" ahead, "+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					e := newNarrowedEngine(t)
-					e.sim.Behave(fails)
-					e.refused("creds/nerd")
+					e := engine.NewNarrowed(t)
+					e.Sim.Behave(fails)
+					e.Refused("creds/nerd")
 					// As if the clock had been ahead, and set since.
-					setForth(t, e.storage, ahead)
-					e.restart()
-					e.sim.Behave(down())
-					status := e.read("status/prod").Data
+					setForth(t, e.Storage, ahead)
+					e.Restart()
+					e.Sim.Behave(engine.Down())
+					status := e.Read("status/prod").Data
 					assert.NotContains(t, status, "next_attempt_time")
 					assert.NotContains(t, status, "scopes")
 
-					calls := e.exchanges()
+					calls := e.Exchanges()
 					for range 5 {
-						e.refused("creds/nerd")
+						e.Refused("creds/nerd")
 					}
-					assert.Equal(t, calls+1, e.exchanges(), "what fails now counts")
-					e.sim.Behave(vendorsim.Conduct{})
+					assert.Equal(t, calls+1, e.Exchanges(), "what fails now counts")
+					e.Sim.Behave(vendorsim.Conduct{})
 					time.Sleep(3 * time.Second)
-					e.creds("nerd")
+					e.Creds("nerd")
 				})
 			})
 		}

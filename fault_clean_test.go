@@ -14,45 +14,46 @@ import (
 	"go.uber.org/goleak"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // newBusyEngine has credentials whose tokens are dead, at a vendor who replaces refresh
 // tokens, and storage that can be put into a mood.
-func newBusyEngine(t *testing.T, credentials int) (*engine, *moodyStorage) {
+func newBusyEngine(t *testing.T, credentials int) (*engine.Engine, *engine.FaultyStorage) {
 	t.Helper()
-	e := newEngine(t)
-	e.sim.Behave(vendorsim.Conduct{Rotate: true})
+	e := engine.New(t)
+	e.Sim.Behave(vendorsim.Conduct{Rotate: true})
 	for i := range credentials {
 		token := fmt.Sprintf("refresh-token-%d", i)
-		e.sim.AddRefreshToken("link-streaming", token)
-		e.write(fmt.Sprintf("config/kensho/c%d", i), map[string]any{"refresh_token": token, "request_timeout": 5})
-		e.creds(fmt.Sprintf("c%d", i))
+		e.Sim.AddRefreshToken("link-streaming", token)
+		e.Write(fmt.Sprintf("config/kensho/c%d", i), map[string]any{"refresh_token": token, "request_timeout": 5})
+		e.Creds(fmt.Sprintf("c%d", i))
 	}
-	until(1, 0, 5)
-	return e, e.moody()
+	engine.Until(1, 0, 5)
+	return e, e.BreakStorage()
 }
 
 func TestFaultCleanWaitsForAnExchangeThatIsAboutToEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _ := newBusyEngine(t, 20)
-		e.sim.Behave(vendorsim.Conduct{Rotate: true, Latency: 300 * time.Millisecond})
+		e.Sim.Behave(vendorsim.Conduct{Rotate: true, Latency: 300 * time.Millisecond})
 		var readers sync.WaitGroup
 		tokens := make([]any, 20)
 		for i := range tokens {
-			readers.Go(func() { tokens[i] = e.creds(fmt.Sprintf("c%d", i)).Data["access_token"] })
+			readers.Go(func() { tokens[i] = e.Creds(fmt.Sprintf("c%d", i)).Data["access_token"] })
 		}
 		time.Sleep(time.Millisecond)
-		assert.Equal(t, 299*time.Millisecond, e.clean())
-		stored := fmt.Sprint(e.dump())
+		assert.Equal(t, 299*time.Millisecond, e.Clean())
+		stored := fmt.Sprint(e.Dump())
 		readers.Wait()
 		for _, token := range tokens {
 			assert.Contains(t, stored, token, "when Clean returns, what the vendor answered is in storage")
 		}
-		e.restart()
-		until(2, 0, 5)
+		e.Restart()
+		engine.Until(2, 0, 5)
 		for i := range tokens {
-			e.creds(fmt.Sprintf("c%d", i))
+			e.Creds(fmt.Sprintf("c%d", i))
 		}
 	})
 }
@@ -61,31 +62,31 @@ func TestFaultCleanLeavesAVendorAloneWhoHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := goleak.IgnoreCurrent()
 		e, _ := newBusyEngine(t, 20)
-		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
-		calls := e.exchanges()
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
+		calls := e.Exchanges()
 		var readers sync.WaitGroup
 		for i := range 20 {
 			for range 3 {
-				readers.Go(func() { e.refused(fmt.Sprintf("creds/c%d", i)) })
+				readers.Go(func() { e.Refused(fmt.Sprintf("creds/c%d", i)) })
 			}
 		}
 		time.Sleep(time.Millisecond)
 		var waiting sync.WaitGroup
 		waiting.Go(func() {
-			_, status, _ := e.request(logical.UpdateOperation, "refresh/c0", nil)
+			_, status, _ := e.Request(logical.UpdateOperation, "refresh/c0", nil)
 			assert.Equal(t, http.StatusServiceUnavailable, status)
 		})
 		time.Sleep(time.Millisecond)
 		began := time.Now()
-		waiting.Go(func() { e.clean() })
+		waiting.Go(func() { e.Clean() })
 		waiting.Wait()
 		assert.Less(t, time.Since(began), time.Second, "nor does anybody else wait for them")
-		assert.Equal(t, 20, e.sim.InFlight(), "an exchange is not broken off: it may bring a refresh token")
+		assert.Equal(t, 20, e.Sim.InFlight(), "an exchange is not broken off: it may bring a refresh token")
 		time.Sleep(5*time.Second - 900*time.Millisecond)
 		synctest.Wait()
 		require.NoError(t, goleak.Find(before), "no goroutine outlives its request_timeout")
 		readers.Wait()
-		assert.Equal(t, calls+20, e.exchanges())
+		assert.Equal(t, calls+20, e.Exchanges())
 	})
 }
 
@@ -93,15 +94,15 @@ func TestFaultCleanEndsASweep(t *testing.T) {
 	for _, credentials := range []int{5, 40} { // fewer than a sweep has under way at once, and more
 		synctest.Test(t, func(t *testing.T) {
 			e, _ := newBusyEngine(t, credentials)
-			e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
+			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
 			began := time.Now()
 			var sweep sync.WaitGroup
-			sweep.Go(func() { assert.NoError(t, e.tick()) })
+			sweep.Go(func() { assert.NoError(t, e.Tick()) })
 			time.Sleep(time.Millisecond)
-			e.clean()
+			e.Clean()
 			sweep.Wait()
 			assert.Less(t, time.Since(began), time.Second)
-			assert.LessOrEqual(t, e.sim.MostInFlight(), 16)
+			assert.LessOrEqual(t, e.Sim.MostInFlight(), 16)
 		})
 	}
 }
@@ -109,14 +110,14 @@ func TestFaultCleanEndsASweep(t *testing.T) {
 func TestFaultCleanEndsASweepThatHasMuchToLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newBusyEngine(t, 40)
-		e.restart()
-		meet := func(storageCall) mood { return mood{wait: 100 * time.Millisecond} }
-		storage.meet.Store(&meet)
+		e.Restart()
+		meet := func(engine.StorageCall) engine.Fault { return engine.Fault{Wait: 100 * time.Millisecond} }
+		storage.Meet.Store(&meet)
 		began := time.Now()
 		var sweep sync.WaitGroup
-		sweep.Go(func() { assert.NoError(t, e.tick()) })
+		sweep.Go(func() { assert.NoError(t, e.Tick()) })
 		time.Sleep(time.Second)
-		e.clean()
+		e.Clean()
 		sweep.Wait()
 		assert.Less(t, time.Since(began), 2*time.Second)
 	})
@@ -126,23 +127,23 @@ func TestFaultCleanDoesNotWaitForStorageThatHangs(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			e, storage := newBusyEngine(t, 4)
-			storage.refuse.Store(true)
-			e.refused("creds/c3")
-			meet := func(c storageCall) mood {
-				if c.writes() {
-					return mood{wait: hung, deaf: deaf}
+			storage.Refuse.Store(true)
+			e.Refused("creds/c3")
+			meet := func(c engine.StorageCall) engine.Fault {
+				if c.Writes() {
+					return engine.Fault{Wait: hung, Deaf: deaf}
 				}
-				return mood{}
+				return engine.Fault{}
 			}
-			storage.meet.Store(&meet)
+			storage.Meet.Store(&meet)
 			var readers sync.WaitGroup
 			for i := range 3 {
-				readers.Go(func() { e.request(logical.ReadOperation, fmt.Sprintf("creds/c%d", i), nil) })
+				readers.Go(func() { e.Request(logical.ReadOperation, fmt.Sprintf("creds/c%d", i), nil) })
 			}
 			time.Sleep(time.Second)
-			e.clean()
+			e.Clean()
 			readers.Wait()
-			storage.settle()
+			storage.Settle()
 			synctest.Wait()
 		})
 	}
@@ -151,19 +152,19 @@ func TestFaultCleanDoesNotWaitForStorageThatHangs(t *testing.T) {
 func TestFaultCleanStoresWhatStorageHasRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newBusyEngine(t, 3)
-		storage.refuse.Store(true)
+		storage.Refuse.Store(true)
 		for i := range 3 {
-			e.refused(fmt.Sprintf("creds/c%d", i))
+			e.Refused(fmt.Sprintf("creds/c%d", i))
 		}
-		storage.refuse.Store(false)
-		_, status, _ := e.request(logical.DeleteOperation, "config/kensho/c2", nil)
+		storage.Refuse.Store(false)
+		_, status, _ := e.Request(logical.DeleteOperation, "config/kensho/c2", nil)
 		require.Equal(t, http.StatusOK, status)
-		assert.Zero(t, e.clean())
-		e.restart()
-		until(2, 0, 5)
-		e.creds("c0")
-		e.creds("c1")
-		for key := range e.dump() {
+		assert.Zero(t, e.Clean())
+		e.Restart()
+		engine.Until(2, 0, 5)
+		e.Creds("c0")
+		e.Creds("c1")
+		for key := range e.Dump() {
 			assert.NotContains(t, key, "state/c2/", "what was deleted does not come back")
 		}
 	})
@@ -172,45 +173,45 @@ func TestFaultCleanStoresWhatStorageHasRefused(t *testing.T) {
 func TestFaultCleanDoesNotStoreWhatAnotherNodeHasReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newBusyEngine(t, 1)
-		storage.refuse.Store(true)
-		e.refused("creds/c0")
-		storage.refuse.Store(false)
-		former := e.backend
+		storage.Refuse.Store(true)
+		e.Refused("creds/c0")
+		storage.Refuse.Store(false)
+		former := e.Backend
 
-		e.restart()
-		e.sim.AddRefreshToken("link-streaming", anotherToken)
-		e.write("config/kensho/c0", map[string]any{"refresh_token": anotherToken})
-		e.write("refresh/c0", nil) // and its state is not that of the write
-		stored, active := e.dump(), e.backend
-		e.backend = former
-		e.backend.InvalidateKey(t.Context(), "config/kensho/c0")
-		e.clean()
-		assert.Equal(t, stored, e.dump())
-		e.backend = active
-		until(2, 0, 5)
-		e.creds("c0")
+		e.Restart()
+		e.Sim.AddRefreshToken("link-streaming", engine.AnotherToken)
+		e.Write("config/kensho/c0", map[string]any{"refresh_token": engine.AnotherToken})
+		e.Write("refresh/c0", nil) // and its state is not that of the write
+		stored, active := e.Dump(), e.Backend
+		e.Backend = former
+		e.Backend.InvalidateKey(t.Context(), "config/kensho/c0")
+		e.Clean()
+		assert.Equal(t, stored, e.Dump())
+		e.Backend = active
+		engine.Until(2, 0, 5)
+		e.Creds("c0")
 	})
 }
 
 func TestFaultCleanStoresWhatStorageHasRefusedThoughAVendorHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newBusyEngine(t, 20)
-		storage.refuse.Store(true)
+		storage.Refuse.Store(true)
 		for i := range 19 {
-			e.refused(fmt.Sprintf("creds/c%d", i))
+			e.Refused(fmt.Sprintf("creds/c%d", i))
 		}
-		storage.refuse.Store(false)
-		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
+		storage.Refuse.Store(false)
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
 		var reader sync.WaitGroup
-		reader.Go(func() { e.refused("creds/c19") })
+		reader.Go(func() { e.Refused("creds/c19") })
 		time.Sleep(time.Millisecond)
-		e.clean()
+		e.Clean()
 		reader.Wait()
-		e.sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.restart()
-		until(2, 0, 5)
+		e.Sim.Behave(vendorsim.Conduct{Rotate: true})
+		e.Restart()
+		engine.Until(2, 0, 5)
 		for i := range 20 {
-			e.creds(fmt.Sprintf("c%d", i))
+			e.Creds(fmt.Sprintf("c%d", i))
 		}
 	})
 }
@@ -218,22 +219,22 @@ func TestFaultCleanStoresWhatStorageHasRefusedThoughAVendorHangs(t *testing.T) {
 func TestFaultCleanBeginsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newBusyEngine(t, 40)
-		e.sim.Behave(vendorsim.Conduct{Rotate: true, Latency: 500 * time.Millisecond})
+		e.Sim.Behave(vendorsim.Conduct{Rotate: true, Latency: 500 * time.Millisecond})
 		began := time.Now()
 		var sweep sync.WaitGroup
-		sweep.Go(func() { assert.NoError(t, e.tick()) })
+		sweep.Go(func() { assert.NoError(t, e.Tick()) })
 		time.Sleep(100 * time.Millisecond)
-		calls := e.exchanges()
-		require.Equal(t, 16, e.sim.InFlight(), "a sweep is under way")
-		e.clean()
+		calls := e.Exchanges()
+		require.Equal(t, 16, e.Sim.InFlight(), "a sweep is under way")
+		e.Clean()
 		sweep.Wait()
 		assert.Less(t, time.Since(began), time.Second)
-		asked := len(storage.calls())
-		require.NoError(t, e.tick())
-		assert.Len(t, storage.calls(), asked, "nor does the next sweep do anything")
+		asked := len(storage.Calls())
+		require.NoError(t, e.Tick())
+		assert.Len(t, storage.Calls(), asked, "nor does the next sweep do anything")
 		served := 0
 		for i := range 40 {
-			switch _, status, message := e.request(logical.ReadOperation, fmt.Sprintf("creds/c%d", i), nil); status {
+			switch _, status, message := e.Request(logical.ReadOperation, fmt.Sprintf("creds/c%d", i), nil); status {
 			case http.StatusOK:
 				served++
 			default:
@@ -241,32 +242,32 @@ func TestFaultCleanBeginsNothing(t *testing.T) {
 			}
 		}
 		assert.Equal(t, 16, served, "what was under way is there for requests that are late")
-		assert.Equal(t, calls, e.exchanges())
+		assert.Equal(t, calls, e.Exchanges())
 
-		e.restart()
-		e.clean()
-		asked = len(storage.calls())
-		require.NoError(t, e.tick())
-		assert.Len(t, storage.calls(), asked, "nor does it look for what there is to do")
+		e.Restart()
+		e.Clean()
+		asked = len(storage.Calls())
+		require.NoError(t, e.Tick())
+		assert.Len(t, storage.Calls(), asked, "nor does it look for what there is to do")
 	})
 }
 
 func TestFaultCleanEndsAWaitForTheFullHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _ := newBusyEngine(t, 1)
-		e.creds("c0")
-		until(1, 59, 55)
-		calls := e.exchanges()
+		e.Creds("c0")
+		engine.Until(1, 59, 55)
+		calls := e.Exchanges()
 		var reader sync.WaitGroup
 		reader.Go(func() {
-			status, message := e.refused("creds/c0")
+			status, message := e.Refused("creds/c0")
 			assert.Equal(t, http.StatusServiceUnavailable, status)
 			assert.Equal(t, "the engine is being unloaded", message)
 		})
 		time.Sleep(time.Second)
-		assert.Zero(t, e.clean())
+		assert.Zero(t, e.Clean())
 		reader.Wait()
-		assert.Equal(t, calls, e.exchanges())
+		assert.Equal(t, calls, e.Exchanges())
 	})
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -117,7 +118,7 @@ func (d *dumped) start() {
 	d.backend = tokenbroker.New(tokenbroker.Options{Transport: d.idp})
 	require.NoError(d.t, d.backend.Setup(context.Background(), &logical.BackendConfig{
 		Logger: d.logger, StorageView: d.storage, BackendUUID: "test",
-		System: &logical.StaticSystemView{DefaultLeaseTTLVal: 24 * time.Hour, MaxLeaseTTLVal: 32 * 24 * time.Hour, ReplicationStateVal: unreplicated},
+		System: &logical.StaticSystemView{DefaultLeaseTTLVal: 24 * time.Hour, MaxLeaseTTLVal: 32 * 24 * time.Hour, ReplicationStateVal: engine.Unreplicated},
 	}))
 }
 
@@ -158,13 +159,13 @@ func (d *dumped) registered(name, field, client string) {
 
 // fill writes something of everything.
 func (d *dumped) fill() {
-	for _, token := range []string{refreshToken, "unchecked-refresh-token-of-kensho"} {
+	for _, token := range []string{engine.RefreshToken, "unchecked-refresh-token-of-kensho"} {
 		d.sim.AddRefreshToken("link-streaming", token)
 	}
-	d.sim.AddAPIKey(apiKey)
+	d.sim.AddAPIKey(engine.ApiKey)
 	d.sim.AddPair("refresh-token-of-sitecore", 24*time.Hour, 7*24*time.Hour)
-	for _, client := range []string{clientID, "0oa1failing2"} {
-		d.sim.AddClient(client, &privateKey().PublicKey, "")
+	for _, client := range []string{engine.ClientID, "0oa1failing2"} {
+		d.sim.AddClient(client, &engine.PrivateKey().PublicKey, "")
 	}
 	d.idp.refresh["refresh-token-of-idp"], d.idp.refresh["another-refresh-token-of-idp"] = true, true
 	d.idp.busy = true
@@ -179,12 +180,12 @@ func (d *dumped) fill() {
 		return fields
 	}
 
-	until(0, 10, 0)
-	d.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "default_ttl": "50m"})
-	d.write("config/kensho/failing", map[string]any{"client_id": "0oa1failing2", "private_key": privateKeyPEM()})
+	engine.Until(0, 10, 0)
+	d.write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "default_ttl": "50m"})
+	d.write("config/kensho/failing", map[string]any{"client_id": "0oa1failing2", "private_key": engine.PrivateKeyPEM()})
 	d.write("config/kensho/unchecked", map[string]any{"refresh_token": "unchecked-refresh-token-of-kensho", "verify": false, "request_timeout": "20s", "keepalive_interval": "12h"})
-	d.write("config/kensho/batch", map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "scope": "kensho:app:link"})
-	d.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover,event", "access_expiry": "12h"})
+	d.write("config/kensho/batch", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "scope": "kensho:app:link"})
+	d.write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "scope": "discover,event", "access_expiry": "12h"})
 	d.write("config/sitecore/pair", map[string]any{"refresh_token": "refresh-token-of-sitecore"})
 	d.write("config/oauth2/api", client())
 	d.write("config/oauth2/rotating", client("refresh_token", "refresh-token-of-idp"))
@@ -198,18 +199,18 @@ func (d *dumped) fill() {
 	d.write("config/kensho/archive", map[string]any{"client_id": "0oa3archive4", "private_key_source": "generated"})
 	d.registered("archive", "pending_public_key", "0oa5archive6")
 
-	until(1, 0, 30)
+	engine.Until(1, 0, 30)
 	d.sim.RevokeCredential("0oa1failing2")
 	d.write("config/kensho/pasted", map[string]any{"access_token": "a-pasted-access-token"})
 	for _, name := range []string{"prod", "failing", "batch", "archive", "search", "pair", "api", "rotating", "single", "preset"} {
-		d.write("refresh/"+name, drop)
+		d.write("refresh/"+name, engine.Drop)
 		d.ask(logical.ReadOperation, "creds/"+name, nil)
 	}
 	for _, role := range []string{"app", "narrow", "forbidden", "mine"} {
 		d.ask(logical.ReadOperation, "creds/"+role, nil)
 	}
 
-	d.ask(logical.UpdateOperation, "refresh/failing", drop) // again, which tells of a rejection before
+	d.ask(logical.UpdateOperation, "refresh/failing", engine.Drop) // again, which tells of a rejection before
 
 	// An activation that is made, and that the credential's own entry does not say yet.
 	d.registered("switched", "public_key", "0oa7switched8")

@@ -14,6 +14,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 // What there is to know of a credential in a dump.
@@ -94,7 +96,7 @@ func load(t *testing.T, dump storageDump) *loaded {
 	for key, raw := range l.dump.Entries {
 		require.NoError(t, l.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: raw}))
 	}
-	l.sim.AddAPIKey(apiKey)
+	l.sim.AddAPIKey(engine.ApiKey)
 	for vendor, name := range l.credentials() {
 		config, state := l.known(vendor, name)
 		text := func(field string) string { value, _ := config.Fields[field].(string); return value }

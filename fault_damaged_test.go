@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -173,36 +174,36 @@ func TestGuarantee10ACountThatCannotBeIsReplaced(t *testing.T) {
 	for _, count := range []int64{1 << 49, 1<<50 - 1, 1 << 50, math.MaxInt64} {
 		for _, counter := range []string{"number", "exchanges"} {
 			synctest.Test(t, func(t *testing.T) {
-				e, _ := newRotatingEngine(t)
-				e.write("refresh/prod", nil)
-				e.amend("state/prod/own", func(own map[string]any) { own[counter] = count })
+				e, _ := engine.NewRotating(t)
+				e.Write("refresh/prod", nil)
+				e.Amend("state/prod/own", func(own map[string]any) { own[counter] = count })
 				for range 2 {
-					e.restart()
-					e.write("refresh/prod", nil)
+					e.Restart()
+					e.Write("refresh/prod", nil)
 				}
-				e.restart()
-				calls := e.exchanges()
-				e.creds("prod")
-				assert.Equal(t, calls, e.exchanges(), "what the engine wrote can be read")
+				e.Restart()
+				calls := e.Exchanges()
+				e.Creds("prod")
+				assert.Equal(t, calls, e.Exchanges(), "what the engine wrote can be read")
 			})
 		}
 		synctest.Test(t, func(t *testing.T) {
-			e := newOAuthEngine(t)
-			e.write("refresh/api", nil)
-			e.amend("state/api/own", func(own map[string]any) {
+			e := engine.NewOAuth(t)
+			e.Write("refresh/api", nil)
+			e.Amend("state/api/own", func(own map[string]any) {
 				own["failure"] = map[string]any{"kind": provider.Unavailable, "reason": "x", "time": time.Now(), "count": count}
 			})
-			e.restart()
+			e.Restart()
 			time.Sleep(2 * time.Hour)
-			e.sim.Behave(down())
-			calls := e.exchanges()
+			e.Sim.Behave(engine.Down())
+			calls := e.Exchanges()
 			for range 12 {
-				e.refused("creds/api")
+				e.Refused("creds/api")
 			}
-			assert.Equal(t, calls+1, e.exchanges())
-			e.restart()
-			e.refused("creds/api")
-			assert.Equal(t, calls+1, e.exchanges(), "the back-off can be read")
+			assert.Equal(t, calls+1, e.Exchanges())
+			e.Restart()
+			e.Refused("creds/api")
+			assert.Equal(t, calls+1, e.Exchanges(), "the back-off can be read")
 		})
 	}
 }
@@ -211,15 +212,15 @@ func TestGuarantee10ACountThatCannotBeIsReplaced(t *testing.T) {
 func TestGuarantee15AStoredDurationThatCannotBeIsDamage(t *testing.T) {
 	for _, seconds := range []int64{-1, 1 << 50, math.MaxInt64} {
 		synctest.Test(t, func(t *testing.T) {
-			e := newEngine(t)
-			e.write("config/sitecore/search", map[string]any{"api_key": apiKey})
-			e.amend("config/sitecore/search", func(entry map[string]any) {
+			e := engine.New(t)
+			e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey})
+			e.Amend("config/sitecore/search", func(entry map[string]any) {
 				entry["fields"].(map[string]any)["access_expiry"] = seconds
 			})
-			e.restart()
-			_, message := e.refused("config/sitecore/search")
+			e.Restart()
+			_, message := e.Refused("config/sitecore/search")
 			assert.Contains(t, message, "config/sitecore/search cannot be decoded")
-			_, status, message := e.request(logical.DeleteOperation, "config/sitecore/search", nil)
+			_, status, message := e.Request(logical.DeleteOperation, "config/sitecore/search", nil)
 			assert.Equal(t, http.StatusOK, status, message)
 		})
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 )
 
@@ -52,7 +53,7 @@ func TestFaultsOfSizeTakeNoMemory(t *testing.T) {
 					row.Tried++
 					if valid := n.tokens[name]; valid != "" {
 						require.Equal(t, http.StatusOK, status, message)
-						assert.Equal(t, valid, tokenOf(resp))
+						assert.Equal(t, valid, engine.TokenOf(resp))
 						continue
 					}
 					assert.Equal(t, test.outcome.status, status, message)
@@ -63,7 +64,7 @@ func TestFaultsOfSizeTakeNoMemory(t *testing.T) {
 				assert.Less(t, (allocated()-before)/mebibyte/reads, int64(enough), "MiB allocated for each read, by the vendor too")
 				assert.Less(t, written.Load()/mebibyte/reads, int64(enough), "MiB that the vendor could write before the engine hung up")
 				assert.Positive(t, written.Load())
-				row.Leaks += n.heard.leaks(n.engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
+				row.Leaks += n.heard.Leaks(n.Engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
 			})
 		})
 	}

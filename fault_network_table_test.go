@@ -27,20 +27,20 @@ func networkFaults() []networkFault {
 		{"reset at once", connection(func(conn net.Conn) { _, _ = conn.Read(make([]byte, 1)); abort(conn) }), unavailable, "connection reset by peer"},
 		{"closed at once", connection(func(conn net.Conn) { _ = conn.Close() }), unavailable, ""},
 		{"hung at once", connection(hang), unavailable, "no answer in time (request_timeout)"},
-		{"no TLS", func(n *network) { n.vendor.handle(serving(n.t, n.sim)) }, unavailable, "first record does not look like a TLS handshake"},
+		{"no TLS", func(n *network) { n.vendor.handle(serving(n.T, n.Sim)) }, unavailable, "first record does not look like a TLS handshake"},
 		{"old TLS", secure(func(n *network) *tls.Config {
-			config := n.authority.issue(n.t, "127.0.0.1", 24*time.Hour)
+			config := n.authority.issue(n.T, "127.0.0.1", 24*time.Hour)
 			config.MaxVersion = tls.VersionTLS11
 			return config
 		}), unavailable, "protocol version not supported"},
 		{"certificate of an unknown authority", secure(func(n *network) *tls.Config {
-			return newAuthority(n.t).issue(n.t, "127.0.0.1", 24*time.Hour)
+			return newAuthority(n.T).issue(n.T, "127.0.0.1", 24*time.Hour)
 		}), unavailable, "certificate signed by unknown authority"},
 		{"certificate of another host", secure(func(n *network) *tls.Config {
-			return n.authority.issue(n.t, "127.0.0.2", 24*time.Hour)
+			return n.authority.issue(n.T, "127.0.0.2", 24*time.Hour)
 		}), unavailable, "certificate is valid for 127.0.0.2, not 127.0.0.1"},
 		{"certificate expired", secure(func(n *network) *tls.Config {
-			return n.authority.issue(n.t, "127.0.0.1", -time.Minute)
+			return n.authority.issue(n.T, "127.0.0.1", -time.Minute)
 		}), unavailable, "certificate has expired"},
 
 		{"hung", answered(vendorsim.Hang), unavailable, "no answer in time (request_timeout)"},
@@ -68,8 +68,8 @@ func networkFaults() []networkFault {
 			}
 		}), unavailable, "the answer broke off: "},
 		{"broken off", answered(vendorsim.Break(`{"access_token":"`)), unavailable, "the answer broke off: unexpected EOF"},
-		{"done and lost", func(n *network) { answered(n.sim.Lose)(n) }, unavailable, "EOF"},
-		{"done and broken off", func(n *network) { answered(n.sim.CutOff)(n) }, unavailable, "the answer broke off: unexpected EOF"},
+		{"done and lost", func(n *network) { answered(n.Sim.Lose)(n) }, unavailable, "EOF"},
+		{"done and broken off", func(n *network) { answered(n.Sim.CutOff)(n) }, unavailable, "the answer broke off: unexpected EOF"},
 
 		{"another protocol", raw("SSH-2.0-OpenSSH_9.9\r\n", nil), unavailable, "the answer is not HTTP"},
 		{"what it was sent, sent back", raw("", nil), unavailable, "the answer is not HTTP"},
@@ -89,13 +89,13 @@ func connection(handler func(net.Conn)) func(*network) {
 
 // secure has the vendor answer as documented, with another certificate.
 func secure(config func(*network) *tls.Config) func(*network) {
-	return func(n *network) { n.vendor.handle(secured(config(n), serving(n.t, n.sim))) }
+	return func(n *network) { n.vendor.handle(secured(config(n), serving(n.T, n.Sim))) }
 }
 
 // answered answers each HTTP request by a fault.
 func answered(fault http.HandlerFunc) func(*network) {
 	return func(n *network) {
-		n.vendor.handle(secured(n.authority.issue(n.t, "127.0.0.1", 24*time.Hour), serving(n.t, fault)))
+		n.vendor.handle(secured(n.authority.issue(n.T, "127.0.0.1", 24*time.Hour), serving(n.T, fault)))
 	}
 }
 
@@ -103,7 +103,7 @@ func answered(fault http.HandlerFunc) func(*network) {
 // the request itself.
 func raw(text string, then func(net.Conn)) func(*network) {
 	return func(n *network) {
-		n.vendor.handle(secured(n.authority.issue(n.t, "127.0.0.1", 24*time.Hour), func(conn net.Conn) {
+		n.vendor.handle(secured(n.authority.issue(n.T, "127.0.0.1", 24*time.Hour), func(conn net.Conn) {
 			defer func() { _ = conn.Close() }()
 			request := make([]byte, 16<<10)
 			size, err := bufio.NewReader(conn).Read(request)
@@ -123,7 +123,7 @@ func raw(text string, then func(net.Conn)) func(*network) {
 // redirected points to an address that must not be called.
 func redirected(n *network) {
 	n.other.handle(func(conn net.Conn) {
-		assert.Fail(n.t, "a redirect was followed")
+		assert.Fail(n.T, "a redirect was followed")
 		_ = conn.Close()
 	})
 	answered(vendorsim.RedirectTo(http.StatusTemporaryRedirect, "https://"+otherAddress+"/"))(n)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
@@ -29,11 +30,11 @@ const (
 // credential is there with a valid token that is due for renewal, where its tokens are
 // renewed ahead, and with none.
 type network struct {
-	*engine
+	*engine.Engine
 	vendor    *endpoint
 	other     *endpoint
 	authority *authority
-	heard     witness
+	heard     engine.Witness
 	configs   map[string]string // paths of the credentials, by name
 	tokens    map[string]string // valid tokens, by name
 }
@@ -44,32 +45,32 @@ const tokenLifetime = time.Hour
 func networkKinds() map[string]map[string]any {
 	return map[string]map[string]any{
 		"kensho/refresh":  {"refresh_token": oddRefreshToken, "refresh_url": "https://link-streaming.kensho.com/oauth2/refresh"},
-		"kensho/keys":     {"client_id": clientID, "private_key": privateKeyPEM(), "token_url": "https://kensho.okta.com/oauth2/default/v1/token"},
+		"kensho/keys":     {"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": "https://kensho.okta.com/oauth2/default/v1/token"},
 		"sitecore/search": {"api_key": oddAPIKey, "access_expiry": tokenLifetime.String(), "base_url": "https://api.rfksrv.com"},
-		"oauth2/client":   {"client_id": clientID, "client_secret": oddSecret, "token_url": vendorsim.OAuthTokenURL},
+		"oauth2/client":   {"client_id": engine.ClientID, "client_secret": oddSecret, "token_url": vendorsim.OAuthTokenURL},
 	}
 }
 
 func newNetwork(t *testing.T) *network {
 	t.Helper()
 	n := &network{
-		engine: newEngine(t), vendor: &endpoint{}, other: &endpoint{}, authority: newAuthority(t),
+		Engine: engine.New(t), vendor: &endpoint{}, other: &endpoint{}, authority: newAuthority(t),
 		configs: map[string]string{}, tokens: map[string]string{},
 	}
-	n.transport, n.dial = nil, func(ctx context.Context, _, address string) (net.Conn, error) {
+	n.Transport, n.Dial = nil, func(ctx context.Context, _, address string) (net.Conn, error) {
 		to := map[string]*endpoint{vendorAddress: n.vendor, otherAddress: n.other}[address]
 		require.NotNil(t, to, address)
 		return to.dial(ctx, address)
 	}
 	t.Cleanup(func() { time.Sleep(time.Second) }) // the vendor notices at its next write that the engine hung up
-	n.heard.listen(n.engine)
-	n.sim.AddRefreshToken("link-streaming", oddRefreshToken)
-	n.sim.AddAPIKey(oddAPIKey)
-	n.sim.AddOAuthClient(vendorsim.OAuthClient{
-		ID: clientID, Secret: oddSecret, Lifetime: tokenLifetime,
+	n.heard.Listen(n.Engine)
+	n.Sim.AddRefreshToken("link-streaming", oddRefreshToken)
+	n.Sim.AddAPIKey(oddAPIKey)
+	n.Sim.AddOAuthClient(vendorsim.OAuthClient{
+		ID: engine.ClientID, Secret: oddSecret, Lifetime: tokenLifetime,
 		AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.ClientCredentialsGrant},
 	})
-	n.sim.Behave(vendorsim.Conduct{KeyPairLifetime: tokenLifetime})
+	n.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: tokenLifetime})
 	n.restore()
 	for path, data := range networkKinds() {
 		_, kind, _ := strings.Cut(path, "/")
@@ -81,14 +82,14 @@ func newNetwork(t *testing.T) *network {
 		data["ca_cert"], data["request_timeout"] = n.authority.pem(), requestTimeout.String()
 		if kind != "refresh" { // whose tokens expire at the hour, so that none is renewed before
 			n.configs[kind+"-valid"] = "config/" + path + "-valid"
-			n.write(n.configs[kind+"-valid"], data)
-			n.tokens[kind+"-valid"] = tokenOf(n.creds(kind + "-valid"))
+			n.Write(n.configs[kind+"-valid"], data)
+			n.tokens[kind+"-valid"] = engine.TokenOf(n.Creds(kind + "-valid"))
 		}
 		data["verify"] = false
 		n.configs[kind+"-none"] = "config/" + path + "-none"
-		n.write(n.configs[kind+"-none"], data)
+		n.Write(n.configs[kind+"-none"], data)
 	}
-	until(0, 50, 0)
+	engine.Until(0, 50, 0)
 	return n
 }
 
@@ -98,15 +99,15 @@ const requestTimeout = time.Second
 
 // restore makes the vendor answer as documented.
 func (n *network) restore() {
-	n.t.Helper()
-	n.vendor.handle(secured(n.authority.issue(n.t, "127.0.0.1", 24*time.Hour), serving(n.t, n.sim)))
+	n.T.Helper()
+	n.vendor.handle(secured(n.authority.issue(n.T, "127.0.0.1", 24*time.Hour), serving(n.T, n.Sim)))
 }
 
 // request is the engine's, of which everything is looked through for secrets.
 func (n *network) request(op logical.Operation, path string, data map[string]any) (*logical.Response, int, string) {
-	n.t.Helper()
-	resp, status, message := n.engine.request(op, path, data)
-	n.heard.hear(n.t, path, resp, message)
+	n.T.Helper()
+	resp, status, message := n.Engine.Request(op, path, data)
+	n.heard.Hear(n.T, path, resp, message)
 	return resp, status, message
 }
 
@@ -124,7 +125,7 @@ func TestFaultsOfTheNetworkAreBoundedAndPassByThemselves(t *testing.T) {
 				row.Tried += len(n.configs)
 				row.Failed += failures
 				row.Failed += n.recovers()
-				row.Leaks += n.heard.leaks(n.engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
+				row.Leaks += n.heard.Leaks(n.Engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
 			})
 		})
 	}
@@ -134,31 +135,31 @@ func TestFaultsOfTheNetworkAreBoundedAndPassByThemselves(t *testing.T) {
 // readAll reads all credentials at once during a fault, and counts those that should have
 // been served.
 func (n *network) readAll(fault networkFault) (failures int) {
-	n.t.Helper()
+	n.T.Helper()
 	var mu sync.Mutex
 	var readers sync.WaitGroup
 	for name := range n.configs {
 		readers.Go(func() {
 			resp, status, message := n.request(logical.ReadOperation, "creds/"+name, nil)
 			_, what, _ := n.request(logical.ReadOperation, "status/"+name, nil)
-			assert.Equal(n.t, http.StatusOK, what)
+			assert.Equal(n.T, http.StatusOK, what)
 			valid := n.tokens[name]
 			switch {
 			case valid == "":
-				assert.Equal(n.t, fault.outcome.status, status, message)
-				assert.Contains(n.t, message, fault.outcome.says)
-				assert.Contains(n.t, message, vendorAddress)
-				assert.Contains(n.t, message, fault.says)
-				assert.Contains(n.t, message, "; next attempt at ")
+				assert.Equal(n.T, fault.outcome.status, status, message)
+				assert.Contains(n.T, message, fault.outcome.says)
+				assert.Contains(n.T, message, vendorAddress)
+				assert.Contains(n.T, message, fault.says)
+				assert.Contains(n.T, message, "; next attempt at ")
 			case status != http.StatusOK:
 				mu.Lock()
 				defer mu.Unlock()
 				failures++
-				assert.Fail(n.t, "promise 4: a reader got nothing though there is a valid token", "%s: %d %s", name, status, message)
+				assert.Fail(n.T, "promise 4: a reader got nothing though there is a valid token", "%s: %d %s", name, status, message)
 			default:
-				assert.Equal(n.t, valid, tokenOf(resp), name)
-				assert.Contains(n.t, fmt.Sprint(resp.Warnings), fault.says)
-				assert.Contains(n.t, fmt.Sprint(resp.Warnings), "next attempt at")
+				assert.Equal(n.T, valid, engine.TokenOf(resp), name)
+				assert.Contains(n.T, fmt.Sprint(resp.Warnings), fault.says)
+				assert.Contains(n.T, fmt.Sprint(resp.Warnings), "next attempt at")
 			}
 		})
 	}
@@ -169,28 +170,28 @@ func (n *network) readAll(fault networkFault) (failures int) {
 			state = "degraded"
 		}
 		resp, _, _ := n.request(logical.ReadOperation, "status/"+name, nil)
-		assert.Equal(n.t, state, resp.Data["state"], name)
-		assert.Contains(n.t, resp.Data["last_error"], fault.says)
-		assert.Equal(n.t, 1, resp.Data["consecutive_failures"], name)
+		assert.Equal(n.T, state, resp.Data["state"], name)
+		assert.Contains(n.T, resp.Data["last_error"], fault.says)
+		assert.Equal(n.T, 1, resp.Data["consecutive_failures"], name)
 	}
 	return failures
 }
 
 // recovers restores the vendor, and counts the credentials that are still not served.
 func (n *network) recovers() (failures int) {
-	n.t.Helper()
+	n.T.Helper()
 	n.restore()
 	for name, config := range n.configs {
 		_, status, message := n.request(logical.UpdateOperation, config, map[string]any{"request_timeout": 10, "verify": true})
 		if status != http.StatusOK {
 			failures++
-			assert.Fail(n.t, "the vendor answers again", "%s: %d %s", name, status, message)
+			assert.Fail(n.T, "the vendor answers again", "%s: %d %s", name, status, message)
 			continue
 		}
 		resp, status, message := n.request(logical.ReadOperation, "creds/"+name, nil)
-		require.Equal(n.t, http.StatusOK, status, message)
-		assert.True(n.t, n.sim.Accepts(tokenOf(resp)))
-		assert.NotEqual(n.t, n.tokens[name], tokenOf(resp))
+		require.Equal(n.T, http.StatusOK, status, message)
+		assert.True(n.T, n.Sim.Accepts(engine.TokenOf(resp)))
+		assert.NotEqual(n.T, n.tokens[name], engine.TokenOf(resp))
 	}
 	return failures
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 )
 
@@ -27,7 +28,7 @@ const hung = 10 * time.Minute
 // A storageFault is one way in which a call can go wrong.
 type storageFault struct {
 	name string
-	mood
+	engine.Fault
 
 	// writes is whether it is for writes alone: a read that fails has no effect that could
 	// be there all the same. lasting is whether all calls that follow go the same way, until
@@ -36,18 +37,18 @@ type storageFault struct {
 }
 
 var storageFaults = []storageFault{
-	{name: "refuses", mood: mood{err: errStorage}},
-	{name: "does it and says that it failed", mood: mood{err: errStorage, done: true}, writes: true},
-	{name: "is slow", mood: mood{wait: 5 * time.Second}},
-	{name: "hangs", mood: mood{wait: hung}},
-	{name: "does it and hangs", mood: mood{wait: hung, done: true}, writes: true},
-	{name: "refuses until it is mended", mood: mood{err: errStorage}, lasting: true},
-	{name: "does it and says that it failed until it is mended", mood: mood{err: errStorage, done: true}, writes: true, lasting: true},
-	{name: "hangs until it is mended", mood: mood{wait: hung}, lasting: true},
+	{name: "refuses", Fault: engine.Fault{Err: engine.ErrStorage}},
+	{name: "does it and says that it failed", Fault: engine.Fault{Err: engine.ErrStorage, Done: true}, writes: true},
+	{name: "is slow", Fault: engine.Fault{Wait: 5 * time.Second}},
+	{name: "hangs", Fault: engine.Fault{Wait: hung}},
+	{name: "does it and hangs", Fault: engine.Fault{Wait: hung, Done: true}, writes: true},
+	{name: "refuses until it is mended", Fault: engine.Fault{Err: engine.ErrStorage}, lasting: true},
+	{name: "does it and says that it failed until it is mended", Fault: engine.Fault{Err: engine.ErrStorage, Done: true}, writes: true, lasting: true},
+	{name: "hangs until it is mended", Fault: engine.Fault{Wait: hung}, lasting: true},
 }
 
 // goesOn is whether the fault may still be there when the client has been answered.
-func (f storageFault) goesOn() bool { return f.lasting || f.wait > clientPatience }
+func (f storageFault) goesOn() bool { return f.lasting || f.Wait > clientPatience }
 
 // endings are what follows on a request that met with a fault, once storage is mended: one
 // of them in turn in the short form of the suite, each of them in the long one.
@@ -55,8 +56,8 @@ var endings = []string{"ticks alone", "readers alone", "a kill"}
 
 // A stage is an engine that a flow is about to run on.
 type stage struct {
-	*engine
-	storage *moodyStorage
+	*engine.Engine
+	storage *engine.FaultyStorage
 
 	older   string            // the token that was good before
 	lease   *logical.Response // of a dedicated token
@@ -89,10 +90,10 @@ func (a answer) lent() time.Duration {
 
 // ask sends the request of a client who has Vault's patience.
 func (s *stage) ask(op logical.Operation, path string, data map[string]any) answer {
-	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), clientPatience)
+	s.T.Helper()
+	ctx, cancel := context.WithTimeout(s.T.Context(), clientPatience)
 	defer cancel()
-	resp, status, message := s.requestWithin(ctx, op, path, data)
+	resp, status, message := s.RequestWithin(ctx, op, path, data)
 	return answer{resp, status, message, ctx.Err() != nil}
 }
 
@@ -106,10 +107,10 @@ func done(err error) answer {
 
 // stored is all that storage has, whatever its mood is.
 func (s *stage) stored() string {
-	s.t.Helper()
-	asIs := *s.engine
-	asIs.storage = s.storage.Storage
-	return fmt.Sprint(asIs.dump())
+	s.T.Helper()
+	asIs := *s.Engine
+	asIs.Storage = s.storage.Storage
+	return fmt.Sprint(asIs.Dump())
 }
 
 // TestFaultStorage fails every storage call of every flow in turn, and repeats the flow
@@ -173,7 +174,7 @@ func (f storageFlow) fail(t *testing.T) storageRows {
 	assert.Equal(t, f.cached, len(calls) == 0, "%v", calls)
 	for n, call := range calls {
 		for i, fault := range storageFaults {
-			if fault.writes && !call.writes() || !tally.IsSampled(n+i) {
+			if fault.writes && !call.Writes() || !tally.IsSampled(n+i) {
 				continue
 			}
 			for j := range tally.Times(1, len(endings)) {
@@ -182,7 +183,7 @@ func (f storageFlow) fail(t *testing.T) storageRows {
 					row := rows[fault.name]
 					trial := &trial{
 						stage: f.stage(t), flow: f, fault: fault, row: &row.Row, call: call,
-						where: fmt.Sprintf("call %d (%s %s) %s, then %s", n+1, call.op, call.key, fault.name, ending),
+						where: fmt.Sprintf("call %d (%s %s) %s, then %s", n+1, call.Op, call.Key, fault.name, ending),
 					}
 					trial.run(n, ending)
 					if trial.excused {
@@ -198,20 +199,20 @@ func (f storageFlow) fail(t *testing.T) storageRows {
 // stage makes what the flow runs on.
 func (f storageFlow) stage(t *testing.T) *stage {
 	t.Helper()
-	s := &stage{engine: newEngine(t)}
+	s := &stage{Engine: engine.New(t)}
 	f.given(s)
-	s.storage = s.moody()
+	s.storage = s.BreakStorage()
 	return s
 }
 
 // calls are those of the flow if nothing goes wrong.
-func (f storageFlow) calls(t *testing.T) []storageCall {
+func (f storageFlow) calls(t *testing.T) []engine.StorageCall {
 	t.Helper()
-	var calls []storageCall
+	var calls []engine.StorageCall
 	synctest.Test(t, func(t *testing.T) {
 		s := f.stage(t)
 		a := f.when(s)
-		calls = s.storage.calls()
+		calls = s.storage.Calls()
 		require.Equal(t, http.StatusOK, a.status, a.message)
 		require.Empty(t, f.complaint(s))
 	})

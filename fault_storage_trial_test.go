@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 )
 
@@ -19,7 +20,7 @@ type trial struct {
 	flow    storageFlow
 	fault   storageFault
 	row     *tally.Row
-	call    storageCall // the first that goes wrong
+	call    engine.StorageCall // the first that goes wrong
 	where   string
 	before  []string // the refresh tokens that the vendors took
 	excused bool     // whether a refresh token may be lost
@@ -27,36 +28,36 @@ type trial struct {
 
 // blame counts what should not have happened.
 func (r *trial) blame(count *int, format string, args ...any) {
-	r.t.Helper()
+	r.T.Helper()
 	*count++
-	r.t.Errorf("%s: %s", r.where, fmt.Sprintf(format, args...))
+	r.T.Errorf("%s: %s", r.where, fmt.Sprintf(format, args...))
 }
 
 // spoil has the nth call from now on go wrong.
 func (r *trial) spoil(n int) {
 	var met atomic.Int64
-	meet := func(c storageCall) mood {
+	meet := func(c engine.StorageCall) engine.Fault {
 		after := int(met.Add(1)) - 1 - n
-		if after == 0 || after > 0 && r.fault.lasting && (c.writes() || !r.fault.writes) {
-			return r.fault.mood
+		if after == 0 || after > 0 && r.fault.lasting && (c.Writes() || !r.fault.writes) {
+			return r.fault.Fault
 		}
-		return mood{}
+		return engine.Fault{}
 	}
-	r.storage.meet.Store(&meet)
+	r.storage.Meet.Store(&meet)
 }
 
 func (r *trial) run(n int, ending string) {
-	r.t.Helper()
+	r.T.Helper()
 	r.row.Tried++
-	r.before = r.sim.RefreshTokens()
-	defer r.storage.settle() // what a kill leaves behind ends without an effect
+	r.before = r.Sim.RefreshTokens()
+	defer r.storage.Settle() // what a kill leaves behind ends without an effect
 	r.spoil(n)
 	a := r.flow.when(r.stage)
 	if a.status != http.StatusOK && a.status != http.StatusInternalServerError && !a.gone {
 		r.blame(&r.row.Failed, "answered %d: %s", a.status, a.message)
 	}
 	r.check(a)
-	r.storage.meet.Store(nil)
+	r.storage.Meet.Store(nil)
 	r.follow(ending)
 	if r.lost(a, ending) {
 		return
@@ -65,22 +66,22 @@ func (r *trial) run(n int, ending string) {
 		r.agree("it was done")
 	}
 	r.repeat("the flow")
-	r.restart()
+	r.Restart()
 	r.repeat("the flow after a restart")
 	r.live()
 }
 
 // follow has time pass, or the process end.
 func (r *trial) follow(ending string) {
-	r.t.Helper()
+	r.T.Helper()
 	if ending == "a kill" {
-		r.storage.dead.Store(true)
-		r.engine.storage = r.storage.Storage
-		r.storage = r.moody()
-		r.restart()
+		r.storage.Dead.Store(true)
+		r.Engine.Storage = r.storage.Storage
+		r.storage = r.BreakStorage()
+		r.Restart()
 		return
 	}
-	r.storage.settle()
+	r.storage.Settle()
 	if ending == "readers alone" {
 		time.Sleep(6 * time.Second)
 		for _, name := range r.names() {
@@ -91,12 +92,12 @@ func (r *trial) follow(ending string) {
 	}
 	for range 5 {
 		time.Sleep(time.Minute)
-		if err := r.tick(); err != nil {
+		if err := r.Tick(); err != nil {
 			r.blame(&r.row.Failed, "a tick: %s", err)
 		}
 	}
 	for _, name := range r.names() {
-		if status := r.read("status/" + name).Data; status["storage_error"] != nil {
+		if status := r.Read("status/" + name).Data; status["storage_error"] != nil {
 			r.blame(&r.row.Failed, "%s is not healed by ticks: %s", name, status["storage_error"])
 		}
 	}
@@ -105,13 +106,13 @@ func (r *trial) follow(ending string) {
 // compare compares what readers get with what they would get of an engine that knows
 // what storage has, and nothing else.
 func (r *trial) compare() {
-	r.t.Helper()
-	old := r.backend
-	defer func() { r.backend = old }()
+	r.T.Helper()
+	old := r.Backend
+	defer func() { r.Backend = old }()
 	for _, name := range []string{"prod", "api", "search", "a", "b", "link", "web"} {
-		r.backend = old
+		r.Backend = old
 		is := r.ask(logical.ReadOperation, "creds/"+name, nil)
-		r.restart()
+		r.Restart()
 		shall := r.ask(logical.ReadOperation, "creds/"+name, nil)
 		if is.status != shall.status || is.token() != shall.token() || is.lent() != shall.lent() {
 			r.blame(&r.row.Failed, "creds/%s is not of what is stored: it answers %d %s, and after a restart %d %s", name, is.status, is.message, shall.status, shall.message)
@@ -121,8 +122,8 @@ func (r *trial) compare() {
 
 // names are the credentials that there are.
 func (r *trial) names() []string {
-	r.t.Helper()
-	resp, _, _ := r.request(logical.ListOperation, "config/", nil)
+	r.T.Helper()
+	resp, _, _ := r.Request(logical.ListOperation, "config/", nil)
 	names, _ := resp.Data["keys"].([]string)
 	return names
 }
@@ -130,16 +131,16 @@ func (r *trial) names() []string {
 // lost is whether a refresh token is lost, as it may be in a few cases, so that there is
 // nothing that the flow could be repeated with.
 func (r *trial) lost(a answer, ending string) bool {
-	r.t.Helper()
+	r.T.Helper()
 	stored := r.stored()
-	isLost := slices.ContainsFunc(r.sim.RefreshTokens(), func(token string) bool {
+	isLost := slices.ContainsFunc(r.Sim.RefreshTokens(), func(token string) bool {
 		return !slices.Contains(r.before, token) && !strings.Contains(stored, token)
 	})
 	held := strings.Contains(a.message, "write the same again soon") && a.status == http.StatusInternalServerError
 	switch {
 	case !isLost, held && ending != "a kill":
 		return false
-	case ending == "a kill" && r.fault.goesOn() && a.status != http.StatusOK && r.call.op == "put" && r.call.key != "fence":
+	case ending == "a kill" && r.fault.goesOn() && a.status != http.StatusOK && r.call.Op == "put" && r.call.Key != "fence":
 		// A process that is killed while storage refuses what the vendor has just answered
 		// takes it along: there is nowhere else to put it. That is so only if what went wrong
 		// began with that write: a vendor is not called while storage refuses.
@@ -154,7 +155,7 @@ func (r *trial) lost(a answer, ending string) bool {
 // replace has the operators be told that their credentials, or the new one that they were
 // about to write, are of no use any more, and write others.
 func (r *trial) replace(isNew bool) {
-	r.t.Helper()
+	r.T.Helper()
 	told := func(a answer) bool {
 		return a.status == http.StatusBadRequest && strings.Contains(a.message, "the vendor rejected the credential")
 	}
@@ -169,15 +170,15 @@ func (r *trial) replace(isNew bool) {
 		}
 	}
 	if slices.Contains(r.names(), "prod") {
-		r.sim.AddRefreshToken("link-streaming", "one-more")
-		r.write("config/kensho/prod", map[string]any{"refresh_token": "one-more"})
+		r.Sim.AddRefreshToken("link-streaming", "one-more")
+		r.Write("config/kensho/prod", map[string]any{"refresh_token": "one-more"})
 		r.reader("prod")
 	}
 }
 
 // repeat repeats the flow, which nothing keeps from succeeding any more.
 func (r *trial) repeat(what string) {
-	r.t.Helper()
+	r.T.Helper()
 	again := r.flow.again
 	if again == nil {
 		again = r.flow.when
@@ -193,7 +194,7 @@ func (r *trial) repeat(what string) {
 
 // agree checks what is so once the flow has been done.
 func (r *trial) agree(after string) {
-	r.t.Helper()
+	r.T.Helper()
 	if complaint := r.flow.complaint(r.stage); complaint != "" {
 		r.blame(&r.row.Failed, "%s, and then %s", after, complaint)
 	}
@@ -201,11 +202,11 @@ func (r *trial) agree(after string) {
 
 // check checks a token that was served.
 func (r *trial) check(a answer) {
-	r.t.Helper()
+	r.T.Helper()
 	token := a.token()
 	switch {
 	case token == "":
-	case !r.sim.Accepts(token):
+	case !r.Sim.Accepts(token):
 		r.blame(&r.row.Dead, "a token was served that no vendor takes")
 	case !strings.Contains(r.stored(), token):
 		r.blame(&r.row.Failed, "a token was served that storage does not know")
@@ -214,7 +215,7 @@ func (r *trial) check(a answer) {
 
 // live exchanges each credential once more.
 func (r *trial) live() {
-	r.t.Helper()
+	r.T.Helper()
 	time.Sleep(25 * time.Hour) // by then every token has died
 	for _, name := range r.names() {
 		r.reader(name)
@@ -223,7 +224,7 @@ func (r *trial) live() {
 
 // reader reads a token that there is no reason not to get.
 func (r *trial) reader(name string) {
-	r.t.Helper()
+	r.T.Helper()
 	a := r.ask(logical.ReadOperation, "creds/"+name, nil)
 	switch a.status {
 	case http.StatusOK:

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
@@ -58,14 +59,14 @@ type counts struct{ tried, dead, failed, leaks, gone atomic.Int64 }
 
 // A vendorCell is one fault, striking one kind of credential in one state of its token.
 type vendorCell struct {
-	*engine
+	*engine.Engine
 	fault  vendorFault
 	kind   kindOfCredential
 	counts *counts
 
 	token    string // the last that was served
 	failures int
-	heard    witness
+	heard    engine.Witness
 }
 
 // playFaults has each fault strike each kind of credential, in each state of its token.
@@ -89,7 +90,7 @@ func playFaults(t *testing.T, row string, faults []vendorFault, play func(*vendo
 							c := newVendorCell(t, fault, kind, result)
 							c.reach(state)
 							play(c)
-							result.leaks.Add(int64(c.heard.leaks(c.engine, kind.secrets())))
+							result.leaks.Add(int64(c.heard.Leaks(c.Engine, kind.secrets())))
 						})
 					})
 				}
@@ -109,11 +110,11 @@ func playFaults(t *testing.T, row string, faults []vendorFault, play func(*vendo
 func newVendorCell(t *testing.T, fault vendorFault, kind kindOfCredential, result *counts) *vendorCell {
 	t.Helper()
 	result.tried.Add(1)
-	c := &vendorCell{engine: newEngine(t), fault: fault, kind: kind, counts: result}
-	c.heard.listen(c.engine)
-	kind.know(c.sim, oddRefreshToken)
-	c.sim.Behave(kind.conduct())
-	until(0, 2, 0)
+	c := &vendorCell{Engine: engine.New(t), fault: fault, kind: kind, counts: result}
+	c.heard.Listen(c.Engine)
+	kind.know(c.Sim, oddRefreshToken)
+	c.Sim.Behave(kind.conduct())
+	engine.Until(0, 2, 0)
 	return c
 }
 
@@ -122,22 +123,22 @@ func (c *vendorCell) config() string { return "config/" + c.kind.path + "/prod" 
 
 // reach brings the token into a state.
 func (c *vendorCell) reach(state stateOfToken) {
-	c.t.Helper()
+	c.T.Helper()
 	if state == noToken {
 		c.write(map[string]any{"verify": false})
 		return
 	}
 	c.write(nil)
 	resp, status, message := c.request(logical.ReadOperation, "creds/prod", nil)
-	require.Equal(c.t, http.StatusOK, status, message)
+	require.Equal(c.T, http.StatusOK, status, message)
 	c.served(resp)
 	switch {
 	case state == tokenExpired && c.kind.hourly:
-		until(1, 10, 0)
+		engine.Until(1, 10, 0)
 	case state == tokenExpired:
 		time.Sleep(kindLife + 10*time.Minute)
 	case c.kind.hourly:
-		until(0, 5, 0) // it is to be kept alive every minute
+		engine.Until(0, 5, 0) // it is to be kept alive every minute
 	default:
 		time.Sleep(kindLife*3/4 + 5*time.Minute)
 	}
@@ -145,7 +146,7 @@ func (c *vendorCell) reach(state stateOfToken) {
 
 // write writes the credential, with some more fields.
 func (c *vendorCell) write(more map[string]any) {
-	c.t.Helper()
+	c.T.Helper()
 	data := map[string]any{}
 	for _, fields := range []map[string]any{c.kind.data, more} {
 		for field, value := range fields {
@@ -153,43 +154,43 @@ func (c *vendorCell) write(more map[string]any) {
 		}
 	}
 	_, status, message := c.request(logical.UpdateOperation, c.config(), data)
-	require.Equal(c.t, http.StatusOK, status, message)
+	require.Equal(c.T, http.StatusOK, status, message)
 }
 
 // strike has the fault strike from now on.
 func (c *vendorCell) strike() {
 	conduct := c.kind.conduct()
-	c.fault.strike(&conduct, c.sim, c.kind)
-	c.sim.Behave(conduct)
+	c.fault.strike(&conduct, c.Sim, c.kind)
+	c.Sim.Behave(conduct)
 }
 
 // recover has the vendor answer as documented again.
 func (c *vendorCell) recover() {
-	for c.sim.InFlight() > 0 {
+	for c.Sim.InFlight() > 0 {
 		time.Sleep(time.Second)
 	}
-	c.sim.Behave(c.kind.conduct())
+	c.Sim.Behave(c.kind.conduct())
 }
 
 // request is the engine's, of which everything is looked through for secrets.
 func (c *vendorCell) request(op logical.Operation, path string, data map[string]any) (*logical.Response, int, string) {
-	c.t.Helper()
-	resp, status, message := c.engine.request(op, path, data)
-	c.heard.hear(c.t, path, resp, message)
+	c.T.Helper()
+	resp, status, message := c.Engine.Request(op, path, data)
+	c.heard.Hear(c.T, path, resp, message)
 	return resp, status, message
 }
 
 // alive is whether the last token that was served is good. No cell comes near its end.
 func (c *vendorCell) alive() bool {
-	return c.token != "" && time.Until(c.sim.Death(c.token)) > time.Minute
+	return c.token != "" && time.Until(c.Sim.Death(c.token)) > time.Minute
 }
 
 // ask reads a token in a way that has the vendor called if he may be. While a token of
 // Kensho's is good nothing but the keepalive does that.
 func (c *vendorCell) ask() (*logical.Response, int, string) {
-	c.t.Helper()
+	c.T.Helper()
 	if c.kind.hourly && c.alive() {
-		require.NoError(c.t, c.tick())
+		require.NoError(c.T, c.Tick())
 	}
 	return c.request(logical.ReadOperation, "creds/prod", nil)
 }
@@ -197,7 +198,7 @@ func (c *vendorCell) ask() (*logical.Response, int, string) {
 // press reads a token as a reader does who has reason to know that the vendor gives no
 // fresher one: who wants one that is good for longer.
 func (c *vendorCell) press() (*logical.Response, int, string) {
-	c.t.Helper()
+	c.T.Helper()
 	var data map[string]any
 	if c.kind.hourly && c.alive() {
 		data = map[string]any{"min_ttl": "1h"}
@@ -207,19 +208,19 @@ func (c *vendorCell) press() (*logical.Response, int, string) {
 
 // served notes a token that was served, which the vendor must take until the lease ends.
 func (c *vendorCell) served(resp *logical.Response) {
-	c.t.Helper()
-	c.token = tokenOf(resp)
-	left := time.Until(c.sim.Death(c.token))
-	if !c.sim.Accepts(c.token) || resp.Secret.TTL > left-min(30*time.Second, left/20) {
+	c.T.Helper()
+	c.token = engine.TokenOf(resp)
+	left := time.Until(c.Sim.Death(c.token))
+	if !c.Sim.Accepts(c.token) || resp.Secret.TTL > left-min(30*time.Second, left/20) {
 		c.counts.dead.Add(1)
-		assert.Fail(c.t, "promise 1: a lease outlives its token", "the token has %s, the lease %s", left, resp.Secret.TTL)
+		assert.Fail(c.T, "promise 1: a lease outlives its token", "the token has %s, the lease %s", left, resp.Secret.TTL)
 	}
-	assert.GreaterOrEqual(c.t, resp.Secret.TTL, time.Second)
+	assert.GreaterOrEqual(c.T, resp.Secret.TTL, time.Second)
 }
 
 func (c *vendorCell) status() map[string]any {
-	c.t.Helper()
+	c.T.Helper()
 	resp, status, message := c.request(logical.ReadOperation, "status/prod", nil)
-	require.Equal(c.t, http.StatusOK, status, message)
+	require.Equal(c.T, http.StatusOK, status, message)
 	return resp.Data
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -25,7 +26,7 @@ func harmlessFaults() []vendorFault {
 	return []vendorFault{
 		{name: "tokens of 64 KiB", strike: func(c *vendorsim.Conduct, _ *vendorsim.Sim, _ kindOfCredential) { c.TokenSize = 64 << 10 },
 			check: func(_ *vendorCell, resp *logical.Response) string {
-				if size := len(tokenOf(resp)); size != 64<<10 {
+				if size := len(engine.TokenOf(resp)); size != 64<<10 {
 					return fmt.Sprintf("the token is %d bytes long", size)
 				}
 				return ""
@@ -104,7 +105,7 @@ func livesForever(c *vendorCell, resp *logical.Response) string {
 	if dies := resp.Data["expire_time"]; dies != time.Now().Add(tenYears).UTC().Format(time.RFC3339) {
 		return fmt.Sprintf("the token is said to die at %s", dies)
 	}
-	if resp.Secret.TTL != c.system.MaxLeaseTTLVal {
+	if resp.Secret.TTL != c.System.MaxLeaseTTLVal {
 		return fmt.Sprintf("the lease is for %s", resp.Secret.TTL)
 	}
 	return ""
@@ -112,31 +113,31 @@ func livesForever(c *vendorCell, resp *logical.Response) string {
 
 // takes has the fault strike, and a token come all the same.
 func (c *vendorCell) takes() {
-	c.t.Helper()
-	last, calls := c.token, c.exchanges()
+	c.T.Helper()
+	last, calls := c.token, c.Exchanges()
 	c.strike()
 	resp, status, message := c.ask()
 	if status != http.StatusOK {
 		c.counts.failed.Add(1)
-		require.Fail(c.t, "there is a token in the answer", "%d %s", status, message)
+		require.Fail(c.T, "there is a token in the answer", "%d %s", status, message)
 	}
-	assert.Greater(c.t, c.exchanges(), calls)
-	assert.NotEqual(c.t, last, tokenOf(resp))
-	assert.Empty(c.t, resp.Warnings)
-	assert.True(c.t, c.sim.Accepts(tokenOf(resp)))
+	assert.Greater(c.T, c.Exchanges(), calls)
+	assert.NotEqual(c.T, last, engine.TokenOf(resp))
+	assert.Empty(c.T, resp.Warnings)
+	assert.True(c.T, c.Sim.Accepts(engine.TokenOf(resp)))
 	if c.fault.check != nil {
-		assert.Empty(c.t, c.fault.check(c, resp))
+		assert.Empty(c.T, c.fault.check(c, resp))
 	}
 	data := c.status()
-	assert.Equal(c.t, "ok", data["state"])
-	assert.Equal(c.t, 0, data["consecutive_failures"])
+	assert.Equal(c.T, "ok", data["state"])
+	assert.Equal(c.T, 0, data["consecutive_failures"])
 
 	// And what it has left behind, such as a refresh token, is good for the next.
 	c.recover()
 	_, status, message = c.request(logical.UpdateOperation, "refresh/prod", nil)
-	require.Equal(c.t, http.StatusOK, status, message)
+	require.Equal(c.T, http.StatusOK, status, message)
 	resp, status, message = c.request(logical.ReadOperation, "creds/prod", nil)
-	require.Equal(c.t, http.StatusOK, status, message)
+	require.Equal(c.T, http.StatusOK, status, message)
 	if !c.fault.lies {
 		c.served(resp)
 	}

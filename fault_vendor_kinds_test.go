@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -72,14 +73,14 @@ type kindOfCredential struct {
 
 func kindsOfCredential() []kindOfCredential {
 	client := vendorsim.OAuthClient{
-		ID: clientID, Secret: oddSecret, Lifetime: kindLife, Rotate: true,
+		ID: engine.ClientID, Secret: oddSecret, Lifetime: kindLife, Rotate: true,
 		AuthMethods: []string{vendorsim.SecretPost},
 		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
 	}
 	signing := client
 	signing.AuthMethods, signing.Keys = []string{vendorsim.PrivateKeyJWT}, map[string]crypto.PublicKey{"": curveKey().Public()}
 	oauth := func(data map[string]any) map[string]any {
-		maps.Copy(data, map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "default_ttl": "8h"})
+		maps.Copy(data, map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "default_ttl": "8h"})
 		return data
 	}
 	kensho := func(sim *vendorsim.Sim, token string) { sim.AddRefreshToken("link-streaming", token) }
@@ -90,7 +91,7 @@ func kindsOfCredential() []kindOfCredential {
 			know: kensho, token: "accessToken", hourly: true},
 		{name: "kensho rotating refresh token", path: "kensho", data: map[string]any{"refresh_token": oddRefreshToken, "keepalive_interval": 60},
 			know: kensho, token: "accessToken", hourly: true, rotates: true},
-		{name: "kensho key pair", path: "kensho", data: map[string]any{"client_id": clientID, "private_key": privateKeyPEM()},
+		{name: "kensho key pair", path: "kensho", data: map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()},
 			know:  func(*vendorsim.Sim, string) {},
 			token: "access_token", expiry: "expires_in", life: kindLife.Seconds(), oauth: true},
 		{name: "sitecore api key", path: "sitecore", data: map[string]any{"api_key": oddAPIKey, "access_expiry": "8h"},

@@ -15,6 +15,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
@@ -25,15 +27,17 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 	encode := func(kind string, der []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 	}
-	public := encode("PUBLIC KEY", x509.MarshalPKCS1PublicKey(&privateKey().PublicKey))
-	pair := func(key string) map[string]any { return map[string]any{"client_id": clientID, "private_key": key} }
+	public := encode("PUBLIC KEY", x509.MarshalPKCS1PublicKey(&engine.PrivateKey().PublicKey))
+	pair := func(key string) map[string]any {
+		return map[string]any{"client_id": engine.ClientID, "private_key": key}
+	}
 	kensho := func(extra map[string]any) map[string]any {
-		data := map[string]any{"refresh_token": refreshToken}
+		data := map[string]any{"refresh_token": engine.RefreshToken}
 		maps.Copy(data, extra)
 		return data
 	}
 	sitecore := func(extra map[string]any) map[string]any {
-		data := map[string]any{"api_key": apiKey}
+		data := map[string]any{"api_key": engine.ApiKey}
 		maps.Copy(data, extra)
 		return data
 	}
@@ -47,10 +51,10 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"nothing but settings":           {"kensho", map[string]any{"product": "scribe"}, "needs refresh_token"},
 		"nothing for sitecore":           {"sitecore", map[string]any{}, "needs api_key, or refresh_token"},
 		"empty refresh token":            {"kensho", map[string]any{"refresh_token": "  "}, "needs refresh_token"},
-		"two kinds at once":              {"kensho", kensho(pair(privateKeyPEM())), `refresh_token and client_id+private_key contradict each other: give one, and clear the other with refresh_token=""`},
+		"two kinds at once":              {"kensho", kensho(pair(engine.PrivateKeyPEM())), `refresh_token and client_id+private_key contradict each other: give one, and clear the other with refresh_token=""`},
 		"access token and refresh token": {"kensho", kensho(map[string]any{"access_token": "x"}), "refresh_token and access_token contradict"},
-		"half a key pair":                {"kensho", map[string]any{"client_id": clientID}, "private_key: is missing"},
-		"the other half":                 {"kensho", map[string]any{"private_key": privateKeyPEM()}, "client_id: is missing"},
+		"half a key pair":                {"kensho", map[string]any{"client_id": engine.ClientID}, "private_key: is missing"},
+		"the other half":                 {"kensho", map[string]any{"private_key": engine.PrivateKeyPEM()}, "client_id: is missing"},
 		"scope with a refresh token":     {"kensho", kensho(map[string]any{"scope": "kensho:app:link"}), "scope: goes with client_id+private_key alone"},
 		"token URL with a refresh token": {"kensho", kensho(map[string]any{"token_url": "https://a.example/"}), "token_url: goes with"},
 		"unknown product":                {"kensho", kensho(map[string]any{"product": "lnk"}), `product: "lnk" is none of link, scribe`},
@@ -63,11 +67,11 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"http to another host":           {"kensho", kensho(map[string]any{"refresh_url": "http://kensho.example/oauth2/refresh"}), "refresh_url: must be an https URL"},
 		"http to a look-alike":           {"sitecore", sitecore(map[string]any{"base_url": "http://localhost.example"}), "base_url: must be an https URL"},
 		"a URL with a password":          {"sitecore", sitecore(map[string]any{"base_url": "https://user:pass@api.rfksrv.com"}), "base_url: must not hold a user name"},
-		"http to a token URL":            {"kensho", map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "token_url": "http://kensho.example/"}, "token_url: must be an https URL"},
+		"http to a token URL":            {"kensho", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": "http://kensho.example/"}, "token_url: must be an https URL"},
 		"http to another IP":             {"kensho", kensho(map[string]any{"refresh_url": "http://10.0.0.1/"}), "refresh_url: must be an https URL"},
 		"a URL with a fragment":          {"kensho", kensho(map[string]any{"refresh_url": "https://a.example/#x"}), "refresh_url: must not hold a fragment"},
 		"a base URL with a query":        {"sitecore", sitecore(map[string]any{"base_url": "https://api.rfksrv.com?x=1"}), "base_url: must not hold a query"},
-		"a scope that is none":           {"kensho", map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "scope": `a"b`}, `scope: "a\"b" is not a scope`},
+		"a scope that is none":           {"kensho", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "scope": `a"b`}, `scope: "a\"b" is not a scope`},
 		"a broken refresh token":         {"kensho", map[string]any{"refresh_token": "first\nsecond"}, "refresh_token: holds a line break"},
 		"a token in quotes":              {"kensho", map[string]any{"refresh_token": `"first"`}, "refresh_token: is in quotes; give the value without them"},
 		"a token with its scheme":        {"kensho", map[string]any{"access_token": "bearer first"}, `access_token: begins with "Bearer"; give the token without it`},
@@ -81,7 +85,7 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"a URL without a host":           {"sitecore", sitecore(map[string]any{"base_url": "https://:443"}), "base_url: is not a URL with a host"},
 		"a URL with brackets for a host": {"kensho", kensho(map[string]any{"refresh_url": "https://[]/refresh"}), "refresh_url: is not a URL with a host"},
 		"a host of a megabyte":           {"kensho", kensho(map[string]any{"refresh_url": "https://" + strings.Repeat("a", 1<<20) + "/t"}), "refresh_url: has 1048586 bytes, and may have 2048"},
-		"a host of 254 bytes":            {"kensho", map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "token_url": "https://" + strings.Repeat("a", 254) + ":8443/t"}, "token_url: the host's name has 254 bytes, and can have 253"},
+		"a host of 254 bytes":            {"kensho", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": "https://" + strings.Repeat("a", 254) + ":8443/t"}, "token_url: the host's name has 254 bytes, and can have 253"},
 		"an unknown field":               {"kensho", kensho(map[string]any{"refreshtoken": "x"}), "refreshtoken: is no field of this path, which has access_token, assertion_audience, ca_cert"},
 		"another provider's field":       {"sitecore", sitecore(map[string]any{"product": "link"}), "product: is no field"},
 		"scope as an object":             {"sitecore", sitecore(map[string]any{"scope": map[string]any{"a": "b"}}), "scope"},
@@ -105,29 +109,29 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"a secret that is a list":        {"sitecore", map[string]any{"api_key": []any{"canary-in-a-list"}}, "api_key: must be a string"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := newEngine(t)
-			_, status, message := e.request(logical.UpdateOperation, "config/"+bad.provider+"/prod", bad.data)
+			e := engine.New(t)
+			_, status, message := e.Request(logical.UpdateOperation, "config/"+bad.provider+"/prod", bad.data)
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, message, bad.says)
-			for _, secret := range []string{refreshToken, apiKey, "canary", "01-first"} {
+			for _, secret := range []string{engine.RefreshToken, engine.ApiKey, "canary", "01-first"} {
 				assert.NotContains(t, message, secret)
 			}
-			assert.Zero(t, e.exchanges(), "bad input is refused before the vendor is called")
-			assertStorageEmpty(t, e)
+			assert.Zero(t, e.Exchanges(), "bad input is refused before the vendor is called")
+			engine.AssertStorageEmpty(t, e)
 		})
 	}
 }
 
 func TestAnEmptyValueClearsAFieldOfAnyType(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/sitecore/prod", map[string]any{
-			"api_key": apiKey, "scope": "event", "access_expiry": "1h", "default_ttl": "1h", "request_timeout": 20, "keepalive_interval": 0, "base_url": "https://api-staging.rfksrv.com",
+		e := engine.New(t)
+		e.Write("config/sitecore/prod", map[string]any{
+			"api_key": engine.ApiKey, "scope": "event", "access_expiry": "1h", "default_ttl": "1h", "request_timeout": 20, "keepalive_interval": 0, "base_url": "https://api-staging.rfksrv.com",
 		})
-		e.write("config/sitecore/prod", map[string]any{
-			"api_key": apiKey, "scope": "", "access_expiry": "", "default_ttl": "", "request_timeout": "", "keepalive_interval": "", "base_url": "",
+		e.Write("config/sitecore/prod", map[string]any{
+			"api_key": engine.ApiKey, "scope": "", "access_expiry": "", "default_ttl": "", "request_timeout": "", "keepalive_interval": "", "base_url": "",
 		})
-		assert.Equal(t, map[string]any{"request_timeout": 10, "keepalive_interval": 86400, "secrets_set": []string{"api_key"}}, e.read("config/sitecore/prod").Data)
+		assert.Equal(t, map[string]any{"request_timeout": 10, "keepalive_interval": 86400, "secrets_set": []string{"api_key"}}, e.Read("config/sitecore/prod").Data)
 	})
 }
 
@@ -144,9 +148,9 @@ func TestScopeIsTakenAsAListInEveryFormThatVaultHas(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				e.write("config/sitecore/prod", map[string]any{"api_key": apiKey, "scope": scope})
-				assert.JSONEq(t, `{"scope": ["discover", "event"]}`, e.sim.Calls()[0].Body)
+				e := engine.New(t)
+				e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey, "scope": scope})
+				assert.JSONEq(t, `{"scope": ["discover", "event"]}`, e.Sim.Calls()[0].Body)
 			})
 		})
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -50,18 +51,18 @@ func TestAValueOfAnotherTypeIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				before, calls := e.dump(), e.exchanges()
+				e := engine.NewOAuth(t)
+				before, calls := e.Dump(), e.Exchanges()
 				for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 					if op == logical.PatchOperation && (strings.HasPrefix(bad.path, "keypair/") || strings.HasPrefix(name, "null")) {
 						continue
 					}
-					_, status, message := e.request(op, bad.path, map[string]any{bad.field: bad.value})
+					_, status, message := e.Request(op, bad.path, map[string]any{bad.field: bad.value})
 					assert.Equal(t, http.StatusBadRequest, status)
 					assert.Contains(t, message, bad.says)
 				}
-				assert.Equal(t, before, e.dump(), "nothing is stored")
-				assert.Equal(t, calls, e.exchanges())
+				assert.Equal(t, before, e.Dump(), "nothing is stored")
+				assert.Equal(t, calls, e.Exchanges())
 			})
 		})
 	}
@@ -69,26 +70,26 @@ func TestAValueOfAnotherTypeIsRefused(t *testing.T) {
 
 func TestANameInAMapIsGivenOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
+		e := engine.NewOAuth(t)
 		for _, field := range []string{"token_params", "preset_params"} {
 			for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
-				_, status, message := e.request(op, "config/oauth2/api", map[string]any{field: []any{"resource=a", "audience=c", "resource=b"}})
+				_, status, message := e.Request(op, "config/oauth2/api", map[string]any{field: []any{"resource=a", "audience=c", "resource=b"}})
 				assert.Equal(t, http.StatusBadRequest, status)
 				assert.Contains(t, message, field+`: "resource" is given twice`)
 			}
 		}
-		e.write("config/oauth2/api", map[string]any{"token_params": []any{"resource=a=b", "audience=c"}, "verify": false})
-		assert.Equal(t, map[string]string{"resource": "a=b", "audience": "c"}, e.read("config/oauth2/api").Data["token_params"])
+		e.Write("config/oauth2/api", map[string]any{"token_params": []any{"resource=a=b", "audience=c"}, "verify": false})
+		assert.Equal(t, map[string]string{"resource": "a=b", "audience": "c"}, e.Read("config/oauth2/api").Data["token_params"])
 	})
 }
 
 func TestAWrittenMapTakesTheStoredOnesPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
+		e := engine.NewOAuth(t)
 		write := func(op logical.Operation, value any) map[string]any {
-			_, status, message := e.request(op, "config/oauth2/api", map[string]any{"token_params": value, "verify": false})
+			_, status, message := e.Request(op, "config/oauth2/api", map[string]any{"token_params": value, "verify": false})
 			require.Equal(t, http.StatusOK, status, message)
-			raw, err := json.Marshal(e.read("config/oauth2/api").Data["token_params"])
+			raw, err := json.Marshal(e.Read("config/oauth2/api").Data["token_params"])
 			require.NoError(t, err)
 			var stored map[string]any
 			require.NoError(t, json.Unmarshal(raw, &stored))
@@ -109,11 +110,11 @@ func TestAWrittenMapTakesTheStoredOnesPlace(t *testing.T) {
 
 func TestParametersOfAPresetCanBeChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
+		e := engine.NewOAuth(t)
 		zoom := map[string]any{"preset": "zoom", "preset_params": "account_id=abc", "client_id": "id", "client_secret": "s", "verify": false}
-		e.write("config/oauth2/meetings", zoom)
-		e.write("config/oauth2/meetings", map[string]any{"preset": "box", "preset_params": "enterprise_id=7", "client_secret": "s", "verify": false})
-		assert.Equal(t, map[string]string{"enterprise_id": "7"}, e.read("config/oauth2/meetings").Data["preset_params"])
+		e.Write("config/oauth2/meetings", zoom)
+		e.Write("config/oauth2/meetings", map[string]any{"preset": "box", "preset_params": "enterprise_id=7", "client_secret": "s", "verify": false})
+		assert.Equal(t, map[string]string{"enterprise_id": "7"}, e.Read("config/oauth2/meetings").Data["preset_params"])
 	})
 }
 
@@ -144,26 +145,26 @@ func TestNamesInFieldsAreCheckedBeforeAnythingElse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
+				e := engine.NewOAuth(t)
 				data := map[string]any{bad.field: bad.value}
 				switch {
 				case bad.path == "roles/new" && bad.field == "scope":
 					data["config"] = "api"
 				case bad.path == "config/oauth2/keys":
-					data["client_id"], data["private_key"], data["token_url"] = "id", privateKeyPEM(), "https://id.example/token"
+					data["client_id"], data["private_key"], data["token_url"] = "id", engine.PrivateKeyPEM(), "https://id.example/token"
 				case bad.path == "config/oauth2/okta":
 					data["preset"] = "okta"
 				case bad.field == "preset_params":
 					data["preset"] = "zoom"
 				case bad.field == "product":
-					data["refresh_token"] = refreshToken
+					data["refresh_token"] = engine.RefreshToken
 				}
-				before := e.dump()
-				_, status, message := e.request(logical.UpdateOperation, bad.path, data)
+				before := e.Dump()
+				_, status, message := e.Request(logical.UpdateOperation, bad.path, data)
 				assert.Equal(t, http.StatusBadRequest, status)
 				require.Less(t, len(message), 800, "what was given is cut")
 				assert.Contains(t, message, bad.says)
-				assert.Equal(t, before, e.dump(), "nothing is stored")
+				assert.Equal(t, before, e.Dump(), "nothing is stored")
 			})
 		})
 	}
@@ -171,7 +172,7 @@ func TestNamesInFieldsAreCheckedBeforeAnythingElse(t *testing.T) {
 
 func TestARefusedWriteTakesNoMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
+		e := engine.NewOAuth(t)
 		name := func(kind string, i int) string { return kind + strconv.Itoa(i) }
 		refused := func(i int) {
 			for path, data := range map[string]map[string]any{
@@ -184,53 +185,53 @@ func TestARefusedWriteTakesNoMemory(t *testing.T) {
 				"keypair/" + name("n", i) + "/activate": {},
 				"refresh/" + name("r", i):               {},
 			} {
-				_, status, _ := e.request(logical.UpdateOperation, path, data)
+				_, status, _ := e.Request(logical.UpdateOperation, path, data)
 				require.Equal(t, http.StatusBadRequest, status, path)
 			}
 			for _, path := range []string{"creds/" + name("d", i), "token/" + name("d", i), "status/" + name("d", i)} {
-				_, status, _ := e.request(logical.ReadOperation, path, nil)
+				_, status, _ := e.Request(logical.ReadOperation, path, nil)
 				require.GreaterOrEqual(t, status, 400, path)
 			}
 		}
-		before := tokenbroker.NamesInMemory(e.backend)
+		before := tokenbroker.NamesInMemory(e.Backend)
 		for i := range 3 {
 			refused(i)
 		}
-		e.write("config/kensho/short", map[string]any{"refresh_token": refreshToken})
-		e.creds("short")
-		_, status, message := e.request(logical.DeleteOperation, "config/kensho/short", nil)
+		e.Write("config/kensho/short", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Creds("short")
+		_, status, message := e.Request(logical.DeleteOperation, "config/kensho/short", nil)
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, before, tokenbroker.NamesInMemory(e.backend))
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend))
 	})
 }
 
 func TestGuarantee2TheRightToANameIsOneWhileItComesAndGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.Behave(vendorsim.Conduct{Latency: 100 * time.Millisecond})
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Latency: 100 * time.Millisecond})
 		var all sync.WaitGroup
 		for i := range 20 {
 			all.Go(func() {
 				time.Sleep(time.Duration(i) * 10 * time.Millisecond)
-				data := map[string]any{"refresh_token": refreshToken}
+				data := map[string]any{"refresh_token": engine.RefreshToken}
 				if i%3 == 0 {
 					data["refresh_token"] = "of-nobody"
 				}
-				e.request(logical.UpdateOperation, "config/kensho/prod", data)
-				e.request(logical.ReadOperation, "creds/prod", nil)
+				e.Request(logical.UpdateOperation, "config/kensho/prod", data)
+				e.Request(logical.ReadOperation, "creds/prod", nil)
 				if i%4 == 0 {
-					e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+					e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 				}
-				e.request(logical.UpdateOperation, "roles/web", map[string]any{"config": "prod"})
-				e.request(logical.DeleteOperation, "roles/web", nil)
+				e.Request(logical.UpdateOperation, "roles/web", map[string]any{"config": "prod"})
+				e.Request(logical.DeleteOperation, "roles/web", nil)
 			})
 		}
 		all.Wait()
-		assert.Equal(t, 1, e.sim.MostInFlight())
-		_, status, message := e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+		assert.Equal(t, 1, e.Sim.MostInFlight())
+		_, status, message := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Zero(t, tokenbroker.NamesInMemory(e.backend))
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		e.creds("prod")
+		assert.Zero(t, tokenbroker.NamesInMemory(e.Backend))
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Creds("prod")
 	})
 }

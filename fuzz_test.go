@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -59,11 +60,11 @@ func FuzzConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, path uint8, first, second string) {
 		synctest.Test(t, func(t *testing.T) {
 			e := newFuzzEngine(t)
-			before := e.dump()
-			w := fuzzing{engine: e, path: fuzzed[int(path)%len(fuzzed)], safe: maps.Clone(fuzzSecrets())}
+			before := e.Dump()
+			w := fuzzing{Engine: e, path: fuzzed[int(path)%len(fuzzed)], safe: maps.Clone(fuzzSecrets())}
 			if !w.write(logical.UpdateOperation, fuzzedData(first)) {
 				w.write(logical.PatchOperation, fuzzedData(second)) // there is nothing to patch
-				require.Equal(t, before, e.dump())
+				require.Equal(t, before, e.Dump())
 				return
 			}
 			w.writeAgain()
@@ -71,10 +72,10 @@ func FuzzConfig(f *testing.F) {
 			if w.write(logical.PatchOperation, fuzzedData(second)) {
 				w.writeAgain()
 			}
-			_, status, message := e.request(logical.DeleteOperation, w.path, nil)
+			_, status, message := e.Request(logical.DeleteOperation, w.path, nil)
 			require.Equal(t, http.StatusOK, status, message)
-			require.Equal(t, before, e.dump(), "all of it is gone")
-			_, status, _ = e.request(logical.ReadOperation, w.path, nil)
+			require.Equal(t, before, e.Dump(), "all of it is gone")
+			_, status, _ = e.Request(logical.ReadOperation, w.path, nil)
 			require.Equal(t, http.StatusNotFound, status)
 		})
 	})
@@ -82,24 +83,24 @@ func FuzzConfig(f *testing.F) {
 
 // newFuzzEngine has two credentials that roles may use, and vendors who know all that
 // FuzzConfig's placeholders stand for.
-func newFuzzEngine(t *testing.T) *engine {
-	e := mount(t)
+func newFuzzEngine(t *testing.T) *engine.Engine {
+	e := engine.NewUnchecked(t)
 	client := vendorsim.OAuthClient{
-		ID: clientID, Secret: clientSecret, Keys: map[string]crypto.PublicKey{"": &privateKey().PublicKey}, Scopes: []string{"read", "write"},
+		ID: engine.ClientID, Secret: engine.ClientSecret, Keys: map[string]crypto.PublicKey{"": &engine.PrivateKey().PublicKey}, Scopes: []string{"read", "write"},
 		AuthMethods: []string{vendorsim.SecretBasic, vendorsim.SecretPost, vendorsim.PrivateKeyJWT},
 		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant, vendorsim.JWTBearerGrant},
 	}
-	until(0, 10, 0)
-	e.sim.AddOAuthClient(client)
-	e.sim.AddOAuthRefreshToken(client, refreshToken, "read", "write")
-	e.write("config/sitecore/prod", map[string]any{"api_key": apiKey, "scope": "discover,event"})
-	e.write("config/oauth2/api", secretClient(true))
+	engine.Until(0, 10, 0)
+	e.Sim.AddOAuthClient(client)
+	e.Sim.AddOAuthRefreshToken(client, engine.RefreshToken, "read", "write")
+	e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey, "scope": "discover,event"})
+	e.Write("config/oauth2/api", engine.SecretClient(true))
 	return e
 }
 
 // fuzzSecrets are what must not come out, by their placeholders.
 func fuzzSecrets() map[string]string {
-	return map[string]string{"$refresh": refreshToken, "$api": apiKey, "$secret": clientSecret, "$key": privateKeyPEM()}
+	return map[string]string{"$refresh": engine.RefreshToken, "$api": engine.ApiKey, "$secret": engine.ClientSecret, "$key": engine.PrivateKeyPEM()}
 }
 
 // fuzzedData are the fields of a write.
@@ -123,7 +124,7 @@ func fill(value any) any {
 		for placeholder, secret := range fuzzSecrets() {
 			value = strings.ReplaceAll(value, placeholder, secret)
 		}
-		return strings.NewReplacer("$id", clientID, "$url", vendorsim.OAuthTokenURL, "$issuer", vendorsim.OAuthIssuer).Replace(value)
+		return strings.NewReplacer("$id", engine.ClientID, "$url", vendorsim.OAuthTokenURL, "$issuer", vendorsim.OAuthIssuer).Replace(value)
 	case []any:
 		for i := range value {
 			value[i] = fill(value[i])
@@ -140,35 +141,35 @@ func fill(value any) any {
 
 // fuzzing is what is written to one path.
 type fuzzing struct {
-	*engine
+	*engine.Engine
 	path string
 	safe map[string]string // the secrets that stand in secret fields alone
 }
 
 // write reports whether data was taken, and sees that nothing is stored if not.
 func (w fuzzing) write(op logical.Operation, data map[string]any) bool {
-	fields := tokenbroker.Route(w.backend, w.path).Fields
+	fields := tokenbroker.Route(w.Backend, w.path).Fields
 	open := map[string]any{}
 	for name, value := range data {
 		if schema := fields[name]; schema == nil || !isSensitive(schema) {
 			open[name] = value
 		}
 	}
-	maps.DeleteFunc(w.safe, func(_, secret string) bool { return strings.Contains(asJSON(w.t, open), inJSON(w.t, secret)) })
+	maps.DeleteFunc(w.safe, func(_, secret string) bool { return strings.Contains(asJSON(w.T, open), inJSON(w.T, secret)) })
 
-	before := w.dump()
-	_, status, message := w.request(op, w.path, data)
+	before := w.Dump()
+	_, status, message := w.Request(op, w.path, data)
 	w.isSafe(message)
 	if status == http.StatusOK {
-		w.isSafe(asJSON(w.t, w.read(w.path).Data))
+		w.isSafe(asJSON(w.T, w.Read(w.path).Data))
 		return true
 	}
-	require.Contains(w.t, []int{http.StatusBadRequest, http.StatusNotFound, http.StatusBadGateway}, status, message)
-	require.Equal(w.t, before, w.dump(), "nothing is stored")
+	require.Contains(w.T, []int{http.StatusBadRequest, http.StatusNotFound, http.StatusBadGateway}, status, message)
+	require.Equal(w.T, before, w.Dump(), "nothing is stored")
 	isVendors := slices.ContainsFunc([]string{"the vendor rejected the credential", "the credential has expired", "the vendor's answer about the credential is unusable"}, func(beginning string) bool {
 		return strings.HasPrefix(message, beginning)
 	})
-	require.True(w.t, status == http.StatusNotFound || isVendors || slices.ContainsFunc(slices.Collect(maps.Keys(fields)), func(name string) bool {
+	require.True(w.T, status == http.StatusNotFound || isVendors || slices.ContainsFunc(slices.Collect(maps.Keys(fields)), func(name string) bool {
 		return strings.Contains(message, name)
 	}) || strings.Contains(message, "field"), "no field is named: %s", message)
 	return false
@@ -176,16 +177,16 @@ func (w fuzzing) write(op logical.Operation, data map[string]any) bool {
 
 // writeAgain writes what is read.
 func (w fuzzing) writeAgain() {
-	data := w.read(w.path).Data
+	data := w.Read(w.path).Data
 	var again map[string]any
-	require.NoError(w.t, json.Unmarshal([]byte(asJSON(w.t, data)), &again))
+	require.NoError(w.T, json.Unmarshal([]byte(asJSON(w.T, data)), &again))
 	delete(again, "secrets_set")
 	if strings.HasPrefix(w.path, "config/") {
 		again["verify"] = false
 	}
-	_, status, message := w.request(logical.UpdateOperation, w.path, again)
-	require.Equal(w.t, http.StatusOK, status, message)
-	require.Equal(w.t, data, w.read(w.path).Data)
+	_, status, message := w.Request(logical.UpdateOperation, w.path, again)
+	require.Equal(w.T, http.StatusOK, status, message)
+	require.Equal(w.T, data, w.Read(w.path).Data)
 }
 
 // use has the engine exchange what was written, and find out about it.
@@ -195,11 +196,11 @@ func (w fuzzing) use() {
 		op   logical.Operation
 		path string
 	}{{logical.UpdateOperation, "refresh/"}, {logical.ReadOperation, "status/"}} {
-		resp, status, message := w.request(ask.op, ask.path+name, nil)
-		require.Contains(w.t, []int{http.StatusOK, http.StatusBadRequest, http.StatusBadGateway}, status, message)
+		resp, status, message := w.Request(ask.op, ask.path+name, nil)
+		require.Contains(w.T, []int{http.StatusOK, http.StatusBadRequest, http.StatusBadGateway}, status, message)
 		w.isSafe(message)
 		if resp != nil {
-			w.isSafe(asJSON(w.t, resp.Data))
+			w.isSafe(asJSON(w.T, resp.Data))
 		}
 	}
 }
@@ -209,7 +210,7 @@ func (w fuzzing) isSafe(text string) {
 	for _, secret := range w.safe {
 		for line := range strings.Lines(secret) {
 			if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {
-				require.NotContains(w.t, strings.ToLower(text), strings.ToLower(line), "promise 6")
+				require.NotContains(w.T, strings.ToLower(text), strings.ToLower(line), "promise 6")
 			}
 		}
 	}
@@ -238,12 +239,12 @@ func FuzzName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		synctest.Test(t, func(t *testing.T) {
-			e := mount(t)
-			until(0, 10, 0)
-			route := tokenbroker.Route(e.backend, "config/kensho/"+name)
+			e := engine.NewUnchecked(t)
+			engine.Until(0, 10, 0)
+			route := tokenbroker.Route(e.Backend, "config/kensho/"+name)
 			isName := route != nil && route.Fields["name"] != nil
 			for _, path := range []string{"roles/", "creds/", "token/", "refresh/", "status/"} {
-				other := tokenbroker.Route(e.backend, path+name)
+				other := tokenbroker.Route(e.Backend, path+name)
 				require.Equal(t, isName, other != nil && other.Fields["name"] != nil, path)
 			}
 			if !isName {
@@ -251,36 +252,36 @@ func FuzzName(f *testing.F) {
 			}
 			write := map[string]any{"access_token": "a-token-that-somebody-copied"}
 			if len(name) > 128 {
-				_, status, message := e.request(logical.UpdateOperation, "config/kensho/"+name, write)
+				_, status, message := e.Request(logical.UpdateOperation, "config/kensho/"+name, write)
 				require.Equal(t, http.StatusBadRequest, status)
 				require.Contains(t, message, "name: ")
 				return
 			}
-			e.write("config/kensho/"+name, write)
-			require.Len(t, e.dump(), 1)
-			require.Contains(t, e.dump(), "config/kensho/"+name)
-			resp, status, message := e.request(logical.ListOperation, "config/", nil)
+			e.Write("config/kensho/"+name, write)
+			require.Len(t, e.Dump(), 1)
+			require.Contains(t, e.Dump(), "config/kensho/"+name)
+			resp, status, message := e.Request(logical.ListOperation, "config/", nil)
 			require.Equal(t, http.StatusOK, status, message)
 			require.Equal(t, []string{name}, resp.Data["keys"])
 			for _, path := range []string{"config/kensho/", "status/", "token/"} {
-				e.read(path + name)
+				e.Read(path + name)
 			}
 
-			_, status, message = e.request(logical.UpdateOperation, "config/sitecore/"+name, map[string]any{"api_key": apiKey})
+			_, status, message = e.Request(logical.UpdateOperation, "config/sitecore/"+name, map[string]any{"api_key": engine.ApiKey})
 			require.Equal(t, http.StatusBadRequest, status, message)
-			_, status, message = e.request(logical.UpdateOperation, "roles/"+name, map[string]any{"config": name})
+			_, status, message = e.Request(logical.UpdateOperation, "roles/"+name, map[string]any{"config": name})
 			require.Equal(t, http.StatusBadRequest, status, message)
 			require.Contains(t, message, "name: ")
 			const role = "of-a-name"
-			e.write("roles/"+role, map[string]any{"config": name})
-			e.read("token/" + role)
-			_, status, _ = e.request(logical.DeleteOperation, "config/kensho/"+name, nil)
+			e.Write("roles/"+role, map[string]any{"config": name})
+			e.Read("token/" + role)
+			_, status, _ = e.Request(logical.DeleteOperation, "config/kensho/"+name, nil)
 			require.Equal(t, http.StatusBadRequest, status, "a role uses it")
 			for _, path := range []string{"roles/" + role, "config/kensho/" + name} {
-				_, status, message = e.request(logical.DeleteOperation, path, nil)
+				_, status, message = e.Request(logical.DeleteOperation, path, nil)
 				require.Equal(t, http.StatusOK, status, message)
 			}
-			require.Empty(t, e.dump(), "all of it is gone")
+			require.Empty(t, e.Dump(), "all of it is gone")
 		})
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -20,16 +21,16 @@ func TestAGeneratedKeyOfEachTypeIsKnownToAnOAuthVendorByItsThumbprint(t *testing
 		for _, keyID := range []string{"", "of-the-vendor"} {
 			t.Run(keyType+" "+keyID, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					e := newEngine(t)
-					made := e.keypair("api", map[string]any{"key_type": keyType}).Data
-					fields := map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "private_key_source": "generated"}
+					e := engine.New(t)
+					made := e.Keypair("api", map[string]any{"key_type": keyType}).Data
+					fields := map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "private_key_source": "generated"}
 					known := made["key_id"].(string)
 					if keyID != "" {
 						known, fields["key_id"] = keyID, keyID
 					}
-					e.sim.AddOAuthClient(signingClient(map[string]crypto.PublicKey{known: publicKey(t, made["public_key"])}))
-					e.write("config/oauth2/api", fields)
-					e.creds("api")
+					e.Sim.AddOAuthClient(engine.SigningClient(map[string]crypto.PublicKey{known: engine.PublicKey(t, made["public_key"])}))
+					e.Write("config/oauth2/api", fields)
+					e.Creds("api")
 				})
 			})
 		}
@@ -38,70 +39,70 @@ func TestAGeneratedKeyOfEachTypeIsKnownToAnOAuthVendorByItsThumbprint(t *testing
 
 func TestAKeyThatAnOperatorGaveIsSentWithoutAThumbprint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.AddOAuthClient(signingClient(map[string]crypto.PublicKey{"": &privateKey().PublicKey}))
-		e.write("config/oauth2/api", map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "private_key": privateKeyPEM()})
-		e.creds("api")
+		e := engine.New(t)
+		e.Sim.AddOAuthClient(engine.SigningClient(map[string]crypto.PublicKey{"": &engine.PrivateKey().PublicKey}))
+		e.Write("config/oauth2/api", map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()})
+		e.Creds("api")
 	})
 }
 
 func TestAPendingPairThatSignsOtherwiseThanTheCredentialIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		made := e.keypair("api", nil).Data
-		e.sim.AddOAuthClient(signingClient(map[string]crypto.PublicKey{made["key_id"].(string): publicKey(t, made["public_key"])}))
-		e.write("config/oauth2/api", map[string]any{
-			"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "private_key_source": "generated", "signing_algorithm": "PS256",
+		e := engine.New(t)
+		made := e.Keypair("api", nil).Data
+		e.Sim.AddOAuthClient(engine.SigningClient(map[string]crypto.PublicKey{made["key_id"].(string): engine.PublicKey(t, made["public_key"])}))
+		e.Write("config/oauth2/api", map[string]any{
+			"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "private_key_source": "generated", "signing_algorithm": "PS256",
 		})
-		_, status, message := e.request(logical.UpdateOperation, "keypair/api", map[string]any{"key_type": "ec-p384"})
+		_, status, message := e.Request(logical.UpdateOperation, "keypair/api", map[string]any{"key_type": "ec-p384"})
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Equal(t, "key_type: ec-p384 is not for config/oauth2/api: signing_algorithm: \"PS256\" is not for this private_key, which signs with ES384", message)
-		e.pending("api", map[string]any{"key_type": "rsa-3072"})
+		e.Pending("api", map[string]any{"key_type": "rsa-3072"})
 	})
 }
 
 func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *testing.T) {
 	for name, during := range map[string]struct {
 		at     time.Duration // a is being exchanged until 4 s, and then b
-		happen func(*engine)
+		happen func(*engine.Engine)
 		status int    // of the activation
 		lost   string // whose refresh token cannot be saved
 	}{
-		"that succeeds": {0, func(*engine) {}, http.StatusOK, ""},
-		"that is refused": {3 * time.Second, func(e *engine) {
-			e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))})
+		"that succeeds": {0, func(*engine.Engine) {}, http.StatusOK, ""},
+		"that is refused": {3 * time.Second, func(e *engine.Engine) {
+			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))})
 		}, http.StatusBadRequest, ""},
-		"whose last answer is unusable": {3 * time.Second, func(e *engine) { e.sim.Behave(vendorsim.Conduct{Unstated: true}) }, http.StatusBadGateway, ""},
-		"that storage refuses":          {5 * time.Second, func(e *engine) { e.storage.(*moodyStorage).dieAfter(0) }, http.StatusInternalServerError, ""},
-		"that is killed": {5 * time.Second, func(e *engine) {
-			e.storage.(*moodyStorage).dieAfter(0)
-			e.restart()
+		"whose last answer is unusable": {3 * time.Second, func(e *engine.Engine) { e.Sim.Behave(vendorsim.Conduct{Unstated: true}) }, http.StatusBadGateway, ""},
+		"that storage refuses":          {5 * time.Second, func(e *engine.Engine) { e.Storage.(*engine.FaultyStorage).DieAfter(0) }, http.StatusInternalServerError, ""},
+		"that is killed": {5 * time.Second, func(e *engine.Engine) {
+			e.Storage.(*engine.FaultyStorage).DieAfter(0)
+			e.Restart()
 		}, http.StatusInternalServerError, "b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newSigningEngine(t)
-				storage := e.moody()
-				e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+				e := engine.NewSigning(t)
+				storage := e.BreakStorage()
+				e.Sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
 				var status int
 				var message string
 				var operator sync.WaitGroup
 				killed := *e // which may be dead when the answer comes
-				operator.Go(func() { status, message = killed.activate(nil) })
+				operator.Go(func() { status, message = killed.Activate(nil) })
 				time.Sleep(during.at)
 				during.happen(e)
 				operator.Wait()
 				assert.Equal(t, during.status, status, message)
 
-				e.sim.Behave(vendorsim.Conduct{})
-				storage.lastWrites.Store(nil)
+				e.Sim.Behave(vendorsim.Conduct{})
+				storage.LastWrites.Store(nil)
 				time.Sleep(30 * time.Second)
-				require.NoError(t, e.tick()) // which stores what is held
-				e.restart()
-				until(2, 0, 0)
+				require.NoError(t, e.Tick()) // which stores what is held
+				e.Restart()
+				engine.Until(2, 0, 0)
 				for _, name := range []string{"a", "b"} {
 					if name != during.lost {
-						e.creds(name)
+						e.Creds(name)
 					}
 				}
 			})
@@ -114,37 +115,37 @@ func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *tes
 func TestGuarantee3ACredentialWhoseKeyPairIsDamagedIsMendedWithTheRefreshTokenInUse(t *testing.T) {
 	for _, verify := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			e := newSigningEngine(t)
-			e.sim.AddOAuthClient(signingClient(map[string]crypto.PublicKey{"": &privateKey().PublicKey}))
-			e.damage("keypair/prod")
-			e.restart()
-			e.write("config/oauth2/a", map[string]any{"private_key_source": "", "keypair": "", "private_key": privateKeyPEM(), "verify": verify})
-			until(2, 0, 0)
-			e.creds("a")
+			e := engine.NewSigning(t)
+			e.Sim.AddOAuthClient(engine.SigningClient(map[string]crypto.PublicKey{"": &engine.PrivateKey().PublicKey}))
+			e.Damage("keypair/prod")
+			e.Restart()
+			e.Write("config/oauth2/a", map[string]any{"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM(), "verify": verify})
+			engine.Until(2, 0, 0)
+			e.Creds("a")
 		})
 	}
 }
 
 func TestGuarantee3AHeldRefreshTokenOutlivesADamagedKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSigningEngine(t)
-		pair := e.read("keypair/prod").Data
-		e.sim.AddOAuthClient(signingClient(map[string]crypto.PublicKey{
-			"": &privateKey().PublicKey, pair["key_id"].(string): publicKey(t, pair["public_key"]),
+		e := engine.NewSigning(t)
+		pair := e.Read("keypair/prod").Data
+		e.Sim.AddOAuthClient(engine.SigningClient(map[string]crypto.PublicKey{
+			"": &engine.PrivateKey().PublicKey, pair["key_id"].(string): engine.PublicKey(t, pair["public_key"]),
 		}))
-		storage := e.moody()
-		until(0, 50, 0)
-		storage.refuse.Store(true)
-		e.read("creds/a") // the refresh token that came with it is held in memory
-		storage.refuse.Store(false)
-		e.damage("keypair/prod")
-		e.backend.InvalidateKey(t.Context(), "keypair/prod")
-		e.sim.Behave(vendorsim.Conduct{Unstated: true}) // a refresh token, and no access token that can be used
-		mended := map[string]any{"private_key_source": "", "keypair": "", "private_key": privateKeyPEM()}
-		_, status, message := e.request(logical.UpdateOperation, "config/oauth2/a", mended)
+		storage := e.BreakStorage()
+		engine.Until(0, 50, 0)
+		storage.Refuse.Store(true)
+		e.Read("creds/a") // the refresh token that came with it is held in memory
+		storage.Refuse.Store(false)
+		e.Damage("keypair/prod")
+		e.Backend.InvalidateKey(t.Context(), "keypair/prod")
+		e.Sim.Behave(vendorsim.Conduct{Unstated: true}) // a refresh token, and no access token that can be used
+		mended := map[string]any{"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM()}
+		_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/a", mended)
 		assert.Equal(t, http.StatusBadGateway, status, message)
-		e.sim.Behave(vendorsim.Conduct{})
-		e.write("config/oauth2/a", mended)
-		e.creds("a")
+		e.Sim.Behave(vendorsim.Conduct{})
+		e.Write("config/oauth2/a", mended)
+		e.Creds("a")
 	})
 }

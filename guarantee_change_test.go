@@ -13,49 +13,50 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestGuarantee8AnExchangeInFlightEndsWithWhatItBelongsTo(t *testing.T) {
-	for name, change := range map[string]func(*engine){
-		"write": func(e *engine) {
-			e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
+	for name, change := range map[string]func(*engine.Engine){
+		"write": func(e *engine.Engine) {
+			e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
 		},
-		"refresh":       func(e *engine) { e.write("refresh/prod", nil) },
-		"refresh, drop": func(e *engine) { e.write("refresh/prod", drop) },
-		"delete": func(e *engine) {
-			_, status, message := e.request(logical.DeleteOperation, "config/kensho/prod", nil)
-			require.Equal(e.t, http.StatusOK, status, message)
+		"refresh":       func(e *engine.Engine) { e.Write("refresh/prod", nil) },
+		"refresh, drop": func(e *engine.Engine) { e.Write("refresh/prod", engine.Drop) },
+		"delete": func(e *engine.Engine) {
+			_, status, message := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
+			require.Equal(e.T, http.StatusOK, status, message)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
-				until(0, 10, 0)
-				e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
-				e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+				e := engine.New(t)
+				e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")
+				engine.Until(0, 10, 0)
+				e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+				e.Sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
 				var older *logical.Response
 				var reader sync.WaitGroup
-				reader.Go(func() { older, _, _ = e.request(logical.ReadOperation, "creds/prod", nil) })
+				reader.Go(func() { older, _, _ = e.Request(logical.ReadOperation, "creds/prod", nil) })
 				time.Sleep(time.Second)
 				change(e)
 				reader.Wait()
 
 				if name == "delete" {
-					e.pass(5 * time.Minute)
-					status, _ := e.refused("creds/prod")
+					e.Pass(5 * time.Minute)
+					status, _ := e.Refused("creds/prod")
 					assert.Equal(t, http.StatusBadRequest, status)
-					assertStorageEmpty(t, e)
+					engine.AssertStorageEmpty(t, e)
 					return
 				}
-				newer := e.creds("prod").Data["access_token"]
+				newer := e.Creds("prod").Data["access_token"]
 				if older != nil && !older.IsError() {
 					assert.NotEqual(t, older.Data["access_token"], newer)
 				}
-				e.restart()
-				assert.Equal(t, newer, e.creds("prod").Data["access_token"])
-				assert.Equal(t, 1, e.sim.MostInFlight())
+				e.Restart()
+				assert.Equal(t, newer, e.Creds("prod").Data["access_token"])
+				assert.Equal(t, 1, e.Sim.MostInFlight())
 			})
 		})
 	}
@@ -63,99 +64,99 @@ func TestGuarantee8AnExchangeInFlightEndsWithWhatItBelongsTo(t *testing.T) {
 
 func TestGuarantee8WhatWasKnownIsVoidThoughItCannotBeDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		storage := e.moody()
-		e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		until(1, 0, 5)
-		older := e.creds("prod").Data["access_token"]
-		storage.refuseAway.Store(true)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
-		assert.NotEqual(t, older, e.creds("prod").Data["access_token"])
-		e.restart()
-		assert.NotEqual(t, older, e.creds("prod").Data["access_token"])
+		e := engine.New(t)
+		storage := e.BreakStorage()
+		e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		engine.Until(1, 0, 5)
+		older := e.Creds("prod").Data["access_token"]
+		storage.RefuseAway.Store(true)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
+		assert.NotEqual(t, older, e.Creds("prod").Data["access_token"])
+		e.Restart()
+		assert.NotEqual(t, older, e.Creds("prod").Data["access_token"])
 
-		_, status, _ := e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+		_, status, _ := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		assert.Equal(t, http.StatusInternalServerError, status)
-		storage.refuseAway.Store(false)
-		_, status, _ = e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+		storage.RefuseAway.Store(false)
+		_, status, _ = e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		assert.Equal(t, http.StatusOK, status)
-		assertStorageEmpty(t, e)
+		engine.AssertStorageEmpty(t, e)
 	})
 }
 
 func TestGuarantee8ARefreshThatStorageDoesNotTakeSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		storage := e.moody()
-		e.write("config/kensho/prod", keyPair())
-		leaked := e.creds("prod").Data["access_token"]
-		storage.refuse.Store(true)
-		_, status, _ := e.request(logical.UpdateOperation, "refresh/prod", drop)
+		e := engine.New(t)
+		storage := e.BreakStorage()
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		leaked := e.Creds("prod").Data["access_token"]
+		storage.Refuse.Store(true)
+		_, status, _ := e.Request(logical.UpdateOperation, "refresh/prod", engine.Drop)
 		assert.Equal(t, http.StatusInternalServerError, status, "a restart would bring the token back")
-		assert.Equal(t, 1, e.exchanges())
-		e.refused("creds/prod")
-		storage.refuse.Store(false)
+		assert.Equal(t, 1, e.Exchanges())
+		e.Refused("creds/prod")
+		storage.Refuse.Store(false)
 		time.Sleep(10 * time.Second)
-		assert.NotEqual(t, leaked, e.creds("prod").Data["access_token"])
+		assert.NotEqual(t, leaked, e.Creds("prod").Data["access_token"])
 	})
 }
 
 func TestGuarantee8ARefreshHoldsThoughAnotherNodeWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", keyPair())
-		e.creds("prod")
-		e.sim.Behave(vendorsim.Conduct{Latency: time.Second})
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		e.Creds("prod")
+		e.Sim.Behave(vendorsim.Conduct{Latency: time.Second})
 		var operator sync.WaitGroup
-		operator.Go(func() { e.write("refresh/prod", nil) })
+		operator.Go(func() { e.Write("refresh/prod", nil) })
 		time.Sleep(500 * time.Millisecond)
-		e.backend.InvalidateKey(t.Context(), "state/prod/own")
+		e.Backend.InvalidateKey(t.Context(), "state/prod/own")
 		operator.Wait()
-		e.creds("prod")
+		e.Creds("prod")
 	})
 }
 
 func TestGuarantee8ARefreshThatFailsHasForgottenTheTokenAllTheSame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", keyPair())
-		leaked := e.creds("prod").Data["access_token"]
-		e.sim.Behave(down())
-		_, status, _ := e.request(logical.UpdateOperation, "refresh/prod", drop)
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		leaked := e.Creds("prod").Data["access_token"]
+		e.Sim.Behave(engine.Down())
+		_, status, _ := e.Request(logical.UpdateOperation, "refresh/prod", engine.Drop)
 		assert.Equal(t, http.StatusServiceUnavailable, status)
-		e.refused("creds/prod")
-		e.restart()
-		e.refused("creds/prod")
-		e.sim.Behave(vendorsim.Conduct{})
+		e.Refused("creds/prod")
+		e.Restart()
+		e.Refused("creds/prod")
+		e.Sim.Behave(vendorsim.Conduct{})
 		time.Sleep(6 * time.Minute)
-		assert.NotEqual(t, leaked, e.creds("prod").Data["access_token"])
+		assert.NotEqual(t, leaked, e.Creds("prod").Data["access_token"])
 	})
 }
 
 // Guarantee 15: a write that storage refuses leaves nothing in memory.
 func TestGuarantee15RefusedWritesLeaveNoNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		storage := e.moody()
-		before := tokenbroker.NamesInMemory(e.backend)
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		storage := e.BreakStorage()
+		before := tokenbroker.NamesInMemory(e.Backend)
 		write := func(name string) {
-			_, status, _ := e.request(logical.UpdateOperation, "config/kensho/"+name, map[string]any{"refresh_token": refreshToken, "verify": false})
+			_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/"+name, map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
 			require.Equal(t, http.StatusInternalServerError, status)
 		}
-		storage.refuse.Store(true)
+		storage.Refuse.Store(true)
 		for i := range 100 {
 			write(fmt.Sprintf("x%d", i))
 		}
-		assert.Equal(t, before+100, tokenbroker.NamesInMemory(e.backend), "storage may have taken them")
-		e.pass(time.Minute)
-		assert.Equal(t, before, tokenbroker.NamesInMemory(e.backend), "found to be missing in the background")
+		assert.Equal(t, before+100, tokenbroker.NamesInMemory(e.Backend), "storage may have taken them")
+		e.Pass(time.Minute)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend), "found to be missing in the background")
 		write("x")
-		e.request(logical.UpdateOperation, "refresh/x", nil)
-		assert.Equal(t, before, tokenbroker.NamesInMemory(e.backend), "found to be missing by who asks")
-		storage.refuse.Store(false)
-		e.write("config/kensho/x", map[string]any{"refresh_token": refreshToken, "verify": false})
-		e.creds("x")
+		e.Request(logical.UpdateOperation, "refresh/x", nil)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend), "found to be missing by who asks")
+		storage.Refuse.Store(false)
+		e.Write("config/kensho/x", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+		e.Creds("x")
 	})
 }

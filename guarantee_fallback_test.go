@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
@@ -41,24 +42,24 @@ func TestFaultARefreshFailsThatAnAPIKeyCanReplace(t *testing.T) {
 	for name, fault := range waysToFail {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "access_expiry": "1h"})
-				first := tokenOf(e.creds("search"))
-				e.sim.Behave(refreshing(fault))
+				e := engine.New(t)
+				e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "access_expiry": "1h"})
+				first := engine.TokenOf(e.Creds("search"))
+				e.Sim.Behave(refreshing(fault))
 				time.Sleep(2 * time.Hour)
-				assert.NotEqual(t, first, tokenOf(e.creds("search")), "no valid token is left, so that the key is used at once")
+				assert.NotEqual(t, first, engine.TokenOf(e.Creds("search")), "no valid token is left, so that the key is used at once")
 
 				// While there is one, a refresh that fails is tried again before.
-				second := tokenOf(e.creds("search"))
+				second := engine.TokenOf(e.Creds("search"))
 				time.Sleep(50 * time.Minute)
 				for range 3 {
-					e.creds("search")
+					e.Creds("search")
 					time.Sleep(15 * time.Second)
 				}
-				third := e.creds("search")
-				assert.NotEqual(t, second, tokenOf(third))
+				third := e.Creds("search")
+				assert.NotEqual(t, second, engine.TokenOf(third))
 				assert.Empty(t, third.Warnings)
-				assert.Equal(t, "ok", e.read("status/search").Data["state"])
+				assert.Equal(t, "ok", e.Read("status/search").Data["state"])
 			})
 		})
 	}
@@ -71,10 +72,10 @@ func TestGuarantee4AWriteIsNotRefusedForARefreshThatFails(t *testing.T) {
 	for name, fault := range waysToFail {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				e.sim.Behave(refreshing(fault))
-				e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "refresh_token": refreshToken})
-				e.creds("search")
+				e := engine.New(t)
+				e.Sim.Behave(refreshing(fault))
+				e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "refresh_token": engine.RefreshToken})
+				e.Creds("search")
 			})
 		})
 	}
@@ -82,16 +83,16 @@ func TestGuarantee4AWriteIsNotRefusedForARefreshThatFails(t *testing.T) {
 
 func TestGuarantee4AnAPIKeyIsLeftAloneWhileAVendorThrottles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "access_expiry": "1h"})
-		e.creds("search")
-		e.sim.Behave(refreshing(vendorsim.Throttle("60")))
+		e := engine.New(t)
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "access_expiry": "1h"})
+		e.Creds("search")
+		e.Sim.Behave(refreshing(vendorsim.Throttle("60")))
 		time.Sleep(2 * time.Hour)
-		calls := e.exchanges()
+		calls := e.Exchanges()
 		for range 5 {
-			_, status, _ := e.request(logical.ReadOperation, "creds/search", nil)
+			_, status, _ := e.Request(logical.ReadOperation, "creds/search", nil)
 			require.Equal(t, http.StatusServiceUnavailable, status)
 		}
-		assert.Equal(t, calls+1, e.exchanges())
+		assert.Equal(t, calls+1, e.Exchanges())
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -27,21 +28,21 @@ func TestGuarantee7AnUnreadCredentialStaysAlive(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				data := map[string]any{"refresh_token": refreshToken}
+				e := engine.New(t)
+				data := map[string]any{"refresh_token": engine.RefreshToken}
 				for field, value := range test.data {
 					data[field] = value
 				}
-				e.write("config/kensho/prod", data)
+				e.Write("config/kensho/prod", data)
 				for range 20 {
-					e.pass(23 * time.Hour)
-					e.restart()
+					e.Pass(23 * time.Hour)
+					e.Restart()
 				}
-				e.pass(2 * time.Minute)
-				_, status, _ := e.request(logical.ReadOperation, "creds/prod", nil)
+				e.Pass(2 * time.Minute)
+				_, status, _ := e.Request(logical.ReadOperation, "creds/prod", nil)
 				assert.Equal(t, test.alive, status == http.StatusOK)
 				if name == "by default" {
-					assert.InDelta(t, 20, e.exchanges(), 2, "about one a day")
+					assert.InDelta(t, 20, e.Exchanges(), 2, "about one a day")
 				}
 			})
 		})
@@ -50,21 +51,21 @@ func TestGuarantee7AnUnreadCredentialStaysAlive(t *testing.T) {
 
 func TestGuarantee7KeepalivesAreSpreadOverTheInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
+		e := engine.New(t)
 		const many = 96
 		for i := range many {
 			token := fmt.Sprintf("refresh-token-%d", i)
-			e.sim.AddRefreshToken("link-streaming", token)
-			e.write(fmt.Sprintf("config/kensho/c%d", i), map[string]any{"refresh_token": token})
+			e.Sim.AddRefreshToken("link-streaming", token)
+			e.Write(fmt.Sprintf("config/kensho/c%d", i), map[string]any{"refresh_token": token})
 		}
-		e.pass(24 * time.Hour)
+		e.Pass(24 * time.Hour)
 		busiest := 0
 		for range 24 {
-			before := e.exchanges()
-			e.pass(time.Hour)
-			busiest = max(busiest, e.exchanges()-before)
+			before := e.Exchanges()
+			e.Pass(time.Hour)
+			busiest = max(busiest, e.Exchanges()-before)
 		}
-		assert.InDelta(t, 3*many, e.exchanges(), many/4, "one to verify each, and about one a day")
+		assert.InDelta(t, 3*many, e.Exchanges(), many/4, "one to verify each, and about one a day")
 		assert.Less(t, busiest, many/4, "in any hour")
 	})
 }
@@ -94,29 +95,29 @@ func TestGuarantee7AKeepaliveLongerThanTheCredentialLivesIsRefused(t *testing.T)
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				path, data := "config/"+test.path+"/prod", map[string]any{"refresh_token": refreshToken}
+				e := engine.NewOAuth(t)
+				path, data := "config/"+test.path+"/prod", map[string]any{"refresh_token": engine.RefreshToken}
 				if test.path == "oauth2" {
-					maps.Copy(data, map[string]any{"client_id": clientID, "client_secret": clientSecret, "token_url": vendorsim.OAuthTokenURL, "idle_expiry": test.idle})
+					maps.Copy(data, map[string]any{"client_id": engine.ClientID, "client_secret": engine.ClientSecret, "token_url": vendorsim.OAuthTokenURL, "idle_expiry": test.idle})
 				}
 				if test.interval != nil {
 					data["keepalive_interval"] = test.interval
 				}
-				_, status, message := e.request(logical.UpdateOperation, path, data)
+				_, status, message := e.Request(logical.UpdateOperation, path, data)
 				if test.says != "" {
 					assert.Equal(t, http.StatusBadRequest, status)
 					assert.Contains(t, message, test.says)
 					return
 				}
 				require.Equal(t, http.StatusOK, status, message)
-				assert.Equal(t, int(test.effective.Seconds()), e.read(path).Data["keepalive_interval"])
+				assert.Equal(t, int(test.effective.Seconds()), e.Read(path).Data["keepalive_interval"])
 				if test.effective == 0 || test.effective > time.Hour {
 					return
 				}
-				before, last := e.exchanges(), time.Now()
+				before, last := e.Exchanges(), time.Now()
 				for range 100 {
-					e.pass(time.Minute)
-					if n := e.exchanges(); n > before {
+					e.Pass(time.Minute)
+					if n := e.Exchanges(); n > before {
 						before, last = n, time.Now()
 					}
 					idle, err := time.ParseDuration(test.idle.(string))

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -26,14 +27,14 @@ func TestGuarantee6NoReaderGetsASecretOfTheCredentialForAToken(t *testing.T) {
 		"in other claims":    func(s string) string { return jwtWith(map[string]any{"client": s}) },
 		"in HTTP Basic form": func(s string) string { return base64.StdEncoding.EncodeToString([]byte("me:" + s)) },
 	}
-	for name, kind := range kinds {
+	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				until(0, 10, 0)
-				e.write(kind.path, kind.fields())
-				for _, field := range knownFields {
-					secret, ok := kind.fields()[field].(string)
+				e := engine.NewOAuth(t)
+				engine.Until(0, 10, 0)
+				e.Write(kind.Path, kind.Fields())
+				for _, field := range engine.KnownFields {
+					secret, ok := kind.Fields()[field].(string)
 					if !ok {
 						continue
 					}
@@ -42,14 +43,14 @@ func TestGuarantee6NoReaderGetsASecretOfTheCredentialForAToken(t *testing.T) {
 						secret = strings.Join(lines[1:len(lines)-1], "")
 					}
 					for how, form := range forms {
-						e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, fmt.Sprintf(kind.answer, form(secret), 3600*int64(time.Second/max(kind.unit, 1)))))})
-						_, status, message := e.request(logical.UpdateOperation, "refresh/prod", nil)
+						e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, fmt.Sprintf(kind.Answer, form(secret), 3600*int64(time.Second/max(kind.Unit, 1)))))})
+						_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 						assert.Equal(t, http.StatusBadGateway, status, "%s, %s", field, how)
 						assert.Contains(t, message, "holds a secret of the credential", "%s, %s", field, how)
 					}
 				}
-				e.sim.Behave(vendorsim.Conduct{})
-				e.write("refresh/prod", nil)
+				e.Sim.Behave(vendorsim.Conduct{})
+				e.Write("refresh/prod", nil)
 			})
 		})
 	}
@@ -62,16 +63,16 @@ func jwtWith(claims map[string]any) string {
 }
 
 func TestGuarantee6NoReaderGetsAPrivateKeyForATokenHoweverItWasPasted(t *testing.T) {
-	pem := strings.TrimSpace(privateKeyPEM())
+	pem := strings.TrimSpace(engine.PrivateKeyPEM())
 	lines := strings.Split(pem, "\n")
 	body := strings.Join(lines[1:len(lines)-1], "")
-	for form, reformatted := range pastedForms {
+	for form, reformatted := range engine.PastedForms {
 		t.Run(form, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				e.write("config/oauth2/prod", map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": "id", "private_key": reformatted(pem), "verify": false})
-				e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, fmt.Sprintf(`{"access_token":%q,"expires_in":3600}`, body)))})
-				status, message := e.refused("creds/prod")
+				e := engine.NewOAuth(t)
+				e.Write("config/oauth2/prod", map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": "id", "private_key": reformatted(pem), "verify": false})
+				e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, fmt.Sprintf(`{"access_token":%q,"expires_in":3600}`, body)))})
+				status, message := e.Refused("creds/prod")
 				assert.Equal(t, http.StatusBadGateway, status)
 				assert.Contains(t, message, "the vendor's access token holds a secret of the credential")
 			})
@@ -91,20 +92,20 @@ func TestGuarantee6AnAnswerThatShowsItsOwnTokenIsRefused(t *testing.T) {
 		for _, grant := range []string{"client_credentials", "refresh_token"} {
 			t.Run(name+", "+grant, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					e := newOAuthEngine(t)
-					fields := with(secretClient(false), "grant_type", grant)
+					e := engine.NewOAuth(t)
+					fields := with(engine.SecretClient(false), "grant_type", grant)
 					fields["verify"] = false
 					if grant == "refresh_token" {
-						fields["refresh_token"] = refreshToken
+						fields["refresh_token"] = engine.RefreshToken
 					}
-					e.write("config/oauth2/prod", fields)
+					e.Write("config/oauth2/prod", fields)
 					body, _ := json.Marshal(map[string]any{"access_token": token, "refresh_token": refresh, "expires_in": 3600, c.member: c.text})
-					e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, string(body)))})
-					status, message := e.refused("creds/prod")
+					e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, string(body)))})
+					status, message := e.Refused("creds/prod")
 					assert.Equal(t, http.StatusBadGateway, status)
 					assert.Contains(t, message, "the vendor's "+c.says+" holds a ")
 					for _, secret := range []string{token, refresh} {
-						assert.NotContains(t, fmt.Sprint(message, e.read("status/prod").Data, e.lines()), secret)
+						assert.NotContains(t, fmt.Sprint(message, e.Read("status/prod").Data, e.Lines()), secret)
 					}
 				})
 			})

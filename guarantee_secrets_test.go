@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -23,20 +24,20 @@ func middle(secret string) string { return secret[len(secret)/2-6 : len(secret)/
 var redactedWords = regexp.MustCompile(`you .*\[redacted\].* us`)
 
 func TestGuarantee6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *testing.T) {
-	for name, kind := range kinds {
+	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				until(0, 10, 0)
-				e.write(kind.path, kind.fields())
-				known := map[string]string{"the token in use": e.creds("prod").Data["access_token"].(string)}
-				for _, field := range knownFields {
-					if secret, ok := kind.fields()[field].(string); ok {
+				e := engine.NewOAuth(t)
+				engine.Until(0, 10, 0)
+				e.Write(kind.Path, kind.Fields())
+				known := map[string]string{"the token in use": e.Creds("prod").Data["access_token"].(string)}
+				for _, field := range engine.KnownFields {
+					if secret, ok := kind.Fields()[field].(string); ok {
 						known[field] = secret
 					}
 				}
 				if name == "sitecore" {
-					for _, secret := range e.sim.Secrets() {
+					for _, secret := range e.Sim.Secrets() {
 						if strings.HasPrefix(secret, "rt-") {
 							known["the pair's refresh token"] = secret
 						}
@@ -44,10 +45,10 @@ func TestGuarantee6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *test
 					require.Contains(t, known, "the pair's refresh token")
 				}
 				for what, secret := range known {
-					e.sim.Behave(complaining("you are " + middle(secret) + " to us"))
-					_, status, message := e.request(logical.UpdateOperation, "refresh/prod", nil)
+					e.Sim.Behave(engine.Complaining("you are " + middle(secret) + " to us"))
+					_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 					require.NotEqual(t, http.StatusOK, status)
-					for _, shown := range []any{message, e.read("status/prod").Data["last_error"]} {
+					for _, shown := range []any{message, e.Read("status/prod").Data["last_error"]} {
 						assert.Regexp(t, redactedWords, shown, what)
 						assert.NotContains(t, shown, middle(secret), what)
 					}
@@ -59,10 +60,10 @@ func TestGuarantee6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *test
 
 func TestGuarantee6ASecretThatIsBeingReplacedIsNotShownEither(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		e.sim.Behave(complaining("you are " + middle(refreshToken) + " to us"))
-		_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": "another-0123456789"})
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Sim.Behave(engine.Complaining("you are " + middle(engine.RefreshToken) + " to us"))
+		_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": "another-0123456789"})
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "you are [redacted] to us")
 	})
@@ -70,17 +71,17 @@ func TestGuarantee6ASecretThatIsBeingReplacedIsNotShownEither(t *testing.T) {
 
 func TestGuarantee6ARevocationThatFailsShowsNothingThatItDidNotCarry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.write("config/oauth2/prod", secretClient(true))
-		e.write("roles/own", map[string]any{"config": "prod", "dedicated": true})
-		shared := e.creds("prod").Data["access_token"].(string)
-		lease := e.creds("own")
-		e.sim.Behave(complaining("you are " + middle(shared) + " to us"))
-		err := e.revoke(lease)
+		e := engine.NewOAuth(t)
+		e.Write("config/oauth2/prod", engine.SecretClient(true))
+		e.Write("roles/own", map[string]any{"config": "prod", "dedicated": true})
+		shared := e.Creds("prod").Data["access_token"].(string)
+		lease := e.Creds("own")
+		e.Sim.Behave(engine.Complaining("you are " + middle(shared) + " to us"))
+		err := e.Revoke(lease)
 		require.Error(t, err)
 		require.Regexp(t, redactedWords, err.Error())
-		e.sim.Behave(vendorsim.Conduct{})
-		require.NoError(t, e.revoke(lease))
+		e.Sim.Behave(vendorsim.Conduct{})
+		require.NoError(t, e.Revoke(lease))
 	})
 }
 
@@ -103,16 +104,16 @@ func TestGuarantee6ATokenThatComesWithTheAnswerThatIsQuotedIsNotShown(t *testing
 		"a key":                      {503, `{"apiKey":{"value":"` + token + `"},"errors":[{"detail":"` + token + `"}]}`},
 		"an access token, in a form": {200, "access_token=" + token + "&error=scope_warning&error_description=" + token + "+has+less"},
 	} {
-		for kindName, kind := range kinds {
+		for kindName, kind := range engine.Kinds {
 			t.Run(name+", "+kindName, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					e := newOAuthEngine(t)
-					until(0, 10, 0)
-					e.write(kind.path, kind.fields())
-					e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(answer.status, answer.body))})
-					_, status, message := e.request(logical.UpdateOperation, "refresh/prod", nil)
+					e := engine.NewOAuth(t)
+					engine.Until(0, 10, 0)
+					e.Write(kind.Path, kind.Fields())
+					e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(answer.status, answer.body))})
+					_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 					require.NotEqual(t, http.StatusOK, status)
-					shown := fmt.Sprint(message, e.read("status/prod").Data, e.lines())
+					shown := fmt.Sprint(message, e.Read("status/prod").Data, e.Lines())
 					assert.Contains(t, message, "[redacted]")
 					for part := range strings.FieldsSeq(token + " " + groups) {
 						assert.NotContains(t, shown, part)

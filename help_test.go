@@ -14,6 +14,7 @@ import (
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/apidoc"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/provider/oauth2"
 )
 
@@ -69,10 +70,10 @@ func TestEachPresetIsConfiguredInOneCommand(t *testing.T) {
 }
 
 func TestEveryPathHasHelpThatAPersonCanWorkFrom(t *testing.T) {
-	e := newEngine(t)
+	e := engine.New(t)
 	for _, path := range paths() {
 		name := strings.ReplaceAll(apidoc.Name(path), "<name>", "prod")
-		resp, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: name})
+		resp, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: name})
 		require.NoError(t, err)
 		help := resp.Data["help"].(string)
 		assert.Contains(t, help, path.HelpSynopsis, name)

@@ -10,25 +10,27 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 func TestGuarantee1ATokenOutOfACacheExpiresAsTheVendorHasIt(t *testing.T) {
 	const age = 530 * time.Second
-	for name, kind := range kinds {
+	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				until(0, 30, 0)
-				e.cached(fmt.Sprintf(kind.answer, "of-a-cache-0123456789", int64(20*time.Minute/max(kind.unit, 1))), age)
-				e.write(kind.path, kind.fields())
-				expire, err := time.Parse(time.RFC3339, e.read("status/prod").Data["expire_time"].(string))
+				e := engine.New(t)
+				engine.Until(0, 30, 0)
+				e.Cached(fmt.Sprintf(kind.Answer, "of-a-cache-0123456789", int64(20*time.Minute/max(kind.Unit, 1))), age)
+				e.Write(kind.Path, kind.Fields())
+				expire, err := time.Parse(time.RFC3339, e.Read("status/prod").Data["expire_time"].(string))
 				require.NoError(t, err)
 				want := time.Now().Add(20*time.Minute - age)
-				if kind.unit == 0 {
+				if kind.Unit == 0 {
 					want = time.Now().Add(30 * time.Minute)
 				}
 				assert.WithinRange(t, expire, want.Add(-2*time.Second), want)
-				if skew := e.read("status/prod").Data["clock_skew"]; skew != nil {
+				if skew := e.Read("status/prod").Data["clock_skew"]; skew != nil {
 					assert.Zero(t, skew, "a Date that is as old as its answer is of a clock that is right")
 				}
 			})
@@ -37,13 +39,13 @@ func TestGuarantee1ATokenOutOfACacheExpiresAsTheVendorHasIt(t *testing.T) {
 }
 
 func TestGuarantee1AnExpiredTokenOutOfACacheIsRefused(t *testing.T) {
-	for name, kind := range kinds {
+	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				until(1, 5, 0)
-				e.cached(fmt.Sprintf(kind.answer, "of-a-cache-0123456789", int64(8*time.Minute/max(kind.unit, 1))), 530*time.Second)
-				_, status, message := e.request(logical.UpdateOperation, kind.path, kind.fields())
+				e := engine.New(t)
+				engine.Until(1, 5, 0)
+				e.Cached(fmt.Sprintf(kind.Answer, "of-a-cache-0123456789", int64(8*time.Minute/max(kind.Unit, 1))), 530*time.Second)
+				_, status, message := e.Request(logical.UpdateOperation, kind.Path, kind.Fields())
 				assert.Equal(t, http.StatusBadGateway, status)
 				assert.Contains(t, message, "has expired already")
 			})

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -26,49 +27,49 @@ func metadataHang() vendorsim.Conduct {
 
 func TestGuarantee4StaleMetadataServeWhileTheIssuerHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.write("config/oauth2/found", issuerClient())
-		e.write("roles/own", map[string]any{"config": "found", "dedicated": true, "max_exchanges": 1000})
-		e.creds("own")
+		e := engine.NewOAuth(t)
+		e.Write("config/oauth2/found", engine.IssuerClient())
+		e.Write("roles/own", map[string]any{"config": "found", "dedicated": true, "max_exchanges": 1000})
+		e.Creds("own")
 		time.Sleep(25 * time.Hour)
-		e.sim.Behave(metadataHang())
+		e.Sim.Behave(metadataHang())
 		began := time.Now()
 		for range 5 {
-			e.creds("own")
+			e.Creds("own")
 		}
 		assert.LessOrEqual(t, time.Since(began), 3*time.Second, "one short attempt")
-		e.sim.Behave(vendorsim.Conduct{})
+		e.Sim.Behave(vendorsim.Conduct{})
 		time.Sleep(2 * time.Minute)
-		e.creds("own")
-		require.Equal(t, "ok", e.read("status/found").Data["state"])
+		e.Creds("own")
+		require.Equal(t, "ok", e.Read("status/found").Data["state"])
 	})
 }
 
 func TestMetadataThatCannotBeHadAreAnOutage(t *testing.T) {
 	for name, conduct := range map[string]vendorsim.Conduct{
 		"a hanging issuer": metadataHang(),
-		"a 503":            metadataDown(),
+		"a 503":            engine.MetadataDown(),
 		"a 401":            metadataRefused(http.StatusUnauthorized, `{"error":"invalid_client"}`),
 		"a 403 of a proxy": metadataRefused(http.StatusForbidden, "<html>"),
 		"a 400":            metadataRefused(http.StatusBadRequest, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				e.write("config/oauth2/found", issuerClient())
-				e.write("roles/own", map[string]any{"config": "found", "dedicated": true})
-				e.sim.Behave(conduct)
-				e.write("config/oauth2/found", with(issuerClient(), "verify", false))
+				e := engine.NewOAuth(t)
+				e.Write("config/oauth2/found", engine.IssuerClient())
+				e.Write("roles/own", map[string]any{"config": "found", "dedicated": true})
+				e.Sim.Behave(conduct)
+				e.Write("config/oauth2/found", with(engine.IssuerClient(), "verify", false))
 				for _, path := range []string{"creds/own", "creds/found", "token/found"} {
-					status, message := e.refused(path)
+					status, message := e.Refused(path)
 					assert.Equal(t, http.StatusServiceUnavailable, status, "%s: %s", path, message)
 				}
-				_, status, message := e.request(logical.UpdateOperation, "config/oauth2/found", issuerClient())
+				_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/found", engine.IssuerClient())
 				assert.Equal(t, http.StatusServiceUnavailable, status, message)
-				e.sim.Behave(vendorsim.Conduct{})
+				e.Sim.Behave(vendorsim.Conduct{})
 				time.Sleep(2 * time.Minute)
-				e.creds("own")
-				e.creds("found")
+				e.Creds("own")
+				e.Creds("found")
 			})
 		})
 	}

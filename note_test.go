@@ -10,45 +10,47 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 // credentialsOfEachVendor are the fields of one of each, by path.
 func credentialsOfEachVendor() map[string]map[string]any {
 	return map[string]map[string]any{
-		"config/kensho/a":   keyPair(),
-		"config/sitecore/b": {"api_key": apiKey},
-		"config/oauth2/c":   secretClient(true),
+		"config/kensho/a":   engine.KeyPairFields(),
+		"config/sitecore/b": {"api_key": engine.ApiKey},
+		"config/oauth2/c":   engine.SecretClient(true),
 	}
 }
 
 func TestEveryCredentialTakesADescriptionAndTheDateOnWhichItsSecretExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
+		e := engine.NewOAuth(t)
 		for path, fields := range credentialsOfEachVendor() {
 			name := path[strings.LastIndex(path, "/")+1:]
 			fields["description"], fields["expires"] = "the nightly import; ask Ops, ext. 4711", "2000-05-01"
-			e.write(path, fields)
-			config := e.read(path).Data
+			e.Write(path, fields)
+			config := e.Read(path).Data
 			assert.Equal(t, "the nightly import; ask Ops, ext. 4711", config["description"], path)
 			assert.Equal(t, "2000-05-01", config["expires"], path)
-			status := e.read("status/" + name).Data
+			status := e.Read("status/" + name).Data
 			assert.Equal(t, "the nightly import; ask Ops, ext. 4711", status["description"], path)
 			assert.Equal(t, "2000-05-01T00:00:00Z", status["expires"], path)
 
-			e.write(path, map[string]any{"expires": "2000-05-01T12:00:00+02:00", "description": ""})
-			status = e.read("status/" + name).Data
+			e.Write(path, map[string]any{"expires": "2000-05-01T12:00:00+02:00", "description": ""})
+			status = e.Read("status/" + name).Data
 			assert.Equal(t, "2000-05-01T10:00:00Z", status["expires"], path)
 			assert.NotContains(t, status, "description", path)
-			e.write(path, map[string]any{"expires": ""})
-			assert.NotContains(t, e.read("status/"+name).Data, "expires", path)
+			e.Write(path, map[string]any{"expires": ""})
+			assert.NotContains(t, e.Read("status/"+name).Data, "expires", path)
 		}
 	})
 }
 
 func TestANoteThatCannotBeShownIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", keyPair())
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
 		for _, row := range []struct{ field, value, says string }{
 			{"expires", "next year", "expires: must be a date such as 2027-05-01, or a time in RFC 3339"},
 			{"expires", "01.05.2027", "expires: must be a date"},
@@ -59,54 +61,54 @@ func TestANoteThatCannotBeShownIsRefused(t *testing.T) {
 			{"description", "a\x1b[2J", "description: must be one line, without control characters"},
 			{"description", "a\nb", "description: must be one line"},
 		} {
-			_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{row.field: row.value})
+			_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{row.field: row.value})
 			assert.Equal(t, http.StatusBadRequest, status, row.value)
 			assert.Contains(t, message, row.says)
 		}
-		e.write("config/kensho/prod", map[string]any{"description": strings.Repeat("é", 500)})
+		e.Write("config/kensho/prod", map[string]any{"description": strings.Repeat("é", 500)})
 	})
 }
 
 func TestASecretThatExpiresSoonIsToldOfOnceAndMeasured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		fields := keyPair()
+		e := engine.New(t)
+		fields := engine.KeyPairFields()
 		fields["expires"] = "2000-01-31"
-		e.write("config/kensho/prod", fields)
-		e.write("config/kensho/other", keyPair())
-		e.events()
-		require.NoError(t, e.tick())
+		e.Write("config/kensho/prod", fields)
+		e.Write("config/kensho/other", engine.KeyPairFields())
+		e.Events()
+		require.NoError(t, e.Tick())
 		const seconds = `tokenbroker_secret_expires_in_seconds{name="prod",provider="kensho"}`
-		e.assertMetrics(map[string]string{seconds: "2.592e+06", strings.Replace(seconds, "prod", "other", 1): ""})
+		e.AssertMetrics(map[string]string{seconds: "2.592e+06", strings.Replace(seconds, "prod", "other", 1): ""})
 		for range 15 {
-			e.pass(24*time.Hour - 90*time.Minute)
+			e.Pass(24*time.Hour - 90*time.Minute)
 			time.Sleep(90 * time.Minute)
 		}
-		assert.Empty(t, e.events())
-		e.pass(2 * 24 * time.Hour)
-		expiring := sentEvent{"tokenbroker/secret-expiring", map[string]any{
+		assert.Empty(t, e.Events())
+		e.Pass(2 * 24 * time.Hour)
+		expiring := engine.SentEvent{Kind: "tokenbroker/secret-expiring", Metadata: map[string]any{
 			"operation": "secret-expiring", "modified": "false", "path": "status/prod", "data_path": "status/prod",
 			"name": "prod", "provider": "kensho", "expire_time": "2000-01-31T00:00:00Z",
 		}}
-		require.Equal(t, []sentEvent{expiring}, e.events())
+		require.Equal(t, []engine.SentEvent{expiring}, e.Events())
 
-		e.write("config/kensho/prod", map[string]any{"expires": "2000-02-28"})
-		e.pass(time.Hour)
-		e.events()
+		e.Write("config/kensho/prod", map[string]any{"expires": "2000-02-28"})
+		e.Pass(time.Hour)
+		e.Events()
 		time.Sleep(28 * 24 * time.Hour)
-		e.pass(time.Hour)
-		sent := e.events()
+		e.Pass(time.Hour)
+		sent := e.Events()
 		require.Len(t, sent, 1, "until the next one expires")
-		assert.Equal(t, "2000-02-28T00:00:00Z", sent[0].metadata["expire_time"])
+		assert.Equal(t, "2000-02-28T00:00:00Z", sent[0].Metadata["expire_time"])
 		time.Sleep(30 * 24 * time.Hour)
-		require.NoError(t, e.tick())
-		e.assertMetrics(map[string]string{seconds: "0.0"})
-		e.creds("prod") // whether it has expired, the vendor says
+		require.NoError(t, e.Tick())
+		e.AssertMetrics(map[string]string{seconds: "0.0"})
+		e.Creds("prod") // whether it has expired, the vendor says
 
-		e.request(logical.DeleteOperation, "config/kensho/prod", nil)
-		e.write("config/kensho/prod", fields)
-		e.events()
-		require.NoError(t, e.tick())
-		require.Len(t, e.events(), 1, "another credential of the name")
+		e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
+		e.Write("config/kensho/prod", fields)
+		e.Events()
+		require.NoError(t, e.Tick())
+		require.Len(t, e.Events(), 1, "another credential of the name")
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -31,27 +32,27 @@ func TestGuarantee14TheTokenOfAWiderScopeIsNotServedToARole(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				e.sim.AddOAuthClient(vendorsim.OAuthClient{
-					ID: clientID, Secret: clientSecret, Scopes: []string{"read", "write", "list"}, AuthMethods: []string{vendorsim.SecretBasic},
+				e := engine.NewOAuth(t)
+				e.Sim.AddOAuthClient(vendorsim.OAuthClient{
+					ID: engine.ClientID, Secret: engine.ClientSecret, Scopes: []string{"read", "write", "list"}, AuthMethods: []string{vendorsim.SecretBasic},
 					Grants: []string{vendorsim.ClientCredentialsGrant},
 				})
-				e.sim.Behave(e.amending(func(answer map[string]any) { delete(answer, "scope") }))
-				e.write("config/oauth2/api", map[string]any{"scope": c.scope})
-				e.write("roles/writing", map[string]any{"config": "api", "scope": "read,write"})
-				e.write("roles/reading", map[string]any{"config": "api", "scope": "read"})
-				lease := e.creds(c.first)
-				e.repeating(tokenOf(lease), time.Now().Add(time.Hour))
+				e.Sim.Behave(e.Amending(func(answer map[string]any) { delete(answer, "scope") }))
+				e.Write("config/oauth2/api", map[string]any{"scope": c.scope})
+				e.Write("roles/writing", map[string]any{"config": "api", "scope": "read,write"})
+				e.Write("roles/reading", map[string]any{"config": "api", "scope": "read"})
+				lease := e.Creds(c.first)
+				e.Repeating(engine.TokenOf(lease), time.Now().Add(time.Hour))
 				if !c.refused {
-					until(0, 50, 0)
-					assert.Equal(t, tokenOf(lease), tokenOf(e.creds("reading")))
-					assert.Equal(t, 4, e.exchanges(), "it was exchanged again")
+					engine.Until(0, 50, 0)
+					assert.Equal(t, engine.TokenOf(lease), engine.TokenOf(e.Creds("reading")))
+					assert.Equal(t, 4, e.Exchanges(), "it was exchanged again")
 					return
 				}
-				status, message := e.refused("creds/reading")
+				status, message := e.Refused("creds/reading")
 				assert.Equal(t, http.StatusBadRequest, status)
 				assert.Contains(t, message, c.reason)
-				e.creds(c.first)
+				e.Creds(c.first)
 			})
 		})
 	}
@@ -77,17 +78,17 @@ func TestGuarantee6NoTokenIsShownThoughTheVendorStatesItAsAScope(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				e.write("config/oauth2/api", map[string]any{"scope": ""})
-				e.write("roles/reading", map[string]any{"config": "api", "scope": "read"})
-				held := tokenOf(e.creds("api"))
-				e.sim.Behave(e.amending(func(answer map[string]any) { answer["scope"] = c.scope(held) }))
-				_, message := e.refused("creds/reading")
+				e := engine.NewOAuth(t)
+				e.Write("config/oauth2/api", map[string]any{"scope": ""})
+				e.Write("roles/reading", map[string]any{"config": "api", "scope": "read"})
+				held := engine.TokenOf(e.Creds("api"))
+				e.Sim.Behave(e.Amending(func(answer map[string]any) { answer["scope"] = c.scope(held) }))
+				_, message := e.Refused("creds/reading")
 				assert.Contains(t, message, c.reason)
 				assert.Less(t, len(message), 1000)
-				status := fmt.Sprint(e.read("status/api").Data)
+				status := fmt.Sprint(e.Read("status/api").Data)
 				assert.Less(t, len(status), 2000)
-				for where, text := range map[string]string{"error": message, "status": status, "log": e.outside.text.String()} {
+				for where, text := range map[string]string{"error": message, "status": status, "log": e.Outside.Text.String()} {
 					assert.NotContains(t, text, held, where)
 					assert.NotContains(t, text, "9f8e7d6c5b4a3f2e", where)
 					assert.NotContains(t, text, "s1999", where)
@@ -98,35 +99,35 @@ func TestGuarantee6NoTokenIsShownThoughTheVendorStatesItAsAScope(t *testing.T) {
 }
 
 func TestGuarantee8ADroppedTokenIsNotServedThoughTheVendorAnswersWithIt(t *testing.T) {
-	for name, write := range map[string]func(e *engine){
-		"no revocation_url": func(e *engine) { e.write("config/oauth2/one", secretClient(false)) },
-		"revocation is left alone": func(e *engine) {
-			e.write("config/oauth2/one", secretClient(true))
-			e.write("config/oauth2/one", map[string]any{"refresh_token": refreshToken})
+	for name, write := range map[string]func(e *engine.Engine){
+		"no revocation_url": func(e *engine.Engine) { e.Write("config/oauth2/one", engine.SecretClient(false)) },
+		"revocation is left alone": func(e *engine.Engine) {
+			e.Write("config/oauth2/one", engine.SecretClient(true))
+			e.Write("config/oauth2/one", map[string]any{"refresh_token": engine.RefreshToken})
 		},
-		"a vendor without revocation": func(e *engine) { e.write("config/kensho/one", keyPair()) },
+		"a vendor without revocation": func(e *engine.Engine) { e.Write("config/kensho/one", engine.KeyPairFields()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
+				e := engine.NewOAuth(t)
 				write(e)
-				leaked, expires := tokenOf(e.creds("one")), time.Now().Add(time.Hour)
-				e.repeating(leaked, expires)
+				leaked, expires := engine.TokenOf(e.Creds("one")), time.Now().Add(time.Hour)
+				e.Repeating(leaked, expires)
 				for range 2 {
-					_, status, message := e.request(logical.UpdateOperation, "refresh/one", drop)
+					_, status, message := e.Request(logical.UpdateOperation, "refresh/one", engine.Drop)
 					assert.Equal(t, http.StatusServiceUnavailable, status)
 					assert.Contains(t, message, "the vendor answers with the access token that was dropped, which expires at ")
-					e.refused("creds/one")
-					e.restart()
-					e.refused("token/one")
-					_, status, _ = e.request(logical.UpdateOperation, "refresh/one", nil)
+					e.Refused("creds/one")
+					e.Restart()
+					e.Refused("token/one")
+					_, status, _ = e.Request(logical.UpdateOperation, "refresh/one", nil)
 					assert.Equal(t, http.StatusServiceUnavailable, status, "another refresh does not forget it")
 				}
-				assert.Empty(t, e.sim.Revoked())
+				assert.Empty(t, e.Sim.Revoked())
 
-				e.sim.Behave(vendorsim.Conduct{})
-				e.write("refresh/one", nil)
-				assert.NotEqual(t, leaked, tokenOf(e.creds("one")))
+				e.Sim.Behave(vendorsim.Conduct{})
+				e.Write("refresh/one", nil)
+				assert.NotEqual(t, leaked, engine.TokenOf(e.Creds("one")))
 			})
 		})
 	}
@@ -144,17 +145,17 @@ func TestGuarantee1MaxTTLDoesNotStartAnewWithAWrite(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				until(0, 0, 5)
-				fields := secretClient(false)
+				e := engine.NewOAuth(t)
+				engine.Until(0, 0, 5)
+				fields := engine.SecretClient(false)
 				fields["max_ttl"] = "30m"
-				e.write("config/oauth2/one", fields)
-				e.write("roles/reading", map[string]any{"config": "one", "scope": "read"})
+				e.Write("config/oauth2/one", fields)
+				e.Write("roles/reading", map[string]any{"config": "one", "scope": "read"})
 				issued := time.Now()
-				e.repeating(tokenOf(e.creds(c.path)), issued.Add(2*time.Hour))
+				e.Repeating(engine.TokenOf(e.Creds(c.path)), issued.Add(2*time.Hour))
 				time.Sleep(10 * time.Minute)
-				e.write("config/oauth2/one", map[string]any{"default_ttl": "1h", "verify": c.verify})
-				expires, err := time.Parse(time.RFC3339, e.creds(c.path).Data["expire_time"].(string))
+				e.Write("config/oauth2/one", map[string]any{"default_ttl": "1h", "verify": c.verify})
+				expires, err := time.Parse(time.RFC3339, e.Creds(c.path).Data["expire_time"].(string))
 				require.NoError(t, err)
 				assert.WithinDuration(t, issued.Add(30*time.Minute), expires, 2*time.Second)
 			})

@@ -14,6 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/docwalk"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 // said is what the engine says in its log at info and above, and what events it sends.
@@ -41,13 +42,13 @@ func TestTheOperationsPageHasEveryMetricLineAndEvent(t *testing.T) {
 	}))
 	assert.Greater(t, found, 15)
 
-	e := newEngine(t)
-	e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "expires": "2999-12-31"})
-	e.read("token/prod")
-	e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover,event"})
-	e.write("roles/events", map[string]any{"config": "search", "scope": "event"})
-	e.read("token/events")
-	for series := range e.metrics() {
+	e := engine.New(t)
+	e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "expires": "2999-12-31"})
+	e.Read("token/prod")
+	e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "scope": "discover,event"})
+	e.Write("roles/events", map[string]any{"config": "search", "scope": "event"})
+	e.Read("token/events")
+	for series := range e.Metrics() {
 		name, _, _ := strings.Cut(series, "{")
 		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
 			name = strings.TrimSuffix(name, suffix)

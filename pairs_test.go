@@ -7,11 +7,13 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 func TestPairsThatAreNoneAreRefusedWithTheRightForm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
+		e := engine.NewOAuth(t)
 		for _, field := range []string{"preset_params", "token_params"} {
 			for _, row := range []struct {
 				value any
@@ -26,7 +28,7 @@ func TestPairsThatAreNoneAreRefusedWithTheRightForm(t *testing.T) {
 				{[]any{`{"audience":"canary"}`}, field + ": must not be JSON as text; give " + field + "=audience=..."},
 			} {
 				for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
-					_, status, message := e.request(op, "config/oauth2/api", map[string]any{field: row.value})
+					_, status, message := e.Request(op, "config/oauth2/api", map[string]any{field: row.value})
 					assert.Equal(t, http.StatusBadRequest, status, row.value)
 					assert.Contains(t, message, row.says)
 					assert.NotContains(t, message, "canary", "it may be a secret in the wrong field")
@@ -34,7 +36,7 @@ func TestPairsThatAreNoneAreRefusedWithTheRightForm(t *testing.T) {
 			}
 		}
 		for _, value := range []any{"audience=a", []any{"audience=a", "b=c=d"}, map[string]any{"audience": "a"}, ""} {
-			e.write("config/oauth2/api", map[string]any{"token_params": value, "verify": false})
+			e.Write("config/oauth2/api", map[string]any{"token_params": value, "verify": false})
 		}
 	})
 }

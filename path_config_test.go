@@ -13,21 +13,22 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestSecretsGoInAndNeverComeOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		until(0, 10, 0)
+		e := engine.New(t)
+		engine.Until(0, 10, 0)
 		for path, secrets := range map[string]map[string]any{
-			"config/kensho/refresh":  {"refresh_token": refreshToken},
-			"config/kensho/keys":     {"client_id": clientID, "private_key": privateKeyPEM()},
+			"config/kensho/refresh":  {"refresh_token": engine.RefreshToken},
+			"config/kensho/keys":     {"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()},
 			"config/kensho/pasted":   {"access_token": "an-access-token"},
-			"config/sitecore/search": {"api_key": apiKey},
+			"config/sitecore/search": {"api_key": engine.ApiKey},
 		} {
-			e.write(path, secrets)
-			read, err := json.Marshal(e.read(path).Data)
+			e.Write(path, secrets)
+			read, err := json.Marshal(e.Read(path).Data)
 			require.NoError(t, err)
 			for field, secret := range secrets {
 				if field == "client_id" {
@@ -42,17 +43,17 @@ func TestSecretsGoInAndNeverComeOut(t *testing.T) {
 
 func TestAConfigIsReadWithItsDefaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "request_timeout": "20s"})
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "request_timeout": "20s"})
 		assert.Equal(t, map[string]any{
 			"product":            "link",
 			"request_timeout":    20,
 			"keepalive_interval": 86400,
 			"secrets_set":        []string{"refresh_token"},
-		}, e.read("config/kensho/prod").Data)
+		}, e.Read("config/kensho/prod").Data)
 
-		e.write("config/sitecore/prod2", map[string]any{
-			"api_key": apiKey, "scope": "discover,event", "access_expiry": "12h", "refresh_expiry": 259200, "base_url": "https://api-staging.rfksrv.com",
+		e.Write("config/sitecore/prod2", map[string]any{
+			"api_key": engine.ApiKey, "scope": "discover,event", "access_expiry": "12h", "refresh_expiry": 259200, "base_url": "https://api-staging.rfksrv.com",
 		})
 		assert.Equal(t, map[string]any{
 			"scope":              []string{"discover", "event"},
@@ -62,20 +63,20 @@ func TestAConfigIsReadWithItsDefaults(t *testing.T) {
 			"request_timeout":    10,
 			"keepalive_interval": 86400,
 			"secrets_set":        []string{"api_key"},
-		}, e.read("config/sitecore/prod2").Data)
+		}, e.Read("config/sitecore/prod2").Data)
 	})
 }
 
 func TestNamesAreListedWithTheirProviders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		_, status, _ := e.request(logical.ListOperation, "config/", nil)
+		e := engine.New(t)
+		_, status, _ := e.Request(logical.ListOperation, "config/", nil)
 		assert.Equal(t, http.StatusNotFound, status, "an empty list is Vault's 404")
 
-		e.write("config/sitecore/search", map[string]any{"api_key": apiKey})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey})
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		list := func(path string) map[string]any {
-			resp, status, message := e.request(logical.ListOperation, path, nil)
+			resp, status, message := e.Request(logical.ListOperation, path, nil)
 			require.Equal(t, 200, status, message)
 			return resp.Data
 		}
@@ -91,155 +92,155 @@ func TestNamesAreListedWithTheirProviders(t *testing.T) {
 
 func TestAWriteChangesTheFieldsThatItNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.AddRefreshToken("scribe", "of-scribe")
-		e.write("config/kensho/prod", map[string]any{"refresh_token": "of-scribe", "product": "scribe"})
+		e := engine.New(t)
+		e.Sim.AddRefreshToken("scribe", "of-scribe")
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": "of-scribe", "product": "scribe"})
 
 		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
-			_, status, message := e.request(op, "config/kensho/prod", map[string]any{"request_timeout": 15, "verify": true})
+			_, status, message := e.Request(op, "config/kensho/prod", map[string]any{"request_timeout": 15, "verify": true})
 			require.Equal(t, 200, status, message)
-			assert.Equal(t, "scribe", e.read("config/kensho/prod").Data["product"])
-			assert.Equal(t, 15, e.read("config/kensho/prod").Data["request_timeout"])
-			e.creds("prod")
+			assert.Equal(t, "scribe", e.Read("config/kensho/prod").Data["product"])
+			assert.Equal(t, 15, e.Read("config/kensho/prod").Data["request_timeout"])
+			e.Creds("prod")
 		}
-		_, status, message := e.request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": nil, "verify": true})
+		_, status, message := e.Request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": nil, "verify": true})
 		require.Equal(t, 200, status, message)
-		assert.Equal(t, 10, e.read("config/kensho/prod").Data["request_timeout"], "null clears a field")
+		assert.Equal(t, 10, e.Read("config/kensho/prod").Data["request_timeout"], "null clears a field")
 
-		_, status, _ = e.request(logical.PatchOperation, "config/kensho/other", map[string]any{"request_timeout": 15, "verify": true})
+		_, status, _ = e.Request(logical.PatchOperation, "config/kensho/other", map[string]any{"request_timeout": 15, "verify": true})
 		assert.Equal(t, http.StatusNotFound, status, "there is nothing to patch")
-		_, status, _ = e.request(logical.ReadOperation, "config/kensho/other", nil)
+		_, status, _ = e.Request(logical.ReadOperation, "config/kensho/other", nil)
 		assert.Equal(t, http.StatusNotFound, status)
 	})
 }
 
 func TestACredentialChangesItsKindInOneWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": "", "client_id": clientID, "private_key": privateKeyPEM()})
-		assert.Equal(t, []string{"private_key"}, e.read("config/kensho/prod").Data["secrets_set"])
-		assert.Equal(t, []string{"kensho:app:link"}, e.creds("prod").Data["scope"])
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": "", "client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()})
+		assert.Equal(t, []string{"private_key"}, e.Read("config/kensho/prod").Data["secrets_set"])
+		assert.Equal(t, []string{"kensho:app:link"}, e.Creds("prod").Data["scope"])
 	})
 }
 
 func TestARejectedCredentialIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
+		e := engine.New(t)
 		for path, data := range map[string]map[string]any{
 			"config/kensho/prod":   {"refresh_token": "of-nobody"},
-			"config/kensho/keys":   {"client_id": "0oa-of-nobody", "private_key": privateKeyPEM()},
+			"config/kensho/keys":   {"client_id": "0oa-of-nobody", "private_key": engine.PrivateKeyPEM()},
 			"config/sitecore/prod": {"api_key": "01-of-nobody"},
 		} {
-			_, status, message := e.request(logical.UpdateOperation, path, data)
+			_, status, message := e.Request(logical.UpdateOperation, path, data)
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, message, "rejected the credential")
 			assert.Contains(t, message, "401", "the vendor's own reason")
 			assert.NotContains(t, message, "of-nobody")
 		}
-		assertStorageEmpty(t, e)
+		engine.AssertStorageEmpty(t, e)
 	})
 }
 
 func TestAnUncheckedCredentialIsStoredOnDemand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, `"down for maintenance"`))})
-		_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, `"down for maintenance"`))})
+		_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		assert.Contains(t, message, "verify=false")
-		assertStorageEmpty(t, e)
+		engine.AssertStorageEmpty(t, e)
 
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
-		assert.Equal(t, 1, e.exchanges(), "verify=false does not call the vendor")
-		e.sim.Behave(vendorsim.Conduct{})
-		e.creds("prod")
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+		assert.Equal(t, 1, e.Exchanges(), "verify=false does not call the vendor")
+		e.Sim.Behave(vendorsim.Conduct{})
+		e.Creds("prod")
 
-		e.write("config/kensho/prod", map[string]any{"request_timeout": 15, "verify": true})
-		assert.Equal(t, 3, e.exchanges(), "verify=false is for one write")
+		e.Write("config/kensho/prod", map[string]any{"request_timeout": 15, "verify": true})
+		assert.Equal(t, 3, e.Exchanges(), "verify=false is for one write")
 	})
 }
 
 func TestARefusedWriteLeavesTheCredentialAsItWas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		token := e.creds("prod").Data["access_token"]
-		_, status, _ := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": "of-nobody"})
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		token := e.Creds("prod").Data["access_token"]
+		_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": "of-nobody"})
 		require.Equal(t, http.StatusBadRequest, status)
 
-		e.restart()
-		assert.Equal(t, token, e.creds("prod").Data["access_token"])
-		until(1, 0, 5)
-		e.creds("prod")
+		e.Restart()
+		assert.Equal(t, token, e.Creds("prod").Data["access_token"])
+		engine.Until(1, 0, 5)
+		e.Creds("prod")
 	})
 }
 
 func TestAReplacedRefreshTokenOutlivesAWriteOfOtherFields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		until(1, 0, 5)
-		e.creds("prod")
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Rotate: true})
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		engine.Until(1, 0, 5)
+		e.Creds("prod")
 
 		for i, fields := range []map[string]any{
 			{"request_timeout": 11, "verify": true},
 			{"request_timeout": 12, "verify": false},
-			{"refresh_token": refreshToken, "verify": false}, // the one that is stored already
-			{"refresh_token": refreshToken},
+			{"refresh_token": engine.RefreshToken, "verify": false}, // the one that is stored already
+			{"refresh_token": engine.RefreshToken},
 		} {
-			e.write("config/kensho/prod", fields)
-			e.restart()
-			until(2+i, 0, 5)
-			e.creds("prod")
+			e.Write("config/kensho/prod", fields)
+			e.Restart()
+			engine.Until(2+i, 0, 5)
+			e.Creds("prod")
 		}
 	})
 }
 
 func TestAnOperatorsRefreshTokenWinsOverTheReplacedOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		e.sim.AddRefreshToken("link-streaming", "the-operators-next")
-		e.write("config/kensho/prod", map[string]any{"refresh_token": "the-operators-next"})
-		calls := e.sim.Calls()
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Rotate: true})
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Sim.AddRefreshToken("link-streaming", "the-operators-next")
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": "the-operators-next"})
+		calls := e.Sim.Calls()
 		assert.Contains(t, calls[len(calls)-1].URL, "the-operators-next")
 	})
 }
 
 func TestHowAClientProvesItselfIsFoundOutAnewWithEachWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
+		e := engine.New(t)
 		client := vendorsim.OAuthClient{
-			ID: clientID, Secret: clientSecret, Rotate: true, Grants: []string{vendorsim.RefreshTokenGrant}, AuthMethods: []string{vendorsim.SecretPost},
+			ID: engine.ClientID, Secret: engine.ClientSecret, Rotate: true, Grants: []string{vendorsim.RefreshTokenGrant}, AuthMethods: []string{vendorsim.SecretPost},
 		}
-		e.sim.AddOAuthClient(client)
-		e.sim.AddOAuthRefreshToken(client, refreshToken)
-		e.write("config/oauth2/user", map[string]any{
-			"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "client_secret": clientSecret, "refresh_token": refreshToken,
+		e.Sim.AddOAuthClient(client)
+		e.Sim.AddOAuthRefreshToken(client, engine.RefreshToken)
+		e.Write("config/oauth2/user", map[string]any{
+			"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret, "refresh_token": engine.RefreshToken,
 		})
-		e.write("refresh/user", nil) // with the refresh token that took the other's place
-		calls := e.exchanges()
-		e.write("refresh/user", nil)
-		require.Equal(t, calls+1, e.exchanges(), "what worked is remembered")
+		e.Write("refresh/user", nil) // with the refresh token that took the other's place
+		calls := e.Exchanges()
+		e.Write("refresh/user", nil)
+		require.Equal(t, calls+1, e.Exchanges(), "what worked is remembered")
 
 		client.AuthMethods = []string{vendorsim.SecretBasic}
-		e.sim.AddOAuthClient(client)
-		e.write("config/oauth2/user", map[string]any{"request_timeout": 20, "verify": true})
-		e.creds("user")
+		e.Sim.AddOAuthClient(client)
+		e.Write("config/oauth2/user", map[string]any{"request_timeout": 20, "verify": true})
+		e.Creds("user")
 	})
 }
 
 func TestAPastedTokenThatIsWrittenAgainLivesNoLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		until(0, 20, 0)
-		e.write("config/kensho/prod", map[string]any{"access_token": "pasted-access-token"})
-		until(1, 20, 0)
+		e := engine.New(t)
+		engine.Until(0, 20, 0)
+		e.Write("config/kensho/prod", map[string]any{"access_token": "pasted-access-token"})
+		engine.Until(1, 20, 0)
 		for _, fields := range []map[string]any{{"access_token": "pasted-access-token"}, {"refresh_token": ""}} {
-			_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", fields)
+			_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", fields)
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, message, "died at 2000-01-01T00:59:58Z")
 		}
@@ -248,10 +249,10 @@ func TestAPastedTokenThatIsWrittenAgainLivesNoLonger(t *testing.T) {
 
 func TestARequestTimeoutIsWhatTheOperatorSays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
 		asked := time.Now()
-		_, status, _ := e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": refreshToken, "request_timeout": 3})
+		_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "request_timeout": 3})
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		assert.Equal(t, 3*time.Second, time.Since(asked))
 	})
@@ -259,28 +260,28 @@ func TestARequestTimeoutIsWhatTheOperatorSays(t *testing.T) {
 
 func TestAVerificationThatNobodyWaitsForIsSeenThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		until(0, 10, 0)
-		e.sim.Behave(vendorsim.Conduct{Rotate: true, Latency: 4 * time.Second})
+		e := engine.New(t)
+		engine.Until(0, 10, 0)
+		e.Sim.Behave(vendorsim.Conduct{Rotate: true, Latency: 4 * time.Second})
 		impatient, hangUp := context.WithTimeout(t.Context(), time.Second)
 		defer hangUp()
-		_, err := e.backend.HandleRequest(impatient, &logical.Request{
-			Operation: logical.CreateOperation, Path: "config/kensho/prod", Storage: e.storage, Data: map[string]any{"refresh_token": refreshToken},
+		_, err := e.Backend.HandleRequest(impatient, &logical.Request{
+			Operation: logical.CreateOperation, Path: "config/kensho/prod", Storage: e.Storage, Data: map[string]any{"refresh_token": engine.RefreshToken},
 		})
 		require.NoError(t, err)
-		until(1, 0, 5)
-		e.creds("prod") // with the refresh token that replaced the written one
+		engine.Until(1, 0, 5)
+		e.Creds("prod") // with the refresh token that replaced the written one
 	})
 }
 
 func TestStorageThatFailsIsA500AndNothingIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, storage := newRotatingEngine(t)
-		until(1, 0, 5)
-		e.creds("prod")
+		e, storage := engine.NewRotating(t)
+		engine.Until(1, 0, 5)
+		e.Creds("prod")
 
-		storage.refuseReads.Store(true)
-		e.restart()
+		storage.RefuseReads.Store(true)
+		e.Restart()
 		for _, request := range []struct {
 			op   logical.Operation
 			path string
@@ -288,64 +289,64 @@ func TestStorageThatFailsIsA500AndNothingIsLost(t *testing.T) {
 			{logical.ReadOperation, "creds/prod"}, {logical.ReadOperation, "status/prod"}, {logical.ReadOperation, "config/kensho/prod"},
 			{logical.PatchOperation, "config/kensho/prod"}, {logical.UpdateOperation, "refresh/prod"}, {logical.ListOperation, "config/"},
 		} {
-			_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: request.op, Path: request.path, Storage: e.storage, Data: map[string]any{}})
+			_, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: request.op, Path: request.path, Storage: e.Storage, Data: map[string]any{}})
 			require.ErrorContains(t, err, "the disk is full", "%s %s", request.op, request.path)
 		}
-		storage.refuseReads.Store(false)
-		until(2, 0, 5)
-		e.creds("prod")
+		storage.RefuseReads.Store(false)
+		engine.Until(2, 0, 5)
+		e.Creds("prod")
 	})
 }
 
 func TestAWriteThatCannotSeeWhatWasReplacedChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, storage := newRotatingEngine(t)
-		until(1, 0, 5)
-		e.creds("prod") // replaces the refresh token, in state/
-		storage.refuseState.Store(true)
-		e.restart()
-		_, status, message := e.request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": false})
+		e, storage := engine.NewRotating(t)
+		engine.Until(1, 0, 5)
+		e.Creds("prod") // replaces the refresh token, in state/
+		storage.RefuseState.Store(true)
+		e.Restart()
+		_, status, message := e.Request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": false})
 		assert.Equal(t, http.StatusInternalServerError, status, message)
-		storage.refuseState.Store(false)
-		until(2, 0, 5)
-		e.creds("prod")
+		storage.RefuseState.Store(false)
+		engine.Until(2, 0, 5)
+		e.Creds("prod")
 	})
 }
 
 func TestDeletingOneNameLeavesTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		e.write("config/kensho/other", map[string]any{"refresh_token": "another-refresh-token"})
-		until(1, 0, 5)
-		e.creds("prod")
-		token := e.creds("other").Data["access_token"]
+		e := engine.New(t)
+		e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Write("config/kensho/other", map[string]any{"refresh_token": "another-refresh-token"})
+		engine.Until(1, 0, 5)
+		e.Creds("prod")
+		token := e.Creds("other").Data["access_token"]
 		for _, path := range []string{"config/kensho/prod", "config/sitecore/other", "config/kensho/prod"} {
-			_, status, message := e.request(logical.DeleteOperation, path, nil)
+			_, status, message := e.Request(logical.DeleteOperation, path, nil)
 			require.Equal(t, http.StatusOK, status, message)
 		}
-		left, err := logical.CollectKeys(t.Context(), e.storage)
+		left, err := logical.CollectKeys(t.Context(), e.Storage)
 		require.NoError(t, err)
 		assert.ElementsMatch(t, []string{"config/kensho/other", "state/other/own"}, left)
-		e.restart()
-		assert.Equal(t, token, e.creds("other").Data["access_token"])
+		e.Restart()
+		assert.Equal(t, token, e.Creds("other").Data["access_token"])
 	})
 }
 
 func TestANameBelongsToOneProvider(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		token := e.creds("prod").Data["access_token"]
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		token := e.Creds("prod").Data["access_token"]
 
-		_, status, message := e.request(logical.UpdateOperation, "config/sitecore/prod", map[string]any{"api_key": apiKey})
+		_, status, message := e.Request(logical.UpdateOperation, "config/sitecore/prod", map[string]any{"api_key": engine.ApiKey})
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "belongs to config/kensho/prod")
-		_, status, _ = e.request(logical.DeleteOperation, "config/sitecore/prod", nil)
+		_, status, _ = e.Request(logical.DeleteOperation, "config/sitecore/prod", nil)
 		assert.Equal(t, 200, status, "what is not there is deleted already")
 
-		e.restart()
-		assert.Equal(t, token, e.creds("prod").Data["access_token"])
+		e.Restart()
+		assert.Equal(t, token, e.Creds("prod").Data["access_token"])
 	})
 }

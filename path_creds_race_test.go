@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -18,28 +19,28 @@ import (
 // detector fails this test if what both use is written without its lock.
 func TestGuarantee15AScopeIsRejectedWhileOthersRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newNarrowedEngine(t)
-		e.creds("prod")
-		e.sim.Behave(refuseScopeBy(nerdScope, vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`)))
+		e := engine.NewNarrowed(t)
+		e.Creds("prod")
+		e.Sim.Behave(engine.RefuseScopeBy(engine.NerdScope, vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`)))
 		for range 50 {
 			var readers sync.WaitGroup
 			var isRejected atomic.Bool
 			for range 2 {
 				readers.Go(func() {
 					for !isRejected.Load() {
-						_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.storage})
+						_, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.Storage})
 						assert.NoError(t, err)
 					}
 				})
 			}
-			calls := e.exchanges()
-			_, status, _ := e.request(logical.ReadOperation, "creds/nerd", nil)
+			calls := e.Exchanges()
+			_, status, _ := e.Request(logical.ReadOperation, "creds/nerd", nil)
 			isRejected.Store(true)
 			assert.Equal(t, http.StatusBadRequest, status)
-			assert.Equal(t, calls+1, e.exchanges())
+			assert.Equal(t, calls+1, e.Exchanges())
 			readers.Wait()
 			time.Sleep(6 * time.Minute) // until the vendor is asked about the scope again
-			e.creds("prod")
+			e.Creds("prod")
 		}
 	})
 }

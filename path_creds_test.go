@@ -14,18 +14,19 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestALeaseHoldsTheTokenAndWhatIsKnownOfIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/sitecore/prod", map[string]any{"api_key": apiKey, "scope": "discover,event", "access_expiry": "12h"})
-		resp := e.creds("prod")
+		e := engine.New(t)
+		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey, "scope": "discover,event", "access_expiry": "12h"})
+		resp := e.Creds("prod")
 		assert.False(t, resp.Secret.Renewable)
 		assert.Equal(t, 12*time.Hour-30*time.Second, resp.Secret.TTL)
 		token := resp.Data["access_token"].(string)
-		assert.True(t, e.sim.Accepts(token))
+		assert.True(t, e.Sim.Accepts(token))
 		assert.Equal(t, map[string]any{
 			"access_token": token,
 			"token_type":   "Bearer",
@@ -39,7 +40,7 @@ func TestALeaseHoldsTheTokenAndWhatIsKnownOfIt(t *testing.T) {
 // Promise 1, the sources of expiry: the earlier of the answer and the token's own exp, or
 // else the provider's rule (internal/broker/expiry_test.go has the whole table).
 func TestGuarantee1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
-	keys := map[string]any{"client_id": clientID, "private_key": privateKeyPEM()}
+	keys := map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()}
 	for name, test := range map[string]struct {
 		path    string
 		data    map[string]any
@@ -52,25 +53,25 @@ func TestGuarantee1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
 		"the token's own exp":       {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true, Unstated: true}, "00:49:59"},
 		"both":                      {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true}, "00:49:59"},
 		"assumed of a key pair":     {"config/kensho/prod", keys, vendorsim.Conduct{Unstated: true}, "01:20:00"},
-		"the full hour":             {"config/kensho/prod", map[string]any{"refresh_token": refreshToken}, vendorsim.Conduct{}, "00:59:59"},
-		"the full hour, as a JWT":   {"config/kensho/prod", map[string]any{"refresh_token": refreshToken}, vendorsim.Conduct{JWT: true}, "00:59:59"},
-		"stated in milliseconds":    {"config/sitecore/prod", map[string]any{"api_key": apiKey, "access_expiry": "2h"}, vendorsim.Conduct{}, "02:20:00"},
-		"the vendor's default, ms":  {"config/sitecore/prod", map[string]any{"api_key": apiKey}, vendorsim.Conduct{}, "00:20:00"},
+		"the full hour":             {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, vendorsim.Conduct{}, "00:59:59"},
+		"the full hour, as a JWT":   {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, vendorsim.Conduct{JWT: true}, "00:59:59"},
+		"stated in milliseconds":    {"config/sitecore/prod", map[string]any{"api_key": engine.ApiKey, "access_expiry": "2h"}, vendorsim.Conduct{}, "02:20:00"},
+		"the vendor's default, ms":  {"config/sitecore/prod", map[string]any{"api_key": engine.ApiKey}, vendorsim.Conduct{}, "00:20:00"},
 		"the expiry it was made by": {"config/sitecore/prod", map[string]any{"refresh_token": "of-a-pair", "access_expiry": "2h"}, vendorsim.Conduct{}, "02:20:00"},
 		"a day where none is known": {"config/sitecore/prod", map[string]any{"refresh_token": "of-a-pair"}, vendorsim.Conduct{}, "00:20:00"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
+				e := engine.New(t)
 				access := 24 * time.Hour
 				if test.data["access_expiry"] != nil {
 					access = 2 * time.Hour
 				}
-				e.sim.AddPair("of-a-pair", access, 7*24*time.Hour)
-				e.sim.Behave(test.conduct)
-				until(0, 20, 0)
-				e.write(test.path, test.data)
-				assert.Contains(t, e.creds("prod").Data["expire_time"], test.dies)
+				e.Sim.AddPair("of-a-pair", access, 7*24*time.Hour)
+				e.Sim.Behave(test.conduct)
+				engine.Until(0, 20, 0)
+				e.Write(test.path, test.data)
+				assert.Contains(t, e.Creds("prod").Data["expire_time"], test.dies)
 			})
 		})
 	}
@@ -89,17 +90,17 @@ func TestGuarantee1HoldsAtEverySecondOfATokensLife(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				e.sim.Behave(conduct)
-				until(0, 40, 0)
-				e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+				e := engine.New(t)
+				e.Sim.Behave(conduct)
+				engine.Until(0, 40, 0)
+				e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 				for time.Until(time.Date(2000, 1, 1, 2, 10, 0, 0, time.UTC)) > 0 {
 					asked := time.Now()
-					e.creds("prod")
+					e.Creds("prod")
 					assert.LessOrEqual(t, time.Since(asked), 10*time.Second+2*conduct.Latency, "a read waits 10 s for the hour at the most")
 					time.Sleep(730 * time.Millisecond)
 				}
-				assert.LessOrEqual(t, e.exchanges(), 4, "the verification, one an hour, and at the most one that met the hour")
+				assert.LessOrEqual(t, e.Exchanges(), 4, "the verification, one an hour, and at the most one that met the hour")
 			})
 		})
 	}
@@ -107,26 +108,26 @@ func TestGuarantee1HoldsAtEverySecondOfATokensLife(t *testing.T) {
 
 func TestGuarantee1InTheLastSecondsOfTheHourAReadWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		until(0, 30, 0)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		until(0, 59, 45)
-		assert.Positive(t, e.creds("prod").Secret.TTL, "earlier than that the token is served")
-		until(0, 59, 53)
+		e := engine.New(t)
+		engine.Until(0, 30, 0)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		engine.Until(0, 59, 45)
+		assert.Positive(t, e.Creds("prod").Secret.TTL, "earlier than that the token is served")
+		engine.Until(0, 59, 53)
 
-		resp := e.creds("prod")
+		resp := e.Creds("prod")
 		assert.Equal(t, "2000-01-01T01:00:00Z", time.Now().UTC().Format(time.RFC3339))
 		assert.Greater(t, resp.Secret.TTL, 59*time.Minute)
-		assert.Equal(t, 2, e.exchanges())
+		assert.Equal(t, 2, e.Exchanges())
 	})
 }
 
 func TestGuarantee1AFirstReadInTheLastSecondsWaitsToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		until(0, 59, 55)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
-		assert.Greater(t, e.creds("prod").Secret.TTL, 59*time.Minute)
+		e := engine.New(t)
+		engine.Until(0, 59, 55)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+		assert.Greater(t, e.Creds("prod").Secret.TTL, 59*time.Minute)
 	})
 }
 
@@ -135,13 +136,13 @@ func TestGuarantee1AFirstReadNearTheHourIsServedWhateverTheSecond(t *testing.T) 
 		for _, noDate := range []bool{false, true} {
 			for before := -2 * time.Second; before <= 16*time.Second; before += 250 * time.Millisecond {
 				synctest.Test(t, func(t *testing.T) {
-					e := newEngine(t)
-					e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
-					e.sim.Behave(vendorsim.Conduct{Latency: latency, NoDate: noDate})
-					until(1, 0, 0)
+					e := engine.New(t)
+					e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+					e.Sim.Behave(vendorsim.Conduct{Latency: latency, NoDate: noDate})
+					engine.Until(1, 0, 0)
 					time.Sleep(time.Hour - before)
 					asked := time.Now()
-					e.creds("prod")
+					e.Creds("prod")
 					assert.LessOrEqual(t, time.Since(asked), 10*time.Second+2*latency)
 				})
 			}
@@ -151,10 +152,10 @@ func TestGuarantee1AFirstReadNearTheHourIsServedWhateverTheSecond(t *testing.T) 
 
 func TestALeaseIsCutToTheMountsMaximum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.system.MaxLeaseTTLVal = 10 * time.Minute
-		e.write("config/sitecore/prod", map[string]any{"api_key": apiKey})
-		resp := e.creds("prod")
+		e := engine.New(t)
+		e.System.MaxLeaseTTLVal = 10 * time.Minute
+		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey})
+		resp := e.Creds("prod")
 		assert.Equal(t, 10*time.Minute, resp.Secret.TTL)
 		assert.Empty(t, resp.Warnings)
 	})
@@ -162,16 +163,16 @@ func TestALeaseIsCutToTheMountsMaximum(t *testing.T) {
 
 func TestRevokingALeaseSucceedsWhateverIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		resp := e.creds("prod")
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		resp := e.Creds("prod")
 		revoke := func() {
-			_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.RevokeOperation, Secret: resp.Secret, Storage: e.storage})
+			_, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.RevokeOperation, Secret: resp.Secret, Storage: e.Storage})
 			require.NoError(t, err)
 		}
 		revoke()
-		assert.Equal(t, resp.Data, e.creds("prod").Data, "others hold the same token")
-		_, status, _ := e.request(logical.DeleteOperation, "config/kensho/prod", nil)
+		assert.Equal(t, resp.Data, e.Creds("prod").Data, "others hold the same token")
+		_, status, _ := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		require.Equal(t, 200, status)
 		revoke()
 	})
@@ -179,47 +180,47 @@ func TestRevokingALeaseSucceedsWhateverIsLeft(t *testing.T) {
 
 func TestAPastedAccessTokenIsServedUntilItDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		until(0, 20, 0)
-		e.write("config/kensho/prod", map[string]any{"access_token": "pasted-access-token"})
-		until(0, 40, 0)
-		e.write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
-		resp := e.read("creds/prod")
+		e := engine.New(t)
+		engine.Until(0, 20, 0)
+		e.Write("config/kensho/prod", map[string]any{"access_token": "pasted-access-token"})
+		engine.Until(0, 40, 0)
+		e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
+		resp := e.Read("creds/prod")
 		assert.Equal(t, "pasted-access-token", resp.Data["access_token"])
 		assert.Equal(t, "2000-01-01T00:59:58Z", resp.Data["expire_time"], "less two seconds, as nothing tells the vendor's clock")
 		assert.Equal(t, 20*time.Minute-32*time.Second, resp.Secret.TTL)
 
-		until(1, 20, 0)
+		engine.Until(1, 20, 0)
 		for range 2 {
-			_, status, message := e.request(logical.ReadOperation, "creds/prod", nil)
+			_, status, message := e.Request(logical.ReadOperation, "creds/prod", nil)
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, message, "the credential has expired: access_token died at 2000-01-01T00:59:58Z")
 			assert.Contains(t, message, "config/kensho/prod")
 			// A write of something else does not bring it back.
-			_, status, _ = e.request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 30, "verify": false})
+			_, status, _ = e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 30, "verify": false})
 			require.Equal(t, 200, status)
 		}
-		assert.Zero(t, e.exchanges())
+		assert.Zero(t, e.Exchanges())
 	})
 }
 
 func TestSitecoreFallsBackToTheAPIKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/sitecore/prod", map[string]any{"api_key": apiKey, "refresh_token": "refused-from-the-start", "access_expiry": "1h", "refresh_expiry": "3h"})
+		e := engine.New(t)
+		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey, "refresh_token": "refused-from-the-start", "access_expiry": "1h", "refresh_expiry": "3h"})
 		methods := func() string {
 			var all []string
-			for _, call := range e.sim.Calls() {
+			for _, call := range e.Sim.Calls() {
 				all = append(all, call.Method)
 			}
 			return strings.Join(all, " ")
 		}
 		assert.Equal(t, "PUT POST", methods(), "the refresh token is refused, the key mints a pair")
-		until(1, 0, 0)
-		e.creds("prod")
+		engine.Until(1, 0, 0)
+		e.Creds("prod")
 		assert.Equal(t, "PUT POST PUT", methods(), "the pair's refresh token is used next")
-		until(3, 30, 0)
-		e.creds("prod")
+		engine.Until(3, 30, 0)
+		e.Creds("prod")
 		assert.Equal(t, "PUT POST PUT POST", methods(), "it has died, and the one that was refused is not tried again")
 	})
 }
@@ -245,23 +246,23 @@ func TestErrorsAnswerAsDocumentedAndHoldNoSecret(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				until(0, 10, 0)
+				e := engine.New(t)
+				engine.Until(0, 10, 0)
 				for path, host := range map[string]string{
 					"kensho/refresh":  "link-streaming.kensho.com",
 					"kensho/keys":     "kensho.okta.com",
 					"sitecore/search": "api.rfksrv.com",
 				} {
 					data := map[string]map[string]any{
-						"kensho/refresh":  {"refresh_token": refreshToken},
-						"kensho/keys":     {"client_id": clientID, "private_key": privateKeyPEM()},
-						"sitecore/search": {"api_key": apiKey},
+						"kensho/refresh":  {"refresh_token": engine.RefreshToken},
+						"kensho/keys":     {"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()},
+						"sitecore/search": {"api_key": engine.ApiKey},
 					}[path]
 					data["verify"] = false
-					e.write("config/"+path, data)
-					e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(test.fault)})
+					e.Write("config/"+path, data)
+					e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(test.fault)})
 					_, credential, _ := strings.Cut(path, "/")
-					_, status, message := e.request(logical.ReadOperation, "creds/"+credential, nil)
+					_, status, message := e.Request(logical.ReadOperation, "creds/"+credential, nil)
 					assert.Equal(t, test.status, status, message)
 					assert.Contains(t, message, strings.ReplaceAll(test.says, "%s", host))
 					if test.status == 400 {
@@ -269,9 +270,9 @@ func TestErrorsAnswerAsDocumentedAndHoldNoSecret(t *testing.T) {
 					}
 					assertNoSecret(t, e, message)
 
-					e.sim.Behave(vendorsim.Conduct{})
+					e.Sim.Behave(vendorsim.Conduct{})
 					time.Sleep(6 * time.Minute) // by then the vendor may be called again
-					e.creds(credential)
+					e.Creds(credential)
 				}
 			})
 		})
@@ -280,15 +281,15 @@ func TestErrorsAnswerAsDocumentedAndHoldNoSecret(t *testing.T) {
 
 func TestShortSecretsAreNotEchoedEither(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		until(0, 10, 0)
-		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Echo)})
+		e := engine.New(t)
+		engine.Until(0, 10, 0)
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Echo)})
 		for path, data := range map[string]map[string]any{
 			"config/kensho/prod":     {"refresh_token": "s+rt/1"},
 			"config/sitecore/prod":   {"api_key": "s+rt/1"},
 			"config/sitecore/second": {"refresh_token": "s+rt/1"},
 		} {
-			_, status, message := e.request(logical.UpdateOperation, path, data)
+			_, status, message := e.Request(logical.UpdateOperation, path, data)
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, message, "401 Unauthorized")
 			assert.Contains(t, message, path)
@@ -300,10 +301,10 @@ func TestShortSecretsAreNotEchoedEither(t *testing.T) {
 
 // assertNoSecret looks for every secret that was written or sent, as it is and in
 // the encodings in which it may come back.
-func assertNoSecret(t *testing.T, e *engine, text string) {
+func assertNoSecret(t *testing.T, e *engine.Engine, text string) {
 	t.Helper()
-	secrets := []string{refreshToken, apiKey, privateKeyPEM()[40:80]}
-	for _, call := range e.sim.Calls() {
+	secrets := []string{engine.RefreshToken, engine.ApiKey, engine.PrivateKeyPEM()[40:80]}
+	for _, call := range e.Sim.Calls() {
 		if form, err := url.ParseQuery(call.Body); err == nil && form.Has("client_assertion") {
 			secrets = append(secrets, form.Get("client_assertion"))
 		}
@@ -317,19 +318,19 @@ func assertNoSecret(t *testing.T, e *engine, text string) {
 
 func TestReadersOfOtherNamesDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/sitecore/search", map[string]any{"api_key": apiKey})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
-		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
+		e := engine.New(t)
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey})
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
 
 		var slow sync.WaitGroup
 		slow.Go(func() {
-			_, status, _ := e.request(logical.ReadOperation, "creds/prod", nil)
+			_, status, _ := e.Request(logical.ReadOperation, "creds/prod", nil)
 			assert.Equal(t, http.StatusServiceUnavailable, status)
 		})
 		time.Sleep(time.Second)
 		asked := time.Now()
-		e.creds("search")
+		e.Creds("search")
 		assert.Zero(t, time.Since(asked))
 		slow.Wait()
 	})
@@ -337,8 +338,8 @@ func TestReadersOfOtherNamesDoNotWait(t *testing.T) {
 
 func TestAnUnknownNameSaysWhereToWriteOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		_, status, message := e.request(logical.ReadOperation, "creds/nobody", nil)
+		e := engine.New(t)
+		_, status, message := e.Request(logical.ReadOperation, "creds/nobody", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Equal(t, `"nobody" is no role and no credential: write one to roles/nobody or config/<provider>/nobody`, message)
 	})
@@ -346,9 +347,9 @@ func TestAnUnknownNameSaysWhereToWriteOne(t *testing.T) {
 
 func TestUnknownQueryFieldsAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		_, status, message := e.request(logical.ReadOperation, "creds/prod", map[string]any{"tll": "1h"})
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		_, status, message := e.Request(logical.ReadOperation, "creds/prod", map[string]any{"tll": "1h"})
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "tll: is no field of this path")
 	})

@@ -21,36 +21,37 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestAKeyPairIsMadeReadListedAndDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
+		e := engine.New(t)
 		for op, path := range map[logical.Operation]string{logical.ListOperation: "keypair/", logical.ReadOperation: "keypair/prod"} {
-			_, status, _ := e.request(op, path, nil)
+			_, status, _ := e.Request(op, path, nil)
 			assert.Equal(t, http.StatusNotFound, status, path)
 		}
-		until(0, 10, 0)
-		made := e.keypair("prod", nil)
+		engine.Until(0, 10, 0)
+		made := e.Keypair("prod", nil)
 		assert.Empty(t, made.Warnings)
 		assert.Equal(t, "rsa-2048", made.Data["key_type"])
 		assert.Equal(t, "2000-01-01T00:10:00Z", made.Data["created_time"])
-		e.keypair("other", map[string]any{"key_type": "ec-p256"})
+		e.Keypair("other", map[string]any{"key_type": "ec-p256"})
 
-		e.restart()
-		assert.Equal(t, made.Data, e.read("keypair/prod").Data, "a pair that is pending has fields of its own, and there is none")
-		resp, status, _ := e.request(logical.ListOperation, "keypair/", nil)
+		e.Restart()
+		assert.Equal(t, made.Data, e.Read("keypair/prod").Data, "a pair that is pending has fields of its own, and there is none")
+		resp, status, _ := e.Request(logical.ListOperation, "keypair/", nil)
 		require.Equal(t, http.StatusOK, status)
 		assert.Equal(t, []string{"other", "prod"}, resp.Data["keys"])
-		_, status, _ = e.request(logical.PatchOperation, "keypair/prod", map[string]any{"key_type": "ec-p256"})
+		_, status, _ = e.Request(logical.PatchOperation, "keypair/prod", map[string]any{"key_type": "ec-p256"})
 		assert.Equal(t, http.StatusMethodNotAllowed, status, "there is nothing to change of a pair")
 
 		for _, name := range []string{"prod", "prod", "other"} {
-			_, status, message := e.request(logical.DeleteOperation, "keypair/"+name, nil)
+			_, status, message := e.Request(logical.DeleteOperation, "keypair/"+name, nil)
 			require.Equal(t, http.StatusOK, status, message)
 		}
-		assertStorageEmpty(t, e)
+		engine.AssertStorageEmpty(t, e)
 	})
 }
 
@@ -65,12 +66,12 @@ func TestAKeyOfEachTypeIsKnownByItsPublicHalf(t *testing.T) {
 	} {
 		t.Run(keyType, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				data := e.keypair("prod", map[string]any{"key_type": keyType}).Data
+				e := engine.New(t)
+				data := e.Keypair("prod", map[string]any{"key_type": keyType}).Data
 				// RFC 7638 §3: the members that make the key, in the order of the alphabet.
 				var members map[string]string
 				var canonical string
-				switch key := publicKey(t, data["public_key"]).(type) {
+				switch key := engine.PublicKey(t, data["public_key"]).(type) {
 				case *rsa.PublicKey:
 					assert.Equal(t, test.bits, key.N.BitLen())
 					members = map[string]string{"kty": "RSA", "e": "AQAB", "n": encode(key.N.Bytes())}
@@ -106,18 +107,18 @@ func TestKenshoTakesRSAKeysAlone(t *testing.T) {
 	for keyType, taken := range map[string]bool{"rsa-2048": true, "rsa-3072": true, "rsa-4096": true, "ec-p256": false, "ec-p384": false, "ec-p521": false, "ed25519": false} {
 		t.Run(keyType, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				key := publicKey(t, e.keypair("prod", map[string]any{"key_type": keyType}).Data["public_key"])
-				config := map[string]any{"client_id": clientID, "private_key_source": "generated"}
+				e := engine.New(t)
+				key := engine.PublicKey(t, e.Keypair("prod", map[string]any{"key_type": keyType}).Data["public_key"])
+				config := map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"}
 				if !taken {
-					_, status, message := e.request(logical.UpdateOperation, "config/kensho/prod", config)
+					_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", config)
 					assert.Equal(t, http.StatusBadRequest, status)
 					assert.Equal(t, "keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for", message)
 					return
 				}
-				e.sim.AddClient(clientID, key.(*rsa.PublicKey), "")
-				e.write("config/kensho/prod", config)
-				e.creds("prod")
+				e.Sim.AddClient(engine.ClientID, key.(*rsa.PublicKey), "")
+				e.Write("config/kensho/prod", config)
+				e.Creds("prod")
 			})
 		})
 	}
@@ -125,39 +126,39 @@ func TestKenshoTakesRSAKeysAlone(t *testing.T) {
 
 func TestACredentialUsesTheKeyPairOfItsNameOrOfAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newGeneratedEngine(t)
-		e.creds("prod")
+		e := engine.NewGenerated(t)
+		e.Creds("prod")
 		assert.Equal(t, map[string]any{
-			"product": "link", "client_id": clientID, "private_key_source": "generated",
+			"product": "link", "client_id": engine.ClientID, "private_key_source": "generated",
 			"request_timeout": 10, "keepalive_interval": 86400, "secrets_set": []string{},
-		}, e.read("config/kensho/prod").Data)
-		e.write("config/kensho/scribe", map[string]any{"client_id": clientID, "private_key_source": "generated", "keypair": "prod", "product": "scribe"})
-		assert.Equal(t, []string{"kensho:app:scribe"}, e.creds("scribe").Data["scope"])
+		}, e.Read("config/kensho/prod").Data)
+		e.Write("config/kensho/scribe", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "prod", "product": "scribe"})
+		assert.Equal(t, []string{"kensho:app:scribe"}, e.Creds("scribe").Data["scope"])
 
-		until(0, 20, 0)
-		e.register("0oa-of-spare", e.keypair("spare", map[string]any{"allowed_configs": "prod"}).Data["public_key"])
-		_, status, message := e.request(logical.PatchOperation, "config/kensho/prod", map[string]any{"keypair": "spare", "client_id": "0oa-of-spare"})
+		engine.Until(0, 20, 0)
+		e.Register("0oa-of-spare", e.Keypair("spare", map[string]any{"allowed_configs": "prod"}).Data["public_key"])
+		_, status, message := e.Request(logical.PatchOperation, "config/kensho/prod", map[string]any{"keypair": "spare", "client_id": "0oa-of-spare"})
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, "2000-01-01T00:20:00Z", e.read("status/prod").Data["credential_updated_time"], "its secret is another")
-		e.restart()
-		until(2, 0, 0)
-		e.creds("prod")
-		e.creds("scribe")
+		assert.Equal(t, "2000-01-01T00:20:00Z", e.Read("status/prod").Data["credential_updated_time"], "its secret is another")
+		e.Restart()
+		engine.Until(2, 0, 0)
+		e.Creds("prod")
+		e.Creds("scribe")
 	})
 }
 
 func TestACredentialGoesFromAKeyOfItsOwnToAGeneratedOneAndBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", keyPair())
-		older := e.creds("prod").Data["access_token"]
-		e.register("0oa-generated", e.keypair("prod", nil).Data["public_key"])
-		e.write("config/kensho/prod", map[string]any{"private_key": "", "private_key_source": "generated", "client_id": "0oa-generated"})
-		newer := e.creds("prod").Data["access_token"]
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		older := e.Creds("prod").Data["access_token"]
+		e.Register("0oa-generated", e.Keypair("prod", nil).Data["public_key"])
+		e.Write("config/kensho/prod", map[string]any{"private_key": "", "private_key_source": "generated", "client_id": "0oa-generated"})
+		newer := e.Creds("prod").Data["access_token"]
 		assert.NotEqual(t, older, newer)
-		e.write("config/kensho/prod", map[string]any{"private_key_source": "", "client_id": clientID, "private_key": privateKeyPEM()})
-		assert.NotEqual(t, newer, e.creds("prod").Data["access_token"])
-		assert.Equal(t, []string{"private_key"}, e.read("config/kensho/prod").Data["secrets_set"])
+		e.Write("config/kensho/prod", map[string]any{"private_key_source": "", "client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()})
+		assert.NotEqual(t, newer, e.Creds("prod").Data["access_token"])
+		assert.Equal(t, []string{"private_key"}, e.Read("config/kensho/prod").Data["secrets_set"])
 	})
 }
 
@@ -172,23 +173,23 @@ func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"an unknown field":     {"keypair/new", map[string]any{"bits": 2048}, "bits: is no field of this path, which has allowed_audiences, allowed_configs, allowed_hosts, ca_cert, key_type, name"},
 		"no pair to activate":  {"keypair/new/activate", nil, `"new" is not a key pair: make one by a write to keypair/new`},
 		"none that is pending": {"keypair/prod/activate", nil, "keypair/prod has no pending pair, and the active one is"},
-		"both keys":            {"config/kensho/prod", map[string]any{"private_key": privateKeyPEM()}, `private_key and private_key_source contradict each other: give one, and clear the other with private_key="" or private_key_source=""`},
-		"another source":       {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "hsm"}, `private_key_source: "hsm" is not generated, the only possible value; leave it out to give a private_key`},
-		"no key pair":          {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "generated"}, "keypair: there is no keypair/new; make it by a write to that path first"},
-		"another's key pair":   {"config/kensho/new", map[string]any{"client_id": clientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: there is no keypair/porduction"},
-		"a key pair alone":     {"config/kensho/new", map[string]any{"refresh_token": refreshToken, "keypair": "prod"}, `keypair: goes with private_key_source=generated; give that too, or clear this with keypair=""`},
+		"both keys":            {"config/kensho/prod", map[string]any{"private_key": engine.PrivateKeyPEM()}, `private_key and private_key_source contradict each other: give one, and clear the other with private_key="" or private_key_source=""`},
+		"another source":       {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "hsm"}, `private_key_source: "hsm" is not generated, the only possible value; leave it out to give a private_key`},
+		"no key pair":          {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"}, "keypair: there is no keypair/new; make it by a write to that path first"},
+		"another's key pair":   {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: there is no keypair/porduction"},
+		"a key pair alone":     {"config/kensho/new", map[string]any{"refresh_token": engine.RefreshToken, "keypair": "prod"}, `keypair: goes with private_key_source=generated; give that too, or clear this with keypair=""`},
 		"no client ID":         {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: is missing"},
 		"another kind":         {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `give one, and clear the other with client_id="" private_key_source=""`},
-		"a vendor without":     {"config/sitecore/new", map[string]any{"api_key": apiKey, "private_key_source": "generated"}, "private_key_source: is no field of this path"},
+		"a vendor without":     {"config/sitecore/new", map[string]any{"api_key": engine.ApiKey, "private_key_source": "generated"}, "private_key_source: is no field of this path"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newGeneratedEngine(t)
-				before := e.dump()
-				_, status, message := e.request(logical.UpdateOperation, bad.path, bad.data)
+				e := engine.NewGenerated(t)
+				before := e.Dump()
+				_, status, message := e.Request(logical.UpdateOperation, bad.path, bad.data)
 				assert.Equal(t, http.StatusBadRequest, status)
 				assert.Contains(t, message, bad.says)
-				assert.Equal(t, before, e.dump(), "nothing is stored")
+				assert.Equal(t, before, e.Dump(), "nothing is stored")
 			})
 		})
 	}
@@ -196,13 +197,13 @@ func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 
 func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
+		e := engine.New(t)
 		var log strings.Builder
-		e.logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &log})
-		e.restart()
+		e.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &log})
+		e.Restart()
 		var said strings.Builder
 		ask := func(op logical.Operation, path string, data map[string]any) {
-			resp, status, message := e.request(op, path, data)
+			resp, status, message := e.Request(op, path, data)
 			raw, err := json.Marshal(resp)
 			require.NoError(t, err)
 			said.WriteString(path + " " + http.StatusText(status) + " " + message + string(raw) + "\n")
@@ -214,7 +215,7 @@ func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
 					PrivateKey string `json:"private_key"`
 				}
 			}
-			require.NoError(t, json.Unmarshal([]byte(e.dump()["keypair/prod"]), &stored))
+			require.NoError(t, json.Unmarshal([]byte(e.Dump()["keypair/prod"]), &stored))
 			for _, pair := range []*struct {
 				PrivateKey string `json:"private_key"`
 			}{stored.Active, stored.Pending} {
@@ -232,14 +233,14 @@ func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
 
 		ask(logical.UpdateOperation, "keypair/prod", nil)
 		learn()
-		e.register(clientID, e.read("keypair/prod").Data["public_key"])
-		config := map[string]any{"client_id": clientID, "private_key_source": "generated"}
+		e.Register(engine.ClientID, e.Read("keypair/prod").Data["public_key"])
+		config := map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"}
 		ask(logical.UpdateOperation, "config/kensho/prod", config)
 		ask(logical.UpdateOperation, "config/kensho/other", map[string]any{"client_id": "0oa-nobody", "private_key_source": "generated", "keypair": "prod"})
 		ask(logical.UpdateOperation, "keypair/prod", nil)
 		learn()
 		ask(logical.UpdateOperation, "keypair/prod/activate", nil)
-		e.register(clientID, e.read("keypair/prod").Data["pending_public_key"])
+		e.Register(engine.ClientID, e.Read("keypair/prod").Data["pending_public_key"])
 		ask(logical.UpdateOperation, "keypair/prod/activate", nil)
 		for _, path := range []string{"keypair/prod", "config/kensho/prod", "status/prod", "creds/prod", "token/prod"} {
 			ask(logical.ReadOperation, path, nil)
@@ -253,44 +254,44 @@ func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
 		for secret := range secrets {
 			assert.NotContains(t, said.String(), secret)
 			assert.NotContains(t, log.String(), secret)
-			for _, call := range e.sim.Calls() {
+			for _, call := range e.Sim.Calls() {
 				assert.NotContains(t, call.URL+call.Body, secret)
 			}
 		}
-		assert.Equal(t, []string{"config/kensho/prod", "keypair/prod"}, slices.Sorted(maps.Keys(e.dump())))
+		assert.Equal(t, []string{"config/kensho/prod", "keypair/prod"}, slices.Sorted(maps.Keys(e.Dump())))
 	})
 }
 
 func TestAKeyPairThatCredentialsUseIsNotDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newGeneratedEngine(t)
-		e.keypair("scribe", nil)
-		e.write("config/kensho/scribe", map[string]any{"client_id": clientID, "private_key_source": "generated", "keypair": "prod"})
-		_, status, message := e.request(logical.DeleteOperation, "keypair/prod", nil)
+		e := engine.NewGenerated(t)
+		e.Keypair("scribe", nil)
+		e.Write("config/kensho/scribe", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "prod"})
+		_, status, message := e.Request(logical.DeleteOperation, "keypair/prod", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Equal(t, "keypair/prod is used by credentials: delete config/kensho/prod, config/kensho/scribe first, or give them another key", message)
-		until(1, 0, 0)
-		e.creds("prod")
+		engine.Until(1, 0, 0)
+		e.Creds("prod")
 		for _, path := range []string{"keypair/scribe", "config/kensho/scribe", "config/kensho/prod", "keypair/prod"} {
-			_, status, message := e.request(logical.DeleteOperation, path, nil)
+			_, status, message := e.Request(logical.DeleteOperation, path, nil)
 			require.Equal(t, http.StatusOK, status, message)
 		}
-		assertStorageEmpty(t, e)
+		engine.AssertStorageEmpty(t, e)
 	})
 }
 
 func TestAKeyPairIsNotDeletedWhileACredentialTakesItUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.register(clientID, e.keypair("prod", nil).Data["public_key"])
-		storage := e.moody()
-		storage.stall.Store(int64(time.Second))
+		e := engine.New(t)
+		e.Register(engine.ClientID, e.Keypair("prod", nil).Data["public_key"])
+		storage := e.BreakStorage()
+		storage.Stall.Store(int64(time.Second))
 		var operator sync.WaitGroup
 		operator.Go(func() {
-			e.write("config/kensho/prod", map[string]any{"client_id": clientID, "private_key_source": "generated"})
+			e.Write("config/kensho/prod", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"})
 		})
 		time.Sleep(500 * time.Millisecond)
-		_, status, message := e.request(logical.DeleteOperation, "keypair/prod", nil)
+		_, status, message := e.Request(logical.DeleteOperation, "keypair/prod", nil)
 		operator.Wait()
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "config/kensho/prod")
@@ -299,33 +300,33 @@ func TestAKeyPairIsNotDeletedWhileACredentialTakesItUp(t *testing.T) {
 
 func TestACredentialThatGetsAnotherKeyPairMeanwhileIsWrittenAfterwards(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newGeneratedEngine(t)
-		e.register("0oa-of-spare", e.keypair("spare", map[string]any{"allowed_configs": "prod"}).Data["public_key"])
-		e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+		e := engine.NewGenerated(t)
+		e.Register("0oa-of-spare", e.Keypair("spare", map[string]any{"allowed_configs": "prod"}).Data["public_key"])
+		e.Sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
 		var operator sync.WaitGroup
-		operator.Go(func() { e.write("config/kensho/prod", map[string]any{"keypair": "spare", "client_id": "0oa-of-spare"}) })
+		operator.Go(func() { e.Write("config/kensho/prod", map[string]any{"keypair": "spare", "client_id": "0oa-of-spare"}) })
 		time.Sleep(time.Second)
-		e.write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
+		e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
 		operator.Wait()
-		assert.Equal(t, "spare", e.read("config/kensho/prod").Data["keypair"])
-		assert.EqualValues(t, 20, e.read("config/kensho/prod").Data["request_timeout"])
+		assert.Equal(t, "spare", e.Read("config/kensho/prod").Data["keypair"])
+		assert.EqualValues(t, 20, e.Read("config/kensho/prod").Data["request_timeout"])
 	})
 }
 
 func TestADamagedKeyPairCanBeReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newGeneratedEngine(t)
-		e.damage("keypair/prod")
-		e.restart()
-		status, message := e.refused("creds/prod")
+		e := engine.NewGenerated(t)
+		e.Damage("keypair/prod")
+		e.Restart()
+		status, message := e.Refused("creds/prod")
 		assert.Equal(t, http.StatusInternalServerError, status)
 		assert.Contains(t, message, "keypair/prod cannot be decoded; give the credentials that use it another key, delete it and make a new one")
-		assert.Equal(t, "generated", e.read("config/kensho/prod").Data["private_key_source"])
+		assert.Equal(t, "generated", e.Read("config/kensho/prod").Data["private_key_source"])
 
-		e.sim.AddClient(clientID, &privateKey().PublicKey, "")
-		e.write("config/kensho/prod", map[string]any{"private_key_source": "", "private_key": privateKeyPEM()})
-		_, status, message = e.request(logical.DeleteOperation, "keypair/prod", nil)
+		e.Sim.AddClient(engine.ClientID, &engine.PrivateKey().PublicKey, "")
+		e.Write("config/kensho/prod", map[string]any{"private_key_source": "", "private_key": engine.PrivateKeyPEM()})
+		_, status, message = e.Request(logical.DeleteOperation, "keypair/prod", nil)
 		require.Equal(t, http.StatusOK, status, message)
-		e.keypair("prod", nil)
+		e.Keypair("prod", nil)
 	})
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 // slowStorage takes a second for one call of some that concern one key: it reads at once
@@ -55,25 +57,25 @@ func TestADeletedRoleDoesNotComeBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
+				e := engine.NewOAuth(t)
 				write := &logical.Request{
-					Operation: c.op, Path: "roles/mine", MountPoint: mountPoint, Data: map[string]any{"ttl": "5m"},
-					Storage: &slowStorage{Storage: e.storage, op: c.slow, key: "role/mine", nth: c.nth},
+					Operation: c.op, Path: "roles/mine", MountPoint: engine.MountPoint, Data: map[string]any{"ttl": "5m"},
+					Storage: &slowStorage{Storage: e.Storage, op: c.slow, key: "role/mine", nth: c.nth},
 				}
 				written := make(chan int)
 				go func() {
-					resp, err := e.backend.HandleRequest(t.Context(), write)
+					resp, err := e.Backend.HandleRequest(t.Context(), write)
 					status, _ := logical.RespondErrorCommon(write, resp, err)
 					logical.AdjustErrorStatusCode(&status, err)
 					written <- status
 				}()
 				time.Sleep(500 * time.Millisecond)
-				_, status, message := e.request(logical.DeleteOperation, "roles/mine", nil)
+				_, status, message := e.Request(logical.DeleteOperation, "roles/mine", nil)
 				require.Equal(t, http.StatusOK, status, message)
 				assert.Equal(t, c.status, max(http.StatusOK, <-written))
-				_, status, _ = e.request(logical.ReadOperation, "roles/mine", nil)
+				_, status, _ = e.Request(logical.ReadOperation, "roles/mine", nil)
 				assert.Equal(t, http.StatusNotFound, status, "what was deleted stays deleted")
-				status, _ = e.refused("creds/mine")
+				status, _ = e.Refused("creds/mine")
 				assert.Equal(t, http.StatusBadRequest, status)
 			})
 		})

@@ -11,41 +11,42 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSearchEngine(t)
-		_, status, _ := e.request(logical.ListOperation, "roles/", nil)
+		e := engine.NewSearch(t)
+		_, status, _ := e.Request(logical.ListOperation, "roles/", nil)
 		assert.Equal(t, http.StatusNotFound, status, "an empty list is Vault's 404")
-		_, status, _ = e.request(logical.ReadOperation, "roles/web", nil)
+		_, status, _ = e.Request(logical.ReadOperation, "roles/web", nil)
 		assert.Equal(t, http.StatusNotFound, status)
-		_, status, message := e.request(logical.PatchOperation, "roles/web", map[string]any{"ttl": "5m"})
+		_, status, message := e.Request(logical.PatchOperation, "roles/web", map[string]any{"ttl": "5m"})
 		assert.Equal(t, http.StatusNotFound, status)
 		assert.Contains(t, message, "roles/web: there is no such role to patch")
 
-		e.write("roles/web", map[string]any{"config": "search", "scope": "discover", "ttl": "10m", "min_ttl": 60})
-		e.write("roles/all", map[string]any{"config": "search"})
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"discover"}, "ttl": int64(600), "min_ttl": int64(60), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.read("roles/web").Data)
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.read("roles/all").Data)
-		resp, status, _ := e.request(logical.ListOperation, "roles/", nil)
+		e.Write("roles/web", map[string]any{"config": "search", "scope": "discover", "ttl": "10m", "min_ttl": 60})
+		e.Write("roles/all", map[string]any{"config": "search"})
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"discover"}, "ttl": int64(600), "min_ttl": int64(60), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.Read("roles/web").Data)
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.Read("roles/all").Data)
+		resp, status, _ := e.Request(logical.ListOperation, "roles/", nil)
 		require.Equal(t, http.StatusOK, status)
 		assert.Equal(t, []string{"all", "web"}, resp.Data["keys"])
 
-		_, status, message = e.request(logical.PatchOperation, "roles/web", map[string]any{"min_ttl": nil, "scope": "event"})
+		_, status, message = e.Request(logical.PatchOperation, "roles/web", map[string]any{"min_ttl": nil, "scope": "event"})
 		require.Equal(t, http.StatusOK, status, message)
-		e.write("roles/web", map[string]any{"ttl": "5m"})
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"event"}, "ttl": int64(300), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.read("roles/web").Data,
+		e.Write("roles/web", map[string]any{"ttl": "5m"})
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"event"}, "ttl": int64(300), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.Read("roles/web").Data,
 			"a write changes the fields that it names, null and an empty value clear them")
-		e.restart()
-		assert.Equal(t, []string{"event"}, e.creds("web").Data["scope"])
+		e.Restart()
+		assert.Equal(t, []string{"event"}, e.Creds("web").Data["scope"])
 
 		for range 2 {
-			_, status, message = e.request(logical.DeleteOperation, "roles/web", nil)
+			_, status, message = e.Request(logical.DeleteOperation, "roles/web", nil)
 			assert.Equal(t, http.StatusOK, status, message)
 		}
-		status, message = e.refused("creds/web")
+		status, message = e.Refused("creds/web")
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Equal(t, `"web" is no role and no credential: write one to roles/web or config/<provider>/web`, message)
 	})
@@ -81,21 +82,21 @@ func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newSearchEngine(t)
-				until(0, 10, 0)
-				e.sim.AddPair("of-a-pair", time.Hour, time.Hour)
-				e.write("config/kensho/link", map[string]any{"refresh_token": refreshToken})
-				e.write("config/kensho/pasted", map[string]any{"access_token": "pasted-access-token"})
-				e.write("config/sitecore/pair", map[string]any{"refresh_token": "of-a-pair"})
-				e.write("roles/role", map[string]any{"config": "search"})
-				calls := e.exchanges()
-				_, status, message := e.request(logical.UpdateOperation, "roles/"+bad.path, bad.data)
+				e := engine.NewSearch(t)
+				engine.Until(0, 10, 0)
+				e.Sim.AddPair("of-a-pair", time.Hour, time.Hour)
+				e.Write("config/kensho/link", map[string]any{"refresh_token": engine.RefreshToken})
+				e.Write("config/kensho/pasted", map[string]any{"access_token": "pasted-access-token"})
+				e.Write("config/sitecore/pair", map[string]any{"refresh_token": "of-a-pair"})
+				e.Write("roles/role", map[string]any{"config": "search"})
+				calls := e.Exchanges()
+				_, status, message := e.Request(logical.UpdateOperation, "roles/"+bad.path, bad.data)
 				assert.Equal(t, http.StatusBadRequest, status)
 				assert.Contains(t, message, bad.says)
-				stored, err := e.storage.List(t.Context(), "role/")
+				stored, err := e.Storage.List(t.Context(), "role/")
 				require.NoError(t, err)
 				assert.Equal(t, []string{"role"}, stored)
-				assert.Equal(t, calls, e.exchanges())
+				assert.Equal(t, calls, e.Exchanges())
 			})
 		})
 	}
@@ -103,44 +104,44 @@ func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 
 func TestARolesScopesAreSeparatedByCommasOrBlanks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSearchEngine(t)
+		e := engine.NewSearch(t)
 		for _, scope := range []any{"event discover", "event,discover", []any{"event discover"}} {
-			e.write("roles/web", map[string]any{"config": "search", "scope": scope})
-			assert.Equal(t, []string{"event", "discover"}, e.read("roles/web").Data["scope"])
-			e.creds("web")
+			e.Write("roles/web", map[string]any{"config": "search", "scope": scope})
+			assert.Equal(t, []string{"event", "discover"}, e.Read("roles/web").Data["scope"])
+			e.Creds("web")
 		}
 	})
 }
 
 func TestARoleAndACredentialCannotHaveOneName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSearchEngine(t)
-		e.write("roles/web", map[string]any{"config": "search"})
-		_, status, message := e.request(logical.UpdateOperation, "config/kensho/web", map[string]any{"refresh_token": refreshToken})
+		e := engine.NewSearch(t)
+		e.Write("roles/web", map[string]any{"config": "search"})
+		_, status, message := e.Request(logical.UpdateOperation, "config/kensho/web", map[string]any{"refresh_token": engine.RefreshToken})
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, `name: "web" is the name of roles/web; choose another, or delete the role first`)
-		assert.Equal(t, 1, e.exchanges(), "the vendor is not asked about it")
+		assert.Equal(t, 1, e.Exchanges(), "the vendor is not asked about it")
 
-		_, status, _ = e.request(logical.DeleteOperation, "roles/web", nil)
+		_, status, _ = e.Request(logical.DeleteOperation, "roles/web", nil)
 		require.Equal(t, http.StatusOK, status)
-		e.write("config/kensho/web", map[string]any{"refresh_token": refreshToken})
-		assert.Equal(t, "kensho", e.creds("web").Data["provider"])
+		e.Write("config/kensho/web", map[string]any{"refresh_token": engine.RefreshToken})
+		assert.Equal(t, "kensho", e.Creds("web").Data["provider"])
 	})
 }
 
 func TestOfARoleAndACredentialWrittenAtOnceOneGetsTheName(t *testing.T) {
 	for _, latency := range []time.Duration{0, time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			e := newSearchEngine(t)
-			storage := e.moody()
-			storage.stall.Store(int64(latency))
+			e := engine.NewSearch(t)
+			storage := e.BreakStorage()
+			storage.Stall.Store(int64(latency))
 			written := make([]int, 2)
 			var writers sync.WaitGroup
 			writers.Go(func() {
-				_, written[0], _ = e.request(logical.UpdateOperation, "roles/web", map[string]any{"config": "search"})
+				_, written[0], _ = e.Request(logical.UpdateOperation, "roles/web", map[string]any{"config": "search"})
 			})
 			writers.Go(func() {
-				_, written[1], _ = e.request(logical.UpdateOperation, "config/kensho/web", map[string]any{"refresh_token": refreshToken})
+				_, written[1], _ = e.Request(logical.UpdateOperation, "config/kensho/web", map[string]any{"refresh_token": engine.RefreshToken})
 			})
 			writers.Wait()
 			assert.ElementsMatch(t, []int{http.StatusOK, http.StatusBadRequest}, written)
@@ -150,34 +151,34 @@ func TestOfARoleAndACredentialWrittenAtOnceOneGetsTheName(t *testing.T) {
 
 func TestACredentialThatRolesUseIsNotDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSearchEngine(t)
-		e.write("config/kensho/link", map[string]any{"refresh_token": refreshToken})
-		e.write("roles/web", map[string]any{"config": "search", "scope": "discover"})
-		e.write("roles/app", map[string]any{"config": "search"})
-		e.write("roles/other", map[string]any{"config": "link"})
-		token := e.creds("app").Data["access_token"]
-		_, status, message := e.request(logical.DeleteOperation, "config/sitecore/search", nil)
+		e := engine.NewSearch(t)
+		e.Write("config/kensho/link", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Write("roles/web", map[string]any{"config": "search", "scope": "discover"})
+		e.Write("roles/app", map[string]any{"config": "search"})
+		e.Write("roles/other", map[string]any{"config": "link"})
+		token := e.Creds("app").Data["access_token"]
+		_, status, message := e.Request(logical.DeleteOperation, "config/sitecore/search", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Equal(t, "config/sitecore/search is used by roles: delete roles/app, roles/web first, or give them another config", message)
-		assert.Equal(t, token, e.creds("app").Data["access_token"], "nothing has happened")
+		assert.Equal(t, token, e.Creds("app").Data["access_token"], "nothing has happened")
 
 		for _, path := range []string{"roles/app", "roles/web", "config/sitecore/search"} {
-			_, status, message := e.request(logical.DeleteOperation, path, nil)
+			_, status, message := e.Request(logical.DeleteOperation, path, nil)
 			require.Equal(t, http.StatusOK, status, message)
 		}
-		assert.Equal(t, "kensho", e.creds("other").Data["provider"])
+		assert.Equal(t, "kensho", e.Creds("other").Data["provider"])
 	})
 }
 
 func TestACredentialIsNotDeletedWhileARoleIsWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSearchEngine(t)
-		storage := e.moody()
-		storage.stall.Store(int64(time.Second))
+		e := engine.NewSearch(t)
+		storage := e.BreakStorage()
+		storage.Stall.Store(int64(time.Second))
 		var operator sync.WaitGroup
-		operator.Go(func() { e.write("roles/web", map[string]any{"config": "search"}) })
+		operator.Go(func() { e.Write("roles/web", map[string]any{"config": "search"}) })
 		time.Sleep(500 * time.Millisecond)
-		_, status, message := e.request(logical.DeleteOperation, "config/sitecore/search", nil)
+		_, status, message := e.Request(logical.DeleteOperation, "config/sitecore/search", nil)
 		operator.Wait()
 		assert.Equal(t, http.StatusBadRequest, status, "the role is written, and its credential stays")
 		assert.Contains(t, message, "roles/web")
@@ -186,30 +187,30 @@ func TestACredentialIsNotDeletedWhileARoleIsWritten(t *testing.T) {
 
 func TestAWriteThatTakesAScopeFromARoleSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSearchEngine(t)
-		e.write("roles/web", map[string]any{"config": "search", "scope": "event"})
-		e.write("roles/app", map[string]any{"config": "search", "scope": "discover"})
-		e.creds("web")
-		resp, _, _ := e.request(logical.UpdateOperation, "config/sitecore/search", map[string]any{"access_expiry": "2h"})
+		e := engine.NewSearch(t)
+		e.Write("roles/web", map[string]any{"config": "search", "scope": "event"})
+		e.Write("roles/app", map[string]any{"config": "search", "scope": "discover"})
+		e.Creds("web")
+		resp, _, _ := e.Request(logical.UpdateOperation, "config/sitecore/search", map[string]any{"access_expiry": "2h"})
 		assert.Nil(t, resp, "a write with nothing to say is a 204")
-		resp, status, message := e.request(logical.UpdateOperation, "config/sitecore/search", map[string]any{"scope": "discover"})
+		resp, status, message := e.Request(logical.UpdateOperation, "config/sitecore/search", map[string]any{"scope": "discover"})
 		require.Equal(t, http.StatusOK, status, message)
 		assert.Equal(t, []string{`roles/web can no longer be read: scope: "event" is not among the credential's own, discover; give some of these, or widen the credential's scope`}, resp.Warnings)
 
-		status, message = e.refused("creds/web")
+		status, message = e.Refused("creds/web")
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, `roles/web: scope: "event" is not among the credential's own`)
-		e.creds("app")
-		assert.Equal(t, "ok", e.read("status/search").Data["state"], "which is no fault of the credential's")
+		e.Creds("app")
+		assert.Equal(t, "ok", e.Read("status/search").Data["state"], "which is no fault of the credential's")
 	})
 }
 
 func TestAPathOfACredentialSaysThatANameIsARoles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSearchEngine(t)
-		e.write("roles/web", map[string]any{"config": "search"})
+		e := engine.NewSearch(t)
+		e.Write("roles/web", map[string]any{"config": "search"})
 		for op, path := range map[logical.Operation]string{logical.ReadOperation: "status/web", logical.UpdateOperation: "refresh/web"} {
-			_, status, message := e.request(op, path, nil)
+			_, status, message := e.Request(op, path, nil)
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Equal(t, `"web" is a role: give the name of its credential, "search"`, message)
 		}
@@ -218,63 +219,63 @@ func TestAPathOfACredentialSaysThatANameIsARoles(t *testing.T) {
 
 func TestARoleThatAnotherNodeWroteIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSearchEngine(t)
-		e.write("roles/web", map[string]any{"config": "search", "scope": "discover"})
-		require.Equal(t, []string{"discover"}, e.creds("web").Data["scope"])
-		standby := e.backend
+		e := engine.NewSearch(t)
+		e.Write("roles/web", map[string]any{"config": "search", "scope": "discover"})
+		require.Equal(t, []string{"discover"}, e.Creds("web").Data["scope"])
+		standby := e.Backend
 
-		e.restart() // the active node, on the same storage
-		e.write("roles/web", map[string]any{"scope": "event"})
-		e.backend = standby
-		e.backend.InvalidateKey(t.Context(), "role/web")
-		assert.Equal(t, []string{"event"}, e.creds("web").Data["scope"])
+		e.Restart() // the active node, on the same storage
+		e.Write("roles/web", map[string]any{"scope": "event"})
+		e.Backend = standby
+		e.Backend.InvalidateKey(t.Context(), "role/web")
+		assert.Equal(t, []string{"event"}, e.Creds("web").Data["scope"])
 	})
 }
 
 func TestOfTwoWritesOfARoleTheOneThatCouldNotSeeTheOtherIsToldToTryAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSearchEngine(t)
-		e.write("config/kensho/link", map[string]any{"refresh_token": refreshToken})
-		e.write("roles/web", map[string]any{"config": "search"})
-		e.sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+		e := engine.NewSearch(t)
+		e.Write("config/kensho/link", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Write("roles/web", map[string]any{"config": "search"})
+		e.Sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
 		var status int
 		var writers sync.WaitGroup
-		writers.Go(func() { e.write("refresh/search", nil) })
+		writers.Go(func() { e.Write("refresh/search", nil) })
 		time.Sleep(time.Second)
-		writers.Go(func() { _, status, _ = e.request(logical.UpdateOperation, "roles/web", map[string]any{"ttl": "5m"}) })
+		writers.Go(func() { _, status, _ = e.Request(logical.UpdateOperation, "roles/web", map[string]any{"ttl": "5m"}) })
 		time.Sleep(time.Second)
-		e.write("roles/web", map[string]any{"config": "link"})
+		e.Write("roles/web", map[string]any{"config": "link"})
 		writers.Wait()
 		assert.Equal(t, http.StatusServiceUnavailable, status)
-		assert.Equal(t, map[string]any{"config": "link", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.read("roles/web").Data)
+		assert.Equal(t, map[string]any{"config": "link", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.Read("roles/web").Data)
 	})
 }
 
 func TestARoleThatIsWrittenWhileItIsLoadedCountsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSearchEngine(t)
-		e.write("roles/web", map[string]any{"config": "search", "scope": "discover"})
-		storage := e.moody()
-		storage.stallRead.Store(int64(time.Second))
+		e := engine.NewSearch(t)
+		e.Write("roles/web", map[string]any{"config": "search", "scope": "discover"})
+		storage := e.BreakStorage()
+		storage.StallRead.Store(int64(time.Second))
 		var reader sync.WaitGroup
-		reader.Go(func() { e.creds("web") })
+		reader.Go(func() { e.Creds("web") })
 		time.Sleep(500 * time.Millisecond)
-		e.write("roles/web", map[string]any{"scope": "event"})
+		e.Write("roles/web", map[string]any{"scope": "event"})
 		reader.Wait()
-		assert.Equal(t, []string{"event"}, e.creds("web").Data["scope"])
+		assert.Equal(t, []string{"event"}, e.Creds("web").Data["scope"])
 	})
 }
 
 func TestGuarantee12ARolesTokenIsReadWithoutStorage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newSearchEngine(t)
-		storage := e.moody()
-		e.write("roles/web", map[string]any{"config": "search", "scope": "discover"})
+		e := engine.NewSearch(t)
+		storage := e.BreakStorage()
+		e.Write("roles/web", map[string]any{"config": "search", "scope": "discover"})
 		for _, path := range []string{"creds/web", "token/web", "creds/search", "token/search"} {
-			e.read(path)
-			before := len(storage.calls())
-			e.read(path)
-			assert.Len(t, storage.calls(), before, path)
+			e.Read(path)
+			before := len(storage.Calls())
+			e.Read(path)
+			assert.Len(t, storage.Calls(), before, path)
 		}
 	})
 }

@@ -13,33 +13,34 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestAStatusTellsHowACredentialIsDoing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.sim.Behave(vendorsim.Conduct{Skew: 90 * time.Second})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken, "verify": false})
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Skew: 90 * time.Second})
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
 		assert.Equal(t, map[string]any{
 			"provider": "kensho", "state": "unused", "exchanges": 0, "consecutive_failures": 0,
 			"credential_updated_time": "2000-01-01T00:00:00Z",
-		}, e.read("status/prod").Data)
+		}, e.Read("status/prod").Data)
 
-		until(0, 30, 0)
-		e.creds("prod")
+		engine.Until(0, 30, 0)
+		e.Creds("prod")
 		assert.Equal(t, map[string]any{
 			"provider": "kensho", "state": "ok", "exchanges": 1, "consecutive_failures": 0, "clock_skew": 90,
 			"credential_updated_time": "2000-01-01T00:00:00Z",
 			"expire_time":             "2000-01-01T00:58:29Z",
 			"last_exchange_time":      "2000-01-01T00:30:00Z",
 			"credential_expire_time":  "2000-01-08T00:30:00Z",
-		}, e.read("status/prod").Data)
+		}, e.Read("status/prod").Data)
 
-		resp, status, _ := e.request(logical.ListOperation, "status/", nil)
+		resp, status, _ := e.Request(logical.ListOperation, "status/", nil)
 		require.Equal(t, http.StatusOK, status)
 		assert.Equal(t, []string{"prod"}, resp.Data["keys"])
-		status, message := e.refused("status/nobody")
+		status, message := e.Refused("status/nobody")
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, `"nobody" is no credential`)
 	})
@@ -47,31 +48,31 @@ func TestAStatusTellsHowACredentialIsDoing(t *testing.T) {
 
 func TestARefreshForgetsTheTokenAndExchangesNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", keyPair())
-		older := e.creds("prod").Data["access_token"]
-		until(0, 10, 0)
-		resp, status, message := e.request(logical.UpdateOperation, "refresh/prod", nil)
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		older := e.Creds("prod").Data["access_token"]
+		engine.Until(0, 10, 0)
+		resp, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 		require.Equal(t, http.StatusOK, status, message)
 		assert.Equal(t, map[string]any{"expire_time": "2000-01-01T01:10:00Z", "provider": "kensho"}, resp.Data)
-		assert.NotEqual(t, older, e.creds("prod").Data["access_token"])
-		assert.Equal(t, 2, e.exchanges())
+		assert.NotEqual(t, older, e.Creds("prod").Data["access_token"])
+		assert.Equal(t, 2, e.Exchanges())
 
-		_, status, _ = e.request(logical.UpdateOperation, "refresh/nobody", nil)
+		_, status, _ = e.Request(logical.UpdateOperation, "refresh/nobody", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
 	})
 }
 
 func TestAClockThatIsOffIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
+		e := engine.New(t)
 		var log bytes.Buffer
-		e.logger = hclog.New(&hclog.LoggerOptions{Output: &log})
-		e.restart()
-		e.sim.Behave(vendorsim.Conduct{Skew: -5 * time.Minute})
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e.Logger = hclog.New(&hclog.LoggerOptions{Output: &log})
+		e.Restart()
+		e.Sim.Behave(vendorsim.Conduct{Skew: -5 * time.Minute})
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		for range 5 {
-			e.creds("prod")
+			e.Creds("prod")
 			time.Sleep(time.Hour)
 		}
 		assert.Equal(t, 1, strings.Count(log.String(), "clock"), "once, and not with each exchange")

@@ -9,16 +9,17 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestATokenWithoutALeaseSaysWhenToReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", keyPair())
-		resp := e.token("prod")
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		resp := e.Token("prod")
 		assert.Equal(t, map[string]any{
-			"access_token":        e.creds("prod").Data["access_token"],
+			"access_token":        e.Creds("prod").Data["access_token"],
 			"token_type":          "Bearer",
 			"expire_time":         "2000-01-01T01:00:00Z",
 			"provider":            "kensho",
@@ -27,11 +28,11 @@ func TestATokenWithoutALeaseSaysWhenToReadAgain(t *testing.T) {
 			"rotation_period":     int64(60 * 60),
 			"last_vault_rotation": "2000-01-01T00:00:00Z",
 		}, resp.Data)
-		until(0, 30, 0)
-		resp = e.token("prod")
+		engine.Until(0, 30, 0)
+		resp = e.Token("prod")
 		assert.Equal(t, int64(15*60-1), resp.Data["ttl"])
 		assert.Equal(t, int64(60*60), resp.Data["rotation_period"])
-		assert.Equal(t, 1, e.exchanges())
+		assert.Equal(t, 1, e.Exchanges())
 	})
 }
 
@@ -42,34 +43,34 @@ func TestGuarantee9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
 		data    map[string]any
 		dark    time.Duration // how long the vendor lets nobody have a good token
 	}{
-		"of 20 s":                 {vendorsim.Conduct{KeyPairLifetime: 20 * time.Second}, keyPair(), 0},
-		"of 20 s, slow vendor":    {vendorsim.Conduct{KeyPairLifetime: 20 * time.Second, Latency: time.Second}, keyPair(), 0},
-		"of 3 s":                  {vendorsim.Conduct{KeyPairLifetime: 3 * time.Second}, keyPair(), 0},
-		"of an hour":              {vendorsim.Conduct{}, keyPair(), 0},
-		"that die on the hour":    {vendorsim.Conduct{}, map[string]any{"refresh_token": refreshToken}, time.Second},
-		"JWTs, of the hour":       {vendorsim.Conduct{JWT: true, Skew: 5 * time.Minute}, map[string]any{"refresh_token": refreshToken}, time.Second},
-		"on the hour, slow":       {vendorsim.Conduct{Latency: 2 * time.Second}, map[string]any{"refresh_token": refreshToken}, 8 * time.Second},
-		"on the hour, no Date":    {vendorsim.Conduct{NoDate: true}, map[string]any{"refresh_token": refreshToken}, 3 * time.Second},
-		"of 100 s, clock far off": {vendorsim.Conduct{KeyPairLifetime: 100 * time.Second, Skew: -4 * time.Minute}, keyPair(), 0},
+		"of 20 s":                 {vendorsim.Conduct{KeyPairLifetime: 20 * time.Second}, engine.KeyPairFields(), 0},
+		"of 20 s, slow vendor":    {vendorsim.Conduct{KeyPairLifetime: 20 * time.Second, Latency: time.Second}, engine.KeyPairFields(), 0},
+		"of 3 s":                  {vendorsim.Conduct{KeyPairLifetime: 3 * time.Second}, engine.KeyPairFields(), 0},
+		"of an hour":              {vendorsim.Conduct{}, engine.KeyPairFields(), 0},
+		"that die on the hour":    {vendorsim.Conduct{}, map[string]any{"refresh_token": engine.RefreshToken}, time.Second},
+		"JWTs, of the hour":       {vendorsim.Conduct{JWT: true, Skew: 5 * time.Minute}, map[string]any{"refresh_token": engine.RefreshToken}, time.Second},
+		"on the hour, slow":       {vendorsim.Conduct{Latency: 2 * time.Second}, map[string]any{"refresh_token": engine.RefreshToken}, 8 * time.Second},
+		"on the hour, no Date":    {vendorsim.Conduct{NoDate: true}, map[string]any{"refresh_token": engine.RefreshToken}, 3 * time.Second},
+		"of 100 s, clock far off": {vendorsim.Conduct{KeyPairLifetime: 100 * time.Second, Skew: -4 * time.Minute}, engine.KeyPairFields(), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				e.sim.Behave(test.conduct)
-				until(0, 10, 0)
-				e.write("config/kensho/prod", test.data)
+				e := engine.New(t)
+				e.Sim.Behave(test.conduct)
+				engine.Until(0, 10, 0)
+				e.Write("config/kensho/prod", test.data)
 				time.Sleep(300 * time.Millisecond)
 				var last any
 				var death time.Time
 				for reads := range 20 {
-					resp := e.token("prod")
+					resp := e.Token("prod")
 					token := resp.Data["access_token"]
 					assert.NotEqual(t, last, token, "read %d brought nothing new", reads)
 					if last != nil {
 						assert.LessOrEqual(t, time.Since(death), test.dark, "the file held a dead token")
 					}
-					last, death = token, e.sim.Death(token.(string))
-					time.Sleep(ttlOf(resp) + time.Second)
+					last, death = token, e.Sim.Death(token.(string))
+					time.Sleep(engine.TtlOf(resp) + time.Second)
 				}
 			})
 		})
@@ -78,50 +79,50 @@ func TestGuarantee9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
 
 func TestGuarantee4TheTTLLeadsToTheNextAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", keyPair())
-		first := e.token("prod").Data["access_token"]
-		e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Throttle("300"))})
-		until(0, 46, 0)
-		resp := e.token("prod")
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		first := e.Token("prod").Data["access_token"]
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Throttle("300"))})
+		engine.Until(0, 46, 0)
+		resp := e.Token("prod")
 		assert.Equal(t, first, resp.Data["access_token"])
 		assert.Len(t, resp.Warnings, 1)
 		assert.Equal(t, int64(299), resp.Data["ttl"])
-		e.sim.Behave(vendorsim.Conduct{})
-		time.Sleep(ttlOf(resp) + time.Second)
-		assert.NotEqual(t, first, e.token("prod").Data["access_token"])
+		e.Sim.Behave(vendorsim.Conduct{})
+		time.Sleep(engine.TtlOf(resp) + time.Second)
+		assert.NotEqual(t, first, e.Token("prod").Data["access_token"])
 	})
 }
 
 func TestTheTTLOfATokenThatTheVendorIsLateToReplaceIsShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", keyPair())
-		first := e.token("prod").Data["access_token"]
-		e.sim.Behave(vendorsim.Conduct{Latency: 5 * time.Second})
-		until(0, 46, 0)
-		resp := e.token("prod")
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		first := e.Token("prod").Data["access_token"]
+		e.Sim.Behave(vendorsim.Conduct{Latency: 5 * time.Second})
+		engine.Until(0, 46, 0)
+		resp := e.Token("prod")
 		assert.Equal(t, first, resp.Data["access_token"])
 		assert.Equal(t, int64(1), resp.Data["ttl"])
 		time.Sleep(4 * time.Second)
-		assert.NotEqual(t, first, e.token("prod").Data["access_token"])
+		assert.NotEqual(t, first, e.Token("prod").Data["access_token"])
 	})
 }
 
 func TestGuarantee1TheTTLIsNeverZeroAndNeverPastTheTokensLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", keyPair())
-		e.token("prod")
-		e.sim.Behave(down())
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		e.Token("prod")
+		e.Sim.Behave(engine.Down())
 		for {
-			resp, status, _ := e.request(logical.ReadOperation, "token/prod", nil)
+			resp, status, _ := e.Request(logical.ReadOperation, "token/prod", nil)
 			if status == http.StatusServiceUnavailable {
 				break
 			}
-			left := time.Until(e.sim.Death(resp.Data["access_token"].(string)))
-			assert.GreaterOrEqual(t, ttlOf(resp), time.Second)
-			assert.LessOrEqual(t, ttlOf(resp), left)
+			left := time.Until(e.Sim.Death(resp.Data["access_token"].(string)))
+			assert.GreaterOrEqual(t, engine.TtlOf(resp), time.Second)
+			assert.LessOrEqual(t, engine.TtlOf(resp), left)
 			time.Sleep(970 * time.Millisecond)
 		}
 		assert.Greater(t, time.Since(time.Date(2000, 1, 1, 0, 59, 57, 0, time.UTC)), time.Duration(0), "the token is served to its last seconds")
@@ -130,20 +131,20 @@ func TestGuarantee1TheTTLIsNeverZeroAndNeverPastTheTokensLife(t *testing.T) {
 
 func TestTheTTLOfAPastedTokenIsTheRestOfItsLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		until(0, 20, 0)
-		e.write("config/kensho/prod", map[string]any{"access_token": "pasted-access-token"})
-		assert.Equal(t, int64(40*60-2-1), e.read("token/prod").Data["ttl"])
+		e := engine.New(t)
+		engine.Until(0, 20, 0)
+		e.Write("config/kensho/prod", map[string]any{"access_token": "pasted-access-token"})
+		assert.Equal(t, int64(40*60-2-1), e.Read("token/prod").Data["ttl"])
 	})
 }
 
 func TestARolesTTLBoundsTheTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", keyPair())
-		e.write("roles/short", map[string]any{"config": "prod", "ttl": "10m"})
-		assert.Equal(t, int64(600), e.token("short").Data["ttl"])
-		until(0, 40, 0)
-		assert.Equal(t, int64(299), e.token("short").Data["ttl"])
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		e.Write("roles/short", map[string]any{"config": "prod", "ttl": "10m"})
+		assert.Equal(t, int64(600), e.Token("short").Data["ttl"])
+		engine.Until(0, 40, 0)
+		assert.Equal(t, int64(299), e.Token("short").Data["ttl"])
 	})
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 // Vault compares what was sent with a policy's allowed_parameters and denied_parameters
@@ -39,16 +41,16 @@ func TestWhiteSpaceAroundWhatAPolicyMayPinIsRefused(t *testing.T) {
 					return
 				}
 				synctest.Test(t, func(t *testing.T) {
-					e := newOAuthEngine(t)
-					before := e.dump()
-					_, status, message := e.request(op, c.path, map[string]any{c.field: c.value})
+					e := engine.NewOAuth(t)
+					before := e.Dump()
+					_, status, message := e.Request(op, c.path, map[string]any{c.field: c.value})
 					if c.taken {
 						assert.Equal(t, http.StatusOK, status, message)
 						return
 					}
 					assert.Equal(t, http.StatusBadRequest, status)
 					assert.Contains(t, message, c.field+": has white space around it; give the value without")
-					assert.Equal(t, before, e.dump())
+					assert.Equal(t, before, e.Dump())
 				})
 			})
 		}

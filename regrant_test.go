@@ -8,14 +8,16 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 // Whoever may only replace a secret must not get readers the tokens of another grant.
 func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 	const server = "https://id.example/token"
 	user := map[string]any{"token_url": server, "client_id": "id", "client_secret": "s", "refresh_token": "user"}
-	signed := map[string]any{"token_url": server, "client_id": "id", "private_key": privateKeyPEM(), "refresh_token": "user"}
-	bearer := map[string]any{"token_url": server, "client_id": "id", "private_key": privateKeyPEM(), "client_secret": "s", "grant_type": "jwt_bearer", "auth_style": "client_secret_post"}
+	signed := map[string]any{"token_url": server, "client_id": "id", "private_key": engine.PrivateKeyPEM(), "refresh_token": "user"}
+	bearer := map[string]any{"token_url": server, "client_id": "id", "private_key": engine.PrivateKeyPEM(), "client_secret": "s", "grant_type": "jwt_bearer", "auth_style": "client_secret_post"}
 	named := with(user, "grant_type", "refresh_token")
 	assertion := with(with(signed, "refresh_token", ""), "grant_type", "jwt_bearer")
 	kensho := map[string]any{"refresh_token": "user"}
@@ -47,8 +49,8 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 		"a secret of the same grant": {"oauth2", user, logical.UpdateOperation, map[string]any{"client_secret": ""}, ""},
 		"the secret beside a bearer": {"oauth2", bearer, logical.UpdateOperation, map[string]any{"client_secret": "", "auth_style": ""}, ""},
 		"the only one of Kensho":     {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "needs refresh_token, or client_id and private_key, or access_token"},
-		"another kind for Kensho":    {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "client_id": "id", "private_key": privateKeyPEM()}, ""},
-		"half of another for Kensho": {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "private_key": privateKeyPEM()}, "client_id: is missing"},
+		"another kind for Kensho":    {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "client_id": "id", "private_key": engine.PrivateKeyPEM()}, ""},
+		"half of another for Kensho": {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "private_key": engine.PrivateKeyPEM()}, "client_id: is missing"},
 		"Sitecore's refresh token":   {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"refresh_token": ""}, ""},
 		"Sitecore's API key":         {"sitecore", sitecore, logical.PatchOperation, map[string]any{"api_key": nil}, ""},
 		"both of Sitecore":           {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"api_key": "", "refresh_token": ""}, "needs api_key, or refresh_token, or both"},
@@ -57,7 +59,7 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
+				e := engine.New(t)
 				path := "config/" + c.provider + "/prod"
 				with := func(data map[string]any) map[string]any {
 					all := map[string]any{"verify": false}
@@ -66,16 +68,16 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 					}
 					return all
 				}
-				e.write(path, with(c.stored))
-				before := e.dump()
-				_, status, message := e.request(c.op, path, with(c.data))
+				e.Write(path, with(c.stored))
+				before := e.Dump()
+				_, status, message := e.Request(c.op, path, with(c.data))
 				if c.says == "" {
 					require.Equal(t, http.StatusOK, status, message)
 					return
 				}
 				assert.Equal(t, http.StatusBadRequest, status)
 				assert.Contains(t, message, c.says)
-				assert.Equal(t, before, e.dump())
+				assert.Equal(t, before, e.Dump())
 			})
 		})
 	}

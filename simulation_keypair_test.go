@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -20,20 +21,20 @@ const generatedKind = "OAuth 2.0, generated key"
 func (m *month) makePair(a *account) (id string, key crypto.PublicKey) {
 	var resp *logical.Response
 	status, message := m.send(logical.UpdateOperation, "keypair/"+a.name, map[string]any{"key_type": "ec-p256"}, &resp)
-	if !assert.Equal(m.t, http.StatusOK, status, message) {
+	if !assert.Equal(m.T, http.StatusOK, status, message) {
 		return "", nil
 	}
 	prefix := ""
 	if resp.Data["pending_key_id"] != nil {
 		prefix = "pending_"
 	}
-	return resp.Data[prefix+"key_id"].(string), publicKey(m.t, resp.Data[prefix+"public_key"])
+	return resp.Data[prefix+"key_id"].(string), engine.PublicKey(m.T, resp.Data[prefix+"public_key"])
 }
 
 // register has the vendor know some keys, and no others.
 func (a *account) register(keys map[string]crypto.PublicKey) {
 	a.sim.AddOAuthClient(vendorsim.OAuthClient{
-		ID: clientID, Keys: keys, AuthMethods: []string{vendorsim.PrivateKeyJWT}, Grants: []string{vendorsim.ClientCredentialsGrant},
+		ID: engine.ClientID, Keys: keys, AuthMethods: []string{vendorsim.PrivateKeyJWT}, Grants: []string{vendorsim.ClientCredentialsGrant},
 	})
 }
 
@@ -42,13 +43,13 @@ func (a *account) register(keys map[string]crypto.PublicKey) {
 func (m *month) rotate(a *account, dice *rand.Rand) {
 	var before *logical.Response
 	status, message := m.send(logical.ReadOperation, "keypair/"+a.name, nil, &before)
-	if !assert.Equal(m.t, http.StatusOK, status, message) {
+	if !assert.Equal(m.T, http.StatusOK, status, message) {
 		return
 	}
-	older, olderKey := before.Data["key_id"].(string), publicKey(m.t, before.Data["public_key"])
+	older, olderKey := before.Data["key_id"].(string), engine.PublicKey(m.T, before.Data["public_key"])
 	newer, newerKey := m.makePair(a)
 	if status, message := m.activate(a); status == http.StatusOK {
-		m.t.Errorf("%s: a key was activated that its vendor does not know: %s", a.name, message)
+		m.T.Errorf("%s: a key was activated that its vendor does not know: %s", a.name, message)
 	}
 	if m.over(time.Duration(dice.Int64N(int64(2 * 24 * time.Hour)))) {
 		return
@@ -60,7 +61,7 @@ func (m *month) rotate(a *account, dice *rand.Rand) {
 			break
 		}
 		if !a.excused(time.Now().Add(-time.Minute), time.Now()) {
-			m.t.Errorf("%s: %s is not activated: %d %s", time.Now(), a.name, status, message)
+			m.T.Errorf("%s: %s is not activated: %d %s", time.Now(), a.name, status, message)
 		}
 		if m.over(wait) {
 			return

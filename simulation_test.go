@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -36,7 +37,7 @@ func span() time.Duration {
 
 // month is a run of the simulation.
 type month struct {
-	*engine
+	*engine.Engine
 	random   *rand.Rand
 	end      time.Time
 	accounts []*account
@@ -59,7 +60,7 @@ func TestThirtyDays(t *testing.T) {
 }
 
 func newMonth(t *testing.T, seed uint64) *month {
-	m := &month{engine: newEngine(t), random: rand.New(rand.NewPCG(seed, 0)), end: time.Now().Add(span())}
+	m := &month{Engine: engine.New(t), random: rand.New(rand.NewPCG(seed, 0)), end: time.Now().Add(span())}
 	for i := range credentials {
 		m.accounts = append(m.accounts, m.newAccount(i))
 	}
@@ -67,10 +68,10 @@ func newMonth(t *testing.T, seed uint64) *month {
 	for i, a := range m.accounts {
 		ports[fmt.Sprint(10_000+i)] = a.sim
 	}
-	m.transport = vendorsim.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	m.Transport = vendorsim.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ports[r.URL.Port()].ServeHTTP(w, r)
 	}))
-	m.restart()
+	m.Restart()
 	return m
 }
 
@@ -128,7 +129,7 @@ func (m *month) send(op logical.Operation, path string, data map[string]any, res
 	}
 	m.requests.Add(1)
 	defer m.requests.Add(-1)
-	got, status, message := m.request(op, path, data)
+	got, status, message := m.Request(op, path, data)
 	if resp != nil {
 		*resp = got
 	}
@@ -148,7 +149,7 @@ func (m *month) read(a *account) (lease time.Duration) {
 		// longer than the engine may leave him alone.
 		if now.Before(a.goodUntil().Add(-12*time.Second)) || !a.excused(asked, now) {
 			m.failedWrongly.Add(1)
-			m.t.Errorf("%s: %s (%s), read by %s: failed wrongly with %d %s", now, a.name, a.kind, a.readers, status, message)
+			m.T.Errorf("%s: %s (%s), read by %s: failed wrongly with %d %s", now, a.name, a.kind, a.readers, status, message)
 		}
 		return 0
 	}
@@ -156,7 +157,7 @@ func (m *month) read(a *account) (lease time.Duration) {
 	left := a.sim.Death(resp.Data["access_token"].(string)).Sub(now)
 	if margin := min(30*time.Second, left/20); resp.Secret.TTL > left-margin || resp.Secret.TTL < time.Second {
 		m.dead.Add(1)
-		m.t.Errorf("%s: %s (%s): a token with %s left was leased for %s", now, a.name, a.kind, left, resp.Secret.TTL)
+		m.T.Errorf("%s: %s (%s): a token with %s left was leased for %s", now, a.name, a.kind, left, resp.Secret.TTL)
 	}
 	return resp.Secret.TTL
 }
@@ -188,9 +189,9 @@ func (m *month) ticker() {
 			time.Sleep(100 * time.Millisecond)
 		}
 		m.requests.Add(1)
-		_, err := m.backend.HandleRequest(context.Background(), &logical.Request{Operation: logical.RollbackOperation, Storage: m.storage})
+		_, err := m.Backend.HandleRequest(context.Background(), &logical.Request{Operation: logical.RollbackOperation, Storage: m.Storage})
 		m.requests.Add(-1)
-		assert.NoError(m.t, err)
+		assert.NoError(m.T, err)
 	}
 }
 
@@ -202,7 +203,7 @@ func (m *month) restarter(dice *rand.Rand) {
 		for m.busy() {
 			time.Sleep(100 * time.Millisecond)
 		}
-		m.restart()
+		m.Restart()
 		m.restarts.Add(1)
 		m.paused.Store(false)
 	}
@@ -222,7 +223,7 @@ func (m *month) busy() bool {
 
 // judge prints and asserts what the month came to.
 func (m *month) judge() {
-	require.False(m.t, m.t.Failed(), "see above")
+	require.False(m.T, m.T.Failed(), "see above")
 	issued, least, calls := map[string]int{}, map[string]int{}, 0
 	most, lost := 0, 0
 	for _, a := range m.accounts {
@@ -231,13 +232,13 @@ func (m *month) judge() {
 		least[a.kind] += a.least()
 		calls += a.sim.Count()
 		most = max(most, a.sim.MostInFlight())
-		assert.Empty(m.t, a.sim.Violations())
+		assert.Empty(m.T, a.sim.Violations())
 
 		// The vendor is well again; is the credential?
 		a.sim.Behave(a.conduct)
 		if status, message := m.send(logical.UpdateOperation, "refresh/"+a.name, nil, nil); status != http.StatusOK {
 			lost++
-			m.t.Errorf("%s (%s) is lost: %s", a.name, a.kind, message)
+			m.T.Errorf("%s (%s) is lost: %s", a.name, a.kind, message)
 		}
 	}
 	var table strings.Builder
@@ -245,21 +246,21 @@ func (m *month) judge() {
 	for _, kind := range simKinds {
 		// A token that is renewed with a quarter of its life left costs 4/3 of the
 		// least (promise 9); those that die on the hour cannot be renewed before.
-		assert.LessOrEqual(m.t, float64(issued[kind]), 1.4*float64(least[kind])+10, kind)
+		assert.LessOrEqual(m.T, float64(issued[kind]), 1.4*float64(least[kind])+10, kind)
 		fmt.Fprintf(&table, "\n  %-24s %7d exchanges, %7d at the least: %.3f", kind, issued[kind], least[kind], float64(issued[kind])/float64(least[kind]))
 		if !strings.HasPrefix(kind, "OAuth") {
 			total, totalLeast = total+issued[kind], totalLeast+least[kind]
 		}
 	}
 	ratio := float64(total) / float64(totalLeast)
-	m.t.Logf("seed %d: %s of %d credentials, %d reads, %d config writes, %d key rotations, %d restarts, %d calls to vendors%s",
+	m.T.Logf("seed %d: %s of %d credentials, %d reads, %d config writes, %d key rotations, %d restarts, %d calls to vendors%s",
 		*seed, span(), credentials, m.reads.Load(), m.writes.Load(), m.rotations.Load(), m.restarts.Load(), calls, table.String())
-	m.t.Logf("tokens served dead or dying before their lease: %d; credentials lost: %d; reads failed while a good token existed or the vendor was up: %d (failed with a reason: %d); exchanges against the theoretical least, of Kensho and Sitecore: %.3f; most exchanges in flight for one credential: %d",
+	m.T.Logf("tokens served dead or dying before their lease: %d; credentials lost: %d; reads failed while a good token existed or the vendor was up: %d (failed with a reason: %d); exchanges against the theoretical least, of Kensho and Sitecore: %.3f; most exchanges in flight for one credential: %d",
 		m.dead.Load(), lost, m.failedWrongly.Load(), m.failed.Load(), ratio, most)
-	assert.Zero(m.t, m.dead.Load())
-	assert.Zero(m.t, lost)
-	assert.Zero(m.t, m.failedWrongly.Load())
-	assert.LessOrEqual(m.t, ratio, 1.10)
-	assert.Less(m.t, m.failed.Load(), m.reads.Load()/5, "there is a reason, but not for everything")
-	assert.Equal(m.t, 1, most)
+	assert.Zero(m.T, m.dead.Load())
+	assert.Zero(m.T, lost)
+	assert.Zero(m.T, m.failedWrongly.Load())
+	assert.LessOrEqual(m.T, ratio, 1.10)
+	assert.Less(m.T, m.failed.Load(), m.reads.Load()/5, "there is a reason, but not for everything")
+	assert.Equal(m.T, 1, most)
 }

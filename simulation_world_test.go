@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -65,36 +66,36 @@ func (m *month) newAccount(i int) *account {
 	a.sim.Behave(a.conduct)
 	switch a.kind {
 	case "key pair":
-		a.sim.AddClient(clientID, &privateKey().PublicKey, "")
+		a.sim.AddClient(engine.ClientID, &engine.PrivateKey().PublicKey, "")
 		a.path = "config/kensho/" + a.name
-		a.fields = map[string]any{"client_id": clientID, "private_key": privateKeyPEM(), "token_url": vendorsim.URL(base, "https://kensho.okta.com/oauth2/default/v1/token")}
+		a.fields = map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": vendorsim.URL(base, "https://kensho.okta.com/oauth2/default/v1/token")}
 	case "API key":
-		a.sim.AddAPIKey(apiKey)
+		a.sim.AddAPIKey(engine.ApiKey)
 		a.path = "config/sitecore/" + a.name
-		a.fields = map[string]any{"api_key": apiKey, "base_url": vendorsim.URL(base, "https://api.rfksrv.com")}
+		a.fields = map[string]any{"api_key": engine.ApiKey, "base_url": vendorsim.URL(base, "https://api.rfksrv.com")}
 	case "refresh token of a pair":
-		a.sim.AddPair(refreshToken, 12*time.Hour, 90*24*time.Hour)
+		a.sim.AddPair(engine.RefreshToken, 12*time.Hour, 90*24*time.Hour)
 		a.path = "config/sitecore/" + a.name
-		a.fields = map[string]any{"refresh_token": refreshToken, "access_expiry": "12h", "base_url": vendorsim.URL(base, "https://api.rfksrv.com")}
+		a.fields = map[string]any{"refresh_token": engine.RefreshToken, "access_expiry": "12h", "base_url": vendorsim.URL(base, "https://api.rfksrv.com")}
 	case "OAuth 2.0, rotating", "OAuth 2.0, secret":
 		client := vendorsim.OAuthClient{
-			ID: clientID, Secret: clientSecret, Rotate: a.conduct.Rotate, AuthMethods: []string{vendorsim.SecretPost},
+			ID: engine.ClientID, Secret: engine.ClientSecret, Rotate: a.conduct.Rotate, AuthMethods: []string{vendorsim.SecretPost},
 			Grants: []string{vendorsim.RefreshTokenGrant, vendorsim.ClientCredentialsGrant},
 		}
 		a.sim.AddOAuthClient(client)
 		a.path = "config/oauth2/" + a.name
-		a.fields = map[string]any{"token_url": vendorsim.URL(base, vendorsim.OAuthTokenURL), "client_id": clientID, "client_secret": clientSecret}
+		a.fields = map[string]any{"token_url": vendorsim.URL(base, vendorsim.OAuthTokenURL), "client_id": engine.ClientID, "client_secret": engine.ClientSecret}
 		if a.conduct.Rotate {
-			a.sim.AddOAuthRefreshToken(client, refreshToken)
-			a.fields["refresh_token"], a.fields["idle_expiry"] = refreshToken, "7d"
+			a.sim.AddOAuthRefreshToken(client, engine.RefreshToken)
+			a.fields["refresh_token"], a.fields["idle_expiry"] = engine.RefreshToken, "7d"
 		}
 	case generatedKind:
 		a.path = "config/oauth2/" + a.name
-		a.fields = map[string]any{"token_url": vendorsim.URL(base, vendorsim.OAuthTokenURL), "client_id": clientID, "private_key_source": "generated"}
+		a.fields = map[string]any{"token_url": vendorsim.URL(base, vendorsim.OAuthTokenURL), "client_id": engine.ClientID, "private_key_source": "generated"}
 	default:
-		a.sim.AddRefreshToken("link-streaming", refreshToken)
+		a.sim.AddRefreshToken("link-streaming", engine.RefreshToken)
 		a.path = "config/kensho/" + a.name
-		a.fields = map[string]any{"refresh_token": refreshToken, "refresh_url": vendorsim.URL(base, "https://link-streaming.kensho.com/oauth2/refresh")}
+		a.fields = map[string]any{"refresh_token": engine.RefreshToken, "refresh_url": vendorsim.URL(base, "https://link-streaming.kensho.com/oauth2/refresh")}
 	}
 	return a
 }
@@ -155,13 +156,13 @@ func (m *month) operator(a *account, dice *rand.Rand) {
 			}
 			continue
 		case 1:
-			m.backend.InvalidateKey(context.Background(), "state/"+a.name+"/own")
+			m.Backend.InvalidateKey(context.Background(), "state/"+a.name+"/own")
 			continue
 		case 2:
 			fields["verify"] = false
 			a.note(event{at: time.Now(), ends: true})
 			status, message := m.send(logical.UpdateOperation, a.path, fields, nil)
-			assert.Equal(m.t, http.StatusOK, status, message)
+			assert.Equal(m.T, http.StatusOK, status, message)
 			continue
 		}
 		if a.fields["refresh_token"] != nil && strings.HasPrefix(a.path, "config/kensho/") && dice.IntN(2) == 0 {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -19,20 +20,20 @@ var slowly = vendorsim.Conduct{Latency: 50 * time.Second}
 
 // newSlowEngine has a credential and roles of some scopes at a vendor that replaces refresh
 // tokens, and that may take a minute for an answer.
-func newSlowEngine(t *testing.T, scopes ...string) *engine {
+func newSlowEngine(t *testing.T, scopes ...string) *engine.Engine {
 	t.Helper()
-	e := newEngine(t)
+	e := engine.New(t)
 	client := vendorsim.OAuthClient{
-		ID: clientID, Secret: clientSecret, Rotate: true, Scopes: scopes, AuthMethods: []string{vendorsim.SecretBasic},
+		ID: engine.ClientID, Secret: engine.ClientSecret, Rotate: true, Scopes: scopes, AuthMethods: []string{vendorsim.SecretBasic},
 		Grants: []string{vendorsim.RefreshTokenGrant},
 	}
-	e.sim.AddOAuthClient(client)
-	e.sim.AddOAuthRefreshToken(client, refreshToken, scopes...)
-	fields := secretClient(false)
-	fields["scope"], fields["refresh_token"], fields["request_timeout"] = strings.Join(scopes, ","), refreshToken, 60
-	e.write("config/oauth2/api", fields)
+	e.Sim.AddOAuthClient(client)
+	e.Sim.AddOAuthRefreshToken(client, engine.RefreshToken, scopes...)
+	fields := engine.SecretClient(false)
+	fields["scope"], fields["refresh_token"], fields["request_timeout"] = strings.Join(scopes, ","), engine.RefreshToken, 60
+	e.Write("config/oauth2/api", fields)
 	for _, scope := range scopes {
-		e.write("roles/"+scope, map[string]any{"config": "api", "scope": scope})
+		e.Write("roles/"+scope, map[string]any{"config": "api", "scope": scope})
 	}
 	return e
 }
@@ -44,26 +45,26 @@ func TestGuarantee3ALongRefreshLosesNoRefreshToken(t *testing.T) {
 		scopes := []string{"a", "b", "c", "d", "e", "f"}
 		e := newSlowEngine(t, scopes...)
 		for _, scope := range scopes {
-			e.creds(scope)
+			e.Creds(scope)
 		}
 		before := map[string]string{}
 		for _, scope := range scopes {
-			before[scope] = tokenOf(e.creds(scope))
+			before[scope] = engine.TokenOf(e.Creds(scope))
 		}
-		e.sim.Behave(slowly)
+		e.Sim.Behave(slowly)
 		began := time.Now()
-		_, status, message := e.request(logical.UpdateOperation, "refresh/api", nil)
+		_, status, message := e.Request(logical.UpdateOperation, "refresh/api", nil)
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		assert.Equal(t, "refresh/api: the refresh was ended after 3m0s, and has not replaced the tokens of these scopes: d, e, f; refresh again", message)
 		assert.Equal(t, 200*time.Second, time.Since(began), "the last call that began within three minutes ended")
-		assert.Equal(t, "ok", e.read("status/api").Data["state"])
+		assert.Equal(t, "ok", e.Read("status/api").Data["state"])
 
-		_, status, _ = e.request(logical.UpdateOperation, "refresh/api", nil)
+		_, status, _ = e.Request(logical.UpdateOperation, "refresh/api", nil)
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		for _, scope := range scopes {
-			assert.NotEqual(t, before[scope], tokenOf(e.creds(scope)), "those of before come first")
+			assert.NotEqual(t, before[scope], engine.TokenOf(e.Creds(scope)), "those of before come first")
 		}
-		e.assertExchangeable()
+		e.AssertExchangeable()
 	})
 }
 
@@ -71,12 +72,12 @@ func TestGuarantee3AReadWhoseTurnComesLateLosesNoRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		scopes := []string{"a", "b", "c", "d", "e"}
 		e := newSlowEngine(t, scopes...)
-		e.sim.Behave(slowly)
-		calls := e.exchanges()
+		e.Sim.Behave(slowly)
+		calls := e.Exchanges()
 		answers := make(chan int, len(scopes))
 		for _, scope := range scopes {
 			go func() {
-				_, status, _ := e.request(logical.ReadOperation, "creds/"+scope, nil)
+				_, status, _ := e.Request(logical.ReadOperation, "creds/"+scope, nil)
 				answers <- status
 			}()
 		}
@@ -85,67 +86,67 @@ func TestGuarantee3AReadWhoseTurnComesLateLosesNoRefreshToken(t *testing.T) {
 			statuses[<-answers]++
 		}
 		assert.Equal(t, map[int]int{http.StatusOK: 4, http.StatusServiceUnavailable: 1}, statuses)
-		assert.Equal(t, calls+4, e.exchanges(), "no exchange begins after three minutes")
-		e.assertExchangeable()
+		assert.Equal(t, calls+4, e.Exchanges(), "no exchange begins after three minutes")
+		e.AssertExchangeable()
 	})
 }
 
 func TestGuarantee3AWriteThatWaitedForStorageLosesNoRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSlowEngine(t, "a")
-		storage := e.moody()
-		e.restart()
-		e.sim.Behave(slowly)
+		storage := e.BreakStorage()
+		e.Restart()
+		e.Sim.Behave(slowly)
 		waits := true
-		slow := func(call storageCall) mood {
-			if call.op == "list" && call.key == "state/api/" && waits {
+		slow := func(call engine.StorageCall) engine.Fault {
+			if call.Op == "list" && call.Key == "state/api/" && waits {
 				waits = false
-				return mood{wait: 150 * time.Second, done: true}
+				return engine.Fault{Wait: 150 * time.Second, Done: true}
 			}
-			return mood{}
+			return engine.Fault{}
 		}
-		storage.meet.Store(&slow)
-		e.write("config/oauth2/api", map[string]any{"max_ttl": "30m"})
-		e.assertExchangeable()
+		storage.Meet.Store(&slow)
+		e.Write("config/oauth2/api", map[string]any{"max_ttl": "30m"})
+		e.AssertExchangeable()
 	})
 }
 
 func TestGuarantee3AWriteThatWaitedTooLongCallsNoVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSlowEngine(t, "a")
-		storage := e.moody()
-		e.restart()
-		e.sim.Behave(slowly)
-		slow := func(call storageCall) mood {
-			if call.op == "get" && call.key == "config/oauth2/api" {
-				return mood{wait: 4 * time.Minute}
+		storage := e.BreakStorage()
+		e.Restart()
+		e.Sim.Behave(slowly)
+		slow := func(call engine.StorageCall) engine.Fault {
+			if call.Op == "get" && call.Key == "config/oauth2/api" {
+				return engine.Fault{Wait: 4 * time.Minute}
 			}
-			return mood{}
+			return engine.Fault{}
 		}
-		storage.meet.Store(&slow)
-		calls := e.exchanges()
-		_, status, message := e.request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"max_ttl": "30m"})
+		storage.Meet.Store(&slow)
+		calls := e.Exchanges()
+		_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"max_ttl": "30m"})
 		assert.Equal(t, http.StatusServiceUnavailable, status, message)
-		assert.Equal(t, calls, e.exchanges(), "there would be no time to store what it answers")
-		storage.meet.Store(nil)
-		e.assertExchangeable()
+		assert.Equal(t, calls, e.Exchanges(), "there would be no time to store what it answers")
+		storage.Meet.Store(nil)
+		e.AssertExchangeable()
 	})
 }
 
 func TestADedicatedTokenThatComesLateIsLeased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.write("config/oauth2/api", map[string]any{"request_timeout": 60})
-		storage := e.moody()
-		e.sim.Behave(slowly)
-		slow := func(call storageCall) mood {
-			if call.op == "list" && call.key == "lease/api/" {
-				return mood{wait: 150 * time.Second}
+		e := engine.NewOAuth(t)
+		e.Write("config/oauth2/api", map[string]any{"request_timeout": 60})
+		storage := e.BreakStorage()
+		e.Sim.Behave(slowly)
+		slow := func(call engine.StorageCall) engine.Fault {
+			if call.Op == "list" && call.Key == "lease/api/" {
+				return engine.Fault{Wait: 150 * time.Second}
 			}
-			return mood{}
+			return engine.Fault{}
 		}
-		storage.meet.Store(&slow)
-		assert.True(t, e.sim.Accepts(tokenOf(e.creds("mine"))))
+		storage.Meet.Store(&slow)
+		assert.True(t, e.Sim.Accepts(engine.TokenOf(e.Creds("mine"))))
 	})
 }
 
@@ -153,22 +154,22 @@ func TestADedicatedTokenThatComesLateIsLeased(t *testing.T) {
 func TestGuarantee1TheLeaseOfADedicatedTokenEndsBeforeItHoweverLongItsWriteTakes(t *testing.T) {
 	for wait, leased := range map[time.Duration]bool{40 * time.Second: true, 70 * time.Second: false} {
 		synctest.Test(t, func(t *testing.T) {
-			e := newOAuthEngine(t)
-			e.write("config/oauth2/api", map[string]any{"max_ttl": "1m"})
-			storage := e.moody()
-			slow := func(call storageCall) mood {
-				if call.op == "put" && strings.HasPrefix(call.key, "lease/") {
-					return mood{wait: wait}
+			e := engine.NewOAuth(t)
+			e.Write("config/oauth2/api", map[string]any{"max_ttl": "1m"})
+			storage := e.BreakStorage()
+			slow := func(call engine.StorageCall) engine.Fault {
+				if call.Op == "put" && strings.HasPrefix(call.Key, "lease/") {
+					return engine.Fault{Wait: wait}
 				}
-				return mood{}
+				return engine.Fault{}
 			}
-			storage.meet.Store(&slow)
+			storage.Meet.Store(&slow)
 			began := time.Now()
-			resp, status, message := e.request(logical.ReadOperation, "creds/mine", nil)
+			resp, status, message := e.Request(logical.ReadOperation, "creds/mine", nil)
 			if !leased {
 				assert.Equal(t, http.StatusServiceUnavailable, status)
 				assert.Contains(t, message, "the token has died while it was being stored")
-				assert.Len(t, e.sim.Revoked(), 1)
+				assert.Len(t, e.Sim.Revoked(), 1)
 				return
 			}
 			require.Equal(t, http.StatusOK, status, message)
@@ -183,22 +184,22 @@ func TestGuarantee4ReadersOfAValidTokenDoNotWaitForOthersExchanges(t *testing.T)
 	for name, other := range map[string]string{"a dedicated role's": "creds/mine", "another scope's": "creds/ours"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
-				e.write("config/oauth2/api", map[string]any{"request_timeout": 60})
-				e.write("roles/ours", map[string]any{"config": "api", "scope": "write"})
-				e.creds("api")
-				e.sim.Behave(slowly)
+				e := engine.NewOAuth(t)
+				e.Write("config/oauth2/api", map[string]any{"request_timeout": 60})
+				e.Write("roles/ours", map[string]any{"config": "api", "scope": "write"})
+				e.Creds("api")
+				e.Sim.Behave(slowly)
 				time.Sleep(50 * time.Minute) // when it is due for a fresher one
-				go e.request(logical.ReadOperation, other, nil)
+				go e.Request(logical.ReadOperation, other, nil)
 				synctest.Wait()
 				began := time.Now()
 				for range 30 {
-					e.creds("api")
+					e.Creds("api")
 				}
 				assert.Equal(t, 2*time.Second, time.Since(began))
 				time.Sleep(3 * time.Minute)
 				began = time.Now()
-				assert.Greater(t, e.creds("api").Secret.TTL, 50*time.Minute, "it had its turn")
+				assert.Greater(t, e.Creds("api").Secret.TTL, 50*time.Minute, "it had its turn")
 				assert.Zero(t, time.Since(began))
 			})
 		})
@@ -208,23 +209,23 @@ func TestGuarantee4ReadersOfAValidTokenDoNotWaitForOthersExchanges(t *testing.T)
 // Guarantee 4: reads of a dedicated role that follow one another keep no token from its renewal.
 func TestGuarantee4ATokenIsRenewedThoughADedicatedRoleIsReadWithoutAPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
-		e.write("roles/mine", map[string]any{"max_leases": 0, "max_exchanges": 1000})
-		e.write("config/oauth2/api", map[string]any{"request_timeout": 60})
-		old := tokenOf(e.creds("api"))
-		e.sim.Behave(slowly)
+		e := engine.NewOAuth(t)
+		e.Write("roles/mine", map[string]any{"max_leases": 0, "max_exchanges": 1000})
+		e.Write("config/oauth2/api", map[string]any{"request_timeout": 60})
+		old := engine.TokenOf(e.Creds("api"))
+		e.Sim.Behave(slowly)
 		time.Sleep(45*time.Minute + time.Second)
 		for range 3 {
 			go func() {
 				for range 10 {
-					e.request(logical.ReadOperation, "creds/mine", nil)
+					e.Request(logical.ReadOperation, "creds/mine", nil)
 				}
 			}()
 		}
 		time.Sleep(5 * time.Second)
-		e.pass(5 * time.Minute)
-		assert.NotEqual(t, old, tokenOf(e.creds("api")))
-		e.sim.Behave(vendorsim.Conduct{})
+		e.Pass(5 * time.Minute)
+		assert.NotEqual(t, old, engine.TokenOf(e.Creds("api")))
+		e.Sim.Behave(vendorsim.Conduct{})
 		time.Sleep(time.Hour)
 	})
 }

@@ -17,52 +17,53 @@ import (
 	"github.com/stretchr/testify/require"
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 // A node is one server of a cluster: it runs the plugin in its role, on the cluster's
 // storage. As on a real one, the plugin is served over gRPC, which keeps the text of an
 // error and not its identity.
 type node struct {
-	*engine
+	*engine.Engine
 	backend logical.Backend
-	storage *moodyStorage
+	storage *engine.FaultyStorage
 }
 
 // newNode serves the plugin to a server of a role. Storage takes no write of a server that
 // is not active.
-func newNode(e *engine, role consts.ReplicationState, storage logical.Storage) *node {
-	e.t.Helper()
-	n := &node{engine: e, storage: &moodyStorage{Storage: storage}}
-	system := *e.system
+func newNode(e *engine.Engine, role consts.ReplicationState, storage logical.Storage) *node {
+	e.T.Helper()
+	n := &node{Engine: e, storage: &engine.FaultyStorage{Storage: storage}}
+	system := *e.System
 	system.ReplicationStateVal = role
 	system.PluginEnvironment = &logical.PluginEnvironment{VaultVersion: "2.6.2"}
 	if role != active {
-		readOnly := func(c storageCall) mood {
-			if c.writes() {
-				return mood{err: logical.ErrReadOnly}
+		readOnly := func(c engine.StorageCall) engine.Fault {
+			if c.Writes() {
+				return engine.Fault{Err: logical.ErrReadOnly}
 			}
-			return mood{}
+			return engine.Fault{}
 		}
-		n.storage.meet.Store(&readOnly)
+		n.storage.Meet.Store(&readOnly)
 	}
-	client, _ := plugin.TestPluginGRPCConn(e.t, false, plugin.PluginSet{
+	client, _ := plugin.TestPluginGRPCConn(e.T, false, plugin.PluginSet{
 		sdkplugin.BackendPluginName: &sdkplugin.GRPCBackendPlugin{
-			Logger: e.logger,
+			Logger: e.Logger,
 			Factory: func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
-				b := tokenbroker.New(tokenbroker.Options{Transport: e.transport})
+				b := tokenbroker.New(tokenbroker.Options{Transport: e.Transport})
 				return b, b.Setup(ctx, conf)
 			},
 		},
 	})
 	served, err := client.Dispense(sdkplugin.BackendPluginName)
-	require.NoError(e.t, err)
+	require.NoError(e.T, err)
 	n.backend = served.(logical.Backend)
-	e.t.Cleanup(func() {
+	e.T.Cleanup(func() {
 		n.backend.Cleanup(context.Background())
-		assert.NoError(e.t, client.Close())
+		assert.NoError(e.T, client.Close())
 	})
-	require.NoError(e.t, n.backend.Setup(e.t.Context(), &logical.BackendConfig{
-		Logger: e.logger, System: &system, StorageView: n.storage, BackendUUID: "test", EventsSender: e.outside,
+	require.NoError(e.T, n.backend.Setup(e.T.Context(), &logical.BackendConfig{
+		Logger: e.Logger, System: &system, StorageView: n.storage, BackendUUID: "test", EventsSender: e.Outside,
 	}))
 	return n
 }
@@ -78,47 +79,47 @@ var readOnlyRoles = map[string]consts.ReplicationState{"standby": standby, "seco
 // handle has the node answer a request, as its server does after it has checked whether
 // what is written exists.
 func (n *node) handle(req logical.Request) (*logical.Response, error) {
-	n.t.Helper()
-	req.MountPoint, req.Data = mountPoint, maps.Clone(req.Data)
+	n.T.Helper()
+	req.MountPoint, req.Data = engine.MountPoint, maps.Clone(req.Data)
 	if req.Operation == logical.CreateOperation || req.Operation == logical.UpdateOperation {
-		_, _, err := n.backend.HandleExistenceCheck(n.t.Context(), &req)
-		require.NoError(n.t, err, "%s %s", req.Operation, req.Path)
+		_, _, err := n.backend.HandleExistenceCheck(n.T.Context(), &req)
+		require.NoError(n.T, err, "%s %s", req.Operation, req.Path)
 	}
-	return n.backend.HandleRequest(n.t.Context(), &req)
+	return n.backend.HandleRequest(n.T.Context(), &req)
 }
 
 // quiet fails the test if what is done on the node writes to storage or calls a vendor.
 func (n *node) quiet(do func()) {
-	n.t.Helper()
-	calls := len(n.sim.Calls())
+	n.T.Helper()
+	calls := len(n.Sim.Calls())
 	do()
-	assert.Len(n.t, n.sim.Calls(), calls, "no vendor is called")
-	assert.Empty(n.t, slices.DeleteFunc(n.storage.calls(), func(c storageCall) bool { return !c.writes() }), "nothing is written")
+	assert.Len(n.T, n.Sim.Calls(), calls, "no vendor is called")
+	assert.Empty(n.T, slices.DeleteFunc(n.storage.Calls(), func(c engine.StorageCall) bool { return !c.Writes() }), "nothing is written")
 }
 
 // A cluster has one of everything that the engine stores.
 type cluster struct {
-	*engine
+	*engine.Engine
 	shared, dedicated *logical.Response // leases that the active node gave
 }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{engine: newOAuthEngine(t)}
-	c.write("config/kensho/prod", keyPair())
-	c.write("config/sitecore/search", map[string]any{"api_key": apiKey})
-	c.keypair("signing", map[string]any{"key_type": "ec-p256"})
-	c.keypair("signing", nil)
-	c.shared, c.dedicated = c.creds("api"), c.creds("mine")
+	c := &cluster{Engine: engine.NewOAuth(t)}
+	c.Write("config/kensho/prod", engine.KeyPairFields())
+	c.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey})
+	c.Keypair("signing", map[string]any{"key_type": "ec-p256"})
+	c.Keypair("signing", nil)
+	c.shared, c.dedicated = c.Creds("api"), c.Creds("mine")
 	return c
 }
 
 // damaged is the cluster's storage with no entry that can be decoded.
 func (c *cluster) damaged() logical.Storage {
-	c.t.Helper()
+	c.T.Helper()
 	storage := &logical.InmemStorage{}
-	for key := range c.dump() {
-		require.NoError(c.t, storage.Put(c.t.Context(), &logical.StorageEntry{Key: key, Value: []byte(`{"active":7,"fields":[`)}))
+	for key := range c.Dump() {
+		require.NoError(c.T, storage.Put(c.T.Context(), &logical.StorageEntry{Key: key, Value: []byte(`{"active":7,"fields":[`)}))
 	}
 	return storage
 }
@@ -132,11 +133,11 @@ func pathOf(t *testing.T, b logical.Backend, path *framework.Path, name string) 
 }
 
 // everyPath yields a path of each definition for each kind of name, and the definition.
-func everyPath(e *engine) iter.Seq2[string, *framework.Path] {
+func everyPath(e *engine.Engine) iter.Seq2[string, *framework.Path] {
 	return func(yield func(string, *framework.Path) bool) {
-		for _, path := range tokenbroker.Paths(e.backend) {
+		for _, path := range tokenbroker.Paths(e.Backend) {
 			for _, name := range []string{"api", "mine", "prod", "search", "signing", "unknown"} {
-				if !yield(pathOf(e.t, e.backend, path, name), path) {
+				if !yield(pathOf(e.T, e.Backend, path, name), path) {
 					return
 				}
 			}
@@ -149,12 +150,12 @@ func everyPath(e *engine) iter.Seq2[string, *framework.Path] {
 func TestGuarantee11EveryOperationIsForwardedToTheActiveNode(t *testing.T) {
 	c := newCluster(t)
 	for roleName, role := range readOnlyRoles {
-		for storageName, storage := range map[string]logical.Storage{"healthy": c.storage, "damaged": c.damaged()} {
+		for storageName, storage := range map[string]logical.Storage{"healthy": c.Storage, "damaged": c.damaged()} {
 			t.Run(roleName+" with "+storageName+" storage", func(t *testing.T) {
-				n := newNode(c.engine, role, storage)
+				n := newNode(c.Engine, role, storage)
 				forwarded := 0
 				n.quiet(func() {
-					for path, definition := range everyPath(c.engine) {
+					for path, definition := range everyPath(c.Engine) {
 						require.Empty(t, definition.Callbacks, "%s: the SDK does not forward what is defined by Callbacks", path)
 						for operation := range definition.Operations {
 							for _, data := range []map[string]any{nil, {"of_a_newer_version": "1"}} {
@@ -166,8 +167,8 @@ func TestGuarantee11EveryOperationIsForwardedToTheActiveNode(t *testing.T) {
 					}
 				})
 				assert.Greater(t, forwarded, 300)
-				for _, call := range n.storage.calls() {
-					assert.Equal(t, "get", call.op, "only existence checks read storage")
+				for _, call := range n.storage.Calls() {
+					assert.Equal(t, "get", call.Op, "only existence checks read storage")
 				}
 			})
 		}
@@ -177,16 +178,16 @@ func TestGuarantee11EveryOperationIsForwardedToTheActiveNode(t *testing.T) {
 // Help is the same on each node, so that a standby answers it.
 func TestAStandbyAnswersHelpByItself(t *testing.T) {
 	c := newCluster(t)
-	n := newNode(c.engine, standby, c.storage)
+	n := newNode(c.Engine, standby, c.Storage)
 	n.quiet(func() {
 		_, err := n.handle(logical.Request{Operation: logical.HelpOperation})
 		require.NoError(t, err)
-		for path := range everyPath(c.engine) {
+		for path := range everyPath(c.Engine) {
 			_, err := n.handle(logical.Request{Operation: logical.HelpOperation, Path: path})
 			require.NoError(t, err, path)
 		}
 	})
-	assert.Empty(t, n.storage.calls())
+	assert.Empty(t, n.storage.Calls())
 }
 
 // What the SDK does not forward: a server asks for it by itself, or about a lease.
@@ -194,7 +195,7 @@ func TestGuarantee11NoLeaseEndsOnAStandby(t *testing.T) {
 	c := newCluster(t)
 	for roleName, role := range readOnlyRoles {
 		t.Run(roleName, func(t *testing.T) {
-			n := newNode(c.engine, role, c.storage)
+			n := newNode(c.Engine, role, c.Storage)
 			n.quiet(func() {
 				revoke := func(secret *logical.Secret) error {
 					_, err := n.handle(logical.Request{Operation: logical.RevokeOperation, Secret: secret})
@@ -217,32 +218,32 @@ func TestGuarantee11NoLeaseEndsOnAStandby(t *testing.T) {
 				_, err = n.handle(logical.Request{Operation: logical.RotationOperation})
 				require.ErrorContains(t, err, logical.ErrUnsupportedOperation.Error())
 			})
-			assert.True(t, c.sim.Accepts(tokenOf(c.dedicated)))
+			assert.True(t, c.Sim.Accepts(engine.TokenOf(c.dedicated)))
 		})
 	}
-	n := newNode(c.engine, active, c.storage)
+	n := newNode(c.Engine, active, c.Storage)
 	_, err := n.handle(logical.Request{Operation: logical.RevokeOperation, Secret: c.dedicated.Secret})
 	require.NoError(t, err)
-	assert.False(t, c.sim.Accepts(tokenOf(c.dedicated)), "the active node ends the same lease")
+	assert.False(t, c.Sim.Accepts(engine.TokenOf(c.dedicated)), "the active node ends the same lease")
 }
 
 func TestGuarantee11AStandbyDoesNoBackgroundWork(t *testing.T) {
 	c := newCluster(t)
 	for roleName, role := range readOnlyRoles {
-		for storageName, storage := range map[string]logical.Storage{"healthy": c.storage, "damaged": c.damaged()} {
+		for storageName, storage := range map[string]logical.Storage{"healthy": c.Storage, "damaged": c.damaged()} {
 			t.Run(roleName+" with "+storageName+" storage", func(t *testing.T) {
-				n := newNode(c.engine, role, storage)
+				n := newNode(c.Engine, role, storage)
 				n.quiet(func() {
 					require.NoError(t, n.backend.Initialize(t.Context(), &logical.InitializationRequest{}))
 					invalidated := []string{"", "/", "config", "config/", "config/oauth2", "config//", "role/", "unknown/api", "keypair/"}
-					for _, key := range slices.AppendSeq(invalidated, maps.Keys(c.dump())) {
+					for _, key := range slices.AppendSeq(invalidated, maps.Keys(c.Dump())) {
 						_, err := n.handle(logical.Request{Operation: logical.RollbackOperation})
 						require.NoError(t, err)
 						n.backend.InvalidateKey(t.Context(), key)
 					}
 					n.backend.Cleanup(t.Context())
 				})
-				assert.Empty(t, n.storage.calls(), "not even a read")
+				assert.Empty(t, n.storage.Calls(), "not even a read")
 			})
 		}
 	}

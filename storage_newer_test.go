@@ -12,26 +12,27 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // newRolledBackEngine is one of before an upgrade, put back in its place: what a newer
 // one has written is in storage at keys that none of the readers of "search" needs.
-func newRolledBackEngine(t *testing.T, keys ...string) *engine {
+func newRolledBackEngine(t *testing.T, keys ...string) *engine.Engine {
 	t.Helper()
-	e := newOAuthEngine(t)
-	until(0, 10, 0)
-	e.sim.Behave(vendorsim.Conduct{Rotate: true})
-	e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-	e.write("config/sitecore/search", map[string]any{"api_key": apiKey})
-	e.register("0oa3archive4", e.keypair("archive", nil).Data["public_key"])
-	e.write("config/kensho/archive", map[string]any{"client_id": "0oa3archive4", "private_key_source": "generated"})
-	e.write("refresh/prod", nil)
-	e.write("roles/app", map[string]any{"config": "prod"})
+	e := engine.NewOAuth(t)
+	engine.Until(0, 10, 0)
+	e.Sim.Behave(vendorsim.Conduct{Rotate: true})
+	e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+	e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey})
+	e.Register("0oa3archive4", e.Keypair("archive", nil).Data["public_key"])
+	e.Write("config/kensho/archive", map[string]any{"client_id": "0oa3archive4", "private_key_source": "generated"})
+	e.Write("refresh/prod", nil)
+	e.Write("roles/app", map[string]any{"config": "prod"})
 	for _, key := range keys {
-		e.as(storage.FormatVersion+1, key)
+		e.As(storage.FormatVersion+1, key)
 	}
-	e.restart()
+	e.Restart()
 	return e
 }
 
@@ -76,34 +77,34 @@ func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
 		t.Run(key, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newRolledBackEngine(t, key)
-				before, exchanges := e.dump(), e.exchanges()
+				before, exchanges := e.Dump(), e.Exchanges()
 				touch := func() {
 					for _, touch := range touches {
 						var op logical.Operation = logical.ReadOperation
 						if touch.data != nil {
 							op = logical.UpdateOperation
 						}
-						_, status, message := e.request(op, touch.path, touch.data)
+						_, status, message := e.Request(op, touch.path, touch.data)
 						assert.Equal(t, http.StatusInternalServerError, status, "%s %s", op, touch.path)
 						assert.Contains(t, message, newerThan(key), "%s %s", op, touch.path)
 					}
 				}
 				touch()
 				for range 3 {
-					require.NoError(t, e.tick())
+					require.NoError(t, e.Tick())
 				}
 				touch()
-				assert.Equal(t, before, e.dump())
-				assert.Equal(t, exchanges, e.exchanges(), "no vendor is called with what may be spent")
-				e.creds("search") // whom it does not concern
+				assert.Equal(t, before, e.Dump())
+				assert.Equal(t, exchanges, e.Exchanges(), "no vendor is called with what may be spent")
+				e.Creds("search") // whom it does not concern
 
-				e.as(storage.FormatVersion, key) // the newer one knows it
-				e.restart()
+				e.As(storage.FormatVersion, key) // the newer one knows it
+				e.Restart()
 				for _, name := range []string{"prod", "app", "archive"} {
-					e.creds(name)
+					e.Creds(name)
 				}
-				assert.Equal(t, exchanges, e.exchanges())
-				e.write("refresh/prod", nil)
+				assert.Equal(t, exchanges, e.Exchanges())
+				e.Write("refresh/prod", nil)
 			})
 		})
 	}
@@ -130,21 +131,21 @@ func TestWhatANewerEngineWroteMayUseOtherNames(t *testing.T) {
 		t.Run(key, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newRolledBackEngine(t, key)
-				_, status, message := e.request(c.op, c.path, map[string]any{})
+				_, status, message := e.Request(c.op, c.path, map[string]any{})
 				assert.Equal(t, http.StatusInternalServerError, status)
 				assert.Contains(t, message, newerThan(key)+"; "+c.remedy)
 
-				e.creds("search")
-				e.creds("archive")
-				e.write("config/sitecore/search", map[string]any{"request_timeout": 20})
-				e.write("roles/other", map[string]any{"config": "archive"})
-				e.keypair("unused", nil)
+				e.Creds("search")
+				e.Creds("archive")
+				e.Write("config/sitecore/search", map[string]any{"request_timeout": 20})
+				e.Write("roles/other", map[string]any{"config": "archive"})
+				e.Keypair("unused", nil)
 
 				for _, path := range c.deletes {
-					_, status, message := e.request(logical.DeleteOperation, path, nil)
+					_, status, message := e.Request(logical.DeleteOperation, path, nil)
 					require.Equal(t, http.StatusOK, status, message)
 				}
-				_, status, message = e.request(c.op, c.path, map[string]any{})
+				_, status, message = e.Request(c.op, c.path, map[string]any{})
 				assert.Equal(t, http.StatusOK, status, message)
 			})
 		})
@@ -156,13 +157,13 @@ func TestWhatANewerEngineWroteMayUseOtherNames(t *testing.T) {
 func TestAKeypairThatANewerEngineWroteCanBeDeletedAfterItsUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newRolledBackEngine(t, "keypair/archive")
-		e.keypair("other", nil)
-		e.keypair("other", nil) // a pending one, for which users are looked for
-		_, status, message := e.request(logical.DeleteOperation, "keypair/archive", nil)
+		e.Keypair("other", nil)
+		e.Keypair("other", nil) // a pending one, for which users are looked for
+		_, status, message := e.Request(logical.DeleteOperation, "keypair/archive", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "keypair/archive is used by credentials: delete config/kensho/archive first")
 		for _, path := range []string{"config/kensho/archive", "keypair/archive"} {
-			_, status, message := e.request(logical.DeleteOperation, path, nil)
+			_, status, message := e.Request(logical.DeleteOperation, path, nil)
 			require.Equal(t, http.StatusOK, status, message)
 		}
 	})
@@ -171,15 +172,15 @@ func TestAKeypairThatANewerEngineWroteCanBeDeletedAfterItsUsers(t *testing.T) {
 func TestALeaseThatANewerEngineWroteIsRevokedByThat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newRolledBackEngine(t)
-		lease := e.creds("mine")
-		key := e.leased()[0]
-		e.as(storage.FormatVersion+1, key)
-		require.ErrorContains(t, e.revoke(lease), newerThan(key), "Vault tries again")
-		assert.True(t, e.sim.Accepts(tokenOf(lease)))
-		e.as(storage.FormatVersion, key)
-		require.NoError(t, e.revoke(lease))
-		assert.False(t, e.sim.Accepts(tokenOf(lease)))
-		assert.Empty(t, e.leased())
+		lease := e.Creds("mine")
+		key := e.Leased()[0]
+		e.As(storage.FormatVersion+1, key)
+		require.ErrorContains(t, e.Revoke(lease), newerThan(key), "Vault tries again")
+		assert.True(t, e.Sim.Accepts(engine.TokenOf(lease)))
+		e.As(storage.FormatVersion, key)
+		require.NoError(t, e.Revoke(lease))
+		assert.False(t, e.Sim.Accepts(engine.TokenOf(lease)))
+		assert.Empty(t, e.Leased())
 	})
 }
 
@@ -191,12 +192,12 @@ func TestWhatANewerEngineWroteCanBeDeleted(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newRolledBackEngine(t, key)
 				for _, path := range []string{"roles/app", "config/kensho/prod"} {
-					_, status, message := e.request(logical.DeleteOperation, path, nil)
+					_, status, message := e.Request(logical.DeleteOperation, path, nil)
 					require.Equal(t, http.StatusOK, status, message)
 				}
-				e.sim.AddRefreshToken("link-streaming", "another-refresh-token")
-				e.write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
-				e.creds("prod")
+				e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")
+				e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
+				e.Creds("prod")
 			})
 		})
 	}

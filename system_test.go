@@ -11,6 +11,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 // askedSystem counts what the server is asked.
@@ -28,7 +30,7 @@ func (s *askedSystem) ask() (answered bool) {
 }
 
 // newAskedSystem is that of a server without replication.
-func newAskedSystem(e *engine) *askedSystem { return &askedSystem{StaticSystemView: *e.system} }
+func newAskedSystem(e *engine.Engine) *askedSystem { return &askedSystem{StaticSystemView: *e.System} }
 
 func (s *askedSystem) MaxLeaseTTL() time.Duration {
 	if !s.ask() {
@@ -48,26 +50,26 @@ func (s *askedSystem) LocalMount() bool { return s.ask() && s.StaticSystemView.L
 
 func TestGuarantee12ACachedReadAsksTheServerNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
+		e := engine.New(t)
 		system := newAskedSystem(e)
-		e.seeing(system)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-		e.creds("prod")
+		e.Seeing(system)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Creds("prod")
 		before := system.asked.Load()
 		for range 100 {
-			e.creds("prod")
-			e.read("token/prod")
+			e.Creds("prod")
+			e.Read("token/prod")
 		}
 		assert.Equal(t, before, system.asked.Load())
 		time.Sleep(time.Second)
-		e.creds("prod")
+		e.Creds("prod")
 		assert.Equal(t, before+3, system.asked.Load(), "once a second, each question once")
 
 		system.takes = 100 * time.Millisecond
 		time.Sleep(time.Second)
 		var readers sync.WaitGroup
 		for range 100 {
-			readers.Go(func() { e.creds("prod") })
+			readers.Go(func() { e.Creds("prod") })
 		}
 		readers.Wait()
 		assert.Equal(t, before+6, system.asked.Load(), "one asks for all")
@@ -76,18 +78,18 @@ func TestGuarantee12ACachedReadAsksTheServerNothing(t *testing.T) {
 
 func TestGuarantee12AReadOfAServerThatHangsGoesByTheLastAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
+		e := engine.New(t)
 		system := newAskedSystem(e)
-		e.seeing(system)
-		e.write("config/sitecore/prod", map[string]any{"api_key": apiKey})
-		e.creds("prod")
+		e.Seeing(system)
+		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey})
+		e.Creds("prod")
 		system.takes = 5 * time.Second
 		time.Sleep(time.Second)
 		var asking sync.WaitGroup
-		asking.Go(func() { e.read("token/prod") })
+		asking.Go(func() { e.Read("token/prod") })
 		synctest.Wait()
 		began := time.Now()
-		e.read("token/prod")
+		e.Read("token/prod")
 		assert.Zero(t, time.Since(began))
 		asking.Wait()
 	})
@@ -96,14 +98,14 @@ func TestGuarantee12AReadOfAServerThatHangsGoesByTheLastAnswer(t *testing.T) {
 // An error that passes must not have a standby take itself for the active node.
 func TestWhatAServerDoesNotAnswerIsAsItWas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		system := newAskedSystem(e)
-		e.seeing(system)
-		lease := e.creds("prod").Secret.TTL
+		e.Seeing(system)
+		lease := e.Creds("prod").Secret.TTL
 		read := func() error {
 			time.Sleep(time.Second)
-			_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.storage})
+			_, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.Storage})
 			return err
 		}
 		system.ReplicationStateVal = consts.ReplicationPerformanceStandby
@@ -113,7 +115,7 @@ func TestWhatAServerDoesNotAnswerIsAsItWas(t *testing.T) {
 		system.silent.Store(false)
 		system.ReplicationStateVal = consts.ReplicationPerformancePrimary
 		require.NoError(t, read())
-		assert.InDelta(t, lease.Seconds(), e.creds("prod").Secret.TTL.Seconds(), 10)
+		assert.InDelta(t, lease.Seconds(), e.Creds("prod").Secret.TTL.Seconds(), 10)
 	})
 }
 
@@ -122,35 +124,35 @@ func TestANodeMayNotWriteUntilTheServerHasSaidThatItMay(t *testing.T) {
 	for name, role := range map[string]consts.ReplicationState{
 		"a standby":       consts.ReplicationPerformanceStandby | consts.ReplicationDRDisabled,
 		"a secondary":     consts.ReplicationPerformanceSecondary | consts.ReplicationDRDisabled,
-		"the active node": unreplicated,
+		"the active node": engine.Unreplicated,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newEngine(t)
-				e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+				e := engine.New(t)
+				e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 				system := newAskedSystem(e)
 				system.ReplicationStateVal = role
 				system.silent.Store(true)
-				e.seeing(system)
-				before, calls := e.dump(), e.exchanges()
+				e.Seeing(system)
+				before, calls := e.Dump(), e.Exchanges()
 				request := func(op logical.Operation, path string) error {
-					_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: op, Path: path, Storage: e.storage})
+					_, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: op, Path: path, Storage: e.Storage})
 					return err
 				}
-				until(1, 0, 5) // when there is no token
+				engine.Until(1, 0, 5) // when there is no token
 				for range 3 {
 					require.ErrorIs(t, request(logical.ReadOperation, "creds/prod"), logical.ErrReadOnly)
 					require.ErrorIs(t, request(logical.UpdateOperation, "refresh/prod"), logical.ErrReadOnly)
 					require.ErrorIs(t, request(logical.DeleteOperation, "config/kensho/prod"), logical.ErrReadOnly)
-					require.NoError(t, e.tick())
+					require.NoError(t, e.Tick())
 					time.Sleep(time.Minute)
 				}
-				assert.Equal(t, calls, e.exchanges())
-				assert.Equal(t, before, e.dump())
+				assert.Equal(t, calls, e.Exchanges())
+				assert.Equal(t, before, e.Dump())
 
 				system.silent.Store(false)
 				err := request(logical.ReadOperation, "creds/prod")
-				if role == unreplicated {
+				if role == engine.Unreplicated {
 					require.NoError(t, err, "the first answer counts at once")
 				} else {
 					require.ErrorIs(t, err, logical.ErrReadOnly)
@@ -163,21 +165,21 @@ func TestANodeMayNotWriteUntilTheServerHasSaidThatItMay(t *testing.T) {
 // A standby, or a secondary, has the active node answer: it may exchange nothing.
 func TestReadsAreSentOnByANodeThatMayNotWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		for _, path := range []string{"creds/prod", "token/prod"} {
 			read := func() error {
 				time.Sleep(time.Second) // for which what was last seen of the server counts
-				_, err := e.backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: path, Storage: e.storage})
+				_, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: path, Storage: e.Storage})
 				return err
 			}
-			e.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+			e.System.ReplicationStateVal = consts.ReplicationPerformanceStandby
 			require.ErrorIs(t, read(), logical.ErrReadOnly, path)
-			e.system.ReplicationStateVal = consts.ReplicationPerformanceSecondary
+			e.System.ReplicationStateVal = consts.ReplicationPerformanceSecondary
 			require.ErrorIs(t, read(), logical.ErrReadOnly, path)
-			e.system.LocalMountVal = true
+			e.System.LocalMountVal = true
 			require.NoError(t, read(), "%s of a mount that is not replicated", path)
-			e.system.ReplicationStateVal, e.system.LocalMountVal = consts.ReplicationPerformancePrimary, false
+			e.System.ReplicationStateVal, e.System.LocalMountVal = consts.ReplicationPerformancePrimary, false
 			require.NoError(t, read(), path)
 		}
 	})
@@ -187,9 +189,9 @@ func TestReadsAreSentOnByANodeThatMayNotWrite(t *testing.T) {
 // time Vault makes one of the default.
 func TestALeaseIsThatOfTheTokenIfTheServerTellsNoMaximum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(t)
-		e.system.MaxLeaseTTLVal = 0
-		e.write("config/sitecore/prod", map[string]any{"api_key": apiKey})
-		assert.Greater(t, e.creds("prod").Secret.TTL, 23*time.Hour)
+		e := engine.New(t)
+		e.System.MaxLeaseTTLVal = 0
+		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey})
+		assert.Greater(t, e.Creds("prod").Secret.TTL, 23*time.Hour)
 	})
 }

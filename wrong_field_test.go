@@ -14,6 +14,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
 // wrongFields are paths, each with what a valid write to it gives.
@@ -47,7 +49,7 @@ func TestASecretInAWrongFieldIsNotQuoted(t *testing.T) {
 	for kind, secret := range secrets {
 		t.Run(kind, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e := newOAuthEngine(t)
+				e := engine.NewOAuth(t)
 				for path, valid := range wrongFields {
 					op := logical.Operation(logical.UpdateOperation)
 					if strings.HasPrefix(path, "creds/") {
@@ -59,12 +61,12 @@ func TestASecretInAWrongFieldIsNotQuoted(t *testing.T) {
 						if strings.HasPrefix(path, "config/") {
 							data["verify"] = false
 						}
-						_, status, message := e.request(op, path, data)
+						_, status, message := e.Request(op, path, data)
 						for _, part := range []string{secret[:min(len(secret), 60)], secret[:12], secret[len(secret)-12:], secret[len(secret)/2:][:12]} {
 							assert.NotContains(t, message, part, "%s %s: %d", path, field[:min(len(field), 30)], status)
 						}
 					}
-					route := e.backend.(interface{ Route(string) *framework.Path }).Route(path)
+					route := e.Backend.(interface{ Route(string) *framework.Path }).Route(path)
 					for field, schema := range route.Fields {
 						isSecret := schema.DisplayAttrs != nil && schema.DisplayAttrs.Sensitive
 						if field == "name" || field == "verify" || isSecret {
@@ -83,14 +85,14 @@ func TestASecretInAWrongFieldIsNotQuoted(t *testing.T) {
 
 func TestTheFieldThatIsUnknownIsNamedIfItLooksLikeOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
+		e := engine.NewOAuth(t)
 		for field, says := range map[string]string{
 			"scop":      "scop: is no field of this path, which has",
 			"Client-ID": "a field whose name is not shown (9 characters): is no field of this path, which has",
 			"c2VjcmV0":  "a field whose name is not shown (8 characters): is no field",
 			"abcdefghijklmnopqrstuvwxyz_abcdefghijklmn": "a field whose name is not shown (41 characters): is no field",
 		} {
-			_, status, message := e.request(logical.UpdateOperation, "roles/new", map[string]any{"config": "api", field: "x"})
+			_, status, message := e.Request(logical.UpdateOperation, "roles/new", map[string]any{"config": "api", field: "x"})
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, message, says)
 		}
@@ -99,24 +101,24 @@ func TestTheFieldThatIsUnknownIsNamedIfItLooksLikeOne(t *testing.T) {
 
 func TestNamesOfPathsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newOAuthEngine(t)
+		e := engine.NewOAuth(t)
 		longest := strings.Repeat("n", 128)
-		before := e.dump()
+		before := e.Dump()
 		for _, path := range []string{"config/oauth2/", "config/kensho/", "roles/", "keypair/", "creds/", "token/", "refresh/"} {
 			for _, name := range []string{longest + "n", strings.Repeat("n", 40_000)} {
 				for _, op := range []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation} {
-					_, status, message := e.request(op, path+name, nil)
+					_, status, message := e.Request(op, path+name, nil)
 					assert.Equal(t, http.StatusBadRequest, status, path)
 					assert.Contains(t, message, "characters; a name has at most 128")
 					assert.Less(t, len(message), 100)
 				}
-				_, exists, err := e.backend.HandleExistenceCheck(t.Context(), &logical.Request{Operation: logical.CreateOperation, Path: path + name, Storage: e.storage})
+				_, exists, err := e.Backend.HandleExistenceCheck(t.Context(), &logical.Request{Operation: logical.CreateOperation, Path: path + name, Storage: e.Storage})
 				require.NoError(t, err)
 				assert.False(t, exists)
 			}
 		}
-		assert.Equal(t, before, e.dump())
-		e.write("roles/"+longest, map[string]any{"config": "api"})
-		e.creds(longest)
+		assert.Equal(t, before, e.Dump())
+		e.Write("roles/"+longest, map[string]any{"config": "api"})
+		e.Creds(longest)
 	})
 }

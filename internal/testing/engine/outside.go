@@ -1,4 +1,4 @@
-package tokenbroker_test
+package engine
 
 import (
 	"bytes"
@@ -27,40 +27,40 @@ var secretFields = []string{"access_token", "api_key", "client_secret", "private
 
 // An outside is all that leaves an engine: its log at the lowest level, its answers, and
 // its events. Promise 6 is that no secret does but the access token, to its reader.
-type outside struct {
+type Outside struct {
 	mu     sync.Mutex
-	text   bytes.Buffer
+	Text   bytes.Buffer
 	cage   canary.Cage
 	seen   int // how much of it lines has had
-	events []sentEvent
+	events []SentEvent
 }
 
-func (o *outside) Write(p []byte) (int, error) {
+func (o *Outside) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.text.Write(p)
+	return o.Text.Write(p)
 }
 
-func (o *outside) logger() hclog.Logger {
+func (o *Outside) logger() hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: o, JSONFormat: true})
 }
 
 // SendEvent takes an event, as Vault does.
-func (o *outside) SendEvent(_ context.Context, kind logical.EventType, data *logical.EventData) error {
+func (o *Outside) SendEvent(_ context.Context, kind logical.EventType, data *logical.EventData) error {
 	text, err := json.Marshal(data)
 	if err != nil {
 		return err
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.text.Write(append(text, '\n'))
-	o.events = append(o.events, sentEvent{string(kind), data.Metadata.AsMap()})
+	o.Text.Write(append(text, '\n'))
+	o.events = append(o.events, SentEvent{string(kind), data.Metadata.AsMap()})
 	return nil
 }
 
 // answered notes an answer, but for the access token that its reader is to have, and the
 // secrets of the request.
-func (o *outside) answered(t *testing.T, path string, request map[string]any, resp *logical.Response, message string) {
+func (o *Outside) Answered(t *testing.T, path string, request map[string]any, resp *logical.Response, message string) {
 	t.Helper()
 	var left logical.Response
 	if resp != nil {
@@ -74,7 +74,7 @@ func (o *outside) answered(t *testing.T, path string, request map[string]any, re
 	require.NoError(t, err)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.text.Write(append(text, '\n'))
+	o.Text.Write(append(text, '\n'))
 	o.cage.Add(secretsOf(request)...)
 }
 
@@ -89,11 +89,11 @@ func withoutToken(path string, data map[string]any) map[string]any {
 }
 
 // leaks are the secrets outside, of those that the vendors and storage know.
-func (o *outside) leaks(t *testing.T, e *engine) []string {
+func (o *Outside) Leaks(t *testing.T, e *Engine) []string {
 	t.Helper()
-	o.cage.Add(refreshToken, apiKey, clientSecret, privateKeyPEM())
-	o.cage.Add(e.sim.Secrets()...)
-	for _, stored := range e.dump() {
+	o.cage.Add(RefreshToken, ApiKey, ClientSecret, PrivateKeyPEM())
+	o.cage.Add(e.Sim.Secrets()...)
+	for _, stored := range e.Dump() {
 		var entry any
 		if json.Unmarshal([]byte(stored), &entry) == nil { // one may have been damaged
 			o.cage.Add(secretsOf(entry)...)
@@ -101,7 +101,7 @@ func (o *outside) leaks(t *testing.T, e *engine) []string {
 	}
 	o.mu.Lock() // for whoever has still something to say
 	defer o.mu.Unlock()
-	return o.cage.Escaped(o.text.String())
+	return o.cage.Escaped(o.Text.String())
 }
 
 // secretsOf are the values of secret fields, however deep they are.
@@ -124,54 +124,54 @@ func secretsOf(value any) []string {
 }
 
 // sentEvent is one that was sent.
-type sentEvent struct {
-	kind     string
-	metadata map[string]any
+type SentEvent struct {
+	Kind     string
+	Metadata map[string]any
 }
 
 // events are those since the last call.
-func (e *engine) events() []sentEvent {
+func (e *Engine) Events() []SentEvent {
 	synctest.Wait() // nobody else waits for them
-	e.outside.mu.Lock()
-	defer e.outside.mu.Unlock()
-	sent := e.outside.events
-	e.outside.events = nil
+	e.Outside.mu.Lock()
+	defer e.Outside.mu.Unlock()
+	sent := e.Outside.events
+	e.Outside.events = nil
 	return sent
 }
 
 // lines are what the engine has logged since the last call at info and above.
-func (e *engine) lines() []map[string]any {
-	e.t.Helper()
-	e.outside.mu.Lock()
-	defer e.outside.mu.Unlock()
-	text := e.outside.text.String()
+func (e *Engine) Lines() []map[string]any {
+	e.T.Helper()
+	e.Outside.mu.Lock()
+	defer e.Outside.mu.Unlock()
+	text := e.Outside.Text.String()
 	var lines []map[string]any
-	for line := range strings.Lines(text[e.outside.seen:]) {
+	for line := range strings.Lines(text[e.Outside.seen:]) {
 		var entry map[string]any
 		if json.Unmarshal([]byte(line), &entry) == nil && (entry["@level"] == "info" || entry["@level"] == "warn" || entry["@level"] == "error") {
 			delete(entry, "@timestamp")
 			lines = append(lines, entry)
 		}
 	}
-	e.outside.seen = len(text)
+	e.Outside.seen = len(text)
 	return lines
 }
 
 // A witness hears everything that an engine answers, but for access tokens where they
 // belong, and everything that it logs.
-type witness struct {
+type Witness struct {
 	mu     sync.Mutex
 	said   strings.Builder
 	logged bytes.Buffer
 }
 
 // listen has an engine begin anew, and log at every level.
-func (w *witness) listen(e *engine) {
-	e.logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &w.logged})
-	e.restart()
+func (w *Witness) Listen(e *Engine) {
+	e.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &w.logged})
+	e.Restart()
 }
 
-func (w *witness) hear(t *testing.T, path string, resp *logical.Response, message string) {
+func (w *Witness) Hear(t *testing.T, path string, resp *logical.Response, message string) {
 	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -192,10 +192,10 @@ func (w *witness) hear(t *testing.T, path string, resp *logical.Response, messag
 
 // leaks are how many secrets were heard: of those that an operator wrote, and of those
 // that a vendor was sent or has made.
-func (w *witness) leaks(e *engine, written []string) int {
-	e.t.Helper()
+func (w *Witness) Leaks(e *Engine, written []string) int {
+	e.T.Helper()
 	var cage canary.Cage
-	for _, secret := range slices.Concat(written, e.sim.Secrets(), sentBasic(e.sim.Calls())) {
+	for _, secret := range slices.Concat(written, e.Sim.Secrets(), sentBasic(e.Sim.Calls())) {
 		cage.Add(secret)
 		if len(secret) >= 2*endSize {
 			cage.Add(secret[:endSize], secret[len(secret)-endSize:])
@@ -209,24 +209,24 @@ func (w *witness) leaks(e *engine, written []string) int {
 	}
 	count := 0
 	for what, text := range map[string]string{"an answer": w.said.String(), "the log": w.logged.String()} {
-		assert.NotEmpty(e.t, text)
+		assert.NotEmpty(e.T, text)
 		for _, leak := range cage.Escaped(text) {
 			count++
-			assert.Fail(e.t, "promise 6: a secret leaves", "%s holds %s", what, leak)
+			assert.Fail(e.T, "promise 6: a secret leaves", "%s holds %s", what, leak)
 		}
 	}
 	return count
 }
 
 // metrics are those of the engine, by series: name{label="value",…}.
-func (e *engine) metrics() map[string]string {
-	e.t.Helper()
-	resp, status, message := e.request(logical.ReadOperation, "metrics", nil)
-	require.Equal(e.t, http.StatusOK, status, message)
-	require.Equal(e.t, http.StatusOK, resp.Data[logical.HTTPStatusCode])
-	require.Equal(e.t, "application/openmetrics-text; version=1.0.0; charset=utf-8", resp.Data[logical.HTTPContentType])
+func (e *Engine) Metrics() map[string]string {
+	e.T.Helper()
+	resp, status, message := e.Request(logical.ReadOperation, "metrics", nil)
+	require.Equal(e.T, http.StatusOK, status, message)
+	require.Equal(e.T, http.StatusOK, resp.Data[logical.HTTPStatusCode])
+	require.Equal(e.T, "application/openmetrics-text; version=1.0.0; charset=utf-8", resp.Data[logical.HTTPContentType])
 	text := string(resp.Data[logical.HTTPRawBody].([]byte))
-	require.True(e.t, strings.HasSuffix(text, "\n# EOF\n"), "OpenMetrics ends so, or is not all there")
+	require.True(e.T, strings.HasSuffix(text, "\n# EOF\n"), "OpenMetrics ends so, or is not all there")
 	series := map[string]string{}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
@@ -238,11 +238,11 @@ func (e *engine) metrics() map[string]string {
 }
 
 // assertMetrics looks at some of the series; "" is of one that there must not be.
-func (e *engine) assertMetrics(wanted map[string]string) {
-	e.t.Helper()
-	all := e.metrics()
+func (e *Engine) AssertMetrics(wanted map[string]string) {
+	e.T.Helper()
+	all := e.Metrics()
 	for series, value := range wanted {
-		assert.Equal(e.t, value, all[series], series)
+		assert.Equal(e.T, value, all[series], series)
 	}
 }
 

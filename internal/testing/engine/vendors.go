@@ -1,4 +1,4 @@
-package tokenbroker_test
+package engine
 
 import (
 	"crypto"
@@ -29,11 +29,11 @@ import (
 
 // newRotationEngine has two credentials with one generated key pair, and another that
 // is pending and that Kensho does not know yet.
-func newRotationEngine(t *testing.T) (e *engine, pending *logical.Response) {
+func NewRotation(t *testing.T) (e *Engine, pending *logical.Response) {
 	t.Helper()
-	e = newGeneratedEngine(t)
-	e.write("config/kensho/scribe", map[string]any{"client_id": clientID, "private_key_source": "generated", "keypair": "prod", "product": "scribe"})
-	return e, e.pending("prod", nil)
+	e = NewGenerated(t)
+	e.Write("config/kensho/scribe", map[string]any{"client_id": ClientID, "private_key_source": "generated", "keypair": "prod", "product": "scribe"})
+	return e, e.Pending("prod", nil)
 }
 
 // selfSigned is the certificate of an authority, in PEM.
@@ -54,15 +54,15 @@ func selfSigned(name string) string {
 }
 
 // issuerClient is a credential whose endpoints are in its issuer's metadata.
-func issuerClient() map[string]any {
-	fields := secretClient(false)
+func IssuerClient() map[string]any {
+	fields := SecretClient(false)
 	delete(fields, "token_url")
 	fields["issuer"] = vendorsim.OAuthIssuer
 	return fields
 }
 
 // metadataDown has the vendor's metadata fail, and nothing else.
-func metadataDown() vendorsim.Conduct {
+func MetadataDown() vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		if strings.Contains(r.URL.Path, "/.well-known/") {
 			return vendorsim.Answer(http.StatusServiceUnavailable, `"down"`)
@@ -71,9 +71,9 @@ func metadataDown() vendorsim.Conduct {
 	}}
 }
 
-func secretClient(revocation bool) map[string]any {
+func SecretClient(revocation bool) map[string]any {
 	fields := map[string]any{
-		"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "client_secret": clientSecret,
+		"token_url": vendorsim.OAuthTokenURL, "client_id": ClientID, "client_secret": ClientSecret,
 		"auth_style": "client_secret_basic", "scope": "read,write",
 	}
 	if revocation {
@@ -84,26 +84,26 @@ func secretClient(revocation bool) map[string]any {
 
 // newOAuthEngine has a credential of an OAuth 2.0 vendor who can revoke, and a role
 // whose readers each have a token of their own.
-func newOAuthEngine(t *testing.T) *engine {
+func NewOAuth(t *testing.T) *Engine {
 	t.Helper()
-	e := newEngine(t)
+	e := New(t)
 	client := vendorsim.OAuthClient{
-		ID: clientID, Secret: clientSecret, Scopes: []string{"read", "write"}, AuthMethods: []string{vendorsim.SecretBasic},
+		ID: ClientID, Secret: ClientSecret, Scopes: []string{"read", "write"}, AuthMethods: []string{vendorsim.SecretBasic},
 		Grants: []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
 	}
-	e.sim.AddOAuthClient(client)
-	e.sim.AddOAuthRefreshToken(client, refreshToken, "read", "write")
-	e.write("config/oauth2/api", secretClient(true))
-	e.write("roles/mine", map[string]any{"config": "api", "scope": "read", "dedicated": true, "max_leases": 3})
+	e.Sim.AddOAuthClient(client)
+	e.Sim.AddOAuthRefreshToken(client, RefreshToken, "read", "write")
+	e.Write("config/oauth2/api", SecretClient(true))
+	e.Write("roles/mine", map[string]any{"config": "api", "scope": "read", "dedicated": true, "max_leases": 3})
 	return e
 }
 
 // aCertificate is of some authority, and otherCertificate of another. Nobody verifies a
 // connection by them: the vendors are simulated above TLS.
-var aCertificate, otherCertificate = selfSigned("a"), selfSigned("other")
+var ACertificate, OtherCertificate = selfSigned("a"), selfSigned("other")
 
 // pastedForms are those of a PEM file that are accepted besides the file itself.
-var pastedForms = map[string]func(string) string{
+var PastedForms = map[string]func(string) string{
 	"with line breaks written out": func(text string) string { return strings.ReplaceAll(text, "\n", `\n`) },
 	"on one line":                  func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "\n", " ") },
 	"indented":                     func(text string) string { return strings.ReplaceAll("\n"+strings.TrimSpace(text), "\n", "\n  ") },
@@ -112,10 +112,10 @@ var pastedForms = map[string]func(string) string{
 
 // answering has every vendor answer an exchange with a body, in which ${jwt} is a JWT with
 // an exp so far on.
-func (e *engine) answering(body string, exp time.Duration, date func() time.Time) {
+func (e *Engine) Answering(body string, exp time.Duration, date func() time.Time) {
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"exp": time.Now().Add(exp).Unix()}).SignedString([]byte("k"))
-	require.NoError(e.t, err)
-	e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, _ *http.Request) {
+	require.NoError(e.T, err)
+	e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, _ *http.Request) {
 		if date != nil {
 			w.Header().Set("Date", date().UTC().Format(http.TimeFormat))
 		}
@@ -125,85 +125,85 @@ func (e *engine) answering(body string, exp time.Duration, date func() time.Time
 
 // kinds are a credential of each provider and kind that asks a vendor, with the members of
 // its answer that have the token and its lifetime in seconds.
-var kinds = map[string]struct {
-	path   string
-	fields func() map[string]any
-	answer string // with the token and the lifetime in units of unit to be filled in
-	unit   time.Duration
+var Kinds = map[string]struct {
+	Path   string
+	Fields func() map[string]any
+	Answer string // with the token and the lifetime in units of unit to be filled in
+	Unit   time.Duration
 }{
-	"kensho, key pair": {"config/kensho/prod", keyPair, `{"access_token":%q,"expires_in":%v}`, time.Second},
-	"kensho, refresh":  {"config/kensho/prod", func() map[string]any { return map[string]any{"refresh_token": refreshToken} }, `{"accessToken":%q,"n":%v}`, 0},
-	"sitecore": {"config/sitecore/prod", func() map[string]any { return map[string]any{"api_key": apiKey} },
+	"kensho, key pair": {"config/kensho/prod", KeyPairFields, `{"access_token":%q,"expires_in":%v}`, time.Second},
+	"kensho, refresh":  {"config/kensho/prod", func() map[string]any { return map[string]any{"refresh_token": RefreshToken} }, `{"accessToken":%q,"n":%v}`, 0},
+	"sitecore": {"config/sitecore/prod", func() map[string]any { return map[string]any{"api_key": ApiKey} },
 		`{"accessToken":%q,"refreshToken":"r-0123456789","accessTokenExpiry":%v,"refreshTokenExpiry":604800000}`, time.Millisecond},
-	"oauth2": {"config/oauth2/prod", func() map[string]any { return secretClient(false) }, `{"access_token":%q,"expires_in":%v}`, time.Second},
+	"oauth2": {"config/oauth2/prod", func() map[string]any { return SecretClient(false) }, `{"access_token":%q,"expires_in":%v}`, time.Second},
 }
 
 // signingClient is one that has its refresh tokens replaced.
-func signingClient(keys map[string]crypto.PublicKey) vendorsim.OAuthClient {
+func SigningClient(keys map[string]crypto.PublicKey) vendorsim.OAuthClient {
 	return vendorsim.OAuthClient{
-		ID: clientID, AuthMethods: []string{vendorsim.PrivateKeyJWT}, Keys: keys, Scopes: []string{"read"}, Rotate: true,
+		ID: ClientID, AuthMethods: []string{vendorsim.PrivateKeyJWT}, Keys: keys, Scopes: []string{"read"}, Rotate: true,
 		Grants: []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
 	}
 }
 
 // newSigningEngine has two credentials of a vendor who replaces refresh tokens, a and b,
 // with one generated key pair, and another that is pending and that the vendor knows.
-func newSigningEngine(t *testing.T) *engine {
+func NewSigning(t *testing.T) *Engine {
 	t.Helper()
-	e := newEngine(t)
-	made := e.keypair("prod", map[string]any{"key_type": "ec-p256", "allowed_configs": "a,b"}).Data
-	keys := map[string]crypto.PublicKey{made["key_id"].(string): publicKey(t, made["public_key"])}
-	e.sim.AddOAuthClient(signingClient(keys))
+	e := New(t)
+	made := e.Keypair("prod", map[string]any{"key_type": "ec-p256", "allowed_configs": "a,b"}).Data
+	keys := map[string]crypto.PublicKey{made["key_id"].(string): PublicKey(t, made["public_key"])}
+	e.Sim.AddOAuthClient(SigningClient(keys))
 	for _, name := range []string{"a", "b"} {
-		e.sim.AddOAuthRefreshToken(signingClient(keys), "refresh-token-of-"+name, "read")
-		e.write("config/oauth2/"+name, map[string]any{
-			"token_url": vendorsim.OAuthTokenURL, "client_id": clientID, "refresh_token": "refresh-token-of-" + name,
+		e.Sim.AddOAuthRefreshToken(SigningClient(keys), "refresh-token-of-"+name, "read")
+		e.Write("config/oauth2/"+name, map[string]any{
+			"token_url": vendorsim.OAuthTokenURL, "client_id": ClientID, "refresh_token": "refresh-token-of-" + name,
 			"private_key_source": "generated", "keypair": "prod",
 		})
 	}
-	pending := e.pending("prod", map[string]any{"key_type": "ec-p256"}).Data
-	keys[pending["key_id"].(string)] = publicKey(t, pending["public_key"])
+	pending := e.Pending("prod", map[string]any{"key_type": "ec-p256"}).Data
+	keys[pending["key_id"].(string)] = PublicKey(t, pending["public_key"])
 	return e
 }
 
 // granting has the vendor grant a scope, whatever it is asked for.
-func (e *engine) granting(scope string) vendorsim.Conduct {
-	return e.amending(func(answer map[string]any) { answer["scope"] = scope })
+func (e *Engine) Granting(scope string) vendorsim.Conduct {
+	return e.Amending(func(answer map[string]any) { answer["scope"] = scope })
 }
 
 // amending has the vendor change something of its tokens' answers.
-func (e *engine) amending(amend func(answer map[string]any)) vendorsim.Conduct {
+func (e *Engine) Amending(amend func(answer map[string]any)) vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		if strings.HasSuffix(r.URL.Path, "/revoke") {
 			return nil
 		}
-		return e.sim.Amend(amend)
+		return e.Sim.Amend(amend)
 	}}
 }
 
 const (
-	linkScope = "kensho:app:link"
-	nerdScope = "kensho:app:nerd"
+	LinkScope = "kensho:app:link"
+	NerdScope = "kensho:app:nerd"
 )
 
 // newNarrowedEngine has a key pair with two scopes, and a role for each.
-func newNarrowedEngine(t *testing.T) *engine {
+func NewNarrowed(t *testing.T) *Engine {
 	t.Helper()
-	e := newEngine(t)
-	data := keyPair()
-	data["scope"] = linkScope + "," + nerdScope
-	e.write("config/kensho/prod", data)
-	e.write("roles/link", map[string]any{"config": "prod", "scope": linkScope})
-	e.write("roles/nerd", map[string]any{"config": "prod", "scope": nerdScope})
+	e := New(t)
+	data := KeyPairFields()
+	data["scope"] = LinkScope + "," + NerdScope
+	e.Write("config/kensho/prod", data)
+	e.Write("roles/link", map[string]any{"config": "prod", "scope": LinkScope})
+	e.Write("roles/nerd", map[string]any{"config": "prod", "scope": NerdScope})
 	return e
 }
 
 // refuseScope has Kensho refuse a scope, as RFC 6749 §5.2 has it.
-func refuseScope(scope string) vendorsim.Conduct {
-	return refuseScopeBy(scope, vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`))
+func RefuseScope(scope string) vendorsim.Conduct {
+	return RefuseScopeBy(scope, vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`))
 }
 
-func refuseScopeBy(scope string, answer http.HandlerFunc) vendorsim.Conduct {
+func RefuseScopeBy(scope string, answer http.HandlerFunc) vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		body, _ := io.ReadAll(r.Body)
 		r.Body = io.NopCloser(strings.NewReader(string(body)))
@@ -215,27 +215,27 @@ func refuseScopeBy(scope string, answer http.HandlerFunc) vendorsim.Conduct {
 }
 
 // knownFields are those of a credential's fields that are secret.
-var knownFields = []string{"refresh_token", "api_key", "client_secret", "private_key"}
+var KnownFields = []string{"refresh_token", "api_key", "client_secret", "private_key"}
 
 // complaining has every vendor refuse with a text of its own.
-func complaining(text string) vendorsim.Conduct {
+func Complaining(text string) vendorsim.Conduct {
 	body, _ := json.Marshal(map[string]string{"error": "invalid_grant", "error_description": text})
 	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, string(body)))}
 }
 
 // refuseScopes refuses to write the entries of scopes narrower than the credential's own.
-func refuseScopes(c storageCall) mood {
-	isOther := strings.HasSuffix(c.key, "/own") || strings.HasSuffix(c.key, "/credential")
-	if c.op == "put" && strings.HasPrefix(c.key, "state/") && !isOther {
-		return mood{err: errStorage}
+func RefuseScopes(c StorageCall) Fault {
+	isOther := strings.HasSuffix(c.Key, "/own") || strings.HasSuffix(c.Key, "/credential")
+	if c.Op == "put" && strings.HasPrefix(c.Key, "state/") && !isOther {
+		return Fault{Err: ErrStorage}
 	}
-	return mood{}
+	return Fault{}
 }
 
 // cached has every vendor's answer come out of a cache, where it has been for so long.
-func (e *engine) cached(body string, age time.Duration) {
-	e.sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
-		assert.Equal(e.t, "no-cache, no-store", r.Header.Get("Cache-Control"))
+func (e *Engine) Cached(body string, age time.Duration) {
+	e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
+		assert.Equal(e.T, "no-cache, no-store", r.Header.Get("Cache-Control"))
 		w.Header().Set("Age", strconv.Itoa(int(age.Seconds())))
 		w.Header().Set("Date", time.Now().Add(-age).UTC().Format(http.TimeFormat))
 		_, _ = fmt.Fprint(w, body)
@@ -244,52 +244,52 @@ func (e *engine) cached(body string, age time.Duration) {
 
 // newRotatingEngine has a credential at a vendor who replaces refresh tokens, and
 // storage that can be put into a mood.
-func newRotatingEngine(t *testing.T) (*engine, *moodyStorage) {
+func NewRotating(t *testing.T) (*Engine, *FaultyStorage) {
 	t.Helper()
-	e := newEngine(t)
-	e.sim.Behave(vendorsim.Conduct{Rotate: true})
-	e.write("config/kensho/prod", map[string]any{"refresh_token": refreshToken})
-	return e, e.moody()
+	e := New(t)
+	e.Sim.Behave(vendorsim.Conduct{Rotate: true})
+	e.Write("config/kensho/prod", map[string]any{"refresh_token": RefreshToken})
+	return e, e.BreakStorage()
 }
 
-func down() vendorsim.Conduct {
+func Down() vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, `"down"`))}
 }
 
 // repeating has the vendor answer with one token, whose lifetime ends at a time.
-func (e *engine) repeating(token string, expires time.Time) {
-	e.sim.Behave(e.amending(func(answer map[string]any) {
+func (e *Engine) Repeating(token string, expires time.Time) {
+	e.Sim.Behave(e.Amending(func(answer map[string]any) {
 		answer["access_token"], answer["expires_in"] = token, int(time.Until(expires).Seconds())
 		delete(answer, "scope")
 	}))
 }
 
 // newGeneratedEngine has a credential whose key pair was made in Vault.
-func newGeneratedEngine(t *testing.T) *engine {
+func NewGenerated(t *testing.T) *Engine {
 	t.Helper()
-	e := newEngine(t)
-	e.register(clientID, e.keypair("prod", map[string]any{"allowed_configs": "prod,scribe,nerd,other,new"}).Data["public_key"])
-	e.write("config/kensho/prod", map[string]any{"client_id": clientID, "private_key_source": "generated"})
+	e := New(t)
+	e.Register(ClientID, e.Keypair("prod", map[string]any{"allowed_configs": "prod,scribe,nerd,other,new"}).Data["public_key"])
+	e.Write("config/kensho/prod", map[string]any{"client_id": ClientID, "private_key_source": "generated"})
 	return e
 }
 
 // newSearchEngine has a credential whose scope can be narrowed.
-func newSearchEngine(t *testing.T) *engine {
+func NewSearch(t *testing.T) *Engine {
 	t.Helper()
-	e := newEngine(t)
-	e.write("config/sitecore/search", map[string]any{"api_key": apiKey, "scope": "discover,event", "access_expiry": "1h"})
+	e := New(t)
+	e.Write("config/sitecore/search", map[string]any{"api_key": ApiKey, "scope": "discover,event", "access_expiry": "1h"})
 	return e
 }
 
-func singleToken() vendorsim.Conduct {
+func SingleToken() vendorsim.Conduct {
 	return vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{SingleToken: true}}
 }
 
 // assertExchangeable asserts that the refresh token which the vendor gave last is in storage.
-func (e *engine) assertExchangeable() {
-	e.t.Helper()
-	e.sim.Behave(vendorsim.Conduct{})
-	e.restart()
+func (e *Engine) AssertExchangeable() {
+	e.T.Helper()
+	e.Sim.Behave(vendorsim.Conduct{})
+	e.Restart()
 	time.Sleep(2 * time.Hour)
-	e.creds("api")
+	e.Creds("api")
 }
