@@ -50,16 +50,16 @@ func TestGuarantee17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testin
 		const refused = "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"
 		own, hosts := reformatted(engine.ACertificate), map[string]any{"allowed_hosts": "own.example"}
 		uses["an authority that is not named, "+form] = use{hosts, "config/oauth2/prod", map[string]any{"ca_cert": own}, refused}
-		uses["one that is named and one more, "+form] = use{with(hosts, "ca_cert", engine.OtherCertificate), "config/oauth2/prod", map[string]any{"ca_cert": engine.OtherCertificate + own}, refused}
-		uses["an authority that is named, "+form] = use{with(hosts, "ca_cert", own), "config/oauth2/prod", map[string]any{"ca_cert": engine.ACertificate}, ""}
-		uses["an authority by its file's text, "+form] = use{with(hosts, "ca_cert", engine.ACertificate), "config/oauth2/prod", map[string]any{"ca_cert": own}, ""}
+		uses["one that is named and one more, "+form] = use{engine.With(hosts, "ca_cert", engine.OtherCertificate), "config/oauth2/prod", map[string]any{"ca_cert": engine.OtherCertificate + own}, refused}
+		uses["an authority that is named, "+form] = use{engine.With(hosts, "ca_cert", own), "config/oauth2/prod", map[string]any{"ca_cert": engine.ACertificate}, ""}
+		uses["an authority by its file's text, "+form] = use{engine.With(hosts, "ca_cert", engine.ACertificate), "config/oauth2/prod", map[string]any{"ca_cert": own}, ""}
 	}
 	for name, test := range uses {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
 				e.Keypair("prod", test.keypair)
-				before, data := e.Dump(), with(theft, "verify", false)
+				before, data := e.Dump(), engine.With(theft, "verify", false)
 				maps.Copy(data, test.change)
 				_, status, message := e.Request(logical.UpdateOperation, test.path, data)
 				if test.says == "" {

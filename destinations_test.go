@@ -88,8 +88,8 @@ func TestGuarantee13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						e := engine.New(t)
 						path := "config/" + test.provider + "/prod"
-						e.Write(path, with(test.stored, "verify", false))
-						change := with(test.by(op), "verify", verify)
+						e.Write(path, engine.With(test.stored, "verify", false))
+						change := engine.With(test.by(op), "verify", verify)
 						before := e.Dump()
 						_, status, message := e.Request(op, path, change)
 						if test.again == nil {
@@ -102,14 +102,14 @@ func TestGuarantee13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
 						assert.Equal(t, before, e.Dump(), "nothing is stored")
 
 						for _, field := range test.again[1:] { // one of two is not enough
-							_, status, message = e.Request(op, path, with(change, field, test.stored[field]))
+							_, status, message = e.Request(op, path, engine.With(change, field, test.stored[field]))
 							assert.Equal(t, http.StatusBadRequest, status)
 							assert.Contains(t, message, test.again[0]+": must be given again")
 						}
 						for _, field := range test.again {
 							change[field] = test.stored[field]
 						}
-						_, status, message = e.Request(op, path, with(change, "verify", false))
+						_, status, message = e.Request(op, path, engine.With(change, "verify", false))
 						assert.Equal(t, http.StatusOK, status, message)
 					})
 				})
@@ -131,7 +131,7 @@ func (r redirection) by(op logical.Operation) map[string]any {
 		}
 	}
 	if params, isMap := change["preset_params"].(map[string]any); isMap && params["domain"] == nil {
-		change["preset_params"] = with(params, "domain", "acme")
+		change["preset_params"] = engine.With(params, "domain", "acme")
 	}
 	return change
 }
@@ -148,10 +148,10 @@ func TestFaultAWriterSendsStoredSecretsElsewhere(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					e := engine.NewUnchecked(t)
 					path := "config/" + test.provider + "/prod"
-					e.Write(path, with(test.stored, "verify", false))
+					e.Write(path, engine.With(test.stored, "verify", false))
 					before := e.Dump()
 					for _, verify := range []bool{false, true} {
-						e.Request(op, path, with(test.by(op), "verify", verify))
+						e.Request(op, path, engine.With(test.by(op), "verify", verify))
 						row.Tried++
 						if e.Exchanges() > 0 {
 							row.Leaks++
@@ -165,13 +165,6 @@ func TestFaultAWriterSendsStoredSecretsElsewhere(t *testing.T) {
 		}
 	}
 	tally.Record(t, row)
-}
-
-// with is some data with one field more.
-func with(data map[string]any, field string, value any) map[string]any {
-	all := maps.Clone(data)
-	all[field] = value
-	return all
 }
 
 // Whoever knows the refresh token that was stored once does not get the one that the vendor
@@ -189,7 +182,7 @@ func TestGuarantee13ARotatedRefreshTokenIsNotSentElsewhere(t *testing.T) {
 				engine.Until(1, 0, 5)
 				e.Creds("prod")
 				before := e.Exchanges()
-				e.Request(logical.UpdateOperation, "config/kensho/prod", with(change, "refresh_token", engine.RefreshToken))
+				e.Request(logical.UpdateOperation, "config/kensho/prod", engine.With(change, "refresh_token", engine.RefreshToken))
 				for _, call := range e.Sim.Calls()[before:] {
 					assert.Contains(t, call.URL, "refreshToken="+engine.RefreshToken, "the one that was given, which the vendor does not take any more")
 				}
@@ -238,7 +231,7 @@ func TestGuarantee13AWriteIsCheckedThoughTheStoredCredentialCannotBeOpened(t *te
 		e.Damage("keypair/prod")
 		e.Backend.InvalidateKey(t.Context(), "keypair/prod")
 		mended := map[string]any{"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM(), "verify": false}
-		_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/a", with(mended, "token_url", "https://elsewhere.example"))
+		_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/a", engine.With(mended, "token_url", "https://elsewhere.example"))
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "refresh_token: must be given again")
 		e.Write("config/oauth2/a", mended)

@@ -59,7 +59,7 @@ func TestMetadataThatCannotBeHadAreAnOutage(t *testing.T) {
 				e.Write("config/oauth2/found", engine.IssuerClient())
 				e.Write("roles/own", map[string]any{"config": "found", "dedicated": true})
 				e.Sim.Behave(conduct)
-				e.Write("config/oauth2/found", with(engine.IssuerClient(), "verify", false))
+				e.Write("config/oauth2/found", engine.With(engine.IssuerClient(), "verify", false))
 				for _, path := range []string{"creds/own", "creds/found", "token/found"} {
 					status, message := e.Refused(path)
 					assert.Equal(t, http.StatusServiceUnavailable, status, "%s: %s", path, message)

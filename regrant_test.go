@@ -18,8 +18,8 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 	user := map[string]any{"token_url": server, "client_id": "id", "client_secret": "s", "refresh_token": "user"}
 	signed := map[string]any{"token_url": server, "client_id": "id", "private_key": engine.PrivateKeyPEM(), "refresh_token": "user"}
 	bearer := map[string]any{"token_url": server, "client_id": "id", "private_key": engine.PrivateKeyPEM(), "client_secret": "s", "grant_type": "jwt_bearer", "auth_style": "client_secret_post"}
-	named := with(user, "grant_type", "refresh_token")
-	assertion := with(with(signed, "refresh_token", ""), "grant_type", "jwt_bearer")
+	named := engine.With(user, "grant_type", "refresh_token")
+	assertion := engine.With(engine.With(signed, "refresh_token", ""), "grant_type", "jwt_bearer")
 	kensho := map[string]any{"refresh_token": "user"}
 	sitecore := map[string]any{"api_key": "01-key", "refresh_token": "pair"}
 	for name, c := range map[string]struct {
@@ -68,9 +68,9 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 					}
 					return all
 				}
-				e.Write(path, with(c.stored))
+				e.Write(path, engine.With(c.stored))
 				before := e.Dump()
-				_, status, message := e.Request(c.op, path, with(c.data))
+				_, status, message := e.Request(c.op, path, engine.With(c.data))
 				if c.says == "" {
 					require.Equal(t, http.StatusOK, status, message)
 					return

@@ -181,7 +181,9 @@ func (e *Engine) Read(path string) *logical.Response {
 
 // Route returns the definition of a path.
 func (e *Engine) Route(path string) *framework.Path {
-	return e.Backend.(interface{ Route(path string) *framework.Path }).Route(path)
+	return e.Backend.(interface {
+		Route(path string) *framework.Path
+	}).Route(path)
 }
 
 // dump is all that is in storage, whatever its mood, but for what is written to see

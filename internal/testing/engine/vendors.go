@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -292,4 +293,11 @@ func (e *Engine) AssertExchangeable() {
 	e.Restart()
 	time.Sleep(2 * time.Hour)
 	e.Creds("api")
+}
+
+// With returns some data with one more field.
+func With(data map[string]any, field string, value any) map[string]any {
+	all := maps.Clone(data)
+	all[field] = value
+	return all
 }

@@ -1,0 +1,197 @@
+package faults_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+)
+
+// The addresses of the in-memory network.
+const (
+	vendorAddress = "127.0.0.1:8443"
+	otherAddress  = "127.0.0.1:9443"
+)
+
+// A network is an engine that reaches its vendors over an in-memory network. Each kind of
+// credential is there with a valid token that is due for renewal, where its tokens are
+// renewed ahead, and with none.
+type network struct {
+	*engine.Engine
+	vendor    *endpoint
+	other     *endpoint
+	authority *authority
+	heard     engine.Witness
+	configs   map[string]string // paths of the credentials, by name
+	tokens    map[string]string // valid tokens, by name
+}
+
+const tokenLifetime = time.Hour
+
+// networkKinds are the fields of each kind of credential, by its path.
+func networkKinds() map[string]map[string]any {
+	return map[string]map[string]any{
+		"kensho/refresh":  {"refresh_token": oddRefreshToken, "refresh_url": "https://link-streaming.kensho.com/oauth2/refresh"},
+		"kensho/keys":     {"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": "https://kensho.okta.com/oauth2/default/v1/token"},
+		"sitecore/search": {"api_key": oddAPIKey, "access_expiry": tokenLifetime.String(), "base_url": "https://api.rfksrv.com"},
+		"oauth2/client":   {"client_id": engine.ClientID, "client_secret": oddSecret, "token_url": vendorsim.OAuthTokenURL},
+	}
+}
+
+func newNetwork(t *testing.T) *network {
+	t.Helper()
+	n := &network{
+		Engine: engine.New(t), vendor: &endpoint{}, other: &endpoint{}, authority: newAuthority(t),
+		configs: map[string]string{}, tokens: map[string]string{},
+	}
+	n.Transport, n.Dial = nil, func(ctx context.Context, _, address string) (net.Conn, error) {
+		to := map[string]*endpoint{vendorAddress: n.vendor, otherAddress: n.other}[address]
+		require.NotNil(t, to, address)
+		return to.dial(ctx, address)
+	}
+	t.Cleanup(func() { time.Sleep(time.Second) }) // the vendor notices at its next write that the engine hung up
+	n.heard.Listen(n.Engine)
+	n.Sim.AddRefreshToken("link-streaming", oddRefreshToken)
+	n.Sim.AddAPIKey(oddAPIKey)
+	n.Sim.AddOAuthClient(vendorsim.OAuthClient{
+		ID: engine.ClientID, Secret: oddSecret, Lifetime: tokenLifetime,
+		AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.ClientCredentialsGrant},
+	})
+	n.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: tokenLifetime})
+	n.restore()
+	for path, data := range networkKinds() {
+		_, kind, _ := strings.Cut(path, "/")
+		for _, field := range []string{"refresh_url", "token_url", "base_url"} {
+			if url, ok := data[field].(string); ok {
+				data[field] = vendorsim.URL("https://"+vendorAddress, url)
+			}
+		}
+		data["ca_cert"], data["request_timeout"] = n.authority.pem(), requestTimeout.String()
+		if kind != "refresh" { // whose tokens expire at the hour, so that none is renewed before
+			n.configs[kind+"-valid"] = "config/" + path + "-valid"
+			n.Write(n.configs[kind+"-valid"], data)
+			n.tokens[kind+"-valid"] = engine.TokenOf(n.Creds(kind + "-valid"))
+		}
+		data["verify"] = false
+		n.configs[kind+"-none"] = "config/" + path + "-none"
+		n.Write(n.configs[kind+"-none"], data)
+	}
+	engine.Until(0, 50, 0)
+	return n
+}
+
+// requestTimeout is shorter than a reader with a valid token waits for its renewal (2 s),
+// so that the reader sees what becomes of it.
+const requestTimeout = time.Second
+
+// restore makes the vendor answer as documented.
+func (n *network) restore() {
+	n.T.Helper()
+	n.vendor.handle(secured(n.authority.issue(n.T, "127.0.0.1", 24*time.Hour), serving(n.T, n.Sim)))
+}
+
+// request is the engine's, of which everything is looked through for secrets.
+func (n *network) request(op logical.Operation, path string, data map[string]any) (*logical.Response, int, string) {
+	n.T.Helper()
+	resp, status, message := n.Engine.Request(op, path, data)
+	n.heard.Hear(n.T, path, resp, message)
+	return resp, status, message
+}
+
+func TestFaultsOfTheNetworkAreBoundedAndPassByThemselves(t *testing.T) {
+	row := tally.Row{Fault: "vendor: network"}
+	for _, fault := range networkFaults() {
+		t.Run(fault.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t)
+				fault.strike(n)
+				asked := time.Now()
+				failures := n.readAll(fault)
+				assert.LessOrEqual(t, time.Since(asked), requestTimeout)
+
+				row.Tried += len(n.configs)
+				row.Failed += failures
+				row.Failed += n.recovers()
+				row.Leaks += n.heard.Leaks(n.Engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
+			})
+		})
+	}
+	tally.Record(t, row)
+}
+
+// readAll reads all credentials at once during a fault, and counts those that should have
+// been served.
+func (n *network) readAll(fault networkFault) (failures int) {
+	n.T.Helper()
+	var mu sync.Mutex
+	var readers sync.WaitGroup
+	for name := range n.configs {
+		readers.Go(func() {
+			resp, status, message := n.request(logical.ReadOperation, "creds/"+name, nil)
+			_, what, _ := n.request(logical.ReadOperation, "status/"+name, nil)
+			assert.Equal(n.T, http.StatusOK, what)
+			valid := n.tokens[name]
+			switch {
+			case valid == "":
+				assert.Equal(n.T, fault.outcome.status, status, message)
+				assert.Contains(n.T, message, fault.outcome.says)
+				assert.Contains(n.T, message, vendorAddress)
+				assert.Contains(n.T, message, fault.says)
+				assert.Contains(n.T, message, "; next attempt at ")
+			case status != http.StatusOK:
+				mu.Lock()
+				defer mu.Unlock()
+				failures++
+				assert.Fail(n.T, "promise 4: a reader got nothing though there is a valid token", "%s: %d %s", name, status, message)
+			default:
+				assert.Equal(n.T, valid, engine.TokenOf(resp), name)
+				assert.Contains(n.T, fmt.Sprint(resp.Warnings), fault.says)
+				assert.Contains(n.T, fmt.Sprint(resp.Warnings), "next attempt at")
+			}
+		})
+	}
+	readers.Wait()
+	for name := range n.configs {
+		state := "failed"
+		if n.tokens[name] != "" {
+			state = "degraded"
+		}
+		resp, _, _ := n.request(logical.ReadOperation, "status/"+name, nil)
+		assert.Equal(n.T, state, resp.Data["state"], name)
+		assert.Contains(n.T, resp.Data["last_error"], fault.says)
+		assert.Equal(n.T, 1, resp.Data["consecutive_failures"], name)
+	}
+	return failures
+}
+
+// recovers restores the vendor, and counts the credentials that are still not served.
+func (n *network) recovers() (failures int) {
+	n.T.Helper()
+	n.restore()
+	for name, config := range n.configs {
+		_, status, message := n.request(logical.UpdateOperation, config, map[string]any{"request_timeout": 10, "verify": true})
+		if status != http.StatusOK {
+			failures++
+			assert.Fail(n.T, "the vendor answers again", "%s: %d %s", name, status, message)
+			continue
+		}
+		resp, status, message := n.request(logical.ReadOperation, "creds/"+name, nil)
+		require.Equal(n.T, http.StatusOK, status, message)
+		assert.True(n.T, n.Sim.Accepts(engine.TokenOf(resp)))
+		assert.NotEqual(n.T, n.tokens[name], engine.TokenOf(resp))
+	}
+	return failures
+}

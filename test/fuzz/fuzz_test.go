@@ -1,0 +1,286 @@
+package fuzz_test
+
+import (
+	"crypto"
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+)
+
+// fuzzed are the paths that FuzzConfig writes to.
+var fuzzed = []string{"config/kensho/fuzzed", "config/sitecore/fuzzed", "config/oauth2/fuzzed", "roles/fuzzed"}
+
+// Whatever is written is taken, and can be read, written again and deleted, or is refused
+// with nothing stored and a word about a field; and no secret comes out. A write is given
+// as lines of field=value, as at a terminal; a value that is JSON is taken for that.
+func FuzzConfig(f *testing.F) {
+	for path, writes := range map[int][]string{
+		0: {
+			"refresh_token=$refresh", "refresh_token=$refresh\nproduct=scribe\nverify=false", "access_token=$refresh\ndefault_ttl=1h",
+			"client_id=$id\nprivate_key=$key\nscope=kensho:app:link,kensho:app:nerd", "client_id=$id\nprivate_key=$key\nkey_id=7\nproduct=nerd\nverify=0", "client_id=$id\nprivate_key=$key\nrefresh_token=$refresh",
+			"refresh_token=\"$refresh\\n\"\nrefresh_url=https://$refresh", "refresh_token={\"a\":\"$refresh\"}", "refresh_token=[\"$refresh\"]", "refresh_token=null",
+			"refresh_token=$refresh\nkeepalive_interval=0\nrequest_timeout=\"1m\"", "refresh_token=$refresh\nrequest_timeout=1.5", "refresh_token=$refresh\nca_cert=$refresh", "refresh_token=of-nobody $refresh",
+			"client_id=$id\nprivate_key_source=generated\nkeypair=none", "client_id=$id\nprivate_key_source=generated", "refresh_token=of-nobody\nrefresh_url=https://kensho.example/%zz?a=b&a", "name=other\nrefresh_token=$refresh",
+		},
+		1: {
+			"api_key=$api\nscope=discover,event\naccess_expiry=12h\nrefresh_expiry=259200", "api_key=$api\nrefresh_token=$refresh\nbase_url=https://api-staging.rfksrv.com",
+			"refresh_token=$refresh\nverify=false\naccess_expiry=1e300", "api_key=$api\nscope=[\"discover\",7,null,{}]", "api_key=$api\nscope={\"a\":\"b\"}", "api_key=$api$api\nscope=",
+			"api_key=$api\naccess_expiry=36028797018963976\nrefresh_expiry=-0.5", "api_key=$api\nrequest_timeout=\"10\"\ndefault_ttl=null\nverify=null", "api_key=$api\nbase_url=http://[::1]:80",
+		},
+		2: {
+			"token_url=$url\nclient_id=$id\nclient_secret=$secret", "token_url=$url\nclient_id=$id\nclient_secret=$secret\nrefresh_token=$refresh\nidle_expiry=7d\nsingle_token=true",
+			"issuer=$issuer\nclient_id=$id\nprivate_key=$key\nsigning_algorithm=PS256", "token_url=$url\nclient_id=$id\nprivate_key=$key\ngrant_type=jwt_bearer\nscope_in_assertion=1\nassertion_subject=s\nverify=false\nassertion_audience=a",
+			"token_url=$url\nclient_id=$id\nclient_secret=$secret\ntoken_params={\"a\":\"b\",\"c\":7,\"d\":null,\"e\":{}}\nverify=false", "token_url=$url\nclient_id=$id\nclient_secret=$secret\ntoken_params=a=b\nverify=false",
+			"preset=auth0\npreset_params={\"domain\":\"a.eu\"}\nclient_id=$id\nclient_secret=$secret\nverify=false", "preset=google\nclient_id=$id\nprivate_key=$key\nverify=false", "preset=$secret",
+			"token_url=$url\nclient_id=$id\nclient_secret=$secret\nauth_style=none\nsingle_token=maybe", "token_url=https://$secret@a.example/\nclient_secret=$secret", "token_url=$url\nclient_id=$id\nclient_secret=$secret\ntoken_params=[\"a=b\"]\nverify=false",
+		},
+		3: {
+			"config=prod\nscope=event\nttl=1h\nmin_ttl=60", "config=prod\ndedicated=true\nmax_leases=3", "config=fuzzed", "config=none\nttl=1e9", "config=prod\nmax_leases=1e30", "config=prod\nmax_leases=\"0x10\"\nmin_ttl=null",
+			"config=api\nscope=read\ndedicated=true\nmax_leases=3", "config=[\"prod\"]\nscope=[]", "config=\nscope=",
+		},
+	} {
+		for _, write := range writes {
+			f.Add(uint8(path), write, "")
+			f.Add(uint8(path), write, "default_ttl=7\nscope=\nverify=false\nttl=0")
+			f.Add(uint8(path), write, "client_id=null\nprivate_key=\nrefresh_token=$refresh\ntoken_params={\"a\":null}")
+		}
+	}
+	f.Fuzz(func(t *testing.T, path uint8, first, second string) {
+		synctest.Test(t, func(t *testing.T) {
+			e := newFuzzEngine(t)
+			before := e.Dump()
+			w := fuzzing{Engine: e, path: fuzzed[int(path)%len(fuzzed)], safe: maps.Clone(fuzzSecrets())}
+			if !w.write(logical.UpdateOperation, fuzzedData(first)) {
+				w.write(logical.PatchOperation, fuzzedData(second)) // there is nothing to patch
+				require.Equal(t, before, e.Dump())
+				return
+			}
+			w.writeAgain()
+			w.use()
+			if w.write(logical.PatchOperation, fuzzedData(second)) {
+				w.writeAgain()
+			}
+			_, status, message := e.Request(logical.DeleteOperation, w.path, nil)
+			require.Equal(t, http.StatusOK, status, message)
+			require.Equal(t, before, e.Dump(), "all of it is gone")
+			_, status, _ = e.Request(logical.ReadOperation, w.path, nil)
+			require.Equal(t, http.StatusNotFound, status)
+		})
+	})
+}
+
+// newFuzzEngine has two credentials that roles may use, and vendors who know all that
+// FuzzConfig's placeholders stand for.
+func newFuzzEngine(t *testing.T) *engine.Engine {
+	e := engine.NewUnchecked(t)
+	client := vendorsim.OAuthClient{
+		ID: engine.ClientID, Secret: engine.ClientSecret, Keys: map[string]crypto.PublicKey{"": &engine.PrivateKey().PublicKey}, Scopes: []string{"read", "write"},
+		AuthMethods: []string{vendorsim.SecretBasic, vendorsim.SecretPost, vendorsim.PrivateKeyJWT},
+		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant, vendorsim.JWTBearerGrant},
+	}
+	engine.Until(0, 10, 0)
+	e.Sim.AddOAuthClient(client)
+	e.Sim.AddOAuthRefreshToken(client, engine.RefreshToken, "read", "write")
+	e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey, "scope": "discover,event"})
+	e.Write("config/oauth2/api", engine.SecretClient(true))
+	return e
+}
+
+// fuzzSecrets are what must not come out, by their placeholders.
+func fuzzSecrets() map[string]string {
+	return map[string]string{"$refresh": engine.RefreshToken, "$api": engine.ApiKey, "$secret": engine.ClientSecret, "$key": engine.PrivateKeyPEM()}
+}
+
+// fuzzedData are the fields of a write.
+func fuzzedData(lines string) map[string]any {
+	data := map[string]any{}
+	for line := range strings.Lines(lines) {
+		name, text, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		var value any
+		if json.Unmarshal([]byte(text), &value) != nil {
+			value = text
+		}
+		data[fill(name).(string)] = fill(value)
+	}
+	return data
+}
+
+// fill puts in what placeholders stand for.
+func fill(value any) any {
+	switch value := value.(type) {
+	case string:
+		for placeholder, secret := range fuzzSecrets() {
+			value = strings.ReplaceAll(value, placeholder, secret)
+		}
+		return strings.NewReplacer("$id", engine.ClientID, "$url", vendorsim.OAuthTokenURL, "$issuer", vendorsim.OAuthIssuer).Replace(value)
+	case []any:
+		for i := range value {
+			value[i] = fill(value[i])
+		}
+	case map[string]any:
+		filled := map[string]any{}
+		for name := range value {
+			filled[fill(name).(string)] = fill(value[name])
+		}
+		return filled
+	}
+	return value
+}
+
+// fuzzing is what is written to one path.
+type fuzzing struct {
+	*engine.Engine
+	path string
+	safe map[string]string // the secrets that stand in secret fields alone
+}
+
+// write reports whether data was taken, and sees that nothing is stored if not.
+func (w fuzzing) write(op logical.Operation, data map[string]any) bool {
+	fields := w.Route(w.path).Fields
+	open := map[string]any{}
+	for name, value := range data {
+		if schema := fields[name]; schema == nil || !isSensitive(schema) {
+			open[name] = value
+		}
+	}
+	maps.DeleteFunc(w.safe, func(_, secret string) bool { return strings.Contains(asJSON(w.T, open), inJSON(w.T, secret)) })
+
+	before := w.Dump()
+	_, status, message := w.Request(op, w.path, data)
+	w.isSafe(message)
+	if status == http.StatusOK {
+		w.isSafe(asJSON(w.T, w.Read(w.path).Data))
+		return true
+	}
+	require.Contains(w.T, []int{http.StatusBadRequest, http.StatusNotFound, http.StatusBadGateway}, status, message)
+	require.Equal(w.T, before, w.Dump(), "nothing is stored")
+	isVendors := slices.ContainsFunc([]string{"the vendor rejected the credential", "the credential has expired", "the vendor's answer about the credential is unusable"}, func(beginning string) bool {
+		return strings.HasPrefix(message, beginning)
+	})
+	require.True(w.T, status == http.StatusNotFound || isVendors || slices.ContainsFunc(slices.Collect(maps.Keys(fields)), func(name string) bool {
+		return strings.Contains(message, name)
+	}) || strings.Contains(message, "field"), "no field is named: %s", message)
+	return false
+}
+
+// writeAgain writes what is read.
+func (w fuzzing) writeAgain() {
+	data := w.Read(w.path).Data
+	var again map[string]any
+	require.NoError(w.T, json.Unmarshal([]byte(asJSON(w.T, data)), &again))
+	delete(again, "secrets_set")
+	if strings.HasPrefix(w.path, "config/") {
+		again["verify"] = false
+	}
+	_, status, message := w.Request(logical.UpdateOperation, w.path, again)
+	require.Equal(w.T, http.StatusOK, status, message)
+	require.Equal(w.T, data, w.Read(w.path).Data)
+}
+
+// use has the engine exchange what was written, and find out about it.
+func (w fuzzing) use() {
+	_, name, _ := strings.Cut(strings.TrimPrefix(w.path, "config/"), "/")
+	for _, ask := range []struct {
+		op   logical.Operation
+		path string
+	}{{logical.UpdateOperation, "refresh/"}, {logical.ReadOperation, "status/"}} {
+		resp, status, message := w.Request(ask.op, ask.path+name, nil)
+		require.Contains(w.T, []int{http.StatusOK, http.StatusBadRequest, http.StatusBadGateway}, status, message)
+		w.isSafe(message)
+		if resp != nil {
+			w.isSafe(asJSON(w.T, resp.Data))
+		}
+	}
+}
+
+// isSafe looks for secrets, in any case and line by line.
+func (w fuzzing) isSafe(text string) {
+	for _, secret := range w.safe {
+		for line := range strings.Lines(secret) {
+			if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {
+				require.NotContains(w.T, strings.ToLower(text), strings.ToLower(line), "promise 6")
+			}
+		}
+	}
+}
+
+func isSensitive(schema *framework.FieldSchema) bool {
+	return schema.DisplayAttrs != nil && schema.DisplayAttrs.Sensitive
+}
+
+func asJSON(t *testing.T, v any) string {
+	text, err := json.Marshal(v)
+	require.NoError(t, err)
+	return string(text)
+}
+
+func inJSON(t *testing.T, s string) string { return strings.Trim(asJSON(t, s), `"`) }
+
+// A name is one to all of the paths that it stands in, and then it is the one that is
+// stored and listed and stands for one thing alone, or to none.
+func FuzzName(f *testing.F) {
+	for _, name := range []string{
+		"prod", "a", "1", "_", "a.b", "a-b", "a..b", "A", "prod/", "prod//", "/prod", "a/b", "../prod", ".", "..", "-a", "a-", "a b", "a\n", "a%2fb",
+		"é", "", "a\x00", "kensho", "?list=true", strings.Repeat("a", 300), "role", "config/kensho/prod", "K",
+	} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		synctest.Test(t, func(t *testing.T) {
+			e := engine.NewUnchecked(t)
+			engine.Until(0, 10, 0)
+			route := e.Route("config/kensho/" + name)
+			isName := route != nil && route.Fields["name"] != nil
+			for _, path := range []string{"roles/", "creds/", "token/", "refresh/", "status/"} {
+				other := e.Route(path + name)
+				require.Equal(t, isName, other != nil && other.Fields["name"] != nil, path)
+			}
+			if !isName {
+				return
+			}
+			write := map[string]any{"access_token": "a-token-that-somebody-copied"}
+			if len(name) > 128 {
+				_, status, message := e.Request(logical.UpdateOperation, "config/kensho/"+name, write)
+				require.Equal(t, http.StatusBadRequest, status)
+				require.Contains(t, message, "name: ")
+				return
+			}
+			e.Write("config/kensho/"+name, write)
+			require.Len(t, e.Dump(), 1)
+			require.Contains(t, e.Dump(), "config/kensho/"+name)
+			resp, status, message := e.Request(logical.ListOperation, "config/", nil)
+			require.Equal(t, http.StatusOK, status, message)
+			require.Equal(t, []string{name}, resp.Data["keys"])
+			for _, path := range []string{"config/kensho/", "status/", "token/"} {
+				e.Read(path + name)
+			}
+
+			_, status, message = e.Request(logical.UpdateOperation, "config/sitecore/"+name, map[string]any{"api_key": engine.ApiKey})
+			require.Equal(t, http.StatusBadRequest, status, message)
+			_, status, message = e.Request(logical.UpdateOperation, "roles/"+name, map[string]any{"config": name})
+			require.Equal(t, http.StatusBadRequest, status, message)
+			require.Contains(t, message, "name: ")
+			const role = "of-a-name"
+			e.Write("roles/"+role, map[string]any{"config": name})
+			e.Read("token/" + role)
+			_, status, _ = e.Request(logical.DeleteOperation, "config/kensho/"+name, nil)
+			require.Equal(t, http.StatusBadRequest, status, "a role uses it")
+			for _, path := range []string{"roles/" + role, "config/kensho/" + name} {
+				_, status, message = e.Request(logical.DeleteOperation, path, nil)
+				require.Equal(t, http.StatusOK, status, message)
+			}
+			require.Empty(t, e.Dump(), "all of it is gone")
+		})
+	})
+}

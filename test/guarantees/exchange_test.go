@@ -1,0 +1,153 @@
+package guarantees_test
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+)
+
+func TestGuarantee2AThousandReadersAtTheMomentOfExpiryShareOneExchange(t *testing.T) {
+	for name, data := range map[string]map[string]any{"kensho": {"refresh_token": engine.RefreshToken}, "key pair": engine.KeyPairFields()} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := engine.New(t)
+				e.Write("config/kensho/prod", data)
+				expire, err := time.Parse(time.RFC3339, e.Creds("prod").Data["expire_time"].(string))
+				require.NoError(t, err)
+				before := e.Exchanges()
+				e.Sim.Behave(vendorsim.Conduct{Latency: 500 * time.Millisecond})
+				time.Sleep(time.Until(expire))
+
+				var readers sync.WaitGroup
+				var served atomic.Int64
+				for range 1000 {
+					readers.Go(func() {
+						e.Creds("prod")
+						served.Add(1)
+					})
+				}
+				readers.Wait()
+				assert.EqualValues(t, 1000, served.Load())
+				assert.Equal(t, before+1, e.Exchanges())
+			})
+		})
+	}
+}
+
+func TestGuarantee6NoSecretLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		var log bytes.Buffer
+		e.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &log})
+		e.Restart()
+		storage := e.BreakStorage()
+		var seen strings.Builder
+		look := func() {
+			for _, path := range []string{"status/prod", "config/kensho/prod", "config/", "status/"} {
+				op := logical.Operation(logical.ReadOperation)
+				if strings.HasSuffix(path, "/") {
+					op = logical.ListOperation
+				}
+				resp, _, message := e.Request(op, path, nil)
+				fmt.Fprintln(&seen, message)
+				if resp != nil {
+					fmt.Fprintln(&seen, resp.Data, resp.Warnings)
+				}
+			}
+		}
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		for _, fault := range []http.HandlerFunc{vendorsim.Echo, vendorsim.Reset, vendorsim.Hang, vendorsim.Answer(200, `{"accessToken":"canary`), vendorsim.Answer(200, engine.RefreshToken)} {
+			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(fault)})
+			_, _, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
+			fmt.Fprintln(&seen, message)
+			_, _, message = e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken + "x"})
+			fmt.Fprintln(&seen, message)
+			look()
+		}
+		e.Sim.Behave(vendorsim.Conduct{})
+		e.Write("refresh/prod", nil)
+		token := e.Creds("prod").Data["access_token"].(string)
+		storage.Refuse.Store(true)
+		engine.Until(1, 10, 0)
+		require.Error(t, e.Tick()) // which cannot store what the vendor answered
+		e.Refused("creds/prod")
+		look()
+
+		assert.NotEmpty(t, log.String())
+		for _, text := range []string{log.String(), seen.String()} {
+			assert.Contains(t, text, "prod")
+			for _, secret := range []string{engine.RefreshToken, "canary", token} {
+				assert.NotContains(t, text, secret)
+			}
+		}
+	})
+}
+
+func TestGuarantee2ThereIsOneExchangeInFlightWhoeverCausesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		engine.Until(0, 50, 0)
+		e.Sim.Behave(vendorsim.Conduct{Latency: time.Second})
+		var all sync.WaitGroup
+		for i := range 10 {
+			all.Go(func() { e.Creds("prod") })
+			all.Go(func() { e.Write("refresh/prod", nil) })
+			all.Go(func() { e.Write("config/kensho/prod", map[string]any{"request_timeout": 10 + i, "verify": true}) })
+		}
+		all.Wait()
+		assert.Equal(t, 1, e.Sim.MostInFlight())
+	})
+}
+
+func TestGuarantee12ACachedReadDoesNoStorageAccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		storage := e.BreakStorage()
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Creds("prod")
+		before := len(storage.Calls())
+		for range 100 {
+			e.Creds("prod")
+		}
+		assert.Len(t, storage.Calls(), before)
+	})
+}
+
+func TestGuarantee12AfterARestartAReadLoadsItsOwnNameAndTheBackgroundTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		for _, name := range []string{"first", "second", "third"} {
+			e.Write("config/sitecore/"+name, map[string]any{"api_key": engine.ApiKey})
+		}
+		exchanges := e.Exchanges()
+		e.Restart()
+		storage := e.BreakStorage()
+		e.Creds("first")
+		for _, call := range storage.Calls() {
+			assert.Contains(t, call.Key, "first", "%s %s", call.Op, call.Key)
+		}
+		e.Pass(time.Minute)
+		before := len(storage.Calls())
+		e.Creds("second")
+		e.Creds("third")
+		for _, call := range storage.Calls()[before:] { // what the names stand for
+			assert.False(t, strings.HasPrefix(call.Key, "state/"), "%s %s", call.Op, call.Key)
+		}
+		assert.Equal(t, exchanges, e.Exchanges())
+	})
+}

@@ -1,0 +1,106 @@
+package guarantees_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+)
+
+func TestGuarantee9AnAgentGetsAFreshTokenEachTimeItComesBack(t *testing.T) {
+	for _, part := range []float64{0.85, 0.90, 0.95} {
+		for _, lifetime := range []time.Duration{20 * time.Second, 5 * time.Minute, time.Hour, 24 * time.Hour} {
+			t.Run(fmt.Sprintf("%s after %.2f", lifetime, part), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e := engine.New(t)
+					e.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: lifetime})
+					e.Write("config/kensho/prod", engine.KeyPairFields())
+					seen := map[any]bool{}
+					for range 10 {
+						resp := e.Creds("prod")
+						assert.False(t, seen[resp.Data["access_token"]], "the same token again")
+						seen[resp.Data["access_token"]] = true
+						time.Sleep(time.Duration(part * float64(resp.Secret.TTL)))
+					}
+					assert.Equal(t, 10, e.Exchanges())
+				})
+			})
+		}
+	}
+}
+
+func TestGuarantee9AFutileRefreshIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Sticky: true, Latency: 300 * time.Millisecond})
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		for range 3600 {
+			e.Creds("prod")
+			time.Sleep(10 * time.Second)
+		}
+		issued, _ := e.Sim.Issued()
+		assert.InDelta(t, 10, issued, 1, "ten hours of hourly tokens")
+		assert.LessOrEqual(t, e.Exchanges(), 2*issued, "one that was futile for each")
+	})
+}
+
+func TestGuarantee9BeforeTheFullHourKenshoIsNotAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		for range 3600 {
+			e.Creds("prod")
+			time.Sleep(10 * time.Second)
+		}
+		assert.InDelta(t, 10, e.Exchanges(), 1, "in ten hours")
+	})
+}
+
+func TestGuarantee10AGoodTokenSurvivesARestartWithItsHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		engine.Until(0, 50, 0)
+		e.Creds("prod")
+		e.Sim.Behave(engine.Down())
+		engine.Until(1, 40, 0)
+		before := e.Creds("prod")
+		require.NotEmpty(t, before.Warnings)
+		status := e.Read("status/prod").Data
+		calls := e.Exchanges()
+
+		e.Restart()
+		assert.Equal(t, status, e.Read("status/prod").Data)
+		after := e.Creds("prod")
+		assert.Equal(t, before.Data, after.Data)
+		assert.Equal(t, before.Warnings, after.Warnings)
+		assert.Equal(t, calls, e.Exchanges(), "the vendor is left alone as it was")
+	})
+}
+
+// Guarantee 8: a token that storage refused is replaced by a refresh, too.
+func TestGuarantee8ARefreshReplacesATokenThatStorageHasRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.NewOAuth(t)
+		e.Write("roles/r", map[string]any{"config": "api", "scope": "read"})
+		storage := e.BreakStorage()
+		refuse := engine.RefuseScopes
+		storage.Meet.Store(&refuse)
+		e.Refused("creds/r")
+		time.Sleep(10 * time.Second)
+		_, status, _ := e.Request(logical.UpdateOperation, "refresh/api", nil)
+		assert.Equal(t, http.StatusInternalServerError, status, "it has not been replaced")
+		storage.Meet.Store(nil)
+		refreshed := time.Now().UTC().Format(time.RFC3339)
+		e.Write("refresh/api", nil)
+		assert.GreaterOrEqual(t, e.Token("r").Data["last_vault_rotation"], refreshed)
+	})
+}

@@ -1,0 +1,216 @@
+package guarantees_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+)
+
+func TestGuarantee3WhatAnotherNodeHasStoredIsNotWrittenOverWithAScopesToken(t *testing.T) {
+	for name, otherNode := range map[string]map[string]any{"it replaces the refresh token": nil, "it drops the tokens": {"drop": true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, bounded, roles := engine.NewBounded(t, engine.RaftEntry, true)
+				e.Storage = bounded.Storage
+				storage := e.BreakStorage()
+				older := engine.TokenOf(e.Creds("api"))
+				refuse := engine.RefuseScopes
+				storage.Meet.Store(&refuse)
+				e.Refused("creds/" + roles[0])
+				storage.Meet.Store(nil)
+
+				first := e.Backend
+				e.Restart()
+				e.Write("refresh/api", otherNode)
+				newer := engine.TokenOf(e.Creds("api"))
+				e.TakeBack(first)
+				e.Pass(time.Minute)
+				e.Creds(roles[0])
+				got := engine.TokenOf(e.Creds("api"))
+				assert.Equal(t, newer, got)
+				assert.NotEqual(t, older, got)
+				time.Sleep(2 * time.Hour)
+				e.Creds("api") // with the refresh token of the other node, or what replaced it
+			})
+		})
+	}
+}
+
+// newSingleRotatingEngine has a credential of a vendor who ends the last token with each exchange,
+// and replaces the refresh token.
+func newSingleRotatingEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorage) {
+	t.Helper()
+	e := engine.New(t)
+	client := vendorsim.OAuthClient{
+		ID: engine.ClientID, Secret: engine.ClientSecret, Scopes: []string{"read", "write"}, AuthMethods: []string{vendorsim.SecretBasic},
+		Grants: []string{vendorsim.RefreshTokenGrant}, Rotate: true,
+	}
+	e.Sim.AddOAuthClient(client)
+	e.Sim.AddOAuthRefreshToken(client, engine.RefreshToken, "read", "write")
+	e.Sim.Behave(engine.SingleToken())
+	fields := engine.SecretClient(true)
+	fields["refresh_token"], fields["single_token"] = engine.RefreshToken, true
+	e.Write("config/oauth2/api", fields)
+	return e, e.BreakStorage()
+}
+
+func TestGuarantee2ATokenThatAnExchangeHasEndedStaysSoAcrossRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := newSingleRotatingEngine(t)
+		time.Sleep(time.Second)
+		e.Write("refresh/api", nil)
+		storage.DieAfter(2) // the fence, and the credential's entry
+		e.Request(logical.UpdateOperation, "refresh/api", nil)
+		storage.LastWrites.Store(nil)
+		conduct := engine.SingleToken()
+		conduct.Fault = vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, "down"))
+		e.Sim.Behave(conduct)
+		for range 3 {
+			e.Restart()
+			e.Refused("creds/api") // which writes the failure
+			time.Sleep(time.Minute)
+		}
+		e.Sim.Behave(engine.SingleToken())
+		time.Sleep(10 * time.Minute)
+		e.Creds("api")
+	})
+}
+
+func TestGuarantee2ADamagedEntryBringsBackNoEarlierToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newSingleRotatingEngine(t)
+		time.Sleep(time.Second)
+		e.Write("refresh/api", nil)
+		e.Damage("state/api/own")
+		e.Restart()
+		e.Creds("api")
+	})
+}
+
+func TestStatusIsTheSameAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.NewOAuth(t)
+		e.Creds("api")
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))})
+		time.Sleep(time.Hour)
+		e.Refused("creds/api")
+		time.Sleep(11 * time.Minute)
+		e.Refused("creds/mine") // which leaves an entry of its scope
+		e.Sim.Behave(vendorsim.Conduct{})
+		time.Sleep(11 * time.Minute)
+		e.Creds("mine") // which empties it
+		before := e.Read("status/api").Data
+		require.Equal(t, 2, before["exchanges"])
+		e.Restart()
+		assert.Equal(t, before, e.Read("status/api").Data)
+	})
+}
+
+// An API key makes another pair where the one that the vendor answered is too large.
+func TestGuarantee15APairThatStorageDoesNotTakeBlocksNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		storage := &engine.BoundedStorage{Storage: e.Storage, Most: 16 << 10}
+		e.Storage = storage
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "verify": false})
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
+			answer["refreshToken"] = strings.Repeat("r", 32<<10)
+		}))})
+		e.Creds("search")
+		assert.Positive(t, storage.Refused)
+		e.Sim.Behave(vendorsim.Conduct{})
+		time.Sleep(24 * time.Hour)
+		e.Creds("search")
+	})
+}
+
+func TestGuarantee15AScopeThatIsTooLargeKeepsNoOtherFromBeingRefreshed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage, roles := engine.NewBounded(t, 16<<10, true)
+		e.Creds(roles[0])
+		older := engine.TokenOf(e.Creds(roles[1]))
+		time.Sleep(time.Second)
+		exchanges := 0
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
+			if exchanges++; exchanges == 2 { // of the first role, after the credential's own
+				answer["access_token"] = strings.Repeat("a", 32<<10)
+			}
+		}))})
+		_, status, message := e.Request(logical.UpdateOperation, "refresh/api", nil)
+		assert.Equal(t, http.StatusInternalServerError, status)
+		assert.Contains(t, message, "more than storage takes in one entry")
+		assert.NotEqual(t, older, engine.TokenOf(e.Creds(roles[1])))
+
+		// Once the limit is raised, a refresh ends the wait.
+		e.Lengthen()
+		e.Refused("creds/" + roles[2])
+		storage.Most = engine.RaftEntry
+		e.Sim.Behave(vendorsim.Conduct{})
+		e.Write("refresh/api", nil)
+		e.Creds(roles[2])
+	})
+}
+
+func TestGuarantee15AScopeThatIsTooLargeIsNotExchangedForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _, roles := engine.NewBounded(t, 16<<10, true)
+		e.Creds(roles[0])
+		time.Sleep(time.Hour)
+		e.Creds(roles[0])
+		e.Lengthen()
+		calls := e.Exchanges()
+		failed := 0
+		for range 24 * 60 {
+			time.Sleep(time.Minute)
+			if e.Tick() != nil {
+				failed++
+			}
+		}
+		assert.Equal(t, 1, failed, "which its sweep says")
+		assert.Less(t, e.Exchanges()-calls, 40, "its own once, and once a keepalive")
+	})
+}
+
+func TestNothingIsLeftOfAnEarlierGeneration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := newSingleRotatingEngine(t)
+		e.Write("refresh/api", nil)
+		require.Contains(t, e.Dump(), "state/api/credential")
+		storage.RefuseAway.Store(true)
+		e.Write("config/oauth2/api", map[string]any{"scope": "read", "verify": false})
+		storage.RefuseAway.Store(false)
+		e.Restart()
+		time.Sleep(time.Hour)
+		e.Request(logical.ReadOperation, "creds/api", nil)
+		e.Write("config/oauth2/api", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+		assert.NotContains(t, e.Dump(), "state/api/credential")
+	})
+}
+
+func TestAPanicWhileTheEngineEndsIsContained(t *testing.T) {
+	e := engine.New(t)
+	e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+	storage := e.BreakStorage()
+	for _, met := range []func(c engine.StorageCall) engine.Fault{
+		func(engine.StorageCall) engine.Fault { return engine.Fault{Err: engine.ErrStorage} },
+		func(c engine.StorageCall) engine.Fault {
+			if strings.HasPrefix(c.Key, "state/prod") {
+				panic("of storage")
+			}
+			return engine.Fault{}
+		},
+	} {
+		storage.Meet.Store(&met)
+		e.Request(logical.UpdateOperation, "refresh/prod", nil)
+	}
+	e.Backend.Cleanup(t.Context())
+}

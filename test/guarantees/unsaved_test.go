@@ -1,0 +1,311 @@
+package guarantees_test
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+)
+
+func TestGuarantee3NobodySeesATokenThatIsNotInStorage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		storage := e.BreakStorage()
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		engine.Until(1, 0, 5)
+		storage.Stall.Store(int64(3 * time.Second))
+		asked := time.Now()
+		token := e.Creds("prod").Data["access_token"]
+		assert.GreaterOrEqual(t, time.Since(asked), 3*time.Second, "the reader waited for the write")
+		e.Restart()
+		assert.Equal(t, token, e.Creds("prod").Data["access_token"])
+	})
+}
+
+func TestGuarantee3AReplacedRefreshTokenIsHeldUntilStorageTakesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := engine.NewRotating(t)
+		engine.Until(1, 0, 5)
+		storage.Refuse.Store(true)
+		calls := e.Exchanges()
+		for range 3 {
+			status, message := e.Refused("creds/prod")
+			assert.Equal(t, http.StatusInternalServerError, status)
+			assert.Contains(t, message, "the disk is full")
+		}
+		assert.Equal(t, calls+1, e.Exchanges(), "the vendor has answered, and is not asked again")
+		data := e.Read("status/prod").Data
+		assert.Equal(t, "failed", data["state"])
+		assert.Contains(t, data["storage_error"], "the disk is full")
+
+		storage.Refuse.Store(false)
+		// Deleting what is not there changes nothing.
+		_, status, _ := e.Request(logical.DeleteOperation, "config/sitecore/prod", nil)
+		require.Equal(t, http.StatusOK, status)
+		assert.Contains(t, e.Read("status/prod").Data, "storage_error")
+		e.Pass(time.Minute) // stores it, though nobody reads
+		assert.NotContains(t, e.Read("status/prod").Data, "storage_error")
+		e.Restart()
+		e.Creds("prod")
+		assert.Equal(t, calls+1, e.Exchanges())
+		engine.Until(2, 0, 5)
+		e.Creds("prod") // with the refresh token that was held
+	})
+}
+
+func TestGuarantee3ARefreshTokenIsNotSpentWhileStorageTakesNoWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := engine.NewRotating(t)
+		engine.Until(1, 0, 5)
+		// As on a node that is not active any more, and has not noticed.
+		storage.Refuse.Store(true)
+		storage.RefuseFence.Store(true)
+		calls := e.Exchanges()
+		for range 3 {
+			status, message := e.Refused("creds/prod")
+			assert.Equal(t, http.StatusInternalServerError, status)
+			assert.Contains(t, message, "the disk is full")
+		}
+		assert.Len(t, storage.WritesOf("fence"), 3, "each write is tried three times, and then storage is left alone for a while, too")
+		data := e.Read("status/prod").Data
+		assert.Equal(t, "failed", data["state"])
+		assert.Contains(t, data["storage_error"], "the disk is full")
+		for _, spend := range []func(){
+			func() { time.Sleep(10 * time.Second); require.Error(t, e.Tick()) },
+			func() {
+				e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
+			},
+			func() { e.Request(logical.UpdateOperation, "refresh/prod", nil) },
+		} {
+			spend()
+			assert.Equal(t, calls, e.Exchanges(), "the vendor was called, who has replaced the refresh token")
+		}
+
+		storage.Refuse.Store(false)
+		storage.RefuseFence.Store(false)
+		time.Sleep(10 * time.Second)
+		e.Creds("prod")
+		assert.NotContains(t, e.Read("status/prod").Data, "storage_error")
+		assert.Equal(t, calls+1, e.Exchanges())
+	})
+}
+
+func TestGuarantee4AGoodTokenIsServedAtOnceWhileStorageTakesNoWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		client := vendorsim.OAuthClient{
+			ID: engine.ClientID, Secret: engine.ClientSecret, Rotate: true, AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.RefreshTokenGrant},
+		}
+		e.Sim.AddOAuthClient(client)
+		e.Sim.AddOAuthRefreshToken(client, engine.RefreshToken)
+		e.Write("config/oauth2/user", map[string]any{
+			"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret, "auth_style": "client_secret_basic", "refresh_token": engine.RefreshToken,
+		})
+		engine.Until(0, 50, 0) // when the token is due for a fresher one
+		storage := e.BreakStorage()
+		storage.Refuse.Store(true)
+		storage.RefuseFence.Store(true)
+		e.Creds("user")
+		asked := time.Now()
+		for range 3 {
+			resp := e.Creds("user")
+			require.Len(t, resp.Warnings, 1)
+			assert.Contains(t, resp.Warnings[0], "cannot be stored")
+		}
+		assert.Zero(t, time.Since(asked))
+		assert.Equal(t, "degraded", e.Read("status/user").Data["state"])
+	})
+}
+
+func TestGuarantee3ARefreshTokenIsNotSpentByANodeThatWakesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := engine.NewRotating(t)
+		engine.Until(1, 0, 5)
+		calls := e.Exchanges()
+		// The write before the call is done as the node is suspended, and no later one is.
+		storage.Stall.Store(int64(3 * time.Second))
+		time.AfterFunc(3*time.Second+1, func() { storage.RefuseFence.Store(true) })
+		e.Refused("creds/prod")
+		assert.Equal(t, calls, e.Exchanges(), "the vendor was called")
+	})
+}
+
+func TestGuarantee3SlowStorageIsNoReasonNotToCallTheVendor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := engine.NewRotating(t)
+		engine.Until(1, 0, 5)
+		storage.Stall.Store(int64(time.Second))
+		e.Creds("prod")
+	})
+}
+
+func TestGuarantee3ARefreshTokenThatStaysIsUsedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		storage := e.BreakStorage()
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		engine.Until(1, 0, 5)
+		storage.RefuseFence.Store(true)
+		e.Creds("prod")
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "scope": "discover"})
+		time.Sleep(25 * time.Hour)
+		e.Creds("search") // a refresh token that the API key can make again
+	})
+}
+
+func TestGuarantee3AWriteThatFailsForAMomentIsNotNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		storage := e.BreakStorage()
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		engine.Until(1, 0, 5)
+		storage.Refuse.Store(true)
+		time.AfterFunc(200*time.Millisecond, func() { storage.Refuse.Store(false) })
+		e.Creds("prod")
+	})
+}
+
+func TestGuarantee3WhileStorageFailsAGoodTokenIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		storage := e.BreakStorage()
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		engine.Until(0, 50, 0)
+		storage.Refuse.Store(true)
+		resp := e.Creds("prod")
+		require.Len(t, resp.Warnings, 1)
+		assert.Contains(t, resp.Warnings[0], "cannot be stored")
+		assert.Equal(t, "degraded", e.Read("status/prod").Data["state"])
+		storage.Refuse.Store(false)
+		time.Sleep(10 * time.Second)
+		assert.Empty(t, e.Creds("prod").Warnings)
+		assert.Equal(t, 2, e.Exchanges())
+	})
+}
+
+func TestGuarantee3AnOperatorsWriteWinsOverAHeldRefreshToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := engine.NewRotating(t)
+		engine.Until(1, 0, 5)
+		storage.Refuse.Store(true)
+		e.Refused("creds/prod")
+		storage.Refuse.Store(false)
+
+		e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
+		e.Creds("prod") // the held one was carried over, as the write did not name one
+		storage.Refuse.Store(true)
+		engine.Until(2, 0, 5)
+		e.Refused("creds/prod")
+		storage.Refuse.Store(false)
+		e.Sim.AddRefreshToken("link-streaming", "the-operators-own")
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": "the-operators-own", "keepalive_interval": 0})
+		e.Pass(2 * time.Minute)
+		calls := e.Sim.Calls()
+		assert.Contains(t, calls[len(calls)-1].URL, "the-operators-own")
+		engine.Until(3, 0, 5)
+		e.Creds("prod")
+	})
+}
+
+func TestGuarantee3ARefreshTokenReplacedByAVerificationIsNotLostWithTheWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := engine.NewRotating(t)
+		storage.Refuse.Store(true)
+		_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
+		assert.Equal(t, http.StatusInternalServerError, status)
+		storage.Refuse.Store(false)
+		e.Pass(time.Minute)
+		e.Restart()
+		engine.Until(1, 0, 5)
+		e.Creds("prod")
+		assert.Equal(t, 10, e.Read("config/kensho/prod").Data["request_timeout"])
+	})
+}
+
+func TestGuarantee3ARefreshTokenThatComesWithoutAnAccessTokenIsKept(t *testing.T) {
+	for name, provoke := range map[string]func(*engine.Engine){
+		"by a read":    func(e *engine.Engine) { e.Refused("creds/prod") },
+		"by a refresh": func(e *engine.Engine) { e.Request(logical.UpdateOperation, "refresh/prod", nil) },
+		"by a verification": func(e *engine.Engine) {
+			e.Request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := engine.New(t)
+				e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+				engine.Until(1, 0, 5)
+				e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"refreshToken":"the-next-one"}`))})
+				e.Sim.RevokeCredential(engine.RefreshToken)
+				e.Sim.AddRefreshToken("link-streaming", "the-next-one")
+				provoke(e)
+				e.Sim.Behave(vendorsim.Conduct{})
+				e.Restart()
+				time.Sleep(6 * time.Minute)
+				e.Creds("prod")
+			})
+		})
+	}
+}
+
+func TestGuarantee3ARefreshUsesAHeldRefreshToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := engine.NewRotating(t)
+		engine.Until(1, 0, 5)
+		storage.Refuse.Store(true)
+		e.Refused("creds/prod")
+		storage.Refuse.Store(false)
+		e.Write("refresh/prod", nil)
+		e.Creds("prod")
+	})
+}
+
+func TestGuarantee3WhatAnotherNodeHasReplacedIsNotStoredLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		storage := e.BreakStorage()
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		engine.Until(1, 0, 5)
+		storage.Refuse.Store(true)
+		e.Refused("creds/prod")
+		storage.Refuse.Store(false)
+		former := e.Backend
+
+		e.Restart()
+		e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token", "keepalive_interval": 0})
+		token := e.Creds("prod").Data["access_token"]
+		e.Backend = former
+		e.Backend.InvalidateKey(t.Context(), "config/kensho/prod")
+		e.Pass(2 * time.Minute)
+		assert.Equal(t, token, e.Creds("prod").Data["access_token"])
+	})
+}
+
+func TestGuarantee3AReplacedRefreshTokenOutlivesAConfigWriteThatStorageRefuses(t *testing.T) {
+	for refreshes := range 3 {
+		synctest.Test(t, func(t *testing.T) {
+			e, storage := engine.NewRotating(t)
+			for range refreshes {
+				e.Write("refresh/prod", nil)
+			}
+			storage.Refuse.Store(true)
+			_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
+			require.Equal(t, http.StatusInternalServerError, status)
+			storage.Refuse.Store(false)
+			time.Sleep(20 * time.Second)
+			require.NoError(t, e.Tick())
+			e.Restart()
+			engine.Until(1, 0, 10)
+			e.Creds("prod")
+			assert.Equal(t, 10, e.Read("config/kensho/prod").Data["request_timeout"])
+		})
+	}
+}

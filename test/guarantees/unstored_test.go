@@ -1,0 +1,117 @@
+package guarantees_test
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+)
+
+func TestGuarantee3ARefreshTokenReplacedByAWriteThatCameToNothingIsUsedByTheNext(t *testing.T) {
+	for name, fails := range map[string]func(*engine.Engine, *engine.FaultyStorage){
+		"as storage refuses": func(_ *engine.Engine, s *engine.FaultyStorage) { s.Refuse.Store(true) },
+		"as the answer is unusable": func(e *engine.Engine, _ *engine.FaultyStorage) {
+			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"refreshToken":"the-next-one"}`))})
+			e.Sim.RevokeCredential(engine.AnotherToken)
+			e.Sim.AddRefreshToken("link-streaming", "the-next-one")
+		},
+	} {
+		for _, path := range []string{"config/kensho/new", "config/kensho/prod"} {
+			t.Run(path+", "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e, storage := engine.NewRotating(t)
+					e.Sim.AddRefreshToken("link-streaming", engine.AnotherToken)
+					fails(e, storage)
+					for range 2 {
+						_, status, message := e.Request(logical.UpdateOperation, path, map[string]any{"refresh_token": engine.AnotherToken})
+						require.GreaterOrEqual(t, status, http.StatusInternalServerError, message)
+						assert.NotContains(t, message, "rejected")
+						e.Sim.Behave(vendorsim.Conduct{Rotate: true})
+						if !storage.Refuse.Load() {
+							break
+						}
+						assert.Contains(t, message, "only in memory: write the same again soon")
+					}
+					storage.Refuse.Store(false)
+					e.Write(path, map[string]any{"refresh_token": engine.AnotherToken})
+					e.Write(path, map[string]any{"refresh_token": engine.AnotherToken})
+					e.Restart()
+					engine.Until(1, 0, 5)
+					e.Creds(path[len("config/kensho/"):])
+				})
+			})
+		}
+	}
+}
+
+func TestARefreshTokenThatIsHeldForAWriteEndsWithItsName(t *testing.T) {
+	for name, end := range map[string]func(*engine.Engine){
+		"that is deleted":                       func(e *engine.Engine) { e.Request(logical.DeleteOperation, "config/kensho/prod", nil) },
+		"that is written":                       func(e *engine.Engine) { e.Write("config/kensho/prod", engine.KeyPairFields()) },
+		"though it is another token's business": func(*engine.Engine) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := engine.New(t)
+				storage := e.BreakStorage()
+				e.Sim.Behave(vendorsim.Conduct{Rotate: true})
+				storage.Refuse.Store(true)
+				e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+				storage.Refuse.Store(false)
+				end(e)
+				token := engine.RefreshToken
+				if name == "though it is another token's business" {
+					token = engine.AnotherToken
+				}
+				e.Sim.AddRefreshToken("link-streaming", token) // the vendor takes it anew
+				before := e.Exchanges()
+				e.Write("config/kensho/prod", map[string]any{"refresh_token": token, "client_id": "", "private_key": ""})
+				assert.Contains(t, e.Sim.Calls()[before].URL, token)
+			})
+		})
+	}
+}
+
+func TestARefreshTokenThatIsHeldForAWriteWaitsForThatAndGoesNowhereElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := engine.NewRotating(t)
+		e.Sim.AddRefreshToken("link-streaming", engine.AnotherToken)
+		write := map[string]any{"refresh_token": engine.AnotherToken}
+		storage.Refuse.Store(true)
+		_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", write)
+		require.Equal(t, http.StatusInternalServerError, status)
+		require.Contains(t, message, "write the same again soon")
+		storage.Refuse.Store(false)
+		e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true}) // of the credential that there is
+
+		elsewhere := map[string]any{"refresh_token": engine.AnotherToken, "product": "scribe"}
+		e.Request(logical.UpdateOperation, "config/kensho/prod", elsewhere)
+		calls := e.Sim.Calls()
+		require.Contains(t, calls[len(calls)-1].URL, "scribe.kensho.com")
+		assert.Contains(t, calls[len(calls)-1].URL, engine.AnotherToken, "the one that was given, and is dead")
+
+		e.Write("config/kensho/prod", write)
+		engine.Until(1, 0, 5)
+		e.Creds("prod")
+	})
+}
+
+func TestARefreshTokenThatIsHeldForAWriteIsNotUsedAfterAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"refreshToken":"the-next-one"}`))})
+		for _, used := range []string{engine.RefreshToken, "the-next-one", engine.RefreshToken} {
+			e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+			calls := e.Sim.Calls()
+			assert.Contains(t, calls[len(calls)-1].URL, used)
+			time.Sleep(31 * time.Minute)
+		}
+	})
+}
