@@ -68,9 +68,9 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 					}
 					return all
 				}
-				e.Write(path, engine.With(c.stored))
+				e.Write(path, with(c.stored))
 				before := e.Dump()
-				_, status, message := e.Request(c.op, path, engine.With(c.data))
+				_, status, message := e.Request(c.op, path, with(c.data))
 				if c.says == "" {
 					require.Equal(t, http.StatusOK, status, message)
 					return
