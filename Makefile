@@ -124,7 +124,7 @@ unit-race: ## Run the unit tests under the race detector.
 
 SEED ?= 1
 sim: ## Simulate thirty days of 200 credentials (SEED=n for another seed).
-	go test $(LIMIT) -vet=off -count=1 -run TestThirtyDays -v . -args -seed=$(SEED)
+	go test $(LIMIT) -vet=off -count=1 -run TestThirtyDays -v ./test/simulation -args -seed=$(SEED)
 
 # A finding is written to testdata/fuzz beside its target, and is a test that fails from
 # then on. Inputs that reach code which no other does go to Go's cache, for the next run;
@@ -161,7 +161,7 @@ faults: $(REAL) | gcc ## Break things on purpose, at length, and print what came
 
 # The short form of the matrices that the race detector is too slow for.
 faults-short:
-	go test $(LIMIT) -vet=off -short -count=1 -run '^TestFault' .
+	go test $(LIMIT) -vet=off -short -count=1 -run '^TestFault' ./test/faults
 
 # BENCHFLAGS=-quick shows in a few minutes that it works, and rewrites no page.
 bench: build $(SERVER) bin/yardstick bin/bench wrk ## Measure the engine beside a plugin that does nothing, and rewrite docs/performance.md.
