@@ -37,7 +37,7 @@ func TestALeaseHoldsTheTokenAndWhatIsKnownOfIt(t *testing.T) {
 	})
 }
 
-// Promise 1, the sources of expiry: the earlier of the answer and the token's own exp, or
+// Guarantee 1, the sources of expiry: the earlier of the answer and the token's own exp, or
 // else the provider's rule (internal/broker/expiry_test.go has the whole table).
 func TestGuarantee1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
 	keys := map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()}

@@ -192,7 +192,7 @@ func TestARefusedScopeOfARoleIsNotHeldAgainstItsCredential(t *testing.T) {
 	})
 }
 
-// Promise 5: a vendor who is down says nothing of a credential that he has rejected.
+// Guarantee 5: a vendor who is down says nothing of a credential that he has rejected.
 func TestARejectedCredentialIsRejectedUntilItWorks(t *testing.T) {
 	for name, rejects := range map[string]vendorsim.Conduct{
 		"the credential": {Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))},
@@ -266,7 +266,7 @@ func TestWhatCannotBeUsedOrStoredIsToldOf(t *testing.T) {
 	})
 }
 
-// Promise 4, and that each of these exchanges has failed.
+// Guarantee 4, and that each of these exchanges has failed.
 func TestTokensThatCannotBeLeasedAreFailuresInARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)

@@ -209,11 +209,11 @@ func (o outcome) answered(answer *provider.Answer, err error) {
 	if err != nil {
 		require.Nil(o.t, answer)
 		o.isFit(err)
-		require.Empty(o.t, o.replaced(), "promise 3: a refresh token is lost")
+		require.Empty(o.t, o.replaced(), "guarantee 3: a refresh token is lost")
 		return
 	}
 	if replaced := o.replaced(); replaced != "" {
-		require.NotNil(o.t, answer.Grant, "promise 3: a refresh token is lost")
+		require.NotNil(o.t, answer.Grant, "guarantee 3: a refresh token is lost")
 		require.Equal(o.t, replaced, answer.Grant.RefreshToken)
 	}
 	o.canBeStored(answer.Grant)
@@ -249,13 +249,13 @@ func (o outcome) isFit(err error) {
 			secret, strings.Trim(string(quoted), `"`), url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret),
 			base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)),
 		} {
-			require.NotContains(o.t, said, strings.ToLower(form), "promise 6")
+			require.NotContains(o.t, said, strings.ToLower(form), "guarantee 6")
 		}
 	}
 }
 
 // isGood has a token be one that can be used and stored, and that lives no longer than
-// the answer says (promise 1).
+// the answer says (guarantee 1).
 func (o outcome) isGood(token provider.Token) {
 	require.True(o.t, provider.FitsHeader(token.AccessToken), "it can be sent")
 	require.NotEmpty(o.t, token.AccessToken)

@@ -30,7 +30,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// Promise 6, of all that leaves a server: its log and its plugins' at the lowest level,
+// Guarantee 6, of all that leaves a server: its log and its plugins' at the lowest level,
 // panics and stack traces included, the audit log as Vault hashes it, and every answer to
 // the root token's requests, which are those of the tests. The access token itself may
 // leave by an answer, in the field of that name.
@@ -143,7 +143,7 @@ func (w *world) assertNoSecretLeft(t *testing.T, vendors *vendorsim.Sim) {
 		"Vault's answers": w.outside.answers.String(),
 	} {
 		found := cage.Escaped(text)
-		assert.Empty(t, found, "promise 6: secrets in %s", where)
+		assert.Empty(t, found, "guarantee 6: secrets in %s", where)
 		canaries.found.Add(int64(len(found)))
 		canaries.searched.Add(int64(len(text)))
 	}

@@ -54,7 +54,7 @@ func TestEachCredentialYieldsALeasedToken(t *testing.T) {
 		expire, err := time.Parse(time.RFC3339, secret.Data["expire_time"].(string))
 		require.NoError(t, err)
 		death := m.sim.Death(secret.Data["access_token"].(string))
-		assert.False(t, expire.After(death), "promise 1: %s dies at %s, and is said to die at %s", name, death, expire)
+		assert.False(t, expire.After(death), "guarantee 1: %s dies at %s, and is said to die at %s", name, death, expire)
 		assert.Equal(t, secret.Data["access_token"], m.creds(name).Data["access_token"])
 	}
 	assert.Len(t, m.sim.Calls(), calls, "all reads were of cached tokens")

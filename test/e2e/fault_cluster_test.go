@@ -121,7 +121,7 @@ func (x *cluster) elections() int {
 	return strings.Count(x.world.log.String(), "storage.raft: entering leader state")
 }
 
-// Promise 10, in a cluster: whatever happens to the active node, tokens are served
+// Guarantee 10, in a cluster: whatever happens to the active node, tokens are served
 // again by the next with no needless exchange, the standbys' readers are served by way
 // of it, and it is the only one that calls the vendor.
 func TestFaultActiveNodeLost(t *testing.T) {

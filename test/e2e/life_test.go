@@ -15,7 +15,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// Promise 10, on a real server with raft storage on disk: a token that is good is
+// Guarantee 10, on a real server with raft storage on disk: a token that is good is
 // served again with no new exchange, whatever is killed in between.
 func TestGuarantee10TokensSurviveWhateverIsKilled(t *testing.T) {
 	t.Parallel()
@@ -70,7 +70,7 @@ func TestGuarantee10TokensSurviveWhateverIsKilled(t *testing.T) {
 	assert.NotEqual(t, tokens["prod"], m.creds("prod").Data["access_token"])
 }
 
-// Promise 11, by Vault's own clock: the rollback manager's, once a minute.
+// Guarantee 11, by Vault's own clock: the rollback manager's, once a minute.
 func TestGuarantee11ATokenInUseIsRenewedThoughNobodyReads(t *testing.T) {
 	t.Parallel()
 	m := enable(t, "ahead")

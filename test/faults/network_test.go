@@ -155,7 +155,7 @@ func (n *network) readAll(fault networkFault) (failures int) {
 				mu.Lock()
 				defer mu.Unlock()
 				failures++
-				assert.Fail(n.T, "promise 4: a reader got nothing though there is a valid token", "%s: %d %s", name, status, message)
+				assert.Fail(n.T, "guarantee 4: a reader got nothing though there is a valid token", "%s: %d %s", name, status, message)
 			default:
 				assert.Equal(n.T, valid, engine.TokenOf(resp), name)
 				assert.Contains(n.T, fmt.Sprint(resp.Warnings), fault.says)

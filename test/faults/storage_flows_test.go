@@ -73,7 +73,7 @@ func sweeps(s *stage) answer {
 	err := s.Tick()
 	switch {
 	case time.Since(began) > 30*time.Second:
-		s.T.Errorf("promise 11: a tick took %s", time.Since(began))
+		s.T.Errorf("guarantee 11: a tick took %s", time.Since(began))
 	case s.storage.Pending.Load() > 0:
 		return answer{status: http.StatusInternalServerError, message: "it goes on"}
 	}

@@ -213,7 +213,7 @@ func (c *vendorCell) served(resp *logical.Response) {
 	left := time.Until(c.Sim.Death(c.token))
 	if !c.Sim.Accepts(c.token) || resp.Secret.TTL > left-min(30*time.Second, left/20) {
 		c.counts.dead.Add(1)
-		assert.Fail(c.T, "promise 1: a lease outlives its token", "the token has %s, the lease %s", left, resp.Secret.TTL)
+		assert.Fail(c.T, "guarantee 1: a lease outlives its token", "the token has %s, the lease %s", left, resp.Secret.TTL)
 	}
 	assert.GreaterOrEqual(c.T, resp.Secret.TTL, time.Second)
 }

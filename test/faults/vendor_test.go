@@ -132,7 +132,7 @@ func (c *vendorCell) servesTheGoodOne(resp *logical.Response, status int, messag
 	c.T.Helper()
 	if status != http.StatusOK {
 		c.counts.failed.Add(1)
-		require.Fail(c.T, "promise 4: a reader got nothing though there is a good token", "%d %s", status, message)
+		require.Fail(c.T, "guarantee 4: a reader got nothing though there is a good token", "%d %s", status, message)
 	}
 	assert.Equal(c.T, c.token, engine.TokenOf(resp), "the good token")
 	c.served(resp)
@@ -144,7 +144,7 @@ func (c *vendorCell) refuses(o outcome, status int, message string) {
 	assert.Contains(c.T, message, o.says)
 	assert.Contains(c.T, message, c.fault.says)
 	if o == rejected {
-		assert.Contains(c.T, message, "; write a new one to "+c.config(), "promise 5: what to do about it")
+		assert.Contains(c.T, message, "; write a new one to "+c.config(), "guarantee 5: what to do about it")
 	}
 }
 

@@ -31,7 +31,7 @@ func TestGuarantee2RolesOfOneScopeShareAToken(t *testing.T) {
 		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope, engine.LinkScope}, e.Asked())
 
 		e.Restart()
-		assert.Equal(t, nerd["access_token"], e.Creds("nerd").Data["access_token"], "promise 10")
+		assert.Equal(t, nerd["access_token"], e.Creds("nerd").Data["access_token"], "guarantee 10")
 		assert.Equal(t, 3, e.Exchanges())
 	})
 }

@@ -36,7 +36,7 @@ func newSingleEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorage) {
 	return e, e.BreakStorage()
 }
 
-// Promise 1, with a vendor who ends a token when he issues the next.
+// Guarantee 1, with a vendor who ends a token when he issues the next.
 func TestGuarantee1ATokenThatAFailedWriteHasEndedIsNotServed(t *testing.T) {
 	for name, write := range map[string]func(*engine.Engine, *engine.FaultyStorage) (status int){
 		"a config write that storage refuses": func(e *engine.Engine, s *engine.FaultyStorage) int {

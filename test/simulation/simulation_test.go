@@ -245,7 +245,7 @@ func (m *month) judge() {
 	total, totalLeast := 0, 0
 	for _, kind := range simKinds {
 		// A token that is renewed with a quarter of its life left costs 4/3 of the
-		// least (promise 9); those that die on the hour cannot be renewed before.
+		// least (guarantee 9); those that die on the hour cannot be renewed before.
 		assert.LessOrEqual(m.T, float64(issued[kind]), 1.4*float64(least[kind])+10, kind)
 		fmt.Fprintf(&table, "\n  %-24s %7d exchanges, %7d at the least: %.3f", kind, issued[kind], least[kind], float64(issued[kind])/float64(least[kind]))
 		if !strings.HasPrefix(kind, "OAuth") {

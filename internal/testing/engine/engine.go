@@ -89,7 +89,7 @@ func New(t *testing.T) *Engine {
 		}
 		e.Request(logical.ReadOperation, "metrics", nil) // which a standby leaves to the active node
 		assert.Empty(t, e.Sim.Violations(), "requests that no vendor documents")
-		assert.Empty(t, e.Outside.Leaks(t, e), "promise 6: secrets outside")
+		assert.Empty(t, e.Outside.Leaks(t, e), "guarantee 6: secrets outside")
 	})
 	return e
 }
@@ -214,7 +214,7 @@ func (e *Engine) Creds(name string) *logical.Response {
 	require.False(e.T, death.IsZero(), "the token is no vendor's")
 	left := time.Until(death)
 	margin := min(30*time.Second, left/20)
-	require.LessOrEqual(e.T, resp.Secret.TTL, left-margin, "promise 1: the lease outlives the token less the margin")
+	require.LessOrEqual(e.T, resp.Secret.TTL, left-margin, "guarantee 1: the lease outlives the token less the margin")
 	require.GreaterOrEqual(e.T, resp.Secret.TTL, time.Second)
 	return resp
 }

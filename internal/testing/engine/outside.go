@@ -26,7 +26,7 @@ import (
 var secretFields = []string{"access_token", "api_key", "client_secret", "private_key", "refresh_token"}
 
 // An outside is all that leaves an engine: its log at the lowest level, its answers, and
-// its events. Promise 6 is that no secret does but the access token, to its reader.
+// its events. Guarantee 6 is that no secret does but the access token, to its reader.
 type Outside struct {
 	mu     sync.Mutex
 	Text   bytes.Buffer
@@ -212,7 +212,7 @@ func (w *Witness) Leaks(e *Engine, written []string) int {
 		assert.NotEmpty(e.T, text)
 		for _, leak := range cage.Escaped(text) {
 			count++
-			assert.Fail(e.T, "promise 6: a secret leaves", "%s holds %s", what, leak)
+			assert.Fail(e.T, "guarantee 6: a secret leaves", "%s holds %s", what, leak)
 		}
 	}
 	return count
