@@ -16,10 +16,11 @@ import (
 
 // outageTexts are what Vault answers while a plugin's process is gone, before it has noticed
 // and started another; while it is sealed; and while a cluster has no active node, or one
-// that does not answer.
+// that does not answer. An answer of the engine never has a status of gRPC: these are of Vault's
+// connection to the process.
 var outageTexts = []string{
-	"connect: no such file or directory", "connect: connection refused", "client connection is closing",
-	"transport is closing", "error reading from server", "plugin is shut down",
+	"rpc error: code = Unavailable", "connect: no such file or directory", "connect: connection refused",
+	"client connection is closing", "plugin is shut down",
 	"Vault is sealed", "Vault is in standby mode", "local node not active but active cluster node not found",
 	"error during forwarding RPC request",
 }
@@ -66,6 +67,7 @@ func TestOnlyWhatVaultAnswersForItselfExplainsAFailedRead(t *testing.T) {
 		errors.New("dial tcp 127.0.0.1:20000: connect: connection refused"),
 		answer(500, `rpc error: code = Unavailable desc = connection error: dial unix /tmp/plugin1: connect: no such file or directory`),
 		answer(500, "rpc error: code = Unavailable desc = error reading from server: EOF"),
+		answer(500, `rpc error: code = Unavailable desc = connection error: desc = "transport: authentication handshake failed: read: connection reset by peer"`),
 		answer(503, "Vault is sealed"),
 	} {
 		require.True(t, isVaultsOwn(own), own)
