@@ -18,7 +18,7 @@ func TestEachExchangeIsOneLineAndOneEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{Latency: 250 * time.Millisecond})
-		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "scope": "discover,event"})
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "scope": "discover,event"})
 		assert.Equal(t, []map[string]any{{
 			"@level": "info", "@message": "exchange succeeded", "mount": engine.MountPoint, "name": "search", "provider": "sitecore",
 			"result": "success", "duration": "250ms", "expire_time": "2000-01-02T00:00:00Z", "verification": true,

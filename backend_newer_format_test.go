@@ -24,7 +24,7 @@ func newRolledBackEngine(t *testing.T, keys ...string) *engine.Engine {
 	engine.Until(0, 10, 0)
 	e.Sim.Behave(vendorsim.Conduct{Rotate: true})
 	e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-	e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey})
+	e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey})
 	e.Register("0oa3archive4", e.Keypair("archive", nil).Data["public_key"])
 	e.Write("config/kensho/archive", map[string]any{"client_id": "0oa3archive4", "private_key_source": "generated"})
 	e.Write("refresh/prod", nil)

@@ -107,7 +107,7 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{Engine: engine.NewOAuth(t)}
 	c.Write("config/kensho/prod", engine.KeyPairFields())
-	c.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey})
+	c.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey})
 	c.Keypair("signing", map[string]any{"key_type": "ec-p256"})
 	c.Keypair("signing", nil)
 	c.shared, c.dedicated = c.Creds("api"), c.Creds("mine")

@@ -81,7 +81,7 @@ func TestGuarantee12AReadOfAServerThatHangsGoesByTheLastAnswer(t *testing.T) {
 		e := engine.New(t)
 		system := newAskedSystem(e)
 		e.Seeing(system)
-		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey})
+		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.APIKey})
 		e.Creds("prod")
 		system.takes = 5 * time.Second
 		time.Sleep(time.Second)
@@ -191,7 +191,7 @@ func TestALeaseIsThatOfTheTokenIfTheServerTellsNoMaximum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.System.MaxLeaseTTLVal = 0
-		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey})
+		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.APIKey})
 		assert.Greater(t, e.Creds("prod").Secret.TTL, 23*time.Hour)
 	})
 }

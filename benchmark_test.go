@@ -29,11 +29,11 @@ type benched struct {
 func newBenched(tb testing.TB, credentials int) *benched {
 	tb.Helper()
 	e := &benched{tb: tb, sim: vendorsim.New(), storage: &logical.InmemStorage{}}
-	e.sim.AddAPIKey(engine.ApiKey)
+	e.sim.AddAPIKey(engine.APIKey)
 	e.sim.Forgetful()
 	e.restart()
 	for i := range credentials {
-		e.request(logical.CreateOperation, "config/sitecore/"+benchedName(i), map[string]any{"api_key": engine.ApiKey})
+		e.request(logical.CreateOperation, "config/sitecore/"+benchedName(i), map[string]any{"api_key": engine.APIKey})
 	}
 	return e
 }

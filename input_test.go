@@ -37,7 +37,7 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		return data
 	}
 	sitecore := func(extra map[string]any) map[string]any {
-		data := map[string]any{"api_key": engine.ApiKey}
+		data := map[string]any{"api_key": engine.APIKey}
 		maps.Copy(data, extra)
 		return data
 	}
@@ -113,7 +113,7 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 			_, status, message := e.Request(logical.UpdateOperation, "config/"+bad.provider+"/prod", bad.data)
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, message, bad.says)
-			for _, secret := range []string{engine.RefreshToken, engine.ApiKey, "canary", "01-first"} {
+			for _, secret := range []string{engine.RefreshToken, engine.APIKey, "canary", "01-first"} {
 				assert.NotContains(t, message, secret)
 			}
 			assert.Zero(t, e.Exchanges(), "bad input is refused before the vendor is called")
@@ -126,10 +126,10 @@ func TestAnEmptyValueClearsAFieldOfAnyType(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/sitecore/prod", map[string]any{
-			"api_key": engine.ApiKey, "scope": "event", "access_expiry": "1h", "default_ttl": "1h", "request_timeout": 20, "keepalive_interval": 0, "base_url": "https://api-staging.rfksrv.com",
+			"api_key": engine.APIKey, "scope": "event", "access_expiry": "1h", "default_ttl": "1h", "request_timeout": 20, "keepalive_interval": 0, "base_url": "https://api-staging.rfksrv.com",
 		})
 		e.Write("config/sitecore/prod", map[string]any{
-			"api_key": engine.ApiKey, "scope": "", "access_expiry": "", "default_ttl": "", "request_timeout": "", "keepalive_interval": "", "base_url": "",
+			"api_key": engine.APIKey, "scope": "", "access_expiry": "", "default_ttl": "", "request_timeout": "", "keepalive_interval": "", "base_url": "",
 		})
 		assert.Equal(t, map[string]any{"request_timeout": 10, "keepalive_interval": 86400, "secrets_set": []string{"api_key"}}, e.Read("config/sitecore/prod").Data)
 	})
@@ -149,7 +149,7 @@ func TestScopeIsTakenAsAListInEveryFormThatVaultHas(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
-				e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey, "scope": scope})
+				e.Write("config/sitecore/prod", map[string]any{"api_key": engine.APIKey, "scope": scope})
 				assert.JSONEq(t, `{"scope": ["discover", "event"]}`, e.Sim.Calls()[0].Body)
 			})
 		})

@@ -39,8 +39,8 @@ func redirections() map[string]redirection {
 		"a refresh URL that goes":    {"kensho", map[string]any{"refresh_token": engine.RefreshToken, "refresh_url": "https://proxy.example/r"}, map[string]any{"refresh_url": nil}, []string{"refresh_token"}},
 		"a product":                  {"kensho", map[string]any{"refresh_token": engine.RefreshToken}, map[string]any{"product": "scribe"}, []string{"refresh_token"}},
 		"a key pair's token URL":     {"kensho", engine.KeyPairFields(), map[string]any{"token_url": elsewhere}, []string{"private_key"}},
-		"a base URL":                 {"sitecore", map[string]any{"api_key": engine.ApiKey}, map[string]any{"base_url": elsewhere}, []string{"api_key"}},
-		"a base URL of two secrets":  {"sitecore", map[string]any{"api_key": engine.ApiKey, "refresh_token": "r"}, map[string]any{"base_url": elsewhere}, []string{"api_key", "refresh_token"}},
+		"a base URL":                 {"sitecore", map[string]any{"api_key": engine.APIKey}, map[string]any{"base_url": elsewhere}, []string{"api_key"}},
+		"a base URL of two secrets":  {"sitecore", map[string]any{"api_key": engine.APIKey, "refresh_token": "r"}, map[string]any{"base_url": elsewhere}, []string{"api_key", "refresh_token"}},
 		"a token URL":                {"oauth2", client(nil), map[string]any{"token_url": elsewhere}, []string{"client_secret"}},
 		"another path of the host":   {"oauth2", client(nil), map[string]any{"token_url": vendorsim.OAuthTokenURL + "/tenant"}, []string{"client_secret"}},
 		"a revocation URL":           {"oauth2", client(nil), map[string]any{"revocation_url": elsewhere}, []string{"client_secret"}},
@@ -55,14 +55,14 @@ func redirections() map[string]redirection {
 			map[string]any{"assertion_audience": elsewhere}, []string{"private_key"}},
 		"an authority":           {"oauth2", client(nil), map[string]any{"ca_cert": engine.ACertificate}, []string{"client_secret"}},
 		"an authority that goes": {"oauth2", client(map[string]any{"ca_cert": engine.ACertificate}), map[string]any{"ca_cert": nil}, []string{"client_secret"}},
-		"one authority more":     {"sitecore", map[string]any{"api_key": engine.ApiKey, "ca_cert": engine.ACertificate}, map[string]any{"ca_cert": engine.ACertificate + engine.OtherCertificate}, []string{"api_key"}},
+		"one authority more":     {"sitecore", map[string]any{"api_key": engine.APIKey, "ca_cert": engine.ACertificate}, map[string]any{"ca_cert": engine.ACertificate + engine.OtherCertificate}, []string{"api_key"}},
 		"an authority of Kensho": {"kensho", map[string]any{"refresh_token": engine.RefreshToken}, map[string]any{"ca_cert": engine.ACertificate}, []string{"refresh_token"}},
 
 		// What stays inside of what the writer has allowed needs no secret.
 		"no revocation any more":    {"oauth2", client(nil), map[string]any{"revocation_url": nil}, nil},
 		"a shorter timeout":         {"oauth2", client(nil), map[string]any{"request_timeout": 20}, nil},
 		"a preset by another name":  {"oauth2", preset, map[string]any{"preset_params": map[string]any{"server": "default"}}, nil},
-		"the default as it is":      {"sitecore", map[string]any{"api_key": engine.ApiKey}, map[string]any{"base_url": "https://api.rfksrv.com"}, nil},
+		"the default as it is":      {"sitecore", map[string]any{"api_key": engine.APIKey}, map[string]any{"base_url": "https://api.rfksrv.com"}, nil},
 		"another form of authority": {"oauth2", client(map[string]any{"ca_cert": engine.ACertificate}), map[string]any{"ca_cert": "\n" + engine.ACertificate + "\n\n" + engine.ACertificate}, nil},
 		"one authority less":        {"oauth2", client(map[string]any{"ca_cert": engine.ACertificate + engine.OtherCertificate}), map[string]any{"ca_cert": engine.OtherCertificate}, nil},
 		"the product of a key pair": {"kensho", engine.KeyPairFields(), map[string]any{"product": "scribe"}, nil},
@@ -71,7 +71,7 @@ func redirections() map[string]redirection {
 		own, other := reformatted(engine.ACertificate), reformatted(engine.OtherCertificate)
 		all["an authority, "+form] = redirection{"oauth2", client(nil), map[string]any{"ca_cert": own}, []string{"client_secret"}}
 		all["another authority, "+form] = redirection{"kensho", map[string]any{"refresh_token": engine.RefreshToken, "ca_cert": own}, map[string]any{"ca_cert": other}, []string{"refresh_token"}}
-		all["one authority more, "+form] = redirection{"sitecore", map[string]any{"api_key": engine.ApiKey, "ca_cert": engine.ACertificate}, map[string]any{"ca_cert": engine.ACertificate + other}, []string{"api_key"}}
+		all["one authority more, "+form] = redirection{"sitecore", map[string]any{"api_key": engine.APIKey, "ca_cert": engine.ACertificate}, map[string]any{"ca_cert": engine.ACertificate + other}, []string{"api_key"}}
 		all["the same authority, "+form] = redirection{"oauth2", client(map[string]any{"ca_cert": engine.ACertificate}), map[string]any{"ca_cert": own}, nil}
 	}
 	return all

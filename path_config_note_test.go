@@ -18,7 +18,7 @@ import (
 func credentialsOfEachVendor() map[string]map[string]any {
 	return map[string]map[string]any{
 		"config/kensho/a":   engine.KeyPairFields(),
-		"config/sitecore/b": {"api_key": engine.ApiKey},
+		"config/sitecore/b": {"api_key": engine.APIKey},
 		"config/oauth2/c":   engine.SecretClient(true),
 	}
 }

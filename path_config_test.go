@@ -25,7 +25,7 @@ func TestSecretsGoInAndNeverComeOut(t *testing.T) {
 			"config/kensho/refresh":  {"refresh_token": engine.RefreshToken},
 			"config/kensho/keys":     {"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()},
 			"config/kensho/pasted":   {"access_token": "an-access-token"},
-			"config/sitecore/search": {"api_key": engine.ApiKey},
+			"config/sitecore/search": {"api_key": engine.APIKey},
 		} {
 			e.Write(path, secrets)
 			read, err := json.Marshal(e.Read(path).Data)
@@ -53,7 +53,7 @@ func TestAConfigIsReadWithItsDefaults(t *testing.T) {
 		}, e.Read("config/kensho/prod").Data)
 
 		e.Write("config/sitecore/prod2", map[string]any{
-			"api_key": engine.ApiKey, "scope": "discover,event", "access_expiry": "12h", "refresh_expiry": 259200, "base_url": "https://api-staging.rfksrv.com",
+			"api_key": engine.APIKey, "scope": "discover,event", "access_expiry": "12h", "refresh_expiry": 259200, "base_url": "https://api-staging.rfksrv.com",
 		})
 		assert.Equal(t, map[string]any{
 			"scope":              []string{"discover", "event"},
@@ -73,7 +73,7 @@ func TestNamesAreListedWithTheirProviders(t *testing.T) {
 		_, status, _ := e.Request(logical.ListOperation, "config/", nil)
 		assert.Equal(t, http.StatusNotFound, status, "an empty list is Vault's 404")
 
-		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey})
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey})
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		list := func(path string) map[string]any {
 			resp, status, message := e.Request(logical.ListOperation, path, nil)
@@ -340,7 +340,7 @@ func TestANameBelongsToOneProvider(t *testing.T) {
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		token := e.Creds("prod").Data["access_token"]
 
-		_, status, message := e.Request(logical.UpdateOperation, "config/sitecore/prod", map[string]any{"api_key": engine.ApiKey})
+		_, status, message := e.Request(logical.UpdateOperation, "config/sitecore/prod", map[string]any{"api_key": engine.APIKey})
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "belongs to config/kensho/prod")
 		_, status, _ = e.Request(logical.DeleteOperation, "config/sitecore/prod", nil)

@@ -21,7 +21,7 @@ import (
 func TestALeaseHoldsTheTokenAndWhatIsKnownOfIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey, "scope": "discover,event", "access_expiry": "12h"})
+		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.APIKey, "scope": "discover,event", "access_expiry": "12h"})
 		resp := e.Creds("prod")
 		assert.False(t, resp.Secret.Renewable)
 		assert.Equal(t, 12*time.Hour-30*time.Second, resp.Secret.TTL)
@@ -55,8 +55,8 @@ func TestGuarantee1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
 		"assumed of a key pair":     {"config/kensho/prod", keys, vendorsim.Conduct{Unstated: true}, "01:20:00"},
 		"the full hour":             {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, vendorsim.Conduct{}, "00:59:59"},
 		"the full hour, as a JWT":   {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, vendorsim.Conduct{JWT: true}, "00:59:59"},
-		"stated in milliseconds":    {"config/sitecore/prod", map[string]any{"api_key": engine.ApiKey, "access_expiry": "2h"}, vendorsim.Conduct{}, "02:20:00"},
-		"the vendor's default, ms":  {"config/sitecore/prod", map[string]any{"api_key": engine.ApiKey}, vendorsim.Conduct{}, "00:20:00"},
+		"stated in milliseconds":    {"config/sitecore/prod", map[string]any{"api_key": engine.APIKey, "access_expiry": "2h"}, vendorsim.Conduct{}, "02:20:00"},
+		"the vendor's default, ms":  {"config/sitecore/prod", map[string]any{"api_key": engine.APIKey}, vendorsim.Conduct{}, "00:20:00"},
 		"the expiry it was made by": {"config/sitecore/prod", map[string]any{"refresh_token": "of-a-pair", "access_expiry": "2h"}, vendorsim.Conduct{}, "02:20:00"},
 		"a day where none is known": {"config/sitecore/prod", map[string]any{"refresh_token": "of-a-pair"}, vendorsim.Conduct{}, "00:20:00"},
 	} {
@@ -154,7 +154,7 @@ func TestALeaseIsCutToTheMountsMaximum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.System.MaxLeaseTTLVal = 10 * time.Minute
-		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey})
+		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.APIKey})
 		resp := e.Creds("prod")
 		assert.Equal(t, 10*time.Minute, resp.Secret.TTL)
 		assert.Empty(t, resp.Warnings)
@@ -207,7 +207,7 @@ func TestAPastedAccessTokenIsServedUntilItDies(t *testing.T) {
 func TestSitecoreFallsBackToTheAPIKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey, "refresh_token": "refused-from-the-start", "access_expiry": "1h", "refresh_expiry": "3h"})
+		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.APIKey, "refresh_token": "refused-from-the-start", "access_expiry": "1h", "refresh_expiry": "3h"})
 		methods := func() string {
 			var all []string
 			for _, call := range e.Sim.Calls() {
@@ -256,7 +256,7 @@ func TestErrorsAnswerAsDocumentedAndHoldNoSecret(t *testing.T) {
 					data := map[string]map[string]any{
 						"kensho/refresh":  {"refresh_token": engine.RefreshToken},
 						"kensho/keys":     {"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()},
-						"sitecore/search": {"api_key": engine.ApiKey},
+						"sitecore/search": {"api_key": engine.APIKey},
 					}[path]
 					data["verify"] = false
 					e.Write("config/"+path, data)
@@ -303,7 +303,7 @@ func TestShortSecretsAreNotEchoedEither(t *testing.T) {
 // the encodings in which it may come back.
 func assertNoSecret(t *testing.T, e *engine.Engine, text string) {
 	t.Helper()
-	secrets := []string{engine.RefreshToken, engine.ApiKey, engine.PrivateKeyPEM()[40:80]}
+	secrets := []string{engine.RefreshToken, engine.APIKey, engine.PrivateKeyPEM()[40:80]}
 	for _, call := range e.Sim.Calls() {
 		if form, err := url.ParseQuery(call.Body); err == nil && form.Has("client_assertion") {
 			secrets = append(secrets, form.Get("client_assertion"))
@@ -319,7 +319,7 @@ func assertNoSecret(t *testing.T, e *engine.Engine, text string) {
 func TestReadersOfOtherNamesDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey})
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey})
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
 

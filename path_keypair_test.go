@@ -180,7 +180,7 @@ func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"a key pair alone":     {"config/kensho/new", map[string]any{"refresh_token": engine.RefreshToken, "keypair": "prod"}, `keypair: goes with private_key_source=generated; give that too, or clear this with keypair=""`},
 		"no client ID":         {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: is missing"},
 		"another kind":         {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `give one, and clear the other with client_id="" private_key_source=""`},
-		"a vendor without":     {"config/sitecore/new", map[string]any{"api_key": engine.ApiKey, "private_key_source": "generated"}, "private_key_source: is no field of this path"},
+		"a vendor without":     {"config/sitecore/new", map[string]any{"api_key": engine.APIKey, "private_key_source": "generated"}, "private_key_source: is no field of this path"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -25,7 +25,7 @@ func TestExchangesAreCountedByProviderAndResult(t *testing.T) {
 		})
 		e.Sim.Behave(vendorsim.Conduct{Latency: 400 * time.Millisecond})
 		e.Write("config/kensho/prod", engine.KeyPairFields())
-		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey})
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey})
 		e.Write("refresh/prod", nil)
 		_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"client_id": "nobody"})
 		require.Equal(t, http.StatusBadRequest, status)
@@ -108,7 +108,7 @@ func TestMetricsTellHowEachCredentialIsDoing(t *testing.T) {
 		const prod = `{name="prod",provider="kensho"}`
 		engine.Until(0, 30, 0)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "keepalive_interval": 0})
-		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "scope": "discover,event"})
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "scope": "discover,event"})
 		e.Write("roles/events", map[string]any{"config": "search", "scope": "event"})
 		e.Creds("events")
 		engine.Until(0, 40, 0)

@@ -70,7 +70,7 @@ func TestGuarantee9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
 						assert.LessOrEqual(t, time.Since(death), test.dark, "the file held a dead token")
 					}
 					last, death = token, e.Sim.Death(token.(string))
-					time.Sleep(engine.TtlOf(resp) + time.Second)
+					time.Sleep(engine.TTLOf(resp) + time.Second)
 				}
 			})
 		})
@@ -89,7 +89,7 @@ func TestGuarantee4TheTTLLeadsToTheNextAttempt(t *testing.T) {
 		assert.Len(t, resp.Warnings, 1)
 		assert.Equal(t, int64(299), resp.Data["ttl"])
 		e.Sim.Behave(vendorsim.Conduct{})
-		time.Sleep(engine.TtlOf(resp) + time.Second)
+		time.Sleep(engine.TTLOf(resp) + time.Second)
 		assert.NotEqual(t, first, e.Token("prod").Data["access_token"])
 	})
 }
@@ -121,8 +121,8 @@ func TestGuarantee1TheTTLIsNeverZeroAndNeverPastTheTokensLife(t *testing.T) {
 				break
 			}
 			left := time.Until(e.Sim.Death(resp.Data["access_token"].(string)))
-			assert.GreaterOrEqual(t, engine.TtlOf(resp), time.Second)
-			assert.LessOrEqual(t, engine.TtlOf(resp), left)
+			assert.GreaterOrEqual(t, engine.TTLOf(resp), time.Second)
+			assert.LessOrEqual(t, engine.TTLOf(resp), left)
 			time.Sleep(970 * time.Millisecond)
 		}
 		assert.Greater(t, time.Since(time.Date(2000, 1, 1, 0, 59, 57, 0, time.UTC)), time.Duration(0), "the token is served to its last seconds")

@@ -180,7 +180,7 @@ func TestAReasonIsQuotedFromWhatErrorAnswersHold(t *testing.T) {
 		`{"errors":[{"code":"E17","message":"no such client"},{"message":"or key"}]}`:                "E17: no such client: or key",
 		`{"errors":["no such client"]}`:                                                              "no such client",
 		`{"errors":{"message":"no such client"}}`:                                                    "no such client",
-		`{"fault":{"faultstring":"Invalid ApiKey","detail":{"errorcode":"oauth.v2.InvalidApiKey"}}}`: "Invalid ApiKey: oauth.v2.InvalidApiKey",
+		`{"fault":{"faultstring":"Invalid APIKey","detail":{"errorcode":"oauth.v2.InvalidApiKey"}}}`: "Invalid APIKey: oauth.v2.InvalidApiKey",
 		`{"type":"about:blank","title":"Forbidden","status":403,"detail":"no such client"}`:          "Forbidden: no such client",
 		`{"msg":"no such client"}`:                                                                   "no such client",
 		`{"errcode":40001,"errmsg":"invalid credential"}`:                                            "40001: invalid credential",

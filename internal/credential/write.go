@@ -18,10 +18,11 @@ import (
 // An Operation is what a request may do, as a policy was checked for it.
 type Operation int
 
+// The operations.
 const (
-	Create Operation = iota
-	Update
-	Patch
+	Create Operation = iota // what does not exist
+	Update                  // what exists
+	Patch                   // some fields of what exists
 )
 
 // A Write is what an operator sends for a credential.

@@ -54,6 +54,7 @@ func LeaseKey(credential, role, series, id string) string {
 // A Kind is what an entry is about.
 type Kind int
 
+// The kinds; Other is what needs no name.
 const (
 	Other Kind = iota
 	Credential

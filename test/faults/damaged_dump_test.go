@@ -162,7 +162,7 @@ func (d *dumped) fill() {
 	for _, token := range []string{engine.RefreshToken, "unchecked-refresh-token-of-kensho"} {
 		d.sim.AddRefreshToken("link-streaming", token)
 	}
-	d.sim.AddAPIKey(engine.ApiKey)
+	d.sim.AddAPIKey(engine.APIKey)
 	d.sim.AddPair("refresh-token-of-sitecore", 24*time.Hour, 7*24*time.Hour)
 	for _, client := range []string{engine.ClientID, "0oa1failing2"} {
 		d.sim.AddClient(client, &engine.PrivateKey().PublicKey, "")
@@ -185,7 +185,7 @@ func (d *dumped) fill() {
 	d.write("config/kensho/failing", map[string]any{"client_id": "0oa1failing2", "private_key": engine.PrivateKeyPEM()})
 	d.write("config/kensho/unchecked", map[string]any{"refresh_token": "unchecked-refresh-token-of-kensho", "verify": false, "request_timeout": "20s", "keepalive_interval": "12h"})
 	d.write("config/kensho/batch", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "scope": "kensho:app:link"})
-	d.write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "scope": "discover,event", "access_expiry": "12h"})
+	d.write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "scope": "discover,event", "access_expiry": "12h"})
 	d.write("config/sitecore/pair", map[string]any{"refresh_token": "refresh-token-of-sitecore"})
 	d.write("config/oauth2/api", client())
 	d.write("config/oauth2/rotating", client("refresh_token", "refresh-token-of-idp"))

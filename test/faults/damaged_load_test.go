@@ -96,7 +96,7 @@ func load(t *testing.T, dump storageDump) *loaded {
 	for key, raw := range l.dump.Entries {
 		require.NoError(t, l.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: raw}))
 	}
-	l.sim.AddAPIKey(engine.ApiKey)
+	l.sim.AddAPIKey(engine.APIKey)
 	for vendor, name := range l.credentials() {
 		config, state := l.known(vendor, name)
 		text := func(field string) string { value, _ := config.Fields[field].(string); return value }
@@ -167,9 +167,8 @@ func (l *loaded) known(vendor, name string) (knownConfig, knownState) {
 }
 
 // must asks for what the engine must not refuse.
-func (l *loaded) must(op logical.Operation, path string, data map[string]any) map[string]any {
+func (l *loaded) must(op logical.Operation, path string) {
 	l.t.Helper()
-	resp := l.ask(op, path, data)
+	resp := l.ask(op, path, nil)
 	require.NotNil(l.t, resp, "%s %s", op, path)
-	return resp.Data
 }

@@ -146,14 +146,14 @@ func checkDamaged(t *testing.T, dump storageDump, key string, raw []byte) {
 			ask(logical.ReadOperation, "metrics", nil)
 			time.Sleep(time.Hour)
 		}
-		l.must(logical.ReadOperation, "token/batch", nil)
+		l.must(logical.ReadOperation, "token/batch")
 		for _, role := range []string{"mine", "narrow", "forbidden"} {
-			l.must(logical.DeleteOperation, "roles/"+role, nil)
+			l.must(logical.DeleteOperation, "roles/"+role)
 		}
 		for name, provider := range config {
-			l.must(logical.DeleteOperation, "config/"+provider+"/"+name, nil)
+			l.must(logical.DeleteOperation, "config/"+provider+"/"+name)
 		}
-		l.must(logical.DeleteOperation, "keypair/switched", nil)
+		l.must(logical.DeleteOperation, "keypair/switched")
 		for left := range l.dumped.dump().Entries {
 			parts := strings.Split(left, "/")
 			require.False(t, left == key && parts[0] != "lease", "%s is still there", left)
@@ -213,7 +213,7 @@ func TestGuarantee15AStoredDurationThatCannotBeIsDamage(t *testing.T) {
 	for _, seconds := range []int64{-1, 1 << 50, math.MaxInt64} {
 		synctest.Test(t, func(t *testing.T) {
 			e := engine.New(t)
-			e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey})
+			e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey})
 			e.Amend("config/sitecore/search", func(entry map[string]any) {
 				entry["fields"].(map[string]any)["access_expiry"] = seconds
 			})

@@ -106,7 +106,7 @@ func (n *network) restore() {
 // request is the engine's, of which everything is looked through for secrets.
 func (n *network) request(op logical.Operation, path string, data map[string]any) (*logical.Response, int, string) {
 	n.T.Helper()
-	resp, status, message := n.Engine.Request(op, path, data)
+	resp, status, message := n.Request(op, path, data)
 	n.heard.Hear(n.T, path, resp, message)
 	return resp, status, message
 }

@@ -76,7 +76,7 @@ func (r *trial) follow(ending string) {
 	r.T.Helper()
 	if ending == "a kill" {
 		r.storage.Dead.Store(true)
-		r.Engine.Storage = r.storage.Storage
+		r.Storage = r.storage.Storage
 		r.storage = r.BreakStorage()
 		r.Restart()
 		return

@@ -175,7 +175,7 @@ func (c *vendorCell) recover() {
 // request is the engine's, of which everything is looked through for secrets.
 func (c *vendorCell) request(op logical.Operation, path string, data map[string]any) (*logical.Response, int, string) {
 	c.T.Helper()
-	resp, status, message := c.Engine.Request(op, path, data)
+	resp, status, message := c.Request(op, path, data)
 	c.heard.Hear(c.T, path, resp, message)
 	return resp, status, message
 }

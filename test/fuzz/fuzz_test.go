@@ -92,14 +92,14 @@ func newFuzzEngine(t *testing.T) *engine.Engine {
 	engine.Until(0, 10, 0)
 	e.Sim.AddOAuthClient(client)
 	e.Sim.AddOAuthRefreshToken(client, engine.RefreshToken, "read", "write")
-	e.Write("config/sitecore/prod", map[string]any{"api_key": engine.ApiKey, "scope": "discover,event"})
+	e.Write("config/sitecore/prod", map[string]any{"api_key": engine.APIKey, "scope": "discover,event"})
 	e.Write("config/oauth2/api", engine.SecretClient(true))
 	return e
 }
 
 // fuzzSecrets are what must not come out, by their placeholders.
 func fuzzSecrets() map[string]string {
-	return map[string]string{"$refresh": engine.RefreshToken, "$api": engine.ApiKey, "$secret": engine.ClientSecret, "$key": engine.PrivateKeyPEM()}
+	return map[string]string{"$refresh": engine.RefreshToken, "$api": engine.APIKey, "$secret": engine.ClientSecret, "$key": engine.PrivateKeyPEM()}
 }
 
 // fuzzedData are the fields of a write.
@@ -266,7 +266,7 @@ func FuzzName(f *testing.F) {
 				e.Read(path + name)
 			}
 
-			_, status, message = e.Request(logical.UpdateOperation, "config/sitecore/"+name, map[string]any{"api_key": engine.ApiKey})
+			_, status, message = e.Request(logical.UpdateOperation, "config/sitecore/"+name, map[string]any{"api_key": engine.APIKey})
 			require.Equal(t, http.StatusBadRequest, status, message)
 			_, status, message = e.Request(logical.UpdateOperation, "roles/"+name, map[string]any{"config": name})
 			require.Equal(t, http.StatusBadRequest, status, message)

@@ -17,13 +17,13 @@ func TestTheCanariesOfTheTestsAreWatched(t *testing.T) {
 			e.Logger.Trace("exchanged", "url", "https://v.example/?refreshToken="+engine.RefreshToken)
 		},
 		"a status": func(e *engine.Engine) {
-			e.Outside.Answered(t, "status/prod", nil, &logical.Response{Data: map[string]any{"last_error": engine.ApiKey}}, "")
+			e.Outside.Answered(t, "status/prod", nil, &logical.Response{Data: map[string]any{"last_error": engine.APIKey}}, "")
 		},
 		"an event": func(e *engine.Engine) {
 			require.NoError(t, logical.SendEvent(t.Context(), e.Outside, "tokenbroker/token-exchange", "error", engine.RefreshToken))
 		},
 		"the metrics": func(e *engine.Engine) {
-			e.Outside.Answered(t, "metrics", nil, &logical.Response{Data: map[string]any{logical.HTTPRawBody: []byte("name=" + engine.ApiKey)}}, "")
+			e.Outside.Answered(t, "metrics", nil, &logical.Response{Data: map[string]any{logical.HTTPRawBody: []byte("name=" + engine.APIKey)}}, "")
 		},
 		"an error": func(e *engine.Engine) {
 			e.Outside.Answered(t, "creds/prod", nil, nil, "bad key: "+engine.PrivateKeyPEM())

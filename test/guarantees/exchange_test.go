@@ -132,7 +132,7 @@ func TestGuarantee12AfterARestartAReadLoadsItsOwnNameAndTheBackgroundTheOthers(t
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		for _, name := range []string{"first", "second", "third"} {
-			e.Write("config/sitecore/"+name, map[string]any{"api_key": engine.ApiKey})
+			e.Write("config/sitecore/"+name, map[string]any{"api_key": engine.APIKey})
 		}
 		exchanges := e.Exchanges()
 		e.Restart()

@@ -43,7 +43,7 @@ func TestFaultARefreshFailsThatAnAPIKeyCanReplace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
-				e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "access_expiry": "1h"})
+				e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "access_expiry": "1h"})
 				first := engine.TokenOf(e.Creds("search"))
 				e.Sim.Behave(refreshing(fault))
 				time.Sleep(2 * time.Hour)
@@ -74,7 +74,7 @@ func TestGuarantee4AWriteIsNotRefusedForARefreshThatFails(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
 				e.Sim.Behave(refreshing(fault))
-				e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "refresh_token": engine.RefreshToken})
+				e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "refresh_token": engine.RefreshToken})
 				e.Creds("search")
 			})
 		})
@@ -84,7 +84,7 @@ func TestGuarantee4AWriteIsNotRefusedForARefreshThatFails(t *testing.T) {
 func TestGuarantee4AnAPIKeyIsLeftAloneWhileAVendorThrottles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "access_expiry": "1h"})
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "access_expiry": "1h"})
 		e.Creds("search")
 		e.Sim.Behave(refreshing(vendorsim.Throttle("60")))
 		time.Sleep(2 * time.Hour)

@@ -69,7 +69,7 @@ func TestARolesScopeIsMintedThoughThereIsARefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.AddPair("of-any-scope", 24*time.Hour, 7*24*time.Hour)
-		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "refresh_token": "of-any-scope", "scope": "discover,event"})
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "refresh_token": "of-any-scope", "scope": "discover,event"})
 		e.Write("roles/web", map[string]any{"config": "search", "scope": "event"})
 		require.Equal(t, http.MethodPut, e.Sim.Calls()[0].Method)
 		e.Creds("web")
@@ -281,7 +281,7 @@ func TestGuarantee11ACredentialOfManyScopesTakesOneSlotOfASweep(t *testing.T) {
 		data := engine.KeyPairFields()
 		data["scope"] = strings.Join(scopes, ",")
 		e.Write("config/kensho/prod", data)
-		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "access_expiry": "1h"})
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "access_expiry": "1h"})
 		for i, scope := range scopes {
 			e.Write(fmt.Sprintf("roles/r%d", i), map[string]any{"config": "prod", "scope": scope})
 			for range 2 {

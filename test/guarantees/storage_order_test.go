@@ -121,7 +121,7 @@ func TestGuarantee15APairThatStorageDoesNotTakeBlocksNothing(t *testing.T) {
 		e := engine.New(t)
 		storage := &engine.BoundedStorage{Storage: e.Storage, Most: 16 << 10}
 		e.Storage = storage
-		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "verify": false})
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "verify": false})
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
 			answer["refreshToken"] = strings.Repeat("r", 32<<10)
 		}))})

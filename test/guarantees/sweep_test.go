@@ -116,7 +116,7 @@ func TestGuarantee11RenewalsThatNeverEndHoldUpNobodyElse(t *testing.T) {
 		e.Transport = deaf
 		e.Restart()
 		for i := range 50 { // three times as many as a sweep renews at once
-			e.Write(fmt.Sprintf("config/sitecore/c%d", i), map[string]any{"api_key": engine.ApiKey, "access_expiry": "30m"})
+			e.Write(fmt.Sprintf("config/sitecore/c%d", i), map[string]any{"api_key": engine.APIKey, "access_expiry": "30m"})
 			e.Creds(fmt.Sprintf("c%d", i))
 		}
 		e.Write("config/kensho/healthy", engine.KeyPairFields())

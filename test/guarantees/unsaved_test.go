@@ -154,7 +154,7 @@ func TestGuarantee3ARefreshTokenThatStaysIsUsedAtOnce(t *testing.T) {
 		engine.Until(1, 0, 5)
 		storage.RefuseFence.Store(true)
 		e.Creds("prod")
-		e.Write("config/sitecore/search", map[string]any{"api_key": engine.ApiKey, "scope": "discover"})
+		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "scope": "discover"})
 		time.Sleep(25 * time.Hour)
 		e.Creds("search") // a refresh token that the API key can make again
 	})

@@ -70,9 +70,9 @@ func (m *month) newAccount(i int) *account {
 		a.path = "config/kensho/" + a.name
 		a.fields = map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": vendorsim.URL(base, "https://kensho.okta.com/oauth2/default/v1/token")}
 	case "API key":
-		a.sim.AddAPIKey(engine.ApiKey)
+		a.sim.AddAPIKey(engine.APIKey)
 		a.path = "config/sitecore/" + a.name
-		a.fields = map[string]any{"api_key": engine.ApiKey, "base_url": vendorsim.URL(base, "https://api.rfksrv.com")}
+		a.fields = map[string]any{"api_key": engine.APIKey, "base_url": vendorsim.URL(base, "https://api.rfksrv.com")}
 	case "refresh token of a pair":
 		a.sim.AddPair(engine.RefreshToken, 12*time.Hour, 90*24*time.Hour)
 		a.path = "config/sitecore/" + a.name

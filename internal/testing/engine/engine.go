@@ -1,3 +1,5 @@
+// Package engine is the harness of the tests: it mounts the engine with simulated vendors and storage
+// in memory, passes time, restarts it, breaks its storage, and watches what leaves it.
 package engine
 
 import (
@@ -28,27 +30,31 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
+// NextClientID is the client ID that Kensho gives for a pending pair.
 const NextClientID = "0oa2clientid3"
 
+// Activate activates the pending pair of the key pair prod.
 func (e *Engine) Activate(data map[string]any) (status int, message string) {
 	e.T.Helper()
 	_, status, message = e.Request(logical.UpdateOperation, "keypair/prod/activate", data)
 	return status, message
 }
 
+// Tokens returns the access tokens of prod and scribe, by name.
 func (e *Engine) Tokens() map[string]any {
 	e.T.Helper()
 	return map[string]any{"prod": e.Creds("prod").Data["access_token"], "scribe": e.Creds("scribe").Data["access_token"]}
 }
 
+// The credentials that the vendors of New know.
 const (
 	RefreshToken = "refresh-token-of-kensho-0123456789"
-	ApiKey       = "01-4d3c2b1a-0f9e8d7c6b5a49382716051423324150617283940a1"
+	APIKey       = "01-4d3c2b1a-0f9e8d7c6b5a49382716051423324150617283940a1"
 	ClientID     = "0oa1clientid2"
 	MountPoint   = "kensho/"
 )
 
-// privateKey is made once: keys are slow to make, and any will do.
+// PrivateKey is made once: keys are slow to make, and any will do.
 var PrivateKey = sync.OnceValue(func() *rsa.PrivateKey {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -57,14 +63,15 @@ var PrivateKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return key
 })
 
+// PrivateKeyPEM returns PrivateKey in PEM.
 func PrivateKeyPEM() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(PrivateKey())}))
 }
 
-// unreplicated is what a server without replication says of itself.
+// Unreplicated is what a server without replication says of itself.
 const Unreplicated = consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled
 
-// engine is a mount of the engine, with simulated vendors and storage in memory.
+// Engine is a mount of the engine, with simulated vendors and storage in memory.
 type Engine struct {
 	T       *testing.T
 	Sim     *vendorsim.Sim
@@ -78,7 +85,7 @@ type Engine struct {
 	Logger    hclog.Logger
 }
 
-// newEngine mounts an engine, and sees that it asks its vendors for nothing that they do
+// New mounts an engine, and sees that it asks its vendors for nothing that they do
 // not document, and that no secret leaves it.
 func New(t *testing.T) *Engine {
 	t.Helper()
@@ -94,7 +101,7 @@ func New(t *testing.T) *Engine {
 	return e
 }
 
-// mount mounts an engine whose vendors know refreshToken, apiKey and clientID with
+// NewUnchecked mounts an engine whose vendors know refreshToken, apiKey and clientID with
 // privateKey.
 func NewUnchecked(t *testing.T) *Engine {
 	t.Helper()
@@ -106,14 +113,14 @@ func NewUnchecked(t *testing.T) *Engine {
 		System:  &logical.StaticSystemView{DefaultLeaseTTLVal: 24 * time.Hour, MaxLeaseTTLVal: 32 * 24 * time.Hour, ReplicationStateVal: Unreplicated},
 	}
 	e.Sim.AddRefreshToken("link-streaming", RefreshToken)
-	e.Sim.AddAPIKey(ApiKey)
+	e.Sim.AddAPIKey(APIKey)
 	e.Sim.AddClient(ClientID, &PrivateKey().PublicKey, "")
 	e.Transport, e.Logger = e.Sim.Transport(), e.Outside.logger()
 	e.Restart()
 	return e
 }
 
-// restart begins anew with what is in storage, as after a crash.
+// Restart begins anew with what is in storage, as after a crash.
 func (e *Engine) Restart() {
 	e.T.Helper()
 	e.Backend = tokenbroker.New(tokenbroker.Options{Transport: e.Transport, Dial: e.Dial})
@@ -127,14 +134,14 @@ func (e *Engine) Restart() {
 	}))
 }
 
-// request sends a request as Vault's core does, and returns the HTTP status and
+// Request sends a request as Vault's core does, and returns the HTTP status and
 // the message that a client would see.
 func (e *Engine) Request(op logical.Operation, path string, data map[string]any) (resp *logical.Response, status int, message string) {
 	e.T.Helper()
 	return e.RequestWithin(context.Background(), op, path, data)
 }
 
-// requestWithin sends a request of a client who may go away.
+// RequestWithin sends a request of a client who may go away.
 func (e *Engine) RequestWithin(ctx context.Context, op logical.Operation, path string, data map[string]any) (resp *logical.Response, status int, message string) {
 	e.T.Helper()
 	// The framework keeps what it is given.
@@ -161,13 +168,14 @@ func (e *Engine) RequestWithin(ctx context.Context, op logical.Operation, path s
 	return resp, status, message
 }
 
+// Write writes to a path that must take it.
 func (e *Engine) Write(path string, data map[string]any) {
 	e.T.Helper()
 	_, status, message := e.Request(logical.UpdateOperation, path, data)
 	require.Equal(e.T, 200, status, message)
 }
 
-// read reads what there must be, in the form that OpenAPI and docs/api.md have.
+// Read reads what there must be, in the form that OpenAPI and docs/api.md have.
 func (e *Engine) Read(path string) *logical.Response {
 	e.T.Helper()
 	resp, status, message := e.Request(logical.ReadOperation, path, nil)
@@ -186,7 +194,7 @@ func (e *Engine) Route(path string) *framework.Path {
 	}).Route(path)
 }
 
-// dump is all that is in storage, whatever its mood, but for what is written to see
+// Dump is all that is in storage, whatever its mood, but for what is written to see
 // whether it takes a write.
 func (e *Engine) Dump() map[string]string {
 	e.T.Helper()
@@ -206,7 +214,7 @@ func (e *Engine) Dump() map[string]string {
 	return all
 }
 
-// creds reads a token, which its vendor must accept until the lease ends.
+// Creds reads a token, which its vendor must accept until the lease ends.
 func (e *Engine) Creds(name string) *logical.Response {
 	e.T.Helper()
 	resp := e.Read("creds/" + name)
@@ -219,14 +227,16 @@ func (e *Engine) Creds(name string) *logical.Response {
 	return resp
 }
 
+// Exchanges returns how many requests the vendors have had.
 func (e *Engine) Exchanges() int { return len(e.Sim.Calls()) }
 
-// until waits for a time of day, on the day that simulated time begins with.
+// Until waits for a time of day, on the day that simulated time begins with.
 func Until(hour, minute, second int) {
 	time.Sleep(time.Until(time.Date(2000, 1, 1, hour, minute, second, 0, time.UTC)))
 }
 
-// revokedByForce are leases that Vault has forgotten, as the vendor would not end their tokens.
+// RevokedByForce are leases that Vault has forgotten, as the vendor would not end their tokens.
+// Revoke ends a lease, as Vault does.
 func (e *Engine) RevokedByForce(leases ...*logical.Response) {
 	e.T.Helper()
 	e.Sim.Behave(Down())
@@ -236,17 +246,20 @@ func (e *Engine) RevokedByForce(leases ...*logical.Response) {
 	e.Sim.Behave(vendorsim.Conduct{})
 }
 
+// ClientSecret is the secret of the OAuth client.
 const ClientSecret = "client-secret-0123456789"
 
+// Revoke ends a lease, as Vault does.
 func (e *Engine) Revoke(lease *logical.Response) error {
 	e.T.Helper()
 	_, err := e.Backend.HandleRequest(e.T.Context(), &logical.Request{Operation: logical.RevokeOperation, Secret: lease.Secret, Storage: e.Storage})
 	return err
 }
 
+// TokenOf returns the access token of a lease.
 func TokenOf(lease *logical.Response) string { return lease.Data["access_token"].(string) }
 
-// leased are the keys of the dedicated tokens in storage.
+// Leased are the keys of the dedicated tokens in storage.
 func (e *Engine) Leased() []string {
 	e.T.Helper()
 	keys, err := logical.CollectKeysWithPrefix(e.T.Context(), e.Storage, "lease/")
@@ -254,7 +267,7 @@ func (e *Engine) Leased() []string {
 	return keys
 }
 
-// clean unloads the engine, and returns how long that took.
+// Clean unloads the engine, and returns how long that took.
 func (e *Engine) Clean() time.Duration {
 	e.T.Helper()
 	began := time.Now()
@@ -263,9 +276,10 @@ func (e *Engine) Clean() time.Duration {
 	return time.Since(began)
 }
 
+// AnotherToken is a second refresh token of Kensho.
 const AnotherToken = "another-refresh-token"
 
-// asked are the scopes that Kensho was asked for, call by call.
+// Asked are the scopes that Kensho was asked for, call by call.
 func (e *Engine) Asked() []string {
 	e.T.Helper()
 	var scopes []string
@@ -277,7 +291,7 @@ func (e *Engine) Asked() []string {
 	return scopes
 }
 
-// readFor reads a token that is to be good for at least so long.
+// ReadFor reads a token that is to be good for at least so long.
 func (e *Engine) ReadFor(path, minTTL string) *logical.Response {
 	e.T.Helper()
 	resp, status, message := e.Request(logical.ReadOperation, path, map[string]any{"min_ttl": minTTL})
@@ -285,19 +299,19 @@ func (e *Engine) ReadFor(path, minTTL string) *logical.Response {
 	return resp
 }
 
-// damage makes an entry one that cannot be decoded.
+// Damage makes an entry one that cannot be decoded.
 func (e *Engine) Damage(key string) {
 	e.T.Helper()
 	require.NoError(e.T, e.Storage.Put(e.T.Context(), &logical.StorageEntry{Key: key, Value: []byte("{")}))
 }
 
-// tick is one turn of Vault's rollback manager.
+// Tick is one turn of Vault's rollback manager.
 func (e *Engine) Tick() error {
 	_, err := e.Backend.HandleRequest(e.T.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: e.Storage})
 	return err
 }
 
-// pass lets time pass, with a tick every minute.
+// Pass lets time pass, with a tick every minute.
 func (e *Engine) Pass(d time.Duration) {
 	e.T.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); {
@@ -306,6 +320,7 @@ func (e *Engine) Pass(d time.Duration) {
 	}
 }
 
+// Refused reads a path that must fail.
 func (e *Engine) Refused(path string) (status int, message string) {
 	e.T.Helper()
 	_, status, message = e.Request(logical.ReadOperation, path, nil)
@@ -313,10 +328,12 @@ func (e *Engine) Refused(path string) (status int, message string) {
 	return status, message
 }
 
+// KeyPairFields returns the fields of a Kensho credential with a key pair.
 func KeyPairFields() map[string]any {
 	return map[string]any{"client_id": ClientID, "private_key": PrivateKeyPEM()}
 }
 
+// AssertStorageEmpty asserts that nothing is stored.
 func AssertStorageEmpty(t *testing.T, e *Engine) {
 	t.Helper()
 	left, err := logical.CollectKeys(t.Context(), e.Storage)
@@ -324,7 +341,7 @@ func AssertStorageEmpty(t *testing.T, e *Engine) {
 	assert.Empty(t, left, "nothing is stored")
 }
 
-// keypair makes a key pair, and returns what is answered.
+// Keypair makes a key pair, and returns what is answered.
 func (e *Engine) Keypair(name string, data map[string]any) *logical.Response {
 	e.T.Helper()
 	resp, status, message := e.Request(logical.UpdateOperation, "keypair/"+name, data)
@@ -334,7 +351,7 @@ func (e *Engine) Keypair(name string, data map[string]any) *logical.Response {
 	return resp
 }
 
-// pending makes a pair that is to take the active one's place, and returns what is
+// Pending makes a pair that is to take the active one's place, and returns what is
 // answered of it, in the fields of an active one.
 func (e *Engine) Pending(name string, data map[string]any) *logical.Response {
 	e.T.Helper()
@@ -350,7 +367,7 @@ func (e *Engine) Pending(name string, data map[string]any) *logical.Response {
 	return resp
 }
 
-// publicKey is the key of an answer.
+// PublicKey is the key of an answer.
 func PublicKey(t *testing.T, answer any) any {
 	t.Helper()
 	block, rest := pem.Decode([]byte(answer.(string)))
@@ -362,27 +379,27 @@ func PublicKey(t *testing.T, answer any) any {
 	return key
 }
 
-// register has Kensho know the public half of an answer by a client ID.
+// Register has Kensho know the public half of an answer by a client ID.
 func (e *Engine) Register(client string, answer any) {
 	e.T.Helper()
 	e.Sim.AddClient(client, PublicKey(e.T, answer).(*rsa.PublicKey), "")
 }
 
-// drop has a refresh drop the cached tokens first.
+// Drop has a refresh drop the cached tokens first.
 var Drop = map[string]any{"drop": true}
 
-// token reads a token without a lease, which its vendor must accept for ttl seconds.
+// Token reads a token without a lease, which its vendor must accept for ttl seconds.
 func (e *Engine) Token(name string) *logical.Response {
 	e.T.Helper()
 	resp := e.Read("token/" + name)
 	require.Nil(e.T, resp.Secret)
 	left := time.Until(e.Sim.Death(resp.Data["access_token"].(string)))
-	require.LessOrEqual(e.T, TtlOf(resp), left, "ttl is past the token's life")
-	require.GreaterOrEqual(e.T, TtlOf(resp), time.Second)
+	require.LessOrEqual(e.T, TTLOf(resp), left, "ttl is past the token's life")
+	require.GreaterOrEqual(e.T, TTLOf(resp), time.Second)
 	return resp
 }
 
-// as has an entry be of a format.
+// As has an entry be of a format.
 func (e *Engine) As(version int, key string) {
 	e.T.Helper()
 	entry, err := e.Storage.Get(e.T.Context(), key)
@@ -396,13 +413,14 @@ func (e *Engine) As(version int, key string) {
 	require.NoError(e.T, e.Storage.Put(e.T.Context(), entry))
 }
 
-// seeing mounts the engine again, in a server of its own.
+// Seeing mounts the engine again, in a server of its own.
 func (e *Engine) Seeing(system logical.SystemView) {
 	e.T.Helper()
 	e.Backend = tokenbroker.New(tokenbroker.Options{Transport: e.Transport})
 	require.NoError(e.T, e.Backend.Setup(e.T.Context(), &logical.BackendConfig{Logger: e.Logger, System: system, StorageView: e.Storage}))
 }
 
-func TtlOf(resp *logical.Response) time.Duration {
+// TTLOf returns the ttl of an answer of token/<name>.
+func TTLOf(resp *logical.Response) time.Duration {
 	return time.Duration(resp.Data["ttl"].(int64)) * time.Second
 }

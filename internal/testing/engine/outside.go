@@ -25,7 +25,7 @@ import (
 // secretFields are those of requests, and of what is stored, that hold secrets.
 var secretFields = []string{"access_token", "api_key", "client_secret", "private_key", "refresh_token"}
 
-// An outside is all that leaves an engine: its log at the lowest level, its answers, and
+// Outside is all that leaves an engine: its log at the lowest level, its answers, and
 // its events. Guarantee 6 is that no secret does but the access token, to its reader.
 type Outside struct {
 	mu     sync.Mutex
@@ -35,6 +35,7 @@ type Outside struct {
 	events []SentEvent
 }
 
+// Write takes what the engine logs.
 func (o *Outside) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -58,7 +59,7 @@ func (o *Outside) SendEvent(_ context.Context, kind logical.EventType, data *log
 	return nil
 }
 
-// answered notes an answer, but for the access token that its reader is to have, and the
+// Answered notes an answer, but for the access token that its reader is to have, and the
 // secrets of the request.
 func (o *Outside) Answered(t *testing.T, path string, request map[string]any, resp *logical.Response, message string) {
 	t.Helper()
@@ -88,10 +89,10 @@ func withoutToken(path string, data map[string]any) map[string]any {
 	return rest
 }
 
-// leaks are the secrets outside, of those that the vendors and storage know.
+// Leaks are the secrets outside, of those that the vendors and storage know.
 func (o *Outside) Leaks(t *testing.T, e *Engine) []string {
 	t.Helper()
-	o.cage.Add(RefreshToken, ApiKey, ClientSecret, PrivateKeyPEM())
+	o.cage.Add(RefreshToken, APIKey, ClientSecret, PrivateKeyPEM())
 	o.cage.Add(e.Sim.Secrets()...)
 	for _, stored := range e.Dump() {
 		var entry any
@@ -123,13 +124,13 @@ func secretsOf(value any) []string {
 	return found
 }
 
-// sentEvent is one that was sent.
+// SentEvent is one that was sent.
 type SentEvent struct {
 	Kind     string
 	Metadata map[string]any
 }
 
-// events are those since the last call.
+// Events are those since the last call.
 func (e *Engine) Events() []SentEvent {
 	synctest.Wait() // nobody else waits for them
 	e.Outside.mu.Lock()
@@ -139,7 +140,7 @@ func (e *Engine) Events() []SentEvent {
 	return sent
 }
 
-// lines are what the engine has logged since the last call at info and above.
+// Lines are what the engine has logged since the last call at info and above.
 func (e *Engine) Lines() []map[string]any {
 	e.T.Helper()
 	e.Outside.mu.Lock()
@@ -157,7 +158,7 @@ func (e *Engine) Lines() []map[string]any {
 	return lines
 }
 
-// A witness hears everything that an engine answers, but for access tokens where they
+// Witness hears everything that an engine answers, but for access tokens where they
 // belong, and everything that it logs.
 type Witness struct {
 	mu     sync.Mutex
@@ -165,12 +166,13 @@ type Witness struct {
 	logged bytes.Buffer
 }
 
-// listen has an engine begin anew, and log at every level.
+// Listen has an engine begin anew, and log at every level.
 func (w *Witness) Listen(e *Engine) {
 	e.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &w.logged})
 	e.Restart()
 }
 
+// Hear takes an answer of the engine.
 func (w *Witness) Hear(t *testing.T, path string, resp *logical.Response, message string) {
 	t.Helper()
 	w.mu.Lock()
@@ -190,7 +192,7 @@ func (w *Witness) Hear(t *testing.T, path string, resp *logical.Response, messag
 	}
 }
 
-// leaks are how many secrets were heard: of those that an operator wrote, and of those
+// Leaks are how many secrets were heard: of those that an operator wrote, and of those
 // that a vendor was sent or has made.
 func (w *Witness) Leaks(e *Engine, written []string) int {
 	e.T.Helper()
@@ -218,7 +220,7 @@ func (w *Witness) Leaks(e *Engine, written []string) int {
 	return count
 }
 
-// metrics are those of the engine, by series: name{label="value",…}.
+// Metrics are those of the engine, by series: name{label="value",…}.
 func (e *Engine) Metrics() map[string]string {
 	e.T.Helper()
 	resp, status, message := e.Request(logical.ReadOperation, "metrics", nil)
@@ -237,7 +239,7 @@ func (e *Engine) Metrics() map[string]string {
 	return series
 }
 
-// assertMetrics looks at some of the series; "" is of one that there must not be.
+// AssertMetrics looks at some of the series; "" is of one that there must not be.
 func (e *Engine) AssertMetrics(wanted map[string]string) {
 	e.T.Helper()
 	all := e.Metrics()

@@ -19,7 +19,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// panics has writes of some keys panic.
+// Panics has writes of some keys panic.
 func Panics(prefix string) *func(StorageCall) Fault {
 	meet := func(call StorageCall) Fault {
 		if call.Op == "put" && strings.HasPrefix(call.Key, prefix) {
@@ -30,7 +30,7 @@ func Panics(prefix string) *func(StorageCall) Fault {
 	return &meet
 }
 
-// takeBack has a node be active again, after another has written.
+// TakeBack has a node be active again, after another has written.
 func (e *Engine) TakeBack(former logical.Backend) {
 	e.Backend = former
 	for _, key := range []string{"state/api/credential", "state/api/own"} {
@@ -38,13 +38,14 @@ func (e *Engine) TakeBack(former logical.Backend) {
 	}
 }
 
-// boundedStorage refuses entries over a size, as Vault's storage backends do.
+// BoundedStorage refuses entries over a size, as Vault's storage backends do.
 type BoundedStorage struct {
 	logical.Storage
 	Most    int // bytes
 	Refused int
 }
 
+// Put refuses an entry that is too large, as Raft does.
 func (s *BoundedStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	if size := len(entry.Key) + len(entry.Value); size > s.Most {
 		s.Refused++
@@ -53,10 +54,10 @@ func (s *BoundedStorage) Put(ctx context.Context, entry *logical.StorageEntry) e
 	return s.Storage.Put(ctx, entry)
 }
 
-// raftEntry is the size that Raft storage takes in an entry, unless it is configured.
+// RaftEntry is the size that Raft storage takes in an entry, unless it is configured.
 const RaftEntry = 1 << 20
 
-// newBoundedEngine has a credential of 15 scopes, whose refresh token the vendor replaces or not, a
+// NewBounded has a credential of 15 scopes, whose refresh token the vendor replaces or not, a
 // role for each scope, and storage that refuses entries over a size.
 func NewBounded(t *testing.T, most int, rotates bool) (e *Engine, storage *BoundedStorage, roles []string) {
 	t.Helper()
@@ -83,14 +84,14 @@ func NewBounded(t *testing.T, most int, rotates bool) (e *Engine, storage *Bound
 	return e, storage, roles
 }
 
-// lengthen has the vendor's access tokens be longer than a bounded engine's storage takes.
+// Lengthen has the vendor's access tokens be longer than a bounded engine's storage takes.
 func (e *Engine) Lengthen() {
 	e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
 		answer["access_token"] = strings.Repeat("a", 32<<10)
 	}))})
 }
 
-// moodyStorage remembers what it is asked, and refuses on demand.
+// FaultyStorage remembers what it is asked, and refuses on demand.
 type FaultyStorage struct {
 	logical.Storage
 	mu          sync.Mutex
@@ -116,12 +117,13 @@ type FaultyStorage struct {
 	Dead atomic.Bool
 }
 
-// A storageCall is what storage is asked.
+// StorageCall is what storage is asked.
 type StorageCall struct{ Op, Key string }
 
+// Writes reports whether the call changes storage.
 func (c StorageCall) Writes() bool { return c.Op == "put" || c.Op == "delete" }
 
-// A mood is how storage meets a call. The zero mood is to do it.
+// Fault is how storage meets a call. The zero mood is to do it.
 type Fault struct {
 	// wait is how long the answer takes, for as long as the caller waits; storage that is
 	// deaf does not notice that he has gone.
@@ -140,13 +142,14 @@ func (s *FaultyStorage) dies() bool {
 	return left != nil && left.Add(-1) < 0
 }
 
-// dieAfter refuses all writes but the next few.
+// DieAfter refuses all writes but the next few.
 func (s *FaultyStorage) DieAfter(writes int) {
 	left := &atomic.Int64{}
 	left.Store(int64(writes))
 	s.LastWrites.Store(left)
 }
 
+// ErrStorage is what storage fails with.
 var ErrStorage = errors.New("the disk is full")
 
 func (s *FaultyStorage) mood(c StorageCall) Fault {
@@ -220,25 +223,26 @@ func (s *FaultyStorage) ask(ctx context.Context, op, key string, do func() error
 	return act()
 }
 
-// calls are what it has been asked so far.
+// Calls are what it has been asked so far.
 func (s *FaultyStorage) Calls() []StorageCall {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.asked)
 }
 
-// writesOf are the writes of a key so far.
+// WritesOf are the writes of a key so far.
 func (s *FaultyStorage) WritesOf(key string) []StorageCall {
 	return slices.DeleteFunc(s.Calls(), func(c StorageCall) bool { return !c.Writes() || c.Key != key })
 }
 
-// settle waits until all calls have been answered.
+// Settle waits until all calls have been answered.
 func (s *FaultyStorage) Settle() {
 	for s.Pending.Load() > 0 {
 		time.Sleep(time.Second)
 	}
 }
 
+// Get is part of logical.Storage.
 func (s *FaultyStorage) Get(ctx context.Context, key string) (entry *logical.StorageEntry, err error) {
 	err = s.ask(ctx, "get", key, func() (err error) {
 		entry, err = s.Storage.Get(ctx, key)
@@ -250,6 +254,7 @@ func (s *FaultyStorage) Get(ctx context.Context, key string) (entry *logical.Sto
 	return entry, nil
 }
 
+// List is part of logical.Storage.
 func (s *FaultyStorage) List(ctx context.Context, prefix string) (keys []string, err error) {
 	err = s.ask(ctx, "list", prefix, func() (err error) {
 		keys, err = s.Storage.List(ctx, prefix)
@@ -261,22 +266,24 @@ func (s *FaultyStorage) List(ctx context.Context, prefix string) (keys []string,
 	return keys, nil
 }
 
+// Put is part of logical.Storage.
 func (s *FaultyStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	return s.ask(ctx, "put", entry.Key, func() error { return s.Storage.Put(ctx, entry) })
 }
 
+// Delete is part of logical.Storage.
 func (s *FaultyStorage) Delete(ctx context.Context, key string) error {
 	return s.ask(ctx, "delete", key, func() error { return s.Storage.Delete(ctx, key) })
 }
 
-// moody puts the engine's storage into a mood.
+// BreakStorage puts the engine's storage into a mood.
 func (e *Engine) BreakStorage() *FaultyStorage {
 	storage := &FaultyStorage{Storage: e.Storage}
 	e.Storage = storage
 	return storage
 }
 
-// amend changes an entry in storage.
+// Amend changes an entry in storage.
 func (e *Engine) Amend(key string, change func(map[string]any)) {
 	e.T.Helper()
 	entry, err := e.Storage.Get(e.T.Context(), key)

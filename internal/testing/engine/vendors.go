@@ -28,7 +28,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// newRotationEngine has two credentials with one generated key pair, and another that
+// NewRotation has two credentials with one generated key pair, and another that
 // is pending and that Kensho does not know yet.
 func NewRotation(t *testing.T) (e *Engine, pending *logical.Response) {
 	t.Helper()
@@ -54,7 +54,7 @@ func selfSigned(name string) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// issuerClient is a credential whose endpoints are in its issuer's metadata.
+// IssuerClient is a credential whose endpoints are in its issuer's metadata.
 func IssuerClient() map[string]any {
 	fields := SecretClient(false)
 	delete(fields, "token_url")
@@ -62,7 +62,7 @@ func IssuerClient() map[string]any {
 	return fields
 }
 
-// metadataDown has the vendor's metadata fail, and nothing else.
+// MetadataDown has the vendor's metadata fail, and nothing else.
 func MetadataDown() vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		if strings.Contains(r.URL.Path, "/.well-known/") {
@@ -72,6 +72,7 @@ func MetadataDown() vendorsim.Conduct {
 	}}
 }
 
+// SecretClient returns the fields of an OAuth client with a secret, at a vendor that can revoke or not.
 func SecretClient(revocation bool) map[string]any {
 	fields := map[string]any{
 		"token_url": vendorsim.OAuthTokenURL, "client_id": ClientID, "client_secret": ClientSecret,
@@ -83,7 +84,7 @@ func SecretClient(revocation bool) map[string]any {
 	return fields
 }
 
-// newOAuthEngine has a credential of an OAuth 2.0 vendor who can revoke, and a role
+// NewOAuth has a credential of an OAuth 2.0 vendor who can revoke, and a role
 // whose readers each have a token of their own.
 func NewOAuth(t *testing.T) *Engine {
 	t.Helper()
@@ -99,11 +100,14 @@ func NewOAuth(t *testing.T) *Engine {
 	return e
 }
 
-// aCertificate is of some authority, and otherCertificate of another. Nobody verifies a
+// ACertificate is of some authority, and otherCertificate of another. Nobody verifies a
 // connection by them: the vendors are simulated above TLS.
-var ACertificate, OtherCertificate = selfSigned("a"), selfSigned("other")
+var ACertificate = selfSigned("a")
 
-// pastedForms are those of a PEM file that are accepted besides the file itself.
+// OtherCertificate is that of another authority.
+var OtherCertificate = selfSigned("other")
+
+// PastedForms are those of a PEM file that are accepted besides the file itself.
 var PastedForms = map[string]func(string) string{
 	"with line breaks written out": func(text string) string { return strings.ReplaceAll(text, "\n", `\n`) },
 	"on one line":                  func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "\n", " ") },
@@ -111,7 +115,7 @@ var PastedForms = map[string]func(string) string{
 	"in quotes":                    func(text string) string { return `"` + strings.ReplaceAll(text, "\n", `\n`) + `"` },
 }
 
-// answering has every vendor answer an exchange with a body, in which ${jwt} is a JWT with
+// Answering has every vendor answer an exchange with a body, in which ${jwt} is a JWT with
 // an exp so far on.
 func (e *Engine) Answering(body string, exp time.Duration, date func() time.Time) {
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"exp": time.Now().Add(exp).Unix()}).SignedString([]byte("k"))
@@ -124,7 +128,7 @@ func (e *Engine) Answering(body string, exp time.Duration, date func() time.Time
 	})})
 }
 
-// kinds are a credential of each provider and kind that asks a vendor, with the members of
+// Kinds are a credential of each provider and kind that asks a vendor, with the members of
 // its answer that have the token and its lifetime in seconds.
 var Kinds = map[string]struct {
 	Path   string
@@ -134,12 +138,12 @@ var Kinds = map[string]struct {
 }{
 	"kensho, key pair": {"config/kensho/prod", KeyPairFields, `{"access_token":%q,"expires_in":%v}`, time.Second},
 	"kensho, refresh":  {"config/kensho/prod", func() map[string]any { return map[string]any{"refresh_token": RefreshToken} }, `{"accessToken":%q,"n":%v}`, 0},
-	"sitecore": {"config/sitecore/prod", func() map[string]any { return map[string]any{"api_key": ApiKey} },
+	"sitecore": {"config/sitecore/prod", func() map[string]any { return map[string]any{"api_key": APIKey} },
 		`{"accessToken":%q,"refreshToken":"r-0123456789","accessTokenExpiry":%v,"refreshTokenExpiry":604800000}`, time.Millisecond},
 	"oauth2": {"config/oauth2/prod", func() map[string]any { return SecretClient(false) }, `{"access_token":%q,"expires_in":%v}`, time.Second},
 }
 
-// signingClient is one that has its refresh tokens replaced.
+// SigningClient is one that has its refresh tokens replaced.
 func SigningClient(keys map[string]crypto.PublicKey) vendorsim.OAuthClient {
 	return vendorsim.OAuthClient{
 		ID: ClientID, AuthMethods: []string{vendorsim.PrivateKeyJWT}, Keys: keys, Scopes: []string{"read"}, Rotate: true,
@@ -147,7 +151,7 @@ func SigningClient(keys map[string]crypto.PublicKey) vendorsim.OAuthClient {
 	}
 }
 
-// newSigningEngine has two credentials of a vendor who replaces refresh tokens, a and b,
+// NewSigning has two credentials of a vendor who replaces refresh tokens, a and b,
 // with one generated key pair, and another that is pending and that the vendor knows.
 func NewSigning(t *testing.T) *Engine {
 	t.Helper()
@@ -167,12 +171,12 @@ func NewSigning(t *testing.T) *Engine {
 	return e
 }
 
-// granting has the vendor grant a scope, whatever it is asked for.
+// Granting has the vendor grant a scope, whatever it is asked for.
 func (e *Engine) Granting(scope string) vendorsim.Conduct {
 	return e.Amending(func(answer map[string]any) { answer["scope"] = scope })
 }
 
-// amending has the vendor change something of its tokens' answers.
+// Amending has the vendor change something of its tokens' answers.
 func (e *Engine) Amending(amend func(answer map[string]any)) vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		if strings.HasSuffix(r.URL.Path, "/revoke") {
@@ -182,12 +186,13 @@ func (e *Engine) Amending(amend func(answer map[string]any)) vendorsim.Conduct {
 	}}
 }
 
+// The scopes of Kensho's products.
 const (
 	LinkScope = "kensho:app:link"
 	NerdScope = "kensho:app:nerd"
 )
 
-// newNarrowedEngine has a key pair with two scopes, and a role for each.
+// NewNarrowed has a key pair with two scopes, and a role for each.
 func NewNarrowed(t *testing.T) *Engine {
 	t.Helper()
 	e := New(t)
@@ -199,11 +204,12 @@ func NewNarrowed(t *testing.T) *Engine {
 	return e
 }
 
-// refuseScope has Kensho refuse a scope, as RFC 6749 §5.2 has it.
+// RefuseScope has Kensho refuse a scope, as RFC 6749 §5.2 has it.
 func RefuseScope(scope string) vendorsim.Conduct {
 	return RefuseScopeBy(scope, vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`))
 }
 
+// RefuseScopeBy makes the vendor answer requests for a scope by a handler.
 func RefuseScopeBy(scope string, answer http.HandlerFunc) vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		body, _ := io.ReadAll(r.Body)
@@ -215,16 +221,16 @@ func RefuseScopeBy(scope string, answer http.HandlerFunc) vendorsim.Conduct {
 	}}
 }
 
-// knownFields are those of a credential's fields that are secret.
+// KnownFields are those of a credential's fields that are secret.
 var KnownFields = []string{"refresh_token", "api_key", "client_secret", "private_key"}
 
-// complaining has every vendor refuse with a text of its own.
+// Complaining has every vendor refuse with a text of its own.
 func Complaining(text string) vendorsim.Conduct {
 	body, _ := json.Marshal(map[string]string{"error": "invalid_grant", "error_description": text})
 	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, string(body)))}
 }
 
-// refuseScopes refuses to write the entries of scopes narrower than the credential's own.
+// RefuseScopes refuses to write the entries of scopes narrower than the credential's own.
 func RefuseScopes(c StorageCall) Fault {
 	isOther := strings.HasSuffix(c.Key, "/own") || strings.HasSuffix(c.Key, "/credential")
 	if c.Op == "put" && strings.HasPrefix(c.Key, "state/") && !isOther {
@@ -233,7 +239,7 @@ func RefuseScopes(c StorageCall) Fault {
 	return Fault{}
 }
 
-// cached has every vendor's answer come out of a cache, where it has been for so long.
+// Cached has every vendor's answer come out of a cache, where it has been for so long.
 func (e *Engine) Cached(body string, age time.Duration) {
 	e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
 		assert.Equal(e.T, "no-cache, no-store", r.Header.Get("Cache-Control"))
@@ -243,7 +249,7 @@ func (e *Engine) Cached(body string, age time.Duration) {
 	})})
 }
 
-// newRotatingEngine has a credential at a vendor who replaces refresh tokens, and
+// NewRotating has a credential at a vendor who replaces refresh tokens, and
 // storage that can be put into a mood.
 func NewRotating(t *testing.T) (*Engine, *FaultyStorage) {
 	t.Helper()
@@ -253,11 +259,12 @@ func NewRotating(t *testing.T) (*Engine, *FaultyStorage) {
 	return e, e.BreakStorage()
 }
 
+// Down makes every vendor unavailable.
 func Down() vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, `"down"`))}
 }
 
-// repeating has the vendor answer with one token, whose lifetime ends at a time.
+// Repeating has the vendor answer with one token, whose lifetime ends at a time.
 func (e *Engine) Repeating(token string, expires time.Time) {
 	e.Sim.Behave(e.Amending(func(answer map[string]any) {
 		answer["access_token"], answer["expires_in"] = token, int(time.Until(expires).Seconds())
@@ -265,7 +272,7 @@ func (e *Engine) Repeating(token string, expires time.Time) {
 	}))
 }
 
-// newGeneratedEngine has a credential whose key pair was made in Vault.
+// NewGenerated has a credential whose key pair was made in Vault.
 func NewGenerated(t *testing.T) *Engine {
 	t.Helper()
 	e := New(t)
@@ -274,19 +281,20 @@ func NewGenerated(t *testing.T) *Engine {
 	return e
 }
 
-// newSearchEngine has a credential whose scope can be narrowed.
+// NewSearch has a credential whose scope can be narrowed.
 func NewSearch(t *testing.T) *Engine {
 	t.Helper()
 	e := New(t)
-	e.Write("config/sitecore/search", map[string]any{"api_key": ApiKey, "scope": "discover,event", "access_expiry": "1h"})
+	e.Write("config/sitecore/search", map[string]any{"api_key": APIKey, "scope": "discover,event", "access_expiry": "1h"})
 	return e
 }
 
+// SingleToken makes the vendor end the last token of a client when it issues the next.
 func SingleToken() vendorsim.Conduct {
 	return vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{SingleToken: true}}
 }
 
-// assertExchangeable asserts that the refresh token which the vendor gave last is in storage.
+// AssertExchangeable asserts that the refresh token which the vendor gave last is in storage.
 func (e *Engine) AssertExchangeable() {
 	e.T.Helper()
 	e.Sim.Behave(vendorsim.Conduct{})
