@@ -120,6 +120,7 @@ func (x *trial) suffer(breaking func(), nodes ...int) {
 	if !x.orderly {
 		x.faults = append(x.faults, time.Now())
 	}
+	x.vendor.breaking()
 	breaking()
 	for _, node := range nodes {
 		x.awaitBack(node)

@@ -62,6 +62,7 @@ type rotator struct {
 	callers  []caller             // one for each time that another node began to call
 	losses   []loss
 	wrongs   []string
+	broken   time.Time // when something was last about to break
 }
 
 // An answer is one to an exchange, or what an operator has written.
@@ -175,13 +176,23 @@ func (v *rotator) begin(node int, token string) *answer {
 		return nil
 	}
 	// What a token has left when it is due for the next is a quarter.
+	// Whoever is killed between the writes of the new refresh token and of the access token has
+	// only the former afterwards.
 	due := last.asked.Add(last.lifetime.Truncate(time.Second) * 3 / 4)
-	if !last.asked.IsZero() && time.Now().Before(due.Add(-callLag)) {
+	isTorn := v.broken.After(last.asked)
+	if !last.asked.IsZero() && !isTorn && time.Now().Before(due.Add(-callLag)) {
 		v.wrong("%s was exchanged again after %s", last.credential, time.Since(last.asked))
 	}
 	next := &answer{credential: last.credential, lifetime: last.lifetime, asked: time.Now()}
 	v.answers[last.credential] = append(answers, next)
 	return next
+}
+
+// breaking notes that something is about to break.
+func (v *rotator) breaking() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.broken = time.Now()
 }
 
 // noteCaller notes who calls: one node at a time.
