@@ -109,7 +109,7 @@ func TestACredentialThatIsGoingToDieIsToldOfOnce(t *testing.T) {
 		e.Events()
 		e.Pass(6 * 24 * time.Hour)
 		sent := e.Events()
-		require.Len(t, sent, 1, "until it is going to die again")
+		require.Len(t, sent, 1, "until it is about to expire again")
 		assert.Equal(t, expiring.Kind, sent[0].Kind)
 	})
 }

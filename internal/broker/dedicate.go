@@ -21,7 +21,7 @@ type Dedication struct {
 	// Series is the part of the storage keys of the leases that count against MaxLeases.
 	Series string
 
-	// MaxLeases is how many tokens may be leased at once; zero is no limit. MaxExchanges is how
+	// MaxLeases is how many tokens may be leased at once; zero sets no limit. MaxExchanges is how
 	// many may be exchanged within the lifetime of one.
 	MaxLeases    int
 	MaxExchanges int

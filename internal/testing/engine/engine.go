@@ -182,8 +182,8 @@ func (e *Engine) Route(path string) *framework.Path {
 func (e *Engine) Dump() map[string]string {
 	e.T.Helper()
 	storage, ctx := e.Storage, context.Background()
-	if moody, ok := storage.(*FaultyStorage); ok {
-		storage = moody.Storage
+	if faulty, ok := storage.(*FaultyStorage); ok {
+		storage = faulty.Storage
 	}
 	keys, err := logical.CollectKeys(ctx, storage)
 	require.NoError(e.T, err)
