@@ -41,16 +41,18 @@ type Cluster struct {
 // StartCluster starts a cluster, initialized and unsealed. Its output goes to log;
 // environ is as for StartRaft.
 func StartCluster(ctx context.Context, binary string, log io.Writer, environ ...string) (*Cluster, error) {
-	c := &Cluster{cutOff: map[int]bool{}, paused: map[int]bool{}, groups: map[int]int{}}
-	for range nodes {
-		if err := c.add(ctx, binary, log, environ); err != nil {
+	return attempt(func() (*Cluster, error) {
+		c := &Cluster{cutOff: map[int]bool{}, paused: map[int]bool{}, groups: map[int]int{}}
+		for range nodes {
+			if err := c.add(ctx, binary, log, environ); err != nil {
+				return nil, errors.Join(err, c.Stop())
+			}
+		}
+		if err := c.Settle(ctx); err != nil {
 			return nil, errors.Join(err, c.Stop())
 		}
-	}
-	if err := c.Settle(ctx); err != nil {
-		return nil, errors.Join(err, c.Stop())
-	}
-	return c, nil
+		return c, nil
+	})
 }
 
 // add adds a node, the first of all or one that joins it.

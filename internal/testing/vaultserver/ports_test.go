@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -55,4 +56,11 @@ func TestAServerThatEndsAsItStartsIsStartedOnOtherPorts(t *testing.T) {
 	addresses := regexp.MustCompile(`-dev-listen-address=\S+`).FindAllString(string(starts), -1)
 	require.Len(t, addresses, startAttempts)
 	assert.NotEqual(t, addresses[0], addresses[1])
+
+	require.NoError(t, os.Remove(started))
+	_, err = StartCluster(t.Context(), binary, io.Discard)
+	require.ErrorIs(t, err, errEnded)
+	starts, err = os.ReadFile(started)
+	require.NoError(t, err)
+	assert.Equal(t, startAttempts, strings.Count(string(starts), "\n"), "each cluster of which a node ends")
 }

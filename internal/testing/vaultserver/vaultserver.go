@@ -72,20 +72,28 @@ func StartRaft(ctx context.Context, binary string, log io.Writer, environ ...str
 	return startNew(ctx, binary, log, environ, (*Server).startRaft)
 }
 
-func startNew(ctx context.Context, binary string, log io.Writer, environ []string, start func(*Server, context.Context) error) (s *Server, err error) {
-	for range startAttempts {
-		if s, err = prepare(ctx, binary, log, environ); err != nil {
+func startNew(ctx context.Context, binary string, log io.Writer, environ []string, start func(*Server, context.Context) error) (*Server, error) {
+	return attempt(func() (*Server, error) {
+		s, err := prepare(ctx, binary, log, environ)
+		if err != nil {
 			return nil, err
 		}
-		if err = start(s, ctx); err == nil {
-			return s, nil
+		if err := start(s, ctx); err != nil {
+			return nil, errors.Join(err, s.Stop())
 		}
-		err = errors.Join(err, s.Stop())
-		if !errors.Is(err, errEnded) {
+		return s, nil
+	})
+}
+
+// attempt starts servers until they serve, or fail in another way than that one ended as
+// it started.
+func attempt[T any](start func() (T, error)) (started T, err error) {
+	for range startAttempts {
+		if started, err = start(); !errors.Is(err, errEnded) {
 			break
 		}
 	}
-	return nil, err
+	return started, err
 }
 
 func (s *Server) startDev(ctx context.Context) error {
