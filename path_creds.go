@@ -107,7 +107,7 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return failure(nameIn(d), err)
 	}
-	resp := b.Secret(accessTokenType).Response(tokenData(reading.Reading), nil)
+	resp := b.Secret(accessTokenType).Response(tokenData(reading.IssuedToken), nil)
 	resp.Secret.TTL = min(reading.TTL, reading.longest)
 	internal := resp.Secret.InternalData
 	internal["name"] = nameIn(d)
@@ -135,7 +135,7 @@ type limit struct {
 
 // reading is what a name yields.
 type reading struct {
-	*broker.Reading
+	*broker.IssuedToken
 	config  string        // the credential
 	lease   string        // where a dedicated token is stored; "" for a shared one
 	longest time.Duration // how long the reader may go by it at the most, whatever the token
@@ -175,13 +175,13 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 		minTTL = max(minTTL, time.Duration(wanted.(int))*time.Second)
 	}
 	// No token makes a reading last longer than that.
-	wish := broker.Wish{Scope: r.scope, MinTTL: min(minTTL, most.ttl)}
+	request := broker.ReadRequest{Scope: r.scope, MinTTL: min(minTTL, most.ttl)}
 	got := reading{config: r.Config, longest: most.ttl}
 	switch {
 	case !r.Dedicated:
-		got.Reading, err = b.broker.Read(ctx, req.Storage, r.Config, wish)
+		got.IssuedToken, err = b.broker.Read(ctx, req.Storage, r.Config, request)
 	case most.lends:
-		got.Reading, got.lease, err = b.broker.Dedicate(ctx, req.Storage, r.Config, wish, broker.Dedication{
+		got.IssuedToken, got.lease, err = b.broker.Dedicate(ctx, req.Storage, r.Config, request, broker.Dedication{
 			Role: name, Series: r.Leases, MaxLeases: r.MaxLeases, MaxExchanges: r.exchanges(),
 		})
 		err = limited(name, err)
@@ -195,9 +195,9 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 		return reading{}, err
 	}
 	if minTTL > most.ttl {
-		cut := *got.Reading // which others have too
+		cut := *got.IssuedToken // which others have too
 		cut.Warnings = append(slices.Clone(cut.Warnings), fmt.Sprintf("min_ttl is %s, and %s is %s", minTTL, most.by, most.ttl))
-		got.Reading = &cut
+		got.IssuedToken = &cut
 	}
 	return got, nil
 }
@@ -228,7 +228,7 @@ func addWarnings(resp *logical.Response, warnings []string) {
 	}
 }
 
-func tokenData(r *broker.Reading) map[string]any {
+func tokenData(r *broker.IssuedToken) map[string]any {
 	data := map[string]any{
 		"access_token": r.AccessToken,
 		"token_type":   r.TokenType,

@@ -96,7 +96,7 @@ func TestAnActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 		"no client ID":        {unknown, map[string]any{"client_id": ""}, http.StatusBadRequest, "client_id: is missing"},
 		"an unknown field":    {unknown, map[string]any{"verify": false}, http.StatusBadRequest, "verify: is no field of this path, which has client_id, key_id, name"},
 		"a vendor who is out": {func(e *engine.Engine, _ *logical.Response) { e.Sim.Behave(engine.Down()) }, nil, http.StatusServiceUnavailable, "the vendor cannot be asked about the credential: kensho.okta.com: 503 Service Unavailable: down; config/kensho/prod goes on with the active pair of keypair/prod"},
-		"nonsense": {func(e *engine.Engine, _ *logical.Response) {
+		"an invalid response": {func(e *engine.Engine, _ *logical.Response) {
 			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, "<html>"))})
 		}, nil, http.StatusBadGateway, "the vendor's answer about the credential is unusable"},
 		"one of two is refused": {func(e *engine.Engine, pending *logical.Response) {

@@ -282,7 +282,7 @@ func TestTokensThatCannotBeLeasedAreFailuresInARow(t *testing.T) {
 		assert.InDelta(t, 9, calls, 2, "1 s, 2 s, 4 s, … apart, in 500 s")
 		all := e.Metrics()
 		assert.Equal(t, "0.0", all[`tokenbroker_exchanges_total{provider="kensho",result="success"}`])
-		assert.Equal(t, fmt.Sprintf("%d.0", calls), all[`tokenbroker_exchanges_total{provider="kensho",result="nonsense"}`])
+		assert.Equal(t, fmt.Sprintf("%d.0", calls), all[`tokenbroker_exchanges_total{provider="kensho",result="invalid_response"}`])
 		assert.Equal(t, fmt.Sprintf("%d.0", calls), all[`tokenbroker_consecutive_failures{name="prod",provider="kensho"}`])
 
 		e.Sim.Behave(vendorsim.Conduct{})

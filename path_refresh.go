@@ -105,7 +105,7 @@ func notRefreshed(r *broker.RefreshError, e *broker.ExchangeError) (*logical.Res
 	switch e.Err.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, message+next)
-	case provider.Nonsense:
+	case provider.InvalidResponse:
 		return nil, logical.CodedError(http.StatusBadGateway, message+next)
 	case provider.Expired:
 		return logical.ErrorResponse("%sthe credential has expired: write a new one to %s", message, path), nil

@@ -62,7 +62,7 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return failure(nameIn(d), err)
 	}
-	resp := &logical.Response{Data: tokenData(reading.Reading)}
+	resp := &logical.Response{Data: tokenData(reading.IssuedToken)}
 	resp.Data["ttl"] = int64(min(reading.Reread, reading.longest).Seconds())
 	resp.Data["rotation_period"] = int64(max(1, reading.ExpireTime.Sub(reading.IssueTime).Seconds()))
 	resp.Data["last_vault_rotation"] = broker.FormatTime(reading.IssueTime)

@@ -52,7 +52,7 @@ func unexchanged(e *provider.Error) (*logical.Response, error) {
 	switch e.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, "the vendor is unavailable: "+e.Reason)
-	case provider.Nonsense:
+	case provider.InvalidResponse:
 		return nil, logical.CodedError(http.StatusBadGateway, "the vendor's answer is unusable: "+e.Reason)
 	}
 	return logical.ErrorResponse(e.Reason), nil
@@ -78,7 +78,7 @@ func refused(v *credential.VerifyError, e *provider.Error) (*logical.Response, e
 	switch e.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor cannot be asked about the credential: %s; %s", e.Reason, outcome))
-	case provider.Nonsense:
+	case provider.InvalidResponse:
 		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer about the credential is unusable: %s; %s", e.Reason, outcome))
 	case provider.Expired:
 		return logical.ErrorResponse("the credential has expired: %s; %s", e.Reason, v.Outcome), nil
@@ -94,7 +94,7 @@ func failed(e *broker.ExchangeError) (*logical.Response, error) {
 	switch e.Err.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor is unavailable and no good token is left: %s; next attempt at %s", e.Err.Reason, next))
-	case provider.Nonsense:
+	case provider.InvalidResponse:
 		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer is unusable: %s; next attempt at %s", e.Err.Reason, next))
 	case provider.Expired:
 		return logical.ErrorResponse("the credential has expired: %s; write a new one to %s", e.Err.Reason, path), nil

@@ -87,7 +87,7 @@ func (r *Reply) NoToken() *Error {
 	if r.HasError() {
 		return r.Refusal()
 	}
-	e := Errorf(Nonsense, "the vendor's answer holds no access token")
+	e := Errorf(InvalidResponse, "the vendor's answer holds no access token")
 	if words := reason(r.Body, r.secrets); words != "" {
 		e.Reason += ": " + words
 	}
@@ -168,14 +168,14 @@ func Replacement(given, used string) string {
 // token_type or a scope of other characters than RFC 6749 gives them.
 func (a *Answer) checkShown() error {
 	if a.TokenType != "" && (len(a.TokenType) > maxTokenType || !tokenType.MatchString(a.TokenType)) {
-		return Errorf(Nonsense, "the vendor's token_type is not a type name or a URI of at most %d bytes (RFC 6749 §7.1)", maxTokenType)
+		return Errorf(InvalidResponse, "the vendor's token_type is not a type name or a URI of at most %d bytes (RFC 6749 §7.1)", maxTokenType)
 	}
 	if size := len(strings.Join(a.Scope, " ")); size > maxScope {
-		return Errorf(Nonsense, "the vendor's scope has %d bytes, and may have %d", size, maxScope)
+		return Errorf(InvalidResponse, "the vendor's scope has %d bytes, and may have %d", size, maxScope)
 	}
 	for _, scope := range a.Scope {
 		if !scopeToken.MatchString(scope) {
-			return Errorf(Nonsense, "the vendor's scope holds a character that a scope cannot have (RFC 6749 §3.3)")
+			return Errorf(InvalidResponse, "the vendor's scope holds a character that a scope cannot have (RFC 6749 §3.3)")
 		}
 	}
 	return nil

@@ -146,7 +146,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 {
 		// Of 101 the body is the bare connection, which no timeout ends.
-		return nil, wrongURL(Nonsense, "%s: answered with status %d, which is not an answer to a request", endpoint(req.URL), resp.StatusCode)
+		return nil, wrongURL(InvalidResponse, "%s: answered with status %d, which is not an answer to a request", endpoint(req.URL), resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	reply.Body = asJSON(body)
@@ -166,11 +166,11 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 		failure = Errorf(Unavailable, "%s: the answer broke off: %s", host, redact(transportReason(err), secrets))
 		failure.Timeout = isTimeout(err)
 	case len(body) > maxBody:
-		failure = Errorf(Nonsense, "%s: the answer is over 1 MiB", host)
+		failure = Errorf(InvalidResponse, "%s: the answer is over 1 MiB", host)
 	case status >= 200 && status < 300:
 		return reply, nil
 	case status >= 300 && status < 400:
-		failure = wrongURL(Nonsense, "%s: answered with a redirect (%d), which is not followed", endpoint(req.URL), status)
+		failure = wrongURL(InvalidResponse, "%s: answered with a redirect (%d), which is not followed", endpoint(req.URL), status)
 	default:
 		failure = reply.Refusal()
 	}

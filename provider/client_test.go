@@ -60,7 +60,7 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 	defer server.Close()
 	_, e := get(t, ClientOptions{}, server.URL+"/from")
 	require.NotNil(t, e)
-	assert.Equal(t, Nonsense, e.Kind)
+	assert.Equal(t, InvalidResponse, e.Kind)
 	assert.False(t, followed)
 }
 
@@ -72,7 +72,7 @@ func TestARedirectIsNotParsedEither(t *testing.T) {
 	defer server.Close()
 	_, e := get(t, ClientOptions{}, server.URL)
 	require.NotNil(t, e)
-	assert.Equal(t, Nonsense, e.Kind)
+	assert.Equal(t, InvalidResponse, e.Kind)
 	assert.NotContains(t, e.Reason, "canary")
 }
 
@@ -165,7 +165,7 @@ func TestAVendorThatSaysWhenToRetryRejectsNothing(t *testing.T) {
 
 func TestAStatusTellsWhoMustAct(t *testing.T) {
 	for status, kind := range map[int]Kind{
-		404: Nonsense, 405: Nonsense, 410: Nonsense, 400: Rejected, 401: Rejected, 403: Rejected, 409: Rejected, 418: Rejected,
+		404: InvalidResponse, 405: InvalidResponse, 410: InvalidResponse, 400: Rejected, 401: Rejected, 403: Rejected, 409: Rejected, 418: Rejected,
 		408: Unavailable, 425: Unavailable, 429: Unavailable, 500: Unavailable, 502: Unavailable, 503: Unavailable, 504: Unavailable,
 	} {
 		assert.Equal(t, kind, kindOf(status, "", 0), status)

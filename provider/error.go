@@ -19,8 +19,8 @@ const (
 	Expired
 	// Unavailable passes by itself: the vendor is down, slow or throttling.
 	Unavailable
-	// Nonsense is an answer that is none: no JSON, no token, too long, a redirect.
-	Nonsense
+	// InvalidResponse is an answer that is none: no JSON, no token, too long, a redirect.
+	InvalidResponse
 )
 
 // String is the kind in one word.
@@ -34,8 +34,8 @@ func (k Kind) String() string {
 		return "expired"
 	case Unavailable:
 		return "unavailable"
-	case Nonsense:
-		return "nonsense"
+	case InvalidResponse:
+		return "invalid_response"
 	}
 	return "unknown"
 }

@@ -55,11 +55,11 @@ type Answer struct {
 	// Unusable is why there is no token in the answer, though there may be a grant.
 	Unusable *Error
 
-	// Single says that the next exchange ends the token, which is to live its life.
-	Single bool
+	// InvalidatesPrevious says that the next exchange ends the token, which is to live its life.
+	InvalidatesPrevious bool
 
-	// Final says that no exchange will yield a later token than this one.
-	Final bool
+	// NotRenewable says that no exchange will yield a later token than this one.
+	NotRenewable bool
 
 	// Grant is what to use in the next exchange; nil leaves it as it is.
 	Grant *Grant
@@ -76,33 +76,33 @@ type TTL struct {
 
 // Token decides when the token expires (see expiry). last is the token of the exchange
 // before; the zero Token if there was none. An answer with no token, or one that no
-// request can carry, or whose lifetime nothing states, is Nonsense.
+// request can carry, or whose lifetime nothing states, is InvalidResponse.
 func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 	if a.Unusable != nil {
 		return Token{}, a.Unusable
 	}
 	if a.AccessToken == "" {
-		return Token{}, Errorf(Nonsense, "the vendor's answer holds no access token")
+		return Token{}, Errorf(InvalidResponse, "the vendor's answer holds no access token")
 	}
 	if size := len(a.AccessToken); size > maxToken {
-		return Token{}, Errorf(Nonsense, "the vendor's access token has %d bytes, and may have %d", size, maxToken)
+		return Token{}, Errorf(InvalidResponse, "the vendor's access token has %d bytes, and may have %d", size, maxToken)
 	}
 	if !FitsHeader(a.AccessToken) {
-		return Token{}, Errorf(Nonsense, "the vendor's access token holds white space or a character outside ASCII, which no request can carry")
+		return Token{}, Errorf(InvalidResponse, "the vendor's access token holds white space or a character outside ASCII, which no request can carry")
 	}
 	if err := a.checkShown(); err != nil {
 		return Token{}, err
 	}
 	ahead, _ := a.Clock.Bounds()
 	t := Token{
-		AccessToken: a.AccessToken,
-		TokenType:   cmp.Or(a.TokenType, "Bearer"),
-		Scope:       a.Scope,
-		IssueTime:   wall(a.Clock.Sent),
-		Stated:      a.ExpiresIn > 0,
-		Single:      a.Single,
-		Final:       a.Final,
-		ClockAhead:  ahead,
+		AccessToken:         a.AccessToken,
+		TokenType:           cmp.Or(a.TokenType, "Bearer"),
+		Scope:               a.Scope,
+		IssueTime:           wall(a.Clock.Sent),
+		Stated:              a.ExpiresIn > 0,
+		InvalidatesPrevious: a.InvalidatesPrevious,
+		NotRenewable:        a.NotRenewable,
+		ClockAhead:          ahead,
 	}
 	if a.AccessToken == last.AccessToken {
 		t.FirstTime, t.Stated = last.first(), t.Stated || last.Stated
@@ -123,14 +123,14 @@ func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 		expires.latest = soon.latest
 	}
 	switch {
-	case a.Final:
+	case a.NotRenewable:
 	case isBoundary || isFutile || isLast:
-		t.Boundary = wall(expires.latest)
-	case a.Single:
-		t.Boundary = t.ExpireTime
+		t.RenewableFrom = wall(expires.latest)
+	case a.InvalidatesPrevious:
+		t.RenewableFrom = t.ExpireTime
 	}
-	if !t.Boundary.After(t.IssueTime.Add(a.Clock.Age)) { // the vendor had passed it when it was asked
-		t.Boundary = time.Time{}
+	if !t.RenewableFrom.After(t.IssueTime.Add(a.Clock.Age)) { // the vendor had passed it when it was asked
+		t.RenewableFrom = time.Time{}
 	}
 	return t, nil
 }
@@ -172,9 +172,9 @@ func (a *Answer) expiry(ttl TTL, t, last Token) (expires span, isBoundary bool, 
 	case defaultTTL > 0:
 		expires = a.Clock.after(defaultTTL)
 	case a.ExpiresIn < 0:
-		return span{}, false, Errorf(Nonsense, "the vendor's answer states a lifetime that is not a number above zero: set default_ttl")
+		return span{}, false, Errorf(InvalidResponse, "the vendor's answer states a lifetime that is not a number above zero: set default_ttl")
 	default:
-		return span{}, false, Errorf(Nonsense, "nothing tells how long the vendor's token lives: set default_ttl")
+		return span{}, false, Errorf(InvalidResponse, "nothing tells how long the vendor's token lives: set default_ttl")
 	}
 
 	longest := t.first().Add(min(cmp.Or(ttl.Max, maxLifetime), maxLifetime))

@@ -81,14 +81,14 @@ func TestGuarantee1ATokenThatIsGivenAgainGetsNoYounger(t *testing.T) {
 		return token(t, Answer{AccessToken: "same", ExpiresIn: expiresIn, Clock: clock(sent)}, ttl, last)
 	}
 	first := give("10:00:00.000", time.Hour, TTL{}, Token{})
-	assert.Zero(t, first.Boundary)
+	assert.Zero(t, first.RenewableFrom)
 	again := give("10:45:00.000", 15*time.Minute, TTL{}, first)
-	assert.Equal(t, at("11:00:01.100"), again.Boundary, "it is futile to ask before")
+	assert.Equal(t, at("11:00:01.100"), again.RenewableFrom, "it is futile to ask before")
 	assert.Equal(t, at("10:00:00.000"), again.FirstTime)
 
 	now := give("11:00:00.000", noLifetime, TTL{Default: time.Hour}, again)
 	assert.Equal(t, at("11:00:00.000"), now.ExpireTime, "0 is that it expires now")
-	assert.Equal(t, at("11:00:01.100"), now.Boundary)
+	assert.Equal(t, at("11:00:01.100"), now.RenewableFrom)
 	other := token(t, Answer{AccessToken: "other", ExpiresIn: noLifetime, Clock: clock("11:00:00.000")}, TTL{Default: time.Hour}, again)
 	assert.Equal(t, at("12:00:00.000"), other.ExpireTime, "of another token it is no lifetime")
 
@@ -98,7 +98,7 @@ func TestGuarantee1ATokenThatIsGivenAgainGetsNoYounger(t *testing.T) {
 	assert.Equal(t, at("11:00:00.000"), capped.ExpireTime)
 	capped = give("11:30:00.000", 900000*time.Second, TTL{Max: time.Hour}, capped)
 	assert.Equal(t, at("11:00:00.000"), capped.ExpireTime)
-	assert.Zero(t, capped.Boundary, "it is not about to expire, it has expired")
+	assert.Zero(t, capped.RenewableFrom, "it is not about to expire, it has expired")
 
 	// One that never expires, and says so by 0, lasts for another default_ttl each time.
 	endless := give("10:00:00.000", noLifetime, TTL{Default: time.Hour}, Token{})
@@ -110,7 +110,7 @@ func TestGuarantee1ATokenThatIsGivenAgainGetsNoYounger(t *testing.T) {
 	last := token(t, Answer{AccessToken: exp, Clock: clock("10:00:00.000")}, TTL{}, Token{})
 	last = token(t, Answer{AccessToken: exp, Clock: clock("10:59:59.500")}, TTL{}, last)
 	assert.Equal(t, at("10:59:59.500"), last.ExpireTime)
-	assert.Equal(t, at("11:00:00.600"), last.Boundary)
+	assert.Equal(t, at("11:00:00.600"), last.RenewableFrom)
 }
 
 func TestGuarantee1ADateThatIsFarOffIsIgnored(t *testing.T) {
@@ -175,9 +175,9 @@ func TestGuarantee1AbsoluteTimesAreReadOnTheVendorsClock(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, at(test.expire), token.ExpireTime)
 			if test.boundary == "" {
-				assert.Zero(t, token.Boundary)
+				assert.Zero(t, token.RenewableFrom)
 			} else {
-				assert.Equal(t, at(test.boundary), token.Boundary)
+				assert.Equal(t, at(test.boundary), token.RenewableFrom)
 			}
 		})
 	}
@@ -189,7 +189,7 @@ func TestTheLastExchangeTellsOnWhichSideOfTheHourThisOneIs(t *testing.T) {
 	answer := Answer{AccessToken: "opaque", OnTheHour: true, Clock: clock}
 	token, err := answer.Token(TTL{}, Token{})
 	require.NoError(t, err)
-	assert.Equal(t, at("11:00:02.200"), token.Boundary)
+	assert.Equal(t, at("11:00:02.200"), token.RenewableFrom)
 
 	last := Token{IssueTime: at("10:00:01.000"), ClockAhead: -100 * time.Millisecond}
 	token, err = answer.Token(TTL{}, last)
@@ -199,7 +199,7 @@ func TestTheLastExchangeTellsOnWhichSideOfTheHourThisOneIs(t *testing.T) {
 	last.ClockAhead = time.Hour // our clock has been set since
 	token, err = answer.Token(TTL{}, last)
 	require.NoError(t, err)
-	assert.Equal(t, at("11:00:02.200"), token.Boundary)
+	assert.Equal(t, at("11:00:02.200"), token.RenewableFrom)
 }
 
 func TestSkewIsWhatTheExchangeProves(t *testing.T) {
@@ -260,7 +260,7 @@ func TestGuarantee1NoTokenLivesForEver(t *testing.T) {
 			token, err := (&Answer{AccessToken: signed(t, jwt.MapClaims{"exp": exp}), OnTheHour: true, Clock: clock}).Token(TTL{}, Token{})
 			require.NoError(t, err, name)
 			assert.LessOrEqual(t, token.ExpireTime, token.IssueTime.Add(maxLifetime), name)
-			assert.LessOrEqual(t, token.Boundary, token.IssueTime.Add(maxLifetime), name)
+			assert.LessOrEqual(t, token.RenewableFrom, token.IssueTime.Add(maxLifetime), name)
 			_, err = json.Marshal(token)
 			assert.NoError(t, err, name)
 		}
@@ -272,6 +272,6 @@ func TestATokenThatNoRequestCanCarryIsNonsense(t *testing.T) {
 		_, err := (&Answer{AccessToken: token, ExpiresIn: time.Hour}).Token(TTL{}, Token{})
 		var e *Error
 		require.ErrorAs(t, err, &e)
-		assert.Equal(t, Nonsense, e.Kind)
+		assert.Equal(t, InvalidResponse, e.Kind)
 	}
 }

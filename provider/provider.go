@@ -59,7 +59,7 @@ type Credential interface {
 
 	// Idle is how long the credential lives unused; zero if it does not die of
 	// disuse.
-	Idle() time.Duration
+	MaxIdle() time.Duration
 
 	// Scope is what the credential's tokens are for; nil if only the vendor knows.
 	Scope() []string
@@ -95,9 +95,9 @@ type Revoker interface {
 	// error is of kind Invalid if there is none.
 	Revocable(ctx context.Context) error
 
-	// Alone is nil if ending one access token surely leaves the others, and what the
+	// Independent is nil if ending one access token surely leaves the others, and what the
 	// next exchange needs. Its error, of kind Invalid, says why it may not.
-	Alone() error
+	Independent() error
 
 	// Revoke ends an access token, with the grant that the last exchange left behind.
 	// A token that is gone already is no error. Its errors are of type *Error and
@@ -151,16 +151,16 @@ type Token struct {
 	// ExpireTime is the earliest instant at which the token may be dead.
 	ExpireTime time.Time `json:"expire_time"`
 
-	// Boundary is set for tokens that die together at a fixed time of day. It is
+	// RenewableFrom is set for tokens that die together at a fixed time of day. It is
 	// the first instant at which the vendor is sure to answer with a later one;
 	// an exchange before it yields a token that dies no later than this one.
-	Boundary time.Time `json:"boundary,omitzero"`
+	RenewableFrom time.Time `json:"renewable_from,omitzero"`
 
-	// Final is whether no exchange will ever yield a later token.
-	Final bool `json:"final,omitempty"`
+	// NotRenewable is whether no exchange will ever yield a later token.
+	NotRenewable bool `json:"not_renewable,omitempty"`
 
-	// Single is whether the exchange that yielded the token has ended the one before.
-	Single bool `json:"single,omitempty"`
+	// InvalidatesPrevious is whether the exchange that yielded the token has ended the one before.
+	InvalidatesPrevious bool `json:"invalidates_previous,omitempty"`
 
 	// ClockAhead is how far the vendor's clock was ahead of ours, at the least,
 	// when it issued the token.
@@ -203,7 +203,7 @@ func (t Token) Now(now time.Time) time.Time {
 func (t Token) At(now time.Time) Token {
 	by := now.Sub(t.Now(now))
 	t.Seen = time.Time{}
-	for _, at := range []*time.Time{&t.IssueTime, &t.ExpireTime, &t.Boundary, &t.FirstTime} {
+	for _, at := range []*time.Time{&t.IssueTime, &t.ExpireTime, &t.RenewableFrom, &t.FirstTime} {
 		if !at.IsZero() {
 			*at = at.Add(by)
 		}

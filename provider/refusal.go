@@ -22,7 +22,7 @@ func (r *Reply) Refusal() *Error {
 		kind = Unavailable
 	}
 	e := Errorf(kind, "%s: %d %s", r.url.Host, r.status, text)
-	if kind == Nonsense {
+	if kind == InvalidResponse {
 		e = wrongURL(kind, "%s: %d %s; the vendor has no such endpoint", endpoint(r.url), r.status, text)
 	}
 	if slices.Contains(errorCodes, code) {
@@ -102,7 +102,7 @@ func isTransient(code string) bool {
 
 // kindOf tells what an answer means that is not a token: by its error code, or else by
 // its status, and by whether the vendor says when to retry. Too early, too many and all of
-// 5xx pass by themselves, and anything else will be said again. Nonsense is that there is no
+// 5xx pass by themselves, and anything else will be said again. InvalidResponse is that there is no
 // such endpoint, which says nothing of the credential.
 func kindOf(status int, code string, retryAfter time.Duration) Kind {
 	if isTransient(code) {
@@ -124,7 +124,7 @@ func kindOf(status int, code string, retryAfter time.Duration) Kind {
 	}
 	switch status {
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusMisdirectedRequest:
-		return Nonsense
+		return InvalidResponse
 	}
 	return Rejected
 }

@@ -8,9 +8,9 @@ import (
 
 // CheckSecrets refuses an answer that shows one of the credential's own secrets to readers, or
 // one of its tokens, those of this answer among them, where all can see it. Its error is nil, or
-// of kind Nonsense. A token that is final is the operator's own.
+// of kind InvalidResponse. A token that is final is the operator's own.
 func (a *Answer) CheckSecrets(secrets, tokens []string) *Error {
-	if a.Final {
+	if a.NotRenewable {
 		return nil
 	}
 	if a.Grant != nil {
@@ -20,12 +20,12 @@ func (a *Answer) CheckSecrets(secrets, tokens []string) *Error {
 		{"access token", a.AccessToken}, {"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")},
 	} {
 		if holdsSecret(shown.text, secrets) {
-			return Errorf(Nonsense, "the vendor's %s holds a secret of the credential, which no reader may get", shown.name)
+			return Errorf(InvalidResponse, "the vendor's %s holds a secret of the credential, which no reader may get", shown.name)
 		}
 	}
 	for _, public := range []struct{ name, text string }{{"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")}} {
 		if holdsSecret(public.text, append(slices.Clip(tokens), a.AccessToken, a.RefreshToken)) {
-			return Errorf(Nonsense, "the vendor's %s holds a token, which status and logs would show", public.name)
+			return Errorf(InvalidResponse, "the vendor's %s holds a token, which status and logs would show", public.name)
 		}
 	}
 	return nil

@@ -97,11 +97,11 @@ func isOfTLS(err error) bool {
 func (r *Reply) notJSON() *Error {
 	const reason = "the answer of %s is not the JSON object that it should be"
 	body := bytes.TrimSpace(r.Body)
-	e := Errorf(Nonsense, reason, endpoint(r.url))
+	e := Errorf(InvalidResponse, reason, endpoint(r.url))
 	switch {
 	case bytes.HasPrefix(body, []byte("{")):
 	case bytes.HasPrefix(body, []byte("<")):
-		e = wrongURL(Nonsense, reason+", but a page", endpoint(r.url))
+		e = wrongURL(InvalidResponse, reason+", but a page", endpoint(r.url))
 	default:
 		e.WrongURL = true
 	}

@@ -86,7 +86,7 @@ func TestAFailureThatIsOfNoURLHasNoFieldToCheck(t *testing.T) {
 		"a resolver that fails":      {failing(&net.DNSError{Err: "server misbehaving", IsTemporary: true}), Unavailable, false},
 		"a connection refused":       {failing(&net.OpError{Op: "dial", Err: errors.New("connection refused")}), Unavailable, false},
 		"a proxy that is not there":  {failing(&net.OpError{Op: "proxyconnect", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}), Unavailable, false},
-		"an answer that is cut off":  {answering(200, `{"access_token":"at-`), Nonsense, false},
+		"an answer that is cut off":  {answering(200, `{"access_token":"at-`), InvalidResponse, false},
 		"an answer without a token":  {answering(200, `{}`), 0, false},
 		"a rejection without a word": {answering(401, ""), Rejected, false},
 	} {

@@ -76,7 +76,7 @@ func (a *allowance) set(most int, lifetime time.Duration, now time.Time) {
 // isOfRole is whether a failure of an exchange counts against its dedicated role only: it
 // passes by itself, or says nothing of the credential.
 func isOfRole(failure *provider.Error) bool {
-	return failure.Kind == provider.Unavailable || failure.Kind == provider.Nonsense
+	return failure.Kind == provider.Unavailable || failure.Kind == provider.InvalidResponse
 }
 
 // heldRole is why a dedicated role gets no token for now; nil if it may.

@@ -35,12 +35,12 @@ func (prompt) Exchange(context.Context, provider.Grant) (*provider.Answer, error
 	return &provider.Answer{AccessToken: "token", ExpiresIn: time.Hour, Clock: provider.Clock{Sent: now, Received: now}}, nil
 }
 
-func (prompt) Idle() time.Duration { return 0 }
+func (prompt) MaxIdle() time.Duration { return 0 }
 
 // mortal is of one whose credentials die of disuse.
 type mortal struct{ prompt }
 
-func (mortal) Idle() time.Duration { return 7 * 24 * time.Hour }
+func (mortal) MaxIdle() time.Duration { return 7 * 24 * time.Hour }
 
 type nobody struct{}
 
@@ -59,7 +59,7 @@ func BenchmarkSweep(b *testing.B) {
 			}
 			broker, storage := New(c, nobody{}), &logical.InmemStorage{}
 			for _, name := range c.names {
-				_, err := broker.Read(b.Context(), storage, name, Wish{})
+				_, err := broker.Read(b.Context(), storage, name, ReadRequest{})
 				require.NoError(b, err)
 			}
 			b.ReportAllocs()

@@ -119,7 +119,7 @@ func (c *Change) Verify(ctx context.Context, credential *Credential, last provid
 	m := c.entry.look()
 	state, x, _ := call(m.guard(ctx), credential, Unverified(credential, last), ownScope, m.earlierTokens()[ownScope])
 	c.broker.noteSkew(c.entry, state)
-	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.Boundary.IsZero() && leaseTTL(token, now) == 0 {
+	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.RenewableFrom.IsZero() && leaseTTL(token, now) == 0 {
 		x.Err = unusable(token, credential.TTL, now, false)
 	}
 	x.Verification = true

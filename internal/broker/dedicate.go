@@ -31,8 +31,8 @@ type Dedication struct {
 // its lease, for RevokeLease. Nothing is cached. What the exchange tells about the credential
 // counts for all readers, and a failure that passes by itself only for the role. Its errors are
 // those of Read, of type *TooManyLeasesError and *TooManyError, and ErrCrowded and ErrShared.
-func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, wish Wish, d Dedication) (reading *Reading, lease string, err error) {
-	reading, lease, err = b.dedicate(ctx, s, name, wish, d)
+func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, request ReadRequest, d Dedication) (reading *IssuedToken, lease string, err error) {
+	reading, lease, err = b.dedicate(ctx, s, name, request, d)
 	if err == nil && ctx.Err() != nil {
 		// The reader has gone: no lease comes of it, and nothing else would revoke the token.
 		err = errors.Join(ctx.Err(), b.RevokeLease(context.WithoutCancel(ctx), s, name, lease))
@@ -40,7 +40,7 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, w
 	return reading, lease, err
 }
 
-func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, wish Wish, d Dedication) (reading *Reading, lease string, err error) {
+func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, request ReadRequest, d Dedication) (reading *IssuedToken, lease string, err error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
 		return nil, "", err
@@ -59,7 +59,7 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, w
 	if err != nil {
 		return nil, "", err
 	}
-	v := m.view(wish.Scope)
+	v := m.view(request.Scope)
 	if v.held(time.Now()) {
 		return nil, "", v.refusal()
 	}
@@ -71,7 +71,7 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, w
 		if m, err = b.settle(ctx, s, e, v); err != nil {
 			return nil, "", err
 		}
-		v = m.view(wish.Scope)
+		v = m.view(request.Scope)
 	}
 	// The credential may have been changed since the role was written.
 	if err := m.revocable(ctx); err != nil {
@@ -94,7 +94,7 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, w
 	if err != nil {
 		return nil, "", err
 	}
-	return b.exchangeDedicated(ctx, s, e, v, wish, d, others, giveBack)
+	return b.exchangeDedicated(ctx, s, e, v, request, d, others, giveBack)
 }
 
 // discard revokes, as well as it can, a token that no reader gets.
@@ -109,7 +109,7 @@ func (b *Broker) discard(ctx context.Context, e *entry, v view, accessToken stri
 // exchangeDedicated exchanges the credential for a token of one reader; others are the tokens
 // that are leased already. A token that the vendor issued, and that no reader gets after all, is
 // revoked. It calls giveBack if the vendor issued none.
-func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, e *entry, v view, wish Wish, d Dedication, others leases, giveBack func()) (reading *Reading, lease string, err error) {
+func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, e *entry, v view, request ReadRequest, d Dedication, others leases, giveBack func()) (reading *IssuedToken, lease string, err error) {
 	// Once it has begun it is seen through: there is a token to be kept or revoked.
 	ctx, cancel := seenThrough(ctx)
 	defer cancel()
@@ -158,14 +158,14 @@ func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, e *en
 	if isShared {
 		return nil, "", ErrShared
 	}
-	reading = after.lease(time.Now(), wish.MinTTL)
+	reading = after.lease(time.Now(), request.MinTTL)
 	if reading == nil {
 		return nil, "", after.tooLate(time.Now())
 	}
 	if lease, err = putLease(ctx, s, v.credential, d, reading.Token); err != nil {
 		return nil, "", err
 	}
-	if reading = after.lease(time.Now(), wish.MinTTL); reading == nil { // the write took long
+	if reading = after.lease(time.Now(), request.MinTTL); reading == nil { // the write took long
 		return nil, "", after.tooLate(time.Now())
 	}
 	reading.Outcome = Exchanged

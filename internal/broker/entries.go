@@ -195,7 +195,7 @@ func (all entries) over(verified *State) (*State, *stored) {
 		switch number := numbers[scope]; {
 		case number < state.Void:
 			p = p.voided()
-		case scopeKey(scope) == next && number < nextNumber && p.Token.Single:
+		case scopeKey(scope) == next && number < nextNumber && p.Token.InvalidatesPrevious:
 			p.Token, has.next = provider.Token{}, next // which the exchange has ended whose token is not there
 			has.tornParts = with(has.tornParts, scope, true)
 		default:

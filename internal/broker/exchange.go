@@ -95,8 +95,8 @@ func call(ctx context.Context, c *Credential, state *State, scope string, earlie
 // token is seconds away.
 func (v view) judged(next *State, x Exchange, again bool) (*State, Exchange) {
 	now, token, older := time.Now(), next.Tokens[v.scope], v.token()
-	keeps := !token.Single && leaseTTL(older, now) > 0
-	awaits := !token.Boundary.IsZero() && !keeps // the vendor's next token, which is seconds away
+	keeps := !token.InvalidatesPrevious && leaseTTL(older, now) > 0
+	awaits := !token.RenewableFrom.IsZero() && !keeps // the vendor's next token, which is seconds away
 	if leaseTTL(token, now) > 0 || awaits && again {
 		return next, x
 	}
@@ -118,9 +118,9 @@ func unusable(t provider.Token, ttl provider.TTL, now time.Time, awaits bool) *p
 		hint = fmt.Sprintf(" (max_ttl is %s)", ttl.Max)
 	}
 	if !t.ExpireTime.After(t.Now(now)) {
-		return provider.Errorf(provider.Nonsense, "the vendor's access token has expired already, at %s by this server's clock%s", FormatTime(t.ExpireTime), hint)
+		return provider.Errorf(provider.InvalidResponse, "the vendor's access token has expired already, at %s by this server's clock%s", FormatTime(t.ExpireTime), hint)
 	}
-	return provider.Errorf(provider.Nonsense, "the vendor's access token lives too short to be leased: until %s%s", FormatTime(t.ExpireTime), hint)
+	return provider.Errorf(provider.InvalidResponse, "the vendor's access token lives too short to be leased: until %s%s", FormatTime(t.ExpireTime), hint)
 }
 
 // kept tells of an exchange of which it is known by now whether it is stored.

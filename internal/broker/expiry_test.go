@@ -166,16 +166,16 @@ func TestGuarantee1IsThisTable(t *testing.T) {
 		isNear := r.rule == "hour" && r.sent.Add(5*time.Second).Truncate(time.Hour) != r.sent.Add(-5*time.Second).Truncate(time.Hour)
 		if early := expires.Sub(token.ExpireTime); early > 4*time.Second {
 			require.True(t, isNear, "%s: it expires at %s, and was to at %s", r, token.ExpireTime, expires)
-			require.LessOrEqual(t, token.Boundary.Sub(r.sent), 5*time.Second, "%s: the next is seconds away", r)
+			require.LessOrEqual(t, token.RenewableFrom.Sub(r.sent), 5*time.Second, "%s: the next is seconds away", r)
 			continue
 		}
 
 		// The boundary: at the vendor's hour only, and never before it.
-		require.Equal(t, onTheHour, !token.Boundary.IsZero(), "%s: boundary", r)
+		require.Equal(t, onTheHour, !token.RenewableFrom.IsZero(), "%s: boundary", r)
 		if onTheHour {
-			require.WithinRange(t, token.Boundary, expires, expires.Add(5*time.Second), "%s: boundary", r)
-			require.False(t, dying(token, token.Boundary.Add(-10*time.Second-time.Millisecond)) && leaseTTL(token, token.Boundary.Add(-10*time.Second-time.Millisecond)) > 0, r)
-			require.True(t, dying(token, token.Boundary.Add(-10*time.Second)), "%s: a read waits for the next", r)
+			require.WithinRange(t, token.RenewableFrom, expires, expires.Add(5*time.Second), "%s: boundary", r)
+			require.False(t, dying(token, token.RenewableFrom.Add(-10*time.Second-time.Millisecond)) && leaseTTL(token, token.RenewableFrom.Add(-10*time.Second-time.Millisecond)) > 0, r)
+			require.True(t, dying(token, token.RenewableFrom.Add(-10*time.Second)), "%s: a read waits for the next", r)
 		}
 
 		// The margin.
@@ -230,7 +230,7 @@ func TestGuarantee1HoldsWhateverOurOwnClockIsSetTo(t *testing.T) {
 			assert.LessOrEqual(t, reading.Reread, test.left, name)
 		}
 		boundary := token
-		boundary.Boundary = token.ExpireTime
+		boundary.RenewableFrom = token.ExpireTime
 		assert.Equal(t, test.left <= 10*time.Second, dying(boundary, now), name)
 	}
 }

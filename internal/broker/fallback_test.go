@@ -25,8 +25,8 @@ func TestACredentialGoesItsOtherWay(t *testing.T) {
 		"at the second failure":                       {down, true, 1, true},
 		"without a valid token":                       {down, false, 0, true},
 		"for want of an answer":                       {&provider.Error{Kind: provider.Unavailable, Timeout: true}, false, 0, true},
-		"for want of a token in the answer":           {&provider.Error{Kind: provider.Nonsense}, false, 0, true},
-		"for want of a token, twice":                  {&provider.Error{Kind: provider.Nonsense}, true, 1, true},
+		"for want of a token in the answer":           {&provider.Error{Kind: provider.InvalidResponse}, false, 0, true},
+		"for want of a token, twice":                  {&provider.Error{Kind: provider.InvalidResponse}, true, 1, true},
 		"not at a vendor that throttles":              {&provider.Error{Kind: provider.Unavailable, Status: http.StatusTooManyRequests}, false, 5, false},
 		"not at a vendor that says when to come back": {&provider.Error{Kind: provider.Unavailable, Status: 503, RetryAfter: time.Second}, false, 5, false},
 	} {

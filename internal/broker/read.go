@@ -29,13 +29,13 @@ const (
 // Read returns a token of the named credential that can be leased now: the cached
 // one while it is fresh, or else one that the vendor is asked for, once for all
 // readers. While there is a good token a reader gets one, whatever the vendor does.
-func (b *Broker) Read(ctx context.Context, s logical.Storage, name string, wish Wish) (*Reading, error) {
+func (b *Broker) Read(ctx context.Context, s logical.Storage, name string, request ReadRequest) (*IssuedToken, error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		reading, err := b.read(ctx, s, e, wish)
+		reading, err := b.read(ctx, s, e, request)
 		// A reader who waited for a renewal across a change starts anew.
 		if !errors.Is(err, errSuperseded) {
 			return reading, err
@@ -43,22 +43,22 @@ func (b *Broker) Read(ctx context.Context, s logical.Storage, name string, wish 
 	}
 }
 
-func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, wish Wish) (*Reading, error) {
-	v, begun, err := b.want(ctx, s, e, wish.Scope)
+func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, request ReadRequest) (*IssuedToken, error) {
+	v, begun, err := b.want(ctx, s, e, request.Scope)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	reading := v.reading(now, wish.MinTTL)
+	reading := v.reading(now, request.MinTTL)
 	switch {
-	case reading != nil && !v.due(now, wish.MinTTL):
+	case reading != nil && !v.due(now, request.MinTTL):
 		return reading, nil
 	case reading == nil && v.held(now):
 		return nil, v.refusal()
 	}
 	e.ask(v.scope)
 	// A reader for whom the token at hand is too short waits for the next.
-	good := reading != nil && !v.short(now, wish.MinTTL)
+	good := reading != nil && !v.short(now, request.MinTTL)
 	wait := patience
 	if !begun.IsZero() {
 		wait -= now.Sub(begun)
@@ -66,7 +66,7 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, wish Wis
 	if good && wait <= 0 {
 		return reading.late(now), nil
 	}
-	flight := b.renewed(ctx, s, task{entry: e, epoch: v.epoch, scope: v.scope, minTTL: wish.MinTTL, short: v.token().IssueTime})
+	flight := b.renewed(ctx, s, task{entry: e, epoch: v.epoch, scope: v.scope, minTTL: request.MinTTL, short: v.token().IssueTime})
 	var impatient <-chan time.Time
 	if good {
 		timer := time.NewTimer(wait)
@@ -77,13 +77,13 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, wish Wis
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-impatient:
-		if reading = e.reading(wish); reading != nil {
+		if reading = e.reading(request); reading != nil {
 			return reading.late(time.Now()), nil
 		}
-		return b.read(ctx, s, e, wish)
+		return b.read(ctx, s, e, request)
 	case result := <-flight:
 		if result.Err == nil {
-			waited := *result.Val.(*Reading) // which others have too
+			waited := *result.Val.(*IssuedToken) // which others have too
 			if waited.Outcome == Cached {
 				waited.Outcome = Exchanged
 			}
@@ -93,7 +93,7 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, wish Wis
 			return nil, result.Err
 		}
 		// The vendor's bad day costs nothing while the token lives.
-		if reading = e.reading(wish); reading != nil {
+		if reading = e.reading(request); reading != nil {
 			return reading, nil
 		}
 		return nil, result.Err
@@ -138,12 +138,12 @@ func (e *entry) ask(scope string) {
 }
 
 // reading is what a reader gets now; nil if there is no good token.
-func (e *entry) reading(wish Wish) *Reading {
+func (e *entry) reading(request ReadRequest) *IssuedToken {
 	m := e.look()
 	if m.credential == nil {
 		return nil
 	}
-	return m.view(wish.Scope).reading(time.Now(), wish.MinTTL)
+	return m.view(request.Scope).reading(time.Now(), request.MinTTL)
 }
 
 // loaded waits until what storage has of the name is in memory.

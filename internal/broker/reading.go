@@ -7,8 +7,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A Wish is what a reader asks of a credential.
-type Wish struct {
+// A ReadRequest is what a reader asks of a credential.
+type ReadRequest struct {
 	// Scope is what the token is to be for, as provider.JoinScope has it; "" is the
 	// credential's own scope.
 	Scope string
@@ -19,8 +19,8 @@ type Wish struct {
 	MinTTL time.Duration
 }
 
-// A Reading is a token and for how long it may be leased.
-type Reading struct {
+// An IssuedToken is a token and for how long it may be leased.
+type IssuedToken struct {
 	provider.Token
 	Provider string
 
@@ -37,7 +37,7 @@ type Reading struct {
 	Outcome Outcome
 
 	// Warnings are why there is no fresher token, if there ought to be one, and why
-	// it falls short of the reader's wish.
+	// it falls short of the reader's request.
 	Warnings []string
 }
 
@@ -69,14 +69,14 @@ func (e *ExchangeError) Error() string { return e.Err.Error() }
 func (e *ExchangeError) Unwrap() error { return e.Err }
 
 // late says of a reading why it is not of a fresher token, which is to be had soon.
-func (r *Reading) late(now time.Time) *Reading {
+func (r *IssuedToken) late(now time.Time) *IssuedToken {
 	r.Warnings = append(r.Warnings, fmt.Sprintf("the vendor has not answered yet; this token is good until %s", FormatTime(r.ExpireTime)))
 	r.Reread, r.Outcome = rereadTTL(r.Token, now, now), Stale
 	return r
 }
 
 // warned is the reading with what a reader is to know who wants a token for minTTL.
-func (r *Reading) warned(v view, now time.Time, minTTL time.Duration) *Reading {
+func (r *IssuedToken) warned(v view, now time.Time, minTTL time.Duration) *IssuedToken {
 	token, failure, unwritten := r.Token, v.failure(now), v.unwritten()
 	isLate := r.TTL < minTTL || dying(token, now) || overdue(token, now)
 	switch {
@@ -100,10 +100,10 @@ func prospect(v view, now time.Time, minTTL time.Duration) string {
 	switch {
 	case renewable(t, now, minTTL) && now.Before(v.earlyTime()):
 		return fmt.Sprintf("readers have caused as many exchanges by their min_ttl as they may, %d within the lifetime of a token; the next may be at %s", earlyExchanges, FormatTime(v.earlyTime().Add(time.Second-1)))
-	case t.Final:
+	case t.NotRenewable:
 		return "there is no other"
-	case !t.Boundary.IsZero():
-		return "one that lives longer can be had from " + FormatTime(t.Boundary.Add(time.Second-1))
+	case !t.RenewableFrom.IsZero():
+		return "one that lives longer can be had from " + FormatTime(t.RenewableFrom.Add(time.Second-1))
 	}
 	return fmt.Sprintf("a fresh one would be for %s", leaseTTL(t, t.IssueTime))
 }

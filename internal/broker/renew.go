@@ -45,7 +45,7 @@ func (t task) needed(v view, now time.Time) bool {
 
 // renew gets a token that can be leased now: from storage after a restart, else
 // from the vendor if it is needed.
-func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (reading *Reading, err error) {
+func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (reading *IssuedToken, err error) {
 	e := t.entry
 	if err := e.acquire(ctx); err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (reading 
 	// hands, so there may be a second pass, for the next hour's.
 	for _, again := range []bool{true, false} {
 		if token := v.token(); reading == nil && dying(token, time.Now()) {
-			if err := sleepUntil(ctx, earlier(token.Boundary, time.Now().Add(boundaryWait)), b.closed); err != nil {
+			if err := sleepUntil(ctx, earlier(token.RenewableFrom, time.Now().Add(boundaryWait)), b.closed); err != nil {
 				return nil, err
 			}
 		}
@@ -98,7 +98,7 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (reading 
 		if reading = v.reading(time.Now(), t.minTTL); reading != nil {
 			return reading, nil
 		}
-		if v.token().Boundary.IsZero() {
+		if v.token().RenewableFrom.IsZero() {
 			break
 		}
 	}

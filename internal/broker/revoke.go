@@ -60,7 +60,7 @@ func (s *State) refuseDropped(t provider.Token) *provider.Error {
 		for _, dropped := range tokens {
 			switch {
 			case dropped.AccessToken != t.AccessToken:
-			case t.Final:
+			case t.NotRenewable:
 				return provider.Errorf(provider.Rejected, "the access token of the credential was dropped")
 			default:
 				return provider.Errorf(provider.Unavailable, "the vendor answers with the access token that was dropped, which expires at %s", FormatTime(dropped.ExpireTime))
@@ -85,7 +85,7 @@ func (m memory) revocable(ctx context.Context) error {
 	if !ok {
 		return provider.Errorf(provider.Invalid, "the vendor documents no way to revoke an access token")
 	}
-	if err := revoker.Alone(); err != nil {
+	if err := revoker.Independent(); err != nil {
 		return err
 	}
 	return revoker.Revocable(m.guard(ctx))
@@ -119,7 +119,7 @@ func (m memory) revokeDropped(ctx context.Context, now time.Time) (*Revocation, 
 	if !ok || len(dropped) == 0 {
 		return nil, dropped
 	}
-	if err := revoker.Alone(); err != nil {
+	if err := revoker.Independent(); err != nil {
 		return &Revocation{Time: now.Round(0).UTC(), Reason: "left alone: " + err.Error()}, dropped
 	}
 	return m.revokeAll(ctx, dropped, now)

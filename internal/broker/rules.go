@@ -47,7 +47,7 @@ const (
 	refusalMemory = 15 * time.Minute
 
 	// Attempts at a vendor who is unavailable are 1 s apart, then twice as long each
-	// time up to 5 min, give or take a fifth; the vendor's own wish is obeyed up to
+	// time up to 5 min, give or take a fifth; the vendor's own request is obeyed up to
 	// an hour. A rejected credential is tried every 5 min.
 	minPause      = time.Second
 	maxPause      = 5 * time.Minute
@@ -85,17 +85,17 @@ func margin(left time.Duration) time.Duration { return min(maxMargin, left/margi
 // dying is whether a token is so near its boundary that a later one is worth
 // waiting for, or dead before it.
 func dying(t provider.Token, now time.Time) bool {
-	return !t.Boundary.IsZero() && (t.Boundary.Sub(t.Now(now)) <= boundaryWait || leaseTTL(t, now) == 0)
+	return !t.RenewableFrom.IsZero() && (t.RenewableFrom.Sub(t.Now(now)) <= boundaryWait || leaseTTL(t, now) == 0)
 }
 
 // refreshTime is when a token is due for a fresher one: before its boundary there
 // is none to be had.
 func refreshTime(t provider.Token) time.Time {
 	switch {
-	case t.Final:
+	case t.NotRenewable:
 		return t.ExpireTime
-	case !t.Boundary.IsZero():
-		return t.Boundary
+	case !t.RenewableFrom.IsZero():
+		return t.RenewableFrom
 	}
 	return t.ExpireTime.Add(-t.ExpireTime.Sub(t.IssueTime) / refreshPart)
 }
@@ -106,7 +106,7 @@ func overdue(t provider.Token, now time.Time) bool { return !t.Now(now).Before(r
 // renewable is whether a fresher token could be leased for minTTL. A token's youth
 // spares the vendor readers who want all of its life.
 func renewable(t provider.Token, now time.Time, minTTL time.Duration) bool {
-	return !t.Final && t.Boundary.IsZero() && minTTL <= leaseTTL(t, t.IssueTime) &&
+	return !t.NotRenewable && t.RenewableFrom.IsZero() && minTTL <= leaseTTL(t, t.IssueTime) &&
 		t.Now(now).Sub(t.IssueTime) >= youth(t)
 }
 
@@ -151,12 +151,12 @@ func inUse(t provider.Token, now time.Time) bool {
 // keepaliveTime is when a credential that dies of disuse is to be exchanged if
 // nobody reads it; zero if it need not be. That is an interval after the last
 // exchange at the latest. The first keepalive comes at any time of the interval, and
-// later ones a little before its end, each credential by its own dice, so that many
+// later ones a little before its end, each credential by its own rng, so that many
 // that were stored together, or found the vendor down together, are spread over it. An
 // exchange in the future was dated by a clock that has been stepped back since: nothing
 // tells when it was, and the next is due now.
 func keepaliveTime(c *Credential, s *State, now time.Time) time.Time {
-	if c.Keepalive == 0 || c.Vendor.Idle() == 0 {
+	if c.Keepalive == 0 || c.Vendor.MaxIdle() == 0 {
 		return time.Time{}
 	}
 	last, spread := s.ExchangeTime, c.Keepalive/keepaliveSpread
@@ -169,10 +169,10 @@ func keepaliveTime(c *Credential, s *State, now time.Time) time.Time {
 	if last.After(now) {
 		return now
 	}
-	dice := fnv.New64a()
-	_, _ = io.WriteString(dice, c.Generation)
-	_, _ = dice.Write(binary.BigEndian.AppendUint64(nil, uint64(last.UnixNano())))
-	return last.Add(c.Keepalive - time.Duration(dice.Sum64()%uint64(spread)))
+	rng := fnv.New64a()
+	_, _ = io.WriteString(rng, c.Generation)
+	_, _ = rng.Write(binary.BigEndian.AppendUint64(nil, uint64(last.UnixNano())))
+	return last.Add(c.Keepalive - time.Duration(rng.Sum64()%uint64(spread)))
 }
 
 // stepped is how far the wall clock has been stepped since an earlier time: how much more

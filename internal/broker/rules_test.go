@@ -66,7 +66,7 @@ func TestGuarantee4PausesDoubleGiveOrTakeAFifth(t *testing.T) {
 // unused is a vendor whose credentials die of disuse.
 type unused struct{ provider.Credential }
 
-func (unused) Idle() time.Duration { return 7 * 24 * time.Hour }
+func (unused) MaxIdle() time.Duration { return 7 * 24 * time.Hour }
 
 func TestGuarantee7AKeepaliveComesWithinItsInterval(t *testing.T) {
 	const interval = 24 * time.Hour

@@ -203,7 +203,7 @@ func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *entry, m me
 func (s *State) without(scope string, earlier *State) *State {
 	p := earlier.part(scope)
 	p.Dropped = s.Dropped[scope]
-	if s.Tokens[scope].Single {
+	if s.Tokens[scope].InvalidatesPrevious {
 		p.Token = provider.Token{}
 	}
 	return s.withPart(scope, p)

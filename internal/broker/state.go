@@ -142,8 +142,8 @@ func (s *State) succeeded(c *Credential, scope string, a *provider.Answer, token
 	next.Tokens = with(next.Tokens, scope, token)
 	next.Exchanges = min(next.Exchanges+1, maxCount-1)
 	next.ExchangeTime = token.IssueTime
-	switch idle := c.Vendor.Idle(); {
-	case a.Final:
+	switch idle := c.Vendor.MaxIdle(); {
+	case a.NotRenewable:
 		next.CredentialExpireTime = token.ExpireTime
 	case idle > 0:
 		next.CredentialExpireTime = token.IssueTime.Add(idle)
@@ -240,12 +240,12 @@ func (s *State) sharing(tokens map[string]provider.Token) *State {
 
 // EndsOthers is whether the exchange of the credential's own scope has ended the token of
 // before.
-func (s *State) EndsOthers() bool { return s.Tokens[ownScope].Single }
+func (s *State) EndsOthers() bool { return s.Tokens[ownScope].InvalidatesPrevious }
 
 // ends is whether the vendor has ended the token of a scope in a state of before.
 func (s *State) ends(scope string, token provider.Token) bool {
 	next, has := s.Tokens[scope]
-	return !has || next.Single && next.AccessToken != token.AccessToken
+	return !has || next.InvalidatesPrevious && next.AccessToken != token.AccessToken
 }
 
 // Ended is the state without its tokens, which the vendor takes no more.

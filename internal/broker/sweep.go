@@ -216,7 +216,7 @@ func (v view) dueTime(now time.Time, wanted bool) time.Time {
 		return w.retryTime
 	}
 	at := keepaliveTime(v.credential, v.state, now)
-	if token := v.token(); wanted && !token.Final {
+	if token := v.token(); wanted && !token.NotRenewable {
 		refresh := refreshTime(token.At(now))
 		if token.IssueTime.IsZero() { // somebody asked, and there was none to be had
 			refresh = earlier(v.failure(now).Time, now)

@@ -14,7 +14,7 @@ import (
 // faulty is of a vendor whose rules the engine cannot read without a panic.
 type faulty struct{ prompt }
 
-func (faulty) Idle() time.Duration { panic("a fault") }
+func (faulty) MaxIdle() time.Duration { panic("a fault") }
 
 func TestGuarantee15ANameWhoseRulesPanicKeepsNoOtherFromBeingRenewed(t *testing.T) {
 	storage := &logical.InmemStorage{}

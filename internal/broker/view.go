@@ -91,7 +91,7 @@ func (v view) unwritten() *failedWrite { return v.unsaved.of(v.scope) }
 
 // reading is what a reader gets from memory; nil if there is no good token, or if a
 // better one is seconds away.
-func (v view) reading(now time.Time, minTTL time.Duration) *Reading {
+func (v view) reading(now time.Time, minTTL time.Duration) *IssuedToken {
 	if dying(v.token(), now) && !v.held(now) {
 		return nil
 	}
@@ -99,7 +99,7 @@ func (v view) reading(now time.Time, minTTL time.Duration) *Reading {
 }
 
 // lease is what a reader gets if there is nothing better to be had.
-func (v view) lease(now time.Time, minTTL time.Duration) *Reading {
+func (v view) lease(now time.Time, minTTL time.Duration) *IssuedToken {
 	token := v.token().At(now)
 	ttl := leaseTTL(token, now)
 	if ttl == 0 {
@@ -109,7 +109,7 @@ func (v view) lease(now time.Time, minTTL time.Duration) *Reading {
 	if v.held(now) {
 		fresher = v.nextAttempt(now)
 	}
-	reading := &Reading{Token: token, Provider: v.credential.Provider, TTL: ttl, Reread: rereadTTL(token, fresher, now)}
+	reading := &IssuedToken{Token: token, Provider: v.credential.Provider, TTL: ttl, Reread: rereadTTL(token, fresher, now)}
 	return reading.warned(v, now, minTTL)
 }
 

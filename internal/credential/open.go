@@ -68,7 +68,7 @@ func (st *Store) open(c *stored) (*broker.Credential, error) {
 	if err := c.key.check(c, to); err != nil {
 		return nil, err
 	}
-	keepalive, err := keepaliveInterval(common.KeepaliveInterval, vendor.Idle())
+	keepalive, err := keepaliveInterval(common.KeepaliveInterval, vendor.MaxIdle())
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,7 @@ func New(providers []string, statuses func() iter.Seq2[string, *broker.Status]) 
 		registry: prometheus.NewPedanticRegistry(),
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tokenbroker_exchanges_total",
-			Help: "Exchanges of credentials for tokens, by result: success, rejected, expired, unavailable (it passes by itself), nonsense.",
+			Help: "Exchanges of credentials for tokens, by result: success, rejected, expired, unavailable (it passes by itself), invalid_response.",
 		}, []string{"provider", "result"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tokenbroker_exchange_duration_seconds",
@@ -65,7 +65,7 @@ func New(providers []string, statuses func() iter.Seq2[string, *broker.Status]) 
 	// From zero on, so that Prometheus sees the first one, too.
 	for _, name := range providers {
 		m.exchanges.WithLabelValues(name, broker.Success)
-		for _, kind := range []provider.Kind{provider.Rejected, provider.Expired, provider.Unavailable, provider.Nonsense} {
+		for _, kind := range []provider.Kind{provider.Rejected, provider.Expired, provider.Unavailable, provider.InvalidResponse} {
 			m.exchanges.WithLabelValues(name, kind.String())
 		}
 		m.durations.WithLabelValues(name)

@@ -30,16 +30,16 @@ func openPasted(c config, written time.Time) (provider.Credential, error) {
 	return &pasted{
 		ttl: provider.TTL{Max: c.MaxTTL.Duration()},
 		answer: provider.Answer{
-			AccessToken: c.AccessToken,
-			OnTheHour:   true,
-			Final:       true,
-			Clock:       provider.Clock{Sent: written, Received: written},
+			AccessToken:  c.AccessToken,
+			OnTheHour:    true,
+			NotRenewable: true,
+			Clock:        provider.Clock{Sent: written, Received: written},
 		},
 	}, nil
 }
 
 // Idle is zero: it dies when it dies, used or not.
-func (p *pasted) Idle() time.Duration { return 0 }
+func (p *pasted) MaxIdle() time.Duration { return 0 }
 
 // Scope is not known.
 func (p *pasted) Scope() []string { return nil }

@@ -69,7 +69,7 @@ func openRefresh(c config, client *provider.Client) (provider.Credential, error)
 const idleLifetime = 7 * 24 * time.Hour
 
 // Idle is the seven days that the vendor documents.
-func (r *refresh) Idle() time.Duration { return idleLifetime }
+func (r *refresh) MaxIdle() time.Duration { return idleLifetime }
 
 // Scope is not known.
 func (r *refresh) Scope() []string { return nil }

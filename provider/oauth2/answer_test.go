@@ -53,7 +53,7 @@ func TestAFormIsReadLikeJSON(t *testing.T) {
 			_, _, err := answered(t, body)
 			var e *provider.Error
 			require.ErrorAs(t, err, &e, name)
-			assert.Equal(t, provider.Nonsense, e.Kind, name)
+			assert.Equal(t, provider.InvalidResponse, e.Kind, name)
 		}
 	})
 }
@@ -75,7 +75,7 @@ func TestWhatIsShownOfAnAnswerHoldsNoControlCharacters(t *testing.T) {
 				_, _, err := answered(t, test.body)
 				var e *provider.Error
 				require.ErrorAs(t, err, &e)
-				assert.Equal(t, provider.Nonsense, e.Kind)
+				assert.Equal(t, provider.InvalidResponse, e.Kind)
 				assert.Contains(t, e.Reason, "the vendor's "+test.says)
 				assert.NotContains(t, e.Reason, "X-Evil")
 			})

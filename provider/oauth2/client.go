@@ -65,12 +65,12 @@ type Client struct {
 	// of disuse, or nobody knows.
 	IdleExpiry time.Duration
 
-	// Single is whether the vendor ends a token when the next is exchanged.
-	Single bool
+	// InvalidatesPrevious is whether the vendor ends a token when the next is exchanged.
+	InvalidatesPrevious bool
 }
 
 // Idle is how long the refresh token lives unused.
-func (c *Client) Idle() time.Duration { return c.IdleExpiry }
+func (c *Client) MaxIdle() time.Duration { return c.IdleExpiry }
 
 // GrantName is the grant that is exchanged, as the field grant_type has it.
 func (c *Client) GrantName() string {
@@ -109,7 +109,7 @@ func (c *Client) Destinations() provider.Destinations {
 // Narrow asks for less: each request states its scope, that of a refresh included
 // (RFC 6749 §6).
 func (c *Client) Narrow(scope []string) (provider.Credential, error) {
-	if c.Single {
+	if c.InvalidatesPrevious {
 		return nil, provider.Errorf(provider.Invalid, "scope: the vendor ends a token when another is exchanged, so that there cannot be one of each scope; leave scope out")
 	}
 	if err := provider.CheckNarrower("scope", scope, c.Scopes); err != nil {
@@ -239,16 +239,16 @@ func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last p
 		scope = c.Scopes
 	}
 	return &provider.Answer{
-		AccessToken:  token.AccessToken,
-		RefreshToken: token.RefreshToken,
-		TokenType:    token.Type(),
-		Scope:        scope,
-		ExpiresIn:    provider.Lifetime(json.RawMessage(e.expiresIn), time.Second),
-		Lifetime:     c.Lifetime,
-		DefaultTTL:   c.DefaultTTL,
-		Single:       c.Single,
-		Clock:        e.clock,
-		Grant:        c.granted(token.RefreshToken, refresh, last),
+		AccessToken:         token.AccessToken,
+		RefreshToken:        token.RefreshToken,
+		TokenType:           token.Type(),
+		Scope:               scope,
+		ExpiresIn:           provider.Lifetime(json.RawMessage(e.expiresIn), time.Second),
+		Lifetime:            c.Lifetime,
+		DefaultTTL:          c.DefaultTTL,
+		InvalidatesPrevious: c.InvalidatesPrevious,
+		Clock:               e.clock,
+		Grant:               c.granted(token.RefreshToken, refresh, last),
 	}
 }
 
@@ -333,5 +333,5 @@ func (e *exchange) failure(err error) *provider.Error {
 	if errors.As(err, &failure) {
 		return failure
 	}
-	return provider.Errorf(provider.Nonsense, "the vendor's answer holds no access token")
+	return provider.Errorf(provider.InvalidResponse, "the vendor's answer holds no access token")
 }

@@ -188,19 +188,19 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		return nil, err
 	}
 	client := Client{
-		HTTP:       s.Client.WithTransient(c.TransientErrors),
-		Server:     &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: urlField(s.Fields)},
-		GrantType:  grantTypes[c.GrantType],
-		ID:         c.ClientID,
-		Secret:     c.ClientSecret,
-		AuthStyle:  c.AuthStyle,
-		Assertion:  Assertion{Audience: c.AssertionAudience, Subject: c.AssertionSubject, HoldsScope: c.ScopeInAssertion},
-		Refresh:    c.RefreshToken,
-		Scopes:     c.Scope,
-		Params:     c.TokenParams,
-		DefaultTTL: c.DefaultTTL.Duration(),
-		IdleExpiry: c.IdleExpiry.Duration(),
-		Single:     c.SingleToken,
+		HTTP:                s.Client.WithTransient(c.TransientErrors),
+		Server:              &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: urlField(s.Fields)},
+		GrantType:           grantTypes[c.GrantType],
+		ID:                  c.ClientID,
+		Secret:              c.ClientSecret,
+		AuthStyle:           c.AuthStyle,
+		Assertion:           Assertion{Audience: c.AssertionAudience, Subject: c.AssertionSubject, HoldsScope: c.ScopeInAssertion},
+		Refresh:             c.RefreshToken,
+		Scopes:              c.Scope,
+		Params:              c.TokenParams,
+		DefaultTTL:          c.DefaultTTL.Duration(),
+		IdleExpiry:          c.IdleExpiry.Duration(),
+		InvalidatesPrevious: c.SingleToken,
 	}
 	if c.PrivateKey != "" {
 		signer, err := provider.NewSigner(c.PrivateKey, c.SigningAlgorithm, cmp.Or(c.KeyID, s.Thumbprint))

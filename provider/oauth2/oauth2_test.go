@@ -316,7 +316,7 @@ func TestGuarantee3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testi
 				_, err = answer.Token(provider.TTL{}, provider.Token{})
 				var e *provider.Error
 				require.ErrorAs(t, err, &e)
-				assert.Equal(t, provider.Nonsense, e.Kind)
+				assert.Equal(t, provider.InvalidResponse, e.Kind)
 			})
 		})
 	}
@@ -328,11 +328,11 @@ func TestATokenThatTheNextExchangeEndsLivesItsLife(t *testing.T) {
 		credential := open(t, sim, map[string]any{"client_secret": clientSecret, "single_token": true, "revocation_url": vendorsim.OAuthRevocationURL})
 		token, err := exchange(t, sim, credential, provider.Grant{}).Token(provider.TTL{}, provider.Token{})
 		require.NoError(t, err)
-		assert.Equal(t, token.ExpireTime, token.Boundary, "none is exchanged before")
+		assert.Equal(t, token.ExpireTime, token.RenewableFrom, "none is exchanged before")
 		_, err = credential.Narrow([]string{"read"})
 		require.ErrorContains(t, err, "scope: the vendor ends a token when another is exchanged")
 		require.NoError(t, credential.(provider.Revoker).Revocable(t.Context()))
-		require.ErrorContains(t, credential.(provider.Revoker).Alone(), "no two readers can have their own")
+		require.ErrorContains(t, credential.(provider.Revoker).Independent(), "no two readers can have their own")
 	})
 }
 

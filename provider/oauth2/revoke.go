@@ -23,11 +23,11 @@ func (c *Client) Revocable(ctx context.Context) error {
 	return nil
 }
 
-// Alone is whether tokens are independent of each other and of what they came from. A
+// Independent is whether tokens are independent of each other and of what they came from. A
 // vendor may end a refresh token together with an access token (RFC 7009 §2.1).
-func (c *Client) Alone() error {
+func (c *Client) Independent() error {
 	switch {
-	case c.Single:
+	case c.InvalidatesPrevious:
 		return provider.Errorf(provider.Invalid, "the vendor ends a token when another is exchanged, so that no two readers can have their own")
 	case c.GrantType == RefreshToken:
 		return provider.Errorf(provider.Invalid, "the vendor may end the refresh token together with an access token")

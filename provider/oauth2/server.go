@@ -192,10 +192,10 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*En
 	}
 	// RFC 8414 §3.3: or the metadata is not the issuer's.
 	if strings.TrimSuffix(string(published.Issuer), "/") != strings.TrimSuffix(issuer, "/") {
-		return nil, provider.Errorf(provider.Nonsense, "issuer: expected %.100q in the metadata at %.200s, found %.100q; if that is the vendor, give it as issuer", issuer, at, published.Issuer)
+		return nil, provider.Errorf(provider.InvalidResponse, "issuer: expected %.100q in the metadata at %.200s, found %.100q; if that is the vendor, give it as issuer", issuer, at, published.Issuer)
 	}
 	if err := checkEndpoint("token_endpoint", found.Token, issuer); err != nil {
-		return nil, provider.Errorf(provider.Nonsense, "the issuer's metadata has no token endpoint that can be used: %s", err)
+		return nil, provider.Errorf(provider.InvalidResponse, "the issuer's metadata has no token endpoint that can be used: %s", err)
 	}
 	if found.Revocation != "" && checkEndpoint("revocation_endpoint", found.Revocation, issuer) != nil {
 		found.Revocation = ""

@@ -130,16 +130,16 @@ func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
 		kind     provider.Kind
 		says     string
 	}{
-		"of another issuer":        {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.Nonsense, `issuer: expected "https://a.example" in the metadata at https://a.example/.well-known/openid-configuration, found "https://b.example"; if that is the vendor, give it as issuer`},
-		"without an endpoint":      {`{"issuer": "https://a.example"}`, provider.Nonsense, "no token endpoint"},
-		"with one in clear":        {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.Nonsense, "must be an https URL"},
-		"with one on this host":    {`{"issuer": "https://a.example", "token_endpoint": "http://127.0.0.1/token"}`, provider.Nonsense, "must be an https URL, as the issuer is"},
-		"with one elsewhere":       {`{"issuer": "https://a.example", "token_endpoint": "https://b.example/token"}`, provider.Nonsense, `token_endpoint: "https://b.example/token" is not on the issuer's host; if secrets may go there, give it as token_url in place of issuer`},
-		"with one below it":        {`{"issuer": "https://a.example", "token_endpoint": "https://login.a.example/token"}`, provider.Nonsense, "is not on the issuer's host"},
-		"with another port":        {`{"issuer": "https://a.example", "token_endpoint": "https://a.example:8443/token"}`, provider.Nonsense, "is not on the issuer's host"},
-		"an issuer that is none":   {`{"issuer": 7, "token_endpoint": "https://a.example/token"}`, provider.Nonsense, `found ""`},
-		"an endpoint that is none": {`{"issuer": "https://a.example", "token_endpoint": ["https://a.example/token"]}`, provider.Nonsense, "no token endpoint"},
-		"a page":                   {`<html>`, provider.Nonsense, "not the JSON object"},
+		"of another issuer":        {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.InvalidResponse, `issuer: expected "https://a.example" in the metadata at https://a.example/.well-known/openid-configuration, found "https://b.example"; if that is the vendor, give it as issuer`},
+		"without an endpoint":      {`{"issuer": "https://a.example"}`, provider.InvalidResponse, "no token endpoint"},
+		"with one in clear":        {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.InvalidResponse, "must be an https URL"},
+		"with one on this host":    {`{"issuer": "https://a.example", "token_endpoint": "http://127.0.0.1/token"}`, provider.InvalidResponse, "must be an https URL, as the issuer is"},
+		"with one elsewhere":       {`{"issuer": "https://a.example", "token_endpoint": "https://b.example/token"}`, provider.InvalidResponse, `token_endpoint: "https://b.example/token" is not on the issuer's host; if secrets may go there, give it as token_url in place of issuer`},
+		"with one below it":        {`{"issuer": "https://a.example", "token_endpoint": "https://login.a.example/token"}`, provider.InvalidResponse, "is not on the issuer's host"},
+		"with another port":        {`{"issuer": "https://a.example", "token_endpoint": "https://a.example:8443/token"}`, provider.InvalidResponse, "is not on the issuer's host"},
+		"an issuer that is none":   {`{"issuer": 7, "token_endpoint": "https://a.example/token"}`, provider.InvalidResponse, `found ""`},
+		"an endpoint that is none": {`{"issuer": "https://a.example", "token_endpoint": ["https://a.example/token"]}`, provider.InvalidResponse, "no token endpoint"},
+		"a page":                   {`<html>`, provider.InvalidResponse, "not the JSON object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -230,7 +230,7 @@ func (o outcome) isFit(err error) {
 	var e *provider.Error
 	require.ErrorAs(o.t, err, &e)
 	if o.vendor.calls > 0 {
-		require.Contains(o.t, []provider.Kind{provider.Rejected, provider.Unavailable, provider.Nonsense}, e.Kind, "the vendor was asked")
+		require.Contains(o.t, []provider.Kind{provider.Rejected, provider.Unavailable, provider.InvalidResponse}, e.Kind, "the vendor was asked")
 	}
 	require.GreaterOrEqual(o.t, e.RetryAfter, time.Duration(0))
 	require.NotEmpty(o.t, e.Reason)
@@ -263,7 +263,7 @@ func (o outcome) isGood(token provider.Token) {
 	require.WithinRange(o.t, token.IssueTime, o.before, o.after)
 	const tenYears = 10 * 365 * 24 * time.Hour
 	require.False(o.t, token.ExpireTime.After(token.IssueTime.Add(tenYears)), "it expires in %d", token.ExpireTime.Year())
-	require.False(o.t, token.Boundary.After(token.IssueTime.Add(tenYears+time.Hour)), "its boundary is in %d", token.Boundary.Year())
+	require.False(o.t, token.RenewableFrom.After(token.IssueTime.Add(tenYears+time.Hour)), "its boundary is in %d", token.RenewableFrom.Year())
 	o.canBeStored(token)
 
 	stated, isStated := o.expiresIn()

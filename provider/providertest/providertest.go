@@ -182,7 +182,7 @@ func (k Kind) narrows(t *testing.T, c Contract) {
 // outlivesDisuse has a credential work that is used just in time, again and again.
 func (k Kind) outlivesDisuse(t *testing.T, c Contract) {
 	credential := c.open(t, k.Fields, k.Vendor())
-	idle := credential.Idle()
+	idle := credential.MaxIdle()
 	assert.GreaterOrEqual(t, idle, time.Duration(0))
 	if idle <= 0 {
 		return
@@ -193,7 +193,7 @@ func (k Kind) outlivesDisuse(t *testing.T, c Contract) {
 		time.Sleep(idle - time.Minute)
 		_, grant = exchange(t, credential, grant)
 	}
-	assert.Equal(t, idle, credential.Idle())
+	assert.Equal(t, idle, credential.MaxIdle())
 }
 
 // isShared is for the race detector. A vendor may refuse who comes twice with a refresh
@@ -207,7 +207,7 @@ func (k Kind) isShared(t *testing.T, c Contract) {
 			if err != nil {
 				assertKind(t, provider.Rejected, err, "with others")
 			}
-			credential.Idle()
+			credential.MaxIdle()
 			credential.Scope()
 			if narrow, err := credential.Narrow([]string{k.Scope}); err == nil {
 				_, _ = narrow.Exchange(t.Context(), provider.Grant{})

@@ -29,9 +29,9 @@ func (k Kind) revokes(t *testing.T, c Contract) {
 	if !ok {
 		return
 	}
-	alone := revoker.Alone()
-	if alone != nil {
-		assertKind(t, provider.Invalid, alone, "Alone")
+	independent := revoker.Independent()
+	if independent != nil {
+		assertKind(t, provider.Invalid, independent, "Independent")
 	}
 	if err := revoker.Revocable(t.Context()); err != nil {
 		assertKind(t, provider.Invalid, err, "Revocable")
@@ -91,7 +91,7 @@ func (k Kind) revokes(t *testing.T, c Contract) {
 	require.NoError(t, revoker.Revoke(t.Context(), answer.AccessToken, grant))
 	require.NoError(t, revoker.Revoke(t.Context(), answer.AccessToken, grant), "a token that is gone is no error")
 	accepts(answer.AccessToken, false)
-	if alone == nil {
+	if independent == nil {
 		accepts(other.AccessToken, true)
 		exchange(t, credential, grant)
 	}

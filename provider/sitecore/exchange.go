@@ -24,7 +24,7 @@ func newCredential(c config, client *provider.Client) *credential {
 }
 
 // Idle is zero: an API key does not die, and a refresh token dies at a fixed time.
-func (c *credential) Idle() time.Duration { return 0 }
+func (c *credential) MaxIdle() time.Duration { return 0 }
 
 // Scope is what the API key mints tokens for; a refresh token alone does not tell.
 func (c *credential) Scope() []string { return c.config.Scope }

@@ -75,12 +75,12 @@ type crowd struct {
 }
 
 // read starts so many readers of the names at a mount, until the test ends or halt.
-func (r *crowd) read(t *testing.T, many int, dice *rand.Rand, mount string, names []string, nodes []*api.Client) {
+func (r *crowd) read(t *testing.T, many int, rng *rand.Rand, mount string, names []string, nodes []*api.Client) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r.stop = cancel
 	t.Cleanup(r.halt)
 	for i := range many {
-		own := rand.New(rand.NewPCG(dice.Uint64(), 0))
+		own := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		node := i % len(nodes)
 		client := r.client(t, nodes[node])
 		r.group.Go(func() {

@@ -28,7 +28,7 @@ const (
 type trial struct {
 	*crowd
 	t       *testing.T
-	dice    *rand.Rand
+	rng     *rand.Rand
 	clients []*api.Client // by node
 	hasty   []string      // names of credentials
 	lasting map[string]any
@@ -46,7 +46,7 @@ func newTrial(t *testing.T, world *world, clients []*api.Client, vendor *rotator
 	t.Helper()
 	x := &trial{
 		crowd: &crowd{troubles: vendor.troubles, vendor: vendor, world: world, timeout: timeout},
-		t:     t, dice: tally.Dice(t), clients: clients, lasting: map[string]any{},
+		t:     t, rng: tally.Rand(t), clients: clients, lasting: map[string]any{},
 	}
 	require.NoError(t, clients[0].Sys().MountWithContext(t.Context(), trialMount, &api.MountInput{
 		Type: pluginName, Config: api.MountConfigInput{PluginVersion: world.version},
@@ -65,7 +65,7 @@ func newTrial(t *testing.T, world *world, clients []*api.Client, vendor *rotator
 		add(name, lasting)
 		x.lasting[name] = x.token(0, name)
 	}
-	x.read(t, trialReaders, x.dice, trialMount, names, clients)
+	x.read(t, trialReaders, x.rng, trialMount, names, clients)
 	return x
 }
 
@@ -97,12 +97,12 @@ func (x *trial) token(node int, name string) any {
 // aMoment waits until a random moment: any at all, or one at which an exchange is in
 // flight or has just been answered.
 func (x *trial) aMoment() {
-	if x.dice.IntN(3) > 0 {
+	if x.rng.IntN(3) > 0 {
 		x.vendor.awaitCall(2 * hasty)
-		time.Sleep(time.Duration(x.dice.Int64N(int64(answerTime * 4 / 3))))
+		time.Sleep(time.Duration(x.rng.Int64N(int64(answerTime * 4 / 3))))
 		return
 	}
-	time.Sleep(time.Duration(x.dice.Int64N(int64(time.Second / 2))))
+	time.Sleep(time.Duration(x.rng.Int64N(int64(time.Second / 2))))
 }
 
 // suffer has something break on some nodes, and waits until they are back.

@@ -227,7 +227,7 @@ func (w *world) enableAs(t *testing.T, plugin, path string) *mount {
 // minutes, and not on the full hour, which may be near: no test meets it unawares.
 func (m *mount) behave(c vendorsim.Conduct) {
 	expiry := time.Now().Add(50 * time.Minute).Truncate(time.Second)
-	c.Boundary = expiry.Sub(expiry.Truncate(time.Hour))
+	c.HourOffset = expiry.Sub(expiry.Truncate(time.Hour))
 	m.sim.Behave(c)
 }
 

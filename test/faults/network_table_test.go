@@ -76,9 +76,9 @@ func networkFaults() []networkFault {
 		{"what it was sent, for a header", raw("HTTP/1.1 200 OK\r\n", nil), unavailable, "the answer is not HTTP"},
 		{"what it was sent, for a length", raw("HTTP/1.1 200 OK\r\nContent-Length: ", nil), unavailable, ""},
 		{"what it was sent, for a status", raw("HTTP/1.1 ", nil), unavailable, "the answer is not HTTP"},
-		{"another protocol after the request, and silence", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", hang), nonsense, "answered with status 101, which is not an answer"},
-		{"a status that is none", raw("HTTP/1.1 099 Early\r\nContent-Length: 0\r\n\r\n", hang), nonsense, "answered with status 99, which is not an answer"},
-		{"redirect to elsewhere", redirected, nonsense, "answered with a redirect (307), which is not followed"},
+		{"another protocol after the request, and silence", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", hang), invalidResponse, "answered with status 101, which is not an answer"},
+		{"a status that is none", raw("HTTP/1.1 099 Early\r\nContent-Length: 0\r\n\r\n", hang), invalidResponse, "answered with status 99, which is not an answer"},
+		{"redirect to elsewhere", redirected, invalidResponse, "answered with a redirect (307), which is not followed"},
 	}
 }
 

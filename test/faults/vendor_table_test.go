@@ -94,8 +94,8 @@ func passingFaults() []vendorFault {
 	)
 }
 
-// nonsenseFaults are answers that are none.
-func nonsenseFaults() []vendorFault {
+// invalidResponseFaults are answers that are none.
+func invalidResponseFaults() []vendorFault {
 	const noObject, noAccessToken, noLifetime = "is not the JSON object", "the vendor's answer", "states a lifetime that is not a number above zero: set default_ttl"
 	faults := []vendorFault{
 		{name: "nothing", strike: answering(vendorsim.Answer(200, "")), says: noObject},

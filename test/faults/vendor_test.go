@@ -16,8 +16,8 @@ func TestFaultsOfTheVendorCostNothingWhileATokenLives(t *testing.T) {
 	t.Run("unavailable", func(t *testing.T) {
 		playFaults(t, "vendor: unavailable", passingFaults(), func(c *vendorCell) { c.fails(unavailable) })
 	})
-	t.Run("nonsense", func(t *testing.T) {
-		playFaults(t, "vendor: nonsense", nonsenseFaults(), func(c *vendorCell) { c.fails(nonsense) })
+	t.Run("invalid response", func(t *testing.T) {
+		playFaults(t, "vendor: invalid response", invalidResponseFaults(), func(c *vendorCell) { c.fails(invalidResponse) })
 	})
 	t.Run("rejected", func(t *testing.T) {
 		playFaults(t, "vendor: rejects the credential", rejectingFaults(), func(c *vendorCell) { c.fails(rejected) })

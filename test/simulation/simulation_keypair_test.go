@@ -40,7 +40,7 @@ func (a *account) register(keys map[string]crypto.PublicKey) {
 
 // rotate changes an account over to another key, as a vendor has it who takes days to
 // register one: too early first, which must do no harm.
-func (m *month) rotate(a *account, dice *rand.Rand) {
+func (m *month) rotate(a *account, rng *rand.Rand) {
 	var before *logical.Response
 	status, message := m.send(logical.ReadOperation, "keypair/"+a.name, nil, &before)
 	if !assert.Equal(m.T, http.StatusOK, status, message) {
@@ -51,7 +51,7 @@ func (m *month) rotate(a *account, dice *rand.Rand) {
 	if status, message := m.activate(a); status == http.StatusOK {
 		m.T.Errorf("%s: a key was activated that its vendor does not know: %s", a.name, message)
 	}
-	if m.over(time.Duration(dice.Int64N(int64(2 * 24 * time.Hour)))) {
+	if m.over(time.Duration(rng.Int64N(int64(2 * 24 * time.Hour)))) {
 		return
 	}
 	a.register(map[string]crypto.PublicKey{older: olderKey, newer: newerKey})

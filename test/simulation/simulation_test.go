@@ -79,28 +79,28 @@ func newMonth(t *testing.T, seed uint64) *month {
 func (m *month) run() {
 	var all sync.WaitGroup
 	for _, a := range m.accounts {
-		// Each has dice of its own, so that who goes first does not matter.
-		dice := func() *rand.Rand { return rand.New(rand.NewPCG(m.random.Uint64(), m.random.Uint64())) }
+		// Each has rng of its own, so that who goes first does not matter.
+		rng := func() *rand.Rand { return rand.New(rand.NewPCG(m.random.Uint64(), m.random.Uint64())) }
 		if a.kind == generatedKind {
 			id, key := m.makePair(a)
 			a.register(map[string]crypto.PublicKey{id: key})
 		}
 		m.send(logical.UpdateOperation, a.path, a.fields, nil)
 		a.note(event{at: time.Now(), exchange: true})
-		weather, operator := dice(), dice()
+		weather, operator := rng(), rng()
 		all.Go(func() { m.weather(a, weather) })
 		all.Go(func() { m.operator(a, operator) })
 		switch a.readers {
 		case "agents":
 			for range 2 {
-				agent := dice()
+				agent := rng()
 				all.Go(func() { m.agent(a, agent) })
 			}
 		case "poller":
-			poller := dice()
+			poller := rng()
 			all.Go(func() { m.poller(a, poller, 5*time.Minute, 15*time.Minute) })
 		case "once a day":
-			poller := dice()
+			poller := rng()
 			all.Go(func() { m.poller(a, poller, 22*time.Hour, 26*time.Hour) })
 		}
 	}
@@ -164,20 +164,20 @@ func (m *month) read(a *account) (lease time.Duration) {
 
 // agent reads again after 85 to 95 % of a lease, and as Vault Agent does after a
 // failure: 250 ms later, then twice as long each time up to a minute.
-func (m *month) agent(a *account, dice *rand.Rand) {
+func (m *month) agent(a *account, rng *rand.Rand) {
 	retry := 250 * time.Millisecond
-	for wait := time.Duration(dice.Int64N(int64(time.Hour))); !m.over(wait); {
+	for wait := time.Duration(rng.Int64N(int64(time.Hour))); !m.over(wait); {
 		lease := m.read(a)
 		if lease > 0 {
-			wait, retry = time.Duration((0.85+0.1*dice.Float64())*float64(lease)), 250*time.Millisecond
+			wait, retry = time.Duration((0.85+0.1*rng.Float64())*float64(lease)), 250*time.Millisecond
 			continue
 		}
 		wait, retry = retry, min(2*retry, time.Minute)
 	}
 }
 
-func (m *month) poller(a *account, dice *rand.Rand, least, most time.Duration) {
-	for !m.over(least + time.Duration(dice.Int64N(int64(most-least)))) {
+func (m *month) poller(a *account, rng *rand.Rand, least, most time.Duration) {
+	for !m.over(least + time.Duration(rng.Int64N(int64(most-least)))) {
 		m.read(a)
 	}
 }
@@ -197,8 +197,8 @@ func (m *month) ticker() {
 
 // restarter restarts the engine now and then: once what is under way has ended, as
 // a server does that is told to stop.
-func (m *month) restarter(dice *rand.Rand) {
-	for !m.over(time.Duration(dice.ExpFloat64() * float64(2*24*time.Hour))) {
+func (m *month) restarter(rng *rand.Rand) {
+	for !m.over(time.Duration(rng.ExpFloat64() * float64(2*24*time.Hour))) {
 		m.paused.Store(true)
 		for m.busy() {
 			time.Sleep(100 * time.Millisecond)

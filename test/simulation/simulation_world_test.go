@@ -102,25 +102,25 @@ func (m *month) newAccount(i int) *account {
 
 // weather is the vendor's bad days: outages of minutes and of hours, throttling,
 // slow answers.
-func (m *month) weather(a *account, dice *rand.Rand) {
-	for !m.over(time.Duration(dice.ExpFloat64() * float64(4*24*time.Hour))) {
-		conduct, spell := a.conduct, time.Duration(1+dice.IntN(30))*time.Minute
+func (m *month) weather(a *account, rng *rand.Rand) {
+	for !m.over(time.Duration(rng.ExpFloat64() * float64(4*24*time.Hour))) {
+		conduct, spell := a.conduct, time.Duration(1+rng.IntN(30))*time.Minute
 		leave := 7 * time.Minute // the longest backoff, and a renewal that fails in it
-		switch dice.IntN(6) {
+		switch rng.IntN(6) {
 		case 0, 1:
 			conduct.Fault = vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, `"down"`))
 		case 2:
 			conduct.Fault = vendorsim.Always(vendorsim.Reset)
-			spell = time.Duration(1+dice.IntN(12)) * time.Hour
+			spell = time.Duration(1+rng.IntN(12)) * time.Hour
 		case 3:
-			seconds := 30 + dice.IntN(1800)
+			seconds := 30 + rng.IntN(1800)
 			conduct.Fault = vendorsim.Always(vendorsim.Throttle(fmt.Sprint(seconds)))
 			leave = max(leave, time.Duration(seconds+60)*time.Second)
 		case 4:
 			conduct.Fault = vendorsim.Always(vendorsim.Hang)
 		case 5: // slow, and in time all the same
-			conduct.Latency = time.Duration(1+dice.IntN(8)) * time.Second
-			spell, leave = time.Duration(1+dice.IntN(12))*time.Hour, 0
+			conduct.Latency = time.Duration(1+rng.IntN(8)) * time.Second
+			spell, leave = time.Duration(1+rng.IntN(12))*time.Hour, 0
 		}
 		a.sim.Behave(conduct)
 		if conduct.Fault != nil {
@@ -136,18 +136,18 @@ func (m *month) weather(a *account, dice *rand.Rand) {
 
 // operator writes a setting now and then, or the credential itself, refreshes it, or
 // has another node write about it.
-func (m *month) operator(a *account, dice *rand.Rand) {
-	for !m.over(time.Duration(dice.ExpFloat64() * float64(20*24*time.Hour))) {
-		if a.kind == generatedKind && dice.IntN(2) == 0 {
-			m.rotate(a, dice)
+func (m *month) operator(a *account, rng *rand.Rand) {
+	for !m.over(time.Duration(rng.ExpFloat64() * float64(20*24*time.Hour))) {
+		if a.kind == generatedKind && rng.IntN(2) == 0 {
+			m.rotate(a, rng)
 			continue
 		}
-		fields := map[string]any{"request_timeout": 10 + dice.IntN(3)}
-		switch dice.IntN(6) {
+		fields := map[string]any{"request_timeout": 10 + rng.IntN(3)}
+		switch rng.IntN(6) {
 		case 0:
 			// The vendor may let the operator wait. Only one who drops the token ends it
 			// before there is another.
-			drops := dice.IntN(2) == 0
+			drops := rng.IntN(2) == 0
 			if drops {
 				a.note(event{at: time.Now(), ends: true})
 			}
@@ -165,8 +165,8 @@ func (m *month) operator(a *account, dice *rand.Rand) {
 			assert.Equal(m.T, http.StatusOK, status, message)
 			continue
 		}
-		if a.fields["refresh_token"] != nil && strings.HasPrefix(a.path, "config/kensho/") && dice.IntN(2) == 0 {
-			fields["refresh_token"] = fmt.Sprintf("from-the-account-page-%d", dice.Uint64())
+		if a.fields["refresh_token"] != nil && strings.HasPrefix(a.path, "config/kensho/") && rng.IntN(2) == 0 {
+			fields["refresh_token"] = fmt.Sprintf("from-the-account-page-%d", rng.Uint64())
 			a.sim.AddRefreshToken("link-streaming", fields["refresh_token"].(string))
 		}
 		if status, _ := m.send(logical.UpdateOperation, a.path, fields, nil); status == http.StatusOK {

@@ -18,7 +18,7 @@ import (
 const (
 	fileVariable = "FAULTS_TALLY" // the file that rows are added to; none if it is not set
 	longVariable = "FAULTS_LONG"  // not empty for the long form
-	seedVariable = "SEED"         // of the dice; 1 if it is not set
+	seedVariable = "SEED"         // of the rng; 1 if it is not set
 )
 
 // A Row is one kind of fault, and what came of it.
@@ -88,8 +88,8 @@ func IsSampled(cell int) bool {
 	return !raceDetector || os.Getenv(longVariable) != "" || cell%sampled == 0
 }
 
-// Dice are a test's, the same in each run with the same seed.
-func Dice(t *testing.T) *rand.Rand {
+// Rand are a test's, the same in each run with the same seed.
+func Rand(t *testing.T) *rand.Rand {
 	t.Helper()
 	seed := uint64(1)
 	if text := os.Getenv(seedVariable); text != "" {

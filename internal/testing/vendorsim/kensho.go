@@ -90,8 +90,8 @@ func (s *Sim) kenshoRefresh(product string, r *http.Request) reply {
 	}
 
 	now := s.now()
-	boundary := now.Add(-s.conduct.Boundary).Truncate(time.Hour).Add(time.Hour + s.conduct.Boundary)
-	body := map[string]string{accessName: s.issue(s.conduct.JWT || s.conduct.Boundary != 0, boundary)}
+	boundary := now.Add(-s.conduct.HourOffset).Truncate(time.Hour).Add(time.Hour + s.conduct.HourOffset)
+	body := map[string]string{accessName: s.issue(s.conduct.JWT || s.conduct.HourOffset != 0, boundary)}
 	if s.conduct.Rotate {
 		delete(s.kensho.refreshTokens, token)
 		token = s.newRefreshToken()

@@ -46,9 +46,9 @@ type Conduct struct {
 	// opaque otherwise.
 	JWT bool
 
-	// Boundary has Kensho's access tokens of a refresh token expire so long after the full
+	// HourOffset has Kensho's access tokens of a refresh token expire so long after the full
 	// hour, and be JWTs, which state that: no rule of Kensho's is such.
-	Boundary time.Duration
+	HourOffset time.Duration
 
 	// StrictDates has assertions refused that are dated in the future, by however little,
 	// or over 10 seconds ago.
