@@ -24,7 +24,7 @@ func TestASecretIsFoundInEachForm(t *testing.T) {
 	cage.Add(secret)
 	for name, text := range map[string]string{
 		"unencoded":        "token=" + secret + ", please",
-		"alone":            secret,
+		"on its own":       secret,
 		"in a query":       "https://vendor.example/?token=" + url.QueryEscape(secret) + "&a=b",
 		"in a path":        "https://vendor.example/" + url.PathEscape(secret),
 		"in JSON":          string(quoted),

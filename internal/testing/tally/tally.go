@@ -27,7 +27,7 @@ type Row struct {
 	Fault string `json:"fault"`
 	Tried int    `json:"tried"`
 
-	// Dead counts served tokens that the vendor no longer accepted. Lost counts credentials
+	// Dead counts served tokens that the vendor did not accept. Lost counts credentials
 	// that could no longer be exchanged although the vendor's last response had been stored.
 	// Failed counts reads that failed without a reason. Leaks counts secrets that were found
 	// outside the engine.
