@@ -49,7 +49,7 @@ for platform in $PLATFORMS; do
 			gzip -9n >"$out/$name.tar.gz"
 	fi
 	# The SBOM is that of the binary, which does not contain the modules that only tests use.
-	# jq removes the checksums of cyclonedx-gomod, which differ from one build machine to another.
+	# jq removes the checksums of cyclonedx-gomod, which differ between build machines.
 	bash -c "$GO_ENV"' "$@"' bash "$SBOM" bin -json -std -noserial -notimestamp -version "$VERSION" "$folder/$binary" |
 		jq 'del(.metadata.tools[].hashes)' >"$out/$name.cdx.json"
 	if [ "$GOOS" = linux ]; then images+=("$platform=$folder"); fi

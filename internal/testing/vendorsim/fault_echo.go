@@ -74,8 +74,8 @@ func EchoAs(status int, encode func(string) string, asError bool) http.HandlerFu
 	}
 }
 
-// sent returns the parts of a request that may be a secret. Their order matters, because an error
-// message may be cut off.
+// sent returns the parts of a request that may be a secret. Their order matters, because an
+// error message may be cut off.
 func sent(r *http.Request) []string {
 	var parts []string
 	form := r.URL.Query()

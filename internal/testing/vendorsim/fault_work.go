@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// The faults of this file happen after the vendor has handled the request: it has issued a token,
-// and rotated the refresh token if it does so, whether or not the caller receives them.
+// The faults of this file happen after the vendor has handled the request: it has issued a
+// token, and rotated the refresh token if it does so, whether or not the caller receives them.
 
 // worked handles a request and returns the response.
 func (s *Sim) worked(r *http.Request) *httptest.ResponseRecorder {
@@ -18,7 +18,8 @@ func (s *Sim) worked(r *http.Request) *httptest.ResponseRecorder {
 	return answer
 }
 
-// Lose is a fault: the vendor handles the request, and the connection breaks before the response.
+// Lose is a fault: the vendor handles the request, and the connection breaks before the
+// response.
 func (s *Sim) Lose(_ http.ResponseWriter, r *http.Request) {
 	s.worked(r)
 	panic(http.ErrAbortHandler)
