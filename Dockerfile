@@ -1,12 +1,12 @@
 # check=error=true
 
-# The image for Vault's containerized plugins, of what `make dist` built:
+# The image for Vault's containerized plugins, built from the output of `make dist`:
 #
 #     make dist VERSION=v0.1.0
 #     docker build --build-arg VERSION=v0.1.0 -t tokenbroker:0.1.0 -f Dockerfile dist/bin
 #
-# The binary is static and brings the authorities that vendors' certificates are checked
-# against, so there is nothing else to have, and nothing else to patch.
+# The binary is static and includes the root certificates that it verifies vendors with, so
+# the image contains nothing else that needs patches.
 FROM scratch
 
 ARG TARGETOS TARGETARCH
@@ -14,8 +14,8 @@ COPY ${TARGETOS}_${TARGETARCH}/LICENSE \
      ${TARGETOS}_${TARGETARCH}/THIRD_PARTY_LICENSES \
      ${TARGETOS}_${TARGETARCH}/vault-plugin-secrets-tokenbroker /
 
-# With --build-arg USER=0:0 the image is for a server that has mlock enabled (scratch has
-# nothing to give the binary its IPC_LOCK with), and for rootless Docker without gVisor.
+# Set --build-arg USER=0:0 for a server with mlock enabled (a scratch image has no tool that
+# could give the binary the IPC_LOCK capability), and for rootless Docker without gVisor.
 ARG USER=65532:65532
 USER ${USER}
 ENTRYPOINT ["/vault-plugin-secrets-tokenbroker"]

@@ -13,13 +13,13 @@ import (
 func TestAMedianIsTheMiddleOne(t *testing.T) {
 	values := []float64{3, 1, 2}
 	assert.InDelta(t, 2, median(values), 0)
-	assert.Equal(t, []float64{3, 1, 2}, values, "the order is the caller's")
+	assert.Equal(t, []float64{3, 1, 2}, values, "median does not reorder the caller's slice")
 	assert.InDelta(t, 2.5, median([]float64{4, 1, 3, 2}), 0)
 }
 
 func TestARatioIsTheMedianOfTheRoundsAndNotOfTheMedians(t *testing.T) {
-	// The machine doubles its speed after the first round, and the subject is always
-	// a tenth slower.
+	// The machine doubles its speed after the first round. The subject is 10 % slower in every
+	// round.
 	c := comparison{
 		Subject: []turn{{Reads: 90}, {Reads: 180}, {Reads: 180}},
 		Base:    []turn{{Reads: 100}, {Reads: 200}, {Reads: 200}},
@@ -28,14 +28,14 @@ func TestARatioIsTheMedianOfTheRoundsAndNotOfTheMedians(t *testing.T) {
 }
 
 func TestAnIntervalIsOfTheRanksThatABinomialDistributionGives(t *testing.T) {
-	// The ranks of the 95 % interval in tables of the sign test, from one on.
+	// The ranks of the 95 % interval from tables of the sign test, counted from one.
 	for n, ranks := range map[int][2]int{
 		1: {1, 1}, 2: {1, 2}, 5: {1, 5}, // too few for 95 %
 		6: {1, 6}, 8: {1, 8}, 9: {2, 8}, 15: {4, 12}, 25: {8, 18}, 30: {10, 21}, 100: {40, 61},
 	} {
 		values := make([]float64, n)
 		for i := range values {
-			values[i] = float64(n - i) // the order does not matter
+			values[i] = float64(n - i) // in descending order, since the order must not matter
 		}
 		assert.Equal(t, interval{float64(ranks[0]), float64(ranks[1])}, medianInterval(values), "%d values", n)
 	}
@@ -47,7 +47,7 @@ func TestAGoalIsMetSurelyIfAllOfItsIntervalIsOnOneSide(t *testing.T) {
 		least, most       string // verdicts on at least 1, and on at most 1
 	}{
 		{1.2, 1.1, 1.3, "yes", "**no**"},
-		{1.2, 1, 1.3, "yes", "no, not surely"}, // what reaches a limit meets it
+		{1.2, 1, 1.3, "yes", "no, not surely"}, // a value equal to the limit meets the goal
 		{1.2, 0.9, 1.3, "yes, not surely", "no, not surely"},
 		{0.9, 0.8, 1.1, "no, not surely", "yes, not surely"},
 		{0.9, 0.8, 1, "no, not surely", "yes"},
@@ -91,7 +91,7 @@ func TestAProcessHasACPUTime(t *testing.T) {
 	taken, err := cpuTime(os.Getpid())
 	require.NoError(t, err)
 	assert.Positive(t, taken)
-	_, err = cpuTime(1 << 23) // beyond the kernel's greatest
+	_, err = cpuTime(1 << 23) // above the kernel's maximum process ID
 	require.Error(t, err)
 }
 
@@ -115,7 +115,7 @@ func TestWhatWrkSaysIsParsedAndAFailedReadFailsIt(t *testing.T) {
 	_, err = parseLoad([]byte(before + `{"requests":4000,"us":1001000,"p50_us":3500,"p99_us":9000,"errors":3}` + "\n"))
 	require.EqualError(t, err, "3 of 4000 reads failed")
 	_, err = parseLoad([]byte(before))
-	require.ErrorContains(t, err, "printed no result")
+	require.ErrorContains(t, err, "wrk printed no result")
 }
 
 func TestResultsTakeTheirPlaceOnThePageAndLeaveTheRest(t *testing.T) {
@@ -127,7 +127,7 @@ func TestResultsTakeTheirPlaceOnThePageAndLeaveTheRest(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, once, twice)
 	_, err = rewrite([]byte("# Title\n"), "new\n")
-	require.ErrorContains(t, err, "no place for results")
+	require.ErrorContains(t, err, "no section for results")
 }
 
 func TestTheFileSystemIsThatOfTheDeepestMount(t *testing.T) {

@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// warmUp is how long each side is read before its first turn.
+	// warmUp is how long each side is read before the first round.
 	warmUp = time.Second
 
-	// slack is how many bytes the two sides' answers may differ by: a ttl has more
-	// digits at one time than at another.
+	// slack is the number of bytes by which the responses of the two sides may differ. The
+	// number of digits of a ttl varies.
 	slack = 16
 )
 
-// A turn is what the reads of a while came to.
+// A turn is the result of reading one side for the duration of a turn.
 type turn struct {
 	Reads     float64 `json:"reads_per_second"`
 	P50       float64 `json:"p50_ms"`
@@ -31,7 +31,7 @@ type turn struct {
 	PluginCPU float64 `json:"plugin_cpu_us_per_read"`
 }
 
-// A measure is one of a turn's figures.
+// A measure selects one figure of a turn.
 type measure func(turn) float64
 
 func reads(t turn) float64     { return t.Reads }
@@ -40,7 +40,7 @@ func p99(t turn) float64       { return t.P99 }
 func serverCPU(t turn) float64 { return t.ServerCPU }
 func pluginCPU(t turn) float64 { return t.PluginCPU }
 
-// measures are all of them, by the names that turns have for them.
+// measures are the measures by their JSON names in a turn.
 var measures = map[string]measure{
 	"reads_per_second":       reads,
 	"p50_ms":                 p50,
@@ -49,15 +49,16 @@ var measures = map[string]measure{
 	"plugin_cpu_us_per_read": pluginCPU,
 }
 
-// A comparison is a subject and what it is compared with, a turn of each in a round.
+// A comparison holds the turns of a subject and of the base that it is compared with, one of
+// each per round.
 type comparison struct {
 	What    string           `json:"what"`
 	Subject []turn           `json:"subject"`
 	Base    []turn           `json:"base"`
-	Ratios  map[string]ratio `json:"ratios"` // of all measures
+	Ratios  map[string]ratio `json:"ratios"` // by the names of measures
 }
 
-// ratio is subject to base.
+// ratio returns the ratio of the subject to the base.
 func (c comparison) ratio(of measure) ratio {
 	rounds := make([]float64, len(c.Subject))
 	for i := range rounds {
@@ -74,14 +75,14 @@ func medianOf(turns []turn, of measure) float64 {
 	return median(values)
 }
 
-// A side is what is read in a turn: so many names below a path.
+// A side is what a turn reads: a number of names below a path.
 type side struct {
 	path   string
 	names  int
-	plugin string // its binary
+	plugin string // path of the plugin's binary
 }
 
-// compare has the two sides take turns, the one first that was last in the round before.
+// compare measures both sides in every round, and swaps their order from round to round.
 func (w *world) compare(ctx context.Context, what string, subject, base side) (comparison, error) {
 	c := comparison{What: what, Subject: make([]turn, w.rounds), Base: make([]turn, w.rounds)}
 	for _, s := range []side{subject, base} {
@@ -146,7 +147,7 @@ func cpuTimes(server, plugin int) (times [2]time.Duration, err error) {
 	return times, nil
 }
 
-// compareStorage compares the engine with the yardstick, leased and unleased.
+// compareStorage compares the engine with the yardstick on one storage, at creds/ and token/.
 func (b *bench) compareStorage(ctx context.Context, storage string, start starter) (found []comparison, err error) {
 	return found, b.in(ctx, start, func(w *world) error {
 		if err := w.fill(ctx, engine, 1); err != nil {
@@ -171,8 +172,8 @@ func (b *bench) compareStorage(ctx context.Context, storage string, start starte
 	})
 }
 
-// sameShape makes sure that the yardstick answers what the engine does: the same fields
-// of the same kinds, with a lease or without, and as much.
+// sameShape returns an error unless the yardstick and the engine return responses of the same
+// shape and about the same size.
 func (w *world) sameShape(ctx context.Context, path string) error {
 	var (
 		shapes [2]string
@@ -188,19 +189,19 @@ func (w *world) sameShape(ctx context.Context, path string) error {
 			return err
 		}
 		shapes[i] = shape(secret)
-		// Mounts' names are in lease IDs.
+		// Lease IDs contain the name of the mount.
 		sizes[i] = len(answer) - len(mount)
 	}
 	if shapes[0] != shapes[1] {
-		return fmt.Errorf("%s/: the engine answers %s; the yardstick %s", path, shapes[0], shapes[1])
+		return fmt.Errorf("%s/: the engine returns %s; the yardstick returns %s", path, shapes[0], shapes[1])
 	}
 	if difference := sizes[0] - sizes[1]; max(difference, -difference) > slack {
-		return fmt.Errorf("%s/: the engine answers %d bytes and the yardstick %d", path, sizes[0], sizes[1])
+		return fmt.Errorf("%s/: the engine returns %d bytes; the yardstick returns %d", path, sizes[0], sizes[1])
 	}
 	return nil
 }
 
-// shape is whether an answer has a lease and warnings, and its fields with their kinds.
+// shape describes a response: its lease, its warnings, and its fields with their kinds.
 func shape(secret *api.Secret) string {
 	words := []string{fmt.Sprintf("lease %t, renewable %t, %d warnings", secret.LeaseID != "" && secret.LeaseDuration > 0,
 		secret.Renewable, len(secret.Warnings))}
@@ -210,7 +211,7 @@ func shape(secret *api.Secret) string {
 	return strings.Join(words, ", ")
 }
 
-// kind is that of a value in JSON; of a list, that of its values too.
+// kind returns the JSON type of a value. For a list, it includes the types of the elements.
 func kind(value any) string {
 	switch v := value.(type) {
 	case nil:

@@ -6,26 +6,26 @@ import (
 )
 
 const (
-	minReads    = 0.97  // of the yardstick's
-	maxCPU      = 1.10  // of the yardstick's, per read
-	minOfOne    = 0.90  // many names' reads, of one name's
+	minReads    = 0.97  // reads per second, relative to the yardstick
+	maxCPU      = 1.10  // CPU time per read, relative to the yardstick
+	minOfOne    = 0.90  // reads per second with many names, relative to one name
 	maxResident = 100   // MiB
-	maxFirst    = 1.25  // of the first read where there is one credential: all state would cost many times that
+	maxFirst    = 1.25  // first read, relative to a mount with one credential; loading all state would far exceed it
 	maxStorm    = 1_500 // ms
-	maxIdle     = 200   // KiB
-	maxSweep    = 50    // ms, with nothing due
-	maxRenewing = 1.25  // of the vendor's time
+	maxIdle     = 200   // KiB per mount
+	maxSweep    = 50    // ms, with no renewal due
+	maxRenewing = 1.25  // sweep with renewals, relative to the vendor's time
 )
 
-// A goal is what a figure is wanted to be.
+// A goal is a limit for a figure, and whether the measured value meets it.
 type goal struct {
 	What     string    `json:"what"`
 	Measured float64   `json:"measured"`
-	Interval *interval `json:"interval,omitempty"` // of what is a median of rounds
+	Interval *interval `json:"interval,omitempty"` // if Measured is a median of rounds
 	Limit    float64   `json:"limit"`
-	AtLeast  bool      `json:"at_least"` // or at most
+	AtLeast  bool      `json:"at_least"` // false: Limit is a maximum
 	Met      bool      `json:"met"`
-	Surely   bool      `json:"surely"` // met or not
+	Surely   bool      `json:"surely"` // the whole interval agrees with Met
 
 	unit string
 }
@@ -42,7 +42,7 @@ func atMostIn(what string, measured, limit float64, unit string) goal {
 	return goal{What: what, Measured: measured, Limit: limit, unit: unit}.judged()
 }
 
-// judged says whether it is met, and whether its interval leaves no doubt of that.
+// judged returns the goal with Met and Surely set.
 func (g goal) judged() goal {
 	g.Met, g.Surely = g.meets(g.Measured), true
 	if g.Interval != nil {
@@ -58,7 +58,7 @@ func (g goal) meets(value float64) bool {
 	return value <= g.Limit
 }
 
-// wanted and got are in the goal's unit; ratios have none, and two decimals more.
+// wanted formats the limit. Ratios have no unit and three decimals.
 func (g goal) wanted() string {
 	if g.AtLeast {
 		return "at least " + g.format(g.Limit)
@@ -95,7 +95,7 @@ func (g goal) verdict() string {
 	return "no, not surely"
 }
 
-// goals are what the engine is wanted to be, and is or is not.
+// goals returns the goals for all figures of the report.
 func (r *report) goals() []goal {
 	var goals []goal
 	for _, c := range r.Comparisons {
@@ -122,7 +122,7 @@ func (r *report) goals() []goal {
 		atMostIn(fmt.Sprintf("%d idle mounts: the plugin's memory for each", s.Mounts), s.PerMount, maxIdle, "KiB"))
 }
 
-// worst is a figure of the storm that has the most of it.
+// worst returns the maximum of a figure over all storms.
 func (s scale) worst(figure func(storm) float64) float64 {
 	var all []float64
 	for _, storm := range s.Storms {
@@ -131,7 +131,8 @@ func (s scale) worst(figure func(storm) float64) float64 {
 	return slices.Max(all)
 }
 
-// vendorsShare is what a sweep that renews so many takes by the vendor alone, in ms.
+// vendorsShare returns how many milliseconds of a sweep with a number of renewals are the
+// vendor's.
 func vendorsShare(renewals int) float64 {
 	turns := (renewals + sweepRenewals - 1) / sweepRenewals
 	return float64(turns) * milliseconds(vendorsTime)

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// A machine is what figures depend on.
+// A machine describes the hardware and software that the figures depend on.
 type machine struct {
 	CPU    string  `json:"cpu"`
 	Cores  int     `json:"cores"`
@@ -41,7 +41,7 @@ func describe(ctx context.Context, server string) (machine, error) {
 		return m, err
 	}
 	for line := range strings.Lines(string(cpus)) {
-		// Not every architecture has one.
+		// Some architectures have no model name.
 		if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "model name" {
 			m.CPU = strings.TrimSpace(value)
 			break
@@ -62,8 +62,8 @@ func describe(ctx context.Context, server string) (machine, error) {
 	return m, nil
 }
 
-// fileSystem is the kind of that which a path is on: what is mounted the deepest, and
-// last there.
+// fileSystem returns the type of the file system of a path: that of the deepest mount point
+// above it, and of the last mount there.
 func fileSystem(mounts, path string) string {
 	var kind, deepest string
 	for line := range strings.Lines(mounts) {

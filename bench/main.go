@@ -1,5 +1,5 @@
-// Command bench measures the engine in a real server, beside a plugin that does nothing.
-// It needs wrk.
+// Command bench measures the engine in a real Vault server and compares it with a plugin that
+// does nothing. It needs wrk.
 package main
 
 import (
@@ -18,32 +18,32 @@ import (
 )
 
 const (
-	// atMost is how long all of it may take.
+	// atMost bounds the whole run.
 	atMost = 2 * time.Hour
 
-	// defaultRounds and defaultDuration are the fewest and the shortest turns that say
-	// something. Many short ones are better than a few long ones: less happens between
-	// those of one round, and the interval of their median is narrower.
+	// defaultRounds and defaultDuration are the minimum for meaningful results. Many short
+	// turns are better than a few long ones: the machine changes less within a round, and the
+	// interval of the median is narrower.
 	defaultRounds   = 25
 	defaultDuration = time.Second
 
-	// raft is how a server stores that is not for trying out.
+	// raft is the storage of a production server.
 	raft = "raft"
 )
 
-// A bench is what is to be measured, and how.
+// A bench holds the settings of a run.
 type bench struct {
-	vault, engine, yardstick string // binaries
+	vault, engine, yardstick string // paths of the binaries
 
 	rounds      int
 	duration    time.Duration // of a turn
 	credentials int
 	readers     int
 	mounts      int
-	settle      time.Duration // Vault's rollbacks come once a minute
+	settle      time.Duration // more than the minute between Vault's rollbacks
 
 	machine machine
-	log     *os.File // the servers'
+	log     *os.File // of the servers
 }
 
 func main() {
@@ -55,24 +55,24 @@ func main() {
 
 func run() (err error) {
 	b := &bench{credentials: 10_000, readers: 1_000, mounts: 200, settle: 75 * time.Second}
-	flag.StringVar(&b.vault, "vault", "", "the `path` of a vault or bao binary")
-	flag.StringVar(&b.engine, "engine", "", "the `path` of the plugin")
-	flag.StringVar(&b.yardstick, "yardstick", "", "the `path` of the plugin that does nothing")
-	flag.IntVar(&b.rounds, "rounds", defaultRounds, "how many turns each side has")
-	flag.DurationVar(&b.duration, "duration", defaultDuration, "how long a turn is, in whole seconds")
-	result := flag.String("json", "", "the `file` to write all figures to")
-	docs := flag.String("docs", "", "the `folder` of performance.md, to be rewritten with its plot")
-	quick := flag.Bool("quick", false, "show that it works: little of everything, and no page rewritten")
+	flag.StringVar(&b.vault, "vault", "", "`path` of a vault or bao binary")
+	flag.StringVar(&b.engine, "engine", "", "`path` of the plugin")
+	flag.StringVar(&b.yardstick, "yardstick", "", "`path` of the plugin that does nothing")
+	flag.IntVar(&b.rounds, "rounds", defaultRounds, "`number` of turns per side")
+	flag.DurationVar(&b.duration, "duration", defaultDuration, "`duration` of a turn, in whole seconds")
+	result := flag.String("json", "", "`file` to write all figures to")
+	docs := flag.String("docs", "", "`folder` of performance.md; its results and its plot are updated")
+	quick := flag.Bool("quick", false, "run a short version that checks the benchmark itself; ignores -docs")
 	flag.Parse()
 	if *quick {
 		b.rounds, b.duration, b.credentials, b.mounts, b.settle = 2, time.Second, 500, 10, 2*time.Second
 		*docs = ""
 	}
 	if *docs != "" && (b.rounds < defaultRounds || b.duration < defaultDuration) {
-		return fmt.Errorf("-docs is for a run of %d rounds of %s at the least", defaultRounds, defaultDuration)
+		return fmt.Errorf("-docs requires at least %d rounds of at least %s", defaultRounds, defaultDuration)
 	}
 	if b.rounds < 1 || b.duration < time.Second {
-		return errors.New("there must be a round, and a turn of a second")
+		return errors.New("-rounds must be at least 1 and -duration at least 1s")
 	}
 	for _, binary := range []*string{&b.vault, &b.engine, &b.yardstick} {
 		if *binary, err = filepath.Abs(*binary); err != nil {
@@ -98,13 +98,13 @@ func run() (err error) {
 	return r.publish(*result, *docs)
 }
 
-// keepLog removes the servers' log, unless something failed.
+// keepLog removes the log of the servers, or adds its path to err.
 func (b *bench) keepLog(err error) error {
 	closed := b.log.Close()
 	if err == nil {
 		return cmp.Or(closed, os.Remove(b.log.Name()))
 	}
-	return fmt.Errorf("%w\nThe servers' log is in %s", err, b.log.Name())
+	return fmt.Errorf("%w\nserver log: %s", err, b.log.Name())
 }
 
 func (b *bench) measure(ctx context.Context) (*report, error) {
@@ -129,5 +129,5 @@ func (b *bench) measure(ctx context.Context) (*report, error) {
 	return r, b.idle(ctx, &r.Scale)
 }
 
-// say tells of progress.
+// say prints progress to standard error.
 func (b *bench) say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

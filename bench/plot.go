@@ -12,10 +12,10 @@ import (
 
 const plotFile = "performance.svg"
 
-// plot draws how reads a second compare, round by round, with the least that is wanted.
+// plot draws the ratios of reads per second of all rounds, and the minimum of the goal.
 func (r *report) plot(file string) error {
 	p := plot.New()
-	p.BackgroundColor = color.White // dark pages show through otherwise
+	p.BackgroundColor = color.White // a transparent background is unreadable on a dark page
 	p.Title.Text = "Reads a second, of the yardstick's"
 	p.Y.Label.Text = "ratio, round by round"
 	var labels []string

@@ -13,20 +13,20 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
-// cpuTime is what a process has taken so far, for itself and for its system calls. The
-// process's clock is exact, where /proc counts in ticks of 10 ms.
+// cpuTime returns the CPU time that a process has used so far, in user and kernel mode. It
+// reads the CPU clock of the process, because /proc counts in ticks of 10 ms.
 func cpuTime(pid int) (time.Duration, error) {
-	// The kernel's encoding: the process ID inverted, and the scheduler's clock of all of
-	// its threads.
+	// The kernel encodes the clock ID as the inverted process ID, and the kind of clock: here
+	// the scheduler's, over all threads.
 	const scheduler = 2
 	var taken unix.Timespec
 	if err := unix.ClockGettime(int32(^pid<<3|scheduler), &taken); err != nil {
-		return 0, fmt.Errorf("process %d: its CPU time: %w", pid, err)
+		return 0, fmt.Errorf("cannot read the CPU time of process %d: %w", pid, err)
 	}
 	return time.Duration(taken.Nano()), nil
 }
 
-// resident is how many KiB of a process are in memory.
+// resident returns the resident memory of a process in KiB.
 func resident(pid int) (float64, error) {
 	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
@@ -35,21 +35,22 @@ func resident(pid int) (float64, error) {
 	return kibibytes(status, "VmRSS:")
 }
 
-// kibibytes is the value of a key in one of the kernel's tables.
+// kibibytes returns the value of a key in a table of /proc.
 func kibibytes(table []byte, key string) (float64, error) {
 	for line := range strings.Lines(string(table)) {
 		if words := strings.Fields(line); len(words) == 3 && words[0] == key && words[2] == "kB" {
 			return strconv.ParseFloat(words[1], 64)
 		}
 	}
-	return 0, fmt.Errorf("there is no %s", key)
+	return 0, fmt.Errorf("no value for %s", key)
 }
 
-// pluginProcess is the one process that a server runs of a plugin's binary.
+// pluginProcess returns the ID of the process in which the server runs a plugin's binary. It
+// returns an error unless there is exactly one.
 func pluginProcess(server *vaultserver.Server, binary string) (int, error) {
 	found, err := pluginProcesses(server, binary)
 	if err == nil && len(found) != 1 {
-		err = fmt.Errorf("%d processes run %s, and not one", len(found), filepath.Base(binary))
+		err = fmt.Errorf("%d processes run %s, expected 1", len(found), filepath.Base(binary))
 	}
 	if err != nil {
 		return 0, err
@@ -57,7 +58,7 @@ func pluginProcess(server *vaultserver.Server, binary string) (int, error) {
 	return found[0], nil
 }
 
-// pluginProcesses are all of them.
+// pluginProcesses returns the IDs of all processes in which the server runs a plugin's binary.
 func pluginProcesses(server *vaultserver.Server, binary string) (found []int, err error) {
 	plugins, err := server.Plugins()
 	for _, pid := range plugins {

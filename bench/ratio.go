@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// confidence is how often an interval holds the true median.
+// confidence is the probability that an interval contains the true median.
 const confidence = 0.95
 
-// A ratio is how a subject compares with its base, round by round: a machine that drifts
-// from one round to the next changes both.
+// A ratio compares a subject with its base within each round, so that a machine whose speed
+// changes between rounds does not distort it.
 type ratio struct {
 	Rounds   []float64 `json:"rounds"`
 	Median   float64   `json:"median"`
@@ -21,18 +21,19 @@ func newRatio(rounds []float64) ratio {
 	return ratio{Rounds: rounds, Median: median(rounds), Interval: medianInterval(rounds)}
 }
 
-// An interval is its ends.
+// An interval is a lower and an upper bound.
 type interval [2]float64
 
-// medianInterval holds the median of what values are samples of, whatever their
-// distribution: each is above it as often as a coin shows heads, so that as many as heads
-// hardly ever are so few may be cut off at each end. Fewer than six are too few to be
-// confident of, and nothing is cut off.
+// medianInterval returns a confidence interval for the median of the distribution that values
+// are samples of. It assumes nothing about the distribution: each value is above the median
+// with probability 1/2, so the number above it is binomial, and the interval leaves out as
+// many values at each end as the confidence allows. With fewer than six values it leaves out
+// none, and the confidence is lower.
 func medianInterval(values []float64) interval {
 	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)
-	chance := math.Pow(0.5, float64(n)) // of so many heads
-	fewer := chance                     // of so many or fewer
+	chance := math.Pow(0.5, float64(n)) // probability of exactly cut values above the median
+	fewer := chance                     // probability of at most cut values above the median
 	cut := 0
 	for {
 		chance *= float64(n-cut) / float64(cut+1)
@@ -42,8 +43,8 @@ func medianInterval(values []float64) interval {
 		cut++
 		fewer += chance
 	}
-	// The chance that the median is beyond an end is that of as many heads as are cut
-	// off, or fewer.
+	// The median is beyond a bound with the probability that at most cut values are on that
+	// side of it.
 	return interval{sorted[cut], sorted[n-1-cut]}
 }
 

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A report is all that came of a run.
+// A report holds all results of a run.
 type report struct {
 	Machine     machine      `json:"machine"`
 	Time        time.Time    `json:"time"`
@@ -25,7 +25,8 @@ type report struct {
 	Goals       []goal       `json:"goals"`
 }
 
-// publish prints the report, and writes it where it is wanted.
+// publish prints the report. It writes it as JSON to file, and updates the page and the plot
+// in docs, unless the respective path is empty.
 func (r *report) publish(file, docs string) error {
 	r.Goals = r.goals()
 	if err := r.print(os.Stdout); err != nil {
@@ -57,13 +58,13 @@ func (r *report) publish(file, docs string) error {
 	return os.WriteFile(page, content, 0o644)
 }
 
-// A table is its header and its rows.
+// A table is a header followed by rows.
 type table [][]string
 
 var comparisonHeader = []string{"", "reads/s", "of it", "95 %", "p50 ms", "p99 ms", "server µs", "plugin µs", "of it", "95 %"}
 
-// comparisonTable has, of each figure, the median of the base and that of the subject;
-// ratios are medians too, of those of the rounds, with their intervals.
+// comparisonTable shows the medians of the base and of the subject for each figure. Ratios are
+// the medians of the ratios within rounds, with their intervals.
 func comparisonTable(comparisons ...comparison) table {
 	t := table{comparisonHeader}
 	for _, c := range comparisons {
@@ -126,7 +127,7 @@ func (r *report) sizes() table {
 
 func mib(n float64) string { return fmt.Sprintf("%.0f MiB resident", n) }
 
-// sizing is what to plan with.
+// sizing returns the figures for capacity planning.
 func (r *report) sizing() table {
 	s := r.Scale
 	perCredential := 1024 * (s.Resident - s.AfterFirst) / float64(s.Credentials)
@@ -154,7 +155,7 @@ func (r *report) heading() string {
 	return fmt.Sprintf("%s: %d rounds of %g s for each side.\n%s.", r.Time.Format(time.DateOnly), r.Rounds, r.Seconds, r.Machine)
 }
 
-// print prints it for a terminal.
+// print prints the report for a terminal.
 func (r *report) print(w io.Writer) error {
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, err := fmt.Fprintln(out, r.heading())
@@ -170,7 +171,7 @@ func (r *report) print(w io.Writer) error {
 	return err
 }
 
-// markdown is the page's block.
+// markdown returns the results section of the page.
 func (r *report) markdown() string {
 	var b strings.Builder
 	b.WriteString(r.heading() + "\n")
@@ -191,12 +192,12 @@ func (r *report) markdown() string {
 
 const begin, end = "<!-- make bench: begin -->\n", "<!-- make bench: end -->"
 
-// rewrite puts a block between a page's marks.
+// rewrite replaces the text between the begin and end markers of a page with block.
 func rewrite(page []byte, block string) ([]byte, error) {
 	before, rest, begun := strings.Cut(string(page), begin)
 	_, after, ended := strings.Cut(rest, end)
 	if !begun || !ended {
-		return nil, fmt.Errorf("has no place for results, from %q to %q", strings.TrimSpace(begin), end)
+		return nil, fmt.Errorf("no section for results: add the lines %q and %q", strings.TrimSpace(begin), end)
 	}
 	return []byte(before + begin + "\n" + block + "\n" + end + after), nil
 }

@@ -10,34 +10,37 @@ import (
 )
 
 const (
-	// restarts are how many times the plugin is killed for its first read.
+	// restarts is how often the first read after a restart is measured, and how often each
+	// measurement is tried.
 	restarts = 5
 
-	// notice is what a server takes to notice that, on a busy machine too.
+	// notice is how long the server may take to notice that the plugin was killed, on a busy
+	// machine.
 	notice = 2 * time.Second
 )
 
-// A scale is what the engine is when there is much of it.
+// A scale holds the figures of many credentials, readers or mounts.
 type scale struct {
 	Credentials   int     `json:"credentials"`
-	Resident      float64 `json:"resident_mib"`              // the plugin's, with all of them cached
-	Scrape        float64 `json:"scrape_ms"`                 // of the mount's metrics
-	ScrapeSize    float64 `json:"scrape_mib"`                // the text
-	AfterScrape   float64 `json:"resident_after_scrape_mib"` // the plugin's
+	Resident      float64 `json:"resident_mib"`              // the plugin, with all tokens cached
+	Scrape        float64 `json:"scrape_ms"`                 // a read of the mount's metrics
+	ScrapeSize    float64 `json:"scrape_mib"`                // the text of the metrics
+	AfterScrape   float64 `json:"resident_after_scrape_mib"` // the plugin, after that read
 	SweepIdle     float64 `json:"sweep_with_nothing_due_ms"`
-	Due           int     `json:"due"`                     // one in a hundred, beside all others
-	SweepDue      float64 `json:"sweep_with_due_ms"`       // one that renews those
+	Due           int     `json:"due"`                     // 1 % of Credentials, in addition to them
+	SweepDue      float64 `json:"sweep_with_due_ms"`       // a sweep that renews these
 	FirstRead     float64 `json:"first_read_ms"`           // after a restart
-	FirstAlone    float64 `json:"first_read_of_one_ms"`    // with one credential in the mount
-	AfterFirst    float64 `json:"resident_after_read_mib"` // the plugin's, after the first read
+	FirstAlone    float64 `json:"first_read_of_one_ms"`    // the same, with one credential in the mount
+	AfterFirst    float64 `json:"resident_after_read_mib"` // the plugin, after the first read
 	Storms        []storm `json:"storms"`
 	Mounts        int     `json:"mounts"`
 	PerMount      float64 `json:"plugin_kib_per_mount"`
 	ServersPer    float64 `json:"server_kib_per_mount"`
-	YardsticksPer float64 `json:"yardstick_plugin_kib_per_mount"` // what the SDK takes, whatever the plugin
+	YardsticksPer float64 `json:"yardstick_plugin_kib_per_mount"` // the SDK's part, which every plugin has
 }
 
-// many compares many names with one, and looks at the plugin with all of them.
+// many compares reads of many names with reads of one, and measures the plugin with all of
+// them in its cache.
 func (b *bench) many(ctx context.Context, s *scale) (names []comparison, err error) {
 	const all, one = "many", "one"
 	s.Credentials = b.credentials
@@ -86,7 +89,7 @@ func (b *bench) many(ctx context.Context, s *scale) (names []comparison, err err
 	})
 }
 
-// pluginResident is the engine's memory in MiB.
+// pluginResident returns the resident memory of the engine's process in MiB.
 func (w *world) pluginResident() (float64, error) {
 	pid, err := pluginProcess(w.server, w.engine)
 	if err != nil {
@@ -96,15 +99,15 @@ func (w *world) pluginResident() (float64, error) {
 	return kib / 1024, err
 }
 
-// firstRead kills the plugin, and measures how many milliseconds the read takes that
-// starts it again, and its memory then in MiB. The other mount is read too, after that:
-// Vault 1.19 does not recover one that missed a whole process.
+// firstRead kills the plugin, and returns how many milliseconds the read takes that restarts
+// it, and its resident memory in MiB after that. It then reads the other mount too, because
+// Vault 1.19 does not recover a mount that was never used during a whole process.
 func (w *world) firstRead(ctx context.Context, mount, other string) (took, resident float64, err error) {
 	for range restarts {
 		if _, err := w.server.KillPlugins(); err != nil {
 			return 0, 0, err
 		}
-		// Until the server has noticed, it sends requests to where nobody is.
+		// Until it notices, the server sends requests to the killed process.
 		if err := pause(ctx, notice); err != nil {
 			return 0, 0, err
 		}
@@ -126,19 +129,19 @@ func (w *world) firstRead(ctx context.Context, mount, other string) (took, resid
 		if len(running) == 0 {
 			return took, resident, nil
 		}
-		w.say("a rollback was there before the first read: once more")
+		w.say("a rollback restarted the plugin before the first read; repeating")
 	}
-	return 0, 0, fmt.Errorf("the plugin was started by something else %d times", restarts)
+	return 0, 0, fmt.Errorf("in %d attempts, a rollback restarted the plugin before the first read", restarts)
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1e3 }
 
-// idle looks at what mounts take in memory that nobody uses, when the server's rollbacks
-// have come over each: the engine's, and then the yardstick's.
+// idle measures the memory of unused mounts after the server's rollback has been through all of
+// them, first for the engine and then for the yardstick.
 func (b *bench) idle(ctx context.Context, s *scale) error {
 	s.Mounts = b.mounts
 	return b.in(ctx, vaultserver.StartDev, func(w *world) error {
-		// The first of each has the process started.
+		// The first mount of a plugin starts its process.
 		for _, plugin := range []string{engine, yardstick} {
 			if err := w.mount(ctx, plugin, plugin); err != nil {
 				return err
@@ -163,10 +166,10 @@ func (b *bench) idle(ctx context.Context, s *scale) error {
 	})
 }
 
-// A memory is what processes have resident, in KiB.
+// A memory holds the resident memory of each process in KiB.
 type memory struct{ server, engine, yardstick float64 }
 
-// grown is the memory with many more mounts of a plugin.
+// grown mounts a plugin many times and returns the memory after that.
 func (w *world) grown(ctx context.Context, plugin string) (memory, error) {
 	w.say("mounting %s %d times", plugin, w.mounts)
 	for n := range w.mounts {
@@ -177,9 +180,9 @@ func (w *world) grown(ctx context.Context, plugin string) (memory, error) {
 	return w.settled(ctx)
 }
 
-// settled is the memory after a while.
+// settled waits until rollbacks have been through all mounts, and returns the memory.
 func (w *world) settled(ctx context.Context) (m memory, err error) {
-	w.say("leaving the server alone for %s", w.settle)
+	w.say("waiting %s for rollbacks", w.settle)
 	if err := pause(ctx, w.settle); err != nil {
 		return m, err
 	}

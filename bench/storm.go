@@ -16,17 +16,17 @@ import (
 )
 
 const (
-	// storms are how many there are for each path.
+	// storms is the number of storms per path.
 	storms = 3
 
-	// life is that of the tokens whose end is waited for.
+	// life is the lifetime of the tokens that expire before a storm.
 	life = 20 * time.Second
 
-	// vendorsTime is what an exchange takes at the vendor.
+	// vendorsTime is how long the vendor takes for an exchange.
 	vendorsTime = 500 * time.Millisecond
 )
 
-// A storm is many readers who come at once when a token has died.
+// A storm is the result of many concurrent reads of an expired token.
 type storm struct {
 	Path      string  `json:"path"`
 	Readers   int     `json:"readers"`
@@ -36,7 +36,7 @@ type storm struct {
 	Longest   float64 `json:"longest_ms"`
 }
 
-// storms has the readers come, each time for another credential.
+// storms measures all storms, each with another credential.
 func (b *bench) storms(ctx context.Context) (found []storm, err error) {
 	paths := slices.Repeat([]string{"creds", "token"}, storms)
 	return found, b.in(ctx, vaultserver.StartDev, func(w *world) error {
@@ -48,13 +48,13 @@ func (b *bench) storms(ctx context.Context) (found []storm, err error) {
 			readers[i] = newReader(w.server)
 			defer readers[i].close()
 		}
-		// Nobody reads them before they die, so that nothing renews them meanwhile.
+		// The engine does not renew tokens without a reader, so these expire.
 		for n := range paths {
 			if err := w.write(ctx, engine, n, map[string]any{"access_expiry": int(life.Seconds())}); err != nil {
 				return err
 			}
 		}
-		b.say("letting tokens of %s die", life)
+		b.say("waiting %s until the tokens expire", life)
 		if err := pause(ctx, life+time.Second); err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func (b *bench) storms(ctx context.Context) (found []storm, err error) {
 			if err != nil {
 				return err
 			}
-			b.say("%d readers of %s/: %d exchange, p99 %.0f ms", s.Readers, path, s.Exchanges, s.P99)
+			b.say("%d readers of %s/: exchanges: %d, p99 %.0f ms", s.Readers, path, s.Exchanges, s.P99)
 			found = append(found, s)
 		}
 		return nil
@@ -72,7 +72,7 @@ func (b *bench) storms(ctx context.Context) (found []storm, err error) {
 }
 
 func (w *world) storm(ctx context.Context, readers []*reader, path string, n int) (storm, error) {
-	// Connections are there before, as clients have them.
+	// Open all connections first: clients usually have them.
 	if _, err := together(readers, func(r *reader) error { _, err := r.get(ctx, "sys/health"); return err }); err != nil {
 		return storm{}, err
 	}
@@ -106,7 +106,7 @@ func (w *world) storm(ctx context.Context, readers []*reader, path string, n int
 	}, nil
 }
 
-// exchanges is how many there have been of the nth credential.
+// exchanges returns the number of exchanges of the nth credential so far.
 func (w *world) exchanges(ctx context.Context, n int) (int, error) {
 	status, err := w.read(ctx, engine+"/status", n)
 	if err != nil {
@@ -120,8 +120,9 @@ func (w *world) exchanges(ctx context.Context, n int) (int, error) {
 	return int(exchanges), err
 }
 
-// together has all readers do something at once, and returns how many milliseconds after
-// that each was done, in order: one that had to wait before it could begin has waited.
+// together runs do for all readers at once, and returns the times in milliseconds from the
+// common start to the end of each, in ascending order. The time until a goroutine is scheduled
+// counts.
 func together(readers []*reader, do func(*reader) error) ([]float64, error) {
 	times, failures := make([]float64, len(readers)), make([]error, len(readers))
 	start := make(chan struct{})
@@ -141,12 +142,12 @@ func together(readers []*reader, do func(*reader) error) ([]float64, error) {
 	return times, errors.Join(failures...)
 }
 
-// percentile is the smallest value that so many percent are not above.
+// percentile returns the smallest value that at least percent % of the values do not exceed.
 func percentile(sorted []float64, percent int) float64 {
 	return sorted[(len(sorted)*percent+99)/100-1]
 }
 
-// A reader has a connection of its own.
+// A reader is a client with its own connection.
 type reader struct {
 	server *vaultserver.Server
 	client http.Client
@@ -158,7 +159,7 @@ func newReader(server *vaultserver.Server) *reader {
 
 func (r *reader) close() { r.client.CloseIdleConnections() }
 
-// get is the access token of an answer, if it has one.
+// get reads a path and returns the access token of the response, or "" if it has none.
 func (r *reader) get(ctx context.Context, path string) (string, error) {
 	body, err := r.body(ctx, path)
 	if err != nil {
@@ -173,7 +174,7 @@ func (r *reader) get(ctx context.Context, path string) (string, error) {
 	return answer.Data.AccessToken, err
 }
 
-// body is an answer as it comes.
+// body reads a path and returns the body of the response.
 func (r *reader) body(ctx context.Context, path string) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.server.Address+"/v1/"+path, nil)
 	if err != nil {

@@ -13,30 +13,31 @@ import (
 )
 
 const (
-	// rollback is how long it is until Vault's rollback, which sweeps are part of, has
-	// been over all mounts: it comes once a minute.
+	// rollback is how long to wait for a sweep. Vault's rollback, which calls it for every
+	// mount, runs once a minute.
 	rollback = 65 * time.Second
 
-	// patience is how many rollbacks are waited for.
+	// patience is the number of rollbacks to wait for.
 	patience = 3
 
-	// sweepRenewals is how many renewals of a sweep are under way at once.
+	// sweepRenewals is how many renewals a sweep runs at once.
 	sweepRenewals = 16
 
-	// dueLife is that of the tokens that a sweep is to renew: they are due for it a while
-	// before the rollback.
+	// dueLife is the lifetime of the tokens that a sweep renews: short enough that the renewal
+	// is due at the rollback.
 	dueLife = time.Minute
 
-	// scrapes are how many times the metrics are read.
+	// scrapes is how often the metrics are read.
 	scrapes = 5
 )
 
-// sweeps are a mount's so far.
+// sweeps are the number and the total duration of a mount's sweeps so far.
 type sweeps struct {
 	count, seconds float64
 }
 
-// sweeps measures what a sweep takes when nothing is due, and when one in a hundred is.
+// sweeps measures a sweep with no renewal due, and one with renewals due for 1 % of the
+// credentials.
 func (w *world) sweeps(ctx context.Context, mount string, s *scale) (err error) {
 	w.say("waiting for sweeps")
 	if s.SweepIdle, err = w.idleSweep(ctx, mount); err != nil {
@@ -47,8 +48,7 @@ func (w *world) sweeps(ctx context.Context, mount string, s *scale) (err error) 
 	return err
 }
 
-// idleSweep is how many milliseconds a sweep takes that calls no vendor. Nothing else is
-// done meanwhile.
+// idleSweep returns how many milliseconds a sweep takes that calls no vendor.
 func (w *world) idleSweep(ctx context.Context, mount string) (float64, error) {
 	for range patience {
 		calls := w.vendor.Count()
@@ -67,19 +67,19 @@ func (w *world) idleSweep(ctx context.Context, mount string) (float64, error) {
 			return 1e3 * (after.seconds - before.seconds) / n, nil
 		}
 	}
-	return 0, fmt.Errorf("no sweep with nothing due in %s", patience*rollback)
+	return 0, fmt.Errorf("in %s, there was no sweep without renewals", patience*rollback)
 }
 
-// dueSweep is how many milliseconds a sweep takes that renews so many tokens. Their
-// credentials come after all others, and are deleted in the end.
+// dueSweep returns how many milliseconds a sweep takes that renews due tokens. It adds their
+// credentials after all others, and deletes them at the end.
 func (w *world) dueSweep(ctx context.Context, mount string, due int) (float64, error) {
 	err := each(due, func(n int) error {
 		n += w.credentials
 		if err := w.write(ctx, mount, n, map[string]any{"access_expiry": int(dueLife.Seconds()), "verify": false}); err != nil {
 			return err
 		}
-		// The first read has the token issued, and the second has it wanted: one that
-		// nobody has read since it was issued is left to die.
+		// The first read exchanges. The second makes the engine renew the token, because it
+		// lets a token expire that was not read again after it was issued.
 		for range 2 {
 			if _, err := w.read(ctx, mount+"/token", n); err != nil {
 				return err
@@ -105,8 +105,8 @@ func (w *world) dueSweep(ctx context.Context, mount string, due int) (float64, e
 			return 0, err
 		}
 	}
-	// The last have been asked for, and not answered yet. A sweep before this one that
-	// had nothing to do adds next to nothing.
+	// The vendor has the last requests, but has not answered them yet. An earlier sweep
+	// without renewals adds next to nothing to the total.
 	if err := pause(ctx, vendorsTime+time.Second); err != nil {
 		return 0, err
 	}
@@ -115,7 +115,7 @@ func (w *world) dueSweep(ctx context.Context, mount string, due int) (float64, e
 		return 0, err
 	}
 	if after.count == before.count {
-		return 0, errors.New("tokens were renewed, and by no sweep")
+		return 0, errors.New("tokens were renewed, but not by a sweep")
 	}
 	err = each(due, func(n int) error {
 		_, err := w.client.Logical().DeleteWithContext(ctx, mount+"/config/sitecore/"+name(w.credentials+n))
@@ -124,7 +124,7 @@ func (w *world) dueSweep(ctx context.Context, mount string, due int) (float64, e
 	return 1e3 * (after.seconds - before.seconds), err
 }
 
-// swept is what a mount's metrics say.
+// swept reads the sweeps so far from a mount's metrics.
 func (w *world) swept(ctx context.Context, mount string) (sweeps, error) {
 	r := newReader(w.server)
 	defer r.close()
@@ -152,7 +152,8 @@ func parseSweeps(metrics []byte) (s sweeps, err error) {
 	return s, nil
 }
 
-// scrape measures what a read of a mount's metrics takes, and what the plugin is after it.
+// scrape measures the duration and the size of a read of a mount's metrics, and the plugin's
+// memory after it.
 func (w *world) scrape(ctx context.Context, mount string, s *scale) error {
 	r := newReader(w.server)
 	defer r.close()

@@ -20,31 +20,32 @@ import (
 )
 
 const (
-	// engine and yardstick are the plugins' names in the server.
+	// engine and yardstick are the names of the plugins in Vault's catalog.
 	engine    = "tokenbroker"
 	yardstick = "yardstick"
 
 	apiKey = "01-5d1f0c3a-bench"
 
-	// writers write and warm at once where there is much to write.
+	// writers is the number of concurrent writers that fill a mount.
 	writers = 16
 )
 
-// A world is a server with both plugins registered, and a vendor.
+// A world is a server, with both plugins registered, and a simulated vendor.
 type world struct {
 	*bench
 	server *vaultserver.Server
 	client *api.Client
 	vendor *vendorsim.Sim
-	base   string // of the vendor
+	base   string // URL of the vendor
 
 	closeVendor func()
 }
 
-// starter is vaultserver.StartDev or vaultserver.StartRaft.
+// A starter is vaultserver.StartDev or vaultserver.StartRaft.
 type starter func(ctx context.Context, binary string, log io.Writer, environ ...string) (*vaultserver.Server, error)
 
-// in runs something in a world of its own.
+// in calls run with a new world, and stops the world after that. A request that a vendor does
+// not document is an error.
 func (b *bench) in(ctx context.Context, start starter, run func(*world) error) error {
 	w, err := b.newWorld(ctx, start)
 	if err != nil {
@@ -52,7 +53,7 @@ func (b *bench) in(ctx context.Context, start starter, run func(*world) error) e
 	}
 	err = run(w)
 	if violations := w.vendor.Violations(); len(violations) > 0 {
-		err = errors.Join(err, fmt.Errorf("requests that no vendor documents: %q", violations))
+		err = errors.Join(err, fmt.Errorf("requests that the vendor does not document: %q", violations))
 	}
 	return errors.Join(err, w.stop())
 }
@@ -105,10 +106,11 @@ func (w *world) mount(ctx context.Context, path, plugin string) error {
 	return w.client.Sys().MountWithContext(ctx, path, &api.MountInput{Type: plugin})
 }
 
-// name is that of the nth credential.
+// name returns the name of the nth credential.
 func name(n int) string { return fmt.Sprintf("c%05d", n) }
 
-// write stores a credential whose tokens live a day, unless fields say otherwise.
+// write stores the nth credential. Its tokens have a lifetime of a day, unless fields set
+// another one.
 func (w *world) write(ctx context.Context, mount string, n int, fields map[string]any) error {
 	data := map[string]any{"api_key": apiKey, "base_url": w.base}
 	for field, value := range fields {
@@ -122,8 +124,8 @@ func (w *world) read(ctx context.Context, path string, n int) (*api.Secret, erro
 	return w.client.Logical().ReadWithContext(ctx, path+"/"+name(n))
 }
 
-// fill stores so many credentials in a new mount of the engine's, and has the token of
-// each cached.
+// fill mounts the engine, stores count credentials, and reads each once, so that its token is
+// cached.
 func (w *world) fill(ctx context.Context, mount string, count int) error {
 	if err := w.mount(ctx, mount, engine); err != nil {
 		return err
@@ -138,7 +140,7 @@ func (w *world) fill(ctx context.Context, mount string, count int) error {
 	})
 }
 
-// each does something for each number below count, several at a time, until one fails.
+// each calls do for every number below count, several at a time, until a call fails.
 func each(count int, do func(n int) error) error {
 	numbers := make(chan int)
 	failed := make(chan error, writers)

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// connections are held open for each core.
+// connections is the number of connections per core.
 const connections = 8
 
 //go:embed wrk.lua
 var script []byte
 
-// A load is what wrk says of its reads, in microseconds.
+// A load is the result of wrk, with times in microseconds.
 type load struct {
 	Requests int `json:"requests"`
 	Duration int `json:"us"`
@@ -28,7 +28,7 @@ type load struct {
 	Errors   int `json:"errors"`
 }
 
-// wrk reads names below a URL for a while, from all cores.
+// wrk runs wrk for the duration d, on all cores, against names below a URL.
 func (b *bench) wrk(ctx context.Context, url, token string, names int, d time.Duration) (load, error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
@@ -43,7 +43,7 @@ func (b *bench) wrk(ctx context.Context, url, token string, names int, d time.Du
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "wrk", fmt.Sprint("-t", b.machine.Cores), fmt.Sprint("-c", connections*b.machine.Cores),
 		fmt.Sprintf("-d%.0fs", d.Seconds()), "--timeout=30s", "--latency", "-s", lua, url)
-	// Not among the arguments, which everybody may see.
+	// The token is not an argument, because every user can see those.
 	cmd.Env = append(os.Environ(), "VAULT_TOKEN="+token, fmt.Sprint("NAMES=", names))
 	output, err := cmd.CombinedOutput()
 	if err != nil {
@@ -52,7 +52,7 @@ func (b *bench) wrk(ctx context.Context, url, token string, names int, d time.Du
 	return parseLoad(output)
 }
 
-// parseLoad finds the line of the script's; one failed read fails it all.
+// parseLoad parses the line that the script prints. A failed read is an error.
 func parseLoad(output []byte) (load, error) {
 	for line := range bytes.Lines(output) {
 		if !bytes.HasPrefix(line, []byte("{")) {

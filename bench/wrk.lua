@@ -1,5 +1,5 @@
--- Reads what is below the URL: one of NAMES names, c00000 and so on, each time another.
--- Prints what came of it as JSON, in a line of its own.
+-- Each request reads a random one of the names c00000, c00001, ... (NAMES of them) below the
+-- URL. At the end, the script prints the result as a line of JSON.
 
 local names = tonumber(os.getenv("NAMES"))
 local threads = 0
@@ -13,7 +13,7 @@ function init()
   math.randomseed(seed)
   wrk.headers["X-Vault-Token"] = os.getenv("VAULT_TOKEN")
   requests = {}
-  -- Made once, so that a name costs the same among many as alone.
+  -- Format all requests in advance, so that a request costs the same for any number of names.
   for i = 1, names do
     requests[i] = wrk.format("GET", wrk.path .. string.format("c%05d", i - 1))
   end

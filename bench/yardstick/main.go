@@ -1,6 +1,6 @@
-// Command yardstick is a plugin that does nothing: it answers one constant with a lease
-// and one without, of the shape and size of the engine's, and asks the server nothing.
-// What the engine takes longer is its own doing, and the rest is the server's.
+// Command yardstick is a plugin that does nothing: it returns a constant response with a lease
+// and one without, of the same shape and size as the engine's, and sends the server no
+// requests. The difference between the two is the cost of the engine; the rest is Vault's.
 package main
 
 import (
@@ -25,12 +25,12 @@ func main() {
 		})
 	}
 	if err != nil {
-		hclog.Default().Error("the plugin shuts down", "error", err)
+		hclog.Default().Error("plugin shutting down", "error", err)
 		os.Exit(1)
 	}
 }
 
-// lease is about what the engine gives with a token of one day.
+// lease is about the duration of the engine's lease of a token with a lifetime of a day.
 const lease = 24*time.Hour - time.Minute
 
 var (
@@ -76,9 +76,9 @@ func factory(ctx context.Context, config *logical.BackendConfig) (logical.Backen
 	return b, b.Setup(ctx, config)
 }
 
-// read is a path in the older of the framework's two forms: in the newer one, the
-// framework asks the server how it is replicated on each read, a call from process to
-// process and back, which is more than nothing.
+// read returns a path that uses the framework's deprecated callbacks. With operation handlers,
+// the framework asks the server for its replication state on every read, which costs a round
+// trip between the two processes.
 func read(path string, answer func() *logical.Response) *framework.Path {
 	return &framework.Path{
 		Pattern: path,

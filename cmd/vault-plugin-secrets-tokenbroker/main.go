@@ -1,4 +1,4 @@
-// Command vault-plugin-secrets-tokenbroker is the plugin as Vault runs it.
+// Command vault-plugin-secrets-tokenbroker serves the secrets engine as a Vault plugin.
 package main
 
 import (
@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/api"
 	"github.com/hashicorp/vault/sdk/plugin"
-	_ "golang.org/x/crypto/x509roots/fallback" // Mozilla's authorities, where the system has none: in an image
+	_ "golang.org/x/crypto/x509roots/fallback" // Mozilla's root certificates, for a system without any, such as the image
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
 )
@@ -21,11 +21,11 @@ func main() {
 	}
 	err := plugin.ServeMultiplex(&plugin.ServeOpts{
 		BackendFactoryFunc: tokenbroker.Factory,
-		// For servers that do not speak AutoMTLS with plugins.
+		// Only used by servers that do not support AutoMTLS for plugins.
 		TLSProviderFunc: api.VaultPluginTLSProvider(meta.GetTLSConfig()),
 	})
 	if err != nil {
-		logger.Error("the plugin shuts down", "error", err)
+		logger.Error("plugin shutting down", "error", err)
 		os.Exit(1)
 	}
 }

@@ -10,12 +10,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A process reads the system's authorities once, so this one starts itself anew.
+// A process loads the system's root certificates only once, so the test runs itself in a new
+// process.
 func TestVendorsAreCheckedInAnImageWithoutAuthorities(t *testing.T) {
 	if os.Getenv("SSL_CERT_FILE") == "/nowhere" {
 		roots, err := x509.SystemCertPool()
 		require.NoError(t, err)
-		assert.False(t, roots.Equal(x509.NewCertPool()), "no authority is known")
+		assert.False(t, roots.Equal(x509.NewCertPool()), "the pool is empty")
 		return
 	}
 	again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")

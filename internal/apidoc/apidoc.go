@@ -1,5 +1,5 @@
-// Package apidoc writes the API reference of an engine from its path definitions:
-// what the engine does and what its documentation says are then one text.
+// Package apidoc generates the API reference of an engine from its path definitions, so that
+// the reference cannot differ from the engine.
 package apidoc
 
 import (
@@ -18,7 +18,7 @@ import (
 //go:embed api.md.tmpl
 var layout string
 
-// page is a path as the reference shows it.
+// A page is the section of the reference for one path.
 type page struct {
 	Path        string
 	Synopsis    string
@@ -40,8 +40,8 @@ type field struct {
 	Description string
 }
 
-// operations are what a client can do, in the order of the reference. What Vault
-// calls a create and an update are one request, told apart by policies.
+// operations are the operations in the order of the reference. A create and an update are the
+// same request; Vault checks a different capability depending on whether the entry exists.
 var operations = []struct {
 	operation    logical.Operation
 	method       string
@@ -55,7 +55,7 @@ var operations = []struct {
 	{logical.DeleteOperation, "DELETE", "delete"},
 }
 
-// Write writes the reference of some paths, in their order, as Markdown.
+// Write writes the reference of paths to w as Markdown, in the order of paths.
 func Write(w io.Writer, paths []*framework.Path) error {
 	pages := make([]page, len(paths))
 	for i, path := range paths {
@@ -64,7 +64,7 @@ func Write(w io.Writer, paths []*framework.Path) error {
 	return template.Must(template.New("api.md").Funcs(template.FuncMap{"text": text}).Parse(layout)).Execute(w, pages)
 }
 
-// text has Markdown show what it would take for HTML or for the end of a cell.
+// text escapes the characters that Markdown takes for HTML or for the end of a table cell.
 func text(s string) string { return strings.NewReplacer("<", `\<`, "|", `\|`).Replace(s) }
 
 func describe(path *framework.Path) page {
@@ -86,13 +86,14 @@ func describe(path *framework.Path) page {
 	}
 	for i, answered := range p.Response {
 		if _, given := path.Fields[answered.Name]; given {
-			p.Response[i].Description = "As given, or its default."
+			p.Response[i].Description = "The configured value, or the default."
 		}
 	}
 	return p
 }
 
-// without leaves out the fields that are there already: a write may answer as a read.
+// without returns schemas without the fields that are already listed, because several
+// operations of a path may return the same fields.
 func without(schemas map[string]*framework.FieldSchema, there []field) map[string]*framework.FieldSchema {
 	rest := maps.Clone(schemas)
 	for _, f := range there {
@@ -101,13 +102,13 @@ func without(schemas map[string]*framework.FieldSchema, there []field) map[strin
 	return rest
 }
 
-// Name is a path as people write it.
+// Name returns the path as the documentation writes it, such as creds/<name>.
 func Name(path *framework.Path) string {
 	name := strings.ReplaceAll(path.Pattern, framework.GenericNameRegex("name"), "<name>")
 	return strings.TrimSuffix(strings.TrimSuffix(name, "$"), "?")
 }
 
-// What fields are of.
+// The kinds of fields that a table lists.
 const (
 	request     = false
 	response200 = true
@@ -137,10 +138,10 @@ func properties(schema *framework.FieldSchema, response bool) string {
 		all = append(all, fmt.Sprintf("default `%v`", schema.Default))
 	}
 	if schema.Query {
-		all = append(all, "in the query")
+		all = append(all, "query parameter")
 	}
 	if schema.DisplayAttrs != nil && schema.DisplayAttrs.Sensitive && !response {
-		all = append(all, "secret: never read back")
+		all = append(all, "secret, write-only")
 	}
 	return strings.Join(all, ", ")
 }

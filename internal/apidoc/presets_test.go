@@ -17,6 +17,6 @@ func TestAPartOfAPageIsReplacedAndTheRestIsKept(t *testing.T) {
 func TestAPartThatThePageHasNoPlaceForIsRefused(t *testing.T) {
 	for _, page := range []string{"", "\n<!-- parts: -->\n", "\n<!-- end of parts -->\n<!-- parts: -->\n"} {
 		_, err := Replace([]byte(page), "parts", nil)
-		assert.ErrorContains(t, err, "no place for parts", "%q", page)
+		assert.ErrorContains(t, err, "no section for parts", "%q", page)
 	}
 }

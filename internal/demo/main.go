@@ -1,6 +1,6 @@
-// Command demo shows the engine at work in a real Vault server, with simulated
-// vendors, as a tutorial: each command as a person would type it, and what came
-// back. Anything that does not go as told ends it with an error.
+// Command demo is a tutorial that runs itself: it starts a real Vault server and simulated
+// vendors, and prints each command as a person would type it, followed by its output. It
+// fails if a result differs from what the tutorial says.
 package main
 
 import (
@@ -24,20 +24,20 @@ func main() { os.Exit(run()) }
 
 // run returns the exit status.
 func run() int {
-	server := flag.String("vault", "", "the `path` of a vault or bao binary")
-	plugin := flag.String("plugin", "", "the `path` of the plugin")
-	pace := flag.Duration("pace", 0, "how `long` to let each command's output be read, as for a recording")
+	server := flag.String("vault", "", "`path` of a vault or bao binary")
+	plugin := flag.String("plugin", "", "`path` of the plugin")
+	pace := flag.Duration("pace", 0, "`time` to wait after the output of each command, for a recording")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer stop()
 
 	err := demo(ctx, *server, *plugin, *pace)
 	if err == nil {
-		fmt.Println("\nThat was all. The server and the vendors are stopped, and nothing is left behind.")
+		fmt.Println("\nDone. The server and the vendors are stopped, and all files are removed.")
 	}
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "\nInterrupted; all that was started has been stopped.")
+		fmt.Fprintln(os.Stderr, "\nInterrupted. The server and the vendors are stopped.")
 		return 130
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "\nThe demo failed:", err)
@@ -68,7 +68,7 @@ func demo(ctx context.Context, binary, plugin string, pace time.Duration) (err e
 			_ = os.Remove(logPath)
 			return
 		}
-		err = fmt.Errorf("%w\nThe server's log is in %s", err, logPath)
+		err = fmt.Errorf("%w\nserver log: %s", err, logPath)
 	}()
 	server, err := vaultserver.StartDev(ctx, binary, log)
 	if err != nil {
@@ -87,7 +87,7 @@ func demo(ctx context.Context, binary, plugin string, pace time.Duration) (err e
 	}).run()
 }
 
-// serve answers for the vendors on a free loopback port.
+// serve serves handler on a free loopback port.
 func serve(ctx context.Context, handler http.Handler) (base string, closeServer func(), err error) {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {

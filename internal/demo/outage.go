@@ -16,23 +16,24 @@ import (
 )
 
 const (
-	// shortest is the life of the second act's tokens on an idle machine: three quarters
-	// of it pass until a fresher one is due, and what is shown with the vendor down has to
-	// be shown in the rest.
+	// shortest is the lifetime of the second act's tokens on an idle machine. The engine renews
+	// a token when a quarter of its lifetime is left, and the steps with the vendor down must
+	// fit into that quarter.
 	shortest = 20 * time.Second
 
-	// commands is how many commands' time the life is at the least: twelve of them in the
-	// rest, where six are shown, for a machine that gets slower.
+	// commands is the minimum lifetime as a multiple of the time that a command takes. A quarter
+	// of it is enough for 12 commands. Six run in that time; the others are a reserve for a
+	// machine that becomes slower.
 	commands = 48
 )
 
-// An outage is the second act: what a vendor's bad day is like for an application that
-// has its token from an Agent.
+// An outage is the second act: an outage of the vendor, for an application that gets its token
+// from an Agent.
 type outage struct {
 	*tutorial
-	life  time.Duration // of a token
-	token string        // the one that is served when the vendor goes down
-	path  string        // the file that Agent keeps it in
+	life  time.Duration // lifetime of a token
+	token string        // the token that is cached when the vendor goes down
+	path  string        // the file that the Agent writes it to
 }
 
 const kioskPolicy = `path "sitecore/creds/kiosk" {
@@ -51,8 +52,8 @@ template {
 }
 `
 
-// outage plays the second act. The slower the machine has been in the first, the longer
-// the tokens live.
+// outage runs the second act. The lifetime of its tokens depends on how long a command took in
+// the first.
 func (t *tutorial) outage(perCommand time.Duration) (err error) {
 	o := &outage{
 		tutorial: t,
@@ -72,11 +73,11 @@ func (t *tutorial) outage(perCommand time.Duration) (err error) {
 	return nil
 }
 
-// deploy starts an Agent that may read one token, and nothing else.
+// deploy starts an Agent whose policy allows it to read one token, and nothing else.
 func (o *outage) deploy() (*vaultserver.Agent, error) {
-	o.say("## 7. An Agent, for an application that knows nothing of Vault\n\n" +
-		"It may read one token, and keeps that in a file. (Those of examples/agent log in by\n" +
-		"AppRole; this one is handed a Vault token.)")
+	o.say("## 7. Run an Agent for an application that does not use Vault itself\n\n" +
+		"The Agent may read one token, and writes it to a file. It uses a Vault token; the\n" +
+		"ones in examples/agent log in with AppRole.")
 	for name, content := range map[string]string{"kiosk.hcl": kioskPolicy, "agent.hcl": agentConfig} {
 		if err := os.WriteFile(filepath.Join(o.server.Dir(), name), []byte(content), 0o600); err != nil {
 			return nil, err
@@ -96,7 +97,7 @@ func (o *outage) deploy() (*vaultserver.Agent, error) {
 	}
 	fmt.Print("\n$ cat agent.hcl\n", indent(agentConfig))
 	o.pause()
-	o.say("Its tokens live for %s, so that what takes Sitecore a day takes %[1]s here.", o.life)
+	o.say("The access tokens have a lifetime of %s instead of Sitecore's default of a day.", o.life)
 	if _, err := o.shell.run("write", "sitecore/config/sitecore/kiosk", "api_key="+apiKey, "access_expiry="+o.life.String(),
 		"base_url="+vendorsim.URL(o.vendorURL, "https://api.rfksrv.com")); err != nil {
 		return nil, err
@@ -107,16 +108,16 @@ func (o *outage) deploy() (*vaultserver.Agent, error) {
 
 func (o *outage) render(agent *vaultserver.Agent) error {
 	if err := o.await(agent, func() bool { return o.rendered() != "" }); err != nil {
-		return fmt.Errorf("the Agent renders no token: %w", err)
+		return fmt.Errorf("the Agent did not write a token: %w", err)
 	}
 	o.token = o.cat()
 	return o.accepted(o.token)
 }
 
-// down takes the vendor away, and reads on.
+// down makes the vendor unavailable, and shows what a read and the status return.
 func (o *outage) down(*vaultserver.Agent) error {
-	o.say("## 8. The vendor goes down: whoever asks it for anything is answered 503")
-	// What the vendor wishes is obeyed: it is not called in that time, whoever reads.
+	o.say("## 8. The vendor goes down and answers every request with 503")
+	// The engine does not call the vendor before Retry-After has passed.
 	retryAfter := int(o.life.Seconds()) / 8
 	o.vendors.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Later(http.StatusServiceUnavailable, strconv.Itoa(retryAfter)))})
 	if err := o.due(); err != nil {
@@ -127,39 +128,39 @@ func (o *outage) down(*vaultserver.Agent) error {
 		return err
 	}
 	if !strings.Contains(output, "the vendor gives no fresher token") {
-		return errors.New("the read does not warn of the vendor")
+		return errors.New("the read returned no warning about the vendor")
 	}
 	if token := field(output, "access_token"); token != o.token {
-		return errors.New("the read gives another token than the good one")
+		return errors.New("the read did not return the cached token")
 	}
 	status, err := o.shell.run("read", "sitecore/status/kiosk")
 	if err != nil {
 		return err
 	}
 	if state := field(status, "state"); state != "degraded" {
-		return fmt.Errorf("the state is %q, not degraded", state)
+		return fmt.Errorf("the state is %q, expected degraded", state)
 	}
 	if field(status, "next_attempt_time") == "" {
-		return errors.New("the status does not say when the vendor is asked again")
+		return errors.New("the status has no next_attempt_time")
 	}
 	if o.cat() != o.token {
-		return errors.New("the Agent's file does not hold the good token any more")
+		return errors.New("the Agent's file no longer contains the cached token")
 	}
 	if err := o.accepted(o.token); err != nil {
 		return err
 	}
-	o.say("Nobody is hurt: the token is good, for this reader and in the Agent's file. Only an\n" +
-		"operator sees that the vendor is down, and when it is asked again.")
+	o.say("This read and the Agent's file still have the valid token. The warning and the status\n" +
+		"report the outage, and when the engine calls the vendor again.")
 	return nil
 }
 
-// due waits until a quarter of the token's life is left.
+// due waits until a quarter of the token's lifetime is left.
 func (o *outage) due() error {
 	wait := time.Until(o.vendors.Death(o.token).Add(-o.life / 4))
 	if wait <= 0 {
 		return nil
 	}
-	o.say("A fresher token is due when a quarter of the old one's life is left, in %.0f s …", wait.Seconds())
+	o.say("The engine renews the token when a quarter of its lifetime is left, in %.0f s …", wait.Seconds())
 	select {
 	case <-time.After(wait):
 		return nil
@@ -168,13 +169,13 @@ func (o *outage) due() error {
 	}
 }
 
-// back has the vendor come back.
+// back ends the outage, and waits until the Agent has a new token.
 func (o *outage) back(agent *vaultserver.Agent) error {
 	o.say("## 9. The vendor comes back\n\n" +
-		"The Agent reads again before its lease ends, and gets a fresh token, in some seconds …")
+		"The Agent reads again before its lease ends, and gets a new token in a few seconds …")
 	o.vendors.Behave(vendorsim.Conduct{})
 	if err := o.await(agent, func() bool { return o.rendered() != o.token }); err != nil {
-		return fmt.Errorf("the Agent renders no fresh token: %w", err)
+		return fmt.Errorf("the Agent did not write a new token: %w", err)
 	}
 	if err := o.accepted(o.cat()); err != nil {
 		return err
@@ -184,14 +185,14 @@ func (o *outage) back(agent *vaultserver.Agent) error {
 		return err
 	}
 	if state := field(status, "state"); state != "ok" {
-		return fmt.Errorf("the state is %q, not ok", state)
+		return fmt.Errorf("the state is %q, expected ok", state)
 	}
 	return nil
 }
 
-// metrics shows what is left of the outage for Prometheus.
+// metrics prints the metrics of the outage.
 func (o *outage) metrics(*vaultserver.Agent) error {
-	o.say("## 10. What Prometheus has seen of it")
+	o.say("## 10. Read the metrics of the outage")
 	const lines = `^tokenbroker.*(sitecore.*(success|unavailable)|stale|kiosk)`
 	o.say("$ %s read -format=raw sitecore/metrics | grep -E '%s'", o.name, lines)
 	output, err := o.quiet("read", "-format=raw", "sitecore/metrics")
@@ -201,22 +202,22 @@ func (o *outage) metrics(*vaultserver.Agent) error {
 	o.result(strings.Join(regexp.MustCompile(`(?m)`+lines+`.*$`).FindAllString(output, -1), "\n"))
 	for _, counted := range []string{`sitecore",result="unavailable"`, `result="stale"`} {
 		if !regexp.MustCompile(counted + `} [1-9]`).MatchString(output) {
-			return fmt.Errorf("the metrics do not count %s", counted)
+			return fmt.Errorf("the metrics have no count for %s", counted)
 		}
 	}
 	return nil
 }
 
-// rendered is what the Agent's file holds.
+// rendered returns the content of the Agent's file.
 func (o *outage) rendered() string {
 	content, err := os.ReadFile(o.path)
 	if err != nil {
-		return "" // it is not there yet
+		return "" // the Agent has not written it yet
 	}
 	return string(content)
 }
 
-// cat shows what the Agent's file holds.
+// cat prints and returns the content of the Agent's file.
 func (o *outage) cat() string {
 	content := o.rendered()
 	fmt.Print("\n$ cat kiosk-token\n", indent(content))
@@ -231,16 +232,17 @@ func (o *outage) accepted(token string) error {
 	return nil
 }
 
-// await waits for what the Agent does: within a token's life on an idle machine.
+// await waits until the condition holds, the Agent has ended, or the time is up. On an idle
+// machine, the condition holds within a token's lifetime.
 func (o *outage) await(agent *vaultserver.Agent, condition func() bool) error {
 	const patience = 5 * time.Minute
 	deadline := time.After(o.life + patience)
 	for !condition() {
 		select {
 		case <-agent.Ended():
-			return errors.New("it has ended")
+			return errors.New("the Agent has ended")
 		case <-deadline:
-			return fmt.Errorf("not in %s", o.life+patience)
+			return fmt.Errorf("timed out after %s", o.life+patience)
 		case <-o.ctx.Done():
 			return o.ctx.Err()
 		case <-time.After(50 * time.Millisecond):

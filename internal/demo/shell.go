@@ -11,21 +11,21 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
-// shell runs the server's client, showing each command as it would be typed.
+// A shell runs the command-line client, and prints each command as a person would type it.
 type shell struct {
 	ctx    context.Context
 	server *vaultserver.Server
-	name   string // of the client: vault or bao
+	name   string // name of the client: vault or bao
 	token  string
-	pace   time.Duration // for the output of a command to be read in
-	shown  int           // commands
+	pace   time.Duration // pause after the output of each command
+	shown  int           // number of commands run
 }
 
 func (s *shell) say(format string, args ...any) {
 	fmt.Printf("\n"+format+"\n", args...)
 }
 
-// run shows and runs a command that must succeed.
+// run prints and runs a command that must succeed, and returns its output.
 func (s *shell) run(args ...string) (string, error) {
 	s.show("", args)
 	output, err := s.quiet(args...)
@@ -33,20 +33,20 @@ func (s *shell) run(args ...string) (string, error) {
 	return output, err
 }
 
-// denied shows and runs a command that must be refused for want of a policy.
+// denied prints and runs a command that must fail with "permission denied".
 func (s *shell) denied(prefix string, args ...string) error {
 	s.show(prefix, args)
 	output, err := s.quiet(args...)
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || !strings.Contains(output, "permission denied") {
-		return fmt.Errorf("%v was to be denied: %w\n%s", args, err, output)
+		return fmt.Errorf("%v did not fail with permission denied: %w\n%s", args, err, output)
 	}
 	s.result(output)
 	return nil
 }
 
-// as runs a command with another token, which the command shows by the name of a
-// variable.
+// as prints and runs a command with another token. The printed command has the name of a
+// variable in place of the token.
 func (s *shell) as(variable, token string, args ...string) (string, error) {
 	other := *s
 	other.token = token
@@ -56,14 +56,14 @@ func (s *shell) as(variable, token string, args ...string) (string, error) {
 	return output, err
 }
 
-// result shows what a command printed.
+// result prints the output of a command, and pauses.
 func (s *shell) result(output string) {
 	fmt.Print(indent(output))
 	s.shown++
 	s.pause()
 }
 
-// pause lets what was shown be read.
+// pause waits for the time of pace, or until the demo is interrupted.
 func (s *shell) pause() {
 	select {
 	case <-time.After(s.pace):
@@ -71,7 +71,7 @@ func (s *shell) pause() {
 	}
 }
 
-// field is the value of a key in the table that a read printed.
+// field returns the value of a key in the table that a read prints.
 func field(output, key string) string {
 	for line := range strings.Lines(output) {
 		if words := strings.Fields(line); len(words) == 2 && words[0] == key {
@@ -81,6 +81,7 @@ func field(output, key string) string {
 	return ""
 }
 
+// quiet runs a command without printing it.
 func (s *shell) quiet(args ...string) (string, error) {
 	output, err := s.server.Command(s.ctx, s.token, args...).CombinedOutput()
 	if err != nil {
@@ -89,8 +90,7 @@ func (s *shell) quiet(args ...string) (string, error) {
 	return string(output), err
 }
 
-// show prints a command, with the long values of its arguments on lines of their
-// own.
+// show prints a command, wrapped where a line would become too long.
 func (s *shell) show(prefix string, args []string) {
 	line := "$ " + prefix + s.name
 	for _, arg := range args {

@@ -16,7 +16,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// What the simulated vendors have given the demo's customer.
+// The credentials that the simulated vendors accept.
 const (
 	refreshToken = "rt-7f3c9e51d2"
 	clientID     = "0oa4demo7client"
@@ -28,10 +28,10 @@ type tutorial struct {
 	vendors   *vendorsim.Sim
 	vendorURL string
 	plugin    string
-	log       io.Writer // of the Agent
+	log       io.Writer // of the Agent's output
 
-	tokens map[string]string // by the path that they were read from
-	lease  string            // of kensho/creds/prod
+	tokens map[string]string // by the path they were read from
+	lease  string            // the lease of kensho/creds/prod
 }
 
 func (t *tutorial) run() error {
@@ -51,18 +51,18 @@ func (t *tutorial) run() error {
 	return t.outage(time.Since(began) / time.Duration(t.shown))
 }
 
-// firstAct is how long the steps before the outage may take, on a slow machine and at the
-// pace of a recording.
+// firstAct bounds the time of the steps before the outage, on a slow machine and at the pace of
+// a recording.
 const firstAct = 3 * time.Minute
 
-// awaitHour lets a full hour pass that would come in the midst of the first act, which shows
-// that a token is read twice: Kensho's tokens die on the hour.
+// awaitHour waits for the next full hour if it would fall into the first act. Kensho's tokens
+// expire on the hour, and the first act reads the same token twice.
 func (t *tutorial) awaitHour() error {
 	left := time.Until(time.Now().Truncate(time.Hour).Add(time.Hour))
 	if left > firstAct {
 		return nil
 	}
-	t.say("Kensho's tokens die on the full hour, which is %d s away. Let it pass …", int(left.Seconds()))
+	t.say("Kensho's tokens expire on the hour. Waiting %d s until it has passed …", int(left.Seconds()))
 	select {
 	case <-time.After(left + 2*time.Second):
 		return nil
@@ -72,7 +72,7 @@ func (t *tutorial) awaitHour() error {
 }
 
 func (t *tutorial) mount() error {
-	t.say("## 1. Register the plugin, and mount it once for each vendor")
+	t.say("## 1. Register the plugin and mount it once per vendor")
 	binary, err := os.ReadFile(filepath.Join(t.server.PluginDir, t.plugin))
 	if err != nil {
 		return err
@@ -91,8 +91,8 @@ func (t *tutorial) mount() error {
 
 func (t *tutorial) store() error {
 	t.say("## 2. Store the credentials: a refresh token, a key pair, an API key\n\n" +
-		"Each is exchanged once before it is stored, so that a wrong one is refused here.\n" +
-		"The URLs are there because these vendors are simulated; the real ones need none.")
+		"The engine exchanges each one before it stores it, so a wrong credential fails here.\n" +
+		"Only simulated vendors need the URLs.")
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return err
@@ -117,19 +117,19 @@ func (t *tutorial) store() error {
 			return err
 		}
 	}
-	t.say("What is secret never comes out again:")
+	t.say("A read never returns the secrets:")
 	output, err := t.shell.run("read", "kensho/config/kensho/prod")
 	if err == nil && strings.Contains(output, refreshToken) {
-		err = fmt.Errorf("the refresh token came out")
+		err = fmt.Errorf("the read returned the refresh token")
 	}
 	return err
 }
 
-// paths are where the three credentials are read.
+// paths are the paths at which the three credentials are read.
 var paths = []string{"kensho/creds/prod", "kensho/creds/batch", "sitecore/creds/prod"}
 
 func (t *tutorial) use() error {
-	t.say("## 3. Read access tokens\n\nEach lease ends a little before its token dies.")
+	t.say("## 3. Read access tokens\n\nEach lease ends shortly before its token expires.")
 	t.tokens = map[string]string{}
 	for _, path := range paths {
 		output, err := t.shell.run("read", path)
@@ -144,12 +144,12 @@ func (t *tutorial) use() error {
 			t.lease = field(output, "lease_id")
 		}
 	}
-	t.say("The vendors were asked, and they accept all three tokens.")
+	t.say("The simulated vendors accept all three tokens.")
 	return nil
 }
 
 func (t *tutorial) again() error {
-	t.say("## 4. Read again: the vendor is not called again")
+	t.say("## 4. Read again, without another call to the vendor")
 	calls := len(t.vendors.Calls())
 	for _, path := range paths {
 		output, err := t.shell.run("read", "-field=access_token", path)
@@ -157,19 +157,19 @@ func (t *tutorial) again() error {
 			return err
 		}
 		if strings.TrimSpace(output) != t.tokens[path] {
-			return fmt.Errorf("%s gave another token", path)
+			return fmt.Errorf("%s returned another token", path)
 		}
 	}
 	if now := len(t.vendors.Calls()); now != calls {
 		return fmt.Errorf("the vendors were called %d times for cached tokens", now-calls)
 	}
-	t.say("They are the same tokens. The vendors have answered %d calls so far, as many as before\n"+
+	t.say("The tokens are the same. The vendors have received %d calls so far, as many as before\n"+
 		"these reads.", calls)
 	return nil
 }
 
 func (t *tutorial) leases() error {
-	t.say("## 5. Leases, as any secret of Vault's has them")
+	t.say("## 5. List and look up leases, as for any dynamic secret")
 	for _, args := range [][]string{
 		{"list", "sys/leases/lookup/kensho/creds/prod"},
 		{"lease", "lookup", t.lease},
@@ -187,7 +187,7 @@ const policy = `path "kensho/creds/prod" {
 `
 
 func (t *tutorial) policy() error {
-	t.say("## 6. A policy that lets an application read one token, and nothing else")
+	t.say("## 6. Allow an application to read one token, and nothing else")
 	file := filepath.Join(t.server.Dir(), "app.hcl")
 	if err := os.WriteFile(file, []byte(policy), 0o600); err != nil {
 		return err

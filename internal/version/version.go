@@ -1,6 +1,6 @@
-// Package version holds the version that the plugin reports of itself.
+// Package version holds the version of the plugin.
 package version
 
-// Version is the plugin's semantic version: Vault compares it with the one in
-// the plugin catalog, and vendors see it in the User-Agent. `make build` sets it.
+// Version is the semantic version of the plugin. Vault compares it with the version in the
+// plugin catalog, and requests to vendors have it in the User-Agent. `make build` sets it.
 var Version = "v0.0.0-dev"

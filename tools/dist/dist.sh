@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Builds the files of a release into the folder given, for PLATFORMS: archives, an SBOM
-# for each, an OCI image layout, and checksums. The same commit and the same Go give the
-# same bytes, wherever and whenever. `make dist` calls it, and sets what it needs.
+# Builds the files of a release for PLATFORMS: archives, an SBOM for each, an OCI image layout
+# and checksums. The build is reproducible: the same commit and the same Go version give the
+# same bytes. `make dist` calls this script and sets the variables that it needs.
+#
+# Usage: dist.sh <folder>
 set -euo pipefail
 export LC_ALL=C TZ=UTC
 umask 022
@@ -11,15 +13,15 @@ plugin=vault-plugin-secrets-tokenbroker
 tar=$(command -v gtar || command -v tar)
 if ! "$tar" --version | grep -q 'GNU tar' || ! gzip --version | grep -q '^gzip' || ! command -v sha256sum >/dev/null ||
 	! command -v zip >/dev/null || ! command -v jq >/dev/null; then
-	echo 'GNU tar, GNU gzip, GNU coreutils, zip and jq are needed: install them.' >&2
+	echo 'dist: GNU tar, GNU gzip, GNU coreutils, zip and jq are required: install them' >&2
 	exit 1
 fi
-# What is not of this moment has the time of the commit. (Not in a clone? Set it.)
+# Timestamps are the time of the commit. Outside a clone, the caller must set this variable.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 
-# What is not a release of ours is not ours to remove.
+# Remove only a folder that this script wrote.
 if [ -e "$out" ] && [ ! -e "$out/SHA256SUMS" ]; then
-	echo "$out is there, and not of \`make dist\`: remove it, or say DIST=<folder>." >&2
+	echo "dist: $out exists and was not written by \`make dist\`: remove it, or set DIST=<folder>" >&2
 	exit 1
 fi
 rm -rf "$out"
@@ -36,7 +38,7 @@ for platform in $PLATFORMS; do
 	echo "  $platform"
 
 	bash -c "$GO_BUILD"' -o "$@"' build "$folder/$binary" "./cmd/$plugin"
-	bash -c "$GO_ALIKE"' "$@"' alike "$LICENSES" "./cmd/$plugin" >"$folder/THIRD_PARTY_LICENSES"
+	bash -c "$GO_ENV"' "$@"' bash "$LICENSES" "./cmd/$plugin" >"$folder/THIRD_PARTY_LICENSES"
 	install -m 644 LICENSE README.md "$folder"
 	touch -d "@$SOURCE_DATE_EPOCH" "$folder"/*
 	files=(LICENSE README.md THIRD_PARTY_LICENSES "$binary")
@@ -46,9 +48,9 @@ for platform in $PLATFORMS; do
 		"$tar" -C "$folder" --format=ustar --owner=0 --group=0 --numeric-owner -c "${files[@]}" |
 			gzip -9n >"$out/$name.tar.gz"
 	fi
-	# Of the binary itself: modules that are in go.mod for tests alone are not in it.
-	# The sum of the program that made it is another on each kind of machine.
-	bash -c "$GO_ALIKE"' "$@"' alike "$SBOM" bin -json -std -noserial -notimestamp -version "$VERSION" "$folder/$binary" |
+	# The SBOM is that of the binary, which does not contain the modules that only tests use.
+	# jq removes the checksums of cyclonedx-gomod, which differ between build machines.
+	bash -c "$GO_ENV"' "$@"' bash "$SBOM" bin -json -std -noserial -notimestamp -version "$VERSION" "$folder/$binary" |
 		jq 'del(.metadata.tools[].hashes)' >"$out/$name.cdx.json"
 	if [ "$GOOS" = linux ]; then images+=("$platform=$folder"); fi
 done
@@ -59,6 +61,6 @@ unset GOOS GOARCH
 	--mode=u=rwX,go=rX -cf "$out/${plugin}_${VERSION}_oci.tar" blobs index.json oci-layout
 
 cd "$out"
-# Vault's catalog and OpenBao's configuration ask for the sum of the binary itself.
+# Vault's catalog and OpenBao's configuration require the checksum of the binary.
 (cd bin && sha256sum ./*/$plugin*) | sed 's| \./| |' >"${plugin}_${VERSION}_binaries.sha256"
 sha256sum $plugin* >SHA256SUMS

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Runs this machine's binary of a release, out of its archive in the folder given, in a
-# real server: the version it reports of itself is VERSION. `make dist-run` calls it, and
-# sets LIMIT, a flag of go test.
+# Runs a release's binary for this machine in a real server, and checks that it reports
+# VERSION. `make dist-run` calls this script. LIMIT is a flag of go test.
+#
+# Usage: run.sh <folder of the release>
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds a release twice for PLATFORMS, of a version that is nobody's default, the second
-# time from another folder in another environment, and has the tests look at both.
+# Builds a release for PLATFORMS twice, the second time in another folder and environment, and
+# tests both. The version is not the default one.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -8,7 +8,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 plugin=vault-plugin-secrets-tokenbroker
 export PLATFORMS VERSION=v9.8.7-rc.1 FIRST=$scratch/first SECOND=$scratch/elsewhere/dist
-# Of a copy that is no clone, the files' own time will do.
+# Outside a clone, the time of a file replaces that of the commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat -c %Y go.mod)}
 export SOURCE_DATE_EPOCH
 
@@ -23,7 +23,7 @@ mkdir "$scratch/elsewhere"
 	export TZ=Asia/Kolkata LC_ALL=C.UTF-8 GOFLAGS=-buildvcs=auto GOAMD64=v3 GOENV=$scratch/env DIST=$scratch/none
 	printf '%s\n' GOFLAGS=-race GOEXPERIMENT=jsonv2 GOFIPS140=latest GOARM64=v9.0 >"$GOENV"
 	make --no-print-directory -C "$scratch/elsewhere" dist
-	# What Go has kept of the first build would hide what differs in the second.
+	# With Go's cache of the first build, a difference in the second could go unnoticed.
 	platform=${PLATFORMS%% *}
 	export GOCACHE=$scratch/cache GOFIPS140=latest GOOS=${platform%/*} GOARCH=${platform#*/}
 	make --no-print-directory -C "$scratch/elsewhere" build

@@ -1,5 +1,5 @@
-// Command dockerfile runs BuildKit's own checks of a Dockerfile, those of `docker build
-// --check`, without a daemon. Any finding is a failure.
+// Command dockerfile runs BuildKit's checks of a Dockerfile, as `docker build --check` does,
+// but without a daemon. It exits with status 1 if there is any finding.
 package main
 
 import (

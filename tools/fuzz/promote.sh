@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# Commit to testdata/fuzz what fuzzing has found of use: promote.sh <package> <target>
+# Copies the most useful inputs that fuzzing has found to testdata/fuzz, where they are tests.
 #
-# Of the inputs in Go's cache and in testdata/fuzz, those stay that run the most code, or
-# run it about so often (by powers of two), as neither the target's seeds nor the others
-# do. They are tests from then on.
+# Usage: promote.sh <package> <target>
+#
+# The candidates are the inputs in Go's cache and in testdata/fuzz. The script keeps those that
+# add the most coverage to that of the target's seeds and of the inputs kept so far, and
+# removes the others from testdata/fuzz. Coverage counts a statement once for each power of
+# two of its executions.
 set -euo pipefail
 package=$1 target=$2
 most=40      # inputs
 longest=2048 # bytes each
 
-# What reads the input, in the end.
+# The packages that read the input, whose coverage counts.
 code=(vault-plugin-secrets-tokenbroker/... encoding/json encoding/pem encoding/asn1 crypto/x509 net/url strconv time golang.org/x/oauth2/...
 	github.com/golang-jwt/jwt/v5 github.com/hashicorp/vault/sdk/framework github.com/hashicorp/go-secure-stdlib/parseutil)
 
@@ -23,7 +26,8 @@ mkdir -p "$corpus"
 find "$(go env GOCACHE)/fuzz/$path/$target" -type f -size -"$longest"c -exec cp -n {} "$corpus" \; 2>/dev/null || true
 go test -c -o "$work/test" -covermode=count -coverpkg="$(IFS=,; echo "${code[*]}")" .
 
-# covers prints the code that a run of some inputs reaches, and how often.
+# covers prints the blocks of code that the given inputs run, each with the power of two of
+# its executions.
 covers() {
 	"$work/test" -test.run "^$target\$/$1" -test.coverprofile "$work/profile" >/dev/null || { echo "$corpus: $1 fails" >&2; exit 1; }
 	awk '/_test\.go:|providertest|vendorsim/ || $NF == 0 || /^mode/ { next } { n = 0; for (c = $NF; c > 1; c /= 2) n++; print $1 "*" n }' "$work/profile" | sort -u
@@ -34,7 +38,7 @@ while read -r input; do
 	covers "^$input\$" | comm -13 "$work/known" - | sed "s/^/$input /"
 done < <(find "$corpus" -type f -printf '%s %f\n' | sort -n | cut -d' ' -f2) >"$work/gains"
 
-# The one that adds the most comes first; the smallest of these.
+# Repeatedly pick the input that adds the most coverage, the smallest one of several.
 awk -v most="$most" '
 	!($1 in gains) { order[n++] = $1 }
 	{ gains[$1] = gains[$1] " " $2 }

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Fuzzes every target, one after the other: run.sh <how long for each>
+# Runs every fuzz target, one after the other.
 #
-# A package's test binary is built once for all its targets, with the instrumentation.
+# Usage: run.sh <time per target>
 #
-# Up to Go 1.26 a run may end with "context deadline exceeded" and no finding, which is how
-# it stops when the machine is busy (https://go.dev/issue/75804): that is no failure.
+# The test binary of a package is built once, with fuzzing instrumentation, for all its targets.
+#
+# Up to Go 1.26, a run on a busy machine may fail with "context deadline exceeded" although no
+# input failed (https://go.dev/issue/75804). The script ignores this.
 set -euo pipefail
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
@@ -30,7 +32,7 @@ while read -r package folder; do
 	done
 done < <(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./...)
 if [ "$count" = 0 ]; then
-	echo 'no fuzz target found' >&2
+	echo 'no fuzz targets found' >&2
 	exit 1
 fi
 if [ "${#failed[@]}" -gt 0 ]; then

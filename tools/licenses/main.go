@@ -1,12 +1,11 @@
-// Command licenses prints the licences and notices of all that a program is linked of, on
-// the platform that GOOS and GOARCH name: of each module, as far as its packages are in it,
-// and of Go itself. Texts that are alike are printed once, under all that they are of.
+// Command licenses prints the licences and notices of the modules that are linked into a
+// program for GOOS and GOARCH, and of Go itself. It prints identical texts once, below the
+// names of all files that contain them.
 //
 //	licenses ./cmd/vault-plugin-secrets-tokenbroker >THIRD_PARTY_LICENSES
 //
-// The texts come out of the modules that the program is built of, so that they are those of
-// its versions, and the same go.sum gives the same bytes. A module without a licence is an
-// error: somebody has to look at it.
+// The texts come from the versions of the modules that the program is built from, so the same
+// go.sum gives the same bytes. A module without a licence is an error.
 package main
 
 import (
@@ -51,14 +50,14 @@ func run(ctx context.Context, out io.Writer, packages []string) error {
 	return write(out, files)
 }
 
-// A module is what some of the linked packages are of.
+// A module is a module with packages that are linked into the program.
 type module struct {
-	name     string // and version
+	name     string // path and version
 	dir      string
 	packages []string // their directories
 }
 
-// modules are those which packages are linked of, without the main one.
+// modules returns the modules that packages depend on, except the main module, by name.
 func modules(ctx context.Context, packages []string) ([]*module, error) {
 	const format = "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}\t{{.Dir}}\t{{$.Dir}}{{end}}{{end}}"
 	listed, err := golang(ctx, append([]string{"list", "-deps", "-f", format, "--"}, packages...)...)
@@ -69,7 +68,7 @@ func modules(ctx context.Context, packages []string) ([]*module, error) {
 	for line := range strings.Lines(listed) {
 		fields := strings.Split(strings.TrimSpace(line), "\t")
 		if len(fields) != 3 {
-			continue // it is of Go, or the program's own
+			continue // in the standard library or the main module
 		}
 		name, dir, in := fields[0], fields[1], fields[2]
 		if known[name] == nil {
@@ -80,6 +79,7 @@ func modules(ctx context.Context, packages []string) ([]*module, error) {
 	return slices.SortedFunc(maps.Values(known), func(a, b *module) int { return cmp.Compare(a.name, b.name) }), nil
 }
 
+// golang runs the go command and returns its standard output.
 func golang(ctx context.Context, args ...string) (string, error) {
 	output, err := exec.CommandContext(ctx, "go", args...).Output()
 	var failed *exec.ExitError
@@ -89,11 +89,11 @@ func golang(ctx context.Context, args ...string) (string, error) {
 	return string(output), err
 }
 
-// A licence is a licence, a notice or a grant, and the file that it stands in.
+// A licence is the text of a licence, a notice or a patent grant, and the name of its file.
 type licence struct{ of, text string }
 
-// licences are those of a module, and of parts of it that come from others, if they are
-// linked.
+// licences returns the licences of a module: those in its root, and those in every folder
+// between the root and a linked package, where copied code has its own licence.
 func (m *module) licences() ([]licence, error) {
 	dirs := map[string]bool{m.dir: true}
 	for _, dir := range m.packages {
@@ -118,7 +118,7 @@ func (m *module) licences() ([]licence, error) {
 		}
 	}
 	if !licensed {
-		return nil, fmt.Errorf("%s has no licence in it", m.name)
+		return nil, fmt.Errorf("%s has no licence: check its terms", m.name)
 	}
 	return found, nil
 }
@@ -129,7 +129,7 @@ var (
 	isCode    = regexp.MustCompile(`(?i)\.(go|s|c|h|json|ya?ml)$`)
 )
 
-// licencesIn are those of a folder.
+// licencesIn returns the licences in a folder, without its subfolders.
 func licencesIn(dir string) ([]licence, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -151,7 +151,7 @@ func licencesIn(dir string) ([]licence, error) {
 	return found, nil
 }
 
-// goLicences are those of Go itself, whose packages and runtime are in each program.
+// goLicences returns the licences of Go, whose runtime is part of every program.
 func goLicences(ctx context.Context) ([]licence, error) {
 	root, err := golang(ctx, "env", "GOROOT")
 	if err != nil {
@@ -166,16 +166,17 @@ func goLicences(ctx context.Context) ([]licence, error) {
 	return m.licences()
 }
 
-const head = `What vault-plugin-secrets-tokenbroker is linked of, beside its own code, and under which
-licences and notices. The source code of each module is had by
+const head = `The licences and notices of the third-party code that is linked into
+vault-plugin-secrets-tokenbroker. To get the source code of a module, run
 
     go mod download <module>@<version>
 
-or as https://proxy.golang.org/<module>/@v/<version>.zip, and that of Go from
-https://go.dev/dl/.
+or download https://proxy.golang.org/<module>/@v/<version>.zip. The source code of Go is
+at https://go.dev/dl/.
 `
 
-// write prints each text once, in the order of the first of which it is.
+// write prints each text once, below the names of all its files, in the order in which the
+// texts first appear.
 func write(out io.Writer, files []licence) error {
 	of := map[string][]string{}
 	var texts []string

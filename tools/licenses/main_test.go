@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// given writes a module of files, of which the packages in folders are linked.
+// given writes a module with files, whose packages in folders are linked.
 func given(t *testing.T, files map[string]string, folders ...string) *module {
 	t.Helper()
 	m := &module{name: "example.com/m v1.0.0", dir: t.TempDir()}
@@ -41,7 +41,7 @@ func TestAModuleHasTheLicencesOfWhatIsLinkedOfIt(t *testing.T) {
 
 func TestAModuleWithoutALicenceIsAnError(t *testing.T) {
 	_, err := given(t, map[string]string{"NOTICE": "three", "m.go": "package m"}, "").licences()
-	assert.EqualError(t, err, "example.com/m v1.0.0 has no licence in it")
+	assert.EqualError(t, err, "example.com/m v1.0.0 has no licence: check its terms")
 }
 
 func TestATextIsPrintedOnceUnderAllThatItIsOf(t *testing.T) {

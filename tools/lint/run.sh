@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lints the Go modules in the folders given, and checks that each go.mod is tidy.
+# Lints the Go modules in the given folders, and checks that each go.mod is tidy.
 set -euo pipefail
 
 linter=$PWD/bin/golangci-lint

@@ -1,10 +1,11 @@
-// Command oci writes the image that the Dockerfile describes as an OCI image layout, by
-// no daemon and with no registry: for OpenBao, which takes the binary out of it, and for
-// whoever pushes it. Each platform's folder holds the binary and the licences:
+// Command oci writes the image that the Dockerfile describes as an OCI image layout, without
+// a daemon or a registry. OpenBao extracts the plugin from the image, and users can push it
+// to a registry of their own. The folder of each platform contains the binary and the
+// licences:
 //
 //	oci -version v0.1.0 -created 1700000000 layout linux/amd64=folder ...
 //
-// The same files give the same bytes.
+// The output is reproducible: the same files and flags give the same bytes.
 package main
 
 import (
@@ -29,8 +30,8 @@ import (
 const plugin = "vault-plugin-secrets-tokenbroker"
 
 func main() {
-	version := flag.String("version", "", "the version, vX.Y.Z")
-	created := flag.Int64("created", 0, "the image's time, in seconds since 1970")
+	version := flag.String("version", "", "`version` of the plugin, vX.Y.Z")
+	created := flag.Int64("created", 0, "creation `time` of the image, in seconds since 1970")
 	flag.Parse()
 	if err := write(flag.Arg(0), *version, time.Unix(*created, 0).UTC(), flag.Args()[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -38,7 +39,7 @@ func main() {
 	}
 }
 
-// write writes an index of one image for each platform, under the version as its name.
+// write writes an image index, named after the version, with one image per platform.
 func write(dir, version string, created time.Time, platforms []string) error {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, argument := range platforms {
@@ -60,7 +61,7 @@ func write(dir, version string, created time.Time, platforms []string) error {
 	return path.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": version}))
 }
 
-// imageOf is the image of the Dockerfile; a test compares the two.
+// imageOf returns the image that the Dockerfile describes. A test compares the two.
 func imageOf(platform *v1.Platform, folder, version string, created time.Time) (v1.Image, error) {
 	layer, err := layerOf(folder, created)
 	if err != nil {
@@ -90,8 +91,8 @@ func imageOf(platform *v1.Platform, folder, version string, created time.Time) (
 	})
 }
 
-// layerOf holds the binary in the root of the file system, where each release of OpenBao
-// finds it.
+// layerOf returns a layer with the files in the root of the file system, where every release
+// of OpenBao finds the binary.
 func layerOf(folder string, modified time.Time) (v1.Layer, error) {
 	var buffer bytes.Buffer
 	archive := tar.NewWriter(&buffer)

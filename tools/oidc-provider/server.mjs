@@ -1,6 +1,6 @@
-// A real OAuth 2.0 authorization server for the tests, npm's oidc-provider, with the
-// clients of its one argument (JSON, in the form of RFC 7591). It serves on the socket
-// that it was given as file descriptor 3, and ends when its standard input does.
+// An OAuth 2.0 authorization server for the tests: the npm package oidc-provider. Its one
+// argument is the list of clients (JSON, as in RFC 7591). It serves on the socket that it
+// inherits as file descriptor 3, and exits at the end of its standard input.
 import { createServer } from 'node:http';
 
 import Provider from 'oidc-provider';
@@ -16,7 +16,7 @@ const server = createServer().listen({ fd: 3 }, () => {
     features: {
       clientCredentials: { enabled: true },
       introspection: { enabled: true },
-      // A client that names a resource (RFC 8707) gets a JWT that is good there alone.
+      // A client that names a resource (RFC 8707) gets a JWT with that resource as audience.
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo: (ctx, resource) => ({
@@ -25,7 +25,7 @@ const server = createServer().listen({ fd: 3 }, () => {
       },
       revocation: { enabled: true },
     },
-    // A consumed refresh token that comes again ends all that was issued with it.
+    // Reuse of a rotated refresh token revokes the whole grant.
     rotateRefreshToken: true,
     scopes: ['openid', 'offline_access', ...SCOPES],
     ttl: { AccessToken: 600, ClientCredentials: 600, RefreshToken: 86400 },

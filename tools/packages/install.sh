@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Installs the Debian packages given, after what they are needed for: as root, or by a sudo
-# that asks nothing. Where that does not do, says what will. The Makefile calls it.
+# Installs Debian packages, as root or with a sudo that needs no password. If that fails, it
+# prints the command to run. The Makefile calls this script.
+#
+# Usage: install.sh <what is missing> <package>...
 set -euo pipefail
 
 need=$1
@@ -11,7 +13,7 @@ if [ "$(id -u)" != 0 ]; then as=(sudo -n); fi
 
 try() {
 	command -v apt-get >/dev/null || return
-	# The package starts a server on all addresses, of which the tests need the program alone.
+	# The prometheus package starts a server on all addresses. The tests only need promtool.
 	if [[ " $* " == *' prometheus '* && -d /run/systemd/system ]]; then
 		"${as[@]}" systemctl mask prometheus.service || return
 	fi
@@ -19,7 +21,7 @@ try() {
 }
 
 if ! try "$@"; then
-	echo "$need is needed, and could not be installed. On Debian and its kin, do" >&2
+	echo "$need: required, but the installation failed. On Debian or a derivative, run" >&2
 	echo "    sudo ${install[*]}" >&2
 	exit 1
 fi

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Runs what `make test` consists of, JOBS targets of MAKE at once: TOOLS, which the
-# end-to-end tests need, and then those tests beside PARTS. Without the tools, what needs
-# them does not run: the end-to-end tests, and NEEDS_TOOLS of the parts.
+# Runs the parts of `make test`, with at most JOBS targets of MAKE in parallel. It first builds
+# TOOLS, which the end-to-end tests need, and then runs these tests beside PARTS. If the tools
+# cannot be built, the end-to-end tests and the part NEEDS_TOOLS do not run.
 #
-# Each make has a process group of its own, which ends by a signal to this script: without
-# job control, a shell's background jobs ignore Ctrl-C.
+# Each make runs in its own process group (set -m), because background jobs of a shell without
+# job control ignore Ctrl-C. A signal to this script ends all groups.
 set -euo pipefail
 set -m
 
 mkdir -p bin
 rm -f bin/times
 export TIMES=$PWD/bin/times
-exec 9>&1 # for timed.sh; lower ones may be those of make's jobserver
+exec 9>&1 # for timed.sh; make's jobserver may use lower descriptors
 status=0
 groups=()
 
@@ -36,7 +36,7 @@ run() { # <jobs> <targets>
 run "$JOBS" "$TOOLS"
 e2e=
 if [ "$status" = 0 ]; then
-	# One job, whatever the jobs of the make that called this one.
+	# --jobs=1 overrides the number of jobs of a make that called this script.
 	"$MAKE" --no-print-directory --jobs=1 timed/e2e </dev/null >bin/e2e.log 2>&1 &
 	e2e=$!
 	groups+=("$e2e")
@@ -51,7 +51,7 @@ if [ -n "$e2e" ]; then
 	wait "$e2e" || status=$?
 	cat bin/e2e.log
 else
-	echo 'The end-to-end tests have not run: their tools could not be built.'
+	echo 'The end-to-end tests did not run, because the build of their tools failed.'
 fi
 tools/parts/report.sh bin/times
 exit "$status"

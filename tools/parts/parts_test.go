@@ -18,7 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// all is all.sh with a script in the place of make, in a folder of its own.
+// all returns a command that runs all.sh in a temporary folder, with the script fakeMake
+// instead of make.
 func all(t *testing.T, fakeMake string) (cmd *exec.Cmd, dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -31,10 +32,11 @@ func all(t *testing.T, fakeMake string) (cmd *exec.Cmd, dir string) {
 	return cmd, dir
 }
 
-// Descriptor 3 is one that make has its jobserver on, and which all of its children have.
+// Every process inherits descriptor 3, as it does that of make's jobserver, so its end shows
+// that all have ended.
 func TestASignalEndsAllThatRuns(t *testing.T) {
-	// What is caught here is not ignored by those that are started, as it is if whoever runs
-	// the tests ignores it: a background job of a script does.
+	// A background job of a script ignores these signals, and its children inherit that. A
+	// signal that this process catches has its default effect in the children.
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(caught)
@@ -58,7 +60,7 @@ func TestASignalEndsAllThatRuns(t *testing.T) {
 			require.Error(t, cmd.Wait())
 			assert.Equal(t, 130, cmd.ProcessState.ExitCode())
 			_, err = io.ReadAll(lines)
-			require.NoError(t, err, "all that had the descriptor have ended")
+			require.NoError(t, err, "every process with the descriptor has ended")
 		})
 	}
 }
@@ -86,7 +88,7 @@ func TestWithoutTheToolsOnlyWhatNeedsNoneRuns(t *testing.T) {
 	}
 }
 
-// Go's own limit is 10 minutes, which a busy machine exceeds.
+// Go's default limit of 10 minutes is too short for a busy machine.
 func TestEveryRunOfGoTestHasTheLimit(t *testing.T) {
 	scripts, err := filepath.Glob("../*/*.sh")
 	require.NoError(t, err)
@@ -96,7 +98,7 @@ func TestEveryRunOfGoTestHasTheLimit(t *testing.T) {
 		require.NoError(t, err)
 		for line := range strings.Lines(string(content)) {
 			if strings.HasPrefix(line, "#") || !regexp.MustCompile(`\bgo (-C \S+ )?test\b`).MatchString(line) || strings.Contains(line, "go test -c ") {
-				continue // no run: it is a comment, or compiles a binary
+				continue // a comment, or go test -c, which only compiles
 			}
 			runs++
 			assert.Regexp(t, `\$\(LIMIT\)|"\$LIMIT"`, line, path)

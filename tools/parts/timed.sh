@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Runs a command, and adds how long it took to the file that TIMES names, if it is set:
-# timed.sh <part> <command> [argument ...]
+# Runs a command and, if TIMES is set, appends how long it took to the file TIMES.
 #
-# all.sh opens descriptor 9 to the terminal or the log, where make's own output waits
-# for a part to end.
+# Usage: timed.sh <part> <command> [argument ...]
+#
+# Progress goes to descriptor 9, which all.sh connects to the terminal or the log, because make
+# holds back the output of a part until the part ends.
 set -euo pipefail
 
 part=$1

@@ -1,7 +1,6 @@
-// The provider's tags from v2 on are no versions of its module, whose path has no major
-// version in it, so a release goes by its commit here. This one is v3.3.1, the newest
-// that the module proxy was found to hold. The resources of examples/terraform are the
-// same in v5.
+// The provider's module path has no major version suffix, so Go does not accept its tags from
+// v2 on, and a release is pinned by its commit. This is v3.3.1, the newest one found on the
+// module proxy. The resources of examples/terraform are the same in v5.
 module vault-plugin-secrets-tokenbroker/tools/terraform-provider-vault
 
 go 1.26

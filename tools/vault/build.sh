@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Builds the Vault server of the tests and the demo from the module in this folder,
-# at the path given, and shows that it is getting on.
+# Builds the Vault server of the tests and the demo from the module in this folder, and prints
+# progress.
+#
+# Usage: build.sh <path of the binary>
 set -euo pipefail
 
 case "$1" in
@@ -13,11 +15,11 @@ export GOFLAGS="${GOFLAGS:-} -tags=minimal"
 module=github.com/hashicorp/vault
 version=$(go list -m -f '{{.Version}}' "$module")
 
-echo "Building the Vault server $version from source. It is a tool of the tests and the"
-echo "demo, and no part of the plugin. On two cores this takes 5 to 10 minutes with empty"
-echo "caches (2.8 GB of modules, 1.8 GB of build cache), a minute with warm ones."
+echo "Building Vault $version from source, for the tests and the demo. On two cores this takes"
+echo "5 to 10 minutes with empty caches (2.8 GB of modules, 1.8 GB of build cache), and a"
+echo "minute with warm ones."
 started=$SECONDS
-# go names each module that it downloads and, with -v, each package that it compiles.
+# go prints each module that it downloads and, with -v, each package that it compiles.
 go build -v -ldflags '-s -w' -o "$target.part" "$module" 2>&1 | awk '
 	/^go: downloading/ { if (++modules % 50 == 0) print "  … " modules " modules downloaded"; fflush(); next }
 	/^[a-zA-Z0-9_.\/-]+$/ { if (++packages % 200 == 0) print "  … " packages " packages compiled"; fflush(); next }

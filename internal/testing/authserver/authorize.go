@@ -11,8 +11,8 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Authorize has a user authorize an Attended client with a secret, or with none, and
-// returns the refresh token that comes of it (RFC 6749 §4.1).
+// Authorize performs the authorization code grant (RFC 6749 §4.1) for an Attended client with
+// a secret or without any, and returns the refresh token.
 func (s *Server) Authorize(ctx context.Context, c Client, scope ...string) (refreshToken string, err error) {
 	metadata, err := s.Metadata(ctx)
 	if err != nil {
@@ -34,13 +34,13 @@ func (s *Server) Authorize(ctx context.Context, c Client, scope ...string) (refr
 		return "", err
 	}
 	if token.RefreshToken == "" {
-		return "", errors.New("the server gave no refresh token")
+		return "", errors.New("the response has no refresh token")
 	}
 	return token.RefreshToken, nil
 }
 
-// consent does what a user does in a browser, and returns the code that the client
-// gets for it.
+// consent logs in and gives consent as a user does in a browser, and returns the authorization
+// code.
 func consent(ctx context.Context, authURL string) (code string, err error) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -62,12 +62,12 @@ func consent(ctx context.Context, authURL string) (code string, err error) {
 		return "", err
 	}
 	if code = at.Query().Get("code"); code == "" {
-		return "", errors.New("the server gives no code, and leaves the user at " + at.String())
+		return "", errors.New("the server redirected to " + at.String() + " without a code")
 	}
 	return code, nil
 }
 
-// step sends a form, if that, and returns where it leads to in the end.
+// step sends a request with form as its body, and returns the URL after all redirects.
 func step(ctx context.Context, browser *http.Client, method, to string, form url.Values) (*url.URL, error) {
 	req, err := http.NewRequestWithContext(ctx, method, to, strings.NewReader(form.Encode()))
 	if err != nil {

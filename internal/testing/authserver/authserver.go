@@ -1,5 +1,5 @@
-// Package authserver runs an OAuth 2.0 authorization server that nobody here wrote, for
-// the end-to-end tests: npm's oidc-provider, on a free loopback port.
+// Package authserver runs a third-party OAuth 2.0 authorization server for the end-to-end
+// tests: the npm package oidc-provider, on a free loopback port.
 package authserver
 
 import (
@@ -19,26 +19,26 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/process"
 )
 
-// A Server is a process that this one started.
+// A Server is an authorization server in a child process.
 type Server struct {
-	// Issuer is its URL.
+	// Issuer is the URL of the server.
 	Issuer string
 
 	process  *process.Process
-	lifeline io.Closer // it ends with this process, if that cannot stop it
+	lifeline io.Closer // the server's standard input; the server exits when this process ends
 }
 
-// startTimeout is how long a server has until it serves.
+// startTimeout bounds the time until a server answers.
 const startTimeout = 5 * time.Minute
 
-// Start starts a server that knows some clients. The script is tools/oidc-provider's;
-// output goes to log.
+// Start starts a server with the given clients, and waits until it answers. script is the path
+// of tools/oidc-provider/server.mjs. The output of the server goes to log.
 func Start(ctx context.Context, script string, log io.Writer, clients ...Client) (*Server, error) {
 	known, err := json.Marshal(append(clients, api))
 	if err != nil {
 		return nil, err
 	}
-	// It ends by Stop, in order, and not with a context.
+	// Stop ends the process gracefully; the end of a context would kill it.
 	cmd := exec.CommandContext(context.Background(), "node", script, string(known))
 	cmd.Stdout, cmd.Stderr = log, log
 	s := &Server{}
@@ -51,13 +51,13 @@ func Start(ctx context.Context, script string, log io.Writer, clients ...Client)
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if _, err := s.Metadata(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("the authorization server does not serve: %w", err), s.Stop())
+		return nil, errors.Join(fmt.Errorf("the authorization server does not answer: %w", err), s.Stop())
 	}
 	return s, nil
 }
 
-// launch starts the server on a socket that is open before it runs: no port is chosen
-// that somebody else could take meanwhile, and who calls early waits.
+// launch starts the server on a socket that is already listening. No other process can take the
+// port in between, and early requests wait in the queue of the socket.
 func (s *Server) launch(ctx context.Context, cmd *exec.Cmd) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -70,18 +70,18 @@ func (s *Server) launch(ctx context.Context, cmd *exec.Cmd) error {
 	s.Issuer = "http://" + listener.Addr().String()
 	cmd.ExtraFiles = []*os.File{socket}
 	s.process, err = process.Start(cmd)
-	// The server's alone from now on, or its callers would wait on when it has ended.
+	// If this process kept the socket open, requests would hang after the server has ended.
 	return errors.Join(err, socket.Close(), listener.Close())
 }
 
-// Stop ends the server.
+// Stop stops the server.
 func (s *Server) Stop() error {
 	err := s.process.Stop()
-	_ = s.lifeline.Close() // it has been, with the process
+	_ = s.lifeline.Close() // already closed if the process has ended
 	return err
 }
 
-// Metadata are what the server publishes about itself (RFC 8414).
+// Metadata is the authorization server metadata (RFC 8414).
 type Metadata struct {
 	Issuer                string `json:"issuer"`
 	AuthorizationEndpoint string `json:"authorization_endpoint"`
@@ -90,7 +90,7 @@ type Metadata struct {
 	IntrospectionEndpoint string `json:"introspection_endpoint"`
 }
 
-// Metadata asks the server for its metadata.
+// Metadata returns the metadata that the server publishes.
 func (s *Server) Metadata(ctx context.Context) (*Metadata, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Issuer+"/.well-known/oauth-authorization-server", nil)
 	if err != nil {
@@ -100,17 +100,17 @@ func (s *Server) Metadata(ctx context.Context) (*Metadata, error) {
 	return metadata, call(req, metadata)
 }
 
-// api is whoever is given access tokens, and asks the server whether they are good.
+// api is the client of an API, which introspects the access tokens that it receives.
 var api = Unattended("api", "secret-of-the-api", "client_secret_basic")
 
-// An Introspection is what the server says of a token (RFC 7662 §2.2).
+// An Introspection is the server's response about a token (RFC 7662 §2.2).
 type Introspection struct {
 	Active bool   `json:"active"`
 	Client string `json:"client_id"`
 	Scope  string `json:"scope"`
 }
 
-// Introspect asks the server for one of its tokens, as an API would.
+// Introspect asks the server about a token, as an API does that receives it.
 func (s *Server) Introspect(ctx context.Context, token string) (*Introspection, error) {
 	metadata, err := s.Metadata(ctx)
 	if err != nil {
@@ -127,7 +127,8 @@ func (s *Server) Introspect(ctx context.Context, token string) (*Introspection, 
 	return said, call(req, said)
 }
 
-// call is a request that must be answered with 200, and JSON.
+// call sends a request and decodes the JSON response into body. A status other than 200 is an
+// error.
 func call(req *http.Request, body any) error {
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {

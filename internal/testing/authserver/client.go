@@ -6,7 +6,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// A Client is one that the server knows (RFC 7591 §2).
+// A Client is the registration of a client (RFC 7591 §2).
 type Client struct {
 	ID         string              `json:"client_id"`
 	Secret     string              `json:"client_secret,omitempty"`
@@ -16,15 +16,15 @@ type Client struct {
 	Grants     []string            `json:"grant_types"`
 	Scope      string              `json:"scope"`
 
-	// RedirectURIs and ResponseTypes are of the grant authorization_code.
+	// RedirectURIs and ResponseTypes are for the authorization code grant.
 	RedirectURIs  []string `json:"redirect_uris"`
 	ResponseTypes []string `json:"response_types"`
 }
 
-// redirectURI is where nobody is: the code is taken out of it on the way.
+// redirectURI has no server. Authorize takes the code from the redirect and does not follow it.
 const redirectURI = "https://client.example/callback"
 
-// Unattended is a client that gets tokens of its own, by client_credentials.
+// Unattended returns a client for the client credentials grant.
 func Unattended(id, secret, authMethod string) Client {
 	return Client{
 		ID: id, Secret: secret, AuthMethod: authMethod,
@@ -33,7 +33,7 @@ func Unattended(id, secret, authMethod string) Client {
 	}
 }
 
-// Attended is a client that a user authorizes: see Authorize.
+// Attended returns a client that a user authorizes with Authorize.
 func Attended(id, secret, authMethod string) Client {
 	return Client{
 		ID: id, Secret: secret, AuthMethod: authMethod,
@@ -42,8 +42,8 @@ func Attended(id, secret, authMethod string) Client {
 	}
 }
 
-// SignedBy is the client with private_key_jwt: the public half of the key that it
-// signs by, the key's ID, and the algorithm.
+// SignedBy returns the client with private_key_jwt authentication. key is the public key of its
+// signatures.
 func (c Client) SignedBy(key crypto.PublicKey, id, algorithm string) Client {
 	c.AuthMethod, c.Algorithm = "private_key_jwt", algorithm
 	c.Keys = &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key, KeyID: id, Algorithm: algorithm, Use: "sig"}}}

@@ -1,5 +1,5 @@
-// Package canary looks for secrets where none should be: in what left a process, in each
-// form that a secret takes on its way through URLs, headers and JSON.
+// Package canary searches output for secrets that must not be in it, in every encoding that a
+// secret may have in URLs, headers and JSON.
 package canary
 
 import (
@@ -12,22 +12,21 @@ import (
 	"strings"
 )
 
-// shortest is the length of the shortest form that is looked for: what is shorter may
-// stand anywhere by chance.
+// shortest is the minimum length of a form. A shorter text could match by chance.
 const shortest = 12
 
-// A Cage holds secrets.
+// A Cage is a set of secrets to search for. The zero value is empty and ready to use.
 type Cage struct {
-	// byHead holds their forms by the first eight bytes, so that a search looks once at
-	// each place of a text, however many there are.
+	// byHead maps the first eight bytes of a form to the forms that begin with them, so that
+	// the time of a search does not depend on the number of secrets.
 	byHead map[uint64][]form
 	count  map[string]bool
 }
 
 type form struct{ text, name, secret string }
 
-// Add adds secrets. Of PEM, each line is one; what is too short to be told from chance is
-// none.
+// Add adds secrets. Every line of a PEM block counts as a secret. Lines that are too short are
+// ignored, because they could match by chance.
 func (c *Cage) Add(secrets ...string) {
 	if c.byHead == nil {
 		c.byHead, c.count = map[uint64][]form{}, map[string]bool{}
@@ -47,11 +46,11 @@ func (c *Cage) Add(secrets ...string) {
 	}
 }
 
-// Len is how many secrets there are.
+// Len returns the number of secrets.
 func (c *Cage) Len() int { return len(c.count) }
 
-// Escaped are the secrets that stand in a text, each with the form that it has there and
-// what stands around it. A secret is quoted by its first letters alone.
+// Escaped returns the secrets that a text contains, each with its form and the text around it,
+// sorted. It quotes only the first six bytes of a secret.
 func (c *Cage) Escaped(text string) []string {
 	found := map[string]bool{}
 	var head uint64
@@ -71,7 +70,7 @@ func (c *Cage) Escaped(text string) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// forms are the forms of a secret, each with its name.
+// forms maps the forms of a secret to their names.
 func forms(secret string) map[string]string {
 	all := map[string]string{}
 	add := func(text, name string) {
@@ -79,16 +78,16 @@ func forms(secret string) map[string]string {
 			all[text] = name
 		}
 	}
-	add(secret, "as it is")
+	add(secret, "unencoded")
 	add(url.QueryEscape(secret), "URL-encoded")
 	add(url.PathEscape(secret), "URL-encoded")
-	// Without the quotes, of which the last may be far away.
+	// Without the quotes, because the secret may be a part of a longer string.
 	if quoted, err := json.Marshal(secret); err == nil {
 		add(string(quoted[1:len(quoted)-1]), "JSON-escaped")
 	}
 	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-		// Within a longer text it begins at any of three places of a group of four
-		// letters; the letters that its neighbours have a part in are left out.
+		// In a longer text, the secret begins at one of three offsets within a group of three
+		// bytes. The characters at its ends also encode neighbouring bytes, so leave them out.
 		for shift := range 3 {
 			encoded := encoding.EncodeToString([]byte(strings.Repeat("\x00", shift) + secret))
 			skip := (shift*8 + 5) / 6

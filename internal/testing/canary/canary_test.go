@@ -23,8 +23,8 @@ func TestASecretIsFoundInEachForm(t *testing.T) {
 	var cage canary.Cage
 	cage.Add(secret)
 	for name, text := range map[string]string{
-		"as it is":         "token=" + secret + ", please",
-		"alone":            secret,
+		"unencoded":        "token=" + secret + ", please",
+		"on its own":       secret,
 		"in a query":       "https://vendor.example/?token=" + url.QueryEscape(secret) + "&a=b",
 		"in a path":        "https://vendor.example/" + url.PathEscape(secret),
 		"in JSON":          string(quoted),
@@ -50,7 +50,7 @@ func TestWhatIsFoundDoesNotQuoteTheSecret(t *testing.T) {
 	var cage canary.Cage
 	cage.Add("a-secret-0123456789")
 	found := cage.Escaped("the token is a-secret-0123456789, as I said")
-	assert.Equal(t, []string{"a-secr…, as it is, in …the token is ‹here›, as I said…"}, found)
+	assert.Equal(t, []string{"a-secr…, unencoded, in …the token is ‹here›, as I said…"}, found)
 }
 
 func TestEachLineOfAKeyIsASecretAndItsFrameIsNone(t *testing.T) {

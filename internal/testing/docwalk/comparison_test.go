@@ -11,17 +11,17 @@ import (
 )
 
 var (
-	// link is one with its address, and reference one whose address is defined elsewhere.
+	// link matches an inline link, and reference a link whose address is defined elsewhere.
 	link      = regexp.MustCompile(`\[[^\]]+\]\(([^)]+)\)`)
 	reference = regexp.MustCompile(`\[[^\]]+\]\[([^\]]+)\]`)
 
-	// pinned is a file as it was at a commit, which does not change.
+	// pinned matches the address of a file at a commit.
 	pinned = regexp.MustCompile(`^https://github\.com/[^/]+/[^/]+/blob/[0-9a-f]{40}/`)
 )
 
-// What the README says of other engines can be checked: each cell of its table leads to
-// the code that it was read off, which stays as it was. (TestNoLinkOfTheDocumentationLeadsNowhere
-// follows those that lead to files of ours.)
+// Each cell of the README's comparison of engines links to the code that shows its claim, at a
+// fixed commit. (TestNoLinkOfTheDocumentationLeadsNowhere checks links to files of this
+// repository.)
 func TestEachCellOfTheComparisonCanBeChecked(t *testing.T) {
 	readme, err := os.ReadFile("../../../README.md")
 	require.NoError(t, err)
@@ -41,15 +41,15 @@ func TestEachCellOfTheComparisonCanBeChecked(t *testing.T) {
 		require.Len(t, cells, 6, row)
 		for i, cell := range cells[1:] {
 			ours, theirs := link.MatchString(cell), reference.FindAllStringSubmatch(cell, -1)
-			assert.Equal(t, i == 0, ours, "ours leads into the repository, theirs does not: %s", cell)
-			assert.Equal(t, i > 0, len(theirs) > 0, "theirs leads to theirs, ours does not: %s", cell)
+			assert.Equal(t, i == 0, ours, "only the first column links to this repository: %s", cell)
+			assert.Equal(t, i > 0, len(theirs) > 0, "only the other columns use references: %s", cell)
 			for _, to := range theirs {
 				used[to[1]] = true
-				assert.NotEmpty(t, defined[to[1]], "%s leads nowhere", cell)
+				assert.NotEmpty(t, defined[to[1]], "%s uses an undefined reference", cell)
 			}
 		}
 	}
 	for name := range defined {
-		assert.True(t, used[name], "nothing refers to %s", name)
+		assert.True(t, used[name], "the reference %s is not used", name)
 	}
 }

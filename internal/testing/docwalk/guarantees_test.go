@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The page of guarantees lists each test that cites one, in its section, and no other.
+// Each section of the page of guarantees lists exactly the tests that cite its guarantee.
 func TestThePageOfGuaranteesListsTheTestsThatShowThem(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/guarantees.md")
 	require.NoError(t, err)

@@ -13,8 +13,8 @@ import (
 	"github.com/yuin/goldmark"
 )
 
-// BrokenLinks are the links of a page to files and headings of the same tree that are
-// not there. Links to other hosts are not followed.
+// BrokenLinks returns the links of a page to files or headings of the same tree that do not
+// exist. It does not follow links to other hosts.
 func BrokenLinks(tree fs.FS, page string) ([]string, error) {
 	document, err := document(tree, page)
 	if err != nil {
@@ -32,9 +32,9 @@ func BrokenLinks(tree fs.FS, page string) ([]string, error) {
 			target = path.Join(path.Dir(page), file)
 		}
 		if _, err := fs.Stat(tree, target); err != nil {
-			broken = append(broken, fmt.Sprintf("%s: %s: there is no such file", page, link.Destination))
+			broken = append(broken, fmt.Sprintf("%s: %s: file not found", page, link.Destination))
 		} else if heading != "" && !hasHeading(tree, target, heading) {
-			broken = append(broken, fmt.Sprintf("%s: %s: there is no such heading", page, link.Destination))
+			broken = append(broken, fmt.Sprintf("%s: %s: heading not found", page, link.Destination))
 		}
 		return ast.WalkContinue, nil
 	})

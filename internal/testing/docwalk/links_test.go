@@ -23,10 +23,10 @@ func TestALinkThatLeadsNowhereIsFound(t *testing.T) {
 	}
 	broken, err := BrokenLinks(tree, "README.md")
 	require.NoError(t, err)
-	assert.Equal(t, []string{"README.md: docs/a.md#none: there is no such heading", "README.md: docs/none.md: there is no such file"}, broken)
+	assert.Equal(t, []string{"README.md: docs/a.md#none: heading not found", "README.md: docs/none.md: file not found"}, broken)
 	broken, err = BrokenLinks(tree, "docs/a.md")
 	require.NoError(t, err)
-	assert.Equal(t, []string{"docs/a.md: #here: there is no such heading"}, broken)
+	assert.Equal(t, []string{"docs/a.md: #here: heading not found"}, broken)
 }
 
 func TestNoLinkOfTheDocumentationLeadsNowhere(t *testing.T) {
@@ -46,7 +46,7 @@ func TestNoLinkOfTheDocumentationLeadsNowhere(t *testing.T) {
 	}
 }
 
-// testName is how a page names a test, or one of its cases.
+// testName matches the name of a test, or of one of its cases, in a page.
 var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)[`/]")
 
 func TestEveryTestThatAPageNamesExists(t *testing.T) {
@@ -67,6 +67,6 @@ func TestEveryTestThatAPageNamesExists(t *testing.T) {
 	named := testName.FindAllSubmatch(page, -1)
 	assert.Greater(t, len(named), 20)
 	for _, match := range named {
-		assert.True(t, defined[string(match[1])], "there is no %s", match[1])
+		assert.True(t, defined[string(match[1])], "test %s not found", match[1])
 	}
 }

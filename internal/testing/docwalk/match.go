@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// match is whether a command printed what a page shows: all of it, word by word, in
-// order, however it is spaced. But
+// match reports whether the output of a command matches what a page shows. It compares the two
+// word by word and ignores the amount of white space, with these exceptions:
 //
-//   - a word with a digit or "..." in it stands for any word, since tokens, times
-//     and leases hold digits; if it has slashes, each of its parts so stands for
-//     itself (kensho/creds/prod/sPrTnh7b is any lease of kensho/creds/prod);
-//   - a number of up to three digits, which is a count or a status, is itself, and so is
-//     a version like v1.2.3;
-//   - the word "..." stands for any words, and so for any lines.
+//   - A shown word that contains a digit or "..." matches any word, because tokens, times and
+//     leases contain digits. If the word contains slashes, this applies to each part between
+//     them: kensho/creds/prod/sPrTnh7b matches any lease of kensho/creds/prod.
+//   - A number of up to three digits, such as a count or a status, matches only itself, and so
+//     does a version like v1.2.3.
+//   - The word "..." matches any number of words, and so any number of lines.
 //
-// "…" is as good as "...". A page that shows nothing says nothing.
+// "…" is the same as "...". If the page shows no output, any output matches.
 func match(shown, printed string) bool {
 	words := strings.Fields(strings.ReplaceAll(shown, "…", "..."))
 	if len(words) == 0 {

@@ -17,10 +17,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-// said is what the engine says in its log at info and above, and what events it sends.
+// said matches the log messages of the engine at level info and above, and its event types.
 var said = regexp.MustCompile(`\.(?:Info|Warn|Error)\("([^"]+)"|"(tokenbroker/[a-z-]+)"`)
 
-// logging are the packages that log or send events.
+// logging matches the paths of the packages that log or send events.
 var logging = regexp.MustCompile(`^internal/(broker|credential|events)/`)
 
 func TestTheOperationsPageHasEveryMetricLineAndEvent(t *testing.T) {
@@ -61,7 +61,7 @@ func TestTheOperationsPageHasEveryMetricLineAndEvent(t *testing.T) {
 	}
 }
 
-// runbook is where an alert's runbook_url leads, in the pages of this tree.
+// runbook matches the runbook_url of an alert, and captures the page and the heading.
 var runbook = regexp.MustCompile(`^https://github\.com/OWNER/vault-plugin-secrets-tokenbroker/blob/main/(docs/[a-z-]+\.md#\S+)$`)
 
 func TestEachAlertIsInTheOperationsPageAndLeadsToARunbook(t *testing.T) {

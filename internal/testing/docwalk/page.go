@@ -1,15 +1,14 @@
-// Package docwalk does what a page of documentation says: it runs the page's
-// commands in order, as written, and compares what they print with what the page
-// shows. In a page's Markdown,
+// Package docwalk tests a page of documentation: it runs the page's commands in order, as
+// written, and compares their output with the output that the page shows. In a page's Markdown:
 //
-//   - a fence of the language console holds commands, each on a line that begins
-//     with "$ " and going on for as long as a shell would ask for more, and below
-//     each, if anything, what it prints (see match for what stands for what). A
-//     command whose output is shown to begin with "Error " fails; any other
-//     succeeds. One that ends in "&" runs until the page has ended;
-//   - a fence with file=NAME after its language is the content of that file, which
-//     is there for the commands below;
-//   - other fences are not run, and hold no command.
+//   - A fenced block of the language console contains commands and their output. A command
+//     begins on a line with the prompt "$ ", and continues for as long as a shell would ask
+//     for more input. The output below it is optional; match defines how it is compared. A
+//     command whose shown output begins with "Error " must fail, and any other must succeed.
+//     A command that ends in "&" runs until the end of the page.
+//   - A fenced block with file=NAME after its language is the content of a file that the
+//     commands below it can use.
+//   - Other fenced blocks are not run, and must not contain commands.
 package docwalk
 
 import (
@@ -25,24 +24,24 @@ import (
 	"mvdan.cc/sh/v3/syntax"
 )
 
-// A Page is what a page has its reader do.
+// A Page is the sequence of steps that a page tells its reader to do.
 type Page struct {
 	name  string
 	steps []step
 }
 
-// step is a command to run or, if file is set, a file to write.
+// A step is a command to run or, if file is set, a file to write.
 type step struct {
 	line int // of the page
 
 	command    string
-	background bool   // ends in &
-	shown      string // of its output
+	background bool   // the command ends in &
+	shown      string // output that the page shows
 
 	file, content string
 }
 
-// Parse reads a page's Markdown. Its errors name the page and the line.
+// Parse parses the Markdown of a page. Its errors begin with the name of the page and the line.
 func Parse(name string, markdown []byte) (*Page, error) {
 	p := &Page{name: name}
 	document := goldmark.DefaultParser().Parse(text.NewReader(markdown))
@@ -58,7 +57,7 @@ func Parse(name string, markdown []byte) (*Page, error) {
 	return p, err
 }
 
-// Commands is how many there are.
+// Commands returns the number of commands.
 func (p *Page) Commands() int {
 	commands := 0
 	for _, s := range p.steps {
@@ -69,7 +68,7 @@ func (p *Page) Commands() int {
 	return commands
 }
 
-// fence reads a fence whose content begins at line first of the page.
+// fence parses a fenced block whose content begins at line first of the page.
 func (p *Page) fence(block *ast.FencedCodeBlock, markdown []byte, first int, lines []string) error {
 	if string(block.Language(markdown)) == "console" {
 		return p.console(first, lines)
@@ -82,7 +81,7 @@ func (p *Page) fence(block *ast.FencedCodeBlock, markdown []byte, first int, lin
 	for _, word := range strings.Fields(string(block.Info.Value(markdown))) {
 		if file, isFile := strings.CutPrefix(word, "file="); isFile {
 			if !filepath.IsLocal(file) {
-				return p.errorf(first-1, "%q is no file below the working directory", file)
+				return p.errorf(first-1, "%q is not a path below the working directory", file)
 			}
 			p.steps = append(p.steps, step{line: first, file: file, content: strings.Join(lines, "")})
 		}
@@ -96,11 +95,11 @@ func (p *Page) console(first int, lines []string) error {
 	for i := 0; i < len(lines); {
 		s := step{line: first + i}
 		if !strings.HasPrefix(lines[i], prompt) {
-			return p.errorf(s.line, "no command is above this output: %s", lines[i])
+			return p.errorf(s.line, "output without a command above it: %s", lines[i])
 		}
 		count, background, err := command(lines[i:])
 		if err != nil {
-			return p.errorf(s.line, "no shell takes this command: %w", err)
+			return p.errorf(s.line, "invalid shell command: %w", err)
 		}
 		s.command = strings.TrimPrefix(strings.Join(lines[i:i+count], ""), prompt)
 		s.background = background
@@ -108,15 +107,15 @@ func (p *Page) console(first int, lines []string) error {
 			s.shown += lines[i]
 		}
 		if background && strings.TrimSpace(s.shown) != "" {
-			return p.errorf(s.line, "what runs in the background prints when it likes: show no output")
+			return p.errorf(s.line, "a background command must not show output")
 		}
 		p.steps = append(p.steps, s)
 	}
 	return nil
 }
 
-// command is how many lines the command takes that begins with the first, which is as
-// many as make it whole, and whether it goes on in the background.
+// command returns the number of lines of the command that begins on the first line, and whether
+// it runs in the background. The command ends with the first line at which it is complete.
 func command(lines []string) (count int, background bool, err error) {
 	parser := syntax.NewParser(syntax.Variant(syntax.LangBash))
 	for count = 1; count <= len(lines); count++ {
@@ -130,7 +129,7 @@ func command(lines []string) (count int, background bool, err error) {
 			return count, last >= 0 && file.Stmts[last].Background, nil
 		}
 		if err == nil {
-			err = parseErr // what follows may be no part of it
+			err = parseErr // later lines may not be part of the command
 		}
 	}
 	return 0, false, err

@@ -16,11 +16,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/process"
 )
 
-// stopTimeout is how long what a page left running has to end by itself.
+// stopTimeout is how long the background commands of a page may take to end.
 const stopTimeout = time.Minute
 
-// loop is a shell that is told which files to source, and replies how each ended and
-// which process was last put into the background.
+// loop is a shell script that reads names of files and sources each. It prints the exit status
+// and the ID of the last background process after each.
 const loop = `
 set -o pipefail
 while read -r walk; do
@@ -31,18 +31,18 @@ kill $(jobs -p)
 wait
 `
 
-// session is one shell in which commands run one after the other, so that each sees
-// the variables that another has set.
+// A session is a shell that runs the commands of a page one after the other, so that they share
+// variables.
 type session struct {
 	cmd     *exec.Cmd
 	process *process.Process
 	tell    io.WriteCloser
 	replies *bufio.Scanner
-	scripts string // the directory of the commands
-	count   int    // of the commands so far
+	scripts string // directory of the files with the commands
+	count   int    // number of commands so far
 }
 
-// startSession starts a shell in a directory. It is killed when ctx ends.
+// startSession starts a shell in a directory. The end of ctx kills it.
 func startSession(ctx context.Context, dir string, env []string) (*session, error) {
 	scripts, err := os.MkdirTemp("", "docwalk-")
 	if err != nil {
@@ -67,19 +67,19 @@ func (s *session) start() (err error) {
 		return err
 	}
 	s.replies = bufio.NewScanner(replies)
-	// A shell that ends before it is told to gives no reply.
+	// If the shell ends too early, the next read of a reply fails.
 	s.process, err = process.Start(s.cmd)
 	return err
 }
 
-// result is how a command ended.
+// A result is the result of a command.
 type result struct {
 	status  int
-	process int    // that was last put into the background, or 0
-	printed string // the file of what it prints
+	process int    // ID of the last background process, or 0
+	printed string // file with the output
 }
 
-// output is what the command has printed so far.
+// output returns what the command has printed so far.
 func (r *result) output() string {
 	output, err := os.ReadFile(r.printed)
 	if err != nil {
@@ -88,9 +88,9 @@ func (r *result) output() string {
 	return string(output)
 }
 
-var errNoReply = errors.New("it ended the shell, or was itself ended for taking too long")
+var errNoReply = errors.New("the command ended the shell, or timed out")
 
-// run runs a command, and comes back when it has ended or is in the background.
+// run runs a command, and returns when the command has ended or is in the background.
 func (s *session) run(command string) (*result, error) {
 	s.count++
 	script := filepath.Join(s.scripts, strconv.Itoa(s.count))
@@ -105,16 +105,16 @@ func (s *session) run(command string) (*result, error) {
 	return r, err
 }
 
-// stop ends the session, and with it what runs in the background.
+// stop ends the shell and its background commands, and removes their files.
 func (s *session) stop() (err error) {
-	// The shell may have ended, and its input with it.
+	// The shell may have ended already, so ignore an error.
 	_ = s.tell.Close()
 	select {
 	case <-s.process.Ended():
 	case <-time.After(stopTimeout):
-		err = fmt.Errorf("what runs in the background has not ended within %s", stopTimeout)
+		err = fmt.Errorf("the background commands did not end within %s", stopTimeout)
 	}
-	// Among the rest is what the shell no longer knows of; most often there is none.
+	// Kill processes that the shell no longer knows; usually there are none.
 	process.KillGroup(s.process.ID())
 	<-s.process.Ended()
 	return errors.Join(err, os.RemoveAll(s.scripts))

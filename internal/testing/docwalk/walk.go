@@ -10,13 +10,14 @@ import (
 	"time"
 )
 
-// patience is how long a command may take to do as shown while a service of the
-// page's runs in the background: who types a command is slower than who runs it.
-// On a busy machine it is the service that is slow.
+// patience is how long a command is retried until its output is as shown, if a service of the
+// page runs in the background. A reader types slowly enough for the service to be ready; this
+// program does not, and on a busy machine the service takes longer.
 const patience = 5 * time.Minute
 
-// Walk does what the page says in a directory, and ends what it started. The first
-// thing that does not go as shown is its error.
+// Walk performs the steps of the page in a directory, and then ends the processes that they
+// started. It stops at the first step whose result is not as shown and returns an error. The
+// end of ctx kills the shell.
 func (p *Page) Walk(ctx context.Context, dir string, env []string) (err error) {
 	shell, err := startSession(ctx, dir, env)
 	if err != nil {
@@ -32,7 +33,7 @@ func (p *Page) Walk(ctx context.Context, dir string, env []string) (err error) {
 	return w.checkServices()
 }
 
-// walk is a page on its way.
+// A walk is the state of a walk through a page.
 type walk struct {
 	page     *Page
 	dir      string
@@ -40,7 +41,7 @@ type walk struct {
 	services []service
 }
 
-// service is a command that was put into the background.
+// A service is a command that runs in the background.
 type service struct {
 	step
 	*result
@@ -78,21 +79,21 @@ func (w *walk) write(s step) error {
 	return os.WriteFile(path, []byte(s.content), 0o600)
 }
 
-// check is whether a command ended as shown.
+// check returns an error unless the result of the command is as shown.
 func (s step) check(r *result) error {
 	switch fails := strings.HasPrefix(s.shown, "Error "); {
 	case fails && r.status == 0:
-		return errors.New("it succeeded, and is shown to fail")
+		return errors.New("the command succeeded, but the page shows that it fails")
 	case !fails && r.status != 0:
-		return fmt.Errorf("it ended with status %d", r.status)
+		return fmt.Errorf("the command ended with status %d", r.status)
 	case !match(s.shown, r.output()):
-		return errors.New("it printed something else than is shown")
+		return errors.New("the output is not as shown")
 	}
 	return nil
 }
 
-// checkServices is whether a service has failed by now. One that was ended by a
-// signal (a status above 128) did as the page wanted.
+// checkServices returns an error if a service has failed. A status above 128 is not a failure:
+// the page ended the service with a signal.
 func (w *walk) checkServices() error {
 	for _, s := range w.services {
 		r, err := w.shell.run(fmt.Sprintf("kill -0 %[1]d || wait %[1]d", s.process))
@@ -100,13 +101,14 @@ func (w *walk) checkServices() error {
 			return err
 		}
 		if r.status > 0 && r.status <= 128 {
-			return w.failure(s.step, s.result, fmt.Errorf("it ended with status %d", r.status))
+			return w.failure(s.step, s.result, fmt.Errorf("the command ended with status %d", r.status))
 		}
 	}
 	return nil
 }
 
-// failure says what went wrong with a command of the page, and what it printed.
+// failure returns err with the position of the command in the page, the command, and its shown
+// and actual output.
 func (w *walk) failure(s step, r *result, err error) error {
 	text := indent(prompt + s.command)
 	if s.shown != "" {

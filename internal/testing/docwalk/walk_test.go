@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// follow walks a page, in which ~~~ stands for a fence's backquotes.
+// follow walks a page, in which ~~~ stands for the backquotes of a fenced block.
 func follow(t *testing.T, dir, page string) error {
 	t.Helper()
 	parsed, err := Parse("page.md", []byte(strings.ReplaceAll(page, "~~~", "```")))
@@ -68,23 +68,23 @@ is not run
 
 func TestAPageThatIsNotTrueFails(t *testing.T) {
 	for name, c := range map[string]struct{ page, says string }{
-		"other output":                 {"$ echo yes\nno", "page.md:2: it printed something else than is shown"},
-		"output left out":              {"$ echo yes; echo no\nyes", "page.md:2: it printed something else"},
-		"a failure":                    {"$ true\n$ echo why; false", "page.md:3: it ended with status 1\n    $ echo why; false\nprinted:\n    why"},
+		"other output":                 {"$ echo yes\nno", "page.md:2: the output is not as shown"},
+		"output left out":              {"$ echo yes; echo no\nyes", "page.md:2: the output is not as shown"},
+		"a failure":                    {"$ true\n$ echo why; false", "page.md:3: the command ended with status 1\n    $ echo why; false\nprinted:\n    why"},
 		"a failure in a pipe":          {"$ false | cat", "status 1"},
 		"a failure with output shown":  {"$ echo yes; false\nyes", "status 1"},
-		"no failure though shown":      {"$ echo Error reading\nError reading", "it succeeded, and is shown to fail"},
-		"another failure than shown":   {"$ echo Error writing; false\nError reading", "it printed something else"},
-		"the end of the shell":         {"$ exit 0\n$ true", "page.md:2: it ended the shell"},
-		"the end, with a service":      {"$ { sleep 300; } &\n$ exit 0", "page.md:3: it ended the shell"},
-		"a service that fails":         {"$ { echo why; exit 3; } &\n$ cat none", "page.md:2: it ended with status 3\n    $ { echo why; exit 3; } &\nprinted:\n    why"},
-		"output of nobody":             {"no prompt", "page.md:2: no command is above this output"},
-		"output of a service":          {"$ sleep 60 &\nslept", "page.md:2: what runs in the background prints when it likes"},
-		"a command without an end":     {"$ cat <<TEXT\ntext", "page.md:2: no shell takes this command: 1:5: unclosed here-document"},
+		"no failure though shown":      {"$ echo Error reading\nError reading", "the command succeeded, but the page shows that it fails"},
+		"another failure than shown":   {"$ echo Error writing; false\nError reading", "the output is not as shown"},
+		"the end of the shell":         {"$ exit 0\n$ true", "page.md:2: the command ended the shell"},
+		"the end, with a service":      {"$ { sleep 300; } &\n$ exit 0", "page.md:3: the command ended the shell"},
+		"a service that fails":         {"$ { echo why; exit 3; } &\n$ cat none", "page.md:2: the command ended with status 3\n    $ { echo why; exit 3; } &\nprinted:\n    why"},
+		"output without a command":     {"no prompt", "page.md:2: output without a command above it"},
+		"output of a service":          {"$ sleep 60 &\nslept", "page.md:2: a background command must not show output"},
+		"a command without an end":     {"$ cat <<TEXT\ntext", "page.md:2: invalid shell command: 1:5: unclosed here-document"},
 		"a backslash at the end":       {"$ true \\", "nothing follows the backslash"},
-		"no command":                   {"$ fi", "page.md:2: no shell takes this command: 1:1: `fi` can only be used to end an `if`"},
+		"no command":                   {"$ fi", "page.md:2: invalid shell command: 1:1: `fi` can only be used to end an `if`"},
 		"a command in another fence":   {"$ true\n~~~\n~~~sh\n$ false", "page.md:5: a command outside a console block is not run"},
-		"a file outside the directory": {"$ true\n~~~\n~~~hcl file=../agent.hcl\ntext", `page.md:4: "../agent.hcl" is no file below`},
+		"a file outside the directory": {"$ true\n~~~\n~~~hcl file=../agent.hcl\ntext", `page.md:4: "../agent.hcl" is not a path below`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.ErrorContains(t, follow(t, t.TempDir(), "~~~console\n"+c.page+"\n~~~\n"), c.says)
@@ -102,7 +102,7 @@ $ cat token
 later
 $ test -s stubborn && kill -0 "$(cat process)"
 ~~~
-`), "the reader of token comes late enough")
+`), "the command that reads token is retried until the service has written it")
 	for _, file := range []string{"process", "stubborn"} {
 		content, err := os.ReadFile(filepath.Join(dir, file))
 		require.NoError(t, err)
@@ -112,7 +112,7 @@ $ test -s stubborn && kill -0 "$(cat process)"
 	}
 }
 
-// ended is whether a process has ended, reaped or not.
+// ended reports whether a process has ended, even if it has not been reaped.
 func ended(process int) bool {
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(process), "stat"))
 	return err != nil || strings.Contains(string(stat), ") Z ") || syscall.Kill(process, 0) != nil
@@ -132,8 +132,8 @@ func TestACommandEndsWithItsContext(t *testing.T) {
 		}
 	}()
 	err = page.Walk(ctx, dir, []string{"PATH=" + os.Getenv("PATH")})
-	require.ErrorContains(t, err, "page.md:2: it ended the shell, or was itself ended for taking too long")
-	assert.NotContains(t, err.Error(), "has not ended within", "nothing is waited for that was killed")
+	require.ErrorContains(t, err, "page.md:2: the command ended the shell, or timed out")
+	assert.NotContains(t, err.Error(), "did not end within", "stop does not wait for killed commands")
 }
 
 func TestMatch(t *testing.T) {

@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// guardScript is a shell that outlives this process however it ends: by a signal, by
-// go test's own limit, by kill -9. It then ends the process groups and removes the
-// folders that are left.
+// guardScript is the script of a shell that outlives this process, even if go test's timeout or
+// kill -9 ends it. The end of its input shows that this process has ended. The shell then kills
+// the process groups that are left, and removes the folders.
 const guardScript = `
 trap '' INT TERM HUP
 folders=()
@@ -25,22 +25,24 @@ for group in "${!groups[@]}"; do kill -KILL -- "-$group"; done
 rm -rf -- "${folders[@]}"
 `
 
-// guard starts the shell, once, and returns its input, which ends with this process.
+// guard starts the shell on the first call, and returns its input.
 var guard = sync.OnceValues(func() (io.Writer, error) {
 	cmd := exec.Command("bash", "--noprofile", "--norc", "-c", guardScript)
 	cmd.Dir = "/"
-	// No signal to this process's group reaches it.
+	// In its own group, the shell does not get signals to the group of this process.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	input, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("cannot start the guard of processes: %w", err)
+		return nil, fmt.Errorf("cannot start the process guard: %w", err)
 	}
 	return input, nil
 })
 
+// tellGuard writes a command to the guard: end or forget with a process group, or remove with a
+// folder.
 func tellGuard(verb string, what any) error {
 	input, err := guard()
 	if err != nil {
@@ -50,6 +52,6 @@ func tellGuard(verb string, what any) error {
 	return err
 }
 
-// RemoveAtExit has a folder removed when this process ends, however it does, after the
-// processes that are left.
+// RemoveAtExit makes the guard remove a folder after this process and those that it started have
+// ended, even if this process is killed.
 func RemoveAtExit(folder string) error { return tellGuard("remove", folder) }

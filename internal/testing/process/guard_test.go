@@ -17,15 +17,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The owner is this test binary, started anew. It prints when its process runs, and the
-// process and its child share the pipe, which ends when both have.
+// The owner is a second process of this test binary. It starts a process, which prints a line
+// when it runs. That process and its child both hold the pipe, so the end of the pipe shows that
+// both have ended.
 func TestWhatAProcessStartedEndsWithItHoweverItEnds(t *testing.T) {
 	if folder := os.Getenv("GUARDED_FOLDER"); folder != "" {
 		own(t, folder)
 		return
 	}
-	// What is caught here is not ignored by those that are started, as it is if whoever runs
-	// the tests ignores it: a background job of a script does.
+	// A background job of a script ignores these signals, and its children inherit that. A
+	// signal that this process catches has its default effect in the children.
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(caught)
@@ -51,15 +52,15 @@ func TestWhatAProcessStartedEndsWithItHoweverItEnds(t *testing.T) {
 			require.Equal(t, "started\n", line)
 
 			require.NoError(t, owner.Process.Signal(end))
-			require.Error(t, owner.Wait(), "it ends by the signal")
+			require.Error(t, owner.Wait(), "the signal ends it")
 			_, err = io.ReadAll(lines)
-			require.NoError(t, err, "all that held the pipe have ended")
+			require.NoError(t, err, "every process with the pipe has ended")
 			require.Eventually(t, func() bool { _, err := os.Stat(folder); return os.IsNotExist(err) }, time.Minute, 10*time.Millisecond, "the folder is removed")
 		})
 	}
 }
 
-// own starts a process with a child, and waits to be ended.
+// own starts a process that has a child, and waits for a signal.
 func own(t *testing.T, folder string) {
 	t.Helper()
 	require.NoError(t, RemoveAtExit(folder))
@@ -85,7 +86,7 @@ func TestTheGuardIsToldOfAGroupUntilItHasEnded(t *testing.T) {
 	parent, err := Start(exec.CommandContext(t.Context(), "bash", "-c", "sleep 600 & true"))
 	require.NoError(t, err)
 	<-parent.Ended()
-	assert.Equal(t, fmt.Sprintf("end %d\n", parent.ID()), told.String(), "its child is there still")
+	assert.Equal(t, fmt.Sprintf("end %d\n", parent.ID()), told.String(), "its child still runs")
 	assert.True(t, KillGroup(parent.ID()))
 	assert.Equal(t, fmt.Sprintf("end %d\nforget %[1]d\n", parent.ID()), told.String())
 }

@@ -12,8 +12,8 @@ import (
 	"syscall"
 )
 
-// Peer is which of some process groups is at the other end of a TCP connection over IPv4
-// loopback. It is an error if none is, or is any more.
+// Peer returns which of the process groups has the other end of a TCP connection over IPv4
+// loopback. It returns an error if none of them has it, or no longer has it. It reads /proc.
 func Peer(conn net.Conn, groups []int) (group int, err error) {
 	theirs, err := endpoint(conn.RemoteAddr())
 	if err != nil {
@@ -36,16 +36,16 @@ func Peer(conn net.Conn, groups []int) (group int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		// One that cannot be looked at has ended.
+		// An error means that the process has ended.
 		group, err := syscall.Getpgid(pid)
 		if err == nil && slices.Contains(groups, group) && holds(process, inode) {
 			return group, nil
 		}
 	}
-	return 0, fmt.Errorf("none of them holds the connection from %s", conn.RemoteAddr())
+	return 0, fmt.Errorf("none of the process groups has the connection from %s", conn.RemoteAddr())
 }
 
-// holds is whether a process has a socket open.
+// holds reports whether a process has a socket open. process is its folder in /proc.
 func holds(process, inode string) bool {
 	descriptors, _ := filepath.Glob(process + "/fd/*")
 	return slices.ContainsFunc(descriptors, func(descriptor string) bool {
@@ -54,7 +54,7 @@ func holds(process, inode string) bool {
 	})
 }
 
-// socket is the inode of the connection from one end to the other.
+// socket returns the inode of the socket with local address from and remote address to.
 func socket(from, to string) (inode string, err error) {
 	table, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
@@ -67,15 +67,15 @@ func socket(from, to string) (inode string, err error) {
 			return fields[9], nil
 		}
 	}
-	return "", fmt.Errorf("there is no connection from %s to %s any more", from, to)
+	return "", fmt.Errorf("no connection from %s to %s", from, to)
 }
 
-// endpoint is an address as the kernel's table has it: the four bytes as a number of
-// this machine's byte order, in hexadecimal.
+// endpoint returns an address in the format of /proc/net/tcp: the four bytes as a hexadecimal
+// number in the machine's byte order, and the port.
 func endpoint(address net.Addr) (string, error) {
 	tcp, ok := address.(*net.TCPAddr)
 	if !ok || tcp.IP.To4() == nil {
-		return "", fmt.Errorf("%s is no TCP address of IPv4", address)
+		return "", fmt.Errorf("%s is not an IPv4 TCP address", address)
 	}
 	return fmt.Sprintf("%08X:%04X", binary.NativeEndian.Uint32(tcp.IP.To4()), tcp.Port), nil
 }

@@ -27,9 +27,9 @@ func TestAPeerIsKnownByItsProcessGroup(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, caller.ID(), group)
 	_, err = Peer(conn, []int{1})
-	require.Error(t, err, "it is nobody else")
+	require.Error(t, err, "another group does not have the connection")
 
 	require.NoError(t, caller.Stop())
-	KillGroup(caller.ID()) // the sleep, which holds it too
-	assert.Eventually(t, func() bool { _, err := Peer(conn, []int{caller.ID()}); return err != nil }, time.Minute, 10*time.Millisecond, "it has gone")
+	KillGroup(caller.ID()) // the sleep, which has the connection too
+	assert.Eventually(t, func() bool { _, err := Peer(conn, []int{caller.ID()}); return err != nil }, time.Minute, 10*time.Millisecond, "the caller has ended")
 }

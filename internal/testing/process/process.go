@@ -1,4 +1,4 @@
-// Package process runs the servers and agents of the end-to-end tests and the demo.
+// Package process runs the servers and Agents of the end-to-end tests and the demo.
 package process
 
 import (
@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// stopTimeout is how long a process has to end by itself.
+// stopTimeout is how long Stop waits before it kills the process.
 const stopTimeout = time.Minute
 
-// A Process is one that this one started.
+// A Process is a child process.
 type Process struct {
 	cmd   *exec.Cmd
-	ended chan struct{} // closed when it has ended
+	ended chan struct{} // closed when the process has ended
 }
 
-// Start starts a command in a process group of its own, with those that it starts, so
-// that Ctrl-C reaches whoever started it first. What is left of the group when this
-// process ends, however it does, ends with it.
+// Start starts a command in its own process group, so that Ctrl-C reaches only this process,
+// which then stops the command. When this process ends, even by kill -9, the guard kills the
+// group.
 func Start(cmd *exec.Cmd) (*Process, error) {
 	if _, err := guard(); err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	}
 	go func() {
 		defer close(p.ended)
-		// How it ended stands in its log.
+		// The log of the process shows how it ended.
 		_ = cmd.Wait()
 		if errors.Is(syscall.Kill(-p.ID(), 0), syscall.ESRCH) {
 			forget(p.ID())
@@ -44,20 +44,21 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// ID is its process ID, and that of its group.
+// ID returns the process ID, which is also the ID of the process group.
 func (p *Process) ID() int { return p.cmd.Process.Pid }
 
-// Ended is closed when it has ended.
+// Ended returns a channel that is closed when the process has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
 
-// Kill ends it at once, as kill -9 does, and leaves those that it started.
+// Kill kills the process, as kill -9 does, and waits for its end. The processes that it started
+// keep running.
 func (p *Process) Kill() error {
 	err := p.cmd.Process.Kill()
 	<-p.ended
 	return err
 }
 
-// Stop has it end in order, or at once if it does not.
+// Stop sends SIGTERM and waits for the end of the process. It kills the process after a minute.
 func (p *Process) Stop() error {
 	err := p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
@@ -68,14 +69,13 @@ func (p *Process) Stop() error {
 	}
 }
 
-// KillGroup ends what is left of a process group at once, and says whether anything
-// was.
+// KillGroup kills the processes of a group, and reports whether there were any.
 func KillGroup(id int) bool {
 	killed := syscall.Kill(-id, syscall.SIGKILL) == nil
 	forget(id)
 	return killed
 }
 
-// forget has the guard leave alone a process group that is empty, whose ID the kernel may
-// give to another. The guard's input ends with this process only, so it cannot fail.
+// forget tells the guard not to kill a process group that is empty, because the kernel may reuse
+// its ID. The guard lives until this process ends, so the write cannot fail.
 func forget(group int) { _ = tellGuard("forget", group) }

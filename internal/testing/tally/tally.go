@@ -1,5 +1,5 @@
-// Package tally counts what came of breaking things on purpose. A test that does so
-// records a row; `make faults` runs them all at length, and prints the rows as one table.
+// Package tally records the results of fault tests. Each test records a row. `make faults` runs
+// the long form of all fault tests and prints the rows as a table.
 package tally
 
 import (
@@ -14,37 +14,38 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The environment of a run.
+// The environment variables of a run.
 const (
-	fileVariable = "FAULTS_TALLY" // the file that rows are added to; none if it is not set
+	fileVariable = "FAULTS_TALLY" // file to append rows to; if empty, rows are not stored
 	longVariable = "FAULTS_LONG"  // not empty for the long form
-	seedVariable = "SEED"         // of the rng; 1 if it is not set
+	seedVariable = "SEED"         // seed of random numbers; 1 if not set
 )
 
-// A Row is one kind of fault, and what came of it.
+// A Row is the result of one kind of fault.
 type Row struct {
-	// Fault says what was broken, and Tried how often.
+	// Fault describes the fault, and Tried counts how often it was caused.
 	Fault string `json:"fault"`
 	Tried int    `json:"tried"`
 
-	// Dead counts tokens served that their vendor did not take, Lost credentials that
-	// can no longer be exchanged although the vendor's last answer had been written,
-	// Failed reads that had no reason to fail, and Leaks secrets found where none
-	// should be.
+	// Dead counts served tokens that the vendor did not accept. Lost counts credentials
+	// that could no longer be exchanged although the vendor's last response had been stored.
+	// Failed counts reads that failed without a reason. Leaks counts secrets that were found
+	// outside the engine.
 	Dead   int `json:"dead"`
 	Lost   int `json:"lost"`
 	Failed int `json:"failed"`
 	Leaks  int `json:"leaks"`
 
-	// Note says what was counted beside that, and explains it.
+	// Note explains the row, and may contain further counts.
 	Note string `json:"note,omitempty"`
 }
 
-// Record adds a row to the table. Nothing may have come of the faults.
+// Record appends a row to the table, and fails the test if one of its counts of damage is not
+// zero, or if nothing was tried.
 func Record(t *testing.T, r Row) {
 	t.Helper()
 	assert.Positive(t, r.Tried, "%s: nothing was tried", r.Fault)
-	assert.Zero(t, r.Dead, "%s: tokens served dead", r.Fault)
+	assert.Zero(t, r.Dead, "%s: invalid tokens served", r.Fault)
 	assert.Zero(t, r.Lost, "%s: credentials lost", r.Fault)
 	assert.Zero(t, r.Failed, "%s: reads failed without a reason", r.Fault)
 	assert.Zero(t, r.Leaks, "%s: secrets leaked", r.Fault)
@@ -52,7 +53,7 @@ func Record(t *testing.T, r Row) {
 	require.NoError(t, r.Append())
 }
 
-// Append adds a row to the table, whatever came of the faults.
+// Append appends a row to the table, and does not check its counts.
 func (r Row) Append() error {
 	path := os.Getenv(fileVariable)
 	if path == "" {
@@ -70,7 +71,7 @@ func (r Row) Append() error {
 	return errors.Join(err, file.Close())
 }
 
-// Times is how often to try a fault: as often as the form of this run has it.
+// Times returns how often to cause a fault in this run: short times or long times.
 func Times(short, long int) int {
 	if os.Getenv(longVariable) != "" {
 		return long
@@ -78,17 +79,17 @@ func Times(short, long int) int {
 	return short
 }
 
-// sampled is which part of a matrix the short form tries under the race detector, which
-// makes its cells several times as slow.
+// sampled is the fraction of a matrix, 1/sampled, that the short form tries under the race
+// detector, which makes each cell several times slower.
 const sampled = 8
 
-// IsSampled reports whether this run tries a cell of a matrix, given by its number: each
-// one, or of the short form under the race detector each eighth.
+// IsSampled reports whether this run tries the cell of a matrix with the given number. It is
+// true for all cells, except that the short form under the race detector tries every eighth.
 func IsSampled(cell int) bool {
 	return !raceDetector || os.Getenv(longVariable) != "" || cell%sampled == 0
 }
 
-// Rand are a test's, the same in each run with the same seed.
+// Rand returns a source of random numbers with the seed of this run, and logs the seed.
 func Rand(t *testing.T) *rand.Rand {
 	t.Helper()
 	seed := uint64(1)

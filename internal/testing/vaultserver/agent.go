@@ -9,14 +9,14 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/process"
 )
 
-// An Agent is a Vault Agent or a Vault Proxy: a process of the server's own binary
-// that logs in by itself.
+// An Agent is a Vault Agent or a Vault Proxy, run from the binary of the server.
 type Agent struct{ process *process.Process }
 
-// StartAgent starts `vault agent` or `vault proxy` with the arguments that follow, in
-// a directory, pointed at the server and without a token. Its output goes to log.
+// StartAgent runs the server's binary with args, which begin with "agent" or "proxy", in the
+// directory dir. The environment has the address of the server, and an empty token. The output
+// goes to log.
 func (s *Server) StartAgent(dir string, log io.Writer, args ...string) (*Agent, error) {
-	// It ends by Stop, in order, and not with a context.
+	// Stop ends the process gracefully; the end of a context would kill it.
 	cmd := exec.CommandContext(context.Background(), s.binary, args...)
 	cmd.Dir = dir
 	cmd.Env = s.pointing("")
@@ -28,11 +28,11 @@ func (s *Server) StartAgent(dir string, log io.Writer, args ...string) (*Agent, 
 	return &Agent{p}, nil
 }
 
-// Ended is closed when it has ended.
+// Ended returns a channel that is closed when the Agent has ended.
 func (a *Agent) Ended() <-chan struct{} { return a.process.Ended() }
 
-// Stop ends it. It is an error if the process that it supervises does not end with
-// it; that is killed then.
+// Stop stops the Agent. If a process that the Agent supervises still runs after that, Stop kills
+// it and returns an error.
 func (a *Agent) Stop() error {
 	err := a.process.Stop()
 	if process.KillGroup(a.process.ID()) {

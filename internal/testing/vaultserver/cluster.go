@@ -18,28 +18,28 @@ import (
 )
 
 const (
-	// nodes is how many a Cluster has: one may be missing.
+	// nodes is the number of nodes of a Cluster, which works without one of them.
 	nodes = 3
 
-	// patience is Vault's default performance_multiplier. On a busy machine, there are
-	// elections that nobody caused with less.
+	// patience is Vault's default performance_multiplier. With a lower value, a busy machine
+	// causes elections.
 	patience = 5
 )
 
-// A Cluster is servers with raft storage in common, one of them active.
+// A Cluster is a set of servers with integrated (raft) storage, one of which is active.
 type Cluster struct {
 	Nodes []*Server
 
-	clients []*api.Client // of each node, which give up soon
+	clients []*api.Client // by node, with a short timeout
 	mu      sync.Mutex
 	gates   []*gate
 	cutOff  map[int]bool
 	paused  map[int]bool
-	groups  map[int]int // node by process group, of all that there have ever been
+	groups  map[int]int // node by process group, including groups that have ended
 }
 
-// StartCluster starts a cluster, initialized and unsealed. Its output goes to log;
-// environ is as for StartRaft.
+// StartCluster starts a cluster, initialized and unsealed. The output of its servers goes to
+// log. environ is added to their environment, as by StartDev.
 func StartCluster(ctx context.Context, binary string, log io.Writer, environ ...string) (*Cluster, error) {
 	return attempt(func() (*Cluster, error) {
 		c := &Cluster{cutOff: map[int]bool{}, paused: map[int]bool{}, groups: map[int]int{}}
@@ -55,15 +55,14 @@ func StartCluster(ctx context.Context, binary string, log io.Writer, environ ...
 	})
 }
 
-// add adds a node, the first of all or one that joins it.
+// add adds a node. The first node initializes the cluster, and the others join it.
 func (c *Cluster) add(ctx context.Context, binary string, log io.Writer, environ []string) error {
 	s, err := prepare(ctx, binary, log, nil)
 	if err != nil {
 		return err
 	}
 	s.member = true
-	// Nodes vote as soon as they have joined, and not when they have been there for a
-	// while.
+	// Without autopilot, a node votes as soon as it has joined.
 	s.environ = append([]string{"VAULT_RAFT_AUTOPILOT_DISABLE=true"}, environ...)
 	node := len(c.Nodes)
 	s.started = func(group int) { c.note(group, node) }
@@ -93,22 +92,22 @@ func (c *Cluster) add(ctx context.Context, binary string, log io.Writer, environ
 	return nil
 }
 
-// join starts a server that is to be a node of another's cluster.
+// join starts a server as a node of the cluster of first.
 func (s *Server) join(ctx context.Context, first *Server) error {
 	s.Token, s.unsealKey = first.Token, first.unsealKey
 	client, err := s.awake(ctx)
 	if err != nil {
 		return err
 	}
-	// With two nodes, the first may lose its office for a moment.
+	// With two nodes, the first may lose the leadership for a moment.
 	if err := s.await(ctx, func() bool {
 		_, err := client.Sys().RaftJoinWithContext(ctx, &api.RaftJoinRequest{LeaderAPIAddr: first.Address})
 		return err == nil
 	}); err != nil {
 		return err
 	}
-	// The first key has it join, and unseals it when it has joined: once, as a second
-	// one meanwhile has it run the node twice over.
+	// The key starts the join, and unseals the node when it has joined. Send it only once,
+	// because a second key in the meantime makes the server run the node twice.
 	if _, err := client.Sys().UnsealWithContext(ctx, s.unsealKey); err != nil {
 		return err
 	}
@@ -118,18 +117,19 @@ func (s *Server) join(ctx context.Context, first *Server) error {
 	})
 }
 
-// note notes which process group is a node.
+// note records the process group of a node.
 func (c *Cluster) note(group, node int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.groups[group] = node
 }
 
-// NodeAt is the node that is at the other end of a connection, or one of its plugins.
+// NodeAt returns the node that, itself or through one of its plugins, has the other end of a
+// connection.
 func (c *Cluster) NodeAt(conn net.Conn) (node int, found bool) { return c.nodeOf(c.groupAt(conn)) }
 
-// groupAt is the process group at the other end of a connection; zero if it is none of
-// a node's, or not any more.
+// groupAt returns the process group at the other end of a connection, or zero if it is not that
+// of a node or has ended.
 func (c *Cluster) groupAt(conn net.Conn) int {
 	c.mu.Lock()
 	groups := slices.Collect(maps.Keys(c.groups))
@@ -138,7 +138,7 @@ func (c *Cluster) groupAt(conn net.Conn) int {
 	return group
 }
 
-// nodeOf is the node that a process group is, or was.
+// nodeOf returns the node of a process group, which may have ended.
 func (c *Cluster) nodeOf(group int) (node int, found bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -146,8 +146,8 @@ func (c *Cluster) nodeOf(group int) (node int, found bool) {
 	return node, found
 }
 
-// Leader is the node that all which are connected with each other take for the active
-// one, and that says so itself; none if they do not agree.
+// Leader returns the active node, and whether there is one on which all connected nodes,
+// including itself, agree.
 func (c *Cluster) Leader(ctx context.Context) (node int, agreed bool) {
 	node = -1
 	var address string
@@ -167,7 +167,7 @@ func (c *Cluster) Leader(ctx context.Context) (node int, agreed bool) {
 	return node, node >= 0 && c.Nodes[node].Address == address
 }
 
-// Settle waits until all nodes vote, and have one leader.
+// Settle waits until all nodes vote and agree on a leader.
 func (c *Cluster) Settle(ctx context.Context) error {
 	return c.Nodes[0].await(ctx, func() bool {
 		leader, agreed := c.Leader(ctx)
@@ -189,8 +189,8 @@ func (c *Cluster) Settle(ctx context.Context) error {
 	})
 }
 
-// Pause stops a node and its plugins in the middle of what they do, as a machine that
-// is suspended, and Resume lets them go on.
+// Pause suspends the processes of a node and of its plugins, like a suspended machine. Resume
+// continues them.
 func (c *Cluster) Pause(node int) error {
 	c.paused[node] = true
 	return syscall.Kill(-c.Nodes[node].process.ID(), syscall.SIGSTOP)
@@ -202,7 +202,7 @@ func (c *Cluster) Resume(node int) error {
 	return syscall.Kill(-c.Nodes[node].process.ID(), syscall.SIGCONT)
 }
 
-// Stop ends all nodes, and removes what they left.
+// Stop stops all nodes and removes their files.
 func (c *Cluster) Stop() error {
 	var failures []error
 	for _, s := range c.Nodes {

@@ -9,9 +9,9 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// environment is what a process inherits of this one, and what is added. The settings of
-// whoever runs this stay behind: VAULT_AGENT_ADDR, for one, is stronger than VAULT_ADDR,
-// and would have the demo write to a Vault of theirs.
+// environment returns the environment of this process without the variables of Vault and
+// OpenBao, and with added. Settings of the caller must not have an effect: VAULT_AGENT_ADDR, for
+// example, overrides VAULT_ADDR, and would make the demo write to the caller's own Vault.
 func environment(added ...string) []string {
 	var environ []string
 	for _, variable := range os.Environ() {
@@ -22,7 +22,7 @@ func environment(added ...string) []string {
 	return append(environ, added...)
 }
 
-// pointing is the environment that points a client at the server.
+// pointing returns the environment of a client of the server.
 func (s *Server) pointing(token string) []string {
 	return environment(
 		"HOME="+s.dir,
@@ -31,8 +31,8 @@ func (s *Server) pointing(token string) []string {
 	)
 }
 
-// config points the library at the server. It is not api.DefaultConfig, which reads the
-// environment: an agent, a proxy, a limit.
+// config returns the configuration of a client of the server. It does not use
+// api.DefaultConfig, which reads the environment, such as the address of an Agent or a proxy.
 func (s *Server) config() *api.Config {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.Proxy = nil
@@ -41,10 +41,10 @@ func (s *Server) config() *api.Config {
 		Address: s.Address,
 		HttpClient: &http.Client{
 			Transport: transport,
-			// The library follows redirects itself.
+			// The api package follows redirects itself.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		Timeout:    time.Minute,
-		MaxRetries: 0, // who calls wants to see each answer
+		MaxRetries: 0, // callers check every response
 	}
 }

@@ -14,11 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// setTheirs sets what an operator may have, all of it pointing at a Vault of theirs.
+// setTheirs sets the variables that an operator may have set, with the address of another
+// server, which fails the test on a request.
 func setTheirs(t *testing.T) {
 	t.Helper()
 	theirs := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		t.Errorf("their own Vault was asked for %s", r.URL)
+		t.Errorf("request to the operator's own Vault: %s", r.URL)
 	}))
 	t.Cleanup(theirs.Close)
 	for _, prefix := range []string{"VAULT_", "BAO_"} {
@@ -34,7 +35,7 @@ func setTheirs(t *testing.T) {
 	}
 }
 
-// started is a server that is a program which prints its environment.
+// started returns a server whose binary appends its environment to a file.
 func started(t *testing.T, address string) *Server {
 	t.Helper()
 	dir := t.TempDir()
@@ -43,12 +44,12 @@ func started(t *testing.T, address string) *Server {
 	return &Server{Address: address, Token: RootToken, binary: binary, dir: dir, log: io.Discard, environ: []string{"VAULT_LOG_LEVEL=trace"}}
 }
 
-// told are the VAULT_ and BAO_ variables that it has printed.
+// told returns the VAULT_ and BAO_ variables that the binary has written.
 func told(t *testing.T, dir string) []string {
 	t.Helper()
 	printed, err := os.ReadFile(filepath.Join(dir, "env"))
 	require.NoError(t, err)
-	assert.Contains(t, string(printed), "PATH=", "what is not Vault's is inherited")
+	assert.Contains(t, string(printed), "PATH=", "other variables are inherited")
 	var told []string
 	for line := range strings.Lines(string(printed)) {
 		if strings.HasPrefix(line, "VAULT_") || strings.HasPrefix(line, "BAO_") {

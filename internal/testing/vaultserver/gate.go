@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// A gate is what a node of a cluster tells its peers to be its cluster port. All that
-// they say to it goes through, until one of the two is cut off.
+// A gate is a proxy in front of the cluster port of a node, which advertises the address of the
+// gate to its peers. The gate drops connections from or to a node that is cut off.
 type gate struct {
 	cluster  *Cluster
 	node     int
@@ -17,7 +17,7 @@ type gate struct {
 
 	passing sync.WaitGroup
 	mu      sync.Mutex
-	open    map[net.Conn]int // the process group that each comes from; zero if it has ended
+	open    map[net.Conn]int // process group of the peer; zero if it has ended
 }
 
 func (c *Cluster) openGate(ctx context.Context, node int, target string) (*gate, error) {
@@ -36,13 +36,13 @@ func (g *gate) serve() {
 	for {
 		conn, err := g.listener.Accept()
 		if err != nil {
-			return // it is closed
+			return // the gate is closed
 		}
 		g.passing.Go(func() { g.pass(conn) })
 	}
 }
 
-// pass passes a connection on, unless it is from or to a node that is cut off.
+// pass forwards a connection, unless it is from or to a node that is cut off.
 func (g *gate) pass(conn net.Conn) {
 	defer drop(conn)
 	from := g.cluster.groupAt(conn)
@@ -65,7 +65,7 @@ func (g *gate) pass(conn net.Conn) {
 	back.Wait()
 }
 
-// drop closes a connection, whatever its other end thinks of that.
+// drop closes a connection and ignores errors.
 func drop(conn net.Conn) { _ = conn.Close() }
 
 func (g *gate) admit(conn net.Conn, from int) bool {
@@ -85,7 +85,7 @@ func (g *gate) leave(conn net.Conn) {
 	delete(g.open, conn)
 }
 
-// drop drops the connections from a node, or all if it is the gate's own.
+// drop closes the connections from a node, or all connections if the node is the gate's own.
 func (g *gate) drop(node int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -102,7 +102,8 @@ func (g *gate) close() {
 	g.passing.Wait()
 }
 
-// CutOff has a node and its peers hear no more of each other. Its API stays open.
+// CutOff cuts the cluster traffic between a node and its peers. The API of the node stays
+// reachable.
 func (c *Cluster) CutOff(node int) {
 	c.mu.Lock()
 	c.cutOff[node] = true

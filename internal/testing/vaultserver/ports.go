@@ -13,15 +13,14 @@ import (
 	"syscall"
 )
 
-// ports are a server's for as long as it exists, also while it is down: two in a row,
-// since Vault takes the one after its listener's for cluster traffic.
+// ports are the two consecutive ports that a server has reserved until it is stopped, even while
+// it is down. Vault uses the port after its listener's for cluster traffic.
 type ports struct {
 	listen, cluster string   // addresses
-	lock            *os.File // held against other test processes
+	lock            *os.File // keeps other test processes from taking the ports
 }
 
-// reservePorts reserves ports below those that the kernel hands out to programs that ask
-// for any.
+// reservePorts reserves two ports below the range of ephemeral ports.
 func reservePorts(ctx context.Context) (*ports, error) {
 	const first, pairs, attempts = 20_000, 6_000, 100
 	for range attempts {
@@ -31,7 +30,7 @@ func reservePorts(ctx context.Context) (*ports, error) {
 			return nil, err
 		}
 		if lock == nil {
-			continue // another server's
+			continue // reserved for another server
 		}
 		p := &ports{address(port), address(port + 1), lock}
 		if isFree(ctx, p.listen) && isFree(ctx, p.cluster) {
@@ -39,18 +38,18 @@ func reservePorts(ctx context.Context) (*ports, error) {
 		}
 		p.release()
 	}
-	return nil, errors.New("found no two free ports in a row")
+	return nil, errors.New("no two consecutive free ports found")
 }
 
-// release lets others have the ports.
+// release ends the reservation.
 func (p *ports) release() {
-	// Removed while it is locked, so that nobody locks a file that is about to go.
+	// Remove the file while it is locked, so that no process locks a removed file.
 	_ = os.Remove(p.lock.Name())
 	_ = p.lock.Close()
 }
 
-// lockFile locks a file, which it creates. It returns nil if the file is locked, or another
-// user's.
+// lockFile creates and locks a file. It returns nil if the file is locked, or belongs to another
+// user.
 func lockFile(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if errors.Is(err, fs.ErrPermission) {
@@ -59,7 +58,8 @@ func lockFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Another process may have removed it between the two calls, and a third made it anew.
+	// Between the two calls, another process may have removed the file, and a third may have
+	// created it again.
 	if syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil || !isAt(file, path) {
 		return nil, file.Close()
 	}

@@ -20,7 +20,7 @@ func TestNoTwoServersAreGivenOnePort(t *testing.T) {
 		require.NoError(t, err)
 		t.Cleanup(p.release)
 		for _, address := range []string{p.listen, p.cluster} {
-			assert.False(t, taken[address], "%s, though nobody listens yet", address)
+			assert.False(t, taken[address], "%s is reserved, although nothing listens on it yet", address)
 			taken[address] = true
 		}
 	}
@@ -42,7 +42,7 @@ func TestALockedFileIsNotLockedAgainUntilItIsReleased(t *testing.T) {
 	require.NoError(t, again.Close())
 }
 
-// The server is a program that ends at once, as Vault does if its port is taken after all.
+// The server is a program that exits at once, as Vault does if its port is taken.
 func TestAServerThatEndsAsItStartsIsStartedOnOtherPorts(t *testing.T) {
 	dir := t.TempDir()
 	binary, started := filepath.Join(dir, "vault"), filepath.Join(dir, "started")
@@ -62,5 +62,5 @@ func TestAServerThatEndsAsItStartsIsStartedOnOtherPorts(t *testing.T) {
 	require.ErrorIs(t, err, errEnded)
 	starts, err = os.ReadFile(started)
 	require.NoError(t, err)
-	assert.Equal(t, startAttempts, strings.Count(string(starts), "\n"), "each cluster of which a node ends")
+	assert.Equal(t, startAttempts, strings.Count(string(starts), "\n"), "one start per cluster, because its first node ends")
 }

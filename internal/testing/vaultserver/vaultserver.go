@@ -25,49 +25,50 @@ import (
 // RootToken is the root token of a server in dev mode.
 const RootToken = "root"
 
-// A Server is a process that this one started.
+// A Server is a Vault or OpenBao server in a child process.
 type Server struct {
-	// Address is its URL.
+	// Address is the URL of the server.
 	Address string
 
-	// Token is its root token.
+	// Token is the root token.
 	Token string
 
-	// PluginDir is where plugins are put that it may run.
+	// PluginDir is the plugin directory of the server.
 	PluginDir string
 
-	// IsOpenBao is whether it is OpenBao's, and not Vault.
+	// IsOpenBao reports whether the server is OpenBao.
 	IsOpenBao bool
 
 	binary    string
-	environ   []string // added to what it inherits
+	environ   []string // added to the inherited environment
 	dir       string
 	ports     *ports
 	log       io.Writer
 	args      []string
 	unsealKey string          // empty in dev mode
-	member    bool            // of a cluster, where a standby serves too
-	started   func(group int) // is told of each process that it has been; may be nil
+	member    bool            // part of a cluster: a standby is ready too
+	started   func(group int) // called with each process group of the server; may be nil
 
-	process *process.Process // nil if it does not run
-	past    []int            // process groups of servers that have ended
+	process *process.Process // nil if the server does not run
+	past    []int            // process groups of earlier runs
 }
 
-// startAttempts is how often a new server is started that ends before it serves, each time
-// on other ports: somebody else may take a port in the moment before the server does.
+// startAttempts is how often a server is started that ends before it is ready. Each attempt uses
+// other ports, because another process may take a port just before the server does.
 const startAttempts = 3
 
-// errEnded is why a server is not ready that has ended.
+// errEnded is returned for a server that ends before it is ready.
 var errEnded = errors.New("the server ended as it started")
 
-// StartDev starts a server in dev mode: unsealed, in memory, with RootToken. Its
-// output goes to log; environ, of the form NAME=value, is added to its environment,
-// and so to that of its plugins. Of this process it inherits no VAULT_ and no BAO_.
+// StartDev starts a server in dev mode: unsealed, with storage in memory and with RootToken. Its
+// output goes to log. environ (NAME=value) is added to its environment, which its plugins
+// inherit. The server does not inherit VAULT_ and BAO_ variables of this process.
 func StartDev(ctx context.Context, binary string, log io.Writer, environ ...string) (*Server, error) {
 	return startNew(ctx, binary, log, environ, (*Server).startDev)
 }
 
-// StartRaft starts a server with raft storage on disk, initialized and unsealed.
+// StartRaft starts a server with integrated (raft) storage on disk, initialized and unsealed.
+// The parameters are those of StartDev.
 func StartRaft(ctx context.Context, binary string, log io.Writer, environ ...string) (*Server, error) {
 	return startNew(ctx, binary, log, environ, (*Server).startRaft)
 }
@@ -85,8 +86,7 @@ func startNew(ctx context.Context, binary string, log io.Writer, environ []strin
 	})
 }
 
-// attempt starts servers until they serve, or fail in another way than that one ended as
-// it started.
+// attempt calls start again, up to startAttempts times, while it fails with errEnded.
 func attempt[T any](start func() (T, error)) (started T, err error) {
 	for range startAttempts {
 		if started, err = start(); !errors.Is(err, errEnded) {
@@ -112,9 +112,9 @@ func (s *Server) startRaft(ctx context.Context) error {
 	return s.initialize(ctx)
 }
 
-// configureRaft is for a server that its peers reach at an address, by way of which
-// comes to the port after that of its listener. In elections, peers are given so many
-// seconds to be heard of.
+// configureRaft configures raft storage. Peers reach the server at the address cluster, which
+// leads to the port after that of its listener. patience is the performance_multiplier, which
+// scales the timeouts of elections.
 func (s *Server) configureRaft(ctx context.Context, node, cluster string, patience int) error {
 	storage := filepath.Join(s.dir, "raft")
 	if err := os.Mkdir(storage, 0o700); err != nil {
@@ -137,7 +137,7 @@ listener "tcp" {
 `, s.PluginDir, s.Address, cluster, storage, node, patience, s.ports.listen)
 }
 
-// initialize starts a server whose storage is empty.
+// initialize starts a server with empty storage, and initializes and unseals it.
 func (s *Server) initialize(ctx context.Context) error {
 	client, err := s.awake(ctx)
 	if err != nil {
@@ -151,7 +151,7 @@ func (s *Server) initialize(ctx context.Context) error {
 	return s.ready(ctx)
 }
 
-// awake starts a server that may have no storage yet, and waits until it answers.
+// awake starts a server, which may be uninitialized, and waits until it answers.
 func (s *Server) awake(ctx context.Context) (*api.Client, error) {
 	if err := s.launch(); err != nil {
 		return nil, err
@@ -163,7 +163,7 @@ func (s *Server) awake(ctx context.Context) (*api.Client, error) {
 	return client, s.await(ctx, func() bool { _, err := client.Sys().InitStatusWithContext(ctx); return err == nil })
 }
 
-// prepare makes what a server needs before it is configured.
+// prepare creates the folders of a server and reserves its ports.
 func prepare(ctx context.Context, binary string, log io.Writer, environ []string) (*Server, error) {
 	dir, err := os.MkdirTemp("", "tokenbroker-")
 	if err != nil {
@@ -172,7 +172,7 @@ func prepare(ctx context.Context, binary string, log io.Writer, environ []string
 	if err := process.RemoveAtExit(dir); err != nil {
 		return nil, err
 	}
-	// Vault takes no plugin directory with a symbolic link in its path.
+	// Vault rejects a plugin directory with a symbolic link in its path.
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
 	}
@@ -195,13 +195,13 @@ func (s *Server) configure(ctx context.Context, format string, args ...any) erro
 		return fmt.Errorf("%s version: %w", s.binary, err)
 	}
 	if s.IsOpenBao = bytes.HasPrefix(version, []byte("OpenBao")); s.IsOpenBao {
-		// Which makes an audit device by its API only if it is told to.
+		// By default, OpenBao's API cannot create audit devices.
 		text = append(text, "unsafe_allow_api_audit_creation = true\n"...)
 	}
 	return os.WriteFile(config, text, 0o600)
 }
 
-// Start starts the server, again if it has been killed, and unseals it.
+// Start starts the server, for example after Kill, and unseals it.
 func (s *Server) Start(ctx context.Context) error {
 	if err := s.launch(); err != nil {
 		return err
@@ -210,7 +210,7 @@ func (s *Server) Start(ctx context.Context) error {
 }
 
 func (s *Server) launch() (err error) {
-	// It ends by Stop, in order, and not with a context.
+	// Stop ends the process gracefully; the end of a context would kill it.
 	cmd := exec.CommandContext(context.Background(), s.binary, append([]string{"server"}, s.args...)...)
 	cmd.Dir = s.dir
 	cmd.Env = environment(s.environ...)
@@ -222,14 +222,14 @@ func (s *Server) launch() (err error) {
 	return err
 }
 
-// Unseal unseals a server that has been sealed.
+// Unseal unseals a sealed server.
 func (s *Server) Unseal(ctx context.Context) error { return s.ready(ctx) }
 
-// Inherit gives the server the keys and the root token of another, whose snapshot it has
-// been given.
+// Inherit sets the unseal key and the root token to those of another server, whose snapshot has
+// been restored on this one.
 func (s *Server) Inherit(of *Server) { s.Token, s.unsealKey = of.Token, of.unsealKey }
 
-// ready waits for the server to serve, and unseals it if need be.
+// ready waits until the server is ready, and unseals it if necessary.
 func (s *Server) ready(ctx context.Context) error {
 	client, err := s.Client()
 	if err != nil {
@@ -248,7 +248,7 @@ func (s *Server) ready(ctx context.Context) error {
 	})
 }
 
-// readyTimeout bounds the wait for a server. It is long, for a busy machine.
+// readyTimeout bounds the wait for a server. It is long enough for a busy machine.
 const readyTimeout = 5 * time.Minute
 
 func (s *Server) await(ctx context.Context, condition func() bool) error {
@@ -266,19 +266,19 @@ func (s *Server) await(ctx context.Context, condition func() bool) error {
 	return nil
 }
 
-// Client is a client of the server's API with its root token.
+// Client returns an API client with the root token. It ignores the environment.
 func (s *Server) Client() (*api.Client, error) {
 	client, err := api.NewClient(s.config())
 	if err != nil {
 		return nil, err
 	}
-	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})         // and none of VAULT_NAMESPACE or VAULT_HEADERS
-	client.SetWrappingLookupFunc(func(string, string) string { return "" }) // nor VAULT_WRAP_TTL
+	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})         // replaces those of VAULT_NAMESPACE and VAULT_HEADERS
+	client.SetWrappingLookupFunc(func(string, string) string { return "" }) // replaces that of VAULT_WRAP_TTL
 	client.SetToken(s.Token)
 	return client, nil
 }
 
-// Kill ends the server at once, as kill -9 does. Its plugins are left as they are.
+// Kill kills the server, as kill -9 does. Its plugins keep running.
 func (s *Server) Kill() error { return s.end((*process.Process).Kill) }
 
 func (s *Server) end(how func(*process.Process) error) error {
@@ -288,10 +288,10 @@ func (s *Server) end(how func(*process.Process) error) error {
 	return err
 }
 
-// ID is the server's process ID, while it runs.
+// ID returns the process ID of the server, which must be running.
 func (s *Server) ID() int { return s.process.ID() }
 
-// Plugins are the process IDs of the server's plugins.
+// Plugins returns the process IDs of the server's plugins.
 func (s *Server) Plugins() ([]int, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -301,9 +301,9 @@ func (s *Server) Plugins() ([]int, error) {
 	for _, path := range stats {
 		stat, err := os.ReadFile(path)
 		if err != nil {
-			continue // it has ended meanwhile
+			continue // the process has ended
 		}
-		// pid (comm) state ppid pgrp …; the name may hold anything.
+		// pid (comm) state ppid pgrp …; comm may contain spaces and parentheses.
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if len(fields) > 2 && fields[2] == strconv.Itoa(s.process.ID()) && pid != s.process.ID() {
@@ -313,7 +313,7 @@ func (s *Server) Plugins() ([]int, error) {
 	return plugins, nil
 }
 
-// KillPlugins ends the server's plugins at once, and says how many there were.
+// KillPlugins kills the server's plugins, and returns how many there were.
 func (s *Server) KillPlugins() (int, error) {
 	plugins, err := s.Plugins()
 	if err != nil {
@@ -323,7 +323,8 @@ func (s *Server) KillPlugins() (int, error) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			return killed, err
 		}
-		// Until the server has noticed, it sends requests to where nobody is.
+		// The entry in /proc disappears when the server notices the end of the plugin. Until
+		// then, it sends requests to the killed process.
 		path := filepath.Join("/proc", strconv.Itoa(pid))
 		for _, err := os.Stat(path); err == nil; _, err = os.Stat(path) {
 			time.Sleep(time.Millisecond)
@@ -332,8 +333,8 @@ func (s *Server) KillPlugins() (int, error) {
 	return len(plugins), nil
 }
 
-// Command is the server's own command-line client, pointed at the server with a
-// token. It tries once: a second try would hide how the first failed.
+// Command returns a command of the server's command-line client, with the server's address and
+// a token. The client does not retry, because a retry would hide the first failure.
 func (s *Server) Command(ctx context.Context, token string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.binary, args...)
 	cmd.Dir = s.dir
@@ -341,7 +342,7 @@ func (s *Server) Command(ctx context.Context, token string, args ...string) *exe
 	return cmd
 }
 
-// InstallPlugin puts a plugin's binary where the server may run it.
+// InstallPlugin copies a plugin's binary to the plugin directory.
 func (s *Server) InstallPlugin(path string) error {
 	binary, err := os.ReadFile(path)
 	if err != nil {
@@ -350,16 +351,16 @@ func (s *Server) InstallPlugin(path string) error {
 	return os.WriteFile(filepath.Join(s.PluginDir, filepath.Base(path)), binary, 0o700)
 }
 
-// Dir is a directory that goes away with the server.
+// Dir returns the directory of the server's files, which Stop removes.
 func (s *Server) Dir() string { return s.dir }
 
-// Stop ends the server, and with it its plugins, and removes what it left.
+// Stop stops the server and its plugins, and removes its files.
 func (s *Server) Stop() error {
 	var err error
 	if s.process != nil {
 		err = s.end((*process.Process).Stop)
 	}
-	// Plugins outlive a server that was killed.
+	// Plugins of a killed server may still run.
 	for _, group := range s.past {
 		process.KillGroup(group)
 	}

@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// Echo is a fault: the vendor refuses, and repeats all that it was sent.
+// Echo is a fault: the vendor rejects the request and repeats all of it.
 func Echo(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	w.WriteHeader(http.StatusUnauthorized)
@@ -25,7 +25,7 @@ func Echo(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// Encodings are the forms in which vendors repeat what they were sent, by name.
+// Encodings are the encodings in which vendors may repeat what they were sent, by name.
 var Encodings = map[string]func(string) string{
 	"plain":      func(s string) string { return s },
 	"upper case": strings.ToUpper,
@@ -37,7 +37,7 @@ var Encodings = map[string]func(string) string{
 		quoted, _ := json.Marshal(s)
 		return string(quoted)
 	},
-	// As encoders write it that take no chances.
+	// As an encoder that escapes every character.
 	"JSON, all of it escaped": func(s string) string {
 		var escaped strings.Builder
 		for _, r := range s {
@@ -55,15 +55,16 @@ var Encodings = map[string]func(string) string{
 	},
 }
 
-// EchoAs is a fault: an answer of the given status that repeats whatever may be a secret
-// of what the vendor was sent, each part encoded, as a text or in an error of RFC 6749.
+// EchoAs is a fault: a response with the given status that repeats every part of the request
+// that may be a secret, each encoded with encode. The response is plain text or, if asError is
+// set, an error of RFC 6749.
 func EchoAs(status int, encode func(string) string, asError bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var parts []string
 		for _, part := range sent(r) {
 			parts = append(parts, encode(part))
 		}
-		text := "will not take " + strings.Join(parts, " ")
+		text := "cannot accept " + strings.Join(parts, " ")
 		if asError {
 			reply{status: status, body: map[string]string{"error": "invalid_request", "error_description": text}}.write(w)
 			return
@@ -73,8 +74,8 @@ func EchoAs(status int, encode func(string) string, asError bool) http.HandlerFu
 	}
 }
 
-// sent is what of a request may be a secret, in the order in which an error would have
-// room for it.
+// sent returns the parts of a request that may be a secret. Their order matters, because an
+// error message may be cut off.
 func sent(r *http.Request) []string {
 	var parts []string
 	form := r.URL.Query()

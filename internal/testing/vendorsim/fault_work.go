@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// Faults of a vendor who does the work that it is asked for: a token is issued, and a
-// refresh token replaced where the vendor replaces them, whatever the caller gets to
-// know of it.
+// The faults of this file happen after the vendor has handled the request: it has issued a
+// token, and rotated the refresh token if it does so, whether or not the caller receives them.
 
-// worked is what the vendor answers when it has done its work.
+// worked handles a request and returns the response.
 func (s *Sim) worked(r *http.Request) *httptest.ResponseRecorder {
 	host, path := locate(r)
 	answer := httptest.NewRecorder()
@@ -19,27 +18,30 @@ func (s *Sim) worked(r *http.Request) *httptest.ResponseRecorder {
 	return answer
 }
 
-// Lose is a fault: the work is done, and the connection breaks before the answer.
+// Lose is a fault: the vendor handles the request, and the connection breaks before the
+// response.
 func (s *Sim) Lose(_ http.ResponseWriter, r *http.Request) {
 	s.worked(r)
 	panic(http.ErrAbortHandler)
 }
 
-// CutOff is a fault: the work is done, and the answer breaks off half-way.
+// CutOff is a fault: the vendor handles the request, and the connection breaks in the middle of
+// the response.
 func (s *Sim) CutOff(w http.ResponseWriter, r *http.Request) {
 	answer := s.worked(r)
 	breakOff(w, answer.Code, answer.Body.Bytes()[:answer.Body.Len()/2])
 }
 
-// Truncate is a fault: the work is done, and half of the answer passes for all of it.
+// Truncate is a fault: the vendor handles the request, and returns only half of the response,
+// without an error.
 func (s *Sim) Truncate(w http.ResponseWriter, r *http.Request) {
 	answer := s.worked(r)
 	w.WriteHeader(answer.Code)
 	_, _ = w.Write(answer.Body.Bytes()[:answer.Body.Len()/2])
 }
 
-// Late is a fault: the work is done when the given time has passed, whether or not the
-// caller has given up.
+// Late is a fault: the vendor handles the request after the given time, even if the caller has
+// given up.
 func (s *Sim) Late(after time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(after)
@@ -49,8 +51,8 @@ func (s *Sim) Late(after time.Duration) http.HandlerFunc {
 	}
 }
 
-// Amend is a fault: the work is done, and something of the answer is not as documented.
-// A refusal is left as it is.
+// Amend is a fault: the vendor handles the request, and amend changes the response so that it is
+// not as documented. Error responses stay unchanged.
 func (s *Sim) Amend(amend func(answer map[string]any)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		done := s.worked(r)

@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// disuse is how long a refresh token lives after its last use.
+	// disuse is the time after its last use at which a refresh token expires.
 	disuse = 7 * 24 * time.Hour
 
-	// maxAssertion is the longest life of an assertion that Kensho takes.
+	// maxAssertion is the longest lifetime of an assertion that Kensho accepts.
 	maxAssertion = time.Hour
 )
 
 type kensho struct {
 	refreshTokens map[string]refreshToken
 	clients       map[string]client
-	assertions    map[string]bool // the IDs of those that have been used
-	lastToken     string          // of a key pair
+	assertions    map[string]bool // IDs (jti) of used assertions
+	lastToken     string          // last access token of a key pair
 }
 
 type refreshToken struct {
@@ -42,23 +42,23 @@ func newKensho() kensho {
 	return kensho{refreshTokens: map[string]refreshToken{}, clients: map[string]client{}, assertions: map[string]bool{}}
 }
 
-// AddRefreshToken has a product (its segment of the host name, such as
-// link-streaming) take a refresh token.
+// AddRefreshToken adds a refresh token of a product, which is named by its segment of the host
+// name, such as link-streaming.
 func (s *Sim) AddRefreshToken(product, token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kensho.refreshTokens[s.secret(token)] = refreshToken{product: product, used: s.now()}
 }
 
-// AddClient has Kensho take assertions signed with a key; with a key ID, only
-// those that name it.
+// AddClient adds a client of Kensho, whose assertions are verified with key. The kid of an
+// assertion must equal keyID; if keyID is empty, an assertion must not have one.
 func (s *Sim) AddClient(id string, key *rsa.PublicKey, keyID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kensho.clients[id] = client{key: key, keyID: keyID}
 }
 
-// RevokeCredential has no vendor take a refresh token, API key or client any more.
+// RevokeCredential revokes a refresh token or an API key, or removes a client, at all vendors.
 func (s *Sim) RevokeCredential(credential string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,10 +119,10 @@ func (s *Sim) kenshoToken(tokenURL string, r *http.Request) reply {
 	if err := s.checkAssertion(r.PostForm.Get("client_assertion"), tokenURL); err != nil {
 		switch {
 		case errors.Is(err, errUnknownClient), errors.Is(err, jwt.ErrTokenSignatureInvalid):
-			// The client, or its key, has not been registered yet.
+			// Not a violation: the client or its key may not be registered yet.
 			return refuse(http.StatusUnauthorized, "invalid_client")
 		case errors.Is(err, jwt.ErrTokenUsedBeforeIssued), errors.Is(err, jwt.ErrTokenExpired):
-			// The caller's clock is off, which no documentation forbids.
+			// Not a violation: the caller's clock may be wrong.
 			return refuse(http.StatusUnauthorized, "invalid_client: the assertion's times are off")
 		}
 		return violation(http.StatusUnauthorized, err.Error())
@@ -160,7 +160,7 @@ func checkForm(form url.Values) error {
 	}
 	slices.Sort(names)
 	if want := []string{"client_assertion", "client_assertion_type", "grant_type", "scope"}; !slices.Equal(names, want) {
-		return fmt.Errorf("the form must hold %s, and holds %s", strings.Join(want, ", "), strings.Join(names, ", "))
+		return fmt.Errorf("the form must have the fields %s, but has %s", strings.Join(want, ", "), strings.Join(names, ", "))
 	}
 	switch {
 	case form.Get("grant_type") != "client_credentials":
@@ -170,7 +170,7 @@ func checkForm(form url.Values) error {
 	}
 	for scope := range strings.FieldsSeq(form.Get("scope")) {
 		if !strings.HasPrefix(scope, "kensho:app:") {
-			return fmt.Errorf("scope %s is none of Kensho's", scope)
+			return fmt.Errorf("unknown scope %s", scope)
 		}
 	}
 	return nil
@@ -218,9 +218,9 @@ func (s *Sim) checkAssertion(assertion, tokenURL string) error {
 	case claims["sub"] != claims["iss"]:
 		return errors.New("sub must be the Client ID, as iss")
 	case exp.Sub(iat.Time) > maxAssertion || exp.Sub(s.now()) > maxAssertion+5*time.Minute:
-		return errors.New("exp must be at most 60 minutes on")
+		return errors.New("exp must be at most 60 minutes after iat, and at most 60 minutes from now")
 	case id == "" || s.kensho.assertions[id]:
-		return errors.New("jti must be fresh")
+		return errors.New("jti must be present and unused")
 	}
 	s.kensho.assertions[id] = true
 	return nil

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// The OAuth 2.0 authorization server that there always is.
+// The default OAuth 2.0 authorization server of a Sim.
 const (
 	OAuthIssuer        = "https://auth.example.com"
 	OAuthTokenURL      = OAuthIssuer + "/oauth2/token"
 	OAuthRevocationURL = OAuthIssuer + "/oauth2/revoke"
 )
 
-// Client authentications (OpenID Connect Core §9, RFC 7523 §2.2).
+// Client authentication methods (OpenID Connect Core §9, RFC 7523 §2.2).
 const (
 	SecretBasic   = "client_secret_basic"
 	SecretPost    = "client_secret_post"
@@ -24,7 +24,7 @@ const (
 	None          = "none"
 )
 
-// Grants, by the value of grant_type.
+// Values of grant_type.
 const (
 	RefreshTokenGrant       = "refresh_token"
 	ClientCredentialsGrant  = "client_credentials"
@@ -32,48 +32,48 @@ const (
 	AccountCredentialsGrant = "account_credentials" // Zoom's server-to-server apps
 )
 
-// Where metadata are found (RFC 8414 §3, OpenID Connect Discovery §4).
+// Locations of the metadata (RFC 8414 §3, OpenID Connect Discovery §4).
 const (
 	OAuthMetadata  = "oauth-authorization-server"
 	OpenIDMetadata = "openid-configuration"
 
-	// AppendedMetadata are OAuthMetadata whose path some servers put behind the issuer's own,
-	// where RFC 8414 has it before.
+	// AppendedMetadata is OAuthMetadata at a path after that of the issuer, as some servers
+	// have it. RFC 8414 puts it before the issuer's path.
 	AppendedMetadata = "appended"
 
 	wellKnown = ".well-known"
 )
 
-// OAuthConduct is what OAuth 2.0 servers do beside the standards, each as some
-// vendor documents it.
+// OAuthConduct is the behavior of OAuth 2.0 servers where it differs from the standards. Some
+// vendor documents each difference.
 type OAuthConduct struct {
-	// Stringly writes expires_in as a string, as Microsoft's first token endpoint does.
+	// Stringly returns expires_in as a string, as Microsoft's v1.0 token endpoint does.
 	Stringly bool
 
-	// Slack has errors told by {"ok": false} and words of Slack's own, with status 200.
+	// Slack returns errors with status 200, {"ok": false} and Slack's own error codes.
 	Slack bool
 
-	// BadClient400 answers invalid_client with 400, as Salesforce does.
+	// BadClient400 returns invalid_client with status 400, as Salesforce does.
 	BadClient400 bool
 
-	// Gone400 answers the revocation of a token that is not good (any more) with 400
-	// and invalid_token, as Google and Salesforce do.
+	// Gone400 returns status 400 and invalid_token for the revocation of an invalid or expired
+	// token, as Google and Salesforce do.
 	Gone400 bool
 
-	// SingleToken ends the access token of before when another is issued of the same
-	// grant, as GitLab's refresh does.
+	// SingleToken revokes the previous access token when a new one of the same grant is issued,
+	// as GitLab's refresh does.
 	SingleToken bool
 
-	// RevokeGrant has the revocation of an access token end the refresh token that it
-	// came from, as Google does; RFC 7009 §2.1 allows it.
+	// RevokeGrant revokes the refresh token of an access token together with it, as Google does.
+	// RFC 7009 §2.1 allows it.
 	RevokeGrant bool
 
-	// PlainBasic takes the client's ID and secret in Basic authentication as they are, as
-	// servers do that know RFC 7617 and not RFC 6749 §2.3.1.
+	// PlainBasic does not decode the client's ID and secret in Basic authentication, as servers
+	// do that implement RFC 7617 but not RFC 6749 §2.3.1.
 	PlainBasic bool
 
-	// OwnAudience takes no client assertions but those that are addressed to the very
-	// endpoint called, as Okta documents; else the token URL and the issuer do too.
+	// OwnAudience requires the URL of the called endpoint as the aud of a client assertion, as
+	// Okta documents. Otherwise, the token URL and the issuer are accepted too.
 	OwnAudience bool
 }
 
@@ -81,39 +81,39 @@ type OAuthConduct struct {
 type OAuthServer struct {
 	Issuer        string
 	TokenURL      string
-	RevocationURL string   // none if empty
-	Metadata      []string // where they are published, if anywhere
+	RevocationURL string   // if empty, there is no revocation endpoint
+	Metadata      []string // locations of the metadata
 
-	// Listed are the client authentications that the metadata list; all if empty.
+	// Listed are the client authentication methods in the metadata; all if empty.
 	Listed []string
 }
 
-// An OAuthClient is known to one server.
+// An OAuthClient is a client of one server.
 type OAuthClient struct {
 	Issuer string // OAuthIssuer if empty
 	ID     string
 	Secret string
 
-	// AuthMethods are those it may authenticate by. A client has none at all if the
-	// assertion that it trades names it, as a service account's at Google.
+	// AuthMethods are the allowed client authentication methods. There are none for a client
+	// that is identified by the assertion of its grant, such as a Google service account.
 	AuthMethods []string
 
-	Keys       map[string]crypto.PublicKey // by key ID; the empty one is for assertions that name none
-	Algorithms []string                    // of signatures; any that the server knows if empty
+	Keys       map[string]crypto.PublicKey // by key ID; "" for assertions without a kid
+	Algorithms []string                    // allowed signature algorithms; all if empty
 
 	Grants []string
 	Scopes []string
 
-	// Params are what each token request must have beyond the standards.
+	// Params are the non-standard parameters that each token request must have.
 	Params map[string]string
 
-	Lifetime time.Duration // of access tokens; 1 h if zero
-	Rotate   bool          // each refresh answers with a new refresh token, and the old one dies
+	Lifetime time.Duration // of access tokens; zero means 1 hour
+	Rotate   bool          // each refresh rotates the refresh token
 
-	// Of assertions that are traded (RFC 7523 §2.1): Audience is the aud they must
-	// have, the token URL if empty; Subject the sub, which if empty is the client itself
-	// or missing; and ScopeInAssertion has the scope stand in them, as at Google, and not
-	// in the form.
+	// The following fields are for the assertions of the JWT bearer grant (RFC 7523 §2.1).
+	// Audience is the required aud; if empty, it is the token URL. Subject is the required
+	// sub; if empty, sub must be the client or missing. ScopeInAssertion requires the scope in
+	// the assertion, as Google does, and not in the form.
 	Audience         string
 	Subject          string
 	ScopeInAssertion bool
@@ -121,24 +121,23 @@ type OAuthClient struct {
 
 type oauth struct {
 	servers map[string]*authServer // by issuer
-	tokens  map[string]*oauthGrant // by every token that was ever issued of it
+	tokens  map[string]*oauthGrant // by each token that was issued for the grant
 	revoked []string
 }
 
 type authServer struct {
 	OAuthServer
 	clients    map[string]OAuthClient
-	assertions map[string]bool   // the IDs of those that have been used
-	last       map[string]string // access tokens, by client and scope
+	assertions map[string]bool   // IDs (jti) of used assertions
+	last       map[string]string // last access token by client and scope
 }
 
-// oauthGrant is what a client has been given: access tokens and the refresh tokens
-// that follow each other.
+// An oauthGrant is a grant to a client: its access tokens, and its current refresh token.
 type oauthGrant struct {
 	issuer, client string
 	scope          []string
-	refreshToken   string   // the good one; empty if there is none (any more)
-	accessTokens   []string // all of them
+	refreshToken   string   // the valid one; empty if there is none
+	accessTokens   []string // all access tokens so far
 }
 
 func newOAuth() oauth {
@@ -157,16 +156,16 @@ func (o *oauth) add(server OAuthServer) {
 	}
 }
 
-// AddOAuthServer adds an authorization server, or replaces the one with its issuer
-// and all its clients.
+// AddOAuthServer adds an authorization server. It replaces a server with the same issuer and
+// removes that server's clients.
 func (s *Sim) AddOAuthServer(server OAuthServer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.oauth.add(server)
 }
 
-// AddOAuthClient has a server know a client, in the place of the one with its ID, whose
-// tokens it takes over.
+// AddOAuthClient adds a client to a server. It replaces a client with the same ID and keeps that
+// client's tokens.
 func (s *Sim) AddOAuthClient(client OAuthClient) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,8 +176,7 @@ func (s *Sim) AddOAuthClient(client OAuthClient) {
 	s.oauth.servers[client.Issuer].clients[client.ID] = client
 }
 
-// AddOAuthRefreshToken has a server take a refresh token of a client that it knows,
-// for a scope.
+// AddOAuthRefreshToken adds a refresh token with a scope to a client that was added before.
 func (s *Sim) AddOAuthRefreshToken(client OAuthClient, token string, scope ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,14 +186,15 @@ func (s *Sim) AddOAuthRefreshToken(client OAuthClient, token string, scope ...st
 	s.oauth.tokens[s.secret(token)] = &oauthGrant{issuer: client.Issuer, client: client.ID, scope: scope, refreshToken: token}
 }
 
-// Revoked are the tokens that were good until a client revoked them, in that order.
+// Revoked returns the tokens that were valid until a client revoked them, in the order of their
+// revocation.
 func (s *Sim) Revoked() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.oauth.revoked)
 }
 
-// Live is how many access tokens are good now.
+// Live returns the number of valid access tokens.
 func (s *Sim) Live() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -208,7 +207,7 @@ func (s *Sim) Live() int {
 	return live
 }
 
-// forget has no server know a client or take a refresh token any more.
+// forget removes a client, or revokes a refresh token, at all servers.
 func (o *oauth) forget(credential string) {
 	for _, server := range o.servers {
 		delete(server.clients, credential)
@@ -218,7 +217,7 @@ func (o *oauth) forget(credential string) {
 	}
 }
 
-// oauthEndpoint is what answers at a URL, or nil.
+// oauthEndpoint returns the handler of a URL, or nil if there is none.
 func (s *Sim) oauthEndpoint(host, path string) func(*http.Request) reply {
 	called := "https://" + host + path
 	for _, server := range s.oauth.servers {

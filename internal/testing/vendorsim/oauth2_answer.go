@@ -19,7 +19,7 @@ const (
 	unsupportedGrantType = "unsupported_grant_type"
 )
 
-// slackWords are what Slack says for an error code
+// slackWords maps error codes to those of Slack
 // (https://docs.slack.dev/reference/methods/oauth.v2.access).
 var slackWords = map[string]string{
 	invalidClient:        "bad_client_secret",
@@ -27,12 +27,12 @@ var slackWords = map[string]string{
 	unsupportedGrantType: "invalid_grant_type",
 }
 
-// oauthAnswer is what an endpoint says: an error if there is a code, else a body.
+// An oauthAnswer is the response of an endpoint: an error if code is set, otherwise a body.
 type oauthAnswer struct {
 	body map[string]any // nil for none
 
 	code, description string
-	violation         bool // no documentation allows the request
+	violation         bool // the request does not comply with the documentation
 	basic             bool // the client used Basic authentication
 }
 
@@ -77,8 +77,8 @@ func (a *oauthAnswer) reply(conduct OAuthConduct) reply {
 	return r
 }
 
-// oauthForm is the form of a request, with each parameter once. A parameter without a
-// value counts as left out (RFC 6749 §3.2).
+// oauthForm returns the form of a request. A repeated parameter is an error, and one without a
+// value counts as omitted (RFC 6749 §3.2).
 func oauthForm(r *http.Request) (map[string]string, *oauthAnswer) {
 	if r.Method != http.MethodPost {
 		return nil, oauthViolation(invalidRequest, "must be a POST")
@@ -90,7 +90,7 @@ func oauthForm(r *http.Request) (map[string]string, *oauthAnswer) {
 		return nil, oauthViolation(invalidRequest, "Content-Type must be application/x-www-form-urlencoded")
 	}
 	if err := r.ParseForm(); err != nil {
-		return nil, oauthViolation(invalidRequest, "the body is no form")
+		return nil, oauthViolation(invalidRequest, "the body is not a valid form")
 	}
 	form := map[string]string{}
 	for name, values := range r.PostForm {
@@ -104,20 +104,20 @@ func oauthForm(r *http.Request) (map[string]string, *oauthAnswer) {
 	return form, nil
 }
 
-// clientParams are those of client authentication.
+// clientParams are the parameters of client authentication.
 var clientParams = []string{"client_id", "client_secret", "client_assertion", "client_assertion_type"}
 
-// checkKnown refuses parameters that are neither named nor of client authentication.
+// checkKnown rejects parameters that are neither in names nor in clientParams.
 func checkKnown(form map[string]string, names ...string) *oauthAnswer {
 	for name := range form {
 		if !slices.Contains(names, name) && !slices.Contains(clientParams, name) {
-			return oauthViolation(invalidRequest, "%s is no parameter of this request", name)
+			return oauthViolation(invalidRequest, "unknown parameter %s", name)
 		}
 	}
 	return nil
 }
 
-// unescape undoes what RFC 6749 §2.3.1 has done to the parts of Basic authentication.
+// unescape decodes the client ID and secret of Basic authentication (RFC 6749 §2.3.1).
 func unescape(id, secret string) (string, string, error) {
 	id, err := url.QueryUnescape(id)
 	if err != nil {

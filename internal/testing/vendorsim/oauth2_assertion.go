@@ -10,27 +10,26 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// assertionLeeway is how far the clock of who signs may be off.
+// assertionLeeway is the tolerated difference between the signer's clock and the server's.
 const assertionLeeway = time.Minute
 
-// strictAge is how old an assertion may be by Conduct.StrictDates.
+// strictAge is the maximum age of an assertion with Conduct.StrictDates.
 const strictAge = 10 * time.Second
 
-// signatures are the algorithms that a server knows.
+// signatures are the signature algorithms that all servers support.
 var signatures = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
-// Reasons to refuse an assertion that any caller may give: the operator's mistake, or
-// his clock's.
 var (
-	errForeignKey       = errors.New("the key is none of the client's")
-	errForeignAlgorithm = errors.New("the client's assertions are signed otherwise")
+	// A wrong configuration causes these errors, so they are not violations.
+	errForeignKey       = errors.New("the client has no such key")
+	errForeignAlgorithm = errors.New("the client must not use this alg")
 
-	// errUnknownAlgorithm is the caller's own.
-	errUnknownAlgorithm = errors.New("alg is none that the server knows")
+	// errUnknownAlgorithm is a violation: no configuration should cause it.
+	errUnknownAlgorithm = errors.New("the server does not support this alg")
 )
 
-// parseAssertion checks of a signed JWT what RFC 7523 §3 asks of every one: who has
-// made it, for whom, and when. The refusal's code is left open.
+// parseAssertion verifies a signed JWT as RFC 7523 §3 requires of every assertion: its issuer,
+// signature, audience and times. The caller sets the code of a returned error.
 func (s *Sim) parseAssertion(a *authServer, assertion string, audiences func(OAuthClient) []string) (OAuthClient, jwt.MapClaims, *oauthAnswer) {
 	var client OAuthClient
 	claims := jwt.MapClaims{}
@@ -59,18 +58,19 @@ func (s *Sim) parseAssertion(a *authServer, assertion string, audiences func(OAu
 	if err := s.checkDates(issued); err != nil {
 		return OAuthClient{}, nil, oauthRefusal("", "the assertion: %s", err)
 	}
-	// More than one audience leaves open whose it is: RFC 7523 §3 has the server's.
+	// RFC 7523 §3 requires an aud that identifies this server. With several values, the
+	// assertion would be valid at other servers too.
 	audience, err := claims.GetAudience()
 	if err != nil || len(audience) != 1 {
 		return OAuthClient{}, nil, oauthViolation("", "the assertion must have one aud")
 	}
 	if accepted := audiences(client); !slices.Contains(accepted, audience[0]) {
-		return OAuthClient{}, nil, oauthRefusal("", "the assertion's aud is %s, and must be %s", audience[0], strings.Join(accepted, " or "))
+		return OAuthClient{}, nil, oauthRefusal("", "the assertion's aud is %s, but must be %s", audience[0], strings.Join(accepted, " or "))
 	}
 	return client, claims, nil
 }
 
-// key is what the signature of an assertion is checked by.
+// key returns the key that verifies the signature of an assertion.
 func (c OAuthClient) key(token *jwt.Token) (any, error) {
 	algorithm := token.Method.Alg()
 	if !slices.Contains(signatures, algorithm) {
@@ -87,6 +87,8 @@ func (c OAuthClient) key(token *jwt.Token) (any, error) {
 	return key, nil
 }
 
+// mayHappen reports whether a wrong configuration or clock can cause an error, so that it is not
+// a violation.
 func mayHappen(err error) bool {
 	for _, reason := range []error{
 		errUnknownClient, errForeignKey, errForeignAlgorithm,
@@ -99,8 +101,8 @@ func mayHappen(err error) bool {
 	return false
 }
 
-// checkTimes is for what the caller alone decides: that there is an iat, which Google
-// asks for, and how far on exp is, an hour at the most for Google and Okta.
+// checkTimes checks the rules that do not depend on clocks: iat is present, which Google
+// requires, and exp is at most an hour after it, as Google and Okta require. It returns iat.
 func checkTimes(claims jwt.MapClaims) (issued time.Time, err error) {
 	iat, err := claims.GetIssuedAt()
 	if err != nil || iat == nil {
@@ -111,12 +113,12 @@ func checkTimes(claims jwt.MapClaims) (issued time.Time, err error) {
 		return time.Time{}, err
 	}
 	if exp.Sub(iat.Time) > maxAssertion {
-		return time.Time{}, errors.New("exp must be at most 60 minutes on")
+		return time.Time{}, errors.New("exp must be at most 60 minutes after iat")
 	}
 	return iat.Time, nil
 }
 
-// checkDates is for vendors that are strict about when an assertion was issued.
+// checkDates checks the age of an assertion with Conduct.StrictDates.
 func (s *Sim) checkDates(issued time.Time) error {
 	age := s.now().Sub(issued)
 	switch {

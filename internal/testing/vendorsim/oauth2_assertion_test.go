@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// keys are a key pair of each kind.
+// keys are key pairs of each kind.
 type keys struct {
 	rsa, other *rsa.PrivateKey
 	p256, p384 *ecdsa.PrivateKey
@@ -68,33 +68,33 @@ func TestEveryPartOfAClientAssertionIsChecked(t *testing.T) {
 		status    int
 		violation bool
 	}{
-		"RS256":                 {jwt.SigningMethodRS256, k.rsa, "", asIs, 200, false},
-		"PS256":                 {jwt.SigningMethodPS256, k.rsa, "", asIs, 200, false},
-		"RS512":                 {jwt.SigningMethodRS512, k.rsa, "", asIs, 200, false},
-		"ES256":                 {jwt.SigningMethodES256, k.p256, "p256", asIs, 200, false},
-		"ES384":                 {jwt.SigningMethodES384, k.p384, "p384", asIs, 200, false},
-		"the issuer as aud":     {jwt.SigningMethodRS256, k.rsa, "", claim("aud", vendorsim.OAuthIssuer), 200, false},
-		"aud in a list":         {jwt.SigningMethodRS256, k.rsa, "", claim("aud", []string{vendorsim.OAuthTokenURL}), 200, false},
-		"a clock a bit off":     {jwt.SigningMethodRS256, k.rsa, "", claim("iat", now.Add(30*time.Second).Unix()), 200, false},
-		"another key":           {jwt.SigningMethodRS256, k.other, "", asIs, 401, false},
-		"a key not registered":  {jwt.SigningMethodRS256, k.rsa, "k", asIs, 401, false},
-		"another kind of key":   {jwt.SigningMethodES256, k.p256, "", asIs, 401, false},
-		"another curve":         {jwt.SigningMethodES256, k.p256, "p384", asIs, 401, false},
-		"an unknown algorithm":  {jwt.SigningMethodHS256, []byte("key"), "", asIs, 401, true},
-		"no signature":          {jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "", asIs, 401, true},
-		"an unknown client":     {jwt.SigningMethodRS256, k.rsa, "", claim("iss", "x"), 401, false},
-		"another sub":           {jwt.SigningMethodRS256, k.rsa, "", claim("sub", "x"), 401, true},
-		"another audience":      {jwt.SigningMethodRS256, k.rsa, "", claim("aud", "https://other.example"), 401, false},
-		"more than one aud":     {jwt.SigningMethodRS256, k.rsa, "", claim("aud", []string{vendorsim.OAuthTokenURL, "https://other.example"}), 401, true},
-		"no aud":                {jwt.SigningMethodRS256, k.rsa, "", without("aud"), 401, true},
-		"no iat":                {jwt.SigningMethodRS256, k.rsa, "", without("iat"), 401, true},
-		"iat to come":           {jwt.SigningMethodRS256, k.rsa, "", claim("iat", now.Add(10*time.Minute).Unix()), 401, false},
-		"no exp":                {jwt.SigningMethodRS256, k.rsa, "", without("exp"), 401, true},
-		"exp past":              {jwt.SigningMethodRS256, k.rsa, "", claim("exp", now.Add(-2*time.Minute).Unix()), 401, false},
-		"exp too far":           {jwt.SigningMethodRS256, k.rsa, "", claim("exp", now.Add(2*time.Hour).Unix()), 401, true},
-		"no jti":                {jwt.SigningMethodRS256, k.rsa, "", without("jti"), 401, true},
-		"not of the client's":   {jwt.SigningMethodPS256, k.rsa, "", claim("iss", "strict"), 401, false},
-		"of the client's alone": {jwt.SigningMethodRS256, k.rsa, "", func(c jwt.MapClaims) { c["iss"], c["sub"] = "strict", "strict" }, 200, false},
+		"RS256":                    {jwt.SigningMethodRS256, k.rsa, "", asIs, 200, false},
+		"PS256":                    {jwt.SigningMethodPS256, k.rsa, "", asIs, 200, false},
+		"RS512":                    {jwt.SigningMethodRS512, k.rsa, "", asIs, 200, false},
+		"ES256":                    {jwt.SigningMethodES256, k.p256, "p256", asIs, 200, false},
+		"ES384":                    {jwt.SigningMethodES384, k.p384, "p384", asIs, 200, false},
+		"the issuer as aud":        {jwt.SigningMethodRS256, k.rsa, "", claim("aud", vendorsim.OAuthIssuer), 200, false},
+		"aud in a list":            {jwt.SigningMethodRS256, k.rsa, "", claim("aud", []string{vendorsim.OAuthTokenURL}), 200, false},
+		"a clock a bit off":        {jwt.SigningMethodRS256, k.rsa, "", claim("iat", now.Add(30*time.Second).Unix()), 200, false},
+		"another key":              {jwt.SigningMethodRS256, k.other, "", asIs, 401, false},
+		"a key not registered":     {jwt.SigningMethodRS256, k.rsa, "k", asIs, 401, false},
+		"another kind of key":      {jwt.SigningMethodES256, k.p256, "", asIs, 401, false},
+		"another curve":            {jwt.SigningMethodES256, k.p256, "p384", asIs, 401, false},
+		"an unknown algorithm":     {jwt.SigningMethodHS256, []byte("key"), "", asIs, 401, true},
+		"no signature":             {jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, "", asIs, 401, true},
+		"an unknown client":        {jwt.SigningMethodRS256, k.rsa, "", claim("iss", "x"), 401, false},
+		"another sub":              {jwt.SigningMethodRS256, k.rsa, "", claim("sub", "x"), 401, true},
+		"another audience":         {jwt.SigningMethodRS256, k.rsa, "", claim("aud", "https://other.example"), 401, false},
+		"more than one aud":        {jwt.SigningMethodRS256, k.rsa, "", claim("aud", []string{vendorsim.OAuthTokenURL, "https://other.example"}), 401, true},
+		"no aud":                   {jwt.SigningMethodRS256, k.rsa, "", without("aud"), 401, true},
+		"no iat":                   {jwt.SigningMethodRS256, k.rsa, "", without("iat"), 401, true},
+		"iat in the future":        {jwt.SigningMethodRS256, k.rsa, "", claim("iat", now.Add(10*time.Minute).Unix()), 401, false},
+		"no exp":                   {jwt.SigningMethodRS256, k.rsa, "", without("exp"), 401, true},
+		"exp in the past":          {jwt.SigningMethodRS256, k.rsa, "", claim("exp", now.Add(-2*time.Minute).Unix()), 401, false},
+		"exp too far":              {jwt.SigningMethodRS256, k.rsa, "", claim("exp", now.Add(2*time.Hour).Unix()), 401, true},
+		"no jti":                   {jwt.SigningMethodRS256, k.rsa, "", without("jti"), 401, true},
+		"an algorithm not allowed": {jwt.SigningMethodPS256, k.rsa, "", claim("iss", "strict"), 401, false},
+		"the allowed algorithm":    {jwt.SigningMethodRS256, k.rsa, "", func(c jwt.MapClaims) { c["iss"], c["sub"] = "strict", "strict" }, 200, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sim := vendorsim.New()
@@ -113,7 +113,7 @@ func TestEveryPartOfAClientAssertionIsChecked(t *testing.T) {
 				assert.Equal(t, "invalid_client", a.error())
 				return
 			}
-			assert.Equal(t, "invalid_client", post(t, sim, vendorsim.OAuthTokenURL, "", ask).error(), "an assertion is good for one use")
+			assert.Equal(t, "invalid_client", post(t, sim, vendorsim.OAuthTokenURL, "", ask).error(), "an assertion can be used once")
 			assert.Len(t, sim.Violations(), 1)
 		})
 	}
@@ -126,7 +126,7 @@ func TestAnAssertionComesAsTheStandardHasIt(t *testing.T) {
 		code string
 	}{
 		"with the client's own ID": {[]string{"client_id", "c", "client_assertion_type", assertionType}, ""},
-		"with another's":           {[]string{"client_id", "x", "client_assertion_type", assertionType}, "invalid_client"},
+		"with another client's":    {[]string{"client_id", "x", "client_assertion_type", assertionType}, "invalid_client"},
 		"without a type":           {nil, "invalid_request"},
 		"with another type":        {[]string{"client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:saml2-bearer"}, "invalid_request"},
 	} {
@@ -169,22 +169,22 @@ func TestAnAssertionIsTraded(t *testing.T) {
 		code      string
 		violation bool
 	}{
-		"a service account's":        {jwt.MapClaims{"iss": google, "scope": "read"}, nil, 200, "", false},
-		"with itself as sub":         {jwt.MapClaims{"iss": google, "sub": google, "scope": "read"}, nil, 200, "", false},
-		"with a fresh jti":           {jwt.MapClaims{"iss": google, "scope": "read", "jti": "j"}, nil, 200, "", false},
-		"for somebody":               {jwt.MapClaims{"iss": google, "sub": "ceo@example.com", "scope": "read"}, nil, 400, "invalid_grant", false},
-		"without a scope":            {jwt.MapClaims{"iss": google}, nil, 400, "invalid_scope", false},
-		"with more scope":            {jwt.MapClaims{"iss": google, "scope": "read admin"}, nil, 400, "invalid_scope", false},
-		"with the scope elsewhere":   {jwt.MapClaims{"iss": google, "scope": "read"}, []string{"scope", "read"}, 400, "invalid_request", true},
-		"another audience":           {jwt.MapClaims{"iss": google, "scope": "read", "aud": "https://x"}, nil, 400, "invalid_grant", false},
-		"an unknown issuer":          {jwt.MapClaims{"iss": "x", "scope": "read"}, nil, 400, "invalid_grant", false},
-		"a connected app's":          {jwt.MapClaims{"iss": salesforce, "sub": "user@org", "aud": "https://login.example"}, nil, 200, "", false},
-		"narrower, in the form":      {jwt.MapClaims{"iss": salesforce, "sub": "user@org", "aud": "https://login.example"}, []string{"scope", "read"}, 200, "", false},
-		"narrower, in the assertion": {jwt.MapClaims{"iss": salesforce, "sub": "user@org", "aud": "https://login.example", "scope": "read"}, nil, 400, "invalid_request", true},
-		"not for its user":           {jwt.MapClaims{"iss": salesforce, "aud": "https://login.example"}, nil, 400, "invalid_grant", false},
-		"of who must authenticate":   {jwt.MapClaims{"iss": "secretive", "scope": "read"}, nil, 401, "invalid_client", false},
-		"of who does":                {jwt.MapClaims{"iss": "secretive"}, []string{"client_id", "secretive", "client_secret", "s"}, 200, "", false},
-		"of another than who does":   {jwt.MapClaims{"iss": google, "scope": "read"}, []string{"client_id", "secretive", "client_secret", "s"}, 400, "invalid_grant", false},
+		"a service account's":          {jwt.MapClaims{"iss": google, "scope": "read"}, nil, 200, "", false},
+		"with itself as sub":           {jwt.MapClaims{"iss": google, "sub": google, "scope": "read"}, nil, 200, "", false},
+		"with a fresh jti":             {jwt.MapClaims{"iss": google, "scope": "read", "jti": "j"}, nil, 200, "", false},
+		"for another user":             {jwt.MapClaims{"iss": google, "sub": "ceo@example.com", "scope": "read"}, nil, 400, "invalid_grant", false},
+		"without a scope":              {jwt.MapClaims{"iss": google}, nil, 400, "invalid_scope", false},
+		"with more scope":              {jwt.MapClaims{"iss": google, "scope": "read admin"}, nil, 400, "invalid_scope", false},
+		"with the scope elsewhere":     {jwt.MapClaims{"iss": google, "scope": "read"}, []string{"scope", "read"}, 400, "invalid_request", true},
+		"another audience":             {jwt.MapClaims{"iss": google, "scope": "read", "aud": "https://x"}, nil, 400, "invalid_grant", false},
+		"an unknown issuer":            {jwt.MapClaims{"iss": "x", "scope": "read"}, nil, 400, "invalid_grant", false},
+		"a connected app's":            {jwt.MapClaims{"iss": salesforce, "sub": "user@org", "aud": "https://login.example"}, nil, 200, "", false},
+		"narrower, in the form":        {jwt.MapClaims{"iss": salesforce, "sub": "user@org", "aud": "https://login.example"}, []string{"scope", "read"}, 200, "", false},
+		"narrower, in the assertion":   {jwt.MapClaims{"iss": salesforce, "sub": "user@org", "aud": "https://login.example", "scope": "read"}, nil, 400, "invalid_request", true},
+		"not for its user":             {jwt.MapClaims{"iss": salesforce, "aud": "https://login.example"}, nil, 400, "invalid_grant", false},
+		"client must authenticate":     {jwt.MapClaims{"iss": "secretive", "scope": "read"}, nil, 401, "invalid_client", false},
+		"client authenticates":         {jwt.MapClaims{"iss": "secretive"}, []string{"client_id", "secretive", "client_secret", "s"}, 200, "", false},
+		"another client authenticates": {jwt.MapClaims{"iss": google, "scope": "read"}, []string{"client_id", "secretive", "client_secret", "s"}, 400, "invalid_grant", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sim := vendorsim.New()
@@ -205,7 +205,7 @@ func TestAnAssertionIsTraded(t *testing.T) {
 			if test.status == http.StatusOK {
 				assert.True(t, sim.Accepts(a.token()))
 				again := post(t, sim, vendorsim.OAuthTokenURL, "", ask)
-				assert.Equal(t, test.claims["jti"] == nil, again.status == http.StatusOK, "with a jti it is good for one use")
+				assert.Equal(t, test.claims["jti"] == nil, again.status == http.StatusOK, "an assertion with a jti can be used once")
 			}
 		})
 	}

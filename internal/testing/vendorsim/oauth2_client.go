@@ -5,11 +5,11 @@ import (
 	"slices"
 )
 
-// assertionType is the one client_assertion_type that there is for a JWT (RFC 7523 §2.2).
+// assertionType is the client_assertion_type of a JWT (RFC 7523 §2.2).
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
-// oauthClient is the client that a request is from. With no client authentication and
-// no client_id it is none, and found is false.
+// oauthClient authenticates the client of a request. found is false if the request has neither
+// client authentication nor a client_id.
 func (s *Sim) oauthClient(a *authServer, r *http.Request, form map[string]string) (client OAuthClient, found bool, refused *oauthAnswer) {
 	var used []string
 	if r.Header.Get("Authorization") != "" {
@@ -23,7 +23,7 @@ func (s *Sim) oauthClient(a *authServer, r *http.Request, form map[string]string
 	}
 	switch {
 	case len(used) > 1:
-		return OAuthClient{}, false, oauthViolation(invalidRequest, "more than one client authentication: %q", used)
+		return OAuthClient{}, false, oauthViolation(invalidRequest, "more than one client authentication method: %q", used)
 	case len(used) == 0 && form["client_id"] == "":
 		return OAuthClient{}, false, nil
 	case len(used) == 0:
@@ -44,7 +44,7 @@ func (s *Sim) oauthClient(a *authServer, r *http.Request, form map[string]string
 	case client.ID == "":
 		refused = oauthRefusal(invalidClient, "unknown client")
 	case !slices.Contains(client.AuthMethods, method):
-		refused = oauthRefusal(invalidClient, "the client may not authenticate by %s", method)
+		refused = oauthRefusal(invalidClient, "the client may not authenticate with %s", method)
 	case (method == SecretBasic || method == SecretPost) && secret != client.Secret:
 		refused = oauthRefusal(invalidClient, "wrong client secret")
 	}
@@ -68,7 +68,7 @@ func (a *authServer) basicClient(r *http.Request, form map[string]string, isPlai
 		return OAuthClient{}, "", oauthViolation(invalidRequest, "the client ID and secret must be form-urlencoded in Basic authentication")
 	}
 	if form["client_id"] != "" && form["client_id"] != id {
-		return OAuthClient{}, "", oauthViolation(invalidRequest, "client_id is not the one in Authorization")
+		return OAuthClient{}, "", oauthViolation(invalidRequest, "client_id differs from the client ID in Authorization")
 	}
 	return a.clients[id], secret, nil
 }
@@ -90,9 +90,9 @@ func (s *Sim) assertingClient(a *authServer, r *http.Request, form map[string]st
 	case claims["sub"] != claims["iss"]:
 		return OAuthClient{}, oauthViolation(invalidClient, "sub must be the client ID, as iss")
 	case form["client_id"] != "" && form["client_id"] != client.ID:
-		return OAuthClient{}, oauthViolation(invalidClient, "client_id is not that of the assertion")
+		return OAuthClient{}, oauthViolation(invalidClient, "client_id differs from the iss of the assertion")
 	case id == "" || a.assertions[id]:
-		return OAuthClient{}, oauthViolation(invalidClient, "jti must be fresh")
+		return OAuthClient{}, oauthViolation(invalidClient, "jti must be present and unused")
 	default:
 		a.assertions[id] = true
 	}

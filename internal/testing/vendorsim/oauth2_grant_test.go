@@ -30,7 +30,7 @@ func TestARefreshTokenThatRotatesIsGoodForOneUse(t *testing.T) {
 	assert.NotEqual(t, narrow.refreshToken(), whole.refreshToken())
 
 	assert.Equal(t, "invalid_grant", refresh(t, sim, rotating, "first").error())
-	assert.Equal(t, "invalid_grant", refresh(t, sim, rotating, whole.refreshToken()).error(), "who uses an old one ends the newest")
+	assert.Equal(t, "invalid_grant", refresh(t, sim, rotating, whole.refreshToken()).error(), "the use of an old refresh token revokes the current one")
 	assert.True(t, sim.Accepts(whole.token()))
 	assert.Empty(t, sim.Violations())
 }
@@ -45,14 +45,14 @@ func TestARefreshTokenThatDoesNotRotateStays(t *testing.T) {
 		assert.NotContains(t, a.body, "refresh_token")
 	}
 	assert.Equal(t, 3, sim.Live())
-	assert.Equal(t, "invalid_scope", refresh(t, sim, client, "r", "scope", "write").error(), "it was given for less than the client may have")
+	assert.Equal(t, "invalid_scope", refresh(t, sim, client, "r", "scope", "write").error(), "its scope is narrower than the client's")
 
 	other := client
 	other.ID = "other"
 	sim.AddOAuthClient(other)
 	assert.Equal(t, "invalid_grant", refresh(t, sim, other, "r").error())
-	assert.Equal(t, "invalid_grant", refresh(t, sim, client, refresh(t, sim, client, "r").token()).error(), "an access token is none")
-	assert.Equal(t, 200, refresh(t, sim, client, "r").status, "and nothing has come of all that")
+	assert.Equal(t, "invalid_grant", refresh(t, sim, client, refresh(t, sim, client, "r").token()).error(), "an access token is not a refresh token")
+	assert.Equal(t, 200, refresh(t, sim, client, "r").status, "the failed attempts have no effect")
 	sim.RevokeCredential("r")
 	assert.Equal(t, "invalid_grant", refresh(t, sim, client, "r").error())
 	assert.Empty(t, sim.Violations())
@@ -75,7 +75,7 @@ func TestWhatAVendorAsksForBeyondTheStandards(t *testing.T) {
 	assert.Equal(t, "invalid_request", ask(auth0, "grant_type", "client_credentials", "audience", "x").error())
 	assert.Equal(t, 200, ask(zoom, "grant_type", "account_credentials", "account_id", "a1").status)
 	assert.Equal(t, "invalid_request", ask(zoom, "grant_type", "account_credentials", "account_id", "a2").error())
-	assert.Empty(t, sim.Violations(), "what an operator may get wrong")
+	assert.Empty(t, sim.Violations(), "mistakes of an operator are not violations")
 	assert.Equal(t, "invalid_request", ask(zoom, "grant_type", "account_credentials").error())
 	assert.Len(t, sim.Violations(), 1)
 }
@@ -140,7 +140,7 @@ func TestMetadataAreWhereTheStandardsHaveThem(t *testing.T) {
 	a := get(t, sim, base+"/auth.example.com/.well-known/openid-configuration")
 	assert.Equal(t, vendorsim.URL(base, vendorsim.OAuthTokenURL), a.string("token_endpoint"))
 	assert.Equal(t, vendorsim.URL(base, vendorsim.OAuthRevocationURL), a.string("revocation_endpoint"))
-	assert.Empty(t, sim.Violations(), "to look where they might be is no mistake")
+	assert.Empty(t, sim.Violations(), "probing for metadata is not a violation")
 
 	post(t, sim, "https://auth.example.com/.well-known/openid-configuration", "", form())
 	get(t, sim, "https://auth.example.com/.well-known/openid-configuration?x=1")

@@ -5,8 +5,7 @@ import (
 	"slices"
 )
 
-// metadata is what a server publishes about itself (RFC 8414 §2), with its URLs as the
-// caller sees them.
+// metadata returns the metadata of a server (RFC 8414 §2), with URLs that the caller can use.
 func (a *authServer) metadata(r *http.Request, kind string) reply {
 	switch {
 	case r.Method != http.MethodGet:

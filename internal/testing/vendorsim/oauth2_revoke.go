@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// oauthRevoke ends a token (RFC 7009). One that is not good is none to be revoked, and
-// so no error.
+// oauthRevoke revokes a token (RFC 7009). The revocation of an invalid token succeeds, unless
+// OAuthConduct.Gone400 is set.
 func (s *Sim) oauthRevoke(a *authServer, r *http.Request) *oauthAnswer {
 	form, refused := oauthForm(r)
 	if refused != nil {
@@ -25,15 +25,15 @@ func (s *Sim) oauthRevoke(a *authServer, r *http.Request) *oauthAnswer {
 		return oauthViolation(invalidRequest, "token is missing")
 	}
 	if hint := form["token_type_hint"]; !slices.Contains([]string{"", "access_token", "refresh_token"}, hint) {
-		return oauthViolation(invalidRequest, "no token type is called %s", hint)
+		return oauthViolation(invalidRequest, "unknown token_type_hint %s", hint)
 	}
 
 	grant := s.oauth.tokens[token]
 	if !authenticated && (grant == nil || len(a.clients[grant.client].AuthMethods) > 0) {
-		return oauthViolation(invalidClient, "the client does not say who it is")
+		return oauthViolation(invalidClient, "client authentication is missing")
 	}
 	if grant != nil && authenticated && (grant.issuer != a.Issuer || grant.client != client.ID) {
-		return oauthRefusal(unauthorizedClient, "the token is another client's")
+		return oauthRefusal(unauthorizedClient, "the token belongs to another client")
 	}
 	if grant == nil || !s.isGood(grant, token) {
 		if s.conduct.OAuth.Gone400 {
@@ -49,8 +49,8 @@ func (s *Sim) isGood(grant *oauthGrant, token string) bool {
 	return grant.refreshToken == token || s.now().Before(s.issued[token])
 }
 
-// revoke ends an access token alone, and with a refresh token all that came from it
-// (RFC 7009 §2.1).
+// revoke revokes an access token, or a refresh token together with all access tokens of its
+// grant (RFC 7009 §2.1).
 func (s *Sim) revoke(grant *oauthGrant, token string) {
 	s.oauth.revoked = append(s.oauth.revoked, token)
 	isRefreshToken := grant.refreshToken == token

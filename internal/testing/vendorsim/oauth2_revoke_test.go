@@ -9,7 +9,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// revoking is a server with a client and a refresh token, and what revokes there.
+// revoking returns a server with a client and a refresh token, and a function that revokes
+// tokens of the client.
 func revoking(t *testing.T, conduct vendorsim.OAuthConduct) (*vendorsim.Sim, func(pairs ...string) answered) {
 	t.Helper()
 	sim := vendorsim.New()
@@ -34,7 +35,7 @@ func TestARevokedAccessTokenIsNotAccepted(t *testing.T) {
 	assert.Equal(t, 1, sim.Live())
 	assert.Equal(t, 200, refresh(t, sim, client, "r").status, "and so does the refresh token")
 
-	assert.Equal(t, 200, revoke("token", first).status, "it is gone, which is what was asked")
+	assert.Equal(t, 200, revoke("token", first).status, "a second revocation succeeds")
 	assert.Equal(t, 200, revoke("token", "unknown", "token_type_hint", "refresh_token").status)
 	assert.Equal(t, []string{first}, sim.Revoked())
 	assert.Empty(t, sim.Violations())
@@ -80,8 +81,8 @@ func TestARevocationIsTheClientsOwn(t *testing.T) {
 	}{
 		{"another client's", basic(other.ID, other.Secret), form("token", token), 400, "unauthorized_client", false},
 		{"a wrong secret", basic(client.ID, "x"), form("token", token), 401, "invalid_client", false},
-		{"nobody's", "", form("token", token), 401, "invalid_client", true},
-		{"nobody's, of no token", "", form("token", "unknown"), 401, "invalid_client", true},
+		{"no client", "", form("token", token), 401, "invalid_client", true},
+		{"no client, unknown token", "", form("token", "unknown"), 401, "invalid_client", true},
 		{"no token", basic(client.ID, client.Secret), form(), 400, "invalid_request", true},
 		{"an unknown hint", basic(client.ID, client.Secret), form("token", token, "token_type_hint", "at"), 400, "invalid_request", true},
 		{"an unknown parameter", basic(client.ID, client.Secret), form("token", token, "scope", "read"), 400, "invalid_request", true},

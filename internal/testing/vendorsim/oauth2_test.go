@@ -16,7 +16,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// client holds what has to be escaped in Basic authentication.
+// client has an ID and a secret that must be escaped in Basic authentication.
 var client = vendorsim.OAuthClient{
 	ID: "client:1", Secret: "s%+:/ t",
 	AuthMethods: []string{vendorsim.SecretBasic, vendorsim.SecretPost},
@@ -32,7 +32,7 @@ func basic(id, secret string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(id)+":"+url.QueryEscape(secret)))
 }
 
-// answered is what a server says to a form, with authorization if that is not empty.
+// answered is the response of a server to a form.
 type answered struct {
 	status int
 	header http.Header
@@ -97,37 +97,37 @@ func TestAnAuthorizationServerTakesWhatTheStandardsHaveAndNothingElse(t *testing
 		code          string
 		violation     bool
 	}{
-		"Basic":                      {"POST", "", formHeader, ask, 200, "", false},
-		"with a character set":       {"POST", "", with("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"), ask, 200, "", false},
-		"with its client_id too":     {"POST", "", formHeader, ask + "&client_id=client%3A1", 200, "", false},
-		"an empty parameter":         {"POST", "", formHeader, ask + "&audience=", 200, "", false},
-		"post":                       {"POST", "", without("Authorization"), post, 200, "", false},
-		"none":                       {"POST", "", without("Authorization"), none, 200, "", false},
-		"a GET":                      {"GET", "", formHeader, ask, 400, "invalid_request", true},
-		"a query":                    {"POST", "?client_secret=s", formHeader, ask, 400, "invalid_request", true},
-		"no content type":            {"POST", "", without("Content-Type"), ask, 400, "invalid_request", true},
-		"JSON":                       {"POST", "", with("Content-Type", "application/json"), "{}", 400, "invalid_request", true},
-		"no form":                    {"POST", "", formHeader, ask + "&%zz", 400, "invalid_request", true},
-		"a parameter twice":          {"POST", "", formHeader, ask + "&scope=read&scope=read", 400, "invalid_request", true},
-		"a parameter of no standard": {"POST", "", formHeader, ask + "&audience=a", 400, "invalid_request", true},
-		"one of another grant":       {"POST", "", formHeader, ask + "&refresh_token=r", 400, "invalid_request", true},
-		"no grant_type":              {"POST", "", formHeader, "scope=read", 400, "invalid_request", true},
-		"a grant without its token":  {"POST", "", formHeader, "grant_type=refresh_token", 400, "invalid_request", true},
-		"an unknown grant":           {"POST", "", formHeader, "grant_type=password", 400, "unsupported_grant_type", false},
-		"a grant of another client":  {"POST", "", without("Authorization"), "grant_type=client_credentials&client_id=public", 400, "unauthorized_client", false},
-		"two authentications":        {"POST", "", formHeader, post, 400, "invalid_request", true},
-		"a bearer token":             {"POST", "", with("Authorization", "Bearer x"), ask, 400, "invalid_request", true},
-		"another client_id":          {"POST", "", formHeader, ask + "&client_id=public", 400, "invalid_request", true},
-		"nobody":                     {"POST", "", without("Authorization"), ask, 401, "invalid_client", true},
-		"an unknown client":          {"POST", "", with("Authorization", basic("x", client.Secret)), ask, 401, "invalid_client", false},
-		"a wrong secret":             {"POST", "", with("Authorization", basic(client.ID, "x")), ask, 401, "invalid_client", false},
-		"a wrong secret in the form": {"POST", "", without("Authorization"), ask + "&client_id=client%3A1&client_secret=x", 401, "invalid_client", false},
-		"no secret":                  {"POST", "", without("Authorization"), ask + "&client_id=client%3A1", 401, "invalid_client", false},
-		"a secret where none is":     {"POST", "", with("Authorization", basic("public", "")), none, 401, "invalid_client", false},
+		"Basic":                       {"POST", "", formHeader, ask, 200, "", false},
+		"with a character set":        {"POST", "", with("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"), ask, 200, "", false},
+		"with its client_id too":      {"POST", "", formHeader, ask + "&client_id=client%3A1", 200, "", false},
+		"an empty parameter":          {"POST", "", formHeader, ask + "&audience=", 200, "", false},
+		"post":                        {"POST", "", without("Authorization"), post, 200, "", false},
+		"none":                        {"POST", "", without("Authorization"), none, 200, "", false},
+		"a GET":                       {"GET", "", formHeader, ask, 400, "invalid_request", true},
+		"a query":                     {"POST", "?client_secret=s", formHeader, ask, 400, "invalid_request", true},
+		"no content type":             {"POST", "", without("Content-Type"), ask, 400, "invalid_request", true},
+		"JSON":                        {"POST", "", with("Content-Type", "application/json"), "{}", 400, "invalid_request", true},
+		"an invalid form":             {"POST", "", formHeader, ask + "&%zz", 400, "invalid_request", true},
+		"a parameter twice":           {"POST", "", formHeader, ask + "&scope=read&scope=read", 400, "invalid_request", true},
+		"a non-standard parameter":    {"POST", "", formHeader, ask + "&audience=a", 400, "invalid_request", true},
+		"one of another grant":        {"POST", "", formHeader, ask + "&refresh_token=r", 400, "invalid_request", true},
+		"no grant_type":               {"POST", "", formHeader, "scope=read", 400, "invalid_request", true},
+		"a grant without its token":   {"POST", "", formHeader, "grant_type=refresh_token", 400, "invalid_request", true},
+		"an unknown grant":            {"POST", "", formHeader, "grant_type=password", 400, "unsupported_grant_type", false},
+		"a grant of another client":   {"POST", "", without("Authorization"), "grant_type=client_credentials&client_id=public", 400, "unauthorized_client", false},
+		"two authentications":         {"POST", "", formHeader, post, 400, "invalid_request", true},
+		"a bearer token":              {"POST", "", with("Authorization", "Bearer x"), ask, 400, "invalid_request", true},
+		"another client_id":           {"POST", "", formHeader, ask + "&client_id=public", 400, "invalid_request", true},
+		"no client":                   {"POST", "", without("Authorization"), ask, 401, "invalid_client", true},
+		"an unknown client":           {"POST", "", with("Authorization", basic("x", client.Secret)), ask, 401, "invalid_client", false},
+		"a wrong secret":              {"POST", "", with("Authorization", basic(client.ID, "x")), ask, 401, "invalid_client", false},
+		"a wrong secret in the form":  {"POST", "", without("Authorization"), ask + "&client_id=client%3A1&client_secret=x", 401, "invalid_client", false},
+		"no secret":                   {"POST", "", without("Authorization"), ask + "&client_id=client%3A1", 401, "invalid_client", false},
+		"a secret of a public client": {"POST", "", with("Authorization", basic("public", "")), none, 401, "invalid_client", false},
 		"an ID that is not escaped": {
 			"POST", "", with("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("client%3A1:s%+:/ t"))), ask, 400, "invalid_request", true,
 		},
-		"more scope than there is": {"POST", "", formHeader, ask + "&scope=read+admin", 400, "invalid_scope", false},
+		"a scope that is not allowed": {"POST", "", formHeader, ask + "&scope=read+admin", 400, "invalid_scope", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sim := vendorsim.New()

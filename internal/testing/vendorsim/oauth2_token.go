@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// grantParams are the parameters of each grant beside scope.
+// grantParams are the required parameters of each grant.
 var grantParams = map[string][]string{
 	RefreshTokenGrant:       {"refresh_token"},
 	ClientCredentialsGrant:  nil,
@@ -30,9 +30,9 @@ func (s *Sim) oauthToken(a *authServer, r *http.Request) *oauthAnswer {
 	case kind == "":
 		return oauthViolation(invalidRequest, "grant_type is missing")
 	case !known:
-		return oauthRefusal(unsupportedGrantType, "no grant is called %s", kind)
+		return oauthRefusal(unsupportedGrantType, "unknown grant_type %s", kind)
 	case !found && kind != JWTBearerGrant:
-		return oauthViolation(invalidClient, "the client does not say who it is")
+		return oauthViolation(invalidClient, "client authentication is missing")
 	}
 	for _, name := range params {
 		if form[name] == "" {
@@ -82,13 +82,14 @@ func (c OAuthClient) checkParams(form map[string]string, standard []string) *oau
 func checkScope(asked, allowed []string) *oauthAnswer {
 	for _, scope := range asked {
 		if !slices.Contains(allowed, scope) {
-			return oauthRefusal(invalidScope, "%s is more than there is", scope)
+			return oauthRefusal(invalidScope, "scope %s is not allowed", scope)
 		}
 	}
 	return nil
 }
 
-// assertedGrant is whose assertion is traded, and for which scope (RFC 7523 §2.1).
+// assertedGrant verifies the assertion of a JWT bearer grant, and returns its client and scope
+// (RFC 7523 §2.1).
 func (s *Sim) assertedGrant(a *authServer, r *http.Request, form map[string]string, authenticated OAuthClient) (client OAuthClient, scope string, refused *oauthAnswer) {
 	client, claims, refused := s.parseAssertion(a, form["assertion"], func(c OAuthClient) []string {
 		if c.Audience != "" {
@@ -107,13 +108,13 @@ func (s *Sim) assertedGrant(a *authServer, r *http.Request, form map[string]stri
 	case authenticated.ID == "" && len(client.AuthMethods) > 0:
 		return OAuthClient{}, "", oauthRefusal(invalidClient, "the client must authenticate")
 	case authenticated.ID != "" && authenticated.ID != client.ID:
-		return OAuthClient{}, "", oauthRefusal(invalidGrant, "the assertion is another client's")
+		return OAuthClient{}, "", oauthRefusal(invalidGrant, "the assertion belongs to another client")
 	case subject != client.Subject && (client.Subject != "" || subject != client.ID):
-		return OAuthClient{}, "", oauthRefusal(invalidGrant, "the assertion's sub is %q", subject)
+		return OAuthClient{}, "", oauthRefusal(invalidGrant, "wrong sub %q in the assertion", subject)
 	case id != "" && a.assertions[id]:
-		return OAuthClient{}, "", oauthViolation(invalidGrant, "jti must be fresh")
+		return OAuthClient{}, "", oauthViolation(invalidGrant, "jti must be unused")
 	case client.ScopeInAssertion && form["scope"] != "", !client.ScopeInAssertion && claimed != "":
-		return OAuthClient{}, "", oauthViolation(invalidRequest, "scope is not where the vendor takes it from")
+		return OAuthClient{}, "", oauthViolation(invalidRequest, "scope must be in the assertion or in the form, as the vendor documents")
 	case client.ScopeInAssertion && claimed == "":
 		return OAuthClient{}, "", oauthRefusal(invalidScope, "the assertion has no scope")
 	}
@@ -126,8 +127,8 @@ func (s *Sim) assertedGrant(a *authServer, r *http.Request, form map[string]stri
 	return client, form["scope"], nil
 }
 
-// refreshGrant trades a refresh token. One that was replaced has leaked, or its
-// successor has: neither is good any more (RFC 9700 §4.14.2).
+// refreshGrant performs the refresh token grant. The use of a rotated refresh token revokes the
+// current one too, because one of the two may have leaked (RFC 9700 §4.14.2).
 func (s *Sim) refreshGrant(a *authServer, client OAuthClient, token string, asked []string) *oauthAnswer {
 	grant := s.oauth.tokens[token]
 	_, isAccessToken := s.issued[token]
@@ -146,7 +147,7 @@ func (s *Sim) refreshGrant(a *authServer, client OAuthClient, token string, aske
 	}
 	answer := s.grantToken(client, grant, asked)
 	if client.Rotate {
-		// Of the scope that the old one has, whatever was asked (RFC 6749 §6).
+		// The new refresh token keeps the scope of the old one (RFC 6749 §6).
 		grant.refreshToken = s.newRefreshToken()
 		s.oauth.tokens[grant.refreshToken] = grant
 		answer.body["refresh_token"] = grant.refreshToken

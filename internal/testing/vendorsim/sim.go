@@ -1,10 +1,10 @@
-// Package vendorsim simulates the vendors' authentication APIs, exact to what they
-// document: it checks what it is sent as strictly as they do, issues tokens that
-// die when theirs do, and can be told to misbehave.
+// Package vendorsim simulates the authentication APIs of the vendors as they document them. It
+// checks requests as strictly as the vendors do, and its tokens expire when theirs do. Tests
+// can make it misbehave.
 //
-// A Sim is an http.Handler. Unit tests call it in memory through Transport, under
-// the vendors' own host names; end-to-end tests and the demo serve it on a loopback
-// port, where the first segment of the path stands for the host (see URL).
+// A Sim is an http.Handler. Unit tests call it in memory through Transport, with the host names
+// of the vendors. End-to-end tests and the demo serve it on a loopback port, where the first
+// segment of the path is the host of the vendor (see URL).
 package vendorsim
 
 import (
@@ -25,65 +25,63 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Conduct is how the vendors behave, whatever they are asked.
+// Conduct is the behavior of all vendors. The zero value is as documented.
 type Conduct struct {
-	// Latency is how long an answer takes; the token is made half-way, and the Date
-	// written half-way from there.
+	// Latency is how long a response takes. The vendor issues the token after half of it, and
+	// sets the Date header after three quarters.
 	Latency time.Duration
 
 	// Skew is how far the vendors' clocks are ahead of the caller's.
 	Skew time.Duration
 
-	// NoDate leaves the Date header out, and Date writes another time into it than the
-	// vendors' clocks show.
+	// NoDate omits the Date header. Date, unless zero, replaces the time of the vendors' clocks
+	// in it.
 	NoDate bool
 	Date   time.Time
 
-	// Fault, if it returns a handler, has that answer in the vendor's place.
+	// Fault may return a handler that answers the request instead of the vendor.
 	Fault func(*http.Request) http.HandlerFunc
 
-	// JWT makes the access tokens of Kensho and of OAuth 2.0 servers JWTs. They are
-	// opaque otherwise.
+	// JWT makes the access tokens of Kensho and of OAuth 2.0 servers JWTs instead of opaque
+	// strings.
 	JWT bool
 
-	// HourOffset has Kensho's access tokens of a refresh token expire so long after the full
-	// hour, and be JWTs, which state that: no rule of Kensho's is such.
+	// HourOffset makes Kensho's access tokens of a refresh token JWTs that expire this long
+	// after the full hour, unlike those of the real vendor.
 	HourOffset time.Duration
 
-	// StrictDates has assertions refused that are dated in the future, by however little,
-	// or over 10 seconds ago.
+	// StrictDates rejects assertions that were issued in the future, without any leeway, or more
+	// than 10 seconds ago.
 	StrictDates bool
 
-	// Rotate has a refresh at Kensho answer with a new refresh token, and the old
-	// one die.
+	// Rotate makes Kensho rotate the refresh token with each exchange.
 	Rotate bool
 
-	// KeyPairLifetime is how long a key pair's access tokens live (1 h if zero),
-	// and Unstated leaves that out of the answer, of OAuth 2.0 servers too.
+	// KeyPairLifetime is the lifetime of a key pair's access tokens; zero means 1 hour. Unstated
+	// omits the lifetime from the responses, also from those of OAuth 2.0 servers.
 	KeyPairLifetime time.Duration
 	Unstated        bool
 
-	// Sticky has a key pair's exchange, and any client credentials grant, answer with
-	// the last token until that dies, and count its lifetime down to 0.
+	// Sticky makes the exchange of a key pair, and the client credentials grant, return the last
+	// token with its remaining lifetime until it expires.
 	Sticky bool
 
-	// TokenSize, if it is not zero, is how many bytes long new tokens are at the least,
-	// but for JWTs.
+	// TokenSize is the minimum length in bytes of new tokens, except JWTs.
 	TokenSize int
 
-	// OAuth is what OAuth 2.0 servers do beside the standards.
+	// OAuth is the behavior of OAuth 2.0 servers.
 	OAuth OAuthConduct
 }
 
-// A Call is a request as it came in.
+// A Call is a request that was received.
 type Call struct {
 	Method string
-	URL    string // as the caller had it, under the vendor's own host
+	URL    string // with the vendor's own host
 	Header http.Header
 	Body   string
 }
 
-// Sim is the vendors.
+// A Sim simulates all vendors. It is safe for concurrent use.
 type Sim struct {
 	mu         sync.Mutex
 	conduct    Conduct
@@ -94,41 +92,41 @@ type Sim struct {
 	inFlight   int
 	most       int
 	secrets    []string
-	issued     map[string]time.Time // access tokens, and their death by the vendors' clocks; zero if revoked
+	issued     map[string]time.Time // expiry of each access token by the vendors' clocks; zero if revoked
 	lastDeath  time.Time
 	kensho     kensho
 	sitecore   sitecore
 	oauth      oauth
 }
 
-// New makes vendors that know no customer yet.
+// New returns a Sim without any credentials.
 func New() *Sim {
 	return &Sim{issued: map[string]time.Time{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth()}
 }
 
-// Behave changes how the vendors behave from now on.
+// Behave sets the behavior for future requests.
 func (s *Sim) Behave(c Conduct) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conduct = c
 }
 
-// Calls are the requests so far, faulty answers included.
+// Calls returns the requests so far, including those answered by a fault.
 func (s *Sim) Calls() []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Call(nil), s.calls...)
 }
 
-// Secrets are what must not be seen anywhere else: all credentials that the vendors have
-// known, all tokens that they have issued, and all assertions that they have been sent.
+// Secrets returns all secrets so far: the credentials that were added, the tokens that were
+// issued, and the assertions that were received.
 func (s *Sim) Secrets() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.secrets)
 }
 
-// secret notes one, and returns it.
+// secret records a secret, and returns it.
 func (s *Sim) secret(text string) string {
 	if !s.forgetful && text != "" {
 		s.secrets = append(s.secrets, text)
@@ -136,38 +134,38 @@ func (s *Sim) secret(text string) string {
 	return text
 }
 
-// newRefreshToken makes a refresh token.
+// newRefreshToken returns a new refresh token, and records it as a secret.
 func (s *Sim) newRefreshToken() string { return s.secret(s.opaque("rt-")) }
 
-// opaque makes a token of which nobody can tell anything but its kind, by the prefix.
+// opaque returns a random token with a prefix for its kind.
 func (s *Sim) opaque(prefix string) string {
 	token := prefix + rand.Text() + rand.Text()
 	return token + strings.Repeat("x", max(0, s.conduct.TokenSize-len(token)))
 }
 
-// Forgetful keeps no record of calls and of secrets, for long simulations.
+// Forgetful stops the recording of calls and secrets, to save memory in long simulations.
 func (s *Sim) Forgetful() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forgetful = true
 }
 
-// Count is how many requests there have been so far.
+// Count returns the number of requests so far.
 func (s *Sim) Count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.count
 }
 
-// Issued is how many access tokens have been issued so far, and when the last of
-// them to die dies, by the caller's clock.
+// Issued returns the number of access tokens issued so far, and their latest expiry by the
+// caller's clock.
 func (s *Sim) Issued() (tokens int, lastDeath time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.issued), s.lastDeath.Add(-s.conduct.Skew)
 }
 
-// RefreshTokens are those that the vendors take now, but for Sitecore's.
+// RefreshTokens returns the valid refresh tokens of all vendors except Sitecore.
 func (s *Sim) RefreshTokens() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,37 +178,37 @@ func (s *Sim) RefreshTokens() []string {
 	return tokens
 }
 
-// InFlight is how many requests there are now.
+// InFlight returns the number of requests that are in flight now.
 func (s *Sim) InFlight() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.inFlight
 }
 
-// Violations are the requests so far that no documentation allows, with what was
-// wrong with each. A refused credential is none.
+// Violations returns the requests so far that do not comply with the documentation of their
+// vendor, each with the reason. A rejected credential is not a violation.
 func (s *Sim) Violations() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.violations...)
 }
 
-// MostInFlight is how many requests there were at once, at the most.
+// MostInFlight returns the maximum number of requests that were in flight at once.
 func (s *Sim) MostInFlight() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.most
 }
 
-// Accepts is whether a vendor's API would take the access token now.
+// Accepts reports whether an access token is valid now.
 func (s *Sim) Accepts(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now().Before(s.issued[token])
 }
 
-// Death is when an access token dies, by the caller's clock; zero if no vendor
-// issued it, or it was revoked.
+// Death returns the expiry of an access token by the caller's clock, or the zero time if no
+// vendor issued it or it was revoked.
 func (s *Sim) Death(token string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,12 +218,12 @@ func (s *Sim) Death(token string) time.Time {
 	return time.Time{}
 }
 
-// URL is where a vendor's URL is to be found on a Sim that is served at base.
+// URL returns the URL at which a Sim that is served at base simulates a vendor's URL.
 func URL(base, vendor string) string {
 	return strings.TrimRight(base, "/") + "/" + strings.TrimPrefix(vendor, "https://")
 }
 
-// ServeHTTP answers as the vendor would whose host was called.
+// ServeHTTP answers as the vendor whose host is called.
 func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	if err != nil {
@@ -276,7 +274,7 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	reply.write(w)
 }
 
-// work is what the vendor does for a request, one at a time.
+// work handles a request as the vendor does. Only one request is handled at a time.
 func (s *Sim) work(host, path string, r *http.Request) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -299,10 +297,10 @@ func (s *Sim) answer(host, path string, r *http.Request) reply {
 	if endpoint := s.oauthEndpoint(host, path); endpoint != nil {
 		return endpoint(r)
 	}
-	return violation(http.StatusNotFound, "no vendor has such a URL")
+	return violation(http.StatusNotFound, "unknown URL")
 }
 
-// locate is the vendor's host and path that a request is for.
+// locate returns the vendor's host and path that a request is for.
 func locate(r *http.Request) (host, path string) {
 	name, _, err := net.SplitHostPort(r.Host)
 	if err != nil || !net.ParseIP(name).IsLoopback() {
@@ -310,7 +308,7 @@ func locate(r *http.Request) (host, path string) {
 	}
 	host, path, _ = strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	if host == wellKnown {
-		// Such a path begins there, whatever the issuer's is (RFC 8414 §3.1).
+		// A well-known path precedes the path of the issuer (RFC 8414 §3.1).
 		suffix, issuer, _ := strings.Cut(path, "/")
 		host, path, _ = strings.Cut(issuer, "/")
 		path = strings.TrimSuffix(wellKnown+"/"+suffix+"/"+path, "/")
@@ -318,13 +316,13 @@ func locate(r *http.Request) (host, path string) {
 	return host, "/" + path
 }
 
-// callerURL is the URL as the caller wrote it.
+// callerURL returns the URL that the caller used.
 func callerURL(r *http.Request) string {
 	host, path := locate(r)
 	return asSeen(r, "https://"+host+path)
 }
 
-// asSeen is a vendor's URL as it looks to who sent a request.
+// asSeen returns a vendor's URL as the sender of the request has to write it.
 func asSeen(r *http.Request, vendor string) string {
 	if host, _ := locate(r); host == r.Host {
 		return vendor
@@ -336,14 +334,14 @@ func asSeen(r *http.Request, vendor string) string {
 	return URL(scheme+r.Host, vendor)
 }
 
-// now is the time by the vendors' clocks.
+// now returns the time by the vendors' clocks.
 func (s *Sim) now() time.Time { return time.Now().Add(s.conduct.Skew) }
 
-// issue makes an access token that lives until death.
+// issue returns a new access token that expires at the time death.
 func (s *Sim) issue(asJWT bool, death time.Time) string {
 	token := s.opaque("at-")
 	if asJWT {
-		death = death.Truncate(time.Second) // as exp has it
+		death = death.Truncate(time.Second) // the precision of exp
 		var err error
 		token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
 			"iat": s.now().Unix(), "exp": death.Unix(), "jti": rand.Text(),
@@ -359,7 +357,7 @@ func (s *Sim) issue(asJWT bool, death time.Time) string {
 	return token
 }
 
-// reply is an answer in JSON. A violation says what no caller should have sent.
+// A reply is a JSON response. violation, unless empty, says what is wrong with the request.
 type reply struct {
 	status    int
 	header    map[string]string
@@ -387,6 +385,6 @@ func (r reply) write(w http.ResponseWriter) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(r.status)
-	// A caller who has gone away is no concern of the vendor's.
+	// Ignore the error of a caller that has gone away.
 	_ = json.NewEncoder(w).Encode(r.body)
 }

@@ -53,11 +53,11 @@ func TestAVendorTakesWhatItDocumentsAndNothingElse(t *testing.T) {
 		violation   bool
 	}{
 		"link":                    {"GET", link + "?refreshToken=r", nil, "", 200, false},
-		"a sister":                {"GET", scribe + "?refresh_token=s", nil, "", 200, false},
-		"link in a sister's form": {"GET", link + "?refresh_token=r", nil, "", 400, true},
+		"another product":         {"GET", scribe + "?refresh_token=s", nil, "", 200, false},
+		"link in another form":    {"GET", link + "?refresh_token=r", nil, "", 400, true},
 		"two parameters":          {"GET", link + "?refreshToken=r&x=1", nil, "", 400, true},
 		"a POST":                  {"POST", link + "?refreshToken=r", nil, "", 405, true},
-		"a sister's token":        {"GET", link + "?refreshToken=s", nil, "", 401, false},
+		"another product's token": {"GET", link + "?refreshToken=s", nil, "", 401, false},
 		"another host":            {"GET", "https://kensho.example/oauth2/refresh?refreshToken=r", nil, "", 404, true},
 		"sitecore":                {"POST", sitecore, json, `{"scope":["discover"]}`, 200, false},
 		"scope as a string":       {"POST", sitecore, json, `{"scope":"discover"}`, 400, true},
@@ -67,7 +67,7 @@ func TestAVendorTakesWhatItDocumentsAndNothingElse(t *testing.T) {
 		"another content type":    {"POST", sitecore, without(json, "Content-Type"), `{"scope":["discover"]}`, 415, true},
 		"no API key":              {"POST", sitecore, without(json, "X-Api-Key"), `{"scope":["discover"]}`, 401, false},
 		"a refresh":               {"PUT", sitecore, refresh, "", 200, false},
-		"without refresh-token":   {"PUT", sitecore, without(refresh, "Refresh-Token"), "", 400, true},
+		"without Refresh-Token":   {"PUT", sitecore, without(refresh, "Refresh-Token"), "", 400, true},
 		"without Authorization":   {"PUT", sitecore, without(refresh, "Authorization"), "", 400, true},
 		"a GET":                   {"GET", sitecore, json, "", 405, true},
 	} {
@@ -99,22 +99,22 @@ func TestKenshoChecksEveryPartOfAnAssertion(t *testing.T) {
 		kid    string
 		status int
 	}{
-		"as documented":    {nil, jwt.SigningMethodRS256, key, "", 200},
-		"another key":      {nil, jwt.SigningMethodRS256, other, "", 401},
-		"another alg":      {nil, jwt.SigningMethodPS256, key, "", 401},
-		"an unasked kid":   {nil, jwt.SigningMethodRS256, key, "k", 401},
-		"another audience": {func(c jwt.MapClaims, _ url.Values) { c["aud"] = "https://kensho.okta.com" }, jwt.SigningMethodRS256, key, "", 401},
-		"no exp":           {func(c jwt.MapClaims, _ url.Values) { delete(c, "exp") }, jwt.SigningMethodRS256, key, "", 401},
-		"exp past":         {func(c jwt.MapClaims, _ url.Values) { c["exp"] = now.Add(-time.Hour).Unix() }, jwt.SigningMethodRS256, key, "", 401},
-		"exp too far":      {func(c jwt.MapClaims, _ url.Values) { c["exp"] = now.Add(2 * time.Hour).Unix() }, jwt.SigningMethodRS256, key, "", 401},
-		"no iat":           {func(c jwt.MapClaims, _ url.Values) { delete(c, "iat") }, jwt.SigningMethodRS256, key, "", 401},
-		"another sub":      {func(c jwt.MapClaims, _ url.Values) { c["sub"] = "someone" }, jwt.SigningMethodRS256, key, "", 401},
-		"no jti":           {func(c jwt.MapClaims, _ url.Values) { delete(c, "jti") }, jwt.SigningMethodRS256, key, "", 401},
-		"no such client":   {func(c jwt.MapClaims, _ url.Values) { c["iss"], c["sub"] = "x", "x" }, jwt.SigningMethodRS256, key, "", 401},
-		"another grant":    {func(_ jwt.MapClaims, f url.Values) { f.Set("grant_type", "password") }, jwt.SigningMethodRS256, key, "", 400},
-		"another field":    {func(_ jwt.MapClaims, f url.Values) { f.Set("client_id", "c") }, jwt.SigningMethodRS256, key, "", 400},
-		"no scope":         {func(_ jwt.MapClaims, f url.Values) { f.Del("scope") }, jwt.SigningMethodRS256, key, "", 400},
-		"a stranger scope": {func(_ jwt.MapClaims, f url.Values) { f.Set("scope", "openid") }, jwt.SigningMethodRS256, key, "", 400},
+		"as documented":     {nil, jwt.SigningMethodRS256, key, "", 200},
+		"another key":       {nil, jwt.SigningMethodRS256, other, "", 401},
+		"another alg":       {nil, jwt.SigningMethodPS256, key, "", 401},
+		"an unexpected kid": {nil, jwt.SigningMethodRS256, key, "k", 401},
+		"another audience":  {func(c jwt.MapClaims, _ url.Values) { c["aud"] = "https://kensho.okta.com" }, jwt.SigningMethodRS256, key, "", 401},
+		"no exp":            {func(c jwt.MapClaims, _ url.Values) { delete(c, "exp") }, jwt.SigningMethodRS256, key, "", 401},
+		"exp in the past":   {func(c jwt.MapClaims, _ url.Values) { c["exp"] = now.Add(-time.Hour).Unix() }, jwt.SigningMethodRS256, key, "", 401},
+		"exp too far":       {func(c jwt.MapClaims, _ url.Values) { c["exp"] = now.Add(2 * time.Hour).Unix() }, jwt.SigningMethodRS256, key, "", 401},
+		"no iat":            {func(c jwt.MapClaims, _ url.Values) { delete(c, "iat") }, jwt.SigningMethodRS256, key, "", 401},
+		"another sub":       {func(c jwt.MapClaims, _ url.Values) { c["sub"] = "someone" }, jwt.SigningMethodRS256, key, "", 401},
+		"no jti":            {func(c jwt.MapClaims, _ url.Values) { delete(c, "jti") }, jwt.SigningMethodRS256, key, "", 401},
+		"an unknown client": {func(c jwt.MapClaims, _ url.Values) { c["iss"], c["sub"] = "x", "x" }, jwt.SigningMethodRS256, key, "", 401},
+		"another grant":     {func(_ jwt.MapClaims, f url.Values) { f.Set("grant_type", "password") }, jwt.SigningMethodRS256, key, "", 400},
+		"another field":     {func(_ jwt.MapClaims, f url.Values) { f.Set("client_id", "c") }, jwt.SigningMethodRS256, key, "", 400},
+		"no scope":          {func(_ jwt.MapClaims, f url.Values) { f.Del("scope") }, jwt.SigningMethodRS256, key, "", 400},
+		"a foreign scope":   {func(_ jwt.MapClaims, f url.Values) { f.Set("scope", "openid") }, jwt.SigningMethodRS256, key, "", 400},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sim := vendorsim.New()
@@ -141,7 +141,7 @@ func TestKenshoChecksEveryPartOfAnAssertion(t *testing.T) {
 			assert.Equal(t, test.status, status, answer)
 			if status == http.StatusOK {
 				status, _ = call(t, sim, http.MethodPost, tokenURL, header, form.Encode())
-				assert.Equal(t, http.StatusUnauthorized, status, "an assertion is good for one use")
+				assert.Equal(t, http.StatusUnauthorized, status, "an assertion can be used once")
 			}
 		})
 	}

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// sitecoreHosts are production, staging and a regional host.
+// sitecoreHosts are the hosts of production, of staging and of a region.
 var sitecoreHosts = map[string]bool{
 	"api.rfksrv.com":            true,
 	"api-staging.rfksrv.com":    true,
 	"discover.sitecorecloud.io": true,
 }
 
-// sitecoreScopes are those of Search and of the older Discover.
+// sitecoreScopes are the scopes of Search and of its predecessor Discover.
 var sitecoreScopes = map[string]bool{"discover": true, "event": true, "search-rec": true, "feed": true, "services": true}
 
 const (
@@ -28,23 +28,23 @@ type sitecore struct {
 }
 
 type pair struct {
-	access time.Duration // the life of each access token
-	death  time.Time     // of the refresh token
+	access time.Duration // lifetime of each access token
+	death  time.Time     // expiry of the refresh token
 }
 
 func newSitecore() sitecore {
 	return sitecore{apiKeys: map[string]bool{}, pairs: map[string]pair{}}
 }
 
-// AddAPIKey has Sitecore take an API key.
+// AddAPIKey adds an API key of Sitecore.
 func (s *Sim) AddAPIKey(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sitecore.apiKeys[s.secret(key)] = true
 }
 
-// AddPair has Sitecore take a refresh token that was minted elsewhere, with access
-// tokens and itself of the given lifetimes.
+// AddPair adds a refresh token of Sitecore that was minted elsewhere. access is the lifetime of
+// its access tokens, and refresh its own.
 func (s *Sim) AddPair(token string, access, refresh time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,16 +7,16 @@ import (
 	"net/http/httptest"
 )
 
-// Transport calls the vendors in memory. As over a network, a caller who gives up
-// does not stop the vendor's work.
+// Transport returns an http.RoundTripper that calls the vendors in memory. As over a network,
+// the vendor goes on with a request after the caller has given up.
 func (s *Sim) Transport() http.RoundTripper { return Transport(s) }
 
-// Transport calls a handler in memory.
+// Transport returns an http.RoundTripper that calls a handler in memory.
 func Transport(h http.Handler) http.RoundTripper { return transport{h} }
 
 type transport struct{ handler http.Handler }
 
-// errReset is what a caller sees of a handler that aborts.
+// errReset is returned for a handler that aborts before it has flushed.
 var errReset = errors.New("connection reset by peer")
 
 func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -57,7 +57,7 @@ func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 }
 
-// brokenOff is what comes of an answer whose handler aborts after it has flushed.
+// brokenOff is the body of a response whose handler aborts after it has flushed.
 type brokenOff struct{ io.ReadCloser }
 
 func (b brokenOff) Read(p []byte) (int, error) {

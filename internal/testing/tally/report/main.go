@@ -1,5 +1,5 @@
-// Command report prints the rows that tests have recorded, of a file that it is given, as
-// one table. It fails if anything came of the faults, or if nothing was tried.
+// Command report prints the rows of a file that fault tests have recorded as a table. It fails
+// if a fault caused damage, or if nothing was tried.
 package main
 
 import (
@@ -31,11 +31,11 @@ func run(args []string, out io.Writer) error {
 		return err
 	}
 	var text strings.Builder
-	text.WriteString("fault\ttried\tserved dead\tcredentials lost\treads failed\tleaks\tnote\n")
+	text.WriteString("fault\ttried\tinvalid tokens\tcredentials lost\treads failed\tleaks\tnote\n")
 	add := func(r tally.Row) {
 		fmt.Fprintf(&text, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", r.Fault, r.Tried, r.Dead, r.Lost, r.Failed, r.Leaks, r.Note)
 	}
-	total := tally.Row{Fault: "in all"}
+	total := tally.Row{Fault: "total"}
 	for line := range bytes.Lines(rows) {
 		var r tally.Row
 		if err := json.Unmarshal(line, &r); err != nil {
@@ -57,7 +57,7 @@ func run(args []string, out io.Writer) error {
 		return err
 	}
 	if total.Tried == 0 || total.Dead+total.Lost+total.Failed+total.Leaks > 0 {
-		return errors.New("the faults have left something behind, or nothing was tried")
+		return errors.New("a fault caused damage, or nothing was tried")
 	}
 	return nil
 }
