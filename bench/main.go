@@ -58,21 +58,21 @@ func run() (err error) {
 	flag.StringVar(&b.vault, "vault", "", "the `path` of a vault or bao binary")
 	flag.StringVar(&b.engine, "engine", "", "the `path` of the plugin")
 	flag.StringVar(&b.yardstick, "yardstick", "", "the `path` of the plugin that does nothing")
-	flag.IntVar(&b.rounds, "rounds", defaultRounds, "how many turns each side has")
+	flag.IntVar(&b.rounds, "rounds", defaultRounds, "how many turns each side gets")
 	flag.DurationVar(&b.duration, "duration", defaultDuration, "how long a turn is, in whole seconds")
 	result := flag.String("json", "", "the `file` to write all figures to")
-	docs := flag.String("docs", "", "the `folder` of performance.md, to be rewritten with its plot")
-	quick := flag.Bool("quick", false, "show that it works: little of everything, and no page rewritten")
+	docs := flag.String("docs", "", "the `folder` of performance.md, to rewrite the page and its plot")
+	quick := flag.Bool("quick", false, "check that the benchmark works: few and small measurements, and no page rewritten")
 	flag.Parse()
 	if *quick {
 		b.rounds, b.duration, b.credentials, b.mounts, b.settle = 2, time.Second, 500, 10, 2*time.Second
 		*docs = ""
 	}
 	if *docs != "" && (b.rounds < defaultRounds || b.duration < defaultDuration) {
-		return fmt.Errorf("-docs is for a run of %d rounds of %s at the least", defaultRounds, defaultDuration)
+		return fmt.Errorf("-docs needs at least %d rounds of %s", defaultRounds, defaultDuration)
 	}
 	if b.rounds < 1 || b.duration < time.Second {
-		return errors.New("there must be a round, and a turn of a second")
+		return errors.New("-rounds must be at least 1 and -duration at least 1s")
 	}
 	for _, binary := range []*string{&b.vault, &b.engine, &b.yardstick} {
 		if *binary, err = filepath.Abs(*binary); err != nil {
