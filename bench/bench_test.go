@@ -47,10 +47,10 @@ func TestAGoalIsMetSurelyIfAllOfItsIntervalIsOnOneSide(t *testing.T) {
 		least, most       string // verdicts on at least 1, and on at most 1
 	}{
 		{1.2, 1.1, 1.3, "yes", "**no**"},
-		{1.2, 1, 1.3, "yes", "no, not surely"}, // a value equal to the limit meets the goal
-		{1.2, 0.9, 1.3, "yes, not surely", "no, not surely"},
-		{0.9, 0.8, 1.1, "no, not surely", "yes, not surely"},
-		{0.9, 0.8, 1, "no, not surely", "yes"},
+		{1.2, 1, 1.3, "yes", "no, uncertain"}, // what reaches a limit meets it
+		{1.2, 0.9, 1.3, "yes, uncertain", "no, uncertain"},
+		{0.9, 0.8, 1.1, "no, uncertain", "yes, uncertain"},
+		{0.9, 0.8, 1, "no, uncertain", "yes"},
 		{0.9, 0.8, 0.95, "**no**", "yes"},
 	} {
 		r := ratio{Median: test.median, Interval: interval{test.low, test.high}}

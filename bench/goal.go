@@ -88,11 +88,11 @@ func (g goal) verdict() string {
 	case g.Met && g.Surely:
 		return "yes"
 	case g.Met:
-		return "yes, not surely"
+		return "yes, uncertain"
 	case g.Surely:
 		return "**no**"
 	}
-	return "no, not surely"
+	return "no, uncertain"
 }
 
 // goals returns the goals for all figures of the report.
@@ -100,26 +100,26 @@ func (r *report) goals() []goal {
 	var goals []goal
 	for _, c := range r.Comparisons {
 		goals = append(goals,
-			atLeast(c.What+": reads a second, of the yardstick's", c.ratio(reads), minReads),
-			atMostOf(c.What+": the plugin's CPU time per read, of the yardstick's", c.ratio(pluginCPU), maxCPU))
+			atLeast(c.What+": reads per second, relative to the yardstick", c.ratio(reads), minReads),
+			atMostOf(c.What+": CPU time of the plugin per read, relative to the yardstick", c.ratio(pluginCPU), maxCPU))
 	}
 	s := r.Scale
 	for _, c := range r.Names {
-		goals = append(goals, atLeast(fmt.Sprintf("%s, %d names: reads a second, of one name's", c.What, s.Credentials),
+		goals = append(goals, atLeast(fmt.Sprintf("%s, %d names: reads per second, relative to one name", c.What, s.Credentials),
 			c.ratio(reads), minOfOne))
 	}
 	return append(goals,
-		atMostIn(fmt.Sprintf("%d credentials: the plugin's resident memory", s.Credentials), s.Resident, maxResident, "MiB"),
-		atMostIn(fmt.Sprintf("%d credentials: the first read after a restart, of that with one credential", s.Credentials),
+		atMostIn(fmt.Sprintf("%d credentials: resident memory of the plugin", s.Credentials), s.Resident, maxResident, "MiB"),
+		atMostIn(fmt.Sprintf("%d credentials: first read after a restart, relative to one credential", s.Credentials),
 			s.FirstRead/s.FirstAlone, maxFirst, ""),
-		atMostIn(fmt.Sprintf("%d credentials: a sweep with nothing due", s.Credentials), s.SweepIdle, maxSweep, "ms"),
-		atMostIn(fmt.Sprintf("%d of %d credentials due, the vendor taking %s, %d at once: the sweep",
+		atMostIn(fmt.Sprintf("%d credentials: sweep with nothing to renew", s.Credentials), s.SweepIdle, maxSweep, "ms"),
+		atMostIn(fmt.Sprintf("%d of %d credentials to renew, vendor response time %s, %d at once: sweep",
 			s.Due, s.Credentials+s.Due, vendorsTime, sweepRenewals), s.SweepDue, maxRenewing*vendorsShare(s.Due), "ms"),
 		atMostIn(fmt.Sprintf("%d readers at expiry: exchanges", s.Storms[0].Readers),
 			s.worst(func(s storm) float64 { return float64(s.Exchanges) }), 1, "exchange"),
-		atMostIn(fmt.Sprintf("%d readers at expiry, the vendor taking %s: p99", s.Storms[0].Readers, vendorsTime),
+		atMostIn(fmt.Sprintf("%d readers at expiry, vendor response time %s: p99", s.Storms[0].Readers, vendorsTime),
 			s.worst(func(s storm) float64 { return s.P99 }), maxStorm, "ms"),
-		atMostIn(fmt.Sprintf("%d idle mounts: the plugin's memory for each", s.Mounts), s.PerMount, maxIdle, "KiB"))
+		atMostIn(fmt.Sprintf("%d idle mounts: memory of the plugin for each", s.Mounts), s.PerMount, maxIdle, "KiB"))
 }
 
 // worst returns the maximum of a figure over all storms.

@@ -80,6 +80,6 @@ func fileSystem(mounts, path string) string {
 }
 
 func (m machine) String() string {
-	return fmt.Sprintf("%s, %d cores, %.0f GiB of memory, Linux %s, raft on %s; %s, the plugin built with %s",
+	return fmt.Sprintf("%s, %d cores, %.0f GiB of memory, Linux %s, raft on %s; %s, plugin built with %s",
 		m.CPU, m.Cores, m.Memory, m.Kernel, m.Disk, m.Server, m.Go)
 }

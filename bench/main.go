@@ -55,21 +55,21 @@ func main() {
 
 func run() (err error) {
 	b := &bench{credentials: 10_000, readers: 1_000, mounts: 200, settle: 75 * time.Second}
-	flag.StringVar(&b.vault, "vault", "", "`path` of a vault or bao binary")
-	flag.StringVar(&b.engine, "engine", "", "`path` of the plugin")
-	flag.StringVar(&b.yardstick, "yardstick", "", "`path` of the plugin that does nothing")
-	flag.IntVar(&b.rounds, "rounds", defaultRounds, "`number` of turns per side")
-	flag.DurationVar(&b.duration, "duration", defaultDuration, "`duration` of a turn, in whole seconds")
-	result := flag.String("json", "", "`file` to write all figures to")
-	docs := flag.String("docs", "", "`folder` of performance.md; its results and its plot are updated")
-	quick := flag.Bool("quick", false, "run a short version that checks the benchmark itself; ignores -docs")
+	flag.StringVar(&b.vault, "vault", "", "the `path` of a vault or bao binary")
+	flag.StringVar(&b.engine, "engine", "", "the `path` of the plugin")
+	flag.StringVar(&b.yardstick, "yardstick", "", "the `path` of the plugin that does nothing")
+	flag.IntVar(&b.rounds, "rounds", defaultRounds, "how many turns each side gets")
+	flag.DurationVar(&b.duration, "duration", defaultDuration, "how long a turn is, in whole seconds")
+	result := flag.String("json", "", "the `file` to write all figures to")
+	docs := flag.String("docs", "", "the `folder` of performance.md, to rewrite the page and its plot")
+	quick := flag.Bool("quick", false, "check that the benchmark works: few and small measurements, and no page rewritten")
 	flag.Parse()
 	if *quick {
 		b.rounds, b.duration, b.credentials, b.mounts, b.settle = 2, time.Second, 500, 10, 2*time.Second
 		*docs = ""
 	}
 	if *docs != "" && (b.rounds < defaultRounds || b.duration < defaultDuration) {
-		return fmt.Errorf("-docs requires at least %d rounds of at least %s", defaultRounds, defaultDuration)
+		return fmt.Errorf("-docs needs at least %d rounds of %s", defaultRounds, defaultDuration)
 	}
 	if b.rounds < 1 || b.duration < time.Second {
 		return errors.New("-rounds must be at least 1 and -duration at least 1s")

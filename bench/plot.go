@@ -12,12 +12,12 @@ import (
 
 const plotFile = "performance.svg"
 
-// plot draws the ratios of reads per second of all rounds, and the minimum of the goal.
+// plot draws the ratios of reads per second as box plots over the rounds, with the target.
 func (r *report) plot(file string) error {
 	p := plot.New()
-	p.BackgroundColor = color.White // a transparent background is unreadable on a dark page
-	p.Title.Text = "Reads a second, of the yardstick's"
-	p.Y.Label.Text = "ratio, round by round"
+	p.BackgroundColor = color.White // dark pages show through otherwise
+	p.Title.Text = "Reads per second, relative to the yardstick"
+	p.Y.Label.Text = "ratio per round"
 	var labels []string
 	for i, c := range r.Comparisons {
 		box, err := plotter.NewBoxPlot(vg.Points(30), float64(i), plotter.Values(c.ratio(reads).Rounds))
@@ -32,7 +32,7 @@ func (r *report) plot(file string) error {
 	wanted := plotter.NewFunction(func(float64) float64 { return minReads })
 	wanted.LineStyle = draw.LineStyle{Color: color.RGBA{R: 0xc0, A: 0xff}, Width: vg.Points(1), Dashes: []vg.Length{4, 4}}
 	p.Add(wanted)
-	p.Legend.Add(fmt.Sprintf("%.2f of it", minReads), wanted)
+	p.Legend.Add(fmt.Sprintf("target: %.2f", minReads), wanted)
 	p.Legend.Top = true
 	p.X.Min, p.X.Max = -0.5, float64(len(labels))-0.5
 	p.Y.Min, p.Y.Max = min(p.Y.Min, 0.95), max(p.Y.Max, 1.05)

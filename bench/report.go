@@ -61,7 +61,7 @@ func (r *report) publish(file, docs string) error {
 // A table is a header followed by rows.
 type table [][]string
 
-var comparisonHeader = []string{"", "reads/s", "of it", "95 %", "p50 ms", "p99 ms", "server µs", "plugin µs", "of it", "95 %"}
+var comparisonHeader = []string{"", "reads/s", "ratio", "95 %", "p50 ms", "p99 ms", "server µs", "plugin µs", "ratio", "95 %"}
 
 // comparisonTable shows the medians of the base and of the subject for each figure. Ratios are
 // the medians of the ratios within rounds, with their intervals.
@@ -93,7 +93,7 @@ func (r *report) comparisonTable() table {
 }
 
 func (r *report) goalTable() table {
-	t := table{{"goal", "wanted", "measured", "met"}}
+	t := table{{"goal", "target", "measured", "met"}}
 	for _, g := range r.Goals {
 		t = append(t, []string{g.What, g.wanted(), g.got(), g.verdict()})
 	}
@@ -101,7 +101,7 @@ func (r *report) goalTable() table {
 }
 
 func (r *report) stormTable() table {
-	t := table{{"readers of", "exchanges", "p50 ms", "p99 ms", "longest ms"}}
+	t := table{{"path", "exchanges", "p50 ms", "p99 ms", "max ms"}}
 	for _, s := range r.Scale.Storms {
 		t = append(t, []string{s.Path + "/", fmt.Sprint(s.Exchanges), fmt.Sprintf("%.0f", s.P50), fmt.Sprintf("%.0f", s.P99), fmt.Sprintf("%.0f", s.Longest)})
 	}
@@ -112,16 +112,16 @@ func (r *report) sizes() table {
 	s := r.Scale
 	return table{
 		{"size", ""},
-		{fmt.Sprintf("plugin with %d credentials cached and read from", s.Credentials), mib(s.Resident)},
-		{"the same after its metrics were read", mib(s.AfterScrape)},
-		{"the same after a restart and one read", mib(s.AfterFirst)},
-		{fmt.Sprintf("a read of the metrics of %d credentials", s.Credentials), fmt.Sprintf("%.0f ms, %.1f MiB of text", s.Scrape, s.ScrapeSize)},
-		{fmt.Sprintf("a sweep over %d credentials with nothing due", s.Credentials), fmt.Sprintf("%.1f ms", s.SweepIdle)},
-		{fmt.Sprintf("a sweep that renews %d more", s.Due), fmt.Sprintf("%.0f ms, of which the vendor alone takes %.0f ms", s.SweepDue, vendorsShare(s.Due))},
-		{fmt.Sprintf("first read after a restart, of one among %d", s.Credentials), fmt.Sprintf("%.0f ms", s.FirstRead)},
-		{"first read after a restart, of one alone", fmt.Sprintf("%.0f ms", s.FirstAlone)},
+		{fmt.Sprintf("plugin with %d credentials, all cached", s.Credentials), mib(s.Resident)},
+		{"the same, after a scrape of its metrics", mib(s.AfterScrape)},
+		{"the same, after a restart and one read", mib(s.AfterFirst)},
+		{fmt.Sprintf("scrape of the metrics of %d credentials", s.Credentials), fmt.Sprintf("%.0f ms, %.1f MiB of text", s.Scrape, s.ScrapeSize)},
+		{fmt.Sprintf("sweep over %d credentials with nothing to renew", s.Credentials), fmt.Sprintf("%.1f ms", s.SweepIdle)},
+		{fmt.Sprintf("sweep that renews %d more credentials", s.Due), fmt.Sprintf("%.0f ms, of which the vendor takes %.0f ms", s.SweepDue, vendorsShare(s.Due))},
+		{fmt.Sprintf("first read after a restart, with %d credentials", s.Credentials), fmt.Sprintf("%.0f ms", s.FirstRead)},
+		{"first read after a restart, with one credential", fmt.Sprintf("%.0f ms", s.FirstAlone)},
 		{fmt.Sprintf("each of %d idle mounts", s.Mounts), fmt.Sprintf("%.0f KiB in the plugin, %.0f KiB in the server", s.PerMount, s.ServersPer)},
-		{fmt.Sprintf("each of %d idle mounts of the yardstick", s.Mounts), fmt.Sprintf("%.0f KiB in the plugin, all of it the SDK's", s.YardsticksPer)},
+		{fmt.Sprintf("each of %d idle mounts of the yardstick", s.Mounts), fmt.Sprintf("%.0f KiB in the plugin, all of it from the SDK", s.YardsticksPer)},
 	}
 }
 
@@ -133,18 +133,18 @@ func (r *report) sizing() table {
 	perCredential := 1024 * (s.Resident - s.AfterFirst) / float64(s.Credentials)
 	t := table{
 		{"sizing", ""},
-		{"the plugin's memory", fmt.Sprintf("%.0f MiB + %.1f KiB × credentials + %.0f KiB × mounts", s.AfterFirst, perCredential, s.PerMount)},
+		{"memory of the plugin", fmt.Sprintf("%.0f MiB + %.1f KiB × credentials + %.0f KiB × mounts", s.AfterFirst, perCredential, s.PerMount)},
 	}
 	for _, c := range r.Comparisons {
 		if strings.HasSuffix(c.What, raft) {
 			both := medianOf(c.Subject, serverCPU) + medianOf(c.Subject, pluginCPU)
-			t = append(t, []string{c.What + ": reads a second for each core of server and plugin", fmt.Sprintf("%.0f", 1e6/both)})
+			t = append(t, []string{c.What + ": reads per second for each core of server and plugin", fmt.Sprintf("%.0f", 1e6/both)})
 		}
 	}
 	return append(t,
-		[]string{fmt.Sprintf("%d readers at expiry: what the last of them wait beside the vendor's time (p99)", s.Storms[0].Readers),
+		[]string{fmt.Sprintf("%d readers at expiry: p99 wait in addition to the vendor response time", s.Storms[0].Readers),
 			fmt.Sprintf("%.0f ms", s.worst(func(s storm) float64 { return s.P99 })-milliseconds(vendorsTime))},
-		[]string{"first read after the plugin's restart", fmt.Sprintf("%.0f ms", s.FirstRead)})
+		[]string{"first read after a restart of the plugin", fmt.Sprintf("%.0f ms", s.FirstRead)})
 }
 
 func (r *report) tables() []table {
@@ -152,7 +152,7 @@ func (r *report) tables() []table {
 }
 
 func (r *report) heading() string {
-	return fmt.Sprintf("%s: %d rounds of %g s for each side.\n%s.", r.Time.Format(time.DateOnly), r.Rounds, r.Seconds, r.Machine)
+	return fmt.Sprintf("%s: %d rounds of %g s for each plugin.\n%s.", r.Time.Format(time.DateOnly), r.Rounds, r.Seconds, r.Machine)
 }
 
 // print prints the report for a terminal.
@@ -184,7 +184,7 @@ func (r *report) markdown() string {
 			}
 		}
 		if i == 1 {
-			b.WriteString("\n![Reads a second, of the yardstick's, round by round](" + plotFile + ")\n")
+			b.WriteString("\n![Reads per second, relative to the yardstick, per round](" + plotFile + ")\n")
 		}
 	}
 	return b.String()

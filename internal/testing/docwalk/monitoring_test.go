@@ -17,15 +17,15 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-// said matches the log messages of the engine at level info and above, and its event types.
+// said matches the engine's log messages at info and above, and the kinds of its events.
 var said = regexp.MustCompile(`\.(?:Info|Warn|Error)\("([^"]+)"|"(tokenbroker/[a-z-]+)"`)
 
-// logging matches the paths of the packages that log or send events.
+// logging matches the files of the packages that log or send events.
 var logging = regexp.MustCompile(`^internal/(broker|credential|events)/`)
 
-func TestTheOperationsPageHasEveryMetricLineAndEvent(t *testing.T) {
+func TestTheMonitoringPageHasEveryMetricLineAndEvent(t *testing.T) {
 	t.Chdir("../../..")
-	page, err := os.ReadFile("docs/operations.md")
+	page, err := os.ReadFile("docs/monitoring.md")
 	require.NoError(t, err)
 	shows := func(what string) {
 		assert.Contains(t, string(page), "`"+what+"`")
@@ -61,10 +61,10 @@ func TestTheOperationsPageHasEveryMetricLineAndEvent(t *testing.T) {
 	}
 }
 
-// runbook matches the runbook_url of an alert, and captures the page and the heading.
+// runbook matches the runbook_url of an alert, with the page and the heading in this tree.
 var runbook = regexp.MustCompile(`^https://github\.com/OWNER/vault-plugin-secrets-tokenbroker/blob/main/(docs/[a-z-]+\.md#\S+)$`)
 
-func TestEachAlertIsInTheOperationsPageAndLeadsToARunbook(t *testing.T) {
+func TestEachAlertIsInTheMonitoringPageAndLeadsToARunbook(t *testing.T) {
 	t.Chdir("../../..")
 	var rules struct {
 		Groups []struct {
@@ -77,11 +77,11 @@ func TestEachAlertIsInTheOperationsPageAndLeadsToARunbook(t *testing.T) {
 	text, err := os.ReadFile("examples/prometheus/alerts.yml")
 	require.NoError(t, err)
 	require.NoError(t, yaml.Unmarshal(text, &rules))
-	operations, err := os.ReadFile("docs/operations.md")
+	monitoring, err := os.ReadFile("docs/monitoring.md")
 	require.NoError(t, err)
 
 	tree := fstest.MapFS{}
-	for _, page := range []string{"docs/operations.md", "docs/troubleshooting.md"} {
+	for _, page := range []string{"docs/monitoring.md", "docs/troubleshooting.md"} {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
 		tree[page] = &fstest.MapFile{Data: text}
@@ -89,7 +89,7 @@ func TestEachAlertIsInTheOperationsPageAndLeadsToARunbook(t *testing.T) {
 	require.Len(t, rules.Groups, 1)
 	var links strings.Builder
 	for _, rule := range rules.Groups[0].Rules {
-		assert.Contains(t, string(operations), "| `"+rule.Alert+"` |")
+		assert.Contains(t, string(monitoring), "| `"+rule.Alert+"` |")
 		leads := runbook.FindStringSubmatch(rule.Annotations["runbook_url"])
 		require.NotNil(t, leads, rule.Alert)
 		fmt.Fprintf(&links, "[%s](%s)\n", rule.Alert, leads[1])
