@@ -11,45 +11,43 @@ import (
 )
 
 var (
-	// link is one with its address, and reference one whose address is defined elsewhere.
+	// link is a link with its address, and reference one whose address is defined elsewhere.
 	link      = regexp.MustCompile(`\[[^\]]+\]\(([^)]+)\)`)
 	reference = regexp.MustCompile(`\[[^\]]+\]\[([^\]]+)\]`)
 
-	// pinned is a file as it was at a commit, which does not change.
+	// pinned matches the address of a file at a commit, which does not change.
 	pinned = regexp.MustCompile(`^https://github\.com/[^/]+/[^/]+/blob/[0-9a-f]{40}/`)
 )
 
-// What the README says of other engines can be checked: each cell of its table leads to
-// the code that it was read off, which stays as it was. (TestNoLinkOfTheDocumentationLeadsNowhere
-// follows those that lead to files of ours.)
+// Each cell about another engine links to the code that it was read off, at a commit, so that a
+// reader can check it. TestNoLinkOfTheDocumentationLeadsNowhere checks the links to files of this
+// repository.
 func TestEachCellOfTheComparisonCanBeChecked(t *testing.T) {
-	readme, err := os.ReadFile("../../../README.md")
+	content, err := os.ReadFile("../../../docs/comparison.md")
 	require.NoError(t, err)
-	_, section, found := strings.Cut(string(readme), "\n## How it compares\n")
-	require.True(t, found)
-	section, _, _ = strings.Cut(section, "\n## ")
+	page := string(content)
 
 	defined, used := map[string]string{}, map[string]bool{}
-	for _, definition := range regexp.MustCompile(`(?m)^\[([^\]]+)\]: (\S+)$`).FindAllStringSubmatch(string(readme), -1) {
+	for _, definition := range regexp.MustCompile(`(?m)^\[([^\]]+)\]: (\S+)$`).FindAllStringSubmatch(page, -1) {
 		defined[definition[1]] = definition[2]
 		assert.Regexp(t, pinned, definition[2])
 	}
-	rows := regexp.MustCompile(`(?m)^\| [^-|].*\|$`).FindAllString(section, -1)
-	assert.GreaterOrEqual(t, len(rows), 10)
+	rows := regexp.MustCompile(`(?m)^\| [^-|].*\|$`).FindAllString(page, -1)
+	assert.GreaterOrEqual(t, len(rows), 2*10, "two tables")
 	for _, row := range rows {
 		cells := strings.Split(strings.Trim(row, "|"), "|")
-		require.Len(t, cells, 6, row)
+		require.Len(t, cells, 5, row)
 		for i, cell := range cells[1:] {
 			ours, theirs := link.MatchString(cell), reference.FindAllStringSubmatch(cell, -1)
-			assert.Equal(t, i == 0, ours, "ours leads into the repository, theirs does not: %s", cell)
-			assert.Equal(t, i > 0, len(theirs) > 0, "theirs leads to theirs, ours does not: %s", cell)
+			assert.Equal(t, i == 0, ours, "only the cell of this engine links into the repository: %s", cell)
+			assert.Equal(t, i > 0, len(theirs) > 0, "only the cells of other engines link to their code: %s", cell)
 			for _, to := range theirs {
 				used[to[1]] = true
-				assert.NotEmpty(t, defined[to[1]], "%s leads nowhere", cell)
+				assert.NotEmpty(t, defined[to[1]], "undefined link in %s", cell)
 			}
 		}
 	}
 	for name := range defined {
-		assert.True(t, used[name], "nothing refers to %s", name)
+		assert.True(t, used[name], "unused link definition %s", name)
 	}
 }
