@@ -1,6 +1,6 @@
-# Vault Agent runs an application with a living access token in its environment, and
-# restarts it for each fresh one. For an application that takes its settings from the
-# environment alone and starts fast; file.hcl spares the restarts.
+# Vault Agent runs an application with a valid access token in its environment, and restarts
+# it with each new token. Use this for an application that takes its settings only from the
+# environment and starts fast. file.hcl needs no restarts.
 #
 #     ./approle.sh kensho-app ../policies/app.hcl
 #     VAULT_ADDR=https://vault.example.com:8200 vault agent -config=exec.hcl
@@ -23,9 +23,8 @@ env_template "KENSHO_TOKEN" {
 exec {
   command = ["./app"]
 
-  # Agent waits 2 seconds for further changes, sends the signal, and kills what has not
-  # ended after 30 seconds. When the application ends by itself, so does Agent, with
-  # its exit code.
+  # Agent waits 2 seconds for further changes, sends the signal, and kills the application
+  # after 30 seconds. If the application exits by itself, Agent exits with its exit code.
   restart_on_secret_changes = "always"
   restart_stop_signal       = "SIGTERM"
 }

@@ -1,10 +1,10 @@
-# Vault Agent keeps a living access token in a file, for an application that knows
-# nothing of Vault and reads the file anew for each request (or each connection).
+# Vault Agent keeps a valid access token in a file, for an application that does not use Vault
+# and reads the file for each request or connection.
 #
 #     ./approle.sh kensho-app ../policies/app.hcl
 #     VAULT_ADDR=https://vault.example.com:8200 vault agent -config=file.hcl
 #
-# All paths are relative to where Agent is started.
+# Paths are relative to the directory in which Agent starts.
 
 auto_auth {
   method "approle" {
@@ -12,9 +12,9 @@ auto_auth {
       role_id_file_path   = "role-id"
       secret_id_file_path = "secret-id"
 
-      # Kept, so that Agent can log in again when it is restarted. Leave this out to
-      # have the file removed once it is read, if something brings another one for
-      # each start.
+      # Agent needs the file to log in again after a restart. Remove this line if
+      # another tool delivers a new secret-id for each start: Agent then deletes the file
+      # after reading it.
       remove_secret_id_file_after_reading = false
     }
   }
@@ -25,12 +25,12 @@ template {
   destination = "kensho-token"
   perms       = "0600"
 
-  # A template that names a field which is not there is an error, not "<no value>".
+  # Fail on a field that does not exist, instead of writing "<no value>".
   error_on_missing_key = true
 
-  # For an application that reads the file at its start alone:
+  # For an application that reads the file only at startup:
   # exec { command = ["systemctl", "reload", "app"] }
 }
 
-# The lease cannot be renewed. Agent reads again after 85 to 95 % of it, and gets a
-# fresher token each time: one exchange at the vendor for each, however many Agents.
+# The lease cannot be renewed. Agent reads again after 85 to 95 % of it, and gets a newer
+# token each time. All Agents share one exchange at the vendor.

@@ -1,6 +1,5 @@
-# As file.hcl, with a token that is not leased: Vault writes nothing for a read, which
-# counts where many Agents read often. What a lease is good for is lost too: there is
-# no list of who holds a token.
+# Like file.hcl, without a lease. Vault stores nothing for a read, which matters if many Agents
+# read often. Without leases, Vault cannot list who has a token.
 #
 #     ./approle.sh kensho-app ../policies/app-lease-free.hcl
 #     VAULT_ADDR=https://vault.example.com:8200 vault agent -config=lease-free.hcl
@@ -22,6 +21,6 @@ template {
   error_on_missing_key = true
 }
 
-# The answer's rotation_period and ttl tell Agent when to read again: ttl and a second
-# later, when there is a fresher token. Every Agent reads in the same second then, and
-# all of them share one exchange.
+# Agent reads again one second after the ttl of the response, when there is a newer token, and
+# because the response has a rotation_period. All Agents read in the same second and share one
+# exchange.

@@ -1,12 +1,12 @@
-# Vault Proxy logs in for applications that speak Vault's API and have no Vault token:
+# Vault Proxy logs in for applications that use Vault's API but have no Vault token:
 #
 #     ./approle.sh kensho-app ../policies/app.hcl
 #     VAULT_ADDR=https://vault.example.com:8200 vault proxy -config=proxy.hcl
 #
 #     curl --unix-socket proxy.sock http://localhost/v1/kensho/creds/prod
 #
-# Each read goes to Vault, where the engine has the token in its cache; Proxy needs no
-# cache of its own, and would keep none of a lease that cannot be renewed.
+# Proxy forwards each read to Vault, and the engine answers from its cache. Proxy's own cache
+# would not help: it does not cache leases that cannot be renewed.
 
 auto_auth {
   method "approle" {
@@ -19,18 +19,18 @@ auto_auth {
 }
 
 api_proxy {
-  # An application that sends a Vault token of its own is served with that.
+  # If an application sends its own Vault token, Proxy uses that one.
   use_auto_auth_token = true
 }
 
-# Whoever can connect can read the token. On a socket that takes the permission to
-# write, which it has for Proxy's own user; a TCP listener on a loopback address would
-# let in every process of the machine.
+# Every process that can connect can read the token. A socket requires write permission, which
+# only the user of Proxy has. A TCP listener on a loopback address would be open to every process
+# of the machine.
 listener "unix" {
   address     = "proxy.sock"
   tls_disable = true
 
-  # For applications of other users. Set all three, or none counts:
+  # For applications of other users. Proxy ignores these unless all three are set:
   # socket_mode  = "0660"
   # socket_user  = "vault-proxy"
   # socket_group = "kensho-app"

@@ -1,5 +1,5 @@
-# An application that reads the same token without a lease: token/ where app.hcl has
-# creds/. Grant one or the other, by how it reads.
+# For an application that reads a token without a lease, from token/ instead of creds/.
+# Grant this or app.hcl, depending on how the application reads.
 
 path "kensho/token/prod" {
   capabilities = ["read"]

@@ -1,10 +1,10 @@
-# Whoever answers for a leaked token: has the engine drop it (refresh/prod with drop=true),
-# revoke it where the vendor can, and exchange for another, without seeing either. If the
-# vendor is unavailable then, every read fails until it is back.
+# For the response to a leaked token: drop the cached token (refresh/prod with drop=true), which
+# also revokes it if the vendor can, and exchange for a new one. This policy cannot read a token.
+# If the vendor is unavailable at that moment, every read fails until it is available again.
 #
-# The lease of whoever read the token ends with that reader's own Vault token, which must be
-# revoked as well. Give this policy in place of responder.hcl and not beside it: what one
-# policy of a token denies, no other grants.
+# The reader of the leaked token has its own Vault token and lease. Revoke that Vault token too.
+# Grant this policy instead of responder.hcl, not in addition to it: a parameter that one policy
+# denies cannot be granted by another.
 
 path "kensho/refresh/prod" {
   capabilities = ["update"]

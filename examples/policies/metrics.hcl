@@ -1,4 +1,4 @@
-# Prometheus: the metrics of the mount, and nothing else. There is no secret in them.
+# For Prometheus: read the metrics of the mount, which contain no secret.
 
 path "kensho/metrics" {
   capabilities = ["read"]

@@ -1,5 +1,5 @@
-# Monitoring: whether each credential works, and when it will need a person. There is
-# no secret under status/.
+# For monitoring: read whether each credential works and when it expires. status/ contains no
+# secret.
 
 path "kensho/status/*" {
   capabilities = ["read", "list"]

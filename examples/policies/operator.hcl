@@ -1,18 +1,17 @@
-# An operator: stores credentials, says in roles what applications may have of them,
-# and looks after their health. Reads no token: creds/ and token/ are not named, and
-# what no policy names is denied.
+# For an operator: store credentials, write roles, and check the health of credentials. This
+# policy cannot read a token, because it does not name creds/ and token/.
 #
-# This is for people whom you would hand the credential itself. Secrets do not come out
-# of config/, and a change of where they are sent has to give them again; but who may
-# write keypair/ too says which credentials and hosts a key pair signs for.
+# Grant it only to people whom you trust with the credentials. Config reads return no secret, and
+# a write that changes where a secret is sent must give the secret again. But a writer of
+# keypair/ decides for which credentials and hosts a key pair signs.
 
-# Credentials. The list is of names; a read leaves the secrets out.
+# Credentials. A list returns names, and a read returns no secret.
 path "kensho/config/*" {
   capabilities = ["create", "update", "patch", "read", "list", "delete"]
 }
 
-# Key pairs that are made in Vault. Reads are of public halves alone; keypair/*/activate
-# changes over to a new pair.
+# Key pairs that Vault generates. A read returns only the public key. keypair/*/activate
+# activates a pending key pair.
 path "kensho/keypair/*" {
   capabilities = ["create", "update", "read", "list", "delete"]
 }
@@ -22,7 +21,7 @@ path "kensho/roles/*" {
   capabilities = ["create", "update", "patch", "read", "list", "delete"]
 }
 
-# Have the engine exchange again, unseen: drop=true only after a leak.
+# Exchange again, without reading the token. Use drop=true only after a leak.
 path "kensho/refresh/*" {
   capabilities = ["update"]
 }

@@ -1,9 +1,8 @@
-# Whoever is on call: has the engine exchange a credential again, and sees whether that
-# worked. The cached token stays in use until the next one is stored, so that an attempt
-# costs readers nothing.
+# For an on-call responder: exchange a credential again and check the result. The cached token
+# stays in use until the next one is stored, so an attempt does not affect readers.
 #
-# drop=true, which takes the token away from all readers first, is denied: during an outage
-# of the vendor nobody would get another. leak.hcl grants it.
+# drop=true is denied, because it takes the token from all readers before the exchange. During an
+# outage of the vendor, every read would then fail. leak.hcl grants it.
 
 path "kensho/refresh/prod" {
   capabilities      = ["update"]

@@ -1,7 +1,6 @@
-# Whoever brings a new refresh token, a person or a job: gives it to the credential that
-# there is, with the date on which it expires, and sees whether it works. Neither the URLs,
-# which say where secrets are sent, nor any other setting can be written; so this is no way
-# to the secret that is stored.
+# For the rotation of a refresh token, by a person or a job: write the new refresh token to an
+# existing credential, with its expiry date, and check that it works. The policy cannot change a
+# URL or any other setting, so it cannot send the stored secret elsewhere.
 
 path "kensho/config/kensho/prod" {
   capabilities       = ["update"]

@@ -1,21 +1,20 @@
-# A key pair of Kensho's in Vault, and one application that may read tokens for Link
-# and nothing else.
+# Stores a Kensho key pair in Vault, and allows one application to read tokens for Link.
 #
 #   export VAULT_ADDR=https://vault.example.com VAULT_TOKEN=...
 #   export TF_VAR_client_id=... TF_VAR_private_key="$(cat kensho.pem)"
 #   tofu init
 #   tofu apply
 #
-# (or terraform in tofu's place). The plugin has been registered before, and
-# VAULT_TOKEN has at least the policy in policy.hcl.
+# You can use terraform instead of tofu. Register the plugin before. VAULT_TOKEN needs at least
+# the policy in policy.hcl.
 #
-# The private key ends up in the state, and in a plan that is saved to a file: what is
-# printed shows "(sensitive value)", but the provider, 5.11 included, has no write-only
-# argument for an endpoint that it does not know. Guard the state as you guard the key:
-# a backend that encrypts it and that few can read, or OpenTofu's own encryption. Or
-# keep the key out of it: leave vault_generic_endpoint.credential out, and `vault write`
-# the credential once the mount is there and before the role. Nothing else here is
-# secret. Access tokens stay out of the state as long as no data source reads them.
+# The state contains the private key, and so does a plan that you save to a file. The output
+# shows "(sensitive value)", but the provider (up to 5.11) has no write-only argument for a
+# generic endpoint. Protect the state as you protect the key: use a backend that encrypts it and
+# that few people can read, or OpenTofu's state encryption. To keep the key out of the state,
+# remove vault_generic_endpoint.credential, and write the credential with `vault write` after the
+# mount exists and before the role. Nothing else here is secret. The state contains no access
+# token unless a data source reads one.
 
 terraform {
   required_version = ">= 1.4.0"
@@ -38,20 +37,20 @@ locals {
 resource "vault_mount" "kensho" {
   path        = "kensho"
   type        = "tokenbroker"
-  description = "Access tokens of Kensho's"
+  description = "Access tokens of Kensho"
 }
 
-# Vault tries the key pair at Kensho before it stores it: one that Kensho rejects fails
-# the apply, with Kensho's reason, and the credential that was there stays.
+# The engine verifies the key pair at Kensho before it stores it. If Kensho rejects it, the apply
+# fails with Kensho's reason, and the previous credential stays.
 resource "vault_generic_endpoint" "credential" {
   path = "${vault_mount.kensho.path}/config/kensho/${local.credential}"
 
-  # A read returns every field but the secrets: a setting that somebody else changed
-  # shows in the next plan, and what is not named here is left alone.
+  # A read returns all fields except secrets. Ignore fields that are not set below. The next
+  # plan shows changes to the others.
   ignore_absent_fields = true
 
-  # A write changes the fields that it names. To clear one, set it to "", and do not
-  # just remove its line.
+  # A write changes only the fields that it names. To clear a field, set it to "" instead of
+  # removing its line.
   data_json = jsonencode({
     client_id   = var.client_id
     private_key = var.private_key
@@ -59,10 +58,10 @@ resource "vault_generic_endpoint" "credential" {
     token_url   = var.token_url
   })
 
-  # After an update that failed, the provider has the new key in the state, and no read
-  # to tell it that Vault still has the old one: the next plan would find nothing to
-  # do. A replacement that failed is tried again. It does not take the credential away
-  # meanwhile, as nothing is deleted: that is left to the mount's end.
+  # If an update fails, the provider has the new key in the state, and no read can show that
+  # Vault still has the old key, so the next plan would do nothing. A failed replacement is
+  # tried again. With disable_delete, a replacement does not delete the credential: only the
+  # deletion of the mount does.
   disable_delete = true
   lifecycle {
     replace_triggered_by = [terraform_data.private_key]
@@ -73,12 +72,12 @@ resource "terraform_data" "private_key" {
   triggers_replace = sha256(var.private_key)
 }
 
-# Tokens for Link alone, under a name of the application's own.
+# Tokens only for Link, under a name for the application.
 resource "vault_generic_endpoint" "role" {
   path                 = "${vault_mount.kensho.path}/roles/${local.role}"
   ignore_absent_fields = true
 
-  # Durations are in seconds, as the engine returns them: "15m" would be a change in
+  # Give durations in seconds, as the engine returns them. "15m" would show as a change in
   # every plan.
   data_json = jsonencode({
     config  = local.credential
@@ -87,7 +86,7 @@ resource "vault_generic_endpoint" "role" {
     min_ttl = 300
   })
 
-  # A role needs its credential.
+  # The credential must exist before the role.
   depends_on = [vault_generic_endpoint.credential]
 }
 
@@ -101,11 +100,11 @@ resource "vault_policy" "role" {
 }
 
 output "creds_path" {
-  description = "What the application reads."
+  description = "The path that the application reads."
   value       = "${vault_mount.kensho.path}/creds/${local.role}"
 }
 
 output "policy" {
-  description = "The policy that lets it: give it to the application's auth role."
+  description = "The policy to add to the auth role of the application."
   value       = vault_policy.role.name
 }

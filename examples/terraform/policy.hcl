@@ -1,7 +1,6 @@
-# The least that a token needs to apply main.tf and to destroy it again. It may not
-# read an access token.
+# The minimum that a token needs to apply and destroy main.tf. It cannot read an access token.
 
-# The mount. Newer providers read it alone, older ones the list.
+# The mount. Newer versions of the provider read only the mount, older ones the list.
 path "sys/mounts" {
   capabilities = ["read"]
 }
@@ -12,7 +11,7 @@ path "sys/mounts/kensho/tune" {
   capabilities = ["update"]
 }
 
-# Credentials and roles. The secrets in a credential do not come out again.
+# Credentials and roles. A read returns no secret.
 path "kensho/config/kensho/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
@@ -20,13 +19,13 @@ path "kensho/roles/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
-# The applications' policies. Only their names can be limited, not what they allow:
-# guard this token as one that may read.
+# The policies of applications. Vault can limit their names but not what they allow, so protect
+# this token like one that can read access tokens.
 path "sys/policies/acl/kensho-*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 
-# The provider works with a token of its own, which ends with the run.
+# The provider creates a child token, which is revoked after the run.
 path "auth/token/create" {
   capabilities = ["update"]
 }

@@ -1,5 +1,5 @@
 variable "client_id" {
-  description = "The Client ID that Kensho answered the public key with."
+  description = "The Client ID that Kensho issued for the public key."
   type        = string
 }
 
@@ -10,7 +10,7 @@ variable "private_key" {
 }
 
 variable "token_url" {
-  description = "Where assertions are traded for tokens, if not at Kensho's own URL: through a gateway, or at a test system."
+  description = "The URL of a gateway or test system to use instead of Kensho's token URL."
   type        = string
   default     = ""
 }
