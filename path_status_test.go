@@ -1,7 +1,6 @@
 package tokenbroker_test
 
 import (
-	"bytes"
 	"net/http"
 	"strings"
 	"testing"
@@ -66,7 +65,7 @@ func TestARefreshForgetsTheTokenAndExchangesNow(t *testing.T) {
 func TestAClockThatIsOffIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		var log bytes.Buffer
+		var log engine.Log
 		e.Logger = hclog.New(&hclog.LoggerOptions{Output: &log})
 		e.Restart()
 		e.Sim.Behave(vendorsim.Conduct{Skew: -5 * time.Minute})

@@ -159,9 +159,11 @@ var attempts = []time.Duration{0, 100 * time.Millisecond, 400 * time.Millisecond
 func Retry(ctx context.Context, write func() error) error {
 	var err error
 	for _, pause := range attempts {
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if pause > 0 {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
 		}
 		if ctx.Err() != nil {
 			return &Error{errors.Join(err, ctx.Err())}

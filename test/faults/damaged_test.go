@@ -1,7 +1,6 @@
 package faults_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -113,7 +112,7 @@ func checkDamaged(t *testing.T, dump storageDump, key string, raw []byte) {
 	}()
 	synctest.Test(t, func(t *testing.T) {
 		l := load(t, dump)
-		var log bytes.Buffer
+		var log engine.Log
 		l.logger = hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Error})
 		require.NoError(t, l.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: raw}))
 		l.start()

@@ -53,7 +53,7 @@ func TestTheCanariesOfTheTestsAreWatched(t *testing.T) {
 				leak(e)
 				synctest.Wait() // until events are sent
 				assert.NotEmpty(t, e.Outside.Leaks(t, e))
-				e.Outside.Text.Reset()
+				e.Outside.Reset()
 			})
 		})
 	}

@@ -1,7 +1,6 @@
 package guarantees_test
 
 import (
-	"bytes"
 	"fmt"
 	"net/http"
 	"strings"
@@ -51,7 +50,7 @@ func TestGuarantee2AThousandReadersAtTheMomentOfExpiryShareOneExchange(t *testin
 func TestGuarantee6NoSecretLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		var log bytes.Buffer
+		var log engine.Log
 		e.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &log})
 		e.Restart()
 		storage := e.BreakStorage()

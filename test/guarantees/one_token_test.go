@@ -88,7 +88,7 @@ func TestGuarantee6NoTokenIsShownThoughTheVendorStatesItAsAScope(t *testing.T) {
 				assert.Less(t, len(message), 1000)
 				status := fmt.Sprint(e.Read("status/api").Data)
 				assert.Less(t, len(status), 2000)
-				for where, text := range map[string]string{"error": message, "status": status, "log": e.Outside.Text.String()} {
+				for where, text := range map[string]string{"error": message, "status": status, "log": e.Outside.Text()} {
 					assert.NotContains(t, text, held, where)
 					assert.NotContains(t, text, "9f8e7d6c5b4a3f2e", where)
 					assert.NotContains(t, text, "s1999", where)

@@ -25,11 +25,29 @@ import (
 // secretFields are those of requests, and of what is stored, that hold secrets.
 var secretFields = []string{"access_token", "api_key", "client_secret", "private_key", "refresh_token"}
 
+// A Log is what was logged. It may be read while the engine logs in the background.
+type Log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // Outside is all that leaves an engine: its log at the lowest level, its answers, and
 // its events. Guarantee 6 is that no secret does but the access token, to its reader.
 type Outside struct {
 	mu     sync.Mutex
-	Text   bytes.Buffer
+	text   bytes.Buffer
 	cage   canary.Cage
 	seen   int // how much of it lines has had
 	events []SentEvent
@@ -39,11 +57,27 @@ type Outside struct {
 func (o *Outside) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.Text.Write(p)
+	return o.text.Write(p)
 }
 
 func (o *Outside) logger() hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: o, JSONFormat: true})
+}
+
+// Text returns what has left the engine so far. What the engine does in the background may add to
+// it at any time.
+func (o *Outside) Text() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// Reset drops what has left the engine so far.
+func (o *Outside) Reset() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text.Reset()
+	o.seen = 0
 }
 
 // SendEvent takes an event, as Vault does.
@@ -54,7 +88,7 @@ func (o *Outside) SendEvent(_ context.Context, kind logical.EventType, data *log
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.Text.Write(append(text, '\n'))
+	o.text.Write(append(text, '\n'))
 	o.events = append(o.events, SentEvent{string(kind), data.Metadata.AsMap()})
 	return nil
 }
@@ -75,7 +109,7 @@ func (o *Outside) Answered(t *testing.T, path string, request map[string]any, re
 	require.NoError(t, err)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.Text.Write(append(text, '\n'))
+	o.text.Write(append(text, '\n'))
 	o.cage.Add(secretsOf(request)...)
 }
 
@@ -102,7 +136,7 @@ func (o *Outside) Leaks(t *testing.T, e *Engine) []string {
 	}
 	o.mu.Lock() // for whoever has still something to say
 	defer o.mu.Unlock()
-	return o.cage.Escaped(o.Text.String())
+	return o.cage.Escaped(o.text.String())
 }
 
 // secretsOf are the values of secret fields, however deep they are.
@@ -145,7 +179,7 @@ func (e *Engine) Lines() []map[string]any {
 	e.T.Helper()
 	e.Outside.mu.Lock()
 	defer e.Outside.mu.Unlock()
-	text := e.Outside.Text.String()
+	text := e.Outside.text.String()
 	var lines []map[string]any
 	for line := range strings.Lines(text[e.Outside.seen:]) {
 		var entry map[string]any
@@ -163,13 +197,20 @@ func (e *Engine) Lines() []map[string]any {
 type Witness struct {
 	mu     sync.Mutex
 	said   strings.Builder
-	logged bytes.Buffer
+	logged Log
 }
 
 // Listen has an engine begin anew, and log at every level.
 func (w *Witness) Listen(e *Engine) {
 	e.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &w.logged})
 	e.Restart()
+}
+
+// heard returns what the engine answered and logged so far.
+func (w *Witness) heard() map[string]string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return map[string]string{"an answer": w.said.String(), "the log": w.logged.String()}
 }
 
 // Hear takes an answer of the engine.
@@ -210,7 +251,7 @@ func (w *Witness) Leaks(e *Engine, written []string) int {
 		}
 	}
 	count := 0
-	for what, text := range map[string]string{"an answer": w.said.String(), "the log": w.logged.String()} {
+	for what, text := range w.heard() {
 		assert.NotEmpty(e.T, text)
 		for _, leak := range cage.Escaped(text) {
 			count++
