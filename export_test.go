@@ -16,5 +16,5 @@ func Paths(b logical.Backend) []*framework.Path { return b.(*backend).Paths }
 // NamesInMemory is how many names an engine has something in memory for.
 func NamesInMemory(b logical.Backend) int {
 	engine := b.(*backend)
-	return reflect.ValueOf(engine.broker).Elem().FieldByName("names").Len() + len(engine.names.roles) + engine.store.Rotations()
+	return reflect.ValueOf(engine.broker).Elem().FieldByName("entries").Len() + len(engine.names.roles) + engine.store.Rotations()
 }

@@ -211,7 +211,7 @@ func limited(role string, err error) error {
 		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s has its max_leases of %d: revoke one, or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", rolesPrefix, role, leases.Max))
 	case errors.As(err, &exchanges):
 		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s: the next one may be at %s; keep the lease instead of reading again, or raise max_exchanges", rolesPrefix, role, exchanges, broker.FormatTime(roundUp(exchanges.Next))))
-	case errors.Is(err, broker.ErrCrowded):
+	case errors.Is(err, broker.ErrTooManyWaiting):
 		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s, and the vendor answers one at a time; try again later", rolesPrefix, role, err))
 	}
 	return err

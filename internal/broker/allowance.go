@@ -10,59 +10,60 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// The readers of a dedicated role cause exchanges of their own. They are bounded by role, and
-// what fails of them by itself counts against the role only: no reader of it may use up the
-// vendor's patience with all others. Neither is stored: a restart costs an attempt too early.
+// Each read of a dedicated role causes an exchange. Such exchanges are limited by role, and those
+// of their failures that pass by themselves count only against the role: no reader of it can use
+// up the vendor's patience with all others. Neither is stored, so a restart costs at most an
+// attempt too early.
 
 // A TooManyError means that a dedicated role has had as many tokens as it may.
 type TooManyError struct {
-	Most int           // tokens
+	Max  int           // tokens
 	Per  time.Duration // the lifetime of one
 	Next time.Time     // when there may be another
 }
 
 func (e *TooManyError) Error() string {
-	return fmt.Sprintf("%d tokens have been exchanged within the lifetime of one (%s)", e.Most, e.Per)
+	return fmt.Sprintf("%d tokens have been exchanged within the lifetime of one (%s)", e.Max, e.Per)
 }
 
-// An allowance is how many tokens a dedicated role may have yet.
+// An allowance is how many tokens a dedicated role may still have.
 type allowance struct {
 	limiter  *rate.Limiter
 	lifetime time.Duration // of the last token
 }
 
-// take takes one token from the allowance of a role, if there is one left, and returns what
-// gives it back. There is no limit before the lifetime of one is known. The caller has the
-// exclusive right to the name.
-func (e *entry) take(d Dedication, now time.Time) (giveBack func(), err error) {
+// takeAllowance takes one token from the allowance of a role, and returns what gives it back. There
+// is no limit before the lifetime of a token is known. Its error is of type *TooManyError. The
+// caller holds the lock of the name.
+func (e *cacheEntry) takeAllowance(d Dedication, now time.Time) (giveBack func(), err error) {
 	a := e.allowances[d.Role]
 	if a == nil {
 		return func() {}, nil
 	}
 	a.set(d.MaxExchanges, a.lifetime, now)
 	reservation := a.limiter.ReserveN(now, 1)
-	giveBack = func() { reservation.CancelAt(now) } // a reservation of the past would stay
+	giveBack = func() { reservation.CancelAt(now) } // at a later time, it would count as used
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		giveBack()
-		return nil, &TooManyError{Most: d.MaxExchanges, Per: a.lifetime, Next: now.Add(wait)}
+		return nil, &TooManyError{Max: d.MaxExchanges, Per: a.lifetime, Next: now.Add(wait)}
 	}
 	return giveBack, nil
 }
 
-// taken notes how long a token of a role is valid, of which so many may be exchanged meanwhile.
-func (e *entry) taken(d Dedication, token provider.Token, now time.Time) {
+// setAllowance sets the allowance of a role by the lifetime of a token that it got.
+func (e *cacheEntry) setAllowance(d Dedication, token provider.Token, now time.Time) {
 	maps.DeleteFunc(e.allowances, func(role string, a *allowance) bool { return role != d.Role && a.isFull(now) })
 	lifetime := max(token.ExpireTime.Sub(token.IssueTime), time.Second).Round(time.Second)
 	a := e.allowances[d.Role]
 	if a == nil {
 		a = &allowance{limiter: rate.NewLimiter(0, d.MaxExchanges)}
-		a.limiter.AllowN(now, 1) // which was taken before there was a limit
+		a.limiter.AllowN(now, 1) // for this token
 		e.allowances[d.Role] = a
 	}
 	a.set(d.MaxExchanges, lifetime, now)
 }
 
-// isFull is whether a role has exchanged nothing for as long as it counts.
+// isFull reports whether none of the tokens of a role counts any more.
 func (a *allowance) isFull(now time.Time) bool {
 	return a.limiter.TokensAt(now) >= float64(a.limiter.Burst())
 }
@@ -73,35 +74,35 @@ func (a *allowance) set(most int, lifetime time.Duration, now time.Time) {
 	a.limiter.SetLimitAt(now, rate.Limit(float64(most)/lifetime.Seconds()))
 }
 
-// isOfRole is whether a failure of an exchange counts against its dedicated role only: it
-// passes by itself, or says nothing of the credential.
-func isOfRole(failure *provider.Error) bool {
+// countsForRole reports whether a failure counts only against the dedicated role whose exchange it
+// was: it passes by itself, or says nothing of the credential.
+func countsForRole(failure *provider.Error) bool {
 	return failure.Kind == provider.Unavailable || failure.Kind == provider.InvalidResponse
 }
 
-// heldRole is why a dedicated role gets no token for now; nil if it may.
-func (v view) heldRole(role string, now time.Time) error {
-	failure := v.dedicated[role].seen(now)
+// roleBackOffError returns why a dedicated role gets no token now; nil if it may.
+func (v scopeSnapshot) roleBackOffError(role string, now time.Time) error {
+	failure := v.dedicated[role].asOf(now)
 	if !now.Before(failure.NextAttempt) {
 		return nil
 	}
-	return v.refusalOf(failure)
+	return v.exchangeError(failure)
 }
 
-// failedRole notes a failure of a dedicated role's exchange, and returns it.
-func (e *entry) failedRole(v view, role string, failure *provider.Error, now time.Time) (Failure, error) {
-	noted := Failure{Kind: failure.Kind, Reason: failure.Reason, Time: now.Round(0).UTC()}
-	noted.count(v.dedicated[role], failure)
-	_, err := e.change(v.epoch, func(m *memory) { m.dedicated = with(m.dedicated, role, noted) })
-	if err != nil {
-		return noted, err
+// noteRoleFailure notes a failure of a dedicated role's exchange. It returns it, and as an error for
+// readers.
+func (e *cacheEntry) noteRoleFailure(v scopeSnapshot, role string, err *provider.Error, now time.Time) (Failure, error) {
+	failure := Failure{Kind: err.Kind, Reason: err.Reason, Time: now.Round(0).UTC()}
+	failure.countAfter(v.dedicated[role], err)
+	if _, err := e.update(v.epoch, func(snap *snapshot) { snap.dedicated = with(snap.dedicated, role, failure) }); err != nil {
+		return failure, err
 	}
-	return noted, v.refusalOf(noted)
+	return failure, v.exchangeError(failure)
 }
 
-// succeededRole notes that the exchanges of a dedicated role do not fail any more.
-func (e *entry) succeededRole(epoch uint64, role string) {
-	_, _ = e.change(epoch, func(m *memory) { // what was changed meanwhile is forgotten anyway
-		m.dedicated = without(m.dedicated, func(failed string, _ Failure) bool { return failed == role })
+// noteRoleSuccess notes that an exchange of a dedicated role has succeeded.
+func (e *cacheEntry) noteRoleSuccess(epoch uint64, role string) {
+	_, _ = e.update(epoch, func(snap *snapshot) { // a change of the credential drops it anyway
+		snap.dedicated = without(snap.dedicated, func(failed string, _ Failure) bool { return failed == role })
 	})
 }

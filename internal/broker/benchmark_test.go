@@ -18,7 +18,7 @@ type crowd struct{ names []string }
 
 func (crowd) Credential(_ context.Context, _ logical.Storage, name string) (*Credential, error) {
 	c := &Credential{Name: name, Provider: "prompt", Generation: "generation-of-" + name, Vendor: prompt{}}
-	if name[len(name)-1]%2 == 0 { // half of them are kept alive
+	if name[len(name)-1]%2 == 0 { // half of them have a keepalive
 		c.Keepalive, c.Vendor = 24*time.Hour, mortal{}
 	}
 	return c, nil
@@ -27,7 +27,7 @@ func (crowd) Credential(_ context.Context, _ logical.Storage, name string) (*Cre
 func (c crowd) Names(context.Context, logical.Storage) ([]string, error) { return c.names, nil }
 func (c crowd) Logger() hclog.Logger                                     { return hclog.NewNullLogger() }
 
-// prompt is of a vendor who answers at once.
+// prompt is of a vendor that answers at once.
 type prompt struct{ provider.Credential }
 
 func (prompt) Exchange(context.Context, provider.Grant) (*provider.Answer, error) {
@@ -37,7 +37,7 @@ func (prompt) Exchange(context.Context, provider.Grant) (*provider.Answer, error
 
 func (prompt) MaxIdle() time.Duration { return 0 }
 
-// mortal is of one whose credentials die of disuse.
+// mortal is of a vendor whose credentials expire of disuse.
 type mortal struct{ prompt }
 
 func (mortal) MaxIdle() time.Duration { return 7 * 24 * time.Hour }
@@ -45,9 +45,9 @@ func (mortal) MaxIdle() time.Duration { return 7 * 24 * time.Hour }
 type nobody struct{}
 
 func (nobody) Exchanged(Exchange) {}
-func (nobody) Kept(Exchange)      {}
+func (nobody) Stored(Exchange)    {}
 
-// A sweep over credentials of which a part is due, with a vendor who answers at once and
+// A sweep over credentials of which a part is due, with a vendor that answers at once and
 // storage in memory: what is the engine's own.
 func BenchmarkSweep(b *testing.B) {
 	const credentials = 10_000
@@ -66,26 +66,26 @@ func BenchmarkSweep(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
 				for _, name := range c.names[:due] {
-					broker.names[name].age()
+					broker.entries[name].age()
 				}
 				b.StartTimer()
 				require.NoError(b, broker.Sweep(b.Context(), storage))
 				b.StopTimer()
-				require.Empty(b, broker.due(time.Now()), "all that was due is done")
+				require.Empty(b, broker.dueTasks(time.Now()), "all that was due is done")
 				b.StartTimer()
 			}
 		})
 	}
 }
 
-// age has the entry's token be nearly over, and somebody have read it.
-func (e *entry) age() {
+// age makes the token nearly expired, and in use.
+func (e *cacheEntry) age() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	token := e.memory.state.Tokens[ownScope]
+	token := e.current.state.Tokens[ownScope]
 	token.IssueTime, token.ExpireTime = token.IssueTime.Add(-time.Hour), time.Now().Add(5*time.Minute)
-	state := *e.memory.state
+	state := *e.current.state
 	state.Tokens = with(state.Tokens, ownScope, token)
-	e.memory.state = &state
-	e.uses[ownScope] = use{wanted: true}
+	e.current.state = &state
+	e.uses[ownScope] = use{inUse: true}
 }

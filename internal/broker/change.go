@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -12,32 +11,33 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A Change is an operator's change to a credential. From its beginning to its end, no other
-// exchange of the credential is in flight, and nothing else changes what is stored of it.
+// A Change is an operator's change of a credential. While it lasts, nothing else exchanges the
+// credential or changes what storage has of it.
 type Change struct {
 	// Known is what is known of the credential so far; nil if nothing is.
 	Known *State
 
 	broker   *Broker
 	storage  logical.Storage
-	entry    *entry
-	memory   memory
+	entry    *cacheEntry
+	snapshot snapshot
 	verified []Exchange
 	isStored bool
 }
 
-// Changes are those of some credentials, which begin and end together.
+// Changes are the changes of some credentials, which begin and end together.
 type Changes struct {
 	all    map[string]*Change
 	cancel context.CancelFunc
+	unlock func()
 }
 
-// BeginWrites begins changes that store credentials. Its context is for what they do: once
-// begun, a change must be seen through, since the vendor may rotate a refresh token that verifies
-// a credential. End ends the changes.
+// BeginWrites begins changes that store credentials. The context that it returns is for what they
+// do. It does not end with the request, since the vendor may rotate a refresh token as it
+// verifies a credential. End ends the changes.
 //
 // Its errors are ErrBusy and ErrClosed, of type *storage.Error, and of type
-// *storage.NewerFormatError: what a newer engine knows of the credential would be lost.
+// *storage.NewerFormatError, as the write would lose what a newer engine knows of the credential.
 func (b *Broker) BeginWrites(ctx context.Context, s logical.Storage, names ...string) (context.Context, *Changes, error) {
 	return b.begin(ctx, s, names, renewTimeout+time.Duration(len(names))*exchangeTimeout, func(err error) bool {
 		var newer *storage.NewerFormatError
@@ -51,19 +51,17 @@ func (b *Broker) BeginDelete(ctx context.Context, s logical.Storage, name string
 }
 
 func (b *Broker) begin(ctx context.Context, s logical.Storage, names []string, timeout time.Duration, prevents func(error) bool) (context.Context, *Changes, error) {
-	cs := &Changes{all: map[string]*Change{}, cancel: func() {}}
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) { // so that no two wait for each other
-		e, err := b.enter(ctx, name)
-		if err != nil {
-			cs.End()
-			return nil, nil, err
-		}
-		// Readers who have a valid token do not wait for a fresher one.
-		e.renewing(renewal{since: time.Now()})
-		cs.all[name] = &Change{broker: b, storage: s, entry: e}
+	unlock, err := b.locks.lockAll(ctx, names)
+	if err != nil {
+		return nil, nil, err
 	}
+	cs := &Changes{all: map[string]*Change{}, unlock: unlock}
 	ctx, cs.cancel = context.WithTimeout(context.WithoutCancel(ctx), timeout)
-	for _, c := range cs.all {
+	for _, name := range names {
+		c := &Change{broker: b, storage: s, entry: b.entryOf(name)}
+		cs.all[name] = c
+		// Readers that have a valid token do not wait for a newer one.
+		c.entry.setRenewal(renewal{since: time.Now()})
 		if err := c.load(ctx, prevents); err != nil {
 			cs.End()
 			return nil, nil, err
@@ -75,39 +73,43 @@ func (b *Broker) begin(ctx context.Context, s logical.Storage, names []string, t
 // Of returns the change of a name.
 func (cs *Changes) Of(name string) *Change { return cs.all[name] }
 
-// End ends the changes. Those of which nothing was said leave everything as it was.
+// End ends the changes. A change that was neither Stored, Settled nor Deleted leaves everything as
+// it was.
 func (cs *Changes) End() {
-	defer cs.cancel()
 	for _, c := range cs.all {
 		for _, x := range c.verified {
-			c.broker.kept(x, c.isStored)
+			c.broker.reportStored(x, c.isStored)
 		}
-		c.entry.renewing(renewal{})
-		c.broker.leave(c.entry)
+		c.entry.setRenewal(renewal{})
+		c.broker.dropAbsent(c.entry)
 	}
+	cs.unlock()
+	cs.cancel()
 }
 
-// load reads what is known of the credential. What it cannot read may hold the only refresh token
-// that works.
+// load reads what is known of the credential. If it cannot be read, the change must not begin: it
+// may hold the only refresh token that works.
 func (c *Change) load(ctx context.Context, prevents func(error) bool) error {
-	c.entry.forgive()
-	m, err := c.broker.current(ctx, c.storage, c.entry)
+	c.entry.endPanicPause()
+	snap, err := c.broker.load(ctx, c.storage, c.entry)
 	if storage.IsError(err) {
 		return err
 	}
-	c.memory = m
-	if c.Known = m.latest(); c.Known != nil {
+	c.snapshot = snap
+	if c.Known = snap.latest(); c.Known != nil {
 		return nil
 	}
-	// The state of a credential that cannot be opened.
+	// The credential cannot be opened, or there is none.
 	if c.Known, err = getState(ctx, c.storage, c.entry.name); storage.IsError(err) || prevents(err) {
 		return err
 	}
 	return nil
 }
 
-// Verify exchanges a credential that is not stored yet. The state that it returns is to be stored
-// with the credential; if the exchange failed, there may be a new grant in it all the same.
+// Verify exchanges a credential that is not stored yet. The state that it returns must be stored
+// with the credential; even if the exchange failed, it may have a new grant. Its errors are of
+// type *provider.Error, ErrBusy if it is too late for an exchange to begin, and of type
+// *storage.Error.
 func (c *Change) Verify(ctx context.Context, credential *Credential, last provider.Grant) (*State, error) {
 	if err := fence(ctx, c.storage, last); err != nil {
 		return Unverified(credential, last), err
@@ -116,14 +118,14 @@ func (c *Change) Verify(ctx context.Context, credential *Credential, last provid
 	if deadline, _ := ctx.Deadline(); time.Until(deadline) < exchangeTimeout {
 		return Unverified(credential, last), ErrBusy
 	}
-	m := c.entry.look()
-	state, x, _ := call(m.guard(ctx), credential, Unverified(credential, last), ownScope, m.earlierTokens()[ownScope])
-	c.broker.noteSkew(c.entry, state)
+	snap := c.entry.snapshot()
+	state, x, _ := call(snap.redacting(ctx), credential, Unverified(credential, last), ownScope, snap.earlierTokens()[ownScope])
+	c.broker.logSkew(c.entry, state)
 	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.RenewableFrom.IsZero() && leaseTTL(token, now) == 0 {
-		x.Err = unusable(token, credential.TTL, now, false)
+		x.Err = unusableToken(token, credential.TTL, now, false)
 	}
-	x.Verification = true
-	c.broker.tell(x)
+	x.IsVerification = true
+	c.broker.report(x)
 	c.verified = append(c.verified, x)
 	if x.Err != nil {
 		return state, x.Err
@@ -131,45 +133,43 @@ func (c *Change) Verify(ctx context.Context, credential *Credential, last provid
 	return state, nil
 }
 
-// Stored says that another credential is stored under the name. No token that was known before is
+// Stored reports that another credential is stored under the name. No token from before it is
 // served from now on.
-func (c *Change) Stored() { c.replaced(true) }
+func (c *Change) Stored() { c.replaced(unloaded) }
 
-// Deleted says that the credential is deleted.
-func (c *Change) Deleted() { c.replaced(false) }
+// Deleted reports that the credential is deleted.
+func (c *Change) Deleted() { c.replaced(absent) }
 
-func (c *Change) replaced(isStored bool) {
-	c.entry.reset()
-	c.entry.hold(nil, nil, nil)
-	c.broker.setStays(c.entry, isStored)
+func (c *Change) replaced(p presence) {
+	c.entry.reset(p)
+	c.entry.keepUnsaved(nil, nil, nil)
 	c.isStored = true
 }
 
-// Settled says that other settings of the same credential are stored. Its grant, its tokens and
+// Settled reports that other settings of the same credential are stored. Its grant, its tokens and
 // its failures stay.
-func (c *Change) Settled() { c.entry.reload() }
+func (c *Change) Settled() { c.entry.unload() }
 
 // Save stores what the vendor answered for the credential that is stored, while the change goes
 // on.
 func (c *Change) Save(ctx context.Context, answered *State) error {
-	m := c.entry.look()
-	if m.credential == nil {
+	snap := c.entry.snapshot()
+	if snap.presence != loaded {
 		return putState(ctx, c.storage, c.entry.name, answered)
 	}
-	_, err := c.broker.save(ctx, c.storage, c.entry, m, ownScope, answered)
+	_, err := c.broker.save(ctx, c.storage, c.entry, snap, ownScope, answered)
 	return err
 }
 
-// Failed says why the change failed. answered, if it is not nil, is what the vendor answered for
-// the credential that stays: it is stored, or kept in memory if storage has failed. Failed
-// returns the error, joined with that of storing answered.
+// Failed reports why the change failed. answered, if it is not nil, is what the vendor answered
+// for the credential that stays: it is stored, or kept in memory if storage fails. Failed returns
+// the error, joined with that of storing answered.
 func (c *Change) Failed(ctx context.Context, answered *State, err error) error {
 	switch {
-	case storage.IsError(err): // and may have taken the write
-		c.entry.reset()
-		c.broker.setStays(c.entry, true)
+	case storage.IsError(err): // the write may have been done all the same
+		c.entry.reset(unloaded)
 		if answered != nil {
-			c.entry.hold(c.storage, answered, err)
+			c.entry.keepUnsaved(c.storage, answered, err)
 		}
 	case answered != nil:
 		return errors.Join(err, c.saveAfter(ctx, answered))
@@ -181,54 +181,14 @@ func (c *Change) Failed(ctx context.Context, answered *State, err error) error {
 func (c *Change) saveAfter(ctx context.Context, answered *State) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
-	if c.memory.credential != nil {
-		_, err := c.broker.save(ctx, c.storage, c.entry, c.memory, ownScope, answered)
+	if c.snapshot.presence == loaded {
+		_, err := c.broker.save(ctx, c.storage, c.entry, c.snapshot, ownScope, answered)
 		return err
 	}
-	// Nothing is in memory of a credential that cannot be opened.
 	err := putState(ctx, c.storage, c.entry.name, answered)
 	if err == nil {
 		answered = nil
 	}
-	c.entry.hold(c.storage, answered, err)
+	c.entry.keepUnsaved(c.storage, answered, err)
 	return err
-}
-
-// Lock waits until nothing else calls the vendor or writes for some names, and keeps it so until
-// unlock. Its errors are ErrBusy and ErrClosed.
-func (b *Broker) Lock(ctx context.Context, names ...string) (unlock func(), err error) {
-	var held []*entry
-	unlock = func() {
-		for _, e := range held {
-			b.leave(e)
-		}
-	}
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) { // so that no two wait for each other
-		e, err := b.enter(ctx, name)
-		if err != nil {
-			unlock()
-			return nil, err
-		}
-		held = append(held, e)
-	}
-	return unlock, nil
-}
-
-// Forget drops what is in memory of a name, to be loaded again.
-func (b *Broker) Forget(name string) {
-	b.mu.RLock()
-	e := b.names[name]
-	b.mu.RUnlock()
-	if e != nil {
-		e.reset()
-	}
-}
-
-// ForgetAll drops what is in memory of all names, to be loaded again.
-func (b *Broker) ForgetAll() {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for _, e := range b.names {
-		e.reset()
-	}
 }

@@ -7,17 +7,16 @@ import (
 	"time"
 )
 
-// ErrClosed means that the engine is on its way out, and begins nothing any more.
+// ErrClosed means that the engine is being unloaded, and begins nothing any more.
 var ErrClosed = errors.New("the engine is being unloaded")
 
-// closeTimeout is how long Close waits: Vault holds a lock meanwhile that all others want.
+// closeTimeout is how long Close waits. Vault holds a lock meanwhile that all others want.
 const closeTimeout = 900 * time.Millisecond
 
-// Close has no exchange begin from now on, and returns within a second. What is under way
-// has that long to end, for it may have to store a refresh token that the vendor has
-// replaced; so have states that storage refused before. An exchange that takes longer is
-// not broken off: it goes on until its vendor answers, or has taken too long, for as long as
-// the process lives.
+// Close has no exchange begin from now on, and returns within a second. Exchanges that are
+// running have that long to end, since they may have to store a rotated refresh token, and
+// states that storage refused before are written. An exchange that takes longer is not canceled:
+// it goes on until its vendor answers or it times out, if the process lives that long.
 func (b *Broker) Close(ctx context.Context) {
 	b.closing.Do(func() { close(b.closed) })
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
@@ -25,19 +24,16 @@ func (b *Broker) Close(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		b.end(ctx)
+		b.finish(ctx)
 	}()
 	select {
 	case <-ended:
-	case <-ctx.Done(): // storage does not mind how long its caller waits
+	case <-ctx.Done(): // storage may take longer than its context
 	}
 	if ctx.Err() != nil {
 		b.source.Logger().Warn("the engine is unloaded while a vendor, or storage, has yet to answer")
 	}
 }
-
-// isClosed is whether nothing is to begin any more.
-func (b *Broker) isClosed() bool { return isClosed(b.closed) }
 
 func isClosed(closed <-chan struct{}) bool {
 	select {
@@ -48,41 +44,43 @@ func isClosed(closed <-chan struct{}) bool {
 	}
 }
 
-// end waits for what is under way, and stores what is not stored yet.
-func (b *Broker) end(ctx context.Context) {
-	var busy []*entry // who must not keep the others from being stored
-	for _, e := range b.entries() {
-		select {
-		case e.exclusive <- struct{}{}:
-			b.storeUnsaved(ctx, e)
-		default:
+// finish waits for what is running, and writes what is unsaved: first of the names whose lock is
+// free, then of the others, none of which waits for another.
+func (b *Broker) finish(ctx context.Context) {
+	var busy []*cacheEntry
+	for _, e := range b.allCached() {
+		unlock, isLocked := b.locks.tryLock(e.name)
+		if !isLocked {
 			busy = append(busy, e)
+			continue
 		}
+		b.saveUnsaved(ctx, e)
+		unlock()
 	}
 	var all sync.WaitGroup
-	for _, e := range busy { // of whom one whose vendor hangs is not to keep the others
+	for _, e := range busy {
 		all.Go(func() {
-			select {
-			case e.exclusive <- struct{}{}:
-				b.storeUnsaved(ctx, e)
-			case <-ctx.Done():
+			unlock, err := b.locks.lockClosed(ctx, e.name)
+			if err != nil {
+				return
 			}
+			defer unlock()
+			b.saveUnsaved(ctx, e)
 		})
 	}
 	all.Wait()
 }
 
-// storeUnsaved stores what storage has refused before, if it still belongs there. The
-// caller has the exclusive right to the name, and gives it back by this.
-func (b *Broker) storeUnsaved(ctx context.Context, e *entry) {
-	defer e.release()
+// saveUnsaved writes what storage has refused before, if it still belongs there. The caller holds
+// the lock of the name.
+func (b *Broker) saveUnsaved(ctx context.Context, e *cacheEntry) {
 	defer b.contain(e, new(error)) // which it logs
-	held := e.look().unsaved
-	if held == nil {
+	u := e.snapshot().unsaved
+	if u == nil {
 		return
 	}
-	e.forgive() // as there is no later
-	if m, err := b.current(ctx, held.in, e); err == nil && m.unsaved != nil {
-		_, _ = b.save(ctx, held.in, e, m, ownScope, m.unsaved.state) // which logs what it cannot
+	e.endPanicPause() // there is no later
+	if snap, err := b.load(ctx, u.in, e); err == nil && snap.unsaved != nil {
+		_, _ = b.save(ctx, u.in, e, snap, ownScope, snap.unsaved.state) // which logs its error
 	}
 }

@@ -10,47 +10,40 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// ErrPanicked means that the engine has a fault of its own, which something that is stored, or
-// that a vendor answered, has brought to light.
+// ErrPanicked means that the engine has a bug that something in storage, or a vendor's answer,
+// has triggered.
 var ErrPanicked = errors.New("the engine failed; the server's log has the reason")
 
-// Panicked logs what a request or a renewal has recovered from, and returns its error. The
-// process serves every mount of the plugin, and must not end for one of them. What was
-// recovered is logged if it is the runtime's, as a secret may be in everything else.
+// Panicked logs what was recovered from a panic, and returns ErrPanicked. The process serves all
+// mounts of the plugin, and must not end because of one. What was recovered is logged only if it
+// is an error of the runtime: anything else may hold a secret.
 func Panicked(logger hclog.Logger, recovered any) error {
 	what := fmt.Sprintf("%T", recovered)
 	if err, isRuntime := recovered.(runtime.Error); isRuntime {
 		what = err.Error()
 	}
-	logger.Error("a fault of the engine: please report it", "panic", what, "stack", string(debug.Stack()))
+	logger.Error("a bug of the engine: please report it", "panic", what, "stack", string(debug.Stack()))
 	return ErrPanicked
 }
 
-// contain has a panic cost only the name that it is about, which is unusable for rejectedPause,
-// or until it is written or refreshed: the vendor is not called, nor is the panic repeated,
-// with each read. It is to be deferred by whoever has the exclusive right to the name, so that
-// it comes before who is next.
-func (b *Broker) contain(e *entry, err *error) {
+// contain limits a panic to the name that it is about. The name is unusable for rejectedBackOff,
+// or until it is written or refreshed: neither is the vendor called nor the panic repeated with
+// each read. It must be deferred by the holder of the name's lock, after its unlock.
+func (b *Broker) contain(e *cacheEntry, err *error) {
 	recovered := recover()
 	if recovered == nil {
 		return
 	}
 	*err = Panicked(b.source.Logger().With("name", e.name), recovered)
-	e.reset()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.memory.absent, e.memory.unusable = true, true
-	e.memory.panicked = time.Now().Add(rejectedPause)
+	e.resetLocked(unusable)
+	e.current.panicPause = time.Now().Add(rejectedBackOff)
 }
 
-// forgive ends the pause after a panic.
-func (e *entry) forgive() {
+// endPanicPause ends the pause after a panic.
+func (e *cacheEntry) endPanicPause() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.memory.panicked = time.Time{}
-}
-
-// mayRetry is whether there was a panic, and the pause after it is over.
-func (m memory) mayRetry(now time.Time) bool {
-	return !m.panicked.IsZero() && !now.Before(m.panicked)
+	e.current.panicPause = time.Time{}
 }

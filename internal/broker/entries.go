@@ -13,23 +13,22 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// What the engine knows about a credential has one entry for what all scopes share, and one for
-// each scope:
+// The State of a credential is in one entry for what all scopes share, and one for each scope:
 //
 //	state/<name>/credential  the grant
 //	state/<name>/own         the token of the credential's own scope, and what is of that scope only
 //	state/<name>/<SHA-256>   the same of a narrower scope
 //
-// Each is written by itself, so that no entry grows with the number of scopes, and a scope that
-// storage does not take affects no other. Each holds the health of the credential at the time of
-// the write. The highest number counts, so that an exchange that leaves the grant as it was is
-// one write.
+// Each entry is written by itself: none grows with the number of scopes, and a scope that is too
+// large for storage affects no other. Each holds the health of the credential at the time of the
+// write, and the one with the highest number counts, so that an exchange that does not change the
+// grant is one write.
 const (
 	credentialKey = "credential"
 	ownKey        = "own"
 )
 
-// scopeKey is the last part of the key of a scope's entry.
+// scopeKey returns the last part of the key of a scope's entry.
 func scopeKey(scope string) string {
 	if scope == ownScope {
 		return ownKey
@@ -38,77 +37,77 @@ func scopeKey(scope string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// A header begins each entry.
+// A header is what all entries have.
 type header struct {
 	Generation string `json:"generation"`
 	Number     int    `json:"number"`
 	Health
 }
 
-// A credentialEntry is what a state has of all scopes.
+// A credentialEntry is the part of a State that all scopes share.
 type credentialEntry struct {
 	storage.Format
 	header
 	Grant provider.Grant `json:"grant,omitzero"`
 	Void  int            `json:"void,omitempty"`
 
-	// Next is the key of the entry that is written right after this one, with the token of
-	// the same exchange.
+	// Next is the key of the entry that is written right after this one, with the token of the
+	// same exchange.
 	Next string `json:"next,omitempty"`
 }
 
-// Check is for storage.Get.
+// Check returns an error for an entry that the engine does not write.
 func (e *credentialEntry) Check() error {
 	if e.Void < 0 || e.Void > e.Number {
-		return errors.New("a count that cannot be")
+		return errors.New("a count is out of range")
 	}
 	return e.check()
 }
 
-// A scopeEntry is what a state has of one scope only.
+// A scopeEntry is the part of a State that is of one scope only.
 type scopeEntry struct {
 	storage.Format
 	header
 	Scope string `json:"scope,omitempty"`
-	part
+	scopePart
 }
 
-// Check is for storage.Get.
+// Check returns an error for an entry that the engine does not write.
 func (e *scopeEntry) Check() error { return errors.Join(e.check(), e.Refusal.check()) }
 
-// A part is what a state has of one scope only.
-type part struct {
+// A scopePart is the part of a State that is of one scope only.
+type scopePart struct {
 	Token   provider.Token   `json:"token,omitzero"`
 	Grant   provider.Grant   `json:"grant,omitzero"` // a derived one of a narrower scope
 	Refusal Failure          `json:"refusal,omitzero"`
 	Dropped []provider.Token `json:"dropped,omitempty"`
 }
 
-// part is what the state has of a scope.
-func (s *State) part(scope string) part {
-	return part{Token: s.Tokens[scope], Grant: s.Grants[scope], Refusal: s.Refusals[scope], Dropped: s.Dropped[scope]}
+// part returns the part of a scope.
+func (s *State) part(scope string) scopePart {
+	return scopePart{Token: s.Tokens[scope], Grant: s.Grants[scope], Refusal: s.Refusals[scope], Dropped: s.Dropped[scope]}
 }
 
-// withPart is the state with another part for a scope.
-func (s *State) withPart(scope string, p part) *State {
+// withPart returns the state with another part of a scope.
+func (s *State) withPart(scope string, p scopePart) *State {
 	next := *s
-	next.Tokens = setOr(next.Tokens, scope, p.Token, p.Token.AccessToken != "")
-	next.Grants = setOr(next.Grants, scope, p.Grant, p.Grant != provider.Grant{})
-	next.Refusals = setOr(next.Refusals, scope, p.Refusal, p.Refusal != Failure{})
-	next.Dropped = setOr(next.Dropped, scope, p.Dropped, len(p.Dropped) > 0)
+	next.Tokens = withOrWithout(next.Tokens, scope, p.Token, p.Token.AccessToken != "")
+	next.Grants = withOrWithout(next.Grants, scope, p.Grant, p.Grant != provider.Grant{})
+	next.Refusals = withOrWithout(next.Refusals, scope, p.Refusal, p.Refusal != Failure{})
+	next.Dropped = withOrWithout(next.Dropped, scope, p.Dropped, len(p.Dropped) > 0)
 	return &next
 }
 
-// setOr is a copy of a map with a value, or without the key.
-func setOr[V any](m map[string]V, key string, value V, isSet bool) map[string]V {
+// withOrWithout returns a copy of a map with a value, or without the key.
+func withOrWithout[V any](m map[string]V, key string, value V, isSet bool) map[string]V {
 	if isSet {
 		return with(m, key, value)
 	}
 	return without(m, func(other string, _ V) bool { return other == key })
 }
 
-// voided is a part whose token is dropped.
-func (p part) voided() part {
+// withDroppedToken returns the part with its token dropped.
+func (p scopePart) withDroppedToken() scopePart {
 	if p.Token.AccessToken != "" {
 		p.Dropped = newest(append(p.Dropped[:len(p.Dropped):len(p.Dropped)], p.Token))
 	}
@@ -116,23 +115,23 @@ func (p part) voided() part {
 	return p
 }
 
-// isEmpty is whether there is nothing to store.
-func (p part) isEmpty() bool {
+// isEmpty reports whether there is nothing to store.
+func (p scopePart) isEmpty() bool {
 	return p.Token.AccessToken == "" && p.Grant == provider.Grant{} && p.Refusal == Failure{} && len(p.Dropped) == 0
 }
 
-// entries are what storage has below state/<name>/.
+// entries are those below state/<name>/.
 type entries struct {
 	name       string
 	credential *credentialEntry // nil if there is none
 	scopes     []*scopeEntry
-	litter     []string // keys of those that say nothing: damaged, or of another generation
+	obsolete   []string // keys of entries that are damaged, or of another generation
 	damaged    []string // keys of the damaged ones
 }
 
-// readEntries reads what storage has of a name. One of a scope that is damaged says no more
-// than one that is not there: an exchange replaces it. Its error is of type *storage.NewerFormatError or
-// *storage.Error, or says that the credential's entry cannot be decoded.
+// readEntries reads the entries of a name. A damaged entry of a scope counts as none: the next
+// exchange replaces it. Its error is of type *storage.NewerFormatError or *storage.Error, or says
+// that the credential's entry cannot be decoded.
 func readEntries(ctx context.Context, s logical.Storage, name string) (entries, error) {
 	all := entries{name: name}
 	keys, err := storage.List(ctx, s, storage.StateKey(name, ""))
@@ -151,7 +150,7 @@ func readEntries(ctx context.Context, s logical.Storage, name string) (entries, 
 		entry, err := storage.Get[scopeEntry](ctx, s, path, "the next exchange replaces it")
 		switch {
 		case storage.IsDamaged(err) || err == nil && entry != nil && scopeKey(entry.Scope) != key:
-			all.litter, all.damaged = append(all.litter, key), append(all.damaged, path)
+			all.obsolete, all.damaged = append(all.obsolete, key), append(all.damaged, path)
 		case err != nil:
 			return all, err
 		case entry != nil:
@@ -161,13 +160,13 @@ func readEntries(ctx context.Context, s logical.Storage, name string) (entries, 
 	return all, nil
 }
 
-// over is the state that the entries make of the one that a credential was verified with,
+// over lays the entries over the State that a credential was verified with. It returns the result
 // and what of it storage has.
 func (all entries) over(verified *State) (*State, *stored) {
 	state := *verified
-	has := &stored{parts: map[string]part{}, litter: all.litter}
+	has := &stored{parts: map[string]scopePart{}, obsolete: all.obsolete}
 	if slices.Contains(all.damaged, storage.StateKey(all.name, ownKey)) {
-		state.Tokens = nil // which the damaged entry has taken the place of
+		state.Tokens = nil // the damaged entry has replaced them
 	}
 	numbers, next, nextNumber := map[string]int{}, "", 0
 	note := func(h header) {
@@ -179,25 +178,26 @@ func (all entries) over(verified *State) (*State, *stored) {
 		note(c.header)
 		state.Grant, state.Void, next, nextNumber = c.Grant, c.Void, c.Next, c.Number
 	} else if c != nil {
-		has.litter = append(has.litter, credentialKey)
+		has.obsolete = append(has.obsolete, credentialKey)
 	}
 	for _, e := range all.scopes {
 		if e.Generation != state.Generation {
-			has.litter = append(has.litter, scopeKey(e.Scope))
+			has.obsolete = append(has.obsolete, scopeKey(e.Scope))
 			continue
 		}
 		note(e.header)
 		numbers[e.Scope] = e.Number
-		state = *state.withPart(e.Scope, e.part)
+		state = *state.withPart(e.Scope, e.scopePart)
 	}
 	for scope := range state.scopes() {
 		p := state.part(scope)
 		switch number := numbers[scope]; {
 		case number < state.Void:
-			p = p.voided()
+			p = p.withDroppedToken()
 		case scopeKey(scope) == next && number < nextNumber && p.Token.InvalidatesPrevious:
-			p.Token, has.next = provider.Token{}, next // which the exchange has ended whose token is not there
-			has.tornParts = with(has.tornParts, scope, true)
+			// The exchange has invalidated this token, and its own was not stored.
+			p.Token, has.next = provider.Token{}, next
+			has.uncertainParts = with(has.uncertainParts, scope, true)
 		default:
 			continue
 		}
@@ -210,7 +210,7 @@ func (all entries) over(verified *State) (*State, *stored) {
 	return &state, has
 }
 
-// scopes are those that a state knows something of.
+// scopes returns the scopes that the state has anything of.
 func (s *State) scopes() map[string]bool {
 	all := map[string]bool{}
 	addKeys(all, s.Tokens)
@@ -226,8 +226,8 @@ func addKeys[V any](all map[string]bool, m map[string]V) {
 	}
 }
 
-// getState is what storage has of the name of a credential that cannot be opened; nil if it
-// has nothing beyond what the credential was verified with.
+// getState returns what storage has of a credential that cannot be opened; nil if nothing beyond
+// what the credential was verified with.
 func getState(ctx context.Context, s logical.Storage, name string) (*State, error) {
 	all, err := readEntries(ctx, s, name)
 	if err != nil {
@@ -249,10 +249,9 @@ func getState(ctx context.Context, s logical.Storage, name string) (*State, erro
 	return state, nil
 }
 
-// putState writes all of a state of a credential that cannot be opened, in place of what
-// there is.
+// putState writes all of the state of a credential that cannot be opened.
 func putState(ctx context.Context, s logical.Storage, name string, state *State) error {
-	state = state.numbered()
+	state = state.withNextNumber()
 	if err := storage.Retry(ctx, func() error { return putCredential(ctx, s, name, state, "") }); err != nil {
 		return err
 	}
@@ -272,18 +271,17 @@ func putCredential(ctx context.Context, s logical.Storage, name string, state *S
 	return storage.Put(ctx, s, storage.StateKey(name, credentialKey), &credentialEntry{header: state.header(), Grant: state.Grant, Void: state.Void, Next: next})
 }
 
-// putPart writes the entry of a scope, or deletes it if there is nothing to store. That of
-// the credential's own scope takes the place of what the credential was verified with, and
-// so stays.
+// putPart writes the entry of a scope, or deletes it if there is nothing to store. The entry of
+// the credential's own scope stays even then: it replaces what the credential was verified with.
 func putPart(ctx context.Context, s logical.Storage, name string, state *State, scope string) error {
 	key, p := storage.StateKey(name, scopeKey(scope)), state.part(scope)
 	if p.isEmpty() && scope != ownScope {
 		return storage.Delete(ctx, s, key)
 	}
-	return storage.Put(ctx, s, key, &scopeEntry{header: state.header(), Scope: scope, part: p})
+	return storage.Put(ctx, s, key, &scopeEntry{header: state.header(), Scope: scope, scopePart: p})
 }
 
-// DeleteState removes what the engine found out about a name.
+// DeleteState deletes what storage has of the state of a name. Its error is of type *storage.Error.
 func DeleteState(ctx context.Context, s logical.Storage, name string) error {
 	keys, err := storage.Collect(ctx, s, storage.StateKey(name, ""))
 	if err != nil {

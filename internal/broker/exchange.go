@@ -2,44 +2,47 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// An Exchange is one call to a vendor, and what came of it. It holds no secret.
+// An Exchange is one call of a vendor and its result. It holds no secret.
 type Exchange struct {
 	Name, Provider string // of the credential
 	Scope          string // "" is the credential's own
 
-	// Verification is whether it checked what an operator is about to store, and Dedicated
-	// whether its token is one reader's alone.
-	Verification, Dedicated bool
+	// IsVerification is whether it verified a credential that is not stored yet, and
+	// IsDedicated whether its token is for one reader only.
+	IsVerification, IsDedicated bool
 
 	Duration   time.Duration
 	ExpireTime time.Time // of the token; zero if there is none
 
-	// Err is why it failed; nil if it did not. Failures is how many have failed in a row
-	// then, and NextAttempt when the vendor may be called again; both are zero of a
-	// verification, which its operator alone repeats.
+	// Err is why it failed; nil if it succeeded. Failures is how many have failed in a row, and
+	// NextAttempt when the vendor may be called again; both are zero of a verification, which
+	// the operator repeats.
 	Err         *provider.Error
 	Failures    int
 	NextAttempt time.Time
 
-	// News is whether the vendor, or the clock, has just ended a credential, or a scope of
-	// it, that had not been rejected since an exchange last succeeded.
-	News bool
+	// IsNews is whether it is the first, since the last success, to show that the credential, or
+	// a scope of it, is rejected or has expired.
+	IsNews bool
 
-	// Modified is whether readers get another token from now on. That is known once it is
-	// stored.
-	Modified bool
+	// IsModified is whether readers get another token from now on. It is known once the result
+	// is stored.
+	IsModified bool
 }
 
-// Success is the result of an exchange that has not failed.
+// Success is the result of an exchange that succeeded.
 const Success = "success"
 
-// Result is Success, or what kind of failure it was.
+// Result returns Success, or the kind of the failure.
 func (x Exchange) Result() string {
 	if x.Err == nil {
 		return Success
@@ -47,12 +50,78 @@ func (x Exchange) Result() string {
 	return x.Err.Kind.String()
 }
 
-// call calls the vendor once for a scope. If that fails, the state is as it was, but for a
-// new grant if the vendor gave one all the same, and for what the answer told of the
-// vendor's clock. The vendor has not been called at all if the error is of kind Invalid. The
-// access token is the one that it answered with, whether anybody may have it or not; "" if
-// there was none.
-// earlier is the scope's token of before the credential was changed.
+// isInvalid reports whether the vendor was not called at all.
+func (x Exchange) isInvalid() bool { return x.Err != nil && x.Err.Kind == provider.Invalid }
+
+// exchange calls the vendor once for a scope, and stores the result. mayRepeat is whether
+// another exchange follows if the token expires before it can be leased. Its error is ErrBusy if
+// it is too late for an exchange to begin. The caller holds the lock of the name.
+func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, mayRepeat bool) (scopeSnapshot, error) {
+	if ctx.Err() != nil {
+		return v, ErrBusy
+	}
+	latest := v.latest()
+	if err := fence(ctx, s, latest.grant(v.scope)); err != nil {
+		b.logger(v).Warn("storage takes no write, so the vendor is not called", "error", err)
+		e.keepUnsaved(s, latest, err)
+		return v, err
+	}
+	ctx, cancel := exchangeContext(ctx)
+	defer cancel()
+	next, x, _ := call(ctx, v.credential, latest, v.scope, v.earlier[v.scope])
+	b.logSkew(e, next)
+	if x.Err == nil {
+		next, x = v.checkUsable(next, x, mayRepeat)
+	}
+	if x.isInvalid() {
+		return v, x.Err
+	}
+	if x.Err != nil {
+		return b.exchangeFailed(ctx, s, e, v, next, x)
+	}
+	b.report(x)
+	snap, err := b.save(ctx, s, e, v.snapshot, v.scope, next)
+	b.reportStored(x, err == nil)
+	return v.with(snap), err
+}
+
+// exchangeContext returns the context of an exchange that begins now. What the vendor answers
+// must be stored, however long the caller has waited before.
+func exchangeContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), exchangeTimeout)
+}
+
+// exchangeFailed stores the failure of an exchange, and with it what the state gained all the
+// same. Its error is of type *ExchangeError, or of type *storage.Error if a new grant cannot be
+// stored.
+func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, state *State, x Exchange) (scopeSnapshot, error) {
+	now := time.Now()
+	next := state.failed(v.scope, x.Err, now)
+	failure := v.with(snapshot{state: next}).failure(now)
+	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
+	x.IsNews = next.isRejected(v.scope) && !v.state.isRejected(v.scope)
+	b.report(x)
+	defer b.reportStored(x, false)
+	// A token that cannot be used may have invalidated the previous one all the same.
+	if !next.hasSameGrants(v.latest()) || !x.ExpireTime.IsZero() {
+		snap, err := b.save(ctx, s, e, v.snapshot, v.scope, next)
+		if err != nil {
+			return v.with(snap), err
+		}
+		return v.with(snap), v.with(snap).backOffError()
+	}
+	snap, err := b.saveFailure(ctx, s, e, v, next, x.Err)
+	if err != nil {
+		return v.with(snap), err
+	}
+	return v.with(snap), v.with(snap).backOffError()
+}
+
+// call calls the vendor once for a scope. If that fails, the returned state is the given one,
+// with the grant, if the vendor gave a new one all the same, and with the vendor's clock. A
+// failure of kind Invalid means that the vendor was not called. accessToken is the one of the
+// vendor's answer, whether it can be used or not; "" if there was none. earlier is the scope's
+// token from before the last change of the credential.
 func call(ctx context.Context, c *Credential, state *State, scope string, earlier provider.Token) (next *State, x Exchange, accessToken string) {
 	x = Exchange{Name: c.Name, Provider: c.Provider, Scope: scope}
 	vendor, err := c.narrowed(scope)
@@ -60,19 +129,20 @@ func call(ctx context.Context, c *Credential, state *State, scope string, earlie
 		x.Err = asProviderError(err)
 		return state, x, ""
 	}
-	ctx = guard(ctx, c, state)
+	ctx = redacting(ctx, c, state)
 	began, last := time.Now(), state.Tokens[scope]
-	answer, token, failure := ask(ctx, c, state, vendor, state.grant(scope), last, earlier)
-	if other := fallback(vendor, state.grant(scope)); other != nil && fallsBack(failure, leaseTTL(last, time.Now()) > 0, state.failures(scope)) {
-		answer, token, failure = ask(ctx, c, state, other, provider.Grant{}, last, earlier)
+	answer, token, failure := requestToken(ctx, c, state, vendor, state.grant(scope), last, earlier)
+	other := fallback(vendor, state.grant(scope))
+	if other != nil && usesFallback(failure, leaseTTL(last, time.Now()) > 0, state.failures(scope)) {
+		answer, token, failure = requestToken(ctx, c, state, other, provider.Grant{}, last, earlier)
 	}
 	x.Duration = time.Since(began)
 	if answer == nil {
 		x.Err = failure
-		return state.dated(failure.Clock), x, ""
+		return state.withClock(failure.Clock), x, ""
 	}
 	token.Seen = began
-	state = state.dated(answer.Clock)
+	state = state.withClock(answer.Clock)
 	if x.Err = failure; x.Err == nil {
 		x.Err = state.refuseDropped(token)
 	}
@@ -81,7 +151,7 @@ func call(ctx context.Context, c *Credential, state *State, scope string, earlie
 	}
 	if x.Err != nil {
 		if answer.Grant != nil {
-			state = state.granted(scope, *answer.Grant)
+			state = state.withGrant(scope, *answer.Grant)
 		}
 		return state, x, answer.AccessToken
 	}
@@ -89,28 +159,68 @@ func call(ctx context.Context, c *Credential, state *State, scope string, earlie
 	return state.succeeded(c, scope, answer, token), x, answer.AccessToken
 }
 
-// judged is the state after an exchange that has yielded a token, and the exchange, which
-// has failed if nobody can have that token: readers keep the older one then, unless the
-// vendor has ended it. again is whether another exchange follows where the vendor's next
-// token is seconds away.
-func (v view) judged(next *State, x Exchange, again bool) (*State, Exchange) {
-	now, token, older := time.Now(), next.Tokens[v.scope], v.token()
-	keeps := !token.InvalidatesPrevious && leaseTTL(older, now) > 0
-	awaits := !token.RenewableFrom.IsZero() && !keeps // the vendor's next token, which is seconds away
-	if leaseTTL(token, now) > 0 || awaits && again {
+// requestToken calls the vendor once, and reads the token in its answer. The answer is nil if
+// there is none; one without a usable token comes with the failure. Where there is no last token,
+// the earlier one counts as it if the vendor returns it again: max_ttl runs from its first issue.
+func requestToken(ctx context.Context, c *Credential, s *State, vendor provider.Credential, grant provider.Grant, last, earlier provider.Token) (*provider.Answer, provider.Token, *provider.Error) {
+	answer, err := vendor.Exchange(ctx, grant)
+	if err != nil {
+		return nil, provider.Token{}, asProviderError(err)
+	}
+	if last.AccessToken == "" && answer.AccessToken == earlier.AccessToken {
+		last = earlier
+	}
+	token, err := answer.Token(c.TTL, last)
+	if err != nil {
+		return answer, token, asProviderError(err)
+	}
+	return answer, token, answer.CheckSecrets(c.secrets(s), c.secretsAndTokens(s))
+}
+
+// fallback returns the other way to a token that a credential has beside a grant; nil if none.
+func fallback(vendor provider.Credential, grant provider.Grant) provider.Credential {
+	if other, ok := vendor.(provider.Fallback); ok {
+		return other.Fallback(grant)
+	}
+	return nil
+}
+
+// usesFallback reports whether a credential goes its other way after a failure. A rejection says
+// that the first way has ended. Any other failure may pass by itself, which can be waited for
+// once, while there is a valid token. A vendor that throttles gets no further request.
+func usesFallback(failure *provider.Error, isValid bool, failures int) bool {
+	switch {
+	case failure == nil || failure.Kind == provider.Invalid:
+		return false
+	case failure.Kind == provider.Rejected:
+		return true
+	case failure.Throttled():
+		return false
+	}
+	return !isValid || failures > 0
+}
+
+// checkUsable fails an exchange whose token cannot be leased. Readers keep the previous token
+// then, unless the exchange has invalidated it. mayRepeat is whether another exchange follows
+// where the vendor's next token is seconds away.
+func (v scopeSnapshot) checkUsable(next *State, x Exchange, mayRepeat bool) (*State, Exchange) {
+	now, token, previous := time.Now(), next.Tokens[v.scope], v.token()
+	keepsPrevious := !token.InvalidatesPrevious && leaseTTL(previous, now) > 0
+	isNextSoon := !token.RenewableFrom.IsZero() && !keepsPrevious
+	if leaseTTL(token, now) > 0 || isNextSoon && mayRepeat {
 		return next, x
 	}
-	x.Err = unusable(token, v.credential.TTL, now, awaits)
-	next = next.failing(v.latest())
-	if keeps {
-		next = next.sharing(with(next.Tokens, v.scope, older))
+	x.Err = unusableToken(token, v.credential.TTL, now, isNextSoon)
+	next = next.withFailuresOf(v.latest())
+	if keepsPrevious {
+		next = next.withTokens(with(next.Tokens, v.scope, previous))
 	}
 	return next, x
 }
 
-// unusable is why nobody can have a token that an exchange has yielded.
-func unusable(t provider.Token, ttl provider.TTL, now time.Time, awaits bool) *provider.Error {
-	if awaits {
+// unusableToken returns why a token that the vendor issued cannot be leased.
+func unusableToken(t provider.Token, ttl provider.TTL, now time.Time, isNextSoon bool) *provider.Error {
+	if isNextSoon {
 		return provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is the one that expires now or the next")
 	}
 	hint := ""
@@ -120,25 +230,12 @@ func unusable(t provider.Token, ttl provider.TTL, now time.Time, awaits bool) *p
 	if !t.ExpireTime.After(t.Now(now)) {
 		return provider.Errorf(provider.InvalidResponse, "the vendor's access token has expired already, at %s by this server's clock%s", FormatTime(t.ExpireTime), hint)
 	}
-	return provider.Errorf(provider.InvalidResponse, "the vendor's access token lives too short to be leased: until %s%s", FormatTime(t.ExpireTime), hint)
+	return provider.Errorf(provider.InvalidResponse, "the lifetime of the vendor's access token is too short to lease it: it expires at %s%s", FormatTime(t.ExpireTime), hint)
 }
 
-// kept tells of an exchange of which it is known by now whether it is stored.
-func (b *Broker) kept(x Exchange, stored bool) {
-	if x.invalid() {
-		return
-	}
-	// One that is somebody's own is no other's.
-	x.Modified = stored && x.Err == nil && !x.Dedicated
-	b.observer.Kept(x)
-}
-
-// invalid is whether the vendor has not been called.
-func (x Exchange) invalid() bool { return x.Err != nil && x.Err.Kind == provider.Invalid }
-
-// tell logs an exchange, and has it counted. It is the one place that does.
-func (b *Broker) tell(x Exchange) {
-	if x.invalid() {
+// report logs an exchange, and has the observer count it. It is the only place that does.
+func (b *Broker) report(x Exchange) {
+	if x.isInvalid() {
 		return
 	}
 	b.observer.Exchanged(x)
@@ -147,18 +244,35 @@ func (b *Broker) tell(x Exchange) {
 		logger = logger.With("scope", x.Scope)
 	}
 	logger = logger.With("result", x.Result(), "duration", x.Duration.Round(time.Millisecond).String())
-	if x.Dedicated {
+	if x.IsDedicated {
 		logger = logger.With("dedicated", true)
 	}
-	if x.Verification {
+	if x.IsVerification {
 		logger = logger.With("verification", true)
 	}
 	switch {
 	case x.Err == nil:
 		logger.Info("exchange succeeded", "expire_time", FormatTime(x.ExpireTime))
-	case x.Verification:
+	case x.IsVerification:
 		logger.Warn("exchange failed", "error", x.Err.Reason, "next_attempt", "with the next write")
 	default:
 		logger.Warn("exchange failed", "error", x.Err.Reason, "failures", x.Failures, "next_attempt", FormatTime(x.NextAttempt))
 	}
+}
+
+// reportStored tells the observer whether the result of an exchange is stored.
+func (b *Broker) reportStored(x Exchange, isStored bool) {
+	if x.isInvalid() {
+		return
+	}
+	x.IsModified = isStored && x.Err == nil && !x.IsDedicated
+	b.observer.Stored(x)
+}
+
+func asProviderError(err error) *provider.Error {
+	var e *provider.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return provider.Errorf(provider.Unavailable, "%s", err)
 }

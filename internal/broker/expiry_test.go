@@ -59,7 +59,7 @@ func (r row) String() string {
 }
 
 // truth is when the token of a row expires, by our clock, and whether that is on the
-// vendor's hour: guarantee 1 in the words of design, by one who knows the vendor's clock.
+// vendor's hour: guarantee 1 in the words of design, by one that knows the vendor's clock.
 func (r row) truth() (expires time.Time, onTheHour, known bool) {
 	made := r.sent.Add(way)
 	ahead := vendorClocks[r.clock].ahead
@@ -174,8 +174,8 @@ func TestGuarantee1IsThisTable(t *testing.T) {
 		require.Equal(t, onTheHour, !token.RenewableFrom.IsZero(), "%s: boundary", r)
 		if onTheHour {
 			require.WithinRange(t, token.RenewableFrom, expires, expires.Add(5*time.Second), "%s: boundary", r)
-			require.False(t, dying(token, token.RenewableFrom.Add(-10*time.Second-time.Millisecond)) && leaseTTL(token, token.RenewableFrom.Add(-10*time.Second-time.Millisecond)) > 0, r)
-			require.True(t, dying(token, token.RenewableFrom.Add(-10*time.Second)), "%s: a read waits for the next", r)
+			require.False(t, isExpiring(token, token.RenewableFrom.Add(-10*time.Second-time.Millisecond)) && leaseTTL(token, token.RenewableFrom.Add(-10*time.Second-time.Millisecond)) > 0, r)
+			require.True(t, isExpiring(token, token.RenewableFrom.Add(-10*time.Second)), "%s: a read waits for the next", r)
 		}
 
 		// The margin.
@@ -220,18 +220,19 @@ func TestGuarantee1HoldsWhateverOurOwnClockIsSetTo(t *testing.T) {
 		now := setBack(t, seen.Add(test.passed), test.back)
 		assert.Equal(t, test.left, token.ExpireTime.Sub(token.Now(now)), name)
 		assert.Equal(t, max(0, (test.left-margin(test.left)).Truncate(time.Second)), leaseTTL(token, now), name)
-		assert.Equal(t, test.left <= 15*time.Minute, overdue(token, now), name)
-		assert.Equal(t, test.left > -time.Hour, inUse(token, now), name)
-		v := memory{credential: &Credential{}, state: &State{Tokens: map[string]provider.Token{"": token}}}.view(ownScope)
-		assert.Equal(t, test.left <= 15*time.Minute, v.due(now, 0), name)
-		reading := v.reading(now, 0)
-		assert.Equal(t, test.left > 0, reading != nil, name)
-		if reading != nil {
-			assert.LessOrEqual(t, reading.Reread, test.left, name)
+		assert.Equal(t, test.left <= 15*time.Minute, isRenewalDue(token, now), name)
+		assert.Equal(t, test.left > -time.Hour, wasRecentlyValid(token, now), name)
+		v := snapshot{credential: &Credential{}, state: &State{Tokens: map[string]provider.Token{"": token}}}.of(ownScope)
+		act, _ := v.decide(demand{}, now)
+		assert.Equal(t, test.left <= 15*time.Minute, act != serve, name)
+		issued := v.fresh(now, 0)
+		assert.Equal(t, test.left > 0, issued != nil, name)
+		if issued != nil {
+			assert.LessOrEqual(t, issued.Reread, test.left, name)
 		}
-		boundary := token
-		boundary.RenewableFrom = token.ExpireTime
-		assert.Equal(t, test.left <= 10*time.Second, dying(boundary, now), name)
+		renewable := token
+		renewable.RenewableFrom = token.ExpireTime
+		assert.Equal(t, test.left <= 10*time.Second, isExpiring(renewable, now), name)
 	}
 }
 
@@ -242,14 +243,18 @@ func TestAStepOfOurOwnClockHoldsUpNothing(t *testing.T) {
 	s := &State{Health: Health{Exchanges: 2, ExchangeTime: now.Round(0), Failure: Failure{
 		Kind: provider.Unavailable, Count: 10, Time: now.Round(0), NextAttempt: now.Round(0).Add(5 * time.Minute),
 	}}}
-	v := memory{credential: c, state: s}.view(ownScope)
-	assert.True(t, v.held(now.Add(time.Minute)))
-	assert.False(t, v.held(later), "the vendor is not left alone for another hour")
-	assert.False(t, v.dueUnasked(now.Add(6*time.Minute), false))
-	assert.True(t, v.dueUnasked(later, false), "a keepalive whose last exchange is in the future")
+	v := snapshot{credential: c, state: s}.of(ownScope)
+	assert.True(t, v.backingOff(now.Add(time.Minute)))
+	assert.False(t, v.backingOff(later), "the back-off does not go on for another hour")
+	keepalive := func(now time.Time) action {
+		act, _ := v.decide(demand{isBackground: true}, now)
+		return act
+	}
+	assert.Equal(t, serve, keepalive(now.Add(6*time.Minute)))
+	assert.Equal(t, renew, keepalive(later), "the last exchange is in the future")
 
-	assert.Equal(t, -time.Hour, stepped(now, later))
-	assert.Zero(t, stepped(now, now.Add(time.Minute)))
+	assert.Equal(t, -time.Hour, clockStep(now, later))
+	assert.Zero(t, clockStep(now, now.Add(time.Minute)))
 }
 
 // Nothing holds up attempts for longer than the engine ever puts one off, and nothing of the
@@ -261,8 +266,8 @@ func TestAFailureOfTheFutureIsNoReasonToWait(t *testing.T) {
 		waits       time.Duration
 	}{
 		"of now":                                 {0, time.Minute, time.Minute},
-		"of now, for as long as any":             {0, longestPause, longestPause},
-		"for longer than any":                    {0, longestPause + time.Second, 0},
+		"of now, for as long as any":             {0, longestBackOff, longestBackOff},
+		"for longer than any":                    {0, longestBackOff + time.Second, 0},
 		"of the past, for a year":                {-time.Minute, 365 * 24 * time.Hour, 0},
 		"of the future":                          {time.Second, 2 * time.Second, 0},
 		"of a year ahead":                        {365 * 24 * time.Hour, 365*24*time.Hour + time.Minute, 0},
@@ -270,24 +275,24 @@ func TestAFailureOfTheFutureIsNoReasonToWait(t *testing.T) {
 	} {
 		failure := Failure{Kind: provider.Rejected, Count: 3, Time: now.Add(test.dated), NextAttempt: now.Add(test.next)}
 		recent := Failure{Kind: provider.Unavailable, Count: 1, Time: now, NextAttempt: now.Add(time.Second)}
-		for where, m := range map[string]memory{
+		for where, snap := range map[string]snapshot{
 			"the credential's": {state: &State{Health: Health{Failure: failure}}},
 			"a scope's":        {state: &State{Refusals: map[string]Failure{"narrow": failure}}},
 			"both":             {state: &State{Health: Health{Failure: recent}, Refusals: map[string]Failure{"narrow": failure}}},
 		} {
-			m.credential = &Credential{}
+			snap.credential = &Credential{}
 			waits := test.waits
 			if where == "both" {
 				waits = max(waits, time.Second)
 			}
-			v := m.view("narrow")
-			assert.Equal(t, waits > 0, v.held(now), "%s, %s", name, where)
+			v := snap.of("narrow")
+			assert.Equal(t, waits > 0, v.backingOff(now), "%s, %s", name, where)
 			if waits > 0 {
 				assert.Equal(t, now.Add(waits), v.nextAttempt(now), "%s, %s", name, where)
 			}
 		}
-		v := memory{credential: &Credential{}, state: &State{}, dedicated: map[string]Failure{"mine": failure}}.view("narrow")
-		assert.Equal(t, test.waits > 0, v.heldRole("mine", now) != nil, "%s, a dedicated role's", name)
+		v := snapshot{credential: &Credential{}, state: &State{}, dedicated: map[string]Failure{"mine": failure}}.of("narrow")
+		assert.Equal(t, test.waits > 0, v.roleBackOffError("mine", now) != nil, "%s, a dedicated role's", name)
 	}
 	dies := now.Add(7 * 24 * time.Hour)
 	assert.Equal(t, dies, Health{ExchangeTime: now, CredentialExpireTime: dies}.unusedExpireTime(now))
@@ -300,7 +305,7 @@ func TestAStoredTokenOfTheFutureIsNotServed(t *testing.T) {
 		return provider.Token{IssueTime: issued.Round(0), ExpireTime: issued.Round(0).Add(time.Hour)}
 	}
 	stored := &State{Tokens: map[string]provider.Token{"": token(now.Add(time.Second)), "past": token(now.Add(-time.Minute)), "now": token(now)}}
-	got := stored.seen(now)
+	got := stored.asOf(now)
 	assert.Len(t, got.Tokens, 2)
 	assert.NotContains(t, got.Tokens, "")
 	assert.Equal(t, now, got.Tokens["past"].Seen, "what the clock is set to from here on does not matter")
@@ -320,9 +325,9 @@ func TestAStepOfOurOwnClockIsLogged(t *testing.T) {
 		var log bytes.Buffer
 		b := New(logged{logger: hclog.New(&hclog.LoggerOptions{Output: &log})}, nobody{})
 		now := time.Now()
-		b.noteStep(now)
-		b.noteStep(setBack(t, now.Add(time.Minute), by))
-		b.noteStep(setBack(t, now.Add(2*time.Minute), by))
+		b.logStep(now)
+		b.logStep(setBack(t, now.Add(time.Minute), by))
+		b.logStep(setBack(t, now.Add(2*time.Minute), by))
 		assert.Equal(t, isLogged, strings.Count(log.String(), "clock has been stepped") == 1, "%s: %s", by, log.String())
 		assert.Equal(t, isLogged, strings.Contains(log.String(), "by="+(-by).String()), "%s: %s", by, log.String())
 	}

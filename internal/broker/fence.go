@@ -11,21 +11,21 @@ import (
 )
 
 const (
-	// fenceTime is how long the write may take to tell anything: a node that is suspended
-	// meanwhile may find it done. It is less than any storage needs for another active
-	// node. Storage that is always slower has fenceAttempts.
+	// fenceTime is how fast a write must be to prove anything: a node that is suspended during it
+	// may find it done. No storage makes another node active in less. Storage that is always
+	// slower has fenceAttempts.
 	fenceTime     = 500 * time.Millisecond
 	fenceAttempts = 3
 )
 
-// fence has storage take a write before a refresh token is spent: one that the vendor
-// has replaced before, so that he will replace it again. A node that was suspended or
-// cut off may take itself for the active one although there is another by now. The
-// refresh token in its memory has been used then, and the vendor may end a credential
-// whose refresh token is used twice; but its storage takes no write. Nor is a vendor to
-// be called whose answer could not be stored. Its error is of type *storage.Error.
-func fence(ctx context.Context, s logical.Storage, spent provider.Grant) error {
-	if spent.RefreshToken == "" || spent.Derived {
+// fence checks that storage takes writes before a refresh token is used that the vendor has
+// rotated before, and so will rotate again. A node that was suspended or cut off may believe that
+// it is active although another node is. That one has used the refresh token in this node's
+// memory by now, and some vendors end a credential whose refresh token is used twice; but this
+// node's storage refuses writes. Nor must a vendor be called whose answer could not be stored. Its
+// error is of type *storage.Error.
+func fence(ctx context.Context, s logical.Storage, used provider.Grant) error {
+	if used.RefreshToken == "" || used.Derived {
 		return nil
 	}
 	for range fenceAttempts {
@@ -40,5 +40,5 @@ func fence(ctx context.Context, s logical.Storage, spent provider.Grant) error {
 	return nil
 }
 
-// wallClock is the time by the clock that goes on while the machine is suspended.
+// wallClock returns the time by the clock that goes on while the machine is suspended.
 func wallClock() time.Time { return time.Now().Round(0) }

@@ -16,7 +16,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A TooManyLeasesError means that as many dedicated tokens of a role are leased as may be.
+// A TooManyLeasesError means that a dedicated role has as many leases as it may.
 type TooManyLeasesError struct{ Max int }
 
 func (e *TooManyLeasesError) Error() string { return fmt.Sprintf("%d tokens are leased", e.Max) }
@@ -28,12 +28,12 @@ type leaseEntry struct {
 
 	AccessToken string `json:"access_token"`
 
-	// SentTo is where the credential of the token sends its secrets: the token is sent nowhere
+	// SentTo is where the credential of the token sends its secrets. The token is sent nowhere
 	// else to be revoked. (Guarantee 13.)
 	SentTo []string `json:"sent_to"`
 }
 
-// Check is for storage.Get.
+// Check returns an error for an entry that the engine does not write.
 func (e *leaseEntry) Check() error {
 	if e.AccessToken == "" {
 		return errors.New("a lease without a token")
@@ -42,20 +42,20 @@ func (e *leaseEntry) Check() error {
 }
 
 const (
-	// leaseMemory is how long the entry of a dedicated token stays after the token has expired by
-	// this server's clock, which may have been stepped forward, and may be set back.
+	// leaseMemory is how long after the expiry of a dedicated token its entry is deleted. This
+	// server's clock may have been stepped forward, and may be set back.
 	leaseMemory = 24 * time.Hour
 
 	// revokeLeasesTimeout bounds how long the vendor is asked to revoke the dedicated tokens of a
-	// credential that is being deleted.
+	// credential that is deleted.
 	revokeLeasesTimeout = 30 * time.Second
 )
 
 // leases are the keys of the dedicated tokens of a credential that have not expired.
 type leases []string
 
-// readLeases returns the leases of a credential, and removes the entries of tokens that expired
-// longer than leaseMemory ago.
+// readLeases returns the leases of a credential, and deletes the entries of tokens that expired
+// longer than leaseMemory ago. Its error is of type *storage.Error.
 func readLeases(ctx context.Context, s logical.Storage, name string) (leases, error) {
 	keys, err := storage.Collect(ctx, s, storage.LeaseKey(name, "", "", ""))
 	if err != nil {
@@ -75,8 +75,8 @@ func readLeases(ctx context.Context, s logical.Storage, name string) (leases, er
 	return left, nil
 }
 
-// admit refuses another token of a role that has as many as it may.
-func (ls leases) admit(name string, d Dedication) error {
+// checkLimit returns an error, of type *TooManyLeasesError, if a role has as many leases as it may.
+func (ls leases) checkLimit(name string, d Dedication) error {
 	prefix, count := storage.LeaseKey(name, d.Role, d.Series, ""), 0
 	for _, key := range ls {
 		if strings.HasPrefix(key, prefix) {
@@ -89,14 +89,15 @@ func (ls leases) admit(name string, d Dedication) error {
 	return nil
 }
 
-// holds reports whether a token is leased already.
-func (ls leases) holds(accessToken string) bool {
+// has reports whether a token is leased already.
+func (ls leases) has(accessToken string) bool {
 	return slices.ContainsFunc(ls, func(key string) bool { return strings.HasSuffix(key, "-"+leaseID(accessToken)) })
 }
 
 func leaseID(accessToken string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(accessToken))) }
 
-// leaseExpiry returns when the token of a key expires; the zero time if the key does not say.
+// leaseExpiry returns when the token of a lease expires, by the key of the lease; zero if the key
+// has no time.
 func leaseExpiry(key string) time.Time {
 	seconds, _, _ := strings.Cut(key[strings.LastIndex(key, "/")+1:], "-")
 	expiry, err := strconv.ParseInt(seconds, 10, 64)
@@ -106,7 +107,7 @@ func leaseExpiry(key string) time.Time {
 	return time.Unix(expiry, 0)
 }
 
-// putLease stores that a token is leased, and returns its key.
+// putLease stores the lease of a token, and returns its key.
 func putLease(ctx context.Context, s logical.Storage, c *Credential, d Dedication, token provider.Token) (string, error) {
 	id := strconv.FormatInt(token.ExpireTime.Unix(), 10) + "-" + leaseID(token.AccessToken)
 	key := storage.LeaseKey(c.Name, d.Role, d.Series, id)
@@ -115,9 +116,9 @@ func putLease(ctx context.Context, s logical.Storage, c *Credential, d Dedicatio
 	})
 }
 
-// RevokeLease revokes the token of a lease at the vendor, and forgets the lease. If the vendor
-// cannot, it returns an error, and Vault tries again. A token that has expired, or whose
-// credential has been deleted, is only forgotten.
+// RevokeLease revokes the token of a lease at the vendor, and deletes the lease. If it returns an
+// error, Vault tries again. A token that has expired, or whose credential has been deleted, is not
+// revoked.
 func (b *Broker) RevokeLease(ctx context.Context, s logical.Storage, name, key string) error {
 	if err := b.revokeLease(ctx, ctx, s, name, key); err != nil {
 		return err
@@ -125,8 +126,8 @@ func (b *Broker) RevokeLease(ctx context.Context, s logical.Storage, name, key s
 	return storage.Delete(ctx, s, key)
 }
 
-// RevokeLeases revokes the dedicated tokens of a credential that is being deleted, as well as the
-// vendor can, and forgets them. Its error is of type *storage.Error.
+// RevokeLeases revokes the dedicated tokens of a credential that is deleted, and deletes their
+// leases. What the vendor does not revoke is logged. Its error is of type *storage.Error.
 func (b *Broker) RevokeLeases(ctx context.Context, s logical.Storage, name string) error {
 	asking, cancel := context.WithTimeout(ctx, revokeLeasesTimeout)
 	defer cancel()
@@ -149,7 +150,7 @@ func (b *Broker) RevokeLeases(ctx context.Context, s logical.Storage, name strin
 	return nil
 }
 
-// revokeLease revokes the token of a lease at the vendor, which is asked until asking ends.
+// revokeLease revokes the token of a lease. The vendor is asked with the second context.
 func (b *Broker) revokeLease(ctx, asking context.Context, s logical.Storage, name, key string) error {
 	entry, err := storage.Get[leaseEntry](ctx, s, key, "delete it")
 	switch {
@@ -160,24 +161,24 @@ func (b *Broker) revokeLease(ctx, asking context.Context, s logical.Storage, nam
 	case err != nil:
 		return err
 	}
-	m, err := b.lookup(ctx, s, name)
+	snap, err := b.lookup(ctx, s, name)
 	switch {
 	case errors.Is(err, ErrUnknown):
 		return nil
 	case err != nil:
 		return err
 	}
-	isElsewhere := slices.ContainsFunc(m.credential.SentTo, func(to string) bool { return !slices.Contains(entry.SentTo, to) })
-	if isElsewhere {
+	isSentElsewhere := slices.ContainsFunc(snap.credential.SentTo, func(to string) bool { return !slices.Contains(entry.SentTo, to) })
+	if isSentElsewhere {
 		b.source.Logger().Warn("the token is not revoked, as the credential's URLs have changed, and is valid until it expires", "name", name)
 		return nil
 	}
-	err = m.revoke(asking, entry.AccessToken)
+	err = snap.revoke(asking, entry.AccessToken)
 	var vendor *provider.Error
 	switch {
 	case errors.As(err, &vendor) && (vendor.Code == "unsupported_token_type" || vendor.Code == "unauthorized_client"):
 		// Such tokens, or those of the client that the credential had before, can never be
-		// revoked. A lease that cannot end would pile up with others.
+		// revoked, and leases that cannot end would pile up.
 		b.source.Logger().Warn("the vendor does not revoke the token, which is valid until it expires", "name", name, "error", vendor.Reason)
 		return nil
 	case errors.As(err, &vendor):

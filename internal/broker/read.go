@@ -3,197 +3,117 @@ package broker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/singleflight"
 )
 
 const (
-	// renewTimeout bounds the waiting of a renewal: for its turn, for storage and for the
-	// hour. No exchange begins after it.
+	// renewTimeout bounds how long a renewal waits: for the lock of its name, for storage, and
+	// for a token's RenewableFrom. No exchange begins after it.
 	renewTimeout = 3 * time.Minute
 
-	// exchangeTimeout bounds an exchange that has begun, from the call to the write of what
-	// the vendor answered. Its requests take less than 8 minutes: request_timeout is a
-	// minute at most, an issuer's metadata are at one of three places, and a credential may
-	// have a second way to a token. So there is time to write the last answer, too.
+	// exchangeTimeout bounds an exchange, from the call of the vendor to the write of its
+	// result. The requests take less than 8 minutes: request_timeout is at most a minute, an
+	// issuer's metadata are at one of three places, and a credential may have a second way to a
+	// token. So there is time left for the write.
 	exchangeTimeout = 10 * time.Minute
 
-	// patience is how long after a renewal has begun a reader waits for it who could
-	// have a good token.
+	// patience is how long after the start of a renewal a reader waits for it that could have
+	// the cached token.
 	patience = 2 * time.Second
 )
 
-// Read returns a token of the named credential that can be leased now: the cached
-// one while it is fresh, or else one that the vendor is asked for, once for all
-// readers. While there is a good token a reader gets one, whatever the vendor does.
+// Read returns a token of the named credential that can be leased now: the cached one, or one
+// that the vendor is asked for, once for all readers. While there is a valid token, a reader gets
+// one, whatever the vendor does. Its errors are ErrUnknown, ErrBusy, ErrClosed, ErrPanicked, of
+// type *ExchangeError, of type *storage.Error, and those of Source.Credential.
 func (b *Broker) Read(ctx context.Context, s logical.Storage, name string, request ReadRequest) (*IssuedToken, error) {
-	e, err := b.known(ctx, s, name)
-	if err != nil {
-		return nil, err
-	}
 	for {
-		reading, err := b.read(ctx, s, e, request)
-		// A reader who waited for a renewal across a change starts anew.
+		issued, err := b.read(ctx, s, name, request)
+		// A reader that waited for a renewal while the credential was changed starts again.
 		if !errors.Is(err, errSuperseded) {
-			return reading, err
+			return issued, err
 		}
 	}
 }
 
-func (b *Broker) read(ctx context.Context, s logical.Storage, e *entry, request ReadRequest) (*IssuedToken, error) {
-	v, begun, err := b.want(ctx, s, e, request.Scope)
+func (b *Broker) read(ctx context.Context, s logical.Storage, name string, request ReadRequest) (*IssuedToken, error) {
+	e, v, began, err := b.loadForRead(ctx, s, name, request.Scope)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
-	reading := v.reading(now, request.MinTTL)
-	switch {
-	case reading != nil && !v.due(now, request.MinTTL):
-		return reading, nil
-	case reading == nil && v.held(now):
-		return nil, v.refusal()
+	d := demand{minTTL: request.MinTTL, tooShort: v.token().IssueTime}
+	act, _ := v.decide(d, now)
+	switch act {
+	case serve:
+		return v.issued(now, request.MinTTL), nil
+	case fail:
+		return nil, v.backOffError()
 	}
-	e.ask(v.scope)
-	// A reader for whom the token at hand is too short waits for the next.
-	good := reading != nil && !v.short(now, request.MinTTL)
-	wait := patience
-	if !begun.IsZero() {
-		wait -= now.Sub(begun)
-	}
-	if good && wait <= 0 {
-		return reading.late(now), nil
-	}
-	flight := b.renewed(ctx, s, task{entry: e, epoch: v.epoch, scope: v.scope, minTTL: request.MinTTL, short: v.token().IssueTime})
+	e.noteAwaited(v.scope)
 	var impatient <-chan time.Time
-	if good {
+	if act == renewAhead {
+		wait := patience
+		if !began.IsZero() {
+			wait -= now.Sub(began)
+		}
+		if wait <= 0 {
+			return v.issued(now, request.MinTTL).stale(now), nil
+		}
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		impatient = timer.C
 	}
+	renewed := b.renewShared(ctx, s, task{entry: e, epoch: v.epoch, scope: v.scope, demand: d})
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-impatient:
-		if reading = e.reading(request); reading != nil {
-			return reading.late(time.Now()), nil
+		if issued := e.fresh(request); issued != nil {
+			return issued.stale(time.Now()), nil
 		}
-		return b.read(ctx, s, e, request)
-	case result := <-flight:
+		return b.read(ctx, s, name, request)
+	case result := <-renewed:
 		if result.Err == nil {
-			waited := *result.Val.(*IssuedToken) // which others have too
-			if waited.Outcome == Cached {
-				waited.Outcome = Exchanged
+			shared := *result.Val.(*IssuedToken) // by all that waited
+			if shared.Outcome == Cached {
+				shared.Outcome = Exchanged
 			}
-			return &waited, nil
+			return &shared, nil
 		}
 		if errors.Is(result.Err, errSuperseded) {
 			return nil, result.Err
 		}
-		// The vendor's bad day costs nothing while the token lives.
-		if reading = e.reading(request); reading != nil {
-			return reading, nil
+		// An outage costs readers nothing while the cached token is valid. (Guarantee 4.)
+		if issued := e.fresh(request); issued != nil {
+			return issued, nil
 		}
 		return nil, result.Err
 	}
 }
 
-// want notes that somebody asks for a token of a scope, and returns what is known,
-// loaded from storage if need be, and when the renewal began that is under way, of
-// whatever scope; the zero time is none.
-func (b *Broker) want(ctx context.Context, s logical.Storage, e *entry, scope string) (view, time.Time, error) {
+// loadForRead notes a read of a scope, and returns what is known of it, from storage if need be,
+// and when the renewal began that is running; zero if none is.
+func (b *Broker) loadForRead(ctx context.Context, s logical.Storage, name, scope string) (*cacheEntry, scopeSnapshot, time.Time, error) {
 	for {
-		if v, begun, loaded := e.want(scope); loaded {
-			return v, begun, nil
+		if e := b.cached(name); e != nil {
+			if v, began, isLoaded := e.noteRead(scope); isLoaded {
+				return e, v, began, nil
+			}
 		}
-		if err := b.loaded(ctx, s, e); err != nil {
-			return view{}, time.Time{}, err
+		if _, err := b.loadName(ctx, s, name); err != nil {
+			return nil, scopeSnapshot{}, time.Time{}, err
 		}
 	}
 }
 
-func (e *entry) want(scope string) (v view, begun time.Time, isLoaded bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.memory.credential == nil {
-		return view{}, time.Time{}, false
-	}
-	v = e.memory.view(scope)
-	if u, now := e.uses[v.scope], time.Now(); !u.wanted || now.Sub(u.last) > useAccuracy {
-		u.wanted, u.last = true, now
-		e.uses[v.scope] = u
-	}
-	return v, e.renewal.since, true
-}
-
-// ask notes that somebody waits for a fresher token.
-func (e *entry) ask(scope string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	u := e.uses[scope]
-	u.asked = true
-	e.uses[scope] = u
-}
-
-// reading is what a reader gets now; nil if there is no good token.
-func (e *entry) reading(request ReadRequest) *IssuedToken {
-	m := e.look()
-	if m.credential == nil {
+// fresh returns the cached token for a reader; nil if there is no valid one.
+func (e *cacheEntry) fresh(request ReadRequest) *IssuedToken {
+	snap := e.snapshot()
+	if snap.presence != loaded {
 		return nil
 	}
-	return m.view(request.Scope).reading(time.Now(), request.MinTTL)
+	return snap.of(request.Scope).fresh(time.Now(), request.MinTTL)
 }
-
-// loaded waits until what storage has of the name is in memory.
-func (b *Broker) loaded(ctx context.Context, s logical.Storage, e *entry) error {
-	flight := b.flight(ctx, e, e.look().epoch, "load", func(ctx context.Context) (any, error) {
-		return nil, b.load(ctx, s, e)
-	})
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case result := <-flight:
-		return result.Err
-	}
-}
-
-// load loads what storage has of the name into memory.
-func (b *Broker) load(ctx context.Context, s logical.Storage, e *entry) (err error) {
-	if err := e.acquire(ctx); err != nil {
-		return err
-	}
-	defer b.leave(e)
-	defer b.contain(e, &err)
-	_, err = b.current(ctx, s, e)
-	return err
-}
-
-// renewed joins the renewal that is under way, or starts one, unless it turns out
-// that none is needed.
-func (b *Broker) renewed(ctx context.Context, s logical.Storage, t task) <-chan singleflight.Result {
-	name := fmt.Sprintf("renew/%t/%d/%s", t.unasked, t.minTTL, t.scope)
-	return b.flight(ctx, t.entry, t.epoch, name, func(ctx context.Context) (any, error) { return b.renew(ctx, s, t) })
-}
-
-// flight joins the flight of an epoch that has a name, or starts it. It outlives the
-// reader who caused it: others wait for it, and what the vendor answers must be kept.
-// A reader who started after a change must not join a flight of before.
-func (b *Broker) flight(ctx context.Context, e *entry, epoch uint64, name string, f func(context.Context) (any, error)) <-chan singleflight.Result {
-	return e.flights.DoChan(fmt.Sprintf("%d/%s", epoch, name), func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
-		defer cancel()
-		return f(ctx)
-	})
-}
-
-// seenThrough returns the context of an exchange that begins now: what the vendor answers must
-// be kept, however long its caller has waited before.
-func seenThrough(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), exchangeTimeout)
-}
-
-// FormatTime returns a time as every answer, log line and event has it: RFC 3339 in UTC, cut to
-// the second, so that no token is said to be valid for longer than it is.
-func FormatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -16,43 +16,47 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A RefreshError is why a refresh has failed, and what that means for readers.
+// A RefreshError is why a refresh failed, and what that means for readers.
 type RefreshError struct {
 	Err error
 
-	// Dropped is whether the tokens of before were dropped.
+	// Dropped is whether the cached tokens were dropped.
 	Dropped bool
 
-	// ExpireTime is that of the token, of the scope that failed, which is served on; zero if
-	// there is none.
+	// ExpireTime is when the token expires that is still served for the scope that failed; zero
+	// if there is none.
 	ExpireTime time.Time
 }
 
 func (e *RefreshError) Error() string { return e.Err.Error() }
 func (e *RefreshError) Unwrap() error { return e.Err }
 
-// An UnfinishedError means that a refresh has taken so long that it left tokens as they were.
-type UnfinishedError struct{ Scopes []string } // of those tokens
+// An UnfinishedError means that a refresh took too long to replace the tokens of some scopes.
+type UnfinishedError struct{ Scopes []string }
 
 func (e *UnfinishedError) Error() string {
 	return fmt.Sprintf("the refresh was ended after %s, and has not replaced the tokens of these scopes: %s; refresh again", renewTimeout, provider.List(e.Scopes))
 }
 
-// A TooManyRefreshesError means that a name has been refreshed as often as it may be.
-type TooManyRefreshesError struct{ Next time.Time }
+// A TooManyRefreshesError means that a name was refreshed too often.
+type TooManyRefreshesError struct{ Next time.Time } // when it may be refreshed again
 
 func (e *TooManyRefreshesError) Error() string {
-	return fmt.Sprintf("%d refreshes within %s are as many as there may be; the next one may be at %s",
+	return fmt.Sprintf("there may be %d refreshes within %s; the next one may be at %s",
 		maxRefreshes, refreshPeriod, FormatTime(e.Next.Add(time.Second-1)))
 }
 
-func newRefreshes() *rate.Limiter {
-	return rate.NewLimiter(rate.Every(refreshPeriod/maxRefreshes), maxRefreshes)
+// newRefreshes returns the limits of the refreshes of a name.
+func newRefreshes() (all [2]*rate.Limiter) {
+	for i := range all {
+		all[i] = rate.NewLimiter(rate.Every(refreshPeriod/maxRefreshes), maxRefreshes)
+	}
+	return all
 }
 
-// takeRefresh takes one from the refreshes of a name that are left. Those that drop tokens are
-// for leaks, and count by themselves.
-func (e *entry) takeRefresh(drop bool, now time.Time) error {
+// takeRefresh counts a refresh of a name. Those that drop tokens are for leaks, and have a limit of
+// their own.
+func (e *cacheEntry) takeRefresh(drop bool, now time.Time) error {
 	limiter := e.refreshes[0]
 	if drop {
 		limiter = e.refreshes[1]
@@ -65,13 +69,13 @@ func (e *entry) takeRefresh(drop bool, now time.Time) error {
 	return nil
 }
 
-// Refresh exchanges a name now, whatever has failed before, and replaces its tokens, of
-// all scopes. No older token is served once it has succeeded; if it fails, those that have
-// not been replaced are served on.
+// Refresh exchanges a credential now, even while the engine is backing off, and replaces its tokens
+// of all scopes. No older token is served once it has succeeded. If it fails, the tokens that it
+// has not replaced stay in use.
 //
-// With drop, the older tokens are dropped first, and revoked where the vendor can: none is
-// served once it has returned, even if it failed. Its errors are of type *RefreshError,
-// unless nothing was begun: of type *TooManyRefreshesError where there were too many.
+// With drop, the older tokens are dropped first, and revoked where the vendor can: none is served
+// once it has returned, even if it failed. Its errors are of type *RefreshError, or of type
+// *TooManyRefreshesError and those of Read if nothing was begun.
 func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, drop bool) (status *Status, err error) {
 	e, err := b.known(ctx, s, name)
 	if err != nil {
@@ -80,15 +84,16 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, dr
 	if err := e.takeRefresh(drop, time.Now()); err != nil {
 		return nil, err
 	}
-	if err := e.acquire(ctx); err != nil {
+	e, unlock, err := b.lockEntry(ctx, name)
+	if err != nil {
 		return nil, err
 	}
-	defer b.leave(e)
+	defer unlock()
 	defer b.contain(e, &err)
-	e.forgive()
-	// Readers who have a valid token do not wait for the new one.
-	e.renewing(renewal{since: time.Now()})
-	defer e.renewing(renewal{})
+	e.endPanicPause()
+	// Readers that have a valid token do not wait for the new one.
+	e.setRenewal(renewal{since: time.Now()})
+	defer e.setRenewal(renewal{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
 	for {
@@ -96,68 +101,67 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, dr
 		if err == nil {
 			return v.status(time.Now()), nil
 		}
-		// What another node wrote meanwhile is to be loaded first.
+		// What another node wrote meanwhile must be loaded first.
 		if !errors.Is(err, errSuperseded) {
 			return nil, e.refreshError(err, drop)
 		}
 	}
 }
 
-func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *entry, drop bool) (view, error) {
-	m, err := b.current(ctx, s, e)
+func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *cacheEntry, drop bool) (scopeSnapshot, error) {
+	snap, err := b.load(ctx, s, e)
 	if err != nil {
-		return view{}, err
+		return scopeSnapshot{}, err
 	}
 	switch {
 	case drop:
-		m, err = b.drop(ctx, s, e, m)
-	case m.unsaved != nil:
-		m, err = b.save(ctx, s, e, m, ownScope, m.unsaved.state)
+		snap, err = b.drop(ctx, s, e, snap)
+	case snap.unsaved != nil:
+		snap, err = b.save(ctx, s, e, snap, ownScope, snap.unsaved.state)
 	}
 	if err != nil {
-		return view{}, err
+		return scopeSnapshot{}, err
 	}
-	done, left := m.revokeDropped(ctx, time.Now())
-	m, err = e.change(m.epoch, func(m *memory) {
+	done, left := snap.revokeDropped(ctx, time.Now())
+	snap, err = e.update(snap.epoch, func(snap *snapshot) {
 		if done == nil {
-			done = m.state.Revocation
+			done = snap.state.Revocation
 		}
-		m.amend(func(s *State) *State { return s.revoked(done, left).retriable() })
-		m.retry(e.stored)
-		m.dedicated = nil
+		snap.amend(func(s *State) *State { return s.withRevocation(done, left).withoutBackOff() })
+		snap.dropStoredWrites(e.stored)
+		snap.dedicated = nil
 	})
 	if err != nil {
-		return view{}, err
+		return scopeSnapshot{}, err
 	}
-	older := m.valid(time.Now())
-	v, err := b.exchange(ctx, s, e, m.view(ownScope), true)
+	older := snap.validTokens(time.Now())
+	v, err := b.exchange(ctx, s, e, snap.of(ownScope), true)
 	if err != nil {
 		return v, err
 	}
-	return b.replaceScopes(ctx, s, e, v.memory, older)
+	return b.replaceScopes(ctx, s, e, v.snapshot, older)
 }
 
-// drop drops the tokens of a name. It is stored before the vendor is called, so that no
-// restart brings one back, and so that the next refresh knows those that a kill leaves to
-// be revoked.
-func (b *Broker) drop(ctx context.Context, s logical.Storage, e *entry, m memory) (memory, error) {
-	// In another epoch, so that those who wait for a renewal start anew.
-	dropped := m.latest().forgotten()
-	m, err := e.change(m.epoch, func(m *memory) {
-		m.epoch++
-		m.state = dropped
+// drop drops the tokens of a name. That is stored before the vendor is called, so that no restart
+// brings a token back, and the next refresh revokes those that a kill leaves.
+func (b *Broker) drop(ctx context.Context, s logical.Storage, e *cacheEntry, snap snapshot) (snapshot, error) {
+	// A new epoch has readers that wait for a renewal start again.
+	dropped := snap.latest().withDroppedTokens()
+	snap, err := e.update(snap.epoch, func(snap *snapshot) {
+		snap.epoch++
+		snap.state = dropped
 	})
 	if err != nil {
-		return m, err
+		return snap, err
 	}
-	return b.save(ctx, s, e, m, ownScope, dropped)
+	return b.save(ctx, s, e, snap, ownScope, dropped)
 }
 
-// valid are the tokens that readers may be served, by scope: those in use, and those that
-// storage has refused, which take their place once it takes them.
-func (m memory) valid(now time.Time) map[string]provider.Token {
+// validTokens returns the tokens that readers may get, by scope: those in use, and those that
+// storage has refused, which replace them once storage takes them.
+func (snap snapshot) validTokens(now time.Time) map[string]provider.Token {
 	all := map[string]provider.Token{}
-	for _, tokens := range []map[string]provider.Token{m.state.Tokens, m.latest().Tokens} {
+	for _, tokens := range []map[string]provider.Token{snap.state.Tokens, snap.latest().Tokens} {
 		for scope, token := range tokens {
 			if leaseTTL(token, now) > 0 {
 				all[scope] = token
@@ -167,10 +171,10 @@ func (m memory) valid(now time.Time) map[string]provider.Token {
 	return all
 }
 
-// replaceScopes exchanges the narrower scopes of older tokens that are still valid, after
-// the credential's own, the oldest first: a refresh that has no time for all is repeated. A
-// scope that the vendor rejects does not keep it from the others; all such errors are joined.
-func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *entry, m memory, older map[string]provider.Token) (view, error) {
+// replaceScopes replaces the older tokens of narrower scopes that are still valid. The oldest is
+// first, as a refresh that has no time for all of them is repeated. A scope that the vendor rejects
+// does not keep it from the others; such errors are joined.
+func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *cacheEntry, snap snapshot, older map[string]provider.Token) (scopeSnapshot, error) {
 	var rejected error
 	var left []string // scopes that have not been replaced
 	scopes := slices.DeleteFunc(slices.Collect(maps.Keys(older)), func(scope string) bool { return scope == ownScope })
@@ -181,7 +185,7 @@ func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *entry,
 		if leaseTTL(older[scope], time.Now()) == 0 {
 			continue
 		}
-		v, err := b.exchange(ctx, s, e, m.view(scope), true)
+		v, err := b.exchange(ctx, s, e, snap.of(scope), true)
 		var failed *ExchangeError
 		switch {
 		case err == nil:
@@ -192,29 +196,29 @@ func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *entry,
 		default:
 			return v, err
 		}
-		m = v.memory
+		snap = v.snapshot
 	}
 	if rejected != nil {
-		return m.view(ownScope), rejected
+		return snap.of(ownScope), rejected
 	}
-	// In another epoch, so that no later reader gets what an earlier one has waited for.
-	m, err := e.change(m.epoch, func(m *memory) { m.epoch++ })
+	// A new epoch keeps readers that start now from joining a renewal from before.
+	snap, err := e.update(snap.epoch, func(snap *snapshot) { snap.epoch++ })
 	if err != nil {
-		return view{}, err
+		return scopeSnapshot{}, err
 	}
-	return m.view(ownScope), nil
+	return snap.of(ownScope), nil
 }
 
-// refreshError is what a refresh that failed means for readers.
-func (e *entry) refreshError(err error, dropped bool) *RefreshError {
+// refreshError returns what a failed refresh means for readers.
+func (e *cacheEntry) refreshError(err error, dropped bool) *RefreshError {
 	failed := &RefreshError{Err: err, Dropped: dropped}
 	scope := ownScope
 	var exchange *ExchangeError
 	if errors.As(err, &exchange) {
 		scope = exchange.Scope
 	}
-	if m := e.look(); m.credential != nil {
-		if token := m.view(scope).token(); leaseTTL(token, time.Now()) > 0 {
+	if snap := e.snapshot(); snap.presence == loaded {
+		if token := snap.of(scope).token(); leaseTTL(token, time.Now()) > 0 {
 			failed.ExpireTime = token.ExpireTime
 		}
 	}

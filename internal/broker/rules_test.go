@@ -11,7 +11,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-func TestGuarantee1ALeaseEndsAMarginBeforeItsTokenDies(t *testing.T) {
+func TestGuarantee1ALeaseEndsAMarginBeforeItsTokenExpires(t *testing.T) {
 	now := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	for left, want := range map[time.Duration]time.Duration{
 		24 * time.Hour:          24*time.Hour - 30*time.Second,
@@ -48,22 +48,22 @@ func TestGuarantee1HoldsForAnyToken(t *testing.T) {
 	}
 }
 
-func TestGuarantee4PausesDoubleGiveOrTakeAFifth(t *testing.T) {
+func TestGuarantee4BackOffDoublesPlusOrMinusAFifth(t *testing.T) {
 	unavailable := &provider.Error{Kind: provider.Unavailable}
 	for failures, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 9: 256 * time.Second, 10: 5 * time.Minute, 1000: 5 * time.Minute} {
 		shortest, longest := time.Hour, time.Duration(0)
 		for range 1000 {
-			p := pause(unavailable, failures)
+			p := backOff(unavailable, failures)
 			shortest, longest = min(shortest, p), max(longest, p)
 		}
 		assert.InDelta(t, 0.8, float64(shortest)/float64(want), 0.02, failures)
 		assert.InDelta(t, 1.2, float64(longest)/float64(want), 0.02, failures)
 	}
-	assert.Equal(t, 5*time.Minute, pause(&provider.Error{Kind: provider.Rejected}, 1))
-	assert.Equal(t, time.Hour, pause(&provider.Error{Kind: provider.Unavailable, RetryAfter: 48 * time.Hour}, 1))
+	assert.Equal(t, 5*time.Minute, backOff(&provider.Error{Kind: provider.Rejected}, 1))
+	assert.Equal(t, time.Hour, backOff(&provider.Error{Kind: provider.Unavailable, RetryAfter: 48 * time.Hour}, 1))
 }
 
-// unused is a vendor whose credentials die of disuse.
+// unused is a vendor whose credentials expire of disuse.
 type unused struct{ provider.Credential }
 
 func (unused) MaxIdle() time.Duration { return 7 * 24 * time.Hour }

@@ -14,68 +14,80 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// stored is what storage has of a name's state, as far as is known. It is of whoever has the
-// exclusive right to the name.
+const (
+	// saveInterval is how long after a failed write it is tried again.
+	saveInterval = 5 * time.Second
+
+	// saveTimeout bounds the write of the result of a change, with its retries.
+	saveTimeout = 30 * time.Second
+
+	// tidyTimeout bounds how long an exchange writes entries of other scopes than its own. What
+	// is left is written by the next exchange.
+	tidyTimeout = time.Second
+)
+
+// stored is what storage has of the state of a name, as far as is known. The holder of the
+// name's lock uses it.
 type stored struct {
 	grant  provider.Grant
 	void   int
 	health Health
-	parts  map[string]part // by scope
+	parts  map[string]scopePart // by scope
 
-	// torn are the entries whose last write has failed, and may have been done all the same:
-	// that of the credential, and those of scopes.
-	torn      bool
-	tornParts map[string]bool
+	// isUncertain is whether the last write of the credential's entry failed, and may have been
+	// done all the same; uncertainParts are the scopes whose entries are so.
+	isUncertain    bool
+	uncertainParts map[string]bool
 
-	// next is the key that the credential's entry names as the one to be written after it, of a
-	// scope whose entry has not been written since.
+	// next is the key that the credential's entry names as the one to be written after it, if
+	// that entry has not been written since.
 	next string
 
-	litter []string // keys of entries that say nothing
+	obsolete []string // keys of entries that have no meaning any more
 }
 
-// hasCredential is whether storage has what a state has of all scopes.
+// hasCredential reports whether storage has what a state has for all scopes.
 func (d *stored) hasCredential(s *State) bool {
-	return !d.torn && d.grant == s.Grant && d.void == s.Void
+	return !d.isUncertain && d.grant == s.Grant && d.void == s.Void
 }
 
-// hasPart is whether storage has what a state has of a scope.
+// hasPart reports whether storage has what a state has for a scope.
 func (d *stored) hasPart(s *State, scope string) bool {
-	return !d.tornParts[scope] && same(d.parts[scope], s.part(scope))
+	return !d.uncertainParts[scope] && isSame(d.parts[scope], s.part(scope))
 }
 
-// same is whether two values are the same in storage.
-func same(a, b any) bool {
+// isSame reports whether two values are the same in storage.
+func isSame(a, b any) bool {
 	first, err := json.Marshal(a)
 	second, otherErr := json.Marshal(b)
 	return err == nil && otherErr == nil && bytes.Equal(first, second)
 }
 
-// wroteCredential notes what has become of a write of the credential's entry. Tokens that it
-// has dropped are so in the entries of their scopes.
+// wroteCredential notes the result of a write of the credential's entry. The tokens that it drops
+// are dropped in the entries of their scopes, too.
 func (d *stored) wroteCredential(s *State, next string, err error) {
 	d.next = next
 	if err != nil {
-		d.torn = !d.hasCredential(s)
+		d.isUncertain = !d.hasCredential(s)
 		return
 	}
-	d.torn = false
-	d.litter = slices.DeleteFunc(d.litter, func(key string) bool { return key == credentialKey })
+	d.isUncertain = false
+	d.obsolete = slices.DeleteFunc(d.obsolete, func(key string) bool { return key == credentialKey })
 	if d.void < s.Void {
 		for scope, p := range d.parts {
-			d.parts[scope] = p.voided()
+			d.parts[scope] = p.withDroppedToken()
 		}
 	}
 	d.grant, d.void, d.health = s.Grant, s.Void, s.Health
 }
 
-// wrotePart notes what has become of a write of the entry of a scope.
+// wrotePart notes the result of a write of the entry of a scope.
 func (d *stored) wrotePart(s *State, scope string, err error) {
-	d.tornParts = setOr(d.tornParts, scope, true, err != nil)
+	d.uncertainParts = withOrWithout(d.uncertainParts, scope, true, err != nil)
 	if err != nil {
 		return
 	}
-	d.parts = setOr(d.parts, scope, s.part(scope), !s.part(scope).isEmpty())
+	d.parts = withOrWithout(d.parts, scope, s.part(scope), !s.part(scope).isEmpty())
 	if s.hasEntry(scope) {
 		d.health = s.Health
 	}
@@ -84,79 +96,79 @@ func (d *stored) wrotePart(s *State, scope string, err error) {
 	}
 }
 
-// hasEntry is whether a scope of a state has an entry in storage, which holds how the
-// credential is doing, too.
+// hasEntry reports whether a scope has an entry in storage, which also holds the health of the
+// credential.
 func (s *State) hasEntry(scope string) bool { return scope == ownScope || !s.part(scope).isEmpty() }
 
-// save puts a state into storage, and only then where readers see it: first the grant, if
-// there is a new one, then what is of the scope. Its error, of type *storage.Error, is why
-// either is not stored. What is not is held in memory: it may have the only refresh token
-// that works. What is of other scopes is stored as well as it can be. The caller has the
-// exclusive right to the name.
-func (b *Broker) save(ctx context.Context, s logical.Storage, e *entry, m memory, scope string, next *State) (memory, error) {
-	next = next.numbered()
+// save writes a state to storage, and shows it to readers only then. A rotated refresh token is
+// in its grant, which is written first if it is new; then what is of the scope is written. Its
+// error, of type *storage.Error, is why one of the two is not stored. That one is kept in memory,
+// since it may hold the only refresh token that works. What is of other scopes is written as far
+// as storage takes it. The caller holds the lock of the name. (Guarantee 3.)
+func (b *Broker) save(ctx context.Context, s logical.Storage, e *cacheEntry, snap snapshot, scope string, next *State) (snapshot, error) {
+	next = next.withNextNumber()
 	defer func() {
-		if recovered := recover(); recovered != nil { // which costs time, and nothing that was answered
-			e.hold(s, next, ErrPanicked)
+		if recovered := recover(); recovered != nil { // keep what the vendor answered
+			e.keepUnsaved(s, next, ErrPanicked)
 			panic(recovered)
 		}
 	}()
 	err := b.saveCredential(ctx, s, e, scope, next)
-	if storage.IsTooLarge(err) && next.Grant.Derived { // the credential can have another made
-		next = next.Granted(provider.Grant{Derived: true})
+	if storage.IsTooLarge(err) && next.Grant.Derived { // the credential can get another
+		next = next.WithGrant(provider.Grant{Derived: true})
 		err = b.saveCredential(ctx, s, e, scope, next)
 	}
 	if err != nil {
-		b.logger(e, m.view(scope)).Warn("cannot store what the vendor answered; it is held in memory", "error", err)
-		e.hold(s, next, err)
-		return m, err
+		b.logger(snap.of(scope)).Warn("cannot store what the vendor answered; it is kept in memory", "error", err)
+		e.keepUnsaved(s, next, err)
+		return snap, err
 	}
 	refused := map[string]failedWrite{}
-	if m.unsaved != nil {
-		maps.Copy(refused, m.unsaved.scopes)
+	if snap.unsaved != nil {
+		maps.Copy(refused, snap.unsaved.scopes)
 		delete(refused, scope)
 	}
 	if !e.stored.hasPart(next, scope) {
 		var failed failedWrite
-		next, failed = b.savePart(ctx, s, e, m, scope, next)
+		next, failed = b.savePart(ctx, s, e, snap, scope, next)
 		if err = failed.err; err != nil {
-			b.logger(e, m.view(scope)).Warn("cannot store what the vendor answered of the scope", "error", err)
+			b.logger(snap.of(scope)).Warn("cannot store what the vendor answered for the scope", "error", err)
 			refused[scope] = failed
 		}
 	}
 	b.saveOthers(ctx, s, e, scope, next, refused)
-	m, superseded := e.change(m.epoch, func(m *memory) {
+	snap, superseded := e.update(snap.epoch, func(snap *snapshot) {
 		for scope, token := range next.Tokens {
-			if last := m.state.Tokens[scope]; token.IssueTime != last.IssueTime && refused[scope].err == nil {
-				e.issued(scope, last)
+			if last := snap.state.Tokens[scope]; token.IssueTime != last.IssueTime && refused[scope].err == nil {
+				e.noteIssuedLocked(scope, last)
 			}
 		}
-		if storage.IsTooLarge(err) { // and will be: it is exchanged again when somebody asks
+		if storage.IsTooLarge(err) { // and stays so: exchange again only for a reader
 			delete(e.uses, scope)
 		}
-		m.became(next, s, refused)
+		snap.replaceState(next, s, refused)
 	})
 	if err == nil {
-		return m, superseded
+		return snap, superseded
 	}
 	if superseded != nil {
-		e.hold(s, next, err)
+		e.keepUnsaved(s, next, err)
 	}
-	return m, err
+	return snap, err
 }
 
-// numbered is the state as it is to be stored.
-func (s *State) numbered() *State {
+// withNextNumber returns the state as it is to be stored.
+func (s *State) withNextNumber() *State {
 	next := *s
 	next.Number++
 	return &next
 }
 
-// saveCredential writes the credential's entry, if what is of all scopes has changed, or if
-// nothing else is to be written that tells how the credential is doing.
-func (b *Broker) saveCredential(ctx context.Context, s logical.Storage, e *entry, scope string, next *State) error {
+// saveCredential writes the credential's entry, if what all scopes share has changed, or if no
+// other entry is to be written that holds the health of the credential.
+func (b *Broker) saveCredential(ctx context.Context, s logical.Storage, e *cacheEntry, scope string, next *State) error {
 	writesPart := !e.stored.hasPart(next, scope)
-	if e.stored.hasCredential(next) && (writesPart && next.hasEntry(scope) || same(e.stored.health, next.Health)) {
+	if e.stored.hasCredential(next) && (writesPart && next.hasEntry(scope) || isSame(e.stored.health, next.Health)) {
 		return nil
 	}
 	follows := e.stored.next
@@ -168,10 +180,9 @@ func (b *Broker) saveCredential(ctx context.Context, s logical.Storage, e *entry
 	return err
 }
 
-// savePart writes the entry of a scope. If storage does not take so much, dropped tokens are
-// let go, the oldest first, and then the new token: what the vendor answered is not wanted
-// again before a while. The state is the one to go on with.
-func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *entry, m memory, scope string, next *State) (*State, failedWrite) {
+// savePart writes the entry of a scope. If it is too large for storage, dropped tokens are let
+// go, the oldest first, and then the new token. It returns the state to go on with.
+func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *cacheEntry, snap snapshot, scope string, next *State) (*State, failedWrite) {
 	write := func() error {
 		err := storage.Retry(ctx, func() error { return putPart(ctx, s, e.name, next, scope) })
 		e.stored.wrotePart(next, scope, err)
@@ -180,7 +191,7 @@ func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *entry, m me
 	err := write()
 	for storage.IsTooLarge(err) && len(next.Dropped[scope]) > 0 {
 		p := next.part(scope)
-		b.logger(e, m.view(scope)).Warn("a dropped token is not kept to be revoked, as storage does not take so much", "expire_time", FormatTime(p.Dropped[0].ExpireTime))
+		b.logger(snap.of(scope)).Warn("a dropped token is not kept to be revoked, as the entry is too large for storage", "expire_time", FormatTime(p.Dropped[0].ExpireTime))
 		p.Dropped = p.Dropped[1:]
 		next = next.withPart(scope, p)
 		err = write()
@@ -189,18 +200,19 @@ func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *entry, m me
 	case err == nil:
 		return next, failedWrite{}
 	case !storage.IsTooLarge(err):
-		return next, failedNow(err)
+		return next, newFailedWrite(err)
 	}
-	next = next.without(scope, m.state)
+	next = next.withPartOf(snap.state, scope)
 	if !e.stored.hasPart(next, scope) {
 		_ = write()
 	}
-	return next, failedWrite{err: err, retryTime: time.Now().Add(rejectedPause)}
+	// The vendor would answer the same again for a while.
+	return next, failedWrite{err: err, retryTime: time.Now().Add(rejectedBackOff)}
 }
 
-// without is the state without what an exchange for a scope has yielded beside a grant of all
-// scopes. The token of an earlier state stays, unless the exchange has ended it.
-func (s *State) without(scope string, earlier *State) *State {
+// withPartOf returns the state without the result of an exchange for a scope, but for the grant
+// of all scopes. The token of the earlier state stays, unless the exchange has invalidated it.
+func (s *State) withPartOf(earlier *State, scope string) *State {
 	p := earlier.part(scope)
 	p.Dropped = s.Dropped[scope]
 	if s.Tokens[scope].InvalidatesPrevious {
@@ -209,49 +221,47 @@ func (s *State) without(scope string, earlier *State) *State {
 	return s.withPart(scope, p)
 }
 
-// tidyTimeout bounds how long an exchange writes what is of other scopes than its own. What is
-// left is for the next one.
-const tidyTimeout = time.Second
-
-// saveOthers writes what else differs from what storage has, in one attempt each. Those that
-// storage refuses are noted if they hold what readers are to have.
-func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, e *entry, scope string, next *State, refused map[string]failedWrite) {
+// saveOthers tries once to write whatever else differs from what storage has. Failed writes are
+// added to refused if they hold a token or a grant that is new.
+func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, e *cacheEntry, scope string, next *State, refused map[string]failedWrite) {
 	ctx, cancel := context.WithTimeout(ctx, tidyTimeout)
 	defer cancel()
 	others := next.scopes()
 	addKeys(others, e.stored.parts)
-	addKeys(others, e.stored.tornParts)
+	addKeys(others, e.stored.uncertainParts)
 	delete(others, scope)
 	for _, other := range slices.Sorted(maps.Keys(others)) {
 		if e.stored.hasPart(next, other) {
 			continue
 		}
-		had := e.stored.parts[other]
+		had, has := e.stored.parts[other], next.part(other)
 		err := ctx.Err()
 		if err == nil {
 			err = putPart(ctx, s, e.name, next, other)
 			e.stored.wrotePart(next, other, err)
 		}
+		isNewToken := has.Token.AccessToken != "" && has.Token.AccessToken != had.Token.AccessToken
+		isNewGrant := has.Grant != (provider.Grant{}) && has.Grant != had.Grant
 		switch {
 		case err == nil:
 			delete(refused, other)
-		case next.Tokens[other].AccessToken != "" && next.Tokens[other].AccessToken != had.Token.AccessToken || next.Grants[other] != had.Grant && next.Grants[other] != (provider.Grant{}):
-			refused[other] = failedNow(err)
+		case isNewToken || isNewGrant:
+			refused[other] = newFailedWrite(err)
 		}
 	}
 	written := map[string]bool{}
 	for scope := range next.scopes() {
 		written[scopeKey(scope)] = true
 	}
-	e.stored.litter = slices.DeleteFunc(e.stored.litter, func(key string) bool {
+	e.stored.obsolete = slices.DeleteFunc(e.stored.obsolete, func(key string) bool {
 		return written[key] || ctx.Err() == nil && storage.Delete(ctx, s, storage.StateKey(e.name, key)) == nil
 	})
 }
 
-// note stores what may get lost: a failure that is not written down costs an attempt too
-// early at most.
-func (b *Broker) note(ctx context.Context, s logical.Storage, e *entry, v view, next *State, failure *provider.Error) (memory, error) {
-	next = next.numbered()
+// saveFailure writes a state after a failed exchange that changed no grant and no token. If
+// storage refuses it, it is only in memory: losing it costs at most one attempt too early.
+func (b *Broker) saveFailure(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, next *State, failure *provider.Error) (snapshot, error) {
+	next = next.withNextNumber()
 	var err error
 	if e.stored.hasPart(next, v.scope) || !next.hasEntry(v.scope) {
 		err = putCredential(ctx, s, e.name, next, e.stored.next)
@@ -261,37 +271,37 @@ func (b *Broker) note(ctx context.Context, s logical.Storage, e *entry, v view, 
 		e.stored.wrotePart(next, v.scope, err)
 	}
 	if err != nil {
-		b.logger(e, v).Warn("cannot store the failure", "error", err)
+		b.logger(v).Warn("cannot store the failure", "error", err)
 	}
-	return e.change(v.epoch, func(m *memory) {
+	return e.update(v.epoch, func(snap *snapshot) {
 		var refused map[string]failedWrite
-		if m.unsaved != nil {
-			refused = m.unsaved.scopes
+		if snap.unsaved != nil {
+			refused = snap.unsaved.scopes
 		}
-		m.became(next, s, refused)
-		e.refused(v.scope, failure)
+		snap.replaceState(next, s, refused)
+		e.noteRejectedLocked(v.scope, failure)
 	})
 }
 
-// settle stores what is unsaved and keeps a scope from going on. What holds nothing that
-// would be missed is forgotten instead, if storage takes anything at all.
-func (b *Broker) settle(ctx context.Context, s logical.Storage, e *entry, v view) (memory, error) {
-	m, err := b.save(ctx, s, e, v.memory, v.scope, v.unsaved.state)
+// storePending writes what is unsaved, and without which a scope cannot go on. If storage takes
+// writes but not this one, and nothing in it is valid any more, it is dropped instead.
+func (b *Broker) storePending(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot) (snapshot, error) {
+	snap, err := b.save(ctx, s, e, v.snapshot, v.scope, v.unsaved.state)
 	if err == nil {
-		return m, nil
+		return snap, nil
 	}
-	if m = e.look(); m.unsaved == nil || m.unsaved.credential != nil {
-		return m, err
+	if snap = e.snapshot(); snap.unsaved == nil || snap.unsaved.credential != nil {
+		return snap, err
 	}
-	latest := m.unsaved.state.part(v.scope)
-	isMissed := time.Now().Before(latest.Token.ExpireTime) || latest.Grant != m.state.Grants[v.scope]
-	if isMissed || storage.Probe(ctx, s) != nil {
-		return m, err
+	latest := snap.unsaved.state.part(v.scope)
+	isNeeded := time.Now().Before(latest.Token.ExpireTime) || latest.Grant != snap.state.Grants[v.scope]
+	if isNeeded || storage.Probe(ctx, s) != nil {
+		return snap, err
 	}
-	b.logger(e, v).Warn("what the vendor answered is forgotten: storage does not take it, and its token has expired", "error", err)
-	return e.change(m.epoch, func(m *memory) {
-		refused := maps.Clone(m.unsaved.scopes)
+	b.logger(v).Warn("what the vendor answered is dropped: storage does not take it, and its token has expired", "error", err)
+	return e.update(snap.epoch, func(snap *snapshot) {
+		refused := maps.Clone(snap.unsaved.scopes)
 		delete(refused, v.scope)
-		m.became(m.unsaved.state.without(v.scope, m.state), s, refused)
+		snap.replaceState(snap.unsaved.state.withPartOf(snap.state, v.scope), s, refused)
 	})
 }

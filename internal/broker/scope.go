@@ -8,13 +8,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Guarantee 14: the reader of a narrower scope never gets more than it. What a vendor
-// granted is compared with what it was asked for.
-
-// widened returns the scopes that a vendor granted and was not asked for, although the
-// credential has them, or may have them: whole is "" if only the vendor knows. Those that the
-// credential does not have either, such as the profile that some servers always add, are not
-// a way around a role. scope and whole are as provider.JoinScope has them.
+// widened returns the scopes that a vendor granted without being asked for them, and that the
+// credential has, or may have: whole is "" if only the vendor knows. A scope that the credential
+// does not have either, such as the profile that some servers always add, is no way around a role.
+// scope and whole are as provider.JoinScope has them.
 func widened(granted []string, scope, whole string) []string {
 	asked, had := strings.Fields(scope), strings.Fields(whole)
 	var wide []string
@@ -26,9 +23,9 @@ func widened(granted []string, scope, whole string) []string {
 	return wide
 }
 
-// refuseWidened is why nobody gets a token for a narrower scope; nil if it is not wider. Where the
-// vendor has issued the same token for another scope, the token has that scope as well, whatever
-// this answer states.
+// refuseWidened returns why a token for a narrower scope cannot be served; nil if it is not wider.
+// Where the vendor has issued the same token for another scope, the token has that scope, too,
+// whatever this answer states. (Guarantee 14.)
 func (c *Credential) refuseWidened(s *State, t provider.Token, scope string) *provider.Error {
 	if scope == ownScope {
 		return nil
@@ -45,7 +42,7 @@ func (c *Credential) refuseWidened(s *State, t provider.Token, scope string) *pr
 			has = strings.Fields(other)
 		}
 		if len(has) == 0 {
-			return widening("answers with the token of the credential's own scope, which is more than the role may get: give the role a credential of its own")
+			return widening("returned the token of the credential's own scope, which is more than the role may get: give the role a credential of its own")
 		}
 		granted = append(slices.Clip(granted), has...)
 	}
@@ -58,19 +55,18 @@ func (c *Credential) refuseWidened(s *State, t provider.Token, scope string) *pr
 		why = "which the role does not have, and may be more than the role may get: set the credential's scope to what its roles may get, and give the role a credential of its own if that has it"
 	}
 	slices.Sort(wide)
-	shown := provider.Redacted(strings.Join(slices.Compact(wide), " "), append(c.known(s), t.AccessToken)...)
+	shown := provider.Redacted(strings.Join(slices.Compact(wide), " "), append(c.secretsAndTokens(s), t.AccessToken)...)
 	return widening("granted %s as well, %s", shown, why)
 }
 
-// widening is the failure of an exchange whose token is wider than its scope.
+// widening returns the failure of an exchange whose token is wider than its scope.
 func widening(format string, args ...any) *provider.Error {
 	e := provider.Errorf(provider.Rejected, "the vendor "+format, args...)
 	e.MayBeScope, e.Widened = true, true
 	return e
 }
 
-// scopeWarnings say what the token of a narrower scope lacks of it, and what it has that
-// nobody asked for.
+// scopeWarnings returns what the token of a narrower scope lacks of it, and what it has beside it.
 func scopeWarnings(t provider.Token, scope string) []string {
 	if scope == ownScope || len(t.Scope) == 0 {
 		return nil

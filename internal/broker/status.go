@@ -8,67 +8,66 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// A Status is how a credential is doing, without a secret.
+// A Status is how a credential is doing. It holds no secret.
 type Status struct {
 	Provider string
 
-	// State is "unused" (never exchanged), "ok", "degraded" (the last exchange failed,
-	// or could not be stored, but readers get a good token) or "failed" (some do not).
+	// State is "unused" (never exchanged), "ok", "degraded" (the last exchange failed, or could
+	// not be stored, but readers get a valid token) or "failed" (some do not).
 	State string
 
-	// Unusable is whether the credential is damaged, of a newer engine, or without its key
-	// pair. Nothing else is known of one, and only Statuses tell of it.
-	Unusable bool
+	// IsUnusable is whether the credential is damaged, written by a newer engine, or without its
+	// key pair. Then nothing else is set. Only Statuses returns such a Status.
+	IsUnusable bool
 
 	ExpireTime           time.Time // of the token; zero if there is none
-	ExchangeTime         time.Time // of the last that succeeded
+	ExchangeTime         time.Time // of the last exchange that succeeded
 	Exchanges            int
-	Failure              Failure // the last, of whatever scope; of time zero if there was none
+	Failure              Failure // the last, of any scope; its Time is zero if there was none
 	OwnFailure           Failure // the last that concerns the credential's own scope
-	Rejected             bool    // whether nothing but a new credential will help
+	IsRejected           bool    // whether only a new credential will help
 	CredentialExpireTime time.Time
 	CredentialWriteTime  time.Time
-	SecretExpireTime     time.Time      // as the operator says; zero if they have not
+	SecretExpireTime     time.Time      // the operator's date; zero if none
 	Description          string         // the operator's
-	ClockSkew            *time.Duration // nil if no answer has told
+	ClockSkew            *time.Duration // nil if no answer has shown it
 
-	// StorageError is why something that the vendor answered is not in storage; nil if all
+	// StorageError is why something that the vendor answered is not in storage; nil if everything
 	// is.
 	StorageError error
 
 	// Revocation is the last attempt at revoking dropped tokens; nil if there was none.
 	Revocation *Revocation
 
-	// Roles are, by name, the failures of exchanges that count against a dedicated role only;
-	// nil if there are none.
+	// Roles are the failures that count only against a dedicated role, by role; nil if none.
 	Roles map[string]Failure
 
-	// Scopes are the narrower scopes that roles have asked for; nil if there are none.
+	// Scopes are the narrower scopes that roles have asked for; nil if none.
 	Scopes map[string]ScopeStatus
 }
 
 // A ScopeStatus is how a narrower scope is doing.
 type ScopeStatus struct {
 	ExpireTime time.Time // of the token; zero if there is none
-	Refusal    Failure   // of kind Rejected; of count zero if there was none
-	Rejected   bool      // whether nothing but another scope, or a new credential, will help
+	Refusal    Failure   // its Count is zero if there was none
+	IsRejected bool      // whether only another scope, or a new credential, will help
 
 	// StorageError is why the scope's token is not in storage; nil if it is.
 	StorageError error
 }
 
-// Statuses tell how the credentials are doing that are in memory, by name. No lock is held
-// meanwhile.
+// Statuses returns the status of each credential in memory, by name. No lock is held between two
+// of them.
 func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 	return func(yield func(string, *Status) bool) {
 		now := time.Now()
-		for _, e := range b.entries() {
+		for _, e := range b.allCached() {
 			var s *Status
-			switch m := e.look(); {
-			case m.credential != nil:
-				s = m.status(now)
-			case m.unusable:
-				s = &Status{Unusable: true}
+			switch snap := e.snapshot(); snap.presence {
+			case loaded:
+				s = snap.status(now)
+			case unusable:
+				s = &Status{IsUnusable: true}
 			default:
 				continue
 			}
@@ -79,25 +78,24 @@ func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 	}
 }
 
-// An Expiry is when a credential expires: if it stays unused, and by the date that the
-// operator gave for its secret. A time is zero if it is not known, or if the credential is
-// gone.
+// An Expiry is when a credential expires: if it is not used, and by the operator's date for its
+// secret. A time is zero if it is not known, or if the credential cannot be used.
 type Expiry struct {
 	Provider string
 	Unused   time.Time
 	Secret   time.Time
 }
 
-// Expiries tell when the credentials die, by name, but for those that have yet to be
-// loaded. No lock is held meanwhile.
+// Expiries returns when each credential expires, by name, except for those that are not loaded
+// yet. No lock is held between two of them.
 func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 	return func(yield func(string, Expiry) bool) {
-		for _, e := range b.entries() {
+		for _, e := range b.allCached() {
 			var x Expiry
-			switch m := e.look(); {
-			case m.credential != nil:
-				x = Expiry{m.credential.Provider, m.state.unusedExpireTime(time.Now()), m.credential.Expires}
-			case !m.absent:
+			switch snap := e.snapshot(); snap.presence {
+			case loaded:
+				x = Expiry{snap.credential.Provider, snap.state.unusedExpireTime(time.Now()), snap.credential.Expires}
+			case unloaded:
 				continue
 			}
 			if !yield(e.name, x) {
@@ -107,95 +105,102 @@ func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 	}
 }
 
-// Status tells how the named credential is doing. It never calls the vendor, and
-// waits for nobody who does.
+// Status returns the status of the named credential. It neither calls the vendor nor waits for a
+// call.
 func (b *Broker) Status(ctx context.Context, s logical.Storage, name string) (*Status, error) {
-	m, err := b.lookup(ctx, s, name)
+	snap, err := b.lookup(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
-	return m.status(time.Now()), nil
+	return snap.status(time.Now()), nil
 }
 
-func (m memory) status(now time.Time) *Status {
+func (snap snapshot) status(now time.Time) *Status {
+	own := snap.of(ownScope)
 	s := &Status{
-		Provider:             m.credential.Provider,
-		ExpireTime:           m.view(ownScope).token().At(now).ExpireTime,
-		ExchangeTime:         m.state.ExchangeTime,
-		Exchanges:            m.state.Exchanges,
-		Failure:              m.state.Failure.seen(now),
-		OwnFailure:           m.view(ownScope).failure(now),
-		Rejected:             m.state.rejected(ownScope),
-		CredentialExpireTime: m.state.unusedExpireTime(now),
-		CredentialWriteTime:  m.credential.WriteTime,
-		SecretExpireTime:     m.credential.Expires,
-		Description:          m.credential.About,
-		ClockSkew:            m.state.ClockSkew,
-		Revocation:           m.state.Revocation,
+		Provider:             snap.credential.Provider,
+		ExpireTime:           own.token().At(now).ExpireTime,
+		ExchangeTime:         snap.state.ExchangeTime,
+		Exchanges:            snap.state.Exchanges,
+		Failure:              snap.state.Failure.asOf(now),
+		OwnFailure:           own.failure(now),
+		IsRejected:           snap.state.isRejected(ownScope),
+		CredentialExpireTime: snap.state.unusedExpireTime(now),
+		CredentialWriteTime:  snap.credential.WriteTime,
+		SecretExpireTime:     snap.credential.Expires,
+		Description:          snap.credential.About,
+		ClockSkew:            snap.state.ClockSkew,
+		Revocation:           snap.state.Revocation,
 	}
-	s.StorageError = m.unsaved.err()
-	s.note(m, now)
-	return s
-}
-
-func (s *Status) scope(scope string, is ScopeStatus) {
-	if s.Scopes == nil {
-		s.Scopes = map[string]ScopeStatus{}
+	s.StorageError = snap.unsaved.err()
+	isFailing := s.Failure.Count > 0 || s.StorageError != nil
+	hasToken, lacksToken := s.addScopes(snap, now) // some scope has a valid token; some readers have none
+	if s.addRoles(snap, now) {
+		lacksToken = true
 	}
-	s.Scopes[scope] = is
-}
-
-// note notes how the scopes and the dedicated roles are doing. Readers are without a token if
-// a scope that was rejected, or whose token storage does not take, has none, if none has one
-// that a failure of the credential concerns, or if they are a dedicated role's whose last
-// exchange failed.
-func (s *Status) note(m memory, now time.Time) {
-	failing, good, without := s.Failure.Count > 0 || s.StorageError != nil, false, false
-	scopes := m.state.scopes()
-	if m.unsaved != nil {
-		addKeys(scopes, m.unsaved.scopes)
-	}
-	for scope := range scopes {
-		v := m.view(scope)
-		token, isGood := v.token(), leaseTTL(v.token(), now) > 0
-		good = good || isGood
-		is := ScopeStatus{ExpireTime: token.At(now).ExpireTime}
-		if w := v.unwritten(); w != nil {
-			is.StorageError = w.err
-			_, isOf := m.unsaved.scopes[scope]
-			wasGood := leaseTTL(m.state.Tokens[scope], now) > 0 // and the vendor has ended it
-			without = without || !isGood && (isOf || wasGood || scope == ownScope)
-		}
-		if refusal := m.state.Refusals[scope].seen(now); refusal != (Failure{}) && !refusal.forgotten(scope, now) {
-			failing, without = true, without || !isGood
-			if refusal.Time.After(s.Failure.Time) || s.Failure.Count == 0 {
-				s.Failure = refusal
-			}
-			is.Refusal, is.Rejected = refusal, refusal.final()
-		}
-		if scope != ownScope && (is.Refusal != (Failure{}) || is.StorageError != nil || m.state.Tokens[scope].AccessToken != "") {
-			s.scope(scope, is)
-		}
-	}
-	for role, failure := range m.dedicated {
-		failure = failure.seen(now)
-		if now.After(failure.NextAttempt.Add(refusalMemory)) {
-			continue // nobody has asked since
-		}
-		failing, without = true, true
-		if failure.Time.After(s.Failure.Time) || s.Failure.Count == 0 {
-			s.Failure = failure
-		}
-		s.Roles = with(s.Roles, role, failure)
-	}
+	isFailing = isFailing || s.Failure.Count > 0 || lacksToken
 	switch {
-	case failing && good && !without:
+	case isFailing && hasToken && !lacksToken:
 		s.State = "degraded"
-	case failing:
+	case isFailing:
 		s.State = "failed"
 	case s.Exchanges == 0:
 		s.State = "unused"
 	default:
 		s.State = "ok"
+	}
+	return s
+}
+
+// addScopes adds the status of each scope. It reports whether some scope has a valid token, and
+// whether the readers of some scope, which was rejected or whose token storage refuses, have none.
+func (s *Status) addScopes(snap snapshot, now time.Time) (hasToken, lacksToken bool) {
+	scopes := snap.state.scopes()
+	if snap.unsaved != nil {
+		addKeys(scopes, snap.unsaved.scopes)
+	}
+	for scope := range scopes {
+		v := snap.of(scope)
+		token, isValid := v.token(), leaseTTL(v.token(), now) > 0
+		hasToken = hasToken || isValid
+		status := ScopeStatus{ExpireTime: token.At(now).ExpireTime}
+		if w := v.pendingWrite(); w != nil {
+			status.StorageError = w.err
+			_, isOfScope := snap.unsaved.scopes[scope]
+			wasValid := leaseTTL(snap.state.Tokens[scope], now) > 0 // and the vendor has invalidated it
+			lacksToken = lacksToken || !isValid && (isOfScope || wasValid || scope == ownScope)
+		}
+		if refusal := snap.state.Refusals[scope].asOf(now); refusal != (Failure{}) && !refusal.isOutdated(scope, now) {
+			lacksToken = lacksToken || !isValid
+			s.noteFailure(refusal)
+			status.Refusal, status.IsRejected = refusal, refusal.isFinal()
+		}
+		if scope != ownScope && (status.Refusal != (Failure{}) || status.StorageError != nil || snap.state.Tokens[scope].AccessToken != "") {
+			if s.Scopes == nil {
+				s.Scopes = map[string]ScopeStatus{}
+			}
+			s.Scopes[scope] = status
+		}
+	}
+	return hasToken, lacksToken
+}
+
+// addRoles adds the failures of dedicated roles, and reports whether there are any.
+func (s *Status) addRoles(snap snapshot, now time.Time) (areFailing bool) {
+	for role, failure := range snap.dedicated {
+		failure = failure.asOf(now)
+		if now.After(failure.NextAttempt.Add(refusalMemory)) {
+			continue // the role was not read since
+		}
+		s.noteFailure(failure)
+		s.Roles = with(s.Roles, role, failure)
+	}
+	return len(s.Roles) > 0
+}
+
+// noteFailure makes a failure the last one, if it is.
+func (s *Status) noteFailure(f Failure) {
+	if f.Time.After(s.Failure.Time) || s.Failure.Count == 0 {
+		s.Failure = f
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -13,34 +14,34 @@ import (
 )
 
 const (
-	// sweepTimeout is how long one sweep may take: Vault holds a lock meanwhile that
-	// others want, and sweeps again a minute after.
+	// sweepTimeout is how long one sweep may take. Vault holds a lock meanwhile that others
+	// want, and sweeps again a minute later.
 	sweepTimeout = 30 * time.Second
 
-	// loadTimeout is the part of it for loading what nobody has asked for yet.
+	// loadTimeout is how much of that may be spent on loading names that no reader has asked
+	// for yet.
 	loadTimeout = 10 * time.Second
 
-	// sweepRenewals is how many renewals sweeps have under way at once.
+	// sweepRenewals is how many renewals may run in the background at once.
 	sweepRenewals = 16
 )
 
-// Sweep does what is due though nobody asks: it renews tokens that are in use ahead
-// of their readers, exchanges credentials that would die of disuse, and stores what
-// could not be stored. It ends within 30 s, and leaves the rest to the next one;
-// a renewal that has begun goes on.
+// Sweep does the background work that is due: it renews tokens in use ahead of their readers,
+// exchanges credentials that would expire of disuse, and writes what storage refused before. It
+// returns within 30 s, and leaves the rest to the next sweep; a renewal that has begun goes on.
 //
-// Its error joins what storage would not do. What vendors would not do is in the
-// log and in each credential's status.
+// Its error joins the errors of storage. Vendors' failures are in the log and in each
+// credential's status.
 func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
-	if b.isClosed() {
+	if isClosed(b.closed) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
-	b.noteStep(time.Now())
-	failures := []error{b.loadUnseen(ctx, s)}
+	b.logStep(time.Now())
+	failures := []error{b.loadAll(ctx, s)}
 
-	due := b.due(time.Now())
+	due := b.dueTasks(time.Now())
 	results := make(chan error, len(due))
 	begun := 0
 	for begun < len(due) && b.takeSlot(ctx) {
@@ -48,7 +49,7 @@ func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
 		begun++
 		go func() {
 			defer func() { <-b.slots }()
-			results <- b.work(ctx, s, tasks)
+			results <- b.runTasks(ctx, s, tasks)
 		}()
 	}
 	for range begun {
@@ -64,9 +65,9 @@ func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
 	return errors.Join(failures...)
 }
 
-// noteStep logs that this server's clock has been stepped since the last sweep.
-func (b *Broker) noteStep(now time.Time) {
-	if by := stepped(b.swept, now); !b.swept.IsZero() && by.Abs() > stepWorthLogging {
+// logStep logs that this server's clock has been stepped since the last sweep.
+func (b *Broker) logStep(now time.Time) {
+	if by := clockStep(b.swept, now); !b.swept.IsZero() && by.Abs() > minLoggedStep {
 		b.source.Logger().Warn("this server's clock has been stepped, or the machine was suspended", "by", by.Round(time.Millisecond).String())
 	}
 	b.swept = now
@@ -84,15 +85,15 @@ func (b *Broker) takeSlot(ctx context.Context) bool {
 	}
 }
 
-// work does a name's tasks one after the other, as the name has one exclusive right. Its
-// error is what storage would not do.
-func (b *Broker) work(ctx context.Context, s logical.Storage, tasks []task) error {
+// runTasks runs the tasks of one name one after the other, as they need the same lock. Its error
+// is of type *storage.Error.
+func (b *Broker) runTasks(ctx context.Context, s logical.Storage, tasks []task) error {
 	for _, t := range tasks {
 		if ctx.Err() != nil {
 			break // the next sweep goes on
 		}
-		ended, err := await(b.renewed(ctx, s, t))
-		if !ended {
+		hasEnded, err := await(b.renewShared(ctx, s, t))
+		if !hasEnded {
 			b.source.Logger().Warn("a renewal has not ended by its deadline", "name", t.entry.name)
 			break
 		}
@@ -103,134 +104,101 @@ func (b *Broker) work(ctx context.Context, s logical.Storage, tasks []task) erro
 	return nil
 }
 
-// await returns what came of a renewal, unless it does not end by its own deadline, and so
+// await waits for a renewal, but not longer than its own deadline: one that does not end by it
 // must not keep its slot.
-func await(flight <-chan singleflight.Result) (ended bool, err error) {
+func await(renewed <-chan singleflight.Result) (hasEnded bool, err error) {
 	timer := time.NewTimer(renewTimeout + time.Second)
 	defer timer.Stop()
 	select {
-	case result := <-flight:
+	case result := <-renewed:
 		return true, result.Err
 	case <-timer.C:
 		return false, nil
 	}
 }
 
-// due is what is due for one name, and since when.
-type due struct {
+// nameTasks are the tasks of one name that are due, and since when.
+type nameTasks struct {
 	tasks []task
 	since time.Time
 }
 
-// due is what is due now, the longest overdue first.
-func (b *Broker) due(now time.Time) []due {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	var all []due
-	for _, e := range b.names {
-		if d := b.dueOf(e, now); len(d.tasks) > 0 {
-			all = append(all, d)
+// dueTasks returns what is due now, the longest overdue first.
+func (b *Broker) dueTasks(now time.Time) []nameTasks {
+	var all []nameTasks
+	for _, e := range b.allCached() {
+		if due := b.dueTasksOf(e, now); len(due.tasks) > 0 {
+			all = append(all, due)
 		}
 	}
-	slices.SortFunc(all, func(a, b due) int { return a.since.Compare(b.since) })
+	slices.SortFunc(all, func(a, b nameTasks) int { return a.since.Compare(b.since) })
 	return all
 }
 
-// dueOf is what is due for a name; nothing if that cannot be told without a panic.
-func (b *Broker) dueOf(e *entry, now time.Time) (d due) {
+// dueTasksOf returns what is due for a name; nothing if that panics.
+func (b *Broker) dueTasksOf(e *cacheEntry, now time.Time) (due nameTasks) {
 	defer b.contain(e, new(error)) // which it logs
-	e.forget(now)
-	return e.due(now)
+	e.dropUnused(now)
+	return e.dueTasks(now)
 }
 
-// forget drops what is in memory of roles that nobody reads by any more.
-func (e *entry) forget(now time.Time) {
+// dropUnused drops what is in memory for roles that are not read any more.
+func (e *cacheEntry) dropUnused(now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	m := &e.memory
-	m.early = without(m.early, func(_ string, until time.Time) bool { return now.After(until) })
-	m.dedicated = without(m.dedicated, func(_ string, f Failure) bool { return now.After(f.seen(now).NextAttempt.Add(refusalMemory)) })
+	snap := &e.current
+	snap.early = without(snap.early, func(_ string, until time.Time) bool { return now.After(until) })
+	snap.dedicated = without(snap.dedicated, func(_ string, f Failure) bool { return now.After(f.asOf(now).NextAttempt.Add(refusalMemory)) })
 	for scope, u := range e.uses {
-		if !u.wanted && !u.asked && now.Sub(u.last) > refusalMemory {
+		if !u.inUse && !u.isAwaited && now.Sub(u.lastRead) > refusalMemory {
 			delete(e.uses, scope)
 		}
 	}
 }
 
-// due is what is due for the name: for its own scope, which a keepalive may be due for
-// though nobody asks, and for those that somebody has asked for. A scope that fails is left
-// once its readers have gone: its role may have been deleted.
-func (e *entry) due(now time.Time) due {
+// dueTasks returns what is due for the name: for its own scope, which may need a keepalive, for
+// the scopes in use, and for those with something unsaved. A scope that fails is left once its
+// readers have gone, since its role may have been deleted.
+func (e *cacheEntry) dueTasks(now time.Time) nameTasks {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var d due
-	m := e.memory
-	// While a renewal is under way there is nothing to do. Dedicated exchanges may follow one
-	// another without a pause, and must not keep others from their turn.
-	if m.credential == nil || !e.renewal.since.IsZero() && !e.renewal.dedicated {
-		return d
+	var due nameTasks
+	snap := e.current
+	// A renewal that is running does what is due. Dedicated exchanges do not, and may follow
+	// one another without a pause, which must not put others off.
+	if snap.presence != loaded || !e.renewal.since.IsZero() && !e.renewal.dedicated {
+		return due
 	}
-	check := func(scope string, u use) {
-		v := m.view(scope)
-		if u.wanted && u.abandoned(v, now) {
+	scopes := map[string]bool{ownScope: true}
+	addKeys(scopes, e.uses)
+	if snap.unsaved != nil {
+		addKeys(scopes, snap.unsaved.scopes)
+	}
+	for scope := range scopes {
+		v, u := snap.of(scope), e.uses[scope]
+		if u.inUse && u.isAbandoned(v, now) {
 			delete(e.uses, scope)
 			u = use{}
 		}
-		if !v.dueUnasked(now, u.wanted) {
-			return
+		d := demand{isBackground: true, inUse: u.inUse}
+		act, since := v.decide(d, now)
+		if act != renew {
+			continue
 		}
-		d.tasks = append(d.tasks, task{entry: e, epoch: m.epoch, scope: v.scope, unasked: true, wanted: u.wanted})
+		due.tasks = append(due.tasks, task{entry: e, epoch: snap.epoch, scope: v.scope, demand: d})
 		// A name that keeps failing goes to the back.
-		since := later(v.dueTime(now, u.wanted), v.failure(now).NextAttempt)
-		if d.since.IsZero() || since.Before(d.since) {
-			d.since = since
+		since = later(since, v.failure(now).NextAttempt)
+		if due.since.IsZero() || since.Before(due.since) {
+			due.since = since
 		}
 	}
-	check(ownScope, e.uses[ownScope])
-	for scope, u := range e.uses {
-		if scope != ownScope {
-			check(scope, u)
-		}
-	}
-	if m.unsaved != nil {
-		for scope := range m.unsaved.scopes {
-			if _, isChecked := e.uses[scope]; !isChecked && scope != ownScope {
-				check(scope, use{})
-			}
-		}
-	}
-	return d
+	slices.SortFunc(due.tasks, func(a, b task) int { return strings.Compare(a.scope, b.scope) }) // own scope first
+	return due
 }
 
-// dueUnasked is whether a renewal is due though nobody asks for one now.
-func (v view) dueUnasked(now time.Time, wanted bool) bool {
-	since := v.dueTime(now, wanted)
-	return !v.held(now) && !since.IsZero() && !now.Before(since)
-}
-
-// dueTime is when a renewal is due though nobody asks for one; zero is never. wanted
-// is whether somebody has read the token since it was issued: one that nobody has is
-// left to die.
-func (v view) dueTime(now time.Time, wanted bool) time.Time {
-	if w := v.unwritten(); w != nil {
-		return w.retryTime
-	}
-	at := keepaliveTime(v.credential, v.state, now)
-	if token := v.token(); wanted && !token.NotRenewable {
-		refresh := refreshTime(token.At(now))
-		if token.IssueTime.IsZero() { // somebody asked, and there was none to be had
-			refresh = earlier(v.failure(now).Time, now)
-		}
-		if at.IsZero() || refresh.Before(at) {
-			at = refresh
-		}
-	}
-	return at
-}
-
-// loadUnseen loads the names in storage that are not in memory: after the start,
-// those that nobody has asked for yet.
-func (b *Broker) loadUnseen(ctx context.Context, s logical.Storage) error {
+// loadAll loads the names in storage that are not in memory: after the start, those that no
+// reader has asked for yet.
+func (b *Broker) loadAll(ctx context.Context, s logical.Storage) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	if !b.listed {
@@ -239,54 +207,42 @@ func (b *Broker) loadUnseen(ctx context.Context, s logical.Storage) error {
 			return err
 		}
 		for _, name := range names {
-			b.stored(name)
+			b.addStored(name)
 		}
 		b.listed = true
 	}
 	var failures []error
-	for _, e := range b.unseen() {
-		if ctx.Err() != nil || b.isClosed() {
+	now := time.Now()
+	for _, e := range b.allCached() {
+		snap := e.snapshot()
+		isPauseOver := !snap.panicPause.IsZero() && !now.Before(snap.panicPause)
+		if snap.presence != unloaded && !(snap.presence == unusable && isPauseOver) {
+			continue
+		}
+		if ctx.Err() != nil || isClosed(b.closed) {
 			break // the next sweep goes on
 		}
-		failures = append(failures, b.loadOne(ctx, s, e))
+		failures = append(failures, b.loadUnlocked(ctx, s, e.name))
 	}
 	return errors.Join(failures...)
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
+// loadUnlocked loads a name unless its lock is held, by somebody who loads it anyway. Its error
+// is of type *storage.Error.
+func (b *Broker) loadUnlocked(ctx context.Context, s logical.Storage, name string) error {
+	unlockName, isLocked := b.locks.tryLock(name)
+	if !isLocked {
+		return nil
 	}
-	return b
-}
-
-func (b *Broker) unseen() []*entry {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	now := time.Now()
-	var entries []*entry
-	for _, e := range b.names {
-		if m := e.look(); m.credential == nil && (!m.absent || m.mayRetry(now)) {
-			entries = append(entries, e)
-		}
-	}
-	return entries
-}
-
-func (b *Broker) loadOne(ctx context.Context, s logical.Storage, e *entry) error {
-	select {
-	case e.exclusive <- struct{}{}:
-		defer b.leave(e)
-	default:
-		return nil // whoever has the right to it loads it
-	}
+	e, unlock := b.withEntry(name, unlockName)
+	defer unlock()
 	defer b.contain(e, new(error)) // which it logs
-	_, err := b.current(ctx, s, e)
+	_, err := b.load(ctx, s, e)
 	switch {
 	case storage.IsError(err):
 		return err
 	case err != nil && !errors.Is(err, ErrUnknown):
-		b.source.Logger().Warn("a credential cannot be used", "name", e.name, "error", err)
+		b.source.Logger().Warn("a credential cannot be used", "name", name, "error", err)
 	}
 	return nil
 }

@@ -20,17 +20,17 @@ func TestGuarantee15ANameWhoseRulesPanicKeepsNoOtherFromBeingRenewed(t *testing.
 	storage := &logical.InmemStorage{}
 	b := New(crowd{names: []string{"a2", "b2"}}, nobody{})
 	require.NoError(t, b.Sweep(t.Context(), storage))
-	e := b.stored("a2")
-	_, err := e.change(e.look().epoch, func(m *memory) {
-		c := *m.credential
+	e := b.addStored("a2")
+	_, err := e.update(e.snapshot().epoch, func(snap *snapshot) {
+		c := *snap.credential
 		c.Vendor = faulty{}
-		m.credential = &c
+		snap.credential = &c
 	})
 	require.NoError(t, err)
-	due := b.due(time.Now().Add(25 * time.Hour))
+	due := b.dueTasks(time.Now().Add(25 * time.Hour))
 	require.Len(t, due, 1)
 	assert.Equal(t, "b2", due[0].tasks[0].entry.name)
-	assert.True(t, e.look().unusable)
+	assert.Equal(t, unusable, e.snapshot().presence)
 }
 
 func TestGuarantee15WhatRolesLeaveInMemoryIsForgotten(t *testing.T) {
@@ -38,18 +38,18 @@ func TestGuarantee15WhatRolesLeaveInMemoryIsForgotten(t *testing.T) {
 		b := New(crowd{names: []string{"a1"}}, nobody{})
 		storage := &logical.InmemStorage{}
 		require.NoError(t, b.Sweep(t.Context(), storage))
-		e, now := b.stored("a1"), time.Now()
+		e, now := b.addStored("a1"), time.Now()
 		for i := range 100 {
 			role := fmt.Sprint("role", i)
-			_, err := e.change(e.look().epoch, func(m *memory) {
-				m.early = with(m.early, role, now.Add(time.Minute))
-				m.dedicated = with(m.dedicated, role, Failure{Time: now, Count: 1, NextAttempt: now.Add(time.Minute)})
+			_, err := e.update(e.snapshot().epoch, func(snap *snapshot) {
+				snap.early = with(snap.early, role, now.Add(time.Minute))
+				snap.dedicated = with(snap.dedicated, role, Failure{Time: now, Count: 1, NextAttempt: now.Add(time.Minute)})
 			})
 			require.NoError(t, err)
-			e.uses[role] = use{last: now}
+			e.uses[role] = use{lastRead: now}
 		}
-		e.uses["wanted"] = use{wanted: true, last: now}
-		counts := func() []int { return []int{len(e.memory.early), len(e.memory.dedicated), len(e.uses)} }
+		e.uses["in use"] = use{inUse: true, lastRead: now}
+		counts := func() []int { return []int{len(e.current.early), len(e.current.dedicated), len(e.uses)} }
 		require.NoError(t, b.Sweep(t.Context(), storage))
 		assert.Equal(t, []int{100, 100, 101}, counts())
 		time.Sleep(time.Hour)

@@ -10,18 +10,18 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// unsaved is what storage has not got yet of a name.
+// unsaved is what storage does not have yet of a name.
 type unsaved struct {
-	// state is newer than what storage has; and in is where it belongs.
+	// state is newer than what storage has, and in is where it belongs.
 	state *State
 	in    logical.Storage
 
-	// grant and void are what storage had of all scopes before.
+	// grant and void are what storage had for all scopes before.
 	grant provider.Grant
 	void  int
 
-	// credential is what has become of the write of the credential's entry, without which
-	// no scope goes on, and scopes are those of the entries of scopes.
+	// credential is the failed write of the credential's entry, without which no scope can go
+	// on; scopes are the failed writes of the entries of scopes.
 	credential *failedWrite
 	scopes     map[string]failedWrite
 }
@@ -29,33 +29,34 @@ type unsaved struct {
 // A failedWrite is one that storage has refused.
 type failedWrite struct {
 	err       error
-	retryTime time.Time // not to be tried again before
+	retryTime time.Time // when to try it again
 }
 
-func failedNow(err error) failedWrite {
+// newFailedWrite returns a write that has failed now.
+func newFailedWrite(err error) failedWrite {
 	return failedWrite{err: err, retryTime: time.Now().Add(saveInterval)}
 }
 
-// of is the write that keeps a scope from going on; nil if none does.
-func (u *unsaved) of(scope string) *failedWrite {
+// pendingFor returns the write without which a scope cannot go on; nil if none.
+func (u *unsaved) pendingFor(scope string) *failedWrite {
 	if u == nil {
 		return nil
 	}
 	if u.credential != nil {
 		return u.credential
 	}
-	if w, failed := u.scopes[scope]; failed {
+	if w, isPending := u.scopes[scope]; isPending {
 		return &w
 	}
 	return nil
 }
 
-// err is why something is unsaved; nil if nothing is.
+// err returns why something is unsaved; nil if nothing is.
 func (u *unsaved) err() error {
 	if u == nil {
 		return nil
 	}
-	if w := u.of(ownScope); w != nil {
+	if w := u.pendingFor(ownScope); w != nil {
 		return w.err
 	}
 	for _, scope := range slices.Sorted(maps.Keys(u.scopes)) {
@@ -64,85 +65,85 @@ func (u *unsaved) err() error {
 	return nil
 }
 
-// after is what is still to be stored once a state has been read from storage; nil if another
-// node, or an operator, has written since what must not be written over. What is of scopes
-// only is laid over what was read.
-func (u *unsaved) after(state *State) *unsaved {
+// over returns what is still to be stored once a state has been read from storage; nil if another
+// node or an operator has written what must not be overwritten. What is of scopes only is laid
+// over the state that was read.
+func (u *unsaved) over(state *State) *unsaved {
 	if u.state.Generation != state.Generation {
 		return nil
 	}
-	next, following := *u, *u.state
+	next, merged := *u, *u.state
 	if u.credential != nil {
 		isNewer := state.Exchanges > u.state.Exchanges
-		isOther := state.Grant != u.grant || state.Void != u.void // by another, unless it is this very write
+		isOther := state.Grant != u.grant || state.Void != u.void // unless it is this very write
 		if isNewer || isOther && (state.Grant != u.state.Grant || state.Void != u.state.Void) {
 			return nil
 		}
 	} else {
-		following, next.scopes = *state, map[string]failedWrite{}
+		merged, next.scopes = *state, map[string]failedWrite{}
 		for scope, w := range u.scopes {
 			p := u.state.part(scope)
 			if u.state.Number < state.Void || state.Tokens[scope].IssueTime.After(p.Token.IssueTime) {
 				continue
 			}
-			following, next.scopes[scope] = *following.withPart(scope, p), w
+			merged, next.scopes[scope] = *merged.withPart(scope, p), w
 		}
 		if len(next.scopes) == 0 {
 			return nil
 		}
 	}
-	following.Number = max(u.state.Number, state.Number)
-	next.state = &following
+	merged.Number = max(u.state.Number, state.Number)
+	next.state = &merged
 	return &next
 }
 
-// hold keeps a state that storage does not have, or none.
-func (e *entry) hold(s logical.Storage, state *State, err error) {
+// keepUnsaved keeps a state in memory that storage does not have; with a nil state, nothing is
+// unsaved any more.
+func (e *cacheEntry) keepUnsaved(s logical.Storage, state *State, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.memory.unsaved = nil
+	e.current.unsaved = nil
 	if state != nil {
-		failed := failedNow(err)
-		e.memory.unsaved = &unsaved{state: state, in: s, credential: &failed}
+		failed := newFailedWrite(err)
+		e.current.unsaved = &unsaved{state: state, in: s, credential: &failed}
 		if e.stored != nil {
-			e.memory.unsaved.grant, e.memory.unsaved.void = e.stored.grant, e.stored.void
+			e.current.unsaved.grant, e.current.unsaved.void = e.stored.grant, e.stored.void
 		}
 	}
 }
 
-// became has the memory be of a state that was to be stored, but for the scopes whose entries
-// storage has refused. Those stay as readers have seen them.
-func (m *memory) became(next *State, s logical.Storage, refused map[string]failedWrite) {
-	seen := next
+// replaceState sets the state after a write, but for the scopes whose entries storage has
+// refused. Those stay as readers have seen them.
+func (snap *snapshot) replaceState(next *State, s logical.Storage, refused map[string]failedWrite) {
+	visible := next
 	for scope := range refused {
-		seen = seen.withPart(scope, m.state.part(scope))
+		visible = visible.withPart(scope, snap.state.part(scope))
 	}
-	m.state, m.unsaved = seen, nil
+	snap.state, snap.unsaved = visible, nil
 	if len(refused) > 0 {
-		m.unsaved = &unsaved{state: next, in: s, scopes: refused}
+		snap.unsaved = &unsaved{state: next, in: s, scopes: refused}
 	}
 }
 
-// retry ends the wait after writes of scopes that storage has refused, and of which there is
-// nothing left to be written.
-func (m *memory) retry(has *stored) {
-	if m.unsaved == nil || m.unsaved.credential != nil {
+// dropStoredWrites drops the failed writes of scopes of which nothing is left to be written.
+func (snap *snapshot) dropStoredWrites(has *stored) {
+	if snap.unsaved == nil || snap.unsaved.credential != nil {
 		return
 	}
-	next := *m.unsaved
+	next := *snap.unsaved
 	next.scopes = maps.Clone(next.scopes)
 	maps.DeleteFunc(next.scopes, func(scope string, _ failedWrite) bool { return has.hasPart(next.state, scope) })
-	if m.unsaved = &next; len(next.scopes) == 0 {
-		m.unsaved = nil
+	if snap.unsaved = &next; len(next.scopes) == 0 {
+		snap.unsaved = nil
 	}
 }
 
-// amend changes what readers see, and what storage has not got yet.
-func (m *memory) amend(f func(*State) *State) {
-	m.state = f(m.state)
-	if m.unsaved != nil {
-		next := *m.unsaved
+// amend changes what readers see and what is unsaved.
+func (snap *snapshot) amend(f func(*State) *State) {
+	snap.state = f(snap.state)
+	if snap.unsaved != nil {
+		next := *snap.unsaved
 		next.state = f(next.state)
-		m.unsaved = &next
+		snap.unsaved = &next
 	}
 }

@@ -146,10 +146,10 @@ func (r *replacement) answered() *broker.State {
 	}
 	next := r.known
 	if r.sharesRefreshToken() && r.next.Verified.Grant != r.grant() {
-		next = next.Granted(r.next.Verified.Grant)
+		next = next.WithGrant(r.next.Verified.Grant)
 	}
-	if r.next.Verified.EndsOthers() {
-		next = next.Ended()
+	if r.next.Verified.InvalidatesPrevious() {
+		next = next.WithoutTokens()
 	}
 	if next == r.known {
 		return nil

@@ -75,8 +75,8 @@ func (q *Queue) Exchanged(x broker.Exchange) {
 	if x.Err == nil {
 		issued = append(slices.Clone(about), "expire_time", broker.FormatTime(x.ExpireTime))
 	}
-	q.add(newEvent(kindExchange, "creds/"+x.Name, x.Modified, issued))
-	if x.News {
+	q.add(newEvent(kindExchange, "creds/"+x.Name, x.IsModified, issued))
+	if x.IsNews {
 		q.add(newEvent(kindRejected, "status/"+x.Name, false, about))
 	}
 }

@@ -57,18 +57,18 @@ func (h health) Collect(metrics chan<- prometheus.Metric) {
 		}
 	}
 	for name, s := range h() {
-		gauge(unusable, one(s.Unusable), name)
-		if s.Unusable {
+		gauge(unusable, one(s.IsUnusable), name)
+		if s.IsUnusable {
 			continue
 		}
 		until(tokenExpiry, s.ExpireTime, name, s.Provider, "")
 		for scope, of := range s.Scopes {
 			until(tokenExpiry, of.ExpireTime, name, s.Provider, scope)
-			gauge(scopeRejected, one(of.Rejected), name, s.Provider, scope)
+			gauge(scopeRejected, one(of.IsRejected), name, s.Provider, scope)
 		}
 		until(credentialExpiry, s.CredentialExpireTime, name, s.Provider)
 		until(secretExpiry, s.SecretExpireTime, name, s.Provider)
-		gauge(rejected, one(s.Rejected), name, s.Provider)
+		gauge(rejected, one(s.IsRejected), name, s.Provider)
 		gauge(unsaved, one(s.StorageError != nil), name, s.Provider)
 		gauge(backoff, max(0, s.OwnFailure.NextAttempt.Sub(now).Seconds()), name, s.Provider)
 		gauge(failures, float64(s.OwnFailure.Count), name, s.Provider)

@@ -157,7 +157,7 @@ func checkDamaged(t *testing.T, dump storageDump, key string, raw []byte) {
 			parts := strings.Split(left, "/")
 			require.False(t, left == key && parts[0] != "lease", "%s is still there", left)
 		}
-		require.NotContains(t, log.String(), "a fault of the engine", fmt.Sprint(log.String()))
+		require.NotContains(t, log.String(), "a bug of the engine", fmt.Sprint(log.String()))
 		l.backend.Cleanup(t.Context())
 	})
 }

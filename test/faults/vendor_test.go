@@ -122,7 +122,7 @@ func (c *vendorCell) answersTheNext(o outcome, next time.Time) {
 	}
 	c.servesTheGoodOne(resp, status, message)
 	if assert.Len(c.T, resp.Warnings, 1) {
-		assert.Contains(c.T, resp.Warnings[0], "the vendor gives no fresher token (")
+		assert.Contains(c.T, resp.Warnings[0], "the vendor issues no newer token (")
 		assert.Contains(c.T, resp.Warnings[0], c.fault.says)
 		assert.Contains(c.T, resp.Warnings[0], "; next attempt at ")
 	}

@@ -84,11 +84,11 @@ func TestAMinTTLThatNoTokenMeetsYieldsTheBestOneAndWhatCouldBeHad(t *testing.T) 
 		warning string
 	}{
 		"longer than the vendor's tokens": {"config/kensho/prod", engine.KeyPairFields(), "2h",
-			"min_ttl is 2h0m0s, and this token is good for 39m30s; a fresh one would be for 59m30s"},
+			"min_ttl is 2h0m0s, and this token is valid for 39m30s; a new one would be valid for 59m30s"},
 		"longer than the hour has": {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, "45m",
-			"min_ttl is 45m0s, and this token is good for 29m29s; one that lives longer can be had from 2000-01-01T01:00:00Z"},
+			"min_ttl is 45m0s, and this token is valid for 29m29s; a longer one is available from 2000-01-01T01:00:00Z"},
 		"of a pasted token": {"config/kensho/prod", map[string]any{"access_token": "pasted"}, "45m",
-			"min_ttl is 45m0s, and this token is good for 29m28s; there is no other"},
+			"min_ttl is 45m0s, and this token is valid for 29m28s; there is no other"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -121,7 +121,7 @@ func TestGuarantee16AReaderOfAllOfATokensLifetimeDoesNotPressTheVendor(t *testin
 					for _, name := range names {
 						if resp := e.ReadFor("token/"+name, "59m30s"); len(resp.Warnings) > 0 {
 							unmet++
-							assert.Regexp(t, "^min_ttl is 59m30s, and this token is good for .*; (a fresh one would be for 59m30s|readers have caused as many exchanges by their min_ttl as they may, 6 within the lifetime of a token; the next may be at .*Z)$", resp.Warnings[0])
+							assert.Regexp(t, "^min_ttl is 59m30s, and this token is valid for .*; (a new one would be valid for 59m30s|readers have caused the 6 exchanges that min_ttl may cause within the lifetime of a token; the next may be at .*Z)$", resp.Warnings[0])
 						}
 					}
 				}
@@ -162,7 +162,7 @@ func TestGuarantee4AMinTTLIsMetAsWellAsAVendorsBadDayAllows(t *testing.T) {
 			resp := e.ReadFor("creds/prod", "50m")
 			assert.Equal(t, first, resp.Data["access_token"])
 			require.Len(t, resp.Warnings, 1)
-			assert.Contains(t, resp.Warnings[0], "the vendor gives no fresher token (kensho.okta.com: 503 Service Unavailable: down)")
+			assert.Contains(t, resp.Warnings[0], "the vendor issues no newer token (kensho.okta.com: 503 Service Unavailable: down)")
 			assert.Empty(t, e.Creds("prod").Warnings, "who did not ask for more has no reason to worry")
 		}
 		assert.Equal(t, 2, e.Exchanges(), "while backing off the vendor is not called, whoever asks")

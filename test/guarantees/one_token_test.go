@@ -27,7 +27,7 @@ func TestGuarantee14TheTokenOfAWiderScopeIsNotServedToARole(t *testing.T) {
 	}{
 		"that of the credential":                                 {"api", "read,write", "the vendor granted write as well", true},
 		"that of a wider role":                                   {"writing", "read,write,list", "the vendor granted write as well", true},
-		"that of a credential whose scope only the vendor knows": {"api", "", "the vendor answers with the token of the credential's own scope", true},
+		"that of a credential whose scope only the vendor knows": {"api", "", "the vendor returned the token of the credential's own scope", true},
 		"one of the same scope":                                  {"reading", "read,write", "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestGuarantee8ADroppedTokenIsNotServedThoughTheVendorAnswersWithIt(t *testi
 				for range 2 {
 					_, status, message := e.Request(logical.UpdateOperation, "refresh/one", engine.Drop)
 					assert.Equal(t, http.StatusServiceUnavailable, status)
-					assert.Contains(t, message, "the vendor answers with the access token that was dropped, which expires at ")
+					assert.Contains(t, message, "the vendor returned the access token that was dropped, which expires at ")
 					e.Refused("creds/one")
 					e.Restart()
 					e.Refused("token/one")

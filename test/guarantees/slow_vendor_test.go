@@ -168,7 +168,7 @@ func TestGuarantee1TheLeaseOfADedicatedTokenEndsBeforeItHoweverLongItsWriteTakes
 			resp, status, message := e.Request(logical.ReadOperation, "creds/mine", nil)
 			if !leased {
 				assert.Equal(t, http.StatusServiceUnavailable, status)
-				assert.Contains(t, message, "the token has died while it was being stored")
+				assert.Contains(t, message, "the token expired while it was being stored")
 				assert.Len(t, e.Sim.Revoked(), 1)
 				return
 			}

@@ -220,7 +220,7 @@ func TestAPanicCostsItsOwnNameAlone(t *testing.T) {
 		}
 		assert.Equal(t, "1.0", e.Metrics()[`tokenbroker_credential_unusable{name="prod"}`])
 		logged := fmt.Sprint(e.Lines())
-		assert.Contains(t, logged, "a fault of the engine: please report it")
+		assert.Contains(t, logged, "a bug of the engine: please report it")
 		assert.NotContains(t, logged, "a secret that no log may have")
 		storage.Meet.Store(nil)
 		e.Pass(5 * time.Minute)

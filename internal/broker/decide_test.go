@@ -1,0 +1,111 @@
+package broker
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// TestDecisionsAreThisTable has a row for each thing that a decision depends on. The token of each
+// row has a lifetime of an hour, unless it says otherwise, and is renewed from minute 45.
+func TestDecisionsAreThisTable(t *testing.T) {
+	issued := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
+	at := func(minutes float64) time.Time { return issued.Add(time.Duration(minutes * float64(time.Minute))) }
+	token := provider.Token{AccessToken: "a", IssueTime: issued, ExpireTime: at(60)}
+	onTheHour, own := token, token
+	onTheHour.RenewableFrom = at(60)
+	own.NotRenewable = true
+	failedUntil := func(minutes float64) func(*snapshot) {
+		return func(snap *snapshot) {
+			snap.state.Failure = Failure{Count: 1, Kind: provider.Unavailable, Time: at(minutes - 1), NextAttempt: at(minutes)}
+		}
+	}
+	unsavedUntil := func(minutes float64) func(*snapshot) {
+		return func(snap *snapshot) {
+			snap.unsaved = &unsaved{state: snap.state, credential: &failedWrite{err: errors.New("full"), retryTime: at(minutes)}}
+		}
+	}
+	spentEarly := func(snap *snapshot) { snap.early = map[string]time.Time{ownScope: at(60)} }
+	// The last exchange was at minute 0, and a keepalive is due at most 30 minutes after it.
+	keepaliveEvery := func(interval time.Duration) func(*snapshot) {
+		return func(snap *snapshot) {
+			snap.credential.Keepalive = interval
+			snap.state.ExchangeTime, snap.state.Exchanges = issued, 2
+		}
+	}
+	keepalive := keepaliveEvery(30 * time.Minute)
+	reader := demand{}
+	wants := func(minTTL time.Duration) demand { return demand{minTTL: minTTL, tooShort: issued} }
+	background, inUse := demand{isBackground: true}, demand{isBackground: true, inUse: true}
+
+	for name, row := range map[string]struct {
+		token  provider.Token
+		given  func(*snapshot)
+		demand demand
+		at     float64 // minutes
+		want   action
+		when   float64 // minutes; -1 is never
+	}{
+		"a valid token":                               {token, nil, reader, 10, serve, 45},
+		"a token whose renewal is due":                {token, nil, reader, 45, renewAhead, 45},
+		"an expired token":                            {token, nil, reader, 60, renew, 45},
+		"a token in its margin":                       {token, nil, reader, 59.99, renew, 45},
+		"no token":                                    {provider.Token{}, nil, reader, 10, renew, -1},
+		"a valid token, backing off":                  {token, failedUntil(51), reader, 50, serve, 51},
+		"an expired token, backing off":               {token, failedUntil(71), reader, 70, fail, 71},
+		"an expired token, after the back-off":        {token, failedUntil(71), reader, 71, renew, 45},
+		"a valid token, a write pending":              {token, unsavedUntil(11), reader, 10, serve, 11},
+		"a valid token, a write to be tried again":    {token, unsavedUntil(11), reader, 11, renewAhead, 45},
+		"an expired token, a write pending":           {token, unsavedUntil(71), reader, 70, fail, 71},
+		"a token of the hour":                         {onTheHour, nil, reader, 55, serve, 60},
+		"a token in the last seconds of its hour":     {onTheHour, nil, reader, 59.9, renew, 60},
+		"the same, backing off":                       {onTheHour, failedUntil(60.5), reader, 59.9, serve, 60.5},
+		"a token that cannot be renewed":              {own, nil, reader, 55, serve, 60},
+		"long enough for min_ttl":                     {token, nil, wants(40 * time.Minute), 10, serve, 45},
+		"too short for min_ttl":                       {token, nil, wants(55 * time.Minute), 10, renewEarly, 10},
+		"too short for min_ttl, and due":              {token, nil, wants(40 * time.Minute), 50, renew, 45},
+		"too short, and replaced since":               {token, nil, demand{minTTL: 55 * time.Minute, tooShort: at(-5)}, 10, serve, 45},
+		"too short, just issued":                      {token, nil, wants(59*time.Minute + 30*time.Second), 0.1, serve, 45},
+		"too short, as any token would be":            {token, nil, wants(2 * time.Hour), 10, serve, 45},
+		"too short, and no exchange is left for that": {token, spentEarly, wants(55 * time.Minute), 10, serve, 45},
+		"too short, of the hour":                      {onTheHour, nil, wants(55 * time.Minute), 10, serve, 60},
+		"too short, not to be renewed":                {own, nil, wants(55 * time.Minute), 10, serve, 60},
+		"too short, backing off":                      {token, failedUntil(11), wants(55 * time.Minute), 10, serve, 11},
+		"background: not in use":                      {token, nil, background, 50, serve, -1},
+		"background: in use":                          {token, nil, inUse, 44, serve, 45},
+		"background: in use, due":                     {token, nil, inUse, 46, renew, 45},
+		"background: in use, expired":                 {token, nil, inUse, 61, renew, 45},
+		"background: in use, backing off":             {token, failedUntil(51), inUse, 50, serve, 51},
+		"background: expired, backing off":            {token, failedUntil(71), inUse, 70, serve, 71},
+		"background: in use, not to be renewed":       {own, nil, inUse, 61, serve, -1},
+		"background: asked for in vain":               {provider.Token{}, failedUntil(5), inUse, 10, renew, 4},
+		"background: a write pending":                 {token, unsavedUntil(11), background, 10, serve, 11},
+		"background: a write to be tried again":       {token, unsavedUntil(11), background, 12, renew, 11},
+		"background: no keepalive yet":                {token, keepalive, background, 28, serve, 29},
+		"background: keepalive due":                   {token, keepalive, background, 30, renew, 29},
+		"background: keepalive before renewal":        {token, keepalive, inUse, 31, renew, 29},
+		"background: renewal before keepalive":        {token, keepaliveEvery(2 * time.Hour), inUse, 46, renew, 45},
+	} {
+		snap := snapshot{
+			presence: loaded, credential: &Credential{Vendor: unused{}},
+			state: &State{Tokens: map[string]provider.Token{ownScope: row.token}},
+		}
+		if row.given != nil {
+			row.given(&snap)
+		}
+		got, when := snap.of(ownScope).decide(row.demand, at(row.at))
+		assert.Equal(t, row.want, got, name)
+		switch {
+		case row.when < 0:
+			assert.True(t, when.IsZero(), "%s: %s", name, when)
+		case row.when == 29: // a keepalive's time is spread over the end of its interval
+			assert.WithinRange(t, when, at(28.5), at(30), name)
+		default:
+			assert.Equal(t, at(row.when), when, name)
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// loadName loads a name into the cache, if it is not there yet, and returns its entry. It waits
+// for the lock of the name.
+func (b *Broker) loadName(ctx context.Context, s logical.Storage, name string) (e *cacheEntry, err error) {
+	e, unlock, err := b.lockEntry(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	defer b.contain(e, &err)
+	_, err = b.load(ctx, s, e)
+	return e, err
+}
+
+// known returns the entry of a name that is in storage. Its error is ErrUnknown if the name is
+// not.
+func (b *Broker) known(ctx context.Context, s logical.Storage, name string) (*cacheEntry, error) {
+	if e := b.cached(name); e != nil && e.snapshot().presence != absent {
+		return e, nil
+	}
+	return b.loadName(ctx, s, name)
+}
+
+// load loads what storage has of a name, if it is not in memory yet. The caller holds the lock
+// of the name. Its errors are ErrUnknown, ErrPanicked, those of Source.Credential, and of type
+// *storage.Error.
+func (b *Broker) load(ctx context.Context, s logical.Storage, e *cacheEntry) (snapshot, error) {
+	for {
+		snap := e.snapshot()
+		if snap.presence == loaded {
+			return snap, nil
+		}
+		if time.Now().Before(snap.panicPause) {
+			return snap, ErrPanicked
+		}
+		credential, state, has, err := b.readCredential(ctx, s, e.name)
+		if storage.IsError(err) {
+			return snap, err
+		}
+		snap, superseded := e.update(snap.epoch, func(snap *snapshot) {
+			snap.credential, snap.state, snap.panicPause = credential, state, time.Time{}
+			switch {
+			case err == nil:
+				snap.presence = loaded
+			case errors.Is(err, ErrUnknown):
+				snap.presence = absent
+			default:
+				snap.presence = unusable
+			}
+			if snap.unsaved != nil && err == nil {
+				snap.unsaved = snap.unsaved.over(state)
+			}
+			e.stored = has
+		})
+		if superseded == nil { // otherwise another node has written meanwhile
+			return snap, err
+		}
+	}
+}
+
+// lookup returns what is known of a name, from storage if it is not cached. It waits for no
+// lock, and caches nothing.
+func (b *Broker) lookup(ctx context.Context, s logical.Storage, name string) (snapshot, error) {
+	var snap snapshot
+	if e := b.cached(name); e != nil {
+		snap = e.snapshot()
+	}
+	if snap.presence == loaded {
+		return snap, nil
+	}
+	var err error
+	snap.credential, snap.state, _, err = b.readCredential(ctx, s, name)
+	return snap, err
+}
+
+// readCredential reads a credential and its state from storage.
+func (b *Broker) readCredential(ctx context.Context, s logical.Storage, name string) (*Credential, *State, *stored, error) {
+	credential, err := b.source.Credential(ctx, s, name)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if credential == nil {
+		return nil, nil, nil, ErrUnknown
+	}
+	all, err := readEntries(ctx, s, name)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	for _, key := range all.damaged {
+		b.source.Logger().Warn("a storage entry cannot be decoded: the next exchange replaces it", "name", name, "entry", key)
+	}
+	verified := credential.Verified
+	if verified == nil {
+		verified = Unverified(credential, provider.Grant{})
+	}
+	state, has := all.over(verified)
+	return credential, state.asOf(time.Now()), has, nil
+}

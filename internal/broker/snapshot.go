@@ -1,0 +1,181 @@
+package broker
+
+import (
+	"context"
+	"time"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// presence is what is known of where a name is.
+type presence int
+
+const (
+	// absent is a name that is not in storage, as far as is known.
+	absent presence = iota
+	// unloaded is a name that is in storage, and has not been read.
+	unloaded
+	// loaded is a name whose credential and state are in memory.
+	loaded
+	// unusable is a name that is in storage, and whose credential cannot be opened.
+	unusable
+)
+
+// A snapshot is what is known of a name at a time. Nothing that it points to changes.
+type snapshot struct {
+	// epoch counts the changes of the credential.
+	epoch uint64
+
+	presence presence
+
+	// credential and state are what readers see, as storage has it; nil unless loaded.
+	credential *Credential
+	state      *State
+
+	// unsaved is what storage does not have yet; nil if it has everything.
+	unsaved *unsaved
+
+	// dedicated are the failures that count only against a dedicated role, by role.
+	dedicated map[string]Failure
+
+	// early is, by scope, until when the exchanges that readers have caused by their min_ttl
+	// would last if they were earlySpacing apart.
+	early map[string]time.Time
+
+	// panicPause is until when the name is not used after a panic; zero if there was none since
+	// it was loaded.
+	panicPause time.Time
+
+	// earlier are, by scope, the tokens from before the last change of the credential. A vendor
+	// may return one of them again, and max_ttl runs from its first issue. It is nil without
+	// max_ttl.
+	earlier map[string]provider.Token
+
+	// loggedSkew is the difference of the vendor's clock that was last logged.
+	loggedSkew time.Duration
+}
+
+// latest returns the newest state of the credential, stored or not; nil if it is not known.
+func (snap snapshot) latest() *State {
+	if snap.unsaved != nil {
+		return snap.unsaved.state
+	}
+	return snap.state
+}
+
+// earlierTokens returns what snapshot.earlier is after a change of the credential.
+func (snap snapshot) earlierTokens() map[string]provider.Token {
+	if snap.credential == nil || snap.credential.TTL.Max == 0 {
+		return nil
+	}
+	return snap.latest().Tokens
+}
+
+// redacting is redacting for what is known of the name.
+func (snap snapshot) redacting(ctx context.Context) context.Context {
+	return redacting(ctx, snap.credential, snap.latest())
+}
+
+// A scopeSnapshot is a snapshot as the readers of one scope see it.
+type scopeSnapshot struct {
+	snapshot
+	scope string
+}
+
+// of returns the snapshot of a scope. The name must be loaded.
+func (snap snapshot) of(scope string) scopeSnapshot {
+	if scope == snap.credential.Scope {
+		scope = ownScope
+	}
+	return scopeSnapshot{snapshot: snap, scope: scope}
+}
+
+// with returns the same scope's part of another snapshot.
+func (v scopeSnapshot) with(snap snapshot) scopeSnapshot {
+	return scopeSnapshot{snapshot: snap, scope: v.scope}
+}
+
+// token returns the token to serve. It is the zero Token if an exchange that is not stored yet
+// has invalidated it.
+func (v scopeSnapshot) token() provider.Token {
+	token := v.state.Tokens[v.scope]
+	if v.unsaved != nil && v.unsaved.state.invalidates(v.scope, token) {
+		return provider.Token{}
+	}
+	return token
+}
+
+// pendingWrite returns the write that must succeed before another exchange; nil if none.
+func (v scopeSnapshot) pendingWrite() *failedWrite { return v.unsaved.pendingFor(v.scope) }
+
+// failure returns the last failed exchange that concerns the scope, as it is at a time.
+func (v scopeSnapshot) failure(now time.Time) Failure {
+	refusal, failure := v.state.Refusals[v.scope].asOf(now), v.state.Failure.asOf(now)
+	if refusal.NextAttempt.After(failure.NextAttempt) {
+		return refusal
+	}
+	return failure
+}
+
+// nextAttempt returns when the next exchange, or the next write of one, may be tried.
+func (v scopeSnapshot) nextAttempt(now time.Time) time.Time {
+	next := v.failure(now).NextAttempt
+	if w := v.pendingWrite(); w != nil {
+		next = later(next, w.retryTime)
+	}
+	return next
+}
+
+// backingOff reports whether no exchange may be tried now.
+func (v scopeSnapshot) backingOff(now time.Time) bool { return now.Before(v.nextAttempt(now)) }
+
+// backOffError returns why a reader gets no token while the engine is backing off.
+func (v scopeSnapshot) backOffError() error {
+	if w := v.pendingWrite(); w != nil {
+		return w.err
+	}
+	return v.exchangeError(v.failure(time.Now()))
+}
+
+// exchangeError returns a failure as an error for readers.
+func (v scopeSnapshot) exchangeError(failure Failure) error {
+	return &ExchangeError{
+		Name:        v.credential.Name,
+		Provider:    v.credential.Provider,
+		Scope:       v.scope,
+		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope, Widened: failure.Widened},
+		NextAttempt: failure.NextAttempt,
+	}
+}
+
+// expiredMeanwhile returns why a reader gets no token although an exchange just succeeded.
+func (v scopeSnapshot) expiredMeanwhile(now time.Time) error {
+	return &ExchangeError{
+		Name: v.credential.Name, Provider: v.credential.Provider, Scope: v.scope, NextAttempt: now,
+		Err: provider.Errorf(provider.Unavailable, "the token expired while it was being stored"),
+	}
+}
+
+// fresh returns the cached token for a reader; nil if there is no valid one, or if a reader
+// should wait for the next, which is seconds away.
+func (v scopeSnapshot) fresh(now time.Time, minTTL time.Duration) *IssuedToken {
+	if isExpiring(v.token(), now) && !v.backingOff(now) {
+		return nil
+	}
+	return v.issued(now, minTTL)
+}
+
+// issued returns the cached token for a reader; nil if there is no valid one.
+func (v scopeSnapshot) issued(now time.Time, minTTL time.Duration) *IssuedToken {
+	token := v.token().At(now)
+	ttl := leaseTTL(token, now)
+	if ttl == 0 {
+		return nil
+	}
+	newer := renewTime(token)
+	if v.backingOff(now) {
+		newer = v.nextAttempt(now)
+	}
+	issued := &IssuedToken{Token: token, Provider: v.credential.Provider, TTL: ttl, Reread: rereadTTL(token, newer, now)}
+	return issued.withWarnings(v, now, minTTL)
+}
