@@ -27,7 +27,7 @@ var (
 	unsaved = prometheus.NewDesc("tokenbroker_unsaved",
 		"Whether the result of the last exchange is only in memory (1), because storage does not accept it.", byName, nil)
 	backoff = prometheus.NewDesc("tokenbroker_backoff_seconds",
-		"Seconds until the next attempt after a failed exchange.", byName, nil)
+		"Seconds until the engine may call the vendor again after a failed exchange; 0 if it is not backing off.", byName, nil)
 	failures = prometheus.NewDesc("tokenbroker_consecutive_failures",
 		"Failed exchanges of the credential's own scope since the last successful one.", byName, nil)
 
