@@ -1,5 +1,5 @@
-// Package tokenbroker is a Vault secrets engine that exchanges long-lived credentials of API
-// vendors for short-lived access tokens, leased for as long as they are valid.
+// Package tokenbroker implements a Vault secrets engine that exchanges long-lived credentials of API
+// vendors for short-lived access tokens. The lease of a token ends before the token expires.
 package tokenbroker
 
 import (
@@ -26,10 +26,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider/sitecore"
 )
 
-// operationPrefix starts the IDs of the engine's operations in OpenAPI.
+// operationPrefix is the prefix of the engine's operation IDs in OpenAPI.
 const operationPrefix = "token-broker"
 
-// providers are the vendors that the engine knows.
+// providers are the vendors that the engine supports.
 var providers = []provider.Provider{
 	kensho.Provider{},
 	sitecore.Provider{},
@@ -44,12 +44,12 @@ func providerNames() []string {
 	return names
 }
 
-// Options replace parts of the outside world in tests.
+// Options replace the network in tests.
 type Options struct {
-	// Transport sends the requests to the vendors; nil is HTTP.
+	// Transport sends requests to vendors. If nil, the default HTTP transport is used.
 	Transport http.RoundTripper
 
-	// Dial opens the connections to the vendors; nil is the network.
+	// Dial opens connections to vendors. If nil, the network is used.
 	Dial provider.DialFunc
 }
 
@@ -63,8 +63,8 @@ type backend struct {
 	store      *credential.Store
 }
 
-// Factory returns the engine of one mount. It uses neither storage nor the system view, since
-// Vault also calls it to register a plugin.
+// Factory returns the engine of one mount. It does not use storage or the system view, as Vault also
+// calls it to register a plugin.
 func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 	b := New(Options{})
 	if err := b.Setup(ctx, conf); err != nil {
@@ -73,7 +73,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 	return b, nil
 }
 
-// New returns an engine that is not set up yet.
+// New returns an engine. The caller must call Setup before use.
 func New(o Options) logical.Backend {
 	b := &backend{names: names{roles: map[string]*role{}}}
 	b.store, b.broker = credential.New(providers, credential.Options{Transport: o.Transport, Dial: o.Dial, Logger: b.Logger}, observer{b})
@@ -84,7 +84,7 @@ func New(o Options) logical.Backend {
 		RunningVersion: version.Version,
 		BackendType:    logical.TypeLogical,
 		PathsSpecial:   &logical.Paths{SealWrapStorage: storage.Sealed()},
-		Paths: sharing(framework.PathAppend(
+		Paths: shareSchemas(framework.PathAppend(
 			b.pathConfig(),
 			b.pathKeypair(),
 			b.pathRoles(),
@@ -102,7 +102,7 @@ func New(o Options) logical.Backend {
 	return b
 }
 
-// Setup gives the framework, too, a view of the server that does not ask it on each read.
+// Setup sets up the framework with a cached system view, so that reads do not call the server.
 func (b *backend) Setup(ctx context.Context, config *logical.BackendConfig) error {
 	own := *config
 	if config.System != nil {
@@ -111,16 +111,16 @@ func (b *backend) Setup(ctx context.Context, config *logical.BackendConfig) erro
 	return b.Backend.Setup(ctx, &own)
 }
 
-// HandleRequest checks the input before the framework does, which ignores unknown fields and
-// quotes values in its errors, secrets included. A node that may not write forwards the request
-// unchecked: the active node may run another version of the plugin.
+// HandleRequest checks the input before the framework sees it, as the framework ignores unknown
+// fields and quotes values, including secrets, in its errors. A node that cannot write forwards the
+// request unchecked, since the active node may run another version of the plugin.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	defer func() {
 		if recovered := recover(); recovered != nil {
 			resp, err = nil, broker.Panicked(b.Logger().With("path", req.Path), recovered)
 		}
 	}()
-	b.noteMountPoint(req)
+	b.setMountPoint(req)
 	switch req.Operation {
 	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation:
 		if !b.WriteSafeReplicationState() {
@@ -142,10 +142,10 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 	return b.Backend.HandleRequest(ctx, req)
 }
 
-// HandleExistenceCheck does not check the input. HandleRequest does that, and answers bad input
-// with a 400; Vault turns an error of an existence check into a 500.
+// HandleExistenceCheck ignores the input. HandleRequest checks it and returns a 400; Vault would
+// turn an error of the existence check into a 500.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (bool, bool, error) {
-	if checkPathName(req.Path) != nil { // which storage may not take as a key
+	if checkPathName(req.Path) != nil { // storage may reject it as a key
 		return true, false, nil
 	}
 	bare := *req
@@ -153,17 +153,16 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	return b.Backend.HandleExistenceCheck(ctx, &bare)
 }
 
-// noteMountPoint keeps the mount point for the log. Only requests have it; Vault itself makes
-// one each minute.
-func (b *backend) noteMountPoint(req *logical.Request) {
+// setMountPoint records the mount point for the log. Only requests carry it; Vault itself sends one
+// every minute.
+func (b *backend) setMountPoint(req *logical.Request) {
 	if last := b.mountPoint.Load(); req.MountPoint != "" && (last == nil || *last != req.MountPoint) {
 		mountPoint := req.MountPoint
 		b.mountPoint.Store(&mountPoint)
 	}
 }
 
-// Logger returns the mount's logger. Each line has the mount point, since many mounts share a
-// log.
+// Logger returns the mount's logger. Each line has the mount point, as mounts share a log.
 func (b *backend) Logger() hclog.Logger {
 	if mountPoint := b.mountPoint.Load(); mountPoint != nil {
 		return b.Backend.Logger().With("mount", *mountPoint)
@@ -171,11 +170,11 @@ func (b *backend) Logger() hclog.Logger {
 	return b.Backend.Logger()
 }
 
-// periodic does the background work, on the one node that may. Vault calls it each minute.
+// periodic does the background work if this node may write. Vault calls it every minute.
 //
-// There is no write-ahead log. It could only save a refresh token that the vendor has rotated
-// and that is not in storage yet. That token is not known before the exchange, and is written
-// right after it; the broker checks before the exchange that storage takes writes.
+// The engine uses no write-ahead log. The only thing at risk is a refresh token that the vendor has
+// just rotated. It is not known before the exchange and is stored right after it, and the broker
+// checks before the exchange that storage accepts writes.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil
@@ -188,13 +187,13 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	return err
 }
 
-// invalidate drops what is cached of an entry that another node has written.
+// invalidate drops cached data of an entry that another node has written.
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch kind, name := storage.ParseKey(key); kind {
 	case storage.Credential:
 		b.broker.Forget(name)
 		b.names.forget(name)
-	case storage.Keypair: // which any credential may use
+	case storage.Keypair: // any credential may use it
 		b.broker.ForgetAll()
 	case storage.State:
 		b.broker.Forget(name)
@@ -203,13 +202,13 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	}
 }
 
-// clean ends the engine. Vault waits for it when it unloads the mount.
+// clean stops the engine. Vault waits for it when it unloads the mount.
 func (b *backend) clean(ctx context.Context) {
 	b.broker.Close(ctx)
 	b.events.Close()
 }
 
-// An observer counts exchanges and sends their events.
+// An observer records exchanges in the metrics and sends their events.
 type observer struct{ *backend }
 
 func (o observer) Exchanged(x broker.Exchange) { o.metrics.Exchanged(x) }
@@ -217,20 +216,20 @@ func (o observer) Stored(x broker.Exchange)    { o.events.Exchanged(x) }
 
 func (b *backend) sendEvent(e events.Event) {
 	if err := events.Send(b, e); err != nil {
-		b.Logger().Debug("the server did not take an event", "event", e.Kind, "error", err)
+		b.Logger().Debug("cannot send an event", "event", e.Kind, "error", err)
 	}
 }
 
 func (b *backend) eventsDropped() {
-	b.Logger().Warn("the server is slow to take events, and some are dropped")
+	b.Logger().Warn("the event queue is full; dropping events")
 }
 
 const backendHelp = `
 The token broker exchanges long-lived credentials of API vendors (API keys, refresh
 tokens, key pairs) for short-lived access tokens.
 
-Store a credential at config/<vendor>/<name>, then read creds/<name>: it returns an
-access token, leased for as long as the token is valid. token/<name> returns the same
-token without a lease. However many readers there are, the vendor is called about once
-in a token's lifetime. A role at roles/<name> is a narrower view of a credential.
+Store a credential at config/<vendor>/<name>, then read creds/<name> for an access
+token with a lease that ends before the token expires. token/<name> returns the same
+token without a lease. Readers share the cached token, so the engine calls the vendor
+about once per token lifetime. A role at roles/<name> is a narrower view of a credential.
 `

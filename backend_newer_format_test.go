@@ -39,7 +39,7 @@ func newRolledBackEngine(t *testing.T, keys ...string) *engine.Engine {
 // newerThan is what is said of an entry, by the path where an operator knows it.
 func newerThan(key string) string {
 	path := strings.NewReplacer("role/", "roles/", "state/", "status/", "/own", "", "/credential", "").Replace(key)
-	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this version knows formats up to %d and does not change the entry; go back to the newer version",
+	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this version supports formats up to %d and leaves the entry unchanged; go back to the newer version",
 		path, storage.FormatVersion+1, storage.FormatVersion)
 }
 
@@ -121,11 +121,11 @@ func TestWhatANewerEngineWroteMayUseOtherNames(t *testing.T) {
 	}{
 		"role/app": {
 			logical.DeleteOperation, "config/sitecore/search",
-			"it may use config/sitecore/search, which stays as it is until then, or until roles/app is deleted", []string{"roles/app"},
+			"or delete roles/app; it may use config/sitecore/search, which cannot be changed or deleted before", []string{"roles/app"},
 		},
 		"config/kensho/prod": {
 			logical.UpdateOperation, "keypair/archive",
-			"it may use keypair/archive, which stays as it is until then, or until config/kensho/prod is deleted", []string{"roles/app", "config/kensho/prod"},
+			"or delete config/kensho/prod; it may use keypair/archive, which cannot be changed or deleted before", []string{"roles/app", "config/kensho/prod"},
 		},
 	} {
 		t.Run(key, func(t *testing.T) {
@@ -133,7 +133,7 @@ func TestWhatANewerEngineWroteMayUseOtherNames(t *testing.T) {
 				e := newRolledBackEngine(t, key)
 				_, status, message := e.Request(c.op, c.path, map[string]any{})
 				assert.Equal(t, http.StatusInternalServerError, status)
-				assert.Contains(t, message, newerThan(key)+"; "+c.remedy)
+				assert.Contains(t, message, newerThan(key)+", "+c.remedy)
 
 				e.Creds("search")
 				e.Creds("archive")
@@ -161,7 +161,7 @@ func TestAKeypairThatANewerEngineWroteCanBeDeletedAfterItsUsers(t *testing.T) {
 		e.Keypair("other", nil) // a pending one, for which users are looked for
 		_, status, message := e.Request(logical.DeleteOperation, "keypair/archive", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, "keypair/archive is used by credentials: delete config/kensho/archive first")
+		assert.Contains(t, message, "keypair/archive is used by config/kensho/archive; first delete these credentials")
 		for _, path := range []string{"config/kensho/archive", "keypair/archive"} {
 			_, status, message := e.Request(logical.DeleteOperation, path, nil)
 			require.Equal(t, http.StatusOK, status, message)

@@ -110,7 +110,7 @@ func TestGuarantee8ADeletedConfigHasNoTokens(t *testing.T) {
 		require.Equal(t, 200, status)
 		_, status, message := e.Request(logical.ReadOperation, "creds/prod", nil)
 		assert.Equal(t, 400, status)
-		assert.Contains(t, message, `"prod" is no role and no credential`)
+		assert.Contains(t, message, `no role or credential named "prod"`)
 		left, err := logical.CollectKeys(t.Context(), e.Storage)
 		require.NoError(t, err)
 		assert.Empty(t, left)

@@ -20,18 +20,18 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// checkPathName refuses a path with a name that is too long.
+// checkPathName returns an error if a part of a path is longer than a name may be.
 func checkPathName(path string) error {
 	for part := range strings.SplitSeq(path, "/") {
 		if len(part) > maxName {
-			return fmt.Errorf("name: has %d characters; a name has at most %d", len(part), maxName)
+			return fmt.Errorf("name: has %d characters, more than the maximum of %d", len(part), maxName)
 		}
 	}
 	return nil
 }
 
-// withoutEmptyMaps has null stand for the empty string of a map, which clears it: the
-// framework takes no empty string for a map.
+// withoutEmptyMaps returns input with null in place of an empty string for a map. An empty string
+// clears the field, but the framework does not accept one for a map.
 func withoutEmptyMaps(fields map[string]*framework.FieldSchema, input map[string]any) map[string]any {
 	input = maps.Clone(input)
 	for name, value := range input {
@@ -42,13 +42,13 @@ func withoutEmptyMaps(fields map[string]*framework.FieldSchema, input map[string
 	return input
 }
 
-// checkInput refuses what is not of a field's type: the framework would turn it into
-// something else, and say nothing.
+// checkInput returns an error for an unknown field or a value of the wrong type. The framework would
+// ignore the first and silently convert the second.
 func checkInput(fields map[string]*framework.FieldSchema, op logical.Operation, input map[string]any) error {
 	for _, name := range sortedKeys(input) {
 		schema, known := fields[name]
 		if !known {
-			return fmt.Errorf("%s: is no field of this path, which has %s", shownField(name), strings.Join(sortedKeys(fields), ", "))
+			return fmt.Errorf("unknown field %s (allowed: %s)", shownField(name), strings.Join(sortedKeys(fields), ", "))
 		}
 		if err := checkValue(name, schema.Type, op, input[name]); err != nil {
 			return err
@@ -65,15 +65,16 @@ func checkInput(fields map[string]*framework.FieldSchema, op logical.Operation, 
 	return nil
 }
 
-// fieldName is what looks like a field's name.
+// fieldName matches what looks like the name of a field.
 var fieldName = regexp.MustCompile(`^[a-z_]{1,40}$`)
 
-// shownField is the name of an unknown field, which may be a secret in the wrong place.
+// shownField returns the quoted name of an unknown field. It hides a name that does not look like a
+// field, which may be a misplaced secret.
 func shownField(name string) string {
 	if fieldName.MatchString(name) {
-		return name
+		return strconv.Quote(name)
 	}
-	return fmt.Sprintf("a field whose name is not shown (%d characters)", utf8.RuneCountInString(name))
+	return fmt.Sprintf("[name of %d characters, not shown]", utf8.RuneCountInString(name))
 }
 
 func checkValue(name string, t framework.FieldType, op logical.Operation, value any) error {
@@ -99,22 +100,22 @@ func checkValue(name string, t framework.FieldType, op logical.Operation, value 
 	return nil
 }
 
-// checkList refuses a line break in a list: that is another file than was meant, perhaps
-// a secret, of which errors would quote the words.
+// checkList returns an error for a value that is not a list of strings. It rejects line breaks, as
+// these come from a wrong file, perhaps a secret, and later errors quote list elements.
 func checkList(name string, value any) error {
 	list, isList := stringsOf(value)
 	if !isList {
-		return fmt.Errorf("%s: must be a list of strings, or a string with commas between them", name)
+		return fmt.Errorf("%s: must be a list of strings or a comma-separated string", name)
 	}
 	for _, text := range list {
 		if strings.ContainsAny(strings.TrimSpace(text), "\r\n") {
-			return fmt.Errorf("%s: holds a line break; give a string with commas, or a list of strings", name)
+			return fmt.Errorf("%s: must not contain a line break; use a comma-separated string or a list of strings", name)
 		}
 	}
 	return nil
 }
 
-// stringsOf is a value that is one string or a list of them.
+// stringsOf returns the strings of a value that is a string or a list of strings.
 func stringsOf(value any) ([]string, bool) {
 	switch value := value.(type) {
 	case string:
@@ -135,16 +136,16 @@ func stringsOf(value any) ([]string, bool) {
 	return nil, false
 }
 
-// nameFields are the fields that hold names of credentials or key pairs.
+// nameFields are the fields that hold the name of a credential or key pair, or a list of them.
 var nameFields = []string{"config", "keypair", "allowed_configs"}
 
-// maxName is the longest name of a credential, a role or a key pair, in bytes.
+// maxName is the maximum length of the name of a credential, role or key pair, in bytes.
 const maxName = 128
 
-// isName is what the paths take as a name.
+// isName matches the names that the paths accept.
 var isName = regexp.MustCompile("^" + framework.GenericNameRegex("name") + "$")
 
-// checkNames refuses what cannot be a name before it becomes part of a storage key.
+// checkNames returns an error for an invalid name, before it becomes part of a storage key.
 func checkNames(field string, value any) error {
 	list, _ := stringsOf(value)
 	for _, text := range list {
@@ -153,30 +154,30 @@ func checkNames(field string, value any) error {
 			switch {
 			case name == "":
 			case len(name) > maxName:
-				return fmt.Errorf("%s: %s is over %d characters, which no name has", field, provider.Quote(name), maxName)
+				return fmt.Errorf("%s: %s is longer than a name can be (%d characters)", field, provider.Quote(name), maxName)
 			case !isName.MatchString(name):
-				return fmt.Errorf("%s: %s is not a name; give the name only, without the path before it: letters, digits, dots, dashes and underscores", field, provider.Quote(name))
+				return fmt.Errorf("%s: %s is not a name; use the name without its path (letters, digits, dots, dashes and underscores)", field, provider.Quote(name))
 			}
 		}
 	}
 	return nil
 }
 
-// checkSpace refuses white space around a value that a policy may pin. Vault compares what
-// was sent with the policy's parameters, so that a trimmed value is not the one it checked.
+// checkSpace returns an error for white space around a value that a policy may pin. Vault compares
+// the value as sent with the policy's parameters, and has not checked a value that is trimmed later.
 func checkSpace(field string, value any) error {
 	list, _ := stringsOf(value)
 	for _, text := range list {
 		if trimmed := strings.TrimSpace(text); trimmed != "" && trimmed != text {
-			return fmt.Errorf("%s: has white space around it; give the value without", field)
+			return fmt.Errorf("%s: must not start or end with white space", field)
 		}
 	}
 	return nil
 }
 
-// checkPairs refuses what is not a map of strings, as an object or as name=value, and a
-// name that is given twice: only one of its values would count. A value may be a secret
-// that was pasted into the wrong field, and is not quoted.
+// checkPairs returns an error for a value that is not a map of strings, given as a JSON object or as
+// name=value pairs, and for a duplicate name. Its error quotes no values, which may be misplaced
+// secrets.
 func checkPairs(field string, op logical.Operation, value any) error {
 	switch pairs := value.(type) {
 	case map[string]string:
@@ -193,10 +194,10 @@ func checkPairs(field string, op logical.Operation, value any) error {
 	}
 	list, isList := stringsOf(value)
 	if !isList {
-		return fmt.Errorf("%s: must be name=value pairs; give %s=name=value, once for each, or a JSON object", field, field)
+		return fmt.Errorf("%s: must be name=value pairs; use %s=name=value for each pair, or a JSON object", field, field)
 	}
 	if strings.Join(list, "") == "" {
-		return nil // which clears the field
+		return nil // clears the field
 	}
 	seen := map[string]bool{}
 	for _, pair := range list {
@@ -205,30 +206,30 @@ func checkPairs(field string, op logical.Operation, value any) error {
 		case err != nil:
 			return err
 		case seen[name]:
-			return fmt.Errorf("%s: %s is given twice; a name has one value", field, provider.Quote(name))
+			return fmt.Errorf("%s: duplicate name %s", field, provider.Quote(name))
 		}
 		seen[name] = true
 	}
 	return nil
 }
 
-// checkPair returns the name of a pair.
+// checkPair returns the name of a name=value pair.
 func checkPair(field, pair string) (string, error) {
 	name, _, isPair := strings.Cut(pair, "=")
 	switch {
 	case strings.HasPrefix(strings.TrimSpace(pair), "{"):
-		return "", fmt.Errorf("%s: must not be JSON as text; give %s, or send the whole request as JSON (vault write <path> @file.json)", field, pairsOf(field, pair))
+		return "", fmt.Errorf("%s: must not be a JSON string; use %s, or send the whole request as JSON (vault write <path> @file.json)", field, pairsOf(field, pair))
 	case !isPair || name == "":
-		return "", fmt.Errorf("%s: must be name=value pairs; give %s=name=value, once for each", field, field)
+		return "", fmt.Errorf("%s: must be name=value pairs; use %s=name=value for each pair", field, field)
 	}
 	return name, nil
 }
 
-// pairsOf shows how to write a JSON object as pairs.
+// pairsOf returns how to write a JSON object as name=value pairs, without its values.
 func pairsOf(field, object string) string {
 	var values map[string]any
 	if json.Unmarshal([]byte(object), &values) != nil || len(values) == 0 {
-		return field + "=name=value, once for each"
+		return field + "=name=value for each pair"
 	}
 	var pairs []string
 	for _, name := range sortedKeys(values) {
@@ -249,8 +250,8 @@ func checkBool(name string, value any) error {
 	return fmt.Errorf("%s: must be true or false", name)
 }
 
-// checkInt refuses what is not a number, and numbers that would come out of storage as
-// others, or not at all.
+// checkInt returns an error for a value that is not a whole number, or that is too large to be stored
+// exactly.
 func checkInt(name string, value any) error {
 	var n float64
 	isNumber := true
@@ -269,7 +270,7 @@ func checkInt(name string, value any) error {
 		isNumber = false
 	}
 	if !isNumber || n != math.Trunc(n) || math.Abs(n) > math.MaxInt32 {
-		return fmt.Errorf("%s: must be a whole number, of %d at most", name, math.MaxInt32)
+		return fmt.Errorf("%s: must be a whole number of at most %d", name, math.MaxInt32)
 	}
 	return nil
 }
@@ -281,11 +282,11 @@ func checkDuration(name string, value any) error {
 	d, err := parseutil.ParseDurationSecond(value)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%s: is no duration; give seconds, or a number with a unit such as 30s, 24h or 7d, ten years at the most", name)
+		return fmt.Errorf("%s: must be a duration of at most ten years, in seconds or with a unit, such as 30s, 24h or 7d", name)
 	case d < 0:
 		return fmt.Errorf("%s: must not be negative", name)
 	case d > credential.MaxDuration:
-		return fmt.Errorf("%s: must not be over ten years", name)
+		return fmt.Errorf("%s: must be at most ten years", name)
 	case d%time.Second != 0:
 		return fmt.Errorf("%s: must be a whole number of seconds", name)
 	}
@@ -301,12 +302,12 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// readableFields are those of a credential that come out again.
+// readableFields returns the fields that a read of a credential returns.
 func readableFields(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
 	readable := map[string]*framework.FieldSchema{
 		"secrets_set": {
 			Type:        framework.TypeStringSlice,
-			Description: "The names of the secret fields that are stored.",
+			Description: "Names of the secret fields that are set.",
 			Required:    true,
 		},
 	}

@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// operationOf returns what a request's policy was checked for.
+// operationOf returns the operation that Vault checked a request's policy for.
 func operationOf(req *logical.Request) credential.Operation {
 	switch req.Operation {
 	case logical.CreateOperation:
@@ -25,8 +25,8 @@ func operationOf(req *logical.Request) credential.Operation {
 	}
 }
 
-// givenFields returns the fields that a request gives and that are stored, each in the type that
-// storage has. An empty value clears a field, and is nil here.
+// givenFields returns the stored fields that a request gives, with the types that storage uses. An
+// empty value, which clears a field, becomes nil.
 func givenFields(d *framework.FieldData) (map[string]any, error) {
 	fields := map[string]any{}
 	for name, raw := range d.Raw {
@@ -34,7 +34,7 @@ func givenFields(d *framework.FieldData) (map[string]any, error) {
 			continue
 		}
 		fields[name] = nil
-		if object, isObject := raw.(map[string]any); isObject { // with the nulls of a patch
+		if object, isObject := raw.(map[string]any); isObject { // FieldData would drop the nulls of a patch
 			if len(object) > 0 {
 				fields[name] = object
 			}
@@ -45,14 +45,14 @@ func givenFields(d *framework.FieldData) (map[string]any, error) {
 		}
 		value, _, err := d.GetOkErr(name)
 		if err != nil {
-			return nil, provider.Errorf(provider.Invalid, "%s: cannot be read", name)
+			return nil, provider.Errorf(provider.Invalid, "%s: invalid value", name)
 		}
 		fields[name] = storedValue(name, value)
 	}
 	return fields, nil
 }
 
-// storedValue returns a value as storage has it; nil if it is empty.
+// storedValue returns a value with the type that storage uses; nil if it is empty.
 func storedValue(field string, value any) any {
 	switch value := value.(type) {
 	case string:
@@ -78,8 +78,8 @@ func storedValue(field string, value any) any {
 	return nil
 }
 
-// storedList returns a list without what is empty or in it twice; nil if it is empty. The elements
-// of a scope are single words: "a b,c" is a, b and c, as RFC 6749 §3.3 writes scopes.
+// storedList returns a list without empty and duplicate elements; nil if the result is empty. It
+// splits scopes at spaces, as RFC 6749 §3.3 separates them: "a b,c" is a, b and c.
 func storedList(field string, texts []string) any {
 	var list []any
 	for _, text := range texts {
@@ -99,7 +99,7 @@ func storedList(field string, texts []string) any {
 	return list
 }
 
-// isStored is whether a field is part of what is stored under a name.
+// isStored reports whether a field is part of the stored entry.
 func isStored(field string) bool {
 	return field != "name" && field != "verify" && field != "forget_leases"
 }

@@ -19,13 +19,13 @@ func TestPairsThatAreNoneAreRefusedWithTheRightForm(t *testing.T) {
 				value any
 				says  string
 			}{
-				{"canary", field + ": must be name=value pairs; give " + field + "=name=value, once for each"},
+				{"canary", field + ": must be name=value pairs; use " + field + "=name=value for each pair"},
 				{"=canary", field + ": must be name=value pairs"},
 				{[]any{"a=b", "canary"}, field + ": must be name=value pairs"},
 				{[]any{map[string]any{"a": "canary"}}, field + ": must be name=value pairs"},
-				{`{"audience":"canary","resource":"a=b"}`, field + ": must not be JSON as text; give " + field + "=audience=... " + field + "=resource=..., or send"},
-				{` {"audience":`, field + ": must not be JSON as text; give " + field + "=name=value, once for each"},
-				{[]any{`{"audience":"canary"}`}, field + ": must not be JSON as text; give " + field + "=audience=..."},
+				{`{"audience":"canary","resource":"a=b"}`, field + ": must not be a JSON string; use " + field + "=audience=... " + field + "=resource=..., or send"},
+				{` {"audience":`, field + ": must not be a JSON string; use " + field + "=name=value for each pair"},
+				{[]any{`{"audience":"canary"}`}, field + ": must not be a JSON string; use " + field + "=audience=..."},
 			} {
 				for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 					_, status, message := e.Request(op, "config/oauth2/api", map[string]any{field: row.value})

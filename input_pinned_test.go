@@ -49,7 +49,7 @@ func TestWhiteSpaceAroundWhatAPolicyMayPinIsRefused(t *testing.T) {
 						return
 					}
 					assert.Equal(t, http.StatusBadRequest, status)
-					assert.Contains(t, message, c.field+": has white space around it; give the value without")
+					assert.Contains(t, message, c.field+": must not start or end with white space")
 					assert.Equal(t, before, e.Dump())
 				})
 			})

@@ -37,14 +37,14 @@ func TestAValueOfAnotherTypeIsRefused(t *testing.T) {
 		"null in a map that is written":     {"config/oauth2/api", "token_params", map[string]any{"offline": nil}, `token_params: the value of "offline" must be a string`},
 		"a number for a map":                {"config/oauth2/api", "token_params", float64(7), "token_params: must be name=value"},
 		"no name=value":                     {"config/oauth2/api", "preset_params", "acme", "preset_params: must be name=value"},
-		"JSON on the command line":          {"config/oauth2/api", "token_params", `{"audience":"x"}`, "token_params: must not be JSON as text; give token_params=audience=..."},
+		"JSON on the command line":          {"config/oauth2/api", "token_params", `{"audience":"x"}`, "token_params: must not be a JSON string; use token_params=audience=..."},
 		"an object in a list":               {"config/oauth2/api", "token_params", []any{map[string]any{"a": "b"}}, "token_params: must be name=value"},
 		"a number for a boolean":            {"config/oauth2/api", "verify", float64(7), "verify: must be true or false"},
 		"a word for a boolean":              {"config/oauth2/api", "single_token", "yes please", "single_token: must be true or false"},
 		"a list for a boolean":              {"roles/new", "dedicated", []any{true}, "dedicated: must be true or false"},
 		"a boolean for a number":            {"roles/new", "max_leases", true, "max_leases: must be a whole number"},
 		"a word for a number":               {"roles/new", "max_leases", "many", "max_leases: must be a whole number"},
-		"a boolean for a duration":          {"roles/new", "ttl", true, "ttl: is no duration"},
+		"a boolean for a duration":          {"roles/new", "ttl", true, "ttl: must be a duration"},
 		"a number for a credential":         {"roles/new", "config", float64(7), "config: must be a string"},
 		"a number for a kind of key":        {"keypair/new", "key_type", float64(2048), "key_type: must be a string"},
 		"a boolean for a client to be sent": {"keypair/new/activate", "client_id", false, "client_id: must be a string"},
@@ -75,7 +75,7 @@ func TestANameInAMapIsGivenOnce(t *testing.T) {
 			for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 				_, status, message := e.Request(op, "config/oauth2/api", map[string]any{field: []any{"resource=a", "audience=c", "resource=b"}})
 				assert.Equal(t, http.StatusBadRequest, status)
-				assert.Contains(t, message, field+`: "resource" is given twice`)
+				assert.Contains(t, message, field+`: duplicate name "resource"`)
 			}
 		}
 		e.Write("config/oauth2/api", map[string]any{"token_params": []any{"resource=a=b", "audience=c"}, "verify": false})
@@ -123,15 +123,15 @@ func TestNamesInFieldsAreCheckedBeforeAnythingElse(t *testing.T) {
 	for name, bad := range map[string]struct {
 		path, field, value, says string
 	}{
-		"a path that leads out of it":       {"roles/new", "config", "../../x", `config: "../../x" is not a name; give the name only`},
-		"a path":                            {"roles/new", "config", "oauth2/api", `config: "oauth2/api" is not a name; give the name only`},
+		"a path that leads out of it":       {"roles/new", "config", "../../x", `config: "../../x" is not a name; use the name without its path`},
+		"a path":                            {"roles/new", "config", "oauth2/api", `config: "oauth2/api" is not a name; use the name without its path`},
 		"a line break":                      {"roles/new", "config", "api\nroot", `config: (8 characters, not shown) is not a name`},
-		"a hundred kilobytes":               {"roles/new", "config", long, "is over 128 characters"},
-		"a hundred kilobytes of none":       {"roles/new", "config", "/" + long, "is over 128 characters"},
+		"a hundred kilobytes":               {"roles/new", "config", long, "is longer than a name can be (128 characters)"},
+		"a hundred kilobytes of none":       {"roles/new", "config", "/" + long, "is longer than a name can be (128 characters)"},
 		"a path to a key pair":              {"config/oauth2/api", "keypair", "../../x", `keypair: "../../x" is not a name`},
-		"a hundred kilobytes of a key pair": {"config/oauth2/api", "keypair", long, "is over 128 characters"},
+		"a hundred kilobytes of a key pair": {"config/oauth2/api", "keypair", long, "is longer than a name can be (128 characters)"},
 		"a path to Kensho's key pair":       {"config/kensho/new", "keypair", "../../x", `keypair: "../../x" is not a name`},
-		"an unknown field":                  {"roles/new", long, "x", "is no field of this path"},
+		"an unknown field":                  {"roles/new", long, "x", "unknown field [name of "},
 		"an unknown grant":                  {"config/oauth2/api", "grant_type", long, "grant_type: "},
 		"an unknown preset":                 {"config/oauth2/api", "preset", long, "preset: "},
 		"an unknown product":                {"config/kensho/new", "product", long, "product: "},

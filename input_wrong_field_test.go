@@ -87,10 +87,10 @@ func TestTheFieldThatIsUnknownIsNamedIfItLooksLikeOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		for field, says := range map[string]string{
-			"scop":      "scop: is no field of this path, which has",
-			"Client-ID": "a field whose name is not shown (9 characters): is no field of this path, which has",
-			"c2VjcmV0":  "a field whose name is not shown (8 characters): is no field",
-			"abcdefghijklmnopqrstuvwxyz_abcdefghijklmn": "a field whose name is not shown (41 characters): is no field",
+			"scop":      `unknown field "scop" (allowed: `,
+			"Client-ID": "unknown field [name of 9 characters, not shown] (allowed: ",
+			"c2VjcmV0":  "unknown field [name of 8 characters, not shown]",
+			"abcdefghijklmnopqrstuvwxyz_abcdefghijklmn": "unknown field [name of 41 characters, not shown]",
 		} {
 			_, status, message := e.Request(logical.UpdateOperation, "roles/new", map[string]any{"config": "api", field: "x"})
 			assert.Equal(t, http.StatusBadRequest, status)
@@ -109,7 +109,7 @@ func TestNamesOfPathsAreBounded(t *testing.T) {
 				for _, op := range []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation} {
 					_, status, message := e.Request(op, path+name, nil)
 					assert.Equal(t, http.StatusBadRequest, status, path)
-					assert.Contains(t, message, "characters; a name has at most 128")
+					assert.Contains(t, message, "characters, more than the maximum of 128")
 					assert.Less(t, len(message), 100)
 				}
 				_, exists, err := e.Backend.HandleExistenceCheck(t.Context(), &logical.Request{Operation: logical.CreateOperation, Path: path + name, Storage: e.Storage})

@@ -26,7 +26,7 @@ func (b *backend) pathConfig() []*framework.Path {
 			},
 		},
 		HelpSynopsis:    "List the credentials of all providers.",
-		HelpDescription: "Each name comes with its provider. A name belongs to one provider.",
+		HelpDescription: "key_info holds the provider of each name. A name belongs to one provider.",
 	}}
 	for _, p := range providers {
 		paths = append(paths, b.pathConfigList(p), b.pathConfigCredential(p))
@@ -48,22 +48,22 @@ func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
 			},
 		},
 		HelpSynopsis:    "List the credentials of " + p.Summary() + ".",
-		HelpDescription: "Each one is read from creds/<name>.",
+		HelpDescription: "Read a token of a credential at creds/<name> or token/<name>.",
 	}
 }
 
-// credentialFields are the fields of the path of a vendor's credentials.
+// credentialFields returns the fields of the path of a vendor's credentials.
 func credentialFields(p provider.Provider) map[string]*framework.FieldSchema {
 	fields := credential.Fields(p)
 	fields["name"] = &framework.FieldSchema{
 		Type:         framework.TypeNameString,
-		Description:  "The credential's name, which creds/<name> is read by.",
+		Description:  "Name of the credential. Tokens are read at creds/<name>.",
 		Required:     true,
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
 	}
 	fields["verify"] = &framework.FieldSchema{
 		Type:         framework.TypeBool,
-		Description:  "Whether to exchange the credential once before storing it. It is not stored itself.",
+		Description:  "Whether to verify the credential by an exchange before it is stored. Not stored.",
 		Default:      true,
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Verify"},
 	}
@@ -74,13 +74,13 @@ func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
 	fields := credentialFields(p)
 	write := &framework.PathOperation{
 		Callback:                    b.configWrite(p),
-		Summary:                     "Store a credential; on an existing one, change the fields that are named.",
+		Summary:                     "Store a credential, or change the given fields of an existing one.",
 		ForwardPerformanceStandby:   true,
 		ForwardPerformanceSecondary: true,
 		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure", OperationSuffix: p.Name() + "-credential"},
 	}
 	patch := *write
-	patch.Summary = "Change some fields of a credential; null clears one."
+	patch.Summary = "Change the given fields of a credential; null clears a field."
 	patch.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: p.Name() + "-credential"}
 	return &framework.Path{
 		Pattern:      "config/" + p.Name() + "/" + framework.GenericNameRegex("name"),
@@ -102,7 +102,7 @@ func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
 			},
 			logical.DeleteOperation: &framework.PathOperation{
 				Callback:                    b.configDelete(p),
-				Summary:                     "Delete a credential and the tokens that the engine holds of it.",
+				Summary:                     "Delete a credential and its cached tokens.",
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
 				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "delete", OperationSuffix: p.Name() + "-credential"},
@@ -174,7 +174,7 @@ func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 		if err := b.store.Write(ctx, req.Storage, p, name, write); err != nil {
 			return failure(name, err)
 		}
-		warnings := b.outgrown(ctx, req.Storage, name)
+		warnings := b.roleWarnings(ctx, req.Storage, name)
 		if len(warnings) == 0 {
 			return nil, nil
 		}
@@ -209,26 +209,26 @@ func (b *backend) deleteCredential(ctx context.Context, s logical.Storage, p pro
 }
 
 const configHelpDescription = `
-A write to a name that exists changes the fields that it names and keeps the
-others; an empty value clears a field. Secrets are never read back: secrets_set
-names those that are stored.
+A write to an existing credential changes the given fields and keeps the others. An
+empty value clears a field. Secrets are write-only: secrets_set lists those that are
+set.
 
-Before anything is stored the credential is exchanged once, so that one which
-the vendor rejects is refused here and not at three in the morning. verify=false
-leaves that out, for a vendor that is down.
+The engine exchanges a credential once before it stores it, and refuses the write if
+the vendor rejects the credential. Set verify=false to skip this while the vendor is
+unavailable.
 
-A stored secret goes only where its writer sent it: a write that changes a URL to
-which it is sent, by whichever field (a product or a preset too), or the ca_cert, must
-give the secret again.
+A write that changes where a stored secret is sent must give the secret again. This
+includes a change of a URL, of a field that selects one, such as a product or a preset,
+and of ca_cert.
 
-A map takes the place of the stored one; in a patch it is merged with it, and null
+A map replaces the stored map. In a patch it is merged with the stored map, and null
 removes a name.
 
-Where the grant follows from the secrets that are stored, a write that clears one of
-them and so changes the grant must name it (grant_type).
+If the grant follows from the stored secrets, a write that clears a secret and so
+changes the grant must set grant_type.
 
-A write counts at once: tokens of the credential as it was are not served again. One
-that gives only description, expires, request_timeout or keepalive_interval changes no
-exchange: it is not verified, unless by verify=true, and tokens stay in use. A
-credential that roles use cannot be deleted.
+A write takes effect at once: no later read returns a token of the previous credential.
+A write that gives only description, expires, request_timeout or keepalive_interval
+keeps the cached tokens and is verified only with verify=true. A credential that roles
+use cannot be deleted.
 `

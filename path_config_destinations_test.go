@@ -97,7 +97,7 @@ func TestGuarantee13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
 							return
 						}
 						assert.Equal(t, http.StatusBadRequest, status)
-						assert.Contains(t, message, strings.Join(test.again, ", ")+": must be given again, as this write changes where it is sent")
+						assert.Contains(t, message, strings.Join(test.again, ", ")+": must be given again, as this write would send the stored value to a new destination")
 						assert.Zero(t, e.Exchanges(), "nothing is sent")
 						assert.Equal(t, before, e.Dump(), "nothing is stored")
 

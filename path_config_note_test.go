@@ -52,7 +52,7 @@ func TestANoteThatCannotBeShownIsRefused(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
 		for _, row := range []struct{ field, value, says string }{
-			{"expires", "next year", "expires: must be a date such as 2027-05-01, or a time in RFC 3339"},
+			{"expires", "next year", "expires: must be a date such as 2027-05-01, or an RFC 3339 time"},
 			{"expires", "01.05.2027", "expires: must be a date"},
 			{"expires", "2027-02-30", "expires: must be a date"},
 			{"expires", "2027-05-01 12:00", "expires: must be a date"},

@@ -26,7 +26,7 @@ func (b *backend) pathCreds() []*framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:                    b.credsRead,
-				Summary:                     "Read an access token, leased for as long as it is good.",
+				Summary:                     "Read an access token with a lease.",
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
 				Responses: map[int][]framework.Response{
@@ -34,32 +34,32 @@ func (b *backend) pathCreds() []*framework.Path {
 				},
 			},
 		},
-		HelpSynopsis:    "Read an access token by the name of a role or of a credential.",
+		HelpSynopsis:    "Read an access token of a role or a credential.",
 		HelpDescription: credsHelpDescription,
 	}}
 }
 
-// readFields are what a reader of a token may say.
+// readFields returns the fields of a token read.
 func readFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		// The pattern admits no other than names. As a TypeNameString, it would be checked
-		// a second time, by a regular expression that the framework compiles at each look.
+		// The pattern already restricts the name. With TypeNameString, the framework would check
+		// it again with a regular expression that it compiles for each read.
 		"name": {
 			Type:         framework.TypeString,
-			Description:  "The name of a role or of a credential.",
+			Description:  "Name of a role or a credential.",
 			Required:     true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
 		},
 		"min_ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How long the token must be good for at least, or it is exchanged for a fresher one, if that can help. A role's own min_ttl holds where it is longer.",
+			Description:  "Minimum remaining lifetime of the token. If the cached token expires sooner, the engine exchanges it for a fresher one where possible. The longer of this and the role's min_ttl applies. Default: none.",
 			Query:        true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 		},
 	}
 }
 
-// tokenFields are what a reader gets.
+// tokenFields returns the response fields of a token read.
 func tokenFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"access_token": {
@@ -70,28 +70,28 @@ func tokenFields() map[string]*framework.FieldSchema {
 		},
 		"token_type": {
 			Type:        framework.TypeString,
-			Description: `How to send the token; with "Bearer", as Authorization: Bearer <access_token>.`,
+			Description: `Authentication scheme of the token; for "Bearer", send "Authorization: Bearer <access_token>".`,
 			Required:    true,
 		},
 		"expire_time": {
 			Type:        framework.TypeTime,
-			Description: "When the token dies, by this server's clock, in UTC. The lease ends a little before.",
+			Description: "When the token expires, by this server's clock, in UTC. The lease ends shortly before.",
 			Required:    true,
 		},
 		"provider": {
 			Type:        framework.TypeString,
-			Description: "The provider of the credential.",
+			Description: "Provider of the credential.",
 			Required:    true,
 		},
 		"scope": {
 			Type:        framework.TypeStringSlice,
-			Description: "The scopes of the token, where they are known.",
+			Description: "Scopes of the token, if known.",
 		},
 	}
 }
 
-// accessToken is the leased secret. It cannot be renewed: a token's life is the
-// vendor's to decide, and a reader that comes back gets the next one.
+// accessToken returns the leased secret. It cannot be renewed, as the vendor decides the lifetime of
+// a token; another read returns the next one.
 func (b *backend) accessToken() *framework.Secret {
 	return &framework.Secret{
 		Type:   accessTokenType,
@@ -101,71 +101,71 @@ func (b *backend) accessToken() *framework.Secret {
 }
 
 func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	// Vault would cut the lease to the mount's maximum too, with a warning on each
-	// read that tells the reader nothing.
-	reading, err := b.read(ctx, req, d, limit{b.System().MaxLeaseTTL(), "the mount's maximum lease TTL", true})
+	// Vault would also cap the lease at the mount's maximum, but with a useless warning on each
+	// read.
+	result, err := b.read(ctx, req, d, limit{b.System().MaxLeaseTTL(), "the mount's maximum lease TTL", true})
 	if err != nil {
 		return failure(nameIn(d), err)
 	}
-	resp := b.Secret(accessTokenType).Response(tokenData(reading.IssuedToken), nil)
-	resp.Secret.TTL = min(reading.TTL, reading.longest)
+	resp := b.Secret(accessTokenType).Response(tokenData(result.IssuedToken), nil)
+	resp.Secret.TTL = min(result.TTL, result.longest)
 	internal := resp.Secret.InternalData
 	internal["name"] = nameIn(d)
-	if reading.lease != "" {
-		internal["config"], internal["lease"] = reading.config, reading.lease
+	if result.lease != "" {
+		internal["config"], internal["lease"] = result.config, result.lease
 	}
-	addWarnings(resp, reading.Warnings)
+	addWarnings(resp, result.Warnings)
 	return resp, nil
 }
 
-// nameIn is the name that the path has. The framework's own way to it converts what is a
-// string already, at a cost that each read would bear.
+// nameIn returns the name in the path. It avoids FieldData.Get, whose conversion is a measurable cost
+// of a cached read.
 func nameIn(d *framework.FieldData) string {
 	name, _ := d.Raw["name"].(string)
 	return name
 }
 
-// A limit is how long a reader may go by one reading at the most, and by what; lends is
-// whether there is a lease.
+// A limit is the maximum time for which a reader may use the result of one read.
 type limit struct {
-	ttl   time.Duration
-	by    string
-	lends bool
+	ttl      time.Duration
+	by       string // what sets the limit
+	hasLease bool   // whether the response has a lease
 }
 
-// reading is what a name yields.
-type reading struct {
+// A tokenRead is the result of reading the token of a name.
+type tokenRead struct {
 	*broker.IssuedToken
-	config  string        // the credential
-	lease   string        // where a dedicated token is stored; "" for a shared one
-	longest time.Duration // how long the reader may go by it at the most, whatever the token
+	config  string        // the name of the credential
+	lease   string        // the storage key of a dedicated token; "" for a shared one
+	longest time.Duration // the limit, which applies whatever the token's lifetime
 }
 
-// read reads the token that a name stands for, and has that counted. What the reader has
-// asked for in error, or has not waited for, has not failed.
-func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (reading, error) {
+// read reads the token of a name and counts the read. A read does not count as failed if the request
+// was invalid or the reader canceled it.
+func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (tokenRead, error) {
 	got, err := b.obtain(ctx, req, d, most)
 	switch {
 	case err == nil:
 		b.metrics.Read(got.Outcome)
-	case !errors.Is(ctx.Err(), context.Canceled) && !isReaders(err):
+	case !errors.Is(ctx.Err(), context.Canceled) && !isRequestError(err):
 		b.metrics.ReadFailed()
 	}
 	return got, err
 }
 
-// isReaders is whether a read was refused for what its reader asked for: an unknown name, bad
-// input, or more dedicated tokens than its role allows.
-func isReaders(err error) bool {
+// isRequestError reports whether a read failed because of its request: an unknown name, bad input, or
+// more dedicated tokens than the role allows.
+func isRequestError(err error) bool {
 	var coded logical.HTTPCodedError
 	return errors.Is(err, errUnknown) || isInvalid(err) || errors.As(err, &coded) && coded.Code() == http.StatusTooManyRequests
 }
 
-func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (reading, error) {
+// obtain reads the token of a name, or a dedicated one if the role has dedicated set.
+func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (tokenRead, error) {
 	name := nameIn(d)
 	r, err := b.role(ctx, req.Storage, name)
 	if err != nil {
-		return reading{}, err
+		return tokenRead{}, err
 	}
 	if ttl := r.TTL.Duration(); ttl > 0 && ttl < most.ttl {
 		most.ttl, most.by = ttl, "the role's ttl"
@@ -174,45 +174,45 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 	if wanted, ok := d.GetOk("min_ttl"); ok {
 		minTTL = max(minTTL, time.Duration(wanted.(int))*time.Second)
 	}
-	// No token makes a reading last longer than that.
+	// The reader cannot use a token for longer than the limit, so do not ask the vendor for more.
 	request := broker.ReadRequest{Scope: r.scope, MinTTL: min(minTTL, most.ttl)}
-	got := reading{config: r.Config, longest: most.ttl}
+	got := tokenRead{config: r.Config, longest: most.ttl}
 	switch {
 	case !r.Dedicated:
 		got.IssuedToken, err = b.broker.Read(ctx, req.Storage, r.Config, request)
-	case most.lends:
+	case most.hasLease:
 		got.IssuedToken, got.lease, err = b.broker.Dedicate(ctx, req.Storage, r.Config, request, broker.Dedication{
 			Role: name, Series: r.Leases, MaxLeases: r.MaxLeases, MaxExchanges: r.exchanges(),
 		})
-		err = limited(name, err)
+		err = limitError(name, err)
 	default:
-		err = provider.Errorf(provider.Invalid, "%s%s is dedicated, and a token of its own is leased: read creds/%s", rolesPrefix, name, name)
+		err = provider.Errorf(provider.Invalid, "%s%s is a dedicated role, whose tokens need a lease; read creds/%s instead", rolesPrefix, name, name)
 	}
 	if err != nil {
 		if isInvalid(err) && r.scope != "" && !r.Dedicated {
 			err = provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, err)
 		}
-		return reading{}, err
+		return tokenRead{}, err
 	}
 	if minTTL > most.ttl {
-		cut := *got.IssuedToken // which others have too
-		cut.Warnings = append(slices.Clone(cut.Warnings), fmt.Sprintf("min_ttl is %s, and %s is %s", minTTL, most.by, most.ttl))
+		cut := *got.IssuedToken // copied, as readers share it
+		cut.Warnings = append(slices.Clone(cut.Warnings), fmt.Sprintf("min_ttl is %s, but %s is %s", minTTL, most.by, most.ttl))
 		got.IssuedToken = &cut
 	}
 	return got, nil
 }
 
-// limited returns the error of a dedicated read whose role has as many tokens as it may.
-func limited(role string, err error) error {
+// limitError returns err as a 429 if a dedicated role has reached a limit, else err itself.
+func limitError(role string, err error) error {
 	var leases *broker.TooManyLeasesError
 	var exchanges *broker.TooManyError
 	switch {
 	case errors.As(err, &leases):
-		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s has its max_leases of %d: revoke one, or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", rolesPrefix, role, leases.Max))
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s has reached its max_leases of %d; revoke a lease or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", rolesPrefix, role, leases.Max))
 	case errors.As(err, &exchanges):
-		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s: the next one may be at %s; keep the lease instead of reading again, or raise max_exchanges", rolesPrefix, role, exchanges, broker.FormatTime(roundUp(exchanges.Next))))
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s; the next exchange is possible at %s; reuse the lease instead of reading again, or raise max_exchanges", rolesPrefix, role, exchanges, broker.FormatTime(roundUp(exchanges.Next))))
 	case errors.Is(err, broker.ErrTooManyWaiting):
-		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s, and the vendor answers one at a time; try again later", rolesPrefix, role, err))
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s, and exchanges run one at a time; try again later", rolesPrefix, role, err))
 	}
 	return err
 }
@@ -241,16 +241,15 @@ func tokenData(r *broker.IssuedToken) map[string]any {
 	return data
 }
 
-// credsRevoke ends the lease alone, unless the token is dedicated to it. Other readers
-// have leases on a shared one, and Vault revokes a lease whenever the reader's own Vault
-// token ends.
+// credsRevoke revokes a dedicated token. It does nothing for a shared token, which other readers
+// still use: Vault revokes a lease whenever its reader's Vault token ends.
 func (b *backend) credsRevoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	lease, isDedicated := req.Secret.InternalData["lease"].(string)
 	if !isDedicated {
 		return nil, nil
 	}
-	// The framework forwards requests, not the end of a lease. The active node ends the
-	// token and deletes its entry.
+	// The framework does not forward revocations. The active node must revoke the token and
+	// delete its entry.
 	if !b.WriteSafeReplicationState() {
 		return nil, logical.ErrReadOnly
 	}
@@ -258,24 +257,25 @@ func (b *backend) credsRevoke(ctx context.Context, req *logical.Request, _ *fram
 	return nil, b.broker.RevokeLease(ctx, req.Storage, config, lease)
 }
 
-// errUnknown means that a name stands for nothing.
+// errUnknown means that a name is neither a role nor a credential.
 var errUnknown = errors.New("no such role or credential")
 
-// names holds what names stand for, so that a read need not ask storage. A
-// credential's name stands for a role that takes nothing away.
+// names caches the role of each name, so that a cached read does not access storage. The name of a
+// credential maps to a role without restrictions. It is safe for concurrent use.
 type names struct {
 	mu     sync.RWMutex
-	writes uint64 // counts what may have made something void that is being loaded
+	writes uint64 // counts calls of forget, so that put does not store a stale role
 	roles  map[string]*role
 }
 
+// get returns the cached role of a name, or nil, and the count of writes to pass to put.
 func (n *names) get(name string) (r *role, asOf uint64) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return n.roles[name], n.writes
 }
 
-// put keeps a role that was loaded, unless something was written since.
+// put caches a loaded role, unless a name was forgotten since asOf.
 func (n *names) put(name string, r *role, asOf uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -284,7 +284,7 @@ func (n *names) put(name string, r *role, asOf uint64) {
 	}
 }
 
-// forget drops a name, to be loaded again.
+// forget removes a name, so that the next read loads it again.
 func (n *names) forget(name string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -292,7 +292,8 @@ func (n *names) forget(name string) {
 	delete(n.roles, name)
 }
 
-// role is what a name stands for that somebody reads by.
+// role returns the role with this name, or a role without restrictions for the name of a credential.
+// Its error is errUnknown if there is neither.
 func (b *backend) role(ctx context.Context, s logical.Storage, name string) (*role, error) {
 	r, asOf := b.names.get(name)
 	if r != nil {
@@ -317,13 +318,14 @@ func (b *backend) role(ctx context.Context, s logical.Storage, name string) (*ro
 }
 
 const credsHelpDescription = `
-The access token comes from the cache while it is good, and from the vendor
-otherwise. Its lease ends before it dies, and cannot be renewed: read again.
+The engine returns the cached access token while it is valid, and exchanges the
+credential for a new one otherwise. The lease ends before the token expires and cannot
+be renewed; read again instead.
 
-With min_ttl, a token that would end before is exchanged for a fresher one first. If
-none lives so long, the best one comes with a warning that says what can be had.
+If the cached token expires before min_ttl, the engine first exchanges the credential
+for a fresher one. If the vendor issues no token that is valid for so long, the response
+has the longest-lived token and a warning.
 
-Revoking the lease does not end the token at the vendor, since other readers may
-hold the same one; only that of a dedicated role does, whose readers each have one of
-their own.
+Revoking a lease does not revoke the token at the vendor, as other readers share it.
+The exception is a dedicated role, where each read gets its own token.
 `

@@ -86,7 +86,7 @@ func TestGuarantee16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testi
 				for range 3 {
 					status, message := read()
 					assert.Equal(t, http.StatusTooManyRequests, status)
-					assert.Contains(t, message, "tokens have been exchanged within the lifetime of one (1h0m0s): the next one may be at ")
+					assert.Contains(t, message, "tokens have been exchanged within the lifetime of one (1h0m0s); the next exchange is possible at ")
 					assert.Contains(t, message, "max_exchanges")
 				}
 				assert.Equal(t, calls, e.Exchanges(), "the vendor is spared")

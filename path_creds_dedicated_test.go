@@ -101,7 +101,7 @@ func TestMaxLeasesBoundsTheTokensThatLive(t *testing.T) {
 		calls := e.Exchanges()
 		status, message := e.Refused("creds/mine")
 		assert.Equal(t, http.StatusTooManyRequests, status)
-		assert.Contains(t, message, "roles/mine has its max_leases of 3")
+		assert.Contains(t, message, "roles/mine has reached its max_leases of 3")
 		assert.Equal(t, calls, e.Exchanges(), "the vendor is spared")
 
 		require.NoError(t, e.Revoke(first))
@@ -243,7 +243,7 @@ func TestADedicatedRoleIsRefusedWhereATokenCannotBeRevokedAlone(t *testing.T) {
 		}
 		status, message := e.Refused("token/mine")
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, "roles/mine is dedicated, and a token of its own is leased: read creds/mine")
+		assert.Contains(t, message, "roles/mine is a dedicated role, whose tokens need a lease; read creds/mine instead")
 	})
 }
 

@@ -341,7 +341,7 @@ func TestAnUnknownNameSaysWhereToWriteOne(t *testing.T) {
 		e := engine.New(t)
 		_, status, message := e.Request(logical.ReadOperation, "creds/nobody", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, `"nobody" is no role and no credential: write one to roles/nobody or config/<provider>/nobody`, message)
+		assert.Equal(t, `no role or credential named "nobody"; create one at roles/nobody or config/<provider>/nobody`, message)
 	})
 }
 
@@ -351,6 +351,6 @@ func TestUnknownQueryFieldsAreRefused(t *testing.T) {
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		_, status, message := e.Request(logical.ReadOperation, "creds/prod", map[string]any{"tll": "1h"})
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, "tll: is no field of this path")
+		assert.Contains(t, message, `unknown field "tll" (allowed: `)
 	})
 }

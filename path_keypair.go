@@ -18,7 +18,7 @@ import (
 func (b *backend) pathKeypair() []*framework.Path {
 	write := &framework.PathOperation{
 		Callback:                    b.keypairWrite,
-		Summary:                     "Make a key pair; where there is an active one, make one that is to take its place.",
+		Summary:                     "Generate a key pair, or a pending pair if the name has an active one.",
 		ForwardPerformanceStandby:   true,
 		ForwardPerformanceSecondary: true,
 		Responses: map[int][]framework.Response{
@@ -40,7 +40,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "List the key pairs.",
-			HelpDescription: "The public half of each one is read from keypair/<name>.",
+			HelpDescription: "Read the public key of a key pair at keypair/<name>.",
 		},
 		{
 			Pattern:      "keypair/" + framework.GenericNameRegex("name"),
@@ -51,7 +51,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 				logical.UpdateOperation: write,
 				logical.ReadOperation: &framework.PathOperation{
 					Callback:                    b.keypairRead,
-					Summary:                     "Read the public half of a key pair, and of the one that is to take its place.",
+					Summary:                     "Read the public keys of the active and the pending pair.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					Responses: map[int][]framework.Response{
@@ -68,7 +68,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 				},
 			},
 			ExistenceCheck:  b.keypairExists,
-			HelpSynopsis:    "Make a key pair whose private half never leaves Vault.",
+			HelpSynopsis:    "Generate a key pair whose private key never leaves Vault.",
 			HelpDescription: keypairHelpDescription,
 		},
 		b.pathKeypairActivate(),
@@ -78,7 +78,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 func keypairNameField() *framework.FieldSchema {
 	return &framework.FieldSchema{
 		Type:         framework.TypeNameString,
-		Description:  "The key pair's name. A credential of the same name uses it unless it says otherwise.",
+		Description:  "Name of the key pair. The credential with the same name uses it by default.",
 		Required:     true,
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
 	}
@@ -89,62 +89,62 @@ func keypairWriteFields() map[string]*framework.FieldSchema {
 	fields["name"] = keypairNameField()
 	fields["key_type"] = &framework.FieldSchema{
 		Type:          framework.TypeString,
-		Description:   "The kind of key to make: " + strings.Join(credential.KeyTypes(), ", ") + ". Default: that of the active pair, or " + credential.KeyTypes()[0] + ".",
+		Description:   "Type of the key to generate: " + strings.Join(credential.KeyTypes(), ", ") + ". Default: the type of the active pair, or " + credential.KeyTypes()[0] + ".",
 		AllowedValues: provider.Allowed(credential.KeyTypes()),
 		DisplayAttrs:  &framework.DisplayAttributes{Name: "Key type"},
 	}
 	return fields
 }
 
-// allowedFields are those that say what a key pair may sign for.
+// allowedFields returns the fields that restrict what a key pair signs for.
 func allowedFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"allowed_configs": {
 			Type:         framework.TypeCommaStringSlice,
-			Description:  "The names of the credentials that may use the key pair. Default: the one of its own name.",
+			Description:  "Names of the credentials that may use the key pair. Default: the credential with its name.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed credentials"},
 		},
 		"allowed_hosts": {
 			Type:         framework.TypeCommaStringSlice,
-			Description:  "The hosts that what the key pair signs may be sent to, as host or host:port. Default: those of the first credential that uses it.",
+			Description:  "Hosts to which signed assertions may be sent, as host or host:port. Default: the hosts of the first credential that uses the key pair.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed hosts"},
 		},
 		"allowed_audiences": {
 			Type:         framework.TypeCommaStringSlice,
-			Description:  "The values that the aud of assertions may have. Default: any.",
+			Description:  "Allowed values of the aud claim of assertions. Default: any.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed audiences"},
 		},
 		"ca_cert": {
 			Type:         framework.TypeString,
-			Description:  "The authorities, in PEM, that a credential which uses the key pair may name in its ca_cert. Default: those of the first one that uses it.",
+			Description:  "Certificate authorities, in PEM, that the ca_cert of a credential using the key pair may contain. Default: those of the first such credential.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
 		},
 	}
 }
 
-// publicFields are the fields of a pair that are read.
+// publicFields returns the response fields of one pair.
 func publicFields(prefix, of string, required bool) map[string]*framework.FieldSchema {
 	field := func(t framework.FieldType, description string) *framework.FieldSchema {
 		return &framework.FieldSchema{Type: t, Description: fmt.Sprintf(description, of), Required: required}
 	}
 	return map[string]*framework.FieldSchema{
-		prefix + "public_key":   field(framework.TypeString, "The public half of %s, in PEM (SubjectPublicKeyInfo)."),
-		prefix + "jwk":          field(framework.TypeMap, "The public half of %s as a JSON Web Key (RFC 7517), whose kid is the key ID."),
-		prefix + "key_type":     field(framework.TypeString, "The kind of key of %s."),
-		prefix + "key_id":       field(framework.TypeString, "The thumbprint of the public half of %s (RFC 7638, SHA-256)."),
-		prefix + "created_time": field(framework.TypeTime, "When %s was made."),
+		prefix + "public_key":   field(framework.TypeString, "Public key of %s, in PEM (SubjectPublicKeyInfo)."),
+		prefix + "jwk":          field(framework.TypeMap, "Public key of %s as a JSON Web Key (RFC 7517); kid is the key ID."),
+		prefix + "key_type":     field(framework.TypeString, "Key type of %s."),
+		prefix + "key_id":       field(framework.TypeString, "Thumbprint of the public key of %s (RFC 7638, SHA-256)."),
+		prefix + "created_time": field(framework.TypeTime, "When %s was generated."),
 	}
 }
 
-// keypairFields are those of keypairData.
+// keypairFields returns the fields of keypairData.
 func keypairFields() map[string]*framework.FieldSchema {
 	fields := publicFields("", "the active pair", true)
-	maps.Copy(fields, publicFields(pendingPrefix, "the pending pair (if there is one)", false))
+	maps.Copy(fields, publicFields(pendingPrefix, "the pending pair (if any)", false))
 	maps.Copy(fields, allowedFields())
 	return fields
 }
 
-// pendingPrefix begins the names of the fields that tell of the pending pair.
+// pendingPrefix is the prefix of the response fields of the pending pair.
 const pendingPrefix = "pending_"
 
 func (b *backend) keypairExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
@@ -171,7 +171,7 @@ func (b *backend) keypairRead(ctx context.Context, req *logical.Request, d *fram
 	return &logical.Response{Data: data}, nil
 }
 
-// keypairData returns what is read of a key pair.
+// keypairData returns the response data of a key pair.
 func keypairData(k *credential.Keypair) (map[string]any, error) {
 	list := func(values []string) []string { return append([]string{}, values...) }
 	data := map[string]any{
@@ -222,10 +222,10 @@ func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *fra
 	}
 	resp := &logical.Response{Data: data}
 	if result.Dropped != nil {
-		resp.AddWarning("the pair that was pending until now, " + result.Dropped.KeyID + ", is gone: if the vendor was given that, give this one instead")
+		resp.AddWarning("the pending pair " + result.Dropped.KeyID + " was replaced; if it is registered at the vendor, register the new one instead")
 	}
 	if result.Generated != nil {
-		b.Logger().Info("key pair made", "keypair", name, "key_id", result.Generated.KeyID)
+		b.Logger().Info("key pair generated", "keypair", name, "key_id", result.Generated.KeyID)
 	}
 	return resp, nil
 }
@@ -239,18 +239,19 @@ func (b *backend) keypairDelete(ctx context.Context, req *logical.Request, d *fr
 }
 
 const keypairHelpDescription = `
-The private half stays in Vault; the public half, as PEM (public_key) or as a JSON Web
-Key (jwk), is for the vendor. A credential uses the pair by private_key_source=generated.
+The private key stays in Vault. Register the public key at the vendor, as PEM
+(public_key) or as a JSON Web Key (jwk). A credential uses the key pair with
+private_key_source=generated.
 
-A write to a name that has an active pair makes a pending one, for a vendor who takes
-days to register a key (pending_public_key, pending_jwk): credentials go on using the
-active pair until a write to keypair/<name>/activate. Another write before that makes
-another pending pair in the place of the first.
+A write to a name with an active pair generates a pending pair (pending_public_key,
+pending_jwk). Credentials use the active pair until a write to keypair/<name>/activate,
+so the vendor can take days to register the new key. Another write replaces the pending
+pair.
 
-A key pair signs only for the credentials that it was given to (allowed_configs: the one
-of its own name, unless you say otherwise), and sends what it signs only to allowed_hosts:
-those of the first credential that uses it, unless you say otherwise. A write that names
-these fields and no key_type changes them and makes no pair.
+A key pair signs only for the credentials in allowed_configs, by default the one with
+its own name. The assertions go only to allowed_hosts, by default the hosts of the first
+credential that uses the key pair. A write that gives these fields and no key_type
+changes them and generates no pair.
 
 A key pair that credentials use cannot be deleted.
 `
@@ -263,25 +264,25 @@ func (b *backend) pathKeypairActivate() *framework.Path {
 			"name": keypairNameField(),
 			"client_id": {
 				Type:         framework.TypeString,
-				Description:  "The client ID that the vendor gave for the pending pair, if it is another. It goes to the credentials that use the key pair.",
+				Description:  "New client ID, if the vendor issued one for the pending pair. It is set on the credentials that use the key pair.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
 			},
 			"key_id": {
 				Type:         framework.TypeString,
-				Description:  "The key_id of the credentials that use the key pair, if they have one and the vendor knows the pending pair by another.",
+				Description:  "New key_id, if the vendor assigned one to the pending pair. It is set on the credentials that use the key pair and have a key_id.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"},
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:                    b.keypairActivate,
-				Summary:                     "Have the pending pair take the active one's place, if the vendor takes it.",
+				Summary:                     "Replace the active pair with the pending one, if the vendor accepts it.",
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
 				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "activate", OperationSuffix: "keypair"},
 			},
 		},
-		HelpSynopsis:    "Have the pending pair take the active one's place, if the vendor takes it.",
+		HelpSynopsis:    "Replace the active pair with the pending one, if the vendor accepts it.",
 		HelpDescription: activateHelpDescription,
 	}
 }
@@ -301,8 +302,8 @@ func (b *backend) keypairActivate(ctx context.Context, req *logical.Request, d *
 }
 
 const activateHelpDescription = `
-Each credential that uses the key pair is exchanged with the pending pair first. Only if
-the vendor takes it for all of them does it take the active one's place, for all at once,
-and the one that was active is gone; else nothing changes, and the active pair goes on
-being used.
+The engine first exchanges each credential that uses the key pair with the pending pair.
+If the vendor accepts all of them, the pending pair replaces the active one for all
+credentials at once, and the previously active pair is deleted. Otherwise nothing
+changes, and credentials keep using the active pair.
 `

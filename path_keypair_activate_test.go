@@ -35,7 +35,7 @@ func TestAPairIsPendingUntilTheVendorTakesIt(t *testing.T) {
 
 				status, message := e.Activate(nil)
 				assert.Equal(t, http.StatusBadRequest, status)
-				assert.Equal(t, "the vendor rejected the credential: kensho.okta.com: 401 Unauthorized: invalid_client; config/kensho/prod goes on with the active pair of keypair/prod, and the pending one stays pending", message)
+				assert.Equal(t, "the vendor rejected the credential: kensho.okta.com: 401 Unauthorized: invalid_client; config/kensho/prod keeps using the active pair of keypair/prod; the pending pair stays pending", message)
 				assert.Equal(t, read, e.Read("keypair/prod").Data)
 				assert.Equal(t, older, e.Creds("prod").Data["access_token"])
 				if restart {
@@ -71,7 +71,7 @@ func TestAnotherPendingPairTakesThePlaceOfTheFirst(t *testing.T) {
 		e := engine.NewGenerated(t)
 		first := e.Pending("prod", map[string]any{"key_type": "rsa-3072"}).Data
 		second := e.Pending("prod", nil)
-		assert.Equal(t, []string{"the pair that was pending until now, " + first["key_id"].(string) + ", is gone: if the vendor was given that, give this one instead"}, second.Warnings)
+		assert.Equal(t, []string{"the pending pair " + first["key_id"].(string) + " was replaced; if it is registered at the vendor, register the new one instead"}, second.Warnings)
 		assert.Equal(t, second.Data["key_id"], e.Read("keypair/prod").Data["pending_key_id"])
 		assert.Equal(t, "rsa-2048", second.Data["key_type"], "which is that of the active pair")
 
@@ -94,11 +94,11 @@ func TestAnActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 		"an unknown key":      {unknown, nil, http.StatusBadRequest, "the vendor rejected the credential: kensho.okta.com: 401"},
 		"an unknown client":   {unknown, map[string]any{"client_id": "0oa-nobody"}, http.StatusBadRequest, "the vendor rejected the credential"},
 		"no client ID":        {unknown, map[string]any{"client_id": ""}, http.StatusBadRequest, "client_id: is missing"},
-		"an unknown field":    {unknown, map[string]any{"verify": false}, http.StatusBadRequest, "verify: is no field of this path, which has client_id, key_id, name"},
-		"a vendor who is out": {func(e *engine.Engine, _ *logical.Response) { e.Sim.Behave(engine.Down()) }, nil, http.StatusServiceUnavailable, "the vendor cannot be asked about the credential: kensho.okta.com: 503 Service Unavailable: down; config/kensho/prod goes on with the active pair of keypair/prod"},
+		"an unknown field":    {unknown, map[string]any{"verify": false}, http.StatusBadRequest, `unknown field "verify" (allowed: client_id, key_id, name`},
+		"a vendor who is out": {func(e *engine.Engine, _ *logical.Response) { e.Sim.Behave(engine.Down()) }, nil, http.StatusServiceUnavailable, "cannot verify the credential: the vendor is unavailable: kensho.okta.com: 503 Service Unavailable: down; config/kensho/prod keeps using the active pair of keypair/prod"},
 		"an invalid response": {func(e *engine.Engine, _ *logical.Response) {
 			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, "<html>"))})
-		}, nil, http.StatusBadGateway, "the vendor's answer about the credential is unusable"},
+		}, nil, http.StatusBadGateway, "cannot verify the credential: invalid response from the vendor"},
 		"one of two is refused": {func(e *engine.Engine, pending *logical.Response) {
 			e.Register(engine.NextClientID, pending.Data["public_key"])
 			calls := e.Exchanges()
@@ -112,7 +112,7 @@ func TestAnActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 		"different client IDs": {func(e *engine.Engine, _ *logical.Response) {
 			e.Register("0oa-of-scribe", e.Read("keypair/prod").Data["public_key"])
 			e.Write("config/kensho/scribe", map[string]any{"client_id": "0oa-of-scribe"})
-		}, map[string]any{"client_id": engine.NextClientID}, http.StatusBadRequest, "client_id: cannot be that of both config/kensho/prod and config/kensho/scribe, which have different ones now; give each a key pair of its own"},
+		}, map[string]any{"client_id": engine.NextClientID}, http.StatusBadRequest, "client_id: config/kensho/prod and config/kensho/scribe have different client IDs; give each credential its own key pair"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

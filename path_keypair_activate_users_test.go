@@ -185,7 +185,7 @@ func TestAnActivationIsRefusedAFieldThatWouldGoToNobody(t *testing.T) {
 		for _, field := range []string{"client_id", "key_id"} {
 			status, message := e.Activate(map[string]any{field: "x"})
 			assert.Equal(t, http.StatusBadRequest, status)
-			assert.Contains(t, message, field+": is for the credentials that use the key pair, and none does")
+			assert.Contains(t, message, field+": no credential uses the key pair")
 		}
 		status, message := e.Activate(nil)
 		assert.Equal(t, http.StatusOK, status, message)

@@ -33,7 +33,7 @@ func TestGuarantee17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testin
 		"its own name, given to another":     {map[string]any{"allowed_configs": "teamb"}, "config/oauth2/prod", nil, `keypair: keypair/prod may not be used by the credential "prod"`},
 		"one of two that it was given to":    {map[string]any{"allowed_configs": "prod,teamb"}, "config/oauth2/teamb", nil, ""},
 		"none of two that it was given to":   {map[string]any{"allowed_configs": "prod,teamb"}, "config/oauth2/teamc", nil, `keypair: keypair/prod may not be used by the credential "teamc"`},
-		"another host":                       {map[string]any{"allowed_hosts": "vendor.example"}, "config/oauth2/prod", nil, `keypair: keypair/prod signs only for vendor.example, not for "own.example"; add that to allowed_hosts`},
+		"another host":                       {map[string]any{"allowed_hosts": "vendor.example"}, "config/oauth2/prod", nil, `keypair: keypair/prod signs only for vendor.example, not for "own.example"; add the host to allowed_hosts`},
 		"another port":                       {map[string]any{"allowed_hosts": "own.example:8443"}, "config/oauth2/prod", nil, `not for "own.example"`},
 		"the host":                           {map[string]any{"allowed_hosts": "Own.Example:443"}, "config/oauth2/prod", nil, ""},
 		"another host to revoke at":          {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"revocation_url": "https://r.example"}, `not for "r.example"`},
@@ -42,12 +42,12 @@ func TestGuarantee17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testin
 		"another audience":                   {map[string]any{"allowed_audiences": "https://vendor.example"}, "config/oauth2/prod", nil, `keypair: keypair/prod does not sign for the audience "https://own.example/token"; add it to allowed_audiences`},
 		"another audience, by name":          {map[string]any{"allowed_audiences": "https://own.example/token"}, "config/oauth2/prod", map[string]any{"assertion_audience": "https://vendor.example"}, `does not sign for the audience "https://vendor.example"`},
 		"the audience":                       {map[string]any{"allowed_audiences": "https://vendor.example"}, "config/oauth2/prod", map[string]any{"assertion_audience": "https://vendor.example"}, ""},
-		"an audience that nobody knows":      {map[string]any{"allowed_audiences": "https://own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://own.example"}, "assertion_audience: is missing; with an issuer"},
-		"an authority that is not named":     {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"ca_cert": engine.ACertificate}, "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"},
+		"an audience that nobody knows":      {map[string]any{"allowed_audiences": "https://own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://own.example"}, "assertion_audience: must be set, as keypair/prod has allowed_audiences"},
+		"an authority that is not named":     {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"ca_cert": engine.ACertificate}, "ca_cert: contains a certificate that is not in the ca_cert of keypair/prod"},
 		"an authority of two that are named": {map[string]any{"allowed_hosts": "own.example", "ca_cert": engine.ACertificate + engine.OtherCertificate}, "config/oauth2/prod", map[string]any{"ca_cert": engine.OtherCertificate}, ""},
 	}
 	for form, reformatted := range engine.PastedForms {
-		const refused = "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"
+		const refused = "ca_cert: contains a certificate that is not in the ca_cert of keypair/prod"
 		own, hosts := reformatted(engine.ACertificate), map[string]any{"allowed_hosts": "own.example"}
 		uses["an authority that is not named, "+form] = use{hosts, "config/oauth2/prod", map[string]any{"ca_cert": own}, refused}
 		uses["one that is named and one more, "+form] = use{engine.With(hosts, "ca_cert", engine.OtherCertificate), "config/oauth2/prod", map[string]any{"ca_cert": engine.OtherCertificate + own}, refused}
@@ -130,11 +130,11 @@ func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
 			data map[string]any
 			says string
 		}{
-			"it is taken from its user": {map[string]any{"allowed_configs": "other"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod may not be used by the credential "prod"`},
-			"its user's host goes":      {map[string]any{"allowed_hosts": "other.example"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod signs only for other.example`},
+			"it is taken from its user": {map[string]any{"allowed_configs": "other"}, `config/kensho/prod uses the key pair and would stop working: keypair: keypair/prod may not be used by the credential "prod"`},
+			"its user's host goes":      {map[string]any{"allowed_hosts": "other.example"}, `config/kensho/prod uses the key pair and would stop working: keypair: keypair/prod signs only for other.example`},
 			"its user's audience goes":  {map[string]any{"allowed_audiences": "https://other.example"}, "config/kensho/prod uses the key pair"},
-			"a URL for a host":          {map[string]any{"allowed_hosts": "https://kensho.okta.com"}, `allowed_hosts: "https://kensho.okta.com" is not a host; give the host only`},
-			"a port for a host":         {map[string]any{"allowed_hosts": ":8443"}, `allowed_hosts: ":8443" is not a host; give the host only`},
+			"a URL for a host":          {map[string]any{"allowed_hosts": "https://kensho.okta.com"}, `allowed_hosts: "https://kensho.okta.com" is not a host; use the form`},
+			"a port for a host":         {map[string]any{"allowed_hosts": ":8443"}, `allowed_hosts: ":8443" is not a host; use the form`},
 			"a host of a megabyte":      {map[string]any{"allowed_hosts": strings.Repeat("a", 1<<20)}, "allowed_hosts: (1048576 characters, not shown) is not a host"},
 			"a path for a name":         {map[string]any{"allowed_configs": "config/kensho/prod"}, "allowed_configs: \"config/kensho/prod\" is not a name"},
 			"no certificate":            {map[string]any{"ca_cert": "ca"}, "ca_cert: "},

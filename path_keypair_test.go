@@ -168,19 +168,19 @@ func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		data map[string]any
 		says string
 	}{
-		"an unknown type":      {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: "rsa-1024" is none of rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, ec-p521, ed25519`},
-		"a type for no user":   {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 is not for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for"},
-		"an unknown field":     {"keypair/new", map[string]any{"bits": 2048}, "bits: is no field of this path, which has allowed_audiences, allowed_configs, allowed_hosts, ca_cert, key_type, name"},
-		"no pair to activate":  {"keypair/new/activate", nil, `"new" is not a key pair: make one by a write to keypair/new`},
-		"none that is pending": {"keypair/prod/activate", nil, "keypair/prod has no pending pair, and the active one is"},
-		"both keys":            {"config/kensho/prod", map[string]any{"private_key": engine.PrivateKeyPEM()}, `private_key and private_key_source contradict each other: give one, and clear the other with private_key="" or private_key_source=""`},
-		"another source":       {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "hsm"}, `private_key_source: "hsm" is not generated, the only possible value; leave it out to give a private_key`},
-		"no key pair":          {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"}, "keypair: there is no keypair/new; make it by a write to that path first"},
-		"another's key pair":   {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: there is no keypair/porduction"},
-		"a key pair alone":     {"config/kensho/new", map[string]any{"refresh_token": engine.RefreshToken, "keypair": "prod"}, `keypair: goes with private_key_source=generated; give that too, or clear this with keypair=""`},
+		"an unknown type":      {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: unknown type "rsa-1024" (allowed: rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, ec-p521, ed25519`},
+		"a type for no user":   {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 does not work for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for"},
+		"an unknown field":     {"keypair/new", map[string]any{"bits": 2048}, `unknown field "bits" (allowed: allowed_audiences, allowed_configs, allowed_hosts, ca_cert, key_type, name`},
+		"no pair to activate":  {"keypair/new/activate", nil, `no key pair named "new"; create one at keypair/new`},
+		"none that is pending": {"keypair/prod/activate", nil, "keypair/prod has no pending pair (active: "},
+		"both keys":            {"config/kensho/prod", map[string]any{"private_key": engine.PrivateKeyPEM()}, `private_key and private_key_source are mutually exclusive; give one, and clear the other with private_key="" or private_key_source=""`},
+		"another source":       {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "hsm"}, `private_key_source: unknown value "hsm" (allowed: generated); omit it to give a private_key`},
+		"no key pair":          {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"}, "keypair: keypair/new does not exist; create it first"},
+		"another's key pair":   {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: keypair/porduction does not exist"},
+		"a key pair alone":     {"config/kensho/new", map[string]any{"refresh_token": engine.RefreshToken, "keypair": "prod"}, `keypair: requires private_key_source=generated; set that too, or clear this with keypair=""`},
 		"no client ID":         {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: is missing"},
 		"another kind":         {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `give one, and clear the other with client_id="" private_key_source=""`},
-		"a vendor without":     {"config/sitecore/new", map[string]any{"api_key": engine.APIKey, "private_key_source": "generated"}, "private_key_source: is no field of this path"},
+		"a vendor without":     {"config/sitecore/new", map[string]any{"api_key": engine.APIKey, "private_key_source": "generated"}, `unknown field "private_key_source" (allowed: `},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -269,7 +269,7 @@ func TestAKeyPairThatCredentialsUseIsNotDeleted(t *testing.T) {
 		e.Write("config/kensho/scribe", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "prod"})
 		_, status, message := e.Request(logical.DeleteOperation, "keypair/prod", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, "keypair/prod is used by credentials: delete config/kensho/prod, config/kensho/scribe first, or give them another key", message)
+		assert.Equal(t, "keypair/prod is used by config/kensho/prod, config/kensho/scribe; first delete these credentials or give them another key", message)
 		engine.Until(1, 0, 0)
 		e.Creds("prod")
 		for _, path := range []string{"keypair/scribe", "config/kensho/scribe", "config/kensho/prod", "keypair/prod"} {
@@ -320,7 +320,7 @@ func TestADamagedKeyPairCanBeReplaced(t *testing.T) {
 		e.Restart()
 		status, message := e.Refused("creds/prod")
 		assert.Equal(t, http.StatusInternalServerError, status)
-		assert.Contains(t, message, "keypair/prod cannot be decoded; give the credentials that use it another key, delete it and make a new one")
+		assert.Contains(t, message, "keypair/prod cannot be decoded; give the credentials that use it another key, then delete it and create a new one")
 		assert.Equal(t, "generated", e.Read("config/kensho/prod").Data["private_key_source"])
 
 		e.Sim.AddClient(engine.ClientID, &engine.PrivateKey().PublicKey, "")

@@ -17,8 +17,8 @@ func (b *backend) pathMetrics() []*framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback: b.metricsRead,
-				Summary:  "Read the metrics of this mount, as OpenMetrics text, without any secret.",
-				// The active node does the work that they are of.
+				Summary:  "Read the metrics of this mount as OpenMetrics text, without secrets.",
+				// Only the active node has the metrics of exchanges.
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
 				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "metrics"},
@@ -45,10 +45,9 @@ func (b *backend) metricsRead(context.Context, *logical.Request, *framework.Fiel
 }
 
 const metricsHelpDescription = `
-OpenMetrics text, for Prometheus to scrape with a Vault token as its bearer token. By
-hand, vault read -format=raw shows it.
+The response is OpenMetrics text. Prometheus scrapes it with a Vault token as the bearer
+token. On the command line, use vault read -format=raw.
 
-Counters are those of the plugin's process, and begin at zero when it starts. What is
-told of each credential is how it is doing now; after a start, a credential is there
-once it has been read, or within a minute.
+Counters start at zero with the plugin's process. Gauges show the current state of each
+credential. After a start, a credential appears once it has been read, or within a minute.
 `

@@ -16,13 +16,13 @@ const rolesPrefix = "roles/"
 func (b *backend) pathRoles() []*framework.Path {
 	write := &framework.PathOperation{
 		Callback:                    b.rolesWrite,
-		Summary:                     "Write a role; on an existing one, change the fields that are named.",
+		Summary:                     "Write a role, or change the given fields of an existing one.",
 		ForwardPerformanceStandby:   true,
 		ForwardPerformanceSecondary: true,
 		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "write", OperationSuffix: "role"},
 	}
 	patch := *write
-	patch.Summary = "Change some fields of a role; null clears one."
+	patch.Summary = "Change the given fields of a role; null clears a field."
 	patch.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: "role"}
 	return []*framework.Path{
 		{
@@ -38,7 +38,7 @@ func (b *backend) pathRoles() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "List the roles.",
-			HelpDescription: "Each one is read from creds/<name> or token/<name>.",
+			HelpDescription: "Read a token of a role at creds/<name> or token/<name>.",
 		},
 		{
 			Pattern:      rolesPrefix + framework.GenericNameRegex("name"),
@@ -60,14 +60,14 @@ func (b *backend) pathRoles() []*framework.Path {
 				},
 				logical.DeleteOperation: &framework.PathOperation{
 					Callback:                    b.rolesDelete,
-					Summary:                     "Delete a role. Leases that were read by it run on.",
+					Summary:                     "Delete a role. Its leases stay valid.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "delete", OperationSuffix: "role"},
 				},
 			},
 			ExistenceCheck:  b.rolesExists,
-			HelpSynopsis:    "Write a role: a narrower view of a credential, with a name and policies of its own.",
+			HelpSynopsis:    "Write a role: a narrower view of a credential, with its own name and policies.",
 			HelpDescription: rolesHelpDescription,
 		},
 	}
@@ -77,55 +77,55 @@ func roleFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"name": {
 			Type:         framework.TypeNameString,
-			Description:  "The role's name, which creds/<name> and token/<name> are read by. It must not be a credential's.",
+			Description:  "Name of the role. Tokens are read at creds/<name> or token/<name>. It must differ from the names of all credentials.",
 			Required:     true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
 		},
 		"config": {
 			Type:         framework.TypeString,
-			Description:  "The name of the credential, without its provider.",
+			Description:  "Name of the credential, without its provider.",
 			Required:     true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Credential"},
 		},
 		"scope": {
 			Type:         framework.TypeCommaStringSlice,
-			Description:  "The scopes of the role's tokens, some of the credential's own. Default: all of these. A vendor must be able to narrow them: a Kensho refresh token cannot.",
+			Description:  "Scopes of the role's tokens, a subset of the credential's. The vendor must support narrower scopes; a Kensho refresh token does not. Default: all scopes of the credential.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
 		},
 		"ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "The longest lease of creds/<name>, and the longest ttl of token/<name>. Default: as long as the token is good.",
+			Description:  "Maximum lease of creds/<name> and maximum ttl of token/<name>. Default: limited only by the token.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
 		},
 		"dedicated": {
 			Type:         framework.TypeBool,
-			Description:  "Whether each read of creds/<name> is an exchange of its own, and the end of its lease revokes the token at the vendor. Needs a vendor with a revocation endpoint.",
+			Description:  "Whether each read of creds/<name> gets its own token, which the engine revokes at the vendor when the lease ends. Needs a vendor with a revocation endpoint.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Dedicated"},
 		},
 		"max_leases": {
 			Type:         framework.TypeInt,
-			Description:  "How many dedicated tokens may be leased at once. Default: no limit.",
+			Description:  "Maximum number of dedicated tokens leased at once. Needs dedicated=true. Default: no limit.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum leases"},
 		},
 		"max_exchanges": {
 			Type:         framework.TypeInt,
-			Description:  "How many dedicated tokens may be exchanged within the lifetime of one. Default: four times max_leases and at least 10, or 100 without max_leases.",
+			Description:  "Maximum number of exchanges within the lifetime of one dedicated token. Needs dedicated=true. Default: four times max_leases, at least 10; 100 without max_leases.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum exchanges"},
 		},
 		"forget_leases": {
 			Type:         framework.TypeBool,
-			Description:  "Whether the tokens leased so far no longer count against max_leases, such as after vault lease revoke -force. It is not stored itself.",
+			Description:  "Whether to stop counting the current leases against max_leases, for example after vault lease revoke -force. Needs dedicated=true. Not stored.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Forget leases"},
 		},
 		"min_ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How long a token must be good for at least when it is read, or it is exchanged for a fresher one, if that can help.",
+			Description:  "Minimum remaining lifetime of a token when it is read. If the cached token expires sooner, the engine exchanges it for a fresher one where possible. Default: none.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 		},
 	}
 }
 
-// readableRole are the fields of a role that is read.
+// readableRole returns the response fields of a role.
 func readableRole() map[string]*framework.FieldSchema {
 	fields := roleFields()
 	maps.DeleteFunc(fields, func(field string, _ *framework.FieldSchema) bool { return !isStored(field) })
@@ -167,7 +167,7 @@ func (b *backend) rolesRead(ctx context.Context, req *logical.Request, d *framew
 
 func (b *backend) rolesWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	next, err := amendRole(ctx, req, d)
+	next, err := updatedRole(ctx, req, d)
 	if err != nil {
 		return failure(name, err)
 	}
@@ -179,8 +179,8 @@ func (b *backend) rolesWrite(ctx context.Context, req *logical.Request, d *frame
 	return nil, nil
 }
 
-// putRole stores a role of a credential. No other request gives the role's name to a credential
-// meanwhile, or deletes its credential.
+// putRole stores a role. It locks the role's name and its credential, so that no other request
+// creates a credential with this name or deletes the role's credential in between.
 func (b *backend) putRole(ctx context.Context, req *logical.Request, d *framework.FieldData, config string) error {
 	name := d.Get("name").(string)
 	unlock, err := b.broker.Lock(ctx, name, config)
@@ -188,11 +188,11 @@ func (b *backend) putRole(ctx context.Context, req *logical.Request, d *framewor
 		return err
 	}
 	defer unlock()
-	next, err := amendRole(ctx, req, d)
+	next, err := updatedRole(ctx, req, d)
 	switch {
 	case err != nil:
 		return err
-	case next.Config != config: // another request has written the role
+	case next.Config != config: // another request has changed the role, so the wrong credential is locked
 		return broker.ErrBusy
 	}
 	if err := b.checkRole(ctx, req.Storage, name, next); err != nil {
@@ -211,7 +211,7 @@ func (b *backend) rolesDelete(ctx context.Context, req *logical.Request, d *fram
 	return nil, nil
 }
 
-// deleteRole deletes a role. No request that has read it writes it again meanwhile.
+// deleteRole deletes a role. It takes the role's lock, so that no concurrent write restores the role.
 func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string) error {
 	unlock, err := b.broker.Lock(ctx, name)
 	if err != nil {
@@ -222,12 +222,12 @@ func (b *backend) deleteRole(ctx context.Context, s logical.Storage, name string
 }
 
 const rolesHelpDescription = `
-A role gives readers one name, and policies one path, for some of what a credential
-can do: some of its scopes, leases that are shorter, or tokens that are good for at
-least so long. It has no secret, but whoever may write roles and read one can have
-tokens of any credential of the mount: pin config and scope in the policies of others.
+A role is a name, and so a path for policies, that gives readers part of what a
+credential can do: fewer scopes, shorter leases, or tokens with a minimum remaining
+lifetime. A role holds no secret. However, a client that may write roles and read their
+tokens can get a token of any credential of the mount. Restrict config and scope in the
+policies of such clients.
 
-Roles of one credential that have the same scope share a token. A role and a
-credential cannot have the same name, and a credential cannot be deleted while roles
-use it.
+Roles of the same credential with the same scope share a token. A role and a credential
+cannot have the same name, and a credential cannot be deleted while roles use it.
 `

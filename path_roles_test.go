@@ -24,7 +24,7 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 		assert.Equal(t, http.StatusNotFound, status)
 		_, status, message := e.Request(logical.PatchOperation, "roles/web", map[string]any{"ttl": "5m"})
 		assert.Equal(t, http.StatusNotFound, status)
-		assert.Contains(t, message, "roles/web: there is no such role to patch")
+		assert.Contains(t, message, "no role found at roles/web to patch")
 
 		e.Write("roles/web", map[string]any{"config": "search", "scope": "discover", "ttl": "10m", "min_ttl": 60})
 		e.Write("roles/all", map[string]any{"config": "search"})
@@ -48,7 +48,7 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 		}
 		status, message = e.Refused("creds/web")
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, `"web" is no role and no credential: write one to roles/web or config/<provider>/web`, message)
+		assert.Equal(t, `no role or credential named "web"; create one at roles/web or config/<provider>/web`, message)
 	})
 }
 
@@ -58,27 +58,27 @@ func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		data map[string]any
 		says string
 	}{
-		"no config":               {"web", map[string]any{}, "config: is missing; give the name of a credential"},
-		"an unknown config":       {"web", map[string]any{"config": "serach"}, `config: "serach" is no credential; write it to config/<provider>/serach first`},
-		"a config with its path":  {"web", map[string]any{"config": "sitecore/search"}, `config: "sitecore/search" is not a name; give the name only`},
-		"a role of a role":        {"web", map[string]any{"config": "role"}, `config: "role" is no credential`},
-		"a credential's name":     {"link", map[string]any{"config": "search"}, `name: "link" is the name of config/kensho/link; a role needs one of its own`},
-		"its credential's name":   {"search", map[string]any{"config": "search"}, `name: "search" is the name of config/sitecore/search`},
+		"no config":               {"web", map[string]any{}, "config: must be the name of a credential"},
+		"an unknown config":       {"web", map[string]any{"config": "serach"}, `config: no credential named "serach"; create it at config/<provider>/serach first`},
+		"a config with its path":  {"web", map[string]any{"config": "sitecore/search"}, `config: "sitecore/search" is not a name; use the name without its path`},
+		"a role of a role":        {"web", map[string]any{"config": "role"}, `config: no credential named "role"`},
+		"a credential's name":     {"link", map[string]any{"config": "search"}, `name: "link" is taken by config/kensho/link; choose another name`},
+		"its credential's name":   {"search", map[string]any{"config": "search"}, `name: "search" is taken by config/sitecore/search`},
 		"a wider scope":           {"web", map[string]any{"config": "search", "scope": "discover,feed"}, `scope: "feed" is not among the credential's own, discover, event`},
 		"a refresh token's scope": {"web", map[string]any{"config": "link", "scope": "kensho:app:link"}, "scope: a Kensho refresh token yields tokens of its own scope alone; leave scope out, or use a credential with a key pair"},
 		"a pasted token's scope":  {"web", map[string]any{"config": "pasted", "scope": "kensho:app:link"}, "scope: an access token that was copied by hand has the scope that it has"},
 		"a pair's scope":          {"web", map[string]any{"config": "pair", "scope": "discover"}, "scope: a Sitecore refresh token keeps the scope that it was minted with; leave scope out, or give the credential an api_key"},
-		"a ttl below min_ttl":     {"web", map[string]any{"config": "search", "ttl": "5m", "min_ttl": "10m"}, "min_ttl: 10m0s is more than the role's ttl of 5m0s"},
+		"a ttl below min_ttl":     {"web", map[string]any{"config": "search", "ttl": "5m", "min_ttl": "10m"}, "min_ttl: 10m0s exceeds the role's ttl of 5m0s"},
 		"a negative ttl":          {"web", map[string]any{"config": "search", "ttl": "-5m"}, "ttl: must not be negative"},
-		"a min_ttl of no time":    {"web", map[string]any{"config": "search", "min_ttl": "soon"}, "min_ttl: is no duration"},
+		"a min_ttl of no time":    {"web", map[string]any{"config": "search", "min_ttl": "soon"}, "min_ttl: must be a duration"},
 		"dedicated at Kensho":     {"web", map[string]any{"config": "link", "dedicated": true}, "dedicated: the vendor documents no way to revoke an access token"},
 		"dedicated at Sitecore":   {"web", map[string]any{"config": "search", "dedicated": true}, "dedicated: the vendor documents no way to revoke an access token"},
-		"a limit of shared ones":  {"web", map[string]any{"config": "search", "max_leases": 5}, "max_leases: goes with dedicated=true alone"},
+		"a limit of shared ones":  {"web", map[string]any{"config": "search", "max_leases": 5}, "max_leases: requires dedicated=true"},
 		"a limit past all":        {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": 1e30}, "max_leases: must be a whole number"},
 		"half a lease":            {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": 1.5}, "max_leases: must be a whole number"},
 		"a limit as a string":     {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": "0x7fffffffffffffff"}, "max_leases: must be a whole number"},
 		"a limit below none":      {"web", map[string]any{"config": "search", "max_leases": -5}, "max_leases: must not be negative"},
-		"an unknown field":        {"web", map[string]any{"config": "search", "max_ttl": "5m"}, "max_ttl: is no field of this path, which has config, dedicated, forget_leases, max_exchanges, max_leases, min_ttl, name, scope, ttl"},
+		"an unknown field":        {"web", map[string]any{"config": "search", "max_ttl": "5m"}, `unknown field "max_ttl" (allowed: config, dedicated, forget_leases, max_exchanges, max_leases, min_ttl, name, scope, ttl`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -119,7 +119,7 @@ func TestARoleAndACredentialCannotHaveOneName(t *testing.T) {
 		e.Write("roles/web", map[string]any{"config": "search"})
 		_, status, message := e.Request(logical.UpdateOperation, "config/kensho/web", map[string]any{"refresh_token": engine.RefreshToken})
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, `name: "web" is the name of roles/web; choose another, or delete the role first`)
+		assert.Contains(t, message, `name: "web" is taken by roles/web; choose another name, or delete the role first`)
 		assert.Equal(t, 1, e.Exchanges(), "the vendor is not asked about it")
 
 		_, status, _ = e.Request(logical.DeleteOperation, "roles/web", nil)
@@ -159,7 +159,7 @@ func TestACredentialThatRolesUseIsNotDeleted(t *testing.T) {
 		token := e.Creds("app").Data["access_token"]
 		_, status, message := e.Request(logical.DeleteOperation, "config/sitecore/search", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, "config/sitecore/search is used by roles: delete roles/app, roles/web first, or give them another config", message)
+		assert.Equal(t, "config/sitecore/search is used by roles/app, roles/web; first delete these roles or give them another config", message)
 		assert.Equal(t, token, e.Creds("app").Data["access_token"], "nothing has happened")
 
 		for _, path := range []string{"roles/app", "roles/web", "config/sitecore/search"} {
@@ -212,7 +212,7 @@ func TestAPathOfACredentialSaysThatANameIsARoles(t *testing.T) {
 		for op, path := range map[logical.Operation]string{logical.ReadOperation: "status/web", logical.UpdateOperation: "refresh/web"} {
 			_, status, message := e.Request(op, path, nil)
 			assert.Equal(t, http.StatusBadRequest, status)
-			assert.Equal(t, `"web" is a role: give the name of its credential, "search"`, message)
+			assert.Equal(t, `"web" is a role; use the name of its credential, "search"`, message)
 		}
 	})
 }

@@ -19,14 +19,14 @@ func (b *backend) pathStatus() []*framework.Path {
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
 					Callback:                    b.configList(providers),
-					Summary:                     "List the credentials that have a status.",
+					Summary:                     "List the credentials.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "statuses"},
 				},
 			},
-			HelpSynopsis:    "List the credentials that have a status: all of them.",
-			HelpDescription: "Each one is read from status/<name>.",
+			HelpSynopsis:    "List the credentials.",
+			HelpDescription: "Read the status of a credential at status/<name>.",
 		},
 		{
 			Pattern:      "status/" + framework.GenericNameRegex("name"),
@@ -35,8 +35,8 @@ func (b *backend) pathStatus() []*framework.Path {
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation: &framework.PathOperation{
 					Callback: b.statusRead,
-					Summary:  "Read how a credential is doing, without any secret.",
-					// The active node knows what it has yet to store.
+					Summary:  "Read the status of a credential, without secrets.",
+					// Only the active node has state that is not stored yet.
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "status"},
@@ -45,7 +45,7 @@ func (b *backend) pathStatus() []*framework.Path {
 					},
 				},
 			},
-			HelpSynopsis:    "Read how a credential is doing.",
+			HelpSynopsis:    "Read the status of a credential.",
 			HelpDescription: statusHelpDescription,
 		},
 	}
@@ -62,25 +62,25 @@ func statusFields() map[string]*framework.FieldSchema {
 		return &framework.FieldSchema{Type: framework.TypeInt, Description: description}
 	}
 	return map[string]*framework.FieldSchema{
-		"provider":                text("The provider of the credential."),
-		"state":                   text("unused, ok, degraded (the last exchange failed, but readers get a good token) or failed (some do not)."),
-		"expire_time":             at("When the cached token dies."),
+		"provider":                text("Provider of the credential."),
+		"state":                   text("unused, ok, degraded (the last exchange failed, but reads return a valid token) or failed (some reads fail)."),
+		"expire_time":             at("When the cached token expires."),
 		"last_exchange_time":      at("When the last exchange succeeded."),
-		"exchanges":               number("How many exchanges have succeeded since the credential was written."),
-		"consecutive_failures":    number("How many exchanges have failed since the last that succeeded."),
-		"last_error":              text("Why the last exchange failed that did."),
-		"last_error_time":         at("When it did."),
-		"next_attempt_time":       at("When the vendor may be called again, while it is left alone."),
-		"credential_expire_time":  at("When the credential dies if it stays unused, where that is known."),
-		"credential_updated_time": at("When a secret of the credential was last written."),
-		"description":             text("What the operator says the credential is for."),
-		"expires":                 at("When the secret expires at the vendor, as the operator says."),
-		"clock_skew":              number("How many seconds the vendor's clock is ahead of this server's, at the least, by the Date of its last answer. Beyond 600 the Date is ignored."),
-		"last_revocation_time":    at("When tokens that refresh/ dropped were last revoked at the vendor, where it can."),
-		"last_revocation_error":   text("Why that failed."),
-		"scopes":                  {Type: framework.TypeMap, Description: "How the narrower scopes of roles are doing: expire_time of each one's token; last_error, last_error_time and next_attempt_time where the vendor rejects it; storage_error where storage does not take its token."},
-		"dedicated_roles":         {Type: framework.TypeMap, Description: "The dedicated roles whose last exchange failed for a reason that passes by itself, which counts for no other reader: last_error, last_error_time and next_attempt_time of each."},
-		"storage_error":           text("Why something that the vendor answered is not in storage."),
+		"exchanges":               number("Number of successful exchanges since the credential was written."),
+		"consecutive_failures":    number("Number of failed exchanges since the last successful one."),
+		"last_error":              text("Error of the last failed exchange."),
+		"last_error_time":         at("Time of last_error."),
+		"next_attempt_time":       at("Earliest time of the next call to the vendor, while the engine is backing off."),
+		"credential_expire_time":  at("When the credential expires if it stays unused, if known."),
+		"credential_updated_time": at("When a secret of the credential last changed."),
+		"description":             text("Purpose and owner of the credential, as the operator set it."),
+		"expires":                 at("When the secret expires at the vendor, as the operator set it."),
+		"clock_skew":              number("Lower bound of the seconds by which the vendor's clock is ahead of this server's, from the Date header of its last response. The engine ignores a Date that differs by more than 600."),
+		"last_revocation_time":    at("When the engine last revoked tokens that refresh/ dropped, if the vendor supports it."),
+		"last_revocation_error":   text("Error of that revocation, if it failed."),
+		"scopes":                  {Type: framework.TypeMap, Description: "Status of the narrower scopes of roles, by scope: expire_time of the token; last_error, last_error_time and next_attempt_time if the vendor rejects the scope; storage_error if storage does not accept the token."},
+		"dedicated_roles":         {Type: framework.TypeMap, Description: "Dedicated roles whose last exchange failed with a temporary error, which does not affect other readers, by role: last_error, last_error_time and next_attempt_time."},
+		"storage_error":           text("Why the result of an exchange is not in storage."),
 	}
 }
 
@@ -88,7 +88,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *frame
 	name := d.Get("name").(string)
 	status, err := b.broker.Status(ctx, req.Storage, name)
 	if err != nil {
-		return noCredential(ctx, req.Storage, name, err)
+		return credentialFailure(ctx, req.Storage, name, err)
 	}
 	return &logical.Response{Data: statusData(status)}, nil
 }
@@ -171,7 +171,6 @@ func failureData(f broker.Failure) map[string]any {
 }
 
 const statusHelpDescription = `
-Reading a status never calls the vendor. A credential whose state is failed needs
-somebody: last_error says why, and whether it is worth waiting until
-next_attempt_time or a new credential has to be written.
+Reading a status never calls the vendor. If the state is failed, last_error states the
+reason: either wait until next_attempt_time, or write a new credential.
 `

@@ -19,7 +19,7 @@ func (b *backend) pathToken() []*framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:                    b.tokenRead,
-				Summary:                     "Read an access token without a lease, and when to read again.",
+				Summary:                     "Read an access token without a lease, and the time until the next read.",
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
 				Responses: map[int][]framework.Response{
@@ -27,25 +27,25 @@ func (b *backend) pathToken() []*framework.Path {
 				},
 			},
 		},
-		HelpSynopsis:    "Read an access token without a lease, by the name of a role or of a credential.",
+		HelpSynopsis:    "Read an access token of a role or a credential, without a lease.",
 		HelpDescription: tokenHelpDescription,
 	}}
 }
 
-// staticTokenFields are those of a leased token, and what readers go by of a secret
-// that changes without a lease: those that the database engine's static credentials
-// have. Vault Agent looks for the first two, the Vault Secrets Operator for all three.
+// staticTokenFields returns tokenFields and the fields by which clients of Vault know when to read a
+// secret without a lease again. The static credentials of the database engine have the same fields.
+// Vault Agent uses ttl and rotation_period, the Vault Secrets Operator all three.
 func staticTokenFields() map[string]*framework.FieldSchema {
 	fields := tokenFields()
 	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"ttl": {
 			Type:        framework.TypeInt,
-			Description: "In how many seconds to read again: by then there is a fresher token.",
+			Description: "Seconds until the next read. By then a fresher token is available.",
 			Required:    true,
 		},
 		"rotation_period": {
 			Type:        framework.TypeInt,
-			Description: "How many seconds the token lives, from its issue to its death.",
+			Description: "Lifetime of the token from issue to expiry, in seconds.",
 			Required:    true,
 		},
 		"last_vault_rotation": {
@@ -58,23 +58,23 @@ func staticTokenFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	reading, err := b.read(ctx, req, d, limit{ttl: credential.MaxDuration})
+	result, err := b.read(ctx, req, d, limit{ttl: credential.MaxDuration})
 	if err != nil {
 		return failure(nameIn(d), err)
 	}
-	resp := &logical.Response{Data: tokenData(reading.IssuedToken)}
-	resp.Data["ttl"] = int64(min(reading.Reread, reading.longest).Seconds())
-	resp.Data["rotation_period"] = int64(max(1, reading.ExpireTime.Sub(reading.IssueTime).Seconds()))
-	resp.Data["last_vault_rotation"] = broker.FormatTime(reading.IssueTime)
-	addWarnings(resp, reading.Warnings)
+	resp := &logical.Response{Data: tokenData(result.IssuedToken)}
+	resp.Data["ttl"] = int64(min(result.Reread, result.longest).Seconds())
+	resp.Data["rotation_period"] = int64(max(1, result.ExpireTime.Sub(result.IssueTime).Seconds()))
+	resp.Data["last_vault_rotation"] = broker.FormatTime(result.IssueTime)
+	addWarnings(resp, result.Warnings)
 	return resp, nil
 }
 
 const tokenHelpDescription = `
-The same token as creds/<name>, and nothing that Vault has to write or revoke: for
-many readers, and for those who read often. Nobody can see who holds it, and it dies
-when it dies.
+token/<name> returns the same token as creds/<name>, but without a lease: Vault stores
+and revokes nothing. Use it for many or frequent reads. Without leases, Vault cannot
+list who holds a token.
 
-ttl and rotation_period are what Vault Agent goes by: it reads again a second after
-ttl seconds, when there is a fresher token.
+Vault Agent uses ttl and rotation_period: it reads again one second after ttl has
+passed, when a fresher token is available.
 `

@@ -14,7 +14,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// failure turns an error into Vault's answer to a request about a name.
+// failure returns Vault's response to a request about a name that failed with err.
 func failure(name string, err error) (*logical.Response, error) {
 	var vendor *provider.Error
 	var exchange *broker.ExchangeError
@@ -27,59 +27,60 @@ func failure(name string, err error) (*logical.Response, error) {
 	case errors.As(err, &conflict):
 		return nil, logical.CodedError(http.StatusForbidden, conflict.Error())
 	case errors.Is(err, errUnknown):
-		return logical.ErrorResponse("%q is no role and no credential: write one to roles/%s or config/<provider>/%s", name, name, name), nil
+		return logical.ErrorResponse("no role or credential named %q; create one at roles/%s or config/<provider>/%s", name, name, name), nil
 	case errors.Is(err, broker.ErrUnknown):
-		return logical.ErrorResponse("%q is no credential: write one to config/<provider>/%s", name, name), nil
+		return logical.ErrorResponse("no credential named %q; create one at config/<provider>/%s", name, name), nil
 	case errors.As(err, &verify) && errors.As(err, &vendor):
-		return refused(verify, vendor)
+		return verifyFailure(verify, vendor)
 	case errors.As(err, &exchange):
-		return failed(exchange)
+		return exchangeFailure(exchange)
 	case errors.Is(err, broker.ErrShared):
 		return nil, logical.CodedError(http.StatusBadGateway, err.Error())
 	case errors.Is(err, broker.ErrBusy):
-		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("%q is still busy with what was asked before; try again", name))
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("%q is busy with another request; try again", name))
 	case errors.Is(err, broker.ErrClosed):
 		return nil, logical.CodedError(http.StatusServiceUnavailable, err.Error())
 	case errors.As(err, &vendor):
-		return unexchanged(vendor)
+		return vendorFailure(vendor)
 	}
 	return nil, err
 }
 
-// unexchanged answers a request that failed for what the vendor was asked beside an exchange,
-// such as its metadata, or for bad input, which it was not asked about at all.
-func unexchanged(e *provider.Error) (*logical.Response, error) {
+// vendorFailure returns the response for an error outside an exchange: bad input, or a failed request
+// for something else, such as the vendor's metadata.
+func vendorFailure(e *provider.Error) (*logical.Response, error) {
 	switch e.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, "the vendor is unavailable: "+e.Reason)
 	case provider.InvalidResponse:
-		return nil, logical.CodedError(http.StatusBadGateway, "the vendor's answer is unusable: "+e.Reason)
+		return nil, logical.CodedError(http.StatusBadGateway, "invalid response from the vendor: "+e.Reason)
 	}
 	return logical.ErrorResponse(e.Reason), nil
 }
 
-// noCredential answers a request about a credential that gave the name of a role.
-func noCredential(ctx context.Context, s logical.Storage, name string, err error) (*logical.Response, error) {
+// credentialFailure is failure for paths that take only the name of a credential. It explains when
+// the name is that of a role.
+func credentialFailure(ctx context.Context, s logical.Storage, name string, err error) (*logical.Response, error) {
 	if errors.Is(err, broker.ErrUnknown) {
 		if r, _ := getRole(ctx, s, name); r != nil {
-			return logical.ErrorResponse("%q is a role: give the name of its credential, %s", name, provider.Quote(r.Config)), nil
+			return logical.ErrorResponse("%q is a role; use the name of its credential, %s", name, provider.Quote(r.Config)), nil
 		}
 	}
 	return failure(name, err)
 }
 
-// refused answers a write whose verification failed. Storing the credential unchecked is a way
-// out of an outage only: whatever else has failed may be a wrong field.
-func refused(v *credential.VerifyError, e *provider.Error) (*logical.Response, error) {
+// verifyFailure returns the response to a write whose verification failed. It suggests verify=false
+// only in an outage, as any other failure may come from a wrong field.
+func verifyFailure(v *credential.VerifyError, e *provider.Error) (*logical.Response, error) {
 	outcome := v.Outcome
 	if e.Outage() {
 		outcome = v.InOutage
 	}
 	switch e.Kind {
 	case provider.Unavailable:
-		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor cannot be asked about the credential: %s; %s", e.Reason, outcome))
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("cannot verify the credential: the vendor is unavailable: %s; %s", e.Reason, outcome))
 	case provider.InvalidResponse:
-		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer about the credential is unusable: %s; %s", e.Reason, outcome))
+		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("cannot verify the credential: invalid response from the vendor: %s; %s", e.Reason, outcome))
 	case provider.Expired:
 		return logical.ErrorResponse("the credential has expired: %s; %s", e.Reason, v.Outcome), nil
 	default:
@@ -87,15 +88,15 @@ func refused(v *credential.VerifyError, e *provider.Error) (*logical.Response, e
 	}
 }
 
-// failed answers a read for which there is no token.
-func failed(e *broker.ExchangeError) (*logical.Response, error) {
+// exchangeFailure returns the response to a read for which there is no valid token.
+func exchangeFailure(e *broker.ExchangeError) (*logical.Response, error) {
 	path := credential.Path(e.Provider, e.Name)
 	next := broker.FormatTime(roundUp(e.NextAttempt))
 	switch e.Err.Kind {
 	case provider.Unavailable:
-		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor is unavailable and no good token is left: %s; next attempt at %s", e.Err.Reason, next))
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor is unavailable and there is no valid token: %s; next attempt at %s", e.Err.Reason, next))
 	case provider.InvalidResponse:
-		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("the vendor's answer is unusable: %s; next attempt at %s", e.Err.Reason, next))
+		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("invalid response from the vendor: %s; next attempt at %s", e.Err.Reason, next))
 	case provider.Expired:
 		return logical.ErrorResponse("the credential has expired: %s; write a new one to %s", e.Err.Reason, path), nil
 	}
@@ -108,8 +109,8 @@ func failed(e *broker.ExchangeError) (*logical.Response, error) {
 	return logical.ErrorResponse("the vendor rejected the credential: %s; write a new one to %s", e.Err.Reason, path), nil
 }
 
-// roundUp returns the next whole second, for times before which a caller must not try again. It
-// keeps the zero time.
+// roundUp rounds a time up to a whole second, so that a caller that waits for it does not come too
+// early. It returns the zero time unchanged.
 func roundUp(t time.Time) time.Time {
 	if t.IsZero() {
 		return t

@@ -22,32 +22,32 @@ import (
 type role struct {
 	storage.Format
 
-	// Config is the credential's name, and Scope what its tokens are to be for; empty
-	// is the credential's own scope.
+	// Config is the name of the credential. Scope is the scope of the role's tokens; if empty, the
+	// credential's own.
 	Config string   `json:"config"`
 	Scope  []string `json:"scope,omitempty"`
 
-	// TTL is the longest lease, in seconds, and MinTTL what a reader is to have at
-	// least; zero is no limit.
+	// TTL is the maximum lease and MinTTL the minimum remaining lifetime of a token, in seconds.
+	// Zero means no limit.
 	TTL    provider.Seconds `json:"ttl,omitempty"`
 	MinTTL provider.Seconds `json:"min_ttl,omitempty"`
 
-	// Dedicated is whether each read has a token of its own, which dies with its lease,
-	// and MaxLeases how many may be leased at once; zero is no limit. MaxExchanges is how
-	// many may be exchanged within the lifetime of one; zero is the default.
+	// Dedicated is whether each read gets its own token, which is revoked with its lease.
+	// MaxLeases is the maximum number of tokens leased at once; zero means no limit. MaxExchanges
+	// is the maximum number of exchanges within the lifetime of one token; zero means the default.
 	Dedicated    bool `json:"dedicated,omitempty"`
 	MaxLeases    int  `json:"max_leases,omitempty"`
 	MaxExchanges int  `json:"max_exchanges,omitempty"`
 
-	// Leases is the part of the storage keys of the tokens that count against MaxLeases: those
-	// that were leased since the role was created, or since an operator had them forgotten.
+	// Leases is the part of the storage key that the tokens counting against MaxLeases share. It
+	// changes when an operator writes forget_leases.
 	Leases string `json:"leases,omitempty"`
 
-	scope string // as the broker has it
+	scope string // Scope as one string, for the broker
 }
 
-// amendRole returns the role that a write makes of the stored one, if there is one.
-func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, error) {
+// updatedRole returns the role after a write. It does not store it.
+func updatedRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, error) {
 	name := d.Get("name").(string)
 	stored, err := getRole(ctx, req.Storage, name)
 	switch {
@@ -79,7 +79,7 @@ func amendRole(ctx context.Context, req *logical.Request, d *framework.FieldData
 	return next.loaded(), next.check(d)
 }
 
-// update sets the fields that a write gives; nil clears one.
+// update sets the given fields; nil clears a field.
 func (r *role) update(fields map[string]any) {
 	number := func(value any) int64 {
 		n, _ := value.(json.Number)
@@ -110,8 +110,9 @@ func (r *role) update(fields map[string]any) {
 	}
 }
 
-// exchanges are how many tokens of a dedicated role may be exchanged within the lifetime of
-// one. Agent reads again after 85 to 95 % of a lease, and a deployment replaces all readers.
+// exchanges returns the maximum number of exchanges of a dedicated role within the lifetime of one
+// token. The default allows for Vault Agent, which reads again after 85 to 95 % of a lease, and for
+// a deployment that replaces all readers.
 func (r *role) exchanges() int {
 	switch {
 	case r.MaxExchanges > 0:
@@ -128,45 +129,46 @@ const (
 	defaultExchanges  = 100
 )
 
-// check refuses what contradicts itself.
+// check returns an error for fields that contradict each other.
 func (r *role) check(d *framework.FieldData) error {
 	if r.Config == "" {
-		return provider.Errorf(provider.Invalid, "config: is missing; give the name of a credential")
+		return provider.Errorf(provider.Invalid, "config: must be the name of a credential")
 	}
 	if r.TTL > 0 && r.MinTTL > r.TTL {
-		return provider.Errorf(provider.Invalid, "min_ttl: %s is more than the role's ttl of %s, which no lease is longer than", r.MinTTL.Duration(), r.TTL.Duration())
+		return provider.Errorf(provider.Invalid, "min_ttl: %s exceeds the role's ttl of %s", r.MinTTL.Duration(), r.TTL.Duration())
 	}
 	switch {
 	case r.MaxLeases < 0:
 		return provider.Errorf(provider.Invalid, "max_leases: must not be negative")
 	case r.MaxLeases > 0 && !r.Dedicated:
-		return provider.Errorf(provider.Invalid, "max_leases: goes with dedicated=true alone, as other leases cost the vendor nothing")
+		return provider.Errorf(provider.Invalid, "max_leases: requires dedicated=true")
 	case r.MaxExchanges < 0:
 		return provider.Errorf(provider.Invalid, "max_exchanges: must not be negative")
 	case r.MaxExchanges > 0 && !r.Dedicated:
-		return provider.Errorf(provider.Invalid, "max_exchanges: needs dedicated=true, as the readers of other roles share exchanges")
+		return provider.Errorf(provider.Invalid, "max_exchanges: requires dedicated=true")
 	case d.Raw["forget_leases"] != nil && !r.Dedicated:
-		return provider.Errorf(provider.Invalid, "forget_leases: needs dedicated=true, as other leases are not counted")
+		return provider.Errorf(provider.Invalid, "forget_leases: requires dedicated=true")
 	}
 	return nil
 }
 
-// checkRole refuses a role that nobody could read.
+// checkRole returns an error for a role that could not be read: its name is taken by a credential, or
+// its credential does not exist, does not have its scope or cannot issue dedicated tokens.
 func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string, r *role) error {
 	switch vendor, err := b.store.VendorOf(ctx, s, name); {
 	case err != nil:
 		return err
 	case vendor != "":
-		return provider.Errorf(provider.Invalid, "name: %q is the name of %s; a role needs one of its own", name, credential.Path(vendor, name))
+		return provider.Errorf(provider.Invalid, "name: %q is taken by %s; choose another name", name, credential.Path(vendor, name))
 	}
 	c, err := b.store.Credential(ctx, s, r.Config)
 	if err != nil {
 		return err
 	}
 	if c == nil {
-		return provider.Errorf(provider.Invalid, "config: %s is no credential; write it to config/<provider>/%s first", provider.Quote(r.Config), provider.List([]string{r.Config}))
+		return provider.Errorf(provider.Invalid, "config: no credential named %s; create it at config/<provider>/%s first", provider.Quote(r.Config), provider.List([]string{r.Config}))
 	}
-	if err := r.narrows(c); err != nil || !r.Dedicated {
+	if err := r.checkScope(c); err != nil || !r.Dedicated {
 		return err
 	}
 	err = b.broker.Revocable(ctx, s, r.Config)
@@ -177,8 +179,8 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 	return err
 }
 
-// narrows refuses a scope that the credential does not have.
-func (r *role) narrows(c *broker.Credential) error {
+// checkScope returns an error if the credential cannot issue tokens of the role's scope.
+func (r *role) checkScope(c *broker.Credential) error {
 	if len(r.Scope) == 0 {
 		return nil
 	}
@@ -186,10 +188,10 @@ func (r *role) narrows(c *broker.Credential) error {
 	return err
 }
 
-// Check is for storage.Get.
+// Check implements storage.Entry.
 func (r *role) Check() error {
 	if r.Config == "" || min(r.TTL, r.MinTTL) < 0 || min(r.MaxLeases, r.MaxExchanges) < 0 || strings.Contains(r.Leases, "/") {
-		return errors.New("a role that cannot be")
+		return errors.New("role with invalid fields")
 	}
 	return nil
 }
@@ -202,14 +204,14 @@ func getRole(ctx context.Context, s logical.Storage, name string) (*role, error)
 	return r.loaded(), nil
 }
 
-// loaded completes a role that was decoded.
+// loaded sets the fields that are not stored, and returns the role.
 func (r *role) loaded() *role {
 	r.scope = provider.JoinScope(r.Scope)
 	return r
 }
 
-// rolesOf are the roles that use a credential, by name.
-func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]*role, error) {
+// rolesUsing returns the roles that use a credential, by name.
+func rolesUsing(ctx context.Context, s logical.Storage, config string) (map[string]*role, error) {
 	names, err := storage.List(ctx, s, storage.RoleKey(""))
 	if err != nil {
 		return nil, err
@@ -217,7 +219,7 @@ func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]
 	roles := map[string]*role{}
 	for _, name := range names {
 		r, err := getRole(ctx, s, name)
-		if err != nil && !storage.IsDamaged(err) { // one that is can be read by nobody, and uses nothing
+		if err != nil && !storage.IsDamaged(err) { // a damaged role cannot be read and uses no credential
 			return nil, err
 		}
 		if r != nil && r.Config == config {
@@ -227,9 +229,9 @@ func rolesOf(ctx context.Context, s logical.Storage, config string) (map[string]
 	return roles, nil
 }
 
-// checkUnused refuses to take a credential away from roles.
+// checkUnused returns an error if roles use the credential.
 func checkUnused(ctx context.Context, s logical.Storage, vendor, name string) error {
-	roles, err := rolesOf(ctx, s, name)
+	roles, err := rolesUsing(ctx, s, name)
 	var newer *storage.NewerFormatError
 	switch {
 	case errors.As(err, &newer):
@@ -237,26 +239,26 @@ func checkUnused(ctx context.Context, s logical.Storage, vendor, name string) er
 	case err != nil || len(roles) == 0:
 		return err
 	}
-	return provider.Errorf(provider.Invalid, "%s is used by roles: delete %s first, or give them another config",
-		credential.Path(vendor, name), paths(roles))
+	return provider.Errorf(provider.Invalid, "%s is used by %s; first delete these roles or give them another config",
+		credential.Path(vendor, name), rolePaths(roles))
 }
 
-// outgrown warns of the roles that a credential does not do for any more: it has not their
-// scope, or cannot revoke their tokens.
-func (b *backend) outgrown(ctx context.Context, s logical.Storage, name string) []string {
-	roles, err := rolesOf(ctx, s, name)
+// roleWarnings returns a warning for each role that its credential no longer supports, because it
+// lacks the role's scope or cannot revoke dedicated tokens.
+func (b *backend) roleWarnings(ctx context.Context, s logical.Storage, name string) []string {
+	roles, err := rolesUsing(ctx, s, name)
 	if err != nil || len(roles) == 0 {
-		return nil // what was written stands, and each role says so itself
+		return nil // the write is done; a read of the role reports the problem
 	}
 	c, err := b.store.Credential(ctx, s, name)
 	if err != nil || c == nil {
 		return nil
 	}
-	// It may call the vendor, which says nothing of a role if it is unavailable.
+	// Revocable may call the vendor, and does so once for all roles.
 	revocable := sync.OnceValue(func() error { return b.broker.Revocable(ctx, s, name) })
 	var warnings []string
 	for _, roleName := range sortedKeys(roles) {
-		err := roles[roleName].narrows(c)
+		err := roles[roleName].checkScope(c)
 		if err == nil && roles[roleName].Dedicated {
 			err = revocable()
 		}
@@ -267,7 +269,7 @@ func (b *backend) outgrown(ctx context.Context, s logical.Storage, name string) 
 	return warnings
 }
 
-// paths are where roles are written.
-func paths(roles map[string]*role) string {
+// rolePaths returns the paths of roles, separated by commas.
+func rolePaths(roles map[string]*role) string {
 	return "roles/" + strings.Join(sortedKeys(roles), ", roles/")
 }

@@ -6,13 +6,12 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// schemas are what paths take and answer, by pattern: the same in every mount, never
-// changed, and most of what an idle mount would take of memory.
+// schemas caches the fields and responses of paths by pattern. They are the same in every mount,
+// never change, and would otherwise account for most of the memory of an idle mount.
 var schemas sync.Map
 
-// sharing has the paths of a mount take and answer what those of the process's other
-// mounts do.
-func sharing(paths []*framework.Path) []*framework.Path {
+// shareSchemas replaces the fields and responses of paths by those of the first mount in the process.
+func shareSchemas(paths []*framework.Path) []*framework.Path {
 	for _, path := range paths {
 		path.Fields = shared(path.Pattern, path.Fields)
 		for operation, handler := range path.Operations {
@@ -24,7 +23,7 @@ func sharing(paths []*framework.Path) []*framework.Path {
 	return paths
 }
 
-// shared is the value of the first mount that had one under the key.
+// shared returns the first value that was passed for the key.
 func shared[T any](key string, own T) T {
 	first, _ := schemas.LoadOrStore(key, own)
 	return first.(T)

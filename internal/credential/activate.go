@@ -14,33 +14,33 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Activating a pair changes the key pair and every credential that uses it: their private key,
-// their generation and, where the vendor gives one, their client ID. Half of that works with no
-// vendor, and a server can be killed at any point. So one write is the switch: the key pair's
-// entry, which has the pair as active, and with it each credential as it is from then on. Loading
-// a credential loads its key pair too (resolve), and takes what that has in place of the
-// credential's own entry, as long as the entry is still the one that was activated.
+// An activation changes the key pair and every credential that uses it: the private key, the
+// generation and, where the vendor issues one, the client ID. A partial change works with no
+// vendor, and a server can be killed at any point. The switch is therefore a single write: the key
+// pair's entry holds the new active pair together with the new entry of each credential. Loading a
+// credential also loads its key pair (resolve) and prefers the entry there over the credential's
+// own, provided that its own is still the one that the activation replaced.
 //
-// Killed before that write, or with storage that refuses it, nothing has happened. Killed after
-// it, all has. The writes of each credential's own entry that follow (settle) are tidiness.
+// If that write fails, or the server is killed before it, nothing has changed. Once it succeeds,
+// the activation is complete. settle then moves the entries into place, which is only cleanup.
 //
-// A refresh token that the vendor rotates while it is asked is part of the same write, and is
-// stored before the next credential is exchanged, so that neither another's refusal nor a kill in
-// between loses it.
+// A refresh token that the vendor rotates during the activation is part of the same write. It is
+// also stored before the next credential is exchanged, so that neither a rejection of that one nor
+// a kill in between loses it.
 
-// activated is a credential as an activation has made it.
+// activated is the new entry of a credential that an activation has changed.
 type activated struct {
-	// Of is the generation of the entry that Entry replaces. Under any other it is void: the
-	// credential has been written since, or deleted.
+	// Of is the generation of the entry that Entry replaces. If the stored generation differs,
+	// the credential has since been written or deleted, and Entry is void.
 	Of    string `json:"of"`
 	Entry *Entry `json:"entry"`
 }
 
-// An Activation is what an operator sends to activate the pending pair of a key pair: fields of
-// the credentials that use it. nil leaves a field as it is, "" clears it.
+// An Activation holds the fields that an operator sends when activating a pending pair. They are
+// set on the credentials that use the key pair. nil leaves a field unchanged, "" clears it.
 type Activation struct{ ClientID, KeyID *string }
 
-// fields returns the given ones by name.
+// fields returns the fields that are given, by name.
 func (a Activation) fields() map[string]string {
 	given := map[string]string{}
 	for field, value := range map[string]*string{"client_id": a.ClientID, "key_id": a.KeyID} {
@@ -51,12 +51,12 @@ func (a Activation) fields() map[string]string {
 	return given
 }
 
-// check refuses a field that would go to no credential, and one client ID for credentials that
-// have different ones.
+// check returns an error if a field is given and no credential uses the key pair, or if a client
+// ID is given for credentials whose client IDs differ.
 func (a Activation) check(us users) error {
 	for _, field := range sortedKeys(a.fields()) {
 		if len(us) == 0 {
-			return provider.Errorf(provider.Invalid, "%s: is for the credentials that use the key pair, and none does; leave it out, and give it to those that you write", field)
+			return provider.Errorf(provider.Invalid, "%s: no credential uses the key pair; omit the field here and set it on the credentials", field)
 		}
 	}
 	if a.ClientID == nil {
@@ -64,13 +64,13 @@ func (a Activation) check(us users) error {
 	}
 	for _, u := range us {
 		if !reflect.DeepEqual(u.Fields["client_id"], us[0].Fields["client_id"]) {
-			return provider.Errorf(provider.Invalid, "client_id: cannot be that of both %s and %s, which have different ones now; give each a key pair of its own", us[0].path(), u.path())
+			return provider.Errorf(provider.Invalid, "client_id: %s and %s have different client IDs; give each credential its own key pair", us[0].path(), u.path())
 		}
 	}
 	return nil
 }
 
-// Activate puts the pending pair in the active one's place, if the vendor accepts it for every
+// Activate replaces the active pair with the pending one if the vendor accepts it for every
 // credential that uses the key pair. Otherwise nothing changes. Its errors are those of Write.
 func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a Activation) error {
 	users, err := st.usersOf(ctx, s, name)
@@ -93,15 +93,15 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 	case err != nil:
 		return err
 	case k == nil:
-		return provider.Errorf(provider.Invalid, "%q is not a key pair: make one by a write to %s", name, KeypairPath(name))
+		return provider.Errorf(provider.Invalid, "no key pair named %q; create one at %s", name, KeypairPath(name))
 	case k.Pending == nil:
-		return provider.Errorf(provider.Invalid, "%s has no pending pair, and the active one is %s of %s: make one by a write to %s",
+		return provider.Errorf(provider.Invalid, "%s has no pending pair (active: %s, created %s); create one by a write to %s",
 			KeypairPath(name), k.Active.KeyID, broker.FormatTime(k.Active.CreatedTime), KeypairPath(name))
 	}
 	if users, err = st.usersOf(ctx, s, name); err != nil {
 		return err
 	}
-	if !slices.Equal(users.names(), names) { // they have changed before the lock
+	if !slices.Equal(users.names(), names) { // changed before the lock was taken
 		return broker.ErrBusy
 	}
 	if err := users.resolve(ctx, s); err != nil {
@@ -122,7 +122,7 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 	return nil
 }
 
-// An activation is one that is under way.
+// An activation is an activation in progress.
 type activation struct {
 	store   *Store
 	storage logical.Storage
@@ -130,20 +130,20 @@ type activation struct {
 	changes *broker.Changes
 	users   users
 	given   map[string]string
-	next    *Keypair // what is to be stored
+	next    *Keypair // the entry to store
 
-	// answered is, by name, what the vendors answered for the credentials as they are stored, of
-	// those that have been exchanged; nil if there was nothing to keep.
+	// answered holds, by name, the states that the exchanges so far leave for the stored
+	// credentials. A state is nil if the exchange left nothing to keep.
 	answered map[string]*broker.State
 }
 
-// switchKeys exchanges each credential with the pending pair, and makes the switch.
+// switchKeys exchanges each credential with the pending pair, then stores the new key pair.
 func (a *activation) switchKeys(ctx context.Context) error {
 	a.answered = map[string]*broker.State{}
 	for i, u := range a.users {
 		answered, err := a.verify(ctx, u)
 		a.answered[u.name] = answered
-		if err == nil && answered != nil && i < len(a.users)-1 { // what is of the last is in the switch
+		if err == nil && answered != nil && i < len(a.users)-1 { // the switch itself stores the last one
 			err = a.changes.Of(u.name).Save(ctx, answered)
 		}
 		if err != nil {
@@ -154,13 +154,13 @@ func (a *activation) switchKeys(ctx context.Context) error {
 		return err
 	}
 	if err := a.settle(ctx); err != nil {
-		a.store.Logger().Warn("what an activation has changed is left in the key pair's entry, which is as good", "keypair", a.name, "error", err)
+		a.store.Logger().Warn("cannot move activated credentials out of the key pair's entry; they are read from there", "keypair", a.name, "error", err)
 	}
 	return nil
 }
 
-// failed keeps what the vendors answered for the credentials, which stay as they are. It returns
-// the errors of that.
+// failed keeps the states that the exchanges left for the credentials, which stay unchanged. It
+// returns the errors of storing them.
 func (a *activation) failed(ctx context.Context, err error) []error {
 	var failures []error
 	for name, answered := range a.answered {
@@ -171,12 +171,13 @@ func (a *activation) failed(ctx context.Context, err error) []error {
 	return failures
 }
 
-// verify exchanges a credential with the pending pair. It returns what the vendor answered for the
-// credential as it is stored; nil if there is nothing to keep.
+// verify exchanges a credential with the pending pair. It returns the state that this leaves for
+// the stored credential; nil if there is nothing to keep.
 func (a *activation) verify(ctx context.Context, u *stored) (*broker.State, error) {
 	fields := maps.Clone(u.Fields)
 	for field, value := range a.given {
-		// Of several credentials, those without a key_id are at a vendor that uses the thumbprint.
+		// Where several credentials share the key pair, one without a key_id belongs to a vendor
+		// that identifies the key by its thumbprint.
 		if field == "key_id" && len(a.users) > 1 && fields[field] == nil {
 			continue
 		}
@@ -199,14 +200,14 @@ func (a *activation) verify(ctx context.Context, u *stored) (*broker.State, erro
 	r := replacement{next: entry, stored: u, known: u.last(change.Known)}
 	entry.Verified, err = change.Verify(ctx, credential, r.grant())
 	if err != nil {
-		outcome := u.path() + " goes on with the active pair of " + KeypairPath(a.name) + ", and the pending one stays pending"
+		outcome := u.path() + " keeps using the active pair of " + KeypairPath(a.name) + "; the pending pair stays pending"
 		return r.answered(), &VerifyError{Err: err, Outcome: outcome, InOutage: outcome}
 	}
 	a.next.Activated[u.name] = activated{Of: u.generation, Entry: entry}
 	return r.answered(), nil
 }
 
-// settle moves each credential from the key pair's entry into its own.
+// settle moves the new entry of each credential from the key pair's entry to the credential's key.
 func (a *activation) settle(ctx context.Context) error {
 	for _, u := range a.users {
 		u.Entry = a.next.Activated[u.name].Entry
@@ -220,8 +221,8 @@ func (a *activation) settle(ctx context.Context) error {
 	return putKeypair(ctx, a.storage, a.name, &Keypair{Active: a.next.Active, Allowed: a.next.Allowed})
 }
 
-// forgetActivated drops what an activation has made of a credential that has been deleted: its
-// secrets must not stay in the key pair's entry.
+// forgetActivated removes a deleted credential from the key pair's entry, so that its secrets do
+// not stay there.
 func (st *Store) forgetActivated(ctx context.Context, s logical.Storage, keypair, credential string) {
 	k, err := getKeypair(ctx, s, keypair)
 	if err == nil && k != nil {
@@ -232,6 +233,6 @@ func (st *Store) forgetActivated(ctx context.Context, s logical.Storage, keypair
 		err = putKeypair(ctx, s, keypair, k)
 	}
 	if err != nil {
-		st.Logger().Warn("what an activation has made of a deleted credential is left in the key pair's entry", "keypair", keypair, "name", credential, "error", err)
+		st.Logger().Warn("cannot remove a deleted credential from the key pair's entry", "keypair", keypair, "name", credential, "error", err)
 	}
 }

@@ -11,24 +11,24 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Allowed is what a key pair may sign for. It is set only on the key pair's own path: a policy for
-// a credential's name must not reach another name's key. (Guarantee 17.)
+// Allowed restricts what a key pair signs for. Only a write to the key pair's own path sets it, so
+// that a policy for one credential never gives access to another one's key. (Guarantee 17.)
 type Allowed struct {
-	// Configs are the names of the credentials that may use the key pair; none stands for the one
-	// of its own name.
+	// Configs are the names of the credentials that may use the key pair. If empty, only the
+	// credential with the key pair's name may.
 	Configs []string `json:"allowed_configs,omitempty"`
 
-	// Hosts are those that assertions may be sent to. Where they are not set, they become those of
-	// the first credential that uses the key pair, and CACert with them: the authorities that are
-	// believed about these hosts besides the system's.
+	// Hosts are the hosts that assertions may be sent to. CACert holds the certificate authorities
+	// trusted for these hosts besides the system's. If no hosts are set, the first credential
+	// that uses the key pair sets both.
 	Hosts  []string `json:"allowed_hosts,omitempty"`
 	CACert string   `json:"ca_cert,omitempty"`
 
-	// Audiences are those that assertions may name; none allows all.
+	// Audiences are the audiences that assertions may name. If empty, any may be named.
 	Audiences []string `json:"allowed_audiences,omitempty"`
 }
 
-// An AllowedWrite is what an operator sends for Allowed; nil fields stay as they are.
+// An AllowedWrite holds the fields of Allowed that an operator sends. A nil field stays unchanged.
 type AllowedWrite struct {
 	Configs, Hosts, Audiences *[]string
 	CACert                    *string
@@ -36,7 +36,7 @@ type AllowedWrite struct {
 
 func (w AllowedWrite) isEmpty() bool { return w == AllowedWrite{} }
 
-// apply returns what a write makes of what a key pair may sign for.
+// apply returns a with the write's fields.
 func (w AllowedWrite) apply(a Allowed) (Allowed, error) {
 	for _, field := range []struct {
 		given *[]string
@@ -52,7 +52,7 @@ func (w AllowedWrite) apply(a Allowed) (Allowed, error) {
 	a.Hosts = slices.Clone(a.Hosts)
 	for i, host := range a.Hosts {
 		if strings.Contains(host, "/") || provider.CheckURL("allowed_hosts", "https://"+host) != nil {
-			return a, provider.Errorf(provider.Invalid, "allowed_hosts: %s is not a host; give the host only, for example id.example.com or id.example.com:8443", provider.Quote(host))
+			return a, provider.Errorf(provider.Invalid, "allowed_hosts: %s is not a host; use the form id.example.com or id.example.com:8443", provider.Quote(host))
 		}
 		a.Hosts[i] = provider.Host("https://" + host)
 	}
@@ -64,7 +64,7 @@ func (w AllowedWrite) apply(a Allowed) (Allowed, error) {
 	return a, nil
 }
 
-// check refuses a credential that the key pair of a name must not sign for.
+// check returns an error if the key pair may not sign for a credential with these destinations.
 func (a Allowed) check(keypair, credential string, to Destinations) error {
 	path := KeypairPath(keypair)
 	if credential != keypair && len(a.Configs) == 0 || len(a.Configs) > 0 && !slices.Contains(a.Configs, credential) {
@@ -80,7 +80,7 @@ func (a Allowed) check(keypair, credential string, to Destinations) error {
 		switch {
 		case !isAudience || len(a.Audiences) == 0 || slices.Contains(a.Audiences, audience):
 		case audience == "":
-			return provider.Errorf(provider.Invalid, "assertion_audience: is missing; with an issuer, the aud of assertions is not known otherwise, and %s has allowed_audiences", path)
+			return provider.Errorf(provider.Invalid, "assertion_audience: must be set, as %s has allowed_audiences and an issuer does not determine the audience", path)
 		default:
 			return provider.Errorf(provider.Invalid, "keypair: %s does not sign for the audience %s; add it to allowed_audiences of %s", path, provider.Quote(audience), path)
 		}
@@ -91,21 +91,21 @@ func (a Allowed) check(keypair, credential string, to Destinations) error {
 func (a Allowed) checkHosts(path string, to Destinations) error {
 	for _, host := range to.hosts() {
 		if len(a.Hosts) > 0 && !slices.Contains(a.Hosts, host) {
-			return provider.Errorf(provider.Invalid, "keypair: %s signs only for %s, not for %s; add that to allowed_hosts of %s", path, provider.List(a.Hosts), provider.Quote(host), path)
+			return provider.Errorf(provider.Invalid, "keypair: %s signs only for %s, not for %s; add the host to allowed_hosts of %s", path, provider.List(a.Hosts), provider.Quote(host), path)
 		}
 	}
 	known := authorities(a.CACert)
 	for _, one := range to {
 		id, isAuthority := strings.CutPrefix(one, authorityPrefix)
 		if isAuthority && one != systemAuthorities && !slices.Contains(known, id) {
-			return provider.Errorf(provider.Invalid, "ca_cert: holds a certificate that the ca_cert of %s does not; add it there", path)
+			return provider.Errorf(provider.Invalid, "ca_cert: contains a certificate that is not in the ca_cert of %s; add it there first", path)
 		}
 	}
 	return nil
 }
 
-// bound returns what a key pair for any host may sign for, once it is for the hosts of some
-// destinations, and for the authorities that are believed about them.
+// bound returns a restricted to the hosts of some destinations. caCert holds the authorities
+// trusted for them.
 func (a Allowed) bound(to Destinations, caCert string) Allowed {
 	a.Hosts = to.hosts()
 	if a.CACert == "" {
@@ -114,8 +114,8 @@ func (a Allowed) bound(to Destinations, caCert string) Allowed {
 	return a
 }
 
-// bindKeypair makes a key pair that may sign for any host sign only for those of a credential that
-// is about to use it. The caller has locked the key pair.
+// bindKeypair restricts a key pair without allowed hosts to the hosts of the credential that is
+// about to use it. The caller holds the lock of the key pair.
 func (st *Store) bindKeypair(ctx context.Context, s logical.Storage, c *stored) error {
 	name := c.keypair()
 	if name == "" || c.key.pair == nil || len(c.key.allowed.Hosts) > 0 {

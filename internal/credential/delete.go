@@ -10,8 +10,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A Deletion is the deletion of a credential that is under way. Nothing else happens to the
-// credential until End.
+// A Deletion is the deletion of a credential in progress. Nothing else changes the credential until
+// End.
 type Deletion struct {
 	store   *Store
 	storage logical.Storage
@@ -23,8 +23,8 @@ type Deletion struct {
 	unlock  func()
 }
 
-// BeginDelete begins to delete a credential, also one that cannot be decoded. Its errors are those
-// of broker.BeginDelete.
+// BeginDelete begins the deletion of a credential, including one that cannot be decoded. The caller
+// must call End. Its errors are those of broker.BeginDelete.
 func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*Deletion, error) {
 	ctx, changes, err := st.broker.BeginDelete(ctx, s, name)
 	if err != nil {
@@ -47,17 +47,17 @@ func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, p provider.
 	return d, nil
 }
 
-// End ends the deletion.
+// End releases the locks of the deletion.
 func (d *Deletion) End() {
 	d.unlock()
 	d.changes.End()
 }
 
-// Context returns the context of what is done in the deletion.
+// Context returns the context to use for work within the deletion.
 func (d *Deletion) Context() context.Context { return d.ctx }
 
-// Delete deletes the credential, and what is known of it. Its tokens are revoked as well as the
-// vendor can. It does nothing if the name is another vendor's. Its error is of type
+// Delete deletes the credential and its state, and revokes its tokens where the vendor supports
+// that. It does nothing if the name belongs to another vendor. Its error is of type
 // *storage.Error.
 func (d *Deletion) Delete() error {
 	ctx, s, st, change := d.ctx, d.storage, d.store, d.changes.Of(d.name)
@@ -67,12 +67,12 @@ func (d *Deletion) Delete() error {
 	case owner != "" && owner != d.vendor.Name():
 		return nil
 	}
-	// One that cannot be opened can be deleted all the same.
+	// A credential that cannot be opened can still be deleted.
 	credential, err := st.Credential(ctx, s, d.name)
 	if storage.IsError(err) {
 		return err
 	}
-	// Without the credential, nothing could revoke the leased tokens later.
+	// Revoking leased tokens needs the credential, so it comes first.
 	if err := st.broker.RevokeLeases(ctx, s, d.name); err != nil {
 		return change.Failed(ctx, nil, err)
 	}

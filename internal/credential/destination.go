@@ -9,18 +9,18 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Destinations are where the secrets of a credential go, each in a form that can be stored and
-// compared: URLs, the issuer whose host has them, the audiences of what a private key signs, and
-// the authorities that are believed about who is at a URL. (Guarantee 13.)
+// Destinations describe where the secrets of a credential go, in a form that can be stored and
+// compared: URLs, the issuer that lists its endpoints, the audiences of signed assertions, and the
+// certificate authorities trusted to identify the hosts. (Guarantee 13.)
 type Destinations []string
 
-// The destinations that are not URLs begin with one of these.
+// Prefixes of the destinations that are not URLs.
 const (
 	issuerPrefix    = "issuer "
 	audiencePrefix  = "audience "
 	authorityPrefix = "authority "
 
-	// systemAuthorities are trusted where there is no ca_cert.
+	// systemAuthorities stands for the system's authorities, trusted if there is no ca_cert.
 	systemAuthorities = authorityPrefix + "of the system"
 )
 
@@ -46,8 +46,8 @@ func destinationsOf(vendor provider.Credential, caCert string) Destinations {
 	return all
 }
 
-// authorities returns the certificates that a ca_cert makes trusted, each as its SHA-256. A
-// ca_cert without any is an authority of its own, so that it is never taken for another.
+// authorities returns the SHA-256 of each certificate in a ca_cert. A ca_cert that holds none
+// yields the SHA-256 of its text, so that it never equals another.
 func authorities(caCert string) []string {
 	certificates, err := provider.Certificates(caCert)
 	if err != nil {
@@ -65,31 +65,31 @@ func fingerprint(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// beyond returns those that are not among others.
+// beyond returns the destinations that are not in others.
 func (d Destinations) beyond(others Destinations) Destinations {
 	return slices.DeleteFunc(slices.Clone(d), func(one string) bool { return slices.Contains(others, one) })
 }
 
-// within reports whether all are among others.
+// within reports whether all destinations are in others.
 func (d Destinations) within(others Destinations) bool { return len(d.beyond(others)) == 0 }
 
-// String returns the first one, as an operator knows it.
+// String describes the first destination to an operator.
 func (d Destinations) String() string {
 	switch {
 	case len(d) == 0:
 		return "nowhere"
 	case strings.HasPrefix(d[0], authorityPrefix):
-		return "a host that another ca_cert vouches for"
+		return "a host trusted by another ca_cert"
 	case strings.HasPrefix(d[0], issuerPrefix):
 		return "the endpoints of the " + d[0]
 	case strings.HasPrefix(d[0], audiencePrefix):
 		return "the assertion's " + audiencePrefix + provider.List([]string{strings.TrimPrefix(d[0], audiencePrefix)})
 	}
-	url, _, _ := strings.Cut(d[0], "?") // whose query may hold a secret
+	url, _, _ := strings.Cut(d[0], "?") // the query may hold a secret
 	return url
 }
 
-// hosts returns those of the URLs and of the issuer.
+// hosts returns the hosts of the URLs and of the issuer, sorted.
 func (d Destinations) hosts() []string {
 	var hosts []string
 	for _, one := range d {
@@ -101,8 +101,8 @@ func (d Destinations) hosts() []string {
 	return slices.Compact(hosts)
 }
 
-// sentTo returns where the secrets of a stored credential go. Of one that cannot be opened, it is
-// where they were to go when it was written.
+// sentTo returns where the secrets of a stored credential go. If the credential cannot be opened,
+// it returns the destinations recorded when it was written.
 func (st *Store) sentTo(c *stored) Destinations {
 	credential, err := st.open(c)
 	if err != nil {
@@ -111,8 +111,8 @@ func (st *Store) sentTo(c *stored) Destinations {
 	return credential.SentTo
 }
 
-// checkDestinations refuses a write that would send a stored secret where its writer has not sent
-// it: only an operator who knows the secret decides where it goes. (Guarantee 13.)
+// checkDestinations returns an error if a write would send a stored secret to a destination that
+// the writer of the secret did not choose. (Guarantee 13.)
 func (w Write) checkDestinations(after *stored, sent Destinations) error {
 	var kept []string // the secrets that the write does not give
 	for _, field := range sortedKeys(after.Fields) {
@@ -124,5 +124,5 @@ func (w Write) checkDestinations(after *stored, sent Destinations) error {
 	if len(kept) == 0 || len(added) == 0 {
 		return nil
 	}
-	return provider.Errorf(provider.Invalid, "%s: must be given again, as this write changes where it is sent: to %.300s; a stored secret goes only where its writer sent it", strings.Join(kept, ", "), added)
+	return provider.Errorf(provider.Invalid, "%s: must be given again, as this write would send the stored value to a new destination: %.300s", strings.Join(kept, ", "), added)
 }

@@ -20,24 +20,24 @@ import (
 type Entry struct {
 	storage.Format
 
-	// Generation is new with each write, and makes void what was known before.
+	// Generation is a UUID that changes with each write. State of another generation is void.
 	Generation string `json:"generation"`
 
-	// WriteTime is when a secret field was last given another value, or another key pair.
+	// WriteTime is when a secret field or the key pair last changed.
 	WriteTime time.Time `json:"write_time"`
 
-	// Fields are those that the operator set, secrets included.
+	// Fields are the fields that the operator set, including secrets.
 	Fields map[string]any `json:"fields"`
 
-	// Verified is the state that the verifying exchange left. It is part of the same write, so
-	// that a refresh token that the vendor rotated cannot be lost between two writes.
+	// Verified is the state after the verifying exchange. It is part of the same write, so that a
+	// rotated refresh token cannot be lost between two writes.
 	Verified *broker.State `json:"verified,omitempty"`
 
-	// SentTo is where the secrets go.
+	// SentTo are the destinations of the secrets.
 	SentTo Destinations `json:"sent_to,omitempty"`
 }
 
-// newEntry returns an entry of a new generation.
+// newEntry returns an entry with a new generation.
 func newEntry(fields map[string]any, writeTime time.Time) (*Entry, error) {
 	generation, err := uuid.GenerateUUID()
 	if err != nil {
@@ -46,10 +46,10 @@ func newEntry(fields map[string]any, writeTime time.Time) (*Entry, error) {
 	return &Entry{Generation: generation, WriteTime: writeTime, Fields: fields}, nil
 }
 
-// Check is for storage.Get.
+// Check implements storage.Entry.
 func (e *Entry) Check() error {
 	if e.Generation == "" || e.Fields == nil {
-		return errors.New("a credential without a generation, or without fields")
+		return errors.New("credential without generation or fields")
 	}
 	if e.Verified == nil {
 		return nil
@@ -57,14 +57,14 @@ func (e *Entry) Check() error {
 	return e.Verified.Check()
 }
 
-// text returns a field that is a string; "" if it is not set.
+// text returns the value of a string field; "" if it is not set.
 func (e *Entry) text(field string) string {
 	value, _ := e.Fields[field].(string)
 	return value
 }
 
-// hasFieldsOf reports whether the entry has only fields of a vendor's credentials, each of its
-// type. What reads the fields relies on that.
+// hasFieldsOf reports whether the entry has only fields of a vendor's credentials, each with the
+// type of its schema. Code that reads the fields relies on this.
 func (e *Entry) hasFieldsOf(p provider.Provider) bool {
 	schemas := fieldsOf(p)
 	for field, value := range e.Fields {
@@ -75,7 +75,7 @@ func (e *Entry) hasFieldsOf(p provider.Provider) bool {
 	return true
 }
 
-// isStoredAs reports whether a value is what storage has of a field of a type. Numbers are
+// isStoredAs reports whether a value is a valid stored form of a field type. Numbers are
 // json.Number, as the SDK decodes them.
 func isStoredAs(fieldType framework.FieldType, value any) bool {
 	isNoText := func(value any) bool { _, isText := value.(string); return !isText }
@@ -96,8 +96,8 @@ func isStoredAs(fieldType framework.FieldType, value any) bool {
 	return false
 }
 
-// last returns what is known of a stored credential. A state of another generation says nothing
-// about it.
+// last returns the latest state of a stored credential: known if it has the credential's
+// generation, else the state from its verification. It returns nil if there is none.
 func (c *stored) last(known *broker.State) *broker.State {
 	switch {
 	case c == nil:
@@ -108,26 +108,27 @@ func (c *stored) last(known *broker.State) *broker.State {
 	return c.Verified
 }
 
-// A replacement is an entry that takes the place of a stored one.
+// A replacement is an entry that replaces a stored one.
 type replacement struct {
 	next   *Entry
 	stored *stored       // nil if there is none
-	known  *broker.State // of stored; nil if nothing is known
+	known  *broker.State // the state of stored; nil if there is none
 
-	// isElsewhere is whether next sends its secrets where stored does not.
+	// isElsewhere is whether next sends secrets to a destination that stored does not have.
 	isElsewhere bool
 }
 
-// sharesRefreshToken reports whether both entries have the same refresh token, which the vendor
-// may have rotated since. What one vendor gave in place of it must not be sent to another.
+// sharesRefreshToken reports whether both entries have the same refresh token, so that a rotated
+// one stays in use. It is false if the destinations change: a refresh token that one vendor issued
+// must not be sent to another.
 func (r *replacement) sharesRefreshToken() bool {
 	return r.stored != nil && !r.isElsewhere && r.next.Fields["refresh_token"] != nil &&
 		reflect.DeepEqual(r.next.Fields["refresh_token"], r.stored.Fields["refresh_token"])
 }
 
-// grant returns the grant to verify the entry with. A rotated refresh token stays in use, unless
-// the operator has just given another. How the client authenticates is found out again, as it may
-// be another vendor's endpoint now.
+// grant returns the grant to verify the entry with. A rotated refresh token stays in use unless the
+// operator has given another. The client authentication method is detected again, as the endpoint
+// may have changed.
 func (r *replacement) grant() provider.Grant {
 	if r.known == nil || r.known.Grant.Derived || !r.sharesRefreshToken() {
 		return provider.Grant{}
@@ -137,9 +138,9 @@ func (r *replacement) grant() provider.Grant {
 	return grant
 }
 
-// answered returns the state of the stored credential with what verifying the entry has changed of
-// it: a rotated refresh token, and the end of the token in use at a vendor that has one at a time.
-// It is nil if neither is the case.
+// answered returns the state of the stored credential as the verification of the new entry has
+// changed it: a rotated refresh token, or the end of the current token at a vendor that allows one
+// token at a time. It returns nil if neither happened.
 func (r *replacement) answered() *broker.State {
 	if r.stored == nil || r.known == nil || r.next.Verified == nil {
 		return nil

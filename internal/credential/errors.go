@@ -2,41 +2,41 @@ package credential
 
 import "fmt"
 
-// A VerifyError is why a credential was not stored, or got no other key.
+// A VerifyError means that the vendor did not accept a credential or its new key.
 type VerifyError struct {
 	Err     error
-	Outcome string // what is the case instead
+	Outcome string // what the failure leaves in place
 
-	// InOutage is the same, and what an operator can do while the vendor is unavailable.
+	// InOutage is Outcome with what an operator can do while the vendor is unavailable.
 	InOutage string
 }
 
 func (e *VerifyError) Error() string { return e.Err.Error() }
 func (e *VerifyError) Unwrap() error { return e.Err }
 
-// A NotFoundError means that what is to be patched does not exist.
+// A NotFoundError means that the target of a patch does not exist.
 type NotFoundError struct{ Path, What string }
 
 func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("%s: there is no such %s to patch", e.Path, e.What)
+	return fmt.Sprintf("no %s found at %s to patch; create it first", e.What, e.Path)
 }
 
-// A ConflictError means that what a request was checked for creating exists by now, or that what
-// it was checked for changing does not.
+// A ConflictError means that Vault checked a request's policy for create although the target now
+// exists, or for update although it no longer exists. Another request has changed it in between.
 type ConflictError struct {
 	Path    string
-	Created bool
+	Created bool // the target was created; false: it was deleted
 }
 
 func (e *ConflictError) Error() string {
 	if e.Created {
-		return e.Path + " was created meanwhile, and this request was only checked for creating it; send it again to change what is stored"
+		return e.Path + " was created by another request, and the policy check of this one was for create; send it again to update"
 	}
-	return e.Path + " was deleted meanwhile, and this request was only checked for changing it; send it again to create it"
+	return e.Path + " was deleted by another request, and the policy check of this one was for update; send it again to create"
 }
 
-// CheckConflict returns a *ConflictError for an operation that does not fit what exists. Vault has
-// checked the policy for creating or for changing before the request got its turn.
+// CheckConflict returns a *ConflictError if the operation does not match whether the target exists.
+// Vault checks the policy for create or update before the request holds the lock.
 func CheckConflict(op Operation, path string, exists bool) error {
 	switch {
 	case op == Create && exists:

@@ -11,7 +11,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// MaxDuration is the longest duration of a field, so that no arithmetic overflows.
+// MaxDuration is the longest duration that a field may hold. It keeps arithmetic from overflowing.
 const MaxDuration = 10 * 365 * 24 * time.Hour
 
 const (
@@ -19,8 +19,7 @@ const (
 	maxRequestTimeout     = time.Minute
 )
 
-// settingFields are those that decide neither who exchanges what, nor where, nor how long a token
-// is believed.
+// settingFields are the fields that affect neither an exchange nor the lifetime of its token.
 var settingFields = []string{"description", "expires", "request_timeout", "keepalive_interval"}
 
 // Fields returns the fields of a vendor's credentials.
@@ -29,53 +28,53 @@ func Fields(p provider.Provider) map[string]*framework.FieldSchema {
 	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"description": {
 			Type:         framework.TypeString,
-			Description:  "What the credential is for and who answers for it, in at most 500 characters. It is read back and shown in the status: not a place for secrets.",
+			Description:  "Purpose and owner of the credential, at most 500 characters. Config and status reads return it; do not put secrets here.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Description"},
 		},
 		"expires": {
 			Type:         framework.TypeString,
-			Description:  "When the secret expires at the vendor, if you know: a date (2027-05-01, the start of that day in UTC) or a time in RFC 3339. Status, metrics, an event and an alert warn before it. Give the new date together with a new secret.",
+			Description:  "When the secret expires at the vendor, if known: a date (2027-05-01, the start of that day in UTC) or an RFC 3339 time. Status, metrics, an event and an alert warn before it. Update it together with the secret.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Expires"},
 		},
 		"request_timeout": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How long one request to the vendor may take, from 1s to 1m.",
+			Description:  "Timeout of one request to the vendor, from 1s to 1m.",
 			Default:      int(defaultRequestTimeout.Seconds()),
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Request timeout"},
 		},
 		"ca_cert": {
 			Type:         framework.TypeString,
-			Description:  "The authorities to trust instead of the system's, in PEM: for a proxy that inspects TLS, or a private CA.",
+			Description:  "Certificate authorities to trust instead of the system's, in PEM, for a private CA or a proxy that inspects TLS.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
 		},
 		"default_ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "The lifetime to assume of a token where the vendor, the token and the vendor's documented rule are all silent, or the vendor states what is not a lifetime, such as 0.",
+			Description:  "Token lifetime to assume if neither the vendor, the token nor a documented rule of the vendor states one, or if the stated value is not a lifetime, such as 0.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Default TTL"},
 		},
 		"max_ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "The longest lifetime to believe of a token, whatever the vendor states: for a vendor whose tokens expire earlier than it says. Default: none.",
+			Description:  "Maximum token lifetime, even if the vendor states a longer one. Set it for a vendor whose tokens expire earlier than stated. Default: no limit.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum TTL"},
 		},
 		"keepalive_interval": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How often to exchange a credential that expires from disuse, though nobody reads it: a day, or half the time after which it expires if that is less. 0 turns it off.",
+			Description:  "How often to exchange a credential that expires when unused, even without reads. Default: 24h, or half the time to that expiry if that is less. 0 disables it.",
 			Default:      int(defaultKeepalive.Seconds()),
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Keepalive interval"},
 		},
 	})
-	if fields["private_key"] != nil { // the vendor's package gets the key, wherever it is from
+	if fields["private_key"] != nil { // a vendor that takes a key can use a generated one
 		maps.Copy(fields, map[string]*framework.FieldSchema{
 			"private_key_source": {
 				Type:          framework.TypeString,
-				Description:   "Where the private key comes from, if it is not given as private_key: generated is a key pair of keypair/<name>, whose private half never leaves Vault.",
+				Description:   "Source of the private key, instead of private_key. The only value is generated: use the key pair at keypair/<name>, whose private key never leaves Vault.",
 				AllowedValues: []any{generated},
 				DisplayAttrs:  &framework.DisplayAttributes{Name: "Private key source"},
 			},
 			"keypair": {
 				Type:         framework.TypeString,
-				Description:  "The name of the generated key pair. Default: the credential's own.",
+				Description:  "Name of the generated key pair. Needs private_key_source=generated. Default: the credential's name.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Key pair"},
 			},
 		})
@@ -83,11 +82,10 @@ func Fields(p provider.Provider) map[string]*framework.FieldSchema {
 	return fields
 }
 
-// schemas are the fields of each vendor's credentials, by the vendor's name. They are the same in
-// every mount, and never changed.
+// schemas caches the result of Fields by vendor name. All mounts share it; it must not be changed.
 var schemas sync.Map
 
-// fieldsOf returns Fields, which must not be changed.
+// fieldsOf returns the cached result of Fields. Callers must not change it.
 func fieldsOf(p provider.Provider) map[string]*framework.FieldSchema {
 	if fields, ok := schemas.Load(p.Name()); ok {
 		return fields.(map[string]*framework.FieldSchema)
@@ -96,12 +94,12 @@ func fieldsOf(p provider.Provider) map[string]*framework.FieldSchema {
 	return fields.(map[string]*framework.FieldSchema)
 }
 
-// IsSecret reports whether a field must not be read back.
+// IsSecret reports whether a field is write-only.
 func IsSecret(schema *framework.FieldSchema) bool {
 	return schema != nil && schema.DisplayAttrs != nil && schema.DisplayAttrs.Sensitive
 }
 
-// secretsOf returns the secrets in the fields of a credential.
+// secretsOf returns the values of the secret fields of a credential.
 func secretsOf(p provider.Provider, fields map[string]any) []string {
 	var secrets []string
 	for name, schema := range fieldsOf(p) {

@@ -7,13 +7,14 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// grantField names the grant. Without it, the grant follows from the fields that are set.
+// grantField selects the grant explicitly. If it is not set, the other fields determine the grant.
 const grantField = "grant_type"
 
-// checkGrant refuses a write that changes the grant of a stored credential without naming it. An
-// operator who may only change a refresh token could otherwise clear it, and readers would get
-// the tokens of the application itself, which may have more rights than a user's. A write that
-// gives a secret and clears none says enough: its writer has what the new grant exchanges.
+// checkGrant returns an error if a write changes the grant of a stored credential without setting
+// grant_type. Otherwise an operator whose policy only allows writes to refresh_token could clear it,
+// and readers would get the application's own tokens, which may have more rights than a user's. A
+// write that gives a secret and clears none is allowed, as its writer holds the secret of the new
+// grant.
 func (st *Store) checkGrant(before *stored, next *broker.Credential, w Write) error {
 	if w.Fields[grantField] != nil || fieldsOf(before.vendor)[grantField] == nil {
 		return nil
@@ -28,13 +29,13 @@ func (st *Store) checkGrant(before *stored, next *broker.Credential, w Write) er
 	case err != nil && len(cleared) == 0, err == nil && grantOf(old) == grant:
 		return nil
 	case len(cleared) == 0:
-		return provider.Errorf(provider.Invalid, "%s: is missing, as this write changes the grant to %s; if that is what you want, give %s=%s with it", grantField, grant, grantField, grant)
+		return provider.Errorf(provider.Invalid, "%s: must be set, as this write changes the grant to %s; to confirm, add %s=%s", grantField, grant, grantField, grant)
 	}
-	return provider.Errorf(provider.Invalid, "%s: cannot be cleared alone, as that changes the grant to %s; if that is what you want, give %s=%s with it", strings.Join(cleared, ", "), grant, grantField, grant)
+	return provider.Errorf(provider.Invalid, "%s: clearing this changes the grant to %s; to confirm, add %s=%s", strings.Join(cleared, ", "), grant, grantField, grant)
 }
 
-// secrets returns the secret fields that the write to a stored credential clears, and those that
-// it gives.
+// secrets returns the names of the secret fields that a write to a stored credential clears, and of
+// those that it gives.
 func (w Write) secrets(before *stored) (cleared, given []string) {
 	for _, field := range sortedKeys(w.Fields) {
 		switch {

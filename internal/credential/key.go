@@ -13,17 +13,17 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// generated is the one value of private_key_source.
+// generated is the only value of private_key_source.
 const generated = "generated"
 
 // A signingKey is the generated private key of a credential.
 type signingKey struct {
-	pair    *Pair // nil if the credential has none that it can use
+	pair    *Pair // nil if the credential has no usable key pair
 	allowed Allowed
-	err     error // why there is none, if there should be
+	err     error // why pair is nil although the credential names a key pair
 }
 
-// thumbprint returns that of the key; "" if the operator gave the key.
+// thumbprint returns the thumbprint of the key; "" if the key is not a generated one.
 func (k signingKey) thumbprint() string {
 	if k.pair == nil {
 		return ""
@@ -31,7 +31,7 @@ func (k signingKey) thumbprint() string {
 	return k.pair.KeyID
 }
 
-// check refuses a credential that the key must not sign for.
+// check returns an error if the key may not sign for the credential.
 func (k signingKey) check(c *stored, to Destinations) error {
 	if k.pair == nil {
 		return nil
@@ -39,7 +39,7 @@ func (k signingKey) check(c *stored, to Destinations) error {
 	return k.allowed.check(c.keypair(), c.name, to)
 }
 
-// keypair returns the name of the key pair that the credential uses; "" if it has none.
+// keypair returns the name of the key pair that the credential uses; "" if it uses none.
 func (c *stored) keypair() string {
 	switch {
 	case c.Fields["private_key_source"] == nil:
@@ -50,10 +50,10 @@ func (c *stored) keypair() string {
 	return c.name
 }
 
-// resolve makes the credential what it is now: what its own entry has, or what an activation has
-// made of it since, with the key pair that it uses. One read of the key pair gives both. Its error
-// is of type *storage.Error or *storage.NewerFormatError. A key pair that is missing or damaged is
-// not an error, so that the credential can be mended: it has no key then.
+// resolve loads the key pair of the credential, and the entry that an activation has put in place
+// of the credential's own. One read returns both. Its error is of type *storage.Error or
+// *storage.NewerFormatError. A missing or damaged key pair is not an error: the credential then has
+// no key, and can be repaired by a write.
 func (c *stored) resolve(ctx context.Context, s logical.Storage) error {
 	used := c.keypair()
 	if used == "" {
@@ -62,18 +62,18 @@ func (c *stored) resolve(ctx context.Context, s logical.Storage) error {
 	k, err := getKeypair(ctx, s, used)
 	var newer *storage.NewerFormatError
 	switch {
-	case storage.IsError(err) || errors.As(err, &newer): // which may have another credential than is stored
+	case storage.IsError(err) || errors.As(err, &newer): // the key pair may hold a newer entry of c
 		return err
 	case err != nil:
 		c.key.err = err
 		return nil
 	case k == nil:
-		c.key.err = provider.Errorf(provider.Invalid, "keypair: there is no %s; make it by a write to that path first", KeypairPath(provider.List([]string{used})))
+		c.key.err = provider.Errorf(provider.Invalid, "keypair: %s does not exist; create it first", KeypairPath(provider.List([]string{used})))
 		return nil
 	}
 	if a, ok := k.Activated[c.name]; ok && a.Of == c.generation {
 		if !a.Entry.hasFieldsOf(c.vendor) {
-			c.key.err = storage.Damaged(storage.KeypairKey(used), mendKeypair)
+			c.key.err = storage.Damaged(storage.KeypairKey(used), repairKeypair)
 			return nil
 		}
 		c.Entry = a.Entry
@@ -82,19 +82,19 @@ func (c *stored) resolve(ctx context.Context, s logical.Storage) error {
 	return nil
 }
 
-// vendorFields returns the fields for the vendor's package, with the generated private key in
-// place of the fields that stand for it.
+// vendorFields returns the fields for the vendor's package, with private_key set to the generated
+// key if the credential uses one.
 func (c *stored) vendorFields() (map[string]any, error) {
 	source := c.Fields["private_key_source"]
 	switch {
 	case source == nil && c.Fields["keypair"] != nil:
-		return nil, provider.Errorf(provider.Invalid, `keypair: goes with private_key_source=generated; give that too, or clear this with keypair=""`)
+		return nil, provider.Errorf(provider.Invalid, `keypair: requires private_key_source=generated; set that too, or clear this with keypair=""`)
 	case source == nil:
 		return c.Fields, nil
 	case source != generated:
-		return nil, provider.Errorf(provider.Invalid, "private_key_source: %s is not generated, the only possible value; leave it out to give a private_key", provider.Quote(fmt.Sprint(source)))
+		return nil, provider.Errorf(provider.Invalid, "private_key_source: unknown value %s (allowed: generated); omit it to give a private_key", provider.Quote(fmt.Sprint(source)))
 	case c.Fields["private_key"] != nil:
-		return nil, provider.Errorf(provider.Invalid, `private_key and private_key_source contradict each other: give one, and clear the other with private_key="" or private_key_source=""`)
+		return nil, provider.Errorf(provider.Invalid, `private_key and private_key_source are mutually exclusive; give one, and clear the other with private_key="" or private_key_source=""`)
 	case c.key.pair == nil:
 		return nil, c.key.err
 	}
@@ -103,9 +103,9 @@ func (c *stored) vendorFields() (map[string]any, error) {
 	return fields, nil
 }
 
-// ofKeypair returns an error about private_key as one about the fields that the operator gave in
-// its place.
-func (c *stored) ofKeypair(err error) error {
+// keypairError rewrites a vendor's error about private_key to name the fields that the operator
+// gave instead.
+func (c *stored) keypairError(err error) error {
 	var refusal *provider.Error
 	if c.keypair() == "" || !errors.As(err, &refusal) {
 		return err
@@ -117,7 +117,7 @@ func (c *stored) ofKeypair(err error) error {
 	return provider.Errorf(refusal.Kind, "%s", reason)
 }
 
-// lockKeypair waits until nothing else changes a key pair; with "", there is none.
+// lockKeypair locks a key pair against other changes. With an empty name it does nothing.
 func (st *Store) lockKeypair(ctx context.Context, name string) (unlock func(), err error) {
 	if name == "" {
 		return func() {}, nil

@@ -23,30 +23,29 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A Keypair is a name in storage that credentials take their private key from.
+// A Keypair is the stored entry that credentials take their private key from.
 type Keypair struct {
 	storage.Format
 
-	// Active is the pair that they use. Pending, if there is one, takes its place when the vendor
-	// accepts it.
+	// Active is the pair that credentials use. Pending, if set, replaces it on activation.
 	Active  *Pair `json:"active"`
 	Pending *Pair `json:"pending,omitempty"`
 
 	Allowed
 
-	// Activated is, by name, what the activation of Active has made of credentials, until their
-	// own entries have it (activate.go).
+	// Activated holds, by name, the entries that the activation of Active gave to credentials,
+	// until they are stored under the credentials' own keys (activate.go).
 	Activated map[string]activated `json:"activated,omitempty"`
 }
 
-// Check is for storage.Get.
+// Check implements storage.Entry.
 func (k *Keypair) Check() error {
 	if k.Active == nil {
-		return errors.New("a key pair without keys")
+		return errors.New("key pair without keys")
 	}
 	for _, a := range k.Activated {
 		if a.Entry == nil {
-			return errors.New("an activation without a credential")
+			return errors.New("activation without a credential")
 		}
 		if err := a.Entry.Check(); err != nil {
 			return err
@@ -55,38 +54,38 @@ func (k *Keypair) Check() error {
 	return nil
 }
 
-// mendKeypair says what to do about a key pair that cannot be decoded.
-const mendKeypair = "give the credentials that use it another key, delete it and make a new one"
+// repairKeypair tells an operator how to repair a key pair that cannot be decoded.
+const repairKeypair = "give the credentials that use it another key, then delete it and create a new one"
 
-// getKeypair returns the key pair of a name; nil if there is none.
+// getKeypair returns the key pair with this name; nil if there is none.
 func getKeypair(ctx context.Context, s logical.Storage, name string) (*Keypair, error) {
-	return storage.Get[Keypair](ctx, s, storage.KeypairKey(name), mendKeypair)
+	return storage.Get[Keypair](ctx, s, storage.KeypairKey(name), repairKeypair)
 }
 
 func putKeypair(ctx context.Context, s logical.Storage, name string, k *Keypair) error {
 	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, storage.KeypairKey(name), k) })
 }
 
-// A Pair is a generated private key, and what belongs to it.
+// A Pair is a generated private key and its metadata.
 type Pair struct {
 	KeyType     string    `json:"key_type"`
 	CreatedTime time.Time `json:"created_time"`
 
-	// KeyID is the thumbprint of the public half (RFC 7638, SHA-256).
+	// KeyID is the thumbprint of the public key (RFC 7638, SHA-256).
 	KeyID string `json:"key_id"`
 
-	// PrivateKey is PEM, PKCS#8. It goes to the vendor's package, and nowhere else.
+	// PrivateKey is PKCS#8 in PEM. Only the vendor's package receives it.
 	PrivateKey string `json:"private_key"`
 }
 
-// A keyType is a kind of key that can be generated.
+// A keyType is a type of key that can be generated.
 type keyType struct {
 	name      string
-	algorithm jose.SignatureAlgorithm // the one that its JWK names; "" if there are several
+	algorithm jose.SignatureAlgorithm // the alg of its JWK; "" if several are possible
 	generate  func() (crypto.Signer, error)
 }
 
-// keyTypes begin with the default, which every vendor accepts that accepts keys.
+// keyTypes starts with the default, which every vendor with key authentication accepts.
 var keyTypes = []keyType{
 	{"rsa-2048", "", rsaKey(2048)},
 	{"rsa-3072", "", rsaKey(3072)},
@@ -110,7 +109,7 @@ func ed25519Key() (crypto.Signer, error) {
 	return key, err
 }
 
-// KeyTypes returns the names of the kinds of keys, the default first.
+// KeyTypes returns the names of the key types, the default first.
 func KeyTypes() []string {
 	names := make([]string, len(keyTypes))
 	for i, t := range keyTypes {
@@ -125,10 +124,10 @@ func findKeyType(name string) (keyType, error) {
 			return t, nil
 		}
 	}
-	return keyType{}, provider.Errorf(provider.Invalid, "key_type: %s is none of %s", provider.Quote(name), strings.Join(KeyTypes(), ", "))
+	return keyType{}, provider.Errorf(provider.Invalid, "key_type: unknown type %s (allowed: %s)", provider.Quote(name), strings.Join(KeyTypes(), ", "))
 }
 
-// generate returns a new pair. The longest keys take seconds.
+// generate returns a new pair. Large RSA keys take seconds.
 func generate(typeName string) (*Pair, error) {
 	t, err := findKeyType(typeName)
 	if err != nil {
@@ -154,10 +153,10 @@ func generate(typeName string) (*Pair, error) {
 	}, nil
 }
 
-// Public returns the public half in PEM (SubjectPublicKeyInfo) and as a JSON Web Key (RFC 7517).
-// Its error does not quote the private key.
+// Public returns the public key in PEM (SubjectPublicKeyInfo) and as a JSON Web Key (RFC 7517). Its
+// error does not contain the private key.
 func (p *Pair) Public() (publicKey string, jwk map[string]any, err error) {
-	damaged := errors.New("the key pair cannot be read: delete it, and make another")
+	damaged := errors.New("the key pair is damaged; delete it and create a new one")
 	t, err := findKeyType(p.KeyType)
 	if err != nil {
 		return "", nil, damaged

@@ -15,27 +15,27 @@ import (
 // A KeypairWrite is what an operator sends for a key pair.
 type KeypairWrite struct {
 	Operation Operation // Create or Update
-	KeyType   string    // "" is the active pair's, or the default
+	KeyType   string    // "" selects the type of the active pair, or the default
 	Allowed   AllowedWrite
 }
 
-// A KeypairResult is what a write has made of a key pair.
+// A KeypairResult is a key pair after a write.
 type KeypairResult struct {
 	*Keypair
-	Generated *Pair // nil if the write has only changed what the key pair may sign for
-	Dropped   *Pair // the pending pair that Generated has replaced; nil if there was none
+	Generated *Pair // nil if the write only changed Allowed
+	Dropped   *Pair // the pending pair that Generated replaced; nil if there was none
 }
 
-// Keypair returns the key pair of a name; nil if there is none.
+// Keypair returns the key pair with this name; nil if there is none.
 func (st *Store) Keypair(ctx context.Context, s logical.Storage, name string) (*Keypair, error) {
 	return getKeypair(ctx, s, name)
 }
 
-// WriteKeypair makes a key pair, or a pending pair of one that has an active pair, or changes what
-// a key pair may sign for. Its errors are of type *ConflictError, of type *provider.Error and kind
-// Invalid, broker.ErrBusy and of type *storage.Error.
+// WriteKeypair creates a key pair, adds a pending pair to an existing one, or changes only what it
+// may sign for. Its errors are *ConflictError, *provider.Error of kind Invalid, broker.ErrBusy and
+// *storage.Error.
 func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name string, w KeypairWrite) (*KeypairResult, error) {
-	pair, err := w.generate(ctx, s, name) // before the lock, as it may take seconds
+	pair, err := w.generate(ctx, s, name) // without the lock, as it may take seconds
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name strin
 	}
 	result := &KeypairResult{Keypair: k, Generated: pair}
 	switch {
-	case k == nil && pair == nil: // it has been deleted meanwhile
+	case k == nil && pair == nil: // deleted before the lock was taken
 		return nil, broker.ErrBusy
 	case k == nil:
 		allowed, err := w.Allowed.apply(Allowed{})
@@ -69,8 +69,8 @@ func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name strin
 	return result, putKeypair(ctx, s, name, result.Keypair)
 }
 
-// generate returns the pair that a write asks for; nil if it changes only what an existing key
-// pair may sign for.
+// generate returns the pair that the write asks for; nil if the write only changes what an existing
+// key pair may sign for.
 func (w KeypairWrite) generate(ctx context.Context, s logical.Storage, name string) (*Pair, error) {
 	if _, err := w.Allowed.apply(Allowed{}); err != nil {
 		return nil, err
@@ -90,8 +90,8 @@ func (w KeypairWrite) generate(ctx context.Context, s logical.Storage, name stri
 	return generate(typeName)
 }
 
-// amendKeypair gives a key pair a pending pair, if one was generated, and changes what it may sign
-// for.
+// amendKeypair updates the existing key pair in result: it sets the generated pair, if any, as the
+// pending one, and applies the change to what the key pair may sign for.
 func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name string, result *KeypairResult, w KeypairWrite) error {
 	users, err := st.usersOf(ctx, s, name)
 	if err != nil {
@@ -119,8 +119,8 @@ func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name strin
 	return nil
 }
 
-// checkUsable refuses a pair that a credential could not use once it is activated, and a change
-// after which a credential could not use the active pair, although it can as it is.
+// checkUsable returns an error if a credential that can use the active pair now could no longer do
+// so under allowed, or could not use pair once it is activated.
 func (st *Store) checkUsable(us users, pair *Pair, allowed Allowed) error {
 	for _, u := range us {
 		if _, err := st.open(u); err != nil {
@@ -129,21 +129,21 @@ func (st *Store) checkUsable(us users, pair *Pair, allowed Allowed) error {
 		next := *u
 		next.key.allowed = allowed
 		if _, err := st.open(&next); err != nil {
-			return provider.Errorf(provider.Invalid, "%s uses the key pair: change that first, or allow what it does: %s", u.path(), err)
+			return provider.Errorf(provider.Invalid, "%s uses the key pair and would stop working: %s", u.path(), err)
 		}
 		if pair == nil {
 			continue
 		}
 		next.key.pair = pair
 		if _, err := st.open(&next); err != nil {
-			return provider.Errorf(provider.Invalid, "key_type: %s is not for %s: %s", pair.KeyType, u.path(), err)
+			return provider.Errorf(provider.Invalid, "key_type: %s does not work for %s: %s", pair.KeyType, u.path(), err)
 		}
 	}
 	return nil
 }
 
-// destinationsOfAll returns where the credentials that use a key pair send what it signs, and the
-// authorities that they believe.
+// destinationsOfAll returns the destinations of the credentials that use a key pair, and the
+// certificate authorities that they trust, in PEM.
 func (st *Store) destinationsOfAll(us users) (to Destinations, caCert string) {
 	var certificates []string
 	for _, u := range us {
@@ -157,7 +157,7 @@ func (st *Store) destinationsOfAll(us users) (to Destinations, caCert string) {
 	return to, strings.Join(certificates, "\n")
 }
 
-// DeleteKeypair deletes a key pair that no credential uses.
+// DeleteKeypair deletes a key pair. It fails if a credential uses it.
 func (st *Store) DeleteKeypair(ctx context.Context, s logical.Storage, name string) error {
 	unlock, err := st.lockKeypair(ctx, name)
 	if err != nil {
@@ -169,7 +169,7 @@ func (st *Store) DeleteKeypair(ctx context.Context, s logical.Storage, name stri
 		return err
 	}
 	if len(users) > 0 {
-		return provider.Errorf(provider.Invalid, "%s is used by credentials: delete %s first, or give them another key", KeypairPath(name), users)
+		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete these credentials or give them another key", KeypairPath(name), users)
 	}
 	return storage.Delete(ctx, s, storage.KeypairKey(name))
 }

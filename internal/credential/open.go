@@ -12,7 +12,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// settings are the fields that credentials of every vendor have.
+// settings are the fields common to the credentials of all vendors.
 type settings struct {
 	Description    string           `json:"description"`
 	Expires        string           `json:"expires"`
@@ -25,8 +25,8 @@ type settings struct {
 	KeepaliveInterval *provider.Seconds `json:"keepalive_interval"`
 }
 
-// open returns a credential ready to be exchanged. Its errors are of type *provider.Error and of
-// kind Invalid, or those of its key pair.
+// open returns a credential ready to be exchanged. Its errors are *provider.Error of kind Invalid,
+// or the error of its key pair.
 func (st *Store) open(c *stored) (*broker.Credential, error) {
 	given, err := c.vendorFields()
 	if err != nil {
@@ -62,7 +62,7 @@ func (st *Store) open(c *stored) (*broker.Credential, error) {
 	}
 	vendor, err := c.vendor.Open(provider.Settings{Fields: fields, WriteTime: c.WriteTime, Thumbprint: c.key.thumbprint(), Client: client})
 	if err != nil {
-		return nil, c.ofKeypair(err)
+		return nil, c.keypairError(err)
 	}
 	to := destinationsOf(vendor, common.CACert)
 	if err := c.key.check(c, to); err != nil {
@@ -89,7 +89,7 @@ func (st *Store) open(c *stored) (*broker.Credential, error) {
 	}, nil
 }
 
-// maxDescription is how many characters a description may have.
+// maxDescription is the maximum length of a description, in characters.
 const maxDescription = 500
 
 func checkDescription(text string) error {
@@ -102,7 +102,7 @@ func checkDescription(text string) error {
 	return nil
 }
 
-// parseExpires returns the time of the field expires; the zero time if it is not set.
+// parseExpires parses the field expires. It returns the zero time if the field is not set.
 func parseExpires(text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -112,19 +112,19 @@ func parseExpires(text string) (time.Time, error) {
 			return t.UTC(), nil
 		}
 	}
-	return time.Time{}, provider.Errorf(provider.Invalid, "expires: must be a date such as 2027-05-01, or a time in RFC 3339 such as 2027-05-01T12:00:00Z")
+	return time.Time{}, provider.Errorf(provider.Invalid, "expires: must be a date such as 2027-05-01, or an RFC 3339 time such as 2027-05-01T12:00:00Z")
 }
 
 const (
 	defaultKeepalive = 24 * time.Hour
 
-	// sweepInterval is how late the background work may be: Vault calls it once a minute.
+	// sweepInterval is how often Vault calls the background work, and so how late it may be.
 	sweepInterval = time.Minute
 )
 
-// keepaliveInterval returns how often to exchange a credential that expires when it has not been
-// used for idle (zero: it does not expire): as often as the operator says, or else once a day, or
-// twice in that time if that is more often.
+// keepaliveInterval returns how often to exchange a credential that expires after idle without use;
+// a zero idle means that it does not expire. The default is a day, or half of idle if that is
+// shorter.
 func keepaliveInterval(given *provider.Seconds, idle time.Duration) (time.Duration, error) {
 	interval := defaultKeepalive
 	if idle > 0 {
@@ -138,14 +138,14 @@ func keepaliveInterval(given *provider.Seconds, idle time.Duration) (time.Durati
 	case idle == 0 || interval == 0 || interval <= longest:
 		return interval, nil
 	case given == nil:
-		return 0, provider.Errorf(provider.Invalid, "idle_expiry: must be at least %s, as the engine looks once a minute; or turn keepalive off with keepalive_interval=0", inUnits(2*sweepInterval))
+		return 0, provider.Errorf(provider.Invalid, "idle_expiry: must be at least %s, as keepalive runs once a minute; or disable keepalive with keepalive_interval=0", inUnits(2*sweepInterval))
 	}
-	return 0, provider.Errorf(provider.Invalid, "keepalive_interval: must be at most %s, as an unused credential of this kind expires after %s and the engine looks once a minute; 0 turns it off",
+	return 0, provider.Errorf(provider.Invalid, "keepalive_interval: must be at most %s, as the credential expires after %s without use and keepalive runs once a minute; 0 disables keepalive",
 		inUnits(max(longest, 0)), inUnits(idle))
 }
 
-// inUnits returns a duration as an operator writes it: in days if it is whole days, else in hours,
-// minutes and seconds.
+// inUnits formats a duration as Vault accepts it: in days if it is a whole number of days, else in
+// hours, minutes and seconds without zero units at the end.
 func inUnits(d time.Duration) string {
 	if day := 24 * time.Hour; d > 0 && d%day == 0 {
 		return fmt.Sprintf("%dd", d/day)

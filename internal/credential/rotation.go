@@ -12,30 +12,30 @@ import (
 )
 
 const (
-	// maxRotations is how many rotations are in memory. The oldest is dropped first.
+	// maxRotations is the maximum number of rotations in memory. The oldest is dropped first.
 	maxRotations = 100
 
-	// rotationAge is how long a rotation waits for its write.
+	// rotationAge is how long a rotation is kept.
 	rotationAge = time.Hour
 )
 
-// rotations are the refresh tokens that vendors gave in place of those in writes that were not
-// stored. The ones that were given are not valid any more: the same write again must use the new
-// ones.
+// rotations holds refresh tokens that vendors rotated while verifying writes that were then not
+// stored. The refresh token in such a write is no longer valid, so the same write, sent again, must
+// use the rotated one. It is safe for concurrent use.
 type rotations struct {
 	mu     sync.Mutex
 	grants map[string]rotation // by the path of the credential
 }
 
-// A rotation is what a vendor gave for the refresh token of some fields. It is only for those:
-// with others, it might go to another vendor.
+// A rotation is the grant that replaced the refresh token of one write. It is used only for a write
+// with the same fields, as others might send it to another vendor.
 type rotation struct {
-	fields [sha256.Size]byte
+	fields [sha256.Size]byte // exchangeFields of the write
 	grant  provider.Grant
 	time   time.Time
 }
 
-// keep keeps what the vendor gave for a credential that is not stored yet.
+// keep stores the grant that a vendor returned for a credential that is not stored yet.
 func (r *rotations) keep(c *stored, grant provider.Grant) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -47,8 +47,8 @@ func (r *rotations) keep(c *stored, grant provider.Grant) {
 	r.grants[c.path()] = rotation{fields: exchangeFields(c.Entry), grant: grant, time: time.Now()}
 }
 
-// get returns the grant to exchange a credential with beside its own fields; the zero grant if
-// there is none.
+// get returns the grant kept for a credential with the same fields; the zero grant if there is
+// none.
 func (r *rotations) get(c *stored) provider.Grant {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -59,7 +59,7 @@ func (r *rotations) get(c *stored) provider.Grant {
 	return provider.Grant{}
 }
 
-// drop forgets what was kept for a path.
+// drop removes the rotation of a path.
 func (r *rotations) drop(path string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -74,23 +74,23 @@ func (r *rotations) oldestLocked() string {
 	return slices.MinFunc(slices.Collect(maps.Keys(r.grants)), func(a, b string) int { return r.grants[a].time.Compare(r.grants[b].time) })
 }
 
-// exchangeFields returns the SHA-256 of the fields that say who exchanges what, and where.
+// exchangeFields returns the SHA-256 of the fields that affect an exchange.
 func exchangeFields(e *Entry) [sha256.Size]byte {
 	fields := maps.Clone(e.Fields)
 	for _, field := range append([]string{"default_ttl", "max_ttl"}, settingFields...) {
 		delete(fields, field)
 	}
-	return sha256.Sum256(fmt.Appendf(nil, "%#v", fields)) // in the order of their names
+	return sha256.Sum256(fmt.Appendf(nil, "%#v", fields)) // maps print in sorted order
 }
 
-// ExpireRotations drops the rotations whose write has not come.
+// ExpireRotations drops the rotations older than an hour.
 func (st *Store) ExpireRotations() {
 	st.rotations.mu.Lock()
 	defer st.rotations.mu.Unlock()
 	st.rotations.expireLocked()
 }
 
-// Rotations returns how many rotations are in memory.
+// Rotations returns the number of rotations in memory.
 func (st *Store) Rotations() int {
 	st.rotations.mu.Lock()
 	defer st.rotations.mu.Unlock()

@@ -1,7 +1,7 @@
-// Package credential keeps what operators store: credentials of vendors, and the key pairs that
-// sign for them. The two are one package because they are one invariant: an activation changes a
-// key pair and the credentials that use it in one write, so that the entry of a credential may be
-// inside the entry of its key pair. The package knows no path and no request of Vault.
+// Package credential stores and changes what operators write: credentials of vendors, and the key
+// pairs that sign for them. Both are in one package because an activation changes a key pair and
+// the credentials that use it in a single write, so that a credential's entry may be inside the
+// entry of its key pair. The package does not depend on Vault's paths and requests.
 package credential
 
 import (
@@ -18,19 +18,20 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Options say how to reach the vendors.
+// Options configure a Store.
 type Options struct {
-	// Transport sends the requests to the vendors; nil is HTTP.
+	// Transport sends requests to vendors. If nil, the default HTTP transport is used.
 	Transport http.RoundTripper
 
-	// Dial opens the connections to the vendors; nil is the network.
+	// Dial opens connections to vendors. If nil, the network is used.
 	Dial provider.DialFunc
 
-	// Logger returns where to log.
+	// Logger returns the logger to use at this moment.
 	Logger func() hclog.Logger
 }
 
-// A Store is what operators have stored in one mount. It implements broker.Source.
+// A Store reads and writes the credentials and key pairs of one mount. It implements broker.Source
+// and is safe for concurrent use.
 type Store struct {
 	vendors   []provider.Provider
 	options   Options
@@ -39,23 +40,23 @@ type Store struct {
 	broker    *broker.Broker
 }
 
-// New returns a Store of credentials of some vendors, and the broker of their tokens.
+// New returns a Store for the credentials of the given vendors, and the broker of their tokens.
 func New(vendors []provider.Provider, options Options, observer broker.Observer) (*Store, *broker.Broker) {
 	st := &Store{vendors: vendors, options: options, rotations: rotations{grants: map[string]rotation{}}}
 	st.broker = broker.New(st, observer)
 	return st, st.broker
 }
 
-// Logger is part of broker.Source.
+// Logger implements broker.Source.
 func (st *Store) Logger() hclog.Logger { return st.options.Logger() }
 
-// Path returns where an operator writes a credential.
+// Path returns the path of a credential, as operators write it.
 func Path(vendor, name string) string { return "config/" + vendor + "/" + name }
 
-// KeypairPath returns where an operator writes a key pair.
+// KeypairPath returns the path of a key pair, as operators write it.
 func KeypairPath(name string) string { return "keypair/" + name }
 
-// Names returns the names of all credentials. It is part of broker.Source.
+// Names returns the names of all credentials, sorted. It implements broker.Source.
 func (st *Store) Names(ctx context.Context, s logical.Storage) ([]string, error) {
 	var names []string
 	for _, p := range st.vendors {
@@ -69,8 +70,8 @@ func (st *Store) Names(ctx context.Context, s logical.Storage) ([]string, error)
 	return names, nil
 }
 
-// Credential returns the credential of a name, ready to be exchanged; nil if there is none. It is
-// part of broker.Source.
+// Credential returns the credential with this name, ready to be exchanged; nil if there is none. It
+// implements broker.Source.
 func (st *Store) Credential(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
 	for _, p := range st.vendors {
 		c, err := st.get(ctx, s, p, name)
@@ -84,8 +85,8 @@ func (st *Store) Credential(ctx context.Context, s logical.Storage, name string)
 	return nil, nil
 }
 
-// VendorOf returns the vendor of the credential of a name; "" if there is none. It does not decode
-// the entry: one that cannot be decoded can still be deleted.
+// VendorOf returns the vendor of the credential with this name; "" if there is none. It does not
+// decode the entry, so that a damaged one can still be deleted.
 func (st *Store) VendorOf(ctx context.Context, s logical.Storage, name string) (string, error) {
 	for _, p := range st.vendors {
 		exists, err := storage.Exists(ctx, s, storage.CredentialKey(p.Name(), name))
@@ -96,26 +97,26 @@ func (st *Store) VendorOf(ctx context.Context, s logical.Storage, name string) (
 	return "", nil
 }
 
-// A stored is a credential as it is now: as its own entry has it, or as an activation of its key
-// pair has changed it since.
+// A stored is a stored credential: its own entry, or the entry that an activation of its key pair
+// has put in its place.
 type stored struct {
 	*Entry
 	vendor provider.Provider
 	name   string
 
-	// generation is that of its own entry.
+	// generation is the generation of the credential's own entry.
 	generation string
 
 	key signingKey
 }
 
-// path returns where an operator writes the credential; "config/…" of none.
+// path returns the path of the credential, as operators write it.
 func (c *stored) path() string { return Path(c.vendor.Name(), c.name) }
 
-// storageKey returns the key of the credential's own entry.
+// storageKey returns the storage key of the credential's own entry.
 func (c *stored) storageKey() string { return storage.CredentialKey(c.vendor.Name(), c.name) }
 
-// getOwn returns a credential as its own entry has it; nil if there is none.
+// getOwn returns a credential with its own entry; nil if there is none.
 func (st *Store) getOwn(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*stored, error) {
 	const fix = "delete it and write the credential again"
 	key := storage.CredentialKey(p.Name(), name)
@@ -129,7 +130,7 @@ func (st *Store) getOwn(ctx context.Context, s logical.Storage, p provider.Provi
 	return &stored{Entry: entry, vendor: p, name: name, generation: entry.Generation}, nil
 }
 
-// get returns a credential as it is now; nil if there is none.
+// get returns a credential after resolve; nil if there is none.
 func (st *Store) get(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*stored, error) {
 	c, err := st.getOwn(ctx, s, p, name)
 	if err != nil || c == nil {
@@ -142,13 +143,13 @@ func (c *stored) put(ctx context.Context, s logical.Storage) error {
 	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, c.storageKey(), c.Entry) })
 }
 
-// Settings are what is read of a credential.
+// Settings is what a read of a credential returns.
 type Settings struct {
-	Fields  map[string]any // as they are stored, secrets included
-	Secrets []string       // the names of the secret ones, sorted
+	Fields  map[string]any // the stored fields, including secrets
+	Secrets []string       // the names of the secret fields, sorted
 
-	// Keepalive is the interval where the operator has not set one; nil if they have, or if the
-	// credential cannot be used.
+	// Keepalive is the default interval; nil if the operator has set one, or if the credential
+	// cannot be used.
 	Keepalive *time.Duration
 }
 

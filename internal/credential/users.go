@@ -12,10 +12,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
-// users are the credentials that use a key pair, by name.
+// users are the credentials that use a key pair, sorted by name.
 type users []*stored
 
-// String returns their paths.
+// String returns the paths of the credentials, separated by commas.
 func (us users) String() string {
 	paths := make([]string, len(us))
 	for i, u := range us {
@@ -32,7 +32,7 @@ func (us users) names() []string {
 	return names
 }
 
-// usersOf returns the credentials that use a key pair, as their own entries have them.
+// usersOf returns the credentials that use a key pair, with their own entries.
 func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string) (users, error) {
 	var found users
 	for _, p := range st.vendors {
@@ -49,7 +49,7 @@ func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string)
 			switch {
 			case errors.As(err, &newer):
 				return nil, MayUse(newer, KeypairPath(keypair))
-			case storage.IsDamaged(err): // and so uses nothing
+			case storage.IsDamaged(err): // a damaged credential uses no key pair
 			case err != nil:
 				return nil, err
 			case c != nil && c.keypair() == keypair:
@@ -61,7 +61,7 @@ func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string)
 	return found, nil
 }
 
-// resolve makes the users what they are now.
+// resolve calls resolve for each credential.
 func (us users) resolve(ctx context.Context, s logical.Storage) error {
 	for _, u := range us {
 		if err := u.resolve(ctx, s); err != nil {
@@ -71,8 +71,8 @@ func (us users) resolve(ctx context.Context, s logical.Storage) error {
 	return nil
 }
 
-// unsettled returns what an activation of a key pair has made of its users that their own entries
-// do not have yet.
+// unsettled returns the entries in a key pair that are not yet stored under the credentials' own
+// keys.
 func (us users) unsettled(k *Keypair) map[string]activated {
 	left := map[string]activated{}
 	for _, u := range us {
@@ -83,8 +83,8 @@ func (us users) unsettled(k *Keypair) map[string]activated {
 	return left
 }
 
-// MayUse returns the error of an entry that cannot be read, and that may use what is to be changed
-// or deleted.
+// MayUse returns the error of a change to used, which an entry that this version cannot read may
+// use.
 func MayUse(newer *storage.NewerFormatError, used string) error {
-	return fmt.Errorf("%w; it may use %s, which stays as it is until then, or until %s is deleted", newer, used, newer.Path)
+	return fmt.Errorf("%w, or delete %s; it may use %s, which cannot be changed or deleted before", newer, newer.Path, used)
 }

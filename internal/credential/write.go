@@ -15,34 +15,35 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// An Operation is what a request may do, as a policy was checked for it.
+// An Operation is the kind of write that Vault checked a request's policy for.
 type Operation int
 
 // The operations.
 const (
-	Create Operation = iota // what does not exist
-	Update                  // what exists
-	Patch                   // some fields of what exists
+	Create Operation = iota // the target must not exist
+	Update                  // the target must exist
+	Patch                   // as Update; maps are merged
 )
 
 // A Write is what an operator sends for a credential.
 type Write struct {
 	Operation Operation
 
-	// Fields are those that the write names, each in the type that storage has: string, bool,
+	// Fields are the fields of the request, with the types that storage uses: string, bool,
 	// json.Number, []any or map[string]any. nil clears a field. In a patch, a map is merged with
-	// the stored one, of which nil removes a name.
+	// the stored one, and a nil value removes its name.
 	Fields map[string]any
 
-	// Verify is whether to exchange the credential before it is stored; nil is the default.
+	// Verify is whether to exchange the credential before it is stored. nil means true, unless
+	// the write changes only settings.
 	Verify *bool
 }
 
 // verifies reports whether the credential is exchanged before it is stored.
 func (w Write) verifies() bool { return w.Verify == nil || *w.Verify }
 
-// onlySettings reports whether the write gives only fields that change no exchange, so that the
-// vendor need not be asked. verify=true asks it all the same.
+// onlySettings reports whether the write gives only fields that do not affect an exchange, so that
+// it needs no verification. It is false if the request asks for one.
 func (w Write) onlySettings() bool {
 	if len(w.Fields) == 0 || w.Verify != nil && *w.Verify {
 		return false
@@ -55,10 +56,10 @@ func (w Write) onlySettings() bool {
 	return true
 }
 
-// Write plans, verifies and stores what an operator sends. Once it returns nil, no token of the
-// credential as it was is served. Its errors are of type *VerifyError if the vendor did not accept
-// the credential, *ConflictError and *NotFoundError, those of broker.BeginWrites, and of type
-// *provider.Error and kind Invalid.
+// Write checks, verifies and stores a credential. After it returns nil, no token of the previous
+// credential is served, unless only settings changed. Its errors are *VerifyError if the vendor did
+// not accept the credential, *ConflictError, *NotFoundError, *provider.Error of kind Invalid, and
+// those of broker.BeginWrites.
 func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provider, name string, w Write) error {
 	ctx, changes, err := st.broker.BeginWrites(ctx, s, name)
 	if err != nil {
@@ -106,8 +107,8 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 	return nil
 }
 
-// checkName refuses a name that another kind of thing has, and a write for which the policy was
-// not checked.
+// checkName returns an error if the name belongs to a role or to another vendor's credential, or if
+// the operation does not match whether the credential exists.
 func (st *Store) checkName(ctx context.Context, s logical.Storage, p provider.Provider, name string, exists bool, op Operation) error {
 	if op == Patch && !exists {
 		return &NotFoundError{Path: Path(p.Name(), name), What: "credential"}
@@ -117,18 +118,18 @@ func (st *Store) checkName(ctx context.Context, s logical.Storage, p provider.Pr
 		return err
 	}
 	if isRole {
-		return provider.Errorf(provider.Invalid, "name: %q is the name of roles/%s; choose another, or delete the role first", name, name)
+		return provider.Errorf(provider.Invalid, "name: %q is taken by roles/%s; choose another name, or delete the role first", name, name)
 	}
 	switch owner, err := st.VendorOf(ctx, s, name); {
 	case err != nil:
 		return err
 	case owner != "" && owner != p.Name():
-		return provider.Errorf(provider.Invalid, "name: %q belongs to %s; choose another, or delete that credential first", name, Path(owner, name))
+		return provider.Errorf(provider.Invalid, "name: %q is taken by %s; choose another name, or delete that credential first", name, Path(owner, name))
 	}
 	return CheckConflict(op, Path(p.Name(), name), exists)
 }
 
-// apply returns the credential that a write makes of the one before; nil if there is none.
+// apply returns the credential after the write. before is nil if there is none.
 func (w Write) apply(p provider.Provider, name string, before *stored) (*stored, error) {
 	old := &Entry{Fields: map[string]any{}}
 	if before != nil {
@@ -157,7 +158,7 @@ func (w Write) apply(p provider.Provider, name string, before *stored) (*stored,
 	return next, nil
 }
 
-// merged returns a map with another merged into it; nil if nothing is left.
+// merged returns old with given merged into it; nil if the result is empty.
 func merged(old any, given map[string]any) any {
 	next := map[string]any{}
 	if old, isMap := old.(map[string]any); isMap {
@@ -171,7 +172,7 @@ func merged(old any, given map[string]any) any {
 	return next
 }
 
-// hasNewSecret reports whether a secret field has another value than before.
+// hasNewSecret reports whether a secret field is set and differs from its old value.
 func (c *stored) hasNewSecret(old *Entry) bool {
 	for field, schema := range fieldsOf(c.vendor) {
 		if value := c.Fields[field]; IsSecret(schema) && value != nil && !reflect.DeepEqual(value, old.Fields[field]) {
@@ -181,18 +182,18 @@ func (c *stored) hasNewSecret(old *Entry) bool {
 	return false
 }
 
-// A plan is a write that is allowed.
+// A plan is a write that has passed all checks.
 type plan struct {
 	replacement
-	after      *stored // with next as its entry
+	after      *stored // the credential with next as its entry
 	credential *broker.Credential
 
-	// keepsRotated is whether a refresh token that verifying the credential has rotated waits in
-	// memory until the entry is stored.
+	// keepsRotated is whether the verification has rotated a refresh token that is kept in memory
+	// until the entry is stored.
 	keepsRotated bool
 }
 
-// plan returns what a write comes to. It changes nothing.
+// plan checks a write. It changes nothing.
 func (st *Store) plan(before, after *stored, known *broker.State, w Write) (*plan, error) {
 	credential, err := st.open(after)
 	if err != nil {
@@ -221,7 +222,7 @@ func (st *Store) plan(before, after *stored, known *broker.State, w Write) (*pla
 	return pl, st.checkGrant(before, credential, w)
 }
 
-// verify exchanges the credential, unless the write says otherwise. Its error is of type
+// verify exchanges the credential unless the write disables that. Its error is of type
 // *VerifyError.
 func (st *Store) verify(ctx context.Context, change *broker.Change, pl *plan, w Write) error {
 	last, isNew := pl.grant(), !pl.sharesRefreshToken()
@@ -245,24 +246,24 @@ func (st *Store) verify(ctx context.Context, change *broker.Change, pl *plan, w 
 	return nil
 }
 
-// commit stores the credential. The key pair that it uses is bound to its hosts first.
+// commit stores the credential. It first binds the key pair that the credential uses to its hosts.
 func (st *Store) commit(ctx context.Context, s logical.Storage, pl *plan) error {
 	if err := st.bindKeypair(ctx, s, pl.after); err != nil {
 		return err
 	}
 	if err := pl.after.put(ctx, s); err != nil {
 		if pl.keepsRotated {
-			err = fmt.Errorf("%w; the vendor has rotated the refresh token that was given, and the new one is only in memory: write the same again soon, within an hour", err)
+			err = fmt.Errorf("%w; the vendor has rotated the given refresh token and the new one is only in memory; send the same write again within an hour", err)
 		}
 		return err
 	}
-	if !pl.sharesRefreshToken() { // the other one is not stored yet
+	if !pl.sharesRefreshToken() { // otherwise a kept rotation belongs to another write
 		st.rotations.drop(pl.after.path())
 	}
-	// The new generation makes void what was known before. Deleting that is tidiness, and must not
-	// fail a write that is done.
+	// The new generation makes the previous state void. Deleting it is only cleanup, and must not
+	// fail a completed write.
 	if err := broker.DeleteState(ctx, s, pl.after.name); err != nil {
-		st.Logger().Warn("cannot delete what was known of the previous credential", "name", pl.after.name, "error", err)
+		st.Logger().Warn("cannot delete the state of the previous credential", "name", pl.after.name, "error", err)
 	}
 	return nil
 }

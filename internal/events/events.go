@@ -1,5 +1,5 @@
-// Package events tells subscribers of Vault's events about exchanges and expiries. No event
-// holds a secret.
+// Package events sends Vault events about exchanges and upcoming expiries. No event contains a
+// secret.
 package events
 
 import (
@@ -26,22 +26,22 @@ const (
 )
 
 const (
-	// unusedHorizon is how long before a credential expires from disuse there is an event;
-	// secretHorizon is the same for its secret, which takes a person and the vendor to renew.
+	// unusedHorizon is how long before a credential expires from disuse an event is sent.
+	// secretHorizon is longer, as replacing a secret takes a person and the vendor.
 	unusedHorizon = 48 * time.Hour
 	secretHorizon = 14 * 24 * time.Hour
 
-	// sendTimeout bounds how long sending one event may take.
+	// sendTimeout is the timeout of sending one event.
 	sendTimeout = 5 * time.Second
 )
 
-// An Event is one of a kind, with its metadata as names and values in turn.
+// An Event is an event of Vault's event system.
 type Event struct {
 	Kind     string
-	Metadata []string
+	Metadata []string // alternating names and values
 }
 
-// Send hands an event to the server. A server that does not have events enabled is no error.
+// Send sends an event to the server. It returns nil if the server does not have events enabled.
 func Send(sender logical.EventSender, e Event) error {
 	ctx, cancel := context.WithTimeout(context.Background(), sendTimeout)
 	defer cancel()
@@ -51,8 +51,8 @@ func Send(sender logical.EventSender, e Event) error {
 	return nil
 }
 
-// newEvent returns an event with the metadata that subscribers of every engine use: they see
-// events of paths that they may subscribe to, and read there.
+// newEvent returns an event with Vault's standard metadata, followed by about. Vault uses the path
+// to check a subscriber's policies.
 func newEvent(kind, path string, modified bool, about []string) Event {
 	_, operation, _ := strings.Cut(kind, "/")
 	return Event{kind, append([]string{
@@ -63,8 +63,8 @@ func newEvent(kind, path string, modified bool, about []string) Event {
 	}, about...)}
 }
 
-// Exchanged adds an event for an exchange, and one for a credential that is rejected from now
-// on. Call it after the exchange is stored, so that a reader who acts on the event finds the new
+// Exchanged queues an event for an exchange, and another if the vendor newly rejects the credential.
+// Call it after the exchange is stored, so that a subscriber that reads on the event gets the new
 // token.
 func (q *Queue) Exchanged(x broker.Exchange) {
 	about := []string{"name", x.Name, "provider", x.Provider, "result", x.Result()}
@@ -81,11 +81,12 @@ func (q *Queue) Exchanged(x broker.Exchange) {
 	}
 }
 
-// An expiry is what an event of a kind is about.
+// An expiry identifies an upcoming expiry by kind of event and name of the credential.
 type expiry struct{ kind, name string }
 
-// Expiring adds an event for each credential that expires soon, and for each whose secret does:
-// once, until the expiry is later.
+// Expiring queues an event for each credential that expires from disuse soon, and for each whose
+// secret expires soon. It reports an expiry once, and again after the expiry has moved beyond the
+// horizon.
 func (q *Queue) Expiring(expiries iter.Seq2[string, broker.Expiry], now time.Time) {
 	for name, x := range expiries {
 		q.expiring(expiry{kindUnused, name}, x.Provider, x.Unused, now.Add(unusedHorizon))
@@ -93,7 +94,7 @@ func (q *Queue) Expiring(expiries iter.Seq2[string, broker.Expiry], now time.Tim
 	}
 }
 
-// expiring adds the event of an expiry at t, if t is not after horizon.
+// expiring queues the event of an expiry at t if t is not after horizon.
 func (q *Queue) expiring(e expiry, vendor string, t, horizon time.Time) {
 	isSoon := !t.IsZero() && !t.After(horizon)
 	if isSoon && q.isReported(e) {
@@ -104,8 +105,8 @@ func (q *Queue) expiring(e expiry, vendor string, t, horizon time.Time) {
 	q.report(e, added)
 }
 
-// Forget drops what was reported about a credential that has been deleted. Another credential of
-// the name has events of its own.
+// Forget clears which expiries of a deleted credential were reported, so that a new credential with
+// the same name gets its own events.
 func (q *Queue) Forget(name string) {
 	q.report(expiry{kindUnused, name}, false)
 	q.report(expiry{kindSecret, name}, false)

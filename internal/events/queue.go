@@ -2,12 +2,11 @@ package events
 
 import "sync"
 
-// maxQueued is how many events may wait to be sent. Events that a server does not take in time
-// are lost.
+// maxQueued is the maximum number of events in a Queue. Further events are dropped.
 const maxQueued = 1000
 
-// A Queue sends events one after the other, in the order in which they were added. No reader
-// waits for that.
+// A Queue sends events in the background, one at a time and in order, so that reads do not wait for
+// the server. It is safe for concurrent use.
 type Queue struct {
 	send func(Event)
 	full func()
@@ -18,17 +17,17 @@ type Queue struct {
 	dropping bool
 	closed   bool
 
-	// reported are the expiries for which there has been an event.
+	// reported holds the expiries for which an event was queued.
 	reported map[expiry]bool
 }
 
-// NewQueue returns an empty Queue. It calls send for each event, and full when it drops the
-// first one, once until it is empty again.
+// NewQueue returns an empty Queue. The queue calls send for each event. It calls full when it drops
+// an event, and not again until it has been empty.
 func NewQueue(send func(Event), full func()) *Queue {
 	return &Queue{send: send, full: full, reported: map[expiry]bool{}}
 }
 
-// add reports whether the event will be sent: not if too many wait, or after Close.
+// add queues an event and reports whether it did: it does not if the queue is full or closed.
 func (q *Queue) add(e Event) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -56,7 +55,7 @@ func (q *Queue) isReported(e expiry) bool {
 	return q.reported[e]
 }
 
-// report keeps whether there has been an event for an expiry.
+// report records whether an event was queued for an expiry.
 func (q *Queue) report(e expiry, reported bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -67,7 +66,8 @@ func (q *Queue) report(e expiry, reported bool) {
 	}
 }
 
-// Close drops the events that wait. The one that is being sent still is.
+// Close drops the queued events and those added later. It does not interrupt an event that is being
+// sent.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -11,41 +11,41 @@ import (
 
 var (
 	tokenExpiry = prometheus.NewDesc("tokenbroker_token_expires_in_seconds",
-		"How long the cached token is good for yet, by the scope of the roles that it is for (empty: the credential's own); 0 once it is dead.",
+		"Seconds until the cached token expires, by scope of the roles that use it (empty: the credential's own scope); 0 after expiry.",
 		[]string{"name", "provider", "scope"}, nil)
 	credentialExpiry = prometheus.NewDesc("tokenbroker_credential_expires_in_seconds",
-		"How long until the credential dies if it stays unused, where that is known; 0 once it is dead.", byName, nil)
+		"Seconds until the credential expires if it stays unused, where that is known; 0 after expiry.", byName, nil)
 	secretExpiry = prometheus.NewDesc("tokenbroker_secret_expires_in_seconds",
-		"Seconds until the secret expires at the vendor, by the date that the operator gave (the field expires); 0 once that has passed.", byName, nil)
+		"Seconds until the secret expires at the vendor, as set in the field expires; 0 after expiry.", byName, nil)
 	rejected = prometheus.NewDesc("tokenbroker_credential_rejected",
-		"Whether nothing but a new credential will help (1): the vendor has rejected it, or it has expired, and no exchange has succeeded since.", byName, nil)
+		"Whether the credential must be replaced (1): the vendor has rejected it or it has expired, and no exchange has succeeded since.", byName, nil)
 	scopeRejected = prometheus.NewDesc("tokenbroker_scope_rejected",
-		"Whether nothing but another scope, or a new credential, will help (1): the vendor has rejected the scope of roles.",
+		"Whether the vendor has rejected the scope of roles (1): change the scope or replace the credential.",
 		[]string{"name", "provider", "scope"}, nil)
 	unusable = prometheus.NewDesc("tokenbroker_credential_unusable",
-		"Whether the credential is damaged, of a newer version of the engine, or without its key pair (1).", []string{"name"}, nil)
+		"Whether the credential cannot be used (1): its entry is damaged or from a newer version of the engine, or its key pair is missing.", []string{"name"}, nil)
 	unsaved = prometheus.NewDesc("tokenbroker_unsaved",
-		"Whether what the vendor last answered is in memory alone (1), as storage does not take it.", byName, nil)
+		"Whether the result of the last exchange is only in memory (1), because storage does not accept it.", byName, nil)
 	backoff = prometheus.NewDesc("tokenbroker_backoff_seconds",
-		"How long the vendor is left alone yet, after a failure.", byName, nil)
+		"Seconds until the engine may call the vendor again after a failed exchange; 0 if it is not backing off.", byName, nil)
 	failures = prometheus.NewDesc("tokenbroker_consecutive_failures",
-		"Exchanges of the credential's own scope that have failed since the last that succeeded.", byName, nil)
+		"Failed exchanges of the credential's own scope since the last successful one.", byName, nil)
 
 	byName = []string{"name", "provider"}
 )
 
-// health is how each credential is doing at the time of a scrape. What has been deleted
-// is gone at the next one.
+// health collects gauges from the status of each credential at the time of a scrape. A deleted
+// credential has no series in the next scrape.
 type health func() iter.Seq2[string, *broker.Status]
 
-// Describe is part of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (h health) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{tokenExpiry, credentialExpiry, secretExpiry, rejected, scopeRejected, unusable, unsaved, backoff, failures} {
 		descs <- desc
 	}
 }
 
-// Collect is part of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (h health) Collect(metrics chan<- prometheus.Metric) {
 	now := time.Now()
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {

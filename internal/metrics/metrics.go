@@ -1,5 +1,5 @@
-// Package metrics is what an engine tells Prometheus of itself. No label holds anything
-// but names that an operator chose, and a few words of ours.
+// Package metrics provides the Prometheus metrics of one mount. Label values are names and scopes
+// that an operator chose, or constants.
 package metrics
 
 import (
@@ -14,46 +14,47 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// ContentType is that of Text: OpenMetrics 1.0.
+// ContentType returns the media type of Text: OpenMetrics 1.0.
 func ContentType() string { return string(openMetrics) }
 
 var openMetrics = expfmt.NewFormat(expfmt.TypeOpenMetrics)
 
-// Metrics are those of one mount, in a registry of their own: many mounts share a process.
+// Metrics holds the metrics of one mount. They have their own registry, as several mounts share a
+// process. Metrics is safe for concurrent use.
 type Metrics struct {
 	registry  *prometheus.Registry
 	exchanges *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	sweeps    prometheus.Histogram
 
-	// Counting a read is to cost nothing that can be measured, so that its counters are
-	// looked up once: by outcome, and of those that failed.
+	// The counters of reads are looked up once, so that counting a read costs next to nothing.
+	// reads is indexed by broker.Outcome.
 	reads       [broker.Stale + 1]prometheus.Counter
 	readsFailed prometheus.Counter
 }
 
-// New makes the metrics of an engine with some providers, of which statuses tells how the
-// credentials are doing.
+// New returns the metrics of an engine with the given providers. statuses yields the status of each
+// credential by name; each call of Text calls it.
 func New(providers []string, statuses func() iter.Seq2[string, *broker.Status]) *Metrics {
 	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tokenbroker_reads_total",
-		Help: "Reads of tokens, by result: cached, exchanged (it waited for the vendor), stale (a good token, when there ought to be a fresher one), failed (for another reason than the reader's).",
+		Help: "Token reads by result: cached, exchanged (waited for the vendor), stale (valid token, but a fresher one is due and not available), failed (not counting invalid requests).",
 	}, []string{"result"})
 	m := &Metrics{
 		registry: prometheus.NewPedanticRegistry(),
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tokenbroker_exchanges_total",
-			Help: "Exchanges of credentials for tokens, by result: success, rejected, expired, unavailable (it passes by itself), invalid_response.",
+			Help: "Exchanges of credentials for tokens by result: success, rejected, expired, unavailable (temporary), invalid_response.",
 		}, []string{"provider", "result"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tokenbroker_exchange_duration_seconds",
-			Help:    "How long exchanges took, whatever their result.",
+			Help:    "Duration of exchanges in seconds, with any result.",
 			Buckets: []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"provider"}),
 		sweeps: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "tokenbroker_sweep_duration_seconds",
-			Help:    "How long sweeps took, which renew in the background what is due; there is one a minute, of 30 seconds at the most.",
-			Buckets: []float64{0.01, 0.1, 0.5, 1, 5, 10, 20, 30, 35}, // it may end a little late
+			Help:    "Duration of sweeps in seconds. A sweep renews tokens in the background, once a minute for at most 30 seconds.",
+			Buckets: []float64{0.01, 0.1, 0.5, 1, 5, 10, 20, 30, 35}, // a sweep may overrun its deadline a little
 		}),
 		reads: [...]prometheus.Counter{
 			broker.Cached:    reads.WithLabelValues("cached"),
@@ -62,7 +63,7 @@ func New(providers []string, statuses func() iter.Seq2[string, *broker.Status]) 
 		},
 		readsFailed: reads.WithLabelValues("failed"),
 	}
-	// From zero on, so that Prometheus sees the first one, too.
+	// Start all series at zero, so that Prometheus sees the first increase.
 	for _, name := range providers {
 		m.exchanges.WithLabelValues(name, broker.Success)
 		for _, kind := range []provider.Kind{provider.Rejected, provider.Expired, provider.Unavailable, provider.InvalidResponse} {
@@ -80,16 +81,16 @@ func (m *Metrics) Exchanged(x broker.Exchange) {
 	m.durations.WithLabelValues(x.Provider).Observe(x.Duration.Seconds())
 }
 
-// Read counts a read that yielded a token.
+// Read counts a read that returned a token.
 func (m *Metrics) Read(o broker.Outcome) { m.reads[o].Inc() }
 
-// ReadFailed counts one that did not.
+// ReadFailed counts a read that returned no token.
 func (m *Metrics) ReadFailed() { m.readsFailed.Inc() }
 
-// Swept counts a sweep.
+// Swept counts a sweep and its duration.
 func (m *Metrics) Swept(took time.Duration) { m.sweeps.Observe(took.Seconds()) }
 
-// Text is all of them, as they are now.
+// Text returns the current metrics in the format of ContentType.
 func (m *Metrics) Text() ([]byte, error) {
 	families, err := m.registry.Gather()
 	if err != nil {
@@ -103,7 +104,7 @@ func (m *Metrics) Text() ([]byte, error) {
 		}
 	}
 	if closer, ok := encoder.(expfmt.Closer); ok {
-		err = closer.Close() // which says that nothing is missing
+		err = closer.Close() // writes the EOF marker
 	}
 	return text.Bytes(), err
 }

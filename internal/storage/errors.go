@@ -8,13 +8,13 @@ import (
 	"github.com/hashicorp/vault/sdk/physical"
 )
 
-// An Error is a failure of Vault's storage, not of the vendor.
+// An Error is a failure of Vault's storage.
 type Error struct{ Err error }
 
 func (e *Error) Error() string { return "storage: " + e.Err.Error() }
 func (e *Error) Unwrap() error { return e.Err }
 
-// IsError reports whether storage failed.
+// IsError reports whether an error is a failure of storage.
 func IsError(err error) bool {
 	var failed *Error
 	return errors.As(err, &failed)
@@ -23,17 +23,17 @@ func IsError(err error) bool {
 // A NewerFormatError means that a newer version of the engine wrote an entry. This version
 // cannot read the entry and must not replace it.
 type NewerFormatError struct {
-	Path    string // where an operator knows the entry
+	Path    string // the path by which operators know the entry
 	Version int
 }
 
 func (e *NewerFormatError) Error() string {
-	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this version knows formats up to %d and does not change the entry; go back to the newer version",
+	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this version supports formats up to %d and leaves the entry unchanged; go back to the newer version",
 		e.Path, e.Version, FormatVersion)
 }
 
-// A DamagedError means that an entry holds something that the engine does not write. Its text
-// names the entry and what to do.
+// A DamagedError means that an entry has content that the engine never writes. Its text names the
+// entry and the fix, and contains nothing of the content.
 type DamagedError struct{ Text string }
 
 func (e *DamagedError) Error() string { return e.Text }
@@ -44,8 +44,8 @@ func IsDamaged(err error) bool {
 	return errors.As(err, &damaged)
 }
 
-// A TooLargeError means that storage does not take an entry of this size. Other entries of the
-// same name are not affected.
+// A TooLargeError means that an entry exceeds the maximum size of the storage backend. Other entries
+// of the same name are not affected.
 type TooLargeError struct {
 	Key  string
 	Size int // in bytes
@@ -53,7 +53,7 @@ type TooLargeError struct {
 }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("%s has %d bytes, more than storage takes in one entry: %s", e.Key, e.Size, e.Err)
+	return fmt.Sprintf("%s: %d bytes exceed the maximum size of a storage entry: %s", e.Key, e.Size, e.Err)
 }
 
 func (e *TooLargeError) Unwrap() error { return e.Err }
@@ -64,8 +64,8 @@ func IsTooLarge(err error) bool {
 	return errors.As(err, &large)
 }
 
-// tooLarge are the texts by which Vault's storage backends refuse an entry because of its size.
-// An error from the server reaches a plugin as its text only.
+// tooLarge lists texts of the errors by which storage backends reject an entry because of its size.
+// A plugin receives only the text of the server's error.
 var tooLarge = []string{
 	physical.ErrValueTooLarge,                       // Raft, Consul and others
 	"exceeds max entry size",                        // FoundationDB, and proxies of storage
@@ -75,7 +75,7 @@ var tooLarge = []string{
 	"Request body too large", "RequestBodyTooLarge", // Azure
 }
 
-// classify returns the error of a write, as a *TooLargeError where it is one.
+// classify returns err, wrapped in a *TooLargeError if the entry was too large.
 func classify(key string, size int, err error) error {
 	for _, text := range tooLarge {
 		if strings.Contains(err.Error(), text) {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// The first part of each key, which says what the entry is.
+// The first part of each key is the kind of the entry.
 const (
 	credentials = "config"
 	keypairs    = "keypair"
@@ -14,35 +14,31 @@ const (
 	leases      = "lease"
 )
 
-// ProbeKey is the key of an entry without content. Writing it shows whether storage takes
-// writes.
+// ProbeKey is the key of an empty entry that Probe writes.
 const ProbeKey = "fence"
 
-// Sealed returns the prefixes of the keys of entries that hold secrets. Vault encrypts those
-// entries a second time where its seal can.
+// Sealed returns the key prefixes of entries that hold secrets, for Vault's seal wrapping.
 func Sealed() []string {
 	return []string{credentials + "/", keypairs + "/", states + "/", leases + "/"}
 }
 
-// CredentialKey returns the key of a credential. With an empty name it is the prefix of the
-// keys of all credentials of the vendor.
+// CredentialKey returns the key of a credential. With an empty name it returns the prefix of all
+// credentials of the vendor.
 func CredentialKey(vendor, name string) string { return credentials + "/" + vendor + "/" + name }
 
-// KeypairKey returns the key of a key pair. With an empty name it is the prefix of the keys of
-// all key pairs.
+// KeypairKey returns the key of a key pair. With an empty name it returns the prefix of all key
+// pairs.
 func KeypairKey(name string) string { return keypairs + "/" + name }
 
-// RoleKey returns the key of a role. With an empty name it is the prefix of the keys of all
-// roles.
+// RoleKey returns the key of a role. With an empty name it returns the prefix of all roles.
 func RoleKey(name string) string { return roles + "/" + name }
 
-// StateKey returns the key of one part of what the engine knows about a credential. With an
-// empty part it is the prefix of the keys of all parts.
+// StateKey returns the key of one part of a credential's state. With an empty part it returns the
+// prefix of all parts.
 func StateKey(name, part string) string { return states + "/" + name + "/" + part }
 
-// LeaseKey returns the key of a leased token that is not shared. With an empty id it is the
-// prefix of the keys of the tokens of one series of a role, and with an empty role that of all
-// leased tokens of the credential.
+// LeaseKey returns the key of a dedicated token. With an empty id it returns the prefix of one series
+// of a role's tokens; with an empty role, the prefix of all dedicated tokens of the credential.
 func LeaseKey(credential, role, series, id string) string {
 	prefix := leases + "/" + credential + "/"
 	if role == "" {
@@ -51,10 +47,10 @@ func LeaseKey(credential, role, series, id string) string {
 	return prefix + role + "/" + series + "/" + id
 }
 
-// A Kind is what an entry is about.
+// A Kind is the kind of a storage entry.
 type Kind int
 
-// The kinds; Other is what needs no name.
+// The kinds of entries. Other stands for all entries that callers need not tell apart.
 const (
 	Other Kind = iota
 	Credential
@@ -63,7 +59,7 @@ const (
 	State
 )
 
-// ParseKey returns what the entry of a key is about, and its name.
+// ParseKey returns the kind of the entry with this key, and its name.
 func ParseKey(key string) (Kind, string) {
 	first, rest, _ := strings.Cut(key, "/")
 	last := key[strings.LastIndex(key, "/")+1:]
@@ -81,7 +77,7 @@ func ParseKey(key string) (Kind, string) {
 	return Other, ""
 }
 
-// pathOf returns the path under which an operator knows the entry of a key.
+// pathOf returns the path by which operators know the entry with this key.
 func pathOf(key string) string {
 	switch kind, name := ParseKey(key); kind {
 	case Role:
@@ -93,11 +89,10 @@ func pathOf(key string) string {
 	}
 }
 
-// Damaged returns the error of an entry that holds something that the engine does not write. fix
-// tells the operator what to do.
+// Damaged returns a *DamagedError for the entry with this key. fix tells operators how to repair it.
 func Damaged(key, fix string) error {
 	path := pathOf(key)
-	if kind, _ := ParseKey(key); kind == State { // of which a name has several
+	if kind, _ := ParseKey(key); kind == State { // a name has several state entries
 		path = key
 	}
 	return &DamagedError{fmt.Sprintf("%s cannot be decoded; %s", path, fix)}

@@ -6,9 +6,9 @@
 //	role/<name>                                     a role
 //	state/<name>/credential                         the grant of a credential
 //	state/<name>/own, state/<name>/<SHA-256>        the token of a credential's own scope, of a narrower one
-//	lease/<credential>/<role>/<series>/<expiry>-<SHA-256>   a leased token that is not shared
+//	lease/<credential>/<role>/<series>/<expiry>-<SHA-256>   a dedicated token
 //
-// Each entry is a JSON object with the format's version beside its own fields.
+// Each entry is a JSON object that has the version of the format among its fields.
 package storage
 
 import (
@@ -21,13 +21,12 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// FormatVersion is the format of the entries that this engine writes. All kinds of entries
-// share one number, since some contain others. Raise it with a change after which an older
-// engine would misread an entry, or lose a new field by writing the entry again. That engine
-// then leaves the entry alone.
+// FormatVersion is the version of the storage format. All kinds of entries share it, as some contain
+// others. Raise it with a change that makes an older engine misread an entry, or drop a new field
+// when it rewrites one. An older engine refuses to read or replace entries of a newer version.
 const FormatVersion = 1
 
-// Format is embedded in each entry.
+// Format holds the format version. Each entry type embeds it.
 type Format struct {
 	Version int `json:"version,omitempty"`
 }
@@ -38,15 +37,14 @@ func (f *Format) format() *Format { return f }
 type Entry interface {
 	format() *Format
 
-	// Check returns an error for a value that can be decoded although the engine does not
-	// write it.
+	// Check returns an error for a value that the engine never writes. Get calls it.
 	Check() error
 }
 
-// Get reads an entry; it returns nil if there is none. Its errors are of type *Error if storage
-// fails, *NewerFormatError if a newer engine wrote the entry, and *DamagedError if the entry
-// cannot be decoded or its Check fails; fix then tells the operator what to do. The text of a
-// *DamagedError does not quote the entry.
+// Get reads an entry. It returns nil if there is none. Its error is an *Error if storage fails, a
+// *NewerFormatError if a newer engine wrote the entry, and a *DamagedError if the entry cannot be
+// decoded or its Check fails. fix is part of that error's text and tells operators how to repair
+// the entry.
 func Get[T any, P interface {
 	*T
 	Entry
@@ -61,7 +59,7 @@ func Get[T any, P interface {
 	entry := P(new(T))
 	err = stored.DecodeJSON(entry)
 	version := entry.format().Version
-	if err != nil { // a newer engine may have given a field another type
+	if err != nil { // a newer format may have changed the type of a field
 		var format Format
 		if stored.DecodeJSON(&format) != nil {
 			return nil, Damaged(key, fix)
@@ -77,9 +75,9 @@ func Get[T any, P interface {
 	return entry, nil
 }
 
-// Put writes an entry in the current format. The caller must have read the entry that it
-// replaces, if there is one, so that nothing of a newer engine is lost. Its error is of type
-// *Error, also if the entry cannot be encoded: it is not in storage then either.
+// Put writes an entry in the current format. Callers must first Get the entry that it replaces, so
+// that Put never overwrites the entry of a newer engine. Its error, including an encoding error, is
+// of type *Error.
 func Put(ctx context.Context, s logical.Storage, key string, entry Entry) error {
 	entry.format().Version = FormatVersion
 	raw, err := encode(entry)
@@ -92,8 +90,8 @@ func Put(ctx context.Context, s logical.Storage, key string, entry Entry) error 
 	return nil
 }
 
-// encode returns a value as JSON. It leaves out the escapes for HTML, by which a token of some
-// characters would take six times its size.
+// encode returns a value as JSON. It does not escape HTML, which could make a token six times as
+// large.
 func encode(value any) ([]byte, error) {
 	var raw bytes.Buffer
 	encoder := json.NewEncoder(&raw)
@@ -102,8 +100,8 @@ func encode(value any) ([]byte, error) {
 	return raw.Bytes(), err
 }
 
-// Exists reports whether there is an entry, without decoding it: one that cannot be decoded
-// can still be deleted. Its error is of type *Error.
+// Exists reports whether there is an entry. It does not decode it, so that a damaged entry can still
+// be deleted. Its error is of type *Error.
 func Exists(ctx context.Context, s logical.Storage, key string) (bool, error) {
 	stored, err := s.Get(ctx, key)
 	if err != nil {
@@ -112,7 +110,7 @@ func Exists(ctx context.Context, s logical.Storage, key string) (bool, error) {
 	return stored != nil, nil
 }
 
-// List returns the keys below a prefix, without it. Its error is of type *Error.
+// List returns the keys directly below a prefix, without the prefix. Its error is of type *Error.
 func List(ctx context.Context, s logical.Storage, prefix string) ([]string, error) {
 	keys, err := s.List(ctx, prefix)
 	if err != nil {
@@ -121,7 +119,8 @@ func List(ctx context.Context, s logical.Storage, prefix string) ([]string, erro
 	return keys, nil
 }
 
-// Collect returns the whole keys at any depth below a prefix. Its error is of type *Error.
+// Collect returns the full keys of all entries below a prefix, at any depth. Its error is of type
+// *Error.
 func Collect(ctx context.Context, s logical.Storage, prefix string) ([]string, error) {
 	view := logical.NewStorageView(s, prefix)
 	keys, err := logical.CollectKeys(ctx, view)
@@ -142,20 +141,19 @@ func Delete(ctx context.Context, s logical.Storage, key string) error {
 	return nil
 }
 
-// A probe is an entry without content.
+// A probe is an empty entry.
 type probe struct{ Format }
 
 func (*probe) Check() error { return nil }
 
-// Probe writes a small entry, to see whether storage takes writes. Its error is of type *Error.
+// Probe writes an empty entry to check whether storage accepts writes. Its error is of type *Error.
 func Probe(ctx context.Context, s logical.Storage) error { return Put(ctx, s, ProbeKey, &probe{}) }
 
-// attempts are the pauses before each attempt of Retry.
+// attempts holds the pause before each attempt of Retry.
 var attempts = []time.Duration{0, 100 * time.Millisecond, 400 * time.Millisecond}
 
-// Retry repeats a write that must not be lost because storage fails for a moment. It does not
-// repeat a write that is too large. Its error is the last one of the write, or of type *Error
-// if ctx ends first.
+// Retry calls write up to three times until it succeeds. It does not retry a write that is too
+// large. It returns the last error of write, or an *Error if ctx is done first.
 func Retry(ctx context.Context, write func() error) error {
 	var err error
 	for _, pause := range attempts {

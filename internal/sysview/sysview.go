@@ -1,5 +1,6 @@
-// Package sysview caches what each read asks of Vault's server. A question is a call from
-// process to process and back, and costs as much as the rest of a cached read.
+// Package sysview caches the values of the system view that each read needs. Without it, each call
+// is a round trip from the plugin to Vault's process, which costs as much as the rest of a cached
+// read.
 package sysview
 
 import (
@@ -12,72 +13,74 @@ import (
 )
 
 const (
-	// maxAge is how long an answer counts. A new maximum of a mount takes effect a second
-	// later. Vault shortens leases itself, and sets its mounts up again when its role in a
-	// cluster changes.
+	// maxAge is how long values are cached, and so how late a new maximum lease TTL of the mount
+	// takes effect. That is harmless: Vault itself shortens leases, and it sets up its mounts
+	// again when the role of a node changes.
 	maxAge = time.Second
 
-	// unlimited is the maximum lease as long as the server has not told it. Vault takes a
-	// lease of no time for one of the default.
+	// unlimited is the maximum lease TTL until the server returns one. A zero would not do, as
+	// Vault replaces a zero TTL by the default.
 	unlimited = 10 * 365 * 24 * time.Hour
 )
 
-// A View is a system view whose answers are cached. It hides any other interface of the view
-// that it is made from; a plugin's has none.
+// A View is a system view that caches its values for a second. It is safe for concurrent use. It
+// does not expose other interfaces that the underlying view may implement; a plugin's view has none.
 type View struct {
 	logical.SystemView
-	last   atomic.Pointer[answers]
-	asking sync.Mutex // one caller asks for all
+	last     atomic.Pointer[snapshot]
+	fetching sync.Mutex // held by the one caller that fetches
 }
 
-// Cache returns a View of a server.
+// Cache returns a View that caches the values of view.
 func Cache(view logical.SystemView) *View { return &View{SystemView: view} }
 
-// answers are the server's, at a time.
-type answers struct {
+// A snapshot holds the server's values at one time.
+type snapshot struct {
 	time             time.Time
 	maxLeaseTTL      time.Duration
 	replicationState consts.ReplicationState
 	localMount       bool
 }
 
-// MaxLeaseTTL returns the longest lease of the mount.
-func (v *View) MaxLeaseTTL() time.Duration { return v.answers().maxLeaseTTL }
+// MaxLeaseTTL returns the maximum lease TTL of the mount.
+func (v *View) MaxLeaseTTL() time.Duration { return v.current().maxLeaseTTL }
 
-// ReplicationState returns the role of the server. Until the server has told it, it is that of
-// a standby: the framework would take an unknown role for that of a node that may write.
-func (v *View) ReplicationState() consts.ReplicationState { return v.answers().replicationState }
+// ReplicationState returns the replication state of the node. Until the server returns it, the
+// result is that of a performance standby, as the framework treats a node of unknown state as one
+// that may write.
+func (v *View) ReplicationState() consts.ReplicationState { return v.current().replicationState }
 
 // LocalMount reports whether the mount is not replicated.
-func (v *View) LocalMount() bool { return v.answers().localMount }
+func (v *View) LocalMount() bool { return v.current().localMount }
 
-// answers returns the cached answers, and asks again if they are too old. While one caller
-// asks, the last answers count for the others.
-func (v *View) answers() *answers {
+// current returns the cached snapshot, and fetches a new one if it is older than maxAge. While one
+// caller fetches, others get the last snapshot.
+func (v *View) current() *snapshot {
 	last := v.last.Load()
 	if last.isFresh() {
 		return last
 	}
 	if last == nil {
-		v.asking.Lock()
-	} else if !v.asking.TryLock() {
+		v.fetching.Lock()
+	} else if !v.fetching.TryLock() {
 		return last
 	}
-	defer v.asking.Unlock()
-	if last = v.last.Load(); last.isFresh() { // another caller has asked meanwhile
+	defer v.fetching.Unlock()
+	if last = v.last.Load(); last.isFresh() { // fetched while this caller waited
 		return last
 	}
-	next, isKnown := v.ask(last)
+	next, isKnown := v.fetch(last)
 	if isKnown {
 		v.last.Store(next)
 	}
 	return next
 }
 
-// ask asks the server. A zero is no answer: the last one counts on. It returns isKnown=false as
-// long as the server has not told its role, which every server knows.
-func (v *View) ask(last *answers) (next *answers, isKnown bool) {
-	next = &answers{
+// fetch reads the values from the server. A zero value means that the call failed, and the last one
+// is used instead. isKnown is false until the server has returned a replication state, which every
+// server has.
+func (v *View) fetch(last *snapshot) (next *snapshot, isKnown bool) {
+	next = &snapshot{
 		time:             time.Now(),
 		maxLeaseTTL:      v.SystemView.MaxLeaseTTL(),
 		replicationState: v.SystemView.ReplicationState(),
@@ -85,7 +88,7 @@ func (v *View) ask(last *answers) (next *answers, isKnown bool) {
 	}
 	isKnown = last != nil || next.replicationState != consts.ReplicationUnknown
 	if last == nil {
-		last = &answers{maxLeaseTTL: unlimited, replicationState: consts.ReplicationPerformanceStandby}
+		last = &snapshot{maxLeaseTTL: unlimited, replicationState: consts.ReplicationPerformanceStandby}
 	}
 	if next.maxLeaseTTL <= 0 {
 		next.maxLeaseTTL = last.maxLeaseTTL
@@ -96,4 +99,4 @@ func (v *View) ask(last *answers) (next *answers, isKnown bool) {
 	return next, isKnown
 }
 
-func (a *answers) isFresh() bool { return a != nil && time.Since(a.time) < maxAge }
+func (s *snapshot) isFresh() bool { return s != nil && time.Since(s.time) < maxAge }

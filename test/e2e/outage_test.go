@@ -73,7 +73,7 @@ func TestOnlyWhatVaultAnswersForItselfExplainsAFailedRead(t *testing.T) {
 		require.True(t, isVaultsOwn(own), own)
 	}
 	for _, ours := range []error{
-		answer(400, `"prod" is no role and no credential`), answer(500, "cannot read state/prod"),
+		answer(400, `no role or credential named "prod"`), answer(500, "cannot read state/prod"),
 		answer(502, "invalid response of the vendor"), answer(503, "the vendor is unavailable"),
 	} {
 		require.False(t, isVaultsOwn(ours), ours)

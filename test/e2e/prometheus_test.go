@@ -181,11 +181,11 @@ func TestTheServerTakesTheEnginesEventsAndLines(t *testing.T) {
 		}
 		return false
 	}, patience, 50*time.Millisecond)
-	notTaken := func() bool { return strings.Contains(w.log.String(), "the server did not take an event") }
+	notTaken := func() bool { return strings.Contains(w.log.String(), "cannot send an event") }
 	if w.server.IsOpenBao { // which has no events, and must not be told so at every exchange
 		require.Eventually(t, notTaken, patience, 50*time.Millisecond)
 		for line := range strings.Lines(w.log.String()) {
-			if strings.Contains(line, "the server did not take an event") {
+			if strings.Contains(line, "cannot send an event") {
 				assert.Contains(t, line, "[DEBUG]")
 			}
 		}

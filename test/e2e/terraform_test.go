@@ -66,7 +66,7 @@ func TestTheTerraformExampleAppliesSettlesAndDestroys(t *testing.T) {
 	first, second := privateKeyPEM(), newKey(t)
 	tf.set("private_key", encodeKey(second))
 	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, ""))})
-	assert.Contains(t, tf.apply(1), "the vendor cannot be asked")
+	assert.Contains(t, tf.apply(1), "cannot verify the credential")
 	assert.Equal(t, old, read().Data["access_token"])
 	m.behave(vendorsim.Conduct{})
 	m.sim.AddClient(clientID, &second.PublicKey, "")

@@ -237,7 +237,7 @@ func (m *mount) awaitToken(token any) {
 		if err == nil {
 			return
 		}
-		isUnknown := strings.Contains(err.Error(), `"prod" is no role and no credential`)
+		isUnknown := strings.Contains(err.Error(), `no role or credential named "prod"`)
 		require.True(m.t, isVaultsOwn(err) || isUnknown, "%v", err)
 		require.True(m.t, time.Now().Before(deadline), "%v", err)
 	}

@@ -136,7 +136,7 @@ func (r *trial) lost(a answer, ending string) bool {
 	isLost := slices.ContainsFunc(r.Sim.RefreshTokens(), func(token string) bool {
 		return !slices.Contains(r.before, token) && !strings.Contains(stored, token)
 	})
-	held := strings.Contains(a.message, "write the same again soon") && a.status == http.StatusInternalServerError
+	held := strings.Contains(a.message, "send the same write again") && a.status == http.StatusInternalServerError
 	switch {
 	case !isLost, held && ending != "a kill":
 		return false

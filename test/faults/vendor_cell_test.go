@@ -36,8 +36,8 @@ type outcome struct {
 
 var (
 	rejected        = outcome{http.StatusBadRequest, "the vendor rejected the credential: ", 5 * time.Minute, 0}
-	unavailable     = outcome{http.StatusServiceUnavailable, "the vendor is unavailable and no good token is left: ", time.Second, 0.2}
-	invalidResponse = outcome{http.StatusBadGateway, "the vendor's answer is unusable: ", time.Second, 0.2}
+	unavailable     = outcome{http.StatusServiceUnavailable, "the vendor is unavailable and there is no valid token: ", time.Second, 0.2}
+	invalidResponse = outcome{http.StatusBadGateway, "invalid response from the vendor: ", time.Second, 0.2}
 )
 
 // A vendorFault is what a vendor does who does not answer as documented.

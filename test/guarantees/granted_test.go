@@ -45,7 +45,7 @@ func TestGuarantee14ARolesReaderNeverGetsMoreThanTheRole(t *testing.T) {
 			granting(e, engine.NerdScope, engine.LinkScope)
 			_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 			assert.Equal(t, http.StatusBadRequest, status)
-			assert.Regexp(t, `^the vendor gives no new token of the scope "`+engine.NerdScope+`": the vendor granted .* the cached token stays in use; it expires at .*; no read of a role with this scope gets a newer token until the vendor grants no more than that$`, message)
+			assert.Regexp(t, `^the refresh of the scope "`+engine.NerdScope+`" failed: the vendor granted .* the cached token stays in use; it expires at .*; roles with this scope get no newer token until the vendor grants no further scopes$`, message)
 		})
 	}
 }

@@ -89,7 +89,7 @@ func TestGuarantee8ARefreshThatDropsServesNoOlderTokenWhateverHappens(t *testing
 				_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", engine.Drop)
 				assert.Equal(t, row.status, status, message)
 				if status != http.StatusInternalServerError {
-					assert.Contains(t, message, "the cached tokens were dropped, as drop=true asks, and reads fail until an exchange succeeds")
+					assert.Contains(t, message, "the cached tokens were dropped (drop=true), and reads fail until an exchange succeeds")
 				}
 				for range 2 {
 					for _, path := range []string{"creds/prod", "creds/nerd"} {
@@ -136,7 +136,7 @@ func TestGuarantee4ARefreshKeepsTheTokenOfAScopeThatTheVendorRejectsNow(t *testi
 		e.Sim.Behave(engine.RefuseScope(engine.LinkScope))
 		_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, `the vendor gives no new token of the scope "kensho:app:link": kensho.okta.com: 400 Bad Request: invalid_scope; the cached token stays in use; it expires at 2000-01-01T01:00:00Z`)
+		assert.Contains(t, message, `the refresh of the scope "kensho:app:link" failed: kensho.okta.com: 400 Bad Request: invalid_scope; the cached token stays in use; it expires at 2000-01-01T01:00:00Z`)
 		assert.NotEqual(t, own, engine.TokenOf(e.Creds("prod")))
 		assert.NotEqual(t, nerd, engine.TokenOf(e.Creds("nerd")), "the other scope is replaced all the same")
 		assert.Equal(t, link, engine.TokenOf(e.Creds("link")))

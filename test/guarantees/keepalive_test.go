@@ -78,7 +78,7 @@ func TestGuarantee7AKeepaliveLongerThanTheCredentialLivesIsRefused(t *testing.T)
 		effective time.Duration
 		says      string
 	}{
-		"a day and more":                  {path: "kensho", interval: "8d", says: "keepalive_interval: must be at most 167h59m, as an unused credential of this kind expires after 7d"},
+		"a day and more":                  {path: "kensho", interval: "8d", says: "keepalive_interval: must be at most 167h59m, as the credential expires after 7d without use"},
 		"all of the time":                 {path: "kensho", interval: "7d", says: "keepalive_interval: must be at most 167h59m"},
 		"all but the minute of a sweep":   {path: "kensho", interval: 7*24*3600 - 60, effective: 7*24*time.Hour - time.Minute},
 		"a second more than that":         {path: "kensho", interval: 7*24*3600 - 59, says: "keepalive_interval: must be at most 167h59m"},
@@ -89,9 +89,9 @@ func TestGuarantee7AKeepaliveLongerThanTheCredentialLivesIsRefused(t *testing.T)
 		"an expiry before the next sweep": {path: "oauth2", idle: "119s", says: "idle_expiry: must be at least 2m,"},
 		"that, without a keepalive":       {path: "oauth2", idle: "119s", interval: 0},
 		"a keepalive of 29 of 30 minutes": {path: "oauth2", idle: "30m", interval: "29m", effective: 29 * time.Minute},
-		"a keepalive of 30 minutes":       {path: "oauth2", idle: "30m", interval: "30m", says: "keepalive_interval: must be at most 29m, as an unused credential of this kind expires after 30m"},
+		"a keepalive of 30 minutes":       {path: "oauth2", idle: "30m", interval: "30m", says: "keepalive_interval: must be at most 29m, as the credential expires after 30m without use"},
 		"a keepalive of a day":            {path: "oauth2", idle: "30m", interval: "24h", says: "keepalive_interval: must be at most 29m"},
-		"a keepalive of an hour and more": {path: "oauth2", idle: "2h", interval: "2h", says: "keepalive_interval: must be at most 1h59m, as an unused credential of this kind expires after 2h"},
+		"a keepalive of an hour and more": {path: "oauth2", idle: "2h", interval: "2h", says: "keepalive_interval: must be at most 1h59m, as the credential expires after 2h without use"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

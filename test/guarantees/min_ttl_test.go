@@ -197,7 +197,7 @@ func TestALeaseIsCutToTheRolesTTL(t *testing.T) {
 		engine.Until(0, 30, 0)
 		resp = e.ReadFor("creds/short", "45m")
 		assert.Equal(t, 10*time.Minute, resp.Secret.TTL)
-		assert.Equal(t, []string{"min_ttl is 45m0s, and the role's ttl is 10m0s"}, resp.Warnings)
+		assert.Equal(t, []string{"min_ttl is 45m0s, but the role's ttl is 10m0s"}, resp.Warnings)
 		assert.Equal(t, resp.Warnings, e.ReadFor("token/short", "45m").Warnings)
 		assert.Equal(t, 1, e.Exchanges(), "no token would make the lease longer")
 
@@ -205,7 +205,7 @@ func TestALeaseIsCutToTheRolesTTL(t *testing.T) {
 		time.Sleep(time.Second) // for which the old one counts
 		resp = e.ReadFor("creds/short", "45m")
 		assert.Equal(t, 5*time.Minute, resp.Secret.TTL)
-		assert.Equal(t, []string{"min_ttl is 45m0s, and the mount's maximum lease TTL is 5m0s"}, resp.Warnings)
+		assert.Equal(t, []string{"min_ttl is 45m0s, but the mount's maximum lease TTL is 5m0s"}, resp.Warnings)
 
 		engine.Until(0, 55, 0)
 		e.System.MaxLeaseTTLVal = 24 * time.Hour
@@ -217,7 +217,7 @@ func TestABadMinTTLIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
-		for value, says := range map[string]string{"-5m": "min_ttl: must not be negative", "soon": "min_ttl: is no duration", "500ms": "min_ttl: must be a whole number of seconds"} {
+		for value, says := range map[string]string{"-5m": "min_ttl: must not be negative", "soon": "min_ttl: must be a duration", "500ms": "min_ttl: must be a whole number of seconds"} {
 			for _, path := range []string{"creds/prod", "token/prod"} {
 				_, status, message := e.Request(logical.ReadOperation, path, map[string]any{"min_ttl": value})
 				assert.Equal(t, http.StatusBadRequest, status)

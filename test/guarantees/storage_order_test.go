@@ -147,7 +147,7 @@ func TestGuarantee15AScopeThatIsTooLargeKeepsNoOtherFromBeingRefreshed(t *testin
 		}))})
 		_, status, message := e.Request(logical.UpdateOperation, "refresh/api", nil)
 		assert.Equal(t, http.StatusInternalServerError, status)
-		assert.Contains(t, message, "more than storage takes in one entry")
+		assert.Contains(t, message, "the maximum size of a storage entry")
 		assert.NotEqual(t, older, engine.TokenOf(e.Creds(roles[1])))
 
 		// Once the limit is raised, a refresh ends the wait.

@@ -70,7 +70,7 @@ func TestGuarantee15ATokenThatStorageDoesNotTakeFailsByItself(t *testing.T) {
 		e.Lengthen()
 		status, message := e.Refused("creds/" + roles[0])
 		assert.Equal(t, http.StatusInternalServerError, status)
-		assert.Regexp(t, `^storage: state/api/[0-9a-f]{64} has 3\d{4} bytes, more than storage takes in one entry: `, message)
+		assert.Regexp(t, `^storage: state/api/[0-9a-f]{64}: 3\d{4} bytes exceed the maximum size of a storage entry: `, message)
 		calls := e.Exchanges()
 		for range 4 {
 			e.Refused("creds/" + roles[0])
@@ -84,8 +84,8 @@ func TestGuarantee15ATokenThatStorageDoesNotTakeFailsByItself(t *testing.T) {
 		}
 		data := e.Read("status/api").Data
 		assert.Equal(t, "failed", data["state"], "some readers get no token")
-		assert.Contains(t, data["storage_error"], "more than storage takes in one entry")
-		assert.Contains(t, data["scopes"].(map[string]any)["s0"].(map[string]any)["storage_error"], "more than storage takes in one entry")
+		assert.Contains(t, data["storage_error"], "the maximum size of a storage entry")
+		assert.Contains(t, data["scopes"].(map[string]any)["s0"].(map[string]any)["storage_error"], "the maximum size of a storage entry")
 
 		time.Sleep(time.Minute)
 		e.Creds(roles[0]) // the vendor's tokens are short again

@@ -37,7 +37,7 @@ func TestGuarantee3ARefreshTokenReplacedByAWriteThatCameToNothingIsUsedByTheNext
 						if !storage.Refuse.Load() {
 							break
 						}
-						assert.Contains(t, message, "only in memory: write the same again soon")
+						assert.Contains(t, message, "only in memory; send the same write again")
 					}
 					storage.Refuse.Store(false)
 					e.Write(path, map[string]any{"refresh_token": engine.AnotherToken})
@@ -87,7 +87,7 @@ func TestARefreshTokenThatIsHeldForAWriteWaitsForThatAndGoesNowhereElse(t *testi
 		storage.Refuse.Store(true)
 		_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", write)
 		require.Equal(t, http.StatusInternalServerError, status)
-		require.Contains(t, message, "write the same again soon")
+		require.Contains(t, message, "send the same write again")
 		storage.Refuse.Store(false)
 		e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true}) // of the credential that there is
 
