@@ -8,15 +8,20 @@ import (
 	"encoding/pem"
 	"maps"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
@@ -173,3 +178,99 @@ Kgd4NLiRHhWofIi76MECQDKrmYmNzxrG6AaAWVJ/pEKzyBaabuDceMnbhgofN5Ch
 txrh2wY6aWhRgVNSIVOm8jt2+HgpUdG/q+NICPcYFXI=
 -----END RSA PRIVATE KEY-----
 `
+
+func TestARefusedWriteTakesNoMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.NewOAuth(t)
+		name := func(kind string, i int) string { return kind + strconv.Itoa(i) }
+		refused := func(i int) {
+			for path, data := range map[string]map[string]any{
+				"roles/" + name("role", i):              {"config": name("of", i)},
+				"roles/" + name("scoped", i):            {"config": "api", "scope": "of-nobody"},
+				"config/kensho/" + name("a", i):         {"refresh_token": "of-nobody"},
+				"config/oauth2/" + name("b", i):         {"client_id": "x"},
+				"config/kensho/" + name("c", i):         {"client_id": "x", "private_key_source": "generated"},
+				"keypair/" + name("k", i):               {"key_type": "none"},
+				"keypair/" + name("n", i) + "/activate": {},
+				"refresh/" + name("r", i):               {},
+			} {
+				_, status, _ := e.Request(logical.UpdateOperation, path, data)
+				require.Equal(t, http.StatusBadRequest, status, path)
+			}
+			for _, path := range []string{"creds/" + name("d", i), "token/" + name("d", i), "status/" + name("d", i)} {
+				_, status, _ := e.Request(logical.ReadOperation, path, nil)
+				require.GreaterOrEqual(t, status, 400, path)
+			}
+		}
+		before := tokenbroker.NamesInMemory(e.Backend)
+		for i := range 3 {
+			refused(i)
+		}
+		e.Write("config/kensho/short", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Creds("short")
+		_, status, message := e.Request(logical.DeleteOperation, "config/kensho/short", nil)
+		require.Equal(t, http.StatusOK, status, message)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend))
+	})
+}
+
+func TestGuarantee2TheRightToANameIsOneWhileItComesAndGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Latency: 100 * time.Millisecond})
+		var all sync.WaitGroup
+		for i := range 20 {
+			all.Go(func() {
+				time.Sleep(time.Duration(i) * 10 * time.Millisecond)
+				data := map[string]any{"refresh_token": engine.RefreshToken}
+				if i%3 == 0 {
+					data["refresh_token"] = "of-nobody"
+				}
+				e.Request(logical.UpdateOperation, "config/kensho/prod", data)
+				e.Request(logical.ReadOperation, "creds/prod", nil)
+				if i%4 == 0 {
+					e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
+				}
+				e.Request(logical.UpdateOperation, "roles/web", map[string]any{"config": "prod"})
+				e.Request(logical.DeleteOperation, "roles/web", nil)
+			})
+		}
+		all.Wait()
+		assert.Equal(t, 1, e.Sim.MostInFlight())
+		_, status, message := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
+		require.Equal(t, http.StatusOK, status, message)
+		assert.Zero(t, tokenbroker.NamesInMemory(e.Backend))
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Creds("prod")
+	})
+}
+
+func TestAWriteIsForWhatItWasCheckedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.NewOAuth(t)
+		e.Keypair("stored", nil)
+		for path, data := range map[string]map[string]any{
+			"roles/mine":        {"config": "api"},
+			"config/oauth2/api": {"request_timeout": 20},
+			"keypair/stored":    {},
+		} {
+			before := e.Dump()
+			for op, at := range map[logical.Operation]string{logical.CreateOperation: path, logical.UpdateOperation: path + "-gone"} {
+				req := &logical.Request{Operation: op, Path: at, MountPoint: engine.MountPoint, Data: maps.Clone(data), Storage: e.Storage}
+				if at == "roles/mine-gone" {
+					req.Data["config"] = "api"
+				}
+				if at == "config/oauth2/api-gone" {
+					req.Data = engine.SecretClient(true)
+				}
+				resp, err := e.Backend.HandleRequest(t.Context(), req)
+				require.Error(t, err, at)
+				status, _ := logical.RespondErrorCommon(req, resp, err)
+				logical.AdjustErrorStatusCode(&status, err)
+				assert.Equal(t, http.StatusForbidden, status, at)
+				assert.Contains(t, err.Error(), at+" was ")
+			}
+			assert.Equal(t, before, e.Dump(), "nothing is stored")
+		}
+	})
+}

@@ -3,6 +3,7 @@ package tokenbroker_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
@@ -176,63 +178,6 @@ func TestARefusedWriteLeavesTheCredentialAsItWas(t *testing.T) {
 	})
 }
 
-func TestAReplacedRefreshTokenOutlivesAWriteOfOtherFields(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		e.Sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-		engine.Until(1, 0, 5)
-		e.Creds("prod")
-
-		for i, fields := range []map[string]any{
-			{"request_timeout": 11, "verify": true},
-			{"request_timeout": 12, "verify": false},
-			{"refresh_token": engine.RefreshToken, "verify": false}, // the one that is stored already
-			{"refresh_token": engine.RefreshToken},
-		} {
-			e.Write("config/kensho/prod", fields)
-			e.Restart()
-			engine.Until(2+i, 0, 5)
-			e.Creds("prod")
-		}
-	})
-}
-
-func TestAnOperatorsRefreshTokenWinsOverTheReplacedOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		e.Sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-		e.Sim.AddRefreshToken("link-streaming", "the-operators-next")
-		e.Write("config/kensho/prod", map[string]any{"refresh_token": "the-operators-next"})
-		calls := e.Sim.Calls()
-		assert.Contains(t, calls[len(calls)-1].URL, "the-operators-next")
-	})
-}
-
-func TestHowAClientProvesItselfIsFoundOutAnewWithEachWrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		client := vendorsim.OAuthClient{
-			ID: engine.ClientID, Secret: engine.ClientSecret, Rotate: true, Grants: []string{vendorsim.RefreshTokenGrant}, AuthMethods: []string{vendorsim.SecretPost},
-		}
-		e.Sim.AddOAuthClient(client)
-		e.Sim.AddOAuthRefreshToken(client, engine.RefreshToken)
-		e.Write("config/oauth2/user", map[string]any{
-			"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret, "refresh_token": engine.RefreshToken,
-		})
-		e.Write("refresh/user", nil) // with the refresh token that took the other's place
-		calls := e.Exchanges()
-		e.Write("refresh/user", nil)
-		require.Equal(t, calls+1, e.Exchanges(), "what worked is remembered")
-
-		client.AuthMethods = []string{vendorsim.SecretBasic}
-		e.Sim.AddOAuthClient(client)
-		e.Write("config/oauth2/user", map[string]any{"request_timeout": 20, "verify": true})
-		e.Creds("user")
-	})
-}
-
 func TestAPastedTokenThatIsWrittenAgainLivesNoLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
@@ -298,21 +243,6 @@ func TestStorageThatFailsIsA500AndNothingIsLost(t *testing.T) {
 	})
 }
 
-func TestAWriteThatCannotSeeWhatWasReplacedChangesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e, storage := engine.NewRotating(t)
-		engine.Until(1, 0, 5)
-		e.Creds("prod") // replaces the refresh token, in state/
-		storage.RefuseState.Store(true)
-		e.Restart()
-		_, status, message := e.Request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": false})
-		assert.Equal(t, http.StatusInternalServerError, status, message)
-		storage.RefuseState.Store(false)
-		engine.Until(2, 0, 5)
-		e.Creds("prod")
-	})
-}
-
 func TestDeletingOneNameLeavesTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
@@ -348,5 +278,60 @@ func TestANameBelongsToOneProvider(t *testing.T) {
 
 		e.Restart()
 		assert.Equal(t, token, e.Creds("prod").Data["access_token"])
+	})
+}
+
+// Guarantee 15: a write that storage refuses leaves nothing in memory.
+func TestGuarantee15RefusedWritesLeaveNoNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		storage := e.BreakStorage()
+		before := tokenbroker.NamesInMemory(e.Backend)
+		write := func(name string) {
+			_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/"+name, map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+			require.Equal(t, http.StatusInternalServerError, status)
+		}
+		storage.Refuse.Store(true)
+		for i := range 100 {
+			write(fmt.Sprintf("x%d", i))
+		}
+		assert.Equal(t, before+100, tokenbroker.NamesInMemory(e.Backend), "storage may have taken them")
+		e.Pass(time.Minute)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend), "found to be missing in the background")
+		write("x")
+		e.Request(logical.UpdateOperation, "refresh/x", nil)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend), "found to be missing by who asks")
+		storage.Refuse.Store(false)
+		e.Write("config/kensho/x", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+		e.Creds("x")
+	})
+}
+
+// Row 32: whoever may write credentials fills no memory, with a vendor of their own either.
+func TestRefreshTokensThatAreHeldForWritesAreFewAndNotForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"refreshToken":"the-next-one"}`))})
+		attempt := func(i int) string {
+			_, status, message := e.Request(logical.UpdateOperation, fmt.Sprintf("config/kensho/n%d", i), map[string]any{"refresh_token": engine.RefreshToken, "request_timeout": 5 + i%2})
+			require.Equal(t, http.StatusBadGateway, status, message)
+			calls := e.Sim.Calls()
+			return calls[len(calls)-1].URL
+		}
+		before := tokenbroker.NamesInMemory(e.Backend)
+		for i := range 110 {
+			attempt(i)
+			time.Sleep(time.Second)
+		}
+		assert.Equal(t, before+100, tokenbroker.NamesInMemory(e.Backend))
+		assert.NotContains(t, attempt(9), "the-next-one", "the oldest go first")
+		assert.Contains(t, attempt(109), "the-next-one")
+		assert.Contains(t, attempt(50), "the-next-one", "and the one of before is held on")
+
+		e.Pass(58 * time.Minute)
+		assert.Contains(t, attempt(109), "the-next-one")
+		e.Pass(time.Hour)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend), "though nobody writes")
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -352,5 +353,35 @@ func TestUnknownQueryFieldsAreRefused(t *testing.T) {
 		_, status, message := e.Request(logical.ReadOperation, "creds/prod", map[string]any{"tll": "1h"})
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "tll: is no field of this path")
+	})
+}
+
+// Guarantee 15: a role that the vendor rejects does not harm those who read meanwhile. The race
+// detector fails this test if what both use is written without its lock.
+func TestGuarantee15AScopeIsRejectedWhileOthersRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.NewNarrowed(t)
+		e.Creds("prod")
+		e.Sim.Behave(engine.RefuseScopeBy(engine.NerdScope, vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`)))
+		for range 50 {
+			var readers sync.WaitGroup
+			var isRejected atomic.Bool
+			for range 2 {
+				readers.Go(func() {
+					for !isRejected.Load() {
+						_, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.Storage})
+						assert.NoError(t, err)
+					}
+				})
+			}
+			calls := e.Exchanges()
+			_, status, _ := e.Request(logical.ReadOperation, "creds/nerd", nil)
+			isRejected.Store(true)
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Equal(t, calls+1, e.Exchanges())
+			readers.Wait()
+			time.Sleep(6 * time.Minute) // until the vendor is asked about the scope again
+			e.Creds("prod")
+		}
 	})
 }

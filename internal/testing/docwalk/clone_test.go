@@ -1,4 +1,4 @@
-package tokenbroker_test
+package docwalk
 
 import (
 	"os"
@@ -30,6 +30,7 @@ var left = []struct {
 
 // Whoever follows the pages in a clone, and then says `git add .`, adds no secret.
 func TestWhatThePagesLeaveInACloneIsIgnored(t *testing.T) {
+	t.Chdir("../../..")
 	clone := t.TempDir()
 	git := func(args ...string) error {
 		cmd := exec.CommandContext(t.Context(), "git", append([]string{"-C", clone, "-c", "core.excludesFile=" + os.DevNull}, args...)...)

@@ -1,4 +1,4 @@
-package tokenbroker_test
+package guarantees_test
 
 import (
 	"net/http"

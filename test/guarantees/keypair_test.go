@@ -1,11 +1,13 @@
-package tokenbroker_test
+package guarantees_test
 
 import (
+	"crypto"
 	"maps"
 	"net/http"
-	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -118,52 +120,91 @@ func TestGuarantee13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *
 	}
 }
 
-func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
+func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *testing.T) {
+	for name, during := range map[string]struct {
+		at     time.Duration // a is being exchanged until 4 s, and then b
+		happen func(*engine.Engine)
+		status int    // of the activation
+		lost   string // whose refresh token cannot be saved
+	}{
+		"that succeeds": {0, func(*engine.Engine) {}, http.StatusOK, ""},
+		"that is refused": {3 * time.Second, func(e *engine.Engine) {
+			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))})
+		}, http.StatusBadRequest, ""},
+		"whose last answer is unusable": {3 * time.Second, func(e *engine.Engine) { e.Sim.Behave(vendorsim.Conduct{Unstated: true}) }, http.StatusBadGateway, ""},
+		"that storage refuses":          {5 * time.Second, func(e *engine.Engine) { e.Storage.(*engine.FaultyStorage).DieAfter(0) }, http.StatusInternalServerError, ""},
+		"that is killed": {5 * time.Second, func(e *engine.Engine) {
+			e.Storage.(*engine.FaultyStorage).DieAfter(0)
+			e.Restart()
+		}, http.StatusInternalServerError, "b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := engine.NewSigning(t)
+				storage := e.BreakStorage()
+				e.Sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
+				var status int
+				var message string
+				var operator sync.WaitGroup
+				killed := *e // which may be dead when the answer comes
+				operator.Go(func() { status, message = killed.Activate(nil) })
+				time.Sleep(during.at)
+				during.happen(e)
+				operator.Wait()
+				assert.Equal(t, during.status, status, message)
+
+				e.Sim.Behave(vendorsim.Conduct{})
+				storage.LastWrites.Store(nil)
+				time.Sleep(30 * time.Second)
+				require.NoError(t, e.Tick()) // which stores what is held
+				e.Restart()
+				engine.Until(2, 0, 0)
+				for _, name := range []string{"a", "b"} {
+					if name != during.lost {
+						e.Creds(name)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A write that gives a credential another key mends it, with the refresh token that the
+// vendor has given since in place of the operator's.
+func TestGuarantee3ACredentialWhoseKeyPairIsDamagedIsMendedWithTheRefreshTokenInUse(t *testing.T) {
+	for _, verify := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			e := engine.NewSigning(t)
+			e.Sim.AddOAuthClient(engine.SigningClient(map[string]crypto.PublicKey{"": &engine.PrivateKey().PublicKey}))
+			e.Damage("keypair/prod")
+			e.Restart()
+			e.Write("config/oauth2/a", map[string]any{"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM(), "verify": verify})
+			engine.Until(2, 0, 0)
+			e.Creds("a")
+		})
+	}
+}
+
+func TestGuarantee3AHeldRefreshTokenOutlivesADamagedKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := engine.NewGenerated(t)
-		key := e.Read("keypair/prod").Data["key_id"]
-		write := func(data map[string]any) (int, string) {
-			_, status, message := e.Request(logical.UpdateOperation, "keypair/prod", data)
-			return status, message
-		}
-		for name, bad := range map[string]struct {
-			data map[string]any
-			says string
-		}{
-			"it is taken from its user": {map[string]any{"allowed_configs": "other"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod may not be used by the credential "prod"`},
-			"its user's host goes":      {map[string]any{"allowed_hosts": "other.example"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod signs only for other.example`},
-			"its user's audience goes":  {map[string]any{"allowed_audiences": "https://other.example"}, "config/kensho/prod uses the key pair"},
-			"a URL for a host":          {map[string]any{"allowed_hosts": "https://kensho.okta.com"}, `allowed_hosts: "https://kensho.okta.com" is not a host; give the host only`},
-			"a port for a host":         {map[string]any{"allowed_hosts": ":8443"}, `allowed_hosts: ":8443" is not a host; give the host only`},
-			"a host of a megabyte":      {map[string]any{"allowed_hosts": strings.Repeat("a", 1<<20)}, "allowed_hosts: (1048576 characters, not shown) is not a host"},
-			"a path for a name":         {map[string]any{"allowed_configs": "config/kensho/prod"}, "allowed_configs: \"config/kensho/prod\" is not a name"},
-			"no certificate":            {map[string]any{"ca_cert": "ca"}, "ca_cert: "},
-		} {
-			status, message := write(bad.data)
-			assert.Equal(t, http.StatusBadRequest, status, name)
-			assert.Contains(t, message, bad.says, name)
-		}
-		status, message := write(map[string]any{"allowed_configs": "prod,other", "allowed_hosts": "kensho.okta.com,proxy.example", "allowed_audiences": "", "ca_cert": engine.ACertificate})
-		require.Equal(t, http.StatusOK, status, message)
-		read := e.Read("keypair/prod").Data
-		assert.Equal(t, []string{"other", "prod"}, read["allowed_configs"])
-		assert.Equal(t, []string{"kensho.okta.com", "proxy.example"}, read["allowed_hosts"])
-		assert.Equal(t, key, read["key_id"])
-		assert.NotContains(t, read, "pending_key_id", "no pair is made")
-
-		status, message = write(map[string]any{"allowed_hosts": ""})
-		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, []string{"kensho.okta.com"}, e.Read("keypair/prod").Data["allowed_hosts"], "those of its user")
-
-		pending := e.Keypair("prod", nil)
-		e.Register(engine.ClientID, pending.Data["pending_public_key"])
-		status, message = e.Activate(nil)
-		require.Equal(t, http.StatusOK, status, message)
-		e.Restart()
-		read = e.Read("keypair/prod").Data
-		assert.Equal(t, []string{"other", "prod"}, read["allowed_configs"], "an activation keeps it")
-		assert.Equal(t, []string{"kensho.okta.com"}, read["allowed_hosts"])
-		engine.Until(2, 0, 0)
-		e.Creds("prod")
+		e := engine.NewSigning(t)
+		pair := e.Read("keypair/prod").Data
+		e.Sim.AddOAuthClient(engine.SigningClient(map[string]crypto.PublicKey{
+			"": &engine.PrivateKey().PublicKey, pair["key_id"].(string): engine.PublicKey(t, pair["public_key"]),
+		}))
+		storage := e.BreakStorage()
+		engine.Until(0, 50, 0)
+		storage.Refuse.Store(true)
+		e.Read("creds/a") // the refresh token that came with it is held in memory
+		storage.Refuse.Store(false)
+		e.Damage("keypair/prod")
+		e.Backend.InvalidateKey(t.Context(), "keypair/prod")
+		e.Sim.Behave(vendorsim.Conduct{Unstated: true}) // a refresh token, and no access token that can be used
+		mended := map[string]any{"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM()}
+		_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/a", mended)
+		assert.Equal(t, http.StatusBadGateway, status, message)
+		e.Sim.Behave(vendorsim.Conduct{})
+		e.Write("config/oauth2/a", mended)
+		e.Creds("a")
 	})
 }

@@ -1,4 +1,4 @@
-package tokenbroker_test
+package input_test
 
 import (
 	"crypto/rand"
@@ -96,29 +96,5 @@ func TestTheFieldThatIsUnknownIsNamedIfItLooksLikeOne(t *testing.T) {
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, message, says)
 		}
-	})
-}
-
-func TestNamesOfPathsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.NewOAuth(t)
-		longest := strings.Repeat("n", 128)
-		before := e.Dump()
-		for _, path := range []string{"config/oauth2/", "config/kensho/", "roles/", "keypair/", "creds/", "token/", "refresh/"} {
-			for _, name := range []string{longest + "n", strings.Repeat("n", 40_000)} {
-				for _, op := range []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation} {
-					_, status, message := e.Request(op, path+name, nil)
-					assert.Equal(t, http.StatusBadRequest, status, path)
-					assert.Contains(t, message, "characters; a name has at most 128")
-					assert.Less(t, len(message), 100)
-				}
-				_, exists, err := e.Backend.HandleExistenceCheck(t.Context(), &logical.Request{Operation: logical.CreateOperation, Path: path + name, Storage: e.Storage})
-				require.NoError(t, err)
-				assert.False(t, exists)
-			}
-		}
-		assert.Equal(t, before, e.Dump())
-		e.Write("roles/"+longest, map[string]any{"config": "api"})
-		e.Creds(longest)
 	})
 }

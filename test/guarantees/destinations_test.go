@@ -1,4 +1,4 @@
-package tokenbroker_test
+package guarantees_test
 
 import (
 	"maps"
@@ -235,35 +235,5 @@ func TestGuarantee13AWriteIsCheckedThoughTheStoredCredentialCannotBeOpened(t *te
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "refresh_token: must be given again")
 		e.Write("config/oauth2/a", mended)
-	})
-}
-
-func TestAWriteIsForWhatItWasCheckedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.NewOAuth(t)
-		e.Keypair("stored", nil)
-		for path, data := range map[string]map[string]any{
-			"roles/mine":        {"config": "api"},
-			"config/oauth2/api": {"request_timeout": 20},
-			"keypair/stored":    {},
-		} {
-			before := e.Dump()
-			for op, at := range map[logical.Operation]string{logical.CreateOperation: path, logical.UpdateOperation: path + "-gone"} {
-				req := &logical.Request{Operation: op, Path: at, MountPoint: engine.MountPoint, Data: maps.Clone(data), Storage: e.Storage}
-				if at == "roles/mine-gone" {
-					req.Data["config"] = "api"
-				}
-				if at == "config/oauth2/api-gone" {
-					req.Data = engine.SecretClient(true)
-				}
-				resp, err := e.Backend.HandleRequest(t.Context(), req)
-				require.Error(t, err, at)
-				status, _ := logical.RespondErrorCommon(req, resp, err)
-				logical.AdjustErrorStatusCode(&status, err)
-				assert.Equal(t, http.StatusForbidden, status, at)
-				assert.Contains(t, err.Error(), at+" was ")
-			}
-			assert.Equal(t, before, e.Dump(), "nothing is stored")
-		}
 	})
 }

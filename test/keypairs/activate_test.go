@@ -1,4 +1,4 @@
-package tokenbroker_test
+package keypairs_test
 
 import (
 	"crypto/rsa"

@@ -1,4 +1,4 @@
-package tokenbroker_test
+package credentials_test
 
 import (
 	"net/http"

@@ -1,4 +1,4 @@
-package tokenbroker_test
+package operations_test
 
 import (
 	"net/http"

@@ -1,4 +1,4 @@
-package tokenbroker_test
+package dedicated_test
 
 import (
 	"context"
@@ -131,38 +131,6 @@ func TestADeletedCredentialsDedicatedTokensEnd(t *testing.T) {
 	})
 }
 
-func TestGuarantee8ACredentialWhoseDedicatedTokensStorageWillNotTellIsNotDeleted(t *testing.T) {
-	for name, refused := range map[string]engine.StorageCall{
-		"which there are": {Op: "list", Key: "lease/api/"},
-		"what they are":   {Op: "get", Key: "lease/api/mine/"},
-		"that one ended":  {Op: "delete", Key: "lease/api/mine/"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				e := engine.NewOAuth(t)
-				lease := e.Creds("mine")
-				e.Request(logical.DeleteOperation, "roles/mine", nil)
-				storage := e.BreakStorage()
-				meet := func(c engine.StorageCall) engine.Fault {
-					if c.Op == refused.Op && strings.HasPrefix(c.Key, refused.Key) {
-						return engine.Fault{Err: engine.ErrStorage}
-					}
-					return engine.Fault{}
-				}
-				storage.Meet.Store(&meet)
-				_, status, _ := e.Request(logical.DeleteOperation, "config/oauth2/api", nil)
-				assert.Equal(t, http.StatusInternalServerError, status, "nobody could end the token later")
-				storage.Meet.Store(nil)
-				e.Creds("api")
-				_, status, _ = e.Request(logical.DeleteOperation, "config/oauth2/api", nil)
-				assert.Equal(t, http.StatusOK, status)
-				assert.False(t, e.Sim.Accepts(engine.TokenOf(lease)))
-				engine.AssertStorageEmpty(t, e)
-			})
-		})
-	}
-}
-
 func TestADedicatedReadLooksAtItsCredentialsTokensAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
@@ -244,20 +212,6 @@ func TestADedicatedRoleIsRefusedWhereATokenCannotBeRevokedAlone(t *testing.T) {
 		status, message := e.Refused("token/mine")
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "roles/mine is dedicated, and a token of its own is leased: read creds/mine")
-	})
-}
-
-func TestGuarantee4DedicatedReadersLeaveAVendorAloneThatIsDown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.NewOAuth(t)
-		e.Sim.Behave(engine.Down())
-		for range 5 {
-			status, message := e.Refused("creds/mine")
-			assert.Equal(t, http.StatusServiceUnavailable, status)
-			assert.Contains(t, message, "next attempt at")
-		}
-		assert.Equal(t, 2, e.Exchanges(), "the verification, and one attempt")
-		assert.Equal(t, "failed", e.Read("status/api").Data["state"], "some readers do not get a token")
 	})
 }
 

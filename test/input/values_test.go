@@ -1,22 +1,17 @@
-package tokenbroker_test
+package input_test
 
 import (
 	"encoding/json"
 	"net/http"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
-	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestAValueOfAnotherTypeIsRefused(t *testing.T) {
@@ -118,120 +113,32 @@ func TestParametersOfAPresetCanBeChanged(t *testing.T) {
 	})
 }
 
-func TestNamesInFieldsAreCheckedBeforeAnythingElse(t *testing.T) {
-	long := strings.Repeat("a", 100<<10)
-	for name, bad := range map[string]struct {
-		path, field, value, says string
-	}{
-		"a path that leads out of it":       {"roles/new", "config", "../../x", `config: "../../x" is not a name; give the name only`},
-		"a path":                            {"roles/new", "config", "oauth2/api", `config: "oauth2/api" is not a name; give the name only`},
-		"a line break":                      {"roles/new", "config", "api\nroot", `config: (8 characters, not shown) is not a name`},
-		"a hundred kilobytes":               {"roles/new", "config", long, "is over 128 characters"},
-		"a hundred kilobytes of none":       {"roles/new", "config", "/" + long, "is over 128 characters"},
-		"a path to a key pair":              {"config/oauth2/api", "keypair", "../../x", `keypair: "../../x" is not a name`},
-		"a hundred kilobytes of a key pair": {"config/oauth2/api", "keypair", long, "is over 128 characters"},
-		"a path to Kensho's key pair":       {"config/kensho/new", "keypair", "../../x", `keypair: "../../x" is not a name`},
-		"an unknown field":                  {"roles/new", long, "x", "is no field of this path"},
-		"an unknown grant":                  {"config/oauth2/api", "grant_type", long, "grant_type: "},
-		"an unknown preset":                 {"config/oauth2/api", "preset", long, "preset: "},
-		"an unknown product":                {"config/kensho/new", "product", long, "product: "},
-		"an unknown algorithm":              {"config/oauth2/keys", "signing_algorithm", long, "signing_algorithm: "},
-		"an unknown kind of key":            {"keypair/new", "key_type", long, "key_type: "},
-		"a scope that is none":              {"config/oauth2/api", "scope", `"` + long, "scope: "},
-		"a scope that nobody has":           {"roles/new", "scope", long, "scope: "},
-		"an unknown parameter":              {"config/oauth2/api", "preset_params", long + "=x", "preset_params: "},
-		"a parameter of another value":      {"config/oauth2/okta", "preset_params", "domain=!" + long, "preset_params: "},
-		"an unknown source":                 {"config/oauth2/api", "private_key_source", long, "private_key_source: "},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				e := engine.NewOAuth(t)
-				data := map[string]any{bad.field: bad.value}
-				switch {
-				case bad.path == "roles/new" && bad.field == "scope":
-					data["config"] = "api"
-				case bad.path == "config/oauth2/keys":
-					data["client_id"], data["private_key"], data["token_url"] = "id", engine.PrivateKeyPEM(), "https://id.example/token"
-				case bad.path == "config/oauth2/okta":
-					data["preset"] = "okta"
-				case bad.field == "preset_params":
-					data["preset"] = "zoom"
-				case bad.field == "product":
-					data["refresh_token"] = engine.RefreshToken
-				}
-				before := e.Dump()
-				_, status, message := e.Request(logical.UpdateOperation, bad.path, data)
-				assert.Equal(t, http.StatusBadRequest, status)
-				require.Less(t, len(message), 800, "what was given is cut")
-				assert.Contains(t, message, bad.says)
-				assert.Equal(t, before, e.Dump(), "nothing is stored")
-			})
-		})
-	}
-}
-
-func TestARefusedWriteTakesNoMemory(t *testing.T) {
+func TestPairsThatAreNoneAreRefusedWithTheRightForm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
-		name := func(kind string, i int) string { return kind + strconv.Itoa(i) }
-		refused := func(i int) {
-			for path, data := range map[string]map[string]any{
-				"roles/" + name("role", i):              {"config": name("of", i)},
-				"roles/" + name("scoped", i):            {"config": "api", "scope": "of-nobody"},
-				"config/kensho/" + name("a", i):         {"refresh_token": "of-nobody"},
-				"config/oauth2/" + name("b", i):         {"client_id": "x"},
-				"config/kensho/" + name("c", i):         {"client_id": "x", "private_key_source": "generated"},
-				"keypair/" + name("k", i):               {"key_type": "none"},
-				"keypair/" + name("n", i) + "/activate": {},
-				"refresh/" + name("r", i):               {},
+		for _, field := range []string{"preset_params", "token_params"} {
+			for _, row := range []struct {
+				value any
+				says  string
+			}{
+				{"canary", field + ": must be name=value pairs; give " + field + "=name=value, once for each"},
+				{"=canary", field + ": must be name=value pairs"},
+				{[]any{"a=b", "canary"}, field + ": must be name=value pairs"},
+				{[]any{map[string]any{"a": "canary"}}, field + ": must be name=value pairs"},
+				{`{"audience":"canary","resource":"a=b"}`, field + ": must not be JSON as text; give " + field + "=audience=... " + field + "=resource=..., or send"},
+				{` {"audience":`, field + ": must not be JSON as text; give " + field + "=name=value, once for each"},
+				{[]any{`{"audience":"canary"}`}, field + ": must not be JSON as text; give " + field + "=audience=..."},
 			} {
-				_, status, _ := e.Request(logical.UpdateOperation, path, data)
-				require.Equal(t, http.StatusBadRequest, status, path)
-			}
-			for _, path := range []string{"creds/" + name("d", i), "token/" + name("d", i), "status/" + name("d", i)} {
-				_, status, _ := e.Request(logical.ReadOperation, path, nil)
-				require.GreaterOrEqual(t, status, 400, path)
-			}
-		}
-		before := tokenbroker.NamesInMemory(e.Backend)
-		for i := range 3 {
-			refused(i)
-		}
-		e.Write("config/kensho/short", map[string]any{"refresh_token": engine.RefreshToken})
-		e.Creds("short")
-		_, status, message := e.Request(logical.DeleteOperation, "config/kensho/short", nil)
-		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend))
-	})
-}
-
-func TestGuarantee2TheRightToANameIsOneWhileItComesAndGoes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		e.Sim.Behave(vendorsim.Conduct{Latency: 100 * time.Millisecond})
-		var all sync.WaitGroup
-		for i := range 20 {
-			all.Go(func() {
-				time.Sleep(time.Duration(i) * 10 * time.Millisecond)
-				data := map[string]any{"refresh_token": engine.RefreshToken}
-				if i%3 == 0 {
-					data["refresh_token"] = "of-nobody"
+				for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
+					_, status, message := e.Request(op, "config/oauth2/api", map[string]any{field: row.value})
+					assert.Equal(t, http.StatusBadRequest, status, row.value)
+					assert.Contains(t, message, row.says)
+					assert.NotContains(t, message, "canary", "it may be a secret in the wrong field")
 				}
-				e.Request(logical.UpdateOperation, "config/kensho/prod", data)
-				e.Request(logical.ReadOperation, "creds/prod", nil)
-				if i%4 == 0 {
-					e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
-				}
-				e.Request(logical.UpdateOperation, "roles/web", map[string]any{"config": "prod"})
-				e.Request(logical.DeleteOperation, "roles/web", nil)
-			})
+			}
 		}
-		all.Wait()
-		assert.Equal(t, 1, e.Sim.MostInFlight())
-		_, status, message := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
-		require.Equal(t, http.StatusOK, status, message)
-		assert.Zero(t, tokenbroker.NamesInMemory(e.Backend))
-		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-		e.Creds("prod")
+		for _, value := range []any{"audience=a", []any{"audience=a", "b=c=d"}, map[string]any{"audience": "a"}, ""} {
+			e.Write("config/oauth2/api", map[string]any{"token_params": value, "verify": false})
+		}
 	})
 }

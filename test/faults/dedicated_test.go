@@ -1,0 +1,57 @@
+package faults_test
+
+import (
+	"net/http"
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+)
+
+// dedicatedFailures are failures that pass by themselves.
+var dedicatedFailures = map[string]http.HandlerFunc{
+	"throttled":           vendorsim.Throttle("3000"),
+	"down":                vendorsim.Answer(503, ""),
+	"no answer in time":   vendorsim.Hang,
+	"200 without a token": vendorsim.Answer(200, "{}"),
+}
+
+// Guarantee 15: what fails of a dedicated role's exchanges by itself counts against the role only.
+func TestFaultADedicatedReadersExchangeFails(t *testing.T) {
+	for name, fault := range dedicatedFailures {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := engine.NewOAuth(t)
+				e.Write("roles/other", map[string]any{"config": "api", "dedicated": true})
+				e.Write("roles/ours", map[string]any{"config": "api", "scope": "write"})
+				e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(fault)})
+				status, message := e.Refused("creds/mine")
+				assert.GreaterOrEqual(t, status, 502, message)
+				e.Sim.Behave(vendorsim.Conduct{})
+				calls := e.Exchanges()
+				e.Refused("creds/mine")
+				assert.Equal(t, calls, e.Exchanges(), "the role waits")
+				e.Creds("other")
+				e.Creds("ours")
+				resp := e.Creds("api")
+				assert.Empty(t, resp.Warnings)
+
+				data := e.Read("status/api").Data
+				assert.Equal(t, "failed", data["state"])
+				assert.Equal(t, data["last_error"], data["dedicated_roles"].(map[string]any)["mine"].(map[string]any)["last_error"])
+				e.Write("refresh/api", nil)
+				e.Creds("mine")
+				data = e.Read("status/api").Data
+				assert.Equal(t, "ok", data["state"])
+				assert.NotContains(t, data, "dedicated_roles")
+			})
+		})
+	}
+	if !t.Failed() {
+		tally.Record(t, tally.Row{Fault: "vendor: an exchange of a dedicated reader fails", Tried: len(dedicatedFailures), Note: "all other readers get a token"})
+	}
+}
