@@ -24,11 +24,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestATokenIsServedFromTheCacheUntilItDies(t *testing.T) {
+func TestATokenIsCachedUntilItExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-		require.Equal(t, 1, e.Exchanges(), "the exchange that verified the credential")
+		require.Equal(t, 1, e.Exchanges(), "the write verifies the credential")
 
 		first := e.Creds("prod").Data["access_token"]
 		engine.Until(0, 59, 0)
@@ -41,29 +41,29 @@ func TestATokenIsServedFromTheCacheUntilItDies(t *testing.T) {
 	})
 }
 
-func TestAReaderWhoHangsUpTakesNobodyDown(t *testing.T) {
+func TestACanceledReadDoesNotCancelTheExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		engine.Until(0, 10, 0)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
 		e.Sim.Behave(vendorsim.Conduct{Latency: 2 * time.Second})
 
-		impatient, hangUp := context.WithTimeout(t.Context(), time.Second)
-		defer hangUp()
-		_, err := e.Backend.HandleRequest(impatient, &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.Storage})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := e.Backend.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.Storage})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 
 		e.Creds("prod")
-		assert.Equal(t, 1, e.Exchanges(), "the next reader joins the exchange that was under way")
+		assert.Equal(t, 1, e.Exchanges(), "the next read joins the exchange in flight")
 	})
 }
 
-func TestTheFactoryTouchesNothing(t *testing.T) {
+func TestTheFactoryAcceptsAnEmptyConfig(t *testing.T) {
 	_, err := tokenbroker.Factory(t.Context(), &logical.BackendConfig{})
-	assert.NoError(t, err, "Vault calls it with an empty config to register the plugin")
+	assert.NoError(t, err, "Vault registers the plugin with an empty config")
 }
 
-func TestMountsShareWhatTheirPathsTakeAndAnswer(t *testing.T) {
+func TestMountsShareFieldAndResponseSchemas(t *testing.T) {
 	first, second := tokenbroker.Paths(tokenbroker.New(tokenbroker.Options{})), tokenbroker.Paths(tokenbroker.New(tokenbroker.Options{}))
 	same := func(a, b any) bool { return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer() }
 	for i, path := range second {
@@ -71,12 +71,12 @@ func TestMountsShareWhatTheirPathsTakeAndAnswer(t *testing.T) {
 		for operation, handler := range path.Operations {
 			other := first[i].Operations[operation]
 			assert.True(t, same(handler.Properties().Responses, other.Properties().Responses), "%s %s", operation, path.Pattern)
-			assert.False(t, same(handler, other), "%s %s: what answers is each mount's own", operation, path.Pattern)
+			assert.False(t, same(handler, other), "%s %s: each mount needs its own handler", operation, path.Pattern)
 		}
 	}
 }
 
-func TestWhatAnotherNodeWroteIsReadAgain(t *testing.T) {
+func TestAnInvalidatedEntryIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")
@@ -84,7 +84,7 @@ func TestWhatAnotherNodeWroteIsReadAgain(t *testing.T) {
 		older := e.Creds("prod").Data["access_token"]
 		standby := e.Backend
 
-		e.Restart() // the active node, on the same storage
+		e.Restart() // acts as the active node on the same storage
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
 		newer := e.Creds("prod").Data["access_token"]
 		require.NotEqual(t, older, newer)
@@ -121,17 +121,17 @@ func TestAllSecretsThatAreStoredAreSealWrapped(t *testing.T) {
 	})
 }
 
-// A node is one server of a cluster: it runs the plugin in its role, on the cluster's
-// storage. As on a real one, the plugin is served over gRPC, which keeps the text of an
-// error and not its identity.
+// node is one server of a cluster. It runs the plugin in its role on the cluster's storage.
+// As on a real server, the plugin is served over gRPC, which keeps the text of an error but
+// not its identity.
 type node struct {
 	*engine.Engine
 	backend logical.Backend
 	storage *engine.FaultyStorage
 }
 
-// newNode serves the plugin to a server of a role. Storage takes no write of a server that
-// is not active.
+// newNode serves the plugin to a server in a replication role. Storage refuses the writes of
+// a server that is not active.
 func newNode(e *engine.Engine, role consts.ReplicationState, storage logical.Storage) *node {
 	e.T.Helper()
 	n := &node{Engine: e, storage: &engine.FaultyStorage{Storage: storage}}
@@ -177,8 +177,8 @@ const (
 
 var readOnlyRoles = map[string]consts.ReplicationState{"standby": standby, "secondary": secondary}
 
-// handle has the node answer a request, as its server does after it has checked whether
-// what is written exists.
+// handle sends a request to the node's backend as Vault does: a write is preceded by an
+// existence check.
 func (n *node) handle(req logical.Request) (*logical.Response, error) {
 	n.T.Helper()
 	req.MountPoint, req.Data = engine.MountPoint, maps.Clone(req.Data)
@@ -189,7 +189,7 @@ func (n *node) handle(req logical.Request) (*logical.Response, error) {
 	return n.backend.HandleRequest(n.T.Context(), &req)
 }
 
-// quiet fails the test if what is done on the node writes to storage or calls a vendor.
+// quiet runs do, and fails the test if the node writes to storage or calls a vendor meanwhile.
 func (n *node) quiet(do func()) {
 	n.T.Helper()
 	calls := len(n.Sim.Calls())
@@ -198,10 +198,10 @@ func (n *node) quiet(do func()) {
 	assert.Empty(n.T, slices.DeleteFunc(n.storage.Calls(), func(c engine.StorageCall) bool { return !c.Writes() }), "nothing is written")
 }
 
-// A cluster has one of everything that the engine stores.
+// cluster is an active node with at least one storage entry of each kind.
 type cluster struct {
 	*engine.Engine
-	shared, dedicated *logical.Response // leases that the active node gave
+	shared, dedicated *logical.Response // leases issued by the active node
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -215,7 +215,7 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// damaged is the cluster's storage with no entry that can be decoded.
+// damaged returns a copy of the cluster's storage in which no entry can be decoded.
 func (c *cluster) damaged() logical.Storage {
 	c.T.Helper()
 	storage := &logical.InmemStorage{}
@@ -225,15 +225,15 @@ func (c *cluster) damaged() logical.Storage {
 	return storage
 }
 
-// pathOf is a path that a definition matches.
+// pathOf returns a path that the definition matches, with the given name in it.
 func pathOf(t *testing.T, b logical.Backend, path *framework.Path, name string) string {
 	t.Helper()
 	concrete := strings.NewReplacer(framework.GenericNameRegex("name"), name, "/?$", "/", "^", "", "$", "").Replace(path.Pattern)
-	require.Same(t, path, tokenbroker.Route(b, concrete), "%s is not matched by %s: this test has to fill in its pattern", concrete, path.Pattern)
+	require.Same(t, path, tokenbroker.Route(b, concrete), "%s does not match %s: extend the replacements above", concrete, path.Pattern)
 	return concrete
 }
 
-// everyPath yields a path of each definition for each kind of name, and the definition.
+// everyPath yields each path definition with a concrete path for each kind of name.
 func everyPath(e *engine.Engine) iter.Seq2[string, *framework.Path] {
 	return func(yield func(string, *framework.Path) bool) {
 		for _, path := range tokenbroker.Paths(e.Backend) {
@@ -246,8 +246,8 @@ func everyPath(e *engine.Engine) iter.Seq2[string, *framework.Path] {
 	}
 }
 
-// An unknown field does not keep a request from being forwarded: the active node may run a
-// newer version of the plugin.
+// Requests with unknown fields are forwarded too: the active node may run a newer version of
+// the plugin.
 func TestGuarantee11EveryOperationIsForwardedToTheActiveNode(t *testing.T) {
 	c := newCluster(t)
 	for roleName, role := range readOnlyRoles {
@@ -257,7 +257,7 @@ func TestGuarantee11EveryOperationIsForwardedToTheActiveNode(t *testing.T) {
 				forwarded := 0
 				n.quiet(func() {
 					for path, definition := range everyPath(c.Engine) {
-						require.Empty(t, definition.Callbacks, "%s: the SDK does not forward what is defined by Callbacks", path)
+						require.Empty(t, definition.Callbacks, "%s: the SDK does not forward Callbacks", path)
 						for operation := range definition.Operations {
 							for _, data := range []map[string]any{nil, {"of_a_newer_version": "1"}} {
 								_, err := n.handle(logical.Request{Operation: operation, Path: path, Data: data})
@@ -276,7 +276,7 @@ func TestGuarantee11EveryOperationIsForwardedToTheActiveNode(t *testing.T) {
 	}
 }
 
-// Help is the same on each node, so that a standby answers it.
+// Help is the same on every node, so a standby can answer it.
 func TestAStandbyAnswersHelpByItself(t *testing.T) {
 	c := newCluster(t)
 	n := newNode(c.Engine, standby, c.Storage)
@@ -291,7 +291,7 @@ func TestAStandbyAnswersHelpByItself(t *testing.T) {
 	assert.Empty(t, n.storage.Calls())
 }
 
-// What the SDK does not forward: a server asks for it by itself, or about a lease.
+// The SDK does not forward these operations: the server sends them itself, or for a lease.
 func TestGuarantee11NoLeaseEndsOnAStandby(t *testing.T) {
 	c := newCluster(t)
 	for roleName, role := range readOnlyRoles {
@@ -303,14 +303,14 @@ func TestGuarantee11NoLeaseEndsOnAStandby(t *testing.T) {
 					return err
 				}
 				require.EqualError(t, revoke(c.dedicated.Secret), logical.ErrReadOnly.Error())
-				// There is nothing to end, on no node: other readers have the same token.
+				// Revoking a shared lease does nothing on any node: other readers have the token.
 				require.NoError(t, revoke(c.shared.Secret))
 
 				for _, damaged := range []map[string]any{
 					nil, {}, {"secret_type": 7}, {"secret_type": "access_token"},
 					{"secret_type": "access_token", "lease": 7}, {"secret_type": "access_token", "lease": "", "config": 7},
 				} {
-					_ = revoke(&logical.Secret{InternalData: damaged}) // which must not panic
+					_ = revoke(&logical.Secret{InternalData: damaged}) // must not panic
 				}
 				require.Error(t, revoke(nil))
 
@@ -325,7 +325,7 @@ func TestGuarantee11NoLeaseEndsOnAStandby(t *testing.T) {
 	n := newNode(c.Engine, active, c.Storage)
 	_, err := n.handle(logical.Request{Operation: logical.RevokeOperation, Secret: c.dedicated.Secret})
 	require.NoError(t, err)
-	assert.False(t, c.Sim.Accepts(engine.TokenOf(c.dedicated)), "the active node ends the same lease")
+	assert.False(t, c.Sim.Accepts(engine.TokenOf(c.dedicated)), "the active node revokes the same lease")
 }
 
 func TestGuarantee11AStandbyDoesNoBackgroundWork(t *testing.T) {
@@ -344,7 +344,7 @@ func TestGuarantee11AStandbyDoesNoBackgroundWork(t *testing.T) {
 					}
 					n.backend.Cleanup(t.Context())
 				})
-				assert.Empty(t, n.storage.Calls(), "not even a read")
+				assert.Empty(t, n.storage.Calls(), "storage is not read either")
 			})
 		}
 	}

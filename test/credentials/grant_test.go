@@ -12,7 +12,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-// Whoever may only replace a secret must not get readers the tokens of another grant.
+// A policy that only allows replacing a secret must not allow changing the grant.
 func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 	const server = "https://id.example/token"
 	user := map[string]any{"token_url": server, "client_id": "id", "client_secret": "s", "refresh_token": "user"}
@@ -27,35 +27,35 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 		stored   map[string]any
 		op       logical.Operation
 		data     map[string]any
-		says     string // "" if the write is taken
+		says     string // "" if the write succeeds
 	}{
-		"empty":                      {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone, as that changes the grant to client_credentials; if that is what you want, give grant_type=client_credentials with it"},
-		"blank":                      {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": " \n"}, "refresh_token: cannot be cleared alone"},
-		"null in a write":            {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": nil}, "refresh_token: cannot be cleared alone"},
-		"null in a patch":            {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil}, "refresh_token: cannot be cleared alone"},
-		"empty in a patch":           {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone"},
-		"beside a key":               {"oauth2", signed, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone"},
-		"with another secret":        {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "client_secret": "t"}, "refresh_token: cannot be cleared alone"},
-		"with the grant":             {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": "client_credentials"}, ""},
-		"with the grant in a patch":  {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil, "grant_type": "client_credentials"}, ""},
-		"an empty grant":             {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": ""}, "refresh_token: cannot be cleared alone"},
-		"a blank grant":              {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": " \n"}, "refresh_token: cannot be cleared alone"},
-		"null for the grant":         {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": nil}, "refresh_token: cannot be cleared alone"},
-		"nulls in a patch":           {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil, "grant_type": nil}, "refresh_token: cannot be cleared alone"},
-		"a grant that is cleared":    {"oauth2", assertion, logical.UpdateOperation, map[string]any{"grant_type": ""}, "grant_type: is missing, as this write changes the grant to client_credentials"},
-		"cleared with its token":     {"oauth2", named, logical.PatchOperation, map[string]any{"grant_type": nil, "refresh_token": nil}, "refresh_token: cannot be cleared alone"},
-		"cleared without a change":   {"oauth2", named, logical.UpdateOperation, map[string]any{"grant_type": ""}, ""},
-		"another refresh token":      {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "other"}, ""},
-		"a secret of the same grant": {"oauth2", user, logical.UpdateOperation, map[string]any{"client_secret": ""}, ""},
-		"the secret beside a bearer": {"oauth2", bearer, logical.UpdateOperation, map[string]any{"client_secret": "", "auth_style": ""}, ""},
-		"the only one of Kensho":     {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "needs refresh_token, or client_id and private_key, or access_token"},
-		"another kind for Kensho":    {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "client_id": "id", "private_key": engine.PrivateKeyPEM()}, ""},
-		"half of another for Kensho": {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "private_key": engine.PrivateKeyPEM()}, "client_id: is missing"},
-		"Sitecore's refresh token":   {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"refresh_token": ""}, ""},
-		"Sitecore's API key":         {"sitecore", sitecore, logical.PatchOperation, map[string]any{"api_key": nil}, ""},
-		"both of Sitecore":           {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"api_key": "", "refresh_token": ""}, "needs api_key, or refresh_token, or both"},
-		"a preset's refresh token":   {"oauth2", map[string]any{"preset": "bitbucket", "client_id": "id", "client_secret": "s", "refresh_token": "user"}, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone"},
-		"no secret at all":           {"oauth2", user, logical.UpdateOperation, map[string]any{"description": "x", "scope": "read"}, ""},
+		"empty":                            {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone, as that changes the grant to client_credentials; if that is what you want, give grant_type=client_credentials with it"},
+		"blank":                            {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": " \n"}, "refresh_token: cannot be cleared alone"},
+		"null in a write":                  {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": nil}, "refresh_token: cannot be cleared alone"},
+		"null in a patch":                  {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil}, "refresh_token: cannot be cleared alone"},
+		"empty in a patch":                 {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone"},
+		"next to a private key":            {"oauth2", signed, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone"},
+		"with another secret":              {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "client_secret": "t"}, "refresh_token: cannot be cleared alone"},
+		"with the grant":                   {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": "client_credentials"}, ""},
+		"with the grant in a patch":        {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil, "grant_type": "client_credentials"}, ""},
+		"an empty grant":                   {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": ""}, "refresh_token: cannot be cleared alone"},
+		"a blank grant":                    {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": " \n"}, "refresh_token: cannot be cleared alone"},
+		"null for the grant":               {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": nil}, "refresh_token: cannot be cleared alone"},
+		"nulls in a patch":                 {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil, "grant_type": nil}, "refresh_token: cannot be cleared alone"},
+		"a cleared grant":                  {"oauth2", assertion, logical.UpdateOperation, map[string]any{"grant_type": ""}, "grant_type: is missing, as this write changes the grant to client_credentials"},
+		"a grant cleared with its token":   {"oauth2", named, logical.PatchOperation, map[string]any{"grant_type": nil, "refresh_token": nil}, "refresh_token: cannot be cleared alone"},
+		"a grant cleared without a change": {"oauth2", named, logical.UpdateOperation, map[string]any{"grant_type": ""}, ""},
+		"another refresh token":            {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "other"}, ""},
+		"a secret of the same grant":       {"oauth2", user, logical.UpdateOperation, map[string]any{"client_secret": ""}, ""},
+		"the secret of a JWT bearer":       {"oauth2", bearer, logical.UpdateOperation, map[string]any{"client_secret": "", "auth_style": ""}, ""},
+		"Kensho's only secret":             {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "needs refresh_token, or client_id and private_key, or access_token"},
+		"a key pair for Kensho":            {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "client_id": "id", "private_key": engine.PrivateKeyPEM()}, ""},
+		"a private key only for Kensho":    {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "private_key": engine.PrivateKeyPEM()}, "client_id: is missing"},
+		"Sitecore's refresh token":         {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"refresh_token": ""}, ""},
+		"Sitecore's API key":               {"sitecore", sitecore, logical.PatchOperation, map[string]any{"api_key": nil}, ""},
+		"both secrets of Sitecore":         {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"api_key": "", "refresh_token": ""}, "needs api_key, or refresh_token, or both"},
+		"a preset's refresh token":         {"oauth2", map[string]any{"preset": "bitbucket", "client_id": "id", "client_secret": "s", "refresh_token": "user"}, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: cannot be cleared alone"},
+		"no secret":                        {"oauth2", user, logical.UpdateOperation, map[string]any{"description": "x", "scope": "read"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package credentials_test tests what a write does to a stored credential: which fields need a
-// verification, which keep the cached tokens, and what happens to a rotated refresh token.
+// Package credentials_test tests what a write does to a stored credential: which fields are
+// verified, which keep the cached tokens, and what becomes of a rotated refresh token.
 package credentials_test
 
 import (

@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestAReplacedRefreshTokenOutlivesAWriteOfOtherFields(t *testing.T) {
+func TestARotatedRefreshTokenSurvivesAWriteOfOtherFields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{Rotate: true})
@@ -24,7 +24,7 @@ func TestAReplacedRefreshTokenOutlivesAWriteOfOtherFields(t *testing.T) {
 		for i, fields := range []map[string]any{
 			{"request_timeout": 11, "verify": true},
 			{"request_timeout": 12, "verify": false},
-			{"refresh_token": engine.RefreshToken, "verify": false}, // the one that is stored already
+			{"refresh_token": engine.RefreshToken, "verify": false}, // already stored
 			{"refresh_token": engine.RefreshToken},
 		} {
 			e.Write("config/kensho/prod", fields)
@@ -35,7 +35,7 @@ func TestAReplacedRefreshTokenOutlivesAWriteOfOtherFields(t *testing.T) {
 	})
 }
 
-func TestAnOperatorsRefreshTokenWinsOverTheReplacedOne(t *testing.T) {
+func TestAnOperatorsRefreshTokenReplacesTheRotatedOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{Rotate: true})
@@ -47,7 +47,7 @@ func TestAnOperatorsRefreshTokenWinsOverTheReplacedOne(t *testing.T) {
 	})
 }
 
-func TestHowAClientProvesItselfIsFoundOutAnewWithEachWrite(t *testing.T) {
+func TestAWriteDetectsTheAuthStyleAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		client := vendorsim.OAuthClient{
@@ -58,10 +58,10 @@ func TestHowAClientProvesItselfIsFoundOutAnewWithEachWrite(t *testing.T) {
 		e.Write("config/oauth2/user", map[string]any{
 			"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret, "refresh_token": engine.RefreshToken,
 		})
-		e.Write("refresh/user", nil) // with the refresh token that took the other's place
+		e.Write("refresh/user", nil) // with the rotated refresh token
 		calls := e.Exchanges()
 		e.Write("refresh/user", nil)
-		require.Equal(t, calls+1, e.Exchanges(), "what worked is remembered")
+		require.Equal(t, calls+1, e.Exchanges(), "the detected auth style is cached")
 
 		client.AuthMethods = []string{vendorsim.SecretBasic}
 		e.Sim.AddOAuthClient(client)
@@ -70,11 +70,11 @@ func TestHowAClientProvesItselfIsFoundOutAnewWithEachWrite(t *testing.T) {
 	})
 }
 
-func TestAWriteThatCannotSeeWhatWasReplacedChangesNothing(t *testing.T) {
+func TestAWriteFailsIfTheRotatedRefreshTokenCannotBeRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		engine.Until(1, 0, 5)
-		e.Creds("prod") // replaces the refresh token, in state/
+		e.Creds("prod") // the vendor rotates the refresh token; the new one is in state/
 		storage.RefuseState.Store(true)
 		e.Restart()
 		_, status, message := e.Request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": false})

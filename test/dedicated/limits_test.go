@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-func TestNoRoleIsOutgrownWhileTheVendorIsDown(t *testing.T) {
+func TestAnOutageDoesNotInvalidateDedicatedRoles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("config/oauth2/found", engine.IssuerClient())
@@ -26,7 +26,7 @@ func TestNoRoleIsOutgrownWhileTheVendorIsDown(t *testing.T) {
 		if resp != nil {
 			assert.Empty(t, resp.Warnings)
 		}
-		assert.Equal(t, calls+1, e.Exchanges(), "the vendor is asked once for all roles")
+		assert.Equal(t, calls+1, e.Exchanges(), "one call fetches the metadata for all roles")
 
 		_, status, message = e.Request(logical.UpdateOperation, "roles/third", map[string]any{"config": "found", "dedicated": true})
 		assert.Equal(t, http.StatusServiceUnavailable, status)
@@ -34,10 +34,10 @@ func TestNoRoleIsOutgrownWhileTheVendorIsDown(t *testing.T) {
 	})
 }
 
-func TestReadersWhoKeepTheirLeasesAreNeverRefused(t *testing.T) {
+func TestReadersThatKeepTheirLeasesAreNeverRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
-		for range 48 { // as Agent does at the earliest
+		for range 48 { // as often as Vault Agent reads at most
 			for range 3 {
 				lease := e.Creds("mine")
 				time.AfterFunc(lease.Secret.TTL*85/100-time.Second, func() { assert.NoError(t, e.Revoke(lease)) })
@@ -47,7 +47,7 @@ func TestReadersWhoKeepTheirLeasesAreNeverRefused(t *testing.T) {
 	})
 }
 
-func TestLeasesThatWereRevokedByForceCanBeForgotten(t *testing.T) {
+func TestForceRevokedLeasesCanBeForgotten(t *testing.T) {
 	for name, forget := range map[string]func(*engine.Engine){
 		"by a field": func(e *engine.Engine) { e.Write("roles/mine", map[string]any{"forget_leases": true}) },
 		"by deleting the role": func(e *engine.Engine) {
@@ -65,7 +65,7 @@ func TestLeasesThatWereRevokedByForceCanBeForgotten(t *testing.T) {
 				assert.Equal(t, http.StatusTooManyRequests, status)
 				assert.Contains(t, message, "forget_leases=true")
 				e.Write("roles/mine", map[string]any{"ttl": "30m"})
-				e.Refused("creds/mine") // whatever else is written changes nothing
+				e.Refused("creds/mine") // a write of another field does not forget them
 
 				forget(e)
 				assert.NotContains(t, e.Read("roles/mine").Data, "forget_leases")
@@ -74,19 +74,19 @@ func TestLeasesThatWereRevokedByForceCanBeForgotten(t *testing.T) {
 				}
 				e.Refused("creds/mine")
 
-				require.NoError(t, e.Revoke(leases[2]), "a lease that runs on")
-				assert.False(t, e.Sim.Accepts(engine.TokenOf(leases[2])), "ends its token all the same")
+				require.NoError(t, e.Revoke(leases[2]), "a forgotten lease can still be revoked")
+				assert.False(t, e.Sim.Accepts(engine.TokenOf(leases[2])), "which revokes its token")
 				time.Sleep(26 * time.Hour)
 				e.Creds("mine")
-				assert.Len(t, e.Leased(), 1, "what is left of the forgotten goes away")
+				assert.Len(t, e.Leased(), 1, "the entries of forgotten leases are deleted")
 			})
 		})
 	}
 }
 
-// Row 40: this server's clock may say of a token that it has expired, and be set back. Its
-// lease is not counted meanwhile, and still there then.
-func TestRow40AStepOfTheClockDeletesNoLeaseOfATokenThatLives(t *testing.T) {
+// The server's clock may jump ahead, so that a token looks expired, and be set back later. The
+// entry of its lease must still exist then.
+func TestAClockStepDeletesNoLeaseOfAValidToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Creds("mine")

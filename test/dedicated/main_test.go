@@ -1,5 +1,5 @@
-// Package dedicated_test tests dedicated roles, whose readers each get a token of their own that ends
-// with its lease.
+// Package dedicated_test tests dedicated roles. Each reader of such a role gets its own token,
+// which is revoked with its lease.
 package dedicated_test
 
 import (

@@ -12,15 +12,16 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// dedicatedFailures are failures that pass by themselves.
+// dedicatedFailures are the failures of an exchange that pass without an operator.
 var dedicatedFailures = map[string]http.HandlerFunc{
-	"throttled":           vendorsim.Throttle("3000"),
-	"down":                vendorsim.Answer(503, ""),
-	"no answer in time":   vendorsim.Hang,
-	"200 without a token": vendorsim.Answer(200, "{}"),
+	"throttled":                  vendorsim.Throttle("3000"),
+	"down":                       vendorsim.Answer(503, ""),
+	"a timeout":                  vendorsim.Hang,
+	"status 200 without a token": vendorsim.Answer(200, "{}"),
 }
 
-// Guarantee 15: what fails of a dedicated role's exchanges by itself counts against the role only.
+// A passing failure of an exchange for a dedicated role counts only against that role
+// (guarantee 15).
 func TestFaultADedicatedReadersExchangeFails(t *testing.T) {
 	for name, fault := range dedicatedFailures {
 		t.Run(name, func(t *testing.T) {
@@ -34,7 +35,7 @@ func TestFaultADedicatedReadersExchangeFails(t *testing.T) {
 				e.Sim.Behave(vendorsim.Conduct{})
 				calls := e.Exchanges()
 				e.Refused("creds/mine")
-				assert.Equal(t, calls, e.Exchanges(), "the role waits")
+				assert.Equal(t, calls, e.Exchanges(), "the role backs off")
 				e.Creds("other")
 				e.Creds("ours")
 				resp := e.Creds("api")

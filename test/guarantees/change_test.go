@@ -143,7 +143,7 @@ func TestGuarantee8AConfigWriteCountsAtOnce(t *testing.T) {
 		newer := e.Creds("prod").Data["access_token"]
 		assert.NotEqual(t, older, newer)
 		e.Restart()
-		assert.Equal(t, newer, e.Creds("prod").Data["access_token"], "after a restart too")
+		assert.Equal(t, newer, e.Creds("prod").Data["access_token"], "also after a restart")
 	})
 }
 

@@ -30,7 +30,7 @@ func TestGuarantee4DedicatedReadersLeaveAVendorAloneWhoseMetadataAreMissing(t *t
 			assert.Equal(t, http.StatusServiceUnavailable, status)
 			assert.Contains(t, message, "503 Service Unavailable: down; next attempt at")
 		}
-		assert.Equal(t, calls+1, e.Exchanges(), "one attempt, whoever asks")
+		assert.Equal(t, calls+1, e.Exchanges(), "one attempt for all reads")
 		e.Sim.Behave(vendorsim.Conduct{})
 		time.Sleep(2 * time.Second)
 		e.Creds("own")
@@ -41,12 +41,12 @@ func TestGuarantee4DedicatedReadersLeaveAVendorAloneWhoseMetadataAreMissing(t *t
 func TestGuarantee16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testing.T) {
 	for name, test := range map[string]struct {
 		fields map[string]any
-		most   int
+		limit  int
 	}{
 		"one lease":     {map[string]any{"max_leases": 1}, 10},
 		"ten leases":    {map[string]any{"max_leases": 10}, 40},
 		"no limit":      {map[string]any{"max_leases": 0}, 100},
-		"a rate of two": {map[string]any{"max_leases": 1, "max_exchanges": 2}, 2},
+		"two exchanges": {map[string]any{"max_leases": 1, "max_exchanges": 2}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -55,11 +55,11 @@ func TestGuarantee16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testi
 				read := func() (status int, message string) {
 					resp, status, message := e.Request(logical.ReadOperation, "creds/mine", nil)
 					if status == http.StatusOK {
-						require.NoError(t, e.Revoke(resp)) // as a login, a read and revoke-self do
+						require.NoError(t, e.Revoke(resp)) // as a client does that logs in, reads, and revokes its own Vault token
 					}
 					return status, message
 				}
-				for range test.most {
+				for range test.limit {
 					status, message := read()
 					require.Equal(t, http.StatusOK, status, message)
 				}
@@ -70,10 +70,10 @@ func TestGuarantee16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testi
 					assert.Contains(t, message, "tokens have been exchanged within the lifetime of one (1h0m0s): the next one may be at ")
 					assert.Contains(t, message, "max_exchanges")
 				}
-				assert.Equal(t, calls, e.Exchanges(), "the vendor is spared")
+				assert.Equal(t, calls, e.Exchanges(), "the vendor is not called")
 				e.Creds("api")
 
-				time.Sleep(time.Hour/time.Duration(test.most) + time.Second)
+				time.Sleep(time.Hour/time.Duration(test.limit) + time.Second)
 				status, message := read()
 				require.Equal(t, http.StatusOK, status, message)
 				status, _ = read()
@@ -96,8 +96,8 @@ func TestGuarantee5ARejectionOfADedicatedReadersExchangeIsTheCredentials(t *test
 	})
 }
 
-// Guarantee 16: what is counted are tokens. An exchange that yields none may be repeated when
-// the vendor is well again.
+// max_exchanges counts tokens. A failed exchange may be repeated when the outage is over
+// (guarantee 16).
 func TestGuarantee16FailedExchangesTakeNoneOfADedicatedRolesTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
@@ -125,9 +125,9 @@ func TestGuarantee16FailedExchangesTakeNoneOfADedicatedRolesTokens(t *testing.T)
 
 func TestGuarantee8ACredentialWhoseDedicatedTokensStorageWillNotTellIsNotDeleted(t *testing.T) {
 	for name, refused := range map[string]engine.StorageCall{
-		"which there are": {Op: "list", Key: "lease/api/"},
-		"what they are":   {Op: "get", Key: "lease/api/mine/"},
-		"that one ended":  {Op: "delete", Key: "lease/api/mine/"},
+		"list of leases":      {Op: "list", Key: "lease/api/"},
+		"read of a lease":     {Op: "get", Key: "lease/api/mine/"},
+		"deletion of a lease": {Op: "delete", Key: "lease/api/mine/"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestGuarantee8ACredentialWhoseDedicatedTokensStorageWillNotTellIsNotDeleted
 				}
 				storage.Meet.Store(&meet)
 				_, status, _ := e.Request(logical.DeleteOperation, "config/oauth2/api", nil)
-				assert.Equal(t, http.StatusInternalServerError, status, "nobody could end the token later")
+				assert.Equal(t, http.StatusInternalServerError, status, "the token could not be revoked later")
 				storage.Meet.Store(nil)
 				e.Creds("api")
 				_, status, _ = e.Request(logical.DeleteOperation, "config/oauth2/api", nil)
@@ -165,11 +165,11 @@ func TestGuarantee4DedicatedReadersLeaveAVendorAloneThatIsDown(t *testing.T) {
 			assert.Contains(t, message, "next attempt at")
 		}
 		assert.Equal(t, 2, e.Exchanges(), "the verification, and one attempt")
-		assert.Equal(t, "failed", e.Read("status/api").Data["state"], "some readers do not get a token")
+		assert.Equal(t, "failed", e.Read("status/api").Data["state"], "readers of the role get no token")
 	})
 }
 
-// Guarantee 15: the readers of a dedicated role do not keep others from the credential.
+// The readers of a dedicated role do not block other users of the credential (guarantee 15).
 func TestGuarantee15ManyDedicatedReadsAtASlowVendorKeepNobodyElseFromTheCredential(t *testing.T) {
 	fields := engine.SecretClient(true)
 	for name, other := range map[string]struct {
@@ -179,8 +179,8 @@ func TestGuarantee15ManyDedicatedReadsAtASlowVendorKeepNobodyElseFromTheCredenti
 	}{
 		"a reader of the shared token": {logical.ReadOperation, "creds/api", nil},
 		"a reader of another scope":    {logical.ReadOperation, "creds/ours", nil},
-		"an operator who writes it":    {logical.UpdateOperation, "config/oauth2/api", fields},
-		"an operator who refreshes it": {logical.UpdateOperation, "refresh/api", nil},
+		"a write of the credential":    {logical.UpdateOperation, "config/oauth2/api", fields},
+		"a refresh":                    {logical.UpdateOperation, "refresh/api", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -188,7 +188,7 @@ func TestGuarantee15ManyDedicatedReadsAtASlowVendorKeepNobodyElseFromTheCredenti
 				e.Write("roles/mine", map[string]any{"max_leases": 0})
 				e.Write("roles/theirs", map[string]any{"config": "api", "dedicated": true})
 				e.Write("roles/ours", map[string]any{"config": "api", "scope": "write"})
-				time.Sleep(2 * time.Hour) // nobody has a token
+				time.Sleep(2 * time.Hour) // all tokens have expired
 				latency := 5 * time.Second
 				e.Sim.Behave(vendorsim.Conduct{Latency: latency})
 				var mu sync.Mutex
@@ -207,17 +207,17 @@ func TestGuarantee15ManyDedicatedReadsAtASlowVendorKeepNobodyElseFromTheCredenti
 				}
 				synctest.Wait()
 				mu.Lock()
-				assert.Equal(t, map[int]int{http.StatusTooManyRequests: 84}, maps.Clone(statuses), "at once")
+				assert.Equal(t, map[int]int{http.StatusTooManyRequests: 84}, maps.Clone(statuses), "the excess is rejected at once")
 				mu.Unlock()
 
-				began := time.Now()
+				started := time.Now()
 				readers.Go(func() {
 					_, status, message := e.Request(logical.ReadOperation, "creds/theirs", nil)
-					assert.Equal(t, http.StatusOK, status, "another role's readers wait in the same queue: %s", message)
+					assert.Equal(t, http.StatusOK, status, "readers of another role share the queue: %s", message)
 				})
 				_, status, message := e.Request(other.op, other.path, other.data)
 				assert.Equal(t, http.StatusOK, status, message)
-				assert.LessOrEqual(t, time.Since(began), 3*latency, "one under way, one that is next, and its own")
+				assert.LessOrEqual(t, time.Since(started), 3*latency, "the exchange in flight, the next one, and its own")
 				readers.Wait()
 				assert.Equal(t, map[int]int{http.StatusTooManyRequests: 84, http.StatusOK: 16}, statuses)
 				e.Creds("mine")

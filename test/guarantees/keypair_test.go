@@ -18,7 +18,7 @@ import (
 )
 
 func TestGuarantee17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testing.T) {
-	theft := map[string]any{
+	fields := map[string]any{
 		"client_id": "prod-client", "private_key_source": "generated", "keypair": "prod",
 		"token_url": "https://own.example/token",
 	}
@@ -26,42 +26,42 @@ func TestGuarantee17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testin
 		keypair map[string]any
 		path    string
 		change  map[string]any
-		says    string // "" if it is allowed
+		says    string // "" if the use is allowed
 	}
 	uses := map[string]use{
-		"another name":                       {nil, "config/oauth2/teamb", map[string]any{"assertion_audience": "https://vendor.example"}, `keypair: keypair/prod may not be used by the credential "teamb"; add it to allowed_configs of keypair/prod`},
-		"another name at Kensho":             {nil, "config/kensho/teamb", nil, `keypair: keypair/prod may not be used by the credential "teamb"`},
-		"its own name":                       {nil, "config/oauth2/prod", nil, ""},
-		"its own name, given to another":     {map[string]any{"allowed_configs": "teamb"}, "config/oauth2/prod", nil, `keypair: keypair/prod may not be used by the credential "prod"`},
-		"one of two that it was given to":    {map[string]any{"allowed_configs": "prod,teamb"}, "config/oauth2/teamb", nil, ""},
-		"none of two that it was given to":   {map[string]any{"allowed_configs": "prod,teamb"}, "config/oauth2/teamc", nil, `keypair: keypair/prod may not be used by the credential "teamc"`},
-		"another host":                       {map[string]any{"allowed_hosts": "vendor.example"}, "config/oauth2/prod", nil, `keypair: keypair/prod signs only for vendor.example, not for "own.example"; add that to allowed_hosts`},
-		"another port":                       {map[string]any{"allowed_hosts": "own.example:8443"}, "config/oauth2/prod", nil, `not for "own.example"`},
-		"the host":                           {map[string]any{"allowed_hosts": "Own.Example:443"}, "config/oauth2/prod", nil, ""},
-		"another host to revoke at":          {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"revocation_url": "https://r.example"}, `not for "r.example"`},
-		"an issuer on another host":          {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://i.example"}, `not for "i.example"`},
-		"an issuer on the host":              {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://own.example/realm"}, ""},
-		"another audience":                   {map[string]any{"allowed_audiences": "https://vendor.example"}, "config/oauth2/prod", nil, `keypair: keypair/prod does not sign for the audience "https://own.example/token"; add it to allowed_audiences`},
-		"another audience, by name":          {map[string]any{"allowed_audiences": "https://own.example/token"}, "config/oauth2/prod", map[string]any{"assertion_audience": "https://vendor.example"}, `does not sign for the audience "https://vendor.example"`},
-		"the audience":                       {map[string]any{"allowed_audiences": "https://vendor.example"}, "config/oauth2/prod", map[string]any{"assertion_audience": "https://vendor.example"}, ""},
-		"an audience that nobody knows":      {map[string]any{"allowed_audiences": "https://own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://own.example"}, "assertion_audience: is missing; with an issuer"},
-		"an authority that is not named":     {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"ca_cert": engine.ACertificate}, "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"},
-		"an authority of two that are named": {map[string]any{"allowed_hosts": "own.example", "ca_cert": engine.ACertificate + engine.OtherCertificate}, "config/oauth2/prod", map[string]any{"ca_cert": engine.OtherCertificate}, ""},
+		"another name":                         {nil, "config/oauth2/teamb", map[string]any{"assertion_audience": "https://vendor.example"}, `keypair: keypair/prod may not be used by the credential "teamb"; add it to allowed_configs of keypair/prod`},
+		"another name at Kensho":               {nil, "config/kensho/teamb", nil, `keypair: keypair/prod may not be used by the credential "teamb"`},
+		"its own name":                         {nil, "config/oauth2/prod", nil, ""},
+		"its own name, allowed for another":    {map[string]any{"allowed_configs": "teamb"}, "config/oauth2/prod", nil, `keypair: keypair/prod may not be used by the credential "prod"`},
+		"one of two allowed names":             {map[string]any{"allowed_configs": "prod,teamb"}, "config/oauth2/teamb", nil, ""},
+		"neither of two allowed names":         {map[string]any{"allowed_configs": "prod,teamb"}, "config/oauth2/teamc", nil, `keypair: keypair/prod may not be used by the credential "teamc"`},
+		"another host":                         {map[string]any{"allowed_hosts": "vendor.example"}, "config/oauth2/prod", nil, `keypair: keypair/prod signs only for vendor.example, not for "own.example"; add that to allowed_hosts`},
+		"another port":                         {map[string]any{"allowed_hosts": "own.example:8443"}, "config/oauth2/prod", nil, `not for "own.example"`},
+		"the allowed host":                     {map[string]any{"allowed_hosts": "Own.Example:443"}, "config/oauth2/prod", nil, ""},
+		"another host for revocation":          {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"revocation_url": "https://r.example"}, `not for "r.example"`},
+		"an issuer on another host":            {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://i.example"}, `not for "i.example"`},
+		"an issuer on the allowed host":        {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://own.example/realm"}, ""},
+		"another audience":                     {map[string]any{"allowed_audiences": "https://vendor.example"}, "config/oauth2/prod", nil, `keypair: keypair/prod does not sign for the audience "https://own.example/token"; add it to allowed_audiences`},
+		"another assertion_audience":           {map[string]any{"allowed_audiences": "https://own.example/token"}, "config/oauth2/prod", map[string]any{"assertion_audience": "https://vendor.example"}, `does not sign for the audience "https://vendor.example"`},
+		"the allowed audience":                 {map[string]any{"allowed_audiences": "https://vendor.example"}, "config/oauth2/prod", map[string]any{"assertion_audience": "https://vendor.example"}, ""},
+		"an unknown audience":                  {map[string]any{"allowed_audiences": "https://own.example"}, "config/oauth2/prod", map[string]any{"token_url": "", "issuer": "https://own.example"}, "assertion_audience: is missing; with an issuer"},
+		"a CA certificate that is not allowed": {map[string]any{"allowed_hosts": "own.example"}, "config/oauth2/prod", map[string]any{"ca_cert": engine.ACertificate}, "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"},
+		"one of two allowed CA certificates":   {map[string]any{"allowed_hosts": "own.example", "ca_cert": engine.ACertificate + engine.OtherCertificate}, "config/oauth2/prod", map[string]any{"ca_cert": engine.OtherCertificate}, ""},
 	}
 	for form, reformatted := range engine.PastedForms {
 		const refused = "ca_cert: holds a certificate that the ca_cert of keypair/prod does not"
 		own, hosts := reformatted(engine.ACertificate), map[string]any{"allowed_hosts": "own.example"}
-		uses["an authority that is not named, "+form] = use{hosts, "config/oauth2/prod", map[string]any{"ca_cert": own}, refused}
-		uses["one that is named and one more, "+form] = use{engine.With(hosts, "ca_cert", engine.OtherCertificate), "config/oauth2/prod", map[string]any{"ca_cert": engine.OtherCertificate + own}, refused}
-		uses["an authority that is named, "+form] = use{engine.With(hosts, "ca_cert", own), "config/oauth2/prod", map[string]any{"ca_cert": engine.ACertificate}, ""}
-		uses["an authority by its file's text, "+form] = use{engine.With(hosts, "ca_cert", engine.ACertificate), "config/oauth2/prod", map[string]any{"ca_cert": own}, ""}
+		uses["a CA certificate that is not allowed, "+form] = use{hosts, "config/oauth2/prod", map[string]any{"ca_cert": own}, refused}
+		uses["an allowed CA certificate and another, "+form] = use{engine.With(hosts, "ca_cert", engine.OtherCertificate), "config/oauth2/prod", map[string]any{"ca_cert": engine.OtherCertificate + own}, refused}
+		uses["an allowed CA certificate, "+form] = use{engine.With(hosts, "ca_cert", own), "config/oauth2/prod", map[string]any{"ca_cert": engine.ACertificate}, ""}
+		uses["a CA certificate in another form, "+form] = use{engine.With(hosts, "ca_cert", engine.ACertificate), "config/oauth2/prod", map[string]any{"ca_cert": own}, ""}
 	}
 	for name, test := range uses {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
 				e.Keypair("prod", test.keypair)
-				before, data := e.Dump(), engine.With(theft, "verify", false)
+				before, data := e.Dump(), engine.With(fields, "verify", false)
 				maps.Copy(data, test.change)
 				_, status, message := e.Request(logical.UpdateOperation, test.path, data)
 				if test.says == "" {
@@ -80,17 +80,17 @@ func TestGuarantee17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testin
 	}
 }
 
-// Whoever may write a credential's path, but not its key pair's, cannot have its key sign
-// for another host: not by a change, nor by deleting the credential and writing it again.
+// A writer of a credential who may not write its key pair cannot have the key sign for another
+// host, neither by changing the credential nor by deleting and recreating it.
 func TestGuarantee13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *testing.T) {
 	changes := map[string]map[string]any{
-		"another host":      {"token_url": "https://elsewhere.example/token", "assertion_audience": vendorsim.OAuthTokenURL},
-		"an issuer":         {"token_url": "", "issuer": "https://elsewhere.example"},
-		"another revoker":   {"revocation_url": "https://elsewhere.example/revoke"},
-		"another authority": {"ca_cert": engine.ACertificate},
+		"another host":           {"token_url": "https://elsewhere.example/token", "assertion_audience": vendorsim.OAuthTokenURL},
+		"an issuer":              {"token_url": "", "issuer": "https://elsewhere.example"},
+		"another revocation URL": {"revocation_url": "https://elsewhere.example/revoke"},
+		"another CA certificate": {"ca_cert": engine.ACertificate},
 	}
 	for form, reformatted := range engine.PastedForms {
-		changes["another authority, "+form] = map[string]any{"ca_cert": reformatted(engine.ACertificate)}
+		changes["another CA certificate, "+form] = map[string]any{"ca_cert": reformatted(engine.ACertificate)}
 	}
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
@@ -122,18 +122,18 @@ func TestGuarantee13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *
 
 func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *testing.T) {
 	for name, during := range map[string]struct {
-		at     time.Duration // a is being exchanged until 4 s, and then b
+		at     time.Duration // the exchange of a takes until 4 s, then that of b starts
 		happen func(*engine.Engine)
 		status int    // of the activation
-		lost   string // whose refresh token cannot be saved
+		lost   string // the credential whose refresh token is lost
 	}{
-		"that succeeds": {0, func(*engine.Engine) {}, http.StatusOK, ""},
-		"that is refused": {3 * time.Second, func(e *engine.Engine) {
+		"success": {0, func(*engine.Engine) {}, http.StatusOK, ""},
+		"a rejection": {3 * time.Second, func(e *engine.Engine) {
 			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))})
 		}, http.StatusBadRequest, ""},
-		"whose last answer is unusable": {3 * time.Second, func(e *engine.Engine) { e.Sim.Behave(vendorsim.Conduct{Unstated: true}) }, http.StatusBadGateway, ""},
-		"that storage refuses":          {5 * time.Second, func(e *engine.Engine) { e.Storage.(*engine.FaultyStorage).DieAfter(0) }, http.StatusInternalServerError, ""},
-		"that is killed": {5 * time.Second, func(e *engine.Engine) {
+		"an invalid last response": {3 * time.Second, func(e *engine.Engine) { e.Sim.Behave(vendorsim.Conduct{Unstated: true}) }, http.StatusBadGateway, ""},
+		"a storage failure":        {5 * time.Second, func(e *engine.Engine) { e.Storage.(*engine.FaultyStorage).DieAfter(0) }, http.StatusInternalServerError, ""},
+		"a killed server": {5 * time.Second, func(e *engine.Engine) {
 			e.Storage.(*engine.FaultyStorage).DieAfter(0)
 			e.Restart()
 		}, http.StatusInternalServerError, "b"},
@@ -146,7 +146,7 @@ func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *tes
 				var status int
 				var message string
 				var operator sync.WaitGroup
-				killed := *e // which may be dead when the answer comes
+				killed := *e // may have been restarted before the answer comes
 				operator.Go(func() { status, message = killed.Activate(nil) })
 				time.Sleep(during.at)
 				during.happen(e)
@@ -156,7 +156,7 @@ func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *tes
 				e.Sim.Behave(vendorsim.Conduct{})
 				storage.LastWrites.Store(nil)
 				time.Sleep(30 * time.Second)
-				require.NoError(t, e.Tick()) // which stores what is held
+				require.NoError(t, e.Tick()) // stores the rotated refresh tokens that are kept in memory
 				e.Restart()
 				engine.Until(2, 0, 0)
 				for _, name := range []string{"a", "b"} {
@@ -169,8 +169,7 @@ func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *tes
 	}
 }
 
-// A write that gives a credential another key mends it, with the refresh token that the
-// vendor has given since in place of the operator's.
+// A write with another key repairs the credential. The rotated refresh token stays in use.
 func TestGuarantee3ACredentialWhoseKeyPairIsDamagedIsMendedWithTheRefreshTokenInUse(t *testing.T) {
 	for _, verify := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -195,16 +194,16 @@ func TestGuarantee3AHeldRefreshTokenOutlivesADamagedKeyPair(t *testing.T) {
 		storage := e.BreakStorage()
 		engine.Until(0, 50, 0)
 		storage.Refuse.Store(true)
-		e.Read("creds/a") // the refresh token that came with it is held in memory
+		e.Read("creds/a") // the rotated refresh token stays in memory
 		storage.Refuse.Store(false)
 		e.Damage("keypair/prod")
 		e.Backend.InvalidateKey(t.Context(), "keypair/prod")
-		e.Sim.Behave(vendorsim.Conduct{Unstated: true}) // a refresh token, and no access token that can be used
-		mended := map[string]any{"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM()}
-		_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/a", mended)
+		e.Sim.Behave(vendorsim.Conduct{Unstated: true}) // a refresh token without a usable access token
+		repaired := map[string]any{"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM()}
+		_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/a", repaired)
 		assert.Equal(t, http.StatusBadGateway, status, message)
 		e.Sim.Behave(vendorsim.Conduct{})
-		e.Write("config/oauth2/a", mended)
+		e.Write("config/oauth2/a", repaired)
 		e.Creds("a")
 	})
 }

@@ -318,7 +318,7 @@ func TestGuarantee3ASettingLosesNoRefreshTokenThatIsNotStoredYet(t *testing.T) {
 		e.Request(logical.ReadOperation, "creds/prod", nil)
 		storage.Refuse.Store(false)
 		e.Write("config/kensho/prod", map[string]any{"description": "x"})
-		time.Sleep(6 * time.Second) // after which storage is tried again
+		time.Sleep(6 * time.Second) // the engine retries the write
 		e.Creds("prod")
 		e.Restart()
 		engine.Until(2, 0, 11)

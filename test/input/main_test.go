@@ -1,5 +1,5 @@
-// Package input_test tests how the engine checks the fields of a request: their types, their names,
-// and what an error shows of a value that it refuses.
+// Package input_test tests how the engine checks the fields of a request: their types, their
+// names, and how much of a rejected value an error shows.
 package input_test
 
 import (

@@ -13,30 +13,30 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-func TestNamesInFieldsAreCheckedBeforeAnythingElse(t *testing.T) {
+func TestNamesInFieldsAreCheckedFirst(t *testing.T) {
 	long := strings.Repeat("a", 100<<10)
 	for name, bad := range map[string]struct {
 		path, field, value, says string
 	}{
-		"a path that leads out of it":       {"roles/new", "config", "../../x", `config: "../../x" is not a name; give the name only`},
-		"a path":                            {"roles/new", "config", "oauth2/api", `config: "oauth2/api" is not a name; give the name only`},
-		"a line break":                      {"roles/new", "config", "api\nroot", `config: (8 characters, not shown) is not a name`},
-		"a hundred kilobytes":               {"roles/new", "config", long, "is over 128 characters"},
-		"a hundred kilobytes of none":       {"roles/new", "config", "/" + long, "is over 128 characters"},
-		"a path to a key pair":              {"config/oauth2/api", "keypair", "../../x", `keypair: "../../x" is not a name`},
-		"a hundred kilobytes of a key pair": {"config/oauth2/api", "keypair", long, "is over 128 characters"},
-		"a path to Kensho's key pair":       {"config/kensho/new", "keypair", "../../x", `keypair: "../../x" is not a name`},
-		"an unknown field":                  {"roles/new", long, "x", "is no field of this path"},
-		"an unknown grant":                  {"config/oauth2/api", "grant_type", long, "grant_type: "},
-		"an unknown preset":                 {"config/oauth2/api", "preset", long, "preset: "},
-		"an unknown product":                {"config/kensho/new", "product", long, "product: "},
-		"an unknown algorithm":              {"config/oauth2/keys", "signing_algorithm", long, "signing_algorithm: "},
-		"an unknown kind of key":            {"keypair/new", "key_type", long, "key_type: "},
-		"a scope that is none":              {"config/oauth2/api", "scope", `"` + long, "scope: "},
-		"a scope that nobody has":           {"roles/new", "scope", long, "scope: "},
-		"an unknown parameter":              {"config/oauth2/api", "preset_params", long + "=x", "preset_params: "},
-		"a parameter of another value":      {"config/oauth2/okta", "preset_params", "domain=!" + long, "preset_params: "},
-		"an unknown source":                 {"config/oauth2/api", "private_key_source", long, "private_key_source: "},
+		"a relative path":                      {"roles/new", "config", "../../x", `config: "../../x" is not a name; give the name only`},
+		"a path":                               {"roles/new", "config", "oauth2/api", `config: "oauth2/api" is not a name; give the name only`},
+		"a line break":                         {"roles/new", "config", "api\nroot", `config: (8 characters, not shown) is not a name`},
+		"a hundred kilobytes":                  {"roles/new", "config", long, "is over 128 characters"},
+		"a hundred kilobytes with a slash":     {"roles/new", "config", "/" + long, "is over 128 characters"},
+		"a relative path as a key pair":        {"config/oauth2/api", "keypair", "../../x", `keypair: "../../x" is not a name`},
+		"a hundred kilobytes as a key pair":    {"config/oauth2/api", "keypair", long, "is over 128 characters"},
+		"a relative path as Kensho's key pair": {"config/kensho/new", "keypair", "../../x", `keypair: "../../x" is not a name`},
+		"an unknown field":                     {"roles/new", long, "x", "is no field of this path"},
+		"an unknown grant":                     {"config/oauth2/api", "grant_type", long, "grant_type: "},
+		"an unknown preset":                    {"config/oauth2/api", "preset", long, "preset: "},
+		"an unknown product":                   {"config/kensho/new", "product", long, "product: "},
+		"an unknown algorithm":                 {"config/oauth2/keys", "signing_algorithm", long, "signing_algorithm: "},
+		"an unknown key type":                  {"keypair/new", "key_type", long, "key_type: "},
+		"an invalid scope":                     {"config/oauth2/api", "scope", `"` + long, "scope: "},
+		"an unknown scope":                     {"roles/new", "scope", long, "scope: "},
+		"an unknown parameter":                 {"config/oauth2/api", "preset_params", long + "=x", "preset_params: "},
+		"an invalid parameter value":           {"config/oauth2/okta", "preset_params", "domain=!" + long, "preset_params: "},
+		"an unknown source":                    {"config/oauth2/api", "private_key_source", long, "private_key_source: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -57,7 +57,7 @@ func TestNamesInFieldsAreCheckedBeforeAnythingElse(t *testing.T) {
 				before := e.Dump()
 				_, status, message := e.Request(logical.UpdateOperation, bad.path, data)
 				assert.Equal(t, http.StatusBadRequest, status)
-				require.Less(t, len(message), 800, "what was given is cut")
+				require.Less(t, len(message), 800, "the value is truncated")
 				assert.Contains(t, message, bad.says)
 				assert.Equal(t, before, e.Dump(), "nothing is stored")
 			})
@@ -65,7 +65,7 @@ func TestNamesInFieldsAreCheckedBeforeAnythingElse(t *testing.T) {
 	}
 }
 
-func TestNamesOfPathsAreBounded(t *testing.T) {
+func TestNamesInPathsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		longest := strings.Repeat("n", 128)
@@ -89,29 +89,30 @@ func TestNamesOfPathsAreBounded(t *testing.T) {
 	})
 }
 
-// Vault compares what was sent with a policy's allowed_parameters and denied_parameters
-// before the engine could trim it.
-func TestWhiteSpaceAroundWhatAPolicyMayPinIsRefused(t *testing.T) {
+// Vault matches the value as it was sent against a policy's allowed_parameters and
+// denied_parameters. If the engine trimmed it, a value with spaces would pass a policy that
+// denies the same value without them.
+func TestWhiteSpaceAroundAPinnedFieldIsRejected(t *testing.T) {
 	for name, c := range map[string]struct {
 		path, field string
 		value       any
-		taken       bool
+		accepted    bool
 	}{
-		"config":                        {"roles/mine", "config", "api ", false},
-		"config after a line break":     {"roles/mine", "config", "\napi", false},
-		"config after another space":    {"roles/mine", "config", "\u00a0api", false},
-		"config as it is":               {"roles/mine", "config", "api", true},
-		"scope":                         {"roles/mine", "scope", "read ", false},
-		"scope before":                  {"roles/mine", "scope", "\tread", false},
-		"scope in a list":               {"roles/mine", "scope", []any{"read", " write"}, false},
-		"scopes with blanks in between": {"roles/mine", "scope", "read, write", true},
-		"scope as it is":                {"roles/mine", "scope", []any{"read"}, true},
-		"no scope":                      {"roles/mine", "scope", "", true},
-		"keypair":                       {"config/oauth2/api", "keypair", "prod ", false},
-		"keypair of Kensho":             {"config/kensho/new", "keypair", " prod", false},
-		"allowed_configs":               {"keypair/prod", "allowed_configs", "api ", false},
-		"allowed_configs in a list":     {"keypair/prod", "allowed_configs", []any{" api"}, false},
-		"allowed_configs as they are":   {"keypair/prod", "allowed_configs", "api, other", true},
+		"config":                                  {"roles/mine", "config", "api ", false},
+		"config after a line break":               {"roles/mine", "config", "\napi", false},
+		"config after a no-break space":           {"roles/mine", "config", "\u00a0api", false},
+		"config without white space":              {"roles/mine", "config", "api", true},
+		"scope":                                   {"roles/mine", "scope", "read ", false},
+		"scope, leading":                          {"roles/mine", "scope", "\tread", false},
+		"scope in a list":                         {"roles/mine", "scope", []any{"read", " write"}, false},
+		"scopes separated by a comma and a space": {"roles/mine", "scope", "read, write", true},
+		"scope without white space":               {"roles/mine", "scope", []any{"read"}, true},
+		"an empty scope":                          {"roles/mine", "scope", "", true},
+		"keypair":                                 {"config/oauth2/api", "keypair", "prod ", false},
+		"keypair of Kensho":                       {"config/kensho/new", "keypair", " prod", false},
+		"allowed_configs":                         {"keypair/prod", "allowed_configs", "api ", false},
+		"allowed_configs in a list":               {"keypair/prod", "allowed_configs", []any{" api"}, false},
+		"allowed_configs separated by a comma and a space": {"keypair/prod", "allowed_configs", "api, other", true},
 	} {
 		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 			t.Run(name+", "+string(op), func(t *testing.T) {
@@ -122,7 +123,7 @@ func TestWhiteSpaceAroundWhatAPolicyMayPinIsRefused(t *testing.T) {
 					e := engine.NewOAuth(t)
 					before := e.Dump()
 					_, status, message := e.Request(op, c.path, map[string]any{c.field: c.value})
-					if c.taken {
+					if c.accepted {
 						assert.Equal(t, http.StatusOK, status, message)
 						return
 					}

@@ -18,8 +18,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-// wrongFields are paths, each with what a valid write to it gives.
-var wrongFields = map[string]map[string]any{
+// validWrites maps each path to the fields of a valid write.
+var validWrites = map[string]map[string]any{
 	"config/kensho/new":         {"refresh_token": "first"},
 	"config/sitecore/new":       {"api_key": "01-first"},
 	"config/oauth2/new":         {"token_url": "https://id.example/token", "client_id": "id", "client_secret": "s"},
@@ -32,7 +32,7 @@ var wrongFields = map[string]map[string]any{
 	"config/oauth2/preset-zoom": {"preset": "zoom", "preset_params": "account_id=abc", "client_id": "id", "client_secret": "s"},
 }
 
-// Vault's audit log has the text of errors in the clear.
+// Vault's audit log holds the text of errors unhashed.
 func TestASecretInAWrongFieldIsNotQuoted(t *testing.T) {
 	key := make([]byte, 300)
 	_, err := rand.Read(key)
@@ -40,7 +40,7 @@ func TestASecretInAWrongFieldIsNotQuoted(t *testing.T) {
 	file := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))
 	secrets := map[string]string{
 		"a PEM file":         file,
-		"a flattened PEM":    strings.ReplaceAll(file, "\n", `\n`),
+		"a PEM on one line":  strings.ReplaceAll(file, "\n", `\n`),
 		"the key in base64":  base64.StdEncoding.EncodeToString([]byte(strings.Repeat("secret", 40))),
 		"a JWT":              "eyJhbGciOiJSUzI1NiJ9." + strings.Repeat("eyJpc3MiOiJz", 10) + ".c2lnbmF0dXJl",
 		"a token of letters": strings.Repeat("qwertzuiop", 5),
@@ -50,7 +50,7 @@ func TestASecretInAWrongFieldIsNotQuoted(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewOAuth(t)
-				for path, valid := range wrongFields {
+				for path, valid := range validWrites {
 					op := logical.Operation(logical.UpdateOperation)
 					if strings.HasPrefix(path, "creds/") {
 						op = logical.ReadOperation
@@ -83,7 +83,7 @@ func TestASecretInAWrongFieldIsNotQuoted(t *testing.T) {
 	}
 }
 
-func TestTheFieldThatIsUnknownIsNamedIfItLooksLikeOne(t *testing.T) {
+func TestAnUnknownFieldIsNamedOnlyIfItLooksLikeAField(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		for field, says := range map[string]string{

@@ -14,35 +14,35 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-func TestAValueOfAnotherTypeIsRefused(t *testing.T) {
+func TestAValueOfTheWrongTypeIsRejected(t *testing.T) {
 	for name, bad := range map[string]struct {
 		path  string
 		field string
 		value any
 		says  string
 	}{
-		"a number for a string":             {"config/oauth2/api", "client_id", float64(1234567890123456789), "client_id: must be a string"},
-		"a boolean for a string":            {"config/oauth2/api", "key_id", true, "key_id: must be a string"},
-		"a list for a string":               {"config/oauth2/api", "client_id", []any{"first", "second"}, "client_id: must be a string"},
-		"an object for a string":            {"config/oauth2/api", "token_url", map[string]any{"a": "b"}, "token_url: must be a string"},
-		"a number in a list":                {"config/oauth2/api", "scope", []any{"read", float64(7)}, "scope: must be a list of strings"},
-		"a number for a list":               {"config/oauth2/api", "scope", float64(7), "scope: must be a list of strings"},
-		"a boolean in a map":                {"config/oauth2/api", "token_params", map[string]any{"offline": true}, `token_params: the value of "offline" must be a string`},
-		"a number in a map":                 {"config/oauth2/api", "preset_params", map[string]any{"account_id": float64(7)}, `preset_params: the value of "account_id" must be a string`},
-		"null in a map that is written":     {"config/oauth2/api", "token_params", map[string]any{"offline": nil}, `token_params: the value of "offline" must be a string`},
-		"a number for a map":                {"config/oauth2/api", "token_params", float64(7), "token_params: must be name=value"},
-		"no name=value":                     {"config/oauth2/api", "preset_params", "acme", "preset_params: must be name=value"},
-		"JSON on the command line":          {"config/oauth2/api", "token_params", `{"audience":"x"}`, "token_params: must not be JSON as text; give token_params=audience=..."},
-		"an object in a list":               {"config/oauth2/api", "token_params", []any{map[string]any{"a": "b"}}, "token_params: must be name=value"},
-		"a number for a boolean":            {"config/oauth2/api", "verify", float64(7), "verify: must be true or false"},
-		"a word for a boolean":              {"config/oauth2/api", "single_token", "yes please", "single_token: must be true or false"},
-		"a list for a boolean":              {"roles/new", "dedicated", []any{true}, "dedicated: must be true or false"},
-		"a boolean for a number":            {"roles/new", "max_leases", true, "max_leases: must be a whole number"},
-		"a word for a number":               {"roles/new", "max_leases", "many", "max_leases: must be a whole number"},
-		"a boolean for a duration":          {"roles/new", "ttl", true, "ttl: is no duration"},
-		"a number for a credential":         {"roles/new", "config", float64(7), "config: must be a string"},
-		"a number for a kind of key":        {"keypair/new", "key_type", float64(2048), "key_type: must be a string"},
-		"a boolean for a client to be sent": {"keypair/new/activate", "client_id", false, "client_id: must be a string"},
+		"a number for a string":            {"config/oauth2/api", "client_id", float64(1234567890123456789), "client_id: must be a string"},
+		"a boolean for a string":           {"config/oauth2/api", "key_id", true, "key_id: must be a string"},
+		"a list for a string":              {"config/oauth2/api", "client_id", []any{"first", "second"}, "client_id: must be a string"},
+		"an object for a string":           {"config/oauth2/api", "token_url", map[string]any{"a": "b"}, "token_url: must be a string"},
+		"a number in a list":               {"config/oauth2/api", "scope", []any{"read", float64(7)}, "scope: must be a list of strings"},
+		"a number for a list":              {"config/oauth2/api", "scope", float64(7), "scope: must be a list of strings"},
+		"a boolean in a map":               {"config/oauth2/api", "token_params", map[string]any{"offline": true}, `token_params: the value of "offline" must be a string`},
+		"a number in a map":                {"config/oauth2/api", "preset_params", map[string]any{"account_id": float64(7)}, `preset_params: the value of "account_id" must be a string`},
+		"null in a map":                    {"config/oauth2/api", "token_params", map[string]any{"offline": nil}, `token_params: the value of "offline" must be a string`},
+		"a number for a map":               {"config/oauth2/api", "token_params", float64(7), "token_params: must be name=value"},
+		"not name=value":                   {"config/oauth2/api", "preset_params", "acme", "preset_params: must be name=value"},
+		"JSON on the command line":         {"config/oauth2/api", "token_params", `{"audience":"x"}`, "token_params: must not be JSON as text; give token_params=audience=..."},
+		"an object in a list":              {"config/oauth2/api", "token_params", []any{map[string]any{"a": "b"}}, "token_params: must be name=value"},
+		"a number for a boolean":           {"config/oauth2/api", "verify", float64(7), "verify: must be true or false"},
+		"a word for a boolean":             {"config/oauth2/api", "single_token", "yes please", "single_token: must be true or false"},
+		"a list for a boolean":             {"roles/new", "dedicated", []any{true}, "dedicated: must be true or false"},
+		"a boolean for a number":           {"roles/new", "max_leases", true, "max_leases: must be a whole number"},
+		"a word for a number":              {"roles/new", "max_leases", "many", "max_leases: must be a whole number"},
+		"a boolean for a duration":         {"roles/new", "ttl", true, "ttl: is no duration"},
+		"a number for a credential's name": {"roles/new", "config", float64(7), "config: must be a string"},
+		"a number for a key type":          {"keypair/new", "key_type", float64(2048), "key_type: must be a string"},
+		"a boolean for a client ID":        {"keypair/new/activate", "client_id", false, "client_id: must be a string"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestAValueOfAnotherTypeIsRefused(t *testing.T) {
 	}
 }
 
-func TestANameInAMapIsGivenOnce(t *testing.T) {
+func TestARepeatedMapKeyIsRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		for _, field := range []string{"token_params", "preset_params"} {
@@ -78,7 +78,7 @@ func TestANameInAMapIsGivenOnce(t *testing.T) {
 	})
 }
 
-func TestAWrittenMapTakesTheStoredOnesPlace(t *testing.T) {
+func TestAWriteReplacesAMapAndAPatchMergesIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		write := func(op logical.Operation, value any) map[string]any {
@@ -103,7 +103,7 @@ func TestAWrittenMapTakesTheStoredOnesPlace(t *testing.T) {
 	})
 }
 
-func TestParametersOfAPresetCanBeChanged(t *testing.T) {
+func TestPresetParametersCanBeChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		zoom := map[string]any{"preset": "zoom", "preset_params": "account_id=abc", "client_id": "id", "client_secret": "s", "verify": false}
@@ -113,7 +113,7 @@ func TestParametersOfAPresetCanBeChanged(t *testing.T) {
 	})
 }
 
-func TestPairsThatAreNoneAreRefusedWithTheRightForm(t *testing.T) {
+func TestMalformedPairsAreRejectedWithTheCorrectForm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		for _, field := range []string{"preset_params", "token_params"} {
@@ -133,7 +133,7 @@ func TestPairsThatAreNoneAreRefusedWithTheRightForm(t *testing.T) {
 					_, status, message := e.Request(op, "config/oauth2/api", map[string]any{field: row.value})
 					assert.Equal(t, http.StatusBadRequest, status, row.value)
 					assert.Contains(t, message, row.says)
-					assert.NotContains(t, message, "canary", "it may be a secret in the wrong field")
+					assert.NotContains(t, message, "canary", "the value may be a secret in the wrong field")
 				}
 			}
 		}

@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
+func TestAllowedUseIsChangedOnThePathOfTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewGenerated(t)
 		key := e.Read("keypair/prod").Data["key_id"]
@@ -25,14 +25,14 @@ func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
 			data map[string]any
 			says string
 		}{
-			"it is taken from its user": {map[string]any{"allowed_configs": "other"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod may not be used by the credential "prod"`},
-			"its user's host goes":      {map[string]any{"allowed_hosts": "other.example"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod signs only for other.example`},
-			"its user's audience goes":  {map[string]any{"allowed_audiences": "https://other.example"}, "config/kensho/prod uses the key pair"},
-			"a URL for a host":          {map[string]any{"allowed_hosts": "https://kensho.okta.com"}, `allowed_hosts: "https://kensho.okta.com" is not a host; give the host only`},
-			"a port for a host":         {map[string]any{"allowed_hosts": ":8443"}, `allowed_hosts: ":8443" is not a host; give the host only`},
-			"a host of a megabyte":      {map[string]any{"allowed_hosts": strings.Repeat("a", 1<<20)}, "allowed_hosts: (1048576 characters, not shown) is not a host"},
-			"a path for a name":         {map[string]any{"allowed_configs": "config/kensho/prod"}, "allowed_configs: \"config/kensho/prod\" is not a name"},
-			"no certificate":            {map[string]any{"ca_cert": "ca"}, "ca_cert: "},
+			"the credential loses the key pair":         {map[string]any{"allowed_configs": "other"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod may not be used by the credential "prod"`},
+			"the host of the credential is removed":     {map[string]any{"allowed_hosts": "other.example"}, `config/kensho/prod uses the key pair: change that first, or allow what it does: keypair: keypair/prod signs only for other.example`},
+			"the audience of the credential is removed": {map[string]any{"allowed_audiences": "https://other.example"}, "config/kensho/prod uses the key pair"},
+			"a URL for a host":                          {map[string]any{"allowed_hosts": "https://kensho.okta.com"}, `allowed_hosts: "https://kensho.okta.com" is not a host; give the host only`},
+			"a port for a host":                         {map[string]any{"allowed_hosts": ":8443"}, `allowed_hosts: ":8443" is not a host; give the host only`},
+			"a host of a megabyte":                      {map[string]any{"allowed_hosts": strings.Repeat("a", 1<<20)}, "allowed_hosts: (1048576 characters, not shown) is not a host"},
+			"a path for a name":                         {map[string]any{"allowed_configs": "config/kensho/prod"}, "allowed_configs: \"config/kensho/prod\" is not a name"},
+			"no certificate":                            {map[string]any{"ca_cert": "ca"}, "ca_cert: "},
 		} {
 			status, message := write(bad.data)
 			assert.Equal(t, http.StatusBadRequest, status, name)
@@ -44,11 +44,11 @@ func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
 		assert.Equal(t, []string{"other", "prod"}, read["allowed_configs"])
 		assert.Equal(t, []string{"kensho.okta.com", "proxy.example"}, read["allowed_hosts"])
 		assert.Equal(t, key, read["key_id"])
-		assert.NotContains(t, read, "pending_key_id", "no pair is made")
+		assert.NotContains(t, read, "pending_key_id", "no pending pair is created")
 
 		status, message = write(map[string]any{"allowed_hosts": ""})
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, []string{"kensho.okta.com"}, e.Read("keypair/prod").Data["allowed_hosts"], "those of its user")
+		assert.Equal(t, []string{"kensho.okta.com"}, e.Read("keypair/prod").Data["allowed_hosts"], "the hosts of its credential")
 
 		pending := e.Keypair("prod", nil)
 		e.Register(engine.ClientID, pending.Data["pending_public_key"])
@@ -56,7 +56,7 @@ func TestWhatAKeyPairMaySignForIsChangedOnItsOwnPath(t *testing.T) {
 		require.Equal(t, http.StatusOK, status, message)
 		e.Restart()
 		read = e.Read("keypair/prod").Data
-		assert.Equal(t, []string{"other", "prod"}, read["allowed_configs"], "an activation keeps it")
+		assert.Equal(t, []string{"other", "prod"}, read["allowed_configs"], "an activation keeps the allowed use")
 		assert.Equal(t, []string{"kensho.okta.com"}, read["allowed_hosts"])
 		engine.Until(2, 0, 0)
 		e.Creds("prod")

@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestAGeneratedKeyOfEachTypeIsKnownToAnOAuthVendorByItsThumbprint(t *testing.T) {
+func TestAGeneratedKeyIsIdentifiedByItsThumbprint(t *testing.T) {
 	for _, keyType := range []string{"rsa-2048", "rsa-3072", "rsa-4096", "ec-p256", "ec-p384"} {
 		for _, keyID := range []string{"", "of-the-vendor"} {
 			t.Run(keyType+" "+keyID, func(t *testing.T) {
@@ -34,7 +34,7 @@ func TestAGeneratedKeyOfEachTypeIsKnownToAnOAuthVendorByItsThumbprint(t *testing
 	}
 }
 
-func TestAKeyThatAnOperatorGaveIsSentWithoutAThumbprint(t *testing.T) {
+func TestAnOperatorsKeyIsSentWithoutAThumbprint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.AddOAuthClient(engine.SigningClient(map[string]crypto.PublicKey{"": &engine.PrivateKey().PublicKey}))
@@ -43,7 +43,7 @@ func TestAKeyThatAnOperatorGaveIsSentWithoutAThumbprint(t *testing.T) {
 	})
 }
 
-func TestAPendingPairThatSignsOtherwiseThanTheCredentialIsRefused(t *testing.T) {
+func TestAPendingPairMustSupportTheSigningAlgorithm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		made := e.Keypair("api", nil).Data

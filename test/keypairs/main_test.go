@@ -1,5 +1,5 @@
-// Package keypairs_test tests key pairs that are generated in Vault: what they sign for, how they
-// authenticate a credential, and how a pending pair is activated.
+// Package keypairs_test tests generated key pairs: what they may sign for, how vendors identify
+// them, and how a pending pair is activated.
 package keypairs_test
 
 import (

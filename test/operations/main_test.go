@@ -1,5 +1,5 @@
-// Package operations_test tests what an operator sees of a running mount: its log and events, and an
-// engine of an earlier version on storage that a newer one has written.
+// Package operations_test tests what an operator sees of a mount: its log and events, and how
+// the engine behaves on storage that a newer version has written.
 package operations_test
 
 import (
