@@ -190,7 +190,7 @@ bin/benchstat: tools/benchstat/go.mod tools/benchstat/go.sum
 	go -C tools/benchstat build -o $(abspath $@) golang.org/x/perf/cmd/benchstat
 
 docs: ## Generate docs/api.md from the path definitions, and the table of presets.
-	go test $(LIMIT) -count=1 -run 'TestTheAPIReferenceIsThatOfTheEngine|TestThePresetsOfTheOAuth2Page' . -args -write-docs
+	go test $(LIMIT) -count=1 -run 'TestTheAPIReferenceIsCurrent|TestThePresetTableIsCurrent' . -args -write-docs
 
 bin/tofu: tools/tofu/go.mod tools/tofu/go.sum
 	@echo 'Building OpenTofu (3 to 4 minutes with empty caches) …'

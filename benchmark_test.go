@@ -17,8 +17,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// benched is a mount of the engine without any of the tests' witnesses, which would cost
-// more than what is measured.
+// benched is a mount of the engine without the checks of the test harness, which would cost
+// more than the code that is measured.
 type benched struct {
 	tb      testing.TB
 	sim     *vendorsim.Sim
@@ -74,8 +74,8 @@ func TestGuarantee12ACachedReadAllocatesNoMoreAmongManyNames(t *testing.T) {
 	}
 }
 
-// A cached read, by one reader and by readers on all cores, of one name and of any of
-// many.
+// BenchmarkCachedRead measures a read of a cached token: of one name and of many, by one
+// reader and by readers on all cores.
 func BenchmarkCachedRead(b *testing.B) {
 	for _, family := range []string{"creds", "token"} {
 		for _, names := range []int{1, 100, 10_000} {
@@ -105,8 +105,8 @@ func BenchmarkCachedRead(b *testing.B) {
 	}
 }
 
-// An exchange, with a vendor who takes no time and storage in memory: what is the
-// engine's own.
+// BenchmarkExchange measures the engine's own share of an exchange: the vendor answers at
+// once, and storage is in memory.
 func BenchmarkExchange(b *testing.B) {
 	e := newBenched(b, 1)
 	b.ReportAllocs()
@@ -115,7 +115,7 @@ func BenchmarkExchange(b *testing.B) {
 	}
 }
 
-// The first read after a restart, which loads its own name and no other.
+// BenchmarkFirstRead measures the first read after a restart, which loads only its own name.
 func BenchmarkFirstRead(b *testing.B) {
 	for _, names := range []int{1, 10_000} {
 		b.Run(fmt.Sprintf("names=%d", names), func(b *testing.B) {

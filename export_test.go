@@ -7,13 +7,13 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Route is the definition of a path.
+// Route returns the definition that matches a path.
 func Route(b logical.Backend, path string) *framework.Path { return b.(*backend).Route(path) }
 
-// Paths are an engine's path definitions.
+// Paths returns the path definitions of an engine.
 func Paths(b logical.Backend) []*framework.Path { return b.(*backend).Paths }
 
-// NamesInMemory is how many names an engine has something in memory for.
+// NamesInMemory returns the number of names for which an engine holds something in memory.
 func NamesInMemory(b logical.Backend) int {
 	engine := b.(*backend)
 	return reflect.ValueOf(engine.broker).Elem().FieldByName("entries").Len() + len(engine.names.roles) + engine.store.Rotations()

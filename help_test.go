@@ -18,7 +18,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider/oauth2"
 )
 
-var writeDocs = flag.Bool("write-docs", false, "write what of docs/ is made instead of comparing it")
+var writeDocs = flag.Bool("write-docs", false, "write the generated parts of docs/ instead of comparing them")
 
 const (
 	apiReference = "docs/api.md"
@@ -29,24 +29,24 @@ func paths() []*framework.Path {
 	return tokenbroker.Paths(tokenbroker.New(tokenbroker.Options{}))
 }
 
-func TestTheAPIReferenceIsThatOfTheEngine(t *testing.T) {
+func TestTheAPIReferenceIsCurrent(t *testing.T) {
 	var reference bytes.Buffer
 	require.NoError(t, apidoc.Write(&reference, paths()))
-	requireMade(t, apiReference, reference.Bytes())
+	requireGenerated(t, apiReference, reference.Bytes())
 }
 
-func TestThePresetsOfTheOAuth2PageAreThoseOfTheTable(t *testing.T) {
+func TestThePresetTableIsCurrent(t *testing.T) {
 	var table bytes.Buffer
 	require.NoError(t, apidoc.WritePresets(&table, oauth2.Presets()))
 	page, err := os.ReadFile(oauth2Page)
 	require.NoError(t, err)
 	made, err := apidoc.Replace(page, "presets", table.Bytes())
 	require.NoError(t, err)
-	requireMade(t, oauth2Page, made)
+	requireGenerated(t, oauth2Page, made)
 }
 
-// requireMade is for a page, or a part of one, that nobody writes by hand.
-func requireMade(t *testing.T, path string, made []byte) {
+// requireGenerated compares a page with its generated form, or writes it with -write-docs.
+func requireGenerated(t *testing.T, path string, made []byte) {
 	t.Helper()
 	if *writeDocs {
 		require.NoError(t, os.WriteFile(path, made, 0o644))
@@ -57,7 +57,7 @@ func requireMade(t *testing.T, path string, made []byte) {
 	require.Equal(t, string(made), string(written), "%s is stale: run `make docs`", path)
 }
 
-// What runs the page's commands is the walk of all pages; this is that there is one.
+// docwalk runs the commands of the page. This test checks that each preset has one.
 func TestEachPresetIsConfiguredInOneCommand(t *testing.T) {
 	page, err := os.ReadFile(oauth2Page)
 	require.NoError(t, err)
@@ -69,7 +69,7 @@ func TestEachPresetIsConfiguredInOneCommand(t *testing.T) {
 	}
 }
 
-func TestEveryPathHasHelpThatAPersonCanWorkFrom(t *testing.T) {
+func TestEveryPathHasCompleteHelp(t *testing.T) {
 	e := engine.New(t)
 	for _, path := range paths() {
 		name := strings.ReplaceAll(apidoc.Name(path), "<name>", "prod")
@@ -78,16 +78,16 @@ func TestEveryPathHasHelpThatAPersonCanWorkFrom(t *testing.T) {
 		help := resp.Data["help"].(string)
 		assert.Contains(t, help, path.HelpSynopsis, name)
 		assert.True(t, strings.HasSuffix(path.HelpSynopsis, "."), "%s: the synopsis is a sentence", name)
-		assert.Greater(t, len(strings.Fields(path.HelpDescription)), 5, "%s: the description says more", name)
+		assert.Greater(t, len(strings.Fields(path.HelpDescription)), 5, "%s: the description is more than a few words", name)
 		for field, schema := range path.Fields {
 			assert.Contains(t, help, field, name)
 			assert.Contains(t, help, schema.Description, name)
-			assert.True(t, strings.HasSuffix(schema.Description, "."), "%s: %s is described in a sentence", name, field)
+			assert.True(t, strings.HasSuffix(schema.Description, "."), "%s: the description of %s is a sentence", name, field)
 		}
 	}
 }
 
-func TestEveryPathOperationAndFieldIsMadeForDisplay(t *testing.T) {
+func TestEveryPathOperationAndFieldHasDisplayAttributes(t *testing.T) {
 	ids := map[string]string{}
 	for _, path := range paths() {
 		name := apidoc.Name(path)
@@ -106,7 +106,7 @@ func TestEveryPathOperationAndFieldIsMadeForDisplay(t *testing.T) {
 			}
 			assert.NotEmpty(t, attrs.OperationSuffix, "%s: %s", name, operation)
 			if operation == logical.CreateOperation {
-				continue // which is the update of what is not there yet
+				continue // shares the operation ID of the update
 			}
 			id := string(operation) + " " + attrs.OperationVerb + " " + attrs.OperationSuffix
 			assert.Empty(t, ids[id], "%s has the operation ID of %s", name, ids[id])
@@ -114,7 +114,7 @@ func TestEveryPathOperationAndFieldIsMadeForDisplay(t *testing.T) {
 			if operation == logical.ReadOperation || name == "refresh/<name>" {
 				require.NotEmpty(t, properties.Responses[200], "%s: %s", name, operation)
 				for field, schema := range properties.Responses[200][0].Fields {
-					assert.True(t, strings.HasSuffix(schema.Description, "."), "%s: %s of the answer is described in a sentence", name, field)
+					assert.True(t, strings.HasSuffix(schema.Description, "."), "%s: the description of response field %s is a sentence", name, field)
 				}
 			}
 		}

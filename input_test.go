@@ -8,18 +8,23 @@ import (
 	"encoding/pem"
 	"maps"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
+func TestInvalidInputIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	ecDER, err := x509.MarshalPKCS8PrivateKey(ecKey)
@@ -47,66 +52,66 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		data     map[string]any
 		says     string
 	}{
-		"nothing for kensho":             {"kensho", map[string]any{}, "needs refresh_token, or client_id and private_key, or access_token"},
-		"nothing but settings":           {"kensho", map[string]any{"product": "scribe"}, "needs refresh_token"},
-		"nothing for sitecore":           {"sitecore", map[string]any{}, "needs api_key, or refresh_token"},
-		"empty refresh token":            {"kensho", map[string]any{"refresh_token": "  "}, "needs refresh_token"},
-		"two kinds at once":              {"kensho", kensho(pair(engine.PrivateKeyPEM())), `refresh_token and client_id+private_key contradict each other: give one, and clear the other with refresh_token=""`},
-		"access token and refresh token": {"kensho", kensho(map[string]any{"access_token": "x"}), "refresh_token and access_token contradict"},
-		"half a key pair":                {"kensho", map[string]any{"client_id": engine.ClientID}, "private_key: is missing"},
-		"the other half":                 {"kensho", map[string]any{"private_key": engine.PrivateKeyPEM()}, "client_id: is missing"},
-		"scope with a refresh token":     {"kensho", kensho(map[string]any{"scope": "kensho:app:link"}), "scope: goes with client_id+private_key alone"},
-		"token URL with a refresh token": {"kensho", kensho(map[string]any{"token_url": "https://a.example/"}), "token_url: goes with"},
-		"unknown product":                {"kensho", kensho(map[string]any{"product": "lnk"}), `product: "lnk" is none of link, scribe`},
-		"a PEM that is no key":           {"kensho", pair(encode("RSA PRIVATE KEY", []byte("no key"))), "private_key: the PEM holds no key"},
-		"no PEM":                         {"kensho", pair("MIIEpAIBAAKCAQEA"), "private_key: is no PEM"},
-		"a public key":                   {"kensho", pair(public), "private_key: the PEM holds no private key"},
-		"an encrypted key":               {"kensho", pair(encode("ENCRYPTED PRIVATE KEY", []byte("x"))), "private_key: is protected by a passphrase"},
-		"an EC key":                      {"kensho", pair(encode("PRIVATE KEY", ecDER)), "private_key: is not an RSA key"},
-		"a key of 1024 bits":             {"kensho", pair(weakKeyPEM), "private_key: has 1024 bits; give an RSA key of 2048 to 8192 bits"},
-		"http to another host":           {"kensho", kensho(map[string]any{"refresh_url": "http://kensho.example/oauth2/refresh"}), "refresh_url: must be an https URL"},
-		"http to a look-alike":           {"sitecore", sitecore(map[string]any{"base_url": "http://localhost.example"}), "base_url: must be an https URL"},
-		"a URL with a password":          {"sitecore", sitecore(map[string]any{"base_url": "https://user:pass@api.rfksrv.com"}), "base_url: must not hold a user name"},
-		"http to a token URL":            {"kensho", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": "http://kensho.example/"}, "token_url: must be an https URL"},
-		"http to another IP":             {"kensho", kensho(map[string]any{"refresh_url": "http://10.0.0.1/"}), "refresh_url: must be an https URL"},
-		"a URL with a fragment":          {"kensho", kensho(map[string]any{"refresh_url": "https://a.example/#x"}), "refresh_url: must not hold a fragment"},
-		"a base URL with a query":        {"sitecore", sitecore(map[string]any{"base_url": "https://api.rfksrv.com?x=1"}), "base_url: must not hold a query"},
-		"a scope that is none":           {"kensho", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "scope": `a"b`}, `scope: "a\"b" is not a scope`},
-		"a broken refresh token":         {"kensho", map[string]any{"refresh_token": "first\nsecond"}, "refresh_token: holds a line break"},
-		"a token in quotes":              {"kensho", map[string]any{"refresh_token": `"first"`}, "refresh_token: is in quotes; give the value without them"},
-		"a token with its scheme":        {"kensho", map[string]any{"access_token": "bearer first"}, `access_token: begins with "Bearer"; give the token without it`},
-		"an API key with a space":        {"sitecore", map[string]any{"api_key": "01-first second"}, "api_key: holds white space"},
-		"the name of a file":             {"kensho", pair("key.pem"), "private_key: looks like the name of a file; to give what is in the file, write @ before its name (private_key=@key.pem)"},
-		"a broken access token":          {"kensho", map[string]any{"access_token": "first\nsecond"}, "access_token: holds white space"},
-		"a broken pair's token":          {"sitecore", map[string]any{"refresh_token": "tëst"}, "refresh_token: holds white space, a line break or a character outside ASCII"},
-		"a key with a passphrase":        {"kensho", pair("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"), "private_key: is protected by a passphrase"},
-		"verify as nothing":              {"kensho", kensho(map[string]any{"verify": ""}), "verify: must be true or false"},
-		"no URL":                         {"sitecore", sitecore(map[string]any{"base_url": "api.rfksrv.com"}), "base_url: is not a URL with a host"},
-		"a URL without a host":           {"sitecore", sitecore(map[string]any{"base_url": "https://:443"}), "base_url: is not a URL with a host"},
-		"a URL with brackets for a host": {"kensho", kensho(map[string]any{"refresh_url": "https://[]/refresh"}), "refresh_url: is not a URL with a host"},
-		"a host of a megabyte":           {"kensho", kensho(map[string]any{"refresh_url": "https://" + strings.Repeat("a", 1<<20) + "/t"}), "refresh_url: has 1048586 bytes, and may have 2048"},
-		"a host of 254 bytes":            {"kensho", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": "https://" + strings.Repeat("a", 254) + ":8443/t"}, "token_url: the host's name has 254 bytes, and can have 253"},
-		"an unknown field":               {"kensho", kensho(map[string]any{"refreshtoken": "x"}), `unknown field "refreshtoken" (allowed: access_token, assertion_audience, ca_cert`},
-		"another provider's field":       {"sitecore", sitecore(map[string]any{"product": "link"}), `unknown field "product"`},
-		"scope as an object":             {"sitecore", sitecore(map[string]any{"scope": map[string]any{"a": "b"}}), "scope"},
-		"scope without an API key":       {"sitecore", map[string]any{"refresh_token": "x", "scope": "event"}, "scope: needs api_key"},
-		"refresh expiry without a key":   {"sitecore", map[string]any{"refresh_token": "x", "refresh_expiry": "1h"}, "refresh_expiry: needs api_key"},
-		"a negative duration":            {"sitecore", sitecore(map[string]any{"access_expiry": "-1h"}), "access_expiry: must not be negative"},
-		"a negative number":              {"kensho", kensho(map[string]any{"keepalive_interval": -5}), "keepalive_interval: must not be negative"},
-		"an overflowing duration":        {"sitecore", sitecore(map[string]any{"access_expiry": "9999999h"}), "access_expiry: must be a duration"},
-		"a duration past ten years":      {"sitecore", sitecore(map[string]any{"access_expiry": "100000h"}), "access_expiry: must be at most ten years"},
-		"an overflowing number":          {"sitecore", sitecore(map[string]any{"access_expiry": 9223372037}), "access_expiry: "},
-		"a number past all numbers":      {"sitecore", sitecore(map[string]any{"refresh_expiry": 1e300}), "refresh_expiry: "},
-		"digits past all numbers":        {"kensho", kensho(map[string]any{"default_ttl": "99999999999999999999"}), "default_ttl: must be a duration"},
-		"half a second":                  {"sitecore", sitecore(map[string]any{"access_expiry": "500ms"}), "access_expiry: must be a whole number of seconds"},
-		"a fraction":                     {"sitecore", sitecore(map[string]any{"access_expiry": 1.5}), "access_expiry: must be a whole number of seconds"},
-		"no duration":                    {"kensho", kensho(map[string]any{"keepalive_interval": "soon"}), "keepalive_interval: must be a duration"},
-		"no time to answer":              {"kensho", kensho(map[string]any{"request_timeout": 0}), "request_timeout: must be from 1s to 1m"},
-		"all day to answer":              {"kensho", kensho(map[string]any{"request_timeout": "24h"}), "request_timeout: must be from 1s to 1m"},
-		"a CA that is none":              {"kensho", kensho(map[string]any{"ca_cert": "ca"}), "ca_cert: holds no certificate"},
-		"a secret with a line break":     {"sitecore", map[string]any{"api_key": "01-first\nsecond"}, "api_key: holds white space, a line break"},
-		"a secret that is an object":     {"kensho", map[string]any{"refresh_token": map[string]any{"token": "canary-in-an-object"}}, "refresh_token: must be a string"},
-		"a secret that is a list":        {"sitecore", map[string]any{"api_key": []any{"canary-in-a-list"}}, "api_key: must be a string"},
+		"no field for Kensho":               {"kensho", map[string]any{}, "needs refresh_token, or client_id and private_key, or access_token"},
+		"only settings":                     {"kensho", map[string]any{"product": "scribe"}, "needs refresh_token"},
+		"no field for Sitecore":             {"sitecore", map[string]any{}, "needs api_key, or refresh_token"},
+		"empty refresh token":               {"kensho", map[string]any{"refresh_token": "  "}, "needs refresh_token"},
+		"two kinds of credential":           {"kensho", kensho(pair(engine.PrivateKeyPEM())), `refresh_token and client_id+private_key contradict each other: give one, and clear the other with refresh_token=""`},
+		"access token and refresh token":    {"kensho", kensho(map[string]any{"access_token": "x"}), "refresh_token and access_token contradict"},
+		"no private key":                    {"kensho", map[string]any{"client_id": engine.ClientID}, "private_key: is missing"},
+		"no client ID":                      {"kensho", map[string]any{"private_key": engine.PrivateKeyPEM()}, "client_id: is missing"},
+		"scope with a refresh token":        {"kensho", kensho(map[string]any{"scope": "kensho:app:link"}), "scope: goes with client_id+private_key alone"},
+		"token URL with a refresh token":    {"kensho", kensho(map[string]any{"token_url": "https://a.example/"}), "token_url: goes with"},
+		"unknown product":                   {"kensho", kensho(map[string]any{"product": "lnk"}), `product: "lnk" is none of link, scribe`},
+		"a PEM without a valid key":         {"kensho", pair(encode("RSA PRIVATE KEY", []byte("no key"))), "private_key: the PEM holds no key"},
+		"not a PEM":                         {"kensho", pair("MIIEpAIBAAKCAQEA"), "private_key: is no PEM"},
+		"a public key":                      {"kensho", pair(public), "private_key: the PEM holds no private key"},
+		"an encrypted key":                  {"kensho", pair(encode("ENCRYPTED PRIVATE KEY", []byte("x"))), "private_key: is protected by a passphrase"},
+		"an EC key":                         {"kensho", pair(encode("PRIVATE KEY", ecDER)), "private_key: is not an RSA key"},
+		"a key of 1024 bits":                {"kensho", pair(weakKeyPEM), "private_key: has 1024 bits; give an RSA key of 2048 to 8192 bits"},
+		"http to another host":              {"kensho", kensho(map[string]any{"refresh_url": "http://kensho.example/oauth2/refresh"}), "refresh_url: must be an https URL"},
+		"http to a look-alike":              {"sitecore", sitecore(map[string]any{"base_url": "http://localhost.example"}), "base_url: must be an https URL"},
+		"a URL with a password":             {"sitecore", sitecore(map[string]any{"base_url": "https://user:pass@api.rfksrv.com"}), "base_url: must not hold a user name"},
+		"http to a token URL":               {"kensho", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": "http://kensho.example/"}, "token_url: must be an https URL"},
+		"http to another IP":                {"kensho", kensho(map[string]any{"refresh_url": "http://10.0.0.1/"}), "refresh_url: must be an https URL"},
+		"a URL with a fragment":             {"kensho", kensho(map[string]any{"refresh_url": "https://a.example/#x"}), "refresh_url: must not hold a fragment"},
+		"a base URL with a query":           {"sitecore", sitecore(map[string]any{"base_url": "https://api.rfksrv.com?x=1"}), "base_url: must not hold a query"},
+		"an invalid scope":                  {"kensho", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "scope": `a"b`}, `scope: "a\"b" is not a scope`},
+		"a refresh token with a line break": {"kensho", map[string]any{"refresh_token": "first\nsecond"}, "refresh_token: holds a line break"},
+		"a token in quotes":                 {"kensho", map[string]any{"refresh_token": `"first"`}, "refresh_token: is in quotes; give the value without them"},
+		"a token with its scheme":           {"kensho", map[string]any{"access_token": "bearer first"}, `access_token: begins with "Bearer"; give the token without it`},
+		"an API key with a space":           {"sitecore", map[string]any{"api_key": "01-first second"}, "api_key: holds white space"},
+		"a file name for a key":             {"kensho", pair("key.pem"), "private_key: looks like the name of a file; to give what is in the file, write @ before its name (private_key=@key.pem)"},
+		"an access token with a line break": {"kensho", map[string]any{"access_token": "first\nsecond"}, "access_token: holds white space"},
+		"a token outside ASCII":             {"sitecore", map[string]any{"refresh_token": "tëst"}, "refresh_token: holds white space, a line break or a character outside ASCII"},
+		"a key with a passphrase":           {"kensho", pair("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n"), "private_key: is protected by a passphrase"},
+		"an empty verify":                   {"kensho", kensho(map[string]any{"verify": ""}), "verify: must be true or false"},
+		"not a URL":                         {"sitecore", sitecore(map[string]any{"base_url": "api.rfksrv.com"}), "base_url: is not a URL with a host"},
+		"a URL without a host":              {"sitecore", sitecore(map[string]any{"base_url": "https://:443"}), "base_url: is not a URL with a host"},
+		"a URL with brackets for a host":    {"kensho", kensho(map[string]any{"refresh_url": "https://[]/refresh"}), "refresh_url: is not a URL with a host"},
+		"a host of a megabyte":              {"kensho", kensho(map[string]any{"refresh_url": "https://" + strings.Repeat("a", 1<<20) + "/t"}), "refresh_url: has 1048586 bytes, and may have 2048"},
+		"a host of 254 bytes":               {"kensho", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": "https://" + strings.Repeat("a", 254) + ":8443/t"}, "token_url: the host's name has 254 bytes, and can have 253"},
+		"an unknown field":                  {"kensho", kensho(map[string]any{"refreshtoken": "x"}), `unknown field "refreshtoken" (allowed: access_token, assertion_audience, ca_cert`},
+		"a field of another vendor":         {"sitecore", sitecore(map[string]any{"product": "link"}), `unknown field "product"`},
+		"scope as an object":                {"sitecore", sitecore(map[string]any{"scope": map[string]any{"a": "b"}}), "scope"},
+		"scope without an API key":          {"sitecore", map[string]any{"refresh_token": "x", "scope": "event"}, "scope: needs api_key"},
+		"refresh expiry without an API key": {"sitecore", map[string]any{"refresh_token": "x", "refresh_expiry": "1h"}, "refresh_expiry: needs api_key"},
+		"a negative duration":               {"sitecore", sitecore(map[string]any{"access_expiry": "-1h"}), "access_expiry: must not be negative"},
+		"a negative number":                 {"kensho", kensho(map[string]any{"keepalive_interval": -5}), "keepalive_interval: must not be negative"},
+		"an overflowing duration":           {"sitecore", sitecore(map[string]any{"access_expiry": "9999999h"}), "access_expiry: must be a duration"},
+		"a duration over ten years":         {"sitecore", sitecore(map[string]any{"access_expiry": "100000h"}), "access_expiry: must be at most ten years"},
+		"an overflowing number":             {"sitecore", sitecore(map[string]any{"access_expiry": 9223372037}), "access_expiry: "},
+		"a number that overflows":           {"sitecore", sitecore(map[string]any{"refresh_expiry": 1e300}), "refresh_expiry: "},
+		"digits that overflow":              {"kensho", kensho(map[string]any{"default_ttl": "99999999999999999999"}), "default_ttl: must be a duration"},
+		"half a second":                     {"sitecore", sitecore(map[string]any{"access_expiry": "500ms"}), "access_expiry: must be a whole number of seconds"},
+		"a fraction":                        {"sitecore", sitecore(map[string]any{"access_expiry": 1.5}), "access_expiry: must be a whole number of seconds"},
+		"not a duration":                    {"kensho", kensho(map[string]any{"keepalive_interval": "soon"}), "keepalive_interval: must be a duration"},
+		"a request timeout of zero":         {"kensho", kensho(map[string]any{"request_timeout": 0}), "request_timeout: must be from 1s to 1m"},
+		"a request timeout of a day":        {"kensho", kensho(map[string]any{"request_timeout": "24h"}), "request_timeout: must be from 1s to 1m"},
+		"an invalid CA certificate":         {"kensho", kensho(map[string]any{"ca_cert": "ca"}), "ca_cert: holds no certificate"},
+		"a secret with a line break":        {"sitecore", map[string]any{"api_key": "01-first\nsecond"}, "api_key: holds white space, a line break"},
+		"a secret that is an object":        {"kensho", map[string]any{"refresh_token": map[string]any{"token": "canary-in-an-object"}}, "refresh_token: must be a string"},
+		"a secret that is a list":           {"sitecore", map[string]any{"api_key": []any{"canary-in-a-list"}}, "api_key: must be a string"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := engine.New(t)
@@ -116,7 +121,7 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 			for _, secret := range []string{engine.RefreshToken, engine.APIKey, "canary", "01-first"} {
 				assert.NotContains(t, message, secret)
 			}
-			assert.Zero(t, e.Exchanges(), "bad input is refused before the vendor is called")
+			assert.Zero(t, e.Exchanges(), "input is checked before the vendor is called")
 			engine.AssertStorageEmpty(t, e)
 		})
 	}
@@ -135,14 +140,14 @@ func TestAnEmptyValueClearsAFieldOfAnyType(t *testing.T) {
 	})
 }
 
-func TestScopeIsTakenAsAListInEveryFormThatVaultHas(t *testing.T) {
+func TestScopeAcceptsEveryFormOfAList(t *testing.T) {
 	for name, scope := range map[string]any{
 		"list":                     []any{"discover", "event"},
 		"string with a comma":      "discover,event",
 		"string with comma, space": "discover, event",
-		"with nothing in between":  "discover,,event,",
-		"with one of them twice":   []any{"discover", "event", "discover"},
-		"string with a blank":      "discover event",
+		"with an empty element":    "discover,,event,",
+		"with a duplicate":         []any{"discover", "event", "discover"},
+		"string with a space":      "discover event",
 		"string with both":         "discover event, discover\tevent",
 		"string in a list":         []any{" discover  event "},
 	} {
@@ -156,7 +161,7 @@ func TestScopeIsTakenAsAListInEveryFormThatVaultHas(t *testing.T) {
 	}
 }
 
-// weakKeyPEM is an RSA key of 1024 bits, which Go no longer makes.
+// weakKeyPEM is an RSA key of 1024 bits, which Go no longer generates.
 const weakKeyPEM = `-----BEGIN RSA PRIVATE KEY-----
 MIICXAIBAAKBgQCeovtUMgCJ0At8O55L+eru9DRemgmDkFdbmzMAQn8MYD/+K0u8
 5NgJeHZduaSvd9+jt92S59V+Mn7+XUlgxJ6yS7eri8gX8OiVUIYIbDbU6D6orH1+
@@ -173,3 +178,99 @@ Kgd4NLiRHhWofIi76MECQDKrmYmNzxrG6AaAWVJ/pEKzyBaabuDceMnbhgofN5Ch
 txrh2wY6aWhRgVNSIVOm8jt2+HgpUdG/q+NICPcYFXI=
 -----END RSA PRIVATE KEY-----
 `
+
+func TestRejectedRequestsLeaveNothingInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.NewOAuth(t)
+		name := func(kind string, i int) string { return kind + strconv.Itoa(i) }
+		refused := func(i int) {
+			for path, data := range map[string]map[string]any{
+				"roles/" + name("role", i):              {"config": name("of", i)},
+				"roles/" + name("scoped", i):            {"config": "api", "scope": "of-nobody"},
+				"config/kensho/" + name("a", i):         {"refresh_token": "of-nobody"},
+				"config/oauth2/" + name("b", i):         {"client_id": "x"},
+				"config/kensho/" + name("c", i):         {"client_id": "x", "private_key_source": "generated"},
+				"keypair/" + name("k", i):               {"key_type": "none"},
+				"keypair/" + name("n", i) + "/activate": {},
+				"refresh/" + name("r", i):               {},
+			} {
+				_, status, _ := e.Request(logical.UpdateOperation, path, data)
+				require.Equal(t, http.StatusBadRequest, status, path)
+			}
+			for _, path := range []string{"creds/" + name("d", i), "token/" + name("d", i), "status/" + name("d", i)} {
+				_, status, _ := e.Request(logical.ReadOperation, path, nil)
+				require.GreaterOrEqual(t, status, 400, path)
+			}
+		}
+		before := tokenbroker.NamesInMemory(e.Backend)
+		for i := range 3 {
+			refused(i)
+		}
+		e.Write("config/kensho/short", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Creds("short")
+		_, status, message := e.Request(logical.DeleteOperation, "config/kensho/short", nil)
+		require.Equal(t, http.StatusOK, status, message)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend))
+	})
+}
+
+func TestGuarantee2TheRightToANameIsOneWhileItComesAndGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Latency: 100 * time.Millisecond})
+		var all sync.WaitGroup
+		for i := range 20 {
+			all.Go(func() {
+				time.Sleep(time.Duration(i) * 10 * time.Millisecond)
+				data := map[string]any{"refresh_token": engine.RefreshToken}
+				if i%3 == 0 {
+					data["refresh_token"] = "of-nobody"
+				}
+				e.Request(logical.UpdateOperation, "config/kensho/prod", data)
+				e.Request(logical.ReadOperation, "creds/prod", nil)
+				if i%4 == 0 {
+					e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
+				}
+				e.Request(logical.UpdateOperation, "roles/web", map[string]any{"config": "prod"})
+				e.Request(logical.DeleteOperation, "roles/web", nil)
+			})
+		}
+		all.Wait()
+		assert.Equal(t, 1, e.Sim.MostInFlight())
+		_, status, message := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
+		require.Equal(t, http.StatusOK, status, message)
+		assert.Zero(t, tokenbroker.NamesInMemory(e.Backend))
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Creds("prod")
+	})
+}
+
+func TestAWriteIsForWhatItWasCheckedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.NewOAuth(t)
+		e.Keypair("stored", nil)
+		for path, data := range map[string]map[string]any{
+			"roles/mine":        {"config": "api"},
+			"config/oauth2/api": {"request_timeout": 20},
+			"keypair/stored":    {},
+		} {
+			before := e.Dump()
+			for op, at := range map[logical.Operation]string{logical.CreateOperation: path, logical.UpdateOperation: path + "-gone"} {
+				req := &logical.Request{Operation: op, Path: at, MountPoint: engine.MountPoint, Data: maps.Clone(data), Storage: e.Storage}
+				if at == "roles/mine-gone" {
+					req.Data["config"] = "api"
+				}
+				if at == "config/oauth2/api-gone" {
+					req.Data = engine.SecretClient(true)
+				}
+				resp, err := e.Backend.HandleRequest(t.Context(), req)
+				require.Error(t, err, at)
+				status, _ := logical.RespondErrorCommon(req, resp, err)
+				logical.AdjustErrorStatusCode(&status, err)
+				assert.Equal(t, http.StatusForbidden, status, at)
+				assert.Contains(t, err.Error(), at+" was ")
+			}
+			assert.Equal(t, before, e.Dump(), "nothing is stored")
+		}
+	})
+}

@@ -3,6 +3,7 @@ package tokenbroker_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
@@ -35,7 +37,7 @@ func TestSecretsGoInAndNeverComeOut(t *testing.T) {
 					continue
 				}
 				assert.NotContains(t, string(read), strings.TrimSpace(secret.(string))[:8], path)
-				assert.Contains(t, string(read), field, "%s says which secrets are stored", path)
+				assert.Contains(t, string(read), field, "%s lists the secrets that are set", path)
 			}
 		}
 	})
@@ -67,11 +69,11 @@ func TestAConfigIsReadWithItsDefaults(t *testing.T) {
 	})
 }
 
-func TestNamesAreListedWithTheirProviders(t *testing.T) {
+func TestListsShowTheVendorOfEachName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		_, status, _ := e.Request(logical.ListOperation, "config/", nil)
-		assert.Equal(t, http.StatusNotFound, status, "an empty list is Vault's 404")
+		assert.Equal(t, http.StatusNotFound, status, "Vault answers an empty list with 404")
 
 		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey})
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
@@ -90,7 +92,7 @@ func TestNamesAreListedWithTheirProviders(t *testing.T) {
 	})
 }
 
-func TestAWriteChangesTheFieldsThatItNames(t *testing.T) {
+func TestAWriteChangesOnlyTheGivenFields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.AddRefreshToken("scribe", "of-scribe")
@@ -108,7 +110,7 @@ func TestAWriteChangesTheFieldsThatItNames(t *testing.T) {
 		assert.Equal(t, 10, e.Read("config/kensho/prod").Data["request_timeout"], "null clears a field")
 
 		_, status, _ = e.Request(logical.PatchOperation, "config/kensho/other", map[string]any{"request_timeout": 15, "verify": true})
-		assert.Equal(t, http.StatusNotFound, status, "there is nothing to patch")
+		assert.Equal(t, http.StatusNotFound, status, "a patch creates nothing")
 		_, status, _ = e.Request(logical.ReadOperation, "config/kensho/other", nil)
 		assert.Equal(t, http.StatusNotFound, status)
 	})
@@ -142,7 +144,7 @@ func TestARejectedCredentialIsNotStored(t *testing.T) {
 	})
 }
 
-func TestAnUncheckedCredentialIsStoredOnDemand(t *testing.T) {
+func TestACredentialIsStoredUnverifiedOnRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(503, `"down for maintenance"`))})
@@ -157,11 +159,11 @@ func TestAnUncheckedCredentialIsStoredOnDemand(t *testing.T) {
 		e.Creds("prod")
 
 		e.Write("config/kensho/prod", map[string]any{"request_timeout": 15, "verify": true})
-		assert.Equal(t, 3, e.Exchanges(), "verify=false is for one write")
+		assert.Equal(t, 3, e.Exchanges(), "verify=false applies to one write")
 	})
 }
 
-func TestARefusedWriteLeavesTheCredentialAsItWas(t *testing.T) {
+func TestARejectedWriteKeepsTheStoredCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
@@ -176,64 +178,7 @@ func TestARefusedWriteLeavesTheCredentialAsItWas(t *testing.T) {
 	})
 }
 
-func TestAReplacedRefreshTokenOutlivesAWriteOfOtherFields(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		e.Sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-		engine.Until(1, 0, 5)
-		e.Creds("prod")
-
-		for i, fields := range []map[string]any{
-			{"request_timeout": 11, "verify": true},
-			{"request_timeout": 12, "verify": false},
-			{"refresh_token": engine.RefreshToken, "verify": false}, // the one that is stored already
-			{"refresh_token": engine.RefreshToken},
-		} {
-			e.Write("config/kensho/prod", fields)
-			e.Restart()
-			engine.Until(2+i, 0, 5)
-			e.Creds("prod")
-		}
-	})
-}
-
-func TestAnOperatorsRefreshTokenWinsOverTheReplacedOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		e.Sim.Behave(vendorsim.Conduct{Rotate: true})
-		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-		e.Sim.AddRefreshToken("link-streaming", "the-operators-next")
-		e.Write("config/kensho/prod", map[string]any{"refresh_token": "the-operators-next"})
-		calls := e.Sim.Calls()
-		assert.Contains(t, calls[len(calls)-1].URL, "the-operators-next")
-	})
-}
-
-func TestHowAClientProvesItselfIsFoundOutAnewWithEachWrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		client := vendorsim.OAuthClient{
-			ID: engine.ClientID, Secret: engine.ClientSecret, Rotate: true, Grants: []string{vendorsim.RefreshTokenGrant}, AuthMethods: []string{vendorsim.SecretPost},
-		}
-		e.Sim.AddOAuthClient(client)
-		e.Sim.AddOAuthRefreshToken(client, engine.RefreshToken)
-		e.Write("config/oauth2/user", map[string]any{
-			"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret, "refresh_token": engine.RefreshToken,
-		})
-		e.Write("refresh/user", nil) // with the refresh token that took the other's place
-		calls := e.Exchanges()
-		e.Write("refresh/user", nil)
-		require.Equal(t, calls+1, e.Exchanges(), "what worked is remembered")
-
-		client.AuthMethods = []string{vendorsim.SecretBasic}
-		e.Sim.AddOAuthClient(client)
-		e.Write("config/oauth2/user", map[string]any{"request_timeout": 20, "verify": true})
-		e.Creds("user")
-	})
-}
-
-func TestAPastedTokenThatIsWrittenAgainLivesNoLonger(t *testing.T) {
+func TestWritingAnAccessTokenAgainDoesNotExtendItsLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		engine.Until(0, 20, 0)
@@ -247,34 +192,34 @@ func TestAPastedTokenThatIsWrittenAgainLivesNoLonger(t *testing.T) {
 	})
 }
 
-func TestARequestTimeoutIsWhatTheOperatorSays(t *testing.T) {
+func TestRequestTimeoutBoundsAnExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
-		asked := time.Now()
+		started := time.Now()
 		_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "request_timeout": 3})
 		assert.Equal(t, http.StatusServiceUnavailable, status)
-		assert.Equal(t, 3*time.Second, time.Since(asked))
+		assert.Equal(t, 3*time.Second, time.Since(started))
 	})
 }
 
-func TestAVerificationThatNobodyWaitsForIsSeenThrough(t *testing.T) {
+func TestAVerificationCompletesAfterItsClientDisconnects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		engine.Until(0, 10, 0)
 		e.Sim.Behave(vendorsim.Conduct{Rotate: true, Latency: 4 * time.Second})
-		impatient, hangUp := context.WithTimeout(t.Context(), time.Second)
-		defer hangUp()
-		_, err := e.Backend.HandleRequest(impatient, &logical.Request{
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := e.Backend.HandleRequest(ctx, &logical.Request{
 			Operation: logical.CreateOperation, Path: "config/kensho/prod", Storage: e.Storage, Data: map[string]any{"refresh_token": engine.RefreshToken},
 		})
 		require.NoError(t, err)
 		engine.Until(1, 0, 5)
-		e.Creds("prod") // with the refresh token that replaced the written one
+		e.Creds("prod") // with the rotated refresh token
 	})
 }
 
-func TestStorageThatFailsIsA500AndNothingIsLost(t *testing.T) {
+func TestAStorageFailureIsA500AndLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		engine.Until(1, 0, 5)
@@ -298,22 +243,7 @@ func TestStorageThatFailsIsA500AndNothingIsLost(t *testing.T) {
 	})
 }
 
-func TestAWriteThatCannotSeeWhatWasReplacedChangesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e, storage := engine.NewRotating(t)
-		engine.Until(1, 0, 5)
-		e.Creds("prod") // replaces the refresh token, in state/
-		storage.RefuseState.Store(true)
-		e.Restart()
-		_, status, message := e.Request(logical.PatchOperation, "config/kensho/prod", map[string]any{"request_timeout": 20, "verify": false})
-		assert.Equal(t, http.StatusInternalServerError, status, message)
-		storage.RefuseState.Store(false)
-		engine.Until(2, 0, 5)
-		e.Creds("prod")
-	})
-}
-
-func TestDeletingOneNameLeavesTheOthers(t *testing.T) {
+func TestDeletingACredentialKeepsTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")
@@ -334,7 +264,7 @@ func TestDeletingOneNameLeavesTheOthers(t *testing.T) {
 	})
 }
 
-func TestANameBelongsToOneProvider(t *testing.T) {
+func TestANameBelongsToOneVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
@@ -344,9 +274,64 @@ func TestANameBelongsToOneProvider(t *testing.T) {
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "belongs to config/kensho/prod")
 		_, status, _ = e.Request(logical.DeleteOperation, "config/sitecore/prod", nil)
-		assert.Equal(t, 200, status, "what is not there is deleted already")
+		assert.Equal(t, 200, status, "deleting a missing credential succeeds")
 
 		e.Restart()
 		assert.Equal(t, token, e.Creds("prod").Data["access_token"])
+	})
+}
+
+// A write that storage refuses leaves nothing in memory (guarantee 15).
+func TestGuarantee15RefusedWritesLeaveNoNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		storage := e.BreakStorage()
+		before := tokenbroker.NamesInMemory(e.Backend)
+		write := func(name string) {
+			_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/"+name, map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+			require.Equal(t, http.StatusInternalServerError, status)
+		}
+		storage.Refuse.Store(true)
+		for i := range 100 {
+			write(fmt.Sprintf("x%d", i))
+		}
+		assert.Equal(t, before+100, tokenbroker.NamesInMemory(e.Backend), "storage may have accepted the writes")
+		e.Pass(time.Minute)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend), "the background task finds that they are missing")
+		write("x")
+		e.Request(logical.UpdateOperation, "refresh/x", nil)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend), "a request finds that they are missing")
+		storage.Refuse.Store(false)
+		e.Write("config/kensho/x", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+		e.Creds("x")
+	})
+}
+
+// Writes at a vendor that the writer controls must not fill the memory of the server.
+func TestRefreshTokensKeptForRepeatedWritesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"refreshToken":"the-next-one"}`))})
+		attempt := func(i int) string {
+			_, status, message := e.Request(logical.UpdateOperation, fmt.Sprintf("config/kensho/n%d", i), map[string]any{"refresh_token": engine.RefreshToken, "request_timeout": 5 + i%2})
+			require.Equal(t, http.StatusBadGateway, status, message)
+			calls := e.Sim.Calls()
+			return calls[len(calls)-1].URL
+		}
+		before := tokenbroker.NamesInMemory(e.Backend)
+		for i := range 110 {
+			attempt(i)
+			time.Sleep(time.Second)
+		}
+		assert.Equal(t, before+100, tokenbroker.NamesInMemory(e.Backend))
+		assert.NotContains(t, attempt(9), "the-next-one", "the oldest are dropped first")
+		assert.Contains(t, attempt(109), "the-next-one")
+		assert.Contains(t, attempt(50), "the-next-one", "the previous one is still kept")
+
+		e.Pass(58 * time.Minute)
+		assert.Contains(t, attempt(109), "the-next-one")
+		e.Pass(time.Hour)
+		assert.Equal(t, before, tokenbroker.NamesInMemory(e.Backend), "they are dropped without another write")
 	})
 }

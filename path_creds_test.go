@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,7 +19,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestALeaseHoldsTheTokenAndWhatIsKnownOfIt(t *testing.T) {
+func TestALeaseHoldsTheTokenAndItsMetadata(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.APIKey, "scope": "discover,event", "access_expiry": "12h"})
@@ -37,28 +38,28 @@ func TestALeaseHoldsTheTokenAndWhatIsKnownOfIt(t *testing.T) {
 	})
 }
 
-// Guarantee 1, the sources of expiry: the earlier of the answer and the token's own exp, or
-// else the provider's rule (internal/broker/expiry_test.go has the whole table).
+// Expiry is the earlier of what the answer states and the token's own exp; without both, the
+// vendor's rule applies. internal/broker/expiry_test.go has the whole table.
 func TestGuarantee1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
 	keys := map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()}
 	for name, test := range map[string]struct {
 		path    string
 		data    map[string]any
 		conduct vendorsim.Conduct
-		dies    string
+		expires string
 	}{
 		"stated in seconds": {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute}, "00:50:00"},
-		// A JWT's exp, like the full hour, is read on the vendor's clock, of which a
-		// Date header tells to the second: the engine takes the earlier end.
+		// A JWT's exp and the full hour are times of the vendor's clock. A Date header has
+		// a resolution of one second, so the engine assumes the earlier end of it.
 		"the token's own exp":       {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true, Unstated: true}, "00:49:59"},
-		"both":                      {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true}, "00:49:59"},
-		"assumed of a key pair":     {"config/kensho/prod", keys, vendorsim.Conduct{Unstated: true}, "01:20:00"},
+		"stated and exp":            {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true}, "00:49:59"},
+		"the default of a key pair": {"config/kensho/prod", keys, vendorsim.Conduct{Unstated: true}, "01:20:00"},
 		"the full hour":             {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, vendorsim.Conduct{}, "00:59:59"},
 		"the full hour, as a JWT":   {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, vendorsim.Conduct{JWT: true}, "00:59:59"},
 		"stated in milliseconds":    {"config/sitecore/prod", map[string]any{"api_key": engine.APIKey, "access_expiry": "2h"}, vendorsim.Conduct{}, "02:20:00"},
 		"the vendor's default, ms":  {"config/sitecore/prod", map[string]any{"api_key": engine.APIKey}, vendorsim.Conduct{}, "00:20:00"},
-		"the expiry it was made by": {"config/sitecore/prod", map[string]any{"refresh_token": "of-a-pair", "access_expiry": "2h"}, vendorsim.Conduct{}, "02:20:00"},
-		"a day where none is known": {"config/sitecore/prod", map[string]any{"refresh_token": "of-a-pair"}, vendorsim.Conduct{}, "00:20:00"},
+		"the configured expiry":     {"config/sitecore/prod", map[string]any{"refresh_token": "of-a-pair", "access_expiry": "2h"}, vendorsim.Conduct{}, "02:20:00"},
+		"a day by default":          {"config/sitecore/prod", map[string]any{"refresh_token": "of-a-pair"}, vendorsim.Conduct{}, "00:20:00"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -71,7 +72,7 @@ func TestGuarantee1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
 				e.Sim.Behave(test.conduct)
 				engine.Until(0, 20, 0)
 				e.Write(test.path, test.data)
-				assert.Contains(t, e.Creds("prod").Data["expire_time"], test.dies)
+				assert.Contains(t, e.Creds("prod").Data["expire_time"], test.expires)
 			})
 		})
 	}
@@ -79,14 +80,14 @@ func TestGuarantee1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
 
 func TestGuarantee1HoldsAtEverySecondOfATokensLife(t *testing.T) {
 	for name, conduct := range map[string]vendorsim.Conduct{
-		"clocks agree":            {},
-		"vendor five minutes on":  {Skew: 5 * time.Minute},
-		"vendor 90 seconds back":  {Skew: -90 * time.Second},
-		"vendor a fraction ahead": {Skew: 700 * time.Millisecond},
-		"a JWT, vendor ahead":     {JWT: true, Skew: 3 * time.Minute},
-		"slow vendor":             {Latency: 3 * time.Second},
-		"slow vendor, skewed":     {Latency: 3 * time.Second, Skew: -2 * time.Minute},
-		"no Date":                 {NoDate: true},
+		"clocks agree":             {},
+		"vendor 5 minutes ahead":   {Skew: 5 * time.Minute},
+		"vendor 90 seconds behind": {Skew: -90 * time.Second},
+		"vendor a fraction ahead":  {Skew: 700 * time.Millisecond},
+		"a JWT, vendor ahead":      {JWT: true, Skew: 3 * time.Minute},
+		"slow vendor":              {Latency: 3 * time.Second},
+		"slow vendor, skewed":      {Latency: 3 * time.Second, Skew: -2 * time.Minute},
+		"no Date":                  {NoDate: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -95,12 +96,12 @@ func TestGuarantee1HoldsAtEverySecondOfATokensLife(t *testing.T) {
 				engine.Until(0, 40, 0)
 				e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 				for time.Until(time.Date(2000, 1, 1, 2, 10, 0, 0, time.UTC)) > 0 {
-					asked := time.Now()
+					started := time.Now()
 					e.Creds("prod")
-					assert.LessOrEqual(t, time.Since(asked), 10*time.Second+2*conduct.Latency, "a read waits 10 s for the hour at the most")
+					assert.LessOrEqual(t, time.Since(started), 10*time.Second+2*conduct.Latency, "a read waits at most 10 s for the hour")
 					time.Sleep(730 * time.Millisecond)
 				}
-				assert.LessOrEqual(t, e.Exchanges(), 4, "the verification, one an hour, and at the most one that met the hour")
+				assert.LessOrEqual(t, e.Exchanges(), 4, "the verification, one each hour, and at most one more at the hour")
 			})
 		})
 	}
@@ -112,7 +113,7 @@ func TestGuarantee1InTheLastSecondsOfTheHourAReadWaits(t *testing.T) {
 		engine.Until(0, 30, 0)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		engine.Until(0, 59, 45)
-		assert.Positive(t, e.Creds("prod").Secret.TTL, "earlier than that the token is served")
+		assert.Positive(t, e.Creds("prod").Secret.TTL, "a token with 15 s left is served")
 		engine.Until(0, 59, 53)
 
 		resp := e.Creds("prod")
@@ -141,16 +142,16 @@ func TestGuarantee1AFirstReadNearTheHourIsServedWhateverTheSecond(t *testing.T) 
 					e.Sim.Behave(vendorsim.Conduct{Latency: latency, NoDate: noDate})
 					engine.Until(1, 0, 0)
 					time.Sleep(time.Hour - before)
-					asked := time.Now()
+					started := time.Now()
 					e.Creds("prod")
-					assert.LessOrEqual(t, time.Since(asked), 10*time.Second+2*latency)
+					assert.LessOrEqual(t, time.Since(started), 10*time.Second+2*latency)
 				})
 			}
 		}
 	}
 }
 
-func TestALeaseIsCutToTheMountsMaximum(t *testing.T) {
+func TestALeaseIsCappedByTheMountsMaximum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.System.MaxLeaseTTLVal = 10 * time.Minute
@@ -161,7 +162,7 @@ func TestALeaseIsCutToTheMountsMaximum(t *testing.T) {
 	})
 }
 
-func TestRevokingALeaseSucceedsWhateverIsLeft(t *testing.T) {
+func TestRevokingASharedLeaseAlwaysSucceeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
@@ -171,14 +172,14 @@ func TestRevokingALeaseSucceedsWhateverIsLeft(t *testing.T) {
 			require.NoError(t, err)
 		}
 		revoke()
-		assert.Equal(t, resp.Data, e.Creds("prod").Data, "others hold the same token")
+		assert.Equal(t, resp.Data, e.Creds("prod").Data, "other readers keep the same token")
 		_, status, _ := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		require.Equal(t, 200, status)
 		revoke()
 	})
 }
 
-func TestAPastedAccessTokenIsServedUntilItDies(t *testing.T) {
+func TestAnOperatorsAccessTokenIsServedUntilItExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		engine.Until(0, 20, 0)
@@ -187,7 +188,7 @@ func TestAPastedAccessTokenIsServedUntilItDies(t *testing.T) {
 		e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
 		resp := e.Read("creds/prod")
 		assert.Equal(t, "pasted-access-token", resp.Data["access_token"])
-		assert.Equal(t, "2000-01-01T00:59:58Z", resp.Data["expire_time"], "less two seconds, as nothing tells the vendor's clock")
+		assert.Equal(t, "2000-01-01T00:59:58Z", resp.Data["expire_time"], "less 2 s, as the vendor's clock is unknown")
 		assert.Equal(t, 20*time.Minute-32*time.Second, resp.Secret.TTL)
 
 		engine.Until(1, 20, 0)
@@ -196,7 +197,7 @@ func TestAPastedAccessTokenIsServedUntilItDies(t *testing.T) {
 			assert.Equal(t, http.StatusBadRequest, status)
 			assert.Contains(t, message, "the credential has expired: access_token died at 2000-01-01T00:59:58Z")
 			assert.Contains(t, message, "config/kensho/prod")
-			// A write of something else does not bring it back.
+			// A write of another field does not make it valid again.
 			_, status, _ = e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 30, "verify": false})
 			require.Equal(t, 200, status)
 		}
@@ -215,34 +216,34 @@ func TestSitecoreFallsBackToTheAPIKey(t *testing.T) {
 			}
 			return strings.Join(all, " ")
 		}
-		assert.Equal(t, "PUT POST", methods(), "the refresh token is refused, the key mints a pair")
+		assert.Equal(t, "PUT POST", methods(), "the refresh token is rejected, and the API key yields a pair")
 		engine.Until(1, 0, 0)
 		e.Creds("prod")
-		assert.Equal(t, "PUT POST PUT", methods(), "the pair's refresh token is used next")
+		assert.Equal(t, "PUT POST PUT", methods(), "then the refresh token of the pair is used")
 		engine.Until(3, 30, 0)
 		e.Creds("prod")
-		assert.Equal(t, "PUT POST PUT POST", methods(), "it has died, and the one that was refused is not tried again")
+		assert.Equal(t, "PUT POST PUT POST", methods(), "it has expired, and the rejected one is not tried again")
 	})
 }
 
-func TestErrorsAnswerAsDocumentedAndHoldNoSecret(t *testing.T) {
+func TestVendorErrorsHaveTheDocumentedStatusAndNoSecret(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault  http.HandlerFunc
 		status int
 		says   string
 	}{
-		"rejected":        {vendorsim.Answer(401, `{"error":"invalid_grant","error_description":"the token was revoked"}`), 400, "rejected the credential: %s: 401 Unauthorized: invalid_grant: the token was revoked; write a new one to config/"},
-		"forbidden":       {vendorsim.Answer(403, `"account suspended"`), 400, "403 Forbidden: account suspended"},
-		"echo":            {vendorsim.Echo, 400, "401 Unauthorized"},
-		"throttled":       {vendorsim.Answer(429, ""), 503, "429 Too Many Requests"},
-		"down":            {vendorsim.Answer(503, "<html>maintenance</html>"), 503, "503 Service Unavailable"},
-		"slow":            {vendorsim.Hang, 503, "no answer in time (request_timeout)"},
-		"reset":           {vendorsim.Reset, 503, "connection reset"},
-		"no JSON":         {vendorsim.Answer(200, "<html>"), 502, "is not the JSON object"},
-		"JSON, no object": {vendorsim.Answer(200, "null"), 502, "is not the JSON object"},
-		"no token":        {vendorsim.Answer(200, "{}"), 502, "holds no access token"},
-		"over 1 MiB":      {vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`), 502, "over 1 MiB"},
-		"redirect":        {vendorsim.Redirect, 502, "redirect (302)"},
+		"rejected":            {vendorsim.Answer(401, `{"error":"invalid_grant","error_description":"the token was revoked"}`), 400, "rejected the credential: %s: 401 Unauthorized: invalid_grant: the token was revoked; write a new one to config/"},
+		"forbidden":           {vendorsim.Answer(403, `"account suspended"`), 400, "403 Forbidden: account suspended"},
+		"echo":                {vendorsim.Echo, 400, "401 Unauthorized"},
+		"throttled":           {vendorsim.Answer(429, ""), 503, "429 Too Many Requests"},
+		"down":                {vendorsim.Answer(503, "<html>maintenance</html>"), 503, "503 Service Unavailable"},
+		"slow":                {vendorsim.Hang, 503, "no answer in time (request_timeout)"},
+		"reset":               {vendorsim.Reset, 503, "connection reset"},
+		"not JSON":            {vendorsim.Answer(200, "<html>"), 502, "is not the JSON object"},
+		"JSON, not an object": {vendorsim.Answer(200, "null"), 502, "is not the JSON object"},
+		"no token":            {vendorsim.Answer(200, "{}"), 502, "holds no access token"},
+		"over 1 MiB":          {vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`), 502, "over 1 MiB"},
+		"redirect":            {vendorsim.Redirect, 502, "redirect (302)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -271,7 +272,7 @@ func TestErrorsAnswerAsDocumentedAndHoldNoSecret(t *testing.T) {
 					assertNoSecret(t, e, message)
 
 					e.Sim.Behave(vendorsim.Conduct{})
-					time.Sleep(6 * time.Minute) // by then the vendor may be called again
+					time.Sleep(6 * time.Minute) // the back-off is over
 					e.Creds(credential)
 				}
 			})
@@ -279,7 +280,7 @@ func TestErrorsAnswerAsDocumentedAndHoldNoSecret(t *testing.T) {
 	}
 }
 
-func TestShortSecretsAreNotEchoedEither(t *testing.T) {
+func TestShortSecretsAreRedacted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		engine.Until(0, 10, 0)
@@ -299,8 +300,8 @@ func TestShortSecretsAreNotEchoedEither(t *testing.T) {
 	})
 }
 
-// assertNoSecret looks for every secret that was written or sent, as it is and in
-// the encodings in which it may come back.
+// assertNoSecret asserts that text holds no secret that was written or sent, in any encoding
+// in which a vendor may echo it.
 func assertNoSecret(t *testing.T, e *engine.Engine, text string) {
 	t.Helper()
 	secrets := []string{engine.RefreshToken, engine.APIKey, engine.PrivateKeyPEM()[40:80]}
@@ -316,7 +317,7 @@ func assertNoSecret(t *testing.T, e *engine.Engine, text string) {
 	}
 }
 
-func TestReadersOfOtherNamesDoNotWait(t *testing.T) {
+func TestReadsOfOtherNamesDoNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey})
@@ -329,14 +330,14 @@ func TestReadersOfOtherNamesDoNotWait(t *testing.T) {
 			assert.Equal(t, http.StatusServiceUnavailable, status)
 		})
 		time.Sleep(time.Second)
-		asked := time.Now()
+		started := time.Now()
 		e.Creds("search")
-		assert.Zero(t, time.Since(asked))
+		assert.Zero(t, time.Since(started))
 		slow.Wait()
 	})
 }
 
-func TestAnUnknownNameSaysWhereToWriteOne(t *testing.T) {
+func TestTheErrorOfAnUnknownNameSaysWhereToWriteIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		_, status, message := e.Request(logical.ReadOperation, "creds/nobody", nil)
@@ -345,12 +346,42 @@ func TestAnUnknownNameSaysWhereToWriteOne(t *testing.T) {
 	})
 }
 
-func TestUnknownQueryFieldsAreRefused(t *testing.T) {
+func TestUnknownQueryParametersAreRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		_, status, message := e.Request(logical.ReadOperation, "creds/prod", map[string]any{"tll": "1h"})
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, `unknown field "tll" (allowed: `)
+	})
+}
+
+// A role that the vendor rejects does not affect concurrent reads (guarantee 15). The race
+// detector fails this test if shared state is written without its lock.
+func TestGuarantee15AScopeIsRejectedWhileOthersRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.NewNarrowed(t)
+		e.Creds("prod")
+		e.Sim.Behave(engine.RefuseScopeBy(engine.NerdScope, vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`)))
+		for range 50 {
+			var readers sync.WaitGroup
+			var isRejected atomic.Bool
+			for range 2 {
+				readers.Go(func() {
+					for !isRejected.Load() {
+						_, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: "creds/prod", Storage: e.Storage})
+						assert.NoError(t, err)
+					}
+				})
+			}
+			calls := e.Exchanges()
+			_, status, _ := e.Request(logical.ReadOperation, "creds/nerd", nil)
+			isRejected.Store(true)
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Equal(t, calls+1, e.Exchanges())
+			readers.Wait()
+			time.Sleep(6 * time.Minute) // until the engine tries the scope again
+			e.Creds("prod")
+		}
 	})
 }

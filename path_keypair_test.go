@@ -25,7 +25,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestAKeyPairIsMadeReadListedAndDeleted(t *testing.T) {
+func TestAKeyPairIsCreatedReadListedAndDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		for op, path := range map[logical.Operation]string{logical.ListOperation: "keypair/", logical.ReadOperation: "keypair/prod"} {
@@ -40,12 +40,12 @@ func TestAKeyPairIsMadeReadListedAndDeleted(t *testing.T) {
 		e.Keypair("other", map[string]any{"key_type": "ec-p256"})
 
 		e.Restart()
-		assert.Equal(t, made.Data, e.Read("keypair/prod").Data, "a pair that is pending has fields of its own, and there is none")
+		assert.Equal(t, made.Data, e.Read("keypair/prod").Data, "no pair is pending, so there are no pending fields")
 		resp, status, _ := e.Request(logical.ListOperation, "keypair/", nil)
 		require.Equal(t, http.StatusOK, status)
 		assert.Equal(t, []string{"other", "prod"}, resp.Data["keys"])
 		_, status, _ = e.Request(logical.PatchOperation, "keypair/prod", map[string]any{"key_type": "ec-p256"})
-		assert.Equal(t, http.StatusMethodNotAllowed, status, "there is nothing to change of a pair")
+		assert.Equal(t, http.StatusMethodNotAllowed, status, "a key pair cannot be patched")
 
 		for _, name := range []string{"prod", "prod", "other"} {
 			_, status, message := e.Request(logical.DeleteOperation, "keypair/"+name, nil)
@@ -55,20 +55,20 @@ func TestAKeyPairIsMadeReadListedAndDeleted(t *testing.T) {
 	})
 }
 
-func TestAKeyOfEachTypeIsKnownByItsPublicHalf(t *testing.T) {
+func TestThePublicHalfOfEachKeyType(t *testing.T) {
 	encode := base64.RawURLEncoding.EncodeToString
 	for keyType, test := range map[string]struct {
 		algorithm string
 		bits      int
 	}{
-		"rsa-2048": {"", 2048}, "rsa-3072": {"", 3072}, "rsa-4096": {"", 4096}, // which sign by one of six algorithms
+		"rsa-2048": {"", 2048}, "rsa-3072": {"", 3072}, "rsa-4096": {"", 4096}, // may sign with one of six algorithms
 		"ec-p256": {"ES256", 256}, "ec-p384": {"ES384", 384}, "ec-p521": {"ES512", 521}, "ed25519": {"EdDSA", 256},
 	} {
 		t.Run(keyType, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
 				data := e.Keypair("prod", map[string]any{"key_type": keyType}).Data
-				// RFC 7638 §3: the members that make the key, in the order of the alphabet.
+				// RFC 7638 §3: the required members, in lexicographic order.
 				var members map[string]string
 				var canonical string
 				switch key := engine.PublicKey(t, data["public_key"]).(type) {
@@ -97,20 +97,20 @@ func TestAKeyOfEachTypeIsKnownByItsPublicHalf(t *testing.T) {
 				for name, value := range members {
 					want[name] = value
 				}
-				assert.Equal(t, want, data["jwk"], "and nothing of the private half")
+				assert.Equal(t, want, data["jwk"], "the JWK holds only the public half")
 			})
 		})
 	}
 }
 
-func TestKenshoTakesRSAKeysAlone(t *testing.T) {
-	for keyType, taken := range map[string]bool{"rsa-2048": true, "rsa-3072": true, "rsa-4096": true, "ec-p256": false, "ec-p384": false, "ec-p521": false, "ed25519": false} {
+func TestKenshoAcceptsOnlyRSAKeys(t *testing.T) {
+	for keyType, accepted := range map[string]bool{"rsa-2048": true, "rsa-3072": true, "rsa-4096": true, "ec-p256": false, "ec-p384": false, "ec-p521": false, "ed25519": false} {
 		t.Run(keyType, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
 				key := engine.PublicKey(t, e.Keypair("prod", map[string]any{"key_type": keyType}).Data["public_key"])
 				config := map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"}
-				if !taken {
+				if !accepted {
 					_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", config)
 					assert.Equal(t, http.StatusBadRequest, status)
 					assert.Equal(t, "keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for", message)
@@ -124,7 +124,7 @@ func TestKenshoTakesRSAKeysAlone(t *testing.T) {
 	}
 }
 
-func TestACredentialUsesTheKeyPairOfItsNameOrOfAnother(t *testing.T) {
+func TestACredentialUsesTheKeyPairOfItsNameOrAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewGenerated(t)
 		e.Creds("prod")
@@ -139,7 +139,7 @@ func TestACredentialUsesTheKeyPairOfItsNameOrOfAnother(t *testing.T) {
 		e.Register("0oa-of-spare", e.Keypair("spare", map[string]any{"allowed_configs": "prod"}).Data["public_key"])
 		_, status, message := e.Request(logical.PatchOperation, "config/kensho/prod", map[string]any{"keypair": "spare", "client_id": "0oa-of-spare"})
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, "2000-01-01T00:20:00Z", e.Read("status/prod").Data["credential_updated_time"], "its secret is another")
+		assert.Equal(t, "2000-01-01T00:20:00Z", e.Read("status/prod").Data["credential_updated_time"], "the write changes its secret")
 		e.Restart()
 		engine.Until(2, 0, 0)
 		e.Creds("prod")
@@ -147,7 +147,7 @@ func TestACredentialUsesTheKeyPairOfItsNameOrOfAnother(t *testing.T) {
 	})
 }
 
-func TestACredentialGoesFromAKeyOfItsOwnToAGeneratedOneAndBack(t *testing.T) {
+func TestACredentialSwitchesBetweenItsOwnKeyAndAGeneratedOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -162,25 +162,25 @@ func TestACredentialGoesFromAKeyOfItsOwnToAGeneratedOneAndBack(t *testing.T) {
 	})
 }
 
-func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
+func TestAnInvalidKeyIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 	for name, bad := range map[string]struct {
 		path string
 		data map[string]any
 		says string
 	}{
-		"an unknown type":      {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: unknown type "rsa-1024" (allowed: rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, ec-p521, ed25519`},
-		"a type for no user":   {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 does not work for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for"},
-		"an unknown field":     {"keypair/new", map[string]any{"bits": 2048}, `unknown field "bits" (allowed: allowed_audiences, allowed_configs, allowed_hosts, ca_cert, key_type, name`},
-		"no pair to activate":  {"keypair/new/activate", nil, `no key pair named "new"; create one at keypair/new`},
-		"none that is pending": {"keypair/prod/activate", nil, "keypair/prod has no pending pair (active: "},
-		"both keys":            {"config/kensho/prod", map[string]any{"private_key": engine.PrivateKeyPEM()}, `private_key and private_key_source are mutually exclusive; give one, and clear the other with private_key="" or private_key_source=""`},
-		"another source":       {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "hsm"}, `private_key_source: unknown value "hsm" (allowed: generated); omit it to give a private_key`},
-		"no key pair":          {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"}, "keypair: keypair/new does not exist; create it first"},
-		"another's key pair":   {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: keypair/porduction does not exist"},
-		"a key pair alone":     {"config/kensho/new", map[string]any{"refresh_token": engine.RefreshToken, "keypair": "prod"}, `keypair: requires private_key_source=generated; set that too, or clear this with keypair=""`},
-		"no client ID":         {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: is missing"},
-		"another kind":         {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `give one, and clear the other with client_id="" private_key_source=""`},
-		"a vendor without":     {"config/sitecore/new", map[string]any{"api_key": engine.APIKey, "private_key_source": "generated"}, `unknown field "private_key_source" (allowed: `},
+		"an unknown type":                       {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: unknown type "rsa-1024" (allowed: rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, ec-p521, ed25519`},
+		"a type that the credential cannot use": {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 does not work for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for"},
+		"an unknown field":                      {"keypair/new", map[string]any{"bits": 2048}, `unknown field "bits" (allowed: allowed_audiences, allowed_configs, allowed_hosts, ca_cert, key_type, name`},
+		"no pair to activate":                   {"keypair/new/activate", nil, `no key pair named "new"; create one at keypair/new`},
+		"no pending pair":                       {"keypair/prod/activate", nil, "keypair/prod has no pending pair (active: "},
+		"two keys":                              {"config/kensho/prod", map[string]any{"private_key": engine.PrivateKeyPEM()}, `private_key and private_key_source are mutually exclusive; give one, and clear the other with private_key="" or private_key_source=""`},
+		"an unknown source":                     {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "hsm"}, `private_key_source: unknown value "hsm" (allowed: generated); omit it to give a private_key`},
+		"no key pair":                           {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"}, "keypair: keypair/new does not exist; create it first"},
+		"an unknown key pair":                   {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: keypair/porduction does not exist"},
+		"a key pair without its source":         {"config/kensho/new", map[string]any{"refresh_token": engine.RefreshToken, "keypair": "prod"}, `keypair: requires private_key_source=generated; set that too, or clear this with keypair=""`},
+		"no client ID":                          {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: is missing"},
+		"another kind of credential":            {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `give one, and clear the other with client_id="" private_key_source=""`},
+		"a vendor without key pairs":            {"config/sitecore/new", map[string]any{"api_key": engine.APIKey, "private_key_source": "generated"}, `unknown field "private_key_source" (allowed: `},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -195,21 +195,21 @@ func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 	}
 }
 
-func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
+func TestThePrivateKeyOfAKeyPairNeverLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		var log strings.Builder
 		e.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &log})
 		e.Restart()
-		var said strings.Builder
-		ask := func(op logical.Operation, path string, data map[string]any) {
+		var answers strings.Builder
+		send := func(op logical.Operation, path string, data map[string]any) {
 			resp, status, message := e.Request(op, path, data)
 			raw, err := json.Marshal(resp)
 			require.NoError(t, err)
-			said.WriteString(path + " " + http.StatusText(status) + " " + message + string(raw) + "\n")
+			answers.WriteString(path + " " + http.StatusText(status) + " " + message + string(raw) + "\n")
 		}
-		secrets := map[string]bool{} // lines of the private keys, of which there are two in the end
-		learn := func() {
+		secrets := map[string]bool{} // the lines of both private keys, in base64
+		collect := func() {
 			var stored struct {
 				Active, Pending *struct {
 					PrivateKey string `json:"private_key"`
@@ -222,7 +222,7 @@ func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
 				if pair == nil {
 					continue
 				}
-				require.True(t, strings.HasPrefix(pair.PrivateKey, "-----BEGIN PRIVATE KEY-----\n"), "a vendor would read it")
+				require.True(t, strings.HasPrefix(pair.PrivateKey, "-----BEGIN PRIVATE KEY-----\n"), "the key is stored in PKCS #8 PEM")
 				for line := range strings.Lines(pair.PrivateKey) {
 					if line = strings.TrimSpace(line); len(line) == 64 {
 						secrets[line] = true
@@ -231,28 +231,28 @@ func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
 			}
 		}
 
-		ask(logical.UpdateOperation, "keypair/prod", nil)
-		learn()
+		send(logical.UpdateOperation, "keypair/prod", nil)
+		collect()
 		e.Register(engine.ClientID, e.Read("keypair/prod").Data["public_key"])
 		config := map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"}
-		ask(logical.UpdateOperation, "config/kensho/prod", config)
-		ask(logical.UpdateOperation, "config/kensho/other", map[string]any{"client_id": "0oa-nobody", "private_key_source": "generated", "keypair": "prod"})
-		ask(logical.UpdateOperation, "keypair/prod", nil)
-		learn()
-		ask(logical.UpdateOperation, "keypair/prod/activate", nil)
+		send(logical.UpdateOperation, "config/kensho/prod", config)
+		send(logical.UpdateOperation, "config/kensho/other", map[string]any{"client_id": "0oa-nobody", "private_key_source": "generated", "keypair": "prod"})
+		send(logical.UpdateOperation, "keypair/prod", nil)
+		collect()
+		send(logical.UpdateOperation, "keypair/prod/activate", nil)
 		e.Register(engine.ClientID, e.Read("keypair/prod").Data["pending_public_key"])
-		ask(logical.UpdateOperation, "keypair/prod/activate", nil)
+		send(logical.UpdateOperation, "keypair/prod/activate", nil)
 		for _, path := range []string{"keypair/prod", "config/kensho/prod", "status/prod", "creds/prod", "token/prod"} {
-			ask(logical.ReadOperation, path, nil)
+			send(logical.ReadOperation, path, nil)
 		}
-		ask(logical.ListOperation, "keypair/", nil)
-		ask(logical.DeleteOperation, "keypair/prod", nil)
-		ask(logical.HelpOperation, "keypair/prod", nil)
+		send(logical.ListOperation, "keypair/", nil)
+		send(logical.DeleteOperation, "keypair/prod", nil)
+		send(logical.HelpOperation, "keypair/prod", nil)
 		require.Greater(t, len(secrets), 40)
-		require.Contains(t, said.String(), "PUBLIC KEY")
+		require.Contains(t, answers.String(), "PUBLIC KEY")
 		require.Contains(t, log.String(), "key pair activated")
 		for secret := range secrets {
-			assert.NotContains(t, said.String(), secret)
+			assert.NotContains(t, answers.String(), secret)
 			assert.NotContains(t, log.String(), secret)
 			for _, call := range e.Sim.Calls() {
 				assert.NotContains(t, call.URL+call.Body, secret)
@@ -262,7 +262,7 @@ func TestThePrivateHalfOfAKeyPairNeverLeaves(t *testing.T) {
 	})
 }
 
-func TestAKeyPairThatCredentialsUseIsNotDeleted(t *testing.T) {
+func TestAKeyPairInUseByCredentialsCannotBeDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewGenerated(t)
 		e.Keypair("scribe", nil)
@@ -280,7 +280,7 @@ func TestAKeyPairThatCredentialsUseIsNotDeleted(t *testing.T) {
 	})
 }
 
-func TestAKeyPairIsNotDeletedWhileACredentialTakesItUp(t *testing.T) {
+func TestAKeyPairIsNotDeletedWhileACredentialIsWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Register(engine.ClientID, e.Keypair("prod", nil).Data["public_key"])
@@ -298,7 +298,7 @@ func TestAKeyPairIsNotDeletedWhileACredentialTakesItUp(t *testing.T) {
 	})
 }
 
-func TestACredentialThatGetsAnotherKeyPairMeanwhileIsWrittenAfterwards(t *testing.T) {
+func TestConcurrentWritesOfACredentialBothApply(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewGenerated(t)
 		e.Register("0oa-of-spare", e.Keypair("spare", map[string]any{"allowed_configs": "prod"}).Data["public_key"])

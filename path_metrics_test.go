@@ -63,7 +63,7 @@ func TestReadsAreCountedByResult(t *testing.T) {
 		e.Read("token/prod")
 		reads("2.0", "0.0", "0.0", "0.0")
 		e.Refused("creds/nobody")
-		reads("2.0", "0.0", "0.0", "0.0") // whoever mistypes a name has not been failed
+		reads("2.0", "0.0", "0.0", "0.0") // a mistyped name does not count as a failure
 
 		engine.Until(0, 50, 0)
 		e.Creds("prod")
@@ -72,13 +72,13 @@ func TestReadsAreCountedByResult(t *testing.T) {
 		engine.Until(1, 40, 0)
 		e.Sim.Behave(vendorsim.Conduct{Latency: 5 * time.Second})
 		e.Creds("prod")
-		reads("2.0", "1.0", "1.0", "0.0") // the vendor is slow, and it has a good token
+		reads("2.0", "1.0", "1.0", "0.0") // the vendor is slow, and the cached token is still valid
 
 		engine.Until(2, 30, 0)
 		e.Sim.Behave(engine.Down())
 		e.Creds("prod")
 		e.Read("token/prod")
-		reads("2.0", "1.0", "3.0", "0.0") // the second did not even ask the vendor
+		reads("2.0", "1.0", "3.0", "0.0") // the second read did not call the vendor
 
 		engine.Until(3, 0, 0)
 		e.Refused("creds/prod")
@@ -87,22 +87,22 @@ func TestReadsAreCountedByResult(t *testing.T) {
 	})
 }
 
-func TestAReadThatFailsByItsReadersDoingIsNoFailure(t *testing.T) {
+func TestReadsThatFailBecauseOfTheClientAreNotCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
-		e.Refused("token/mine") // which is dedicated
+		e.Refused("token/mine") // the role is dedicated
 		e.Sim.Behave(vendorsim.Conduct{Latency: time.Second})
-		gone, leave := context.WithCancel(t.Context())
-		time.AfterFunc(500*time.Millisecond, leave)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(500*time.Millisecond, cancel)
 		e.Write("config/oauth2/api", map[string]any{"verify": false})
-		_, status, _ := e.RequestWithin(gone, logical.ReadOperation, "creds/api", nil)
+		_, status, _ := e.RequestWithin(ctx, logical.ReadOperation, "creds/api", nil)
 		require.NotEqual(t, http.StatusOK, status)
 		time.Sleep(time.Minute)
 		e.AssertMetrics(map[string]string{`tokenbroker_reads_total{result="failed"}`: "0.0"})
 	})
 }
 
-func TestMetricsTellHowEachCredentialIsDoing(t *testing.T) {
+func TestMetricsShowTheStateOfEachCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		const prod = `{name="prod",provider="kensho"}`
@@ -112,7 +112,7 @@ func TestMetricsTellHowEachCredentialIsDoing(t *testing.T) {
 		e.Write("roles/events", map[string]any{"config": "search", "scope": "event"})
 		e.Creds("events")
 		engine.Until(0, 40, 0)
-		require.NoError(t, e.Tick()) // which loads what nobody has read
+		require.NoError(t, e.Tick()) // loads the credentials that were not read
 		e.AssertMetrics(map[string]string{
 			`tokenbroker_token_expires_in_seconds{name="prod",provider="kensho",scope=""}`:          "1199.0",
 			`tokenbroker_token_expires_in_seconds{name="search",provider="sitecore",scope=""}`:      "85800.0",
@@ -138,11 +138,11 @@ func TestMetricsTellHowEachCredentialIsDoing(t *testing.T) {
 
 		e.Restart()
 		require.NoError(t, e.Tick())
-		e.AssertMetrics(map[string]string{"tokenbroker_credential_rejected" + prod: "1.0"}) // a minute after a restart, too
+		e.AssertMetrics(map[string]string{"tokenbroker_credential_rejected" + prod: "1.0"}) // also after a restart
 		_, status, _ := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		require.Equal(t, http.StatusOK, status)
 		for series := range e.Metrics() {
-			assert.NotContains(t, series, `name="prod"`, "what is deleted is gone")
+			assert.NotContains(t, series, `name="prod"`, "a deleted credential has no series")
 		}
 	})
 }
@@ -163,7 +163,7 @@ func TestSweepsAreTimed(t *testing.T) {
 	})
 }
 
-func TestTheMetricsOfMountsInOneProcessAreApart(t *testing.T) {
+func TestMountsInOneProcessHaveSeparateMetrics(t *testing.T) {
 	one, other := engine.New(t), engine.New(t)
 	one.Write("config/kensho/prod", engine.KeyPairFields())
 	one.AssertMetrics(map[string]string{`tokenbroker_exchanges_total{provider="kensho",result="success"}`: "1.0"})
@@ -173,7 +173,7 @@ func TestTheMetricsOfMountsInOneProcessAreApart(t *testing.T) {
 	})
 }
 
-func TestARefusedScopeOfARoleIsNotHeldAgainstItsCredential(t *testing.T) {
+func TestARejectedScopeOfARoleDoesNotCountAgainstTheCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		e.Sim.Behave(engine.RefuseScope(engine.NerdScope))
@@ -192,8 +192,8 @@ func TestARefusedScopeOfARoleIsNotHeldAgainstItsCredential(t *testing.T) {
 	})
 }
 
-// Guarantee 5: a vendor who is down says nothing of a credential that he has rejected.
-func TestARejectedCredentialIsRejectedUntilItWorks(t *testing.T) {
+// An outage does not clear the rejection of a credential (guarantee 5).
+func TestACredentialStaysRejectedUntilAnExchangeSucceeds(t *testing.T) {
 	for name, rejects := range map[string]vendorsim.Conduct{
 		"the credential": {Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))},
 		"its scope":      engine.RefuseScope(engine.LinkScope),
@@ -205,11 +205,11 @@ func TestARejectedCredentialIsRejectedUntilItWorks(t *testing.T) {
 				data["scope"] = engine.LinkScope
 				e.Write("config/kensho/prod", data)
 				e.Events()
-				rejected := func(is string, meets vendorsim.Conduct) {
+				rejected := func(want string, conduct vendorsim.Conduct) {
 					t.Helper()
-					e.Sim.Behave(meets)
+					e.Sim.Behave(conduct)
 					e.Request(logical.UpdateOperation, "refresh/prod", nil)
-					e.AssertMetrics(map[string]string{`tokenbroker_credential_rejected{name="prod",provider="kensho"}`: is})
+					e.AssertMetrics(map[string]string{`tokenbroker_credential_rejected{name="prod",provider="kensho"}`: want})
 				}
 				rejected("0.0", engine.Down())
 				for range 2 {
@@ -219,13 +219,13 @@ func TestARejectedCredentialIsRejectedUntilItWorks(t *testing.T) {
 					require.NoError(t, e.Tick())
 					rejected("1.0", engine.Down())
 				}
-				news := 0
+				events := 0
 				for _, sent := range e.Events() {
 					if sent.Kind == "tokenbroker/credential-rejected" {
-						news++
+						events++
 					}
 				}
-				assert.Equal(t, 1, news)
+				assert.Equal(t, 1, events)
 				rejected("0.0", vendorsim.Conduct{})
 				rejected("0.0", engine.Down())
 			})
@@ -233,7 +233,7 @@ func TestARejectedCredentialIsRejectedUntilItWorks(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeUsedOrStoredIsToldOf(t *testing.T) {
+func TestMetricsShowUnusableAndUnsavedCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -266,8 +266,9 @@ func TestWhatCannotBeUsedOrStoredIsToldOf(t *testing.T) {
 	})
 }
 
-// Guarantee 4, and that each of these exchanges has failed.
-func TestTokensThatCannotBeLeasedAreFailuresInARow(t *testing.T) {
+// An exchange that yields a token too short to lease is a failure, and attempts back off
+// (guarantee 4).
+func TestTokensTooShortToLeaseCountAsFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		data := engine.KeyPairFields()
@@ -279,7 +280,7 @@ func TestTokensThatCannotBeLeasedAreFailuresInARow(t *testing.T) {
 			time.Sleep(500 * time.Millisecond)
 		}
 		calls := e.Exchanges()
-		assert.InDelta(t, 9, calls, 2, "1 s, 2 s, 4 s, … apart, in 500 s")
+		assert.InDelta(t, 9, calls, 2, "1 s, 2 s, 4 s, … apart within 500 s")
 		all := e.Metrics()
 		assert.Equal(t, "0.0", all[`tokenbroker_exchanges_total{provider="kensho",result="success"}`])
 		assert.Equal(t, fmt.Sprintf("%d.0", calls), all[`tokenbroker_exchanges_total{provider="kensho",result="invalid_response"}`])
@@ -292,18 +293,18 @@ func TestTokensThatCannotBeLeasedAreFailuresInARow(t *testing.T) {
 	})
 }
 
-func TestAReaderWhoHangsUpOrAsksForTooMuchHasNotBeenFailed(t *testing.T) {
+func TestCanceledAndLimitedReadsAreNotFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Sim.Behave(vendorsim.Conduct{Latency: 5 * time.Second})
 		written := make(chan struct{})
-		go func() { // which keeps the name busy meanwhile
+		go func() { // keeps the name locked
 			defer close(written)
 			e.Write("config/oauth2/api", map[string]any{"request_timeout": "20s", "verify": true})
 		}()
 		synctest.Wait()
-		ctx, hangUp := context.WithCancel(t.Context())
-		time.AfterFunc(time.Second, hangUp)
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
 		_, err := e.Backend.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/mine", Storage: e.Storage})
 		require.ErrorIs(t, err, context.Canceled)
 		<-written

@@ -15,7 +15,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestARefreshRevokesTheTokensThatItDrops(t *testing.T) {
+func TestARefreshWithDropRevokesTheDroppedTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("roles/reader", map[string]any{"config": "api", "scope": "read"})
@@ -36,21 +36,21 @@ func TestARefreshRevokesTheTokensThatItDrops(t *testing.T) {
 		}})
 		e.Write("refresh/api", engine.Drop)
 		status = e.Read("status/api").Data
-		assert.Equal(t, "ok", status["state"], "it fails nothing")
+		assert.Equal(t, "ok", status["state"], "a failed revocation is not a failed exchange")
 		assert.Equal(t, "2000-01-01T00:01:00Z", status["last_revocation_time"])
 		assert.Contains(t, status["last_revocation_error"], "503")
 	})
 }
 
-func TestATokenThatARefreshCouldNotRevokeIsRevokedByTheNext(t *testing.T) {
-	for name, goesWrong := range map[string]func(*engine.Engine){
+func TestAFailedRevocationIsRetriedByTheNextRefresh(t *testing.T) {
+	for name, fail := range map[string]func(*engine.Engine){
 		"the vendor is down": func(e *engine.Engine) {
 			e.Sim.Behave(engine.Down())
 			e.Request(logical.UpdateOperation, "refresh/api", engine.Drop)
 			e.Sim.Behave(vendorsim.Conduct{})
 			time.Sleep(time.Minute)
 		},
-		"the vendor says so with status 200": func(e *engine.Engine) {
+		"the vendor reports an error with status 200": func(e *engine.Engine) {
 			e.Sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 				if !strings.HasSuffix(r.URL.Path, "/revoke") {
 					return nil
@@ -68,7 +68,7 @@ func TestATokenThatARefreshCouldNotRevokeIsRevokedByTheNext(t *testing.T) {
 			storage.Refuse.Store(false)
 		},
 		"the server is killed": func(e *engine.Engine) {
-			e.Sim.Behave(engine.Down()) // nothing reaches it after the first write
+			e.Sim.Behave(engine.Down()) // no call reaches the vendor after the first write
 			e.BreakStorage().DieAfter(1)
 			e.Request(logical.UpdateOperation, "refresh/api", engine.Drop)
 			e.Sim.Behave(vendorsim.Conduct{})
@@ -80,19 +80,19 @@ func TestATokenThatARefreshCouldNotRevokeIsRevokedByTheNext(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewOAuth(t)
 				leaked := engine.TokenOf(e.Creds("api"))
-				goesWrong(e)
+				fail(e)
 				e.Write("refresh/api", engine.Drop)
 				assert.Contains(t, e.Sim.Revoked(), leaked)
 				assert.NotContains(t, e.Read("status/api").Data, "last_revocation_error")
 				revoked := len(e.Sim.Revoked())
 				e.Write("refresh/api", engine.Drop)
-				assert.Len(t, e.Sim.Revoked(), revoked+1, "each but once")
+				assert.Len(t, e.Sim.Revoked(), revoked+1, "each token is revoked once")
 			})
 		})
 	}
 }
 
-func TestATokenThatCouldNotBeRevokedIsRevokedWhenItsCredentialIsDeleted(t *testing.T) {
+func TestAFailedRevocationIsRetriedWhenTheCredentialIsDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		leaked := engine.TokenOf(e.Creds("api"))
@@ -142,7 +142,7 @@ func TestGuarantee16ANameIsRefreshedABoundedNumberOfTimes(t *testing.T) {
 				assert.Equal(t, http.StatusTooManyRequests, status)
 				assert.Equal(t, "refresh/prod: there may be 10 refreshes within 1m0s; the next one may be at 2000-01-01T00:00:06Z", message)
 			}
-			assert.Equal(t, calls, e.Exchanges(), "the vendor is spared")
+			assert.Equal(t, calls, e.Exchanges(), "the vendor is not called")
 		}
 		status, message := refresh("other", nil)
 		assert.Equal(t, http.StatusOK, status, message)
@@ -152,5 +152,22 @@ func TestGuarantee16ANameIsRefreshedABoundedNumberOfTimes(t *testing.T) {
 			status, message = refresh("prod", data)
 			assert.Equal(t, http.StatusOK, status, message)
 		}
+	})
+}
+
+func TestARefreshReplacesTheCachedToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Write("config/kensho/prod", engine.KeyPairFields())
+		older := e.Creds("prod").Data["access_token"]
+		engine.Until(0, 10, 0)
+		resp, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
+		require.Equal(t, http.StatusOK, status, message)
+		assert.Equal(t, map[string]any{"expire_time": "2000-01-01T01:10:00Z", "provider": "kensho"}, resp.Data)
+		assert.NotEqual(t, older, e.Creds("prod").Data["access_token"])
+		assert.Equal(t, 2, e.Exchanges())
+
+		_, status, _ = e.Request(logical.UpdateOperation, "refresh/nobody", nil)
+		assert.Equal(t, http.StatusBadRequest, status)
 	})
 }

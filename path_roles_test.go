@@ -1,6 +1,7 @@
 package tokenbroker_test
 
 import (
+	"context"
 	"net/http"
 	"sync"
 	"testing"
@@ -19,7 +20,7 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		_, status, _ := e.Request(logical.ListOperation, "roles/", nil)
-		assert.Equal(t, http.StatusNotFound, status, "an empty list is Vault's 404")
+		assert.Equal(t, http.StatusNotFound, status, "Vault answers an empty list with 404")
 		_, status, _ = e.Request(logical.ReadOperation, "roles/web", nil)
 		assert.Equal(t, http.StatusNotFound, status)
 		_, status, message := e.Request(logical.PatchOperation, "roles/web", map[string]any{"ttl": "5m"})
@@ -38,7 +39,7 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 		require.Equal(t, http.StatusOK, status, message)
 		e.Write("roles/web", map[string]any{"ttl": "5m"})
 		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"event"}, "ttl": int64(300), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0}, e.Read("roles/web").Data,
-			"a write changes the fields that it names, null and an empty value clear them")
+			"a write changes only the given fields; null and an empty value clear a field")
 		e.Restart()
 		assert.Equal(t, []string{"event"}, e.Creds("web").Data["scope"])
 
@@ -52,33 +53,33 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 	})
 }
 
-func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
+func TestAnInvalidRoleIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 	for name, bad := range map[string]struct {
 		path string
 		data map[string]any
 		says string
 	}{
-		"no config":               {"web", map[string]any{}, "config: must be the name of a credential"},
-		"an unknown config":       {"web", map[string]any{"config": "serach"}, `config: no credential named "serach"; create it at config/<provider>/serach first`},
-		"a config with its path":  {"web", map[string]any{"config": "sitecore/search"}, `config: "sitecore/search" is not a name; use the name without its path`},
-		"a role of a role":        {"web", map[string]any{"config": "role"}, `config: no credential named "role"`},
-		"a credential's name":     {"link", map[string]any{"config": "search"}, `name: "link" is taken by config/kensho/link; choose another name`},
-		"its credential's name":   {"search", map[string]any{"config": "search"}, `name: "search" is taken by config/sitecore/search`},
-		"a wider scope":           {"web", map[string]any{"config": "search", "scope": "discover,feed"}, `scope: "feed" is not among the credential's own, discover, event`},
-		"a refresh token's scope": {"web", map[string]any{"config": "link", "scope": "kensho:app:link"}, "scope: a Kensho refresh token yields tokens of its own scope alone; leave scope out, or use a credential with a key pair"},
-		"a pasted token's scope":  {"web", map[string]any{"config": "pasted", "scope": "kensho:app:link"}, "scope: an access token that was copied by hand has the scope that it has"},
-		"a pair's scope":          {"web", map[string]any{"config": "pair", "scope": "discover"}, "scope: a Sitecore refresh token keeps the scope that it was minted with; leave scope out, or give the credential an api_key"},
-		"a ttl below min_ttl":     {"web", map[string]any{"config": "search", "ttl": "5m", "min_ttl": "10m"}, "min_ttl: 10m0s exceeds the role's ttl of 5m0s"},
-		"a negative ttl":          {"web", map[string]any{"config": "search", "ttl": "-5m"}, "ttl: must not be negative"},
-		"a min_ttl of no time":    {"web", map[string]any{"config": "search", "min_ttl": "soon"}, "min_ttl: must be a duration"},
-		"dedicated at Kensho":     {"web", map[string]any{"config": "link", "dedicated": true}, "dedicated: the vendor documents no way to revoke an access token"},
-		"dedicated at Sitecore":   {"web", map[string]any{"config": "search", "dedicated": true}, "dedicated: the vendor documents no way to revoke an access token"},
-		"a limit of shared ones":  {"web", map[string]any{"config": "search", "max_leases": 5}, "max_leases: requires dedicated=true"},
-		"a limit past all":        {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": 1e30}, "max_leases: must be a whole number"},
-		"half a lease":            {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": 1.5}, "max_leases: must be a whole number"},
-		"a limit as a string":     {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": "0x7fffffffffffffff"}, "max_leases: must be a whole number"},
-		"a limit below none":      {"web", map[string]any{"config": "search", "max_leases": -5}, "max_leases: must not be negative"},
-		"an unknown field":        {"web", map[string]any{"config": "search", "max_ttl": "5m"}, `unknown field "max_ttl" (allowed: config, dedicated, forget_leases, max_exchanges, max_leases, min_ttl, name, scope, ttl`},
+		"no config":                 {"web", map[string]any{}, "config: must be the name of a credential"},
+		"an unknown config":         {"web", map[string]any{"config": "serach"}, `config: no credential named "serach"; create it at config/<provider>/serach first`},
+		"a config with a path":      {"web", map[string]any{"config": "sitecore/search"}, `config: "sitecore/search" is not a name; use the name without its path`},
+		"a role of a role":          {"web", map[string]any{"config": "role"}, `config: no credential named "role"`},
+		"a credential's name":       {"link", map[string]any{"config": "search"}, `name: "link" is taken by config/kensho/link; choose another name`},
+		"its credential's name":     {"search", map[string]any{"config": "search"}, `name: "search" is taken by config/sitecore/search`},
+		"a wider scope":             {"web", map[string]any{"config": "search", "scope": "discover,feed"}, `scope: "feed" is not among the credential's own, discover, event`},
+		"a refresh token's scope":   {"web", map[string]any{"config": "link", "scope": "kensho:app:link"}, "scope: a Kensho refresh token yields tokens of its own scope alone; leave scope out, or use a credential with a key pair"},
+		"a pasted token's scope":    {"web", map[string]any{"config": "pasted", "scope": "kensho:app:link"}, "scope: an access token that was copied by hand has the scope that it has"},
+		"a pair's scope":            {"web", map[string]any{"config": "pair", "scope": "discover"}, "scope: a Sitecore refresh token keeps the scope that it was minted with; leave scope out, or give the credential an api_key"},
+		"a ttl below min_ttl":       {"web", map[string]any{"config": "search", "ttl": "5m", "min_ttl": "10m"}, "min_ttl: 10m0s exceeds the role's ttl of 5m0s"},
+		"a negative ttl":            {"web", map[string]any{"config": "search", "ttl": "-5m"}, "ttl: must not be negative"},
+		"an invalid min_ttl":        {"web", map[string]any{"config": "search", "min_ttl": "soon"}, "min_ttl: must be a duration"},
+		"dedicated at Kensho":       {"web", map[string]any{"config": "link", "dedicated": true}, "dedicated: the vendor documents no way to revoke an access token"},
+		"dedicated at Sitecore":     {"web", map[string]any{"config": "search", "dedicated": true}, "dedicated: the vendor documents no way to revoke an access token"},
+		"a limit for a shared role": {"web", map[string]any{"config": "search", "max_leases": 5}, "max_leases: requires dedicated=true"},
+		"a limit that overflows":    {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": 1e30}, "max_leases: must be a whole number"},
+		"a fraction as a limit":     {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": 1.5}, "max_leases: must be a whole number"},
+		"a limit as a string":       {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": "0x7fffffffffffffff"}, "max_leases: must be a whole number"},
+		"a negative limit":          {"web", map[string]any{"config": "search", "max_leases": -5}, "max_leases: must not be negative"},
+		"an unknown field":          {"web", map[string]any{"config": "search", "max_ttl": "5m"}, `unknown field "max_ttl" (allowed: config, dedicated, forget_leases, max_exchanges, max_leases, min_ttl, name, scope, ttl`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -102,7 +103,7 @@ func TestABadRoleIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 	}
 }
 
-func TestARolesScopesAreSeparatedByCommasOrBlanks(t *testing.T) {
+func TestRoleScopesAreSeparatedByCommasOrSpaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		for _, scope := range []any{"event discover", "event,discover", []any{"event discover"}} {
@@ -113,14 +114,14 @@ func TestARolesScopesAreSeparatedByCommasOrBlanks(t *testing.T) {
 	})
 }
 
-func TestARoleAndACredentialCannotHaveOneName(t *testing.T) {
+func TestARoleAndACredentialCannotShareAName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		e.Write("roles/web", map[string]any{"config": "search"})
 		_, status, message := e.Request(logical.UpdateOperation, "config/kensho/web", map[string]any{"refresh_token": engine.RefreshToken})
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, `name: "web" is taken by roles/web; choose another name, or delete the role first`)
-		assert.Equal(t, 1, e.Exchanges(), "the vendor is not asked about it")
+		assert.Equal(t, 1, e.Exchanges(), "the vendor is not called")
 
 		_, status, _ = e.Request(logical.DeleteOperation, "roles/web", nil)
 		require.Equal(t, http.StatusOK, status)
@@ -129,7 +130,7 @@ func TestARoleAndACredentialCannotHaveOneName(t *testing.T) {
 	})
 }
 
-func TestOfARoleAndACredentialWrittenAtOnceOneGetsTheName(t *testing.T) {
+func TestConcurrentWritesOfARoleAndACredentialDoNotShareAName(t *testing.T) {
 	for _, latency := range []time.Duration{0, time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			e := engine.NewSearch(t)
@@ -149,7 +150,7 @@ func TestOfARoleAndACredentialWrittenAtOnceOneGetsTheName(t *testing.T) {
 	}
 }
 
-func TestACredentialThatRolesUseIsNotDeleted(t *testing.T) {
+func TestACredentialInUseByRolesCannotBeDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		e.Write("config/kensho/link", map[string]any{"refresh_token": engine.RefreshToken})
@@ -160,7 +161,7 @@ func TestACredentialThatRolesUseIsNotDeleted(t *testing.T) {
 		_, status, message := e.Request(logical.DeleteOperation, "config/sitecore/search", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Equal(t, "config/sitecore/search is used by roles/app, roles/web; first delete these roles or give them another config", message)
-		assert.Equal(t, token, e.Creds("app").Data["access_token"], "nothing has happened")
+		assert.Equal(t, token, e.Creds("app").Data["access_token"], "nothing has changed")
 
 		for _, path := range []string{"roles/app", "roles/web", "config/sitecore/search"} {
 			_, status, message := e.Request(logical.DeleteOperation, path, nil)
@@ -180,19 +181,19 @@ func TestACredentialIsNotDeletedWhileARoleIsWritten(t *testing.T) {
 		time.Sleep(500 * time.Millisecond)
 		_, status, message := e.Request(logical.DeleteOperation, "config/sitecore/search", nil)
 		operator.Wait()
-		assert.Equal(t, http.StatusBadRequest, status, "the role is written, and its credential stays")
+		assert.Equal(t, http.StatusBadRequest, status, "the role is written, and its credential is kept")
 		assert.Contains(t, message, "roles/web")
 	})
 }
 
-func TestAWriteThatTakesAScopeFromARoleSaysSo(t *testing.T) {
+func TestAWriteThatBreaksARoleWarns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		e.Write("roles/web", map[string]any{"config": "search", "scope": "event"})
 		e.Write("roles/app", map[string]any{"config": "search", "scope": "discover"})
 		e.Creds("web")
 		resp, _, _ := e.Request(logical.UpdateOperation, "config/sitecore/search", map[string]any{"access_expiry": "2h"})
-		assert.Nil(t, resp, "a write with nothing to say is a 204")
+		assert.Nil(t, resp, "a write without warnings answers 204")
 		resp, status, message := e.Request(logical.UpdateOperation, "config/sitecore/search", map[string]any{"scope": "discover"})
 		require.Equal(t, http.StatusOK, status, message)
 		assert.Equal(t, []string{`roles/web can no longer be read: scope: "event" is not among the credential's own, discover; give some of these, or widen the credential's scope`}, resp.Warnings)
@@ -201,11 +202,11 @@ func TestAWriteThatTakesAScopeFromARoleSaysSo(t *testing.T) {
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, `roles/web: scope: "event" is not among the credential's own`)
 		e.Creds("app")
-		assert.Equal(t, "ok", e.Read("status/search").Data["state"], "which is no fault of the credential's")
+		assert.Equal(t, "ok", e.Read("status/search").Data["state"], "the credential itself is valid")
 	})
 }
 
-func TestAPathOfACredentialSaysThatANameIsARoles(t *testing.T) {
+func TestCredentialPathsRejectTheNameOfARole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		e.Write("roles/web", map[string]any{"config": "search"})
@@ -217,14 +218,14 @@ func TestAPathOfACredentialSaysThatANameIsARoles(t *testing.T) {
 	})
 }
 
-func TestARoleThatAnotherNodeWroteIsReadAgain(t *testing.T) {
+func TestAnInvalidatedRoleIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		e.Write("roles/web", map[string]any{"config": "search", "scope": "discover"})
 		require.Equal(t, []string{"discover"}, e.Creds("web").Data["scope"])
 		standby := e.Backend
 
-		e.Restart() // the active node, on the same storage
+		e.Restart() // acts as the active node on the same storage
 		e.Write("roles/web", map[string]any{"scope": "event"})
 		e.Backend = standby
 		e.Backend.InvalidateKey(t.Context(), "role/web")
@@ -232,7 +233,7 @@ func TestARoleThatAnotherNodeWroteIsReadAgain(t *testing.T) {
 	})
 }
 
-func TestOfTwoWritesOfARoleTheOneThatCouldNotSeeTheOtherIsToldToTryAgain(t *testing.T) {
+func TestAConcurrentRoleWriteIsRejectedAsRetryable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		e.Write("config/kensho/link", map[string]any{"refresh_token": engine.RefreshToken})
@@ -251,7 +252,7 @@ func TestOfTwoWritesOfARoleTheOneThatCouldNotSeeTheOtherIsToldToTryAgain(t *test
 	})
 }
 
-func TestARoleThatIsWrittenWhileItIsLoadedCountsAtOnce(t *testing.T) {
+func TestARoleWrittenWhileItIsLoadedCountsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		e.Write("roles/web", map[string]any{"config": "search", "scope": "discover"})
@@ -278,4 +279,72 @@ func TestGuarantee12ARolesTokenIsReadWithoutStorage(t *testing.T) {
 			assert.Len(t, storage.Calls(), before, path)
 		}
 	})
+}
+
+// slowStorage delays one call for one key by a second. A read is delayed after it reads, a
+// write before it writes.
+type slowStorage struct {
+	logical.Storage
+	op, key string
+	nth     int // the call to delay, from 1
+}
+
+func (s *slowStorage) stall(op, key string) {
+	if op == s.op && key == s.key {
+		s.nth--
+		if s.nth == 0 {
+			time.Sleep(time.Second)
+		}
+	}
+}
+
+func (s *slowStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	entry, err := s.Storage.Get(ctx, key)
+	s.stall("get", key)
+	return entry, err
+}
+
+func (s *slowStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	s.stall("put", entry.Key)
+	return s.Storage.Put(ctx, entry)
+}
+
+func TestAConcurrentWriteDoesNotRestoreADeletedRole(t *testing.T) {
+	for name, c := range map[string]struct {
+		op     logical.Operation
+		slow   string
+		nth    int
+		status int // of the concurrent write
+	}{
+		"patch, first read delayed":  {logical.PatchOperation, "get", 1, http.StatusNotFound},
+		"patch, second read delayed": {logical.PatchOperation, "get", 2, http.StatusOK},
+		"patch, write delayed":       {logical.PatchOperation, "put", 1, http.StatusOK},
+		"update, read delayed":       {logical.UpdateOperation, "get", 1, http.StatusForbidden},
+		"update, write delayed":      {logical.UpdateOperation, "put", 1, http.StatusOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := engine.NewOAuth(t)
+				write := &logical.Request{
+					Operation: c.op, Path: "roles/mine", MountPoint: engine.MountPoint, Data: map[string]any{"ttl": "5m"},
+					Storage: &slowStorage{Storage: e.Storage, op: c.slow, key: "role/mine", nth: c.nth},
+				}
+				written := make(chan int)
+				go func() {
+					resp, err := e.Backend.HandleRequest(t.Context(), write)
+					status, _ := logical.RespondErrorCommon(write, resp, err)
+					logical.AdjustErrorStatusCode(&status, err)
+					written <- status
+				}()
+				time.Sleep(500 * time.Millisecond)
+				_, status, message := e.Request(logical.DeleteOperation, "roles/mine", nil)
+				require.Equal(t, http.StatusOK, status, message)
+				assert.Equal(t, c.status, max(http.StatusOK, <-written))
+				_, status, _ = e.Request(logical.ReadOperation, "roles/mine", nil)
+				assert.Equal(t, http.StatusNotFound, status, "the role stays deleted")
+				status, _ = e.Refused("creds/mine")
+				assert.Equal(t, http.StatusBadRequest, status)
+			})
+		})
+	}
 }

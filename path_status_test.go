@@ -16,7 +16,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestAStatusTellsHowACredentialIsDoing(t *testing.T) {
+func TestStatusShowsTheStateOfACredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{Skew: 90 * time.Second})
@@ -45,24 +45,7 @@ func TestAStatusTellsHowACredentialIsDoing(t *testing.T) {
 	})
 }
 
-func TestARefreshForgetsTheTokenAndExchangesNow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		e.Write("config/kensho/prod", engine.KeyPairFields())
-		older := e.Creds("prod").Data["access_token"]
-		engine.Until(0, 10, 0)
-		resp, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
-		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, map[string]any{"expire_time": "2000-01-01T01:10:00Z", "provider": "kensho"}, resp.Data)
-		assert.NotEqual(t, older, e.Creds("prod").Data["access_token"])
-		assert.Equal(t, 2, e.Exchanges())
-
-		_, status, _ = e.Request(logical.UpdateOperation, "refresh/nobody", nil)
-		assert.Equal(t, http.StatusBadRequest, status)
-	})
-}
-
-func TestAClockThatIsOffIsLogged(t *testing.T) {
+func TestClockSkewIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		var log engine.Log
@@ -74,6 +57,6 @@ func TestAClockThatIsOffIsLogged(t *testing.T) {
 			e.Creds("prod")
 			time.Sleep(time.Hour)
 		}
-		assert.Equal(t, 1, strings.Count(log.String(), "clock"), "once, and not with each exchange")
+		assert.Equal(t, 1, strings.Count(log.String(), "clock"), "one line, not one for each exchange")
 	})
 }

@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestATokenWithoutALeaseSaysWhenToReadAgain(t *testing.T) {
+func TestATokenWithoutALeaseHasATTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -36,22 +36,22 @@ func TestATokenWithoutALeaseSaysWhenToReadAgain(t *testing.T) {
 	})
 }
 
-// Vault Agent reads a token without a lease again after ttl seconds and one more.
+// Vault Agent reads a token without a lease again one second after its ttl.
 func TestGuarantee9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
 	for name, test := range map[string]struct {
 		conduct vendorsim.Conduct
 		data    map[string]any
-		dark    time.Duration // how long the vendor lets nobody have a good token
+		gap     time.Duration // how long the vendor issues no valid token
 	}{
-		"of 20 s":                 {vendorsim.Conduct{KeyPairLifetime: 20 * time.Second}, engine.KeyPairFields(), 0},
-		"of 20 s, slow vendor":    {vendorsim.Conduct{KeyPairLifetime: 20 * time.Second, Latency: time.Second}, engine.KeyPairFields(), 0},
-		"of 3 s":                  {vendorsim.Conduct{KeyPairLifetime: 3 * time.Second}, engine.KeyPairFields(), 0},
-		"of an hour":              {vendorsim.Conduct{}, engine.KeyPairFields(), 0},
-		"that die on the hour":    {vendorsim.Conduct{}, map[string]any{"refresh_token": engine.RefreshToken}, time.Second},
-		"JWTs, of the hour":       {vendorsim.Conduct{JWT: true, Skew: 5 * time.Minute}, map[string]any{"refresh_token": engine.RefreshToken}, time.Second},
-		"on the hour, slow":       {vendorsim.Conduct{Latency: 2 * time.Second}, map[string]any{"refresh_token": engine.RefreshToken}, 8 * time.Second},
-		"on the hour, no Date":    {vendorsim.Conduct{NoDate: true}, map[string]any{"refresh_token": engine.RefreshToken}, 3 * time.Second},
-		"of 100 s, clock far off": {vendorsim.Conduct{KeyPairLifetime: 100 * time.Second, Skew: -4 * time.Minute}, engine.KeyPairFields(), 0},
+		"of 20 s":                     {vendorsim.Conduct{KeyPairLifetime: 20 * time.Second}, engine.KeyPairFields(), 0},
+		"of 20 s, slow vendor":        {vendorsim.Conduct{KeyPairLifetime: 20 * time.Second, Latency: time.Second}, engine.KeyPairFields(), 0},
+		"of 3 s":                      {vendorsim.Conduct{KeyPairLifetime: 3 * time.Second}, engine.KeyPairFields(), 0},
+		"of an hour":                  {vendorsim.Conduct{}, engine.KeyPairFields(), 0},
+		"until the hour":              {vendorsim.Conduct{}, map[string]any{"refresh_token": engine.RefreshToken}, time.Second},
+		"JWT, until the hour":         {vendorsim.Conduct{JWT: true, Skew: 5 * time.Minute}, map[string]any{"refresh_token": engine.RefreshToken}, time.Second},
+		"until the hour, slow vendor": {vendorsim.Conduct{Latency: 2 * time.Second}, map[string]any{"refresh_token": engine.RefreshToken}, 8 * time.Second},
+		"until the hour, no Date":     {vendorsim.Conduct{NoDate: true}, map[string]any{"refresh_token": engine.RefreshToken}, 3 * time.Second},
+		"of 100 s, skewed clock":      {vendorsim.Conduct{KeyPairLifetime: 100 * time.Second, Skew: -4 * time.Minute}, engine.KeyPairFields(), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -61,15 +61,15 @@ func TestGuarantee9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
 				e.Write("config/kensho/prod", test.data)
 				time.Sleep(300 * time.Millisecond)
 				var last any
-				var death time.Time
+				var expiry time.Time
 				for reads := range 20 {
 					resp := e.Token("prod")
 					token := resp.Data["access_token"]
-					assert.NotEqual(t, last, token, "read %d brought nothing new", reads)
+					assert.NotEqual(t, last, token, "read %d returned the same token", reads)
 					if last != nil {
-						assert.LessOrEqual(t, time.Since(death), test.dark, "the file held a dead token")
+						assert.LessOrEqual(t, time.Since(expiry), test.gap, "the file held an expired token")
 					}
-					last, death = token, e.Sim.Death(token.(string))
+					last, expiry = token, e.Sim.Death(token.(string))
 					time.Sleep(engine.TTLOf(resp) + time.Second)
 				}
 			})
@@ -94,7 +94,7 @@ func TestGuarantee4TheTTLLeadsToTheNextAttempt(t *testing.T) {
 	})
 }
 
-func TestTheTTLOfATokenThatTheVendorIsLateToReplaceIsShort(t *testing.T) {
+func TestTheTTLIsShortWhileARenewalIsInProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -125,11 +125,11 @@ func TestGuarantee1TheTTLIsNeverZeroAndNeverPastTheTokensLife(t *testing.T) {
 			assert.LessOrEqual(t, engine.TTLOf(resp), left)
 			time.Sleep(970 * time.Millisecond)
 		}
-		assert.Greater(t, time.Since(time.Date(2000, 1, 1, 0, 59, 57, 0, time.UTC)), time.Duration(0), "the token is served to its last seconds")
+		assert.Greater(t, time.Since(time.Date(2000, 1, 1, 0, 59, 57, 0, time.UTC)), time.Duration(0), "the token is served until its last seconds")
 	})
 }
 
-func TestTheTTLOfAPastedTokenIsTheRestOfItsLife(t *testing.T) {
+func TestTheTTLOfAnOperatorsTokenIsItsRemainingLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		engine.Until(0, 20, 0)

@@ -13,24 +13,24 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestAnOutageIsTheOneReasonToStoreACredentialUnchecked(t *testing.T) {
+func TestOnlyAnOutageSuggestsVerifyFalse(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault  http.HandlerFunc
 		status int
 		says   string
 		hint   bool
 	}{
-		"429":                    {vendorsim.Throttle(""), 503, "429 Too Many Requests", true},
-		"500":                    {vendorsim.Answer(500, ""), 503, "500 Internal Server Error", true},
-		"503":                    {vendorsim.Answer(503, "<html>down"), 503, "503 Service Unavailable", true},
-		"no answer in time":      {vendorsim.Hang, 503, "no answer in time", true},
-		"404":                    {vendorsim.Answer(404, "<html>"), 502, "https://link-streaming.kensho.com/oauth2/refresh: 404 Not Found; the vendor has no such endpoint; check refresh_url", false},
-		"405":                    {vendorsim.Answer(405, ""), 502, "https://link-streaming.kensho.com/oauth2/refresh: 405 Method Not Allowed; the vendor has no such endpoint; check refresh_url", false},
-		"a redirect":             {vendorsim.Redirect, 502, "https://link-streaming.kensho.com/oauth2/refresh: answered with a redirect (302), which is not followed; check refresh_url", false},
-		"a login page":           {vendorsim.Answer(200, "<html>log in"), 502, "the answer of https://link-streaming.kensho.com/oauth2/refresh is not the JSON object that it should be, but a page; check refresh_url", false},
-		"no token":               {vendorsim.Answer(200, "{}"), 502, "holds no access token", false},
-		"a connection that ends": {vendorsim.Reset, 503, "connection reset by peer", false},
-		"a rejection":            {vendorsim.Answer(401, ""), 400, "401 Unauthorized", false},
+		"429":                       {vendorsim.Throttle(""), 503, "429 Too Many Requests", true},
+		"500":                       {vendorsim.Answer(500, ""), 503, "500 Internal Server Error", true},
+		"503":                       {vendorsim.Answer(503, "<html>down"), 503, "503 Service Unavailable", true},
+		"a timeout":                 {vendorsim.Hang, 503, "no answer in time", true},
+		"404":                       {vendorsim.Answer(404, "<html>"), 502, "https://link-streaming.kensho.com/oauth2/refresh: 404 Not Found; the vendor has no such endpoint; check refresh_url", false},
+		"405":                       {vendorsim.Answer(405, ""), 502, "https://link-streaming.kensho.com/oauth2/refresh: 405 Method Not Allowed; the vendor has no such endpoint; check refresh_url", false},
+		"a redirect":                {vendorsim.Redirect, 502, "https://link-streaming.kensho.com/oauth2/refresh: answered with a redirect (302), which is not followed; check refresh_url", false},
+		"a login page":              {vendorsim.Answer(200, "<html>log in"), 502, "the answer of https://link-streaming.kensho.com/oauth2/refresh is not the JSON object that it should be, but a page; check refresh_url", false},
+		"an answer without a token": {vendorsim.Answer(200, "{}"), 502, "holds no access token", false},
+		"a connection reset":        {vendorsim.Reset, 503, "connection reset by peer", false},
+		"a rejection":               {vendorsim.Answer(401, ""), 400, "401 Unauthorized", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -52,7 +52,7 @@ func TestAnOutageIsTheOneReasonToStoreACredentialUnchecked(t *testing.T) {
 	}
 }
 
-func TestAWrongURLEndsNoCredential(t *testing.T) {
+func TestAWrongURLIsNotARejection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
@@ -68,7 +68,7 @@ func TestAWrongURLEndsNoCredential(t *testing.T) {
 	})
 }
 
-func TestAWrongIssuerNamesWhatWasFound(t *testing.T) {
+func TestTheErrorOfAWrongIssuerQuotesWhatWasFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
@@ -93,16 +93,16 @@ func TestAWrongIssuerNamesWhatWasFound(t *testing.T) {
 	})
 }
 
-func TestAVendorsTransientErrorsArePassing(t *testing.T) {
+func TestTransientErrorsMakeAVendorUnavailable(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault  http.HandlerFunc
 		fields map[string]any
 	}{
-		"Slack's, with 200":          {vendorsim.Answer(200, `{"ok":false,"error":"internal_error"}`), nil},
-		"Salesforce's":               {vendorsim.Answer(400, `{"error":"unknown_error","error_description":"retry your request"}`), nil},
-		"403, to come back":          {vendorsim.Later(403, "2"), nil},
-		"of the operator's own list": {vendorsim.Answer(400, `{"error":"migrating"}`), map[string]any{"transient_errors": "migrating,busy"}},
-		"of a list of one, with 200": {vendorsim.Answer(200, `{"error":"busy"}`), map[string]any{"transient_errors": "busy"}},
+		"Slack's internal_error, with status 200":       {vendorsim.Answer(200, `{"ok":false,"error":"internal_error"}`), nil},
+		"Salesforce's unknown_error":                    {vendorsim.Answer(400, `{"error":"unknown_error","error_description":"retry your request"}`), nil},
+		"403 with Retry-After":                          {vendorsim.Later(403, "2"), nil},
+		"an error in transient_errors":                  {vendorsim.Answer(400, `{"error":"migrating"}`), map[string]any{"transient_errors": "migrating,busy"}},
+		"an error in transient_errors, with status 200": {vendorsim.Answer(200, `{"error":"busy"}`), map[string]any{"transient_errors": "busy"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

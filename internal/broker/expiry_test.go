@@ -50,7 +50,7 @@ type row struct {
 	clock            string
 	sent             time.Time
 	states, isCapped bool
-	exp, rule        string // "", "own" or "hour"; "", "hour" or "fixed"
+	exp, rule        string // "", "own" or "hour", "", "hour" or "fixed"
 	isDefault        bool
 }
 

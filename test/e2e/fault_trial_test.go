@@ -201,7 +201,7 @@ func (x *trial) judge() (lost []string, u unwritten) {
 			u.latest = max(u.latest, after)
 		}
 		if len(says) > 0 {
-			lost = append(lost, l.credential+": "+strings.Join(says, "; "))
+			lost = append(lost, l.credential+": "+strings.Join(says, ", "))
 			continue
 		}
 		u.losses++

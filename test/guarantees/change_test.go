@@ -131,3 +131,35 @@ func TestGuarantee8ARefreshThatFailsHasForgottenTheTokenAllTheSame(t *testing.T)
 		assert.NotEqual(t, leaked, e.Creds("prod").Data["access_token"])
 	})
 }
+
+func TestGuarantee8AConfigWriteCountsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		older := e.Creds("prod").Data["access_token"]
+
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
+		newer := e.Creds("prod").Data["access_token"]
+		assert.NotEqual(t, older, newer)
+		e.Restart()
+		assert.Equal(t, newer, e.Creds("prod").Data["access_token"], "also after a restart")
+	})
+}
+
+func TestGuarantee8ADeletedConfigHasNoTokens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Creds("prod")
+
+		_, status, _ := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
+		require.Equal(t, 200, status)
+		_, status, message := e.Request(logical.ReadOperation, "creds/prod", nil)
+		assert.Equal(t, 400, status)
+		assert.Contains(t, message, `no role or credential named "prod"`)
+		left, err := logical.CollectKeys(t.Context(), e.Storage)
+		require.NoError(t, err)
+		assert.Empty(t, left)
+	})
+}

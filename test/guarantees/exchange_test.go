@@ -150,3 +150,21 @@ func TestGuarantee12AfterARestartAReadLoadsItsOwnNameAndTheBackgroundTheOthers(t
 		assert.Equal(t, exchanges, e.Exchanges())
 	})
 }
+
+func TestGuarantee2ReadersShareOneExchange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		engine.Until(1, 0, 5)
+		before := e.Exchanges()
+		e.Sim.Behave(vendorsim.Conduct{Latency: 500 * time.Millisecond})
+
+		var readers sync.WaitGroup
+		for range 100 {
+			readers.Go(func() { e.Creds("prod") })
+		}
+		readers.Wait()
+		assert.Equal(t, before+1, e.Exchanges())
+		assert.Equal(t, 1, e.Sim.MostInFlight())
+	})
+}

@@ -104,3 +104,17 @@ func TestGuarantee8ARefreshReplacesATokenThatStorageHasRefused(t *testing.T) {
 		assert.GreaterOrEqual(t, e.Token("r").Data["last_vault_rotation"], refreshed)
 	})
 }
+
+func TestGuarantee10ATokenIsServedAgainAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		engine.Until(1, 0, 5)
+		token := e.Creds("prod").Data["access_token"]
+		exchanges := e.Exchanges()
+
+		e.Restart()
+		assert.Equal(t, token, e.Creds("prod").Data["access_token"])
+		assert.Equal(t, exchanges, e.Exchanges())
+	})
+}

@@ -309,3 +309,30 @@ func TestGuarantee3AReplacedRefreshTokenOutlivesAConfigWriteThatStorageRefuses(t
 		})
 	}
 }
+
+func TestGuarantee3ASettingLosesNoRefreshTokenThatIsNotStoredYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := engine.NewRotating(t)
+		engine.Until(1, 0, 11)
+		storage.Refuse.Store(true)
+		e.Request(logical.ReadOperation, "creds/prod", nil)
+		storage.Refuse.Store(false)
+		e.Write("config/kensho/prod", map[string]any{"description": "x"})
+		time.Sleep(6 * time.Second) // the engine retries the write
+		e.Creds("prod")
+		e.Restart()
+		engine.Until(2, 0, 11)
+		e.Creds("prod")
+	})
+}
+
+func TestGuarantee3ASettingMattersNotToARefreshTokenThatIsHeldForAWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, storage := engine.NewRotating(t)
+		e.Sim.AddRefreshToken("link-streaming", engine.AnotherToken)
+		storage.Refuse.Store(true)
+		e.Request(logical.UpdateOperation, "config/kensho/new", map[string]any{"refresh_token": engine.AnotherToken})
+		storage.Refuse.Store(false)
+		e.Write("config/kensho/new", map[string]any{"refresh_token": engine.AnotherToken, "description": "x", "expires": "2001-01-01", "request_timeout": 20})
+	})
+}

@@ -1,4 +1,4 @@
-package tokenbroker_test
+package guarantees_test
 
 import (
 	"sync"
@@ -15,12 +15,12 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-// askedSystem counts what the server is asked.
+// askedSystem is a system view that counts its calls.
 type askedSystem struct {
 	logical.StaticSystemView
 	asked  atomic.Int64
-	silent atomic.Bool   // it does not answer, which is zero over gRPC
-	takes  time.Duration // for an answer
+	silent atomic.Bool   // calls fail, which yields zero values over gRPC
+	takes  time.Duration // the duration of a call
 }
 
 func (s *askedSystem) ask() (answered bool) {
@@ -29,7 +29,7 @@ func (s *askedSystem) ask() (answered bool) {
 	return !s.silent.Load()
 }
 
-// newAskedSystem is that of a server without replication.
+// newAskedSystem returns the view of a server without replication.
 func newAskedSystem(e *engine.Engine) *askedSystem { return &askedSystem{StaticSystemView: *e.System} }
 
 func (s *askedSystem) MaxLeaseTTL() time.Duration {
@@ -63,7 +63,7 @@ func TestGuarantee12ACachedReadAsksTheServerNothing(t *testing.T) {
 		assert.Equal(t, before, system.asked.Load())
 		time.Sleep(time.Second)
 		e.Creds("prod")
-		assert.Equal(t, before+3, system.asked.Load(), "once a second, each question once")
+		assert.Equal(t, before+3, system.asked.Load(), "each value is fetched once a second")
 
 		system.takes = 100 * time.Millisecond
 		time.Sleep(time.Second)
@@ -72,7 +72,7 @@ func TestGuarantee12ACachedReadAsksTheServerNothing(t *testing.T) {
 			readers.Go(func() { e.Creds("prod") })
 		}
 		readers.Wait()
-		assert.Equal(t, before+6, system.asked.Load(), "one asks for all")
+		assert.Equal(t, before+6, system.asked.Load(), "concurrent reads share one call")
 	})
 }
 
@@ -88,15 +88,15 @@ func TestGuarantee12AReadOfAServerThatHangsGoesByTheLastAnswer(t *testing.T) {
 		var asking sync.WaitGroup
 		asking.Go(func() { e.Read("token/prod") })
 		synctest.Wait()
-		began := time.Now()
+		started := time.Now()
 		e.Read("token/prod")
-		assert.Zero(t, time.Since(began))
+		assert.Zero(t, time.Since(started))
 		asking.Wait()
 	})
 }
 
-// An error that passes must not have a standby take itself for the active node.
-func TestWhatAServerDoesNotAnswerIsAsItWas(t *testing.T) {
+// A standby must not take itself for the active node because a call fails.
+func TestAFailedSystemCallKeepsTheLastAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
@@ -119,8 +119,8 @@ func TestWhatAServerDoesNotAnswerIsAsItWas(t *testing.T) {
 	})
 }
 
-// A standby that cannot ask at first must not take itself for the active node either.
-func TestANodeMayNotWriteUntilTheServerHasSaidThatItMay(t *testing.T) {
+// A standby whose first call fails must not take itself for the active node either.
+func TestANodeDoesNotWriteBeforeTheFirstAnswer(t *testing.T) {
 	for name, role := range map[string]consts.ReplicationState{
 		"a standby":       consts.ReplicationPerformanceStandby | consts.ReplicationDRDisabled,
 		"a secondary":     consts.ReplicationPerformanceSecondary | consts.ReplicationDRDisabled,
@@ -139,7 +139,7 @@ func TestANodeMayNotWriteUntilTheServerHasSaidThatItMay(t *testing.T) {
 					_, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: op, Path: path, Storage: e.Storage})
 					return err
 				}
-				engine.Until(1, 0, 5) // when there is no token
+				engine.Until(1, 0, 5) // the token has expired
 				for range 3 {
 					require.ErrorIs(t, request(logical.ReadOperation, "creds/prod"), logical.ErrReadOnly)
 					require.ErrorIs(t, request(logical.UpdateOperation, "refresh/prod"), logical.ErrReadOnly)
@@ -153,7 +153,7 @@ func TestANodeMayNotWriteUntilTheServerHasSaidThatItMay(t *testing.T) {
 				system.silent.Store(false)
 				err := request(logical.ReadOperation, "creds/prod")
 				if role == engine.Unreplicated {
-					require.NoError(t, err, "the first answer counts at once")
+					require.NoError(t, err, "the first answer applies at once")
 				} else {
 					require.ErrorIs(t, err, logical.ErrReadOnly)
 				}
@@ -162,14 +162,14 @@ func TestANodeMayNotWriteUntilTheServerHasSaidThatItMay(t *testing.T) {
 	}
 }
 
-// A standby, or a secondary, has the active node answer: it may exchange nothing.
-func TestReadsAreSentOnByANodeThatMayNotWrite(t *testing.T) {
+// A standby or secondary must not exchange tokens, so the active node answers.
+func TestReadsAreForwardedByAReadOnlyNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		for _, path := range []string{"creds/prod", "token/prod"} {
 			read := func() error {
-				time.Sleep(time.Second) // for which what was last seen of the server counts
+				time.Sleep(time.Second) // the cached view expires
 				_, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: path, Storage: e.Storage})
 				return err
 			}
@@ -185,9 +185,9 @@ func TestReadsAreSentOnByANodeThatMayNotWrite(t *testing.T) {
 	})
 }
 
-// Over gRPC, a server that does not answer has a maximum of zero, and of a lease of no
-// time Vault makes one of the default.
-func TestALeaseIsThatOfTheTokenIfTheServerTellsNoMaximum(t *testing.T) {
+// Over gRPC a failed call yields a maximum of zero. Vault replaces a lease of zero by its
+// default, which may exceed the lifetime of the token.
+func TestALeaseFollowsTheTokenIfTheMaximumIsUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.System.MaxLeaseTTLVal = 0

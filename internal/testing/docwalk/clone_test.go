@@ -1,4 +1,4 @@
-package tokenbroker_test
+package docwalk
 
 import (
 	"os"
@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// left are the files that examples and pages say they write, or read secrets from.
-var left = []struct {
-	in   string // a pattern of files
+// secretFiles finds the files that the examples and pages write, or read secrets from.
+var secretFiles = []struct {
+	in   string // a glob pattern
 	file *regexp.Regexp
 }{
 	{"examples/agent/*.hcl", regexp.MustCompile(`(?m)^\s*(?:role_id_file_path|secret_id_file_path|destination|address)\s*=\s*"([^"]+)"`)},
@@ -28,8 +28,9 @@ var left = []struct {
 	{"docs/*.md", regexp.MustCompile(`snapshot save (\S+)`)},
 }
 
-// Whoever follows the pages in a clone, and then says `git add .`, adds no secret.
+// A user who follows the pages in a clone and then runs `git add .` adds no secret.
 func TestWhatThePagesLeaveInACloneIsIgnored(t *testing.T) {
+	t.Chdir("../../..")
 	clone := t.TempDir()
 	git := func(args ...string) error {
 		cmd := exec.CommandContext(t.Context(), "git", append([]string{"-C", clone, "-c", "core.excludesFile=" + os.DevNull}, args...)...)
@@ -45,7 +46,7 @@ func TestWhatThePagesLeaveInACloneIsIgnored(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(clone, ".gitignore"), rules, 0o600))
 
 	var found []string
-	for _, l := range left {
+	for _, l := range secretFiles {
 		pages, err := filepath.Glob(l.in)
 		require.NoError(t, err)
 		require.NotEmpty(t, pages, l.in)
@@ -55,19 +56,19 @@ func TestWhatThePagesLeaveInACloneIsIgnored(t *testing.T) {
 			require.NoError(t, err)
 			for _, match := range l.file.FindAllStringSubmatch(string(text), -1) {
 				file := strings.Trim(match[1], "\"`")
-				if strings.HasPrefix(page, "examples/") { // relative to where the example is
+				if strings.HasPrefix(page, "examples/") { // relative to the example
 					file = filepath.Join(filepath.Dir(page), file)
 				}
-				if !slices.Contains([]string{".pub", ".crt", ".jwk"}, filepath.Ext(file)) { // which are public
+				if !slices.Contains([]string{".pub", ".crt", ".jwk"}, filepath.Ext(file)) { // those are public
 					found = append(found, file)
 				}
 				matched = true
 			}
 		}
-		assert.True(t, matched, "%s of %s finds nothing any more", l.file, l.in)
+		assert.True(t, matched, "%s finds nothing in %s", l.file, l.in)
 	}
 	for _, file := range slices.Compact(slices.Sorted(slices.Values(found))) {
-		require.NoError(t, git("check-ignore", "--quiet", file), "%s would be added", file)
+		require.NoError(t, git("check-ignore", "--quiet", file), "git add would add %s", file)
 	}
 	for _, file := range []string{
 		"examples/agent/role-id", "examples/agent/secret-id", "examples/agent/kensho-token", "examples/agent/proxy.sock",

@@ -1,4 +1,4 @@
-package tokenbroker_test
+package guarantees_test
 
 import (
 	"net/http"
@@ -15,7 +15,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// metadataHang has the vendor accept requests for its metadata, and never answer them.
+// metadataHang makes the vendor accept requests for its metadata and never answer.
 func metadataHang() vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		if strings.Contains(r.URL.Path, "/.well-known/") {
@@ -33,11 +33,11 @@ func TestGuarantee4StaleMetadataServeWhileTheIssuerHangs(t *testing.T) {
 		e.Creds("own")
 		time.Sleep(25 * time.Hour)
 		e.Sim.Behave(metadataHang())
-		began := time.Now()
+		started := time.Now()
 		for range 5 {
 			e.Creds("own")
 		}
-		assert.LessOrEqual(t, time.Since(began), 3*time.Second, "one short attempt")
+		assert.LessOrEqual(t, time.Since(started), 3*time.Second, "one short attempt for all reads")
 		e.Sim.Behave(vendorsim.Conduct{})
 		time.Sleep(2 * time.Minute)
 		e.Creds("own")
@@ -45,13 +45,13 @@ func TestGuarantee4StaleMetadataServeWhileTheIssuerHangs(t *testing.T) {
 	})
 }
 
-func TestMetadataThatCannotBeHadAreAnOutage(t *testing.T) {
+func TestMetadataThatCannotBeFetchedAreAnOutage(t *testing.T) {
 	for name, conduct := range map[string]vendorsim.Conduct{
-		"a hanging issuer": metadataHang(),
-		"a 503":            engine.MetadataDown(),
-		"a 401":            metadataRefused(http.StatusUnauthorized, `{"error":"invalid_client"}`),
-		"a 403 of a proxy": metadataRefused(http.StatusForbidden, "<html>"),
-		"a 400":            metadataRefused(http.StatusBadRequest, ""),
+		"an issuer that hangs": metadataHang(),
+		"a 503":                engine.MetadataDown(),
+		"a 401":                metadataRefused(http.StatusUnauthorized, `{"error":"invalid_client"}`),
+		"a 403 of a proxy":     metadataRefused(http.StatusForbidden, "<html>"),
+		"a 400":                metadataRefused(http.StatusBadRequest, ""),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -75,6 +75,7 @@ func TestMetadataThatCannotBeHadAreAnOutage(t *testing.T) {
 	}
 }
 
+// metadataRefused makes the vendor answer requests for its metadata with a status and body.
 func metadataRefused(status int, body string) vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		if strings.Contains(r.URL.Path, "/.well-known/") {

@@ -1,4 +1,4 @@
-package tokenbroker_test
+package keypairs_test
 
 import (
 	"crypto/rsa"
@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestAPairIsPendingUntilTheVendorTakesIt(t *testing.T) {
+func TestAPairIsPendingUntilTheVendorAcceptsIt(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -28,7 +28,7 @@ func TestAPairIsPendingUntilTheVendorTakesIt(t *testing.T) {
 				assert.Empty(t, pending.Warnings)
 				read := e.Read("keypair/prod").Data
 				for field, value := range active {
-					assert.Equal(t, value, read[field], "the active pair is as it was")
+					assert.Equal(t, value, read[field], "the active pair is unchanged")
 					assert.Equal(t, pending.Data[field], read["pending_"+field])
 				}
 				assert.NotEqual(t, active["public_key"], pending.Data["public_key"])
@@ -42,9 +42,9 @@ func TestAPairIsPendingUntilTheVendorTakesIt(t *testing.T) {
 					e.Restart()
 				}
 				engine.Until(2, 0, 0)
-				e.Creds("prod") // by the active pair
+				e.Creds("prod") // with the active pair
 
-				e.Register(engine.ClientID, pending.Data["public_key"]) // and forget the other
+				e.Register(engine.ClientID, pending.Data["public_key"]) // in place of the active one
 				calls := e.Exchanges()
 				status, message = e.Activate(nil)
 				require.Equal(t, http.StatusOK, status, message)
@@ -53,7 +53,7 @@ func TestAPairIsPendingUntilTheVendorTakesIt(t *testing.T) {
 					e.Restart()
 				}
 				assert.NotEqual(t, older, e.Creds("prod").Data["access_token"])
-				assert.Equal(t, calls+1, e.Exchanges(), "the token is that of the activation")
+				assert.Equal(t, calls+1, e.Exchanges(), "the activation has cached its token")
 				active = e.Read("keypair/prod").Data
 				for field, value := range pending.Data {
 					assert.Equal(t, value, active[field], field)
@@ -66,14 +66,14 @@ func TestAPairIsPendingUntilTheVendorTakesIt(t *testing.T) {
 	}
 }
 
-func TestAnotherPendingPairTakesThePlaceOfTheFirst(t *testing.T) {
+func TestANewPendingPairReplacesTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewGenerated(t)
 		first := e.Pending("prod", map[string]any{"key_type": "rsa-3072"}).Data
 		second := e.Pending("prod", nil)
 		assert.Equal(t, []string{"the pending pair " + first["key_id"].(string) + " was replaced; if it is registered at the vendor, register the new one instead"}, second.Warnings)
 		assert.Equal(t, second.Data["key_id"], e.Read("keypair/prod").Data["pending_key_id"])
-		assert.Equal(t, "rsa-2048", second.Data["key_type"], "which is that of the active pair")
+		assert.Equal(t, "rsa-2048", second.Data["key_type"], "the default is the type of the active pair")
 
 		third := e.Pending("prod", map[string]any{"key_type": "rsa-3072"}).Data
 		e.Register(engine.ClientID, third["public_key"])
@@ -83,7 +83,7 @@ func TestAnotherPendingPairTakesThePlaceOfTheFirst(t *testing.T) {
 	})
 }
 
-func TestAnActivationThatFailsLeavesAllAsItWas(t *testing.T) {
+func TestAFailedActivationChangesNothing(t *testing.T) {
 	unknown := func(*engine.Engine, *logical.Response) {}
 	for name, test := range map[string]struct {
 		provoke func(*engine.Engine, *logical.Response)
@@ -91,15 +91,15 @@ func TestAnActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 		status  int
 		says    string
 	}{
-		"an unknown key":      {unknown, nil, http.StatusBadRequest, "the vendor rejected the credential: kensho.okta.com: 401"},
-		"an unknown client":   {unknown, map[string]any{"client_id": "0oa-nobody"}, http.StatusBadRequest, "the vendor rejected the credential"},
-		"no client ID":        {unknown, map[string]any{"client_id": ""}, http.StatusBadRequest, "client_id: is missing"},
-		"an unknown field":    {unknown, map[string]any{"verify": false}, http.StatusBadRequest, `unknown field "verify" (allowed: client_id, key_id, name`},
-		"a vendor who is out": {func(e *engine.Engine, _ *logical.Response) { e.Sim.Behave(engine.Down()) }, nil, http.StatusServiceUnavailable, "cannot verify the credential: the vendor is unavailable: kensho.okta.com: 503 Service Unavailable: down; config/kensho/prod keeps using the active pair of keypair/prod"},
+		"an unknown key":    {unknown, nil, http.StatusBadRequest, "the vendor rejected the credential: kensho.okta.com: 401"},
+		"an unknown client": {unknown, map[string]any{"client_id": "0oa-nobody"}, http.StatusBadRequest, "the vendor rejected the credential"},
+		"no client ID":      {unknown, map[string]any{"client_id": ""}, http.StatusBadRequest, "client_id: is missing"},
+		"an unknown field":  {unknown, map[string]any{"verify": false}, http.StatusBadRequest, `unknown field "verify" (allowed: client_id, key_id, name`},
+		"an outage":         {func(e *engine.Engine, _ *logical.Response) { e.Sim.Behave(engine.Down()) }, nil, http.StatusServiceUnavailable, "cannot verify the credential: the vendor is unavailable: kensho.okta.com: 503 Service Unavailable: down; config/kensho/prod keeps using the active pair of keypair/prod"},
 		"an invalid response": {func(e *engine.Engine, _ *logical.Response) {
 			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, "<html>"))})
 		}, nil, http.StatusBadGateway, "cannot verify the credential: invalid response from the vendor"},
-		"one of two is refused": {func(e *engine.Engine, pending *logical.Response) {
+		"one of two credentials is rejected": {func(e *engine.Engine, pending *logical.Response) {
 			e.Register(engine.NextClientID, pending.Data["public_key"])
 			calls := e.Exchanges()
 			e.Sim.Behave(vendorsim.Conduct{Fault: func(*http.Request) http.HandlerFunc {
@@ -126,13 +126,13 @@ func TestAnActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 				assert.Equal(t, before, e.Dump())
 				assert.Equal(t, tokens, e.Tokens())
 				engine.Until(2, 0, 0)
-				e.Tokens() // by the active pair
+				e.Tokens() // with the active pair
 			})
 		})
 	}
 }
 
-func TestANewClientIDGoesToAllCredentialsOfTheKeyPair(t *testing.T) {
+func TestANewClientIDAppliesToAllCredentialsOfTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, pending := engine.NewRotation(t)
 		older := e.Tokens()
@@ -150,7 +150,7 @@ func TestANewClientIDGoesToAllCredentialsOfTheKeyPair(t *testing.T) {
 	})
 }
 
-func TestAKeyIDThatAnOperatorGaveIsThatOfOnePair(t *testing.T) {
+func TestAnOperatorsKeyIDBelongsToOnePair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		know := func(client string, answer *logical.Response, keyID string) {
@@ -171,7 +171,7 @@ func TestAKeyIDThatAnOperatorGaveIsThatOfOnePair(t *testing.T) {
 	})
 }
 
-func TestAKeyPairThatNobodyUsesIsActivatedWithoutTheVendor(t *testing.T) {
+func TestAnUnusedKeyPairIsActivatedWithoutTheVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Keypair("prod", nil)
@@ -183,13 +183,13 @@ func TestAKeyPairThatNobodyUsesIsActivatedWithoutTheVendor(t *testing.T) {
 	})
 }
 
-func TestWhatHappensToACredentialDuringAnActivation(t *testing.T) {
+func TestACredentialCanChangeDuringAnActivation(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*engine.Engine) (status int, message string)
 		status int // of the activation
 		says   string
 	}{
-		"another takes the key pair up": {func(e *engine.Engine) (int, string) {
+		"another credential uses the key pair": {func(e *engine.Engine) (int, string) {
 			_, status, message := e.Request(logical.UpdateOperation, "config/kensho/nerd", map[string]any{
 				"client_id": engine.NextClientID, "private_key_source": "generated", "keypair": "prod", "product": "nerd",
 			})
@@ -203,7 +203,7 @@ func TestWhatHappensToACredentialDuringAnActivation(t *testing.T) {
 			_, status, message := e.Request(logical.DeleteOperation, "config/kensho/scribe", nil)
 			return status, message
 		}, http.StatusOK, ""},
-		"it gets a key of its own": {func(e *engine.Engine) (int, string) {
+		"it gets its own key": {func(e *engine.Engine) (int, string) {
 			e.Sim.AddClient("0oa-of-its-own", &engine.PrivateKey().PublicKey, "")
 			_, status, message := e.Request(logical.UpdateOperation, "config/kensho/scribe", map[string]any{
 				"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM(), "client_id": "0oa-of-its-own", "verify": false,
@@ -220,7 +220,7 @@ func TestWhatHappensToACredentialDuringAnActivation(t *testing.T) {
 				var message string
 				var operator sync.WaitGroup
 				operator.Go(func() { status, message = e.Activate(map[string]any{"client_id": engine.NextClientID}) })
-				time.Sleep(time.Second) // prod is being exchanged, and scribe is still free
+				time.Sleep(time.Second) // the exchange of prod is in flight; that of scribe has not started
 				changed, why := test.change(e)
 				operator.Wait()
 				require.Equal(t, http.StatusOK, changed, why)

@@ -1,4 +1,4 @@
-package tokenbroker_test
+package keypairs_test
 
 import (
 	"crypto"
@@ -19,9 +19,9 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A key pair of many credentials, with a slow vendor: the activation takes longer than
-// any one renewal may.
-func TestALongActivationThatFailsLeavesAllAsItWas(t *testing.T) {
+// With many credentials and a slow vendor, an activation takes longer than the time limit of
+// a renewal.
+func TestALongActivationThatFailsChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const users = 24
 		e := engine.New(t)
@@ -41,7 +41,7 @@ func TestALongActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 		}
 		pending := e.Pending("prod", nil).Data
 		keys[pending["key_id"].(string)] = engine.PublicKey(t, pending["public_key"])
-		engine.Until(0, 50, 0) // when the tokens are due for fresher ones
+		engine.Until(0, 50, 0) // the tokens need renewal
 		calls := e.Exchanges()
 		e.Sim.Behave(vendorsim.Conduct{Latency: 9 * time.Second, Fault: func(*http.Request) http.HandlerFunc {
 			if e.Exchanges() < calls+users {
@@ -51,16 +51,16 @@ func TestALongActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 		}})
 		var operator sync.WaitGroup
 		operator.Go(func() {
-			asked := time.Now()
+			started := time.Now()
 			status, message := e.Activate(nil)
 			assert.Equal(t, http.StatusBadRequest, status, message)
-			assert.Greater(t, time.Since(asked), 3*time.Minute)
+			assert.Greater(t, time.Since(started), 3*time.Minute)
 		})
 		time.Sleep(time.Minute)
 		for range 3 {
-			asked := time.Now()
+			started := time.Now()
 			e.Read("creds/c00")
-			assert.Less(t, time.Since(asked), time.Second, "who has a good token does not wait")
+			assert.Less(t, time.Since(started), time.Second, "a reader of a valid token does not wait")
 		}
 		operator.Wait()
 		e.Sim.Behave(vendorsim.Conduct{})
@@ -72,11 +72,11 @@ func TestALongActivationThatFailsLeavesAllAsItWas(t *testing.T) {
 	})
 }
 
-func TestADeletedCredentialLeavesNothingInItsKeyPair(t *testing.T) {
+func TestADeletedCredentialLeavesNothingInTheKeyPair(t *testing.T) {
 	for name, after := range map[string]func(*engine.Engine){
-		"that is deleted":          func(*engine.Engine) {},
-		"that gets a pending pair": func(e *engine.Engine) { e.Pending("prod", nil) },
-		"whose other user is mended": func(e *engine.Engine) {
+		"without another write":   func(*engine.Engine) {},
+		"with a new pending pair": func(e *engine.Engine) { e.Pending("prod", nil) },
+		"after a write of the other credential": func(e *engine.Engine) {
 			e.Write("config/oauth2/b", map[string]any{"request_timeout": 20, "verify": true})
 			e.Pending("prod", nil)
 		},
@@ -85,7 +85,7 @@ func TestADeletedCredentialLeavesNothingInItsKeyPair(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewSigning(t)
 				storage := e.BreakStorage()
-				storage.DieAfter(4) // the state of a, and the switch, with a fence before each exchange
+				storage.DieAfter(4) // two fences, the state of a, and the activated key pair
 				status, message := e.Activate(nil)
 				require.Equal(t, http.StatusOK, status, message)
 				storage.LastWrites.Store(nil)
@@ -102,11 +102,11 @@ func TestADeletedCredentialLeavesNothingInItsKeyPair(t *testing.T) {
 	}
 }
 
-func TestADeletionThatStorageDoesNotCompleteLeavesNothingInTheKeyPair(t *testing.T) {
+func TestARepeatedDeletionLeavesNothingInTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSigning(t)
 		storage := e.BreakStorage()
-		storage.DieAfter(4) // the state of a, and the switch, with a fence before each exchange
+		storage.DieAfter(4) // two fences, the state of a, and the activated key pair
 		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
 		storage.LastWrites.Store(nil)
@@ -126,18 +126,18 @@ func TestADeletionThatStorageDoesNotCompleteLeavesNothingInTheKeyPair(t *testing
 	})
 }
 
-func TestACredentialThatIsWrittenAfterItsActivationLeavesNothingInItsKeyPair(t *testing.T) {
+func TestAWriteAfterAnActivationLeavesNothingInTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSigning(t)
 		storage := e.BreakStorage()
-		storage.DieAfter(4) // the state of a, and the switch, with a fence before each exchange
+		storage.DieAfter(4) // two fences, the state of a, and the activated key pair
 		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
 		storage.LastWrites.Store(nil)
 		e.Write("config/oauth2/a", map[string]any{"request_timeout": 20, "verify": true})
 		e.Pending("prod", nil)
 		assert.NotContains(t, e.Dump()["keypair/prod"], "refresh-token-of-a")
-		assert.Contains(t, e.Dump()["keypair/prod"], "refresh-token-of-b", "which its own entry does not have yet")
+		assert.Contains(t, e.Dump()["keypair/prod"], "refresh-token-of-b", "its own entry does not hold it yet")
 		engine.Until(2, 0, 0)
 		e.Restart()
 		e.Creds("a")
@@ -145,7 +145,7 @@ func TestACredentialThatIsWrittenAfterItsActivationLeavesNothingInItsKeyPair(t *
 	})
 }
 
-func TestAnActivatedKeyIDGoesToThoseThatHaveOne(t *testing.T) {
+func TestAnActivatedKeyIDAppliesToCredentialsThatHaveOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const issuer = "https://other.example.com"
 		e := engine.New(t)
@@ -177,7 +177,7 @@ func TestAnActivatedKeyIDGoesToThoseThatHaveOne(t *testing.T) {
 	})
 }
 
-func TestAnActivationIsRefusedAFieldThatWouldGoToNobody(t *testing.T) {
+func TestAnActivationRejectsFieldsThatNoCredentialUses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Keypair("prod", nil)
@@ -192,7 +192,7 @@ func TestAnActivationIsRefusedAFieldThatWouldGoToNobody(t *testing.T) {
 	})
 }
 
-func TestADamagedCredentialOfAnotherProviderIsNoMatterToKeyPairs(t *testing.T) {
+func TestADamagedCredentialOfAnotherVendorDoesNotAffectKeyPairs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewGenerated(t)
 		e.Damage("config/sitecore/stranger")
@@ -200,14 +200,14 @@ func TestADamagedCredentialOfAnotherProviderIsNoMatterToKeyPairs(t *testing.T) {
 	})
 }
 
-func TestAPendingPairIsNotBlamedForAnotherFieldOfItsUser(t *testing.T) {
+func TestAPendingPairIgnoresOtherInvalidFieldsOfItsCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewGenerated(t)
 		entry, err := e.Storage.Get(t.Context(), "config/kensho/prod")
 		require.NoError(t, err)
 		var stored map[string]any
 		require.NoError(t, entry.DecodeJSON(&stored))
-		stored["fields"].(map[string]any)["ca_cert"] = "as an earlier version took it"
+		stored["fields"].(map[string]any)["ca_cert"] = "accepted by an earlier version"
 		entry, err = logical.StorageEntryJSON("config/kensho/prod", stored)
 		require.NoError(t, err)
 		require.NoError(t, e.Storage.Put(t.Context(), entry))

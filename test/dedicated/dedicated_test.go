@@ -1,4 +1,4 @@
-package tokenbroker_test
+package dedicated_test
 
 import (
 	"context"
@@ -31,14 +31,14 @@ func TestADedicatedTokenLivesAndDiesWithItsLease(t *testing.T) {
 		require.NoError(t, e.Revoke(first))
 		assert.Equal(t, []string{engine.TokenOf(first)}, e.Sim.Revoked())
 		assert.True(t, e.Sim.Accepts(engine.TokenOf(second)))
-		require.NoError(t, e.Revoke(first), "Vault may ask twice")
+		require.NoError(t, e.Revoke(first), "Vault may revoke a lease twice")
 		require.NoError(t, e.Revoke(shared))
-		assert.True(t, e.Sim.Accepts(engine.TokenOf(shared)), "a shared token's revocation is local")
+		assert.True(t, e.Sim.Accepts(engine.TokenOf(shared)), "a shared token is not revoked at the vendor")
 		assert.Len(t, e.Leased(), 1)
 	})
 }
 
-func TestADedicatedTokenThatCannotBeRevokedIsTriedAgain(t *testing.T) {
+func TestAFailedRevocationOfALeaseIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		lease := e.Creds("mine")
@@ -55,17 +55,17 @@ func TestADedicatedTokenThatCannotBeRevokedIsTriedAgain(t *testing.T) {
 	})
 }
 
-func TestALeaseEndsThoughTheVendorDoesNotRevokeSuchTokens(t *testing.T) {
+func TestALeaseEndsIfTheVendorDoesNotSupportRevocation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		lease := e.Creds("mine")
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, `{"error":"unsupported_token_type"}`))})
-		require.NoError(t, e.Revoke(lease), "trying again never helps")
+		require.NoError(t, e.Revoke(lease), "a retry cannot succeed")
 		assert.Empty(t, e.Leased())
 	})
 }
 
-func TestALeaseEndsThoughItsTokenIsThatOfAnEarlierClient(t *testing.T) {
+func TestALeaseEndsIfItsTokenBelongsToAnEarlierClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		lease := e.Creds("mine")
@@ -74,12 +74,12 @@ func TestALeaseEndsThoughItsTokenIsThatOfAnEarlierClient(t *testing.T) {
 			Grants: []string{vendorsim.ClientCredentialsGrant},
 		})
 		e.Write("config/oauth2/api", map[string]any{"client_id": engine.NextClientID})
-		require.NoError(t, e.Revoke(lease), "the vendor answers unauthorized_client, and will again")
+		require.NoError(t, e.Revoke(lease), "the vendor answers unauthorized_client, which a retry does not change")
 		assert.Empty(t, e.Leased())
 	})
 }
 
-func TestADedicatedTokenThatHasDiedIsDoneWith(t *testing.T) {
+func TestRevokingAnExpiredTokenCallsNoVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		lease := e.Creds("mine")
@@ -87,7 +87,7 @@ func TestADedicatedTokenThatHasDiedIsDoneWith(t *testing.T) {
 		e.Sim.Behave(engine.Down())
 		calls := e.Exchanges()
 		require.NoError(t, e.Revoke(lease))
-		assert.Equal(t, calls, e.Exchanges(), "the vendor need not be asked")
+		assert.Equal(t, calls, e.Exchanges(), "the vendor is not called")
 		assert.Empty(t, e.Leased())
 	})
 }
@@ -102,7 +102,7 @@ func TestMaxLeasesBoundsTheTokensThatLive(t *testing.T) {
 		status, message := e.Refused("creds/mine")
 		assert.Equal(t, http.StatusTooManyRequests, status)
 		assert.Contains(t, message, "roles/mine has reached its max_leases of 3")
-		assert.Equal(t, calls, e.Exchanges(), "the vendor is spared")
+		assert.Equal(t, calls, e.Exchanges(), "the vendor is not called")
 
 		require.NoError(t, e.Revoke(first))
 		e.Creds("mine")
@@ -111,12 +111,12 @@ func TestMaxLeasesBoundsTheTokensThatLive(t *testing.T) {
 		e.Creds("mine")
 		time.Sleep(24*time.Hour + time.Second)
 		e.Creds("mine")
-		assert.Len(t, e.Leased(), 2, "what is left of those that expired a day ago goes away")
+		assert.Len(t, e.Leased(), 2, "the entries of tokens that expired a day ago are deleted")
 		e.Creds("api")
 	})
 }
 
-func TestADeletedCredentialsDedicatedTokensEnd(t *testing.T) {
+func TestDeletingACredentialRevokesItsTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		lease := e.Creds("mine")
@@ -126,44 +126,12 @@ func TestADeletedCredentialsDedicatedTokensEnd(t *testing.T) {
 			require.Equal(t, http.StatusOK, status, message)
 		}
 		assert.ElementsMatch(t, []string{engine.TokenOf(lease), engine.TokenOf(shared)}, e.Sim.Revoked())
-		require.NoError(t, e.Revoke(lease), "failing ones would pile up")
+		require.NoError(t, e.Revoke(lease), "Vault would keep a lease whose revocation fails")
 		engine.AssertStorageEmpty(t, e)
 	})
 }
 
-func TestGuarantee8ACredentialWhoseDedicatedTokensStorageWillNotTellIsNotDeleted(t *testing.T) {
-	for name, refused := range map[string]engine.StorageCall{
-		"which there are": {Op: "list", Key: "lease/api/"},
-		"what they are":   {Op: "get", Key: "lease/api/mine/"},
-		"that one ended":  {Op: "delete", Key: "lease/api/mine/"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				e := engine.NewOAuth(t)
-				lease := e.Creds("mine")
-				e.Request(logical.DeleteOperation, "roles/mine", nil)
-				storage := e.BreakStorage()
-				meet := func(c engine.StorageCall) engine.Fault {
-					if c.Op == refused.Op && strings.HasPrefix(c.Key, refused.Key) {
-						return engine.Fault{Err: engine.ErrStorage}
-					}
-					return engine.Fault{}
-				}
-				storage.Meet.Store(&meet)
-				_, status, _ := e.Request(logical.DeleteOperation, "config/oauth2/api", nil)
-				assert.Equal(t, http.StatusInternalServerError, status, "nobody could end the token later")
-				storage.Meet.Store(nil)
-				e.Creds("api")
-				_, status, _ = e.Request(logical.DeleteOperation, "config/oauth2/api", nil)
-				assert.Equal(t, http.StatusOK, status)
-				assert.False(t, e.Sim.Accepts(engine.TokenOf(lease)))
-				engine.AssertStorageEmpty(t, e)
-			})
-		})
-	}
-}
-
-func TestADedicatedReadLooksAtItsCredentialsTokensAlone(t *testing.T) {
+func TestADedicatedReadListsOnlyItsCredentialsLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Creds("mine")
@@ -175,13 +143,13 @@ func TestADedicatedReadLooksAtItsCredentialsTokensAlone(t *testing.T) {
 				listed = append(listed, call.Key)
 			}
 		}
-		require.Len(t, listed, 3, "once")
+		require.Len(t, listed, 3, "each prefix is listed once")
 		assert.Equal(t, []string{"lease/api/", "lease/api/mine/"}, listed[:2])
 		assert.True(t, strings.HasPrefix(listed[2], "lease/api/mine/"))
 	})
 }
 
-func TestADedicatedTokenThatCannotBeWrittenDownIsRevoked(t *testing.T) {
+func TestADedicatedTokenThatCannotBeStoredIsRevoked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Creds("api")
@@ -198,7 +166,7 @@ func TestADedicatedTokenThatCannotBeWrittenDownIsRevoked(t *testing.T) {
 	})
 }
 
-func TestADedicatedTokenIsNobodyElses(t *testing.T) {
+func TestADedicatedTokenIsNotShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("roles/ours", map[string]any{"config": "api", "scope": "read"})
@@ -210,7 +178,7 @@ func TestADedicatedTokenIsNobodyElses(t *testing.T) {
 	})
 }
 
-func TestADedicatedTokenOfACredentialThatIsGoneIsDoneWith(t *testing.T) {
+func TestALeaseEndsIfItsCredentialIsMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		lease := e.Creds("mine")
@@ -221,7 +189,7 @@ func TestADedicatedTokenOfACredentialThatIsGoneIsDoneWith(t *testing.T) {
 	})
 }
 
-func TestADedicatedRoleIsRefusedWhereATokenCannotBeRevokedAlone(t *testing.T) {
+func TestADedicatedRoleNeedsAVendorThatRevokesSingleTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("config/oauth2/plain", engine.SecretClient(false))
@@ -247,37 +215,23 @@ func TestADedicatedRoleIsRefusedWhereATokenCannotBeRevokedAlone(t *testing.T) {
 	})
 }
 
-func TestGuarantee4DedicatedReadersLeaveAVendorAloneThatIsDown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.NewOAuth(t)
-		e.Sim.Behave(engine.Down())
-		for range 5 {
-			status, message := e.Refused("creds/mine")
-			assert.Equal(t, http.StatusServiceUnavailable, status)
-			assert.Contains(t, message, "next attempt at")
-		}
-		assert.Equal(t, 2, e.Exchanges(), "the verification, and one attempt")
-		assert.Equal(t, "failed", e.Read("status/api").Data["state"], "some readers do not get a token")
-	})
-}
-
-func TestADedicatedReaderWhoGoesAwayLeavesNoToken(t *testing.T) {
+func TestACanceledDedicatedReadLeavesNoToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
 		live := e.Sim.Live()
 		for range 4 {
-			impatient, hangUp := context.WithTimeout(t.Context(), time.Second)
-			_, err := e.Backend.HandleRequest(impatient, &logical.Request{Operation: logical.ReadOperation, Path: "creds/mine", Storage: e.Storage})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, err := e.Backend.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/mine", Storage: e.Storage})
 			require.Error(t, err)
-			hangUp()
+			cancel()
 		}
 		assert.Equal(t, live, e.Sim.Live())
 		assert.Empty(t, e.Leased())
 	})
 }
 
-func TestADedicatedRoleIsRefusedOnceItsTokensCannotBeRevoked(t *testing.T) {
+func TestADedicatedRoleCannotBeReadWithoutARevocationEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		resp, _, _ := e.Request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"revocation_url": ""})
@@ -289,7 +243,7 @@ func TestADedicatedRoleIsRefusedOnceItsTokensCannotBeRevoked(t *testing.T) {
 	})
 }
 
-func TestADedicatedTokenThatOthersHaveIsRefusedAndLives(t *testing.T) {
+func TestADedicatedReadRejectsATokenThatIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("roles/whole", map[string]any{"config": "api", "dedicated": true})
@@ -307,7 +261,7 @@ func TestADedicatedTokenThatOthersHaveIsRefusedAndLives(t *testing.T) {
 	})
 }
 
-func TestDeletingACredentialDoesNotWaitForAVendorWhoHangs(t *testing.T) {
+func TestDeletingACredentialDoesNotWaitForASlowVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("roles/mine", map[string]any{"max_leases": 0})
@@ -318,10 +272,10 @@ func TestDeletingACredentialDoesNotWaitForAVendorWhoHangs(t *testing.T) {
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
 		_, status, _ := e.Request(logical.DeleteOperation, "roles/mine", nil)
 		require.Equal(t, http.StatusOK, status)
-		asked := time.Now()
+		started := time.Now()
 		_, status, message := e.Request(logical.DeleteOperation, "config/oauth2/api", nil)
 		require.Equal(t, http.StatusOK, status, message)
-		assert.LessOrEqual(t, time.Since(asked), time.Minute)
+		assert.LessOrEqual(t, time.Since(started), time.Minute)
 		engine.AssertStorageEmpty(t, e)
 	})
 }

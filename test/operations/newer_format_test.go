@@ -1,4 +1,4 @@
-package tokenbroker_test
+package operations_test
 
 import (
 	"fmt"
@@ -16,8 +16,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// newRolledBackEngine is one of before an upgrade, put back in its place: what a newer
-// one has written is in storage at keys that none of the readers of "search" needs.
+// newRolledBackEngine returns an engine after a rollback: the entries at keys have a newer
+// storage format. The credential "search" needs none of them.
 func newRolledBackEngine(t *testing.T, keys ...string) *engine.Engine {
 	t.Helper()
 	e := engine.NewOAuth(t)
@@ -36,25 +36,25 @@ func newRolledBackEngine(t *testing.T, keys ...string) *engine.Engine {
 	return e
 }
 
-// newerThan is what is said of an entry, by the path where an operator knows it.
-func newerThan(key string) string {
+// newerFormatError returns the error for the entry at key, which names the path of the entry.
+func newerFormatError(key string) string {
 	path := strings.NewReplacer("role/", "roles/", "state/", "status/", "/own", "", "/credential", "").Replace(key)
 	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this version supports formats up to %d and leaves the entry unchanged; go back to the newer version",
 		path, storage.FormatVersion+1, storage.FormatVersion)
 }
 
-// A touch is a read, or a write if it has data.
-type touch struct {
+// access is a write if it has data, and a read otherwise.
+type access struct {
 	path string
 	data map[string]any
 }
 
-// An engine that is put back after an upgrade says what it cannot read, and who can. It
-// writes over none of it, so that the newer one, when it is back, goes on where it was.
-func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
+// After a rollback, errors name the entry that cannot be read and the version that can read
+// it. The entry is not overwritten, so the newer version continues where it stopped.
+func TestEntriesOfANewerFormatAreNotChanged(t *testing.T) {
 	another := map[string]any{"refresh_token": "another", "verify": false}
 	timeout := map[string]any{"request_timeout": 20}
-	for key, touches := range map[string][]touch{
+	for key, accesses := range map[string][]access{
 		"config/kensho/prod": {
 			{"creds/prod", nil}, {"token/prod", nil}, {"creds/app", nil}, {"status/prod", nil}, {"config/kensho/prod", nil},
 			{"refresh/prod", map[string]any{}}, {"config/kensho/prod", timeout}, {"config/kensho/prod", another}, {"roles/other", map[string]any{"config": "prod"}},
@@ -78,27 +78,27 @@ func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newRolledBackEngine(t, key)
 				before, exchanges := e.Dump(), e.Exchanges()
-				touch := func() {
-					for _, touch := range touches {
+				accessAll := func() {
+					for _, access := range accesses {
 						var op logical.Operation = logical.ReadOperation
-						if touch.data != nil {
+						if access.data != nil {
 							op = logical.UpdateOperation
 						}
-						_, status, message := e.Request(op, touch.path, touch.data)
-						assert.Equal(t, http.StatusInternalServerError, status, "%s %s", op, touch.path)
-						assert.Contains(t, message, newerThan(key), "%s %s", op, touch.path)
+						_, status, message := e.Request(op, access.path, access.data)
+						assert.Equal(t, http.StatusInternalServerError, status, "%s %s", op, access.path)
+						assert.Contains(t, message, newerFormatError(key), "%s %s", op, access.path)
 					}
 				}
-				touch()
+				accessAll()
 				for range 3 {
 					require.NoError(t, e.Tick())
 				}
-				touch()
+				accessAll()
 				assert.Equal(t, before, e.Dump())
-				assert.Equal(t, exchanges, e.Exchanges(), "no vendor is called with what may be spent")
-				e.Creds("search") // whom it does not concern
+				assert.Equal(t, exchanges, e.Exchanges(), "no vendor is called with a refresh token that may be spent")
+				e.Creds("search") // not affected
 
-				e.As(storage.FormatVersion, key) // the newer one knows it
+				e.As(storage.FormatVersion, key) // as the newer version reads it
 				e.Restart()
 				for _, name := range []string{"prod", "app", "archive"} {
 					e.Creds(name)
@@ -110,9 +110,9 @@ func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
 	}
 }
 
-// What cannot be read may use anything. Whatever that would harm is refused, and says which
-// entry it is, and that it can be deleted; nothing else is.
-func TestWhatANewerEngineWroteMayUseOtherNames(t *testing.T) {
+// An entry that cannot be read may use any credential or key pair. A request that could break
+// it is rejected with the path of the entry; all other requests succeed.
+func TestAnEntryOfANewerFormatProtectsWhatItMayUse(t *testing.T) {
 	for key, c := range map[string]struct {
 		op      logical.Operation
 		path    string
@@ -133,7 +133,7 @@ func TestWhatANewerEngineWroteMayUseOtherNames(t *testing.T) {
 				e := newRolledBackEngine(t, key)
 				_, status, message := e.Request(c.op, c.path, map[string]any{})
 				assert.Equal(t, http.StatusInternalServerError, status)
-				assert.Contains(t, message, newerThan(key)+", "+c.remedy)
+				assert.Contains(t, message, newerFormatError(key)+", "+c.remedy)
 
 				e.Creds("search")
 				e.Creds("archive")
@@ -152,13 +152,13 @@ func TestWhatANewerEngineWroteMayUseOtherNames(t *testing.T) {
 	}
 }
 
-// A key pair that cannot be read is no reason to keep the credential that uses it, nor to
-// hold up any other.
-func TestAKeypairThatANewerEngineWroteCanBeDeletedAfterItsUsers(t *testing.T) {
+// A key pair that cannot be read does not prevent the deletion of its credential, and does
+// not affect other key pairs.
+func TestAKeyPairOfANewerFormatCanBeDeletedAfterItsCredentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newRolledBackEngine(t, "keypair/archive")
 		e.Keypair("other", nil)
-		e.Keypair("other", nil) // a pending one, for which users are looked for
+		e.Keypair("other", nil) // creates a pending pair, which looks for the credentials that use it
 		_, status, message := e.Request(logical.DeleteOperation, "keypair/archive", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "keypair/archive is used by config/kensho/archive; first delete these credentials")
@@ -169,13 +169,13 @@ func TestAKeypairThatANewerEngineWroteCanBeDeletedAfterItsUsers(t *testing.T) {
 	})
 }
 
-func TestALeaseThatANewerEngineWroteIsRevokedByThat(t *testing.T) {
+func TestALeaseOfANewerFormatIsRevokedByTheNewerVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newRolledBackEngine(t)
 		lease := e.Creds("mine")
 		key := e.Leased()[0]
 		e.As(storage.FormatVersion+1, key)
-		require.ErrorContains(t, e.Revoke(lease), newerThan(key), "Vault tries again")
+		require.ErrorContains(t, e.Revoke(lease), newerFormatError(key), "Vault retries the revocation")
 		assert.True(t, e.Sim.Accepts(engine.TokenOf(lease)))
 		e.As(storage.FormatVersion, key)
 		require.NoError(t, e.Revoke(lease))
@@ -184,9 +184,8 @@ func TestALeaseThatANewerEngineWroteIsRevokedByThat(t *testing.T) {
 	})
 }
 
-// To delete is an operator's own decision, and the way to start anew with the engine of
-// before.
-func TestWhatANewerEngineWroteCanBeDeleted(t *testing.T) {
+// An operator can delete the entries and start over with the earlier version.
+func TestEntriesOfANewerFormatCanBeDeleted(t *testing.T) {
 	for _, key := range []string{"config/kensho/prod", "state/prod/credential", "state/prod/own", "role/app"} {
 		t.Run(key, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

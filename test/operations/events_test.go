@@ -1,4 +1,4 @@
-package tokenbroker_test
+package operations_test
 
 import (
 	"net/http"
@@ -14,7 +14,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestEachExchangeIsOneLineAndOneEvent(t *testing.T) {
+func TestEachExchangeLogsOneLineAndSendsOneEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{Latency: 250 * time.Millisecond})
@@ -39,12 +39,12 @@ func TestEachExchangeIsOneLineAndOneEvent(t *testing.T) {
 			e.Creds("search")
 			e.Read("token/events")
 		}
-		assert.Empty(t, e.Lines(), "cached reads are nobody's news")
+		assert.Empty(t, e.Lines(), "cached reads are not logged")
 		assert.Empty(t, e.Events())
 	})
 }
 
-func TestAFailureIsAWarningWithTheNextAttempt(t *testing.T) {
+func TestAFailedExchangeLogsAWarningWithTheNextAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
@@ -72,26 +72,26 @@ func TestAFailureIsAWarningWithTheNextAttempt(t *testing.T) {
 
 		e.Restart()
 		e.Request(logical.UpdateOperation, "refresh/prod", nil)
-		assert.Equal(t, []engine.SentEvent{{Kind: "tokenbroker/token-exchange", Metadata: exchange}}, e.Events(), "that it is rejected is no news any more, after a restart neither")
+		assert.Equal(t, []engine.SentEvent{{Kind: "tokenbroker/token-exchange", Metadata: exchange}}, e.Events(), "the rejection is reported once, also across a restart")
 
 		e.Lines()
 		_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": "mistyped"})
 		require.Equal(t, http.StatusBadRequest, status)
 		lines := e.Lines()
 		require.Len(t, lines, 1)
-		assert.Equal(t, "with the next write", lines[0]["next_attempt"], "nobody repeats a verification but its operator")
-		require.Len(t, e.Events(), 1, "what was refused was not stored, and is no credential")
+		assert.Equal(t, "with the next write", lines[0]["next_attempt"], "the engine does not repeat a verification")
+		require.Len(t, e.Events(), 1, "the rejected write stored no credential")
 
 		e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
 		e.Sim.RevokeCredential("another-refresh-token")
 		e.Events()
 		e.Request(logical.UpdateOperation, "refresh/prod", nil)
-		assert.Len(t, e.Events(), 2, "once it has worked, it is")
+		assert.Len(t, e.Events(), 2, "a credential that has worked since is reported again")
 	})
 }
 
-func TestACredentialThatIsGoingToDieIsToldOfOnce(t *testing.T) {
+func TestACredentialThatExpiresSoonSendsOneEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "keepalive_interval": 0})
@@ -105,17 +105,17 @@ func TestACredentialThatIsGoingToDieIsToldOfOnce(t *testing.T) {
 		}}
 		assert.Equal(t, []engine.SentEvent{expiring}, e.Events())
 
-		e.Creds("prod") // which saves it
+		e.Creds("prod") // extends the lifetime of the credential
 		e.Events()
 		e.Pass(6 * 24 * time.Hour)
 		sent := e.Events()
-		require.Len(t, sent, 1, "until it is about to expire again")
+		require.Len(t, sent, 1, "the next event comes when it is about to expire again")
 		assert.Equal(t, expiring.Kind, sent[0].Kind)
 	})
 }
 
-// An event says that readers get another token, and so they do.
-func TestAnEventComesAfterTheWrite(t *testing.T) {
+// An event announces that readers get a new token, so the token must be stored by then.
+func TestAnEventIsSentAfterTheStorageWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		storage := e.BreakStorage()
@@ -142,10 +142,10 @@ func TestAnEventComesAfterTheWrite(t *testing.T) {
 		storage.Refuse.Store(true)
 		_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/prod", data)
 		require.Equal(t, http.StatusInternalServerError, status)
-		assert.Equal(t, []any{"false"}, modified(), "verified, and not stored")
+		assert.Equal(t, []any{"false"}, modified(), "verified but not stored")
 		engine.Until(0, 50, 0)
 		e.Creds("prod")
-		assert.Equal(t, []any{"false"}, modified(), "exchanged, and not stored")
+		assert.Equal(t, []any{"false"}, modified(), "exchanged but not stored")
 
 		storage.Refuse.Store(false)
 		_, status, _ = e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"client_id": "nobody"})

@@ -1,4 +1,4 @@
-package tokenbroker_test
+package credentials_test
 
 import (
 	"net/http"
@@ -14,7 +14,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-// credentialsOfEachVendor are the fields of one of each, by path.
+// credentialsOfEachVendor returns the fields of one credential for each vendor, by path.
 func credentialsOfEachVendor() map[string]map[string]any {
 	return map[string]map[string]any{
 		"config/kensho/a":   engine.KeyPairFields(),
@@ -23,7 +23,7 @@ func credentialsOfEachVendor() map[string]map[string]any {
 	}
 }
 
-func TestEveryCredentialTakesADescriptionAndTheDateOnWhichItsSecretExpires(t *testing.T) {
+func TestEveryCredentialHasADescriptionAndAnExpiryDate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		for path, fields := range credentialsOfEachVendor() {
@@ -47,7 +47,7 @@ func TestEveryCredentialTakesADescriptionAndTheDateOnWhichItsSecretExpires(t *te
 	})
 }
 
-func TestANoteThatCannotBeShownIsRefused(t *testing.T) {
+func TestAnInvalidDescriptionOrDateIsRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -69,7 +69,7 @@ func TestANoteThatCannotBeShownIsRefused(t *testing.T) {
 	})
 }
 
-func TestASecretThatExpiresSoonIsToldOfOnceAndMeasured(t *testing.T) {
+func TestASecretThatExpiresSoonSendsOneEventAndIsMeasured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		fields := engine.KeyPairFields()
@@ -98,17 +98,17 @@ func TestASecretThatExpiresSoonIsToldOfOnceAndMeasured(t *testing.T) {
 		time.Sleep(28 * 24 * time.Hour)
 		e.Pass(time.Hour)
 		sent := e.Events()
-		require.Len(t, sent, 1, "until the next one expires")
+		require.Len(t, sent, 1, "one event for each date")
 		assert.Equal(t, "2000-02-28T00:00:00Z", sent[0].Metadata["expire_time"])
 		time.Sleep(30 * 24 * time.Hour)
 		require.NoError(t, e.Tick())
 		e.AssertMetrics(map[string]string{seconds: "0.0"})
-		e.Creds("prod") // whether it has expired, the vendor says
+		e.Creds("prod") // only the vendor decides whether it has expired
 
 		e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		e.Write("config/kensho/prod", fields)
 		e.Events()
 		require.NoError(t, e.Tick())
-		require.Len(t, e.Events(), 1, "another credential of the name")
+		require.Len(t, e.Events(), 1, "a new credential with the same name")
 	})
 }

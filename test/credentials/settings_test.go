@@ -1,4 +1,4 @@
-package tokenbroker_test
+package credentials_test
 
 import (
 	"net/http"
@@ -14,14 +14,14 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestSettingsAreChangedInAnOutageAndKeepTheTokens(t *testing.T) {
+func TestSettingsCanBeChangedInAnOutageAndKeepTheTokens(t *testing.T) {
 	for name, data := range map[string]map[string]any{
-		"request_timeout":    {"request_timeout": 20},
-		"description":        {"description": "of the search team"},
-		"expires":            {"expires": "2001-01-01"},
-		"keepalive_interval": {"keepalive_interval": "12h"},
-		"all, unverified":    {"request_timeout": 20, "description": "x", "expires": "2001-01-01", "keepalive_interval": 0, "verify": false},
-		"cleared":            {"description": nil, "expires": ""},
+		"request_timeout":          {"request_timeout": 20},
+		"description":              {"description": "of the search team"},
+		"expires":                  {"expires": "2001-01-01"},
+		"keepalive_interval":       {"keepalive_interval": "12h"},
+		"all settings, unverified": {"request_timeout": 20, "description": "x", "expires": "2001-01-01", "keepalive_interval": 0, "verify": false},
+		"cleared":                  {"description": nil, "expires": ""},
 	} {
 		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 			t.Run(name+", "+string(op), func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestSettingsAreChangedInAnOutageAndKeepTheTokens(t *testing.T) {
 	}
 }
 
-func TestWhatDecidesAnExchangeIsVerified(t *testing.T) {
+func TestFieldsThatAffectAnExchangeAreVerified(t *testing.T) {
 	for name, data := range map[string]map[string]any{
 		"default_ttl":                 {"default_ttl": "1h"},
 		"max_ttl":                     {"max_ttl": "30m"},
@@ -59,8 +59,8 @@ func TestWhatDecidesAnExchangeIsVerified(t *testing.T) {
 		"a setting and a lifetime":    {"description": "x", "max_ttl": "30m"},
 		"a setting, by verify=true":   {"description": "x", "verify": true},
 		"a setting, by verify=\"1\"":  {"request_timeout": 20, "verify": "1"},
-		"nothing at all":              {},
-		"nothing but how to verify":   {"verify": true},
+		"no field":                    {},
+		"only verify":                 {"verify": true},
 		"a setting and another field": {"expires": "2001-01-01", "product": "link"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,34 +91,7 @@ func TestASettingCountsAtOnce(t *testing.T) {
 	})
 }
 
-func TestGuarantee3ASettingLosesNoRefreshTokenThatIsNotStoredYet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e, storage := engine.NewRotating(t)
-		engine.Until(1, 0, 11)
-		storage.Refuse.Store(true)
-		e.Request(logical.ReadOperation, "creds/prod", nil)
-		storage.Refuse.Store(false)
-		e.Write("config/kensho/prod", map[string]any{"description": "x"})
-		time.Sleep(6 * time.Second) // after which storage is tried again
-		e.Creds("prod")
-		e.Restart()
-		engine.Until(2, 0, 11)
-		e.Creds("prod")
-	})
-}
-
-func TestGuarantee3ASettingMattersNotToARefreshTokenThatIsHeldForAWrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e, storage := engine.NewRotating(t)
-		e.Sim.AddRefreshToken("link-streaming", engine.AnotherToken)
-		storage.Refuse.Store(true)
-		e.Request(logical.UpdateOperation, "config/kensho/new", map[string]any{"refresh_token": engine.AnotherToken})
-		storage.Refuse.Store(false)
-		e.Write("config/kensho/new", map[string]any{"refresh_token": engine.AnotherToken, "description": "x", "expires": "2001-01-01", "request_timeout": 20})
-	})
-}
-
-func TestASettingOfACredentialWhoseKeyPairWasActivatedKeepsItsTokens(t *testing.T) {
+func TestASettingKeepsTheTokensOfAnActivatedKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, pending := engine.NewRotation(t)
 		e.Register(engine.NextClientID, pending.Data["public_key"])
