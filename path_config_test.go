@@ -272,7 +272,7 @@ func TestANameBelongsToOneVendor(t *testing.T) {
 
 		_, status, message := e.Request(logical.UpdateOperation, "config/sitecore/prod", map[string]any{"api_key": engine.APIKey})
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, "belongs to config/kensho/prod")
+		assert.Contains(t, message, "is taken by config/kensho/prod")
 		_, status, _ = e.Request(logical.DeleteOperation, "config/sitecore/prod", nil)
 		assert.Equal(t, 200, status, "deleting a missing credential succeeds")
 

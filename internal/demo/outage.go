@@ -127,7 +127,7 @@ func (o *outage) down(*vaultserver.Agent) error {
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(output, "the vendor gives no fresher token") {
+	if !strings.Contains(output, "the vendor issues no newer token") {
 		return errors.New("the read returned no warning about the vendor")
 	}
 	if token := field(output, "access_token"); token != o.token {

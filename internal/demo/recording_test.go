@@ -20,7 +20,7 @@ func TestTheRecordingShowsTheWholeDemoAndNothingOfTheMachine(t *testing.T) {
 	headings := headings(t)
 	assert.Len(t, headings, 10)
 	for _, told := range append(headings,
-		"permission denied", "vault agent -config=agent.hcl", "the vendor gives no fresher token", "degraded", "tokenbroker_reads_total", "Done.",
+		"permission denied", "vault agent -config=agent.hcl", "the vendor issues no newer token", "degraded", "tokenbroker_reads_total", "Done.",
 	) {
 		assert.Contains(t, text, told)
 	}

@@ -108,7 +108,7 @@ func TestAFailedActivationChangesNothing(t *testing.T) {
 				}
 				return vendorsim.Answer(http.StatusForbidden, `{"error":"access_denied"}`)
 			}})
-		}, map[string]any{"client_id": engine.NextClientID}, http.StatusBadRequest, "403 Forbidden: access_denied; config/kensho/scribe goes on"},
+		}, map[string]any{"client_id": engine.NextClientID}, http.StatusBadRequest, "403 Forbidden: access_denied; config/kensho/scribe keeps using"},
 		"different client IDs": {func(e *engine.Engine, _ *logical.Response) {
 			e.Register("0oa-of-scribe", e.Read("keypair/prod").Data["public_key"])
 			e.Write("config/kensho/scribe", map[string]any{"client_id": "0oa-of-scribe"})
