@@ -249,11 +249,12 @@ vet: ## Run go vet (part of lint).
 	go vet -tags e2e ./...
 	@for module in $(MODULES); do (set -x; go -C $$module vet ./...); done
 
-lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint | shellcheck ## Run the linters and check formatting and go.mod.
+lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | shellcheck ## Run the linters, and check formatting, go.mod and terms.
 	tools/lint/run.sh . $(MODULES)
 	bin/dockerfile-lint Dockerfile
 	bin/actionlint
 	shellcheck $(wildcard tools/*/*.sh)
+	tools/vale/run.sh
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	@echo 'Building golangci-lint (a minute or two with empty caches) …'
@@ -275,6 +276,10 @@ bin/actionlint: tools/actionlint/go.mod tools/actionlint/go.sum
 bin/dockerfile-lint: tools/dockerfile/go.mod tools/dockerfile/go.sum tools/dockerfile/main.go
 	@echo "Building BuildKit's checks of Dockerfiles (a minute or two with empty caches) …"
 	$(TIMED) $@ go -C tools/dockerfile build -o $(abspath $@) .
+
+# The parser of Go's comments is written in C.
+bin/vale: tools/vale/go.mod tools/vale/go.sum | gcc
+	$(TIMED) $@ env CGO_ENABLED=1 go -C tools/vale build -o $(abspath $@) github.com/errata-ai/vale/v3/cmd/vale
 
 fmt: bin/golangci-lint ## Format the code.
 	bin/golangci-lint fmt

@@ -52,7 +52,7 @@ func readFields() map[string]*framework.FieldSchema {
 		},
 		"min_ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "Minimum remaining lifetime of the token. If the cached token expires sooner, the engine exchanges it for a fresher one where possible. The longer of this and the role's min_ttl applies. Default: none.",
+			Description:  "Minimum remaining lifetime of the token. If the cached token expires sooner, the engine exchanges it for a newer one where possible. The longer of this and the role's min_ttl applies. Default: none.",
 			Query:        true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 		},
@@ -323,7 +323,7 @@ credential for a new one otherwise. The lease ends before the token expires and 
 be renewed; read again instead.
 
 If the cached token expires before min_ttl, the engine first exchanges the credential
-for a fresher one. If the vendor issues no token that is valid for so long, the response
+for a newer one. If the vendor issues no token that is valid for so long, the response
 has the longest-lived token and a warning.
 
 Revoking a lease does not revoke the token at the vendor, as other readers share it.

@@ -119,7 +119,7 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		"min_ttl": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "Minimum remaining lifetime of a token when it is read. If the cached token expires sooner, the engine exchanges it for a fresher one where possible. Default: none.",
+			Description:  "Minimum remaining lifetime of a token when it is read. If the cached token expires sooner, the engine exchanges it for a newer one where possible. Default: none.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 		},
 	}

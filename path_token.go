@@ -40,7 +40,7 @@ func staticTokenFields() map[string]*framework.FieldSchema {
 	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"ttl": {
 			Type:        framework.TypeInt,
-			Description: "Seconds until the next read. By then a fresher token is available.",
+			Description: "Seconds until the next read. By then a newer token is available.",
 			Required:    true,
 		},
 		"rotation_period": {
@@ -76,5 +76,5 @@ and revokes nothing. Use it for many or frequent reads. Without leases, Vault ca
 list who holds a token.
 
 Vault Agent uses ttl and rotation_period: it reads again one second after ttl has
-passed, when a fresher token is available.
+passed, when a newer token is available.
 `

@@ -38,7 +38,7 @@ type Metrics struct {
 func New(providers []string, statuses func() iter.Seq2[string, *broker.Status]) *Metrics {
 	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tokenbroker_reads_total",
-		Help: "Token reads by result: cached, exchanged (waited for the vendor), stale (valid token, but a fresher one is due and not available), failed (not counting invalid requests).",
+		Help: "Token reads by result: cached, exchanged (waited for the vendor), stale (valid token, but a newer one is due and not available), failed (not counting invalid requests).",
 	}, []string{"result"})
 	m := &Metrics{
 		registry: prometheus.NewPedanticRegistry(),

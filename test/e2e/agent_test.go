@@ -46,7 +46,7 @@ func agentWorld(t *testing.T, provider string) *mount {
 // Leased, it reads again after 85 to 95 % of the lease. A token is leased for 18 s when
 // it is fresh (5 % of what is left is the margin, and Vault's leases are whole
 // seconds), so Agent comes back when it is 15.3 to 17.1 s old. From 15 s on it is due
-// for a fresher one. Whatever its age when it is read, that holds: 0.85 × (0.95 × what
+// for a newer one. Whatever its age when it is read, that holds: 0.85 × (0.95 × what
 // is left, less the second that rounding may cost) leaves it 15 s old or older.
 //
 // Lease-free, it reads again ttl and 1 s later, which is made to be when the token is

@@ -240,7 +240,7 @@ var storageFlows = map[string]storageFlow{
 		s.Backend.InvalidateKey(s.T.Context(), "state/prod/own")
 		return reads("creds/prod")(s)
 	}},
-	"a fresher token is read": {given: func(s *stage) {
+	"a newer token is read": {given: func(s *stage) {
 		s.Write("config/kensho/prod", engine.KeyPairFields())
 		s.Creds("prod")
 		engine.Until(0, 20, 0)

@@ -21,7 +21,7 @@ import (
 type stateOfToken string
 
 const (
-	tokenGood    stateOfToken = "good token" // and due for a fresher one
+	tokenGood    stateOfToken = "good token" // and due for a newer one
 	tokenExpired stateOfToken = "expired token"
 	noToken      stateOfToken = "no token"
 )
@@ -196,7 +196,7 @@ func (c *vendorCell) ask() (*logical.Response, int, string) {
 }
 
 // press reads a token as a reader does who has reason to know that the vendor gives no
-// fresher one: who wants one that is good for longer.
+// newer one: who wants one that is good for longer.
 func (c *vendorCell) press() (*logical.Response, int, string) {
 	c.T.Helper()
 	var data map[string]any

@@ -49,7 +49,7 @@ func (c *vendorCell) failsOnce(o outcome) {
 	before := c.Exchanges()
 	c.failures++
 	resp, status, message := c.ask()
-	if c.alive() { // who waits for a fresher one for a short time alone
+	if c.alive() { // who waits for a newer one for a short time alone
 		c.servesTheGoodOne(resp, status, message)
 	} else {
 		c.refuses(o, status, message)

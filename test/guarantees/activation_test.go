@@ -137,7 +137,7 @@ func TestADeletionThatCannotSeeTheKeyPairLeavesNoSecretBehind(t *testing.T) {
 func TestGuarantee8AnActivationCountsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, pending := engine.NewRotation(t)
-		engine.Until(0, 50, 0) // when the token is due for a fresher one
+		engine.Until(0, 50, 0) // when the token is due for a newer one
 		e.Sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
 		var older *logical.Response
 		var reader sync.WaitGroup

@@ -219,7 +219,7 @@ func TestGuarantee4AVendorThatIsDownIsDownForAllScopes(t *testing.T) {
 		calls := e.Exchanges()
 		status, _ = e.Refused("creds/nerd")
 		assert.Equal(t, http.StatusServiceUnavailable, status)
-		assert.Empty(t, e.Creds("link").Warnings, "a token that is not due wants no fresher one")
+		assert.Empty(t, e.Creds("link").Warnings, "a token that is not due wants no newer one")
 		assert.Equal(t, calls, e.Exchanges(), "while backing off the vendor is not called, whoever asks")
 	})
 }

@@ -189,7 +189,7 @@ func TestGuarantee4ReadersOfAValidTokenDoNotWaitForOthersExchanges(t *testing.T)
 				e.Write("roles/ours", map[string]any{"config": "api", "scope": "write"})
 				e.Creds("api")
 				e.Sim.Behave(slowly)
-				time.Sleep(50 * time.Minute) // when it is due for a fresher one
+				time.Sleep(50 * time.Minute) // when it is due for a newer one
 				go e.Request(logical.ReadOperation, other, nil)
 				synctest.Wait()
 				began := time.Now()

@@ -108,7 +108,7 @@ func TestGuarantee4AGoodTokenIsServedAtOnceWhileStorageTakesNoWrite(t *testing.T
 		e.Write("config/oauth2/user", map[string]any{
 			"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret, "auth_style": "client_secret_basic", "refresh_token": engine.RefreshToken,
 		})
-		engine.Until(0, 50, 0) // when the token is due for a fresher one
+		engine.Until(0, 50, 0) // when the token is due for a newer one
 		storage := e.BreakStorage()
 		storage.Refuse.Store(true)
 		storage.RefuseFence.Store(true)
