@@ -14,7 +14,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-func TestGuarantee1ATokenOutOfACacheExpiresAsTheVendorHasIt(t *testing.T) {
+// Given an answer from an HTTP cache, its Age is subtracted from the lifetime that it states.
+func TestGuarantee1AgeOfACachedAnswerShortensTheLifetime(t *testing.T) {
 	const age = 530 * time.Second
 	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
@@ -31,14 +32,14 @@ func TestGuarantee1ATokenOutOfACacheExpiresAsTheVendorHasIt(t *testing.T) {
 				}
 				assert.WithinRange(t, expire, want.Add(-2*time.Second), want)
 				if skew := e.Read("status/prod").Data["clock_skew"]; skew != nil {
-					assert.Zero(t, skew, "a Date that is as old as its answer is of a clock that is right")
+					assert.Zero(t, skew, "a Date as old as its answer shows no clock skew")
 				}
 			})
 		})
 	}
 }
 
-func TestGuarantee1AnExpiredTokenOutOfACacheIsRefused(t *testing.T) {
+func TestGuarantee1ExpiredTokenFromAnHTTPCacheIsRefused(t *testing.T) {
 	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -15,9 +15,9 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// newSingleEngine has two credentials of a vendor who has one token of a client at a
-// time, and their key pair, whose successor he knows.
-func newSingleEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorage) {
+// newSingleTokenEngine mounts an engine with the credentials a and b, whose vendor keeps one
+// valid token per client, and one key pair with a pending successor that the vendor knows.
+func newSingleTokenEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorage) {
 	t.Helper()
 	e := engine.New(t)
 	e.Sim.Behave(engine.SingleToken())
@@ -36,8 +36,9 @@ func newSingleEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorage) {
 	return e, e.BreakStorage()
 }
 
-// Guarantee 1, with a vendor who ends a token when he issues the next.
-func TestGuarantee1ATokenThatAFailedWriteHasEndedIsNotServed(t *testing.T) {
+// Given a vendor that ends a token when it issues the next, the older token is not served
+// after a write that made an exchange and then failed.
+func TestGuarantee1TokenEndedByAFailedWriteIsNotServed(t *testing.T) {
 	for name, write := range map[string]func(*engine.Engine, *engine.FaultyStorage) (status int){
 		"a config write that storage refuses": func(e *engine.Engine, s *engine.FaultyStorage) int {
 			s.DieAfter(0)
@@ -64,7 +65,7 @@ func TestGuarantee1ATokenThatAFailedWriteHasEndedIsNotServed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e, storage := newSingleEngine(t)
+				e, storage := newSingleTokenEngine(t)
 				older := engine.TokenOf(e.Creds("a"))
 				require.NotEqual(t, http.StatusOK, write(e, storage))
 				require.False(t, e.Sim.Accepts(older))

@@ -15,8 +15,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee3WhatAnotherNodeHasStoredIsNotWrittenOverWithAScopesToken(t *testing.T) {
-	for name, otherNode := range map[string]map[string]any{"it replaces the refresh token": nil, "it drops the tokens": {"drop": true}} {
+func TestGuarantee3ScopeTokenDoesNotOverwriteAnotherNodesState(t *testing.T) {
+	for name, otherNode := range map[string]map[string]any{"it rotates the refresh token": nil, "it drops the tokens": {"drop": true}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e, bounded, roles := engine.NewBounded(t, engine.RaftEntry, true)
@@ -39,14 +39,14 @@ func TestGuarantee3WhatAnotherNodeHasStoredIsNotWrittenOverWithAScopesToken(t *t
 				assert.Equal(t, newer, got)
 				assert.NotEqual(t, older, got)
 				time.Sleep(2 * time.Hour)
-				e.Creds("api") // with the refresh token of the other node, or what replaced it
+				e.Creds("api") // uses the other node's refresh token, or a later one
 			})
 		})
 	}
 }
 
-// newSingleRotatingEngine has a credential of a vendor who ends the last token with each exchange,
-// and replaces the refresh token.
+// newSingleRotatingEngine mounts an engine with a credential whose vendor ends the last token
+// and rotates the refresh token with each exchange.
 func newSingleRotatingEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorage) {
 	t.Helper()
 	e := engine.New(t)
@@ -63,7 +63,7 @@ func newSingleRotatingEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorag
 	return e, e.BreakStorage()
 }
 
-func TestGuarantee2ATokenThatAnExchangeHasEndedStaysSoAcrossRestarts(t *testing.T) {
+func TestGuarantee2EndedTokenStaysEndedAcrossRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newSingleRotatingEngine(t)
 		time.Sleep(time.Second)
@@ -76,7 +76,7 @@ func TestGuarantee2ATokenThatAnExchangeHasEndedStaysSoAcrossRestarts(t *testing.
 		e.Sim.Behave(conduct)
 		for range 3 {
 			e.Restart()
-			e.Refused("creds/api") // which writes the failure
+			e.Refused("creds/api") // stores the failure
 			time.Sleep(time.Minute)
 		}
 		e.Sim.Behave(engine.SingleToken())
@@ -85,7 +85,7 @@ func TestGuarantee2ATokenThatAnExchangeHasEndedStaysSoAcrossRestarts(t *testing.
 	})
 }
 
-func TestGuarantee2ADamagedEntryBringsBackNoEarlierToken(t *testing.T) {
+func TestGuarantee2DamagedEntryRestoresNoEarlierToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _ := newSingleRotatingEngine(t)
 		time.Sleep(time.Second)
@@ -104,10 +104,10 @@ func TestStatusIsTheSameAfterARestart(t *testing.T) {
 		time.Sleep(time.Hour)
 		e.Refused("creds/api")
 		time.Sleep(11 * time.Minute)
-		e.Refused("creds/mine") // which leaves an entry of its scope
+		e.Refused("creds/mine") // stores an entry of its scope
 		e.Sim.Behave(vendorsim.Conduct{})
 		time.Sleep(11 * time.Minute)
-		e.Creds("mine") // which empties it
+		e.Creds("mine") // clears that entry
 		before := e.Read("status/api").Data
 		require.Equal(t, 2, before["exchanges"])
 		e.Restart()
@@ -115,8 +115,8 @@ func TestStatusIsTheSameAfterARestart(t *testing.T) {
 	})
 }
 
-// An API key makes another pair where the one that the vendor answered is too large.
-func TestGuarantee15APairThatStorageDoesNotTakeBlocksNothing(t *testing.T) {
+// Given a token pair that is too large to store, the engine gets another one with the API key.
+func TestGuarantee15OversizedTokenPairBlocksNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		storage := &engine.BoundedStorage{Storage: e.Storage, Most: 16 << 10}
@@ -133,7 +133,7 @@ func TestGuarantee15APairThatStorageDoesNotTakeBlocksNothing(t *testing.T) {
 	})
 }
 
-func TestGuarantee15AScopeThatIsTooLargeKeepsNoOtherFromBeingRefreshed(t *testing.T) {
+func TestGuarantee15OversizedScopeBlocksNoOtherRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage, roles := engine.NewBounded(t, 16<<10, true)
 		e.Creds(roles[0])
@@ -141,7 +141,7 @@ func TestGuarantee15AScopeThatIsTooLargeKeepsNoOtherFromBeingRefreshed(t *testin
 		time.Sleep(time.Second)
 		exchanges := 0
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
-			if exchanges++; exchanges == 2 { // of the first role, after the credential's own
+			if exchanges++; exchanges == 2 { // the first role's exchange, after the credential's own
 				answer["access_token"] = strings.Repeat("a", 32<<10)
 			}
 		}))})
@@ -150,7 +150,7 @@ func TestGuarantee15AScopeThatIsTooLargeKeepsNoOtherFromBeingRefreshed(t *testin
 		assert.Contains(t, message, "more than storage takes in one entry")
 		assert.NotEqual(t, older, engine.TokenOf(e.Creds(roles[1])))
 
-		// Once the limit is raised, a refresh ends the wait.
+		// After the storage limit is raised, a refresh ends the back-off.
 		e.Lengthen()
 		e.Refused("creds/" + roles[2])
 		storage.Most = engine.RaftEntry
@@ -160,7 +160,7 @@ func TestGuarantee15AScopeThatIsTooLargeKeepsNoOtherFromBeingRefreshed(t *testin
 	})
 }
 
-func TestGuarantee15AScopeThatIsTooLargeIsNotExchangedForNobody(t *testing.T) {
+func TestGuarantee15UnusedOversizedScopeIsNotExchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, roles := engine.NewBounded(t, 16<<10, true)
 		e.Creds(roles[0])
@@ -175,12 +175,12 @@ func TestGuarantee15AScopeThatIsTooLargeIsNotExchangedForNobody(t *testing.T) {
 				failed++
 			}
 		}
-		assert.Equal(t, 1, failed, "which its sweep says")
-		assert.Less(t, e.Exchanges()-calls, 40, "its own once, and once a keepalive")
+		assert.Equal(t, 1, failed, "the sweep reports the failure once")
+		assert.Less(t, e.Exchanges()-calls, 40, "one exchange of the scope, and the credential's keepalives")
 	})
 }
 
-func TestNothingIsLeftOfAnEarlierGeneration(t *testing.T) {
+func TestWriteDeletesTheStateOfAnEarlierGeneration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newSingleRotatingEngine(t)
 		e.Write("refresh/api", nil)
@@ -196,7 +196,7 @@ func TestNothingIsLeftOfAnEarlierGeneration(t *testing.T) {
 	})
 }
 
-func TestAPanicWhileTheEngineEndsIsContained(t *testing.T) {
+func TestPanicDuringCleanupIsContained(t *testing.T) {
 	e := engine.New(t)
 	e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 	storage := e.BreakStorage()
