@@ -30,7 +30,7 @@ func newRolledBackEngine(t *testing.T, keys ...string) *engine.Engine {
 	e.Write("refresh/prod", nil)
 	e.Write("roles/app", map[string]any{"config": "prod"})
 	for _, key := range keys {
-		e.As(storage.FormatVersion+1, key)
+		e.SetVersion(storage.FormatVersion+1, key)
 	}
 	e.Restart()
 	return e
@@ -98,7 +98,7 @@ func TestWhatANewerEngineWroteIsLeftAsItIs(t *testing.T) {
 				assert.Equal(t, exchanges, e.Exchanges(), "no vendor is called with what may be spent")
 				e.Creds("search") // whom it does not concern
 
-				e.As(storage.FormatVersion, key) // the newer one knows it
+				e.SetVersion(storage.FormatVersion, key) // the newer one knows it
 				e.Restart()
 				for _, name := range []string{"prod", "app", "archive"} {
 					e.Creds(name)
@@ -174,10 +174,10 @@ func TestALeaseThatANewerEngineWroteIsRevokedByThat(t *testing.T) {
 		e := newRolledBackEngine(t)
 		lease := e.Creds("mine")
 		key := e.Leased()[0]
-		e.As(storage.FormatVersion+1, key)
+		e.SetVersion(storage.FormatVersion+1, key)
 		require.ErrorContains(t, e.Revoke(lease), newerThan(key), "Vault tries again")
 		assert.True(t, e.Sim.Accepts(engine.TokenOf(lease)))
-		e.As(storage.FormatVersion, key)
+		e.SetVersion(storage.FormatVersion, key)
 		require.NoError(t, e.Revoke(lease))
 		assert.False(t, e.Sim.Accepts(engine.TokenOf(lease)))
 		assert.Empty(t, e.Leased())

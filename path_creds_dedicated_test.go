@@ -149,10 +149,10 @@ func TestGuarantee8ACredentialWhoseDedicatedTokensStorageWillNotTellIsNotDeleted
 					}
 					return engine.Fault{}
 				}
-				storage.Meet.Store(&meet)
+				storage.OnCall.Store(&meet)
 				_, status, _ := e.Request(logical.DeleteOperation, "config/oauth2/api", nil)
 				assert.Equal(t, http.StatusInternalServerError, status, "nobody could end the token later")
-				storage.Meet.Store(nil)
+				storage.OnCall.Store(nil)
 				e.Creds("api")
 				_, status, _ = e.Request(logical.DeleteOperation, "config/oauth2/api", nil)
 				assert.Equal(t, http.StatusOK, status)

@@ -73,9 +73,9 @@ func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *tes
 			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))})
 		}, http.StatusBadRequest, ""},
 		"whose last answer is unusable": {3 * time.Second, func(e *engine.Engine) { e.Sim.Behave(vendorsim.Conduct{Unstated: true}) }, http.StatusBadGateway, ""},
-		"that storage refuses":          {5 * time.Second, func(e *engine.Engine) { e.Storage.(*engine.FaultyStorage).DieAfter(0) }, http.StatusInternalServerError, ""},
+		"that storage refuses":          {5 * time.Second, func(e *engine.Engine) { e.Storage.(*engine.FaultyStorage).FailWritesAfter(0) }, http.StatusInternalServerError, ""},
 		"that is killed": {5 * time.Second, func(e *engine.Engine) {
-			e.Storage.(*engine.FaultyStorage).DieAfter(0)
+			e.Storage.(*engine.FaultyStorage).FailWritesAfter(0)
 			e.Restart()
 		}, http.StatusInternalServerError, "b"},
 	} {
@@ -95,7 +95,7 @@ func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *tes
 				assert.Equal(t, during.status, status, message)
 
 				e.Sim.Behave(vendorsim.Conduct{})
-				storage.LastWrites.Store(nil)
+				storage.WritesLeft.Store(nil)
 				time.Sleep(30 * time.Second)
 				require.NoError(t, e.Tick()) // which stores what is held
 				e.Restart()

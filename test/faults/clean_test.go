@@ -112,7 +112,7 @@ func TestFaultCleanEndsASweepThatHasMuchToLoad(t *testing.T) {
 		e, storage := newBusyEngine(t, 40)
 		e.Restart()
 		meet := func(engine.StorageCall) engine.Fault { return engine.Fault{Wait: 100 * time.Millisecond} }
-		storage.Meet.Store(&meet)
+		storage.OnCall.Store(&meet)
 		began := time.Now()
 		var sweep sync.WaitGroup
 		sweep.Go(func() { assert.NoError(t, e.Tick()) })
@@ -131,11 +131,11 @@ func TestFaultCleanDoesNotWaitForStorageThatHangs(t *testing.T) {
 			e.Refused("creds/c3")
 			meet := func(c engine.StorageCall) engine.Fault {
 				if c.Writes() {
-					return engine.Fault{Wait: hung, Deaf: deaf}
+					return engine.Fault{Wait: hung, IgnoreContext: deaf}
 				}
 				return engine.Fault{}
 			}
-			storage.Meet.Store(&meet)
+			storage.OnCall.Store(&meet)
 			var readers sync.WaitGroup
 			for i := range 3 {
 				readers.Go(func() { e.Request(logical.ReadOperation, fmt.Sprintf("creds/c%d", i), nil) })

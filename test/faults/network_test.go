@@ -63,7 +63,7 @@ func newNetwork(t *testing.T) *network {
 		return to.dial(ctx, address)
 	}
 	t.Cleanup(func() { time.Sleep(time.Second) }) // the vendor notices at its next write that the engine hung up
-	n.heard.Listen(n.Engine)
+	n.heard.Attach(n.Engine)
 	n.Sim.AddRefreshToken("link-streaming", oddRefreshToken)
 	n.Sim.AddAPIKey(oddAPIKey)
 	n.Sim.AddOAuthClient(vendorsim.OAuthClient{
@@ -107,7 +107,7 @@ func (n *network) restore() {
 func (n *network) request(op logical.Operation, path string, data map[string]any) (*logical.Response, int, string) {
 	n.T.Helper()
 	resp, status, message := n.Request(op, path, data)
-	n.heard.Hear(n.T, path, resp, message)
+	n.heard.Record(n.T, path, resp, message)
 	return resp, status, message
 }
 

@@ -43,7 +43,7 @@ func (r *trial) spoil(n int) {
 		}
 		return engine.Fault{}
 	}
-	r.storage.Meet.Store(&meet)
+	r.storage.OnCall.Store(&meet)
 }
 
 func (r *trial) run(n int, ending string) {
@@ -57,7 +57,7 @@ func (r *trial) run(n int, ending string) {
 		r.blame(&r.row.Failed, "answered %d: %s", a.status, a.message)
 	}
 	r.check(a)
-	r.storage.Meet.Store(nil)
+	r.storage.OnCall.Store(nil)
 	r.follow(ending)
 	if r.lost(a, ending) {
 		return
@@ -75,7 +75,7 @@ func (r *trial) run(n int, ending string) {
 func (r *trial) follow(ending string) {
 	r.T.Helper()
 	if ending == "a kill" {
-		r.storage.Dead.Store(true)
+		r.storage.Killed.Store(true)
 		r.Storage = r.storage.Storage
 		r.storage = r.BreakStorage()
 		r.Restart()

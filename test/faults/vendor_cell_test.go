@@ -111,7 +111,7 @@ func newVendorCell(t *testing.T, fault vendorFault, kind kindOfCredential, resul
 	t.Helper()
 	result.tried.Add(1)
 	c := &vendorCell{Engine: engine.New(t), fault: fault, kind: kind, counts: result}
-	c.heard.Listen(c.Engine)
+	c.heard.Attach(c.Engine)
 	kind.know(c.Sim, oddRefreshToken)
 	c.Sim.Behave(kind.conduct())
 	engine.Until(0, 2, 0)
@@ -176,7 +176,7 @@ func (c *vendorCell) recover() {
 func (c *vendorCell) request(op logical.Operation, path string, data map[string]any) (*logical.Response, int, string) {
 	c.T.Helper()
 	resp, status, message := c.Request(op, path, data)
-	c.heard.Hear(c.T, path, resp, message)
+	c.heard.Record(c.T, path, resp, message)
 	return resp, status, message
 }
 

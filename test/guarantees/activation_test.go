@@ -27,12 +27,12 @@ func TestGuarantee10ActivationIsAtomicAcrossCrashes(t *testing.T) {
 				storage := e.BreakStorage()
 				older := e.Tokens()
 				e.Register(engine.NextClientID, pending.Data["public_key"])
-				storage.DieAfter(writes)
+				storage.FailWritesAfter(writes)
 				status, message := e.Activate(map[string]any{"client_id": engine.NextClientID})
 				if restart {
 					e.Restart()
 				}
-				storage.LastWrites.Store(nil)
+				storage.WritesLeft.Store(nil)
 
 				isDone := e.Read("keypair/prod").Data["key_id"] == pending.Data["key_id"]
 				assert.Equal(t, isDone, status == http.StatusOK, "%d writes: %s", writes, message)
@@ -83,11 +83,11 @@ func TestActivationsInterruptedByCrashesCanFollowEachOther(t *testing.T) {
 		storage := e.BreakStorage()
 		for i, id := range []string{"0oa-2", "0oa-3", "0oa-4"} {
 			e.Register(id, e.Pending("prod", nil).Data["public_key"])
-			storage.DieAfter(1)
+			storage.FailWritesAfter(1)
 			status, message := e.Activate(map[string]any{"client_id": id})
 			require.Equal(t, http.StatusOK, status, message)
 			e.Restart()
-			storage.LastWrites.Store(nil)
+			storage.WritesLeft.Store(nil)
 			assert.Equal(t, id, e.Read("config/kensho/prod").Data["client_id"])
 			engine.Until(2*(i+1), 0, 0)
 			e.Creds("prod")
@@ -117,10 +117,10 @@ func TestRetriedDeleteLeavesNoSecretInTheKeyPairEntry(t *testing.T) {
 		e, pending := engine.NewRotation(t)
 		e.Register(engine.NextClientID, pending.Data["public_key"])
 		storage := e.BreakStorage()
-		storage.DieAfter(1) // only the key pair's entry gets the new state
+		storage.FailWritesAfter(1) // only the key pair's entry gets the new state
 		status, message := e.Activate(map[string]any{"client_id": engine.NextClientID})
 		require.Equal(t, http.StatusOK, status, message)
-		storage.LastWrites.Store(nil)
+		storage.WritesLeft.Store(nil)
 		var met atomic.Bool
 		meet := func(c engine.StorageCall) engine.Fault {
 			if c.Key == "config/kensho/scribe" && !met.Swap(true) {
@@ -128,7 +128,7 @@ func TestRetriedDeleteLeavesNoSecretInTheKeyPairEntry(t *testing.T) {
 			}
 			return engine.Fault{}
 		}
-		storage.Meet.Store(&meet)
+		storage.OnCall.Store(&meet)
 		_, status, _ = e.Request(logical.DeleteOperation, "config/kensho/scribe", nil)
 		assert.Equal(t, http.StatusInternalServerError, status)
 		_, status, _ = e.Request(logical.DeleteOperation, "config/kensho/scribe", nil)
@@ -169,7 +169,7 @@ func TestActivationOnAnotherNodeIsSeen(t *testing.T) {
 		e.Restart() // becomes the active node, on the same storage
 		storage := e.BreakStorage()
 		e.Register(engine.ClientID, pending.Data["public_key"])
-		storage.DieAfter(1) // only the key pair's entry is written
+		storage.FailWritesAfter(1) // only the key pair's entry is written
 		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
 		newer := e.Tokens()

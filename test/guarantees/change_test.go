@@ -70,7 +70,7 @@ func TestGuarantee8WriteTakesEffectWhenStorageRefusesDeletes(t *testing.T) {
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		engine.Until(1, 0, 5)
 		older := e.Creds("prod").Data["access_token"]
-		storage.RefuseAway.Store(true)
+		storage.RefuseDeletes.Store(true)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
 		assert.NotEqual(t, older, e.Creds("prod").Data["access_token"])
 		e.Restart()
@@ -78,7 +78,7 @@ func TestGuarantee8WriteTakesEffectWhenStorageRefusesDeletes(t *testing.T) {
 
 		_, status, _ := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		assert.Equal(t, http.StatusInternalServerError, status)
-		storage.RefuseAway.Store(false)
+		storage.RefuseDeletes.Store(false)
 		_, status, _ = e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		assert.Equal(t, http.StatusOK, status)
 		engine.AssertStorageEmpty(t, e)

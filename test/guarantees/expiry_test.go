@@ -27,7 +27,7 @@ func TestGuarantee1EarlierOfTwoExpiriesCountsForEveryVendor(t *testing.T) {
 					stated = int64(time.Hour / kind.Unit)
 				}
 				e := engine.NewUnchecked(t)
-				e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", stated), 15*time.Minute, nil)
+				e.AnswerWith(fmt.Sprintf(kind.Answer, "${jwt}", stated), 15*time.Minute, nil)
 				e.Write(kind.Path, kind.Fields())
 				lease := e.Read("creds/prod").Secret.TTL
 				assert.LessOrEqual(t, lease, 15*time.Minute-30*time.Second)
@@ -50,7 +50,7 @@ func TestGuarantee1ExpiredTokenIsNotStored(t *testing.T) {
 				engine.Until(5, 10, 0)
 				e := engine.NewUnchecked(t)
 				for _, exp := range []time.Duration{-time.Second, -time.Minute, -3*time.Hour - 10*time.Minute} {
-					e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", `null`), exp, nil)
+					e.AnswerWith(fmt.Sprintf(kind.Answer, "${jwt}", `null`), exp, nil)
 					_, status, message := e.Request(logical.UpdateOperation, kind.Path, kind.Fields())
 					assert.Equal(t, http.StatusBadGateway, status, message)
 					assert.Contains(t, message, "has expired already")
@@ -71,7 +71,7 @@ func TestGuarantee1DefaultTTLReplacesAnInvalidLifetime(t *testing.T) {
 			t.Run(name+" "+stated, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					e := engine.NewUnchecked(t)
-					e.Answering(fmt.Sprintf(kind.Answer, "opaque-0123456789", stated), 0, nil)
+					e.AnswerWith(fmt.Sprintf(kind.Answer, "opaque-0123456789", stated), 0, nil)
 					_, status, message := e.Request(logical.UpdateOperation, kind.Path, kind.Fields())
 					assert.Equal(t, http.StatusBadGateway, status)
 					assert.Contains(t, message, "set default_ttl")
@@ -103,14 +103,14 @@ func TestGuarantee1UntrustedDateIsIgnored(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					engine.Until(0, 10, 0)
 					e := engine.NewUnchecked(t)
-					e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", `null`), 20*time.Second, date)
+					e.AnswerWith(fmt.Sprintf(kind.Answer, "${jwt}", `null`), 20*time.Second, date)
 					e.Write(kind.Path, kind.Fields())
 					lease := e.Read("creds/prod")
 					assert.LessOrEqual(t, lease.Secret.TTL, 20*time.Second)
 					assert.Greater(t, lease.Secret.TTL, 15*time.Second)
 					assert.Greater(t, max(e.Read("status/prod").Data["clock_skew"].(int), -e.Read("status/prod").Data["clock_skew"].(int)), 600, "it is reported")
 
-					e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", `null`), time.Hour, date)
+					e.AnswerWith(fmt.Sprintf(kind.Answer, "${jwt}", `null`), time.Hour, date)
 					e.Write("refresh/prod", nil)
 					assert.Greater(t, e.Read("creds/prod").Secret.TTL, 45*time.Minute)
 				})

@@ -22,7 +22,7 @@ func TestGuarantee1AgeOfACachedAnswerShortensTheLifetime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
 				engine.Until(0, 30, 0)
-				e.Cached(fmt.Sprintf(kind.Answer, "of-a-cache-0123456789", int64(20*time.Minute/max(kind.Unit, 1))), age)
+				e.AnswerFromCache(fmt.Sprintf(kind.Answer, "of-a-cache-0123456789", int64(20*time.Minute/max(kind.Unit, 1))), age)
 				e.Write(kind.Path, kind.Fields())
 				expire, err := time.Parse(time.RFC3339, e.Read("status/prod").Data["expire_time"].(string))
 				require.NoError(t, err)
@@ -45,7 +45,7 @@ func TestGuarantee1ExpiredTokenFromAnHTTPCacheIsRefused(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
 				engine.Until(1, 5, 0)
-				e.Cached(fmt.Sprintf(kind.Answer, "of-a-cache-0123456789", int64(8*time.Minute/max(kind.Unit, 1))), 530*time.Second)
+				e.AnswerFromCache(fmt.Sprintf(kind.Answer, "of-a-cache-0123456789", int64(8*time.Minute/max(kind.Unit, 1))), 530*time.Second)
 				_, status, message := e.Request(logical.UpdateOperation, kind.Path, kind.Fields())
 				assert.Equal(t, http.StatusBadGateway, status)
 				assert.Contains(t, message, "has expired already")

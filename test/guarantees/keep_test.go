@@ -34,7 +34,7 @@ var refreshFailures = map[string]struct {
 		e.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: time.Second})
 	}, http.StatusBadGateway, "too short"},
 	"storage fails":                         {func(_ *engine.Engine, s *engine.FaultyStorage) { s.Refuse.Store(true); s.RefuseFence.Store(true) }, http.StatusInternalServerError, "the disk is full"},
-	"the server is killed before the write": {func(_ *engine.Engine, s *engine.FaultyStorage) { s.DieAfter(0) }, http.StatusInternalServerError, "the disk is full"},
+	"the server is killed before the write": {func(_ *engine.Engine, s *engine.FaultyStorage) { s.FailWritesAfter(0) }, http.StatusInternalServerError, "the disk is full"},
 }
 
 // Guarantee 4: a refresh that fails keeps the valid tokens, also across a restart.
@@ -102,7 +102,7 @@ func TestGuarantee8RefreshWithDropNeverServesAnOlderToken(t *testing.T) {
 				}
 				storage.Refuse.Store(false)
 				storage.RefuseFence.Store(false)
-				storage.LastWrites.Store(nil)
+				storage.WritesLeft.Store(nil)
 				e.Sim.Behave(vendorsim.Conduct{})
 				e.Write("refresh/prod", engine.Drop)
 				assert.NotContains(t, leaked, engine.TokenOf(e.Creds("prod")))
@@ -118,9 +118,9 @@ func TestGuarantee8RefreshReplacesTheValidTokensOfAllScopes(t *testing.T) {
 		e.Creds("link")
 		time.Sleep(2 * time.Hour)
 		older := []string{engine.TokenOf(e.Creds("prod")), engine.TokenOf(e.Creds("nerd"))}
-		calls := len(e.Asked())
+		calls := len(e.RequestedScopes())
 		e.Write("refresh/prod", nil)
-		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope}, e.Asked()[calls:], "the role link has no valid token to replace")
+		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope}, e.RequestedScopes()[calls:], "the role link has no valid token to replace")
 		e.Sim.Behave(engine.Down())
 		for _, name := range []string{"prod", "nerd"} {
 			resp := e.Creds(name)

@@ -37,12 +37,12 @@ func TestGuarantee14TokenOfAWiderScopeIsNotServedToARole(t *testing.T) {
 					ID: engine.ClientID, Secret: engine.ClientSecret, Scopes: []string{"read", "write", "list"}, AuthMethods: []string{vendorsim.SecretBasic},
 					Grants: []string{vendorsim.ClientCredentialsGrant},
 				})
-				e.Sim.Behave(e.Amending(func(answer map[string]any) { delete(answer, "scope") }))
+				e.Sim.Behave(e.AmendTokenAnswers(func(answer map[string]any) { delete(answer, "scope") }))
 				e.Write("config/oauth2/api", map[string]any{"scope": c.scope})
 				e.Write("roles/writing", map[string]any{"config": "api", "scope": "read,write"})
 				e.Write("roles/reading", map[string]any{"config": "api", "scope": "read"})
 				lease := e.Creds(c.first)
-				e.Repeating(engine.TokenOf(lease), time.Now().Add(time.Hour))
+				e.RepeatToken(engine.TokenOf(lease), time.Now().Add(time.Hour))
 				if !c.refused {
 					engine.Until(0, 50, 0)
 					assert.Equal(t, engine.TokenOf(lease), engine.TokenOf(e.Creds("reading")))
@@ -82,7 +82,7 @@ func TestGuarantee6TokenStatedAsAScopeIsNotShown(t *testing.T) {
 				e.Write("config/oauth2/api", map[string]any{"scope": ""})
 				e.Write("roles/reading", map[string]any{"config": "api", "scope": "read"})
 				inUse := engine.TokenOf(e.Creds("api"))
-				e.Sim.Behave(e.Amending(func(answer map[string]any) { answer["scope"] = c.scope(inUse) }))
+				e.Sim.Behave(e.AmendTokenAnswers(func(answer map[string]any) { answer["scope"] = c.scope(inUse) }))
 				_, message := e.Refused("creds/reading")
 				assert.Contains(t, message, c.reason)
 				assert.Less(t, len(message), 1000)
@@ -112,7 +112,7 @@ func TestGuarantee8DroppedTokenIsNotServedWhenTheVendorRepeatsIt(t *testing.T) {
 				e := engine.NewOAuth(t)
 				write(e)
 				leaked, expires := engine.TokenOf(e.Creds("one")), time.Now().Add(time.Hour)
-				e.Repeating(leaked, expires)
+				e.RepeatToken(leaked, expires)
 				for range 2 {
 					_, status, message := e.Request(logical.UpdateOperation, "refresh/one", engine.Drop)
 					assert.Equal(t, http.StatusServiceUnavailable, status)
@@ -152,7 +152,7 @@ func TestGuarantee1WriteDoesNotRestartMaxTTL(t *testing.T) {
 				e.Write("config/oauth2/one", fields)
 				e.Write("roles/reading", map[string]any{"config": "one", "scope": "read"})
 				issued := time.Now()
-				e.Repeating(engine.TokenOf(e.Creds(c.path)), issued.Add(2*time.Hour))
+				e.RepeatToken(engine.TokenOf(e.Creds(c.path)), issued.Add(2*time.Hour))
 				time.Sleep(10 * time.Minute)
 				e.Write("config/oauth2/one", map[string]any{"default_ttl": "1h", "verify": c.verify})
 				expires, err := time.Parse(time.RFC3339, e.Creds(c.path).Data["expire_time"].(string))

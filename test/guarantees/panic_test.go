@@ -28,7 +28,7 @@ func TestGuarantee16PanicIsNotRepeatedByReads(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e, storage := engine.NewRotating(t)
 				engine.Until(1, 0, 11)
-				storage.Meet.Store(engine.Panics("state/prod/"))
+				storage.OnCall.Store(engine.PanicOnWrite("state/prod/"))
 				calls := e.Exchanges()
 				for range 50 {
 					status, message := e.Refused("creds/prod")
@@ -39,7 +39,7 @@ func TestGuarantee16PanicIsNotRepeatedByReads(t *testing.T) {
 				assert.Equal(t, "1.0", e.Metrics()[`tokenbroker_credential_unusable{name="prod"}`])
 				e.Pass(12 * time.Minute) // includes further attempts
 				assert.Equal(t, calls+1, e.Exchanges(), "the answered refresh token must be stored first")
-				storage.Meet.Store(nil)
+				storage.OnCall.Store(nil)
 				recovers(e)
 				e.Creds("prod")
 				assert.Equal(t, "ok", e.Read("status/prod").Data["state"])
@@ -56,13 +56,13 @@ func TestGuarantee16PanicIsNotRepeatedByDedicatedReads(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Creds("mine")
 		storage := e.BreakStorage()
-		storage.Meet.Store(engine.Panics("lease/"))
+		storage.OnCall.Store(engine.PanicOnWrite("lease/"))
 		calls := e.Exchanges()
 		for range 20 {
 			e.Refused("creds/mine")
 		}
 		assert.Equal(t, calls+1, e.Exchanges())
-		storage.Meet.Store(nil)
+		storage.OnCall.Store(nil)
 		e.Write("refresh/api", nil)
 		e.Creds("mine")
 	})

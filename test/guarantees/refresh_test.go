@@ -92,13 +92,13 @@ func TestGuarantee8RefreshReplacesATokenThatIsNotStored(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("roles/r", map[string]any{"config": "api", "scope": "read"})
 		storage := e.BreakStorage()
-		refuse := engine.RefuseScopes
-		storage.Meet.Store(&refuse)
+		refuse := engine.RefuseScopeEntries
+		storage.OnCall.Store(&refuse)
 		e.Refused("creds/r")
 		time.Sleep(10 * time.Second)
 		_, status, _ := e.Request(logical.UpdateOperation, "refresh/api", nil)
 		assert.Equal(t, http.StatusInternalServerError, status, "the scope's token was not replaced")
-		storage.Meet.Store(nil)
+		storage.OnCall.Store(nil)
 		refreshed := time.Now().UTC().Format(time.RFC3339)
 		e.Write("refresh/api", nil)
 		assert.GreaterOrEqual(t, e.Token("r").Data["last_vault_rotation"], refreshed)

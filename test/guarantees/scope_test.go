@@ -28,7 +28,7 @@ func TestGuarantee2RolesWithTheSameScopeShareAToken(t *testing.T) {
 		assert.Equal(t, nerd["access_token"], e.Creds("also-nerd").Data["access_token"])
 		assert.Equal(t, whole, e.Creds("both").Data["access_token"], "the role has the credential's whole scope, in another order")
 		assert.NotEqual(t, nerd["access_token"], e.Creds("link").Data["access_token"])
-		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope, engine.LinkScope}, e.Asked())
+		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope, engine.LinkScope}, e.RequestedScopes())
 
 		e.Restart()
 		assert.Equal(t, nerd["access_token"], e.Creds("nerd").Data["access_token"], "guarantee 10")
@@ -92,7 +92,7 @@ func TestGuarantee5RejectedScopeDoesNotRejectTheCredential(t *testing.T) {
 			assert.Empty(t, e.Creds("link").Warnings)
 			time.Sleep(time.Second)
 		}
-		assert.Len(t, e.Asked(), 3, "each scope was asked for once")
+		assert.Len(t, e.RequestedScopes(), 3, "each scope was asked for once")
 		status := e.Read("status/prod").Data
 		assert.Equal(t, "failed", status["state"], "the role's readers get nothing")
 		assert.Contains(t, status["last_error"], "invalid_scope")
@@ -101,7 +101,7 @@ func TestGuarantee5RejectedScopeDoesNotRejectTheCredential(t *testing.T) {
 
 		e.Restart()
 		e.Refused("creds/nerd")
-		assert.Len(t, e.Asked(), 3, "a restart keeps the rejection")
+		assert.Len(t, e.RequestedScopes(), 3, "a restart keeps the rejection")
 		engine.Until(0, 5, 30)
 		e.Sim.Behave(vendorsim.Conduct{})
 		e.Creds("nerd")
@@ -247,11 +247,11 @@ func TestGuarantee11OnlyScopesInUseAreRenewed(t *testing.T) {
 			e.Creds("link")
 		}
 		e.Pass(50 * time.Minute)
-		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope, engine.LinkScope}, e.Asked()[:3])
-		assert.ElementsMatch(t, []string{engine.NerdScope, engine.LinkScope}, e.Asked()[3:], "the credential's own token has no reader")
+		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope, engine.LinkScope}, e.RequestedScopes()[:3])
+		assert.ElementsMatch(t, []string{engine.NerdScope, engine.LinkScope}, e.RequestedScopes()[3:], "the credential's own token has no reader")
 		e.Creds("nerd")
 		e.Pass(time.Hour)
-		assert.Equal(t, []string{engine.NerdScope}, e.Asked()[5:])
+		assert.Equal(t, []string{engine.NerdScope}, e.RequestedScopes()[5:])
 		assert.Equal(t, 6, e.Exchanges(), "the unread scope is not renewed again")
 	})
 }

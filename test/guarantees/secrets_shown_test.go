@@ -33,7 +33,7 @@ func TestGuarantee6SecretOfTheCredentialInATokenIsRefused(t *testing.T) {
 				e := engine.NewOAuth(t)
 				engine.Until(0, 10, 0)
 				e.Write(kind.Path, kind.Fields())
-				for _, field := range engine.KnownFields {
+				for _, field := range engine.CredentialSecretFields {
 					secret, ok := kind.Fields()[field].(string)
 					if !ok {
 						continue

@@ -31,7 +31,7 @@ func TestGuarantee6NoSecretOfTheCredentialIsQuoted(t *testing.T) {
 				engine.Until(0, 10, 0)
 				e.Write(kind.Path, kind.Fields())
 				known := map[string]string{"the token in use": e.Creds("prod").Data["access_token"].(string)}
-				for _, field := range engine.KnownFields {
+				for _, field := range engine.CredentialSecretFields {
 					if secret, ok := kind.Fields()[field].(string); ok {
 						known[field] = secret
 					}
@@ -45,7 +45,7 @@ func TestGuarantee6NoSecretOfTheCredentialIsQuoted(t *testing.T) {
 					require.Contains(t, known, "the pair's refresh token")
 				}
 				for what, secret := range known {
-					e.Sim.Behave(engine.Complaining("you are " + middle(secret) + " to us"))
+					e.Sim.Behave(engine.RejectWith("you are " + middle(secret) + " to us"))
 					_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 					require.NotEqual(t, http.StatusOK, status)
 					for _, shown := range []any{message, e.Read("status/prod").Data["last_error"]} {
@@ -62,7 +62,7 @@ func TestGuarantee6ReplacedSecretIsNotQuoted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-		e.Sim.Behave(engine.Complaining("you are " + middle(engine.RefreshToken) + " to us"))
+		e.Sim.Behave(engine.RejectWith("you are " + middle(engine.RefreshToken) + " to us"))
 		_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": "another-0123456789"})
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "you are [redacted] to us")
@@ -76,7 +76,7 @@ func TestGuarantee6FailedRevocationQuotesNoSecret(t *testing.T) {
 		e.Write("roles/own", map[string]any{"config": "prod", "dedicated": true})
 		shared := e.Creds("prod").Data["access_token"].(string)
 		lease := e.Creds("own")
-		e.Sim.Behave(engine.Complaining("you are " + middle(shared) + " to us"))
+		e.Sim.Behave(engine.RejectWith("you are " + middle(shared) + " to us"))
 		err := e.Revoke(lease)
 		require.Error(t, err)
 		require.Regexp(t, redactedWords, err.Error())

@@ -41,12 +41,12 @@ func newSingleTokenEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorage) 
 func TestGuarantee1TokenEndedByAFailedWriteIsNotServed(t *testing.T) {
 	for name, write := range map[string]func(*engine.Engine, *engine.FaultyStorage) (status int){
 		"a config write that storage refuses": func(e *engine.Engine, s *engine.FaultyStorage) int {
-			s.DieAfter(0)
+			s.FailWritesAfter(0)
 			_, status, _ := e.Request(logical.UpdateOperation, "config/oauth2/a", map[string]any{"request_timeout": 20, "verify": true})
 			return status
 		},
 		"an activation that storage refuses": func(e *engine.Engine, s *engine.FaultyStorage) int {
-			s.DieAfter(0)
+			s.FailWritesAfter(0)
 			status, _ := e.Activate(nil)
 			return status
 		},
@@ -73,7 +73,7 @@ func TestGuarantee1TokenEndedByAFailedWriteIsNotServed(t *testing.T) {
 				if resp, status, _ := e.Request(logical.ReadOperation, "creds/a", nil); status == http.StatusOK {
 					assert.NotEqual(t, older, engine.TokenOf(resp))
 				}
-				storage.LastWrites.Store(nil)
+				storage.WritesLeft.Store(nil)
 				time.Sleep(10 * time.Second)
 				assert.True(t, e.Sim.Accepts(engine.TokenOf(e.Creds("a"))))
 				e.Creds("b")

@@ -107,7 +107,7 @@ func TestGuarantee3WriteDelayedByStorageLosesNoRefreshToken(t *testing.T) {
 			}
 			return engine.Fault{}
 		}
-		storage.Meet.Store(&slow)
+		storage.OnCall.Store(&slow)
 		e.Write("config/oauth2/api", map[string]any{"max_ttl": "30m"})
 		e.AssertExchangeable()
 	})
@@ -125,12 +125,12 @@ func TestGuarantee3WriteDelayedTooLongDoesNotCallTheVendor(t *testing.T) {
 			}
 			return engine.Fault{}
 		}
-		storage.Meet.Store(&slow)
+		storage.OnCall.Store(&slow)
 		calls := e.Exchanges()
 		_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"max_ttl": "30m"})
 		assert.Equal(t, http.StatusServiceUnavailable, status, message)
 		assert.Equal(t, calls, e.Exchanges(), "no time is left to store an answer")
-		storage.Meet.Store(nil)
+		storage.OnCall.Store(nil)
 		e.AssertExchangeable()
 	})
 }
@@ -147,7 +147,7 @@ func TestLateDedicatedTokenIsLeased(t *testing.T) {
 			}
 			return engine.Fault{}
 		}
-		storage.Meet.Store(&slow)
+		storage.OnCall.Store(&slow)
 		assert.True(t, e.Sim.Accepts(engine.TokenOf(e.Creds("mine"))))
 	})
 }
@@ -166,7 +166,7 @@ func TestGuarantee1DedicatedLeaseEndsBeforeItsTokenAfterASlowWrite(t *testing.T)
 				}
 				return engine.Fault{}
 			}
-			storage.Meet.Store(&slow)
+			storage.OnCall.Store(&slow)
 			began := time.Now()
 			resp, status, message := e.Request(logical.ReadOperation, "creds/mine", nil)
 			if !leased {

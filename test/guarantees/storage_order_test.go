@@ -23,16 +23,16 @@ func TestGuarantee3ScopeTokenDoesNotOverwriteAnotherNodesState(t *testing.T) {
 				e.Storage = bounded.Storage
 				storage := e.BreakStorage()
 				older := engine.TokenOf(e.Creds("api"))
-				refuse := engine.RefuseScopes
-				storage.Meet.Store(&refuse)
+				refuse := engine.RefuseScopeEntries
+				storage.OnCall.Store(&refuse)
 				e.Refused("creds/" + roles[0])
-				storage.Meet.Store(nil)
+				storage.OnCall.Store(nil)
 
 				first := e.Backend
 				e.Restart()
 				e.Write("refresh/api", otherNode)
 				newer := engine.TokenOf(e.Creds("api"))
-				e.TakeBack(first)
+				e.Reactivate(first)
 				e.Pass(time.Minute)
 				e.Creds(roles[0])
 				got := engine.TokenOf(e.Creds("api"))
@@ -68,9 +68,9 @@ func TestGuarantee2EndedTokenStaysEndedAcrossRestarts(t *testing.T) {
 		e, storage := newSingleRotatingEngine(t)
 		time.Sleep(time.Second)
 		e.Write("refresh/api", nil)
-		storage.DieAfter(2) // the fence, and the credential's entry
+		storage.FailWritesAfter(2) // the fence, and the credential's entry
 		e.Request(logical.UpdateOperation, "refresh/api", nil)
-		storage.LastWrites.Store(nil)
+		storage.WritesLeft.Store(nil)
 		conduct := engine.SingleToken()
 		conduct.Fault = vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, "down"))
 		e.Sim.Behave(conduct)
@@ -119,7 +119,7 @@ func TestStatusIsTheSameAfterARestart(t *testing.T) {
 func TestGuarantee15OversizedTokenPairBlocksNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		storage := &engine.BoundedStorage{Storage: e.Storage, Most: 16 << 10}
+		storage := &engine.BoundedStorage{Storage: e.Storage, MaxSize: 16 << 10}
 		e.Storage = storage
 		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "verify": false})
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
@@ -151,9 +151,9 @@ func TestGuarantee15OversizedScopeBlocksNoOtherRefresh(t *testing.T) {
 		assert.NotEqual(t, older, engine.TokenOf(e.Creds(roles[1])))
 
 		// After the storage limit is raised, a refresh ends the back-off.
-		e.Lengthen()
+		e.OversizeTokens()
 		e.Refused("creds/" + roles[2])
-		storage.Most = engine.RaftEntry
+		storage.MaxSize = engine.RaftEntry
 		e.Sim.Behave(vendorsim.Conduct{})
 		e.Write("refresh/api", nil)
 		e.Creds(roles[2])
@@ -166,7 +166,7 @@ func TestGuarantee15UnusedOversizedScopeIsNotExchanged(t *testing.T) {
 		e.Creds(roles[0])
 		time.Sleep(time.Hour)
 		e.Creds(roles[0])
-		e.Lengthen()
+		e.OversizeTokens()
 		calls := e.Exchanges()
 		failed := 0
 		for range 24 * 60 {
@@ -185,9 +185,9 @@ func TestWriteDeletesTheStateOfAnEarlierGeneration(t *testing.T) {
 		e, storage := newSingleRotatingEngine(t)
 		e.Write("refresh/api", nil)
 		require.Contains(t, e.Dump(), "state/api/credential")
-		storage.RefuseAway.Store(true)
+		storage.RefuseDeletes.Store(true)
 		e.Write("config/oauth2/api", map[string]any{"scope": "read", "verify": false})
-		storage.RefuseAway.Store(false)
+		storage.RefuseDeletes.Store(false)
 		e.Restart()
 		time.Sleep(time.Hour)
 		e.Request(logical.ReadOperation, "creds/api", nil)
@@ -209,7 +209,7 @@ func TestPanicDuringCleanupIsContained(t *testing.T) {
 			return engine.Fault{}
 		},
 	} {
-		storage.Meet.Store(&met)
+		storage.OnCall.Store(&met)
 		e.Request(logical.UpdateOperation, "refresh/prod", nil)
 	}
 	e.Backend.Cleanup(t.Context())

@@ -67,7 +67,7 @@ func TestGuarantee15OversizedTokenFailsByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, roles := engine.NewBounded(t, 16<<10, true)
 		e.Creds(roles[1])
-		e.Lengthen()
+		e.OversizeTokens()
 		status, message := e.Refused("creds/" + roles[0])
 		assert.Equal(t, http.StatusInternalServerError, status)
 		assert.Regexp(t, `^storage: state/api/[0-9a-f]{64} has 3\d{4} bytes, more than storage takes in one entry: `, message)
@@ -96,7 +96,7 @@ func TestGuarantee15OversizedTokenFailsByItself(t *testing.T) {
 func TestGuarantee15RefreshTokenBesideAnOversizedTokenIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, roles := engine.NewBounded(t, 16<<10, true)
-		e.Lengthen()
+		e.OversizeTokens()
 		e.Refused("creds/" + roles[0])
 		e.Sim.Behave(vendorsim.Conduct{})
 		e.Restart() // as after a crash
@@ -214,7 +214,7 @@ func TestPanicAffectsOnlyItsOwnName(t *testing.T) {
 			return engine.Fault{Done: true}
 		}
 		e.Restart()
-		storage.Meet.Store(&panicking)
+		storage.OnCall.Store(&panicking)
 		for range 3 {
 			e.Pass(time.Minute)
 			status, message := e.Refused("creds/prod")
@@ -226,7 +226,7 @@ func TestPanicAffectsOnlyItsOwnName(t *testing.T) {
 		logged := fmt.Sprint(e.Lines())
 		assert.Contains(t, logged, "a fault of the engine: please report it")
 		assert.NotContains(t, logged, "a secret that no log may have")
-		storage.Meet.Store(nil)
+		storage.OnCall.Store(nil)
 		e.Pass(5 * time.Minute)
 		require.NotEmpty(t, e.Creds("prod").Data)
 	})
