@@ -150,7 +150,7 @@ func TestGuarantee1AFirstReadNearTheHourIsServedWhateverTheSecond(t *testing.T) 
 	}
 }
 
-func TestALeaseIsCutToTheMountsMaximum(t *testing.T) {
+func TestLeaseIsLimitedToTheMountsMaximum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.System.MaxLeaseTTLVal = 10 * time.Minute

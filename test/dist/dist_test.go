@@ -61,7 +61,7 @@ func binary(platform string) string {
 	return plugin
 }
 
-func TestTheSameBytesAreBuiltTwice(t *testing.T) {
+func TestBuildIsReproducible(t *testing.T) {
 	sums := func(dir string) map[string]string {
 		files := map[string]string{}
 		require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, entry fs.DirEntry, err error) error {
@@ -75,7 +75,7 @@ func TestTheSameBytesAreBuiltTwice(t *testing.T) {
 	assert.Equal(t, sums(first), sums(second))
 }
 
-func TestTheChecksumsAreThoseOfTheFiles(t *testing.T) {
+func TestChecksumsMatchTheFiles(t *testing.T) {
 	check := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", "SHA256SUMS")
 	check.Dir = first
 	output, err := check.CombinedOutput()
@@ -90,7 +90,7 @@ func TestTheChecksumsAreThoseOfTheFiles(t *testing.T) {
 	}
 }
 
-func TestAnArchiveHoldsTheBinaryTheLicencesAndTheReadme(t *testing.T) {
+func TestArchiveHasTheBinaryTheLicencesAndTheReadme(t *testing.T) {
 	for _, platform := range platforms {
 		t.Run(platform, func(t *testing.T) {
 			files := unpack(t, platform)

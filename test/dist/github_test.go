@@ -59,7 +59,7 @@ func dependabot(t *testing.T) map[string]update {
 }
 
 // A new module would stay as it is for ever.
-func TestDependabotWatchesEachFolderThatPinsSomething(t *testing.T) {
+func TestDependabotWatchesEachFolderWithDependencies(t *testing.T) {
 	watched := slices.Collect(maps.Keys(dependabot(t)))
 
 	ecosystems := map[string]string{"go.mod": "gomod", "package.json": "npm", "Dockerfile": "docker"}
@@ -74,7 +74,7 @@ func TestDependabotWatchesEachFolderThatPinsSomething(t *testing.T) {
 
 // What a tool directive names is required indirectly, as all is that it is built of, and
 // Dependabot passes over that unless it is told.
-func TestDependabotIsToldOfEachTool(t *testing.T) {
+func TestDependabotAllowsEachTool(t *testing.T) {
 	updates, tools := dependabot(t), 0
 	for _, file := range tracked(t) {
 		if path.Base(file) != "go.mod" {
@@ -99,7 +99,7 @@ func TestDependabotIsToldOfEachTool(t *testing.T) {
 }
 
 // What a workflow runs can be run here too.
-func TestWorkflowsCallTargetsOfTheMakefile(t *testing.T) {
+func TestWorkflowsCallMakefileTargets(t *testing.T) {
 	makefile := string(content(t, filepath.Join(root, "Makefile")))
 	workflows, err := filepath.Glob(filepath.Join(root, ".github/workflows/*.yml"))
 	require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestWorkflowsCallTargetsOfTheMakefile(t *testing.T) {
 }
 
 // What may write to the repository runs nothing of it, nor of what was built.
-func TestOnlyWhatPublishesAReleaseMayWrite(t *testing.T) {
+func TestOnlyPublishingJobsMayWrite(t *testing.T) {
 	type job struct {
 		Permissions map[string]string
 		Environment string
@@ -146,7 +146,7 @@ func TestOnlyWhatPublishesAReleaseMayWrite(t *testing.T) {
 }
 
 // Whoever has no `make packages` has a line to copy.
-func TestContributorsAreToldOfEachPackage(t *testing.T) {
+func TestContributingListsEachPackage(t *testing.T) {
 	packages := regexp.MustCompile(`(?m)^PACKAGES := (.*)$`).FindSubmatch(content(t, filepath.Join(root, "Makefile")))
 	require.NotNil(t, packages)
 	line := regexp.MustCompile(`(?m)^apt-get install --no-install-recommends (.*)$`).FindSubmatch(content(t, filepath.Join(root, "CONTRIBUTING.md")))
@@ -166,7 +166,7 @@ func notes(t *testing.T, version, changelog string) (string, error) {
 	return string(output), err
 }
 
-func TestOnlyWhatTheChangelogTellsOfIsReleased(t *testing.T) {
+func TestReleaseNeedsADatedChangelogEntry(t *testing.T) {
 	changelog := "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-12-01\n\n### Added\n\n- Two.\n\n[Two](docs/two.md) is told of.\n\n" +
 		"## [0.1.0] - 2026-11-26\n\n- One.\n\n[0.1.0]: https://example.com\n"
 	text, err := notes(t, "v0.2.0", changelog)

@@ -92,7 +92,7 @@ func TestOpenBaoFindsTheBinaryInTheLayout(t *testing.T) {
 }
 
 // An archive of it is what a release can hold; skopeo and podman take it as it is.
-func TestTheArchiveOfTheLayoutIsTheLayout(t *testing.T) {
+func TestLayoutArchiveMatchesTheLayout(t *testing.T) {
 	dir := t.TempDir()
 	output, err := exec.CommandContext(t.Context(), "tar", "-C", dir, "-xf", release("oci.tar")).CombinedOutput()
 	require.NoError(t, err, string(output))
@@ -102,7 +102,7 @@ func TestTheArchiveOfTheLayoutIsTheLayout(t *testing.T) {
 
 // Vault's containerized plugins have the image that the Dockerfile makes, in an engine
 // that runs it by its entrypoint and as its user.
-func TestTheDockerfileMakesTheImageOfTheLayout(t *testing.T) {
+func TestDockerfileBuildsTheImageOfTheLayout(t *testing.T) {
 	all := images(t, filepath.Join(first, "oci"))
 	for _, arch := range architectures() {
 		t.Run(arch, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAnSBOMNamesAllThatIsInTheBinaryAndItsLicenceIsThere(t *testing.T) {
+func TestSBOMListsEachModuleAndItsLicence(t *testing.T) {
 	for _, platform := range platforms {
 		t.Run(platform, func(t *testing.T) {
 			var bom cyclonedx.BOM

@@ -13,10 +13,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
-// The tests of faults do not run in parallel: they measure, and keep the machine busy.
+// The fault tests do not run in parallel, because they measure times under load.
 
-// Promises 3 and 10: whenever the plugin's process is killed, no token is served dead
-// and nothing that was written is lost.
+// Guarantees 3 and 10: given a kill of the plugin's process at a random time, no expired token is
+// served and no stored refresh token is lost.
 func TestFaultPluginKilled(t *testing.T) {
 	own := ownWorld(t, vaultserver.StartRaft)
 	x := newTrial(t, own, []*api.Client{own.root}, newRotator(t, newTroubles(), nil), patience)
@@ -31,8 +31,8 @@ func TestFaultPluginKilled(t *testing.T) {
 	x.finish("plugin killed (kill -9)", "")
 }
 
-// The same of the server, on raft storage. Its plugin is left as it is: it gets its
-// answers from the vendor, and has nowhere to write them.
+// The same for a kill of the server. The plugin's process still gets the vendor's answers, but
+// cannot store them.
 func TestFaultServerKilled(t *testing.T) {
 	own := ownWorld(t, vaultserver.StartRaft)
 	x := newTrial(t, own, []*api.Client{own.root}, newRotator(t, newTroubles(), nil), patience)

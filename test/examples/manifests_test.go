@@ -74,7 +74,7 @@ func documents(t *testing.T, file string) [][]byte {
 	}
 }
 
-func TestManifestsAreOfTheirTypes(t *testing.T) {
+func TestManifestsMatchTheirTypes(t *testing.T) {
 	kinds := map[string]int{}
 	for _, m := range manifests(t) {
 		kinds[m.object.GetObjectKind().GroupVersionKind().GroupKind().String()]++

@@ -24,7 +24,7 @@ func page(t *testing.T) string {
 	return string(content)
 }
 
-func TestThePageShowsWhatTheManifestsHold(t *testing.T) {
+func TestPageExcerptsMatchTheManifests(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "examples/kubernetes/*.yaml"))
 	require.NoError(t, err)
 	linked := map[string]bool{}
@@ -63,7 +63,7 @@ func holds(manifest, lines []string) bool {
 	return false
 }
 
-func TestThePageNamesAnnotationsThatThereAre(t *testing.T) {
+func TestPageNamesExistingAnnotations(t *testing.T) {
 	names := annotation.FindAllString(page(t), -1)
 	require.NotEmpty(t, names)
 	for _, name := range names {
