@@ -17,7 +17,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// tracked are the files of the repository, those that are not committed yet among them.
+// tracked returns the files of the repository, including those that are not committed yet.
 func tracked(t *testing.T) []string {
 	t.Helper()
 	list := exec.CommandContext(t.Context(), "git", "ls-files", "--cached", "--others", "--exclude-standard")
@@ -27,7 +27,7 @@ func tracked(t *testing.T) []string {
 	return strings.Fields(string(output))
 }
 
-// update is what Dependabot is told of some folders.
+// update is Dependabot's configuration for some folders.
 type update struct {
 	Ecosystem     string `yaml:"package-ecosystem"`
 	Directory     string
@@ -40,7 +40,7 @@ type dependency struct {
 	Type string `yaml:"dependency-type"`
 }
 
-// dependabot are the updates of folders, by ecosystem and folder.
+// dependabot returns Dependabot's configurations by ecosystem and folder.
 func dependabot(t *testing.T) map[string]update {
 	t.Helper()
 	var config struct{ Updates []update }
@@ -50,7 +50,7 @@ func dependabot(t *testing.T) map[string]update {
 		for _, directory := range append(update.Directories, update.Directory) {
 			if directory != "" {
 				key := update.Ecosystem + " " + directory
-				assert.NotContains(t, all, key, "it is there twice")
+				assert.NotContains(t, all, key, "a folder is listed twice")
 				all[key] = update
 			}
 		}
@@ -58,7 +58,7 @@ func dependabot(t *testing.T) map[string]update {
 	return all
 }
 
-// A new module would stay as it is for ever.
+// Without an entry for its folder, a new module would never be updated.
 func TestDependabotWatchesEachFolderWithDependencies(t *testing.T) {
 	watched := slices.Collect(maps.Keys(dependabot(t)))
 
@@ -72,8 +72,8 @@ func TestDependabotWatchesEachFolderWithDependencies(t *testing.T) {
 	assert.ElementsMatch(t, wanted, watched)
 }
 
-// What a tool directive names is required indirectly, as all is that it is built of, and
-// Dependabot passes over that unless it is told.
+// Tools are indirect requirements in go.mod, which Dependabot updates only if its configuration
+// allows them by name.
 func TestDependabotAllowsEachTool(t *testing.T) {
 	updates, tools := dependabot(t), 0
 	for _, file := range tracked(t) {
@@ -92,13 +92,13 @@ func TestDependabotAllowsEachTool(t *testing.T) {
 			}
 			update := updates["gomod /"+path.Dir(file)]
 			assert.True(t, slices.Contains(update.Allow, dependency{module, "all"}) || slices.Contains(update.Ignore, dependency{Name: module}),
-				"%s: Dependabot passes over %s", file, module)
+				"%s: Dependabot does not update %s", file, module)
 		}
 	}
 	assert.NotZero(t, tools)
 }
 
-// What a workflow runs can be run here too.
+// Workflows call targets of the Makefile, so that everyone can run the same steps.
 func TestWorkflowsCallMakefileTargets(t *testing.T) {
 	makefile := string(content(t, filepath.Join(root, "Makefile")))
 	workflows, err := filepath.Glob(filepath.Join(root, ".github/workflows/*.yml"))
@@ -115,7 +115,7 @@ func TestWorkflowsCallMakefileTargets(t *testing.T) {
 	}
 }
 
-// What may write to the repository runs nothing of it, nor of what was built.
+// The only job that may write to the repository runs no code of it and nothing that was built.
 func TestOnlyPublishingJobsMayWrite(t *testing.T) {
 	type job struct {
 		Permissions map[string]string
@@ -145,7 +145,7 @@ func TestOnlyPublishingJobsMayWrite(t *testing.T) {
 	assert.Empty(t, workflow.Jobs["test"].Needs)
 }
 
-// Whoever has no `make packages` has a line to copy.
+// CONTRIBUTING.md has the packages of `make packages` as a line to copy.
 func TestContributingListsEachPackage(t *testing.T) {
 	packages := regexp.MustCompile(`(?m)^PACKAGES := (.*)$`).FindSubmatch(content(t, filepath.Join(root, "Makefile")))
 	require.NotNil(t, packages)
@@ -154,7 +154,7 @@ func TestContributingListsEachPackage(t *testing.T) {
 	assert.ElementsMatch(t, append(strings.Fields(string(packages[1])), "libc6-dev"), strings.Fields(string(line[1])))
 }
 
-// notes runs what the release workflow takes a release's text from.
+// notes runs the script that extracts a release's text from the changelog.
 func notes(t *testing.T, version, changelog string) (string, error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -181,5 +181,5 @@ func TestReleaseNeedsADatedChangelogEntry(t *testing.T) {
 		require.Error(t, err, version)
 	}
 	_, err = notes(t, "v0.1.0", "# Changelog\n\n## [0.1.0] - unreleased\n\n- One.\n")
-	require.Error(t, err, "it has no date yet")
+	require.Error(t, err, "an entry without a date is not released")
 }

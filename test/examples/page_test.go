@@ -45,11 +45,11 @@ func TestPageExcerptsMatchTheManifests(t *testing.T) {
 		for i := range lines {
 			lines[i] = strings.TrimPrefix(lines[i], excerpt[1])
 		}
-		require.True(t, slices.ContainsFunc(all, func(manifest []string) bool { return holds(manifest, lines) }), "in no manifest:\n%s", excerpt[2])
+		require.True(t, slices.ContainsFunc(all, func(manifest []string) bool { return holds(manifest, lines) }), "the excerpt is in no manifest:\n%s", excerpt[2])
 	}
 }
 
-// holds is whether the lines are there in one piece, all of them indented alike.
+// holds reports whether a manifest has the lines as one block, with any common indentation.
 func holds(manifest, lines []string) bool {
 	for i := range len(manifest) - len(lines) + 1 {
 		indent, found := strings.CutSuffix(manifest[i], lines[0])
