@@ -19,8 +19,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// shortLifetime is the lifetime of the vendor's tokens in these tests.
-const shortLifetime = 20 * time.Second
+// agentTokenLifetime is the lifetime of the vendor's tokens in these tests.
+const agentTokenLifetime = 20 * time.Second
 
 // agentWorld returns a mount at kensho, the path in the examples, on a server with an audit log.
 // Its credential has not been exchanged yet.
@@ -29,11 +29,11 @@ func agentWorld(t *testing.T, provider string) *mount {
 	own := ownWorld(t, vaultserver.StartDev)
 	own.audit(t)
 	m := own.enable(t, "kensho")
-	m.behave(vendorsim.Conduct{KeyPairLifetime: shortLifetime})
+	m.behave(vendorsim.Conduct{KeyPairLifetime: agentTokenLifetime})
 	credential := m.keyPair()
 	if provider == "sitecore" {
 		credential = m.sitecore()
-		credential["access_expiry"] = shortLifetime.String()
+		credential["access_expiry"] = agentTokenLifetime.String()
 	}
 	credential["verify"] = false
 	m.write("config/"+provider+"/prod", credential)
@@ -79,7 +79,7 @@ func TestGuarantee9AgentKeepsAValidTokenInAFile(t *testing.T) {
 				assert.Equal(t, c.leased, r.lease != "", r.lease)
 				assert.True(t, m.sim.Death(r.token).After(r.time), "read %d", i)
 				if i > 0 { // on a busy machine Agent may read late; leases are whole seconds
-					due := m.sim.Death(reads[i-1].token).Add(-shortLifetime/4 - time.Second)
+					due := m.sim.Death(reads[i-1].token).Add(-agentTokenLifetime/4 - time.Second)
 					assert.True(t, r.time.After(due), "read %d, at %s, before the last token was due for renewal, at %s", i, r.time, due)
 				}
 			}

@@ -64,19 +64,19 @@ func (m *mount) restore(snapshot []byte) {
 	require.NoError(m.t, m.root.Sys().RaftSnapshotRestoreWithContext(m.t.Context(), bytes.NewReader(snapshot), true))
 }
 
-// heir returns the mount on a new server, which gets a snapshot and the unseal keys of this one.
-func (m *mount) heir(snapshot []byte) *mount {
+// successor returns the mount on a new server, which gets a snapshot and the unseal keys of this one.
+func (m *mount) successor(snapshot []byte) *mount {
 	m.t.Helper()
 	server, err := vaultserver.StartRaft(m.t.Context(), os.Getenv("VAULT"), m.log, atTrace...)
 	require.NoError(m.t, err)
 	m.t.Cleanup(func() { assert.NoError(m.t, server.Stop()) })
 	require.NoError(m.t, server.InstallPlugin(os.Getenv("PLUGIN")))
-	heir := *m
+	successor := *m
 	own := *m.world
-	heir.world, own.server = &own, server
+	successor.world, own.server = &own, server
 	own.root, err = server.Client()
 	require.NoError(m.t, err)
-	heir.restore(snapshot)
+	successor.restore(snapshot)
 	// The snapshot has other keys than the new server, which therefore seals itself some time
 	// after its answer.
 	require.EventuallyWithT(m.t, func(c *assert.CollectT) {
@@ -89,7 +89,7 @@ func (m *mount) heir(snapshot []byte) *mount {
 	require.NoError(m.t, server.Unseal(m.t.Context()))
 	own.root, err = server.Client()
 	require.NoError(m.t, err)
-	return &heir
+	return &successor
 }
 
 // After a snapshot is restored, on the same server or a new one, deleted credentials exist again,
@@ -111,12 +111,12 @@ func TestASnapshotIsRestored(t *testing.T) {
 	assert.Equal(t, tokens, m.tokensOf(names), "on the same server")
 	assert.Len(t, m.sim.Calls(), calls, "a vendor was called")
 
-	heir := m.heir(snapshot)
-	heir.awaitToken(tokens["prod"])
-	assert.Equal(t, tokens, heir.tokensOf(names), "on a new server")
+	successor := m.successor(snapshot)
+	successor.awaitToken(tokens["prod"])
+	assert.Equal(t, tokens, successor.tokensOf(names), "on a new server")
 	assert.Len(t, m.sim.Calls(), calls, "a vendor was called")
 	for _, name := range names {
-		heir.write("refresh/"+name, nil) // the snapshot's credentials have not been used since
+		successor.write("refresh/"+name, nil) // the snapshot's credentials have not been used since
 	}
 }
 

@@ -76,10 +76,10 @@ var secretField = regexp.MustCompile(`"(?:access_token|api_key|client_secret|pri
 // accessToken matches the JSON field with the access token of a reader.
 var accessToken = regexp.MustCompile(`"access_token":"[^"]*"`)
 
-// keep records an answer, without the access token in reads of creds/ and token/ and in unwrapped
+// record records an answer, without the access token in reads of creds/ and token/ and in unwrapped
 // answers.
-func (o *outside) keep(path, text string) error {
-	o.learn(text)
+func (o *outside) record(path, text string) error {
+	o.addSecrets(text)
 	if strings.Contains(path, "/creds/") || strings.Contains(path, "/token/") || strings.HasSuffix(path, "/unwrap") {
 		text = accessToken.ReplaceAllString(text, "")
 	}
@@ -87,8 +87,8 @@ func (o *outside) keep(path, text string) error {
 	return err
 }
 
-// learn adds the secrets in a request or an answer.
-func (o *outside) learn(text string) {
+// addSecrets adds the secrets in a request or an answer.
+func (o *outside) addSecrets(text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, match := range secretField.FindAllStringSubmatch(text, -1) {
@@ -111,16 +111,16 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.to.learn(string(sent))
+		r.to.addSecrets(string(sent))
 		req.Body = io.NopCloser(bytes.NewReader(sent))
 	}
 	resp, err := r.next.RoundTrip(req)
 	if err != nil {
-		return nil, errors.Join(err, r.to.keep(req.URL.Path, err.Error()))
+		return nil, errors.Join(err, r.to.record(req.URL.Path, err.Error()))
 	}
 	body, err := io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp, errors.Join(err, r.to.keep(req.URL.Path, fmt.Sprintf("%s %v %s", resp.Status, resp.Header, body)))
+	return resp, errors.Join(err, r.to.record(req.URL.Path, fmt.Sprintf("%s %v %s", resp.Status, resp.Header, body)))
 }
 
 // assertNoSecretLeft searches everything that left the server for the vendors' secrets and those
@@ -169,7 +169,7 @@ func TestFaultHarnessDetectsSecretsThatTheServerLeaks(t *testing.T) {
 	assert.Contains(t, own.outside.secrets, token, "the secrets of answers are watched")
 	assert.Contains(t, own.outside.answers.String(), "/v1/watched/creds/prod: 200 OK")
 	assert.NotContains(t, own.outside.answers.String(), token)
-	require.NoError(t, own.outside.keep("/v1/watched/config/kensho/prod", `{"access_token":"`+token+`"}`))
+	require.NoError(t, own.outside.record("/v1/watched/config/kensho/prod", `{"access_token":"`+token+`"}`))
 	assert.Contains(t, own.outside.answers.String(), token, "a token in a config read is kept")
 	own.outside.answers.text.Reset()
 	audited, err := os.ReadFile(own.hashedAuditLog())

@@ -95,7 +95,7 @@ func (x *cluster) lose(breaking, mending func(node int)) (only bool) {
 	x.t.Helper()
 	old, began, elections := x.active, time.Now(), x.elections()
 	x.begin(nodeName(old))
-	x.suffer(func() {
+	x.breakNodes(func() {
 		breaking(old)
 		x.active = x.leader(old)
 	}, x.others()...)
@@ -103,7 +103,7 @@ func (x *cluster) lose(breaking, mending func(node int)) (only bool) {
 	require.NoError(x.t, x.nodes.Settle(x.t.Context()))
 	x.awaitBack(old)
 	x.active = x.leader(unknownNode)
-	x.mend()
+	x.rewriteLost()
 
 	require.Eventually(x.t, func() bool { return x.vendor.caller() == x.active }, patience, 20*time.Millisecond, "the active node does not call the vendor")
 	called := x.vendor.calledSince(began)
@@ -173,7 +173,7 @@ func TestFaultActiveNodeLost(t *testing.T) {
 			x.orderly = f.orderly
 			for times, tries := tally.Times(1, 15), 0; times > 0; tries++ {
 				require.Less(t, tries, 30, "elections that the test did not cause")
-				x.aMoment()
+				x.waitRandomly()
 				if x.lose(func(node int) { f.breaking(x, node) }, func(node int) { f.mending(x, node) }) {
 					times--
 				}

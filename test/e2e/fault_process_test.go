@@ -21,8 +21,8 @@ func TestFaultPluginKilled(t *testing.T) {
 	own := ownWorld(t, vaultserver.StartRaft)
 	x := newTrial(t, own, []*api.Client{own.root}, newRotator(t, newTroubles(), nil), patience)
 	for range tally.Times(15, 200) {
-		x.aMoment()
-		x.suffer(func() {
+		x.waitRandomly()
+		x.breakNodes(func() {
 			killed, err := own.server.KillPlugins()
 			require.NoError(t, err)
 			assert.Equal(t, 1, killed, "one process for all mounts")
@@ -37,8 +37,8 @@ func TestFaultServerKilled(t *testing.T) {
 	own := ownWorld(t, vaultserver.StartRaft)
 	x := newTrial(t, own, []*api.Client{own.root}, newRotator(t, newTroubles(), nil), patience)
 	for range tally.Times(3, 30) {
-		x.aMoment()
-		x.suffer(func() {
+		x.waitRandomly()
+		x.breakNodes(func() {
 			require.NoError(t, own.server.Kill())
 			require.NoError(t, own.server.Start(t.Context()))
 		}, 0)

@@ -75,11 +75,11 @@ type crowd struct {
 	failed  []string // reads that failed for no reason
 }
 
-// read starts readers of the names at a mount. They run until halt, or the end of the test.
+// read starts readers of the names at a mount. They run until stopReaders, or the end of the test.
 func (r *crowd) read(t *testing.T, many int, rng *rand.Rand, mount string, names []string, nodes []*api.Client) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r.stop = cancel
-	t.Cleanup(r.halt)
+	t.Cleanup(r.stopReaders)
 	for i := range many {
 		own := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		node := i % len(nodes)
@@ -88,7 +88,7 @@ func (r *crowd) read(t *testing.T, many int, rng *rand.Rand, mount string, names
 			for ctx.Err() == nil {
 				name := names[own.IntN(len(names))]
 				path := []string{"creds", "token"}[own.IntN(2)]
-				r.one(ctx, client, node, mount+"/"+path+"/"+name, name)
+				r.readOnce(ctx, client, node, mount+"/"+path+"/"+name, name)
 				// A pause leaves the machine time for its other work.
 				time.Sleep(time.Duration(20+own.IntN(60)) * time.Millisecond)
 			}
@@ -108,14 +108,14 @@ func (r *crowd) client(t *testing.T, of *api.Client) *api.Client {
 	return client
 }
 
-func (r *crowd) halt() {
+func (r *crowd) stopReaders() {
 	r.stop()
 	r.group.Wait()
 }
 
 func nodeName(node int) string { return fmt.Sprint("node ", node) }
 
-func (r *crowd) one(ctx context.Context, client *api.Client, node int, path, name string) {
+func (r *crowd) readOnce(ctx context.Context, client *api.Client, node int, path, name string) {
 	met := r.watch(nodeName(node), name)
 	asked := time.Now()
 	secret, err := client.Logical().ReadWithContext(ctx, path)

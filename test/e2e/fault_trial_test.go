@@ -17,21 +17,21 @@ import (
 )
 
 const (
-	trialMount   = "faults"
-	trialReaders = 20
-	hastyOnes    = 30 // credentials whose tokens expire within seconds
-	lastingOnes  = 2  // credentials whose tokens outlast any trial
+	trialMount      = "faults"
+	trialReaders    = 20
+	shortLivedCount = 30 // credentials whose tokens expire within seconds
+	longLivedCount  = 2  // credentials whose tokens outlast any trial
 )
 
 // trial is a mount with credentials of a vendor that rotates refresh tokens. Readers read its
 // tokens while faults happen one after the other.
 type trial struct {
 	*crowd
-	t       *testing.T
-	rng     *rand.Rand
-	clients []*api.Client // by node
-	hasty   []string      // names of credentials
-	lasting map[string]any
+	t          *testing.T
+	rng        *rand.Rand
+	clients    []*api.Client // by node
+	shortLived []string      // names of credentials
+	longLived  map[string]any
 
 	orderly   bool // whether the faults let the engine finish its writes
 	disturbed bool // whether there were elections that the test did not cause
@@ -47,24 +47,24 @@ func newTrial(t *testing.T, world *world, clients []*api.Client, vendor *rotator
 	t.Helper()
 	x := &trial{
 		crowd: &crowd{troubles: vendor.troubles, vendor: vendor, world: world, timeout: timeout},
-		t:     t, rng: tally.Rand(t), clients: clients, lasting: map[string]any{},
+		t:     t, rng: tally.Rand(t), clients: clients, longLived: map[string]any{},
 	}
 	require.NoError(t, clients[0].Sys().MountWithContext(t.Context(), trialMount, &api.MountInput{
 		Type: pluginName, Config: api.MountConfigInput{PluginVersion: world.version},
 	}))
-	names := make([]string, 0, hastyOnes+lastingOnes)
+	names := make([]string, 0, shortLivedCount+longLivedCount)
 	add := func(name string, lifetime time.Duration) {
 		x.write(name, lifetime)
 		names = append(names, name)
 	}
-	for i := range hastyOnes {
-		x.hasty = append(x.hasty, fmt.Sprint("hasty-", i))
-		add(x.hasty[i], hasty)
+	for i := range shortLivedCount {
+		x.shortLived = append(x.shortLived, fmt.Sprint("short-lived-", i))
+		add(x.shortLived[i], shortLifetime)
 	}
-	for i := range lastingOnes {
-		name := fmt.Sprint("lasting-", i)
-		add(name, lasting)
-		x.lasting[name] = x.token(0, name)
+	for i := range longLivedCount {
+		name := fmt.Sprint("long-lived-", i)
+		add(name, longLifetime)
+		x.longLived[name] = x.token(0, name)
 	}
 	x.read(t, trialReaders, x.rng, trialMount, names, clients)
 	return x
@@ -95,23 +95,23 @@ func (x *trial) token(node int, name string) any {
 	return secret.Data["access_token"]
 }
 
-// aMoment waits for a random time. Two thirds of the times are during an exchange or just after
+// waitRandomly waits until a random time. Two thirds of the times are during an exchange or just after
 // its answer.
-func (x *trial) aMoment() {
+func (x *trial) waitRandomly() {
 	if x.rng.IntN(3) > 0 {
-		x.vendor.awaitCall(2 * hasty)
+		x.vendor.awaitCall(2 * shortLifetime)
 		time.Sleep(time.Duration(x.rng.Int64N(int64(answerTime * 4 / 3))))
 		return
 	}
 	time.Sleep(time.Duration(x.rng.Int64N(int64(time.Second / 2))))
 }
 
-// suffer breaks something on some nodes, and waits until they are back.
+// breakNodes breaks something on some nodes, and waits until they are back.
 //
 // A node is back when it answers a read of a status after the fault is over: the killed process is
 // gone, the server is unsealed, or the cluster has agreed on a leader. Such a read needs the plugin
 // and calls no vendor. From then on, reads through the node must succeed until the next fault.
-func (x *trial) suffer(breaking func(), nodes ...int) {
+func (x *trial) breakNodes(breaking func(), nodes ...int) {
 	x.t.Helper()
 	for _, node := range nodes {
 		x.begin(nodeName(node))
@@ -126,25 +126,25 @@ func (x *trial) suffer(breaking func(), nodes ...int) {
 		x.awaitBack(node)
 	}
 	x.row.Tried++
-	for name, token := range x.lasting {
+	for name, token := range x.longLived {
 		for _, node := range nodes {
 			assert.Equal(x.t, token, x.token(node, name), "%s by %s", name, nodeName(node))
 		}
 	}
-	x.mend()
+	x.rewriteLost()
 }
 
 func (x *trial) awaitBack(node int) {
 	x.t.Helper()
-	awaitRead(x.t, x.clients[node], trialMount+"/status/"+x.hasty[0])
+	awaitRead(x.t, x.clients[node], trialMount+"/status/"+x.shortLived[0])
 	x.end(nodeName(node))
 }
 
-// mend writes a new refresh token to each lost credential, as an operator would.
-func (x *trial) mend() {
+// rewriteLost writes a new refresh token to each lost credential, as an operator would.
+func (x *trial) rewriteLost() {
 	x.t.Helper()
 	for _, name := range x.vendor.newLosses() {
-		x.write(name, hasty)
+		x.write(name, shortLifetime)
 		x.end(name)
 	}
 }
@@ -154,12 +154,12 @@ func (x *trial) mend() {
 func (x *trial) finish(name, note string) {
 	x.t.Helper()
 	last := time.Now()
-	for _, credential := range x.hasty {
+	for _, credential := range x.shortLived {
 		require.Eventually(x.t, func() bool { return x.vendor.isFreshSince(credential, last) }, patience, 20*time.Millisecond, "%s is not exchanged", credential)
 	}
-	x.mend()
-	x.halt()
-	lost, unwritten := x.judge()
+	x.rewriteLost()
+	x.stopReaders()
+	lost, unwritten := x.classifyLosses()
 	x.row.Fault, x.row.Dead, x.row.Lost, x.row.Failed = name, len(x.expired), len(lost), len(x.failed)
 	x.row.Note = fmt.Sprintf("%d exchanges were in flight; %d refresh tokens were rotated by the vendor and not stored yet "+
 		"(%d of them answered, at most %d ms before the fault), which only an operator can fix; %d reads, %d failed during a fault%s",
@@ -176,11 +176,11 @@ func (x *trial) finish(name, note string) {
 	tally.Record(x.t, x.row)
 }
 
-// judge separates lost credentials from unavoidable losses, in which a fault came after the vendor
-// had rotated the refresh token and before the engine could store the new one. A loss was
-// avoidable if a reader got the access token of the same answer, or if no fault came close to
+// classifyLosses separates lost credentials from unavoidable losses, in which a fault came after
+// the vendor had rotated the refresh token and before the engine could store the new one. A loss
+// was avoidable if a reader got the access token of the same answer, or if no fault came close to
 // the answer.
-func (x *trial) judge() (lost []string, u unwritten) {
+func (x *trial) classifyLosses() (lost []string, u unwritten) {
 	v := x.vendor
 	v.mu.Lock()
 	defer v.mu.Unlock()

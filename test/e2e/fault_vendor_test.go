@@ -26,15 +26,15 @@ const (
 	// answerTime is the time that the rotating vendor takes for an answer.
 	answerTime = 150 * time.Millisecond
 
-	// hasty is the lifetime of most credentials' access tokens, so that an exchange is in flight
-	// most of the time. lasting is the lifetime of the others. The vendor states whole seconds,
-	// rounded down.
-	hasty   = 12*time.Second + 50*time.Millisecond
-	lasting = time.Hour + 50*time.Millisecond
+	// shortLifetime is the lifetime of most credentials' access tokens, so that an exchange is in
+	// flight most of the time. longLifetime is the lifetime of the others. The vendor states whole
+	// seconds, rounded down.
+	shortLifetime = 12*time.Second + 50*time.Millisecond
+	longLifetime  = time.Hour + 50*time.Millisecond
 
-	// callLag is the longest time that a call takes to arrive on a busy machine. A needless
-	// exchange, such as another node's, comes earlier than that before a hasty token is due for
-	// renewal, at 9 s.
+	// callLag is the longest time that a call takes to arrive on a busy machine. A token is due for
+	// renewal after 9 s. An exchange that arrives more than callLag before that is needless, such
+	// as one by another node.
 	callLag = 8 * time.Second
 
 	// machineLag bounds the delays of a call, and of the write of its answer, on a busy machine. A

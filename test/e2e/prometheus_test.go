@@ -158,7 +158,7 @@ func TestPrometheusScrapesTheMetricsWithAMinimalPolicy(t *testing.T) {
 	firing, err := p.firing()
 	require.NoError(t, err)
 	assert.Empty(t, firing)
-	p.shows(m.path)
+	p.assertPanelsHaveData(m.path)
 
 	m.sim.RevokeCredential(refreshToken)
 	_, err = m.root.Logical().WriteWithContext(t.Context(), "kensho/refresh/prod", nil)
@@ -248,9 +248,9 @@ func panels(t *testing.T, mount string) []panel {
 	return dashboard.Panels
 }
 
-// shows asserts that the queries of each panel have an answer with a series, except for panels that
-// show only failures.
-func (p *prometheus) shows(mount string) {
+// assertPanelsHaveData asserts that the queries of each panel have an answer with a series, except
+// for panels that show only failures.
+func (p *prometheus) assertPanelsHaveData(mount string) {
 	p.t.Helper()
 	for _, panel := range panels(p.t, mount) {
 		for _, target := range panel.Targets {

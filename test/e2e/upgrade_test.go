@@ -61,7 +61,7 @@ func (w *world) readers(t *testing.T, retries int, tokens map[string]any) *strea
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &stream{stop: cancel, reads: map[string]int{}, failed: map[string][]error{}}
-	t.Cleanup(s.halt)
+	t.Cleanup(s.stopReaders)
 	for path, token := range tokens {
 		config := api.DefaultConfig()
 		config.Address, config.MaxRetries = w.server.Address, retries
@@ -98,7 +98,7 @@ func readsToken(ctx context.Context, client *api.Client, path string, token any)
 	return nil
 }
 
-func (s *stream) halt() {
+func (s *stream) stopReaders() {
 	s.stop()
 	s.group.Wait()
 }
@@ -167,7 +167,7 @@ func TestUpgradeAndRollbackWithNoReadFailing(t *testing.T) {
 			other.runVersion(version)
 		}
 	}
-	readers.halt()
+	readers.stopReaders()
 	t.Logf("%v reads in 8 upgrades and 8 rollbacks of two mounts, %v failed", readers.reads, readers.failed)
 	assert.Empty(t, readers.failed)
 	readers.assertEachRead(t, 4)
@@ -209,8 +209,8 @@ func TestUpgradeOfMountsThatShareAProcess(t *testing.T) {
 			assert.Equal(t, ofSecond, second.creds("search").Data["access_token"], version)
 		}
 	}
-	raw.halt()
-	patient.halt()
+	raw.stopReaders()
+	patient.stopReaders()
 	failed := 0
 	for path, errs := range raw.failed {
 		failed += len(errs)

@@ -124,7 +124,7 @@ func TestFaultsOfTheNetworkAreBoundedAndRecover(t *testing.T) {
 
 				row.Tried += len(n.configs)
 				row.Failed += failures
-				row.Failed += n.recovers()
+				row.Failed += n.checkRecovery()
 				row.Leaks += n.witness.Leaks(n.Engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
 			})
 		})
@@ -177,8 +177,8 @@ func (n *network) readAll(fault networkFault) (failures int) {
 	return failures
 }
 
-// recovers restores the vendor, and returns the number of credentials that still fail.
-func (n *network) recovers() (failures int) {
+// checkRecovery restores the vendor, and returns the number of credentials that still fail.
+func (n *network) checkRecovery() (failures int) {
 	n.T.Helper()
 	n.restore()
 	for name, config := range n.configs {

@@ -51,7 +51,7 @@ func (m *month) rotate(a *account, rng *rand.Rand) {
 	if status, message := m.activate(a); status == http.StatusOK {
 		m.T.Errorf("%s: a key was activated that its vendor does not accept: %s", a.name, message)
 	}
-	if m.over(time.Duration(rng.Int64N(int64(2 * 24 * time.Hour)))) {
+	if m.ended(time.Duration(rng.Int64N(int64(2 * 24 * time.Hour)))) {
 		return
 	}
 	a.register(map[string]crypto.PublicKey{older: olderKey, newer: newerKey})
@@ -63,7 +63,7 @@ func (m *month) rotate(a *account, rng *rand.Rand) {
 		if !a.excused(time.Now().Add(-time.Minute), time.Now()) {
 			m.T.Errorf("%s: %s is not activated: %d %s", time.Now(), a.name, status, message)
 		}
-		if m.over(wait) {
+		if m.ended(wait) {
 			return
 		}
 	}

@@ -55,7 +55,7 @@ func TestThirtyDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m = newMonth(t, *seed)
 		m.run()
-		m.judge()
+		m.checkResults()
 	})
 	t.Logf("simulated %s in %s", span(), time.Since(started).Round(time.Millisecond))
 }
@@ -88,8 +88,8 @@ func (m *month) run() {
 		}
 		m.send(logical.UpdateOperation, a.path, a.fields, nil)
 		a.note(event{at: time.Now(), exchange: true})
-		weather, operator := rng(), rng()
-		all.Go(func() { m.weather(a, weather) })
+		outages, operator := rng(), rng()
+		all.Go(func() { m.simulateOutages(a, outages) })
 		all.Go(func() { m.operator(a, operator) })
 		switch a.readers {
 		case "agents":
@@ -114,8 +114,8 @@ func (m *month) run() {
 	}
 }
 
-// over waits, and reports whether the month ends in that time. It then does not wait.
-func (m *month) over(wait time.Duration) bool {
+// ended waits, and reports whether the month ends within that time; it then does not wait.
+func (m *month) ended(wait time.Duration) bool {
 	if time.Now().Add(wait).After(m.end) {
 		return true
 	}
@@ -168,7 +168,7 @@ func (m *month) read(a *account) (lease time.Duration) {
 // back-off of 250 ms that doubles up to a minute.
 func (m *month) agent(a *account, rng *rand.Rand) {
 	retry := 250 * time.Millisecond
-	for wait := time.Duration(rng.Int64N(int64(time.Hour))); !m.over(wait); {
+	for wait := time.Duration(rng.Int64N(int64(time.Hour))); !m.ended(wait); {
 		lease := m.read(a)
 		if lease > 0 {
 			wait, retry = time.Duration((0.85+0.1*rng.Float64())*float64(lease)), 250*time.Millisecond
@@ -180,14 +180,14 @@ func (m *month) agent(a *account, rng *rand.Rand) {
 
 // poller reads at random intervals from least to most.
 func (m *month) poller(a *account, rng *rand.Rand, least, most time.Duration) {
-	for !m.over(least + time.Duration(rng.Int64N(int64(most-least)))) {
+	for !m.ended(least + time.Duration(rng.Int64N(int64(most-least)))) {
 		m.read(a)
 	}
 }
 
 // ticker sends a rollback operation every minute, as Vault's rollback manager does.
 func (m *month) ticker() {
-	for !m.over(time.Minute) {
+	for !m.ended(time.Minute) {
 		for m.paused.Load() {
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -201,7 +201,7 @@ func (m *month) ticker() {
 // restarter restarts the engine at random times. Like a server that is stopped, it first waits for
 // requests and exchanges in flight.
 func (m *month) restarter(rng *rand.Rand) {
-	for !m.over(time.Duration(rng.ExpFloat64() * float64(2*24*time.Hour))) {
+	for !m.ended(time.Duration(rng.ExpFloat64() * float64(2*24*time.Hour))) {
 		m.paused.Store(true)
 		for m.busy() {
 			time.Sleep(100 * time.Millisecond)
@@ -224,8 +224,8 @@ func (m *month) busy() bool {
 	return false
 }
 
-// judge logs and checks the results of the month.
-func (m *month) judge() {
+// checkResults logs and checks the results of the month.
+func (m *month) checkResults() {
 	require.False(m.T, m.T.Failed(), "reads or rotations failed, see above")
 	issued, least, calls := map[string]int{}, map[string]int{}, 0
 	most, lost := 0, 0

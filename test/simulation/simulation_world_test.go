@@ -100,9 +100,9 @@ func (m *month) newAccount(i int) *account {
 	return a
 }
 
-// weather simulates the vendor's outages of minutes and hours, throttling and slow answers.
-func (m *month) weather(a *account, rng *rand.Rand) {
-	for !m.over(time.Duration(rng.ExpFloat64() * float64(4*24*time.Hour))) {
+// simulateOutages simulates the vendor's outages of minutes and hours, throttling and slow answers.
+func (m *month) simulateOutages(a *account, rng *rand.Rand) {
+	for !m.ended(time.Duration(rng.ExpFloat64() * float64(4*24*time.Hour))) {
 		conduct, spell := a.conduct, time.Duration(1+rng.IntN(30))*time.Minute
 		backoff := 7 * time.Minute // the longest back-off, and a renewal that fails in it
 		switch rng.IntN(6) {
@@ -136,7 +136,7 @@ func (m *month) weather(a *account, rng *rand.Rand) {
 // operator changes a credential at random times: a setting, the credential itself, a refresh, an
 // invalidation as by another node, or a key rotation.
 func (m *month) operator(a *account, rng *rand.Rand) {
-	for !m.over(time.Duration(rng.ExpFloat64() * float64(20*24*time.Hour))) {
+	for !m.ended(time.Duration(rng.ExpFloat64() * float64(20*24*time.Hour))) {
 		if a.kind == generatedKind && rng.IntN(2) == 0 {
 			m.rotate(a, rng)
 			continue
