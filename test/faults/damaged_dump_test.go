@@ -120,7 +120,7 @@ func (d *fullMount) start() {
 	}))
 }
 
-// ask sends a request, and returns nil if the engine answers with an error.
+// ask sends a request, and returns nil if the request fails.
 func (d *fullMount) ask(op logical.Operation, path string, data map[string]any) *logical.Response {
 	req := &logical.Request{Operation: op, Path: path, Data: data, Storage: d.storage}
 	if op == logical.UpdateOperation {
