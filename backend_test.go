@@ -145,7 +145,7 @@ func newNode(e *engine.Engine, role consts.ReplicationState, storage logical.Sto
 			}
 			return engine.Fault{}
 		}
-		n.storage.Meet.Store(&readOnly)
+		n.storage.OnCall.Store(&readOnly)
 	}
 	client, _ := plugin.TestPluginGRPCConn(e.T, false, plugin.PluginSet{
 		sdkplugin.BackendPluginName: &sdkplugin.GRPCBackendPlugin{

@@ -86,7 +86,7 @@ func BenchmarkCachedRead(b *testing.B) {
 					paths[i] = family + "/" + benchedName(i)
 					e.read(paths[i])
 				}
-				b.Run("alone", func(b *testing.B) {
+				b.Run("on its own", func(b *testing.B) {
 					b.ReportAllocs()
 					for b.Loop() {
 						e.read(paths[rand.IntN(names)])

@@ -232,18 +232,18 @@ func TestVendorErrorsHaveTheDocumentedStatusAndNoSecret(t *testing.T) {
 		status int
 		says   string
 	}{
-		"rejected":            {vendorsim.Answer(401, `{"error":"invalid_grant","error_description":"the token was revoked"}`), 400, "rejected the credential: %s: 401 Unauthorized: invalid_grant: the token was revoked; write a new one to config/"},
-		"forbidden":           {vendorsim.Answer(403, `"account suspended"`), 400, "403 Forbidden: account suspended"},
-		"echo":                {vendorsim.Echo, 400, "401 Unauthorized"},
-		"throttled":           {vendorsim.Answer(429, ""), 503, "429 Too Many Requests"},
-		"down":                {vendorsim.Answer(503, "<html>maintenance</html>"), 503, "503 Service Unavailable"},
-		"slow":                {vendorsim.Hang, 503, "no answer in time (request_timeout)"},
-		"reset":               {vendorsim.Reset, 503, "connection reset"},
-		"not JSON":            {vendorsim.Answer(200, "<html>"), 502, "is not the JSON object"},
-		"JSON, not an object": {vendorsim.Answer(200, "null"), 502, "is not the JSON object"},
-		"no token":            {vendorsim.Answer(200, "{}"), 502, "holds no access token"},
-		"over 1 MiB":          {vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`), 502, "over 1 MiB"},
-		"redirect":            {vendorsim.Redirect, 502, "redirect (302)"},
+		"rejected":                  {vendorsim.Answer(401, `{"error":"invalid_grant","error_description":"the token was revoked"}`), 400, "rejected the credential: %s: 401 Unauthorized: invalid_grant: the token was revoked; write a new one to config/"},
+		"forbidden":                 {vendorsim.Answer(403, `"account suspended"`), 400, "403 Forbidden: account suspended"},
+		"echo":                      {vendorsim.Echo, 400, "401 Unauthorized"},
+		"throttled":                 {vendorsim.Answer(429, ""), 503, "429 Too Many Requests"},
+		"down":                      {vendorsim.Answer(503, "<html>maintenance</html>"), 503, "503 Service Unavailable"},
+		"slow":                      {vendorsim.Hang, 503, "no answer in time (request_timeout)"},
+		"reset":                     {vendorsim.Reset, 503, "connection reset"},
+		"not JSON":                  {vendorsim.Answer(200, "<html>"), 502, "is not the JSON object"},
+		"JSON, not an object":       {vendorsim.Answer(200, "null"), 502, "is not the JSON object"},
+		"an answer without a token": {vendorsim.Answer(200, "{}"), 502, "holds no access token"},
+		"over 1 MiB":                {vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`), 502, "over 1 MiB"},
+		"redirect":                  {vendorsim.Redirect, 502, "redirect (302)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -342,7 +342,7 @@ func TestTheErrorOfAnUnknownNameSaysWhereToWriteIt(t *testing.T) {
 		e := engine.New(t)
 		_, status, message := e.Request(logical.ReadOperation, "creds/nobody", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, `no role or credential named "nobody"; create one at roles/nobody or config/<provider>/nobody`, message)
+		assert.Equal(t, `no role or credential named "no client"; create one at roles/nobody or config/<provider>/nobody`, message)
 	})
 }
 

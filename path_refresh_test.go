@@ -69,7 +69,7 @@ func TestAFailedRevocationIsRetriedByTheNextRefresh(t *testing.T) {
 		},
 		"the server is killed": func(e *engine.Engine) {
 			e.Sim.Behave(engine.Down()) // no call reaches the vendor after the first write
-			e.BreakStorage().DieAfter(1)
+			e.BreakStorage().FailWritesAfter(1)
 			e.Request(logical.UpdateOperation, "refresh/api", engine.Drop)
 			e.Sim.Behave(vendorsim.Conduct{})
 			e.Storage = e.Storage.(*engine.FaultyStorage).Storage

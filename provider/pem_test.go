@@ -54,7 +54,7 @@ func pastes(t *testing.T, file string) map[string]string {
 	require.NoError(t, err)
 	lines := strings.Split(strings.TrimSpace(file), "\n")
 	return map[string]string{
-		"as it is":              file,
+		"unencoded":             file,
 		"a byte order mark":     "\ufeff" + file,
 		"line breaks of DOS":    strings.ReplaceAll(file, "\n", "\r\n"),
 		"line breaks of MacOS":  strings.ReplaceAll(file, "\n", "\r"),
@@ -102,7 +102,7 @@ func TestAKeyThatCannotBeUsedIsNamed(t *testing.T) {
 	require.NoError(t, err)
 	lines := strings.Split(key, "\n")
 	for name, test := range map[string]struct{ text, says string }{
-		"the name of a file":     {"key.pem", "looks like the name of a file; to give what is in the file, write @ before its name (private_key=@key.pem)"},
+		"a file name for a key":  {"key.pem", "looks like the name of a file; to give what is in the file, write @ before its name (private_key=@key.pem)"},
 		"the path of a file":     {"/etc/my keys/prod.KEY", "looks like the name of a file"},
 		"the file in base64":     {base64.StdEncoding.EncodeToString([]byte(key)), "is a PEM file in base64; decode it first"},
 		"a JWK":                  {`{"kty":"EC","crv":"P-256"}`, "is JSON; give the key in PEM"},
@@ -225,7 +225,7 @@ func TestGuarantee6NothingThanCertificatesIsStoredAsACACert(t *testing.T) {
 		"a request":                  {block("CERTIFICATE REQUEST", []byte{1}), "holds something else than certificates"},
 		"nothing":                    {"none", "holds no certificate; give one or more in PEM"},
 		"one that cannot be read":    {block("CERTIFICATE", []byte{1}), "holds no certificate"},
-		"the name of a file":         {"ca.crt", "looks like the name of a file; to give what is in the file, write @ before its name (ca_cert=@ca.pem)"},
+		"a file name for a key":      {"ca.crt", "looks like the name of a file; to give what is in the file, write @ before its name (ca_cert=@ca.pem)"},
 		"one that is cut off":        {certificate[:len(certificate)-20], "has no -----END line"},
 		"another that is cut off":    {certificate + certificate[:len(certificate)-20], "has no -----END line"},
 		"a certificate of OpenSSL's": {string(pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE", Bytes: []byte{1}})), "holds something else than certificates"},

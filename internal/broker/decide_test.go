@@ -54,7 +54,7 @@ func TestDecisionsAreThisTable(t *testing.T) {
 		"a token whose renewal is due":                {token, nil, reader, 45, renewAhead, 45},
 		"an expired token":                            {token, nil, reader, 60, renew, 45},
 		"a token in its margin":                       {token, nil, reader, 59.99, renew, 45},
-		"no token":                                    {provider.Token{}, nil, reader, 10, renew, -1},
+		"an answer without a token":                   {provider.Token{}, nil, reader, 10, renew, -1},
 		"a valid token, backing off":                  {token, failedUntil(51), reader, 50, serve, 51},
 		"an expired token, backing off":               {token, failedUntil(71), reader, 70, fail, 71},
 		"an expired token, after the back-off":        {token, failedUntil(71), reader, 71, renew, 45},

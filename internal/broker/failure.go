@@ -50,7 +50,7 @@ func (f *Failure) countAfter(last Failure, e *provider.Error) {
 }
 
 // asOf returns the failure as it is at a time. One of the future, or one with a longer back-off
-// than there is, was dated by a clock that has been stepped back since, and ends no attempt.
+// than there is, was timesMovedForward by a clock that has been stepped back since, and ends no attempt.
 func (f Failure) asOf(now time.Time) Failure {
 	if f.Time.After(now) || f.NextAttempt.Sub(now) > longestBackOff {
 		f.NextAttempt = time.Time{}

@@ -68,7 +68,7 @@ func TestHowAClientProvesItselfIsReadInTheMetadata(t *testing.T) {
 	}{
 		"one":                 {[]string{vendorsim.SecretPost}, vendorsim.SecretPost, 1},
 		"one of several":      {[]string{vendorsim.PrivateKeyJWT, vendorsim.SecretPost, vendorsim.None}, vendorsim.SecretPost, 1},
-		"both":                {[]string{vendorsim.SecretPost, vendorsim.SecretBasic}, vendorsim.SecretPost, 2},
+		"stated and exp":      {[]string{vendorsim.SecretPost, vendorsim.SecretBasic}, vendorsim.SecretPost, 2},
 		"none that is usable": {[]string{vendorsim.PrivateKeyJWT}, vendorsim.SecretPost, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +109,7 @@ func TestARefreshTokenIsSentTwiceOnlyIfTheClientWasRefused(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					sim := newSim()
 					sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
-						// So far off that the assertion has to be dated again.
+						// So far off that the assertion has to be timesMovedForward again.
 						w.Header().Set("Date", time.Now().Add(-2*time.Minute).UTC().Format(http.TimeFormat))
 						vendorsim.Answer(http.StatusBadRequest, body)(w, r)
 					})})

@@ -66,7 +66,7 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"a client with a line break":      {with("client_id", "canary\ncanary"), "client_id: holds a line break"},
 		"a colon before a colon":          {with("client_id", "a:b", map[string]any{"auth_style": "client_secret_basic_unencoded"}), "client_id: holds a colon, which ends it in HTTP Basic"},
 		"Basic as it stands, of nothing":  {map[string]any{"auth_style": "client_secret_basic_unencoded"}, "client_secret: is missing, which auth_style=client_secret_basic_unencoded"},
-		"a scope that is none":            {with("scope", []string{`"a"`}), `scope: "\"a\"" is not a scope; a scope is printable ASCII without spaces, quotes and backslashes`},
+		"an invalid scope":                {with("scope", []string{`"a"`}), `scope: "\"a\"" is not a scope; a scope is printable ASCII without spaces, quotes and backslashes`},
 		"a parameter with its own field":  {with("token_params", map[string]string{"client_secret": "canary"}), "token_params: must not hold client_secret, which has a field of its own"},
 	} {
 		t.Run(name, func(t *testing.T) {

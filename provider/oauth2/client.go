@@ -129,14 +129,14 @@ func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.A
 		return nil, err
 	}
 	first, second := c.authStyles(last, endpoints.tokenMethods)
-	answer, err := c.dated(ctx, endpoints.Token, last, first)
+	answer, err := c.timesMovedForward(ctx, endpoints.Token, last, first)
 	switch {
 	case second == "" || !isAboutStyle(err):
 	case !c.mayAskAgain(err):
 		err = withStyleHint(err, second)
 	default:
 		first = second
-		if again, againErr := c.dated(ctx, endpoints.Token, last, second); againErr == nil || !isAboutStyle(againErr) {
+		if again, againErr := c.timesMovedForward(ctx, endpoints.Token, last, second); againErr == nil || !isAboutStyle(againErr) {
 			answer, err = again, againErr
 		}
 	}
@@ -162,9 +162,9 @@ func (c *Client) remember(a *provider.Answer, last provider.Grant, style string)
 	a.Grant = &next
 }
 
-// dated asks by the vendor's clock as it is known, and again if a refusal shows that it
+// timesMovedForward asks by the vendor's clock as it is known, and again if a refusal shows that it
 // may have been for the assertion's dates.
-func (c *Client) dated(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
+func (c *Client) timesMovedForward(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
 	ahead := c.vendorAhead(tokenURL)
 	answer, err := c.ask(ctx, tokenURL, last, style)
 	if isRejected(err) && c.mayAskAgain(err) && c.isMisdated(tokenURL, ahead) {

@@ -22,7 +22,7 @@ const (
 	// strictestAge is the age at which the strictest vendors refuse an assertion.
 	strictestAge = 10 * time.Second
 
-	// maxDated is how far off our own clock an assertion may be dated: the header that
+	// maxDated is how far off our own clock an assertion may be timesMovedForward: the header that
 	// the vendor's clock is known by is not signed by anybody.
 	maxDated = 5 * time.Minute
 )
@@ -33,7 +33,7 @@ func (c *Client) issueTime(endpoint string) time.Time {
 }
 
 // vendorAhead is how far the vendor's clock is ahead of ours, at least, as far as
-// assertions are dated by it; zero if it is not known, or too far off.
+// assertions are timesMovedForward by it; zero if it is not known, or too far off.
 func (c *Client) vendorAhead(endpoint string) time.Duration {
 	clock := c.clockOf(endpoint)
 	least, _ := clock.Bounds()
@@ -44,7 +44,7 @@ func (c *Client) vendorAhead(endpoint string) time.Duration {
 }
 
 // isMisdated reports whether the vendor may have refused an assertion for its iat, which
-// was dated by a clock so far ahead, and would take one by its clock as it is known now.
+// was timesMovedForward by a clock so far ahead, and would take one by its clock as it is known now.
 func (c *Client) isMisdated(endpoint string, ahead time.Duration) bool {
 	now := c.vendorAhead(endpoint)
 	if c.Signer == nil || now == ahead {
@@ -56,7 +56,7 @@ func (c *Client) isMisdated(endpoint string, ahead time.Duration) bool {
 }
 
 // withSkew adds to a rejection that the vendor's clock is further off than assertions
-// are dated, which may be why.
+// are timesMovedForward, which may be why.
 func (c *Client) withSkew(err error) error {
 	var e *provider.Error
 	if c.Signer == nil || !errors.As(err, &e) || e.Kind != provider.Rejected || e.Clock.Skew().Abs() <= maxDated-assertionAge {

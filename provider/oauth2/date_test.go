@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Every assertion is dated so: of a client, of a JWT bearer grant, of a revocation.
+// Every assertion is timesMovedForward so: of a client, of a JWT bearer grant, of a revocation.
 func TestAssertionsAreDatedByTheVendorsClock(t *testing.T) {
 	for name, skew := range map[string]time.Duration{
 		"right": 0, "40 ms behind": -40 * time.Millisecond, "20 s behind": -20 * time.Second, "20 s ahead": 20 * time.Second, "4 min ahead": 4 * time.Minute,

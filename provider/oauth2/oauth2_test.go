@@ -304,7 +304,7 @@ func TestGuarantee3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testi
 		"no access token":       `{"refresh_token": "the-next-0123456789"}`,
 		"no error either":       `{"refresh_token": "the-next-0123456789", "error": null, "access_token": ""}`,
 		"a type that is none":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "token_type": "a type"}`,
-		"a scope that is none":  `{"access_token": "a", "refresh_token": "the-next-0123456789", "scope": "a\"b"}`,
+		"an invalid scope":      `{"access_token": "a", "refresh_token": "the-next-0123456789", "scope": "a\"b"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -60,7 +60,7 @@ func TestForceRevokedLeasesCanBeForgotten(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewOAuth(t)
 				leases := []*logical.Response{e.Creds("mine"), e.Creds("mine"), e.Creds("mine")}
-				e.RevokedByForce(leases[:2]...)
+				e.ForceRevoke(leases[:2]...)
 				status, message := e.Refused("creds/mine")
 				assert.Equal(t, http.StatusTooManyRequests, status)
 				assert.Contains(t, message, "forget_leases=true")

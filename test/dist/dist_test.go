@@ -1,6 +1,7 @@
-// Package dist looks at what `make dist` has built, twice: FIRST and SECOND name the
-// folders, VERSION the version, PLATFORMS what it was built for. `make dist-test` sets them. It is a module of its own, so
-// that what reads images and SBOMs stays out of the plugin's.
+// Package dist tests the release files of two runs of `make dist`. The environment variables
+// FIRST and SECOND name their folders, VERSION their version, and PLATFORMS their platforms;
+// `make dist-test` sets them. The package is a module of its own, which keeps the dependencies for
+// images and SBOMs out of the plugin's module.
 package dist
 
 import (
@@ -28,7 +29,7 @@ const (
 	plugin = "vault-plugin-secrets-tokenbroker"
 )
 
-// platforms are those of the release, as its files name them.
+// platforms are the platforms of the release, as in the names of its files.
 var platforms = strings.Fields(strings.ReplaceAll(os.Getenv("PLATFORMS"), "/", "_"))
 
 var version, first, second = os.Getenv("VERSION"), os.Getenv("FIRST"), os.Getenv("SECOND")
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// release is the path of a file of the first build.
+// release returns the path of a file of the first build.
 func release(suffix string) string { return filepath.Join(first, plugin+"_"+version+"_"+suffix) }
 
 func content(t *testing.T, name string) []byte {
@@ -53,7 +54,7 @@ func content(t *testing.T, name string) []byte {
 
 func sum(content []byte) string { return fmt.Sprintf("%x", sha256.Sum256(content)) }
 
-// binary is the name of a platform's.
+// binary returns the name of a platform's binary.
 func binary(platform string) string {
 	if strings.HasPrefix(platform, "windows") {
 		return plugin + ".exe"
@@ -61,7 +62,7 @@ func binary(platform string) string {
 	return plugin
 }
 
-func TestTheSameBytesAreBuiltTwice(t *testing.T) {
+func TestBuildIsReproducible(t *testing.T) {
 	sums := func(dir string) map[string]string {
 		files := map[string]string{}
 		require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, entry fs.DirEntry, err error) error {
@@ -75,7 +76,7 @@ func TestTheSameBytesAreBuiltTwice(t *testing.T) {
 	assert.Equal(t, sums(first), sums(second))
 }
 
-func TestTheChecksumsAreThoseOfTheFiles(t *testing.T) {
+func TestChecksumsMatchTheFiles(t *testing.T) {
 	check := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", "SHA256SUMS")
 	check.Dir = first
 	output, err := check.CombinedOutput()
@@ -90,7 +91,7 @@ func TestTheChecksumsAreThoseOfTheFiles(t *testing.T) {
 	}
 }
 
-func TestAnArchiveHoldsTheBinaryTheLicencesAndTheReadme(t *testing.T) {
+func TestArchiveHasTheBinaryTheLicencesAndTheReadme(t *testing.T) {
 	for _, platform := range platforms {
 		t.Run(platform, func(t *testing.T) {
 			files := unpack(t, platform)
@@ -107,16 +108,16 @@ func TestAnArchiveHoldsTheBinaryTheLicencesAndTheReadme(t *testing.T) {
 				settings[setting.Key] = setting.Value
 			}
 			assert.Equal(t, platform, settings["GOOS"]+"_"+settings["GOARCH"])
-			assert.Equal(t, "0", settings["CGO_ENABLED"], "it runs in an image that holds nothing else")
+			assert.Equal(t, "0", settings["CGO_ENABLED"], "the binary must run in an image without a C library")
 			assert.Contains(t, settings, "-trimpath")
-			assert.True(t, bytes.Contains(files[binary(platform)], []byte(version)), "the version is not stamped in")
+			assert.True(t, bytes.Contains(files[binary(platform)], []byte(version)), "the binary does not have the version")
 			assert.Contains(t, string(content(t, release("binaries.sha256"))),
 				sum(files[binary(platform)])+"  "+platform+"/"+binary(platform)+"\n")
 		})
 	}
 }
 
-// unpack are the files of a platform's archive, where only the binary may be executed.
+// unpack returns the files of a platform's archive, and asserts that only the binary is executable.
 func unpack(t *testing.T, platform string) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}

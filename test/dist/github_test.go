@@ -17,7 +17,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// tracked are the files of the repository, those that are not committed yet among them.
+// tracked returns the files of the repository, including those that are not committed yet.
 func tracked(t *testing.T) []string {
 	t.Helper()
 	list := exec.CommandContext(t.Context(), "git", "ls-files", "--cached", "--others", "--exclude-standard")
@@ -27,7 +27,7 @@ func tracked(t *testing.T) []string {
 	return strings.Fields(string(output))
 }
 
-// update is what Dependabot is told of some folders.
+// update is Dependabot's configuration for some folders.
 type update struct {
 	Ecosystem     string `yaml:"package-ecosystem"`
 	Directory     string
@@ -40,7 +40,7 @@ type dependency struct {
 	Type string `yaml:"dependency-type"`
 }
 
-// dependabot are the updates of folders, by ecosystem and folder.
+// dependabot returns Dependabot's configurations by ecosystem and folder.
 func dependabot(t *testing.T) map[string]update {
 	t.Helper()
 	var config struct{ Updates []update }
@@ -50,7 +50,7 @@ func dependabot(t *testing.T) map[string]update {
 		for _, directory := range append(update.Directories, update.Directory) {
 			if directory != "" {
 				key := update.Ecosystem + " " + directory
-				assert.NotContains(t, all, key, "it is there twice")
+				assert.NotContains(t, all, key, "a folder is listed twice")
 				all[key] = update
 			}
 		}
@@ -58,8 +58,8 @@ func dependabot(t *testing.T) map[string]update {
 	return all
 }
 
-// A new module would stay as it is for ever.
-func TestDependabotWatchesEachFolderThatPinsSomething(t *testing.T) {
+// Without an entry for its folder, a new module would never be updated.
+func TestDependabotWatchesEachFolderWithDependencies(t *testing.T) {
 	watched := slices.Collect(maps.Keys(dependabot(t)))
 
 	ecosystems := map[string]string{"go.mod": "gomod", "package.json": "npm", "Dockerfile": "docker"}
@@ -72,9 +72,9 @@ func TestDependabotWatchesEachFolderThatPinsSomething(t *testing.T) {
 	assert.ElementsMatch(t, wanted, watched)
 }
 
-// What a tool directive names is required indirectly, as all is that it is built of, and
-// Dependabot passes over that unless it is told.
-func TestDependabotIsToldOfEachTool(t *testing.T) {
+// Tools are indirect requirements in go.mod, which Dependabot updates only if its configuration
+// allows them by name.
+func TestDependabotAllowsEachTool(t *testing.T) {
 	updates, tools := dependabot(t), 0
 	for _, file := range tracked(t) {
 		if path.Base(file) != "go.mod" {
@@ -92,14 +92,14 @@ func TestDependabotIsToldOfEachTool(t *testing.T) {
 			}
 			update := updates["gomod /"+path.Dir(file)]
 			assert.True(t, slices.Contains(update.Allow, dependency{module, "all"}) || slices.Contains(update.Ignore, dependency{Name: module}),
-				"%s: Dependabot passes over %s", file, module)
+				"%s: Dependabot does not update %s", file, module)
 		}
 	}
 	assert.NotZero(t, tools)
 }
 
-// What a workflow runs can be run here too.
-func TestWorkflowsCallTargetsOfTheMakefile(t *testing.T) {
+// Workflows call targets of the Makefile, so that everyone can run the same steps.
+func TestWorkflowsCallMakefileTargets(t *testing.T) {
 	makefile := string(content(t, filepath.Join(root, "Makefile")))
 	workflows, err := filepath.Glob(filepath.Join(root, ".github/workflows/*.yml"))
 	require.NoError(t, err)
@@ -115,8 +115,8 @@ func TestWorkflowsCallTargetsOfTheMakefile(t *testing.T) {
 	}
 }
 
-// What may write to the repository runs nothing of it, nor of what was built.
-func TestOnlyWhatPublishesAReleaseMayWrite(t *testing.T) {
+// The only job that may write to the repository runs no code of it and nothing that was built.
+func TestOnlyPublishingJobsMayWrite(t *testing.T) {
 	type job struct {
 		Permissions map[string]string
 		Environment string
@@ -145,8 +145,8 @@ func TestOnlyWhatPublishesAReleaseMayWrite(t *testing.T) {
 	assert.Empty(t, workflow.Jobs["test"].Needs)
 }
 
-// Whoever has no `make packages` has a line to copy.
-func TestContributorsAreToldOfEachPackage(t *testing.T) {
+// CONTRIBUTING.md has the packages of `make packages` as a line to copy.
+func TestContributingListsEachPackage(t *testing.T) {
 	packages := regexp.MustCompile(`(?m)^PACKAGES := (.*)$`).FindSubmatch(content(t, filepath.Join(root, "Makefile")))
 	require.NotNil(t, packages)
 	line := regexp.MustCompile(`(?m)^apt-get install --no-install-recommends (.*)$`).FindSubmatch(content(t, filepath.Join(root, "CONTRIBUTING.md")))
@@ -154,7 +154,7 @@ func TestContributorsAreToldOfEachPackage(t *testing.T) {
 	assert.ElementsMatch(t, append(strings.Fields(string(packages[1])), "libc6-dev"), strings.Fields(string(line[1])))
 }
 
-// notes runs what the release workflow takes a release's text from.
+// notes runs the script that extracts a release's text from the changelog.
 func notes(t *testing.T, version, changelog string) (string, error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -166,7 +166,7 @@ func notes(t *testing.T, version, changelog string) (string, error) {
 	return string(output), err
 }
 
-func TestOnlyWhatTheChangelogTellsOfIsReleased(t *testing.T) {
+func TestReleaseNeedsADatedChangelogEntry(t *testing.T) {
 	changelog := "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-12-01\n\n### Added\n\n- Two.\n\n[Two](docs/two.md) is told of.\n\n" +
 		"## [0.1.0] - 2026-11-26\n\n- One.\n\n[0.1.0]: https://example.com\n"
 	text, err := notes(t, "v0.2.0", changelog)
@@ -181,5 +181,5 @@ func TestOnlyWhatTheChangelogTellsOfIsReleased(t *testing.T) {
 		require.Error(t, err, version)
 	}
 	_, err = notes(t, "v0.1.0", "# Changelog\n\n## [0.1.0] - unreleased\n\n- One.\n")
-	require.Error(t, err, "it has no date yet")
+	require.Error(t, err, "an entry without a date is not released")
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// architectures are those of the images: the release's for Linux.
+// architectures returns the architectures of the images: those of the release's Linux platforms.
 func architectures() (all []string) {
 	for _, platform := range platforms {
 		if arch, isLinux := strings.CutPrefix(platform, "linux_"); isLinux {
@@ -26,14 +26,14 @@ func architectures() (all []string) {
 	return all
 }
 
-// images are those of an OCI layout, by architecture.
+// images returns the images of an OCI layout, by architecture.
 func images(t *testing.T, dir string) map[string]v1.Image {
 	t.Helper()
 	top, err := layout.ImageIndexFromPath(dir)
 	require.NoError(t, err)
 	manifest, err := top.IndexManifest()
 	require.NoError(t, err)
-	require.Len(t, manifest.Manifests, 1, "what is pushed is one thing")
+	require.Len(t, manifest.Manifests, 1, "the layout has one image index")
 	require.Equal(t, version, manifest.Manifests[0].Annotations["org.opencontainers.image.ref.name"])
 	index, err := top.ImageIndex(manifest.Manifests[0].Digest)
 	require.NoError(t, err)
@@ -50,7 +50,8 @@ func images(t *testing.T, dir string) map[string]v1.Image {
 	return all
 }
 
-// fileSystem are the files of an image, by path, as OpenBao reads them.
+// fileSystem returns the files of an image by path, as OpenBao reads them, with their checksums in
+// PAXRecords.
 func fileSystem(t *testing.T, image v1.Image) map[string]*tar.Header {
 	t.Helper()
 	files := map[string]*tar.Header{}
@@ -71,9 +72,9 @@ func fileSystem(t *testing.T, image v1.Image) map[string]*tar.Header {
 	}
 }
 
-// What OpenBao's internal/helper/pluginutil/oci does: up to 2.5 it takes the file of the
-// image's root that binary_name names, and from 2.6 on the entrypoint without its slash.
-// Its sha256sum is the binary's.
+// As OpenBao's internal/helper/pluginutil/oci does: up to 2.5 it takes the file in the image's root
+// with the name binary_name, and from 2.6 on the entrypoint without its slash. Its sha256sum is that
+// of the binary.
 func TestOpenBaoFindsTheBinaryInTheLayout(t *testing.T) {
 	all := images(t, filepath.Join(first, "oci"))
 	require.Len(t, all, len(architectures()))
@@ -91,8 +92,8 @@ func TestOpenBaoFindsTheBinaryInTheLayout(t *testing.T) {
 	}
 }
 
-// An archive of it is what a release can hold; skopeo and podman take it as it is.
-func TestTheArchiveOfTheLayoutIsTheLayout(t *testing.T) {
+// The release has the layout as an archive, which skopeo and podman read directly.
+func TestLayoutArchiveMatchesTheLayout(t *testing.T) {
 	dir := t.TempDir()
 	output, err := exec.CommandContext(t.Context(), "tar", "-C", dir, "-xf", release("oci.tar")).CombinedOutput()
 	require.NoError(t, err, string(output))
@@ -100,9 +101,9 @@ func TestTheArchiveOfTheLayoutIsTheLayout(t *testing.T) {
 	require.NoError(t, err, string(output))
 }
 
-// Vault's containerized plugins have the image that the Dockerfile makes, in an engine
-// that runs it by its entrypoint and as its user.
-func TestTheDockerfileMakesTheImageOfTheLayout(t *testing.T) {
+// Vault's containerized plugins use the image of the Dockerfile. It has the same files, entrypoint
+// and user as the layout's images.
+func TestDockerfileBuildsTheImageOfTheLayout(t *testing.T) {
 	all := images(t, filepath.Join(first, "oci"))
 	for _, arch := range architectures() {
 		t.Run(arch, func(t *testing.T) {
@@ -130,8 +131,8 @@ func TestTheDockerfileMakesTheImageOfTheLayout(t *testing.T) {
 	}
 }
 
-// build builds the Dockerfile by buildah, which needs no daemon; nothing is pulled, for
-// the image begins with nothing.
+// build builds the Dockerfile with buildah, which needs no daemon. Nothing is pulled, because the
+// image is built from scratch.
 func build(t *testing.T, arch string) v1.Image {
 	t.Helper()
 	storage, dir := t.TempDir(), filepath.Join(t.TempDir(), "image")

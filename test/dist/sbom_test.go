@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAnSBOMNamesAllThatIsInTheBinaryAndItsLicenceIsThere(t *testing.T) {
+func TestSBOMListsEachModuleAndItsLicence(t *testing.T) {
 	for _, platform := range platforms {
 		t.Run(platform, func(t *testing.T) {
 			var bom cyclonedx.BOM
@@ -21,7 +21,7 @@ func TestAnSBOMNamesAllThatIsInTheBinaryAndItsLicenceIsThere(t *testing.T) {
 			require.NoError(t, cyclonedx.NewBOMDecoder(file, cyclonedx.BOMFileFormatJSON).Decode(&bom))
 
 			for _, tool := range *bom.Metadata.Tools.Tools {
-				assert.Empty(t, tool.Hashes, "it is another on another machine")
+				assert.Empty(t, tool.Hashes, "the hash of a tool differs between machines")
 			}
 			assert.Equal(t, plugin, bom.Metadata.Component.Name)
 			assert.Equal(t, version, bom.Metadata.Component.Version)
@@ -35,11 +35,11 @@ func TestAnSBOMNamesAllThatIsInTheBinaryAndItsLicenceIsThere(t *testing.T) {
 			licences := string(unpack(t, platform)["THIRD_PARTY_LICENSES"])
 			for _, component := range *bom.Components {
 				if component.Name == "std" {
-					assert.Contains(t, licences, "\nGo "+component.Version+", LICENSE\n", "Go's own")
+					assert.Contains(t, licences, "\nGo "+component.Version+", LICENSE\n", "the licence of Go is missing")
 					continue
 				}
 				assert.Regexp(t, "(?mi)^"+regexp.QuoteMeta(component.Name+" "+component.Version)+", (licen[cs]e|copying)", licences,
-					"the licence of what is linked is missing")
+					"the licence of a linked module is missing")
 				named = append(named, component.Name+" "+component.Version)
 				assert.NotEmpty(t, component.PackageURL, component.Name)
 			}
@@ -48,7 +48,7 @@ func TestAnSBOMNamesAllThatIsInTheBinaryAndItsLicenceIsThere(t *testing.T) {
 	}
 }
 
-// modules are those that the plugin is built of on a platform, by go.mod.
+// modules returns the modules that the plugin is built from on a platform, with their versions.
 func modules(t *testing.T, platform string) []string {
 	t.Helper()
 	system, arch, _ := strings.Cut(platform, "_")

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOnlyAVersionOfOursIsBuilt(t *testing.T) {
+func TestOnlyValidVersionsAreBuilt(t *testing.T) {
 	make := func(version string) error {
 		return exec.CommandContext(t.Context(), "make", "-C", root, "version", "VERSION="+version).Run()
 	}

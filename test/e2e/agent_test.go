@@ -19,45 +19,40 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// shortLived is how long the vendor's tokens live in these tests.
-const shortLived = 20 * time.Second
+// agentTokenLifetime is the lifetime of the vendor's tokens in these tests.
+const agentTokenLifetime = 20 * time.Second
 
-// agentWorld has a mount at kensho, as the examples have it, with a provider's
-// credential that has not been exchanged yet and whose tokens live 20 s, and an audit
-// log.
+// agentWorld returns a mount at kensho, the path in the examples, on a server with an audit log.
+// Its credential has not been exchanged yet.
 func agentWorld(t *testing.T, provider string) *mount {
 	t.Helper()
 	own := ownWorld(t, vaultserver.StartDev)
 	own.audit(t)
 	m := own.enable(t, "kensho")
-	m.behave(vendorsim.Conduct{KeyPairLifetime: shortLived})
+	m.behave(vendorsim.Conduct{KeyPairLifetime: agentTokenLifetime})
 	credential := m.keyPair()
 	if provider == "sitecore" {
 		credential = m.sitecore()
-		credential["access_expiry"] = shortLived.String()
+		credential["access_expiry"] = agentTokenLifetime.String()
 	}
 	credential["verify"] = false
 	m.write("config/"+provider+"/prod", credential)
 	return m
 }
 
-// What Agent reads and how often, in the tests below.
+// Each read of Agent gets a new token, and each exchange is for one read. The timing:
 //
-// Leased, it reads again after 85 to 95 % of the lease. A token is leased for 18 s when
-// it is fresh (5 % of what is left is the margin, and Vault's leases are whole
-// seconds), so Agent comes back when it is 15.3 to 17.1 s old. From 15 s on it is due
-// for a newer one. Whatever its age when it is read, that holds: 0.85 × (0.95 × what
-// is left, less the second that rounding may cost) leaves it 15 s old or older.
+// With a lease, Agent reads again after 85 to 95 % of the lease. A new token is leased for 18 s:
+// the margin is 5 % of its 20 s, and Vault's leases are whole seconds. Agent therefore returns
+// when the token is 15.3 to 17.1 s old; the token is due for renewal from 15 s on. A token that is
+// older when it is read is also at least 15 s old when Agent returns.
 //
-// Lease-free, it reads again ttl and 1 s later, which is made to be when the token is
-// 15 s old.
+// Without a lease, Agent reads again 1 s after the ttl, when the token is 15 s old.
 //
-// So every read yields a token that Agent has not had before, and every exchange is one
-// for Agent's read, or ahead of it: once a minute Vault has the engine renew what is
-// due and in use, which may be in the 2 s until Agent comes. Its read gets that token
-// then, so that as soon as Agent has read there are as many exchanges as reads. Such a
-// token is up to 2.1 s old when it is read, and leased for 17 s or 18.
-func TestGuarantee9AnAgentKeepsALivingTokenInAFile(t *testing.T) {
+// The engine may renew the token in the 2 s before Agent returns, in its sweep once a minute. The
+// read then gets that token, so that after each read there are as many exchanges as reads. Such
+// a token is up to 2.1 s old when it is read, and leased for 17 or 18 s.
+func TestGuarantee9AgentKeepsAValidTokenInAFile(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		path, config, policy, provider string
@@ -75,37 +70,38 @@ func TestGuarantee9AnAgentKeepsALivingTokenInAFile(t *testing.T) {
 			d.run("agent", "-config="+c.config)
 			rendered, late := d.follow("kensho-token", c.path, 3*time.Minute)
 
-			// The file has just changed, so that Agent is not about to read.
+			// The file has just changed, so Agent does not read now.
 			reads := m.reads(c.path)
 			exchanges, _ := m.sim.Issued()
-			assert.Equal(t, rendered, tokensOf(reads), "each read yields a token that was not there before")
+			assert.Equal(t, rendered, tokensOf(reads), "each read gets a new token")
 			assert.Equal(t, len(reads), exchanges, "one exchange for each read")
 			for i, r := range reads {
 				assert.Equal(t, c.leased, r.lease != "", r.lease)
 				assert.True(t, m.sim.Death(r.token).After(r.time), "read %d", i)
-				if i > 0 { // how late Agent reads is the machine's business; leases are whole seconds
-					due := m.sim.Death(reads[i-1].token).Add(-shortLived/4 - time.Second)
-					assert.True(t, r.time.After(due), "read %d, at %s, before the last token was due for replacement, at %s", i, r.time, due)
+				if i > 0 { // on a busy machine Agent may read late; leases are whole seconds
+					due := m.sim.Death(reads[i-1].token).Add(-agentTokenLifetime/4 - time.Second)
+					assert.True(t, r.time.After(due), "read %d, at %s, before the last token was due for renewal, at %s", i, r.time, due)
 				}
 			}
-			t.Logf("%d reads, %d exchanges, %d tokens in the file, %d of them replaced late", len(reads), exchanges, len(rendered), late)
+			t.Logf("%d reads, %d exchanges, %d tokens in the file, %d of them renewed late", len(reads), exchanges, len(rendered), late)
 		})
 	}
 }
 
-// app is an application that takes its token from the environment: it records the one
-// that it was started with, under its process ID, and does nothing else.
+// app is an application that takes its token from the environment. It writes the token to a file
+// named after its process ID, and sleeps.
 const app = `#!/bin/sh
 printf %s "$KENSHO_TOKEN" >started/.$$ && mv started/.$$ started/$$ && exec sleep 600
 `
 
-// start is one of the application's.
+// start is one start of the application.
 type start struct {
 	pid   int
 	time  time.Time
 	token string
 }
 
+// starts returns the starts so far, in order.
 func (d *deployment) starts() []start {
 	d.t.Helper()
 	entries, err := filepath.Glob(filepath.Join(d.dir, "started", "[0-9]*"))
@@ -124,7 +120,7 @@ func (d *deployment) starts() []start {
 	return starts
 }
 
-func TestAnAgentRestartsAnApplicationForEachToken(t *testing.T) {
+func TestAgentRestartsAnApplicationForEachToken(t *testing.T) {
 	t.Parallel()
 	m := agentWorld(t, "kensho")
 	d := m.deploy("app")
@@ -132,8 +128,8 @@ func TestAnAgentRestartsAnApplicationForEachToken(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(d.dir, "app"), []byte(app), 0o700))
 	d.run("agent", "-config=exec.hcl")
 
-	// Four restarts, 15.3 to 17.1 s apart. With each, Agent reads and then waits 2 s for
-	// further changes, so that it is not about to read when the application starts.
+	// There are four restarts, 15.3 to 17.1 s apart. Before each, Agent waits 2 s after its read for
+	// further changes, so it does not read when the application starts.
 	for deadline := time.Now().Add(patience); len(d.starts()) < 5; time.Sleep(100 * time.Millisecond) {
 		require.True(t, time.Now().Before(deadline), "the application is not restarted")
 	}
@@ -142,19 +138,19 @@ func TestAnAgentRestartsAnApplicationForEachToken(t *testing.T) {
 	started := make([]string, 0, len(starts))
 	for i, s := range starts {
 		started = append(started, s.token)
-		assert.True(t, m.sim.Death(s.token).After(s.time), "start %d, at %s: the token died at %s", i, s.time, m.sim.Death(s.token))
+		assert.True(t, m.sim.Death(s.token).After(s.time), "start %d, at %s: the token expired at %s", i, s.time, m.sim.Death(s.token))
 	}
 	assert.Equal(t, tokensOf(reads), started, "one start for each token that was read")
 	assert.Equal(t, len(reads), exchanges, "one exchange for each read")
 	t.Logf("%d starts, %d reads, %d exchanges in %s", len(starts), len(reads), exchanges, starts[4].time.Sub(starts[0].time))
 
 	for _, s := range starts[:4] {
-		require.ErrorIs(t, syscall.Kill(s.pid, 0), syscall.ESRCH, "an application was left behind")
+		require.ErrorIs(t, syscall.Kill(s.pid, 0), syscall.ESRCH, "an earlier process is still running")
 	}
-	require.NoError(t, syscall.Kill(starts[4].pid, 0), "the application does not run")
+	require.NoError(t, syscall.Kill(starts[4].pid, 0), "the application is not running")
 }
 
-func TestAProxyReadsForAnAppWithoutAVaultToken(t *testing.T) {
+func TestProxyReadsForAnApplicationWithoutAVaultToken(t *testing.T) {
 	m := enable(t, "kensho")
 	m.write("config/kensho/prod", m.kensho())
 	calls := len(m.sim.Calls())
@@ -167,7 +163,7 @@ func TestAProxyReadsForAnAppWithoutAVaultToken(t *testing.T) {
 	client, err := api.NewClient(config)
 	require.NoError(t, err)
 	client.ClearToken()
-	awaitRead(t, client, "kensho/creds/prod", "permission denied") // which Proxy has when it has logged in
+	awaitRead(t, client, "kensho/creds/prod", "permission denied") // until Proxy has logged in
 	secret, err := client.Logical().ReadWithContext(t.Context(), "kensho/creds/prod")
 	require.NoError(t, err)
 	assert.True(t, m.sim.Accepts(secret.Data["access_token"].(string)))
@@ -175,12 +171,12 @@ func TestAProxyReadsForAnAppWithoutAVaultToken(t *testing.T) {
 	again, err := client.Logical().ReadWithContext(t.Context(), "kensho/creds/prod")
 	require.NoError(t, err)
 	assert.Equal(t, secret.Data["access_token"], again.Data["access_token"])
-	assert.NotEqual(t, secret.LeaseID, again.LeaseID, "Proxy has none of a cache")
-	assert.Len(t, m.sim.Calls(), calls, "the engine has")
+	assert.NotEqual(t, secret.LeaseID, again.LeaseID, "Proxy does not cache the lease")
+	assert.Len(t, m.sim.Calls(), calls, "the engine caches the token")
 
 	_, err = client.Logical().ReadWithContext(t.Context(), "kensho/config/kensho/prod")
 	assertStatus(t, 403, "", err)
 	info, err := os.Stat(socket)
 	require.NoError(t, err)
-	assert.Zero(t, info.Mode()&0o002, "not everybody may connect")
+	assert.Zero(t, info.Mode()&0o002, "other users may connect")
 }

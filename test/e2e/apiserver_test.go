@@ -17,10 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// serviceAccount is whom a pod runs as.
+// serviceAccount is the service account of a pod.
 type serviceAccount struct{ Namespace, Name string }
 
-// token is what Kubernetes projects into its pods for an audience.
+// token returns the token for an audience that Kubernetes projects into the account's pods.
 func (a serviceAccount) token(t *testing.T, audience string) string {
 	t.Helper()
 	now := time.Now()
@@ -41,8 +41,7 @@ func (a serviceAccount) username() string {
 }
 func (a serviceAccount) uid() string { return "uid-of-" + a.Namespace + "-" + a.Name }
 
-// apiServer is what Vault needs of a Kubernetes API server: it reviews the tokens of
-// service accounts, for one who may ask.
+// apiServer simulates the TokenReview API of a Kubernetes API server.
 type apiServer struct {
 	*httptest.Server
 	reviewer string
@@ -58,7 +57,7 @@ func startAPIServer(t *testing.T) *apiServer {
 	return s
 }
 
-// writeFiles writes those that Vault's auth method is configured with.
+// writeFiles writes the files with which Vault's auth method is configured.
 func (s *apiServer) writeFiles(t *testing.T, dir string) {
 	t.Helper()
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
@@ -66,11 +65,11 @@ func (s *apiServer) writeFiles(t *testing.T, dir string) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "reviewer.jwt"), []byte(s.reviewer), 0o600))
 }
 
-// review is TokenReview:
+// review handles a TokenReview request:
 // https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
 func (s *apiServer) review(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Authorization") != "Bearer "+s.reviewer {
-		http.Error(w, "who asks may not review tokens", http.StatusForbidden)
+		http.Error(w, "the caller may not review tokens", http.StatusForbidden)
 		return
 	}
 	var review struct {

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAWrappedReadYieldsTheTokenOnce(t *testing.T) {
+func TestWrappedReadReturnsTheTokenOnce(t *testing.T) {
 	m := enable(t, "wrapped")
 	m.write("config/kensho/prod", m.kensho())
 	reader := m.as(m.child(m.root, api.TokenCreateRequest{}))
@@ -22,7 +22,7 @@ func TestAWrappedReadYieldsTheTokenOnce(t *testing.T) {
 	assert.Empty(t, wrapped.LeaseID)
 	require.NotNil(t, wrapped.WrapInfo)
 
-	// Whoever is handed it needs no policy of his own.
+	// The recipient of the wrapping token needs no policy.
 	app := m.as("")
 	secret, err := app.Logical().UnwrapWithContext(t.Context(), wrapped.WrapInfo.Token)
 	require.NoError(t, err)
@@ -33,21 +33,21 @@ func TestAWrappedReadYieldsTheTokenOnce(t *testing.T) {
 	assertStatus(t, 400, "wrapping token is not valid", err)
 }
 
-// A batch token is no entry in Vault's storage, and cannot outlive its TTL; nor can
-// what is leased to it, by Vault's own rule.
-func TestABatchTokenReads(t *testing.T) {
+// A lease of a batch token ends with that token, by Vault's own rule. Other readers' leases are
+// not affected.
+func TestBatchTokenCanRead(t *testing.T) {
 	m := enable(t, "batch")
 	m.write("config/kensho/prod", m.kensho())
 	secret := m.readAs(m.child(m.root, api.TokenCreateRequest{Type: "batch", TTL: "5m"}))
 	assert.LessOrEqual(t, secret.LeaseDuration, 5*60)
 	assert.Positive(t, secret.LeaseDuration)
 	assert.True(t, m.leased(secret.LeaseID))
-	assert.Greater(t, m.creds("prod").LeaseDuration, 60*45, "another reader's lease is as long as ever")
+	assert.Greater(t, m.creds("prod").LeaseDuration, 60*45, "another reader's lease has its full length")
 }
 
-// Vault revokes all leases of a token that ends, and others have leases on the same
-// access token.
-func TestTheEndOfAReadersVaultTokenDisturbsNoOther(t *testing.T) {
+// Vault revokes all leases of a revoked Vault token. Other readers have leases of the same access
+// token, which must stay valid.
+func TestRevokedVaultTokenAffectsNoOtherReader(t *testing.T) {
 	m := enable(t, "children")
 	m.write("config/kensho/prod", m.kensho())
 	parent := m.child(m.root, api.TokenCreateRequest{})
@@ -66,9 +66,8 @@ func TestTheEndOfAReadersVaultTokenDisturbsNoOther(t *testing.T) {
 	assert.Len(t, m.sim.Calls(), calls, "the vendor was called")
 }
 
-// Vault Enterprise has namespaces, KV version 2 has data/ in its paths, and many have
-// both in the names of their mounts.
-func TestAMountsPathMayBeDeep(t *testing.T) {
+// Mount paths often have several segments, such as a namespace or data/.
+func TestMountPathMayHaveSeveralSegments(t *testing.T) {
 	m := enable(t, "teams/data/kensho")
 	m.write("config/kensho/prod", m.kensho())
 	m.write("roles/app", map[string]any{"config": "prod", "ttl": "5m"})
@@ -91,8 +90,8 @@ func TestAMountsPathMayBeDeep(t *testing.T) {
 	assert.Equal(t, token, m.creds("prod").Data["access_token"])
 }
 
-// One process serves all mounts of a plugin.
-func TestMountsKnowNothingOfEachOther(t *testing.T) {
+// One process serves all mounts of a plugin; changes of one mount do not affect another.
+func TestMountsAreIsolated(t *testing.T) {
 	one, two := enable(t, "one"), enable(t, "two")
 	plugins, err := w.server.Plugins()
 	require.NoError(t, err)
@@ -102,7 +101,7 @@ func TestMountsKnowNothingOfEachOther(t *testing.T) {
 	two.write("config/kensho/prod", two.keyPair())
 	one.write("config/sitecore/search", one.sitecore())
 	one.write("roles/app", map[string]any{"config": "prod"})
-	two.write("config/sitecore/app", two.sitecore()) // which the role's name would forbid
+	two.write("config/sitecore/app", two.sitecore()) // a role of this name is only in the other mount
 	for _, name := range []string{"app", "search"} {
 		one.creds(name)
 	}
@@ -135,7 +134,7 @@ func TestMountsKnowNothingOfEachOther(t *testing.T) {
 	undisturbed("a revocation of the other's leases")
 }
 
-// as is a client with another Vault token, or none.
+// as returns a client with another Vault token, or none.
 func (m *mount) as(token string) *api.Client {
 	m.t.Helper()
 	client, err := m.root.Clone()
@@ -144,8 +143,7 @@ func (m *mount) as(token string) *api.Client {
 	return client
 }
 
-// child is a new Vault token, made with the parent's, that may read credentials and
-// have children of its own.
+// child creates a child token of the parent's token that may read creds/ and create tokens.
 func (m *mount) child(parent *api.Client, request api.TokenCreateRequest) string {
 	m.t.Helper()
 	require.NoError(m.t, m.root.Sys().PutPolicyWithContext(m.t.Context(), "reader", `
@@ -165,7 +163,7 @@ func (m *mount) readAs(token string) *api.Secret {
 	return secret
 }
 
-// read reads what must be there.
+// read reads a path that must exist.
 func (m *mount) read(path string) *api.Secret {
 	m.t.Helper()
 	secret, err := m.root.Logical().ReadWithContext(m.t.Context(), m.path+"/"+path)
@@ -174,7 +172,7 @@ func (m *mount) read(path string) *api.Secret {
 	return secret
 }
 
-// list is what a list holds; nil if it is empty.
+// list returns the keys of a list, or nil if it is empty.
 func (m *mount) list(path string) []any {
 	m.t.Helper()
 	secret, err := m.root.Logical().ListWithContext(m.t.Context(), m.path+"/"+path)
@@ -185,7 +183,7 @@ func (m *mount) list(path string) []any {
 	return secret.Data["keys"].([]any)
 }
 
-// leased is whether Vault has a lease.
+// leased reports whether Vault has a lease.
 func (m *mount) leased(id string) bool {
 	_, err := m.root.Sys().LookupWithContext(m.t.Context(), id)
 	return err == nil

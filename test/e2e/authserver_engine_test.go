@@ -40,7 +40,7 @@ func (e *engine) exchange() (accessToken string, err error) {
 	return accessToken, err
 }
 
-// lease reads a token of its own, which ends with its lease.
+// lease reads a dedicated token, which end revokes with its lease.
 func (e *engine) lease() (accessToken string, end func() error, err error) {
 	if !e.configured {
 		err = e.configure()
@@ -96,21 +96,21 @@ func (e *engine) read(path string) (accessToken, lease string, err error) {
 	return accessToken, secret.LeaseID, nil
 }
 
-func TestARealServerIsToldOfTokensThatAreDropped(t *testing.T) {
+func TestRealServerRevokesDroppedTokens(t *testing.T) {
 	client := authserver.Unattended("client", "secret-of-the-client", "client_secret_basic")
 	server := startAuthServer(t, client)
 	e := newEngine(t, credential{server: server, client: client, scope: []string{"read"}}).(*engine)
 	first, err := e.exchange()
 	require.NoError(t, err)
-	assertGood(t, server, first, client, "read")
+	assertActive(t, server, first, client, "read")
 
 	require.NoError(t, e.send("refresh/shared", map[string]any{"drop": true}))
 	second, _, err := e.read("creds/shared")
 	require.NoError(t, err)
-	assertGone(t, server, first)
-	assertGood(t, server, second, client, "read")
+	assertInactive(t, server, first)
+	assertActive(t, server, second, client, "read")
 
 	_, err = e.root.Logical().DeleteWithContext(t.Context(), e.path+"/config/oauth2/shared")
 	require.NoError(t, err)
-	assertGone(t, server, second)
+	assertInactive(t, server, second)
 }

@@ -22,8 +22,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/authserver"
 )
 
-// library is an application that goes to the server by itself: it shows what the
-// server does, whatever the engine does.
+// library is an application that calls the server without the engine. It shows what the server
+// itself does.
 type library struct {
 	credential
 	t        *testing.T
@@ -65,7 +65,7 @@ func (l *library) exchange() (accessToken string, err error) {
 	return token.AccessToken, nil
 }
 
-// authentication is a fresh assertion, if the client proves itself by one.
+// authentication returns the parameters of a new client assertion, if the client uses one.
 func (l *library) authentication() url.Values {
 	if l.key == nil {
 		return url.Values{}
@@ -120,11 +120,11 @@ func (l *library) revoke(accessToken string) error {
 	return nil
 }
 
-// claims are those of an access token that is a JWT, unchecked.
+// claims returns the claims of a JWT access token without verifying it.
 func claims(t *testing.T, token string) map[string]any {
 	t.Helper()
 	parts := strings.Split(token, ".")
-	require.Len(t, parts, 3, "the access token is no JWT")
+	require.Len(t, parts, 3, "the access token is not a JWT")
 	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
 	require.NoError(t, err)
 	var claims map[string]any

@@ -16,34 +16,33 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/authserver"
 )
 
-// credential is what an operator has of an authorization server.
+// credential is an operator's credential for an authorization server.
 type credential struct {
 	server       *authserver.Server
 	client       authserver.Client
-	key          crypto.Signer // whose public half the server has, if any
+	key          crypto.Signer // the client's private key, if it has one
 	keyID        string
 	refreshToken string
 	scope        []string
-	params       map[string]string // of the token endpoint
+	params       map[string]string // extra parameters of token requests
 }
 
-// application asks a server for tokens with a credential.
+// application gets tokens from a server with a credential.
 type application interface {
-	// exchange asks for another token.
+	// exchange gets a new token.
 	exchange() (accessToken string, err error)
 
-	// lease asks for one that end revokes.
+	// lease gets a new token that end revokes.
 	lease() (accessToken string, end func() error, err error)
 }
 
-// applications are who asks in each of these tests.
+// applications are the applications that run each of these tests, by name.
 var applications = map[string]func(*testing.T, credential) application{
 	"golang.org/x/oauth2": newLibrary,
 	"the engine":          newEngine,
 }
 
-// forEach runs a test with each application, and a server of its own that knows some
-// clients.
+// forEach runs a test with each application, each with a new server that has the given clients.
 func forEach(t *testing.T, clients []authserver.Client, test func(t *testing.T, server *authserver.Server, connect func(credential) application)) {
 	t.Helper()
 	for name, connect := range applications {
@@ -73,19 +72,19 @@ func startAuthServer(t *testing.T, clients ...authserver.Client) *authserver.Ser
 	return server
 }
 
-// assertGood is that the server says of a token that it is a client's, and for what.
-func assertGood(t *testing.T, server *authserver.Server, token string, client authserver.Client, scope string) {
+// assertActive asserts that the server reports a token as active, with its client and scope.
+func assertActive(t *testing.T, server *authserver.Server, token string, client authserver.Client, scope string) {
 	t.Helper()
-	said, err := server.Introspect(t.Context(), token)
+	introspection, err := server.Introspect(t.Context(), token)
 	require.NoError(t, err)
-	assert.Equal(t, &authserver.Introspection{Active: true, Client: client.ID, Scope: scope}, said)
+	assert.Equal(t, &authserver.Introspection{Active: true, Client: client.ID, Scope: scope}, introspection)
 }
 
-func assertGone(t *testing.T, server *authserver.Server, token string) {
+func assertInactive(t *testing.T, server *authserver.Server, token string) {
 	t.Helper()
-	said, err := server.Introspect(t.Context(), token)
+	introspection, err := server.Introspect(t.Context(), token)
 	require.NoError(t, err)
-	assert.False(t, said.Active)
+	assert.False(t, introspection.Active)
 }
 
 func newECKey(t *testing.T, curve elliptic.Curve) *ecdsa.PrivateKey {
@@ -95,9 +94,9 @@ func newECKey(t *testing.T, curve elliptic.Curve) *ecdsa.PrivateKey {
 	return key
 }
 
-func TestARealServerTakesEachClientAuthentication(t *testing.T) {
+func TestRealServerAcceptsEachClientAuthentication(t *testing.T) {
 	rsa, p256, p384 := newKey(t), newECKey(t, elliptic.P256()), newECKey(t, elliptic.P384())
-	// What has to be encoded in Basic authentication.
+	// Characters that HTTP Basic authentication must encode.
 	const secret = "a+b/c:d%e&f=g~h"
 	signing := func(algorithm string, key crypto.Signer) credential {
 		client := authserver.Unattended("by "+algorithm, "", "").SignedBy(key.Public(), "key of "+algorithm, algorithm)
@@ -119,16 +118,16 @@ func TestARealServerTakesEachClientAuthentication(t *testing.T) {
 		for name, c := range credentials {
 			c.scope = []string{"read", "write"}
 			app := connect(c)
-			for range 2 { // each signature is good for one use
+			for range 2 { // the server accepts each assertion only once
 				token, err := app.exchange()
 				require.NoError(t, err, name)
-				assertGood(t, server, token, c.client, "read write")
+				assertActive(t, server, token, c.client, "read write")
 			}
 		}
 	})
 }
 
-func TestARealServerRefusesWhoIsNotItsClient(t *testing.T) {
+func TestRealServerRejectsOtherClients(t *testing.T) {
 	known := authserver.Unattended("known", "secret-of-the-client", "client_secret_basic")
 	key := newKey(t)
 	signing := authserver.Unattended("signing", "", "").SignedBy(key.Public(), "", "RS256")
@@ -139,10 +138,10 @@ func TestARealServerRefusesWhoIsNotItsClient(t *testing.T) {
 			credential credential
 			says       string
 		}{
-			"a wrong secret":           {credential{client: wrong}, "invalid_client"},
-			"an unknown client":        {credential{client: unknown}, "invalid_client"},
-			"another key":              {credential{client: signing, key: newKey(t)}, "invalid_client"},
-			"more scope than there is": {credential{client: known, scope: []string{"read", "admin"}}, "invalid_scope"},
+			"a wrong secret":                  {credential{client: wrong}, "invalid_client"},
+			"an unknown client":               {credential{client: unknown}, "invalid_client"},
+			"another key":                     {credential{client: signing, key: newKey(t)}, "invalid_client"},
+			"more scopes than the client has": {credential{client: known, scope: []string{"read", "admin"}}, "invalid_scope"},
 		} {
 			_, err := connect(test.credential).exchange()
 			assert.ErrorContains(t, err, test.says, name)
@@ -150,7 +149,7 @@ func TestARealServerRefusesWhoIsNotItsClient(t *testing.T) {
 	})
 }
 
-func TestARealServerIsSentTheParametersOfATokenRequest(t *testing.T) {
+func TestRealServerReceivesTheTokenParams(t *testing.T) {
 	client := authserver.Unattended("client", "secret-of-the-client", "client_secret_basic")
 	forEach(t, []authserver.Client{client}, func(t *testing.T, _ *authserver.Server, connect func(credential) application) {
 		token, err := connect(credential{client: client, scope: []string{"read"}, params: map[string]string{"resource": "https://api.example.com"}}).exchange()
@@ -159,7 +158,7 @@ func TestARealServerIsSentTheParametersOfATokenRequest(t *testing.T) {
 	})
 }
 
-func TestARealServerReplacesRefreshTokens(t *testing.T) {
+func TestRealServerRotatesRefreshTokens(t *testing.T) {
 	confidential := authserver.Attended("confidential", "secret-of-the-client", "client_secret_basic")
 	public := authserver.Attended("public", "", "none")
 	forEach(t, []authserver.Client{confidential, public}, func(t *testing.T, server *authserver.Server, connect func(credential) application) {
@@ -167,20 +166,20 @@ func TestARealServerReplacesRefreshTokens(t *testing.T) {
 			refreshToken, err := server.Authorize(t.Context(), client, "read", "write")
 			require.NoError(t, err)
 			first := connect(credential{client: client, refreshToken: refreshToken})
-			for range 3 { // with another refresh token each time
+			for range 3 { // each exchange uses a new refresh token
 				token, err := first.exchange()
 				require.NoError(t, err, client.ID)
-				assertGood(t, server, token, client, "read write offline_access")
+				assertActive(t, server, token, client, "read write offline_access")
 			}
 			_, err = connect(credential{client: client, refreshToken: refreshToken}).exchange()
-			require.ErrorContains(t, err, "invalid_grant", "the first one is dead")
+			require.ErrorContains(t, err, "invalid_grant", "the first refresh token is spent")
 			_, err = first.exchange()
-			require.ErrorContains(t, err, "invalid_grant", "and so is the last, for somebody had the first")
+			require.ErrorContains(t, err, "invalid_grant", "the server ends the last one too, because the first was reused")
 		}
 	})
 }
 
-func TestARealServerRevokes(t *testing.T) {
+func TestRealServerRevokesTokens(t *testing.T) {
 	key := newKey(t)
 	clients := []authserver.Client{
 		authserver.Unattended("basic", "secret-of-the-client", "client_secret_basic"),
@@ -199,8 +198,8 @@ func TestARealServerRevokes(t *testing.T) {
 			other, _, err := app.lease()
 			require.NoError(t, err)
 			require.NoError(t, end(), client.ID)
-			assertGone(t, server, revoked)
-			assertGood(t, server, other, client, "read")
+			assertInactive(t, server, revoked)
+			assertActive(t, server, other, client, "read")
 		}
 	})
 }

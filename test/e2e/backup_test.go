@@ -17,9 +17,9 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// stocked is a mount with a credential of each way to go on: a refresh token that the
-// vendor replaces, one of an OAuth 2.0 server that does the same, an API key.
-func stocked(t *testing.T, own *world, path string) (m *mount, names []string) {
+// newStockedMount enables a mount with three credentials: a rotated refresh token of Kensho, one
+// of an OAuth 2.0 server, and an API key.
+func newStockedMount(t *testing.T, own *world, path string) (m *mount, names []string) {
 	t.Helper()
 	m = own.enable(t, path)
 	m.behave(vendorsim.Conduct{Rotate: true})
@@ -58,27 +58,27 @@ func (w *world) snapshot(t *testing.T) []byte {
 	return snapshot.Bytes()
 }
 
-// restore is `vault operator raft snapshot restore -force`.
+// restore restores a snapshot, as `vault operator raft snapshot restore -force` does.
 func (m *mount) restore(snapshot []byte) {
 	m.t.Helper()
 	require.NoError(m.t, m.root.Sys().RaftSnapshotRestoreWithContext(m.t.Context(), bytes.NewReader(snapshot), true))
 }
 
-// heir is the mount on a new server that has been given another's snapshot and keys.
-func (m *mount) heir(snapshot []byte) *mount {
+// successor returns the mount on a new server, which gets a snapshot and the unseal keys of this one.
+func (m *mount) successor(snapshot []byte) *mount {
 	m.t.Helper()
 	server, err := vaultserver.StartRaft(m.t.Context(), os.Getenv("VAULT"), m.log, atTrace...)
 	require.NoError(m.t, err)
 	m.t.Cleanup(func() { assert.NoError(m.t, server.Stop()) })
 	require.NoError(m.t, server.InstallPlugin(os.Getenv("PLUGIN")))
-	heir := *m
+	successor := *m
 	own := *m.world
-	heir.world, own.server = &own, server
+	successor.world, own.server = &own, server
 	own.root, err = server.Client()
 	require.NoError(m.t, err)
-	heir.restore(snapshot)
-	// The snapshot's keys are not this server's, which seals itself for it, some time after
-	// it has answered.
+	successor.restore(snapshot)
+	// The snapshot has other keys than the new server, which therefore seals itself some time
+	// after its answer.
 	require.EventuallyWithT(m.t, func(c *assert.CollectT) {
 		status, err := own.root.Sys().SealStatusWithContext(m.t.Context())
 		if assert.NoError(c, err) {
@@ -89,15 +89,15 @@ func (m *mount) heir(snapshot []byte) *mount {
 	require.NoError(m.t, server.Unseal(m.t.Context()))
 	own.root, err = server.Client()
 	require.NoError(m.t, err)
-	return &heir
+	return &successor
 }
 
-// Whatever has been destroyed is there again after a snapshot is restored, on the same
-// server and on a new one: tokens are served as before, with no vendor called.
+// After a snapshot is restored, on the same server or a new one, deleted credentials exist again,
+// and their tokens are served without a call to a vendor.
 func TestASnapshotIsRestored(t *testing.T) {
 	t.Parallel()
 	own := ownWorld(t, vaultserver.StartRaft)
-	m, names := stocked(t, own, "kensho")
+	m, names := newStockedMount(t, own, "kensho")
 	tokens := m.tokensOf(names)
 	snapshot := own.snapshot(t)
 
@@ -105,44 +105,44 @@ func TestASnapshotIsRestored(t *testing.T) {
 		_, err := m.root.Logical().DeleteWithContext(t.Context(), "kensho/config/"+provider+"/"+name)
 		require.NoError(t, err)
 	}
-	calls := len(m.sim.Calls()) // with those of the deletions, which revoke what they can
+	calls := len(m.sim.Calls()) // includes the revocations by the deletes
 	m.restore(snapshot)
 	m.awaitToken(tokens["prod"])
 	assert.Equal(t, tokens, m.tokensOf(names), "on the same server")
 	assert.Len(t, m.sim.Calls(), calls, "a vendor was called")
 
-	heir := m.heir(snapshot)
-	heir.awaitToken(tokens["prod"])
-	assert.Equal(t, tokens, heir.tokensOf(names), "on a new one")
+	successor := m.successor(snapshot)
+	successor.awaitToken(tokens["prod"])
+	assert.Equal(t, tokens, successor.tokensOf(names), "on a new server")
 	assert.Len(t, m.sim.Calls(), calls, "a vendor was called")
 	for _, name := range names {
-		heir.write("refresh/"+name, nil) // what the snapshot holds is good, as it has not been used since
+		successor.write("refresh/"+name, nil) // the snapshot's credentials have not been used since
 	}
 }
 
-// A snapshot holds the refresh token of its time. Where the vendor has replaced it since,
-// what is restored is spent: the token lives on until it dies, and then a person has to
-// write another credential, at the path that the message names.
-func TestASnapshotHoldsTheRefreshTokenOfItsTime(t *testing.T) {
+// Given a refresh token that the vendor has rotated since the snapshot, the restored one is spent:
+// the restored access token is served until it expires, and the error then names the path where a
+// person must write a new credential.
+func TestSnapshotHasTheRefreshTokenOfItsTime(t *testing.T) {
 	t.Parallel()
 	own := ownWorld(t, vaultserver.StartRaft)
-	m, names := stocked(t, own, "kensho")
+	m, names := newStockedMount(t, own, "kensho")
 	tokens := m.tokensOf(names)
 	snapshot := own.snapshot(t)
 	for _, name := range names {
 		m.write("refresh/"+name, nil)
 	}
 	m.restore(snapshot)
-	m.awaitToken(tokens["prod"]) // which is good until it dies
+	m.awaitToken(tokens["prod"]) // valid until it expires
 
 	refresh := func(name string, data map[string]any) error {
 		_, err := m.root.Logical().WriteWithContext(t.Context(), "kensho/refresh/"+name, data)
 		return err
 	}
-	require.NoError(t, refresh("search", nil), "an API key is never spent")
+	require.NoError(t, refresh("search", nil), "an API key is not spent by an exchange")
 	for name, path := range map[string]string{"prod": "config/kensho/prod", "api": "config/oauth2/api"} {
 		assertStatus(t, 400, "the vendor rejected the credential", refresh(name, nil))
-		assert.Equal(t, tokens[name], m.creds(name).Data["access_token"], "a refresh keeps what is valid")
+		assert.Equal(t, tokens[name], m.creds(name).Data["access_token"], "a failed refresh keeps the valid token")
 		assert.Equal(t, "degraded", m.read("status/" + name).Data["state"])
 
 		assertStatus(t, 400, "the vendor rejected the credential", refresh(name, map[string]any{"drop": true}))
@@ -155,18 +155,18 @@ func TestASnapshotHoldsTheRefreshTokenOfItsTime(t *testing.T) {
 	m.creds("prod")
 }
 
-// exchanged is how many tokens the vendors have issued.
+// exchanged returns the number of tokens that the vendors have issued.
 func (m *mount) exchanged() int {
 	issued, _ := m.sim.Issued()
 	return issued
 }
 
-// A mount that is moved takes all that it knows along, but for its leases, which Vault
-// revokes; and the policies stay behind.
-func TestAMountIsMoved(t *testing.T) {
+// A moved mount keeps its credentials and tokens. Vault revokes its leases, and policies still
+// name the old path.
+func TestMountIsMoved(t *testing.T) {
 	t.Parallel()
 	own := ownWorld(t, vaultserver.StartRaft)
-	m, names := stocked(t, own, "old")
+	m, names := newStockedMount(t, own, "old")
 	m.sim.AddOAuthClient(vendorsim.OAuthClient{
 		ID: "own-client", Secret: "own-client-secret", Scopes: []string{"read"},
 		AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.ClientCredentialsGrant},
@@ -190,11 +190,11 @@ func TestAMountIsMoved(t *testing.T) {
 	moved.path = "new"
 	moved.awaitToken(tokens["prod"])
 	assert.Equal(t, tokens, moved.tokensOf(names))
-	assert.Equal(t, exchanged, m.exchanged(), "a vendor was asked for another token")
+	assert.Equal(t, exchanged, m.exchanged(), "a vendor was asked for a new token")
 	require.Eventually(t, func() bool { return !m.leased(lease) && !m.sim.Accepts(dedicated) }, patience, 50*time.Millisecond)
 	nothing, err := app.Logical().ReadWithContext(t.Context(), "old/creds/prod")
 	require.NoError(t, err)
-	assert.Nil(t, nothing, "there is no mount any more")
+	assert.Nil(t, nothing, "the old path has no mount")
 	_, err = app.Logical().ReadWithContext(t.Context(), "new/creds/prod")
 	assertStatus(t, 403, "permission denied", err)
 	require.NoError(t, m.root.Sys().PutPolicyWithContext(t.Context(), "app", `path "new/creds/prod" { capabilities = ["read"] }`))

@@ -30,20 +30,20 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// Guarantee 6, of all that leaves a server: its log and its plugins' at the lowest level,
-// panics and stack traces included, the audit log as Vault hashes it, and every answer to
-// the root token's requests, which are those of the tests. The access token itself may
-// leave by an answer, in the field of that name.
+// This file checks guarantee 6 for everything that leaves a server: the log of the server and its
+// plugins at the lowest level, including panics and stack traces; the audit log with Vault's
+// hashes; and every answer to the tests' requests. Only the field access_token of an answer may
+// have the access token.
 
-// canaries counts what has been looked for, in the whole run, and what was found.
+// canaries counts the secrets watched and found, and the bytes searched, in the whole run.
 var canaries struct{ watched, searched, found atomic.Int64 }
 
-// watch has what leaves the server kept, beside its log.
+// watch records the server's answers to the root client and its hashed audit log.
 func (w *world) watch(ctx context.Context) (err error) {
 	if w.root, err = w.recorded(w.root); err != nil {
 		return err
 	}
-	// In a file of its own, since a test may have one in the clear beside it.
+	// The file is separate, because a test may also write an audit log without hashes.
 	return w.root.Sys().EnableAuditWithOptionsWithContext(ctx, "hashed", &api.EnableAuditOptions{
 		Type: "file", Options: map[string]string{"file_path": w.hashedAuditLog()},
 	})
@@ -51,7 +51,7 @@ func (w *world) watch(ctx context.Context) (err error) {
 
 func (w *world) hashedAuditLog() string { return filepath.Join(w.server.Dir(), "hashed-audit.log") }
 
-// recorded is a client whose answers are kept.
+// recorded returns a copy of a client whose answers are recorded.
 func (w *world) recorded(client *api.Client) (*api.Client, error) {
 	config := client.CloneConfig()
 	config.HttpClient.Transport = &recorder{config.HttpClient.Transport, w.outside}
@@ -63,24 +63,23 @@ func (w *world) recorded(client *api.Client) (*api.Client, error) {
 	return next, nil
 }
 
-// An outside is what has left a server by answers, and the secrets that came in by
-// requests or went out as they should.
+// outside has the answers of a server, and the secrets in its requests and answers.
 type outside struct {
 	answers logBuffer
 	mu      sync.Mutex
 	secrets []string
 }
 
-// secretField is one with a secret, in JSON.
+// secretField matches a JSON field with a secret.
 var secretField = regexp.MustCompile(`"(?:access_token|api_key|client_secret|private_key|refresh_token)":("(?:[^"\\]|\\.)*")`)
 
-// accessToken is one, in JSON, that its reader is to have.
+// accessToken matches the JSON field with the access token of a reader.
 var accessToken = regexp.MustCompile(`"access_token":"[^"]*"`)
 
-// keep keeps an answer, but for the access token where there may be one: at creds/ and
-// token/, and where a wrapped answer is unwrapped.
-func (o *outside) keep(path, text string) error {
-	o.learn(text)
+// record records an answer, without the access token in reads of creds/ and token/ and in unwrapped
+// answers.
+func (o *outside) record(path, text string) error {
+	o.addSecrets(text)
 	if strings.Contains(path, "/creds/") || strings.Contains(path, "/token/") || strings.HasSuffix(path, "/unwrap") {
 		text = accessToken.ReplaceAllString(text, "")
 	}
@@ -88,8 +87,8 @@ func (o *outside) keep(path, text string) error {
 	return err
 }
 
-// learn learns the secrets in a request, or an answer.
-func (o *outside) learn(text string) {
+// addSecrets adds the secrets in a request or an answer.
+func (o *outside) addSecrets(text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, match := range secretField.FindAllStringSubmatch(text, -1) {
@@ -100,7 +99,7 @@ func (o *outside) learn(text string) {
 	}
 }
 
-// recorder keeps a copy of each answer, or of the error in its place.
+// recorder records each answer, or the error instead of it.
 type recorder struct {
 	next http.RoundTripper
 	to   *outside
@@ -112,20 +111,20 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.to.learn(string(sent))
+		r.to.addSecrets(string(sent))
 		req.Body = io.NopCloser(bytes.NewReader(sent))
 	}
 	resp, err := r.next.RoundTrip(req)
 	if err != nil {
-		return nil, errors.Join(err, r.to.keep(req.URL.Path, err.Error()))
+		return nil, errors.Join(err, r.to.record(req.URL.Path, err.Error()))
 	}
 	body, err := io.ReadAll(resp.Body)
 	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp, errors.Join(err, r.to.keep(req.URL.Path, fmt.Sprintf("%s %v %s", resp.Status, resp.Header, body)))
+	return resp, errors.Join(err, r.to.record(req.URL.Path, fmt.Sprintf("%s %v %s", resp.Status, resp.Header, body)))
 }
 
-// assertNoSecretLeft looks for all that the vendors know, and all that has passed through
-// the tests' requests, in all that has left the server.
+// assertNoSecretLeft searches everything that left the server for the vendors' secrets and those
+// of the tests' requests.
 func (w *world) assertNoSecretLeft(t *testing.T, vendors *vendorsim.Sim) {
 	t.Helper()
 	audited, err := os.ReadFile(w.hashedAuditLog())
@@ -150,27 +149,28 @@ func (w *world) assertNoSecretLeft(t *testing.T, vendors *vendorsim.Sim) {
 	canaries.watched.Add(int64(cage.Len()))
 }
 
-// tallyCanaries records what the canaries of the whole run came to.
+// tallyCanaries records the canaries' results of the whole run.
 func tallyCanaries() error {
 	return tally.Row{
-		Fault: "secrets looked for in all that left a server",
+		Fault: "secrets searched for in everything that left a server",
 		Tried: int(canaries.watched.Load()), Leaks: int(canaries.found.Load()),
 		Note: fmt.Sprintf("in %d MiB of logs at trace, audit logs and answers", canaries.searched.Load()>>20),
 	}.Append()
 }
 
-func TestFaultTheCanariesOfTheServerAreWatched(t *testing.T) {
+// The check for leaked secrets sees requests, answers, the audit log and the log at trace level.
+func TestFaultHarnessDetectsSecretsThatTheServerLeaks(t *testing.T) {
 	t.Parallel()
 	own := ownWorld(t, vaultserver.StartDev)
 	m := own.enable(t, "watched")
 	m.write("config/kensho/prod", m.kensho())
 	token := m.creds("prod").Data["access_token"].(string)
-	assert.Contains(t, own.outside.secrets, refreshToken, "what is sent is learnt")
-	assert.Contains(t, own.outside.secrets, token, "and what is answered")
+	assert.Contains(t, own.outside.secrets, refreshToken, "the secrets of requests are watched")
+	assert.Contains(t, own.outside.secrets, token, "the secrets of answers are watched")
 	assert.Contains(t, own.outside.answers.String(), "/v1/watched/creds/prod: 200 OK")
 	assert.NotContains(t, own.outside.answers.String(), token)
-	require.NoError(t, own.outside.keep("/v1/watched/config/kensho/prod", `{"access_token":"`+token+`"}`))
-	assert.Contains(t, own.outside.answers.String(), token, "where it does not belong")
+	require.NoError(t, own.outside.record("/v1/watched/config/kensho/prod", `{"access_token":"`+token+`"}`))
+	assert.Contains(t, own.outside.answers.String(), token, "a token in a config read is kept")
 	own.outside.answers.text.Reset()
 	audited, err := os.ReadFile(own.hashedAuditLog())
 	require.NoError(t, err)
@@ -178,8 +178,8 @@ func TestFaultTheCanariesOfTheServerAreWatched(t *testing.T) {
 	assert.Contains(t, own.log.String(), "[TRACE]")
 }
 
-// A plugin that crashes prints the stacks of its goroutines, some of which hold secrets.
-func TestFaultACrashLeavesNoSecretInItsTrace(t *testing.T) {
+// Given exchanges in flight, the stack traces of a crashed plugin have no secret.
+func TestFaultCrashTraceHasNoSecret(t *testing.T) {
 	t.Parallel()
 	own := ownWorld(t, vaultserver.StartDev)
 	m := own.enable(t, "crash")
@@ -188,7 +188,7 @@ func TestFaultACrashLeavesNoSecretInItsTrace(t *testing.T) {
 		name := fmt.Sprintf("c%d", i)
 		m.behave(vendorsim.Conduct{})
 		kensho, sitecore := m.kensho(), m.sitecore()
-		kensho["request_timeout"], sitecore["request_timeout"] = "1m", "1m" // the longest
+		kensho["request_timeout"], sitecore["request_timeout"] = "1m", "1m" // the maximum
 		m.write("config/kensho/"+name, kensho)
 		m.write("config/sitecore/s"+name, sitecore)
 		m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
@@ -204,7 +204,7 @@ func TestFaultACrashLeavesNoSecretInItsTrace(t *testing.T) {
 		require.Eventually(t, func() bool { return m.sim.InFlight() == 0 }, patience, 10*time.Millisecond)
 	}
 	assert.Contains(t, own.log.String(), "SIGABRT: abort", "the trace is in the server's log")
-	assert.Contains(t, own.log.String(), "provider.(*Client).Do", "and shows the exchange")
+	assert.Contains(t, own.log.String(), "provider.(*Client).Do", "the trace shows the exchange")
 	own.assertNoSecretLeft(t, m.sim)
-	tally.Record(t, tally.Row{Fault: "plugin aborted in mid-exchange, with its trace in the log", Tried: times})
+	tally.Record(t, tally.Row{Fault: "plugin aborted during an exchange, with its trace in the log", Tried: times})
 }

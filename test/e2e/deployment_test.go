@@ -19,7 +19,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
-// ownWorld is a world that the test shares with nobody.
+// ownWorld returns a world that no other test uses.
 func ownWorld(t *testing.T, start starter) *world {
 	t.Helper()
 	own, err := newWorld(t.Context(), start)
@@ -28,8 +28,7 @@ func ownWorld(t *testing.T, start starter) *world {
 	return own
 }
 
-// deployment is examples/ as somebody has it who runs Vault Agent from it, as it
-// stands: the mount is kensho.
+// deployment is a copy of examples/ in which Vault Agent runs. Its mount must be at kensho.
 type deployment struct {
 	*mount
 	dir   string // examples/agent
@@ -37,7 +36,7 @@ type deployment struct {
 	agent *vaultserver.Agent
 }
 
-// deploy copies the examples, and has them log in with one of their policies.
+// deploy copies the examples, and sets up their AppRole login with one of their policies.
 func (m *mount) deploy(policy string) *deployment {
 	m.t.Helper()
 	root := m.t.TempDir()
@@ -51,7 +50,7 @@ func (m *mount) deploy(policy string) *deployment {
 func (d *deployment) sh(script string, args ...string) {
 	d.t.Helper()
 	bin := d.t.TempDir()
-	// Whatever the server's binary is called, to the script it is vault.
+	// The scripts call the server's binary vault, whatever its name.
 	client := d.server.Command(d.t.Context(), d.server.Token)
 	require.NoError(d.t, os.Symlink(client.Path, filepath.Join(bin, "vault")))
 	cmd := exec.CommandContext(d.t.Context(), "sh", append([]string{script}, args...)...)
@@ -62,7 +61,7 @@ func (d *deployment) sh(script string, args ...string) {
 	require.NoError(d.t, err, string(output))
 }
 
-// run starts `vault agent` or `vault proxy`, until the test ends.
+// run starts `vault agent` or `vault proxy`, which runs until the test ends.
 func (d *deployment) run(args ...string) {
 	d.t.Helper()
 	agent, err := d.server.StartAgent(d.dir, d.log, args...)
@@ -76,7 +75,7 @@ func (d *deployment) run(args ...string) {
 	})
 }
 
-// audit has every request written to a file with its answer, and that in the clear.
+// audit enables an audit log without hashes.
 func (w *world) audit(t *testing.T) {
 	t.Helper()
 	require.NoError(t, w.root.Sys().EnableAuditWithOptionsWithContext(t.Context(), "file", &api.EnableAuditOptions{
@@ -86,29 +85,30 @@ func (w *world) audit(t *testing.T) {
 
 func (w *world) auditLog() string { return filepath.Join(w.server.Dir(), "audit.log") }
 
-// A read is one of a path that Vault has answered.
+// read is a read that Vault has answered.
 type read struct {
 	time  time.Time
 	token string // the access token
 	lease string
 }
 
-// reads are those of a path of the mount so far, by Vault's own record. None has failed.
+// reads returns the answered reads of a path of the mount so far, from Vault's audit log. It fails
+// the test if one has failed.
 func (m *mount) reads(path string) []read {
 	m.t.Helper()
 	_, answered := m.audited(path)
 	return answered
 }
 
-// audited lists when a read of a path of the mount was asked for, so far, and those that
-// have been answered. None has failed.
+// audited returns the times of all requests to read a path of the mount so far, and the reads that
+// have been answered. It fails the test if one has failed.
 func (m *mount) audited(path string) (asked []time.Time, answered []read) {
 	m.t.Helper()
 	content, err := os.ReadFile(m.auditLog())
 	require.NoError(m.t, err)
 	for line := range bytes.Lines(content) {
 		if !bytes.HasSuffix(line, []byte("\n")) {
-			continue // is being written
+			continue // not yet complete
 		}
 		var entry struct {
 			Type, Error string
@@ -143,11 +143,11 @@ func tokensOf(reads []read) []string {
 	return tokens
 }
 
-// follow polls a file that Agent renders from a path, each 100 ms, for at least so long and
-// then until it changes once more, and returns the tokens in order. At every moment the
-// file holds a token that the vendor takes, unless Agent asks too late for the next: late
-// counts such tokens. What Agent asks for before the margin of a token (5 % of its lifetime)
-// is answered before the token expires.
+// follow polls a file that Agent renders from a path, every 100 ms, for at least the given time
+// and then until it changes once more. It returns the tokens in order. It fails the test if the
+// file ever has a token that the vendor does not accept, unless Agent asked too late for the next
+// one; late counts such tokens. A request before a token's margin (5 % of its lifetime) is answered
+// before the token expires.
 func (d *deployment) follow(file, path string, least time.Duration) (tokens []string, late int) {
 	d.t.Helper()
 	var begun time.Time
@@ -174,7 +174,7 @@ func (d *deployment) follow(file, path string, least time.Duration) (tokens []st
 			expiry := d.sim.Death(token)
 			require.False(d.t, expiry.IsZero(), "token %d is %q, which is no vendor's", len(tokens), token)
 			for _, at := range asked[len(answered):] { // Agent reads one at a time
-				require.True(d.t, at.After(expiry.Add(-shortLived/20)), "token %d expired at %s, while a read of %s waits for the next", len(tokens), expiry, at)
+				require.True(d.t, at.After(expiry.Add(-agentTokenLifetime/20)), "token %d expired at %s, while a read of %s waits for the next", len(tokens), expiry, at)
 			}
 			lateTokens[token] = true
 		}

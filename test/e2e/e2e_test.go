@@ -31,7 +31,7 @@ func TestThePluginIsListedWithItsVersion(t *testing.T) {
 	enable(t, "versioned")
 	mounts, err := w.root.Sys().ListMountsWithContext(t.Context())
 	require.NoError(t, err)
-	assert.Equal(t, w.version, mounts["versioned/"].RunningVersion, "the version that the plugin reports of itself")
+	assert.Equal(t, w.version, mounts["versioned/"].RunningVersion, "the version that the plugin reports")
 }
 
 func TestEachCredentialYieldsALeasedToken(t *testing.T) {
@@ -42,7 +42,7 @@ func TestEachCredentialYieldsALeasedToken(t *testing.T) {
 	m.sim.AddPair("a-refresh-token", 24*time.Hour, 24*time.Hour)
 	m.write("config/sitecore/refresh", map[string]any{"refresh_token": "a-refresh-token", "base_url": vendorsim.URL(m.base, "https://api.rfksrv.com")})
 	calls := len(m.sim.Calls())
-	require.GreaterOrEqual(t, calls, 4, "each was verified")
+	require.GreaterOrEqual(t, calls, 4, "each credential was verified")
 
 	for name, longest := range map[string]time.Duration{"prod": 50 * time.Minute, "batch": time.Hour, "search": 24 * time.Hour, "refresh": 24 * time.Hour} {
 		secret := m.creds(name)
@@ -54,15 +54,15 @@ func TestEachCredentialYieldsALeasedToken(t *testing.T) {
 		expire, err := time.Parse(time.RFC3339, secret.Data["expire_time"].(string))
 		require.NoError(t, err)
 		death := m.sim.Death(secret.Data["access_token"].(string))
-		assert.False(t, expire.After(death), "guarantee 1: %s dies at %s, and is said to die at %s", name, death, expire)
+		assert.False(t, expire.After(death), "guarantee 1: %s expires at %s, but its expire_time is %s", name, death, expire)
 		assert.Equal(t, secret.Data["access_token"], m.creds(name).Data["access_token"])
 	}
 	assert.Len(t, m.sim.Calls(), calls, "all reads were of cached tokens")
 }
 
-func TestAPastedAccessTokenIsServed(t *testing.T) {
+func TestPastedAccessTokenIsServed(t *testing.T) {
 	m := enable(t, "pasted")
-	// It dies on this machine's full hour, which may be near.
+	// It expires on the full hour of this machine's clock, which may be near.
 	if hour := time.Now().Round(time.Hour); time.Until(hour).Abs() < time.Minute {
 		time.Sleep(time.Until(hour.Add(time.Minute)))
 	}
@@ -73,7 +73,7 @@ func TestAPastedAccessTokenIsServed(t *testing.T) {
 	assert.Empty(t, m.sim.Calls())
 }
 
-func TestALeaseIsLookedUpAndRevoked(t *testing.T) {
+func TestLeaseCanBeLookedUpAndRevoked(t *testing.T) {
 	m := enable(t, "leases")
 	m.write("config/kensho/prod", m.kensho())
 	secret := m.creds("prod")
@@ -90,13 +90,13 @@ func TestALeaseIsLookedUpAndRevoked(t *testing.T) {
 	require.Error(t, lookup(), "the lease has ended")
 
 	again := m.creds("prod")
-	assert.Equal(t, secret.Data["access_token"], again.Data["access_token"], "the token has not")
+	assert.Equal(t, secret.Data["access_token"], again.Data["access_token"], "the token is still served")
 	_, err := w.root.Logical().DeleteWithContext(t.Context(), "leases/config/kensho/prod")
 	require.NoError(t, err)
-	require.NoError(t, w.root.Sys().RevokePrefixWithContext(t.Context(), "leases/creds"), "a lease ends though its credential is gone")
+	require.NoError(t, w.root.Sys().RevokePrefixWithContext(t.Context(), "leases/creds"), "a lease can be revoked after its credential was deleted")
 }
 
-func TestALeaseIsCutToTheMountsMaximum(t *testing.T) {
+func TestLeaseIsLimitedToTheMountsMaximum(t *testing.T) {
 	m := enable(t, "maximum")
 	maximum := "7m"
 	require.NoError(t, w.root.Sys().TuneMountAllowNilWithContext(t.Context(), "maximum", api.TuneMountConfigInput{MaxLeaseTTL: &maximum}))
@@ -106,7 +106,7 @@ func TestALeaseIsCutToTheMountsMaximum(t *testing.T) {
 	assert.Empty(t, secret.Warnings)
 }
 
-func TestAPolicyLetsATokenReadOneNameAndNothingElse(t *testing.T) {
+func TestPolicyLimitsATokenToOneName(t *testing.T) {
 	m := enable(t, "policed")
 	m.write("config/kensho/prod", m.kensho())
 	m.write("config/kensho/batch", m.keyPair())
@@ -157,7 +157,7 @@ func TestConfigsAreListedReadPatchedAndDeleted(t *testing.T) {
 	assertStatus(t, http.StatusBadRequest, `no role or credential named "prod"`, err)
 }
 
-func TestErrorsHaveTheStatusThatIsDocumented(t *testing.T) {
+func TestErrorsHaveTheDocumentedStatus(t *testing.T) {
 	m := enable(t, "errors")
 	write := func(path string, data, change map[string]any) error {
 		for field, value := range change {

@@ -15,9 +15,9 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// Raft takes 1 MiB in an entry, unless it is configured. Guarantee 15: the tokens of 15 scopes
-// of 64 KiB each are there after a seal; so is one of 200 KiB of a vendor who does not revoke
-// those of before, of which as many are kept as fit.
+// Raft's default limit for an entry is 1 MiB. The tokens of 15 scopes, 64 KiB each, survive a seal.
+// So does a token of 200 KiB whose vendor fails to revoke the dropped ones before it; of these the
+// engine keeps as many as fit.
 func TestGuarantee15LargeTokensFitIntoRaft(t *testing.T) {
 	t.Parallel()
 	own := ownWorld(t, vaultserver.StartRaft)
@@ -60,5 +60,5 @@ func TestGuarantee15LargeTokensFitIntoRaft(t *testing.T) {
 	status := m.read("status/api").Data
 	assert.Equal(t, "ok", status["state"])
 	assert.NotContains(t, status, "storage_error")
-	assert.Contains(t, own.log.String(), "a dropped token is not kept to be revoked", "that many do not fit")
+	assert.Contains(t, own.log.String(), "a dropped token is not kept to be revoked", "some dropped tokens do not fit")
 }

@@ -18,11 +18,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
-// unknownNode is who calls by a connection that was given up before anybody could tell
-// whose it was, or is nobody.
+// unknownNode is the caller on a connection that was closed before its node could be found out,
+// or no node.
 const unknownNode = -1
 
-// A cluster is a trial on three nodes.
+// cluster is a trial on three nodes.
 type cluster struct {
 	*trial
 	nodes  *vaultserver.Cluster
@@ -65,8 +65,8 @@ func newCluster(t *testing.T, timeout time.Duration) *cluster {
 	return x
 }
 
-// leader is the active node, as soon as all that are connected agree, and not on a
-// former one.
+// leader waits until all connected nodes agree on an active node other than former, and returns
+// it.
 func (x *cluster) leader(former int) int {
 	x.t.Helper()
 	var leader int
@@ -77,7 +77,7 @@ func (x *cluster) leader(former int) int {
 	return leader
 }
 
-// others are the nodes that are not active.
+// others returns the nodes that are not active.
 func (x *cluster) others() []int {
 	var others []int
 	for node := range x.clients {
@@ -88,14 +88,14 @@ func (x *cluster) others() []int {
 	return others
 }
 
-// lose has the active node lose its office, and the others take over, to whom the
-// vendor is left; then it comes back as a standby. It returns whether that was the only
-// election meanwhile: on a busy machine there are others.
+// lose breaks the active node, waits until another takes over and calls the vendor, and restores
+// the former one as a standby. It reports whether that was the only election; a busy machine may
+// cause others.
 func (x *cluster) lose(breaking, mending func(node int)) (only bool) {
 	x.t.Helper()
 	old, began, elections := x.active, time.Now(), x.elections()
 	x.begin(nodeName(old))
-	x.suffer(func() {
+	x.breakNodes(func() {
 		breaking(old)
 		x.active = x.leader(old)
 	}, x.others()...)
@@ -103,32 +103,31 @@ func (x *cluster) lose(breaking, mending func(node int)) (only bool) {
 	require.NoError(x.t, x.nodes.Settle(x.t.Context()))
 	x.awaitBack(old)
 	x.active = x.leader(unknownNode)
-	x.mend()
+	x.rewriteLost()
 
-	require.Eventually(x.t, func() bool { return x.vendor.caller() == x.active }, patience, 20*time.Millisecond, "the active node calls")
+	require.Eventually(x.t, func() bool { return x.vendor.caller() == x.active }, patience, 20*time.Millisecond, "the active node does not call the vendor")
 	called := x.vendor.calledSince(began)
 	if elections = x.elections() - elections; elections > 1 {
 		x.t.Logf("%d elections instead of one: %v have called", elections, called)
 		x.disturbed = true
 		return false
 	}
-	assert.LessOrEqual(x.t, len(called), 1, "the vendor was handed over once, from node %d: %v", old, called)
+	assert.LessOrEqual(x.t, len(called), 1, "more than one node took over the vendor from node %d: %v", old, called)
 	return true
 }
 
-// elections is how often a node has become the leader, by the nodes' logs.
+// elections returns how often a node has become the leader, from the nodes' logs.
 func (x *cluster) elections() int {
 	return strings.Count(x.world.log.String(), "storage.raft: entering leader state")
 }
 
-// Guarantee 10, in a cluster: whatever happens to the active node, tokens are served
-// again by the next with no needless exchange, the standbys' readers are served by way
-// of it, and it is the only one that calls the vendor.
+// Guarantee 10 in a cluster: after any loss of the active node, the next one serves the same tokens
+// without needless exchanges, also to the standbys' readers, and only it calls the vendor.
 func TestFaultActiveNodeLost(t *testing.T) {
 	for _, f := range []struct {
 		name              string
-		orderly           bool          // so that it explains no loss
-		timeout           time.Duration // of a read
+		orderly           bool          // the engine can finish its writes, so no loss is allowed
+		timeout           time.Duration // the time limit of a read
 		breaking, mending func(x *cluster, node int)
 	}{
 		{
@@ -157,8 +156,8 @@ func TestFaultActiveNodeLost(t *testing.T) {
 			mending:  func(x *cluster, node int) { x.nodes.Reconnect(node) },
 		},
 		{
-			// A node does not take over until those readers have given up whom it has sent on to
-			// the suspended one.
+			// A standby takes over only after the readers that it forwards to the suspended node
+			// have timed out.
 			name:    "active node suspended for longer than an election takes",
 			timeout: 15 * time.Second,
 			breaking: func(x *cluster, node int) {
@@ -174,12 +173,12 @@ func TestFaultActiveNodeLost(t *testing.T) {
 			x.orderly = f.orderly
 			for times, tries := tally.Times(1, 15), 0; times > 0; tries++ {
 				require.Less(t, tries, 30, "elections that the test did not cause")
-				x.aMoment()
+				x.waitRandomly()
 				if x.lose(func(node int) { f.breaking(x, node) }, func(node int) { f.mending(x, node) }) {
 					times--
 				}
 			}
-			x.finish(f.name, fmt.Sprintf("; %d handovers of the vendor", len(x.vendor.calledSince(time.Time{}))-1))
+			x.finish(f.name, fmt.Sprintf("; another node took over the vendor %d times", len(x.vendor.calledSince(time.Time{}))-1))
 		})
 	}
 }

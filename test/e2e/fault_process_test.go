@@ -13,16 +13,16 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
-// The tests of faults do not run in parallel: they measure, and keep the machine busy.
+// The fault tests do not run in parallel, because they measure times under load.
 
-// Promises 3 and 10: whenever the plugin's process is killed, no token is served dead
-// and nothing that was written is lost.
+// Guarantees 3 and 10: given a kill of the plugin's process at a random time, no expired token is
+// served and no stored refresh token is lost.
 func TestFaultPluginKilled(t *testing.T) {
 	own := ownWorld(t, vaultserver.StartRaft)
 	x := newTrial(t, own, []*api.Client{own.root}, newRotator(t, newTroubles(), nil), patience)
 	for range tally.Times(15, 200) {
-		x.aMoment()
-		x.suffer(func() {
+		x.waitRandomly()
+		x.breakNodes(func() {
 			killed, err := own.server.KillPlugins()
 			require.NoError(t, err)
 			assert.Equal(t, 1, killed, "one process for all mounts")
@@ -31,14 +31,14 @@ func TestFaultPluginKilled(t *testing.T) {
 	x.finish("plugin killed (kill -9)", "")
 }
 
-// The same of the server, on raft storage. Its plugin is left as it is: it gets its
-// answers from the vendor, and has nowhere to write them.
+// The same for a kill of the server. The plugin's process still gets the vendor's answers, but
+// cannot store them.
 func TestFaultServerKilled(t *testing.T) {
 	own := ownWorld(t, vaultserver.StartRaft)
 	x := newTrial(t, own, []*api.Client{own.root}, newRotator(t, newTroubles(), nil), patience)
 	for range tally.Times(3, 30) {
-		x.aMoment()
-		x.suffer(func() {
+		x.waitRandomly()
+		x.breakNodes(func() {
 			require.NoError(t, own.server.Kill())
 			require.NoError(t, own.server.Start(t.Context()))
 		}, 0)

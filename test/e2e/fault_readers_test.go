@@ -15,12 +15,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// troubles are reasons for a read to fail, by what they are of: a node that does not
-// serve, or a credential that its vendor does not take any more.
+// troubles are reasons for a read to fail, by the name of what has them: a node that is down, or a
+// credential that the vendor rejects.
 type troubles struct {
 	mu   sync.Mutex
-	last map[string]bool // whether it lasts
-	had  map[string]int  // how often it began
+	last map[string]bool // whether the trouble lasts
+	had  map[string]int  // how often it has begun
 }
 
 func newTroubles() *troubles { return &troubles{last: map[string]bool{}, had: map[string]int{}} }
@@ -38,7 +38,8 @@ func (x *troubles) end(of string) {
 	x.last[of] = false
 }
 
-// watch returns what tells whether there has been trouble with any since now.
+// watch returns a function that reports whether any of the names has had trouble since the call of
+// watch.
 func (x *troubles) watch(of ...string) (met func() bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -57,28 +58,28 @@ func (x *troubles) watch(of ...string) (met func() bool) {
 	}
 }
 
-// A crowd is readers who read tokens, with and without a lease, through all nodes in turn, and check
-// each at the vendor as soon as they have it.
+// crowd is a number of readers that read tokens with and without a lease, through all nodes, and
+// check each at the vendor at once.
 type crowd struct {
 	*troubles
 	world   *world
 	vendor  *rotator
-	timeout time.Duration // of a read
+	timeout time.Duration // the time limit of a read
 	stop    context.CancelFunc
 	group   sync.WaitGroup
 
 	mu      sync.Mutex
 	reads   int
-	excused int      // that failed, and had reason to
-	dead    []string // tokens
-	failed  []string // reads that had no reason to
+	excused int      // reads that failed during a trouble
+	expired []string // invalid tokens that were served
+	failed  []string // reads that failed for no reason
 }
 
-// read starts so many readers of the names at a mount, until the test ends or halt.
+// read starts readers of the names at a mount. They run until stopReaders, or the end of the test.
 func (r *crowd) read(t *testing.T, many int, rng *rand.Rand, mount string, names []string, nodes []*api.Client) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r.stop = cancel
-	t.Cleanup(r.halt)
+	t.Cleanup(r.stopReaders)
 	for i := range many {
 		own := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		node := i % len(nodes)
@@ -87,15 +88,15 @@ func (r *crowd) read(t *testing.T, many int, rng *rand.Rand, mount string, names
 			for ctx.Err() == nil {
 				name := names[own.IntN(len(names))]
 				path := []string{"creds", "token"}[own.IntN(2)]
-				r.one(ctx, client, node, mount+"/"+path+"/"+name, name)
-				// Not as fast as it can: the machine has other things to do.
+				r.readOnce(ctx, client, node, mount+"/"+path+"/"+name, name)
+				// A pause leaves the machine time for its other work.
 				time.Sleep(time.Duration(20+own.IntN(60)) * time.Millisecond)
 			}
 		})
 	}
 }
 
-// client is a reader's, with connections of its own.
+// client returns a reader's client, with connections of its own.
 func (r *crowd) client(t *testing.T, of *api.Client) *api.Client {
 	config := api.DefaultConfig()
 	config.Address, config.MaxRetries, config.Timeout = of.Address(), 0, r.timeout
@@ -107,14 +108,14 @@ func (r *crowd) client(t *testing.T, of *api.Client) *api.Client {
 	return client
 }
 
-func (r *crowd) halt() {
+func (r *crowd) stopReaders() {
 	r.stop()
 	r.group.Wait()
 }
 
 func nodeName(node int) string { return fmt.Sprint("node ", node) }
 
-func (r *crowd) one(ctx context.Context, client *api.Client, node int, path, name string) {
+func (r *crowd) readOnce(ctx context.Context, client *api.Client, node int, path, name string) {
 	met := r.watch(nodeName(node), name)
 	asked := time.Now()
 	secret, err := client.Logical().ReadWithContext(ctx, path)
@@ -126,8 +127,8 @@ func (r *crowd) one(ctx context.Context, client *api.Client, node int, path, nam
 	r.reads++
 	switch {
 	case err == nil && secret != nil:
-		if says := r.check(secret, asked); says != "" {
-			r.dead = append(r.dead, fmt.Sprintf("%s %s by %s: %s", asked.Format(clock), path, nodeName(node), says))
+		if wrong := r.check(secret, asked); wrong != "" {
+			r.expired = append(r.expired, fmt.Sprintf("%s %s by %s: %s", asked.Format(clock), path, nodeName(node), wrong))
 		}
 	case met():
 		r.excused++
@@ -136,14 +137,13 @@ func (r *crowd) one(ctx context.Context, client *api.Client, node int, path, nam
 	}
 }
 
-// check says what is wrong with a token that was asked for at a time. The vendor takes
-// it now, and until its lease ends, which did not begin before it was asked for; one
-// without a lease, for its ttl. (A lease of no time is Vault's, which rounds what is left
-// once it has written it down: half a second or less.)
+// check returns what is wrong with a token that was requested at a time, or "". The vendor must
+// accept the token now, and until its lease or ttl ends, counted from the request. (A lease of zero
+// seconds is Vault's rounding of half a second or less.)
 func (r *crowd) check(secret *api.Secret, asked time.Time) string {
 	token, _ := secret.Data["access_token"].(string)
 	accepted := r.vendor.Accepts(token)
-	now := time.Now() // not before the vendor was asked
+	now := time.Now() // after the vendor was asked
 	end := asked.Add(time.Duration(secret.LeaseDuration) * time.Second)
 	if secret.LeaseID == "" {
 		ttl, err := secret.Data["ttl"].(json.Number).Int64()
@@ -152,13 +152,13 @@ func (r *crowd) check(secret *api.Secret, asked time.Time) string {
 		}
 		end = asked.Add(time.Duration(ttl) * time.Second)
 	}
-	switch death := r.vendor.Death(token); {
+	switch expiry := r.vendor.Death(token); {
 	case !r.vendor.isServed(token):
-		return "nobody issued it"
-	case death.Before(end):
-		return fmt.Sprintf("it died at %s, and is to be used until %s", death.Format(clock), end.Format(clock))
+		return "the vendor did not issue it"
+	case expiry.Before(end):
+		return fmt.Sprintf("it expires at %s, but its lease or ttl ends at %s", expiry.Format(clock), end.Format(clock))
 	case !accepted && now.Before(end):
-		return "the vendor does not take it"
+		return "the vendor does not accept it"
 	}
 	return ""
 }

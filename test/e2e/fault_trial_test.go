@@ -17,67 +17,68 @@ import (
 )
 
 const (
-	trialMount   = "faults"
-	trialReaders = 20
-	hastyOnes    = 30 // credentials whose tokens live for seconds
-	lastingOnes  = 2  // and for longer than any trial
+	trialMount      = "faults"
+	trialReaders    = 20
+	shortLivedCount = 30 // credentials whose tokens expire within seconds
+	longLivedCount  = 2  // credentials whose tokens outlast any trial
 )
 
-// A trial is a mount with credentials of a rotating vendor, under readers, where one
-// fault after the other happens.
+// trial is a mount with credentials of a vendor that rotates refresh tokens. Readers read its
+// tokens while faults happen one after the other.
 type trial struct {
 	*crowd
-	t       *testing.T
-	rng     *rand.Rand
-	clients []*api.Client // by node
-	hasty   []string      // names of credentials
-	lasting map[string]any
+	t          *testing.T
+	rng        *rand.Rand
+	clients    []*api.Client // by node
+	shortLived []string      // names of credentials
+	longLived  map[string]any
 
-	orderly   bool // whether the faults are such that the engine can finish what it does
-	disturbed bool // whether nodes failed that the test did not touch, and reads with them
+	orderly   bool // whether the faults let the engine finish its writes
+	disturbed bool // whether there were elections that the test did not cause
 
-	faults []time.Time // that may keep the engine from writing what it is answered
-	hits   int         // exchanges that were in flight as a fault began
+	faults []time.Time // times of faults that may keep the engine from storing an answer
+	hits   int         // exchanges in flight when a fault began
 	row    tally.Row
 }
 
-// newTrial enables the engine by way of the first node. A read fails after the timeout.
+// newTrial enables the engine through the first node and starts the readers. A read fails after
+// the timeout.
 func newTrial(t *testing.T, world *world, clients []*api.Client, vendor *rotator, timeout time.Duration) *trial {
 	t.Helper()
 	x := &trial{
 		crowd: &crowd{troubles: vendor.troubles, vendor: vendor, world: world, timeout: timeout},
-		t:     t, rng: tally.Rand(t), clients: clients, lasting: map[string]any{},
+		t:     t, rng: tally.Rand(t), clients: clients, longLived: map[string]any{},
 	}
 	require.NoError(t, clients[0].Sys().MountWithContext(t.Context(), trialMount, &api.MountInput{
 		Type: pluginName, Config: api.MountConfigInput{PluginVersion: world.version},
 	}))
-	names := make([]string, 0, hastyOnes+lastingOnes)
+	names := make([]string, 0, shortLivedCount+longLivedCount)
 	add := func(name string, lifetime time.Duration) {
 		x.write(name, lifetime)
 		names = append(names, name)
 	}
-	for i := range hastyOnes {
-		x.hasty = append(x.hasty, fmt.Sprint("hasty-", i))
-		add(x.hasty[i], hasty)
+	for i := range shortLivedCount {
+		x.shortLived = append(x.shortLived, fmt.Sprint("short-lived-", i))
+		add(x.shortLived[i], shortLifetime)
 	}
-	for i := range lastingOnes {
-		name := fmt.Sprint("lasting-", i)
-		add(name, lasting)
-		x.lasting[name] = x.token(0, name)
+	for i := range longLivedCount {
+		name := fmt.Sprint("long-lived-", i)
+		add(name, longLifetime)
+		x.longLived[name] = x.token(0, name)
 	}
 	x.read(t, trialReaders, x.rng, trialMount, names, clients)
 	return x
 }
 
-// write writes a credential with a new refresh token, as an operator does who has none
-// or one that is lost.
+// write writes a credential with a new refresh token, as an operator does at first and after a
+// loss.
 func (x *trial) write(name string, lifetime time.Duration) {
 	x.t.Helper()
 	_, err := x.clients[x.serving()].Logical().WriteWithContext(x.t.Context(), trialMount+"/config/oauth2/"+name, x.vendor.issue(name, lifetime))
 	require.NoError(x.t, err)
 }
 
-// serving is a node without trouble.
+// serving returns a node without trouble.
 func (x *trial) serving() int {
 	for node := range x.clients {
 		if !x.watch(nodeName(node))() {
@@ -94,24 +95,23 @@ func (x *trial) token(node int, name string) any {
 	return secret.Data["access_token"]
 }
 
-// aMoment waits until a random moment: any at all, or one at which an exchange is in
-// flight or has just been answered.
-func (x *trial) aMoment() {
+// waitRandomly waits until a random time. Two thirds of the times are during an exchange or just after
+// its answer.
+func (x *trial) waitRandomly() {
 	if x.rng.IntN(3) > 0 {
-		x.vendor.awaitCall(2 * hasty)
+		x.vendor.awaitCall(2 * shortLifetime)
 		time.Sleep(time.Duration(x.rng.Int64N(int64(answerTime * 4 / 3))))
 		return
 	}
 	time.Sleep(time.Duration(x.rng.Int64N(int64(time.Second / 2))))
 }
 
-// suffer has something break on some nodes, and waits until they are back.
+// breakNodes breaks something on some nodes, and waits until they are back.
 //
-// A node is back when it has answered one read of a status, asked for after the fault
-// was over (the killed process gone, the server unsealed, the cluster of one mind). It
-// needs the plugin and calls no vendor. Whatever is read through the node from then on
-// has no reason to fail, until the next fault begins.
-func (x *trial) suffer(breaking func(), nodes ...int) {
+// A node is back when it answers a read of a status after the fault is over: the killed process is
+// gone, the server is unsealed, or the cluster has agreed on a leader. Such a read needs the plugin
+// and calls no vendor. From then on, reads through the node must succeed until the next fault.
+func (x *trial) breakNodes(breaking func(), nodes ...int) {
 	x.t.Helper()
 	for _, node := range nodes {
 		x.begin(nodeName(node))
@@ -126,82 +126,82 @@ func (x *trial) suffer(breaking func(), nodes ...int) {
 		x.awaitBack(node)
 	}
 	x.row.Tried++
-	for name, token := range x.lasting {
+	for name, token := range x.longLived {
 		for _, node := range nodes {
 			assert.Equal(x.t, token, x.token(node, name), "%s by %s", name, nodeName(node))
 		}
 	}
-	x.mend()
+	x.rewriteLost()
 }
 
 func (x *trial) awaitBack(node int) {
 	x.t.Helper()
-	awaitRead(x.t, x.clients[node], trialMount+"/status/"+x.hasty[0])
+	awaitRead(x.t, x.clients[node], trialMount+"/status/"+x.shortLived[0])
 	x.end(nodeName(node))
 }
 
-// mend gives each credential that was lost a new refresh token, as an operator would.
-func (x *trial) mend() {
+// rewriteLost writes a new refresh token to each lost credential, as an operator would.
+func (x *trial) rewriteLost() {
 	x.t.Helper()
 	for _, name := range x.vendor.newLosses() {
-		x.write(name, hasty)
+		x.write(name, shortLifetime)
 		x.end(name)
 	}
 }
 
-// finish waits until every credential has been exchanged since the last fault, or was
-// found lost, and counts.
+// finish waits until every credential has been exchanged since the last fault, or is known as
+// lost. It then checks and records the results.
 func (x *trial) finish(name, note string) {
 	x.t.Helper()
 	last := time.Now()
-	for _, credential := range x.hasty {
+	for _, credential := range x.shortLived {
 		require.Eventually(x.t, func() bool { return x.vendor.isFreshSince(credential, last) }, patience, 20*time.Millisecond, "%s is not exchanged", credential)
 	}
-	x.mend()
-	x.halt()
-	lost, unwritten := x.judge()
-	x.row.Fault, x.row.Dead, x.row.Lost, x.row.Failed = name, len(x.dead), len(lost), len(x.failed)
-	x.row.Note = fmt.Sprintf("%d exchanges were in flight then; %d refresh tokens were replaced by the vendor and not written yet "+
-		"(%d of them answered, %d ms before at the most), which only an operator can mend; %d reads, %d failed meanwhile%s",
+	x.rewriteLost()
+	x.stopReaders()
+	lost, unwritten := x.classifyLosses()
+	x.row.Fault, x.row.Dead, x.row.Lost, x.row.Failed = name, len(x.expired), len(lost), len(x.failed)
+	x.row.Note = fmt.Sprintf("%d exchanges were in flight; %d refresh tokens were rotated by the vendor and not stored yet "+
+		"(%d of them answered, at most %d ms before the fault), which only an operator can fix; %d reads, %d failed during a fault%s",
 		x.hits, unwritten.losses, unwritten.answered, unwritten.latest.Milliseconds(), x.reads, x.excused, note)
 	if x.disturbed {
 		x.t.Logf("failed in elections that the test did not cause: %v", x.failed)
 		x.failed = nil
 	}
-	for what, list := range map[string][]string{"dead": x.dead, "failed": x.failed, "lost": lost} {
+	for what, list := range map[string][]string{"expired": x.expired, "failed": x.failed, "lost": lost} {
 		assert.Empty(x.t, list[:min(len(list), 10)], what)
 	}
-	assert.Empty(x.t, x.vendor.wrongs[:min(len(x.vendor.wrongs), 10)], "what the vendor saw")
+	assert.Empty(x.t, x.vendor.wrongs[:min(len(x.vendor.wrongs), 10)], "wrong requests that the vendor received")
 	x.world.assertNoSecretLeft(x.t, x.vendor.Sim)
 	tally.Record(x.t, x.row)
 }
 
-// judge tells the credentials that were lost from those that nothing could have saved:
-// the vendor had replaced the refresh token, and a fault came before the engine had
-// written that. It had if a reader had the access token of the same answer, or if the
-// answer was long under way when the fault came.
-func (x *trial) judge() (lost []string, u unwritten) {
+// classifyLosses separates lost credentials from unavoidable losses, in which a fault came after
+// the vendor had rotated the refresh token and before the engine could store the new one. A loss
+// was avoidable if a reader got the access token of the same answer, or if no fault came close to
+// the answer.
+func (x *trial) classifyLosses() (lost []string, u unwritten) {
 	v := x.vendor
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, l := range v.losses {
-		var says []string
+		var reasons []string
 		late := 0
 		for _, a := range l.unused {
 			after, explained := x.explains(a)
 			switch {
 			case a.served:
-				says = append(says, "a reader had been served from the answer of "+a.answered.Format(clock))
+				reasons = append(reasons, "a reader got the token of the answer at "+a.answered.Format(clock))
 			case !explained:
-				says = append(says, "no fault explains why the answer of "+a.answered.Format(clock)+" was not written")
+				reasons = append(reasons, "no fault explains why the answer at "+a.answered.Format(clock)+" was not stored")
 			}
 			if after > 0 {
 				late++
 			}
 			u.latest = max(u.latest, after)
 		}
-		if len(says) > 0 {
-			lost = append(lost, l.credential+": "+strings.Join(says, ", "))
+		if len(reasons) > 0 {
+			lost = append(lost, l.credential+": "+strings.Join(reasons, ", "))
 			continue
 		}
 		u.losses++
@@ -210,15 +210,15 @@ func (x *trial) judge() (lost []string, u unwritten) {
 	return lost, u
 }
 
-// unwritten counts what nothing could have saved: those losses, the answers among them
-// that the vendor had sent when the fault came, and how long before at the most.
+// unwritten counts the unavoidable losses, the answers among them that the vendor had sent before
+// the fault, and the longest time between such an answer and the fault.
 type unwritten struct {
 	losses, answered int
 	latest           time.Duration
 }
 
-// explains is whether a fault came between a call, which may have been on its way for a
-// while, and the writing of the answer, and how long after the answer.
+// explains reports whether a fault came between a call and the write of its answer, with an
+// allowance for a busy machine, and how long after the answer it came.
 func (x *trial) explains(a *answer) (after time.Duration, explained bool) {
 	for _, fault := range x.faults {
 		if fault.After(a.asked.Add(-machineLag)) && fault.Before(a.answered.Add(machineLag)) {

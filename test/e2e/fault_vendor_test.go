@@ -23,33 +23,32 @@ import (
 )
 
 const (
-	// answerTime is how long the rotating vendor takes for an answer.
+	// answerTime is the time that the rotating vendor takes for an answer.
 	answerTime = 150 * time.Millisecond
 
-	// hasty is how long the access tokens live of most credentials, so that one or the
-	// other is being exchanged most of the time, and lasting is that of the rest. The
-	// vendor tells whole seconds, rounded down.
-	hasty   = 12*time.Second + 50*time.Millisecond
-	lasting = time.Hour + 50*time.Millisecond
+	// shortLifetime is the lifetime of most credentials' access tokens, so that an exchange is in
+	// flight most of the time. longLifetime is the lifetime of the others. The vendor states whole
+	// seconds, rounded down.
+	shortLifetime = 12*time.Second + 50*time.Millisecond
+	longLifetime  = time.Hour + 50*time.Millisecond
 
-	// callLag is how much later than the engine sent it a call may come on a busy machine.
-	// An exchange that is not due, such as another node's, comes sooner than the rest of the
-	// 9 s until a hasty token is due for replacement.
+	// callLag is the longest time that a call takes to arrive on a busy machine. A token is due for
+	// renewal after 9 s. An exchange that arrives more than callLag before that is needless, such
+	// as one by another node.
 	callLag = 8 * time.Second
 
-	// machineLag bounds, on a busy machine, how late a call comes, and how late the engine
-	// has written what it was answered: a kill that came later than that explains nothing.
+	// machineLag bounds the delays of a call, and of the write of its answer, on a busy machine. A
+	// fault outside these bounds explains no loss.
 	machineLag = 10 * time.Second
 )
 
-// A rotator is a vendor who replaces a refresh token whenever it is used. One that is
-// used again ends the credential. He keeps a record of what he has answered, and of
-// what has become of that.
+// rotator is a vendor that rotates refresh tokens, and that ends a credential when a spent one is
+// used again. It records its answers and whether they were used.
 type rotator struct {
 	*vendorsim.Sim
 	url string
 
-	// node is the node that is at the other end of a connection; it may be nil.
+	// node returns the node at the other end of a connection; it may be nil.
 	node func(net.Conn) int
 
 	mu       sync.Mutex
@@ -59,29 +58,29 @@ type rotator struct {
 	access   map[string]*answer   // by the access token in it
 	asked    chan struct{}        // closed when the next exchange begins
 	inFlight map[int]int          // by node
-	callers  []caller             // one for each time that another node began to call
+	callers  []caller             // one for each change of the calling node
 	losses   []loss
 	wrongs   []string
-	broken   time.Time // when something was last about to break
+	broken   time.Time // the start of the last fault
 }
 
-// An answer is one to an exchange, or what an operator has written.
+// answer is the answer to an exchange, or a refresh token that an operator wrote.
 type answer struct {
 	credential      string
 	lifetime        time.Duration
-	asked, answered time.Time // answered is zero while it is on its way
-	served          bool      // a reader has had its access token
+	asked, answered time.Time // answered is zero while the exchange is in flight
+	served          bool      // a reader got its access token
 	access, refresh string
 }
 
-// A loss is a credential that its vendor does not take any more.
+// loss is a credential that the vendor has ended.
 type loss struct {
 	credential string
-	unused     []*answer // that came after the one whose refresh token was used again
-	told       bool      // of it has been taken care
+	unused     []*answer // the answers after the one whose refresh token was used again
+	told       bool      // newLosses has returned it
 }
 
-// A caller is a node that calls from a time on.
+// caller is a node that calls from a time on.
 type caller struct {
 	node int
 	from time.Time
@@ -110,8 +109,8 @@ func newRotator(t *testing.T, x *troubles, node func(net.Conn) int) *rotator {
 
 type callerKey struct{}
 
-// issue makes a refresh token, as for a customer who has just consented, and the fields
-// of a credential with it.
+// issue issues a refresh token, as after a customer's consent, and returns the fields of a
+// credential with it.
 func (v *rotator) issue(credential string, lifetime time.Duration) map[string]any {
 	client := vendorsim.OAuthClient{
 		ID: credential, AuthMethods: []string{vendorsim.None}, Grants: []string{vendorsim.RefreshTokenGrant},
@@ -130,7 +129,7 @@ func (v *rotator) issue(credential string, lifetime time.Duration) map[string]an
 func (v *rotator) serve(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		panic(http.ErrAbortHandler) // the caller was killed as it called
+		panic(http.ErrAbortHandler) // the caller was killed during the call
 	}
 	form, _ := url.ParseQuery(string(body))
 	r.Body = io.NopCloser(bytes.NewReader(body))
@@ -138,7 +137,8 @@ func (v *rotator) serve(w http.ResponseWriter, r *http.Request) {
 	next := v.begin(node, form.Get("refresh_token"))
 	recorder := httptest.NewRecorder()
 	v.ServeHTTP(recorder, r)
-	// Before it is on its way: a reader may have it sooner than this goroutine goes on.
+	// Note the answer before it is sent, because a reader may have its token before this goroutine
+	// continues.
 	v.note(next, recorder.Body.Bytes())
 	for name, values := range recorder.Header() {
 		w.Header()[name] = values
@@ -148,8 +148,8 @@ func (v *rotator) serve(w http.ResponseWriter, r *http.Request) {
 	v.end(node)
 }
 
-// begin is for an exchange that has begun. It returns what is to be answered; nil if
-// the refresh token has been replaced.
+// begin notes the start of an exchange. It returns the answer to be filled in, or nil if the
+// refresh token is spent.
 func (v *rotator) begin(node int, token string) *answer {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -158,7 +158,7 @@ func (v *rotator) begin(node int, token string) *answer {
 	v.noteCaller(node)
 	last := v.refresh[token]
 	if last == nil {
-		v.wrong("a refresh token that nobody issued")
+		v.wrong("a refresh token that was not issued")
 		return nil
 	}
 	answers := v.answers[last.credential]
@@ -169,15 +169,14 @@ func (v *rotator) begin(node int, token string) *answer {
 		}
 	}
 	if answers[len(answers)-1] != last {
-		// Until the engine has checked the new one, the old is all it has.
+		// The engine may use the old one until it has verified the new one.
 		if len(answers) > 1 {
 			v.wrong("%s: a refresh token that an operator has replaced", last.credential)
 		}
 		return nil
 	}
-	// What a token has left when it is due for the next is a quarter.
-	// Whoever is killed between the writes of the new refresh token and of the access token has
-	// only the former afterwards.
+	// A token is due for renewal with a quarter of its lifetime left. A fault between the writes
+	// of a new refresh token and its access token makes another exchange necessary.
 	due := last.asked.Add(last.lifetime.Truncate(time.Second) * 3 / 4)
 	isTorn := v.broken.After(last.asked)
 	if !last.asked.IsZero() && !isTorn && time.Now().Before(due.Add(-callLag)) {
@@ -188,14 +187,14 @@ func (v *rotator) begin(node int, token string) *answer {
 	return next
 }
 
-// breaking notes that something is about to break.
+// breaking notes the start of a fault.
 func (v *rotator) breaking() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.broken = time.Now()
 }
 
-// noteCaller notes who calls: one node at a time.
+// noteCaller notes the calling node. Only one node may call at a time.
 func (v *rotator) noteCaller(node int) {
 	v.inFlight[node]++
 	if node == unknownNode {
@@ -211,7 +210,7 @@ func (v *rotator) noteCaller(node int) {
 	}
 }
 
-// lose notes that a credential has ended, unless it had.
+// lose notes that a credential has ended, once.
 func (v *rotator) lose(credential string, unused []*answer) {
 	for _, l := range v.losses {
 		if l.unused[0] == unused[0] {
@@ -222,7 +221,7 @@ func (v *rotator) lose(credential string, unused []*answer) {
 	v.losses = append(v.losses, loss{credential: credential, unused: unused})
 }
 
-// note notes what is answered.
+// note notes the body of an answer.
 func (v *rotator) note(a *answer, body []byte) {
 	if a == nil {
 		return
@@ -235,7 +234,7 @@ func (v *rotator) note(a *answer, body []byte) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if err != nil || tokens.Access == "" {
-		v.wrong("%s: an exchange in order was refused: %s", a.credential, body)
+		v.wrong("%s: a valid exchange was rejected: %s", a.credential, body)
 		return
 	}
 	a.access, a.refresh, a.answered = tokens.Access, tokens.Refresh, time.Now()
@@ -252,10 +251,10 @@ func (v *rotator) wrong(format string, args ...any) {
 	v.wrongs = append(v.wrongs, time.Now().Format(clock)+" "+fmt.Sprintf(format, args...))
 }
 
-// clock is how times are told that explain each other.
+// clock is the format of times in messages.
 const clock = "15:04:05.000"
 
-// isServed is for an access token that a reader has had. It is whether it was one.
+// isServed notes that a reader got an access token, and reports whether the vendor issued it.
 func (v *rotator) isServed(token string) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -266,7 +265,7 @@ func (v *rotator) isServed(token string) bool {
 	return a != nil
 }
 
-// awaitCall waits until the next exchange begins, or so long.
+// awaitCall waits until the next exchange begins, or for the given time.
 func (v *rotator) awaitCall(most time.Duration) {
 	v.mu.Lock()
 	asked := v.asked
@@ -277,7 +276,7 @@ func (v *rotator) awaitCall(most time.Duration) {
 	}
 }
 
-// calls is how many exchanges are in flight.
+// calls returns the number of exchanges in flight.
 func (v *rotator) calls() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -288,7 +287,7 @@ func (v *rotator) calls() int {
 	return calls
 }
 
-// calledSince are the nodes that have called since a time, one after the other.
+// calledSince returns the nodes that began to call after a time, in order.
 func (v *rotator) calledSince(from time.Time) []int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -301,14 +300,14 @@ func (v *rotator) calledSince(from time.Time) []int {
 	return nodes
 }
 
-// caller is the node that called last.
+// caller returns the node that called last.
 func (v *rotator) caller() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.callers[len(v.callers)-1].node
 }
 
-// newLosses are those of which nobody has been told.
+// newLosses returns the lost credentials since its last call.
 func (v *rotator) newLosses() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -322,7 +321,7 @@ func (v *rotator) newLosses() []string {
 	return names
 }
 
-// isFreshSince is whether a credential has been exchanged since a time, or was found
+// isFreshSince reports whether a credential has been exchanged and read since a time, or was newly
 // lost.
 func (v *rotator) isFreshSince(credential string, from time.Time) bool {
 	v.mu.Lock()

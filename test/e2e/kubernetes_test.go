@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// kubernetes has the mount at kensho, with a credential, and the roles and policies
-// of docs/kubernetes.md, whose API server is simulated.
+// kubernetes enables a mount at kensho with two credentials, and sets up Vault's Kubernetes auth
+// method, roles and policies with the commands of docs/kubernetes.md and a simulated API server.
 func kubernetes(t *testing.T) *mount {
 	t.Helper()
 	m := enable(t, "kensho")
@@ -34,7 +34,7 @@ func kubernetes(t *testing.T) *mount {
 	return m
 }
 
-// pageCommands are those of the page that begin so, without quotes or variables.
+// pageCommands returns the page's commands with the given beginning.
 func pageCommands(t *testing.T, beginning string) []string {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/kubernetes.md")
@@ -49,8 +49,8 @@ func pageCommands(t *testing.T, beginning string) []string {
 	return commands
 }
 
-// run runs in a directory the page's commands that begin so, with each old string
-// replaced by the new one after it.
+// run runs the page's commands with the given beginning in a directory, with replacements as for
+// strings.NewReplacer.
 func (m *mount) run(dir, beginning string, oldnew ...string) {
 	m.t.Helper()
 	for _, command := range pageCommands(m.t, beginning) {
@@ -62,7 +62,7 @@ func (m *mount) run(dir, beginning string, oldnew ...string) {
 	}
 }
 
-// login is a client of an account's.
+// login returns a client that has logged in with a service account.
 func (m *mount) login(role string, account serviceAccount, audience string) (*api.Client, error) {
 	m.t.Helper()
 	client, err := m.server.Client()
@@ -78,7 +78,7 @@ func (m *mount) login(role string, account serviceAccount, audience string) (*ap
 	return client, nil
 }
 
-func TestWhatKubernetesManifestsReadTheirRolesGrantAndNoMore(t *testing.T) {
+func TestKubernetesRolesGrantOnlyWhatTheManifestsRead(t *testing.T) {
 	m := kubernetes(t)
 	all := readers(t)
 	require.Len(t, all, 5, "readers in examples/kubernetes")
@@ -91,8 +91,8 @@ func TestWhatKubernetesManifestsReadTheirRolesGrantAndNoMore(t *testing.T) {
 			require.NotNil(t, secret, r.path)
 			assert.True(t, m.sim.Accepts(secret.Data["access_token"].(string)))
 
-			// A lease ends with its login, so it takes one that can be renewed; who takes
-			// none has a login that Vault does not store either.
+			// A lease ends with the Vault token of its login, so a reader with leases has a
+			// renewable service token. A reader without leases has a batch token.
 			self, err := client.Auth().Token().LookupSelfWithContext(t.Context())
 			require.NoError(t, err)
 			assert.Equal(t, map[bool]any{true: "service", false: "batch"}[secret.LeaseID != ""], self.Data["type"])
@@ -119,9 +119,9 @@ func TestWhatKubernetesManifestsReadTheirRolesGrantAndNoMore(t *testing.T) {
 	}
 }
 
-// An injected Agent is configured as vault-k8s does it for a pod's init container:
-// it renders once and ends.
-func TestAnInjectedAgentRendersTheToken(t *testing.T) {
+// Given the configuration that vault-k8s makes for a pod's init container, Agent renders the token
+// once and exits.
+func TestInjectedAgentRendersTheToken(t *testing.T) {
 	m := kubernetes(t)
 	rendered := 0
 	for _, r := range readers(t) {

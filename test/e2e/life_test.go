@@ -15,9 +15,9 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// Guarantee 10, on a real server with raft storage on disk: a token that is good is
-// served again with no new exchange, whatever is killed in between.
-func TestGuarantee10TokensSurviveWhateverIsKilled(t *testing.T) {
+// Guarantee 10 on a real server with Raft storage on disk: a valid token is served without an
+// exchange after a kill of the plugin or the server, a reload, a revocation of leases and a seal.
+func TestGuarantee10TokensSurviveEveryRestart(t *testing.T) {
 	t.Parallel()
 	raft, err := newWorld(t.Context(), vaultserver.StartRaft)
 	require.NoError(t, err)
@@ -30,7 +30,7 @@ func TestGuarantee10TokensSurviveWhateverIsKilled(t *testing.T) {
 	names := []string{"prod", "batch", "search"}
 	tokens := map[string]any{}
 	for _, name := range names {
-		// From state/, not from the config that it was verified with.
+		// The refresh makes a token in state/; the token of the verification is in config/.
 		m.write("refresh/"+name, nil)
 		tokens[name] = m.creds(name).Data["access_token"]
 	}
@@ -47,8 +47,8 @@ func TestGuarantee10TokensSurviveWhateverIsKilled(t *testing.T) {
 		killed, err := raft.server.KillPlugins()
 		require.NoError(t, err)
 		assert.Equal(t, 1, killed, "one process for all mounts")
-		// Until the server has noticed, it sends requests to where nobody is; on a busy
-		// machine that is a moment after it has reaped the process.
+		// The server sends requests to the killed process until it notices, which takes a moment
+		// on a busy machine.
 		awaitRead(t, raft.root, "life/status/prod")
 		same("kill -9 of the plugin")
 	}
@@ -66,12 +66,12 @@ func TestGuarantee10TokensSurviveWhateverIsKilled(t *testing.T) {
 	require.NoError(t, raft.server.Unseal(t.Context()))
 	same("a seal and an unseal")
 
-	m.write("refresh/prod", nil) // with the refresh token that replaced the written one
+	m.write("refresh/prod", nil) // uses the rotated refresh token
 	assert.NotEqual(t, tokens["prod"], m.creds("prod").Data["access_token"])
 }
 
-// Guarantee 11, by Vault's own clock: the rollback manager's, once a minute.
-func TestGuarantee11ATokenInUseIsRenewedThoughNobodyReads(t *testing.T) {
+// Guarantee 11 with the ticks of Vault's own rollback manager, once a minute.
+func TestGuarantee11TokenInUseIsRenewedWithoutARead(t *testing.T) {
 	t.Parallel()
 	m := enable(t, "ahead")
 	m.behave(vendorsim.Conduct{KeyPairLifetime: time.Minute})
@@ -88,15 +88,15 @@ func TestGuarantee11ATokenInUseIsRenewedThoughNobodyReads(t *testing.T) {
 	for issued() == 0 {
 		select {
 		case <-ctx.Done():
-			t.Fatal("it was not renewed")
+			t.Fatal("the token was not renewed")
 		case <-time.After(time.Second):
 		}
 	}
 	assert.Eventually(t, func() bool { return m.creds("prod").Data["access_token"] != first }, patience, 100*time.Millisecond)
-	assert.Equal(t, 1, issued(), "the read did not exchange")
+	assert.Equal(t, 1, issued(), "the read makes no exchange")
 }
 
-func TestAStatusHoldsNoSecret(t *testing.T) {
+func TestStatusHasNoSecret(t *testing.T) {
 	m := enable(t, "status")
 	m.write("config/kensho/prod", m.kensho())
 	status, err := w.root.Logical().ReadWithContext(t.Context(), "status/status/prod")

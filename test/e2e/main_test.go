@@ -39,20 +39,20 @@ const (
 	clientID     = "0oa1clientid2"
 )
 
-// patience bounds the wait for an event. It costs time only if the event never comes, and
-// is long, for a busy machine.
+// patience is the longest wait for an event. It is long for busy machines, and costs time only if
+// the event does not come.
 const patience = 5 * time.Minute
 
-// world is a server that has the plugin registered.
+// world is a server on which the plugin is registered.
 type world struct {
 	server  *vaultserver.Server
 	root    *api.Client
 	version string
-	log     *logBuffer // of the server and its plugins
-	outside *outside   // what the tests' requests were answered
+	log     *logBuffer // the log of the server and its plugins
+	outside *outside   // the answers to the tests' requests
 }
 
-// w is the one in dev mode that most tests share.
+// w is the dev-mode server that most tests share.
 var w *world
 
 func TestMain(m *testing.M) {
@@ -65,8 +65,8 @@ func TestMain(m *testing.M) {
 }
 
 func runAll(m *testing.M) (status int, err error) {
-	// Of the tests' folders too, some of which hold a copy of the repository, nothing is left
-	// if a signal ends the tests.
+	// The tests' folders, some with a copy of the repository, are removed also if a signal ends
+	// the tests.
 	scratch, err := os.MkdirTemp("", "e2e-")
 	if err != nil {
 		return 1, err
@@ -96,10 +96,10 @@ func newWorld(ctx context.Context, start starter) (*world, error) {
 	return w, nil
 }
 
-// atTrace has a server log all that it can.
+// atTrace is the environment of a server that logs at the lowest level.
 var atTrace = []string{"VAULT_LOG_LEVEL=trace", "BAO_LOG_LEVEL=trace"}
 
-// bareWorld has no plugin yet; environ is added to the server's environment.
+// bareWorld returns a world without the plugin. environ is added to the server's environment.
 func bareWorld(ctx context.Context, start starter, environ ...string) (_ *world, err error) {
 	binary, plugin, version := os.Getenv("VAULT"), os.Getenv("PLUGIN"), os.Getenv("PLUGIN_VERSION")
 	if binary == "" || plugin == "" || version == "" {
@@ -165,13 +165,13 @@ func (b *logBuffer) String() string {
 	return b.text.String()
 }
 
-// mount is the engine at a path of its own, with vendors of its own.
+// mount is a mount of the engine, with its own simulated vendors.
 type mount struct {
 	*world
 	t    *testing.T
 	path string
 	sim  *vendorsim.Sim
-	base string // of the simulated vendors
+	base string // the URL of the simulated vendors
 }
 
 var privateKey = sync.OnceValue(func() *rsa.PrivateKey {
@@ -188,8 +188,8 @@ func encodeKey(key *rsa.PrivateKey) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
 }
 
-// enable mounts the engine, and has its vendors know refreshToken, apiKey and
-// clientID.
+// enable mounts the engine on the shared server. Its vendors accept refreshToken, apiKey, and
+// clientID with privateKey.
 func enable(t *testing.T, path string) *mount {
 	t.Helper()
 	return w.enable(t, path)
@@ -200,7 +200,7 @@ func (w *world) enable(t *testing.T, path string) *mount {
 	return w.enableAs(t, pluginName, path)
 }
 
-// enableAs mounts the engine as it is registered by a name.
+// enableAs mounts the engine under the name with which the plugin is registered.
 func (w *world) enableAs(t *testing.T, plugin, path string) *mount {
 	t.Helper()
 	m := &mount{world: w, t: t, path: path, sim: vendorsim.New()}
@@ -223,16 +223,16 @@ func (w *world) enableAs(t *testing.T, plugin, path string) *mount {
 	return m
 }
 
-// behave changes how the vendors behave. Kensho's tokens of a refresh token expire in 50
-// minutes, and not on the full hour, which may be near: no test meets it unawares.
+// behave changes the behavior of the vendors. Tokens that Kensho issues for a refresh token expire
+// in 50 minutes and not on the full hour, which might come during a test.
 func (m *mount) behave(c vendorsim.Conduct) {
 	expiry := time.Now().Add(50 * time.Minute).Truncate(time.Second)
 	c.HourOffset = expiry.Sub(expiry.Truncate(time.Hour))
 	m.sim.Behave(c)
 }
 
-// kensho are the fields of a credential with the refresh token. It is not exchanged to keep
-// it alive, which may be at any time of the first day.
+// kensho returns the fields of a credential with the refresh token, and without a keepalive, which
+// might come during a test.
 func (m *mount) kensho() map[string]any {
 	return map[string]any{
 		"refresh_token": refreshToken, "keepalive_interval": 0,
@@ -240,7 +240,7 @@ func (m *mount) kensho() map[string]any {
 	}
 }
 
-// keyPair are the fields of a credential with the key pair.
+// keyPair returns the fields of a credential with the key pair.
 func (m *mount) keyPair() map[string]any {
 	return map[string]any{
 		"client_id": clientID, "private_key": privateKeyPEM(),
@@ -248,7 +248,7 @@ func (m *mount) keyPair() map[string]any {
 	}
 }
 
-// sitecore are the fields of a credential with the API key.
+// sitecore returns the fields of a credential with the API key.
 func (m *mount) sitecore() map[string]any {
 	return map[string]any{"api_key": apiKey, "scope": "discover", "base_url": vendorsim.URL(m.base, "https://api.rfksrv.com")}
 }
@@ -259,7 +259,7 @@ func (m *mount) write(path string, data map[string]any) {
 	require.NoError(m.t, err)
 }
 
-// creds reads a token that the vendor accepts.
+// creds reads a token, and fails the test unless the vendor accepts it.
 func (m *mount) creds(name string) *api.Secret {
 	m.t.Helper()
 	secret, err := m.root.Logical().ReadWithContext(m.t.Context(), m.path+"/creds/"+name)

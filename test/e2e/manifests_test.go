@@ -15,23 +15,23 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// A reader is who reads a path of Vault by a manifest of examples/kubernetes.
+// reader is a read of a Vault path by a manifest of examples/kubernetes.
 type reader struct {
 	file     string
 	role     string
 	account  serviceAccount
 	audience string
-	auth     string // the VaultAuth that says the three above, if one does
+	auth     string // the VaultAuth with the three fields above, if they are not in the manifest
 	path     string
-	template string // of the file that an Agent renders, if one does
+	template string // the template of an injected Agent, if there is one
 }
 
-// manifest is what the kinds there are say of readers.
+// manifest has the fields of all kinds of manifests that describe readers.
 type manifest struct {
 	Kind     string
 	Metadata struct{ Name, Namespace string }
 	Spec     struct {
-		// of a Deployment
+		// Deployment.
 		Template struct {
 			Metadata struct{ Annotations map[string]string }
 			Spec     struct {
@@ -46,13 +46,13 @@ type manifest struct {
 				}
 			}
 		}
-		// of a VaultAuth
+		// VaultAuth.
 		Kubernetes struct {
 			Role           string
 			ServiceAccount string `yaml:"serviceAccount"`
 			Audiences      []string
 		}
-		// of the VaultDynamicSecrets, of which there are two kinds
+		// VaultDynamicSecret, of which there are two kinds.
 		VaultAuthRef string `yaml:"vaultAuthRef"`
 		Mount, Path  string
 		Provider     struct {
@@ -69,13 +69,13 @@ type manifest struct {
 	}
 }
 
-// readers are all of examples/kubernetes.
+// readers returns all readers of examples/kubernetes.
 func readers(t *testing.T) []reader {
 	t.Helper()
 	files, err := filepath.Glob("../../examples/kubernetes/*.yaml")
 	require.NoError(t, err)
 	var all []reader
-	auths := map[string]reader{} // of the VaultAuths, by name
+	auths := map[string]reader{} // the VaultAuths, by name
 	for _, file := range files {
 		for _, m := range manifests(t, file) {
 			r := reader{file: filepath.Base(file), account: serviceAccount{Namespace: m.Metadata.Namespace}}
@@ -108,7 +108,7 @@ func readers(t *testing.T) []reader {
 	return all
 }
 
-// injected are those that the injector makes of a Deployment.
+// injected returns the readers that the injector adds to a Deployment.
 func injected(r reader, m manifest) []reader {
 	const prefix = "vault.hashicorp.com/"
 	pod := m.Spec.Template

@@ -25,8 +25,8 @@ const (
 	payrollClientID = "oauth2-payroll-0123456789"
 )
 
-// registerKey has the vendor of no name know a client by the key that a page has Vault
-// make, once it is there.
+// registerKey registers a client with the generic OAuth 2.0 vendor, with the key that a page
+// generates in Vault, once its file exists.
 func registerKey(sim *vendorsim.Sim, dir string) {
 	var key jose.JSONWebKey
 	if jwk, err := os.ReadFile(filepath.Join(dir, "payroll.jwk")); err != nil || key.UnmarshalJSON(jwk) != nil {
@@ -39,7 +39,7 @@ func registerKey(sim *vendorsim.Sim, dir string) {
 	})
 }
 
-// account is a customer's at a vendor of docs/oauth2.md, as the page has it.
+// account is a customer's account at a vendor, with the values in docs/oauth2.md.
 type account struct {
 	params  map[string]string // preset_params
 	token   map[string]string // token_params
@@ -48,7 +48,7 @@ type account struct {
 	keyID   string
 }
 
-// accounts are one for each preset.
+// accounts has an account for each preset.
 var accounts = map[string]account{
 	"auth0":      {params: map[string]string{"domain": "acme.us"}, token: map[string]string{"audience": "https://api.example.com"}},
 	"bitbucket":  {},
@@ -66,19 +66,19 @@ var accounts = map[string]account{
 	"zoom":       {params: map[string]string{"account_id": "Wk9PTV9BQ0NPVU5U"}},
 }
 
-// oauthCustomer has a vendor for each preset, and one of no name, know a customer whose
-// credentials are in variables and in oauth2.pem.
+// oauthCustomer registers a customer with the vendor of each preset, and with a generic one. It
+// returns the environment variables with the customer's credentials, and writes oauth2.pem.
 func oauthCustomer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 	t.Helper()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "oauth2.pem"), []byte(privateKeyPEM()), 0o600))
-	nameless := vendorsim.OAuthClient{
+	generic := vendorsim.OAuthClient{
 		ID: oauthClientID, Secret: oauthSecret, Scopes: []string{"invoices.read", "invoices.write"},
 		AuthMethods: []string{vendorsim.SecretBasic, vendorsim.PrivateKeyJWT},
 		Keys:        map[string]crypto.PublicKey{"": privateKey().Public()},
 		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
 		Rotate:      true,
 	}
-	sim.AddOAuthClient(nameless)
+	sim.AddOAuthClient(generic)
 	environ := []string{
 		"OAUTH2_CLIENT_ID=" + oauthClientID, "OAUTH2_CLIENT_SECRET=" + oauthSecret,
 		"OAUTH2_PAYROLL_CLIENT_ID=" + payrollClientID,
@@ -88,10 +88,10 @@ func oauthCustomer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 		sim.AddOAuthRefreshToken(client, token, client.Scopes...)
 		environ = append(environ, strings.ToUpper(name)+"_REFRESH_TOKEN="+token)
 	}
-	refresh(nameless, "oauth2")
+	refresh(generic, "oauth2")
 	for _, preset := range oauth2.Presets() {
 		account, known := accounts[preset.Name]
-		require.True(t, known, "docs/oauth2.md has no customer at %s", preset.Name)
+		require.True(t, known, "there is no account for preset %s", preset.Name)
 		client := account.open(t, sim, preset)
 		if preset.GrantTypes[0] == "refresh_token" {
 			refresh(client, preset.Name)
@@ -100,7 +100,7 @@ func oauthCustomer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 	return environ
 }
 
-// open has the vendor of a preset know the customer.
+// open registers the customer with the vendor of a preset.
 func (a account) open(t *testing.T, sim *vendorsim.Sim, preset oauth2.Preset) vendorsim.OAuthClient {
 	t.Helper()
 	fields, err := preset.Fields(a.params)
@@ -124,7 +124,7 @@ func (a account) open(t *testing.T, sim *vendorsim.Sim, preset oauth2.Preset) ve
 		Rotate:      true,
 	}
 	if client.AuthMethods[0] == "" {
-		client.AuthMethods[0] = vendorsim.SecretPost // which is not the first to be tried
+		client.AuthMethods[0] = vendorsim.SecretPost // not the style that is tried first
 	}
 	filled, _ := fields["token_params"].(map[string]string)
 	maps.Copy(client.Params, filled)
@@ -137,7 +137,7 @@ func (a account) open(t *testing.T, sim *vendorsim.Sim, preset oauth2.Preset) ve
 	default:
 		client.Grants = []string{grant}
 	}
-	delete(client.Params, "account_id") // which the grant has of itself
+	delete(client.Params, "account_id") // part of the grant itself
 	sim.AddOAuthClient(client)
 	return client
 }

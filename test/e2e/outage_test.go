@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// outageTexts are what Vault answers while a plugin's process is gone, before it has noticed
-// and started another; while it is sealed; and while a cluster has no active node, or one
-// that does not answer. An answer of the engine never has a status of gRPC: these are of Vault's
-// connection to the process.
+// outageTexts are parts of Vault's errors while a plugin's process is gone and not yet restarted,
+// while Vault is sealed, and while a cluster has no active node or one that does not answer. The
+// engine's own errors never have a gRPC status; such errors are about Vault's connection to the
+// process.
 var outageTexts = []string{
 	"rpc error: code = Unavailable", "connect: no such file or directory", "connect: connection refused",
 	"client connection is closing", "plugin is shut down",
@@ -25,12 +25,12 @@ var outageTexts = []string{
 	"error during forwarding RPC request",
 }
 
-// isVaultsOwn is whether an error says that Vault, or the plugin's process, is not there: it
-// explains itself by what was killed. Whatever else is answered comes from the engine.
+// isVaultsOwn reports whether an error means that Vault or the plugin's process is unavailable,
+// which a fault of the test explains. All other errors come from the engine.
 func isVaultsOwn(err error) bool {
 	var answer *api.ResponseError
 	if !errors.As(err, &answer) {
-		return true // no answer: nobody listens, or the connection has been lost
+		return true // no answer: the connection was refused or lost
 	}
 	if answer.StatusCode < http.StatusInternalServerError {
 		return false
@@ -43,8 +43,8 @@ func isVaultsOwn(err error) bool {
 	return false
 }
 
-// awaitRead waits until a path can be read again after something was killed. An error that
-// is not Vault's own, and has no text that is expected, fails at once.
+// awaitRead waits until a path can be read again after a fault. It fails the test at once on an
+// error that is neither Vault's own nor has an expected text.
 func awaitRead(t *testing.T, client *api.Client, path string, expected ...string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
@@ -54,11 +54,11 @@ func awaitRead(t *testing.T, client *api.Client, path string, expected ...string
 		}
 		isExpected := slices.ContainsFunc(expected, func(text string) bool { return strings.Contains(err.Error(), text) })
 		require.True(t, isVaultsOwn(err) || isExpected, "%s: %v", path, err)
-		require.True(t, time.Now().Before(deadline), "%s does not come back: %v", path, err)
+		require.True(t, time.Now().Before(deadline), "%s cannot be read: %v", path, err)
 	}
 }
 
-func TestOnlyWhatVaultAnswersForItselfExplainsAFailedRead(t *testing.T) {
+func TestOnlyVaultsOwnAnswersExplainAFailedRead(t *testing.T) {
 	t.Parallel()
 	answer := func(status int, text string) error {
 		return &api.ResponseError{StatusCode: status, Errors: []string{text}}

@@ -23,22 +23,18 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// pageTime bounds a walk of a page.
+// pageTime is the time limit for the commands of a page.
 const pageTime = 20 * time.Minute
 
-// onRaft are the pages that need more of storage than a server in dev mode has.
+// onRaft are the pages that need Raft storage instead of a dev server's.
 var onRaft = map[string]bool{"docs/operations.md": true}
 
-// withoutCommands are the pages that have nothing to walk.
-var withoutCommands = map[string]bool{
-	"docs/api.md": true, "docs/comparison.md": true, "docs/guarantees.md": true, "docs/how-it-works.md": true,
-	"docs/performance.md": true, "docs/security.md": true,
-}
+// withoutCommands are the pages without commands.
+var withoutCommands = map[string]bool{"docs/api.md": true, "docs/guarantees.md": true, "docs/performance.md": true}
 
-// Documentation is executed, not trusted: each page's commands do as it shows, one
-// after the other, in a server of its own with vendors of its own. All but the
-// README, which tells how to install the plugin, find it registered.
-func TestEachPageDoesAsItShows(t *testing.T) {
+// The commands of each page run in order, on a server and with vendors of its own, and print what
+// the page shows. The plugin is registered, except for the README, which installs it.
+func TestPageCommandsWorkAsShown(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
@@ -63,7 +59,7 @@ func TestEachPageDoesAsItShows(t *testing.T) {
 			began := time.Now().Truncate(time.Hour)
 			err = walk(t, root, start, page, name != "README.md")
 			if err != nil && !time.Now().Truncate(time.Hour).Equal(began) {
-				t.Logf("Kensho's tokens expired meanwhile, at the full hour: once more, since %v", err)
+				t.Logf("repeat, because Kensho's tokens have expired at the full hour: %v", err)
 				err = walk(t, root, start, page, name != "README.md")
 			}
 			require.NoError(t, err)
@@ -71,7 +67,7 @@ func TestEachPageDoesAsItShows(t *testing.T) {
 	}
 }
 
-// walk walks a page, and returns what does not go as it shows.
+// walk runs the commands of a page, and returns the first difference from what it shows.
 func walk(t *testing.T, root string, start starter, page *docwalk.Page, registered bool) error {
 	t.Helper()
 	sim := vendorsim.New()
@@ -102,8 +98,8 @@ func walk(t *testing.T, root string, start starter, page *docwalk.Page, register
 	return nil
 }
 
-// assertNoSecretAdded looks for secrets in what the page has left in its copy of the
-// repository and `git add .` would add.
+// assertNoSecretAdded searches for secrets in the files of the page's copy of the repository that
+// `git add .` would add.
 func assertNoSecretAdded(t *testing.T, own *world, sim *vendorsim.Sim, root, dir string) {
 	t.Helper()
 	git := func(args ...string) []string {
@@ -138,10 +134,10 @@ func assertNoSecretAdded(t *testing.T, own *world, sim *vendorsim.Sim, root, dir
 	}
 }
 
-// renderedToken is where the README's reader finds a token in an application's file.
+// renderedToken is the file with the token that the README's commands render.
 const renderedToken = "examples/agent/kensho-token"
 
-func TestTheReadmeLeadsFromNothingToARenderedTokenInUnderTenCommands(t *testing.T) {
+func TestReadmeRendersATokenInUnderTenCommands(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)
 	path, _, found := strings.Cut(string(readme), "$ cat "+renderedToken)
@@ -149,8 +145,8 @@ func TestTheReadmeLeadsFromNothingToARenderedTokenInUnderTenCommands(t *testing.
 	assert.Less(t, 1+strings.Count(path, "\n$ "), 10)
 }
 
-// customer has the vendors know a customer whose credentials are in variables and in
-// kensho.pem, and who has the files of a Kubernetes cluster.
+// customer registers a customer with Kensho and Sitecore. It returns the environment variables with
+// the credentials, and writes kensho.pem and the files of a Kubernetes cluster.
 func customer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 	t.Helper()
 	const scribe, sitecore = "refresh-token-of-scribe-0123456789", "refresh-token-of-sitecore-0123456789"
@@ -173,15 +169,15 @@ func customer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 	}
 }
 
-// letters are the public keys that a page says to mail to Kensho, and the Client IDs that
-// they answer.
+// letters are the files of public keys that pages mail to Kensho, with the client IDs of its
+// answers.
 var letters = map[string]string{
 	"kensho.pub":              clientID,
 	"kensho-archive.pub":      "0oa3archive4",
 	"kensho-archive-next.pub": "0oa5archive6",
 }
 
-// withMail has Kensho take the letters, and an OAuth 2.0 vendor a key.
+// withMail registers the keys that pages have generated with the vendors, before each request.
 func withMail(sim *vendorsim.Sim, dir string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for name, id := range letters {
@@ -196,8 +192,8 @@ func withMail(sim *vendorsim.Sim, dir string) http.Handler {
 	})
 }
 
-// readersEnvironment is that of an operator with a root token, a Go toolchain and
-// nothing else: no settings of whoever runs this.
+// readersEnvironment returns the environment of an operator with a root token and a Go toolchain,
+// without the settings of the person who runs the tests.
 func readersEnvironment(t *testing.T, server *vaultserver.Server) []string {
 	t.Helper()
 	home := t.TempDir()
@@ -207,7 +203,7 @@ func readersEnvironment(t *testing.T, server *vaultserver.Server) []string {
 		"HOME=" + home,
 		"PATH=" + home + string(filepath.ListSeparator) + os.Getenv("PATH"),
 		"TMPDIR=" + os.Getenv("TMPDIR"),
-		"VAULT=" + vault, // the server of `make demo`
+		"VAULT=" + vault, // the binary of the server for `make demo`
 		"VAULT_ADDR=" + server.Address,
 		"VAULT_TOKEN=" + server.Token,
 		"VAULT_PLUGIN_DIR=" + server.PluginDir,
@@ -217,7 +213,7 @@ func readersEnvironment(t *testing.T, server *vaultserver.Server) []string {
 			environ = append(environ, variable)
 		}
 	}
-	// Go's own caches are below the real home, unless it is told.
+	// Go's caches are below the real home directory by default.
 	for _, name := range []string{"GOENV", "GOCACHE", "GOMODCACHE", "GOPATH"} {
 		value, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
 		require.NoError(t, err)
@@ -226,7 +222,7 @@ func readersEnvironment(t *testing.T, server *vaultserver.Server) []string {
 	return environ
 }
 
-// copyRepository copies what a clone would hold, and what is not committed yet.
+// copyRepository copies the files of the repository, including those that are not committed yet.
 func copyRepository(t *testing.T, from, to string) {
 	t.Helper()
 	entries, err := os.ReadDir(from)

@@ -14,11 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// request is one to the mount, as Vault's policies tell them apart. To rotate is to write
-// a new secret and nothing else.
+// request is a kind of request that Vault's policies can distinguish. The operation rotate is a
+// write of only a new secret.
 type request struct{ operation, path string }
 
-// requests are in an order in which an administrator can make all of them.
+// requests are in an order in which all of them can succeed.
 var requests = []request{
 	{"write", "config/kensho/prod"},
 	{"patch", "config/kensho/prod"},
@@ -49,7 +49,7 @@ var requests = []request{
 	{"delete", "config/kensho/prod"},
 }
 
-func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
+func TestExamplePoliciesGrantOnlyWhatTheyDocument(t *testing.T) {
 	m := enable(t, "kensho")
 	data := map[string]map[string]any{
 		"config/kensho/prod": m.kensho(),
@@ -68,7 +68,7 @@ func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
 		case "patch":
 			_, err = logical.JSONMergePatch(ctx, path, data[r.path])
 		case "read":
-			_, err = logical.ReadRawWithContext(ctx, path) // metrics are no JSON
+			_, err = logical.ReadRawWithContext(ctx, path) // metrics are not JSON
 		case "list":
 			_, err = logical.ListWithContext(ctx, path)
 		case "delete":
@@ -95,7 +95,7 @@ func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
 	}
 	files, err := os.ReadDir("../../examples/policies")
 	require.NoError(t, err)
-	assert.Len(t, granted, len(files), "there is a policy that is not tested")
+	assert.Len(t, granted, len(files), "a policy is not tested")
 	for file, grants := range granted {
 		t.Run(file, func(t *testing.T) {
 			policy, err := os.ReadFile("../../examples/policies/" + file)
@@ -110,7 +110,7 @@ func TestTheExamplePoliciesGrantWhatTheySayAndNoMore(t *testing.T) {
 				}
 				require.Error(t, err, r)
 				assertStatus(t, http.StatusForbidden, "permission denied", err)
-				// It is done all the same, for the sake of those that come after.
+				// The later requests need its effect.
 				require.NoError(t, ask(m.root, r))
 			}
 		})

@@ -30,13 +30,13 @@ const (
 	dashboardFile      = "../../examples/grafana/tokenbroker.json"
 )
 
-// prometheus is a real one.
+// prometheus is a Prometheus server.
 type prometheus struct {
 	t       *testing.T
 	address string
 }
 
-// ask asks its API, and decodes the answer's data.
+// ask queries the API, and decodes the data of the answer.
 func (p *prometheus) ask(path string, data any) error {
 	request, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, "http://"+p.address+"/api/v1/"+path, nil)
 	if err != nil {
@@ -50,7 +50,7 @@ func (p *prometheus) ask(path string, data any) error {
 	return json.NewDecoder(resp.Body).Decode(&struct{ Data any }{data})
 }
 
-// value is that of a query which yields one series; "" if there is none.
+// value returns the value of a query for one series, or "" if there is none.
 func (p *prometheus) value(query string) string {
 	var data struct {
 		Result []struct{ Value [2]any }
@@ -61,7 +61,7 @@ func (p *prometheus) value(query string) string {
 	return data.Result[0].Value[1].(string)
 }
 
-// firing are the names of the alerts that fire.
+// firing returns the names of the firing alerts.
 func (p *prometheus) firing() ([]string, error) {
 	var data struct {
 		Alerts []struct {
@@ -81,8 +81,8 @@ func (p *prometheus) firing() ([]string, error) {
 	return names, nil
 }
 
-// startPrometheus starts one on the example's configuration as it stands, but for the
-// server's address and the pace.
+// startPrometheus starts a server with the example's configuration, except for Vault's address and
+// the intervals.
 func (m *mount) startPrometheus(token string) *prometheus {
 	m.t.Helper()
 	dir := prometheusFiles(m.t, token, strings.NewReplacer(
@@ -92,7 +92,7 @@ func (m *mount) startPrometheus(token string) *prometheus {
 		"evaluation_interval: 30s", "evaluation_interval: 1s",
 	))
 	var log logBuffer
-	// It ends in order, and not with a context.
+	// Without a context, which would kill it; the cleanup ends it in an orderly way.
 	cmd := exec.CommandContext(context.Background(), "prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:0")
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -115,10 +115,10 @@ func (m *mount) startPrometheus(token string) *prometheus {
 	return p
 }
 
-// listeningOn is where Prometheus logs the address that the kernel has given it.
+// listeningOn matches the log line with the address that Prometheus listens on.
 var listeningOn = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 
-// prometheusFiles are the example's, with a token beside them.
+// prometheusFiles copies the example's files to a new directory, with changes and a token file.
 func prometheusFiles(t *testing.T, token string, changes *strings.Replacer) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -130,7 +130,7 @@ func prometheusFiles(t *testing.T, token string, changes *strings.Replacer) (dir
 	return dir
 }
 
-func TestPrometheusScrapesTheMetricsWithATokenOfTheLeastPolicy(t *testing.T) {
+func TestPrometheusScrapesTheMetricsWithAMinimalPolicy(t *testing.T) {
 	m := enable(t, "kensho")
 	m.write("config/kensho/prod", m.kensho())
 	for range 3 {
@@ -158,19 +158,19 @@ func TestPrometheusScrapesTheMetricsWithATokenOfTheLeastPolicy(t *testing.T) {
 	firing, err := p.firing()
 	require.NoError(t, err)
 	assert.Empty(t, firing)
-	p.shows(m.path)
+	p.assertPanelsHaveData(m.path)
 
 	m.sim.RevokeCredential(refreshToken)
 	_, err = m.root.Logical().WriteWithContext(t.Context(), "kensho/refresh/prod", nil)
 	assertStatus(t, http.StatusBadRequest, "rejected", err)
 	assert.Eventually(t, func() bool {
 		firing, err = p.firing()
-		// Shortly before the hour, TokenBrokerTokenExpiring fires, too.
+		// Shortly before the hour, TokenBrokerTokenExpiring also fires.
 		return err == nil && slices.Contains(firing, "TokenBrokerCredentialRejected")
 	}, patience, 100*time.Millisecond)
 }
 
-func TestTheServerTakesTheEnginesEventsAndLines(t *testing.T) {
+func TestServerDeliversTheEnginesEventsAndLogLines(t *testing.T) {
 	m := enable(t, "told")
 	m.write("config/kensho/prod", m.kensho())
 	require.Eventually(t, func() bool {
@@ -182,7 +182,7 @@ func TestTheServerTakesTheEnginesEventsAndLines(t *testing.T) {
 		return false
 	}, patience, 50*time.Millisecond)
 	notTaken := func() bool { return strings.Contains(w.log.String(), "cannot send an event") }
-	if w.server.IsOpenBao { // which has no events, and must not be told so at every exchange
+	if w.server.IsOpenBao { // OpenBao has no events; the engine logs that only at debug level
 		require.Eventually(t, notTaken, patience, 50*time.Millisecond)
 		for line := range strings.Lines(w.log.String()) {
 			if strings.Contains(line, "cannot send an event") {
@@ -194,7 +194,7 @@ func TestTheServerTakesTheEnginesEventsAndLines(t *testing.T) {
 	assert.Never(t, notTaken, 2*time.Second, 50*time.Millisecond)
 }
 
-// promtool checks something.
+// promtool runs promtool, and fails the test if it reports an error.
 func promtool(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "promtool", args...)
@@ -203,9 +203,9 @@ func promtool(t *testing.T, dir string, args ...string) {
 	require.NoError(t, err, string(output))
 }
 
-func TestTheExamplesForPrometheusAreSound(t *testing.T) {
+func TestPrometheusExamplesAreValid(t *testing.T) {
 	dir := prometheusFiles(t, "token", strings.NewReplacer())
-	promtool(t, dir, "check", "config", "prometheus.yml") // and the rules that it names
+	promtool(t, dir, "check", "config", "prometheus.yml") // includes the rule files
 	promtool(t, dir, "test", "rules", "alerts_test.yml")
 
 	var rules struct {
@@ -218,20 +218,20 @@ func TestTheExamplesForPrometheusAreSound(t *testing.T) {
 	require.NoError(t, yaml.Unmarshal(content, &rules))
 	var queries []string
 	for _, rule := range rules.Groups[0].Rules {
-		if !strings.HasPrefix(rule.Expr, "up{") { // which is Prometheus's own
+		if !strings.HasPrefix(rule.Expr, "up{") { // a metric of Prometheus itself
 			queries = append(queries, rule.Expr)
 		}
 	}
 	requireExported(t, queries)
 }
 
-// A panel is one of the dashboard.
+// panel is a panel of the dashboard.
 type panel struct {
 	Title   string
 	Targets []struct{ Expr string }
 }
 
-// panels are those of the dashboard, with a mount's name in their queries.
+// panels returns the panels of the dashboard, with a mount's name in their queries.
 func panels(t *testing.T, mount string) []panel {
 	t.Helper()
 	var dashboard struct{ Panels []panel }
@@ -248,9 +248,9 @@ func panels(t *testing.T, mount string) []panel {
 	return dashboard.Panels
 }
 
-// shows has Prometheus answer what each panel asks, with a series, unless it shows but those
-// that are not well.
-func (p *prometheus) shows(mount string) {
+// assertPanelsHaveData asserts that the queries of each panel have an answer with a series, except
+// for panels that show only failures.
+func (p *prometheus) assertPanelsHaveData(mount string) {
 	p.t.Helper()
 	for _, panel := range panels(p.t, mount) {
 		for _, target := range panel.Targets {
@@ -265,7 +265,7 @@ func (p *prometheus) shows(mount string) {
 	}
 }
 
-func TestTheDashboardShowsWhatThereIs(t *testing.T) {
+func TestDashboardUsesExistingMetrics(t *testing.T) {
 	type rule struct {
 		Record string `yaml:"record"`
 		Expr   string `yaml:"expr"`
@@ -288,7 +288,7 @@ func TestTheDashboardShowsWhatThereIs(t *testing.T) {
 
 var metricName = regexp.MustCompile(`\btokenbroker_\w+`)
 
-// requireExported sees that queries name metrics, and none but those of the engine.
+// requireExported asserts that queries name metrics, and only metrics that the engine exports.
 func requireExported(t *testing.T, queries []string) {
 	t.Helper()
 	engines := exported(t)
@@ -301,7 +301,7 @@ func requireExported(t *testing.T, queries []string) {
 	}
 }
 
-// exported are the names of an engine's metrics, those of counters with _total.
+// exported returns the names of the engine's metrics; those of counters end in _total.
 func exported(t *testing.T) map[string]bool {
 	t.Helper()
 	m := enable(t, fmt.Sprintf("exported-%d", time.Now().UnixNano()))

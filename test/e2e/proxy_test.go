@@ -13,10 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// behindProxy is the environment of a server whose every request to another host ends
-// at the simulated vendors: through a proxy that answers for any name, with a
-// certificate of an authority that this server trusts. A host that is no vendor's is
-// a violation there. Requests to loopback addresses take no proxy.
+// behindProxy returns the environment of a server whose requests to other hosts reach the simulated
+// vendors. They go through a proxy that answers for every host, with a certificate that the server
+// trusts. A request to a host of no vendor is a violation. Requests to loopback addresses do not
+// use the proxy.
 func behindProxy(t *testing.T, vendors http.Handler) []string {
 	t.Helper()
 	proxy := goproxy.NewProxyHttpServer()

@@ -14,10 +14,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
-// The engine is the same on any storage: what it does is one table, each line on top
-// of those before. On raft the server is sealed and unsealed after each line, which
-// stops the plugin, and the tokens are found again.
-func TestEveryStorageIsAlike(t *testing.T) {
+// The engine behaves alike on in-memory and Raft storage. Each step builds on those before it. On
+// Raft, the server is sealed and unsealed after each step, which stops the plugin, and the tokens
+// must be served again.
+func TestAllStorageBackendsBehaveAlike(t *testing.T) {
 	t.Parallel()
 	for storage, start := range map[string]starter{"in memory": vaultserver.StartDev, "raft": vaultserver.StartRaft} {
 		t.Run(storage, func(t *testing.T) {
@@ -28,17 +28,17 @@ func TestEveryStorageIsAlike(t *testing.T) {
 			for _, line := range []struct {
 				what     string
 				do       func(*mount)
-				readable map[string]bool // names that can be read from now on, or not any more
+				readable map[string]bool // names that can be read from now on (true), or no longer (false)
 			}{
 				{"credentials are written", writeCredentials, map[string]bool{"prod": true, "batch": true, "search": true}},
 				{"a token is leased", leaseToken, nil},
 				{"a token is read without a lease", readToken, nil},
 				{"roles are written", writeRoles, map[string]bool{"app": true, "narrow": true}},
-				{"a token is replaced", replaceToken, nil},
+				{"a token is refreshed", replaceToken, nil},
 				{"a status is read", readStatus, nil},
 				{"names are listed", listNames, nil},
 				{"a role and a credential are deleted", deleteBoth, map[string]bool{"app": false, "prod": false}},
-				{"a key pair is made and taken up", takeUpKeyPair, map[string]bool{"archive": true}},
+				{"a key pair is generated and used", takeUpKeyPair, map[string]bool{"archive": true}},
 				{"a key pair is rotated", rotateKeyPair, nil},
 			} {
 				t.Run(line.what, func(t *testing.T) {
@@ -53,8 +53,8 @@ func TestEveryStorageIsAlike(t *testing.T) {
 	}
 }
 
-// acrossASeal checks that each name has the same token after a seal as before it, or
-// still has none, and that no vendor was called.
+// acrossASeal asserts that each readable name has the same token after a seal, that the others have
+// none, and that no vendor was called.
 func (m *mount) acrossASeal(seal bool, readable map[string]bool) {
 	m.t.Helper()
 	tokens := map[string]any{}
@@ -117,7 +117,7 @@ func replaceToken(m *mount) {
 	assert.NotEqual(m.t, before, m.creds("prod").Data["access_token"])
 }
 
-// readStatus finds what the engine has counted since the first line.
+// readStatus checks the counts since the first step.
 func readStatus(m *mount) {
 	status := m.read("status/prod").Data
 	assert.Equal(m.t, "ok", status["state"])
@@ -149,7 +149,7 @@ func takeUpKeyPair(m *mount) {
 	assert.Equal(m.t, []any{"archive"}, m.list("keypair"))
 }
 
-// rotateKeyPair finds the pair that the line before has made.
+// rotateKeyPair rotates the key pair of the step before.
 func rotateKeyPair(m *mount) {
 	before := m.creds("archive").Data["access_token"]
 	m.write("keypair/archive", nil)
@@ -169,7 +169,7 @@ func rotateKeyPair(m *mount) {
 	assert.NotEqual(m.t, before, m.creds("archive").Data["access_token"])
 }
 
-// register has Kensho know a public key.
+// register registers a public key with the simulated Kensho.
 func (m *mount) register(id string, publicKey any) {
 	m.t.Helper()
 	key, err := jwt.ParseRSAPublicKeyFromPEM([]byte(publicKey.(string)))

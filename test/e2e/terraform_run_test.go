@@ -20,20 +20,19 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// terraformExample is what a platform engineer copies.
+// terraformExample is the directory of the example.
 const terraformExample = "../../examples/terraform"
 
-// providerVersion is the release whose source tools/terraform-provider-vault builds;
-// its go.mod names the commit, as no module version can be tagged v3 there.
+// providerVersion is the release that tools/terraform-provider-vault builds. Its go.mod names the
+// commit, because the provider's module path allows no v3 tag.
 const providerVersion = "3.3.1"
 
-// terraform runs the example in a directory of its own, with the token that the
-// example's policy makes.
+// terraform runs a copy of the example, with a token of the example's policy.
 type terraform struct {
 	t       *testing.T
 	dir     string
 	env     map[string]string
-	printed bytes.Buffer // all that was printed so far
+	printed bytes.Buffer // all output so far
 }
 
 func newTerraform(t *testing.T, m *mount) *terraform {
@@ -68,8 +67,8 @@ func newTerraform(t *testing.T, m *mount) *terraform {
 	return tf
 }
 
-// mirrorProvider writes a configuration by which the provider is taken from the
-// binary that was built, and none from anywhere else.
+// mirrorProvider writes a CLI configuration that installs the provider only from the binary that
+// was built.
 func mirrorProvider(t *testing.T, home string) (config string) {
 	t.Helper()
 	mirror := filepath.Join(home, "mirror")
@@ -81,7 +80,7 @@ func mirrorProvider(t *testing.T, home string) (config string) {
 	return config
 }
 
-// set gives a variable of the example a value.
+// set sets a variable of the example.
 func (tf *terraform) set(variable, value string) { tf.env["TF_VAR_"+variable] = value }
 
 func (tf *terraform) apply(status int) string {
@@ -89,14 +88,14 @@ func (tf *terraform) apply(status int) string {
 	return tf.run(status, "apply", "-auto-approve")
 }
 
-// assertSettled is that nothing would change.
-func (tf *terraform) assertSettled() {
+// assertNoChanges asserts that a plan has no changes.
+func (tf *terraform) assertNoChanges() {
 	tf.t.Helper()
 	tf.run(0, "plan", "-detailed-exitcode")
 }
 
-// assertUnsettled is that something would change.
-func (tf *terraform) assertUnsettled() {
+// assertChanges asserts that a plan has changes.
+func (tf *terraform) assertChanges() {
 	tf.t.Helper()
 	tf.run(2, "plan", "-detailed-exitcode")
 }
@@ -106,7 +105,7 @@ func (tf *terraform) output(name string) string {
 	return strings.TrimSpace(tf.run(0, "output", "-raw", name))
 }
 
-// run is a command that must end with a status, and what it prints.
+// run runs a command that must exit with a status, and returns its output.
 func (tf *terraform) run(status int, args ...string) string {
 	tf.t.Helper()
 	ctx, cancel := context.WithTimeout(tf.t.Context(), patience)
@@ -118,7 +117,7 @@ func (tf *terraform) run(status int, args ...string) string {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	cmd.Stdout, cmd.Stderr = &printed, &printed
-	// With its providers, which would outlive it.
+	// Kill the process group, because the providers would outlive the command.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	running, err := process.Start(cmd)
 	require.NoError(tf.t, err)

@@ -20,19 +20,19 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestTheTerraformExampleAppliesSettlesAndDestroys(t *testing.T) {
+func TestTerraformExampleAppliesConvergesAndDestroys(t *testing.T) {
 	m := unmounted(t, "kensho")
 	tf := newTerraform(t, m)
 	tf.run(0, "fmt", "-check", "-diff")
 	tf.run(0, "init")
 
-	// Whoever applies it is told why a credential is refused, and applies it again.
+	// The error of an apply says why a credential is rejected; a later apply succeeds.
 	tf.set("client_id", "of-nobody")
 	assert.Contains(t, tf.apply(1), "rejected the credential")
 	tf.set("client_id", clientID)
 	tf.apply(0)
-	tf.assertSettled()
-	assert.Contains(t, tf.apply(0), "0 added, 0 changed, 0 destroyed", "a second apply does nothing")
+	tf.assertNoChanges()
+	assert.Contains(t, tf.apply(0), "0 added, 0 changed, 0 destroyed", "a second apply changes nothing")
 
 	app := m.client(tf.output("policy"))
 	var tokens []string
@@ -45,23 +45,23 @@ func TestTheTerraformExampleAppliesSettlesAndDestroys(t *testing.T) {
 		return secret
 	}
 	secret := read()
-	assert.Equal(t, []any{"kensho:app:link"}, secret.Data["scope"], "the role's, and not the credential's")
+	assert.Equal(t, []any{"kensho:app:link"}, secret.Data["scope"], "the role's scope, not the credential's")
 	assert.LessOrEqual(t, secret.LeaseDuration, 900)
 	for _, path := range []string{"creds/batch", "roles/link-reports", "config/kensho/batch"} {
 		_, err := app.Logical().ReadWithContext(t.Context(), "kensho/"+path)
 		assertStatus(t, http.StatusForbidden, "", err)
 	}
 
-	// A setting that somebody else changed is seen, and set right.
+	// A setting that was changed outside Terraform is detected and corrected.
 	require.NoError(t, w.root.Sys().TuneMountAllowNilWithContext(t.Context(), "kensho", api.TuneMountConfigInput{Description: new("changed")}))
 	m.write("roles/link-reports", map[string]any{"ttl": "1h"})
 	m.write("config/kensho/batch", map[string]any{"scope": "kensho:app:link"})
-	tf.assertUnsettled()
+	tf.assertChanges()
 	assert.Contains(t, tf.apply(0), "0 added, 3 changed, 0 destroyed")
-	tf.assertSettled()
+	tf.assertNoChanges()
 
-	// A new key pair takes the old one's place, though not at the first try; until then
-	// the old one serves.
+	// A new key pair replaces the old one. The first attempt fails, and until the second the old
+	// one works.
 	old := read().Data["access_token"]
 	first, second := privateKeyPEM(), newKey(t)
 	tf.set("private_key", encodeKey(second))
@@ -71,13 +71,13 @@ func TestTheTerraformExampleAppliesSettlesAndDestroys(t *testing.T) {
 	m.behave(vendorsim.Conduct{})
 	m.sim.AddClient(clientID, &second.PublicKey, "")
 	tf.apply(0)
-	tf.assertSettled()
+	tf.assertNoChanges()
 	assert.NotEqual(t, old, read().Data["access_token"])
 
 	state, err := os.ReadFile(filepath.Join(tf.dir, "terraform.tfstate"))
 	require.NoError(t, err)
 	for _, line := range keyLines(encodeKey(second)) {
-		assert.Contains(t, string(state), line, "the state holds the key, as main.tf says")
+		assert.Contains(t, string(state), line, "the state has the key, as main.tf warns")
 	}
 
 	assert.Contains(t, tf.run(0, "destroy", "-auto-approve"), "5 destroyed")
@@ -86,7 +86,7 @@ func TestTheTerraformExampleAppliesSettlesAndDestroys(t *testing.T) {
 	assert.NotContains(t, mounts, "kensho/")
 
 	for _, line := range append(keyLines(first), keyLines(encodeKey(second))...) {
-		assert.NotContains(t, tf.printed.String(), line, "a secret in what Terraform printed")
+		assert.NotContains(t, tf.printed.String(), line, "a secret in Terraform's output")
 		assert.NotContains(t, w.log.String(), line, "a secret in the server's log")
 	}
 	for _, token := range tokens {
@@ -95,7 +95,7 @@ func TestTheTerraformExampleAppliesSettlesAndDestroys(t *testing.T) {
 	assert.Empty(t, m.sim.Violations(), "requests that no vendor documents")
 }
 
-// unmounted are vendors for an engine that somebody else mounts at a path.
+// unmounted returns a mount with vendors whose path Terraform will mount.
 func unmounted(t *testing.T, path string) *mount {
 	t.Helper()
 	m := &mount{world: w, t: t, path: path, sim: vendorsim.New()}
@@ -104,12 +104,12 @@ func unmounted(t *testing.T, path string) *mount {
 	m.base = server.URL
 	m.behave(vendorsim.Conduct{})
 	m.sim.AddClient(clientID, &privateKey().PublicKey, "")
-	// Nothing is there to unmount unless the test failed.
+	// The mount still exists only if the test failed.
 	t.Cleanup(func() { require.NoError(t, w.root.Sys().UnmountWithContext(context.Background(), path)) })
 	return m
 }
 
-// client is one with a token of a policy.
+// client returns a client with a token of a policy.
 func (m *mount) client(policy string) *api.Client {
 	m.t.Helper()
 	token, err := m.root.Auth().Token().CreateWithContext(m.t.Context(), &api.TokenCreateRequest{Policies: []string{policy}})
@@ -127,8 +127,8 @@ func newKey(t *testing.T) *rsa.PrivateKey {
 	return key
 }
 
-// keyLines are the lines of a key that tell it from others.
+// keyLines returns the lines of a PEM key that identify it.
 func keyLines(key string) []string {
 	lines := strings.Split(strings.TrimSpace(key), "\n")
-	return lines[1 : len(lines)-2] // without its frame, and the end, which may be short
+	return lines[1 : len(lines)-2] // without the PEM frame and the last line, which may be short
 }

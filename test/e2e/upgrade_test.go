@@ -22,7 +22,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// nextVersion is the minor version that follows the one under test.
+// nextVersion returns the minor version after the one under test.
 func (w *world) nextVersion(t *testing.T) string {
 	t.Helper()
 	var major, minor int
@@ -33,7 +33,7 @@ func (w *world) nextVersion(t *testing.T) string {
 	return next
 }
 
-// buildNext builds the plugin as it ships under another version, in a file of that name.
+// buildNext builds the plugin with another version, in a file named after that version.
 func buildNext(t *testing.T, nextVersion string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "vault-plugin-secrets-tokenbroker-"+nextVersion)
@@ -45,7 +45,7 @@ func buildNext(t *testing.T, nextVersion string) string {
 	return binary
 }
 
-// A stream is readers who read as fast as they can, each by a path of his own.
+// stream is a number of readers that read without a pause, each a path of its own.
 type stream struct {
 	stop  context.CancelFunc
 	group sync.WaitGroup
@@ -55,13 +55,13 @@ type stream struct {
 	failed map[string][]error // by path
 }
 
-// readers start to read, each the token that is to be served at a path. A client tries
-// again as often as retries says after an answer of 5xx.
+// readers starts a reader for each path, which expects the given token there. A client retries an
+// answer of 5xx as often as retries says.
 func (w *world) readers(t *testing.T, retries int, tokens map[string]any) *stream {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &stream{stop: cancel, reads: map[string]int{}, failed: map[string][]error{}}
-	t.Cleanup(s.halt)
+	t.Cleanup(s.stopReaders)
 	for path, token := range tokens {
 		config := api.DefaultConfig()
 		config.Address, config.MaxRetries = w.server.Address, retries
@@ -83,8 +83,8 @@ func (w *world) readers(t *testing.T, retries int, tokens map[string]any) *strea
 	return s
 }
 
-// readsToken is why a read does not have a token, if it does not. What is not there is no
-// error to the client, which returns no secret then.
+// readsToken reads a path, and returns an error if that does not return the token. A path that does
+// not exist is not an error to the client, which returns no secret.
 func readsToken(ctx context.Context, client *api.Client, path string, token any) error {
 	secret, err := client.Logical().ReadWithContext(ctx, path)
 	switch {
@@ -98,12 +98,12 @@ func readsToken(ctx context.Context, client *api.Client, path string, token any)
 	return nil
 }
 
-func (s *stream) halt() {
+func (s *stream) stopReaders() {
 	s.stop()
 	s.group.Wait()
 }
 
-// assertEachRead is that each of so many readers has read.
+// assertEachRead asserts that each of a number of readers has read.
 func (s *stream) assertEachRead(t *testing.T, readers int) {
 	t.Helper()
 	assert.Len(t, s.reads, readers)
@@ -112,7 +112,7 @@ func (s *stream) assertEachRead(t *testing.T, readers int) {
 	}
 }
 
-// runVersion has a mount run a version: what README and docs/operations.md say to do.
+// runVersion makes a mount run a version, as README.md and docs/operations.md describe.
 func (m *mount) runVersion(version string) {
 	m.t.Helper()
 	require.NoError(m.t, m.root.Sys().TuneMountAllowNilWithContext(m.t.Context(), m.path, api.TuneMountConfigInput{PluginVersion: &version}))
@@ -123,8 +123,8 @@ func (m *mount) runVersion(version string) {
 	assert.Equal(m.t, version, mounts[m.path+"/"].RunningVersion)
 }
 
-// newUpgrade is a server that has this version of the plugin and the next, each under two
-// names.
+// newUpgrade returns a server with this and the next version of the plugin, each registered under
+// two names.
 func newUpgrade(t *testing.T) (own *world, nextVersion string) {
 	t.Helper()
 	own = ownWorld(t, vaultserver.StartRaft)
@@ -137,12 +137,11 @@ func newUpgrade(t *testing.T) (own *world, nextVersion string) {
 	return own, nextVersion
 }
 
-// ownProcess is the plugin by another name, under which it has a process of its own.
+// ownProcess is a second name of the plugin. Mounts of that name have a process of their own.
 const ownProcess = "tokenbroker-search"
 
-// No read fails in an upgrade or a rollback of a mount that has the plugin's process to
-// itself, whatever its clients do; nor at another mount, whose process it is not. Nobody
-// notices but by the version: tokens are those of before, and no vendor is called.
+// Given a mount with a process of its own, no read fails during an upgrade or a rollback, at that
+// mount or another. The same tokens are served, and no vendor is called.
 func TestUpgradeAndRollbackWithNoReadFailing(t *testing.T) {
 	t.Parallel()
 	own, nextVersion := newUpgrade(t)
@@ -168,26 +167,26 @@ func TestUpgradeAndRollbackWithNoReadFailing(t *testing.T) {
 			other.runVersion(version)
 		}
 	}
-	readers.halt()
+	readers.stopReaders()
 	t.Logf("%v reads in 8 upgrades and 8 rollbacks of two mounts, %v failed", readers.reads, readers.failed)
 	assert.Empty(t, readers.failed)
 	readers.assertEachRead(t, 4)
 	assert.Len(t, m.sim.Calls(), calls, "no vendor was called")
 
 	m.runVersion(nextVersion)
-	m.write("refresh/prod", nil) // with the refresh token that replaced the written one
+	m.write("refresh/prod", nil) // uses the rotated refresh token
 	newer := m.creds("prod").Data["access_token"]
 	require.NotEqual(t, token, newer)
 	m.runVersion(own.version)
 	assert.Equal(t, newer, m.creds("prod").Data["access_token"])
-	m.write("refresh/prod", nil) // with the one that the newer version was given
+	m.write("refresh/prod", nil) // uses the refresh token that the newer version stored
 	assert.NotEqual(t, newer, m.creds("prod").Data["access_token"])
 }
 
-// Mounts of one name and version share a process, and the first one to be reloaded takes
-// that from the others, in whose reads Vault answers 500 until it has started another.
-// A client that tries again until then sees none of it. The usual two retries, about a
-// second apart, are enough for a process that starts within that, and not on a busy machine.
+// Mounts of one name and version share a process. The reload of the first stops that process, and
+// reads of the others fail with 500 until Vault has started another one. Clients that retry until
+// then see no failure. The usual two retries, about a second apart, are enough unless the machine
+// is too busy to start a process in that time.
 func TestUpgradeOfMountsThatShareAProcess(t *testing.T) {
 	t.Parallel()
 	own, nextVersion := newUpgrade(t)
@@ -203,19 +202,19 @@ func TestUpgradeOfMountsThatShareAProcess(t *testing.T) {
 	patient := own.readers(t, int(patience/time.Second), tokens)
 	for range 4 {
 		for _, version := range []string{nextVersion, own.version} {
-			// From its reload on, a mount has a process: no retry is needed any more.
+			// After its own reload, a mount has a process, and reads need no retry.
 			first.runVersion(version)
 			assert.Equal(t, token, first.creds("search").Data["access_token"], version)
 			second.runVersion(version)
 			assert.Equal(t, ofSecond, second.creds("search").Data["access_token"], version)
 		}
 	}
-	raw.halt()
-	patient.halt()
+	raw.stopReaders()
+	patient.stopReaders()
 	failed := 0
 	for path, errs := range raw.failed {
 		failed += len(errs)
-		assert.True(t, strings.HasPrefix(path, "second/"), "%s: the mount that is reloaded first fails in no read: %v", path, errs)
+		assert.True(t, strings.HasPrefix(path, "second/"), "%s: no read of the mount that is reloaded first may fail: %v", path, errs)
 		for _, err := range errs {
 			assertStatus(t, http.StatusInternalServerError, "", err)
 			assert.True(t, isVaultsOwn(err), "%s: %v", path, err)
@@ -227,9 +226,9 @@ func TestUpgradeOfMountsThatShareAProcess(t *testing.T) {
 	patient.assertEachRead(t, len(tokens))
 }
 
-// awaitToken waits until the mount serves a token of prod. A snapshot, or a move, is over
-// then: either is answered before it has taken effect, when the mount may serve another, or
-// none, for it is not there or what it had was deleted.
+// awaitToken waits until the mount serves a token of prod. Vault answers the restore of a snapshot
+// and the move of a mount before they take effect. Until then, the mount may serve another token,
+// not exist, or have no credential.
 func (m *mount) awaitToken(token any) {
 	m.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {

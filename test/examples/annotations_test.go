@@ -6,7 +6,7 @@ const annotationPrefix = "vault.hashicorp.com/"
 
 // The injector's annotations, from
 // https://developer.hashicorp.com/vault/docs/platform/k8s/injector/annotations
-// (vault-k8s 1.7.6, whose module could not be had when this was written).
+// (vault-k8s 1.7.6, whose module was not available when this was written).
 var (
 	annotations = strings.Fields(`
 		agent-auto-auth-exit-on-err agent-cache-enable agent-cache-exit-on-err
@@ -28,7 +28,7 @@ var (
 		template-max-connections-per-host template-static-secret-render-interval
 		tls-secret tls-server-name tls-skip-verify`)
 
-	// These end in a name of the user's choice.
+	// These annotations end in a name that the user chooses.
 	namedAnnotations = strings.Fields(`
 		agent-inject-command- agent-inject-file- agent-inject-perms-
 		agent-inject-secret- agent-inject-template- agent-inject-template-file-

@@ -36,7 +36,7 @@ func TestInjectorKnowsTheAnnotations(t *testing.T) {
 	require.Positive(t, injected)
 }
 
-// injectorAnnotations are those that are the injector's, without its prefix.
+// injectorAnnotations returns the injector's annotations without their prefix.
 func injectorAnnotations(all map[string]string) map[string]string {
 	own := map[string]string{}
 	for name, value := range all {
@@ -53,8 +53,8 @@ func known(name string) bool {
 	})
 }
 
-// requireTemplates requires that each secret has a template of its own, which reads
-// the path that the secret names: the injector compares neither.
+// requireTemplates requires that each secret has a template that reads the secret's path, which the
+// injector does not check.
 func requireTemplates(t *testing.T, file string, given map[string]string) {
 	t.Helper()
 	const secret, template = "agent-inject-secret-", "agent-inject-template-"
@@ -69,8 +69,8 @@ func requireTemplates(t *testing.T, file string, given map[string]string) {
 	}
 }
 
-// requireLoginVolume requires the volume with the token that the Agent logs in with:
-// without it the injector refuses the pod.
+// requireLoginVolume requires the volume with the token for Agent's login, without which the
+// injector rejects the pod.
 func requireLoginVolume(t *testing.T, file string, pod core.PodSpec, name string) {
 	t.Helper()
 	i := slices.IndexFunc(pod.Volumes, func(v core.Volume) bool { return v.Name == name })

@@ -1,7 +1,7 @@
-// Package examples holds the manifests of examples/kubernetes against the types and
-// the schemas that they are written for. It is a module of its own, so that those
-// stay out of the plugin's: they are many, and the Vault Secrets Operator's are under
-// the Business Source License, which suits a test and nothing that ships.
+// Package examples checks the manifests of examples/kubernetes against the types and the schemas of
+// their APIs. It is a module of its own, which keeps these dependencies out of the plugin's module:
+// they are many, and the Vault Secrets Operator is under the Business Source License, which is fine
+// for a test but not for a released binary.
 package examples
 
 import (
@@ -26,15 +26,15 @@ import (
 
 const root = "../.."
 
-// A manifest is one document of a file.
+// manifest is one document of a file.
 type manifest struct {
 	file   string
 	text   []byte
 	object runtime.Object
 }
 
-// manifests are all documents of examples/kubernetes. A kind or a field that its API
-// does not know, and a field given twice, are errors.
+// manifests returns all documents of examples/kubernetes. It fails the test on an unknown kind, an
+// unknown field or a duplicate field.
 func manifests(t *testing.T) []manifest {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -74,7 +74,7 @@ func documents(t *testing.T, file string) [][]byte {
 	}
 }
 
-func TestManifestsAreOfTheirTypes(t *testing.T) {
+func TestManifestsMatchTheirTypes(t *testing.T) {
 	kinds := map[string]int{}
 	for _, m := range manifests(t) {
 		kinds[m.object.GetObjectKind().GroupVersionKind().GroupKind().String()]++

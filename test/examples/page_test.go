@@ -24,7 +24,7 @@ func page(t *testing.T) string {
 	return string(content)
 }
 
-func TestThePageShowsWhatTheManifestsHold(t *testing.T) {
+func TestPageExcerptsMatchTheManifests(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "examples/kubernetes/*.yaml"))
 	require.NoError(t, err)
 	linked := map[string]bool{}
@@ -45,11 +45,11 @@ func TestThePageShowsWhatTheManifestsHold(t *testing.T) {
 		for i := range lines {
 			lines[i] = strings.TrimPrefix(lines[i], excerpt[1])
 		}
-		require.True(t, slices.ContainsFunc(all, func(manifest []string) bool { return holds(manifest, lines) }), "in no manifest:\n%s", excerpt[2])
+		require.True(t, slices.ContainsFunc(all, func(manifest []string) bool { return holds(manifest, lines) }), "the excerpt is in no manifest:\n%s", excerpt[2])
 	}
 }
 
-// holds is whether the lines are there in one piece, all of them indented alike.
+// holds reports whether a manifest has the lines as one block, with any common indentation.
 func holds(manifest, lines []string) bool {
 	for i := range len(manifest) - len(lines) + 1 {
 		indent, found := strings.CutSuffix(manifest[i], lines[0])
@@ -63,7 +63,7 @@ func holds(manifest, lines []string) bool {
 	return false
 }
 
-func TestThePageNamesAnnotationsThatThereAre(t *testing.T) {
+func TestPageNamesExistingAnnotations(t *testing.T) {
 	names := annotation.FindAllString(page(t), -1)
 	require.NotEmpty(t, names)
 	for _, name := range names {

@@ -16,14 +16,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// The operators' custom resource definitions, in their own modules: the types say
-// which fields there are, and these what may stand in them.
+// definitions are the custom resource definitions in the operators' modules. The Go types define
+// the fields, and the definitions their allowed values.
 var definitions = map[string]string{
 	"github.com/hashicorp/vault-secrets-operator":  "chart/crds/*.yaml",
 	"github.com/external-secrets/external-secrets": "config/crds/bases/*.yaml",
 }
 
-// A definition is what of a CustomResourceDefinition is needed here.
+// definition is the part of a CustomResourceDefinition that the test needs.
 type definition struct {
 	Spec struct {
 		Group    string

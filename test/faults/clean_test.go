@@ -18,8 +18,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// newBusyEngine has credentials whose tokens are dead, at a vendor who replaces refresh
-// tokens, and storage that can be put into a mood.
+// newBusyEngine mounts an engine with credentials whose tokens have expired, at a vendor that
+// rotates refresh tokens, and faulty storage.
 func newBusyEngine(t *testing.T, credentials int) (*engine.Engine, *engine.FaultyStorage) {
 	t.Helper()
 	e := engine.New(t)
@@ -34,7 +34,7 @@ func newBusyEngine(t *testing.T, credentials int) (*engine.Engine, *engine.Fault
 	return e, e.BreakStorage()
 }
 
-func TestFaultCleanWaitsForAnExchangeThatIsAboutToEnd(t *testing.T) {
+func TestFaultCleanupWaitsForAFastExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _ := newBusyEngine(t, 20)
 		e.Sim.Behave(vendorsim.Conduct{Rotate: true, Latency: 300 * time.Millisecond})
@@ -48,7 +48,7 @@ func TestFaultCleanWaitsForAnExchangeThatIsAboutToEnd(t *testing.T) {
 		stored := fmt.Sprint(e.Dump())
 		readers.Wait()
 		for _, token := range tokens {
-			assert.Contains(t, stored, token, "when Clean returns, what the vendor answered is in storage")
+			assert.Contains(t, stored, token, "Cleanup returns after the vendor's answer is stored")
 		}
 		e.Restart()
 		engine.Until(2, 0, 5)
@@ -58,7 +58,9 @@ func TestFaultCleanWaitsForAnExchangeThatIsAboutToEnd(t *testing.T) {
 	})
 }
 
-func TestFaultCleanLeavesAVendorAloneWhoHangs(t *testing.T) {
+// Given a vendor that hangs, Cleanup and waiting requests return within a second, and no
+// goroutine outlives the request_timeout of its exchange.
+func TestFaultCleanupDoesNotWaitForAHangingVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		before := goleak.IgnoreCurrent()
 		e, _ := newBusyEngine(t, 20)
@@ -80,8 +82,8 @@ func TestFaultCleanLeavesAVendorAloneWhoHangs(t *testing.T) {
 		began := time.Now()
 		waiting.Go(func() { e.Clean() })
 		waiting.Wait()
-		assert.Less(t, time.Since(began), time.Second, "nor does anybody else wait for them")
-		assert.Equal(t, 20, e.Sim.InFlight(), "an exchange is not broken off: it may bring a refresh token")
+		assert.Less(t, time.Since(began), time.Second, "neither Cleanup nor a refresh waits for the vendor")
+		assert.Equal(t, 20, e.Sim.InFlight(), "exchanges are not canceled: they may answer a refresh token")
 		time.Sleep(5*time.Second - 900*time.Millisecond)
 		synctest.Wait()
 		require.NoError(t, goleak.Find(before), "no goroutine outlives its request_timeout")
@@ -90,8 +92,8 @@ func TestFaultCleanLeavesAVendorAloneWhoHangs(t *testing.T) {
 	})
 }
 
-func TestFaultCleanEndsASweep(t *testing.T) {
-	for _, credentials := range []int{5, 40} { // fewer than a sweep has under way at once, and more
+func TestFaultCleanupEndsASweep(t *testing.T) {
+	for _, credentials := range []int{5, 40} { // fewer and more than a sweep renews at once
 		synctest.Test(t, func(t *testing.T) {
 			e, _ := newBusyEngine(t, credentials)
 			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Hang)})
@@ -107,12 +109,12 @@ func TestFaultCleanEndsASweep(t *testing.T) {
 	}
 }
 
-func TestFaultCleanEndsASweepThatHasMuchToLoad(t *testing.T) {
+func TestFaultCleanupEndsASweepThatLoads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newBusyEngine(t, 40)
 		e.Restart()
 		meet := func(engine.StorageCall) engine.Fault { return engine.Fault{Wait: 100 * time.Millisecond} }
-		storage.Meet.Store(&meet)
+		storage.OnCall.Store(&meet)
 		began := time.Now()
 		var sweep sync.WaitGroup
 		sweep.Go(func() { assert.NoError(t, e.Tick()) })
@@ -123,7 +125,7 @@ func TestFaultCleanEndsASweepThatHasMuchToLoad(t *testing.T) {
 	})
 }
 
-func TestFaultCleanDoesNotWaitForStorageThatHangs(t *testing.T) {
+func TestFaultCleanupDoesNotWaitForHangingStorage(t *testing.T) {
 	for _, deaf := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			e, storage := newBusyEngine(t, 4)
@@ -131,11 +133,11 @@ func TestFaultCleanDoesNotWaitForStorageThatHangs(t *testing.T) {
 			e.Refused("creds/c3")
 			meet := func(c engine.StorageCall) engine.Fault {
 				if c.Writes() {
-					return engine.Fault{Wait: hung, Deaf: deaf}
+					return engine.Fault{Wait: hangTime, IgnoreContext: deaf}
 				}
 				return engine.Fault{}
 			}
-			storage.Meet.Store(&meet)
+			storage.OnCall.Store(&meet)
 			var readers sync.WaitGroup
 			for i := range 3 {
 				readers.Go(func() { e.Request(logical.ReadOperation, fmt.Sprintf("creds/c%d", i), nil) })
@@ -149,7 +151,7 @@ func TestFaultCleanDoesNotWaitForStorageThatHangs(t *testing.T) {
 	}
 }
 
-func TestFaultCleanStoresWhatStorageHasRefused(t *testing.T) {
+func TestFaultCleanupStoresUnstoredState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newBusyEngine(t, 3)
 		storage.Refuse.Store(true)
@@ -165,12 +167,14 @@ func TestFaultCleanStoresWhatStorageHasRefused(t *testing.T) {
 		e.Creds("c0")
 		e.Creds("c1")
 		for key := range e.Dump() {
-			assert.NotContains(t, key, "state/c2/", "what was deleted does not come back")
+			assert.NotContains(t, key, "state/c2/", "a deleted credential has no state")
 		}
 	})
 }
 
-func TestFaultCleanDoesNotStoreWhatAnotherNodeHasReplaced(t *testing.T) {
+// Given a former active node with unstored state, its Cleanup does not overwrite what another
+// node has stored since.
+func TestFaultCleanupDoesNotOverwriteAnotherNodesState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newBusyEngine(t, 1)
 		storage.Refuse.Store(true)
@@ -181,7 +185,7 @@ func TestFaultCleanDoesNotStoreWhatAnotherNodeHasReplaced(t *testing.T) {
 		e.Restart()
 		e.Sim.AddRefreshToken("link-streaming", engine.AnotherToken)
 		e.Write("config/kensho/c0", map[string]any{"refresh_token": engine.AnotherToken})
-		e.Write("refresh/c0", nil) // and its state is not that of the write
+		e.Write("refresh/c0", nil) // the state is newer than the write
 		stored, active := e.Dump(), e.Backend
 		e.Backend = former
 		e.Backend.InvalidateKey(t.Context(), "config/kensho/c0")
@@ -193,7 +197,7 @@ func TestFaultCleanDoesNotStoreWhatAnotherNodeHasReplaced(t *testing.T) {
 	})
 }
 
-func TestFaultCleanStoresWhatStorageHasRefusedThoughAVendorHangs(t *testing.T) {
+func TestFaultCleanupStoresUnstoredStateWhileAVendorHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newBusyEngine(t, 20)
 		storage.Refuse.Store(true)
@@ -216,7 +220,8 @@ func TestFaultCleanStoresWhatStorageHasRefusedThoughAVendorHangs(t *testing.T) {
 	})
 }
 
-func TestFaultCleanBeginsNothing(t *testing.T) {
+// After Cleanup the engine starts no exchange and no sweep. Exchanges in flight are completed.
+func TestFaultCleanupStartsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newBusyEngine(t, 40)
 		e.Sim.Behave(vendorsim.Conduct{Rotate: true, Latency: 500 * time.Millisecond})
@@ -225,13 +230,13 @@ func TestFaultCleanBeginsNothing(t *testing.T) {
 		sweep.Go(func() { assert.NoError(t, e.Tick()) })
 		time.Sleep(100 * time.Millisecond)
 		calls := e.Exchanges()
-		require.Equal(t, 16, e.Sim.InFlight(), "a sweep is under way")
+		require.Equal(t, 16, e.Sim.InFlight(), "a sweep is in progress")
 		e.Clean()
 		sweep.Wait()
 		assert.Less(t, time.Since(began), time.Second)
 		asked := len(storage.Calls())
 		require.NoError(t, e.Tick())
-		assert.Len(t, storage.Calls(), asked, "nor does the next sweep do anything")
+		assert.Len(t, storage.Calls(), asked, "the next sweep makes no storage call")
 		served := 0
 		for i := range 40 {
 			switch _, status, message := e.Request(logical.ReadOperation, fmt.Sprintf("creds/c%d", i), nil); status {
@@ -241,18 +246,18 @@ func TestFaultCleanBeginsNothing(t *testing.T) {
 				assert.Equal(t, "the engine is being unloaded", message)
 			}
 		}
-		assert.Equal(t, 16, served, "what was under way is there for requests that are late")
+		assert.Equal(t, 16, served, "late requests get the tokens of exchanges that were in flight")
 		assert.Equal(t, calls, e.Exchanges())
 
 		e.Restart()
 		e.Clean()
 		asked = len(storage.Calls())
 		require.NoError(t, e.Tick())
-		assert.Len(t, storage.Calls(), asked, "nor does it look for what there is to do")
+		assert.Len(t, storage.Calls(), asked, "a sweep after Cleanup loads nothing")
 	})
 }
 
-func TestFaultCleanEndsAWaitForTheFullHour(t *testing.T) {
+func TestFaultCleanupEndsAWaitForTheHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _ := newBusyEngine(t, 1)
 		e.Creds("c0")
@@ -271,7 +276,7 @@ func TestFaultCleanEndsAWaitForTheFullHour(t *testing.T) {
 	})
 }
 
-func TestFaultCleanMayComeTwiceOrBeforeAnything(t *testing.T) {
+func TestFaultCleanupMayRunTwiceOrFirst(t *testing.T) {
 	b, err := tokenbroker.Factory(t.Context(), &logical.BackendConfig{})
 	require.NoError(t, err)
 	b.Cleanup(t.Context())

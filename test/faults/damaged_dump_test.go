@@ -24,22 +24,20 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// This file fills the storage of a mount with an entry of each kind.
-
-// A storageDump is all that a mount has in storage, at a time.
+// storageDump has all storage entries of a mount, and the time at which they were read.
 type storageDump struct {
 	Time    time.Time
 	Entries map[string]json.RawMessage
 }
 
-// idp is a vendor who speaks OAuth 2.0 under any host that none of the simulated ones
-// has: each refresh token is good for one use.
+// idp is an OAuth 2.0 vendor at every host that is not one of the simulated vendors'. It rotates
+// refresh tokens.
 type idp struct {
-	others  http.RoundTripper
-	refresh map[string]bool // the tokens that he takes
-	revoked []string
-	busy    bool // to revoke
-	count   int
+	others          http.RoundTripper
+	refresh         map[string]bool // valid refresh tokens
+	revoked         []string
+	failsRevocation bool
+	count           int
 }
 
 func (v *idp) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -63,7 +61,7 @@ func (v *idp) answer(path string, form url.Values) (status int, answer string) {
 	v.count++
 	refresh := form.Get("refresh_token")
 	switch {
-	case path == "/revoke" && v.busy:
+	case path == "/revoke" && v.failsRevocation:
 		return http.StatusServiceUnavailable, `{}`
 	case path == "/revoke":
 		v.revoked = append(v.revoked, form.Get("token"))
@@ -94,8 +92,8 @@ func (s *stuckStorage) Put(ctx context.Context, entry *logical.StorageEntry) err
 	return s.Storage.Put(ctx, entry)
 }
 
-// dumped is an engine with an entry of each kind in its storage.
-type dumped struct {
+// fullMount is a mount that fill gives a storage entry of each kind.
+type fullMount struct {
 	t       *testing.T
 	sim     *vendorsim.Sim
 	idp     *idp
@@ -104,16 +102,16 @@ type dumped struct {
 	backend logical.Backend
 }
 
-func newDumped(t *testing.T) *dumped {
+func newFullMount(t *testing.T) *fullMount {
 	t.Helper()
-	d := &dumped{t: t, sim: vendorsim.New(), storage: &stuckStorage{Storage: &logical.InmemStorage{}}, logger: hclog.NewNullLogger()}
+	d := &fullMount{t: t, sim: vendorsim.New(), storage: &stuckStorage{Storage: &logical.InmemStorage{}}, logger: hclog.NewNullLogger()}
 	d.idp = &idp{others: d.sim.Transport(), refresh: map[string]bool{}}
 	d.sim.Behave(vendorsim.Conduct{Rotate: true, Skew: 7 * time.Second})
 	d.start()
 	return d
 }
 
-func (d *dumped) start() {
+func (d *fullMount) start() {
 	d.t.Helper()
 	d.backend = tokenbroker.New(tokenbroker.Options{Transport: d.idp})
 	require.NoError(d.t, d.backend.Setup(context.Background(), &logical.BackendConfig{
@@ -122,8 +120,8 @@ func (d *dumped) start() {
 	}))
 }
 
-// ask is nil if the engine does not know the path, or refuses what it is asked.
-func (d *dumped) ask(op logical.Operation, path string, data map[string]any) *logical.Response {
+// ask sends a request, and returns nil if the request fails.
+func (d *fullMount) ask(op logical.Operation, path string, data map[string]any) *logical.Response {
 	req := &logical.Request{Operation: op, Path: path, Data: data, Storage: d.storage}
 	if op == logical.UpdateOperation {
 		if checked, exists, err := d.backend.HandleExistenceCheck(context.Background(), req); err == nil && checked && !exists {
@@ -141,12 +139,12 @@ func (d *dumped) ask(op logical.Operation, path string, data map[string]any) *lo
 	return resp
 }
 
-func (d *dumped) write(path string, data map[string]any) *logical.Response {
+func (d *fullMount) write(path string, data map[string]any) *logical.Response {
 	return d.ask(logical.UpdateOperation, path, data)
 }
 
-// registered makes a key pair, or one that is to take its place, and has Kensho know it.
-func (d *dumped) registered(name, field, client string) {
+// registerKeypair generates an active or pending key pair, and adds it to the simulated Kensho.
+func (d *fullMount) registerKeypair(name, field, client string) {
 	made := d.write("keypair/"+name, nil)
 	if made == nil {
 		return
@@ -157,8 +155,8 @@ func (d *dumped) registered(name, field, client string) {
 	d.sim.AddClient(client, key.(*rsa.PublicKey), "")
 }
 
-// fill writes something of everything.
-func (d *dumped) fill() {
+// fill writes, reads and refreshes until storage has an entry of each kind.
+func (d *fullMount) fill() {
 	for _, token := range []string{engine.RefreshToken, "unchecked-refresh-token-of-kensho"} {
 		d.sim.AddRefreshToken("link-streaming", token)
 	}
@@ -168,7 +166,7 @@ func (d *dumped) fill() {
 		d.sim.AddClient(client, &engine.PrivateKey().PublicKey, "")
 	}
 	d.idp.refresh["refresh-token-of-idp"], d.idp.refresh["another-refresh-token-of-idp"] = true, true
-	d.idp.busy = true
+	d.idp.failsRevocation = true
 	client := func(more ...string) map[string]any {
 		fields := map[string]any{
 			"token_url": "https://idp.example/token", "revocation_url": "https://idp.example/revoke", "client_id": "idp-client", "client_secret": "idp-client-secret",
@@ -195,9 +193,9 @@ func (d *dumped) fill() {
 	d.write("roles/narrow", map[string]any{"config": "search", "scope": "event"})
 	d.write("roles/forbidden", map[string]any{"config": "api", "scope": "forbidden"})
 	d.write("roles/mine", map[string]any{"config": "api", "scope": "read", "dedicated": true, "max_leases": 3})
-	d.registered("archive", "public_key", "0oa3archive4")
+	d.registerKeypair("archive", "public_key", "0oa3archive4")
 	d.write("config/kensho/archive", map[string]any{"client_id": "0oa3archive4", "private_key_source": "generated"})
-	d.registered("archive", "pending_public_key", "0oa5archive6")
+	d.registerKeypair("archive", "pending_public_key", "0oa5archive6")
 
 	engine.Until(1, 0, 30)
 	d.sim.RevokeCredential("0oa1failing2")
@@ -210,18 +208,18 @@ func (d *dumped) fill() {
 		d.ask(logical.ReadOperation, "creds/"+role, nil)
 	}
 
-	d.ask(logical.UpdateOperation, "refresh/failing", engine.Drop) // again, which tells of a rejection before
+	d.ask(logical.UpdateOperation, "refresh/failing", engine.Drop) // a second rejection
 
-	// An activation that is made, and that the credential's own entry does not say yet.
-	d.registered("switched", "public_key", "0oa7switched8")
+	// An activation that is not yet in the credential's own entry.
+	d.registerKeypair("switched", "public_key", "0oa7switched8")
 	d.write("config/kensho/switched", map[string]any{"client_id": "0oa7switched8", "private_key_source": "generated"})
-	d.registered("switched", "pending_public_key", "0oa9switched0")
+	d.registerKeypair("switched", "pending_public_key", "0oa9switched0")
 	d.storage.stuck = "config/kensho/switched"
 	d.write("keypair/switched/activate", map[string]any{"client_id": "0oa9switched0"})
 	d.storage.stuck = ""
 }
 
-func (d *dumped) dump() storageDump {
+func (d *fullMount) dump() storageDump {
 	d.t.Helper()
 	keys, err := logical.CollectKeys(d.t.Context(), d.storage)
 	require.NoError(d.t, err)

@@ -18,7 +18,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-// What there is to know of a credential in a dump.
+// The parts of a dump's entries that the vendors need to accept its credentials.
 type (
 	knownToken struct {
 		AccessToken string    `json:"access_token"`
@@ -80,18 +80,18 @@ func publicHalf(t *testing.T, private string) *rsa.PublicKey {
 	return &key.(*rsa.PrivateKey).PublicKey
 }
 
-// loaded is an engine on the storage of another one.
-type loaded struct {
-	*dumped
+// loadedMount is a mount with the storage of a dump.
+type loadedMount struct {
+	*fullMount
 	dump storageDump
 }
 
-// load has the vendors know what the dump's engine would have gone on with, and nothing
+// load mounts an engine on a dump. Its vendors accept the dump's current credentials and nothing
 // else.
-func load(t *testing.T, dump storageDump) *loaded {
+func load(t *testing.T, dump storageDump) *loadedMount {
 	t.Helper()
-	l := &loaded{dumped: newDumped(t), dump: dump}
-	l.idp.count = 1000 // so that it issues nothing that is in the dump
+	l := &loadedMount{fullMount: newFullMount(t), dump: dump}
+	l.idp.count = 1000 // its tokens must differ from those in the dump
 	time.Sleep(time.Until(l.dump.Time))
 	for key, raw := range l.dump.Entries {
 		require.NoError(t, l.storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: raw}))
@@ -124,8 +124,8 @@ func load(t *testing.T, dump storageDump) *loaded {
 	return l
 }
 
-// credentials are by provider and name.
-func (l *loaded) credentials() func(yield func(vendor, name string) bool) {
+// credentials yields the vendor and name of each credential in the dump.
+func (l *loadedMount) credentials() func(yield func(vendor, name string) bool) {
 	return func(yield func(vendor, name string) bool) {
 		for _, key := range slices.Sorted(maps.Keys(l.dump.Entries)) {
 			if parts := strings.Split(key, "/"); parts[0] == "config" && !yield(parts[1], parts[2]) {
@@ -135,15 +135,15 @@ func (l *loaded) credentials() func(yield func(vendor, name string) bool) {
 	}
 }
 
-// known is what the dump has of a credential.
-func (l *loaded) known(vendor, name string) (knownConfig, knownState) {
+// known returns a credential and its state in the dump, after a completed activation.
+func (l *loadedMount) known(vendor, name string) (knownConfig, knownState) {
 	config := decode[knownConfig](l.t, l.dump.Entries["config/"+vendor+"/"+name])
 	if raw, is := l.dump.Entries["keypair/"+name]; is {
 		if activated, is := decode[knownKeypair](l.t, raw).Activated[name]; is {
 			config = activated.Entry
 		}
 	}
-	// The entry that was written last tells how the credential is doing.
+	// The entry with the highest number has the latest failure.
 	state, latest := config.Verified, 0
 	for key, raw := range l.dump.Entries {
 		entry := decode[knownEntry](l.t, raw)
@@ -166,8 +166,8 @@ func (l *loaded) known(vendor, name string) (knownConfig, knownState) {
 	return config, state
 }
 
-// must asks for what the engine must not refuse.
-func (l *loaded) must(op logical.Operation, path string) {
+// mustSucceed sends a request, and fails the test unless it succeeds.
+func (l *loadedMount) mustSucceed(op logical.Operation, path string) {
 	l.t.Helper()
 	resp := l.ask(op, path, nil)
 	require.NotNil(l.t, resp, "%s %s", op, path)

@@ -23,15 +23,16 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// oddValues are what stands in place of each value in a damaged entry.
-var oddValues = []any{
+// damagedValues replace each value of a stored entry in turn.
+var damagedValues = []any{
 	nil, true, -1.0, 1e300, "x", []any{"x", "x"}, []any{[]any{}, []any{}}, map[string]any{"x": map[string]any{}}, map[string]any{"x": nil},
 	int64(1<<50 - 1), int64(1 << 50), int64(math.MaxInt64),
 }
 
-// damaged are the forms of a stored value in which one thing is odd, or missing.
-func damaged(value any, yield func(any) bool) bool {
-	for _, odd := range oddValues {
+// damagedForms yields the forms of a stored value in which one value, at any depth, is replaced
+// or missing. It reports whether yield asked for all of them.
+func damagedForms(value any, yield func(any) bool) bool {
+	for _, odd := range damagedValues {
 		if !yield(odd) {
 			return false
 		}
@@ -41,7 +42,7 @@ func damaged(value any, yield func(any) bool) bool {
 		for _, name := range slices.Sorted(maps.Keys(value)) {
 			form := maps.Clone(value)
 			delete(form, name)
-			if !yield(form) || !damaged(value[name], func(odd any) bool {
+			if !yield(form) || !damagedForms(value[name], func(odd any) bool {
 				form := maps.Clone(value)
 				form[name] = odd
 				return yield(form)
@@ -51,7 +52,7 @@ func damaged(value any, yield func(any) bool) bool {
 		}
 	case []any:
 		for i := range value {
-			if !damaged(value[i], func(odd any) bool {
+			if !damagedForms(value[i], func(odd any) bool {
 				form := slices.Clone(value)
 				form[i] = odd
 				return yield(form)
@@ -63,15 +64,15 @@ func damaged(value any, yield func(any) bool) bool {
 	return true
 }
 
-// damagedNames are those whose entries are damaged: of each kind there is one.
+// damagedNames are the names whose entries are damaged, one of each kind.
 var damagedNames = []string{"api", "search", "switched", "single", "mine", "narrow"}
 
-// Guarantee 15: whatever is wrong with an entry, nothing panics, the other names are served,
-// and the credential, the role or the key pair can be deleted.
-func TestFaultADamagedEntryHarmsItsOwnNameAlone(t *testing.T) {
+// Guarantee 15: with any damaged entry, the engine does not panic, other names are served, and
+// the credential, role or key pair can be deleted.
+func TestFaultDamagedEntryAffectsOnlyItsOwnName(t *testing.T) {
 	var dump storageDump
 	synctest.Test(t, func(t *testing.T) {
-		d := newDumped(t)
+		d := newFullMount(t)
 		d.fill()
 		dump = d.dump()
 	})
@@ -82,7 +83,7 @@ func TestFaultADamagedEntryHarmsItsOwnNameAlone(t *testing.T) {
 		}
 		t.Run(key[:min(len(key), 24)], func(t *testing.T) {
 			forms := 0
-			damaged(decode[any](t, dump.Entries[key]), func(form any) bool {
+			damagedForms(decode[any](t, dump.Entries[key]), func(form any) bool {
 				if forms++; forms%every == 0 && tally.IsSampled(forms/every) {
 					raw, err := json.Marshal(form)
 					require.NoError(t, err)
@@ -140,36 +141,37 @@ func checkDamaged(t *testing.T, dump storageDump, key string, raw []byte) {
 				}
 			}
 			ask(logical.ReadOperation, "keypair/switched", nil)
-			ask(logical.UpdateOperation, "keypair/switched", map[string]any{"key_type": "ec-p256"}) // as RSA keys take long to make
+			ask(logical.UpdateOperation, "keypair/switched", map[string]any{"key_type": "ec-p256"}) // generated faster than RSA
 			ask(logical.UpdateOperation, "keypair/switched/activate", nil)
 			ask(logical.ReadOperation, "metrics", nil)
 			time.Sleep(time.Hour)
 		}
-		l.must(logical.ReadOperation, "token/batch")
+		l.mustSucceed(logical.ReadOperation, "token/batch")
 		for _, role := range []string{"mine", "narrow", "forbidden"} {
-			l.must(logical.DeleteOperation, "roles/"+role)
+			l.mustSucceed(logical.DeleteOperation, "roles/"+role)
 		}
 		for name, provider := range config {
-			l.must(logical.DeleteOperation, "config/"+provider+"/"+name)
+			l.mustSucceed(logical.DeleteOperation, "config/"+provider+"/"+name)
 		}
-		l.must(logical.DeleteOperation, "keypair/switched")
-		for left := range l.dumped.dump().Entries {
+		l.mustSucceed(logical.DeleteOperation, "keypair/switched")
+		for left := range l.fullMount.dump().Entries {
 			parts := strings.Split(left, "/")
-			require.False(t, left == key && parts[0] != "lease", "%s is still there", left)
+			require.False(t, left == key && parts[0] != "lease", "%s is left in storage", left)
 		}
 		require.NotContains(t, log.String(), "a bug of the engine", fmt.Sprint(log.String()))
 		l.backend.Cleanup(t.Context())
 	})
 }
 
-// tick is one turn of Vault's rollback manager.
-func (d *dumped) tick() error {
+// tick sends a rollback operation, as Vault's rollback manager does.
+func (d *fullMount) tick() error {
 	_, err := d.backend.HandleRequest(d.t.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: d.storage})
 	return err
 }
 
-// Guarantees 4 and 10: a count that nothing counts to is damage, and no state to go on from.
-func TestGuarantee10ACountThatCannotBeIsReplaced(t *testing.T) {
+// Guarantees 4 and 10: a stored count that is too high to be genuine is damage. The engine
+// replaces the entry, and its new state can be read again.
+func TestGuarantee10ImpossibleCountIsReplaced(t *testing.T) {
 	for _, count := range []int64{1 << 49, 1<<50 - 1, 1 << 50, math.MaxInt64} {
 		for _, counter := range []string{"number", "exchanges"} {
 			synctest.Test(t, func(t *testing.T) {
@@ -183,7 +185,7 @@ func TestGuarantee10ACountThatCannotBeIsReplaced(t *testing.T) {
 				e.Restart()
 				calls := e.Exchanges()
 				e.Creds("prod")
-				assert.Equal(t, calls, e.Exchanges(), "what the engine wrote can be read")
+				assert.Equal(t, calls, e.Exchanges(), "the replaced entry can be read")
 			})
 		}
 		synctest.Test(t, func(t *testing.T) {
@@ -202,13 +204,14 @@ func TestGuarantee10ACountThatCannotBeIsReplaced(t *testing.T) {
 			assert.Equal(t, calls+1, e.Exchanges())
 			e.Restart()
 			e.Refused("creds/api")
-			assert.Equal(t, calls+1, e.Exchanges(), "the back-off can be read")
+			assert.Equal(t, calls+1, e.Exchanges(), "the replaced back-off can be read")
 		})
 	}
 }
 
-// Guarantee 15: a stored duration that no operator can have set is damage.
-func TestGuarantee15AStoredDurationThatCannotBeIsDamage(t *testing.T) {
+// Guarantee 15: a stored duration that no write accepts is damage, and the credential can be
+// deleted.
+func TestGuarantee15ImpossibleDurationIsDamage(t *testing.T) {
 	for _, seconds := range []int64{-1, 1 << 50, math.MaxInt64} {
 		synctest.Test(t, func(t *testing.T) {
 			e := engine.New(t)

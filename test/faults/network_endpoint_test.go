@@ -26,7 +26,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 )
 
-// An authority signs certificates.
+// authority is a certificate authority.
 type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -65,17 +65,17 @@ func (a *authority) issue(t *testing.T, address string, valid time.Duration) *tl
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{raw}, PrivateKey: a.key}}}
 }
 
-// An endpoint is an address of an in-memory network. Its handler serves each connection,
-// and can be changed; with none, connections are refused.
+// endpoint is an address of an in-memory network. Its handler serves each connection, and can be
+// changed. Without a handler, connections are refused.
 //
-// The network is in memory so that time is simulated: what a slow vendor, a hung
-// connection or a timeout costs is exact, however busy the machine is.
+// In memory, the network works with simulated time, so that the time that a slow vendor, a hung
+// connection or a timeout takes is exact on any machine.
 type endpoint struct {
 	mu      sync.Mutex
 	handler func(net.Conn)
 }
 
-// handle sets what serves connections from now on; nil refuses them.
+// handle sets the handler of new connections; nil refuses them.
 func (e *endpoint) handle(handler func(net.Conn)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -124,7 +124,7 @@ func connect(ctx context.Context) (client, server net.Conn, err error) {
 	return &memoryConn{client, reset}, &memoryConn{<-accepted, reset}, nil
 }
 
-// A memoryConn is one end of a connection that either end can reset.
+// memoryConn is one end of a connection that either end can reset.
 type memoryConn struct {
 	net.Conn
 	isReset *atomic.Bool // shared by both ends
@@ -156,8 +156,8 @@ func abort(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// secured adds TLS below a handler.
-func secured(config *tls.Config, handler func(net.Conn)) func(net.Conn) {
+// withTLS serves a handler's connections over TLS.
+func withTLS(config *tls.Config, handler func(net.Conn)) func(net.Conn) {
 	return func(conn net.Conn) {
 		secure := tls.Server(conn, config)
 		if secure.HandshakeContext(context.Background()) != nil {
@@ -184,7 +184,7 @@ func serving(t *testing.T, handler http.Handler) func(net.Conn) {
 	}
 }
 
-// A connListener accepts connections that are already established.
+// connListener accepts connections that are already established.
 type connListener struct {
 	conns  chan net.Conn
 	once   sync.Once

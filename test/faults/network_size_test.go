@@ -23,29 +23,29 @@ import (
 const (
 	mebibyte = 1 << 20
 
-	// tooMuch is the size of an answer in MiB, and enough how much of it may be in buffers:
-	// the network's and ours.
-	tooMuch = 1024
-	enough  = 16
+	// answerMiB is the size of an answer, and maxBufferedMiB the part of it that may be in the
+	// buffers of the network and the engine.
+	answerMiB      = 1024
+	maxBufferedMiB = 16
 )
 
-func TestFaultsOfSizeTakeNoMemory(t *testing.T) {
+func TestFaultOversizedAnswersTakeLittleMemory(t *testing.T) {
 	row := tally.Row{Fault: "vendor: 1 GiB of answer"}
 	for name, test := range map[string]struct {
-		strike  func(n *network, written *atomic.Int64)
+		inject  func(n *network, written *atomic.Int64)
 		outcome outcome
 		says    string
 	}{
-		"an answer": {tooLong("", bytes.Repeat([]byte("a"), mebibyte)), invalidResponse, "the answer is over 1 MiB"},
-		// A page that unfolds is bounded by what it unfolds to.
-		"an answer, packed": {tooLong("gzip", packed(bytes.Repeat([]byte("a"), mebibyte))), invalidResponse, "the answer is over 1 MiB"},
+		"a body": {tooLong("", bytes.Repeat([]byte("a"), mebibyte)), invalidResponse, "the answer is over 1 MiB"},
+		// The limit counts the decompressed bytes.
+		"a compressed body": {tooLong("gzip", gzipped(bytes.Repeat([]byte("a"), mebibyte))), invalidResponse, "the answer is over 1 MiB"},
 		"a header":          {tooManyHeaders, unavailable, "headers exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNetwork(t)
 				var written atomic.Int64
-				test.strike(n, &written)
+				test.inject(n, &written)
 
 				before := allocated()
 				for name := range n.configs {
@@ -59,27 +59,27 @@ func TestFaultsOfSizeTakeNoMemory(t *testing.T) {
 					assert.Equal(t, test.outcome.status, status, message)
 					assert.Contains(t, message, test.says)
 				}
-				synctest.Wait() // until the vendor has noticed that the engine hung up
+				synctest.Wait() // the vendor notices that the engine closed the connection
 				reads := int64(len(n.configs))
-				assert.Less(t, (allocated()-before)/mebibyte/reads, int64(enough), "MiB allocated for each read, by the vendor too")
-				assert.Less(t, written.Load()/mebibyte/reads, int64(enough), "MiB that the vendor could write before the engine hung up")
+				assert.Less(t, (allocated()-before)/mebibyte/reads, int64(maxBufferedMiB), "MiB allocated for each read, including the vendor's")
+				assert.Less(t, written.Load()/mebibyte/reads, int64(maxBufferedMiB), "MiB that the vendor wrote before the engine closed the connection")
 				assert.Positive(t, written.Load())
-				row.Leaks += n.heard.Leaks(n.Engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
+				row.Leaks += n.witness.Leaks(n.Engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
 			})
 		})
 	}
 	tally.Record(t, row)
 }
 
-// allocated is how much memory has been asked for so far.
+// allocated returns the number of bytes that the process has allocated so far.
 func allocated() int64 {
 	var stats runtime.MemStats
 	runtime.ReadMemStats(&stats)
 	return int64(stats.TotalAlloc)
 }
 
-// packed is a part as gzip has it. Parts that follow each other are one.
-func packed(part []byte) []byte {
+// gzipped compresses a part of an answer. Concatenated parts are one valid gzip stream.
+func gzipped(part []byte) []byte {
 	var buffer bytes.Buffer
 	zip := gzip.NewWriter(&buffer)
 	_, _ = zip.Write(part)
@@ -87,14 +87,14 @@ func packed(part []byte) []byte {
 	return buffer.Bytes()
 }
 
-// tooLong has an answer be of very many parts.
+// tooLong makes the vendor answer with answerMiB copies of a part.
 func tooLong(encoding string, part []byte) func(*network, *atomic.Int64) {
 	return func(n *network, written *atomic.Int64) {
 		answered(func(w http.ResponseWriter, _ *http.Request) {
 			if encoding != "" {
 				w.Header().Set("Content-Encoding", encoding)
 			}
-			for range tooMuch {
+			for range answerMiB {
 				size, err := w.Write(part)
 				written.Add(int64(size))
 				if err != nil {
@@ -105,11 +105,11 @@ func tooLong(encoding string, part []byte) func(*network, *atomic.Int64) {
 	}
 }
 
-// tooManyHeaders has an answer not come to an end of its headers.
+// tooManyHeaders makes the vendor answer with headers that do not end.
 func tooManyHeaders(n *network, written *atomic.Int64) {
 	header := strings.Repeat("X-More: "+strings.Repeat("a", 1000)+"\r\n", 1000)
 	raw("HTTP/1.1 200 OK\r\n", func(conn net.Conn) {
-		for range tooMuch {
+		for range answerMiB {
 			size, err := io.WriteString(conn, header)
 			written.Add(int64(size))
 			if err != nil {

@@ -13,10 +13,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// A networkFault is what happens to the connections to a vendor.
+// networkFault is a fault of the connections to a vendor. The message of a failed read has the
+// text says.
 type networkFault struct {
 	name    string
-	strike  func(*network)
+	inject  func(*network)
 	outcome outcome
 	says    string
 }
@@ -26,7 +27,7 @@ func networkFaults() []networkFault {
 		{"connection refused", func(n *network) { n.vendor.handle(nil) }, unavailable, "connection refused"},
 		{"reset at once", connection(func(conn net.Conn) { _, _ = conn.Read(make([]byte, 1)); abort(conn) }), unavailable, "connection reset by peer"},
 		{"closed at once", connection(func(conn net.Conn) { _ = conn.Close() }), unavailable, ""},
-		{"hung at once", connection(hang), unavailable, "no answer in time (request_timeout)"},
+		{"hung before the TLS handshake", connection(hang), unavailable, "no answer in time (request_timeout)"},
 		{"no TLS", func(n *network) { n.vendor.handle(serving(n.T, n.Sim)) }, unavailable, "first record does not look like a TLS handshake"},
 		{"old TLS", secure(func(n *network) *tls.Config {
 			config := n.authority.issue(n.T, "127.0.0.1", 24*time.Hour)
@@ -51,7 +52,7 @@ func networkFaults() []networkFault {
 				w.(http.Flusher).Flush()
 				return err
 			})
-			panic(http.ErrAbortHandler) // the answer has no end, which may be seen before the time is up
+			panic(http.ErrAbortHandler) // aborts the answer without an end
 		}), unavailable, "the answer broke off: "},
 		{"slow drip of a header", raw("HTTP/1.1 200 OK\r\nX-Drip: ", func(conn net.Conn) {
 			for range time.Tick(50 * time.Millisecond) {
@@ -67,43 +68,43 @@ func networkFaults() []networkFault {
 				abort(conn)
 			}
 		}), unavailable, "the answer broke off: "},
-		{"broken off", answered(vendorsim.Break(`{"access_token":"`)), unavailable, "the answer broke off: unexpected EOF"},
-		{"done and lost", func(n *network) { answered(n.Sim.Lose)(n) }, unavailable, "EOF"},
-		{"done and broken off", func(n *network) { answered(n.Sim.CutOff)(n) }, unavailable, "the answer broke off: unexpected EOF"},
+		{"answer cut off", answered(vendorsim.Break(`{"access_token":"`)), unavailable, "the answer broke off: unexpected EOF"},
+		{"processed, connection closed", func(n *network) { answered(n.Sim.Lose)(n) }, unavailable, "EOF"},
+		{"processed, answer cut off", func(n *network) { answered(n.Sim.CutOff)(n) }, unavailable, "the answer broke off: unexpected EOF"},
 
 		{"another protocol", raw("SSH-2.0-OpenSSH_9.9\r\n", nil), unavailable, "the answer is not HTTP"},
-		{"what it was sent, sent back", raw("", nil), unavailable, "the answer is not HTTP"},
-		{"what it was sent, for a header", raw("HTTP/1.1 200 OK\r\n", nil), unavailable, "the answer is not HTTP"},
-		{"what it was sent, for a length", raw("HTTP/1.1 200 OK\r\nContent-Length: ", nil), unavailable, ""},
-		{"what it was sent, for a status", raw("HTTP/1.1 ", nil), unavailable, "the answer is not HTTP"},
-		{"another protocol after the request, and silence", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", hang), invalidResponse, "answered with status 101, which is not an answer"},
-		{"a status that is none", raw("HTTP/1.1 099 Early\r\nContent-Length: 0\r\n\r\n", hang), invalidResponse, "answered with status 99, which is not an answer"},
-		{"redirect to elsewhere", redirected, invalidResponse, "answered with a redirect (307), which is not followed"},
+		{"the request repeated", raw("", nil), unavailable, "the answer is not HTTP"},
+		{"the request repeated as a header", raw("HTTP/1.1 200 OK\r\n", nil), unavailable, "the answer is not HTTP"},
+		{"the request repeated as a length", raw("HTTP/1.1 200 OK\r\nContent-Length: ", nil), unavailable, ""},
+		{"the request repeated as a status", raw("HTTP/1.1 ", nil), unavailable, "the answer is not HTTP"},
+		{"101 Switching Protocols and silence", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", hang), invalidResponse, "answered with status 101, which is not an answer"},
+		{"an invalid status", raw("HTTP/1.1 099 Early\r\nContent-Length: 0\r\n\r\n", hang), invalidResponse, "answered with status 99, which is not an answer"},
+		{"redirect to another host", redirected, invalidResponse, "answered with a redirect (307), which is not followed"},
 	}
 }
 
-// connection serves connections by a handler below TLS.
+// connection serves connections with a handler and without TLS.
 func connection(handler func(net.Conn)) func(*network) {
 	return func(n *network) { n.vendor.handle(handler) }
 }
 
-// secure has the vendor answer as documented, with another certificate.
+// secure makes the vendor answer as documented, with another TLS configuration.
 func secure(config func(*network) *tls.Config) func(*network) {
-	return func(n *network) { n.vendor.handle(secured(config(n), serving(n.T, n.Sim))) }
+	return func(n *network) { n.vendor.handle(withTLS(config(n), serving(n.T, n.Sim))) }
 }
 
-// answered answers each HTTP request by a fault.
+// answered answers each HTTP request with a fault.
 func answered(fault http.HandlerFunc) func(*network) {
 	return func(n *network) {
-		n.vendor.handle(secured(n.authority.issue(n.T, "127.0.0.1", 24*time.Hour), serving(n.T, fault)))
+		n.vendor.handle(withTLS(n.authority.issue(n.T, "127.0.0.1", 24*time.Hour), serving(n.T, fault)))
 	}
 }
 
-// raw answers each request with a text and then by a function; with nil, by the bytes of
-// the request itself.
+// raw answers each connection's first bytes with a text and then a function; if that is nil, with
+// the bytes themselves.
 func raw(text string, then func(net.Conn)) func(*network) {
 	return func(n *network) {
-		n.vendor.handle(secured(n.authority.issue(n.T, "127.0.0.1", 24*time.Hour), func(conn net.Conn) {
+		n.vendor.handle(withTLS(n.authority.issue(n.T, "127.0.0.1", 24*time.Hour), func(conn net.Conn) {
 			defer func() { _ = conn.Close() }()
 			request := make([]byte, 16<<10)
 			size, err := bufio.NewReader(conn).Read(request)
@@ -120,7 +121,7 @@ func raw(text string, then func(net.Conn)) func(*network) {
 	}
 }
 
-// redirected points to an address that must not be called.
+// redirected redirects to another address, and fails the test if that is called.
 func redirected(n *network) {
 	n.other.handle(func(conn net.Conn) {
 		assert.Fail(n.T, "a redirect was followed")
@@ -129,7 +130,7 @@ func redirected(n *network) {
 	answered(vendorsim.RedirectTo(http.StatusTemporaryRedirect, "https://"+otherAddress+"/"))(n)
 }
 
-// hang reads until the caller closes the connection, and answers nothing.
+// hang reads until the caller closes the connection, without an answer.
 func hang(conn net.Conn) {
 	_, _ = io.Copy(io.Discard, conn)
 	_ = conn.Close()
@@ -137,7 +138,7 @@ func hang(conn net.Conn) {
 
 // drip calls a function every 50 ms until the caller closes the connection.
 func drip(r *http.Request, drop func() error) {
-	_, _ = io.Copy(io.Discard, r.Body) // or the server does not notice that the caller has gone
+	_, _ = io.Copy(io.Discard, r.Body) // the server then notices that the caller disconnects
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {

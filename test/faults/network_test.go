@@ -26,22 +26,22 @@ const (
 	otherAddress  = "127.0.0.1:9443"
 )
 
-// A network is an engine that reaches its vendors over an in-memory network. Each kind of
-// credential is there with a valid token that is due for renewal, where its tokens are
-// renewed ahead, and with none.
+// network is an engine that reaches its vendors over an in-memory network. It has two credentials
+// of each kind: one with a valid token that is due for renewal, unless the kind is not renewed
+// before expiry, and one without a token.
 type network struct {
 	*engine.Engine
 	vendor    *endpoint
 	other     *endpoint
 	authority *authority
-	heard     engine.Witness
+	witness   engine.Witness
 	configs   map[string]string // paths of the credentials, by name
 	tokens    map[string]string // valid tokens, by name
 }
 
 const tokenLifetime = time.Hour
 
-// networkKinds are the fields of each kind of credential, by its path.
+// networkKinds returns the fields of each kind of credential, by path.
 func networkKinds() map[string]map[string]any {
 	return map[string]map[string]any{
 		"kensho/refresh":  {"refresh_token": oddRefreshToken, "refresh_url": "https://link-streaming.kensho.com/oauth2/refresh"},
@@ -62,8 +62,8 @@ func newNetwork(t *testing.T) *network {
 		require.NotNil(t, to, address)
 		return to.dial(ctx, address)
 	}
-	t.Cleanup(func() { time.Sleep(time.Second) }) // the vendor notices at its next write that the engine hung up
-	n.heard.Listen(n.Engine)
+	t.Cleanup(func() { time.Sleep(time.Second) }) // the vendor notices a closed connection at its next write
+	n.witness.Attach(n.Engine)
 	n.Sim.AddRefreshToken("link-streaming", oddRefreshToken)
 	n.Sim.AddAPIKey(oddAPIKey)
 	n.Sim.AddOAuthClient(vendorsim.OAuthClient{
@@ -80,7 +80,7 @@ func newNetwork(t *testing.T) *network {
 			}
 		}
 		data["ca_cert"], data["request_timeout"] = n.authority.pem(), requestTimeout.String()
-		if kind != "refresh" { // whose tokens expire at the hour, so that none is renewed before
+		if kind != "refresh" { // Kensho's refresh tokens yield nothing before the hour, so none is renewed ahead
 			n.configs[kind+"-valid"] = "config/" + path + "-valid"
 			n.Write(n.configs[kind+"-valid"], data)
 			n.tokens[kind+"-valid"] = engine.TokenOf(n.Creds(kind + "-valid"))
@@ -93,47 +93,47 @@ func newNetwork(t *testing.T) *network {
 	return n
 }
 
-// requestTimeout is shorter than a reader with a valid token waits for its renewal (2 s),
-// so that the reader sees what becomes of it.
+// requestTimeout is shorter than the time that a reader with a valid token waits for its renewal
+// (2 s), so that the reader sees the result.
 const requestTimeout = time.Second
 
 // restore makes the vendor answer as documented.
 func (n *network) restore() {
 	n.T.Helper()
-	n.vendor.handle(secured(n.authority.issue(n.T, "127.0.0.1", 24*time.Hour), serving(n.T, n.Sim)))
+	n.vendor.handle(withTLS(n.authority.issue(n.T, "127.0.0.1", 24*time.Hour), serving(n.T, n.Sim)))
 }
 
-// request is the engine's, of which everything is looked through for secrets.
+// request sends a request, and records the response for the search for secrets.
 func (n *network) request(op logical.Operation, path string, data map[string]any) (*logical.Response, int, string) {
 	n.T.Helper()
 	resp, status, message := n.Request(op, path, data)
-	n.heard.Hear(n.T, path, resp, message)
+	n.witness.Record(n.T, path, resp, message)
 	return resp, status, message
 }
 
-func TestFaultsOfTheNetworkAreBoundedAndPassByThemselves(t *testing.T) {
+func TestFaultsOfTheNetworkAreBoundedAndRecover(t *testing.T) {
 	row := tally.Row{Fault: "vendor: network"}
 	for _, fault := range networkFaults() {
 		t.Run(fault.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNetwork(t)
-				fault.strike(n)
+				fault.inject(n)
 				asked := time.Now()
 				failures := n.readAll(fault)
 				assert.LessOrEqual(t, time.Since(asked), requestTimeout)
 
 				row.Tried += len(n.configs)
 				row.Failed += failures
-				row.Failed += n.recovers()
-				row.Leaks += n.heard.Leaks(n.Engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
+				row.Failed += n.checkRecovery()
+				row.Leaks += n.witness.Leaks(n.Engine, []string{oddRefreshToken, oddAPIKey, oddSecret})
 			})
 		})
 	}
 	tally.Record(t, row)
 }
 
-// readAll reads all credentials at once during a fault, and counts those that should have
-// been served.
+// readAll reads all credentials at once during a fault, checks the results, and returns the number
+// of readers that got nothing although there is a valid token.
 func (n *network) readAll(fault networkFault) (failures int) {
 	n.T.Helper()
 	var mu sync.Mutex
@@ -155,7 +155,7 @@ func (n *network) readAll(fault networkFault) (failures int) {
 				mu.Lock()
 				defer mu.Unlock()
 				failures++
-				assert.Fail(n.T, "guarantee 4: a reader got nothing though there is a valid token", "%s: %d %s", name, status, message)
+				assert.Fail(n.T, "guarantee 4: no token was served although one is valid", "%s: %d %s", name, status, message)
 			default:
 				assert.Equal(n.T, valid, engine.TokenOf(resp), name)
 				assert.Contains(n.T, fmt.Sprint(resp.Warnings), fault.says)
@@ -177,15 +177,15 @@ func (n *network) readAll(fault networkFault) (failures int) {
 	return failures
 }
 
-// recovers restores the vendor, and counts the credentials that are still not served.
-func (n *network) recovers() (failures int) {
+// checkRecovery restores the vendor, and returns the number of credentials that still fail.
+func (n *network) checkRecovery() (failures int) {
 	n.T.Helper()
 	n.restore()
 	for name, config := range n.configs {
 		_, status, message := n.request(logical.UpdateOperation, config, map[string]any{"request_timeout": 10, "verify": true})
 		if status != http.StatusOK {
 			failures++
-			assert.Fail(n.T, "the vendor answers again", "%s: %d %s", name, status, message)
+			assert.Fail(n.T, "the credential fails although the vendor answers again", "%s: %d %s", name, status, message)
 			continue
 		}
 		resp, status, message := n.request(logical.ReadOperation, "creds/"+name, nil)

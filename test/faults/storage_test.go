@@ -17,59 +17,57 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 )
 
-// clientPatience is how long Vault lets a request take unless it is told otherwise
-// (default_max_request_duration).
-const clientPatience = 90 * time.Second
+// maxRequestDuration is Vault's default for default_max_request_duration.
+const maxRequestDuration = 90 * time.Second
 
-// hung is longer than anybody waits for storage: a client, or the engine itself, which
-// gives up after three minutes.
-const hung = 10 * time.Minute
+// hangTime is longer than a client, or the engine with its limit of three minutes, waits for
+// storage.
+const hangTime = 10 * time.Minute
 
-// A storageFault is one way in which a call can go wrong.
+// storageFault is one way in which a storage call fails.
 type storageFault struct {
 	name string
 	engine.Fault
 
-	// writes is whether it is for writes alone: a read that fails has no effect that could
-	// be there all the same. lasting is whether all calls that follow go the same way, until
-	// storage is mended.
+	// writes is whether the fault applies only to writes; it is set for faults that carry the call
+	// out. lasting is whether all later calls fail in the same way until storage is restored.
 	writes, lasting bool
 }
 
 var storageFaults = []storageFault{
 	{name: "refuses", Fault: engine.Fault{Err: engine.ErrStorage}},
-	{name: "does it and says that it failed", Fault: engine.Fault{Err: engine.ErrStorage, Done: true}, writes: true},
+	{name: "succeeds and reports a failure", Fault: engine.Fault{Err: engine.ErrStorage, Done: true}, writes: true},
 	{name: "is slow", Fault: engine.Fault{Wait: 5 * time.Second}},
-	{name: "hangs", Fault: engine.Fault{Wait: hung}},
-	{name: "does it and hangs", Fault: engine.Fault{Wait: hung, Done: true}, writes: true},
-	{name: "refuses until it is mended", Fault: engine.Fault{Err: engine.ErrStorage}, lasting: true},
-	{name: "does it and says that it failed until it is mended", Fault: engine.Fault{Err: engine.ErrStorage, Done: true}, writes: true, lasting: true},
-	{name: "hangs until it is mended", Fault: engine.Fault{Wait: hung}, lasting: true},
+	{name: "hangs", Fault: engine.Fault{Wait: hangTime}},
+	{name: "succeeds and hangs", Fault: engine.Fault{Wait: hangTime, Done: true}, writes: true},
+	{name: "refuses until restored", Fault: engine.Fault{Err: engine.ErrStorage}, lasting: true},
+	{name: "succeeds and reports a failure until restored", Fault: engine.Fault{Err: engine.ErrStorage, Done: true}, writes: true, lasting: true},
+	{name: "hangs until restored", Fault: engine.Fault{Wait: hangTime}, lasting: true},
 }
 
-// goesOn is whether the fault may still be there when the client has been answered.
-func (f storageFault) goesOn() bool { return f.lasting || f.Wait > clientPatience }
+// outlastsRequest reports whether the fault may continue after the client has an answer.
+func (f storageFault) outlastsRequest() bool { return f.lasting || f.Wait > maxRequestDuration }
 
-// endings are what follows on a request that met with a fault, once storage is mended: one
-// of them in turn in the short form of the suite, each of them in the long one.
-var endings = []string{"ticks alone", "readers alone", "a kill"}
+// endings are what happens after the failed request, with storage restored. The short suite runs
+// one of them per fault, in turn; the long suite runs all.
+var endings = []string{"ticks only", "reads only", "a crash"}
 
-// A stage is an engine that a flow is about to run on.
+// stage is an engine in the precondition of a flow.
 type stage struct {
 	*engine.Engine
 	storage *engine.FaultyStorage
 
-	older   string            // the token that was good before
-	lease   *logical.Response // of a dedicated token
+	older   string            // the valid token before the flow
+	lease   *logical.Response // the lease of a dedicated token
 	pending any               // the key ID of a pending pair
 }
 
-// An answer is what came of a request.
+// answer is the result of a request.
 type answer struct {
 	*logical.Response
 	status  int
 	message string
-	gone    bool // the client has given up before
+	gone    bool // the client's time was up before the answer
 }
 
 func (a answer) token() string {
@@ -80,24 +78,24 @@ func (a answer) token() string {
 	return token
 }
 
-// lent is for how long a token is leased.
-func (a answer) lent() time.Duration {
+// leaseTTL returns the TTL of the lease, or 0 if there is none.
+func (a answer) leaseTTL() time.Duration {
 	if a.Response == nil || a.Secret == nil {
 		return 0
 	}
 	return a.Secret.TTL
 }
 
-// ask sends the request of a client who has Vault's patience.
+// ask sends a request with Vault's default time limit.
 func (s *stage) ask(op logical.Operation, path string, data map[string]any) answer {
 	s.T.Helper()
-	ctx, cancel := context.WithTimeout(s.T.Context(), clientPatience)
+	ctx, cancel := context.WithTimeout(s.T.Context(), maxRequestDuration)
 	defer cancel()
 	resp, status, message := s.RequestWithin(ctx, op, path, data)
 	return answer{resp, status, message, ctx.Err() != nil}
 }
 
-// done is the answer to what only succeeds or fails.
+// done returns the answer of an operation that has only an error.
 func done(err error) answer {
 	if err != nil {
 		return answer{status: http.StatusInternalServerError, message: err.Error()}
@@ -105,7 +103,7 @@ func done(err error) answer {
 	return answer{status: http.StatusOK}
 }
 
-// stored is all that storage has, whatever its mood is.
+// stored returns all storage entries as text, bypassing storage faults.
 func (s *stage) stored() string {
 	s.T.Helper()
 	asIs := *s.Engine
@@ -113,8 +111,8 @@ func (s *stage) stored() string {
 	return fmt.Sprint(asIs.Dump())
 }
 
-// TestFaultStorage fails every storage call of every flow in turn, and repeats the flow
-// after each.
+// TestFaultStorage makes each storage call of each flow fail in turn, in each way, and repeats the
+// flow after each failure.
 func TestFaultStorage(t *testing.T) {
 	var mu sync.Mutex
 	total := newStorageRows()
@@ -131,19 +129,19 @@ func TestFaultStorage(t *testing.T) {
 	})
 	for _, fault := range storageFaults {
 		row := total[fault.name]
-		if row.excused > 0 {
-			row.Note = fmt.Sprintf("and %d refresh tokens went with a process that was killed before storage took them", row.excused)
+		if row.mayBeLost > 0 {
+			row.Note = fmt.Sprintf("%d refresh tokens were lost in a crash before they could be stored", row.mayBeLost)
 		}
 		tally.Record(t, row.Row)
 	}
 }
 
-// storageRows count what came of each fault, by its name.
+// storageRows are the results of each fault, by its name.
 type storageRows map[string]*storageRow
 
 type storageRow struct {
 	tally.Row
-	excused int // refresh tokens that may be lost
+	mayBeLost int // refresh tokens that may be lost
 }
 
 func newStorageRows() storageRows {
@@ -162,11 +160,11 @@ func (r storageRows) add(other storageRows) {
 		sum.Lost += row.Lost
 		sum.Failed += row.Failed
 		sum.Leaks += row.Leaks
-		sum.excused += row.excused
+		sum.mayBeLost += row.mayBeLost
 	}
 }
 
-// fail fails each storage call of the flow in each way.
+// fail makes each storage call of the flow fail in each way.
 func (f storageFlow) fail(t *testing.T) storageRows {
 	t.Helper()
 	rows := newStorageRows()
@@ -186,8 +184,8 @@ func (f storageFlow) fail(t *testing.T) storageRows {
 						where: fmt.Sprintf("call %d (%s %s) %s, then %s", n+1, call.Op, call.Key, fault.name, ending),
 					}
 					trial.run(n, ending)
-					if trial.excused {
-						row.excused++
+					if trial.mayBeLost {
+						row.mayBeLost++
 					}
 				})
 			}
@@ -196,7 +194,7 @@ func (f storageFlow) fail(t *testing.T) storageRows {
 	return rows
 }
 
-// stage makes what the flow runs on.
+// stage mounts an engine and sets up the flow's precondition.
 func (f storageFlow) stage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{Engine: engine.New(t)}
@@ -205,7 +203,7 @@ func (f storageFlow) stage(t *testing.T) *stage {
 	return s
 }
 
-// calls are those of the flow if nothing goes wrong.
+// calls returns the storage calls of the flow without a fault.
 func (f storageFlow) calls(t *testing.T) []engine.StorageCall {
 	t.Helper()
 	var calls []engine.StorageCall
@@ -219,6 +217,7 @@ func (f storageFlow) calls(t *testing.T) []engine.StorageCall {
 	return calls
 }
 
+// complaint returns what is wrong after the flow has succeeded, or "".
 func (f storageFlow) complaint(s *stage) string {
 	if f.then == nil {
 		return ""

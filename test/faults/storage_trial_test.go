@@ -14,27 +14,27 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/tally"
 )
 
-// A trial is one flow that meets with one fault.
+// trial is one run of a flow with one fault.
 type trial struct {
 	*stage
-	flow    storageFlow
-	fault   storageFault
-	row     *tally.Row
-	call    engine.StorageCall // the first that goes wrong
-	where   string
-	before  []string // the refresh tokens that the vendors took
-	excused bool     // whether a refresh token may be lost
+	flow      storageFlow
+	fault     storageFault
+	row       *tally.Row
+	call      engine.StorageCall // the first call that fails
+	where     string
+	before    []string // the vendors' valid refresh tokens before the flow
+	mayBeLost bool     // whether a refresh token may be lost
 }
 
-// blame counts what should not have happened.
-func (r *trial) blame(count *int, format string, args ...any) {
+// report counts a failure of the trial, and fails the test.
+func (r *trial) report(count *int, format string, args ...any) {
 	r.T.Helper()
 	*count++
 	r.T.Errorf("%s: %s", r.where, fmt.Sprintf(format, args...))
 }
 
-// spoil has the nth call from now on go wrong.
-func (r *trial) spoil(n int) {
+// injectAt makes the nth storage call from now on fail, and later ones if the fault lasts.
+func (r *trial) injectAt(n int) {
 	var met atomic.Int64
 	meet := func(c engine.StorageCall) engine.Fault {
 		after := int(met.Add(1)) - 1 - n
@@ -43,49 +43,49 @@ func (r *trial) spoil(n int) {
 		}
 		return engine.Fault{}
 	}
-	r.storage.Meet.Store(&meet)
+	r.storage.OnCall.Store(&meet)
 }
 
 func (r *trial) run(n int, ending string) {
 	r.T.Helper()
 	r.row.Tried++
 	r.before = r.Sim.RefreshTokens()
-	defer r.storage.Settle() // what a kill leaves behind ends without an effect
-	r.spoil(n)
+	defer r.storage.Settle() // calls in progress at a crash end without an effect
+	r.injectAt(n)
 	a := r.flow.when(r.stage)
 	if a.status != http.StatusOK && a.status != http.StatusInternalServerError && !a.gone {
-		r.blame(&r.row.Failed, "answered %d: %s", a.status, a.message)
+		r.report(&r.row.Failed, "answered %d: %s", a.status, a.message)
 	}
-	r.check(a)
-	r.storage.Meet.Store(nil)
-	r.follow(ending)
+	r.checkToken(a)
+	r.storage.OnCall.Store(nil)
+	r.continueWith(ending)
 	if r.lost(a, ending) {
 		return
 	}
 	if a.status == http.StatusOK {
-		r.agree("it was done")
+		r.checkOutcome("the request succeeded")
 	}
 	r.repeat("the flow")
 	r.Restart()
 	r.repeat("the flow after a restart")
-	r.live()
+	r.exchangeAll()
 }
 
-// follow has time pass, or the process end.
-func (r *trial) follow(ending string) {
+// continueWith runs an ending: ticks, reads or a crash.
+func (r *trial) continueWith(ending string) {
 	r.T.Helper()
-	if ending == "a kill" {
-		r.storage.Dead.Store(true)
+	if ending == "a crash" {
+		r.storage.Killed.Store(true)
 		r.Storage = r.storage.Storage
 		r.storage = r.BreakStorage()
 		r.Restart()
 		return
 	}
 	r.storage.Settle()
-	if ending == "readers alone" {
+	if ending == "reads only" {
 		time.Sleep(6 * time.Second)
 		for _, name := range r.names() {
-			r.reader(name)
+			r.readToken(name)
 		}
 		r.compare()
 		return
@@ -93,18 +93,17 @@ func (r *trial) follow(ending string) {
 	for range 5 {
 		time.Sleep(time.Minute)
 		if err := r.Tick(); err != nil {
-			r.blame(&r.row.Failed, "a tick: %s", err)
+			r.report(&r.row.Failed, "a tick: %s", err)
 		}
 	}
 	for _, name := range r.names() {
 		if status := r.Read("status/" + name).Data; status["storage_error"] != nil {
-			r.blame(&r.row.Failed, "%s is not healed by ticks: %s", name, status["storage_error"])
+			r.report(&r.row.Failed, "ticks do not clear the storage error of %s: %s", name, status["storage_error"])
 		}
 	}
 }
 
-// compare compares what readers get with what they would get of an engine that knows
-// what storage has, and nothing else.
+// compare checks that readers get the same from the engine as from a new one on the same storage.
 func (r *trial) compare() {
 	r.T.Helper()
 	old := r.Backend
@@ -114,13 +113,13 @@ func (r *trial) compare() {
 		is := r.ask(logical.ReadOperation, "creds/"+name, nil)
 		r.Restart()
 		shall := r.ask(logical.ReadOperation, "creds/"+name, nil)
-		if is.status != shall.status || is.token() != shall.token() || is.lent() != shall.lent() {
-			r.blame(&r.row.Failed, "creds/%s is not of what is stored: it answers %d %s, and after a restart %d %s", name, is.status, is.message, shall.status, shall.message)
+		if is.status != shall.status || is.token() != shall.token() || is.leaseTTL() != shall.leaseTTL() {
+			r.report(&r.row.Failed, "creds/%s differs from what is stored: it answers %d %s, and after a restart %d %s", name, is.status, is.message, shall.status, shall.message)
 		}
 	}
 }
 
-// names are the credentials that there are.
+// names returns the names of the credentials.
 func (r *trial) names() []string {
 	r.T.Helper()
 	resp, _, _ := r.Request(logical.ListOperation, "config/", nil)
@@ -128,32 +127,32 @@ func (r *trial) names() []string {
 	return names
 }
 
-// lost is whether a refresh token is lost, as it may be in a few cases, so that there is
-// nothing that the flow could be repeated with.
+// lost reports whether a refresh token is lost, so that the flow cannot be repeated. It counts a
+// failure, except in the one case in which the loss cannot be avoided.
 func (r *trial) lost(a answer, ending string) bool {
 	r.T.Helper()
 	stored := r.stored()
 	isLost := slices.ContainsFunc(r.Sim.RefreshTokens(), func(token string) bool {
 		return !slices.Contains(r.before, token) && !strings.Contains(stored, token)
 	})
-	held := strings.Contains(a.message, "send the same write again") && a.status == http.StatusInternalServerError
+	unstored := strings.Contains(a.message, "send the same write again") && a.status == http.StatusInternalServerError
 	switch {
-	case !isLost, held && ending != "a kill":
+	case !isLost, unstored && ending != "a crash":
 		return false
-	case ending == "a kill" && r.fault.goesOn() && a.status != http.StatusOK && r.call.Op == "put" && r.call.Key != "fence":
-		// A process that is killed while storage refuses what the vendor has just answered
-		// takes it along: there is nowhere else to put it. That is so only if what went wrong
-		// began with that write: a vendor is not called while storage refuses.
-		r.excused = true
-		r.replace(held)
+	case ending == "a crash" && r.fault.outlastsRequest() && a.status != http.StatusOK && r.call.Op == "put" && r.call.Key != "fence":
+		// A crash while storage refuses the vendor's answer loses it, as it is only in memory.
+		// This can happen only if the fault began with the write of that answer: the engine
+		// makes no exchange while storage refuses writes.
+		r.mayBeLost = true
+		r.replace(unstored)
 		return true
 	}
-	r.blame(&r.row.Lost, "what the vendor gave is not in storage (answered %d: %s)", a.status, a.message)
+	r.report(&r.row.Lost, "the vendor's answer is not in storage (answered %d: %s)", a.status, a.message)
 	return true
 }
 
-// replace has the operators be told that their credentials, or the new one that they were
-// about to write, are of no use any more, and write others.
+// replace checks that the engine reports the credential, or the one being written, as rejected.
+// It then writes another one, as an operator would.
 func (r *trial) replace(isNew bool) {
 	r.T.Helper()
 	told := func(a answer) bool {
@@ -161,22 +160,22 @@ func (r *trial) replace(isNew bool) {
 	}
 	if isNew {
 		if a := r.flow.when(r.stage); !told(a) {
-			r.blame(&r.row.Lost, "the next write answered %d: %s", a.status, a.message)
+			r.report(&r.row.Lost, "the next write answered %d: %s", a.status, a.message)
 		}
 	} else {
 		time.Sleep(25 * time.Hour)
 		if !slices.ContainsFunc(r.names(), func(name string) bool { return told(r.ask(logical.ReadOperation, "creds/"+name, nil)) }) {
-			r.blame(&r.row.Lost, "nobody is told that a credential is of no use any more")
+			r.report(&r.row.Lost, "no read reports that the credential is rejected")
 		}
 	}
 	if slices.Contains(r.names(), "prod") {
 		r.Sim.AddRefreshToken("link-streaming", "one-more")
 		r.Write("config/kensho/prod", map[string]any{"refresh_token": "one-more"})
-		r.reader("prod")
+		r.readToken("prod")
 	}
 }
 
-// repeat repeats the flow, which nothing keeps from succeeding any more.
+// repeat repeats the flow without a fault. It must succeed.
 func (r *trial) repeat(what string) {
 	r.T.Helper()
 	again := r.flow.again
@@ -185,53 +184,53 @@ func (r *trial) repeat(what string) {
 	}
 	a := again(r.stage)
 	if a.status != http.StatusOK {
-		r.blame(&r.row.Failed, "%s answered %d: %s", what, a.status, a.message)
+		r.report(&r.row.Failed, "%s answered %d: %s", what, a.status, a.message)
 		return
 	}
-	r.check(a)
-	r.agree(what + " was repeated")
+	r.checkToken(a)
+	r.checkOutcome(what + " was repeated")
 }
 
-// agree checks what is so once the flow has been done.
-func (r *trial) agree(after string) {
+// checkOutcome checks the result of the flow after it has succeeded.
+func (r *trial) checkOutcome(after string) {
 	r.T.Helper()
 	if complaint := r.flow.complaint(r.stage); complaint != "" {
-		r.blame(&r.row.Failed, "%s, and then %s", after, complaint)
+		r.report(&r.row.Failed, "%s, and then %s", after, complaint)
 	}
 }
 
-// check checks a token that was served.
-func (r *trial) check(a answer) {
+// checkToken checks that a served token is valid and stored.
+func (r *trial) checkToken(a answer) {
 	r.T.Helper()
 	token := a.token()
 	switch {
 	case token == "":
 	case !r.Sim.Accepts(token):
-		r.blame(&r.row.Dead, "a token was served that no vendor takes")
+		r.report(&r.row.Dead, "a token was served that no vendor accepts")
 	case !strings.Contains(r.stored(), token):
-		r.blame(&r.row.Failed, "a token was served that storage does not know")
+		r.report(&r.row.Failed, "a token was served that is not in storage")
 	}
 }
 
-// live exchanges each credential once more.
-func (r *trial) live() {
+// exchangeAll makes one more exchange of each credential.
+func (r *trial) exchangeAll() {
 	r.T.Helper()
-	time.Sleep(25 * time.Hour) // by then every token has died
+	time.Sleep(25 * time.Hour) // every token expires
 	for _, name := range r.names() {
-		r.reader(name)
+		r.readToken(name)
 	}
 }
 
-// reader reads a token that there is no reason not to get.
-func (r *trial) reader(name string) {
+// readToken reads a token. It must succeed.
+func (r *trial) readToken(name string) {
 	r.T.Helper()
 	a := r.ask(logical.ReadOperation, "creds/"+name, nil)
 	switch a.status {
 	case http.StatusOK:
-		r.check(a)
+		r.checkToken(a)
 	case http.StatusBadRequest:
-		r.blame(&r.row.Lost, "creds/%s: %s", name, a.message)
+		r.report(&r.row.Lost, "creds/%s: %s", name, a.message)
 	default:
-		r.blame(&r.row.Failed, "creds/%s answered %d: %s", name, a.status, a.message)
+		r.report(&r.row.Failed, "creds/%s answered %d: %s", name, a.status, a.message)
 	}
 }

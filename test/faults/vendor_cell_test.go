@@ -17,21 +17,21 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// A stateOfToken is how it stands with the access token when a fault strikes.
+// stateOfToken is the state of the cached access token when a fault begins.
 type stateOfToken string
 
 const (
-	tokenGood    stateOfToken = "good token" // and due for a newer one
+	tokenValid   stateOfToken = "valid token" // due for renewal
 	tokenExpired stateOfToken = "expired token"
-	noToken      stateOfToken = "no token"
+	noToken      stateOfToken = "an answer without a token"
 )
 
-// An outcome is what becomes of a fault for a reader whom no good token is left for.
+// outcome is the expected result of a fault for a reader without a valid token.
 type outcome struct {
 	status int
 	says   string
-	pause  time.Duration // until the first attempt after, give or take jitter
-	jitter float64       // as a part of it
+	pause  time.Duration // from the first failure to the next attempt, plus or minus jitter
+	jitter float64       // a fraction of pause
 }
 
 var (
@@ -40,36 +40,36 @@ var (
 	invalidResponse = outcome{http.StatusBadGateway, "invalid response from the vendor: ", time.Second, 0.2}
 )
 
-// A vendorFault is what a vendor does who does not answer as documented.
+// vendorFault is a way in which a vendor does not answer as documented.
 type vendorFault struct {
 	name   string
-	strike func(*vendorsim.Conduct, *vendorsim.Sim, kindOfCredential)
-	says   string // of why there is no token
+	inject func(*vendorsim.Conduct, *vendorsim.Sim, kindOfCredential)
+	says   string // a part of the error message
 
-	retryAfter time.Duration                               // what the vendor asks for
-	loses      func(kindOfCredential) bool                 // whether the credential is lost by it; nil is never
-	meets      func(kindOfCredential) bool                 // which credentials it can meet; nil is all
-	check      func(*vendorCell, *logical.Response) string // of a fault that is none: what is wrong with what was read
-	lies       bool                                        // whether its tokens die earlier than the vendor says
+	retryAfter time.Duration                               // the Retry-After of the vendor
+	losesGrant func(kindOfCredential) bool                 // whether the fault loses a rotated refresh token; nil means never
+	appliesTo  func(kindOfCredential) bool                 // the credentials to which the fault applies; nil means all
+	check      func(*vendorCell, *logical.Response) string // for harmless faults: returns what is wrong with the response
+	overstates bool                                        // whether the stated lifetime is longer than the real one
 }
 
-// counts are what came of all cells of a matrix. Gone are the credentials that died with
-// an answer that nobody got, which no engine can help.
-type counts struct{ tried, dead, failed, leaks, gone atomic.Int64 }
+// counts are the results of all cells of a matrix. lost counts rotated refresh tokens in answers
+// that never arrived, which no engine can avoid.
+type counts struct{ tried, expired, failed, leaks, lost atomic.Int64 }
 
-// A vendorCell is one fault, striking one kind of credential in one state of its token.
+// vendorCell is one fault of the matrix, for one kind of credential in one state of its token.
 type vendorCell struct {
 	*engine.Engine
 	fault  vendorFault
 	kind   kindOfCredential
 	counts *counts
 
-	token    string // the last that was served
+	token    string // the last token served
 	failures int
-	heard    engine.Witness
+	witness  engine.Witness
 }
 
-// playFaults has each fault strike each kind of credential, in each state of its token.
+// playFaults runs each fault for each kind of credential in each state of its token.
 func playFaults(t *testing.T, row string, faults []vendorFault, play func(*vendorCell)) {
 	t.Helper()
 	result := &counts{}
@@ -77,10 +77,10 @@ func playFaults(t *testing.T, row string, faults []vendorFault, play func(*vendo
 	t.Run("cells", func(t *testing.T) {
 		for _, fault := range faults {
 			for _, kind := range kindsOfCredential() {
-				if fault.meets != nil && !fault.meets(kind) {
+				if fault.appliesTo != nil && !fault.appliesTo(kind) {
 					continue
 				}
-				for _, state := range []stateOfToken{tokenGood, tokenExpired, noToken} {
+				for _, state := range []stateOfToken{tokenValid, tokenExpired, noToken} {
 					if cell++; !tally.IsSampled(cell) {
 						continue
 					}
@@ -90,7 +90,7 @@ func playFaults(t *testing.T, row string, faults []vendorFault, play func(*vendo
 							c := newVendorCell(t, fault, kind, result)
 							c.reach(state)
 							play(c)
-							result.leaks.Add(int64(c.heard.Leaks(c.Engine, kind.secrets())))
+							result.leaks.Add(int64(c.witness.Leaks(c.Engine, kind.secrets())))
 						})
 					})
 				}
@@ -98,12 +98,12 @@ func playFaults(t *testing.T, row string, faults []vendorFault, play func(*vendo
 		}
 	})
 	note := ""
-	if gone := result.gone.Load(); gone > 0 {
-		note = fmt.Sprintf("%d refresh tokens were replaced in an answer that nobody got; a write mended each", gone)
+	if lost := result.lost.Load(); lost > 0 {
+		note = fmt.Sprintf("%d rotated refresh tokens were in answers that never arrived; a write of the credential fixed each", lost)
 	}
 	tally.Record(t, tally.Row{
 		Fault: row, Tried: int(result.tried.Load()), Note: note,
-		Dead: int(result.dead.Load()), Failed: int(result.failed.Load()), Leaks: int(result.leaks.Load()),
+		Dead: int(result.expired.Load()), Failed: int(result.failed.Load()), Leaks: int(result.leaks.Load()),
 	})
 }
 
@@ -111,17 +111,17 @@ func newVendorCell(t *testing.T, fault vendorFault, kind kindOfCredential, resul
 	t.Helper()
 	result.tried.Add(1)
 	c := &vendorCell{Engine: engine.New(t), fault: fault, kind: kind, counts: result}
-	c.heard.Listen(c.Engine)
-	kind.know(c.Sim, oddRefreshToken)
+	c.witness.Attach(c.Engine)
+	kind.register(c.Sim, oddRefreshToken)
 	c.Sim.Behave(kind.conduct())
 	engine.Until(0, 2, 0)
 	return c
 }
 
-// config is where the credential is.
+// config returns the path of the credential.
 func (c *vendorCell) config() string { return "config/" + c.kind.path + "/prod" }
 
-// reach brings the token into a state.
+// reach writes the credential and brings its token into a state.
 func (c *vendorCell) reach(state stateOfToken) {
 	c.T.Helper()
 	if state == noToken {
@@ -136,15 +136,15 @@ func (c *vendorCell) reach(state stateOfToken) {
 	case state == tokenExpired && c.kind.hourly:
 		engine.Until(1, 10, 0)
 	case state == tokenExpired:
-		time.Sleep(kindLife + 10*time.Minute)
+		time.Sleep(kindLifetime + 10*time.Minute)
 	case c.kind.hourly:
-		engine.Until(0, 5, 0) // it is to be kept alive every minute
+		engine.Until(0, 5, 0) // a keepalive is due every minute
 	default:
-		time.Sleep(kindLife*3/4 + 5*time.Minute)
+		time.Sleep(kindLifetime*3/4 + 5*time.Minute)
 	}
 }
 
-// write writes the credential, with some more fields.
+// write writes the credential with additional fields.
 func (c *vendorCell) write(more map[string]any) {
 	c.T.Helper()
 	data := map[string]any{}
@@ -157,62 +157,62 @@ func (c *vendorCell) write(more map[string]any) {
 	require.Equal(c.T, http.StatusOK, status, message)
 }
 
-// strike has the fault strike from now on.
-func (c *vendorCell) strike() {
+// inject makes the vendor behave with the fault from now on.
+func (c *vendorCell) inject() {
 	conduct := c.kind.conduct()
-	c.fault.strike(&conduct, c.Sim, c.kind)
+	c.fault.inject(&conduct, c.Sim, c.kind)
 	c.Sim.Behave(conduct)
 }
 
-// recover has the vendor answer as documented again.
-func (c *vendorCell) recover() {
+// restore makes the vendor answer as documented again.
+func (c *vendorCell) restore() {
 	for c.Sim.InFlight() > 0 {
 		time.Sleep(time.Second)
 	}
 	c.Sim.Behave(c.kind.conduct())
 }
 
-// request is the engine's, of which everything is looked through for secrets.
+// request sends a request, and records the response for the search for secrets.
 func (c *vendorCell) request(op logical.Operation, path string, data map[string]any) (*logical.Response, int, string) {
 	c.T.Helper()
 	resp, status, message := c.Request(op, path, data)
-	c.heard.Hear(c.T, path, resp, message)
+	c.witness.Record(c.T, path, resp, message)
 	return resp, status, message
 }
 
-// alive is whether the last token that was served is good. No cell comes near its end.
-func (c *vendorCell) alive() bool {
+// hasValidToken reports whether the last token served is valid for more than a minute.
+func (c *vendorCell) hasValidToken() bool {
 	return c.token != "" && time.Until(c.Sim.Death(c.token)) > time.Minute
 }
 
-// ask reads a token in a way that has the vendor called if he may be. While a token of
-// Kensho's is good nothing but the keepalive does that.
-func (c *vendorCell) ask() (*logical.Response, int, string) {
+// read reads a token in a way that causes an exchange, unless the engine backs off. While a Kensho
+// token is valid, only the keepalive of a sweep does that.
+func (c *vendorCell) read() (*logical.Response, int, string) {
 	c.T.Helper()
-	if c.kind.hourly && c.alive() {
+	if c.kind.hourly && c.hasValidToken() {
 		require.NoError(c.T, c.Tick())
 	}
 	return c.request(logical.ReadOperation, "creds/prod", nil)
 }
 
-// press reads a token as a reader does who has reason to know that the vendor gives no
-// newer one: who wants one that is good for longer.
-func (c *vendorCell) press() (*logical.Response, int, string) {
+// readForLonger reads a token in a way that yields a warning if the vendor issues no newer one.
+// While a Kensho token is valid, only a read with a longer min_ttl does that.
+func (c *vendorCell) readForLonger() (*logical.Response, int, string) {
 	c.T.Helper()
 	var data map[string]any
-	if c.kind.hourly && c.alive() {
+	if c.kind.hourly && c.hasValidToken() {
 		data = map[string]any{"min_ttl": "1h"}
 	}
 	return c.request(logical.ReadOperation, "creds/prod", data)
 }
 
-// served notes a token that was served, which the vendor must take until the lease ends.
+// served records a served token, and checks that the vendor accepts it until the lease ends.
 func (c *vendorCell) served(resp *logical.Response) {
 	c.T.Helper()
 	c.token = engine.TokenOf(resp)
 	left := time.Until(c.Sim.Death(c.token))
 	if !c.Sim.Accepts(c.token) || resp.Secret.TTL > left-min(30*time.Second, left/20) {
-		c.counts.dead.Add(1)
+		c.counts.expired.Add(1)
 		assert.Fail(c.T, "guarantee 1: a lease outlives its token", "the token has %s, the lease %s", left, resp.Secret.TTL)
 	}
 	assert.GreaterOrEqual(c.T, resp.Secret.TTL, time.Second)

@@ -16,8 +16,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// The secrets of the matrix have characters in them that every encoding writes in
-// another way than they are, and that end what looks like a word.
+// The secrets of the matrix have characters that every encoding escapes, and that end a word.
 const (
 	oddRefreshToken = `refresh&token+of/the="matrix"~0123456789\<and>its-end`
 	oddAPIKey       = `01-api&key+of/the="matrix"~0123456789\<and>the-last-of-it`
@@ -25,11 +24,11 @@ const (
 	nextOddToken    = `another&token+of/the="matrix"~0123456789\<and>what-follows`
 )
 
-// kindLife is how long access tokens live that a vendor lets live as one likes: so long
-// that a good one outlives two hours for which the vendor wants to be left alone.
-const kindLife = 8 * time.Hour
+// kindLifetime is the lifetime of access tokens where the vendor's is configurable. It is long
+// enough that a valid token outlasts a Retry-After of an hour, twice.
+const kindLifetime = 8 * time.Hour
 
-// curveKey is a key that signs sooner than RSA's, made once.
+// curveKey returns an EC key, which signs faster than RSA, generated once per process.
 var curveKey = sync.OnceValue(func() *ecdsa.PrivateKey {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -46,34 +45,34 @@ func curveKeyPEM() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
-// A kindOfCredential is a credential, at a vendor who takes it.
+// kindOfCredential is a credential, with the vendor that accepts it.
 type kindOfCredential struct {
 	name string
 	path string // under config/
 	data map[string]any
 
-	// know has the vendor know the credential, with the given refresh token if it has one.
-	know func(sim *vendorsim.Sim, refreshToken string)
+	// register adds the credential to the simulated vendors, with the given refresh token if it has
+	// one.
+	register func(sim *vendorsim.Sim, refreshToken string)
 
-	// token and expiry are the names in the vendor's answer, and life is how long an
-	// access token lives, in the unit of expiry. Kensho's refresh has no expiry.
+	// token and expiry are names of members of the vendor's answer, and lifetime is the lifetime of
+	// access tokens in the unit of expiry. Answers to Kensho's refresh tokens have no expiry.
 	token, expiry string
-	life          float64
+	lifetime      float64
 
-	// hourly is whether tokens die on the full hour, and none is to be had earlier.
+	// hourly is whether tokens expire on the full hour, and the vendor issues no new one before.
 	hourly bool
 
-	// rotates is whether a refresh token is good for one exchange.
+	// rotates is whether a refresh token can be used only once.
 	rotates bool
 
-	// oauth is whether refusals come with status 200 too, if they are in the words of
-	// RFC 6749.
+	// oauth is whether an error code of RFC 6749 counts as a rejection with status 200 too.
 	oauth bool
 }
 
 func kindsOfCredential() []kindOfCredential {
 	client := vendorsim.OAuthClient{
-		ID: engine.ClientID, Secret: oddSecret, Lifetime: kindLife, Rotate: true,
+		ID: engine.ClientID, Secret: oddSecret, Lifetime: kindLifetime, Rotate: true,
 		AuthMethods: []string{vendorsim.SecretPost},
 		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
 	}
@@ -84,44 +83,44 @@ func kindsOfCredential() []kindOfCredential {
 		return data
 	}
 	kensho := func(sim *vendorsim.Sim, token string) { sim.AddRefreshToken("link-streaming", token) }
-	pair := func(sim *vendorsim.Sim, token string) { sim.AddPair(token, kindLife, 30*24*time.Hour) }
+	pair := func(sim *vendorsim.Sim, token string) { sim.AddPair(token, kindLifetime, 30*24*time.Hour) }
 	return []kindOfCredential{
-		// A token that is good is exchanged to keep the credential alive alone.
+		// While a token is valid, only a keepalive makes an exchange.
 		{name: "kensho refresh token", path: "kensho", data: map[string]any{"refresh_token": oddRefreshToken, "keepalive_interval": 60},
-			know: kensho, token: "accessToken", hourly: true},
+			register: kensho, token: "accessToken", hourly: true},
 		{name: "kensho rotating refresh token", path: "kensho", data: map[string]any{"refresh_token": oddRefreshToken, "keepalive_interval": 60},
-			know: kensho, token: "accessToken", hourly: true, rotates: true},
+			register: kensho, token: "accessToken", hourly: true, rotates: true},
 		{name: "kensho key pair", path: "kensho", data: map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()},
-			know:  func(*vendorsim.Sim, string) {},
-			token: "access_token", expiry: "expires_in", life: kindLife.Seconds(), oauth: true},
+			register: func(*vendorsim.Sim, string) {},
+			token:    "access_token", expiry: "expires_in", lifetime: kindLifetime.Seconds(), oauth: true},
 		{name: "sitecore api key", path: "sitecore", data: map[string]any{"api_key": oddAPIKey, "access_expiry": "8h"},
-			know:  func(sim *vendorsim.Sim, _ string) { sim.AddAPIKey(oddAPIKey) },
-			token: "accessToken", expiry: "accessTokenExpiry", life: float64(kindLife.Milliseconds())},
+			register: func(sim *vendorsim.Sim, _ string) { sim.AddAPIKey(oddAPIKey) },
+			token:    "accessToken", expiry: "accessTokenExpiry", lifetime: float64(kindLifetime.Milliseconds())},
 		{name: "sitecore refresh token", path: "sitecore", data: map[string]any{"refresh_token": oddRefreshToken, "access_expiry": "8h"},
-			know: pair, token: "accessToken", expiry: "accessTokenExpiry", life: float64(kindLife.Milliseconds())},
+			register: pair, token: "accessToken", expiry: "accessTokenExpiry", lifetime: float64(kindLifetime.Milliseconds())},
 		{name: "oauth2 client_secret", path: "oauth2", data: oauth(map[string]any{"client_secret": oddSecret}),
-			know:  func(sim *vendorsim.Sim, _ string) { sim.AddOAuthClient(client) },
-			token: "access_token", expiry: "expires_in", life: kindLife.Seconds(), oauth: true},
+			register: func(sim *vendorsim.Sim, _ string) { sim.AddOAuthClient(client) },
+			token:    "access_token", expiry: "expires_in", lifetime: kindLifetime.Seconds(), oauth: true},
 		{name: "oauth2 rotating refresh token", path: "oauth2", data: oauth(map[string]any{
-			"client_secret": oddSecret, "refresh_token": oddRefreshToken, "auth_style": vendorsim.SecretPost, // else a first attempt may be in vain
+			"client_secret": oddSecret, "refresh_token": oddRefreshToken, "auth_style": vendorsim.SecretPost, // saves the attempt that finds out the style
 		}),
-			know: func(sim *vendorsim.Sim, token string) {
+			register: func(sim *vendorsim.Sim, token string) {
 				sim.AddOAuthClient(client)
 				sim.AddOAuthRefreshToken(client, token)
 			},
-			token: "access_token", expiry: "expires_in", life: kindLife.Seconds(), oauth: true, rotates: true},
+			token: "access_token", expiry: "expires_in", lifetime: kindLifetime.Seconds(), oauth: true, rotates: true},
 		{name: "oauth2 private_key_jwt", path: "oauth2", data: oauth(map[string]any{"private_key": curveKeyPEM()}),
-			know:  func(sim *vendorsim.Sim, _ string) { sim.AddOAuthClient(signing) },
-			token: "access_token", expiry: "expires_in", life: kindLife.Seconds(), oauth: true},
+			register: func(sim *vendorsim.Sim, _ string) { sim.AddOAuthClient(signing) },
+			token:    "access_token", expiry: "expires_in", lifetime: kindLifetime.Seconds(), oauth: true},
 	}
 }
 
-// conduct is how the vendor of a credential behaves on a good day.
+// conduct returns the documented behavior of the credential's vendor.
 func (k kindOfCredential) conduct() vendorsim.Conduct {
-	return vendorsim.Conduct{KeyPairLifetime: kindLife, Rotate: k.rotates}
+	return vendorsim.Conduct{KeyPairLifetime: kindLifetime, Rotate: k.rotates}
 }
 
-// secrets are what an operator wrote.
+// secrets returns the secrets that an operator wrote.
 func (k kindOfCredential) secrets() []string {
 	secrets := []string{nextOddToken}
 	for _, field := range []string{"refresh_token", "api_key", "client_secret"} {

@@ -12,49 +12,49 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-func TestFaultsOfTheVendorCostNothingWhileATokenLives(t *testing.T) {
+func TestFaultsOfTheVendorCostNothingWhileATokenIsValid(t *testing.T) {
 	t.Run("unavailable", func(t *testing.T) {
-		playFaults(t, "vendor: unavailable", passingFaults(), func(c *vendorCell) { c.fails(unavailable) })
+		playFaults(t, "vendor: unavailable", passingFaults(), func(c *vendorCell) { c.failTwice(unavailable) })
 	})
 	t.Run("invalid response", func(t *testing.T) {
-		playFaults(t, "vendor: invalid response", invalidResponseFaults(), func(c *vendorCell) { c.fails(invalidResponse) })
+		playFaults(t, "vendor: invalid response", invalidResponseFaults(), func(c *vendorCell) { c.failTwice(invalidResponse) })
 	})
 	t.Run("rejected", func(t *testing.T) {
-		playFaults(t, "vendor: rejects the credential", rejectingFaults(), func(c *vendorCell) { c.fails(rejected) })
+		playFaults(t, "vendor: rejects the credential", rejectingFaults(), func(c *vendorCell) { c.failTwice(rejected) })
 	})
 }
 
-// fails has the fault strike, twice, and the vendor recover.
-func (c *vendorCell) fails(o outcome) {
+// failTwice injects the fault for two attempts, and checks that the credential recovers.
+func (c *vendorCell) failTwice(o outcome) {
 	c.T.Helper()
-	c.strike()
-	c.failsOnce(o)
+	c.inject()
+	c.failOnce(o)
 	for _, call := range c.Sim.Calls() {
 		assert.NotContains(c.T, call.URL, "elsewhere.example", "a redirect is not followed")
 	}
-	if c.fault.loses != nil && c.fault.loses(c.kind) {
-		c.recover()
-		c.mendsTheLost()
+	if c.fault.losesGrant != nil && c.fault.losesGrant(c.kind) {
+		c.restore()
+		c.checkLostCredential()
 		return
 	}
-	c.failsOnce(o)
-	c.recover()
-	c.isWell()
+	c.failOnce(o)
+	c.restore()
+	c.checkRecovered()
 }
 
-// failsOnce makes an attempt that fails, looks at what there is to be seen of it, and
-// waits until the next attempt may be made, to find that none is made before.
-func (c *vendorCell) failsOnce(o outcome) {
+// failOnce makes an attempt that fails, and checks the response and the status. It then waits
+// until the next attempt is due, and checks that none is made before.
+func (c *vendorCell) failOnce(o outcome) {
 	c.T.Helper()
 	before := c.Exchanges()
 	c.failures++
-	resp, status, message := c.ask()
-	if c.alive() { // who waits for a newer one for a short time alone
-		c.servesTheGoodOne(resp, status, message)
+	resp, status, message := c.read()
+	if c.hasValidToken() { // the reader waits only briefly for the renewal
+		c.checkValidTokenServed(resp, status, message)
 	} else {
-		c.refuses(o, status, message)
+		c.checkRefused(o, status, message)
 	}
-	for range 400 { // until the attempt has failed, if its reader has not waited for that
+	for range 400 { // the attempt may fail after its reader has an answer
 		if c.status()["consecutive_failures"] == c.failures {
 			break
 		}
@@ -64,36 +64,35 @@ func (c *vendorCell) failsOnce(o outcome) {
 	calls := c.Exchanges()
 	require.Greater(c.T, calls, before, "the vendor was called")
 
-	next := c.showsTheFailure(o, failed)
-	c.answersTheNext(o, next)
+	next := c.checkStatus(o, failed)
+	c.checkReadDuringPause(o, next)
 	shortest, _ := c.pauses(o)
 	time.Sleep(shortest - 150*time.Millisecond)
 	require.NoError(c.T, c.Tick())
-	c.answersTheNext(o, next)
+	c.checkReadDuringPause(o, next)
 	_, status, _ = c.request(logical.ReadOperation, "token/prod", nil)
-	assert.Equal(c.T, c.alive(), status == http.StatusOK)
-	assert.Equal(c.T, calls, c.Exchanges(), "the vendor is left alone until %s, whoever asks", next)
+	assert.Equal(c.T, c.hasValidToken(), status == http.StatusOK)
+	assert.Equal(c.T, calls, c.Exchanges(), "no exchange is made until %s", next)
 	time.Sleep(time.Until(next))
 }
 
-// pauses are the shortest and the longest time from this failure to the next attempt.
+// pauses returns the shortest and the longest time from this failure to the next attempt.
 func (c *vendorCell) pauses(o outcome) (shortest, longest time.Duration) {
 	pause := o.pause
 	if o.jitter > 0 {
 		pause <<= c.failures - 1
 	}
 	jitter := time.Duration(o.jitter * float64(pause))
-	// A wish that is a date is cut to the second.
+	// A Retry-After that is a date is in whole seconds.
 	return max(pause-jitter, c.fault.retryAfter-time.Second), max(pause+jitter, c.fault.retryAfter)
 }
 
-// showsTheFailure has status tell of the failure, and returns when it says that the next
-// attempt is.
-func (c *vendorCell) showsTheFailure(o outcome, failed time.Time) time.Time {
+// checkStatus checks that the status shows the failure, and returns its next_attempt_time.
+func (c *vendorCell) checkStatus(o outcome, failed time.Time) time.Time {
 	c.T.Helper()
 	data := c.status()
 	state := "failed"
-	if c.alive() {
+	if c.hasValidToken() {
 		state = "degraded"
 	}
 	assert.Equal(c.T, state, data["state"])
@@ -109,18 +108,18 @@ func (c *vendorCell) showsTheFailure(o outcome, failed time.Time) time.Time {
 	return next
 }
 
-// answersTheNext reads a token while the vendor is left alone.
-func (c *vendorCell) answersTheNext(o outcome, next time.Time) {
+// checkReadDuringPause reads a token while the engine backs off, and checks the response.
+func (c *vendorCell) checkReadDuringPause(o outcome, next time.Time) {
 	c.T.Helper()
-	resp, status, message := c.press()
-	if !c.alive() {
-		c.refuses(o, status, message)
+	resp, status, message := c.readForLonger()
+	if !c.hasValidToken() {
+		c.checkRefused(o, status, message)
 		if o != rejected {
 			assert.Contains(c.T, message, "; next attempt at "+next.Format(time.RFC3339))
 		}
 		return
 	}
-	c.servesTheGoodOne(resp, status, message)
+	c.checkValidTokenServed(resp, status, message)
 	if assert.Len(c.T, resp.Warnings, 1) {
 		assert.Contains(c.T, resp.Warnings[0], "the vendor issues no newer token (")
 		assert.Contains(c.T, resp.Warnings[0], c.fault.says)
@@ -128,34 +127,34 @@ func (c *vendorCell) answersTheNext(o outcome, next time.Time) {
 	}
 }
 
-func (c *vendorCell) servesTheGoodOne(resp *logical.Response, status int, message string) {
+func (c *vendorCell) checkValidTokenServed(resp *logical.Response, status int, message string) {
 	c.T.Helper()
 	if status != http.StatusOK {
 		c.counts.failed.Add(1)
-		require.Fail(c.T, "guarantee 4: a reader got nothing though there is a good token", "%d %s", status, message)
+		require.Fail(c.T, "guarantee 4: no token was served although one is valid", "%d %s", status, message)
 	}
-	assert.Equal(c.T, c.token, engine.TokenOf(resp), "the good token")
+	assert.Equal(c.T, c.token, engine.TokenOf(resp), "the valid token is served")
 	c.served(resp)
 }
 
-func (c *vendorCell) refuses(o outcome, status int, message string) {
+func (c *vendorCell) checkRefused(o outcome, status int, message string) {
 	c.T.Helper()
 	assert.Equal(c.T, o.status, status, message)
 	assert.Contains(c.T, message, o.says)
 	assert.Contains(c.T, message, c.fault.says)
 	if o == rejected {
-		assert.Contains(c.T, message, "; write a new one to "+c.config(), "guarantee 5: what to do about it")
+		assert.Contains(c.T, message, "; write a new one to "+c.config(), "guarantee 5: the error names the fix")
 	}
 }
 
-// isWell reads a token that is fresh, and finds nothing to complain of.
-func (c *vendorCell) isWell() {
+// checkRecovered checks that a read makes an exchange and gets a new token without a warning.
+func (c *vendorCell) checkRecovered() {
 	c.T.Helper()
 	last, calls := c.token, c.Exchanges()
-	resp, status, message := c.ask()
+	resp, status, message := c.read()
 	if status != http.StatusOK {
 		c.counts.failed.Add(1)
-		require.Fail(c.T, "a reader got nothing though the vendor is well", "%d %s", status, message)
+		require.Fail(c.T, "no token was served although the vendor has recovered", "%d %s", status, message)
 	}
 	assert.Empty(c.T, resp.Warnings)
 	assert.NotEqual(c.T, last, engine.TokenOf(resp))
@@ -169,30 +168,29 @@ func (c *vendorCell) isWell() {
 	calls = c.Exchanges()
 	resp, _, _ = c.request(logical.ReadOperation, "creds/prod", nil)
 	assert.Equal(c.T, c.token, engine.TokenOf(resp))
-	assert.Equal(c.T, calls, c.Exchanges(), "once in a token's life")
+	assert.Equal(c.T, calls, c.Exchanges(), "the new token is cached")
 }
 
-// mendsTheLost has a credential that cannot be exchanged any more be mended. Its refresh
-// token was good for one exchange, which the vendor has done: the one that took its place
-// went away with the answer, and neither has come down to anybody. No engine can help
-// that, short of a vendor who forgives a second use. What it can do is to say so, by the
-// name of what to write to, and to serve the good token for as long as there is one.
-func (c *vendorCell) mendsTheLost() {
+// checkLostCredential checks a credential whose rotated refresh token was in an answer that never
+// arrived. No engine can avoid that loss, unless the vendor accepts a second use of the old token.
+// The engine must serve the valid token until it expires, report the rejection with the path to
+// write to, and work again after that write.
+func (c *vendorCell) checkLostCredential() {
 	c.T.Helper()
 	c.fault.says = ""
-	resp, status, message := c.ask()
-	if c.alive() {
-		c.servesTheGoodOne(resp, status, message)
-		resp, status, message = c.press()
-		c.servesTheGoodOne(resp, status, message)
+	resp, status, message := c.read()
+	if c.hasValidToken() {
+		c.checkValidTokenServed(resp, status, message)
+		resp, status, message = c.readForLonger()
+		c.checkValidTokenServed(resp, status, message)
 		assert.NotEmpty(c.T, resp.Warnings)
 	} else {
-		c.refuses(rejected, status, message)
+		c.checkRefused(rejected, status, message)
 	}
 	assert.Contains(c.T, []string{"degraded", "failed"}, c.status()["state"])
-	c.counts.gone.Add(1)
+	c.counts.lost.Add(1)
 
-	c.kind.know(c.Sim, nextOddToken)
+	c.kind.register(c.Sim, nextOddToken)
 	c.write(map[string]any{"refresh_token": nextOddToken})
 	last := c.token
 	resp, status, message = c.request(logical.ReadOperation, "creds/prod", nil)
@@ -200,7 +198,7 @@ func (c *vendorCell) mendsTheLost() {
 	assert.NotEqual(c.T, last, engine.TokenOf(resp))
 	c.served(resp)
 	assert.Equal(c.T, "ok", c.status()["state"])
-	for range 2 { // with what the vendor gives in its place, too
+	for range 2 { // the second refresh uses the rotated refresh token
 		_, status, message = c.request(logical.UpdateOperation, "refresh/prod", nil)
 		require.Equal(c.T, http.StatusOK, status, message)
 	}

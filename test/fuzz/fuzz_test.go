@@ -18,12 +18,13 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// fuzzed are the paths that FuzzConfig writes to.
+// fuzzed are the paths to which FuzzConfig writes.
 var fuzzed = []string{"config/kensho/fuzzed", "config/sitecore/fuzzed", "config/oauth2/fuzzed", "roles/fuzzed"}
 
-// Whatever is written is taken, and can be read, written again and deleted, or is refused
-// with nothing stored and a word about a field; and no secret comes out. A write is given
-// as lines of field=value, as at a terminal; a value that is JSON is taken for that.
+// FuzzConfig writes arbitrary fields. A write either succeeds, and its entry can be read, written
+// back, exchanged and deleted, or it fails with an error about a field and stores nothing. No
+// secret is returned. The fuzzer's writes are lines of field=value; a value that is valid JSON is
+// decoded.
 func FuzzConfig(f *testing.F) {
 	for path, writes := range map[int][]string{
 		0: {
@@ -62,7 +63,7 @@ func FuzzConfig(f *testing.F) {
 			before := e.Dump()
 			w := fuzzing{Engine: e, path: fuzzed[int(path)%len(fuzzed)], safe: maps.Clone(fuzzSecrets())}
 			if !w.write(logical.UpdateOperation, fuzzedData(first)) {
-				w.write(logical.PatchOperation, fuzzedData(second)) // there is nothing to patch
+				w.write(logical.PatchOperation, fuzzedData(second)) // nothing exists to patch
 				require.Equal(t, before, e.Dump())
 				return
 			}
@@ -73,15 +74,15 @@ func FuzzConfig(f *testing.F) {
 			}
 			_, status, message := e.Request(logical.DeleteOperation, w.path, nil)
 			require.Equal(t, http.StatusOK, status, message)
-			require.Equal(t, before, e.Dump(), "all of it is gone")
+			require.Equal(t, before, e.Dump(), "a delete leaves nothing")
 			_, status, _ = e.Request(logical.ReadOperation, w.path, nil)
 			require.Equal(t, http.StatusNotFound, status)
 		})
 	})
 }
 
-// newFuzzEngine has two credentials that roles may use, and vendors who know all that
-// FuzzConfig's placeholders stand for.
+// newFuzzEngine mounts an engine with the credentials prod and api, for roles, and vendors that
+// accept the values of FuzzConfig's placeholders.
 func newFuzzEngine(t *testing.T) *engine.Engine {
 	e := engine.NewUnchecked(t)
 	client := vendorsim.OAuthClient{
@@ -97,12 +98,12 @@ func newFuzzEngine(t *testing.T) *engine.Engine {
 	return e
 }
 
-// fuzzSecrets are what must not come out, by their placeholders.
+// fuzzSecrets returns the secrets that must not be returned, by placeholder.
 func fuzzSecrets() map[string]string {
 	return map[string]string{"$refresh": engine.RefreshToken, "$api": engine.APIKey, "$secret": engine.ClientSecret, "$key": engine.PrivateKeyPEM()}
 }
 
-// fuzzedData are the fields of a write.
+// fuzzedData returns the fields of a write.
 func fuzzedData(lines string) map[string]any {
 	data := map[string]any{}
 	for line := range strings.Lines(lines) {
@@ -116,7 +117,7 @@ func fuzzedData(lines string) map[string]any {
 	return data
 }
 
-// fill puts in what placeholders stand for.
+// fill replaces the placeholders in a value.
 func fill(value any) any {
 	switch value := value.(type) {
 	case string:
@@ -138,14 +139,15 @@ func fill(value any) any {
 	return value
 }
 
-// fuzzing is what is written to one path.
+// fuzzing is a sequence of writes to one path.
 type fuzzing struct {
 	*engine.Engine
 	path string
-	safe map[string]string // the secrets that stand in secret fields alone
+	safe map[string]string // the secrets that were written only to secret fields
 }
 
-// write reports whether data was taken, and sees that nothing is stored if not.
+// write writes data, and reports whether that succeeded. If not, it checks that nothing changed in
+// storage and that the error names a field.
 func (w fuzzing) write(op logical.Operation, data map[string]any) bool {
 	fields := w.Route(w.path).Fields
 	open := map[string]any{}
@@ -164,17 +166,17 @@ func (w fuzzing) write(op logical.Operation, data map[string]any) bool {
 		return true
 	}
 	require.Contains(w.T, []int{http.StatusBadRequest, http.StatusNotFound, http.StatusBadGateway}, status, message)
-	require.Equal(w.T, before, w.Dump(), "nothing is stored")
+	require.Equal(w.T, before, w.Dump(), "a refused write stores nothing")
 	isVendors := slices.ContainsFunc([]string{"the vendor rejected the credential", "the credential has expired", "cannot verify the credential: invalid response from the vendor"}, func(beginning string) bool {
 		return strings.HasPrefix(message, beginning)
 	})
 	require.True(w.T, status == http.StatusNotFound || isVendors || slices.ContainsFunc(slices.Collect(maps.Keys(fields)), func(name string) bool {
 		return strings.Contains(message, name)
-	}) || strings.Contains(message, "field"), "no field is named: %s", message)
+	}) || strings.Contains(message, "field"), "the error names no field: %s", message)
 	return false
 }
 
-// writeAgain writes what is read.
+// writeAgain checks that the fields of a read can be written back and change nothing.
 func (w fuzzing) writeAgain() {
 	data := w.Read(w.path).Data
 	var again map[string]any
@@ -188,7 +190,7 @@ func (w fuzzing) writeAgain() {
 	require.Equal(w.T, data, w.Read(w.path).Data)
 }
 
-// use has the engine exchange what was written, and find out about it.
+// use refreshes the name and reads its status.
 func (w fuzzing) use() {
 	_, name, _ := strings.Cut(strings.TrimPrefix(w.path, "config/"), "/")
 	for _, ask := range []struct {
@@ -204,7 +206,7 @@ func (w fuzzing) use() {
 	}
 }
 
-// isSafe looks for secrets, in any case and line by line.
+// isSafe checks that a text has no line of a secret, in upper or lower case.
 func (w fuzzing) isSafe(text string) {
 	for _, secret := range w.safe {
 		for line := range strings.Lines(secret) {
@@ -227,8 +229,8 @@ func asJSON(t *testing.T, v any) string {
 
 func inJSON(t *testing.T, s string) string { return strings.Trim(asJSON(t, s), `"`) }
 
-// A name is one to all of the paths that it stands in, and then it is the one that is
-// stored and listed and stands for one thing alone, or to none.
+// FuzzName checks that a name is valid for all paths or for none. A valid name is stored and listed
+// as it is, and names only one credential or role.
 func FuzzName(f *testing.F) {
 	for _, name := range []string{
 		"prod", "a", "1", "_", "a.b", "a-b", "a..b", "A", "prod/", "prod//", "/prod", "a/b", "../prod", ".", "..", "-a", "a-", "a b", "a\n", "a%2fb",
@@ -280,7 +282,7 @@ func FuzzName(f *testing.F) {
 				_, status, message = e.Request(logical.DeleteOperation, path, nil)
 				require.Equal(t, http.StatusOK, status, message)
 			}
-			require.Empty(t, e.Dump(), "all of it is gone")
+			require.Empty(t, e.Dump(), "deletes leave nothing")
 		})
 	})
 }

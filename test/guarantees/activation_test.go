@@ -16,9 +16,9 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// Whenever the server is killed, or storage refuses to write from then on, the pair is
-// activated for all credentials or for none, and can be used.
-func TestGuarantee10AnActivationIsDoneOrNotDoneWheneverTheServerIsKilled(t *testing.T) {
+// Given a crash, or storage that refuses writes, after any number of writes, the pending key
+// pair is activated for all credentials or for none. Either way the credentials still work.
+func TestGuarantee10ActivationIsAtomicAcrossCrashes(t *testing.T) {
 	for _, restart := range []bool{true, false} {
 		done := 0
 		for writes := range 8 {
@@ -27,12 +27,12 @@ func TestGuarantee10AnActivationIsDoneOrNotDoneWheneverTheServerIsKilled(t *test
 				storage := e.BreakStorage()
 				older := e.Tokens()
 				e.Register(engine.NextClientID, pending.Data["public_key"])
-				storage.DieAfter(writes)
+				storage.FailWritesAfter(writes)
 				status, message := e.Activate(map[string]any{"client_id": engine.NextClientID})
 				if restart {
 					e.Restart()
 				}
-				storage.LastWrites.Store(nil)
+				storage.WritesLeft.Store(nil)
 
 				isDone := e.Read("keypair/prod").Data["key_id"] == pending.Data["key_id"]
 				assert.Equal(t, isDone, status == http.StatusOK, "%d writes: %s", writes, message)
@@ -52,9 +52,9 @@ func TestGuarantee10AnActivationIsDoneOrNotDoneWheneverTheServerIsKilled(t *test
 				e.Restart()
 				e.Tokens()
 
-				// What was left to be settled does not come back.
-				e.Sim.AddClient("0oa-of-another-life", &engine.PrivateKey().PublicKey, "")
-				e.Write("config/kensho/scribe", map[string]any{"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM(), "client_id": "0oa-of-another-life"})
+				// State of the interrupted activation must not return.
+				e.Sim.AddClient("0oa-client-of-the-write", &engine.PrivateKey().PublicKey, "")
+				e.Write("config/kensho/scribe", map[string]any{"private_key_source": "", "keypair": "", "private_key": engine.PrivateKeyPEM(), "client_id": "0oa-client-of-the-write"})
 				e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
 				e.Restart()
 				assert.Equal(t, 20, e.Read("config/kensho/prod").Data["request_timeout"])
@@ -72,21 +72,22 @@ func TestGuarantee10AnActivationIsDoneOrNotDoneWheneverTheServerIsKilled(t *test
 				e.Tokens()
 			})
 		}
-		assert.Equal(t, 7, done, "all but the one before the switch")
+		assert.Equal(t, 7, done, "only the crash before the first write undoes the activation")
 	}
 }
 
-func TestActivationsThatWereKilledBeforeTheyWereSettledFollowEachOther(t *testing.T) {
+// Given an activation interrupted after its first write, the next one can still be made.
+func TestActivationsInterruptedByCrashesCanFollowEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewGenerated(t)
 		storage := e.BreakStorage()
 		for i, id := range []string{"0oa-2", "0oa-3", "0oa-4"} {
 			e.Register(id, e.Pending("prod", nil).Data["public_key"])
-			storage.DieAfter(1)
+			storage.FailWritesAfter(1)
 			status, message := e.Activate(map[string]any{"client_id": id})
 			require.Equal(t, http.StatusOK, status, message)
 			e.Restart()
-			storage.LastWrites.Store(nil)
+			storage.WritesLeft.Store(nil)
 			assert.Equal(t, id, e.Read("config/kensho/prod").Data["client_id"])
 			engine.Until(2*(i+1), 0, 0)
 			e.Creds("prod")
@@ -94,7 +95,7 @@ func TestActivationsThatWereKilledBeforeTheyWereSettledFollowEachOther(t *testin
 	})
 }
 
-func TestAnActivationThatIsSettledLeavesNoSecretBehind(t *testing.T) {
+func TestCompletedActivationLeavesNoSecretInStorage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, pending := engine.NewRotation(t)
 		e.Register(engine.ClientID, pending.Data["public_key"])
@@ -109,15 +110,17 @@ func TestAnActivationThatIsSettledLeavesNoSecretBehind(t *testing.T) {
 	})
 }
 
-func TestADeletionThatCannotSeeTheKeyPairLeavesNoSecretBehind(t *testing.T) {
+// Given an interrupted activation and a delete that fails once, a retried delete removes the
+// credential's secrets from the key pair's entry.
+func TestRetriedDeleteLeavesNoSecretInTheKeyPairEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, pending := engine.NewRotation(t)
 		e.Register(engine.NextClientID, pending.Data["public_key"])
 		storage := e.BreakStorage()
-		storage.DieAfter(1) // so that the key pair's entry alone has what came of it
+		storage.FailWritesAfter(1) // only the key pair's entry gets the new state
 		status, message := e.Activate(map[string]any{"client_id": engine.NextClientID})
 		require.Equal(t, http.StatusOK, status, message)
-		storage.LastWrites.Store(nil)
+		storage.WritesLeft.Store(nil)
 		var met atomic.Bool
 		meet := func(c engine.StorageCall) engine.Fault {
 			if c.Key == "config/kensho/scribe" && !met.Swap(true) {
@@ -125,7 +128,7 @@ func TestADeletionThatCannotSeeTheKeyPairLeavesNoSecretBehind(t *testing.T) {
 			}
 			return engine.Fault{}
 		}
-		storage.Meet.Store(&meet)
+		storage.OnCall.Store(&meet)
 		_, status, _ = e.Request(logical.DeleteOperation, "config/kensho/scribe", nil)
 		assert.Equal(t, http.StatusInternalServerError, status)
 		_, status, _ = e.Request(logical.DeleteOperation, "config/kensho/scribe", nil)
@@ -134,10 +137,12 @@ func TestADeletionThatCannotSeeTheKeyPairLeavesNoSecretBehind(t *testing.T) {
 	})
 }
 
-func TestGuarantee8AnActivationCountsAtOnce(t *testing.T) {
+// Given a slow exchange in flight, an activation replaces the token at once, and the late
+// answer does not bring the older token back.
+func TestGuarantee8ActivationTakesEffectAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, pending := engine.NewRotation(t)
-		engine.Until(0, 50, 0) // when the token is due for a newer one
+		engine.Until(0, 50, 0) // the token is due for renewal
 		e.Sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
 		var older *logical.Response
 		var reader sync.WaitGroup
@@ -156,15 +161,15 @@ func TestGuarantee8AnActivationCountsAtOnce(t *testing.T) {
 	})
 }
 
-func TestAnActivationOnAnotherNodeIsRead(t *testing.T) {
+func TestActivationOnAnotherNodeIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, pending := engine.NewRotation(t)
 		e.Tokens()
 		standby := e.Backend
-		e.Restart() // the active node, on the same storage
+		e.Restart() // becomes the active node, on the same storage
 		storage := e.BreakStorage()
 		e.Register(engine.ClientID, pending.Data["public_key"])
-		storage.DieAfter(1) // the key pair's entry alone is written
+		storage.FailWritesAfter(1) // only the key pair's entry is written
 		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
 		newer := e.Tokens()

@@ -11,7 +11,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-func TestTheCanariesOfTheTestsAreWatched(t *testing.T) {
+// The check that runs after every test finds a secret in each place where one can leak.
+func TestHarnessDetectsLeakedSecrets(t *testing.T) {
 	for name, leak := range map[string]func(*engine.Engine){
 		"the log": func(e *engine.Engine) {
 			e.Logger.Trace("exchanged", "url", "https://v.example/?refreshToken="+engine.RefreshToken)
@@ -32,11 +33,11 @@ func TestTheCanariesOfTheTestsAreWatched(t *testing.T) {
 			token := e.Creds("prod").Data["access_token"]
 			e.Outside.Answered(t, "creds/prod", nil, &logical.Response{Data: map[string]any{"token": token}}, "")
 		},
-		"a token where none belongs": func(e *engine.Engine) {
+		"a token in a config read": func(e *engine.Engine) {
 			token := e.Creds("prod").Data["access_token"]
 			e.Outside.Answered(t, "config/kensho/prod", nil, &logical.Response{Data: map[string]any{"access_token": token}}, "")
 		},
-		"what the operator sent": func(e *engine.Engine) {
+		"a secret of the request": func(e *engine.Engine) {
 			e.Outside.Answered(t, "config/kensho/prod", map[string]any{"refresh_token": "sent-and-refused"}, nil, "sent-and-refused: is none")
 		},
 		"a generated key": func(e *engine.Engine) {
@@ -51,7 +52,7 @@ func TestTheCanariesOfTheTestsAreWatched(t *testing.T) {
 				e.Creds("prod")
 				require.Empty(t, e.Outside.Leaks(t, e))
 				leak(e)
-				synctest.Wait() // until events are sent
+				synctest.Wait() // events are sent in the background
 				assert.NotEmpty(t, e.Outside.Leaks(t, e))
 				e.Outside.Reset()
 			})

@@ -15,7 +15,9 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee8AnExchangeInFlightEndsWithWhatItBelongsTo(t *testing.T) {
+// Given an exchange in flight, its token is not served once a write, a refresh or a delete
+// has returned.
+func TestGuarantee8ChangeDiscardsAnExchangeInFlight(t *testing.T) {
 	for name, change := range map[string]func(*engine.Engine){
 		"write": func(e *engine.Engine) {
 			e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
@@ -60,7 +62,7 @@ func TestGuarantee8AnExchangeInFlightEndsWithWhatItBelongsTo(t *testing.T) {
 	}
 }
 
-func TestGuarantee8WhatWasKnownIsVoidThoughItCannotBeDeleted(t *testing.T) {
+func TestGuarantee8WriteTakesEffectWhenStorageRefusesDeletes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		storage := e.BreakStorage()
@@ -68,7 +70,7 @@ func TestGuarantee8WhatWasKnownIsVoidThoughItCannotBeDeleted(t *testing.T) {
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		engine.Until(1, 0, 5)
 		older := e.Creds("prod").Data["access_token"]
-		storage.RefuseAway.Store(true)
+		storage.RefuseDeletes.Store(true)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": "another-refresh-token"})
 		assert.NotEqual(t, older, e.Creds("prod").Data["access_token"])
 		e.Restart()
@@ -76,14 +78,16 @@ func TestGuarantee8WhatWasKnownIsVoidThoughItCannotBeDeleted(t *testing.T) {
 
 		_, status, _ := e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		assert.Equal(t, http.StatusInternalServerError, status)
-		storage.RefuseAway.Store(false)
+		storage.RefuseDeletes.Store(false)
 		_, status, _ = e.Request(logical.DeleteOperation, "config/kensho/prod", nil)
 		assert.Equal(t, http.StatusOK, status)
 		engine.AssertStorageEmpty(t, e)
 	})
 }
 
-func TestGuarantee8ARefreshThatStorageDoesNotTakeSaysSo(t *testing.T) {
+// A refresh with drop=true that cannot be stored fails, because a restart would restore the
+// dropped token.
+func TestGuarantee8RefreshWithDropReportsAStorageFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		storage := e.BreakStorage()
@@ -91,7 +95,7 @@ func TestGuarantee8ARefreshThatStorageDoesNotTakeSaysSo(t *testing.T) {
 		leaked := e.Creds("prod").Data["access_token"]
 		storage.Refuse.Store(true)
 		_, status, _ := e.Request(logical.UpdateOperation, "refresh/prod", engine.Drop)
-		assert.Equal(t, http.StatusInternalServerError, status, "a restart would bring the token back")
+		assert.Equal(t, http.StatusInternalServerError, status, "a restart would restore the token")
 		assert.Equal(t, 1, e.Exchanges())
 		e.Refused("creds/prod")
 		storage.Refuse.Store(false)
@@ -100,7 +104,8 @@ func TestGuarantee8ARefreshThatStorageDoesNotTakeSaysSo(t *testing.T) {
 	})
 }
 
-func TestGuarantee8ARefreshHoldsThoughAnotherNodeWrites(t *testing.T) {
+// Given a refresh in flight, an invalidation of the credential's state does not fail it.
+func TestGuarantee8RefreshSucceedsDuringAnInvalidation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -115,7 +120,7 @@ func TestGuarantee8ARefreshHoldsThoughAnotherNodeWrites(t *testing.T) {
 	})
 }
 
-func TestGuarantee8ARefreshThatFailsHasForgottenTheTokenAllTheSame(t *testing.T) {
+func TestGuarantee8FailedRefreshWithDropStillDropsTheToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())

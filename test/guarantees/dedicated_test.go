@@ -141,10 +141,10 @@ func TestGuarantee8ACredentialWhoseDedicatedTokensStorageWillNotTellIsNotDeleted
 					}
 					return engine.Fault{}
 				}
-				storage.Meet.Store(&meet)
+				storage.OnCall.Store(&meet)
 				_, status, _ := e.Request(logical.DeleteOperation, "config/oauth2/api", nil)
 				assert.Equal(t, http.StatusInternalServerError, status, "the token could not be revoked later")
-				storage.Meet.Store(nil)
+				storage.OnCall.Store(nil)
 				e.Creds("api")
 				_, status, _ = e.Request(logical.DeleteOperation, "config/oauth2/api", nil)
 				assert.Equal(t, http.StatusOK, status)

@@ -19,7 +19,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee2AThousandReadersAtTheMomentOfExpiryShareOneExchange(t *testing.T) {
+func TestGuarantee2ThousandReadersAtExpiryShareOneExchange(t *testing.T) {
 	for name, data := range map[string]map[string]any{"kensho": {"refresh_token": engine.RefreshToken}, "key pair": engine.KeyPairFields()} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestGuarantee6NoSecretLeaves(t *testing.T) {
 		token := e.Creds("prod").Data["access_token"].(string)
 		storage.Refuse.Store(true)
 		engine.Until(1, 10, 0)
-		require.Error(t, e.Tick()) // which cannot store what the vendor answered
+		require.Error(t, e.Tick()) // the vendor's answer cannot be stored
 		e.Refused("creds/prod")
 		look()
 
@@ -96,7 +96,7 @@ func TestGuarantee6NoSecretLeaves(t *testing.T) {
 	})
 }
 
-func TestGuarantee2ThereIsOneExchangeInFlightWhoeverCausesIt(t *testing.T) {
+func TestGuarantee2ReadsRefreshesAndWritesHaveOneExchangeInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -113,7 +113,7 @@ func TestGuarantee2ThereIsOneExchangeInFlightWhoeverCausesIt(t *testing.T) {
 	})
 }
 
-func TestGuarantee12ACachedReadDoesNoStorageAccess(t *testing.T) {
+func TestGuarantee12CachedReadDoesNoStorageAccess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		storage := e.BreakStorage()
@@ -127,7 +127,9 @@ func TestGuarantee12ACachedReadDoesNoStorageAccess(t *testing.T) {
 	})
 }
 
-func TestGuarantee12AfterARestartAReadLoadsItsOwnNameAndTheBackgroundTheOthers(t *testing.T) {
+// After a restart, a read loads only its own name. The background work of the first minute
+// loads the others.
+func TestGuarantee12FirstReadAfterARestartLoadsOnlyItsOwnName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		for _, name := range []string{"first", "second", "third"} {
@@ -144,7 +146,7 @@ func TestGuarantee12AfterARestartAReadLoadsItsOwnNameAndTheBackgroundTheOthers(t
 		before := len(storage.Calls())
 		e.Creds("second")
 		e.Creds("third")
-		for _, call := range storage.Calls()[before:] { // what the names stand for
+		for _, call := range storage.Calls()[before:] { // a read may load a config or role, but no state
 			assert.False(t, strings.HasPrefix(call.Key, "state/"), "%s %s", call.Op, call.Key)
 		}
 		assert.Equal(t, exchanges, e.Exchanges())

@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee1TheEarlierOfTwoExpiriesCountsWithEveryVendor(t *testing.T) {
+func TestGuarantee1EarlierOfTwoExpiriesCountsForEveryVendor(t *testing.T) {
 	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -27,7 +27,7 @@ func TestGuarantee1TheEarlierOfTwoExpiriesCountsWithEveryVendor(t *testing.T) {
 					stated = int64(time.Hour / kind.Unit)
 				}
 				e := engine.NewUnchecked(t)
-				e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", stated), 15*time.Minute, nil)
+				e.AnswerWith(fmt.Sprintf(kind.Answer, "${jwt}", stated), 15*time.Minute, nil)
 				e.Write(kind.Path, kind.Fields())
 				lease := e.Read("creds/prod").Secret.TTL
 				assert.LessOrEqual(t, lease, 15*time.Minute-30*time.Second)
@@ -43,14 +43,14 @@ func TestGuarantee1TheEarlierOfTwoExpiriesCountsWithEveryVendor(t *testing.T) {
 	}
 }
 
-func TestGuarantee1ATokenThatHasExpiredIsNotStored(t *testing.T) {
+func TestGuarantee1ExpiredTokenIsNotStored(t *testing.T) {
 	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				engine.Until(5, 10, 0)
 				e := engine.NewUnchecked(t)
 				for _, exp := range []time.Duration{-time.Second, -time.Minute, -3*time.Hour - 10*time.Minute} {
-					e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", `null`), exp, nil)
+					e.AnswerWith(fmt.Sprintf(kind.Answer, "${jwt}", `null`), exp, nil)
 					_, status, message := e.Request(logical.UpdateOperation, kind.Path, kind.Fields())
 					assert.Equal(t, http.StatusBadGateway, status, message)
 					assert.Contains(t, message, "has expired already")
@@ -62,7 +62,7 @@ func TestGuarantee1ATokenThatHasExpiredIsNotStored(t *testing.T) {
 	}
 }
 
-func TestGuarantee1DefaultTTLTakesThePlaceOfWhatIsNoLifetime(t *testing.T) {
+func TestGuarantee1DefaultTTLReplacesAnInvalidLifetime(t *testing.T) {
 	for name, kind := range engine.Kinds {
 		for _, stated := range []string{`0`, `-1`, `"0"`, `"never"`} {
 			if kind.Unit == 0 {
@@ -71,7 +71,7 @@ func TestGuarantee1DefaultTTLTakesThePlaceOfWhatIsNoLifetime(t *testing.T) {
 			t.Run(name+" "+stated, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					e := engine.NewUnchecked(t)
-					e.Answering(fmt.Sprintf(kind.Answer, "opaque-0123456789", stated), 0, nil)
+					e.AnswerWith(fmt.Sprintf(kind.Answer, "opaque-0123456789", stated), 0, nil)
 					_, status, message := e.Request(logical.UpdateOperation, kind.Path, kind.Fields())
 					assert.Equal(t, http.StatusBadGateway, status)
 					assert.Contains(t, message, "set default_ttl")
@@ -79,7 +79,7 @@ func TestGuarantee1DefaultTTLTakesThePlaceOfWhatIsNoLifetime(t *testing.T) {
 					fields := kind.Fields()
 					fields["default_ttl"] = "1h"
 					e.Write(kind.Path, fields)
-					for range 3 { // it is the same token each time, and no lifetime that is counted down
+					for range 3 { // the vendor repeats the token, and default_ttl starts with each answer
 						lease := e.Read("creds/prod").Secret.TTL
 						assert.LessOrEqual(t, lease, time.Hour-30*time.Second)
 						assert.Greater(t, lease, 10*time.Minute)
@@ -91,26 +91,26 @@ func TestGuarantee1DefaultTTLTakesThePlaceOfWhatIsNoLifetime(t *testing.T) {
 	}
 }
 
-func TestGuarantee1AnUntrustedDateDecidesNothing(t *testing.T) {
+func TestGuarantee1UntrustedDateIsIgnored(t *testing.T) {
 	for name, date := range map[string]func() time.Time{
-		"1970":         func() time.Time { return time.Unix(0, 0) },
-		"a day on":     func() time.Time { return time.Now().AddDate(0, 0, 1) },
-		"8 years on":   func() time.Time { return time.Now().AddDate(8, 0, 0) },
-		"11 min ahead": func() time.Time { return time.Now().Add(11 * time.Minute) },
+		"1970":          func() time.Time { return time.Unix(0, 0) },
+		"a day ahead":   func() time.Time { return time.Now().AddDate(0, 0, 1) },
+		"8 years ahead": func() time.Time { return time.Now().AddDate(8, 0, 0) },
+		"11 min ahead":  func() time.Time { return time.Now().Add(11 * time.Minute) },
 	} {
 		for kindName, kind := range engine.Kinds {
 			t.Run(name+", "+kindName, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					engine.Until(0, 10, 0)
 					e := engine.NewUnchecked(t)
-					e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", `null`), 20*time.Second, date)
+					e.AnswerWith(fmt.Sprintf(kind.Answer, "${jwt}", `null`), 20*time.Second, date)
 					e.Write(kind.Path, kind.Fields())
 					lease := e.Read("creds/prod")
 					assert.LessOrEqual(t, lease.Secret.TTL, 20*time.Second)
 					assert.Greater(t, lease.Secret.TTL, 15*time.Second)
 					assert.Greater(t, max(e.Read("status/prod").Data["clock_skew"].(int), -e.Read("status/prod").Data["clock_skew"].(int)), 600, "it is reported")
 
-					e.Answering(fmt.Sprintf(kind.Answer, "${jwt}", `null`), time.Hour, date)
+					e.AnswerWith(fmt.Sprintf(kind.Answer, "${jwt}", `null`), time.Hour, date)
 					e.Write("refresh/prod", nil)
 					assert.Greater(t, e.Read("creds/prod").Secret.TTL, 45*time.Minute)
 				})
@@ -119,8 +119,9 @@ func TestGuarantee1AnUntrustedDateDecidesNothing(t *testing.T) {
 	}
 }
 
-// A vendor that goes on giving one token until it expires, and counts it down to 0.
-func TestAReadAcrossTheExpiryOfATokenThatIsGivenAgainNeverFails(t *testing.T) {
+// Given a vendor that repeats one token until it expires, and counts its lifetime down to 0,
+// reads before and after the expiry succeed.
+func TestReadNeverFailsAcrossTheExpiryOfARepeatedToken(t *testing.T) {
 	for name, conduct := range map[string]vendorsim.Conduct{
 		"stated":               {Sticky: true},
 		"in a string":          {Sticky: true, OAuth: vendorsim.OAuthConduct{Stringly: true}},
@@ -152,7 +153,7 @@ func TestAReadAcrossTheExpiryOfATokenThatIsGivenAgainNeverFails(t *testing.T) {
 							time.Sleep(170 * time.Millisecond)
 						}
 					}
-					// Nobody has read it since it was issued until its last moments.
+					// The first read after the issue comes in the token's last seconds.
 					for offset := -2500 * time.Millisecond; offset < 500*time.Millisecond; offset += 130 * time.Millisecond {
 						time.Sleep(2 * time.Second)
 						e.Creds("prod")
@@ -168,26 +169,26 @@ func TestAReadAcrossTheExpiryOfATokenThatIsGivenAgainNeverFails(t *testing.T) {
 	}
 }
 
-func TestTheVendorsClockOutlivesAWriteOfTheCredential(t *testing.T) {
+func TestVendorClockIsKeptAcrossACredentialWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{StrictDates: true, Skew: -20 * time.Second})
 		e.Write("config/kensho/prod", engine.KeyPairFields())
-		assert.Equal(t, 2, e.Exchanges(), "the refusal shows what the time is")
+		assert.Equal(t, 2, e.Exchanges(), "the Date of the refusal sets the clock")
 		e.Write("config/kensho/prod", engine.KeyPairFields())
 		e.Write("config/kensho/other", engine.KeyPairFields())
 		assert.Equal(t, 4, e.Exchanges())
 	})
 }
 
-func TestGuarantee1AStoredTokenOfTheFutureIsExchangedAnew(t *testing.T) {
+func TestGuarantee1StoredTokenFromTheFutureIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
 		e.Write("refresh/prod", nil)
 		old := engine.TokenOf(e.Creds("prod"))
-		// As if the clock had been an hour ahead, and set since.
-		setForth(t, e.Storage, time.Hour)
+		// As if the server's clock had been an hour ahead, and was corrected since.
+		moveTimesForward(t, e.Storage, time.Hour)
 		e.Restart()
 		calls := e.Exchanges()
 		assert.NotEqual(t, old, engine.TokenOf(e.Creds("prod")))
@@ -195,22 +196,22 @@ func TestGuarantee1AStoredTokenOfTheFutureIsExchangedAnew(t *testing.T) {
 	})
 }
 
-// Guarantee 4: an attempt that a clock of the future has put off is not waited for.
-func TestAStoredFailureOfTheFutureHoldsUpNothing(t *testing.T) {
+// Guarantee 4: a back-off that a wrong clock timesMovedForward into the future delays no attempt.
+func TestStoredFailureFromTheFutureDelaysNothing(t *testing.T) {
 	for _, ahead := range []time.Duration{time.Minute, time.Hour, 365 * 24 * time.Hour} {
 		for name, fails := range map[string]vendorsim.Conduct{
-			"the vendor is down": engine.Down(),
-			"it is throttled":    {Fault: vendorsim.Always(vendorsim.Throttle("3000"))},
-			"it is rejected":     {Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))},
-			"its scope is":       engine.RefuseScope(engine.NerdScope),
+			"the vendor is down":         engine.Down(),
+			"the vendor throttles":       {Fault: vendorsim.Always(vendorsim.Throttle("3000"))},
+			"the credential is rejected": {Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))},
+			"the scope is rejected":      engine.RefuseScope(engine.NerdScope),
 		} {
 			t.Run(ahead.String()+" ahead, "+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					e := engine.NewNarrowed(t)
 					e.Sim.Behave(fails)
 					e.Refused("creds/nerd")
-					// As if the clock had been ahead, and set since.
-					setForth(t, e.Storage, ahead)
+					// As if the server's clock had been ahead, and was corrected since.
+					moveTimesForward(t, e.Storage, ahead)
 					e.Restart()
 					e.Sim.Behave(engine.Down())
 					status := e.Read("status/prod").Data
@@ -221,7 +222,7 @@ func TestAStoredFailureOfTheFutureHoldsUpNothing(t *testing.T) {
 					for range 5 {
 						e.Refused("creds/nerd")
 					}
-					assert.Equal(t, calls+1, e.Exchanges(), "what fails now counts")
+					assert.Equal(t, calls+1, e.Exchanges(), "the new failure starts a back-off of its own")
 					e.Sim.Behave(vendorsim.Conduct{})
 					time.Sleep(3 * time.Second)
 					e.Creds("nerd")
@@ -231,8 +232,8 @@ func TestAStoredFailureOfTheFutureHoldsUpNothing(t *testing.T) {
 	}
 }
 
-// setForth dates all that is known of credentials on.
-func setForth(t *testing.T, s logical.Storage, by time.Duration) {
+// moveTimesForward adds a duration to every time in the stored state of all credentials.
+func moveTimesForward(t *testing.T, s logical.Storage, by time.Duration) {
 	t.Helper()
 	keys, err := logical.CollectKeysWithPrefix(context.Background(), s, "state/")
 	require.NoError(t, err)
@@ -242,17 +243,18 @@ func setForth(t *testing.T, s logical.Storage, by time.Duration) {
 		require.NoError(t, err)
 		var value any
 		require.NoError(t, json.Unmarshal(entry.Value, &value))
-		entry.Value, err = json.Marshal(dated(value, by))
+		entry.Value, err = json.Marshal(timesMovedForward(value, by))
 		require.NoError(t, err)
 		require.NoError(t, s.Put(context.Background(), entry))
 	}
 }
 
-func dated(value any, by time.Duration) any {
+// timesMovedForward returns value with a duration added to every time in it.
+func timesMovedForward(value any, by time.Duration) any {
 	switch v := value.(type) {
 	case map[string]any:
 		for name := range v {
-			v[name] = dated(v[name], by)
+			v[name] = timesMovedForward(v[name], by)
 		}
 	case string:
 		if at, err := time.Parse(time.RFC3339, v); err == nil {

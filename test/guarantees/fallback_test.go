@@ -15,20 +15,20 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// waysToFail are what becomes of a refresh at Sitecore while its API key works.
-var waysToFail = map[string]http.HandlerFunc{
-	"500":                    vendorsim.Answer(500, `"down"`),
-	"405":                    vendorsim.Answer(405, ""),
-	"a page":                 vendorsim.Answer(200, "<html>"),
-	"200 without a token":    vendorsim.Answer(200, "{}"),
-	"200 with an error":      vendorsim.Answer(200, `{"error":"internal_error"}`),
-	"a connection that ends": vendorsim.Reset,
-	"no answer in time":      vendorsim.Hang,
-	"a refusal":              vendorsim.Answer(401, ""),
+// refreshFaults are the ways in which a refresh fails at Sitecore while the API key works.
+var refreshFaults = map[string]http.HandlerFunc{
+	"500":                 vendorsim.Answer(500, `"down"`),
+	"405":                 vendorsim.Answer(405, ""),
+	"an HTML page":        vendorsim.Answer(200, "<html>"),
+	"200 without a token": vendorsim.Answer(200, "{}"),
+	"200 with an error":   vendorsim.Answer(200, `{"error":"internal_error"}`),
+	"a reset connection":  vendorsim.Reset,
+	"a timeout":           vendorsim.Hang,
+	"401":                 vendorsim.Answer(401, ""),
 }
 
-// refreshing has only requests that refresh a token fail.
-func refreshing(fault http.HandlerFunc) vendorsim.Conduct {
+// failingRefresh makes only the requests that use a refresh token fail.
+func failingRefresh(fault http.HandlerFunc) vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		if r.Method == http.MethodPut {
 			return fault
@@ -37,19 +37,19 @@ func refreshing(fault http.HandlerFunc) vendorsim.Conduct {
 	}}
 }
 
-// Guarantee 4: an API key takes over from a refresh that fails.
-func TestFaultARefreshFailsThatAnAPIKeyCanReplace(t *testing.T) {
-	for name, fault := range waysToFail {
+// Guarantee 4: when the refresh token fails, the engine exchanges the API key instead.
+func TestFaultAPIKeyReplacesAFailedRefresh(t *testing.T) {
+	for name, fault := range refreshFaults {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
 				e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "access_expiry": "1h"})
 				first := engine.TokenOf(e.Creds("search"))
-				e.Sim.Behave(refreshing(fault))
+				e.Sim.Behave(failingRefresh(fault))
 				time.Sleep(2 * time.Hour)
-				assert.NotEqual(t, first, engine.TokenOf(e.Creds("search")), "no valid token is left, so that the key is used at once")
+				assert.NotEqual(t, first, engine.TokenOf(e.Creds("search")), "with no valid token, the API key is used at once")
 
-				// While there is one, a refresh that fails is tried again before.
+				// With a valid token, the refresh is retried before the API key is used.
 				second := engine.TokenOf(e.Creds("search"))
 				time.Sleep(50 * time.Minute)
 				for range 3 {
@@ -64,16 +64,16 @@ func TestFaultARefreshFailsThatAnAPIKeyCanReplace(t *testing.T) {
 		})
 	}
 	if !t.Failed() {
-		tally.Record(t, tally.Row{Fault: "vendor: a refresh fails that an API key can replace", Tried: len(waysToFail), Note: "readers get a token of the key"})
+		tally.Record(t, tally.Row{Fault: "vendor: a refresh fails that an API key can replace", Tried: len(refreshFaults), Note: "readers get a token of the key"})
 	}
 }
 
-func TestGuarantee4AWriteIsNotRefusedForARefreshThatFails(t *testing.T) {
-	for name, fault := range waysToFail {
+func TestGuarantee4FailedRefreshDoesNotRefuseTheWrite(t *testing.T) {
+	for name, fault := range refreshFaults {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
-				e.Sim.Behave(refreshing(fault))
+				e.Sim.Behave(failingRefresh(fault))
 				e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "refresh_token": engine.RefreshToken})
 				e.Creds("search")
 			})
@@ -81,12 +81,12 @@ func TestGuarantee4AWriteIsNotRefusedForARefreshThatFails(t *testing.T) {
 	}
 }
 
-func TestGuarantee4AnAPIKeyIsLeftAloneWhileAVendorThrottles(t *testing.T) {
+func TestGuarantee4APIKeyIsNotUsedWhileTheVendorThrottles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "access_expiry": "1h"})
 		e.Creds("search")
-		e.Sim.Behave(refreshing(vendorsim.Throttle("60")))
+		e.Sim.Behave(failingRefresh(vendorsim.Throttle("60")))
 		time.Sleep(2 * time.Hour)
 		calls := e.Exchanges()
 		for range 5 {

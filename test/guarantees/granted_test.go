@@ -14,7 +14,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee14ARolesReaderNeverGetsMoreThanTheRole(t *testing.T) {
+func TestGuarantee14RoleReaderNeverGetsMoreThanTheRole(t *testing.T) {
 	granting := func(e *engine.Engine, scope ...string) {
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) { answer["scope"] = strings.Join(scope, " ") }))})
 	}
@@ -22,7 +22,7 @@ func TestGuarantee14ARolesReaderNeverGetsMoreThanTheRole(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			e := engine.NewNarrowed(t)
 			granting(e, engine.NerdScope, engine.LinkScope)
-			for range 2 { // the second time without asking the vendor
+			for range 2 { // the second read makes no exchange
 				status, message := e.Refused("creds/nerd")
 				assert.Equal(t, http.StatusBadRequest, status)
 				assert.Equal(t, "the vendor granted "+engine.LinkScope+" as well, which the credential has and the role does not: use a credential of its own for the role, with no more scope than that: the role's scope is "+strconv.Quote(engine.NerdScope), message)
@@ -40,7 +40,7 @@ func TestGuarantee14ARolesReaderNeverGetsMoreThanTheRole(t *testing.T) {
 			resp := e.Creds("nerd")
 			assert.Equal(t, []string{"the vendor granted scopes that it was not asked for: profile"}, resp.Warnings)
 			assert.Equal(t, []string{engine.NerdScope, "profile"}, resp.Data["scope"])
-			assert.Equal(t, resp.Warnings, e.Creds("nerd").Warnings, "of a cached token too")
+			assert.Equal(t, resp.Warnings, e.Creds("nerd").Warnings, "a cached token keeps its warning")
 
 			granting(e, engine.NerdScope, engine.LinkScope)
 			_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
@@ -50,37 +50,37 @@ func TestGuarantee14ARolesReaderNeverGetsMoreThanTheRole(t *testing.T) {
 	}
 }
 
-func TestGuarantee14MoreThanARoleIsRefusedThoughOnlyTheVendorKnowsTheCredentialsScope(t *testing.T) {
+func TestGuarantee14WiderTokenIsRefusedWhenTheCredentialHasNoScope(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		fields := engine.SecretClient(true)
 		delete(fields, "scope")
 		e.Write("config/oauth2/open", fields)
 		e.Write("roles/reading", map[string]any{"config": "open", "scope": "read"})
-		e.Sim.Behave(e.Granting("read write"))
+		e.Sim.Behave(e.GrantScope("read write"))
 		status, message := e.Refused("creds/reading")
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Equal(t, "the vendor granted write as well, which the role does not have, and may be more than the role may get: set the credential's scope to what its roles may get, and give the role a credential of its own if that has it: the role's scope is \"read\"", message)
 		_, status, message = e.Request(logical.UpdateOperation, "refresh/open", nil)
-		assert.Equal(t, http.StatusOK, status, "nothing is said of the credential: %s", message)
+		assert.Equal(t, http.StatusOK, status, "the credential itself is not affected: %s", message)
 
-		e.Sim.Behave(e.Granting("read profile"))
+		e.Sim.Behave(e.GrantScope("read profile"))
 		e.Write("config/oauth2/open", map[string]any{"scope": "read"})
 		resp := e.Creds("open")
 		assert.Empty(t, resp.Warnings, "its own scope")
 		e.Write("config/oauth2/open", map[string]any{"scope": "read,write"})
-		assert.Equal(t, []string{"the vendor granted scopes that it was not asked for: profile"}, e.Creds("reading").Warnings, "as the message advises")
+		assert.Equal(t, []string{"the vendor granted scopes that it was not asked for: profile"}, e.Creds("reading").Warnings, "after the fix that the message names")
 	})
 }
 
-func TestGuarantee14AScopeWithACommaIsComparedAsAWhole(t *testing.T) {
+func TestGuarantee14ScopeWithACommaIsComparedAsAWhole(t *testing.T) {
 	for _, granted := range []string{"read res/a,b", "read,res/a,b", "res/a,b,read", "res/a,b"} {
 		t.Run(granted, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewOAuth(t)
 				e.Write("config/oauth2/some", engine.With(engine.With(engine.SecretClient(false), "scope", []any{"res/a,b", "read"}), "verify", false))
 				e.Write("roles/narrow", map[string]any{"config": "some", "scope": "read"})
-				e.Sim.Behave(e.Granting(granted))
+				e.Sim.Behave(e.GrantScope(granted))
 				status, message := e.Refused("creds/narrow")
 				assert.Equal(t, http.StatusBadRequest, status)
 				assert.Contains(t, message, "the vendor granted res/a,b as well, which the credential has and the role does not")
@@ -89,18 +89,18 @@ func TestGuarantee14AScopeWithACommaIsComparedAsAWhole(t *testing.T) {
 	}
 }
 
-// A token that a vendor issued for one reader, and that nobody gets, does not stay valid.
-func TestADedicatedTokenThatIsRefusedIsRevoked(t *testing.T) {
+// A dedicated token that the engine refuses is revoked, so that it does not stay valid unused.
+func TestRefusedDedicatedTokenIsRevoked(t *testing.T) {
 	for name, amend := range map[string]func(answer map[string]any){
-		"more than the role":       func(answer map[string]any) { answer["scope"] = "read write" },
-		"it lives too short":       func(answer map[string]any) { answer["expires_in"] = 1 },
-		"an unreadable token type": func(answer map[string]any) { answer["token_type"] = "Bear\x01er" },
+		"more scopes than the role":    func(answer map[string]any) { answer["scope"] = "read write" },
+		"a lifetime that is too short": func(answer map[string]any) { answer["expires_in"] = 1 },
+		"an invalid token type":        func(answer map[string]any) { answer["token_type"] = "Bear\x01er" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewOAuth(t)
 				live := e.Sim.Live()
-				e.Sim.Behave(e.Amending(amend))
+				e.Sim.Behave(e.AmendTokenAnswers(amend))
 				_, message := e.Refused("creds/mine")
 				assert.Len(t, e.Sim.Revoked(), 1, message)
 				assert.Equal(t, live, e.Sim.Live())
@@ -111,15 +111,15 @@ func TestADedicatedTokenThatIsRefusedIsRevoked(t *testing.T) {
 	}
 }
 
-// A vendor may answer with one token until it expires: it is another reader's.
-func TestADedicatedTokenThatAnotherHasIsNotRevokedThoughItIsRefused(t *testing.T) {
+// A vendor may repeat one token until it expires. Such a token is in use by another reader.
+func TestRefusedDedicatedTokenIsNotRevokedWhenAnotherReaderHasIt(t *testing.T) {
 	for _, name := range []string{"api", "whole"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewOAuth(t)
 				e.Write("roles/whole", map[string]any{"config": "api", "dedicated": true})
 				theirs := engine.TokenOf(e.Creds(name))
-				e.Sim.Behave(e.Amending(func(answer map[string]any) { answer["access_token"], answer["scope"] = theirs, "read write" }))
+				e.Sim.Behave(e.AmendTokenAnswers(func(answer map[string]any) { answer["access_token"], answer["scope"] = theirs, "read write" }))
 				e.Refused("creds/mine")
 				assert.Empty(t, e.Sim.Revoked())
 				assert.True(t, e.Sim.Accepts(theirs))

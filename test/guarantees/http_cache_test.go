@@ -14,14 +14,15 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-func TestGuarantee1ATokenOutOfACacheExpiresAsTheVendorHasIt(t *testing.T) {
+// Given an answer from an HTTP cache, its Age is subtracted from the lifetime that it states.
+func TestGuarantee1AgeOfACachedAnswerShortensTheLifetime(t *testing.T) {
 	const age = 530 * time.Second
 	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
 				engine.Until(0, 30, 0)
-				e.Cached(fmt.Sprintf(kind.Answer, "of-a-cache-0123456789", int64(20*time.Minute/max(kind.Unit, 1))), age)
+				e.AnswerFromCache(fmt.Sprintf(kind.Answer, "of-a-cache-0123456789", int64(20*time.Minute/max(kind.Unit, 1))), age)
 				e.Write(kind.Path, kind.Fields())
 				expire, err := time.Parse(time.RFC3339, e.Read("status/prod").Data["expire_time"].(string))
 				require.NoError(t, err)
@@ -31,20 +32,20 @@ func TestGuarantee1ATokenOutOfACacheExpiresAsTheVendorHasIt(t *testing.T) {
 				}
 				assert.WithinRange(t, expire, want.Add(-2*time.Second), want)
 				if skew := e.Read("status/prod").Data["clock_skew"]; skew != nil {
-					assert.Zero(t, skew, "a Date that is as old as its answer is of a clock that is right")
+					assert.Zero(t, skew, "a Date as old as its answer shows no clock skew")
 				}
 			})
 		})
 	}
 }
 
-func TestGuarantee1AnExpiredTokenOutOfACacheIsRefused(t *testing.T) {
+func TestGuarantee1ExpiredTokenFromAnHTTPCacheIsRefused(t *testing.T) {
 	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
 				engine.Until(1, 5, 0)
-				e.Cached(fmt.Sprintf(kind.Answer, "of-a-cache-0123456789", int64(8*time.Minute/max(kind.Unit, 1))), 530*time.Second)
+				e.AnswerFromCache(fmt.Sprintf(kind.Answer, "of-a-cache-0123456789", int64(8*time.Minute/max(kind.Unit, 1))), 530*time.Second)
 				_, status, message := e.Request(logical.UpdateOperation, kind.Path, kind.Fields())
 				assert.Equal(t, http.StatusBadGateway, status)
 				assert.Contains(t, message, "has expired already")

@@ -16,9 +16,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// refreshFailures are what can go wrong with a refresh, and the status of its answer.
+// refreshFailures are the ways in which a refresh fails, with the status and a part of the
+// message of its answer.
 var refreshFailures = map[string]struct {
-	strike func(*engine.Engine, *engine.FaultyStorage)
+	fail   func(*engine.Engine, *engine.FaultyStorage)
 	status int
 	says   string
 }{
@@ -33,11 +34,11 @@ var refreshFailures = map[string]struct {
 		e.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: time.Second})
 	}, http.StatusBadGateway, "too short"},
 	"storage fails":                         {func(_ *engine.Engine, s *engine.FaultyStorage) { s.Refuse.Store(true); s.RefuseFence.Store(true) }, http.StatusInternalServerError, "the disk is full"},
-	"the server is killed before the write": {func(_ *engine.Engine, s *engine.FaultyStorage) { s.DieAfter(0) }, http.StatusInternalServerError, "the disk is full"},
+	"the server is killed before the write": {func(_ *engine.Engine, s *engine.FaultyStorage) { s.FailWritesAfter(0) }, http.StatusInternalServerError, "the disk is full"},
 }
 
-// Guarantee 4: a refresh keeps a valid token until the next one is stored.
-func TestFaultARefreshThatFailsCostsReadersNothing(t *testing.T) {
+// Guarantee 4: a refresh that fails keeps the valid tokens, also across a restart.
+func TestFaultFailedRefreshKeepsTheValidToken(t *testing.T) {
 	for name, row := range refreshFailures {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -45,7 +46,7 @@ func TestFaultARefreshThatFailsCostsReadersNothing(t *testing.T) {
 				storage := e.BreakStorage()
 				own, narrow := engine.TokenOf(e.Creds("prod")), engine.TokenOf(e.Creds("nerd"))
 				engine.Until(0, 16, 0)
-				row.strike(e, storage)
+				row.fail(e, storage)
 				_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 				assert.Equal(t, row.status, status, message)
 				assert.Contains(t, message, row.says)
@@ -78,14 +79,14 @@ func TestFaultARefreshThatFailsCostsReadersNothing(t *testing.T) {
 	}
 }
 
-func TestGuarantee8ARefreshThatDropsServesNoOlderTokenWhateverHappens(t *testing.T) {
+func TestGuarantee8RefreshWithDropNeverServesAnOlderToken(t *testing.T) {
 	for name, row := range refreshFailures {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewNarrowed(t)
 				storage := e.BreakStorage()
 				leaked := []any{engine.TokenOf(e.Creds("prod")), engine.TokenOf(e.Creds("nerd"))}
-				row.strike(e, storage)
+				row.fail(e, storage)
 				_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", engine.Drop)
 				assert.Equal(t, row.status, status, message)
 				if status != http.StatusInternalServerError {
@@ -95,13 +96,13 @@ func TestGuarantee8ARefreshThatDropsServesNoOlderTokenWhateverHappens(t *testing
 					for _, path := range []string{"creds/prod", "creds/nerd"} {
 						e.Refused(path)
 					}
-					if status != http.StatusInternalServerError { // a restart would bring it back, which the answer says
+					if status != http.StatusInternalServerError { // a restart would restore the token, as the answer says
 						e.Restart()
 					}
 				}
 				storage.Refuse.Store(false)
 				storage.RefuseFence.Store(false)
-				storage.LastWrites.Store(nil)
+				storage.WritesLeft.Store(nil)
 				e.Sim.Behave(vendorsim.Conduct{})
 				e.Write("refresh/prod", engine.Drop)
 				assert.NotContains(t, leaked, engine.TokenOf(e.Creds("prod")))
@@ -111,15 +112,15 @@ func TestGuarantee8ARefreshThatDropsServesNoOlderTokenWhateverHappens(t *testing
 	}
 }
 
-func TestGuarantee8ARefreshReplacesTheValidTokensOfAllScopes(t *testing.T) {
+func TestGuarantee8RefreshReplacesTheValidTokensOfAllScopes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		e.Creds("link")
 		time.Sleep(2 * time.Hour)
 		older := []string{engine.TokenOf(e.Creds("prod")), engine.TokenOf(e.Creds("nerd"))}
-		calls := len(e.Asked())
+		calls := len(e.RequestedScopes())
 		e.Write("refresh/prod", nil)
-		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope}, e.Asked()[calls:], "the role link has no valid token to replace")
+		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope}, e.RequestedScopes()[calls:], "the role link has no valid token to replace")
 		e.Sim.Behave(engine.Down())
 		for _, name := range []string{"prod", "nerd"} {
 			resp := e.Creds(name)
@@ -129,7 +130,7 @@ func TestGuarantee8ARefreshReplacesTheValidTokensOfAllScopes(t *testing.T) {
 	})
 }
 
-func TestGuarantee4ARefreshKeepsTheTokenOfAScopeThatTheVendorRejectsNow(t *testing.T) {
+func TestGuarantee4RefreshKeepsTheTokenOfARejectedScope(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		own, link, nerd := engine.TokenOf(e.Creds("prod")), engine.TokenOf(e.Creds("link")), engine.TokenOf(e.Creds("nerd"))
@@ -138,7 +139,7 @@ func TestGuarantee4ARefreshKeepsTheTokenOfAScopeThatTheVendorRejectsNow(t *testi
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, `the refresh of the scope "kensho:app:link" failed: kensho.okta.com: 400 Bad Request: invalid_scope; the cached token stays in use; it expires at 2000-01-01T01:00:00Z`)
 		assert.NotEqual(t, own, engine.TokenOf(e.Creds("prod")))
-		assert.NotEqual(t, nerd, engine.TokenOf(e.Creds("nerd")), "the other scope is replaced all the same")
+		assert.NotEqual(t, nerd, engine.TokenOf(e.Creds("nerd")), "the other scopes' tokens are replaced")
 		assert.Equal(t, link, engine.TokenOf(e.Creds("link")))
 	})
 }
@@ -165,7 +166,7 @@ func TestGuarantee4ReadersDoNotWaitForARefresh(t *testing.T) {
 	})
 }
 
-func TestARefreshMakesAnAttemptAtOnceAlthoughTheEngineBacksOff(t *testing.T) {
+func TestRefreshDoesNotWaitForTheBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -179,9 +180,9 @@ func TestARefreshMakesAnAttemptAtOnceAlthoughTheEngineBacksOff(t *testing.T) {
 		for range 3 {
 			e.Request(logical.UpdateOperation, "refresh/prod", nil)
 		}
-		require.Equal(t, calls+3, e.Exchanges(), "one each")
+		require.Equal(t, calls+3, e.Exchanges(), "each refresh makes one exchange")
 		e.Creds("prod")
-		assert.Equal(t, calls+3, e.Exchanges(), "it backs off again afterwards")
+		assert.Equal(t, calls+3, e.Exchanges(), "reads still back off")
 		e.Sim.Behave(vendorsim.Conduct{})
 		e.Write("refresh/prod", nil)
 		assert.Empty(t, e.Creds("prod").Warnings)

@@ -16,15 +16,15 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee7AnUnreadCredentialStaysAlive(t *testing.T) {
+func TestGuarantee7UnreadCredentialDoesNotExpire(t *testing.T) {
 	for name, test := range map[string]struct {
-		data  map[string]any
-		alive bool
+		data   map[string]any
+		usable bool
 	}{
-		"by default":        {map[string]any{}, true},
-		"every six days":    {map[string]any{"keepalive_interval": "144h"}, true},
-		"stored unchecked":  {map[string]any{"verify": false}, true},
-		"with no keepalive": {map[string]any{"keepalive_interval": 0}, false},
+		"by default":          {map[string]any{}, true},
+		"every six days":      {map[string]any{"keepalive_interval": "144h"}, true},
+		"not verified":        {map[string]any{"verify": false}, true},
+		"without a keepalive": {map[string]any{"keepalive_interval": 0}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -40,7 +40,7 @@ func TestGuarantee7AnUnreadCredentialStaysAlive(t *testing.T) {
 				}
 				e.Pass(2 * time.Minute)
 				_, status, _ := e.Request(logical.ReadOperation, "creds/prod", nil)
-				assert.Equal(t, test.alive, status == http.StatusOK)
+				assert.Equal(t, test.usable, status == http.StatusOK)
 				if name == "by default" {
 					assert.InDelta(t, 20, e.Exchanges(), 2, "about one a day")
 				}
@@ -65,33 +65,33 @@ func TestGuarantee7KeepalivesAreSpreadOverTheInterval(t *testing.T) {
 			e.Pass(time.Hour)
 			busiest = max(busiest, e.Exchanges()-before)
 		}
-		assert.InDelta(t, 3*many, e.Exchanges(), many/4, "one to verify each, and about one a day")
+		assert.InDelta(t, 3*many, e.Exchanges(), many/4, "one verification of each, and about one keepalive a day")
 		assert.Less(t, busiest, many/4, "in any hour")
 	})
 }
 
-func TestGuarantee7AKeepaliveLongerThanTheCredentialLivesIsRefused(t *testing.T) {
+func TestGuarantee7KeepaliveLongerThanTheIdleExpiryIsRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		path      string
-		idle      any // nil where the vendor documents it
-		interval  any // nil for the default
+		idle      any // idle_expiry; nil for the vendor's documented one
+		interval  any // keepalive_interval; nil for the default
 		effective time.Duration
 		says      string
 	}{
-		"a day and more":                  {path: "kensho", interval: "8d", says: "keepalive_interval: must be at most 167h59m, as the credential expires after 7d without use"},
-		"all of the time":                 {path: "kensho", interval: "7d", says: "keepalive_interval: must be at most 167h59m"},
-		"all but the minute of a sweep":   {path: "kensho", interval: 7*24*3600 - 60, effective: 7*24*time.Hour - time.Minute},
-		"a second more than that":         {path: "kensho", interval: 7*24*3600 - 59, says: "keepalive_interval: must be at most 167h59m"},
-		"the default of a week":           {path: "kensho", effective: 24 * time.Hour},
-		"the default of two days":         {path: "oauth2", idle: "48h", effective: 24 * time.Hour},
-		"the default of 30 minutes":       {path: "oauth2", idle: "30m", effective: 15 * time.Minute},
-		"the default of 2 minutes":        {path: "oauth2", idle: "2m", effective: time.Minute},
-		"an expiry before the next sweep": {path: "oauth2", idle: "119s", says: "idle_expiry: must be at least 2m,"},
-		"that, without a keepalive":       {path: "oauth2", idle: "119s", interval: 0},
-		"a keepalive of 29 of 30 minutes": {path: "oauth2", idle: "30m", interval: "29m", effective: 29 * time.Minute},
-		"a keepalive of 30 minutes":       {path: "oauth2", idle: "30m", interval: "30m", says: "keepalive_interval: must be at most 29m, as the credential expires after 30m without use"},
-		"a keepalive of a day":            {path: "oauth2", idle: "30m", interval: "24h", says: "keepalive_interval: must be at most 29m"},
-		"a keepalive of an hour and more": {path: "oauth2", idle: "2h", interval: "2h", says: "keepalive_interval: must be at most 1h59m, as the credential expires after 2h without use"},
+		"a day more than the idle expiry":      {path: "kensho", interval: "8d", says: "keepalive_interval: must be at most 167h59m, as the credential expires after 7d without use"},
+		"the whole idle expiry":                {path: "kensho", interval: "7d", says: "keepalive_interval: must be at most 167h59m"},
+		"a minute less than the idle expiry":   {path: "kensho", interval: 7*24*3600 - 60, effective: 7*24*time.Hour - time.Minute},
+		"59 seconds less than the idle expiry": {path: "kensho", interval: 7*24*3600 - 59, says: "keepalive_interval: must be at most 167h59m"},
+		"the default for a week":               {path: "kensho", effective: 24 * time.Hour},
+		"the default for two days":             {path: "oauth2", idle: "48h", effective: 24 * time.Hour},
+		"the default for 30 minutes":           {path: "oauth2", idle: "30m", effective: 15 * time.Minute},
+		"the default for 2 minutes":            {path: "oauth2", idle: "2m", effective: time.Minute},
+		"an idle expiry shorter than a sweep":  {path: "oauth2", idle: "119s", says: "idle_expiry: must be at least 2m,"},
+		"the same without a keepalive":         {path: "oauth2", idle: "119s", interval: 0},
+		"29 of 30 minutes":                     {path: "oauth2", idle: "30m", interval: "29m", effective: 29 * time.Minute},
+		"30 of 30 minutes":                     {path: "oauth2", idle: "30m", interval: "30m", says: "keepalive_interval: must be at most 29m, as the credential expires after 30m without use"},
+		"a day of 30 minutes":                  {path: "oauth2", idle: "30m", interval: "24h", says: "keepalive_interval: must be at most 29m"},
+		"2 of 2 hours":                         {path: "oauth2", idle: "2h", interval: "2h", says: "keepalive_interval: must be at most 1h59m, as the credential expires after 2h without use"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestGuarantee7AKeepaliveLongerThanTheCredentialLivesIsRefused(t *testing.T)
 					}
 					idle, err := time.ParseDuration(test.idle.(string))
 					require.NoError(t, err)
-					require.LessOrEqual(t, time.Since(last), idle, "it is exchanged before it expires")
+					require.LessOrEqual(t, time.Since(last), idle, "the credential is exchanged before it expires")
 				}
 			})
 		})

@@ -132,9 +132,9 @@ func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *tes
 			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusUnauthorized, `{"error":"invalid_client"}`))})
 		}, http.StatusBadRequest, ""},
 		"an invalid last response": {3 * time.Second, func(e *engine.Engine) { e.Sim.Behave(vendorsim.Conduct{Unstated: true}) }, http.StatusBadGateway, ""},
-		"a storage failure":        {5 * time.Second, func(e *engine.Engine) { e.Storage.(*engine.FaultyStorage).DieAfter(0) }, http.StatusInternalServerError, ""},
+		"a storage failure":        {5 * time.Second, func(e *engine.Engine) { e.Storage.(*engine.FaultyStorage).FailWritesAfter(0) }, http.StatusInternalServerError, ""},
 		"a killed server": {5 * time.Second, func(e *engine.Engine) {
-			e.Storage.(*engine.FaultyStorage).DieAfter(0)
+			e.Storage.(*engine.FaultyStorage).FailWritesAfter(0)
 			e.Restart()
 		}, http.StatusInternalServerError, "b"},
 	} {
@@ -154,7 +154,7 @@ func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *tes
 				assert.Equal(t, during.status, status, message)
 
 				e.Sim.Behave(vendorsim.Conduct{})
-				storage.LastWrites.Store(nil)
+				storage.WritesLeft.Store(nil)
 				time.Sleep(30 * time.Second)
 				require.NoError(t, e.Tick()) // stores the rotated refresh tokens that are kept in memory
 				e.Restart()

@@ -16,13 +16,13 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestAMinTTLIsMetByOneExchange(t *testing.T) {
+func TestMinTTLIsMetByOneExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
 		first := e.Creds("prod").Data["access_token"]
 		engine.Until(0, 30, 0)
-		assert.Equal(t, first, e.ReadFor("creds/prod", "29m").Data["access_token"], "which the token at hand meets")
+		assert.Equal(t, first, e.ReadFor("creds/prod", "29m").Data["access_token"], "the cached token meets it")
 		assert.Equal(t, first, e.ReadFor("creds/prod", "0").Data["access_token"])
 		assert.Equal(t, 1, e.Exchanges())
 
@@ -31,13 +31,13 @@ func TestAMinTTLIsMetByOneExchange(t *testing.T) {
 		assert.Equal(t, time.Hour-30*time.Second, resp.Secret.TTL)
 		assert.Empty(t, resp.Warnings)
 		assert.Equal(t, 2, e.Exchanges())
-		assert.Equal(t, resp.Data["access_token"], e.Creds("prod").Data["access_token"], "others get it too")
+		assert.Equal(t, resp.Data["access_token"], e.Creds("prod").Data["access_token"], "other readers get the new token")
 		assert.Equal(t, resp.Data["access_token"], e.ReadFor("token/prod", "50m").Data["access_token"])
 		assert.Equal(t, 2, e.Exchanges())
 	})
 }
 
-func TestGuarantee2ReadersWithOneMinTTLShareOneExchange(t *testing.T) {
+func TestGuarantee2ReadersWithTheSameMinTTLShareOneExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -47,11 +47,11 @@ func TestGuarantee2ReadersWithOneMinTTLShareOneExchange(t *testing.T) {
 		for i := range 100 {
 			readers.Go(func() {
 				minTTL := []string{"40m", "50m", "55m"}[i%3]
-				assert.Empty(t, e.ReadFor("creds/prod", minTTL).Warnings, "whose token is too short waits for the next, however slow the vendor")
+				assert.Empty(t, e.ReadFor("creds/prod", minTTL).Warnings, "a reader whose min_ttl is not met waits for the slow vendor")
 			})
 			readers.Go(func() { e.Creds("prod") })
 			readers.Go(func() {
-				assert.Len(t, e.ReadFor("creds/prod", "59m30s").Warnings, 1, "what is enough for others is not for all")
+				assert.Len(t, e.ReadFor("creds/prod", "59m30s").Warnings, 1, "the shared token does not meet a longer min_ttl")
 			})
 		}
 		readers.Wait()
@@ -59,7 +59,7 @@ func TestGuarantee2ReadersWithOneMinTTLShareOneExchange(t *testing.T) {
 	})
 }
 
-func TestGuarantee2ReadersWithDifferentMinTTLsShareOneExchangeHoweverSlow(t *testing.T) {
+func TestGuarantee2ReadersWithDifferentMinTTLsShareOneSlowExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		data := engine.KeyPairFields()
@@ -76,7 +76,7 @@ func TestGuarantee2ReadersWithDifferentMinTTLsShareOneExchangeHoweverSlow(t *tes
 	})
 }
 
-func TestAMinTTLThatNoTokenMeetsYieldsTheBestOneAndWhatCouldBeHad(t *testing.T) {
+func TestUnreachableMinTTLReturnsTheBestTokenWithAWarning(t *testing.T) {
 	for name, test := range map[string]struct {
 		path    string
 		data    map[string]any
@@ -85,7 +85,7 @@ func TestAMinTTLThatNoTokenMeetsYieldsTheBestOneAndWhatCouldBeHad(t *testing.T) 
 	}{
 		"longer than the vendor's tokens": {"config/kensho/prod", engine.KeyPairFields(), "2h",
 			"min_ttl is 2h0m0s, and this token is valid for 39m30s; a new one would be valid for 59m30s"},
-		"longer than the hour has": {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, "45m",
+		"longer than the rest of the hour": {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, "45m",
 			"min_ttl is 45m0s, and this token is valid for 29m29s; a longer one is available from 2000-01-01T01:00:00Z"},
 		"of a pasted token": {"config/kensho/prod", map[string]any{"access_token": "pasted"}, "45m",
 			"min_ttl is 45m0s, and this token is valid for 29m28s; there is no other"},
@@ -100,14 +100,15 @@ func TestAMinTTLThatNoTokenMeetsYieldsTheBestOneAndWhatCouldBeHad(t *testing.T) 
 				for _, path := range []string{"creds/prod", "token/prod"} {
 					assert.Equal(t, []string{test.warning}, e.ReadFor(path, test.minTTL).Warnings)
 				}
-				assert.Equal(t, calls, e.Exchanges(), "an exchange could not meet it")
+				assert.Equal(t, calls, e.Exchanges(), "no exchange is made that cannot meet it")
 			})
 		})
 	}
 }
 
-// Guarantee 16: readers cause a bounded number of exchanges within the lifetime of a token.
-func TestGuarantee16AReaderOfAllOfATokensLifetimeDoesNotPressTheVendor(t *testing.T) {
+// Given readers that ask for almost the whole lifetime at every read, the engine makes about
+// six exchanges within one lifetime.
+func TestGuarantee16MinTTLOfTheWholeLifetimeCausesFewExchanges(t *testing.T) {
 	for _, names := range [][]string{{"prod"}, {"prod", "other", "third"}} {
 		synctest.Test(t, func(t *testing.T) {
 			e := engine.New(t)
@@ -126,20 +127,20 @@ func TestGuarantee16AReaderOfAllOfATokensLifetimeDoesNotPressTheVendor(t *testin
 					}
 				}
 				made := e.Exchanges() - calls
-				assert.InDelta(t, 6, made, 3, "within the lifetime of one")
+				assert.InDelta(t, 6, made, 3, "exchanges within one lifetime")
 				calls = e.Exchanges()
 			}
 			assert.Positive(t, unmet)
 			time.Sleep(30 * time.Minute)
 			for range 3 {
 				time.Sleep(30 * time.Second)
-				assert.Empty(t, e.ReadFor("token/prod", "59m30s").Warnings, "one who comes once in a while gets what it asks for")
+				assert.Empty(t, e.ReadFor("token/prod", "59m30s").Warnings, "a reader that asks rarely gets what it asks for")
 			}
 		})
 	}
 }
 
-func TestAMinTTLOfMostOfATokensLifetimeIsAlwaysMet(t *testing.T) {
+func TestMinTTLOfMostOfTheLifetimeIsAlwaysMet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -151,7 +152,7 @@ func TestAMinTTLOfMostOfATokensLifetimeIsAlwaysMet(t *testing.T) {
 	})
 }
 
-func TestGuarantee4AMinTTLIsMetAsWellAsAVendorsBadDayAllows(t *testing.T) {
+func TestGuarantee4UnmetMinTTLDuringAnOutageIsAWarning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -163,13 +164,13 @@ func TestGuarantee4AMinTTLIsMetAsWellAsAVendorsBadDayAllows(t *testing.T) {
 			assert.Equal(t, first, resp.Data["access_token"])
 			require.Len(t, resp.Warnings, 1)
 			assert.Contains(t, resp.Warnings[0], "the vendor issues no newer token (kensho.okta.com: 503 Service Unavailable: down)")
-			assert.Empty(t, e.Creds("prod").Warnings, "who did not ask for more has no reason to worry")
+			assert.Empty(t, e.Creds("prod").Warnings, "a reader without a min_ttl gets no warning")
 		}
-		assert.Equal(t, 2, e.Exchanges(), "while backing off the vendor is not called, whoever asks")
+		assert.Equal(t, 2, e.Exchanges(), "the engine does not call the vendor while backing off")
 	})
 }
 
-func TestARolesMinTTLHoldsForItsReaders(t *testing.T) {
+func TestRoleMinTTLAppliesToItsReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -182,11 +183,11 @@ func TestARolesMinTTLHoldsForItsReaders(t *testing.T) {
 		assert.NotEqual(t, first, second)
 		engine.Until(0, 30, 0)
 		assert.Equal(t, second, e.ReadFor("creds/batch", "10m").Data["access_token"])
-		assert.NotEqual(t, second, e.ReadFor("creds/batch", "50m").Data["access_token"], "the longer of the two holds")
+		assert.NotEqual(t, second, e.ReadFor("creds/batch", "50m").Data["access_token"], "the longer of the role's and the reader's min_ttl counts")
 	})
 }
 
-func TestALeaseIsCutToTheRolesTTL(t *testing.T) {
+func TestLeaseIsLimitedToTheRoleTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -199,10 +200,10 @@ func TestALeaseIsCutToTheRolesTTL(t *testing.T) {
 		assert.Equal(t, 10*time.Minute, resp.Secret.TTL)
 		assert.Equal(t, []string{"min_ttl is 45m0s, but the role's ttl is 10m0s"}, resp.Warnings)
 		assert.Equal(t, resp.Warnings, e.ReadFor("token/short", "45m").Warnings)
-		assert.Equal(t, 1, e.Exchanges(), "no token would make the lease longer")
+		assert.Equal(t, 1, e.Exchanges(), "no token makes the lease longer")
 
 		e.System.MaxLeaseTTLVal = 5 * time.Minute
-		time.Sleep(time.Second) // for which the old one counts
+		time.Sleep(time.Second) // the engine caches the old value for a second
 		resp = e.ReadFor("creds/short", "45m")
 		assert.Equal(t, 5*time.Minute, resp.Secret.TTL)
 		assert.Equal(t, []string{"min_ttl is 45m0s, but the mount's maximum lease TTL is 5m0s"}, resp.Warnings)
@@ -213,7 +214,7 @@ func TestALeaseIsCutToTheRolesTTL(t *testing.T) {
 	})
 }
 
-func TestABadMinTTLIsRefused(t *testing.T) {
+func TestInvalidMinTTLIsRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())

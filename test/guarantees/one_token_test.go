@@ -18,17 +18,17 @@ import (
 
 // A vendor may answer with one token until it expires, whatever the scope of the request.
 
-func TestGuarantee14TheTokenOfAWiderScopeIsNotServedToARole(t *testing.T) {
+func TestGuarantee14TokenOfAWiderScopeIsNotServedToARole(t *testing.T) {
 	for name, c := range map[string]struct {
-		first   string // the name that is read first
-		scope   string // of the credential
+		first   string // the name to read first
+		scope   string // the credential's scope
 		reason  string
 		refused bool
 	}{
-		"that of the credential":                                 {"api", "read,write", "the vendor granted write as well", true},
-		"that of a wider role":                                   {"writing", "read,write,list", "the vendor granted write as well", true},
-		"that of a credential whose scope only the vendor knows": {"api", "", "the vendor returned the token of the credential's own scope", true},
-		"one of the same scope":                                  {"reading", "read,write", "", false},
+		"the credential's token":                    {"api", "read,write", "the vendor granted write as well", true},
+		"a wider role's token":                      {"writing", "read,write,list", "the vendor granted write as well", true},
+		"the token of a credential without a scope": {"api", "", "the vendor returned the token of the credential's own scope", true},
+		"a token of the same scope":                 {"reading", "read,write", "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -37,16 +37,16 @@ func TestGuarantee14TheTokenOfAWiderScopeIsNotServedToARole(t *testing.T) {
 					ID: engine.ClientID, Secret: engine.ClientSecret, Scopes: []string{"read", "write", "list"}, AuthMethods: []string{vendorsim.SecretBasic},
 					Grants: []string{vendorsim.ClientCredentialsGrant},
 				})
-				e.Sim.Behave(e.Amending(func(answer map[string]any) { delete(answer, "scope") }))
+				e.Sim.Behave(e.AmendTokenAnswers(func(answer map[string]any) { delete(answer, "scope") }))
 				e.Write("config/oauth2/api", map[string]any{"scope": c.scope})
 				e.Write("roles/writing", map[string]any{"config": "api", "scope": "read,write"})
 				e.Write("roles/reading", map[string]any{"config": "api", "scope": "read"})
 				lease := e.Creds(c.first)
-				e.Repeating(engine.TokenOf(lease), time.Now().Add(time.Hour))
+				e.RepeatToken(engine.TokenOf(lease), time.Now().Add(time.Hour))
 				if !c.refused {
 					engine.Until(0, 50, 0)
 					assert.Equal(t, engine.TokenOf(lease), engine.TokenOf(e.Creds("reading")))
-					assert.Equal(t, 4, e.Exchanges(), "it was exchanged again")
+					assert.Equal(t, 4, e.Exchanges(), "the token was renewed")
 					return
 				}
 				status, message := e.Refused("creds/reading")
@@ -58,17 +58,17 @@ func TestGuarantee14TheTokenOfAWiderScopeIsNotServedToARole(t *testing.T) {
 	}
 }
 
-// Guarantee 6: a scope that the vendor states is quoted as any of its words are, and is refused if
-// it holds a token.
-func TestGuarantee6NoTokenIsShownThoughTheVendorStatesItAsAScope(t *testing.T) {
+// Guarantee 6: a scope in the vendor's answer is quoted redacted and cut, and an answer whose
+// scope holds a token in use is refused.
+func TestGuarantee6TokenStatedAsAScopeIsNotShown(t *testing.T) {
 	for name, c := range map[string]struct {
-		scope  func(held string) string
+		scope  func(inUse string) string
 		reason string
 	}{
-		"a token that is in use": {func(held string) string { return "read " + held }, "the vendor's scope holds a token"},
-		"what looks like a key":  {func(string) string { return "read 9f8e7d6c5b4a3f2e1d0c9f8e7d6c5b4a" }, "the vendor granted [redacted] as well"},
-		"many":                   {func(string) string { return "read " + strings.Repeat("yyyy ", 3000) }, "the vendor granted yyyy as well"},
-		"many that differ": {func(string) string {
+		"a token in use":               {func(inUse string) string { return "read " + inUse }, "the vendor's scope holds a token"},
+		"a word that looks like a key": {func(string) string { return "read 9f8e7d6c5b4a3f2e1d0c9f8e7d6c5b4a" }, "the vendor granted [redacted] as well"},
+		"many equal scopes":            {func(string) string { return "read " + strings.Repeat("yyyy ", 3000) }, "the vendor granted yyyy as well"},
+		"many different scopes": {func(string) string {
 			var scopes strings.Builder
 			for i := range 2000 {
 				fmt.Fprintf(&scopes, "s%d ", i)
@@ -81,15 +81,15 @@ func TestGuarantee6NoTokenIsShownThoughTheVendorStatesItAsAScope(t *testing.T) {
 				e := engine.NewOAuth(t)
 				e.Write("config/oauth2/api", map[string]any{"scope": ""})
 				e.Write("roles/reading", map[string]any{"config": "api", "scope": "read"})
-				held := engine.TokenOf(e.Creds("api"))
-				e.Sim.Behave(e.Amending(func(answer map[string]any) { answer["scope"] = c.scope(held) }))
+				inUse := engine.TokenOf(e.Creds("api"))
+				e.Sim.Behave(e.AmendTokenAnswers(func(answer map[string]any) { answer["scope"] = c.scope(inUse) }))
 				_, message := e.Refused("creds/reading")
 				assert.Contains(t, message, c.reason)
 				assert.Less(t, len(message), 1000)
 				status := fmt.Sprint(e.Read("status/api").Data)
 				assert.Less(t, len(status), 2000)
 				for where, text := range map[string]string{"error": message, "status": status, "log": e.Outside.Text()} {
-					assert.NotContains(t, text, held, where)
+					assert.NotContains(t, text, inUse, where)
 					assert.NotContains(t, text, "9f8e7d6c5b4a3f2e", where)
 					assert.NotContains(t, text, "s1999", where)
 				}
@@ -98,10 +98,10 @@ func TestGuarantee6NoTokenIsShownThoughTheVendorStatesItAsAScope(t *testing.T) {
 	}
 }
 
-func TestGuarantee8ADroppedTokenIsNotServedThoughTheVendorAnswersWithIt(t *testing.T) {
+func TestGuarantee8DroppedTokenIsNotServedWhenTheVendorRepeatsIt(t *testing.T) {
 	for name, write := range map[string]func(e *engine.Engine){
 		"no revocation_url": func(e *engine.Engine) { e.Write("config/oauth2/one", engine.SecretClient(false)) },
-		"revocation is left alone": func(e *engine.Engine) {
+		"a grant that revocation could end": func(e *engine.Engine) {
 			e.Write("config/oauth2/one", engine.SecretClient(true))
 			e.Write("config/oauth2/one", map[string]any{"refresh_token": engine.RefreshToken})
 		},
@@ -112,7 +112,7 @@ func TestGuarantee8ADroppedTokenIsNotServedThoughTheVendorAnswersWithIt(t *testi
 				e := engine.NewOAuth(t)
 				write(e)
 				leaked, expires := engine.TokenOf(e.Creds("one")), time.Now().Add(time.Hour)
-				e.Repeating(leaked, expires)
+				e.RepeatToken(leaked, expires)
 				for range 2 {
 					_, status, message := e.Request(logical.UpdateOperation, "refresh/one", engine.Drop)
 					assert.Equal(t, http.StatusServiceUnavailable, status)
@@ -121,7 +121,7 @@ func TestGuarantee8ADroppedTokenIsNotServedThoughTheVendorAnswersWithIt(t *testi
 					e.Restart()
 					e.Refused("token/one")
 					_, status, _ = e.Request(logical.UpdateOperation, "refresh/one", nil)
-					assert.Equal(t, http.StatusServiceUnavailable, status, "another refresh does not forget it")
+					assert.Equal(t, http.StatusServiceUnavailable, status, "a further refresh does not accept it either")
 				}
 				assert.Empty(t, e.Sim.Revoked())
 
@@ -133,15 +133,15 @@ func TestGuarantee8ADroppedTokenIsNotServedThoughTheVendorAnswersWithIt(t *testi
 	}
 }
 
-// Guarantee 1: max_ttl runs from the first issue of a token.
-func TestGuarantee1MaxTTLDoesNotStartAnewWithAWrite(t *testing.T) {
+// Given a vendor that repeats its token, max_ttl counts from the token's first issue.
+func TestGuarantee1WriteDoesNotRestartMaxTTL(t *testing.T) {
 	for name, c := range map[string]struct {
 		path   string
 		verify bool
 	}{
-		"verified":                    {"one", true},
-		"not verified":                {"one", false},
-		"not verified, of a narrower": {"reading", false},
+		"verified":                {"one", true},
+		"not verified":            {"one", false},
+		"not verified, of a role": {"reading", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestGuarantee1MaxTTLDoesNotStartAnewWithAWrite(t *testing.T) {
 				e.Write("config/oauth2/one", fields)
 				e.Write("roles/reading", map[string]any{"config": "one", "scope": "read"})
 				issued := time.Now()
-				e.Repeating(engine.TokenOf(e.Creds(c.path)), issued.Add(2*time.Hour))
+				e.RepeatToken(engine.TokenOf(e.Creds(c.path)), issued.Add(2*time.Hour))
 				time.Sleep(10 * time.Minute)
 				e.Write("config/oauth2/one", map[string]any{"default_ttl": "1h", "verify": c.verify})
 				expires, err := time.Parse(time.RFC3339, e.Creds(c.path).Data["expire_time"].(string))

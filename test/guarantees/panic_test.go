@@ -11,24 +11,24 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-// Guarantees 3 and 16: after a panic the vendor is left alone for 5 minutes, whoever asks, and
-// the refresh token that it gave is stored with the next attempt.
-func TestGuarantee16APanicIsNotRepeatedWithEachRead(t *testing.T) {
-	for name, ended := range map[string]func(*engine.Engine){
-		"by the pause": func(*engine.Engine) { time.Sleep(5*time.Minute + time.Second) },
-		"by a refresh": func(e *engine.Engine) { e.Write("refresh/prod", nil) },
-		"by a write":   func(e *engine.Engine) { e.Write("config/kensho/prod", map[string]any{"description": "x"}) },
+// Guarantees 3 and 16: after a panic the engine makes no exchange for 5 minutes, and the next
+// attempt stores the refresh token that the vendor had answered.
+func TestGuarantee16PanicIsNotRepeatedByReads(t *testing.T) {
+	for name, recovers := range map[string]func(*engine.Engine){
+		"after the pause": func(*engine.Engine) { time.Sleep(5*time.Minute + time.Second) },
+		"by a refresh":    func(e *engine.Engine) { e.Write("refresh/prod", nil) },
+		"by a write":      func(e *engine.Engine) { e.Write("config/kensho/prod", map[string]any{"description": "x"}) },
 		"in the background": func(e *engine.Engine) {
 			e.Pass(7 * time.Minute)
 			assert.Equal(e.T, "0.0", e.Metrics()[`tokenbroker_credential_unusable{name="prod"}`])
 		},
-		"by the engine's ending": func(e *engine.Engine) { e.Clean(); e.Restart() },
+		"by an unload": func(e *engine.Engine) { e.Clean(); e.Restart() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e, storage := engine.NewRotating(t)
 				engine.Until(1, 0, 11)
-				storage.Meet.Store(engine.Panics("state/prod/"))
+				storage.OnCall.Store(engine.PanicOnWrite("state/prod/"))
 				calls := e.Exchanges()
 				for range 50 {
 					status, message := e.Refused("creds/prod")
@@ -37,10 +37,10 @@ func TestGuarantee16APanicIsNotRepeatedWithEachRead(t *testing.T) {
 				}
 				assert.Equal(t, calls+1, e.Exchanges())
 				assert.Equal(t, "1.0", e.Metrics()[`tokenbroker_credential_unusable{name="prod"}`])
-				e.Pass(12 * time.Minute) // in which it is tried again
-				assert.Equal(t, calls+1, e.Exchanges(), "what it gave is to be stored first")
-				storage.Meet.Store(nil)
-				ended(e)
+				e.Pass(12 * time.Minute) // includes further attempts
+				assert.Equal(t, calls+1, e.Exchanges(), "the answered refresh token must be stored first")
+				storage.OnCall.Store(nil)
+				recovers(e)
 				e.Creds("prod")
 				assert.Equal(t, "ok", e.Read("status/prod").Data["state"])
 				e.Restart()
@@ -51,18 +51,18 @@ func TestGuarantee16APanicIsNotRepeatedWithEachRead(t *testing.T) {
 	}
 }
 
-func TestGuarantee16APanicIsNotRepeatedWithEachReadOfADedicatedRole(t *testing.T) {
+func TestGuarantee16PanicIsNotRepeatedByDedicatedReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Creds("mine")
 		storage := e.BreakStorage()
-		storage.Meet.Store(engine.Panics("lease/"))
+		storage.OnCall.Store(engine.PanicOnWrite("lease/"))
 		calls := e.Exchanges()
 		for range 20 {
 			e.Refused("creds/mine")
 		}
 		assert.Equal(t, calls+1, e.Exchanges())
-		storage.Meet.Store(nil)
+		storage.OnCall.Store(nil)
 		e.Write("refresh/api", nil)
 		e.Creds("mine")
 	})

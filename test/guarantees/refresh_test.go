@@ -15,7 +15,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee9AnAgentGetsAFreshTokenEachTimeItComesBack(t *testing.T) {
+func TestGuarantee9AgentGetsAFreshTokenEachTimeItReturns(t *testing.T) {
 	for _, part := range []float64{0.85, 0.90, 0.95} {
 		for _, lifetime := range []time.Duration{20 * time.Second, 5 * time.Minute, time.Hour, 24 * time.Hour} {
 			t.Run(fmt.Sprintf("%s after %.2f", lifetime, part), func(t *testing.T) {
@@ -26,7 +26,7 @@ func TestGuarantee9AnAgentGetsAFreshTokenEachTimeItComesBack(t *testing.T) {
 					seen := map[any]bool{}
 					for range 10 {
 						resp := e.Creds("prod")
-						assert.False(t, seen[resp.Data["access_token"]], "the same token again")
+						assert.False(t, seen[resp.Data["access_token"]], "the agent got the same token again")
 						seen[resp.Data["access_token"]] = true
 						time.Sleep(time.Duration(part * float64(resp.Secret.TTL)))
 					}
@@ -37,7 +37,7 @@ func TestGuarantee9AnAgentGetsAFreshTokenEachTimeItComesBack(t *testing.T) {
 	}
 }
 
-func TestGuarantee9AFutileRefreshIsNotRepeated(t *testing.T) {
+func TestGuarantee9RenewalThatGainsNothingIsNotRepeated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{Sticky: true, Latency: 300 * time.Millisecond})
@@ -47,12 +47,12 @@ func TestGuarantee9AFutileRefreshIsNotRepeated(t *testing.T) {
 			time.Sleep(10 * time.Second)
 		}
 		issued, _ := e.Sim.Issued()
-		assert.InDelta(t, 10, issued, 1, "ten hours of hourly tokens")
-		assert.LessOrEqual(t, e.Exchanges(), 2*issued, "one that was futile for each")
+		assert.InDelta(t, 10, issued, 1, "hourly tokens for ten hours")
+		assert.LessOrEqual(t, e.Exchanges(), 2*issued, "at most one fruitless renewal for each")
 	})
 }
 
-func TestGuarantee9BeforeTheFullHourKenshoIsNotAsked(t *testing.T) {
+func TestGuarantee9KenshoIsNotCalledBeforeTheFullHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
@@ -60,11 +60,11 @@ func TestGuarantee9BeforeTheFullHourKenshoIsNotAsked(t *testing.T) {
 			e.Creds("prod")
 			time.Sleep(10 * time.Second)
 		}
-		assert.InDelta(t, 10, e.Exchanges(), 1, "in ten hours")
+		assert.InDelta(t, 10, e.Exchanges(), 1, "one exchange an hour")
 	})
 }
 
-func TestGuarantee10AGoodTokenSurvivesARestartWithItsHistory(t *testing.T) {
+func TestGuarantee10ValidTokenAndItsFailuresSurviveARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -82,23 +82,23 @@ func TestGuarantee10AGoodTokenSurvivesARestartWithItsHistory(t *testing.T) {
 		after := e.Creds("prod")
 		assert.Equal(t, before.Data, after.Data)
 		assert.Equal(t, before.Warnings, after.Warnings)
-		assert.Equal(t, calls, e.Exchanges(), "the vendor is left alone as it was")
+		assert.Equal(t, calls, e.Exchanges(), "the back-off survives the restart")
 	})
 }
 
-// Guarantee 8: a token that storage refused is replaced by a refresh, too.
-func TestGuarantee8ARefreshReplacesATokenThatStorageHasRefused(t *testing.T) {
+// A refresh also replaces a token that storage refused, and fails while it cannot.
+func TestGuarantee8RefreshReplacesATokenThatIsNotStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("roles/r", map[string]any{"config": "api", "scope": "read"})
 		storage := e.BreakStorage()
-		refuse := engine.RefuseScopes
-		storage.Meet.Store(&refuse)
+		refuse := engine.RefuseScopeEntries
+		storage.OnCall.Store(&refuse)
 		e.Refused("creds/r")
 		time.Sleep(10 * time.Second)
 		_, status, _ := e.Request(logical.UpdateOperation, "refresh/api", nil)
-		assert.Equal(t, http.StatusInternalServerError, status, "it has not been replaced")
-		storage.Meet.Store(nil)
+		assert.Equal(t, http.StatusInternalServerError, status, "the scope's token was not replaced")
+		storage.OnCall.Store(nil)
 		refreshed := time.Now().UTC().Format(time.RFC3339)
 		e.Write("refresh/api", nil)
 		assert.GreaterOrEqual(t, e.Token("r").Data["last_vault_rotation"], refreshed)

@@ -16,7 +16,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee2RolesOfOneScopeShareAToken(t *testing.T) {
+func TestGuarantee2RolesWithTheSameScopeShareAToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		e.Write("roles/also-nerd", map[string]any{"config": "prod", "scope": engine.NerdScope})
@@ -26,9 +26,9 @@ func TestGuarantee2RolesOfOneScopeShareAToken(t *testing.T) {
 		assert.Equal(t, []string{engine.NerdScope}, nerd["scope"])
 		assert.NotEqual(t, whole, nerd["access_token"])
 		assert.Equal(t, nerd["access_token"], e.Creds("also-nerd").Data["access_token"])
-		assert.Equal(t, whole, e.Creds("both").Data["access_token"], "all of the credential's scope, in any order")
+		assert.Equal(t, whole, e.Creds("stated and exp").Data["access_token"], "the role has the credential's whole scope, in another order")
 		assert.NotEqual(t, nerd["access_token"], e.Creds("link").Data["access_token"])
-		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope, engine.LinkScope}, e.Asked())
+		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope, engine.LinkScope}, e.RequestedScopes())
 
 		e.Restart()
 		assert.Equal(t, nerd["access_token"], e.Creds("nerd").Data["access_token"], "guarantee 10")
@@ -61,11 +61,13 @@ func TestEachScopeOfAnAPIKeyHasItsOwnRefreshToken(t *testing.T) {
 		e.Restart()
 		engine.Until(1, 40, 0)
 		assert.NotEqual(t, first, e.Creds("web").Data["access_token"])
-		assert.Equal(t, pairs[2].Header.Get("Refresh-Token"), e.Sim.Calls()[4].Header.Get("Refresh-Token"), "after a restart too")
+		assert.Equal(t, pairs[2].Header.Get("Refresh-Token"), e.Sim.Calls()[4].Header.Get("Refresh-Token"), "a restart keeps the refresh token of the scope")
 	})
 }
 
-func TestARolesScopeIsMintedThoughThereIsARefreshToken(t *testing.T) {
+// Given a refresh token that an operator wrote, a role's narrower scope still needs an
+// exchange with the API key.
+func TestRoleScopeIsExchangedWithTheAPIKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.AddPair("of-any-scope", 24*time.Hour, 7*24*time.Hour)
@@ -78,7 +80,7 @@ func TestARolesScopeIsMintedThoughThereIsARefreshToken(t *testing.T) {
 	})
 }
 
-func TestGuarantee5AScopeThatTheVendorRejectsIsNotHeldAgainstTheCredential(t *testing.T) {
+func TestGuarantee5RejectedScopeDoesNotRejectTheCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		e.Sim.Behave(engine.RefuseScope(engine.NerdScope))
@@ -90,7 +92,7 @@ func TestGuarantee5AScopeThatTheVendorRejectsIsNotHeldAgainstTheCredential(t *te
 			assert.Empty(t, e.Creds("link").Warnings)
 			time.Sleep(time.Second)
 		}
-		assert.Len(t, e.Asked(), 3, "each scope was asked for once")
+		assert.Len(t, e.RequestedScopes(), 3, "each scope was asked for once")
 		status := e.Read("status/prod").Data
 		assert.Equal(t, "failed", status["state"], "the role's readers get nothing")
 		assert.Contains(t, status["last_error"], "invalid_scope")
@@ -99,7 +101,7 @@ func TestGuarantee5AScopeThatTheVendorRejectsIsNotHeldAgainstTheCredential(t *te
 
 		e.Restart()
 		e.Refused("creds/nerd")
-		assert.Len(t, e.Asked(), 3, "which a restart does not forget")
+		assert.Len(t, e.RequestedScopes(), 3, "a restart keeps the rejection")
 		engine.Until(0, 5, 30)
 		e.Sim.Behave(vendorsim.Conduct{})
 		e.Creds("nerd")
@@ -109,9 +111,9 @@ func TestGuarantee5AScopeThatTheVendorRejectsIsNotHeldAgainstTheCredential(t *te
 	})
 }
 
-func TestGuarantee5ARejectedScopeIsForgottenWhenNobodyAsksForIt(t *testing.T) {
+func TestGuarantee5RejectedScopeIsForgottenWhenUnused(t *testing.T) {
 	for name, change := range map[string]func(*engine.Engine){
-		"its role is mended": func(e *engine.Engine) { e.Write("roles/nerd", map[string]any{"scope": engine.LinkScope}) },
+		"its role is corrected": func(e *engine.Engine) { e.Write("roles/nerd", map[string]any{"scope": engine.LinkScope}) },
 		"its role is deleted": func(e *engine.Engine) {
 			_, status, message := e.Request(logical.DeleteOperation, "roles/nerd", nil)
 			require.Equal(e.T, http.StatusOK, status, message)
@@ -128,7 +130,7 @@ func TestGuarantee5ARejectedScopeIsForgottenWhenNobodyAsksForIt(t *testing.T) {
 				change(e)
 				calls := e.Exchanges()
 				e.Pass(30 * time.Minute)
-				assert.LessOrEqual(t, e.Exchanges(), calls+1, "for the second reader, who was not told by the vendor himself")
+				assert.LessOrEqual(t, e.Exchanges(), calls+1, "one attempt for the second reader")
 				status := e.Read("status/prod").Data
 				assert.Equal(t, "ok", status["state"])
 				assert.NotContains(t, status, "scopes")
@@ -138,7 +140,7 @@ func TestGuarantee5ARejectedScopeIsForgottenWhenNobodyAsksForIt(t *testing.T) {
 	}
 }
 
-func TestGuarantee5ACredentialThatTheVendorRejectsIsTriedEveryFiveMinutesForAllScopes(t *testing.T) {
+func TestGuarantee5RejectedCredentialIsTriedEveryFiveMinutesForAllScopes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		for range 2 {
@@ -163,8 +165,9 @@ func TestGuarantee5ACredentialThatTheVendorRejectsIsTriedEveryFiveMinutesForAllS
 	})
 }
 
-// For a vendor who knows no better word for a scope that it does not grant.
-func TestGuarantee5AScopeThatTheVendorTakesForABadCredentialLeavesTheOthersAChance(t *testing.T) {
+// Given a vendor that reports a scope that it does not grant as a bad credential, the other
+// scopes' tokens are still renewed.
+func TestGuarantee5ScopeRejectedAsACredentialBlocksNoOtherScope(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		e.Creds("link")
@@ -177,7 +180,7 @@ func TestGuarantee5AScopeThatTheVendorTakesForABadCredentialLeavesTheOthersAChan
 	})
 }
 
-func TestGuarantee5TheCredentialsOwnScopeIsNotHeldAgainstRoles(t *testing.T) {
+func TestGuarantee5RejectedCredentialScopeDoesNotBlockRoles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		e.Creds("link")
@@ -191,11 +194,11 @@ func TestGuarantee5TheCredentialsOwnScopeIsNotHeldAgainstRoles(t *testing.T) {
 			require.Equal(t, "failed", e.Read("status/prod").Data["state"])
 			require.Contains(t, e.Read("status/prod").Data["last_error"], "invalid_scope")
 		}
-		assert.LessOrEqual(t, e.Exchanges()-calls, 3*12+6, "each five minutes, and one for each of the role's tokens")
+		assert.LessOrEqual(t, e.Exchanges()-calls, 3*12+6, "one attempt every five minutes, and one renewal for each of the role's tokens")
 	})
 }
 
-func TestGuarantee5ACredentialThatTheVendorRejectsIsNotBlamedOnARolesScope(t *testing.T) {
+func TestGuarantee5RejectedCredentialIsNotReportedAsARejectedScope(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		e.Sim.RevokeCredential(engine.ClientID)
@@ -209,7 +212,7 @@ func TestGuarantee5ACredentialThatTheVendorRejectsIsNotBlamedOnARolesScope(t *te
 	})
 }
 
-func TestGuarantee4AVendorThatIsDownIsDownForAllScopes(t *testing.T) {
+func TestGuarantee4OutageBacksOffForAllScopes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		e.Creds("link")
@@ -219,12 +222,12 @@ func TestGuarantee4AVendorThatIsDownIsDownForAllScopes(t *testing.T) {
 		calls := e.Exchanges()
 		status, _ = e.Refused("creds/nerd")
 		assert.Equal(t, http.StatusServiceUnavailable, status)
-		assert.Empty(t, e.Creds("link").Warnings, "a token that is not due wants no newer one")
-		assert.Equal(t, calls, e.Exchanges(), "while backing off the vendor is not called, whoever asks")
+		assert.Empty(t, e.Creds("link").Warnings, "a token that is not due needs no renewal")
+		assert.Equal(t, calls, e.Exchanges(), "the engine does not call the vendor while backing off")
 	})
 }
 
-func TestGuarantee8ARefreshForgetsTheTokensOfAllScopes(t *testing.T) {
+func TestGuarantee8RefreshWithDropDropsTheTokensOfAllScopes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		leaked := e.Creds("nerd").Data["access_token"]
@@ -232,28 +235,28 @@ func TestGuarantee8ARefreshForgetsTheTokensOfAllScopes(t *testing.T) {
 		assert.NotEqual(t, leaked, e.Creds("nerd").Data["access_token"])
 		leaked = e.Creds("nerd").Data["access_token"]
 		e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
-		assert.NotEqual(t, leaked, e.Creds("nerd").Data["access_token"], "and so does a write")
+		assert.NotEqual(t, leaked, e.Creds("nerd").Data["access_token"], "a write drops it too")
 	})
 }
 
-func TestGuarantee11AScopeInUseIsRenewedAndOneThatIsNotIsLeftToDie(t *testing.T) {
+func TestGuarantee11OnlyScopesInUseAreRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
-		for range 2 { // whoever reads but once is not waited for
+		for range 2 { // a name that is read only once is not renewed
 			e.Creds("nerd")
 			e.Creds("link")
 		}
 		e.Pass(50 * time.Minute)
-		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope, engine.LinkScope}, e.Asked()[:3])
-		assert.ElementsMatch(t, []string{engine.NerdScope, engine.LinkScope}, e.Asked()[3:], "nobody has read the credential's own")
+		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope, engine.LinkScope}, e.RequestedScopes()[:3])
+		assert.ElementsMatch(t, []string{engine.NerdScope, engine.LinkScope}, e.RequestedScopes()[3:], "the credential's own token has no reader")
 		e.Creds("nerd")
 		e.Pass(time.Hour)
-		assert.Equal(t, []string{engine.NerdScope}, e.Asked()[5:])
-		assert.Equal(t, 6, e.Exchanges(), "and its own reader has not come back")
+		assert.Equal(t, []string{engine.NerdScope}, e.RequestedScopes()[5:])
+		assert.Equal(t, 6, e.Exchanges(), "the unread scope is not renewed again")
 	})
 }
 
-func TestGuarantee11ASweepExchangesNothingThatNobodyWants(t *testing.T) {
+func TestGuarantee11SweepMakesNoUnneededExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		storage := e.BreakStorage()
@@ -267,11 +270,11 @@ func TestGuarantee11ASweepExchangesNothingThatNobodyWants(t *testing.T) {
 		storage.Refuse.Store(false)
 		calls := e.Exchanges()
 		e.Pass(10 * time.Minute)
-		assert.Equal(t, calls, e.Exchanges(), "what could not be stored is stored, and the credential's own token has no reader")
+		assert.Equal(t, calls, e.Exchanges(), "the unstored token is stored, and the credential's own token has no reader")
 	})
 }
 
-func TestGuarantee11ACredentialOfManyScopesTakesOneSlotOfASweep(t *testing.T) {
+func TestGuarantee11CredentialWithManyScopesTakesOneSlotOfASweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		scopes := make([]string, 20)
@@ -304,7 +307,7 @@ func TestGuarantee11ACredentialOfManyScopesTakesOneSlotOfASweep(t *testing.T) {
 	})
 }
 
-func TestGuarantee2ScopesOfOneCredentialAreExchangedOneAfterTheOther(t *testing.T) {
+func TestGuarantee2ScopesOfOneCredentialAreExchangedOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewNarrowed(t)
 		e.Sim.Behave(vendorsim.Conduct{Latency: time.Second})
@@ -323,7 +326,7 @@ func TestGuarantee2ScopesOfOneCredentialAreExchangedOneAfterTheOther(t *testing.
 	})
 }
 
-func TestWhatIsLeftOfAScopeThatNobodyAsksForGoesAway(t *testing.T) {
+func TestStateOfAnUnusedScopeIsDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		e.Write("config/sitecore/search", map[string]any{"refresh_expiry": "2h"})

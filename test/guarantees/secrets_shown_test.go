@@ -17,15 +17,15 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee6NoReaderGetsASecretOfTheCredentialForAToken(t *testing.T) {
+func TestGuarantee6SecretOfTheCredentialInATokenIsRefused(t *testing.T) {
 	forms := map[string]func(string) string{
-		"as it stands":       func(s string) string { return s },
-		"in a longer one":    func(s string) string { return "t-" + s + "-1" },
-		"in capitals":        strings.ToUpper,
-		"in hexadecimal":     func(s string) string { return fmt.Sprintf("%x", s) },
-		"in the claims":      func(s string) string { return jwtWith(map[string]any{"sub": "7", "key": s}) },
-		"in other claims":    func(s string) string { return jwtWith(map[string]any{"client": s}) },
-		"in HTTP Basic form": func(s string) string { return base64.StdEncoding.EncodeToString([]byte("me:" + s)) },
+		"verbatim":                  func(s string) string { return s },
+		"within a longer token":     func(s string) string { return "t-" + s + "-1" },
+		"in capitals":               strings.ToUpper,
+		"in hexadecimal":            func(s string) string { return fmt.Sprintf("%x", s) },
+		"in a claim":                func(s string) string { return jwtWith(map[string]any{"sub": "7", "key": s}) },
+		"in another claim":          func(s string) string { return jwtWith(map[string]any{"client": s}) },
+		"as HTTP Basic credentials": func(s string) string { return base64.StdEncoding.EncodeToString([]byte("me:" + s)) },
 	}
 	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestGuarantee6NoReaderGetsASecretOfTheCredentialForAToken(t *testing.T) {
 				e := engine.NewOAuth(t)
 				engine.Until(0, 10, 0)
 				e.Write(kind.Path, kind.Fields())
-				for _, field := range engine.KnownFields {
+				for _, field := range engine.CredentialSecretFields {
 					secret, ok := kind.Fields()[field].(string)
 					if !ok {
 						continue
@@ -62,7 +62,7 @@ func jwtWith(claims map[string]any) string {
 	return encode([]byte(`{"alg":"RS256"}`)) + "." + encode(raw) + "." + encode([]byte("a signature of sorts"))
 }
 
-func TestGuarantee6NoReaderGetsAPrivateKeyForATokenHoweverItWasPasted(t *testing.T) {
+func TestGuarantee6PastedPrivateKeyInATokenIsRefused(t *testing.T) {
 	pem := strings.TrimSpace(engine.PrivateKeyPEM())
 	lines := strings.Split(pem, "\n")
 	body := strings.Join(lines[1:len(lines)-1], "")
@@ -80,14 +80,14 @@ func TestGuarantee6NoReaderGetsAPrivateKeyForATokenHoweverItWasPasted(t *testing
 	}
 }
 
-func TestGuarantee6AnAnswerThatShowsItsOwnTokenIsRefused(t *testing.T) {
+func TestGuarantee6AnswerThatRepeatsItsOwnTokenIsRefused(t *testing.T) {
 	const token, refresh = "kT9vXw2Lq8ZrBn4Y-access", "8ZrBn4YcHd6kT9vX-refresh"
 	for name, c := range map[string]struct{ member, text, says string }{
-		"the token as a scope":        {"scope", token, "scope"},
-		"the token among scopes":      {"scope", "read " + token, "scope"},
-		"a refresh token that is new": {"scope", "read x-" + refresh, "scope"},
-		"the token as its type":       {"token_type", token, "token_type"},
-		"the refresh token, in a URI": {"token_type", "urn:" + refresh, "token_type"},
+		"the token as a scope":             {"scope", token, "scope"},
+		"the token among scopes":           {"scope", "read " + token, "scope"},
+		"a new refresh token among scopes": {"scope", "read x-" + refresh, "scope"},
+		"the token as its type":            {"token_type", token, "token_type"},
+		"the refresh token, in a URI":      {"token_type", "urn:" + refresh, "token_type"},
 	} {
 		for _, grant := range []string{"client_credentials", "refresh_token"} {
 			t.Run(name+", "+grant, func(t *testing.T) {

@@ -16,14 +16,14 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// middle is twelve characters of a secret: too few to look like one.
+// middle returns the twelve characters in the middle of a secret: too few to look like one.
 func middle(secret string) string { return secret[len(secret)/2-6 : len(secret)/2+6] }
 
-// redactedWords are "you are ... to us" around a redacted secret. The letters next to it are
-// redacted too where the secret, which is random, has the same ones there.
+// redactedWords matches "you are ... to us" around a redacted secret. A neighboring letter is
+// redacted too if it happens to continue the random secret.
 var redactedWords = regexp.MustCompile(`you .*\[redacted\].* us`)
 
-func TestGuarantee6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *testing.T) {
+func TestGuarantee6NoSecretOfTheCredentialIsQuoted(t *testing.T) {
 	for name, kind := range engine.Kinds {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -31,7 +31,7 @@ func TestGuarantee6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *test
 				engine.Until(0, 10, 0)
 				e.Write(kind.Path, kind.Fields())
 				known := map[string]string{"the token in use": e.Creds("prod").Data["access_token"].(string)}
-				for _, field := range engine.KnownFields {
+				for _, field := range engine.CredentialSecretFields {
 					if secret, ok := kind.Fields()[field].(string); ok {
 						known[field] = secret
 					}
@@ -45,7 +45,7 @@ func TestGuarantee6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *test
 					require.Contains(t, known, "the pair's refresh token")
 				}
 				for what, secret := range known {
-					e.Sim.Behave(engine.Complaining("you are " + middle(secret) + " to us"))
+					e.Sim.Behave(engine.RejectWith("you are " + middle(secret) + " to us"))
 					_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 					require.NotEqual(t, http.StatusOK, status)
 					for _, shown := range []any{message, e.Read("status/prod").Data["last_error"]} {
@@ -58,25 +58,25 @@ func TestGuarantee6NoSecretOfTheCredentialIsShownWhateverARequestCarries(t *test
 	}
 }
 
-func TestGuarantee6ASecretThatIsBeingReplacedIsNotShownEither(t *testing.T) {
+func TestGuarantee6ReplacedSecretIsNotQuoted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-		e.Sim.Behave(engine.Complaining("you are " + middle(engine.RefreshToken) + " to us"))
+		e.Sim.Behave(engine.RejectWith("you are " + middle(engine.RefreshToken) + " to us"))
 		_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": "another-0123456789"})
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, "you are [redacted] to us")
 	})
 }
 
-func TestGuarantee6ARevocationThatFailsShowsNothingThatItDidNotCarry(t *testing.T) {
+func TestGuarantee6FailedRevocationQuotesNoSecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("config/oauth2/prod", engine.SecretClient(true))
 		e.Write("roles/own", map[string]any{"config": "prod", "dedicated": true})
 		shared := e.Creds("prod").Data["access_token"].(string)
 		lease := e.Creds("own")
-		e.Sim.Behave(engine.Complaining("you are " + middle(shared) + " to us"))
+		e.Sim.Behave(engine.RejectWith("you are " + middle(shared) + " to us"))
 		err := e.Revoke(lease)
 		require.Error(t, err)
 		require.Regexp(t, redactedWords, err.Error())
@@ -85,24 +85,24 @@ func TestGuarantee6ARevocationThatFailsShowsNothingThatItDidNotCarry(t *testing.
 	})
 }
 
-// What a vendor has just issued is not known of the credential yet.
-func TestGuarantee6ATokenThatComesWithTheAnswerThatIsQuotedIsNotShown(t *testing.T) {
+// A token in the quoted answer itself is not yet among the credential's known secrets.
+func TestGuarantee6TokenInAQuotedAnswerIsRedacted(t *testing.T) {
 	const token = "9f8e7d6c5b4a3f2e1d"
 	long, groups := strings.Repeat("9f8e7d6c5b4a3f2e", 2)+"1d0c8b7a", strings.Repeat("9f8e7d6c 5b4a3f2e ", 2)+"1d0c8b7a"
 	for name, answer := range map[string]struct {
 		status int
 		body   string
 	}{
-		"a refresh token":            {200, `{"refreshToken":"` + token + `","refresh_token":"` + token + `","message":"please use ` + token + ` now"}`},
-		"one in groups":              {200, `{"refreshToken":"` + long + `","refresh_token":"` + long + `","message":"please use ` + groups + ` now"}`},
-		"an access token":            {200, `{"access_token":"` + token + `","error":"scope_warning","error_description":"` + token + ` has less"}`},
-		"one in an object":           {200, `{"data":{"session":[{"ID-Token":"` + token + `"}]},"message":"pair ` + token + ` made"}`},
-		"several":                    {200, `{"tokens":["` + token + `"],"message":"pair ` + token + ` made"}`},
-		"a secret":                   {200, `{"newClientSecret":"` + token + `","message":"it is ` + token + `"}`},
-		"an assertion":               {400, `{"client_assertion":"` + token + `","error":"invalid_client","error_description":"` + token + `"}`},
-		"a password":                 {401, `{"password":"` + token + `","error":"` + token + `"}`},
-		"a key":                      {503, `{"apiKey":{"value":"` + token + `"},"errors":[{"detail":"` + token + `"}]}`},
-		"an access token, in a form": {200, "access_token=" + token + "&error=scope_warning&error_description=" + token + "+has+less"},
+		"a refresh token":           {200, `{"refreshToken":"` + token + `","refresh_token":"` + token + `","message":"please use ` + token + ` now"}`},
+		"a refresh token in groups": {200, `{"refreshToken":"` + long + `","refresh_token":"` + long + `","message":"please use ` + groups + ` now"}`},
+		"an access token":           {200, `{"access_token":"` + token + `","error":"scope_warning","error_description":"` + token + ` has less"}`},
+		"an ID token in an object":  {200, `{"data":{"session":[{"ID-Token":"` + token + `"}]},"message":"pair ` + token + ` made"}`},
+		"a list of tokens":          {200, `{"tokens":["` + token + `"],"message":"pair ` + token + ` made"}`},
+		"a secret":                  {200, `{"newClientSecret":"` + token + `","message":"it is ` + token + `"}`},
+		"an assertion":              {400, `{"client_assertion":"` + token + `","error":"invalid_client","error_description":"` + token + `"}`},
+		"a password":                {401, `{"password":"` + token + `","error":"` + token + `"}`},
+		"a key":                     {503, `{"apiKey":{"value":"` + token + `"},"errors":[{"detail":"` + token + `"}]}`},
+		"an access token in a form": {200, "access_token=" + token + "&error=scope_warning&error_description=" + token + "+has+less"},
 	} {
 		for kindName, kind := range engine.Kinds {
 			t.Run(name+", "+kindName, func(t *testing.T) {

@@ -15,9 +15,9 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// newSingleEngine has two credentials of a vendor who has one token of a client at a
-// time, and their key pair, whose successor he knows.
-func newSingleEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorage) {
+// newSingleTokenEngine mounts an engine with the credentials a and b, whose vendor keeps one
+// valid token per client, and one key pair with a pending successor that the vendor knows.
+func newSingleTokenEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorage) {
 	t.Helper()
 	e := engine.New(t)
 	e.Sim.Behave(engine.SingleToken())
@@ -36,16 +36,17 @@ func newSingleEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorage) {
 	return e, e.BreakStorage()
 }
 
-// Guarantee 1, with a vendor who ends a token when he issues the next.
-func TestGuarantee1ATokenThatAFailedWriteHasEndedIsNotServed(t *testing.T) {
+// Given a vendor that ends a token when it issues the next, the older token is not served
+// after a write that made an exchange and then failed.
+func TestGuarantee1TokenEndedByAFailedWriteIsNotServed(t *testing.T) {
 	for name, write := range map[string]func(*engine.Engine, *engine.FaultyStorage) (status int){
 		"a config write that storage refuses": func(e *engine.Engine, s *engine.FaultyStorage) int {
-			s.DieAfter(0)
+			s.FailWritesAfter(0)
 			_, status, _ := e.Request(logical.UpdateOperation, "config/oauth2/a", map[string]any{"request_timeout": 20, "verify": true})
 			return status
 		},
 		"an activation that storage refuses": func(e *engine.Engine, s *engine.FaultyStorage) int {
-			s.DieAfter(0)
+			s.FailWritesAfter(0)
 			status, _ := e.Activate(nil)
 			return status
 		},
@@ -64,7 +65,7 @@ func TestGuarantee1ATokenThatAFailedWriteHasEndedIsNotServed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e, storage := newSingleEngine(t)
+				e, storage := newSingleTokenEngine(t)
 				older := engine.TokenOf(e.Creds("a"))
 				require.NotEqual(t, http.StatusOK, write(e, storage))
 				require.False(t, e.Sim.Accepts(older))
@@ -72,7 +73,7 @@ func TestGuarantee1ATokenThatAFailedWriteHasEndedIsNotServed(t *testing.T) {
 				if resp, status, _ := e.Request(logical.ReadOperation, "creds/a", nil); status == http.StatusOK {
 					assert.NotEqual(t, older, engine.TokenOf(resp))
 				}
-				storage.LastWrites.Store(nil)
+				storage.WritesLeft.Store(nil)
 				time.Sleep(10 * time.Second)
 				assert.True(t, e.Sim.Accepts(engine.TokenOf(e.Creds("a"))))
 				e.Creds("b")

@@ -15,11 +15,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// slowly is a vendor that answers in its time: within request_timeout, if that is a minute.
+// slowly makes the vendor take 50 seconds for an answer, within a request_timeout of a minute.
 var slowly = vendorsim.Conduct{Latency: 50 * time.Second}
 
-// newSlowEngine has a credential and roles of some scopes at a vendor that replaces refresh
-// tokens, and that may take a minute for an answer.
+// newSlowEngine mounts an engine with a credential, and a role for each scope, at a vendor
+// that rotates refresh tokens. The credential's request_timeout is a minute.
 func newSlowEngine(t *testing.T, scopes ...string) *engine.Engine {
 	t.Helper()
 	e := engine.New(t)
@@ -38,9 +38,9 @@ func newSlowEngine(t *testing.T, scopes ...string) *engine.Engine {
 	return e
 }
 
-// Guarantees 3 and 8: a refresh that takes too long ends between two exchanges, and says what
-// it has left. It is repeated for the rest.
-func TestGuarantee3ALongRefreshLosesNoRefreshToken(t *testing.T) {
+// Guarantees 3 and 8: a refresh that takes too long ends between two exchanges and names the
+// scopes that it has not refreshed. A second refresh continues with those.
+func TestGuarantee3LongRefreshLosesNoRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		scopes := []string{"a", "b", "c", "d", "e", "f"}
 		e := newSlowEngine(t, scopes...)
@@ -56,19 +56,21 @@ func TestGuarantee3ALongRefreshLosesNoRefreshToken(t *testing.T) {
 		_, status, message := e.Request(logical.UpdateOperation, "refresh/api", nil)
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		assert.Equal(t, "refresh/api: the refresh was ended after 3m0s, and has not replaced the tokens of these scopes: d, e, f; refresh again", message)
-		assert.Equal(t, 200*time.Second, time.Since(began), "the last call that began within three minutes ended")
+		assert.Equal(t, 200*time.Second, time.Since(began), "the exchange that began within three minutes is completed")
 		assert.Equal(t, "ok", e.Read("status/api").Data["state"])
 
 		_, status, _ = e.Request(logical.UpdateOperation, "refresh/api", nil)
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		for _, scope := range scopes {
-			assert.NotEqual(t, before[scope], engine.TokenOf(e.Creds(scope)), "those of before come first")
+			assert.NotEqual(t, before[scope], engine.TokenOf(e.Creds(scope)), "the second refresh starts with the scopes that are left")
 		}
 		e.AssertExchangeable()
 	})
 }
 
-func TestGuarantee3AReadWhoseTurnComesLateLosesNoRefreshToken(t *testing.T) {
+// Given five readers of different scopes and a slow vendor, the last reader fails rather than
+// start an exchange that it has no time to store.
+func TestGuarantee3LateReadLosesNoRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		scopes := []string{"a", "b", "c", "d", "e"}
 		e := newSlowEngine(t, scopes...)
@@ -91,7 +93,7 @@ func TestGuarantee3AReadWhoseTurnComesLateLosesNoRefreshToken(t *testing.T) {
 	})
 }
 
-func TestGuarantee3AWriteThatWaitedForStorageLosesNoRefreshToken(t *testing.T) {
+func TestGuarantee3WriteDelayedByStorageLosesNoRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSlowEngine(t, "a")
 		storage := e.BreakStorage()
@@ -105,13 +107,13 @@ func TestGuarantee3AWriteThatWaitedForStorageLosesNoRefreshToken(t *testing.T) {
 			}
 			return engine.Fault{}
 		}
-		storage.Meet.Store(&slow)
+		storage.OnCall.Store(&slow)
 		e.Write("config/oauth2/api", map[string]any{"max_ttl": "30m"})
 		e.AssertExchangeable()
 	})
 }
 
-func TestGuarantee3AWriteThatWaitedTooLongCallsNoVendor(t *testing.T) {
+func TestGuarantee3WriteDelayedTooLongDoesNotCallTheVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSlowEngine(t, "a")
 		storage := e.BreakStorage()
@@ -123,17 +125,17 @@ func TestGuarantee3AWriteThatWaitedTooLongCallsNoVendor(t *testing.T) {
 			}
 			return engine.Fault{}
 		}
-		storage.Meet.Store(&slow)
+		storage.OnCall.Store(&slow)
 		calls := e.Exchanges()
 		_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"max_ttl": "30m"})
 		assert.Equal(t, http.StatusServiceUnavailable, status, message)
-		assert.Equal(t, calls, e.Exchanges(), "there would be no time to store what it answers")
-		storage.Meet.Store(nil)
+		assert.Equal(t, calls, e.Exchanges(), "no time is left to store an answer")
+		storage.OnCall.Store(nil)
 		e.AssertExchangeable()
 	})
 }
 
-func TestADedicatedTokenThatComesLateIsLeased(t *testing.T) {
+func TestLateDedicatedTokenIsLeased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("config/oauth2/api", map[string]any{"request_timeout": 60})
@@ -145,13 +147,14 @@ func TestADedicatedTokenThatComesLateIsLeased(t *testing.T) {
 			}
 			return engine.Fault{}
 		}
-		storage.Meet.Store(&slow)
+		storage.OnCall.Store(&slow)
 		assert.True(t, e.Sim.Accepts(engine.TokenOf(e.Creds("mine"))))
 	})
 }
 
-// Guarantee 1: the write of a dedicated token's lease may take long.
-func TestGuarantee1TheLeaseOfADedicatedTokenEndsBeforeItHoweverLongItsWriteTakes(t *testing.T) {
+// Given a slow write of a dedicated token's lease, the lease still ends before the token, or
+// the read fails and the token is revoked.
+func TestGuarantee1DedicatedLeaseEndsBeforeItsTokenAfterASlowWrite(t *testing.T) {
 	for wait, leased := range map[time.Duration]bool{40 * time.Second: true, 70 * time.Second: false} {
 		synctest.Test(t, func(t *testing.T) {
 			e := engine.NewOAuth(t)
@@ -163,7 +166,7 @@ func TestGuarantee1TheLeaseOfADedicatedTokenEndsBeforeItHoweverLongItsWriteTakes
 				}
 				return engine.Fault{}
 			}
-			storage.Meet.Store(&slow)
+			storage.OnCall.Store(&slow)
 			began := time.Now()
 			resp, status, message := e.Request(logical.ReadOperation, "creds/mine", nil)
 			if !leased {
@@ -178,10 +181,10 @@ func TestGuarantee1TheLeaseOfADedicatedTokenEndsBeforeItHoweverLongItsWriteTakes
 	}
 }
 
-// Guarantee 4: a reader of a valid token waits 2 seconds for what holds the credential, from its
-// beginning, and those who come later do not wait.
-func TestGuarantee4ReadersOfAValidTokenDoNotWaitForOthersExchanges(t *testing.T) {
-	for name, other := range map[string]string{"a dedicated role's": "creds/mine", "another scope's": "creds/ours"} {
+// A reader of a valid token waits at most 2 seconds for another exchange of the credential,
+// counted from the start of that wait; later readers do not wait.
+func TestGuarantee4ReadersOfAValidTokenDoNotWaitForOtherExchanges(t *testing.T) {
+	for name, other := range map[string]string{"of a dedicated role": "creds/mine", "of another scope": "creds/ours"} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewOAuth(t)
@@ -189,7 +192,7 @@ func TestGuarantee4ReadersOfAValidTokenDoNotWaitForOthersExchanges(t *testing.T)
 				e.Write("roles/ours", map[string]any{"config": "api", "scope": "write"})
 				e.Creds("api")
 				e.Sim.Behave(slowly)
-				time.Sleep(50 * time.Minute) // when it is due for a newer one
+				time.Sleep(50 * time.Minute) // the token is due for renewal
 				go e.Request(logical.ReadOperation, other, nil)
 				synctest.Wait()
 				began := time.Now()
@@ -199,15 +202,15 @@ func TestGuarantee4ReadersOfAValidTokenDoNotWaitForOthersExchanges(t *testing.T)
 				assert.Equal(t, 2*time.Second, time.Since(began))
 				time.Sleep(3 * time.Minute)
 				began = time.Now()
-				assert.Greater(t, e.Creds("api").Secret.TTL, 50*time.Minute, "it had its turn")
+				assert.Greater(t, e.Creds("api").Secret.TTL, 50*time.Minute, "the token was renewed in the background")
 				assert.Zero(t, time.Since(began))
 			})
 		})
 	}
 }
 
-// Guarantee 4: reads of a dedicated role that follow one another keep no token from its renewal.
-func TestGuarantee4ATokenIsRenewedThoughADedicatedRoleIsReadWithoutAPause(t *testing.T) {
+// Back-to-back reads of a dedicated role do not keep the shared token from being renewed.
+func TestGuarantee4TokenIsRenewedDuringConstantDedicatedReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("roles/mine", map[string]any{"max_leases": 0, "max_exchanges": 1000})

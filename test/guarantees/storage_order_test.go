@@ -15,38 +15,38 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee3WhatAnotherNodeHasStoredIsNotWrittenOverWithAScopesToken(t *testing.T) {
-	for name, otherNode := range map[string]map[string]any{"it replaces the refresh token": nil, "it drops the tokens": {"drop": true}} {
+func TestGuarantee3ScopeTokenDoesNotOverwriteAnotherNodesState(t *testing.T) {
+	for name, otherNode := range map[string]map[string]any{"it rotates the refresh token": nil, "it drops the tokens": {"drop": true}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e, bounded, roles := engine.NewBounded(t, engine.RaftEntry, true)
 				e.Storage = bounded.Storage
 				storage := e.BreakStorage()
 				older := engine.TokenOf(e.Creds("api"))
-				refuse := engine.RefuseScopes
-				storage.Meet.Store(&refuse)
+				refuse := engine.RefuseScopeEntries
+				storage.OnCall.Store(&refuse)
 				e.Refused("creds/" + roles[0])
-				storage.Meet.Store(nil)
+				storage.OnCall.Store(nil)
 
 				first := e.Backend
 				e.Restart()
 				e.Write("refresh/api", otherNode)
 				newer := engine.TokenOf(e.Creds("api"))
-				e.TakeBack(first)
+				e.Reactivate(first)
 				e.Pass(time.Minute)
 				e.Creds(roles[0])
 				got := engine.TokenOf(e.Creds("api"))
 				assert.Equal(t, newer, got)
 				assert.NotEqual(t, older, got)
 				time.Sleep(2 * time.Hour)
-				e.Creds("api") // with the refresh token of the other node, or what replaced it
+				e.Creds("api") // uses the other node's refresh token, or a later one
 			})
 		})
 	}
 }
 
-// newSingleRotatingEngine has a credential of a vendor who ends the last token with each exchange,
-// and replaces the refresh token.
+// newSingleRotatingEngine mounts an engine with a credential whose vendor ends the last token
+// and rotates the refresh token with each exchange.
 func newSingleRotatingEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorage) {
 	t.Helper()
 	e := engine.New(t)
@@ -63,20 +63,20 @@ func newSingleRotatingEngine(t *testing.T) (*engine.Engine, *engine.FaultyStorag
 	return e, e.BreakStorage()
 }
 
-func TestGuarantee2ATokenThatAnExchangeHasEndedStaysSoAcrossRestarts(t *testing.T) {
+func TestGuarantee2EndedTokenStaysEndedAcrossRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newSingleRotatingEngine(t)
 		time.Sleep(time.Second)
 		e.Write("refresh/api", nil)
-		storage.DieAfter(2) // the fence, and the credential's entry
+		storage.FailWritesAfter(2) // the fence, and the credential's entry
 		e.Request(logical.UpdateOperation, "refresh/api", nil)
-		storage.LastWrites.Store(nil)
+		storage.WritesLeft.Store(nil)
 		conduct := engine.SingleToken()
 		conduct.Fault = vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, "down"))
 		e.Sim.Behave(conduct)
 		for range 3 {
 			e.Restart()
-			e.Refused("creds/api") // which writes the failure
+			e.Refused("creds/api") // stores the failure
 			time.Sleep(time.Minute)
 		}
 		e.Sim.Behave(engine.SingleToken())
@@ -85,7 +85,7 @@ func TestGuarantee2ATokenThatAnExchangeHasEndedStaysSoAcrossRestarts(t *testing.
 	})
 }
 
-func TestGuarantee2ADamagedEntryBringsBackNoEarlierToken(t *testing.T) {
+func TestGuarantee2DamagedEntryRestoresNoEarlierToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _ := newSingleRotatingEngine(t)
 		time.Sleep(time.Second)
@@ -104,10 +104,10 @@ func TestStatusIsTheSameAfterARestart(t *testing.T) {
 		time.Sleep(time.Hour)
 		e.Refused("creds/api")
 		time.Sleep(11 * time.Minute)
-		e.Refused("creds/mine") // which leaves an entry of its scope
+		e.Refused("creds/mine") // stores an entry of its scope
 		e.Sim.Behave(vendorsim.Conduct{})
 		time.Sleep(11 * time.Minute)
-		e.Creds("mine") // which empties it
+		e.Creds("mine") // clears that entry
 		before := e.Read("status/api").Data
 		require.Equal(t, 2, before["exchanges"])
 		e.Restart()
@@ -115,11 +115,11 @@ func TestStatusIsTheSameAfterARestart(t *testing.T) {
 	})
 }
 
-// An API key makes another pair where the one that the vendor answered is too large.
-func TestGuarantee15APairThatStorageDoesNotTakeBlocksNothing(t *testing.T) {
+// Given a token pair that is too large to store, the engine gets another one with the API key.
+func TestGuarantee15OversizedTokenPairBlocksNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		storage := &engine.BoundedStorage{Storage: e.Storage, Most: 16 << 10}
+		storage := &engine.BoundedStorage{Storage: e.Storage, MaxSize: 16 << 10}
 		e.Storage = storage
 		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "verify": false})
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
@@ -133,7 +133,7 @@ func TestGuarantee15APairThatStorageDoesNotTakeBlocksNothing(t *testing.T) {
 	})
 }
 
-func TestGuarantee15AScopeThatIsTooLargeKeepsNoOtherFromBeingRefreshed(t *testing.T) {
+func TestGuarantee15OversizedScopeBlocksNoOtherRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage, roles := engine.NewBounded(t, 16<<10, true)
 		e.Creds(roles[0])
@@ -141,7 +141,7 @@ func TestGuarantee15AScopeThatIsTooLargeKeepsNoOtherFromBeingRefreshed(t *testin
 		time.Sleep(time.Second)
 		exchanges := 0
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
-			if exchanges++; exchanges == 2 { // of the first role, after the credential's own
+			if exchanges++; exchanges == 2 { // the first role's exchange, after the credential's own
 				answer["access_token"] = strings.Repeat("a", 32<<10)
 			}
 		}))})
@@ -150,23 +150,23 @@ func TestGuarantee15AScopeThatIsTooLargeKeepsNoOtherFromBeingRefreshed(t *testin
 		assert.Contains(t, message, "the maximum size of a storage entry")
 		assert.NotEqual(t, older, engine.TokenOf(e.Creds(roles[1])))
 
-		// Once the limit is raised, a refresh ends the wait.
-		e.Lengthen()
+		// After the storage limit is raised, a refresh ends the back-off.
+		e.OversizeTokens()
 		e.Refused("creds/" + roles[2])
-		storage.Most = engine.RaftEntry
+		storage.MaxSize = engine.RaftEntry
 		e.Sim.Behave(vendorsim.Conduct{})
 		e.Write("refresh/api", nil)
 		e.Creds(roles[2])
 	})
 }
 
-func TestGuarantee15AScopeThatIsTooLargeIsNotExchangedForNobody(t *testing.T) {
+func TestGuarantee15UnusedOversizedScopeIsNotExchanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, roles := engine.NewBounded(t, 16<<10, true)
 		e.Creds(roles[0])
 		time.Sleep(time.Hour)
 		e.Creds(roles[0])
-		e.Lengthen()
+		e.OversizeTokens()
 		calls := e.Exchanges()
 		failed := 0
 		for range 24 * 60 {
@@ -175,19 +175,19 @@ func TestGuarantee15AScopeThatIsTooLargeIsNotExchangedForNobody(t *testing.T) {
 				failed++
 			}
 		}
-		assert.Equal(t, 1, failed, "which its sweep says")
-		assert.Less(t, e.Exchanges()-calls, 40, "its own once, and once a keepalive")
+		assert.Equal(t, 1, failed, "the sweep reports the failure once")
+		assert.Less(t, e.Exchanges()-calls, 40, "one exchange of the scope, and the credential's keepalives")
 	})
 }
 
-func TestNothingIsLeftOfAnEarlierGeneration(t *testing.T) {
+func TestWriteDeletesTheStateOfAnEarlierGeneration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newSingleRotatingEngine(t)
 		e.Write("refresh/api", nil)
 		require.Contains(t, e.Dump(), "state/api/credential")
-		storage.RefuseAway.Store(true)
+		storage.RefuseDeletes.Store(true)
 		e.Write("config/oauth2/api", map[string]any{"scope": "read", "verify": false})
-		storage.RefuseAway.Store(false)
+		storage.RefuseDeletes.Store(false)
 		e.Restart()
 		time.Sleep(time.Hour)
 		e.Request(logical.ReadOperation, "creds/api", nil)
@@ -196,7 +196,7 @@ func TestNothingIsLeftOfAnEarlierGeneration(t *testing.T) {
 	})
 }
 
-func TestAPanicWhileTheEngineEndsIsContained(t *testing.T) {
+func TestPanicDuringCleanupIsContained(t *testing.T) {
 	e := engine.New(t)
 	e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 	storage := e.BreakStorage()
@@ -209,7 +209,7 @@ func TestAPanicWhileTheEngineEndsIsContained(t *testing.T) {
 			return engine.Fault{}
 		},
 	} {
-		storage.Meet.Store(&met)
+		storage.OnCall.Store(&met)
 		e.Request(logical.UpdateOperation, "refresh/prod", nil)
 	}
 	e.Backend.Cleanup(t.Context())

@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// once is a fault of the next answer.
+// once makes only the next request fail with a fault.
 func once(fault http.HandlerFunc) func(*http.Request) http.HandlerFunc {
 	happened := false
 	return func(*http.Request) http.HandlerFunc {
@@ -29,8 +29,8 @@ func once(fault http.HandlerFunc) func(*http.Request) http.HandlerFunc {
 	}
 }
 
-// whereTheyRevoke is a fault of the vendor's revocation.
-func whereTheyRevoke(fault http.HandlerFunc) func(*http.Request) http.HandlerFunc {
+// atRevocation makes only revocation requests fail with a fault.
+func atRevocation(fault http.HandlerFunc) func(*http.Request) http.HandlerFunc {
 	return func(r *http.Request) http.HandlerFunc {
 		if strings.HasSuffix(r.URL.Path, "/revoke") {
 			return fault
@@ -39,11 +39,11 @@ func whereTheyRevoke(fault http.HandlerFunc) func(*http.Request) http.HandlerFun
 	}
 }
 
-func TestGuarantee15TheTokensOfManyScopesFitIntoStorage(t *testing.T) {
+func TestGuarantee15TokensOfManyScopesFitIntoStorage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage, roles := engine.NewBounded(t, engine.RaftEntry, true)
 		e.Sim.Behave(vendorsim.Conduct{TokenSize: 64 << 10})
-		for range 2 { // a second time when all have expired
+		for range 2 { // the second time, all tokens have expired
 			tokens := map[string]any{}
 			for _, role := range roles {
 				tokens[role] = e.Creds(role).Data["access_token"]
@@ -53,7 +53,7 @@ func TestGuarantee15TheTokensOfManyScopesFitIntoStorage(t *testing.T) {
 			for _, role := range roles {
 				assert.Equal(t, tokens[role], e.Creds(role).Data["access_token"])
 			}
-			assert.Equal(t, calls, e.Exchanges(), "all of it is in storage")
+			assert.Equal(t, calls, e.Exchanges(), "every token was stored")
 			time.Sleep(2 * time.Hour)
 		}
 		assert.Zero(t, storage.Refused)
@@ -63,11 +63,11 @@ func TestGuarantee15TheTokensOfManyScopesFitIntoStorage(t *testing.T) {
 	})
 }
 
-func TestGuarantee15ATokenThatStorageDoesNotTakeFailsByItself(t *testing.T) {
+func TestGuarantee15OversizedTokenFailsByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, roles := engine.NewBounded(t, 16<<10, true)
 		e.Creds(roles[1])
-		e.Lengthen()
+		e.OversizeTokens()
 		status, message := e.Refused("creds/" + roles[0])
 		assert.Equal(t, http.StatusInternalServerError, status)
 		assert.Regexp(t, `^storage: state/api/[0-9a-f]{64}: 3\d{4} bytes exceed the maximum size of a storage entry: `, message)
@@ -76,7 +76,7 @@ func TestGuarantee15ATokenThatStorageDoesNotTakeFailsByItself(t *testing.T) {
 			e.Refused("creds/" + roles[0])
 			time.Sleep(time.Minute)
 		}
-		assert.Equal(t, calls, e.Exchanges(), "the vendor is not asked for what cannot be stored")
+		assert.Equal(t, calls, e.Exchanges(), "no exchange is made whose token cannot be stored")
 		e.Sim.Behave(vendorsim.Conduct{})
 		e.Creds("api")
 		for _, role := range roles[1:] {
@@ -88,18 +88,18 @@ func TestGuarantee15ATokenThatStorageDoesNotTakeFailsByItself(t *testing.T) {
 		assert.Contains(t, data["scopes"].(map[string]any)["s0"].(map[string]any)["storage_error"], "the maximum size of a storage entry")
 
 		time.Sleep(time.Minute)
-		e.Creds(roles[0]) // the vendor's tokens are short again
+		e.Creds(roles[0]) // the vendor's tokens fit again
 		assert.Equal(t, "ok", e.Read("status/api").Data["state"])
 	})
 }
 
-func TestGuarantee15TheRefreshTokenBesideATokenThatStorageDoesNotTakeIsKept(t *testing.T) {
+func TestGuarantee15RefreshTokenBesideAnOversizedTokenIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, roles := engine.NewBounded(t, 16<<10, true)
-		e.Lengthen()
+		e.OversizeTokens()
 		e.Refused("creds/" + roles[0])
 		e.Sim.Behave(vendorsim.Conduct{})
-		e.Restart() // as if the server had been killed
+		e.Restart() // as after a crash
 		e.Creds(roles[0])
 		e.Creds("api")
 	})
@@ -108,13 +108,13 @@ func TestGuarantee15TheRefreshTokenBesideATokenThatStorageDoesNotTakeIsKept(t *t
 func TestGuarantee15DroppedTokensAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, _ := engine.NewBounded(t, engine.RaftEntry, true)
-		e.Write("config/oauth2/api", map[string]any{"refresh_token": "", "grant_type": vendorsim.ClientCredentialsGrant}) // with which nothing is revoked, as it may end, too
-		unrevoked := vendorsim.Conduct{TokenSize: 200 << 10, Fault: whereTheyRevoke(vendorsim.Answer(http.StatusServiceUnavailable, "later"))}
+		e.Write("config/oauth2/api", map[string]any{"refresh_token": "", "grant_type": vendorsim.ClientCredentialsGrant}) // with a refresh token nothing is revoked, as revocation could end it too
+		unrevoked := vendorsim.Conduct{TokenSize: 200 << 10, Fault: atRevocation(vendorsim.Answer(http.StatusServiceUnavailable, "later"))}
 		for _, unrevoked.TokenSize = range []int{100, 200 << 10} {
 			e.Sim.Behave(unrevoked)
 			for range 12 {
 				e.Write("refresh/api", map[string]any{"drop": true})
-				time.Sleep(6 * time.Second) // for which another one is left
+				time.Sleep(6 * time.Second) // the limit is ten refreshes a minute
 			}
 			assert.LessOrEqual(t, strings.Count(e.Dump()["state/api/own"], "access_token"), 1+8)
 		}
@@ -127,11 +127,13 @@ func TestGuarantee15DroppedTokensAreBounded(t *testing.T) {
 
 		e.Sim.Behave(vendorsim.Conduct{})
 		e.Write("refresh/api", map[string]any{"drop": true})
-		assert.GreaterOrEqual(t, len(e.Sim.Revoked()), 4, "the last ones are revoked when the vendor does it again")
+		assert.GreaterOrEqual(t, len(e.Sim.Revoked()), 4, "dropped tokens are revoked once the vendor's revocation works again")
 	})
 }
 
-func TestGuarantee15ATokenTakesNoMoreSpaceInStorageThanItHasBytes(t *testing.T) {
+// A stored token takes about as many bytes as it has, also if it has characters that JSON
+// encoders escape.
+func TestGuarantee15TokenIsStoredWithoutEscaping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _, _ := engine.NewBounded(t, engine.RaftEntry, true)
 		token := strings.Repeat("<", 200<<10)
@@ -146,7 +148,7 @@ func TestGuarantee15ATokenTakesNoMoreSpaceInStorageThanItHasBytes(t *testing.T) 
 	})
 }
 
-func TestGuarantee15AnAnswerOverItsBoundsIsRefusedAndSpendsNoRefreshToken(t *testing.T) {
+func TestGuarantee15OversizedAnswerIsRefusedAndLosesNoRefreshToken(t *testing.T) {
 	for field, row := range map[string]struct{ value, message string }{
 		"access_token": {strings.Repeat("a", 256<<10+1), "the vendor's access token has 262145 bytes, and may have 262144"},
 		"token_type":   {strings.Repeat("a", 101), "the vendor's token_type is not a type name or a URI of at most 100 bytes"},
@@ -165,8 +167,9 @@ func TestGuarantee15AnAnswerOverItsBoundsIsRefusedAndSpendsNoRefreshToken(t *tes
 	}
 }
 
-// Guarantee 15: a refresh token that storage does not take would end the credential for good.
-func TestARefreshTokenThatIsNoneOrTooLongReplacesNone(t *testing.T) {
+// An empty, malformed or oversized refresh token in an answer is ignored: storing it would
+// make the credential unusable.
+func TestInvalidRefreshTokenReplacesNone(t *testing.T) {
 	for _, given := range []string{"", " ", "null", "undefined", "None", "nil", " padded", "\x00", "ü", strings.Repeat("z", 256<<10+1), strings.Repeat("z", 1<<20-200)} {
 		synctest.Test(t, func(t *testing.T) {
 			e, _, _ := engine.NewBounded(t, engine.RaftEntry, false)
@@ -177,8 +180,9 @@ func TestARefreshTokenThatIsNoneOrTooLongReplacesNone(t *testing.T) {
 	}
 }
 
-// Row 22: what readers are served, and what status says, come from the same value.
-func TestStatusSaysFailedWhereASingleTokenHasEndedThatIsNotStored(t *testing.T) {
+// Given a vendor with one valid token per client and storage that refuses its next token, the
+// state is failed, in agreement with what readers get.
+func TestStatusIsFailedWhenASingleTokenEndedUnstored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		fields := engine.SecretClient(true)
@@ -197,7 +201,7 @@ func TestStatusSaysFailedWhereASingleTokenHasEndedThatIsNotStored(t *testing.T) 
 	})
 }
 
-func TestAPanicCostsItsOwnNameAlone(t *testing.T) {
+func TestPanicAffectsOnlyItsOwnName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
@@ -210,7 +214,7 @@ func TestAPanicCostsItsOwnNameAlone(t *testing.T) {
 			return engine.Fault{Done: true}
 		}
 		e.Restart()
-		storage.Meet.Store(&panicking)
+		storage.OnCall.Store(&panicking)
 		for range 3 {
 			e.Pass(time.Minute)
 			status, message := e.Refused("creds/prod")
@@ -222,7 +226,7 @@ func TestAPanicCostsItsOwnNameAlone(t *testing.T) {
 		logged := fmt.Sprint(e.Lines())
 		assert.Contains(t, logged, "a bug of the engine: please report it")
 		assert.NotContains(t, logged, "a secret that no log may have")
-		storage.Meet.Store(nil)
+		storage.OnCall.Store(nil)
 		e.Pass(5 * time.Minute)
 		require.NotEmpty(t, e.Creds("prod").Data)
 	})

@@ -28,12 +28,12 @@ func TestGuarantee11TokensInUseAreRenewedAheadOfReaders(t *testing.T) {
 		e.Pass(44 * time.Minute)
 		assert.Equal(t, verified, e.Exchanges())
 		e.Pass(3 * time.Minute)
-		assert.Equal(t, verified+1, e.Exchanges(), "with a quarter of its life left")
+		assert.Equal(t, verified+1, e.Exchanges(), "renewed with a quarter of its lifetime left")
 		e.Pass(3 * time.Hour)
-		assert.Equal(t, verified+1, e.Exchanges(), "nobody has read that one")
+		assert.Equal(t, verified+1, e.Exchanges(), "the renewed token has no reader")
 
 		e.Creds("used")
-		e.Creds("used") // an hour of Kensho's other kind follows
+		e.Creds("used")
 		e.Write("config/kensho/hourly", map[string]any{"refresh_token": engine.RefreshToken})
 		e.Creds("hourly")
 		asked := e.Exchanges()
@@ -45,7 +45,7 @@ func TestGuarantee11TokensInUseAreRenewedAheadOfReaders(t *testing.T) {
 	})
 }
 
-func TestGuarantee11AnAgentDoesNotWaitForTheVendor(t *testing.T) {
+func TestGuarantee11AgentDoesNotWaitForTheVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "verify": false})
@@ -55,14 +55,14 @@ func TestGuarantee11AnAgentDoesNotWaitForTheVendor(t *testing.T) {
 			e.Pass(lease * 9 / 10)
 			asked := time.Now()
 			lease = e.Creds("prod").Secret.TTL
-			if i > 0 { // whoever asks for the first time may never come back
+			if i > 0 { // the first read does not mark the token as in use
 				assert.Zero(t, time.Since(asked))
 			}
 		}
 	})
 }
 
-func TestGuarantee11AVendorWhoHangsHoldsUpNobodyElse(t *testing.T) {
+func TestGuarantee11HangingVendorBlocksNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		for i := range 300 {
@@ -86,13 +86,13 @@ func TestGuarantee11AVendorWhoHangsHoldsUpNobodyElse(t *testing.T) {
 			issued, _ := e.Sim.Issued()
 			e.Pass(80 * time.Minute)
 			again, _ := e.Sim.Issued()
-			assert.Greater(t, again, issued, "renewed in the background")
+			assert.Greater(t, again, issued, "the token is renewed in the background")
 		}
 	})
 }
 
-// A deafTransport has the requests to one host never end, whatever their context says, from
-// when it is deaf until the test ends.
+// deafTransport makes requests to one host ignore their context and hang until the test ends,
+// while isDeaf is set.
 type deafTransport struct {
 	http.RoundTripper
 	host   string
@@ -108,14 +108,14 @@ func (d *deafTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return d.RoundTripper.RoundTrip(r)
 }
 
-func TestGuarantee11RenewalsThatNeverEndHoldUpNobodyElse(t *testing.T) {
+func TestGuarantee11EndlessRenewalsBlockNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		deaf := &deafTransport{RoundTripper: e.Transport, host: "api.rfksrv.com", end: make(chan struct{})}
 		t.Cleanup(func() { close(deaf.end) })
 		e.Transport = deaf
 		e.Restart()
-		for i := range 50 { // three times as many as a sweep renews at once
+		for i := range 50 { // about three times as many as a sweep renews at once
 			e.Write(fmt.Sprintf("config/sitecore/c%d", i), map[string]any{"api_key": engine.APIKey, "access_expiry": "30m"})
 			e.Creds(fmt.Sprintf("c%d", i))
 		}
@@ -123,15 +123,15 @@ func TestGuarantee11RenewalsThatNeverEndHoldUpNobodyElse(t *testing.T) {
 		deaf.isDeaf.Store(true)
 		for range 5 {
 			token := engine.TokenOf(e.Creds("healthy"))
-			e.Pass(50 * time.Minute) // of the hour that it is valid for, with a sweep each minute
+			e.Pass(50 * time.Minute) // of the token's hour, with a sweep each minute
 			calls := e.Exchanges()
-			assert.NotEqual(t, token, engine.TokenOf(e.Creds("healthy")), "it was renewed in the background")
-			assert.Equal(t, calls, e.Exchanges(), "and not by the read")
+			assert.NotEqual(t, token, engine.TokenOf(e.Creds("healthy")), "the token was renewed in the background")
+			assert.Equal(t, calls, e.Exchanges(), "the read made no exchange")
 		}
 	})
 }
 
-func TestGuarantee11APastedTokenIsLeftToDie(t *testing.T) {
+func TestGuarantee11PastedTokenIsNotRenewed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		engine.Until(0, 20, 0)
@@ -142,7 +142,7 @@ func TestGuarantee11APastedTokenIsLeftToDie(t *testing.T) {
 	})
 }
 
-func TestGuarantee11ASweepIsBoundedInTimeAndNumber(t *testing.T) {
+func TestGuarantee11SweepIsBoundedInTimeAndNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		for i := range 300 {
@@ -195,15 +195,15 @@ func TestGuarantee11OnlyTheActiveNodeSweeps(t *testing.T) {
 	}
 }
 
-// Guarantee 16: what fails, and nobody asks for any more, is left alone.
-func TestGuarantee16AScopeThatNobodyAsksForIsLeftOnceItFails(t *testing.T) {
+// Guarantee 16: the engine stops retrying a failing scope some minutes after its last read.
+func TestGuarantee16UnusedFailingScopeIsNotRetried(t *testing.T) {
 	for name, test := range map[string]struct {
 		reader string
 		fails  vendorsim.Conduct
 	}{
-		"a role that was deleted":  {"nerd", engine.RefuseScopeBy(engine.NerdScope, vendorsim.Answer(http.StatusInternalServerError, "oops"))},
-		"the credential's own":     {"prod", engine.Down()},
-		"a role, at an ill vendor": {"nerd", engine.Down()},
+		"a deleted role":          {"nerd", engine.RefuseScopeBy(engine.NerdScope, vendorsim.Answer(http.StatusInternalServerError, "oops"))},
+		"the credential itself":   {"prod", engine.Down()},
+		"a role during an outage": {"nerd", engine.Down()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -214,10 +214,10 @@ func TestGuarantee16AScopeThatNobodyAsksForIsLeftOnceItFails(t *testing.T) {
 				calls := e.Exchanges()
 				e.Pass(12 * time.Minute)
 				tried := e.Exchanges() - calls
-				assert.Greater(t, tried, 2, "somebody may come back")
+				assert.Greater(t, tried, 2, "retried for a while after the read")
 				e.Refused("creds/" + test.reader)
 				e.Pass(12 * time.Minute)
-				assert.Greater(t, e.Exchanges()-calls, tried, "as did this one")
+				assert.Greater(t, e.Exchanges()-calls, tried, "retried again after the second read")
 				_, status, message := e.Request(logical.DeleteOperation, "roles/nerd", nil)
 				require.Equal(t, http.StatusOK, status, message)
 				e.Pass(6 * time.Minute)
@@ -237,8 +237,8 @@ func TestGuarantee16AScopeThatNobodyAsksForIsLeftOnceItFails(t *testing.T) {
 	}
 }
 
-// Guarantee 4: the token of a reader who comes once in its lifetime is renewed after an outage.
-func TestAValidTokenIsTriedForThoughItsReaderComesSeldom(t *testing.T) {
+// Guarantee 4: a token that is read once per lifetime is renewed after an outage.
+func TestTokenOfARareReaderIsRenewedAfterAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())

@@ -52,7 +52,7 @@ func TestGuarantee12ACachedReadAsksTheServerNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		system := newAskedSystem(e)
-		e.Seeing(system)
+		e.RestartWith(system)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		e.Creds("prod")
 		before := system.asked.Load()
@@ -80,7 +80,7 @@ func TestGuarantee12AReadOfAServerThatHangsGoesByTheLastAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		system := newAskedSystem(e)
-		e.Seeing(system)
+		e.RestartWith(system)
 		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.APIKey})
 		e.Creds("prod")
 		system.takes = 5 * time.Second
@@ -101,7 +101,7 @@ func TestAFailedSystemCallKeepsTheLastAnswer(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		system := newAskedSystem(e)
-		e.Seeing(system)
+		e.RestartWith(system)
 		lease := e.Creds("prod").Secret.TTL
 		read := func() error {
 			time.Sleep(time.Second)
@@ -133,7 +133,7 @@ func TestANodeDoesNotWriteBeforeTheFirstAnswer(t *testing.T) {
 				system := newAskedSystem(e)
 				system.ReplicationStateVal = role
 				system.silent.Store(true)
-				e.Seeing(system)
+				e.RestartWith(system)
 				before, calls := e.Dump(), e.Exchanges()
 				request := func(op logical.Operation, path string) error {
 					_, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: op, Path: path, Storage: e.Storage})

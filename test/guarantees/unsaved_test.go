@@ -14,7 +14,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee3NobodySeesATokenThatIsNotInStorage(t *testing.T) {
+func TestGuarantee3TokenIsStoredBeforeItIsServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		storage := e.BreakStorage()
@@ -29,7 +29,7 @@ func TestGuarantee3NobodySeesATokenThatIsNotInStorage(t *testing.T) {
 	})
 }
 
-func TestGuarantee3AReplacedRefreshTokenIsHeldUntilStorageTakesIt(t *testing.T) {
+func TestGuarantee3RotatedRefreshTokenIsKeptUntilItIsStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		engine.Until(1, 0, 5)
@@ -40,31 +40,31 @@ func TestGuarantee3AReplacedRefreshTokenIsHeldUntilStorageTakesIt(t *testing.T) 
 			assert.Equal(t, http.StatusInternalServerError, status)
 			assert.Contains(t, message, "the disk is full")
 		}
-		assert.Equal(t, calls+1, e.Exchanges(), "the vendor has answered, and is not asked again")
+		assert.Equal(t, calls+1, e.Exchanges(), "the vendor's answer is kept, and no exchange repeats it")
 		data := e.Read("status/prod").Data
 		assert.Equal(t, "failed", data["state"])
 		assert.Contains(t, data["storage_error"], "the disk is full")
 
 		storage.Refuse.Store(false)
-		// Deleting what is not there changes nothing.
+		// The delete of another vendor's credential of that name changes nothing.
 		_, status, _ := e.Request(logical.DeleteOperation, "config/sitecore/prod", nil)
 		require.Equal(t, http.StatusOK, status)
 		assert.Contains(t, e.Read("status/prod").Data, "storage_error")
-		e.Pass(time.Minute) // stores it, though nobody reads
+		e.Pass(time.Minute) // the background work stores it without a read
 		assert.NotContains(t, e.Read("status/prod").Data, "storage_error")
 		e.Restart()
 		e.Creds("prod")
 		assert.Equal(t, calls+1, e.Exchanges())
 		engine.Until(2, 0, 5)
-		e.Creds("prod") // with the refresh token that was held
+		e.Creds("prod") // uses the refresh token that was kept
 	})
 }
 
-func TestGuarantee3ARefreshTokenIsNotSpentWhileStorageTakesNoWrite(t *testing.T) {
+func TestGuarantee3RefreshTokenIsNotSpentWhileStorageRefusesWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		engine.Until(1, 0, 5)
-		// As on a node that is not active any more, and has not noticed.
+		// As on a node that has lost its active state and does not know yet.
 		storage.Refuse.Store(true)
 		storage.RefuseFence.Store(true)
 		calls := e.Exchanges()
@@ -73,7 +73,7 @@ func TestGuarantee3ARefreshTokenIsNotSpentWhileStorageTakesNoWrite(t *testing.T)
 			assert.Equal(t, http.StatusInternalServerError, status)
 			assert.Contains(t, message, "the disk is full")
 		}
-		assert.Len(t, storage.WritesOf("fence"), 3, "each write is tried three times, and then storage is left alone for a while, too")
+		assert.Len(t, storage.WritesOf("fence"), 3, "a write is tried three times, then backs off")
 		data := e.Read("status/prod").Data
 		assert.Equal(t, "failed", data["state"])
 		assert.Contains(t, data["storage_error"], "the disk is full")
@@ -85,7 +85,7 @@ func TestGuarantee3ARefreshTokenIsNotSpentWhileStorageTakesNoWrite(t *testing.T)
 			func() { e.Request(logical.UpdateOperation, "refresh/prod", nil) },
 		} {
 			spend()
-			assert.Equal(t, calls, e.Exchanges(), "the vendor was called, who has replaced the refresh token")
+			assert.Equal(t, calls, e.Exchanges(), "an exchange has spent the refresh token")
 		}
 
 		storage.Refuse.Store(false)
@@ -97,7 +97,7 @@ func TestGuarantee3ARefreshTokenIsNotSpentWhileStorageTakesNoWrite(t *testing.T)
 	})
 }
 
-func TestGuarantee4AGoodTokenIsServedAtOnceWhileStorageTakesNoWrite(t *testing.T) {
+func TestGuarantee4ValidTokenIsServedAtOnceWhileStorageRefusesWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		client := vendorsim.OAuthClient{
@@ -108,7 +108,7 @@ func TestGuarantee4AGoodTokenIsServedAtOnceWhileStorageTakesNoWrite(t *testing.T
 		e.Write("config/oauth2/user", map[string]any{
 			"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret, "auth_style": "client_secret_basic", "refresh_token": engine.RefreshToken,
 		})
-		engine.Until(0, 50, 0) // when the token is due for a newer one
+		engine.Until(0, 50, 0) // the token is due for renewal
 		storage := e.BreakStorage()
 		storage.Refuse.Store(true)
 		storage.RefuseFence.Store(true)
@@ -124,12 +124,14 @@ func TestGuarantee4AGoodTokenIsServedAtOnceWhileStorageTakesNoWrite(t *testing.T
 	})
 }
 
-func TestGuarantee3ARefreshTokenIsNotSpentByANodeThatWakesUp(t *testing.T) {
+// Given a node that is suspended for seconds during the write before an exchange, it makes no
+// exchange when it resumes: another node may be active by then.
+func TestGuarantee3RefreshTokenIsNotSpentByAResumedNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		engine.Until(1, 0, 5)
 		calls := e.Exchanges()
-		// The write before the call is done as the node is suspended, and no later one is.
+		// The node is suspended during the write before the exchange; later writes fail.
 		storage.Stall.Store(int64(3 * time.Second))
 		time.AfterFunc(3*time.Second+1, func() { storage.RefuseFence.Store(true) })
 		e.Refused("creds/prod")
@@ -137,7 +139,7 @@ func TestGuarantee3ARefreshTokenIsNotSpentByANodeThatWakesUp(t *testing.T) {
 	})
 }
 
-func TestGuarantee3SlowStorageIsNoReasonNotToCallTheVendor(t *testing.T) {
+func TestGuarantee3SlowStorageDoesNotPreventAnExchange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		engine.Until(1, 0, 5)
@@ -146,7 +148,9 @@ func TestGuarantee3SlowStorageIsNoReasonNotToCallTheVendor(t *testing.T) {
 	})
 }
 
-func TestGuarantee3ARefreshTokenThatStaysIsUsedAtOnce(t *testing.T) {
+// Given storage that refuses the fence, the write before an exchange, the engine still uses a
+// refresh token that the exchange does not spend, or that an API key can replace.
+func TestGuarantee3ReusableRefreshTokenNeedsNoFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		storage := e.BreakStorage()
@@ -156,11 +160,11 @@ func TestGuarantee3ARefreshTokenThatStaysIsUsedAtOnce(t *testing.T) {
 		e.Creds("prod")
 		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "scope": "discover"})
 		time.Sleep(25 * time.Hour)
-		e.Creds("search") // a refresh token that the API key can make again
+		e.Creds("search") // the API key can replace its refresh token
 	})
 }
 
-func TestGuarantee3AWriteThatFailsForAMomentIsNotNoticed(t *testing.T) {
+func TestGuarantee3BriefStorageFailureIsNotNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		storage := e.BreakStorage()
@@ -172,7 +176,7 @@ func TestGuarantee3AWriteThatFailsForAMomentIsNotNoticed(t *testing.T) {
 	})
 }
 
-func TestGuarantee3WhileStorageFailsAGoodTokenIsServed(t *testing.T) {
+func TestGuarantee3ValidTokenIsServedWhileStorageFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		storage := e.BreakStorage()
@@ -190,7 +194,7 @@ func TestGuarantee3WhileStorageFailsAGoodTokenIsServed(t *testing.T) {
 	})
 }
 
-func TestGuarantee3AnOperatorsWriteWinsOverAHeldRefreshToken(t *testing.T) {
+func TestGuarantee3OperatorWriteReplacesAnUnstoredRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		engine.Until(1, 0, 5)
@@ -199,7 +203,7 @@ func TestGuarantee3AnOperatorsWriteWinsOverAHeldRefreshToken(t *testing.T) {
 		storage.Refuse.Store(false)
 
 		e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true})
-		e.Creds("prod") // the held one was carried over, as the write did not name one
+		e.Creds("prod") // a write without a refresh token keeps the unstored one
 		storage.Refuse.Store(true)
 		engine.Until(2, 0, 5)
 		e.Refused("creds/prod")
@@ -214,7 +218,7 @@ func TestGuarantee3AnOperatorsWriteWinsOverAHeldRefreshToken(t *testing.T) {
 	})
 }
 
-func TestGuarantee3ARefreshTokenReplacedByAVerificationIsNotLostWithTheWrite(t *testing.T) {
+func TestGuarantee3RefreshTokenRotatedByAFailedWriteIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		storage.Refuse.Store(true)
@@ -229,7 +233,7 @@ func TestGuarantee3ARefreshTokenReplacedByAVerificationIsNotLostWithTheWrite(t *
 	})
 }
 
-func TestGuarantee3ARefreshTokenThatComesWithoutAnAccessTokenIsKept(t *testing.T) {
+func TestGuarantee3RefreshTokenWithoutAnAccessTokenIsKept(t *testing.T) {
 	for name, provoke := range map[string]func(*engine.Engine){
 		"by a read":    func(e *engine.Engine) { e.Refused("creds/prod") },
 		"by a refresh": func(e *engine.Engine) { e.Request(logical.UpdateOperation, "refresh/prod", nil) },
@@ -255,7 +259,7 @@ func TestGuarantee3ARefreshTokenThatComesWithoutAnAccessTokenIsKept(t *testing.T
 	}
 }
 
-func TestGuarantee3ARefreshUsesAHeldRefreshToken(t *testing.T) {
+func TestGuarantee3RefreshUsesTheUnstoredRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		engine.Until(1, 0, 5)
@@ -267,7 +271,9 @@ func TestGuarantee3ARefreshUsesAHeldRefreshToken(t *testing.T) {
 	})
 }
 
-func TestGuarantee3WhatAnotherNodeHasReplacedIsNotStoredLater(t *testing.T) {
+// Given an unstored state on a former active node, that node does not store it after another
+// node has written the credential.
+func TestGuarantee3StaleStateDoesNotOverwriteAnotherNodesWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		storage := e.BreakStorage()
@@ -289,7 +295,7 @@ func TestGuarantee3WhatAnotherNodeHasReplacedIsNotStoredLater(t *testing.T) {
 	})
 }
 
-func TestGuarantee3AReplacedRefreshTokenOutlivesAConfigWriteThatStorageRefuses(t *testing.T) {
+func TestGuarantee3RefreshTokenSurvivesARefusedConfigWrite(t *testing.T) {
 	for refreshes := range 3 {
 		synctest.Test(t, func(t *testing.T) {
 			e, storage := engine.NewRotating(t)

@@ -14,10 +14,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee3ARefreshTokenReplacedByAWriteThatCameToNothingIsUsedByTheNext(t *testing.T) {
+func TestGuarantee3RefreshTokenRotatedByAFailedWriteIsUsedByTheNextWrite(t *testing.T) {
 	for name, fails := range map[string]func(*engine.Engine, *engine.FaultyStorage){
-		"as storage refuses": func(_ *engine.Engine, s *engine.FaultyStorage) { s.Refuse.Store(true) },
-		"as the answer is unusable": func(e *engine.Engine, _ *engine.FaultyStorage) {
+		"storage refuses": func(_ *engine.Engine, s *engine.FaultyStorage) { s.Refuse.Store(true) },
+		"the answer has no access token": func(e *engine.Engine, _ *engine.FaultyStorage) {
 			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"refreshToken":"the-next-one"}`))})
 			e.Sim.RevokeCredential(engine.AnotherToken)
 			e.Sim.AddRefreshToken("link-streaming", "the-next-one")
@@ -51,11 +51,11 @@ func TestGuarantee3ARefreshTokenReplacedByAWriteThatCameToNothingIsUsedByTheNext
 	}
 }
 
-func TestARefreshTokenThatIsHeldForAWriteEndsWithItsName(t *testing.T) {
+func TestUnstoredRefreshTokenIsDiscardedWithItsCredential(t *testing.T) {
 	for name, end := range map[string]func(*engine.Engine){
-		"that is deleted":                       func(e *engine.Engine) { e.Request(logical.DeleteOperation, "config/kensho/prod", nil) },
-		"that is written":                       func(e *engine.Engine) { e.Write("config/kensho/prod", engine.KeyPairFields()) },
-		"though it is another token's business": func(*engine.Engine) {},
+		"the credential is deleted":     func(e *engine.Engine) { e.Request(logical.DeleteOperation, "config/kensho/prod", nil) },
+		"the credential is written":     func(e *engine.Engine) { e.Write("config/kensho/prod", engine.KeyPairFields()) },
+		"the write gives another token": func(*engine.Engine) {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -67,10 +67,10 @@ func TestARefreshTokenThatIsHeldForAWriteEndsWithItsName(t *testing.T) {
 				storage.Refuse.Store(false)
 				end(e)
 				token := engine.RefreshToken
-				if name == "though it is another token's business" {
+				if name == "the write gives another token" {
 					token = engine.AnotherToken
 				}
-				e.Sim.AddRefreshToken("link-streaming", token) // the vendor takes it anew
+				e.Sim.AddRefreshToken("link-streaming", token) // the vendor accepts it again
 				before := e.Exchanges()
 				e.Write("config/kensho/prod", map[string]any{"refresh_token": token, "client_id": "", "private_key": ""})
 				assert.Contains(t, e.Sim.Calls()[before].URL, token)
@@ -79,7 +79,7 @@ func TestARefreshTokenThatIsHeldForAWriteEndsWithItsName(t *testing.T) {
 	}
 }
 
-func TestARefreshTokenThatIsHeldForAWriteWaitsForThatAndGoesNowhereElse(t *testing.T) {
+func TestUnstoredRefreshTokenIsUsedOnlyByTheSameWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		e.Sim.AddRefreshToken("link-streaming", engine.AnotherToken)
@@ -89,13 +89,13 @@ func TestARefreshTokenThatIsHeldForAWriteWaitsForThatAndGoesNowhereElse(t *testi
 		require.Equal(t, http.StatusInternalServerError, status)
 		require.Contains(t, message, "send the same write again")
 		storage.Refuse.Store(false)
-		e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true}) // of the credential that there is
+		e.Write("config/kensho/prod", map[string]any{"request_timeout": 20, "verify": true}) // changes the stored credential
 
 		elsewhere := map[string]any{"refresh_token": engine.AnotherToken, "product": "scribe"}
 		e.Request(logical.UpdateOperation, "config/kensho/prod", elsewhere)
 		calls := e.Sim.Calls()
 		require.Contains(t, calls[len(calls)-1].URL, "scribe.kensho.com")
-		assert.Contains(t, calls[len(calls)-1].URL, engine.AnotherToken, "the one that was given, and is dead")
+		assert.Contains(t, calls[len(calls)-1].URL, engine.AnotherToken, "the given token is sent, although it is spent")
 
 		e.Write("config/kensho/prod", write)
 		engine.Until(1, 0, 5)
@@ -103,7 +103,7 @@ func TestARefreshTokenThatIsHeldForAWriteWaitsForThatAndGoesNowhereElse(t *testi
 	})
 }
 
-func TestARefreshTokenThatIsHeldForAWriteIsNotUsedAfterAnHour(t *testing.T) {
+func TestUnstoredRefreshTokenIsNotUsedAfterAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"refreshToken":"the-next-one"}`))})

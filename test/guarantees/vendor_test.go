@@ -15,13 +15,13 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee4AGoodTokenIsServedToItsLastSeconds(t *testing.T) {
+func TestGuarantee4ValidTokenIsServedUntilItsLastSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		engine.Until(0, 10, 0)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		engine.Until(0, 50, 0)
-		// A keepalive or an operator has met with a vendor who is throttling.
+		// As after a keepalive or a write that the vendor has throttled.
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Throttle("596"))})
 		_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"keepalive_interval": 60, "verify": false})
 		require.Equal(t, http.StatusOK, status)
@@ -35,23 +35,23 @@ func TestGuarantee4AGoodTokenIsServedToItsLastSeconds(t *testing.T) {
 	})
 }
 
-func TestGuarantee4TokensThatCannotBeLeasedAreNotAskedForAgainAndAgain(t *testing.T) {
+func TestGuarantee4TooShortTokensAreNotRequestedRepeatedly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: time.Second})
 		fields := engine.KeyPairFields()
-		fields["verify"] = false // which would refuse it
+		fields["verify"] = false // a verification would refuse the credential
 		e.Write("config/kensho/prod", fields)
 		for range 50 {
 			status, _ := e.Refused("creds/prod")
 			assert.Equal(t, http.StatusBadGateway, status)
 		}
-		assert.LessOrEqual(t, e.Exchanges(), 2, "for the first read")
+		assert.LessOrEqual(t, e.Exchanges(), 2, "the first read makes at most two")
 		assert.Equal(t, "failed", e.Read("status/prod").Data["state"])
 	})
 }
 
-func TestGuarantee4AVendorsBadDayCostsNothingWhileTheTokenLives(t *testing.T) {
+func TestGuarantee4OutageCostsNothingWhileTheTokenIsValid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -79,12 +79,12 @@ func TestGuarantee4AVendorsBadDayCostsNothingWhileTheTokenLives(t *testing.T) {
 		data := e.Read("status/prod").Data
 		assert.Equal(t, "ok", data["state"])
 		assert.Equal(t, 0, data["consecutive_failures"])
-		assert.Contains(t, data["last_error"], "503", "the last error stays to be read")
+		assert.Contains(t, data["last_error"], "503", "the last error stays in the status")
 		assert.NotContains(t, data, "next_attempt_time")
 	})
 }
 
-func TestGuarantee4AttemptsBackOffWhoeverAsks(t *testing.T) {
+func TestGuarantee4AttemptsBackOffForAllReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
@@ -113,7 +113,7 @@ func TestGuarantee4RetryAfterIsObeyedUpToAnHour(t *testing.T) {
 		"90":                            90 * time.Second,
 		"86400":                         time.Hour,
 		"Sat, 01 Jan 2000 00:20:00 GMT": 10 * time.Minute,
-		"Sat, 01 Jan 2000 00:00:00 GMT": time.Second, // past: as if there were none
+		"Sat, 01 Jan 2000 00:00:00 GMT": time.Second, // in the past: ignored
 		"soon":                          time.Second,
 		"":                              time.Second,
 	} {
@@ -138,7 +138,7 @@ func TestGuarantee4RetryAfterIsObeyedUpToAnHour(t *testing.T) {
 	}
 }
 
-func TestGuarantee4AReaderWaitsAShortTimeForASlowVendor(t *testing.T) {
+func TestGuarantee4ReaderWaitsBrieflyForASlowVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -154,12 +154,12 @@ func TestGuarantee4AReaderWaitsAShortTimeForASlowVendor(t *testing.T) {
 			assert.LessOrEqual(t, time.Since(asked), longest, "reader %d", i)
 		}
 		time.Sleep(7 * time.Second)
-		assert.NotEqual(t, token, e.Creds("prod").Data["access_token"], "the answer came all the same")
+		assert.NotEqual(t, token, e.Creds("prod").Data["access_token"], "the late answer is used")
 		assert.Equal(t, 2, e.Exchanges())
 	})
 }
 
-func TestGuarantee5ARejectedCredentialIsTriedEveryFiveMinutes(t *testing.T) {
+func TestGuarantee5RejectedCredentialIsTriedEveryFiveMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
@@ -176,7 +176,7 @@ func TestGuarantee5ARejectedCredentialIsTriedEveryFiveMinutes(t *testing.T) {
 	})
 }
 
-func TestGuarantee5AWriteOrARefreshClearsARejection(t *testing.T) {
+func TestGuarantee5WriteOrRefreshClearsARejection(t *testing.T) {
 	for name, mend := range map[string]func(*engine.Engine){
 		"write": func(e *engine.Engine) {
 			e.Sim.AddRefreshToken("link-streaming", "a-new-one")
@@ -202,13 +202,13 @@ func TestGuarantee5AWriteOrARefreshClearsARejection(t *testing.T) {
 	}
 }
 
-func TestGuarantee5AReaderDuringARefreshGetsItsToken(t *testing.T) {
+func TestGuarantee5ReaderDuringARefreshGetsItsToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())
 		e.Sim.RevokeCredential(engine.ClientID)
 		engine.Until(1, 0, 5)
-		e.Refused("creds/prod") // and for five minutes
+		e.Refused("creds/prod") // starts a pause of five minutes
 		e.Sim.AddClient(engine.ClientID, &engine.PrivateKey().PublicKey, "")
 		e.Sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
 		var operator sync.WaitGroup

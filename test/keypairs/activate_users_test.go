@@ -85,10 +85,10 @@ func TestADeletedCredentialLeavesNothingInTheKeyPair(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewSigning(t)
 				storage := e.BreakStorage()
-				storage.DieAfter(4) // two fences, the state of a, and the activated key pair
+				storage.FailWritesAfter(4) // two fences, the state of a, and the activated key pair
 				status, message := e.Activate(nil)
 				require.Equal(t, http.StatusOK, status, message)
-				storage.LastWrites.Store(nil)
+				storage.WritesLeft.Store(nil)
 				require.Contains(t, e.Dump()["keypair/prod"], "refresh-token-of-a")
 				_, status, message = e.Request(logical.DeleteOperation, "config/oauth2/a", nil)
 				require.Equal(t, http.StatusOK, status, message)
@@ -106,20 +106,20 @@ func TestARepeatedDeletionLeavesNothingInTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSigning(t)
 		storage := e.BreakStorage()
-		storage.DieAfter(4) // two fences, the state of a, and the activated key pair
+		storage.FailWritesAfter(4) // two fences, the state of a, and the activated key pair
 		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
-		storage.LastWrites.Store(nil)
+		storage.WritesLeft.Store(nil)
 		meet := func(c engine.StorageCall) engine.Fault {
 			if c.Op == "delete" && strings.HasPrefix(c.Key, "state/a/") {
 				return engine.Fault{Err: engine.ErrStorage}
 			}
 			return engine.Fault{}
 		}
-		storage.Meet.Store(&meet)
+		storage.OnCall.Store(&meet)
 		_, status, _ = e.Request(logical.DeleteOperation, "config/oauth2/a", nil)
 		require.Equal(t, http.StatusInternalServerError, status)
-		storage.Meet.Store(nil)
+		storage.OnCall.Store(nil)
 		_, status, _ = e.Request(logical.DeleteOperation, "config/oauth2/a", nil)
 		require.Equal(t, http.StatusOK, status)
 		assert.NotContains(t, e.Dump()["keypair/prod"], "refresh-token-of-a")
@@ -130,10 +130,10 @@ func TestAWriteAfterAnActivationLeavesNothingInTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSigning(t)
 		storage := e.BreakStorage()
-		storage.DieAfter(4) // two fences, the state of a, and the activated key pair
+		storage.FailWritesAfter(4) // two fences, the state of a, and the activated key pair
 		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
-		storage.LastWrites.Store(nil)
+		storage.WritesLeft.Store(nil)
 		e.Write("config/oauth2/a", map[string]any{"request_timeout": 20, "verify": true})
 		e.Pending("prod", nil)
 		assert.NotContains(t, e.Dump()["keypair/prod"], "refresh-token-of-a")

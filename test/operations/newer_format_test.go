@@ -30,7 +30,7 @@ func newRolledBackEngine(t *testing.T, keys ...string) *engine.Engine {
 	e.Write("refresh/prod", nil)
 	e.Write("roles/app", map[string]any{"config": "prod"})
 	for _, key := range keys {
-		e.As(storage.FormatVersion+1, key)
+		e.SetVersion(storage.FormatVersion+1, key)
 	}
 	e.Restart()
 	return e
@@ -98,7 +98,7 @@ func TestEntriesOfANewerFormatAreNotChanged(t *testing.T) {
 				assert.Equal(t, exchanges, e.Exchanges(), "no vendor is called with a refresh token that may be spent")
 				e.Creds("search") // not affected
 
-				e.As(storage.FormatVersion, key) // as the newer version reads it
+				e.SetVersion(storage.FormatVersion, key) // as the newer version reads it
 				e.Restart()
 				for _, name := range []string{"prod", "app", "archive"} {
 					e.Creds(name)
@@ -174,10 +174,10 @@ func TestALeaseOfANewerFormatIsRevokedByTheNewerVersion(t *testing.T) {
 		e := newRolledBackEngine(t)
 		lease := e.Creds("mine")
 		key := e.Leased()[0]
-		e.As(storage.FormatVersion+1, key)
+		e.SetVersion(storage.FormatVersion+1, key)
 		require.ErrorContains(t, e.Revoke(lease), newerFormatError(key), "Vault retries the revocation")
 		assert.True(t, e.Sim.Accepts(engine.TokenOf(lease)))
-		e.As(storage.FormatVersion, key)
+		e.SetVersion(storage.FormatVersion, key)
 		require.NoError(t, e.Revoke(lease))
 		assert.False(t, e.Sim.Accepts(engine.TokenOf(lease)))
 		assert.Empty(t, e.Leased())

@@ -13,11 +13,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// generatedKind is an account whose key was made here, and is rotated.
+// generatedKind is the kind of accounts whose key pair is generated in Vault and rotated.
 const generatedKind = "OAuth 2.0, generated key"
 
-// makePair makes an account's key pair, or the one that is to take its place, and returns
-// its key ID and public half.
+// makePair generates an account's active or pending key pair, and returns its key ID and public
+// key.
 func (m *month) makePair(a *account) (id string, key crypto.PublicKey) {
 	var resp *logical.Response
 	status, message := m.send(logical.UpdateOperation, "keypair/"+a.name, map[string]any{"key_type": "ec-p256"}, &resp)
@@ -31,15 +31,15 @@ func (m *month) makePair(a *account) (id string, key crypto.PublicKey) {
 	return resp.Data[prefix+"key_id"].(string), engine.PublicKey(m.T, resp.Data[prefix+"public_key"])
 }
 
-// register has the vendor know some keys, and no others.
+// register replaces the keys that the vendor accepts.
 func (a *account) register(keys map[string]crypto.PublicKey) {
 	a.sim.AddOAuthClient(vendorsim.OAuthClient{
 		ID: engine.ClientID, Keys: keys, AuthMethods: []string{vendorsim.PrivateKeyJWT}, Grants: []string{vendorsim.ClientCredentialsGrant},
 	})
 }
 
-// rotate changes an account over to another key, as a vendor has it who takes days to
-// register one: too early first, which must do no harm.
+// rotate rotates an account's key pair at a vendor that takes up to two days to register a key. A
+// first activation comes too early, and must fail without an effect.
 func (m *month) rotate(a *account, rng *rand.Rand) {
 	var before *logical.Response
 	status, message := m.send(logical.ReadOperation, "keypair/"+a.name, nil, &before)
@@ -49,9 +49,9 @@ func (m *month) rotate(a *account, rng *rand.Rand) {
 	older, olderKey := before.Data["key_id"].(string), engine.PublicKey(m.T, before.Data["public_key"])
 	newer, newerKey := m.makePair(a)
 	if status, message := m.activate(a); status == http.StatusOK {
-		m.T.Errorf("%s: a key was activated that its vendor does not know: %s", a.name, message)
+		m.T.Errorf("%s: a key was activated that its vendor does not accept: %s", a.name, message)
 	}
-	if m.over(time.Duration(rng.Int64N(int64(2 * 24 * time.Hour)))) {
+	if m.ended(time.Duration(rng.Int64N(int64(2 * 24 * time.Hour)))) {
 		return
 	}
 	a.register(map[string]crypto.PublicKey{older: olderKey, newer: newerKey})
@@ -63,7 +63,7 @@ func (m *month) rotate(a *account, rng *rand.Rand) {
 		if !a.excused(time.Now().Add(-time.Minute), time.Now()) {
 			m.T.Errorf("%s: %s is not activated: %d %s", time.Now(), a.name, status, message)
 		}
-		if m.over(wait) {
+		if m.ended(wait) {
 			return
 		}
 	}

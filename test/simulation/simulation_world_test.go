@@ -16,36 +16,36 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// How the credentials of the simulation are made, and who reads them.
+// The kinds of the simulation's credentials, and of their readers.
 var (
 	simKinds   = []string{"opaque", "JWT", "opaque, rotating", "JWT, rotating", "key pair", "API key", "refresh token of a pair", "OAuth 2.0, rotating", "OAuth 2.0, secret", generatedKind}
-	simReaders = []string{"agents", "poller", "once a day", "nobody"}
+	simReaders = []string{"agents", "poller", "once a day", "none"}
 )
 
-// account is one credential of the simulation, with a vendor of its own.
+// account is a credential of the simulation, with a vendor of its own.
 type account struct {
 	name, kind, readers string
 	sim                 *vendorsim.Sim
-	conduct             vendorsim.Conduct // on a good day
+	conduct             vendorsim.Conduct // the documented behavior
 	path                string
 	fields              map[string]any
 
-	mu     sync.Mutex
-	events []event
-	bad    []badSpell
-	void   time.Time // the death of the last token that an operator has done away with
+	mu      sync.Mutex
+	events  []event
+	outages []outage
+	dropped time.Time // the expiry of the last token that an operator has dropped
 }
 
-// event is a read that was served, with a lease until then, or what an operator did:
-// something that takes an exchange, or something that ends the token without one.
+// event is a read with a lease until a time, or an operator's change, which needs an exchange or
+// drops the token without one.
 type event struct {
 	at, until      time.Time
 	exchange, ends bool
 }
 
-// badSpell is when the vendor was down or throttling, and until when the engine may
-// leave it alone for that.
-type badSpell struct{ from, until time.Time }
+// outage is a time in which the vendor was down or throttling, including the time for which the
+// engine may back off after it.
+type outage struct{ from, until time.Time }
 
 func (m *month) newAccount(i int) *account {
 	a := &account{
@@ -55,7 +55,7 @@ func (m *month) newAccount(i int) *account {
 		sim:     vendorsim.New(),
 	}
 	a.sim.Forgetful()
-	// A loopback port stands for the vendor.
+	// Each vendor has a loopback port of its own.
 	base := fmt.Sprintf("http://127.0.0.1:%d", 10_000+i)
 	a.conduct = vendorsim.Conduct{
 		Latency: time.Duration(20+m.random.IntN(300)) * time.Millisecond,
@@ -100,12 +100,11 @@ func (m *month) newAccount(i int) *account {
 	return a
 }
 
-// weather is the vendor's bad days: outages of minutes and of hours, throttling,
-// slow answers.
-func (m *month) weather(a *account, rng *rand.Rand) {
-	for !m.over(time.Duration(rng.ExpFloat64() * float64(4*24*time.Hour))) {
+// simulateOutages simulates the vendor's outages of minutes and hours, throttling and slow answers.
+func (m *month) simulateOutages(a *account, rng *rand.Rand) {
+	for !m.ended(time.Duration(rng.ExpFloat64() * float64(4*24*time.Hour))) {
 		conduct, spell := a.conduct, time.Duration(1+rng.IntN(30))*time.Minute
-		leave := 7 * time.Minute // the longest backoff, and a renewal that fails in it
+		backoff := 7 * time.Minute // the longest back-off, and a renewal that fails in it
 		switch rng.IntN(6) {
 		case 0, 1:
 			conduct.Fault = vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, `"down"`))
@@ -115,18 +114,18 @@ func (m *month) weather(a *account, rng *rand.Rand) {
 		case 3:
 			seconds := 30 + rng.IntN(1800)
 			conduct.Fault = vendorsim.Always(vendorsim.Throttle(fmt.Sprint(seconds)))
-			leave = max(leave, time.Duration(seconds+60)*time.Second)
+			backoff = max(backoff, time.Duration(seconds+60)*time.Second)
 		case 4:
 			conduct.Fault = vendorsim.Always(vendorsim.Hang)
-		case 5: // slow, and in time all the same
+		case 5: // slow, but within request_timeout
 			conduct.Latency = time.Duration(1+rng.IntN(8)) * time.Second
-			spell, leave = time.Duration(1+rng.IntN(12))*time.Hour, 0
+			spell, backoff = time.Duration(1+rng.IntN(12))*time.Hour, 0
 		}
 		a.sim.Behave(conduct)
 		if conduct.Fault != nil {
 			a.mu.Lock()
 			now := time.Now()
-			a.bad = append(a.bad, badSpell{from: now, until: now.Add(spell + leave)})
+			a.outages = append(a.outages, outage{from: now, until: now.Add(spell + backoff)})
 			a.mu.Unlock()
 		}
 		time.Sleep(spell)
@@ -134,10 +133,10 @@ func (m *month) weather(a *account, rng *rand.Rand) {
 	}
 }
 
-// operator writes a setting now and then, or the credential itself, refreshes it, or
-// has another node write about it.
+// operator changes a credential at random times: a setting, the credential itself, a refresh, an
+// invalidation as by another node, or a key rotation.
 func (m *month) operator(a *account, rng *rand.Rand) {
-	for !m.over(time.Duration(rng.ExpFloat64() * float64(20*24*time.Hour))) {
+	for !m.ended(time.Duration(rng.ExpFloat64() * float64(20*24*time.Hour))) {
 		if a.kind == generatedKind && rng.IntN(2) == 0 {
 			m.rotate(a, rng)
 			continue
@@ -145,8 +144,8 @@ func (m *month) operator(a *account, rng *rand.Rand) {
 		fields := map[string]any{"request_timeout": 10 + rng.IntN(3)}
 		switch rng.IntN(6) {
 		case 0:
-			// The vendor may let the operator wait. Only one who drops the token ends it
-			// before there is another.
+			// A refresh may take long. The token is invalid before the next one exists only
+			// with drop=true.
 			drops := rng.IntN(2) == 0
 			if drops {
 				a.note(event{at: time.Now(), ends: true})
@@ -181,57 +180,55 @@ func (a *account) note(e event) {
 	defer a.mu.Unlock()
 	a.events = append(a.events, e)
 	if e.ends {
-		_, a.void = a.sim.Issued()
+		_, a.dropped = a.sim.Issued()
 	}
 }
 
-// goodUntil is when the last token dies that the engine has been given and has not
-// been told to forget.
-func (a *account) goodUntil() time.Time {
+// validUntil returns the expiry of the last token issued, or the zero time if it was dropped.
+func (a *account) validUntil() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, death := a.sim.Issued(); death.After(a.void) {
-		return death
+	if _, expiry := a.sim.Issued(); expiry.After(a.dropped) {
+		return expiry
 	}
 	return time.Time{}
 }
 
-// excused is whether the vendor gave a reason to fail at some time from to until.
+// excused reports whether an outage overlaps the given time.
 func (a *account) excused(from, until time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, spell := range a.bad {
-		if !until.Before(spell.from) && !from.After(spell.until) {
+	for _, outage := range a.outages {
+		if !until.Before(outage.from) && !from.After(outage.until) {
 			return true
 		}
 	}
 	return false
 }
 
-// least is how many exchanges would have done by hindsight: one for each token's
-// lifetime while somebody held a lease, one for each keepalive, and one for each that
-// an operator asked for.
+// least returns the minimum number of exchanges in hindsight: one per token lifetime in which a
+// reader had a lease, one per keepalive, and one per exchange that an operator caused.
 func (a *account) least() int {
 	const keepalive = 24 * time.Hour
-	diesOfDisuse := strings.HasPrefix(a.path, "config/kensho/") && a.kind != "key pair" || a.fields["idle_expiry"] != nil
+	expiresUnused := strings.HasPrefix(a.path, "config/kensho/") && a.kind != "key pair" || a.fields["idle_expiry"] != nil
 	exchanges := 0
-	var last, death time.Time
+	var last, expiry time.Time
 	exchange := func(at time.Time) {
 		exchanges++
-		last, death = at, at.Add(a.lifetime(at))
+		last, expiry = at, at.Add(a.lifetime(at))
 	}
 	for _, e := range a.events {
-		for diesOfDisuse && exchanges > 0 && e.at.Sub(last) > keepalive {
+		for expiresUnused && exchanges > 0 && e.at.Sub(last) > keepalive {
 			exchange(last.Add(keepalive))
 		}
 		switch {
 		case e.ends:
-			death = e.at
-		case e.exchange || e.at.After(death):
+			expiry = e.at
+		case e.exchange || e.at.After(expiry):
 			exchange(e.at)
 		}
-		for e.until.After(death) {
-			exchange(death)
+		for e.until.After(expiry) {
+			exchange(expiry)
 		}
 	}
 	return exchanges

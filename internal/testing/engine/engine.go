@@ -1,5 +1,6 @@
-// Package engine is the harness of the tests: it mounts the engine with simulated vendors and storage
-// in memory, passes time, restarts it, breaks its storage, and watches what leaves it.
+// Package engine is a test harness. It mounts the secrets engine with simulated vendors and
+// in-memory storage, advances time, restarts the engine, makes its storage fail, and searches
+// everything that leaves the engine for secrets.
 package engine
 
 import (
@@ -29,7 +30,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// The credentials that the vendors of New know.
+// The credentials that the simulated vendors accept, and the path of the mount.
 const (
 	RefreshToken = "refresh-token-of-kensho-0123456789"
 	APIKey       = "01-4d3c2b1a-0f9e8d7c6b5a49382716051423324150617283940a1"
@@ -37,7 +38,7 @@ const (
 	MountPoint   = "kensho/"
 )
 
-// PrivateKey is made once: keys are slow to make, and any will do.
+// PrivateKey returns an RSA key that is generated once per process, as generation is slow.
 var PrivateKey = sync.OnceValue(func() *rsa.PrivateKey {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -46,12 +47,12 @@ var PrivateKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return key
 })
 
-// PrivateKeyPEM returns PrivateKey in PEM.
+// PrivateKeyPEM returns PrivateKey as a PKCS #1 PEM block.
 func PrivateKeyPEM() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(PrivateKey())}))
 }
 
-// Unreplicated is what a server without replication says of itself.
+// Unreplicated is the replication state of a server without replication.
 const Unreplicated = consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled
 
 // Engine is a mount of the engine, with simulated vendors and storage in memory.
@@ -63,29 +64,29 @@ type Engine struct {
 	Backend logical.Backend
 
 	Transport http.RoundTripper
-	Dial      provider.DialFunc // where transport is nil
+	Dial      provider.DialFunc // used if Transport is nil
 	Outside   *Outside
 	Logger    hclog.Logger
 }
 
-// New mounts an engine, and sees that it asks its vendors for nothing that they do
-// not document, and that no secret leaves it.
+// New mounts an engine like NewUnchecked. At the end of the test it fails the test if the engine
+// sent a request that no vendor documents, or if a secret left the engine.
 func New(t *testing.T) *Engine {
 	t.Helper()
 	e := NewUnchecked(t)
 	t.Cleanup(func() {
-		for e.Sim.InFlight() > 0 { // exchanges outlive their readers
+		for e.Sim.InFlight() > 0 { // an exchange continues after its reader has gone
 			time.Sleep(time.Second)
 		}
-		e.Request(logical.ReadOperation, "metrics", nil) // which a standby leaves to the active node
+		e.Request(logical.ReadOperation, "metrics", nil) // adds the metrics to what is searched
 		assert.Empty(t, e.Sim.Violations(), "requests that no vendor documents")
 		assert.Empty(t, e.Outside.Leaks(t, e), "guarantee 6: secrets outside")
 	})
 	return e
 }
 
-// NewUnchecked mounts an engine whose vendors know refreshToken, apiKey and clientID with
-// privateKey.
+// NewUnchecked mounts an engine whose vendors accept RefreshToken, APIKey, and ClientID with
+// PrivateKey.
 func NewUnchecked(t *testing.T) *Engine {
 	t.Helper()
 	e := &Engine{
@@ -103,7 +104,7 @@ func NewUnchecked(t *testing.T) *Engine {
 	return e
 }
 
-// Restart begins anew with what is in storage, as after a crash.
+// Restart replaces the backend by a new one on the same storage, as after a crash.
 func (e *Engine) Restart() {
 	e.T.Helper()
 	e.Backend = tokenbroker.New(tokenbroker.Options{Transport: e.Transport, Dial: e.Dial})
@@ -117,17 +118,17 @@ func (e *Engine) Restart() {
 	}))
 }
 
-// Request sends a request as Vault's core does, and returns the HTTP status and
-// the message that a client would see.
+// Request sends a request as Vault's core does. It returns the response, and the HTTP status and
+// error message that a client sees.
 func (e *Engine) Request(op logical.Operation, path string, data map[string]any) (resp *logical.Response, status int, message string) {
 	e.T.Helper()
 	return e.RequestWithin(context.Background(), op, path, data)
 }
 
-// RequestWithin sends a request of a client who may go away.
+// RequestWithin is Request with a context, for a client that disconnects.
 func (e *Engine) RequestWithin(ctx context.Context, op logical.Operation, path string, data map[string]any) (resp *logical.Response, status int, message string) {
 	e.T.Helper()
-	// The framework keeps what it is given.
+	// Clone the data, because the framework keeps and changes it.
 	req := &logical.Request{Operation: op, Path: path, MountPoint: MountPoint, Data: maps.Clone(data), Storage: e.Storage}
 	if op == logical.UpdateOperation {
 		checked, exists, err := e.Backend.HandleExistenceCheck(ctx, req)
@@ -151,14 +152,15 @@ func (e *Engine) RequestWithin(ctx context.Context, op logical.Operation, path s
 	return resp, status, message
 }
 
-// Write writes to a path that must take it.
+// Write writes to a path, and fails the test unless the write succeeds.
 func (e *Engine) Write(path string, data map[string]any) {
 	e.T.Helper()
 	_, status, message := e.Request(logical.UpdateOperation, path, data)
 	require.Equal(e.T, 200, status, message)
 }
 
-// Read reads what there must be, in the form that OpenAPI and docs/api.md have.
+// Read reads a path. It fails the test unless the read succeeds and the response matches the
+// schema that the path declares.
 func (e *Engine) Read(path string) *logical.Response {
 	e.T.Helper()
 	resp, status, message := e.Request(logical.ReadOperation, path, nil)
@@ -170,15 +172,15 @@ func (e *Engine) Read(path string) *logical.Response {
 	return resp
 }
 
-// Route returns the definition of a path.
+// Route returns the framework's definition of a path.
 func (e *Engine) Route(path string) *framework.Path {
 	return e.Backend.(interface {
 		Route(path string) *framework.Path
 	}).Route(path)
 }
 
-// Dump is all that is in storage, whatever its mood, but for what is written to see
-// whether it takes a write.
+// Dump returns all storage entries by key, bypassing the faults of a FaultyStorage. It leaves out
+// the fence, the entry that the engine writes to find out whether storage accepts a write.
 func (e *Engine) Dump() map[string]string {
 	e.T.Helper()
 	storage, ctx := e.Storage, context.Background()
@@ -197,30 +199,32 @@ func (e *Engine) Dump() map[string]string {
 	return all
 }
 
-// Creds reads a token, which its vendor must accept until the lease ends.
+// Creds reads creds/<name>. It fails the test unless the vendor accepts the token until the end
+// of the lease plus the margin.
 func (e *Engine) Creds(name string) *logical.Response {
 	e.T.Helper()
 	resp := e.Read("creds/" + name)
-	death := e.Sim.Death(resp.Data["access_token"].(string))
-	require.False(e.T, death.IsZero(), "the token is no vendor's")
-	left := time.Until(death)
+	expiry := e.Sim.Death(resp.Data["access_token"].(string))
+	require.False(e.T, expiry.IsZero(), "no vendor issued the token")
+	left := time.Until(expiry)
 	margin := min(30*time.Second, left/20)
-	require.LessOrEqual(e.T, resp.Secret.TTL, left-margin, "guarantee 1: the lease outlives the token less the margin")
+	require.LessOrEqual(e.T, resp.Secret.TTL, left-margin, "guarantee 1: the lease ends less than the margin before the token")
 	require.GreaterOrEqual(e.T, resp.Secret.TTL, time.Second)
 	return resp
 }
 
-// Exchanges returns how many requests the vendors have had.
+// Exchanges returns the number of requests that the vendors have received.
 func (e *Engine) Exchanges() int { return len(e.Sim.Calls()) }
 
-// Until waits for a time of day, on the day that simulated time begins with.
+// Until sleeps until a time of day (UTC) on the first day of simulated time, 2000-01-01. Hours
+// from 24 are on later days.
 func Until(hour, minute, second int) {
 	time.Sleep(time.Until(time.Date(2000, 1, 1, hour, minute, second, 0, time.UTC)))
 }
 
-// RevokedByForce are leases that Vault has forgotten, as the vendor would not end their tokens.
-// Revoke ends a lease, as Vault does.
-func (e *Engine) RevokedByForce(leases ...*logical.Response) {
+// ForceRevoke revokes leases while the vendor is down. Every revocation fails, as it does before
+// an operator revokes a lease by force, and the tokens stay valid.
+func (e *Engine) ForceRevoke(leases ...*logical.Response) {
 	e.T.Helper()
 	e.Sim.Behave(Down())
 	for _, lease := range leases {
@@ -229,10 +233,10 @@ func (e *Engine) RevokedByForce(leases ...*logical.Response) {
 	e.Sim.Behave(vendorsim.Conduct{})
 }
 
-// ClientSecret is the secret of the OAuth client.
+// ClientSecret is the secret of the OAuth 2.0 client ClientID.
 const ClientSecret = "client-secret-0123456789"
 
-// Revoke ends a lease, as Vault does.
+// Revoke revokes a lease as Vault's core does.
 func (e *Engine) Revoke(lease *logical.Response) error {
 	e.T.Helper()
 	_, err := e.Backend.HandleRequest(e.T.Context(), &logical.Request{Operation: logical.RevokeOperation, Secret: lease.Secret, Storage: e.Storage})
@@ -242,7 +246,7 @@ func (e *Engine) Revoke(lease *logical.Response) error {
 // TokenOf returns the access token of a lease.
 func TokenOf(lease *logical.Response) string { return lease.Data["access_token"].(string) }
 
-// Leased are the keys of the dedicated tokens in storage.
+// Leased returns the storage keys of dedicated tokens.
 func (e *Engine) Leased() []string {
 	e.T.Helper()
 	keys, err := logical.CollectKeysWithPrefix(e.T.Context(), e.Storage, "lease/")
@@ -250,20 +254,20 @@ func (e *Engine) Leased() []string {
 	return keys
 }
 
-// Clean unloads the engine, and returns how long that took.
+// Clean unloads the engine, and returns the time that this took. It must be less than a second.
 func (e *Engine) Clean() time.Duration {
 	e.T.Helper()
 	began := time.Now()
 	e.Backend.Cleanup(e.T.Context())
-	assert.Less(e.T, time.Since(began), time.Second, "Vault holds a lock meanwhile")
+	assert.Less(e.T, time.Since(began), time.Second, "Vault holds a lock during Cleanup")
 	return time.Since(began)
 }
 
 // AnotherToken is a second refresh token of Kensho.
 const AnotherToken = "another-refresh-token"
 
-// Asked are the scopes that Kensho was asked for, call by call.
-func (e *Engine) Asked() []string {
+// RequestedScopes returns the scope parameter of each request to the vendors, in order.
+func (e *Engine) RequestedScopes() []string {
 	e.T.Helper()
 	var scopes []string
 	for _, call := range e.Sim.Calls() {
@@ -274,7 +278,7 @@ func (e *Engine) Asked() []string {
 	return scopes
 }
 
-// ReadFor reads a token that is to be good for at least so long.
+// ReadFor reads a token with a min_ttl.
 func (e *Engine) ReadFor(path, minTTL string) *logical.Response {
 	e.T.Helper()
 	resp, status, message := e.Request(logical.ReadOperation, path, map[string]any{"min_ttl": minTTL})
@@ -282,19 +286,19 @@ func (e *Engine) ReadFor(path, minTTL string) *logical.Response {
 	return resp
 }
 
-// Damage makes an entry one that cannot be decoded.
+// Damage overwrites a storage entry with a value that cannot be decoded.
 func (e *Engine) Damage(key string) {
 	e.T.Helper()
 	require.NoError(e.T, e.Storage.Put(e.T.Context(), &logical.StorageEntry{Key: key, Value: []byte("{")}))
 }
 
-// Tick is one turn of Vault's rollback manager.
+// Tick sends one rollback operation, as Vault's rollback manager does every minute.
 func (e *Engine) Tick() error {
 	_, err := e.Backend.HandleRequest(e.T.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: e.Storage})
 	return err
 }
 
-// Pass lets time pass, with a tick every minute.
+// Pass sleeps for d, with a Tick every minute.
 func (e *Engine) Pass(d time.Duration) {
 	e.T.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); {
@@ -303,7 +307,7 @@ func (e *Engine) Pass(d time.Duration) {
 	}
 }
 
-// Refused reads a path that must fail.
+// Refused reads a path, and fails the test unless the read fails.
 func (e *Engine) Refused(path string) (status int, message string) {
 	e.T.Helper()
 	_, status, message = e.Request(logical.ReadOperation, path, nil)
@@ -311,35 +315,36 @@ func (e *Engine) Refused(path string) (status int, message string) {
 	return status, message
 }
 
-// KeyPairFields returns the fields of a Kensho credential with a key pair.
+// KeyPairFields returns the fields of a Kensho credential with a private key.
 func KeyPairFields() map[string]any {
 	return map[string]any{"client_id": ClientID, "private_key": PrivateKeyPEM()}
 }
 
-// AssertStorageEmpty asserts that nothing is stored.
+// AssertStorageEmpty asserts that storage has no entry.
 func AssertStorageEmpty(t *testing.T, e *Engine) {
 	t.Helper()
 	left, err := logical.CollectKeys(t.Context(), e.Storage)
 	require.NoError(t, err)
-	assert.Empty(t, left, "nothing is stored")
+	assert.Empty(t, left, "entries left in storage")
 }
 
-// Drop has a refresh drop the cached tokens first.
+// Drop is the data of a refresh that drops the cached tokens first.
 var Drop = map[string]any{"drop": true}
 
-// Token reads a token without a lease, which its vendor must accept for ttl seconds.
+// Token reads token/<name>. It fails the test unless the vendor accepts the token for at least
+// the ttl of the response.
 func (e *Engine) Token(name string) *logical.Response {
 	e.T.Helper()
 	resp := e.Read("token/" + name)
 	require.Nil(e.T, resp.Secret)
 	left := time.Until(e.Sim.Death(resp.Data["access_token"].(string)))
-	require.LessOrEqual(e.T, TTLOf(resp), left, "ttl is past the token's life")
+	require.LessOrEqual(e.T, TTLOf(resp), left, "ttl exceeds the token's lifetime")
 	require.GreaterOrEqual(e.T, TTLOf(resp), time.Second)
 	return resp
 }
 
-// As has an entry be of a format.
-func (e *Engine) As(version int, key string) {
+// SetVersion sets the format version of a storage entry.
+func (e *Engine) SetVersion(version int, key string) {
 	e.T.Helper()
 	entry, err := e.Storage.Get(e.T.Context(), key)
 	require.NoError(e.T, err)
@@ -352,14 +357,14 @@ func (e *Engine) As(version int, key string) {
 	require.NoError(e.T, e.Storage.Put(e.T.Context(), entry))
 }
 
-// Seeing mounts the engine again, in a server of its own.
-func (e *Engine) Seeing(system logical.SystemView) {
+// RestartWith replaces the backend by a new one on the same storage, with another system view.
+func (e *Engine) RestartWith(system logical.SystemView) {
 	e.T.Helper()
 	e.Backend = tokenbroker.New(tokenbroker.Options{Transport: e.Transport})
 	require.NoError(e.T, e.Backend.Setup(e.T.Context(), &logical.BackendConfig{Logger: e.Logger, System: system, StorageView: e.Storage}))
 }
 
-// TTLOf returns the ttl of an answer of token/<name>.
+// TTLOf returns the ttl of a response of token/<name>.
 func TTLOf(resp *logical.Response) time.Duration {
 	return time.Duration(resp.Data["ttl"].(int64)) * time.Second
 }

@@ -14,10 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// NextClientID is the client ID that Kensho gives for a pending pair.
+// NextClientID is the client ID that Kensho assigns to the pending key pair.
 const NextClientID = "0oa2clientid3"
 
-// Activate activates the pending pair of the key pair prod.
+// Activate activates the pending pair of the key pair prod. It returns the HTTP status and error
+// message that a client sees.
 func (e *Engine) Activate(data map[string]any) (status int, message string) {
 	e.T.Helper()
 	_, status, message = e.Request(logical.UpdateOperation, "keypair/prod/activate", data)
@@ -30,7 +31,8 @@ func (e *Engine) Tokens() map[string]any {
 	return map[string]any{"prod": e.Creds("prod").Data["access_token"], "scribe": e.Creds("scribe").Data["access_token"]}
 }
 
-// Keypair makes a key pair, and returns what is answered.
+// Keypair generates a key pair, and returns the response. It fails the test unless the response
+// matches the path's schema.
 func (e *Engine) Keypair(name string, data map[string]any) *logical.Response {
 	e.T.Helper()
 	resp, status, message := e.Request(logical.UpdateOperation, "keypair/"+name, data)
@@ -40,8 +42,8 @@ func (e *Engine) Keypair(name string, data map[string]any) *logical.Response {
 	return resp
 }
 
-// Pending makes a pair that is to take the active one's place, and returns what is
-// answered of it, in the fields of an active one.
+// Pending generates a pending pair, and returns its response. The fields have the names of an
+// active pair, without the prefix pending_.
 func (e *Engine) Pending(name string, data map[string]any) *logical.Response {
 	e.T.Helper()
 	resp := e.Keypair(name, data)
@@ -56,7 +58,7 @@ func (e *Engine) Pending(name string, data map[string]any) *logical.Response {
 	return resp
 }
 
-// PublicKey is the key of an answer.
+// PublicKey parses the PEM public key of a response.
 func PublicKey(t *testing.T, answer any) any {
 	t.Helper()
 	block, rest := pem.Decode([]byte(answer.(string)))
@@ -68,7 +70,7 @@ func PublicKey(t *testing.T, answer any) any {
 	return key
 }
 
-// Register has Kensho know the public half of an answer by a client ID.
+// Register adds a client with a response's PEM public key to the simulated Kensho.
 func (e *Engine) Register(client string, answer any) {
 	e.T.Helper()
 	e.Sim.AddClient(client, PublicKey(e.T, answer).(*rsa.PublicKey), "")

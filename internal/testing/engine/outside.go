@@ -22,38 +22,40 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// secretFields are those of requests, and of what is stored, that hold secrets.
+// secretFields are the names of the secret fields of requests and storage entries.
 var secretFields = []string{"access_token", "api_key", "client_secret", "private_key", "refresh_token"}
 
-// A Log is what was logged. It may be read while the engine logs in the background.
+// Log collects what an engine logs. It may be read while the engine logs in the background.
 type Log struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
+// Write appends a part of the log.
 func (l *Log) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(p)
 }
 
+// String returns the log so far.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
-// Outside is all that leaves an engine: its log at the lowest level, its answers, and
-// its events. Guarantee 6 is that no secret does but the access token, to its reader.
+// Outside collects everything that leaves an engine: its log at every level, its responses and its
+// events. By guarantee 6 it has no secret, except the access token in a read of that token.
 type Outside struct {
 	mu     sync.Mutex
 	text   bytes.Buffer
 	cage   canary.Cage
-	seen   int // how much of it lines has had
+	seen   int // bytes of text that Lines has returned
 	events []SentEvent
 }
 
-// Write takes what the engine logs.
+// Write appends a part of the engine's log.
 func (o *Outside) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -64,15 +66,15 @@ func (o *Outside) logger() hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: o, JSONFormat: true})
 }
 
-// Text returns what has left the engine so far. What the engine does in the background may add to
-// it at any time.
+// Text returns everything that has left the engine so far. Background work may add to it at any
+// time.
 func (o *Outside) Text() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()
 }
 
-// Reset drops what has left the engine so far.
+// Reset discards what has left the engine so far.
 func (o *Outside) Reset() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -80,7 +82,7 @@ func (o *Outside) Reset() {
 	o.seen = 0
 }
 
-// SendEvent takes an event, as Vault does.
+// SendEvent records an event. It implements logical.EventSender.
 func (o *Outside) SendEvent(_ context.Context, kind logical.EventType, data *logical.EventData) error {
 	text, err := json.Marshal(data)
 	if err != nil {
@@ -93,8 +95,8 @@ func (o *Outside) SendEvent(_ context.Context, kind logical.EventType, data *log
 	return nil
 }
 
-// Answered notes an answer, but for the access token that its reader is to have, and the
-// secrets of the request.
+// Answered records a response without the access token that its reader may have, and adds the
+// request's secrets to those that Leaks looks for.
 func (o *Outside) Answered(t *testing.T, path string, request map[string]any, resp *logical.Response, message string) {
 	t.Helper()
 	var left logical.Response
@@ -113,8 +115,8 @@ func (o *Outside) Answered(t *testing.T, path string, request map[string]any, re
 	o.cage.Add(secretsOf(request)...)
 }
 
-// withoutToken is what is answered at a path beside the access token, which may leave by
-// two paths alone.
+// withoutToken returns the data of a response without the access token, which only creds/ and
+// token/ may return.
 func withoutToken(path string, data map[string]any) map[string]any {
 	rest := maps.Clone(data)
 	if strings.HasPrefix(path, "creds/") || strings.HasPrefix(path, "token/") {
@@ -123,23 +125,24 @@ func withoutToken(path string, data map[string]any) map[string]any {
 	return rest
 }
 
-// Leaks are the secrets outside, of those that the vendors and storage know.
+// Leaks returns the secrets found outside, of those that the tests, requests, vendors and storage
+// have.
 func (o *Outside) Leaks(t *testing.T, e *Engine) []string {
 	t.Helper()
 	o.cage.Add(RefreshToken, APIKey, ClientSecret, PrivateKeyPEM())
 	o.cage.Add(e.Sim.Secrets()...)
 	for _, stored := range e.Dump() {
 		var entry any
-		if json.Unmarshal([]byte(stored), &entry) == nil { // one may have been damaged
+		if json.Unmarshal([]byte(stored), &entry) == nil { // a test may have damaged the entry
 			o.cage.Add(secretsOf(entry)...)
 		}
 	}
-	o.mu.Lock() // for whoever has still something to say
+	o.mu.Lock() // background work may still log
 	defer o.mu.Unlock()
 	return o.cage.Escaped(o.text.String())
 }
 
-// secretsOf are the values of secret fields, however deep they are.
+// secretsOf returns the values of the secret fields at any depth of a decoded value.
 func secretsOf(value any) []string {
 	var found []string
 	switch value := value.(type) {
@@ -158,15 +161,15 @@ func secretsOf(value any) []string {
 	return found
 }
 
-// SentEvent is one that was sent.
+// SentEvent is an event that the engine sent.
 type SentEvent struct {
 	Kind     string
 	Metadata map[string]any
 }
 
-// Events are those since the last call.
+// Events returns the events since the last call.
 func (e *Engine) Events() []SentEvent {
-	synctest.Wait() // nobody else waits for them
+	synctest.Wait() // events are sent in the background
 	e.Outside.mu.Lock()
 	defer e.Outside.mu.Unlock()
 	sent := e.Outside.events
@@ -174,7 +177,7 @@ func (e *Engine) Events() []SentEvent {
 	return sent
 }
 
-// Lines are what the engine has logged since the last call at info and above.
+// Lines returns the log entries since the last call, at info and above.
 func (e *Engine) Lines() []map[string]any {
 	e.T.Helper()
 	e.Outside.mu.Lock()
@@ -192,49 +195,49 @@ func (e *Engine) Lines() []map[string]any {
 	return lines
 }
 
-// Witness hears everything that an engine answers, but for access tokens where they
-// belong, and everything that it logs.
+// Witness records the responses and the log of an engine, without access tokens in reads of them.
+// Unlike Outside, it also searches for parts and encodings of secrets.
 type Witness struct {
-	mu     sync.Mutex
-	said   strings.Builder
-	logged Log
+	mu        sync.Mutex
+	responses strings.Builder
+	logged    Log
 }
 
-// Listen has an engine begin anew, and log at every level.
-func (w *Witness) Listen(e *Engine) {
+// Attach restarts an engine with its log, at every level, going to the witness.
+func (w *Witness) Attach(e *Engine) {
 	e.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &w.logged})
 	e.Restart()
 }
 
-// heard returns what the engine answered and logged so far.
-func (w *Witness) heard() map[string]string {
+// recorded returns the responses and the log so far, by their names in messages.
+func (w *Witness) recorded() map[string]string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return map[string]string{"an answer": w.said.String(), "the log": w.logged.String()}
+	return map[string]string{"a response": w.responses.String(), "the log": w.logged.String()}
 }
 
-// Hear takes an answer of the engine.
-func (w *Witness) Hear(t *testing.T, path string, resp *logical.Response, message string) {
+// Record records a response of the engine.
+func (w *Witness) Record(t *testing.T, path string, resp *logical.Response, message string) {
 	t.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	fmt.Fprintln(&w.said, message)
+	fmt.Fprintln(&w.responses, message)
 	if resp == nil {
 		return
 	}
-	heard := *resp
-	heard.Data = withoutToken(path, resp.Data)
-	// As a client sees it, and as it is: what has been escaped twice is no less a leak.
-	raw, err := json.Marshal(heard)
+	shown := *resp
+	shown.Data = withoutToken(path, resp.Data)
+	// Record the data as JSON and as Go values, because escaping may hide a secret.
+	raw, err := json.Marshal(shown)
 	require.NoError(t, err)
-	fmt.Fprintln(&w.said, string(raw), heard.Data, heard.Warnings)
-	if heard.Secret != nil {
-		fmt.Fprintln(&w.said, heard.Secret.InternalData)
+	fmt.Fprintln(&w.responses, string(raw), shown.Data, shown.Warnings)
+	if shown.Secret != nil {
+		fmt.Fprintln(&w.responses, shown.Secret.InternalData)
 	}
 }
 
-// Leaks are how many secrets were heard: of those that an operator wrote, and of those
-// that a vendor was sent or has made.
+// Leaks returns the number of secrets in what was recorded, of those that an operator wrote and
+// those that a vendor received or issued. It fails the test for each.
 func (w *Witness) Leaks(e *Engine, written []string) int {
 	e.T.Helper()
 	var cage canary.Cage
@@ -244,14 +247,14 @@ func (w *Witness) Leaks(e *Engine, written []string) int {
 			cage.Add(secret[:endSize], secret[len(secret)-endSize:])
 		}
 	}
-	// Those that vendors are made to repeat, in all the ways that they are.
+	// Vendors repeat written secrets in each of these encodings.
 	for _, secret := range written {
 		for _, encode := range vendorsim.Encodings {
 			cage.Add(encode(secret))
 		}
 	}
 	count := 0
-	for what, text := range w.heard() {
+	for what, text := range w.recorded() {
 		assert.NotEmpty(e.T, text)
 		for _, leak := range cage.Escaped(text) {
 			count++
@@ -261,7 +264,7 @@ func (w *Witness) Leaks(e *Engine, written []string) int {
 	return count
 }
 
-// Metrics are those of the engine, by series: name{label="value",…}.
+// Metrics returns the values of the engine's metrics by series: name{label="value",…}.
 func (e *Engine) Metrics() map[string]string {
 	e.T.Helper()
 	resp, status, message := e.Request(logical.ReadOperation, "metrics", nil)
@@ -269,7 +272,7 @@ func (e *Engine) Metrics() map[string]string {
 	require.Equal(e.T, http.StatusOK, resp.Data[logical.HTTPStatusCode])
 	require.Equal(e.T, "application/openmetrics-text; version=1.0.0; charset=utf-8", resp.Data[logical.HTTPContentType])
 	text := string(resp.Data[logical.HTTPRawBody].([]byte))
-	require.True(e.T, strings.HasSuffix(text, "\n# EOF\n"), "OpenMetrics ends so, or is not all there")
+	require.True(e.T, strings.HasSuffix(text, "\n# EOF\n"), "OpenMetrics text is incomplete without its end")
 	series := map[string]string{}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
@@ -280,7 +283,8 @@ func (e *Engine) Metrics() map[string]string {
 	return series
 }
 
-// AssertMetrics looks at some of the series; "" is of one that there must not be.
+// AssertMetrics asserts the values of some series. A value of "" means that the series must not
+// exist.
 func (e *Engine) AssertMetrics(wanted map[string]string) {
 	e.T.Helper()
 	all := e.Metrics()
@@ -289,7 +293,7 @@ func (e *Engine) AssertMetrics(wanted map[string]string) {
 	}
 }
 
-// sentBasic are what clients have proved themselves by in a header.
+// sentBasic returns the HTTP Basic credentials of the calls, base64-encoded as sent.
 func sentBasic(calls []vendorsim.Call) []string {
 	var sent []string
 	for _, call := range calls {
@@ -300,5 +304,5 @@ func sentBasic(calls []vendorsim.Call) []string {
 	return sent
 }
 
-// endSize is how much of a secret's beginning or end is a leak already.
+// endSize is the number of bytes at the beginning or end of a secret that count as a leak.
 const endSize = 16

@@ -19,8 +19,9 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// Panics has writes of some keys panic.
-func Panics(prefix string) *func(StorageCall) Fault {
+// PanicOnWrite returns an OnCall function that panics on writes of keys with a prefix. Other
+// calls take a millisecond.
+func PanicOnWrite(prefix string) *func(StorageCall) Fault {
 	meet := func(call StorageCall) Fault {
 		if call.Op == "put" && strings.HasPrefix(call.Key, prefix) {
 			panic("x")
@@ -30,39 +31,41 @@ func Panics(prefix string) *func(StorageCall) Fault {
 	return &meet
 }
 
-// TakeBack has a node be active again, after another has written.
-func (e *Engine) TakeBack(former logical.Backend) {
+// Reactivate makes a former node active again after another node has written, as Vault does:
+// by invalidations of the keys that have changed.
+func (e *Engine) Reactivate(former logical.Backend) {
 	e.Backend = former
 	for _, key := range []string{"state/api/credential", "state/api/own"} {
 		e.Backend.InvalidateKey(e.T.Context(), key)
 	}
 }
 
-// BoundedStorage refuses entries over a size, as Vault's storage backends do.
+// BoundedStorage refuses entries larger than MaxSize, as Vault's storage backends do.
 type BoundedStorage struct {
 	logical.Storage
-	Most    int // bytes
-	Refused int
+	MaxSize int // bytes
+	Refused int // writes refused so far
 }
 
-// Put refuses an entry that is too large, as Raft does.
+// Put refuses an entry that is too large, with the error of Vault's Raft storage.
 func (s *BoundedStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	if size := len(entry.Key) + len(entry.Value); size > s.Most {
+	if size := len(entry.Key) + len(entry.Value); size > s.MaxSize {
 		s.Refused++
-		return fmt.Errorf("%s; got %d bytes, max: %d bytes", physical.ErrValueTooLarge, size, s.Most)
+		return fmt.Errorf("%s; got %d bytes, max: %d bytes", physical.ErrValueTooLarge, size, s.MaxSize)
 	}
 	return s.Storage.Put(ctx, entry)
 }
 
-// RaftEntry is the size that Raft storage takes in an entry, unless it is configured.
+// RaftEntry is the default max_entry_size of Raft storage in bytes.
 const RaftEntry = 1 << 20
 
-// NewBounded has a credential of 15 scopes, whose refresh token the vendor replaces or not, a
-// role for each scope, and storage that refuses entries over a size.
-func NewBounded(t *testing.T, most int, rotates bool) (e *Engine, storage *BoundedStorage, roles []string) {
+// NewBounded mounts an engine with the OAuth 2.0 credential api, which has 15 scopes and a refresh
+// token, and a role for each scope. Its storage refuses entries over maxSize bytes. If rotates is
+// set, the vendor rotates refresh tokens.
+func NewBounded(t *testing.T, maxSize int, rotates bool) (e *Engine, storage *BoundedStorage, roles []string) {
 	t.Helper()
 	e = New(t)
-	storage = &BoundedStorage{Storage: e.Storage, Most: most}
+	storage = &BoundedStorage{Storage: e.Storage, MaxSize: maxSize}
 	e.Storage = storage
 	var scopes []string
 	for i := range 15 {
@@ -84,77 +87,78 @@ func NewBounded(t *testing.T, most int, rotates bool) (e *Engine, storage *Bound
 	return e, storage, roles
 }
 
-// Lengthen has the vendor's access tokens be longer than a bounded engine's storage takes.
-func (e *Engine) Lengthen() {
+// OversizeTokens makes the vendor issue access tokens of 32 KiB.
+func (e *Engine) OversizeTokens() {
 	e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
 		answer["access_token"] = strings.Repeat("a", 32<<10)
 	}))})
 }
 
-// FaultyStorage remembers what it is asked, and refuses on demand.
+// FaultyStorage records the calls that it gets, and makes them fail or wait on demand.
 type FaultyStorage struct {
 	logical.Storage
-	mu          sync.Mutex
-	asked       []StorageCall
-	Pending     atomic.Int64 // calls that have not been answered yet
-	Refuse      atomic.Bool  // refuse to write, but for what is written before a vendor is called
-	RefuseFence atomic.Bool  // refuse that
-	RefuseReads atomic.Bool
-	RefuseState atomic.Bool  // refuse to read what the engine found out
-	RefuseAway  atomic.Bool  // refuse to delete
-	RefuseLease atomic.Bool  // refuse to write down a dedicated token
-	Stall       atomic.Int64 // how long a write takes, in nanoseconds
-	StallRead   atomic.Int64 // how long the next read takes to come back, in nanoseconds
+	mu            sync.Mutex
+	calls         []StorageCall
+	Pending       atomic.Int64 // calls in progress
+	Refuse        atomic.Bool  // refuse writes, except of the fence before an exchange
+	RefuseFence   atomic.Bool  // refuse writes of the fence
+	RefuseReads   atomic.Bool  // refuse reads and lists
+	RefuseState   atomic.Bool  // refuse reads of state/
+	RefuseDeletes atomic.Bool  // refuse deletes
+	RefuseLease   atomic.Bool  // refuse writes of lease/
+	Stall         atomic.Int64 // the duration of each write, in nanoseconds
+	StallRead     atomic.Int64 // the delay of the next read's answer, in nanoseconds
 
-	// lastWrites, unless nil, is how many more writes there are until all are refused,
-	// as if the server had been killed.
-	LastWrites atomic.Pointer[atomic.Int64]
+	// WritesLeft, unless nil, is the number of writes and deletes that still succeed. All later
+	// ones fail, as after a crash.
+	WritesLeft atomic.Pointer[atomic.Int64]
 
-	// meet, unless nil, says how a call is met.
-	Meet atomic.Pointer[func(StorageCall) Fault]
+	// OnCall, unless nil, decides the fault of each call; the fields above are then ignored.
+	OnCall atomic.Pointer[func(StorageCall) Fault]
 
-	// dead is whether the server has been killed whose storage this was.
-	Dead atomic.Bool
+	// Killed makes every call fail, as from a server that has been killed.
+	Killed atomic.Bool
 }
 
-// StorageCall is what storage is asked.
+// StorageCall is a call of storage. Op is get, list, put or delete.
 type StorageCall struct{ Op, Key string }
 
 // Writes reports whether the call changes storage.
 func (c StorageCall) Writes() bool { return c.Op == "put" || c.Op == "delete" }
 
-// Fault is how storage meets a call. The zero mood is to do it.
+// Fault is what happens to a storage call. The zero value carries the call out.
 type Fault struct {
-	// wait is how long the answer takes, for as long as the caller waits; storage that is
-	// deaf does not notice that he has gone.
-	Wait time.Duration
-	Deaf bool
+	// Wait delays the answer. If the caller's context ends first, the call returns its error,
+	// unless IgnoreContext is set.
+	Wait          time.Duration
+	IgnoreContext bool
 
-	// err is the answer, if the caller waits for it. done is whether what was asked
-	// is done all the same, and before the wait.
+	// Err is returned after the wait, and the call is not carried out. With Done, the call is
+	// carried out before the wait in any case.
 	Err  error
 	Done bool
 }
 
-// dies is whether a write comes after the last.
-func (s *FaultyStorage) dies() bool {
-	left := s.LastWrites.Load()
+// noWritesLeft counts a write, and reports whether it comes after the last that succeeds.
+func (s *FaultyStorage) noWritesLeft() bool {
+	left := s.WritesLeft.Load()
 	return left != nil && left.Add(-1) < 0
 }
 
-// DieAfter refuses all writes but the next few.
-func (s *FaultyStorage) DieAfter(writes int) {
+// FailWritesAfter refuses all writes and deletes after the next few.
+func (s *FaultyStorage) FailWritesAfter(writes int) {
 	left := &atomic.Int64{}
 	left.Store(int64(writes))
-	s.LastWrites.Store(left)
+	s.WritesLeft.Store(left)
 }
 
-// ErrStorage is what storage fails with.
+// ErrStorage is the error of refused calls.
 var ErrStorage = errors.New("the disk is full")
 
-func (s *FaultyStorage) mood(c StorageCall) Fault {
-	if meet := s.Meet.Load(); meet != nil {
-		return (*meet)(c)
+// fault returns what happens to a call now.
+func (s *FaultyStorage) fault(c StorageCall) Fault {
+	if onCall := s.OnCall.Load(); onCall != nil {
+		return (*onCall)(c)
 	}
 	var refuse bool
 	switch c.Op {
@@ -170,81 +174,81 @@ func (s *FaultyStorage) mood(c StorageCall) Fault {
 		if c.Key == "fence" {
 			refuse = s.RefuseFence.Load()
 		}
-		refuse = refuse || s.dies() || s.RefuseLease.Load() && strings.HasPrefix(c.Key, "lease/")
+		refuse = refuse || s.noWritesLeft() || s.RefuseLease.Load() && strings.HasPrefix(c.Key, "lease/")
 	case "delete":
-		refuse = s.RefuseAway.Load() || s.dies()
+		refuse = s.RefuseDeletes.Load() || s.noWritesLeft()
 	}
-	m := Fault{}
+	var fault Fault
 	if c.Op == "put" {
-		m.Wait = time.Duration(s.Stall.Load())
+		fault.Wait = time.Duration(s.Stall.Load())
 	}
 	if refuse {
-		m.Err = ErrStorage
+		fault.Err = ErrStorage
 	}
-	return m
+	return fault
 }
 
-// ask meets a call in the mood of the moment.
-func (s *FaultyStorage) ask(ctx context.Context, op, key string, do func() error) error {
+// call records a call and carries it out by do, subject to its fault.
+func (s *FaultyStorage) call(ctx context.Context, op, key string, do func() error) error {
 	call := StorageCall{op, key}
 	s.mu.Lock()
-	s.asked = append(s.asked, call)
+	s.calls = append(s.calls, call)
 	s.mu.Unlock()
 	s.Pending.Add(1)
 	defer s.Pending.Add(-1)
-	m := s.mood(call)
+	fault := s.fault(call)
 	act := func() error {
-		if s.Dead.Load() {
+		if s.Killed.Load() {
 			return ErrStorage
 		}
 		return do()
 	}
 	var err error
-	if m.Done {
+	if fault.Done {
 		err = act()
 	}
-	if m.Wait > 0 {
-		gone := ctx.Done()
-		if m.Deaf {
-			gone = nil
+	if fault.Wait > 0 {
+		canceled := ctx.Done()
+		if fault.IgnoreContext {
+			canceled = nil
 		}
 		select {
-		case <-time.After(m.Wait):
-		case <-gone:
+		case <-time.After(fault.Wait):
+		case <-canceled:
 			return ctx.Err()
 		}
 	}
 	switch {
-	case m.Err != nil:
-		return m.Err
-	case m.Done:
+	case fault.Err != nil:
+		return fault.Err
+	case fault.Done:
 		return err
 	}
 	return act()
 }
 
-// Calls are what it has been asked so far.
+// Calls returns the calls so far.
 func (s *FaultyStorage) Calls() []StorageCall {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.asked)
+	return slices.Clone(s.calls)
 }
 
-// WritesOf are the writes of a key so far.
+// WritesOf returns the writes and deletes of a key so far.
 func (s *FaultyStorage) WritesOf(key string) []StorageCall {
 	return slices.DeleteFunc(s.Calls(), func(c StorageCall) bool { return !c.Writes() || c.Key != key })
 }
 
-// Settle waits until all calls have been answered.
+// Settle waits until no call is in progress.
 func (s *FaultyStorage) Settle() {
 	for s.Pending.Load() > 0 {
 		time.Sleep(time.Second)
 	}
 }
 
-// Get is part of logical.Storage.
+// Get implements logical.Storage.
 func (s *FaultyStorage) Get(ctx context.Context, key string) (entry *logical.StorageEntry, err error) {
-	err = s.ask(ctx, "get", key, func() (err error) {
+	err = s.call(ctx, "get", key, func() (err error) {
 		entry, err = s.Storage.Get(ctx, key)
 		return err
 	})
@@ -254,9 +258,9 @@ func (s *FaultyStorage) Get(ctx context.Context, key string) (entry *logical.Sto
 	return entry, nil
 }
 
-// List is part of logical.Storage.
+// List implements logical.Storage.
 func (s *FaultyStorage) List(ctx context.Context, prefix string) (keys []string, err error) {
-	err = s.ask(ctx, "list", prefix, func() (err error) {
+	err = s.call(ctx, "list", prefix, func() (err error) {
 		keys, err = s.Storage.List(ctx, prefix)
 		return err
 	})
@@ -266,24 +270,24 @@ func (s *FaultyStorage) List(ctx context.Context, prefix string) (keys []string,
 	return keys, nil
 }
 
-// Put is part of logical.Storage.
+// Put implements logical.Storage.
 func (s *FaultyStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	return s.ask(ctx, "put", entry.Key, func() error { return s.Storage.Put(ctx, entry) })
+	return s.call(ctx, "put", entry.Key, func() error { return s.Storage.Put(ctx, entry) })
 }
 
-// Delete is part of logical.Storage.
+// Delete implements logical.Storage.
 func (s *FaultyStorage) Delete(ctx context.Context, key string) error {
-	return s.ask(ctx, "delete", key, func() error { return s.Storage.Delete(ctx, key) })
+	return s.call(ctx, "delete", key, func() error { return s.Storage.Delete(ctx, key) })
 }
 
-// BreakStorage puts the engine's storage into a mood.
+// BreakStorage wraps the engine's storage in a FaultyStorage, for later requests and restarts.
 func (e *Engine) BreakStorage() *FaultyStorage {
 	storage := &FaultyStorage{Storage: e.Storage}
 	e.Storage = storage
 	return storage
 }
 
-// Amend changes an entry in storage.
+// Amend changes the fields of a storage entry.
 func (e *Engine) Amend(key string, change func(map[string]any)) {
 	e.T.Helper()
 	entry, err := e.Storage.Get(e.T.Context(), key)

@@ -28,8 +28,9 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// NewRotation has two credentials with one generated key pair, and another that
-// is pending and that Kensho does not know yet.
+// NewRotation mounts an engine with the Kensho credentials prod and scribe, which share the
+// generated key pair prod, and a pending pair that Kensho does not know yet. It returns the
+// pending pair's response.
 func NewRotation(t *testing.T) (e *Engine, pending *logical.Response) {
 	t.Helper()
 	e = NewGenerated(t)
@@ -37,7 +38,7 @@ func NewRotation(t *testing.T) (e *Engine, pending *logical.Response) {
 	return e, e.Pending("prod", nil)
 }
 
-// selfSigned is the certificate of an authority, in PEM.
+// selfSigned returns the PEM certificate of a new certificate authority.
 func selfSigned(name string) string {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -54,7 +55,8 @@ func selfSigned(name string) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// IssuerClient is a credential whose endpoints are in its issuer's metadata.
+// IssuerClient returns the fields of an OAuth 2.0 credential whose endpoints are in its issuer's
+// metadata.
 func IssuerClient() map[string]any {
 	fields := SecretClient(false)
 	delete(fields, "token_url")
@@ -62,7 +64,7 @@ func IssuerClient() map[string]any {
 	return fields
 }
 
-// MetadataDown has the vendor's metadata fail, and nothing else.
+// MetadataDown makes only the requests for the issuer's metadata fail, with 503.
 func MetadataDown() vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		if strings.Contains(r.URL.Path, "/.well-known/") {
@@ -72,7 +74,8 @@ func MetadataDown() vendorsim.Conduct {
 	}}
 }
 
-// SecretClient returns the fields of an OAuth client with a secret, at a vendor that can revoke or not.
+// SecretClient returns the fields of an OAuth 2.0 credential with a client secret, with or without
+// a revocation_url.
 func SecretClient(revocation bool) map[string]any {
 	fields := map[string]any{
 		"token_url": vendorsim.OAuthTokenURL, "client_id": ClientID, "client_secret": ClientSecret,
@@ -84,8 +87,8 @@ func SecretClient(revocation bool) map[string]any {
 	return fields
 }
 
-// NewOAuth has a credential of an OAuth 2.0 vendor who can revoke, and a role
-// whose readers each have a token of their own.
+// NewOAuth mounts an engine with the OAuth 2.0 credential api, whose vendor revokes tokens, and
+// the dedicated role mine.
 func NewOAuth(t *testing.T) *Engine {
 	t.Helper()
 	e := New(t)
@@ -100,14 +103,14 @@ func NewOAuth(t *testing.T) *Engine {
 	return e
 }
 
-// ACertificate is of some authority, and otherCertificate of another. Nobody verifies a
-// connection by them: the vendors are simulated above TLS.
+// ACertificate is the PEM certificate of an authority. No connection is verified with it, as the
+// vendors are simulated above TLS.
 var ACertificate = selfSigned("a")
 
-// OtherCertificate is that of another authority.
+// OtherCertificate is the PEM certificate of another authority.
 var OtherCertificate = selfSigned("other")
 
-// PastedForms are those of a PEM file that are accepted besides the file itself.
+// PastedForms are the altered forms of a PEM file that the engine accepts.
 var PastedForms = map[string]func(string) string{
 	"with line breaks written out": func(text string) string { return strings.ReplaceAll(text, "\n", `\n`) },
 	"on one line":                  func(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "\n", " ") },
@@ -115,9 +118,9 @@ var PastedForms = map[string]func(string) string{
 	"in quotes":                    func(text string) string { return `"` + strings.ReplaceAll(text, "\n", `\n`) + `"` },
 }
 
-// Answering has every vendor answer an exchange with a body, in which ${jwt} is a JWT with
-// an exp so far on.
-func (e *Engine) Answering(body string, exp time.Duration, date func() time.Time) {
+// AnswerWith makes every vendor answer with a body, in which ${jwt} is replaced by a JWT that
+// expires after exp. If date is not nil, it returns the Date of the answer.
+func (e *Engine) AnswerWith(body string, exp time.Duration, date func() time.Time) {
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"exp": time.Now().Add(exp).Unix()}).SignedString([]byte("k"))
 	require.NoError(e.T, err)
 	e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, _ *http.Request) {
@@ -128,13 +131,12 @@ func (e *Engine) Answering(body string, exp time.Duration, date func() time.Time
 	})})
 }
 
-// Kinds are a credential of each provider and kind that asks a vendor, with the members of
-// its answer that have the token and its lifetime in seconds.
+// Kinds are the kinds of credentials that are exchanged, by name.
 var Kinds = map[string]struct {
 	Path   string
 	Fields func() map[string]any
-	Answer string // with the token and the lifetime in units of unit to be filled in
-	Unit   time.Duration
+	Answer string        // a format of the vendor's answer, of the token and the lifetime in Units
+	Unit   time.Duration // 0 if the answer states no lifetime
 }{
 	"kensho, key pair": {"config/kensho/prod", KeyPairFields, `{"access_token":%q,"expires_in":%v}`, time.Second},
 	"kensho, refresh":  {"config/kensho/prod", func() map[string]any { return map[string]any{"refresh_token": RefreshToken} }, `{"accessToken":%q,"n":%v}`, 0},
@@ -143,7 +145,8 @@ var Kinds = map[string]struct {
 	"oauth2": {"config/oauth2/prod", func() map[string]any { return SecretClient(false) }, `{"access_token":%q,"expires_in":%v}`, time.Second},
 }
 
-// SigningClient is one that has its refresh tokens replaced.
+// SigningClient returns an OAuth 2.0 client that authenticates with private_key_jwt and the given
+// keys, by key ID, and whose refresh tokens the vendor rotates.
 func SigningClient(keys map[string]crypto.PublicKey) vendorsim.OAuthClient {
 	return vendorsim.OAuthClient{
 		ID: ClientID, AuthMethods: []string{vendorsim.PrivateKeyJWT}, Keys: keys, Scopes: []string{"read"}, Rotate: true,
@@ -151,8 +154,8 @@ func SigningClient(keys map[string]crypto.PublicKey) vendorsim.OAuthClient {
 	}
 }
 
-// NewSigning has two credentials of a vendor who replaces refresh tokens, a and b,
-// with one generated key pair, and another that is pending and that the vendor knows.
+// NewSigning mounts an engine with the OAuth 2.0 credentials a and b, whose vendor rotates refresh
+// tokens. They share the generated key pair prod, which has a pending pair that the vendor knows.
 func NewSigning(t *testing.T) *Engine {
 	t.Helper()
 	e := New(t)
@@ -171,13 +174,13 @@ func NewSigning(t *testing.T) *Engine {
 	return e
 }
 
-// Granting has the vendor grant a scope, whatever it is asked for.
-func (e *Engine) Granting(scope string) vendorsim.Conduct {
-	return e.Amending(func(answer map[string]any) { answer["scope"] = scope })
+// GrantScope makes the vendor grant a fixed scope to every request.
+func (e *Engine) GrantScope(scope string) vendorsim.Conduct {
+	return e.AmendTokenAnswers(func(answer map[string]any) { answer["scope"] = scope })
 }
 
-// Amending has the vendor change something of its tokens' answers.
-func (e *Engine) Amending(amend func(answer map[string]any)) vendorsim.Conduct {
+// AmendTokenAnswers makes the vendor change its answers, except those to revocations.
+func (e *Engine) AmendTokenAnswers(amend func(answer map[string]any)) vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		if strings.HasSuffix(r.URL.Path, "/revoke") {
 			return nil
@@ -186,13 +189,14 @@ func (e *Engine) Amending(amend func(answer map[string]any)) vendorsim.Conduct {
 	}}
 }
 
-// The scopes of Kensho's products.
+// Scopes of Kensho's products.
 const (
 	LinkScope = "kensho:app:link"
 	NerdScope = "kensho:app:nerd"
 )
 
-// NewNarrowed has a key pair with two scopes, and a role for each.
+// NewNarrowed mounts an engine with the Kensho credential prod, which has two scopes, and a role
+// for each scope, link and nerd.
 func NewNarrowed(t *testing.T) *Engine {
 	t.Helper()
 	e := New(t)
@@ -204,12 +208,12 @@ func NewNarrowed(t *testing.T) *Engine {
 	return e
 }
 
-// RefuseScope has Kensho refuse a scope, as RFC 6749 §5.2 has it.
+// RefuseScope makes the vendor reject requests for a scope with invalid_scope (RFC 6749 §5.2).
 func RefuseScope(scope string) vendorsim.Conduct {
 	return RefuseScopeBy(scope, vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_scope"}`))
 }
 
-// RefuseScopeBy makes the vendor answer requests for a scope by a handler.
+// RefuseScopeBy makes the vendor answer requests for a scope with a handler.
 func RefuseScopeBy(scope string, answer http.HandlerFunc) vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
 		body, _ := io.ReadAll(r.Body)
@@ -221,17 +225,18 @@ func RefuseScopeBy(scope string, answer http.HandlerFunc) vendorsim.Conduct {
 	}}
 }
 
-// KnownFields are those of a credential's fields that are secret.
-var KnownFields = []string{"refresh_token", "api_key", "client_secret", "private_key"}
+// CredentialSecretFields are the names of a credential's secret fields.
+var CredentialSecretFields = []string{"refresh_token", "api_key", "client_secret", "private_key"}
 
-// Complaining has every vendor refuse with a text of its own.
-func Complaining(text string) vendorsim.Conduct {
+// RejectWith makes every vendor reject with an error description.
+func RejectWith(text string) vendorsim.Conduct {
 	body, _ := json.Marshal(map[string]string{"error": "invalid_grant", "error_description": text})
 	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, string(body)))}
 }
 
-// RefuseScopes refuses to write the entries of scopes narrower than the credential's own.
-func RefuseScopes(c StorageCall) Fault {
+// RefuseScopeEntries is an OnCall function that refuses writes of the state of narrower scopes
+// than the credential's own.
+func RefuseScopeEntries(c StorageCall) Fault {
 	isOther := strings.HasSuffix(c.Key, "/own") || strings.HasSuffix(c.Key, "/credential")
 	if c.Op == "put" && strings.HasPrefix(c.Key, "state/") && !isOther {
 		return Fault{Err: ErrStorage}
@@ -239,8 +244,9 @@ func RefuseScopes(c StorageCall) Fault {
 	return Fault{}
 }
 
-// Cached has every vendor's answer come out of a cache, where it has been for so long.
-func (e *Engine) Cached(body string, age time.Duration) {
+// AnswerFromCache makes every vendor answer with a body from an HTTP cache, with its age in the
+// headers Age and Date.
+func (e *Engine) AnswerFromCache(body string, age time.Duration) {
 	e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
 		assert.Equal(e.T, "no-cache, no-store", r.Header.Get("Cache-Control"))
 		w.Header().Set("Age", strconv.Itoa(int(age.Seconds())))
@@ -249,8 +255,8 @@ func (e *Engine) Cached(body string, age time.Duration) {
 	})})
 }
 
-// NewRotating has a credential at a vendor who replaces refresh tokens, and
-// storage that can be put into a mood.
+// NewRotating mounts an engine with the Kensho credential prod, whose refresh token the vendor
+// rotates, and faulty storage.
 func NewRotating(t *testing.T) (*Engine, *FaultyStorage) {
 	t.Helper()
 	e := New(t)
@@ -259,20 +265,20 @@ func NewRotating(t *testing.T) (*Engine, *FaultyStorage) {
 	return e, e.BreakStorage()
 }
 
-// Down makes every vendor unavailable.
+// Down makes every vendor answer with 503.
 func Down() vendorsim.Conduct {
 	return vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, `"down"`))}
 }
 
-// Repeating has the vendor answer with one token, whose lifetime ends at a time.
-func (e *Engine) Repeating(token string, expires time.Time) {
-	e.Sim.Behave(e.Amending(func(answer map[string]any) {
+// RepeatToken makes the vendor answer with one token until it expires, with the remaining lifetime.
+func (e *Engine) RepeatToken(token string, expires time.Time) {
+	e.Sim.Behave(e.AmendTokenAnswers(func(answer map[string]any) {
 		answer["access_token"], answer["expires_in"] = token, int(time.Until(expires).Seconds())
 		delete(answer, "scope")
 	}))
 }
 
-// NewGenerated has a credential whose key pair was made in Vault.
+// NewGenerated mounts an engine with the Kensho credential prod and its generated key pair prod.
 func NewGenerated(t *testing.T) *Engine {
 	t.Helper()
 	e := New(t)
@@ -281,7 +287,7 @@ func NewGenerated(t *testing.T) *Engine {
 	return e
 }
 
-// NewSearch has a credential whose scope can be narrowed.
+// NewSearch mounts an engine with the Sitecore credential search, which has two scopes.
 func NewSearch(t *testing.T) *Engine {
 	t.Helper()
 	e := New(t)
@@ -289,12 +295,13 @@ func NewSearch(t *testing.T) *Engine {
 	return e
 }
 
-// SingleToken makes the vendor end the last token of a client when it issues the next.
+// SingleToken makes the OAuth 2.0 vendor end a client's last token when it issues the next.
 func SingleToken() vendorsim.Conduct {
 	return vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{SingleToken: true}}
 }
 
-// AssertExchangeable asserts that the refresh token which the vendor gave last is in storage.
+// AssertExchangeable asserts that the vendor's latest refresh token is in storage: the credential
+// api is exchanged after a restart.
 func (e *Engine) AssertExchangeable() {
 	e.T.Helper()
 	e.Sim.Behave(vendorsim.Conduct{})
@@ -303,7 +310,7 @@ func (e *Engine) AssertExchangeable() {
 	e.Creds("api")
 }
 
-// With returns some data with one more field.
+// With returns a copy of data with one more field.
 func With(data map[string]any, field string, value any) map[string]any {
 	all := maps.Clone(data)
 	all[field] = value

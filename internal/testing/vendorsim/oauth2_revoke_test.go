@@ -83,7 +83,7 @@ func TestARevocationIsTheClientsOwn(t *testing.T) {
 		{"a wrong secret", basic(client.ID, "x"), form("token", token), 401, "invalid_client", false},
 		{"no client", "", form("token", token), 401, "invalid_client", true},
 		{"no client, unknown token", "", form("token", "unknown"), 401, "invalid_client", true},
-		{"no token", basic(client.ID, client.Secret), form(), 400, "invalid_request", true},
+		{"an answer without a token", basic(client.ID, client.Secret), form(), 400, "invalid_request", true},
 		{"an unknown hint", basic(client.ID, client.Secret), form("token", token, "token_type_hint", "at"), 400, "invalid_request", true},
 		{"an unknown parameter", basic(client.ID, client.Secret), form("token", token, "scope", "read"), 400, "invalid_request", true},
 		{"of a client that cannot authenticate", "", form("token", "s"), 200, "", false},
