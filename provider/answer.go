@@ -149,10 +149,10 @@ const (
 	maxScope = 16 << 10
 )
 
-// Replacement is the refresh token that an answer gives in place of the one that was used; ""
-// if it gives none, or the same. What has other characters than RFC 6749 §A.17 gives a refresh
-// token, or is only white space, or a name that a language has for nothing, or is too long to
-// be stored, does not take the place of one that has just worked.
+// Replacement returns given if it is a rotated refresh token that replaces used, and "" if it
+// is the same or none. A value that cannot be a refresh token does not replace one that has
+// just worked: one with characters outside RFC 6749 appendix A.17, with white space around
+// it, too long to be stored, or a null value of some language.
 func Replacement(given, used string) string {
 	switch {
 	case given == used || len(given) > maxToken || strings.TrimSpace(given) != given || strings.ContainsFunc(given, func(r rune) bool { return r < ' ' || r > '~' }):

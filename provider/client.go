@@ -140,7 +140,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	// Not an http.Client, which follows redirects and quotes them in its errors.
 	resp, err := c.transport().RoundTrip(req)
 	if err != nil {
-		return nil, unanswered(req.URL, err, secrets)
+		return nil, noResponse(req.URL, err, secrets)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 {

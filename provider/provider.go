@@ -152,10 +152,9 @@ type Token struct {
 	// ExpireTime is the earliest time at which the token may have expired.
 	ExpireTime time.Time `json:"expire_time"`
 
-	// RenewableFrom is the earliest time at which an exchange is certain to yield a token
-	// that expires later; zero if an exchange can do so at any time. Before it, the vendor
-	// returns the same token or one with the same expiry, as if all tokens expire on the
-	// hour.
+	// RenewableFrom is the earliest time at which a renewal is useful; zero if it is useful
+	// at any time. Before it, an exchange yields a token that expires no later than this
+	// one, as with tokens that all expire on the hour, or invalidates this one early.
 	RenewableFrom time.Time `json:"renewable_from,omitzero"`
 
 	// NotRenewable reports whether no exchange will ever yield a later token.
