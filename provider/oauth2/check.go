@@ -24,7 +24,7 @@ func (c *config) check() error {
 func (c *config) checkServer() error {
 	switch {
 	case c.TokenURL == "" && c.Issuer == "":
-		return provider.Errorf(provider.Invalid, "token_url: must be set, unless issuer is; give the vendor's token endpoint or its issuer")
+		return provider.Errorf(provider.Invalid, "token_url: must be set; give the vendor's token endpoint, or set issuer instead")
 	case c.TokenURL != "" && c.Issuer != "":
 		return provider.Errorf(provider.Invalid, `token_url and issuer are mutually exclusive; keep one, and clear the other with token_url="" or issuer=""`)
 	}
