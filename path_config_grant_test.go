@@ -50,7 +50,7 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 		"the secret beside a bearer": {"oauth2", bearer, logical.UpdateOperation, map[string]any{"client_secret": "", "auth_style": ""}, ""},
 		"the only one of Kensho":     {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "needs refresh_token, or client_id and private_key, or access_token"},
 		"another kind for Kensho":    {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "client_id": "id", "private_key": engine.PrivateKeyPEM()}, ""},
-		"half of another for Kensho": {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "private_key": engine.PrivateKeyPEM()}, "client_id: is missing"},
+		"half of another for Kensho": {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "private_key": engine.PrivateKeyPEM()}, "client_id: must be set"},
 		"Sitecore's refresh token":   {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"refresh_token": ""}, ""},
 		"Sitecore's API key":         {"sitecore", sitecore, logical.PatchOperation, map[string]any{"api_key": nil}, ""},
 		"both of Sitecore":           {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"api_key": "", "refresh_token": ""}, "needs api_key, or refresh_token, or both"},

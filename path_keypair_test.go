@@ -113,7 +113,7 @@ func TestKenshoTakesRSAKeysAlone(t *testing.T) {
 				if !taken {
 					_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", config)
 					assert.Equal(t, http.StatusBadRequest, status)
-					assert.Equal(t, "keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for", message)
+					assert.Equal(t, "keypair: the private key of keypair/prod is not an RSA key; Kensho accepts only RSA keys", message)
 					return
 				}
 				e.Sim.AddClient(engine.ClientID, key.(*rsa.PublicKey), "")
@@ -169,7 +169,7 @@ func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		says string
 	}{
 		"an unknown type":      {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: "rsa-1024" is none of rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, ec-p521, ed25519`},
-		"a type for no user":   {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 is not for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for"},
+		"a type for no user":   {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 is not for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key; Kensho accepts only RSA keys"},
 		"an unknown field":     {"keypair/new", map[string]any{"bits": 2048}, "bits: is no field of this path, which has allowed_audiences, allowed_configs, allowed_hosts, ca_cert, key_type, name"},
 		"no pair to activate":  {"keypair/new/activate", nil, `"new" is not a key pair: make one by a write to keypair/new`},
 		"none that is pending": {"keypair/prod/activate", nil, "keypair/prod has no pending pair, and the active one is"},
@@ -178,7 +178,7 @@ func TestAKeyThatIsGivenWrongIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"no key pair":          {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"}, "keypair: there is no keypair/new; make it by a write to that path first"},
 		"another's key pair":   {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: there is no keypair/porduction"},
 		"a key pair alone":     {"config/kensho/new", map[string]any{"refresh_token": engine.RefreshToken, "keypair": "prod"}, `keypair: goes with private_key_source=generated; give that too, or clear this with keypair=""`},
-		"no client ID":         {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: is missing"},
+		"no client ID":         {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: must be set"},
 		"another kind":         {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `give one, and clear the other with client_id="" private_key_source=""`},
 		"a vendor without":     {"config/sitecore/new", map[string]any{"api_key": engine.APIKey, "private_key_source": "generated"}, "private_key_source: is no field of this path"},
 	} {

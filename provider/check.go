@@ -147,7 +147,7 @@ var scopeToken = regexp.MustCompile(`^[\x21\x23-\x5b\x5d-\x7e]+$`)
 func CheckScope(field string, scope []string) error {
 	for _, s := range scope {
 		if !scopeToken.MatchString(s) {
-			return Errorf(Invalid, "%s: invalid scope %s; a scope is printable ASCII without spaces, double quotes and backslashes", field, Quote(s))
+			return Errorf(Invalid, "%s: %s is not a scope; a scope is printable ASCII without spaces, double quotes and backslashes", field, Quote(s))
 		}
 	}
 	return nil

@@ -102,20 +102,20 @@ func TestAKeyThatCannotBeUsedIsNamed(t *testing.T) {
 	require.NoError(t, err)
 	lines := strings.Split(key, "\n")
 	for name, test := range map[string]struct{ text, says string }{
-		"the name of a file":     {"key.pem", "looks like the name of a file; to give what is in the file, write @ before its name (private_key=@key.pem)"},
-		"the path of a file":     {"/etc/my keys/prod.KEY", "looks like the name of a file"},
+		"the name of a file":     {"key.pem", "looks like a file name; to give the contents of the file, put @ before its name (private_key=@key.pem)"},
+		"the path of a file":     {"/etc/my keys/prod.KEY", "looks like a file name"},
 		"the file in base64":     {base64.StdEncoding.EncodeToString([]byte(key)), "is a PEM file in base64; decode it first"},
 		"a JWK":                  {`{"kty":"EC","crv":"P-256"}`, "is JSON; give the key in PEM"},
-		"its body alone":         {strings.Join(lines[1:len(lines)-2], "\n"), "is no PEM; give the whole file"},
-		"cut off":                {key[:len(key)-30], "has no -----END line that goes with its -----BEGIN line"},
-		"another end":            {strings.Replace(key, "END PRIVATE", "END PUBLIC", 1), "has no -----END line"},
-		"a certificate":          {certificatePEM(t), "the PEM holds no private key"},
-		"a passphrase":           {block("ENCRYPTED PRIVATE KEY", []byte{1}), "is protected by a passphrase"},
-		"a passphrase, PKCS#1":   {"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n", "is protected by a passphrase"},
-		"of OpenSSH":             {block("OPENSSH PRIVATE KEY", []byte("openssh-key-v1")), "is in OpenSSH's own format; convert it"},
-		"a body with an error":   {lines[0] + "\ncanary!\n" + lines[len(lines)-2], "the PEM holds no key that can be read"},
+		"its body alone":         {strings.Join(lines[1:len(lines)-2], "\n"), "not PEM; give the whole file"},
+		"cut off":                {key[:len(key)-30], "the -----END line is missing or does not match"},
+		"another end":            {strings.Replace(key, "END PRIVATE", "END PUBLIC", 1), "the -----END line is missing"},
+		"a certificate":          {certificatePEM(t), "the PEM contains no private key"},
+		"a passphrase":           {block("ENCRYPTED PRIVATE KEY", []byte{1}), "is encrypted"},
+		"a passphrase, PKCS#1":   {"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n", "is encrypted"},
+		"of OpenSSH":             {block("OPENSSH PRIVATE KEY", []byte("openssh-key-v1")), "is in the OpenSSH format; convert it"},
+		"a body with an error":   {lines[0] + "\ncanary!\n" + lines[len(lines)-2], "cannot parse the key in the PEM"},
 		"RSA, of 1024 bits":      {pkcs8PEM(t, small), "has 1024 bits; give an RSA key of 2048 to 8192 bits"},
-		"a curve without a name": {pkcs8PEM(t, p224), "is on a curve that no signing algorithm is for; give a key on P-256, P-384 or P-521"},
+		"a curve without a name": {pkcs8PEM(t, p224), "unsupported curve; give a key on P-256, P-384 or P-521"},
 	} {
 		_, err := NewSigner(test.text, "", "")
 		requireInvalid(t, err)
@@ -143,7 +143,7 @@ func TestAnRSAKeyWithWhichASignatureTakesSecondsIsRefused(t *testing.T) {
 	der, err := asn1.Marshal(likeRSA(maxRSABits))
 	require.NoError(t, err)
 	_, err = NewSigner(block("RSA PRIVATE KEY", der), "", "")
-	require.ErrorContains(t, err, "no key that can be read", "its numbers are none of a key's")
+	require.ErrorContains(t, err, "cannot parse the key", "its numbers are none of a key's")
 }
 
 // pkcs1 is an RSA private key (RFC 8017 §A.1.2).
@@ -214,21 +214,21 @@ func TestAnAuthorityIsFoundHoweverItWasPasted(t *testing.T) {
 func TestGuarantee6NothingThanCertificatesIsStoredAsACACert(t *testing.T) {
 	certificate, key := certificatePEM(t), pkcs8PEM(t, testKey())
 	for name, test := range map[string]struct{ text, says string }{
-		"a key behind it":            {certificate + key, "holds a private key; give only certificates"},
-		"a key before it":            {key + certificate, "holds a private key"},
-		"a key on one line":          {certificate + strings.ReplaceAll(key, "\n", `\n`), "holds a private key"},
-		"a key, indented":            {certificate + strings.ReplaceAll(key, "\n", "\n  "), "holds a private key"},
-		"a key that does not end":    {certificate + key[:len(key)-20], "holds a private key"},
-		"a key with another end":     {certificate + strings.Replace(key, "-----BEGIN", "---BEGIN", 1), "holds a private key"},
-		"a key with a passphrase":    {certificate + block("ENCRYPTED PRIVATE KEY", []byte{1}), "holds a private key"},
-		"a public key":               {certificate + block("PUBLIC KEY", []byte{1}), "holds something else than certificates"},
-		"a request":                  {block("CERTIFICATE REQUEST", []byte{1}), "holds something else than certificates"},
-		"nothing":                    {"none", "holds no certificate; give one or more in PEM"},
-		"one that cannot be read":    {block("CERTIFICATE", []byte{1}), "holds no certificate"},
-		"the name of a file":         {"ca.crt", "looks like the name of a file; to give what is in the file, write @ before its name (ca_cert=@ca.pem)"},
-		"one that is cut off":        {certificate[:len(certificate)-20], "has no -----END line"},
-		"another that is cut off":    {certificate + certificate[:len(certificate)-20], "has no -----END line"},
-		"a certificate of OpenSSL's": {string(pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE", Bytes: []byte{1}})), "holds something else than certificates"},
+		"a key behind it":            {certificate + key, "contains a private key; give only certificates"},
+		"a key before it":            {key + certificate, "contains a private key"},
+		"a key on one line":          {certificate + strings.ReplaceAll(key, "\n", `\n`), "contains a private key"},
+		"a key, indented":            {certificate + strings.ReplaceAll(key, "\n", "\n  "), "contains a private key"},
+		"a key that does not end":    {certificate + key[:len(key)-20], "contains a private key"},
+		"a key with another end":     {certificate + strings.Replace(key, "-----BEGIN", "---BEGIN", 1), "contains a private key"},
+		"a key with a passphrase":    {certificate + block("ENCRYPTED PRIVATE KEY", []byte{1}), "contains a private key"},
+		"a public key":               {certificate + block("PUBLIC KEY", []byte{1}), "contains a PEM block that is not a certificate"},
+		"a request":                  {block("CERTIFICATE REQUEST", []byte{1}), "contains a PEM block that is not a certificate"},
+		"nothing":                    {"none", "contains no certificate; give one or more in PEM"},
+		"one that cannot be read":    {block("CERTIFICATE", []byte{1}), "contains no certificate"},
+		"the name of a file":         {"ca.crt", "looks like a file name; to give the contents of the file, put @ before its name (ca_cert=@ca.pem)"},
+		"one that is cut off":        {certificate[:len(certificate)-20], "the -----END line is missing"},
+		"another that is cut off":    {certificate + certificate[:len(certificate)-20], "the -----END line is missing"},
+		"a certificate of OpenSSL's": {string(pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE", Bytes: []byte{1}})), "contains a PEM block that is not a certificate"},
 	} {
 		_, err := NewClient(ClientOptions{CACert: test.text})
 		if assert.ErrorContains(t, err, "ca_cert: "+test.says, name) {

@@ -55,7 +55,7 @@ func (s *Signer) Sign(claims map[string]any) (string, error) {
 	}
 	signed, err := token.SignedString(s.key)
 	if err != nil {
-		return "", Errorf(Invalid, "private_key: signing failed")
+		return "", Errorf(Invalid, "private_key: cannot sign")
 	}
 	return signed, nil
 }

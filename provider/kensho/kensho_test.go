@@ -135,7 +135,7 @@ func TestAReplacedRefreshTokenIsKeptWhateverStandsBesideIt(t *testing.T) {
 			answer, err := open(t, sim, map[string]any{"product": product, "refresh_token": "first"}).Exchange(t.Context(), provider.Grant{})
 			require.NoError(t, err)
 			_, err = answer.Token(provider.TTL{}, provider.Token{})
-			require.ErrorContains(t, err, "holds no access token")
+			require.ErrorContains(t, err, "contains no access token")
 			assert.Equal(t, &provider.Grant{RefreshToken: "next"}, answer.Grant)
 		}
 	}

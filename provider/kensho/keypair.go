@@ -29,7 +29,7 @@ func openKeyPair(c config, client *provider.Client) (provider.Credential, error)
 		return nil, err
 	}
 	if !signer.IsRSA() {
-		return nil, provider.Errorf(provider.Invalid, "private_key: not an RSA key; Kensho accepts only RSA keys")
+		return nil, provider.Errorf(provider.Invalid, "private_key: is not an RSA key; Kensho accepts only RSA keys")
 	}
 	scope := c.Scope
 	if len(scope) == 0 {

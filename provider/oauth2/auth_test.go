@@ -134,6 +134,6 @@ func TestWhatWasNotFoundOutIsToldToTheOperator(t *testing.T) {
 		sim := newSim()
 		sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_request"}`))})
 		_, err := open(t, sim, map[string]any{"client_secret": clientSecret, "refresh_token": refreshToken}).Exchange(t.Context(), provider.Grant{})
-		require.ErrorContains(t, err, "400 Bad Request: invalid_request; if the vendor takes client_secret_post, set auth_style to that")
+		require.ErrorContains(t, err, "400 Bad Request: invalid_request; if the vendor requires client_secret_post, set auth_style=client_secret_post")
 	})
 }

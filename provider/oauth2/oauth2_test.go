@@ -330,9 +330,9 @@ func TestATokenThatTheNextExchangeEndsLivesItsLife(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, token.ExpireTime, token.RenewableFrom, "none is exchanged before")
 		_, err = credential.Narrow([]string{"read"})
-		require.ErrorContains(t, err, "scope: the vendor ends a token when another is exchanged")
+		require.ErrorContains(t, err, "scope: an exchange invalidates the previous token")
 		require.NoError(t, credential.(provider.Revoker).Revocable(t.Context()))
-		require.ErrorContains(t, credential.(provider.Revoker).Independent(), "no two readers can have their own")
+		require.ErrorContains(t, credential.(provider.Revoker).Independent(), "readers cannot have tokens of their own")
 	})
 }
 

@@ -72,13 +72,13 @@ func TestParamsThatAreMissingMalformedOrUnknownAreRefused(t *testing.T) {
 		params map[string]string
 		says   string
 	}{
-		{"auth0", nil, "preset_params: domain is missing, which the preset auth0 needs: what stands before .auth0.com"},
-		{"zoom", nil, "preset_params: account_id is missing"},
-		{"auth0", map[string]string{"domain": "evil.example/"}, `preset_params: invalid domain "evil.example/" for the preset auth0; give what stands before .auth0.com`},
+		{"auth0", nil, "preset_params: the preset auth0 needs domain: the part of the tenant's domain before .auth0.com"},
+		{"zoom", nil, "preset_params: the preset zoom needs account_id"},
+		{"auth0", map[string]string{"domain": "evil.example/"}, `preset_params: invalid domain "evil.example/" for the preset auth0; give the part of the tenant's domain before .auth0.com`},
 		{"auth0", map[string]string{"domain": ""}, `preset_params: invalid domain ""`},
 		{"paypal", map[string]string{"host": "evil"}, `preset_params: invalid host "evil" for the preset paypal; give api-m, or`},
-		{"okta", map[string]string{"domain": "acme", "tenant": "acme"}, "preset_params: the preset okta takes no tenant; it takes domain, server"},
-		{"slack", map[string]string{"domain": "acme"}, "preset_params: the preset slack takes no domain; it takes none"},
+		{"okta", map[string]string{"domain": "acme", "tenant": "acme"}, "preset_params: unknown parameter tenant of the preset okta (allowed: domain, server)"},
+		{"slack", map[string]string{"domain": "acme"}, "preset_params: unknown parameter domain of the preset slack (allowed: none)"},
 	} {
 		_, err := preset(t, row.preset).Fields(row.params)
 		assertInvalid(t, err, row.says)
@@ -151,12 +151,12 @@ func TestAPresetAddsNothingThatDoesNotGoWithTheGrant(t *testing.T) {
 
 func TestContradictionsWithAPresetAreRefused(t *testing.T) {
 	for own, says := range map[string]string{
-		`{"preset": "acme"}`:                                    `preset: unknown preset "acme"; it must be one of auth0, `,
-		`{"preset_params": {"domain": "a"}}`:                    "preset_params: go with a preset alone",
+		`{"preset": "acme"}`:                                    `preset: unknown preset "acme" (allowed: auth0, `,
+		`{"preset_params": {"domain": "a"}}`:                    "preset_params: applies only with a preset",
 		`{"preset": "slack", "grant_type": "jwt_bearer"}`:       "grant_type: the preset slack is for refresh_token;",
-		`{"preset": "docusign", "private_key": "k"}`:            "assertion_subject: is missing, which the preset docusign needs",
-		`{"preset": "auth0", "client_secret": "very secret"}`:   "preset_params: domain is missing",
-		`{"preset": "auth0", "preset_params": ["domain=acme"]}`: "the stored fields cannot be read",
+		`{"preset": "docusign", "private_key": "k"}`:            "assertion_subject: must be set to the user to act for, as the preset docusign needs it",
+		`{"preset": "auth0", "client_secret": "very secret"}`:   "preset_params: the preset auth0 needs domain",
+		`{"preset": "auth0", "preset_params": ["domain=acme"]}`: "cannot read the stored fields",
 	} {
 		_, err := Expand(json.RawMessage(own))
 		assertInvalid(t, err, says)

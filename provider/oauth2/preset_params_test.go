@@ -69,10 +69,10 @@ func TestWhatAnOperatorHasPastedIsUnderstoodOrRefusedWithTheFix(t *testing.T) {
 		{"entra", "tenant", "https://login.microsoftonline.com/acme.onmicrosoft.com/v2.0", "acme.onmicrosoft.com", ""},
 		{"entra", "tenant", "https://acme.onmicrosoft.com/", "acme.onmicrosoft.com", ""},
 
-		{"salesforce", "domain", "acme.com", "", `preset_params: invalid domain "acme.com" for the preset salesforce; give what stands before .my.salesforce.com in My Domain (acme, or acme--dev.sandbox); if the vendor has given you another host, give token_url in place of the preset`},
-		{"salesforce", "domain", "https://login.salesforce.com", "", "give what stands before .my.salesforce.com"},
+		{"salesforce", "domain", "acme.com", "", `preset_params: invalid domain "acme.com" for the preset salesforce; give the part of My Domain before .my.salesforce.com (acme, or acme--dev.sandbox); if your account has another host, set token_url instead of the preset`},
+		{"salesforce", "domain", "https://login.salesforce.com", "", "give the part of My Domain before .my.salesforce.com"},
 		{"salesforce", "domain", "acme.my.salesforce.com.evil.example", "", "invalid domain"},
-		{"okta", "domain", "acme.oktapreview.com", "", "if the vendor has given you another host, give token_url"},
+		{"okta", "domain", "acme.oktapreview.com", "", "if your account has another host, set token_url"},
 		{"okta", "domain", "evil.example/acme.okta.com", "", "invalid domain"},
 		{"okta", "domain", "evil.example/.okta.com", "", "invalid domain"},
 		{"okta", "domain", "a@evil.example?.okta.com", "", "invalid domain"},
@@ -101,14 +101,14 @@ func TestWhatAnOperatorHasPastedIsUnderstoodOrRefusedWithTheFix(t *testing.T) {
 
 func TestAPresetThatIsCalledOtherwiseIsHinted(t *testing.T) {
 	for given, says := range map[string]string{
-		"Entra":              `unknown preset "Entra"; did you mean preset=entra, which is for Microsoft Entra ID?`,
+		"Entra":              `unknown preset "Entra"; did you mean preset=entra (Microsoft Entra ID)?`,
 		"azure":              "did you mean preset=entra",
 		"Microsoft-Entra-ID": "did you mean preset=entra",
 		"SalesForce":         "did you mean preset=salesforce",
 		"GCP":                "did you mean preset=google",
 		"git-lab":            "did you mean preset=gitlab",
-		"acme":               "it must be one of auth0, ",
-		"":                   "it must be one of auth0, ",
+		"acme":               "(allowed: auth0, ",
+		"":                   "(allowed: auth0, ",
 	} {
 		_, err := PresetNamed(given)
 		assertInvalid(t, err, says)

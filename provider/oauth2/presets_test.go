@@ -111,7 +111,7 @@ func TestATableThatIsNotUnderstoodIsRefused(t *testing.T) {
 		"a period of no unit":   `[{"name":"a","idle_expiry":7}]`,
 	} {
 		_, err := parsePresets([]byte(table))
-		require.ErrorContains(t, err, "the table of presets", name)
+		require.ErrorContains(t, err, "table of presets", name)
 	}
 	list, err := parsePresets([]byte(`[{"name":"a","idle_expiry":"7d","default_ttl":"90m"}]`))
 	require.NoError(t, err)

@@ -82,7 +82,7 @@ func TestMetadataAreReadWhateverStandsBesideTheEndpoint(t *testing.T) {
 				answer, err := credential.Exchange(t.Context(), provider.Grant{})
 				require.NoError(t, err)
 				assert.Equal(t, "a-token-0123456789", answer.AccessToken)
-				require.ErrorContains(t, credential.(provider.Revoker).Revocable(t.Context()), "no revocation endpoint")
+				require.ErrorContains(t, credential.(provider.Revoker).Revocable(t.Context()), "revocation endpoint is unknown")
 			})
 		})
 	}
@@ -130,16 +130,16 @@ func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
 		kind     provider.Kind
 		says     string
 	}{
-		"of another issuer":        {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.InvalidResponse, `issuer: expected "https://a.example" in the metadata at https://a.example/.well-known/openid-configuration, found "https://b.example"; if that is the vendor, give it as issuer`},
-		"without an endpoint":      {`{"issuer": "https://a.example"}`, provider.InvalidResponse, "no token endpoint"},
+		"of another issuer":        {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.InvalidResponse, `issuer: expected "https://a.example" in the metadata at https://a.example/.well-known/openid-configuration, found "https://b.example"; if the latter is correct, set issuer to it`},
+		"without an endpoint":      {`{"issuer": "https://a.example"}`, provider.InvalidResponse, "no usable token endpoint"},
 		"with one in clear":        {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.InvalidResponse, "must be an https URL"},
-		"with one on this host":    {`{"issuer": "https://a.example", "token_endpoint": "http://127.0.0.1/token"}`, provider.InvalidResponse, "must be an https URL, as the issuer is"},
-		"with one elsewhere":       {`{"issuer": "https://a.example", "token_endpoint": "https://b.example/token"}`, provider.InvalidResponse, `token_endpoint: "https://b.example/token" is not on the issuer's host; if secrets may go there, give it as token_url in place of issuer`},
+		"with one on this host":    {`{"issuer": "https://a.example", "token_endpoint": "http://127.0.0.1/token"}`, provider.InvalidResponse, "must be an https URL, like the issuer"},
+		"with one elsewhere":       {`{"issuer": "https://a.example", "token_endpoint": "https://b.example/token"}`, provider.InvalidResponse, `token_endpoint: "https://b.example/token" is not on the issuer's host; to allow it, set token_url instead of issuer`},
 		"with one below it":        {`{"issuer": "https://a.example", "token_endpoint": "https://login.a.example/token"}`, provider.InvalidResponse, "is not on the issuer's host"},
 		"with another port":        {`{"issuer": "https://a.example", "token_endpoint": "https://a.example:8443/token"}`, provider.InvalidResponse, "is not on the issuer's host"},
 		"an issuer that is none":   {`{"issuer": 7, "token_endpoint": "https://a.example/token"}`, provider.InvalidResponse, `found ""`},
-		"an endpoint that is none": {`{"issuer": "https://a.example", "token_endpoint": ["https://a.example/token"]}`, provider.InvalidResponse, "no token endpoint"},
-		"a page":                   {`<html>`, provider.InvalidResponse, "not the JSON object"},
+		"an endpoint that is none": {`{"issuer": "https://a.example", "token_endpoint": ["https://a.example/token"]}`, provider.InvalidResponse, "no usable token endpoint"},
+		"a page":                   {`<html>`, provider.InvalidResponse, "not a JSON object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -36,9 +36,9 @@ func TestFaultsOfSizeTakeNoMemory(t *testing.T) {
 		outcome outcome
 		says    string
 	}{
-		"an answer": {tooLong("", bytes.Repeat([]byte("a"), mebibyte)), invalidResponse, "the answer is over 1 MiB"},
+		"an answer": {tooLong("", bytes.Repeat([]byte("a"), mebibyte)), invalidResponse, "the response is over 1 MiB"},
 		// A page that unfolds is bounded by what it unfolds to.
-		"an answer, packed": {tooLong("gzip", packed(bytes.Repeat([]byte("a"), mebibyte))), invalidResponse, "the answer is over 1 MiB"},
+		"an answer, packed": {tooLong("gzip", packed(bytes.Repeat([]byte("a"), mebibyte))), invalidResponse, "the response is over 1 MiB"},
 		"a header":          {tooManyHeaders, unavailable, "headers exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,7 +26,7 @@ func networkFaults() []networkFault {
 		{"connection refused", func(n *network) { n.vendor.handle(nil) }, unavailable, "connection refused"},
 		{"reset at once", connection(func(conn net.Conn) { _, _ = conn.Read(make([]byte, 1)); abort(conn) }), unavailable, "connection reset by peer"},
 		{"closed at once", connection(func(conn net.Conn) { _ = conn.Close() }), unavailable, ""},
-		{"hung at once", connection(hang), unavailable, "no answer in time (request_timeout)"},
+		{"hung at once", connection(hang), unavailable, "no response in time (request_timeout)"},
 		{"no TLS", func(n *network) { n.vendor.handle(serving(n.T, n.Sim)) }, unavailable, "first record does not look like a TLS handshake"},
 		{"old TLS", secure(func(n *network) *tls.Config {
 			config := n.authority.issue(n.T, "127.0.0.1", 24*time.Hour)
@@ -43,7 +43,7 @@ func networkFaults() []networkFault {
 			return n.authority.issue(n.T, "127.0.0.1", -time.Minute)
 		}), unavailable, "certificate has expired"},
 
-		{"hung", answered(vendorsim.Hang), unavailable, "no answer in time (request_timeout)"},
+		{"hung", answered(vendorsim.Hang), unavailable, "no response in time (request_timeout)"},
 		{"slow drip of an answer", answered(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, `{"access_token":"`)
 			drip(r, func() error {
@@ -52,33 +52,33 @@ func networkFaults() []networkFault {
 				return err
 			})
 			panic(http.ErrAbortHandler) // the answer has no end, which may be seen before the time is up
-		}), unavailable, "the answer broke off: "},
+		}), unavailable, "the response broke off: "},
 		{"slow drip of a header", raw("HTTP/1.1 200 OK\r\nX-Drip: ", func(conn net.Conn) {
 			for range time.Tick(50 * time.Millisecond) {
 				if _, err := io.WriteString(conn, "a"); err != nil {
 					return
 				}
 			}
-		}), unavailable, "no answer in time (request_timeout)"},
+		}), unavailable, "no response in time (request_timeout)"},
 		{"reset half-way", answered(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"access_token":"`)
 			w.(http.Flusher).Flush()
 			if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
 				abort(conn)
 			}
-		}), unavailable, "the answer broke off: "},
-		{"broken off", answered(vendorsim.Break(`{"access_token":"`)), unavailable, "the answer broke off: unexpected EOF"},
+		}), unavailable, "the response broke off: "},
+		{"broken off", answered(vendorsim.Break(`{"access_token":"`)), unavailable, "the response broke off: unexpected EOF"},
 		{"done and lost", func(n *network) { answered(n.Sim.Lose)(n) }, unavailable, "EOF"},
-		{"done and broken off", func(n *network) { answered(n.Sim.CutOff)(n) }, unavailable, "the answer broke off: unexpected EOF"},
+		{"done and broken off", func(n *network) { answered(n.Sim.CutOff)(n) }, unavailable, "the response broke off: unexpected EOF"},
 
-		{"another protocol", raw("SSH-2.0-OpenSSH_9.9\r\n", nil), unavailable, "the answer is not HTTP"},
-		{"what it was sent, sent back", raw("", nil), unavailable, "the answer is not HTTP"},
-		{"what it was sent, for a header", raw("HTTP/1.1 200 OK\r\n", nil), unavailable, "the answer is not HTTP"},
+		{"another protocol", raw("SSH-2.0-OpenSSH_9.9\r\n", nil), unavailable, "the response is not HTTP"},
+		{"what it was sent, sent back", raw("", nil), unavailable, "the response is not HTTP"},
+		{"what it was sent, for a header", raw("HTTP/1.1 200 OK\r\n", nil), unavailable, "the response is not HTTP"},
 		{"what it was sent, for a length", raw("HTTP/1.1 200 OK\r\nContent-Length: ", nil), unavailable, ""},
-		{"what it was sent, for a status", raw("HTTP/1.1 ", nil), unavailable, "the answer is not HTTP"},
-		{"another protocol after the request, and silence", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", hang), invalidResponse, "answered with status 101, which is not an answer"},
-		{"a status that is none", raw("HTTP/1.1 099 Early\r\nContent-Length: 0\r\n\r\n", hang), invalidResponse, "answered with status 99, which is not an answer"},
-		{"redirect to elsewhere", redirected, invalidResponse, "answered with a redirect (307), which is not followed"},
+		{"what it was sent, for a status", raw("HTTP/1.1 ", nil), unavailable, "the response is not HTTP"},
+		{"another protocol after the request, and silence", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", hang), invalidResponse, "unexpected status 101"},
+		{"a status that is none", raw("HTTP/1.1 099 Early\r\nContent-Length: 0\r\n\r\n", hang), invalidResponse, "unexpected status 99"},
+		{"redirect to elsewhere", redirected, invalidResponse, "unexpected redirect (status 307); redirects are not followed"},
 	}
 }
 

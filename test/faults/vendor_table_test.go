@@ -59,8 +59,8 @@ func statusText(code int) string { return fmt.Sprintf("%d %s", code, http.Status
 func passingFaults() []vendorFault {
 	faults := []vendorFault{
 		{name: "reset", strike: answering(vendorsim.Reset), says: "connection reset"},
-		{name: "hung", strike: answering(vendorsim.Hang), says: "no answer in time (request_timeout)"},
-		{name: "broken off", strike: answering(vendorsim.Break(`{"access_token": "at-`)), says: "the answer broke off: unexpected EOF"},
+		{name: "hung", strike: answering(vendorsim.Hang), says: "no response in time (request_timeout)"},
+		{name: "broken off", strike: answering(vendorsim.Break(`{"access_token": "at-`)), says: "the response broke off: unexpected EOF"},
 		{name: "a page, down", strike: answering(vendorsim.Answer(503, "<html>maintenance</html>")), says: "503 Service Unavailable"},
 		{name: "a word for it", strike: answering(vendorsim.Answer(400, `{"error":"temporarily_unavailable"}`)), says: "400 Bad Request: temporarily_unavailable"},
 		{name: "a word for it, with 200", strike: answering(vendorsim.Answer(200, `{"error":"temporarily_unavailable"}`)), says: "200 OK: temporarily_unavailable"},
@@ -89,14 +89,14 @@ func passingFaults() []vendorFault {
 	// the occasion is in nobody's hands any more.
 	return append(faults,
 		vendorFault{name: "done and lost", strike: working(func(s *vendorsim.Sim) http.HandlerFunc { return s.Lose }), says: "connection reset", loses: rotates},
-		vendorFault{name: "done and broken off", strike: working(func(s *vendorsim.Sim) http.HandlerFunc { return s.CutOff }), says: "the answer broke off: unexpected EOF", loses: rotates},
-		vendorFault{name: "done too late", strike: working(func(s *vendorsim.Sim) http.HandlerFunc { return s.Late(15 * time.Second) }), says: "no answer in time (request_timeout)", loses: rotates},
+		vendorFault{name: "done and broken off", strike: working(func(s *vendorsim.Sim) http.HandlerFunc { return s.CutOff }), says: "the response broke off: unexpected EOF", loses: rotates},
+		vendorFault{name: "done too late", strike: working(func(s *vendorsim.Sim) http.HandlerFunc { return s.Late(15 * time.Second) }), says: "no response in time (request_timeout)", loses: rotates},
 	)
 }
 
 // invalidResponseFaults are answers that are none.
 func invalidResponseFaults() []vendorFault {
-	const noObject, noAccessToken, noLifetime = "is not the JSON object", "the vendor's answer", "states a lifetime that is not a number above zero: set default_ttl"
+	const noObject, noAccessToken, noLifetime = "is not a JSON object", "contains no access token", "states a lifetime that is not a positive number; set default_ttl"
 	faults := []vendorFault{
 		{name: "nothing", strike: answering(vendorsim.Answer(200, "")), says: noObject},
 		{name: "204", strike: answering(vendorsim.Answer(204, "")), says: noObject},
@@ -105,9 +105,9 @@ func invalidResponseFaults() []vendorFault {
 		{name: "JSON null", strike: answering(vendorsim.Answer(200, "null")), says: noObject},
 		{name: "JSON list", strike: answering(vendorsim.Answer(200, `[{"access_token": "at"}]`)), says: noObject},
 		{name: "JSON string", strike: answering(vendorsim.Answer(200, `"at-0123456789"`)), says: noObject},
-		{name: "an empty object", strike: answering(vendorsim.Answer(200, "{}")), says: "holds no access token"},
-		{name: "over 1 MiB", strike: answering(vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`)), says: "the answer is over 1 MiB"},
-		{name: "a redirect that repeats", says: "answered with a redirect (302), which is not followed", strike: answering(func(w http.ResponseWriter, r *http.Request) {
+		{name: "an empty object", strike: answering(vendorsim.Answer(200, "{}")), says: "contains no access token"},
+		{name: "over 1 MiB", strike: answering(vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`)), says: "the response is over 1 MiB"},
+		{name: "a redirect that repeats", says: "unexpected redirect (status 302); redirects are not followed", strike: answering(func(w http.ResponseWriter, r *http.Request) {
 			vendorsim.RedirectTo(302, "https://elsewhere.example/?"+r.URL.RawQuery)(w, r)
 		})},
 		{name: "what it was sent, as an answer", strike: answering(vendorsim.EchoAs(200, vendorsim.Encodings["plain"], false)), says: noObject},
@@ -122,7 +122,7 @@ func invalidResponseFaults() []vendorFault {
 		{name: "token an object", strike: withToken(map[string]any{"value": "at"}), says: noAccessToken},
 		{name: "token true", strike: withToken(true), says: noAccessToken},
 		{name: "token type with an escape", strike: amending(func(answer map[string]any, _ kindOfCredential) { answer["token_type"] = "Bearer\x1b[2J" }), says: "the vendor's token_type is not", meets: isOAuth},
-		{name: "scope with a control character", strike: amending(func(answer map[string]any, _ kindOfCredential) { answer["scope"] = []string{"read\x00"} }), says: "the vendor's scope holds", meets: isOAuth},
+		{name: "scope with a control character", strike: amending(func(answer map[string]any, _ kindOfCredential) { answer["scope"] = []string{"read\x00"} }), says: "the vendor's scope contains", meets: isOAuth},
 		{name: "expiry negative", strike: withExpiry(func(life float64) any { return -life }), says: noLifetime, meets: isWithoutDefault},
 		{name: "expiry zero", strike: withExpiry(func(float64) any { return 0 }), says: noLifetime, meets: isWithoutDefault},
 		{name: "expiry a word", strike: withExpiry(func(float64) any { return "soon" }), says: noLifetime, meets: isWithoutDefault},
@@ -134,11 +134,11 @@ func invalidResponseFaults() []vendorFault {
 	for _, code := range []int{301, 302, 303, 307, 308} {
 		faults = append(faults, vendorFault{
 			name: fmt.Sprint(code, " to elsewhere"), strike: answering(vendorsim.RedirectTo(code, "https://elsewhere.example/")),
-			says: fmt.Sprintf("answered with a redirect (%d), which is not followed", code),
+			says: fmt.Sprintf("unexpected redirect (status %d); redirects are not followed", code),
 		})
 	}
 	for _, code := range []int{404, 405, 410, 421} {
-		faults = append(faults, vendorFault{name: fmt.Sprint(code), strike: answering(vendorsim.Answer(code, "")), says: statusText(code) + "; the vendor has no such endpoint"})
+		faults = append(faults, vendorFault{name: fmt.Sprint(code), strike: answering(vendorsim.Answer(code, "")), says: statusText(code) + "; no such endpoint"})
 	}
 	return append(faults, vendorFault{
 		name: "302, to come back in 20 minutes", says: "redirect (302)", retryAfter: 20 * time.Minute,

@@ -65,7 +65,7 @@ func TestGuarantee6NoTokenIsShownThoughTheVendorStatesItAsAScope(t *testing.T) {
 		scope  func(held string) string
 		reason string
 	}{
-		"a token that is in use": {func(held string) string { return "read " + held }, "the vendor's scope holds a token"},
+		"a token that is in use": {func(held string) string { return "read " + held }, "the vendor's scope contains a token"},
 		"what looks like a key":  {func(string) string { return "read 9f8e7d6c5b4a3f2e1d0c9f8e7d6c5b4a" }, "the vendor granted [redacted] as well"},
 		"many":                   {func(string) string { return "read " + strings.Repeat("yyyy ", 3000) }, "the vendor granted yyyy as well"},
 		"many that differ": {func(string) string {
