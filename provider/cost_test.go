@@ -68,7 +68,7 @@ func TestNoAnswerCostsMuchWhateverItsShape(t *testing.T) {
 	}
 }
 
-func TestARefusalThatIsTooLongIsNotRead(t *testing.T) {
+func TestARefusalThatIsTooLongIsNotDecoded(t *testing.T) {
 	short, _ := json.Marshal(map[string]string{"error": "invalid_grant", "padding": strings.Repeat("a", maxRefusal-100)})
 	long, _ := json.Marshal(map[string]string{"error": "invalid_grant", "padding": strings.Repeat("a", maxRefusal)})
 	for code, body := range map[string][]byte{"invalid_grant": short, "": long} {
@@ -82,7 +82,7 @@ func TestARefusalThatIsTooLongIsNotRead(t *testing.T) {
 	}
 }
 
-func TestLongSecretsCostLittleToLookFor(t *testing.T) {
+func TestTheCostOfLongSecretsIsBounded(t *testing.T) {
 	text := strings.Repeat("a b c d e f g h ", maxSearched/16)
 	for name, secrets := range map[string][]string{
 		"a long token":     {strings.Repeat("kT9vXw2Lq8ZrBn4Y", 200<<10/16)},

@@ -183,7 +183,7 @@ func TestGuarantee1AbsoluteTimesAreReadOnTheVendorsClock(t *testing.T) {
 	}
 }
 
-func TestTheLastExchangeTellsOnWhichSideOfTheHourThisOneIs(t *testing.T) {
+func TestThePreviousExchangeNarrowsDownTheHour(t *testing.T) {
 	// The vendor is slow: by its Date alone, the token may be of the last hour.
 	clock := Clock{Sent: at("11:00:00.200"), Received: at("11:00:05.200"), Date: at("11:00:03.000")}
 	answer := Answer{AccessToken: "opaque", OnTheHour: true, Clock: clock}
@@ -202,7 +202,7 @@ func TestTheLastExchangeTellsOnWhichSideOfTheHourThisOneIs(t *testing.T) {
 	assert.Equal(t, at("11:00:02.200"), token.RenewableFrom)
 }
 
-func TestSkewIsWhatTheExchangeProves(t *testing.T) {
+func TestSkewIsTheSmallestDifferenceThatExplainsTheDate(t *testing.T) {
 	sent, received := at("10:20:00.000"), at("10:20:02.000")
 	for date, want := range map[string]time.Duration{
 		"10:20:00.000": 0,
@@ -216,7 +216,7 @@ func TestSkewIsWhatTheExchangeProves(t *testing.T) {
 	assert.Zero(t, Clock{Sent: sent, Received: received}.Skew())
 }
 
-func TestATokenThatIsNoJWTHasNoExp(t *testing.T) {
+func TestAnOpaqueTokenHasNoExp(t *testing.T) {
 	for _, token := range []string{"", "opaque", "a.b.c", "e30.e30.", "a.b.c.d.e",
 		signed(t, jwt.MapClaims{"sub": "x"}),
 		signed(t, jwt.MapClaims{"exp": "soon"}),
@@ -232,7 +232,7 @@ func TestATokenThatIsNoJWTHasNoExp(t *testing.T) {
 	assert.Equal(t, int64(1770000000), exp.Unix())
 }
 
-func TestALifetimeIsANumberAboveZero(t *testing.T) {
+func TestALifetimeIsAPositiveNumber(t *testing.T) {
 	for raw, want := range map[string]time.Duration{
 		``: 0, `null`: 0, `""`: 0, `" "`: 0, `false`: 0, `true`: 0, `{}`: 0, `[1]`: 0, // which say nothing of it
 		`3600`: time.Hour, `"3600"`: time.Hour, `1.5`: 1500 * time.Millisecond,
@@ -267,7 +267,7 @@ func TestGuarantee1NoTokenLivesForEver(t *testing.T) {
 	}
 }
 
-func TestATokenThatNoRequestCanCarryIsNonsense(t *testing.T) {
+func TestATokenThatAHeaderCannotCarryIsAnInvalidResponse(t *testing.T) {
 	for _, token := range []string{" ", "a b", "a\n", "t\u00f6ken", "\x00"} {
 		_, err := (&Answer{AccessToken: token, ExpiresIn: time.Hour}).Token(TTL{}, Token{})
 		var e *Error

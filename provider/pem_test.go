@@ -74,7 +74,7 @@ func pastes(t *testing.T, file string) map[string]string {
 	}
 }
 
-func TestAPrivateKeyIsFoundHoweverItWasPasted(t *testing.T) {
+func TestAPrivateKeyIsParsedInAnyPastedForm(t *testing.T) {
 	key := pkcs8PEM(t, testKey())
 	files := pastes(t, key)
 	files["a certificate before it"] = certificatePEM(t) + key
@@ -94,7 +94,7 @@ func TestAPrivateKeyIsFoundHoweverItWasPasted(t *testing.T) {
 	}
 }
 
-func TestAKeyThatCannotBeUsedIsNamed(t *testing.T) {
+func TestAnUnusableKeyIsReportedWithTheReason(t *testing.T) {
 	key := pkcs8PEM(t, testKey())
 	small, err := rsa.GenerateKey(rand.Reader, 1024)
 	require.NoError(t, err)
@@ -124,7 +124,7 @@ func TestAKeyThatCannotBeUsedIsNamed(t *testing.T) {
 	}
 }
 
-func TestAnRSAKeyWithWhichASignatureTakesSecondsIsRefused(t *testing.T) {
+func TestAnRSAKeyThatIsTooLongIsRefused(t *testing.T) {
 	for _, bits := range []int{maxRSABits + 1, 32768} {
 		der, err := asn1.Marshal(likeRSA(bits))
 		require.NoError(t, err)
@@ -159,7 +159,7 @@ func likeRSA(bits int) pkcs1 {
 	return pkcs1{0, number(bits), big.NewInt(65537), number(bits), half, half, half, half, half}
 }
 
-func TestEachKeySignsWithEachAlgorithmThatIsForIt(t *testing.T) {
+func TestAKeySignsWithEachAlgorithmThatFitsIt(t *testing.T) {
 	rsaKey, err := rsa.GenerateKey(rand.Reader, minRSABits)
 	require.NoError(t, err)
 	_, edKey, err := ed25519.GenerateKey(rand.Reader)
@@ -198,7 +198,7 @@ func TestEachKeySignsWithEachAlgorithmThatIsForIt(t *testing.T) {
 	assert.Equal(t, Algorithms, all)
 }
 
-func TestAnAuthorityIsFoundHoweverItWasPasted(t *testing.T) {
+func TestACACertIsParsedInAnyPastedForm(t *testing.T) {
 	for name, text := range pastes(t, certificatePEM(t)) {
 		_, err := NewClient(ClientOptions{CACert: text})
 		require.NoError(t, err, name)

@@ -63,14 +63,14 @@ func TestGuarantee6ASecretIsRedactedThoughItIsNotWhole(t *testing.T) {
 	assert.Equal(t, "invalid_client: prod-client is disabled", redact("invalid_client: prod-client is disabled", []string{secret}))
 }
 
-func TestWordsOfOAuthAreNotTakenForPartsOfASecret(t *testing.T) {
+func TestTermsOfOAuthAreNotRedacted(t *testing.T) {
 	for _, text := range []string{"the refresh token is not accepted", "wrong client_secret", "no client credentials", "unknown API key"} {
 		assert.Equal(t, text, redact(text, []string{"my-refresh-token-0123", "my-client-secret-0123", "client.credentials/1", "an-api-key-0123"}))
 	}
 	assert.Equal(t, "unknown my-refre"+mask, redact("unknown my-refresh-token-01234567", []string{"a-refresh-token-01234567"}))
 }
 
-func TestARunOfSignsIsOfASecret(t *testing.T) {
+func TestASecretOfPunctuationIsRedacted(t *testing.T) {
 	assert.Equal(t, "you sent "+mask, redact(`you sent +/&=%!*a`, []string{`x+/&=%!*a?`}))
 }
 
@@ -84,7 +84,7 @@ func TestWhatCannotBeSeenIsNotQuoted(t *testing.T) {
 	assert.Equal(t, "one two", redact("one\u2028two\x1b", nil))
 }
 
-func TestATextThatIsNotUTF8IsSearchedAllTheSame(t *testing.T) {
+func TestSecretsAreRedactedInInvalidUTF8(t *testing.T) {
 	got := redact("\xff\xfe you sent kT9vXw2Lq8ZrBn4Yc\xff", []string{"kT9vXw2Lq8ZrBn4Yc"})
 	assert.Contains(t, got, "you sent "+mask)
 }

@@ -32,7 +32,7 @@ func answering(status int, body string, header ...string) http.RoundTripper {
 	})
 }
 
-func TestAWrongURLIsNamedAndRejectsNothing(t *testing.T) {
+func TestAWrongURLIsNamedAndIsNotARejection(t *testing.T) {
 	const url = "https://vendor.example/oauth2/tokn"
 	for name, test := range map[string]struct {
 		vendor http.RoundTripper
@@ -71,7 +71,7 @@ func TestAWrongURLIsNamedAndRejectsNothing(t *testing.T) {
 	}
 }
 
-func TestAFailureThatIsOfNoURLHasNoFieldToCheck(t *testing.T) {
+func TestAFailureUnrelatedToTheURLNamesNoField(t *testing.T) {
 	for name, test := range map[string]struct {
 		vendor http.RoundTripper
 		kind   Kind

@@ -92,7 +92,7 @@ func TestNothingIsSignedForATimeThatOurClockDoesNotBelieve(t *testing.T) {
 	}
 }
 
-func TestAnAssertionIsAddressedToKenshoWhicheverWayItIsSent(t *testing.T) {
+func TestTheAudienceDoesNotDependOnTheTokenURL(t *testing.T) {
 	const tokenURL, proxy = "https://kensho.okta.com/oauth2/default/v1/token", "http://127.0.0.1:8080/kensho.okta.com/oauth2/default/v1/token"
 	for name, test := range map[string]struct {
 		fields   map[string]any

@@ -108,7 +108,7 @@ func TestARefreshURLKeepsTheDialectAndItsOwnQuery(t *testing.T) {
 	})
 }
 
-func TestAReplacedRefreshTokenIsUsedNext(t *testing.T) {
+func TestARotatedRefreshTokenIsUsedNext(t *testing.T) {
 	for product, host := range map[string]string{"link": "link-streaming", "scribe": "scribe"} {
 		t.Run(product, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -127,7 +127,7 @@ func TestAReplacedRefreshTokenIsUsedNext(t *testing.T) {
 	}
 }
 
-func TestAReplacedRefreshTokenIsKeptWhateverStandsBesideIt(t *testing.T) {
+func TestARotatedRefreshTokenIsStoredDespiteInvalidMembers(t *testing.T) {
 	for product, names := range map[string][2]string{"link": {"accessToken", "refreshToken"}, "scribe": {"access_token", "refresh_token"}} {
 		for _, token := range []string{`7`, `true`, `["at"]`, `{"value":"at"}`, `null`, `""`} {
 			sim := vendorsim.New()
@@ -234,7 +234,7 @@ func TestAPastedTokenIsNotExchanged(t *testing.T) {
 	})
 }
 
-func TestKenshoKeepsTheContractOfAProvider(t *testing.T) {
+func TestKenshoFulfillsTheProviderContract(t *testing.T) {
 	vendor := func() http.Handler {
 		sim := vendorsim.New()
 		sim.AddRefreshToken("link-streaming", "refresh-token-0123456789")

@@ -26,7 +26,7 @@ func answered(t *testing.T, body string) (provider.Token, *provider.Answer, erro
 	return token, answer, err
 }
 
-func TestAnErrorBesideATokenIsARefusalThatLosesNoRefreshToken(t *testing.T) {
+func TestAnErrorBesideATokenIsARefusalAndKeepsTheRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, answer, err := answered(t, `{"access_token": "a", "refresh_token": "the-next-0123456789", "error": "invalid_grant", "error_description": "used twice"}`)
 		require.ErrorContains(t, err, "invalid_grant: used twice")
@@ -93,7 +93,7 @@ func TestWhatIsShownOfAnAnswerHoldsNoControlCharacters(t *testing.T) {
 	}
 }
 
-func TestAnAnswerIsTakenInEveryFormThatVendorsHave(t *testing.T) {
+func TestAResponseIsReadInEveryFormat(t *testing.T) {
 	for body, scope := range map[string][]string{
 		`{"access_token": "a", "token_type": "bearer", "scope": "read"}`:           {"read"},
 		`{"access_token": "a", "token_type": "Bearer", "scope": ["read", "list"]}`: {"read", "list"},
@@ -130,7 +130,7 @@ func TestAnErrorBesideAnEmptyTokenIsARefusal(t *testing.T) {
 	}
 }
 
-func TestALifetimeOfAFractionIsTaken(t *testing.T) {
+func TestAFractionalLifetimeIsAccepted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		credential, err := tryOpen(t, vendorsim.Answer(200, `{"access_token": "a", "expires_in": 3600.5}`), map[string]any{"client_secret": clientSecret})
 		require.NoError(t, err)
@@ -140,7 +140,7 @@ func TestALifetimeOfAFractionIsTaken(t *testing.T) {
 	})
 }
 
-func TestAnErrorInAnAnswerOf200IsARefusal(t *testing.T) {
+func TestAnErrorInA200ResponseIsARefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim(func(c *vendorsim.OAuthClient) { c.AuthMethods = []string{vendorsim.SecretPost} })
 		sim.Behave(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{Slack: true}})

@@ -101,7 +101,7 @@ func withStyleHint(err error, untried string) error {
 		return err
 	}
 	hinted := *e
-	hinted.Reason += "; if the vendor requires " + untried + ", set auth_style=" + untried + " (the engine does not send a refresh token twice to find out)"
+	hinted.Reason += "; if the vendor requires " + untried + ", set auth_style=" + untried + " (the engine sends a refresh token only once)"
 	return &hinted
 }
 

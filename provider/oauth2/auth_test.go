@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-func TestHowAClientProvesItselfIsTriedAndRemembered(t *testing.T) {
+func TestTheAuthStyleThatWorkedIsRemembered(t *testing.T) {
 	for style, calls := range map[string]int{vendorsim.SecretBasic: 1, vendorsim.SecretPost: 2} {
 		t.Run(style, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -32,7 +32,7 @@ func TestHowAClientProvesItselfIsTriedAndRemembered(t *testing.T) {
 	}
 }
 
-func TestAWrongSecretIsTriedBothWays(t *testing.T) {
+func TestAWrongSecretIsTriedInBothStyles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim()
 		credential := open(t, sim, map[string]any{"client_secret": "another"})
@@ -44,7 +44,7 @@ func TestAWrongSecretIsTriedBothWays(t *testing.T) {
 	})
 }
 
-func TestHowAClientProvesItselfIsFoundOutAgainOnceTheVendorRefusesIt(t *testing.T) {
+func TestTheOtherAuthStyleIsTriedAfterARefusal(t *testing.T) {
 	for worked, works := range map[string]string{vendorsim.SecretBasic: vendorsim.SecretPost, vendorsim.SecretPost: vendorsim.SecretBasic} {
 		t.Run(worked, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -60,7 +60,7 @@ func TestHowAClientProvesItselfIsFoundOutAgainOnceTheVendorRefusesIt(t *testing.
 	}
 }
 
-func TestHowAClientProvesItselfIsReadInTheMetadata(t *testing.T) {
+func TestTheAuthStyleComesFromTheMetadata(t *testing.T) {
 	for name, test := range map[string]struct {
 		listed []string
 		takes  string
@@ -129,7 +129,7 @@ func TestARefreshTokenIsSentTwiceOnlyIfTheClientWasRefused(t *testing.T) {
 	}
 }
 
-func TestWhatWasNotFoundOutIsToldToTheOperator(t *testing.T) {
+func TestAnUntriedAuthStyleIsSuggested(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim()
 		sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_request"}`))})

@@ -80,7 +80,7 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 	}
 }
 
-func TestWhatAFormAndBasicCanCarryIsTaken(t *testing.T) {
+func TestValuesThatAFormCanCarryAreAccepted(t *testing.T) {
 	const odd = `  it is "quoted" inside, ~ and \ end `
 	for style, plain := range map[string]bool{"client_secret_basic": false, "client_secret_basic_unencoded": true, "client_secret_post": false} {
 		synctest.Test(t, func(t *testing.T) {

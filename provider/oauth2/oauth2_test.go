@@ -118,7 +118,7 @@ func form(t *testing.T, call vendorsim.Call) url.Values {
 	return values
 }
 
-func TestAClientProvesItselfByItsSecret(t *testing.T) {
+func TestAClientAuthenticatesWithItsSecret(t *testing.T) {
 	for style, want := range map[string]struct {
 		authorization string
 		form          url.Values
@@ -157,7 +157,7 @@ func TestAClientProvesItselfByItsSecret(t *testing.T) {
 	}
 }
 
-func TestAClientProvesItselfByASignature(t *testing.T) {
+func TestAClientAuthenticatesWithASignature(t *testing.T) {
 	for name, test := range map[string]struct {
 		key       crypto.Signer
 		algorithm string
@@ -203,7 +203,7 @@ func TestAClientProvesItselfByASignature(t *testing.T) {
 	}
 }
 
-func TestARefreshTokenIsExchangedAndAReplacedOneIsUsedNext(t *testing.T) {
+func TestARefreshTokenIsExchangedAndARotatedOneIsUsedNext(t *testing.T) {
 	for name, rotates := range map[string]bool{"stays": false, "rotates": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -229,7 +229,7 @@ func TestARefreshTokenIsExchangedAndAReplacedOneIsUsedNext(t *testing.T) {
 	}
 }
 
-func TestAPublicClientRefreshesByItsIDAlone(t *testing.T) {
+func TestAPublicClientRefreshesWithOnlyItsID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim(func(c *vendorsim.OAuthClient) { c.AuthMethods, c.Secret = []string{vendorsim.None}, "" })
 		exchange(t, sim, open(t, sim, map[string]any{"refresh_token": refreshToken}), provider.Grant{})
@@ -237,7 +237,7 @@ func TestAPublicClientRefreshesByItsIDAlone(t *testing.T) {
 	})
 }
 
-func TestAnAssertionIsTradedForAToken(t *testing.T) {
+func TestAnAssertionIsExchangedForAToken(t *testing.T) {
 	for name, inside := range map[string]bool{"scope in the form": false, "scope in the assertion": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -260,7 +260,7 @@ func TestAnAssertionIsTradedForAToken(t *testing.T) {
 	}
 }
 
-func TestALifetimeIsTakenInEveryFormThatVendorsHave(t *testing.T) {
+func TestALifetimeIsReadInEveryFormat(t *testing.T) {
 	for name, test := range map[string]struct {
 		conduct vendorsim.Conduct
 		lives   time.Duration
@@ -288,7 +288,7 @@ func TestALifetimeIsTakenInEveryFormThatVendorsHave(t *testing.T) {
 	}
 }
 
-func TestAKeyIsTakenAsOpenSSLWritesIt(t *testing.T) {
+func TestAKeyIsReadAsOpenSSLWritesIt(t *testing.T) {
 	der, err := x509.MarshalECPrivateKey(ecKey(elliptic.P256()).(*ecdsa.PrivateKey))
 	require.NoError(t, err)
 	parameters := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}})
@@ -322,7 +322,7 @@ func TestGuarantee3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testi
 	}
 }
 
-func TestATokenThatTheNextExchangeEndsLivesItsLife(t *testing.T) {
+func TestATokenThatTheNextExchangeInvalidatesIsNotRenewedEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim()
 		credential := open(t, sim, map[string]any{"client_secret": clientSecret, "single_token": true, "revocation_url": vendorsim.OAuthRevocationURL})
@@ -336,7 +336,7 @@ func TestATokenThatTheNextExchangeEndsLivesItsLife(t *testing.T) {
 	})
 }
 
-func TestOAuth2KeepsTheContractOfAProvider(t *testing.T) {
+func TestOAuth2FulfillsTheProviderContract(t *testing.T) {
 	vendor := func() http.Handler {
 		return newSim(func(c *vendorsim.OAuthClient) {
 			c.AuthMethods = []string{vendorsim.SecretBasic, vendorsim.PrivateKeyJWT}

@@ -22,7 +22,7 @@ func preset(t *testing.T, name string) Preset {
 	return p
 }
 
-func TestAPresetFillsInFieldsByItsParams(t *testing.T) {
+func TestAPresetFillsInItsFields(t *testing.T) {
 	for name, row := range map[string]struct {
 		params map[string]string
 		fields map[string]any
@@ -59,7 +59,7 @@ func TestAPresetFillsInFieldsByItsParams(t *testing.T) {
 	}
 }
 
-func TestWhatAPresetFillsInIsNotTheTable(t *testing.T) {
+func TestFilledInFieldsDoNotShareTheTable(t *testing.T) {
 	fields, err := preset(t, "entra").Fields(map[string]string{"tenant": "acme.example"})
 	require.NoError(t, err)
 	fields["scope"].([]string)[0] = "changed"
@@ -101,7 +101,7 @@ func TestWithoutAPresetFieldsStayAsTheyAre(t *testing.T) {
 	assert.Equal(t, own, fields)
 }
 
-func TestWhatTheOperatorSetsStays(t *testing.T) {
+func TestTheOperatorsFieldsTakePrecedence(t *testing.T) {
 	fields := expanded(t, `{"preset": "box", "preset_params": {"enterprise_id": "17"}, "auth_style": "client_secret_basic",
 		"token_params": {"box_subject_type": "user", "b": "c"}, "default_ttl": 60}`)
 	assert.Equal(t, "client_secret_basic", fields["auth_style"])
@@ -126,7 +126,7 @@ func TestTokensOfAnotherServerAreNotSentToTheVendor(t *testing.T) {
 	assert.Equal(t, "https://id.acme.example/revoke", fields["revocation_url"])
 }
 
-func TestTheGrantFollowsFromWhatIsGiven(t *testing.T) {
+func TestTheGrantFollowsFromTheFields(t *testing.T) {
 	for own, grant := range map[string]string{
 		`{"preset": "xero"}`:                       "client_credentials",
 		`{"preset": "xero", "refresh_token": "r"}`: "refresh_token",
@@ -140,7 +140,7 @@ func TestTheGrantFollowsFromWhatIsGiven(t *testing.T) {
 	}
 }
 
-func TestAPresetAddsNothingThatDoesNotGoWithTheGrant(t *testing.T) {
+func TestAPresetAddsOnlyFieldsThatApplyToTheGrant(t *testing.T) {
 	assert.NotContains(t, expanded(t, `{"preset": "xero"}`), "idle_expiry")
 	assert.Contains(t, expanded(t, `{"preset": "xero", "refresh_token": "r"}`), "idle_expiry")
 

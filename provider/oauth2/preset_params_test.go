@@ -22,7 +22,7 @@ func some(t *testing.T, param Param) string {
 
 // In every preset: whoever pastes the host or the URL that a value is a part of means the
 // value, wherever the preset has it.
-func TestAParamIsFoundInTheHostOrTheURLThatItIsAPartOf(t *testing.T) {
+func TestAParamIsExtractedFromAHostOrURL(t *testing.T) {
 	pasted := 0
 	eachPreset(t, func(t *testing.T, p Preset) {
 		values := map[string]string{}
@@ -53,7 +53,7 @@ func TestAParamIsFoundInTheHostOrTheURLThatItIsAPartOf(t *testing.T) {
 	assert.Greater(t, pasted, 60)
 }
 
-func TestWhatAnOperatorHasPastedIsUnderstoodOrRefusedWithTheFix(t *testing.T) {
+func TestAPastedParamIsAcceptedOrRefusedWithTheFix(t *testing.T) {
 	for _, row := range []struct{ preset, param, given, value, says string }{
 		{"salesforce", "domain", "acme.my.salesforce.com", "acme", ""},
 		{"salesforce", "domain", "https://ACME--dev.sandbox.my.salesforce.com/", "acme--dev.sandbox", ""},
@@ -99,7 +99,7 @@ func TestWhatAnOperatorHasPastedIsUnderstoodOrRefusedWithTheFix(t *testing.T) {
 	}
 }
 
-func TestAPresetThatIsCalledOtherwiseIsHinted(t *testing.T) {
+func TestThePresetForAnotherNameIsSuggested(t *testing.T) {
 	for given, says := range map[string]string{
 		"Entra":              `unknown preset "Entra"; did you mean preset=entra (Microsoft Entra ID)?`,
 		"azure":              "did you mean preset=entra",
@@ -123,7 +123,7 @@ func TestAPresetThatIsCalledOtherwiseIsHinted(t *testing.T) {
 	})
 }
 
-func TestAClientSecretWithoutAKeyChoosesTheGrantThatTakesIt(t *testing.T) {
+func TestAClientSecretWithoutAKeySelectsClientCredentials(t *testing.T) {
 	for own, grant := range map[string]string{
 		`{"preset": "salesforce", "preset_params": {"domain": "a"}, "client_secret": "s"}`:                                               "client_credentials",
 		`{"preset": "salesforce", "preset_params": {"domain": "a"}, "client_secret": "s", "private_key": "k", "assertion_subject": "u"}`: "jwt_bearer",

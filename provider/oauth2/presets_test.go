@@ -20,7 +20,7 @@ func eachPreset(t *testing.T, check func(*testing.T, Preset)) {
 	}
 }
 
-func TestPresetsAreInOrderAndHaveNamesOfTheirOwn(t *testing.T) {
+func TestPresetsAreSortedAndHaveUniqueNames(t *testing.T) {
 	names := presetNames()
 	assert.Equal(t, slices.Compact(slices.Sorted(slices.Values(names))), names)
 	for _, name := range []string{"auth0", "bitbucket", "entra", "gitlab", "google", "hubspot", "okta", "salesforce", "slack", "zoom"} {
@@ -28,7 +28,7 @@ func TestPresetsAreInOrderAndHaveNamesOfTheirOwn(t *testing.T) {
 	}
 }
 
-func TestEachPresetCitesAndExplains(t *testing.T) {
+func TestEachPresetHasDocsAndNotes(t *testing.T) {
 	eachPreset(t, func(t *testing.T, p Preset) {
 		assert.Regexp(t, `^[a-z][a-z0-9]*$`, p.Name)
 		assert.NotEmpty(t, p.Title)
@@ -44,7 +44,7 @@ func TestEachPresetCitesAndExplains(t *testing.T) {
 	})
 }
 
-func TestEachPresetSaysWhatTheProviderUnderstands(t *testing.T) {
+func TestEachPresetHasValidSettings(t *testing.T) {
 	eachPreset(t, func(t *testing.T, p Preset) {
 		require.NotEmpty(t, p.GrantTypes)
 		for _, grant := range p.GrantTypes {
@@ -101,7 +101,7 @@ func TestNoValueOfAParamLeadsToAnotherHost(t *testing.T) {
 	})
 }
 
-func TestATableThatIsNotUnderstoodIsRefused(t *testing.T) {
+func TestAnInvalidTableIsRefused(t *testing.T) {
 	for name, table := range map[string]string{
 		"an unknown column":     `[{"name":"a","tokens_url":"https://a.example/token"}]`,
 		"something after it":    `[] []`,
@@ -143,7 +143,7 @@ func TestEachGrantOfEachPresetMakesACredential(t *testing.T) {
 	})
 }
 
-func TestPrivateKeysAuthenticateWhereTheVendorHasItSo(t *testing.T) {
+func TestPrivateKeysAuthenticateIfTheVendorSupportsIt(t *testing.T) {
 	for name, audience := range map[string]string{"auth0": "https://acme.auth0.com/", "okta": ""} {
 		credential := open(t, map[string]any{
 			"preset": name, "preset_params": map[string]string{"domain": "acme"}, "client_id": "client", "private_key": somePrivateKey(t),

@@ -14,7 +14,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-func TestAnIssuersMetadataHaveItsEndpoints(t *testing.T) {
+func TestTheEndpointsComeFromTheIssuersMetadata(t *testing.T) {
 	for name, server := range map[string]vendorsim.OAuthServer{
 		"OpenID Connect Discovery":   {Issuer: "https://a.example", Metadata: []string{vendorsim.OpenIDMetadata}},
 		"RFC 8414":                   {Issuer: "https://a.example", Metadata: []string{vendorsim.OAuthMetadata}},
@@ -48,7 +48,7 @@ func TestAnIssuersMetadataHaveItsEndpoints(t *testing.T) {
 	}
 }
 
-func TestMetadataAreFoundThoughTheFirstPlaceIsAPage(t *testing.T) {
+func TestMetadataIsFoundIfTheFirstLocationIsAPage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim()
 		sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
@@ -62,7 +62,7 @@ func TestMetadataAreFoundThoughTheFirstPlaceIsAPage(t *testing.T) {
 	})
 }
 
-func TestMetadataAreReadWhateverStandsBesideTheEndpoint(t *testing.T) {
+func TestInvalidMembersOfMetadataAreIgnored(t *testing.T) {
 	for name, metadata := range map[string]string{
 		"a revocation that is none": `{"issuer": "https://a.example", "token_endpoint": "https://a.example/token", "revocation_endpoint": 7}`,
 		"one in clear":              `{"issuer": "https://a.example", "token_endpoint": "https://a.example/token", "revocation_endpoint": "http://a.example/revoke"}`,
@@ -88,7 +88,7 @@ func TestMetadataAreReadWhateverStandsBesideTheEndpoint(t *testing.T) {
 	}
 }
 
-func TestMetadataAreReadAgainOnceADayButNotNeeded(t *testing.T) {
+func TestStaleMetadataIsReadAgainOrStaysInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		endpoint, down := "https://a.example/token", false
 		var called []string
@@ -190,7 +190,7 @@ func TestGuarantee13MetadataThatNameAnotherHostLaterAreNotFollowed(t *testing.T)
 	})
 }
 
-func TestATokenIsRevokedAsItsClientProvesItself(t *testing.T) {
+func TestARevocationAuthenticatesTheClient(t *testing.T) {
 	for name, test := range map[string]struct {
 		fields  map[string]any
 		methods string
@@ -221,7 +221,7 @@ func TestATokenIsRevokedAsItsClientProvesItself(t *testing.T) {
 	}
 }
 
-func TestARevocationThatFailsSaysWhyWithoutASecret(t *testing.T) {
+func TestAFailedRevocationStatesTheReasonWithoutASecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim()
 		credential := open(t, sim, map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic", "revocation_url": vendorsim.OAuthRevocationURL})

@@ -40,7 +40,7 @@ func exchange(t *testing.T, sim *vendorsim.Sim, c provider.Credential, last prov
 	return answer
 }
 
-func TestAnAPIKeyIsSentAsThePOSTThatMintsAPair(t *testing.T) {
+func TestAnAPIKeyIsExchangedByPOST(t *testing.T) {
 	for name, test := range map[string]struct {
 		fields  map[string]any
 		url     string
@@ -93,7 +93,7 @@ func TestAnAPIKeyIsSentAsThePOSTThatMintsAPair(t *testing.T) {
 	}
 }
 
-func TestARefreshTokenIsSentAsThePUTWithBothHeaders(t *testing.T) {
+func TestARefreshTokenIsExchangedByPUTWithBothHeaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
 		sim.AddPair("a-refresh-token", 2*time.Hour, 24*time.Hour)
@@ -115,7 +115,7 @@ func TestARefreshTokenIsSentAsThePUTWithBothHeaders(t *testing.T) {
 	})
 }
 
-func TestAMintedRefreshTokenYieldsTokensOfItsPairsLifetime(t *testing.T) {
+func TestARefreshTokenOfTheAPIKeyYieldsTokensOfItsPairsLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
 		sim.AddAPIKey(apiKey)
@@ -128,7 +128,7 @@ func TestAMintedRefreshTokenYieldsTokensOfItsPairsLifetime(t *testing.T) {
 	})
 }
 
-func TestOfAPairThatWasMintedElsewhereOnlyTheVendorsDefaultIsKnown(t *testing.T) {
+func TestARefreshTokenFromElsewhereYieldsTokensOfTheDefaultLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
 		sim.AddAPIKey(apiKey)
@@ -144,7 +144,7 @@ func TestOfAPairThatWasMintedElsewhereOnlyTheVendorsDefaultIsKnown(t *testing.T)
 	})
 }
 
-func TestABaseURLMayBeTheWholeEndpoint(t *testing.T) {
+func TestABaseURLMayIncludeTheEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
 		sim.AddAPIKey(apiKey)
@@ -152,7 +152,7 @@ func TestABaseURLMayBeTheWholeEndpoint(t *testing.T) {
 	})
 }
 
-func TestARefreshTokensLifeIsWhatTheAnswerSays(t *testing.T) {
+func TestARefreshTokenExpiresAsTheResponseStates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
 		sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"accessToken":"a","refreshToken":"r","accessTokenExpiry":60000,"refreshTokenExpiry":120000}`))})
@@ -163,7 +163,7 @@ func TestARefreshTokensLifeIsWhatTheAnswerSays(t *testing.T) {
 	})
 }
 
-func TestTheAPIKeyMintsAnewWhenTheRefreshTokenIsGone(t *testing.T) {
+func TestTheAPIKeyIsUsedOnceTheRefreshTokenHasExpired(t *testing.T) {
 	for name, last := range map[string]provider.Grant{
 		"expired":       {RefreshToken: "of-nobody", Derived: true, ExpireTime: time.Unix(1, 0)},
 		"never given":   {Derived: true},
@@ -182,7 +182,7 @@ func TestTheAPIKeyMintsAnewWhenTheRefreshTokenIsGone(t *testing.T) {
 	}
 }
 
-func TestTheAPIKeyIsTheOtherWayToAToken(t *testing.T) {
+func TestTheAPIKeyIsTheFallback(t *testing.T) {
 	for name, test := range map[string]struct {
 		fields map[string]any
 		last   provider.Grant
@@ -214,7 +214,7 @@ func TestTheAPIKeyIsTheOtherWayToAToken(t *testing.T) {
 }
 
 // Guarantee 15: one that is too long to be stored would leave nothing of the credential that is.
-func TestARefreshTokenThatNoHeaderOrNoStorageCanCarryIsNotKept(t *testing.T) {
+func TestARefreshTokenThatCannotBeSentOrStoredIsDropped(t *testing.T) {
 	for name, minted := range map[string]string{"a line break": `r\n`, "a blank": "r r", "a name for nothing": "null", "256 KiB and a byte": strings.Repeat("r", 256<<10+1)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -232,7 +232,7 @@ func TestARefreshTokenThatNoHeaderOrNoStorageCanCarryIsNotKept(t *testing.T) {
 	}
 }
 
-func TestSitecoreKeepsTheContractOfAProvider(t *testing.T) {
+func TestSitecoreFulfillsTheProviderContract(t *testing.T) {
 	vendor := func() http.Handler {
 		sim := vendorsim.New()
 		sim.AddAPIKey("01-key-0123456789")
