@@ -84,8 +84,8 @@ func TestATransportErrorDoesNotQuoteTheURL(t *testing.T) {
 	assert.NotContains(t, e.Reason, "canary")
 }
 
-// refusing is an address that refuses connections until the test ends: a socket that is
-// bound and does not listen, so that nobody else can take its port meanwhile.
+// refusing returns an address that refuses connections until the test ends. Its socket is bound
+// but does not listen, so that no other process can take the port.
 func refusing(t *testing.T) string {
 	t.Helper()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -204,15 +204,15 @@ func TestAReasonIsQuotedFromWhatErrorAnswersHold(t *testing.T) {
 }
 
 func TestASecretIsRedactedInEveryForm(t *testing.T) {
-	// Short enough not to be taken for a key by its length alone.
+	// Too short for its length to be the reason for the redaction.
 	const secret = `p+s/w="d&1`
 	for name, form := range map[string]string{
 		"plain":           secret,
-		"in a query":      `p%2Bs%2Fw%3D%22d%261`,
-		"in a path":       `p+s%2Fw=%22d&1`,
+		"query":           `p%2Bs%2Fw%3D%22d%261`,
+		"path":            `p+s%2Fw=%22d&1`,
 		"JSON":            `p+s/w=\"d\u00261`,
-		"JSON, by PHP":    `p+s\/w=\"d&1`,
-		"JSON, by ASP":    `p\u002bs/w=\u0022d\u00261`,
+		"JSON of PHP":     `p+s\/w=\"d&1`,
+		"JSON of ASP.NET": `p\u002bs/w=\u0022d\u00261`,
 		"HTML":            `p&#43;s/w=&#34;d&amp;1`,
 		"upper case":      `P+S/W="D&1`,
 		"base64":          "cCtzL3c9ImQmMQ==",
@@ -265,7 +265,7 @@ func TestAPartlyEscapedSecretIsRedacted(t *testing.T) {
 	} {
 		assert.Equal(t, "you sent "+mask, redact("you sent "+form, []string{secret}))
 	}
-	assert.Equal(t, "invalid_grant", redact("invalid_grant", []string{`\`}), "which is nothing without its escapes")
+	assert.Equal(t, "invalid_grant", redact("invalid_grant", []string{`\`}), "without its escapes, nothing is left of it")
 }
 
 func TestTheAgeOfACachedResponseCounts(t *testing.T) {
@@ -282,10 +282,10 @@ func TestTheAgeOfACachedResponseCounts(t *testing.T) {
 		require.Nil(t, e)
 		assert.False(t, reply.Clock.Sent.Before(now), none)
 	}
-	for _, endless := range []string{"2147483648", "99999999999999999999"} { // RFC 9111 §1.2.2
-		reply, e := get(t, ClientOptions{Transport: answering(200, "{}", "Age", endless)}, "https://vendor.example")
+	for _, large := range []string{"2147483648", "99999999999999999999"} { // RFC 9111 §1.2.2
+		reply, e := get(t, ClientOptions{Transport: answering(200, "{}", "Age", large)}, "https://vendor.example")
 		require.Nil(t, e)
-		assert.Less(t, reply.Clock.Sent.Year(), now.Year()-60, endless)
+		assert.Less(t, reply.Clock.Sent.Year(), now.Year()-60, large)
 	}
 
 	_, e = get(t, ClientOptions{Transport: answering(503, "", "Age", "3600", "Date", date, "Retry-After", now.Add(time.Minute).UTC().Format(http.TimeFormat))}, "https://vendor.example")

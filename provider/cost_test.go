@@ -12,7 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// allocated is how much memory f takes in all, in MiB: how much it works, on any machine.
+// allocated returns the memory that f allocates, in MiB. It measures the work of f independently
+// of the machine's speed.
 func allocated(f func()) float64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -21,13 +22,13 @@ func allocated(f func()) float64 {
 	return float64(after.TotalAlloc-before.TotalAlloc) / (1 << 20)
 }
 
-// full is a list of as many elements as an answer has room for.
+// full returns a list with as many elements as fit into a response.
 func full(opening, element, closing string) string {
 	n := (maxBody - len(opening) - len(closing)) / (len(element) + 1)
 	return opening + strings.Repeat(element+",", n-1) + element + closing
 }
 
-// members is an object of as many members as an answer has room for.
+// members returns an object with as many members as fit into a response.
 func members(name string) string {
 	var text strings.Builder
 	text.WriteString("{")

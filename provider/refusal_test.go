@@ -19,7 +19,7 @@ func TestAnErrorCodeIsFoundInEachVendorsFormat(t *testing.T) {
 		`{"errors":[{"code":"service_unavailable"}]}`:                                                    Unavailable,
 		`{"fault":{"code":"timeout"}}`:                                                                   Unavailable,
 		`{"errorCode":"SERVER_ERROR"}`:                                                                   Unavailable,
-		`{"error":"migrating"}`:                                                                          Unavailable, // the vendor's own
+		`{"error":"migrating"}`:                                                                          Unavailable, // by WithTransient
 		`{"error":"invalid_grant","code":"migrating"}`:                                                   Unavailable,
 		`{"error":"invalid_grant","code":"unavailable"}`:                                                 Rejected,
 		`{"error":"invalid_client","error_description":"timeout"}`:                                       Rejected,

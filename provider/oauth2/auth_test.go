@@ -25,7 +25,7 @@ func TestTheAuthStyleThatWorkedIsRemembered(t *testing.T) {
 				assert.Equal(t, style, answer.Grant.AuthStyle)
 
 				again := exchange(t, sim, open(t, sim, fields), *answer.Grant)
-				assert.Len(t, sim.Calls(), calls+1, "also after a restart")
+				assert.Len(t, sim.Calls(), calls+1, "after a restart as well")
 				assert.Nil(t, again.Grant)
 			})
 		})
@@ -64,12 +64,12 @@ func TestTheAuthStyleComesFromTheMetadata(t *testing.T) {
 	for name, test := range map[string]struct {
 		listed []string
 		takes  string
-		calls  int // beside the metadata
+		calls  int // without those for the metadata
 	}{
-		"one":                 {[]string{vendorsim.SecretPost}, vendorsim.SecretPost, 1},
-		"one of several":      {[]string{vendorsim.PrivateKeyJWT, vendorsim.SecretPost, vendorsim.None}, vendorsim.SecretPost, 1},
-		"both":                {[]string{vendorsim.SecretPost, vendorsim.SecretBasic}, vendorsim.SecretPost, 2},
-		"none that is usable": {[]string{vendorsim.PrivateKeyJWT}, vendorsim.SecretPost, 2},
+		"one":            {[]string{vendorsim.SecretPost}, vendorsim.SecretPost, 1},
+		"one of several": {[]string{vendorsim.PrivateKeyJWT, vendorsim.SecretPost, vendorsim.None}, vendorsim.SecretPost, 1},
+		"both":           {[]string{vendorsim.SecretPost, vendorsim.SecretBasic}, vendorsim.SecretPost, 2},
+		"no usable one":  {[]string{vendorsim.PrivateKeyJWT}, vendorsim.SecretPost, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestTheAuthStyleComesFromTheMetadata(t *testing.T) {
 
 func TestARefreshTokenIsSentTwiceOnlyIfTheClientWasRefused(t *testing.T) {
 	for body, calls := range map[string]int{
-		`{"error":"invalid_client"}`:  2, // the vendor has not looked at the token (RFC 6749 §6)
+		`{"error":"invalid_client"}`:  2, // the vendor has not considered the token
 		`{"error":"invalid_request"}`: 1,
 		`{"error":"invalid_grant"}`:   1,
 		"":                            1,
@@ -109,7 +109,7 @@ func TestARefreshTokenIsSentTwiceOnlyIfTheClientWasRefused(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					sim := newSim()
 					sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
-						// So far off that the assertion has to be dated again.
+						// A clock so far off that the assertion must be dated again.
 						w.Header().Set("Date", time.Now().Add(-2*time.Minute).UTC().Format(http.TimeFormat))
 						vendorsim.Answer(http.StatusBadRequest, body)(w, r)
 					})})

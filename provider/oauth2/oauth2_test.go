@@ -67,7 +67,7 @@ func keyPEM(key crypto.Signer) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
-// newSim is an authorization server that knows a client by its secret.
+// newSim returns an authorization server with a client that has a secret.
 func newSim(change ...func(*vendorsim.OAuthClient)) *vendorsim.Sim {
 	sim := vendorsim.New()
 	client := vendorsim.OAuthClient{
@@ -124,7 +124,7 @@ func TestAClientAuthenticatesWithItsSecret(t *testing.T) {
 		form          url.Values
 	}{
 		"client_secret_basic_unencoded": {"Basic YSBjbGllbnQvMTphLXNlY3JldCt3aXRoL29kZDpjaGFyYWN0ZXJzLTAxMjM0NTY3ODk=", url.Values{}},
-		// RFC 6749 §2.3.1: both halves are encoded as in a form.
+		// RFC 6749 §2.3.1: ID and secret are form-encoded.
 		"client_secret_basic": {"Basic YStjbGllbnQlMkYxOmEtc2VjcmV0JTJCd2l0aCUyRm9kZCUzQWNoYXJhY3RlcnMtMDEyMzQ1Njc4OQ==", url.Values{}},
 		"client_secret_post":  {"", url.Values{"client_id": {clientID}, "client_secret": {clientSecret}}},
 	} {
@@ -186,7 +186,7 @@ func TestAClientAuthenticatesWithASignature(t *testing.T) {
 				}
 				credential := open(t, sim, fields)
 				exchange(t, sim, credential, provider.Grant{})
-				exchange(t, sim, credential, provider.Grant{}) // refused for a jti that was seen
+				exchange(t, sim, credential, provider.Grant{}) // a repeated jti is refused
 
 				sent := form(t, sim.Calls()[0])
 				assert.Equal(t, "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", sent.Get("client_assertion_type"))
@@ -215,7 +215,7 @@ func TestARefreshTokenIsExchangedAndARotatedOneIsUsedNext(t *testing.T) {
 					assert.Equal(t, rotates, answer.Grant != nil)
 					if rotates {
 						assert.NotEqual(t, grant.RefreshToken, answer.Grant.RefreshToken)
-						assert.False(t, answer.Grant.Derived, "it takes the operator's token's place")
+						assert.False(t, answer.Grant.Derived, "it replaces the operator's token")
 						grant = *answer.Grant
 					}
 				}
@@ -268,7 +268,7 @@ func TestALifetimeIsReadInEveryFormat(t *testing.T) {
 		"a number":            {vendorsim.Conduct{}, time.Hour},
 		"a string":            {vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{Stringly: true}}, time.Hour},
 		"missing, and a JWT":  {vendorsim.Conduct{Unstated: true, JWT: true}, time.Hour},
-		"missing altogether":  {vendorsim.Conduct{Unstated: true}, 20 * time.Minute},
+		"missing":             {vendorsim.Conduct{Unstated: true}, 20 * time.Minute},
 		"stated, and the JWT": {vendorsim.Conduct{JWT: true}, time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -299,12 +299,12 @@ func TestAKeyIsReadAsOpenSSLWritesIt(t *testing.T) {
 
 func TestGuarantee3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testing.T) {
 	for name, body := range map[string]string{
-		"a lifetime of nothing": `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": 0}`,
-		"a lifetime in words":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": "soon"}`,
-		"no access token":       `{"refresh_token": "the-next-0123456789"}`,
-		"no error either":       `{"refresh_token": "the-next-0123456789", "error": null, "access_token": ""}`,
-		"a type that is none":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "token_type": "a type"}`,
-		"a scope that is none":  `{"access_token": "a", "refresh_token": "the-next-0123456789", "scope": "a\"b"}`,
+		"a lifetime of zero": `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": 0}`,
+		"a lifetime as text": `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": "soon"}`,
+		"no access token":    `{"refresh_token": "the-next-0123456789"}`,
+		"a null error":       `{"refresh_token": "the-next-0123456789", "error": null, "access_token": ""}`,
+		"an invalid type":    `{"access_token": "a", "refresh_token": "the-next-0123456789", "token_type": "a type"}`,
+		"an invalid scope":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "scope": "a\"b"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -328,7 +328,7 @@ func TestATokenThatTheNextExchangeInvalidatesIsNotRenewedEarly(t *testing.T) {
 		credential := open(t, sim, map[string]any{"client_secret": clientSecret, "single_token": true, "revocation_url": vendorsim.OAuthRevocationURL})
 		token, err := exchange(t, sim, credential, provider.Grant{}).Token(provider.TTL{}, provider.Token{})
 		require.NoError(t, err)
-		assert.Equal(t, token.ExpireTime, token.RenewableFrom, "none is exchanged before")
+		assert.Equal(t, token.ExpireTime, token.RenewableFrom, "it is not renewed before")
 		_, err = credential.Narrow([]string{"read"})
 		require.ErrorContains(t, err, "scope: an exchange invalidates the previous token")
 		require.NoError(t, credential.(provider.Revoker).Revocable(t.Context()))

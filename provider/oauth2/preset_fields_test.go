@@ -121,7 +121,7 @@ func TestTokensOfAnotherServerAreNotSentToTheVendor(t *testing.T) {
 		assert.NotEqual(t, "https://gitlab.com/oauth/token", fields["token_url"])
 		assert.Equal(t, true, fields["single_token"])
 	}
-	// Nor is asked for what only the vendor's URLs would have needed.
+	// Parameters that only the vendor's URLs need are not required.
 	fields := expanded(t, `{"preset": "okta", "token_url": "https://id.acme.example/oauth2/default/v1/token", "revocation_url": "https://id.acme.example/revoke"}`)
 	assert.Equal(t, "https://id.acme.example/revoke", fields["revocation_url"])
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// some is a valid value of a parameter.
+// some returns a valid value of a parameter.
 func some(t *testing.T, param Param) string {
 	t.Helper()
 	for _, value := range []string{param.Default, "acme", "1234567"} {
@@ -20,8 +20,7 @@ func some(t *testing.T, param Param) string {
 	return ""
 }
 
-// In every preset: whoever pastes the host or the URL that a value is a part of means the
-// value, wherever the preset has it.
+// In every preset, an operator may paste a host or a URL that contains the value.
 func TestAParamIsExtractedFromAHostOrURL(t *testing.T) {
 	pasted := 0
 	eachPreset(t, func(t *testing.T, p Preset) {

@@ -74,13 +74,13 @@ func TestEachParamIsUsedAndEachPlaceholderIsAParam(t *testing.T) {
 			for _, name := range placeholder.FindAllStringSubmatch(template, -1) {
 				used = append(used, name[1])
 			}
-			assert.NotContains(t, placeholder.ReplaceAllString(template, ""), "{", "a placeholder that is none")
+			assert.NotContains(t, placeholder.ReplaceAllString(template, ""), "{", "an invalid placeholder")
 		}
 		assert.Equal(t, slices.Compact(slices.Sorted(slices.Values(used))), slices.Sorted(slices.Values(params)))
 	})
 }
 
-// ownDomain is the end of a URL template's host that no value can change.
+// ownDomain matches the end of a URL template's host, which no value can change.
 var ownDomain = regexp.MustCompile(`^https://([^/]*\}\.)?([^/{}]+\.[^/{}]+)/`)
 
 func TestNoValueOfAParamLeadsToAnotherHost(t *testing.T) {
@@ -96,19 +96,19 @@ func TestNoValueOfAParamLeadsToAnotherHost(t *testing.T) {
 		}
 		require.Regexp(t, ownDomain, p.TokenURL)
 		if p.RevocationURL != "" {
-			assert.Equal(t, ownDomain.FindString(p.TokenURL), ownDomain.FindString(p.RevocationURL), "tokens are sent to whom they are from")
+			assert.Equal(t, ownDomain.FindString(p.TokenURL), ownDomain.FindString(p.RevocationURL), "tokens are sent only to their issuer")
 		}
 	})
 }
 
 func TestAnInvalidTableIsRefused(t *testing.T) {
 	for name, table := range map[string]string{
-		"an unknown column":     `[{"name":"a","tokens_url":"https://a.example/token"}]`,
-		"something after it":    `[] []`,
-		"no list":               `{}`,
-		"a pattern that is not": `[{"name":"a","params":[{"name":"b","pattern":"("}]}]`,
-		"a period that is none": `[{"name":"a","idle_expiry":"a week"}]`,
-		"a period of no unit":   `[{"name":"a","idle_expiry":7}]`,
+		"an unknown member":      `[{"name":"a","tokens_url":"https://a.example/token"}]`,
+		"data after the table":   `[] []`,
+		"not a list":             `{}`,
+		"an invalid pattern":     `[{"name":"a","params":[{"name":"b","pattern":"("}]}]`,
+		"an invalid duration":    `[{"name":"a","idle_expiry":"a week"}]`,
+		"a number as a duration": `[{"name":"a","idle_expiry":7}]`,
 	} {
 		_, err := parsePresets([]byte(table))
 		require.ErrorContains(t, err, "table of presets", name)
@@ -118,7 +118,7 @@ func TestAnInvalidTableIsRefused(t *testing.T) {
 	assert.Equal(t, []Preset{{Name: "a", IdleExpiry: 7 * 24 * 3600, DefaultTTL: 90 * 60}}, list)
 }
 
-// What the table says has to be what the provider takes, for each grant of each vendor.
+// The provider must accept each preset with each of its grants.
 func TestEachGrantOfEachPresetMakesACredential(t *testing.T) {
 	eachPreset(t, func(t *testing.T, p Preset) {
 		for _, grant := range p.GrantTypes {
@@ -165,7 +165,7 @@ func open(t *testing.T, own map[string]any) provider.Credential {
 	return credential
 }
 
-// someParams are values for those that an operator has to give.
+// someParams returns values for the required parameters.
 func someParams(p Preset) map[string]string {
 	values := map[string]string{}
 	for _, param := range p.Params {
