@@ -78,11 +78,11 @@ func TestAPrivateKeyIsParsedInAnyPastedForm(t *testing.T) {
 	key := pkcs8PEM(t, testKey())
 	files := pastes(t, key)
 	files["a certificate before it"] = certificatePEM(t) + key
-	files["a certificate behind it"] = key + certificatePEM(t)
+	files["a certificate after it"] = key + certificatePEM(t)
 	files["parameters before it"] = block("EC PARAMETERS", []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}) + key
-	files["its public half before it"] = block("PUBLIC KEY", []byte{1}) + key
-	files["another key behind it"] = key + block("PRIVATE KEY", []byte{1})
-	files["a block that does not end before it"] = "-----BEGIN CERTIFICATE-----\nMIIB\n" + key
+	files["the public key before it"] = block("PUBLIC KEY", []byte{1}) + key
+	files["another key after it"] = key + block("PRIVATE KEY", []byte{1})
+	files["an unfinished block before it"] = "-----BEGIN CERTIFICATE-----\nMIIB\n" + key
 	files["another label"] = strings.ReplaceAll(key, "PRIVATE KEY", "RSA PRIVATE KEY")
 	files["a service account's JSON"] = `{"type": "service_account", "private_key": "` + strings.ReplaceAll(key, "\n", `\n`) + `", "client_id": "7"}`
 	files["a certificate before it, on one line"] = strings.ReplaceAll(certificatePEM(t)+key, "\n", " ")

@@ -21,22 +21,22 @@ func (a *Answer) CheckSecrets(secrets, tokens []string) *Error {
 	for _, shown := range []struct{ name, text string }{
 		{"access token", a.AccessToken}, {"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")},
 	} {
-		if holdsSecret(shown.text, secrets) {
+		if containsSecret(shown.text, secrets) {
 			return Errorf(InvalidResponse, "the vendor's %s contains a secret of the credential, which readers must not see", shown.name)
 		}
 	}
 	for _, public := range []struct{ name, text string }{{"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")}} {
-		if holdsSecret(public.text, append(slices.Clip(tokens), a.AccessToken, a.RefreshToken)) {
+		if containsSecret(public.text, append(slices.Clip(tokens), a.AccessToken, a.RefreshToken)) {
 			return Errorf(InvalidResponse, "the vendor's %s contains a token, which status and logs would show", public.name)
 		}
 	}
 	return nil
 }
 
-// holdsSecret reports whether a text equals one of the secrets, or contains all of one,
+// containsSecret reports whether a text equals one of the secrets, or contains all of one,
 // possibly escaped or encoded. A secret shorter than minRun counts only if it is the whole
 // text.
-func holdsSecret(text string, secrets []string) bool {
+func containsSecret(text string, secrets []string) bool {
 	layers := []string{text}
 	for range maxEscapes {
 		last := layers[len(layers)-1]

@@ -85,10 +85,10 @@ func (c *Client) authStyles(last provider.Grant, listed []string) (first, second
 	return styles[0], styles[1]
 }
 
-// mayAskAgain reports whether a refused request may be repeated. A vendor may take a refresh
+// mayRepeat reports whether a refused request may be repeated. A vendor may take a refresh
 // token that it receives twice for a stolen one. It is therefore sent again only after
 // invalid_client (RFC 6749 §5.2), which means that the vendor did not consider the grant.
-func (c *Client) mayAskAgain(err error) bool {
+func (c *Client) mayRepeat(err error) bool {
 	var e *provider.Error
 	return c.GrantType != RefreshToken || errors.As(err, &e) && e.Code == "invalid_client"
 }

@@ -130,14 +130,14 @@ func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.A
 		return nil, err
 	}
 	first, second := c.authStyles(last, endpoints.tokenMethods)
-	answer, err := c.dated(ctx, endpoints.Token, last, first)
+	answer, err := c.exchangeWith(ctx, endpoints.Token, last, first)
 	switch {
 	case second == "" || !isAboutStyle(err):
-	case !c.mayAskAgain(err):
+	case !c.mayRepeat(err):
 		err = withStyleHint(err, second)
 	default:
 		first = second
-		if again, againErr := c.dated(ctx, endpoints.Token, last, second); againErr == nil || !isAboutStyle(againErr) {
+		if again, againErr := c.exchangeWith(ctx, endpoints.Token, last, second); againErr == nil || !isAboutStyle(againErr) {
 			answer, err = again, againErr
 		}
 	}
@@ -164,18 +164,18 @@ func (c *Client) remember(a *provider.Answer, last provider.Grant, style string)
 	a.Grant = &next
 }
 
-// dated sends a request whose assertions are dated by the vendor's clock. It repeats a
+// exchangeWith sends a request whose assertions are dated by the vendor's clock. It repeats a
 // refused request if the response shows that the dates may be the reason.
-func (c *Client) dated(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
+func (c *Client) exchangeWith(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
 	ahead := c.vendorAhead(tokenURL)
-	answer, err := c.ask(ctx, tokenURL, last, style)
-	if isRejected(err) && c.mayAskAgain(err) && c.isMisdated(tokenURL, ahead) {
-		answer, err = c.ask(ctx, tokenURL, last, style)
+	answer, err := c.requestToken(ctx, tokenURL, last, style)
+	if isRejected(err) && c.mayRepeat(err) && c.isMisdated(tokenURL, ahead) {
+		answer, err = c.requestToken(ctx, tokenURL, last, style)
 	}
 	return answer, c.withSkew(err)
 }
 
-func (c *Client) ask(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
+func (c *Client) requestToken(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
 	refresh := c.Refresh
 	if last.RefreshToken != "" {
 		refresh = last.RefreshToken

@@ -262,8 +262,8 @@ func TestAnAssertionIsExchangedForAToken(t *testing.T) {
 
 func TestALifetimeIsReadInEveryFormat(t *testing.T) {
 	for name, test := range map[string]struct {
-		conduct vendorsim.Conduct
-		lives   time.Duration
+		conduct  vendorsim.Conduct
+		lifetime time.Duration
 	}{
 		"a number":            {vendorsim.Conduct{}, time.Hour},
 		"a string":            {vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{Stringly: true}}, time.Hour},
@@ -278,8 +278,8 @@ func TestALifetimeIsReadInEveryFormat(t *testing.T) {
 				answer := exchange(t, sim, open(t, sim, map[string]any{"client_secret": clientSecret}), provider.Grant{})
 				token, err := answer.Token(provider.TTL{Default: 20 * time.Minute}, provider.Token{})
 				require.NoError(t, err)
-				assert.InDelta(t, test.lives.Seconds(), time.Until(token.ExpireTime).Seconds(), 2)
-				if name == "missing altogether" {
+				assert.InDelta(t, test.lifetime.Seconds(), time.Until(token.ExpireTime).Seconds(), 2)
+				if name == "missing" {
 					_, err := answer.Token(provider.TTL{}, provider.Token{})
 					require.ErrorContains(t, err, "set default_ttl")
 				}

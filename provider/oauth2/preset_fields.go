@@ -73,7 +73,7 @@ func (p Preset) values(given map[string]string) (map[string]string, error) {
 			if value, err = p.value(param, value); err != nil {
 				return nil, err
 			}
-		case param.Default == "" && p.holds(param.Name):
+		case param.Default == "" && p.hasPlaceholder(param.Name):
 			return nil, provider.Errorf(provider.Invalid, "preset_params: the preset %s needs %s: %s; set preset_params=%s=...", p.Name, param.Name, param.Description, param.Name)
 		default:
 			value = param.Default
@@ -99,7 +99,7 @@ func (p Preset) templates() []string {
 	return append(slices.Collect(maps.Values(p.TokenParams)), p.TokenURL, p.RevocationURL, p.AssertionAudience)
 }
 
-func (p Preset) holds(param string) bool {
+func (p Preset) hasPlaceholder(param string) bool {
 	return slices.ContainsFunc(p.templates(), func(template string) bool { return strings.Contains(template, "{"+param+"}") })
 }
 

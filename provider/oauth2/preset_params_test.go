@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// some returns a valid value of a parameter.
-func some(t *testing.T, param Param) string {
+// validValue returns a valid value of a parameter.
+func validValue(t *testing.T, param Param) string {
 	t.Helper()
 	for _, value := range []string{param.Default, "acme", "1234567"} {
 		if value != "" && param.whole.MatchString(value) {
@@ -26,7 +26,7 @@ func TestAParamIsExtractedFromAHostOrURL(t *testing.T) {
 	eachPreset(t, func(t *testing.T, p Preset) {
 		values := map[string]string{}
 		for _, param := range p.Params {
-			values[param.Name] = some(t, param)
+			values[param.Name] = validValue(t, param)
 		}
 		for _, param := range p.Params {
 			value := values[param.Name]
