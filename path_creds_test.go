@@ -195,7 +195,7 @@ func TestAnOperatorsAccessTokenIsServedUntilItExpires(t *testing.T) {
 		for range 2 {
 			_, status, message := e.Request(logical.ReadOperation, "creds/prod", nil)
 			assert.Equal(t, http.StatusBadRequest, status)
-			assert.Contains(t, message, "the credential has expired: access_token died at 2000-01-01T00:59:58Z")
+			assert.Contains(t, message, "the credential has expired: access_token expired at 2000-01-01T00:59:58Z")
 			assert.Contains(t, message, "config/kensho/prod")
 			// A write of another field does not make it valid again.
 			_, status, _ = e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"request_timeout": 30, "verify": false})
@@ -237,11 +237,11 @@ func TestVendorErrorsHaveTheDocumentedStatusAndNoSecret(t *testing.T) {
 		"echo":                      {vendorsim.Echo, 400, "401 Unauthorized"},
 		"throttled":                 {vendorsim.Answer(429, ""), 503, "429 Too Many Requests"},
 		"down":                      {vendorsim.Answer(503, "<html>maintenance</html>"), 503, "503 Service Unavailable"},
-		"slow":                      {vendorsim.Hang, 503, "no answer in time (request_timeout)"},
+		"slow":                      {vendorsim.Hang, 503, "no response in time (request_timeout)"},
 		"reset":                     {vendorsim.Reset, 503, "connection reset"},
-		"not JSON":                  {vendorsim.Answer(200, "<html>"), 502, "is not the JSON object"},
-		"JSON, not an object":       {vendorsim.Answer(200, "null"), 502, "is not the JSON object"},
-		"an answer without a token": {vendorsim.Answer(200, "{}"), 502, "holds no access token"},
+		"not JSON":                  {vendorsim.Answer(200, "<html>"), 502, "is not a JSON object"},
+		"JSON, not an object":       {vendorsim.Answer(200, "null"), 502, "is not a JSON object"},
+		"an answer without a token": {vendorsim.Answer(200, "{}"), 502, "contains no access token"},
 		"over 1 MiB":                {vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`), 502, "over 1 MiB"},
 		"redirect":                  {vendorsim.Redirect, 502, "redirect (302)"},
 	} {

@@ -113,7 +113,7 @@ func TestKenshoAcceptsOnlyRSAKeys(t *testing.T) {
 				if !accepted {
 					_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", config)
 					assert.Equal(t, http.StatusBadRequest, status)
-					assert.Equal(t, "keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for", message)
+					assert.Equal(t, "keypair: the private key of keypair/prod is not an RSA key; Kensho accepts only RSA keys", message)
 					return
 				}
 				e.Sim.AddClient(engine.ClientID, key.(*rsa.PublicKey), "")
@@ -169,7 +169,7 @@ func TestAnInvalidKeyIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 		says string
 	}{
 		"an unknown type":                       {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: unknown type "rsa-1024" (allowed: rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, ec-p521, ed25519`},
-		"a type that the credential cannot use": {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 does not work for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key, which Kensho asks for"},
+		"a type that the credential cannot use": {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 does not work for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key; Kensho accepts only RSA keys"},
 		"an unknown field":                      {"keypair/new", map[string]any{"bits": 2048}, `unknown field "bits" (allowed: allowed_audiences, allowed_configs, allowed_hosts, ca_cert, key_type, name`},
 		"no pair to activate":                   {"keypair/new/activate", nil, `no key pair named "new"; create one at keypair/new`},
 		"no pending pair":                       {"keypair/prod/activate", nil, "keypair/prod has no pending pair (active: "},
@@ -178,7 +178,7 @@ func TestAnInvalidKeyIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 		"no key pair":                           {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated"}, "keypair: keypair/new does not exist; create it first"},
 		"an unknown key pair":                   {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: keypair/porduction does not exist"},
 		"a key pair without its source":         {"config/kensho/new", map[string]any{"refresh_token": engine.RefreshToken, "keypair": "prod"}, `keypair: requires private_key_source=generated; set that too, or clear this with keypair=""`},
-		"no client ID":                          {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: is missing"},
+		"no client ID":                          {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: must be set"},
 		"another kind of credential":            {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `give one, and clear the other with client_id="" private_key_source=""`},
 		"a vendor without key pairs":            {"config/sitecore/new", map[string]any{"api_key": engine.APIKey, "private_key_source": "generated"}, `unknown field "private_key_source" (allowed: `},
 	} {

@@ -118,7 +118,7 @@ func TestGuarantee3ARefreshDoesNotEndTheRefreshTokenWithTheTokenThatItDrops(t *t
 		e.Creds("user")
 		e.Write("refresh/user", engine.Drop)
 		assert.True(t, e.Sim.Accepts(engine.TokenOf(e.Creds("user"))))
-		assert.Equal(t, "not revoked: the vendor may end the refresh token together with an access token", e.Read("status/user").Data["last_revocation_error"])
+		assert.Equal(t, "not revoked: the vendor may revoke the refresh token together with an access token", e.Read("status/user").Data["last_revocation_error"])
 	})
 }
 

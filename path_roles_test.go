@@ -65,10 +65,10 @@ func TestAnInvalidRoleIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 		"a role of a role":          {"web", map[string]any{"config": "role"}, `config: no credential named "role"`},
 		"a credential's name":       {"link", map[string]any{"config": "search"}, `name: "link" is taken by config/kensho/link; choose another name`},
 		"its credential's name":     {"search", map[string]any{"config": "search"}, `name: "search" is taken by config/sitecore/search`},
-		"a wider scope":             {"web", map[string]any{"config": "search", "scope": "discover,feed"}, `scope: "feed" is not among the credential's own, discover, event`},
-		"a refresh token's scope":   {"web", map[string]any{"config": "link", "scope": "kensho:app:link"}, "scope: a Kensho refresh token yields tokens of its own scope alone; leave scope out, or use a credential with a key pair"},
-		"a pasted token's scope":    {"web", map[string]any{"config": "pasted", "scope": "kensho:app:link"}, "scope: an access token that was copied by hand has the scope that it has"},
-		"a pair's scope":            {"web", map[string]any{"config": "pair", "scope": "discover"}, "scope: a Sitecore refresh token keeps the scope that it was minted with; leave scope out, or give the credential an api_key"},
+		"a wider scope":             {"web", map[string]any{"config": "search", "scope": "discover,feed"}, `scope: "feed" is not a scope of the credential (discover, event)`},
+		"a refresh token's scope":   {"web", map[string]any{"config": "link", "scope": "kensho:app:link"}, "scope: a Kensho refresh token yields only tokens of its own scope; omit scope, or use a credential with a key pair"},
+		"a pasted token's scope":    {"web", map[string]any{"config": "pasted", "scope": "kensho:app:link"}, "scope: a copied access token cannot be narrowed"},
+		"a pair's scope":            {"web", map[string]any{"config": "pair", "scope": "discover"}, "scope: a Sitecore refresh token keeps its original scope; omit scope, or give the credential an api_key"},
 		"a ttl below min_ttl":       {"web", map[string]any{"config": "search", "ttl": "5m", "min_ttl": "10m"}, "min_ttl: 10m0s exceeds the role's ttl of 5m0s"},
 		"a negative ttl":            {"web", map[string]any{"config": "search", "ttl": "-5m"}, "ttl: must not be negative"},
 		"an invalid min_ttl":        {"web", map[string]any{"config": "search", "min_ttl": "soon"}, "min_ttl: must be a duration"},
@@ -196,11 +196,11 @@ func TestAWriteThatBreaksARoleWarns(t *testing.T) {
 		assert.Nil(t, resp, "a write without warnings answers 204")
 		resp, status, message := e.Request(logical.UpdateOperation, "config/sitecore/search", map[string]any{"scope": "discover"})
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, []string{`roles/web can no longer be read: scope: "event" is not among the credential's own, discover; give some of these, or widen the credential's scope`}, resp.Warnings)
+		assert.Equal(t, []string{`roles/web can no longer be read: scope: "event" is not a scope of the credential (discover); use some of these, or add the scope to the credential`}, resp.Warnings)
 
 		status, message = e.Refused("creds/web")
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, `roles/web: scope: "event" is not among the credential's own`)
+		assert.Contains(t, message, `roles/web: scope: "event" is not a scope of the credential`)
 		e.Creds("app")
 		assert.Equal(t, "ok", e.Read("status/search").Data["state"], "the credential itself is valid")
 	})

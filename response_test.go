@@ -24,11 +24,11 @@ func TestOnlyAnOutageSuggestsVerifyFalse(t *testing.T) {
 		"500":                       {vendorsim.Answer(500, ""), 503, "500 Internal Server Error", true},
 		"503":                       {vendorsim.Answer(503, "<html>down"), 503, "503 Service Unavailable", true},
 		"a timeout":                 {vendorsim.Hang, 503, "a timeout", true},
-		"404":                       {vendorsim.Answer(404, "<html>"), 502, "https://link-streaming.kensho.com/oauth2/refresh: 404 Not Found; the vendor has no such endpoint; check refresh_url", false},
-		"405":                       {vendorsim.Answer(405, ""), 502, "https://link-streaming.kensho.com/oauth2/refresh: 405 Method Not Allowed; the vendor has no such endpoint; check refresh_url", false},
-		"a redirect":                {vendorsim.Redirect, 502, "https://link-streaming.kensho.com/oauth2/refresh: answered with a redirect (302), which is not followed; check refresh_url", false},
-		"a login page":              {vendorsim.Answer(200, "<html>log in"), 502, "the answer of https://link-streaming.kensho.com/oauth2/refresh is not the JSON object that it should be, but a page; check refresh_url", false},
-		"an answer without a token": {vendorsim.Answer(200, "{}"), 502, "holds no access token", false},
+		"404":                       {vendorsim.Answer(404, "<html>"), 502, "https://link-streaming.kensho.com/oauth2/refresh: 404 Not Found; no such endpoint; check refresh_url", false},
+		"405":                       {vendorsim.Answer(405, ""), 502, "https://link-streaming.kensho.com/oauth2/refresh: 405 Method Not Allowed; no such endpoint; check refresh_url", false},
+		"a redirect":                {vendorsim.Redirect, 502, "https://link-streaming.kensho.com/oauth2/refresh: unexpected redirect (status 302); redirects are not followed; check refresh_url", false},
+		"a login page":              {vendorsim.Answer(200, "<html>log in"), 502, "the response of https://link-streaming.kensho.com/oauth2/refresh is not a JSON object but an HTML page; check refresh_url", false},
+		"an answer without a token": {vendorsim.Answer(200, "{}"), 502, "contains no access token", false},
 		"a connection reset":        {vendorsim.Reset, 503, "connection reset by peer", false},
 		"a rejection":               {vendorsim.Answer(401, ""), 400, "401 Unauthorized", false},
 	} {
@@ -81,7 +81,7 @@ func TestTheErrorOfAWrongIssuerQuotesWhatWasFound(t *testing.T) {
 			return vendorsim.Answer(404, "")
 		}})
 		for issuer, says := range map[string]string{
-			"https://a.example/tenant": `https://a.example/tenant/.well-known/openid-configuration: 404 Not Found; the vendor has no such endpoint; check issuer`,
+			"https://a.example/tenant": `https://a.example/tenant/.well-known/openid-configuration: 404 Not Found; no such endpoint; check issuer`,
 			"https://a.example/echo":   `issuer: expected "https://a.example/echo" in the metadata at https://a.example/echo/.well-known/openid-configuration, found "https://a.example/clien[redacted]"`,
 		} {
 			_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"issuer": issuer, "client_id": engine.ClientID, "client_secret": engine.ClientSecret})

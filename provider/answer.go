@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// Members of an answer that are not what they should be must not cost what stands beside
-// them, such as a good token. The types below decode without an error, and are empty where
-// the answer has something else.
+// A member of an unexpected type must not make the rest of the response, such as a valid
+// token, unusable. The types below therefore decode without an error, and stay empty if the
+// response has a value of another type.
 
 // Text is a JSON string.
 type Text string
 
-// UnmarshalJSON leaves t as it is where raw is not a string.
+// UnmarshalJSON leaves t unchanged if raw is not a string.
 func (t *Text) UnmarshalJSON(raw []byte) error {
 	var s string
 	if json.Unmarshal(raw, &s) == nil {
@@ -25,10 +25,10 @@ func (t *Text) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// Texts is a JSON array of strings, or a single string. Other elements are left out.
+// Texts is a JSON array of strings, or a single string. Other elements are skipped.
 type Texts []string
 
-// UnmarshalJSON leaves t as it is where raw is neither.
+// UnmarshalJSON leaves t unchanged if raw is neither.
 func (t *Texts) UnmarshalJSON(raw []byte) error {
 	var list []Text
 	if json.Unmarshal(raw, &list) != nil {
@@ -43,11 +43,11 @@ func (t *Texts) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// Number is a JSON number, or a JSON string, in which some vendors write numbers, as it
-// stands in the answer. [Lifetime] reads it.
+// Number is a JSON number, or a JSON string with a number, as the response has it.
+// [Lifetime] parses it.
 type Number json.RawMessage
 
-// UnmarshalJSON leaves n as it is where raw is neither.
+// UnmarshalJSON leaves n unchanged if raw is neither.
 func (n *Number) UnmarshalJSON(raw []byte) error {
 	if len(raw) > 0 && strings.IndexByte(`"-0123456789`, raw[0]) >= 0 {
 		*n = slices.Clone(raw)
@@ -55,8 +55,8 @@ func (n *Number) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// isStated is whether a JSON value says anything: false, 0, "", an empty array and an empty
-// object beside a token do not say that there was an error. It decodes no more than a number.
+// isStated reports whether a JSON value is set: not null, false, 0, "", an empty array or an
+// empty object. It decodes nothing but numbers, as strings and arrays can be large.
 func isStated(raw json.RawMessage) bool {
 	raw = bytes.TrimSpace(raw)
 	if len(raw) == 0 {
@@ -74,20 +74,20 @@ func isStated(raw json.RawMessage) bool {
 	return json.Unmarshal(raw, &n) != nil || n != 0
 }
 
-// HasError is whether the answer has an "error" that says anything, which some vendors send
+// HasError reports whether the response has an "error" that is set. Some vendors send one
 // with status 200.
 func (r *Reply) HasError() bool {
 	var body map[string]json.RawMessage
 	return r.Decode(&body) == nil && isStated(body["error"])
 }
 
-// NoToken is why an answer of status 2xx has no access token, in the vendor's own words: a
-// refusal if there is an "error" in it, else an invalid response.
+// NoToken returns the error of a 2xx response without an access token, with the vendor's
+// own message. It is a refusal if there is an "error", and otherwise an invalid response.
 func (r *Reply) NoToken() *Error {
 	if r.HasError() {
 		return r.Refusal()
 	}
-	e := Errorf(InvalidResponse, "the vendor's answer holds no access token")
+	e := Errorf(InvalidResponse, "the vendor's response contains no access token")
 	if words := reason(r.Body, r.secrets); words != "" {
 		e.Reason += ": " + words
 	}
@@ -95,12 +95,12 @@ func (r *Reply) NoToken() *Error {
 	return e
 }
 
-// byteOrderMark may stand before a text in UTF-8 (RFC 8259 §8.1).
+// byteOrderMark may precede a text in UTF-8 (RFC 8259 §8.1).
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
-// asJSON is the body of an answer without a byte order mark, and as JSON if it is a form
-// (application/x-www-form-urlencoded), in which some vendors answer. It goes by the body and
-// not by its Content-Type, which with forms is often another.
+// asJSON removes a byte order mark from a body and converts a form
+// (application/x-www-form-urlencoded) to JSON. It recognizes a form by the body and not by
+// the Content-Type, which is often wrong.
 func asJSON(body []byte) []byte {
 	body = bytes.TrimPrefix(body, byteOrderMark)
 	if len(body) > maxForm || bytes.Count(body, []byte("&")) > maxPairs {
@@ -116,7 +116,7 @@ func asJSON(body []byte) []byte {
 	}
 	object := map[string]string{}
 	for name, all := range values {
-		if len(all) > 1 { // which RFC 6749 §5 forbids, as it leaves open which one counts
+		if len(all) > 1 { // RFC 6749 §5 forbids it; which one counts is ambiguous
 			return body
 		}
 		object[name] = all[0]
@@ -128,8 +128,8 @@ func asJSON(body []byte) []byte {
 	return raw
 }
 
-// maxForm is how long a form may be, with tokens as long as they may be, and maxPairs how much
-// there may be in it.
+// maxForm bounds a form in bytes, with room for tokens of maxToken; maxPairs bounds its
+// parameters.
 const (
 	maxForm  = 3 * maxToken
 	maxPairs = 100
@@ -137,23 +137,22 @@ const (
 
 var form = regexp.MustCompile(`^[A-Za-z_]+=[^\s<>{}"]*$`)
 
-// tokenType is a type name or a URI (RFC 6749 §A.13), and maxTokenType how long it may be
-// in bytes.
+// tokenType matches a type name or a URI (RFC 6749 appendix A.13).
 var tokenType = regexp.MustCompile(`^([A-Za-z0-9._-]+|[A-Za-z][A-Za-z0-9+.-]*:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+)$`)
 
-const maxTokenType = 100
+const maxTokenType = 100 // bytes
 
-// maxToken is how long a token may be in bytes, and maxScope how long the scope that an answer
-// states: no server takes a header that long, and storage takes 1 MiB in an entry, or less.
+// maxToken bounds a token, and maxScope the scope in a response, in bytes. No server accepts
+// a header of that size, and a storage entry is limited to 1 MiB or less.
 const (
 	maxToken = 256 << 10
 	maxScope = 16 << 10
 )
 
-// Replacement is the refresh token that an answer gives in place of the one that was used; ""
-// if it gives none, or the same. What has other characters than RFC 6749 §A.17 gives a refresh
-// token, or is only white space, or a name that a language has for nothing, or is too long to
-// be stored, does not take the place of one that has just worked.
+// Replacement returns given if it is a rotated refresh token that replaces used, and "" if it
+// is the same or none. A value that cannot be a refresh token does not replace one that has
+// just worked: one with characters outside RFC 6749 appendix A.17, with white space around
+// it, too long to be stored, or a null value of some language.
 func Replacement(given, used string) string {
 	switch {
 	case given == used || len(given) > maxToken || strings.TrimSpace(given) != given || strings.ContainsFunc(given, func(r rune) bool { return r < ' ' || r > '~' }):
@@ -164,28 +163,28 @@ func Replacement(given, used string) string {
 	return given
 }
 
-// checkShown refuses what cannot be shown or sent of an answer that is otherwise good: a
-// token_type or a scope of other characters than RFC 6749 gives them.
+// checkShown returns an error of kind InvalidResponse if the token_type or the scope is too
+// long or has characters that RFC 6749 does not allow. Readers and status show both.
 func (a *Answer) checkShown() error {
 	if a.TokenType != "" && (len(a.TokenType) > maxTokenType || !tokenType.MatchString(a.TokenType)) {
 		return Errorf(InvalidResponse, "the vendor's token_type is not a type name or a URI of at most %d bytes (RFC 6749 §7.1)", maxTokenType)
 	}
 	if size := len(strings.Join(a.Scope, " ")); size > maxScope {
-		return Errorf(InvalidResponse, "the vendor's scope has %d bytes, and may have %d", size, maxScope)
+		return Errorf(InvalidResponse, "the vendor's scope is too long: %d bytes (at most %d)", size, maxScope)
 	}
 	for _, scope := range a.Scope {
 		if !scopeToken.MatchString(scope) {
-			return Errorf(InvalidResponse, "the vendor's scope holds a character that a scope cannot have (RFC 6749 §3.3)")
+			return Errorf(InvalidResponse, "the vendor's scope contains an invalid character (RFC 6749 §3.3)")
 		}
 	}
 	return nil
 }
 
-// ReadScope is the scope that an answer states, as a list: separated by white space, or by
-// commas with some vendors. A comma does not separate within one of the known scopes, which
-// are all those of the credential: a part of one would pass for a scope that nobody knows.
+// ReadScope splits the scope of a response into a list. White space separates scopes; with
+// some vendors, commas do. A comma does not separate if it is part of one of the known
+// scopes, which are all those of the credential.
 func ReadScope(stated Texts, known []string) []string {
-	commas := 0 // at most, in a known scope
+	commas := 0 // the most in a known scope
 	for _, one := range known {
 		commas = max(commas, strings.Count(one, ","))
 	}

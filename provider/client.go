@@ -20,46 +20,45 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/version"
 )
 
-// maxBody is how much of an answer is read, and of its headers. Tokens of 64 KiB occur;
-// an answer over a megabyte is something else.
+// maxBody bounds the body of a response, and its header, in bytes. Tokens of 64 KiB occur;
+// a response over 1 MiB is not a token response.
 const maxBody = 1 << 20
 
-// A Client is one credential's way to its vendor.
+// A Client is the HTTP client of one credential. It is safe for concurrent use.
 type Client struct {
-	replaced http.RoundTripper // in tests
-	dial     DialFunc          // nil is the network's
-	roots    *x509.CertPool    // nil is the system's
+	replaced http.RoundTripper // set in tests
+	dial     DialFunc          // nil for the default
+	roots    *x509.CertPool    // nil for the system's
 	timeout  time.Duration
 	clocks   *Clocks
 
-	transient []string // the vendor's own error codes, beside transientCodes
+	transient []string // the vendor's own error codes, in addition to transientCodes
 }
 
-// ClientOptions are what a credential decides about its client.
+// ClientOptions configure a [Client].
 type ClientOptions struct {
-	// Timeout bounds one request, from dialling to the last byte of the answer.
+	// Timeout bounds one request, from dialing to the last byte of the response.
 	Timeout time.Duration
 
-	// CACert, if not empty, is PEM of the only authorities to trust.
+	// CACert is the PEM of the certificate authorities to trust; empty for the system's.
 	CACert string
 
-	// Transport replaces HTTP and all below it, in tests.
+	// Transport replaces HTTP and everything below it, in tests.
 	Transport http.RoundTripper
 
 	// Dial replaces the network below TLS, in tests.
 	Dial DialFunc
 
-	// Clocks are where to note what answers show of the vendors' clocks; nil has the
-	// client know those of its own answers only.
+	// Clocks collects the vendors' clocks from responses; nil gives the client its own.
 	Clocks *Clocks
 }
 
 // A DialFunc opens a connection, as [net.Dialer.DialContext] does.
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
-// NewClient makes a client that follows no redirect, speaks TLS 1.2 and up, takes
-// proxies from the environment and dials anew for each request: exchanges are too
-// rare to keep connections for. Its errors are of kind Invalid.
+// NewClient returns a client that does not follow redirects, requires TLS 1.2 or later and
+// takes proxies from the environment. It opens a new connection for each request, since
+// exchanges are too rare for keep-alive. Its errors are of kind Invalid.
 func NewClient(o ClientOptions) (*Client, error) {
 	c := &Client{replaced: o.Transport, dial: o.Dial, timeout: o.Timeout, clocks: o.Clocks}
 	if c.clocks == nil {
@@ -78,8 +77,8 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-// WithTransient returns a client that also takes these error codes, as they are written, for
-// failures that pass by themselves.
+// WithTransient returns a client that also treats these error codes as transient. They are
+// compared exactly.
 func (c *Client) WithTransient(codes []string) *Client {
 	if len(codes) == 0 {
 		return c
@@ -89,8 +88,8 @@ func (c *Client) WithTransient(codes []string) *Client {
 	return &next
 }
 
-// transport is for one request. Kept for the next, which may be a day away, it would be
-// most of what a credential takes of memory.
+// transport returns a transport for one request. The next request may be a day away, and a
+// stored transport would be most of a credential's memory.
 func (c *Client) transport() http.RoundTripper {
 	if c.replaced != nil {
 		return c.replaced
@@ -100,8 +99,8 @@ func (c *Client) transport() http.RoundTripper {
 	if c.dial != nil {
 		dial = c.dial
 	}
-	// A transport goes on opening a connection when its request has ended, for the next
-	// one. There is none here, and no goroutine may outlive the timeout.
+	// When a request is canceled, http.Transport goes on dialing for the next one. There is
+	// no next one here, and the goroutine must not outlive the timeout.
 	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, c.timeout)
 		defer cancel()
@@ -113,9 +112,9 @@ func (c *Client) transport() http.RoundTripper {
 	return t
 }
 
-// A Reply is a vendor's answer of status 2xx.
+// A Reply is a vendor's HTTP response with a 2xx status.
 type Reply struct {
-	Body  []byte // a form is converted to JSON
+	Body  []byte // JSON; a form is converted
 	Clock Clock
 
 	url        *url.URL
@@ -125,9 +124,9 @@ type Reply struct {
 	secrets    []string
 }
 
-// Do sends a request and reads the answer. Any failure, an answer of another
-// status than 2xx included, is an *Error; its text may quote the vendor, but none
-// of the secrets, which are those that the request carries, and those of [WithSecrets].
+// Do sends a request and reads the response. Any failure, including a status other than
+// 2xx, is an *Error. Its text may quote the vendor. secrets are those that the request
+// contains; neither they nor those of [WithSecrets] appear in the text.
 func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), c.timeout)
 	defer cancel()
@@ -138,15 +137,15 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	secrets = append(secretsOf(ctx), secrets...)
 
 	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, transient: c.transient, secrets: secrets}
-	// An http.Client would parse, follow and quote redirects, none of which is wanted.
+	// Not an http.Client, which follows redirects and quotes them in its errors.
 	resp, err := c.transport().RoundTrip(req)
 	if err != nil {
-		return nil, unanswered(req.URL, err, secrets)
+		return nil, noResponse(req.URL, err, secrets)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 {
-		// Of 101 the body is the bare connection, which no timeout ends.
-		return nil, wrongURL(InvalidResponse, "%s: answered with status %d, which is not an answer to a request", endpoint(req.URL), resp.StatusCode)
+		// The body of a 101 is the connection itself, and the timeout does not end a read.
+		return nil, wrongURL(InvalidResponse, "%s: unexpected status %d", endpoint(req.URL), resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	reply.Body = asJSON(body)
@@ -163,14 +162,14 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	var failure *Error
 	switch status := resp.StatusCode; {
 	case err != nil:
-		failure = Errorf(Unavailable, "%s: the answer broke off: %s", host, redact(transportReason(err), secrets))
+		failure = Errorf(Unavailable, "%s: the response broke off: %s", host, redact(transportReason(err), secrets))
 		failure.Timeout = isTimeout(err)
 	case len(body) > maxBody:
-		failure = Errorf(InvalidResponse, "%s: the answer is over 1 MiB", host)
+		failure = Errorf(InvalidResponse, "%s: the response is over 1 MiB", host)
 	case status >= 200 && status < 300:
 		return reply, nil
 	case status >= 300 && status < 400:
-		failure = wrongURL(InvalidResponse, "%s: answered with a redirect (%d), which is not followed", endpoint(req.URL), status)
+		failure = wrongURL(InvalidResponse, "%s: unexpected redirect (status %d); redirects are not followed", endpoint(req.URL), status)
 	default:
 		failure = reply.Refusal()
 	}
@@ -179,17 +178,17 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	return nil, failure
 }
 
-// Clock is the clock of a host as its last answer showed it, refusals included; the zero
-// Clock if none has.
+// Clock returns the clock of a host as its last response showed it, whatever its status.
+// It returns the zero Clock if there was no response.
 func (c *Client) Clock(host string) Clock { return c.clocks.of(host) }
 
-// age reads the header of that name (RFC 9111 §5.1); zero if there is none.
+// age parses an Age header (RFC 9111 §5.1). It returns zero if there is none.
 func age(header string) time.Duration {
 	seconds, _ := wholeSeconds(header)
 	return seconds
 }
 
-// wholeSeconds reads a header in seconds: the greatest that there can be, if it is past that.
+// wholeSeconds parses a header in seconds. A number over 2³¹-1 counts as 2³¹-1.
 func wholeSeconds(header string) (time.Duration, bool) {
 	if header == "" || strings.Trim(header, "0123456789") != "" {
 		return 0, false
@@ -198,8 +197,8 @@ func wholeSeconds(header string) (time.Duration, bool) {
 	return time.Duration(seconds) * time.Second, true
 }
 
-// retryAfter reads the header of that name (RFC 9110 §10.2.3): seconds, or a date
-// by the vendor's clock.
+// retryAfter parses a Retry-After header (RFC 9110 §10.2.3): seconds, or a date by the
+// vendor's clock. It returns zero if there is none.
 func retryAfter(header string, clock Clock) time.Duration {
 	if seconds, ok := wholeSeconds(header); ok {
 		return seconds
@@ -215,8 +214,8 @@ func retryAfter(header string, clock Clock) time.Duration {
 	return max(0, date.Sub(now))
 }
 
-// Decode reads the answer's JSON object, or form, into v. Its error quotes nothing of the
-// answer, which may hold a token.
+// Decode decodes the response's JSON object, or form, into v. Its error is an *Error that
+// does not quote the response, which may contain a token.
 func (r *Reply) Decode(v any) error {
 	if !bytes.HasPrefix(bytes.TrimSpace(r.Body), []byte("{")) || json.Unmarshal(r.Body, v) != nil {
 		return r.notJSON()
@@ -224,15 +223,16 @@ func (r *Reply) Decode(v any) error {
 	return nil
 }
 
-// transportReason is what went wrong on the way.
+// transportReason returns the text of a transport's error, without any quote of the
+// response.
 func transportReason(err error) string {
 	if isTimeout(err) {
-		return "no answer in time (request_timeout)"
+		return "no response in time (request_timeout)"
 	}
-	if text := err.Error(); !strings.Contains(text, "malformed") { // by which net/http quotes what came
+	if text := err.Error(); !strings.Contains(text, "malformed") { // net/http quotes the response after it
 		return text
 	}
-	return "the answer is not HTTP"
+	return "the response is not HTTP"
 }
 
 func isTimeout(err error) bool {

@@ -64,7 +64,7 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 	assert.False(t, followed)
 }
 
-func TestARedirectIsNotParsedEither(t *testing.T) {
+func TestAnInvalidRedirectIsNotParsed(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Location", "https://a.example/%zz?token=canary")
 		w.WriteHeader(http.StatusFound)
@@ -76,7 +76,7 @@ func TestARedirectIsNotParsedEither(t *testing.T) {
 	assert.NotContains(t, e.Reason, "canary")
 }
 
-func TestATransportErrorHoldsNoURL(t *testing.T) {
+func TestATransportErrorDoesNotQuoteTheURL(t *testing.T) {
 	_, e := get(t, ClientOptions{}, "http://"+refusing(t)+"/refresh?refreshToken=canary")
 	require.NotNil(t, e)
 	assert.Equal(t, Unavailable, e.Kind)
@@ -84,8 +84,8 @@ func TestATransportErrorHoldsNoURL(t *testing.T) {
 	assert.NotContains(t, e.Reason, "canary")
 }
 
-// refusing is an address that refuses connections until the test ends: a socket that is
-// bound and does not listen, so that nobody else can take its port meanwhile.
+// refusing returns an address that refuses connections until the test ends. Its socket is bound
+// but does not listen, so that no other process can take the port.
 func refusing(t *testing.T) string {
 	t.Helper()
 	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -97,7 +97,7 @@ func refusing(t *testing.T) string {
 	return fmt.Sprintf("127.0.0.1:%d", bound.(*syscall.SockaddrInet4).Port)
 }
 
-func TestAConnectionThatIsResetPassesByItself(t *testing.T) {
+func TestAConnectionResetIsTransient(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := w.(http.Hijacker).Hijack()
 		if assert.NoError(t, err) {
@@ -112,7 +112,7 @@ func TestAConnectionThatIsResetPassesByItself(t *testing.T) {
 	assert.Contains(t, e.Reason, "connection reset by peer")
 }
 
-func TestAnAnswerThatBreaksOffPassesByItself(t *testing.T) {
+func TestAResponseThatBreaksOffIsTransient(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "100")
 		_, _ = w.Write([]byte(`{"access`))
@@ -124,7 +124,7 @@ func TestAnAnswerThatBreaksOffPassesByItself(t *testing.T) {
 	assert.Contains(t, e.Reason, "broke off")
 }
 
-func TestTheNetworkIsUsedWithCare(t *testing.T) {
+func TestTransportSettings(t *testing.T) {
 	client, err := NewClient(ClientOptions{})
 	require.NoError(t, err)
 	transport, ok := client.transport().(*http.Transport)
@@ -135,7 +135,7 @@ func TestTheNetworkIsUsedWithCare(t *testing.T) {
 	assert.Nil(t, transport.TLSClientConfig.RootCAs, "the system's")
 }
 
-func TestAnErrorCodeTellsWhetherAFailurePassesByItself(t *testing.T) {
+func TestTheErrorCodeDeterminesWhetherAFailureIsTransient(t *testing.T) {
 	for _, code := range []string{
 		"temporarily_unavailable", "server_error", "slow_down", "internal_error", "fatal_error", "service_unavailable",
 		"ratelimited", "rate_limited", "request_timeout", "unknown_error", "backendError", "rateLimitExceeded",
@@ -152,7 +152,7 @@ func TestAnErrorCodeTellsWhetherAFailurePassesByItself(t *testing.T) {
 	}
 }
 
-func TestAVendorThatSaysWhenToRetryRejectsNothing(t *testing.T) {
+func TestAResponseWithRetryAfterIsNotARejection(t *testing.T) {
 	for _, status := range []int{200, 400, 401, 403, 409} {
 		for _, code := range []string{"", "access_denied", "invalid_request", "unauthorized_client"} {
 			assert.Equal(t, Unavailable, kindOf(status, code, 2*time.Second), "%d %s", status, code)
@@ -163,7 +163,7 @@ func TestAVendorThatSaysWhenToRetryRejectsNothing(t *testing.T) {
 	}
 }
 
-func TestAStatusTellsWhoMustAct(t *testing.T) {
+func TestTheStatusDeterminesTheKindOfError(t *testing.T) {
 	for status, kind := range map[int]Kind{
 		404: InvalidResponse, 405: InvalidResponse, 410: InvalidResponse, 400: Rejected, 401: Rejected, 403: Rejected, 409: Rejected, 418: Rejected,
 		408: Unavailable, 425: Unavailable, 429: Unavailable, 500: Unavailable, 502: Unavailable, 503: Unavailable, 504: Unavailable,
@@ -204,15 +204,15 @@ func TestAReasonIsQuotedFromWhatErrorAnswersHold(t *testing.T) {
 }
 
 func TestASecretIsRedactedInEveryForm(t *testing.T) {
-	// Short enough not to be taken for a key by its length alone.
+	// Too short for its length to be the reason for the redaction.
 	const secret = `p+s/w="d&1`
 	for name, form := range map[string]string{
 		"plain":           secret,
-		"in a query":      `p%2Bs%2Fw%3D%22d%261`,
-		"in a path":       `p+s%2Fw=%22d&1`,
+		"query":           `p%2Bs%2Fw%3D%22d%261`,
+		"path":            `p+s%2Fw=%22d&1`,
 		"JSON":            `p+s/w=\"d\u00261`,
-		"JSON, by PHP":    `p+s\/w=\"d&1`,
-		"JSON, by ASP":    `p\u002bs/w=\u0022d\u00261`,
+		"JSON of PHP":     `p+s\/w=\"d&1`,
+		"JSON of ASP.NET": `p\u002bs/w=\u0022d\u00261`,
 		"HTML":            `p&#43;s/w=&#34;d&amp;1`,
 		"upper case":      `P+S/W="D&1`,
 		"base64":          "cCtzL3c9ImQmMQ==",
@@ -225,7 +225,7 @@ func TestASecretIsRedactedInEveryForm(t *testing.T) {
 	assert.Equal(t, "invalid_grant: expired", redact("invalid_grant: expired", []string{secret}))
 }
 
-func TestASecretThatIsTakenForAWordInPartIsRedactedAsAWhole(t *testing.T) {
+func TestASecretThatIsPartlyAWordIsRedactedEntirely(t *testing.T) {
 	const secret = `0123456789abcdef0123&the rest`
 	for _, form := range []string{strings.ToUpper(secret), `0123456789abcdef0123&amp;the rest`} {
 		assert.Equal(t, "you sent "+mask, redact("you sent "+form, []string{secret}))
@@ -242,7 +242,7 @@ func TestASecretThatLooksEscapedIsRedacted(t *testing.T) {
 	}
 }
 
-func TestAnErrorCodeIsNotTakenForASecret(t *testing.T) {
+func TestAnErrorCodeIsNotRedacted(t *testing.T) {
 	for _, word := range []string{"temporarily_unavailable", "INVALID_REFRESH_TOKEN", "UnauthorizedClientException", "unsupported-response-type"} {
 		assert.Equal(t, word, redact(word, nil))
 	}
@@ -251,24 +251,24 @@ func TestAnErrorCodeIsNotTakenForASecret(t *testing.T) {
 	}
 }
 
-func TestAWishPastAllNumbersIsOneForLong(t *testing.T) {
+func TestAVeryLargeRetryAfterIsCapped(t *testing.T) {
 	for _, header := range []string{"2147483648", "99999999999999999999"} {
 		assert.Greater(t, retryAfter(header, Clock{}), 365*24*time.Hour, header)
 	}
 	assert.Zero(t, retryAfter("99999999999999999999 o'clock", Clock{}))
 }
 
-func TestASecretIsRedactedThoughHalfOfWhatLooksEscapedIs(t *testing.T) {
+func TestAPartlyEscapedSecretIsRedacted(t *testing.T) {
 	for secret, form := range map[string]string{
 		`p\w%41d&1`: `p\w%41d&amp;1`,
 		`p\wd"1`:    `P\WD&quot;1`,
 	} {
 		assert.Equal(t, "you sent "+mask, redact("you sent "+form, []string{secret}))
 	}
-	assert.Equal(t, "invalid_grant", redact("invalid_grant", []string{`\`}), "which is nothing without its escapes")
+	assert.Equal(t, "invalid_grant", redact("invalid_grant", []string{`\`}), "without its escapes, nothing is left of it")
 }
 
-func TestAnAnswerOutOfACacheIsAsOldAsItSays(t *testing.T) {
+func TestTheAgeOfACachedResponseCounts(t *testing.T) {
 	now := time.Now()
 	date := now.Add(-time.Hour).UTC().Format(http.TimeFormat)
 	reply, e := get(t, ClientOptions{Transport: answering(200, "{}", "Age", "3600", "Date", date)}, "https://vendor.example")
@@ -282,10 +282,10 @@ func TestAnAnswerOutOfACacheIsAsOldAsItSays(t *testing.T) {
 		require.Nil(t, e)
 		assert.False(t, reply.Clock.Sent.Before(now), none)
 	}
-	for _, endless := range []string{"2147483648", "99999999999999999999"} { // RFC 9111 §1.2.2
-		reply, e := get(t, ClientOptions{Transport: answering(200, "{}", "Age", endless)}, "https://vendor.example")
+	for _, large := range []string{"2147483648", "99999999999999999999"} { // RFC 9111 §1.2.2
+		reply, e := get(t, ClientOptions{Transport: answering(200, "{}", "Age", large)}, "https://vendor.example")
 		require.Nil(t, e)
-		assert.Less(t, reply.Clock.Sent.Year(), now.Year()-60, endless)
+		assert.Less(t, reply.Clock.Sent.Year(), now.Year()-60, large)
 	}
 
 	_, e = get(t, ClientOptions{Transport: answering(503, "", "Age", "3600", "Date", date, "Retry-After", now.Add(time.Minute).UTC().Format(http.TimeFormat))}, "https://vendor.example")

@@ -12,7 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// allocated is how much memory f takes in all, in MiB: how much it works, on any machine.
+// allocated returns the memory that f allocates, in MiB. It measures the work of f independently
+// of the machine's speed.
 func allocated(f func()) float64 {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -21,13 +22,13 @@ func allocated(f func()) float64 {
 	return float64(after.TotalAlloc-before.TotalAlloc) / (1 << 20)
 }
 
-// full is a list of as many elements as an answer has room for.
+// full returns a list with as many elements as fit into a response.
 func full(opening, element, closing string) string {
 	n := (maxBody - len(opening) - len(closing)) / (len(element) + 1)
 	return opening + strings.Repeat(element+",", n-1) + element + closing
 }
 
-// members is an object of as many members as an answer has room for.
+// members returns an object with as many members as fit into a response.
 func members(name string) string {
 	var text strings.Builder
 	text.WriteString("{")
@@ -68,7 +69,7 @@ func TestNoAnswerCostsMuchWhateverItsShape(t *testing.T) {
 	}
 }
 
-func TestARefusalThatIsTooLongIsNotRead(t *testing.T) {
+func TestARefusalThatIsTooLongIsNotDecoded(t *testing.T) {
 	short, _ := json.Marshal(map[string]string{"error": "invalid_grant", "padding": strings.Repeat("a", maxRefusal-100)})
 	long, _ := json.Marshal(map[string]string{"error": "invalid_grant", "padding": strings.Repeat("a", maxRefusal)})
 	for code, body := range map[string][]byte{"invalid_grant": short, "": long} {
@@ -82,7 +83,7 @@ func TestARefusalThatIsTooLongIsNotRead(t *testing.T) {
 	}
 }
 
-func TestLongSecretsCostLittleToLookFor(t *testing.T) {
+func TestTheCostOfLongSecretsIsBounded(t *testing.T) {
 	text := strings.Repeat("a b c d e f g h ", maxSearched/16)
 	for name, secrets := range map[string][]string{
 		"a long token":     {strings.Repeat("kT9vXw2Lq8ZrBn4Y", 200<<10/16)},
@@ -92,7 +93,7 @@ func TestLongSecretsCostLittleToLookFor(t *testing.T) {
 		"not all of ASCII": {strings.Repeat("kT9vXw2Lq8ZrBn4é", 200<<10/16)},
 	} {
 		assert.Less(t, allocated(func() { redact(text, secrets) }), 40.0, name)
-		assert.Less(t, allocated(func() { holdsSecret(strings.Repeat("b", maxToken), secrets) }), 40.0, name)
+		assert.Less(t, allocated(func() { containsSecret(strings.Repeat("b", maxToken), secrets) }), 40.0, name)
 	}
 }
 

@@ -6,24 +6,25 @@ import (
 	"time"
 )
 
-// Kind tells what an error means for whoever has to act on it.
+// A Kind says who can fix an error: the operator, or time.
 type Kind int
 
 const (
-	// Invalid is bad input: the operator mends it before anything is stored.
+	// Invalid means that the operator's input is invalid or incomplete.
 	Invalid Kind = iota + 1
-	// Rejected means that the vendor says the credential is no good: a person
-	// must act, and asking again changes nothing.
+	// Rejected means that the vendor rejected the credential. An operator must act; a
+	// retry does not help.
 	Rejected
-	// Expired means that what the operator stored has run out: a person must act.
+	// Expired means that what the operator stored has expired. An operator must act.
 	Expired
-	// Unavailable passes by itself: the vendor is down, slow or throttling.
+	// Unavailable means that the vendor is down, slow or throttling. A retry may succeed.
 	Unavailable
-	// InvalidResponse is an answer that is none: no JSON, no token, too long, a redirect.
+	// InvalidResponse means that the vendor did not respond as documented: not JSON, no
+	// token, too long, a redirect.
 	InvalidResponse
 )
 
-// String is the kind in one word.
+// String returns the name of the kind, the value of the metrics' result label.
 func (k Kind) String() string {
 	switch k {
 	case Invalid:
@@ -40,48 +41,51 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// Error is why an exchange failed, or why a credential cannot be used. Its text
-// holds no secret.
+// An Error says why an exchange failed or why a credential cannot be used. Its text
+// contains no secret.
 type Error struct {
 	Kind   Kind
 	Reason string
 
-	// RetryAfter is how long the vendor asks to be left alone; zero if it does not.
+	// RetryAfter is the vendor's Retry-After; zero if there was none.
 	RetryAfter time.Duration
 
-	// Clock is what the answer told of the vendor's clock; zero if there was none.
+	// Clock is the vendor's clock as the response shows it; zero if there was no response.
 	Clock Clock
 
-	// Code is the error code of RFC 6749 §5.2, where the vendor's answer has one.
+	// Code is the error code of the response, if it is one of RFC 6749 §5.2 or RFC 7009
+	// §2.2.1.
 	Code string
 
-	// Status is the status of the answer that refused; zero if there was none.
+	// Status is the HTTP status of the response; zero if there was none, or if it was not
+	// a refusal.
 	Status int
 
-	// Timeout is whether no answer came in time.
+	// Timeout reports whether no response came in time.
 	Timeout bool
 
-	// WrongURL is whether a wrong URL causes such a failure. Reason has the URL.
+	// WrongURL reports whether a wrong URL is a likely cause. Reason then names the URL.
 	WrongURL bool
 
-	// MayBeScope is, of a rejection, whether it may be of the scope that was asked for
-	// and not of the credential.
+	// MayBeScope reports whether the vendor may have rejected the requested scope and not
+	// the credential. It is set only for kind Rejected.
 	MayBeScope bool
 
-	// Widened is, of a rejection, whether the vendor granted more than it was asked for.
+	// Widened reports whether the vendor granted more than was requested. It is set only
+	// for kind Rejected.
 	Widened bool
 }
 
 func (e *Error) Error() string { return e.Reason }
 
-// Outage reports whether the vendor is known to be unavailable now, by its answer or because
-// none came in time: nothing speaks against the URL or the credential.
+// Outage reports whether the vendor itself is unavailable: it said so, or it did not
+// respond in time. The URL and the credential are not the cause.
 func (e *Error) Outage() bool { return e.Kind == Unavailable && (e.Status != 0 || e.Timeout) }
 
 // Throttled reports whether the vendor asks for fewer requests.
 func (e *Error) Throttled() bool { return e.Status == http.StatusTooManyRequests || e.RetryAfter > 0 }
 
-// Errorf makes an Error. What goes into it must be free of secrets.
+// Errorf returns an Error with a formatted reason. The arguments must not contain secrets.
 func Errorf(kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Reason: fmt.Sprintf(format, args...)}
 }

@@ -14,81 +14,85 @@ import (
 )
 
 const (
-	// maxLifetime bounds what a vendor may claim, so that no arithmetic overflows.
+	// maxLifetime bounds the lifetime that a vendor may state, to avoid overflows.
 	maxLifetime = 10 * 365 * 24 * time.Hour
 
-	// noLifetime is what an answer states that says 0, a negative number or some text.
+	// noLifetime is an invalid stated lifetime: 0, a negative number or other text.
 	noLifetime time.Duration = -1
 
-	// futilePart is the part of the time between two exchanges that the second must gain.
+	// futilePart defines a futile exchange: the expiry moved by less than 1/futilePart of
+	// the time since the previous exchange.
 	futilePart = 2
 
-	// lastMoments is what remains of a token that cannot be leased any more.
+	// lastMoments is the remaining lifetime below which a token is not leased.
 	lastMoments = 2 * time.Second
 
-	// maxUnixSeconds is the end of the year 9999, the last that RFC 3339 can write.
+	// maxUnixSeconds is the end of the year 9999, the last that RFC 3339 can represent.
 	maxUnixSeconds = 253402300799
 )
 
-// An Answer is what the vendor said in one exchange, before anyone decides when
-// the token expires.
+// An Answer is the vendor's response to an exchange. [Answer.Token] determines when its
+// token expires.
 type Answer struct {
 	AccessToken string
 	TokenType   string // "Bearer" if empty
 	Scope       []string
 
-	// RefreshToken is what the answer states beside a scope, whether it is used or not.
+	// RefreshToken is the refresh token in the response, even if the credential does not
+	// use it. No other part of the response may show it (see CheckSecrets).
 	RefreshToken string
 
-	// ExpiresIn is the lifetime that the answer states, as Lifetime reads it.
+	// ExpiresIn is the stated lifetime, as [Lifetime] returns it.
 	ExpiresIn time.Duration
 
-	// Lifetime and OnTheHour are the rules that the vendor documents for a token whose
-	// lifetime neither the answer nor the token itself states: a fixed lifetime, or
+	// Lifetime and OnTheHour are the vendor's documented rules for a token whose lifetime
+	// is stated neither by the response nor by the token itself: a fixed lifetime, or
 	// expiry at the next full hour, UTC.
 	Lifetime  time.Duration
 	OnTheHour bool
 
-	// DefaultTTL takes the place of an operator's default_ttl that is not set.
+	// DefaultTTL applies if the operator did not set default_ttl.
 	DefaultTTL time.Duration
 
-	// Unusable is why there is no token in the answer, though there may be a grant.
+	// Unusable is the error if there is no token. There may be a Grant all the same.
 	Unusable *Error
 
-	// InvalidatesPrevious says that the next exchange ends the token, which is to live its life.
+	// InvalidatesPrevious reports whether the next exchange invalidates this token, so that
+	// the engine must not renew it before it expires.
 	InvalidatesPrevious bool
 
-	// NotRenewable says that no exchange will yield a later token than this one.
+	// NotRenewable reports whether no exchange will ever yield a later token.
 	NotRenewable bool
 
-	// Grant is what to use in the next exchange; nil leaves it as it is.
+	// Grant is the grant for the next exchange; nil leaves the previous one in use.
 	Grant *Grant
 
-	// Clock is what the exchange told of the vendor's clock.
+	// Clock is the vendor's clock as the response shows it.
 	Clock Clock
 }
 
-// A TTL is what an operator says of the lifetime of tokens; zero says nothing.
+// A TTL has the operator's settings for the lifetime of tokens; zero means not set.
 type TTL struct {
-	Default time.Duration // the lifetime where nothing else states one
-	Max     time.Duration // the longest lifetime to believe
+	Default time.Duration // default_ttl: the lifetime if nothing states one
+	Max     time.Duration // max_ttl: the upper bound
 }
 
-// Token decides when the token expires (see expiry). last is the token of the exchange
-// before; the zero Token if there was none. An answer with no token, or one that no
-// request can carry, or whose lifetime nothing states, is InvalidResponse.
+// Token returns the response's token with its expiry (see expiry). last is the token of
+// the previous exchange, or the zero Token. The error is of kind InvalidResponse if there
+// is no token, if an HTTP header cannot carry it, or if nothing determines its lifetime.
+// It is Unusable if that is set.
 func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 	if a.Unusable != nil {
 		return Token{}, a.Unusable
 	}
 	if a.AccessToken == "" {
-		return Token{}, Errorf(InvalidResponse, "the vendor's answer holds no access token")
+		return Token{}, Errorf(InvalidResponse, "the vendor's response contains no access token")
 	}
 	if size := len(a.AccessToken); size > maxToken {
-		return Token{}, Errorf(InvalidResponse, "the vendor's access token has %d bytes, and may have %d", size, maxToken)
+		return Token{}, Errorf(InvalidResponse, "the vendor's access token is too long: %d bytes (at most %d)", size, maxToken)
 	}
 	if !FitsHeader(a.AccessToken) {
-		return Token{}, Errorf(InvalidResponse, "the vendor's access token holds white space or a character outside ASCII, which no request can carry")
+		return Token{}, Errorf(InvalidResponse, "the vendor's access token contains white space or a non-ASCII character, which an HTTP header cannot carry")
 	}
 	if err := a.checkShown(); err != nil {
 		return Token{}, err
@@ -113,8 +117,9 @@ func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 	}
 	t.ExpireTime = wall(expires.earliest)
 
-	// Where a refresh gains nothing, the vendor gives the next only when this one is sure to
-	// have expired. One that was known and expires about now it gives for a second yet.
+	// If an exchange gains nothing, the vendor returns the next token only once this one is
+	// certain to have expired. A vendor may return the same token for another second after
+	// it has expired.
 	gained, passed := t.ExpireTime.Sub(last.ExpireTime), t.IssueTime.Sub(last.IssueTime)
 	isFutile := last.ExpireTime.After(t.IssueTime) && passed > 0 && gained < passed/futilePart
 	received := a.Clock.Received
@@ -129,28 +134,29 @@ func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 	case a.InvalidatesPrevious:
 		t.RenewableFrom = t.ExpireTime
 	}
-	if !t.RenewableFrom.After(t.IssueTime.Add(a.Clock.Age)) { // the vendor had passed it when it was asked
+	if !t.RenewableFrom.After(t.IssueTime.Add(a.Clock.Age)) { // it had passed before the request
 		t.RenewableFrom = time.Time{}
 	}
 	return t, nil
 }
 
-// expiry is the first half of guarantee 1 (internal/broker/rules.go has the second): a token expires at the earliest of what the
-// answer states, the token's own exp and max_ttl. If neither of the first two speaks,
-// the vendor's documented rule does, then default_ttl; default_ttl comes first where the
-// answer states what is no lifetime, and so departs from the rule. isBoundary is whether
-// it is a fixed time of day.
+// expiry returns when a token expires: the first half of guarantee 1 (the second is in
+// internal/broker/rules.go). It is the earliest of the stated lifetime, the token's own exp
+// and max_ttl. Without the first two, the vendor's documented rule applies, then
+// default_ttl. If the response states an invalid lifetime, it departs from the documented
+// rule, and only default_ttl applies. isBoundary reports whether the token expires at a
+// fixed time of day.
 func (a *Answer) expiry(ttl TTL, t, last Token) (expires span, isBoundary bool, err error) {
 	isCountedDown := a.AccessToken == last.AccessToken && last.Stated
 	switch {
 	case a.ExpiresIn > 0:
 		expires = a.Clock.after(a.ExpiresIn)
-	case a.ExpiresIn < 0 && isCountedDown: // to 0: it expires now
+	case a.ExpiresIn < 0 && isCountedDown: // counted down to 0, so it expires now
 		expires = a.Clock.after(0)
 	}
 	isStated := expires != span{}
 
-	// Where the vendor states another, an exp that its own clock has passed says nothing.
+	// An exp in the vendor's own past is ignored if the response states a lifetime.
 	exp, isJWT := jwtExpiry(a.AccessToken)
 	isPassed := a.Clock.Believed() && !exp.After(a.Clock.Date)
 	if isJWT && (!isStated || !isPassed) {
@@ -172,9 +178,9 @@ func (a *Answer) expiry(ttl TTL, t, last Token) (expires span, isBoundary bool, 
 	case defaultTTL > 0:
 		expires = a.Clock.after(defaultTTL)
 	case a.ExpiresIn < 0:
-		return span{}, false, Errorf(InvalidResponse, "the vendor's answer states a lifetime that is not a number above zero: set default_ttl")
+		return span{}, false, Errorf(InvalidResponse, "the vendor's response states a lifetime that is not a positive number; set default_ttl")
 	default:
-		return span{}, false, Errorf(InvalidResponse, "nothing tells how long the vendor's token lives: set default_ttl")
+		return span{}, false, Errorf(InvalidResponse, "the lifetime of the vendor's token is unknown; set default_ttl")
 	}
 
 	longest := t.first().Add(min(cmp.Or(ttl.Max, maxLifetime), maxLifetime))
@@ -184,10 +190,10 @@ func (a *Answer) expiry(ttl TTL, t, last Token) (expires span, isBoundary bool, 
 	return expires, isBoundary, nil
 }
 
-// Lifetime reads a lifetime that an answer states as a JSON number, or as decimal digits in a
-// string, with a fraction or without, in the given unit. It is zero where the answer is silent (absent, null or "",
-// or of another type than these two), at least a nanosecond where it states one, and
-// below zero where it states what is no lifetime: 0, a negative number or some text.
+// Lifetime parses a lifetime in the given unit: a JSON number, or a string of decimal digits
+// with an optional fraction. It returns zero if no lifetime is stated (absent, null, "" or
+// another type), at least a nanosecond if one is, and a negative duration if the value is
+// not a lifetime (0, a negative number or other text).
 func Lifetime(raw json.RawMessage, unit time.Duration) time.Duration {
 	text := string(raw)
 	var quoted string
@@ -201,27 +207,27 @@ func Lifetime(raw json.RawMessage, unit time.Duration) time.Duration {
 	if text == "" {
 		return 0
 	}
-	n, err := strconv.ParseFloat(text, 64) // infinite if it is out of range
+	n, err := strconv.ParseFloat(text, 64) // infinite if out of range
 	if err != nil && !errors.Is(err, strconv.ErrRange) || !(n > 0) {
 		return noLifetime
 	}
 	return max(time.Duration(min(n*float64(unit), float64(maxLifetime))), 1)
 }
 
-// decimal is a number as vendors write it in a string. What else [strconv.ParseFloat] takes
-// (signs, exponents, "Inf", "0x10", "1_000") nobody has meant for a lifetime.
+// decimal matches a number as vendors write it in a string. [strconv.ParseFloat] also
+// accepts signs, exponents, "Inf", "0x10" and "1_000", which are not meant as lifetimes.
 var decimal = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
 
-// wall drops the monotonic reading, which stands still while a machine sleeps
-// and does not survive storage.
+// wall strips the monotonic clock reading, which stops while a machine is suspended and is
+// lost in storage.
 func wall(t time.Time) time.Time { return t.Round(0).UTC() }
 
-// jwtExpiry reads the exp claim of a token that is a JWT, on the vendor's clock.
-// The signature is the vendor's affair: the token is only passed on.
+// jwtExpiry returns the exp claim of a token that is a JWT, by the vendor's clock. It does
+// not verify the signature, since the token is only passed on.
 func jwtExpiry(token string) (time.Time, bool) {
 	claims := jwt.MapClaims{}
-	// The error does not matter: of an algorithm unknown to the library the
-	// claims are read all the same, and of what is no JWT there are none.
+	// The error does not matter: the claims are set even if the library does not know the
+	// algorithm, and stay empty if the token is not a JWT.
 	_, _, _ = jwt.NewParser().ParseUnverified(token, claims)
 	exp, ok := claims["exp"].(float64)
 	if !ok || !(exp > 0) || exp > maxUnixSeconds {

@@ -47,7 +47,7 @@ func TestGuarantee1TheEarliestOfTheStatedTheOwnExpAndMaxTTLCounts(t *testing.T) 
 		"max_ttl later":            {Answer{AccessToken: "opaque", ExpiresIn: 10 * time.Minute}, TTL{Max: time.Hour}, "10:30:00.000"},
 		"milliseconds for seconds": {Answer{AccessToken: "opaque", ExpiresIn: 3600000 * time.Second}, TTL{Max: time.Hour}, "11:20:00.000"},
 		"rule capped":              {Answer{AccessToken: "opaque", OnTheHour: true}, TTL{Max: 5 * time.Minute}, "10:25:00.000"},
-		"the rule is not asked":    {Answer{AccessToken: jwtOf("10:50:00.000"), OnTheHour: true, Lifetime: time.Minute}, TTL{}, "10:49:59.000"},
+		"exp before the rule":      {Answer{AccessToken: jwtOf("10:50:00.000"), OnTheHour: true, Lifetime: time.Minute}, TTL{}, "10:49:59.000"},
 		"rule before default_ttl":  {Answer{AccessToken: "opaque", Lifetime: time.Hour}, TTL{Default: time.Minute}, "11:20:00.000"},
 		"default_ttl":              {Answer{AccessToken: "opaque"}, TTL{Default: time.Minute}, "10:21:00.000"},
 		"default_ttl of a preset":  {Answer{AccessToken: "opaque", DefaultTTL: time.Minute}, TTL{}, "10:21:00.000"},
@@ -72,7 +72,7 @@ func TestGuarantee1TheEarliestOfTheStatedTheOwnExpAndMaxTTLCounts(t *testing.T) 
 	require.ErrorContains(t, err, "no access token")
 }
 
-// A vendor that goes on giving a token until it expires.
+// A vendor that returns the same token until it expires.
 func TestGuarantee1ATokenThatIsGivenAgainGetsNoYounger(t *testing.T) {
 	clock := func(sent string) Clock {
 		return Clock{Sent: at(sent), Received: at(sent).Add(100 * time.Millisecond), Date: at(sent).Truncate(time.Second)}
@@ -83,29 +83,29 @@ func TestGuarantee1ATokenThatIsGivenAgainGetsNoYounger(t *testing.T) {
 	first := give("10:00:00.000", time.Hour, TTL{}, Token{})
 	assert.Zero(t, first.RenewableFrom)
 	again := give("10:45:00.000", 15*time.Minute, TTL{}, first)
-	assert.Equal(t, at("11:00:01.100"), again.RenewableFrom, "it is futile to ask before")
+	assert.Equal(t, at("11:00:01.100"), again.RenewableFrom, "an exchange before gains nothing")
 	assert.Equal(t, at("10:00:00.000"), again.FirstTime)
 
 	now := give("11:00:00.000", noLifetime, TTL{Default: time.Hour}, again)
-	assert.Equal(t, at("11:00:00.000"), now.ExpireTime, "0 is that it expires now")
+	assert.Equal(t, at("11:00:00.000"), now.ExpireTime, "0 means that it expires now")
 	assert.Equal(t, at("11:00:01.100"), now.RenewableFrom)
 	other := token(t, Answer{AccessToken: "other", ExpiresIn: noLifetime, Clock: clock("11:00:00.000")}, TTL{Default: time.Hour}, again)
-	assert.Equal(t, at("12:00:00.000"), other.ExpireTime, "of another token it is no lifetime")
+	assert.Equal(t, at("12:00:00.000"), other.ExpireTime, "for another token, 0 is not a lifetime")
 
-	// max_ttl counts from when the token was first given.
+	// max_ttl counts from the first time that the vendor returned the token.
 	capped := give("10:00:00.000", 3600000*time.Second, TTL{Max: time.Hour}, Token{})
 	capped = give("10:45:00.000", 900000*time.Second, TTL{Max: time.Hour}, capped)
 	assert.Equal(t, at("11:00:00.000"), capped.ExpireTime)
 	capped = give("11:30:00.000", 900000*time.Second, TTL{Max: time.Hour}, capped)
 	assert.Equal(t, at("11:00:00.000"), capped.ExpireTime)
-	assert.Zero(t, capped.RenewableFrom, "it is not about to expire, it has expired")
+	assert.Zero(t, capped.RenewableFrom, "it has expired already")
 
-	// One that never expires, and says so by 0, lasts for another default_ttl each time.
+	// A token that never expires, which the vendor states as 0, gets default_ttl each time.
 	endless := give("10:00:00.000", noLifetime, TTL{Default: time.Hour}, Token{})
 	endless = give("10:45:00.000", noLifetime, TTL{Default: time.Hour}, endless)
 	assert.Equal(t, at("11:45:00.000"), endless.ExpireTime)
 
-	// A JWT is surely gone a second later than it may be.
+	// A JWT is certain to have expired a second after it may have.
 	exp := signed(t, jwt.MapClaims{"exp": at("11:00:00.000").Unix()})
 	last := token(t, Answer{AccessToken: exp, Clock: clock("10:00:00.000")}, TTL{}, Token{})
 	last = token(t, Answer{AccessToken: exp, Clock: clock("10:59:59.500")}, TTL{}, last)
@@ -117,17 +117,17 @@ func TestGuarantee1ADateThatIsFarOffIsIgnored(t *testing.T) {
 	sent := at("10:20:00.000")
 	exp := signed(t, jwt.MapClaims{"exp": sent.Add(20 * time.Second).Unix()})
 	for name, date := range map[string]time.Time{
-		"1970":           time.Unix(0, 0),
-		"a day behind":   sent.Add(-24 * time.Hour),
-		"11 min behind":  sent.Add(-11 * time.Minute),
-		"11 min ahead":   sent.Add(11 * time.Minute),
-		"a day ahead":    sent.Add(24 * time.Hour),
-		"ancient":        time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC),
-		"the end of all": time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+		"1970":          time.Unix(0, 0),
+		"a day behind":  sent.Add(-24 * time.Hour),
+		"11 min behind": sent.Add(-11 * time.Minute),
+		"11 min ahead":  sent.Add(11 * time.Minute),
+		"a day ahead":   sent.Add(24 * time.Hour),
+		"ancient":       time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC),
+		"the year 9999": time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
 	} {
 		clock := Clock{Sent: sent, Received: sent.Add(400 * time.Millisecond), Date: date}
 		assert.False(t, clock.Believed(), name)
-		assert.Greater(t, clock.Skew().Abs(), 10*time.Minute, "%s is reported all the same", name)
+		assert.Greater(t, clock.Skew().Abs(), 10*time.Minute, "%s is still reported", name)
 		got := token(t, Answer{AccessToken: exp, Clock: clock}, TTL{}, Token{})
 		assert.Equal(t, sent.Add(18*time.Second), got.ExpireTime, name)
 		got = token(t, Answer{AccessToken: "opaque", OnTheHour: true, Clock: clock}, TTL{}, Token{})
@@ -138,7 +138,7 @@ func TestGuarantee1ADateThatIsFarOffIsIgnored(t *testing.T) {
 		clock := Clock{Sent: sent, Received: sent.Add(400 * time.Millisecond), Date: sent.Add(off)}
 		assert.True(t, clock.Believed())
 		got := token(t, Answer{AccessToken: exp, Clock: clock}, TTL{}, Token{})
-		assert.LessOrEqual(t, got.ExpireTime, sent.Add(20*time.Second+10*time.Minute), "no later than exp and the bound")
+		assert.LessOrEqual(t, got.ExpireTime, sent.Add(20*time.Second+10*time.Minute), "at most MaxSkew after exp")
 	}
 }
 
@@ -146,8 +146,8 @@ func TestGuarantee1AbsoluteTimesAreReadOnTheVendorsClock(t *testing.T) {
 	for name, test := range map[string]struct {
 		clock    Clock
 		exp      string
-		expire   string // never later than the true death, whatever the clocks
-		boundary string // never earlier
+		expire   string // never later than the actual expiry, whatever the clocks show
+		boundary string // never earlier than the actual expiry
 	}{
 		"no Date":              {Clock{Sent: at("10:20:00.000"), Received: at("10:20:00.400")}, "", "10:59:58.000", "11:00:02.000"},
 		"no Date, on the hour": {Clock{Sent: at("11:00:01.000"), Received: at("11:00:01.400")}, "", "10:59:58.000", "11:00:02.000"},
@@ -183,8 +183,8 @@ func TestGuarantee1AbsoluteTimesAreReadOnTheVendorsClock(t *testing.T) {
 	}
 }
 
-func TestTheLastExchangeTellsOnWhichSideOfTheHourThisOneIs(t *testing.T) {
-	// The vendor is slow: by its Date alone, the token may be of the last hour.
+func TestThePreviousExchangeNarrowsDownTheHour(t *testing.T) {
+	// The vendor is slow: by the Date alone, the token may be of the previous hour.
 	clock := Clock{Sent: at("11:00:00.200"), Received: at("11:00:05.200"), Date: at("11:00:03.000")}
 	answer := Answer{AccessToken: "opaque", OnTheHour: true, Clock: clock}
 	token, err := answer.Token(TTL{}, Token{})
@@ -196,18 +196,18 @@ func TestTheLastExchangeTellsOnWhichSideOfTheHourThisOneIs(t *testing.T) {
 	require.NoError(t, err)
 	assert.Greater(t, token.ExpireTime, at("11:59:50.000"))
 
-	last.ClockAhead = time.Hour // our clock has been set since
+	last.ClockAhead = time.Hour // our clock has been changed since
 	token, err = answer.Token(TTL{}, last)
 	require.NoError(t, err)
 	assert.Equal(t, at("11:00:02.200"), token.RenewableFrom)
 }
 
-func TestSkewIsWhatTheExchangeProves(t *testing.T) {
+func TestSkewIsTheSmallestDifferenceThatExplainsTheDate(t *testing.T) {
 	sent, received := at("10:20:00.000"), at("10:20:02.000")
 	for date, want := range map[string]time.Duration{
 		"10:20:00.000": 0,
 		"10:20:02.000": 0,
-		"10:19:59.000": 0, // the header cuts up to a second off
+		"10:19:59.000": 0, // the header is rounded down to the second
 		"10:19:50.000": -9 * time.Second,
 		"10:20:30.000": 28 * time.Second,
 	} {
@@ -216,7 +216,7 @@ func TestSkewIsWhatTheExchangeProves(t *testing.T) {
 	assert.Zero(t, Clock{Sent: sent, Received: received}.Skew())
 }
 
-func TestATokenThatIsNoJWTHasNoExp(t *testing.T) {
+func TestAnOpaqueTokenHasNoExp(t *testing.T) {
 	for _, token := range []string{"", "opaque", "a.b.c", "e30.e30.", "a.b.c.d.e",
 		signed(t, jwt.MapClaims{"sub": "x"}),
 		signed(t, jwt.MapClaims{"exp": "soon"}),
@@ -226,20 +226,20 @@ func TestATokenThatIsNoJWTHasNoExp(t *testing.T) {
 		_, ok := jwtExpiry(token)
 		assert.False(t, ok, token)
 	}
-	// An algorithm that the library does not know is the vendor's affair.
+	// The algorithm need not be known to the library.
 	exp, ok := jwtExpiry("eyJhbGciOiJYWFgifQ.eyJleHAiOjE3NzAwMDAwMDAuOX0.c2ln")
 	assert.True(t, ok)
 	assert.Equal(t, int64(1770000000), exp.Unix())
 }
 
-func TestALifetimeIsANumberAboveZero(t *testing.T) {
+func TestALifetimeIsAPositiveNumber(t *testing.T) {
 	for raw, want := range map[string]time.Duration{
-		``: 0, `null`: 0, `""`: 0, `" "`: 0, `false`: 0, `true`: 0, `{}`: 0, `[1]`: 0, // which say nothing of it
+		``: 0, `null`: 0, `""`: 0, `" "`: 0, `false`: 0, `true`: 0, `{}`: 0, `[1]`: 0, // no lifetime stated
 		`3600`: time.Hour, `"3600"`: time.Hour, `1.5`: 1500 * time.Millisecond,
-		`1e300`: maxLifetime, `1e999`: maxLifetime, `1e-300`: 1, // which is not silence
+		`1e300`: maxLifetime, `1e999`: maxLifetime, `1e-300`: 1, // stated, however short
 		`0`: noLifetime, `-1`: noLifetime, `-1e999`: noLifetime, `"0"`: noLifetime, `"soon"`: noLifetime, `"NaN"`: noLifetime,
 		`"3600.5"`: time.Hour + 500*time.Millisecond, `1e3`: 1000 * time.Second, `"007"`: 7 * time.Second,
-		// Which strconv takes, and no vendor means.
+		// strconv accepts these, but no vendor means them as a lifetime.
 		`"Inf"`: noLifetime, `"+Inf"`: noLifetime, `"infinity"`: noLifetime, `"1_000"`: noLifetime, `"+5000"`: noLifetime, `"0x10"`: noLifetime,
 		`"0x1p4"`: noLifetime, `" 60 "`: noLifetime, `"60\n"`: noLifetime, `"1e3"`: noLifetime, `"-60"`: noLifetime, `".5"`: noLifetime, `"5."`: noLifetime,
 		`"٦٠"`: noLifetime, `"1,000"`: noLifetime,
@@ -250,10 +250,10 @@ func TestALifetimeIsANumberAboveZero(t *testing.T) {
 
 func TestGuarantee1NoTokenLivesForEver(t *testing.T) {
 	for name, date := range map[string]time.Time{
-		"a clock that agrees":      at("10:20:00.000"),
-		"a clock that is behind":   at("10:20:00.000").AddDate(-100, 0, 0),
-		"a clock of ancient times": time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC),
-		"no clock":                 {},
+		"a clock that agrees":    at("10:20:00.000"),
+		"a clock that is behind": at("10:20:00.000").AddDate(-100, 0, 0),
+		"a clock in the year 1":  time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC),
+		"no clock":               {},
 	} {
 		clock := Clock{Sent: at("10:20:00.000"), Received: at("10:20:00.400"), Date: date}
 		for _, exp := range []int64{maxUnixSeconds, maxUnixSeconds + 1 - 3600} {
@@ -267,7 +267,7 @@ func TestGuarantee1NoTokenLivesForEver(t *testing.T) {
 	}
 }
 
-func TestATokenThatNoRequestCanCarryIsNonsense(t *testing.T) {
+func TestATokenThatAHeaderCannotCarryIsAnInvalidResponse(t *testing.T) {
 	for _, token := range []string{" ", "a b", "a\n", "t\u00f6ken", "\x00"} {
 		_, err := (&Answer{AccessToken: token, ExpiresIn: time.Hour}).Token(TTL{}, Token{})
 		var e *Error

@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Any token is read, and an exp that is read is the one that is in it.
+// jwtExpiry accepts any token, and returns the exp that it contains.
 func FuzzJWTExpiry(f *testing.F) {
 	encode := base64.RawURLEncoding.EncodeToString
 	for _, claims := range []string{
@@ -63,7 +63,7 @@ func FuzzJWTExpiry(f *testing.F) {
 	})
 }
 
-// expOf is the exp of a JWT by the RFCs: three parts, of which two are objects.
+// expOf returns the exp of a JWT as the RFCs define it: three parts, of which two are objects.
 func expOf(token string) (exp int64, ok bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -73,7 +73,7 @@ func expOf(token string) (exp int64, ok bool) {
 	for _, part := range parts[:2] {
 		claims = nil
 		text, err := base64.RawURLEncoding.DecodeString(part)
-		var misfit *json.UnmarshalTypeError // of another claim
+		var misfit *json.UnmarshalTypeError // for another claim
 		if err != nil {
 			return 0, false
 		}
@@ -88,8 +88,8 @@ func expOf(token string) (exp int64, ok bool) {
 	return int64(math.Floor(n)), true
 }
 
-// A vendor's wish to be left alone is never negative, never lost for its length, and
-// no longer than what was wished for.
+// retryAfter is never negative, never longer than the header asks for, and never zero because a
+// number is too large.
 func FuzzRetryAfter(f *testing.F) {
 	for _, header := range []string{
 		"", "0", "120", "00120", "-1", "+5", "1.5", "1e3", " 120", "120 ", "120s", "2147483647", "2147483648", "99999999999999999999999", "2170000000A", "0x10", "１２",
@@ -115,12 +115,12 @@ func FuzzRetryAfter(f *testing.F) {
 		when, err := http.ParseTime(header)
 		switch {
 		case digits.MatchString(header):
-			wished, _ := new(big.Int).SetString(header, 10)
-			if day := big.NewInt(86400); wished.Cmp(day) > 0 {
-				wished = day // which is more than anybody obeys
+			asked, _ := new(big.Int).SetString(header, 10)
+			if day := big.NewInt(86400); asked.Cmp(day) > 0 {
+				asked = day // the engine waits for less
 			}
-			require.LessOrEqual(t, wished.Int64(), int64(got/time.Second))
-			require.False(t, wished.Int64() < 86400 && got != time.Duration(wished.Int64())*time.Second, got)
+			require.LessOrEqual(t, asked.Int64(), int64(got/time.Second))
+			require.False(t, asked.Int64() < 86400 && got != time.Duration(asked.Int64())*time.Second, got)
 		case err != nil:
 			require.Zero(t, got)
 		case got == 0:
@@ -131,8 +131,8 @@ func FuzzRetryAfter(f *testing.F) {
 	})
 }
 
-// Whatever is given for a key is taken and can be used, or is refused by the name of its
-// field and in words that other input gives, too: they quote nothing of it.
+// A key is either accepted and usable, or refused with an error that names its field. The texts
+// of these errors are the same for other input: they do not quote the key.
 func FuzzPEM(f *testing.F) {
 	ec := func(curve elliptic.Curve) *ecdsa.PrivateKey {
 		key, err := ecdsa.GenerateKey(curve, rand.Reader)
@@ -153,10 +153,10 @@ func FuzzPEM(f *testing.F) {
 	certificate, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1)}, &x509.Certificate{}, rsaKey.Public(), rsaKey)
 	require.NoError(f, err)
 
-	// One input for each way to be refused.
+	// One input for each error.
 	x25519, err := ecdh.X25519().GenerateKey(rand.Reader)
 	require.NoError(f, err)
-	words := map[string]bool{"private_key: has N bits; give an RSA key of N to N bits": true} // less numbers
+	words := map[string]bool{"private_key: has N bits; give an RSA key of N to N bits": true} // with N for numbers
 	for _, text := range []string{
 		"", block("ENCRYPTED PRIVATE KEY", nil), block("CERTIFICATE", nil), block("PRIVATE KEY", nil), "key.pem", "{", "LS0tLS1CRUdJTi",
 		block("OPENSSH PRIVATE KEY", nil), "-----BEGIN PRIVATE KEY-----",
@@ -209,7 +209,7 @@ func FuzzPEM(f *testing.F) {
 				require.True(t, words[err.Error()], err.Error())
 			} else if text != "" {
 				roots := client.transport().(*http.Transport).TLSClientConfig.RootCAs
-				require.False(t, roots.Equal(x509.NewCertPool()), "nobody is trusted")
+				require.False(t, roots.Equal(x509.NewCertPool()), "no authority is trusted")
 			}
 		}
 	})
@@ -231,7 +231,7 @@ func requireInvalid(t *testing.T, err error) {
 	require.Equal(t, Invalid, e.Kind)
 }
 
-// requireSigns has a signer sign as its key's public half wants it.
+// requireSigns checks that the public key verifies a signature of the signer.
 func requireSigns(t *testing.T, s *Signer) {
 	t.Helper()
 	signed, err := s.Sign(map[string]any{"iss": "c"})

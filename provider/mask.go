@@ -16,25 +16,25 @@ import (
 )
 
 const (
-	// minRun is how many letters and digits of a secret in a row, or of one of its
-	// encodings, give it away.
+	// minRun is the length of the shortest part of a secret, or of one of its encodings,
+	// that is masked, in consecutive letters and digits.
 	minRun = 8
 
-	// minEncoded is how many bytes a secret has at least whose encodings are looked for.
-	// Those of less may be in any word.
+	// minEncoded is the length in bytes of the shortest secret whose encodings are masked.
+	// Those of a shorter one may occur in any word.
 	minEncoded = 4
 
-	// maxEscaped is how long a secret may be in which escapes are looked for. Longer ones are
-	// tokens, which are encoded so that they need none.
+	// maxEscaped is the length in bytes of the longest secret in which escapes are undone.
+	// Longer secrets are tokens, whose encoding needs no escapes.
 	maxEscaped = 8 << 10
 
-	// maxEscapes is how often what a vendor repeats may have been escaped.
+	// maxEscapes is the number of layers of escapes that are undone.
 	maxEscapes = 2
 )
 
-// maskSecrets puts a mask in the place of every secret in a text, and of every part of one
-// of minRun letters and digits or more. A secret is found in any case, with separators in
-// it, escaped as in HTML, JSON and URLs, and in base64 and hexadecimal digits.
+// maskSecrets masks every secret in a text, and every part of one with at least minRun
+// letters and digits. It finds a secret in any case, with separators in it, with HTML, JSON
+// or URL escapes, and in base64 and hexadecimal.
 func maskSecrets(text string, secrets []string) string {
 	hidden := make([]bool, len(text))
 	whole, bare := search{hidden: hidden}, search{hidden: hidden}
@@ -43,7 +43,7 @@ func maskSecrets(text string, secrets []string) string {
 		whole.spellings = append(whole.spellings, spell(layer, isSeparator))
 		bare.spellings = append(bare.spellings, spell(layer, isSeparatorOrSign))
 		next := unescape(layer)
-		if len(next) == len(layer) { // an escape is longer than what it stands for
+		if len(next) == len(layer) { // no escapes: they are longer than their characters
 			break
 		}
 		layer = next
@@ -62,7 +62,7 @@ func maskSecrets(text string, secrets []string) string {
 	return replaceHidden(text, hidden)
 }
 
-// replaceHidden puts one mask in the place of each stretch of hidden bytes.
+// replaceHidden replaces each run of hidden bytes by one mask.
 func replaceHidden(text string, hidden []bool) string {
 	var out strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -75,7 +75,7 @@ func replaceHidden(text string, hidden []bool) string {
 	return out.String()
 }
 
-// A glyph is a character of a text, and which bytes of the text it stands for.
+// A glyph is a character and the range of bytes in the text that it stands for.
 type glyph struct {
 	char     rune
 	from, to int
@@ -90,10 +90,10 @@ func glyphsOf(text string) []glyph {
 	return glyphs
 }
 
-// escape is an entity of HTML, or an escape of JSON or of a URL.
+// escape matches an HTML entity, or an escape of JSON or of a URL.
 var escape = regexp.MustCompile(`&#?[0-9A-Za-z]{1,32};|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|%[0-9A-Fa-f]{2}|\\`)
 
-// unescape undoes one escape of each character that has one.
+// unescape undoes one layer of escapes.
 func unescape(glyphs []glyph) []glyph {
 	var text strings.Builder
 	var at []int // the glyph of each byte
@@ -116,7 +116,7 @@ func unescape(glyphs []glyph) []glyph {
 	return append(plain, glyphs[next:]...)
 }
 
-// unescaped is what an escape stands for: nothing, if it is a backslash alone.
+// unescaped returns what an escape stands for; "" for a single backslash.
 func unescaped(escape string) string {
 	if escape[0] == '&' {
 		return html.UnescapeString(escape)
@@ -128,10 +128,10 @@ func unescaped(escape string) string {
 	return string(rune(code))
 }
 
-// A spelling is a text without some of its characters, in small letters.
+// A spelling is a text in lower case without some of its characters.
 type spelling struct {
 	text string
-	at   []glyph // of each byte
+	at   []glyph // the glyph of each byte
 }
 
 func spell(glyphs []glyph, leaveOut func(rune) bool) spelling {
@@ -149,7 +149,7 @@ func spell(glyphs []glyph, leaveOut func(rune) bool) spelling {
 	return spelling{text.String(), at}
 }
 
-// plain is the spelling of a secret.
+// plain returns a secret in lower case, without the characters that leaveOut selects.
 func plain(secret string, leaveOut func(rune) bool) string {
 	if spelled, isASCII := plainASCII(secret, leaveOut); isASCII {
 		return spelled
@@ -162,9 +162,9 @@ func plain(secret string, leaveOut func(rune) bool) string {
 	}, secret)
 }
 
-// plainASCII is plain for what is all of ASCII, as tokens are.
+// plainASCII is a faster plain for ASCII, which tokens are.
 func plainASCII(secret string, leaveOut func(rune) bool) (spelled string, isASCII bool) {
-	var to [utf8.RuneSelf]byte // 0 leaves out
+	var to [utf8.RuneSelf]byte // 0 for characters to leave out
 	for r := range rune(utf8.RuneSelf) {
 		if !leaveOut(r) {
 			to[r] = byte(unicode.ToLower(r))
@@ -182,27 +182,28 @@ func plainASCII(secret string, leaveOut func(rune) bool) (spelled string, isASCI
 	return string(out), true
 }
 
-// isSeparator is whether a character can stand in a secret without being of it.
+// isSeparator reports whether a character may have been inserted into a secret, such as a
+// line break.
 func isSeparator(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) }
 
 func isSeparatorOrSign(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }
 
-// A search looks for secrets in some spellings of a text, and hides what it finds. Secrets may
-// be a thousand times as long as the text: it is the runs of the text that are looked up.
+// A search finds secrets in the spellings of a text and hides them. Secrets may be a thousand
+// times as long as the text, so it indexes the runs of the text and not of the secrets.
 type search struct {
 	spellings []spelling
 	hidden    []bool
 
 	runs   map[uint64][]place
-	sieve  []uint64 // a bit for each run of the text, by its hash: most of a secret's have none
+	sieve  []uint64 // a bit per hash of a run; most runs of a secret have none set
 	shifts int
 }
 
-// A place is where a spelling has a run.
+// A place is the position of a run in a spelling.
 type place struct{ spelling, at int }
 
-// read notes the runs of minRun bytes that the text has.
-func (s *search) read() {
+// index indexes the runs of minRun bytes in the text.
+func (s *search) index() {
 	s.runs = map[uint64][]place{}
 	for i, spelled := range s.spellings {
 		for at := 0; at+minRun <= len(spelled.text); at++ {
@@ -210,7 +211,7 @@ func (s *search) read() {
 			s.runs[run] = append(s.runs[run], place{i, at})
 		}
 	}
-	width := bits.Len(uint(len(s.runs))) + 6 // 32 bits a run, at least
+	width := bits.Len(uint(len(s.runs))) + 6 // at least 32 bits per run
 	s.sieve, s.shifts = make([]uint64, 1<<(width-6)), 64-width
 	for run := range s.runs {
 		bit := s.hash(run)
@@ -220,10 +221,10 @@ func (s *search) read() {
 
 func (s *search) hash(run uint64) uint64 { return run * 0x9e3779b97f4a7c15 >> s.shifts }
 
-// hide hides each run of minRun bytes that the text has of a form of a secret.
+// hide hides each run of minRun bytes that the text shares with a form of a secret.
 func (s *search) hide(form string) {
 	if s.runs == nil {
-		s.read()
+		s.index()
 	}
 	var run uint64
 	for i := range len(form) {
@@ -232,17 +233,17 @@ func (s *search) hide(form string) {
 			continue
 		}
 		found, isThere := s.runs[run]
-		if !isThere || isVocabulary(form[i+1-minRun:i+1]) { // in this order, as tokens can be long
+		if !isThere || isVocabulary(form[i+1-minRun:i+1]) { // the cheaper test first
 			continue
 		}
 		for _, p := range found {
 			s.spellings[p.spelling].hideRange(p.at, p.at+minRun, s.hidden)
 		}
-		delete(s.runs, run) // which is hidden
+		delete(s.runs, run) // now hidden
 	}
 }
 
-// hideShort hides a form that is shorter than a run, as a whole.
+// hideShort hides each occurrence of a form that is shorter than a run.
 func (s *search) hideShort(form string) {
 	if form == "" || len(form) >= minRun {
 		return
@@ -254,8 +255,8 @@ func (s *search) hideShort(form string) {
 	}
 }
 
-// vocabulary are words of OAuth 2.0, of which vendors speak, and which some secrets hold to
-// say what they are: "the refresh token is not accepted" gives nothing away.
+// vocabulary has terms of OAuth 2.0 that are not masked. Vendors' messages use them, and some
+// secrets contain one as a label: "the refresh token is not accepted" exposes nothing.
 const vocabulary = "accesstoken apikey authorization clientassertion clientcredentials clientid clientsecret password privatekey refreshtoken"
 
 func isVocabulary(run string) bool {
@@ -263,7 +264,7 @@ func isVocabulary(run string) bool {
 	return len(letters) >= minRun-2 && strings.Contains(vocabulary, letters)
 }
 
-// indexes are where a text has a word.
+// indexes yields the positions of a word in a text.
 func indexes(text, word string) iter.Seq[int] {
 	return func(yield func(int) bool) {
 		for from := 0; ; {
@@ -276,16 +277,15 @@ func indexes(text, word string) iter.Seq[int] {
 	}
 }
 
-// hideRange hides what the bytes from one to another stand for, and what was left out
-// between.
+// hideRange hides the part of the text that the bytes [from, to) of the spelling stand for,
+// including the characters that were left out within it.
 func (s spelling) hideRange(from, to int, hidden []bool) {
 	for i := s.at[from].from; i < s.at[to-1].to; i++ {
 		hidden[i] = true
 	}
 }
 
-// escapedForms are a secret, and what it would be if what looks like an escape in it were
-// one.
+// escapedForms returns a secret, and the secret with whatever looks like an escape undone.
 func escapedForms(secret string) []string {
 	forms := []string{secret}
 	if len(secret) > maxEscaped || !strings.ContainsAny(secret, `&\%`) {
@@ -306,8 +306,9 @@ func escapedForms(secret string) []string {
 	return forms
 }
 
-// encodings are the forms of a secret, and of what HTTP Basic makes of it, in which none of
-// its characters can be seen: hexadecimal, and base64 wherever in a longer text it stands.
+// encodings returns the encodings of a secret that do not show its characters: hexadecimal,
+// and base64 at any offset within a longer text. HTTP Basic encodes the secret with URL
+// escapes, so these are included.
 func encodings(secret string) []string {
 	if len(secret) < minEncoded {
 		return nil
@@ -320,8 +321,8 @@ func encodings(secret string) []string {
 	for _, text := range sent {
 		for before := range 3 {
 			encoded := base64.RawStdEncoding.EncodeToString([]byte(strings.Repeat(" ", before) + text))
-			// The first characters are also of what stands before, and the last of what
-			// stands behind.
+			// The first characters also encode what precedes the secret, and the last
+			// one what follows it.
 			start, end := before+min(before, 1), len(encoded)
 			if (before+len(text))%3 != 0 {
 				end--

@@ -18,7 +18,7 @@ import (
 // A pemBlock is one block of a PEM file.
 type pemBlock struct {
 	label       string
-	der         []byte // nil if it cannot be decoded
+	der         []byte // nil if it is not base64
 	isEncrypted bool
 }
 
@@ -26,13 +26,13 @@ var (
 	pemMarker = regexp.MustCompile(`-----(BEGIN|END) ([A-Z0-9 ]{1,40})-----`)
 	pemHeader = regexp.MustCompile(`(?m)^\s*[A-Za-z-]+:.*$`)
 
-	// pemEscapes are what quoting in JSON and in shells leaves of a file.
+	// pemEscapes undoes the escapes of a file that was quoted for JSON or a shell.
 	pemEscapes = strings.NewReplacer(`\r`, "\n", `\n`, "\n", `\t`, " ", `\`, "")
 )
 
-// readPEM finds the blocks of a PEM file, which may have been pasted on one line, indented,
-// quoted, or with line breaks written as \n. unfinished is the label of a block that does
-// not end; "" if there is none.
+// readPEM returns the blocks of a PEM file. The file may be pasted on one line, indented,
+// quoted, or with line breaks written as \n. unfinished is the label of a block without its
+// END line; "" if there is none.
 func readPEM(text string) (blocks []pemBlock, unfinished string) {
 	text = pemEscapes.Replace(text)
 	markers := pemMarker.FindAllStringSubmatchIndex(text, -1)
@@ -73,14 +73,14 @@ func decodePEM(body string) []byte {
 const isPrivate = "PRIVATE KEY" // ends the label of a private key
 
 const (
-	// minRSABits is the least that vendors take: Kensho's guide asks for 2048. With more
-	// than maxRSABits a signature takes seconds.
+	// minRSABits is the minimum that vendors accept; Kensho's guide asks for 2048. With more
+	// than maxRSABits, a signature takes seconds.
 	minRSABits = 2048
 	maxRSABits = 8192
 )
 
-// parsePrivateKey reads the first private key of a PEM file. What a parser says may quote
-// the key, so it is not passed on.
+// parsePrivateKey returns the first private key in a PEM file. Its errors do not wrap those
+// of the parsers, which may quote the key.
 func parsePrivateKey(text string) (crypto.Signer, error) {
 	blocks, unfinished := readPEM(text)
 	for _, block := range blocks {
@@ -90,27 +90,27 @@ func parsePrivateKey(text string) (crypto.Signer, error) {
 	}
 	switch {
 	case strings.HasSuffix(unfinished, isPrivate):
-		return nil, Errorf(Invalid, "private_key: has no -----END line that goes with its -----BEGIN line; give the whole file")
+		return nil, Errorf(Invalid, "private_key: the -----END line is missing or does not match; give the whole file")
 	case len(blocks) > 0 || unfinished != "":
-		return nil, Errorf(Invalid, `private_key: the PEM holds no private key; give "RSA PRIVATE KEY", "EC PRIVATE KEY" or "PRIVATE KEY"`)
+		return nil, Errorf(Invalid, `private_key: the PEM contains no private key; give "RSA PRIVATE KEY", "EC PRIVATE KEY" or "PRIVATE KEY"`)
 	case isFileName(text):
-		return nil, Errorf(Invalid, "private_key: looks like the name of a file; to give what is in the file, write @ before its name (private_key=@key.pem)")
+		return nil, Errorf(Invalid, "private_key: looks like a file name; to give the contents of the file, put @ before its name (private_key=@key.pem)")
 	case strings.HasPrefix(text, "LS0tLS1CRUdJTi"):
 		return nil, Errorf(Invalid, "private_key: is a PEM file in base64; decode it first (base64 -d)")
 	case strings.HasPrefix(text, "{"):
 		return nil, Errorf(Invalid, "private_key: is JSON; give the key in PEM")
 	}
-	return nil, Errorf(Invalid, "private_key: is no PEM; give the whole file, from -----BEGIN to END-----")
+	return nil, Errorf(Invalid, "private_key: not PEM; give the whole file, from -----BEGIN to END-----")
 }
 
 func (b pemBlock) privateKey() (crypto.Signer, error) {
 	switch {
 	case b.isEncrypted:
-		return nil, Errorf(Invalid, "private_key: is protected by a passphrase; give the key without one")
+		return nil, Errorf(Invalid, "private_key: is encrypted; give the key without a passphrase")
 	case b.label == "OPENSSH PRIVATE KEY":
-		return nil, Errorf(Invalid, "private_key: is in OpenSSH's own format; convert it to PEM with ssh-keygen -p -m PEM")
+		return nil, Errorf(Invalid, "private_key: is in the OpenSSH format; convert it to PEM with ssh-keygen -p -m PEM")
 	}
-	// Before it is parsed, which takes long as well.
+	// Check the size first, as parsing a very long key takes seconds.
 	if bits, isRSA := rsaBits(b.der); isRSA && (bits < minRSABits || bits > maxRSABits) {
 		return nil, Errorf(Invalid, "private_key: has %d bits; give an RSA key of %d to %d bits", bits, minRSABits, maxRSABits)
 	}
@@ -122,7 +122,7 @@ func (b pemBlock) privateKey() (crypto.Signer, error) {
 		key, err = x509.ParseECPrivateKey(b.der)
 	}
 	if err != nil {
-		return nil, Errorf(Invalid, "private_key: the PEM holds no key that can be read")
+		return nil, Errorf(Invalid, "private_key: cannot parse the key in the PEM")
 	}
 	switch key := key.(type) {
 	case *rsa.PrivateKey:
@@ -132,10 +132,11 @@ func (b pemBlock) privateKey() (crypto.Signer, error) {
 	case ed25519.PrivateKey:
 		return key, nil
 	}
-	return nil, Errorf(Invalid, "private_key: is not an RSA, EC or Ed25519 key, which vendors ask for")
+	return nil, Errorf(Invalid, "private_key: unsupported type of key; give an RSA, EC or Ed25519 key")
 }
 
-// rsaBits returns the length of the modulus of an RSA key in PKCS#1 or PKCS#8.
+// rsaBits returns the length of the modulus of an RSA key in PKCS#1 or PKCS#8, without
+// validating the key.
 func rsaBits(der []byte) (bits int, isRSA bool) {
 	var wrapper struct {
 		Version   int
@@ -155,24 +156,24 @@ func rsaBits(der []byte) (bits int, isRSA bool) {
 	return key.N.BitLen(), true
 }
 
-// Certificates returns the certificates of a ca_cert, which are those that a [Client] trusts.
-// The ca_cert is read back and so must hold nothing else than certificates. Those that Go
-// cannot read are left out, as long as there are others. Its error is of kind Invalid.
+// Certificates parses a ca_cert and returns the certificates that a [Client] trusts. A config
+// read returns ca_cert, so it must contain nothing but certificates. Certificates that Go
+// cannot parse are skipped if there are others. Its error is of kind Invalid.
 func Certificates(caCert string) ([]*x509.Certificate, error) {
 	blocks, unfinished := readPEM(caCert)
 	for _, label := range append(labels(blocks), unfinished) {
 		switch {
 		case strings.HasSuffix(label, isPrivate):
-			return nil, Errorf(Invalid, "ca_cert: holds a private key; give only certificates")
+			return nil, Errorf(Invalid, "ca_cert: contains a private key; give only certificates")
 		case label != "" && label != "CERTIFICATE":
-			return nil, Errorf(Invalid, `ca_cert: holds something else than certificates; give only blocks of "CERTIFICATE"`)
+			return nil, Errorf(Invalid, `ca_cert: contains a PEM block that is not a certificate; give only "CERTIFICATE" blocks`)
 		}
 	}
-	if strings.Contains(caCert, isPrivate) { // of a block that is damaged
-		return nil, Errorf(Invalid, "ca_cert: holds a private key; give only certificates")
+	if strings.Contains(caCert, isPrivate) { // in a damaged block
+		return nil, Errorf(Invalid, "ca_cert: contains a private key; give only certificates")
 	}
 	if unfinished != "" {
-		return nil, Errorf(Invalid, "ca_cert: has no -----END line that goes with its -----BEGIN line; give the whole file")
+		return nil, Errorf(Invalid, "ca_cert: the -----END line is missing or does not match; give the whole file")
 	}
 	var certificates []*x509.Certificate
 	for _, block := range blocks {
@@ -184,9 +185,9 @@ func Certificates(caCert string) ([]*x509.Certificate, error) {
 	case len(certificates) > 0:
 		return certificates, nil
 	case isFileName(caCert):
-		return nil, Errorf(Invalid, "ca_cert: looks like the name of a file; to give what is in the file, write @ before its name (ca_cert=@ca.pem)")
+		return nil, Errorf(Invalid, "ca_cert: looks like a file name; to give the contents of the file, put @ before its name (ca_cert=@ca.pem)")
 	}
-	return nil, Errorf(Invalid, "ca_cert: holds no certificate; give one or more in PEM")
+	return nil, Errorf(Invalid, "ca_cert: contains no certificate; give one or more in PEM")
 }
 
 func labels(blocks []pemBlock) []string {
@@ -197,7 +198,7 @@ func labels(blocks []pemBlock) []string {
 	return all
 }
 
-// isFileName is whether a text is the name of a file with a key or a certificate in it.
+// isFileName reports whether a text looks like the name of a key or certificate file.
 func isFileName(text string) bool {
 	return len(text) <= 255 && fileName.MatchString(text)
 }

@@ -47,7 +47,7 @@ func certificatePEM(t *testing.T) string {
 	return block("CERTIFICATE", der)
 }
 
-// pastes are what becomes of a PEM file on its way into a field.
+// pastes returns the forms in which operators paste a PEM file, by name.
 func pastes(t *testing.T, file string) map[string]string {
 	t.Helper()
 	quoted, err := json.Marshal(file)
@@ -56,33 +56,33 @@ func pastes(t *testing.T, file string) map[string]string {
 	return map[string]string{
 		"unencoded":             file,
 		"a byte order mark":     "\ufeff" + file,
-		"line breaks of DOS":    strings.ReplaceAll(file, "\n", "\r\n"),
-		"line breaks of MacOS":  strings.ReplaceAll(file, "\n", "\r"),
+		"CRLF line breaks":      strings.ReplaceAll(file, "\n", "\r\n"),
+		"CR line breaks":        strings.ReplaceAll(file, "\n", "\r"),
 		`\n as two characters`:  strings.ReplaceAll(file, "\n", `\n`),
 		`\r\n as four`:          strings.ReplaceAll(file, "\n", `\r\n`),
 		`\\n as three`:          strings.ReplaceAll(file, "\n", `\\n`),
 		"as JSON":               string(quoted),
 		"as JSON, by PHP":       strings.ReplaceAll(string(quoted), "/", `\/`),
 		"one line":              strings.Join(lines, ""),
-		"one line, with blanks": strings.Join(lines, " "),
+		"one line, with spaces": strings.Join(lines, " "),
 		"indented":              "  " + strings.Join(lines, "\n    "),
 		"with empty lines":      strings.Join(lines, "\n\n"),
-		"with text around it":   "Bag Attributes\n  friendlyName: key\n" + file + "and behind it",
+		"with text around it":   "Bag Attributes\n  friendlyName: key\n" + file + "and after it",
 		"in quotes":             `'` + file + `'`,
 		"no-break spaces":       strings.Join(lines, "\u00a0\n"),
 		"no padding":            strings.ReplaceAll(file, "=", ""),
 	}
 }
 
-func TestAPrivateKeyIsFoundHoweverItWasPasted(t *testing.T) {
+func TestAPrivateKeyIsParsedInAnyPastedForm(t *testing.T) {
 	key := pkcs8PEM(t, testKey())
 	files := pastes(t, key)
 	files["a certificate before it"] = certificatePEM(t) + key
-	files["a certificate behind it"] = key + certificatePEM(t)
+	files["a certificate after it"] = key + certificatePEM(t)
 	files["parameters before it"] = block("EC PARAMETERS", []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}) + key
-	files["its public half before it"] = block("PUBLIC KEY", []byte{1}) + key
-	files["another key behind it"] = key + block("PRIVATE KEY", []byte{1})
-	files["a block that does not end before it"] = "-----BEGIN CERTIFICATE-----\nMIIB\n" + key
+	files["the public key before it"] = block("PUBLIC KEY", []byte{1}) + key
+	files["another key after it"] = key + block("PRIVATE KEY", []byte{1})
+	files["an unfinished block before it"] = "-----BEGIN CERTIFICATE-----\nMIIB\n" + key
 	files["another label"] = strings.ReplaceAll(key, "PRIVATE KEY", "RSA PRIVATE KEY")
 	files["a service account's JSON"] = `{"type": "service_account", "private_key": "` + strings.ReplaceAll(key, "\n", `\n`) + `", "client_id": "7"}`
 	files["a certificate before it, on one line"] = strings.ReplaceAll(certificatePEM(t)+key, "\n", " ")
@@ -94,7 +94,7 @@ func TestAPrivateKeyIsFoundHoweverItWasPasted(t *testing.T) {
 	}
 }
 
-func TestAKeyThatCannotBeUsedIsNamed(t *testing.T) {
+func TestAnUnusableKeyIsReportedWithTheReason(t *testing.T) {
 	key := pkcs8PEM(t, testKey())
 	small, err := rsa.GenerateKey(rand.Reader, 1024)
 	require.NoError(t, err)
@@ -102,20 +102,20 @@ func TestAKeyThatCannotBeUsedIsNamed(t *testing.T) {
 	require.NoError(t, err)
 	lines := strings.Split(key, "\n")
 	for name, test := range map[string]struct{ text, says string }{
-		"a file name for a key":  {"key.pem", "looks like the name of a file; to give what is in the file, write @ before its name (private_key=@key.pem)"},
-		"the path of a file":     {"/etc/my keys/prod.KEY", "looks like the name of a file"},
-		"the file in base64":     {base64.StdEncoding.EncodeToString([]byte(key)), "is a PEM file in base64; decode it first"},
-		"a JWK":                  {`{"kty":"EC","crv":"P-256"}`, "is JSON; give the key in PEM"},
-		"its body alone":         {strings.Join(lines[1:len(lines)-2], "\n"), "is no PEM; give the whole file"},
-		"cut off":                {key[:len(key)-30], "has no -----END line that goes with its -----BEGIN line"},
-		"another end":            {strings.Replace(key, "END PRIVATE", "END PUBLIC", 1), "has no -----END line"},
-		"a certificate":          {certificatePEM(t), "the PEM holds no private key"},
-		"a passphrase":           {block("ENCRYPTED PRIVATE KEY", []byte{1}), "is protected by a passphrase"},
-		"a passphrase, PKCS#1":   {"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n", "is protected by a passphrase"},
-		"of OpenSSH":             {block("OPENSSH PRIVATE KEY", []byte("openssh-key-v1")), "is in OpenSSH's own format; convert it"},
-		"a body with an error":   {lines[0] + "\ncanary!\n" + lines[len(lines)-2], "the PEM holds no key that can be read"},
-		"RSA, of 1024 bits":      {pkcs8PEM(t, small), "has 1024 bits; give an RSA key of 2048 to 8192 bits"},
-		"a curve without a name": {pkcs8PEM(t, p224), "is on a curve that no signing algorithm is for; give a key on P-256, P-384 or P-521"},
+		"a file name":          {"key.pem", "looks like a file name; to give the contents of the file, put @ before its name (private_key=@key.pem)"},
+		"a file path":          {"/etc/my keys/prod.KEY", "looks like a file name"},
+		"the file in base64":   {base64.StdEncoding.EncodeToString([]byte(key)), "is a PEM file in base64; decode it first"},
+		"a JWK":                {`{"kty":"EC","crv":"P-256"}`, "is JSON; give the key in PEM"},
+		"only the body":        {strings.Join(lines[1:len(lines)-2], "\n"), "not PEM; give the whole file"},
+		"cut off":              {key[:len(key)-30], "the -----END line is missing or does not match"},
+		"another END line":     {strings.Replace(key, "END PRIVATE", "END PUBLIC", 1), "the -----END line is missing"},
+		"a certificate":        {certificatePEM(t), "the PEM contains no private key"},
+		"a passphrase":         {block("ENCRYPTED PRIVATE KEY", []byte{1}), "is encrypted"},
+		"a passphrase, PKCS#1": {"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n", "is encrypted"},
+		"the OpenSSH format":   {block("OPENSSH PRIVATE KEY", []byte("openssh-key-v1")), "is in the OpenSSH format; convert it"},
+		"an invalid body":      {lines[0] + "\ncanary!\n" + lines[len(lines)-2], "cannot parse the key in the PEM"},
+		"RSA, of 1024 bits":    {pkcs8PEM(t, small), "has 1024 bits; give an RSA key of 2048 to 8192 bits"},
+		"an unsupported curve": {pkcs8PEM(t, p224), "unsupported curve; give a key on P-256, P-384 or P-521"},
 	} {
 		_, err := NewSigner(test.text, "", "")
 		requireInvalid(t, err)
@@ -124,7 +124,7 @@ func TestAKeyThatCannotBeUsedIsNamed(t *testing.T) {
 	}
 }
 
-func TestAnRSAKeyWithWhichASignatureTakesSecondsIsRefused(t *testing.T) {
+func TestAnRSAKeyThatIsTooLongIsRefused(t *testing.T) {
 	for _, bits := range []int{maxRSABits + 1, 32768} {
 		der, err := asn1.Marshal(likeRSA(bits))
 		require.NoError(t, err)
@@ -143,7 +143,7 @@ func TestAnRSAKeyWithWhichASignatureTakesSecondsIsRefused(t *testing.T) {
 	der, err := asn1.Marshal(likeRSA(maxRSABits))
 	require.NoError(t, err)
 	_, err = NewSigner(block("RSA PRIVATE KEY", der), "", "")
-	require.ErrorContains(t, err, "no key that can be read", "its numbers are none of a key's")
+	require.ErrorContains(t, err, "cannot parse the key", "the numbers are not those of a key")
 }
 
 // pkcs1 is an RSA private key (RFC 8017 §A.1.2).
@@ -152,14 +152,14 @@ type pkcs1 struct {
 	N, E, D, P, Q, DP, DQ, QI *big.Int
 }
 
-// likeRSA has the length of a key, which nobody waits for to be made.
+// likeRSA has the length of a key, without the time that it takes to generate one.
 func likeRSA(bits int) pkcs1 {
 	number := func(bits int) *big.Int { return new(big.Int).SetBit(big.NewInt(1), bits-1, 1) }
 	half := number(bits / 2)
 	return pkcs1{0, number(bits), big.NewInt(65537), number(bits), half, half, half, half, half}
 }
 
-func TestEachKeySignsWithEachAlgorithmThatIsForIt(t *testing.T) {
+func TestAKeySignsWithEachAlgorithmThatFitsIt(t *testing.T) {
 	rsaKey, err := rsa.GenerateKey(rand.Reader, minRSABits)
 	require.NoError(t, err)
 	_, edKey, err := ed25519.GenerateKey(rand.Reader)
@@ -183,7 +183,7 @@ func TestEachKeySignsWithEachAlgorithmThatIsForIt(t *testing.T) {
 		text := pkcs8PEM(t, test.key)
 		signer, err := NewSigner(text, "", "")
 		require.NoError(t, err)
-		assert.Equal(t, test.fit[0], signer.method.Alg(), "the usual one")
+		assert.Equal(t, test.fit[0], signer.method.Alg(), "the default")
 		for _, algorithm := range Algorithms {
 			signer, err := NewSigner(text, algorithm, "")
 			if assert.Equal(t, slices.Contains(test.fit, algorithm), err == nil, algorithm) && err == nil {
@@ -198,7 +198,7 @@ func TestEachKeySignsWithEachAlgorithmThatIsForIt(t *testing.T) {
 	assert.Equal(t, Algorithms, all)
 }
 
-func TestAnAuthorityIsFoundHoweverItWasPasted(t *testing.T) {
+func TestACACertIsParsedInAnyPastedForm(t *testing.T) {
 	for name, text := range pastes(t, certificatePEM(t)) {
 		_, err := NewClient(ClientOptions{CACert: text})
 		require.NoError(t, err, name)
@@ -214,21 +214,21 @@ func TestAnAuthorityIsFoundHoweverItWasPasted(t *testing.T) {
 func TestGuarantee6NothingThanCertificatesIsStoredAsACACert(t *testing.T) {
 	certificate, key := certificatePEM(t), pkcs8PEM(t, testKey())
 	for name, test := range map[string]struct{ text, says string }{
-		"a key behind it":            {certificate + key, "holds a private key; give only certificates"},
-		"a key before it":            {key + certificate, "holds a private key"},
-		"a key on one line":          {certificate + strings.ReplaceAll(key, "\n", `\n`), "holds a private key"},
-		"a key, indented":            {certificate + strings.ReplaceAll(key, "\n", "\n  "), "holds a private key"},
-		"a key that does not end":    {certificate + key[:len(key)-20], "holds a private key"},
-		"a key with another end":     {certificate + strings.Replace(key, "-----BEGIN", "---BEGIN", 1), "holds a private key"},
-		"a key with a passphrase":    {certificate + block("ENCRYPTED PRIVATE KEY", []byte{1}), "holds a private key"},
-		"a public key":               {certificate + block("PUBLIC KEY", []byte{1}), "holds something else than certificates"},
-		"a request":                  {block("CERTIFICATE REQUEST", []byte{1}), "holds something else than certificates"},
-		"nothing":                    {"none", "holds no certificate; give one or more in PEM"},
-		"one that cannot be read":    {block("CERTIFICATE", []byte{1}), "holds no certificate"},
-		"a file name for a key":      {"ca.crt", "looks like the name of a file; to give what is in the file, write @ before its name (ca_cert=@ca.pem)"},
-		"one that is cut off":        {certificate[:len(certificate)-20], "has no -----END line"},
-		"another that is cut off":    {certificate + certificate[:len(certificate)-20], "has no -----END line"},
-		"a certificate of OpenSSL's": {string(pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE", Bytes: []byte{1}})), "holds something else than certificates"},
+		"a key after it":                  {certificate + key, "contains a private key; give only certificates"},
+		"a key before it":                 {key + certificate, "contains a private key"},
+		"a key on one line":               {certificate + strings.ReplaceAll(key, "\n", `\n`), "contains a private key"},
+		"a key, indented":                 {certificate + strings.ReplaceAll(key, "\n", "\n  "), "contains a private key"},
+		"a key without an END line":       {certificate + key[:len(key)-20], "contains a private key"},
+		"a key with a damaged BEGIN line": {certificate + strings.Replace(key, "-----BEGIN", "---BEGIN", 1), "contains a private key"},
+		"a key with a passphrase":         {certificate + block("ENCRYPTED PRIVATE KEY", []byte{1}), "contains a private key"},
+		"a public key":                    {certificate + block("PUBLIC KEY", []byte{1}), "contains a PEM block that is not a certificate"},
+		"a request":                       {block("CERTIFICATE REQUEST", []byte{1}), "contains a PEM block that is not a certificate"},
+		"nothing":                         {"none", "contains no certificate; give one or more in PEM"},
+		"an invalid certificate":          {block("CERTIFICATE", []byte{1}), "contains no certificate"},
+		"a file name":                     {"ca.crt", "looks like a file name; to give the contents of the file, put @ before its name (ca_cert=@ca.pem)"},
+		"cut off":                         {certificate[:len(certificate)-20], "the -----END line is missing"},
+		"a second one, cut off":           {certificate + certificate[:len(certificate)-20], "the -----END line is missing"},
+		"a certificate of OpenSSL's":      {string(pem.EncodeToMemory(&pem.Block{Type: "TRUSTED CERTIFICATE", Bytes: []byte{1}})), "contains a PEM block that is not a certificate"},
 	} {
 		_, err := NewClient(ClientOptions{CACert: test.text})
 		if assert.ErrorContains(t, err, "ca_cert: "+test.says, name) {

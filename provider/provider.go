@@ -1,9 +1,9 @@
-// Package provider defines what a vendor of access tokens looks like to the
-// engine, and holds what every vendor's package needs: the HTTP client, the
-// kinds of error, the reading of expiries and the checks of an operator's input.
+// Package provider defines the contract between the engine and the vendors that issue
+// access tokens. It also has what the vendors' packages share: the HTTP client, the
+// kinds of error, the computation of expiries and the input checks.
 //
-// A vendor is a package below this one. It knows the vendor's HTTP and nothing
-// of Vault's requests, storage or caching.
+// Each vendor is a package below this one. A vendor's package implements the vendor's
+// HTTP API. It does not depend on Vault's requests, storage or caching.
 package provider
 
 import (
@@ -14,33 +14,33 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// A Provider is one vendor's way from a long-lived credential to access tokens.
-// Providers hold no state.
+// A Provider exchanges the credentials of one vendor for access tokens. Providers are
+// stateless.
 type Provider interface {
-	// Name is the provider's segment of config/<provider>/<name>.
+	// Name returns the vendor's segment in config/<vendor>/<name>.
 	Name() string
 
-	// Summary says in one line what the vendor is.
+	// Summary describes the vendor in one line.
 	Summary() string
 
-	// Fields are the vendor's own fields of a credential, beside those that every
-	// credential has. Secrets are marked by DisplayAttrs.Sensitive. Where there is a
-	// private_key, in PEM, an operator may have it made in Vault instead.
+	// Fields returns the vendor's own fields of a credential; the fields that every
+	// credential has are not among them. Secret fields set DisplayAttrs.Sensitive. If
+	// there is a private_key field (PEM), Vault can generate the key instead.
 	Fields() map[string]*framework.FieldSchema
 
-	// Open checks what an operator wrote and makes it usable, without calling the
-	// vendor. Its errors are of kind Invalid.
+	// Open validates the fields and returns a Credential that uses them. It does not call
+	// the vendor. Its errors are of kind Invalid.
 	Open(Settings) (Credential, error)
 }
 
-// Settings are one credential's fields and what it needs to use them.
+// Settings are the input of [Provider.Open].
 type Settings struct {
-	// Fields is a JSON object of the fields that the operator set, and of a private_key
-	// that was made for the credential.
+	// Fields is a JSON object of the fields that the operator set. If Vault generated the
+	// key pair, private_key is among them.
 	Fields json.RawMessage
 
-	// Thumbprint is that of such a key (RFC 7638), by which a vendor knows it who was
-	// given its JWK; "" if the operator gave the key.
+	// Thumbprint is the JWK thumbprint (RFC 7638) of a generated key, the default key ID
+	// at vendors that receive the JWK. It is empty if the operator gave the key.
 	Thumbprint string
 
 	// WriteTime is when the operator last wrote one of the secret fields.
@@ -49,135 +49,137 @@ type Settings struct {
 	Client *Client
 }
 
-// A Credential is what an operator stored, checked and ready for use. It may be
-// used from several goroutines.
+// A Credential is a validated credential, ready for exchanges. It is safe for concurrent
+// use.
 type Credential interface {
-	// Exchange asks the vendor for an access token, with the grant that the last
-	// exchange left behind (the zero Grant if none did). Its errors are of type
-	// *Error and hold no secret.
+	// Exchange requests an access token from the vendor. last is the grant that the
+	// previous exchange returned, or the zero Grant. Errors are of type *Error and contain
+	// no secret.
 	Exchange(ctx context.Context, last Grant) (*Answer, error)
 
-	// Idle is how long the credential lives unused; zero if it does not die of
-	// disuse.
+	// MaxIdle returns how long the credential stays valid without use; zero if it does
+	// not expire from disuse.
 	MaxIdle() time.Duration
 
-	// Scope is what the credential's tokens are for; nil if only the vendor knows.
+	// Scope returns the scopes of the credential's tokens; nil if only the vendor knows
+	// them.
 	Scope() []string
 
-	// Destinations are where Exchange, and Revoke if there is one, send the credential's
-	// secrets.
+	// Destinations returns where Exchange and Revoke send the credential's secrets.
 	Destinations() Destinations
 
-	// Narrow is the credential with some of its scopes alone, to be exchanged with
-	// grants of its own. Where there is no such thing its error, of kind Invalid,
-	// says why.
+	// Narrow returns a credential for some of the scopes only. Its grants are separate
+	// from those of the original. If the credential cannot be narrowed, the error is of
+	// kind Invalid and states the reason.
 	Narrow(scope []string) (Credential, error)
 }
 
-// A Fallback is a credential that may have another way to an access token than the grant that
-// the last exchange left.
+// A Fallback is a credential that can exchange another of its secrets if the vendor
+// rejects the grant of the previous exchange.
 type Fallback interface {
-	// Fallback returns the credential that goes the other way, to be exchanged with the zero
-	// Grant; nil if an exchange with the grant has no other way.
+	// Fallback returns the credential for the other secret, which is exchanged with the
+	// zero Grant. It returns nil if an exchange with last has no alternative.
 	Fallback(last Grant) Credential
 }
 
-// A Granter is a credential that is exchanged by one of several grants, which the field
-// grant_type names, or which follows from the fields that are set.
+// A Granter is a credential with a choice of OAuth 2.0 grants. The operator chooses one
+// with grant_type, or it follows from the fields that are set.
 type Granter interface {
-	// GrantName returns the grant as grant_type has it.
+	// GrantName returns the grant as a value of the field grant_type.
 	GrantName() string
 }
 
-// A Revoker is a credential of a vendor who can end an access token before its time.
+// A Revoker is a credential of a vendor that can revoke access tokens.
 type Revoker interface {
-	// Revocable is nil if there is a way to. It may call the vendor to find out. Its
-	// error is of kind Invalid if there is none.
+	// Revocable returns nil if the vendor has a revocation endpoint, and an error of kind
+	// Invalid if it has none. It may call the vendor to find out.
 	Revocable(ctx context.Context) error
 
-	// Independent is nil if ending one access token surely leaves the others, and what the
-	// next exchange needs. Its error, of kind Invalid, says why it may not.
+	// Independent returns nil if revoking an access token is known to leave the other
+	// access tokens, and the grant for the next exchange, valid. Otherwise its error, of
+	// kind Invalid, states the reason.
 	Independent() error
 
-	// Revoke ends an access token, with the grant that the last exchange left behind.
-	// A token that is gone already is no error. Its errors are of type *Error and
-	// hold no secret.
+	// Revoke revokes an access token. last is the grant that the previous exchange
+	// returned. A token that is already invalid is not an error. Errors are of type *Error
+	// and contain no secret.
 	Revoke(ctx context.Context, accessToken string, last Grant) error
 }
 
-// Destinations are where the secrets of a credential go. The zero Destinations are of one
-// that is sent nowhere.
+// Destinations are the endpoints and audiences that receive a credential's secrets. They
+// are zero if the secrets are never sent.
 type Destinations struct {
-	// URLs are those that requests with a secret, or with what it signs, are sent to.
+	// URLs receive requests that contain a secret or something signed with one.
 	URLs []string
 
-	// Issuer stands for the endpoints on its host that its metadata names; "" if none are
-	// looked up.
+	// Issuer stands for the endpoints on its host that its metadata lists. It is empty if
+	// no metadata is read.
 	Issuer string
 
-	// Audiences are the receivers that what a private key signs is valid for; "" is one
-	// that only the metadata of the issuer names.
+	// Audiences are the audiences of the JWTs that a private key signs. An empty string
+	// stands for an endpoint that only the issuer's metadata names.
 	Audiences []string
 }
 
 // A Grant is what one exchange leaves for the next.
 type Grant struct {
-	// RefreshToken replaces, or stands in for, the one that the operator stored.
+	// RefreshToken is used instead of the refresh token that the operator stored.
 	RefreshToken string `json:"refresh_token,omitempty"`
 
-	// ExpireTime is when the refresh token dies; zero if that is not known.
+	// ExpireTime is when the refresh token expires; zero if unknown.
 	ExpireTime time.Time `json:"expire_time,omitzero"`
 
-	// AccessLifetime is how long each access token lives that the refresh token
-	// yields; zero if that is not known.
+	// AccessLifetime is the lifetime of each access token that the refresh token yields;
+	// zero if unknown.
 	AccessLifetime time.Duration `json:"access_lifetime,omitempty"`
 
-	// AuthStyle is how the client authenticated itself, where that was found out.
+	// AuthStyle is the client authentication that worked, if several were tried.
 	AuthStyle string `json:"auth_style,omitempty"`
 
-	// Derived says that the refresh token came out of another secret of the
-	// credential (an API key), which can always make a new one.
+	// Derived reports whether the refresh token was issued for another secret of the
+	// credential (an API key), which can always yield a new one.
 	Derived bool `json:"derived,omitempty"`
 }
 
-// A Token is an access token and what the engine knows of its life. Times are
-// wall-clock times of this server, in UTC.
+// A Token is an access token with its lifetime. Times are wall-clock times of this
+// server, in UTC.
 type Token struct {
 	AccessToken string    `json:"access_token"`
 	TokenType   string    `json:"token_type"`
 	Scope       []string  `json:"scope,omitempty"`
 	IssueTime   time.Time `json:"issue_time"`
 
-	// ExpireTime is the earliest instant at which the token may be dead.
+	// ExpireTime is the earliest time at which the token may have expired.
 	ExpireTime time.Time `json:"expire_time"`
 
-	// RenewableFrom is set for tokens that die together at a fixed time of day. It is
-	// the first instant at which the vendor is sure to answer with a later one;
-	// an exchange before it yields a token that dies no later than this one.
+	// RenewableFrom is the earliest time at which a renewal is useful; zero if it is useful
+	// at any time. Before it, an exchange yields a token that expires no later than this
+	// one, as with tokens that all expire on the hour, or invalidates this one early.
 	RenewableFrom time.Time `json:"renewable_from,omitzero"`
 
-	// NotRenewable is whether no exchange will ever yield a later token.
+	// NotRenewable reports whether no exchange will ever yield a later token.
 	NotRenewable bool `json:"not_renewable,omitempty"`
 
-	// InvalidatesPrevious is whether the exchange that yielded the token has ended the one before.
+	// InvalidatesPrevious reports whether an exchange invalidates the token of the
+	// previous one.
 	InvalidatesPrevious bool `json:"invalidates_previous,omitempty"`
 
-	// ClockAhead is how far the vendor's clock was ahead of ours, at the least,
-	// when it issued the token.
+	// ClockAhead is the lower bound of how far the vendor's clock was ahead of this
+	// server's when it issued the token.
 	ClockAhead time.Duration `json:"clock_ahead,omitempty"`
 
-	// FirstTime is when the vendor first gave this very token, where the exchange at
-	// IssueTime was not the first to yield it. Stated is whether one of them stated its
-	// lifetime, which a vendor that goes on giving it counts down to 0.
+	// FirstTime is when the vendor first returned this token, if the exchange at IssueTime
+	// returned it again. Stated reports whether any of those responses stated a lifetime;
+	// a vendor that returns the same token again counts the lifetime down to 0.
 	FirstTime time.Time `json:"first_time,omitzero"`
 	Stated    bool      `json:"stated,omitempty"`
 
-	// Seen is when, in this process, the times above were read, with the monotonic clock:
-	// what the wall clock is set to afterwards makes no token last longer (see Now).
+	// Seen is when this process read the times above. It has a monotonic clock reading, so
+	// that a later change of the wall clock does not extend the token's lifetime (see Now).
 	Seen time.Time `json:"-"`
 }
 
-// first returns when the vendor first gave this very token.
+// first returns when the vendor first returned this token.
 func (t Token) first() time.Time {
 	if t.FirstTime.IsZero() {
 		return t.IssueTime
@@ -185,9 +187,9 @@ func (t Token) first() time.Time {
 	return t.FirstTime
 }
 
-// Now returns the time to compare the token's times with: the later of what the wall
-// clock shows and what it would show had it run on since Seen. The wall clock may be
-// stepped back, and the monotonic clock stops while a machine is suspended.
+// Now returns the time to compare the token's times with. It is the later of the wall
+// clock now and the wall clock at Seen plus the monotonic time since then: the wall clock
+// may be stepped back, and the monotonic clock stops while a machine is suspended.
 func (t Token) Now(now time.Time) time.Time {
 	if t.Seen.IsZero() {
 		return now
@@ -198,8 +200,7 @@ func (t Token) Now(now time.Time) time.Time {
 	return now
 }
 
-// At returns the token with its times by the wall clock as it is set now, whatever it was
-// set to when they were read.
+// At returns the token with its times adjusted to the current setting of the wall clock.
 func (t Token) At(now time.Time) Token {
 	by := now.Sub(t.Now(now))
 	t.Seen = time.Time{}

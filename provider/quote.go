@@ -8,13 +8,13 @@ import (
 	"unicode/utf8"
 )
 
-// maxQuoted is the longest given value that an error quotes, in characters.
+// maxQuoted is the length of the longest value that an error quotes, in characters.
 const maxQuoted = 40
 
-// Quote returns a value that an operator gave, for the text of an error. Vault's audit log
-// does not hash that text, and the value may be a secret in the wrong field: what is longer
-// than a name usually is, spans lines or is PEM is described, and not quoted. URLs that
-// CheckURL has taken need no Quote, without their query.
+// Quote quotes a value that an operator gave, for the text of an error. The value may be a
+// secret in the wrong field, and Vault's audit log does not hash the text of errors. Quote
+// therefore describes a value that is longer than most names, spans lines or is PEM. A URL
+// that passed [CheckURL] does not need Quote once its query is removed.
 func Quote(value string) string {
 	if isQuotable(value) {
 		return strconv.Quote(value)
@@ -22,7 +22,8 @@ func Quote(value string) string {
 	return unquoted(value)
 }
 
-// List returns given values separated by commas, each as Quote has it but without quotes.
+// List joins values with commas. Like [Quote], it describes those that may be secrets, but
+// it adds no quotation marks.
 func List(values []string) string {
 	shown := make([]string, len(values))
 	for i, value := range values {
@@ -34,8 +35,8 @@ func List(values []string) string {
 	return strings.Join(shown, ", ")
 }
 
-// Redacted returns a vendor's words, for the text of an error: on one line, short, without the
-// secrets and without anything that looks like one.
+// Redacted prepares a vendor's message for the text of an error: short, on one line, and with
+// the secrets and anything that looks like one masked.
 func Redacted(text string, secrets ...string) string { return redact(text, secrets) }
 
 func isQuotable(value string) bool {

@@ -9,7 +9,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-func TestAnErrorQuotesNoValueThatMayBeASecret(t *testing.T) {
+func TestQuoteDoesNotShowValuesThatMayBeSecrets(t *testing.T) {
 	for value, want := range map[string]string{
 		"lnk":                   `"lnk"`,
 		`a"b`:                   `"a\"b"`,

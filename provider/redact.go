@@ -10,21 +10,21 @@ import (
 )
 
 const (
-	// maxReason is how much of a vendor's own words an error quotes, in bytes.
+	// maxReason bounds the part of a vendor's message that an error quotes, in bytes.
 	maxReason = 200
 
-	// maxRefusal is how long an answer that says what is wrong may be, in bytes: of a longer one
-	// only the status counts, as decoding it takes time and memory.
+	// maxRefusal bounds the body of an error response, in bytes. Of a longer one only the
+	// status counts, as decoding takes time and memory.
 	maxRefusal = 64 << 10
 
-	// maxSearched is how much of them is searched for what to quote.
+	// maxSearched bounds the part of a vendor's message that is searched for secrets.
 	maxSearched = 8 << 10
 )
 
-// reason is what a vendor says is wrong, from the body of an answer: the members of a JSON
-// object that error answers use, or a JSON string. (A form is JSON by then, asJSON.) What is
-// neither may come from any server that a URL leads to, and nothing of it is quoted. Tokens
-// and secrets that the answer itself holds are not quoted either.
+// reason returns the vendor's message in the body of a response: the members that JSON error
+// responses use, or a JSON string. (asJSON has converted a form.) Anything else may come from
+// any server at a wrong URL, and is not quoted. The text is redacted, including the tokens and
+// secrets in the response itself.
 func reason(body []byte, secrets []string) string {
 	if len(body) > maxRefusal {
 		return ""
@@ -44,12 +44,13 @@ func reason(body []byte, secrets []string) string {
 	return redact(strings.Join(found, ": "), secrets)
 }
 
-// secretMember matches the names of members that hold a secret, in small letters and without
+// secretMember matches the names of members that contain a secret, in lower case and without
 // "_" and "-".
 var secretMember = regexp.MustCompile(`(token|assertion|secret|password|key)s?$`)
 
-// collectSecrets passes on the strings of a decoded JSON value that are in a member whose name
-// is that of a secret, at any depth. What is shorter than minRun may be in any text.
+// collectSecrets passes to add the strings of a decoded JSON value that are in a member with
+// the name of a secret, at any depth. It skips strings shorter than minRun, which may occur
+// in any text.
 func collectSecrets(value any, isSecret bool, add func(string)) {
 	switch value := value.(type) {
 	case string:
@@ -67,26 +68,26 @@ func collectSecrets(value any, isSecret bool, add func(string)) {
 	}
 }
 
-// reasonMembers are the members of a JSON object that say what is wrong, in the order in
-// which they are quoted, in small letters and without "_" and "-": those of RFC 6749 §5.2,
-// of problem details (RFC 9457), of JSON:API, and of what Apigee ("fault"), Okta
-// ("errorSummary"), Salesforce ("errorCode"), WeChat ("errmsg") and others answer.
+// reasonMembers are the members of a JSON object with an error message, in the order in which
+// they are quoted, in lower case and without "_" and "-". They are those of RFC 6749 §5.2,
+// problem details (RFC 9457), JSON:API, Apigee ("fault"), Okta ("errorSummary"), Salesforce
+// ("errorCode"), WeChat ("errmsg") and others.
 var reasonMembers = []string{
 	"error", "errors", "fault", "errorcode", "errcode", "code",
 	"title", "errordescription", "errorsummary", "errormessage", "errormsg", "errmsg",
 	"faultstring", "message", "msg", "detail", "description", "reason", "errorcauses",
 }
 
-// wordMarks are removed from the names of members.
+// wordMarks removes separators from the names of members.
 var wordMarks = strings.NewReplacer("_", "", "-", "")
 
 const (
-	maxDepth  = 4 // of objects in objects
-	maxErrors = 3 // of an array
+	maxDepth  = 4 // nested values
+	maxErrors = 3 // elements of an array
 )
 
-// collect passes on what the reasonMembers of a decoded JSON value say. A text in an array
-// is a reason as well, and so is a number that is a code.
+// collect passes to add the texts of the reasonMembers of a decoded JSON value. A string in
+// an array counts as a text, and so does a number in a code member.
 func collect(value any, depth int, add func(string)) {
 	switch value := value.(type) {
 	case string:
@@ -102,7 +103,7 @@ func collect(value any, depth int, add func(string)) {
 			return
 		}
 		members := map[string]any{}
-		for _, name := range slices.Sorted(maps.Keys(value)) { // of "Code" and "code", the latter counts
+		for _, name := range slices.Sorted(maps.Keys(value)) { // "code" overrides "Code"
 			members[wordMarks.Replace(strings.ToLower(name))] = value[name]
 		}
 		for _, name := range reasonMembers {
@@ -115,8 +116,8 @@ func collect(value any, depth int, add func(string)) {
 	}
 }
 
-// longWord is a run of characters that may be a key, a token or a part of one, in
-// whatever encoding. Those that are put together of words are error codes
+// longWord matches a run of characters that may be a key or a token, or a part of one.
+// errorCode matches those that consist of words and are error codes instead
 // (temporarily_unavailable, INVALID_TOKEN_FORMAT, InvalidClientException).
 var (
 	longWord  = regexp.MustCompile(`[A-Za-z0-9+/_=%~|-]{20,}`)
@@ -125,9 +126,9 @@ var (
 
 const mask = "[redacted]"
 
-// redact makes a vendor's words fit for an error: without the secrets and parts of them,
-// without anything that looks like one, on one line, short, and of characters that can be
-// seen.
+// redact prepares a vendor's message for the text of an error. It masks the secrets, their
+// parts and anything that looks like one, removes line breaks and invisible characters, and
+// truncates the text.
 func redact(text string, secrets []string) string {
 	if len(text) > maxSearched {
 		text = strings.ToValidUTF8(text[:maxSearched], "")
@@ -142,7 +143,7 @@ func redact(text string, secrets []string) string {
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r)
 	}), " ")
-	// Among those that cannot be seen are the ones that turn the direction of writing.
+	// Invisible characters include those that change the writing direction.
 	text = strings.Map(func(r rune) rune {
 		if r == ' ' || unicode.IsGraphic(r) {
 			return r
@@ -155,7 +156,7 @@ func redact(text string, secrets []string) string {
 	return text
 }
 
-// formatNumber writes a number as JSON has it.
+// formatNumber formats a number as in JSON.
 func formatNumber(n float64) string {
 	raw, err := json.Marshal(n)
 	if err != nil {

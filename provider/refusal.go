@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Refusal is why a vendor refused what it was asked, in its own words. It is for
-// answers of status 2xx as well, of vendors that refuse with those.
+// Refusal returns the error of a response that refuses the request, with the vendor's own
+// message. It also serves responses with a 2xx status, which some vendors use for errors.
 func (r *Reply) Refusal() *Error {
 	codes := codesIn(r.Body)
 	code := codes[0]
@@ -18,23 +18,23 @@ func (r *Reply) Refusal() *Error {
 		text += ": " + words
 	}
 	kind := kindOf(r.status, code, r.retryAfter)
-	if r.passes(codes) {
+	if r.hasTransientCode(codes) {
 		kind = Unavailable
 	}
 	e := Errorf(kind, "%s: %d %s", r.url.Host, r.status, text)
 	if kind == InvalidResponse {
-		e = wrongURL(kind, "%s: %d %s; the vendor has no such endpoint", endpoint(r.url), r.status, text)
+		e = wrongURL(kind, "%s: %d %s; no such endpoint", endpoint(r.url), r.status, text)
 	}
 	if slices.Contains(errorCodes, code) {
 		e.Code = code
 	}
-	e.MayBeScope = e.Kind == Rejected && !ofCredential(r.status, code)
+	e.MayBeScope = e.Kind == Rejected && !isAboutCredential(r.status, code)
 	e.Status, e.Clock, e.RetryAfter = r.status, r.Clock, r.retryAfter
 	return e
 }
 
-// codesIn are the error codes of an answer, at least one: the first is the "error" of RFC 6749,
-// "" if there is none, and the others are where other APIs have theirs.
+// codesIn returns the error codes in a body, at least one. The first is the "error" of RFC
+// 6749, or "" if there is none. The others come from where other APIs put theirs.
 func codesIn(body []byte) []string {
 	var object map[string]any
 	if len(body) <= maxRefusal {
@@ -57,10 +57,10 @@ func codesIn(body []byte) []string {
 	return codes
 }
 
-// passes is whether one of some error codes is of a failure that passes by itself: by the
-// vendor's own list, or else by transientCodes, unless the answer is clear on whose fault it
-// is.
-func (r *Reply) passes(codes []string) bool {
+// hasTransientCode reports whether one of the error codes is transient, by the vendor's own
+// list or by transientCodes. The latter does not count if the first code says that the
+// client or the grant is at fault.
+func (r *Reply) hasTransientCode(codes []string) bool {
 	isOwn := func(code string) bool { return code != "" && slices.Contains(r.transient, code) }
 	if slices.ContainsFunc(codes, isOwn) {
 		return true
@@ -68,14 +68,14 @@ func (r *Reply) passes(codes []string) bool {
 	return codes[0] != "invalid_client" && codes[0] != "invalid_grant" && slices.ContainsFunc(codes, isTransient)
 }
 
-// errorCodes are those of RFC 6749 §5.2, the one of RFC 7009 §2.2.1, and the one that
-// some answer the revocation of a token with that is gone.
+// errorCodes are the error codes of RFC 6749 §5.2 and RFC 7009 §2.2.1, and invalid_token,
+// which some vendors return when a revoked token is already invalid.
 var errorCodes = []string{"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_token", "unsupported_token_type"}
 
-// transientCodes are error codes of failures that pass by themselves, whatever the status,
-// in lower case and without separators.
+// transientCodes are error codes of transient failures, whatever the status. They are in
+// lower case and without separators.
 var transientCodes = map[string]bool{
-	// RFC 6749 §4.1.2.1 has them for the authorization endpoint; token endpoints use them too.
+	// RFC 6749 §4.1.2.1, for the authorization endpoint; token endpoints use them too.
 	"temporarilyunavailable": true, "servererror": true,
 	// RFC 8628 §3.5.
 	"slowdown": true,
@@ -85,25 +85,25 @@ var transientCodes = map[string]bool{
 	"unknownerror": true,
 	// Google's APIs: https://developers.google.com/workspace/drive/api/guides/handle-errors
 	"backenderror": true, "internalfailure": true, "ratelimitexceeded": true, "userratelimitexceeded": true,
-	// Others, of the same meaning.
+	// Common elsewhere, with the same meaning.
 	"internalservererror": true, "toomanyrequests": true, "throttled": true, "throttling": true,
 	"resourceexhausted": true, "deadlineexceeded": true, "throttlingexception": true, "toomanyrequestsexception": true,
 	"timeout": true, "gatewaytimeout": true, "unavailable": true, "tryagain": true, "tryagainlater": true,
 }
 
-// codeMarks are removed from error codes.
+// codeMarks removes separators from error codes.
 var codeMarks = strings.NewReplacer("_", "", "-", "", " ", "", ".", "")
 
-// isTransient is whether an error code, however its words are put together, is one of a
-// failure that passes by itself.
+// isTransient reports whether an error code is in transientCodes, in any case and with any
+// separators.
 func isTransient(code string) bool {
 	return transientCodes[codeMarks.Replace(strings.ToLower(code))]
 }
 
-// kindOf tells what an answer means that is not a token: by its error code, or else by
-// its status, and by whether the vendor says when to retry. Too early, too many and all of
-// 5xx pass by themselves, and anything else will be said again. InvalidResponse is that there is no
-// such endpoint, which says nothing of the credential.
+// kindOf returns the kind of error of a response without a token. The error code decides,
+// then the status, then whether there is a Retry-After. Statuses 408, 425, 429 and 5xx are
+// transient; a retry does not change any other. InvalidResponse stands for a status that
+// means that the endpoint does not exist: it says nothing about the credential.
 func kindOf(status int, code string, retryAfter time.Duration) Kind {
 	if isTransient(code) {
 		return Unavailable
@@ -115,7 +115,7 @@ func kindOf(status int, code string, retryAfter time.Duration) Kind {
 	if status >= 500 {
 		return Unavailable
 	}
-	// A vendor that rejects a credential does not say when to try it again.
+	// A Retry-After makes no sense with the rejection of a credential.
 	if retryAfter > 0 && code != "invalid_client" && code != "invalid_grant" {
 		return Unavailable
 	}
@@ -129,9 +129,9 @@ func kindOf(status int, code string, retryAfter time.Duration) Kind {
 	return Rejected
 }
 
-// ofCredential is whether a rejection is surely of the credential: by its error code
-// (RFC 6749 §5.2), or else by its status.
-func ofCredential(status int, code string) bool {
+// isAboutCredential reports whether a rejection is certain to be about the credential, by
+// its error code (RFC 6749 §5.2) or else by its status.
+func isAboutCredential(status int, code string) bool {
 	switch code {
 	case "invalid_client", "invalid_grant", "unauthorized_client":
 		return true

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAnErrorCodeIsFoundWhereVendorsHaveIt(t *testing.T) {
+func TestAnErrorCodeIsFoundInEachVendorsFormat(t *testing.T) {
 	for body, kind := range map[string]Kind{
 		`{"ok":false,"error":"internal_error"}`:                                                          Unavailable, // Slack
 		`{"error":"unknown_error","error_description":"retry your request"}`:                             Unavailable, // Salesforce
@@ -19,7 +19,7 @@ func TestAnErrorCodeIsFoundWhereVendorsHaveIt(t *testing.T) {
 		`{"errors":[{"code":"service_unavailable"}]}`:                                                    Unavailable,
 		`{"fault":{"code":"timeout"}}`:                                                                   Unavailable,
 		`{"errorCode":"SERVER_ERROR"}`:                                                                   Unavailable,
-		`{"error":"migrating"}`:                                                                          Unavailable, // the vendor's own
+		`{"error":"migrating"}`:                                                                          Unavailable, // by WithTransient
 		`{"error":"invalid_grant","code":"migrating"}`:                                                   Unavailable,
 		`{"error":"invalid_grant","code":"unavailable"}`:                                                 Rejected,
 		`{"error":"invalid_client","error_description":"timeout"}`:                                       Rejected,
@@ -41,7 +41,7 @@ func TestAnErrorCodeIsFoundWhereVendorsHaveIt(t *testing.T) {
 	}
 }
 
-func TestAVendorsOwnErrorCodesAreItsOwn(t *testing.T) {
+func TestWithTransientDoesNotChangeTheClient(t *testing.T) {
 	client, err := NewClient(ClientOptions{Transport: answering(400, `{"error":"migrating"}`), Timeout: time.Minute})
 	require.NoError(t, err)
 	client.WithTransient([]string{"migrating"})

@@ -5,14 +5,14 @@ import (
 	"slices"
 )
 
-// maxKnown bounds the secrets that a context has, in bytes: looking for them takes time.
+// maxKnown bounds the secrets in a context, in bytes, as the search for them takes time.
 const maxKnown = 2 << 20
 
 type knownSecrets struct{}
 
-// WithSecrets returns a context in which no error of a [Client] quotes any of the secrets,
-// nor of those that ctx has already, whether a request carries them or not. Those past 2 MiB
-// in all are left out, the last ones first.
+// WithSecrets returns a context with secrets that no error of a [Client] quotes, whether a
+// request contains them or not. They are added to those of ctx. Secrets beyond a total of
+// 2 MiB are not added.
 func WithSecrets(ctx context.Context, secrets ...string) context.Context {
 	known := slices.Clip(secretsOf(ctx))
 	size := 0

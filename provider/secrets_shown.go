@@ -6,9 +6,11 @@ import (
 	"strings"
 )
 
-// CheckSecrets refuses an answer that shows one of the credential's own secrets to readers, or
-// one of its tokens, those of this answer among them, where all can see it. Its error is nil, or
-// of kind InvalidResponse. A token that is final is the operator's own.
+// CheckSecrets returns an error of kind InvalidResponse if the response would expose a
+// secret, and nil otherwise. Readers see the access token, token_type and scope, which must
+// not contain one of secrets. Status and logs also show token_type and scope, which must not
+// contain one of tokens, nor a token of this response. A token with NotRenewable is the
+// operator's own and is not checked.
 func (a *Answer) CheckSecrets(secrets, tokens []string) *Error {
 	if a.NotRenewable {
 		return nil
@@ -19,21 +21,22 @@ func (a *Answer) CheckSecrets(secrets, tokens []string) *Error {
 	for _, shown := range []struct{ name, text string }{
 		{"access token", a.AccessToken}, {"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")},
 	} {
-		if holdsSecret(shown.text, secrets) {
-			return Errorf(InvalidResponse, "the vendor's %s holds a secret of the credential, which no reader may get", shown.name)
+		if containsSecret(shown.text, secrets) {
+			return Errorf(InvalidResponse, "the vendor's %s contains a secret of the credential, which readers must not see", shown.name)
 		}
 	}
 	for _, public := range []struct{ name, text string }{{"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")}} {
-		if holdsSecret(public.text, append(slices.Clip(tokens), a.AccessToken, a.RefreshToken)) {
-			return Errorf(InvalidResponse, "the vendor's %s holds a token, which status and logs would show", public.name)
+		if containsSecret(public.text, append(slices.Clip(tokens), a.AccessToken, a.RefreshToken)) {
+			return Errorf(InvalidResponse, "the vendor's %s contains a token, which status and logs would show", public.name)
 		}
 	}
 	return nil
 }
 
-// holdsSecret is whether a text is one of some secrets, or has one of them in it as a whole,
-// escaped or encoded. What is shorter than minRun may be in any text.
-func holdsSecret(text string, secrets []string) bool {
+// containsSecret reports whether a text equals one of the secrets, or contains all of one,
+// possibly escaped or encoded. A secret shorter than minRun counts only if it is the whole
+// text.
+func containsSecret(text string, secrets []string) bool {
 	layers := []string{text}
 	for range maxEscapes {
 		last := layers[len(layers)-1]
@@ -52,7 +55,7 @@ func holdsSecret(text string, secrets []string) bool {
 	for _, secret := range secrets {
 		secret = unarmoured(secret)
 		switch {
-		case secret == "" || len(secret) > maxEscaped && len(secret) > len(text): // the text cannot hold it
+		case secret == "" || len(secret) > maxEscaped && len(secret) > len(text): // does not fit into the text
 			continue
 		case strings.EqualFold(text, secret):
 			return true
@@ -71,8 +74,8 @@ func holdsSecret(text string, secrets []string) bool {
 	return false
 }
 
-// unarmoured is what of a secret a token can hold: of a private key in PEM, in any form that
-// is accepted, the key in base64.
+// unarmoured returns the part of a secret that a token could contain: the base64 body of a
+// private key in PEM, or any other secret as it is.
 func unarmoured(secret string) string {
 	if !strings.Contains(secret, isPrivate) {
 		return secret

@@ -12,18 +12,18 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// A Signer signs assertions (RFC 7523) with a private key.
+// A Signer signs assertions (RFC 7523) with a private key. It is safe for concurrent use.
 type Signer struct {
 	key    crypto.Signer
 	method jwt.SigningMethod
 	keyID  string
 }
 
-// NewSigner reads the first private key of a PEM file: RSA (PKCS#1 or PKCS#8), EC (SEC 1 or
-// PKCS#8) or Ed25519 (PKCS#8). The algorithm is one of [Algorithms] that the key is for, or
-// "" for the key's usual one: RS256, ES256, ES384 or ES512 by the curve, or EdDSA. keyID is
-// sent as kid; "" leaves it out. The errors name private_key or signing_algorithm, and quote
-// nothing of the key.
+// NewSigner returns a Signer for the first private key in a PEM file: RSA (PKCS#1 or PKCS#8),
+// EC (SEC 1 or PKCS#8) or Ed25519 (PKCS#8). algorithm is one of [Algorithms] that fits the
+// key, or "" for the default: RS256, ES256, ES384 or ES512 by the curve, or EdDSA. keyID is
+// sent as kid; "" omits it. Errors name private_key or signing_algorithm and do not quote the
+// key.
 func NewSigner(text, algorithm, keyID string) (*Signer, error) {
 	key, err := parsePrivateKey(text)
 	if err != nil {
@@ -32,22 +32,22 @@ func NewSigner(text, algorithm, keyID string) (*Signer, error) {
 	fit := algorithms(key)
 	switch {
 	case len(fit) == 0:
-		return nil, Errorf(Invalid, "private_key: is on a curve that no signing algorithm is for; give a key on P-256, P-384 or P-521, or an Ed25519 or RSA key")
+		return nil, Errorf(Invalid, "private_key: unsupported curve; give a key on P-256, P-384 or P-521, or an Ed25519 or RSA key")
 	case algorithm == "":
 		algorithm = fit[0]
 	case !slices.Contains(fit, algorithm):
-		return nil, Errorf(Invalid, "signing_algorithm: %s is not for this private_key, which signs with %s", Quote(algorithm), strings.Join(fit, " or "))
+		return nil, Errorf(Invalid, "signing_algorithm: %s does not fit the private_key; use %s", Quote(algorithm), strings.Join(fit, " or "))
 	}
 	return &Signer{key: key, method: jwt.GetSigningMethod(algorithm), keyID: keyID}, nil
 }
 
-// IsRSA is whether the key is an RSA key.
+// IsRSA reports whether the key is an RSA key.
 func (s *Signer) IsRSA() bool {
 	_, ok := s.key.(*rsa.PrivateKey)
 	return ok
 }
 
-// Sign is the claims as a signed JWT.
+// Sign returns the claims as a signed JWT.
 func (s *Signer) Sign(claims map[string]any) (string, error) {
 	token := jwt.NewWithClaims(s.method, jwt.MapClaims(claims))
 	if s.keyID != "" {
@@ -60,10 +60,10 @@ func (s *Signer) Sign(claims map[string]any) (string, error) {
 	return signed, nil
 }
 
-// Algorithms are the names of those that a Signer signs with (RFC 7518 §3.1, RFC 8037 §3.1).
+// Algorithms are the supported signing algorithms (RFC 7518 §3.1, RFC 8037 §3.1).
 var Algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
-// algorithms are those that a key is for, its usual one first.
+// algorithms returns the algorithms that fit a key, the default first.
 func algorithms(key crypto.Signer) []string {
 	switch key := key.(type) {
 	case *rsa.PrivateKey:

@@ -12,10 +12,8 @@ import (
 	"strings"
 )
 
-// Failures that a wrong URL causes name the URL that was requested, and [CheckField] adds the
-// field that it comes from.
-
-// CheckField returns err with the field to check, if a wrong URL causes such a failure.
+// CheckField adds the field that a URL comes from to an error that a wrong URL may have
+// caused (WrongURL), which itself names only the URL. It returns other errors unchanged.
 func CheckField(err error, field string) error {
 	var e *Error
 	if !errors.As(err, &e) || !e.WrongURL {
@@ -26,8 +24,8 @@ func CheckField(err error, field string) error {
 	return &named
 }
 
-// Masked returns err without any of the secrets in its text, nor of those of [WithSecrets],
-// for one that quotes what a vendor has published.
+// Masked returns err with the secrets, and those of [WithSecrets], masked in its text. It is
+// for errors that quote a vendor's metadata.
 func Masked(ctx context.Context, err error, secrets ...string) error {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -44,8 +42,8 @@ func wrongURL(kind Kind, format string, args ...any) *Error {
 	return e
 }
 
-// endpoint is a URL as errors show it: without its query, which may hold a secret, and not
-// longer than what errors quote.
+// endpoint formats a URL for errors: truncated, and without its query, which may contain a
+// secret.
 func endpoint(u *url.URL) string {
 	text := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 	if len(text) > maxReason {
@@ -54,8 +52,8 @@ func endpoint(u *url.URL) string {
 	return text
 }
 
-// unanswered is why a request got no answer.
-func unanswered(u *url.URL, err error, secrets []string) *Error {
+// noResponse returns the error of a request that got no response.
+func noResponse(u *url.URL, err error, secrets []string) *Error {
 	reason := redact(transportReason(err), secrets)
 	var dns *net.DNSError
 	var authority x509.UnknownAuthorityError
@@ -64,27 +62,28 @@ func unanswered(u *url.URL, err error, secrets []string) *Error {
 		e := Errorf(Unavailable, "%s: %s", u.Host, reason)
 		e.Timeout = true
 		return e
-	case isOfProxy(err):
+	case isProxyError(err):
 		return Errorf(Unavailable, "%s: %s", u.Host, reason)
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return wrongURL(Unavailable, "%s: no such host", endpoint(u))
 	case errors.As(err, &authority):
-		return wrongURL(Unavailable, "%s: %s; to trust a private authority, give it as ca_cert", endpoint(u), reason)
-	case isOfTLS(err):
+		return wrongURL(Unavailable, "%s: %s; to trust a private certificate authority, set ca_cert", endpoint(u), reason)
+	case isTLSError(err):
 		return wrongURL(Unavailable, "%s: %s", endpoint(u), reason)
 	}
 	return Errorf(Unavailable, "%s: %s", u.Host, reason)
 }
 
-// isOfProxy is whether the request did not get past a proxy, which says nothing of its URL.
-func isOfProxy(err error) bool {
+// isProxyError reports whether the connection to a proxy failed, for which the URL of the
+// request is not the cause.
+func isProxyError(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "proxyconnect"
 }
 
-// isOfTLS is whether the server does not prove that it is the URL's host, or does not speak
-// TLS at all.
-func isOfTLS(err error) bool {
+// isTLSError reports whether the server does not speak TLS, or did not authenticate itself
+// as the URL's host.
+func isTLSError(err error) bool {
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	var alert *net.OpError // how crypto/tls reports the server's alerts
@@ -92,16 +91,16 @@ func isOfTLS(err error) bool {
 		errors.As(err, &alert) && alert.Op == "remote error"
 }
 
-// notJSON is why an answer is not the JSON object that it should be. What comes to an end
-// before it should is from the right place all the same.
+// notJSON returns the error of a response that is not a JSON object. A truncated object does
+// not count as a wrong URL.
 func (r *Reply) notJSON() *Error {
-	const reason = "the answer of %s is not the JSON object that it should be"
+	const reason = "the response of %s is not a JSON object"
 	body := bytes.TrimSpace(r.Body)
 	e := Errorf(InvalidResponse, reason, endpoint(r.url))
 	switch {
 	case bytes.HasPrefix(body, []byte("{")):
 	case bytes.HasPrefix(body, []byte("<")):
-		e = wrongURL(InvalidResponse, reason+", but a page", endpoint(r.url))
+		e = wrongURL(InvalidResponse, reason+" but an HTML page", endpoint(r.url))
 	default:
 		e.WrongURL = true
 	}

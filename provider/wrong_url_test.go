@@ -32,26 +32,26 @@ func answering(status int, body string, header ...string) http.RoundTripper {
 	})
 }
 
-func TestAWrongURLIsNamedAndRejectsNothing(t *testing.T) {
+func TestAWrongURLIsNamedAndIsNotARejection(t *testing.T) {
 	const url = "https://vendor.example/oauth2/tokn"
 	for name, test := range map[string]struct {
 		vendor http.RoundTripper
 		says   string
 	}{
-		"404":                   {answering(404, ""), "404 Not Found; the vendor has no such endpoint"},
-		"404, and a page":       {answering(404, "<html>"), "404 Not Found; the vendor has no such endpoint"},
-		"404, and an error":     {answering(404, `{"error":"not_found"}`), "404 Not Found: not_found; the vendor has no such endpoint"},
-		"405":                   {answering(405, ""), "405 Method Not Allowed; the vendor has no such endpoint"},
-		"410":                   {answering(410, ""), "410 Gone; the vendor has no such endpoint"},
-		"a redirect":            {answering(302, "", "Location", "https://vendor.example/login?token=canary"), "answered with a redirect (302), which is not followed"},
-		"a login page":          {answering(200, " <!DOCTYPE html><title>Log in</title>"), "is not the JSON object that it should be, but a page"},
-		"a text":                {answering(200, "OK"), "is not the JSON object that it should be"},
-		"another protocol":      {answering(101, ""), "answered with status 101"},
-		"a host that is none":   {failing(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "vendor.example", IsNotFound: true}}), "no such host"},
-		"another's certificate": {failing(&tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{}, Host: "vendor.example"}}), "certificate"},
-		"no TLS":                {failing(tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}), "first record does not look like a TLS handshake"},
-		"HTTP without TLS":      {failing(http.ErrSchemeMismatch), "HTTP response to HTTPS client"},
-		"TLS that is refused":   {failing(&net.OpError{Op: "remote error", Err: errors.New("tls: unrecognized name")}), "unrecognized name"},
+		"404":                            {answering(404, ""), "404 Not Found; no such endpoint"},
+		"404, and a page":                {answering(404, "<html>"), "404 Not Found; no such endpoint"},
+		"404, and an error":              {answering(404, `{"error":"not_found"}`), "404 Not Found: not_found; no such endpoint"},
+		"405":                            {answering(405, ""), "405 Method Not Allowed; no such endpoint"},
+		"410":                            {answering(410, ""), "410 Gone; no such endpoint"},
+		"a redirect":                     {answering(302, "", "Location", "https://vendor.example/login?token=canary"), "unexpected redirect (status 302); redirects are not followed"},
+		"a login page":                   {answering(200, " <!DOCTYPE html><title>Log in</title>"), "is not a JSON object but an HTML page"},
+		"a text":                         {answering(200, "OK"), "is not a JSON object"},
+		"another protocol":               {answering(101, ""), "unexpected status 101"},
+		"an unknown host":                {failing(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "vendor.example", IsNotFound: true}}), "no such host"},
+		"a certificate for another host": {failing(&tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: &x509.Certificate{}, Host: "vendor.example"}}), "certificate"},
+		"no TLS":                         {failing(tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}), "first record does not look like a TLS handshake"},
+		"HTTP without TLS":               {failing(http.ErrSchemeMismatch), "HTTP response to HTTPS client"},
+		"a TLS alert":                    {failing(&net.OpError{Op: "remote error", Err: errors.New("tls: unrecognized name")}), "unrecognized name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			reply, e := get(t, ClientOptions{Transport: test.vendor}, "https://user:canary@vendor.example/oauth2/tokn?refreshToken=canary")
@@ -71,7 +71,7 @@ func TestAWrongURLIsNamedAndRejectsNothing(t *testing.T) {
 	}
 }
 
-func TestAFailureThatIsOfNoURLHasNoFieldToCheck(t *testing.T) {
+func TestAFailureUnrelatedToTheURLNamesNoField(t *testing.T) {
 	for name, test := range map[string]struct {
 		vendor http.RoundTripper
 		kind   Kind
@@ -79,16 +79,16 @@ func TestAFailureThatIsOfNoURLHasNoFieldToCheck(t *testing.T) {
 	}{
 		"429":                        {answering(429, ""), Unavailable, true},
 		"503":                        {answering(503, "<html>"), Unavailable, true},
-		"404, to come back":          {answering(404, "", "Retry-After", "2"), Unavailable, true},
-		"404, of the client":         {answering(404, `{"error":"invalid_client"}`), Rejected, false},
+		"404, with Retry-After":      {answering(404, "", "Retry-After", "2"), Unavailable, true},
+		"404, invalid_client":        {answering(404, `{"error":"invalid_client"}`), Rejected, false},
 		"403, and a page":            {answering(403, "<html>"), Rejected, false},
-		"in vain for long":           {failing(&net.DNSError{Err: "i/o timeout", IsTimeout: true}), Unavailable, true},
-		"a resolver that fails":      {failing(&net.DNSError{Err: "server misbehaving", IsTemporary: true}), Unavailable, false},
-		"a connection refused":       {failing(&net.OpError{Op: "dial", Err: errors.New("connection refused")}), Unavailable, false},
-		"a proxy that is not there":  {failing(&net.OpError{Op: "proxyconnect", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}), Unavailable, false},
-		"an answer that is cut off":  {answering(200, `{"access_token":"at-`), InvalidResponse, false},
-		"an answer without a token":  {answering(200, `{}`), 0, false},
-		"a rejection without a word": {answering(401, ""), Rejected, false},
+		"a timeout":                  {failing(&net.DNSError{Err: "i/o timeout", IsTimeout: true}), Unavailable, true},
+		"a resolver failure":         {failing(&net.DNSError{Err: "server misbehaving", IsTemporary: true}), Unavailable, false},
+		"connection refused":         {failing(&net.OpError{Op: "dial", Err: errors.New("connection refused")}), Unavailable, false},
+		"an unknown proxy":           {failing(&net.OpError{Op: "proxyconnect", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}), Unavailable, false},
+		"a truncated response":       {answering(200, `{"access_token":"at-`), InvalidResponse, false},
+		"a response without a token": {answering(200, `{}`), 0, false},
+		"a rejection without a body": {answering(401, ""), Rejected, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			reply, e := get(t, ClientOptions{Transport: test.vendor}, "https://vendor.example/oauth2/token?refreshToken=canary")

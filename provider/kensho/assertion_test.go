@@ -19,7 +19,7 @@ import (
 func TestAnAssertionIsDatedByTheVendorsClock(t *testing.T) {
 	for name, test := range map[string]struct {
 		conduct vendorsim.Conduct
-		calls   int // of the first exchange
+		calls   int // made by the first exchange
 	}{
 		"right":             {vendorsim.Conduct{StrictDates: true}, 1},
 		"40 ms behind":      {vendorsim.Conduct{StrictDates: true, Skew: -40 * time.Millisecond}, 1},
@@ -43,14 +43,14 @@ func TestAnAssertionIsDatedByTheVendorsClock(t *testing.T) {
 				fields := map[string]any{"client_id": "0oaclient", "private_key": keyPEM()}
 				credential := openWith(t, sim, clocks, fields)
 				exchange(t, sim, credential, provider.Grant{})
-				assert.Len(t, sim.Calls(), test.calls, "the first call shows what the time is")
+				assert.Len(t, sim.Calls(), test.calls, "the first response shows the vendor's clock")
 				for range 20 {
 					time.Sleep(17 * time.Millisecond)
 					exchange(t, sim, credential, provider.Grant{})
 				}
 				assert.Len(t, sim.Calls(), test.calls+20)
 				exchange(t, sim, openWith(t, sim, clocks, fields), provider.Grant{})
-				assert.Len(t, sim.Calls(), test.calls+21, "the clock is the host's, and outlives a write of the credential")
+				assert.Len(t, sim.Calls(), test.calls+21, "the clock belongs to the host, and a write of the credential keeps it")
 			})
 		})
 	}
@@ -75,7 +75,7 @@ func TestNothingIsSignedForATimeThatOurClockDoesNotBelieve(t *testing.T) {
 				var e *provider.Error
 				require.ErrorAs(t, err, &e)
 				assert.InDelta(t, skew.Seconds(), e.Clock.Skew().Seconds(), 1, "it is reported")
-				assert.Len(t, sim.Calls(), 1, "no retry is made for it")
+				assert.Len(t, sim.Calls(), 1, "the request is not repeated")
 
 				sim.Behave(vendorsim.Conduct{})
 				exchange(t, sim, credential, provider.Grant{})
@@ -92,7 +92,7 @@ func TestNothingIsSignedForATimeThatOurClockDoesNotBelieve(t *testing.T) {
 	}
 }
 
-func TestAnAssertionIsAddressedToKenshoWhicheverWayItIsSent(t *testing.T) {
+func TestTheAudienceDoesNotDependOnTheTokenURL(t *testing.T) {
 	const tokenURL, proxy = "https://kensho.okta.com/oauth2/default/v1/token", "http://127.0.0.1:8080/kensho.okta.com/oauth2/default/v1/token"
 	for name, test := range map[string]struct {
 		fields   map[string]any

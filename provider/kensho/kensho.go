@@ -1,5 +1,5 @@
-// Package kensho exchanges credentials of S&P Global's Kensho products: Link, and
-// its sisters Scribe, NERD, Classify, Extract, kfinance and Caterpillar.
+// Package kensho exchanges credentials of S&P Global's Kensho products: Link, Scribe, NERD,
+// Classify, Extract, kfinance and Caterpillar.
 package kensho
 
 import (
@@ -13,14 +13,15 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Provider is Kensho.
+// Provider implements [provider.Provider] for Kensho.
 type Provider struct{}
 
-// products are the vendor's scopes, kensho:app:<product>.
+// products are the values of the field product, the default first. Each has a scope
+// kensho:app:<product>.
 var products = []string{"link", "scribe", "nerd", "classify", "extract", "kfinance", "caterpillar"}
 
-// kinds are the ways to hold a credential: exactly one is to be chosen, by the
-// fields that it needs. The others are its options.
+// kinds are the kinds of credential. The fields that are set choose exactly one of them:
+// needs are its required fields, options its optional ones.
 var kinds = []struct {
 	needs   []string
 	options []string
@@ -30,7 +31,7 @@ var kinds = []struct {
 	{needs: []string{"access_token"}},
 }
 
-// config is what an operator sets of a Kensho credential.
+// config has the fields of a Kensho credential.
 type config struct {
 	Product      string   `json:"product"`
 	RefreshToken string   `json:"refresh_token"`
@@ -44,22 +45,22 @@ type config struct {
 
 	AssertionAudience string `json:"assertion_audience"`
 
-	// MaxTTL is every credential's own.
+	// MaxTTL is a field of every credential.
 	MaxTTL provider.Seconds `json:"max_ttl"`
 }
 
-// Name is "kensho".
+// Name returns "kensho".
 func (Provider) Name() string { return "kensho" }
 
-// Summary says what Kensho is.
+// Summary describes Kensho in one line.
 func (Provider) Summary() string { return "Kensho (S&P Global): Link and its sister products" }
 
-// Fields are those of the three kinds of credential.
+// Fields returns the fields of the three kinds of credential.
 func (Provider) Fields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"product": {
 			Type:          framework.TypeString,
-			Description:   "The product that the credential is for. It decides the host and the form of the refresh, and the scope of a key pair.",
+			Description:   "The product that the credential is for. It determines the refresh URL of a refresh token and the default scope of a key pair.",
 			Default:       "link",
 			AllowedValues: provider.Allowed(products),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Product"},
@@ -71,48 +72,48 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"refresh_url": {
 			Type:         framework.TypeString,
-			Description:  "Where to refresh, in place of the product's own URL.",
+			Description:  "The URL of the refresh endpoint. Default: the product's own.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Refresh URL"},
 		},
 		"client_id": {
 			Type:         framework.TypeString,
-			Description:  "The Client ID that Kensho gave for the public half of the key pair.",
+			Description:  "The client ID that Kensho issued for the public key.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
 		},
 		"private_key": {
 			Type:         framework.TypeString,
-			Description:  "The private half of the RSA key pair, in PEM (PKCS#1 or PKCS#8, 2048 to 8192 bits).",
+			Description:  "The RSA private key in PEM (PKCS#1 or PKCS#8, 2048 to 8192 bits).",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
 		},
 		"key_id": {
 			Type:         framework.TypeString,
-			Description:  "The key's ID, sent as the assertion's kid where Kensho asks for one.",
+			Description:  "The key ID, sent as the kid of assertions. Needed only if Kensho asks for one.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"},
 		},
 		"scope": {
 			Type:         framework.TypeCommaStringSlice,
-			Description:  "The scopes to ask for with a key pair. Default: kensho:app:<product>.",
+			Description:  "The scopes to request with a key pair. Default: kensho:app:<product>.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
 		},
 		"token_url": {
 			Type:         framework.TypeString,
-			Description:  "Where to exchange the key pair's assertion: a proxy in front of Kensho. Default: " + defaultTokenURL + ".",
+			Description:  "The token endpoint for a key pair, such as a proxy in front of Kensho. Default: " + defaultTokenURL + ".",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Token URL"},
 		},
 		"assertion_audience": {
 			Type:         framework.TypeString,
-			Description:  "The aud of a key pair's assertions, wherever token_url has them sent. Default: " + defaultTokenURL + ".",
+			Description:  "The audience (aud) of a key pair's assertions. It does not depend on token_url. Default: " + defaultTokenURL + ".",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Assertion audience"},
 		},
 		"access_token": {
 			Type:         framework.TypeString,
-			Description:  "An access token copied from the Account page. It is served until it dies, on the hour.",
+			Description:  "An access token copied from the Account page. It is served until it expires, on the hour, and cannot be renewed.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Access token", Sensitive: true},
 		},
 	}
 }
 
-// Open chooses the kind of credential by the fields that are set.
+// Open returns a credential of the kind that the fields determine.
 func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	var c config
 	if err := provider.DecodeFields(s.Fields, &c); err != nil {
@@ -122,7 +123,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		c.Product = products[0]
 	}
 	if !slices.Contains(products, c.Product) {
-		return nil, provider.Errorf(provider.Invalid, "product: %s is none of %s", provider.Quote(c.Product), strings.Join(products, ", "))
+		return nil, provider.Errorf(provider.Invalid, "product: unknown product %s (allowed: %s)", provider.Quote(c.Product), strings.Join(products, ", "))
 	}
 	kind, err := choose(s.Fields)
 	if err != nil {
@@ -138,8 +139,8 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	}
 }
 
-// choose returns the first needed field of the one kind of credential that the
-// fields make up.
+// choose returns the first required field of the kind that the fields determine. Its error
+// is of kind Invalid if they determine none or several, or are incomplete.
 func choose(fields json.RawMessage) (string, error) {
 	var set map[string]any
 	if err := provider.DecodeFields(fields, &set); err != nil {
@@ -153,7 +154,7 @@ func choose(fields json.RawMessage) (string, error) {
 			continue
 		}
 		if chosen >= 0 {
-			return "", provider.Errorf(provider.Invalid, "%s and %s contradict each other: give one, and clear the other with %s",
+			return "", provider.Errorf(provider.Invalid, "%s and %s are mutually exclusive; keep one, and clear the other with %s",
 				strings.Join(kinds[chosen].needs, "+"), strings.Join(kind.needs, "+"), clearing(kinds[chosen].needs))
 		}
 		chosen = i
@@ -163,13 +164,13 @@ func choose(fields json.RawMessage) (string, error) {
 	}
 	for _, name := range kinds[chosen].needs {
 		if !isSet(name) {
-			return "", provider.Errorf(provider.Invalid, "%s: is missing; a key pair needs client_id and private_key", name)
+			return "", provider.Errorf(provider.Invalid, "%s: must be set; a key pair needs client_id and private_key", name)
 		}
 	}
 	for i, kind := range kinds {
 		for _, name := range kind.options {
 			if i != chosen && isSet(name) {
-				return "", provider.Errorf(provider.Invalid, "%s: goes with %s alone, not with %s; leave it out or clear it with %s",
+				return "", provider.Errorf(provider.Invalid, "%s: applies only to %s, not to %s; omit it, or clear it with %s",
 					name, strings.Join(kind.needs, "+"), strings.Join(kinds[chosen].needs, "+"), clearing([]string{name}))
 			}
 		}

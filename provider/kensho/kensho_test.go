@@ -63,7 +63,7 @@ func exchange(t *testing.T, sim *vendorsim.Sim, c provider.Credential, last prov
 	return answer
 }
 
-// userAgent is the one header that is ours and not the vendor's.
+// userAgent returns the only header that the vendor does not document.
 func userAgent() []string {
 	return []string{"vault-plugin-secrets-tokenbroker/" + version.Version}
 }
@@ -103,12 +103,12 @@ func TestARefreshURLKeepsTheDialectAndItsOwnQuery(t *testing.T) {
 		_, err := open(t, sim, map[string]any{
 			"refresh_token": "r", "product": "scribe", "refresh_url": "https://proxy.example/kensho/refresh?tenant=7",
 		}).Exchange(t.Context(), provider.Grant{})
-		require.Error(t, err, "no vendor is there")
+		require.Error(t, err, "there is no vendor at the URL")
 		assert.Equal(t, "https://proxy.example/kensho/refresh?refresh_token=r&tenant=7", sim.Calls()[0].URL)
 	})
 }
 
-func TestAReplacedRefreshTokenIsUsedNext(t *testing.T) {
+func TestARotatedRefreshTokenIsUsedNext(t *testing.T) {
 	for product, host := range map[string]string{"link": "link-streaming", "scribe": "scribe"} {
 		t.Run(product, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -119,7 +119,7 @@ func TestAReplacedRefreshTokenIsUsedNext(t *testing.T) {
 
 				answer := exchange(t, sim, credential, provider.Grant{})
 				require.NotNil(t, answer.Grant)
-				assert.False(t, answer.Grant.Derived, "it takes the operator's token's place")
+				assert.False(t, answer.Grant.Derived, "it replaces the operator's token")
 				again := exchange(t, sim, credential, *answer.Grant)
 				assert.NotEqual(t, answer.Grant.RefreshToken, again.Grant.RefreshToken)
 			})
@@ -127,7 +127,7 @@ func TestAReplacedRefreshTokenIsUsedNext(t *testing.T) {
 	}
 }
 
-func TestAReplacedRefreshTokenIsKeptWhateverStandsBesideIt(t *testing.T) {
+func TestARotatedRefreshTokenIsStoredDespiteInvalidMembers(t *testing.T) {
 	for product, names := range map[string][2]string{"link": {"accessToken", "refreshToken"}, "scribe": {"access_token", "refresh_token"}} {
 		for _, token := range []string{`7`, `true`, `["at"]`, `{"value":"at"}`, `null`, `""`} {
 			sim := vendorsim.New()
@@ -135,7 +135,7 @@ func TestAReplacedRefreshTokenIsKeptWhateverStandsBesideIt(t *testing.T) {
 			answer, err := open(t, sim, map[string]any{"product": product, "refresh_token": "first"}).Exchange(t.Context(), provider.Grant{})
 			require.NoError(t, err)
 			_, err = answer.Token(provider.TTL{}, provider.Token{})
-			require.ErrorContains(t, err, "holds no access token")
+			require.ErrorContains(t, err, "contains no access token")
 			assert.Equal(t, &provider.Grant{RefreshToken: "next"}, answer.Grant)
 		}
 	}
@@ -193,7 +193,7 @@ func TestAKeyPairIsSentAsAnAssertion(t *testing.T) {
 					header["kid"] = test.kid
 				}
 				assert.Equal(t, header, token.Header)
-				issued := float64(time.Now().Unix() - 3) // for a vendor whose clock is a little behind
+				issued := float64(time.Now().Unix() - 3) // assertionAge
 				assert.Equal(t, jwt.MapClaims{
 					"iss": "0oaclient", "sub": "0oaclient", "aud": tokenURL,
 					"iat": issued, "exp": claims["exp"], "jti": claims["jti"],
@@ -201,7 +201,7 @@ func TestAKeyPairIsSentAsAnAssertion(t *testing.T) {
 				assert.InDelta(t, 120, claims["exp"].(float64)-issued, 0, "seconds")
 				assert.GreaterOrEqual(t, len(claims["jti"].(string)), 32)
 
-				exchange(t, sim, credential, provider.Grant{}) // which the vendor refuses for a jti that it has seen
+				exchange(t, sim, credential, provider.Grant{}) // the vendor refuses a repeated jti
 			})
 		})
 	}
@@ -234,7 +234,7 @@ func TestAPastedTokenIsNotExchanged(t *testing.T) {
 	})
 }
 
-func TestKenshoKeepsTheContractOfAProvider(t *testing.T) {
+func TestKenshoFulfillsTheProviderContract(t *testing.T) {
 	vendor := func() http.Handler {
 		sim := vendorsim.New()
 		sim.AddRefreshToken("link-streaming", "refresh-token-0123456789")

@@ -9,17 +9,17 @@ import (
 )
 
 const (
-	// defaultTokenURL is Kensho's authorization server at Okta. Assertions are addressed to
-	// it (aud), whichever way they are sent.
+	// defaultTokenURL is the token endpoint of Kensho's authorization server at Okta. It is
+	// also the audience of assertions, even if token_url is a proxy.
 	defaultTokenURL = "https://kensho.okta.com/oauth2/default/v1/token"
 
-	// keyPairLifetime is what to assume of a token that does not tell.
+	// keyPairLifetime is the lifetime of a token if neither it nor the response states one.
 	keyPairLifetime = time.Hour
 )
 
-// openKeyPair makes a client of OAuth 2.0's client credentials grant that proves
-// itself by a signed assertion. Kensho's samples send no client_id beside it, and sign
-// with RS256.
+// openKeyPair returns a client of OAuth 2.0's client credentials grant that authenticates
+// with private_key_jwt. As in Kensho's samples, requests have no client_id and the algorithm
+// is RS256.
 func openKeyPair(c config, client *provider.Client) (provider.Credential, error) {
 	if err := provider.CheckFormValue("client_id", c.ClientID); err != nil {
 		return nil, err
@@ -29,7 +29,7 @@ func openKeyPair(c config, client *provider.Client) (provider.Credential, error)
 		return nil, err
 	}
 	if !signer.IsRSA() {
-		return nil, provider.Errorf(provider.Invalid, "private_key: is not an RSA key, which Kensho asks for")
+		return nil, provider.Errorf(provider.Invalid, "private_key: is not an RSA key; Kensho accepts only RSA keys")
 	}
 	scope := c.Scope
 	if len(scope) == 0 {

@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// lastMoments is what is left of a token that cannot be leased any more.
+	// lastMoments is the remaining lifetime below which a token is not leased.
 	lastMoments = 2 * time.Second
 
-	// maxStep is how far ahead of this server's clock a token may have been written, by
-	// another server's of the same cluster.
+	// maxStep is how far the write time may be ahead of this server's clock. Another server
+	// of the cluster may have handled the write.
 	maxStep = 5 * time.Second
 )
 
-// pasted is an access token that somebody copied from the Account page. There is
-// nothing to exchange it with: it is good until it dies.
+// pasted is a credential with an access token that the operator copied from the Account
+// page. It cannot be exchanged, and is served until it expires.
 type pasted struct {
 	answer provider.Answer
 	ttl    provider.TTL
@@ -38,33 +38,33 @@ func openPasted(c config, written time.Time) (provider.Credential, error) {
 	}, nil
 }
 
-// Idle is zero: it dies when it dies, used or not.
+// MaxIdle returns zero, as use does not affect when the token expires.
 func (p *pasted) MaxIdle() time.Duration { return 0 }
 
-// Scope is not known.
+// Scope returns nil, as only the vendor knows the scope.
 func (p *pasted) Scope() []string { return nil }
 
-// Destinations are none: the token goes to its readers.
+// Destinations returns none, as the token is sent only to its readers.
 func (p *pasted) Destinations() provider.Destinations { return provider.Destinations{} }
 
-// Narrow refuses: the token is what it is.
+// Narrow returns an error, as the scope of an issued token cannot change.
 func (p *pasted) Narrow([]string) (provider.Credential, error) {
-	return nil, provider.Errorf(provider.Invalid, "scope: an access token that was copied by hand has the scope that it has; leave scope out, or use a credential with a key pair")
+	return nil, provider.Errorf(provider.Invalid, "scope: a copied access token cannot be narrowed; omit scope, or use a credential with a key pair")
 }
 
-// Exchange gives the token itself while it lives. That it has died is for the
-// operator to know, who alone can copy another.
+// Exchange returns the token itself, without calling the vendor. Its error is of kind
+// Expired once the token has expired: only the operator can copy another one.
 func (p *pasted) Exchange(context.Context, provider.Grant) (*provider.Answer, error) {
 	token, err := p.answer.Token(p.ttl, provider.Token{})
 	if err != nil {
 		return nil, err
 	}
 	if time.Until(token.IssueTime) > maxStep {
-		return nil, provider.Errorf(provider.Expired, "access_token was written at %s, which is in the future by this server's clock, so that nothing tells whether it has expired: set the clock, and write the token again",
+		return nil, provider.Errorf(provider.Expired, "access_token was written at %s, which is in the future by this server's clock, so its expiry is unknown; correct the clock and write the token again",
 			token.IssueTime.Format(time.RFC3339))
 	}
 	if time.Until(token.ExpireTime) < lastMoments {
-		return nil, provider.Errorf(provider.Expired, "access_token died at %s: copy a new one from the Account page, or use a refresh_token, which lasts",
+		return nil, provider.Errorf(provider.Expired, "access_token expired at %s; copy a new one from the Account page, or use a refresh_token, which the engine renews",
 			token.ExpireTime.Format(time.RFC3339))
 	}
 	answer := p.answer

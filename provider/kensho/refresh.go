@@ -9,8 +9,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// refresh is a refresh token, good for any number of exchanges until it has been
-// left unused for seven days.
+// refresh is a credential with a refresh token. The token can be exchanged any number of
+// times, and expires after seven days without use.
 type refresh struct {
 	client *provider.Client
 	token  string
@@ -18,13 +18,14 @@ type refresh struct {
 	names  dialect
 }
 
-// A dialect is how a product names what the call's query and answer hold.
+// A dialect has a product's names for the parameter of the request and for the members of
+// the response.
 type dialect struct {
 	parameter string
 	answer    func(reply) (accessToken, refreshToken provider.Text)
 }
 
-// reply has the names of both dialects.
+// reply has the members of both dialects.
 type reply struct {
 	AccessToken       provider.Text `json:"accessToken"`
 	RefreshToken      provider.Text `json:"refreshToken"`
@@ -65,27 +66,27 @@ func openRefresh(c config, client *provider.Client) (provider.Credential, error)
 	return &refresh{client: client, token: c.RefreshToken, url: u, names: names}, nil
 }
 
-// idleLifetime is how long a refresh token lives after its last use.
+// idleLifetime is how long a refresh token stays valid without use, as Kensho documents it.
 const idleLifetime = 7 * 24 * time.Hour
 
-// Idle is the seven days that the vendor documents.
+// MaxIdle returns seven days.
 func (r *refresh) MaxIdle() time.Duration { return idleLifetime }
 
-// Scope is not known.
+// Scope returns nil, as only the vendor knows the scope.
 func (r *refresh) Scope() []string { return nil }
 
-// Destinations are the URL to refresh at.
+// Destinations returns the refresh URL.
 func (r *refresh) Destinations() provider.Destinations {
 	return provider.Destinations{URLs: []string{r.url.String()}}
 }
 
-// Narrow refuses: the refresh call takes no scope.
+// Narrow returns an error, as the refresh endpoint takes no scope.
 func (r *refresh) Narrow([]string) (provider.Credential, error) {
-	return nil, provider.Errorf(provider.Invalid, "scope: a Kensho refresh token yields tokens of its own scope alone; leave scope out, or use a credential with a key pair")
+	return nil, provider.Errorf(provider.Invalid, "scope: a Kensho refresh token yields only tokens of its own scope; omit scope, or use a credential with a key pair")
 }
 
-// Exchange refreshes. The vendor's answer carries no expiry: the access token dies
-// on the full hour, UTC, unless it is a JWT that says otherwise.
+// Exchange calls the refresh endpoint. The response states no expiry: the access token
+// expires on the full hour, UTC, unless it is a JWT with another exp.
 func (r *refresh) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
 	token := r.token
 	if last.RefreshToken != "" {
@@ -97,7 +98,7 @@ func (r *refresh) Exchange(ctx context.Context, last provider.Grant) (*provider.
 	u.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, provider.Errorf(provider.Invalid, "refresh_url: no request can be made of it")
+		return nil, provider.Errorf(provider.Invalid, "refresh_url: not a valid URL for a request")
 	}
 
 	res, err := r.client.Do(req, token)
@@ -111,7 +112,7 @@ func (r *refresh) Exchange(ctx context.Context, last provider.Grant) (*provider.
 	accessToken, replaced := r.names.answer(body)
 	answer := &provider.Answer{AccessToken: string(accessToken), OnTheHour: true, Clock: res.Clock}
 	if accessToken == "" {
-		answer.Unusable = res.NoToken() // a refresh token that came with it is good all the same
+		answer.Unusable = res.NoToken() // a rotated refresh token still counts
 	}
 	if next := provider.Replacement(string(replaced), token); next != "" {
 		answer.Grant = &provider.Grant{RefreshToken: next}

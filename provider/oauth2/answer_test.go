@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// answered is what an exchange makes of an answer of status 200.
+// answered returns the result of an exchange whose response has status 200.
 func answered(t *testing.T, body string) (provider.Token, *provider.Answer, error) {
 	t.Helper()
 	credential, err := tryOpen(t, vendorsim.Answer(200, body), map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic", "refresh_token": refreshToken})
@@ -26,7 +26,7 @@ func answered(t *testing.T, body string) (provider.Token, *provider.Answer, erro
 	return token, answer, err
 }
 
-func TestAnErrorBesideATokenIsARefusalThatLosesNoRefreshToken(t *testing.T) {
+func TestAnErrorBesideATokenIsARefusalAndKeepsTheRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, answer, err := answered(t, `{"access_token": "a", "refresh_token": "the-next-0123456789", "error": "invalid_grant", "error_description": "used twice"}`)
 		require.ErrorContains(t, err, "invalid_grant: used twice")
@@ -45,10 +45,10 @@ func TestAFormIsReadLikeJSON(t *testing.T) {
 		assert.Equal(t, "the-next-0123456789", answer.Grant.RefreshToken)
 
 		for name, body := range map[string]string{
-			"two tokens":       "access_token=a&access_token=b",
-			"a bad escape":     "access_token=%zz",
-			"neither of two":   "token=a&expires_in=60",
-			"a text behind it": "access_token=a, which you know",
+			"two tokens":      "access_token=a&access_token=b",
+			"a bad escape":    "access_token=%zz",
+			"unknown members": "token=a&expires_in=60",
+			"text after it":   "access_token=a, which you know",
 		} {
 			_, _, err := answered(t, body)
 			var e *provider.Error
@@ -60,15 +60,15 @@ func TestAFormIsReadLikeJSON(t *testing.T) {
 
 func TestWhatIsShownOfAnAnswerHoldsNoControlCharacters(t *testing.T) {
 	for name, test := range map[string]struct{ body, says string }{
-		"a header in the type":   {`{"access_token": "a", "token_type": "Bearer\r\nX-Evil: 1\u001b[2J"}`, "token_type"},
-		"a blank in the type":    {`{"access_token": "a", "token_type": "Bearer x"}`, "token_type"},
-		"a type of 900 KB":       {`{"access_token": "a", "token_type": "` + strings.Repeat("a", 900<<10) + `"}`, "token_type"},
-		"a type of 101 bytes":    {`{"access_token": "a", "token_type": "` + strings.Repeat("a", 101) + `"}`, "token_type"},
-		"a type without a name":  {`{"access_token": "a", "token_type": "é"}`, "token_type"},
-		"a URI with a quote":     {`{"access_token": "a", "token_type": "urn:a\"b"}`, "token_type"},
-		"an escape in the scope": {`{"access_token": "a", "scope": "read \u001b[2J"}`, "scope"},
-		"a quote in the scope":   {`{"access_token": "a", "scope": ["read", "wr\"ite"]}`, "scope"},
-		"a direction in a scope": {`{"access_token": "a", "scope": "re\u202ead"}`, "scope"},
+		"a header in the type":        {`{"access_token": "a", "token_type": "Bearer\r\nX-Evil: 1\u001b[2J"}`, "token_type"},
+		"a space in the type":         {`{"access_token": "a", "token_type": "Bearer x"}`, "token_type"},
+		"a type of 900 KB":            {`{"access_token": "a", "token_type": "` + strings.Repeat("a", 900<<10) + `"}`, "token_type"},
+		"a type of 101 bytes":         {`{"access_token": "a", "token_type": "` + strings.Repeat("a", 101) + `"}`, "token_type"},
+		"a non-ASCII type":            {`{"access_token": "a", "token_type": "é"}`, "token_type"},
+		"a URI with a quote":          {`{"access_token": "a", "token_type": "urn:a\"b"}`, "token_type"},
+		"an escape in the scope":      {`{"access_token": "a", "scope": "read \u001b[2J"}`, "scope"},
+		"a quote in the scope":        {`{"access_token": "a", "scope": ["read", "wr\"ite"]}`, "scope"},
+		"a bidi character in a scope": {`{"access_token": "a", "scope": "re\u202ead"}`, "scope"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestWhatIsShownOfAnAnswerHoldsNoControlCharacters(t *testing.T) {
 	}
 }
 
-func TestAnAnswerIsTakenInEveryFormThatVendorsHave(t *testing.T) {
+func TestAResponseIsReadInEveryFormat(t *testing.T) {
 	for body, scope := range map[string][]string{
 		`{"access_token": "a", "token_type": "bearer", "scope": "read"}`:           {"read"},
 		`{"access_token": "a", "token_type": "Bearer", "scope": ["read", "list"]}`: {"read", "list"},
@@ -130,7 +130,7 @@ func TestAnErrorBesideAnEmptyTokenIsARefusal(t *testing.T) {
 	}
 }
 
-func TestALifetimeOfAFractionIsTaken(t *testing.T) {
+func TestAFractionalLifetimeIsAccepted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		credential, err := tryOpen(t, vendorsim.Answer(200, `{"access_token": "a", "expires_in": 3600.5}`), map[string]any{"client_secret": clientSecret})
 		require.NoError(t, err)
@@ -140,7 +140,7 @@ func TestALifetimeOfAFractionIsTaken(t *testing.T) {
 	})
 }
 
-func TestAnErrorInAnAnswerOf200IsARefusal(t *testing.T) {
+func TestAnErrorInA200ResponseIsARefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim(func(c *vendorsim.OAuthClient) { c.AuthMethods = []string{vendorsim.SecretPost} })
 		sim.Behave(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{Slack: true}})

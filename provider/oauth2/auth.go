@@ -15,18 +15,18 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Ways for a client to prove itself, by their names in OpenID Connect (Core §9) and in
-// an authorization server's metadata (RFC 8414).
+// Styles of client authentication, as in OpenID Connect (Core §9) and in an authorization
+// server's metadata (RFC 8414).
 const (
 	SecretBasic   = "client_secret_basic"
 	SecretPost    = "client_secret_post"
 	PrivateKeyJWT = "private_key_jwt" // RFC 7523 §2.2
 	None          = "none"
 
-	// SecretBasicUnencoded is a name of our own: SecretBasic without the encoding that
-	// RFC 6749 §2.3.1 asks for, which some vendors do not undo. It makes a difference where
-	// the client's ID or secret has other characters than letters, digits, "-", "_", "."
-	// and "~".
+	// SecretBasicUnencoded is SecretBasic without the encoding that RFC 6749 §2.3.1
+	// requires, which some vendors do not decode. The name is the engine's own. It matters
+	// only if the client ID or secret has characters other than letters, digits, "-", "_",
+	// "." and "~".
 	SecretBasicUnencoded = "client_secret_basic_unencoded"
 )
 
@@ -37,33 +37,34 @@ var (
 
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
-// Assertion is what is particular about assertions.
+// An Assertion has the settings of a client's assertions.
 type Assertion struct {
-	// Audience is whom they are for; "" is the endpoint that is called.
+	// Audience is the aud claim; "" for the URL of the request.
 	Audience string
 
-	// Subject is whom a JWTBearer grant asks for; "" leaves it out, or is the client.
+	// Subject is the sub claim of a JWTBearer grant; "" omits it.
 	Subject string
 
-	// HoldsScope is whether the scope goes into a JWTBearer grant's assertion and not
-	// into the form.
+	// HoldsScope sends the scope of a JWTBearer grant in the assertion instead of in the
+	// form.
 	HoldsScope bool
 
-	// Anonymous leaves client_id out of the form, where the assertion says it.
+	// Anonymous omits client_id from the form if an assertion authenticates the client.
 	Anonymous bool
 }
 
-// authentication is what of a request proves the client.
+// authentication is the part of a request that authenticates the client.
 type authentication struct {
-	id, secret string     // in the form; "" leaves it out
-	params     url.Values // in the form, too
+	id, secret string     // form parameters; "" to omit
+	params     url.Values // further form parameters
 	header     string     // Authorization; "" for none
 }
 
-// authStyles are the ways to try in turn: the one that is set; or else the one that has
-// worked, and the other one, in case the vendor has changed its mind; or else those that the
-// metadata list, or both. RFC 6749 §2.3.1 has every server know the first. second is "" if
-// there is only one.
+// authStyles returns the styles to try in turn; second is "" if there is only one. It is
+// AuthStyle if that is set. Otherwise it is the style that worked last and then the other
+// one, in case the vendor's setting has changed; before the first success, it is the styles
+// that the metadata lists, or client_secret_basic, which RFC 6749 §2.3.1 requires of every
+// server, and then client_secret_post.
 func (c *Client) authStyles(last provider.Grant, listed []string) (first, second string) {
 	if c.AuthStyle != "" {
 		return c.AuthStyle, ""
@@ -84,32 +85,34 @@ func (c *Client) authStyles(last provider.Grant, listed []string) (first, second
 	return styles[0], styles[1]
 }
 
-// mayAskAgain is whether a refused request may be repeated in another way. A refresh token
-// may be good for one use, and count as stolen if it comes twice: it is sent again only if
-// the vendor says that it has not got beyond the client (RFC 6749 §5.2).
-func (c *Client) mayAskAgain(err error) bool {
+// mayRepeat reports whether a refused request may be repeated. A vendor may take a refresh
+// token that it receives twice for a stolen one. It is therefore sent again only after
+// invalid_client (RFC 6749 §5.2), which means that the vendor did not consider the grant.
+func (c *Client) mayRepeat(err error) bool {
 	var e *provider.Error
 	return c.GrantType != RefreshToken || errors.As(err, &e) && e.Code == "invalid_client"
 }
 
-// withStyleHint is a refusal with what to do if it is of how the client proved itself, which
-// has not been found out.
+// withStyleHint adds to a refusal how to set auth_style, if Exchange must not try the other
+// style.
 func withStyleHint(err error, untried string) error {
 	var e *provider.Error
 	if !errors.As(err, &e) {
 		return err
 	}
 	hinted := *e
-	hinted.Reason += "; if the vendor takes " + untried + ", set auth_style to that: a refresh token is not sent twice to find out"
+	hinted.Reason += "; if the vendor requires " + untried + ", set auth_style=" + untried + " (the engine sends a refresh token only once)"
 	return &hinted
 }
 
-// isAboutStyle is whether a refusal may be of how the client proved itself.
+// isAboutStyle reports whether the style of client authentication may be the reason of a
+// refusal.
 func isAboutStyle(err error) bool {
 	var e *provider.Error
 	return errors.As(err, &e) && e.Kind == provider.Rejected && slices.Contains([]string{"", "invalid_client", "invalid_request"}, e.Code)
 }
 
+// authenticate returns the client authentication for a request to an endpoint.
 func (c *Client) authenticate(style, endpoint string) (authentication, error) {
 	switch style {
 	case SecretBasic:
@@ -134,18 +137,18 @@ func (c *Client) authenticate(style, endpoint string) (authentication, error) {
 	}
 	a := authentication{id: c.ID}
 	if c.GrantType == JWTBearer {
-		a.id = "" // which the assertion says
+		a.id = "" // it is in the assertion
 	}
 	return a, nil
 }
 
-// basic is the header of HTTP Basic authentication (RFC 7617).
+// basic returns an Authorization header for HTTP Basic (RFC 7617).
 func basic(id, secret string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret))
 }
 
-// claims say who asks (iss), for whom (sub), to whom (aud), and for how long. They are
-// for an endpoint, which is their audience if no other is set.
+// claims returns the claims of an assertion for a request to an endpoint, which is the
+// audience if Assertion.Audience is empty. An empty subject is omitted.
 func (c *Client) claims(endpoint, subject string) map[string]any {
 	issued := c.issueTime(endpoint)
 	claims := map[string]any{
@@ -163,7 +166,7 @@ func (c *Client) claims(endpoint, subject string) map[string]any {
 	return claims
 }
 
-// bearerClaims are those of an assertion that is the grant itself.
+// bearerClaims returns the claims of the assertion of a JWTBearer grant.
 func (c *Client) bearerClaims(tokenURL string) map[string]any {
 	claims := c.claims(tokenURL, c.Assertion.Subject)
 	if c.Assertion.HoldsScope && len(c.Scopes) > 0 {
@@ -172,11 +175,11 @@ func (c *Client) bearerClaims(tokenURL string) map[string]any {
 	return claims
 }
 
-// sign signs claims with an ID of their own.
+// sign signs claims with a unique ID (jti).
 func (c *Client) sign(claims map[string]any) (string, error) {
 	id, err := uuid.GenerateUUID()
 	if err != nil {
-		return "", provider.Errorf(provider.Unavailable, "no random ID can be made for the assertion: %s", err)
+		return "", provider.Errorf(provider.Unavailable, "cannot generate a random ID for the assertion: %s", err)
 	}
 	claims["jti"] = id
 	return c.Signer.Sign(claims)

@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-func TestHowAClientProvesItselfIsTriedAndRemembered(t *testing.T) {
+func TestTheAuthStyleThatWorkedIsRemembered(t *testing.T) {
 	for style, calls := range map[string]int{vendorsim.SecretBasic: 1, vendorsim.SecretPost: 2} {
 		t.Run(style, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -25,14 +25,14 @@ func TestHowAClientProvesItselfIsTriedAndRemembered(t *testing.T) {
 				assert.Equal(t, style, answer.Grant.AuthStyle)
 
 				again := exchange(t, sim, open(t, sim, fields), *answer.Grant)
-				assert.Len(t, sim.Calls(), calls+1, "also after a restart")
+				assert.Len(t, sim.Calls(), calls+1, "after a restart as well")
 				assert.Nil(t, again.Grant)
 			})
 		})
 	}
 }
 
-func TestAWrongSecretIsTriedBothWays(t *testing.T) {
+func TestAWrongSecretIsTriedInBothStyles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim()
 		credential := open(t, sim, map[string]any{"client_secret": "another"})
@@ -44,7 +44,7 @@ func TestAWrongSecretIsTriedBothWays(t *testing.T) {
 	})
 }
 
-func TestHowAClientProvesItselfIsFoundOutAgainOnceTheVendorRefusesIt(t *testing.T) {
+func TestTheOtherAuthStyleIsTriedAfterARefusal(t *testing.T) {
 	for worked, works := range map[string]string{vendorsim.SecretBasic: vendorsim.SecretPost, vendorsim.SecretPost: vendorsim.SecretBasic} {
 		t.Run(worked, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -60,16 +60,16 @@ func TestHowAClientProvesItselfIsFoundOutAgainOnceTheVendorRefusesIt(t *testing.
 	}
 }
 
-func TestHowAClientProvesItselfIsReadInTheMetadata(t *testing.T) {
+func TestTheAuthStyleComesFromTheMetadata(t *testing.T) {
 	for name, test := range map[string]struct {
 		listed []string
 		takes  string
-		calls  int // beside the metadata
+		calls  int // without those for the metadata
 	}{
-		"one":                 {[]string{vendorsim.SecretPost}, vendorsim.SecretPost, 1},
-		"one of several":      {[]string{vendorsim.PrivateKeyJWT, vendorsim.SecretPost, vendorsim.None}, vendorsim.SecretPost, 1},
-		"stated and exp":      {[]string{vendorsim.SecretPost, vendorsim.SecretBasic}, vendorsim.SecretPost, 2},
-		"none that is usable": {[]string{vendorsim.PrivateKeyJWT}, vendorsim.SecretPost, 2},
+		"one":            {[]string{vendorsim.SecretPost}, vendorsim.SecretPost, 1},
+		"one of several": {[]string{vendorsim.PrivateKeyJWT, vendorsim.SecretPost, vendorsim.None}, vendorsim.SecretPost, 1},
+		"both":           {[]string{vendorsim.SecretPost, vendorsim.SecretBasic}, vendorsim.SecretPost, 2},
+		"no usable one":  {[]string{vendorsim.PrivateKeyJWT}, vendorsim.SecretPost, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestHowAClientProvesItselfIsReadInTheMetadata(t *testing.T) {
 
 func TestARefreshTokenIsSentTwiceOnlyIfTheClientWasRefused(t *testing.T) {
 	for body, calls := range map[string]int{
-		`{"error":"invalid_client"}`:  2, // the vendor has not looked at the token (RFC 6749 §6)
+		`{"error":"invalid_client"}`:  2, // the vendor has not considered the token
 		`{"error":"invalid_request"}`: 1,
 		`{"error":"invalid_grant"}`:   1,
 		"":                            1,
@@ -109,7 +109,7 @@ func TestARefreshTokenIsSentTwiceOnlyIfTheClientWasRefused(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					sim := newSim()
 					sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, r *http.Request) {
-						// So far off that the assertion has to be timesMovedForward again.
+						// A clock so far off that the assertion must be dated again.
 						w.Header().Set("Date", time.Now().Add(-2*time.Minute).UTC().Format(http.TimeFormat))
 						vendorsim.Answer(http.StatusBadRequest, body)(w, r)
 					})})
@@ -129,11 +129,11 @@ func TestARefreshTokenIsSentTwiceOnlyIfTheClientWasRefused(t *testing.T) {
 	}
 }
 
-func TestWhatWasNotFoundOutIsToldToTheOperator(t *testing.T) {
+func TestAnUntriedAuthStyleIsSuggested(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim()
 		sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_request"}`))})
 		_, err := open(t, sim, map[string]any{"client_secret": clientSecret, "refresh_token": refreshToken}).Exchange(t.Context(), provider.Grant{})
-		require.ErrorContains(t, err, "400 Bad Request: invalid_request; if the vendor takes client_secret_post, set auth_style to that")
+		require.ErrorContains(t, err, "400 Bad Request: invalid_request; if the vendor requires client_secret_post, set auth_style=client_secret_post")
 	})
 }

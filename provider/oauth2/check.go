@@ -7,11 +7,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// reserved are the parameters that the engine sends itself.
+// reserved are the request parameters that token_params must not set.
 var reserved = []string{"grant_type", "client_id", "client_secret", "refresh_token", "scope", "assertion", "client_assertion", "client_assertion_type"}
 
-// check refuses what is missing, contradicts itself or cannot be sent. The config is
-// complete.
+// check returns an error of kind Invalid if fields are missing, contradict each other or
+// cannot be sent. It expects the defaults of complete.
 func (c *config) check() error {
 	for _, check := range []func() error{c.checkServer, c.checkGrant, c.checkClient, c.checkValues} {
 		if err := check(); err != nil {
@@ -24,9 +24,9 @@ func (c *config) check() error {
 func (c *config) checkServer() error {
 	switch {
 	case c.TokenURL == "" && c.Issuer == "":
-		return provider.Errorf(provider.Invalid, "token_url: is missing; give the vendor's token endpoint, or its issuer")
+		return provider.Errorf(provider.Invalid, "token_url: must be set; give the vendor's token endpoint, or set issuer instead")
 	case c.TokenURL != "" && c.Issuer != "":
-		return provider.Errorf(provider.Invalid, `token_url and issuer contradict each other: give one, and clear the other with token_url="" or issuer=""`)
+		return provider.Errorf(provider.Invalid, `token_url and issuer are mutually exclusive; keep one, and clear the other with token_url="" or issuer=""`)
 	}
 	for _, url := range []struct{ field, value string }{{"token_url", c.TokenURL}, {"issuer", c.Issuer}, {"revocation_url", c.RevocationURL}} {
 		if url.value == "" {
@@ -37,57 +37,58 @@ func (c *config) checkServer() error {
 		}
 	}
 	if strings.Contains(c.Issuer, "?") {
-		return provider.Errorf(provider.Invalid, "issuer: must not hold a query (?…)")
+		return provider.Errorf(provider.Invalid, "issuer: must not contain a query (?…)")
 	}
 	return nil
 }
 
-// checkGrant sees that the grant has what it needs and nothing that it would not use.
+// checkGrant checks that the fields that the grant needs are set, and none that it ignores.
 func (c *config) checkGrant() error {
 	isBearer := c.GrantType == "jwt_bearer"
 	switch {
 	case c.GrantType == "refresh_token" && c.RefreshToken == "":
-		return provider.Errorf(provider.Invalid, "refresh_token: is missing, which grant_type=refresh_token exchanges")
+		return provider.Errorf(provider.Invalid, "refresh_token: must be set with grant_type=refresh_token")
 	case c.GrantType != "refresh_token" && c.RefreshToken != "":
-		return provider.Errorf(provider.Invalid, `refresh_token: is not for grant_type=%s; clear it with refresh_token="", or clear grant_type`, c.GrantType)
+		return provider.Errorf(provider.Invalid, `refresh_token: does not apply to grant_type=%s; clear it with refresh_token="", or clear grant_type`, c.GrantType)
 	case isBearer && c.PrivateKey == "":
-		return provider.Errorf(provider.Invalid, "private_key: is missing, which signs the assertion of grant_type=jwt_bearer")
+		return provider.Errorf(provider.Invalid, "private_key: must be set with grant_type=jwt_bearer, to sign the assertion")
 	case !isBearer && c.AssertionSubject != "":
-		return provider.Errorf(provider.Invalid, "assertion_subject: goes with grant_type=jwt_bearer alone")
+		return provider.Errorf(provider.Invalid, "assertion_subject: applies only to grant_type=jwt_bearer")
 	case !isBearer && c.ScopeInAssertion:
-		return provider.Errorf(provider.Invalid, "scope_in_assertion: goes with grant_type=jwt_bearer alone")
+		return provider.Errorf(provider.Invalid, "scope_in_assertion: applies only to grant_type=jwt_bearer")
 	case c.IdleExpiry != 0 && c.RefreshToken == "":
-		return provider.Errorf(provider.Invalid, "idle_expiry: goes with a refresh_token alone")
+		return provider.Errorf(provider.Invalid, "idle_expiry: applies only with a refresh_token")
 	}
 	return nil
 }
 
-// checkClient sees that the client can prove itself.
+// checkClient checks that the fields that the client authentication needs are set, and none
+// that it ignores.
 func (c *config) checkClient() error {
 	signs := c.AuthStyle == PrivateKeyJWT || c.GrantType == "jwt_bearer"
 	switch {
 	case c.ClientID == "" && (c.AuthStyle != None || c.GrantType != "refresh_token"):
-		return provider.Errorf(provider.Invalid, "client_id: is missing")
+		return provider.Errorf(provider.Invalid, "client_id: must be set")
 	case slices.Contains(secretStyles, c.AuthStyle) && c.ClientSecret == "":
-		return provider.Errorf(provider.Invalid, "client_secret: is missing, which auth_style=%s proves the client by", c.AuthStyle)
+		return provider.Errorf(provider.Invalid, "client_secret: must be set with auth_style=%s", c.AuthStyle)
 	case signs && c.PrivateKey == "":
-		return provider.Errorf(provider.Invalid, "private_key: is missing, which auth_style=private_key_jwt proves the client by")
+		return provider.Errorf(provider.Invalid, "private_key: must be set with auth_style=private_key_jwt")
 	case !signs && c.PrivateKey != "":
 		return provider.Errorf(provider.Invalid, `private_key: is not used with auth_style=%s; clear it with private_key="", or use auth_style=private_key_jwt`, c.AuthStyle)
 	case c.ClientSecret != "" && (c.AuthStyle == PrivateKeyJWT || c.AuthStyle == None):
 		return provider.Errorf(provider.Invalid, `client_secret: is not used with auth_style=%s; clear it with client_secret=""`, c.AuthStyle)
 	case c.AuthStyle == None && c.GrantType != "refresh_token" && c.GrantType != "jwt_bearer":
-		return provider.Errorf(provider.Invalid, "client_secret: is missing; a client that proves itself by nothing can have no grant_type=%s", c.GrantType)
+		return provider.Errorf(provider.Invalid, "client_secret: must be set; grant_type=%s needs client authentication", c.GrantType)
 	}
 	for _, option := range []struct{ field, value string }{{"key_id", c.KeyID}, {"signing_algorithm", c.SigningAlgorithm}, {"assertion_audience", c.AssertionAudience}} {
 		if option.value != "" && !signs {
-			return provider.Errorf(provider.Invalid, "%s: goes with a private_key alone", option.field)
+			return provider.Errorf(provider.Invalid, "%s: applies only with a private_key", option.field)
 		}
 	}
 	return nil
 }
 
-// checkValues sees that what is sent can be.
+// checkValues checks that a request can carry the values.
 func (c *config) checkValues() error {
 	for _, value := range []struct{ field, value string }{{"client_id", c.ClientID}, {"refresh_token", c.RefreshToken}, {"client_secret", c.ClientSecret}} {
 		if err := provider.CheckFormValue(value.field, value.value); err != nil {
@@ -95,14 +96,14 @@ func (c *config) checkValues() error {
 		}
 	}
 	if c.AuthStyle == SecretBasicUnencoded && strings.Contains(c.ClientID, ":") {
-		return provider.Errorf(provider.Invalid, "client_id: holds a colon, which ends it in HTTP Basic without an encoding (auth_style=%s); use another auth_style", SecretBasicUnencoded)
+		return provider.Errorf(provider.Invalid, "client_id: contains a colon, which HTTP Basic cannot carry without encoding (auth_style=%s); use another auth_style", SecretBasicUnencoded)
 	}
 	if err := provider.CheckScope("scope", c.Scope); err != nil {
 		return err
 	}
 	for name := range c.TokenParams {
 		if slices.Contains(reserved, name) {
-			return provider.Errorf(provider.Invalid, "token_params: must not hold %s, which has a field of its own", name)
+			return provider.Errorf(provider.Invalid, "token_params: must not contain %s, which the engine sets from other fields", name)
 		}
 	}
 	return nil

@@ -17,62 +17,63 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Grant types, as they are sent.
+// Values of the request parameter grant_type.
 const (
 	RefreshToken       = "refresh_token"                               // RFC 6749 §6
 	ClientCredentials  = "client_credentials"                          // RFC 6749 §4.4
 	JWTBearer          = "urn:ietf:params:oauth:grant-type:jwt-bearer" // RFC 7523 §2.1
-	AccountCredentials = "account_credentials"                         // Zoom's own
+	AccountCredentials = "account_credentials"                         // specific to Zoom
 )
 
-// A Client asks an authorization server for access tokens, as one of its clients.
+// A Client is a client of an authorization server, with the credentials to request access
+// tokens.
 type Client struct {
 	HTTP   *provider.Client
 	Server *Server
 
-	// GrantType is one of those above.
+	// GrantType is one of the constants above.
 	GrantType string
 
-	// ID and Secret are the client's, and AuthStyle how it proves itself; "" is to be
-	// found out.
+	// ID and Secret are the client's. AuthStyle is how it authenticates; if it is "",
+	// Exchange tries client_secret_basic and client_secret_post.
 	ID        string
 	Secret    string
 	AuthStyle string
 
-	// Signer signs assertions: of the client itself (private_key_jwt), or of whom it
-	// asks for (JWTBearer).
+	// Signer signs assertions: those that authenticate the client (PrivateKeyJWT), or
+	// those that are the grant (JWTBearer).
 	Signer    *provider.Signer
 	Assertion Assertion
 
 	// Refresh is the refresh token that the operator stored.
 	Refresh string
 
-	// Scopes are what to ask for; none leaves it to the vendor.
+	// Scopes are the scopes to request; none requests the vendor's default.
 	Scopes []string
 
 	// known are the scopes of the credential that this one narrows.
 	known []string
 
-	// Params are sent along.
+	// Params are further parameters of the token request.
 	Params map[string]string
 
-	// Lifetime is the vendor's documented rule for a token that does not state its
-	// lifetime, and DefaultTTL what the operator, or the preset, assumes; zero is none.
+	// Lifetime is the vendor's documented lifetime of a token if nothing states it, and
+	// DefaultTTL that of the operator or of the preset; zero if unknown.
 	Lifetime   time.Duration
 	DefaultTTL time.Duration
 
-	// IdleExpiry is how long the refresh token lives unused; zero if it does not die
-	// of disuse, or nobody knows.
+	// IdleExpiry is how long the refresh token stays valid without use; zero if it does
+	// not expire from disuse, or if this is unknown.
 	IdleExpiry time.Duration
 
-	// InvalidatesPrevious is whether the vendor ends a token when the next is exchanged.
+	// InvalidatesPrevious reports whether an exchange invalidates the previous token.
 	InvalidatesPrevious bool
 }
 
-// Idle is how long the refresh token lives unused.
+// MaxIdle returns how long the refresh token stays valid without use.
 func (c *Client) MaxIdle() time.Duration { return c.IdleExpiry }
 
-// GrantName is the grant that is exchanged, as the field grant_type has it.
+// GrantName returns the grant as a value of the field grant_type.
 func (c *Client) GrantName() string {
 	for name, sent := range grantTypes {
 		if sent == c.GrantType {
@@ -82,10 +83,10 @@ func (c *Client) GrantName() string {
 	return ""
 }
 
-// Scope is what is asked for.
+// Scope returns the requested scopes.
 func (c *Client) Scope() []string { return c.Scopes }
 
-// Destinations are the endpoints, or the issuer that they are looked up at.
+// Destinations returns the endpoints, or the issuer whose metadata has them.
 func (c *Client) Destinations() provider.Destinations {
 	d := provider.Destinations{Issuer: c.Server.Issuer}
 	for _, url := range []string{c.Server.Token, c.Server.Revocation} {
@@ -97,7 +98,7 @@ func (c *Client) Destinations() provider.Destinations {
 	case c.Signer == nil:
 	case c.Assertion.Audience != "":
 		d.Audiences = []string{c.Assertion.Audience}
-	default: // each endpoint is its own
+	default: // each endpoint is its own audience
 		d.Audiences = slices.Clone(d.URLs)
 		if d.Issuer != "" {
 			d.Audiences = append(d.Audiences, "")
@@ -106,11 +107,11 @@ func (c *Client) Destinations() provider.Destinations {
 	return d
 }
 
-// Narrow asks for less: each request states its scope, that of a refresh included
-// (RFC 6749 §6).
+// Narrow returns a client that requests only some of the scopes. A refresh request can state
+// its scope too (RFC 6749 §6).
 func (c *Client) Narrow(scope []string) (provider.Credential, error) {
 	if c.InvalidatesPrevious {
-		return nil, provider.Errorf(provider.Invalid, "scope: the vendor ends a token when another is exchanged, so that there cannot be one of each scope; leave scope out")
+		return nil, provider.Errorf(provider.Invalid, "scope: an exchange invalidates the previous token, so a credential cannot have one per scope; omit scope")
 	}
 	if err := provider.CheckNarrower("scope", scope, c.Scopes); err != nil {
 		return nil, err
@@ -120,23 +121,23 @@ func (c *Client) Narrow(scope []string) (provider.Credential, error) {
 	return &narrow, nil
 }
 
-// Exchange asks the token endpoint for an access token. It asks once more if a refusal
-// shows that the vendor may not take an assertion for its dates, and if nobody has said how
-// the client proves itself and the first way is refused.
+// Exchange requests an access token from the token endpoint. It repeats a refused request
+// if the vendor may have refused the dates of an assertion, and with another style of
+// client authentication if AuthStyle is empty.
 func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
 	endpoints, err := c.endpoints(ctx, last)
 	if err != nil {
 		return nil, err
 	}
 	first, second := c.authStyles(last, endpoints.tokenMethods)
-	answer, err := c.timesMovedForward(ctx, endpoints.Token, last, first)
+	answer, err := c.exchangeWith(ctx, endpoints.Token, last, first)
 	switch {
 	case second == "" || !isAboutStyle(err):
-	case !c.mayAskAgain(err):
+	case !c.mayRepeat(err):
 		err = withStyleHint(err, second)
 	default:
 		first = second
-		if again, againErr := c.timesMovedForward(ctx, endpoints.Token, last, second); againErr == nil || !isAboutStyle(againErr) {
+		if again, againErr := c.exchangeWith(ctx, endpoints.Token, last, second); againErr == nil || !isAboutStyle(againErr) {
 			answer, err = again, againErr
 		}
 	}
@@ -146,13 +147,14 @@ func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.A
 	return answer, provider.CheckField(err, c.Server.tokenField())
 }
 
-// endpoints are those of the server. Errors quote its metadata, but none of the secrets.
+// endpoints returns the endpoints of the server. Errors may quote its metadata, with the
+// secrets masked.
 func (c *Client) endpoints(ctx context.Context, last provider.Grant) (Endpoints, error) {
 	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
 	return endpoints, provider.Masked(ctx, err, c.Secret, c.Refresh, last.RefreshToken)
 }
 
-// remember leaves the style that worked for the next exchange.
+// remember stores the style that worked in the grant for the next exchange.
 func (c *Client) remember(a *provider.Answer, last provider.Grant, style string) {
 	if a.Grant == nil {
 		a.Grant = &last
@@ -162,18 +164,18 @@ func (c *Client) remember(a *provider.Answer, last provider.Grant, style string)
 	a.Grant = &next
 }
 
-// timesMovedForward asks by the vendor's clock as it is known, and again if a refusal shows that it
-// may have been for the assertion's dates.
-func (c *Client) timesMovedForward(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
+// exchangeWith sends a request whose assertions are dated by the vendor's clock. It repeats a
+// refused request if the response shows that the dates may be the reason.
+func (c *Client) exchangeWith(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
 	ahead := c.vendorAhead(tokenURL)
-	answer, err := c.ask(ctx, tokenURL, last, style)
-	if isRejected(err) && c.mayAskAgain(err) && c.isMisdated(tokenURL, ahead) {
-		answer, err = c.ask(ctx, tokenURL, last, style)
+	answer, err := c.requestToken(ctx, tokenURL, last, style)
+	if isRejected(err) && c.mayRepeat(err) && c.isMisdated(tokenURL, ahead) {
+		answer, err = c.requestToken(ctx, tokenURL, last, style)
 	}
 	return answer, c.withSkew(err)
 }
 
-func (c *Client) ask(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
+func (c *Client) requestToken(ctx context.Context, tokenURL string, last provider.Grant, style string) (*provider.Answer, error) {
 	refresh := c.Refresh
 	if last.RefreshToken != "" {
 		refresh = last.RefreshToken
@@ -205,7 +207,7 @@ func (c *Client) ask(ctx context.Context, tokenURL string, last provider.Grant, 
 	return nil, failure
 }
 
-// params are those of the grant.
+// params returns the request parameters of the grant.
 func (c *Client) params(tokenURL, refresh string) (url.Values, error) {
 	params := url.Values{"grant_type": {c.GrantType}}
 	for name, value := range c.Params {
@@ -227,13 +229,13 @@ func (c *Client) params(tokenURL, refresh string) (url.Values, error) {
 	return params, nil
 }
 
-// secrets are what a request holds that no error may quote.
+// secrets returns the secrets in a request, which no error may quote.
 func (c *Client) secrets(auth authentication, refresh string, params url.Values) []string {
 	return []string{c.Secret, refresh, params.Get("assertion"), params.Get("client_assertion"), strings.TrimPrefix(auth.header, "Basic ")}
 }
 
 func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last provider.Grant) *provider.Answer {
-	// RFC 6749 §5.1: an answer without a scope grants what was asked for.
+	// RFC 6749 §5.1: without a scope in the response, the requested scope was granted.
 	scope := provider.ReadScope(e.scope, slices.Concat(c.known, c.Scopes))
 	if len(scope) == 0 {
 		scope = c.Scopes
@@ -252,7 +254,7 @@ func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last p
 	}
 }
 
-// granted is what to exchange next, if it is another refresh token than the last.
+// granted returns the grant with a rotated refresh token; nil if the token is the same.
 func (c *Client) granted(refreshToken, refresh string, last provider.Grant) *provider.Grant {
 	next := provider.Replacement(refreshToken, refresh)
 	if c.GrantType != RefreshToken || next == "" {
@@ -261,11 +263,11 @@ func (c *Client) granted(refreshToken, refresh string, last provider.Grant) *pro
 	return &provider.Grant{RefreshToken: next, AuthStyle: last.AuthStyle}
 }
 
-// exchange carries one request of x/oauth2's by the provider's own client, which knows
-// what an answer is good for.
+// exchange is the transport of one request of golang.org/x/oauth2. It sends the request with
+// [provider.Client], for its limits, clocks and errors, and records what x/oauth2 drops.
 type exchange struct {
 	client        *provider.Client
-	authorization string // the header; "" for none
+	authorization string // header; "" for none
 	secrets       []string
 
 	clock        provider.Clock
@@ -295,14 +297,14 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	if accessToken == "" && reply.HasError() {
 		return nil, reply.Refusal()
 	}
-	e.refreshToken = refreshToken // which is good even where the rest of the answer is not
+	e.refreshToken = refreshToken // counts even if the rest of the response is invalid
 	if accessToken == "" || reply.HasError() {
 		return nil, reply.NoToken()
 	}
 	_ = e.expiresIn.UnmarshalJSON(body["expires_in"])
 	_ = e.scope.UnmarshalJSON(body["scope"])
-	// x/oauth2 takes nothing of an answer in which something is of another type than it
-	// should be, and nothing after the first MiB, to which escapes for HTML count.
+	// Give x/oauth2 only what it needs: it fails on a member of an unexpected type, and
+	// truncates a body at 1 MiB, which HTML escapes would count towards.
 	var raw bytes.Buffer
 	encoder := json.NewEncoder(&raw)
 	encoder.SetEscapeHTML(false)
@@ -320,18 +322,18 @@ func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// text is a string of an answer; "" if it is not one.
+// text returns a JSON string; "" if raw is not one.
 func text(raw json.RawMessage) string {
 	var t provider.Text
 	_ = t.UnmarshalJSON(raw)
 	return string(t)
 }
 
-// failure is an error of x/oauth2's, which may quote the answer, as one of ours.
+// failure converts an error of x/oauth2, whose text may quote the response.
 func (e *exchange) failure(err error) *provider.Error {
 	var failure *provider.Error
 	if errors.As(err, &failure) {
 		return failure
 	}
-	return provider.Errorf(provider.InvalidResponse, "the vendor's answer holds no access token")
+	return provider.Errorf(provider.InvalidResponse, "the vendor's response contains no access token")
 }

@@ -10,30 +10,29 @@ import (
 )
 
 const (
-	// assertionLifetime is inside the 5 minutes that Auth0 allows, the 3 that Salesforce
-	// does, and the hour of most others.
+	// assertionLifetime is within the limits of the vendors: 3 minutes at Salesforce, 5 at
+	// Auth0, an hour at most others.
 	assertionLifetime = 2 * time.Minute
 
-	// assertionAge is how old an assertion is made, by the lower bound of the vendor's
-	// clock: some vendors refuse an iat that their clock has not reached, by any fraction
-	// of a second.
+	// assertionAge is how far the iat is before the lower bound of the vendor's clock. Some
+	// vendors refuse an iat that is ahead of their clock by any fraction of a second.
 	assertionAge = 3 * time.Second
 
 	// strictestAge is the age at which the strictest vendors refuse an assertion.
 	strictestAge = 10 * time.Second
 
-	// maxDated is how far off our own clock an assertion may be timesMovedForward: the header that
-	// the vendor's clock is known by is not signed by anybody.
+	// maxDated is how far the iat may differ from our own clock. The Date header, from which
+	// the vendor's clock is known, is not authenticated.
 	maxDated = 5 * time.Minute
 )
 
-// issueTime is the iat of an assertion for an endpoint.
+// issueTime returns the iat of an assertion for an endpoint.
 func (c *Client) issueTime(endpoint string) time.Time {
 	return time.Now().Add(c.vendorAhead(endpoint) - assertionAge)
 }
 
-// vendorAhead is how far the vendor's clock is ahead of ours, at least, as far as
-// assertions are timesMovedForward by it; zero if it is not known, or too far off.
+// vendorAhead returns the lower bound of how far the vendor's clock is ahead of ours, for the
+// dates of assertions. It is zero if the clock is unknown or too far off.
 func (c *Client) vendorAhead(endpoint string) time.Duration {
 	clock := c.clockOf(endpoint)
 	least, _ := clock.Bounds()
@@ -43,8 +42,8 @@ func (c *Client) vendorAhead(endpoint string) time.Duration {
 	return least
 }
 
-// isMisdated reports whether the vendor may have refused an assertion for its iat, which
-// was timesMovedForward by a clock so far ahead, and would take one by its clock as it is known now.
+// isMisdated reports whether the iat may be the reason of a refusal, and another one would
+// be accepted. ahead is the value of vendorAhead that the refused assertion was dated with.
 func (c *Client) isMisdated(endpoint string, ahead time.Duration) bool {
 	now := c.vendorAhead(endpoint)
 	if c.Signer == nil || now == ahead {
@@ -55,8 +54,8 @@ func (c *Client) isMisdated(endpoint string, ahead time.Duration) bool {
 	return iat > least || iat < most-strictestAge && now > ahead
 }
 
-// withSkew adds to a rejection that the vendor's clock is further off than assertions
-// are timesMovedForward, which may be why.
+// withSkew adds the difference of the clocks to a rejection, if it is too large for the dates
+// of assertions to account for and so may be the reason.
 func (c *Client) withSkew(err error) error {
 	var e *provider.Error
 	if c.Signer == nil || !errors.As(err, &e) || e.Kind != provider.Rejected || e.Clock.Skew().Abs() <= maxDated-assertionAge {

@@ -13,7 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Every assertion is timesMovedForward so: of a client, of a JWT bearer grant, of a revocation.
+// This applies to every assertion: of a client, of a JWT bearer grant, of a revocation.
 func TestAssertionsAreDatedByTheVendorsClock(t *testing.T) {
 	for name, skew := range map[string]time.Duration{
 		"right": 0, "40 ms behind": -40 * time.Millisecond, "20 s behind": -20 * time.Second, "20 s ahead": 20 * time.Second, "4 min ahead": 4 * time.Minute,
@@ -39,7 +39,7 @@ func TestAssertionsAreDatedByTheVendorsClock(t *testing.T) {
 						answer = exchange(t, sim, credential, provider.Grant{})
 						time.Sleep(17 * time.Millisecond)
 					}
-					assert.LessOrEqual(t, len(sim.Calls()), 6, "one refusal shows what the time is")
+					assert.LessOrEqual(t, len(sim.Calls()), 6, "one refusal shows the vendor's clock")
 					if grant == "client_credentials" {
 						require.NoError(t, credential.(provider.Revoker).Revoke(t.Context(), answer.AccessToken, provider.Grant{}))
 						assert.False(t, sim.Accepts(answer.AccessToken))

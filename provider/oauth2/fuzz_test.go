@@ -28,7 +28,7 @@ func FuzzAnswer(f *testing.F) {
 		"refresh token":           kind("refresh_token", map[string]any{"refresh_token": "r"}),
 		"refresh token, a secret": kind("refresh_token", map[string]any{"refresh_token": "r", "client_secret": "s", "single_token": true}),
 	}},
-		// RFC 6749 §5.1 and §5.2, and what vendors have made of it.
+		// RFC 6749 §5.1 and §5.2, and vendors' variants.
 		providertest.AnswerSeed{Kind: "secret", Status: 200, Body: `{"access_token":"${access}","token_type":"example","expires_in":3600,"refresh_token":"${refresh}","example_parameter":"example_value"}`},
 		providertest.AnswerSeed{Kind: "refresh token", Status: 200, Body: `{"access_token":"${access}","token_type":"bearer","expires_in":"3600","refresh_token":"${refresh}","scope":"read write"}`},
 		providertest.AnswerSeed{Kind: "refresh token, a secret", Status: 200, Body: `{"access_token":7,"refresh_token":"${refresh}","expires_in":3600.5}`},

@@ -1,5 +1,5 @@
-// Package oauth2 exchanges credentials of any vendor who speaks OAuth 2.0: client
-// secrets, private keys and refresh tokens.
+// Package oauth2 exchanges credentials of any vendor that supports OAuth 2.0: client secrets,
+// private keys and refresh tokens.
 package oauth2
 
 import (
@@ -13,10 +13,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Provider is OAuth 2.0.
+// Provider implements [provider.Provider] for OAuth 2.0.
 type Provider struct{}
 
-// config is what an operator sets of an OAuth 2.0 credential.
+// config has the fields of an OAuth 2.0 credential, with those of its preset filled in.
 type config struct {
 	TokenURL          string            `json:"token_url"`
 	Issuer            string            `json:"issuer"`
@@ -38,11 +38,11 @@ type config struct {
 	SingleToken       bool              `json:"single_token"`
 	TransientErrors   []string          `json:"transient_errors"`
 
-	// DefaultTTL is every credential's own, or that of the preset.
+	// DefaultTTL is a field of every credential; a preset may set it.
 	DefaultTTL provider.Seconds `json:"default_ttl"`
 }
 
-// grantTypes are those of the field grant_type, and what is sent for each.
+// grantTypes maps the values of the field grant_type to those of the request parameter.
 var grantTypes = map[string]string{
 	"refresh_token":       RefreshToken,
 	"client_credentials":  ClientCredentials,
@@ -50,24 +50,24 @@ var grantTypes = map[string]string{
 	"account_credentials": AccountCredentials,
 }
 
-// Name is "oauth2".
+// Name returns "oauth2".
 func (Provider) Name() string { return "oauth2" }
 
-// Summary says what OAuth 2.0 is to the engine.
-func (Provider) Summary() string { return "any vendor who speaks OAuth 2.0" }
+// Summary describes the vendors in one line.
+func (Provider) Summary() string { return "any vendor that supports OAuth 2.0" }
 
-// Fields are where the authorization server is, who the client is, and what it asks for.
+// Fields returns the fields of the authorization server, of the client and of the request.
 func (Provider) Fields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"preset": {
 			Type:          framework.TypeString,
-			Description:   "A well-known vendor, whose URLs and ways need not be given. Other fields win over what it fills in.",
+			Description:   "The preset of a well-known vendor, which sets the vendor's URLs and other settings. Fields that you set override those of the preset.",
 			AllowedValues: provider.Allowed(presetNames()),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Preset"},
 		},
 		"preset_params": {
 			Type:         framework.TypeKVPairs,
-			Description:  "What the preset has to know of your account at the vendor, such as domain=....",
+			Description:  "The preset's parameters, which describe your account at the vendor, such as domain=....",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Preset parameters"},
 		},
 		"token_url": {
@@ -77,101 +77,101 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"issuer": {
 			Type:         framework.TypeString,
-			Description:  "The vendor's issuer, in place of token_url: its metadata (OpenID Connect Discovery, or RFC 8414) has the endpoints.",
+			Description:  "The vendor's issuer, instead of token_url. The endpoints come from its metadata (OpenID Connect Discovery or RFC 8414).",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Issuer"},
 		},
 		"revocation_url": {
 			Type:         framework.TypeString,
-			Description:  "The vendor's revocation endpoint (RFC 7009), if there is one and the issuer's metadata does not have it.",
+			Description:  "The vendor's revocation endpoint (RFC 7009). Default: that of the issuer's metadata, if any.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Revocation URL"},
 		},
 		"grant_type": {
 			Type:          framework.TypeString,
-			Description:   "The grant to exchange. Default: refresh_token where there is a refresh token, else client_credentials.",
+			Description:   "The grant type. Default: refresh_token if refresh_token is set, otherwise client_credentials.",
 			AllowedValues: provider.Allowed(slices.Sorted(maps.Keys(grantTypes))),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Grant type"},
 		},
 		"client_id": {
 			Type:         framework.TypeString,
-			Description:  "The client's ID; of jwt_bearer, the assertion's issuer.",
+			Description:  "The client ID. With jwt_bearer, the issuer (iss) of the assertion.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
 		},
 		"client_secret": {
 			Type:         framework.TypeString,
-			Description:  "The client's secret.",
+			Description:  "The client secret.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Client secret", Sensitive: true},
 		},
 		"private_key": {
 			Type:         framework.TypeString,
-			Description:  "The client's private key, in PEM: RSA of 2048 to 8192 bits, EC on P-256, P-384 or P-521, or Ed25519.",
+			Description:  "The client's private key in PEM: RSA of 2048 to 8192 bits, EC on P-256, P-384 or P-521, or Ed25519.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
 		},
 		"key_id": {
 			Type:         framework.TypeString,
-			Description:  "The key's ID, sent as the assertion's kid. Default: none, or the key_id of a generated key pair.",
+			Description:  "The key ID, sent as the kid of assertions. Default: none, or the key_id of a generated key pair.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"},
 		},
 		"signing_algorithm": {
 			Type:          framework.TypeString,
-			Description:   "The algorithm to sign with, one that the key is for. Default: RS256 with an RSA key; ES256, ES384 or ES512 with an EC key, by its curve; EdDSA with an Ed25519 key.",
+			Description:   "The algorithm of assertions, which must fit the key. Default: RS256 for an RSA key; ES256, ES384 or ES512 for an EC key, by its curve; EdDSA for an Ed25519 key.",
 			AllowedValues: provider.Allowed(provider.Algorithms),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Signing algorithm"},
 		},
 		"auth_style": {
 			Type:          framework.TypeString,
-			Description:   "How the client proves itself. Default: by private_key if there is one, not at all if there is no secret either, else client_secret_basic is tried, then client_secret_post, and what worked is remembered. client_secret_basic_unencoded is for vendors that do not undo the encoding of RFC 6749 §2.3.1.",
+			Description:   "How the client authenticates. Default: private_key_jwt if there is a private_key, none if there is no client_secret either. With a client_secret, the engine tries client_secret_basic, then client_secret_post, and remembers which one worked. client_secret_basic_unencoded is for vendors that do not decode the encoding of RFC 6749 §2.3.1.",
 			AllowedValues: provider.Allowed(authStyles),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Client authentication"},
 		},
 		"refresh_token": {
 			Type:         framework.TypeString,
-			Description:  "The refresh token. One that the vendor replaces is kept by the engine.",
+			Description:  "The refresh token. If the vendor rotates it, the engine stores the new one.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Refresh token", Sensitive: true},
 		},
 		"scope": {
 			Type:         framework.TypeCommaStringSlice,
-			Description:  "The scopes to ask for. Default: left to the vendor.",
+			Description:  "The scopes to request. Default: the vendor's.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
 		},
 		"token_params": {
 			Type:         framework.TypeKVPairs,
-			Description:  "What else to send to the token endpoint, such as audience=... or resource=.... It is read back: no place for secrets.",
+			Description:  "Further parameters of the token request, such as audience=... or resource=.... A read returns them, so do not put secrets here.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Token parameters"},
 		},
 		"assertion_audience": {
 			Type:         framework.TypeString,
-			Description:  "The aud of assertions. Default: the token endpoint.",
+			Description:  "The audience (aud) of assertions. Default: the endpoint that receives the assertion.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Assertion audience"},
 		},
 		"assertion_subject": {
 			Type:         framework.TypeString,
-			Description:  "Whom a jwt_bearer grant asks for: the assertion's sub.",
+			Description:  "The subject (sub) of the assertion of a jwt_bearer grant: the user to act for.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Assertion subject"},
 		},
 		"scope_in_assertion": {
 			Type:         framework.TypeBool,
-			Description:  "Whether the scopes of a jwt_bearer grant go into the assertion and not into the form.",
+			Description:  "Whether to send the scopes of a jwt_bearer grant in the assertion instead of in the form.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope in the assertion"},
 		},
 		"single_token": {
 			Type:         framework.TypeBool,
-			Description:  "Whether the vendor ends an access token when the next is exchanged: the next is not exchanged before the last has died, then.",
+			Description:  "Whether an exchange invalidates the previous access token. If so, the engine renews a token only after it has expired.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Single token"},
 		},
 		"transient_errors": {
 			Type:         framework.TypeCommaStringSlice,
-			Description:  "Error codes of the vendor for failures that pass by themselves, beside those that the engine knows, such as temporarily_unavailable. Any other error code is a rejection, unless the status is 429 or 5xx or the answer says when to retry.",
+			Description:  "The vendor's error codes for transient failures, in addition to those that the engine knows, such as temporarily_unavailable. Any other error code is a rejection, unless the status is 429 or 5xx or the response has a Retry-After.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Transient errors"},
 		},
 		"idle_expiry": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "How long the refresh token lives unused, if it dies of disuse: it is exchanged every keepalive_interval then.",
+			Description:  "How long the refresh token stays valid without use, if it expires from disuse. If set, the engine exchanges it every keepalive_interval.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Idle expiry"},
 		},
 	}
 }
 
-// Open checks the fields.
+// Open validates the fields, together with those of the preset.
 func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	fields, err := Expand(s.Fields)
 	if err != nil {
@@ -212,7 +212,8 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	return &client, nil
 }
 
-// complete fills in what follows from what is set.
+// complete sets the defaults of grant_type and auth_style. It returns an error of kind
+// Invalid if one of them has an unknown value.
 func (c *config) complete() error {
 	if c.GrantType == "" {
 		c.GrantType = "client_credentials"
@@ -221,10 +222,10 @@ func (c *config) complete() error {
 		}
 	}
 	if grantTypes[c.GrantType] == "" {
-		return provider.Errorf(provider.Invalid, "grant_type: %s is none of %s", provider.Quote(c.GrantType), strings.Join(slices.Sorted(maps.Keys(grantTypes)), ", "))
+		return provider.Errorf(provider.Invalid, "grant_type: unknown grant type %s (allowed: %s)", provider.Quote(c.GrantType), strings.Join(slices.Sorted(maps.Keys(grantTypes)), ", "))
 	}
 	if c.AuthStyle != "" && !slices.Contains(authStyles, c.AuthStyle) {
-		return provider.Errorf(provider.Invalid, "auth_style: %s is none of %s", provider.Quote(c.AuthStyle), strings.Join(authStyles, ", "))
+		return provider.Errorf(provider.Invalid, "auth_style: unknown style %s (allowed: %s)", provider.Quote(c.AuthStyle), strings.Join(authStyles, ", "))
 	}
 	if c.AuthStyle == "" {
 		switch {

@@ -67,7 +67,7 @@ func keyPEM(key crypto.Signer) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
-// newSim is an authorization server that knows a client by its secret.
+// newSim returns an authorization server with a client that has a secret.
 func newSim(change ...func(*vendorsim.OAuthClient)) *vendorsim.Sim {
 	sim := vendorsim.New()
 	client := vendorsim.OAuthClient{
@@ -118,13 +118,13 @@ func form(t *testing.T, call vendorsim.Call) url.Values {
 	return values
 }
 
-func TestAClientProvesItselfByItsSecret(t *testing.T) {
+func TestAClientAuthenticatesWithItsSecret(t *testing.T) {
 	for style, want := range map[string]struct {
 		authorization string
 		form          url.Values
 	}{
 		"client_secret_basic_unencoded": {"Basic YSBjbGllbnQvMTphLXNlY3JldCt3aXRoL29kZDpjaGFyYWN0ZXJzLTAxMjM0NTY3ODk=", url.Values{}},
-		// RFC 6749 §2.3.1: both halves are encoded as in a form.
+		// RFC 6749 §2.3.1: ID and secret are form-encoded.
 		"client_secret_basic": {"Basic YStjbGllbnQlMkYxOmEtc2VjcmV0JTJCd2l0aCUyRm9kZCUzQWNoYXJhY3RlcnMtMDEyMzQ1Njc4OQ==", url.Values{}},
 		"client_secret_post":  {"", url.Values{"client_id": {clientID}, "client_secret": {clientSecret}}},
 	} {
@@ -157,7 +157,7 @@ func TestAClientProvesItselfByItsSecret(t *testing.T) {
 	}
 }
 
-func TestAClientProvesItselfByASignature(t *testing.T) {
+func TestAClientAuthenticatesWithASignature(t *testing.T) {
 	for name, test := range map[string]struct {
 		key       crypto.Signer
 		algorithm string
@@ -186,7 +186,7 @@ func TestAClientProvesItselfByASignature(t *testing.T) {
 				}
 				credential := open(t, sim, fields)
 				exchange(t, sim, credential, provider.Grant{})
-				exchange(t, sim, credential, provider.Grant{}) // refused for a jti that was seen
+				exchange(t, sim, credential, provider.Grant{}) // a repeated jti is refused
 
 				sent := form(t, sim.Calls()[0])
 				assert.Equal(t, "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", sent.Get("client_assertion_type"))
@@ -203,7 +203,7 @@ func TestAClientProvesItselfByASignature(t *testing.T) {
 	}
 }
 
-func TestARefreshTokenIsExchangedAndAReplacedOneIsUsedNext(t *testing.T) {
+func TestARefreshTokenIsExchangedAndARotatedOneIsUsedNext(t *testing.T) {
 	for name, rotates := range map[string]bool{"stays": false, "rotates": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestARefreshTokenIsExchangedAndAReplacedOneIsUsedNext(t *testing.T) {
 					assert.Equal(t, rotates, answer.Grant != nil)
 					if rotates {
 						assert.NotEqual(t, grant.RefreshToken, answer.Grant.RefreshToken)
-						assert.False(t, answer.Grant.Derived, "it takes the operator's token's place")
+						assert.False(t, answer.Grant.Derived, "it replaces the operator's token")
 						grant = *answer.Grant
 					}
 				}
@@ -229,7 +229,7 @@ func TestARefreshTokenIsExchangedAndAReplacedOneIsUsedNext(t *testing.T) {
 	}
 }
 
-func TestAPublicClientRefreshesByItsIDAlone(t *testing.T) {
+func TestAPublicClientRefreshesWithOnlyItsID(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim(func(c *vendorsim.OAuthClient) { c.AuthMethods, c.Secret = []string{vendorsim.None}, "" })
 		exchange(t, sim, open(t, sim, map[string]any{"refresh_token": refreshToken}), provider.Grant{})
@@ -237,7 +237,7 @@ func TestAPublicClientRefreshesByItsIDAlone(t *testing.T) {
 	})
 }
 
-func TestAnAssertionIsTradedForAToken(t *testing.T) {
+func TestAnAssertionIsExchangedForAToken(t *testing.T) {
 	for name, inside := range map[string]bool{"scope in the form": false, "scope in the assertion": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -260,15 +260,15 @@ func TestAnAssertionIsTradedForAToken(t *testing.T) {
 	}
 }
 
-func TestALifetimeIsTakenInEveryFormThatVendorsHave(t *testing.T) {
+func TestALifetimeIsReadInEveryFormat(t *testing.T) {
 	for name, test := range map[string]struct {
-		conduct vendorsim.Conduct
-		lives   time.Duration
+		conduct  vendorsim.Conduct
+		lifetime time.Duration
 	}{
 		"a number":            {vendorsim.Conduct{}, time.Hour},
 		"a string":            {vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{Stringly: true}}, time.Hour},
 		"missing, and a JWT":  {vendorsim.Conduct{Unstated: true, JWT: true}, time.Hour},
-		"missing altogether":  {vendorsim.Conduct{Unstated: true}, 20 * time.Minute},
+		"missing":             {vendorsim.Conduct{Unstated: true}, 20 * time.Minute},
 		"stated, and the JWT": {vendorsim.Conduct{JWT: true}, time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -278,8 +278,8 @@ func TestALifetimeIsTakenInEveryFormThatVendorsHave(t *testing.T) {
 				answer := exchange(t, sim, open(t, sim, map[string]any{"client_secret": clientSecret}), provider.Grant{})
 				token, err := answer.Token(provider.TTL{Default: 20 * time.Minute}, provider.Token{})
 				require.NoError(t, err)
-				assert.InDelta(t, test.lives.Seconds(), time.Until(token.ExpireTime).Seconds(), 2)
-				if name == "missing altogether" {
+				assert.InDelta(t, test.lifetime.Seconds(), time.Until(token.ExpireTime).Seconds(), 2)
+				if name == "missing" {
 					_, err := answer.Token(provider.TTL{}, provider.Token{})
 					require.ErrorContains(t, err, "set default_ttl")
 				}
@@ -288,7 +288,7 @@ func TestALifetimeIsTakenInEveryFormThatVendorsHave(t *testing.T) {
 	}
 }
 
-func TestAKeyIsTakenAsOpenSSLWritesIt(t *testing.T) {
+func TestAKeyIsReadAsOpenSSLWritesIt(t *testing.T) {
 	der, err := x509.MarshalECPrivateKey(ecKey(elliptic.P256()).(*ecdsa.PrivateKey))
 	require.NoError(t, err)
 	parameters := pem.EncodeToMemory(&pem.Block{Type: "EC PARAMETERS", Bytes: []byte{6, 8, 42, 134, 72, 206, 61, 3, 1, 7}})
@@ -299,12 +299,12 @@ func TestAKeyIsTakenAsOpenSSLWritesIt(t *testing.T) {
 
 func TestGuarantee3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testing.T) {
 	for name, body := range map[string]string{
-		"a lifetime of nothing": `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": 0}`,
-		"a lifetime in words":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": "soon"}`,
-		"no access token":       `{"refresh_token": "the-next-0123456789"}`,
-		"no error either":       `{"refresh_token": "the-next-0123456789", "error": null, "access_token": ""}`,
-		"a type that is none":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "token_type": "a type"}`,
-		"an invalid scope":      `{"access_token": "a", "refresh_token": "the-next-0123456789", "scope": "a\"b"}`,
+		"a lifetime of zero": `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": 0}`,
+		"a lifetime as text": `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": "soon"}`,
+		"no access token":    `{"refresh_token": "the-next-0123456789"}`,
+		"a null error":       `{"refresh_token": "the-next-0123456789", "error": null, "access_token": ""}`,
+		"an invalid type":    `{"access_token": "a", "refresh_token": "the-next-0123456789", "token_type": "a type"}`,
+		"an invalid scope":   `{"access_token": "a", "refresh_token": "the-next-0123456789", "scope": "a\"b"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -322,21 +322,21 @@ func TestGuarantee3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testi
 	}
 }
 
-func TestATokenThatTheNextExchangeEndsLivesItsLife(t *testing.T) {
+func TestATokenThatTheNextExchangeInvalidatesIsNotRenewedEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim()
 		credential := open(t, sim, map[string]any{"client_secret": clientSecret, "single_token": true, "revocation_url": vendorsim.OAuthRevocationURL})
 		token, err := exchange(t, sim, credential, provider.Grant{}).Token(provider.TTL{}, provider.Token{})
 		require.NoError(t, err)
-		assert.Equal(t, token.ExpireTime, token.RenewableFrom, "none is exchanged before")
+		assert.Equal(t, token.ExpireTime, token.RenewableFrom, "it is not renewed before")
 		_, err = credential.Narrow([]string{"read"})
-		require.ErrorContains(t, err, "scope: the vendor ends a token when another is exchanged")
+		require.ErrorContains(t, err, "scope: an exchange invalidates the previous token")
 		require.NoError(t, credential.(provider.Revoker).Revocable(t.Context()))
-		require.ErrorContains(t, credential.(provider.Revoker).Independent(), "no two readers can have their own")
+		require.ErrorContains(t, credential.(provider.Revoker).Independent(), "readers cannot have tokens of their own")
 	})
 }
 
-func TestOAuth2KeepsTheContractOfAProvider(t *testing.T) {
+func TestOAuth2FulfillsTheProviderContract(t *testing.T) {
 	vendor := func() http.Handler {
 		return newSim(func(c *vendorsim.OAuthClient) {
 			c.AuthMethods = []string{vendorsim.SecretBasic, vendorsim.PrivateKeyJWT}

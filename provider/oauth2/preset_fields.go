@@ -10,11 +10,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// placeholder is a Param's name where its value goes.
+// placeholder matches the name of a Param in a template.
 var placeholder = regexp.MustCompile(`\{([a-z_]+)\}`)
 
-// Fields are the fields of a credential that the preset fills in, for what the operator
-// says of their account (preset_params). Its errors are of kind Invalid.
+// Fields returns the fields of a credential that the preset sets, with the values of its
+// parameters (preset_params) filled in. Its errors are of kind Invalid.
 func (p Preset) Fields(params map[string]string) (map[string]any, error) {
 	values, err := p.values(params)
 	if err != nil {
@@ -57,11 +57,11 @@ func (p Preset) Fields(params map[string]string) (map[string]any, error) {
 	return fields, nil
 }
 
-// values are those of the placeholders that the preset holds.
+// values returns the values of the preset's parameters.
 func (p Preset) values(given map[string]string) (map[string]string, error) {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if !slices.ContainsFunc(p.Params, func(param Param) bool { return param.Name == name }) {
-			return nil, provider.Errorf(provider.Invalid, "preset_params: the preset %s takes no %s; it takes %s", p.Name, provider.List([]string{name}), p.takes())
+			return nil, provider.Errorf(provider.Invalid, "preset_params: unknown parameter %s of the preset %s (allowed: %s)", provider.List([]string{name}), p.Name, p.takes())
 		}
 	}
 	values := map[string]string{}
@@ -73,8 +73,8 @@ func (p Preset) values(given map[string]string) (map[string]string, error) {
 			if value, err = p.value(param, value); err != nil {
 				return nil, err
 			}
-		case param.Default == "" && p.holds(param.Name):
-			return nil, provider.Errorf(provider.Invalid, "preset_params: %s is missing, which the preset %s needs: %s; give it as preset_params=%s=...", param.Name, p.Name, param.Description, param.Name)
+		case param.Default == "" && p.hasPlaceholder(param.Name):
+			return nil, provider.Errorf(provider.Invalid, "preset_params: the preset %s needs %s: %s; set preset_params=%s=...", p.Name, param.Name, param.Description, param.Name)
 		default:
 			value = param.Default
 		}
@@ -94,12 +94,12 @@ func (p Preset) takes() string {
 	return strings.Join(names, ", ")
 }
 
-// templates are the texts that may hold placeholders.
+// templates returns the texts that may contain placeholders.
 func (p Preset) templates() []string {
 	return append(slices.Collect(maps.Values(p.TokenParams)), p.TokenURL, p.RevocationURL, p.AssertionAudience)
 }
 
-func (p Preset) holds(param string) bool {
+func (p Preset) hasPlaceholder(param string) bool {
 	return slices.ContainsFunc(p.templates(), func(template string) bool { return strings.Contains(template, "{"+param+"}") })
 }
 
@@ -107,7 +107,7 @@ func fill(template string, values map[string]string) string {
 	return placeholder.ReplaceAllStringFunc(template, func(name string) string { return values[name[1:len(name)-1]] })
 }
 
-// choice is what of an operator's fields decides what a preset has to add to them.
+// choice has the operator's fields that determine what a preset adds to them.
 type choice struct {
 	Preset           string            `json:"preset"`
 	PresetParams     map[string]string `json:"preset_params"`
@@ -121,9 +121,9 @@ type choice struct {
 	TokenParams      map[string]string `json:"token_params"`
 }
 
-// Expand adds to an operator's fields (a JSON object) what their preset says, if there
-// is one. What they set themselves stays; of token_params, name by name. Its errors are
-// of kind Invalid.
+// Expand returns an operator's fields (a JSON object) with those of their preset, if there is
+// one. Fields that the operator set take precedence; token_params are merged by name. Its
+// errors are of kind Invalid.
 func Expand(own json.RawMessage) (json.RawMessage, error) {
 	var c choice
 	var set map[string]any
@@ -135,7 +135,7 @@ func Expand(own json.RawMessage) (json.RawMessage, error) {
 	}
 	if c.Preset == "" {
 		if len(c.PresetParams) > 0 {
-			return nil, provider.Errorf(provider.Invalid, "preset_params: go with a preset alone")
+			return nil, provider.Errorf(provider.Invalid, "preset_params: applies only with a preset")
 		}
 		return own, nil
 	}
@@ -147,7 +147,7 @@ func Expand(own json.RawMessage) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	fields, err := p.apt(c, grant).Fields(c.PresetParams)
+	fields, err := p.narrowed(c, grant).Fields(c.PresetParams)
 	if err != nil {
 		return nil, err
 	}
@@ -160,8 +160,8 @@ func Expand(own json.RawMessage) (json.RawMessage, error) {
 	return json.Marshal(fields)
 }
 
-// urlField is the field that decides an operator's token URL where that is a preset's; "" if
-// it is not, or if nothing decides it.
+// urlField returns the field that an operator's token URL depends on if it is a preset's; ""
+// if it is not, or if it is the same for all customers.
 func urlField(own json.RawMessage) string {
 	var c choice
 	if provider.DecodeFields(own, &c) != nil || c.TokenURL != "" || c.Issuer != "" {
@@ -173,8 +173,9 @@ func urlField(own json.RawMessage) string {
 	return "preset_params"
 }
 
-// grant is the one that the operator chose, by its name, by a refresh token or by a client
-// secret where the preset's first is for a key; or the preset's first.
+// grant returns the grant_type of an operator's fields: the one that is set, or the one that a
+// refresh token or a client secret implies, or the preset's default. Its error, of kind
+// Invalid, says that the preset does not support the grant or that it needs a subject.
 func (p Preset) grant(c choice) (string, error) {
 	grant := p.GrantTypes[0]
 	switch {
@@ -187,18 +188,18 @@ func (p Preset) grant(c choice) (string, error) {
 	}
 	switch {
 	case !slices.Contains(p.GrantTypes, grant):
-		return "", provider.Errorf(provider.Invalid, "grant_type: the preset %s is for %s; give one of these, or give token_url in place of the preset", p.Name, strings.Join(p.GrantTypes, ", "))
+		return "", provider.Errorf(provider.Invalid, "grant_type: the preset %s supports only %s; use one of these, or set token_url instead of the preset", p.Name, strings.Join(p.GrantTypes, ", "))
 	case grant == "jwt_bearer" && p.AssertionSubjectRequired && c.AssertionSubject == "":
-		return "", provider.Errorf(provider.Invalid, "assertion_subject: is missing, which the preset %s needs: whom to act for", p.Name)
+		return "", provider.Errorf(provider.Invalid, "assertion_subject: must be set to the user to act for, as the preset %s needs it", p.Name)
 	}
 	return grant, nil
 }
 
-// apt is the preset without what does not go with the operator's choice.
-func (p Preset) apt(c choice, grant string) Preset {
+// narrowed returns the preset without the settings that do not apply to the operator's fields.
+func (p Preset) narrowed(c choice, grant string) Preset {
 	p.dropped = p.templates()
 	if c.TokenURL != "" || c.Issuer != "" {
-		// Nor may tokens of that server be sent to another, to be revoked.
+		// Another server's tokens must not be sent to the preset's revocation endpoint.
 		p.TokenURL, p.RevocationURL = "", ""
 	}
 	if grant != "refresh_token" {

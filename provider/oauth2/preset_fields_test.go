@@ -22,7 +22,7 @@ func preset(t *testing.T, name string) Preset {
 	return p
 }
 
-func TestAPresetFillsInFieldsByItsParams(t *testing.T) {
+func TestAPresetFillsInItsFields(t *testing.T) {
 	for name, row := range map[string]struct {
 		params map[string]string
 		fields map[string]any
@@ -59,7 +59,7 @@ func TestAPresetFillsInFieldsByItsParams(t *testing.T) {
 	}
 }
 
-func TestWhatAPresetFillsInIsNotTheTable(t *testing.T) {
+func TestFilledInFieldsDoNotShareTheTable(t *testing.T) {
 	fields, err := preset(t, "entra").Fields(map[string]string{"tenant": "acme.example"})
 	require.NoError(t, err)
 	fields["scope"].([]string)[0] = "changed"
@@ -72,13 +72,13 @@ func TestParamsThatAreMissingMalformedOrUnknownAreRefused(t *testing.T) {
 		params map[string]string
 		says   string
 	}{
-		{"auth0", nil, "preset_params: domain is missing, which the preset auth0 needs: what stands before .auth0.com"},
-		{"zoom", nil, "preset_params: account_id is missing"},
-		{"auth0", map[string]string{"domain": "evil.example/"}, `preset_params: invalid domain "evil.example/" for the preset auth0; give what stands before .auth0.com`},
+		{"auth0", nil, "preset_params: the preset auth0 needs domain: the part of the tenant's domain before .auth0.com"},
+		{"zoom", nil, "preset_params: the preset zoom needs account_id"},
+		{"auth0", map[string]string{"domain": "evil.example/"}, `preset_params: invalid domain "evil.example/" for the preset auth0; give the part of the tenant's domain before .auth0.com`},
 		{"auth0", map[string]string{"domain": ""}, `preset_params: invalid domain ""`},
 		{"paypal", map[string]string{"host": "evil"}, `preset_params: invalid host "evil" for the preset paypal; give api-m, or`},
-		{"okta", map[string]string{"domain": "acme", "tenant": "acme"}, "preset_params: the preset okta takes no tenant; it takes domain, server"},
-		{"slack", map[string]string{"domain": "acme"}, "preset_params: the preset slack takes no domain; it takes none"},
+		{"okta", map[string]string{"domain": "acme", "tenant": "acme"}, "preset_params: unknown parameter tenant of the preset okta (allowed: domain, server)"},
+		{"slack", map[string]string{"domain": "acme"}, "preset_params: unknown parameter domain of the preset slack (allowed: none)"},
 	} {
 		_, err := preset(t, row.preset).Fields(row.params)
 		assertInvalid(t, err, row.says)
@@ -101,7 +101,7 @@ func TestWithoutAPresetFieldsStayAsTheyAre(t *testing.T) {
 	assert.Equal(t, own, fields)
 }
 
-func TestWhatTheOperatorSetsStays(t *testing.T) {
+func TestTheOperatorsFieldsTakePrecedence(t *testing.T) {
 	fields := expanded(t, `{"preset": "box", "preset_params": {"enterprise_id": "17"}, "auth_style": "client_secret_basic",
 		"token_params": {"box_subject_type": "user", "b": "c"}, "default_ttl": 60}`)
 	assert.Equal(t, "client_secret_basic", fields["auth_style"])
@@ -121,12 +121,12 @@ func TestTokensOfAnotherServerAreNotSentToTheVendor(t *testing.T) {
 		assert.NotEqual(t, "https://gitlab.com/oauth/token", fields["token_url"])
 		assert.Equal(t, true, fields["single_token"])
 	}
-	// Nor is asked for what only the vendor's URLs would have needed.
+	// Parameters that only the vendor's URLs need are not required.
 	fields := expanded(t, `{"preset": "okta", "token_url": "https://id.acme.example/oauth2/default/v1/token", "revocation_url": "https://id.acme.example/revoke"}`)
 	assert.Equal(t, "https://id.acme.example/revoke", fields["revocation_url"])
 }
 
-func TestTheGrantFollowsFromWhatIsGiven(t *testing.T) {
+func TestTheGrantFollowsFromTheFields(t *testing.T) {
 	for own, grant := range map[string]string{
 		`{"preset": "xero"}`:                       "client_credentials",
 		`{"preset": "xero", "refresh_token": "r"}`: "refresh_token",
@@ -140,7 +140,7 @@ func TestTheGrantFollowsFromWhatIsGiven(t *testing.T) {
 	}
 }
 
-func TestAPresetAddsNothingThatDoesNotGoWithTheGrant(t *testing.T) {
+func TestAPresetAddsOnlyFieldsThatApplyToTheGrant(t *testing.T) {
 	assert.NotContains(t, expanded(t, `{"preset": "xero"}`), "idle_expiry")
 	assert.Contains(t, expanded(t, `{"preset": "xero", "refresh_token": "r"}`), "idle_expiry")
 
@@ -151,12 +151,12 @@ func TestAPresetAddsNothingThatDoesNotGoWithTheGrant(t *testing.T) {
 
 func TestContradictionsWithAPresetAreRefused(t *testing.T) {
 	for own, says := range map[string]string{
-		`{"preset": "acme"}`:                                    `preset: unknown preset "acme"; it must be one of auth0, `,
-		`{"preset_params": {"domain": "a"}}`:                    "preset_params: go with a preset alone",
+		`{"preset": "acme"}`:                                    `preset: unknown preset "acme" (allowed: auth0, `,
+		`{"preset_params": {"domain": "a"}}`:                    "preset_params: applies only with a preset",
 		`{"preset": "slack", "grant_type": "jwt_bearer"}`:       "grant_type: the preset slack is for refresh_token;",
-		`{"preset": "docusign", "private_key": "k"}`:            "assertion_subject: is missing, which the preset docusign needs",
-		`{"preset": "auth0", "client_secret": "very secret"}`:   "preset_params: domain is missing",
-		`{"preset": "auth0", "preset_params": ["domain=acme"]}`: "the stored fields cannot be read",
+		`{"preset": "docusign", "private_key": "k"}`:            "assertion_subject: must be set to the user to act for, as the preset docusign needs it",
+		`{"preset": "auth0", "client_secret": "very secret"}`:   "preset_params: the preset auth0 needs domain",
+		`{"preset": "auth0", "preset_params": ["domain=acme"]}`: "cannot read the stored fields",
 	} {
 		_, err := Expand(json.RawMessage(own))
 		assertInvalid(t, err, says)

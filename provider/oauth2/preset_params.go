@@ -8,20 +8,20 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// value returns the value of a parameter that an operator gave, who may have pasted the
-// host or the URL that it is a part of.
+// value returns the value of a parameter from what the operator gave, which may also be a host
+// or a URL that contains the value. Its error is of kind Invalid.
 func (p Preset) value(param Param, given string) (string, error) {
 	if value, found := p.find(param, given); found && param.whole.MatchString(value) {
 		return value, nil
 	}
 	fix := "give " + param.Description
 	if len(p.suffixes(param)) > 0 {
-		fix += "; if the vendor has given you another host, give token_url in place of the preset"
+		fix += "; if your account has another host, set token_url instead of the preset"
 	}
 	return "", provider.Errorf(provider.Invalid, "preset_params: invalid %s %s for the preset %s; %s", param.Name, provider.Quote(given), p.Name, fix)
 }
 
-// find looks for the value of a parameter in what an operator gave. What it finds need not
+// find extracts the value of a parameter from what the operator gave. The result need not
 // match the parameter's pattern.
 func (p Preset) find(param Param, given string) (string, bool) {
 	text := strings.TrimSpace(given)
@@ -52,8 +52,8 @@ func (p Preset) find(param Param, given string) (string, bool) {
 	return text, true
 }
 
-// suffixes are what follows the value of a parameter in the vendor's hosts, the longest
-// first; none if the parameter is not the beginning of a host.
+// suffixes returns what follows a parameter's value in the vendor's hosts, the longest first.
+// It returns none if no host begins with the value.
 func (p Preset) suffixes(param Param) []string {
 	suffixes := slices.Clone(param.HostSuffixes)
 	for _, template := range p.known() {
@@ -65,20 +65,20 @@ func (p Preset) suffixes(param Param) []string {
 	return suffixes
 }
 
-// hostOf is the host of a template of a URL.
+// hostOf returns the host of a URL template.
 func hostOf(template string) string {
 	host, _, _ := strings.Cut(strings.TrimPrefix(template, "https://"), "/")
 	return host
 }
 
-// known are the templates that the preset has or had.
+// known returns the templates that the preset has or had.
 func (p Preset) known() []string { return append(p.templates(), p.dropped...) }
 
 // never matches nothing.
 var never = regexp.MustCompile(`[^\s\S]`)
 
-// inPath matches the beginning of a URL without its scheme, of which the template has the
-// parameter in its path. The first group is the parameter's value.
+// inPath returns an expression for the beginning of a URL without its scheme, if the template
+// has the parameter in its path. The first group matches the parameter's value.
 func (p Param) inPath(template string) *regexp.Regexp {
 	template = strings.TrimPrefix(template, "https://")
 	slash, at := strings.Index(template, "/"), strings.Index(template, "{"+p.Name+"}")

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// some is a valid value of a parameter.
-func some(t *testing.T, param Param) string {
+// validValue returns a valid value of a parameter.
+func validValue(t *testing.T, param Param) string {
 	t.Helper()
 	for _, value := range []string{param.Default, "acme", "1234567"} {
 		if value != "" && param.whole.MatchString(value) {
@@ -20,14 +20,13 @@ func some(t *testing.T, param Param) string {
 	return ""
 }
 
-// In every preset: whoever pastes the host or the URL that a value is a part of means the
-// value, wherever the preset has it.
-func TestAParamIsFoundInTheHostOrTheURLThatItIsAPartOf(t *testing.T) {
+// In every preset, an operator may paste a host or a URL that contains the value.
+func TestAParamIsExtractedFromAHostOrURL(t *testing.T) {
 	pasted := 0
 	eachPreset(t, func(t *testing.T, p Preset) {
 		values := map[string]string{}
 		for _, param := range p.Params {
-			values[param.Name] = some(t, param)
+			values[param.Name] = validValue(t, param)
 		}
 		for _, param := range p.Params {
 			value := values[param.Name]
@@ -53,7 +52,7 @@ func TestAParamIsFoundInTheHostOrTheURLThatItIsAPartOf(t *testing.T) {
 	assert.Greater(t, pasted, 60)
 }
 
-func TestWhatAnOperatorHasPastedIsUnderstoodOrRefusedWithTheFix(t *testing.T) {
+func TestAPastedParamIsAcceptedOrRefusedWithTheFix(t *testing.T) {
 	for _, row := range []struct{ preset, param, given, value, says string }{
 		{"salesforce", "domain", "acme.my.salesforce.com", "acme", ""},
 		{"salesforce", "domain", "https://ACME--dev.sandbox.my.salesforce.com/", "acme--dev.sandbox", ""},
@@ -69,10 +68,10 @@ func TestWhatAnOperatorHasPastedIsUnderstoodOrRefusedWithTheFix(t *testing.T) {
 		{"entra", "tenant", "https://login.microsoftonline.com/acme.onmicrosoft.com/v2.0", "acme.onmicrosoft.com", ""},
 		{"entra", "tenant", "https://acme.onmicrosoft.com/", "acme.onmicrosoft.com", ""},
 
-		{"salesforce", "domain", "acme.com", "", `preset_params: invalid domain "acme.com" for the preset salesforce; give what stands before .my.salesforce.com in My Domain (acme, or acme--dev.sandbox); if the vendor has given you another host, give token_url in place of the preset`},
-		{"salesforce", "domain", "https://login.salesforce.com", "", "give what stands before .my.salesforce.com"},
+		{"salesforce", "domain", "acme.com", "", `preset_params: invalid domain "acme.com" for the preset salesforce; give the part of My Domain before .my.salesforce.com (acme, or acme--dev.sandbox); if your account has another host, set token_url instead of the preset`},
+		{"salesforce", "domain", "https://login.salesforce.com", "", "give the part of My Domain before .my.salesforce.com"},
 		{"salesforce", "domain", "acme.my.salesforce.com.evil.example", "", "invalid domain"},
-		{"okta", "domain", "acme.oktapreview.com", "", "if the vendor has given you another host, give token_url"},
+		{"okta", "domain", "acme.oktapreview.com", "", "if your account has another host, set token_url"},
 		{"okta", "domain", "evil.example/acme.okta.com", "", "invalid domain"},
 		{"okta", "domain", "evil.example/.okta.com", "", "invalid domain"},
 		{"okta", "domain", "a@evil.example?.okta.com", "", "invalid domain"},
@@ -99,16 +98,16 @@ func TestWhatAnOperatorHasPastedIsUnderstoodOrRefusedWithTheFix(t *testing.T) {
 	}
 }
 
-func TestAPresetThatIsCalledOtherwiseIsHinted(t *testing.T) {
+func TestThePresetForAnotherNameIsSuggested(t *testing.T) {
 	for given, says := range map[string]string{
-		"Entra":              `unknown preset "Entra"; did you mean preset=entra, which is for Microsoft Entra ID?`,
+		"Entra":              `unknown preset "Entra"; did you mean preset=entra (Microsoft Entra ID)?`,
 		"azure":              "did you mean preset=entra",
 		"Microsoft-Entra-ID": "did you mean preset=entra",
 		"SalesForce":         "did you mean preset=salesforce",
 		"GCP":                "did you mean preset=google",
 		"git-lab":            "did you mean preset=gitlab",
-		"acme":               "it must be one of auth0, ",
-		"":                   "it must be one of auth0, ",
+		"acme":               "(allowed: auth0, ",
+		"":                   "(allowed: auth0, ",
 	} {
 		_, err := PresetNamed(given)
 		assertInvalid(t, err, says)
@@ -123,7 +122,7 @@ func TestAPresetThatIsCalledOtherwiseIsHinted(t *testing.T) {
 	})
 }
 
-func TestAClientSecretWithoutAKeyChoosesTheGrantThatTakesIt(t *testing.T) {
+func TestAClientSecretWithoutAKeySelectsClientCredentials(t *testing.T) {
 	for own, grant := range map[string]string{
 		`{"preset": "salesforce", "preset_params": {"domain": "a"}, "client_secret": "s"}`:                                               "client_credentials",
 		`{"preset": "salesforce", "preset_params": {"domain": "a"}, "client_secret": "s", "private_key": "k", "assertion_subject": "u"}`: "jwt_bearer",

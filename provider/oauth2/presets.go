@@ -18,86 +18,84 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A Preset is what a vendor documents of its OAuth 2.0: the fields of a credential that
-// are the same for all its customers. Text in braces in a URL, an audience or a token
-// parameter is a Param.
+// A Preset has the fields of a credential that are the same for all customers of a vendor,
+// as the vendor documents them. Text in braces in a URL, an audience or a token parameter is
+// the name of a Param.
 type Preset struct {
 	Name  string `json:"name"`
 	Title string `json:"title"`
 
-	// OtherNames are what operators may look for instead, in lower-case letters and
-	// digits. They are hints: only Name is stored.
+	// OtherNames are other names of the vendor, in lower-case letters and digits. The error
+	// for an unknown preset suggests Name for them; they are not accepted themselves.
 	OtherNames []string `json:"other_names,omitempty"`
 
-	// Docs are where the vendor documents what the row says.
+	// Docs are the vendor's pages that document the preset.
 	Docs []string `json:"docs"`
 
-	// GrantTypes are those of the field grant_type that the vendor has and that the
-	// row is right for. The first is the default.
+	// GrantTypes are the supported values of grant_type, the default first.
 	GrantTypes []string `json:"grant_types"`
 
-	// AuthStyle is empty where the vendor's customers choose it.
+	// AuthStyle is empty if the vendor lets its customers choose.
 	AuthStyle string `json:"auth_style,omitempty"`
 	TokenURL  string `json:"token_url"`
 
-	// RevocationURL is of an endpoint that ends access tokens as RFC 7009 has it. Some
-	// vendors have one that ends refresh tokens alone, or the customer's consent: these
-	// have none here.
+	// RevocationURL is the endpoint that revokes access tokens (RFC 7009). It is empty if
+	// the vendor's endpoint revokes only refresh tokens, or the customer's consent.
 	RevocationURL string            `json:"revocation_url,omitempty"`
 	Params        []Param           `json:"params,omitempty"`
 	TokenParams   map[string]string `json:"token_params,omitempty"`
 	Scope         []string          `json:"scope,omitempty"`
 
-	// ScopeInAssertion and AssertionSubjectRequired are of the grant jwt_bearer,
-	// AssertionAudience of every assertion.
+	// ScopeInAssertion and AssertionSubjectRequired apply to the grant jwt_bearer,
+	// AssertionAudience to every assertion.
 	ScopeInAssertion         bool   `json:"scope_in_assertion,omitempty"`
 	AssertionAudience        string `json:"assertion_audience,omitempty"`
 	AssertionSubjectRequired bool   `json:"assertion_subject_required,omitempty"`
 
-	// DefaultTTL is the documented lifetime of access tokens whose answers do not tell.
+	// DefaultTTL is the documented lifetime of access tokens, if responses do not state it.
 	DefaultTTL Period `json:"default_ttl,omitempty"`
 
-	// IdleExpiry is how long a refresh token lives unused, as documented.
+	// IdleExpiry is the documented time that a refresh token stays valid without use.
 	IdleExpiry Period `json:"idle_expiry,omitempty"`
 
-	// SingleToken is whether an exchange ends the access token of the one before.
+	// SingleToken reports whether an exchange invalidates the previous access token.
 	SingleToken bool `json:"single_token,omitempty"`
 
-	// TransientErrors are documented error codes of failures that pass by themselves, beside
-	// those that the engine knows of all vendors.
+	// TransientErrors are documented error codes of transient failures, in addition to those
+	// that the engine knows for all vendors.
 	TransientErrors []string `json:"transient_errors,omitempty"`
 
 	// Notes is one sentence for the operator.
 	Notes string `json:"notes"`
 
-	// dropped are URLs that do not go with an operator's choice (apt). They still tell what
-	// the operator has pasted.
+	// dropped are the templates that the preset had before narrowed removed some. They still
+	// help to find a parameter in a pasted URL.
 	dropped []string
 }
 
-// A Param is what an operator has to say of their own account at the vendor.
+// A Param is a parameter of a preset: a property of the operator's account at the vendor.
 type Param struct {
 	Name        string `json:"name"`
 	Description string `json:"description"`
 
-	// Pattern is what all of a value must match. It holds labels of a host or an ID,
-	// and nothing that could turn a URL into another host's.
+	// Pattern must match the whole value. It allows only labels of a host or an ID, and
+	// nothing that could change the host of a URL.
 	Pattern string `json:"pattern"`
 
-	// HostSuffixes are what follows a value in hosts of the vendor where operators see it,
-	// besides that of the URLs of the preset.
+	// HostSuffixes follow the value in other hosts of the vendor that operators may paste.
+	// Those in the URLs of the preset need not be listed.
 	HostSuffixes []string `json:"host_suffixes,omitempty"`
 
-	// Default is used if the operator says nothing; if empty, they have to.
+	// Default is the default value; if it is empty, the parameter is required.
 	Default string `json:"default,omitempty"`
 
 	whole *regexp.Regexp
 }
 
-// Period is a number of seconds, given as the fields of a credential are: 7d, 2h.
+// Period is a number of seconds. In JSON it is a duration as in a credential's fields: 7d, 2h.
 type Period provider.Seconds
 
-// UnmarshalJSON reads a period.
+// UnmarshalJSON parses a duration.
 func (p *Period) UnmarshalJSON(text []byte) error {
 	var given string
 	if err := json.Unmarshal(text, &given); err != nil {
@@ -114,15 +112,16 @@ var presetTable []byte
 var presets = sync.OnceValue(func() []Preset {
 	list, err := parsePresets(presetTable)
 	if err != nil {
-		panic(err) // of a build whose tests have not passed
+		panic(err) // the table is embedded, and a test parses it
 	}
 	return list
 })
 
-// Presets are all that there are, by name. They are for reading.
+// Presets returns all presets, sorted by name. The caller must not modify them.
 func Presets() []Preset { return slices.Clone(presets()) }
 
-// PresetNamed is the preset of that name.
+// PresetNamed returns the preset with that name. Its error is of kind Invalid, and suggests a
+// preset if name is another name of one.
 func PresetNamed(name string) (Preset, error) {
 	for _, p := range presets() {
 		if p.Name == name {
@@ -131,13 +130,13 @@ func PresetNamed(name string) (Preset, error) {
 	}
 	for _, p := range presets() {
 		if plain := plainName(name); plain == p.Name || slices.Contains(p.OtherNames, plain) {
-			return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %s; did you mean preset=%s, which is for %s?", provider.Quote(name), p.Name, p.Title)
+			return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %s; did you mean preset=%s (%s)?", provider.Quote(name), p.Name, p.Title)
 		}
 	}
-	return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %s; it must be one of %s", provider.Quote(name), strings.Join(presetNames(), ", "))
+	return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %s (allowed: %s)", provider.Quote(name), strings.Join(presetNames(), ", "))
 }
 
-// plainName is a name in lower-case letters and digits.
+// plainName reduces a name to lower-case letters and digits.
 func plainName(name string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsLetter(r) || unicode.IsDigit(r) {
@@ -155,22 +154,22 @@ func presetNames() []string {
 	return names
 }
 
-// parsePresets reads a table, and takes nothing that it does not know.
+// parsePresets parses a table of presets. An unknown member is an error.
 func parsePresets(table []byte) ([]Preset, error) {
 	decoder := json.NewDecoder(bytes.NewReader(table))
 	decoder.DisallowUnknownFields()
 	var list []Preset
 	if err := decoder.Decode(&list); err != nil {
-		return nil, fmt.Errorf("the table of presets: %w", err)
+		return nil, fmt.Errorf("table of presets: %w", err)
 	}
 	if _, err := decoder.Token(); err != io.EOF {
-		return nil, fmt.Errorf("the table of presets: there is something after it")
+		return nil, fmt.Errorf("table of presets: unexpected data after the table")
 	}
 	for _, preset := range list {
 		for i, param := range preset.Params {
 			whole, err := regexp.Compile("^(?:" + param.Pattern + ")$")
 			if err != nil {
-				return nil, fmt.Errorf("the table of presets: %s: %s: %w", preset.Name, param.Name, err)
+				return nil, fmt.Errorf("table of presets: %s: %s: %w", preset.Name, param.Name, err)
 			}
 			preset.Params[i].whole = whole
 		}

@@ -20,7 +20,7 @@ func eachPreset(t *testing.T, check func(*testing.T, Preset)) {
 	}
 }
 
-func TestPresetsAreInOrderAndHaveNamesOfTheirOwn(t *testing.T) {
+func TestPresetsAreSortedAndHaveUniqueNames(t *testing.T) {
 	names := presetNames()
 	assert.Equal(t, slices.Compact(slices.Sorted(slices.Values(names))), names)
 	for _, name := range []string{"auth0", "bitbucket", "entra", "gitlab", "google", "hubspot", "okta", "salesforce", "slack", "zoom"} {
@@ -28,7 +28,7 @@ func TestPresetsAreInOrderAndHaveNamesOfTheirOwn(t *testing.T) {
 	}
 }
 
-func TestEachPresetCitesAndExplains(t *testing.T) {
+func TestEachPresetHasDocsAndNotes(t *testing.T) {
 	eachPreset(t, func(t *testing.T, p Preset) {
 		assert.Regexp(t, `^[a-z][a-z0-9]*$`, p.Name)
 		assert.NotEmpty(t, p.Title)
@@ -44,7 +44,7 @@ func TestEachPresetCitesAndExplains(t *testing.T) {
 	})
 }
 
-func TestEachPresetSaysWhatTheProviderUnderstands(t *testing.T) {
+func TestEachPresetHasValidSettings(t *testing.T) {
 	eachPreset(t, func(t *testing.T, p Preset) {
 		require.NotEmpty(t, p.GrantTypes)
 		for _, grant := range p.GrantTypes {
@@ -74,13 +74,13 @@ func TestEachParamIsUsedAndEachPlaceholderIsAParam(t *testing.T) {
 			for _, name := range placeholder.FindAllStringSubmatch(template, -1) {
 				used = append(used, name[1])
 			}
-			assert.NotContains(t, placeholder.ReplaceAllString(template, ""), "{", "a placeholder that is none")
+			assert.NotContains(t, placeholder.ReplaceAllString(template, ""), "{", "an invalid placeholder")
 		}
 		assert.Equal(t, slices.Compact(slices.Sorted(slices.Values(used))), slices.Sorted(slices.Values(params)))
 	})
 }
 
-// ownDomain is the end of a URL template's host that no value can change.
+// ownDomain matches the end of a URL template's host, which no value can change.
 var ownDomain = regexp.MustCompile(`^https://([^/]*\}\.)?([^/{}]+\.[^/{}]+)/`)
 
 func TestNoValueOfAParamLeadsToAnotherHost(t *testing.T) {
@@ -96,29 +96,29 @@ func TestNoValueOfAParamLeadsToAnotherHost(t *testing.T) {
 		}
 		require.Regexp(t, ownDomain, p.TokenURL)
 		if p.RevocationURL != "" {
-			assert.Equal(t, ownDomain.FindString(p.TokenURL), ownDomain.FindString(p.RevocationURL), "tokens are sent to whom they are from")
+			assert.Equal(t, ownDomain.FindString(p.TokenURL), ownDomain.FindString(p.RevocationURL), "tokens are sent only to their issuer")
 		}
 	})
 }
 
-func TestATableThatIsNotUnderstoodIsRefused(t *testing.T) {
+func TestAnInvalidTableIsRefused(t *testing.T) {
 	for name, table := range map[string]string{
-		"an unknown column":     `[{"name":"a","tokens_url":"https://a.example/token"}]`,
-		"something after it":    `[] []`,
-		"no list":               `{}`,
-		"a pattern that is not": `[{"name":"a","params":[{"name":"b","pattern":"("}]}]`,
-		"a period that is none": `[{"name":"a","idle_expiry":"a week"}]`,
-		"a period of no unit":   `[{"name":"a","idle_expiry":7}]`,
+		"an unknown member":      `[{"name":"a","tokens_url":"https://a.example/token"}]`,
+		"data after the table":   `[] []`,
+		"not a list":             `{}`,
+		"an invalid pattern":     `[{"name":"a","params":[{"name":"b","pattern":"("}]}]`,
+		"an invalid duration":    `[{"name":"a","idle_expiry":"a week"}]`,
+		"a number as a duration": `[{"name":"a","idle_expiry":7}]`,
 	} {
 		_, err := parsePresets([]byte(table))
-		require.ErrorContains(t, err, "the table of presets", name)
+		require.ErrorContains(t, err, "table of presets", name)
 	}
 	list, err := parsePresets([]byte(`[{"name":"a","idle_expiry":"7d","default_ttl":"90m"}]`))
 	require.NoError(t, err)
 	assert.Equal(t, []Preset{{Name: "a", IdleExpiry: 7 * 24 * 3600, DefaultTTL: 90 * 60}}, list)
 }
 
-// What the table says has to be what the provider takes, for each grant of each vendor.
+// The provider must accept each preset with each of its grants.
 func TestEachGrantOfEachPresetMakesACredential(t *testing.T) {
 	eachPreset(t, func(t *testing.T, p Preset) {
 		for _, grant := range p.GrantTypes {
@@ -143,7 +143,7 @@ func TestEachGrantOfEachPresetMakesACredential(t *testing.T) {
 	})
 }
 
-func TestPrivateKeysAuthenticateWhereTheVendorHasItSo(t *testing.T) {
+func TestPrivateKeysAuthenticateIfTheVendorSupportsIt(t *testing.T) {
 	for name, audience := range map[string]string{"auth0": "https://acme.auth0.com/", "okta": ""} {
 		credential := open(t, map[string]any{
 			"preset": name, "preset_params": map[string]string{"domain": "acme"}, "client_id": "client", "private_key": somePrivateKey(t),
@@ -165,7 +165,7 @@ func open(t *testing.T, own map[string]any) provider.Credential {
 	return credential
 }
 
-// someParams are values for those that an operator has to give.
+// someParams returns values for the required parameters.
 func someParams(p Preset) map[string]string {
 	values := map[string]string{}
 	for _, param := range p.Params {

@@ -10,33 +10,34 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Revocable is whether the vendor has a revocation endpoint. One may have to be looked
-// up in the issuer's metadata.
+// Revocable returns nil if the vendor has a revocation endpoint. It may read the issuer's
+// metadata to find out.
 func (c *Client) Revocable(ctx context.Context) error {
 	endpoints, err := c.endpoints(ctx, provider.Grant{})
 	if err != nil {
 		return err
 	}
 	if endpoints.Revocation == "" {
-		return provider.Errorf(provider.Invalid, "the vendor has no revocation endpoint: set revocation_url, if it has one after all")
+		return provider.Errorf(provider.Invalid, "the vendor's revocation endpoint is unknown; set revocation_url if there is one")
 	}
 	return nil
 }
 
-// Independent is whether tokens are independent of each other and of what they came from. A
-// vendor may end a refresh token together with an access token (RFC 7009 §2.1).
+// Independent returns an error if an exchange invalidates the previous token, or if the grant
+// is a refresh token, which the vendor may revoke together with an access token (RFC 7009
+// §2.1).
 func (c *Client) Independent() error {
 	switch {
 	case c.InvalidatesPrevious:
-		return provider.Errorf(provider.Invalid, "the vendor ends a token when another is exchanged, so that no two readers can have their own")
+		return provider.Errorf(provider.Invalid, "an exchange invalidates the previous token, so readers cannot have tokens of their own")
 	case c.GrantType == RefreshToken:
-		return provider.Errorf(provider.Invalid, "the vendor may end the refresh token together with an access token")
+		return provider.Errorf(provider.Invalid, "the vendor may revoke the refresh token together with an access token")
 	}
 	return nil
 }
 
-// Revoke ends an access token (RFC 7009). That the vendor does not know the token is
-// no error: it is gone.
+// Revoke revokes an access token (RFC 7009). A token that the vendor does not know is not an
+// error.
 func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.Grant) error {
 	if err := c.Revocable(ctx); err != nil {
 		return err
@@ -59,7 +60,7 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 	err = c.withSkew(err)
 	var refusal *provider.Error
 	if errors.As(err, &refusal) && refusal.Code == "invalid_token" {
-		return nil // which RFC 7009 §2.2 has vendors say with a 200
+		return nil // RFC 7009 §2.2 asks for status 200 here
 	}
 	return provider.CheckField(err, c.Server.revocationField())
 }
@@ -74,7 +75,7 @@ func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string
 	setNonEmpty(form, "client_secret", auth.secret)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
-		return provider.Errorf(provider.Invalid, "revocation_url: no request can be made of it")
+		return provider.Errorf(provider.Invalid, "revocation_url: not a valid URL for a request")
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
@@ -83,7 +84,7 @@ func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string
 	switch {
 	case err != nil:
 		return err
-	case reply.HasError(): // which some vendors send with status 200
+	case reply.HasError(): // some vendors send errors with status 200
 		return reply.Refusal()
 	}
 	return nil

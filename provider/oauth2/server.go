@@ -13,50 +13,51 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A Server is an authorization server: its endpoints, or its issuer, whose metadata
-// has them.
+// A Server is an authorization server, given by its endpoints or by its issuer, whose metadata
+// lists them. It is safe for concurrent use.
 type Server struct {
 	Issuer string
 	Endpoints
 
-	// Field is the operator's field that the token endpoint comes from; "" is token_url, or
-	// issuer where that is set.
+	// Field is the operator's field that determines the token endpoint, for errors; "" for
+	// token_url or issuer.
 	Field string
 
 	found atomic.Pointer[metadata]
 
-	// tried is when metadata that are too old were last asked for, in Unix nanoseconds.
+	// tried is when stale metadata was last requested again, in Unix nanoseconds.
 	tried atomic.Int64
 }
 
 const (
-	// metadataAge is how old an issuer's metadata may be. Endpoints hardly ever move, and
-	// whoever moves one leaves the old one in place for a while.
+	// metadataAge is the age at which metadata is stale. Endpoints rarely move, and a vendor
+	// that moves one keeps the old one for a while.
 	metadataAge = 24 * time.Hour
 
-	// Older ones stay in use while newer ones cannot be had. Those are asked for once in
-	// staleInterval, by one caller, who waits for stalePatience.
+	// Stale metadata stays in use if it cannot be read again. One caller per staleInterval
+	// tries to, and waits for at most stalePatience.
 	staleInterval = time.Minute
 	stalePatience = 2 * time.Second
 )
 
-// metadata is what an issuer has published, as of a time.
+// metadata has an issuer's endpoints and the time at which they were read.
 type metadata struct {
 	Endpoints
 	time time.Time
 }
 
-// Endpoints are an authorization server's.
+// Endpoints are the endpoints of an authorization server.
 type Endpoints struct {
 	Token      string
 	Revocation string // "" if there is none
 
-	// tokenMethods and revocationMethods are the ways for clients to authenticate that the
-	// metadata list; none if they do not.
+	// tokenMethods and revocationMethods are the styles of client authentication that the
+	// metadata lists, if any.
 	tokenMethods, revocationMethods []string
 }
 
-// endpoints are those that are set, and those that the metadata has.
+// endpoints returns the endpoints that are set, and otherwise those of the issuer's metadata,
+// which it reads if necessary.
 func (s *Server) endpoints(ctx context.Context, client *provider.Client) (Endpoints, error) {
 	if s.Issuer == "" || s.Token != "" && s.Revocation != "" {
 		return s.Endpoints, nil
@@ -68,12 +69,12 @@ func (s *Server) endpoints(ctx context.Context, client *provider.Client) (Endpoi
 		if err != nil {
 			return Endpoints{}, err
 		}
-		found = s.publish(endpoints)
+		found = s.store(endpoints)
 	case time.Since(found.time) > metadataAge && s.mayTry(time.Now()):
 		ctx, cancel := context.WithTimeout(ctx, stalePatience)
 		defer cancel()
-		if endpoints, err := discover(ctx, client, s.Issuer); err == nil { // or what was published before is better than nothing
-			found = s.publish(endpoints)
+		if endpoints, err := discover(ctx, client, s.Issuer); err == nil {
+			found = s.store(endpoints)
 		}
 	}
 	all := found.Endpoints
@@ -86,21 +87,21 @@ func (s *Server) endpoints(ctx context.Context, client *provider.Client) (Endpoi
 	return all, nil
 }
 
-func (s *Server) publish(endpoints *Endpoints) *metadata {
+func (s *Server) store(endpoints *Endpoints) *metadata {
 	found := &metadata{*endpoints, time.Now()}
 	s.found.Store(found)
 	return found
 }
 
-// mayTry is whether metadata that are too old may be asked for now. It is true for one caller
-// in staleInterval.
+// mayTry reports whether the caller may read stale metadata again. It is true for one caller
+// per staleInterval.
 func (s *Server) mayTry(now time.Time) bool {
 	last := s.tried.Load()
-	since := now.Sub(time.Unix(0, last)).Abs() // whatever the clock has been set to
+	since := now.Sub(time.Unix(0, last)).Abs() // the wall clock may be stepped back
 	return since >= staleInterval && s.tried.CompareAndSwap(last, now.UnixNano())
 }
 
-// tokenField is the field to check where the token endpoint turns out not to be one.
+// tokenField returns the field to check if the token endpoint seems wrong.
 func (s *Server) tokenField() string {
 	switch {
 	case s.Field != "":
@@ -111,8 +112,7 @@ func (s *Server) tokenField() string {
 	return "token_url"
 }
 
-// revocationField is the field to check where the revocation endpoint turns out not to be
-// one.
+// revocationField returns the field to check if the revocation endpoint seems wrong.
 func (s *Server) revocationField() string {
 	switch {
 	case s.Revocation == "":
@@ -123,13 +123,13 @@ func (s *Server) revocationField() string {
 	return "revocation_url"
 }
 
-// discover reads an issuer's metadata: where OpenID Connect Discovery has it, or else where
-// RFC 8414 has it, whose path some servers append to the issuer's own. Where all of them
-// fail, metadata that cannot be used tell more than places where there are none.
+// discover reads an issuer's metadata from the location of OpenID Connect Discovery or else
+// that of RFC 8414, whose path some servers append to the issuer's own. If all fail, it
+// prefers the error of unusable metadata to that of a location without any.
 func discover(ctx context.Context, client *provider.Client, issuer string) (*Endpoints, error) {
 	u, err := url.Parse(issuer)
 	if err != nil {
-		return nil, provider.Errorf(provider.Invalid, "issuer: is no URL")
+		return nil, provider.Errorf(provider.Invalid, "issuer: not a URL")
 	}
 	path := strings.TrimSuffix(u.Path, "/")
 	const openID, oauth = "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"
@@ -146,26 +146,27 @@ func discover(ctx context.Context, client *provider.Client, issuer string) (*End
 			reason, isMissing = err, missing
 		}
 	}
-	return nil, provider.CheckField(ofMetadata(reason), "issuer")
+	return nil, provider.CheckField(metadataError(reason), "issuer")
 }
 
-// ofMetadata is a refusal of a request for metadata, which carries no credential: what is
-// refused is not that, and may pass by itself.
-func ofMetadata(err error) error {
+// metadataError turns a rejection of a request for metadata into an outage: the request has no
+// credential that could be rejected.
+func metadataError(err error) error {
 	var e *provider.Error
 	if !errors.As(err, &e) || e.Kind != provider.Rejected {
 		return err
 	}
 	next := *e
 	next.Kind, next.Code, next.MayBeScope = provider.Unavailable, "", false
-	next.Reason = "the issuer's metadata cannot be read: " + e.Reason
+	next.Reason = "cannot read the issuer's metadata: " + e.Reason
 	return &next
 }
 
+// fetch reads an issuer's metadata at one location.
 func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*Endpoints, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
-		return nil, provider.Errorf(provider.Invalid, "issuer: no request can be made of it")
+		return nil, provider.Errorf(provider.Invalid, "issuer: not a valid URL for a request")
 	}
 	req.Header.Set("Accept", "application/json")
 	reply, err := client.Do(req)
@@ -190,12 +191,12 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*En
 	if len(found.revocationMethods) == 0 {
 		found.revocationMethods = found.tokenMethods
 	}
-	// RFC 8414 §3.3: or the metadata is not the issuer's.
+	// RFC 8414 §3.3: the metadata of another issuer must not be used.
 	if strings.TrimSuffix(string(published.Issuer), "/") != strings.TrimSuffix(issuer, "/") {
-		return nil, provider.Errorf(provider.InvalidResponse, "issuer: expected %.100q in the metadata at %.200s, found %.100q; if that is the vendor, give it as issuer", issuer, at, published.Issuer)
+		return nil, provider.Errorf(provider.InvalidResponse, "issuer: expected %.100q in the metadata at %.200s, found %.100q; if the latter is correct, set issuer to it", issuer, at, published.Issuer)
 	}
 	if err := checkEndpoint("token_endpoint", found.Token, issuer); err != nil {
-		return nil, provider.Errorf(provider.InvalidResponse, "the issuer's metadata has no token endpoint that can be used: %s", err)
+		return nil, provider.Errorf(provider.InvalidResponse, "the issuer's metadata has no usable token endpoint: %s", err)
 	}
 	if found.Revocation != "" && checkEndpoint("revocation_endpoint", found.Revocation, issuer) != nil {
 		found.Revocation = ""
@@ -203,18 +204,18 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*En
 	return found, nil
 }
 
-// checkEndpoint refuses an endpoint that would have a secret sent in the clear, or to
-// another host than the operator's issuer: the metadata may change at any time, and a
-// secret goes only where its writer sent it.
+// checkEndpoint returns an error if a secret must not be sent to an endpoint of the metadata.
+// The endpoint must be on the issuer's host, and https if the issuer is. The metadata may
+// change at any time, and a stored secret goes only where its writer sent it (guarantee 13).
 func checkEndpoint(field, endpoint, issuer string) error {
 	if strings.HasPrefix(issuer, "https:") && !strings.HasPrefix(endpoint, "https:") {
-		return provider.Errorf(provider.Invalid, "%s: must be an https URL, as the issuer is", field)
+		return provider.Errorf(provider.Invalid, "%s: must be an https URL, like the issuer", field)
 	}
 	if err := provider.CheckURL(field, endpoint); err != nil {
 		return err
 	}
 	if provider.Host(endpoint) != provider.Host(issuer) {
-		return provider.Errorf(provider.Invalid, "%s: %.100q is not on the issuer's host; if secrets may go there, give it as token_url in place of issuer", field, endpoint)
+		return provider.Errorf(provider.Invalid, "%s: %.100q is not on the issuer's host; to allow it, set token_url instead of issuer", field, endpoint)
 	}
 	return nil
 }

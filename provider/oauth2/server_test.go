@@ -14,14 +14,14 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-func TestAnIssuersMetadataHaveItsEndpoints(t *testing.T) {
+func TestTheEndpointsComeFromTheIssuersMetadata(t *testing.T) {
 	for name, server := range map[string]vendorsim.OAuthServer{
-		"OpenID Connect Discovery":   {Issuer: "https://a.example", Metadata: []string{vendorsim.OpenIDMetadata}},
-		"RFC 8414":                   {Issuer: "https://a.example", Metadata: []string{vendorsim.OAuthMetadata}},
-		"a tenant, OpenID Connect":   {Issuer: "https://a.example/tenant/7", Metadata: []string{vendorsim.OpenIDMetadata}},
-		"a tenant, appended":         {Issuer: "https://a.example/tenant/7", Metadata: []string{vendorsim.AppendedMetadata}},
-		"a tenant, RFC 8414":         {Issuer: "https://a.example/tenant/7", Metadata: []string{vendorsim.OAuthMetadata}},
-		"an issuer that ends in a /": {Issuer: "https://a.example/", Metadata: []string{vendorsim.OpenIDMetadata}},
+		"OpenID Connect Discovery": {Issuer: "https://a.example", Metadata: []string{vendorsim.OpenIDMetadata}},
+		"RFC 8414":                 {Issuer: "https://a.example", Metadata: []string{vendorsim.OAuthMetadata}},
+		"a tenant, OpenID Connect": {Issuer: "https://a.example/tenant/7", Metadata: []string{vendorsim.OpenIDMetadata}},
+		"a tenant, appended":       {Issuer: "https://a.example/tenant/7", Metadata: []string{vendorsim.AppendedMetadata}},
+		"a tenant, RFC 8414":       {Issuer: "https://a.example/tenant/7", Metadata: []string{vendorsim.OAuthMetadata}},
+		"an issuer with a final /": {Issuer: "https://a.example/", Metadata: []string{vendorsim.OpenIDMetadata}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -39,7 +39,7 @@ func TestAnIssuersMetadataHaveItsEndpoints(t *testing.T) {
 				calls := len(sim.Calls())
 				_, err = credential.Exchange(t.Context(), provider.Grant{})
 				require.NoError(t, err)
-				assert.Len(t, sim.Calls(), calls+1, "they are read once")
+				assert.Len(t, sim.Calls(), calls+1, "the metadata is read once")
 
 				require.NoError(t, credential.(provider.Revoker).Revoke(t.Context(), first.AccessToken, provider.Grant{}))
 				assert.Equal(t, []string{first.AccessToken}, sim.Revoked())
@@ -48,7 +48,7 @@ func TestAnIssuersMetadataHaveItsEndpoints(t *testing.T) {
 	}
 }
 
-func TestMetadataAreFoundThoughTheFirstPlaceIsAPage(t *testing.T) {
+func TestMetadataIsFoundIfTheFirstLocationIsAPage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim()
 		sim.Behave(vendorsim.Conduct{Fault: func(r *http.Request) http.HandlerFunc {
@@ -62,11 +62,11 @@ func TestMetadataAreFoundThoughTheFirstPlaceIsAPage(t *testing.T) {
 	})
 }
 
-func TestMetadataAreReadWhateverStandsBesideTheEndpoint(t *testing.T) {
+func TestInvalidMembersOfMetadataAreIgnored(t *testing.T) {
 	for name, metadata := range map[string]string{
-		"a revocation that is none": `{"issuer": "https://a.example", "token_endpoint": "https://a.example/token", "revocation_endpoint": 7}`,
-		"one in clear":              `{"issuer": "https://a.example", "token_endpoint": "https://a.example/token", "revocation_endpoint": "http://a.example/revoke"}`,
-		"a byte order mark":         "\xef\xbb\xbf" + `{"issuer": "https://a.example", "token_endpoint": "https://a.example/token"}`,
+		"an invalid revocation endpoint": `{"issuer": "https://a.example", "token_endpoint": "https://a.example/token", "revocation_endpoint": 7}`,
+		"one without TLS":                `{"issuer": "https://a.example", "token_endpoint": "https://a.example/token", "revocation_endpoint": "http://a.example/revoke"}`,
+		"a byte order mark":              "\xef\xbb\xbf" + `{"issuer": "https://a.example", "token_endpoint": "https://a.example/token"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -82,13 +82,13 @@ func TestMetadataAreReadWhateverStandsBesideTheEndpoint(t *testing.T) {
 				answer, err := credential.Exchange(t.Context(), provider.Grant{})
 				require.NoError(t, err)
 				assert.Equal(t, "a-token-0123456789", answer.AccessToken)
-				require.ErrorContains(t, credential.(provider.Revoker).Revocable(t.Context()), "no revocation endpoint")
+				require.ErrorContains(t, credential.(provider.Revoker).Revocable(t.Context()), "revocation endpoint is unknown")
 			})
 		})
 	}
 }
 
-func TestMetadataAreReadAgainOnceADayButNotNeeded(t *testing.T) {
+func TestStaleMetadataIsReadAgainOrStaysInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		endpoint, down := "https://a.example/token", false
 		var called []string
@@ -120,7 +120,7 @@ func TestMetadataAreReadAgainOnceADayButNotNeeded(t *testing.T) {
 		assert.Equal(t, []string{metadata, "/elsewhere"}, calls())
 		down = true
 		time.Sleep(25 * time.Hour)
-		assert.Equal(t, []string{metadata, "/elsewhere"}, calls(), "what was published before is better than nothing")
+		assert.Equal(t, []string{metadata, "/elsewhere"}, calls(), "stale metadata stays in use")
 	})
 }
 
@@ -130,16 +130,16 @@ func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
 		kind     provider.Kind
 		says     string
 	}{
-		"of another issuer":        {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.InvalidResponse, `issuer: expected "https://a.example" in the metadata at https://a.example/.well-known/openid-configuration, found "https://b.example"; if that is the vendor, give it as issuer`},
-		"without an endpoint":      {`{"issuer": "https://a.example"}`, provider.InvalidResponse, "no token endpoint"},
-		"with one in clear":        {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.InvalidResponse, "must be an https URL"},
-		"with one on this host":    {`{"issuer": "https://a.example", "token_endpoint": "http://127.0.0.1/token"}`, provider.InvalidResponse, "must be an https URL, as the issuer is"},
-		"with one elsewhere":       {`{"issuer": "https://a.example", "token_endpoint": "https://b.example/token"}`, provider.InvalidResponse, `token_endpoint: "https://b.example/token" is not on the issuer's host; if secrets may go there, give it as token_url in place of issuer`},
-		"with one below it":        {`{"issuer": "https://a.example", "token_endpoint": "https://login.a.example/token"}`, provider.InvalidResponse, "is not on the issuer's host"},
-		"with another port":        {`{"issuer": "https://a.example", "token_endpoint": "https://a.example:8443/token"}`, provider.InvalidResponse, "is not on the issuer's host"},
-		"an issuer that is none":   {`{"issuer": 7, "token_endpoint": "https://a.example/token"}`, provider.InvalidResponse, `found ""`},
-		"an endpoint that is none": {`{"issuer": "https://a.example", "token_endpoint": ["https://a.example/token"]}`, provider.InvalidResponse, "no token endpoint"},
-		"a page":                   {`<html>`, provider.InvalidResponse, "not the JSON object"},
+		"of another issuer":     {`{"issuer": "https://b.example", "token_endpoint": "https://a.example/token"}`, provider.InvalidResponse, `issuer: expected "https://a.example" in the metadata at https://a.example/.well-known/openid-configuration, found "https://b.example"; if the latter is correct, set issuer to it`},
+		"without an endpoint":   {`{"issuer": "https://a.example"}`, provider.InvalidResponse, "no usable token endpoint"},
+		"with one without TLS":  {`{"issuer": "https://a.example", "token_endpoint": "http://a.example/token"}`, provider.InvalidResponse, "must be an https URL"},
+		"with one on this host": {`{"issuer": "https://a.example", "token_endpoint": "http://127.0.0.1/token"}`, provider.InvalidResponse, "must be an https URL, like the issuer"},
+		"with one elsewhere":    {`{"issuer": "https://a.example", "token_endpoint": "https://b.example/token"}`, provider.InvalidResponse, `token_endpoint: "https://b.example/token" is not on the issuer's host; to allow it, set token_url instead of issuer`},
+		"with one below it":     {`{"issuer": "https://a.example", "token_endpoint": "https://login.a.example/token"}`, provider.InvalidResponse, "is not on the issuer's host"},
+		"with another port":     {`{"issuer": "https://a.example", "token_endpoint": "https://a.example:8443/token"}`, provider.InvalidResponse, "is not on the issuer's host"},
+		"an invalid issuer":     {`{"issuer": 7, "token_endpoint": "https://a.example/token"}`, provider.InvalidResponse, `found ""`},
+		"an invalid endpoint":   {`{"issuer": "https://a.example", "token_endpoint": ["https://a.example/token"]}`, provider.InvalidResponse, "no usable token endpoint"},
+		"a page":                {`<html>`, provider.InvalidResponse, "not a JSON object"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -179,27 +179,27 @@ func TestGuarantee13MetadataThatNameAnotherHostLaterAreNotFollowed(t *testing.T)
 		require.NoError(t, err)
 		_, err = credential.Exchange(t.Context(), provider.Grant{})
 		require.NoError(t, err)
-		require.ErrorContains(t, credential.(provider.Revoker).Revocable(t.Context()), "set revocation_url", "the metadata name another host's")
+		require.ErrorContains(t, credential.(provider.Revoker).Revocable(t.Context()), "set revocation_url", "the metadata names another host")
 		host = "b.example"
 		time.Sleep(25 * time.Hour)
 		_, err = credential.Exchange(t.Context(), provider.Grant{})
-		require.NoError(t, err, "by what was published before")
+		require.NoError(t, err, "with the earlier metadata")
 		for _, url := range called {
 			assert.True(t, strings.HasPrefix(strings.ToLower(url), "a.example"), url)
 		}
 	})
 }
 
-func TestATokenIsRevokedAsItsClientProvesItself(t *testing.T) {
+func TestARevocationAuthenticatesTheClient(t *testing.T) {
 	for name, test := range map[string]struct {
 		fields  map[string]any
 		methods string
 		conduct vendorsim.OAuthConduct
 	}{
-		"by a secret in the header": {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic"}, vendorsim.SecretBasic, vendorsim.OAuthConduct{}},
-		"by a secret as it stands":  {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic_unencoded"}, vendorsim.SecretBasic, vendorsim.OAuthConduct{PlainBasic: true}},
-		"by a secret in the form":   {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_post"}, vendorsim.SecretPost, vendorsim.OAuthConduct{}},
-		"of what is gone, by a 400": {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_post"}, vendorsim.SecretPost, vendorsim.OAuthConduct{Gone400: true}},
+		"by a secret in the header":     {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic"}, vendorsim.SecretBasic, vendorsim.OAuthConduct{}},
+		"by a secret, unencoded":        {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic_unencoded"}, vendorsim.SecretBasic, vendorsim.OAuthConduct{PlainBasic: true}},
+		"by a secret in the form":       {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_post"}, vendorsim.SecretPost, vendorsim.OAuthConduct{}},
+		"of an invalid token, by a 400": {map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_post"}, vendorsim.SecretPost, vendorsim.OAuthConduct{Gone400: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -210,7 +210,7 @@ func TestATokenIsRevokedAsItsClientProvesItself(t *testing.T) {
 				answer := exchange(t, sim, credential, provider.Grant{})
 				revoker := credential.(provider.Revoker)
 				require.NoError(t, revoker.Revocable(t.Context()))
-				for range 2 { // a token that is gone is no error
+				for range 2 { // an invalid token is not an error
 					require.NoError(t, revoker.Revoke(t.Context(), answer.AccessToken, provider.Grant{}))
 				}
 				assert.False(t, sim.Accepts(answer.AccessToken))
@@ -221,7 +221,7 @@ func TestATokenIsRevokedAsItsClientProvesItself(t *testing.T) {
 	}
 }
 
-func TestARevocationThatFailsSaysWhyWithoutASecret(t *testing.T) {
+func TestAFailedRevocationStatesTheReasonWithoutASecret(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := newSim()
 		credential := open(t, sim, map[string]any{"client_secret": clientSecret, "auth_style": "client_secret_basic", "revocation_url": vendorsim.OAuthRevocationURL})

@@ -12,11 +12,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// sendsWhereItSays checks that each request goes to one of the credential's Destinations: a
-// URL that is missing there could be changed by a write that does not know the secret.
-func (k Kind) sendsWhereItSays(t *testing.T, c Contract) {
+// testDestinations checks that each request goes to one of the credential's Destinations. A
+// write could change a URL that is missing there without knowing the secret.
+func (k Kind) testDestinations(t *testing.T, c Contract) {
 	if k.Offline {
-		assert.Zero(t, c.open(t, k.Fields, http.NotFoundHandler()).Destinations(), "it is never sent")
+		assert.Zero(t, c.open(t, k.Fields, http.NotFoundHandler()).Destinations(), "the secret is never sent")
 		return
 	}
 	vendor := k.Vendor()
@@ -39,7 +39,7 @@ func (k Kind) sendsWhereItSays(t *testing.T, c Contract) {
 	require.NotEmpty(t, called)
 	for _, one := range called {
 		host := provider.Host("https://" + one)
-		isIssuers := to.Issuer != "" && host == provider.Host(to.Issuer)
-		assert.True(t, isIssuers || slices.Contains(urls, one), "%s is among the credential's Destinations", one)
+		isIssuer := to.Issuer != "" && host == provider.Host(to.Issuer)
+		assert.True(t, isIssuer || slices.Contains(urls, one), "%s is among the credential's Destinations", one)
 	}
 }

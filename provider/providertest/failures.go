@@ -19,35 +19,36 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// failures are what vendors answer in place of a token, and what it means.
+// failures are responses without a token, and the kinds of their errors.
 var failures = map[string]struct {
 	vendor http.HandlerFunc
 	kind   provider.Kind
 }{
-	"400":                      {vendorsim.Answer(400, "bad"), provider.Rejected},
-	"401":                      {vendorsim.Answer(401, `{"error":"invalid_client"}`), provider.Rejected},
-	"403":                      {vendorsim.Answer(403, ""), provider.Rejected},
-	"404":                      {vendorsim.Answer(404, "<html>"), provider.InvalidResponse},
-	"404, in words of OAuth 2": {vendorsim.Answer(404, `{"error":"invalid_grant"}`), provider.Rejected},
-	"408":                      {vendorsim.Answer(408, ""), provider.Unavailable},
-	"429":                      {vendorsim.Throttle("120"), provider.Unavailable},
-	"500":                      {vendorsim.Answer(500, "{}"), provider.Unavailable},
-	"503":                      {vendorsim.Answer(503, "<html>down"), provider.Unavailable},
-	"temporarily unavailable":  {vendorsim.Answer(400, `{"error":"temporarily_unavailable"}`), provider.Unavailable},
-	"a broken connection":      {vendorsim.Reset, provider.Unavailable},
-	"no answer":                {vendorsim.Hang, provider.Unavailable},
-	"a redirect":               {vendorsim.Redirect, provider.InvalidResponse},
-	"no JSON":                  {vendorsim.Answer(200, "<html>"), provider.InvalidResponse},
-	"JSON that is cut off":     {vendorsim.Answer(200, `{"access_token": "a`), provider.InvalidResponse},
-	"JSON that is no object":   {vendorsim.Answer(200, `["a"]`), provider.InvalidResponse},
-	"JSON of the wrong types":  {vendorsim.Answer(200, `{"access_token": {"a": 1}, "accessToken": 7}`), provider.InvalidResponse},
-	"nothing":                  {vendorsim.Answer(200, ""), provider.InvalidResponse},
-	"an answer of over 1 MiB":  {vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`), provider.InvalidResponse},
-	"what was sent, as a page": {vendorsim.Echo, provider.Rejected},
+	"400":                     {vendorsim.Answer(400, "bad"), provider.Rejected},
+	"401":                     {vendorsim.Answer(401, `{"error":"invalid_client"}`), provider.Rejected},
+	"403":                     {vendorsim.Answer(403, ""), provider.Rejected},
+	"404":                     {vendorsim.Answer(404, "<html>"), provider.InvalidResponse},
+	"404 with an OAuth error": {vendorsim.Answer(404, `{"error":"invalid_grant"}`), provider.Rejected},
+	"408":                     {vendorsim.Answer(408, ""), provider.Unavailable},
+	"429":                     {vendorsim.Throttle("120"), provider.Unavailable},
+	"500":                     {vendorsim.Answer(500, "{}"), provider.Unavailable},
+	"503":                     {vendorsim.Answer(503, "<html>down"), provider.Unavailable},
+	"temporarily unavailable": {vendorsim.Answer(400, `{"error":"temporarily_unavailable"}`), provider.Unavailable},
+	"a broken connection":     {vendorsim.Reset, provider.Unavailable},
+	"no response":             {vendorsim.Hang, provider.Unavailable},
+	"a redirect":              {vendorsim.Redirect, provider.InvalidResponse},
+	"not JSON":                {vendorsim.Answer(200, "<html>"), provider.InvalidResponse},
+	"truncated JSON":          {vendorsim.Answer(200, `{"access_token": "a`), provider.InvalidResponse},
+	"a JSON array":            {vendorsim.Answer(200, `["a"]`), provider.InvalidResponse},
+	"JSON of the wrong types": {vendorsim.Answer(200, `{"access_token": {"a": 1}, "accessToken": 7}`), provider.InvalidResponse},
+	"an empty body":           {vendorsim.Answer(200, ""), provider.InvalidResponse},
+	"a body over 1 MiB":       {vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`), provider.InvalidResponse},
+	"an echo of the request":  {vendorsim.Echo, provider.Rejected},
 }
 
-// tellsFailuresApart has every failure be of its kind, in time, and without a secret.
-func (k Kind) tellsFailuresApart(t *testing.T, c Contract) {
+// testFailures checks the kind of every failure, that it comes in time, and that its text
+// contains no secret.
+func (k Kind) testFailures(t *testing.T, c Contract) {
 	for _, name := range slices.Sorted(maps.Keys(failures)) {
 		failure := failures[name]
 		t.Run(name, func(t *testing.T) {
@@ -56,7 +57,7 @@ func (k Kind) tellsFailuresApart(t *testing.T, c Contract) {
 				credential := c.open(t, k.Fields, failure.vendor)
 				asked := time.Now()
 				answer, err := credential.Exchange(t.Context(), provider.Grant{})
-				if err == nil { // an answer may turn out to hold nothing
+				if err == nil { // the token may turn out to be missing
 					_, err = answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})
 				}
 				assertKind(t, failure.kind, err, name)
@@ -72,18 +73,18 @@ func (k Kind) tellsFailuresApart(t *testing.T, c Contract) {
 			})
 		})
 	}
-	t.Run("its caller's end", func(t *testing.T) {
+	t.Run("canceled by the caller", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			credential := c.open(t, k.Fields, http.HandlerFunc(vendorsim.Hang))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			asked := time.Now()
 			_, err := credential.Exchange(ctx, provider.Grant{})
-			assertKind(t, provider.Unavailable, err, "a caller who gives up")
-			assert.Equal(t, time.Second, time.Since(asked), "it ends with its caller, not with request_timeout")
+			assertKind(t, provider.Unavailable, err, "a canceled exchange")
+			assert.Equal(t, time.Second, time.Since(asked), "it ends with its caller, before request_timeout")
 		})
 	})
-	t.Run("no token, answered after a token", func(t *testing.T) {
+	t.Run("an outage after an exchange", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			time.Sleep(10 * time.Minute)
 			down, vendor := false, k.Vendor()
@@ -97,16 +98,16 @@ func (k Kind) tellsFailuresApart(t *testing.T, c Contract) {
 			_, grant := exchange(t, credential, provider.Grant{})
 			down = true
 			_, err := credential.Exchange(t.Context(), grant)
-			assertKind(t, provider.Unavailable, err, "a vendor who has gone down")
+			assertKind(t, provider.Unavailable, err, "during the outage")
 			down = false
 			_, err = credential.Exchange(t.Context(), grant)
-			assert.NoError(t, err, "and has come back")
+			assert.NoError(t, err, "after the outage")
 		})
 	})
 }
 
-// assertWithout looks for a secret, or a line of one, as it is and in the encodings in
-// which it may come back.
+// assertWithout checks that a text contains neither a secret nor a line of one, as it is or
+// in an encoding that a vendor may send back.
 func assertWithout(t *testing.T, text, field, secret string) {
 	t.Helper()
 	for line := range strings.Lines(secret) {

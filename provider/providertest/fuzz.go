@@ -24,23 +24,23 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// An AnswerSeed is an answer of a vendor, to begin with.
+// An AnswerSeed is a vendor's response from the seed corpus.
 type AnswerSeed struct {
-	Kind   string // of the credential that is exchanged
+	Kind   string // the credential's, as in Contract.Kinds
 	Status int
 	Body   string
 }
 
-// What stands for something in the body of an answer, so that the vendor can send back
-// what it was sent, in every form, and tokens that are known when they leak.
+// Placeholders in the body of a response. The vendor can send back what it was sent, in
+// several encodings, and tokens that the test recognizes if they leak.
 const (
-	Sent    = "${sent}"    // the first secret that the request carries
+	Sent    = "${sent}"    // the first secret in the request
 	Access  = "${access}"  // an access token
 	Refresh = "${refresh}" // a refresh token
 )
 
-// canary begins every secret of a credential here: with what has another form in URLs,
-// JSON and HTML, and too short between that to be taken for a key by its length.
+// canary begins every secret of a credential. It has characters that URLs, JSON and HTML
+// escape, and no run that is long enough to be redacted for its length.
 const canary = `cAn4ry+s/1="&c%r\t<'`
 
 const (
@@ -48,9 +48,9 @@ const (
 	refreshCanary = "rT0ken.cAn4ry-0f-the-answer-9Hw4Jm6Tp1Sy8Xc5"
 )
 
-// Fuzz has vendors answer an exchange in any way, and sees that what comes of it is an
-// error that is fit to be shown, or a token that lives no longer than the answer says,
-// and that a refresh token is not lost.
+// Fuzz sends arbitrary responses to an exchange. It checks that the result is an error that
+// can be shown, or a token that expires no later than the response states, and that no
+// rotated refresh token is lost.
 func Fuzz(f *testing.F, c Contract, seeds ...AnswerSeed) {
 	kinds := slices.Sorted(maps.Keys(c.Kinds))
 	add := func(kind string, status int, date, retryAfter, body string) {
@@ -70,7 +70,7 @@ func Fuzz(f *testing.F, c Contract, seeds ...AnswerSeed) {
 		vendor := &anyVendor{status: status, body: body, header: http.Header{"Date": {date}, "Retry-After": {retryAfter}}}
 		fields := maps.Clone(k.Fields)
 		for name, secret := range c.secrets(k) {
-			if !strings.HasPrefix(secret, "-----") { // of a private key, the vendor knows nothing
+			if !strings.HasPrefix(secret, "-----") { // private keys are never sent
 				vendor.secrets = append(vendor.secrets, canary+name)
 				fields[name] = canary + name
 			}
@@ -85,17 +85,17 @@ func Fuzz(f *testing.F, c Contract, seeds ...AnswerSeed) {
 
 		answer, err := credential.Exchange(t.Context(), provider.Grant{})
 		o := outcome{t: t, kind: k, vendor: vendor, before: before.Round(0), after: time.Now().Round(0)}
-		o.answered(answer, err)
+		o.check(answer, err)
 		if err == nil && answer.Grant != nil {
 			_, err = credential.Exchange(t.Context(), *answer.Grant)
 			var e *provider.Error
 			require.False(t, err != nil && !errors.As(err, &e), err)
 		}
-		require.Empty(t, vendor.unsendable, "a request that net/http does not send")
+		require.Empty(t, vendor.unsendable, "net/http would not send the request")
 	})
 }
 
-// hostile are answers that no vendor documents.
+// hostile are responses that no vendor documents.
 var hostile = []struct {
 	status                 int
 	date, retryAfter, body string
@@ -103,10 +103,10 @@ var hostile = []struct {
 	{200, "", "", ""},
 	{200, "Mon, 01 Jan 0001 00:00:00 GMT", "", `{"access_token":"` + Access + `","accessToken":"` + Access + `"}`},
 	{200, "Fri, 31 Dec 9999 23:59:59 GMT", "", `{"access_token":"` + Access + `","accessToken":"` + Access + `"}`},
-	// A JWT that dies at the end of the year 9999, and one of 2026.
+	// A JWT that expires at the end of the year 9999, and one of 2026.
 	{200, "Sun, 01 Mar 2026 10:20:00 GMT", "", `{"access_token":"e30.eyJleHAiOjI1MzQwMjMwMDc5OX0.c2ln","accessToken":"e30.eyJleHAiOjI1MzQwMjMwMDc5OX0.c2ln"}`},
 	{200, "Thu, 01 Jan 1970 00:00:00 GMT", "", `{"access_token":"e30.eyJleHAiOjE3NzAwMDAwMDAuOX0.c2ln","accessToken":"e30.eyJleHAiOjE3NzAwMDAwMDAuOX0.c2ln"}`},
-	// One that dies within the hour, by the clock of a vendor who lives at the end of 2099.
+	// A JWT that expires within the hour, by a vendor's clock at the end of 2099.
 	{200, "Thu, 31 Dec 2099 23:00:00 GMT", "", `{"access_token":"e30.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln","accessToken":"e30.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln"}`},
 	{200, "", "", `{"access_token":7,"accessToken":7,"refresh_token":"` + Refresh + `","refreshToken":"` + Refresh + `"}`},
 	{200, "", "", `{"refresh_token":"` + Refresh + `","refreshToken":"` + Refresh + `","error":null}`},
@@ -127,7 +127,7 @@ var hostile = []struct {
 	{302, "", "", ""}, {100, "", "", ""}, {-1, "", "", ""}, {999, "", "", "\x1b[31m\u2028\u202e\r\nred"},
 }
 
-// anyVendor answers as it is told, whatever it is asked.
+// anyVendor sends the given response to every request.
 type anyVendor struct {
 	status  int
 	header  http.Header
@@ -135,8 +135,8 @@ type anyVendor struct {
 	secrets []string
 
 	calls      int
-	first      string // the secret that the first request carried
-	sent       string // the last body, as it went out
+	first      string // the secret in the first request
+	sent       string // the last body, with its placeholders replaced
 	unsendable []string
 }
 
@@ -155,7 +155,7 @@ func (v *anyVendor) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: v.status, Header: v.header, Body: io.NopCloser(strings.NewReader(v.sent)), Request: r}, nil
 }
 
-// secretOf is a secret that a request carries: one of the credential's, or an assertion.
+// secretOf returns a secret in a request: one of the credential's, or an assertion.
 func (v *anyVendor) secretOf(r *http.Request) string {
 	form := url.Values{}
 	if r.Body != nil {
@@ -196,7 +196,7 @@ func (v *anyVendor) splice(secret string) string {
 	).Replace(v.body)
 }
 
-// An outcome is what came of an answer.
+// An outcome is the result of an exchange, with what is needed to check it.
 type outcome struct {
 	t             *testing.T
 	kind          Kind
@@ -204,33 +204,34 @@ type outcome struct {
 	before, after time.Time // the exchange
 }
 
-func (o outcome) answered(answer *provider.Answer, err error) {
-	require.LessOrEqual(o.t, o.vendor.calls, 4, "each of two ways to authenticate, by each of two clocks")
+// check checks the result of the exchange.
+func (o outcome) check(answer *provider.Answer, err error) {
+	require.LessOrEqual(o.t, o.vendor.calls, 4, "two auth styles, with two clocks each")
 	if err != nil {
 		require.Nil(o.t, answer)
-		o.isFit(err)
-		require.Empty(o.t, o.replaced(), "guarantee 3: a refresh token is lost")
+		o.checkError(err)
+		require.Empty(o.t, o.rotated(), "guarantee 3: a refresh token is lost")
 		return
 	}
-	if replaced := o.replaced(); replaced != "" {
+	if rotated := o.rotated(); rotated != "" {
 		require.NotNil(o.t, answer.Grant, "guarantee 3: a refresh token is lost")
-		require.Equal(o.t, replaced, answer.Grant.RefreshToken)
+		require.Equal(o.t, rotated, answer.Grant.RefreshToken)
 	}
-	o.canBeStored(answer.Grant)
+	o.checkStorable(answer.Grant)
 	token, err := answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})
 	if err != nil {
-		o.isFit(err)
+		o.checkError(err)
 		return
 	}
-	o.isGood(token)
+	o.checkToken(token)
 }
 
-// isFit has an error be one of ours, short, on one line and without a secret.
-func (o outcome) isFit(err error) {
+// checkError checks that an error is a *provider.Error, short, on one line and without a secret.
+func (o outcome) checkError(err error) {
 	var e *provider.Error
 	require.ErrorAs(o.t, err, &e)
 	if o.vendor.calls > 0 {
-		require.Contains(o.t, []provider.Kind{provider.Rejected, provider.Unavailable, provider.InvalidResponse}, e.Kind, "the vendor was asked")
+		require.Contains(o.t, []provider.Kind{provider.Rejected, provider.Unavailable, provider.InvalidResponse}, e.Kind, "after a request")
 	}
 	require.GreaterOrEqual(o.t, e.RetryAfter, time.Duration(0))
 	require.NotEmpty(o.t, e.Reason)
@@ -254,9 +255,9 @@ func (o outcome) isFit(err error) {
 	}
 }
 
-// isGood has a token be one that can be used and stored, and that lives no longer than
-// the answer says (guarantee 1).
-func (o outcome) isGood(token provider.Token) {
+// checkToken checks that a token can be sent and stored, and that it expires no later than
+// the response states (guarantee 1).
+func (o outcome) checkToken(token provider.Token) {
 	require.True(o.t, provider.FitsHeader(token.AccessToken), "it can be sent")
 	require.NotEmpty(o.t, token.AccessToken)
 	require.NotEmpty(o.t, token.TokenType)
@@ -264,21 +265,21 @@ func (o outcome) isGood(token provider.Token) {
 	const tenYears = 10 * 365 * 24 * time.Hour
 	require.False(o.t, token.ExpireTime.After(token.IssueTime.Add(tenYears)), "it expires in %d", token.ExpireTime.Year())
 	require.False(o.t, token.RenewableFrom.After(token.IssueTime.Add(tenYears+time.Hour)), "its boundary is in %d", token.RenewableFrom.Year())
-	o.canBeStored(token)
+	o.checkStorable(token)
 
 	stated, isStated := o.expiresIn()
 	if isStated && stated < tenYears.Seconds() {
 		lifetime := time.Duration(math.Ceil(stated * float64(time.Second)))
-		if stated <= 0 { // which is no lifetime, and is replaced
+		if stated <= 0 { // not a lifetime
 			lifetime = tenYears
 		}
-		require.False(o.t, token.ExpireTime.After(o.after.Add(lifetime)), "it outlives what the answer says by %s", token.ExpireTime.Sub(o.after.Add(lifetime)))
+		require.False(o.t, token.ExpireTime.After(o.after.Add(lifetime)), "it outlives the stated lifetime by %s", token.ExpireTime.Sub(o.after.Add(lifetime)))
 	}
 	exp, isJWT := expOf(token.AccessToken)
 	date, err := http.ParseTime(o.vendor.header.Get("Date"))
 	isBelieved := err == nil && date.Sub(o.before).Abs() <= provider.MaxSkew+time.Second
 	switch {
-	case isJWT && isStated && stated > 0 && isBelieved && !exp.After(date): // such an exp says nothing
+	case isJWT && isStated && stated > 0 && isBelieved && !exp.After(date): // the exp is ignored
 	case isJWT:
 		require.False(o.t, token.ExpireTime.After(exp.Add(provider.MaxSkew+time.Second)), "it outlives its exp by %s", token.ExpireTime.Sub(exp))
 		if isBelieved {
@@ -286,18 +287,18 @@ func (o outcome) isGood(token provider.Token) {
 			require.False(o.t, token.ExpireTime.After(latest), "it outlives its exp by the vendor's clock by %s", token.ExpireTime.Sub(latest))
 		}
 	case isStated && stated <= 0:
-		require.WithinDuration(o.t, o.before.Add(time.Hour), token.ExpireTime, o.after.Sub(o.before), "default_ttl replaces it")
+		require.WithinDuration(o.t, o.before.Add(time.Hour), token.ExpireTime, o.after.Sub(o.before), "default_ttl applies")
 	}
 }
 
-func (o outcome) canBeStored(v any) {
+func (o outcome) checkStorable(v any) {
 	_, err := json.Marshal(v)
 	require.NoError(o.t, err)
 }
 
-// replaced is a refresh token in the answer that takes the place of the stored one: in
-// a JSON object of status 2xx that is no refusal.
-func (o outcome) replaced() string {
+// rotated returns the rotated refresh token in a response; "" if there is none. It counts in
+// a JSON object with a 2xx status and no error.
+func (o outcome) rotated() string {
 	if o.vendor.status/100 != 2 || o.kind.Replaced == "" {
 		return ""
 	}
@@ -310,7 +311,7 @@ func (o outcome) replaced() string {
 	return token
 }
 
-// expiresIn is the lifetime that the answer states, in seconds.
+// expiresIn returns the stated lifetime in seconds.
 func (o outcome) expiresIn() (seconds float64, isStated bool) {
 	raw := string(o.member(o.kind.ExpiresIn))
 	text := strings.Trim(raw, `"`)
@@ -321,8 +322,8 @@ func (o outcome) expiresIn() (seconds float64, isStated bool) {
 	return n * o.kind.ExpiresInUnit.Seconds(), err == nil
 }
 
-// member is a member of the answer; nil if there is none, or another of which Go takes
-// one for the other.
+// member returns a member of the response. It returns nil if there is none, or if there is
+// another with the same name in other case, as encoding/json may decode either.
 func (o outcome) member(name string) json.RawMessage {
 	var body map[string]json.RawMessage
 	if name == "" || json.Unmarshal([]byte(o.vendor.sent), &body) != nil {
@@ -336,7 +337,7 @@ func (o outcome) member(name string) json.RawMessage {
 	return body[name]
 }
 
-// expOf is the exp of a token that is a JWT.
+// expOf returns the exp of a token that is a JWT.
 func expOf(token string) (time.Time, bool) {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

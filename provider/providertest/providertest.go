@@ -1,6 +1,6 @@
-// Package providertest is the contract of a provider, as a suite of tests: what the
-// engine relies on, whatever the vendor. A provider is right when it passes and its own
-// tests have compared each request with the vendor's documentation.
+// Package providertest tests the contract of a provider: what the engine relies on for
+// every vendor. In addition to this suite, a provider needs tests that compare each request
+// with the vendor's documentation.
 package providertest
 
 import (
@@ -23,33 +23,33 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A Contract is a provider, and what it takes to test it.
+// A Contract is a provider with what the suite needs to test it.
 type Contract struct {
 	Provider provider.Provider
 
-	// Kinds are the kinds of credential that the provider has, by name.
+	// Kinds are the provider's kinds of credential, by name.
 	Kinds map[string]Kind
 }
 
 // A Kind is a kind of credential.
 type Kind struct {
-	// Fields are those of a good credential.
+	// Fields are the fields of a valid credential.
 	Fields map[string]any
 
-	// Vendor makes a simulated vendor who takes it. One who has a method
-	// Accepts(accessToken string) bool, as vendorsim's have, is asked what has become of
-	// a token that is revoked.
+	// Vendor returns a simulated vendor that accepts the credential. If it has a method
+	// Accepts(accessToken string) bool, as those of vendorsim do, the suite uses it to
+	// check revocation.
 	Vendor func() http.Handler
 
-	// Scope is one of several that the credential has, if it can be narrowed.
+	// Scope is one of the credential's scopes; empty if it cannot be narrowed.
 	Scope string
 
-	// Offline says that there is nothing to exchange: the vendor is never called.
+	// Offline reports whether the vendor is never called.
 	Offline bool
 
-	// Replaced is the member of an answer that takes the refresh token's place, and
-	// ExpiresIn the one that states a lifetime, in units of ExpiresInUnit; empty if there
-	// is none. They are for Fuzz.
+	// Replaced is the member of a response with a rotated refresh token. ExpiresIn is the
+	// member with the lifetime, in units of ExpiresInUnit. They are empty if there is no
+	// such member. Only Fuzz uses them.
 	Replaced      string
 	ExpiresIn     string
 	ExpiresInUnit time.Duration
@@ -57,23 +57,23 @@ type Kind struct {
 
 // Test runs the suite.
 func Test(t *testing.T, c Contract) {
-	t.Run("describes itself", c.describesItself)
-	t.Run("refuses what is no credential", c.refusesNonsense)
+	t.Run("describes itself", c.testDescription)
+	t.Run("rejects invalid fields", c.testInvalidFields)
 	for _, name := range slices.Sorted(maps.Keys(c.Kinds)) {
 		k := c.Kinds[name]
 		t.Run(name, func(t *testing.T) {
-			t.Run("is opened without a call", run(c, k, Kind.opensOffline))
-			t.Run("is exchanged for a token", run(c, k, Kind.exchanges))
-			t.Run("sends its secrets where it says", run(c, k, Kind.sendsWhereItSays))
-			t.Run("needs each of its secrets", run(c, k, Kind.needsItsSecrets))
-			t.Run("is narrowed, or says why not", run(c, k, Kind.narrows))
-			t.Run("lives as long as it says", run(c, k, Kind.outlivesDisuse))
-			t.Run("is used from several goroutines", run(c, k, Kind.isShared))
-			t.Run("revokes its tokens, or says why not", run(c, k, Kind.revokes))
+			t.Run("opens without a call", run(c, k, Kind.testOpen))
+			t.Run("yields tokens", run(c, k, Kind.testExchange))
+			t.Run("sends secrets only to its destinations", run(c, k, Kind.testDestinations))
+			t.Run("requires each of its secrets", run(c, k, Kind.testSecrets))
+			t.Run("can be narrowed, or states why not", run(c, k, Kind.testNarrow))
+			t.Run("stays valid for MaxIdle", run(c, k, Kind.testMaxIdle))
+			t.Run("is safe for concurrent use", run(c, k, Kind.testConcurrency))
+			t.Run("revokes tokens, or states why not", run(c, k, Kind.testRevocation))
 			if !k.Offline {
-				t.Run("reads its vendor's text", run(c, k, Kind.readsText))
-				t.Run("quotes its vendor's errors", run(c, k, Kind.quotesErrors))
-				t.Run("tells failures apart", func(t *testing.T) { k.tellsFailuresApart(t, c) })
+				t.Run("accepts each format of a response", run(c, k, Kind.testFormats))
+				t.Run("quotes the vendor's errors", run(c, k, Kind.testQuotedErrors))
+				t.Run("returns the right kind of error", func(t *testing.T) { k.testFailures(t, c) })
 			}
 		})
 	}
@@ -82,7 +82,7 @@ func Test(t *testing.T, c Contract) {
 func run(c Contract, k Kind, test func(Kind, *testing.T, Contract)) func(*testing.T) {
 	return func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			time.Sleep(10 * time.Minute) // no boundary of the vendor's is near
+			time.Sleep(10 * time.Minute) // away from the full hour
 			test(k, t, c)
 		})
 	}
@@ -90,51 +90,51 @@ func run(c Contract, k Kind, test func(Kind, *testing.T, Contract)) func(*testin
 
 var segment = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
 
-// common are the fields that every credential has beside the provider's own.
+// common are the fields that every credential has, whatever its provider.
 var common = []string{"name", "request_timeout", "ca_cert", "default_ttl", "max_ttl", "keepalive_interval", "verify", "private_key_source", "keypair"}
 
-func (c Contract) describesItself(t *testing.T) {
-	assert.Regexp(t, segment, c.Provider.Name(), "it is a segment of a path")
+func (c Contract) testDescription(t *testing.T) {
+	assert.Regexp(t, segment, c.Provider.Name(), "the name is a path segment")
 	assert.NotEmpty(t, c.Provider.Summary())
 	assert.NotEmpty(t, c.Kinds)
 	for name, field := range c.Provider.Fields() {
-		assert.NotContains(t, common, name, "is a field of every credential")
-		assert.True(t, strings.HasSuffix(field.Description, "."), "%s is described in a sentence", name)
+		assert.NotContains(t, common, name, "the field exists for every credential")
+		assert.True(t, strings.HasSuffix(field.Description, "."), "the description of %s is a sentence", name)
 		require.NotNil(t, field.DisplayAttrs, name)
 		assert.NotEmpty(t, field.DisplayAttrs.Name, name)
 		if field.DisplayAttrs.Sensitive {
-			assert.Equal(t, framework.TypeString, field.Type, "%s is a secret, which is one string", name)
+			assert.Equal(t, framework.TypeString, field.Type, "%s is a secret, so it must be a string", name)
 		}
 	}
 	for name, kind := range c.Kinds {
-		assert.NotEmpty(t, c.secrets(kind), "%s has a secret, and its field is marked as one", name)
+		assert.NotEmpty(t, c.secrets(kind), "%s has a field that is marked as a secret", name)
 		for field := range kind.Fields {
 			assert.Contains(t, c.Provider.Fields(), field, name)
 		}
 	}
 }
 
-func (c Contract) refusesNonsense(t *testing.T) {
+func (c Contract) testInvalidFields(t *testing.T) {
 	for _, raw := range []string{`{}`, `[]`, `null`, `{"scope": 7}`, `not JSON`} {
 		_, err := c.Provider.Open(provider.Settings{Fields: json.RawMessage(raw), Client: c.client(t, http.NotFoundHandler()), WriteTime: time.Now()})
 		assertKind(t, provider.Invalid, err, raw)
 	}
 }
 
-func (k Kind) opensOffline(t *testing.T, c Contract) {
+func (k Kind) testOpen(t *testing.T, c Contract) {
 	called := false
 	c.open(t, k.Fields, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
 	assert.False(t, called)
 }
 
-func (k Kind) exchanges(t *testing.T, c Contract) {
+func (k Kind) testExchange(t *testing.T, c Contract) {
 	var grant provider.Grant
 	credential := c.open(t, k.Fields, k.Vendor())
 	for range 3 {
 		answer, next := exchange(t, credential, grant)
 		grant = next
 		assert.NotEmpty(t, answer.AccessToken)
-		assert.False(t, answer.Clock.Sent.IsZero(), "the time when it was asked is when the token was issued at the earliest")
+		assert.False(t, answer.Clock.Sent.IsZero(), "Sent is the earliest time at which the token was issued")
 		token, err := answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})
 		require.NoError(t, err)
 		assert.True(t, token.ExpireTime.After(time.Now()))
@@ -142,7 +142,7 @@ func (k Kind) exchanges(t *testing.T, c Contract) {
 	}
 }
 
-func (k Kind) needsItsSecrets(t *testing.T, c Contract) {
+func (k Kind) testSecrets(t *testing.T, c Contract) {
 	for field := range c.secrets(k) {
 		fields := maps.Clone(k.Fields)
 		delete(fields, field)
@@ -152,14 +152,14 @@ func (k Kind) needsItsSecrets(t *testing.T, c Contract) {
 		for _, pasted := range []string{"canary with\na line break", `"canary"`, "canary with ümlaut", "'canary\n'"} {
 			fields[field] = pasted
 			_, err = c.tryOpen(t, fields, k.Vendor())
-			assertKind(t, provider.Invalid, err, "with a broken "+field)
+			assertKind(t, provider.Invalid, err, "with an invalid "+field)
 			assert.Contains(t, err.Error(), field, "the error names the field")
 			assert.NotContains(t, err.Error(), "canary", "and does not quote it")
 		}
 	}
 }
 
-func (k Kind) narrows(t *testing.T, c Contract) {
+func (k Kind) testNarrow(t *testing.T, c Contract) {
 	credential := c.open(t, k.Fields, k.Vendor())
 	if k.Scope == "" {
 		_, err := credential.Narrow([]string{"a-scope"})
@@ -175,19 +175,19 @@ func (k Kind) narrows(t *testing.T, c Contract) {
 	answer, err := narrow.Exchange(t.Context(), provider.Grant{})
 	require.NoError(t, err)
 	assert.Equal(t, []string{k.Scope}, answer.Scope)
-	_, err = credential.Narrow([]string{k.Scope, "a-scope-that-nobody-granted"})
-	assertKind(t, provider.Invalid, err, "a scope that is wider")
+	_, err = credential.Narrow([]string{k.Scope, "a-scope-that-it-does-not-have"})
+	assertKind(t, provider.Invalid, err, "a wider scope")
 }
 
-// outlivesDisuse has a credential work that is used just in time, again and again.
-func (k Kind) outlivesDisuse(t *testing.T, c Contract) {
+// testMaxIdle checks that a credential stays valid if each use comes just before MaxIdle ends.
+func (k Kind) testMaxIdle(t *testing.T, c Contract) {
 	credential := c.open(t, k.Fields, k.Vendor())
 	idle := credential.MaxIdle()
 	assert.GreaterOrEqual(t, idle, time.Duration(0))
 	if idle <= 0 {
 		return
 	}
-	assert.GreaterOrEqual(t, idle, time.Hour, "or the engine, which looks once a minute, could not keep many alive")
+	assert.GreaterOrEqual(t, idle, time.Hour, "the engine sweeps once a minute, so it could not exchange many credentials in a shorter time")
 	var grant provider.Grant
 	for range 3 {
 		time.Sleep(idle - time.Minute)
@@ -196,16 +196,16 @@ func (k Kind) outlivesDisuse(t *testing.T, c Contract) {
 	assert.Equal(t, idle, credential.MaxIdle())
 }
 
-// isShared is for the race detector. A vendor may refuse who comes twice with a refresh
-// token that he has replaced.
-func (k Kind) isShared(t *testing.T, c Contract) {
+// testConcurrency is for the race detector. A vendor may reject a refresh token that it has
+// already rotated.
+func (k Kind) testConcurrency(t *testing.T, c Contract) {
 	credential := c.open(t, k.Fields, k.Vendor())
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
 			_, err := credential.Exchange(t.Context(), provider.Grant{})
 			if err != nil {
-				assertKind(t, provider.Rejected, err, "with others")
+				assertKind(t, provider.Rejected, err, "concurrently")
 			}
 			credential.MaxIdle()
 			credential.Scope()
@@ -217,7 +217,8 @@ func (k Kind) isShared(t *testing.T, c Contract) {
 	all.Wait()
 }
 
-// exchange is one that succeeds, and the grant that it leaves for the next.
+// exchange exchanges a credential, which must succeed, and returns the grant for the next
+// exchange as well.
 func exchange(t *testing.T, credential provider.Credential, last provider.Grant) (*provider.Answer, provider.Grant) {
 	t.Helper()
 	answer, err := credential.Exchange(t.Context(), last)
@@ -228,7 +229,7 @@ func exchange(t *testing.T, credential provider.Credential, last provider.Grant)
 	return answer, last
 }
 
-// secrets are the secret fields of a kind, and their values.
+// secrets returns the values of a kind's secret fields, by name.
 func (c Contract) secrets(k Kind) map[string]string {
 	secrets := map[string]string{}
 	for name, field := range c.Provider.Fields() {

@@ -13,11 +13,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// revokes is for credentials that are a provider.Revoker. The others are none: their
-// vendors document no way to end a token.
-func (k Kind) revokes(t *testing.T, c Contract) {
+// testRevocation tests credentials that implement provider.Revoker. It skips the others, whose
+// vendors document no revocation.
+func (k Kind) testRevocation(t *testing.T, c Contract) {
 	vendor := k.Vendor()
-	var fault atomic.Pointer[http.HandlerFunc] // a vendor who hangs may outlive his caller
+	var fault atomic.Pointer[http.HandlerFunc] // a hanging handler may outlive its caller
 	credential := c.open(t, k.Fields, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f := fault.Load(); f != nil {
 			(*f)(w, r)
@@ -39,16 +39,16 @@ func (k Kind) revokes(t *testing.T, c Contract) {
 		return
 	}
 
-	accepts := func(string, bool) {}
+	assertAccepted := func(string, bool) {}
 	if v, ok := vendor.(interface{ Accepts(accessToken string) bool }); ok {
-		accepts = func(accessToken string, is bool) {
+		assertAccepted = func(accessToken string, is bool) {
 			t.Helper()
 			assert.Equal(t, is, v.Accepts(accessToken))
 		}
 	}
 	other, grant := exchange(t, credential, provider.Grant{})
 	answer, grant := exchange(t, credential, grant)
-	accepts(answer.AccessToken, true)
+	assertAccepted(answer.AccessToken, true)
 
 	for name, vendor := range map[string]http.HandlerFunc{"down": vendorsim.Answer(503, ""), "hung": vendorsim.Hang, "reset": vendorsim.Reset} {
 		fault.Store(&vendor)
@@ -56,7 +56,7 @@ func (k Kind) revokes(t *testing.T, c Contract) {
 		assertKind(t, provider.Unavailable, revoker.Revoke(t.Context(), answer.AccessToken, grant), name)
 		assert.LessOrEqual(t, time.Since(asked), 2*timeout, "request_timeout bounds it")
 	}
-	for body, kind := range map[string]provider.Kind{ // of status 200; 0 is that the token is gone
+	for body, kind := range map[string]provider.Kind{ // with status 200; 0 means that the token is invalid now
 		`{"ok":false,"error":"internal_error"}`:         provider.Unavailable,
 		`{"error":"temporarily_unavailable"}`:           provider.Unavailable,
 		"error=server_error":                            provider.Unavailable,
@@ -81,7 +81,7 @@ func (k Kind) revokes(t *testing.T, c Contract) {
 	echo := http.HandlerFunc(vendorsim.Echo)
 	fault.Store(&echo)
 	err := revoker.Revoke(t.Context(), answer.AccessToken, grant)
-	assertKind(t, provider.Rejected, err, "what was sent, as a page")
+	assertKind(t, provider.Rejected, err, "an echo of the request")
 	assertWithout(t, err.Error(), "access token", answer.AccessToken)
 	for field, secret := range c.secrets(k) {
 		assertWithout(t, err.Error(), field, secret)
@@ -89,10 +89,10 @@ func (k Kind) revokes(t *testing.T, c Contract) {
 
 	fault.Store(nil)
 	require.NoError(t, revoker.Revoke(t.Context(), answer.AccessToken, grant))
-	require.NoError(t, revoker.Revoke(t.Context(), answer.AccessToken, grant), "a token that is gone is no error")
-	accepts(answer.AccessToken, false)
+	require.NoError(t, revoker.Revoke(t.Context(), answer.AccessToken, grant), "an invalid token is not an error")
+	assertAccepted(answer.AccessToken, false)
 	if independent == nil {
-		accepts(other.AccessToken, true)
+		assertAccepted(other.AccessToken, true)
 		exchange(t, credential, grant)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// odd are members of an answer that are not needed, and not what they should be.
+// odd are optional members of a response with unexpected values.
 var odd = []map[string]any{
 	{"error": false}, {"error": nil}, {"error": ""}, {"error": 0}, {"error": []any{}}, {"error": map[string]any{}},
 	{"error_description": 7}, {"token_type": []string{"Bearer"}}, {"token_type": 7}, {"scope": 7}, {"scope": map[string]any{"a": true}},
@@ -25,9 +25,9 @@ var odd = []map[string]any{
 	{"refreshTokenExpiry": 0}, {"refreshTokenExpiry": false}, {"refreshTokenExpiry": "never"},
 }
 
-// readsText has a vendor's token be taken whatever stands beside it, and in each form that
-// vendors answer in.
-func (k Kind) readsText(t *testing.T, c Contract) {
+// testFormats checks that a token is accepted despite odd members, and in each format that
+// vendors use.
+func (k Kind) testFormats(t *testing.T, c Contract) {
 	for _, members := range odd {
 		k.takes(t, c, func(object map[string]any) string {
 			maps.Copy(object, members)
@@ -37,7 +37,7 @@ func (k Kind) readsText(t *testing.T, c Contract) {
 	k.takes(t, c, func(object map[string]any) string { return "\xef\xbb\xbf" + asJSON(t, object) })
 	k.takes(t, c, func(object map[string]any) string {
 		if object["access_token"] == nil {
-			return asJSON(t, object) // such vendors answer in JSON
+			return asJSON(t, object) // the vendor does not use forms
 		}
 		form := url.Values{}
 		for name, value := range object {
@@ -51,7 +51,7 @@ func (k Kind) readsText(t *testing.T, c Contract) {
 	})
 }
 
-// takes has the vendor's answer be written in another way, which is to make no difference.
+// takes checks that the token is accepted if write rewrites the vendor's response.
 func (k Kind) takes(t *testing.T, c Contract, write func(object map[string]any) string) {
 	t.Helper()
 	vendor, body, want := k.Vendor(), "", ""
@@ -73,27 +73,27 @@ func (k Kind) takes(t *testing.T, c Contract, write func(object map[string]any) 
 	if assert.NoError(t, err, body) {
 		token, err := answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})
 		assert.NoError(t, err, body)
-		if want != "" { // or the vendor has another name for it
+		if want != "" { // unless the vendor has another name for it
 			assert.Equal(t, want, token.AccessToken, body)
 		}
 		assert.Equal(t, "Bearer", token.TokenType, body)
 	}
 }
 
-// quotesErrors has a vendor who answers with an error and status 200 be quoted.
-func (k Kind) quotesErrors(t *testing.T, c Contract) {
+// testQuotedErrors checks that an error with status 200 is quoted.
+func (k Kind) testQuotedErrors(t *testing.T, c Contract) {
 	for body, says := range map[string]string{
 		`{"error":"no_such_client","error_description":"ask the owner"}`:            "no_such_client: ask the owner",
 		`{"error":{"code":"E17","message":"ask the owner"}}`:                        "E17: ask the owner",
 		`{"errors":[{"message":"ask the owner"}]}`:                                  "ask the owner",
-		`{"access_token":7,"accessToken":7,"msg":"ask the owner"}`:                  "holds no access token: ask the owner",
+		`{"access_token":7,"accessToken":7,"msg":"ask the owner"}`:                  "contains no access token: ask the owner",
 		"\xef\xbb\xbf" + `{"error":"no_such_client"}`:                               "no_such_client",
 		"error=no_such_client&error_description=ask+the+owner":                      "no_such_client: ask the owner",
 		`{"access_token":"","accessToken":"","error":true,"title":"ask the owner"}`: "ask the owner",
 	} {
 		credential := c.open(t, k.Fields, vendorsim.Answer(200, body))
 		answer, err := credential.Exchange(t.Context(), provider.Grant{})
-		if err == nil { // an answer may turn out to hold nothing
+		if err == nil { // the token may turn out to be missing
 			_, err = answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})
 		}
 		assert.ErrorContains(t, err, says)

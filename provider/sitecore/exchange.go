@@ -23,22 +23,23 @@ func newCredential(c config, client *provider.Client) *credential {
 	return &credential{config: c, client: client, url: strings.TrimSuffix(strings.TrimRight(c.BaseURL, "/"), endpoint) + endpoint}
 }
 
-// Idle is zero: an API key does not die, and a refresh token dies at a fixed time.
+// MaxIdle returns zero: an API key does not expire, and a refresh token expires at a fixed
+// time.
 func (c *credential) MaxIdle() time.Duration { return 0 }
 
-// Scope is what the API key mints tokens for; a refresh token alone does not tell.
+// Scope returns the scopes of the API key's tokens; nil with only a refresh token.
 func (c *credential) Scope() []string { return c.config.Scope }
 
-// Destinations are the one endpoint.
+// Destinations returns the vendor's only endpoint.
 func (c *credential) Destinations() provider.Destinations {
 	return provider.Destinations{URLs: []string{c.url}}
 }
 
-// Narrow has the API key mint pairs of a narrower scope. A refresh token keeps the
-// scope that it was minted with.
+// Narrow returns a credential that requests pairs of a narrower scope with the API key. A
+// refresh token keeps its original scope, so the operator's own is not used.
 func (c *credential) Narrow(scope []string) (provider.Credential, error) {
 	if c.APIKey == "" {
-		return nil, provider.Errorf(provider.Invalid, "scope: a Sitecore refresh token keeps the scope that it was minted with; leave scope out, or give the credential an api_key")
+		return nil, provider.Errorf(provider.Invalid, "scope: a Sitecore refresh token keeps its original scope; omit scope, or give the credential an api_key")
 	}
 	if err := provider.CheckNarrower("scope", scope, c.config.Scope); err != nil {
 		return nil, err
@@ -48,7 +49,7 @@ func (c *credential) Narrow(scope []string) (provider.Credential, error) {
 	return &narrow, nil
 }
 
-// Exchange uses the refresh token at hand, and the API key where there is none.
+// Exchange uses the current refresh token, or the API key if there is none.
 func (c *credential) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
 	if pair := c.pair(last, time.Now()); pair.refreshToken != "" {
 		return c.refresh(ctx, pair)
@@ -56,8 +57,8 @@ func (c *credential) Exchange(ctx context.Context, last provider.Grant) (*provid
 	return c.mint(ctx)
 }
 
-// Fallback has the API key mint another pair, where there is a refresh token that Exchange
-// uses before it.
+// Fallback returns a credential that requests a new pair with the API key. It returns nil
+// if there is no API key, or if Exchange uses it anyway.
 func (c *credential) Fallback(last provider.Grant) provider.Credential {
 	if c.APIKey == "" || c.pair(last, time.Now()).refreshToken == "" {
 		return nil
@@ -67,15 +68,16 @@ func (c *credential) Fallback(last provider.Grant) provider.Credential {
 	return &other
 }
 
-// pair is a refresh token, and what is known of the access tokens that it yields.
+// pair is a refresh token, with the lifetime and the scope of the access tokens that it
+// yields.
 type pair struct {
 	refreshToken string
 	lifetime     time.Duration
-	scope        []string // nil if it is not known
+	scope        []string // nil if unknown
 }
 
-// pair is the one to use; it has no refresh token if there is none. One that the
-// API key minted stands before the operator's own, which was refused before the key
+// pair returns the refresh token to use; none if the API key is to be used. A refresh token
+// of the API key precedes the operator's own, which the vendor had rejected before the key
 // was used.
 func (c *credential) pair(last provider.Grant, now time.Time) pair {
 	if last.Derived {
@@ -84,8 +86,8 @@ func (c *credential) pair(last provider.Grant, now time.Time) pair {
 		}
 		return pair{last.RefreshToken, last.AccessLifetime, c.config.Scope}
 	}
-	// The operator's own was minted elsewhere. access_expiry tells of it where there
-	// is no key whose pairs it is for.
+	// The operator's own was issued elsewhere. Without an API key, access_expiry states the
+	// lifetime of its access tokens.
 	lifetime := cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry)
 	if c.APIKey != "" {
 		lifetime = min(lifetime, defaultAccessExpiry)
@@ -100,8 +102,8 @@ type reply struct {
 	RefreshTokenExpiry provider.Number `json:"refreshTokenExpiry"`
 }
 
-// refresh trades a refresh token for an access token. The answer has no expiry.
-// The vendor's table and its sample disagree on the header, so both are sent.
+// refresh exchanges a refresh token for an access token. The response has no expiry. The
+// request has both headers, as the vendor's table and its sample differ.
 func (c *credential) refresh(ctx context.Context, p pair) (*provider.Answer, error) {
 	answer, _, err := c.call(ctx, http.MethodPut, nil, http.Header{
 		"Content-Type":  {"application/json"},
@@ -115,8 +117,8 @@ func (c *credential) refresh(ctx context.Context, p pair) (*provider.Answer, err
 	return answer, nil
 }
 
-// mint makes a pair of an access token and a refresh token with the API key. All
-// expiries are durations in milliseconds.
+// mint requests an access token and a refresh token with the API key. All expiries are
+// durations in milliseconds.
 func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 	body, err := json.Marshal(struct {
 		Scope         []string `json:"scope"`
@@ -124,7 +126,7 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 		RefreshExpiry int64    `json:"refreshExpiry,omitempty"`
 	}{c.config.Scope, c.AccessExpiry.Duration().Milliseconds(), c.RefreshExpiry.Duration().Milliseconds()})
 	if err != nil {
-		return nil, provider.Errorf(provider.Invalid, "scope: no request can be made of it")
+		return nil, provider.Errorf(provider.Invalid, "scope: cannot be encoded as JSON")
 	}
 	answer, minted, err := c.call(ctx, http.MethodPost, body, http.Header{
 		"Content-Type": {"application/json"},
@@ -136,14 +138,14 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 	answer.Lifetime, answer.Scope = cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry), c.config.Scope
 	refreshToken := provider.Replacement(string(minted.RefreshToken), "")
 	if !provider.FitsHeader(refreshToken) {
-		refreshToken = "" // no header can carry it, but there is the key
+		refreshToken = "" // a header cannot carry it; the API key remains
 	}
-	// Nothing tells how long the access tokens last that such a pair yields.
+	// With an invalid expiry, the lifetime of this pair's next access tokens is unknown.
 	if answer.ExpiresIn < 0 {
 		answer.Grant = &provider.Grant{Derived: true}
 		return answer, nil
 	}
-	// What is no lifetime does not count.
+	// An invalid lifetime (negative) counts as absent.
 	refreshLifetime := cmp.Or(max(0, provider.Lifetime(json.RawMessage(minted.RefreshTokenExpiry), time.Millisecond)), c.RefreshExpiry.Duration(), defaultRefreshExpiry)
 	answer.Grant = &provider.Grant{
 		RefreshToken:   refreshToken,
@@ -157,7 +159,7 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 func (c *credential) call(ctx context.Context, method string, body []byte, header http.Header, secret string) (*provider.Answer, *reply, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.url, bytes.NewReader(body))
 	if err != nil {
-		return nil, nil, provider.Errorf(provider.Invalid, "base_url: no request can be made of it")
+		return nil, nil, provider.Errorf(provider.Invalid, "base_url: not a valid URL for a request")
 	}
 	req.Header = header
 	res, err := c.client.Do(req, secret)

@@ -12,7 +12,7 @@ func FuzzAnswer(f *testing.F) {
 	kind := func(fields map[string]any) providertest.Kind {
 		return providertest.Kind{ExpiresIn: "accessTokenExpiry", ExpiresInUnit: time.Millisecond, Fields: fields}
 	}
-	// What the vendor documents, of expiries in milliseconds.
+	// The documented responses. Expiries are in milliseconds.
 	const pair = `{"accessToken": "${access}", "refreshToken": "${refresh}", "accessTokenExpiry": 43200000, "refreshTokenExpiry": 259200000}`
 	providertest.Fuzz(f, providertest.Contract{Provider: sitecore.Provider{}, Kinds: map[string]providertest.Kind{
 		"API key":        kind(map[string]any{"api_key": "k"}),

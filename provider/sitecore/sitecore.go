@@ -14,15 +14,15 @@ const (
 	defaultBaseURL = "https://api.rfksrv.com"
 	endpoint       = "/account/1/access-token"
 
-	// What the vendor documents for expiries that a request leaves out.
+	// The vendor's documented defaults for a request without expiries.
 	defaultAccessExpiry  = 24 * time.Hour
 	defaultRefreshExpiry = 7 * 24 * time.Hour
 )
 
-// Provider is Sitecore Search.
+// Provider implements [provider.Provider] for Sitecore Search.
 type Provider struct{}
 
-// config is what an operator sets of a Sitecore credential.
+// config has the fields of a Sitecore credential.
 type config struct {
 	APIKey        string           `json:"api_key"`
 	RefreshToken  string           `json:"refresh_token"`
@@ -32,49 +32,49 @@ type config struct {
 	BaseURL       string           `json:"base_url"`
 }
 
-// Name is "sitecore".
+// Name returns "sitecore".
 func (Provider) Name() string { return "sitecore" }
 
-// Summary says what Sitecore Search is.
+// Summary describes Sitecore Search in one line.
 func (Provider) Summary() string { return "Sitecore Search" }
 
-// Fields are an API key, a refresh token, and what to ask for with the key.
+// Fields returns the fields of an API key and of a refresh token.
 func (Provider) Fields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"api_key": {
 			Type:         framework.TypeString,
-			Description:  "The API key from the Customer Engagement Console. It mints pairs of access and refresh tokens.",
+			Description:  "The API key from the Customer Engagement Console. It yields pairs of an access token and a refresh token.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "API key", Sensitive: true},
 		},
 		"refresh_token": {
 			Type:         framework.TypeString,
-			Description:  "A refresh token, used before the API key, or instead of one.",
+			Description:  "A refresh token. Required without api_key. With one, the engine uses the refresh token first.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Refresh token", Sensitive: true},
 		},
 		"scope": {
 			Type:         framework.TypeCommaStringSlice,
-			Description:  "The scopes to mint tokens for, such as discover or event. Needs api_key. Default: discover.",
+			Description:  "The scopes to request with the API key, such as discover or event. Needs api_key. Default: discover.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
 		},
 		"access_expiry": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "The lifetime to ask for of access tokens; with a refresh token alone, the one that it was minted with. Default: left to the vendor (1 day).",
+			Description:  "The lifetime of access tokens to request with the API key. Without api_key, the lifetime that was requested for the refresh token's pair. Default: the vendor's (1 day).",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Access token expiry"},
 		},
 		"refresh_expiry": {
 			Type:         framework.TypeDurationSecond,
-			Description:  "The lifetime to ask for of refresh tokens. Needs api_key. Default: left to the vendor (7 days).",
+			Description:  "The lifetime of refresh tokens to request with the API key. Needs api_key. Default: the vendor's (7 days).",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Refresh token expiry"},
 		},
 		"base_url": {
 			Type:         framework.TypeString,
-			Description:  "The host to call, for a staging or regional one, without the path of the endpoint. Default: " + defaultBaseURL + ".",
+			Description:  "The URL of the vendor's host, such as a staging or regional one, without the path of the endpoint. Default: " + defaultBaseURL + ".",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Base URL"},
 		},
 	}
 }
 
-// Open checks the fields.
+// Open validates the fields.
 func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	var c config
 	if err := provider.DecodeFields(s.Fields, &c); err != nil {
@@ -98,9 +98,9 @@ func (c config) check() error {
 		case c.RefreshToken == "":
 			return provider.Errorf(provider.Invalid, "a Sitecore credential needs api_key, or refresh_token, or both")
 		case len(c.Scope) > 0:
-			return provider.Errorf(provider.Invalid, `scope: needs api_key, as a refresh token keeps the scope that it was minted with; leave it out or clear it with scope=""`)
+			return provider.Errorf(provider.Invalid, `scope: needs api_key, as a refresh token keeps its original scope; omit it, or clear it with scope=""`)
 		case c.RefreshExpiry != 0:
-			return provider.Errorf(provider.Invalid, "refresh_expiry: needs api_key, which mints refresh tokens; leave it out or clear it with refresh_expiry=0")
+			return provider.Errorf(provider.Invalid, "refresh_expiry: needs api_key, which yields refresh tokens; omit it, or clear it with refresh_expiry=0")
 		}
 	}
 	if err := provider.CheckSecret("api_key", c.APIKey); err != nil {
@@ -116,7 +116,7 @@ func (c config) check() error {
 		return nil
 	}
 	if strings.Contains(c.BaseURL, "?") {
-		return provider.Errorf(provider.Invalid, "base_url: must not hold a query (?…); the endpoint's path is put behind it")
+		return provider.Errorf(provider.Invalid, "base_url: must not contain a query (?…), as the endpoint's path is appended")
 	}
 	return provider.CheckURL("base_url", c.BaseURL)
 }

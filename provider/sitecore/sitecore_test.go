@@ -40,7 +40,7 @@ func exchange(t *testing.T, sim *vendorsim.Sim, c provider.Credential, last prov
 	return answer
 }
 
-func TestAnAPIKeyIsSentAsThePOSTThatMintsAPair(t *testing.T) {
+func TestAnAPIKeyIsExchangedByPOST(t *testing.T) {
 	for name, test := range map[string]struct {
 		fields  map[string]any
 		url     string
@@ -54,7 +54,7 @@ func TestAnAPIKeyIsSentAsThePOSTThatMintsAPair(t *testing.T) {
 			`{"scope":["discover"],"accessExpiry":43200000,"refreshExpiry":259200000}`,
 			12 * time.Hour, 72 * time.Hour,
 		},
-		"the least": {
+		"only the key": {
 			map[string]any{},
 			"https://api.rfksrv.com/account/1/access-token",
 			`{"scope":["discover"]}`,
@@ -93,7 +93,7 @@ func TestAnAPIKeyIsSentAsThePOSTThatMintsAPair(t *testing.T) {
 	}
 }
 
-func TestARefreshTokenIsSentAsThePUTWithBothHeaders(t *testing.T) {
+func TestARefreshTokenIsExchangedByPUTWithBothHeaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
 		sim.AddPair("a-refresh-token", 2*time.Hour, 24*time.Hour)
@@ -109,13 +109,13 @@ func TestARefreshTokenIsSentAsThePUTWithBothHeaders(t *testing.T) {
 				"Authorization": {"Bearer a-refresh-token"},
 			},
 		}}, sim.Calls())
-		assert.Zero(t, answer.ExpiresIn, "the answer is silent")
+		assert.Zero(t, answer.ExpiresIn, "the response states none")
 		assert.Equal(t, 2*time.Hour, answer.Lifetime)
 		assert.Nil(t, answer.Grant)
 	})
 }
 
-func TestAMintedRefreshTokenYieldsTokensOfItsPairsLifetime(t *testing.T) {
+func TestARefreshTokenOfTheAPIKeyYieldsTokensOfItsPairsLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
 		sim.AddAPIKey(apiKey)
@@ -128,12 +128,12 @@ func TestAMintedRefreshTokenYieldsTokensOfItsPairsLifetime(t *testing.T) {
 	})
 }
 
-func TestOfAPairThatWasMintedElsewhereOnlyTheVendorsDefaultIsKnown(t *testing.T) {
+func TestARefreshTokenFromElsewhereYieldsTokensOfTheDefaultLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
 		sim.AddAPIKey(apiKey)
 		sim.AddPair("from-elsewhere", 24*time.Hour, 24*time.Hour)
-		// access_expiry and scope are for the pairs of the API key.
+		// access_expiry and scope apply only to the pairs of the API key.
 		for expiry, want := range map[int]time.Duration{48 * 3600: 24 * time.Hour, 3600: time.Hour} {
 			answer := exchange(t, sim, open(t, sim, map[string]any{
 				"api_key": apiKey, "refresh_token": "from-elsewhere", "access_expiry": expiry, "scope": []string{"event"},
@@ -144,7 +144,7 @@ func TestOfAPairThatWasMintedElsewhereOnlyTheVendorsDefaultIsKnown(t *testing.T)
 	})
 }
 
-func TestABaseURLMayBeTheWholeEndpoint(t *testing.T) {
+func TestABaseURLMayIncludeTheEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
 		sim.AddAPIKey(apiKey)
@@ -152,7 +152,7 @@ func TestABaseURLMayBeTheWholeEndpoint(t *testing.T) {
 	})
 }
 
-func TestARefreshTokensLifeIsWhatTheAnswerSays(t *testing.T) {
+func TestARefreshTokenExpiresAsTheResponseStates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
 		sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"accessToken":"a","refreshToken":"r","accessTokenExpiry":60000,"refreshTokenExpiry":120000}`))})
@@ -163,11 +163,11 @@ func TestARefreshTokensLifeIsWhatTheAnswerSays(t *testing.T) {
 	})
 }
 
-func TestTheAPIKeyMintsAnewWhenTheRefreshTokenIsGone(t *testing.T) {
+func TestTheAPIKeyIsUsedOnceTheRefreshTokenHasExpired(t *testing.T) {
 	for name, last := range map[string]provider.Grant{
-		"expired":       {RefreshToken: "of-nobody", Derived: true, ExpireTime: time.Unix(1, 0)},
-		"never given":   {Derived: true},
-		"no grant ever": {},
+		"expired":     {RefreshToken: "of-nobody", Derived: true, ExpireTime: time.Unix(1, 0)},
+		"none issued": {Derived: true},
+		"no grant":    {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -175,21 +175,21 @@ func TestTheAPIKeyMintsAnewWhenTheRefreshTokenIsGone(t *testing.T) {
 				sim.AddAPIKey(apiKey)
 				credential := open(t, sim, map[string]any{"api_key": apiKey})
 				exchange(t, sim, credential, last)
-				assert.Equal(t, http.MethodPost, sim.Calls()[0].Method, "a token known to be dead is not tried")
-				assert.Nil(t, credential.(provider.Fallback).Fallback(last), "the key has been used already")
+				assert.Equal(t, http.MethodPost, sim.Calls()[0].Method, "an expired refresh token is not tried")
+				assert.Nil(t, credential.(provider.Fallback).Fallback(last), "the key has already been used")
 			})
 		})
 	}
 }
 
-func TestTheAPIKeyIsTheOtherWayToAToken(t *testing.T) {
+func TestTheAPIKeyIsTheFallback(t *testing.T) {
 	for name, test := range map[string]struct {
 		fields map[string]any
 		last   provider.Grant
 	}{
-		"than a minted refresh token":           {map[string]any{"api_key": apiKey}, provider.Grant{RefreshToken: "of-nobody", Derived: true}},
-		"than the operator's":                   {map[string]any{"api_key": apiKey, "refresh_token": "of-nobody"}, provider.Grant{}},
-		"than one minted beside the operator's": {map[string]any{"api_key": apiKey, "refresh_token": "r"}, provider.Grant{RefreshToken: "of-nobody", Derived: true}},
+		"for a refresh token of the key":           {map[string]any{"api_key": apiKey}, provider.Grant{RefreshToken: "of-nobody", Derived: true}},
+		"for the operator's":                       {map[string]any{"api_key": apiKey, "refresh_token": "of-nobody"}, provider.Grant{}},
+		"for one of the key beside the operator's": {map[string]any{"api_key": apiKey, "refresh_token": "r"}, provider.Grant{RefreshToken: "of-nobody", Derived: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -213,8 +213,9 @@ func TestTheAPIKeyIsTheOtherWayToAToken(t *testing.T) {
 	assert.Nil(t, without.(provider.Fallback).Fallback(provider.Grant{}))
 }
 
-// Guarantee 15: one that is too long to be stored would leave nothing of the credential that is.
-func TestARefreshTokenThatNoHeaderOrNoStorageCanCarryIsNotKept(t *testing.T) {
+// Guarantee 15: a refresh token that is too long would make the credential's entry impossible to
+// store.
+func TestARefreshTokenThatCannotBeSentOrStoredIsDropped(t *testing.T) {
 	for name, minted := range map[string]string{"a line break": `r\n`, "a blank": "r r", "a name for nothing": "null", "256 KiB and a byte": strings.Repeat("r", 256<<10+1)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -226,13 +227,13 @@ func TestARefreshTokenThatNoHeaderOrNoStorageCanCarryIsNotKept(t *testing.T) {
 				assert.Empty(t, answer.Grant.RefreshToken)
 				_, err = credential.Exchange(t.Context(), *answer.Grant)
 				require.NoError(t, err)
-				assert.Equal(t, http.MethodPost, sim.Calls()[1].Method, "the key mints the next one")
+				assert.Equal(t, http.MethodPost, sim.Calls()[1].Method, "the key yields the next token")
 			})
 		})
 	}
 }
 
-func TestSitecoreKeepsTheContractOfAProvider(t *testing.T) {
+func TestSitecoreFulfillsTheProviderContract(t *testing.T) {
 	vendor := func() http.Handler {
 		sim := vendorsim.New()
 		sim.AddAPIKey("01-key-0123456789")

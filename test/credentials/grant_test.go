@@ -50,7 +50,7 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 		"the secret of a JWT bearer":       {"oauth2", bearer, logical.UpdateOperation, map[string]any{"client_secret": "", "auth_style": ""}, ""},
 		"Kensho's only secret":             {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "needs refresh_token, or client_id and private_key, or access_token"},
 		"a key pair for Kensho":            {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "client_id": "id", "private_key": engine.PrivateKeyPEM()}, ""},
-		"a private key only for Kensho":    {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "private_key": engine.PrivateKeyPEM()}, "client_id: is missing"},
+		"a private key only for Kensho":    {"kensho", kensho, logical.UpdateOperation, map[string]any{"refresh_token": "", "private_key": engine.PrivateKeyPEM()}, "client_id: must be set"},
 		"Sitecore's refresh token":         {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"refresh_token": ""}, ""},
 		"Sitecore's API key":               {"sitecore", sitecore, logical.PatchOperation, map[string]any{"api_key": nil}, ""},
 		"both secrets of Sitecore":         {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"api_key": "", "refresh_token": ""}, "needs api_key, or refresh_token, or both"},

@@ -202,8 +202,8 @@ func TestADedicatedRoleNeedsAVendorThatRevokesSingleTokens(t *testing.T) {
 		rotating["client_id"], rotating["refresh_token"], rotating["scope"] = "rotating", "a-rotating-token-0123456789", "read"
 		e.Write("config/oauth2/rotating", rotating)
 		for config, says := range map[string]string{
-			"plain":    "dedicated: the vendor has no revocation endpoint: set revocation_url",
-			"rotating": "dedicated: the vendor may end the refresh token together with an access token",
+			"plain":    "dedicated: the vendor's revocation endpoint is unknown; set revocation_url",
+			"rotating": "dedicated: the vendor may revoke the refresh token together with an access token",
 		} {
 			_, status, message := e.Request(logical.UpdateOperation, "roles/other", map[string]any{"config": config, "dedicated": true})
 			assert.Equal(t, http.StatusBadRequest, status)
@@ -236,10 +236,10 @@ func TestADedicatedRoleCannotBeReadWithoutARevocationEndpoint(t *testing.T) {
 		e := engine.NewOAuth(t)
 		resp, _, _ := e.Request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"revocation_url": ""})
 		require.NotNil(t, resp)
-		assert.Equal(t, []string{"roles/mine can no longer be read: the vendor has no revocation endpoint: set revocation_url, if it has one after all"}, resp.Warnings)
+		assert.Equal(t, []string{"roles/mine can no longer be read: the vendor's revocation endpoint is unknown; set revocation_url if there is one"}, resp.Warnings)
 		status, message := e.Refused("creds/mine")
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, "the vendor has no revocation endpoint")
+		assert.Contains(t, message, "the vendor's revocation endpoint is unknown")
 	})
 }
 

@@ -167,8 +167,8 @@ func TestErrorsHaveTheDocumentedStatus(t *testing.T) {
 		return err
 	}
 	assertStatus(t, 400, "needs refresh_token", write("kensho/a", map[string]any{}, nil))
-	assertStatus(t, 400, "contradict each other", write("kensho/a", m.kensho(), m.keyPair()))
-	assertStatus(t, 400, "private_key: is no PEM", write("kensho/a", m.keyPair(), map[string]any{"private_key": "none"}))
+	assertStatus(t, 400, "are mutually exclusive", write("kensho/a", m.kensho(), m.keyPair()))
+	assertStatus(t, 400, "private_key: not PEM", write("kensho/a", m.keyPair(), map[string]any{"private_key": "none"}))
 	assertStatus(t, 400, "must be an https URL", write("kensho/a", m.kensho(), map[string]any{"refresh_url": "http://kensho.example/"}))
 	assertStatus(t, 400, `unknown field "refreshtoken"`, write("kensho/a", m.kensho(), map[string]any{"refreshtoken": "x"}))
 	assertStatus(t, 400, "is not a scope", write("sitecore/a", m.sitecore(), map[string]any{"scope": `dis"cover`}))

@@ -36,9 +36,9 @@ func TestFaultOversizedAnswersTakeLittleMemory(t *testing.T) {
 		outcome outcome
 		says    string
 	}{
-		"a body": {tooLong("", bytes.Repeat([]byte("a"), mebibyte)), invalidResponse, "the answer is over 1 MiB"},
+		"a body": {tooLong("", bytes.Repeat([]byte("a"), mebibyte)), invalidResponse, "the response is over 1 MiB"},
 		// The limit counts the decompressed bytes.
-		"a compressed body": {tooLong("gzip", gzipped(bytes.Repeat([]byte("a"), mebibyte))), invalidResponse, "the answer is over 1 MiB"},
+		"a compressed body": {tooLong("gzip", gzipped(bytes.Repeat([]byte("a"), mebibyte))), invalidResponse, "the response is over 1 MiB"},
 		"a header":          {tooManyHeaders, unavailable, "headers exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,7 +27,7 @@ func networkFaults() []networkFault {
 		{"connection refused", func(n *network) { n.vendor.handle(nil) }, unavailable, "connection refused"},
 		{"reset at once", connection(func(conn net.Conn) { _, _ = conn.Read(make([]byte, 1)); abort(conn) }), unavailable, "connection reset by peer"},
 		{"closed at once", connection(func(conn net.Conn) { _ = conn.Close() }), unavailable, ""},
-		{"hung before the TLS handshake", connection(hang), unavailable, "no answer in time (request_timeout)"},
+		{"hung before the TLS handshake", connection(hang), unavailable, "no response in time (request_timeout)"},
 		{"no TLS", func(n *network) { n.vendor.handle(serving(n.T, n.Sim)) }, unavailable, "first record does not look like a TLS handshake"},
 		{"old TLS", secure(func(n *network) *tls.Config {
 			config := n.authority.issue(n.T, "127.0.0.1", 24*time.Hour)
@@ -44,7 +44,7 @@ func networkFaults() []networkFault {
 			return n.authority.issue(n.T, "127.0.0.1", -time.Minute)
 		}), unavailable, "certificate has expired"},
 
-		{"hung", answered(vendorsim.Hang), unavailable, "no answer in time (request_timeout)"},
+		{"hung", answered(vendorsim.Hang), unavailable, "no response in time (request_timeout)"},
 		{"slow drip of an answer", answered(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, `{"access_token":"`)
 			drip(r, func() error {
@@ -53,33 +53,33 @@ func networkFaults() []networkFault {
 				return err
 			})
 			panic(http.ErrAbortHandler) // aborts the answer without an end
-		}), unavailable, "the answer broke off: "},
+		}), unavailable, "the response broke off: "},
 		{"slow drip of a header", raw("HTTP/1.1 200 OK\r\nX-Drip: ", func(conn net.Conn) {
 			for range time.Tick(50 * time.Millisecond) {
 				if _, err := io.WriteString(conn, "a"); err != nil {
 					return
 				}
 			}
-		}), unavailable, "no answer in time (request_timeout)"},
+		}), unavailable, "no response in time (request_timeout)"},
 		{"reset half-way", answered(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"access_token":"`)
 			w.(http.Flusher).Flush()
 			if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
 				abort(conn)
 			}
-		}), unavailable, "the answer broke off: "},
-		{"answer cut off", answered(vendorsim.Break(`{"access_token":"`)), unavailable, "the answer broke off: unexpected EOF"},
+		}), unavailable, "the response broke off: "},
+		{"answer cut off", answered(vendorsim.Break(`{"access_token":"`)), unavailable, "the response broke off: unexpected EOF"},
 		{"processed, connection closed", func(n *network) { answered(n.Sim.Lose)(n) }, unavailable, "EOF"},
-		{"processed, answer cut off", func(n *network) { answered(n.Sim.CutOff)(n) }, unavailable, "the answer broke off: unexpected EOF"},
+		{"processed, answer cut off", func(n *network) { answered(n.Sim.CutOff)(n) }, unavailable, "the response broke off: unexpected EOF"},
 
-		{"another protocol", raw("SSH-2.0-OpenSSH_9.9\r\n", nil), unavailable, "the answer is not HTTP"},
-		{"the request repeated", raw("", nil), unavailable, "the answer is not HTTP"},
-		{"the request repeated as a header", raw("HTTP/1.1 200 OK\r\n", nil), unavailable, "the answer is not HTTP"},
+		{"another protocol", raw("SSH-2.0-OpenSSH_9.9\r\n", nil), unavailable, "the response is not HTTP"},
+		{"the request repeated", raw("", nil), unavailable, "the response is not HTTP"},
+		{"the request repeated as a header", raw("HTTP/1.1 200 OK\r\n", nil), unavailable, "the response is not HTTP"},
 		{"the request repeated as a length", raw("HTTP/1.1 200 OK\r\nContent-Length: ", nil), unavailable, ""},
-		{"the request repeated as a status", raw("HTTP/1.1 ", nil), unavailable, "the answer is not HTTP"},
-		{"101 Switching Protocols and silence", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", hang), invalidResponse, "answered with status 101, which is not an answer"},
-		{"an invalid status", raw("HTTP/1.1 099 Early\r\nContent-Length: 0\r\n\r\n", hang), invalidResponse, "answered with status 99, which is not an answer"},
-		{"redirect to another host", redirected, invalidResponse, "answered with a redirect (307), which is not followed"},
+		{"the request repeated as a status", raw("HTTP/1.1 ", nil), unavailable, "the response is not HTTP"},
+		{"101 Switching Protocols and silence", raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", hang), invalidResponse, "unexpected status 101"},
+		{"an invalid status", raw("HTTP/1.1 099 Early\r\nContent-Length: 0\r\n\r\n", hang), invalidResponse, "unexpected status 99"},
+		{"redirect to another host", redirected, invalidResponse, "unexpected redirect (status 307); redirects are not followed"},
 	}
 }
 

@@ -60,8 +60,8 @@ func statusText(code int) string { return fmt.Sprintf("%d %s", code, http.Status
 func passingFaults() []vendorFault {
 	faults := []vendorFault{
 		{name: "reset", inject: answerWith(vendorsim.Reset), says: "connection reset"},
-		{name: "hung", inject: answerWith(vendorsim.Hang), says: "no answer in time (request_timeout)"},
-		{name: "answer cut off", inject: answerWith(vendorsim.Break(`{"access_token": "at-`)), says: "the answer broke off: unexpected EOF"},
+		{name: "hung", inject: answerWith(vendorsim.Hang), says: "no response in time (request_timeout)"},
+		{name: "answer cut off", inject: answerWith(vendorsim.Break(`{"access_token": "at-`)), says: "the response broke off: unexpected EOF"},
 		{name: "an HTML page with 503", inject: answerWith(vendorsim.Answer(503, "<html>maintenance</html>")), says: "503 Service Unavailable"},
 		{name: "an error code", inject: answerWith(vendorsim.Answer(400, `{"error":"temporarily_unavailable"}`)), says: "400 Bad Request: temporarily_unavailable"},
 		{name: "an error code with 200", inject: answerWith(vendorsim.Answer(200, `{"error":"temporarily_unavailable"}`)), says: "200 OK: temporarily_unavailable"},
@@ -90,14 +90,14 @@ func passingFaults() []vendorFault {
 	// rotated is lost.
 	return append(faults,
 		vendorFault{name: "processed, connection closed", inject: processThen(func(s *vendorsim.Sim) http.HandlerFunc { return s.Lose }), says: "connection reset", losesGrant: rotates},
-		vendorFault{name: "processed, answer cut off", inject: processThen(func(s *vendorsim.Sim) http.HandlerFunc { return s.CutOff }), says: "the answer broke off: unexpected EOF", losesGrant: rotates},
-		vendorFault{name: "processed too late", inject: processThen(func(s *vendorsim.Sim) http.HandlerFunc { return s.Late(15 * time.Second) }), says: "no answer in time (request_timeout)", losesGrant: rotates},
+		vendorFault{name: "processed, answer cut off", inject: processThen(func(s *vendorsim.Sim) http.HandlerFunc { return s.CutOff }), says: "the response broke off: unexpected EOF", losesGrant: rotates},
+		vendorFault{name: "processed too late", inject: processThen(func(s *vendorsim.Sim) http.HandlerFunc { return s.Late(15 * time.Second) }), says: "no response in time (request_timeout)", losesGrant: rotates},
 	)
 }
 
 // invalidResponseFaults returns the faults that count as an invalid response.
 func invalidResponseFaults() []vendorFault {
-	const noObject, noAccessToken, noLifetime = "is not the JSON object", "the vendor's answer", "states a lifetime that is not a number above zero: set default_ttl"
+	const noObject, noAccessToken, noLifetime = "is not a JSON object", "contains no access token", "states a lifetime that is not a positive number; set default_ttl"
 	faults := []vendorFault{
 		{name: "empty", inject: answerWith(vendorsim.Answer(200, "")), says: noObject},
 		{name: "204", inject: answerWith(vendorsim.Answer(204, "")), says: noObject},
@@ -106,9 +106,9 @@ func invalidResponseFaults() []vendorFault {
 		{name: "JSON null", inject: answerWith(vendorsim.Answer(200, "null")), says: noObject},
 		{name: "JSON list", inject: answerWith(vendorsim.Answer(200, `[{"access_token": "at"}]`)), says: noObject},
 		{name: "JSON string", inject: answerWith(vendorsim.Answer(200, `"at-0123456789"`)), says: noObject},
-		{name: "an empty object", inject: answerWith(vendorsim.Answer(200, "{}")), says: "holds no access token"},
-		{name: "over 1 MiB", inject: answerWith(vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`)), says: "the answer is over 1 MiB"},
-		{name: "a redirect that repeats the request", says: "answered with a redirect (302), which is not followed", inject: answerWith(func(w http.ResponseWriter, r *http.Request) {
+		{name: "an empty object", inject: answerWith(vendorsim.Answer(200, "{}")), says: "contains no access token"},
+		{name: "over 1 MiB", inject: answerWith(vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`)), says: "the response is over 1 MiB"},
+		{name: "a redirect that repeats the request", says: "unexpected redirect (status 302); redirects are not followed", inject: answerWith(func(w http.ResponseWriter, r *http.Request) {
 			vendorsim.RedirectTo(302, "https://elsewhere.example/?"+r.URL.RawQuery)(w, r)
 		})},
 		{name: "the request repeated as an answer", inject: answerWith(vendorsim.EchoAs(200, vendorsim.Encodings["plain"], false)), says: noObject},
@@ -123,7 +123,7 @@ func invalidResponseFaults() []vendorFault {
 		{name: "token an object", inject: withToken(map[string]any{"value": "at"}), says: noAccessToken},
 		{name: "token true", inject: withToken(true), says: noAccessToken},
 		{name: "token type with an escape", inject: amendAnswer(func(answer map[string]any, _ kindOfCredential) { answer["token_type"] = "Bearer\x1b[2J" }), says: "the vendor's token_type is not", appliesTo: isOAuth},
-		{name: "scope with a control character", inject: amendAnswer(func(answer map[string]any, _ kindOfCredential) { answer["scope"] = []string{"read\x00"} }), says: "the vendor's scope holds", appliesTo: isOAuth},
+		{name: "scope with a control character", inject: amendAnswer(func(answer map[string]any, _ kindOfCredential) { answer["scope"] = []string{"read\x00"} }), says: "the vendor's scope contains", appliesTo: isOAuth},
 		{name: "expiry negative", inject: withExpiry(func(lifetime float64) any { return -lifetime }), says: noLifetime, appliesTo: isWithoutDefault},
 		{name: "expiry zero", inject: withExpiry(func(float64) any { return 0 }), says: noLifetime, appliesTo: isWithoutDefault},
 		{name: "expiry a word", inject: withExpiry(func(float64) any { return "soon" }), says: noLifetime, appliesTo: isWithoutDefault},
@@ -135,11 +135,11 @@ func invalidResponseFaults() []vendorFault {
 	for _, code := range []int{301, 302, 303, 307, 308} {
 		faults = append(faults, vendorFault{
 			name: fmt.Sprint(code, " to another host"), inject: answerWith(vendorsim.RedirectTo(code, "https://elsewhere.example/")),
-			says: fmt.Sprintf("answered with a redirect (%d), which is not followed", code),
+			says: fmt.Sprintf("unexpected redirect (status %d); redirects are not followed", code),
 		})
 	}
 	for _, code := range []int{404, 405, 410, 421} {
-		faults = append(faults, vendorFault{name: fmt.Sprint(code), inject: answerWith(vendorsim.Answer(code, "")), says: statusText(code) + "; the vendor has no such endpoint"})
+		faults = append(faults, vendorFault{name: fmt.Sprint(code), inject: answerWith(vendorsim.Answer(code, "")), says: statusText(code) + "; no such endpoint"})
 	}
 	return append(faults, vendorFault{
 		name: "302, retry after 20 minutes", says: "redirect (302)", retryAfter: 20 * time.Minute,

@@ -65,7 +65,7 @@ func TestGuarantee6TokenStatedAsAScopeIsNotShown(t *testing.T) {
 		scope  func(inUse string) string
 		reason string
 	}{
-		"a token in use":               {func(inUse string) string { return "read " + inUse }, "the vendor's scope holds a token"},
+		"a token in use":               {func(inUse string) string { return "read " + inUse }, "the vendor's scope contains a token"},
 		"a word that looks like a key": {func(string) string { return "read 9f8e7d6c5b4a3f2e1d0c9f8e7d6c5b4a" }, "the vendor granted [redacted] as well"},
 		"many equal scopes":            {func(string) string { return "read " + strings.Repeat("yyyy ", 3000) }, "the vendor granted yyyy as well"},
 		"many different scopes": {func(string) string {

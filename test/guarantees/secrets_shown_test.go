@@ -46,7 +46,7 @@ func TestGuarantee6SecretOfTheCredentialInATokenIsRefused(t *testing.T) {
 						e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, fmt.Sprintf(kind.Answer, form(secret), 3600*int64(time.Second/max(kind.Unit, 1)))))})
 						_, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 						assert.Equal(t, http.StatusBadGateway, status, "%s, %s", field, how)
-						assert.Contains(t, message, "holds a secret of the credential", "%s, %s", field, how)
+						assert.Contains(t, message, "contains a secret of the credential", "%s, %s", field, how)
 					}
 				}
 				e.Sim.Behave(vendorsim.Conduct{})
@@ -74,7 +74,7 @@ func TestGuarantee6PastedPrivateKeyInATokenIsRefused(t *testing.T) {
 				e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, fmt.Sprintf(`{"access_token":%q,"expires_in":3600}`, body)))})
 				status, message := e.Refused("creds/prod")
 				assert.Equal(t, http.StatusBadGateway, status)
-				assert.Contains(t, message, "the vendor's access token holds a secret of the credential")
+				assert.Contains(t, message, "the vendor's access token contains a secret of the credential")
 			})
 		})
 	}
@@ -103,7 +103,7 @@ func TestGuarantee6AnswerThatRepeatsItsOwnTokenIsRefused(t *testing.T) {
 					e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, string(body)))})
 					status, message := e.Refused("creds/prod")
 					assert.Equal(t, http.StatusBadGateway, status)
-					assert.Contains(t, message, "the vendor's "+c.says+" holds a ")
+					assert.Contains(t, message, "the vendor's "+c.says+" contains a ")
 					for _, secret := range []string{token, refresh} {
 						assert.NotContains(t, fmt.Sprint(message, e.Read("status/prod").Data, e.Lines()), secret)
 					}

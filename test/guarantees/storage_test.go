@@ -150,9 +150,9 @@ func TestGuarantee15TokenIsStoredWithoutEscaping(t *testing.T) {
 
 func TestGuarantee15OversizedAnswerIsRefusedAndLosesNoRefreshToken(t *testing.T) {
 	for field, row := range map[string]struct{ value, message string }{
-		"access_token": {strings.Repeat("a", 256<<10+1), "the vendor's access token has 262145 bytes, and may have 262144"},
+		"access_token": {strings.Repeat("a", 256<<10+1), "the vendor's access token is too long: 262145 bytes (at most 262144)"},
 		"token_type":   {strings.Repeat("a", 101), "the vendor's token_type is not a type name or a URI of at most 100 bytes"},
-		"scope":        {strings.Repeat("scope ", 4<<10), "the vendor's scope has 24575 bytes, and may have 16384"},
+		"scope":        {strings.Repeat("scope ", 4<<10), "the vendor's scope is too long: 24575 bytes (at most 16384)"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			e, _, _ := engine.NewBounded(t, engine.RaftEntry, true)

@@ -53,7 +53,7 @@ func TestAPendingPairMustSupportTheSigningAlgorithm(t *testing.T) {
 		})
 		_, status, message := e.Request(logical.UpdateOperation, "keypair/api", map[string]any{"key_type": "ec-p384"})
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, "key_type: ec-p384 does not work for config/oauth2/api: signing_algorithm: \"PS256\" is not for this private_key, which signs with ES384", message)
+		assert.Equal(t, "key_type: ec-p384 does not work for config/oauth2/api: signing_algorithm: \"PS256\" does not fit the private_key; use ES384", message)
 		e.Pending("api", map[string]any{"key_type": "rsa-3072"})
 	})
 }
