@@ -57,7 +57,7 @@ func TestInvalidInputIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 		"no field for Sitecore":             {"sitecore", map[string]any{}, "needs api_key, or refresh_token"},
 		"empty refresh token":               {"kensho", map[string]any{"refresh_token": "  "}, "needs refresh_token"},
 		"two kinds of credential":           {"kensho", kensho(pair(engine.PrivateKeyPEM())), `refresh_token and client_id+private_key are mutually exclusive; keep one, and clear the other with refresh_token=""`},
-		"access token and refresh token":    {"kensho", kensho(map[string]any{"access_token": "x"}), "refresh_token and access_token contradict"},
+		"access token and refresh token":    {"kensho", kensho(map[string]any{"access_token": "x"}), "refresh_token and access_token are mutually exclusive"},
 		"no private key":                    {"kensho", map[string]any{"client_id": engine.ClientID}, "private_key: must be set"},
 		"no client ID":                      {"kensho", map[string]any{"private_key": engine.PrivateKeyPEM()}, "client_id: must be set"},
 		"scope with a refresh token":        {"kensho", kensho(map[string]any{"scope": "kensho:app:link"}), "scope: applies only to client_id+private_key"},

@@ -187,7 +187,7 @@ func TestWritingAnAccessTokenAgainDoesNotExtendItsLifetime(t *testing.T) {
 		for _, fields := range []map[string]any{{"access_token": "pasted-access-token"}, {"refresh_token": ""}} {
 			_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", fields)
 			assert.Equal(t, http.StatusBadRequest, status)
-			assert.Contains(t, message, "died at 2000-01-01T00:59:58Z")
+			assert.Contains(t, message, "expired at 2000-01-01T00:59:58Z")
 		}
 	})
 }

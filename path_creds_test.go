@@ -243,7 +243,7 @@ func TestVendorErrorsHaveTheDocumentedStatusAndNoSecret(t *testing.T) {
 		"JSON, not an object":       {vendorsim.Answer(200, "null"), 502, "is not a JSON object"},
 		"an answer without a token": {vendorsim.Answer(200, "{}"), 502, "contains no access token"},
 		"over 1 MiB":                {vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`), 502, "over 1 MiB"},
-		"redirect":                  {vendorsim.Redirect, 502, "redirect (302)"},
+		"redirect":                  {vendorsim.Redirect, 502, "unexpected redirect (status 302)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -342,7 +342,7 @@ func TestTheErrorOfAnUnknownNameSaysWhereToWriteIt(t *testing.T) {
 		e := engine.New(t)
 		_, status, message := e.Request(logical.ReadOperation, "creds/nobody", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, `no role or credential named "no client"; create one at roles/nobody or config/<provider>/nobody`, message)
+		assert.Equal(t, `no role or credential named "nobody"; create one at roles/nobody or config/<provider>/nobody`, message)
 	})
 }
 

@@ -179,7 +179,7 @@ func TestAnInvalidKeyIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 		"an unknown key pair":                   {"config/kensho/new", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "porduction"}, "keypair: keypair/porduction does not exist"},
 		"a key pair without its source":         {"config/kensho/new", map[string]any{"refresh_token": engine.RefreshToken, "keypair": "prod"}, `keypair: requires private_key_source=generated; set that too, or clear this with keypair=""`},
 		"no client ID":                          {"config/kensho/new", map[string]any{"private_key_source": "generated", "keypair": "prod"}, "client_id: must be set"},
-		"another kind of credential":            {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `give one, and clear the other with client_id="" private_key_source=""`},
+		"another kind of credential":            {"config/kensho/prod", map[string]any{"access_token": "pasted"}, `keep one, and clear the other with client_id="" private_key_source=""`},
 		"a vendor without key pairs":            {"config/sitecore/new", map[string]any{"api_key": engine.APIKey, "private_key_source": "generated"}, `unknown field "private_key_source" (allowed: `},
 	} {
 		t.Run(name, func(t *testing.T) {

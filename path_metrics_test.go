@@ -27,7 +27,7 @@ func TestExchangesAreCountedByProviderAndResult(t *testing.T) {
 		e.Write("config/kensho/prod", engine.KeyPairFields())
 		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey})
 		e.Write("refresh/prod", nil)
-		_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"client_id": "no client"})
+		_, status, _ := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"client_id": "nobody"})
 		require.Equal(t, http.StatusBadRequest, status)
 		e.Sim.Behave(engine.Down())
 		_, status, _ = e.Request(logical.UpdateOperation, "refresh/search", nil)

@@ -41,7 +41,7 @@ func TestStatusShowsTheStateOfACredential(t *testing.T) {
 		assert.Equal(t, []string{"prod"}, resp.Data["keys"])
 		status, message := e.Refused("status/nobody")
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, `no credential named "no client"`)
+		assert.Contains(t, message, `no credential named "nobody"`)
 	})
 }
 

@@ -23,7 +23,7 @@ func TestOnlyAnOutageSuggestsVerifyFalse(t *testing.T) {
 		"429":                       {vendorsim.Throttle(""), 503, "429 Too Many Requests", true},
 		"500":                       {vendorsim.Answer(500, ""), 503, "500 Internal Server Error", true},
 		"503":                       {vendorsim.Answer(503, "<html>down"), 503, "503 Service Unavailable", true},
-		"a timeout":                 {vendorsim.Hang, 503, "a timeout", true},
+		"a timeout":                 {vendorsim.Hang, 503, "no response in time", true},
 		"404":                       {vendorsim.Answer(404, "<html>"), 502, "https://link-streaming.kensho.com/oauth2/refresh: 404 Not Found; no such endpoint; check refresh_url", false},
 		"405":                       {vendorsim.Answer(405, ""), 502, "https://link-streaming.kensho.com/oauth2/refresh: 405 Method Not Allowed; no such endpoint; check refresh_url", false},
 		"a redirect":                {vendorsim.Redirect, 502, "https://link-streaming.kensho.com/oauth2/refresh: unexpected redirect (status 302); redirects are not followed; check refresh_url", false},

@@ -54,7 +54,7 @@ func pastes(t *testing.T, file string) map[string]string {
 	require.NoError(t, err)
 	lines := strings.Split(strings.TrimSpace(file), "\n")
 	return map[string]string{
-		"unencoded":             file,
+		"as it is":              file,
 		"a byte order mark":     "\ufeff" + file,
 		"CRLF line breaks":      strings.ReplaceAll(file, "\n", "\r\n"),
 		"CR line breaks":        strings.ReplaceAll(file, "\n", "\r"),

@@ -201,7 +201,7 @@ func (x *trial) classifyLosses() (lost []string, u unwritten) {
 			u.latest = max(u.latest, after)
 		}
 		if len(reasons) > 0 {
-			lost = append(lost, l.credential+": "+strings.Join(reasons, ", "))
+			lost = append(lost, l.credential+": "+strings.Join(reasons, "; "))
 			continue
 		}
 		u.losses++

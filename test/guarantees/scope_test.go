@@ -26,7 +26,7 @@ func TestGuarantee2RolesWithTheSameScopeShareAToken(t *testing.T) {
 		assert.Equal(t, []string{engine.NerdScope}, nerd["scope"])
 		assert.NotEqual(t, whole, nerd["access_token"])
 		assert.Equal(t, nerd["access_token"], e.Creds("also-nerd").Data["access_token"])
-		assert.Equal(t, whole, e.Creds("stated and exp").Data["access_token"], "the role has the credential's whole scope, in another order")
+		assert.Equal(t, whole, e.Creds("both").Data["access_token"], "the role has the credential's whole scope, in another order")
 		assert.NotEqual(t, nerd["access_token"], e.Creds("link").Data["access_token"])
 		assert.Equal(t, []string{engine.LinkScope + " " + engine.NerdScope, engine.NerdScope, engine.LinkScope}, e.RequestedScopes())
 

@@ -148,7 +148,7 @@ func TestAnEventIsSentAfterTheStorageWrite(t *testing.T) {
 		assert.Equal(t, []any{"false"}, modified(), "exchanged but not stored")
 
 		storage.Refuse.Store(false)
-		_, status, _ = e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"client_id": "no client"})
+		_, status, _ = e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"client_id": "nobody"})
 		require.Equal(t, http.StatusBadRequest, status)
 		assert.Equal(t, []any{"false"}, modified(), "rejected")
 		time.Sleep(10 * time.Second)
