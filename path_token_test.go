@@ -69,7 +69,7 @@ func TestGuarantee9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
 					if last != nil {
 						assert.LessOrEqual(t, time.Since(expiry), test.gap, "the file held an expired token")
 					}
-					last, expiry = token, e.Sim.Death(token.(string))
+					last, expiry = token, e.Sim.Expiry(token.(string))
 					time.Sleep(engine.TTLOf(resp) + time.Second)
 				}
 			})
@@ -120,7 +120,7 @@ func TestGuarantee1TheTTLIsNeverZeroAndNeverPastTheTokensLife(t *testing.T) {
 			if status == http.StatusServiceUnavailable {
 				break
 			}
-			left := time.Until(e.Sim.Death(resp.Data["access_token"].(string)))
+			left := time.Until(e.Sim.Expiry(resp.Data["access_token"].(string)))
 			assert.GreaterOrEqual(t, engine.TTLOf(resp), time.Second)
 			assert.LessOrEqual(t, engine.TTLOf(resp), left)
 			time.Sleep(970 * time.Millisecond)

@@ -58,7 +58,7 @@ type DialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 
 // NewClient returns a client that does not follow redirects, requires TLS 1.2 or later and
 // takes proxies from the environment. It opens a new connection for each request, since
-// exchanges are too rare for keep-alive. Its errors are of kind Invalid.
+// exchanges are too rare for a persistent connection. Its errors are of kind Invalid.
 func NewClient(o ClientOptions) (*Client, error) {
 	c := &Client{replaced: o.Transport, dial: o.Dial, timeout: o.Timeout, clocks: o.Clocks}
 	if c.clocks == nil {

@@ -184,7 +184,7 @@ func TestGuarantee1AbsoluteTimesAreReadOnTheVendorsClock(t *testing.T) {
 }
 
 func TestThePreviousExchangeNarrowsDownTheHour(t *testing.T) {
-	// The vendor is slow: by the Date alone, the token may be of the previous hour.
+	// The vendor is slow: by the Date, the token may be of the previous hour.
 	clock := Clock{Sent: at("11:00:00.200"), Received: at("11:00:05.200"), Date: at("11:00:03.000")}
 	answer := Answer{AccessToken: "opaque", OnTheHour: true, Clock: clock}
 	token, err := answer.Token(TTL{}, Token{})

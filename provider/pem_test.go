@@ -191,7 +191,7 @@ func TestAKeySignsWithEachAlgorithmThatFitsIt(t *testing.T) {
 				requireSigns(t, signer)
 				continue
 			}
-			require.ErrorContains(t, err, "signs with "+strings.Join(test.fit, " or "))
+			require.ErrorContains(t, err, "use "+strings.Join(test.fit, " or "))
 		}
 		all = append(all, test.fit...)
 	}

@@ -156,7 +156,7 @@ func (o *outage) down(*vaultserver.Agent) error {
 
 // due waits until a quarter of the token's lifetime is left.
 func (o *outage) due() error {
-	wait := time.Until(o.vendors.Death(o.token).Add(-o.life / 4))
+	wait := time.Until(o.vendors.Expiry(o.token).Add(-o.life / 4))
 	if wait <= 0 {
 		return nil
 	}

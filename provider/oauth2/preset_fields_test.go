@@ -153,7 +153,7 @@ func TestContradictionsWithAPresetAreRefused(t *testing.T) {
 	for own, says := range map[string]string{
 		`{"preset": "acme"}`:                                    `preset: unknown preset "acme" (allowed: auth0, `,
 		`{"preset_params": {"domain": "a"}}`:                    "preset_params: applies only with a preset",
-		`{"preset": "slack", "grant_type": "jwt_bearer"}`:       "grant_type: the preset slack is for refresh_token;",
+		`{"preset": "slack", "grant_type": "jwt_bearer"}`:       "grant_type: the preset slack supports only refresh_token;",
 		`{"preset": "docusign", "private_key": "k"}`:            "assertion_subject: must be set to the user to act for, as the preset docusign needs it",
 		`{"preset": "auth0", "client_secret": "very secret"}`:   "preset_params: the preset auth0 needs domain",
 		`{"preset": "auth0", "preset_params": ["domain=acme"]}`: "cannot read the stored fields",

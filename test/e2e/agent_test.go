@@ -77,9 +77,9 @@ func TestGuarantee9AgentKeepsAValidTokenInAFile(t *testing.T) {
 			assert.Equal(t, len(reads), exchanges, "one exchange for each read")
 			for i, r := range reads {
 				assert.Equal(t, c.leased, r.lease != "", r.lease)
-				assert.True(t, m.sim.Death(r.token).After(r.time), "read %d", i)
+				assert.True(t, m.sim.Expiry(r.token).After(r.time), "read %d", i)
 				if i > 0 { // on a busy machine Agent may read late; leases are whole seconds
-					due := m.sim.Death(reads[i-1].token).Add(-agentTokenLifetime/4 - time.Second)
+					due := m.sim.Expiry(reads[i-1].token).Add(-agentTokenLifetime/4 - time.Second)
 					assert.True(t, r.time.After(due), "read %d, at %s, before the last token was due for renewal, at %s", i, r.time, due)
 				}
 			}
@@ -138,7 +138,7 @@ func TestAgentRestartsAnApplicationForEachToken(t *testing.T) {
 	started := make([]string, 0, len(starts))
 	for i, s := range starts {
 		started = append(started, s.token)
-		assert.True(t, m.sim.Death(s.token).After(s.time), "start %d, at %s: the token expired at %s", i, s.time, m.sim.Death(s.token))
+		assert.True(t, m.sim.Expiry(s.token).After(s.time), "start %d, at %s: the token expired at %s", i, s.time, m.sim.Expiry(s.token))
 	}
 	assert.Equal(t, tokensOf(reads), started, "one start for each token that was read")
 	assert.Equal(t, len(reads), exchanges, "one exchange for each read")

@@ -152,7 +152,7 @@ func (r *crowd) check(secret *api.Secret, asked time.Time) string {
 		}
 		end = asked.Add(time.Duration(ttl) * time.Second)
 	}
-	switch expiry := r.vendor.Death(token); {
+	switch expiry := r.vendor.Expiry(token); {
 	case !r.vendor.isServed(token):
 		return "the vendor did not issue it"
 	case expiry.Before(end):

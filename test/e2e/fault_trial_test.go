@@ -160,7 +160,7 @@ func (x *trial) finish(name, note string) {
 	x.rewriteLost()
 	x.stopReaders()
 	lost, unwritten := x.classifyLosses()
-	x.row.Fault, x.row.Dead, x.row.Lost, x.row.Failed = name, len(x.expired), len(lost), len(x.failed)
+	x.row.Fault, x.row.Invalid, x.row.Lost, x.row.Failed = name, len(x.expired), len(lost), len(x.failed)
 	x.row.Note = fmt.Sprintf("%d exchanges were in flight; %d refresh tokens were rotated by the vendor and not stored yet "+
 		"(%d of them answered, at most %d ms before the fault), which only an operator can fix; %d reads, %d failed during a fault%s",
 		x.hits, unwritten.losses, unwritten.answered, unwritten.latest.Milliseconds(), x.reads, x.excused, note)

@@ -156,7 +156,7 @@ func (r storageRows) add(other storageRows) {
 	for name, row := range other {
 		sum := r[name]
 		sum.Tried += row.Tried
-		sum.Dead += row.Dead
+		sum.Invalid += row.Invalid
 		sum.Lost += row.Lost
 		sum.Failed += row.Failed
 		sum.Leaks += row.Leaks

@@ -206,7 +206,7 @@ func (r *trial) checkToken(a answer) {
 	switch {
 	case token == "":
 	case !r.Sim.Accepts(token):
-		r.report(&r.row.Dead, "a token was served that no vendor accepts")
+		r.report(&r.row.Invalid, "a token was served that no vendor accepts")
 	case !strings.Contains(r.stored(), token):
 		r.report(&r.row.Failed, "a token was served that is not in storage")
 	}

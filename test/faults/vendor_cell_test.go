@@ -103,7 +103,7 @@ func playFaults(t *testing.T, row string, faults []vendorFault, play func(*vendo
 	}
 	tally.Record(t, tally.Row{
 		Fault: row, Tried: int(result.tried.Load()), Note: note,
-		Dead: int(result.expired.Load()), Failed: int(result.failed.Load()), Leaks: int(result.leaks.Load()),
+		Invalid: int(result.expired.Load()), Failed: int(result.failed.Load()), Leaks: int(result.leaks.Load()),
 	})
 }
 
@@ -182,7 +182,7 @@ func (c *vendorCell) request(op logical.Operation, path string, data map[string]
 
 // hasValidToken reports whether the last token served is valid for more than a minute.
 func (c *vendorCell) hasValidToken() bool {
-	return c.token != "" && time.Until(c.Sim.Death(c.token)) > time.Minute
+	return c.token != "" && time.Until(c.Sim.Expiry(c.token)) > time.Minute
 }
 
 // read reads a token in a way that causes an exchange, unless the engine backs off. While a Kensho
@@ -210,7 +210,7 @@ func (c *vendorCell) readForLonger() (*logical.Response, int, string) {
 func (c *vendorCell) served(resp *logical.Response) {
 	c.T.Helper()
 	c.token = engine.TokenOf(resp)
-	left := time.Until(c.Sim.Death(c.token))
+	left := time.Until(c.Sim.Expiry(c.token))
 	if !c.Sim.Accepts(c.token) || resp.Secret.TTL > left-min(30*time.Second, left/20) {
 		c.counts.expired.Add(1)
 		assert.Fail(c.T, "guarantee 1: a lease outlives its token", "the token has %s, the lease %s", left, resp.Secret.TTL)

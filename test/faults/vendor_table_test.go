@@ -142,7 +142,7 @@ func invalidResponseFaults() []vendorFault {
 		faults = append(faults, vendorFault{name: fmt.Sprint(code), inject: answerWith(vendorsim.Answer(code, "")), says: statusText(code) + "; no such endpoint"})
 	}
 	return append(faults, vendorFault{
-		name: "302, retry after 20 minutes", says: "redirect (302)", retryAfter: 20 * time.Minute,
+		name: "302, retry after 20 minutes", says: "unexpected redirect (status 302)", retryAfter: 20 * time.Minute,
 		inject: answerWith(vendorsim.Later(302, "1200")),
 	})
 }

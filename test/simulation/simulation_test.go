@@ -156,7 +156,7 @@ func (m *month) read(a *account) (lease time.Duration) {
 		return 0
 	}
 	a.note(event{at: now, until: now.Add(resp.Secret.TTL)})
-	left := a.sim.Death(resp.Data["access_token"].(string)).Sub(now)
+	left := a.sim.Expiry(resp.Data["access_token"].(string)).Sub(now)
 	if margin := min(30*time.Second, left/20); resp.Secret.TTL > left-margin || resp.Secret.TTL < time.Second {
 		m.expired.Add(1)
 		m.T.Errorf("%s: %s (%s): a token with %s left was leased for %s", now, a.name, a.kind, left, resp.Secret.TTL)

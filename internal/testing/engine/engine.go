@@ -204,7 +204,7 @@ func (e *Engine) Dump() map[string]string {
 func (e *Engine) Creds(name string) *logical.Response {
 	e.T.Helper()
 	resp := e.Read("creds/" + name)
-	expiry := e.Sim.Death(resp.Data["access_token"].(string))
+	expiry := e.Sim.Expiry(resp.Data["access_token"].(string))
 	require.False(e.T, expiry.IsZero(), "no vendor issued the token")
 	left := time.Until(expiry)
 	margin := min(30*time.Second, left/20)
@@ -337,7 +337,7 @@ func (e *Engine) Token(name string) *logical.Response {
 	e.T.Helper()
 	resp := e.Read("token/" + name)
 	require.Nil(e.T, resp.Secret)
-	left := time.Until(e.Sim.Death(resp.Data["access_token"].(string)))
+	left := time.Until(e.Sim.Expiry(resp.Data["access_token"].(string)))
 	require.LessOrEqual(e.T, TTLOf(resp), left, "ttl exceeds the token's lifetime")
 	require.GreaterOrEqual(e.T, TTLOf(resp), time.Second)
 	return resp

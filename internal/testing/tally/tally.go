@@ -27,14 +27,14 @@ type Row struct {
 	Fault string `json:"fault"`
 	Tried int    `json:"tried"`
 
-	// Dead counts served tokens that the vendor did not accept. Lost counts credentials
+	// Invalid counts served tokens that the vendor did not accept. Lost counts credentials
 	// that could no longer be exchanged although the vendor's last response had been stored.
 	// Failed counts reads that failed without a reason. Leaks counts secrets that were found
 	// outside the engine.
-	Dead   int `json:"dead"`
-	Lost   int `json:"lost"`
-	Failed int `json:"failed"`
-	Leaks  int `json:"leaks"`
+	Invalid int `json:"invalid"`
+	Lost    int `json:"lost"`
+	Failed  int `json:"failed"`
+	Leaks   int `json:"leaks"`
 
 	// Note explains the row, and may contain further counts.
 	Note string `json:"note,omitempty"`
@@ -45,7 +45,7 @@ type Row struct {
 func Record(t *testing.T, r Row) {
 	t.Helper()
 	assert.Positive(t, r.Tried, "%s: nothing was tried", r.Fault)
-	assert.Zero(t, r.Dead, "%s: invalid tokens served", r.Fault)
+	assert.Zero(t, r.Invalid, "%s: invalid tokens served", r.Fault)
 	assert.Zero(t, r.Lost, "%s: credentials lost", r.Fault)
 	assert.Zero(t, r.Failed, "%s: reads failed without a reason", r.Fault)
 	assert.Zero(t, r.Leaks, "%s: secrets leaked", r.Fault)

@@ -92,7 +92,7 @@ func TestTheLifetimeIsStatedAsTheVendorHasIt(t *testing.T) {
 		}
 		a := ask(vendorsim.Conduct{})
 		assert.Equal(t, map[string]any{"access_token": a.token(), "token_type": "Bearer", "scope": "read write", "expires_in": 600.0}, a.body)
-		assert.Equal(t, time.Now().Add(10*time.Minute), sim.Death(a.token()))
+		assert.Equal(t, time.Now().Add(10*time.Minute), sim.Expiry(a.token()))
 		assert.Equal(t, "600", ask(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{Stringly: true}}).body["expires_in"])
 		assert.NotContains(t, ask(vendorsim.Conduct{Unstated: true}).body, "expires_in")
 		assert.Equal(t, true, ask(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{Slack: true}}).body["ok"])

@@ -207,9 +207,9 @@ func (s *Sim) Accepts(token string) bool {
 	return s.now().Before(s.issued[token])
 }
 
-// Death returns the expiry of an access token by the caller's clock, or the zero time if no
+// Expiry returns the expiry of an access token by the caller's clock, or the zero time if no
 // vendor issued it or it was revoked.
-func (s *Sim) Death(token string) time.Time {
+func (s *Sim) Expiry(token string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if death := s.issued[token]; !death.IsZero() {
@@ -337,22 +337,22 @@ func asSeen(r *http.Request, vendor string) string {
 // now returns the time by the vendors' clocks.
 func (s *Sim) now() time.Time { return time.Now().Add(s.conduct.Skew) }
 
-// issue returns a new access token that expires at the time death.
-func (s *Sim) issue(asJWT bool, death time.Time) string {
+// issue returns a new access token that expires at a time.
+func (s *Sim) issue(asJWT bool, expiry time.Time) string {
 	token := s.opaque("at-")
 	if asJWT {
-		death = death.Truncate(time.Second) // the precision of exp
+		expiry = expiry.Truncate(time.Second) // the precision of exp
 		var err error
 		token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-			"iat": s.now().Unix(), "exp": death.Unix(), "jti": rand.Text(),
+			"iat": s.now().Unix(), "exp": expiry.Unix(), "jti": rand.Text(),
 		}).SignedString([]byte("the vendor's own key"))
 		if err != nil {
 			panic(err)
 		}
 	}
-	s.issued[s.secret(token)] = death
-	if death.After(s.lastDeath) {
-		s.lastDeath = death
+	s.issued[s.secret(token)] = expiry
+	if expiry.After(s.lastDeath) {
+		s.lastDeath = expiry
 	}
 	return token
 }

@@ -33,7 +33,7 @@ func run(args []string, out io.Writer) error {
 	var text strings.Builder
 	text.WriteString("fault\ttried\tinvalid tokens\tcredentials lost\treads failed\tleaks\tnote\n")
 	add := func(r tally.Row) {
-		fmt.Fprintf(&text, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", r.Fault, r.Tried, r.Dead, r.Lost, r.Failed, r.Leaks, r.Note)
+		fmt.Fprintf(&text, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", r.Fault, r.Tried, r.Invalid, r.Lost, r.Failed, r.Leaks, r.Note)
 	}
 	total := tally.Row{Fault: "total"}
 	for line := range bytes.Lines(rows) {
@@ -43,7 +43,7 @@ func run(args []string, out io.Writer) error {
 		}
 		add(r)
 		total.Tried += r.Tried
-		total.Dead += r.Dead
+		total.Invalid += r.Invalid
 		total.Lost += r.Lost
 		total.Failed += r.Failed
 		total.Leaks += r.Leaks
@@ -56,7 +56,7 @@ func run(args []string, out io.Writer) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	if total.Tried == 0 || total.Dead+total.Lost+total.Failed+total.Leaks > 0 {
+	if total.Tried == 0 || total.Invalid+total.Lost+total.Failed+total.Leaks > 0 {
 		return errors.New("a fault caused damage, or nothing was tried")
 	}
 	return nil
