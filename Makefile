@@ -113,17 +113,19 @@ $(TIMED_PARTS) timed/e2e: timed/%:
 
 unit: ## Run the unit tests, without the race detector.
 	go test $(LIMIT) -short ./...
+	go -C test test $(LIMIT) -short ./...
 
 # gcc is checked in the recipe: as a prerequisite, it would make this part, which takes
 # longest, start last.
 unit-race: ## Run the unit tests under the race detector.
 	@$(MAKE) --no-print-directory gcc
 	CGO_ENABLED=1 go test $(LIMIT) -vet=off -race -short ./...
+	CGO_ENABLED=1 go -C test test $(LIMIT) -vet=off -race -short ./...
 	go -C bench test $(LIMIT) ./...
 
 SEED ?= 1
 sim: ## Simulate 30 days of 200 credentials (SEED=n sets the seed).
-	go test $(LIMIT) -vet=off -count=1 -run TestThirtyDays -v ./test/simulation -args -seed=$(SEED)
+	go -C test test $(LIMIT) -vet=off -count=1 -run TestThirtyDays -v ./simulation -args -seed=$(SEED)
 
 # Go writes a failing input to testdata/fuzz beside the fuzz target, where it is a test from
 # then on. Inputs that reach new code stay in Go's cache for the next run;
@@ -143,7 +145,7 @@ E2E_ENV := VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VER
 
 # Parallel tests mostly wait for time to pass, so more of them run than there are processors.
 e2e: $(E2E_DEPS) ## Run the end-to-end tests: the built plugin in a real Vault server.
-	$(E2E_ENV) go test $(LIMIT) -vet=off -tags e2e -count=1 -parallel 8 ./test/e2e/...
+	$(E2E_ENV) go -C test test $(LIMIT) -vet=off -tags e2e -count=1 -parallel 8 ./e2e/...
 
 # Each fault test appends a row with its result to this file.
 FAULTS := bin/faults.jsonl
@@ -153,13 +155,14 @@ faults: export SEED := $(SEED)
 faults: $(E2E_DEPS) | gcc ## Run the long form of the fault tests and print a table of results (SEED=n sets the seed).
 	@rm -f $(FAULTS); failed=0; \
 	CGO_ENABLED=1 go test $(LIMIT) -race -count=1 -run '^TestFault' ./... || failed=1; \
-	$(E2E_ENV) go test $(LIMIT) -tags e2e -count=1 -run '^TestFault' ./test/e2e/... || failed=1; \
+	CGO_ENABLED=1 go -C test test $(LIMIT) -race -count=1 -run '^TestFault' ./... || failed=1; \
+	$(E2E_ENV) go -C test test $(LIMIT) -tags e2e -count=1 -run '^TestFault' ./e2e/... || failed=1; \
 	go run ./internal/testing/tally/report $(FAULTS) || failed=1; \
 	exit $$failed
 
 # The short form of the fault matrices, without the race detector, which is too slow for them.
 faults-short:
-	go test $(LIMIT) -vet=off -short -count=1 -run '^TestFault' ./test/faults
+	go -C test test $(LIMIT) -vet=off -short -count=1 -run '^TestFault' ./faults
 
 # BENCHFLAGS=-quick checks in a few minutes that the benchmark works, and writes no page.
 bench: build $(SERVER) bin/yardstick bin/bench wrk ## Compare the engine with a plugin that does nothing, and update docs/performance.md.
@@ -243,7 +246,7 @@ examples: ## Test the Kubernetes manifests against the API types they use.
 	go -C test/examples test $(LIMIT) -vet=off -count=1 ./...
 
 # The other modules of this repository that contain Go code.
-MODULES := bench test/examples test/dist tools/oci tools/dockerfile
+MODULES := bench test test/examples test/dist tools/oci tools/dockerfile
 
 vet: ## Run go vet (part of lint).
 	go vet -tags e2e ./...

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/canary"
-	"vault-plugin-secrets-tokenbroker/internal/testing/docwalk"
+	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )

@@ -11,4 +11,4 @@ trap 'rm -rf "$scratch"' EXIT
 plugin=vault-plugin-secrets-tokenbroker
 tar -C "$scratch" -xzf "$1/${plugin}_${VERSION}_$(go env GOHOSTOS)_$(go env GOHOSTARCH).tar.gz" $plugin
 PLUGIN=$scratch/$plugin PLUGIN_VERSION=$VERSION \
-	go test "$LIMIT" -tags e2e -count=1 -run '^TestThePluginIsListedWithItsVersion$' ./test/e2e
+	go -C test test "$LIMIT" -tags e2e -count=1 -run '^TestThePluginIsListedWithItsVersion$' ./e2e

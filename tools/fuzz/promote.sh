@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Copies the most useful inputs that fuzzing has found to testdata/fuzz, where they are tests.
 #
-# Usage: promote.sh <package> <target>
+# Usage: promote.sh <folder of a package> <target>
 #
 # The candidates are the inputs in Go's cache and in testdata/fuzz. The script keeps those that
 # add the most coverage to that of the target's seeds and of the inputs kept so far, and
 # removes the others from testdata/fuzz. Coverage counts a statement once for each power of
 # two of its executions.
 set -euo pipefail
-package=$1 target=$2
+folder=$1 target=$2
 most=40      # inputs
 longest=2048 # bytes each
 
@@ -16,7 +16,7 @@ longest=2048 # bytes each
 code=(vault-plugin-secrets-tokenbroker/... encoding/json encoding/pem encoding/asn1 crypto/x509 net/url strconv time golang.org/x/oauth2/...
 	github.com/golang-jwt/jwt/v5 github.com/hashicorp/vault/sdk/framework github.com/hashicorp/go-secure-stdlib/parseutil)
 
-cd "$(go list -f '{{.Dir}}' "$package")"
+cd "$folder"
 path="$(go list .)"
 corpus="testdata/fuzz/$target"
 work="$(mktemp -d)"

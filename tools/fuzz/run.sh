@@ -19,7 +19,7 @@ while read -r package folder; do
 	targets="$(cat "$folder"/*_test.go | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p')"
 	[ -n "$targets" ] || continue
 	binary=$scratch/${package//\//_}.test
-	go test -c -vet=off -fuzz=. -o "$binary" "$package"
+	go -C "$folder" test -c -vet=off -fuzz=. -o "$binary" .
 	for target in $targets; do
 		count=$((count + 1))
 		echo "$target of $package, $1"
@@ -30,7 +30,9 @@ while read -r package folder; do
 			fi
 		fi
 	done
-done < <(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./...)
+done < <(for module in . test; do
+	go -C "$module" list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./...
+done)
 if [ "$count" = 0 ]; then
 	echo 'no fuzz targets found' >&2
 	exit 1
