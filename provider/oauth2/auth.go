@@ -1,10 +1,8 @@
 package oauth2
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
-	"io"
 	"maps"
 	"net/url"
 	"slices"
@@ -189,5 +187,3 @@ func merge(a, b url.Values) url.Values {
 	maps.Copy(a, b)
 	return a
 }
-
-func readCloser(body []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(body)) }

@@ -1,7 +1,6 @@
 package oauth2
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,9 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/oauth2"
-	"golang.org/x/oauth2/clientcredentials"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -188,21 +184,18 @@ func (c *Client) requestToken(ctx context.Context, tokenURL string, last provide
 	if err != nil {
 		return nil, err
 	}
-	config := clientcredentials.Config{
-		ClientID:       auth.id,
-		ClientSecret:   auth.secret,
-		TokenURL:       tokenURL,
-		AuthStyle:      oauth2.AuthStyleInParams,
-		EndpointParams: merge(params, auth.params),
+	form := merge(params, auth.params)
+	reply, err := c.post(ctx, c.Server.tokenField(), tokenURL, auth, form, c.secrets(auth, refresh, form)...)
+	if err != nil {
+		return nil, err
 	}
-	exchange := &exchange{client: c.HTTP, authorization: auth.header, secrets: c.secrets(auth, refresh, config.EndpointParams)}
-	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: exchange}))
-	if err == nil {
-		return c.answer(token, exchange, refresh, last), nil
-	}
-	failure := exchange.failure(err)
-	if granted := c.granted(exchange.refreshToken, refresh, last); granted != nil {
-		return &provider.Answer{Clock: exchange.clock, Grant: granted, Unusable: failure}, nil
+	response, failure := readToken(reply)
+	granted := c.granted(response.refreshToken, refresh, last)
+	switch {
+	case failure == nil:
+		return c.answer(response, reply.Clock, granted), nil
+	case granted != nil:
+		return &provider.Answer{Clock: reply.Clock, Grant: granted, Unusable: failure}, nil
 	}
 	return nil, failure
 }
@@ -234,23 +227,23 @@ func (c *Client) secrets(auth authentication, refresh string, params url.Values)
 	return []string{c.Secret, refresh, params.Get("assertion"), params.Get("client_assertion"), strings.TrimPrefix(auth.header, "Basic ")}
 }
 
-func (c *Client) answer(token *oauth2.Token, e *exchange, refresh string, last provider.Grant) *provider.Answer {
+func (c *Client) answer(t tokenResponse, clock provider.Clock, granted *provider.Grant) *provider.Answer {
 	// RFC 6749 §5.1: without a scope in the response, the requested scope was granted.
-	scope := provider.ReadScope(e.scope, slices.Concat(c.known, c.Scopes))
+	scope := provider.ReadScope(t.scope, slices.Concat(c.known, c.Scopes))
 	if len(scope) == 0 {
 		scope = c.Scopes
 	}
 	return &provider.Answer{
-		AccessToken:         token.AccessToken,
-		RefreshToken:        token.RefreshToken,
-		TokenType:           token.Type(),
+		AccessToken:         t.accessToken,
+		RefreshToken:        t.refreshToken,
+		TokenType:           t.tokenType,
 		Scope:               scope,
-		ExpiresIn:           provider.Lifetime(json.RawMessage(e.expiresIn), time.Second),
+		ExpiresIn:           provider.Lifetime(json.RawMessage(t.expiresIn), time.Second),
 		Lifetime:            c.Lifetime,
 		DefaultTTL:          c.DefaultTTL,
 		InvalidatesPrevious: c.InvalidatesPrevious,
-		Clock:               e.clock,
-		Grant:               c.granted(token.RefreshToken, refresh, last),
+		Clock:               clock,
+		Grant:               granted,
 	}
 }
 
@@ -263,63 +256,55 @@ func (c *Client) granted(refreshToken, refresh string, last provider.Grant) *pro
 	return &provider.Grant{RefreshToken: next, AuthStyle: last.AuthStyle}
 }
 
-// exchange is the transport of one request of golang.org/x/oauth2. It sends the request with
-// [provider.Client], for its limits, clocks and errors, and records what x/oauth2 drops.
-type exchange struct {
-	client        *provider.Client
-	authorization string // header; "" for none
-	secrets       []string
-
-	clock        provider.Clock
-	expiresIn    provider.Number
-	scope        provider.Texts
-	refreshToken string
+// A tokenResponse is the response of a token endpoint (RFC 6749 §5.1).
+type tokenResponse struct {
+	accessToken, refreshToken, tokenType string
+	expiresIn                            provider.Number
+	scope                                provider.Texts
 }
 
-func (e *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.Header.Set("Accept", "application/json")
-	setNonEmpty(r.Header, "Authorization", e.authorization)
-	reply, err := e.client.Do(r, e.secrets...)
-	if err != nil {
-		var failure *provider.Error
-		if errors.As(err, &failure) {
-			e.clock = failure.Clock
-		}
-		return nil, err
-	}
-	e.clock = reply.Clock
+// readToken reads the response of a token endpoint. The refresh token counts even if there is a
+// failure.
+func readToken(reply *provider.Reply) (tokenResponse, *provider.Error) {
 	var body map[string]json.RawMessage
-	if err := reply.Decode(&body); err != nil {
-		return nil, err
+	var failure *provider.Error
+	if err := reply.Decode(&body); errors.As(err, &failure) {
+		return tokenResponse{}, failure
 	}
-	accessToken, refreshToken := text(body["access_token"]), text(body["refresh_token"])
-	if accessToken == "" && reply.HasError() {
-		return nil, reply.Refusal()
+	t := tokenResponse{accessToken: text(body["access_token"]), refreshToken: text(body["refresh_token"]), tokenType: text(body["token_type"])}
+	if t.accessToken == "" && reply.HasError() {
+		return tokenResponse{}, reply.Refusal()
 	}
-	e.refreshToken = refreshToken // counts even if the rest of the response is invalid
-	if accessToken == "" || reply.HasError() {
-		return nil, reply.NoToken()
+	if t.accessToken == "" || reply.HasError() {
+		return t, reply.NoToken()
 	}
-	_ = e.expiresIn.UnmarshalJSON(body["expires_in"])
-	_ = e.scope.UnmarshalJSON(body["scope"])
-	// Give x/oauth2 only what it needs: it fails on a member of an unexpected type, and
-	// truncates a body at 1 MiB, which HTML escapes would count towards.
-	var raw bytes.Buffer
-	encoder := json.NewEncoder(&raw)
-	encoder.SetEscapeHTML(false)
-	err = encoder.Encode(map[string]string{
-		"access_token": accessToken, "refresh_token": refreshToken, "token_type": text(body["token_type"]),
-	})
+	if t.tokenType == "" || strings.EqualFold(t.tokenType, "Bearer") { // RFC 6749 §5.1
+		t.tokenType = "Bearer"
+	}
+	_ = t.expiresIn.UnmarshalJSON(body["expires_in"])
+	_ = t.scope.UnmarshalJSON(body["scope"])
+	return t, nil
+}
+
+// post sends a form to an endpoint, which a field gives, authenticated as the client. No error
+// quotes the secrets.
+func (c *Client) post(ctx context.Context, field, endpoint string, auth authentication, form url.Values, secrets ...string) (*provider.Reply, error) {
+	setNonEmpty(form, "client_id", auth.id)
+	setNonEmpty(form, "client_secret", auth.secret)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, err
+		return nil, provider.Errorf(provider.Invalid, "%s: not a valid URL for a request", field)
 	}
-	return &http.Response{
-		StatusCode: http.StatusOK,
-		Header:     http.Header{"Content-Type": {"application/json"}},
-		Body:       readCloser(raw.Bytes()),
-		Request:    r,
-	}, nil
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	setNonEmpty(req.Header, "Authorization", auth.header)
+	return c.HTTP.Do(req, secrets...)
+}
+
+func setNonEmpty(to interface{ Set(name, value string) }, name, value string) {
+	if value != "" {
+		to.Set(name, value)
+	}
 }
 
 // text returns a JSON string; "" if raw is not one.
@@ -327,13 +312,4 @@ func text(raw json.RawMessage) string {
 	var t provider.Text
 	_ = t.UnmarshalJSON(raw)
 	return string(t)
-}
-
-// failure converts an error of x/oauth2, whose text may quote the response.
-func (e *exchange) failure(err error) *provider.Error {
-	var failure *provider.Error
-	if errors.As(err, &failure) {
-		return failure
-	}
-	return provider.Errorf(provider.InvalidResponse, "the vendor's response contains no access token")
 }

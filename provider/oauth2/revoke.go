@@ -3,9 +3,7 @@ package oauth2
 import (
 	"context"
 	"errors"
-	"net/http"
 	"net/url"
-	"strings"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -71,16 +69,7 @@ func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string
 		return err
 	}
 	form := merge(url.Values{"token": {accessToken}, "token_type_hint": {"access_token"}}, auth.params)
-	setNonEmpty(form, "client_id", auth.id)
-	setNonEmpty(form, "client_secret", auth.secret)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form.Encode()))
-	if err != nil {
-		return provider.Errorf(provider.Invalid, "revocation_url: not a valid URL for a request")
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
-	setNonEmpty(req.Header, "Authorization", auth.header)
-	reply, err := c.HTTP.Do(req, append(c.secrets(auth, c.Refresh, form), accessToken)...)
+	reply, err := c.post(ctx, c.Server.revocationField(), endpoint, auth, form, append(c.secrets(auth, c.Refresh, form), accessToken)...)
 	switch {
 	case err != nil:
 		return err
@@ -88,10 +77,4 @@ func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string
 		return reply.Refusal()
 	}
 	return nil
-}
-
-func setNonEmpty(to interface{ Set(name, value string) }, name, value string) {
-	if value != "" {
-		to.Set(name, value)
-	}
 }

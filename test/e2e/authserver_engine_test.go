@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/testing/authserver"
+	"vault-plugin-secrets-tokenbroker/test/internal/authserver"
 )
 
 // engine is an application that reads its tokens from the engine.

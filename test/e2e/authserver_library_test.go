@@ -19,7 +19,7 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
-	"vault-plugin-secrets-tokenbroker/internal/testing/authserver"
+	"vault-plugin-secrets-tokenbroker/test/internal/authserver"
 )
 
 // library is an application that calls the server without the engine. It shows what the server

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/testing/authserver"
+	"vault-plugin-secrets-tokenbroker/test/internal/authserver"
 )
 
 // credential is an operator's credential for an authorization server.

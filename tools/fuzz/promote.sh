@@ -13,7 +13,7 @@ most=40      # inputs
 longest=2048 # bytes each
 
 # The packages that read the input, whose coverage counts.
-code=(vault-plugin-secrets-tokenbroker/... encoding/json encoding/pem encoding/asn1 crypto/x509 net/url strconv time golang.org/x/oauth2/...
+code=(vault-plugin-secrets-tokenbroker/... encoding/json encoding/pem encoding/asn1 crypto/x509 net/url strconv time
 	github.com/golang-jwt/jwt/v5 github.com/hashicorp/vault/sdk/framework github.com/hashicorp/go-secure-stdlib/parseutil)
 
 cd "$folder"
