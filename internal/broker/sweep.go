@@ -216,7 +216,8 @@ func (b *Broker) loadAll(ctx context.Context, s logical.Storage) error {
 	for _, e := range b.allCached() {
 		snap := e.snapshot()
 		isPauseOver := !snap.panicPause.IsZero() && !now.Before(snap.panicPause)
-		if snap.presence != unloaded && !(snap.presence == unusable && isPauseOver) {
+		mayLoad := snap.presence == unloaded || snap.presence == unusable && isPauseOver
+		if !mayLoad {
 			continue
 		}
 		if ctx.Err() != nil || isClosed(b.closed) {
