@@ -21,28 +21,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/sysview"
 	"vault-plugin-secrets-tokenbroker/internal/version"
 	"vault-plugin-secrets-tokenbroker/provider"
-	"vault-plugin-secrets-tokenbroker/provider/kensho"
-	"vault-plugin-secrets-tokenbroker/provider/oauth2"
-	"vault-plugin-secrets-tokenbroker/provider/sitecore"
 )
 
 // operationPrefix is the prefix of the engine's operation IDs in OpenAPI.
 const operationPrefix = "token-broker"
-
-// providers are the vendors that the engine supports.
-var providers = []provider.Provider{
-	kensho.Provider{},
-	sitecore.Provider{},
-	oauth2.Provider{},
-}
-
-func providerNames() []string {
-	names := make([]string, len(providers))
-	for i, p := range providers {
-		names[i] = p.Name()
-	}
-	return names
-}
 
 // Options replace the network in tests.
 type Options struct {
@@ -179,7 +161,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil
 	}
-	b.store.ExpireRotations()
+	b.store.ExpireUnstoredGrants()
 	began := time.Now()
 	err := b.broker.Sweep(ctx, req.Storage)
 	b.events.Expiring(b.broker.Expiries(), time.Now())

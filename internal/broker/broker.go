@@ -8,8 +8,8 @@
 // entries (entries.go, save.go). A snapshot is the State and what else is in memory of one name
 // (snapshot.go). The rules are pure functions (rules.go), and decide.go is the one place that
 // decides whether a token is renewed. Readers enter at read.go, operators at refresh.go and
-// change.go, and Vault's periodic function at sweep.go. All of them renew by renew.go, under
-// the lock of the name (lock.go).
+// change.go, and Vault's periodic function at sweep.go. All of them exchange by exchange.go,
+// under the lock of the name (lock.go).
 package broker
 
 import (
@@ -51,8 +51,8 @@ type Observer interface {
 	// Exchanged reports an exchange as soon as the vendor has answered.
 	Exchanged(x Exchange)
 
-	// Stored reports the same exchange once its result is stored, or could not be:
-	// x.Modified says which.
+	// Stored reports the same exchange once its result is stored, or could not be. x.IsModified
+	// is whether readers get another token now.
 	Stored(x Exchange)
 }
 

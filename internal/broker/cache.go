@@ -32,13 +32,14 @@ type cacheEntry struct {
 	mu      sync.Mutex
 	current snapshot
 	uses    map[string]use // by scope
-	renewal renewal
+	running operation
 }
 
-// A renewal is what holds the lock of a name, and since when. The zero renewal is none.
-type renewal struct {
-	dedicated bool // a dedicated role's exchange, which concerns no other reader
-	since     time.Time
+// An operation is what runs under the lock of a name: a renewal, a refresh, a write or a dedicated
+// exchange. The zero operation is none.
+type operation struct {
+	isDedicated bool // which gives no other reader a token
+	since       time.Time
 }
 
 // use is how the tokens of a scope are used.
@@ -210,9 +211,9 @@ func (e *cacheEntry) forget() {
 	e.resetLocked(p)
 }
 
-// noteRead notes that a token of a scope is read, and returns what is known of it, and when the
-// renewal of the name began that is running, of whatever scope; zero if none is. It reports
-// false if nothing is loaded.
+// noteRead notes that a token of a scope is read, and returns what is known of it. It also returns
+// the start of the operation that is running for the name, or the zero time. It reports false if
+// nothing is loaded.
 func (e *cacheEntry) noteRead(scope string) (v scopeSnapshot, began time.Time, isLoaded bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -224,7 +225,7 @@ func (e *cacheEntry) noteRead(scope string) (v scopeSnapshot, began time.Time, i
 		u.inUse, u.lastRead = true, now
 		e.uses[v.scope] = u
 	}
-	return v, e.renewal.since, true
+	return v, e.running.since, true
 }
 
 // noteAwaited notes that a reader waits for a newer token.
@@ -257,9 +258,9 @@ func (e *cacheEntry) noteRejectedLocked(scope string, failure *provider.Error) {
 	}
 }
 
-// setRenewal notes the renewal that is running.
-func (e *cacheEntry) setRenewal(r renewal) {
+// setRunning notes the operation that is running.
+func (e *cacheEntry) setRunning(o operation) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.renewal = r
+	e.running = o
 }

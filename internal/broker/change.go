@@ -61,7 +61,7 @@ func (b *Broker) begin(ctx context.Context, s logical.Storage, names []string, t
 		c := &Change{broker: b, storage: s, entry: b.entryOf(name)}
 		cs.all[name] = c
 		// Readers that have a valid token do not wait for a newer one.
-		c.entry.setRenewal(renewal{since: time.Now()})
+		c.entry.setRunning(operation{since: time.Now()})
 		if err := c.load(ctx, prevents); err != nil {
 			cs.End()
 			return nil, nil, err
@@ -80,7 +80,7 @@ func (cs *Changes) End() {
 		for _, x := range c.verified {
 			c.broker.reportStored(x, c.isStored)
 		}
-		c.entry.setRenewal(renewal{})
+		c.entry.setRunning(operation{})
 		c.broker.dropAbsent(c.entry)
 	}
 	cs.unlock()

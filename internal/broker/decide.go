@@ -13,11 +13,11 @@ type demand struct {
 	// that has not is left to expire.
 	inUse bool
 
-	// minTTL is how long the reader wants the token to be valid for at least, and tooShort when
-	// the token was issued that the reader found too short. A token of another time meets the
-	// demand: it was issued for this reader.
-	minTTL   time.Duration
-	tooShort time.Time
+	// minTTL is how long the reader wants the token to be valid for at least. shortIssueTime is
+	// the IssueTime of the token that the reader found too short: any other token meets the
+	// demand, as it was issued since.
+	minTTL         time.Duration
+	shortIssueTime time.Time
 }
 
 // An action is what is done about a token.
@@ -102,7 +102,7 @@ func (v scopeSnapshot) backgroundTime(inUse bool, now time.Time) time.Time {
 // new one would be.
 func (v scopeSnapshot) isTooShort(d demand, now time.Time) bool {
 	token := v.token()
-	return token.IssueTime.Equal(d.tooShort) && leaseTTL(token, now) < d.minTTL &&
+	return token.IssueTime.Equal(d.shortIssueTime) && leaseTTL(token, now) < d.minTTL &&
 		canMeet(token, now, d.minTTL) && !now.Before(v.earlyTime())
 }
 

@@ -39,7 +39,7 @@ func TestDecisionsAreThisTable(t *testing.T) {
 	}
 	keepalive := keepaliveEvery(30 * time.Minute)
 	reader := demand{}
-	wants := func(minTTL time.Duration) demand { return demand{minTTL: minTTL, tooShort: issued} }
+	wants := func(minTTL time.Duration) demand { return demand{minTTL: minTTL, shortIssueTime: issued} }
 	background, inUse := demand{isBackground: true}, demand{isBackground: true, inUse: true}
 
 	for name, row := range map[string]struct {
@@ -68,7 +68,7 @@ func TestDecisionsAreThisTable(t *testing.T) {
 		"long enough for min_ttl":                     {token, nil, wants(40 * time.Minute), 10, serve, 45},
 		"too short for min_ttl":                       {token, nil, wants(55 * time.Minute), 10, renewEarly, 10},
 		"too short for min_ttl, and due":              {token, nil, wants(40 * time.Minute), 50, renew, 45},
-		"too short, and replaced since":               {token, nil, demand{minTTL: 55 * time.Minute, tooShort: at(-5)}, 10, serve, 45},
+		"too short, and replaced since":               {token, nil, demand{minTTL: 55 * time.Minute, shortIssueTime: at(-5)}, 10, serve, 45},
 		"too short, just issued":                      {token, nil, wants(59*time.Minute + 30*time.Second), 0.1, serve, 45},
 		"too short, as any token would be":            {token, nil, wants(2 * time.Hour), 10, serve, 45},
 		"too short, and no exchange is left for that": {token, spentEarly, wants(55 * time.Minute), 10, serve, 45},

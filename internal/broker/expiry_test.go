@@ -262,8 +262,8 @@ func TestAStepOfOurOwnClockHoldsUpNothing(t *testing.T) {
 func TestAFailureOfTheFutureIsNoReasonToWait(t *testing.T) {
 	now := time.Now().Round(0)
 	for name, test := range map[string]struct {
-		timesMovedForward, next time.Duration // from now
-		waits                   time.Duration
+		dated, next time.Duration // from now
+		waits       time.Duration
 	}{
 		"of now":                                 {0, time.Minute, time.Minute},
 		"of now, for as long as any":             {0, longestBackOff, longestBackOff},
@@ -273,7 +273,7 @@ func TestAFailureOfTheFutureIsNoReasonToWait(t *testing.T) {
 		"of a year ahead":                        {365 * 24 * time.Hour, 365*24*time.Hour + time.Minute, 0},
 		"of the past, and it may be tried again": {-time.Hour, -time.Minute, 0},
 	} {
-		failure := Failure{Kind: provider.Rejected, Count: 3, Time: now.Add(test.timesMovedForward), NextAttempt: now.Add(test.next)}
+		failure := Failure{Kind: provider.Rejected, Count: 3, Time: now.Add(test.dated), NextAttempt: now.Add(test.next)}
 		recent := Failure{Kind: provider.Unavailable, Count: 1, Time: now, NextAttempt: now.Add(time.Second)}
 		for where, snap := range map[string]snapshot{
 			"the credential's": {state: &State{Health: Health{Failure: failure}}},

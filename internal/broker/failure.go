@@ -49,8 +49,9 @@ func (f *Failure) countAfter(last Failure, e *provider.Error) {
 	f.NextAttempt = f.Time.Add(backOff(e, f.Count))
 }
 
-// asOf returns the failure as it is at a time. One of the future, or one with a longer back-off
-// than there is, was timesMovedForward by a clock that has been stepped back since, and ends no attempt.
+// asOf returns the failure as it is at a time. A failure dated in the future, or with a longer
+// back-off than there is, was recorded before this server's clock was set back, and delays no
+// attempt.
 func (f Failure) asOf(now time.Time) Failure {
 	if f.Time.After(now) || f.NextAttempt.Sub(now) > longestBackOff {
 		f.NextAttempt = time.Time{}

@@ -19,8 +19,8 @@ const (
 	// token. So there is time left for the write.
 	exchangeTimeout = 10 * time.Minute
 
-	// patience is how long after the start of a renewal a reader waits for it that could have
-	// the cached token.
+	// patience is how long a reader that has a valid token waits for a newer one, from the start
+	// of the operation that is to give it.
 	patience = 2 * time.Second
 )
 
@@ -44,7 +44,7 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 		return nil, err
 	}
 	now := time.Now()
-	d := demand{minTTL: request.MinTTL, tooShort: v.token().IssueTime}
+	d := demand{minTTL: request.MinTTL, shortIssueTime: v.token().IssueTime}
 	act, _ := v.decide(d, now)
 	switch act {
 	case serve:
@@ -94,8 +94,8 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 	}
 }
 
-// loadForRead notes a read of a scope, and returns what is known of it, from storage if need be,
-// and when the renewal began that is running; zero if none is.
+// loadForRead notes a read of a scope, and returns what is known of it, from storage if need be. It
+// also returns the start of the operation that is running for the name, or the zero time.
 func (b *Broker) loadForRead(ctx context.Context, s logical.Storage, name, scope string) (*cacheEntry, scopeSnapshot, time.Time, error) {
 	for {
 		if e := b.cached(name); e != nil {

@@ -92,8 +92,8 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, dr
 	defer b.contain(e, &err)
 	e.endPanicPause()
 	// Readers that have a valid token do not wait for the new one.
-	e.setRenewal(renewal{since: time.Now()})
-	defer e.setRenewal(renewal{})
+	e.setRunning(operation{since: time.Now()})
+	defer e.setRunning(operation{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
 	for {

@@ -9,6 +9,10 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
+// The token of a vendor is renewed here, for readers (read.go) and in the background (sweep.go). A
+// refresh by an operator (refresh.go), a write (change.go) and a dedicated role (dedicate.go) do an
+// exchange of their own. A lease of Vault is never renewed.
+
 // A task is a renewal that may be needed.
 type task struct {
 	entry  *cacheEntry
@@ -42,8 +46,8 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (issued *
 		return nil, errSuperseded
 	}
 	defer b.contain(e, &err)
-	e.setRenewal(renewal{since: time.Now()})
-	defer e.setRenewal(renewal{})
+	e.setRunning(operation{since: time.Now()})
+	defer e.setRunning(operation{})
 	snap, err := b.load(ctx, s, e)
 	if err != nil {
 		return nil, err

@@ -100,11 +100,12 @@ func (d *stored) wrotePart(s *State, scope string, err error) {
 // credential.
 func (s *State) hasEntry(scope string) bool { return scope == ownScope || !s.part(scope).isEmpty() }
 
-// save writes a state to storage, and shows it to readers only then. A rotated refresh token is
-// in its grant, which is written first if it is new; then what is of the scope is written. Its
-// error, of type *storage.Error, is why one of the two is not stored. That one is kept in memory,
-// since it may hold the only refresh token that works. What is of other scopes is written as far
-// as storage takes it. The caller holds the lock of the name. (Guarantee 3.)
+// save writes a state to storage, and only then shows it to readers. If the grant is new, as with a
+// rotated refresh token, it is written first, in the credential's entry; then the entry of the scope
+// is written. If either write fails, save returns the error, of type *storage.Error, and keeps in
+// memory what is not stored: it may have the only refresh token that works. The entries of other
+// scopes are written as far as storage takes them. The caller holds the lock of the name.
+// (Guarantee 3.)
 func (b *Broker) save(ctx context.Context, s logical.Storage, e *cacheEntry, snap snapshot, scope string, next *State) (snapshot, error) {
 	next = next.withNextNumber()
 	defer func() {

@@ -7,7 +7,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// presence is what is known of where a name is.
+// presence is whether a name is in storage and in memory, as far as is known.
 type presence int
 
 const (
@@ -38,8 +38,8 @@ type snapshot struct {
 	// dedicated are the failures that count only against a dedicated role, by role.
 	dedicated map[string]Failure
 
-	// early is, by scope, until when the exchanges that readers have caused by their min_ttl
-	// would last if they were earlySpacing apart.
+	// early limits the exchanges that readers cause by their min_ttl, by scope: each moves the
+	// time on by earlySpacing.
 	early map[string]time.Time
 
 	// panicPause is until when the name is not used after a panic; zero if there was none since
@@ -71,7 +71,7 @@ func (snap snapshot) earlierTokens() map[string]provider.Token {
 	return snap.latest().Tokens
 }
 
-// redacting is redacting for what is known of the name.
+// redacting returns a context in which no error of a vendor quotes a secret of the name.
 func (snap snapshot) redacting(ctx context.Context) context.Context {
 	return redacting(ctx, snap.credential, snap.latest())
 }

@@ -164,9 +164,9 @@ func (e *cacheEntry) dueTasks(now time.Time) nameTasks {
 	defer e.mu.Unlock()
 	var due nameTasks
 	snap := e.current
-	// A renewal that is running does what is due. Dedicated exchanges do not, and may follow
+	// An operation that is running renews what is due. Dedicated exchanges do not, and may follow
 	// one another without a pause, which must not put others off.
-	if snap.presence != loaded || !e.renewal.since.IsZero() && !e.renewal.dedicated {
+	if snap.presence != loaded || !e.running.since.IsZero() && !e.running.isDedicated {
 		return due
 	}
 	scopes := map[string]bool{ownScope: true}

@@ -33,16 +33,16 @@ type Options struct {
 // A Store reads and writes the credentials and key pairs of one mount. It implements broker.Source
 // and is safe for concurrent use.
 type Store struct {
-	vendors   []provider.Provider
-	options   Options
-	clocks    provider.Clocks
-	rotations rotations
-	broker    *broker.Broker
+	vendors        []provider.Provider
+	options        Options
+	clocks         provider.Clocks
+	unstoredGrants unstoredGrants
+	broker         *broker.Broker
 }
 
 // New returns a Store for the credentials of the given vendors, and the broker of their tokens.
 func New(vendors []provider.Provider, options Options, observer broker.Observer) (*Store, *broker.Broker) {
-	st := &Store{vendors: vendors, options: options, rotations: rotations{grants: map[string]rotation{}}}
+	st := &Store{vendors: vendors, options: options, unstoredGrants: unstoredGrants{grants: map[string]unstoredGrant{}}}
 	st.broker = broker.New(st, observer)
 	return st, st.broker
 }

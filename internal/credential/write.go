@@ -227,7 +227,7 @@ func (st *Store) plan(before, after *stored, known *broker.State, w Write) (*pla
 func (st *Store) verify(ctx context.Context, change *broker.Change, pl *plan, w Write) error {
 	last, isNew := pl.grant(), !pl.sharesRefreshToken()
 	if isNew {
-		last = st.rotations.get(pl.after)
+		last = st.unstoredGrants.get(pl.after)
 	}
 	var err error
 	if w.verifies() {
@@ -237,7 +237,7 @@ func (st *Store) verify(ctx context.Context, change *broker.Change, pl *plan, w 
 	}
 	if grant := pl.next.Verified.Grant; isNew && !grant.Derived && grant.RefreshToken != last.RefreshToken {
 		pl.keepsRotated = true
-		st.rotations.keep(pl.after, grant)
+		st.unstoredGrants.keep(pl.after, grant)
 	}
 	if err != nil {
 		nothing := "nothing was stored at " + pl.after.path()
@@ -257,8 +257,8 @@ func (st *Store) commit(ctx context.Context, s logical.Storage, pl *plan) error 
 		}
 		return err
 	}
-	if !pl.sharesRefreshToken() { // otherwise a kept rotation belongs to another write
-		st.rotations.drop(pl.after.path())
+	if !pl.sharesRefreshToken() { // otherwise the unstored grant belongs to another write
+		st.unstoredGrants.drop(pl.after.path())
 	}
 	// The new generation makes the previous state void. Deleting it is only cleanup, and must not
 	// fail a completed write.

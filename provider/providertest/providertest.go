@@ -91,7 +91,7 @@ func run(c Contract, k Kind, test func(Kind, *testing.T, Contract)) func(*testin
 var segment = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
 
 // common are the fields that every credential has, whatever its provider.
-var common = []string{"name", "request_timeout", "ca_cert", "default_ttl", "max_ttl", "keepalive_interval", "verify", "private_key_source", "keypair"}
+var common = []string{"name", "request_timeout", "ca_cert", "default_ttl", "max_ttl", "keepalive_interval", "verify", "private_key_source", "keypair", "description", "expires"}
 
 func (c Contract) testDescription(t *testing.T) {
 	assert.Regexp(t, segment, c.Provider.Name(), "the name is a path segment")

@@ -196,7 +196,7 @@ func TestGuarantee1StoredTokenFromTheFutureIsReplaced(t *testing.T) {
 	})
 }
 
-// Guarantee 4: a back-off that a wrong clock timesMovedForward into the future delays no attempt.
+// Guarantee 4: a back-off that a wrong clock dated in the future delays no attempt.
 func TestStoredFailureFromTheFutureDelaysNothing(t *testing.T) {
 	for _, ahead := range []time.Duration{time.Minute, time.Hour, 365 * 24 * time.Hour} {
 		for name, fails := range map[string]vendorsim.Conduct{

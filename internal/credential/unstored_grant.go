@@ -1,0 +1,90 @@
+package credential
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+const (
+	// maxUnstoredGrants is how many grants are kept. The oldest is dropped first.
+	maxUnstoredGrants = 100
+
+	// unstoredGrantAge is how long a grant is kept.
+	unstoredGrantAge = time.Hour
+)
+
+// unstoredGrants holds the rotated refresh tokens of writes that were verified and then not stored. The refresh token in such a write is no longer valid, so the same write, sent again, must
+// use the rotated one. It is safe for concurrent use.
+type unstoredGrants struct {
+	mu     sync.Mutex
+	grants map[string]unstoredGrant // by the path of the credential
+}
+
+// An unstoredGrant is the grant that replaced the refresh token of one write. It is used only for a write
+// with the same fields, as others might send it to another vendor.
+type unstoredGrant struct {
+	fields [sha256.Size]byte // exchangeFields of the write
+	grant  provider.Grant
+	time   time.Time
+}
+
+// keep stores the grant that a vendor returned for a credential that is not stored yet.
+func (r *unstoredGrants) keep(c *stored, grant provider.Grant) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.grants, c.path())
+	r.expireLocked()
+	if len(r.grants) >= maxUnstoredGrants {
+		delete(r.grants, r.oldestLocked())
+	}
+	r.grants[c.path()] = unstoredGrant{fields: exchangeFields(c.Entry), grant: grant, time: time.Now()}
+}
+
+// get returns the grant kept for a credential with the same fields; the zero grant if there is
+// none.
+func (r *unstoredGrants) get(c *stored) provider.Grant {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.expireLocked()
+	if kept, ok := r.grants[c.path()]; ok && kept.fields == exchangeFields(c.Entry) {
+		return kept.grant
+	}
+	return provider.Grant{}
+}
+
+// drop removes the grant of a path.
+func (r *unstoredGrants) drop(path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.grants, path)
+}
+
+func (r *unstoredGrants) expireLocked() {
+	maps.DeleteFunc(r.grants, func(_ string, kept unstoredGrant) bool { return time.Since(kept.time) >= unstoredGrantAge })
+}
+
+func (r *unstoredGrants) oldestLocked() string {
+	return slices.MinFunc(slices.Collect(maps.Keys(r.grants)), func(a, b string) int { return r.grants[a].time.Compare(r.grants[b].time) })
+}
+
+// exchangeFields returns the SHA-256 of the fields that affect an exchange.
+func exchangeFields(e *Entry) [sha256.Size]byte {
+	fields := maps.Clone(e.Fields)
+	for _, field := range append([]string{"default_ttl", "max_ttl"}, settingFields...) {
+		delete(fields, field)
+	}
+	return sha256.Sum256(fmt.Appendf(nil, "%#v", fields)) // maps print in sorted order
+}
+
+// ExpireUnstoredGrants drops the rotated refresh tokens of writes that were not repeated in time.
+func (st *Store) ExpireUnstoredGrants() {
+	st.unstoredGrants.mu.Lock()
+	defer st.unstoredGrants.mu.Unlock()
+	st.unstoredGrants.expireLocked()
+}
