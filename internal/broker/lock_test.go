@@ -46,6 +46,7 @@ func TestALockIsHeldByOneAtATimeAndItsWaitersCanGiveUp(t *testing.T) {
 		unlock, err = l.lockClosed(t.Context(), "a")
 		require.NoError(t, err)
 		unlock()
+		synctest.Wait()
 		assert.Empty(t, l.names, "locks that nobody uses are dropped")
 	})
 }
@@ -72,6 +73,7 @@ func TestGuarantee11DedicatedExchangesLetOthersInBetween(t *testing.T) {
 		assert.LessOrEqual(t, time.Since(began), 2*time.Second)
 		unlock()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		assert.Empty(t, l.names)
 	})
 }
