@@ -120,7 +120,7 @@ func TestMountsAreIsolated(t *testing.T) {
 	}
 	undisturbed("writes")
 	_, err = two.root.Logical().ReadWithContext(t.Context(), "two/creds/search")
-	assertStatus(t, 400, `"search" is no`, err)
+	assertStatus(t, 400, `no role or credential named "search"`, err)
 
 	one.write("refresh/prod", nil)
 	assert.NotEqual(t, ones, one.creds("prod").Data["access_token"])

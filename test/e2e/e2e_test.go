@@ -178,7 +178,7 @@ func TestErrorsHaveTheDocumentedStatus(t *testing.T) {
 	assertStatus(t, 400, "refresh_token: must be a string", write("kensho/a", m.kensho(), map[string]any{"refresh_token": []string{"canary"}}))
 	assertStatus(t, 400, "rejected the credential", write("kensho/a", m.kensho(), map[string]any{"refresh_token": "of-nobody"}))
 	require.NoError(t, write("kensho/a", m.kensho(), map[string]any{"verify": false}))
-	assertStatus(t, 400, "belongs to config/kensho/a", write("sitecore/a", m.sitecore(), nil))
+	assertStatus(t, 400, "is taken by config/kensho/a", write("sitecore/a", m.sitecore(), nil))
 
 	read := func() error {
 		_, err := w.root.Logical().ReadWithContext(t.Context(), "errors/creds/a")

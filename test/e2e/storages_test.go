@@ -74,7 +74,7 @@ func (m *mount) acrossASeal(seal bool, readable map[string]bool) {
 			continue
 		}
 		_, err := m.root.Logical().ReadWithContext(m.t.Context(), m.path+"/creds/"+name)
-		assertStatus(m.t, 400, "is no", err)
+		assertStatus(m.t, 400, "no role or credential named", err)
 	}
 	assert.Len(m.t, m.sim.Calls(), calls, "a vendor was called")
 }
