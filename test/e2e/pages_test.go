@@ -18,9 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/canary"
-	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 )
 
 // pageTime is the time limit for the commands of a page.

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
-	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 )
 
 // said matches the engine's log messages at info and above, and the kinds of its events.
