@@ -210,7 +210,7 @@ const backendHelp = `
 The token broker exchanges long-lived credentials of API vendors (API keys, refresh
 tokens, key pairs) for short-lived access tokens.
 
-Store a credential at config/<vendor>/<name>, then read creds/<name> for an access
+Store a credential at config/<provider>/<name>, then read creds/<name> for an access
 token with a lease that ends before the token expires. token/<name> returns the same
 token without a lease. Readers share the cached token, so the engine calls the vendor
 about once per token lifetime. A role at roles/<name> is a narrower view of a credential.

@@ -17,7 +17,7 @@ import (
 // A Provider exchanges the credentials of one vendor for access tokens. Providers are
 // stateless.
 type Provider interface {
-	// Name returns the vendor's segment in config/<vendor>/<name>.
+	// Name returns the segment in config/<provider>/<name>.
 	Name() string
 
 	// Summary describes the vendor in one line.

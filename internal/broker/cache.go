@@ -22,7 +22,7 @@ type cacheEntry struct {
 
 	// The holder of the name's lock uses these: what storage has of the state, and the
 	// allowances of dedicated roles, by role.
-	stored     *stored
+	stored     *storedState
 	allowances map[string]*allowance
 
 	// refreshes limits the refreshes of the name: those that keep the cached tokens, and those

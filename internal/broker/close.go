@@ -80,7 +80,7 @@ func (b *Broker) saveUnsaved(ctx context.Context, e *cacheEntry) {
 		return
 	}
 	e.endPanicPause() // there is no later
-	if snap, err := b.load(ctx, u.in, e); err == nil && snap.unsaved != nil {
-		_, _ = b.save(ctx, u.in, e, snap, ownScope, snap.unsaved.state) // which logs its error
+	if snap, err := b.load(ctx, u.storage, e); err == nil && snap.unsaved != nil {
+		_, _ = b.save(ctx, u.storage, e, snap, ownScope, snap.unsaved.state) // which logs its error
 	}
 }

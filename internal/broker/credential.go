@@ -22,9 +22,9 @@ type Credential struct {
 	WriteTime time.Time
 
 	// Expires is the date that the operator gave for the expiry of the secret at the vendor;
-	// zero if none. About is the operator's description.
-	Expires time.Time
-	About   string
+	// zero if none. Description is the operator's, too.
+	Expires     time.Time
+	Description string
 
 	// TTL holds the operator's limits for the lifetime of its tokens.
 	TTL provider.TTL

@@ -162,9 +162,9 @@ func readEntries(ctx context.Context, s logical.Storage, name string) (entries, 
 
 // over lays the entries over the State that a credential was verified with. It returns the result
 // and what of it storage has.
-func (all entries) over(verified *State) (*State, *stored) {
+func (all entries) over(verified *State) (*State, *storedState) {
 	state := *verified
-	has := &stored{parts: map[string]scopePart{}, obsolete: all.obsolete}
+	has := &storedState{parts: map[string]scopePart{}, obsolete: all.obsolete}
 	if slices.Contains(all.damaged, storage.StateKey(all.name, ownKey)) {
 		state.Tokens = nil // the damaged entry has replaced them
 	}

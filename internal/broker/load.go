@@ -86,7 +86,7 @@ func (b *Broker) lookup(ctx context.Context, s logical.Storage, name string) (sn
 }
 
 // readCredential reads a credential and its state from storage.
-func (b *Broker) readCredential(ctx context.Context, s logical.Storage, name string) (*Credential, *State, *stored, error) {
+func (b *Broker) readCredential(ctx context.Context, s logical.Storage, name string) (*Credential, *State, *storedState, error) {
 	credential, err := b.source.Credential(ctx, s, name)
 	if err != nil {
 		return nil, nil, nil, err

@@ -26,9 +26,9 @@ const (
 	tidyTimeout = time.Second
 )
 
-// stored is what storage has of the state of a name, as far as is known. The holder of the
+// storedState is what storage has of the state of a name, as far as is known. The holder of the
 // name's lock uses it.
-type stored struct {
+type storedState struct {
 	grant  provider.Grant
 	void   int
 	health Health
@@ -47,12 +47,12 @@ type stored struct {
 }
 
 // hasCredential reports whether storage has what a state has for all scopes.
-func (d *stored) hasCredential(s *State) bool {
+func (d *storedState) hasCredential(s *State) bool {
 	return !d.isUncertain && d.grant == s.Grant && d.void == s.Void
 }
 
 // hasPart reports whether storage has what a state has for a scope.
-func (d *stored) hasPart(s *State, scope string) bool {
+func (d *storedState) hasPart(s *State, scope string) bool {
 	return !d.uncertainParts[scope] && isSame(d.parts[scope], s.part(scope))
 }
 
@@ -65,7 +65,7 @@ func isSame(a, b any) bool {
 
 // wroteCredential notes the result of a write of the credential's entry. The tokens that it drops
 // are dropped in the entries of their scopes, too.
-func (d *stored) wroteCredential(s *State, next string, err error) {
+func (d *storedState) wroteCredential(s *State, next string, err error) {
 	d.next = next
 	if err != nil {
 		d.isUncertain = !d.hasCredential(s)
@@ -82,7 +82,7 @@ func (d *stored) wroteCredential(s *State, next string, err error) {
 }
 
 // wrotePart notes the result of a write of the entry of a scope.
-func (d *stored) wrotePart(s *State, scope string, err error) {
+func (d *storedState) wrotePart(s *State, scope string, err error) {
 	d.uncertainParts = withOrWithout(d.uncertainParts, scope, true, err != nil)
 	if err != nil {
 		return

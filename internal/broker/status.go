@@ -128,7 +128,7 @@ func (snap snapshot) status(now time.Time) *Status {
 		CredentialExpireTime: snap.state.unusedExpireTime(now),
 		CredentialWriteTime:  snap.credential.WriteTime,
 		SecretExpireTime:     snap.credential.Expires,
-		Description:          snap.credential.About,
+		Description:          snap.credential.Description,
 		ClockSkew:            snap.state.ClockSkew,
 		Revocation:           snap.state.Revocation,
 	}

@@ -12,9 +12,9 @@ import (
 
 // unsaved is what storage does not have yet of a name.
 type unsaved struct {
-	// state is newer than what storage has, and in is where it belongs.
-	state *State
-	in    logical.Storage
+	// state is newer than what storage has, and storage is where it belongs.
+	state   *State
+	storage logical.Storage
 
 	// grant and void are what storage had for all scopes before.
 	grant provider.Grant
@@ -105,7 +105,7 @@ func (e *cacheEntry) keepUnsaved(s logical.Storage, state *State, err error) {
 	e.current.unsaved = nil
 	if state != nil {
 		failed := newFailedWrite(err)
-		e.current.unsaved = &unsaved{state: state, in: s, credential: &failed}
+		e.current.unsaved = &unsaved{state: state, storage: s, credential: &failed}
 		if e.stored != nil {
 			e.current.unsaved.grant, e.current.unsaved.void = e.stored.grant, e.stored.void
 		}
@@ -121,12 +121,12 @@ func (snap *snapshot) replaceState(next *State, s logical.Storage, refused map[s
 	}
 	snap.state, snap.unsaved = visible, nil
 	if len(refused) > 0 {
-		snap.unsaved = &unsaved{state: next, in: s, scopes: refused}
+		snap.unsaved = &unsaved{state: next, storage: s, scopes: refused}
 	}
 }
 
 // dropStoredWrites drops the failed writes of scopes of which nothing is left to be written.
-func (snap *snapshot) dropStoredWrites(has *stored) {
+func (snap *snapshot) dropStoredWrites(has *storedState) {
 	if snap.unsaved == nil || snap.unsaved.credential != nil {
 		return
 	}

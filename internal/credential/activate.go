@@ -173,7 +173,7 @@ func (a *activation) failed(ctx context.Context, err error) []error {
 
 // verify exchanges a credential with the pending pair. It returns the state that this leaves for
 // the stored credential; nil if there is nothing to keep.
-func (a *activation) verify(ctx context.Context, u *stored) (*broker.State, error) {
+func (a *activation) verify(ctx context.Context, u *storedCredential) (*broker.State, error) {
 	fields := maps.Clone(u.Fields)
 	for field, value := range a.given {
 		// Where several credentials share the key pair, one without a key_id belongs to a vendor
@@ -190,7 +190,7 @@ func (a *activation) verify(ctx context.Context, u *stored) (*broker.State, erro
 	if err != nil {
 		return nil, err
 	}
-	next := &stored{Entry: entry, vendor: u.vendor, name: u.name, key: signingKey{pair: a.next.Active, allowed: a.next.Allowed}}
+	next := &storedCredential{Entry: entry, vendor: u.vendor, name: u.name, key: signingKey{pair: a.next.Active, allowed: a.next.Allowed}}
 	credential, err := a.store.open(next)
 	if err != nil {
 		return nil, err

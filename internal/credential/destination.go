@@ -103,7 +103,7 @@ func (d Destinations) hosts() []string {
 
 // sentTo returns where the secrets of a stored credential go. If the credential cannot be opened,
 // it returns the destinations recorded when it was written.
-func (st *Store) sentTo(c *stored) Destinations {
+func (st *Store) sentTo(c *storedCredential) Destinations {
 	credential, err := st.open(c)
 	if err != nil {
 		return c.SentTo
@@ -113,7 +113,7 @@ func (st *Store) sentTo(c *stored) Destinations {
 
 // checkDestinations returns an error if a write would send a stored secret to a destination that
 // the writer of the secret did not choose. (Guarantee 13.)
-func (w Write) checkDestinations(after *stored, sent Destinations) error {
+func (w Write) checkDestinations(after *storedCredential, sent Destinations) error {
 	var kept []string // the secrets that the write does not give
 	for _, field := range sortedKeys(after.Fields) {
 		if _, isGiven := w.Fields[field]; !isGiven && IsSecret(fieldsOf(after.vendor)[field]) {

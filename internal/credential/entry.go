@@ -98,7 +98,7 @@ func isStoredAs(fieldType framework.FieldType, value any) bool {
 
 // last returns the latest state of a stored credential: known if it has the credential's
 // generation, else the state from its verification. It returns nil if there is none.
-func (c *stored) last(known *broker.State) *broker.State {
+func (c *storedCredential) last(known *broker.State) *broker.State {
 	switch {
 	case c == nil:
 		return nil
@@ -111,7 +111,7 @@ func (c *stored) last(known *broker.State) *broker.State {
 // A replacement is an entry that replaces a stored one.
 type replacement struct {
 	next   *Entry
-	stored *stored       // nil if there is none
+	stored *storedCredential       // nil if there is none
 	known  *broker.State // the state of stored; nil if there is none
 
 	// isElsewhere is whether next sends secrets to a destination that stored does not have.

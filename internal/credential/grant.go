@@ -15,7 +15,7 @@ const grantField = "grant_type"
 // and readers would get the application's own tokens, which may have more rights than a user's. A
 // write that gives a secret and clears none is allowed, as its writer holds the secret of the new
 // grant.
-func (st *Store) checkGrant(before *stored, next *broker.Credential, w Write) error {
+func (st *Store) checkGrant(before *storedCredential, next *broker.Credential, w Write) error {
 	if w.Fields[grantField] != nil || fieldsOf(before.vendor)[grantField] == nil {
 		return nil
 	}
@@ -36,7 +36,7 @@ func (st *Store) checkGrant(before *stored, next *broker.Credential, w Write) er
 
 // secrets returns the names of the secret fields that a write to a stored credential clears, and of
 // those that it gives.
-func (w Write) secrets(before *stored) (cleared, given []string) {
+func (w Write) secrets(before *storedCredential) (cleared, given []string) {
 	for _, field := range sortedKeys(w.Fields) {
 		switch {
 		case !IsSecret(fieldsOf(before.vendor)[field]):

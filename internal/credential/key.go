@@ -32,7 +32,7 @@ func (k signingKey) thumbprint() string {
 }
 
 // check returns an error if the key may not sign for the credential.
-func (k signingKey) check(c *stored, to Destinations) error {
+func (k signingKey) check(c *storedCredential, to Destinations) error {
 	if k.pair == nil {
 		return nil
 	}
@@ -40,7 +40,7 @@ func (k signingKey) check(c *stored, to Destinations) error {
 }
 
 // keypair returns the name of the key pair that the credential uses; "" if it uses none.
-func (c *stored) keypair() string {
+func (c *storedCredential) keypair() string {
 	switch {
 	case c.Fields["private_key_source"] == nil:
 		return ""
@@ -54,7 +54,7 @@ func (c *stored) keypair() string {
 // of the credential's own. One read returns both. Its error is of type *storage.Error or
 // *storage.NewerFormatError. A missing or damaged key pair is not an error: the credential then has
 // no key, and can be repaired by a write.
-func (c *stored) resolve(ctx context.Context, s logical.Storage) error {
+func (c *storedCredential) resolve(ctx context.Context, s logical.Storage) error {
 	used := c.keypair()
 	if used == "" {
 		return nil
@@ -84,7 +84,7 @@ func (c *stored) resolve(ctx context.Context, s logical.Storage) error {
 
 // vendorFields returns the fields for the vendor's package, with private_key set to the generated
 // key if the credential uses one.
-func (c *stored) vendorFields() (map[string]any, error) {
+func (c *storedCredential) vendorFields() (map[string]any, error) {
 	source := c.Fields["private_key_source"]
 	switch {
 	case source == nil && c.Fields["keypair"] != nil:
@@ -105,7 +105,7 @@ func (c *stored) vendorFields() (map[string]any, error) {
 
 // keypairError rewrites a vendor's error about private_key to name the fields that the operator
 // gave instead.
-func (c *stored) keypairError(err error) error {
+func (c *storedCredential) keypairError(err error) error {
 	var refusal *provider.Error
 	if c.keypair() == "" || !errors.As(err, &refusal) {
 		return err

@@ -27,7 +27,7 @@ type settings struct {
 
 // open returns a credential ready to be exchanged. Its errors are *provider.Error of kind Invalid,
 // or the error of its key pair.
-func (st *Store) open(c *stored) (*broker.Credential, error) {
+func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 	given, err := c.vendorFields()
 	if err != nil {
 		return nil, err
@@ -73,19 +73,19 @@ func (st *Store) open(c *stored) (*broker.Credential, error) {
 		return nil, err
 	}
 	return &broker.Credential{
-		Name:       c.name,
-		Provider:   c.vendor.Name(),
-		Generation: c.Generation,
-		WriteTime:  c.WriteTime,
-		Expires:    expires,
-		About:      common.Description,
-		TTL:        provider.TTL{Default: common.DefaultTTL.Duration(), Max: common.MaxTTL.Duration()},
-		Keepalive:  keepalive,
-		Secrets:    secretsOf(c.vendor, given),
-		Vendor:     vendor,
-		Scope:      provider.JoinScope(vendor.Scope()),
-		SentTo:     to,
-		Verified:   c.Verified,
+		Name:        c.name,
+		Provider:    c.vendor.Name(),
+		Generation:  c.Generation,
+		WriteTime:   c.WriteTime,
+		Expires:     expires,
+		Description: common.Description,
+		TTL:         provider.TTL{Default: common.DefaultTTL.Duration(), Max: common.MaxTTL.Duration()},
+		Keepalive:   keepalive,
+		Secrets:     secretsOf(c.vendor, given),
+		Vendor:      vendor,
+		Scope:       provider.JoinScope(vendor.Scope()),
+		SentTo:      to,
+		Verified:    c.Verified,
 	}, nil
 }
 

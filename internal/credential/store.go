@@ -97,9 +97,9 @@ func (st *Store) VendorOf(ctx context.Context, s logical.Storage, name string) (
 	return "", nil
 }
 
-// A stored is a stored credential: its own entry, or the entry that an activation of its key pair
+// A storedCredential is a credential in storage: its own entry, or the entry that an activation of its key pair
 // has put in its place.
-type stored struct {
+type storedCredential struct {
 	*Entry
 	vendor provider.Provider
 	name   string
@@ -111,13 +111,13 @@ type stored struct {
 }
 
 // path returns the path of the credential, as operators write it.
-func (c *stored) path() string { return Path(c.vendor.Name(), c.name) }
+func (c *storedCredential) path() string { return Path(c.vendor.Name(), c.name) }
 
 // storageKey returns the storage key of the credential's own entry.
-func (c *stored) storageKey() string { return storage.CredentialKey(c.vendor.Name(), c.name) }
+func (c *storedCredential) storageKey() string { return storage.CredentialKey(c.vendor.Name(), c.name) }
 
 // getOwn returns a credential with its own entry; nil if there is none.
-func (st *Store) getOwn(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*stored, error) {
+func (st *Store) getOwn(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*storedCredential, error) {
 	const fix = "delete it and write the credential again"
 	key := storage.CredentialKey(p.Name(), name)
 	entry, err := storage.Get[Entry](ctx, s, key, fix)
@@ -127,11 +127,11 @@ func (st *Store) getOwn(ctx context.Context, s logical.Storage, p provider.Provi
 	if !entry.hasFieldsOf(p) {
 		return nil, storage.Damaged(key, fix)
 	}
-	return &stored{Entry: entry, vendor: p, name: name, generation: entry.Generation}, nil
+	return &storedCredential{Entry: entry, vendor: p, name: name, generation: entry.Generation}, nil
 }
 
 // get returns a credential after resolve; nil if there is none.
-func (st *Store) get(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*stored, error) {
+func (st *Store) get(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*storedCredential, error) {
 	c, err := st.getOwn(ctx, s, p, name)
 	if err != nil || c == nil {
 		return nil, err
@@ -139,7 +139,7 @@ func (st *Store) get(ctx context.Context, s logical.Storage, p provider.Provider
 	return c, c.resolve(ctx, s)
 }
 
-func (c *stored) put(ctx context.Context, s logical.Storage) error {
+func (c *storedCredential) put(ctx context.Context, s logical.Storage) error {
 	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, c.storageKey(), c.Entry) })
 }
 

@@ -35,7 +35,7 @@ type unstoredGrant struct {
 }
 
 // keep stores the grant that a vendor returned for a credential that is not stored yet.
-func (r *unstoredGrants) keep(c *stored, grant provider.Grant) {
+func (r *unstoredGrants) keep(c *storedCredential, grant provider.Grant) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.grants, c.path())
@@ -48,7 +48,7 @@ func (r *unstoredGrants) keep(c *stored, grant provider.Grant) {
 
 // get returns the grant kept for a credential with the same fields; the zero grant if there is
 // none.
-func (r *unstoredGrants) get(c *stored) provider.Grant {
+func (r *unstoredGrants) get(c *storedCredential) provider.Grant {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.expireLocked()

@@ -13,7 +13,7 @@ import (
 )
 
 // users are the credentials that use a key pair, sorted by name.
-type users []*stored
+type users []*storedCredential
 
 // String returns the paths of the credentials, separated by commas.
 func (us users) String() string {
@@ -57,7 +57,7 @@ func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string)
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b *stored) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(found, func(a, b *storedCredential) int { return strings.Compare(a.name, b.name) })
 	return found, nil
 }
 

@@ -130,7 +130,7 @@ func (st *Store) checkName(ctx context.Context, s logical.Storage, p provider.Pr
 }
 
 // apply returns the credential after the write. before is nil if there is none.
-func (w Write) apply(p provider.Provider, name string, before *stored) (*stored, error) {
+func (w Write) apply(p provider.Provider, name string, before *storedCredential) (*storedCredential, error) {
 	old := &Entry{Fields: map[string]any{}}
 	if before != nil {
 		old = before.Entry
@@ -151,7 +151,7 @@ func (w Write) apply(p provider.Provider, name string, before *stored) (*stored,
 	if err != nil {
 		return nil, err
 	}
-	next := &stored{Entry: entry, vendor: p, name: name, generation: entry.Generation}
+	next := &storedCredential{Entry: entry, vendor: p, name: name, generation: entry.Generation}
 	if used := next.keypair(); used != "" && (before == nil || used != before.keypair()) || next.hasNewSecret(old) {
 		entry.WriteTime = time.Now().Round(0).UTC()
 	}
@@ -173,7 +173,7 @@ func merged(old any, given map[string]any) any {
 }
 
 // hasNewSecret reports whether a secret field is set and differs from its old value.
-func (c *stored) hasNewSecret(old *Entry) bool {
+func (c *storedCredential) hasNewSecret(old *Entry) bool {
 	for field, schema := range fieldsOf(c.vendor) {
 		if value := c.Fields[field]; IsSecret(schema) && value != nil && !reflect.DeepEqual(value, old.Fields[field]) {
 			return true
@@ -185,7 +185,7 @@ func (c *stored) hasNewSecret(old *Entry) bool {
 // A plan is a write that has passed all checks.
 type plan struct {
 	replacement
-	after      *stored // the credential with next as its entry
+	after      *storedCredential // the credential with next as its entry
 	credential *broker.Credential
 
 	// keepsRotated is whether the verification has rotated a refresh token that is kept in memory
@@ -194,7 +194,7 @@ type plan struct {
 }
 
 // plan checks a write. It changes nothing.
-func (st *Store) plan(before, after *stored, known *broker.State, w Write) (*plan, error) {
+func (st *Store) plan(before, after *storedCredential, known *broker.State, w Write) (*plan, error) {
 	credential, err := st.open(after)
 	if err != nil {
 		return nil, err

@@ -14,13 +14,13 @@ import (
 )
 
 // before returns a stored credential.
-func before() *stored {
+func before() *storedCredential {
 	fields := map[string]any{
 		"token_url": "https://id.example.com/token", "client_id": "a", "client_secret": "top",
 		"scope": []any{"read"}, "token_params": map[string]any{"tenant": "t", "audience": "b"}, "max_ttl": json.Number("60"),
 	}
 	entry := &Entry{Generation: "g", WriteTime: time.Now().Add(-time.Hour), Fields: fields}
-	return &stored{Entry: entry, vendor: oauth2.Provider{}, name: "prod", generation: "g"}
+	return &storedCredential{Entry: entry, vendor: oauth2.Provider{}, name: "prod", generation: "g"}
 }
 
 func TestAWriteChangesTheFieldsThatItNames(t *testing.T) {
