@@ -7,7 +7,7 @@
 // What the engine knows of a credential is a State (state.go); storage has it in several
 // entries (entries.go, save.go). A snapshot is the State and what else is in memory of one name
 // (snapshot.go). The rules are pure functions (rules.go), and decide.go is the one place that
-// decides whether a token is renewed. Readers enter at read.go, operators at refresh.go and
+// decides whether a reader or the background has a token renewed. Readers enter at read.go, operators at refresh.go and
 // change.go, and Vault's periodic function at sweep.go. All of them exchange by exchange.go,
 // under the lock of the name (lock.go).
 package broker
@@ -20,6 +20,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/singleflight"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -65,6 +66,9 @@ type Broker struct {
 
 	mu      sync.RWMutex
 	entries map[string]*cacheEntry // by the name of the credential
+
+	// loads are the loads of names that readers wait for.
+	loads singleflight.Group
 
 	// slots limits the renewals that run in the background.
 	slots chan struct{}

@@ -205,7 +205,7 @@ func (e *cacheEntry) forget() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p := unloaded
-	if e.current.presence == absent {
+	if e.current.presence == absent && e.current.unsaved == nil {
 		p = absent
 	}
 	e.resetLocked(p)

@@ -23,13 +23,13 @@ type Change struct {
 	snapshot snapshot
 	verified []Exchange
 	isStored bool
+	unlock   func()
 }
 
 // Changes are the changes of some credentials, which begin and end together.
 type Changes struct {
 	all    map[string]*Change
 	cancel context.CancelFunc
-	unlock func()
 }
 
 // BeginWrites begins changes that store credentials. The context that it returns is for what they
@@ -51,17 +51,20 @@ func (b *Broker) BeginDelete(ctx context.Context, s logical.Storage, name string
 }
 
 func (b *Broker) begin(ctx context.Context, s logical.Storage, names []string, timeout time.Duration, prevents func(error) bool) (context.Context, *Changes, error) {
-	unlock, err := b.locks.lockAll(ctx, names)
-	if err != nil {
-		return nil, nil, err
+	cs := &Changes{all: map[string]*Change{}, cancel: func() {}}
+	for _, name := range inOrder(names) {
+		e, unlock, err := b.lockEntry(ctx, name)
+		if err != nil {
+			cs.End()
+			return nil, nil, err
+		}
+		// Readers that have a valid token do not wait for a newer one, also while this waits for
+		// the next lock.
+		e.setRunning(operation{since: time.Now()})
+		cs.all[name] = &Change{broker: b, storage: s, entry: e, unlock: unlock}
 	}
-	cs := &Changes{all: map[string]*Change{}, unlock: unlock}
 	ctx, cs.cancel = context.WithTimeout(context.WithoutCancel(ctx), timeout)
-	for _, name := range names {
-		c := &Change{broker: b, storage: s, entry: b.entryOf(name)}
-		cs.all[name] = c
-		// Readers that have a valid token do not wait for a newer one.
-		c.entry.setRunning(operation{since: time.Now()})
+	for _, c := range cs.all {
 		if err := c.load(ctx, prevents); err != nil {
 			cs.End()
 			return nil, nil, err
@@ -73,7 +76,7 @@ func (b *Broker) begin(ctx context.Context, s logical.Storage, names []string, t
 // Of returns the change of a name.
 func (cs *Changes) Of(name string) *Change { return cs.all[name] }
 
-// End ends the changes. A change that was neither Stored, Settled nor Deleted leaves everything as
+// End ends the changes. A change that was neither Stored, SettingsStored nor Deleted leaves everything as
 // it was.
 func (cs *Changes) End() {
 	for _, c := range cs.all {
@@ -81,9 +84,8 @@ func (cs *Changes) End() {
 			c.broker.reportStored(x, c.isStored)
 		}
 		c.entry.setRunning(operation{})
-		c.broker.dropAbsent(c.entry)
+		c.unlock()
 	}
-	cs.unlock()
 	cs.cancel()
 }
 
@@ -146,9 +148,9 @@ func (c *Change) replaced(p presence) {
 	c.isStored = true
 }
 
-// Settled reports that other settings of the same credential are stored. Its grant, its tokens and
-// its failures stay.
-func (c *Change) Settled() { c.entry.unload() }
+// SettingsStored reports that the credential is stored with other values of fields that no exchange
+// depends on. Its grant, its tokens and its failures stay.
+func (c *Change) SettingsStored() { c.entry.unload() }
 
 // Save stores what the vendor answered for the credential that is stored, while the change goes
 // on.

@@ -45,27 +45,32 @@ func isClosed(closed <-chan struct{}) bool {
 }
 
 // finish waits for what is running, and writes what is unsaved: first of the names whose lock is
-// free, then of the others, none of which waits for another.
+// free, then of the others, none of which waits for another. The holder of a lock may have no entry
+// yet.
 func (b *Broker) finish(ctx context.Context) {
-	var busy []*cacheEntry
+	names := b.locks.inUse()
 	for _, e := range b.allCached() {
-		unlock, isLocked := b.locks.tryLock(e.name)
+		names[e.name] = true
+	}
+	var busy []string
+	for name := range names {
+		unlock, isLocked := b.locks.tryLock(name)
 		if !isLocked {
-			busy = append(busy, e)
+			busy = append(busy, name)
 			continue
 		}
-		b.saveUnsaved(ctx, e)
+		b.saveUnsaved(ctx, name)
 		unlock()
 	}
 	var all sync.WaitGroup
-	for _, e := range busy {
+	for _, name := range busy {
 		all.Go(func() {
-			unlock, err := b.locks.lockClosed(ctx, e.name)
+			unlock, err := b.locks.lockClosed(ctx, name)
 			if err != nil {
 				return
 			}
 			defer unlock()
-			b.saveUnsaved(ctx, e)
+			b.saveUnsaved(ctx, name)
 		})
 	}
 	all.Wait()
@@ -73,7 +78,11 @@ func (b *Broker) finish(ctx context.Context) {
 
 // saveUnsaved writes what storage has refused before, if it still belongs there. The caller holds
 // the lock of the name.
-func (b *Broker) saveUnsaved(ctx context.Context, e *cacheEntry) {
+func (b *Broker) saveUnsaved(ctx context.Context, name string) {
+	e := b.cached(name)
+	if e == nil {
+		return
+	}
 	defer b.contain(e, new(error)) // which it logs
 	u := e.snapshot().unsaved
 	if u == nil {

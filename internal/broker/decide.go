@@ -35,9 +35,10 @@ const (
 	// reader waits for it. Such renewals are limited.
 	renewEarly
 
-	// renew renews a token that is not valid, or too short for the reader and due, or about to
-	// expire at a time before which there is no other. The reader waits for it.
-	renew
+	// renewNow renews before anything is served: there is no valid token, or it is too short for
+	// the reader and due, or about to expire at a time before which there is no other. A reader
+	// waits for it. In the background, it is what is due.
+	renewNow
 
 	// fail fails the read: there is no valid token, and the engine is backing off.
 	fail
@@ -63,13 +64,13 @@ func (v scopeSnapshot) decide(d demand, now time.Time) (action, time.Time) {
 		if due.IsZero() || now.Before(due) {
 			return serve, due
 		}
-		return renew, due
+		return renewNow, due
 	}
 	due := renewTime(token)
 	isDue := v.pendingWrite() != nil || isRenewalDue(token, now)
 	switch isTooShort := v.isTooShort(d, now); {
 	case !isValid || isExpiring(token, now) || isTooShort && isDue:
-		return renew, due
+		return renewNow, due
 	case isTooShort:
 		return renewEarly, now
 	case isDue:

@@ -15,17 +15,17 @@ import (
 
 // The State of a credential is in one entry for what all scopes share, and one for each scope:
 //
-//	state/<name>/credential  the grant
-//	state/<name>/own         the token of the credential's own scope, and what is of that scope only
-//	state/<name>/<SHA-256>   the same of a narrower scope
+//	state/<name>/grant    the grant, and what else all scopes share
+//	state/<name>/own      the token of the credential's own scope, and what is of that scope only
+//	state/<name>/<SHA-256>  the same of a narrower scope
 //
 // Each entry is written by itself: none grows with the number of scopes, and a scope that is too
 // large for storage affects no other. Each holds the health of the credential at the time of the
 // write, and the one with the highest number counts, so that an exchange that does not change the
 // grant is one write.
 const (
-	credentialKey = "credential"
-	ownKey        = "own"
+	grantKey = "grant"
+	ownKey   = "own"
 )
 
 // scopeKey returns the last part of the key of a scope's entry.
@@ -44,12 +44,12 @@ type header struct {
 	Health
 }
 
-// A credentialEntry is the part of a State that all scopes share.
-type credentialEntry struct {
+// A grantEntry is the part of a State that all scopes share.
+type grantEntry struct {
 	storage.Format
 	header
-	Grant provider.Grant `json:"grant,omitzero"`
-	Void  int            `json:"void,omitempty"`
+	Grant         provider.Grant `json:"grant,omitzero"`
+	DroppedBefore int            `json:"dropped_before,omitempty"`
 
 	// Next is the key of the entry that is written right after this one, with the token of the
 	// same exchange.
@@ -57,8 +57,8 @@ type credentialEntry struct {
 }
 
 // Check returns an error for an entry that the engine does not write.
-func (e *credentialEntry) Check() error {
-	if e.Void < 0 || e.Void > e.Number {
+func (e *grantEntry) Check() error {
+	if e.DroppedBefore < 0 || e.DroppedBefore > e.Number {
 		return errors.New("a count is out of range")
 	}
 	return e.check()
@@ -123,7 +123,7 @@ func (p scopePart) isEmpty() bool {
 // entries are those below state/<name>/.
 type entries struct {
 	name       string
-	credential *credentialEntry // nil if there is none
+	credential *grantEntry // nil if there is none
 	scopes     []*scopeEntry
 	obsolete   []string // keys of entries that are damaged, or of another generation
 	damaged    []string // keys of the damaged ones
@@ -131,7 +131,7 @@ type entries struct {
 
 // readEntries reads the entries of a name. A damaged entry of a scope counts as none: the next
 // exchange replaces it. Its error is of type *storage.NewerFormatError or *storage.Error, or says
-// that the credential's entry cannot be decoded.
+// that the grant's entry cannot be decoded.
 func readEntries(ctx context.Context, s logical.Storage, name string) (entries, error) {
 	all := entries{name: name}
 	keys, err := storage.List(ctx, s, storage.StateKey(name, ""))
@@ -140,8 +140,8 @@ func readEntries(ctx context.Context, s logical.Storage, name string) (entries, 
 	}
 	for _, key := range keys {
 		path := storage.StateKey(name, key)
-		if key == credentialKey {
-			all.credential, err = storage.Get[credentialEntry](ctx, s, path, "write the credential again")
+		if key == grantKey {
+			all.credential, err = storage.Get[grantEntry](ctx, s, path, "write the credential again")
 			if err != nil {
 				return all, err
 			}
@@ -176,9 +176,9 @@ func (all entries) over(verified *State) (*State, *storedState) {
 	}
 	if c := all.credential; c != nil && c.Generation == state.Generation {
 		note(c.header)
-		state.Grant, state.Void, next, nextNumber = c.Grant, c.Void, c.Next, c.Number
+		state.Grant, state.DroppedBefore, next, nextNumber = c.Grant, c.DroppedBefore, c.Next, c.Number
 	} else if c != nil {
-		has.obsolete = append(has.obsolete, credentialKey)
+		has.obsolete = append(has.obsolete, grantKey)
 	}
 	for _, e := range all.scopes {
 		if e.Generation != state.Generation {
@@ -192,7 +192,7 @@ func (all entries) over(verified *State) (*State, *storedState) {
 	for scope := range state.scopes() {
 		p := state.part(scope)
 		switch number := numbers[scope]; {
-		case number < state.Void:
+		case number < state.DroppedBefore:
 			p = p.withDroppedToken()
 		case scopeKey(scope) == next && number < nextNumber && p.Token.InvalidatesPrevious:
 			// The exchange has invalidated this token, and its own was not stored.
@@ -206,7 +206,7 @@ func (all entries) over(verified *State) (*State, *storedState) {
 	for scope := range state.scopes() {
 		has.parts[scope] = state.part(scope)
 	}
-	has.grant, has.void, has.health = state.Grant, state.Void, state.Health
+	has.grant, has.droppedBefore, has.health = state.Grant, state.DroppedBefore, state.Health
 	return &state, has
 }
 
@@ -252,7 +252,7 @@ func getState(ctx context.Context, s logical.Storage, name string) (*State, erro
 // putState writes all of the state of a credential that cannot be opened.
 func putState(ctx context.Context, s logical.Storage, name string, state *State) error {
 	state = state.withNextNumber()
-	if err := storage.Retry(ctx, func() error { return putCredential(ctx, s, name, state, "") }); err != nil {
+	if err := storage.Retry(ctx, func() error { return putGrant(ctx, s, name, state, "") }); err != nil {
 		return err
 	}
 	for scope := range state.scopes() {
@@ -267,8 +267,8 @@ func (s *State) header() header {
 	return header{Generation: s.Generation, Number: s.Number, Health: s.Health}
 }
 
-func putCredential(ctx context.Context, s logical.Storage, name string, state *State, next string) error {
-	return storage.Put(ctx, s, storage.StateKey(name, credentialKey), &credentialEntry{header: state.header(), Grant: state.Grant, Void: state.Void, Next: next})
+func putGrant(ctx context.Context, s logical.Storage, name string, state *State, next string) error {
+	return storage.Put(ctx, s, storage.StateKey(name, grantKey), &grantEntry{header: state.header(), Grant: state.Grant, DroppedBefore: state.DroppedBefore, Next: next})
 }
 
 // putPart writes the entry of a scope, or deletes it if there is nothing to store. The entry of

@@ -60,7 +60,7 @@ func (b *Broker) load(ctx context.Context, s logical.Storage, e *cacheEntry) (sn
 				snap.presence = unusable
 			}
 			if snap.unsaved != nil && err == nil {
-				snap.unsaved = snap.unsaved.over(state)
+				snap.unsaved = snap.unsaved.rebase(state)
 			}
 			e.stored = has
 		})

@@ -68,7 +68,11 @@ func (l *locks) tryLock(name string) (unlock func(), locked bool) {
 	}
 }
 
-// lockAll locks several names, in their order, so that no two callers wait for each other.
+// inOrder returns names in the order in which several are locked, so that no two callers wait for
+// each other.
+func inOrder(names []string) []string { return slices.Compact(slices.Sorted(slices.Values(names))) }
+
+// lockAll locks several names.
 func (l *locks) lockAll(ctx context.Context, names []string) (unlock func(), err error) {
 	var unlocks []func()
 	unlock = func() {
@@ -76,7 +80,7 @@ func (l *locks) lockAll(ctx context.Context, names []string) (unlock func(), err
 			unlock()
 		}
 	}
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+	for _, name := range inOrder(names) {
 		one, err := l.lock(ctx, name)
 		if err != nil {
 			unlock()
@@ -136,7 +140,18 @@ func (l *locks) enqueue(n *nameLock, role string) bool {
 func (l *locks) dequeue(n *nameLock, role string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n.dedicated[role]--
+	if n.dedicated[role]--; n.dedicated[role] == 0 {
+		delete(n.dedicated, role)
+	}
+}
+
+// inUse returns the names whose locks are held or waited for.
+func (l *locks) inUse() map[string]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	names := map[string]bool{}
+	addKeys(names, l.names)
+	return names
 }
 
 // join returns the lock of a name, which stays until as many calls of leave.

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -98,14 +99,35 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 // also returns the start of the operation that is running for the name, or the zero time.
 func (b *Broker) loadForRead(ctx context.Context, s logical.Storage, name, scope string) (*cacheEntry, scopeSnapshot, time.Time, error) {
 	for {
+		key := name
 		if e := b.cached(name); e != nil {
 			if v, began, isLoaded := e.noteRead(scope); isLoaded {
 				return e, v, began, nil
 			}
+			if snap := e.snapshot(); snap.presence != absent {
+				key = fmt.Sprintf("%s/%d", name, snap.epoch)
+			}
 		}
-		if _, err := b.loadName(ctx, s, name); err != nil {
+		if err := b.loadShared(ctx, s, key, name); err != nil {
 			return nil, scopeSnapshot{}, time.Time{}, err
 		}
+	}
+}
+
+// loadShared loads a name for a reader, or joins the load with the same key if it is running. The
+// load outlives the reader, as others wait for it. The key has the epoch of the name, so that a
+// reader that started after a change does not join a load from before it.
+func (b *Broker) loadShared(ctx context.Context, s logical.Storage, key, name string) error {
+	loaded := b.loads.DoChan(key, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
+		defer cancel()
+		return b.loadName(ctx, s, name)
+	})
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case result := <-loaded:
+		return result.Err
 	}
 }
 

@@ -29,26 +29,26 @@ const (
 // storedState is what storage has of the state of a name, as far as is known. The holder of the
 // name's lock uses it.
 type storedState struct {
-	grant  provider.Grant
-	void   int
-	health Health
-	parts  map[string]scopePart // by scope
+	grant         provider.Grant
+	droppedBefore int
+	health        Health
+	parts         map[string]scopePart // by scope
 
-	// isUncertain is whether the last write of the credential's entry failed, and may have been
+	// isUncertain is whether the last write of the grant's entry failed, and may have been
 	// done all the same; uncertainParts are the scopes whose entries are so.
 	isUncertain    bool
 	uncertainParts map[string]bool
 
-	// next is the key that the credential's entry names as the one to be written after it, if
+	// next is the key that the grant's entry names as the one to be written after it, if
 	// that entry has not been written since.
 	next string
 
 	obsolete []string // keys of entries that have no meaning any more
 }
 
-// hasCredential reports whether storage has what a state has for all scopes.
-func (d *storedState) hasCredential(s *State) bool {
-	return !d.isUncertain && d.grant == s.Grant && d.void == s.Void
+// hasGrant reports whether storage has what a state has for all scopes.
+func (d *storedState) hasGrant(s *State) bool {
+	return !d.isUncertain && d.grant == s.Grant && d.droppedBefore == s.DroppedBefore
 }
 
 // hasPart reports whether storage has what a state has for a scope.
@@ -63,22 +63,22 @@ func isSame(a, b any) bool {
 	return err == nil && otherErr == nil && bytes.Equal(first, second)
 }
 
-// wroteCredential notes the result of a write of the credential's entry. The tokens that it drops
+// wroteGrant notes the result of a write of the grant's entry. The tokens that it drops
 // are dropped in the entries of their scopes, too.
-func (d *storedState) wroteCredential(s *State, next string, err error) {
+func (d *storedState) wroteGrant(s *State, next string, err error) {
 	d.next = next
 	if err != nil {
-		d.isUncertain = !d.hasCredential(s)
+		d.isUncertain = !d.hasGrant(s)
 		return
 	}
 	d.isUncertain = false
-	d.obsolete = slices.DeleteFunc(d.obsolete, func(key string) bool { return key == credentialKey })
-	if d.void < s.Void {
+	d.obsolete = slices.DeleteFunc(d.obsolete, func(key string) bool { return key == grantKey })
+	if d.droppedBefore < s.DroppedBefore {
 		for scope, p := range d.parts {
 			d.parts[scope] = p.withDroppedToken()
 		}
 	}
-	d.grant, d.void, d.health = s.Grant, s.Void, s.Health
+	d.grant, d.droppedBefore, d.health = s.Grant, s.DroppedBefore, s.Health
 }
 
 // wrotePart notes the result of a write of the entry of a scope.
@@ -101,7 +101,7 @@ func (d *storedState) wrotePart(s *State, scope string, err error) {
 func (s *State) hasEntry(scope string) bool { return scope == ownScope || !s.part(scope).isEmpty() }
 
 // save writes a state to storage, and only then shows it to readers. If the grant is new, as with a
-// rotated refresh token, it is written first, in the credential's entry; then the entry of the scope
+// rotated refresh token, it is written first, in the grant's entry; then the entry of the scope
 // is written. If either write fails, save returns the error, of type *storage.Error, and keeps in
 // memory what is not stored: it may have the only refresh token that works. The entries of other
 // scopes are written as far as storage takes them. The caller holds the lock of the name.
@@ -114,10 +114,10 @@ func (b *Broker) save(ctx context.Context, s logical.Storage, e *cacheEntry, sna
 			panic(recovered)
 		}
 	}()
-	err := b.saveCredential(ctx, s, e, scope, next)
+	err := b.saveGrant(ctx, s, e, scope, next)
 	if storage.IsTooLarge(err) && next.Grant.Derived { // the credential can get another
 		next = next.WithGrant(provider.Grant{Derived: true})
-		err = b.saveCredential(ctx, s, e, scope, next)
+		err = b.saveGrant(ctx, s, e, scope, next)
 	}
 	if err != nil {
 		b.logger(snap.of(scope)).Warn("cannot store what the vendor answered; it is kept in memory", "error", err)
@@ -165,19 +165,19 @@ func (s *State) withNextNumber() *State {
 	return &next
 }
 
-// saveCredential writes the credential's entry, if what all scopes share has changed, or if no
+// saveGrant writes the grant's entry, if what all scopes share has changed, or if no
 // other entry is to be written that holds the health of the credential.
-func (b *Broker) saveCredential(ctx context.Context, s logical.Storage, e *cacheEntry, scope string, next *State) error {
+func (b *Broker) saveGrant(ctx context.Context, s logical.Storage, e *cacheEntry, scope string, next *State) error {
 	writesPart := !e.stored.hasPart(next, scope)
-	if e.stored.hasCredential(next) && (writesPart && next.hasEntry(scope) || isSame(e.stored.health, next.Health)) {
+	if e.stored.hasGrant(next) && (writesPart && next.hasEntry(scope) || isSame(e.stored.health, next.Health)) {
 		return nil
 	}
 	follows := e.stored.next
 	if writesPart {
 		follows = scopeKey(scope)
 	}
-	err := storage.Retry(ctx, func() error { return putCredential(ctx, s, e.name, next, follows) })
-	e.stored.wroteCredential(next, follows, err)
+	err := storage.Retry(ctx, func() error { return putGrant(ctx, s, e.name, next, follows) })
+	e.stored.wroteGrant(next, follows, err)
 	return err
 }
 
@@ -265,8 +265,8 @@ func (b *Broker) saveFailure(ctx context.Context, s logical.Storage, e *cacheEnt
 	next = next.withNextNumber()
 	var err error
 	if e.stored.hasPart(next, v.scope) || !next.hasEntry(v.scope) {
-		err = putCredential(ctx, s, e.name, next, e.stored.next)
-		e.stored.wroteCredential(next, e.stored.next, err)
+		err = putGrant(ctx, s, e.name, next, e.stored.next)
+		e.stored.wroteGrant(next, e.stored.next, err)
 	} else {
 		err = putPart(ctx, s, e.name, next, v.scope)
 		e.stored.wrotePart(next, v.scope, err)

@@ -13,7 +13,7 @@ import (
 // credential holds the State that its verification resulted in.
 type State struct {
 	// Generation is the write of the credential that the state belongs to. A State of any other
-	// generation is void: one write of the credential ends all that came before.
+	// generation is ignored: one write of the credential ends all that came before.
 	Generation string `json:"generation"`
 
 	// Number counts the states that were to be stored.
@@ -28,9 +28,9 @@ type State struct {
 	Grants map[string]provider.Grant `json:"grants,omitempty"`
 
 	// Dropped are the tokens, by scope, that are not served any more and are still to be revoked
-	// at the vendor. All that were stored under a Number less than Void are dropped.
-	Dropped map[string][]provider.Token `json:"dropped,omitempty"`
-	Void    int                         `json:"void,omitempty"`
+	// at the vendor. All that were stored under a Number less than DroppedBefore are dropped.
+	Dropped       map[string][]provider.Token `json:"dropped,omitempty"`
+	DroppedBefore int                         `json:"dropped_before,omitempty"`
 
 	// Refusals are the failures that may concern only the scope, by scope.
 	Refusals map[string]Failure `json:"refusals,omitempty"`
@@ -216,7 +216,7 @@ func (s *State) invalidates(scope string, token provider.Token) bool {
 // WithoutTokens returns the state without its tokens, which the vendor does not accept any more.
 func (s *State) WithoutTokens() *State {
 	next := s.withTokens(nil)
-	next.Void = s.Number + 1
+	next.DroppedBefore = s.Number + 1
 	return next
 }
 
@@ -227,7 +227,7 @@ func (s *State) withDroppedTokens() *State {
 	for scope, tokens := range next.Dropped {
 		next.Dropped[scope] = newest(tokens)
 	}
-	next.Tokens, next.Void = nil, s.Number+1
+	next.Tokens, next.DroppedBefore = nil, s.Number+1
 	return next.withoutBackOff()
 }
 

@@ -95,7 +95,7 @@ func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 			switch snap := e.snapshot(); snap.presence {
 			case loaded:
 				x = Expiry{snap.credential.Provider, snap.state.unusedExpireTime(time.Now()), snap.credential.Expires}
-			case unloaded:
+			case unloaded, absent:
 				continue
 			}
 			if !yield(e.name, x) {

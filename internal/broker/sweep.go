@@ -182,7 +182,7 @@ func (e *cacheEntry) dueTasks(now time.Time) nameTasks {
 		}
 		d := demand{isBackground: true, inUse: u.inUse}
 		act, since := v.decide(d, now)
-		if act != renew {
+		if act != renewNow {
 			continue
 		}
 		due.tasks = append(due.tasks, task{entry: e, epoch: snap.epoch, scope: v.scope, demand: d})

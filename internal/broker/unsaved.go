@@ -16,11 +16,11 @@ type unsaved struct {
 	state   *State
 	storage logical.Storage
 
-	// grant and void are what storage had for all scopes before.
-	grant provider.Grant
-	void  int
+	// grant and droppedBefore are what storage had for all scopes before.
+	grant         provider.Grant
+	droppedBefore int
 
-	// credential is the failed write of the credential's entry, without which no scope can go
+	// credential is the failed write of the grant's entry, without which no scope can go
 	// on; scopes are the failed writes of the entries of scopes.
 	credential *failedWrite
 	scopes     map[string]failedWrite
@@ -65,25 +65,26 @@ func (u *unsaved) err() error {
 	return nil
 }
 
-// over returns what is still to be stored once a state has been read from storage; nil if another
-// node or an operator has written what must not be overwritten. What is of scopes only is laid
-// over the state that was read.
-func (u *unsaved) over(state *State) *unsaved {
+// rebase returns what is still to be stored once a newer state has been read from storage: what the
+// new state supersedes is dropped, and the failed writes of scopes are merged into it. It returns
+// nil if nothing is left, or if another node or an operator has written what must not be
+// overwritten.
+func (u *unsaved) rebase(state *State) *unsaved {
 	if u.state.Generation != state.Generation {
 		return nil
 	}
 	next, merged := *u, *u.state
 	if u.credential != nil {
 		isNewer := state.Exchanges > u.state.Exchanges
-		isOther := state.Grant != u.grant || state.Void != u.void // unless it is this very write
-		if isNewer || isOther && (state.Grant != u.state.Grant || state.Void != u.state.Void) {
+		isOther := state.Grant != u.grant || state.DroppedBefore != u.droppedBefore // unless it is this very write
+		if isNewer || isOther && (state.Grant != u.state.Grant || state.DroppedBefore != u.state.DroppedBefore) {
 			return nil
 		}
 	} else {
 		merged, next.scopes = *state, map[string]failedWrite{}
 		for scope, w := range u.scopes {
 			p := u.state.part(scope)
-			if u.state.Number < state.Void || state.Tokens[scope].IssueTime.After(p.Token.IssueTime) {
+			if u.state.Number < state.DroppedBefore || state.Tokens[scope].IssueTime.After(p.Token.IssueTime) {
 				continue
 			}
 			merged, next.scopes[scope] = *merged.withPart(scope, p), w
@@ -107,7 +108,7 @@ func (e *cacheEntry) keepUnsaved(s logical.Storage, state *State, err error) {
 		failed := newFailedWrite(err)
 		e.current.unsaved = &unsaved{state: state, storage: s, credential: &failed}
 		if e.stored != nil {
-			e.current.unsaved.grant, e.current.unsaved.void = e.stored.grant, e.stored.void
+			e.current.unsaved.grant, e.current.unsaved.droppedBefore = e.stored.grant, e.stored.droppedBefore
 		}
 	}
 }

@@ -111,8 +111,8 @@ func (c *storedCredential) last(known *broker.State) *broker.State {
 // A replacement is an entry that replaces a stored one.
 type replacement struct {
 	next   *Entry
-	stored *storedCredential       // nil if there is none
-	known  *broker.State // the state of stored; nil if there is none
+	stored *storedCredential // nil if there is none
+	known  *broker.State     // the state of stored; nil if there is none
 
 	// isElsewhere is whether next sends secrets to a destination that stored does not have.
 	isElsewhere bool

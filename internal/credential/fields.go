@@ -19,8 +19,8 @@ const (
 	maxRequestTimeout     = time.Minute
 )
 
-// settingFields are the fields that affect neither an exchange nor the lifetime of its token.
-var settingFields = []string{"description", "expires", "request_timeout", "keepalive_interval"}
+// fieldsWithoutExchange are the fields that affect neither an exchange nor the lifetime of its token.
+var fieldsWithoutExchange = []string{"description", "expires", "request_timeout", "keepalive_interval"}
 
 // Fields returns the fields of a vendor's credentials.
 func Fields(p provider.Provider) map[string]*framework.FieldSchema {

@@ -12,8 +12,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// settings are the fields common to the credentials of all vendors.
-type settings struct {
+// commonFields are the fields common to the credentials of all vendors.
+type commonFields struct {
 	Description    string           `json:"description"`
 	Expires        string           `json:"expires"`
 	RequestTimeout provider.Seconds `json:"request_timeout"`
@@ -36,7 +36,7 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	common := settings{RequestTimeout: provider.Seconds(defaultRequestTimeout / time.Second)}
+	common := commonFields{RequestTimeout: provider.Seconds(defaultRequestTimeout / time.Second)}
 	if err := provider.DecodeFields(fields, &common); err != nil {
 		return nil, err
 	}

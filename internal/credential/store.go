@@ -97,8 +97,8 @@ func (st *Store) VendorOf(ctx context.Context, s logical.Storage, name string) (
 	return "", nil
 }
 
-// A storedCredential is a credential in storage: its own entry, or the entry that an activation of its key pair
-// has put in its place.
+// A storedCredential is a credential in storage: its own entry, or the entry that an activation of
+// its key pair has put in its place.
 type storedCredential struct {
 	*Entry
 	vendor provider.Provider

@@ -19,8 +19,9 @@ const (
 	unstoredGrantAge = time.Hour
 )
 
-// unstoredGrants holds the rotated refresh tokens of writes that were verified and then not stored. The refresh token in such a write is no longer valid, so the same write, sent again, must
-// use the rotated one. It is safe for concurrent use.
+// unstoredGrants keeps, for an hour, the refresh tokens that vendors rotated during the verification
+// of writes that were then not stored. The operator still has only the old one: the same write,
+// sent again, is exchanged with the kept one. It is safe for concurrent use.
 type unstoredGrants struct {
 	mu     sync.Mutex
 	grants map[string]unstoredGrant // by the path of the credential
@@ -76,7 +77,7 @@ func (r *unstoredGrants) oldestLocked() string {
 // exchangeFields returns the SHA-256 of the fields that affect an exchange.
 func exchangeFields(e *Entry) [sha256.Size]byte {
 	fields := maps.Clone(e.Fields)
-	for _, field := range append([]string{"default_ttl", "max_ttl"}, settingFields...) {
+	for _, field := range append([]string{"default_ttl", "max_ttl"}, fieldsWithoutExchange...) {
 		delete(fields, field)
 	}
 	return sha256.Sum256(fmt.Appendf(nil, "%#v", fields)) // maps print in sorted order

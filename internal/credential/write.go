@@ -49,7 +49,7 @@ func (w Write) onlySettings() bool {
 		return false
 	}
 	for field := range w.Fields {
-		if !slices.Contains(settingFields, field) {
+		if !slices.Contains(fieldsWithoutExchange, field) {
 			return false
 		}
 	}
@@ -94,7 +94,7 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 		if err := next.put(ctx, s); err != nil {
 			return change.Failed(ctx, nil, err)
 		}
-		change.Settled()
+		change.SettingsStored()
 		return nil
 	}
 	if err := st.verify(ctx, change, pl, w); err != nil {

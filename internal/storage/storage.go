@@ -4,7 +4,7 @@
 //	config/<provider>/<name>                          a credential
 //	keypair/<name>                                  a key pair
 //	role/<name>                                     a role
-//	state/<name>/credential                         the grant of a credential
+//	state/<name>/grant                              the grant of a credential
 //	state/<name>/own, state/<name>/<SHA-256>        the token of a credential's own scope, of a narrower one
 //	lease/<credential>/<role>/<series>/<expiry>-<SHA-256>   a dedicated token
 //

@@ -154,7 +154,7 @@ func (l *loadedMount) known(vendor, name string) (knownConfig, knownState) {
 			latest, state.Exchanges, state.Failure = entry.Number, entry.Exchanges, entry.Failure
 		}
 		switch path.Base(key) {
-		case "credential":
+		case "grant":
 			state.Grant = entry.Grant
 		case "own":
 			state.Tokens = map[string]knownToken{}

@@ -338,7 +338,7 @@ func TestStateOfAnUnusedScopeIsDeleted(t *testing.T) {
 		}
 		stored, err := e.Storage.List(t.Context(), "state/search/")
 		require.NoError(t, err)
-		assert.ElementsMatch(t, []string{"credential", "own"}, stored)
+		assert.ElementsMatch(t, []string{"grant", "own"}, stored)
 		e.Creds("web")
 	})
 }

@@ -184,7 +184,7 @@ func TestWriteDeletesTheStateOfAnEarlierGeneration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := newSingleRotatingEngine(t)
 		e.Write("refresh/api", nil)
-		require.Contains(t, e.Dump(), "state/api/credential")
+		require.Contains(t, e.Dump(), "state/api/grant")
 		storage.RefuseDeletes.Store(true)
 		e.Write("config/oauth2/api", map[string]any{"scope": "read", "verify": false})
 		storage.RefuseDeletes.Store(false)
@@ -192,7 +192,7 @@ func TestWriteDeletesTheStateOfAnEarlierGeneration(t *testing.T) {
 		time.Sleep(time.Hour)
 		e.Request(logical.ReadOperation, "creds/api", nil)
 		e.Write("config/oauth2/api", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
-		assert.NotContains(t, e.Dump(), "state/api/credential")
+		assert.NotContains(t, e.Dump(), "state/api/grant")
 	})
 }
 

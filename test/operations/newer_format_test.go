@@ -38,7 +38,7 @@ func newRolledBackEngine(t *testing.T, keys ...string) *engine.Engine {
 
 // newerFormatError returns the error for the entry at key, which names the path of the entry.
 func newerFormatError(key string) string {
-	path := strings.NewReplacer("role/", "roles/", "state/", "status/", "/own", "", "/credential", "").Replace(key)
+	path := strings.NewReplacer("role/", "roles/", "state/", "status/", "/own", "", "/grant", "").Replace(key)
 	return fmt.Sprintf("%s was written by a newer version of the engine, in storage format %d; this version supports formats up to %d and leaves the entry unchanged; go back to the newer version",
 		path, storage.FormatVersion+1, storage.FormatVersion)
 }
@@ -59,7 +59,7 @@ func TestEntriesOfANewerFormatAreNotChanged(t *testing.T) {
 			{"creds/prod", nil}, {"token/prod", nil}, {"creds/app", nil}, {"status/prod", nil}, {"config/kensho/prod", nil},
 			{"refresh/prod", map[string]any{}}, {"config/kensho/prod", timeout}, {"config/kensho/prod", another}, {"roles/other", map[string]any{"config": "prod"}},
 		},
-		"state/prod/credential": {
+		"state/prod/grant": {
 			{"creds/prod", nil}, {"token/prod", nil}, {"creds/app", nil}, {"status/prod", nil},
 			{"refresh/prod", map[string]any{}}, {"config/kensho/prod", timeout}, {"config/kensho/prod", another},
 		},
@@ -186,7 +186,7 @@ func TestALeaseOfANewerFormatIsRevokedByTheNewerVersion(t *testing.T) {
 
 // An operator can delete the entries and start over with the earlier version.
 func TestEntriesOfANewerFormatCanBeDeleted(t *testing.T) {
-	for _, key := range []string{"config/kensho/prod", "state/prod/credential", "state/prod/own", "role/app"} {
+	for _, key := range []string{"config/kensho/prod", "state/prod/grant", "state/prod/own", "role/app"} {
 		t.Run(key, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newRolledBackEngine(t, key)

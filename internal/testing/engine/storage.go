@@ -35,7 +35,7 @@ func PanicOnWrite(prefix string) *func(StorageCall) Fault {
 // by invalidations of the keys that have changed.
 func (e *Engine) Reactivate(former logical.Backend) {
 	e.Backend = former
-	for _, key := range []string{"state/api/credential", "state/api/own"} {
+	for _, key := range []string{"state/api/grant", "state/api/own"} {
 		e.Backend.InvalidateKey(e.T.Context(), key)
 	}
 }

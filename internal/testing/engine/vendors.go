@@ -237,7 +237,7 @@ func RejectWith(text string) vendorsim.Conduct {
 // RefuseScopeEntries is an OnCall function that refuses writes of the state of narrower scopes
 // than the credential's own.
 func RefuseScopeEntries(c StorageCall) Fault {
-	isOther := strings.HasSuffix(c.Key, "/own") || strings.HasSuffix(c.Key, "/credential")
+	isOther := strings.HasSuffix(c.Key, "/own") || strings.HasSuffix(c.Key, "/grant")
 	if c.Op == "put" && strings.HasPrefix(c.Key, "state/") && !isOther {
 		return Fault{Err: ErrStorage}
 	}
