@@ -132,8 +132,8 @@ type limit struct {
 	hasLease bool   // whether the response has a lease
 }
 
-// A tokenRead is the result of reading the token of a name.
-type tokenRead struct {
+// A readResult is the result of reading the token of a name.
+type readResult struct {
 	*broker.IssuedToken
 	config  string        // the name of the credential
 	lease   string        // the storage key of a dedicated token; "" for a shared one
@@ -142,7 +142,7 @@ type tokenRead struct {
 
 // read reads the token of a name and counts the read. A read does not count as failed if the request
 // was invalid or the reader canceled it.
-func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (tokenRead, error) {
+func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (readResult, error) {
 	got, err := b.obtain(ctx, req, d, most)
 	switch {
 	case err == nil:
@@ -161,11 +161,11 @@ func isRequestError(err error) bool {
 }
 
 // obtain reads the token of a name, or a dedicated one if the role has dedicated set.
-func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (tokenRead, error) {
+func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (readResult, error) {
 	name := nameIn(d)
-	r, err := b.role(ctx, req.Storage, name)
+	r, err := b.roleFor(ctx, req.Storage, name)
 	if err != nil {
-		return tokenRead{}, err
+		return readResult{}, err
 	}
 	if ttl := r.TTL.Duration(); ttl > 0 && ttl < most.ttl {
 		most.ttl, most.by = ttl, "the role's ttl"
@@ -176,7 +176,7 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 	}
 	// The reader cannot use a token for longer than the limit, so do not ask the vendor for more.
 	request := broker.ReadRequest{Scope: r.scope, MinTTL: min(minTTL, most.ttl)}
-	got := tokenRead{config: r.Config, longest: most.ttl}
+	got := readResult{config: r.Config, longest: most.ttl}
 	switch {
 	case !r.Dedicated:
 		got.IssuedToken, err = b.broker.Read(ctx, req.Storage, r.Config, request)
@@ -192,7 +192,7 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 		if isInvalid(err) && r.scope != "" && !r.Dedicated {
 			err = provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, err)
 		}
-		return tokenRead{}, err
+		return readResult{}, err
 	}
 	if minTTL > most.ttl {
 		cut := *got.IssuedToken // copied, as readers share it
@@ -292,9 +292,9 @@ func (n *names) forget(name string) {
 	delete(n.roles, name)
 }
 
-// role returns the role with this name, or a role without restrictions for the name of a credential.
+// roleFor returns the role of a name. The name of a credential is a role without restrictions.
 // Its error is errUnknown if there is neither.
-func (b *backend) role(ctx context.Context, s logical.Storage, name string) (*role, error) {
+func (b *backend) roleFor(ctx context.Context, s logical.Storage, name string) (*role, error) {
 	r, asOf := b.names.get(name)
 	if r != nil {
 		return r, nil

@@ -86,7 +86,7 @@ func (v scopeSnapshot) roleBackOffError(role string, now time.Time) error {
 	if !now.Before(failure.NextAttempt) {
 		return nil
 	}
-	return v.exchangeError(failure)
+	return v.readError(failure)
 }
 
 // noteRoleFailure notes a failure of a dedicated role's exchange. It returns it, and as an error for
@@ -97,7 +97,7 @@ func (e *cacheEntry) noteRoleFailure(v scopeSnapshot, role string, err *provider
 	if _, err := e.update(v.epoch, func(snap *snapshot) { snap.dedicated = with(snap.dedicated, role, failure) }); err != nil {
 		return failure, err
 	}
-	return failure, v.exchangeError(failure)
+	return failure, v.readError(failure)
 }
 
 // noteRoleSuccess notes that an exchange of a dedicated role has succeeded.

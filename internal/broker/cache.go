@@ -60,7 +60,7 @@ const useAccuracy = time.Minute
 // while in which there was no valid token.
 func (u use) isAbandoned(v scopeSnapshot, now time.Time) bool {
 	token := v.token()
-	return v.failure(now).Count > 0 && leaseTTL(token, now) == 0 && now.Sub(later(u.lastRead, token.ExpireTime)) > refusalMemory
+	return v.lastFailure(now).Count > 0 && leaseTTL(token, now) == 0 && now.Sub(later(u.lastRead, token.ExpireTime)) > refusalMemory
 }
 
 // cached returns the entry of a name; nil if there is none.
@@ -139,8 +139,8 @@ func (b *Broker) dropAbsent(e *cacheEntry) {
 	}
 }
 
-// snapshot returns what is known of the name now.
-func (e *cacheEntry) snapshot() snapshot {
+// get returns what is known of the name now.
+func (e *cacheEntry) get() snapshot {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.current

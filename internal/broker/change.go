@@ -120,7 +120,7 @@ func (c *Change) Verify(ctx context.Context, credential *Credential, last provid
 	if deadline, _ := ctx.Deadline(); time.Until(deadline) < exchangeTimeout {
 		return Unverified(credential, last), ErrBusy
 	}
-	snap := c.entry.snapshot()
+	snap := c.entry.get()
 	state, x, _ := call(snap.redacting(ctx), credential, Unverified(credential, last), ownScope, snap.earlierTokens()[ownScope])
 	c.broker.logSkew(c.entry, state)
 	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.RenewableFrom.IsZero() && leaseTTL(token, now) == 0 {
@@ -155,7 +155,7 @@ func (c *Change) SettingsStored() { c.entry.unload() }
 // Save stores what the vendor answered for the credential that is stored, while the change goes
 // on.
 func (c *Change) Save(ctx context.Context, answered *State) error {
-	snap := c.entry.snapshot()
+	snap := c.entry.get()
 	if snap.presence != loaded {
 		return putState(ctx, c.storage, c.entry.name, answered)
 	}

@@ -84,7 +84,7 @@ func (b *Broker) saveUnsaved(ctx context.Context, name string) {
 		return
 	}
 	defer b.contain(e, new(error)) // which it logs
-	u := e.snapshot().unsaved
+	u := e.get().unsaved
 	if u == nil {
 		return
 	}

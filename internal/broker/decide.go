@@ -91,7 +91,7 @@ func (v scopeSnapshot) backgroundTime(inUse bool, now time.Time) time.Time {
 	}
 	renewal := renewTime(token.At(now))
 	if token.IssueTime.IsZero() { // a reader asked, and got none
-		renewal = earlier(v.failure(now).Time, now)
+		renewal = earlier(v.lastFailure(now).Time, now)
 	}
 	if due.IsZero() || renewal.Before(due) {
 		due = renewal

@@ -164,7 +164,7 @@ func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, e *ca
 // dedicatedFailed stores the new grant, if there is one, of an exchange whose failure counts only
 // against its role. It returns the failure as an error for the reader.
 func (b *Broker) dedicatedFailed(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, next *State, x Exchange, role string) error {
-	failure, readError := e.noteRoleFailure(v, role, x.Err, time.Now())
+	failure, err := e.noteRoleFailure(v, role, x.Err, time.Now())
 	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
 	b.report(x)
 	defer b.reportStored(x, false)
@@ -173,7 +173,7 @@ func (b *Broker) dedicatedFailed(ctx context.Context, s logical.Storage, e *cach
 			return err
 		}
 	}
-	return readError
+	return err
 }
 
 // discard revokes a token that no reader gets. A failure is logged.

@@ -97,7 +97,7 @@ func exchangeContext(ctx context.Context) (context.Context, context.CancelFunc) 
 func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, state *State, x Exchange) (scopeSnapshot, error) {
 	now := time.Now()
 	next := state.failed(v.scope, x.Err, now)
-	failure := v.with(snapshot{state: next}).failure(now)
+	failure := v.with(snapshot{state: next}).lastFailure(now)
 	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
 	x.IsNews = next.isRejected(v.scope) && !v.state.isRejected(v.scope)
 	b.report(x)

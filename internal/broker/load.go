@@ -27,7 +27,7 @@ func (b *Broker) loadName(ctx context.Context, s logical.Storage, name string) (
 // known returns the entry of a name that is in storage. Its error is ErrUnknown if the name is
 // not.
 func (b *Broker) known(ctx context.Context, s logical.Storage, name string) (*cacheEntry, error) {
-	if e := b.cached(name); e != nil && e.snapshot().presence != absent {
+	if e := b.cached(name); e != nil && e.get().presence != absent {
 		return e, nil
 	}
 	return b.loadName(ctx, s, name)
@@ -38,7 +38,7 @@ func (b *Broker) known(ctx context.Context, s logical.Storage, name string) (*ca
 // *storage.Error.
 func (b *Broker) load(ctx context.Context, s logical.Storage, e *cacheEntry) (snapshot, error) {
 	for {
-		snap := e.snapshot()
+		snap := e.get()
 		if snap.presence == loaded {
 			return snap, nil
 		}
@@ -75,7 +75,7 @@ func (b *Broker) load(ctx context.Context, s logical.Storage, e *cacheEntry) (sn
 func (b *Broker) lookup(ctx context.Context, s logical.Storage, name string) (snapshot, error) {
 	var snap snapshot
 	if e := b.cached(name); e != nil {
-		snap = e.snapshot()
+		snap = e.get()
 	}
 	if snap.presence == loaded {
 		return snap, nil

@@ -104,7 +104,7 @@ func (b *Broker) loadForRead(ctx context.Context, s logical.Storage, name, scope
 			if v, began, isLoaded := e.noteRead(scope); isLoaded {
 				return e, v, began, nil
 			}
-			if snap := e.snapshot(); snap.presence != absent {
+			if snap := e.get(); snap.presence != absent {
 				key = fmt.Sprintf("%s/%d", name, snap.epoch)
 			}
 		}
@@ -133,7 +133,7 @@ func (b *Broker) loadShared(ctx context.Context, s logical.Storage, key, name st
 
 // fresh returns the cached token for a reader; nil if there is no valid one.
 func (e *cacheEntry) fresh(request ReadRequest) *IssuedToken {
-	snap := e.snapshot()
+	snap := e.get()
 	if snap.presence != loaded {
 		return nil
 	}

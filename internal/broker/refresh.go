@@ -217,7 +217,7 @@ func (e *cacheEntry) refreshError(err error, dropped bool) *RefreshError {
 	if errors.As(err, &exchange) {
 		scope = exchange.Scope
 	}
-	if snap := e.snapshot(); snap.presence == loaded {
+	if snap := e.get(); snap.presence == loaded {
 		if token := snap.of(scope).token(); leaseTTL(token, time.Now()) > 0 {
 			failed.ExpireTime = token.ExpireTime
 		}

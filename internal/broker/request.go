@@ -75,7 +75,7 @@ func (t *IssuedToken) stale(now time.Time) *IssuedToken {
 
 // withWarnings adds what a reader that asked for minTTL must know.
 func (t *IssuedToken) withWarnings(v scopeSnapshot, now time.Time, minTTL time.Duration) *IssuedToken {
-	token, failure, write := t.Token, v.failure(now), v.pendingWrite()
+	token, failure, write := t.Token, v.lastFailure(now), v.pendingWrite()
 	isLate := t.TTL < minTTL || isExpiring(token, now) || isRenewalDue(token, now)
 	switch {
 	case write != nil:

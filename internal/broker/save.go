@@ -291,7 +291,7 @@ func (b *Broker) storePending(ctx context.Context, s logical.Storage, e *cacheEn
 	if err == nil {
 		return snap, nil
 	}
-	if snap = e.snapshot(); snap.unsaved == nil || snap.unsaved.credential != nil {
+	if snap = e.get(); snap.unsaved == nil || snap.unsaved.credential != nil {
 		return snap, err
 	}
 	latest := snap.unsaved.state.part(v.scope)

@@ -108,8 +108,8 @@ func (v scopeSnapshot) token() provider.Token {
 // pendingWrite returns the write that must succeed before another exchange; nil if none.
 func (v scopeSnapshot) pendingWrite() *failedWrite { return v.unsaved.pendingFor(v.scope) }
 
-// failure returns the last failed exchange that concerns the scope, as it is at a time.
-func (v scopeSnapshot) failure(now time.Time) Failure {
+// lastFailure returns the last failed exchange that concerns the scope, as it is at a time.
+func (v scopeSnapshot) lastFailure(now time.Time) Failure {
 	refusal, failure := v.state.Refusals[v.scope].asOf(now), v.state.Failure.asOf(now)
 	if refusal.NextAttempt.After(failure.NextAttempt) {
 		return refusal
@@ -119,7 +119,7 @@ func (v scopeSnapshot) failure(now time.Time) Failure {
 
 // nextAttempt returns when the next exchange, or the next write of one, may be tried.
 func (v scopeSnapshot) nextAttempt(now time.Time) time.Time {
-	next := v.failure(now).NextAttempt
+	next := v.lastFailure(now).NextAttempt
 	if w := v.pendingWrite(); w != nil {
 		next = later(next, w.retryTime)
 	}
@@ -134,11 +134,11 @@ func (v scopeSnapshot) backOffError() error {
 	if w := v.pendingWrite(); w != nil {
 		return w.err
 	}
-	return v.exchangeError(v.failure(time.Now()))
+	return v.readError(v.lastFailure(time.Now()))
 }
 
-// exchangeError returns a failure as an error for readers.
-func (v scopeSnapshot) exchangeError(failure Failure) error {
+// readError returns a failure as an error for readers.
+func (v scopeSnapshot) readError(failure Failure) error {
 	return &ExchangeError{
 		Name:        v.credential.Name,
 		Provider:    v.credential.Provider,

@@ -63,7 +63,7 @@ func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 		now := time.Now()
 		for _, e := range b.allCached() {
 			var s *Status
-			switch snap := e.snapshot(); snap.presence {
+			switch snap := e.get(); snap.presence {
 			case loaded:
 				s = snap.status(now)
 			case unusable:
@@ -92,7 +92,7 @@ func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 	return func(yield func(string, Expiry) bool) {
 		for _, e := range b.allCached() {
 			var x Expiry
-			switch snap := e.snapshot(); snap.presence {
+			switch snap := e.get(); snap.presence {
 			case loaded:
 				x = Expiry{snap.credential.Provider, snap.state.unusedExpireTime(time.Now()), snap.credential.Expires}
 			case unloaded, absent:
@@ -123,7 +123,7 @@ func (snap snapshot) status(now time.Time) *Status {
 		ExchangeTime:         snap.state.ExchangeTime,
 		Exchanges:            snap.state.Exchanges,
 		Failure:              snap.state.Failure.asOf(now),
-		OwnFailure:           own.failure(now),
+		OwnFailure:           own.lastFailure(now),
 		IsRejected:           snap.state.isRejected(ownScope),
 		CredentialExpireTime: snap.state.unusedExpireTime(now),
 		CredentialWriteTime:  snap.credential.WriteTime,

@@ -187,7 +187,7 @@ func (e *cacheEntry) dueTasks(now time.Time) nameTasks {
 		}
 		due.tasks = append(due.tasks, task{entry: e, epoch: snap.epoch, scope: v.scope, demand: d})
 		// A name that keeps failing goes to the back.
-		since = later(since, v.failure(now).NextAttempt)
+		since = later(since, v.lastFailure(now).NextAttempt)
 		if due.since.IsZero() || since.Before(due.since) {
 			due.since = since
 		}
@@ -214,7 +214,7 @@ func (b *Broker) loadAll(ctx context.Context, s logical.Storage) error {
 	var failures []error
 	now := time.Now()
 	for _, e := range b.allCached() {
-		snap := e.snapshot()
+		snap := e.get()
 		isPauseOver := !snap.panicPause.IsZero() && !now.Before(snap.panicPause)
 		mayLoad := snap.presence == unloaded || snap.presence == unusable && isPauseOver
 		if !mayLoad {

@@ -21,7 +21,7 @@ func TestGuarantee15ANameWhoseRulesPanicKeepsNoOtherFromBeingRenewed(t *testing.
 	b := New(crowd{names: []string{"a2", "b2"}}, nobody{})
 	require.NoError(t, b.Sweep(t.Context(), storage))
 	e := b.addStored("a2")
-	_, err := e.update(e.snapshot().epoch, func(snap *snapshot) {
+	_, err := e.update(e.get().epoch, func(snap *snapshot) {
 		c := *snap.credential
 		c.Vendor = faulty{}
 		snap.credential = &c
@@ -30,7 +30,7 @@ func TestGuarantee15ANameWhoseRulesPanicKeepsNoOtherFromBeingRenewed(t *testing.
 	due := b.dueTasks(time.Now().Add(25 * time.Hour))
 	require.Len(t, due, 1)
 	assert.Equal(t, "b2", due[0].tasks[0].entry.name)
-	assert.Equal(t, unusable, e.snapshot().presence)
+	assert.Equal(t, unusable, e.get().presence)
 }
 
 func TestGuarantee15WhatRolesLeaveInMemoryIsForgotten(t *testing.T) {
@@ -41,7 +41,7 @@ func TestGuarantee15WhatRolesLeaveInMemoryIsForgotten(t *testing.T) {
 		e, now := b.addStored("a1"), time.Now()
 		for i := range 100 {
 			role := fmt.Sprint("role", i)
-			_, err := e.update(e.snapshot().epoch, func(snap *snapshot) {
+			_, err := e.update(e.get().epoch, func(snap *snapshot) {
 				snap.early = with(snap.early, role, now.Add(time.Minute))
 				snap.dedicated = with(snap.dedicated, role, Failure{Time: now, Count: 1, NextAttempt: now.Add(time.Minute)})
 			})

@@ -141,13 +141,13 @@ func Delete(ctx context.Context, s logical.Storage, key string) error {
 	return nil
 }
 
-// A probe is an empty entry.
-type probe struct{ Format }
+// A probeEntry is an empty entry.
+type probeEntry struct{ Format }
 
-func (*probe) Check() error { return nil }
+func (*probeEntry) Check() error { return nil }
 
 // Probe writes an empty entry to check whether storage accepts writes. Its error is of type *Error.
-func Probe(ctx context.Context, s logical.Storage) error { return Put(ctx, s, ProbeKey, &probe{}) }
+func Probe(ctx context.Context, s logical.Storage) error { return Put(ctx, s, ProbeKey, &probeEntry{}) }
 
 // attempts holds the pause before each attempt of Retry.
 var attempts = []time.Duration{0, 100 * time.Millisecond, 400 * time.Millisecond}
