@@ -161,7 +161,7 @@ func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
 }
 
 // configWrite stores a credential. The request comes from HandleRequest, which has checked the
-// names and types of its fields (input.go). givenFields (input_fields.go) reads the fields, and
+// names and types of its fields (input.go). givenFields (input_values.go) reads the fields, and
 // credential.Store.Write applies them to the stored ones, has the provider check the result
 // (provider.Provider.Open), verifies it by an exchange and stores it.
 func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {

@@ -205,7 +205,7 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 // limitError returns err as a 429 if a dedicated role has reached a limit, else err itself.
 func limitError(role string, err error) error {
 	var leases *broker.TooManyLeasesError
-	var exchanges *broker.TooManyError
+	var exchanges *broker.TooManyExchangesError
 	switch {
 	case errors.As(err, &leases):
 		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s has reached its max_leases of %d; revoke a lease or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", rolesPrefix, role, leases.Max))

@@ -15,14 +15,14 @@ import (
 // up the vendor's patience with all others. Neither is stored, so a restart costs at most an
 // attempt too early.
 
-// A TooManyError means that a dedicated role has had as many tokens as it may.
-type TooManyError struct {
+// A TooManyExchangesError means that a dedicated role has had as many tokens as it may.
+type TooManyExchangesError struct {
 	Max  int           // tokens
 	Per  time.Duration // the lifetime of one
 	Next time.Time     // when there may be another
 }
 
-func (e *TooManyError) Error() string {
+func (e *TooManyExchangesError) Error() string {
 	return fmt.Sprintf("%d tokens have been exchanged within the lifetime of one (%s)", e.Max, e.Per)
 }
 
@@ -33,7 +33,7 @@ type allowance struct {
 }
 
 // takeAllowance takes one token from the allowance of a role, and returns what gives it back. There
-// is no limit before the lifetime of a token is known. Its error is of type *TooManyError. The
+// is no limit before the lifetime of a token is known. Its error is of type *TooManyExchangesError. The
 // caller holds the lock of the name.
 func (e *cacheEntry) takeAllowance(d Dedication, now time.Time) (giveBack func(), err error) {
 	a := e.allowances[d.Role]
@@ -45,7 +45,7 @@ func (e *cacheEntry) takeAllowance(d Dedication, now time.Time) (giveBack func()
 	giveBack = func() { reservation.CancelAt(now) } // at a later time, it would count as used
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		giveBack()
-		return nil, &TooManyError{Max: d.MaxExchanges, Per: a.lifetime, Next: now.Add(wait)}
+		return nil, &TooManyExchangesError{Max: d.MaxExchanges, Per: a.lifetime, Next: now.Add(wait)}
 	}
 	return giveBack, nil
 }

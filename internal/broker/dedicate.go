@@ -30,7 +30,7 @@ type Dedication struct {
 // Dedicate exchanges the named credential for a token that is not shared, and returns the key of
 // its lease, for RevokeLease. Nothing is cached. What the exchange shows of the credential counts
 // for all readers; a failure that passes by itself counts only for the role. Its errors are those
-// of Read, of type *TooManyLeasesError and *TooManyError, and ErrTooManyWaiting and ErrShared.
+// of Read, of type *TooManyLeasesError and *TooManyExchangesError, and ErrTooManyWaiting and ErrShared.
 func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, request ReadRequest, d Dedication) (issued *IssuedToken, lease string, err error) {
 	issued, lease, err = b.dedicate(ctx, s, name, request, d)
 	if err == nil && ctx.Err() != nil {

@@ -82,15 +82,15 @@ func Fields(p provider.Provider) map[string]*framework.FieldSchema {
 	return fields
 }
 
-// schemas caches the result of Fields by vendor name. All mounts share it; it must not be changed.
-var schemas sync.Map
+// vendorSchemas caches the result of Fields by vendor name. All mounts share it; it must not be changed.
+var vendorSchemas sync.Map
 
 // fieldsOf returns the cached result of Fields. Callers must not change it.
 func fieldsOf(p provider.Provider) map[string]*framework.FieldSchema {
-	if fields, ok := schemas.Load(p.Name()); ok {
+	if fields, ok := vendorSchemas.Load(p.Name()); ok {
 		return fields.(map[string]*framework.FieldSchema)
 	}
-	fields, _ := schemas.LoadOrStore(p.Name(), Fields(p))
+	fields, _ := vendorSchemas.LoadOrStore(p.Name(), Fields(p))
 	return fields.(map[string]*framework.FieldSchema)
 }
 
