@@ -114,14 +114,18 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 		if len(req.Data) == 0 {
 			break
 		}
-		if path := b.Route(req.Path); path != nil {
+		if path := b.Route(req.Path); path != nil && path.Operations[req.Operation] != nil {
 			if err := checkInput(path.Fields, req.Operation, req.Data); err != nil {
 				return logical.ErrorResponse(err.Error()), nil
 			}
 			req.Data = withoutEmptyMaps(path.Fields, req.Data)
 		}
 	}
-	return b.Backend.HandleRequest(ctx, req)
+	resp, err = b.Backend.HandleRequest(ctx, req)
+	if err != nil && b.WriteSafeReplicationState() {
+		err = b.explain(ctx, req, err)
+	}
+	return resp, err
 }
 
 // HandleExistenceCheck ignores the input. HandleRequest checks it and returns a 400; Vault would
@@ -210,7 +214,7 @@ const backendHelp = `
 The token broker exchanges long-lived credentials of API vendors (API keys, refresh
 tokens, key pairs) for short-lived access tokens.
 
-Store a credential at config/<provider>/<name>, then read creds/<name> for an access
+Store a credential at config/<vendor>/<name>, then read creds/<name> for an access
 token with a lease that ends before the token expires. token/<name> returns the same
 token without a lease. Readers share the cached token, so the engine calls the vendor
 about once per token lifetime. A role at roles/<name> is a narrower view of a credential.

@@ -156,11 +156,19 @@ func checkNames(field string, value any) error {
 			case len(name) > maxName:
 				return fmt.Errorf("%s: %s is longer than a name can be (%d characters)", field, provider.Quote(name), maxName)
 			case !isName.MatchString(name):
-				return fmt.Errorf("%s: %s is not a name; use the name without its path (letters, digits, dots, dashes and underscores)", field, provider.Quote(name))
+				return fmt.Errorf("%s: %s is not a name; %s", field, provider.Quote(name), nameFix(field, name))
 			}
 		}
 	}
 	return nil
+}
+
+// nameFix returns what to give in place of an invalid name.
+func nameFix(field, name string) string {
+	if last := name[strings.LastIndex(name, "/")+1:]; last != name && isName.MatchString(last) {
+		return fmt.Sprintf("use the name without its path: %s=%s", field, last)
+	}
+	return "a name consists of letters, digits, dots, dashes and underscores"
 }
 
 // checkSpace returns an error for white space around a value that a policy may pin. Vault compares
@@ -309,6 +317,14 @@ func readableFields(fields map[string]*framework.FieldSchema) map[string]*framew
 			Type:        framework.TypeStringSlice,
 			Description: "Names of the secret fields that are set.",
 			Required:    true,
+		},
+		"resolved_urls": {
+			Type:        framework.TypeStringSlice,
+			Description: "URLs that receive the credential's secrets, as they follow from the fields and the preset. An issuer stands for the endpoints that its metadata lists. Omitted if the secrets are never sent.",
+		},
+		"resolved_scope": {
+			Type:        framework.TypeStringSlice,
+			Description: "Scope that the engine requests, as it follows from the fields and the preset. Omitted if the vendor decides it.",
 		},
 	}
 	for name, schema := range fields {

@@ -49,7 +49,7 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 		}
 		status, message = e.Refused("creds/web")
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, `no role or credential named "web"; create one at roles/web or config/<provider>/web`, message)
+		assert.Equal(t, `no role or credential named "web"; create one at roles/web or config/<vendor>/web`, message)
 	})
 }
 
@@ -60,8 +60,8 @@ func TestAnInvalidRoleIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 		says string
 	}{
 		"no config":                 {"web", map[string]any{}, "config: must be the name of a credential"},
-		"an unknown config":         {"web", map[string]any{"config": "serach"}, `config: no credential named "serach"; create it at config/<provider>/serach first`},
-		"a config with a path":      {"web", map[string]any{"config": "sitecore/search"}, `config: "sitecore/search" is not a name; use the name without its path`},
+		"an unknown config":         {"web", map[string]any{"config": "serach"}, `config: no credential named "serach"; create it at config/<vendor>/serach first`},
+		"a config with a path":      {"web", map[string]any{"config": "sitecore/search"}, `config: "sitecore/search" is not a name; use the name without its path: config=search`},
 		"a role of a role":          {"web", map[string]any{"config": "role"}, `config: no credential named "role"`},
 		"a credential's name":       {"link", map[string]any{"config": "search"}, `name: "link" is taken by config/kensho/link; choose another name`},
 		"its credential's name":     {"search", map[string]any{"config": "search"}, `name: "search" is taken by config/sitecore/search`},
@@ -126,7 +126,7 @@ func TestARoleAndACredentialCannotShareAName(t *testing.T) {
 		_, status, _ = e.Request(logical.DeleteOperation, "roles/web", nil)
 		require.Equal(t, http.StatusOK, status)
 		e.Write("config/kensho/web", map[string]any{"refresh_token": engine.RefreshToken})
-		assert.Equal(t, "kensho", e.Creds("web").Data["provider"])
+		assert.Equal(t, "kensho", e.Creds("web").Data["vendor"])
 	})
 }
 
@@ -167,7 +167,7 @@ func TestACredentialInUseByRolesCannotBeDeleted(t *testing.T) {
 			_, status, message := e.Request(logical.DeleteOperation, path, nil)
 			require.Equal(t, http.StatusOK, status, message)
 		}
-		assert.Equal(t, "kensho", e.Creds("other").Data["provider"])
+		assert.Equal(t, "kensho", e.Creds("other").Data["vendor"])
 	})
 }
 

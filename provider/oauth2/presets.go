@@ -123,17 +123,26 @@ func Presets() []Preset { return slices.Clone(presets()) }
 // PresetNamed returns the preset with that name. Its error is of kind Invalid, and suggests a
 // preset if name is another name of one.
 func PresetNamed(name string) (Preset, error) {
-	for _, p := range presets() {
-		if p.Name == name {
-			return p, nil
-		}
-	}
-	for _, p := range presets() {
-		if plain := plainName(name); plain == p.Name || slices.Contains(p.OtherNames, plain) {
-			return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %s; did you mean preset=%s (%s)?", provider.Quote(name), p.Name, p.Title)
-		}
+	p, isKnown := FindPreset(name)
+	switch {
+	case isKnown && p.Name == name:
+		return p, nil
+	case isKnown:
+		return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %s; did you mean preset=%s (%s)?", provider.Quote(name), p.Name, p.Title)
 	}
 	return Preset{}, provider.Errorf(provider.Invalid, "preset: unknown preset %s (allowed: %s)", provider.Quote(name), strings.Join(presetNames(), ", "))
+}
+
+// FindPreset returns the preset that a person means by name: its own name in any spelling, or
+// another name of the vendor.
+func FindPreset(name string) (p Preset, isKnown bool) {
+	plain := plainName(name)
+	for _, p := range presets() {
+		if plain == p.Name || slices.Contains(p.OtherNames, plain) {
+			return p, true
+		}
+	}
+	return Preset{}, false
 }
 
 // plainName reduces a name to lower-case letters and digits.

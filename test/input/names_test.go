@@ -18,8 +18,8 @@ func TestNamesInFieldsAreCheckedFirst(t *testing.T) {
 	for name, bad := range map[string]struct {
 		path, field, value, says string
 	}{
-		"a relative path":                      {"roles/new", "config", "../../x", `config: "../../x" is not a name; use the name without its path`},
-		"a path":                               {"roles/new", "config", "oauth2/api", `config: "oauth2/api" is not a name; use the name without its path`},
+		"a relative path":                      {"roles/new", "config", "../../x", `config: "../../x" is not a name; use the name without its path: config=x`},
+		"a path":                               {"roles/new", "config", "oauth2/api", `config: "oauth2/api" is not a name; use the name without its path: config=api`},
 		"a line break":                         {"roles/new", "config", "api\nroot", `config: (8 characters, not shown) is not a name`},
 		"a hundred kilobytes":                  {"roles/new", "config", long, "is longer than a name can be (128 characters)"},
 		"a hundred kilobytes with a slash":     {"roles/new", "config", "/" + long, "is longer than a name can be (128 characters)"},

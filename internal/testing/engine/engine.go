@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
@@ -132,7 +133,7 @@ func (e *Engine) RequestWithin(ctx context.Context, op logical.Operation, path s
 	req := &logical.Request{Operation: op, Path: path, MountPoint: MountPoint, Data: maps.Clone(data), Storage: e.Storage}
 	if op == logical.UpdateOperation {
 		checked, exists, err := e.Backend.HandleExistenceCheck(ctx, req)
-		if err != nil {
+		if err != nil && !errors.Is(err, logical.ErrUnsupportedPath) {
 			return nil, http.StatusInternalServerError, err.Error()
 		}
 		if checked && !exists {
