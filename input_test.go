@@ -136,7 +136,10 @@ func TestAnEmptyValueClearsAFieldOfAnyType(t *testing.T) {
 		e.Write("config/sitecore/prod", map[string]any{
 			"api_key": engine.APIKey, "scope": "", "access_expiry": "", "default_ttl": "", "request_timeout": "", "keepalive_interval": "", "base_url": "",
 		})
-		assert.Equal(t, map[string]any{"request_timeout": 10, "keepalive_interval": 86400, "secrets_set": []string{"api_key"}}, e.Read("config/sitecore/prod").Data)
+		assert.Equal(t, map[string]any{
+			"request_timeout": 10, "keepalive_interval": 86400, "secrets_set": []string{"api_key"},
+			"resolved_scope": []string{"discover"}, "resolved_urls": []string{"https://api.rfksrv.com/account/1/access-token"},
+		}, e.Read("config/sitecore/prod").Data)
 	})
 }
 

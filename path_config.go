@@ -3,6 +3,7 @@ package tokenbroker
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -19,14 +20,14 @@ func (b *backend) pathConfig() []*framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: &framework.PathOperation{
 				Callback:                    b.configList(providers),
-				Summary:                     "List the credentials of all providers.",
+				Summary:                     "List the credentials of all vendors.",
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
 				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "credentials"},
 			},
 		},
-		HelpSynopsis:    "List the credentials of all providers.",
-		HelpDescription: "key_info holds the provider of each name. A name belongs to one provider.",
+		HelpSynopsis:    "List the credentials of all vendors.",
+		HelpDescription: "key_info holds the vendor in the path of each name. A name belongs to one vendor.",
 	}}
 	for _, p := range providers {
 		paths = append(paths, b.pathConfigList(p), b.pathConfigCredential(p))
@@ -122,21 +123,31 @@ func (b *backend) configExists(p provider.Provider) framework.ExistenceFunc {
 
 func (b *backend) configList(of []provider.Provider) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-		var names []string
-		info := map[string]any{}
-		for _, p := range of {
-			keys, err := storage.List(ctx, req.Storage, storage.CredentialKey(p.Name(), ""))
-			if err != nil {
-				return nil, err
-			}
-			for _, key := range keys {
-				names = append(names, key)
-				info[key] = map[string]any{"provider": p.Name()}
-			}
+		vendors, err := b.vendors(ctx, req.Storage, of)
+		if err != nil {
+			return nil, err
 		}
-		slices.Sort(names)
-		return logical.ListResponseWithInfo(names, info), nil
+		info := map[string]any{}
+		for name, vendor := range vendors {
+			info[name] = map[string]any{"vendor": vendor}
+		}
+		return logical.ListResponseWithInfo(sortedKeys(vendors), info), nil
 	}
+}
+
+// vendors returns the vendor in the path of each credential, by name.
+func (b *backend) vendors(ctx context.Context, s logical.Storage, of []provider.Provider) (map[string]string, error) {
+	vendors := map[string]string{}
+	for _, p := range of {
+		names, err := storage.List(ctx, s, storage.CredentialKey(p.Name(), ""))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			vendors[name] = p.Name()
+		}
+	}
+	return vendors, nil
 }
 
 func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
@@ -153,10 +164,29 @@ func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
 				data[field] = values.Get(field)
 			}
 		}
-		if stored.Keepalive != nil {
-			data["keepalive_interval"] = int(stored.Keepalive.Seconds())
+		if c := stored.Credential; c != nil {
+			data["keepalive_interval"] = int(c.Keepalive.Seconds())
+			addResolved(data, c.Vendor)
 		}
 		return &logical.Response{Data: data}, nil
+	}
+}
+
+// addResolved adds the URLs and the scope that follow from the fields of a credential, such as those
+// of a preset.
+func addResolved(data map[string]any, c provider.Credential) {
+	to := c.Destinations()
+	var urls []string
+	for _, url := range append(slices.Clone(to.URLs), to.Issuer) {
+		if base, _, _ := strings.Cut(url, "?"); base != "" { // the query may hold a secret
+			urls = append(urls, base)
+		}
+	}
+	if len(urls) > 0 {
+		data["resolved_urls"] = urls
+	}
+	if scope := c.Scope(); len(scope) > 0 {
+		data["resolved_scope"] = scope
 	}
 }
 

@@ -51,6 +51,7 @@ func TestAConfigIsReadWithItsDefaults(t *testing.T) {
 			"product":            "link",
 			"request_timeout":    20,
 			"keepalive_interval": 86400,
+			"resolved_urls":      []string{"https://link-streaming.kensho.com/oauth2/refresh"},
 			"secrets_set":        []string{"refresh_token"},
 		}, e.Read("config/kensho/prod").Data)
 
@@ -64,9 +65,31 @@ func TestAConfigIsReadWithItsDefaults(t *testing.T) {
 			"base_url":           "https://api-staging.rfksrv.com",
 			"request_timeout":    10,
 			"keepalive_interval": 86400,
+			"resolved_scope":     []string{"discover", "event"},
+			"resolved_urls":      []string{"https://api-staging.rfksrv.com/account/1/access-token"},
 			"secrets_set":        []string{"api_key"},
 		}, e.Read("config/sitecore/prod2").Data)
 	})
+}
+
+func TestAConfigIsReadWithWhatItsPresetResolvesTo(t *testing.T) {
+	e := engine.New(t)
+	e.Write("config/oauth2/billing", map[string]any{
+		"preset": "entra", "preset_params": map[string]any{"tenant": "acme.onmicrosoft.com"}, "client_id": "c", "client_secret": "s", "scope": "https://graph.microsoft.com/.default", "verify": false,
+	})
+	data := e.Read("config/oauth2/billing").Data
+	assert.Equal(t, []string{"https://login.microsoftonline.com/acme.onmicrosoft.com/oauth2/v2.0/token"}, data["resolved_urls"])
+	assert.Equal(t, []string{"https://graph.microsoft.com/.default"}, data["resolved_scope"])
+
+	e.Write("config/oauth2/crm", map[string]any{
+		"issuer": "https://login.example.com", "client_id": "c", "client_secret": "s", "verify": false,
+	})
+	assert.Equal(t, []string{"https://login.example.com"}, e.Read("config/oauth2/crm").Data["resolved_urls"])
+
+	e.Write("config/oauth2/erp", map[string]any{
+		"token_url": "https://erp.example.com/token?tenant=secret", "client_id": "c", "client_secret": "s", "verify": false,
+	})
+	assert.Equal(t, []string{"https://erp.example.com/token"}, e.Read("config/oauth2/erp").Data["resolved_urls"])
 }
 
 func TestListsShowTheVendorOfEachName(t *testing.T) {
@@ -82,7 +105,7 @@ func TestListsShowTheVendorOfEachName(t *testing.T) {
 			require.Equal(t, 200, status, message)
 			return resp.Data
 		}
-		ofKensho, ofSitecore := map[string]any{"provider": "kensho"}, map[string]any{"provider": "sitecore"}
+		ofKensho, ofSitecore := map[string]any{"vendor": "kensho"}, map[string]any{"vendor": "sitecore"}
 		assert.Equal(t, map[string]any{
 			"keys":     []string{"prod", "search"},
 			"key_info": map[string]any{"prod": ofKensho, "search": ofSitecore},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,13 +14,17 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 const accessTokenType = "access_token"
 
+// vendorDescription describes the response field vendor.
+const vendorDescription = "Vendor of the credential: its preset, or else the vendor in its path."
+
 func (b *backend) pathCreds() []*framework.Path {
-	return []*framework.Path{{
+	return []*framework.Path{b.pathNames("creds/", true), {
 		Pattern:      "creds/" + framework.GenericNameRegex("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "generate", OperationSuffix: "credentials"},
 		Fields:       readFields(),
@@ -37,6 +42,53 @@ func (b *backend) pathCreds() []*framework.Path {
 		HelpSynopsis:    "Read an access token of a role or a credential.",
 		HelpDescription: credsHelpDescription,
 	}}
+}
+
+// pathNames returns the path that lists the names whose tokens can be read below prefix.
+func (b *backend) pathNames(prefix string, withDedicated bool) *framework.Path {
+	return &framework.Path{
+		Pattern:      prefix + "?$",
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "list", OperationSuffix: strings.TrimSuffix(prefix, "/") + "-names"},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: &framework.PathOperation{
+				Callback: func(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+					return b.listNames(ctx, req.Storage, withDedicated)
+				},
+				Summary:                     "List the names of which a token can be read.",
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+			},
+		},
+		HelpSynopsis:    "List the names of which a token can be read: roles and credentials.",
+		HelpDescription: "key_info holds the vendor of a credential, and the config (the credential) of a role.",
+	}
+}
+
+// listNames returns the names of all credentials and roles, without those of dedicated roles unless
+// withDedicated is set.
+func (b *backend) listNames(ctx context.Context, s logical.Storage, withDedicated bool) (*logical.Response, error) {
+	vendors, err := b.vendors(ctx, s, providers)
+	if err != nil {
+		return nil, err
+	}
+	info := map[string]any{}
+	for name, vendor := range vendors {
+		info[name] = map[string]any{"vendor": vendor}
+	}
+	roles, err := storage.List(ctx, s, storage.RoleKey(""))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range roles {
+		switch r, err := getRole(ctx, s, name); {
+		case err != nil && !storage.IsDamaged(err):
+			return nil, err
+		case err != nil || r == nil || r.Dedicated && !withDedicated:
+		default:
+			info[name] = map[string]any{"config": r.Config}
+		}
+	}
+	return logical.ListResponseWithInfo(sortedKeys(info), info), nil
 }
 
 // readFields returns the fields of a token read.
@@ -78,14 +130,14 @@ func tokenFields() map[string]*framework.FieldSchema {
 			Description: "When the token expires, by this server's clock, in UTC. The lease ends shortly before.",
 			Required:    true,
 		},
-		"provider": {
-			Type:        framework.TypeString,
-			Description: "Provider of the credential.",
-			Required:    true,
-		},
 		"scope": {
 			Type:        framework.TypeStringSlice,
 			Description: "Scopes of the token, if known.",
+		},
+		"vendor": {
+			Type:        framework.TypeString,
+			Description: vendorDescription,
+			Required:    true,
 		},
 	}
 }
@@ -233,7 +285,7 @@ func tokenData(r *broker.IssuedToken) map[string]any {
 		"access_token": r.AccessToken,
 		"token_type":   r.TokenType,
 		"expire_time":  broker.FormatTime(r.ExpireTime),
-		"provider":     r.Provider,
+		"vendor":       r.Vendor,
 	}
 	if len(r.Scope) > 0 {
 		data["scope"] = r.Scope

@@ -20,8 +20,8 @@ func TestExchangesAreCountedByProviderAndResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.AssertMetrics(map[string]string{
-			`tokenbroker_exchanges_total{provider="kensho",result="success"}`:  "0.0",
-			`tokenbroker_exchanges_total{provider="oauth2",result="rejected"}`: "0.0",
+			`tokenbroker_exchanges_total{result="success",vendor="kensho"}`:  "0.0",
+			`tokenbroker_exchanges_total{result="rejected",vendor="oauth2"}`: "0.0",
 		})
 		e.Sim.Behave(vendorsim.Conduct{Latency: 400 * time.Millisecond})
 		e.Write("config/kensho/prod", engine.KeyPairFields())
@@ -33,15 +33,15 @@ func TestExchangesAreCountedByProviderAndResult(t *testing.T) {
 		_, status, _ = e.Request(logical.UpdateOperation, "refresh/search", nil)
 		require.Equal(t, http.StatusServiceUnavailable, status)
 		e.AssertMetrics(map[string]string{
-			`tokenbroker_exchanges_total{provider="kensho",result="success"}`:             "2.0",
-			`tokenbroker_exchanges_total{provider="kensho",result="rejected"}`:            "1.0",
-			`tokenbroker_exchanges_total{provider="sitecore",result="success"}`:           "1.0",
-			`tokenbroker_exchanges_total{provider="sitecore",result="unavailable"}`:       "1.0",
-			`tokenbroker_exchange_duration_seconds_count{provider="kensho"}`:              "3",
-			`tokenbroker_exchange_duration_seconds_bucket{provider="kensho",le="0.25"}`:   "0",
-			`tokenbroker_exchange_duration_seconds_bucket{provider="kensho",le="0.5"}`:    "3",
-			`tokenbroker_exchange_duration_seconds_bucket{provider="kensho",le="+Inf"}`:   "3",
-			`tokenbroker_exchange_duration_seconds_bucket{provider="sitecore",le="+Inf"}`: "2",
+			`tokenbroker_exchanges_total{result="success",vendor="kensho"}`:             "2.0",
+			`tokenbroker_exchanges_total{result="rejected",vendor="kensho"}`:            "1.0",
+			`tokenbroker_exchanges_total{result="success",vendor="sitecore"}`:           "1.0",
+			`tokenbroker_exchanges_total{result="unavailable",vendor="sitecore"}`:       "1.0",
+			`tokenbroker_exchange_duration_seconds_count{vendor="kensho"}`:              "3",
+			`tokenbroker_exchange_duration_seconds_bucket{vendor="kensho",le="0.25"}`:   "0",
+			`tokenbroker_exchange_duration_seconds_bucket{vendor="kensho",le="0.5"}`:    "3",
+			`tokenbroker_exchange_duration_seconds_bucket{vendor="kensho",le="+Inf"}`:   "3",
+			`tokenbroker_exchange_duration_seconds_bucket{vendor="sitecore",le="+Inf"}`: "2",
 		})
 	})
 }
@@ -105,7 +105,7 @@ func TestReadsThatFailBecauseOfTheClientAreNotCounted(t *testing.T) {
 func TestMetricsShowTheStateOfEachCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		const prod = `{name="prod",provider="kensho"}`
+		const prod = `{name="prod",vendor="kensho"}`
 		engine.Until(0, 30, 0)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "keepalive_interval": 0})
 		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "scope": "discover,event"})
@@ -114,15 +114,15 @@ func TestMetricsShowTheStateOfEachCredential(t *testing.T) {
 		engine.Until(0, 40, 0)
 		require.NoError(t, e.Tick()) // loads the credentials that were not read
 		e.AssertMetrics(map[string]string{
-			`tokenbroker_token_expires_in_seconds{name="prod",provider="kensho",scope=""}`:          "1199.0",
-			`tokenbroker_token_expires_in_seconds{name="search",provider="sitecore",scope=""}`:      "85800.0",
-			`tokenbroker_token_expires_in_seconds{name="search",provider="sitecore",scope="event"}`: "85800.0",
-			"tokenbroker_credential_expires_in_seconds" + prod:                                      "604200.0",
-			`tokenbroker_credential_expires_in_seconds{name="search",provider="sitecore"}`:          "",
-			"tokenbroker_credential_rejected" + prod:                                                "0.0",
-			"tokenbroker_consecutive_failures" + prod:                                               "0.0",
-			"tokenbroker_backoff_seconds" + prod:                                                    "0.0",
-			`tokenbroker_consecutive_failures{name="search",provider="sitecore"}`:                   "0.0",
+			`tokenbroker_token_expires_in_seconds{name="prod",scope="",vendor="kensho"}`:          "1199.0",
+			`tokenbroker_token_expires_in_seconds{name="search",scope="",vendor="sitecore"}`:      "85800.0",
+			`tokenbroker_token_expires_in_seconds{name="search",scope="event",vendor="sitecore"}`: "85800.0",
+			"tokenbroker_credential_expires_in_seconds" + prod:                                    "604200.0",
+			`tokenbroker_credential_expires_in_seconds{name="search",vendor="sitecore"}`:          "",
+			"tokenbroker_credential_rejected" + prod:                                              "0.0",
+			"tokenbroker_consecutive_failures" + prod:                                             "0.0",
+			"tokenbroker_backoff_seconds" + prod:                                                  "0.0",
+			`tokenbroker_consecutive_failures{name="search",vendor="sitecore"}`:                   "0.0",
 		})
 
 		engine.Until(1, 0, 5)
@@ -130,10 +130,10 @@ func TestMetricsShowTheStateOfEachCredential(t *testing.T) {
 		e.Refused("creds/prod")
 		time.Sleep(time.Minute)
 		e.AssertMetrics(map[string]string{
-			`tokenbroker_token_expires_in_seconds{name="prod",provider="kensho",scope=""}`: "0.0",
-			"tokenbroker_credential_rejected" + prod:                                       "1.0",
-			"tokenbroker_consecutive_failures" + prod:                                      "1.0",
-			"tokenbroker_backoff_seconds" + prod:                                           "240.0",
+			`tokenbroker_token_expires_in_seconds{name="prod",scope="",vendor="kensho"}`: "0.0",
+			"tokenbroker_credential_rejected" + prod:                                     "1.0",
+			"tokenbroker_consecutive_failures" + prod:                                    "1.0",
+			"tokenbroker_backoff_seconds" + prod:                                         "240.0",
 		})
 
 		e.Restart()
@@ -166,10 +166,10 @@ func TestSweepsAreTimed(t *testing.T) {
 func TestMountsInOneProcessHaveSeparateMetrics(t *testing.T) {
 	one, other := engine.New(t), engine.New(t)
 	one.Write("config/kensho/prod", engine.KeyPairFields())
-	one.AssertMetrics(map[string]string{`tokenbroker_exchanges_total{provider="kensho",result="success"}`: "1.0"})
+	one.AssertMetrics(map[string]string{`tokenbroker_exchanges_total{result="success",vendor="kensho"}`: "1.0"})
 	other.AssertMetrics(map[string]string{
-		`tokenbroker_exchanges_total{provider="kensho",result="success"}`: "0.0",
-		`tokenbroker_consecutive_failures{name="prod",provider="kensho"}`: "",
+		`tokenbroker_exchanges_total{result="success",vendor="kensho"}`: "0.0",
+		`tokenbroker_consecutive_failures{name="prod",vendor="kensho"}`: "",
 	})
 }
 
@@ -179,15 +179,15 @@ func TestARejectedScopeOfARoleDoesNotCountAgainstTheCredential(t *testing.T) {
 		e.Sim.Behave(engine.RefuseScope(engine.NerdScope))
 		e.Creds("link")
 		e.Refused("creds/nerd")
-		const prod = `{name="prod",provider="kensho"}`
+		const prod = `{name="prod",vendor="kensho"}`
 		e.AssertMetrics(map[string]string{
-			"tokenbroker_credential_rejected" + prod:                                                     "0.0",
-			"tokenbroker_consecutive_failures" + prod:                                                    "0.0",
-			"tokenbroker_backoff_seconds" + prod:                                                         "0.0",
-			`tokenbroker_scope_rejected{name="prod",provider="kensho",scope="` + engine.NerdScope + `"}`: "1.0",
-			`tokenbroker_scope_rejected{name="prod",provider="kensho",scope="` + engine.LinkScope + `"}`: "0.0",
-			`tokenbroker_exchanges_total{provider="kensho",result="rejected"}`:                           "1.0",
-			`tokenbroker_token_expires_in_seconds{name="prod",provider="kensho",scope=""}`:               "3600.0",
+			"tokenbroker_credential_rejected" + prod:                                                   "0.0",
+			"tokenbroker_consecutive_failures" + prod:                                                  "0.0",
+			"tokenbroker_backoff_seconds" + prod:                                                       "0.0",
+			`tokenbroker_scope_rejected{name="prod",scope="` + engine.NerdScope + `",vendor="kensho"}`: "1.0",
+			`tokenbroker_scope_rejected{name="prod",scope="` + engine.LinkScope + `",vendor="kensho"}`: "0.0",
+			`tokenbroker_exchanges_total{result="rejected",vendor="kensho"}`:                           "1.0",
+			`tokenbroker_token_expires_in_seconds{name="prod",scope="",vendor="kensho"}`:               "3600.0",
 		})
 	})
 }
@@ -209,7 +209,7 @@ func TestACredentialStaysRejectedUntilAnExchangeSucceeds(t *testing.T) {
 					t.Helper()
 					e.Sim.Behave(conduct)
 					e.Request(logical.UpdateOperation, "refresh/prod", nil)
-					e.AssertMetrics(map[string]string{`tokenbroker_credential_rejected{name="prod",provider="kensho"}`: want})
+					e.AssertMetrics(map[string]string{`tokenbroker_credential_rejected{name="prod",vendor="kensho"}`: want})
 				}
 				rejected("0.0", engine.Down())
 				for range 2 {
@@ -239,7 +239,7 @@ func TestMetricsShowUnusableAndUnsavedCredentials(t *testing.T) {
 		e.Write("config/kensho/prod", engine.KeyPairFields())
 		e.Write("config/kensho/other", engine.KeyPairFields())
 		storage := e.BreakStorage()
-		unsaved := `tokenbroker_unsaved{name="prod",provider="kensho"}`
+		unsaved := `tokenbroker_unsaved{name="prod",vendor="kensho"}`
 		unusable := `tokenbroker_credential_unusable{name="other"}`
 		e.AssertMetrics(map[string]string{unsaved: "", unusable: ""})
 		require.NoError(t, e.Tick())
@@ -253,7 +253,7 @@ func TestMetricsShowUnusableAndUnsavedCredentials(t *testing.T) {
 		require.NoError(t, e.Tick())
 		e.AssertMetrics(map[string]string{
 			unsaved: "1.0", unusable: "1.0",
-			`tokenbroker_consecutive_failures{name="other",provider="kensho"}`: "",
+			`tokenbroker_consecutive_failures{name="other",vendor="kensho"}`: "",
 		})
 
 		storage.Refuse.Store(false)
@@ -282,14 +282,14 @@ func TestTokensTooShortToLeaseCountAsFailures(t *testing.T) {
 		calls := e.Exchanges()
 		assert.InDelta(t, 9, calls, 2, "1 s, 2 s, 4 s, … apart within 500 s")
 		all := e.Metrics()
-		assert.Equal(t, "0.0", all[`tokenbroker_exchanges_total{provider="kensho",result="success"}`])
-		assert.Equal(t, fmt.Sprintf("%d.0", calls), all[`tokenbroker_exchanges_total{provider="kensho",result="invalid_response"}`])
-		assert.Equal(t, fmt.Sprintf("%d.0", calls), all[`tokenbroker_consecutive_failures{name="prod",provider="kensho"}`])
+		assert.Equal(t, "0.0", all[`tokenbroker_exchanges_total{result="success",vendor="kensho"}`])
+		assert.Equal(t, fmt.Sprintf("%d.0", calls), all[`tokenbroker_exchanges_total{result="invalid_response",vendor="kensho"}`])
+		assert.Equal(t, fmt.Sprintf("%d.0", calls), all[`tokenbroker_consecutive_failures{name="prod",vendor="kensho"}`])
 
 		e.Sim.Behave(vendorsim.Conduct{})
 		time.Sleep(6 * time.Minute)
 		e.Creds("prod")
-		e.AssertMetrics(map[string]string{`tokenbroker_consecutive_failures{name="prod",provider="kensho"}`: "0.0"})
+		e.AssertMetrics(map[string]string{`tokenbroker_consecutive_failures{name="prod",vendor="kensho"}`: "0.0"})
 	})
 }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
-	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -28,7 +27,7 @@ func (b *backend) pathRefresh() []*framework.Path {
 				Responses: map[int][]framework.Response{
 					200: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
 						"expire_time": {Type: framework.TypeTime, Description: "When the new token expires, in UTC.", Required: true},
-						"provider":    {Type: framework.TypeString, Description: "Provider of the credential.", Required: true},
+						"vendor":      {Type: framework.TypeString, Description: vendorDescription, Required: true},
 					}}},
 				},
 			},
@@ -82,7 +81,7 @@ func (b *backend) refresh(ctx context.Context, req *logical.Request, d *framewor
 	}
 	return &logical.Response{Data: map[string]any{
 		"expire_time": broker.FormatTime(status.ExpireTime),
-		"provider":    status.Provider,
+		"vendor":      status.Vendor,
 	}}, nil
 }
 
@@ -101,7 +100,7 @@ func refreshFailure(r *broker.RefreshError, e *broker.ExchangeError) (*logical.R
 		meanwhile = "the cached token stays in use; it expires at " + broker.FormatTime(r.ExpireTime)
 	}
 	message := fmt.Sprintf("%s: %s; %s; ", what, e.Err.Reason, meanwhile)
-	path, next := credential.Path(e.Provider, e.Name), "next attempt at "+broker.FormatTime(roundUp(e.NextAttempt))
+	path, next := e.Path, "next attempt at "+broker.FormatTime(roundUp(e.NextAttempt))
 	switch e.Err.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, message+next)

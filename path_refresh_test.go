@@ -163,7 +163,7 @@ func TestARefreshReplacesTheCachedToken(t *testing.T) {
 		engine.Until(0, 10, 0)
 		resp, status, message := e.Request(logical.UpdateOperation, "refresh/prod", nil)
 		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, map[string]any{"expire_time": "2000-01-01T01:10:00Z", "provider": "kensho"}, resp.Data)
+		assert.Equal(t, map[string]any{"expire_time": "2000-01-01T01:10:00Z", "vendor": "kensho"}, resp.Data)
 		assert.NotEqual(t, older, e.Creds("prod").Data["access_token"])
 		assert.Equal(t, 2, e.Exchanges())
 

@@ -83,7 +83,7 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		"config": {
 			Type:         framework.TypeString,
-			Description:  "Name of the credential, without its provider.",
+			Description:  "Name of the credential, without its vendor.",
 			Required:     true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Credential"},
 		},

@@ -2,6 +2,7 @@ package tokenbroker
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
 func (b *backend) pathStatus() []*framework.Path {
@@ -18,15 +20,15 @@ func (b *backend) pathStatus() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
-					Callback:                    b.configList(providers),
-					Summary:                     "List the credentials.",
+					Callback:                    b.statusList,
+					Summary:                     "List the credentials, with their state.",
 					ForwardPerformanceStandby:   true,
 					ForwardPerformanceSecondary: true,
 					DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "statuses"},
 				},
 			},
-			HelpSynopsis:    "List the credentials.",
-			HelpDescription: "Read the status of a credential at status/<name>.",
+			HelpSynopsis:    "List the credentials, with their state.",
+			HelpDescription: "key_info holds the state, the vendor and the expire_time of the cached token of each name, as in status/<name>. The state of a credential that cannot be used is unusable; status/<name> has the reason.",
 		},
 		{
 			Pattern:      "status/" + framework.GenericNameRegex("name"),
@@ -62,7 +64,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		return &framework.FieldSchema{Type: framework.TypeInt, Description: description}
 	}
 	return map[string]*framework.FieldSchema{
-		"provider":                text("Provider of the credential."),
+		"vendor":                  text(vendorDescription),
 		"state":                   text("unused, ok, degraded (the last exchange failed, but reads return a valid token) or failed (some reads fail)."),
 		"expire_time":             at("When the cached token expires."),
 		"last_exchange_time":      at("When the last exchange succeeded."),
@@ -84,6 +86,33 @@ func statusFields() map[string]*framework.FieldSchema {
 	}
 }
 
+// statusList returns the names of all credentials with their status in brief.
+func (b *backend) statusList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	vendors, err := b.vendors(ctx, req.Storage, providers)
+	if err != nil {
+		return nil, err
+	}
+	info := map[string]any{}
+	for name, vendor := range vendors {
+		status, err := b.broker.Status(ctx, req.Storage, name)
+		switch {
+		case errors.Is(err, broker.ErrUnknown): // deleted meanwhile
+			delete(vendors, name)
+		case storage.IsError(err) || ctx.Err() != nil:
+			return nil, err
+		case err != nil:
+			info[name] = map[string]any{"vendor": vendor, "state": "unusable"}
+		default:
+			brief := map[string]any{"vendor": status.Vendor, "state": status.State}
+			if !status.ExpireTime.IsZero() {
+				brief["expire_time"] = broker.FormatTime(status.ExpireTime)
+			}
+			info[name] = brief
+		}
+	}
+	return logical.ListResponseWithInfo(sortedKeys(vendors), info), nil
+}
+
 func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
 	status, err := b.broker.Status(ctx, req.Storage, name)
@@ -95,7 +124,7 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *frame
 
 func statusData(s *broker.Status) map[string]any {
 	data := map[string]any{
-		"provider":             s.Provider,
+		"vendor":               s.Vendor,
 		"state":                s.State,
 		"exchanges":            s.Exchanges,
 		"consecutive_failures": s.Failure.Count,

@@ -22,14 +22,14 @@ func TestStatusShowsTheStateOfACredential(t *testing.T) {
 		e.Sim.Behave(vendorsim.Conduct{Skew: 90 * time.Second})
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
 		assert.Equal(t, map[string]any{
-			"provider": "kensho", "state": "unused", "exchanges": 0, "consecutive_failures": 0,
+			"vendor": "kensho", "state": "unused", "exchanges": 0, "consecutive_failures": 0,
 			"credential_updated_time": "2000-01-01T00:00:00Z",
 		}, e.Read("status/prod").Data)
 
 		engine.Until(0, 30, 0)
 		e.Creds("prod")
 		assert.Equal(t, map[string]any{
-			"provider": "kensho", "state": "ok", "exchanges": 1, "consecutive_failures": 0, "clock_skew": 90,
+			"vendor": "kensho", "state": "ok", "exchanges": 1, "consecutive_failures": 0, "clock_skew": 90,
 			"credential_updated_time": "2000-01-01T00:00:00Z",
 			"expire_time":             "2000-01-01T00:58:29Z",
 			"last_exchange_time":      "2000-01-01T00:30:00Z",
@@ -42,6 +42,73 @@ func TestStatusShowsTheStateOfACredential(t *testing.T) {
 		status, message := e.Refused("status/nobody")
 		assert.Equal(t, http.StatusBadRequest, status)
 		assert.Contains(t, message, `no credential named "nobody"`)
+	})
+}
+
+func TestTheListOfStatusesIsAnOverview(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Write("config/kensho/spare", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+		e.Write("config/kensho/broken", map[string]any{"refresh_token": engine.RefreshToken, "verify": false})
+		e.Damage("config/kensho/broken")
+		e.Restart()
+		overview := func() *logical.Response {
+			resp, status, message := e.Request(logical.ListOperation, "status/", nil)
+			require.Equal(t, http.StatusOK, status, message)
+			return resp
+		}
+		assert.Equal(t, map[string]any{
+			"keys": []string{"broken", "prod", "spare"},
+			"key_info": map[string]any{
+				"broken": map[string]any{"vendor": "kensho", "state": "unusable"},
+				"prod":   map[string]any{"vendor": "kensho", "state": "ok", "expire_time": "2000-01-01T00:59:59Z"},
+				"spare":  map[string]any{"vendor": "kensho", "state": "unused"},
+			},
+		}, overview().Data)
+
+		time.Sleep(time.Hour)
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Later(http.StatusServiceUnavailable, "60"))})
+		e.Refused("creds/prod")
+		assert.Equal(t, map[string]any{"vendor": "kensho", "state": "failed", "expire_time": "2000-01-01T00:59:59Z"}, overview().Data["key_info"].(map[string]any)["prod"])
+	})
+}
+
+func TestTheListOfStatusesFailsWithStorage(t *testing.T) {
+	e := engine.New(t)
+	e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+	e.Restart()
+	failGets := func(c engine.StorageCall) (fault engine.Fault) {
+		if c.Op == "get" {
+			fault.Err = engine.ErrStorage
+		}
+		return fault
+	}
+	e.BreakStorage().OnCall.Store(&failGets)
+	_, status, _ := e.Request(logical.ListOperation, "status/", nil)
+	assert.Equal(t, http.StatusInternalServerError, status)
+}
+
+func TestAnswersNameTheConfiguredVendor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.NewOAuth(t)
+		fields := engine.With(engine.SecretClient(true), "preset", "entra")
+		e.Write("config/oauth2/billing", engine.With(fields, "preset_params", "tenant=acme"))
+		assert.Equal(t, "entra", e.Creds("billing").Data["vendor"])
+		assert.Equal(t, "entra", e.Token("billing").Data["vendor"])
+		assert.Equal(t, "entra", e.Read("status/billing").Data["vendor"])
+		assert.Equal(t, "oauth2", e.Creds("api").Data["vendor"])
+		resp, _, _ := e.Request(logical.ListOperation, "status/", nil)
+		assert.Equal(t, "entra", resp.Data["key_info"].(map[string]any)["billing"].(map[string]any)["vendor"])
+		resp, _, _ = e.Request(logical.UpdateOperation, "refresh/billing", nil)
+		assert.Equal(t, "entra", resp.Data["vendor"])
+		e.AssertMetrics(map[string]string{
+			`tokenbroker_exchanges_total{result="success",vendor="entra"}`:                 "2.0",
+			`tokenbroker_exchanges_total{result="rejected",vendor="entra"}`:                "0.0",
+			`tokenbroker_exchanges_total{result="success",vendor="oauth2"}`:                "1.0",
+			`tokenbroker_token_expires_in_seconds{name="billing",scope="",vendor="entra"}`: "3600.0",
+			`tokenbroker_credential_rejected{name="billing",vendor="entra"}`:               "0.0",
+		})
 	})
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 func (b *backend) pathToken() []*framework.Path {
-	return []*framework.Path{{
+	return []*framework.Path{b.pathNames("token/", false), {
 		Pattern:      "token/" + framework.GenericNameRegex("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "read", OperationSuffix: "token"},
 		Fields:       readFields(),

@@ -22,7 +22,7 @@ func TestATokenWithoutALeaseHasATTL(t *testing.T) {
 			"access_token":        e.Creds("prod").Data["access_token"],
 			"token_type":          "Bearer",
 			"expire_time":         "2000-01-01T01:00:00Z",
-			"provider":            "kensho",
+			"vendor":              "kensho",
 			"scope":               []string{"kensho:app:link"},
 			"ttl":                 int64(45*60 - 1),
 			"rotation_period":     int64(60 * 60),

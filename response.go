@@ -27,9 +27,9 @@ func failure(name string, err error) (*logical.Response, error) {
 	case errors.As(err, &conflict):
 		return nil, logical.CodedError(http.StatusForbidden, conflict.Error())
 	case errors.Is(err, errUnknown):
-		return logical.ErrorResponse("no role or credential named %q; create one at roles/%s or config/<provider>/%s", name, name, name), nil
+		return logical.ErrorResponse("no role or credential named %q; create one at roles/%s or config/<vendor>/%s", name, name, name), nil
 	case errors.Is(err, broker.ErrUnknown):
-		return logical.ErrorResponse("no credential named %q; create one at config/<provider>/%s", name, name), nil
+		return logical.ErrorResponse("no credential named %q; create one at config/<vendor>/%s", name, name), nil
 	case errors.As(err, &verify) && errors.As(err, &vendor):
 		return verifyFailure(verify, vendor)
 	case errors.As(err, &exchange):
@@ -90,7 +90,7 @@ func verifyFailure(v *credential.VerifyError, e *provider.Error) (*logical.Respo
 
 // exchangeFailure returns the response to a read for which there is no valid token.
 func exchangeFailure(e *broker.ExchangeError) (*logical.Response, error) {
-	path := credential.Path(e.Provider, e.Name)
+	path := e.Path
 	next := broker.FormatTime(roundUp(e.NextAttempt))
 	switch e.Err.Kind {
 	case provider.Unavailable:

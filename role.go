@@ -166,7 +166,7 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 		return err
 	}
 	if c == nil {
-		return provider.Errorf(provider.Invalid, "config: no credential named %s; create it at config/<provider>/%s first", provider.Quote(r.Config), provider.List([]string{r.Config}))
+		return provider.Errorf(provider.Invalid, "config: no credential named %s; create it at config/<vendor>/%s first", provider.Quote(r.Config), provider.List([]string{r.Config}))
 	}
 	if err := r.checkScope(c); err != nil || !r.Dedicated {
 		return err

@@ -17,7 +17,7 @@ import (
 // A Provider exchanges the credentials of one vendor for access tokens. Providers are
 // stateless.
 type Provider interface {
-	// Name returns the segment in config/<provider>/<name>.
+	// Name returns the segment in config/<vendor>/<name>.
 	Name() string
 
 	// Summary describes the vendor in one line.
@@ -72,6 +72,12 @@ type Credential interface {
 	// from those of the original. If the credential cannot be narrowed, the error is of
 	// kind Invalid and states the reason.
 	Narrow(scope []string) (Credential, error)
+}
+
+// A Named is a credential of a provider that serves several vendors.
+type Named interface {
+	// VendorName returns the name of the vendor; "" if it has none but the provider's.
+	VendorName() string
 }
 
 // A Fallback is a credential that can exchange another of its secrets if the vendor

@@ -38,14 +38,14 @@ var (
 		"access_token": "at-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789ABCDEFGH",
 		"token_type":   "Bearer",
 		"expire_time":  "2026-01-02T03:04:05Z",
-		"provider":     "sitecore",
+		"vendor":       "sitecore",
 		"scope":        []string{"discover"},
 	}
 	unleased = map[string]any{
 		"access_token":        leased["access_token"],
 		"token_type":          leased["token_type"],
 		"expire_time":         leased["expire_time"],
-		"provider":            leased["provider"],
+		"vendor":              leased["vendor"],
 		"scope":               leased["scope"],
 		"ttl":                 int64(64000),
 		"rotation_period":     int64(86400),

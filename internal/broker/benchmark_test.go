@@ -17,7 +17,7 @@ import (
 type crowd struct{ names []string }
 
 func (crowd) Credential(_ context.Context, _ logical.Storage, name string) (*Credential, error) {
-	c := &Credential{Name: name, Provider: "prompt", Generation: "generation-of-" + name, Vendor: prompt{}}
+	c := &Credential{Name: name, VendorName: "prompt", Generation: "generation-of-" + name, Vendor: prompt{}}
 	if name[len(name)-1]%2 == 0 { // half of them have a keepalive
 		c.Keepalive, c.Vendor = 24*time.Hour, mortal{}
 	}

@@ -95,7 +95,7 @@ func New(source Source, observer Observer) *Broker {
 
 // logger returns the logger for lines about the tokens of a scope.
 func (b *Broker) logger(v scopeSnapshot) hclog.Logger {
-	logger := b.source.Logger().With("name", v.credential.Name, "provider", v.credential.Provider)
+	logger := b.source.Logger().With("name", v.credential.Name, "vendor", v.credential.VendorName)
 	if v.scope != ownScope {
 		logger = logger.With("scope", v.scope)
 	}

@@ -12,8 +12,12 @@ import (
 
 // A Credential is what an operator stored, ready to be exchanged.
 type Credential struct {
-	Name     string
-	Provider string
+	Name string
+
+	// Path is the path of the credential, such as config/kensho/prod. VendorName is the name of its
+	// vendor.
+	Path       string
+	VendorName string
 
 	// Generation identifies this write of the credential.
 	Generation string

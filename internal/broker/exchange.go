@@ -13,8 +13,8 @@ import (
 
 // An Exchange is one call of a vendor and its result. It holds no secret.
 type Exchange struct {
-	Name, Provider string // of the credential
-	Scope          string // "" is the credential's own
+	Name, Vendor string // of the credential
+	Scope        string // "" is the credential's own
 
 	// IsVerification is whether it verified a credential that is not stored yet, and
 	// IsDedicated whether its token is for one reader only.
@@ -123,7 +123,7 @@ func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, e *cache
 // vendor's answer, whether it can be used or not; "" if there was none. earlier is the scope's
 // token from before the last change of the credential.
 func call(ctx context.Context, c *Credential, state *State, scope string, earlier provider.Token) (next *State, x Exchange, accessToken string) {
-	x = Exchange{Name: c.Name, Provider: c.Provider, Scope: scope}
+	x = Exchange{Name: c.Name, Vendor: c.VendorName, Scope: scope}
 	vendor, err := c.narrowed(scope)
 	if err != nil {
 		x.Err = asProviderError(err)
@@ -239,7 +239,7 @@ func (b *Broker) report(x Exchange) {
 		return
 	}
 	b.observer.Exchanged(x)
-	logger := b.source.Logger().With("name", x.Name, "provider", x.Provider)
+	logger := b.source.Logger().With("name", x.Name, "vendor", x.Vendor)
 	if x.Scope != ownScope {
 		logger = logger.With("scope", x.Scope)
 	}

@@ -36,7 +36,7 @@ func (s *slow) Credential(ctx context.Context, _ logical.Storage, name string) (
 	if s.isDown {
 		return nil, &storage.Error{Err: errors.New("down")}
 	}
-	return &Credential{Name: name, Provider: "slow", Generation: "g", Vendor: slowVendor{takes: s.vendorTime}}, nil
+	return &Credential{Name: name, VendorName: "slow", Generation: "g", Vendor: slowVendor{takes: s.vendorTime}}, nil
 }
 
 func (*slow) Names(context.Context, logical.Storage) ([]string, error) { return nil, nil }

@@ -20,7 +20,7 @@ type ReadRequest struct {
 // An IssuedToken is a token and how long it may be used.
 type IssuedToken struct {
 	provider.Token
-	Provider string
+	Vendor string
 
 	// TTL is the longest lease that ends the margin before the token expires, in whole seconds,
 	// at least one.
@@ -54,10 +54,9 @@ const (
 
 // An ExchangeError is why a read got no token.
 type ExchangeError struct {
-	Name     string // of the credential
-	Provider string
-	Scope    string // "" is the credential's own
-	Err      *provider.Error
+	Path  string // of the credential
+	Scope string // "" is the credential's own
+	Err   *provider.Error
 
 	// NextAttempt is when the vendor may be called again.
 	NextAttempt time.Time

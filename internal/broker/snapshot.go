@@ -140,8 +140,7 @@ func (v scopeSnapshot) backOffError() error {
 // readError returns a failure as an error for readers.
 func (v scopeSnapshot) readError(failure Failure) error {
 	return &ExchangeError{
-		Name:        v.credential.Name,
-		Provider:    v.credential.Provider,
+		Path:        v.credential.Path,
 		Scope:       v.scope,
 		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope, Widened: failure.Widened},
 		NextAttempt: failure.NextAttempt,
@@ -151,7 +150,7 @@ func (v scopeSnapshot) readError(failure Failure) error {
 // expiredMeanwhile returns why a reader gets no token although an exchange just succeeded.
 func (v scopeSnapshot) expiredMeanwhile(now time.Time) error {
 	return &ExchangeError{
-		Name: v.credential.Name, Provider: v.credential.Provider, Scope: v.scope, NextAttempt: now,
+		Path: v.credential.Path, Scope: v.scope, NextAttempt: now,
 		Err: provider.Errorf(provider.Unavailable, "the token expired while it was being stored"),
 	}
 }
@@ -176,6 +175,6 @@ func (v scopeSnapshot) issued(now time.Time, minTTL time.Duration) *IssuedToken 
 	if v.backingOff(now) {
 		newer = v.nextAttempt(now)
 	}
-	issued := &IssuedToken{Token: token, Provider: v.credential.Provider, TTL: ttl, Reread: rereadTTL(token, newer, now)}
+	issued := &IssuedToken{Token: token, Vendor: v.credential.VendorName, TTL: ttl, Reread: rereadTTL(token, newer, now)}
 	return issued.withWarnings(v, now, minTTL)
 }

@@ -10,7 +10,7 @@ import (
 
 // A Status is how a credential is doing. It holds no secret.
 type Status struct {
-	Provider string
+	Vendor string
 
 	// State is "unused" (never exchanged), "ok", "degraded" (the last exchange failed, or could
 	// not be stored, but readers get a valid token) or "failed" (some do not).
@@ -81,9 +81,9 @@ func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 // An Expiry is when a credential expires: if it is not used, and by the operator's date for its
 // secret. A time is zero if it is not known, or if the credential cannot be used.
 type Expiry struct {
-	Provider string
-	Unused   time.Time
-	Secret   time.Time
+	Vendor string
+	Unused time.Time
+	Secret time.Time
 }
 
 // Expiries returns when each credential expires, by name, except for those that are not loaded
@@ -94,7 +94,7 @@ func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 			var x Expiry
 			switch snap := e.get(); snap.presence {
 			case loaded:
-				x = Expiry{snap.credential.Provider, snap.state.unusedExpireTime(time.Now()), snap.credential.Expires}
+				x = Expiry{snap.credential.VendorName, snap.state.unusedExpireTime(time.Now()), snap.credential.Expires}
 			case unloaded, absent:
 				continue
 			}
@@ -118,7 +118,7 @@ func (b *Broker) Status(ctx context.Context, s logical.Storage, name string) (*S
 func (snap snapshot) status(now time.Time) *Status {
 	own := snap.of(ownScope)
 	s := &Status{
-		Provider:             snap.credential.Provider,
+		Vendor:               snap.credential.VendorName,
 		ExpireTime:           own.token().At(now).ExpireTime,
 		ExchangeTime:         snap.state.ExchangeTime,
 		Exchanges:            snap.state.Exchanges,

@@ -74,7 +74,8 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 	}
 	return &broker.Credential{
 		Name:        c.name,
-		Provider:    c.vendor.Name(),
+		Path:        Path(c.vendor.Name(), c.name),
+		VendorName:  vendorName(c.vendor, vendor),
 		Generation:  c.Generation,
 		WriteTime:   c.WriteTime,
 		Expires:     expires,
@@ -87,6 +88,15 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 		SentTo:      to,
 		Verified:    c.Verified,
 	}, nil
+}
+
+// vendorName returns the name of a credential's vendor: the one that its fields choose, or else the
+// one in its path.
+func vendorName(p provider.Provider, c provider.Credential) string {
+	if named, ok := c.(provider.Named); ok && named.VendorName() != "" {
+		return named.VendorName()
+	}
+	return p.Name()
 }
 
 // maxDescription is the maximum length of a description, in characters.

@@ -8,7 +8,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -148,9 +147,8 @@ type Settings struct {
 	Fields  map[string]any // the stored fields, including secrets
 	Secrets []string       // the names of the secret fields, sorted
 
-	// Keepalive is the default interval; nil if the operator has set one, or if the credential
-	// cannot be used.
-	Keepalive *time.Duration
+	// Credential is the credential with its defaults; nil if it cannot be used.
+	Credential *broker.Credential
 }
 
 // Read returns the settings of a credential; nil if there is none.
@@ -165,10 +163,8 @@ func (st *Store) Read(ctx context.Context, s logical.Storage, p provider.Provide
 			settings.Secrets = append(settings.Secrets, field)
 		}
 	}
-	if c.Fields["keepalive_interval"] == nil {
-		if credential, err := st.open(c); err == nil {
-			settings.Keepalive = &credential.Keepalive
-		}
+	if credential, err := st.open(c); err == nil {
+		settings.Credential = credential
 	}
 	return settings, nil
 }

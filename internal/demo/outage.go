@@ -193,14 +193,14 @@ func (o *outage) back(agent *vaultserver.Agent) error {
 // metrics prints the metrics of the outage.
 func (o *outage) metrics(*vaultserver.Agent) error {
 	o.say("## 10. Read the metrics of the outage")
-	const lines = `^tokenbroker.*(sitecore.*(success|unavailable)|stale|kiosk)`
+	const lines = `^tokenbroker.*((success|unavailable).*sitecore|stale|kiosk)`
 	o.say("$ %s read -format=raw sitecore/metrics | grep -E '%s'", o.name, lines)
 	output, err := o.quiet("read", "-format=raw", "sitecore/metrics")
 	if err != nil {
 		return err
 	}
 	o.result(strings.Join(regexp.MustCompile(`(?m)`+lines+`.*$`).FindAllString(output, -1), "\n"))
-	for _, counted := range []string{`sitecore",result="unavailable"`, `result="stale"`} {
+	for _, counted := range []string{`result="unavailable",vendor="sitecore"`, `result="stale"`} {
 		if !regexp.MustCompile(counted + `} [1-9]`).MatchString(output) {
 			return fmt.Errorf("the metrics have no count for %s", counted)
 		}

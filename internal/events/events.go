@@ -67,7 +67,7 @@ func newEvent(kind, path string, modified bool, about []string) Event {
 // Call it after the exchange is stored, so that a subscriber that reads on the event gets the new
 // token.
 func (q *Queue) Exchanged(x broker.Exchange) {
-	about := []string{"name", x.Name, "provider", x.Provider, "result", x.Result()}
+	about := []string{"name", x.Name, "vendor", x.Vendor, "result", x.Result()}
 	if x.Scope != "" {
 		about = append(about, "scope", x.Scope)
 	}
@@ -89,8 +89,8 @@ type expiry struct{ kind, name string }
 // horizon.
 func (q *Queue) Expiring(expiries iter.Seq2[string, broker.Expiry], now time.Time) {
 	for name, x := range expiries {
-		q.expiring(expiry{kindUnused, name}, x.Provider, x.Unused, now.Add(unusedHorizon))
-		q.expiring(expiry{kindSecret, name}, x.Provider, x.Secret, now.Add(secretHorizon))
+		q.expiring(expiry{kindUnused, name}, x.Vendor, x.Unused, now.Add(unusedHorizon))
+		q.expiring(expiry{kindSecret, name}, x.Vendor, x.Secret, now.Add(secretHorizon))
 	}
 }
 
@@ -101,7 +101,7 @@ func (q *Queue) expiring(e expiry, vendor string, t, horizon time.Time) {
 		return
 	}
 	added := isSoon && q.add(newEvent(e.kind, "status/"+e.name, false,
-		[]string{"name", e.name, "provider", vendor, "expire_time", broker.FormatTime(t)}))
+		[]string{"name", e.name, "vendor", vendor, "expire_time", broker.FormatTime(t)}))
 	q.report(e, added)
 }
 

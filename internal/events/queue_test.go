@@ -24,7 +24,7 @@ func newQueue() (q *Queue, sent, full *atomic.Int64) {
 func expiring(names ...string) iter.Seq2[string, broker.Expiry] {
 	all := map[string]broker.Expiry{}
 	for _, name := range names {
-		all[name] = broker.Expiry{Provider: "kensho", Unused: time.Now().Add(time.Hour)}
+		all[name] = broker.Expiry{Vendor: "kensho", Unused: time.Now().Add(time.Hour)}
 	}
 	return maps.All(all)
 }

@@ -12,7 +12,7 @@ import (
 var (
 	tokenExpiry = prometheus.NewDesc("tokenbroker_token_expires_in_seconds",
 		"Seconds until the cached token expires, by scope of the roles that use it (empty: the credential's own scope); 0 after expiry.",
-		[]string{"name", "provider", "scope"}, nil)
+		[]string{"name", "vendor", "scope"}, nil)
 	credentialExpiry = prometheus.NewDesc("tokenbroker_credential_expires_in_seconds",
 		"Seconds until the credential expires if it stays unused, where that is known; 0 after expiry.", byName, nil)
 	secretExpiry = prometheus.NewDesc("tokenbroker_secret_expires_in_seconds",
@@ -21,7 +21,7 @@ var (
 		"Whether the credential must be replaced (1): the vendor has rejected it or it has expired, and no exchange has succeeded since.", byName, nil)
 	scopeRejected = prometheus.NewDesc("tokenbroker_scope_rejected",
 		"Whether the vendor has rejected the scope of roles (1): change the scope or replace the credential.",
-		[]string{"name", "provider", "scope"}, nil)
+		[]string{"name", "vendor", "scope"}, nil)
 	unusable = prometheus.NewDesc("tokenbroker_credential_unusable",
 		"Whether the credential cannot be used (1): its entry is damaged or from a newer version of the engine, or its key pair is missing.", []string{"name"}, nil)
 	unsaved = prometheus.NewDesc("tokenbroker_unsaved",
@@ -31,22 +31,25 @@ var (
 	failures = prometheus.NewDesc("tokenbroker_consecutive_failures",
 		"Failed exchanges of the credential's own scope since the last successful one.", byName, nil)
 
-	byName = []string{"name", "provider"}
+	byName = []string{"name", "vendor"}
 )
 
 // health collects gauges from the status of each credential at the time of a scrape. A deleted
 // credential has no series in the next scrape.
-type health func() iter.Seq2[string, *broker.Status]
+type health struct {
+	statuses    func() iter.Seq2[string, *broker.Status]
+	startSeries func(vendor string)
+}
 
 // Describe implements prometheus.Collector.
-func (h health) Describe(descs chan<- *prometheus.Desc) {
+func (h *health) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{tokenExpiry, credentialExpiry, secretExpiry, rejected, scopeRejected, unusable, unsaved, backoff, failures} {
 		descs <- desc
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (h health) Collect(metrics chan<- prometheus.Metric) {
+func (h *health) Collect(metrics chan<- prometheus.Metric) {
 	now := time.Now()
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
@@ -56,22 +59,27 @@ func (h health) Collect(metrics chan<- prometheus.Metric) {
 			gauge(desc, max(0, t.Sub(now).Seconds()), labels...)
 		}
 	}
-	for name, s := range h() {
+	started := map[string]bool{}
+	for name, s := range h.statuses() {
 		gauge(unusable, one(s.IsUnusable), name)
 		if s.IsUnusable {
 			continue
 		}
-		until(tokenExpiry, s.ExpireTime, name, s.Provider, "")
-		for scope, of := range s.Scopes {
-			until(tokenExpiry, of.ExpireTime, name, s.Provider, scope)
-			gauge(scopeRejected, one(of.IsRejected), name, s.Provider, scope)
+		if !started[s.Vendor] {
+			started[s.Vendor] = true
+			h.startSeries(s.Vendor)
 		}
-		until(credentialExpiry, s.CredentialExpireTime, name, s.Provider)
-		until(secretExpiry, s.SecretExpireTime, name, s.Provider)
-		gauge(rejected, one(s.IsRejected), name, s.Provider)
-		gauge(unsaved, one(s.StorageError != nil), name, s.Provider)
-		gauge(backoff, max(0, s.OwnFailure.NextAttempt.Sub(now).Seconds()), name, s.Provider)
-		gauge(failures, float64(s.OwnFailure.Count), name, s.Provider)
+		until(tokenExpiry, s.ExpireTime, name, s.Vendor, "")
+		for scope, of := range s.Scopes {
+			until(tokenExpiry, of.ExpireTime, name, s.Vendor, scope)
+			gauge(scopeRejected, one(of.IsRejected), name, s.Vendor, scope)
+		}
+		until(credentialExpiry, s.CredentialExpireTime, name, s.Vendor)
+		until(secretExpiry, s.SecretExpireTime, name, s.Vendor)
+		gauge(rejected, one(s.IsRejected), name, s.Vendor)
+		gauge(unsaved, one(s.StorageError != nil), name, s.Vendor)
+		gauge(backoff, max(0, s.OwnFailure.NextAttempt.Sub(now).Seconds()), name, s.Vendor)
+		gauge(failures, float64(s.OwnFailure.Count), name, s.Vendor)
 	}
 }
 

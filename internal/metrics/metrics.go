@@ -33,9 +33,10 @@ type Metrics struct {
 	readsFailed prometheus.Counter
 }
 
-// New returns the metrics of an engine with the given providers. statuses yields the status of each
+// New returns the metrics of an engine with the given vendors, and any others that a status
+// names. statuses yields the status of each
 // credential by name; each call of Text calls it.
-func New(providers []string, statuses func() iter.Seq2[string, *broker.Status]) *Metrics {
+func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *Metrics {
 	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tokenbroker_reads_total",
 		Help: "Token reads by result: cached, exchanged (waited for the vendor), stale (valid token, but a newer one is due and not available), failed (not counting invalid requests).",
@@ -45,12 +46,12 @@ func New(providers []string, statuses func() iter.Seq2[string, *broker.Status]) 
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tokenbroker_exchanges_total",
 			Help: "Exchanges of credentials for tokens by result: success, rejected, expired, unavailable (temporary), invalid_response.",
-		}, []string{"provider", "result"}),
+		}, []string{"vendor", "result"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tokenbroker_exchange_duration_seconds",
 			Help:    "Duration of exchanges in seconds, with any result.",
 			Buckets: []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60},
-		}, []string{"provider"}),
+		}, []string{"vendor"}),
 		sweeps: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "tokenbroker_sweep_duration_seconds",
 			Help:    "Duration of sweeps in seconds. A sweep renews tokens in the background, once a minute for at most 30 seconds.",
@@ -63,22 +64,28 @@ func New(providers []string, statuses func() iter.Seq2[string, *broker.Status]) 
 		},
 		readsFailed: reads.WithLabelValues("failed"),
 	}
-	// Start all series at zero, so that Prometheus sees the first increase.
-	for _, name := range providers {
-		m.exchanges.WithLabelValues(name, broker.Success)
-		for _, kind := range []provider.Kind{provider.Rejected, provider.Expired, provider.Unavailable, provider.InvalidResponse} {
-			m.exchanges.WithLabelValues(name, kind.String())
-		}
-		m.durations.WithLabelValues(name)
+	for _, vendor := range vendors {
+		m.startSeries(vendor)
 	}
-	m.registry.MustRegister(m.exchanges, m.durations, m.sweeps, reads, health(statuses))
+	m.registry.MustRegister(m.exchanges, m.durations, m.sweeps, reads, &health{statuses, m.startSeries})
 	return m
+}
+
+// startSeries starts the series of a vendor's exchanges at zero, so that Prometheus sees the first
+// increase.
+func (m *Metrics) startSeries(vendor string) {
+	m.exchanges.WithLabelValues(vendor, broker.Success)
+	for _, kind := range []provider.Kind{provider.Rejected, provider.Expired, provider.Unavailable, provider.InvalidResponse} {
+		m.exchanges.WithLabelValues(vendor, kind.String())
+	}
+	m.durations.WithLabelValues(vendor)
 }
 
 // Exchanged counts an exchange.
 func (m *Metrics) Exchanged(x broker.Exchange) {
-	m.exchanges.WithLabelValues(x.Provider, x.Result()).Inc()
-	m.durations.WithLabelValues(x.Provider).Observe(x.Duration.Seconds())
+	m.startSeries(x.Vendor)
+	m.exchanges.WithLabelValues(x.Vendor, x.Result()).Inc()
+	m.durations.WithLabelValues(x.Vendor).Observe(x.Duration.Seconds())
 }
 
 // Read counts a read that returned a token.

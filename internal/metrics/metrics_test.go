@@ -26,17 +26,17 @@ func TestGuarantee12CountingAReadAllocatesNothing(t *testing.T) {
 }
 
 func TestAScopeMayHoldAnything(t *testing.T) {
-	m := New(nil, these(map[string]*broker.Status{"prod": {Provider: "oauth2", Scopes: map[string]broker.ScopeStatus{
+	m := New(nil, these(map[string]*broker.Status{"prod": {Vendor: "oauth2", Scopes: map[string]broker.ScopeStatus{
 		"https://v.example/a \"b\"\n\\c": {ExpireTime: time.Now().Add(-time.Hour)},
 	}}}))
 	text, err := m.Text()
 	require.NoError(t, err)
-	assert.Contains(t, string(text), `{name="prod",provider="oauth2",scope="https://v.example/a \"b\"\n\\c"} 0.0`)
+	assert.Contains(t, string(text), `{name="prod",scope="https://v.example/a \"b\"\n\\c",vendor="oauth2"} 0.0`)
 }
 
 func TestEveryMetricIsExplained(t *testing.T) {
 	m := New([]string{"kensho"}, these(map[string]*broker.Status{"prod": {
-		Provider: "kensho", ExpireTime: time.Now(), CredentialExpireTime: time.Now(), SecretExpireTime: time.Now(), Scopes: map[string]broker.ScopeStatus{"narrow": {}},
+		Vendor: "kensho", ExpireTime: time.Now(), CredentialExpireTime: time.Now(), SecretExpireTime: time.Now(), Scopes: map[string]broker.ScopeStatus{"narrow": {}},
 	}}))
 	families, err := m.registry.Gather()
 	require.NoError(t, err)

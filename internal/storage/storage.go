@@ -1,7 +1,7 @@
 // Package storage reads and writes the engine's entries in Vault's storage. It is the only
 // package that knows their keys and their format.
 //
-//	config/<provider>/<name>                          a credential
+//	config/<vendor>/<name>                            a credential
 //	keypair/<name>                                  a key pair
 //	role/<name>                                     a role
 //	state/<name>/grant                              the grant of a credential

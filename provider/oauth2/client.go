@@ -27,6 +27,9 @@ type Client struct {
 	HTTP   *provider.Client
 	Server *Server
 
+	// Vendor is the name of the vendor; "" if it has none.
+	Vendor string
+
 	// GrantType is one of the constants above.
 	GrantType string
 
@@ -68,6 +71,9 @@ type Client struct {
 
 // MaxIdle returns how long the refresh token stays valid without use.
 func (c *Client) MaxIdle() time.Duration { return c.IdleExpiry }
+
+// VendorName returns the name of the vendor; "" if it has none.
+func (c *Client) VendorName() string { return c.Vendor }
 
 // GrantName returns the grant as a value of the field grant_type.
 func (c *Client) GrantName() string {

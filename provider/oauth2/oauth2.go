@@ -18,6 +18,7 @@ type Provider struct{}
 
 // config has the fields of an OAuth 2.0 credential, with those of its preset filled in.
 type config struct {
+	Preset            string            `json:"preset"`
 	TokenURL          string            `json:"token_url"`
 	Issuer            string            `json:"issuer"`
 	RevocationURL     string            `json:"revocation_url"`
@@ -190,6 +191,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	client := Client{
 		HTTP:                s.Client.WithTransient(c.TransientErrors),
 		Server:              &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: urlField(s.Fields)},
+		Vendor:              c.Preset,
 		GrantType:           grantTypes[c.GrantType],
 		ID:                  c.ClientID,
 		Secret:              c.ClientSecret,

@@ -78,7 +78,7 @@ func TestASecretThatExpiresSoonSendsOneEventAndIsMeasured(t *testing.T) {
 		e.Write("config/kensho/other", engine.KeyPairFields())
 		e.Events()
 		require.NoError(t, e.Tick())
-		const seconds = `tokenbroker_secret_expires_in_seconds{name="prod",provider="kensho"}`
+		const seconds = `tokenbroker_secret_expires_in_seconds{name="prod",vendor="kensho"}`
 		e.AssertMetrics(map[string]string{seconds: "2.592e+06", strings.Replace(seconds, "prod", "other", 1): ""})
 		for range 15 {
 			e.Pass(24*time.Hour - 90*time.Minute)
@@ -88,7 +88,7 @@ func TestASecretThatExpiresSoonSendsOneEventAndIsMeasured(t *testing.T) {
 		e.Pass(2 * 24 * time.Hour)
 		expiring := engine.SentEvent{Kind: "tokenbroker/secret-expiring", Metadata: map[string]any{
 			"operation": "secret-expiring", "modified": "false", "path": "status/prod", "data_path": "status/prod",
-			"name": "prod", "provider": "kensho", "expire_time": "2000-01-31T00:00:00Z",
+			"name": "prod", "vendor": "kensho", "expire_time": "2000-01-31T00:00:00Z",
 		}}
 		require.Equal(t, []engine.SentEvent{expiring}, e.Events())
 

@@ -138,7 +138,7 @@ func TestConfigsAreListedReadPatchedAndDeleted(t *testing.T) {
 	list, err := w.root.Logical().ListWithContext(t.Context(), "configs/config")
 	require.NoError(t, err)
 	assert.Equal(t, []any{"prod", "search"}, list.Data["keys"])
-	assert.Equal(t, map[string]any{"provider": "sitecore"}, list.Data["key_info"].(map[string]any)["search"])
+	assert.Equal(t, map[string]any{"vendor": "sitecore"}, list.Data["key_info"].(map[string]any)["search"])
 
 	_, err = w.root.Logical().JSONMergePatch(t.Context(), "configs/config/kensho/prod", map[string]any{"request_timeout": 20})
 	require.NoError(t, err)

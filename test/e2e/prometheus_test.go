@@ -152,8 +152,8 @@ func TestPrometheusScrapesTheMetricsWithAMinimalPolicy(t *testing.T) {
 		assert.Eventually(t, func() bool { return p.value(query) == value }, patience, 100*time.Millisecond, "%s is %s", query, p.value(query))
 	}
 	is(`tokenbroker_reads_total{mount="kensho",result="cached"}`, "3")
-	is(`tokenbroker_exchanges_total{provider="kensho",result="success"}`, "1")
-	is(`tokenbroker_exchange_duration_seconds_count{provider="kensho"}`, "1")
+	is(`tokenbroker_exchanges_total{result="success",vendor="kensho"}`, "1")
+	is(`tokenbroker_exchange_duration_seconds_count{vendor="kensho"}`, "1")
 	is(`tokenbroker_token_expires_in_seconds{name="prod",scope=""} > bool 2000`, "1")
 	firing, err := p.firing()
 	require.NoError(t, err)

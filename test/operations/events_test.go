@@ -20,12 +20,12 @@ func TestEachExchangeLogsOneLineAndSendsOneEvent(t *testing.T) {
 		e.Sim.Behave(vendorsim.Conduct{Latency: 250 * time.Millisecond})
 		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "scope": "discover,event"})
 		assert.Equal(t, []map[string]any{{
-			"@level": "info", "@message": "exchange succeeded", "mount": engine.MountPoint, "name": "search", "provider": "sitecore",
+			"@level": "info", "@message": "exchange succeeded", "mount": engine.MountPoint, "name": "search", "vendor": "sitecore",
 			"result": "success", "duration": "250ms", "expire_time": "2000-01-02T00:00:00Z", "verification": true,
 		}}, e.Lines())
 		assert.Equal(t, []engine.SentEvent{{Kind: "tokenbroker/token-exchange", Metadata: map[string]any{
 			"operation": "token-exchange", "modified": "true", "path": "creds/search", "data_path": "creds/search",
-			"name": "search", "provider": "sitecore", "result": "success", "expire_time": "2000-01-02T00:00:00Z",
+			"name": "search", "vendor": "sitecore", "result": "success", "expire_time": "2000-01-02T00:00:00Z",
 		}}}, e.Events())
 
 		e.Write("roles/events", map[string]any{"config": "search", "scope": "event"})
@@ -54,19 +54,19 @@ func TestAFailedExchangeLogsAWarningWithTheNextAttempt(t *testing.T) {
 		e.Events()
 		e.Request(logical.UpdateOperation, "refresh/prod", nil)
 		assert.Equal(t, []map[string]any{{
-			"@level": "warn", "@message": "exchange failed", "mount": engine.MountPoint, "name": "prod", "provider": "kensho",
+			"@level": "warn", "@message": "exchange failed", "mount": engine.MountPoint, "name": "prod", "vendor": "kensho",
 			"result": "rejected", "duration": "0s", "error": "link-streaming.kensho.com: 401 Unauthorized: the refresh token is not accepted",
 			"failures": 1.0, "next_attempt": "2000-01-01T00:15:00Z",
 		}}, e.Lines())
 		exchange := map[string]any{
 			"operation": "token-exchange", "modified": "false", "path": "creds/prod", "data_path": "creds/prod",
-			"name": "prod", "provider": "kensho", "result": "rejected",
+			"name": "prod", "vendor": "kensho", "result": "rejected",
 		}
 		assert.Equal(t, []engine.SentEvent{
 			{Kind: "tokenbroker/token-exchange", Metadata: exchange},
 			{Kind: "tokenbroker/credential-rejected", Metadata: map[string]any{
 				"operation": "credential-rejected", "modified": "false", "path": "status/prod", "data_path": "status/prod",
-				"name": "prod", "provider": "kensho", "result": "rejected",
+				"name": "prod", "vendor": "kensho", "result": "rejected",
 			}},
 		}, e.Events())
 
@@ -101,7 +101,7 @@ func TestACredentialThatExpiresSoonSendsOneEvent(t *testing.T) {
 		e.Pass(24 * time.Hour)
 		expiring := engine.SentEvent{Kind: "tokenbroker/credential-expiring", Metadata: map[string]any{
 			"operation": "credential-expiring", "modified": "false", "path": "status/prod", "data_path": "status/prod",
-			"name": "prod", "provider": "kensho", "expire_time": "2000-01-08T00:00:00Z",
+			"name": "prod", "vendor": "kensho", "expire_time": "2000-01-08T00:00:00Z",
 		}}
 		assert.Equal(t, []engine.SentEvent{expiring}, e.Events())
 
