@@ -66,7 +66,7 @@ func New(o Options) logical.Backend {
 		RunningVersion: version.Version,
 		BackendType:    logical.TypeLogical,
 		PathsSpecial:   &logical.Paths{SealWrapStorage: storage.Sealed()},
-		Paths: shareSchemas(framework.PathAppend(
+		Paths: shareSchemas(describeValues(framework.PathAppend(
 			b.pathConfig(),
 			b.pathKeypair(),
 			b.pathRoles(),
@@ -75,7 +75,7 @@ func New(o Options) logical.Backend {
 			b.pathRefresh(),
 			b.pathStatus(),
 			b.pathMetrics(),
-		)),
+		))),
 		Secrets:      []*framework.Secret{b.accessToken()},
 		PeriodicFunc: b.periodic,
 		Invalidate:   b.invalidate,

@@ -31,7 +31,7 @@ func paths() []*framework.Path {
 
 func TestTheAPIReferenceIsCurrent(t *testing.T) {
 	var reference bytes.Buffer
-	require.NoError(t, apidoc.Write(&reference, paths()))
+	require.NoError(t, apidoc.Write(&reference, paths(), exampleAnswers(t)))
 	requireGenerated(t, apiReference, reference.Bytes())
 }
 
@@ -85,6 +85,22 @@ func TestEveryPathHasCompleteHelp(t *testing.T) {
 			assert.True(t, strings.HasSuffix(schema.Description, "."), "%s: the description of %s is a sentence", name, field)
 		}
 	}
+}
+
+func TestHelpShowsAllowedValuesDefaultsAndAnExample(t *testing.T) {
+	e := engine.New(t)
+	help := func(path string) string {
+		resp, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: path})
+		require.NoError(t, err)
+		return resp.Data["help"].(string)
+	}
+	kensho := help("config/kensho/prod")
+	assert.Contains(t, kensho, "Allowed: link, scribe, nerd, classify, extract, kfinance, caterpillar. Default: link.")
+	assert.Contains(t, kensho, "Timeout of one request to the vendor, from 1s to 1m. Default: 10s.")
+	assert.Contains(t, kensho, "How often to exchange a credential that expires when unused, even without reads. Default: 24h, or", "the text has a default of its own")
+	assert.Contains(t, kensho, "Example:\n\n    $ vault write kensho/config/kensho/prod refresh_token=...\n    $ vault read kensho/config/kensho/prod")
+	assert.Contains(t, help("config/oauth2/prod"), "Allowed: client_secret_basic, ")
+	assert.Contains(t, help("keypair/prod"), "Allowed: rsa-2048, ")
 }
 
 func TestEveryPathOperationAndFieldHasDisplayAttributes(t *testing.T) {

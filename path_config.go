@@ -2,6 +2,7 @@ package tokenbroker
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -27,7 +28,7 @@ func (b *backend) pathConfig() []*framework.Path {
 			},
 		},
 		HelpSynopsis:    "List the credentials of all vendors.",
-		HelpDescription: "key_info holds the vendor in the path of each name. A name belongs to one vendor.",
+		HelpDescription: withExample("key_info holds the vendor in the path of each name. A name belongs to one vendor.", "vault list -detailed kensho/config"),
 	}}
 	for _, p := range providers {
 		paths = append(paths, b.pathConfigList(p), b.pathConfigCredential(p))
@@ -49,7 +50,7 @@ func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
 			},
 		},
 		HelpSynopsis:    "List the credentials of " + p.Summary() + ".",
-		HelpDescription: "Read a token of a credential at creds/<name> or token/<name>.",
+		HelpDescription: withExample("Read a token of a credential at creds/<name> or token/<name>.", fmt.Sprintf("vault list %s/config/%s", p.Name(), p.Name())),
 	}
 }
 
@@ -111,7 +112,7 @@ func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
 		},
 		ExistenceCheck:  b.configExists(p),
 		HelpSynopsis:    "Store a credential of " + p.Summary() + ".",
-		HelpDescription: configHelpDescription,
+		HelpDescription: withExample(configHelpDescription, fmt.Sprintf("vault write %s/config/%s/prod %s", p.Name(), p.Name(), p.Example()), fmt.Sprintf("vault read %s/config/%s/prod", p.Name(), p.Name())),
 	}
 }
 

@@ -40,7 +40,7 @@ func (b *backend) pathCreds() []*framework.Path {
 			},
 		},
 		HelpSynopsis:    "Read an access token of a role or a credential.",
-		HelpDescription: credsHelpDescription,
+		HelpDescription: withExample(credsHelpDescription, "vault read kensho/creds/prod"),
 	}}
 }
 
@@ -60,7 +60,7 @@ func (b *backend) pathNames(prefix string, withDedicated bool) *framework.Path {
 			},
 		},
 		HelpSynopsis:    "List the names of which a token can be read: roles and credentials.",
-		HelpDescription: "key_info holds the vendor of a credential, and the config (the credential) of a role.",
+		HelpDescription: withExample("key_info holds the vendor of a credential, and the config (the credential) of a role.", "vault list -detailed kensho/"+strings.TrimSuffix(prefix, "/")),
 	}
 }
 

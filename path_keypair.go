@@ -40,7 +40,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "List the key pairs.",
-			HelpDescription: "Read the public key of a key pair at keypair/<name>.",
+			HelpDescription: withExample("Read the public key of a key pair at keypair/<name>.", "vault list kensho/keypair"),
 		},
 		{
 			Pattern:      "keypair/" + framework.GenericNameRegex("name"),
@@ -69,7 +69,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 			},
 			ExistenceCheck:  b.keypairExists,
 			HelpSynopsis:    "Generate a key pair whose private key never leaves Vault.",
-			HelpDescription: keypairHelpDescription,
+			HelpDescription: withExample(keypairHelpDescription, "vault write -f kensho/keypair/batch"),
 		},
 		b.pathKeypairActivate(),
 	}
@@ -89,7 +89,7 @@ func keypairWriteFields() map[string]*framework.FieldSchema {
 	fields["name"] = keypairNameField()
 	fields["key_type"] = &framework.FieldSchema{
 		Type:          framework.TypeString,
-		Description:   "Type of the key to generate: " + strings.Join(credential.KeyTypes(), ", ") + ". Default: the type of the active pair, or " + credential.KeyTypes()[0] + ".",
+		Description:   "Type of the key to generate. Default: the type of the active pair, or " + credential.KeyTypes()[0] + ".",
 		AllowedValues: provider.Allowed(credential.KeyTypes()),
 		DisplayAttrs:  &framework.DisplayAttributes{Name: "Key type"},
 	}
@@ -283,7 +283,7 @@ func (b *backend) pathKeypairActivate() *framework.Path {
 			},
 		},
 		HelpSynopsis:    "Replace the active pair with the pending one, if the vendor accepts it.",
-		HelpDescription: activateHelpDescription,
+		HelpDescription: withExample(activateHelpDescription, "vault write kensho/keypair/batch/activate client_id=0oa5archive6"),
 	}
 }
 

@@ -28,7 +28,7 @@ func (b *backend) pathMetrics() []*framework.Path {
 			},
 		},
 		HelpSynopsis:    "Read the metrics of this mount.",
-		HelpDescription: metricsHelpDescription,
+		HelpDescription: withExample(metricsHelpDescription, "vault read -format=raw kensho/metrics"),
 	}}
 }
 

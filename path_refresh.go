@@ -33,7 +33,7 @@ func (b *backend) pathRefresh() []*framework.Path {
 			},
 		},
 		HelpSynopsis:    "Exchange a credential now and replace its cached tokens, including those of its roles.",
-		HelpDescription: refreshHelpDescription,
+		HelpDescription: withExample(refreshHelpDescription, "vault write -f kensho/refresh/prod"),
 	}}
 }
 

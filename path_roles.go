@@ -38,7 +38,7 @@ func (b *backend) pathRoles() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "List the roles.",
-			HelpDescription: "Read a token of a role at creds/<name> or token/<name>.",
+			HelpDescription: withExample("Read a token of a role at creds/<name> or token/<name>.", "vault list kensho/roles"),
 		},
 		{
 			Pattern:      rolesPrefix + framework.GenericNameRegex("name"),
@@ -68,7 +68,7 @@ func (b *backend) pathRoles() []*framework.Path {
 			},
 			ExistenceCheck:  b.rolesExists,
 			HelpSynopsis:    "Write a role: a narrower view of a credential, with its own name and policies.",
-			HelpDescription: rolesHelpDescription,
+			HelpDescription: withExample(rolesHelpDescription, "vault write kensho/roles/web config=prod ttl=30m", "vault read kensho/roles/web"),
 		},
 	}
 }

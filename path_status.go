@@ -28,7 +28,7 @@ func (b *backend) pathStatus() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "List the credentials, with their state.",
-			HelpDescription: "key_info holds the state, the vendor and the expire_time of the cached token of each name, as in status/<name>. The state of a credential that cannot be used is unusable; status/<name> has the reason.",
+			HelpDescription: withExample("key_info holds the state, the vendor and the expire_time of the cached token of each name, as in status/<name>. The state of a credential that cannot be used is unusable; status/<name> has the reason.", "vault list -detailed kensho/status"),
 		},
 		{
 			Pattern:      "status/" + framework.GenericNameRegex("name"),
@@ -48,7 +48,7 @@ func (b *backend) pathStatus() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "Read the status of a credential.",
-			HelpDescription: statusHelpDescription,
+			HelpDescription: withExample(statusHelpDescription, "vault read kensho/status/prod"),
 		},
 	}
 }

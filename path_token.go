@@ -28,7 +28,7 @@ func (b *backend) pathToken() []*framework.Path {
 			},
 		},
 		HelpSynopsis:    "Read an access token of a role or a credential, without a lease.",
-		HelpDescription: tokenHelpDescription,
+		HelpDescription: withExample(tokenHelpDescription, "vault read kensho/token/prod"),
 	}}
 }
 

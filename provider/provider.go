@@ -23,6 +23,10 @@ type Provider interface {
 	// Summary describes the vendor in one line.
 	Summary() string
 
+	// Example returns the fields of a typical credential as arguments of vault write, with
+	// ... in place of each secret. The help shows it.
+	Example() string
+
 	// Fields returns the vendor's own fields of a credential; the fields that every
 	// credential has are not among them. Secret fields set DisplayAttrs.Sensitive. If
 	// there is a private_key field (PEM), Vault can generate the key instead.

@@ -26,6 +26,7 @@ type page struct {
 	Operations  []operation
 	Parameters  []field
 	Response    []field
+	Examples    []example
 }
 
 type operation struct {
@@ -55,11 +56,16 @@ var operations = []struct {
 	{logical.DeleteOperation, "DELETE", "delete"},
 }
 
-// Write writes the reference of paths to w as Markdown, in the order of paths.
-func Write(w io.Writer, paths []*framework.Path) error {
+// Write writes the reference of paths to w as Markdown, in the order of paths. answers has the
+// answer to each of their Commands, by its text.
+func Write(w io.Writer, paths []*framework.Path, answers map[string]string) error {
 	pages := make([]page, len(paths))
 	for i, path := range paths {
 		pages[i] = describe(path)
+		var err error
+		if pages[i].Examples, err = examplesOf(path, answers); err != nil {
+			return err
+		}
 	}
 	return template.Must(template.New("api.md").Funcs(template.FuncMap{"text": text}).Parse(layout)).Execute(w, pages)
 }
@@ -68,10 +74,11 @@ func Write(w io.Writer, paths []*framework.Path) error {
 func text(s string) string { return strings.NewReplacer("<", `\<`, "|", `\|`).Replace(s) }
 
 func describe(path *framework.Path) page {
+	description, _, _ := strings.Cut(path.HelpDescription, exampleHeading)
 	p := page{
 		Path:        Name(path),
 		Synopsis:    path.HelpSynopsis,
-		Description: strings.TrimSpace(path.HelpDescription),
+		Description: strings.TrimSpace(description),
 		Parameters:  fields(path.Fields, request),
 	}
 	for _, o := range operations {

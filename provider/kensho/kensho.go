@@ -55,6 +55,9 @@ func (Provider) Name() string { return "kensho" }
 // Summary describes Kensho in one line.
 func (Provider) Summary() string { return "Kensho (S&P Global): Link and its sister products" }
 
+// Example returns the fields of a typical credential.
+func (Provider) Example() string { return "refresh_token=..." }
+
 // Fields returns the fields of the three kinds of credential.
 func (Provider) Fields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{

@@ -57,6 +57,11 @@ func (Provider) Name() string { return "oauth2" }
 // Summary describes the vendors in one line.
 func (Provider) Summary() string { return "any vendor that supports OAuth 2.0" }
 
+// Example returns the fields of a typical credential.
+func (Provider) Example() string {
+	return "token_url=https://auth.example.com/oauth2/token client_id=billing client_secret=..."
+}
+
 // Fields returns the fields of the authorization server, of the client and of the request.
 func (Provider) Fields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{

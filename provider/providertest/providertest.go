@@ -96,6 +96,11 @@ var common = []string{"name", "request_timeout", "ca_cert", "default_ttl", "max_
 func (c Contract) testDescription(t *testing.T) {
 	assert.Regexp(t, segment, c.Provider.Name(), "the name is a path segment")
 	assert.NotEmpty(t, c.Provider.Summary())
+	for _, argument := range strings.Fields(c.Provider.Example()) {
+		field, _, _ := strings.Cut(argument, "=")
+		assert.Contains(t, c.Provider.Fields(), field, "the example's fields exist")
+	}
+	assert.NotEmpty(t, c.Provider.Example())
 	assert.NotEmpty(t, c.Kinds)
 	for name, field := range c.Provider.Fields() {
 		assert.NotContains(t, common, name, "the field exists for every credential")

@@ -38,6 +38,9 @@ func (Provider) Name() string { return "sitecore" }
 // Summary describes Sitecore Search in one line.
 func (Provider) Summary() string { return "Sitecore Search" }
 
+// Example returns the fields of a typical credential.
+func (Provider) Example() string { return "api_key=... scope=discover,event" }
+
 // Fields returns the fields of an API key and of a refresh token.
 func (Provider) Fields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
