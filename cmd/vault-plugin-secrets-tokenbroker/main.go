@@ -2,7 +2,11 @@
 package main
 
 import (
+	"errors"
+	"flag"
+	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/api"
@@ -10,13 +14,28 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback" // Mozilla's root certificates, for a system without any, such as the image
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/version"
 )
 
+const name = "vault-plugin-secrets-tokenbroker"
+
 func main() {
-	logger := hclog.New(&hclog.LoggerOptions{})
 	meta := &api.PluginAPIClientMeta{}
-	if err := meta.FlagSet().Parse(os.Args[1:]); err != nil {
+	flags := meta.FlagSet()
+	flags.Usage = explain
+	printVersion := flags.Bool("version", false, "print the name and the version")
+	logger := hclog.New(&hclog.LoggerOptions{})
+	switch err := flags.Parse(os.Args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
 		logger.Error("cannot parse the arguments", "error", err)
+		os.Exit(1)
+	case *printVersion:
+		fmt.Println(name, version.Version)
+		return
+	case os.Getenv(plugin.HandshakeConfig.MagicCookieKey) == "":
+		explain()
 		os.Exit(1)
 	}
 	err := plugin.ServeMultiplex(&plugin.ServeOpts{
@@ -28,4 +47,17 @@ func main() {
 		logger.Error("plugin shutting down", "error", err)
 		os.Exit(1)
 	}
+}
+
+// explain prints what this program is, for a person who starts it by hand.
+func explain() {
+	fmt.Fprintf(os.Stderr, `%[1]s %[2]s is a secrets engine for Vault.
+A Vault server starts it. To install it, copy it to the server's plugin_directory, and run:
+
+    vault plugin register -sha256="$(sha256sum %[3]s | cut -d' ' -f1)" \
+        -command=%[4]s -version=%[2]s secret tokenbroker
+    vault secrets enable -path=kensho tokenbroker
+
+The README says what to do next. With -version, this program prints its version.
+`, name, version.Version, os.Args[0], filepath.Base(os.Args[0]))
 }

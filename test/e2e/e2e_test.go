@@ -5,6 +5,8 @@ package e2e
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +29,9 @@ func TestThePluginIsListedWithItsVersion(t *testing.T) {
 		}
 	}
 	assert.Contains(t, listed, w.version)
+	output, err = exec.CommandContext(t.Context(), os.Getenv("PLUGIN"), "-version").Output()
+	require.NoError(t, err)
+	assert.Equal(t, "vault-plugin-secrets-tokenbroker "+w.version+"\n", string(output))
 
 	enable(t, "versioned")
 	mounts, err := w.root.Sys().ListMountsWithContext(t.Context())
