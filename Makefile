@@ -47,7 +47,8 @@ help: ## List the targets.
 build: bin/$(PLUGIN) ## Build the plugin into bin/.
 
 bin/$(PLUGIN): FORCE | version
-	$(BUILD) -o $@ ./cmd/$(PLUGIN)
+	@echo 'building $@ $(VERSION)'
+	@$(BUILD) -o $@ ./cmd/$(PLUGIN)
 
 # Checks VERSION before it becomes part of a command.
 .PHONY: version
@@ -145,7 +146,8 @@ E2E_ENV := VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VER
 
 # Parallel tests mostly wait for time to pass, so more of them run than there are processors.
 e2e: $(E2E_DEPS) ## Run the end-to-end tests: the built plugin in a real Vault server.
-	$(E2E_ENV) go -C test test $(LIMIT) -vet=off -tags e2e -count=1 -parallel 8 ./e2e/...
+	@echo 'testing ./e2e with the built plugin in $(SERVER)'
+	@$(E2E_ENV) go -C test test $(LIMIT) -vet=off -tags e2e -count=1 -parallel 8 ./e2e/...
 
 # Each fault test appends a row with its result to this file.
 FAULTS := bin/faults.jsonl
@@ -166,15 +168,18 @@ faults-short:
 
 # BENCHFLAGS=-quick checks in a few minutes that the benchmark works, and writes no page.
 bench: build $(SERVER) bin/yardstick bin/bench wrk ## Compare the engine with a plugin that does nothing, and update docs/performance.md.
-	bin/bench -vault=$(SERVER) -engine=bin/$(PLUGIN) -yardstick=bin/yardstick \
+	@echo 'comparing bin/$(PLUGIN) with bin/yardstick in $(SERVER)'
+	@bin/bench -vault=$(SERVER) -engine=bin/$(PLUGIN) -yardstick=bin/yardstick \
 		-json=bin/bench.json -docs=docs $(BENCHFLAGS)
 
 # Built with the same flags as the plugin.
 bin/yardstick: FORCE
-	$(REPRODUCIBLE) go -C bench build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(abspath $@) ./yardstick
+	@echo 'building $@'
+	@$(REPRODUCIBLE) go -C bench build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(abspath $@) ./yardstick
 
 bin/bench: FORCE
-	go -C bench build -o $(abspath $@) .
+	@echo 'building $@'
+	@go -C bench build -o $(abspath $@) .
 
 # bench/baseline.txt is only comparable with results from the machine that it names. Update
 # it with UPDATE=1 in the commit of an intended change.
@@ -190,25 +195,26 @@ baseline:
 		{ echo '$(BASELINE) does not exist: create it with "make benchstat UPDATE=1".' >&2; exit 1; }
 
 bin/benchstat: tools/benchstat/go.mod tools/benchstat/go.sum
-	go -C tools/benchstat build -o $(abspath $@) golang.org/x/perf/cmd/benchstat
+	@echo 'building $@'
+	@go -C tools/benchstat build -o $(abspath $@) golang.org/x/perf/cmd/benchstat
 
 docs: ## Generate docs/api.md from the path definitions, and the table of presets.
 	go test $(LIMIT) -count=1 -run 'TestTheAPIReferenceIsCurrent|TestThePresetTableIsCurrent' . -args -write-docs
 
 bin/tofu: tools/tofu/go.mod tools/tofu/go.sum
 	@echo 'Building OpenTofu (3 to 4 minutes with empty caches) …'
-	$(TIMED) $@ go -C tools/tofu build -ldflags '-s -w' \
+	@$(TIMED) $@ go -C tools/tofu build -ldflags '-s -w' \
 		-o $(abspath $@) github.com/opentofu/opentofu/cmd/tofu
 
 bin/terraform-provider-vault: tools/terraform-provider-vault/go.mod tools/terraform-provider-vault/go.sum
 	@echo 'Building the Vault provider of Terraform (a minute or two with empty caches) …'
-	$(TIMED) $@ go -C tools/terraform-provider-vault build -ldflags '-s -w' \
+	@$(TIMED) $@ go -C tools/terraform-provider-vault build -ldflags '-s -w' \
 		-o $(abspath $@) github.com/hashicorp/terraform-provider-vault
 
 # The pinned server is built without this auth method.
 bin/vault-plugin-auth-kubernetes: tools/kubernetes-auth/go.mod tools/kubernetes-auth/go.sum
 	@echo "Building Vault's auth method for Kubernetes (a minute with empty caches) …"
-	$(TIMED) $@ go -C tools/kubernetes-auth build -ldflags '-s -w' \
+	@$(TIMED) $@ go -C tools/kubernetes-auth build -ldflags '-s -w' \
 		-o $(abspath $@) github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes
 
 $(AUTHSERVER)/node_modules/.package-lock.json: $(AUTHSERVER)/package.json $(AUTHSERVER)/package-lock.json | npm
@@ -261,28 +267,33 @@ lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | shellcheck
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	@echo 'Building golangci-lint (a minute or two with empty caches) …'
-	$(TIMED) $@ go -C tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@$(TIMED) $@ go -C tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 bin/cyclonedx-gomod: tools/sbom/go.mod tools/sbom/go.sum
-	$(REPRODUCIBLE) go -C tools/sbom build -trimpath -buildvcs=false -ldflags '-s -w' \
+	@echo 'building $@'
+	@$(REPRODUCIBLE) go -C tools/sbom build -trimpath -buildvcs=false -ldflags '-s -w' \
 		-o $(abspath $@) github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
 
 bin/oci: tools/oci/go.mod tools/oci/go.sum tools/oci/main.go
-	$(REPRODUCIBLE) go -C tools/oci build -o $(abspath $@) .
+	@echo 'building $@'
+	@$(REPRODUCIBLE) go -C tools/oci build -o $(abspath $@) .
 
 bin/licenses: tools/licenses/main.go
-	$(REPRODUCIBLE) go build -o $@ ./tools/licenses
+	@echo 'building $@'
+	@$(REPRODUCIBLE) go build -o $@ ./tools/licenses
 
 bin/actionlint: tools/actionlint/go.mod tools/actionlint/go.sum
-	$(TIMED) $@ go -C tools/actionlint build -o $(abspath $@) github.com/rhysd/actionlint/cmd/actionlint
+	@echo 'building $@'
+	@$(TIMED) $@ go -C tools/actionlint build -o $(abspath $@) github.com/rhysd/actionlint/cmd/actionlint
 
 bin/dockerfile-lint: tools/dockerfile/go.mod tools/dockerfile/go.sum tools/dockerfile/main.go
 	@echo "Building BuildKit's checks of Dockerfiles (a minute or two with empty caches) …"
-	$(TIMED) $@ go -C tools/dockerfile build -o $(abspath $@) .
+	@$(TIMED) $@ go -C tools/dockerfile build -o $(abspath $@) .
 
 # The parser of Go's comments is written in C.
 bin/vale: tools/vale/go.mod tools/vale/go.sum | gcc
-	$(TIMED) $@ env CGO_ENABLED=1 go -C tools/vale build -o $(abspath $@) github.com/errata-ai/vale/v3/cmd/vale
+	@echo 'building $@'
+	@$(TIMED) $@ env CGO_ENABLED=1 go -C tools/vale build -o $(abspath $@) github.com/errata-ai/vale/v3/cmd/vale
 
 fmt: bin/golangci-lint ## Format the code.
 	bin/golangci-lint fmt
