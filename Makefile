@@ -93,12 +93,12 @@ demo: build ## Run the demo: a real Vault server with simulated vendors.
 	exec bin/demo -vault="$$server" -plugin=bin/$(PLUGIN)
 
 # termtosvg stops at the end of its input, so its input is a terminal without any.
-# Rendering shortens the demo's pauses (-M).
 recording: build $(SERVER) | termtosvg ## Record the demo in docs/demo.svg, which the README shows.
 	go build -o bin/demo ./internal/demo
-	termtosvg record bin/demo.cast -g 92x34 0<>/dev/ptmx \
-		-c 'bin/demo -pace=2s -vault=$(SERVER) -plugin=bin/$(PLUGIN)'
-	termtosvg render bin/demo.cast docs/demo.svg -m 100 -M 1500 -D 3000 -t window_frame
+	NO_COLOR= TERM=xterm-256color termtosvg record bin/demo.cast -g 92x34 0<>/dev/ptmx \
+		-c 'bin/demo -vault=$(SERVER) -plugin=bin/$(PLUGIN)'
+	go run ./internal/demo/cut <bin/demo.cast >bin/short.cast
+	termtosvg render bin/short.cast docs/demo.svg -D 3000 -t window_frame
 	go test $(LIMIT) -count=1 -run TestTheRecording ./internal/demo
 
 # Install packages first, because only one apt-get can run at a time.

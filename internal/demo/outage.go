@@ -75,19 +75,19 @@ func (t *tutorial) outage(perCommand time.Duration) (err error) {
 
 // deploy starts an Agent whose policy allows it to read one token, and nothing else.
 func (o *outage) deploy() (*vaultserver.Agent, error) {
-	o.say("## 7. Run an Agent for an application that does not use Vault itself\n\n" +
-		"The Agent may read one token, and writes it to a file. It uses a Vault token; the\n" +
+	o.heading("## 7. Run an Agent for an application that does not use Vault itself")
+	o.say("The Agent may read one token, and writes it to a file. It uses a Vault token; the\n" +
 		"ones in examples/agent log in with AppRole.")
 	for name, content := range map[string]string{"kiosk.hcl": kioskPolicy, "agent.hcl": agentConfig} {
 		if err := os.WriteFile(filepath.Join(o.server.Dir(), name), []byte(content), 0o600); err != nil {
 			return nil, err
 		}
 	}
-	fmt.Print("\n$ cat kiosk.hcl\n", indent(kioskPolicy))
+	o.showFile("kiosk.hcl", kioskPolicy)
 	if _, err := o.shell.run("policy", "write", "kiosk", "kiosk.hcl"); err != nil {
 		return nil, err
 	}
-	o.say("$ %s token create -policy=kiosk -field=token >vault-token", o.name)
+	o.command("%s token create -policy=kiosk -field=token >vault-token", o.name)
 	token, err := o.quiet("token", "create", "-policy=kiosk", "-field=token")
 	if err != nil {
 		return nil, err
@@ -95,14 +95,13 @@ func (o *outage) deploy() (*vaultserver.Agent, error) {
 	if err := os.WriteFile(filepath.Join(o.server.Dir(), "vault-token"), []byte(token), 0o600); err != nil {
 		return nil, err
 	}
-	fmt.Print("\n$ cat agent.hcl\n", indent(agentConfig))
-	o.pause()
+	o.showFile("agent.hcl", agentConfig)
 	o.say("The access tokens have a lifetime of %s instead of Sitecore's default of a day.", o.life)
 	if _, err := o.shell.run("write", "sitecore/config/sitecore/kiosk", "api_key="+apiKey, "access_expiry="+o.life.String(),
 		"base_url="+vendorsim.URL(o.vendorURL, "https://api.rfksrv.com")); err != nil {
 		return nil, err
 	}
-	o.say("$ %s agent -config=agent.hcl &", o.name)
+	o.command("%s agent -config=agent.hcl &", o.name)
 	return o.server.StartAgent(o.server.Dir(), o.log, "agent", "-config=agent.hcl")
 }
 
@@ -116,7 +115,7 @@ func (o *outage) render(agent *vaultserver.Agent) error {
 
 // down makes the vendor unavailable, and shows what a read and the status return.
 func (o *outage) down(*vaultserver.Agent) error {
-	o.say("## 8. The vendor goes down and answers every request with 503")
+	o.heading("## 8. The vendor goes down and answers every request with 503")
 	// The engine does not call the vendor before Retry-After has passed.
 	retryAfter := int(o.life.Seconds()) / 8
 	o.vendors.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Later(http.StatusServiceUnavailable, strconv.Itoa(retryAfter)))})
@@ -171,8 +170,8 @@ func (o *outage) due() error {
 
 // back ends the outage, and waits until the Agent has a new token.
 func (o *outage) back(agent *vaultserver.Agent) error {
-	o.say("## 9. The vendor comes back\n\n" +
-		"The Agent reads again before its lease ends, and gets a new token in a few seconds …")
+	o.heading("## 9. The vendor comes back")
+	o.say("The Agent reads again before its lease ends, and gets a new token in a few seconds …")
 	o.vendors.Behave(vendorsim.Conduct{})
 	if err := o.await(agent, func() bool { return o.rendered() != o.token }); err != nil {
 		return fmt.Errorf("the Agent did not write a new token: %w", err)
@@ -192,9 +191,9 @@ func (o *outage) back(agent *vaultserver.Agent) error {
 
 // metrics prints the metrics of the outage.
 func (o *outage) metrics(*vaultserver.Agent) error {
-	o.say("## 10. Read the metrics of the outage")
+	o.heading("## 10. Read the metrics of the outage")
 	const lines = `^tokenbroker.*((success|unavailable).*sitecore|stale|kiosk)`
-	o.say("$ %s read -format=raw sitecore/metrics | grep -E '%s'", o.name, lines)
+	o.command("%s read -format=raw sitecore/metrics | grep -E '%s'", o.name, lines)
 	output, err := o.quiet("read", "-format=raw", "sitecore/metrics")
 	if err != nil {
 		return err
@@ -220,8 +219,7 @@ func (o *outage) rendered() string {
 // cat prints and returns the content of the Agent's file.
 func (o *outage) cat() string {
 	content := o.rendered()
-	fmt.Print("\n$ cat kiosk-token\n", indent(content))
-	o.pause()
+	o.showFile("kiosk-token", content)
 	return content
 }
 

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
-	"time"
 
+	"vault-plugin-secrets-tokenbroker/internal/demo/stage"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
@@ -17,12 +17,25 @@ type shell struct {
 	server *vaultserver.Server
 	name   string // name of the client: vault or bao
 	token  string
-	pace   time.Duration // pause after the output of each command
-	shown  int           // number of commands run
+	shown  int // number of commands run
 }
 
 func (s *shell) say(format string, args ...any) {
 	fmt.Printf("\n"+format+"\n", args...)
+}
+
+// heading prints the heading of a step.
+func (s *shell) heading(text string) { s.say("%s", stage.Heading(text)) }
+
+// command prints a command.
+func (s *shell) command(format string, args ...any) {
+	s.say("%s", stage.Command(fmt.Sprintf(format, args...)))
+}
+
+// showFile prints the content of a file.
+func (s *shell) showFile(name, content string) {
+	s.command("cat %s", name)
+	fmt.Print(indent(content))
 }
 
 // run prints and runs a command that must succeed, and returns its output.
@@ -56,19 +69,10 @@ func (s *shell) as(variable, token string, args ...string) (string, error) {
 	return output, err
 }
 
-// result prints the output of a command, and pauses.
+// result prints the output of a command.
 func (s *shell) result(output string) {
 	fmt.Print(indent(output))
 	s.shown++
-	s.pause()
-}
-
-// pause waits for the time of pace, or until the demo is interrupted.
-func (s *shell) pause() {
-	select {
-	case <-time.After(s.pace):
-	case <-s.ctx.Done():
-	}
 }
 
 // field returns the value of a key in the table that a read prints.
@@ -92,17 +96,17 @@ func (s *shell) quiet(args ...string) (string, error) {
 
 // show prints a command, wrapped where a line would become too long.
 func (s *shell) show(prefix string, args []string) {
-	line := "$ " + prefix + s.name
+	line := prefix + s.name
 	for _, arg := range args {
 		if strings.ContainsAny(arg, " *") {
 			arg = "'" + arg + "'"
 		}
-		if len(line)-strings.LastIndex(line, "\n")+len(arg) > 90 {
+		if len(line)-strings.LastIndex(line, "\n")+len(arg) > 88 {
 			line += " \\\n     "
 		}
 		line += " " + arg
 	}
-	fmt.Println("\n" + line)
+	s.command("%s", line)
 }
 
 func indent(output string) string {
