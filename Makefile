@@ -39,10 +39,10 @@ TIMED := tools/parts/timed.sh
 # The caller, such as a CI job, limits the run as a whole.
 export LIMIT := -timeout=3h
 
-.PHONY: help packages build dist vault demo recording test e2e $(PARTS) unit fuzz faults dist-test bench benchstat docs vet fmt clean FORCE
+.PHONY: help packages build dist vault demo playground recording test e2e $(PARTS) unit fuzz faults dist-test bench benchstat docs vet fmt clean FORCE
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: bin/$(PLUGIN) ## Build the plugin into bin/.
 
@@ -84,13 +84,19 @@ vault: bin/vault ## Build the pinned Vault server into bin/ (for tests and the d
 bin/vault: tools/vault/go.mod tools/vault/go.sum tools/vault/build.sh
 	@$(TIMED) $@ tools/vault/build.sh $@
 
-demo: build ## Run the demo: a real Vault server with simulated vendors.
-	@if [ -n "$${VAULT:-}" ]; then \
+# Sets server to the binary of a Vault server, and builds one if there is none.
+FIND_SERVER = if [ -n "$${VAULT:-}" ]; then \
 		server=$$(command -v "$$VAULT") || { echo "VAULT is $$VAULT, which is not an executable: set it to a vault or bao binary." >&2; exit 1; }; \
 	else server=$$(command -v vault || command -v bao || true); fi; \
-	if [ -z "$$server" ]; then $(MAKE) --no-print-directory vault; server=bin/vault; fi; \
-	go build -o bin/demo ./internal/demo; \
+	if [ -z "$$server" ]; then $(MAKE) --no-print-directory vault; server=bin/vault; fi
+
+demo: build ## Run the demo: a real Vault server with simulated vendors.
+	@$(FIND_SERVER); go build -o bin/demo ./internal/demo; \
 	exec bin/demo -vault="$$server" -plugin=bin/$(PLUGIN)
+
+playground: build ## Run a Vault server and simulated vendors to try the engine with, until Ctrl-C.
+	@$(FIND_SERVER); go -C test build -o $(abspath bin/playground) ./playground; \
+	exec bin/playground -vault="$$server" -plugin=bin/$(PLUGIN) -version=$(VERSION)
 
 # termtosvg stops at the end of its input, so its input is a terminal without any.
 recording: build $(SERVER) | termtosvg ## Record the demo in docs/demo.svg, which the README shows.
@@ -139,7 +145,7 @@ fuzz-short:
 	@tools/fuzz/run.sh 5s
 
 # The prerequisites of the end-to-end tests, and the environment that names them.
-E2E_DEPS := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json openssl prometheus
+E2E_DEPS := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json curl openssl prometheus
 E2E_ENV := VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
 	TOFU=$(abspath bin/tofu) TERRAFORM_PROVIDER_VAULT=$(abspath bin/terraform-provider-vault) \
 	KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) AUTHSERVER=$(abspath $(AUTHSERVER)/server.mjs)
@@ -233,7 +239,7 @@ npm:
 # Debian packages, by the names of their commands. The race detector needs gcc, the pages
 # create keys with openssl, the benchmark generates load with wrk, buildah builds images
 # without a daemon, and prometheus includes promtool.
-PACKAGES := buildah gcc git jq openssl prometheus shellcheck termtosvg wrk zip
+PACKAGES := buildah curl gcc git jq openssl prometheus shellcheck termtosvg wrk zip
 packages: ## Install the Debian packages that the tests need.
 	@missing=(); for command in $(filter-out gcc,$(PACKAGES)); do \
 		command -v $$command >/dev/null || missing+=($$command); done; \

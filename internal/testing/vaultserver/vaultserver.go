@@ -291,6 +291,9 @@ func (s *Server) end(how func(*process.Process) error) error {
 // ID returns the process ID of the server, which must be running.
 func (s *Server) ID() int { return s.process.ID() }
 
+// Ended returns a channel that is closed when the server, which must be running, has ended.
+func (s *Server) Ended() <-chan struct{} { return s.process.Ended() }
+
 // Plugins returns the process IDs of the server's plugins.
 func (s *Server) Plugins() ([]int, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
