@@ -242,7 +242,7 @@ gcc:
 	@echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1 || \
 		tools/packages/install.sh 'A C compiler (for the race detector)' gcc libc6-dev
 
-examples: ## Test the Kubernetes manifests against the API types they use.
+examples: ## Test the examples for Kubernetes and Helm.
 	go -C test/examples test $(LIMIT) -vet=off -count=1 ./...
 
 # The other modules of this repository that contain Go code.
@@ -254,7 +254,7 @@ vet: ## Run go vet (part of lint).
 
 lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | shellcheck ## Run the linters, and check formatting, go.mod and terms.
 	tools/lint/run.sh . $(MODULES)
-	bin/dockerfile-lint Dockerfile
+	bin/dockerfile-lint Dockerfile examples/kubernetes/server/Dockerfile
 	bin/actionlint
 	shellcheck $(wildcard tools/*/*.sh)
 	tools/vale/run.sh
