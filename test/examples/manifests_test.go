@@ -103,9 +103,10 @@ func TestManifestsMatchTheirTypes(t *testing.T) {
 		kinds[m.object.GetObjectKind().GroupVersionKind().GroupKind().String()]++
 	}
 	for _, kind := range []string{
-		"ServiceAccount", "Deployment.apps", "NetworkPolicy.networking.k8s.io",
+		"ServiceAccount", "Secret", "Deployment.apps", "ClusterRoleBinding.rbac.authorization.k8s.io", "NetworkPolicy.networking.k8s.io",
 		"VaultConnection.secrets.hashicorp.com", "VaultAuth.secrets.hashicorp.com", "VaultDynamicSecret.secrets.hashicorp.com",
 		"VaultDynamicSecret.generators.external-secrets.io", "ExternalSecret.external-secrets.io",
+		"ClusterGenerator.generators.external-secrets.io", "ClusterExternalSecret.external-secrets.io",
 	} {
 		require.Positive(t, kinds[kind], kind)
 	}
