@@ -36,8 +36,8 @@ type manifest struct {
 	object runtime.Object
 }
 
-// manifests returns all documents of examples/kubernetes. It fails the test on an unknown kind, an
-// unknown field or a duplicate field.
+// manifests returns all documents of examples/kubernetes, and the manifests of docs/from-kv.md. It
+// fails the test on an unknown kind, an unknown field or a duplicate field.
 func manifests(t *testing.T) []manifest {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -63,6 +63,11 @@ func manifests(t *testing.T) []manifest {
 		content, err := os.ReadFile(file)
 		require.NoError(t, err)
 		add(file, content)
+	}
+	for _, excerpt := range yamlFence.FindAllStringSubmatch(page(t, "from-kv.md"), -1) {
+		if lines := unindent(excerpt); strings.HasPrefix(lines[0], "apiVersion:") {
+			add("from-kv.md", []byte(strings.Join(lines, "\n")))
+		}
 	}
 	return all
 }
@@ -107,6 +112,8 @@ func TestManifestsMatchTheirTypes(t *testing.T) {
 		"VaultConnection.secrets.hashicorp.com", "VaultAuth.secrets.hashicorp.com", "VaultDynamicSecret.secrets.hashicorp.com",
 		"VaultDynamicSecret.generators.external-secrets.io", "ExternalSecret.external-secrets.io",
 		"ClusterGenerator.generators.external-secrets.io", "ClusterExternalSecret.external-secrets.io",
+		// The manifests before a move from KV, in docs/from-kv.md.
+		"VaultStaticSecret.secrets.hashicorp.com", "SecretStore.external-secrets.io",
 	} {
 		require.Positive(t, kinds[kind], kind)
 	}
