@@ -226,8 +226,8 @@ npm:
 
 # Debian packages, by the names of their commands. The race detector needs gcc, the pages
 # create keys with openssl, the benchmark generates load with wrk, buildah builds images
-# without a daemon, and prometheus includes promtool.
-PACKAGES := buildah gcc git jq openssl prometheus shellcheck termtosvg wrk zip
+# without a daemon, prometheus includes promtool, and systemd checks the unit of an example.
+PACKAGES := buildah gcc git jq openssl prometheus shellcheck systemd termtosvg wrk zip
 packages: ## Install the Debian packages that the tests need.
 	@missing=(); for command in $(filter-out gcc,$(PACKAGES)); do \
 		command -v $$command >/dev/null || missing+=($$command); done; \
@@ -242,7 +242,7 @@ gcc:
 	@echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1 || \
 		tools/packages/install.sh 'A C compiler (for the race detector)' gcc libc6-dev
 
-examples: ## Test the examples for Kubernetes and Helm.
+examples: | systemd ## Test the examples for Kubernetes, Helm and systemd.
 	go -C test/examples test $(LIMIT) -vet=off -count=1 ./...
 
 # The other modules of this repository that contain Go code.
@@ -256,7 +256,7 @@ lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | shellcheck
 	tools/lint/run.sh . $(MODULES)
 	bin/dockerfile-lint Dockerfile examples/kubernetes/server/Dockerfile
 	bin/actionlint
-	shellcheck $(wildcard tools/*/*.sh)
+	shellcheck $(wildcard tools/*/*.sh examples/*/*.sh)
 	tools/vale/run.sh
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
