@@ -238,8 +238,8 @@ npm:
 
 # Debian packages, by the names of their commands. The race detector needs gcc, the pages
 # create keys with openssl, the benchmark generates load with wrk, buildah builds images
-# without a daemon, and prometheus includes promtool.
-PACKAGES := buildah curl gcc git jq openssl prometheus shellcheck termtosvg wrk zip
+# without a daemon, prometheus includes promtool, and systemd checks the unit of an example.
+PACKAGES := buildah curl gcc git jq openssl prometheus shellcheck systemd termtosvg wrk zip
 packages: ## Install the Debian packages that the tests need.
 	@missing=(); for command in $(filter-out gcc,$(PACKAGES)); do \
 		command -v $$command >/dev/null || missing+=($$command); done; \
@@ -254,7 +254,7 @@ gcc:
 	@echo '#include <stdlib.h>' | $$(go env CC) -E - >/dev/null 2>&1 || \
 		tools/packages/install.sh 'A C compiler (for the race detector)' gcc libc6-dev
 
-examples: ## Test the Kubernetes manifests against the API types they use.
+examples: | systemd ## Test the examples for Kubernetes, Helm and systemd.
 	go -C test/examples test $(LIMIT) -vet=off -count=1 ./...
 
 # The other modules of this repository that contain Go code.
@@ -266,9 +266,9 @@ vet: ## Run go vet (part of lint).
 
 lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | shellcheck ## Run the linters, and check formatting, go.mod and terms.
 	tools/lint/run.sh . $(MODULES)
-	bin/dockerfile-lint Dockerfile
+	bin/dockerfile-lint Dockerfile examples/kubernetes/server/Dockerfile
 	bin/actionlint
-	shellcheck $(wildcard tools/*/*.sh)
+	shellcheck $(wildcard tools/*/*.sh examples/*/*.sh)
 	tools/vale/run.sh
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum

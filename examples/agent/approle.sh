@@ -10,7 +10,9 @@
 # The secret-id expires after 30 days, so a copy in a backup or on an old disk becomes useless.
 # Agent needs it when its Vault token reaches token_max_ttl. Run this script again within 30
 # days, by hand or from a job. To change the time, set SECRET_ID_TTL. To bind the secret-id to
-# the address of the machine, set secret_id_bound_cidrs on the role.
+# the address of the machine, set secret_id_bound_cidrs on the role, and token_bound_cidrs for the
+# Vault tokens. Agent logs in at each start and once a day, so secret_id_num_uses would have to
+# allow that many logins.
 #
 # To send the secret-id to another machine, wrap it here with `vault write -wrap-ttl=5m -force
 # -field=wrapping_token auth/approle/role/NAME/secret-id`, and unwrap it there with `vault unwrap

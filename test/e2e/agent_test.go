@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -86,6 +87,32 @@ func TestGuarantee9AgentKeepsAValidTokenInAFile(t *testing.T) {
 			t.Logf("%d reads, %d exchanges, %d tokens in the file, %d of them renewed late", len(reads), exchanges, len(rendered), late)
 		})
 	}
+}
+
+// The configuration of the systemd service, with the folders of the service in one of the test's.
+func TestAgentOfTheServiceRendersTheToken(t *testing.T) {
+	m := enable(t, "kensho")
+	m.write("config/kensho/prod", m.kensho())
+	d := m.deploy("app")
+	config, err := os.ReadFile(filepath.Join(d.dir, "service.hcl"))
+	require.NoError(t, err)
+	local := strings.NewReplacer(
+		`"/run/credentials/vault-agent-kensho.service/`, `"`, `"/etc/vault-agent-kensho/`, `"`, `"/run/vault-agent-kensho/`, `"`,
+	).Replace(string(config))
+	require.NotContains(t, local, `"/`)
+	require.NoError(t, os.WriteFile(filepath.Join(d.dir, "service.hcl"), []byte(local), 0o600))
+
+	cmd := m.server.Command(t.Context(), "", "agent", "-config=service.hcl", "-exit-after-auth")
+	cmd.Dir = d.dir
+	output, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(output))
+	file := filepath.Join(d.dir, "kensho-token")
+	token, err := os.ReadFile(file)
+	require.NoError(t, err)
+	assert.True(t, m.sim.Accepts(string(token)))
+	info, err := os.Stat(file)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(0o640), info.Mode().Perm(), "the group reads it")
 }
 
 // app is an application that takes its token from the environment. It writes the token to a file

@@ -49,7 +49,7 @@ type apiServer struct {
 
 func startAPIServer(t *testing.T) *apiServer {
 	t.Helper()
-	s := &apiServer{reviewer: serviceAccount{"vault", "reviewer"}.token(t, "https://kubernetes.default.svc")}
+	s := &apiServer{reviewer: serviceAccount{"vault", "vault-reviewer"}.token(t, "https://kubernetes.default.svc")}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /apis/authentication.k8s.io/v1/tokenreviews", s.review)
 	s.Server = httptest.NewTLSServer(mux)

@@ -81,9 +81,9 @@ func (m *mount) login(role string, account serviceAccount, audience string) (*ap
 func TestKubernetesRolesGrantOnlyWhatTheManifestsRead(t *testing.T) {
 	m := kubernetes(t)
 	all := readers(t)
-	require.Len(t, all, 5, "readers in examples/kubernetes")
+	require.Len(t, all, 7, "readers in examples/kubernetes")
 	for _, r := range all {
-		t.Run(r.file, func(t *testing.T) {
+		t.Run(r.file+"/"+r.account.Namespace, func(t *testing.T) {
 			client, err := m.login(r.role, r.account, r.audience)
 			require.NoError(t, err)
 			secret, err := client.Logical().ReadWithContext(t.Context(), r.path)

@@ -54,19 +54,51 @@ type manifest struct {
 		}
 		// VaultDynamicSecret, of which there are two kinds.
 		VaultAuthRef string `yaml:"vaultAuthRef"`
-		Mount, Path  string
-		Provider     struct {
-			Auth struct {
-				Kubernetes struct {
-					Role              string
-					ServiceAccountRef struct {
-						Name      string
-						Audiences []string
-					} `yaml:"serviceAccountRef"`
-				}
+		Mount        string
+		generator    `yaml:",inline"`
+		// ClusterGenerator.
+		Generator struct {
+			VaultDynamicSecretSpec generator `yaml:"vaultDynamicSecretSpec"`
+		}
+		// ClusterExternalSecret.
+		NamespaceSelectors []struct {
+			MatchExpressions []struct {
+				Key    string
+				Values []string
+			} `yaml:"matchExpressions"`
+		} `yaml:"namespaceSelectors"`
+		ExternalSecretSpec struct {
+			DataFrom []struct {
+				SourceRef struct {
+					GeneratorRef struct{ Name string } `yaml:"generatorRef"`
+				} `yaml:"sourceRef"`
+			} `yaml:"dataFrom"`
+		} `yaml:"externalSecretSpec"`
+	}
+}
+
+// generator has the fields of the External Secrets Operator's VaultDynamicSecret.
+type generator struct {
+	Path     string
+	Provider struct {
+		Auth struct {
+			Kubernetes struct {
+				Role              string
+				ServiceAccountRef struct {
+					Name      string
+					Audiences []string
+				} `yaml:"serviceAccountRef"`
 			}
 		}
 	}
+}
+
+// read adds the read of the generator to r.
+func (g generator) read(r reader) reader {
+	k := g.Provider.Auth.Kubernetes
+	r.role, r.account.Name, r.audience = k.Role, k.ServiceAccountRef.Name, strings.Join(k.ServiceAccountRef.Audiences, " ")
+	r.path = g.Path
+	return r
 }
 
 // readers returns all readers of examples/kubernetes.
@@ -75,7 +107,8 @@ func readers(t *testing.T) []reader {
 	files, err := filepath.Glob("../../examples/kubernetes/*.yaml")
 	require.NoError(t, err)
 	var all []reader
-	auths := map[string]reader{} // the VaultAuths, by name
+	auths := map[string]reader{}      // the VaultAuths, by name
+	generators := map[string]reader{} // the ClusterGenerators, by name
 	for _, file := range files {
 		for _, m := range manifests(t, file) {
 			r := reader{file: filepath.Base(file), account: serviceAccount{Namespace: m.Metadata.Namespace}}
@@ -90,10 +123,17 @@ func readers(t *testing.T) []reader {
 				r.auth, r.path = m.Spec.VaultAuthRef, m.Spec.Mount+"/"+m.Spec.Path
 				all = append(all, r)
 			case m.Kind == "VaultDynamicSecret":
-				k := m.Spec.Provider.Auth.Kubernetes
-				r.role, r.account.Name, r.audience = k.Role, k.ServiceAccountRef.Name, strings.Join(k.ServiceAccountRef.Audiences, " ")
-				r.path = m.Spec.Path
-				all = append(all, r)
+				all = append(all, m.Spec.read(r))
+			case m.Kind == "ClusterGenerator":
+				generators[m.Metadata.Name] = m.Spec.Generator.VaultDynamicSecretSpec.read(r)
+			case m.Kind == "ClusterExternalSecret":
+				name := m.Spec.ExternalSecretSpec.DataFrom[0].SourceRef.GeneratorRef.Name
+				require.Contains(t, generators, name, file)
+				for _, namespace := range m.Spec.NamespaceSelectors[0].MatchExpressions[0].Values {
+					r := generators[name]
+					r.account.Namespace = namespace
+					all = append(all, r)
+				}
 			}
 		}
 	}

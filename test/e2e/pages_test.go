@@ -32,7 +32,7 @@ var onRaft = map[string]bool{"docs/operations.md": true}
 // withoutCommands are the pages without commands.
 var withoutCommands = map[string]bool{
 	"docs/api.md": true, "docs/comparison.md": true, "docs/guarantees.md": true, "docs/how-it-works.md": true,
-	"docs/performance.md": true, "docs/security.md": true,
+	"docs/kubernetes-install.md": true, "docs/performance.md": true, "docs/security.md": true,
 }
 
 // The commands of each page run in order, on a server and with vendors of its own, and print what

@@ -4,6 +4,7 @@ go 1.26
 
 require (
 	github.com/external-secrets/external-secrets v0.19.2
+	github.com/hashicorp/hcl v1.0.1-vault-7
 	github.com/hashicorp/vault-secrets-operator v0.10.0
 	github.com/stretchr/testify v1.11.1
 	k8s.io/api v0.33.2

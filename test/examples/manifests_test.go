@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	externalsecrets "github.com/external-secrets/external-secrets/apis/externalsecrets/v1"
@@ -19,6 +20,8 @@ import (
 	"github.com/stretchr/testify/require"
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	rbac "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -33,36 +36,61 @@ type manifest struct {
 	object runtime.Object
 }
 
-// manifests returns all documents of examples/kubernetes. It fails the test on an unknown kind, an
-// unknown field or a duplicate field.
+// manifests returns all documents of examples/kubernetes, and the manifests of docs/from-kv.md. It
+// fails the test on an unknown kind, an unknown field or a duplicate field.
 func manifests(t *testing.T) []manifest {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		core.AddToScheme, apps.AddToScheme, operator.AddToScheme, externalsecrets.AddToScheme, generators.AddToScheme,
+		core.AddToScheme, apps.AddToScheme, networking.AddToScheme, rbac.AddToScheme,
+		operator.AddToScheme, externalsecrets.AddToScheme, generators.AddToScheme,
 	} {
 		require.NoError(t, add(scheme))
 	}
 	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
 
-	files, err := filepath.Glob(filepath.Join(root, "examples/kubernetes/*.yaml"))
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
 	var all []manifest
-	for _, file := range files {
-		for _, text := range documents(t, file) {
+	add := func(file string, content []byte) {
+		for _, text := range documents(t, content) {
 			object, _, err := decoder.Decode(text, nil, nil)
 			require.NoError(t, err, "%s:\n%s", file, text)
 			all = append(all, manifest{file: file, text: text, object: object})
 		}
 	}
+	files := manifestFiles(t)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		add(file, content)
+	}
+	for _, excerpt := range yamlFence.FindAllStringSubmatch(page(t, "from-kv.md"), -1) {
+		if lines := unindent(excerpt); strings.HasPrefix(lines[0], "apiVersion:") {
+			add("from-kv.md", []byte(strings.Join(lines, "\n")))
+		}
+	}
 	return all
 }
 
-func documents(t *testing.T, file string) [][]byte {
+// manifestFiles returns the files of examples/kubernetes that are manifests, and not values of a
+// chart.
+func manifestFiles(t *testing.T) []string {
 	t.Helper()
-	content, err := os.ReadFile(file)
-	require.NoError(t, err)
+	var all []string
+	for _, pattern := range []string{"*.yaml", "*/*.yaml"} {
+		files, err := filepath.Glob(filepath.Join(root, "examples/kubernetes", pattern))
+		require.NoError(t, err)
+		for _, file := range files {
+			if !strings.HasPrefix(filepath.Base(file), "values") {
+				all = append(all, file)
+			}
+		}
+	}
+	return all
+}
+
+func documents(t *testing.T, content []byte) [][]byte {
+	t.Helper()
 	var all [][]byte
 	for reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content))); ; {
 		text, err := reader.Read()
@@ -80,9 +108,12 @@ func TestManifestsMatchTheirTypes(t *testing.T) {
 		kinds[m.object.GetObjectKind().GroupVersionKind().GroupKind().String()]++
 	}
 	for _, kind := range []string{
-		"ServiceAccount", "Deployment.apps",
+		"ServiceAccount", "Secret", "Deployment.apps", "ClusterRoleBinding.rbac.authorization.k8s.io", "NetworkPolicy.networking.k8s.io",
 		"VaultConnection.secrets.hashicorp.com", "VaultAuth.secrets.hashicorp.com", "VaultDynamicSecret.secrets.hashicorp.com",
 		"VaultDynamicSecret.generators.external-secrets.io", "ExternalSecret.external-secrets.io",
+		"ClusterGenerator.generators.external-secrets.io", "ClusterExternalSecret.external-secrets.io",
+		// The manifests before a move from KV, in docs/from-kv.md.
+		"VaultStaticSecret.secrets.hashicorp.com", "SecretStore.external-secrets.io",
 	} {
 		require.Positive(t, kinds[kind], kind)
 	}

@@ -17,36 +17,48 @@ var (
 	annotation = regexp.MustCompile(`\b(?:` + annotationPrefix + `[a-z]|(?:agent|template)-)[a-z-]+`)
 )
 
-func page(t *testing.T) string {
+func page(t *testing.T, name string) string {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(root, "docs/kubernetes.md"))
+	content, err := os.ReadFile(filepath.Join(root, "docs", name))
 	require.NoError(t, err)
 	return string(content)
 }
 
 func TestPageExcerptsMatchTheManifests(t *testing.T) {
+	pages := page(t, "kubernetes.md") + page(t, "kubernetes-install.md")
 	files, err := filepath.Glob(filepath.Join(root, "examples/kubernetes/*.yaml"))
 	require.NoError(t, err)
+	inServer, err := filepath.Glob(filepath.Join(root, "examples/kubernetes/server/*"))
+	require.NoError(t, err)
 	linked := map[string]bool{}
-	for _, match := range link.FindAllStringSubmatch(page(t), -1) {
+	for _, match := range link.FindAllStringSubmatch(pages, -1) {
 		linked[filepath.Base(match[1])] = true
 	}
 	var all [][]string
-	for _, file := range files {
-		require.True(t, linked[filepath.Base(file)], "the page does not link to %s", file)
+	for _, file := range append(files, inServer...) {
+		if filepath.Ext(file) == ".md" {
+			continue
+		}
+		require.True(t, linked[filepath.Base(file)], "no page links to %s", file)
 		content, err := os.ReadFile(file)
 		require.NoError(t, err)
 		all = append(all, strings.Split(string(content), "\n"))
 	}
-	excerpts := yamlFence.FindAllStringSubmatch(page(t), -1)
+	excerpts := yamlFence.FindAllStringSubmatch(pages, -1)
 	require.NotEmpty(t, excerpts)
 	for _, excerpt := range excerpts {
-		lines := strings.Split(strings.TrimSuffix(excerpt[2], "\n"), "\n")
-		for i := range lines {
-			lines[i] = strings.TrimPrefix(lines[i], excerpt[1])
-		}
+		lines := unindent(excerpt)
 		require.True(t, slices.ContainsFunc(all, func(manifest []string) bool { return holds(manifest, lines) }), "the excerpt is in no manifest:\n%s", excerpt[2])
 	}
+}
+
+// unindent returns the lines of a match of yamlFence without the indentation of the fence.
+func unindent(match []string) []string {
+	lines := strings.Split(strings.TrimSuffix(match[2], "\n"), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimPrefix(lines[i], match[1])
+	}
+	return lines
 }
 
 // holds reports whether a manifest has the lines as one block, with any common indentation.
@@ -64,7 +76,7 @@ func holds(manifest, lines []string) bool {
 }
 
 func TestPageNamesExistingAnnotations(t *testing.T) {
-	names := annotation.FindAllString(page(t), -1)
+	names := annotation.FindAllString(page(t, "kubernetes.md"), -1)
 	require.NotEmpty(t, names)
 	for _, name := range names {
 		require.True(t, known(strings.TrimPrefix(name, annotationPrefix)), name)

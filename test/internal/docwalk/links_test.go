@@ -39,6 +39,11 @@ func TestNoLinkOfTheDocumentationLeadsNowhere(t *testing.T) {
 			pages = append(pages, "docs/"+entry.Name())
 		}
 	}
+	for _, file := range exampleFiles(t) {
+		if path.Base(file) == "README.md" {
+			pages = append(pages, file)
+		}
+	}
 	for _, page := range pages {
 		broken, err := BrokenLinks(tree, page)
 		require.NoError(t, err)
