@@ -183,6 +183,9 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkPreset(s.Fields); err != nil {
+		return nil, err
+	}
 	var c config
 	if err := provider.DecodeFields(fields, &c); err != nil {
 		return nil, err

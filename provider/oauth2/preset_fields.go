@@ -112,6 +112,8 @@ type choice struct {
 	Preset           string            `json:"preset"`
 	PresetParams     map[string]string `json:"preset_params"`
 	GrantType        string            `json:"grant_type"`
+	AuthStyle        string            `json:"auth_style"`
+	Scope            []string          `json:"scope"`
 	RefreshToken     string            `json:"refresh_token"`
 	PrivateKey       string            `json:"private_key"`
 	ClientSecret     string            `json:"client_secret"`
@@ -190,7 +192,11 @@ func (p Preset) grant(c choice) (string, error) {
 	case !slices.Contains(p.GrantTypes, grant):
 		return "", provider.Errorf(provider.Invalid, "grant_type: the preset %s supports only %s; use one of these, or set token_url instead of the preset", p.Name, strings.Join(p.GrantTypes, ", "))
 	case grant == "jwt_bearer" && p.AssertionSubjectRequired && c.AssertionSubject == "":
-		return "", provider.Errorf(provider.Invalid, "assertion_subject: must be set to the user to act for, as the preset %s needs it", p.Name)
+		instead := ""
+		if slices.Contains(p.GrantTypes, "client_credentials") {
+			instead = "; or set client_secret instead of a private_key"
+		}
+		return "", provider.Errorf(provider.Invalid, "assertion_subject: must be set to the user to act for, as the preset %s needs it%s", p.Name, instead)
 	}
 	return grant, nil
 }

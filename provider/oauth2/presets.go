@@ -46,6 +46,10 @@ type Preset struct {
 	TokenParams   map[string]string `json:"token_params,omitempty"`
 	Scope         []string          `json:"scope,omitempty"`
 
+	// ScopeSuffix is the end of every scope, if the vendor issues tokens only for all
+	// permissions of one API. A request then has one scope.
+	ScopeSuffix string `json:"scope_suffix,omitempty"`
+
 	// ScopeInAssertion and AssertionSubjectRequired apply to the grant jwt_bearer,
 	// AssertionAudience to every assertion.
 	ScopeInAssertion         bool   `json:"scope_in_assertion,omitempty"`
