@@ -86,6 +86,13 @@ type OAuthServer struct {
 
 	// Listed are the client authentication methods in the metadata; all if empty.
 	Listed []string
+
+	// Descriptions are the vendor's error descriptions, by error code. The simulator's own is
+	// used for other codes, and for requests that no vendor documents.
+	Descriptions map[string]string
+
+	// Unstated omits expires_in, as Salesforce does.
+	Unstated bool
 }
 
 // An OAuthClient is a client of one server.
@@ -93,6 +100,9 @@ type OAuthClient struct {
 	Issuer string // OAuthIssuer if empty
 	ID     string
 	Secret string
+
+	// NextSecret is a second valid secret, for vendors where secrets overlap in a rotation.
+	NextSecret string
 
 	// AuthMethods are the allowed client authentication methods. There are none for a client
 	// that is identified by the assertion of its grant, such as a Google service account.
@@ -103,6 +113,9 @@ type OAuthClient struct {
 
 	Grants []string
 	Scopes []string
+
+	// OneScope requires exactly one scope in each request, as Microsoft Entra ID does.
+	OneScope bool
 
 	// Params are the non-standard parameters that each token request must have.
 	Params map[string]string
@@ -173,6 +186,7 @@ func (s *Sim) AddOAuthClient(client OAuthClient) {
 		client.Issuer = OAuthIssuer
 	}
 	s.secret(client.Secret)
+	s.secret(client.NextSecret)
 	s.oauth.servers[client.Issuer].clients[client.ID] = client
 }
 
@@ -223,7 +237,9 @@ func (s *Sim) oauthEndpoint(host, path string) func(*http.Request) reply {
 	for _, server := range s.oauth.servers {
 		switch called {
 		case server.TokenURL:
-			return func(r *http.Request) reply { return s.oauthToken(server, r).reply(s.conduct.OAuth) }
+			return func(r *http.Request) reply {
+				return server.adapt(s.oauthToken(server, r)).reply(s.conduct.OAuth)
+			}
 		case server.RevocationURL:
 			return func(r *http.Request) reply { return s.oauthRevoke(server, r).reply(s.conduct.OAuth) }
 		}

@@ -46,6 +46,17 @@ func oauthViolation(code, format string, args ...any) *oauthAnswer {
 	return answer
 }
 
+// adapt changes an answer to what the vendor returns.
+func (s OAuthServer) adapt(a *oauthAnswer) *oauthAnswer {
+	if words := s.Descriptions[a.code]; words != "" && !a.violation {
+		a.description = words
+	}
+	if s.Unstated {
+		delete(a.body, "expires_in")
+	}
+	return a
+}
+
 func (a *oauthAnswer) reply(conduct OAuthConduct) reply {
 	r := reply{status: http.StatusOK, header: map[string]string{"Cache-Control": "no-store", "Pragma": "no-cache"}}
 	if a.violation {

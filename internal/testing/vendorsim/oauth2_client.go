@@ -45,7 +45,7 @@ func (s *Sim) oauthClient(a *authServer, r *http.Request, form map[string]string
 		refused = oauthRefusal(invalidClient, "unknown client")
 	case !slices.Contains(client.AuthMethods, method):
 		refused = oauthRefusal(invalidClient, "the client may not authenticate with %s", method)
-	case (method == SecretBasic || method == SecretPost) && secret != client.Secret:
+	case (method == SecretBasic || method == SecretPost) && secret != client.Secret && (secret == "" || secret != client.NextSecret):
 		refused = oauthRefusal(invalidClient, "wrong client secret")
 	}
 	if refused != nil {

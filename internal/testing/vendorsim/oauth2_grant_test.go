@@ -147,3 +147,57 @@ func TestMetadataAreWhereTheStandardsHaveThem(t *testing.T) {
 	get(t, sim, "https://unknown.example/.well-known/openid-configuration")
 	assert.Len(t, sim.Violations(), 3)
 }
+
+func TestAClientMayBeLimitedToOneScopeInEachRequest(t *testing.T) {
+	sim := vendorsim.New()
+	one := client
+	one.OneScope = true
+	sim.AddOAuthClient(one)
+	ask := func(scope string) answered {
+		return post(t, sim, vendorsim.OAuthTokenURL, basic(one.ID, one.Secret), form("grant_type", "client_credentials", "scope", scope))
+	}
+	assert.Equal(t, 200, ask("read").status)
+	assert.Equal(t, "invalid_scope", ask("").error())
+	assert.Equal(t, "invalid_scope", ask("read write").error())
+	assert.Empty(t, sim.Violations())
+}
+
+func TestTwoSecretsOfAClientAreValidDuringARotation(t *testing.T) {
+	sim := vendorsim.New()
+	rotating := client
+	rotating.NextSecret = "next"
+	sim.AddOAuthClient(client)
+	ask := func(secret string) answered {
+		return post(t, sim, vendorsim.OAuthTokenURL, basic(client.ID, secret), form("grant_type", "client_credentials"))
+	}
+	assert.Equal(t, "invalid_client", ask("next").error())
+	sim.AddOAuthClient(rotating)
+	assert.Equal(t, 200, ask(client.Secret).status)
+	assert.Equal(t, 200, ask("next").status)
+	assert.Equal(t, "invalid_client", ask("other").error())
+	assert.Contains(t, sim.Secrets(), "next")
+}
+
+func TestAnErrorHasTheVendorsDescription(t *testing.T) {
+	sim := vendorsim.New()
+	sim.AddOAuthServer(vendorsim.OAuthServer{
+		Issuer: vendorsim.OAuthIssuer, TokenURL: vendorsim.OAuthTokenURL,
+		Descriptions: map[string]string{"invalid_client": "AADSTS7000215", "invalid_request": "not shown"},
+	})
+	sim.AddOAuthClient(client)
+	ask := func(secret string, pairs ...string) string {
+		return post(t, sim, vendorsim.OAuthTokenURL, basic(client.ID, secret), form(pairs...)).string("error_description")
+	}
+	assert.Equal(t, "AADSTS7000215", ask("x", "grant_type", "client_credentials"))
+	assert.Contains(t, ask(client.Secret, "grant_type", "client_credentials", "scope", "admin"), "not allowed")
+	assert.Equal(t, "grant_type is missing", ask(client.Secret, "scope", "read"), "the description of a violation stays")
+}
+
+func TestAServerMayOmitTheLifetime(t *testing.T) {
+	sim := vendorsim.New()
+	sim.AddOAuthServer(vendorsim.OAuthServer{Issuer: vendorsim.OAuthIssuer, TokenURL: vendorsim.OAuthTokenURL, Unstated: true})
+	sim.AddOAuthClient(client)
+	a := post(t, sim, vendorsim.OAuthTokenURL, basic(client.ID, client.Secret), form("grant_type", "client_credentials"))
+	assert.True(t, sim.Accepts(a.token()))
+	assert.NotContains(t, a.body, "expires_in")
+}

@@ -57,6 +57,9 @@ func (s *Sim) oauthToken(a *authServer, r *http.Request) *oauthAnswer {
 	if kind == RefreshTokenGrant {
 		return s.refreshGrant(a, client, form["refresh_token"], asked)
 	}
+	if client.OneScope && len(asked) != 1 {
+		return oauthRefusal(invalidScope, "the request must have one scope, and has %d", len(asked))
+	}
 	if refused := checkScope(asked, client.Scopes); refused != nil {
 		return refused
 	}
