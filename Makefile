@@ -145,7 +145,7 @@ fuzz-short:
 	@tools/fuzz/run.sh 5s
 
 # The prerequisites of the end-to-end tests, and the environment that names them.
-E2E_DEPS := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json curl openssl prometheus
+E2E_DEPS := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json curl jq openssl prometheus
 E2E_ENV := VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
 	TOFU=$(abspath bin/tofu) TERRAFORM_PROVIDER_VAULT=$(abspath bin/terraform-provider-vault) \
 	KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) AUTHSERVER=$(abspath $(AUTHSERVER)/server.mjs)

@@ -3,15 +3,16 @@
 package e2e
 
 import (
+	"cmp"
 	"crypto"
 	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
@@ -19,51 +20,56 @@ import (
 )
 
 const (
-	oauthClientID = "oauth2-client-0123456789"
-	oauthSecret   = "oauth2-secret-0123456789"
-
-	payrollClientID = "oauth2-payroll-0123456789"
+	oauthClientID   = "oauth2-client-0123456789"
+	oauthSecret     = "oauth2-secret-0123456789"
+	oauthNextSecret = "oauth2-next-secret-0123456789"
 )
 
-// registerKey registers a client with the generic OAuth 2.0 vendor, with the key that a page
-// generates in Vault, once its file exists.
-func registerKey(sim *vendorsim.Sim, dir string) {
-	var key jose.JSONWebKey
-	if jwk, err := os.ReadFile(filepath.Join(dir, "payroll.jwk")); err != nil || key.UnmarshalJSON(jwk) != nil {
-		return
-	}
-	sim.AddOAuthClient(vendorsim.OAuthClient{
-		ID: payrollClientID, Scopes: []string{"invoices.read"}, AuthMethods: []string{vendorsim.PrivateKeyJWT},
-		Keys: map[string]crypto.PublicKey{key.KeyID: key.Key}, Algorithms: []string{key.Algorithm},
-		Grants: []string{vendorsim.ClientCredentialsGrant},
-	})
-}
-
-// account is a customer's account at a vendor, with the values in docs/oauth2.md.
+// account is a customer's account at a vendor, with the values in the vendor's page or in
+// docs/oauth2.md.
 type account struct {
 	params  map[string]string // preset_params
 	token   map[string]string // token_params
+	grant   string            // default: the preset's
+	id      string            // client ID, default: oauthClientID
 	scopes  []string
 	subject string
-	keyID   string
+	keys    func() map[string]crypto.PublicKey // default: privateKey without an ID
+
+	oneScope     bool
+	unstated     bool              // responses do not state the lifetime
+	descriptions map[string]string // of errors, by code
 }
 
 // accounts has an account for each preset.
 var accounts = map[string]account{
-	"auth0":      {params: map[string]string{"domain": "acme.us"}, token: map[string]string{"audience": "https://api.example.com"}},
-	"bitbucket":  {},
-	"box":        {params: map[string]string{"enterprise_id": "1234567"}},
-	"docusign":   {subject: "9e3c5d0e-7a51-4c0b-8f0e-2d5f6a7b8c9d"},
-	"entra":      {params: map[string]string{"tenant": "acme.onmicrosoft.com"}},
-	"gitlab":     {token: map[string]string{"redirect_uri": "https://app.example.com/callback"}},
-	"google":     {scopes: []string{"https://www.googleapis.com/auth/devstorage.read_only"}, keyID: "0123456789abcdef"},
-	"hubspot":    {},
-	"okta":       {params: map[string]string{"domain": "acme"}, scopes: []string{"invoices.read"}},
-	"paypal":     {},
-	"salesforce": {params: map[string]string{"domain": "acme"}, subject: "integration@example.com"},
-	"slack":      {},
-	"xero":       {scopes: []string{"accounting.reports.read"}},
-	"zoom":       {params: map[string]string{"account_id": "Wk9PTV9BQ0NPVU5U"}},
+	"auth0":     {params: map[string]string{"domain": "acme.us"}, token: map[string]string{"audience": "https://api.example.com"}},
+	"bitbucket": {},
+	"box":       {params: map[string]string{"enterprise_id": "1234567"}},
+	"docusign":  {subject: "9e3c5d0e-7a51-4c0b-8f0e-2d5f6a7b8c9d"},
+	"entra": {
+		params: map[string]string{"tenant": "acme.onmicrosoft.com"}, scopes: []string{"api://billing/.default"}, oneScope: true,
+		descriptions: map[string]string{
+			"invalid_client": "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '" + oauthClientID + "'.",
+		},
+	},
+	"gitlab": {token: map[string]string{"redirect_uri": "https://app.example.com/callback"}},
+	"google": {
+		scopes:       []string{"https://www.googleapis.com/auth/devstorage.read_only", "https://www.googleapis.com/auth/drive.readonly"},
+		id:           googleAccount,
+		keys:         googleKeys,
+		descriptions: map[string]string{"invalid_grant": "Invalid JWT Signature."},
+	},
+	"hubspot": {},
+	"okta":    {params: map[string]string{"domain": "acme"}, scopes: []string{"invoices.read", "invoices.write"}},
+	"paypal":  {},
+	"salesforce": {
+		params: map[string]string{"domain": "acme"}, grant: "client_credentials", unstated: true,
+		descriptions: map[string]string{"invalid_grant": "Audience validation failed"},
+	},
+	"slack": {},
+	"xero":  {scopes: []string{"accounting.reports.read"}},
+	"zoom":  {params: map[string]string{"account_id": "Wk9PTV9BQ0NPVU5U"}},
 }
 
 // oauthCustomer registers a customer with the vendor of each preset, and with a generic one. It
@@ -81,8 +87,9 @@ func oauthCustomer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 	sim.AddOAuthClient(generic)
 	environ := []string{
 		"OAUTH2_CLIENT_ID=" + oauthClientID, "OAUTH2_CLIENT_SECRET=" + oauthSecret,
-		"OAUTH2_PAYROLL_CLIENT_ID=" + payrollClientID,
 	}
+	environ = append(environ, generatedClients()...)
+	writeGoogleKeys(t, dir)
 	refresh := func(client vendorsim.OAuthClient, name string) {
 		token := "refresh-token-of-" + name + "-0123456789"
 		sim.AddOAuthRefreshToken(client, token, client.Scopes...)
@@ -93,6 +100,8 @@ func oauthCustomer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 		account, known := accounts[preset.Name]
 		require.True(t, known, "there is no account for preset %s", preset.Name)
 		client := account.open(t, sim, preset)
+		prefix := strings.ToUpper(preset.Name)
+		environ = append(environ, prefix+"_CLIENT_ID="+client.ID, prefix+"_CLIENT_SECRET="+client.Secret, prefix+"_NEXT_CLIENT_SECRET="+client.NextSecret)
 		if preset.GrantTypes[0] == "refresh_token" {
 			refresh(client, preset.Name)
 		}
@@ -113,14 +122,16 @@ func (a account) open(t *testing.T, sim *vendorsim.Sim, preset oauth2.Preset) ve
 	require.NoError(t, err)
 	server := vendorsim.OAuthServer{
 		Issuer: endpoint.Scheme + "://" + endpoint.Host, TokenURL: endpoint.String(), RevocationURL: text("revocation_url"),
+		Descriptions: a.descriptions, Unstated: a.unstated,
 	}
 	sim.AddOAuthServer(server)
 
 	client := vendorsim.OAuthClient{
-		Issuer: server.Issuer, ID: oauthClientID, Secret: oauthSecret,
+		Issuer: server.Issuer, ID: cmp.Or(a.id, oauthClientID), Secret: oauthSecret, NextSecret: oauthNextSecret,
 		AuthMethods: []string{text("auth_style")},
 		Params:      map[string]string{},
-		Scopes:      append(a.scopes, preset.Scope...),
+		Scopes:      slices.Concat(a.scopes, preset.Scope),
+		OneScope:    a.oneScope,
 		Rotate:      true,
 	}
 	if client.AuthMethods[0] == "" {
@@ -129,10 +140,12 @@ func (a account) open(t *testing.T, sim *vendorsim.Sim, preset oauth2.Preset) ve
 	filled, _ := fields["token_params"].(map[string]string)
 	maps.Copy(client.Params, filled)
 	maps.Copy(client.Params, a.token)
-	switch grant := preset.GrantTypes[0]; grant {
+	switch grant := cmp.Or(a.grant, preset.GrantTypes[0]); grant {
 	case "jwt_bearer":
-		client.Grants, client.AuthMethods, client.Secret = []string{vendorsim.JWTBearerGrant}, nil, ""
-		client.Keys = map[string]crypto.PublicKey{a.keyID: privateKey().Public()}
+		client.Grants, client.AuthMethods, client.Secret, client.NextSecret = []string{vendorsim.JWTBearerGrant}, nil, "", ""
+		if client.Keys = map[string]crypto.PublicKey{"": privateKey().Public()}; a.keys != nil {
+			client.Keys = a.keys()
+		}
 		client.Audience, client.Subject, client.ScopeInAssertion = text("assertion_audience"), a.subject, preset.ScopeInAssertion
 	default:
 		client.Grants = []string{grant}

@@ -190,7 +190,7 @@ func withMail(sim *vendorsim.Sim, dir string) http.Handler {
 				}
 			}
 		}
-		registerKey(sim, dir)
+		registerGenerated(sim, dir)
 		sim.ServeHTTP(w, r)
 	})
 }

@@ -23,8 +23,8 @@ var secretFiles = []struct {
 	{"examples/prometheus/*.yml", regexp.MustCompile(`credentials_file: (\S+)`)},
 	{"docs/*.md", regexp.MustCompile(`(?m)^(?:\$| ).*[^>]> ?([a-z][\w./-]+)\)?$`)},
 	{"docs/*.md", regexp.MustCompile(`\b(?:private_key|token_reviewer_jwt)=@(\S+)`)},
-	{"docs/*.md", regexp.MustCompile("`jq -r \\.private_key (\\S+) > \\S+`")},
-	{"docs/*.md", regexp.MustCompile("`jq -r \\.private_key \\S+ > (\\S+)`")},
+	{"docs/*.md", regexp.MustCompile(`\bjq -r \.private_key (\S+)`)},
+	{"docs/*.md", regexp.MustCompile(`-keyout (\S+)`)},
 	{"docs/*.md", regexp.MustCompile(`snapshot save (\S+)`)},
 }
 
@@ -72,7 +72,7 @@ func TestWhatThePagesLeaveInACloneIsIgnored(t *testing.T) {
 	}
 	for _, file := range []string{
 		"examples/agent/role-id", "examples/agent/secret-id", "examples/agent/kensho-token", "examples/agent/proxy.sock",
-		"examples/prometheus/vault-token", "kensho.pem", "reviewer.jwt", "vault.snap", "key.json",
+		"examples/prometheus/vault-token", "kensho.pem", "salesforce.pem", "reviewer.jwt", "vault.snap", "key.json", "key-next.json",
 	} {
 		assert.Contains(t, found, file)
 	}
