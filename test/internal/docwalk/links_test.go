@@ -94,6 +94,12 @@ func TestTheIndexHasEachPage(t *testing.T) {
 	}
 }
 
+func TestTheReadmeIsShort(t *testing.T) {
+	readme, err := os.ReadFile("../../../README.md")
+	require.NoError(t, err)
+	assert.LessOrEqual(t, strings.Count(string(readme), "\n"), 150, "lines: move what is not for a first visit to docs/")
+}
+
 // testName matches the name of a test, or of one of its cases, in a page.
 var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)[`/]")
 

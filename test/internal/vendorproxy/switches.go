@@ -24,7 +24,7 @@ func NewSwitches() *Switches {
 	return &Switches{down: map[string]bool{"kensho": false, "sitecore": false, "oauth2": false}}
 }
 
-// Fault is a vendorsim.Conduct.Fault, with which a vendor that is down answers with 503.
+// Fault is a vendorsim.Conduct.Fault, with which a vendor that is down returns 503.
 func (s *Switches) Fault(r *http.Request) http.HandlerFunc {
 	s.mu.Lock()
 	defer s.mu.Unlock()
