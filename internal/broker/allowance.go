@@ -35,8 +35,8 @@ type allowance struct {
 // takeAllowance takes one token from the allowance of a role, and returns what gives it back. There
 // is no limit before the lifetime of a token is known. Its error is of type *TooManyExchangesError. The
 // caller holds the lock of the name.
-func (e *cacheEntry) takeAllowance(d Dedication, now time.Time) (giveBack func(), err error) {
-	a := e.allowances[d.Role]
+func (r *record) takeAllowance(d Dedication, now time.Time) (giveBack func(), err error) {
+	a := r.allowances[d.Role]
 	if a == nil {
 		return func() {}, nil
 	}
@@ -51,14 +51,14 @@ func (e *cacheEntry) takeAllowance(d Dedication, now time.Time) (giveBack func()
 }
 
 // setAllowance sets the allowance of a role by the lifetime of a token that it got.
-func (e *cacheEntry) setAllowance(d Dedication, token provider.Token, now time.Time) {
-	maps.DeleteFunc(e.allowances, func(role string, a *allowance) bool { return role != d.Role && a.isFull(now) })
+func (r *record) setAllowance(d Dedication, token provider.Token, now time.Time) {
+	maps.DeleteFunc(r.allowances, func(role string, a *allowance) bool { return role != d.Role && a.isFull(now) })
 	lifetime := max(token.ExpireTime.Sub(token.IssueTime), time.Second).Round(time.Second)
-	a := e.allowances[d.Role]
+	a := r.allowances[d.Role]
 	if a == nil {
 		a = &allowance{limiter: rate.NewLimiter(0, d.MaxExchanges)}
 		a.limiter.AllowN(now, 1) // for this token
-		e.allowances[d.Role] = a
+		r.allowances[d.Role] = a
 	}
 	a.set(d.MaxExchanges, lifetime, now)
 }
@@ -82,7 +82,7 @@ func countsForRole(failure *provider.Error) bool {
 
 // roleBackOffError returns why a dedicated role gets no token now; nil if it may.
 func (v scopeSnapshot) roleBackOffError(role string, now time.Time) error {
-	failure := v.dedicated[role].asOf(now)
+	failure := v.roleFailures[role].asOf(now)
 	if !now.Before(failure.NextAttempt) {
 		return nil
 	}
@@ -91,18 +91,18 @@ func (v scopeSnapshot) roleBackOffError(role string, now time.Time) error {
 
 // noteRoleFailure notes a failure of a dedicated role's exchange. It returns it, and as an error for
 // readers.
-func (e *cacheEntry) noteRoleFailure(v scopeSnapshot, role string, err *provider.Error, now time.Time) (Failure, error) {
+func (r *record) noteRoleFailure(v scopeSnapshot, role string, err *provider.Error, now time.Time) (Failure, error) {
 	failure := Failure{Kind: err.Kind, Reason: err.Reason, Time: now.Round(0).UTC()}
-	failure.countAfter(v.dedicated[role], err)
-	if _, err := e.update(v.epoch, func(snap *snapshot) { snap.dedicated = with(snap.dedicated, role, failure) }); err != nil {
+	failure.countAfter(v.roleFailures[role], err)
+	if _, err := r.update(v.epoch, func(snap *snapshot) { snap.roleFailures = withKey(snap.roleFailures, role, failure) }); err != nil {
 		return failure, err
 	}
 	return failure, v.readError(failure)
 }
 
 // noteRoleSuccess notes that an exchange of a dedicated role has succeeded.
-func (e *cacheEntry) noteRoleSuccess(epoch uint64, role string) {
-	_, _ = e.update(epoch, func(snap *snapshot) { // a change of the credential drops it anyway
-		snap.dedicated = without(snap.dedicated, func(failed string, _ Failure) bool { return failed == role })
+func (r *record) noteRoleSuccess(epoch uint64, role string) {
+	_, _ = r.update(epoch, func(snap *snapshot) { // a change of the credential drops it anyway
+		snap.roleFailures = withoutKeys(snap.roleFailures, func(failed string, _ Failure) bool { return failed == role })
 	})
 }

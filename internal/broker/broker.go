@@ -52,9 +52,9 @@ type Observer interface {
 	// Exchanged reports an exchange as soon as the vendor has answered.
 	Exchanged(x Exchange)
 
-	// Stored reports the same exchange once its result is stored, or could not be. x.IsModified
+	// Finished reports the same exchange once its result is stored, or could not be. x.IsModified
 	// is whether readers get another token now.
-	Stored(x Exchange)
+	Finished(x Exchange)
 }
 
 // Broker is the token cache of one mount. Its methods may be called concurrently, but for
@@ -65,7 +65,7 @@ type Broker struct {
 	locks    *locks
 
 	mu      sync.RWMutex
-	entries map[string]*cacheEntry // by the name of the credential
+	records map[string]*record // by the name of the credential
 
 	// loads are the loads of names that readers wait for.
 	loads singleflight.Group
@@ -88,7 +88,7 @@ type Broker struct {
 func New(source Source, observer Observer) *Broker {
 	closed := make(chan struct{})
 	return &Broker{
-		source: source, observer: observer, locks: newLocks(closed), entries: map[string]*cacheEntry{},
+		source: source, observer: observer, locks: newLocks(closed), records: map[string]*record{},
 		slots: make(chan struct{}, sweepRenewals), closed: closed,
 	}
 }
@@ -112,18 +112,18 @@ const (
 )
 
 // logSkew logs a vendor's clock that differs from this server's.
-func (b *Broker) logSkew(e *cacheEntry, s *State) {
+func (b *Broker) logSkew(r *record, s *State) {
 	if s.ClockSkew == nil {
 		return
 	}
 	skew := *s.ClockSkew
-	e.mu.Lock()
-	isNews := skew.Abs() > minLoggedSkew && (skew-e.current.loggedSkew).Abs() > minLoggedSkew
+	r.mu.Lock()
+	isNews := skew.Abs() > minLoggedSkew && (skew-r.current.loggedSkew).Abs() > minLoggedSkew
 	if isNews {
-		e.current.loggedSkew = skew
+		r.current.loggedSkew = skew
 	}
-	e.mu.Unlock()
-	switch logger := b.source.Logger().With("name", e.name, "vendor_ahead", skew.String()); {
+	r.mu.Unlock()
+	switch logger := b.source.Logger().With("name", r.name, "vendor_ahead", skew.String()); {
 	case !isNews:
 	case skew.Abs() > provider.MaxSkew:
 		logger.Warn("the vendor's clock and this server's differ too much, so the vendor's Date is ignored")

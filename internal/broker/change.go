@@ -17,13 +17,13 @@ type Change struct {
 	// Known is what is known of the credential so far; nil if nothing is.
 	Known *State
 
-	broker   *Broker
-	storage  logical.Storage
-	entry    *cacheEntry
-	snapshot snapshot
-	verified []Exchange
-	isStored bool
-	unlock   func()
+	broker      *Broker
+	storage     logical.Storage
+	record      *record
+	snapshot    snapshot
+	verified    []Exchange
+	isCommitted bool
+	unlock      func()
 }
 
 // Changes are the changes of some credentials, which begin and end together.
@@ -53,15 +53,15 @@ func (b *Broker) BeginDelete(ctx context.Context, s logical.Storage, name string
 func (b *Broker) begin(ctx context.Context, s logical.Storage, names []string, timeout time.Duration, prevents func(error) bool) (context.Context, *Changes, error) {
 	cs := &Changes{all: map[string]*Change{}, cancel: func() {}}
 	for _, name := range inOrder(names) {
-		e, unlock, err := b.lockEntry(ctx, name)
+		r, unlock, err := b.lockRecord(ctx, name)
 		if err != nil {
 			cs.End()
 			return nil, nil, err
 		}
 		// Readers that have a valid token do not wait for a newer one, also while this waits for
 		// the next lock.
-		e.setRunning(operation{since: time.Now()})
-		cs.all[name] = &Change{broker: b, storage: s, entry: e, unlock: unlock}
+		r.setRunning(operation{since: time.Now()})
+		cs.all[name] = &Change{broker: b, storage: s, record: r, unlock: unlock}
 	}
 	ctx, cs.cancel = context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	for _, c := range cs.all {
@@ -81,9 +81,9 @@ func (cs *Changes) Of(name string) *Change { return cs.all[name] }
 func (cs *Changes) End() {
 	for _, c := range cs.all {
 		for _, x := range c.verified {
-			c.broker.reportStored(x, c.isStored)
+			c.broker.reportFinished(x, c.isCommitted)
 		}
-		c.entry.setRunning(operation{})
+		c.record.setRunning(operation{})
 		c.unlock()
 	}
 	cs.cancel()
@@ -92,17 +92,17 @@ func (cs *Changes) End() {
 // load reads what is known of the credential. If it cannot be read, the change must not begin: it
 // may hold the only refresh token that works.
 func (c *Change) load(ctx context.Context, prevents func(error) bool) error {
-	c.entry.endPanicPause()
-	snap, err := c.broker.load(ctx, c.storage, c.entry)
+	c.record.endPanicPause()
+	snap, err := c.broker.load(ctx, c.storage, c.record)
 	if storage.IsError(err) {
 		return err
 	}
 	c.snapshot = snap
-	if c.Known = snap.latest(); c.Known != nil {
+	if c.Known = snap.latestState(); c.Known != nil {
 		return nil
 	}
 	// The credential cannot be opened, or there is none.
-	if c.Known, err = getState(ctx, c.storage, c.entry.name); storage.IsError(err) || prevents(err) {
+	if c.Known, err = getState(ctx, c.storage, c.record.name); storage.IsError(err) || prevents(err) {
 		return err
 	}
 	return nil
@@ -113,16 +113,16 @@ func (c *Change) load(ctx context.Context, prevents func(error) bool) error {
 // type *provider.Error, ErrBusy if it is too late for an exchange to begin, and of type
 // *storage.Error.
 func (c *Change) Verify(ctx context.Context, credential *Credential, last provider.Grant) (*State, error) {
-	if err := fence(ctx, c.storage, last); err != nil {
+	if err := probeWritable(ctx, c.storage, last); err != nil {
 		return Unverified(credential, last), err
 	}
 	// What the vendor answers must be stored within the time of the change.
 	if deadline, _ := ctx.Deadline(); time.Until(deadline) < exchangeTimeout {
 		return Unverified(credential, last), ErrBusy
 	}
-	snap := c.entry.get()
-	state, x, _ := call(snap.redacting(ctx), credential, Unverified(credential, last), ownScope, snap.earlierTokens()[ownScope])
-	c.broker.logSkew(c.entry, state)
+	snap := c.record.get()
+	state, x, _ := callVendor(snap.redacting(ctx), credential, Unverified(credential, last), ownScope, snap.replacedTokens()[ownScope])
+	c.broker.logSkew(c.record, state)
 	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.RenewableFrom.IsZero() && leaseTTL(token, now) == 0 {
 		x.Err = unusableToken(token, credential.TTL, now, false)
 	}
@@ -135,31 +135,31 @@ func (c *Change) Verify(ctx context.Context, credential *Credential, last provid
 	return state, nil
 }
 
-// Stored reports that another credential is stored under the name. No token from before it is
+// Committed reports that another credential is stored under the name. No token from before it is
 // served from now on.
-func (c *Change) Stored() { c.replaced(unloaded) }
+func (c *Change) Committed() { c.replaced(unloaded) }
 
 // Deleted reports that the credential is deleted.
 func (c *Change) Deleted() { c.replaced(absent) }
 
 func (c *Change) replaced(p presence) {
-	c.entry.reset(p)
-	c.entry.keepUnsaved(nil, nil, nil)
-	c.isStored = true
+	c.record.reset(p)
+	c.record.keepUnsaved(nil, nil, nil)
+	c.isCommitted = true
 }
 
-// SettingsStored reports that the credential is stored with other values of fields that no exchange
+// SettingsCommitted reports that the credential is stored with other values of fields that no exchange
 // depends on. Its grant, its tokens and its failures stay.
-func (c *Change) SettingsStored() { c.entry.unload() }
+func (c *Change) SettingsCommitted() { c.record.unload() }
 
 // Save stores what the vendor answered for the credential that is stored, while the change goes
 // on.
 func (c *Change) Save(ctx context.Context, answered *State) error {
-	snap := c.entry.get()
+	snap := c.record.get()
 	if snap.presence != loaded {
-		return putState(ctx, c.storage, c.entry.name, answered)
+		return putState(ctx, c.storage, c.record.name, answered)
 	}
-	_, err := c.broker.save(ctx, c.storage, c.entry, snap, ownScope, answered)
+	_, err := c.broker.save(ctx, c.storage, c.record, snap, ownScope, answered)
 	return err
 }
 
@@ -169,9 +169,9 @@ func (c *Change) Save(ctx context.Context, answered *State) error {
 func (c *Change) Failed(ctx context.Context, answered *State, err error) error {
 	switch {
 	case storage.IsError(err): // the write may have been done all the same
-		c.entry.reset(unloaded)
+		c.record.reset(unloaded)
 		if answered != nil {
-			c.entry.keepUnsaved(c.storage, answered, err)
+			c.record.keepUnsaved(c.storage, answered, err)
 		}
 	case answered != nil:
 		return errors.Join(err, c.saveAfter(ctx, answered))
@@ -184,13 +184,13 @@ func (c *Change) saveAfter(ctx context.Context, answered *State) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
 	if c.snapshot.presence == loaded {
-		_, err := c.broker.save(ctx, c.storage, c.entry, c.snapshot, ownScope, answered)
+		_, err := c.broker.save(ctx, c.storage, c.record, c.snapshot, ownScope, answered)
 		return err
 	}
-	err := putState(ctx, c.storage, c.entry.name, answered)
+	err := putState(ctx, c.storage, c.record.name, answered)
 	if err == nil {
 		answered = nil
 	}
-	c.entry.keepUnsaved(c.storage, answered, err)
+	c.record.keepUnsaved(c.storage, answered, err)
 	return err
 }

@@ -24,7 +24,7 @@ func (b *Broker) Close(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		b.finish(ctx)
+		b.drain(ctx)
 	}()
 	select {
 	case <-ended:
@@ -44,13 +44,13 @@ func isClosed(closed <-chan struct{}) bool {
 	}
 }
 
-// finish waits for what is running, and writes what is unsaved: first of the names whose lock is
+// drain waits for what is running, and writes what is unsaved: first of the names whose lock is
 // free, then of the others, none of which waits for another. The holder of a lock may have no entry
 // yet.
-func (b *Broker) finish(ctx context.Context) {
+func (b *Broker) drain(ctx context.Context) {
 	names := b.locks.inUse()
-	for _, e := range b.allCached() {
-		names[e.name] = true
+	for _, r := range b.allCached() {
+		names[r.name] = true
 	}
 	var busy []string
 	for name := range names {
@@ -79,17 +79,17 @@ func (b *Broker) finish(ctx context.Context) {
 // saveUnsaved writes what storage has refused before, if it still belongs there. The caller holds
 // the lock of the name.
 func (b *Broker) saveUnsaved(ctx context.Context, name string) {
-	e := b.cached(name)
-	if e == nil {
+	r := b.cached(name)
+	if r == nil {
 		return
 	}
-	defer b.contain(e, new(error)) // which it logs
-	u := e.get().unsaved
+	defer b.contain(r, new(error)) // which it logs
+	u := r.get().unsaved
 	if u == nil {
 		return
 	}
-	e.endPanicPause() // there is no later
-	if snap, err := b.load(ctx, u.storage, e); err == nil && snap.unsaved != nil {
-		_, _ = b.save(ctx, u.storage, e, snap, ownScope, snap.unsaved.state) // which logs its error
+	r.endPanicPause() // there is no later
+	if snap, err := b.load(ctx, u.storage, r); err == nil && snap.unsaved != nil {
+		_, _ = b.save(ctx, u.storage, r, snap, ownScope, snap.unsaved.state) // which logs its error
 	}
 }

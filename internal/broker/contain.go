@@ -29,21 +29,21 @@ func Panicked(logger hclog.Logger, recovered any) error {
 // contain limits a panic to the name that it is about. The name is unusable for rejectedBackOff,
 // or until it is written or refreshed: neither is the vendor called nor the panic repeated with
 // each read. It must be deferred by the holder of the name's lock, after its unlock.
-func (b *Broker) contain(e *cacheEntry, err *error) {
+func (b *Broker) contain(r *record, err *error) {
 	recovered := recover()
 	if recovered == nil {
 		return
 	}
-	*err = Panicked(b.source.Logger().With("name", e.name), recovered)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.resetLocked(unusable)
-	e.current.panicPause = time.Now().Add(rejectedBackOff)
+	*err = Panicked(b.source.Logger().With("name", r.name), recovered)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resetLocked(unusable)
+	r.current.panicPause = time.Now().Add(rejectedBackOff)
 }
 
 // endPanicPause ends the pause after a panic.
-func (e *cacheEntry) endPanicPause() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.current.panicPause = time.Time{}
+func (r *record) endPanicPause() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.current.panicPause = time.Time{}
 }

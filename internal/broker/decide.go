@@ -91,7 +91,7 @@ func (v scopeSnapshot) backgroundTime(inUse bool, now time.Time) time.Time {
 	}
 	renewal := renewTime(token.At(now))
 	if token.IssueTime.IsZero() { // a reader asked, and got none
-		renewal = earlier(v.lastFailure(now).Time, now)
+		renewal = minTime(v.lastFailure(now).Time, now)
 	}
 	if due.IsZero() || renewal.Before(due) {
 		due = renewal
@@ -114,5 +114,5 @@ func (v scopeSnapshot) earlyTime() time.Time {
 
 // noteEarly notes in a snapshot that a reader causes an exchange by its min_ttl.
 func (v scopeSnapshot) noteEarly(snap *snapshot, now time.Time) {
-	snap.early = with(snap.early, v.scope, later(snap.early[v.scope], now).Add(earlySpacing(v.token())))
+	snap.early = withKey(snap.early, v.scope, maxTime(snap.early[v.scope], now).Add(earlySpacing(v.token())))
 }

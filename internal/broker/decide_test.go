@@ -26,7 +26,7 @@ func TestDecisionsAreThisTable(t *testing.T) {
 	}
 	unsavedUntil := func(minutes float64) func(*snapshot) {
 		return func(snap *snapshot) {
-			snap.unsaved = &unsaved{state: snap.state, credential: &failedWrite{err: errors.New("full"), retryTime: at(minutes)}}
+			snap.unsaved = &unsaved{state: snap.state, grantWrite: &failedWrite{err: errors.New("full"), retryTime: at(minutes)}}
 		}
 	}
 	spentEarly := func(snap *snapshot) { snap.early = map[string]time.Time{ownScope: at(60)} }
@@ -91,7 +91,7 @@ func TestDecisionsAreThisTable(t *testing.T) {
 		"background: renewal before keepalive":        {token, keepaliveEvery(2 * time.Hour), inUse, 46, renewNow, 45},
 	} {
 		snap := snapshot{
-			presence: loaded, credential: &Credential{Vendor: unused{}},
+			presence: loaded, credential: &Credential{Vendor: disuseVendor{}},
 			state: &State{Tokens: map[string]provider.Token{ownScope: row.token}},
 		}
 		if row.given != nil {

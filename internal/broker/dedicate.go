@@ -45,14 +45,14 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	if err != nil {
 		return nil, "", err
 	}
-	e, unlock := b.withEntry(name, unlockName)
+	r, unlock := b.withRecord(name, unlockName)
 	defer unlock()
-	defer b.contain(e, &err)
-	e.setRunning(operation{isDedicated: true, since: time.Now()})
-	defer e.setRunning(operation{})
+	defer b.contain(r, &err)
+	r.setRunning(operation{isDedicated: true, since: time.Now()})
+	defer r.setRunning(operation{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
-	snap, err := b.load(ctx, s, e)
+	snap, err := b.load(ctx, s, r)
 	if err != nil {
 		return nil, "", err
 	}
@@ -65,7 +65,7 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	}
 	// What is not stored yet may hold the only refresh token that works.
 	if v.pendingWrite() != nil {
-		if snap, err = b.storePending(ctx, s, e, v); err != nil {
+		if snap, err = b.storePending(ctx, s, r, v); err != nil {
 			return nil, "", err
 		}
 		v = snap.of(request.Scope)
@@ -73,7 +73,7 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	// The credential may have been changed since the role was written.
 	if err := snap.revocable(ctx); err != nil {
 		if failure := asProviderError(err); countsForRole(failure) { // of the vendor's metadata
-			_, err = e.noteRoleFailure(v, d.Role, failure, time.Now())
+			_, err = r.noteRoleFailure(v, d.Role, failure, time.Now())
 		}
 		return nil, "", err
 	}
@@ -87,23 +87,23 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	if ctx.Err() != nil {
 		return nil, "", ErrBusy
 	}
-	giveBack, err := e.takeAllowance(d, time.Now())
+	giveBack, err := r.takeAllowance(d, time.Now())
 	if err != nil {
 		return nil, "", err
 	}
-	return b.exchangeDedicated(ctx, s, e, v, request, d, others, giveBack)
+	return b.exchangeDedicated(ctx, s, r, v, request, d, others, giveBack)
 }
 
 // exchangeDedicated exchanges the credential for a token of one reader. others are the tokens that
 // are leased already. A token that the reader does not get after all is revoked. giveBack is called
 // if the vendor issued none.
-func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, request ReadRequest, d Dedication, others leases, giveBack func()) (issued *IssuedToken, lease string, err error) {
+func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, request ReadRequest, d Dedication, others leases, giveBack func()) (issued *IssuedToken, lease string, err error) {
 	// The reader may go: a token that was issued must be leased or revoked.
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()
-	latest := v.latest()
-	next, x, accessToken := call(ctx, v.credential, latest, v.scope, provider.Token{})
-	b.logSkew(e, next)
+	latest := v.latestState()
+	next, x, accessToken := callVendor(ctx, v.credential, latest, v.scope, provider.Token{})
+	b.logSkew(r, next)
 	if accessToken == "" {
 		giveBack()
 	}
@@ -119,28 +119,28 @@ func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, e *ca
 	if x.isInvalid() {
 		return nil, "", x.Err
 	}
-	after := v.with(snapshot{credential: v.credential, state: next})
+	after := v.withSnapshot(snapshot{credential: v.credential, state: next})
 	if accessToken != "" && !isShared {
 		defer func() {
 			if err != nil {
-				b.discard(ctx, after, accessToken)
+				b.revokeUndelivered(ctx, after, accessToken)
 			}
 		}()
 	}
 	next = next.withTokens(latest.Tokens) // which the others go on sharing
 	switch {
 	case x.Err == nil:
-		e.setAllowance(d, token, time.Now())
-		e.noteRoleSuccess(v.epoch, d.Role)
+		r.setAllowance(d, token, time.Now())
+		r.noteRoleSuccess(v.epoch, d.Role)
 	case countsForRole(x.Err):
-		return nil, "", b.dedicatedFailed(ctx, s, e, v, next, x, d.Role)
+		return nil, "", b.dedicatedFailed(ctx, s, r, v, next, x, d.Role)
 	default:
-		_, err := b.exchangeFailed(ctx, s, e, v, next, x)
+		_, err := b.exchangeFailed(ctx, s, r, v, next, x)
 		return nil, "", err
 	}
 	b.report(x)
-	_, err = b.save(ctx, s, e, v.snapshot, v.scope, next)
-	b.reportStored(x, err == nil)
+	_, err = b.save(ctx, s, r, v.snapshot, v.scope, next)
+	b.reportFinished(x, err == nil)
 	if err != nil {
 		return nil, "", err
 	}
@@ -163,21 +163,21 @@ func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, e *ca
 
 // dedicatedFailed stores the new grant, if there is one, of an exchange whose failure counts only
 // against its role. It returns the failure as an error for the reader.
-func (b *Broker) dedicatedFailed(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, next *State, x Exchange, role string) error {
-	failure, err := e.noteRoleFailure(v, role, x.Err, time.Now())
+func (b *Broker) dedicatedFailed(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, next *State, x Exchange, role string) error {
+	failure, err := r.noteRoleFailure(v, role, x.Err, time.Now())
 	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
 	b.report(x)
-	defer b.reportStored(x, false)
-	if !next.hasSameGrants(v.latest()) {
-		if _, err := b.save(ctx, s, e, v.snapshot, v.scope, next); err != nil {
+	defer b.reportFinished(x, false)
+	if !next.hasSameGrants(v.latestState()) {
+		if _, err := b.save(ctx, s, r, v.snapshot, v.scope, next); err != nil {
 			return err
 		}
 	}
 	return err
 }
 
-// discard revokes a token that no reader gets. A failure is logged.
-func (b *Broker) discard(ctx context.Context, v scopeSnapshot, accessToken string) {
+// revokeUndelivered revokes a token that no reader gets. A failure is logged.
+func (b *Broker) revokeUndelivered(ctx context.Context, v scopeSnapshot, accessToken string) {
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()
 	if err := v.revoke(ctx, accessToken); err != nil {

@@ -73,37 +73,37 @@ type scopeEntry struct {
 }
 
 // Check returns an error for an entry that the engine does not write.
-func (e *scopeEntry) Check() error { return errors.Join(e.check(), e.Refusal.check()) }
+func (e *scopeEntry) Check() error { return errors.Join(e.check(), e.ScopeFailure.check()) }
 
 // A scopePart is the part of a State that is of one scope only.
 type scopePart struct {
-	Token   provider.Token   `json:"token,omitzero"`
-	Grant   provider.Grant   `json:"grant,omitzero"` // a derived one of a narrower scope
-	Refusal Failure          `json:"refusal,omitzero"`
-	Dropped []provider.Token `json:"dropped,omitempty"`
+	Token        provider.Token   `json:"token,omitzero"`
+	Grant        provider.Grant   `json:"grant,omitzero"` // a derived one of a narrower scope
+	ScopeFailure Failure          `json:"scope_failure,omitzero"`
+	Dropped      []provider.Token `json:"dropped,omitempty"`
 }
 
 // part returns the part of a scope.
 func (s *State) part(scope string) scopePart {
-	return scopePart{Token: s.Tokens[scope], Grant: s.Grants[scope], Refusal: s.Refusals[scope], Dropped: s.Dropped[scope]}
+	return scopePart{Token: s.Tokens[scope], Grant: s.Grants[scope], ScopeFailure: s.ScopeFailures[scope], Dropped: s.Dropped[scope]}
 }
 
 // withPart returns the state with another part of a scope.
 func (s *State) withPart(scope string, p scopePart) *State {
 	next := *s
-	next.Tokens = withOrWithout(next.Tokens, scope, p.Token, p.Token.AccessToken != "")
-	next.Grants = withOrWithout(next.Grants, scope, p.Grant, p.Grant != provider.Grant{})
-	next.Refusals = withOrWithout(next.Refusals, scope, p.Refusal, p.Refusal != Failure{})
-	next.Dropped = withOrWithout(next.Dropped, scope, p.Dropped, len(p.Dropped) > 0)
+	next.Tokens = withKeyIf(next.Tokens, scope, p.Token, p.Token.AccessToken != "")
+	next.Grants = withKeyIf(next.Grants, scope, p.Grant, p.Grant != provider.Grant{})
+	next.ScopeFailures = withKeyIf(next.ScopeFailures, scope, p.ScopeFailure, p.ScopeFailure != Failure{})
+	next.Dropped = withKeyIf(next.Dropped, scope, p.Dropped, len(p.Dropped) > 0)
 	return &next
 }
 
-// withOrWithout returns a copy of a map with a value, or without the key.
-func withOrWithout[V any](m map[string]V, key string, value V, isSet bool) map[string]V {
+// withKeyIf returns a copy of a map with a value, or without the key.
+func withKeyIf[V any](m map[string]V, key string, value V, isSet bool) map[string]V {
 	if isSet {
-		return with(m, key, value)
+		return withKey(m, key, value)
 	}
-	return without(m, func(other string, _ V) bool { return other == key })
+	return withoutKeys(m, func(other string, _ V) bool { return other == key })
 }
 
 // withDroppedToken returns the part with its token dropped.
@@ -117,23 +117,23 @@ func (p scopePart) withDroppedToken() scopePart {
 
 // isEmpty reports whether there is nothing to store.
 func (p scopePart) isEmpty() bool {
-	return p.Token.AccessToken == "" && p.Grant == provider.Grant{} && p.Refusal == Failure{} && len(p.Dropped) == 0
+	return p.Token.AccessToken == "" && p.Grant == provider.Grant{} && p.ScopeFailure == Failure{} && len(p.Dropped) == 0
 }
 
-// entries are those below state/<name>/.
-type entries struct {
-	name       string
-	credential *grantEntry // nil if there is none
-	scopes     []*scopeEntry
-	obsolete   []string // keys of entries that are damaged, or of another generation
-	damaged    []string // keys of the damaged ones
+// storedEntries are those below state/<name>/.
+type storedEntries struct {
+	name     string
+	grant    *grantEntry // nil if there is none
+	scopes   []*scopeEntry
+	obsolete []string // keys of entries that are damaged, or of another generation
+	damaged  []string // keys of the damaged ones
 }
 
 // readEntries reads the entries of a name. A damaged entry of a scope counts as none: the next
 // exchange replaces it. Its error is of type *storage.NewerFormatError or *storage.Error, or says
 // that the grant's entry cannot be decoded.
-func readEntries(ctx context.Context, s logical.Storage, name string) (entries, error) {
-	all := entries{name: name}
+func readEntries(ctx context.Context, s logical.Storage, name string) (storedEntries, error) {
+	all := storedEntries{name: name}
 	keys, err := storage.List(ctx, s, storage.StateKey(name, ""))
 	if err != nil {
 		return all, err
@@ -141,7 +141,7 @@ func readEntries(ctx context.Context, s logical.Storage, name string) (entries, 
 	for _, key := range keys {
 		path := storage.StateKey(name, key)
 		if key == grantKey {
-			all.credential, err = storage.Get[grantEntry](ctx, s, path, "write the credential again")
+			all.grant, err = storage.Get[grantEntry](ctx, s, path, "write the credential again")
 			if err != nil {
 				return all, err
 			}
@@ -160,11 +160,11 @@ func readEntries(ctx context.Context, s logical.Storage, name string) (entries, 
 	return all, nil
 }
 
-// over lays the entries over the State that a credential was verified with. It returns the result
+// applyTo lays the entries over the State that a credential was verified with. It returns the result
 // and what of it storage has.
-func (all entries) over(verified *State) (*State, *storedState) {
+func (all storedEntries) applyTo(verified *State) (*State, *storedState) {
 	state := *verified
-	has := &storedState{parts: map[string]scopePart{}, obsolete: all.obsolete}
+	stored := &storedState{parts: map[string]scopePart{}, obsolete: all.obsolete}
 	if slices.Contains(all.damaged, storage.StateKey(all.name, ownKey)) {
 		state.Tokens = nil // the damaged entry has replaced them
 	}
@@ -174,15 +174,15 @@ func (all entries) over(verified *State) (*State, *storedState) {
 			state.Number, state.Health = h.Number, h.Health
 		}
 	}
-	if c := all.credential; c != nil && c.Generation == state.Generation {
+	if c := all.grant; c != nil && c.Generation == state.Generation {
 		note(c.header)
 		state.Grant, state.DroppedBefore, next, nextNumber = c.Grant, c.DroppedBefore, c.Next, c.Number
 	} else if c != nil {
-		has.obsolete = append(has.obsolete, grantKey)
+		stored.obsolete = append(stored.obsolete, grantKey)
 	}
 	for _, e := range all.scopes {
 		if e.Generation != state.Generation {
-			has.obsolete = append(has.obsolete, scopeKey(e.Scope))
+			stored.obsolete = append(stored.obsolete, scopeKey(e.Scope))
 			continue
 		}
 		note(e.header)
@@ -196,18 +196,18 @@ func (all entries) over(verified *State) (*State, *storedState) {
 			p = p.withDroppedToken()
 		case scopeKey(scope) == next && number < nextNumber && p.Token.InvalidatesPrevious:
 			// The exchange has invalidated this token, and its own was not stored.
-			p.Token, has.next = provider.Token{}, next
-			has.uncertainParts = with(has.uncertainParts, scope, true)
+			p.Token, stored.next = provider.Token{}, next
+			stored.uncertainParts = withKey(stored.uncertainParts, scope, true)
 		default:
 			continue
 		}
 		state = *state.withPart(scope, p)
 	}
 	for scope := range state.scopes() {
-		has.parts[scope] = state.part(scope)
+		stored.parts[scope] = state.part(scope)
 	}
-	has.grant, has.droppedBefore, has.health = state.Grant, state.DroppedBefore, state.Health
-	return &state, has
+	stored.grant, stored.droppedBefore, stored.health = state.Grant, state.DroppedBefore, state.Health
+	return &state, stored
 }
 
 // scopes returns the scopes that the state has anything of.
@@ -215,7 +215,7 @@ func (s *State) scopes() map[string]bool {
 	all := map[string]bool{}
 	addKeys(all, s.Tokens)
 	addKeys(all, s.Grants)
-	addKeys(all, s.Refusals)
+	addKeys(all, s.ScopeFailures)
 	addKeys(all, s.Dropped)
 	return all
 }
@@ -239,13 +239,13 @@ func getState(ctx context.Context, s logical.Storage, name string) (*State, erro
 			latest = e.header
 		}
 	}
-	if all.credential != nil {
-		latest = all.credential.header
+	if all.grant != nil {
+		latest = all.grant.header
 	}
 	if latest.Generation == "" {
 		return nil, nil
 	}
-	state, _ := all.over(&State{Generation: latest.Generation})
+	state, _ := all.applyTo(&State{Generation: latest.Generation})
 	return state, nil
 }
 
@@ -263,12 +263,12 @@ func putState(ctx context.Context, s logical.Storage, name string, state *State)
 	return nil
 }
 
-func (s *State) header() header {
+func newHeader(s *State) header {
 	return header{Generation: s.Generation, Number: s.Number, Health: s.Health}
 }
 
 func putGrant(ctx context.Context, s logical.Storage, name string, state *State, next string) error {
-	return storage.Put(ctx, s, storage.StateKey(name, grantKey), &grantEntry{header: state.header(), Grant: state.Grant, DroppedBefore: state.DroppedBefore, Next: next})
+	return storage.Put(ctx, s, storage.StateKey(name, grantKey), &grantEntry{header: newHeader(state), Grant: state.Grant, DroppedBefore: state.DroppedBefore, Next: next})
 }
 
 // putPart writes the entry of a scope, or deletes it if there is nothing to store. The entry of
@@ -278,7 +278,7 @@ func putPart(ctx context.Context, s logical.Storage, name string, state *State, 
 	if p.isEmpty() && scope != ownScope {
 		return storage.Delete(ctx, s, key)
 	}
-	return storage.Put(ctx, s, key, &scopeEntry{header: state.header(), Scope: scope, scopePart: p})
+	return storage.Put(ctx, s, key, &scopeEntry{header: newHeader(state), Scope: scope, scopePart: p})
 }
 
 // DeleteState deletes what storage has of the state of a name. Its error is of type *storage.Error.

@@ -53,23 +53,23 @@ func (x Exchange) Result() string {
 // isInvalid reports whether the vendor was not called at all.
 func (x Exchange) isInvalid() bool { return x.Err != nil && x.Err.Kind == provider.Invalid }
 
-// exchange calls the vendor once for a scope, and stores the result. mayRepeat is whether
+// exchangeScope calls the vendor once for a scope, and stores the result. mayRepeat is whether
 // another exchange follows if the token expires before it can be leased. Its error is ErrBusy if
 // it is too late for an exchange to begin. The caller holds the lock of the name.
-func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, mayRepeat bool) (scopeSnapshot, error) {
+func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, mayRepeat bool) (scopeSnapshot, error) {
 	if ctx.Err() != nil {
 		return v, ErrBusy
 	}
-	latest := v.latest()
-	if err := fence(ctx, s, latest.grant(v.scope)); err != nil {
+	latest := v.latestState()
+	if err := probeWritable(ctx, s, latest.grantFor(v.scope)); err != nil {
 		b.logger(v).Warn("storage takes no write, so the vendor is not called", "error", err)
-		e.keepUnsaved(s, latest, err)
+		r.keepUnsaved(s, latest, err)
 		return v, err
 	}
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()
-	next, x, _ := call(ctx, v.credential, latest, v.scope, v.earlier[v.scope])
-	b.logSkew(e, next)
+	next, x, _ := callVendor(ctx, v.credential, latest, v.scope, v.previousTokens[v.scope])
+	b.logSkew(r, next)
 	if x.Err == nil {
 		next, x = v.checkUsable(next, x, mayRepeat)
 	}
@@ -77,12 +77,12 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *cacheEntry,
 		return v, x.Err
 	}
 	if x.Err != nil {
-		return b.exchangeFailed(ctx, s, e, v, next, x)
+		return b.exchangeFailed(ctx, s, r, v, next, x)
 	}
 	b.report(x)
-	snap, err := b.save(ctx, s, e, v.snapshot, v.scope, next)
-	b.reportStored(x, err == nil)
-	return v.with(snap), err
+	snap, err := b.save(ctx, s, r, v.snapshot, v.scope, next)
+	b.reportFinished(x, err == nil)
+	return v.withSnapshot(snap), err
 }
 
 // exchangeContext returns the context of an exchange that begins now. What the vendor answers
@@ -94,35 +94,35 @@ func exchangeContext(ctx context.Context) (context.Context, context.CancelFunc) 
 // exchangeFailed stores the failure of an exchange, and with it what the state gained all the
 // same. Its error is of type *ExchangeError, or of type *storage.Error if a new grant cannot be
 // stored.
-func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, state *State, x Exchange) (scopeSnapshot, error) {
+func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, state *State, x Exchange) (scopeSnapshot, error) {
 	now := time.Now()
 	next := state.failed(v.scope, x.Err, now)
-	failure := v.with(snapshot{state: next}).lastFailure(now)
+	failure := v.withSnapshot(snapshot{state: next}).lastFailure(now)
 	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
 	x.IsNews = next.isRejected(v.scope) && !v.state.isRejected(v.scope)
 	b.report(x)
-	defer b.reportStored(x, false)
+	defer b.reportFinished(x, false)
 	// A token that cannot be used may have invalidated the previous one all the same.
-	if !next.hasSameGrants(v.latest()) || !x.ExpireTime.IsZero() {
-		snap, err := b.save(ctx, s, e, v.snapshot, v.scope, next)
+	if !next.hasSameGrants(v.latestState()) || !x.ExpireTime.IsZero() {
+		snap, err := b.save(ctx, s, r, v.snapshot, v.scope, next)
 		if err != nil {
-			return v.with(snap), err
+			return v.withSnapshot(snap), err
 		}
-		return v.with(snap), v.with(snap).backOffError()
+		return v.withSnapshot(snap), v.withSnapshot(snap).backOffError()
 	}
-	snap, err := b.saveFailure(ctx, s, e, v, next, x.Err)
+	snap, err := b.saveFailure(ctx, s, r, v, next, x.Err)
 	if err != nil {
-		return v.with(snap), err
+		return v.withSnapshot(snap), err
 	}
-	return v.with(snap), v.with(snap).backOffError()
+	return v.withSnapshot(snap), v.withSnapshot(snap).backOffError()
 }
 
-// call calls the vendor once for a scope. If that fails, the returned state is the given one,
+// callVendor calls the vendor once for a scope. If that fails, the returned state is the given one,
 // with the grant, if the vendor gave a new one all the same, and with the vendor's clock. A
 // failure of kind Invalid means that the vendor was not called. accessToken is the one of the
 // vendor's answer, whether it can be used or not; "" if there was none. earlier is the scope's
 // token from before the last change of the credential.
-func call(ctx context.Context, c *Credential, state *State, scope string, earlier provider.Token) (next *State, x Exchange, accessToken string) {
+func callVendor(ctx context.Context, c *Credential, state *State, scope string, previous provider.Token) (next *State, x Exchange, accessToken string) {
 	x = Exchange{Name: c.Name, Vendor: c.VendorName, Scope: scope}
 	vendor, err := c.narrowed(scope)
 	if err != nil {
@@ -131,10 +131,10 @@ func call(ctx context.Context, c *Credential, state *State, scope string, earlie
 	}
 	ctx = redacting(ctx, c, state)
 	began, last := time.Now(), state.Tokens[scope]
-	answer, token, failure := requestToken(ctx, c, state, vendor, state.grant(scope), last, earlier)
-	other := fallback(vendor, state.grant(scope))
-	if other != nil && usesFallback(failure, leaseTTL(last, time.Now()) > 0, state.failures(scope)) {
-		answer, token, failure = requestToken(ctx, c, state, other, provider.Grant{}, last, earlier)
+	answer, token, failure := requestToken(ctx, c, state, vendor, state.grantFor(scope), last, previous)
+	other := fallback(vendor, state.grantFor(scope))
+	if other != nil && usesFallback(failure, leaseTTL(last, time.Now()) > 0, state.failureCount(scope)) {
+		answer, token, failure = requestToken(ctx, c, state, other, provider.Grant{}, last, previous)
 	}
 	x.Duration = time.Since(began)
 	if answer == nil {
@@ -144,10 +144,10 @@ func call(ctx context.Context, c *Credential, state *State, scope string, earlie
 	token.Seen = began
 	state = state.withClock(answer.Clock)
 	if x.Err = failure; x.Err == nil {
-		x.Err = state.refuseDropped(token)
+		x.Err = state.checkNotDropped(token)
 	}
 	if x.Err == nil {
-		x.Err = c.refuseWidened(state, token, scope)
+		x.Err = c.checkNotWidened(state, token, scope)
 	}
 	if x.Err != nil {
 		if answer.Grant != nil {
@@ -162,13 +162,13 @@ func call(ctx context.Context, c *Credential, state *State, scope string, earlie
 // requestToken calls the vendor once, and reads the token in its answer. The answer is nil if
 // there is none; one without a usable token comes with the failure. Where there is no last token,
 // the earlier one counts as it if the vendor returns it again: max_ttl runs from its first issue.
-func requestToken(ctx context.Context, c *Credential, s *State, vendor provider.Credential, grant provider.Grant, last, earlier provider.Token) (*provider.Answer, provider.Token, *provider.Error) {
+func requestToken(ctx context.Context, c *Credential, s *State, vendor provider.Credential, grant provider.Grant, last, previous provider.Token) (*provider.Answer, provider.Token, *provider.Error) {
 	answer, err := vendor.Exchange(ctx, grant)
 	if err != nil {
 		return nil, provider.Token{}, asProviderError(err)
 	}
-	if last.AccessToken == "" && answer.AccessToken == earlier.AccessToken {
-		last = earlier
+	if last.AccessToken == "" && answer.AccessToken == previous.AccessToken {
+		last = previous
 	}
 	token, err := answer.Token(c.TTL, last)
 	if err != nil {
@@ -204,16 +204,16 @@ func usesFallback(failure *provider.Error, isValid bool, failures int) bool {
 // then, unless the exchange has invalidated it. mayRepeat is whether another exchange follows
 // where the vendor's next token is seconds away.
 func (v scopeSnapshot) checkUsable(next *State, x Exchange, mayRepeat bool) (*State, Exchange) {
-	now, token, previous := time.Now(), next.Tokens[v.scope], v.token()
-	keepsPrevious := !token.InvalidatesPrevious && leaseTTL(previous, now) > 0
-	isNextSoon := !token.RenewableFrom.IsZero() && !keepsPrevious
+	now, token, last := time.Now(), next.Tokens[v.scope], v.token()
+	keepsLast := !token.InvalidatesPrevious && leaseTTL(last, now) > 0
+	isNextSoon := !token.RenewableFrom.IsZero() && !keepsLast
 	if leaseTTL(token, now) > 0 || isNextSoon && mayRepeat {
 		return next, x
 	}
 	x.Err = unusableToken(token, v.credential.TTL, now, isNextSoon)
-	next = next.withFailuresOf(v.latest())
-	if keepsPrevious {
-		next = next.withTokens(with(next.Tokens, v.scope, previous))
+	next = next.withFailuresOf(v.latestState())
+	if keepsLast {
+		next = next.withTokens(withKey(next.Tokens, v.scope, last))
 	}
 	return next, x
 }
@@ -260,13 +260,13 @@ func (b *Broker) report(x Exchange) {
 	}
 }
 
-// reportStored tells the observer whether the result of an exchange is stored.
-func (b *Broker) reportStored(x Exchange, isStored bool) {
+// reportFinished tells the observer whether the result of an exchange is stored.
+func (b *Broker) reportFinished(x Exchange, isStored bool) {
 	if x.isInvalid() {
 		return
 	}
 	x.IsModified = isStored && x.Err == nil && !x.IsDedicated
-	b.observer.Stored(x)
+	b.observer.Finished(x)
 }
 
 func asProviderError(err error) *provider.Error {

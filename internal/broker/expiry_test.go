@@ -21,28 +21,28 @@ type vendorClock struct {
 	date  func(vendor time.Time) time.Time
 }
 
-func theTime(t time.Time) time.Time { return t.Truncate(time.Second) }
+func toSecond(t time.Time) time.Time { return t.Truncate(time.Second) }
 
 // vendorClocks are the clocks of the table. Where the Date is not believed, the vendor's
 // clock is as ours.
 var vendorClocks = map[string]vendorClock{
-	"right":      {0, theTime},
-	"behind":     {-5 * time.Minute, theTime},
-	"ahead":      {5 * time.Minute, theTime},
+	"right":      {0, toSecond},
+	"behind":     {-5 * time.Minute, toSecond},
+	"ahead":      {5 * time.Minute, toSecond},
 	"1970":       {0, func(time.Time) time.Time { return time.Unix(0, 0) }},
-	"a day on":   {0, func(t time.Time) time.Time { return theTime(t).AddDate(0, 0, 1) }},
+	"a day on":   {0, func(t time.Time) time.Time { return toSecond(t).AddDate(0, 0, 1) }},
 	"none":       {0, func(time.Time) time.Time { return time.Time{} }},
 	"none, 2 s+": {2 * time.Second, func(time.Time) time.Time { return time.Time{} }},
 	"none, 2 s-": {-2 * time.Second, func(time.Time) time.Time { return time.Time{} }},
 }
 
 const (
-	way    = 100 * time.Millisecond // from us to the vendor, and back
-	stated = time.Hour
-	own    = 41 * time.Minute // until a token's own exp
-	maxTTL = 30 * time.Minute
-	fixed  = 2 * time.Hour
-	byUs   = 20 * time.Minute // default_ttl
+	oneWay         = 100 * time.Millisecond // from us to the vendor, and back
+	statedLifetime = time.Hour
+	ownLifetime    = 41 * time.Minute // until a token's own exp
+	maxTTL         = 30 * time.Minute
+	fixed          = 2 * time.Hour
+	defaultTTL     = 20 * time.Minute // default_ttl
 )
 
 // A row is what there is to tell of a token's expiry.
@@ -58,10 +58,10 @@ func (r row) String() string {
 	return fmt.Sprintf("clock %s, sent %s: states=%t exp=%q max_ttl=%t rule=%q default_ttl=%t", r.clock, r.sent.Format("15:04:05.0"), r.states, r.exp, r.isCapped, r.rule, r.isDefault)
 }
 
-// truth is when the token of a row expires, by our clock, and whether that is on the
+// expectedExpiry is when the token of a row expires, by our clock, and whether that is on the
 // vendor's hour: guarantee 1 in the words of design, by one that knows the vendor's clock.
-func (r row) truth() (expires time.Time, onTheHour, known bool) {
-	made := r.sent.Add(way)
+func (r row) expectedExpiry() (expires time.Time, onTheHour, known bool) {
+	made := r.sent.Add(oneWay)
 	ahead := vendorClocks[r.clock].ahead
 	hour := made.Add(ahead).Truncate(time.Hour).Add(time.Hour).Add(-ahead)
 	consider := func(at time.Time, isHour bool) {
@@ -70,7 +70,7 @@ func (r row) truth() (expires time.Time, onTheHour, known bool) {
 		}
 	}
 	if r.states {
-		consider(made.Add(stated), false)
+		consider(made.Add(statedLifetime), false)
 	}
 	switch r.exp {
 	case "own":
@@ -85,7 +85,7 @@ func (r row) truth() (expires time.Time, onTheHour, known bool) {
 	case r.rule == "fixed":
 		consider(made.Add(fixed), false)
 	case r.isDefault:
-		consider(made.Add(byUs), false)
+		consider(made.Add(defaultTTL), false)
 	}
 	if known && r.isCapped {
 		consider(made.Add(maxTTL), false)
@@ -95,21 +95,21 @@ func (r row) truth() (expires time.Time, onTheHour, known bool) {
 
 // ownExp is the exp of a row's JWT, by the vendor's clock.
 func (r row) ownExp() time.Time {
-	vendor := r.sent.Add(way + vendorClocks[r.clock].ahead)
+	vendor := r.sent.Add(oneWay + vendorClocks[r.clock].ahead)
 	if r.exp == "hour" {
 		return vendor.Truncate(time.Hour).Add(time.Hour)
 	}
-	return vendor.Add(own).Truncate(time.Second)
+	return vendor.Add(ownLifetime).Truncate(time.Second)
 }
 
 func (r row) answer(t *testing.T) (*provider.Answer, provider.TTL) {
 	t.Helper()
 	clock := vendorClocks[r.clock]
 	a := &provider.Answer{AccessToken: "opaque", Clock: provider.Clock{
-		Sent: r.sent, Received: r.sent.Add(2 * way), Date: clock.date(r.sent.Add(way + clock.ahead)),
+		Sent: r.sent, Received: r.sent.Add(2 * oneWay), Date: clock.date(r.sent.Add(oneWay + clock.ahead)),
 	}}
 	if r.states {
-		a.ExpiresIn = stated
+		a.ExpiresIn = statedLifetime
 	}
 	if r.exp != "" {
 		var err error
@@ -125,7 +125,7 @@ func (r row) answer(t *testing.T) (*provider.Answer, provider.TTL) {
 		ttl.Max = maxTTL
 	}
 	if r.isDefault {
-		ttl.Default = byUs
+		ttl.Default = defaultTTL
 	}
 	return a, ttl
 }
@@ -153,7 +153,7 @@ func TestGuarantee1IsThisTable(t *testing.T) {
 	for _, r := range rows() {
 		answer, ttl := r.answer(t)
 		token, err := answer.Token(ttl, provider.Token{})
-		expires, onTheHour, known := r.truth()
+		expires, onTheHour, known := r.expectedExpiry()
 		if !known {
 			require.ErrorContains(t, err, "set default_ttl", r)
 			continue
@@ -194,7 +194,7 @@ func setBack(t *testing.T, now time.Time, by time.Duration) time.Time {
 	t.Helper()
 	before := now
 	now = now.Add(-by)
-	monotonic(&now, by)
+	shiftMonotonic(&now, by)
 	require.Equal(t, -by, now.Round(0).Sub(before.Round(0)), "by the wall clock")
 	require.Zero(t, now.Sub(before), "by the monotonic clock")
 	return now
@@ -239,7 +239,7 @@ func TestGuarantee1HoldsWhateverOurOwnClockIsSetTo(t *testing.T) {
 func TestAStepOfOurOwnClockHoldsUpNothing(t *testing.T) {
 	now := time.Now()
 	later := setBack(t, now.Add(time.Minute), time.Hour)
-	c := &Credential{WriteTime: now.Round(0), Keepalive: 24 * time.Hour, Vendor: unused{}}
+	c := &Credential{WriteTime: now.Round(0), Keepalive: 24 * time.Hour, Vendor: disuseVendor{}}
 	s := &State{Health: Health{Exchanges: 2, ExchangeTime: now.Round(0), Failure: Failure{
 		Kind: provider.Unavailable, Count: 10, Time: now.Round(0), NextAttempt: now.Round(0).Add(5 * time.Minute),
 	}}}
@@ -277,8 +277,8 @@ func TestAFailureOfTheFutureIsNoReasonToWait(t *testing.T) {
 		recent := Failure{Kind: provider.Unavailable, Count: 1, Time: now, NextAttempt: now.Add(time.Second)}
 		for where, snap := range map[string]snapshot{
 			"the credential's": {state: &State{Health: Health{Failure: failure}}},
-			"a scope's":        {state: &State{Refusals: map[string]Failure{"narrow": failure}}},
-			"stated and exp":   {state: &State{Health: Health{Failure: recent}, Refusals: map[string]Failure{"narrow": failure}}},
+			"a scope's":        {state: &State{ScopeFailures: map[string]Failure{"narrow": failure}}},
+			"stated and exp":   {state: &State{Health: Health{Failure: recent}, ScopeFailures: map[string]Failure{"narrow": failure}}},
 		} {
 			snap.credential = &Credential{}
 			waits := test.waits
@@ -291,7 +291,7 @@ func TestAFailureOfTheFutureIsNoReasonToWait(t *testing.T) {
 				assert.Equal(t, now.Add(waits), v.nextAttempt(now), "%s, %s", name, where)
 			}
 		}
-		v := snapshot{credential: &Credential{}, state: &State{}, dedicated: map[string]Failure{"mine": failure}}.of("narrow")
+		v := snapshot{credential: &Credential{}, state: &State{}, roleFailures: map[string]Failure{"mine": failure}}.of("narrow")
 		assert.Equal(t, test.waits > 0, v.roleBackOffError("mine", now) != nil, "%s, a dedicated role's", name)
 	}
 	dies := now.Add(7 * 24 * time.Hour)
@@ -312,18 +312,18 @@ func TestAStoredTokenOfTheFutureIsNotServed(t *testing.T) {
 	assert.Len(t, stored.Tokens, 3, "states are never changed")
 }
 
-// logged is a source of nothing but a logger.
-type logged struct {
-	crowd
+// loggedSource is a source of nothing but a logger.
+type loggedSource struct {
+	manyCredentials
 	logger hclog.Logger
 }
 
-func (l logged) Logger() hclog.Logger { return l.logger }
+func (l loggedSource) Logger() hclog.Logger { return l.logger }
 
 func TestAStepOfOurOwnClockIsLogged(t *testing.T) {
 	for by, isLogged := range map[time.Duration]bool{0: false, 4 * time.Second: false, -4 * time.Second: false, time.Hour: true, -time.Hour: true} {
 		var log bytes.Buffer
-		b := New(logged{logger: hclog.New(&hclog.LoggerOptions{Output: &log})}, nobody{})
+		b := New(loggedSource{logger: hclog.New(&hclog.LoggerOptions{Output: &log})}, ignoreExchanges{})
 		now := time.Now()
 		b.logStep(now)
 		b.logStep(setBack(t, now.Add(time.Minute), by))

@@ -62,5 +62,5 @@ func (f Failure) asOf(now time.Time) Failure {
 // isOutdated reports whether a refusal is of a narrower scope that was not tried again when it
 // could have been: its role may have been corrected or deleted.
 func (f Failure) isOutdated(scope string, now time.Time) bool {
-	return scope != ownScope && now.After(f.asOf(now).NextAttempt.Add(refusalMemory))
+	return scope != ownScope && now.After(f.asOf(now).NextAttempt.Add(failureRetention))
 }

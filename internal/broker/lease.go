@@ -42,9 +42,9 @@ func (e *leaseEntry) Check() error {
 }
 
 const (
-	// leaseMemory is how long after the expiry of a dedicated token its entry is deleted. This
+	// leaseRetention is how long after the expiry of a dedicated token its entry is deleted. This
 	// server's clock may have been stepped forward, and may be set back.
-	leaseMemory = 24 * time.Hour
+	leaseRetention = 24 * time.Hour
 
 	// revokeLeasesTimeout bounds how long the vendor is asked to revoke the dedicated tokens of a
 	// credential that is deleted.
@@ -55,7 +55,7 @@ const (
 type leases []string
 
 // readLeases returns the leases of a credential, and deletes the entries of tokens that expired
-// longer than leaseMemory ago. Its error is of type *storage.Error.
+// longer than leaseRetention ago. Its error is of type *storage.Error.
 func readLeases(ctx context.Context, s logical.Storage, name string) (leases, error) {
 	keys, err := storage.Collect(ctx, s, storage.LeaseKey(name, "", "", ""))
 	if err != nil {
@@ -66,7 +66,7 @@ func readLeases(ctx context.Context, s logical.Storage, name string) (leases, er
 		switch age := time.Since(leaseExpiry(key)); {
 		case age < 0:
 			left = append(left, key)
-		case age > leaseMemory:
+		case age > leaseRetention:
 			if err := storage.Delete(ctx, s, key); err != nil {
 				return nil, err
 			}

@@ -27,8 +27,8 @@ type nameLock struct {
 
 	// users counts those that hold the lock or wait for it; dedicated counts the dedicated
 	// exchanges among them, by role. Both are guarded by locks.mu.
-	users     int
-	dedicated map[string]int
+	users          int
+	dedicatedUsers map[string]int
 }
 
 func newLocks(closed <-chan struct{}) *locks {
@@ -130,18 +130,18 @@ func (l *locks) lockDedicated(ctx context.Context, name, role string) (unlock fu
 func (l *locks) enqueue(n *nameLock, role string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n.dedicated[role] >= maxDedicated {
+	if n.dedicatedUsers[role] >= maxDedicated {
 		return false
 	}
-	n.dedicated[role]++
+	n.dedicatedUsers[role]++
 	return true
 }
 
 func (l *locks) dequeue(n *nameLock, role string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n.dedicated[role]--; n.dedicated[role] == 0 {
-		delete(n.dedicated, role)
+	if n.dedicatedUsers[role]--; n.dedicatedUsers[role] == 0 {
+		delete(n.dedicatedUsers, role)
 	}
 }
 
@@ -160,7 +160,7 @@ func (l *locks) join(name string) *nameLock {
 	defer l.mu.Unlock()
 	n := l.names[name]
 	if n == nil {
-		n = &nameLock{held: make(chan struct{}, 1), turn: make(chan struct{}, 1), dedicated: map[string]int{}}
+		n = &nameLock{held: make(chan struct{}, 1), turn: make(chan struct{}, 1), dedicatedUsers: map[string]int{}}
 		l.names[name] = n
 	}
 	n.users++

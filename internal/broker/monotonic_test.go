@@ -5,9 +5,9 @@ import (
 	"unsafe"
 )
 
-// monotonic moves the monotonic reading of a time, and leaves its wall reading: what no
+// shiftMonotonic moves the monotonic reading of a time, and leaves its wall reading: what no
 // function of package time does, and no test can do to the machine's clocks.
-func monotonic(t *time.Time, by time.Duration) {
+func shiftMonotonic(t *time.Time, by time.Duration) {
 	(*struct { // as package time has it
 		wall uint64
 		ext  int64

@@ -40,7 +40,7 @@ func (b *Broker) Read(ctx context.Context, s logical.Storage, name string, reque
 }
 
 func (b *Broker) read(ctx context.Context, s logical.Storage, name string, request ReadRequest) (*IssuedToken, error) {
-	e, v, began, err := b.loadForRead(ctx, s, name, request.Scope)
+	r, v, began, err := b.loadForRead(ctx, s, name, request.Scope)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 	case fail:
 		return nil, v.backOffError()
 	}
-	e.noteAwaited(v.scope)
+	r.noteAwaited(v.scope)
 	var impatient <-chan time.Time
 	if act == renewAhead {
 		wait := patience
@@ -67,12 +67,12 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 		defer timer.Stop()
 		impatient = timer.C
 	}
-	renewed := b.renewShared(ctx, s, task{entry: e, epoch: v.epoch, scope: v.scope, demand: d})
+	renewed := b.renewShared(ctx, s, task{record: r, epoch: v.epoch, scope: v.scope, demand: d})
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-impatient:
-		if issued := e.fresh(request); issued != nil {
+		if issued := r.fresh(request); issued != nil {
 			return issued.stale(time.Now()), nil
 		}
 		return b.read(ctx, s, name, request)
@@ -88,7 +88,7 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 			return nil, result.Err
 		}
 		// An outage costs readers nothing while the cached token is valid. (Guarantee 4.)
-		if issued := e.fresh(request); issued != nil {
+		if issued := r.fresh(request); issued != nil {
 			return issued, nil
 		}
 		return nil, result.Err
@@ -97,14 +97,14 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 
 // loadForRead notes a read of a scope, and returns what is known of it, from storage if need be. It
 // also returns the start of the operation that is running for the name, or the zero time.
-func (b *Broker) loadForRead(ctx context.Context, s logical.Storage, name, scope string) (*cacheEntry, scopeSnapshot, time.Time, error) {
+func (b *Broker) loadForRead(ctx context.Context, s logical.Storage, name, scope string) (*record, scopeSnapshot, time.Time, error) {
 	for {
 		key := name
-		if e := b.cached(name); e != nil {
-			if v, began, isLoaded := e.noteRead(scope); isLoaded {
-				return e, v, began, nil
+		if r := b.cached(name); r != nil {
+			if v, began, isLoaded := r.noteRead(scope); isLoaded {
+				return r, v, began, nil
 			}
-			if snap := e.get(); snap.presence != absent {
+			if snap := r.get(); snap.presence != absent {
 				key = fmt.Sprintf("%s/%d", name, snap.epoch)
 			}
 		}
@@ -132,8 +132,8 @@ func (b *Broker) loadShared(ctx context.Context, s logical.Storage, key, name st
 }
 
 // fresh returns the cached token for a reader; nil if there is no valid one.
-func (e *cacheEntry) fresh(request ReadRequest) *IssuedToken {
-	snap := e.get()
+func (r *record) fresh(request ReadRequest) *IssuedToken {
+	snap := r.get()
 	if snap.presence != loaded {
 		return nil
 	}

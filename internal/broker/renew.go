@@ -15,7 +15,7 @@ import (
 
 // A task is a renewal that may be needed.
 type task struct {
-	entry  *cacheEntry
+	record *record
 	epoch  uint64
 	scope  string
 	demand demand
@@ -27,7 +27,7 @@ type task struct {
 // join a renewal from before it.
 func (b *Broker) renewShared(ctx context.Context, s logical.Storage, t task) <-chan singleflight.Result {
 	key := fmt.Sprintf("%d/%t/%d/%s", t.epoch, t.demand.isBackground, t.demand.minTTL, t.scope)
-	return t.entry.flights.DoChan(key, func() (any, error) {
+	return t.record.flights.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 		defer cancel()
 		return b.renew(ctx, s, t)
@@ -37,50 +37,50 @@ func (b *Broker) renewShared(ctx context.Context, s logical.Storage, t task) <-c
 // renew returns a token that can be leased now: the cached one if another renewal has met the
 // demand meanwhile, or one from the vendor. For the background it may return nil.
 func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (issued *IssuedToken, err error) {
-	e, unlock, err := b.lockEntry(ctx, t.entry.name)
+	r, unlock, err := b.lockRecord(ctx, t.record.name)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if e != t.entry { // the name was deleted meanwhile
+	if r != t.record { // the name was deleted meanwhile
 		return nil, errSuperseded
 	}
-	defer b.contain(e, &err)
-	e.setRunning(operation{since: time.Now()})
-	defer e.setRunning(operation{})
-	snap, err := b.load(ctx, s, e)
+	defer b.contain(r, &err)
+	r.setRunning(operation{since: time.Now()})
+	defer r.setRunning(operation{})
+	snap, err := b.load(ctx, s, r)
 	if err != nil {
 		return nil, err
 	}
 	v := snap.of(t.scope)
 	if v.pendingWrite() != nil {
-		if snap, err = b.storePending(ctx, s, e, v); err != nil {
+		if snap, err = b.storePending(ctx, s, r, v); err != nil {
 			return nil, err
 		}
-		v = v.with(snap)
+		v = v.withSnapshot(snap)
 	}
 	now := time.Now()
 	switch act, _ := v.decide(t.demand, now); act {
 	case serve:
-		_, err = e.update(v.epoch, func(*snapshot) { e.noteServedLocked(v.scope) })
+		_, err = r.update(v.epoch, func(*snapshot) { r.noteServedLocked(v.scope) })
 		return v.issued(now, t.demand.minTTL), err
 	case fail:
 		return nil, v.backOffError()
 	case renewEarly:
-		if snap, err = e.update(v.epoch, func(snap *snapshot) { v.noteEarly(snap, now) }); err != nil {
+		if snap, err = r.update(v.epoch, func(snap *snapshot) { v.noteEarly(snap, now) }); err != nil {
 			return nil, err
 		}
-		v = v.with(snap)
+		v = v.withSnapshot(snap)
 	}
-	return b.exchangeForToken(ctx, s, e, v, t.demand.minTTL)
+	return b.exchangeForToken(ctx, s, r, v, t.demand.minTTL)
 }
 
 // exchangeForToken exchanges the credential until there is a token that can be leased: once, or
 // twice where the first token expires before it can be, at a time when the vendor has the next.
-func (b *Broker) exchangeForToken(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, minTTL time.Duration) (*IssuedToken, error) {
+func (b *Broker) exchangeForToken(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, minTTL time.Duration) (*IssuedToken, error) {
 	for _, mayRepeat := range []bool{true, false} {
 		if token, now := v.token(), time.Now(); isExpiring(token, now) && v.fresh(now, minTTL) == nil {
-			if err := sleepUntil(ctx, earlier(token.RenewableFrom, now.Add(expiringTime)), b.closed); err != nil {
+			if err := sleepUntil(ctx, minTime(token.RenewableFrom, now.Add(expiringTime)), b.closed); err != nil {
 				return nil, err
 			}
 		}
@@ -88,7 +88,7 @@ func (b *Broker) exchangeForToken(ctx context.Context, s logical.Storage, e *cac
 			return nil, ErrClosed
 		}
 		var err error
-		if v, err = b.exchange(ctx, s, e, v, mayRepeat); err != nil {
+		if v, err = b.exchangeScope(ctx, s, r, v, mayRepeat); err != nil {
 			return nil, err
 		}
 		if issued := v.fresh(time.Now(), minTTL); issued != nil {

@@ -85,14 +85,14 @@ func (t *IssuedToken) withWarnings(v scopeSnapshot, now time.Time, minTTL time.D
 		t.Warnings = []string{fmt.Sprintf("the vendor issues no newer token (%s); this one is valid until %s; next attempt at %s",
 			failure.Reason, FormatTime(token.ExpireTime), FormatTime(failure.NextAttempt))}
 	case t.TTL < minTTL:
-		t.Warnings = []string{fmt.Sprintf("min_ttl is %s, and this token is valid for %s; %s", minTTL, t.TTL, prospect(v, now, minTTL))}
+		t.Warnings = []string{fmt.Sprintf("min_ttl is %s, and this token is valid for %s; %s", minTTL, t.TTL, longerTokenHint(v, now, minTTL))}
 	}
 	t.Warnings = append(t.Warnings, scopeWarnings(token, v.scope)...)
 	return t
 }
 
-// prospect returns what a reader can have that finds a token too short.
-func prospect(v scopeSnapshot, now time.Time, minTTL time.Duration) string {
+// longerTokenHint returns what a reader can have that finds a token too short.
+func longerTokenHint(v scopeSnapshot, now time.Time, minTTL time.Duration) string {
 	t := v.token()
 	switch {
 	case canMeet(t, now, minTTL) && now.Before(v.earlyTime()):

@@ -30,7 +30,7 @@ const (
 func (s *State) acceptedTokens() map[string][]provider.Token {
 	all := maps.Clone(s.Dropped)
 	for scope, token := range s.Tokens {
-		all = with(all, scope, append(slices.Clip(all[scope]), token))
+		all = withKey(all, scope, append(slices.Clip(all[scope]), token))
 	}
 	return all
 }
@@ -46,16 +46,16 @@ func unexpired(tokens map[string][]provider.Token, now time.Time) map[string][]p
 	for scope, all := range tokens {
 		for _, t := range all {
 			if now.Before(t.ExpireTime) {
-				left = with(left, scope, append(slices.Clip(left[scope]), t))
+				left = withKey(left, scope, append(slices.Clip(left[scope]), t))
 			}
 		}
 	}
 	return left
 }
 
-// refuseDropped returns why a token that has been dropped is not served, which the vendor may return
+// checkNotDropped returns why a token that has been dropped is not served, which the vendor may return
 // again until it expires; nil for any other. (Guarantee 8.)
-func (s *State) refuseDropped(t provider.Token) *provider.Error {
+func (s *State) checkNotDropped(t provider.Token) *provider.Error {
 	for _, tokens := range s.Dropped {
 		for _, dropped := range tokens {
 			switch {
@@ -96,7 +96,7 @@ func (snap snapshot) revoke(ctx context.Context, accessToken string) error {
 	if !ok {
 		return nil // nor could it when the token was issued
 	}
-	return revoker.Revoke(snap.redacting(ctx), accessToken, snap.latest().Grant)
+	return revoker.Revoke(snap.redacting(ctx), accessToken, snap.latestState().Grant)
 }
 
 // RevokeAll revokes the shared tokens of a credential that is deleted. What the vendor does not
@@ -114,7 +114,7 @@ func (b *Broker) RevokeAll(ctx context.Context, c *Credential, known *State) {
 // revokeDropped revokes the dropped tokens, unless that may end what the next exchange needs. It
 // returns the result, nil if nothing was tried, and the tokens that the vendor may still accept.
 func (snap snapshot) revokeDropped(ctx context.Context, now time.Time) (*Revocation, map[string][]provider.Token) {
-	dropped := unexpired(snap.latest().Dropped, now)
+	dropped := unexpired(snap.latestState().Dropped, now)
 	revoker, ok := snap.credential.Vendor.(provider.Revoker)
 	if !ok || len(dropped) == 0 {
 		return nil, dropped

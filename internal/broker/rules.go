@@ -41,8 +41,8 @@ const (
 	// agentCushion is what Vault Agent adds to the ttl of a secret without a lease.
 	agentCushion = time.Second
 
-	// refusalMemory is how long a refusal of a scope is kept after the scope may be tried again.
-	refusalMemory = 15 * time.Minute
+	// failureRetention is how long a refusal of a scope is kept after the scope may be tried again.
+	failureRetention = 15 * time.Minute
 
 	// The back-off from a vendor that is unavailable is 1 s, and then twice as long each time up
 	// to 5 min, plus or minus a fifth. The vendor's Retry-After is obeyed up to an hour. A
@@ -172,14 +172,14 @@ func clockStep(since, now time.Time) time.Duration {
 	return now.Round(0).Sub(since.Round(0)) - now.Sub(since)
 }
 
-func earlier(a, b time.Time) time.Time {
+func minTime(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
 	}
 	return b
 }
 
-func later(a, b time.Time) time.Time {
+func maxTime(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}

@@ -63,17 +63,17 @@ func TestGuarantee4BackOffDoublesPlusOrMinusAFifth(t *testing.T) {
 	assert.Equal(t, time.Hour, backOff(&provider.Error{Kind: provider.Unavailable, RetryAfter: 48 * time.Hour}, 1))
 }
 
-// unused is a vendor whose credentials expire of disuse.
-type unused struct{ provider.Credential }
+// disuseVendor is a vendor whose credentials expire of disuse.
+type disuseVendor struct{ provider.Credential }
 
-func (unused) MaxIdle() time.Duration { return 7 * 24 * time.Hour }
+func (disuseVendor) MaxIdle() time.Duration { return 7 * 24 * time.Hour }
 
 func TestGuarantee7AKeepaliveComesWithinItsInterval(t *testing.T) {
 	const interval = 24 * time.Hour
 	last := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	quarters := map[time.Duration]int{}
 	for i := range 1000 {
-		c := &Credential{Generation: fmt.Sprint(i), WriteTime: last, Keepalive: interval, Vendor: unused{}}
+		c := &Credential{Generation: fmt.Sprint(i), WriteTime: last, Keepalive: interval, Vendor: disuseVendor{}}
 		first := keepaliveTime(c, &State{Health: Health{Exchanges: 1, ExchangeTime: last}}, last).Sub(last)
 		assert.Positive(t, first)
 		assert.LessOrEqual(t, first, interval)
@@ -87,5 +87,5 @@ func TestGuarantee7AKeepaliveComesWithinItsInterval(t *testing.T) {
 	for quarter := range time.Duration(4) {
 		assert.InDelta(t, 250, quarters[quarter], 60, "the first ones are spread over the interval")
 	}
-	assert.Zero(t, keepaliveTime(&Credential{Vendor: unused{}}, &State{Health: Health{ExchangeTime: last}}, last), "turned off")
+	assert.Zero(t, keepaliveTime(&Credential{Vendor: disuseVendor{}}, &State{Health: Health{ExchangeTime: last}}, last), "turned off")
 }

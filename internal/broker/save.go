@@ -47,13 +47,13 @@ type storedState struct {
 }
 
 // hasGrant reports whether storage has what a state has for all scopes.
-func (d *storedState) hasGrant(s *State) bool {
-	return !d.isUncertain && d.grant == s.Grant && d.droppedBefore == s.DroppedBefore
+func (st *storedState) hasGrant(s *State) bool {
+	return !st.isUncertain && st.grant == s.Grant && st.droppedBefore == s.DroppedBefore
 }
 
 // hasPart reports whether storage has what a state has for a scope.
-func (d *storedState) hasPart(s *State, scope string) bool {
-	return !d.uncertainParts[scope] && isSame(d.parts[scope], s.part(scope))
+func (st *storedState) hasPart(s *State, scope string) bool {
+	return !st.uncertainParts[scope] && isSame(st.parts[scope], s.part(scope))
 }
 
 // isSame reports whether two values are the same in storage.
@@ -65,34 +65,34 @@ func isSame(a, b any) bool {
 
 // wroteGrant notes the result of a write of the grant's entry. The tokens that it drops
 // are dropped in the entries of their scopes, too.
-func (d *storedState) wroteGrant(s *State, next string, err error) {
-	d.next = next
+func (st *storedState) wroteGrant(s *State, next string, err error) {
+	st.next = next
 	if err != nil {
-		d.isUncertain = !d.hasGrant(s)
+		st.isUncertain = !st.hasGrant(s)
 		return
 	}
-	d.isUncertain = false
-	d.obsolete = slices.DeleteFunc(d.obsolete, func(key string) bool { return key == grantKey })
-	if d.droppedBefore < s.DroppedBefore {
-		for scope, p := range d.parts {
-			d.parts[scope] = p.withDroppedToken()
+	st.isUncertain = false
+	st.obsolete = slices.DeleteFunc(st.obsolete, func(key string) bool { return key == grantKey })
+	if st.droppedBefore < s.DroppedBefore {
+		for scope, p := range st.parts {
+			st.parts[scope] = p.withDroppedToken()
 		}
 	}
-	d.grant, d.droppedBefore, d.health = s.Grant, s.DroppedBefore, s.Health
+	st.grant, st.droppedBefore, st.health = s.Grant, s.DroppedBefore, s.Health
 }
 
 // wrotePart notes the result of a write of the entry of a scope.
-func (d *storedState) wrotePart(s *State, scope string, err error) {
-	d.uncertainParts = withOrWithout(d.uncertainParts, scope, true, err != nil)
+func (st *storedState) wrotePart(s *State, scope string, err error) {
+	st.uncertainParts = withKeyIf(st.uncertainParts, scope, true, err != nil)
 	if err != nil {
 		return
 	}
-	d.parts = withOrWithout(d.parts, scope, s.part(scope), !s.part(scope).isEmpty())
+	st.parts = withKeyIf(st.parts, scope, s.part(scope), !s.part(scope).isEmpty())
 	if s.hasEntry(scope) {
-		d.health = s.Health
+		st.health = s.Health
 	}
-	if d.next == scopeKey(scope) {
-		d.next = ""
+	if st.next == scopeKey(scope) {
+		st.next = ""
 	}
 }
 
@@ -106,54 +106,54 @@ func (s *State) hasEntry(scope string) bool { return scope == ownScope || !s.par
 // memory what is not stored: it may have the only refresh token that works. The entries of other
 // scopes are written as far as storage takes them. The caller holds the lock of the name.
 // (Guarantee 3.)
-func (b *Broker) save(ctx context.Context, s logical.Storage, e *cacheEntry, snap snapshot, scope string, next *State) (snapshot, error) {
+func (b *Broker) save(ctx context.Context, s logical.Storage, r *record, snap snapshot, scope string, next *State) (snapshot, error) {
 	next = next.withNextNumber()
 	defer func() {
 		if recovered := recover(); recovered != nil { // keep what the vendor answered
-			e.keepUnsaved(s, next, ErrPanicked)
+			r.keepUnsaved(s, next, ErrPanicked)
 			panic(recovered)
 		}
 	}()
-	err := b.saveGrant(ctx, s, e, scope, next)
+	err := b.saveGrant(ctx, s, r, scope, next)
 	if storage.IsTooLarge(err) && next.Grant.Derived { // the credential can get another
 		next = next.WithGrant(provider.Grant{Derived: true})
-		err = b.saveGrant(ctx, s, e, scope, next)
+		err = b.saveGrant(ctx, s, r, scope, next)
 	}
 	if err != nil {
 		b.logger(snap.of(scope)).Warn("cannot store what the vendor answered; it is kept in memory", "error", err)
-		e.keepUnsaved(s, next, err)
+		r.keepUnsaved(s, next, err)
 		return snap, err
 	}
-	refused := map[string]failedWrite{}
+	failedScopes := map[string]failedWrite{}
 	if snap.unsaved != nil {
-		maps.Copy(refused, snap.unsaved.scopes)
-		delete(refused, scope)
+		maps.Copy(failedScopes, snap.unsaved.scopeWrites)
+		delete(failedScopes, scope)
 	}
-	if !e.stored.hasPart(next, scope) {
+	if !r.stored.hasPart(next, scope) {
 		var failed failedWrite
-		next, failed = b.savePart(ctx, s, e, snap, scope, next)
+		next, failed = b.savePart(ctx, s, r, snap, scope, next)
 		if err = failed.err; err != nil {
 			b.logger(snap.of(scope)).Warn("cannot store what the vendor answered for the scope", "error", err)
-			refused[scope] = failed
+			failedScopes[scope] = failed
 		}
 	}
-	b.saveOthers(ctx, s, e, scope, next, refused)
-	snap, superseded := e.update(snap.epoch, func(snap *snapshot) {
+	b.saveOthers(ctx, s, r, scope, next, failedScopes)
+	snap, superseded := r.update(snap.epoch, func(snap *snapshot) {
 		for scope, token := range next.Tokens {
-			if last := snap.state.Tokens[scope]; token.IssueTime != last.IssueTime && refused[scope].err == nil {
-				e.noteIssuedLocked(scope, last)
+			if last := snap.state.Tokens[scope]; token.IssueTime != last.IssueTime && failedScopes[scope].err == nil {
+				r.noteIssuedLocked(scope, last)
 			}
 		}
 		if storage.IsTooLarge(err) { // and stays so: exchange again only for a reader
-			delete(e.uses, scope)
+			delete(r.uses, scope)
 		}
-		snap.replaceState(next, s, refused)
+		snap.replaceState(next, s, failedScopes)
 	})
 	if err == nil {
 		return snap, superseded
 	}
 	if superseded != nil {
-		e.keepUnsaved(s, next, err)
+		r.keepUnsaved(s, next, err)
 	}
 	return snap, err
 }
@@ -167,26 +167,26 @@ func (s *State) withNextNumber() *State {
 
 // saveGrant writes the grant's entry, if what all scopes share has changed, or if no
 // other entry is to be written that holds the health of the credential.
-func (b *Broker) saveGrant(ctx context.Context, s logical.Storage, e *cacheEntry, scope string, next *State) error {
-	writesPart := !e.stored.hasPart(next, scope)
-	if e.stored.hasGrant(next) && (writesPart && next.hasEntry(scope) || isSame(e.stored.health, next.Health)) {
+func (b *Broker) saveGrant(ctx context.Context, s logical.Storage, r *record, scope string, next *State) error {
+	writesPart := !r.stored.hasPart(next, scope)
+	if r.stored.hasGrant(next) && (writesPart && next.hasEntry(scope) || isSame(r.stored.health, next.Health)) {
 		return nil
 	}
-	follows := e.stored.next
+	follows := r.stored.next
 	if writesPart {
 		follows = scopeKey(scope)
 	}
-	err := storage.Retry(ctx, func() error { return putGrant(ctx, s, e.name, next, follows) })
-	e.stored.wroteGrant(next, follows, err)
+	err := storage.Retry(ctx, func() error { return putGrant(ctx, s, r.name, next, follows) })
+	r.stored.wroteGrant(next, follows, err)
 	return err
 }
 
 // savePart writes the entry of a scope. If it is too large for storage, dropped tokens are let
 // go, the oldest first, and then the new token. It returns the state to go on with.
-func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *cacheEntry, snap snapshot, scope string, next *State) (*State, failedWrite) {
+func (b *Broker) savePart(ctx context.Context, s logical.Storage, r *record, snap snapshot, scope string, next *State) (*State, failedWrite) {
 	write := func() error {
-		err := storage.Retry(ctx, func() error { return putPart(ctx, s, e.name, next, scope) })
-		e.stored.wrotePart(next, scope, err)
+		err := storage.Retry(ctx, func() error { return putPart(ctx, s, r.name, next, scope) })
+		r.stored.wrotePart(next, scope, err)
 		return err
 	}
 	err := write()
@@ -204,7 +204,7 @@ func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *cacheEntry,
 		return next, newFailedWrite(err)
 	}
 	next = next.withPartOf(snap.state, scope)
-	if !e.stored.hasPart(next, scope) {
+	if !r.stored.hasPart(next, scope) {
 		_ = write()
 	}
 	// The vendor would answer the same again for a while.
@@ -213,8 +213,8 @@ func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *cacheEntry,
 
 // withPartOf returns the state without the result of an exchange for a scope, but for the grant
 // of all scopes. The token of the earlier state stays, unless the exchange has invalidated it.
-func (s *State) withPartOf(earlier *State, scope string) *State {
-	p := earlier.part(scope)
+func (s *State) withPartOf(last *State, scope string) *State {
+	p := last.part(scope)
 	p.Dropped = s.Dropped[scope]
 	if s.Tokens[scope].InvalidatesPrevious {
 		p.Token = provider.Token{}
@@ -224,74 +224,74 @@ func (s *State) withPartOf(earlier *State, scope string) *State {
 
 // saveOthers tries once to write whatever else differs from what storage has. Failed writes are
 // added to refused if they hold a token or a grant that is new.
-func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, e *cacheEntry, scope string, next *State, refused map[string]failedWrite) {
+func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, r *record, scope string, next *State, failedScopes map[string]failedWrite) {
 	ctx, cancel := context.WithTimeout(ctx, tidyTimeout)
 	defer cancel()
 	others := next.scopes()
-	addKeys(others, e.stored.parts)
-	addKeys(others, e.stored.uncertainParts)
+	addKeys(others, r.stored.parts)
+	addKeys(others, r.stored.uncertainParts)
 	delete(others, scope)
 	for _, other := range slices.Sorted(maps.Keys(others)) {
-		if e.stored.hasPart(next, other) {
+		if r.stored.hasPart(next, other) {
 			continue
 		}
-		had, has := e.stored.parts[other], next.part(other)
+		had, has := r.stored.parts[other], next.part(other)
 		err := ctx.Err()
 		if err == nil {
-			err = putPart(ctx, s, e.name, next, other)
-			e.stored.wrotePart(next, other, err)
+			err = putPart(ctx, s, r.name, next, other)
+			r.stored.wrotePart(next, other, err)
 		}
 		isNewToken := has.Token.AccessToken != "" && has.Token.AccessToken != had.Token.AccessToken
 		isNewGrant := has.Grant != (provider.Grant{}) && has.Grant != had.Grant
 		switch {
 		case err == nil:
-			delete(refused, other)
+			delete(failedScopes, other)
 		case isNewToken || isNewGrant:
-			refused[other] = newFailedWrite(err)
+			failedScopes[other] = newFailedWrite(err)
 		}
 	}
 	written := map[string]bool{}
 	for scope := range next.scopes() {
 		written[scopeKey(scope)] = true
 	}
-	e.stored.obsolete = slices.DeleteFunc(e.stored.obsolete, func(key string) bool {
-		return written[key] || ctx.Err() == nil && storage.Delete(ctx, s, storage.StateKey(e.name, key)) == nil
+	r.stored.obsolete = slices.DeleteFunc(r.stored.obsolete, func(key string) bool {
+		return written[key] || ctx.Err() == nil && storage.Delete(ctx, s, storage.StateKey(r.name, key)) == nil
 	})
 }
 
 // saveFailure writes a state after a failed exchange that changed no grant and no token. If
 // storage refuses it, it is only in memory: losing it costs at most one attempt too early.
-func (b *Broker) saveFailure(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, next *State, failure *provider.Error) (snapshot, error) {
+func (b *Broker) saveFailure(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, next *State, failure *provider.Error) (snapshot, error) {
 	next = next.withNextNumber()
 	var err error
-	if e.stored.hasPart(next, v.scope) || !next.hasEntry(v.scope) {
-		err = putGrant(ctx, s, e.name, next, e.stored.next)
-		e.stored.wroteGrant(next, e.stored.next, err)
+	if r.stored.hasPart(next, v.scope) || !next.hasEntry(v.scope) {
+		err = putGrant(ctx, s, r.name, next, r.stored.next)
+		r.stored.wroteGrant(next, r.stored.next, err)
 	} else {
-		err = putPart(ctx, s, e.name, next, v.scope)
-		e.stored.wrotePart(next, v.scope, err)
+		err = putPart(ctx, s, r.name, next, v.scope)
+		r.stored.wrotePart(next, v.scope, err)
 	}
 	if err != nil {
 		b.logger(v).Warn("cannot store the failure", "error", err)
 	}
-	return e.update(v.epoch, func(snap *snapshot) {
-		var refused map[string]failedWrite
+	return r.update(v.epoch, func(snap *snapshot) {
+		var failedScopes map[string]failedWrite
 		if snap.unsaved != nil {
-			refused = snap.unsaved.scopes
+			failedScopes = snap.unsaved.scopeWrites
 		}
-		snap.replaceState(next, s, refused)
-		e.noteRejectedLocked(v.scope, failure)
+		snap.replaceState(next, s, failedScopes)
+		r.noteRejectedLocked(v.scope, failure)
 	})
 }
 
 // storePending writes what is unsaved, and without which a scope cannot go on. If storage takes
 // writes but not this one, and nothing in it is valid any more, it is dropped instead.
-func (b *Broker) storePending(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot) (snapshot, error) {
-	snap, err := b.save(ctx, s, e, v.snapshot, v.scope, v.unsaved.state)
+func (b *Broker) storePending(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot) (snapshot, error) {
+	snap, err := b.save(ctx, s, r, v.snapshot, v.scope, v.unsaved.state)
 	if err == nil {
 		return snap, nil
 	}
-	if snap = e.get(); snap.unsaved == nil || snap.unsaved.credential != nil {
+	if snap = r.get(); snap.unsaved == nil || snap.unsaved.grantWrite != nil {
 		return snap, err
 	}
 	latest := snap.unsaved.state.part(v.scope)
@@ -300,9 +300,9 @@ func (b *Broker) storePending(ctx context.Context, s logical.Storage, e *cacheEn
 		return snap, err
 	}
 	b.logger(v).Warn("what the vendor answered is dropped: storage does not take it, and its token has expired", "error", err)
-	return e.update(snap.epoch, func(snap *snapshot) {
-		refused := maps.Clone(snap.unsaved.scopes)
-		delete(refused, v.scope)
-		snap.replaceState(snap.unsaved.state.withPartOf(snap.state, v.scope), s, refused)
+	return r.update(snap.epoch, func(snap *snapshot) {
+		failedScopes := maps.Clone(snap.unsaved.scopeWrites)
+		delete(failedScopes, v.scope)
+		snap.replaceState(snap.unsaved.state.withPartOf(snap.state, v.scope), s, failedScopes)
 	})
 }

@@ -33,7 +33,7 @@ func TestGuarantee14WhatAVendorGrantedIsComparedWithWhatItWasAskedFor(t *testing
 	} {
 		t.Run(name, func(t *testing.T) {
 			token := provider.Token{Scope: row.granted}
-			refusal := (&Credential{Scope: row.whole}).refuseWidened(&State{}, token, row.scope)
+			refusal := (&Credential{Scope: row.whole}).checkNotWidened(&State{}, token, row.scope)
 			if row.refused == "" {
 				assert.Nil(t, refusal)
 			} else if assert.NotNil(t, refusal) {

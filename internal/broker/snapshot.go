@@ -35,8 +35,8 @@ type snapshot struct {
 	// unsaved is what storage does not have yet; nil if it has everything.
 	unsaved *unsaved
 
-	// dedicated are the failures that count only against a dedicated role, by role.
-	dedicated map[string]Failure
+	// roleFailures are the failures that count only against a dedicated role, by role.
+	roleFailures map[string]Failure
 
 	// early limits the exchanges that readers cause by their min_ttl, by scope: each moves the
 	// time on by earlySpacing.
@@ -46,34 +46,34 @@ type snapshot struct {
 	// it was loaded.
 	panicPause time.Time
 
-	// earlier are, by scope, the tokens from before the last change of the credential. A vendor
+	// previousTokens are, by scope, the tokens from before the last change of the credential. A vendor
 	// may return one of them again, and max_ttl runs from its first issue. It is nil without
 	// max_ttl.
-	earlier map[string]provider.Token
+	previousTokens map[string]provider.Token
 
 	// loggedSkew is the difference of the vendor's clock that was last logged.
 	loggedSkew time.Duration
 }
 
-// latest returns the newest state of the credential, stored or not; nil if it is not known.
-func (snap snapshot) latest() *State {
+// latestState returns the newest state of the credential, stored or not; nil if it is not known.
+func (snap snapshot) latestState() *State {
 	if snap.unsaved != nil {
 		return snap.unsaved.state
 	}
 	return snap.state
 }
 
-// earlierTokens returns what snapshot.earlier is after a change of the credential.
-func (snap snapshot) earlierTokens() map[string]provider.Token {
+// replacedTokens returns what snapshot.previousTokens is after a change of the credential.
+func (snap snapshot) replacedTokens() map[string]provider.Token {
 	if snap.credential == nil || snap.credential.TTL.Max == 0 {
 		return nil
 	}
-	return snap.latest().Tokens
+	return snap.latestState().Tokens
 }
 
 // redacting returns a context in which no error of a vendor quotes a secret of the name.
 func (snap snapshot) redacting(ctx context.Context) context.Context {
-	return redacting(ctx, snap.credential, snap.latest())
+	return redacting(ctx, snap.credential, snap.latestState())
 }
 
 // A scopeSnapshot is a snapshot as the readers of one scope see it.
@@ -90,8 +90,8 @@ func (snap snapshot) of(scope string) scopeSnapshot {
 	return scopeSnapshot{snapshot: snap, scope: scope}
 }
 
-// with returns the same scope's part of another snapshot.
-func (v scopeSnapshot) with(snap snapshot) scopeSnapshot {
+// withSnapshot returns the same scope's part of another snapshot.
+func (v scopeSnapshot) withSnapshot(snap snapshot) scopeSnapshot {
 	return scopeSnapshot{snapshot: snap, scope: v.scope}
 }
 
@@ -110,7 +110,7 @@ func (v scopeSnapshot) pendingWrite() *failedWrite { return v.unsaved.pendingFor
 
 // lastFailure returns the last failed exchange that concerns the scope, as it is at a time.
 func (v scopeSnapshot) lastFailure(now time.Time) Failure {
-	refusal, failure := v.state.Refusals[v.scope].asOf(now), v.state.Failure.asOf(now)
+	refusal, failure := v.state.ScopeFailures[v.scope].asOf(now), v.state.Failure.asOf(now)
 	if refusal.NextAttempt.After(failure.NextAttempt) {
 		return refusal
 	}
@@ -121,7 +121,7 @@ func (v scopeSnapshot) lastFailure(now time.Time) Failure {
 func (v scopeSnapshot) nextAttempt(now time.Time) time.Time {
 	next := v.lastFailure(now).NextAttempt
 	if w := v.pendingWrite(); w != nil {
-		next = later(next, w.retryTime)
+		next = maxTime(next, w.retryTime)
 	}
 	return next
 }

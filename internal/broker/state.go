@@ -32,8 +32,8 @@ type State struct {
 	Dropped       map[string][]provider.Token `json:"dropped,omitempty"`
 	DroppedBefore int                         `json:"dropped_before,omitempty"`
 
-	// Refusals are the failures that may concern only the scope, by scope.
-	Refusals map[string]Failure `json:"refusals,omitempty"`
+	// ScopeFailures are the failures that may concern only the scope, by scope.
+	ScopeFailures map[string]Failure `json:"scope_failures,omitempty"`
 
 	Health
 }
@@ -66,8 +66,8 @@ const maxCount = 1 << 49
 
 // Check returns an error for a State that the engine does not write.
 func (s *State) Check() error {
-	err := s.header().check()
-	for _, refusal := range s.Refusals {
+	err := newHeader(s).check()
+	for _, refusal := range s.ScopeFailures {
 		err = errors.Join(err, refusal.check())
 	}
 	return err
@@ -85,8 +85,8 @@ func Unverified(c *Credential, last provider.Grant) *State {
 	return &State{Generation: c.Generation, Grant: last}
 }
 
-// grant returns what to exchange the credential with for a scope.
-func (s *State) grant(scope string) provider.Grant {
+// grantFor returns what to exchange the credential with for a scope.
+func (s *State) grantFor(scope string) provider.Grant {
 	if scope != ownScope && (s.Grant.Derived || s.Grants[scope].Derived) {
 		return s.Grants[scope]
 	}
@@ -104,7 +104,7 @@ func (s *State) succeeded(c *Credential, scope string, a *provider.Answer, token
 	if a.Grant != nil {
 		next = *s.withGrant(scope, *a.Grant)
 	}
-	next.Tokens = with(next.Tokens, scope, token)
+	next.Tokens = withKey(next.Tokens, scope, token)
 	next.Exchanges = min(next.Exchanges+1, maxCount-1)
 	next.ExchangeTime = token.IssueTime
 	switch idle := c.Vendor.MaxIdle(); {
@@ -114,7 +114,7 @@ func (s *State) succeeded(c *Credential, scope string, a *provider.Answer, token
 		next.CredentialExpireTime = token.IssueTime.Add(idle)
 	}
 	next.Failure.Count, next.Failure.NextAttempt, next.Failure.AfterFinal = 0, time.Time{}, false
-	next.Refusals = without(next.Refusals, func(refused string, _ Failure) bool { return refused == scope })
+	next.ScopeFailures = withoutKeys(next.ScopeFailures, func(refused string, _ Failure) bool { return refused == scope })
 	next.prune(token.IssueTime)
 	return &next
 }
@@ -127,14 +127,14 @@ func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 	next := *s
 	failure := Failure{Kind: e.Kind, Reason: e.Reason, Time: now.Round(0).UTC(), MayBeScope: e.MayBeScope, Widened: e.Widened}
 	if e.MayBeScope {
-		failure.countAfter(s.Refusals[scope], e)
-		next.Refusals = with(s.Refusals, scope, failure)
+		failure.countAfter(s.ScopeFailures[scope], e)
+		next.ScopeFailures = withKey(s.ScopeFailures, scope, failure)
 	} else {
 		failure.countAfter(s.Failure, e)
 		next.Failure = failure
 		if scope != ownScope && e.Kind == provider.Rejected {
 			failure.NextAttempt = failure.NextAttempt.Add(rejectedBackOff)
-			next.Refusals = with(s.Refusals, scope, failure)
+			next.ScopeFailures = withKey(s.ScopeFailures, scope, failure)
 		}
 	}
 	next.prune(now)
@@ -144,13 +144,13 @@ func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 // prune drops what is left of narrower scopes that are not used any more. The state must not be
 // shared yet.
 func (s *State) prune(now time.Time) {
-	s.Grants = without(s.Grants, func(_ string, g provider.Grant) bool {
+	s.Grants = withoutKeys(s.Grants, func(_ string, g provider.Grant) bool {
 		return !g.ExpireTime.IsZero() && now.After(g.ExpireTime)
 	})
-	s.Tokens = without(s.Tokens, func(scope string, t provider.Token) bool {
+	s.Tokens = withoutKeys(s.Tokens, func(scope string, t provider.Token) bool {
 		return scope != ownScope && !wasRecentlyValid(t, now)
 	})
-	s.Refusals = without(s.Refusals, func(scope string, f Failure) bool { return f.isOutdated(scope, now) })
+	s.ScopeFailures = withoutKeys(s.ScopeFailures, func(scope string, f Failure) bool { return f.isOutdated(scope, now) })
 	s.Dropped = unexpired(s.Dropped, now)
 }
 
@@ -189,7 +189,7 @@ func (s *State) WithGrant(g provider.Grant) *State { return s.withGrant(ownScope
 func (s *State) withGrant(scope string, g provider.Grant) *State {
 	next := *s
 	if scope != ownScope && g.Derived {
-		next.Grants = with(s.Grants, scope, g)
+		next.Grants = withKey(s.Grants, scope, g)
 	} else {
 		next.Grant = g
 	}
@@ -239,16 +239,16 @@ func (s *State) withRevocation(r *Revocation, left map[string][]provider.Token) 
 	return &next
 }
 
-// failures returns how many exchanges for a scope have failed in a row.
-func (s *State) failures(scope string) int {
-	return max(s.Failure.Count, s.Refusals[scope].Count)
+// failureCount returns how many exchanges for a scope have failed in a row.
+func (s *State) failureCount(scope string) int {
+	return max(s.Failure.Count, s.ScopeFailures[scope].Count)
 }
 
 // withFailuresOf returns the state with the failures of an earlier one, which an exchange
 // without a usable token does not end.
-func (s *State) withFailuresOf(earlier *State) *State {
+func (s *State) withFailuresOf(last *State) *State {
 	next := *s
-	next.Failure, next.Refusals = earlier.Failure, earlier.Refusals
+	next.Failure, next.ScopeFailures = last.Failure, last.ScopeFailures
 	return &next
 }
 
@@ -256,18 +256,18 @@ func (s *State) withFailuresOf(earlier *State) *State {
 // narrower scopes are dropped.
 func (s *State) withoutBackOff() *State {
 	next := *s
-	next.Refusals = nil
+	next.ScopeFailures = nil
 	next.Failure.NextAttempt = time.Time{}
-	if own, isRefused := s.Refusals[ownScope]; isRefused {
+	if own, isRefused := s.ScopeFailures[ownScope]; isRefused {
 		own.NextAttempt = time.Time{}
-		next.Refusals = with(next.Refusals, ownScope, own)
+		next.ScopeFailures = withKey(next.ScopeFailures, ownScope, own)
 	}
 	return &next
 }
 
 // isRejected reports whether the readers of a scope need a new credential or another scope.
 func (s *State) isRejected(scope string) bool {
-	return s.Failure.isFinal() || s.Refusals[scope].isFinal()
+	return s.Failure.isFinal() || s.ScopeFailures[scope].isFinal()
 }
 
 // unusedExpireTime returns when the credential expires if it is not used; zero if unknown, as
@@ -279,8 +279,8 @@ func (h Health) unusedExpireTime(now time.Time) time.Time {
 	return h.CredentialExpireTime
 }
 
-// with returns a copy of a map with one more value.
-func with[V any](m map[string]V, key string, value V) map[string]V {
+// withKey returns a copy of a map with one more value.
+func withKey[V any](m map[string]V, key string, value V) map[string]V {
 	next := maps.Clone(m)
 	if next == nil {
 		next = map[string]V{}
@@ -289,8 +289,8 @@ func with[V any](m map[string]V, key string, value V) map[string]V {
 	return next
 }
 
-// without returns a copy of a map without some values; the map itself if it has none of them.
-func without[V any](m map[string]V, isUnwanted func(string, V) bool) map[string]V {
+// withoutKeys returns a copy of a map without some values; the map itself if it has none of them.
+func withoutKeys[V any](m map[string]V, isUnwanted func(string, V) bool) map[string]V {
 	for key, value := range m {
 		if isUnwanted(key, value) {
 			next := maps.Clone(m)

@@ -49,7 +49,7 @@ type Status struct {
 // A ScopeStatus is how a narrower scope is doing.
 type ScopeStatus struct {
 	ExpireTime time.Time // of the token; zero if there is none
-	Refusal    Failure   // its Count is zero if there was none
+	Failure    Failure   // its Count is zero if there was none
 	IsRejected bool      // whether only another scope, or a new credential, will help
 
 	// StorageError is why the scope's token is not in storage; nil if it is.
@@ -61,17 +61,17 @@ type ScopeStatus struct {
 func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 	return func(yield func(string, *Status) bool) {
 		now := time.Now()
-		for _, e := range b.allCached() {
+		for _, r := range b.allCached() {
 			var s *Status
-			switch snap := e.get(); snap.presence {
+			switch snap := r.get(); snap.presence {
 			case loaded:
-				s = snap.status(now)
+				s = newStatus(snap, now)
 			case unusable:
 				s = &Status{IsUnusable: true}
 			default:
 				continue
 			}
-			if !yield(e.name, s) {
+			if !yield(r.name, s) {
 				return
 			}
 		}
@@ -90,32 +90,32 @@ type Expiry struct {
 // yet. No lock is held between two of them.
 func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 	return func(yield func(string, Expiry) bool) {
-		for _, e := range b.allCached() {
+		for _, r := range b.allCached() {
 			var x Expiry
-			switch snap := e.get(); snap.presence {
+			switch snap := r.get(); snap.presence {
 			case loaded:
 				x = Expiry{snap.credential.VendorName, snap.state.unusedExpireTime(time.Now()), snap.credential.Expires}
 			case unloaded, absent:
 				continue
 			}
-			if !yield(e.name, x) {
+			if !yield(r.name, x) {
 				return
 			}
 		}
 	}
 }
 
-// Status returns the status of the named credential. It neither calls the vendor nor waits for a
+// ReadStatus returns the status of the named credential. It neither calls the vendor nor waits for a
 // call.
-func (b *Broker) Status(ctx context.Context, s logical.Storage, name string) (*Status, error) {
+func (b *Broker) ReadStatus(ctx context.Context, s logical.Storage, name string) (*Status, error) {
 	snap, err := b.lookup(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
-	return snap.status(time.Now()), nil
+	return newStatus(snap, time.Now()), nil
 }
 
-func (snap snapshot) status(now time.Time) *Status {
+func newStatus(snap snapshot, now time.Time) *Status {
 	own := snap.of(ownScope)
 	s := &Status{
 		Vendor:               snap.credential.VendorName,
@@ -157,7 +157,7 @@ func (snap snapshot) status(now time.Time) *Status {
 func (s *Status) addScopes(snap snapshot, now time.Time) (hasToken, lacksToken bool) {
 	scopes := snap.state.scopes()
 	if snap.unsaved != nil {
-		addKeys(scopes, snap.unsaved.scopes)
+		addKeys(scopes, snap.unsaved.scopeWrites)
 	}
 	for scope := range scopes {
 		v := snap.of(scope)
@@ -166,16 +166,16 @@ func (s *Status) addScopes(snap snapshot, now time.Time) (hasToken, lacksToken b
 		status := ScopeStatus{ExpireTime: token.At(now).ExpireTime}
 		if w := v.pendingWrite(); w != nil {
 			status.StorageError = w.err
-			_, isOfScope := snap.unsaved.scopes[scope]
+			_, isOfScope := snap.unsaved.scopeWrites[scope]
 			wasValid := leaseTTL(snap.state.Tokens[scope], now) > 0 // and the vendor has invalidated it
 			lacksToken = lacksToken || !isValid && (isOfScope || wasValid || scope == ownScope)
 		}
-		if refusal := snap.state.Refusals[scope].asOf(now); refusal != (Failure{}) && !refusal.isOutdated(scope, now) {
+		if refusal := snap.state.ScopeFailures[scope].asOf(now); refusal != (Failure{}) && !refusal.isOutdated(scope, now) {
 			lacksToken = lacksToken || !isValid
 			s.noteFailure(refusal)
-			status.Refusal, status.IsRejected = refusal, refusal.isFinal()
+			status.Failure, status.IsRejected = refusal, refusal.isFinal()
 		}
-		if scope != ownScope && (status.Refusal != (Failure{}) || status.StorageError != nil || snap.state.Tokens[scope].AccessToken != "") {
+		if scope != ownScope && (status.Failure != (Failure{}) || status.StorageError != nil || snap.state.Tokens[scope].AccessToken != "") {
 			if s.Scopes == nil {
 				s.Scopes = map[string]ScopeStatus{}
 			}
@@ -187,13 +187,13 @@ func (s *Status) addScopes(snap snapshot, now time.Time) (hasToken, lacksToken b
 
 // addRoles adds the failures of dedicated roles, and reports whether there are any.
 func (s *Status) addRoles(snap snapshot, now time.Time) (areFailing bool) {
-	for role, failure := range snap.dedicated {
+	for role, failure := range snap.roleFailures {
 		failure = failure.asOf(now)
-		if now.After(failure.NextAttempt.Add(refusalMemory)) {
+		if now.After(failure.NextAttempt.Add(failureRetention)) {
 			continue // the role was not read since
 		}
 		s.noteFailure(failure)
-		s.Roles = with(s.Roles, role, failure)
+		s.Roles = withKey(s.Roles, role, failure)
 	}
 	return len(s.Roles) > 0
 }

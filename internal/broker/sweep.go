@@ -94,7 +94,7 @@ func (b *Broker) runTasks(ctx context.Context, s logical.Storage, tasks []task) 
 		}
 		hasEnded, err := await(b.renewShared(ctx, s, t))
 		if !hasEnded {
-			b.source.Logger().Warn("a renewal has not ended by its deadline", "name", t.entry.name)
+			b.source.Logger().Warn("a renewal has not ended by its deadline", "name", t.record.name)
 			break
 		}
 		if storage.IsError(err) {
@@ -126,8 +126,8 @@ type nameTasks struct {
 // dueTasks returns what is due now, the longest overdue first.
 func (b *Broker) dueTasks(now time.Time) []nameTasks {
 	var all []nameTasks
-	for _, e := range b.allCached() {
-		if due := b.dueTasksOf(e, now); len(due.tasks) > 0 {
+	for _, r := range b.allCached() {
+		if due := b.dueTasksOf(r, now); len(due.tasks) > 0 {
 			all = append(all, due)
 		}
 	}
@@ -136,22 +136,22 @@ func (b *Broker) dueTasks(now time.Time) []nameTasks {
 }
 
 // dueTasksOf returns what is due for a name; nothing if that panics.
-func (b *Broker) dueTasksOf(e *cacheEntry, now time.Time) (due nameTasks) {
-	defer b.contain(e, new(error)) // which it logs
-	e.dropUnused(now)
-	return e.dueTasks(now)
+func (b *Broker) dueTasksOf(r *record, now time.Time) (due nameTasks) {
+	defer b.contain(r, new(error)) // which it logs
+	r.removeUnused(now)
+	return r.dueTasks(now)
 }
 
-// dropUnused drops what is in memory for roles that are not read any more.
-func (e *cacheEntry) dropUnused(now time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	snap := &e.current
-	snap.early = without(snap.early, func(_ string, until time.Time) bool { return now.After(until) })
-	snap.dedicated = without(snap.dedicated, func(_ string, f Failure) bool { return now.After(f.asOf(now).NextAttempt.Add(refusalMemory)) })
-	for scope, u := range e.uses {
-		if !u.inUse && !u.isAwaited && now.Sub(u.lastRead) > refusalMemory {
-			delete(e.uses, scope)
+// removeUnused drops what is in memory for roles that are not read any more.
+func (r *record) removeUnused(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	snap := &r.current
+	snap.early = withoutKeys(snap.early, func(_ string, until time.Time) bool { return now.After(until) })
+	snap.roleFailures = withoutKeys(snap.roleFailures, func(_ string, f Failure) bool { return now.After(f.asOf(now).NextAttempt.Add(failureRetention)) })
+	for scope, u := range r.uses {
+		if !u.inUse && !u.isAwaited && now.Sub(u.lastRead) > failureRetention {
+			delete(r.uses, scope)
 		}
 	}
 }
@@ -159,25 +159,25 @@ func (e *cacheEntry) dropUnused(now time.Time) {
 // dueTasks returns what is due for the name: for its own scope, which may need a keepalive, for
 // the scopes in use, and for those with something unsaved. A scope that fails is left once its
 // readers have gone, since its role may have been deleted.
-func (e *cacheEntry) dueTasks(now time.Time) nameTasks {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+func (r *record) dueTasks(now time.Time) nameTasks {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var due nameTasks
-	snap := e.current
+	snap := r.current
 	// An operation that is running renews what is due. Dedicated exchanges do not, and may follow
 	// one another without a pause, which must not put others off.
-	if snap.presence != loaded || !e.running.since.IsZero() && !e.running.isDedicated {
+	if snap.presence != loaded || !r.running.since.IsZero() && !r.running.isDedicated {
 		return due
 	}
 	scopes := map[string]bool{ownScope: true}
-	addKeys(scopes, e.uses)
+	addKeys(scopes, r.uses)
 	if snap.unsaved != nil {
-		addKeys(scopes, snap.unsaved.scopes)
+		addKeys(scopes, snap.unsaved.scopeWrites)
 	}
 	for scope := range scopes {
-		v, u := snap.of(scope), e.uses[scope]
+		v, u := snap.of(scope), r.uses[scope]
 		if u.inUse && u.isAbandoned(v, now) {
-			delete(e.uses, scope)
+			delete(r.uses, scope)
 			u = use{}
 		}
 		d := demand{isBackground: true, inUse: u.inUse}
@@ -185,9 +185,9 @@ func (e *cacheEntry) dueTasks(now time.Time) nameTasks {
 		if act != renewNow {
 			continue
 		}
-		due.tasks = append(due.tasks, task{entry: e, epoch: snap.epoch, scope: v.scope, demand: d})
+		due.tasks = append(due.tasks, task{record: r, epoch: snap.epoch, scope: v.scope, demand: d})
 		// A name that keeps failing goes to the back.
-		since = later(since, v.lastFailure(now).NextAttempt)
+		since = maxTime(since, v.lastFailure(now).NextAttempt)
 		if due.since.IsZero() || since.Before(due.since) {
 			due.since = since
 		}
@@ -207,14 +207,14 @@ func (b *Broker) loadAll(ctx context.Context, s logical.Storage) error {
 			return err
 		}
 		for _, name := range names {
-			b.addStored(name)
+			b.addListed(name)
 		}
 		b.listed = true
 	}
 	var failures []error
 	now := time.Now()
-	for _, e := range b.allCached() {
-		snap := e.get()
+	for _, r := range b.allCached() {
+		snap := r.get()
 		isPauseOver := !snap.panicPause.IsZero() && !now.Before(snap.panicPause)
 		mayLoad := snap.presence == unloaded || snap.presence == unusable && isPauseOver
 		if !mayLoad {
@@ -223,7 +223,7 @@ func (b *Broker) loadAll(ctx context.Context, s logical.Storage) error {
 		if ctx.Err() != nil || isClosed(b.closed) {
 			break // the next sweep goes on
 		}
-		failures = append(failures, b.loadUnlocked(ctx, s, e.name))
+		failures = append(failures, b.loadUnlocked(ctx, s, r.name))
 	}
 	return errors.Join(failures...)
 }
@@ -235,10 +235,10 @@ func (b *Broker) loadUnlocked(ctx context.Context, s logical.Storage, name strin
 	if !isLocked {
 		return nil
 	}
-	e, unlock := b.withEntry(name, unlockName)
+	r, unlock := b.withRecord(name, unlockName)
 	defer unlock()
-	defer b.contain(e, new(error)) // which it logs
-	_, err := b.load(ctx, s, e)
+	defer b.contain(r, new(error)) // which it logs
+	_, err := b.load(ctx, s, r)
 	switch {
 	case storage.IsError(err):
 		return err

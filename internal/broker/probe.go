@@ -11,29 +11,29 @@ import (
 )
 
 const (
-	// fenceTime is how fast a write must be to prove anything: a node that is suspended during it
+	// probeTime is how fast a write must be to prove anything: a node that is suspended during it
 	// may find it done. No storage makes another node active in less. Storage that is always
-	// slower has fenceAttempts.
-	fenceTime     = 500 * time.Millisecond
-	fenceAttempts = 3
+	// slower has probeAttempts.
+	probeTime     = 500 * time.Millisecond
+	probeAttempts = 3
 )
 
-// fence checks that storage takes writes before a refresh token is used that the vendor has
+// probeWritable checks that storage takes writes before a refresh token is used that the vendor has
 // rotated before, and so will rotate again. A node that was suspended or cut off may believe that
 // it is active although another node is. That one has used the refresh token in this node's
 // memory by now, and some vendors end a credential whose refresh token is used twice; but this
 // node's storage refuses writes. Nor must a vendor be called whose answer could not be stored. Its
 // error is of type *storage.Error.
-func fence(ctx context.Context, s logical.Storage, used provider.Grant) error {
+func probeWritable(ctx context.Context, s logical.Storage, used provider.Grant) error {
 	if used.RefreshToken == "" || used.Derived {
 		return nil
 	}
-	for range fenceAttempts {
+	for range probeAttempts {
 		began := wallClock()
 		if err := storage.Retry(ctx, func() error { return storage.Probe(ctx, s) }); err != nil {
 			return err
 		}
-		if wallClock().Sub(began) < fenceTime {
+		if wallClock().Sub(began) < probeTime {
 			break
 		}
 	}

@@ -46,8 +46,8 @@ func (e *TooManyRefreshesError) Error() string {
 		maxRefreshes, refreshPeriod, FormatTime(e.Next.Add(time.Second-1)))
 }
 
-// newRefreshes returns the limits of the refreshes of a name.
-func newRefreshes() (all [2]*rate.Limiter) {
+// newRefreshLimits returns the limits of the refreshes of a name.
+func newRefreshLimits() (all [2]*rate.Limiter) {
 	for i := range all {
 		all[i] = rate.NewLimiter(rate.Every(refreshPeriod/maxRefreshes), maxRefreshes)
 	}
@@ -56,10 +56,10 @@ func newRefreshes() (all [2]*rate.Limiter) {
 
 // takeRefresh counts a refresh of a name. Those that drop tokens are for leaks, and have a limit of
 // their own.
-func (e *cacheEntry) takeRefresh(drop bool, now time.Time) error {
-	limiter := e.refreshes[0]
+func (r *record) takeRefresh(drop bool, now time.Time) error {
+	limiter := r.refreshLimits[0]
 	if drop {
-		limiter = e.refreshes[1]
+		limiter = r.refreshLimits[1]
 	}
 	reservation := limiter.ReserveN(now, 1)
 	if wait := reservation.DelayFrom(now); wait > 0 {
@@ -77,91 +77,91 @@ func (e *cacheEntry) takeRefresh(drop bool, now time.Time) error {
 // once it has returned, even if it failed. Its errors are of type *RefreshError, or of type
 // *TooManyRefreshesError and those of Read if nothing was begun.
 func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, drop bool) (status *Status, err error) {
-	e, err := b.known(ctx, s, name)
+	r, err := b.existing(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
-	if err := e.takeRefresh(drop, time.Now()); err != nil {
+	if err := r.takeRefresh(drop, time.Now()); err != nil {
 		return nil, err
 	}
-	e, unlock, err := b.lockEntry(ctx, name)
+	r, unlock, err := b.lockRecord(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	defer b.contain(e, &err)
-	e.endPanicPause()
+	defer b.contain(r, &err)
+	r.endPanicPause()
 	// Readers that have a valid token do not wait for the new one.
-	e.setRunning(operation{since: time.Now()})
-	defer e.setRunning(operation{})
+	r.setRunning(operation{since: time.Now()})
+	defer r.setRunning(operation{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
 	for {
-		v, err := b.refresh(ctx, s, e, drop)
+		v, err := b.refresh(ctx, s, r, drop)
 		if err == nil {
-			return v.status(time.Now()), nil
+			return newStatus(v.snapshot, time.Now()), nil
 		}
 		// What another node wrote meanwhile must be loaded first.
 		if !errors.Is(err, errSuperseded) {
-			return nil, e.refreshError(err, drop)
+			return nil, newRefreshError(r, err, drop)
 		}
 	}
 }
 
-func (b *Broker) refresh(ctx context.Context, s logical.Storage, e *cacheEntry, drop bool) (scopeSnapshot, error) {
-	snap, err := b.load(ctx, s, e)
+func (b *Broker) refresh(ctx context.Context, s logical.Storage, r *record, drop bool) (scopeSnapshot, error) {
+	snap, err := b.load(ctx, s, r)
 	if err != nil {
 		return scopeSnapshot{}, err
 	}
 	switch {
 	case drop:
-		snap, err = b.drop(ctx, s, e, snap)
+		snap, err = b.dropTokens(ctx, s, r, snap)
 	case snap.unsaved != nil:
-		snap, err = b.save(ctx, s, e, snap, ownScope, snap.unsaved.state)
+		snap, err = b.save(ctx, s, r, snap, ownScope, snap.unsaved.state)
 	}
 	if err != nil {
 		return scopeSnapshot{}, err
 	}
 	done, left := snap.revokeDropped(ctx, time.Now())
-	snap, err = e.update(snap.epoch, func(snap *snapshot) {
+	snap, err = r.update(snap.epoch, func(snap *snapshot) {
 		if done == nil {
 			done = snap.state.Revocation
 		}
 		snap.amend(func(s *State) *State { return s.withRevocation(done, left).withoutBackOff() })
-		snap.dropStoredWrites(e.stored)
-		snap.dedicated = nil
+		snap.removeStoredWrites(r.stored)
+		snap.roleFailures = nil
 	})
 	if err != nil {
 		return scopeSnapshot{}, err
 	}
 	older := snap.validTokens(time.Now())
-	v, err := b.exchange(ctx, s, e, snap.of(ownScope), true)
+	v, err := b.exchangeScope(ctx, s, r, snap.of(ownScope), true)
 	if err != nil {
 		return v, err
 	}
-	return b.replaceScopes(ctx, s, e, v.snapshot, older)
+	return b.replaceScopes(ctx, s, r, v.snapshot, older)
 }
 
-// drop drops the tokens of a name. That is stored before the vendor is called, so that no restart
+// dropTokens drops the tokens of a name. That is stored before the vendor is called, so that no restart
 // brings a token back, and the next refresh revokes those that a kill leaves.
-func (b *Broker) drop(ctx context.Context, s logical.Storage, e *cacheEntry, snap snapshot) (snapshot, error) {
+func (b *Broker) dropTokens(ctx context.Context, s logical.Storage, r *record, snap snapshot) (snapshot, error) {
 	// A new epoch has readers that wait for a renewal start again.
-	dropped := snap.latest().withDroppedTokens()
-	snap, err := e.update(snap.epoch, func(snap *snapshot) {
+	dropped := snap.latestState().withDroppedTokens()
+	snap, err := r.update(snap.epoch, func(snap *snapshot) {
 		snap.epoch++
 		snap.state = dropped
 	})
 	if err != nil {
 		return snap, err
 	}
-	return b.save(ctx, s, e, snap, ownScope, dropped)
+	return b.save(ctx, s, r, snap, ownScope, dropped)
 }
 
 // validTokens returns the tokens that readers may get, by scope: those in use, and those that
 // storage has refused, which replace them once storage takes them.
 func (snap snapshot) validTokens(now time.Time) map[string]provider.Token {
 	all := map[string]provider.Token{}
-	for _, tokens := range []map[string]provider.Token{snap.state.Tokens, snap.latest().Tokens} {
+	for _, tokens := range []map[string]provider.Token{snap.state.Tokens, snap.latestState().Tokens} {
 		for scope, token := range tokens {
 			if leaseTTL(token, now) > 0 {
 				all[scope] = token
@@ -174,7 +174,7 @@ func (snap snapshot) validTokens(now time.Time) map[string]provider.Token {
 // replaceScopes replaces the older tokens of narrower scopes that are still valid. The oldest is
 // first, as a refresh that has no time for all of them is repeated. A scope that the vendor rejects
 // does not keep it from the others; such errors are joined.
-func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *cacheEntry, snap snapshot, older map[string]provider.Token) (scopeSnapshot, error) {
+func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, r *record, snap snapshot, older map[string]provider.Token) (scopeSnapshot, error) {
 	var rejected error
 	var left []string // scopes that have not been replaced
 	scopes := slices.DeleteFunc(slices.Collect(maps.Keys(older)), func(scope string) bool { return scope == ownScope })
@@ -185,7 +185,7 @@ func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *cacheE
 		if leaseTTL(older[scope], time.Now()) == 0 {
 			continue
 		}
-		v, err := b.exchange(ctx, s, e, snap.of(scope), true)
+		v, err := b.exchangeScope(ctx, s, r, snap.of(scope), true)
 		var failed *ExchangeError
 		switch {
 		case err == nil:
@@ -202,22 +202,22 @@ func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, e *cacheE
 		return snap.of(ownScope), rejected
 	}
 	// A new epoch keeps readers that start now from joining a renewal from before.
-	snap, err := e.update(snap.epoch, func(snap *snapshot) { snap.epoch++ })
+	snap, err := r.update(snap.epoch, func(snap *snapshot) { snap.epoch++ })
 	if err != nil {
 		return scopeSnapshot{}, err
 	}
 	return snap.of(ownScope), nil
 }
 
-// refreshError returns what a failed refresh means for readers.
-func (e *cacheEntry) refreshError(err error, dropped bool) *RefreshError {
+// newRefreshError returns the error of a failed refresh.
+func newRefreshError(r *record, err error, dropped bool) *RefreshError {
 	failed := &RefreshError{Err: err, Dropped: dropped}
 	scope := ownScope
 	var exchange *ExchangeError
 	if errors.As(err, &exchange) {
 		scope = exchange.Scope
 	}
-	if snap := e.get(); snap.presence == loaded {
+	if snap := r.get(); snap.presence == loaded {
 		if token := snap.of(scope).token(); leaseTTL(token, time.Now()) > 0 {
 			failed.ExpireTime = token.ExpireTime
 		}
