@@ -187,6 +187,13 @@ func (r *record) unloadLocked(p presence) {
 	r.current.presence, r.current.credential, r.current.state = p, nil, nil
 }
 
+// Len returns the number of names in memory.
+func (b *Broker) Len() int {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return len(b.records)
+}
+
 // Forget drops what is cached of a name, which is loaded again when it is needed.
 func (b *Broker) Forget(name string) {
 	if r := b.cached(name); r != nil {

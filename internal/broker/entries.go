@@ -2,8 +2,6 @@ package broker
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"slices"
 
@@ -13,29 +11,13 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// The State of a credential is in one entry for what all scopes share, and one for each scope:
+// Storage has the State of a credential in one entry for what all scopes share
+// (storage.GrantKey), and in one entry for each scope (storage.ScopeKey). So no entry grows with
+// the number of scopes, and a scope whose entry is too large for storage affects no other scope.
 //
-//	state/<name>/grant    the grant, and what else all scopes share
-//	state/<name>/own      the token of the credential's own scope, and what is of that scope only
-//	state/<name>/<SHA-256>  the same of a narrower scope
-//
-// Each entry is written by itself: none grows with the number of scopes, and a scope that is too
-// large for storage affects no other. Each holds the health of the credential at the time of the
-// write, and the one with the highest number counts, so that an exchange that does not change the
-// grant is one write.
-const (
-	grantKey = "grant"
-	ownKey   = "own"
-)
-
-// scopeKey returns the last part of the key of a scope's entry.
-func scopeKey(scope string) string {
-	if scope == ownScope {
-		return ownKey
-	}
-	sum := sha256.Sum256([]byte(scope))
-	return hex.EncodeToString(sum[:])
-}
+// Each entry also holds the health of the credential at the time of its write. The entry with the
+// highest number has the current health. So an exchange that does not change the grant is one
+// write.
 
 // A header is what all entries have.
 type header struct {
@@ -134,23 +116,22 @@ type storedEntries struct {
 // that the grant's entry cannot be decoded.
 func readEntries(ctx context.Context, s logical.Storage, name string) (storedEntries, error) {
 	all := storedEntries{name: name}
-	keys, err := storage.List(ctx, s, storage.StateKey(name, ""))
+	keys, err := storage.Collect(ctx, s, storage.StatePrefix(name))
 	if err != nil {
 		return all, err
 	}
 	for _, key := range keys {
-		path := storage.StateKey(name, key)
-		if key == grantKey {
-			all.grant, err = storage.Get[grantEntry](ctx, s, path, "write the credential again")
+		if key == storage.GrantKey(name) {
+			all.grant, err = storage.Get[grantEntry](ctx, s, key, "write the credential again")
 			if err != nil {
 				return all, err
 			}
 			continue
 		}
-		entry, err := storage.Get[scopeEntry](ctx, s, path, "the next exchange replaces it")
+		entry, err := storage.Get[scopeEntry](ctx, s, key, "the next exchange replaces it")
 		switch {
-		case storage.IsDamaged(err) || err == nil && entry != nil && scopeKey(entry.Scope) != key:
-			all.obsolete, all.damaged = append(all.obsolete, key), append(all.damaged, path)
+		case storage.IsDamaged(err) || err == nil && entry != nil && storage.ScopeKey(name, entry.Scope) != key:
+			all.obsolete, all.damaged = append(all.obsolete, key), append(all.damaged, key)
 		case err != nil:
 			return all, err
 		case entry != nil:
@@ -164,8 +145,8 @@ func readEntries(ctx context.Context, s logical.Storage, name string) (storedEnt
 // and what of it storage has.
 func (all storedEntries) applyTo(verified *State) (*State, *storedState) {
 	state := *verified
-	stored := &storedState{parts: map[string]scopePart{}, obsolete: all.obsolete}
-	if slices.Contains(all.damaged, storage.StateKey(all.name, ownKey)) {
+	stored := &storedState{name: all.name, parts: map[string]scopePart{}, obsolete: all.obsolete}
+	if slices.Contains(all.damaged, storage.ScopeKey(all.name, ownScope)) {
 		state.Tokens = nil // the damaged entry has replaced them
 	}
 	numbers, next, nextNumber := map[string]int{}, "", 0
@@ -178,11 +159,11 @@ func (all storedEntries) applyTo(verified *State) (*State, *storedState) {
 		note(c.header)
 		state.Grant, state.DroppedBefore, next, nextNumber = c.Grant, c.DroppedBefore, c.Next, c.Number
 	} else if c != nil {
-		stored.obsolete = append(stored.obsolete, grantKey)
+		stored.obsolete = append(stored.obsolete, storage.GrantKey(all.name))
 	}
 	for _, e := range all.scopes {
 		if e.Generation != state.Generation {
-			stored.obsolete = append(stored.obsolete, scopeKey(e.Scope))
+			stored.obsolete = append(stored.obsolete, storage.ScopeKey(all.name, e.Scope))
 			continue
 		}
 		note(e.header)
@@ -194,7 +175,7 @@ func (all storedEntries) applyTo(verified *State) (*State, *storedState) {
 		switch number := numbers[scope]; {
 		case number < state.DroppedBefore:
 			p = p.withDroppedToken()
-		case scopeKey(scope) == next && number < nextNumber && p.Token.InvalidatesPrevious:
+		case storage.ScopeKey(all.name, scope) == next && number < nextNumber && p.Token.InvalidatesPrevious:
 			// The exchange has invalidated this token, and its own was not stored.
 			p.Token, stored.next = provider.Token{}, next
 			stored.uncertainParts = withKey(stored.uncertainParts, scope, true)
@@ -268,13 +249,13 @@ func newHeader(s *State) header {
 }
 
 func putGrant(ctx context.Context, s logical.Storage, name string, state *State, next string) error {
-	return storage.Put(ctx, s, storage.StateKey(name, grantKey), &grantEntry{header: newHeader(state), Grant: state.Grant, DroppedBefore: state.DroppedBefore, Next: next})
+	return storage.Put(ctx, s, storage.GrantKey(name), &grantEntry{header: newHeader(state), Grant: state.Grant, DroppedBefore: state.DroppedBefore, Next: next})
 }
 
 // putPart writes the entry of a scope, or deletes it if there is nothing to store. The entry of
 // the credential's own scope stays even then: it replaces what the credential was verified with.
 func putPart(ctx context.Context, s logical.Storage, name string, state *State, scope string) error {
-	key, p := storage.StateKey(name, scopeKey(scope)), state.part(scope)
+	key, p := storage.ScopeKey(name, scope), state.part(scope)
 	if p.isEmpty() && scope != ownScope {
 		return storage.Delete(ctx, s, key)
 	}
@@ -283,7 +264,7 @@ func putPart(ctx context.Context, s logical.Storage, name string, state *State, 
 
 // DeleteState deletes what storage has of the state of a name. Its error is of type *storage.Error.
 func DeleteState(ctx context.Context, s logical.Storage, name string) error {
-	keys, err := storage.Collect(ctx, s, storage.StateKey(name, ""))
+	keys, err := storage.Collect(ctx, s, storage.StatePrefix(name))
 	if err != nil {
 		return err
 	}

@@ -2,11 +2,9 @@ package broker
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -57,13 +55,13 @@ type leases []string
 // readLeases returns the leases of a credential, and deletes the entries of tokens that expired
 // longer than leaseRetention ago. Its error is of type *storage.Error.
 func readLeases(ctx context.Context, s logical.Storage, name string) (leases, error) {
-	keys, err := storage.Collect(ctx, s, storage.LeaseKey(name, "", "", ""))
+	keys, err := storage.Collect(ctx, s, storage.LeasesPrefix(name))
 	if err != nil {
 		return nil, err
 	}
 	var left leases
 	for _, key := range keys {
-		switch age := time.Since(leaseExpiry(key)); {
+		switch age := time.Since(storage.LeaseExpiry(key)); {
 		case age < 0:
 			left = append(left, key)
 		case age > leaseRetention:
@@ -77,7 +75,7 @@ func readLeases(ctx context.Context, s logical.Storage, name string) (leases, er
 
 // checkLimit returns an error, of type *TooManyLeasesError, if a role has as many leases as it may.
 func (ls leases) checkLimit(name string, d Dedication) error {
-	prefix, count := storage.LeaseKey(name, d.Role, d.Series, ""), 0
+	prefix, count := storage.SeriesPrefix(name, d.Role, d.Series), 0
 	for _, key := range ls {
 		if strings.HasPrefix(key, prefix) {
 			count++
@@ -91,26 +89,12 @@ func (ls leases) checkLimit(name string, d Dedication) error {
 
 // has reports whether a token is leased already.
 func (ls leases) has(accessToken string) bool {
-	return slices.ContainsFunc(ls, func(key string) bool { return strings.HasSuffix(key, "-"+leaseID(accessToken)) })
-}
-
-func leaseID(accessToken string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(accessToken))) }
-
-// leaseExpiry returns when the token of a lease expires, by the key of the lease; zero if the key
-// has no time.
-func leaseExpiry(key string) time.Time {
-	seconds, _, _ := strings.Cut(key[strings.LastIndex(key, "/")+1:], "-")
-	expiry, err := strconv.ParseInt(seconds, 10, 64)
-	if err != nil {
-		return time.Time{}
-	}
-	return time.Unix(expiry, 0)
+	return slices.ContainsFunc(ls, func(key string) bool { return storage.IsLeaseOf(key, accessToken) })
 }
 
 // putLease stores the lease of a token, and returns its key.
 func putLease(ctx context.Context, s logical.Storage, c *Credential, d Dedication, token provider.Token) (string, error) {
-	id := strconv.FormatInt(token.ExpireTime.Unix(), 10) + "-" + leaseID(token.AccessToken)
-	key := storage.LeaseKey(c.Name, d.Role, d.Series, id)
+	key := storage.LeaseKey(c.Name, d.Role, d.Series, token.AccessToken, token.ExpireTime)
 	return key, storage.Retry(ctx, func() error {
 		return storage.Put(ctx, s, key, &leaseEntry{AccessToken: token.AccessToken, SentTo: c.SentTo})
 	})
@@ -129,14 +113,14 @@ func (b *Broker) RevokeLease(ctx context.Context, s logical.Storage, name, key s
 // RevokeLeases revokes the dedicated tokens of a credential that is deleted, and deletes their
 // leases. What the vendor does not revoke is logged. Its error is of type *storage.Error.
 func (b *Broker) RevokeLeases(ctx context.Context, s logical.Storage, name string) error {
-	asking, cancel := context.WithTimeout(ctx, revokeLeasesTimeout)
+	vendorCtx, cancel := context.WithTimeout(ctx, revokeLeasesTimeout)
 	defer cancel()
-	keys, err := storage.Collect(ctx, s, storage.LeaseKey(name, "", "", ""))
+	keys, err := storage.Collect(ctx, s, storage.LeasesPrefix(name))
 	if err != nil {
 		return err
 	}
 	for _, key := range keys {
-		err := b.revokeLease(ctx, asking, s, name, key)
+		err := b.revokeLease(ctx, vendorCtx, s, name, key)
 		switch {
 		case storage.IsError(err):
 			return err
@@ -151,12 +135,12 @@ func (b *Broker) RevokeLeases(ctx context.Context, s logical.Storage, name strin
 }
 
 // revokeLease revokes the token of a lease. The vendor is asked with the second context.
-func (b *Broker) revokeLease(ctx, asking context.Context, s logical.Storage, name, key string) error {
+func (b *Broker) revokeLease(ctx, vendorCtx context.Context, s logical.Storage, name, key string) error {
 	entry, err := storage.Get[leaseEntry](ctx, s, key, "delete it")
 	switch {
 	case storage.IsError(err):
 		return err
-	case !time.Now().Before(leaseExpiry(key)) || err == nil && entry == nil:
+	case !time.Now().Before(storage.LeaseExpiry(key)) || err == nil && entry == nil:
 		return nil
 	case err != nil:
 		return err
@@ -173,7 +157,7 @@ func (b *Broker) revokeLease(ctx, asking context.Context, s logical.Storage, nam
 		b.source.Logger().Warn("the token is not revoked, as the credential's URLs have changed, and is valid until it expires", "name", name)
 		return nil
 	}
-	err = snap.revoke(asking, entry.AccessToken)
+	err = snap.revoke(vendorCtx, entry.AccessToken)
 	var vendor *provider.Error
 	switch {
 	case errors.As(err, &vendor) && (vendor.Code == "unsupported_token_type" || vendor.Code == "unauthorized_client"):

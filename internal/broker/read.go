@@ -54,7 +54,7 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 		return nil, v.backOffError()
 	}
 	r.noteAwaited(v.scope)
-	var impatient <-chan time.Time
+	var patienceEnds <-chan time.Time
 	if act == renewAhead {
 		wait := patience
 		if !began.IsZero() {
@@ -65,13 +65,13 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 		}
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
-		impatient = timer.C
+		patienceEnds = timer.C
 	}
 	renewed := b.renewShared(ctx, s, task{record: r, epoch: v.epoch, scope: v.scope, demand: d})
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-impatient:
+	case <-patienceEnds:
 		if issued := r.fresh(request); issued != nil {
 			return issued.stale(time.Now()), nil
 		}
@@ -118,7 +118,7 @@ func (b *Broker) loadForRead(ctx context.Context, s logical.Storage, name, scope
 // load outlives the reader, as others wait for it. The key has the epoch of the name, so that a
 // reader that started after a change does not join a load from before it.
 func (b *Broker) loadShared(ctx context.Context, s logical.Storage, key, name string) error {
-	loaded := b.loads.DoChan(key, func() (any, error) {
+	done := b.loads.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 		defer cancel()
 		return b.loadName(ctx, s, name)
@@ -126,7 +126,7 @@ func (b *Broker) loadShared(ctx context.Context, s logical.Storage, key, name st
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case result := <-loaded:
+	case result := <-done:
 		return result.Err
 	}
 }

@@ -29,6 +29,7 @@ const (
 // storedState is what storage has of the state of a name, as far as is known. The holder of the
 // name's lock uses it.
 type storedState struct {
+	name          string
 	grant         provider.Grant
 	droppedBefore int
 	health        Health
@@ -72,7 +73,7 @@ func (st *storedState) wroteGrant(s *State, next string, err error) {
 		return
 	}
 	st.isUncertain = false
-	st.obsolete = slices.DeleteFunc(st.obsolete, func(key string) bool { return key == grantKey })
+	st.obsolete = slices.DeleteFunc(st.obsolete, func(key string) bool { return key == storage.GrantKey(st.name) })
 	if st.droppedBefore < s.DroppedBefore {
 		for scope, p := range st.parts {
 			st.parts[scope] = p.withDroppedToken()
@@ -91,7 +92,7 @@ func (st *storedState) wrotePart(s *State, scope string, err error) {
 	if s.hasEntry(scope) {
 		st.health = s.Health
 	}
-	if st.next == scopeKey(scope) {
+	if st.next == storage.ScopeKey(st.name, scope) {
 		st.next = ""
 	}
 }
@@ -174,7 +175,7 @@ func (b *Broker) saveGrant(ctx context.Context, s logical.Storage, r *record, sc
 	}
 	follows := r.stored.next
 	if writesPart {
-		follows = scopeKey(scope)
+		follows = storage.ScopeKey(r.name, scope)
 	}
 	err := storage.Retry(ctx, func() error { return putGrant(ctx, s, r.name, next, follows) })
 	r.stored.wroteGrant(next, follows, err)
@@ -252,10 +253,10 @@ func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, r *record, s
 	}
 	written := map[string]bool{}
 	for scope := range next.scopes() {
-		written[scopeKey(scope)] = true
+		written[storage.ScopeKey(r.name, scope)] = true
 	}
 	r.stored.obsolete = slices.DeleteFunc(r.stored.obsolete, func(key string) bool {
-		return written[key] || ctx.Err() == nil && storage.Delete(ctx, s, storage.StateKey(r.name, key)) == nil
+		return written[key] || ctx.Err() == nil && storage.Delete(ctx, s, key) == nil
 	})
 }
 

@@ -110,9 +110,9 @@ func (v scopeSnapshot) pendingWrite() *failedWrite { return v.unsaved.pendingFor
 
 // lastFailure returns the last failed exchange that concerns the scope, as it is at a time.
 func (v scopeSnapshot) lastFailure(now time.Time) Failure {
-	refusal, failure := v.state.ScopeFailures[v.scope].asOf(now), v.state.Failure.asOf(now)
-	if refusal.NextAttempt.After(failure.NextAttempt) {
-		return refusal
+	scopeFailure, failure := v.state.ScopeFailures[v.scope].asOf(now), v.state.Failure.asOf(now)
+	if scopeFailure.NextAttempt.After(failure.NextAttempt) {
+		return scopeFailure
 	}
 	return failure
 }
@@ -158,7 +158,7 @@ func (v scopeSnapshot) expiredMeanwhile(now time.Time) error {
 // fresh returns the cached token for a reader; nil if there is no valid one, or if a reader
 // should wait for the next, which is seconds away.
 func (v scopeSnapshot) fresh(now time.Time, minTTL time.Duration) *IssuedToken {
-	if isExpiring(v.token(), now) && !v.backingOff(now) {
+	if act, _ := v.decide(demand{}, now); act == renewNow || act == fail {
 		return nil
 	}
 	return v.issued(now, minTTL)

@@ -67,8 +67,8 @@ const maxCount = 1 << 49
 // Check returns an error for a State that the engine does not write.
 func (s *State) Check() error {
 	err := newHeader(s).check()
-	for _, refusal := range s.ScopeFailures {
-		err = errors.Join(err, refusal.check())
+	for _, failure := range s.ScopeFailures {
+		err = errors.Join(err, failure.check())
 	}
 	return err
 }
@@ -114,7 +114,7 @@ func (s *State) succeeded(c *Credential, scope string, a *provider.Answer, token
 		next.CredentialExpireTime = token.IssueTime.Add(idle)
 	}
 	next.Failure.Count, next.Failure.NextAttempt, next.Failure.AfterFinal = 0, time.Time{}, false
-	next.ScopeFailures = withoutKeys(next.ScopeFailures, func(refused string, _ Failure) bool { return refused == scope })
+	next.ScopeFailures = withoutKeys(next.ScopeFailures, func(other string, _ Failure) bool { return other == scope })
 	next.prune(token.IssueTime)
 	return &next
 }
@@ -258,7 +258,7 @@ func (s *State) withoutBackOff() *State {
 	next := *s
 	next.ScopeFailures = nil
 	next.Failure.NextAttempt = time.Time{}
-	if own, isRefused := s.ScopeFailures[ownScope]; isRefused {
+	if own, hasFailed := s.ScopeFailures[ownScope]; hasFailed {
 		own.NextAttempt = time.Time{}
 		next.ScopeFailures = withKey(next.ScopeFailures, ownScope, own)
 	}

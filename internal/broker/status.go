@@ -170,10 +170,10 @@ func (s *Status) addScopes(snap snapshot, now time.Time) (hasToken, lacksToken b
 			wasValid := leaseTTL(snap.state.Tokens[scope], now) > 0 // and the vendor has invalidated it
 			lacksToken = lacksToken || !isValid && (isOfScope || wasValid || scope == ownScope)
 		}
-		if refusal := snap.state.ScopeFailures[scope].asOf(now); refusal != (Failure{}) && !refusal.isOutdated(scope, now) {
+		if failure := snap.state.ScopeFailures[scope].asOf(now); failure != (Failure{}) && !failure.isOutdated(scope, now) {
 			lacksToken = lacksToken || !isValid
-			s.noteFailure(refusal)
-			status.Failure, status.IsRejected = refusal, refusal.isFinal()
+			s.noteFailure(failure)
+			status.Failure, status.IsRejected = failure, failure.isFinal()
 		}
 		if scope != ownScope && (status.Failure != (Failure{}) || status.StorageError != nil || snap.state.Tokens[scope].AccessToken != "") {
 			if s.Scopes == nil {
