@@ -8,7 +8,7 @@ import (
 )
 
 // ErrClosed means that the engine is being unloaded, and begins nothing any more.
-var ErrClosed = errors.New("the engine is being unloaded")
+var ErrClosed = errors.New("the engine is being unloaded; try again")
 
 // closeTimeout is how long Close waits. Vault holds a lock meanwhile that all others want.
 const closeTimeout = 900 * time.Millisecond
@@ -31,7 +31,7 @@ func (b *Broker) Close(ctx context.Context) {
 	case <-ctx.Done(): // storage may take longer than its context
 	}
 	if ctx.Err() != nil {
-		b.source.Logger().Warn("the engine is unloaded while a vendor, or storage, has yet to answer")
+		b.source.Logger().Warn("unloading while a request to a vendor or storage is in progress")
 	}
 }
 

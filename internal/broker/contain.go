@@ -12,7 +12,7 @@ import (
 
 // ErrPanicked means that the engine has a bug that something in storage, or a vendor's answer,
 // has triggered.
-var ErrPanicked = errors.New("the engine failed; the server's log has the reason")
+var ErrPanicked = errors.New("internal error; see the server's log")
 
 // Panicked logs what was recovered from a panic, and returns ErrPanicked. The process serves all
 // mounts of the plugin, and must not end because of one. What was recovered is logged only if it
@@ -22,7 +22,7 @@ func Panicked(logger hclog.Logger, recovered any) error {
 	if err, isRuntime := recovered.(runtime.Error); isRuntime {
 		what = err.Error()
 	}
-	logger.Error("a bug of the engine: please report it", "panic", what, "stack", string(debug.Stack()))
+	logger.Error("panic caused by a bug in the engine; please report it", "panic", what, "stack", string(debug.Stack()))
 	return ErrPanicked
 }
 

@@ -12,7 +12,7 @@ import (
 
 // ErrShared means that the vendor returns a token that another reader has, so that no reader can
 // have one of its own.
-var ErrShared = errors.New("the vendor returns the same token until it expires: a reader cannot have one of its own")
+var ErrShared = errors.New("the vendor returns the same token until it expires, so the role cannot be dedicated; set dedicated=false")
 
 // A Dedication is what a dedicated role allows its readers, each of which gets a token of its own.
 type Dedication struct {
@@ -181,6 +181,6 @@ func (b *Broker) revokeUndelivered(ctx context.Context, v scopeSnapshot, accessT
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()
 	if err := v.revoke(ctx, accessToken); err != nil {
-		b.logger(v).Warn("a dedicated token that no reader has cannot be revoked", "error", err)
+		b.logger(v).Warn("a dedicated token that no reader received cannot be revoked", "error", err)
 	}
 }

@@ -62,7 +62,7 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 	}
 	latest := v.latestState()
 	if err := probeWritable(ctx, s, latest.grantFor(v.scope)); err != nil {
-		b.logger(v).Warn("storage takes no write, so the vendor is not called", "error", err)
+		b.logger(v).Warn("storage does not accept writes, so the vendor is not called", "error", err)
 		r.keepUnsaved(s, latest, err)
 		return v, err
 	}
@@ -221,16 +221,16 @@ func (v scopeSnapshot) checkUsable(next *State, x Exchange, mayRepeat bool) (*St
 // unusableToken returns why a token that the vendor issued cannot be leased.
 func unusableToken(t provider.Token, ttl provider.TTL, now time.Time, isNextSoon bool) *provider.Error {
 	if isNextSoon {
-		return provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is the one that expires now or the next")
+		return provider.Errorf(provider.Unavailable, "the vendor's response took too long to determine which hour its token belongs to")
 	}
 	hint := ""
 	if ttl.Max > 0 {
 		hint = fmt.Sprintf(" (max_ttl is %s)", ttl.Max)
 	}
 	if !t.ExpireTime.After(t.Now(now)) {
-		return provider.Errorf(provider.InvalidResponse, "the vendor's access token has expired already, at %s by this server's clock%s", FormatTime(t.ExpireTime), hint)
+		return provider.Errorf(provider.InvalidResponse, "the vendor's access token expired at %s, before it was received%s", FormatTime(t.ExpireTime), hint)
 	}
-	return provider.Errorf(provider.InvalidResponse, "the lifetime of the vendor's access token is too short to lease it: it expires at %s%s", FormatTime(t.ExpireTime), hint)
+	return provider.Errorf(provider.InvalidResponse, "the vendor's access token expires at %s, too soon to lease%s", FormatTime(t.ExpireTime), hint)
 }
 
 // report logs an exchange, and has the observer count it. It is the only place that does.

@@ -35,14 +35,14 @@ func (e *RefreshError) Unwrap() error { return e.Err }
 type UnfinishedError struct{ Scopes []string }
 
 func (e *UnfinishedError) Error() string {
-	return fmt.Sprintf("the refresh was ended after %s, and has not replaced the tokens of these scopes: %s; refresh again", renewTimeout, provider.List(e.Scopes))
+	return fmt.Sprintf("the refresh timed out after %s; tokens of these scopes were not replaced: %s; refresh again", renewTimeout, provider.List(e.Scopes))
 }
 
 // A TooManyRefreshesError means that a name was refreshed too often.
 type TooManyRefreshesError struct{ Next time.Time } // when it may be refreshed again
 
 func (e *TooManyRefreshesError) Error() string {
-	return fmt.Sprintf("there may be %d refreshes within %s; the next one may be at %s",
+	return fmt.Sprintf("refreshed %d times within %s; the next refresh is possible at %s",
 		maxRefreshes, refreshPeriod, FormatTime(e.Next.Add(time.Second-1)))
 }
 

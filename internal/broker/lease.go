@@ -154,7 +154,7 @@ func (b *Broker) revokeLease(ctx, vendorCtx context.Context, s logical.Storage, 
 	}
 	isSentElsewhere := slices.ContainsFunc(snap.credential.SentTo, func(to string) bool { return !slices.Contains(entry.SentTo, to) })
 	if isSentElsewhere {
-		b.source.Logger().Warn("the token is not revoked, as the credential's URLs have changed, and is valid until it expires", "name", name)
+		b.source.Logger().Warn("the token is not revoked because the credential's URLs have changed; it is valid until it expires", "name", name)
 		return nil
 	}
 	err = snap.revoke(vendorCtx, entry.AccessToken)
@@ -163,7 +163,7 @@ func (b *Broker) revokeLease(ctx, vendorCtx context.Context, s logical.Storage, 
 	case errors.As(err, &vendor) && (vendor.Code == "unsupported_token_type" || vendor.Code == "unauthorized_client"):
 		// Such tokens, or those of the client that the credential had before, can never be
 		// revoked, and leases that cannot end would pile up.
-		b.source.Logger().Warn("the vendor does not revoke the token, which is valid until it expires", "name", name, "error", vendor.Reason)
+		b.source.Logger().Warn("the vendor does not revoke the token; it is valid until it expires", "name", name, "error", vendor.Reason)
 		return nil
 	case errors.As(err, &vendor):
 		return fmt.Errorf("the token cannot be revoked at the vendor: %s", vendor.Reason)

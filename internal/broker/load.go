@@ -99,7 +99,7 @@ func (b *Broker) readCredential(ctx context.Context, s logical.Storage, name str
 		return nil, nil, nil, err
 	}
 	for _, key := range all.damaged {
-		b.source.Logger().Warn("a storage entry cannot be decoded: the next exchange replaces it", "name", name, "entry", key)
+		b.source.Logger().Warn("a storage entry cannot be decoded; the next exchange replaces it", "name", name, "entry", key)
 	}
 	verified := credential.Verified
 	if verified == nil {

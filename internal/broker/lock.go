@@ -96,7 +96,7 @@ func (l *locks) lockAll(ctx context.Context, names []string) (unlock func(), err
 const maxDedicated = 16
 
 // ErrTooManyWaiting means that too many reads of a dedicated role already wait for the vendor.
-var ErrTooManyWaiting = fmt.Errorf("%d reads already wait for a token of their own", maxDedicated)
+var ErrTooManyWaiting = fmt.Errorf("%d reads of the role wait for an exchange (the maximum)", maxDedicated)
 
 // lockDedicated locks a name for an exchange of a dedicated role. One such exchange at a time
 // waits for the lock; the others wait for their turn to do so, so that anything else waits for

@@ -96,9 +96,9 @@ func longerTokenHint(v scopeSnapshot, now time.Time, minTTL time.Duration) strin
 	t := v.token()
 	switch {
 	case canMeet(t, now, minTTL) && now.Before(v.earlyTime()):
-		return fmt.Sprintf("readers have caused the %d exchanges that min_ttl may cause within the lifetime of a token; the next may be at %s", earlyExchanges, FormatTime(v.earlyTime().Add(time.Second-1)))
+		return fmt.Sprintf("min_ttl allows %d exchanges within a token's lifetime, and all are used; the next is possible at %s", earlyExchanges, FormatTime(v.earlyTime().Add(time.Second-1)))
 	case t.NotRenewable:
-		return "there is no other"
+		return "the token cannot be renewed"
 	case !t.RenewableFrom.IsZero():
 		return "a longer one is available from " + FormatTime(t.RenewableFrom.Add(time.Second-1))
 	}

@@ -121,7 +121,7 @@ func (b *Broker) save(ctx context.Context, s logical.Storage, r *record, snap sn
 		err = b.saveGrant(ctx, s, r, scope, next)
 	}
 	if err != nil {
-		b.logger(snap.of(scope)).Warn("cannot store what the vendor answered; it is kept in memory", "error", err)
+		b.logger(snap.of(scope)).Warn("cannot store the vendor's answer; keeping it in memory", "error", err)
 		r.keepUnsaved(s, next, err)
 		return snap, err
 	}
@@ -134,7 +134,7 @@ func (b *Broker) save(ctx context.Context, s logical.Storage, r *record, snap sn
 		var failed failedWrite
 		next, failed = b.savePart(ctx, s, r, snap, scope, next)
 		if err = failed.err; err != nil {
-			b.logger(snap.of(scope)).Warn("cannot store what the vendor answered for the scope", "error", err)
+			b.logger(snap.of(scope)).Warn("cannot store the vendor's answer for the scope", "error", err)
 			failedScopes[scope] = failed
 		}
 	}
@@ -193,7 +193,7 @@ func (b *Broker) savePart(ctx context.Context, s logical.Storage, r *record, sna
 	err := write()
 	for storage.IsTooLarge(err) && len(next.Dropped[scope]) > 0 {
 		p := next.part(scope)
-		b.logger(snap.of(scope)).Warn("a dropped token is not kept to be revoked, as the entry is too large for storage", "expire_time", FormatTime(p.Dropped[0].ExpireTime))
+		b.logger(snap.of(scope)).Warn("a dropped token will not be revoked: its storage entry is too large", "expire_time", FormatTime(p.Dropped[0].ExpireTime))
 		p.Dropped = p.Dropped[1:]
 		next = next.withPart(scope, p)
 		err = write()
@@ -300,7 +300,7 @@ func (b *Broker) storePending(ctx context.Context, s logical.Storage, r *record,
 	if isNeeded || storage.Probe(ctx, s) != nil {
 		return snap, err
 	}
-	b.logger(v).Warn("what the vendor answered is dropped: storage does not take it, and its token has expired", "error", err)
+	b.logger(v).Warn("discarding the vendor's answer: storage does not accept it, and its token has expired", "error", err)
 	return r.update(snap.epoch, func(snap *snapshot) {
 		failedScopes := maps.Clone(snap.unsaved.scopeWrites)
 		delete(failedScopes, v.scope)

@@ -42,7 +42,7 @@ func (c *Credential) checkNotWidened(s *State, t provider.Token, scope string) *
 			has = strings.Fields(other)
 		}
 		if len(has) == 0 {
-			return newWidenedError("returned the token of the credential's own scope, which is more than the role may get: give the role a credential of its own")
+			return newWidenedError("returned the token of the credential's own scope, which is more than the role may get; give the role a credential of its own")
 		}
 		granted = append(slices.Clip(granted), has...)
 	}
@@ -50,9 +50,9 @@ func (c *Credential) checkNotWidened(s *State, t provider.Token, scope string) *
 	if len(wide) == 0 {
 		return nil
 	}
-	why := "which the credential has and the role does not: use a credential of its own for the role, with no more scope than that"
+	why := "which the credential has and the role does not; give the role a credential of its own"
 	if c.Scope == "" {
-		why = "which the role does not have, and may be more than the role may get: set the credential's scope to what its roles may get, and give the role a credential of its own if that has it"
+		why = "which the role does not have and the credential may have; set the credential's scope to what its roles may get, or give the role a credential of its own"
 	}
 	slices.Sort(wide)
 	shown := provider.Redacted(strings.Join(slices.Compact(wide), " "), append(c.secretsAndTokens(s), t.AccessToken)...)

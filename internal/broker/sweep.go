@@ -94,7 +94,7 @@ func (b *Broker) runTasks(ctx context.Context, s logical.Storage, tasks []task) 
 		}
 		hasEnded, err := await(b.renewShared(ctx, s, t))
 		if !hasEnded {
-			b.source.Logger().Warn("a renewal has not ended by its deadline", "name", t.record.name)
+			b.source.Logger().Warn("a renewal has exceeded its deadline", "name", t.record.name)
 			break
 		}
 		if storage.IsError(err) {
