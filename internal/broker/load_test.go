@@ -65,7 +65,7 @@ func TestALoadOutlivesTheReaderThatCausedIt(t *testing.T) {
 				source := &slowSource{}
 				b, s := New(source, ignoreExchanges{}), &logical.InmemStorage{}
 				given(t.Context(), b, s)
-				source.storageTime = 3 * time.Second
+				source.storageTime = 3500 * time.Millisecond // the load must not end together with a reader
 				source.loads.Store(0)
 				for range 3 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
