@@ -29,7 +29,7 @@ func (c manyCredentials) Names(context.Context, logical.Storage) ([]string, erro
 }
 func (c manyCredentials) Logger() hclog.Logger { return hclog.NewNullLogger() }
 
-// instantVendor is of a vendor that answers at once.
+// instantVendor is a credential of a vendor that answers at once.
 type instantVendor struct{ provider.Credential }
 
 func (instantVendor) Exchange(context.Context, provider.Grant) (*provider.Answer, error) {
@@ -39,7 +39,7 @@ func (instantVendor) Exchange(context.Context, provider.Grant) (*provider.Answer
 
 func (instantVendor) MaxIdle() time.Duration { return 0 }
 
-// instantDisuseVendor is of a vendor whose credentials expire of disuse.
+// instantDisuseVendor is an instantVendor whose credentials expire from disuse.
 type instantDisuseVendor struct{ instantVendor }
 
 func (instantDisuseVendor) MaxIdle() time.Duration { return 7 * 24 * time.Hour }
@@ -49,8 +49,8 @@ type ignoreExchanges struct{}
 func (ignoreExchanges) Exchanged(Exchange) {}
 func (ignoreExchanges) Finished(Exchange)  {}
 
-// A sweep over credentials of which a part is due, with a vendor that answers at once and
-// storage in memory: what is the engine's own.
+// BenchmarkSweep measures the engine's own part of a sweep, with an instant vendor and storage in
+// memory, for several numbers of due credentials.
 func BenchmarkSweep(b *testing.B) {
 	const credentials = 10_000
 	for _, due := range []int{0, credentials / 100, credentials} {
@@ -73,14 +73,14 @@ func BenchmarkSweep(b *testing.B) {
 				b.StartTimer()
 				require.NoError(b, broker.Sweep(b.Context(), storage))
 				b.StopTimer()
-				require.Empty(b, broker.dueTasks(time.Now()), "all that was due is done")
+				require.Empty(b, broker.dueTasks(time.Now()), "due tasks are left")
 				b.StartTimer()
 			}
 		})
 	}
 }
 
-// age makes the token nearly expired, and in use.
+// age makes the token almost expired and in use.
 func (r *record) age() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

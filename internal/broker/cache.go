@@ -13,20 +13,20 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A record is what is in memory of one name. It stays when its credential is changed, and is
-// dropped when the name is not in storage.
+// A record is the cached state of one name. It stays when the credential changes, and is removed
+// when the name turns out not to be in storage.
 type record struct {
 	name string
 
 	flights singleflight.Group
 
-	// The holder of the name's lock uses these: what storage has of the state, and the
+	// Only the holder of the name's lock uses these: what storage has of the state, and the
 	// allowances of dedicated roles, by role.
 	stored     *storedState
 	allowances map[string]*allowance
 
-	// refreshLimits limits the refreshes of the name: those that keep the cached tokens, and those
-	// that drop them first.
+	// refreshLimits limits the refreshes of the name: first those that keep the cached tokens, then
+	// those with drop.
 	refreshLimits [2]*rate.Limiter
 
 	mu      sync.Mutex
@@ -35,50 +35,49 @@ type record struct {
 	running operation
 }
 
-// An operation is what runs under the lock of a name: a renewal, a refresh, a write or a dedicated
-// exchange. The zero operation is none.
+// An operation is a renewal, a refresh, a write or a dedicated exchange that holds the lock of a
+// name. The zero operation means that there is none.
 type operation struct {
-	isDedicated bool // which gives no other reader a token
+	isDedicated bool // if so, other readers get no token from it
 	since       time.Time
 }
 
-// use is how the tokens of a scope are used.
+// A use describes how readers use the tokens of a scope.
 type use struct {
-	// inUse is whether the token has been read, or asked for in vain, since it was issued:
-	// such a token is renewed ahead of its readers. isAwaited is whether a reader waits for a
-	// newer one.
+	// inUse is whether the token has been read, or requested without success, since its issue. The
+	// engine renews such a token before it expires. isAwaited is whether a reader waits for a newer
+	// token.
 	inUse, isAwaited bool
 
-	// lastRead is when the token was last read, within useAccuracy.
+	// lastRead is when the token was last read, to within useAccuracy.
 	lastRead time.Time
 }
 
-// useAccuracy spares most reads the update of their time.
+// With useAccuracy, most reads need not update lastRead.
 const useAccuracy = time.Minute
 
-// isAbandoned reports whether a scope that fails has no readers any more: none has asked for a
-// while in which there was no valid token.
+// isAbandoned reports whether a failing scope has had no reader for failureRetention.
 func (u use) isAbandoned(v scopeSnapshot, now time.Time) bool {
 	token := v.token()
 	return v.lastFailure(now).Count > 0 && leaseTTL(token, now) == 0 && now.Sub(maxTime(u.lastRead, token.ExpireTime)) > failureRetention
 }
 
-// cached returns the entry of a name; nil if there is none.
+// cached returns the record of a name, or nil if there is none.
 func (b *Broker) cached(name string) *record {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	return b.records[name]
 }
 
-// allCached returns the entries of all names.
+// allCached returns the records of all names.
 func (b *Broker) allCached() []*record {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	return slices.Collect(maps.Values(b.records))
 }
 
-// lockRecord locks a name and returns its entry, which it creates if there is none. unlock drops
-// the entry if the name turned out not to be in storage. Its errors are those of locks.lock.
+// lockRecord locks a name and returns its record, which it creates if necessary. unlock also
+// removes the record if the name is not in storage. The errors are those of locks.lock.
 func (b *Broker) lockRecord(ctx context.Context, name string) (r *record, unlock func(), err error) {
 	unlockName, err := b.locks.lock(ctx, name)
 	if err != nil {
@@ -88,7 +87,7 @@ func (b *Broker) lockRecord(ctx context.Context, name string) (r *record, unlock
 	return r, unlock, nil
 }
 
-// withRecord is lockRecord for a name whose lock is held.
+// withRecord is lockRecord for a name whose lock the caller holds.
 func (b *Broker) withRecord(name string, unlockName func()) (r *record, unlock func()) {
 	r = b.recordOf(name)
 	return r, func() {
@@ -97,15 +96,15 @@ func (b *Broker) withRecord(name string, unlockName func()) (r *record, unlock f
 	}
 }
 
-// recordOf returns the entry of a name, which it creates if there is none. The caller holds the
-// lock of the name, and calls removeAbsent before it gives it back.
+// recordOf returns the record of a name, which it creates if necessary. The caller holds the lock
+// of the name, and calls removeAbsent before it releases the lock.
 func (b *Broker) recordOf(name string) *record {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.recordLocked(name)
 }
 
-// addListed creates the entry of a name that is in storage, if there is none.
+// addListed returns the record of a name that is in storage, which it creates if necessary.
 func (b *Broker) addListed(name string) *record {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -127,8 +126,8 @@ func (b *Broker) recordLocked(name string) *record {
 	return r
 }
 
-// removeAbsent drops the entry of a name that is not in storage, unless it holds something that is
-// still to be stored.
+// removeAbsent removes the record of a name that is not in storage, unless it has something that
+// must still be stored.
 func (b *Broker) removeAbsent(r *record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -139,15 +138,15 @@ func (b *Broker) removeAbsent(r *record) {
 	}
 }
 
-// get returns what is known of the name now.
+// get returns the current snapshot.
 func (r *record) get() snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.current
 }
 
-// update changes what is known of the name, and returns the result. Its error is errSuperseded
-// if the credential has changed since epoch.
+// update changes the snapshot and returns the result. The error is errSuperseded if the credential
+// has changed since epoch.
 func (r *record) update(epoch uint64, f func(*snapshot)) (snapshot, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -158,8 +157,8 @@ func (r *record) update(epoch uint64, f func(*snapshot)) (snapshot, error) {
 	return r.current, nil
 }
 
-// reset forgets what is known of a credential. An unsaved state stays until it is known whether
-// it belongs to the credential that is loaded next.
+// reset clears what memory has of a credential. An unsaved state stays until the next load shows
+// whether it belongs to the credential in storage.
 func (r *record) reset(p presence) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -175,7 +174,7 @@ func (r *record) resetLocked(p presence) {
 	clear(r.uses)
 }
 
-// unload has the credential loaded again. How its tokens are used stays.
+// unload makes the next request load the credential again. The uses of its tokens stay.
 func (r *record) unload() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -194,7 +193,7 @@ func (b *Broker) Len() int {
 	return len(b.records)
 }
 
-// Forget drops what is cached of a name, which is loaded again when it is needed.
+// Forget clears what memory has of a name. The next request loads it from storage.
 func (b *Broker) Forget(name string) {
 	if r := b.cached(name); r != nil {
 		r.forget()
@@ -218,9 +217,9 @@ func (r *record) forget() {
 	r.resetLocked(p)
 }
 
-// noteRead notes that a token of a scope is read, and returns what is known of it. It also returns
-// the start of the operation that is running for the name, or the zero time. It reports false if
-// nothing is loaded.
+// noteRead records a read of a scope's token and returns the snapshot for it. began is the start of
+// the operation that is running for the name, or the zero time. isLoaded is false if the name is
+// not loaded.
 func (r *record) noteRead(scope string) (v scopeSnapshot, began time.Time, isLoaded bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -235,7 +234,7 @@ func (r *record) noteRead(scope string) (v scopeSnapshot, began time.Time, isLoa
 	return v, r.running.since, true
 }
 
-// noteAwaited notes that a reader waits for a newer token.
+// noteAwaited records that a reader waits for a newer token.
 func (r *record) noteAwaited(scope string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -244,28 +243,28 @@ func (r *record) noteAwaited(scope string) {
 	r.uses[scope] = u
 }
 
-// noteServedLocked notes that those that waited for a token have got the one there is.
+// noteServedLocked records that the readers that waited for a token got the cached one.
 func (r *record) noteServedLocked(scope string) {
 	u := r.uses[scope]
 	r.uses[scope] = use{inUse: u.inUse, lastRead: u.lastRead}
 }
 
-// noteIssuedLocked notes a new token of a scope. A reader that waited for it counts as its user
-// if the last one was in use, too.
+// noteIssuedLocked records a new token of a scope. It is in use if a reader waits for it and the
+// last token was valid recently.
 func (r *record) noteIssuedLocked(scope string, last provider.Token) {
 	u := r.uses[scope]
 	r.uses[scope] = use{inUse: u.isAwaited && wasRecentlyValid(last, time.Now()), lastRead: u.lastRead}
 }
 
-// noteRejectedLocked notes that the vendor rejected a scope. A narrower one is asked for again
-// only when somebody reads it, since its role may have been corrected or deleted.
+// noteRejectedLocked records that the vendor rejected a scope. A narrower scope is requested again
+// only when it is read, since its role may have been corrected or deleted.
 func (r *record) noteRejectedLocked(scope string, failure *provider.Error) {
 	if scope != ownScope && failure.Kind == provider.Rejected {
 		delete(r.uses, scope)
 	}
 }
 
-// setRunning notes the operation that is running.
+// setRunning sets the operation that is running.
 func (r *record) setRunning(o operation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

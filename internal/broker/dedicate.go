@@ -10,31 +10,33 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// ErrShared means that the vendor returns a token that another reader has, so that no reader can
-// have one of its own.
+// ErrShared means that the vendor returned a token that another reader has.
 var ErrShared = errors.New("the vendor returns the same token until it expires, so the role cannot be dedicated; set dedicated=false")
 
-// A Dedication is what a dedicated role allows its readers, each of which gets a token of its own.
+// A Dedication holds the limits of a dedicated role. Each of its readers gets a token of its own.
 type Dedication struct {
-	Role string // its name
+	Role string // the name of the role
 
-	// Series is the part of the storage keys of the leases that count against MaxLeases.
+	// Series is the part of the leases' storage keys that changes when an operator forgets the
+	// leases. Only leases of the current series count against MaxLeases.
 	Series string
 
-	// MaxLeases is how many tokens may be leased at once; zero sets no limit. MaxExchanges is how
-	// many may be exchanged within the lifetime of one.
+	// MaxLeases is the maximum number of leases at a time; zero sets no limit. MaxExchanges is the
+	// maximum number of exchanges within the lifetime of a token.
 	MaxLeases    int
 	MaxExchanges int
 }
 
-// Dedicate exchanges the named credential for a token that is not shared, and returns the key of
-// its lease, for RevokeLease. Nothing is cached. What the exchange shows of the credential counts
-// for all readers; a failure that passes by itself counts only for the role. Its errors are those
-// of Read, of type *TooManyLeasesError and *TooManyExchangesError, and ErrTooManyWaiting and ErrShared.
+// Dedicate exchanges the named credential for a token that is not shared or cached. It returns the
+// token and the storage key of its lease, for RevokeLease. A transient failure counts only against
+// the role; the rest of the result counts for all readers of the credential. The errors are those
+// of Read, ErrTooManyWaiting, ErrShared, and of type *TooManyLeasesError and
+// *TooManyExchangesError.
 func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, request ReadRequest, d Dedication) (issued *IssuedToken, lease string, err error) {
 	issued, lease, err = b.dedicate(ctx, s, name, request, d)
 	if err == nil && ctx.Err() != nil {
-		// The reader has gone: there will be no lease, so nothing else would revoke the token.
+		// The request is canceled, so Vault creates no lease, and nothing else would revoke the
+		// token.
 		err = errors.Join(ctx.Err(), b.RevokeLease(context.WithoutCancel(ctx), s, name, lease))
 	}
 	return issued, lease, err
@@ -63,16 +65,16 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	if err := v.roleBackOffError(d.Role, time.Now()); err != nil {
 		return nil, "", err
 	}
-	// What is not stored yet may hold the only refresh token that works.
+	// An unsaved state may have the only refresh token that works.
 	if v.pendingWrite() != nil {
 		if snap, err = b.storePending(ctx, s, r, v); err != nil {
 			return nil, "", err
 		}
 		v = snap.of(request.Scope)
 	}
-	// The credential may have been changed since the role was written.
+	// The credential may have changed since the role was written.
 	if err := snap.revocable(ctx); err != nil {
-		if failure := asProviderError(err); countsForRole(failure) { // of the vendor's metadata
+		if failure := asProviderError(err); countsForRole(failure) { // of a request for the vendor's metadata
 			_, err = r.noteRoleFailure(v, d.Role, failure, time.Now())
 		}
 		return nil, "", err
@@ -94,11 +96,11 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	return b.exchangeDedicated(ctx, s, r, v, request, d, others, giveBack)
 }
 
-// exchangeDedicated exchanges the credential for a token of one reader. others are the tokens that
-// are leased already. A token that the reader does not get after all is revoked. giveBack is called
-// if the vendor issued none.
+// exchangeDedicated exchanges the credential for the token of one reader. others are the current
+// leases of the credential. It revokes the token if it returns an error, and calls giveBack if the
+// vendor issued no token.
 func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, request ReadRequest, d Dedication, others leases, giveBack func()) (issued *IssuedToken, lease string, err error) {
-	// The reader may go: a token that was issued must be leased or revoked.
+	// If the request is canceled, the issued token must still be leased or revoked.
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()
 	latest := v.latestState()
@@ -127,7 +129,7 @@ func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, r *re
 			}
 		}()
 	}
-	next = next.withTokens(latest.Tokens) // which the others go on sharing
+	next = next.withTokens(latest.Tokens) // the other readers keep the shared tokens
 	switch {
 	case x.Err == nil:
 		r.setAllowance(d, token, time.Now())
@@ -154,15 +156,15 @@ func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, r *re
 	if lease, err = putLease(ctx, s, v.credential, d, issued.Token); err != nil {
 		return nil, "", err
 	}
-	if issued = after.issued(time.Now(), request.MinTTL); issued == nil { // the write took long
+	if issued = after.issued(time.Now(), request.MinTTL); issued == nil { // the write was slow
 		return nil, "", after.expiredMeanwhile(time.Now())
 	}
 	issued.Outcome = Exchanged
 	return issued, lease, nil
 }
 
-// dedicatedFailed stores the new grant, if there is one, of an exchange whose failure counts only
-// against its role. It returns the failure as an error for the reader.
+// dedicatedFailed records a failure that counts only against the role, and stores the new grant, if
+// the vendor returned one. It returns the failure as an error for the reader.
 func (b *Broker) dedicatedFailed(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, next *State, x Exchange, role string) error {
 	failure, err := r.noteRoleFailure(v, role, x.Err, time.Now())
 	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
@@ -176,7 +178,7 @@ func (b *Broker) dedicatedFailed(ctx context.Context, s logical.Storage, r *reco
 	return err
 }
 
-// revokeUndelivered revokes a token that no reader gets. A failure is logged.
+// revokeUndelivered revokes a token that no reader received. It logs a failure.
 func (b *Broker) revokeUndelivered(ctx context.Context, v scopeSnapshot, accessToken string) {
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()

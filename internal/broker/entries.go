@@ -11,15 +11,15 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Storage has the State of a credential in one entry for what all scopes share
-// (storage.GrantKey), and in one entry for each scope (storage.ScopeKey). So no entry grows with
-// the number of scopes, and a scope whose entry is too large for storage affects no other scope.
+// Storage has the State of a credential in one entry for what all scopes share (storage.GrantKey),
+// and in one entry for each scope (storage.ScopeKey). So no entry grows with the number of scopes,
+// and a scope whose entry is too large for storage affects no other scope.
 //
-// Each entry also holds the health of the credential at the time of its write. The entry with the
-// highest number has the current health. So an exchange that does not change the grant is one
+// Each entry also has the health of the credential at the time of its write. The entry with the
+// highest number has the current health. So an exchange that does not change the grant needs one
 // write.
 
-// A header is what all entries have.
+// A header holds the fields common to all entries.
 type header struct {
 	Generation string `json:"generation"`
 	Number     int    `json:"number"`
@@ -33,12 +33,12 @@ type grantEntry struct {
 	Grant         provider.Grant `json:"grant,omitzero"`
 	DroppedBefore int            `json:"dropped_before,omitempty"`
 
-	// Next is the key of the entry that is written right after this one, with the token of the
+	// Next is the key of the scope's entry that is written after this one, with the token of the
 	// same exchange.
 	Next string `json:"next,omitempty"`
 }
 
-// Check returns an error for an entry that the engine does not write.
+// Check returns an error for an entry that the engine never writes.
 func (e *grantEntry) Check() error {
 	if e.DroppedBefore < 0 || e.DroppedBefore > e.Number {
 		return errors.New("a count is out of range")
@@ -46,7 +46,7 @@ func (e *grantEntry) Check() error {
 	return e.check()
 }
 
-// A scopeEntry is the part of a State that is of one scope only.
+// A scopeEntry is the part of a State that concerns one scope.
 type scopeEntry struct {
 	storage.Format
 	header
@@ -54,23 +54,23 @@ type scopeEntry struct {
 	scopePart
 }
 
-// Check returns an error for an entry that the engine does not write.
+// Check returns an error for an entry that the engine never writes.
 func (e *scopeEntry) Check() error { return errors.Join(e.check(), e.ScopeFailure.check()) }
 
-// A scopePart is the part of a State that is of one scope only.
+// A scopePart is the part of a State that concerns one scope.
 type scopePart struct {
 	Token        provider.Token   `json:"token,omitzero"`
-	Grant        provider.Grant   `json:"grant,omitzero"` // a derived one of a narrower scope
+	Grant        provider.Grant   `json:"grant,omitzero"` // only a derived grant of a narrower scope
 	ScopeFailure Failure          `json:"scope_failure,omitzero"`
 	Dropped      []provider.Token `json:"dropped,omitempty"`
 }
 
-// part returns the part of a scope.
+// part returns the part for a scope.
 func (s *State) part(scope string) scopePart {
 	return scopePart{Token: s.Tokens[scope], Grant: s.Grants[scope], ScopeFailure: s.ScopeFailures[scope], Dropped: s.Dropped[scope]}
 }
 
-// withPart returns the state with another part of a scope.
+// withPart returns the state with the part for a scope replaced.
 func (s *State) withPart(scope string, p scopePart) *State {
 	next := *s
 	next.Tokens = withKeyIf(next.Tokens, scope, p.Token, p.Token.AccessToken != "")
@@ -80,7 +80,7 @@ func (s *State) withPart(scope string, p scopePart) *State {
 	return &next
 }
 
-// withKeyIf returns a copy of a map with a value, or without the key.
+// withKeyIf returns a copy of a map, with the value if isSet, else without the key.
 func withKeyIf[V any](m map[string]V, key string, value V, isSet bool) map[string]V {
 	if isSet {
 		return withKey(m, key, value)
@@ -97,23 +97,23 @@ func (p scopePart) withDroppedToken() scopePart {
 	return p
 }
 
-// isEmpty reports whether there is nothing to store.
+// isEmpty reports whether the part has nothing to store.
 func (p scopePart) isEmpty() bool {
 	return p.Token.AccessToken == "" && p.Grant == provider.Grant{} && p.ScopeFailure == Failure{} && len(p.Dropped) == 0
 }
 
-// storedEntries are those below state/<name>/.
+// A storedEntries holds the state entries of a name.
 type storedEntries struct {
 	name     string
 	grant    *grantEntry // nil if there is none
 	scopes   []*scopeEntry
 	obsolete []string // keys of entries that are damaged, or of another generation
-	damaged  []string // keys of the damaged ones
+	damaged  []string // keys of the damaged entries
 }
 
-// readEntries reads the entries of a name. A damaged entry of a scope counts as none: the next
-// exchange replaces it. Its error is of type *storage.NewerFormatError or *storage.Error, or says
-// that the grant's entry cannot be decoded.
+// readEntries reads the state entries of a name. It ignores a damaged entry of a scope, since the
+// next exchange replaces it. The error is of type *storage.NewerFormatError or *storage.Error, or
+// reports that the grant entry cannot be decoded.
 func readEntries(ctx context.Context, s logical.Storage, name string) (storedEntries, error) {
 	all := storedEntries{name: name}
 	keys, err := storage.Collect(ctx, s, storage.StatePrefix(name))
@@ -141,13 +141,13 @@ func readEntries(ctx context.Context, s logical.Storage, name string) (storedEnt
 	return all, nil
 }
 
-// applyTo lays the entries over the State that a credential was verified with. It returns the result
-// and what of it storage has.
+// applyTo applies the entries to the State that the credential was verified with. It returns the
+// result, and what of it is in storage.
 func (all storedEntries) applyTo(verified *State) (*State, *storedState) {
 	state := *verified
 	stored := &storedState{name: all.name, parts: map[string]scopePart{}, obsolete: all.obsolete}
 	if slices.Contains(all.damaged, storage.ScopeKey(all.name, ownScope)) {
-		state.Tokens = nil // the damaged entry has replaced them
+		state.Tokens = nil // the damaged entry replaced them
 	}
 	numbers, next, nextNumber := map[string]int{}, "", 0
 	note := func(h header) {
@@ -176,7 +176,7 @@ func (all storedEntries) applyTo(verified *State) (*State, *storedState) {
 		case number < state.DroppedBefore:
 			p = p.withDroppedToken()
 		case storage.ScopeKey(all.name, scope) == next && number < nextNumber && p.Token.InvalidatesPrevious:
-			// The exchange has invalidated this token, and its own was not stored.
+			// The exchange invalidated this token, and its own token was not stored.
 			p.Token, stored.next = provider.Token{}, next
 			stored.uncertainParts = withKey(stored.uncertainParts, scope, true)
 		default:
@@ -191,7 +191,7 @@ func (all storedEntries) applyTo(verified *State) (*State, *storedState) {
 	return &state, stored
 }
 
-// scopes returns the scopes that the state has anything of.
+// scopes returns the scopes for which the state has a part.
 func (s *State) scopes() map[string]bool {
 	all := map[string]bool{}
 	addKeys(all, s.Tokens)
@@ -207,8 +207,8 @@ func addKeys[V any](all map[string]bool, m map[string]V) {
 	}
 }
 
-// getState returns what storage has of a credential that cannot be opened; nil if nothing beyond
-// what the credential was verified with.
+// getState returns the state in storage of a credential that cannot be opened; nil if there is none
+// beyond the verified state.
 func getState(ctx context.Context, s logical.Storage, name string) (*State, error) {
 	all, err := readEntries(ctx, s, name)
 	if err != nil {
@@ -230,7 +230,7 @@ func getState(ctx context.Context, s logical.Storage, name string) (*State, erro
 	return state, nil
 }
 
-// putState writes all of the state of a credential that cannot be opened.
+// putState writes the state of a credential that cannot be opened.
 func putState(ctx context.Context, s logical.Storage, name string, state *State) error {
 	state = state.withNextNumber()
 	if err := storage.Retry(ctx, func() error { return putGrant(ctx, s, name, state, "") }); err != nil {
@@ -252,8 +252,8 @@ func putGrant(ctx context.Context, s logical.Storage, name string, state *State,
 	return storage.Put(ctx, s, storage.GrantKey(name), &grantEntry{header: newHeader(state), Grant: state.Grant, DroppedBefore: state.DroppedBefore, Next: next})
 }
 
-// putPart writes the entry of a scope, or deletes it if there is nothing to store. The entry of
-// the credential's own scope stays even then: it replaces what the credential was verified with.
+// putPart writes the entry of a scope, or deletes it if the part is empty. The entry of the
+// credential's own scope stays, since it replaces the verified state.
 func putPart(ctx context.Context, s logical.Storage, name string, state *State, scope string) error {
 	key, p := storage.ScopeKey(name, scope), state.part(scope)
 	if p.isEmpty() && scope != ownScope {
@@ -262,7 +262,7 @@ func putPart(ctx context.Context, s logical.Storage, name string, state *State, 
 	return storage.Put(ctx, s, key, &scopeEntry{header: newHeader(state), Scope: scope, scopePart: p})
 }
 
-// DeleteState deletes what storage has of the state of a name. Its error is of type *storage.Error.
+// DeleteState deletes the state entries of a name. The error is of type *storage.Error.
 func DeleteState(ctx context.Context, s logical.Storage, name string) error {
 	keys, err := storage.Collect(ctx, s, storage.StatePrefix(name))
 	if err != nil {

@@ -16,22 +16,22 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A RefreshError is why a refresh failed, and what that means for readers.
+// A RefreshError is why a refresh failed, and what readers get in the meantime.
 type RefreshError struct {
 	Err error
 
 	// Dropped is whether the cached tokens were dropped.
 	Dropped bool
 
-	// ExpireTime is when the token expires that is still served for the scope that failed; zero
-	// if there is none.
+	// ExpireTime is when the token that is still served for the failed scope expires; zero if there
+	// is none.
 	ExpireTime time.Time
 }
 
 func (e *RefreshError) Error() string { return e.Err.Error() }
 func (e *RefreshError) Unwrap() error { return e.Err }
 
-// An UnfinishedError means that a refresh took too long to replace the tokens of some scopes.
+// An UnfinishedError means that a refresh timed out before it replaced the tokens of some scopes.
 type UnfinishedError struct{ Scopes []string }
 
 func (e *UnfinishedError) Error() string {
@@ -39,7 +39,7 @@ func (e *UnfinishedError) Error() string {
 }
 
 // A TooManyRefreshesError means that a name was refreshed too often.
-type TooManyRefreshesError struct{ Next time.Time } // when it may be refreshed again
+type TooManyRefreshesError struct{ Next time.Time } // when the next refresh is possible
 
 func (e *TooManyRefreshesError) Error() string {
 	return fmt.Sprintf("refreshed %d times within %s; the next refresh is possible at %s",
@@ -54,7 +54,7 @@ func newRefreshLimits() (all [2]*rate.Limiter) {
 	return all
 }
 
-// takeRefresh counts a refresh of a name. Those that drop tokens are for leaks, and have a limit of
+// takeRefresh counts a refresh of a name. Refreshes with drop are for leaks, and have a limit of
 // their own.
 func (r *record) takeRefresh(drop bool, now time.Time) error {
 	limiter := r.refreshLimits[0]
@@ -70,11 +70,11 @@ func (r *record) takeRefresh(drop bool, now time.Time) error {
 }
 
 // Refresh exchanges a credential now, even while the engine is backing off, and replaces its tokens
-// of all scopes. No older token is served once it has succeeded. If it fails, the tokens that it
-// has not replaced stay in use.
+// of all scopes. Older tokens are not served after it has succeeded. If it fails, the tokens that
+// it has not replaced stay in use.
 //
-// With drop, the older tokens are dropped first, and revoked where the vendor can: none is served
-// once it has returned, even if it failed. Its errors are of type *RefreshError, or of type
+// With drop, it first drops the older tokens, and revokes them if the vendor can. They are not
+// served after it has returned, even if it failed. The errors are of type *RefreshError, or of type
 // *TooManyRefreshesError and those of Read if nothing was begun.
 func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, drop bool) (status *Status, err error) {
 	r, err := b.existing(ctx, s, name)
@@ -91,7 +91,7 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, dr
 	defer unlock()
 	defer b.contain(r, &err)
 	r.endPanicPause()
-	// Readers that have a valid token do not wait for the new one.
+	// Readers with a valid token do not wait for the new one.
 	r.setRunning(operation{since: time.Now()})
 	defer r.setRunning(operation{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
@@ -101,7 +101,7 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, dr
 		if err == nil {
 			return newStatus(v.snapshot, time.Now()), nil
 		}
-		// What another node wrote meanwhile must be loaded first.
+		// Another node has written; load that first.
 		if !errors.Is(err, errSuperseded) {
 			return nil, newRefreshError(r, err, drop)
 		}
@@ -142,10 +142,11 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, r *record, drop
 	return b.replaceScopes(ctx, s, r, v.snapshot, older)
 }
 
-// dropTokens drops the tokens of a name. That is stored before the vendor is called, so that no restart
-// brings a token back, and the next refresh revokes those that a kill leaves.
+// dropTokens drops the tokens of a name. It stores that before the vendor is called, so that a
+// restart does not restore a token, and the next refresh revokes the tokens that an interrupted one
+// leaves.
 func (b *Broker) dropTokens(ctx context.Context, s logical.Storage, r *record, snap snapshot) (snapshot, error) {
-	// A new epoch has readers that wait for a renewal start again.
+	// With a new epoch, readers that wait for a renewal start again.
 	dropped := snap.latestState().withDroppedTokens()
 	snap, err := r.update(snap.epoch, func(snap *snapshot) {
 		snap.epoch++
@@ -158,7 +159,7 @@ func (b *Broker) dropTokens(ctx context.Context, s logical.Storage, r *record, s
 }
 
 // validTokens returns the tokens that readers may get, by scope: those in use, and those that
-// storage has refused, which replace them once storage takes them.
+// storage has refused, which replace them once they are stored.
 func (snap snapshot) validTokens(now time.Time) map[string]provider.Token {
 	all := map[string]provider.Token{}
 	for _, tokens := range []map[string]provider.Token{snap.state.Tokens, snap.latestState().Tokens} {
@@ -171,12 +172,12 @@ func (snap snapshot) validTokens(now time.Time) map[string]provider.Token {
 	return all
 }
 
-// replaceScopes replaces the older tokens of narrower scopes that are still valid. The oldest is
-// first, as a refresh that has no time for all of them is repeated. A scope that the vendor rejects
-// does not keep it from the others; such errors are joined.
+// replaceScopes replaces the older tokens of narrower scopes that are still valid. It begins with
+// the oldest, since a refresh that times out is repeated. It goes on after the vendor rejects a
+// scope, and joins such errors.
 func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, r *record, snap snapshot, older map[string]provider.Token) (scopeSnapshot, error) {
 	var rejected error
-	var left []string // scopes that have not been replaced
+	var left []string // scopes whose tokens were not replaced
 	scopes := slices.DeleteFunc(slices.Collect(maps.Keys(older)), func(scope string) bool { return scope == ownScope })
 	slices.SortFunc(scopes, func(a, b string) int {
 		return cmp.Or(older[a].IssueTime.Compare(older[b].IssueTime), cmp.Compare(a, b))
@@ -201,7 +202,7 @@ func (b *Broker) replaceScopes(ctx context.Context, s logical.Storage, r *record
 	if rejected != nil {
 		return snap.of(ownScope), rejected
 	}
-	// A new epoch keeps readers that start now from joining a renewal from before.
+	// With a new epoch, readers that start now do not join an older renewal.
 	snap, err := r.update(snap.epoch, func(snap *snapshot) { snap.epoch++ })
 	if err != nil {
 		return scopeSnapshot{}, err

@@ -14,24 +14,23 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A TooManyLeasesError means that a dedicated role has as many leases as it may.
+// A TooManyLeasesError means that a dedicated role has reached max_leases.
 type TooManyLeasesError struct{ Max int }
 
 func (e *TooManyLeasesError) Error() string { return fmt.Sprintf("%d tokens are leased", e.Max) }
 
-// leaseEntry is a dedicated token in storage. The last part of its key is its expiry, in Unix
-// seconds, and its SHA-256.
+// A leaseEntry is a dedicated token in storage.
 type leaseEntry struct {
 	storage.Format
 
 	AccessToken string `json:"access_token"`
 
-	// SentTo is where the credential of the token sends its secrets. The token is sent nowhere
-	// else to be revoked. (Guarantee 13.)
+	// SentTo lists the destinations of the credential's secrets at the time of the lease. Only they
+	// may get the token when it is revoked. (Guarantee 13.)
 	SentTo []string `json:"sent_to"`
 }
 
-// Check returns an error for an entry that the engine does not write.
+// Check returns an error for an entry that the engine never writes.
 func (e *leaseEntry) Check() error {
 	if e.AccessToken == "" {
 		return errors.New("a lease without a token")
@@ -40,12 +39,11 @@ func (e *leaseEntry) Check() error {
 }
 
 const (
-	// leaseRetention is how long after the expiry of a dedicated token its entry is deleted. This
-	// server's clock may have been stepped forward, and may be set back.
+	// leaseRetention is how long after its expiry a dedicated token is deleted. This server's clock
+	// may have been stepped forward, and may be set back.
 	leaseRetention = 24 * time.Hour
 
-	// revokeLeasesTimeout bounds how long the vendor is asked to revoke the dedicated tokens of a
-	// credential that is deleted.
+	// revokeLeasesTimeout bounds the revocation of all dedicated tokens of a deleted credential.
 	revokeLeasesTimeout = 30 * time.Second
 )
 
@@ -53,7 +51,7 @@ const (
 type leases []string
 
 // readLeases returns the leases of a credential, and deletes the entries of tokens that expired
-// longer than leaseRetention ago. Its error is of type *storage.Error.
+// more than leaseRetention ago. The error is of type *storage.Error.
 func readLeases(ctx context.Context, s logical.Storage, name string) (leases, error) {
 	keys, err := storage.Collect(ctx, s, storage.LeasesPrefix(name))
 	if err != nil {
@@ -73,7 +71,7 @@ func readLeases(ctx context.Context, s logical.Storage, name string) (leases, er
 	return left, nil
 }
 
-// checkLimit returns an error, of type *TooManyLeasesError, if a role has as many leases as it may.
+// checkLimit returns an error, of type *TooManyLeasesError, if a role has reached its MaxLeases.
 func (ls leases) checkLimit(name string, d Dedication) error {
 	prefix, count := storage.SeriesPrefix(name, d.Role, d.Series), 0
 	for _, key := range ls {
@@ -101,8 +99,8 @@ func putLease(ctx context.Context, s logical.Storage, c *Credential, d Dedicatio
 }
 
 // RevokeLease revokes the token of a lease at the vendor, and deletes the lease. If it returns an
-// error, Vault tries again. A token that has expired, or whose credential has been deleted, is not
-// revoked.
+// error, Vault tries again. It does not revoke a token that has expired or whose credential has
+// been deleted.
 func (b *Broker) RevokeLease(ctx context.Context, s logical.Storage, name, key string) error {
 	if err := b.revokeLease(ctx, ctx, s, name, key); err != nil {
 		return err
@@ -110,8 +108,9 @@ func (b *Broker) RevokeLease(ctx context.Context, s logical.Storage, name, key s
 	return storage.Delete(ctx, s, key)
 }
 
-// RevokeLeases revokes the dedicated tokens of a credential that is deleted, and deletes their
-// leases. What the vendor does not revoke is logged. Its error is of type *storage.Error.
+// RevokeLeases revokes the dedicated tokens of a credential that is being deleted, and deletes
+// their leases. It logs the tokens that the vendor does not revoke. The error is of type
+// *storage.Error.
 func (b *Broker) RevokeLeases(ctx context.Context, s logical.Storage, name string) error {
 	vendorCtx, cancel := context.WithTimeout(ctx, revokeLeasesTimeout)
 	defer cancel()
@@ -134,7 +133,7 @@ func (b *Broker) RevokeLeases(ctx context.Context, s logical.Storage, name strin
 	return nil
 }
 
-// revokeLease revokes the token of a lease. The vendor is asked with the second context.
+// revokeLease revokes the token of a lease. It calls the vendor with vendorCtx.
 func (b *Broker) revokeLease(ctx, vendorCtx context.Context, s logical.Storage, name, key string) error {
 	entry, err := storage.Get[leaseEntry](ctx, s, key, "delete it")
 	switch {
@@ -161,8 +160,8 @@ func (b *Broker) revokeLease(ctx, vendorCtx context.Context, s logical.Storage, 
 	var vendor *provider.Error
 	switch {
 	case errors.As(err, &vendor) && (vendor.Code == "unsupported_token_type" || vendor.Code == "unauthorized_client"):
-		// Such tokens, or those of the client that the credential had before, can never be
-		// revoked, and leases that cannot end would pile up.
+		// The vendor never revokes such tokens, or those of a former client of the credential. An
+		// error would keep the lease in Vault for ever.
 		b.source.Logger().Warn("the vendor does not revoke the token; it is valid until it expires", "name", name, "error", vendor.Reason)
 		return nil
 	case errors.As(err, &vendor):

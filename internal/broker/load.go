@@ -11,8 +11,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// loadName loads a name into the cache, if it is not there yet, and returns its entry. It waits
-// for the lock of the name.
+// loadName loads a name into memory, if necessary, and returns its record. It waits for the lock of
+// the name.
 func (b *Broker) loadName(ctx context.Context, s logical.Storage, name string) (r *record, err error) {
 	r, unlock, err := b.lockRecord(ctx, name)
 	if err != nil {
@@ -24,8 +24,8 @@ func (b *Broker) loadName(ctx context.Context, s logical.Storage, name string) (
 	return r, err
 }
 
-// existing returns the entry of a name that is in storage. Its error is ErrUnknown if the name is
-// not.
+// existing returns the record of a name that is in storage. The error is ErrUnknown if the name is
+// not in storage.
 func (b *Broker) existing(ctx context.Context, s logical.Storage, name string) (*record, error) {
 	if r := b.cached(name); r != nil && r.get().presence != absent {
 		return r, nil
@@ -33,8 +33,8 @@ func (b *Broker) existing(ctx context.Context, s logical.Storage, name string) (
 	return b.loadName(ctx, s, name)
 }
 
-// load loads what storage has of a name, if it is not in memory yet. The caller holds the lock
-// of the name. Its errors are ErrUnknown, ErrPanicked, those of Source.Credential, and of type
+// load reads a name from storage, if it is not in memory yet. The caller holds the lock of the
+// name. The errors are ErrUnknown, ErrPanicked, those of Source.Credential, and of type
 // *storage.Error.
 func (b *Broker) load(ctx context.Context, s logical.Storage, r *record) (snapshot, error) {
 	for {
@@ -64,14 +64,14 @@ func (b *Broker) load(ctx context.Context, s logical.Storage, r *record) (snapsh
 			}
 			r.stored = stored
 		})
-		if superseded == nil { // otherwise another node has written meanwhile
+		if superseded == nil { // otherwise another node has written in the meantime
 			return snap, err
 		}
 	}
 }
 
-// lookup returns what is known of a name, from storage if it is not cached. It waits for no
-// lock, and caches nothing.
+// lookup returns the snapshot of a name, from storage if it is not in memory. It neither waits for
+// a lock nor caches the result.
 func (b *Broker) lookup(ctx context.Context, s logical.Storage, name string) (snapshot, error) {
 	var snap snapshot
 	if r := b.cached(name); r != nil {

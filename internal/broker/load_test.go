@@ -18,7 +18,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// slowSource is a source whose storage takes a while, and whose vendor does.
+// slowSource is a source with slow storage and a slow vendor.
 type slowSource struct {
 	storageTime time.Duration
 	vendorTime  time.Duration
@@ -52,10 +52,10 @@ func (v slowVendor) Exchange(ctx context.Context, last provider.Grant) (*provide
 	return v.instantVendor.Exchange(ctx, last)
 }
 
-func TestALoadOutlivesTheReaderThatCausedIt(t *testing.T) {
+func TestLoadOutlivesItsReader(t *testing.T) {
 	for name, given := range map[string]func(context.Context, *Broker, logical.Storage){
 		"not cached": func(context.Context, *Broker, logical.Storage) {},
-		"not any more": func(ctx context.Context, b *Broker, s logical.Storage) {
+		"forgotten": func(ctx context.Context, b *Broker, s logical.Storage) {
 			_, _ = b.Read(ctx, s, "a", ReadRequest{})
 			b.Forget("a")
 		},
@@ -84,7 +84,7 @@ func TestALoadOutlivesTheReaderThatCausedIt(t *testing.T) {
 	}
 }
 
-func TestReadersShareALoadThatFails(t *testing.T) {
+func TestReadersShareAFailedLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &slowSource{storageTime: 2 * time.Second, isDown: true}
 		b, s := New(source, ignoreExchanges{}), &logical.InmemStorage{}
@@ -102,8 +102,8 @@ func TestReadersShareALoadThatFails(t *testing.T) {
 	})
 }
 
-// A change of two credentials has the lock of the first while it waits for that of the second, whose
-// vendor is slow.
+// A change of two credentials holds the lock of the first while it waits for the lock of the
+// second, whose vendor is slow.
 func TestGuarantee11ReadersDoNotWaitForAChangeThatWaitsForAnotherName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &slowSource{}

@@ -11,19 +11,18 @@ import (
 )
 
 const (
-	// probeTime is how fast a write must be to prove anything: a node that is suspended during it
-	// may find it done. No storage makes another node active in less. Storage that is always
-	// slower has probeAttempts.
+	// probeTime is the maximum duration of a write that proves the node active. A node that is
+	// suspended during a write may find it done when it resumes. No storage makes another node
+	// active in a shorter time. On storage that is always slower, probeAttempts limits the writes.
 	probeTime     = 500 * time.Millisecond
 	probeAttempts = 3
 )
 
-// probeWritable checks that storage takes writes before a refresh token is used that the vendor has
-// rotated before, and so will rotate again. A node that was suspended or cut off may believe that
-// it is active although another node is. That one has used the refresh token in this node's
-// memory by now, and some vendors end a credential whose refresh token is used twice; but this
-// node's storage refuses writes. Nor must a vendor be called whose answer could not be stored. Its
-// error is of type *storage.Error.
+// probeWritable checks that storage accepts writes before the engine uses a refresh token that the
+// vendor rotates. Otherwise the next refresh token could be lost. Moreover, a node that was
+// suspended or disconnected may wrongly believe that it is still active. The active node has then
+// used the refresh token, and some vendors end a credential whose refresh token is used twice.
+// Storage does not accept the writes of such a node. The error is of type *storage.Error.
 func probeWritable(ctx context.Context, s logical.Storage, used provider.Grant) error {
 	if used.RefreshToken == "" || used.Derived {
 		return nil
@@ -40,5 +39,5 @@ func probeWritable(ctx context.Context, s logical.Storage, used provider.Grant) 
 	return nil
 }
 
-// wallClock returns the time by the clock that goes on while the machine is suspended.
+// wallClock returns the time of the clock that keeps running while the machine is suspended.
 func wallClock() time.Time { return time.Now().Round(0) }

@@ -15,19 +15,19 @@ import (
 )
 
 const (
-	// saveInterval is how long after a failed write it is tried again.
+	// saveInterval is the pause before a failed write is retried.
 	saveInterval = 5 * time.Second
 
-	// saveTimeout bounds the write of the result of a change, with its retries.
+	// saveTimeout bounds the write of a change's result, retries included.
 	saveTimeout = 30 * time.Second
 
-	// tidyTimeout bounds how long an exchange writes entries of other scopes than its own. What
-	// is left is written by the next exchange.
+	// tidyTimeout bounds how long an exchange writes entries of other scopes. The next exchange
+	// writes the rest.
 	tidyTimeout = time.Second
 )
 
-// storedState is what storage has of the state of a name, as far as is known. The holder of the
-// name's lock uses it.
+// A storedState is the last known content of storage for a name. Only the holder of the name's lock
+// uses it.
 type storedState struct {
 	name          string
 	grant         provider.Grant
@@ -35,37 +35,36 @@ type storedState struct {
 	health        Health
 	parts         map[string]scopePart // by scope
 
-	// isUncertain is whether the last write of the grant's entry failed, and may have been
-	// done all the same; uncertainParts are the scopes whose entries are so.
+	// isUncertain is whether the last write of the grant entry failed but may have succeeded.
+	// uncertainParts are the scopes whose entries are in the same condition.
 	isUncertain    bool
 	uncertainParts map[string]bool
 
-	// next is the key that the grant's entry names as the one to be written after it, if
-	// that entry has not been written since.
+	// next is the key in the grant entry's Next, until that entry has been written.
 	next string
 
-	obsolete []string // keys of entries that have no meaning any more
+	obsolete []string // keys of entries without a meaning
 }
 
-// hasGrant reports whether storage has what a state has for all scopes.
+// hasGrant reports whether storage has the part of a state that all scopes share.
 func (st *storedState) hasGrant(s *State) bool {
 	return !st.isUncertain && st.grant == s.Grant && st.droppedBefore == s.DroppedBefore
 }
 
-// hasPart reports whether storage has what a state has for a scope.
+// hasPart reports whether storage has the part of a state for a scope.
 func (st *storedState) hasPart(s *State, scope string) bool {
 	return !st.uncertainParts[scope] && isSame(st.parts[scope], s.part(scope))
 }
 
-// isSame reports whether two values are the same in storage.
+// isSame reports whether two values are equal in storage.
 func isSame(a, b any) bool {
 	first, err := json.Marshal(a)
 	second, otherErr := json.Marshal(b)
 	return err == nil && otherErr == nil && bytes.Equal(first, second)
 }
 
-// wroteGrant notes the result of a write of the grant's entry. The tokens that it drops
-// are dropped in the entries of their scopes, too.
+// wroteGrant records the result of a write of the grant entry. If the entry drops tokens, it also
+// drops those in the entries of scopes.
 func (st *storedState) wroteGrant(s *State, next string, err error) {
 	st.next = next
 	if err != nil {
@@ -82,7 +81,7 @@ func (st *storedState) wroteGrant(s *State, next string, err error) {
 	st.grant, st.droppedBefore, st.health = s.Grant, s.DroppedBefore, s.Health
 }
 
-// wrotePart notes the result of a write of the entry of a scope.
+// wrotePart records the result of a write of a scope's entry.
 func (st *storedState) wrotePart(s *State, scope string, err error) {
 	st.uncertainParts = withKeyIf(st.uncertainParts, scope, true, err != nil)
 	if err != nil {
@@ -97,26 +96,25 @@ func (st *storedState) wrotePart(s *State, scope string, err error) {
 	}
 }
 
-// hasEntry reports whether a scope has an entry in storage, which also holds the health of the
-// credential.
+// hasEntry reports whether the state has an entry for a scope. Such an entry also has the health of
+// the credential.
 func (s *State) hasEntry(scope string) bool { return scope == ownScope || !s.part(scope).isEmpty() }
 
-// save writes a state to storage, and only then shows it to readers. If the grant is new, as with a
-// rotated refresh token, it is written first, in the grant's entry; then the entry of the scope
-// is written. If either write fails, save returns the error, of type *storage.Error, and keeps in
-// memory what is not stored: it may have the only refresh token that works. The entries of other
-// scopes are written as far as storage takes them. The caller holds the lock of the name.
-// (Guarantee 3.)
+// save writes a state to storage, and then shows it to readers. It first writes the grant entry if
+// the grant is new, as with a rotated refresh token, and then the entry of the scope. If either
+// write fails, save keeps in memory what is not stored, since it may be the only refresh token that
+// works, and returns the error, of type *storage.Error. It also tries to write the entries of other
+// scopes. The caller holds the lock of the name. (Guarantee 3.)
 func (b *Broker) save(ctx context.Context, s logical.Storage, r *record, snap snapshot, scope string, next *State) (snapshot, error) {
 	next = next.withNextNumber()
 	defer func() {
-		if recovered := recover(); recovered != nil { // keep what the vendor answered
+		if recovered := recover(); recovered != nil { // keep the vendor's answer
 			r.keepUnsaved(s, next, ErrPanicked)
 			panic(recovered)
 		}
 	}()
 	err := b.saveGrant(ctx, s, r, scope, next)
-	if storage.IsTooLarge(err) && next.Grant.Derived { // the credential can get another
+	if storage.IsTooLarge(err) && next.Grant.Derived { // the credential can get another grant
 		next = next.WithGrant(provider.Grant{Derived: true})
 		err = b.saveGrant(ctx, s, r, scope, next)
 	}
@@ -145,7 +143,7 @@ func (b *Broker) save(ctx context.Context, s logical.Storage, r *record, snap sn
 				r.noteIssuedLocked(scope, last)
 			}
 		}
-		if storage.IsTooLarge(err) { // and stays so: exchange again only for a reader
+		if storage.IsTooLarge(err) { // it stays too large, so exchange again only for a reader
 			delete(r.uses, scope)
 		}
 		snap.replaceState(next, s, failedScopes)
@@ -159,15 +157,15 @@ func (b *Broker) save(ctx context.Context, s logical.Storage, r *record, snap sn
 	return snap, err
 }
 
-// withNextNumber returns the state as it is to be stored.
+// withNextNumber returns the state with the next sequence number.
 func (s *State) withNextNumber() *State {
 	next := *s
 	next.Number++
 	return &next
 }
 
-// saveGrant writes the grant's entry, if what all scopes share has changed, or if no
-// other entry is to be written that holds the health of the credential.
+// saveGrant writes the grant entry if it has changed, or if only the health of the credential has
+// changed and no other entry is written with it.
 func (b *Broker) saveGrant(ctx context.Context, s logical.Storage, r *record, scope string, next *State) error {
 	writesPart := !r.stored.hasPart(next, scope)
 	if r.stored.hasGrant(next) && (writesPart && next.hasEntry(scope) || isSame(r.stored.health, next.Health)) {
@@ -182,8 +180,8 @@ func (b *Broker) saveGrant(ctx context.Context, s logical.Storage, r *record, sc
 	return err
 }
 
-// savePart writes the entry of a scope. If it is too large for storage, dropped tokens are let
-// go, the oldest first, and then the new token. It returns the state to go on with.
+// savePart writes the entry of a scope. If the entry is too large for storage, it leaves out
+// dropped tokens, oldest first, and then the new token. It returns the resulting state.
 func (b *Broker) savePart(ctx context.Context, s logical.Storage, r *record, snap snapshot, scope string, next *State) (*State, failedWrite) {
 	write := func() error {
 		err := storage.Retry(ctx, func() error { return putPart(ctx, s, r.name, next, scope) })
@@ -208,12 +206,13 @@ func (b *Broker) savePart(ctx context.Context, s logical.Storage, r *record, sna
 	if !r.stored.hasPart(next, scope) {
 		_ = write()
 	}
-	// The vendor would answer the same again for a while.
+	// For a while, the vendor would return the same token.
 	return next, failedWrite{err: err, retryTime: time.Now().Add(rejectedBackOff)}
 }
 
-// withPartOf returns the state without the result of an exchange for a scope, but for the grant
-// of all scopes. The token of the earlier state stays, unless the exchange has invalidated it.
+// withPartOf returns the state with a scope's part of the last state, which undoes an exchange for
+// the scope except for a grant that all scopes share. It has no token if the exchange has
+// invalidated the last one.
 func (s *State) withPartOf(last *State, scope string) *State {
 	p := last.part(scope)
 	p.Dropped = s.Dropped[scope]
@@ -223,8 +222,8 @@ func (s *State) withPartOf(last *State, scope string) *State {
 	return s.withPart(scope, p)
 }
 
-// saveOthers tries once to write whatever else differs from what storage has. Failed writes are
-// added to refused if they hold a token or a grant that is new.
+// saveOthers tries once to write all other parts that storage does not have. It adds failed writes
+// to failedScopes if they have a new token or grant.
 func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, r *record, scope string, next *State, failedScopes map[string]failedWrite) {
 	ctx, cancel := context.WithTimeout(ctx, tidyTimeout)
 	defer cancel()
@@ -260,8 +259,8 @@ func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, r *record, s
 	})
 }
 
-// saveFailure writes a state after a failed exchange that changed no grant and no token. If
-// storage refuses it, it is only in memory: losing it costs at most one attempt too early.
+// saveFailure writes a state after a failed exchange that changed neither grant nor token. If the
+// write fails, the state is only in memory. Its loss costs at most one early attempt.
 func (b *Broker) saveFailure(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, next *State, failure *provider.Error) (snapshot, error) {
 	next = next.withNextNumber()
 	var err error
@@ -285,8 +284,8 @@ func (b *Broker) saveFailure(ctx context.Context, s logical.Storage, r *record, 
 	})
 }
 
-// storePending writes what is unsaved, and without which a scope cannot go on. If storage takes
-// writes but not this one, and nothing in it is valid any more, it is dropped instead.
+// storePending writes the unsaved state that a scope needs. If storage accepts other writes but not
+// this one, and the state has no valid token and no new grant, storePending discards it.
 func (b *Broker) storePending(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot) (snapshot, error) {
 	snap, err := b.save(ctx, s, r, v.snapshot, v.scope, v.unsaved.state)
 	if err == nil {

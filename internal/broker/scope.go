@@ -8,10 +8,10 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// extraScopes returns the scopes that a vendor granted without being asked for them, and that the
-// credential has, or may have: whole is "" if only the vendor knows. A scope that the credential
-// does not have either, such as the profile that some servers always add, is no way around a role.
-// scope and whole are as provider.JoinScope has them.
+// extraScopes returns the granted scopes that were not requested although the credential has them.
+// If whole is "", only the vendor knows the scope of the credential, and any scope counts. A scope
+// that the credential does not have, such as the profile that some servers always add, does not
+// bypass the role. scope and whole are in the form of provider.JoinScope.
 func extraScopes(granted []string, scope, whole string) []string {
 	asked, had := strings.Fields(scope), strings.Fields(whole)
 	var wide []string
@@ -23,9 +23,9 @@ func extraScopes(granted []string, scope, whole string) []string {
 	return wide
 }
 
-// checkNotWidened returns why a token for a narrower scope cannot be served; nil if it is not wider.
-// Where the vendor has issued the same token for another scope, the token has that scope, too,
-// whatever this answer states. (Guarantee 14.)
+// checkNotWidened returns an error if a token for a narrower scope has more scopes than were
+// requested. If the vendor has issued the same token for another scope, the token has that scope as
+// well, whatever this answer states. (Guarantee 14.)
 func (c *Credential) checkNotWidened(s *State, t provider.Token, scope string) *provider.Error {
 	if scope == ownScope {
 		return nil
@@ -59,14 +59,15 @@ func (c *Credential) checkNotWidened(s *State, t provider.Token, scope string) *
 	return newWidenedError("granted %s as well, %s", shown, why)
 }
 
-// newWidenedError returns the failure of an exchange whose token is wider than its scope.
+// newWidenedError returns the failure of an exchange whose token has more scopes than were
+// requested.
 func newWidenedError(format string, args ...any) *provider.Error {
 	e := provider.Errorf(provider.Rejected, "the vendor "+format, args...)
 	e.MayBeScope, e.Widened = true, true
 	return e
 }
 
-// scopeWarnings returns what the token of a narrower scope lacks of it, and what it has beside it.
+// scopeWarnings returns warnings for missing and additional scopes.
 func scopeWarnings(t provider.Token, scope string) []string {
 	if scope == ownScope || len(t.Scope) == 0 {
 		return nil

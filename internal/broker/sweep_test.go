@@ -11,12 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// panickingVendor is of a vendor whose rules the engine cannot read without a panic.
+// panickingVendor is a vendor whose rules panic.
 type panickingVendor struct{ instantVendor }
 
-func (panickingVendor) MaxIdle() time.Duration { panic("a fault") }
+func (panickingVendor) MaxIdle() time.Duration { panic("broken") }
 
-func TestGuarantee15ANameWhoseRulesPanicKeepsNoOtherFromBeingRenewed(t *testing.T) {
+func TestGuarantee15PanicForOneNameDoesNotPreventRenewalOfOthers(t *testing.T) {
 	storage := &logical.InmemStorage{}
 	b := New(manyCredentials{names: []string{"a2", "b2"}}, ignoreExchanges{})
 	require.NoError(t, b.Sweep(t.Context(), storage))
@@ -33,7 +33,7 @@ func TestGuarantee15ANameWhoseRulesPanicKeepsNoOtherFromBeingRenewed(t *testing.
 	assert.Equal(t, unusable, r.get().presence)
 }
 
-func TestGuarantee15WhatRolesLeaveInMemoryIsForgotten(t *testing.T) {
+func TestGuarantee15DataOfUnreadRolesIsRemovedFromMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(manyCredentials{names: []string{"a1"}}, ignoreExchanges{})
 		storage := &logical.InmemStorage{}

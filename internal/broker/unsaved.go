@@ -10,34 +10,34 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// unsaved is what storage does not have yet of a name.
+// An unsaved is what storage does not have yet of a name.
 type unsaved struct {
-	// state is newer than what storage has, and storage is where it belongs.
+	// state is newer than that in storage. storage is where it must be written.
 	state   *State
 	storage logical.Storage
 
-	// grant and droppedBefore are what storage had for all scopes before.
+	// grant and droppedBefore are those in storage before the failed write.
 	grant         provider.Grant
 	droppedBefore int
 
-	// grantWrite is the failed write of the grant's entry, without which no scope can go
-	// on; scopes are the failed writes of the entries of scopes.
+	// grantWrite is the failed write of the grant entry, which every scope needs. scopeWrites are
+	// the failed writes of scopes' entries.
 	grantWrite  *failedWrite
 	scopeWrites map[string]failedWrite
 }
 
-// A failedWrite is one that storage has refused.
+// A failedWrite is a write that storage did not accept.
 type failedWrite struct {
 	err       error
-	retryTime time.Time // when to try it again
+	retryTime time.Time // when to retry it
 }
 
-// newFailedWrite returns a write that has failed now.
+// newFailedWrite returns a write that failed now.
 func newFailedWrite(err error) failedWrite {
 	return failedWrite{err: err, retryTime: time.Now().Add(saveInterval)}
 }
 
-// pendingFor returns the write without which a scope cannot go on; nil if none.
+// pendingFor returns the write that a scope needs before another exchange; nil if none.
 func (u *unsaved) pendingFor(scope string) *failedWrite {
 	if u == nil {
 		return nil
@@ -65,9 +65,9 @@ func (u *unsaved) err() error {
 	return nil
 }
 
-// rebase returns what is still to be stored once a newer state has been read from storage: what the
-// new state supersedes is dropped, and the failed writes of scopes are merged into it. It returns
-// nil if nothing is left, or if another node or an operator has written what must not be
+// rebase returns what must still be stored after a newer state was read from storage. It leaves out
+// what the newer state supersedes, and merges the failed writes of scopes into it. It returns nil
+// if nothing is left, or if another node or an operator has written something that must not be
 // overwritten.
 func (u *unsaved) rebase(state *State) *unsaved {
 	if u.state.Generation != state.Generation {
@@ -76,7 +76,7 @@ func (u *unsaved) rebase(state *State) *unsaved {
 	next, merged := *u, *u.state
 	if u.grantWrite != nil {
 		isNewer := state.Exchanges > u.state.Exchanges
-		isOther := state.Grant != u.grant || state.DroppedBefore != u.droppedBefore // unless it is this very write
+		isOther := state.Grant != u.grant || state.DroppedBefore != u.droppedBefore // but not if the failed write has succeeded
 		if isNewer || isOther && (state.Grant != u.state.Grant || state.DroppedBefore != u.state.DroppedBefore) {
 			return nil
 		}
@@ -98,7 +98,7 @@ func (u *unsaved) rebase(state *State) *unsaved {
 	return &next
 }
 
-// keepUnsaved keeps a state in memory that storage does not have; with a nil state, nothing is
+// keepUnsaved keeps a state in memory that storage does not have. If the state is nil, nothing is
 // unsaved any more.
 func (r *record) keepUnsaved(s logical.Storage, state *State, err error) {
 	r.mu.Lock()
@@ -113,8 +113,8 @@ func (r *record) keepUnsaved(s logical.Storage, state *State, err error) {
 	}
 }
 
-// replaceState sets the state after a write, but for the scopes whose entries storage has
-// refused. Those stay as readers have seen them.
+// replaceState sets the state after a write. Readers do not see the parts of scopes whose writes
+// failed.
 func (snap *snapshot) replaceState(next *State, s logical.Storage, failedScopes map[string]failedWrite) {
 	visible := next
 	for scope := range failedScopes {
@@ -126,7 +126,7 @@ func (snap *snapshot) replaceState(next *State, s logical.Storage, failedScopes 
 	}
 }
 
-// removeStoredWrites drops the failed writes of scopes of which nothing is left to be written.
+// removeStoredWrites removes the failed writes of scopes whose parts are in storage by now.
 func (snap *snapshot) removeStoredWrites(stored *storedState) {
 	if snap.unsaved == nil || snap.unsaved.grantWrite != nil {
 		return
@@ -139,7 +139,7 @@ func (snap *snapshot) removeStoredWrites(stored *storedState) {
 	}
 }
 
-// amend changes what readers see and what is unsaved.
+// amend changes both the visible and the unsaved state.
 func (snap *snapshot) amend(f func(*State) *State) {
 	snap.state = f(snap.state)
 	if snap.unsaved != nil {
