@@ -53,7 +53,7 @@ type use struct {
 	lastRead time.Time
 }
 
-// With useAccuracy, most reads need not update lastRead.
+// useAccuracy is the least time between two updates of lastRead, so that most reads need none.
 const useAccuracy = time.Minute
 
 // isAbandoned reports whether a failing scope has had no reader for failureRetention.

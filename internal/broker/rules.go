@@ -54,8 +54,8 @@ const (
 	maxRetryAfter   = time.Hour
 	rejectedBackOff = 5 * time.Minute
 
-	// longestBackOff is at least as long as any back-off: that of a rejected narrower scope is
-	// longer, so that other scopes are tried first.
+	// longestBackOff is the limit of all back-offs. It includes the longer one of a rejected
+	// narrower scope, which lets other scopes be tried first.
 	longestBackOff = maxRetryAfter + rejectedBackOff
 
 	// A keepalive comes early by at most 1/keepaliveSpread of its interval.
