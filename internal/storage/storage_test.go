@@ -132,12 +132,14 @@ func TestEachKeyIsParsed(t *testing.T) {
 		name string
 	}
 	for key, want := range map[string]parsed{
-		CredentialKey("kensho", "prod"):   {Credential, "prod"},
-		KeypairKey("prod"):                {Keypair, "prod"},
-		RoleKey("app"):                    {Role, "app"},
-		StateKey("prod", "own"):           {State, "prod"},
-		LeaseKey("prod", "app", "1", "2"): {Other, ""},
-		ProbeKey:                          {Other, ""},
+		CredentialKey("kensho", "prod"): {Credential, "prod"},
+		KeypairKey("prod"):              {Keypair, "prod"},
+		RoleKey("app"):                  {Role, "app"},
+		GrantKey("prod"):                {State, "prod"},
+		ScopeKey("prod", ""):            {State, "prod"},
+		ScopeKey("prod", "a/b c"):       {State, "prod"},
+		LeaseKey("prod", "app", "1", "token", time.Unix(2, 0)): {Other, ""},
+		ProbeKey: {Other, ""},
 	} {
 		kind, name := ParseKey(key)
 		assert.Equal(t, want, parsed{kind, name}, key)

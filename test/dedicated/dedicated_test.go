@@ -252,7 +252,7 @@ func TestADedicatedReadRejectsATokenThatIsShared(t *testing.T) {
 		shared := engine.TokenOf(e.Creds("api"))
 		status, message := e.Refused("creds/whole")
 		assert.Equal(t, http.StatusBadGateway, status)
-		assert.Contains(t, message, "a reader cannot have one of its own")
+		assert.Contains(t, message, "so the role cannot be dedicated")
 		assert.True(t, e.Sim.Accepts(shared))
 
 		first := e.Creds("mine")

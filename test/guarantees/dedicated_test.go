@@ -201,7 +201,7 @@ func TestGuarantee15ManyDedicatedReadsAtASlowVendorKeepNobodyElseFromTheCredenti
 						defer mu.Unlock()
 						statuses[status]++
 						if status == http.StatusTooManyRequests {
-							assert.Equal(t, "roles/mine: 16 reads already wait for a token of their own, and exchanges run one at a time; try again later", message)
+							assert.Equal(t, "roles/mine: 16 reads of the role wait for an exchange (the maximum); retry later", message)
 						}
 					})
 				}

@@ -53,7 +53,7 @@ func TestGuarantee1ExpiredTokenIsNotStored(t *testing.T) {
 					e.AnswerWith(fmt.Sprintf(kind.Answer, "${jwt}", `null`), exp, nil)
 					_, status, message := e.Request(logical.UpdateOperation, kind.Path, kind.Fields())
 					assert.Equal(t, http.StatusBadGateway, status, message)
-					assert.Contains(t, message, "has expired already")
+					assert.Contains(t, message, "before it was received")
 					_, status, _ = e.Request(logical.ReadOperation, kind.Path, nil)
 					assert.Equal(t, http.StatusNotFound, status, "nothing was stored")
 				}

@@ -85,7 +85,7 @@ func TestADeletedCredentialLeavesNothingInTheKeyPair(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewSigning(t)
 				storage := e.BreakStorage()
-				storage.FailWritesAfter(4) // two fences, the state of a, and the activated key pair
+				storage.FailWritesAfter(4) // two probes, the state of a, and the activated key pair
 				status, message := e.Activate(nil)
 				require.Equal(t, http.StatusOK, status, message)
 				storage.WritesLeft.Store(nil)
@@ -106,7 +106,7 @@ func TestARepeatedDeletionLeavesNothingInTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSigning(t)
 		storage := e.BreakStorage()
-		storage.FailWritesAfter(4) // two fences, the state of a, and the activated key pair
+		storage.FailWritesAfter(4) // two probes, the state of a, and the activated key pair
 		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
 		storage.WritesLeft.Store(nil)
@@ -130,7 +130,7 @@ func TestAWriteAfterAnActivationLeavesNothingInTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSigning(t)
 		storage := e.BreakStorage()
-		storage.FailWritesAfter(4) // two fences, the state of a, and the activated key pair
+		storage.FailWritesAfter(4) // two probes, the state of a, and the activated key pair
 		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
 		storage.WritesLeft.Store(nil)
