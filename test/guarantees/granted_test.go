@@ -99,11 +99,11 @@ func TestRefusedDedicatedTokenIsRevoked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewOAuth(t)
-				live := e.Sim.Live()
+				valid := e.Sim.ValidTokens()
 				e.Sim.Behave(e.AmendTokenAnswers(amend))
 				_, message := e.Refused("creds/mine")
 				assert.Len(t, e.Sim.Revoked(), 1, message)
-				assert.Equal(t, live, e.Sim.Live())
+				assert.Equal(t, valid, e.Sim.ValidTokens())
 				e.Creds("api")
 				assert.Empty(t, e.Leased())
 			})
