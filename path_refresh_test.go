@@ -108,7 +108,7 @@ func TestAFailedRevocationIsRetriedWhenTheCredentialIsDeleted(t *testing.T) {
 	})
 }
 
-func TestGuarantee3ARefreshDoesNotEndTheRefreshTokenWithTheTokenThatItDrops(t *testing.T) {
+func TestGuarantee3ARefreshThatDropsATokenDoesNotRevokeTheRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Sim.Behave(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{RevokeGrant: true}})

@@ -40,7 +40,7 @@ func TestGuarantee3RotatedRefreshTokenIsKeptUntilItIsStored(t *testing.T) {
 			assert.Equal(t, http.StatusInternalServerError, status)
 			assert.Contains(t, message, "the disk is full")
 		}
-		assert.Equal(t, calls+1, e.Exchanges(), "the vendor's answer is kept, and no exchange repeats it")
+		assert.Equal(t, calls+1, e.Exchanges(), "the vendor's answer is in memory, and no exchange repeats it")
 		data := e.Read("status/prod").Data
 		assert.Equal(t, "failed", data["state"])
 		assert.Contains(t, data["storage_error"], "the disk is full")
@@ -56,7 +56,7 @@ func TestGuarantee3RotatedRefreshTokenIsKeptUntilItIsStored(t *testing.T) {
 		e.Creds("prod")
 		assert.Equal(t, calls+1, e.Exchanges())
 		engine.Until(2, 0, 5)
-		e.Creds("prod") // uses the refresh token that was kept
+		e.Creds("prod") // uses the rotated refresh token
 	})
 }
 
@@ -316,7 +316,7 @@ func TestGuarantee3RefreshTokenSurvivesARefusedConfigWrite(t *testing.T) {
 	}
 }
 
-func TestGuarantee3ASettingLosesNoRefreshTokenThatIsNotStoredYet(t *testing.T) {
+func TestGuarantee3AWriteOfASettingLosesNoUnstoredRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		engine.Until(1, 0, 11)
@@ -332,7 +332,7 @@ func TestGuarantee3ASettingLosesNoRefreshTokenThatIsNotStoredYet(t *testing.T) {
 	})
 }
 
-func TestGuarantee3ASettingMattersNotToARefreshTokenThatIsHeldForAWrite(t *testing.T) {
+func TestGuarantee3AWriteOfASettingKeepsTheRefreshTokenForARepeatedWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		e.Sim.AddRefreshToken("link-streaming", engine.AnotherToken)

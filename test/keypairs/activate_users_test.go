@@ -137,7 +137,7 @@ func TestAWriteAfterAnActivationLeavesNothingInTheKeyPair(t *testing.T) {
 		e.Write("config/oauth2/a", map[string]any{"request_timeout": 20, "verify": true})
 		e.Pending("prod", nil)
 		assert.NotContains(t, e.Dump()["keypair/prod"], "refresh-token-of-a")
-		assert.Contains(t, e.Dump()["keypair/prod"], "refresh-token-of-b", "its own entry does not hold it yet")
+		assert.Contains(t, e.Dump()["keypair/prod"], "refresh-token-of-b", "its own entry does not have it yet")
 		engine.Until(2, 0, 0)
 		e.Restart()
 		e.Creds("a")
