@@ -264,7 +264,7 @@ vet: ## Run go vet in all modules (golangci-lint, part of lint, does so too).
 	go vet ./...
 	@for module in $(MODULES); do (set -x; go -C $$module vet -tags e2e ./...); done
 
-lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | shellcheck ## Run the linters, and check formatting, go.mod and terms.
+lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | git shellcheck ## Run the linters, and check formatting, go.mod and terms.
 	tools/lint/run.sh . $(MODULES)
 	bin/dockerfile-lint Dockerfile examples/kubernetes/server/Dockerfile
 	bin/actionlint
