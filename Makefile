@@ -260,11 +260,11 @@ examples: | systemd ## Test the examples for Kubernetes, Helm and systemd.
 # The other modules of this repository that contain Go code.
 MODULES := bench test test/examples test/dist tools/oci tools/dockerfile
 
-vet: ## Run go vet (part of lint).
-	go vet -tags e2e ./...
-	@for module in $(MODULES); do (set -x; go -C $$module vet ./...); done
+vet: ## Run go vet in all modules (golangci-lint, part of lint, does so too).
+	go vet ./...
+	@for module in $(MODULES); do (set -x; go -C $$module vet -tags e2e ./...); done
 
-lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | shellcheck ## Run the linters, and check formatting, go.mod and terms.
+lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | git shellcheck ## Run the linters, and check formatting, go.mod and terms.
 	tools/lint/run.sh . $(MODULES)
 	bin/dockerfile-lint Dockerfile examples/kubernetes/server/Dockerfile
 	bin/actionlint

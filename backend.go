@@ -198,7 +198,7 @@ func (b *backend) clean(ctx context.Context) {
 type observer struct{ *backend }
 
 func (o observer) Exchanged(x broker.Exchange) { o.metrics.Exchanged(x) }
-func (o observer) Stored(x broker.Exchange)    { o.events.Exchanged(x) }
+func (o observer) Finished(x broker.Exchange)  { o.events.Exchanged(x) }
 
 func (b *backend) sendEvent(e events.Event) {
 	if err := events.Send(b, e); err != nil {

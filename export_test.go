@@ -1,8 +1,6 @@
 package tokenbroker
 
 import (
-	"reflect"
-
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -16,7 +14,5 @@ func Paths(b logical.Backend) []*framework.Path { return b.(*backend).Paths }
 // NamesInMemory returns the number of names for which an engine holds something in memory.
 func NamesInMemory(b logical.Backend) int {
 	engine := b.(*backend)
-	inBroker := reflect.ValueOf(engine.broker).Elem().FieldByName("entries").Len()
-	inStore := reflect.ValueOf(engine.store).Elem().FieldByName("unstoredGrants").FieldByName("grants").Len()
-	return inBroker + inStore + len(engine.names.roles)
+	return engine.broker.Len() + engine.store.UnstoredGrants() + len(engine.names.roles)
 }

@@ -217,7 +217,7 @@ func TestRejectedRequestsLeaveNothingInMemory(t *testing.T) {
 	})
 }
 
-func TestGuarantee2TheRightToANameIsOneWhileItComesAndGoes(t *testing.T) {
+func TestGuarantee2ANameHasOneOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.Behave(vendorsim.Conduct{Latency: 100 * time.Millisecond})
@@ -248,7 +248,7 @@ func TestGuarantee2TheRightToANameIsOneWhileItComesAndGoes(t *testing.T) {
 	})
 }
 
-func TestAWriteIsForWhatItWasCheckedFor(t *testing.T) {
+func TestAWriteFailsIfItsEntryWasCreatedOrDeletedSinceTheCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Keypair("stored", nil)

@@ -19,7 +19,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestSecretsGoInAndNeverComeOut(t *testing.T) {
+func TestSecretsAreStoredAndNotReturned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		engine.Until(0, 10, 0)
@@ -350,7 +350,7 @@ func TestRefreshTokensKeptForRepeatedWritesAreBounded(t *testing.T) {
 		assert.Equal(t, before+100, tokenbroker.NamesInMemory(e.Backend))
 		assert.NotContains(t, attempt(9), "the-next-one", "the oldest are dropped first")
 		assert.Contains(t, attempt(109), "the-next-one")
-		assert.Contains(t, attempt(50), "the-next-one", "the previous one is still kept")
+		assert.Contains(t, attempt(50), "the-next-one", "the previous one is still stored")
 
 		e.Pass(58 * time.Minute)
 		assert.Contains(t, attempt(109), "the-next-one")

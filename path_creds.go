@@ -264,7 +264,7 @@ func limitError(role string, err error) error {
 	case errors.As(err, &exchanges):
 		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s; the next exchange is possible at %s; reuse the lease instead of reading again, or raise max_exchanges", rolesPrefix, role, exchanges, broker.FormatTime(roundUp(exchanges.Next))))
 	case errors.Is(err, broker.ErrTooManyWaiting):
-		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s, and exchanges run one at a time; try again later", rolesPrefix, role, err))
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s; retry later", rolesPrefix, role, err))
 	}
 	return err
 }

@@ -60,7 +60,7 @@ func TestALeaseHoldsTheTokenAndItsMetadata(t *testing.T) {
 
 // Expiry is the earlier of what the answer states and the token's own exp; without both, the
 // vendor's rule applies. internal/broker/expiry_test.go has the whole table.
-func TestGuarantee1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
+func TestGuarantee1ExpiryComesFromTheEarliestSource(t *testing.T) {
 	keys := map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()}
 	for name, test := range map[string]struct {
 		path    string
@@ -98,7 +98,7 @@ func TestGuarantee1ExpiryComesFromTheSourcesThatSpeak(t *testing.T) {
 	}
 }
 
-func TestGuarantee1HoldsAtEverySecondOfATokensLife(t *testing.T) {
+func TestGuarantee1HoldsAtEverySecondOfATokensLifetime(t *testing.T) {
 	for name, conduct := range map[string]vendorsim.Conduct{
 		"clocks agree":             {},
 		"vendor 5 minutes ahead":   {Skew: 5 * time.Minute},
@@ -127,7 +127,7 @@ func TestGuarantee1HoldsAtEverySecondOfATokensLife(t *testing.T) {
 	}
 }
 
-func TestGuarantee1InTheLastSecondsOfTheHourAReadWaits(t *testing.T) {
+func TestGuarantee1AReadInTheLastSecondsOfTheHourWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		engine.Until(0, 30, 0)
@@ -152,7 +152,7 @@ func TestGuarantee1AFirstReadInTheLastSecondsWaitsToo(t *testing.T) {
 	})
 }
 
-func TestGuarantee1AFirstReadNearTheHourIsServedWhateverTheSecond(t *testing.T) {
+func TestGuarantee1AFirstReadNearTheHourIsServedAtAnySecond(t *testing.T) {
 	for _, latency := range []time.Duration{0, 200 * time.Millisecond, time.Second, 3 * time.Second} {
 		for _, noDate := range []bool{false, true} {
 			for before := -2 * time.Second; before <= 16*time.Second; before += 250 * time.Millisecond {
@@ -357,7 +357,7 @@ func TestReadsOfOtherNamesDoNotWait(t *testing.T) {
 	})
 }
 
-func TestTheErrorOfAnUnknownNameSaysWhereToWriteIt(t *testing.T) {
+func TestTheErrorForAnUnknownNameHasThePathToWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		_, status, message := e.Request(logical.ReadOperation, "creds/nobody", nil)

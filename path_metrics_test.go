@@ -266,9 +266,9 @@ func TestMetricsShowUnusableAndUnsavedCredentials(t *testing.T) {
 	})
 }
 
-// An exchange that yields a token too short to lease is a failure, and attempts back off
-// (guarantee 4).
-func TestTokensTooShortToLeaseCountAsFailures(t *testing.T) {
+// An exchange that yields a token whose lifetime is too short for a lease is a failure, and
+// attempts back off (guarantee 4).
+func TestTokensThatExpireTooSoonToLeaseCountAsFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		data := engine.KeyPairFields()

@@ -108,7 +108,7 @@ func TestAFailedRevocationIsRetriedWhenTheCredentialIsDeleted(t *testing.T) {
 	})
 }
 
-func TestGuarantee3ARefreshDoesNotEndTheRefreshTokenWithTheTokenThatItDrops(t *testing.T) {
+func TestGuarantee3ARefreshThatDropsATokenDoesNotRevokeTheRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Sim.Behave(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{RevokeGrant: true}})
@@ -140,7 +140,7 @@ func TestGuarantee16ANameIsRefreshedABoundedNumberOfTimes(t *testing.T) {
 			for range 90 {
 				status, message := refresh("prod", data)
 				assert.Equal(t, http.StatusTooManyRequests, status)
-				assert.Equal(t, "refresh/prod: there may be 10 refreshes within 1m0s; the next one may be at 2000-01-01T00:00:06Z", message)
+				assert.Equal(t, "refresh/prod: refreshed 10 times within 1m0s; the next refresh is possible at 2000-01-01T00:00:06Z", message)
 			}
 			assert.Equal(t, calls, e.Exchanges(), "the vendor is not called")
 		}

@@ -252,7 +252,7 @@ func TestAConcurrentRoleWriteIsRejectedAsRetryable(t *testing.T) {
 	})
 }
 
-func TestARoleWrittenWhileItIsLoadedCountsAtOnce(t *testing.T) {
+func TestARoleWrittenWhileItIsLoadedAppliesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		e.Write("roles/web", map[string]any{"config": "search", "scope": "discover"})

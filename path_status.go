@@ -94,7 +94,7 @@ func (b *backend) statusList(ctx context.Context, req *logical.Request, _ *frame
 	}
 	info := map[string]any{}
 	for name, vendor := range vendors {
-		status, err := b.broker.Status(ctx, req.Storage, name)
+		status, err := b.broker.ReadStatus(ctx, req.Storage, name)
 		switch {
 		case errors.Is(err, broker.ErrUnknown): // deleted meanwhile
 			delete(vendors, name)
@@ -115,7 +115,7 @@ func (b *backend) statusList(ctx context.Context, req *logical.Request, _ *frame
 
 func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	status, err := b.broker.Status(ctx, req.Storage, name)
+	status, err := b.broker.ReadStatus(ctx, req.Storage, name)
 	if err != nil {
 		return credentialFailure(ctx, req.Storage, name, err)
 	}
@@ -182,8 +182,8 @@ func scopeData(s broker.ScopeStatus) map[string]any {
 	if !s.ExpireTime.IsZero() {
 		data["expire_time"] = broker.FormatTime(s.ExpireTime)
 	}
-	if s.Refusal.Count > 0 {
-		maps.Copy(data, failureData(s.Refusal))
+	if s.Failure.Count > 0 {
+		maps.Copy(data, failureData(s.Failure))
 	}
 	if s.StorageError != nil {
 		data["storage_error"] = s.StorageError.Error()

@@ -37,7 +37,7 @@ func TestATokenWithoutALeaseHasATTL(t *testing.T) {
 }
 
 // Vault Agent reads a token without a lease again one second after its ttl.
-func TestGuarantee9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
+func TestGuarantee9AgentGetsANewerTokenAtEachRead(t *testing.T) {
 	for name, test := range map[string]struct {
 		conduct vendorsim.Conduct
 		data    map[string]any
@@ -67,7 +67,7 @@ func TestGuarantee9AgentGetsAFresherTokenEachTimeItComesBack(t *testing.T) {
 					token := resp.Data["access_token"]
 					assert.NotEqual(t, last, token, "read %d returned the same token", reads)
 					if last != nil {
-						assert.LessOrEqual(t, time.Since(expiry), test.gap, "the file held an expired token")
+						assert.LessOrEqual(t, time.Since(expiry), test.gap, "the file had an expired token")
 					}
 					last, expiry = token, e.Sim.Expiry(token.(string))
 					time.Sleep(engine.TTLOf(resp) + time.Second)
@@ -109,7 +109,7 @@ func TestTheTTLIsShortWhileARenewalIsInProgress(t *testing.T) {
 	})
 }
 
-func TestGuarantee1TheTTLIsNeverZeroAndNeverPastTheTokensLife(t *testing.T) {
+func TestGuarantee1TheTTLIsNeverZeroAndNeverPastTheTokensExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", engine.KeyPairFields())

@@ -101,7 +101,7 @@ func exchangeFailure(e *broker.ExchangeError) (*logical.Response, error) {
 		return logical.ErrorResponse("the credential has expired: %s; write a new one to %s", e.Err.Reason, path), nil
 	}
 	if e.Err.Widened {
-		return logical.ErrorResponse("%s: the role's scope is %.100q", e.Err.Reason, e.Scope), nil
+		return logical.ErrorResponse("%s (the role's scope is %.100q)", e.Err.Reason, e.Scope), nil
 	}
 	if e.Scope != "" && e.Err.MayBeScope {
 		return logical.ErrorResponse("the vendor rejected the scope %s, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", provider.Quote(e.Scope), e.Err.Reason, path), nil

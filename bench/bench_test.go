@@ -17,7 +17,7 @@ func TestAMedianIsTheMiddleOne(t *testing.T) {
 	assert.InDelta(t, 2.5, median([]float64{4, 1, 3, 2}), 0)
 }
 
-func TestARatioIsTheMedianOfTheRoundsAndNotOfTheMedians(t *testing.T) {
+func TestARatioIsTheMedianOfTheRatiosOfRounds(t *testing.T) {
 	// The machine doubles its speed after the first round. The subject is 10 % slower in every
 	// round.
 	c := comparison{
@@ -27,7 +27,7 @@ func TestARatioIsTheMedianOfTheRoundsAndNotOfTheMedians(t *testing.T) {
 	assert.InDelta(t, 0.9, c.ratio(reads).Median, 1e-9)
 }
 
-func TestAnIntervalIsOfTheRanksThatABinomialDistributionGives(t *testing.T) {
+func TestAnIntervalHasTheRanksOfTheSignTest(t *testing.T) {
 	// The ranks of the 95 % interval from tables of the sign test, counted from one.
 	for n, ranks := range map[int][2]int{
 		1: {1, 1}, 2: {1, 2}, 5: {1, 5}, // too few for 95 %
@@ -41,7 +41,7 @@ func TestAnIntervalIsOfTheRanksThatABinomialDistributionGives(t *testing.T) {
 	}
 }
 
-func TestAGoalIsMetSurelyIfAllOfItsIntervalIsOnOneSide(t *testing.T) {
+func TestAVerdictIsCertainIfTheIntervalIsOnOneSideOfTheLimit(t *testing.T) {
 	for _, test := range []struct {
 		median, low, high float64
 		least, most       string // verdicts on at least 1, and on at most 1
@@ -61,7 +61,7 @@ func TestAGoalIsMetSurelyIfAllOfItsIntervalIsOnOneSide(t *testing.T) {
 	assert.Equal(t, "**no**", atMostIn("it", 101, 100, "MiB").verdict())
 }
 
-func TestTheVendorAloneTakesItsTimeForEachSixteen(t *testing.T) {
+func TestTheVendorsShareIsItsResponseTimeForEachBatch(t *testing.T) {
 	assert.InDelta(t, 500, vendorsShare(5), 0)
 	assert.InDelta(t, 500, vendorsShare(16), 0)
 	assert.InDelta(t, 3500, vendorsShare(100), 0)
@@ -79,7 +79,7 @@ func TestSweepsAreReadFromTheMetrics(t *testing.T) {
 	require.ErrorContains(t, err, "the metrics have no tokenbroker_sweep_duration_seconds_")
 }
 
-func TestAnAnswersShapeIsItsLeaseAndItsFieldsWithTheirKinds(t *testing.T) {
+func TestTheShapeOfAnAnswerHasItsLeaseAndTheKindsOfItsFields(t *testing.T) {
 	assert.Equal(t, "lease true, renewable false, 0 warnings, a string, b number, c list of [string], d object",
 		shape(&api.Secret{LeaseID: "id", LeaseDuration: 60, Data: map[string]any{
 			"b": json.Number("1"), "a": "text", "d": map[string]any{}, "c": []any{"one", "two"},
@@ -106,7 +106,7 @@ func TestAPercentileIsOneOfTheValues(t *testing.T) {
 	assert.InDelta(t, 7, percentile([]float64{7}, 1), 0)
 }
 
-func TestWhatWrkSaysIsParsedAndAFailedReadFailsIt(t *testing.T) {
+func TestTheOutputOfWrkIsParsedAndAFailedReadIsAnError(t *testing.T) {
 	const before = "Running 1s test @ http://127.0.0.1:8200/v1/x/\n  2 threads and 16 connections\n"
 	l, err := parseLoad([]byte(before + `{"requests":4000,"us":1001000,"p50_us":3500,"p99_us":9000,"errors":0}` + "\n"))
 	require.NoError(t, err)
@@ -118,7 +118,7 @@ func TestWhatWrkSaysIsParsedAndAFailedReadFailsIt(t *testing.T) {
 	require.ErrorContains(t, err, "wrk printed no result")
 }
 
-func TestResultsTakeTheirPlaceOnThePageAndLeaveTheRest(t *testing.T) {
+func TestResultsReplaceOnlyTheirSectionOfThePage(t *testing.T) {
 	const page = "# Title\n\n" + begin + "old\n" + end + "\n\nProse.\n"
 	once, err := rewrite([]byte(page), "new\n")
 	require.NoError(t, err)

@@ -58,8 +58,8 @@ func (g goal) meets(value float64) bool {
 	return value <= g.Limit
 }
 
-// wanted formats the limit. Ratios have no unit and three decimals.
-func (g goal) wanted() string {
+// target formats the limit. Ratios have no unit and three decimals.
+func (g goal) target() string {
 	if g.AtLeast {
 		return "at least " + g.format(g.Limit)
 	}
@@ -111,7 +111,7 @@ func (r *report) goals() []goal {
 	return append(goals,
 		atMostIn(fmt.Sprintf("%d credentials: resident memory of the plugin", s.Credentials), s.Resident, maxResident, "MiB"),
 		atMostIn(fmt.Sprintf("%d credentials: first read after a restart, relative to one credential", s.Credentials),
-			s.FirstRead/s.FirstAlone, maxFirst, ""),
+			s.FirstRead/s.FirstOfOne, maxFirst, ""),
 		atMostIn(fmt.Sprintf("%d credentials: sweep with nothing to renew", s.Credentials), s.SweepIdle, maxSweep, "ms"),
 		atMostIn(fmt.Sprintf("%d of %d credentials to renew, vendor response time %s, %d at once: sweep",
 			s.Due, s.Credentials+s.Due, vendorsTime, sweepRenewals), s.SweepDue, maxRenewing*vendorsShare(s.Due), "ms"),

@@ -29,10 +29,10 @@ func (r *report) plot(file string) error {
 		labels = append(labels, c.What)
 	}
 	p.NominalX(labels...)
-	wanted := plotter.NewFunction(func(float64) float64 { return minReads })
-	wanted.LineStyle = draw.LineStyle{Color: color.RGBA{R: 0xc0, A: 0xff}, Width: vg.Points(1), Dashes: []vg.Length{4, 4}}
-	p.Add(wanted)
-	p.Legend.Add(fmt.Sprintf("target: %.2f", minReads), wanted)
+	target := plotter.NewFunction(func(float64) float64 { return minReads })
+	target.LineStyle = draw.LineStyle{Color: color.RGBA{R: 0xc0, A: 0xff}, Width: vg.Points(1), Dashes: []vg.Length{4, 4}}
+	p.Add(target)
+	p.Legend.Add(fmt.Sprintf("target: %.2f", minReads), target)
 	p.Legend.Top = true
 	p.X.Min, p.X.Max = -0.5, float64(len(labels))-0.5
 	p.Y.Min, p.Y.Max = min(p.Y.Min, 0.95), max(p.Y.Max, 1.05)

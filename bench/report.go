@@ -95,7 +95,7 @@ func (r *report) comparisonTable() table {
 func (r *report) goalTable() table {
 	t := table{{"goal", "target", "measured", "met"}}
 	for _, g := range r.Goals {
-		t = append(t, []string{g.What, g.wanted(), g.got(), g.verdict()})
+		t = append(t, []string{g.What, g.target(), g.got(), g.verdict()})
 	}
 	return t
 }
@@ -119,7 +119,7 @@ func (r *report) sizes() table {
 		{fmt.Sprintf("sweep over %d credentials with nothing to renew", s.Credentials), fmt.Sprintf("%.1f ms", s.SweepIdle)},
 		{fmt.Sprintf("sweep that renews %d more credentials", s.Due), fmt.Sprintf("%.0f ms, of which the vendor takes %.0f ms", s.SweepDue, vendorsShare(s.Due))},
 		{fmt.Sprintf("first read after a restart, with %d credentials", s.Credentials), fmt.Sprintf("%.0f ms", s.FirstRead)},
-		{"first read after a restart, with one credential", fmt.Sprintf("%.0f ms", s.FirstAlone)},
+		{"first read after a restart, with one credential", fmt.Sprintf("%.0f ms", s.FirstOfOne)},
 		{fmt.Sprintf("each of %d idle mounts", s.Mounts), fmt.Sprintf("%.0f KiB in the plugin, %.0f KiB in the server", s.PerMount, s.ServersPer)},
 		{fmt.Sprintf("each of %d idle mounts of the yardstick", s.Mounts), fmt.Sprintf("%.0f KiB in the plugin, all of it from the SDK", s.YardsticksPer)},
 	}

@@ -30,7 +30,7 @@ type scale struct {
 	Due           int     `json:"due"`                     // 1 % of Credentials, in addition to them
 	SweepDue      float64 `json:"sweep_with_due_ms"`       // a sweep that renews these
 	FirstRead     float64 `json:"first_read_ms"`           // after a restart
-	FirstAlone    float64 `json:"first_read_of_one_ms"`    // the same, with one credential in the mount
+	FirstOfOne    float64 `json:"first_read_of_one_ms"`    // the same, with one credential in the mount
 	AfterFirst    float64 `json:"resident_after_read_mib"` // the plugin, after the first read
 	Storms        []storm `json:"storms"`
 	Mounts        int     `json:"mounts"`
@@ -71,20 +71,20 @@ func (b *bench) many(ctx context.Context, s *scale) (names []comparison, err err
 		if err := w.sweeps(ctx, all, s); err != nil {
 			return err
 		}
-		var first, alone, resident []float64
+		var first, ofOne, resident []float64
 		for range restarts {
 			took, _, err := w.firstRead(ctx, one, all)
 			if err != nil {
 				return err
 			}
-			alone = append(alone, took)
+			ofOne = append(ofOne, took)
 			took, after, err := w.firstRead(ctx, all, one)
 			if err != nil {
 				return err
 			}
 			first, resident = append(first, took), append(resident, after)
 		}
-		s.FirstRead, s.FirstAlone, s.AfterFirst = median(first), median(alone), median(resident)
+		s.FirstRead, s.FirstOfOne, s.AfterFirst = median(first), median(ofOne), median(resident)
 		return nil
 	})
 }

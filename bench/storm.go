@@ -19,8 +19,8 @@ const (
 	// storms is the number of storms per path.
 	storms = 3
 
-	// life is the lifetime of the tokens that expire before a storm.
-	life = 20 * time.Second
+	// lifetime is that of the tokens that expire before a storm.
+	lifetime = 20 * time.Second
 
 	// vendorsTime is how long the vendor takes for an exchange.
 	vendorsTime = 500 * time.Millisecond
@@ -50,12 +50,12 @@ func (b *bench) storms(ctx context.Context) (found []storm, err error) {
 		}
 		// The engine does not renew tokens without a reader, so these expire.
 		for n := range paths {
-			if err := w.write(ctx, engine, n, map[string]any{"access_expiry": int(life.Seconds())}); err != nil {
+			if err := w.write(ctx, engine, n, map[string]any{"access_expiry": int(lifetime.Seconds())}); err != nil {
 				return err
 			}
 		}
-		b.say("waiting %s until the tokens expire", life)
-		if err := pause(ctx, life+time.Second); err != nil {
+		b.say("waiting %s until the tokens expire", lifetime)
+		if err := pause(ctx, lifetime+time.Second); err != nil {
 			return err
 		}
 		w.vendor.Behave(vendorsim.Conduct{Latency: vendorsTime})

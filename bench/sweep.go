@@ -23,9 +23,9 @@ const (
 	// sweepRenewals is how many renewals a sweep runs at once.
 	sweepRenewals = 16
 
-	// dueLife is the lifetime of the tokens that a sweep renews: short enough that the renewal
-	// is due at the rollback.
-	dueLife = time.Minute
+	// renewedLifetime is the lifetime of the tokens that a sweep renews: short enough that their
+	// renewal window has begun at the rollback.
+	renewedLifetime = time.Minute
 
 	// scrapes is how often the metrics are read.
 	scrapes = 5
@@ -70,12 +70,12 @@ func (w *world) idleSweep(ctx context.Context, mount string) (float64, error) {
 	return 0, fmt.Errorf("in %s, there was no sweep without renewals", patience*rollback)
 }
 
-// dueSweep returns how many milliseconds a sweep takes that renews due tokens. It adds their
+// dueSweep returns how many milliseconds a sweep takes that renews tokens. It adds their
 // credentials after all others, and deletes them at the end.
 func (w *world) dueSweep(ctx context.Context, mount string, due int) (float64, error) {
 	err := each(due, func(n int) error {
 		n += w.credentials
-		if err := w.write(ctx, mount, n, map[string]any{"access_expiry": int(dueLife.Seconds()), "verify": false}); err != nil {
+		if err := w.write(ctx, mount, n, map[string]any{"access_expiry": int(renewedLifetime.Seconds()), "verify": false}); err != nil {
 			return err
 		}
 		// The first read exchanges. The second makes the engine renew the token, because it

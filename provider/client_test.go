@@ -293,7 +293,7 @@ func TestTheAgeOfACachedResponseCounts(t *testing.T) {
 	assert.InDelta(t, 60, e.RetryAfter.Seconds(), 2)
 }
 
-func TestNothingIsQuotedOfAServerThatSpeaksNoHTTP(t *testing.T) {
+func TestNothingIsQuotedOfAServerThatDoesNotSpeakHTTP(t *testing.T) {
 	for _, banner := range []string{"SSH-2.0-OpenSSH_9.6\r\n", "-ERR unknown command\r\n", "HTTP/1.1 OpenSSH canary\r\n\r\n", "HTTP/1.1 200 OK\r\nOpenSSH canary\r\n\r\n"} {
 		dial := func(context.Context, string, string) (net.Conn, error) {
 			near, far := net.Pipe()

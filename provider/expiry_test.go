@@ -33,7 +33,7 @@ func token(t *testing.T, a Answer, ttl TTL, last Token) Token {
 	return got
 }
 
-func TestGuarantee1TheEarliestOfTheStatedTheOwnExpAndMaxTTLCounts(t *testing.T) {
+func TestGuarantee1TheEarliestOfStatedLifetimeExpAndMaxTTLApplies(t *testing.T) {
 	clock := Clock{Sent: at("10:20:00.000"), Received: at("10:20:00.400"), Date: at("10:20:00.000")}
 	jwtOf := func(exp string) string { return signed(t, jwt.MapClaims{"exp": at(exp).Unix()}) }
 	for name, test := range map[string]struct {
@@ -73,7 +73,7 @@ func TestGuarantee1TheEarliestOfTheStatedTheOwnExpAndMaxTTLCounts(t *testing.T) 
 }
 
 // A vendor that returns the same token until it expires.
-func TestGuarantee1ATokenThatIsGivenAgainGetsNoYounger(t *testing.T) {
+func TestGuarantee1ARepeatedTokenKeepsItsFirstIssueTime(t *testing.T) {
 	clock := func(sent string) Clock {
 		return Clock{Sent: at(sent), Received: at(sent).Add(100 * time.Millisecond), Date: at(sent).Truncate(time.Second)}
 	}
@@ -248,7 +248,7 @@ func TestALifetimeIsAPositiveNumber(t *testing.T) {
 	}
 }
 
-func TestGuarantee1NoTokenLivesForEver(t *testing.T) {
+func TestGuarantee1EveryTokenExpires(t *testing.T) {
 	for name, date := range map[string]time.Time{
 		"a clock that agrees":    at("10:20:00.000"),
 		"a clock that is behind": at("10:20:00.000").AddDate(-100, 0, 0),

@@ -211,7 +211,7 @@ func TestACACertIsParsedInAnyPastedForm(t *testing.T) {
 	assert.True(t, want.Equal(client.roots), "both are trusted")
 }
 
-func TestGuarantee6NothingThanCertificatesIsStoredAsACACert(t *testing.T) {
+func TestGuarantee6OnlyCertificatesAreStoredAsACACert(t *testing.T) {
 	certificate, key := certificatePEM(t), pkcs8PEM(t, testKey())
 	for name, test := range map[string]struct{ text, says string }{
 		"a key after it":                  {certificate + key, "contains a private key; give only certificates"},

@@ -19,7 +19,7 @@ func spaced(text string, n int, separator string) string {
 	return strings.Join(append(parts, text), separator)
 }
 
-func TestGuarantee6ASecretIsRedactedThoughItIsNotWhole(t *testing.T) {
+func TestGuarantee6APartialOrAlteredSecretIsRedacted(t *testing.T) {
 	const secret = "kT9-vXw_2Lq.8ZrBn4Yc/6Hd"
 	const inHex = "6b54392d765877"
 	basic := base64.StdEncoding.EncodeToString([]byte("prod-client:" + url.QueryEscape(secret)))
@@ -79,7 +79,7 @@ func TestAShortSecretHidesNothingElse(t *testing.T) {
 	assert.Equal(t, "you sent "+mask, redact("you sent Q1", []string{"q1"}))
 }
 
-func TestWhatCannotBeSeenIsNotQuoted(t *testing.T) {
+func TestInvisibleCharactersAreNotQuoted(t *testing.T) {
 	assert.Equal(t, "invalid grant", redact("in\u202evalid\u2066 \u200bgr\u00adant\ufeff\u2069", nil))
 	assert.Equal(t, "one two", redact("one\u2028two\x1b", nil))
 }

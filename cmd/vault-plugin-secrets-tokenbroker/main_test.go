@@ -49,7 +49,7 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func TestThePluginStartedByHandSaysWhatItIs(t *testing.T) {
+func TestThePluginStartedByHandPrintsWhatItIs(t *testing.T) {
 	for _, c := range []struct {
 		args   []string
 		stdout string

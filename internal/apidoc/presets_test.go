@@ -14,7 +14,7 @@ func TestAPartOfAPageIsReplacedAndTheRestIsKept(t *testing.T) {
 	assert.Equal(t, "# Page\n\n<!-- parts: made by a machine -->\nnew\n<!-- end of parts -->\n\nThe end.\n", string(replaced))
 }
 
-func TestAPartThatThePageHasNoPlaceForIsRefused(t *testing.T) {
+func TestAPartWithoutItsSectionIsAnError(t *testing.T) {
 	for _, page := range []string{"", "\n<!-- parts: -->\n", "\n<!-- end of parts -->\n<!-- parts: -->\n"} {
 		_, err := Replace([]byte(page), "parts", nil)
 		assert.ErrorContains(t, err, "no section for parts", "%q", page)

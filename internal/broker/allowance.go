@@ -10,39 +10,37 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// Each read of a dedicated role causes an exchange. Such exchanges are limited by role, and those
-// of their failures that pass by themselves count only against the role: no reader of it can use
-// up the vendor's patience with all others. Neither is stored, so a restart costs at most an
-// attempt too early.
+// The engine limits the exchanges of each dedicated role. Transient failures count only against the
+// role. Neither is stored.
 
-// A TooManyExchangesError means that a dedicated role has had as many tokens as it may.
+// A TooManyExchangesError means that a dedicated role has used all its exchanges.
 type TooManyExchangesError struct {
-	Max  int           // tokens
-	Per  time.Duration // the lifetime of one
-	Next time.Time     // when there may be another
+	Max  int           // maximum number of exchanges within Per
+	Per  time.Duration // the lifetime of a token
+	Next time.Time     // when the next exchange is possible
 }
 
 func (e *TooManyExchangesError) Error() string {
 	return fmt.Sprintf("%d tokens have been exchanged within the lifetime of one (%s)", e.Max, e.Per)
 }
 
-// An allowance is how many tokens a dedicated role may still have.
+// An allowance limits the exchanges of a dedicated role.
 type allowance struct {
 	limiter  *rate.Limiter
-	lifetime time.Duration // of the last token
+	lifetime time.Duration // of the role's last token
 }
 
-// takeAllowance takes one token from the allowance of a role, and returns what gives it back. There
-// is no limit before the lifetime of a token is known. Its error is of type *TooManyExchangesError. The
-// caller holds the lock of the name.
-func (e *cacheEntry) takeAllowance(d Dedication, now time.Time) (giveBack func(), err error) {
-	a := e.allowances[d.Role]
+// takeAllowance takes one exchange from the allowance of a role. It returns giveBack, which undoes
+// that. A role has no limit until the lifetime of its tokens is known. The error is of type
+// *TooManyExchangesError. The caller holds the lock of the name.
+func (r *record) takeAllowance(d Dedication, now time.Time) (giveBack func(), err error) {
+	a := r.allowances[d.Role]
 	if a == nil {
 		return func() {}, nil
 	}
 	a.set(d.MaxExchanges, a.lifetime, now)
 	reservation := a.limiter.ReserveN(now, 1)
-	giveBack = func() { reservation.CancelAt(now) } // at a later time, it would count as used
+	giveBack = func() { reservation.CancelAt(now) } // at a later time, the exchange would count as used
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		giveBack()
 		return nil, &TooManyExchangesError{Max: d.MaxExchanges, Per: a.lifetime, Next: now.Add(wait)}
@@ -50,20 +48,20 @@ func (e *cacheEntry) takeAllowance(d Dedication, now time.Time) (giveBack func()
 	return giveBack, nil
 }
 
-// setAllowance sets the allowance of a role by the lifetime of a token that it got.
-func (e *cacheEntry) setAllowance(d Dedication, token provider.Token, now time.Time) {
-	maps.DeleteFunc(e.allowances, func(role string, a *allowance) bool { return role != d.Role && a.isFull(now) })
+// setAllowance sets the allowance of a role to fit the lifetime of a token that it got.
+func (r *record) setAllowance(d Dedication, token provider.Token, now time.Time) {
+	maps.DeleteFunc(r.allowances, func(role string, a *allowance) bool { return role != d.Role && a.isFull(now) })
 	lifetime := max(token.ExpireTime.Sub(token.IssueTime), time.Second).Round(time.Second)
-	a := e.allowances[d.Role]
+	a := r.allowances[d.Role]
 	if a == nil {
 		a = &allowance{limiter: rate.NewLimiter(0, d.MaxExchanges)}
-		a.limiter.AllowN(now, 1) // for this token
-		e.allowances[d.Role] = a
+		a.limiter.AllowN(now, 1) // for this token's exchange
+		r.allowances[d.Role] = a
 	}
 	a.set(d.MaxExchanges, lifetime, now)
 }
 
-// isFull reports whether none of the tokens of a role counts any more.
+// isFull reports whether no past exchange counts against the limit.
 func (a *allowance) isFull(now time.Time) bool {
 	return a.limiter.TokensAt(now) >= float64(a.limiter.Burst())
 }
@@ -74,35 +72,35 @@ func (a *allowance) set(most int, lifetime time.Duration, now time.Time) {
 	a.limiter.SetLimitAt(now, rate.Limit(float64(most)/lifetime.Seconds()))
 }
 
-// countsForRole reports whether a failure counts only against the dedicated role whose exchange it
-// was: it passes by itself, or says nothing of the credential.
+// countsForRole reports whether a failure of a dedicated exchange counts only against the role: it
+// is transient or does not concern the credential.
 func countsForRole(failure *provider.Error) bool {
 	return failure.Kind == provider.Unavailable || failure.Kind == provider.InvalidResponse
 }
 
-// roleBackOffError returns why a dedicated role gets no token now; nil if it may.
+// roleBackOffError returns why the engine backs off for a dedicated role, or nil if it does not.
 func (v scopeSnapshot) roleBackOffError(role string, now time.Time) error {
-	failure := v.dedicated[role].asOf(now)
+	failure := v.roleFailures[role].asOf(now)
 	if !now.Before(failure.NextAttempt) {
 		return nil
 	}
 	return v.readError(failure)
 }
 
-// noteRoleFailure notes a failure of a dedicated role's exchange. It returns it, and as an error for
-// readers.
-func (e *cacheEntry) noteRoleFailure(v scopeSnapshot, role string, err *provider.Error, now time.Time) (Failure, error) {
+// noteRoleFailure records that an exchange for a dedicated role failed. It returns the failure,
+// also as an error for readers.
+func (r *record) noteRoleFailure(v scopeSnapshot, role string, err *provider.Error, now time.Time) (Failure, error) {
 	failure := Failure{Kind: err.Kind, Reason: err.Reason, Time: now.Round(0).UTC()}
-	failure.countAfter(v.dedicated[role], err)
-	if _, err := e.update(v.epoch, func(snap *snapshot) { snap.dedicated = with(snap.dedicated, role, failure) }); err != nil {
+	failure.countAfter(v.roleFailures[role], err)
+	if _, err := r.update(v.epoch, func(snap *snapshot) { snap.roleFailures = withKey(snap.roleFailures, role, failure) }); err != nil {
 		return failure, err
 	}
 	return failure, v.readError(failure)
 }
 
-// noteRoleSuccess notes that an exchange of a dedicated role has succeeded.
-func (e *cacheEntry) noteRoleSuccess(epoch uint64, role string) {
-	_, _ = e.update(epoch, func(snap *snapshot) { // a change of the credential drops it anyway
-		snap.dedicated = without(snap.dedicated, func(failed string, _ Failure) bool { return failed == role })
+// noteRoleSuccess records that an exchange for a dedicated role succeeded.
+func (r *record) noteRoleSuccess(epoch uint64, role string) {
+	_, _ = r.update(epoch, func(snap *snapshot) { // if the credential has changed, the failures are gone
+		snap.roleFailures = withoutKeys(snap.roleFailures, func(failed string, _ Failure) bool { return failed == role })
 	})
 }

@@ -13,51 +13,53 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// crowd is a source of many credentials.
-type crowd struct{ names []string }
+// manyCredentials is a source of many credentials.
+type manyCredentials struct{ names []string }
 
-func (crowd) Credential(_ context.Context, _ logical.Storage, name string) (*Credential, error) {
-	c := &Credential{Name: name, VendorName: "prompt", Generation: "generation-of-" + name, Vendor: prompt{}}
+func (manyCredentials) Credential(_ context.Context, _ logical.Storage, name string) (*Credential, error) {
+	c := &Credential{Name: name, VendorName: "prompt", Generation: "generation-of-" + name, Vendor: instantVendor{}}
 	if name[len(name)-1]%2 == 0 { // half of them have a keepalive
-		c.Keepalive, c.Vendor = 24*time.Hour, mortal{}
+		c.Keepalive, c.Vendor = 24*time.Hour, instantDisuseVendor{}
 	}
 	return c, nil
 }
 
-func (c crowd) Names(context.Context, logical.Storage) ([]string, error) { return c.names, nil }
-func (c crowd) Logger() hclog.Logger                                     { return hclog.NewNullLogger() }
+func (c manyCredentials) Names(context.Context, logical.Storage) ([]string, error) {
+	return c.names, nil
+}
+func (c manyCredentials) Logger() hclog.Logger { return hclog.NewNullLogger() }
 
-// prompt is of a vendor that answers at once.
-type prompt struct{ provider.Credential }
+// instantVendor is a credential of a vendor that answers at once.
+type instantVendor struct{ provider.Credential }
 
-func (prompt) Exchange(context.Context, provider.Grant) (*provider.Answer, error) {
+func (instantVendor) Exchange(context.Context, provider.Grant) (*provider.Answer, error) {
 	now := time.Now()
 	return &provider.Answer{AccessToken: "token", ExpiresIn: time.Hour, Clock: provider.Clock{Sent: now, Received: now}}, nil
 }
 
-func (prompt) MaxIdle() time.Duration { return 0 }
+func (instantVendor) MaxIdle() time.Duration { return 0 }
 
-// mortal is of a vendor whose credentials expire of disuse.
-type mortal struct{ prompt }
+// instantDisuseVendor is an instantVendor whose credentials expire from disuse.
+type instantDisuseVendor struct{ instantVendor }
 
-func (mortal) MaxIdle() time.Duration { return 7 * 24 * time.Hour }
+func (instantDisuseVendor) MaxIdle() time.Duration { return 7 * 24 * time.Hour }
 
-type nobody struct{}
+type ignoreExchanges struct{}
 
-func (nobody) Exchanged(Exchange) {}
-func (nobody) Stored(Exchange)    {}
+func (ignoreExchanges) Exchanged(Exchange) {}
+func (ignoreExchanges) Finished(Exchange)  {}
 
-// A sweep over credentials of which a part is due, with a vendor that answers at once and
-// storage in memory: what is the engine's own.
+// BenchmarkSweep measures the engine's own part of a sweep, with an instant vendor and storage in
+// memory, for several numbers of due credentials.
 func BenchmarkSweep(b *testing.B) {
 	const credentials = 10_000
 	for _, due := range []int{0, credentials / 100, credentials} {
 		b.Run(fmt.Sprintf("due=%d", due), func(b *testing.B) {
-			c := crowd{}
+			c := manyCredentials{}
 			for i := range credentials {
 				c.names = append(c.names, fmt.Sprintf("c%05d", i))
 			}
-			broker, storage := New(c, nobody{}), &logical.InmemStorage{}
+			broker, storage := New(c, ignoreExchanges{}), &logical.InmemStorage{}
 			for _, name := range c.names {
 				_, err := broker.Read(b.Context(), storage, name, ReadRequest{})
 				require.NoError(b, err)
@@ -66,26 +68,26 @@ func BenchmarkSweep(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
 				for _, name := range c.names[:due] {
-					broker.entries[name].age()
+					broker.records[name].age()
 				}
 				b.StartTimer()
 				require.NoError(b, broker.Sweep(b.Context(), storage))
 				b.StopTimer()
-				require.Empty(b, broker.dueTasks(time.Now()), "all that was due is done")
+				require.Empty(b, broker.dueTasks(time.Now()), "due tasks are left")
 				b.StartTimer()
 			}
 		})
 	}
 }
 
-// age makes the token nearly expired, and in use.
-func (e *cacheEntry) age() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	token := e.current.state.Tokens[ownScope]
+// age makes the token almost expired and in use.
+func (r *record) age() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	token := r.current.state.Tokens[ownScope]
 	token.IssueTime, token.ExpireTime = token.IssueTime.Add(-time.Hour), time.Now().Add(5*time.Minute)
-	state := *e.current.state
-	state.Tokens = with(state.Tokens, ownScope, token)
-	e.current.state = &state
-	e.uses[ownScope] = use{inUse: true}
+	state := *r.current.state
+	state.Tokens = withKey(state.Tokens, ownScope, token)
+	r.current.state = &state
+	r.uses[ownScope] = use{inUse: true}
 }

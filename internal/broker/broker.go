@@ -1,15 +1,14 @@
-// Package broker caches access tokens between the vendors that issue them and the readers
-// that use them. The cache is in memory, backed by storage. For each credential, one exchange
-// runs at a time; it runs ahead of the readers where a token is in use, and in the background
-// where a credential would expire of disuse. The package knows nothing of HTTP, of fields or of
-// Vault's responses.
+// Package broker caches access tokens in memory, backed by storage, so that many readers share one
+// exchange with the vendor. Each credential has at most one exchange in flight. The package renews
+// a token that is in use before it expires, and exchanges in the background a credential that would
+// expire from disuse. It does not deal with HTTP, fields or Vault's responses.
 //
-// What the engine knows of a credential is a State (state.go); storage has it in several
-// entries (entries.go, save.go). A snapshot is the State and what else is in memory of one name
-// (snapshot.go). The rules are pure functions (rules.go), and decide.go is the one place that
-// decides whether a reader or the background has a token renewed. Readers enter at read.go, operators at refresh.go and
-// change.go, and Vault's periodic function at sweep.go. All of them exchange by exchange.go,
-// under the lock of the name (lock.go).
+// A State holds the result of a credential's exchanges (state.go). Storage has it in several
+// entries (entries.go, save.go). A snapshot is the State and whatever else memory has of one name
+// (snapshot.go). The rules are pure functions (rules.go), and decide.go applies them: it decides
+// whether a token is served or renewed. The entry points are read.go for readers, forced_refresh.go
+// and change.go for operators, and sweep.go for Vault's periodic function. All of them call the
+// vendor through exchange.go while they hold the lock of the name (lock.go).
 package broker
 
 import (
@@ -28,58 +27,58 @@ import (
 // ErrUnknown means that no credential has the name.
 var ErrUnknown = errors.New("no such credential")
 
-// ErrBusy means that an earlier request for the same name has not ended in time.
+// ErrBusy means that another request for the same name did not end in time.
 var ErrBusy = errors.New("the credential is busy")
 
-// errSuperseded ends a renewal whose credential changed meanwhile.
-var errSuperseded = errors.New("the credential was changed meanwhile")
+// errSuperseded ends a renewal when the credential has changed in the meantime.
+var errSuperseded = errors.New("the credential has changed in the meantime")
 
-// Source provides the credentials that operators stored.
+// A Source reads the credentials that operators stored.
 type Source interface {
-	// Credential opens the credential of a name from storage; nil if there is none.
+	// Credential reads the named credential from storage and opens it. It returns nil if there is
+	// none.
 	Credential(ctx context.Context, s logical.Storage, name string) (*Credential, error)
 
 	// Names returns the names of all credentials in storage.
 	Names(ctx context.Context, s logical.Storage) ([]string, error)
 
-	// Logger returns the logger of the mount. Nothing that is logged holds a secret.
+	// Logger returns the logger of the mount. The broker logs no secret.
 	Logger() hclog.Logger
 }
 
-// An Observer counts exchanges and sends their events. Its methods must return at once, since
-// readers wait for them.
+// An Observer records exchanges. Its methods must return at once, since readers wait for them.
 type Observer interface {
 	// Exchanged reports an exchange as soon as the vendor has answered.
 	Exchanged(x Exchange)
 
-	// Stored reports the same exchange once its result is stored, or could not be. x.IsModified
-	// is whether readers get another token now.
-	Stored(x Exchange)
+	// Finished reports the same exchange once its result is stored or cannot be stored.
+	// x.IsModified is set if readers get another token from now on.
+	Finished(x Exchange)
 }
 
-// Broker is the token cache of one mount. Its methods may be called concurrently, but for
-// Sweep, of which Vault runs one at a time.
+// A Broker is the token cache of one mount. Its methods may be called concurrently, except Sweep,
+// which Vault runs once at a time.
 type Broker struct {
 	source   Source
 	observer Observer
 	locks    *locks
 
 	mu      sync.RWMutex
-	entries map[string]*cacheEntry // by the name of the credential
+	records map[string]*record // by the name of the credential
 
-	// loads are the loads of names that readers wait for.
+	// loads deduplicates the loads that readers wait for.
 	loads singleflight.Group
 
-	// slots limits the renewals that run in the background.
+	// slots limits the concurrent renewals in the background.
 	slots chan struct{}
 
-	// swept is when the last sweep began, with the monotonic clock. Only Sweep uses it.
+	// swept is when the last sweep began, with a monotonic reading. Only Sweep uses it.
 	swept time.Time
 
-	// listed is whether every name in storage has an entry. Only Sweep uses it.
+	// listed is whether every name in storage has a record. Only Sweep uses it.
 	listed bool
 
-	// closed is closed by Close. Nothing begins after that.
+	// Close closes closed. Nothing begins after that.
 	closed  chan struct{}
 	closing sync.Once
 }
@@ -88,7 +87,7 @@ type Broker struct {
 func New(source Source, observer Observer) *Broker {
 	closed := make(chan struct{})
 	return &Broker{
-		source: source, observer: observer, locks: newLocks(closed), entries: map[string]*cacheEntry{},
+		source: source, observer: observer, locks: newLocks(closed), records: map[string]*record{},
 		slots: make(chan struct{}, sweepRenewals), closed: closed,
 	}
 }
@@ -103,27 +102,27 @@ func (b *Broker) logger(v scopeSnapshot) hclog.Logger {
 }
 
 const (
-	// minLoggedSkew is how far a vendor's clock must differ from this server's, and from what
-	// was last logged, to be logged.
+	// minLoggedSkew is the least difference between a vendor's clock and this server's that is
+	// logged, and the least change of it.
 	minLoggedSkew = 5 * time.Second
 
-	// minLoggedStep is how far this server's own clock must be stepped to be logged.
+	// minLoggedStep is the least step of this server's own clock that is logged.
 	minLoggedStep = 5 * time.Second
 )
 
-// logSkew logs a vendor's clock that differs from this server's.
-func (b *Broker) logSkew(e *cacheEntry, s *State) {
+// logSkew logs that a vendor's clock differs from this server's.
+func (b *Broker) logSkew(r *record, s *State) {
 	if s.ClockSkew == nil {
 		return
 	}
 	skew := *s.ClockSkew
-	e.mu.Lock()
-	isNews := skew.Abs() > minLoggedSkew && (skew-e.current.loggedSkew).Abs() > minLoggedSkew
+	r.mu.Lock()
+	isNews := skew.Abs() > minLoggedSkew && (skew-r.current.loggedSkew).Abs() > minLoggedSkew
 	if isNews {
-		e.current.loggedSkew = skew
+		r.current.loggedSkew = skew
 	}
-	e.mu.Unlock()
-	switch logger := b.source.Logger().With("name", e.name, "vendor_ahead", skew.String()); {
+	r.mu.Unlock()
+	switch logger := b.source.Logger().With("name", r.name, "vendor_ahead", skew.String()); {
 	case !isNews:
 	case skew.Abs() > provider.MaxSkew:
 		logger.Warn("the vendor's clock and this server's differ too much, so the vendor's Date is ignored")
@@ -132,6 +131,6 @@ func (b *Broker) logSkew(e *cacheEntry, s *State) {
 	}
 }
 
-// FormatTime formats a time as every response, log line and event does: RFC 3339 in UTC, cut to
-// the second, so that no token seems valid for longer than it is.
+// FormatTime formats a time for responses, log lines and events: RFC 3339 in UTC, truncated to the
+// second, so that no token seems valid for longer than it is.
 func FormatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -13,21 +13,21 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A cacheEntry is what is in memory of one name. It stays when its credential is changed, and is
-// dropped when the name is not in storage.
-type cacheEntry struct {
+// A record is the cached state of one name. It stays when the credential changes, and is removed
+// when the name turns out not to be in storage.
+type record struct {
 	name string
 
 	flights singleflight.Group
 
-	// The holder of the name's lock uses these: what storage has of the state, and the
+	// Only the holder of the name's lock uses these: what storage has of the state, and the
 	// allowances of dedicated roles, by role.
 	stored     *storedState
 	allowances map[string]*allowance
 
-	// refreshes limits the refreshes of the name: those that keep the cached tokens, and those
-	// that drop them first.
-	refreshes [2]*rate.Limiter
+	// refreshLimits limits the refreshes of the name: first those that keep the cached tokens, then
+	// those with drop.
+	refreshLimits [2]*rate.Limiter
 
 	mu      sync.Mutex
 	current snapshot
@@ -35,232 +35,238 @@ type cacheEntry struct {
 	running operation
 }
 
-// An operation is what runs under the lock of a name: a renewal, a refresh, a write or a dedicated
-// exchange. The zero operation is none.
+// An operation is a renewal, a refresh, a write or a dedicated exchange that holds the lock of a
+// name. The zero operation means that there is none.
 type operation struct {
-	isDedicated bool // which gives no other reader a token
+	isDedicated bool // if so, other readers get no token from it
 	since       time.Time
 }
 
-// use is how the tokens of a scope are used.
+// A use describes how readers use the tokens of a scope.
 type use struct {
-	// inUse is whether the token has been read, or asked for in vain, since it was issued:
-	// such a token is renewed ahead of its readers. isAwaited is whether a reader waits for a
-	// newer one.
+	// inUse is whether the token has been read, or requested without success, since its issue. The
+	// engine renews such a token before it expires. isAwaited is whether a reader waits for a newer
+	// token.
 	inUse, isAwaited bool
 
-	// lastRead is when the token was last read, within useAccuracy.
+	// lastRead is when the token was last read, to within useAccuracy.
 	lastRead time.Time
 }
 
-// useAccuracy spares most reads the update of their time.
+// useAccuracy is the least time between two updates of lastRead, so that most reads need none.
 const useAccuracy = time.Minute
 
-// isAbandoned reports whether a scope that fails has no readers any more: none has asked for a
-// while in which there was no valid token.
+// isAbandoned reports whether a failing scope has had no reader for failureRetention.
 func (u use) isAbandoned(v scopeSnapshot, now time.Time) bool {
 	token := v.token()
-	return v.lastFailure(now).Count > 0 && leaseTTL(token, now) == 0 && now.Sub(later(u.lastRead, token.ExpireTime)) > refusalMemory
+	return v.lastFailure(now).Count > 0 && leaseTTL(token, now) == 0 && now.Sub(maxTime(u.lastRead, token.ExpireTime)) > failureRetention
 }
 
-// cached returns the entry of a name; nil if there is none.
-func (b *Broker) cached(name string) *cacheEntry {
+// cached returns the record of a name, or nil if there is none.
+func (b *Broker) cached(name string) *record {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return b.entries[name]
+	return b.records[name]
 }
 
-// allCached returns the entries of all names.
-func (b *Broker) allCached() []*cacheEntry {
+// allCached returns the records of all names.
+func (b *Broker) allCached() []*record {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return slices.Collect(maps.Values(b.entries))
+	return slices.Collect(maps.Values(b.records))
 }
 
-// lockEntry locks a name and returns its entry, which it creates if there is none. unlock drops
-// the entry if the name turned out not to be in storage. Its errors are those of locks.lock.
-func (b *Broker) lockEntry(ctx context.Context, name string) (e *cacheEntry, unlock func(), err error) {
+// lockRecord locks a name and returns its record, which it creates if necessary. unlock also
+// removes the record if the name is not in storage. The errors are those of locks.lock.
+func (b *Broker) lockRecord(ctx context.Context, name string) (r *record, unlock func(), err error) {
 	unlockName, err := b.locks.lock(ctx, name)
 	if err != nil {
 		return nil, nil, err
 	}
-	e, unlock = b.withEntry(name, unlockName)
-	return e, unlock, nil
+	r, unlock = b.withRecord(name, unlockName)
+	return r, unlock, nil
 }
 
-// withEntry is lockEntry for a name whose lock is held.
-func (b *Broker) withEntry(name string, unlockName func()) (e *cacheEntry, unlock func()) {
-	e = b.entryOf(name)
-	return e, func() {
-		b.dropAbsent(e)
+// withRecord is lockRecord for a name whose lock the caller holds.
+func (b *Broker) withRecord(name string, unlockName func()) (r *record, unlock func()) {
+	r = b.recordOf(name)
+	return r, func() {
+		b.removeAbsent(r)
 		unlockName()
 	}
 }
 
-// entryOf returns the entry of a name, which it creates if there is none. The caller holds the
-// lock of the name, and calls dropAbsent before it gives it back.
-func (b *Broker) entryOf(name string) *cacheEntry {
+// recordOf returns the record of a name, which it creates if necessary. The caller holds the lock
+// of the name, and calls removeAbsent before it releases the lock.
+func (b *Broker) recordOf(name string) *record {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.entryLocked(name)
+	return b.recordLocked(name)
 }
 
-// addStored creates the entry of a name that is in storage, if there is none.
-func (b *Broker) addStored(name string) *cacheEntry {
+// addListed returns the record of a name that is in storage, which it creates if necessary.
+func (b *Broker) addListed(name string) *record {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	e := b.entryLocked(name)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.current.presence == absent {
-		e.current.presence = unloaded
+	r := b.recordLocked(name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.current.presence == absent {
+		r.current.presence = unloaded
 	}
-	return e
+	return r
 }
 
-func (b *Broker) entryLocked(name string) *cacheEntry {
-	e := b.entries[name]
-	if e == nil {
-		e = &cacheEntry{name: name, uses: map[string]use{}, allowances: map[string]*allowance{}, refreshes: newRefreshes()}
-		b.entries[name] = e
+func (b *Broker) recordLocked(name string) *record {
+	r := b.records[name]
+	if r == nil {
+		r = &record{name: name, uses: map[string]use{}, allowances: map[string]*allowance{}, refreshLimits: newRefreshLimits()}
+		b.records[name] = r
 	}
-	return e
+	return r
 }
 
-// dropAbsent drops the entry of a name that is not in storage, unless it holds something that is
-// still to be stored.
-func (b *Broker) dropAbsent(e *cacheEntry) {
+// removeAbsent removes the record of a name that is not in storage, unless it has something that
+// must still be stored.
+func (b *Broker) removeAbsent(r *record) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.current.presence == absent && e.current.unsaved == nil {
-		delete(b.entries, e.name)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.current.presence == absent && r.current.unsaved == nil {
+		delete(b.records, r.name)
 	}
 }
 
-// get returns what is known of the name now.
-func (e *cacheEntry) get() snapshot {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.current
+// get returns the current snapshot.
+func (r *record) get() snapshot {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current
 }
 
-// update changes what is known of the name, and returns the result. Its error is errSuperseded
-// if the credential has changed since epoch.
-func (e *cacheEntry) update(epoch uint64, f func(*snapshot)) (snapshot, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.current.epoch != epoch {
-		return e.current, errSuperseded
+// update changes the snapshot and returns the result. The error is errSuperseded if the credential
+// has changed since epoch.
+func (r *record) update(epoch uint64, f func(*snapshot)) (snapshot, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.current.epoch != epoch {
+		return r.current, errSuperseded
 	}
-	f(&e.current)
-	return e.current, nil
+	f(&r.current)
+	return r.current, nil
 }
 
-// reset forgets what is known of a credential. An unsaved state stays until it is known whether
-// it belongs to the credential that is loaded next.
-func (e *cacheEntry) reset(p presence) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.resetLocked(p)
+// reset clears what memory has of a credential. An unsaved state stays until the next load shows
+// whether it belongs to the credential in storage.
+func (r *record) reset(p presence) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.resetLocked(p)
 }
 
-func (e *cacheEntry) resetLocked(p presence) {
-	if e.current.presence == loaded {
-		e.current.earlier = e.current.earlierTokens()
+func (r *record) resetLocked(p presence) {
+	if r.current.presence == loaded {
+		r.current.previousTokens = r.current.replacedTokens()
 	}
-	e.unloadLocked(p)
-	e.current.dedicated, e.current.early, e.current.panicPause = nil, nil, time.Time{}
-	clear(e.uses)
+	r.unloadLocked(p)
+	r.current.roleFailures, r.current.early, r.current.panicPause = nil, nil, time.Time{}
+	clear(r.uses)
 }
 
-// unload has the credential loaded again. How its tokens are used stays.
-func (e *cacheEntry) unload() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.unloadLocked(unloaded)
+// unload makes the next request load the credential again. The uses of its tokens stay.
+func (r *record) unload() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unloadLocked(unloaded)
 }
 
-func (e *cacheEntry) unloadLocked(p presence) {
-	e.current.epoch++
-	e.current.presence, e.current.credential, e.current.state = p, nil, nil
+func (r *record) unloadLocked(p presence) {
+	r.current.epoch++
+	r.current.presence, r.current.credential, r.current.state = p, nil, nil
 }
 
-// Forget drops what is cached of a name, which is loaded again when it is needed.
+// Len returns the number of names in memory.
+func (b *Broker) Len() int {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return len(b.records)
+}
+
+// Forget clears what memory has of a name. The next request loads it from storage.
 func (b *Broker) Forget(name string) {
-	if e := b.cached(name); e != nil {
-		e.forget()
+	if r := b.cached(name); r != nil {
+		r.forget()
 	}
 }
 
 // ForgetAll is Forget for all names.
 func (b *Broker) ForgetAll() {
-	for _, e := range b.allCached() {
-		e.forget()
+	for _, r := range b.allCached() {
+		r.forget()
 	}
 }
 
-func (e *cacheEntry) forget() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+func (r *record) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	p := unloaded
-	if e.current.presence == absent && e.current.unsaved == nil {
+	if r.current.presence == absent && r.current.unsaved == nil {
 		p = absent
 	}
-	e.resetLocked(p)
+	r.resetLocked(p)
 }
 
-// noteRead notes that a token of a scope is read, and returns what is known of it. It also returns
-// the start of the operation that is running for the name, or the zero time. It reports false if
-// nothing is loaded.
-func (e *cacheEntry) noteRead(scope string) (v scopeSnapshot, began time.Time, isLoaded bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.current.presence != loaded {
+// noteRead records a read of a scope's token and returns the snapshot for it. began is the start of
+// the operation that is running for the name, or the zero time. isLoaded is false if the name is
+// not loaded.
+func (r *record) noteRead(scope string) (v scopeSnapshot, began time.Time, isLoaded bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.current.presence != loaded {
 		return scopeSnapshot{}, time.Time{}, false
 	}
-	v = e.current.of(scope)
-	if u, now := e.uses[v.scope], time.Now(); !u.inUse || now.Sub(u.lastRead) > useAccuracy {
+	v = r.current.of(scope)
+	if u, now := r.uses[v.scope], time.Now(); !u.inUse || now.Sub(u.lastRead) > useAccuracy {
 		u.inUse, u.lastRead = true, now
-		e.uses[v.scope] = u
+		r.uses[v.scope] = u
 	}
-	return v, e.running.since, true
+	return v, r.running.since, true
 }
 
-// noteAwaited notes that a reader waits for a newer token.
-func (e *cacheEntry) noteAwaited(scope string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	u := e.uses[scope]
+// noteAwaited records that a reader waits for a newer token.
+func (r *record) noteAwaited(scope string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.uses[scope]
 	u.isAwaited = true
-	e.uses[scope] = u
+	r.uses[scope] = u
 }
 
-// noteServedLocked notes that those that waited for a token have got the one there is.
-func (e *cacheEntry) noteServedLocked(scope string) {
-	u := e.uses[scope]
-	e.uses[scope] = use{inUse: u.inUse, lastRead: u.lastRead}
+// noteServedLocked records that the readers that waited for a token got the cached one.
+func (r *record) noteServedLocked(scope string) {
+	u := r.uses[scope]
+	r.uses[scope] = use{inUse: u.inUse, lastRead: u.lastRead}
 }
 
-// noteIssuedLocked notes a new token of a scope. A reader that waited for it counts as its user
-// if the last one was in use, too.
-func (e *cacheEntry) noteIssuedLocked(scope string, last provider.Token) {
-	u := e.uses[scope]
-	e.uses[scope] = use{inUse: u.isAwaited && wasRecentlyValid(last, time.Now()), lastRead: u.lastRead}
+// noteIssuedLocked records a new token of a scope. It is in use if a reader waits for it and the
+// last token was valid recently.
+func (r *record) noteIssuedLocked(scope string, last provider.Token) {
+	u := r.uses[scope]
+	r.uses[scope] = use{inUse: u.isAwaited && wasRecentlyValid(last, time.Now()), lastRead: u.lastRead}
 }
 
-// noteRejectedLocked notes that the vendor rejected a scope. A narrower one is asked for again
-// only when somebody reads it, since its role may have been corrected or deleted.
-func (e *cacheEntry) noteRejectedLocked(scope string, failure *provider.Error) {
+// noteRejectedLocked records that the vendor rejected a scope. A narrower scope is requested again
+// only when it is read, since its role may have been corrected or deleted.
+func (r *record) noteRejectedLocked(scope string, failure *provider.Error) {
 	if scope != ownScope && failure.Kind == provider.Rejected {
-		delete(e.uses, scope)
+		delete(r.uses, scope)
 	}
 }
 
-// setRunning notes the operation that is running.
-func (e *cacheEntry) setRunning(o operation) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.running = o
+// setRunning sets the operation that is running.
+func (r *record) setRunning(o operation) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running = o
 }

@@ -11,33 +11,33 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A Change is an operator's change of a credential. While it lasts, nothing else exchanges the
-// credential or changes what storage has of it.
+// A Change is an operator's change of a credential. Until it ends, nothing else exchanges the
+// credential or changes its state in storage.
 type Change struct {
-	// Known is what is known of the credential so far; nil if nothing is.
+	// Known is the latest state; nil if there is none.
 	Known *State
 
-	broker   *Broker
-	storage  logical.Storage
-	entry    *cacheEntry
-	snapshot snapshot
-	verified []Exchange
-	isStored bool
-	unlock   func()
+	broker      *Broker
+	storage     logical.Storage
+	record      *record
+	snapshot    snapshot
+	verified    []Exchange
+	isCommitted bool
+	unlock      func()
 }
 
-// Changes are the changes of some credentials, which begin and end together.
+// Changes holds the changes of several credentials, which begin and end together.
 type Changes struct {
 	all    map[string]*Change
 	cancel context.CancelFunc
 }
 
-// BeginWrites begins changes that store credentials. The context that it returns is for what they
-// do. It does not end with the request, since the vendor may rotate a refresh token as it
-// verifies a credential. End ends the changes.
+// BeginWrites begins changes that store credentials. Callers use the returned context for the
+// changes, and call End at the end. The context does not end with the request, since the vendor may
+// rotate a refresh token when it verifies a credential.
 //
-// Its errors are ErrBusy and ErrClosed, of type *storage.Error, and of type
-// *storage.NewerFormatError, as the write would lose what a newer engine knows of the credential.
+// The errors are ErrBusy, ErrClosed, of type *storage.Error, and of type *storage.NewerFormatError,
+// since a write would lose what a newer engine stored.
 func (b *Broker) BeginWrites(ctx context.Context, s logical.Storage, names ...string) (context.Context, *Changes, error) {
 	return b.begin(ctx, s, names, renewTimeout+time.Duration(len(names))*exchangeTimeout, func(err error) bool {
 		var newer *storage.NewerFormatError
@@ -45,7 +45,8 @@ func (b *Broker) BeginWrites(ctx context.Context, s logical.Storage, names ...st
 	})
 }
 
-// BeginDelete is BeginWrites for a change that deletes a credential, whatever wrote its state.
+// BeginDelete is BeginWrites for a change that deletes a credential. It also begins if a newer
+// engine wrote the state.
 func (b *Broker) BeginDelete(ctx context.Context, s logical.Storage, name string) (context.Context, *Changes, error) {
 	return b.begin(ctx, s, []string{name}, renewTimeout, func(error) bool { return false })
 }
@@ -53,15 +54,15 @@ func (b *Broker) BeginDelete(ctx context.Context, s logical.Storage, name string
 func (b *Broker) begin(ctx context.Context, s logical.Storage, names []string, timeout time.Duration, prevents func(error) bool) (context.Context, *Changes, error) {
 	cs := &Changes{all: map[string]*Change{}, cancel: func() {}}
 	for _, name := range inOrder(names) {
-		e, unlock, err := b.lockEntry(ctx, name)
+		r, unlock, err := b.lockRecord(ctx, name)
 		if err != nil {
 			cs.End()
 			return nil, nil, err
 		}
-		// Readers that have a valid token do not wait for a newer one, also while this waits for
-		// the next lock.
-		e.setRunning(operation{since: time.Now()})
-		cs.all[name] = &Change{broker: b, storage: s, entry: e, unlock: unlock}
+		// Readers with a valid token must not wait for a newer one, also while this change waits
+		// for the next lock.
+		r.setRunning(operation{since: time.Now()})
+		cs.all[name] = &Change{broker: b, storage: s, record: r, unlock: unlock}
 	}
 	ctx, cs.cancel = context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	for _, c := range cs.all {
@@ -76,53 +77,52 @@ func (b *Broker) begin(ctx context.Context, s logical.Storage, names []string, t
 // Of returns the change of a name.
 func (cs *Changes) Of(name string) *Change { return cs.all[name] }
 
-// End ends the changes. A change that was neither Stored, SettingsStored nor Deleted leaves everything as
-// it was.
+// End ends the changes. If none of Committed, SettingsCommitted and Deleted was called for a
+// change, its credential stays as it was.
 func (cs *Changes) End() {
 	for _, c := range cs.all {
 		for _, x := range c.verified {
-			c.broker.reportStored(x, c.isStored)
+			c.broker.reportFinished(x, c.isCommitted)
 		}
-		c.entry.setRunning(operation{})
+		c.record.setRunning(operation{})
 		c.unlock()
 	}
 	cs.cancel()
 }
 
-// load reads what is known of the credential. If it cannot be read, the change must not begin: it
-// may hold the only refresh token that works.
+// load reads the latest state. If that fails, the change must not begin, because storage may hold
+// the only refresh token that works.
 func (c *Change) load(ctx context.Context, prevents func(error) bool) error {
-	c.entry.endPanicPause()
-	snap, err := c.broker.load(ctx, c.storage, c.entry)
+	c.record.endPanicPause()
+	snap, err := c.broker.load(ctx, c.storage, c.record)
 	if storage.IsError(err) {
 		return err
 	}
 	c.snapshot = snap
-	if c.Known = snap.latest(); c.Known != nil {
+	if c.Known = snap.latestState(); c.Known != nil {
 		return nil
 	}
-	// The credential cannot be opened, or there is none.
-	if c.Known, err = getState(ctx, c.storage, c.entry.name); storage.IsError(err) || prevents(err) {
+	// The credential does not exist or cannot be opened.
+	if c.Known, err = getState(ctx, c.storage, c.record.name); storage.IsError(err) || prevents(err) {
 		return err
 	}
 	return nil
 }
 
-// Verify exchanges a credential that is not stored yet. The state that it returns must be stored
-// with the credential; even if the exchange failed, it may have a new grant. Its errors are of
-// type *provider.Error, ErrBusy if it is too late for an exchange to begin, and of type
-// *storage.Error.
+// Verify exchanges a credential that is not stored yet. The returned state must be stored with the
+// credential. It may have a new grant even if the exchange failed. The errors are of type
+// *provider.Error and *storage.Error, and ErrBusy if too little time is left for an exchange.
 func (c *Change) Verify(ctx context.Context, credential *Credential, last provider.Grant) (*State, error) {
-	if err := fence(ctx, c.storage, last); err != nil {
+	if err := probeWritable(ctx, c.storage, last); err != nil {
 		return Unverified(credential, last), err
 	}
-	// What the vendor answers must be stored within the time of the change.
+	// The vendor's answer must be stored within the time of the change.
 	if deadline, _ := ctx.Deadline(); time.Until(deadline) < exchangeTimeout {
 		return Unverified(credential, last), ErrBusy
 	}
-	snap := c.entry.get()
-	state, x, _ := call(snap.redacting(ctx), credential, Unverified(credential, last), ownScope, snap.earlierTokens()[ownScope])
-	c.broker.logSkew(c.entry, state)
+	snap := c.record.get()
+	state, x, _ := callVendor(snap.redacting(ctx), credential, Unverified(credential, last), ownScope, snap.replacedTokens()[ownScope])
+	c.broker.logSkew(c.record, state)
 	if token, now := state.Tokens[ownScope], time.Now(); x.Err == nil && token.RenewableFrom.IsZero() && leaseTTL(token, now) == 0 {
 		x.Err = unusableToken(token, credential.TTL, now, false)
 	}
@@ -135,43 +135,42 @@ func (c *Change) Verify(ctx context.Context, credential *Credential, last provid
 	return state, nil
 }
 
-// Stored reports that another credential is stored under the name. No token from before it is
-// served from now on.
-func (c *Change) Stored() { c.replaced(unloaded) }
+// Committed reports that another credential is stored under the name. Older tokens are no longer
+// served.
+func (c *Change) Committed() { c.replaced(unloaded) }
 
 // Deleted reports that the credential is deleted.
 func (c *Change) Deleted() { c.replaced(absent) }
 
 func (c *Change) replaced(p presence) {
-	c.entry.reset(p)
-	c.entry.keepUnsaved(nil, nil, nil)
-	c.isStored = true
+	c.record.reset(p)
+	c.record.keepUnsaved(nil, nil, nil)
+	c.isCommitted = true
 }
 
-// SettingsStored reports that the credential is stored with other values of fields that no exchange
-// depends on. Its grant, its tokens and its failures stay.
-func (c *Change) SettingsStored() { c.entry.unload() }
+// SettingsCommitted reports that fields that do not affect an exchange are stored. The grant, the
+// tokens and the failures of the credential stay.
+func (c *Change) SettingsCommitted() { c.record.unload() }
 
-// Save stores what the vendor answered for the credential that is stored, while the change goes
-// on.
+// Save stores the vendor's answer for the stored credential while the change goes on.
 func (c *Change) Save(ctx context.Context, answered *State) error {
-	snap := c.entry.get()
+	snap := c.record.get()
 	if snap.presence != loaded {
-		return putState(ctx, c.storage, c.entry.name, answered)
+		return putState(ctx, c.storage, c.record.name, answered)
 	}
-	_, err := c.broker.save(ctx, c.storage, c.entry, snap, ownScope, answered)
+	_, err := c.broker.save(ctx, c.storage, c.record, snap, ownScope, answered)
 	return err
 }
 
-// Failed reports why the change failed. answered, if it is not nil, is what the vendor answered
-// for the credential that stays: it is stored, or kept in memory if storage fails. Failed returns
-// the error, joined with that of storing answered.
+// Failed reports that the change failed with err. answered, unless nil, is the vendor's answer for
+// the credential that stays. Failed stores it, or keeps it in memory if storage fails. Failed
+// returns err, joined with the error of storing answered.
 func (c *Change) Failed(ctx context.Context, answered *State, err error) error {
 	switch {
-	case storage.IsError(err): // the write may have been done all the same
-		c.entry.reset(unloaded)
+	case storage.IsError(err): // the write may have succeeded
+		c.record.reset(unloaded)
 		if answered != nil {
-			c.entry.keepUnsaved(c.storage, answered, err)
+			c.record.keepUnsaved(c.storage, answered, err)
 		}
 	case answered != nil:
 		return errors.Join(err, c.saveAfter(ctx, answered))
@@ -179,18 +178,18 @@ func (c *Change) Failed(ctx context.Context, answered *State, err error) error {
 	return err
 }
 
-// saveAfter stores what the vendor answered, however long the change has taken.
+// saveAfter stores the vendor's answer, however long the change has taken.
 func (c *Change) saveAfter(ctx context.Context, answered *State) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTimeout)
 	defer cancel()
 	if c.snapshot.presence == loaded {
-		_, err := c.broker.save(ctx, c.storage, c.entry, c.snapshot, ownScope, answered)
+		_, err := c.broker.save(ctx, c.storage, c.record, c.snapshot, ownScope, answered)
 		return err
 	}
-	err := putState(ctx, c.storage, c.entry.name, answered)
+	err := putState(ctx, c.storage, c.record.name, answered)
 	if err == nil {
 		answered = nil
 	}
-	c.entry.keepUnsaved(c.storage, answered, err)
+	c.record.keepUnsaved(c.storage, answered, err)
 	return err
 }

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// ErrClosed means that the engine is being unloaded, and begins nothing any more.
-var ErrClosed = errors.New("the engine is being unloaded")
+// ErrClosed means that the engine is being unloaded, so nothing begins.
+var ErrClosed = errors.New("the engine is being unloaded; try again")
 
-// closeTimeout is how long Close waits. Vault holds a lock meanwhile that all others want.
+// closeTimeout is the longest wait of Close. Vault holds a lock in the meantime.
 const closeTimeout = 900 * time.Millisecond
 
-// Close has no exchange begin from now on, and returns within a second. Exchanges that are
-// running have that long to end, since they may have to store a rotated refresh token, and
-// states that storage refused before are written. An exchange that takes longer is not canceled:
-// it goes on until its vendor answers or it times out, if the process lives that long.
+// Close prevents new exchanges, and returns within a second. It waits that long for running
+// exchanges, since they may have to store a rotated refresh token, and writes unsaved states. It
+// does not cancel an exchange that takes longer: that one goes on until the vendor answers or it
+// times out, while the process runs.
 func (b *Broker) Close(ctx context.Context) {
 	b.closing.Do(func() { close(b.closed) })
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
@@ -24,14 +24,14 @@ func (b *Broker) Close(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		b.finish(ctx)
+		b.drain(ctx)
 	}()
 	select {
 	case <-ended:
-	case <-ctx.Done(): // storage may take longer than its context
+	case <-ctx.Done(): // storage may exceed the deadline of its context
 	}
 	if ctx.Err() != nil {
-		b.source.Logger().Warn("the engine is unloaded while a vendor, or storage, has yet to answer")
+		b.source.Logger().Warn("unloading while a request to a vendor or storage is in progress")
 	}
 }
 
@@ -44,13 +44,13 @@ func isClosed(closed <-chan struct{}) bool {
 	}
 }
 
-// finish waits for what is running, and writes what is unsaved: first of the names whose lock is
-// free, then of the others, none of which waits for another. The holder of a lock may have no entry
+// drain waits for running operations and writes what is unsaved. It begins with the names whose
+// locks are free. It then waits for all other names concurrently. A locked name may have no record
 // yet.
-func (b *Broker) finish(ctx context.Context) {
+func (b *Broker) drain(ctx context.Context) {
 	names := b.locks.inUse()
-	for _, e := range b.allCached() {
-		names[e.name] = true
+	for _, r := range b.allCached() {
+		names[r.name] = true
 	}
 	var busy []string
 	for name := range names {
@@ -76,20 +76,20 @@ func (b *Broker) finish(ctx context.Context) {
 	all.Wait()
 }
 
-// saveUnsaved writes what storage has refused before, if it still belongs there. The caller holds
-// the lock of the name.
+// saveUnsaved writes the unsaved state of a name, if it still belongs to the credential in storage.
+// The caller holds the lock of the name.
 func (b *Broker) saveUnsaved(ctx context.Context, name string) {
-	e := b.cached(name)
-	if e == nil {
+	r := b.cached(name)
+	if r == nil {
 		return
 	}
-	defer b.contain(e, new(error)) // which it logs
-	u := e.get().unsaved
+	defer b.contain(r, new(error)) // contain logs it
+	u := r.get().unsaved
 	if u == nil {
 		return
 	}
-	e.endPanicPause() // there is no later
-	if snap, err := b.load(ctx, u.storage, e); err == nil && snap.unsaved != nil {
-		_, _ = b.save(ctx, u.storage, e, snap, ownScope, snap.unsaved.state) // which logs its error
+	r.endPanicPause() // no later attempt is possible
+	if snap, err := b.load(ctx, u.storage, r); err == nil && snap.unsaved != nil {
+		_, _ = b.save(ctx, u.storage, r, snap, ownScope, snap.unsaved.state) // save logs the error
 	}
 }

@@ -10,52 +10,51 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A Credential is what an operator stored, ready to be exchanged.
+// A Credential is a stored credential, ready for an exchange.
 type Credential struct {
 	Name string
 
-	// Path is the path of the credential, such as config/kensho/prod. VendorName is the name of its
-	// vendor.
+	// Path is the credential's path, such as config/kensho/prod.
 	Path       string
 	VendorName string
 
 	// Generation identifies this write of the credential.
 	Generation string
 
-	// WriteTime is when the operator last wrote one of its secrets.
+	// WriteTime is when the operator last wrote one of the secrets.
 	WriteTime time.Time
 
-	// Expires is the date that the operator gave for the expiry of the secret at the vendor;
-	// zero if none. Description is the operator's, too.
+	// Expires is when the secret expires at the vendor, according to the operator; zero if unknown.
+	// Description is the operator's, too.
 	Expires     time.Time
 	Description string
 
-	// TTL holds the operator's limits for the lifetime of its tokens.
+	// TTL holds the operator's limits for the lifetime of a token.
 	TTL provider.TTL
 
-	// Keepalive is how often to exchange a credential that expires of disuse even though
-	// nothing reads it; zero is never.
+	// Keepalive is the longest time without an exchange for a credential that expires from disuse;
+	// zero if there is no limit.
 	Keepalive time.Duration
 
-	// Secrets are the ones that the operator stored.
+	// Secrets are the secrets that the operator stored.
 	Secrets []string
 
-	// Vendor does the exchange.
+	// Vendor performs the exchange.
 	Vendor provider.Credential
 
-	// Scope is the credential's own, as provider.JoinScope has it; "" if only the vendor
+	// Scope is the credential's own scope in the form of provider.JoinScope; "" if only the vendor
 	// knows it.
 	Scope string
 
-	// SentTo are the places that its secrets are sent to, in a form that can be compared.
+	// SentTo lists the destinations of its secrets in a form that can be compared.
 	SentTo []string
 
-	// Verified is the result of the exchange that verified the credential before it was
-	// stored; nil if there was none.
+	// Verified is the state after the exchange that verified the credential before it was stored;
+	// nil if there was none.
 	Verified *State
 }
 
-// narrowed returns what exchanges the credential for a scope.
+// narrowed returns the credential limited to a scope.
 func (c *Credential) narrowed(scope string) (provider.Credential, error) {
 	if scope == ownScope {
 		return c.Vendor, nil
@@ -63,8 +62,8 @@ func (c *Credential) narrowed(scope string) (provider.Credential, error) {
 	return c.Vendor.Narrow(strings.Fields(scope))
 }
 
-// secrets returns all secrets that an exchange may be made with: the operator's, and the refresh
-// tokens that the vendor gave in their place.
+// secrets returns all secrets that an exchange may use: the operator's, and the rotated refresh
+// tokens.
 func (c *Credential) secrets(s *State) []string {
 	all := slices.Clone(c.Secrets)
 	if s == nil {
@@ -77,7 +76,7 @@ func (c *Credential) secrets(s *State) []string {
 	return all
 }
 
-// secretsAndTokens returns the secrets of a credential and the access tokens that its vendor may
+// secretsAndTokens returns the secrets of a credential, and the access tokens that its vendor may
 // still accept.
 func (c *Credential) secretsAndTokens(s *State) []string {
 	all := c.secrets(s)
@@ -93,8 +92,8 @@ func (c *Credential) secretsAndTokens(s *State) []string {
 	return all
 }
 
-// redacting returns a context in which no error of a vendor quotes a secret or a token of the
-// credential. A vendor's response may hold any of them, whether the request had it or not.
+// redacting returns a context in which a vendor's error quotes no secret and no token of the
+// credential. A vendor's response may contain any of them, whether the request did or not.
 // (Guarantee 6.)
 func redacting(ctx context.Context, c *Credential, s *State) context.Context {
 	if c == nil {

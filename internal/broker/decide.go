@@ -4,52 +4,55 @@ import (
 	"time"
 )
 
-// A demand is why a token may have to be renewed.
+// A demand is a reason to renew a token.
 type demand struct {
 	// isBackground is whether no reader waits for the renewal.
 	isBackground bool
 
-	// inUse is, in the background, whether the token has been read since it was issued. A token
-	// that has not is left to expire.
+	// inUse is, in the background, whether the token has been read since its issue. Tokens that are
+	// not in use are left to expire.
 	inUse bool
 
-	// minTTL is how long the reader wants the token to be valid for at least. shortIssueTime is
-	// the IssueTime of the token that the reader found too short: any other token meets the
-	// demand, as it was issued since.
+	// minTTL is the remaining lifetime that the reader requires. shortIssueTime is the IssueTime of
+	// the token that the reader found too short. Any other token meets the demand, since it is
+	// newer.
 	minTTL         time.Duration
 	shortIssueTime time.Time
 }
 
-// An action is what is done about a token.
+// An action is the result of decide.
 type action int
 
 const (
-	// serve serves the cached token; in the background, there is nothing to do.
+	// serve serves the cached token. In the background, nothing happens.
 	serve action = iota
 
-	// renewAhead renews a token that is still valid. A reader gets the valid one if the renewal
-	// takes long or fails.
+	// renewAhead renews a token that is still valid. The reader gets the valid token if the renewal
+	// is slow or fails.
 	renewAhead
 
-	// renewEarly renews a token that is not due, as it is too short for a reader's min_ttl. The
-	// reader waits for it. Such renewals are limited.
+	// renewEarly renews a token whose renewal is not due, but which is too short for a reader's
+	// min_ttl. The reader waits. Such renewals are limited.
 	renewEarly
 
-	// renewNow renews before anything is served: there is no valid token, or it is too short for
-	// the reader and due, or about to expire at a time before which there is no other. A reader
-	// waits for it. In the background, it is what is due.
+	// renewNow renews the token before anything is served: there is no valid token, or the token is
+	// too short for the reader and its renewal is due, or it reaches its RenewableFrom within
+	// seconds. The reader waits. In the background, every renewal.
 	renewNow
 
 	// fail fails the read: there is no valid token, and the engine is backing off.
 	fail
 )
 
-// decide decides what to do about the token of a scope. It is the only place that does: reads
-// call it before they wait for the lock of the name and once they have it, and the background
-// calls it for every scope that may be due.
+// decide decides whether to serve the cached token of a scope or to renew it. Reads call it before
+// they wait for the lock of the name and again under the lock. The background calls it for every
+// scope that may be due. Other exchanges do not depend on the cached token: a refresh by an
+// operator (forced_refresh.go), the read of a dedicated role (dedicate.go) and a verification
+// (change.go).
 //
-// The time is when the decision can change: of serve, when a renewal is due, or the back-off
-// ends (zero is never); of fail, when the back-off ends; of the others, since when it is due.
+// The returned time is when the decision can change. For serve, that is when a renewal is due or
+// the back-off ends, or zero for never; for fail, when the back-off ends. For the other actions, it
+// is since when the renewal is due.
 func (v scopeSnapshot) decide(d demand, now time.Time) (action, time.Time) {
 	token := v.token()
 	isValid := leaseTTL(token, now) > 0
@@ -79,7 +82,7 @@ func (v scopeSnapshot) decide(d demand, now time.Time) (action, time.Time) {
 	return serve, due
 }
 
-// backgroundTime returns when the token of a scope is renewed without a reader; zero is never.
+// backgroundTime returns when to renew the token of a scope without a reader; zero for never.
 func (v scopeSnapshot) backgroundTime(inUse bool, now time.Time) time.Time {
 	if w := v.pendingWrite(); w != nil {
 		return w.retryTime
@@ -90,8 +93,8 @@ func (v scopeSnapshot) backgroundTime(inUse bool, now time.Time) time.Time {
 		return due
 	}
 	renewal := renewTime(token.At(now))
-	if token.IssueTime.IsZero() { // a reader asked, and got none
-		renewal = earlier(v.lastFailure(now).Time, now)
+	if token.IssueTime.IsZero() { // a reader requested a token without success
+		renewal = minTime(v.lastFailure(now).Time, now)
 	}
 	if due.IsZero() || renewal.Before(due) {
 		due = renewal
@@ -99,20 +102,19 @@ func (v scopeSnapshot) backgroundTime(inUse bool, now time.Time) time.Time {
 	return due
 }
 
-// isTooShort reports whether the token is not valid for as long as a reader wants, although a
-// new one would be.
+// isTooShort reports whether the token is too short for the reader and a new one would not be.
 func (v scopeSnapshot) isTooShort(d demand, now time.Time) bool {
 	token := v.token()
 	return token.IssueTime.Equal(d.shortIssueTime) && leaseTTL(token, now) < d.minTTL &&
 		canMeet(token, now, d.minTTL) && !now.Before(v.earlyTime())
 }
 
-// earlyTime returns when readers may cause another exchange by their min_ttl.
+// earlyTime returns when the next exchange for a min_ttl is possible.
 func (v scopeSnapshot) earlyTime() time.Time {
 	return v.early[v.scope].Add(-(earlyAtOnce - 1) * earlySpacing(v.token()))
 }
 
-// noteEarly notes in a snapshot that a reader causes an exchange by its min_ttl.
+// noteEarly records in a snapshot that a reader's min_ttl causes an exchange.
 func (v scopeSnapshot) noteEarly(snap *snapshot, now time.Time) {
-	snap.early = with(snap.early, v.scope, later(snap.early[v.scope], now).Add(earlySpacing(v.token())))
+	snap.early = withKey(snap.early, v.scope, maxTime(snap.early[v.scope], now).Add(earlySpacing(v.token())))
 }

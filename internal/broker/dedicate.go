@@ -10,31 +10,33 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// ErrShared means that the vendor returns a token that another reader has, so that no reader can
-// have one of its own.
-var ErrShared = errors.New("the vendor returns the same token until it expires: a reader cannot have one of its own")
+// ErrShared means that the vendor returned a token that another reader has.
+var ErrShared = errors.New("the vendor returns the same token until it expires, so the role cannot be dedicated; set dedicated=false")
 
-// A Dedication is what a dedicated role allows its readers, each of which gets a token of its own.
+// A Dedication holds the limits of a dedicated role. Each of its readers gets a token of its own.
 type Dedication struct {
-	Role string // its name
+	Role string // the name of the role
 
-	// Series is the part of the storage keys of the leases that count against MaxLeases.
+	// Series is the part of the leases' storage keys that changes when an operator forgets the
+	// leases. Only leases of the current series count against MaxLeases.
 	Series string
 
-	// MaxLeases is how many tokens may be leased at once; zero sets no limit. MaxExchanges is how
-	// many may be exchanged within the lifetime of one.
+	// MaxLeases is the maximum number of leases at a time; zero sets no limit. MaxExchanges is the
+	// maximum number of exchanges within the lifetime of a token.
 	MaxLeases    int
 	MaxExchanges int
 }
 
-// Dedicate exchanges the named credential for a token that is not shared, and returns the key of
-// its lease, for RevokeLease. Nothing is cached. What the exchange shows of the credential counts
-// for all readers; a failure that passes by itself counts only for the role. Its errors are those
-// of Read, of type *TooManyLeasesError and *TooManyExchangesError, and ErrTooManyWaiting and ErrShared.
+// Dedicate exchanges the named credential for a token that is not shared or cached. It returns the
+// token and the storage key of its lease, for RevokeLease. A transient failure counts only against
+// the role; the rest of the result counts for all readers of the credential. The errors are those
+// of Read, ErrTooManyWaiting, ErrShared, and of type *TooManyLeasesError and
+// *TooManyExchangesError.
 func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, request ReadRequest, d Dedication) (issued *IssuedToken, lease string, err error) {
 	issued, lease, err = b.dedicate(ctx, s, name, request, d)
 	if err == nil && ctx.Err() != nil {
-		// The reader has gone: there will be no lease, so nothing else would revoke the token.
+		// The request is canceled, so Vault creates no lease, and nothing else would revoke the
+		// token.
 		err = errors.Join(ctx.Err(), b.RevokeLease(context.WithoutCancel(ctx), s, name, lease))
 	}
 	return issued, lease, err
@@ -45,14 +47,14 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	if err != nil {
 		return nil, "", err
 	}
-	e, unlock := b.withEntry(name, unlockName)
+	r, unlock := b.withRecord(name, unlockName)
 	defer unlock()
-	defer b.contain(e, &err)
-	e.setRunning(operation{isDedicated: true, since: time.Now()})
-	defer e.setRunning(operation{})
+	defer b.contain(r, &err)
+	r.setRunning(operation{isDedicated: true, since: time.Now()})
+	defer r.setRunning(operation{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
-	snap, err := b.load(ctx, s, e)
+	snap, err := b.load(ctx, s, r)
 	if err != nil {
 		return nil, "", err
 	}
@@ -63,17 +65,17 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	if err := v.roleBackOffError(d.Role, time.Now()); err != nil {
 		return nil, "", err
 	}
-	// What is not stored yet may hold the only refresh token that works.
+	// An unsaved state may have the only refresh token that works.
 	if v.pendingWrite() != nil {
-		if snap, err = b.storePending(ctx, s, e, v); err != nil {
+		if snap, err = b.storePending(ctx, s, r, v); err != nil {
 			return nil, "", err
 		}
 		v = snap.of(request.Scope)
 	}
-	// The credential may have been changed since the role was written.
+	// The credential may have changed since the role was written.
 	if err := snap.revocable(ctx); err != nil {
-		if failure := asProviderError(err); countsForRole(failure) { // of the vendor's metadata
-			_, err = e.noteRoleFailure(v, d.Role, failure, time.Now())
+		if failure := asProviderError(err); countsForRole(failure) { // of a request for the vendor's metadata
+			_, err = r.noteRoleFailure(v, d.Role, failure, time.Now())
 		}
 		return nil, "", err
 	}
@@ -87,23 +89,23 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	if ctx.Err() != nil {
 		return nil, "", ErrBusy
 	}
-	giveBack, err := e.takeAllowance(d, time.Now())
+	giveBack, err := r.takeAllowance(d, time.Now())
 	if err != nil {
 		return nil, "", err
 	}
-	return b.exchangeDedicated(ctx, s, e, v, request, d, others, giveBack)
+	return b.exchangeDedicated(ctx, s, r, v, request, d, others, giveBack)
 }
 
-// exchangeDedicated exchanges the credential for a token of one reader. others are the tokens that
-// are leased already. A token that the reader does not get after all is revoked. giveBack is called
-// if the vendor issued none.
-func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, request ReadRequest, d Dedication, others leases, giveBack func()) (issued *IssuedToken, lease string, err error) {
-	// The reader may go: a token that was issued must be leased or revoked.
+// exchangeDedicated exchanges the credential for the token of one reader. others are the current
+// leases of the credential. It revokes the token if it returns an error, and calls giveBack if the
+// vendor issued no token.
+func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, request ReadRequest, d Dedication, others leases, giveBack func()) (issued *IssuedToken, lease string, err error) {
+	// If the request is canceled, the issued token must still be leased or revoked.
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()
-	latest := v.latest()
-	next, x, accessToken := call(ctx, v.credential, latest, v.scope, provider.Token{})
-	b.logSkew(e, next)
+	latest := v.latestState()
+	next, x, accessToken := callVendor(ctx, v.credential, latest, v.scope, provider.Token{})
+	b.logSkew(r, next)
 	if accessToken == "" {
 		giveBack()
 	}
@@ -119,28 +121,28 @@ func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, e *ca
 	if x.isInvalid() {
 		return nil, "", x.Err
 	}
-	after := v.with(snapshot{credential: v.credential, state: next})
+	after := v.withSnapshot(snapshot{credential: v.credential, state: next})
 	if accessToken != "" && !isShared {
 		defer func() {
 			if err != nil {
-				b.discard(ctx, after, accessToken)
+				b.revokeUndelivered(ctx, after, accessToken)
 			}
 		}()
 	}
-	next = next.withTokens(latest.Tokens) // which the others go on sharing
+	next = next.withTokens(latest.Tokens) // the other readers keep the shared tokens
 	switch {
 	case x.Err == nil:
-		e.setAllowance(d, token, time.Now())
-		e.noteRoleSuccess(v.epoch, d.Role)
+		r.setAllowance(d, token, time.Now())
+		r.noteRoleSuccess(v.epoch, d.Role)
 	case countsForRole(x.Err):
-		return nil, "", b.dedicatedFailed(ctx, s, e, v, next, x, d.Role)
+		return nil, "", b.dedicatedFailed(ctx, s, r, v, next, x, d.Role)
 	default:
-		_, err := b.exchangeFailed(ctx, s, e, v, next, x)
+		_, err := b.exchangeFailed(ctx, s, r, v, next, x)
 		return nil, "", err
 	}
 	b.report(x)
-	_, err = b.save(ctx, s, e, v.snapshot, v.scope, next)
-	b.reportStored(x, err == nil)
+	_, err = b.save(ctx, s, r, v.snapshot, v.scope, next)
+	b.reportFinished(x, err == nil)
 	if err != nil {
 		return nil, "", err
 	}
@@ -154,33 +156,33 @@ func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, e *ca
 	if lease, err = putLease(ctx, s, v.credential, d, issued.Token); err != nil {
 		return nil, "", err
 	}
-	if issued = after.issued(time.Now(), request.MinTTL); issued == nil { // the write took long
+	if issued = after.issued(time.Now(), request.MinTTL); issued == nil { // the write was slow
 		return nil, "", after.expiredMeanwhile(time.Now())
 	}
 	issued.Outcome = Exchanged
 	return issued, lease, nil
 }
 
-// dedicatedFailed stores the new grant, if there is one, of an exchange whose failure counts only
-// against its role. It returns the failure as an error for the reader.
-func (b *Broker) dedicatedFailed(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, next *State, x Exchange, role string) error {
-	failure, err := e.noteRoleFailure(v, role, x.Err, time.Now())
+// dedicatedFailed records a failure that counts only against the role, and stores the new grant, if
+// the vendor returned one. It returns the failure as an error for the reader.
+func (b *Broker) dedicatedFailed(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, next *State, x Exchange, role string) error {
+	failure, err := r.noteRoleFailure(v, role, x.Err, time.Now())
 	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
 	b.report(x)
-	defer b.reportStored(x, false)
-	if !next.hasSameGrants(v.latest()) {
-		if _, err := b.save(ctx, s, e, v.snapshot, v.scope, next); err != nil {
+	defer b.reportFinished(x, false)
+	if !next.hasSameGrants(v.latestState()) {
+		if _, err := b.save(ctx, s, r, v.snapshot, v.scope, next); err != nil {
 			return err
 		}
 	}
 	return err
 }
 
-// discard revokes a token that no reader gets. A failure is logged.
-func (b *Broker) discard(ctx context.Context, v scopeSnapshot, accessToken string) {
+// revokeUndelivered revokes a token that no reader received. It logs a failure.
+func (b *Broker) revokeUndelivered(ctx context.Context, v scopeSnapshot, accessToken string) {
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()
 	if err := v.revoke(ctx, accessToken); err != nil {
-		b.logger(v).Warn("a dedicated token that no reader has cannot be revoked", "error", err)
+		b.logger(v).Warn("a dedicated token that no reader received cannot be revoked", "error", err)
 	}
 }

@@ -2,8 +2,6 @@ package broker
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"slices"
 
@@ -13,31 +11,15 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// The State of a credential is in one entry for what all scopes share, and one for each scope:
+// Storage has the State of a credential in one entry for what all scopes share (storage.GrantKey),
+// and in one entry for each scope (storage.ScopeKey). So no entry grows with the number of scopes,
+// and a scope whose entry is too large for storage affects no other scope.
 //
-//	state/<name>/grant    the grant, and what else all scopes share
-//	state/<name>/own      the token of the credential's own scope, and what is of that scope only
-//	state/<name>/<SHA-256>  the same of a narrower scope
-//
-// Each entry is written by itself: none grows with the number of scopes, and a scope that is too
-// large for storage affects no other. Each holds the health of the credential at the time of the
-// write, and the one with the highest number counts, so that an exchange that does not change the
-// grant is one write.
-const (
-	grantKey = "grant"
-	ownKey   = "own"
-)
+// Each entry also has the health of the credential at the time of its write. The entry with the
+// highest number has the current health. So an exchange that does not change the grant needs one
+// write.
 
-// scopeKey returns the last part of the key of a scope's entry.
-func scopeKey(scope string) string {
-	if scope == ownScope {
-		return ownKey
-	}
-	sum := sha256.Sum256([]byte(scope))
-	return hex.EncodeToString(sum[:])
-}
-
-// A header is what all entries have.
+// A header holds the fields common to all entries.
 type header struct {
 	Generation string `json:"generation"`
 	Number     int    `json:"number"`
@@ -51,12 +33,12 @@ type grantEntry struct {
 	Grant         provider.Grant `json:"grant,omitzero"`
 	DroppedBefore int            `json:"dropped_before,omitempty"`
 
-	// Next is the key of the entry that is written right after this one, with the token of the
+	// Next is the key of the scope's entry that is written after this one, with the token of the
 	// same exchange.
 	Next string `json:"next,omitempty"`
 }
 
-// Check returns an error for an entry that the engine does not write.
+// Check returns an error for an entry that the engine never writes.
 func (e *grantEntry) Check() error {
 	if e.DroppedBefore < 0 || e.DroppedBefore > e.Number {
 		return errors.New("a count is out of range")
@@ -64,7 +46,7 @@ func (e *grantEntry) Check() error {
 	return e.check()
 }
 
-// A scopeEntry is the part of a State that is of one scope only.
+// A scopeEntry is the part of a State that concerns one scope.
 type scopeEntry struct {
 	storage.Format
 	header
@@ -72,38 +54,38 @@ type scopeEntry struct {
 	scopePart
 }
 
-// Check returns an error for an entry that the engine does not write.
-func (e *scopeEntry) Check() error { return errors.Join(e.check(), e.Refusal.check()) }
+// Check returns an error for an entry that the engine never writes.
+func (e *scopeEntry) Check() error { return errors.Join(e.check(), e.ScopeFailure.check()) }
 
-// A scopePart is the part of a State that is of one scope only.
+// A scopePart is the part of a State that concerns one scope.
 type scopePart struct {
-	Token   provider.Token   `json:"token,omitzero"`
-	Grant   provider.Grant   `json:"grant,omitzero"` // a derived one of a narrower scope
-	Refusal Failure          `json:"refusal,omitzero"`
-	Dropped []provider.Token `json:"dropped,omitempty"`
+	Token        provider.Token   `json:"token,omitzero"`
+	Grant        provider.Grant   `json:"grant,omitzero"` // only a derived grant of a narrower scope
+	ScopeFailure Failure          `json:"scope_failure,omitzero"`
+	Dropped      []provider.Token `json:"dropped,omitempty"`
 }
 
-// part returns the part of a scope.
+// part returns the part for a scope.
 func (s *State) part(scope string) scopePart {
-	return scopePart{Token: s.Tokens[scope], Grant: s.Grants[scope], Refusal: s.Refusals[scope], Dropped: s.Dropped[scope]}
+	return scopePart{Token: s.Tokens[scope], Grant: s.Grants[scope], ScopeFailure: s.ScopeFailures[scope], Dropped: s.Dropped[scope]}
 }
 
-// withPart returns the state with another part of a scope.
+// withPart returns the state with the part for a scope replaced.
 func (s *State) withPart(scope string, p scopePart) *State {
 	next := *s
-	next.Tokens = withOrWithout(next.Tokens, scope, p.Token, p.Token.AccessToken != "")
-	next.Grants = withOrWithout(next.Grants, scope, p.Grant, p.Grant != provider.Grant{})
-	next.Refusals = withOrWithout(next.Refusals, scope, p.Refusal, p.Refusal != Failure{})
-	next.Dropped = withOrWithout(next.Dropped, scope, p.Dropped, len(p.Dropped) > 0)
+	next.Tokens = withKeyIf(next.Tokens, scope, p.Token, p.Token.AccessToken != "")
+	next.Grants = withKeyIf(next.Grants, scope, p.Grant, p.Grant != provider.Grant{})
+	next.ScopeFailures = withKeyIf(next.ScopeFailures, scope, p.ScopeFailure, p.ScopeFailure != Failure{})
+	next.Dropped = withKeyIf(next.Dropped, scope, p.Dropped, len(p.Dropped) > 0)
 	return &next
 }
 
-// withOrWithout returns a copy of a map with a value, or without the key.
-func withOrWithout[V any](m map[string]V, key string, value V, isSet bool) map[string]V {
+// withKeyIf returns a copy of a map, with the value if isSet, else without the key.
+func withKeyIf[V any](m map[string]V, key string, value V, isSet bool) map[string]V {
 	if isSet {
-		return with(m, key, value)
+		return withKey(m, key, value)
 	}
-	return without(m, func(other string, _ V) bool { return other == key })
+	return withoutKeys(m, func(other string, _ V) bool { return other == key })
 }
 
 // withDroppedToken returns the part with its token dropped.
@@ -115,42 +97,41 @@ func (p scopePart) withDroppedToken() scopePart {
 	return p
 }
 
-// isEmpty reports whether there is nothing to store.
+// isEmpty reports whether the part has nothing to store.
 func (p scopePart) isEmpty() bool {
-	return p.Token.AccessToken == "" && p.Grant == provider.Grant{} && p.Refusal == Failure{} && len(p.Dropped) == 0
+	return p.Token.AccessToken == "" && p.Grant == provider.Grant{} && p.ScopeFailure == Failure{} && len(p.Dropped) == 0
 }
 
-// entries are those below state/<name>/.
-type entries struct {
-	name       string
-	credential *grantEntry // nil if there is none
-	scopes     []*scopeEntry
-	obsolete   []string // keys of entries that are damaged, or of another generation
-	damaged    []string // keys of the damaged ones
+// A storedEntries holds the state entries of a name.
+type storedEntries struct {
+	name     string
+	grant    *grantEntry // nil if there is none
+	scopes   []*scopeEntry
+	obsolete []string // keys of entries that are damaged, or of another generation
+	damaged  []string // keys of the damaged entries
 }
 
-// readEntries reads the entries of a name. A damaged entry of a scope counts as none: the next
-// exchange replaces it. Its error is of type *storage.NewerFormatError or *storage.Error, or says
-// that the grant's entry cannot be decoded.
-func readEntries(ctx context.Context, s logical.Storage, name string) (entries, error) {
-	all := entries{name: name}
-	keys, err := storage.List(ctx, s, storage.StateKey(name, ""))
+// readEntries reads the state entries of a name. It ignores a damaged entry of a scope, since the
+// next exchange replaces it. The error is of type *storage.NewerFormatError or *storage.Error, or
+// reports that the grant entry cannot be decoded.
+func readEntries(ctx context.Context, s logical.Storage, name string) (storedEntries, error) {
+	all := storedEntries{name: name}
+	keys, err := storage.Collect(ctx, s, storage.StatePrefix(name))
 	if err != nil {
 		return all, err
 	}
 	for _, key := range keys {
-		path := storage.StateKey(name, key)
-		if key == grantKey {
-			all.credential, err = storage.Get[grantEntry](ctx, s, path, "write the credential again")
+		if key == storage.GrantKey(name) {
+			all.grant, err = storage.Get[grantEntry](ctx, s, key, "write the credential again")
 			if err != nil {
 				return all, err
 			}
 			continue
 		}
-		entry, err := storage.Get[scopeEntry](ctx, s, path, "the next exchange replaces it")
+		entry, err := storage.Get[scopeEntry](ctx, s, key, "the next exchange replaces it")
 		switch {
-		case storage.IsDamaged(err) || err == nil && entry != nil && scopeKey(entry.Scope) != key:
-			all.obsolete, all.damaged = append(all.obsolete, key), append(all.damaged, path)
+		case storage.IsDamaged(err) || err == nil && entry != nil && storage.ScopeKey(name, entry.Scope) != key:
+			all.obsolete, all.damaged = append(all.obsolete, key), append(all.damaged, key)
 		case err != nil:
 			return all, err
 		case entry != nil:
@@ -160,13 +141,13 @@ func readEntries(ctx context.Context, s logical.Storage, name string) (entries, 
 	return all, nil
 }
 
-// over lays the entries over the State that a credential was verified with. It returns the result
-// and what of it storage has.
-func (all entries) over(verified *State) (*State, *storedState) {
+// applyTo applies the entries to the State that the credential was verified with. It returns the
+// result, and what of it is in storage.
+func (all storedEntries) applyTo(verified *State) (*State, *storedState) {
 	state := *verified
-	has := &storedState{parts: map[string]scopePart{}, obsolete: all.obsolete}
-	if slices.Contains(all.damaged, storage.StateKey(all.name, ownKey)) {
-		state.Tokens = nil // the damaged entry has replaced them
+	stored := &storedState{name: all.name, parts: map[string]scopePart{}, obsolete: all.obsolete}
+	if slices.Contains(all.damaged, storage.ScopeKey(all.name, ownScope)) {
+		state.Tokens = nil // the damaged entry replaced them
 	}
 	numbers, next, nextNumber := map[string]int{}, "", 0
 	note := func(h header) {
@@ -174,15 +155,15 @@ func (all entries) over(verified *State) (*State, *storedState) {
 			state.Number, state.Health = h.Number, h.Health
 		}
 	}
-	if c := all.credential; c != nil && c.Generation == state.Generation {
+	if c := all.grant; c != nil && c.Generation == state.Generation {
 		note(c.header)
 		state.Grant, state.DroppedBefore, next, nextNumber = c.Grant, c.DroppedBefore, c.Next, c.Number
 	} else if c != nil {
-		has.obsolete = append(has.obsolete, grantKey)
+		stored.obsolete = append(stored.obsolete, storage.GrantKey(all.name))
 	}
 	for _, e := range all.scopes {
 		if e.Generation != state.Generation {
-			has.obsolete = append(has.obsolete, scopeKey(e.Scope))
+			stored.obsolete = append(stored.obsolete, storage.ScopeKey(all.name, e.Scope))
 			continue
 		}
 		note(e.header)
@@ -194,28 +175,28 @@ func (all entries) over(verified *State) (*State, *storedState) {
 		switch number := numbers[scope]; {
 		case number < state.DroppedBefore:
 			p = p.withDroppedToken()
-		case scopeKey(scope) == next && number < nextNumber && p.Token.InvalidatesPrevious:
-			// The exchange has invalidated this token, and its own was not stored.
-			p.Token, has.next = provider.Token{}, next
-			has.uncertainParts = with(has.uncertainParts, scope, true)
+		case storage.ScopeKey(all.name, scope) == next && number < nextNumber && p.Token.InvalidatesPrevious:
+			// The exchange invalidated this token, and its own token was not stored.
+			p.Token, stored.next = provider.Token{}, next
+			stored.uncertainParts = withKey(stored.uncertainParts, scope, true)
 		default:
 			continue
 		}
 		state = *state.withPart(scope, p)
 	}
 	for scope := range state.scopes() {
-		has.parts[scope] = state.part(scope)
+		stored.parts[scope] = state.part(scope)
 	}
-	has.grant, has.droppedBefore, has.health = state.Grant, state.DroppedBefore, state.Health
-	return &state, has
+	stored.grant, stored.droppedBefore, stored.health = state.Grant, state.DroppedBefore, state.Health
+	return &state, stored
 }
 
-// scopes returns the scopes that the state has anything of.
+// scopes returns the scopes for which the state has a part.
 func (s *State) scopes() map[string]bool {
 	all := map[string]bool{}
 	addKeys(all, s.Tokens)
 	addKeys(all, s.Grants)
-	addKeys(all, s.Refusals)
+	addKeys(all, s.ScopeFailures)
 	addKeys(all, s.Dropped)
 	return all
 }
@@ -226,8 +207,8 @@ func addKeys[V any](all map[string]bool, m map[string]V) {
 	}
 }
 
-// getState returns what storage has of a credential that cannot be opened; nil if nothing beyond
-// what the credential was verified with.
+// getState returns the state in storage of a credential that cannot be opened; nil if there is none
+// beyond the verified state.
 func getState(ctx context.Context, s logical.Storage, name string) (*State, error) {
 	all, err := readEntries(ctx, s, name)
 	if err != nil {
@@ -239,17 +220,17 @@ func getState(ctx context.Context, s logical.Storage, name string) (*State, erro
 			latest = e.header
 		}
 	}
-	if all.credential != nil {
-		latest = all.credential.header
+	if all.grant != nil {
+		latest = all.grant.header
 	}
 	if latest.Generation == "" {
 		return nil, nil
 	}
-	state, _ := all.over(&State{Generation: latest.Generation})
+	state, _ := all.applyTo(&State{Generation: latest.Generation})
 	return state, nil
 }
 
-// putState writes all of the state of a credential that cannot be opened.
+// putState writes the state of a credential that cannot be opened.
 func putState(ctx context.Context, s logical.Storage, name string, state *State) error {
 	state = state.withNextNumber()
 	if err := storage.Retry(ctx, func() error { return putGrant(ctx, s, name, state, "") }); err != nil {
@@ -263,27 +244,27 @@ func putState(ctx context.Context, s logical.Storage, name string, state *State)
 	return nil
 }
 
-func (s *State) header() header {
+func newHeader(s *State) header {
 	return header{Generation: s.Generation, Number: s.Number, Health: s.Health}
 }
 
 func putGrant(ctx context.Context, s logical.Storage, name string, state *State, next string) error {
-	return storage.Put(ctx, s, storage.StateKey(name, grantKey), &grantEntry{header: state.header(), Grant: state.Grant, DroppedBefore: state.DroppedBefore, Next: next})
+	return storage.Put(ctx, s, storage.GrantKey(name), &grantEntry{header: newHeader(state), Grant: state.Grant, DroppedBefore: state.DroppedBefore, Next: next})
 }
 
-// putPart writes the entry of a scope, or deletes it if there is nothing to store. The entry of
-// the credential's own scope stays even then: it replaces what the credential was verified with.
+// putPart writes the entry of a scope, or deletes it if the part is empty. The entry of the
+// credential's own scope stays, since it replaces the verified state.
 func putPart(ctx context.Context, s logical.Storage, name string, state *State, scope string) error {
-	key, p := storage.StateKey(name, scopeKey(scope)), state.part(scope)
+	key, p := storage.ScopeKey(name, scope), state.part(scope)
 	if p.isEmpty() && scope != ownScope {
 		return storage.Delete(ctx, s, key)
 	}
-	return storage.Put(ctx, s, key, &scopeEntry{header: state.header(), Scope: scope, scopePart: p})
+	return storage.Put(ctx, s, key, &scopeEntry{header: newHeader(state), Scope: scope, scopePart: p})
 }
 
-// DeleteState deletes what storage has of the state of a name. Its error is of type *storage.Error.
+// DeleteState deletes the state entries of a name. The error is of type *storage.Error.
 func DeleteState(ctx context.Context, s logical.Storage, name string) error {
-	keys, err := storage.Collect(ctx, s, storage.StateKey(name, ""))
+	keys, err := storage.Collect(ctx, s, storage.StatePrefix(name))
 	if err != nil {
 		return err
 	}

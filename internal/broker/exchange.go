@@ -14,28 +14,28 @@ import (
 // An Exchange is one call of a vendor and its result. It holds no secret.
 type Exchange struct {
 	Name, Vendor string // of the credential
-	Scope        string // "" is the credential's own
+	Scope        string // "" is the credential's own scope
 
-	// IsVerification is whether it verified a credential that is not stored yet, and
-	// IsDedicated whether its token is for one reader only.
+	// IsVerification is whether the exchange verified a credential that is not stored yet.
+	// IsDedicated is whether its token is for one reader only.
 	IsVerification, IsDedicated bool
 
 	Duration   time.Duration
 	ExpireTime time.Time // of the token; zero if there is none
 
-	// Err is why it failed; nil if it succeeded. Failures is how many have failed in a row, and
-	// NextAttempt when the vendor may be called again; both are zero of a verification, which
-	// the operator repeats.
+	// Err is why the exchange failed; nil if it succeeded. Failures is the number of failures in a
+	// row, and NextAttempt is when the vendor may be called again. Both are zero for a
+	// verification, which the operator repeats.
 	Err         *provider.Error
 	Failures    int
 	NextAttempt time.Time
 
-	// IsNews is whether it is the first, since the last success, to show that the credential, or
-	// a scope of it, is rejected or has expired.
+	// IsNews is whether this is the first exchange since the last success that shows that the
+	// credential, or one of its scopes, is rejected or has expired.
 	IsNews bool
 
-	// IsModified is whether readers get another token from now on. It is known once the result
-	// is stored.
+	// IsModified is whether readers get another token from now on. It is set once the result is
+	// stored.
 	IsModified bool
 }
 
@@ -50,26 +50,26 @@ func (x Exchange) Result() string {
 	return x.Err.Kind.String()
 }
 
-// isInvalid reports whether the vendor was not called at all.
+// isInvalid reports whether the vendor was not called.
 func (x Exchange) isInvalid() bool { return x.Err != nil && x.Err.Kind == provider.Invalid }
 
-// exchange calls the vendor once for a scope, and stores the result. mayRepeat is whether
-// another exchange follows if the token expires before it can be leased. Its error is ErrBusy if
-// it is too late for an exchange to begin. The caller holds the lock of the name.
-func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, mayRepeat bool) (scopeSnapshot, error) {
+// exchangeScope calls the vendor once for a scope, and stores the result. mayRepeat is whether
+// another exchange follows if the token expires before it can be leased. The error is ErrBusy if
+// ctx is done before the call. The caller holds the lock of the name.
+func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, mayRepeat bool) (scopeSnapshot, error) {
 	if ctx.Err() != nil {
 		return v, ErrBusy
 	}
-	latest := v.latest()
-	if err := fence(ctx, s, latest.grant(v.scope)); err != nil {
-		b.logger(v).Warn("storage takes no write, so the vendor is not called", "error", err)
-		e.keepUnsaved(s, latest, err)
+	latest := v.latestState()
+	if err := probeWritable(ctx, s, latest.grantFor(v.scope)); err != nil {
+		b.logger(v).Warn("storage does not accept writes, so the vendor is not called", "error", err)
+		r.keepUnsaved(s, latest, err)
 		return v, err
 	}
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()
-	next, x, _ := call(ctx, v.credential, latest, v.scope, v.earlier[v.scope])
-	b.logSkew(e, next)
+	next, x, _ := callVendor(ctx, v.credential, latest, v.scope, v.previousTokens[v.scope])
+	b.logSkew(r, next)
 	if x.Err == nil {
 		next, x = v.checkUsable(next, x, mayRepeat)
 	}
@@ -77,52 +77,51 @@ func (b *Broker) exchange(ctx context.Context, s logical.Storage, e *cacheEntry,
 		return v, x.Err
 	}
 	if x.Err != nil {
-		return b.exchangeFailed(ctx, s, e, v, next, x)
+		return b.exchangeFailed(ctx, s, r, v, next, x)
 	}
 	b.report(x)
-	snap, err := b.save(ctx, s, e, v.snapshot, v.scope, next)
-	b.reportStored(x, err == nil)
-	return v.with(snap), err
+	snap, err := b.save(ctx, s, r, v.snapshot, v.scope, next)
+	b.reportFinished(x, err == nil)
+	return v.withSnapshot(snap), err
 }
 
-// exchangeContext returns the context of an exchange that begins now. What the vendor answers
-// must be stored, however long the caller has waited before.
+// exchangeContext returns the context of an exchange that begins now. It does not end with the
+// request, since the vendor's answer must be stored.
 func exchangeContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), exchangeTimeout)
 }
 
-// exchangeFailed stores the failure of an exchange, and with it what the state gained all the
-// same. Its error is of type *ExchangeError, or of type *storage.Error if a new grant cannot be
-// stored.
-func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, state *State, x Exchange) (scopeSnapshot, error) {
+// exchangeFailed stores the failure of an exchange, and anything else that the vendor returned. The
+// error is of type *ExchangeError, or of type *storage.Error if a new grant cannot be stored.
+func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, state *State, x Exchange) (scopeSnapshot, error) {
 	now := time.Now()
 	next := state.failed(v.scope, x.Err, now)
-	failure := v.with(snapshot{state: next}).lastFailure(now)
+	failure := v.withSnapshot(snapshot{state: next}).lastFailure(now)
 	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
 	x.IsNews = next.isRejected(v.scope) && !v.state.isRejected(v.scope)
 	b.report(x)
-	defer b.reportStored(x, false)
-	// A token that cannot be used may have invalidated the previous one all the same.
-	if !next.hasSameGrants(v.latest()) || !x.ExpireTime.IsZero() {
-		snap, err := b.save(ctx, s, e, v.snapshot, v.scope, next)
+	defer b.reportFinished(x, false)
+	// Even an unusable token may have invalidated the previous one.
+	if !next.hasSameGrants(v.latestState()) || !x.ExpireTime.IsZero() {
+		snap, err := b.save(ctx, s, r, v.snapshot, v.scope, next)
 		if err != nil {
-			return v.with(snap), err
+			return v.withSnapshot(snap), err
 		}
-		return v.with(snap), v.with(snap).backOffError()
+		return v.withSnapshot(snap), v.withSnapshot(snap).backOffError()
 	}
-	snap, err := b.saveFailure(ctx, s, e, v, next, x.Err)
+	snap, err := b.saveFailure(ctx, s, r, v, next, x.Err)
 	if err != nil {
-		return v.with(snap), err
+		return v.withSnapshot(snap), err
 	}
-	return v.with(snap), v.with(snap).backOffError()
+	return v.withSnapshot(snap), v.withSnapshot(snap).backOffError()
 }
 
-// call calls the vendor once for a scope. If that fails, the returned state is the given one,
-// with the grant, if the vendor gave a new one all the same, and with the vendor's clock. A
-// failure of kind Invalid means that the vendor was not called. accessToken is the one of the
-// vendor's answer, whether it can be used or not; "" if there was none. earlier is the scope's
-// token from before the last change of the credential.
-func call(ctx context.Context, c *Credential, state *State, scope string, earlier provider.Token) (next *State, x Exchange, accessToken string) {
+// callVendor calls the vendor once for a scope and returns the next state. previous is the scope's
+// token from before the last change of the credential. If the exchange fails, the state is the
+// given one with the vendor's clock and any new grant. A failure of kind Invalid means that the
+// vendor was not called. accessToken is the token in the vendor's answer, whether usable or not; ""
+// if there is none.
+func callVendor(ctx context.Context, c *Credential, state *State, scope string, previous provider.Token) (next *State, x Exchange, accessToken string) {
 	x = Exchange{Name: c.Name, Vendor: c.VendorName, Scope: scope}
 	vendor, err := c.narrowed(scope)
 	if err != nil {
@@ -131,10 +130,10 @@ func call(ctx context.Context, c *Credential, state *State, scope string, earlie
 	}
 	ctx = redacting(ctx, c, state)
 	began, last := time.Now(), state.Tokens[scope]
-	answer, token, failure := requestToken(ctx, c, state, vendor, state.grant(scope), last, earlier)
-	other := fallback(vendor, state.grant(scope))
-	if other != nil && usesFallback(failure, leaseTTL(last, time.Now()) > 0, state.failures(scope)) {
-		answer, token, failure = requestToken(ctx, c, state, other, provider.Grant{}, last, earlier)
+	answer, token, failure := requestToken(ctx, c, state, vendor, state.grantFor(scope), last, previous)
+	other := fallback(vendor, state.grantFor(scope))
+	if other != nil && usesFallback(failure, leaseTTL(last, time.Now()) > 0, state.failureCount(scope)) {
+		answer, token, failure = requestToken(ctx, c, state, other, provider.Grant{}, last, previous)
 	}
 	x.Duration = time.Since(began)
 	if answer == nil {
@@ -144,10 +143,10 @@ func call(ctx context.Context, c *Credential, state *State, scope string, earlie
 	token.Seen = began
 	state = state.withClock(answer.Clock)
 	if x.Err = failure; x.Err == nil {
-		x.Err = state.refuseDropped(token)
+		x.Err = state.checkNotDropped(token)
 	}
 	if x.Err == nil {
-		x.Err = c.refuseWidened(state, token, scope)
+		x.Err = c.checkNotWidened(state, token, scope)
 	}
 	if x.Err != nil {
 		if answer.Grant != nil {
@@ -159,16 +158,16 @@ func call(ctx context.Context, c *Credential, state *State, scope string, earlie
 	return state.succeeded(c, scope, answer, token), x, answer.AccessToken
 }
 
-// requestToken calls the vendor once, and reads the token in its answer. The answer is nil if
-// there is none; one without a usable token comes with the failure. Where there is no last token,
-// the earlier one counts as it if the vendor returns it again: max_ttl runs from its first issue.
-func requestToken(ctx context.Context, c *Credential, s *State, vendor provider.Credential, grant provider.Grant, last, earlier provider.Token) (*provider.Answer, provider.Token, *provider.Error) {
+// requestToken calls the vendor once, and reads the token in its answer. The answer is nil if there
+// is none, and may accompany a failure. If there is no last token and the vendor returns the
+// previous one again, that counts as the last: max_ttl runs from its first issue.
+func requestToken(ctx context.Context, c *Credential, s *State, vendor provider.Credential, grant provider.Grant, last, previous provider.Token) (*provider.Answer, provider.Token, *provider.Error) {
 	answer, err := vendor.Exchange(ctx, grant)
 	if err != nil {
 		return nil, provider.Token{}, asProviderError(err)
 	}
-	if last.AccessToken == "" && answer.AccessToken == earlier.AccessToken {
-		last = earlier
+	if last.AccessToken == "" && answer.AccessToken == previous.AccessToken {
+		last = previous
 	}
 	token, err := answer.Token(c.TTL, last)
 	if err != nil {
@@ -177,7 +176,7 @@ func requestToken(ctx context.Context, c *Credential, s *State, vendor provider.
 	return answer, token, answer.CheckSecrets(c.secrets(s), c.secretsAndTokens(s))
 }
 
-// fallback returns the other way to a token that a credential has beside a grant; nil if none.
+// fallback returns the credential's alternative to a grant; nil if none.
 func fallback(vendor provider.Credential, grant provider.Grant) provider.Credential {
 	if other, ok := vendor.(provider.Fallback); ok {
 		return other.Fallback(grant)
@@ -185,9 +184,9 @@ func fallback(vendor provider.Credential, grant provider.Grant) provider.Credent
 	return nil
 }
 
-// usesFallback reports whether a credential goes its other way after a failure. A rejection says
-// that the first way has ended. Any other failure may pass by itself, which can be waited for
-// once, while there is a valid token. A vendor that throttles gets no further request.
+// usesFallback reports whether to try the fallback after a failure. A rejected grant has ended.
+// After any other failure, the grant may work at the next attempt, so the first one does not cause
+// a fallback while there is a valid token. A vendor that throttles gets no further request.
 func usesFallback(failure *provider.Error, isValid bool, failures int) bool {
 	switch {
 	case failure == nil || failure.Kind == provider.Invalid:
@@ -200,40 +199,40 @@ func usesFallback(failure *provider.Error, isValid bool, failures int) bool {
 	return !isValid || failures > 0
 }
 
-// checkUsable fails an exchange whose token cannot be leased. Readers keep the previous token
-// then, unless the exchange has invalidated it. mayRepeat is whether another exchange follows
-// where the vendor's next token is seconds away.
+// checkUsable turns an exchange whose token cannot be leased into a failure. Readers keep the last
+// token unless the exchange has invalidated it. mayRepeat is whether another exchange follows if
+// the vendor's next token is seconds away.
 func (v scopeSnapshot) checkUsable(next *State, x Exchange, mayRepeat bool) (*State, Exchange) {
-	now, token, previous := time.Now(), next.Tokens[v.scope], v.token()
-	keepsPrevious := !token.InvalidatesPrevious && leaseTTL(previous, now) > 0
-	isNextSoon := !token.RenewableFrom.IsZero() && !keepsPrevious
+	now, token, last := time.Now(), next.Tokens[v.scope], v.token()
+	keepsLast := !token.InvalidatesPrevious && leaseTTL(last, now) > 0
+	isNextSoon := !token.RenewableFrom.IsZero() && !keepsLast
 	if leaseTTL(token, now) > 0 || isNextSoon && mayRepeat {
 		return next, x
 	}
 	x.Err = unusableToken(token, v.credential.TTL, now, isNextSoon)
-	next = next.withFailuresOf(v.latest())
-	if keepsPrevious {
-		next = next.withTokens(with(next.Tokens, v.scope, previous))
+	next = next.withFailuresOf(v.latestState())
+	if keepsLast {
+		next = next.withTokens(withKey(next.Tokens, v.scope, last))
 	}
 	return next, x
 }
 
-// unusableToken returns why a token that the vendor issued cannot be leased.
+// unusableToken returns why an issued token cannot be leased.
 func unusableToken(t provider.Token, ttl provider.TTL, now time.Time, isNextSoon bool) *provider.Error {
 	if isNextSoon {
-		return provider.Errorf(provider.Unavailable, "the vendor is too slow to tell whether its token is the one that expires now or the next")
+		return provider.Errorf(provider.Unavailable, "the vendor's response took too long to determine which hour its token belongs to")
 	}
 	hint := ""
 	if ttl.Max > 0 {
 		hint = fmt.Sprintf(" (max_ttl is %s)", ttl.Max)
 	}
 	if !t.ExpireTime.After(t.Now(now)) {
-		return provider.Errorf(provider.InvalidResponse, "the vendor's access token has expired already, at %s by this server's clock%s", FormatTime(t.ExpireTime), hint)
+		return provider.Errorf(provider.InvalidResponse, "the vendor's access token expired at %s, before it was received%s", FormatTime(t.ExpireTime), hint)
 	}
-	return provider.Errorf(provider.InvalidResponse, "the lifetime of the vendor's access token is too short to lease it: it expires at %s%s", FormatTime(t.ExpireTime), hint)
+	return provider.Errorf(provider.InvalidResponse, "the vendor's access token expires at %s, too soon to lease%s", FormatTime(t.ExpireTime), hint)
 }
 
-// report logs an exchange, and has the observer count it. It is the only place that does.
+// report logs an exchange and reports it to the observer.
 func (b *Broker) report(x Exchange) {
 	if x.isInvalid() {
 		return
@@ -260,13 +259,13 @@ func (b *Broker) report(x Exchange) {
 	}
 }
 
-// reportStored tells the observer whether the result of an exchange is stored.
-func (b *Broker) reportStored(x Exchange, isStored bool) {
+// reportFinished reports to the observer whether the result of an exchange is stored.
+func (b *Broker) reportFinished(x Exchange, isStored bool) {
 	if x.isInvalid() {
 		return
 	}
 	x.IsModified = isStored && x.Err == nil && !x.IsDedicated
-	b.observer.Stored(x)
+	b.observer.Finished(x)
 }
 
 func asProviderError(err error) *provider.Error {

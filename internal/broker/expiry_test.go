@@ -15,42 +15,43 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A vendorClock is how far a vendor's clock is ahead of ours, and its Date; none if "".
+// A vendorClock is how far a vendor's clock is ahead of the server's, and its Date header; the zero
+// time if none.
 type vendorClock struct {
 	ahead time.Duration
 	date  func(vendor time.Time) time.Time
 }
 
-func theTime(t time.Time) time.Time { return t.Truncate(time.Second) }
+func toSecond(t time.Time) time.Time { return t.Truncate(time.Second) }
 
-// vendorClocks are the clocks of the table. Where the Date is not believed, the vendor's
-// clock is as ours.
+// vendorClocks are the clocks of the table. If the engine ignores the Date, the vendor's clock
+// equals the server's.
 var vendorClocks = map[string]vendorClock{
-	"right":      {0, theTime},
-	"behind":     {-5 * time.Minute, theTime},
-	"ahead":      {5 * time.Minute, theTime},
-	"1970":       {0, func(time.Time) time.Time { return time.Unix(0, 0) }},
-	"a day on":   {0, func(t time.Time) time.Time { return theTime(t).AddDate(0, 0, 1) }},
-	"none":       {0, func(time.Time) time.Time { return time.Time{} }},
-	"none, 2 s+": {2 * time.Second, func(time.Time) time.Time { return time.Time{} }},
-	"none, 2 s-": {-2 * time.Second, func(time.Time) time.Time { return time.Time{} }},
+	"correct":             {0, toSecond},
+	"behind":              {-5 * time.Minute, toSecond},
+	"ahead":               {5 * time.Minute, toSecond},
+	"1970":                {0, func(time.Time) time.Time { return time.Unix(0, 0) }},
+	"next day":            {0, func(t time.Time) time.Time { return toSecond(t).AddDate(0, 0, 1) }},
+	"no Date":             {0, func(time.Time) time.Time { return time.Time{} }},
+	"no Date, 2 s ahead":  {2 * time.Second, func(time.Time) time.Time { return time.Time{} }},
+	"no Date, 2 s behind": {-2 * time.Second, func(time.Time) time.Time { return time.Time{} }},
 }
 
 const (
-	way    = 100 * time.Millisecond // from us to the vendor, and back
-	stated = time.Hour
-	own    = 41 * time.Minute // until a token's own exp
-	maxTTL = 30 * time.Minute
-	fixed  = 2 * time.Hour
-	byUs   = 20 * time.Minute // default_ttl
+	oneWay         = 100 * time.Millisecond // from the server to the vendor, and back
+	statedLifetime = time.Hour
+	ownLifetime    = 41 * time.Minute // until a token's own exp
+	maxTTL         = 30 * time.Minute
+	fixed          = 2 * time.Hour
+	defaultTTL     = 20 * time.Minute // default_ttl
 )
 
-// A row is what there is to tell of a token's expiry.
+// A row holds what determines the expiry of a token.
 type row struct {
 	clock            string
 	sent             time.Time
 	states, isCapped bool
-	exp, rule        string // "", "own" or "hour", "", "hour" or "fixed"
+	exp, rule        string // exp is "", "own" or "hour"; rule is "", "hour" or "fixed"
 	isDefault        bool
 }
 
@@ -58,10 +59,10 @@ func (r row) String() string {
 	return fmt.Sprintf("clock %s, sent %s: states=%t exp=%q max_ttl=%t rule=%q default_ttl=%t", r.clock, r.sent.Format("15:04:05.0"), r.states, r.exp, r.isCapped, r.rule, r.isDefault)
 }
 
-// truth is when the token of a row expires, by our clock, and whether that is on the
-// vendor's hour: guarantee 1 in the words of design, by one that knows the vendor's clock.
-func (r row) truth() (expires time.Time, onTheHour, known bool) {
-	made := r.sent.Add(way)
+// expectedExpiry returns when the token of a row expires by the server's clock, and whether that is
+// the vendor's full hour: guarantee 1, computed with the vendor's clock.
+func (r row) expectedExpiry() (expires time.Time, onTheHour, known bool) {
+	made := r.sent.Add(oneWay)
 	ahead := vendorClocks[r.clock].ahead
 	hour := made.Add(ahead).Truncate(time.Hour).Add(time.Hour).Add(-ahead)
 	consider := func(at time.Time, isHour bool) {
@@ -70,7 +71,7 @@ func (r row) truth() (expires time.Time, onTheHour, known bool) {
 		}
 	}
 	if r.states {
-		consider(made.Add(stated), false)
+		consider(made.Add(statedLifetime), false)
 	}
 	switch r.exp {
 	case "own":
@@ -85,7 +86,7 @@ func (r row) truth() (expires time.Time, onTheHour, known bool) {
 	case r.rule == "fixed":
 		consider(made.Add(fixed), false)
 	case r.isDefault:
-		consider(made.Add(byUs), false)
+		consider(made.Add(defaultTTL), false)
 	}
 	if known && r.isCapped {
 		consider(made.Add(maxTTL), false)
@@ -93,23 +94,23 @@ func (r row) truth() (expires time.Time, onTheHour, known bool) {
 	return expires, onTheHour, known
 }
 
-// ownExp is the exp of a row's JWT, by the vendor's clock.
+// ownExp returns the exp of a row's JWT, by the vendor's clock.
 func (r row) ownExp() time.Time {
-	vendor := r.sent.Add(way + vendorClocks[r.clock].ahead)
+	vendor := r.sent.Add(oneWay + vendorClocks[r.clock].ahead)
 	if r.exp == "hour" {
 		return vendor.Truncate(time.Hour).Add(time.Hour)
 	}
-	return vendor.Add(own).Truncate(time.Second)
+	return vendor.Add(ownLifetime).Truncate(time.Second)
 }
 
 func (r row) answer(t *testing.T) (*provider.Answer, provider.TTL) {
 	t.Helper()
 	clock := vendorClocks[r.clock]
 	a := &provider.Answer{AccessToken: "opaque", Clock: provider.Clock{
-		Sent: r.sent, Received: r.sent.Add(2 * way), Date: clock.date(r.sent.Add(way + clock.ahead)),
+		Sent: r.sent, Received: r.sent.Add(2 * oneWay), Date: clock.date(r.sent.Add(oneWay + clock.ahead)),
 	}}
 	if r.states {
-		a.ExpiresIn = stated
+		a.ExpiresIn = statedLifetime
 	}
 	if r.exp != "" {
 		var err error
@@ -125,7 +126,7 @@ func (r row) answer(t *testing.T) (*provider.Answer, provider.TTL) {
 		ttl.Max = maxTTL
 	}
 	if r.isDefault {
-		ttl.Default = byUs
+		ttl.Default = defaultTTL
 	}
 	return a, ttl
 }
@@ -147,35 +148,35 @@ func rows() []row {
 	return all
 }
 
-// TestGuarantee1IsThisTable goes over every source of an expiry × the vendor's clock × the
-// boundary × the margin.
-func TestGuarantee1IsThisTable(t *testing.T) {
+// TestGuarantee1ForEachExpirySource combines every source of an expiry with the vendor clocks, the
+// boundary and the margin.
+func TestGuarantee1ForEachExpirySource(t *testing.T) {
 	for _, r := range rows() {
 		answer, ttl := r.answer(t)
 		token, err := answer.Token(ttl, provider.Token{})
-		expires, onTheHour, known := r.truth()
+		expires, onTheHour, known := r.expectedExpiry()
 		if !known {
 			require.ErrorContains(t, err, "set default_ttl", r)
 			continue
 		}
 		require.NoError(t, err, r)
 
-		// The source, by the vendor's clock: never late, and at most 4 s early, unless the
-		// exchange was so near the hour that the token may be of the one that ends.
-		require.False(t, token.ExpireTime.After(expires), "%s: it expires at %s, and was to at %s", r, token.ExpireTime, expires)
+		// The source, by the vendor's clock: never late, and at most 4 s early, unless the exchange
+		// was so near the hour that the token may belong to the hour that ends.
+		require.False(t, token.ExpireTime.After(expires), "%s: expires at %s instead of %s", r, token.ExpireTime, expires)
 		isNear := r.rule == "hour" && r.sent.Add(5*time.Second).Truncate(time.Hour) != r.sent.Add(-5*time.Second).Truncate(time.Hour)
 		if early := expires.Sub(token.ExpireTime); early > 4*time.Second {
-			require.True(t, isNear, "%s: it expires at %s, and was to at %s", r, token.ExpireTime, expires)
-			require.LessOrEqual(t, token.RenewableFrom.Sub(r.sent), 5*time.Second, "%s: the next is seconds away", r)
+			require.True(t, isNear, "%s: expires at %s instead of %s", r, token.ExpireTime, expires)
+			require.LessOrEqual(t, token.RenewableFrom.Sub(r.sent), 5*time.Second, "%s: the next token is seconds away", r)
 			continue
 		}
 
-		// The boundary: at the vendor's hour only, and never before it.
+		// The boundary: only at the vendor's hour, and never before it.
 		require.Equal(t, onTheHour, !token.RenewableFrom.IsZero(), "%s: boundary", r)
 		if onTheHour {
 			require.WithinRange(t, token.RenewableFrom, expires, expires.Add(5*time.Second), "%s: boundary", r)
 			require.False(t, isExpiring(token, token.RenewableFrom.Add(-10*time.Second-time.Millisecond)) && leaseTTL(token, token.RenewableFrom.Add(-10*time.Second-time.Millisecond)) > 0, r)
-			require.True(t, isExpiring(token, token.RenewableFrom.Add(-10*time.Second)), "%s: a read waits for the next", r)
+			require.True(t, isExpiring(token, token.RenewableFrom.Add(-10*time.Second)), "%s: a read waits for the next token", r)
 		}
 
 		// The margin.
@@ -189,18 +190,18 @@ func TestGuarantee1IsThisTable(t *testing.T) {
 	}
 }
 
-// setBack is a time as the clocks show it after the wall clock has been set back.
+// setBack returns a time as the clocks show it after the wall clock has been set back.
 func setBack(t *testing.T, now time.Time, by time.Duration) time.Time {
 	t.Helper()
 	before := now
 	now = now.Add(-by)
-	monotonic(&now, by)
+	shiftMonotonic(&now, by)
 	require.Equal(t, -by, now.Round(0).Sub(before.Round(0)), "by the wall clock")
 	require.Zero(t, now.Sub(before), "by the monotonic clock")
 	return now
 }
 
-func TestGuarantee1HoldsWhateverOurOwnClockIsSetTo(t *testing.T) {
+func TestGuarantee1WhenTheServersClockIsStepped(t *testing.T) {
 	seen := time.Now()
 	token := provider.Token{AccessToken: "a", IssueTime: seen.Round(0), ExpireTime: seen.Round(0).Add(time.Hour), Seen: seen}
 	for name, test := range map[string]struct {
@@ -208,14 +209,14 @@ func TestGuarantee1HoldsWhateverOurOwnClockIsSetTo(t *testing.T) {
 		back   time.Duration
 		left   time.Duration
 	}{
-		"right":           {20 * time.Minute, 0, 40 * time.Minute},
-		"back":            {20 * time.Minute, time.Hour, 40 * time.Minute},
-		"back, expired":   {70 * time.Minute, time.Hour, -10 * time.Minute},
-		"back for years":  {70 * time.Minute, 30 * 365 * 24 * time.Hour, -10 * time.Minute},
-		"on":              {20 * time.Minute, -30 * time.Minute, 10 * time.Minute},
-		"on, expired":     {20 * time.Minute, -time.Hour, -20 * time.Minute},
-		"suspended":       {0, -2 * time.Hour, -time.Hour},
-		"back, last 10 s": {time.Hour - 10*time.Second, time.Hour, 10 * time.Second},
+		"correct":          {20 * time.Minute, 0, 40 * time.Minute},
+		"back":             {20 * time.Minute, time.Hour, 40 * time.Minute},
+		"back, expired":    {70 * time.Minute, time.Hour, -10 * time.Minute},
+		"back by years":    {70 * time.Minute, 30 * 365 * 24 * time.Hour, -10 * time.Minute},
+		"forward":          {20 * time.Minute, -30 * time.Minute, 10 * time.Minute},
+		"forward, expired": {20 * time.Minute, -time.Hour, -20 * time.Minute},
+		"suspended":        {0, -2 * time.Hour, -time.Hour},
+		"back, last 10 s":  {time.Hour - 10*time.Second, time.Hour, 10 * time.Second},
 	} {
 		now := setBack(t, seen.Add(test.passed), test.back)
 		assert.Equal(t, test.left, token.ExpireTime.Sub(token.Now(now)), name)
@@ -236,16 +237,16 @@ func TestGuarantee1HoldsWhateverOurOwnClockIsSetTo(t *testing.T) {
 	}
 }
 
-func TestAStepOfOurOwnClockHoldsUpNothing(t *testing.T) {
+func TestStepOfTheServersClockDelaysNothing(t *testing.T) {
 	now := time.Now()
 	later := setBack(t, now.Add(time.Minute), time.Hour)
-	c := &Credential{WriteTime: now.Round(0), Keepalive: 24 * time.Hour, Vendor: unused{}}
+	c := &Credential{WriteTime: now.Round(0), Keepalive: 24 * time.Hour, Vendor: disuseVendor{}}
 	s := &State{Health: Health{Exchanges: 2, ExchangeTime: now.Round(0), Failure: Failure{
 		Kind: provider.Unavailable, Count: 10, Time: now.Round(0), NextAttempt: now.Round(0).Add(5 * time.Minute),
 	}}}
 	v := snapshot{credential: c, state: s}.of(ownScope)
 	assert.True(t, v.backingOff(now.Add(time.Minute)))
-	assert.False(t, v.backingOff(later), "the back-off does not go on for another hour")
+	assert.False(t, v.backingOff(later), "the back-off does not last another hour")
 	keepalive := func(now time.Time) action {
 		act, _ := v.decide(demand{isBackground: true}, now)
 		return act
@@ -257,32 +258,32 @@ func TestAStepOfOurOwnClockHoldsUpNothing(t *testing.T) {
 	assert.Zero(t, clockStep(now, now.Add(time.Minute)))
 }
 
-// Nothing holds up attempts for longer than the engine ever puts one off, and nothing of the
-// future hides what has failed since.
-func TestAFailureOfTheFutureIsNoReasonToWait(t *testing.T) {
+// No failure delays attempts for longer than any back-off, and a failure in the future does not
+// hide a later one.
+func TestFailureInTheFutureHasNoBackOff(t *testing.T) {
 	now := time.Now().Round(0)
 	for name, test := range map[string]struct {
 		dated, next time.Duration // from now
 		waits       time.Duration
 	}{
-		"of now":                                 {0, time.Minute, time.Minute},
-		"of now, for as long as any":             {0, longestBackOff, longestBackOff},
-		"for longer than any":                    {0, longestBackOff + time.Second, 0},
-		"of the past, for a year":                {-time.Minute, 365 * 24 * time.Hour, 0},
-		"of the future":                          {time.Second, 2 * time.Second, 0},
-		"of a year ahead":                        {365 * 24 * time.Hour, 365*24*time.Hour + time.Minute, 0},
-		"of the past, and it may be tried again": {-time.Hour, -time.Minute, 0},
+		"dated now":                                   {0, time.Minute, time.Minute},
+		"dated now, with the longest back-off":        {0, longestBackOff, longestBackOff},
+		"a longer back-off than any":                  {0, longestBackOff + time.Second, 0},
+		"in the past, with a back-off of a year":      {-time.Minute, 365 * 24 * time.Hour, 0},
+		"in the future":                               {time.Second, 2 * time.Second, 0},
+		"a year ahead":                                {365 * 24 * time.Hour, 365*24*time.Hour + time.Minute, 0},
+		"in the past, with a back-off that has ended": {-time.Hour, -time.Minute, 0},
 	} {
 		failure := Failure{Kind: provider.Rejected, Count: 3, Time: now.Add(test.dated), NextAttempt: now.Add(test.next)}
 		recent := Failure{Kind: provider.Unavailable, Count: 1, Time: now, NextAttempt: now.Add(time.Second)}
 		for where, snap := range map[string]snapshot{
 			"the credential's": {state: &State{Health: Health{Failure: failure}}},
-			"a scope's":        {state: &State{Refusals: map[string]Failure{"narrow": failure}}},
-			"stated and exp":   {state: &State{Health: Health{Failure: recent}, Refusals: map[string]Failure{"narrow": failure}}},
+			"a scope's":        {state: &State{ScopeFailures: map[string]Failure{"narrow": failure}}},
+			"both":             {state: &State{Health: Health{Failure: recent}, ScopeFailures: map[string]Failure{"narrow": failure}}},
 		} {
 			snap.credential = &Credential{}
 			waits := test.waits
-			if where == "stated and exp" {
+			if where == "both" {
 				waits = max(waits, time.Second)
 			}
 			v := snap.of("narrow")
@@ -291,15 +292,15 @@ func TestAFailureOfTheFutureIsNoReasonToWait(t *testing.T) {
 				assert.Equal(t, now.Add(waits), v.nextAttempt(now), "%s, %s", name, where)
 			}
 		}
-		v := snapshot{credential: &Credential{}, state: &State{}, dedicated: map[string]Failure{"mine": failure}}.of("narrow")
+		v := snapshot{credential: &Credential{}, state: &State{}, roleFailures: map[string]Failure{"mine": failure}}.of("narrow")
 		assert.Equal(t, test.waits > 0, v.roleBackOffError("mine", now) != nil, "%s, a dedicated role's", name)
 	}
-	dies := now.Add(7 * 24 * time.Hour)
-	assert.Equal(t, dies, Health{ExchangeTime: now, CredentialExpireTime: dies}.unusedExpireTime(now))
-	assert.Zero(t, Health{ExchangeTime: now.Add(time.Second), CredentialExpireTime: dies}.unusedExpireTime(now))
+	expiry := now.Add(7 * 24 * time.Hour)
+	assert.Equal(t, expiry, Health{ExchangeTime: now, CredentialExpireTime: expiry}.unusedExpireTime(now))
+	assert.Zero(t, Health{ExchangeTime: now.Add(time.Second), CredentialExpireTime: expiry}.unusedExpireTime(now))
 }
 
-func TestAStoredTokenOfTheFutureIsNotServed(t *testing.T) {
+func TestStoredTokenIssuedInTheFutureIsNotServed(t *testing.T) {
 	now := time.Now()
 	token := func(issued time.Time) provider.Token {
 		return provider.Token{IssueTime: issued.Round(0), ExpireTime: issued.Round(0).Add(time.Hour)}
@@ -308,22 +309,22 @@ func TestAStoredTokenOfTheFutureIsNotServed(t *testing.T) {
 	got := stored.asOf(now)
 	assert.Len(t, got.Tokens, 2)
 	assert.NotContains(t, got.Tokens, "")
-	assert.Equal(t, now, got.Tokens["past"].Seen, "what the clock is set to from here on does not matter")
-	assert.Len(t, stored.Tokens, 3, "states are never changed")
+	assert.Equal(t, now, got.Tokens["past"].Seen, "later steps of the clock do not matter")
+	assert.Len(t, stored.Tokens, 3, "the stored state must not change")
 }
 
-// logged is a source of nothing but a logger.
-type logged struct {
-	crowd
+// loggedSource is a source that has only a logger.
+type loggedSource struct {
+	manyCredentials
 	logger hclog.Logger
 }
 
-func (l logged) Logger() hclog.Logger { return l.logger }
+func (l loggedSource) Logger() hclog.Logger { return l.logger }
 
-func TestAStepOfOurOwnClockIsLogged(t *testing.T) {
+func TestStepOfTheServersClockIsLogged(t *testing.T) {
 	for by, isLogged := range map[time.Duration]bool{0: false, 4 * time.Second: false, -4 * time.Second: false, time.Hour: true, -time.Hour: true} {
 		var log bytes.Buffer
-		b := New(logged{logger: hclog.New(&hclog.LoggerOptions{Output: &log})}, nobody{})
+		b := New(loggedSource{logger: hclog.New(&hclog.LoggerOptions{Output: &log})}, ignoreExchanges{})
 		now := time.Now()
 		b.logStep(now)
 		b.logStep(setBack(t, now.Add(time.Minute), by))

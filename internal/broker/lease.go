@@ -2,11 +2,9 @@ package broker
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,24 +14,23 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A TooManyLeasesError means that a dedicated role has as many leases as it may.
+// A TooManyLeasesError means that a dedicated role has reached max_leases.
 type TooManyLeasesError struct{ Max int }
 
 func (e *TooManyLeasesError) Error() string { return fmt.Sprintf("%d tokens are leased", e.Max) }
 
-// leaseEntry is a dedicated token in storage. The last part of its key is its expiry, in Unix
-// seconds, and its SHA-256.
+// A leaseEntry is a dedicated token in storage.
 type leaseEntry struct {
 	storage.Format
 
 	AccessToken string `json:"access_token"`
 
-	// SentTo is where the credential of the token sends its secrets. The token is sent nowhere
-	// else to be revoked. (Guarantee 13.)
+	// SentTo lists the destinations of the credential's secrets at the time of the lease. Only they
+	// may get the token when it is revoked. (Guarantee 13.)
 	SentTo []string `json:"sent_to"`
 }
 
-// Check returns an error for an entry that the engine does not write.
+// Check returns an error for an entry that the engine never writes.
 func (e *leaseEntry) Check() error {
 	if e.AccessToken == "" {
 		return errors.New("a lease without a token")
@@ -42,12 +39,11 @@ func (e *leaseEntry) Check() error {
 }
 
 const (
-	// leaseMemory is how long after the expiry of a dedicated token its entry is deleted. This
-	// server's clock may have been stepped forward, and may be set back.
-	leaseMemory = 24 * time.Hour
+	// leaseRetention is how long after its expiry a dedicated token is deleted. This server's clock
+	// may have been stepped forward, and may be set back.
+	leaseRetention = 24 * time.Hour
 
-	// revokeLeasesTimeout bounds how long the vendor is asked to revoke the dedicated tokens of a
-	// credential that is deleted.
+	// revokeLeasesTimeout bounds the revocation of all dedicated tokens of a deleted credential.
 	revokeLeasesTimeout = 30 * time.Second
 )
 
@@ -55,18 +51,18 @@ const (
 type leases []string
 
 // readLeases returns the leases of a credential, and deletes the entries of tokens that expired
-// longer than leaseMemory ago. Its error is of type *storage.Error.
+// more than leaseRetention ago. The error is of type *storage.Error.
 func readLeases(ctx context.Context, s logical.Storage, name string) (leases, error) {
-	keys, err := storage.Collect(ctx, s, storage.LeaseKey(name, "", "", ""))
+	keys, err := storage.Collect(ctx, s, storage.LeasesPrefix(name))
 	if err != nil {
 		return nil, err
 	}
 	var left leases
 	for _, key := range keys {
-		switch age := time.Since(leaseExpiry(key)); {
+		switch age := time.Since(storage.LeaseExpiry(key)); {
 		case age < 0:
 			left = append(left, key)
-		case age > leaseMemory:
+		case age > leaseRetention:
 			if err := storage.Delete(ctx, s, key); err != nil {
 				return nil, err
 			}
@@ -75,9 +71,9 @@ func readLeases(ctx context.Context, s logical.Storage, name string) (leases, er
 	return left, nil
 }
 
-// checkLimit returns an error, of type *TooManyLeasesError, if a role has as many leases as it may.
+// checkLimit returns an error, of type *TooManyLeasesError, if a role has reached its MaxLeases.
 func (ls leases) checkLimit(name string, d Dedication) error {
-	prefix, count := storage.LeaseKey(name, d.Role, d.Series, ""), 0
+	prefix, count := storage.SeriesPrefix(name, d.Role, d.Series), 0
 	for _, key := range ls {
 		if strings.HasPrefix(key, prefix) {
 			count++
@@ -91,34 +87,20 @@ func (ls leases) checkLimit(name string, d Dedication) error {
 
 // has reports whether a token is leased already.
 func (ls leases) has(accessToken string) bool {
-	return slices.ContainsFunc(ls, func(key string) bool { return strings.HasSuffix(key, "-"+leaseID(accessToken)) })
-}
-
-func leaseID(accessToken string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(accessToken))) }
-
-// leaseExpiry returns when the token of a lease expires, by the key of the lease; zero if the key
-// has no time.
-func leaseExpiry(key string) time.Time {
-	seconds, _, _ := strings.Cut(key[strings.LastIndex(key, "/")+1:], "-")
-	expiry, err := strconv.ParseInt(seconds, 10, 64)
-	if err != nil {
-		return time.Time{}
-	}
-	return time.Unix(expiry, 0)
+	return slices.ContainsFunc(ls, func(key string) bool { return storage.IsLeaseOf(key, accessToken) })
 }
 
 // putLease stores the lease of a token, and returns its key.
 func putLease(ctx context.Context, s logical.Storage, c *Credential, d Dedication, token provider.Token) (string, error) {
-	id := strconv.FormatInt(token.ExpireTime.Unix(), 10) + "-" + leaseID(token.AccessToken)
-	key := storage.LeaseKey(c.Name, d.Role, d.Series, id)
+	key := storage.LeaseKey(c.Name, d.Role, d.Series, token.AccessToken, token.ExpireTime)
 	return key, storage.Retry(ctx, func() error {
 		return storage.Put(ctx, s, key, &leaseEntry{AccessToken: token.AccessToken, SentTo: c.SentTo})
 	})
 }
 
 // RevokeLease revokes the token of a lease at the vendor, and deletes the lease. If it returns an
-// error, Vault tries again. A token that has expired, or whose credential has been deleted, is not
-// revoked.
+// error, Vault tries again. It does not revoke a token that has expired or whose credential has
+// been deleted.
 func (b *Broker) RevokeLease(ctx context.Context, s logical.Storage, name, key string) error {
 	if err := b.revokeLease(ctx, ctx, s, name, key); err != nil {
 		return err
@@ -126,17 +108,18 @@ func (b *Broker) RevokeLease(ctx context.Context, s logical.Storage, name, key s
 	return storage.Delete(ctx, s, key)
 }
 
-// RevokeLeases revokes the dedicated tokens of a credential that is deleted, and deletes their
-// leases. What the vendor does not revoke is logged. Its error is of type *storage.Error.
+// RevokeLeases revokes the dedicated tokens of a credential that is being deleted, and deletes
+// their leases. It logs the tokens that the vendor does not revoke. The error is of type
+// *storage.Error.
 func (b *Broker) RevokeLeases(ctx context.Context, s logical.Storage, name string) error {
-	asking, cancel := context.WithTimeout(ctx, revokeLeasesTimeout)
+	vendorCtx, cancel := context.WithTimeout(ctx, revokeLeasesTimeout)
 	defer cancel()
-	keys, err := storage.Collect(ctx, s, storage.LeaseKey(name, "", "", ""))
+	keys, err := storage.Collect(ctx, s, storage.LeasesPrefix(name))
 	if err != nil {
 		return err
 	}
 	for _, key := range keys {
-		err := b.revokeLease(ctx, asking, s, name, key)
+		err := b.revokeLease(ctx, vendorCtx, s, name, key)
 		switch {
 		case storage.IsError(err):
 			return err
@@ -150,13 +133,13 @@ func (b *Broker) RevokeLeases(ctx context.Context, s logical.Storage, name strin
 	return nil
 }
 
-// revokeLease revokes the token of a lease. The vendor is asked with the second context.
-func (b *Broker) revokeLease(ctx, asking context.Context, s logical.Storage, name, key string) error {
+// revokeLease revokes the token of a lease. It calls the vendor with vendorCtx.
+func (b *Broker) revokeLease(ctx, vendorCtx context.Context, s logical.Storage, name, key string) error {
 	entry, err := storage.Get[leaseEntry](ctx, s, key, "delete it")
 	switch {
 	case storage.IsError(err):
 		return err
-	case !time.Now().Before(leaseExpiry(key)) || err == nil && entry == nil:
+	case !time.Now().Before(storage.LeaseExpiry(key)) || err == nil && entry == nil:
 		return nil
 	case err != nil:
 		return err
@@ -170,16 +153,16 @@ func (b *Broker) revokeLease(ctx, asking context.Context, s logical.Storage, nam
 	}
 	isSentElsewhere := slices.ContainsFunc(snap.credential.SentTo, func(to string) bool { return !slices.Contains(entry.SentTo, to) })
 	if isSentElsewhere {
-		b.source.Logger().Warn("the token is not revoked, as the credential's URLs have changed, and is valid until it expires", "name", name)
+		b.source.Logger().Warn("the token is not revoked because the credential's URLs have changed; it is valid until it expires", "name", name)
 		return nil
 	}
-	err = snap.revoke(asking, entry.AccessToken)
+	err = snap.revoke(vendorCtx, entry.AccessToken)
 	var vendor *provider.Error
 	switch {
 	case errors.As(err, &vendor) && (vendor.Code == "unsupported_token_type" || vendor.Code == "unauthorized_client"):
-		// Such tokens, or those of the client that the credential had before, can never be
-		// revoked, and leases that cannot end would pile up.
-		b.source.Logger().Warn("the vendor does not revoke the token, which is valid until it expires", "name", name, "error", vendor.Reason)
+		// The vendor never revokes such tokens, or those of a former client of the credential. An
+		// error would keep the lease in Vault for ever.
+		b.source.Logger().Warn("the vendor does not revoke the token; it is valid until it expires", "name", name, "error", vendor.Reason)
 		return nil
 	case errors.As(err, &vendor):
 		return fmt.Errorf("the token cannot be revoked at the vendor: %s", vendor.Reason)

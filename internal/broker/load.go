@@ -11,45 +11,45 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// loadName loads a name into the cache, if it is not there yet, and returns its entry. It waits
-// for the lock of the name.
-func (b *Broker) loadName(ctx context.Context, s logical.Storage, name string) (e *cacheEntry, err error) {
-	e, unlock, err := b.lockEntry(ctx, name)
+// loadName loads a name into memory, if necessary, and returns its record. It waits for the lock of
+// the name.
+func (b *Broker) loadName(ctx context.Context, s logical.Storage, name string) (r *record, err error) {
+	r, unlock, err := b.lockRecord(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	defer b.contain(e, &err)
-	_, err = b.load(ctx, s, e)
-	return e, err
+	defer b.contain(r, &err)
+	_, err = b.load(ctx, s, r)
+	return r, err
 }
 
-// known returns the entry of a name that is in storage. Its error is ErrUnknown if the name is
-// not.
-func (b *Broker) known(ctx context.Context, s logical.Storage, name string) (*cacheEntry, error) {
-	if e := b.cached(name); e != nil && e.get().presence != absent {
-		return e, nil
+// existing returns the record of a name that is in storage. The error is ErrUnknown if the name is
+// not in storage.
+func (b *Broker) existing(ctx context.Context, s logical.Storage, name string) (*record, error) {
+	if r := b.cached(name); r != nil && r.get().presence != absent {
+		return r, nil
 	}
 	return b.loadName(ctx, s, name)
 }
 
-// load loads what storage has of a name, if it is not in memory yet. The caller holds the lock
-// of the name. Its errors are ErrUnknown, ErrPanicked, those of Source.Credential, and of type
+// load reads a name from storage, if it is not in memory yet. The caller holds the lock of the
+// name. The errors are ErrUnknown, ErrPanicked, those of Source.Credential, and of type
 // *storage.Error.
-func (b *Broker) load(ctx context.Context, s logical.Storage, e *cacheEntry) (snapshot, error) {
+func (b *Broker) load(ctx context.Context, s logical.Storage, r *record) (snapshot, error) {
 	for {
-		snap := e.get()
+		snap := r.get()
 		if snap.presence == loaded {
 			return snap, nil
 		}
 		if time.Now().Before(snap.panicPause) {
 			return snap, ErrPanicked
 		}
-		credential, state, has, err := b.readCredential(ctx, s, e.name)
+		credential, state, stored, err := b.readCredential(ctx, s, r.name)
 		if storage.IsError(err) {
 			return snap, err
 		}
-		snap, superseded := e.update(snap.epoch, func(snap *snapshot) {
+		snap, superseded := r.update(snap.epoch, func(snap *snapshot) {
 			snap.credential, snap.state, snap.panicPause = credential, state, time.Time{}
 			switch {
 			case err == nil:
@@ -62,20 +62,20 @@ func (b *Broker) load(ctx context.Context, s logical.Storage, e *cacheEntry) (sn
 			if snap.unsaved != nil && err == nil {
 				snap.unsaved = snap.unsaved.rebase(state)
 			}
-			e.stored = has
+			r.stored = stored
 		})
-		if superseded == nil { // otherwise another node has written meanwhile
+		if superseded == nil { // otherwise another node has written in the meantime
 			return snap, err
 		}
 	}
 }
 
-// lookup returns what is known of a name, from storage if it is not cached. It waits for no
-// lock, and caches nothing.
+// lookup returns the snapshot of a name, from storage if it is not in memory. It neither waits for
+// a lock nor caches the result.
 func (b *Broker) lookup(ctx context.Context, s logical.Storage, name string) (snapshot, error) {
 	var snap snapshot
-	if e := b.cached(name); e != nil {
-		snap = e.get()
+	if r := b.cached(name); r != nil {
+		snap = r.get()
 	}
 	if snap.presence == loaded {
 		return snap, nil
@@ -99,12 +99,12 @@ func (b *Broker) readCredential(ctx context.Context, s logical.Storage, name str
 		return nil, nil, nil, err
 	}
 	for _, key := range all.damaged {
-		b.source.Logger().Warn("a storage entry cannot be decoded: the next exchange replaces it", "name", name, "entry", key)
+		b.source.Logger().Warn("a storage entry cannot be decoded; the next exchange replaces it", "name", name, "entry", key)
 	}
 	verified := credential.Verified
 	if verified == nil {
 		verified = Unverified(credential, provider.Grant{})
 	}
-	state, has := all.over(verified)
-	return credential, state.asOf(time.Now()), has, nil
+	state, stored := all.applyTo(verified)
+	return credential, state.asOf(time.Now()), stored, nil
 }

@@ -18,15 +18,15 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// slow is a source whose storage takes a while, and whose vendor does.
-type slow struct {
+// slowSource is a source with slow storage and a slow vendor.
+type slowSource struct {
 	storageTime time.Duration
 	vendorTime  time.Duration
 	isDown      bool
 	loads       atomic.Int32
 }
 
-func (s *slow) Credential(ctx context.Context, _ logical.Storage, name string) (*Credential, error) {
+func (s *slowSource) Credential(ctx context.Context, _ logical.Storage, name string) (*Credential, error) {
 	s.loads.Add(1)
 	select {
 	case <-time.After(s.storageTime):
@@ -39,33 +39,33 @@ func (s *slow) Credential(ctx context.Context, _ logical.Storage, name string) (
 	return &Credential{Name: name, VendorName: "slow", Generation: "g", Vendor: slowVendor{takes: s.vendorTime}}, nil
 }
 
-func (*slow) Names(context.Context, logical.Storage) ([]string, error) { return nil, nil }
-func (*slow) Logger() hclog.Logger                                     { return hclog.NewNullLogger() }
+func (*slowSource) Names(context.Context, logical.Storage) ([]string, error) { return nil, nil }
+func (*slowSource) Logger() hclog.Logger                                     { return hclog.NewNullLogger() }
 
 type slowVendor struct {
-	prompt
+	instantVendor
 	takes time.Duration
 }
 
 func (v slowVendor) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
 	time.Sleep(v.takes)
-	return v.prompt.Exchange(ctx, last)
+	return v.instantVendor.Exchange(ctx, last)
 }
 
-func TestALoadOutlivesTheReaderThatCausedIt(t *testing.T) {
+func TestLoadOutlivesItsReader(t *testing.T) {
 	for name, given := range map[string]func(context.Context, *Broker, logical.Storage){
 		"not cached": func(context.Context, *Broker, logical.Storage) {},
-		"not any more": func(ctx context.Context, b *Broker, s logical.Storage) {
+		"forgotten": func(ctx context.Context, b *Broker, s logical.Storage) {
 			_, _ = b.Read(ctx, s, "a", ReadRequest{})
 			b.Forget("a")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				source := &slow{}
-				b, s := New(source, nobody{}), &logical.InmemStorage{}
+				source := &slowSource{}
+				b, s := New(source, ignoreExchanges{}), &logical.InmemStorage{}
 				given(t.Context(), b, s)
-				source.storageTime = 3 * time.Second
+				source.storageTime = 3500 * time.Millisecond // the load must not end together with a reader
 				source.loads.Store(0)
 				for range 3 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -84,10 +84,10 @@ func TestALoadOutlivesTheReaderThatCausedIt(t *testing.T) {
 	}
 }
 
-func TestReadersShareALoadThatFails(t *testing.T) {
+func TestReadersShareAFailedLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		source := &slow{storageTime: 2 * time.Second, isDown: true}
-		b, s := New(source, nobody{}), &logical.InmemStorage{}
+		source := &slowSource{storageTime: 2 * time.Second, isDown: true}
+		b, s := New(source, ignoreExchanges{}), &logical.InmemStorage{}
 		began := time.Now()
 		var readers sync.WaitGroup
 		for range 50 {
@@ -102,12 +102,12 @@ func TestReadersShareALoadThatFails(t *testing.T) {
 	})
 }
 
-// A change of two credentials has the lock of the first while it waits for that of the second, whose
-// vendor is slow.
+// A change of two credentials holds the lock of the first while it waits for the lock of the
+// second, whose vendor is slow.
 func TestGuarantee11ReadersDoNotWaitForAChangeThatWaitsForAnotherName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		source := &slow{}
-		b, s := New(source, nobody{}), &logical.InmemStorage{}
+		source := &slowSource{}
+		b, s := New(source, ignoreExchanges{}), &logical.InmemStorage{}
 		_, err := b.Read(t.Context(), s, "a", ReadRequest{})
 		require.NoError(t, err)
 		time.Sleep(50 * time.Minute) // renewal is due
@@ -134,7 +134,7 @@ func TestGuarantee11ReadersDoNotWaitForAChangeThatWaitsForAnotherName(t *testing
 
 func TestCloseWaitsForAnyLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := New(&slow{}, nobody{})
+		b := New(&slowSource{}, ignoreExchanges{})
 		unlock, err := b.Lock(t.Context(), "keypair/x", "role")
 		require.NoError(t, err)
 		time.AfterFunc(500*time.Millisecond, unlock)

@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// locks are the locks of names. Only the holder of a name's lock calls the vendor for it or
-// changes its storage. Names of credentials, of roles and of key pairs are locked.
+// locks holds the locks of names: of credentials, roles and key pairs. Only the holder of a name's
+// lock calls the vendor for it or changes its storage.
 type locks struct {
 	closed <-chan struct{}
 
@@ -18,25 +18,25 @@ type locks struct {
 }
 
 type nameLock struct {
-	// held has an element while the lock is held. A waiter on a channel can give up, one on a
-	// mutex cannot.
+	// held has an element while the lock is held. It is a channel because a waiter on a mutex
+	// cannot give up.
 	held chan struct{}
 
 	// turn has an element while a dedicated exchange holds the lock or is next to wait for it.
 	turn chan struct{}
 
-	// users counts those that hold the lock or wait for it; dedicated counts the dedicated
-	// exchanges among them, by role. Both are guarded by locks.mu.
-	users     int
-	dedicated map[string]int
+	// users counts the holder and the waiters. dedicatedUsers counts the dedicated exchanges among
+	// them, by role. locks.mu guards both.
+	users          int
+	dedicatedUsers map[string]int
 }
 
 func newLocks(closed <-chan struct{}) *locks {
 	return &locks{closed: closed, names: map[string]*nameLock{}}
 }
 
-// lock locks a name. Its errors are ErrClosed, ErrBusy if the context's deadline passes, and the
-// context's error if it is canceled.
+// lock locks a name. The errors are ErrClosed, ErrBusy if the deadline of ctx passes, and the error
+// of ctx if it is canceled.
 func (l *locks) lock(ctx context.Context, name string) (unlock func(), err error) {
 	n := l.join(name)
 	if err := take(ctx, n.held, l.closed); err != nil {
@@ -46,7 +46,7 @@ func (l *locks) lock(ctx context.Context, name string) (unlock func(), err error
 	return l.unlocker(name, n), nil
 }
 
-// lockClosed is lock after Close.
+// lockClosed is lock for use after Close.
 func (l *locks) lockClosed(ctx context.Context, name string) (unlock func(), err error) {
 	n := l.join(name)
 	if err := take(ctx, n.held, nil); err != nil {
@@ -68,8 +68,8 @@ func (l *locks) tryLock(name string) (unlock func(), locked bool) {
 	}
 }
 
-// inOrder returns names in the order in which several are locked, so that no two callers wait for
-// each other.
+// inOrder returns names, without duplicates, in the order in which callers lock several of them.
+// The order prevents deadlocks.
 func inOrder(names []string) []string { return slices.Compact(slices.Sorted(slices.Values(names))) }
 
 // lockAll locks several names.
@@ -91,16 +91,16 @@ func (l *locks) lockAll(ctx context.Context, names []string) (unlock func(), err
 	return unlock, nil
 }
 
-// maxDedicated is how many dedicated exchanges of one role may hold the lock of a name or wait
-// for it.
+// maxDedicated is the maximum number of dedicated exchanges of one role that hold the lock of a
+// name or wait for it.
 const maxDedicated = 16
 
-// ErrTooManyWaiting means that too many reads of a dedicated role already wait for the vendor.
-var ErrTooManyWaiting = fmt.Errorf("%d reads already wait for a token of their own", maxDedicated)
+// ErrTooManyWaiting means that maxDedicated reads of a dedicated role already wait for the vendor.
+var ErrTooManyWaiting = fmt.Errorf("%d reads of the role wait for an exchange (the maximum)", maxDedicated)
 
-// lockDedicated locks a name for an exchange of a dedicated role. One such exchange at a time
-// waits for the lock; the others wait for their turn to do so, so that anything else waits for
-// at most two of them. Its errors are those of lock, and ErrTooManyWaiting.
+// lockDedicated locks a name for an exchange of a dedicated role. Only one such exchange at a time
+// waits for the lock, and the others wait for their turn to do so. Any other operation therefore
+// waits for at most two of them. The errors are those of lock, and ErrTooManyWaiting.
 func (l *locks) lockDedicated(ctx context.Context, name, role string) (unlock func(), err error) {
 	n := l.join(name)
 	leave := func() { l.leave(name, n) }
@@ -121,7 +121,7 @@ func (l *locks) lockDedicated(ctx context.Context, name, role string) (unlock fu
 	}
 	return func() {
 		<-n.held
-		<-n.turn // after the lock, so that those who wait for the lock by now are next
+		<-n.turn // after the lock, so that the current waiters for the lock are next
 		l.dequeue(n, role)
 		leave()
 	}, nil
@@ -130,18 +130,18 @@ func (l *locks) lockDedicated(ctx context.Context, name, role string) (unlock fu
 func (l *locks) enqueue(n *nameLock, role string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n.dedicated[role] >= maxDedicated {
+	if n.dedicatedUsers[role] >= maxDedicated {
 		return false
 	}
-	n.dedicated[role]++
+	n.dedicatedUsers[role]++
 	return true
 }
 
 func (l *locks) dequeue(n *nameLock, role string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if n.dedicated[role]--; n.dedicated[role] == 0 {
-		delete(n.dedicated, role)
+	if n.dedicatedUsers[role]--; n.dedicatedUsers[role] == 0 {
+		delete(n.dedicatedUsers, role)
 	}
 }
 
@@ -154,13 +154,13 @@ func (l *locks) inUse() map[string]bool {
 	return names
 }
 
-// join returns the lock of a name, which stays until as many calls of leave.
+// join returns the lock of a name and counts the caller as a user. Each call needs a call of leave.
 func (l *locks) join(name string) *nameLock {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.names[name]
 	if n == nil {
-		n = &nameLock{held: make(chan struct{}, 1), turn: make(chan struct{}, 1), dedicated: map[string]int{}}
+		n = &nameLock{held: make(chan struct{}, 1), turn: make(chan struct{}, 1), dedicatedUsers: map[string]int{}}
 		l.names[name] = n
 	}
 	n.users++
@@ -182,7 +182,8 @@ func (l *locks) unlocker(name string, n *nameLock) func() {
 	}
 }
 
-// take waits for a channel that holds one element. A nil closed never ends the wait.
+// take fills a channel with a capacity of one, and waits until that is possible. If closed is nil,
+// only ctx ends the wait.
 func take(ctx context.Context, one chan struct{}, closed <-chan struct{}) error {
 	select {
 	case one <- struct{}{}:
@@ -194,15 +195,15 @@ func take(ctx context.Context, one chan struct{}, closed <-chan struct{}) error 
 	case <-closed:
 		return ErrClosed
 	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.Canceled) { // nothing waits any more
+		if errors.Is(ctx.Err(), context.Canceled) { // the request has been canceled
 			return ctx.Err()
 		}
 		return ErrBusy
 	}
 }
 
-// Lock locks names, of credentials, roles or key pairs: until unlock is called, nothing else
-// calls a vendor for them or changes what storage has of them. Its errors are ErrBusy and
+// Lock locks the names of credentials, roles or key pairs. Until unlock is called, nothing else
+// calls a vendor for them or changes what storage has of them. The errors are ErrBusy and
 // ErrClosed.
 func (b *Broker) Lock(ctx context.Context, names ...string) (unlock func(), err error) {
 	return b.locks.lockAll(ctx, names)

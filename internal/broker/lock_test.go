@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestALockIsHeldByOneAtATimeAndItsWaitersCanGiveUp(t *testing.T) {
+func TestLockHasOneHolderAndItsWaitersCanGiveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		closed := make(chan struct{})
 		l := newLocks(closed)
@@ -47,12 +47,13 @@ func TestALockIsHeldByOneAtATimeAndItsWaitersCanGiveUp(t *testing.T) {
 		require.NoError(t, err)
 		unlock()
 		synctest.Wait()
-		assert.Empty(t, l.names, "locks that nobody uses are dropped")
+		assert.Empty(t, l.names, "unused locks must be removed")
 	})
 }
 
-// While dedicated exchanges follow each other without a pause, anything else waits for at most two.
-func TestGuarantee11DedicatedExchangesLetOthersInBetween(t *testing.T) {
+// Dedicated exchanges follow each other without a pause. Any other operation waits for at most two
+// of them.
+func TestGuarantee11DedicatedExchangesDelayOthersByAtMostTwo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLocks(nil)
 		for range maxDedicated {

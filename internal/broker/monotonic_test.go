@@ -5,10 +5,10 @@ import (
 	"unsafe"
 )
 
-// monotonic moves the monotonic reading of a time, and leaves its wall reading: what no
-// function of package time does, and no test can do to the machine's clocks.
-func monotonic(t *time.Time, by time.Duration) {
-	(*struct { // as package time has it
+// shiftMonotonic moves the monotonic reading of a time, and not its wall clock reading. No function
+// of package time does that, and a test cannot change the machine's clocks.
+func shiftMonotonic(t *time.Time, by time.Duration) {
+	(*struct { // the layout of time.Time
 		wall uint64
 		ext  int64
 		loc  *time.Location

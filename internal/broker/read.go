@@ -10,29 +10,29 @@ import (
 )
 
 const (
-	// renewTimeout bounds how long a renewal waits: for the lock of its name, for storage, and
-	// for a token's RenewableFrom. No exchange begins after it.
+	// renewTimeout bounds how long a renewal waits for the lock of its name, for storage, and for a
+	// token's RenewableFrom. No exchange begins after it.
 	renewTimeout = 3 * time.Minute
 
-	// exchangeTimeout bounds an exchange, from the call of the vendor to the write of its
-	// result. The requests take less than 8 minutes: request_timeout is at most a minute, an
-	// issuer's metadata are at one of three places, and a credential may have a second way to a
-	// token. So there is time left for the write.
+	// exchangeTimeout bounds an exchange, from the call of the vendor to the write of its result.
+	// The requests take less than 8 minutes: each takes at most the maximum request_timeout of one
+	// minute, an issuer's metadata may be at three addresses, and a credential may have a fallback.
+	// The rest is for the write.
 	exchangeTimeout = 10 * time.Minute
 
-	// patience is how long a reader that has a valid token waits for a newer one, from the start
-	// of the operation that is to give it.
+	// patience is how long a reader with a valid token waits for a renewal, from the start of the
+	// operation that renews it.
 	patience = 2 * time.Second
 )
 
-// Read returns a token of the named credential that can be leased now: the cached one, or one
-// that the vendor is asked for, once for all readers. While there is a valid token, a reader gets
-// one, whatever the vendor does. Its errors are ErrUnknown, ErrBusy, ErrClosed, ErrPanicked, of
-// type *ExchangeError, of type *storage.Error, and those of Source.Credential.
+// Read returns a token of the named credential that can be leased now: the cached one, or a new one
+// that concurrent readers share. While there is a valid token, a reader gets one, whatever the
+// vendor does. The errors are ErrUnknown, ErrBusy, ErrClosed, ErrPanicked, of type *ExchangeError,
+// of type *storage.Error, and those of Source.Credential.
 func (b *Broker) Read(ctx context.Context, s logical.Storage, name string, request ReadRequest) (*IssuedToken, error) {
 	for {
 		issued, err := b.read(ctx, s, name, request)
-		// A reader that waited for a renewal while the credential was changed starts again.
+		// A reader starts again if the credential has changed while it waited for a renewal.
 		if !errors.Is(err, errSuperseded) {
 			return issued, err
 		}
@@ -40,7 +40,7 @@ func (b *Broker) Read(ctx context.Context, s logical.Storage, name string, reque
 }
 
 func (b *Broker) read(ctx context.Context, s logical.Storage, name string, request ReadRequest) (*IssuedToken, error) {
-	e, v, began, err := b.loadForRead(ctx, s, name, request.Scope)
+	r, v, began, err := b.loadForRead(ctx, s, name, request.Scope)
 	if err != nil {
 		return nil, err
 	}
@@ -53,8 +53,8 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 	case fail:
 		return nil, v.backOffError()
 	}
-	e.noteAwaited(v.scope)
-	var impatient <-chan time.Time
+	r.noteAwaited(v.scope)
+	var patienceEnds <-chan time.Time
 	if act == renewAhead {
 		wait := patience
 		if !began.IsZero() {
@@ -65,20 +65,20 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 		}
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
-		impatient = timer.C
+		patienceEnds = timer.C
 	}
-	renewed := b.renewShared(ctx, s, task{entry: e, epoch: v.epoch, scope: v.scope, demand: d})
+	renewed := b.renewShared(ctx, s, task{record: r, epoch: v.epoch, scope: v.scope, demand: d})
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-impatient:
-		if issued := e.fresh(request); issued != nil {
+	case <-patienceEnds:
+		if issued := r.fresh(request); issued != nil {
 			return issued.stale(time.Now()), nil
 		}
 		return b.read(ctx, s, name, request)
 	case result := <-renewed:
 		if result.Err == nil {
-			shared := *result.Val.(*IssuedToken) // by all that waited
+			shared := *result.Val.(*IssuedToken) // a copy, as all waiting readers share the result
 			if shared.Outcome == Cached {
 				shared.Outcome = Exchanged
 			}
@@ -87,24 +87,25 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 		if errors.Is(result.Err, errSuperseded) {
 			return nil, result.Err
 		}
-		// An outage costs readers nothing while the cached token is valid. (Guarantee 4.)
-		if issued := e.fresh(request); issued != nil {
+		// An outage has no effect on readers while the cached token is valid. (Guarantee 4.)
+		if issued := r.fresh(request); issued != nil {
 			return issued, nil
 		}
 		return nil, result.Err
 	}
 }
 
-// loadForRead notes a read of a scope, and returns what is known of it, from storage if need be. It
-// also returns the start of the operation that is running for the name, or the zero time.
-func (b *Broker) loadForRead(ctx context.Context, s logical.Storage, name, scope string) (*cacheEntry, scopeSnapshot, time.Time, error) {
+// loadForRead records a read of a scope and returns the snapshot for it. It loads the name if
+// necessary. It also returns the start of the operation that is running for the name, or the zero
+// time.
+func (b *Broker) loadForRead(ctx context.Context, s logical.Storage, name, scope string) (*record, scopeSnapshot, time.Time, error) {
 	for {
 		key := name
-		if e := b.cached(name); e != nil {
-			if v, began, isLoaded := e.noteRead(scope); isLoaded {
-				return e, v, began, nil
+		if r := b.cached(name); r != nil {
+			if v, began, isLoaded := r.noteRead(scope); isLoaded {
+				return r, v, began, nil
 			}
-			if snap := e.get(); snap.presence != absent {
+			if snap := r.get(); snap.presence != absent {
 				key = fmt.Sprintf("%s/%d", name, snap.epoch)
 			}
 		}
@@ -114,11 +115,11 @@ func (b *Broker) loadForRead(ctx context.Context, s logical.Storage, name, scope
 	}
 }
 
-// loadShared loads a name for a reader, or joins the load with the same key if it is running. The
-// load outlives the reader, as others wait for it. The key has the epoch of the name, so that a
-// reader that started after a change does not join a load from before it.
+// loadShared loads a name for a reader, or joins a running load with the same key. The load
+// outlives the reader, since others wait for it. The key contains the epoch of the name, so that a
+// reader that starts after a change does not join an older load.
 func (b *Broker) loadShared(ctx context.Context, s logical.Storage, key, name string) error {
-	loaded := b.loads.DoChan(key, func() (any, error) {
+	done := b.loads.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 		defer cancel()
 		return b.loadName(ctx, s, name)
@@ -126,14 +127,14 @@ func (b *Broker) loadShared(ctx context.Context, s logical.Storage, key, name st
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case result := <-loaded:
+	case result := <-done:
 		return result.Err
 	}
 }
 
 // fresh returns the cached token for a reader; nil if there is no valid one.
-func (e *cacheEntry) fresh(request ReadRequest) *IssuedToken {
-	snap := e.get()
+func (r *record) fresh(request ReadRequest) *IssuedToken {
+	snap := r.get()
 	if snap.presence != loaded {
 		return nil
 	}

@@ -9,25 +9,24 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// The token of a vendor is renewed here, for readers (read.go) and in the background (sweep.go). A
-// refresh by an operator (refresh.go), a write (change.go) and a dedicated role (dedicate.go) do an
-// exchange of their own. A lease of Vault is never renewed.
+// This file renews tokens for readers (read.go) and in the background (sweep.go). The refresh by an
+// operator (forced_refresh.go), the write of a credential (change.go) and the read of a dedicated
+// role (dedicate.go) make exchanges of their own. Vault's leases are never renewed.
 
-// A task is a renewal that may be needed.
+// A task is a renewal that may be necessary.
 type task struct {
-	entry  *cacheEntry
+	record *record
 	epoch  uint64
 	scope  string
 	demand demand
 }
 
-// renewShared renews a token unless it turns out not to be needed, or joins the same renewal if
-// it is running. The renewal outlives the reader that caused it: others wait for it, and what the
-// vendor answers must be stored. A reader that started after a change of the credential does not
-// join a renewal from before it.
+// renewShared renews a token if necessary, or joins the same renewal if it is running. The renewal
+// outlives its reader, since others wait for it and the vendor's answer must be stored. Because of
+// the epoch, a reader that starts after a change of the credential does not join an older renewal.
 func (b *Broker) renewShared(ctx context.Context, s logical.Storage, t task) <-chan singleflight.Result {
 	key := fmt.Sprintf("%d/%t/%d/%s", t.epoch, t.demand.isBackground, t.demand.minTTL, t.scope)
-	return t.entry.flights.DoChan(key, func() (any, error) {
+	return t.record.flights.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 		defer cancel()
 		return b.renew(ctx, s, t)
@@ -35,52 +34,53 @@ func (b *Broker) renewShared(ctx context.Context, s logical.Storage, t task) <-c
 }
 
 // renew returns a token that can be leased now: the cached one if another renewal has met the
-// demand meanwhile, or one from the vendor. For the background it may return nil.
+// demand in the meantime, else a new one. For the background it may return nil.
 func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (issued *IssuedToken, err error) {
-	e, unlock, err := b.lockEntry(ctx, t.entry.name)
+	r, unlock, err := b.lockRecord(ctx, t.record.name)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if e != t.entry { // the name was deleted meanwhile
+	if r != t.record { // the name was deleted in the meantime
 		return nil, errSuperseded
 	}
-	defer b.contain(e, &err)
-	e.setRunning(operation{since: time.Now()})
-	defer e.setRunning(operation{})
-	snap, err := b.load(ctx, s, e)
+	defer b.contain(r, &err)
+	r.setRunning(operation{since: time.Now()})
+	defer r.setRunning(operation{})
+	snap, err := b.load(ctx, s, r)
 	if err != nil {
 		return nil, err
 	}
 	v := snap.of(t.scope)
 	if v.pendingWrite() != nil {
-		if snap, err = b.storePending(ctx, s, e, v); err != nil {
+		if snap, err = b.storePending(ctx, s, r, v); err != nil {
 			return nil, err
 		}
-		v = v.with(snap)
+		v = v.withSnapshot(snap)
 	}
 	now := time.Now()
 	switch act, _ := v.decide(t.demand, now); act {
 	case serve:
-		_, err = e.update(v.epoch, func(*snapshot) { e.noteServedLocked(v.scope) })
+		_, err = r.update(v.epoch, func(*snapshot) { r.noteServedLocked(v.scope) })
 		return v.issued(now, t.demand.minTTL), err
 	case fail:
 		return nil, v.backOffError()
 	case renewEarly:
-		if snap, err = e.update(v.epoch, func(snap *snapshot) { v.noteEarly(snap, now) }); err != nil {
+		if snap, err = r.update(v.epoch, func(snap *snapshot) { v.noteEarly(snap, now) }); err != nil {
 			return nil, err
 		}
-		v = v.with(snap)
+		v = v.withSnapshot(snap)
 	}
-	return b.exchangeForToken(ctx, s, e, v, t.demand.minTTL)
+	return b.exchangeForToken(ctx, s, r, v, t.demand.minTTL)
 }
 
-// exchangeForToken exchanges the credential until there is a token that can be leased: once, or
-// twice where the first token expires before it can be, at a time when the vendor has the next.
-func (b *Broker) exchangeForToken(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, minTTL time.Duration) (*IssuedToken, error) {
+// exchangeForToken exchanges the credential until there is a token that can be leased. That takes
+// two exchanges if the first token expires before it can be leased, and the vendor has the next one
+// from then on.
+func (b *Broker) exchangeForToken(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, minTTL time.Duration) (*IssuedToken, error) {
 	for _, mayRepeat := range []bool{true, false} {
 		if token, now := v.token(), time.Now(); isExpiring(token, now) && v.fresh(now, minTTL) == nil {
-			if err := sleepUntil(ctx, earlier(token.RenewableFrom, now.Add(expiringTime)), b.closed); err != nil {
+			if err := sleepUntil(ctx, minTime(token.RenewableFrom, now.Add(expiringTime)), b.closed); err != nil {
 				return nil, err
 			}
 		}
@@ -88,7 +88,7 @@ func (b *Broker) exchangeForToken(ctx context.Context, s logical.Storage, e *cac
 			return nil, ErrClosed
 		}
 		var err error
-		if v, err = b.exchange(ctx, s, e, v, mayRepeat); err != nil {
+		if v, err = b.exchangeScope(ctx, s, r, v, mayRepeat); err != nil {
 			return nil, err
 		}
 		if issued := v.fresh(time.Now(), minTTL); issued != nil {
@@ -104,7 +104,7 @@ func (b *Broker) exchangeForToken(ctx context.Context, s logical.Storage, e *cac
 	return nil, v.expiredMeanwhile(time.Now())
 }
 
-// sleepUntil waits until a time, unless the context or the engine ends before it.
+// sleepUntil waits until a time, unless the context or the engine ends first.
 func sleepUntil(ctx context.Context, t time.Time, closed <-chan struct{}) error {
 	wait := time.Until(t)
 	if wait <= 0 {

@@ -11,18 +11,18 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A Revocation is the last attempt at revoking dropped tokens.
+// A Revocation is the last attempt to revoke dropped tokens.
 type Revocation struct {
 	Time   time.Time `json:"time"`
 	Reason string    `json:"reason,omitempty"` // why it failed; empty if it did not
 }
 
 const (
-	// revokeTimeout bounds what revoking the tokens of one credential may take.
+	// revokeTimeout bounds the revocation of the tokens of one credential.
 	revokeTimeout = 15 * time.Second
 
-	// maxDropped is how many dropped tokens of a scope are kept to be revoked. A vendor that does
-	// not revoke leaves one for each refresh with drop.
+	// maxDropped is the maximum number of dropped tokens of a scope that are kept in order to
+	// revoke them. At a vendor that does not revoke, each refresh with drop adds one.
 	maxDropped = 8
 )
 
@@ -30,12 +30,12 @@ const (
 func (s *State) acceptedTokens() map[string][]provider.Token {
 	all := maps.Clone(s.Dropped)
 	for scope, token := range s.Tokens {
-		all = with(all, scope, append(slices.Clip(all[scope]), token))
+		all = withKey(all, scope, append(slices.Clip(all[scope]), token))
 	}
 	return all
 }
 
-// newest returns the last of some dropped tokens, as many as are kept.
+// newest returns the newest dropped tokens, at most maxDropped.
 func newest(tokens []provider.Token) []provider.Token {
 	return tokens[max(0, len(tokens)-maxDropped):]
 }
@@ -46,16 +46,16 @@ func unexpired(tokens map[string][]provider.Token, now time.Time) map[string][]p
 	for scope, all := range tokens {
 		for _, t := range all {
 			if now.Before(t.ExpireTime) {
-				left = with(left, scope, append(slices.Clip(left[scope]), t))
+				left = withKey(left, scope, append(slices.Clip(left[scope]), t))
 			}
 		}
 	}
 	return left
 }
 
-// refuseDropped returns why a token that has been dropped is not served, which the vendor may return
-// again until it expires; nil for any other. (Guarantee 8.)
-func (s *State) refuseDropped(t provider.Token) *provider.Error {
+// checkNotDropped returns an error if a token has been dropped, since a vendor may return such a
+// token again until it expires. (Guarantee 8.)
+func (s *State) checkNotDropped(t provider.Token) *provider.Error {
 	for _, tokens := range s.Dropped {
 		for _, dropped := range tokens {
 			switch {
@@ -70,8 +70,8 @@ func (s *State) refuseDropped(t provider.Token) *provider.Error {
 	return nil
 }
 
-// Revocable returns an error that says why the tokens of the named credential cannot be revoked one
-// by one, each with an exchange of its own; nil if they can.
+// Revocable returns an error if the tokens of the named credential cannot be revoked individually,
+// each without an effect on others.
 func (b *Broker) Revocable(ctx context.Context, s logical.Storage, name string) error {
 	snap, err := b.lookup(ctx, s, name)
 	if err != nil {
@@ -94,13 +94,12 @@ func (snap snapshot) revocable(ctx context.Context) error {
 func (snap snapshot) revoke(ctx context.Context, accessToken string) error {
 	revoker, ok := snap.credential.Vendor.(provider.Revoker)
 	if !ok {
-		return nil // nor could it when the token was issued
+		return nil // the vendor of the credential has changed since the token was issued
 	}
-	return revoker.Revoke(snap.redacting(ctx), accessToken, snap.latest().Grant)
+	return revoker.Revoke(snap.redacting(ctx), accessToken, snap.latestState().Grant)
 }
 
-// RevokeAll revokes the shared tokens of a credential that is deleted. What the vendor does not
-// revoke is logged.
+// RevokeAll revokes the shared tokens of a deleted credential. It logs a failure.
 func (b *Broker) RevokeAll(ctx context.Context, c *Credential, known *State) {
 	if c == nil || known == nil {
 		return
@@ -111,10 +110,11 @@ func (b *Broker) RevokeAll(ctx context.Context, c *Credential, known *State) {
 	}
 }
 
-// revokeDropped revokes the dropped tokens, unless that may end what the next exchange needs. It
-// returns the result, nil if nothing was tried, and the tokens that the vendor may still accept.
+// revokeDropped revokes the dropped tokens, unless that might end the grant that the next exchange
+// needs. It returns the result, nil if it tried nothing, and the tokens that the vendor may still
+// accept.
 func (snap snapshot) revokeDropped(ctx context.Context, now time.Time) (*Revocation, map[string][]provider.Token) {
-	dropped := unexpired(snap.latest().Dropped, now)
+	dropped := unexpired(snap.latestState().Dropped, now)
 	revoker, ok := snap.credential.Vendor.(provider.Revoker)
 	if !ok || len(dropped) == 0 {
 		return nil, dropped
@@ -125,8 +125,8 @@ func (snap snapshot) revokeDropped(ctx context.Context, now time.Time) (*Revocat
 	return snap.revokeAll(ctx, dropped, now)
 }
 
-// revokeAll revokes those of some tokens that have not expired. It returns the result, nil if the
-// vendor cannot revoke or there are none, and the tokens that the vendor may still accept.
+// revokeAll revokes those tokens that have not expired. It returns the result, nil if the vendor
+// cannot revoke or all have expired, and the tokens that the vendor may still accept.
 func (snap snapshot) revokeAll(ctx context.Context, tokens map[string][]provider.Token, now time.Time) (*Revocation, map[string][]provider.Token) {
 	revoker, ok := snap.credential.Vendor.(provider.Revoker)
 	tokens = unexpired(tokens, now)
@@ -140,12 +140,12 @@ func (snap snapshot) revokeAll(ctx context.Context, tokens map[string][]provider
 	case err == nil:
 	case asProviderError(err).Kind == provider.Invalid:
 		return nil, tokens
-	default: // its metadata cannot be read
+	default: // the vendor's metadata cannot be read
 		done.Reason = asProviderError(err).Reason
 		return done, tokens
 	}
 	left := map[string][]provider.Token{}
-	unavailable := false // for one token, and so for all
+	unavailable := false // after one such failure, the others would fail as well
 	for _, scope := range slices.Sorted(maps.Keys(tokens)) {
 		for _, token := range tokens[scope] {
 			if !unavailable {

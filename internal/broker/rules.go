@@ -11,62 +11,62 @@ import (
 )
 
 const (
-	// maxMargin and marginPart are the margin between the end of a lease and the expiry of its
+	// maxMargin and marginPart define the margin between the end of a lease and the expiry of its
 	// token: 30 s or 5 % of the remaining lifetime, whichever is less.
 	maxMargin  = 30 * time.Second
 	marginPart = 20
 
-	// minLease is the shortest lease. Vault takes zero seconds for the mount's default, and Vault
-	// Agent for no lease.
+	// minLease is the shortest lease. Vault reads zero seconds as the mount's default, and Vault
+	// Agent reads them as no lease.
 	minLease = time.Second
 
-	// expiringTime is how long before a token's RenewableFrom a reader waits for the next token,
-	// rather than get one that expires in its hands.
+	// expiringTime is how long before a token's RenewableFrom a reader waits for the next token
+	// instead of a token about to expire.
 	expiringTime = 10 * time.Second
 
-	// renewalPart is the part of a token's lifetime that is left when its renewal is due. Vault
-	// Agent reads again after 85 to 95 % of a lease, so it gets a new token each time.
+	// A renewal is due when 1/renewalPart of a token's lifetime remains. Vault Agent reads again
+	// after 85 to 95 % of a lease, so it gets a new token each time.
 	renewalPart = 4
 
-	// earlyExchanges is how many exchanges readers may cause by their min_ttl within the lifetime
-	// of a token that is not due; earlyAtOnce of them may follow each other at once. A min_ttl of
-	// less than 5/6 of the lifetime is always met.
+	// earlyExchanges is the maximum number of exchanges that readers cause with min_ttl within the
+	// lifetime of a token whose renewal is not due; earlyAtOnce is how many of them may follow each
+	// other directly. A min_ttl of less than 5/6 of the lifetime is always met.
 	earlyExchanges = 6
 	earlyAtOnce    = 3
 
-	// maxRefreshes is how many refreshes of a name operators may ask for within refreshPeriod.
+	// maxRefreshes is the maximum number of refreshes of a name within refreshPeriod.
 	maxRefreshes  = 10
 	refreshPeriod = time.Minute
 
-	// agentCushion is what Vault Agent adds to the ttl of a secret without a lease.
+	// agentCushion is the time that Vault Agent adds to the ttl of a secret without a lease.
 	agentCushion = time.Second
 
-	// refusalMemory is how long a refusal of a scope is kept after the scope may be tried again.
-	refusalMemory = 15 * time.Minute
+	// failureRetention is how long a failure of a scope or role is kept after its back-off, if
+	// nothing tries again.
+	failureRetention = 15 * time.Minute
 
-	// The back-off from a vendor that is unavailable is 1 s, and then twice as long each time up
-	// to 5 min, plus or minus a fifth. The vendor's Retry-After is obeyed up to an hour. A
-	// rejected credential is tried every 5 min.
+	// If a vendor is unavailable, the back-off is 1 s and doubles up to 5 min, plus or minus 20 %.
+	// The vendor's Retry-After applies up to an hour. If the credential is rejected, the back-off
+	// is 5 min.
 	minBackOff      = time.Second
 	maxBackOff      = 5 * time.Minute
 	backOffJitter   = 0.2
 	maxRetryAfter   = time.Hour
 	rejectedBackOff = 5 * time.Minute
 
-	// longestBackOff is more than any of them: a narrower scope that is rejected waits for the
-	// other scopes first.
+	// longestBackOff is the limit of all back-offs. It includes the longer one of a rejected
+	// narrower scope, which lets other scopes be tried first.
 	longestBackOff = maxRetryAfter + rejectedBackOff
 
-	// keepaliveSpread is the part of its interval by which a keepalive may come early.
+	// A keepalive comes early by at most 1/keepaliveSpread of its interval.
 	keepaliveSpread = 20
 )
 
-// Guarantee 1 is kept by provider.Answer.Token, which reads when a token expires, by leaseTTL,
-// which keeps the margin, and by isExpiring, which waits for the next token.
-// TestGuarantee1IsThisTable goes over all four: source, vendor's clock, RenewableFrom, margin.
+// Guarantee 1 depends on provider.Answer.Token, which determines the expiry of a token, on
+// leaseTTL, which applies the margin, and on isExpiring, by which readers wait for the next token.
+// TestGuarantee1ForEachExpirySource combines sources, vendor clocks, boundaries and margins.
 
-// leaseTTL returns the longest lease of a token at a time, in whole seconds; zero if there is
-// none.
+// leaseTTL returns the longest possible lease of a token, in whole seconds; zero if there is none.
 func leaseTTL(t provider.Token, now time.Time) time.Duration {
 	left := t.ExpireTime.Sub(t.Now(now))
 	ttl := (left - margin(left)).Truncate(time.Second)
@@ -78,8 +78,8 @@ func leaseTTL(t provider.Token, now time.Time) time.Duration {
 
 func margin(left time.Duration) time.Duration { return min(maxMargin, left/marginPart) }
 
-// isExpiring reports whether a token is so near its RenewableFrom that the next one is worth
-// waiting for, or can no longer be leased.
+// isExpiring reports whether a reader should wait for the next token, because RenewableFrom is at
+// most expiringTime away or the token can no longer be leased.
 func isExpiring(t provider.Token, now time.Time) bool {
 	return !t.RenewableFrom.IsZero() && (t.RenewableFrom.Sub(t.Now(now)) <= expiringTime || leaseTTL(t, now) == 0)
 }
@@ -98,23 +98,21 @@ func renewTime(t provider.Token) time.Time {
 // isRenewalDue reports whether the renewal of a token is due.
 func isRenewalDue(t provider.Token, now time.Time) bool { return !t.Now(now).Before(renewTime(t)) }
 
-// canMeet reports whether a new token could be leased for minTTL. A token that was just issued
-// cannot be improved on: readers that want its whole lifetime must not cause an exchange each.
+// canMeet reports whether a new token could be leased for minTTL. It is false for a token that was
+// just issued, so that readers that require its whole lifetime do not cause an exchange each.
 func canMeet(t provider.Token, now time.Time, minTTL time.Duration) bool {
 	return !t.NotRenewable && t.RenewableFrom.IsZero() && minTTL <= leaseTTL(t, t.IssueTime) &&
 		t.Now(now).Sub(t.IssueTime) >= margin(t.ExpireTime.Sub(t.IssueTime))
 }
 
-// earlySpacing returns how far apart, in the long run, the exchanges are that readers cause by
-// their min_ttl.
+// earlySpacing returns the average time between exchanges that readers cause with min_ttl.
 func earlySpacing(t provider.Token) time.Duration {
 	return t.ExpireTime.Sub(t.IssueTime) / earlyExchanges
 }
 
-// rereadTTL returns the ttl to give out with a token that has no lease. Vault Agent adds its
-// cushion and then reads again: when there is a newer token or within a second after that, and
-// before this one expires. A read in the last second waits for RenewableFrom, if the token
-// expires there.
+// rereadTTL returns the ttl for a reader without a lease. Vault Agent adds agentCushion to it and
+// then reads again: within a second after there is a newer token, and before this one expires. If
+// the token expires at RenewableFrom, a read in the last second waits for the next token.
 func rereadTTL(t provider.Token, newer, now time.Time) time.Duration {
 	now = t.Now(now)
 	wait := (newer.Sub(now) + time.Second - 1).Truncate(time.Second)
@@ -122,7 +120,7 @@ func rereadTTL(t provider.Token, newer, now time.Time) time.Duration {
 	return max(min(wait, left)-agentCushion, time.Second)
 }
 
-// backOff returns how long no exchange is tried after so many failures in a row.
+// backOff returns the pause after this many failures in a row.
 func backOff(e *provider.Error, failures int) time.Duration {
 	d := maxBackOff
 	if shift := failures - 1; shift < 20 {
@@ -140,12 +138,12 @@ func wasRecentlyValid(t provider.Token, now time.Time) bool {
 	return t.Now(now).Before(t.ExpireTime.Add(t.ExpireTime.Sub(t.IssueTime)))
 }
 
-// keepaliveTime returns when a credential that expires of disuse is exchanged without a reader;
-// zero is never. That is at most an interval after the last exchange. The first keepalive comes
-// at any time of the interval and later ones a little before its end, each seeded by its
-// credential, so that many that were stored together, or that found the vendor down together,
-// are spread over it. After an exchange in the future, whose clock has been stepped back since,
-// the keepalive is due now: when the exchange really was is unknown.
+// keepaliveTime returns when to exchange a credential that expires from disuse without a reader;
+// zero for never. That is at most an interval after the last exchange. The first keepalive comes at
+// a random time within the interval, and later ones shortly before its end. The credential seeds
+// the random numbers, so that credentials that were stored together, or that found the vendor down
+// together, do not stay together. If the last exchange is in the future, the clock has been stepped
+// back since, so its real time is unknown and the keepalive is due now.
 func keepaliveTime(c *Credential, s *State, now time.Time) time.Time {
 	if c.Keepalive == 0 || c.Vendor.MaxIdle() == 0 {
 		return time.Time{}
@@ -166,20 +164,21 @@ func keepaliveTime(c *Credential, s *State, now time.Time) time.Time {
 	return last.Add(c.Keepalive - time.Duration(seed.Sum64()%uint64(spread)))
 }
 
-// clockStep returns how far the wall clock has been stepped since an earlier time: how much more
-// time has passed by it than by the monotonic clock, which stops while a machine is suspended.
+// clockStep returns by how much the wall clock has been stepped since a time: the difference
+// between the times that have passed on the wall clock and on the monotonic clock. The monotonic
+// clock stops while a machine is suspended.
 func clockStep(since, now time.Time) time.Duration {
 	return now.Round(0).Sub(since.Round(0)) - now.Sub(since)
 }
 
-func earlier(a, b time.Time) time.Time {
+func minTime(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
 	}
 	return b
 }
 
-func later(a, b time.Time) time.Time {
+func maxTime(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}

@@ -11,7 +11,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-func TestGuarantee1ALeaseEndsAMarginBeforeItsTokenExpires(t *testing.T) {
+func TestGuarantee1LeaseEndsAMarginBeforeItsTokenExpires(t *testing.T) {
 	now := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	for left, want := range map[time.Duration]time.Duration{
 		24 * time.Hour:          24*time.Hour - 30*time.Second,
@@ -41,14 +41,14 @@ func TestGuarantee1HoldsForAnyToken(t *testing.T) {
 		margin := min(30*time.Second, left/20)
 		switch {
 		case ttl == 0:
-			assert.Less(t, left-margin, time.Second, "a lease of a second would have fitted")
+			assert.Less(t, left-margin, time.Second, "a lease of one second was possible")
 		case ttl > left-margin || ttl <= left-margin-time.Second || ttl%time.Second != 0:
 			t.Fatalf("a token with %s left is leased for %s", left, ttl)
 		}
 	}
 }
 
-func TestGuarantee4BackOffDoublesPlusOrMinusAFifth(t *testing.T) {
+func TestGuarantee4BackOffDoublesWithJitter(t *testing.T) {
 	unavailable := &provider.Error{Kind: provider.Unavailable}
 	for failures, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 9: 256 * time.Second, 10: 5 * time.Minute, 1000: 5 * time.Minute} {
 		shortest, longest := time.Hour, time.Duration(0)
@@ -63,29 +63,29 @@ func TestGuarantee4BackOffDoublesPlusOrMinusAFifth(t *testing.T) {
 	assert.Equal(t, time.Hour, backOff(&provider.Error{Kind: provider.Unavailable, RetryAfter: 48 * time.Hour}, 1))
 }
 
-// unused is a vendor whose credentials expire of disuse.
-type unused struct{ provider.Credential }
+// disuseVendor is a vendor whose credentials expire from disuse.
+type disuseVendor struct{ provider.Credential }
 
-func (unused) MaxIdle() time.Duration { return 7 * 24 * time.Hour }
+func (disuseVendor) MaxIdle() time.Duration { return 7 * 24 * time.Hour }
 
-func TestGuarantee7AKeepaliveComesWithinItsInterval(t *testing.T) {
+func TestGuarantee7KeepaliveComesWithinItsInterval(t *testing.T) {
 	const interval = 24 * time.Hour
 	last := time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC)
 	quarters := map[time.Duration]int{}
 	for i := range 1000 {
-		c := &Credential{Generation: fmt.Sprint(i), WriteTime: last, Keepalive: interval, Vendor: unused{}}
+		c := &Credential{Generation: fmt.Sprint(i), WriteTime: last, Keepalive: interval, Vendor: disuseVendor{}}
 		first := keepaliveTime(c, &State{Health: Health{Exchanges: 1, ExchangeTime: last}}, last).Sub(last)
 		assert.Positive(t, first)
 		assert.LessOrEqual(t, first, interval)
 		quarters[first/(interval/4)]++
-		assert.Equal(t, first, keepaliveTime(c, &State{}, last).Sub(last), "one that was never exchanged is as if it had been when it was written")
+		assert.Equal(t, first, keepaliveTime(c, &State{}, last).Sub(last), "without an exchange, the interval runs from the write")
 
 		later := keepaliveTime(c, &State{Health: Health{Exchanges: 2, ExchangeTime: last}}, last).Sub(last)
 		assert.Greater(t, later, interval*95/100)
 		assert.LessOrEqual(t, later, interval)
 	}
 	for quarter := range time.Duration(4) {
-		assert.InDelta(t, 250, quarters[quarter], 60, "the first ones are spread over the interval")
+		assert.InDelta(t, 250, quarters[quarter], 60, "first keepalives are spread over the interval")
 	}
-	assert.Zero(t, keepaliveTime(&Credential{Vendor: unused{}}, &State{Health: Health{ExchangeTime: last}}, last), "turned off")
+	assert.Zero(t, keepaliveTime(&Credential{Vendor: disuseVendor{}}, &State{Health: Health{ExchangeTime: last}}, last), "turned off")
 }

@@ -15,184 +15,183 @@ import (
 )
 
 const (
-	// saveInterval is how long after a failed write it is tried again.
+	// saveInterval is the pause before a failed write is retried.
 	saveInterval = 5 * time.Second
 
-	// saveTimeout bounds the write of the result of a change, with its retries.
+	// saveTimeout bounds the write of a change's result, retries included.
 	saveTimeout = 30 * time.Second
 
-	// tidyTimeout bounds how long an exchange writes entries of other scopes than its own. What
-	// is left is written by the next exchange.
+	// tidyTimeout bounds how long an exchange writes entries of other scopes. The next exchange
+	// writes the rest.
 	tidyTimeout = time.Second
 )
 
-// storedState is what storage has of the state of a name, as far as is known. The holder of the
-// name's lock uses it.
+// A storedState is the last known content of storage for a name. Only the holder of the name's lock
+// uses it.
 type storedState struct {
+	name          string
 	grant         provider.Grant
 	droppedBefore int
 	health        Health
 	parts         map[string]scopePart // by scope
 
-	// isUncertain is whether the last write of the grant's entry failed, and may have been
-	// done all the same; uncertainParts are the scopes whose entries are so.
+	// isUncertain is whether the last write of the grant entry failed but may have succeeded.
+	// uncertainParts are the scopes whose entries are in the same condition.
 	isUncertain    bool
 	uncertainParts map[string]bool
 
-	// next is the key that the grant's entry names as the one to be written after it, if
-	// that entry has not been written since.
+	// next is the key in the grant entry's Next, until that entry has been written.
 	next string
 
-	obsolete []string // keys of entries that have no meaning any more
+	obsolete []string // keys of entries without a meaning
 }
 
-// hasGrant reports whether storage has what a state has for all scopes.
-func (d *storedState) hasGrant(s *State) bool {
-	return !d.isUncertain && d.grant == s.Grant && d.droppedBefore == s.DroppedBefore
+// hasGrant reports whether storage has the part of a state that all scopes share.
+func (st *storedState) hasGrant(s *State) bool {
+	return !st.isUncertain && st.grant == s.Grant && st.droppedBefore == s.DroppedBefore
 }
 
-// hasPart reports whether storage has what a state has for a scope.
-func (d *storedState) hasPart(s *State, scope string) bool {
-	return !d.uncertainParts[scope] && isSame(d.parts[scope], s.part(scope))
+// hasPart reports whether storage has the part of a state for a scope.
+func (st *storedState) hasPart(s *State, scope string) bool {
+	return !st.uncertainParts[scope] && isSame(st.parts[scope], s.part(scope))
 }
 
-// isSame reports whether two values are the same in storage.
+// isSame reports whether two values are equal in storage.
 func isSame(a, b any) bool {
 	first, err := json.Marshal(a)
 	second, otherErr := json.Marshal(b)
 	return err == nil && otherErr == nil && bytes.Equal(first, second)
 }
 
-// wroteGrant notes the result of a write of the grant's entry. The tokens that it drops
-// are dropped in the entries of their scopes, too.
-func (d *storedState) wroteGrant(s *State, next string, err error) {
-	d.next = next
+// wroteGrant records the result of a write of the grant entry. If the entry drops tokens, it also
+// drops those in the entries of scopes.
+func (st *storedState) wroteGrant(s *State, next string, err error) {
+	st.next = next
 	if err != nil {
-		d.isUncertain = !d.hasGrant(s)
+		st.isUncertain = !st.hasGrant(s)
 		return
 	}
-	d.isUncertain = false
-	d.obsolete = slices.DeleteFunc(d.obsolete, func(key string) bool { return key == grantKey })
-	if d.droppedBefore < s.DroppedBefore {
-		for scope, p := range d.parts {
-			d.parts[scope] = p.withDroppedToken()
+	st.isUncertain = false
+	st.obsolete = slices.DeleteFunc(st.obsolete, func(key string) bool { return key == storage.GrantKey(st.name) })
+	if st.droppedBefore < s.DroppedBefore {
+		for scope, p := range st.parts {
+			st.parts[scope] = p.withDroppedToken()
 		}
 	}
-	d.grant, d.droppedBefore, d.health = s.Grant, s.DroppedBefore, s.Health
+	st.grant, st.droppedBefore, st.health = s.Grant, s.DroppedBefore, s.Health
 }
 
-// wrotePart notes the result of a write of the entry of a scope.
-func (d *storedState) wrotePart(s *State, scope string, err error) {
-	d.uncertainParts = withOrWithout(d.uncertainParts, scope, true, err != nil)
+// wrotePart records the result of a write of a scope's entry.
+func (st *storedState) wrotePart(s *State, scope string, err error) {
+	st.uncertainParts = withKeyIf(st.uncertainParts, scope, true, err != nil)
 	if err != nil {
 		return
 	}
-	d.parts = withOrWithout(d.parts, scope, s.part(scope), !s.part(scope).isEmpty())
+	st.parts = withKeyIf(st.parts, scope, s.part(scope), !s.part(scope).isEmpty())
 	if s.hasEntry(scope) {
-		d.health = s.Health
+		st.health = s.Health
 	}
-	if d.next == scopeKey(scope) {
-		d.next = ""
+	if st.next == storage.ScopeKey(st.name, scope) {
+		st.next = ""
 	}
 }
 
-// hasEntry reports whether a scope has an entry in storage, which also holds the health of the
-// credential.
+// hasEntry reports whether the state has an entry for a scope. Such an entry also has the health of
+// the credential.
 func (s *State) hasEntry(scope string) bool { return scope == ownScope || !s.part(scope).isEmpty() }
 
-// save writes a state to storage, and only then shows it to readers. If the grant is new, as with a
-// rotated refresh token, it is written first, in the grant's entry; then the entry of the scope
-// is written. If either write fails, save returns the error, of type *storage.Error, and keeps in
-// memory what is not stored: it may have the only refresh token that works. The entries of other
-// scopes are written as far as storage takes them. The caller holds the lock of the name.
-// (Guarantee 3.)
-func (b *Broker) save(ctx context.Context, s logical.Storage, e *cacheEntry, snap snapshot, scope string, next *State) (snapshot, error) {
+// save writes a state to storage, and then shows it to readers. It first writes the grant entry if
+// the grant is new, as with a rotated refresh token, and then the entry of the scope. If either
+// write fails, save keeps in memory what is not stored, since it may be the only refresh token that
+// works, and returns the error, of type *storage.Error. It also tries to write the entries of other
+// scopes. The caller holds the lock of the name. (Guarantee 3.)
+func (b *Broker) save(ctx context.Context, s logical.Storage, r *record, snap snapshot, scope string, next *State) (snapshot, error) {
 	next = next.withNextNumber()
 	defer func() {
-		if recovered := recover(); recovered != nil { // keep what the vendor answered
-			e.keepUnsaved(s, next, ErrPanicked)
+		if recovered := recover(); recovered != nil { // keep the vendor's answer
+			r.keepUnsaved(s, next, ErrPanicked)
 			panic(recovered)
 		}
 	}()
-	err := b.saveGrant(ctx, s, e, scope, next)
-	if storage.IsTooLarge(err) && next.Grant.Derived { // the credential can get another
+	err := b.saveGrant(ctx, s, r, scope, next)
+	if storage.IsTooLarge(err) && next.Grant.Derived { // the credential can get another grant
 		next = next.WithGrant(provider.Grant{Derived: true})
-		err = b.saveGrant(ctx, s, e, scope, next)
+		err = b.saveGrant(ctx, s, r, scope, next)
 	}
 	if err != nil {
-		b.logger(snap.of(scope)).Warn("cannot store what the vendor answered; it is kept in memory", "error", err)
-		e.keepUnsaved(s, next, err)
+		b.logger(snap.of(scope)).Warn("cannot store the vendor's answer; keeping it in memory", "error", err)
+		r.keepUnsaved(s, next, err)
 		return snap, err
 	}
-	refused := map[string]failedWrite{}
+	failedScopes := map[string]failedWrite{}
 	if snap.unsaved != nil {
-		maps.Copy(refused, snap.unsaved.scopes)
-		delete(refused, scope)
+		maps.Copy(failedScopes, snap.unsaved.scopeWrites)
+		delete(failedScopes, scope)
 	}
-	if !e.stored.hasPart(next, scope) {
+	if !r.stored.hasPart(next, scope) {
 		var failed failedWrite
-		next, failed = b.savePart(ctx, s, e, snap, scope, next)
+		next, failed = b.savePart(ctx, s, r, snap, scope, next)
 		if err = failed.err; err != nil {
-			b.logger(snap.of(scope)).Warn("cannot store what the vendor answered for the scope", "error", err)
-			refused[scope] = failed
+			b.logger(snap.of(scope)).Warn("cannot store the vendor's answer for the scope", "error", err)
+			failedScopes[scope] = failed
 		}
 	}
-	b.saveOthers(ctx, s, e, scope, next, refused)
-	snap, superseded := e.update(snap.epoch, func(snap *snapshot) {
+	b.saveOthers(ctx, s, r, scope, next, failedScopes)
+	snap, superseded := r.update(snap.epoch, func(snap *snapshot) {
 		for scope, token := range next.Tokens {
-			if last := snap.state.Tokens[scope]; token.IssueTime != last.IssueTime && refused[scope].err == nil {
-				e.noteIssuedLocked(scope, last)
+			if last := snap.state.Tokens[scope]; token.IssueTime != last.IssueTime && failedScopes[scope].err == nil {
+				r.noteIssuedLocked(scope, last)
 			}
 		}
-		if storage.IsTooLarge(err) { // and stays so: exchange again only for a reader
-			delete(e.uses, scope)
+		if storage.IsTooLarge(err) { // it stays too large, so exchange again only for a reader
+			delete(r.uses, scope)
 		}
-		snap.replaceState(next, s, refused)
+		snap.replaceState(next, s, failedScopes)
 	})
 	if err == nil {
 		return snap, superseded
 	}
 	if superseded != nil {
-		e.keepUnsaved(s, next, err)
+		r.keepUnsaved(s, next, err)
 	}
 	return snap, err
 }
 
-// withNextNumber returns the state as it is to be stored.
+// withNextNumber returns the state with the next sequence number.
 func (s *State) withNextNumber() *State {
 	next := *s
 	next.Number++
 	return &next
 }
 
-// saveGrant writes the grant's entry, if what all scopes share has changed, or if no
-// other entry is to be written that holds the health of the credential.
-func (b *Broker) saveGrant(ctx context.Context, s logical.Storage, e *cacheEntry, scope string, next *State) error {
-	writesPart := !e.stored.hasPart(next, scope)
-	if e.stored.hasGrant(next) && (writesPart && next.hasEntry(scope) || isSame(e.stored.health, next.Health)) {
+// saveGrant writes the grant entry if it has changed, or if only the health of the credential has
+// changed and no other entry is written with it.
+func (b *Broker) saveGrant(ctx context.Context, s logical.Storage, r *record, scope string, next *State) error {
+	writesPart := !r.stored.hasPart(next, scope)
+	if r.stored.hasGrant(next) && (writesPart && next.hasEntry(scope) || isSame(r.stored.health, next.Health)) {
 		return nil
 	}
-	follows := e.stored.next
+	follows := r.stored.next
 	if writesPart {
-		follows = scopeKey(scope)
+		follows = storage.ScopeKey(r.name, scope)
 	}
-	err := storage.Retry(ctx, func() error { return putGrant(ctx, s, e.name, next, follows) })
-	e.stored.wroteGrant(next, follows, err)
+	err := storage.Retry(ctx, func() error { return putGrant(ctx, s, r.name, next, follows) })
+	r.stored.wroteGrant(next, follows, err)
 	return err
 }
 
-// savePart writes the entry of a scope. If it is too large for storage, dropped tokens are let
-// go, the oldest first, and then the new token. It returns the state to go on with.
-func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *cacheEntry, snap snapshot, scope string, next *State) (*State, failedWrite) {
+// savePart writes the entry of a scope. If the entry is too large for storage, it leaves out
+// dropped tokens, oldest first, and then the new token. It returns the resulting state.
+func (b *Broker) savePart(ctx context.Context, s logical.Storage, r *record, snap snapshot, scope string, next *State) (*State, failedWrite) {
 	write := func() error {
-		err := storage.Retry(ctx, func() error { return putPart(ctx, s, e.name, next, scope) })
-		e.stored.wrotePart(next, scope, err)
+		err := storage.Retry(ctx, func() error { return putPart(ctx, s, r.name, next, scope) })
+		r.stored.wrotePart(next, scope, err)
 		return err
 	}
 	err := write()
 	for storage.IsTooLarge(err) && len(next.Dropped[scope]) > 0 {
 		p := next.part(scope)
-		b.logger(snap.of(scope)).Warn("a dropped token is not kept to be revoked, as the entry is too large for storage", "expire_time", FormatTime(p.Dropped[0].ExpireTime))
+		b.logger(snap.of(scope)).Warn("a dropped token will not be revoked: its storage entry is too large", "expire_time", FormatTime(p.Dropped[0].ExpireTime))
 		p.Dropped = p.Dropped[1:]
 		next = next.withPart(scope, p)
 		err = write()
@@ -204,17 +203,18 @@ func (b *Broker) savePart(ctx context.Context, s logical.Storage, e *cacheEntry,
 		return next, newFailedWrite(err)
 	}
 	next = next.withPartOf(snap.state, scope)
-	if !e.stored.hasPart(next, scope) {
+	if !r.stored.hasPart(next, scope) {
 		_ = write()
 	}
-	// The vendor would answer the same again for a while.
+	// For a while, the vendor would return the same token.
 	return next, failedWrite{err: err, retryTime: time.Now().Add(rejectedBackOff)}
 }
 
-// withPartOf returns the state without the result of an exchange for a scope, but for the grant
-// of all scopes. The token of the earlier state stays, unless the exchange has invalidated it.
-func (s *State) withPartOf(earlier *State, scope string) *State {
-	p := earlier.part(scope)
+// withPartOf returns the state with a scope's part of the last state, which undoes an exchange for
+// the scope except for a grant that all scopes share. It has no token if the exchange has
+// invalidated the last one.
+func (s *State) withPartOf(last *State, scope string) *State {
+	p := last.part(scope)
 	p.Dropped = s.Dropped[scope]
 	if s.Tokens[scope].InvalidatesPrevious {
 		p.Token = provider.Token{}
@@ -222,76 +222,76 @@ func (s *State) withPartOf(earlier *State, scope string) *State {
 	return s.withPart(scope, p)
 }
 
-// saveOthers tries once to write whatever else differs from what storage has. Failed writes are
-// added to refused if they hold a token or a grant that is new.
-func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, e *cacheEntry, scope string, next *State, refused map[string]failedWrite) {
+// saveOthers tries once to write all other parts that storage does not have. It adds failed writes
+// to failedScopes if they have a new token or grant.
+func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, r *record, scope string, next *State, failedScopes map[string]failedWrite) {
 	ctx, cancel := context.WithTimeout(ctx, tidyTimeout)
 	defer cancel()
 	others := next.scopes()
-	addKeys(others, e.stored.parts)
-	addKeys(others, e.stored.uncertainParts)
+	addKeys(others, r.stored.parts)
+	addKeys(others, r.stored.uncertainParts)
 	delete(others, scope)
 	for _, other := range slices.Sorted(maps.Keys(others)) {
-		if e.stored.hasPart(next, other) {
+		if r.stored.hasPart(next, other) {
 			continue
 		}
-		had, has := e.stored.parts[other], next.part(other)
+		had, has := r.stored.parts[other], next.part(other)
 		err := ctx.Err()
 		if err == nil {
-			err = putPart(ctx, s, e.name, next, other)
-			e.stored.wrotePart(next, other, err)
+			err = putPart(ctx, s, r.name, next, other)
+			r.stored.wrotePart(next, other, err)
 		}
 		isNewToken := has.Token.AccessToken != "" && has.Token.AccessToken != had.Token.AccessToken
 		isNewGrant := has.Grant != (provider.Grant{}) && has.Grant != had.Grant
 		switch {
 		case err == nil:
-			delete(refused, other)
+			delete(failedScopes, other)
 		case isNewToken || isNewGrant:
-			refused[other] = newFailedWrite(err)
+			failedScopes[other] = newFailedWrite(err)
 		}
 	}
 	written := map[string]bool{}
 	for scope := range next.scopes() {
-		written[scopeKey(scope)] = true
+		written[storage.ScopeKey(r.name, scope)] = true
 	}
-	e.stored.obsolete = slices.DeleteFunc(e.stored.obsolete, func(key string) bool {
-		return written[key] || ctx.Err() == nil && storage.Delete(ctx, s, storage.StateKey(e.name, key)) == nil
+	r.stored.obsolete = slices.DeleteFunc(r.stored.obsolete, func(key string) bool {
+		return written[key] || ctx.Err() == nil && storage.Delete(ctx, s, key) == nil
 	})
 }
 
-// saveFailure writes a state after a failed exchange that changed no grant and no token. If
-// storage refuses it, it is only in memory: losing it costs at most one attempt too early.
-func (b *Broker) saveFailure(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot, next *State, failure *provider.Error) (snapshot, error) {
+// saveFailure writes a state after a failed exchange that changed neither grant nor token. If the
+// write fails, the state is only in memory. Its loss costs at most one early attempt.
+func (b *Broker) saveFailure(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, next *State, failure *provider.Error) (snapshot, error) {
 	next = next.withNextNumber()
 	var err error
-	if e.stored.hasPart(next, v.scope) || !next.hasEntry(v.scope) {
-		err = putGrant(ctx, s, e.name, next, e.stored.next)
-		e.stored.wroteGrant(next, e.stored.next, err)
+	if r.stored.hasPart(next, v.scope) || !next.hasEntry(v.scope) {
+		err = putGrant(ctx, s, r.name, next, r.stored.next)
+		r.stored.wroteGrant(next, r.stored.next, err)
 	} else {
-		err = putPart(ctx, s, e.name, next, v.scope)
-		e.stored.wrotePart(next, v.scope, err)
+		err = putPart(ctx, s, r.name, next, v.scope)
+		r.stored.wrotePart(next, v.scope, err)
 	}
 	if err != nil {
 		b.logger(v).Warn("cannot store the failure", "error", err)
 	}
-	return e.update(v.epoch, func(snap *snapshot) {
-		var refused map[string]failedWrite
+	return r.update(v.epoch, func(snap *snapshot) {
+		var failedScopes map[string]failedWrite
 		if snap.unsaved != nil {
-			refused = snap.unsaved.scopes
+			failedScopes = snap.unsaved.scopeWrites
 		}
-		snap.replaceState(next, s, refused)
-		e.noteRejectedLocked(v.scope, failure)
+		snap.replaceState(next, s, failedScopes)
+		r.noteRejectedLocked(v.scope, failure)
 	})
 }
 
-// storePending writes what is unsaved, and without which a scope cannot go on. If storage takes
-// writes but not this one, and nothing in it is valid any more, it is dropped instead.
-func (b *Broker) storePending(ctx context.Context, s logical.Storage, e *cacheEntry, v scopeSnapshot) (snapshot, error) {
-	snap, err := b.save(ctx, s, e, v.snapshot, v.scope, v.unsaved.state)
+// storePending writes the unsaved state that a scope needs. If storage accepts other writes but not
+// this one, and the state has no valid token and no new grant, storePending discards it.
+func (b *Broker) storePending(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot) (snapshot, error) {
+	snap, err := b.save(ctx, s, r, v.snapshot, v.scope, v.unsaved.state)
 	if err == nil {
 		return snap, nil
 	}
-	if snap = e.get(); snap.unsaved == nil || snap.unsaved.credential != nil {
+	if snap = r.get(); snap.unsaved == nil || snap.unsaved.grantWrite != nil {
 		return snap, err
 	}
 	latest := snap.unsaved.state.part(v.scope)
@@ -299,10 +299,10 @@ func (b *Broker) storePending(ctx context.Context, s logical.Storage, e *cacheEn
 	if isNeeded || storage.Probe(ctx, s) != nil {
 		return snap, err
 	}
-	b.logger(v).Warn("what the vendor answered is dropped: storage does not take it, and its token has expired", "error", err)
-	return e.update(snap.epoch, func(snap *snapshot) {
-		refused := maps.Clone(snap.unsaved.scopes)
-		delete(refused, v.scope)
-		snap.replaceState(snap.unsaved.state.withPartOf(snap.state, v.scope), s, refused)
+	b.logger(v).Warn("discarding the vendor's answer: storage does not accept it, and its token has expired", "error", err)
+	return r.update(snap.epoch, func(snap *snapshot) {
+		failedScopes := maps.Clone(snap.unsaved.scopeWrites)
+		delete(failedScopes, v.scope)
+		snap.replaceState(snap.unsaved.state.withPartOf(snap.state, v.scope), s, failedScopes)
 	})
 }

@@ -8,11 +8,11 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// widened returns the scopes that a vendor granted without being asked for them, and that the
-// credential has, or may have: whole is "" if only the vendor knows. A scope that the credential
-// does not have either, such as the profile that some servers always add, is no way around a role.
-// scope and whole are as provider.JoinScope has them.
-func widened(granted []string, scope, whole string) []string {
+// extraScopes returns the granted scopes that were not requested although the credential has them.
+// If whole is "", only the vendor knows the scope of the credential, and any scope counts. A scope
+// that the credential does not have, such as the profile that some servers always add, does not
+// bypass the role. scope and whole are in the form of provider.JoinScope.
+func extraScopes(granted []string, scope, whole string) []string {
 	asked, had := strings.Fields(scope), strings.Fields(whole)
 	var wide []string
 	for _, s := range granted {
@@ -23,10 +23,10 @@ func widened(granted []string, scope, whole string) []string {
 	return wide
 }
 
-// refuseWidened returns why a token for a narrower scope cannot be served; nil if it is not wider.
-// Where the vendor has issued the same token for another scope, the token has that scope, too,
-// whatever this answer states. (Guarantee 14.)
-func (c *Credential) refuseWidened(s *State, t provider.Token, scope string) *provider.Error {
+// checkNotWidened returns an error if a token for a narrower scope has more scopes than were
+// requested. If the vendor has issued the same token for another scope, the token has that scope as
+// well, whatever this answer states. (Guarantee 14.)
+func (c *Credential) checkNotWidened(s *State, t provider.Token, scope string) *provider.Error {
 	if scope == ownScope {
 		return nil
 	}
@@ -42,44 +42,45 @@ func (c *Credential) refuseWidened(s *State, t provider.Token, scope string) *pr
 			has = strings.Fields(other)
 		}
 		if len(has) == 0 {
-			return widening("returned the token of the credential's own scope, which is more than the role may get: give the role a credential of its own")
+			return newWidenedError("returned the token of the credential's own scope, which is more than the role may get; give the role a credential of its own")
 		}
 		granted = append(slices.Clip(granted), has...)
 	}
-	wide := widened(granted, scope, c.Scope)
+	wide := extraScopes(granted, scope, c.Scope)
 	if len(wide) == 0 {
 		return nil
 	}
-	why := "which the credential has and the role does not: use a credential of its own for the role, with no more scope than that"
+	why := "which the credential has and the role does not; give the role a credential of its own"
 	if c.Scope == "" {
-		why = "which the role does not have, and may be more than the role may get: set the credential's scope to what its roles may get, and give the role a credential of its own if that has it"
+		why = "which the role does not have and the credential may have; set the credential's scope to what its roles may get, or give the role a credential of its own"
 	}
 	slices.Sort(wide)
 	shown := provider.Redacted(strings.Join(slices.Compact(wide), " "), append(c.secretsAndTokens(s), t.AccessToken)...)
-	return widening("granted %s as well, %s", shown, why)
+	return newWidenedError("granted %s as well, %s", shown, why)
 }
 
-// widening returns the failure of an exchange whose token is wider than its scope.
-func widening(format string, args ...any) *provider.Error {
+// newWidenedError returns the failure of an exchange whose token has more scopes than were
+// requested.
+func newWidenedError(format string, args ...any) *provider.Error {
 	e := provider.Errorf(provider.Rejected, "the vendor "+format, args...)
 	e.MayBeScope, e.Widened = true, true
 	return e
 }
 
-// scopeWarnings returns what the token of a narrower scope lacks of it, and what it has beside it.
+// scopeWarnings returns warnings for missing and additional scopes.
 func scopeWarnings(t provider.Token, scope string) []string {
 	if scope == ownScope || len(t.Scope) == 0 {
 		return nil
 	}
 	asked := strings.Fields(scope)
-	without := func(list, other []string) string {
+	missing := func(list, other []string) string {
 		return strings.Join(slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(other, s) }), " ")
 	}
 	var warnings []string
-	if lacks := without(asked, t.Scope); lacks != "" {
+	if lacks := missing(asked, t.Scope); lacks != "" {
 		warnings = append(warnings, fmt.Sprintf("the vendor did not grant all of the role's scope: this token lacks %s", lacks))
 	}
-	if more := without(t.Scope, asked); more != "" {
+	if more := missing(t.Scope, asked); more != "" {
 		warnings = append(warnings, fmt.Sprintf("the vendor granted scopes that it was not asked for: %s", more))
 	}
 	return warnings

@@ -7,76 +7,76 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// presence is whether a name is in storage and in memory, as far as is known.
+// A presence is whether a name is in storage and in memory, as far as is known.
 type presence int
 
 const (
-	// absent is a name that is not in storage, as far as is known.
+	// absent means that the name is not in storage, or nothing is known of it.
 	absent presence = iota
-	// unloaded is a name that is in storage, and has not been read.
+	// unloaded means that the name is in storage and has not been read.
 	unloaded
-	// loaded is a name whose credential and state are in memory.
+	// loaded means that the credential and the state are in memory.
 	loaded
-	// unusable is a name that is in storage, and whose credential cannot be opened.
+	// unusable means that the name is in storage, and its credential cannot be opened.
 	unusable
 )
 
-// A snapshot is what is known of a name at a time. Nothing that it points to changes.
+// A snapshot is the state of a name in memory. Nothing that it points to changes.
 type snapshot struct {
 	// epoch counts the changes of the credential.
 	epoch uint64
 
 	presence presence
 
-	// credential and state are what readers see, as storage has it; nil unless loaded.
+	// credential and state are what readers see, and are in storage; nil unless loaded.
 	credential *Credential
 	state      *State
 
 	// unsaved is what storage does not have yet; nil if it has everything.
 	unsaved *unsaved
 
-	// dedicated are the failures that count only against a dedicated role, by role.
-	dedicated map[string]Failure
+	// roleFailures are the failures that count only against a dedicated role, by role.
+	roleFailures map[string]Failure
 
-	// early limits the exchanges that readers cause by their min_ttl, by scope: each moves the
-	// time on by earlySpacing.
+	// early limits the exchanges that readers cause with min_ttl, by scope. Each exchange moves the
+	// time forward by earlySpacing.
 	early map[string]time.Time
 
-	// panicPause is until when the name is not used after a panic; zero if there was none since
-	// it was loaded.
+	// panicPause is the end of the pause after a panic; zero if there was none since the name was
+	// loaded.
 	panicPause time.Time
 
-	// earlier are, by scope, the tokens from before the last change of the credential. A vendor
-	// may return one of them again, and max_ttl runs from its first issue. It is nil without
+	// previousTokens are the tokens from before the last change of the credential, by scope. A
+	// vendor may return them again, and max_ttl runs from their first issue. It is nil without
 	// max_ttl.
-	earlier map[string]provider.Token
+	previousTokens map[string]provider.Token
 
 	// loggedSkew is the difference of the vendor's clock that was last logged.
 	loggedSkew time.Duration
 }
 
-// latest returns the newest state of the credential, stored or not; nil if it is not known.
-func (snap snapshot) latest() *State {
+// latestState returns the latest state of the credential, stored or not; nil if it is unknown.
+func (snap snapshot) latestState() *State {
 	if snap.unsaved != nil {
 		return snap.unsaved.state
 	}
 	return snap.state
 }
 
-// earlierTokens returns what snapshot.earlier is after a change of the credential.
-func (snap snapshot) earlierTokens() map[string]provider.Token {
+// replacedTokens returns the previousTokens that follow a change of the credential.
+func (snap snapshot) replacedTokens() map[string]provider.Token {
 	if snap.credential == nil || snap.credential.TTL.Max == 0 {
 		return nil
 	}
-	return snap.latest().Tokens
+	return snap.latestState().Tokens
 }
 
 // redacting returns a context in which no error of a vendor quotes a secret of the name.
 func (snap snapshot) redacting(ctx context.Context) context.Context {
-	return redacting(ctx, snap.credential, snap.latest())
+	return redacting(ctx, snap.credential, snap.latestState())
 }
 
-// A scopeSnapshot is a snapshot as the readers of one scope see it.
+// A scopeSnapshot is a snapshot from the viewpoint of one scope.
 type scopeSnapshot struct {
 	snapshot
 	scope string
@@ -90,13 +90,12 @@ func (snap snapshot) of(scope string) scopeSnapshot {
 	return scopeSnapshot{snapshot: snap, scope: scope}
 }
 
-// with returns the same scope's part of another snapshot.
-func (v scopeSnapshot) with(snap snapshot) scopeSnapshot {
+// withSnapshot returns another snapshot of the same scope.
+func (v scopeSnapshot) withSnapshot(snap snapshot) scopeSnapshot {
 	return scopeSnapshot{snapshot: snap, scope: v.scope}
 }
 
-// token returns the token to serve. It is the zero Token if an exchange that is not stored yet
-// has invalidated it.
+// token returns the token to serve. It is the zero Token if an unsaved exchange has invalidated it.
 func (v scopeSnapshot) token() provider.Token {
 	token := v.state.Tokens[v.scope]
 	if v.unsaved != nil && v.unsaved.state.invalidates(v.scope, token) {
@@ -108,25 +107,25 @@ func (v scopeSnapshot) token() provider.Token {
 // pendingWrite returns the write that must succeed before another exchange; nil if none.
 func (v scopeSnapshot) pendingWrite() *failedWrite { return v.unsaved.pendingFor(v.scope) }
 
-// lastFailure returns the last failed exchange that concerns the scope, as it is at a time.
+// lastFailure returns the last failed exchange that concerns the scope, as of now.
 func (v scopeSnapshot) lastFailure(now time.Time) Failure {
-	refusal, failure := v.state.Refusals[v.scope].asOf(now), v.state.Failure.asOf(now)
-	if refusal.NextAttempt.After(failure.NextAttempt) {
-		return refusal
+	scopeFailure, failure := v.state.ScopeFailures[v.scope].asOf(now), v.state.Failure.asOf(now)
+	if scopeFailure.NextAttempt.After(failure.NextAttempt) {
+		return scopeFailure
 	}
 	return failure
 }
 
-// nextAttempt returns when the next exchange, or the next write of one, may be tried.
+// nextAttempt returns when the next exchange, or the next write of its result, is possible.
 func (v scopeSnapshot) nextAttempt(now time.Time) time.Time {
 	next := v.lastFailure(now).NextAttempt
 	if w := v.pendingWrite(); w != nil {
-		next = later(next, w.retryTime)
+		next = maxTime(next, w.retryTime)
 	}
 	return next
 }
 
-// backingOff reports whether no exchange may be tried now.
+// backingOff reports whether no exchange is possible now.
 func (v scopeSnapshot) backingOff(now time.Time) bool { return now.Before(v.nextAttempt(now)) }
 
 // backOffError returns why a reader gets no token while the engine is backing off.
@@ -147,7 +146,7 @@ func (v scopeSnapshot) readError(failure Failure) error {
 	}
 }
 
-// expiredMeanwhile returns why a reader gets no token although an exchange just succeeded.
+// expiredMeanwhile returns the error for a reader whose token expired right after the exchange.
 func (v scopeSnapshot) expiredMeanwhile(now time.Time) error {
 	return &ExchangeError{
 		Path: v.credential.Path, Scope: v.scope, NextAttempt: now,
@@ -155,10 +154,10 @@ func (v scopeSnapshot) expiredMeanwhile(now time.Time) error {
 	}
 }
 
-// fresh returns the cached token for a reader; nil if there is no valid one, or if a reader
-// should wait for the next, which is seconds away.
+// fresh returns the cached token for a reader; nil if a reader must wait for a renewal, or if there
+// is no valid token.
 func (v scopeSnapshot) fresh(now time.Time, minTTL time.Duration) *IssuedToken {
-	if isExpiring(v.token(), now) && !v.backingOff(now) {
+	if act, _ := v.decide(demand{}, now); act == renewNow || act == fail {
 		return nil
 	}
 	return v.issued(now, minTTL)

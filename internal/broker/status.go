@@ -8,114 +8,113 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// A Status is how a credential is doing. It holds no secret.
+// Status is the health of a credential. It holds no secret.
 type Status struct {
 	Vendor string
 
-	// State is "unused" (never exchanged), "ok", "degraded" (the last exchange failed, or could
-	// not be stored, but readers get a valid token) or "failed" (some do not).
+	// State is "unused" (never exchanged), "ok", "degraded" (the last exchange failed or could not
+	// be stored, but readers get a valid token) or "failed" (some readers get none).
 	State string
 
-	// IsUnusable is whether the credential is damaged, written by a newer engine, or without its
-	// key pair. Then nothing else is set. Only Statuses returns such a Status.
+	// IsUnusable is whether the credential is damaged, was written by a newer engine, or lacks its
+	// key pair. No other field is then set. Only Statuses returns such a Status.
 	IsUnusable bool
 
 	ExpireTime           time.Time // of the token; zero if there is none
-	ExchangeTime         time.Time // of the last exchange that succeeded
+	ExchangeTime         time.Time // of the last successful exchange
 	Exchanges            int
 	Failure              Failure // the last, of any scope; its Time is zero if there was none
 	OwnFailure           Failure // the last that concerns the credential's own scope
-	IsRejected           bool    // whether only a new credential will help
+	IsRejected           bool    // whether the operator must write a new credential
 	CredentialExpireTime time.Time
 	CredentialWriteTime  time.Time
-	SecretExpireTime     time.Time      // the operator's date; zero if none
+	SecretExpireTime     time.Time      // according to the operator; zero if unknown
 	Description          string         // the operator's
 	ClockSkew            *time.Duration // nil if no answer has shown it
 
-	// StorageError is why something that the vendor answered is not in storage; nil if everything
-	// is.
+	// StorageError is why the vendor's answer is not in storage; nil if it is.
 	StorageError error
 
-	// Revocation is the last attempt at revoking dropped tokens; nil if there was none.
+	// Revocation is the last attempt to revoke dropped tokens; nil if there was none.
 	Revocation *Revocation
 
 	// Roles are the failures that count only against a dedicated role, by role; nil if none.
 	Roles map[string]Failure
 
-	// Scopes are the narrower scopes that roles have asked for; nil if none.
+	// Scopes are the narrower scopes that roles have requested; nil if none.
 	Scopes map[string]ScopeStatus
 }
 
-// A ScopeStatus is how a narrower scope is doing.
+// A ScopeStatus is the health of a narrower scope.
 type ScopeStatus struct {
 	ExpireTime time.Time // of the token; zero if there is none
-	Refusal    Failure   // its Count is zero if there was none
+	Failure    Failure   // its Count is zero if there was none
 	IsRejected bool      // whether only another scope, or a new credential, will help
 
 	// StorageError is why the scope's token is not in storage; nil if it is.
 	StorageError error
 }
 
-// Statuses returns the status of each credential in memory, by name. No lock is held between two
+// Statuses returns the status of each credential in memory, by name. It holds no lock between two
 // of them.
 func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 	return func(yield func(string, *Status) bool) {
 		now := time.Now()
-		for _, e := range b.allCached() {
+		for _, r := range b.allCached() {
 			var s *Status
-			switch snap := e.get(); snap.presence {
+			switch snap := r.get(); snap.presence {
 			case loaded:
-				s = snap.status(now)
+				s = newStatus(snap, now)
 			case unusable:
 				s = &Status{IsUnusable: true}
 			default:
 				continue
 			}
-			if !yield(e.name, s) {
+			if !yield(r.name, s) {
 				return
 			}
 		}
 	}
 }
 
-// An Expiry is when a credential expires: if it is not used, and by the operator's date for its
-// secret. A time is zero if it is not known, or if the credential cannot be used.
+// An Expiry is when a credential expires: from disuse, and when its secret expires according to the
+// operator. A time is zero if it is unknown or the credential is unusable.
 type Expiry struct {
 	Vendor string
 	Unused time.Time
 	Secret time.Time
 }
 
-// Expiries returns when each credential expires, by name, except for those that are not loaded
-// yet. No lock is held between two of them.
+// Expiries returns the expiry of each credential in memory, by name. It holds no lock between two
+// of them.
 func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 	return func(yield func(string, Expiry) bool) {
-		for _, e := range b.allCached() {
+		for _, r := range b.allCached() {
 			var x Expiry
-			switch snap := e.get(); snap.presence {
+			switch snap := r.get(); snap.presence {
 			case loaded:
 				x = Expiry{snap.credential.VendorName, snap.state.unusedExpireTime(time.Now()), snap.credential.Expires}
 			case unloaded, absent:
 				continue
 			}
-			if !yield(e.name, x) {
+			if !yield(r.name, x) {
 				return
 			}
 		}
 	}
 }
 
-// Status returns the status of the named credential. It neither calls the vendor nor waits for a
-// call.
-func (b *Broker) Status(ctx context.Context, s logical.Storage, name string) (*Status, error) {
+// ReadStatus returns the status of the named credential. It neither calls the vendor nor waits for
+// a call.
+func (b *Broker) ReadStatus(ctx context.Context, s logical.Storage, name string) (*Status, error) {
 	snap, err := b.lookup(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
-	return snap.status(time.Now()), nil
+	return newStatus(snap, time.Now()), nil
 }
 
-func (snap snapshot) status(now time.Time) *Status {
+func newStatus(snap snapshot, now time.Time) *Status {
 	own := snap.of(ownScope)
 	s := &Status{
 		Vendor:               snap.credential.VendorName,
@@ -134,7 +133,7 @@ func (snap snapshot) status(now time.Time) *Status {
 	}
 	s.StorageError = snap.unsaved.err()
 	isFailing := s.Failure.Count > 0 || s.StorageError != nil
-	hasToken, lacksToken := s.addScopes(snap, now) // some scope has a valid token; some readers have none
+	hasToken, lacksToken := s.addScopes(snap, now) // for any scope
 	if s.addRoles(snap, now) {
 		lacksToken = true
 	}
@@ -153,11 +152,11 @@ func (snap snapshot) status(now time.Time) *Status {
 }
 
 // addScopes adds the status of each scope. It reports whether some scope has a valid token, and
-// whether the readers of some scope, which was rejected or whose token storage refuses, have none.
+// whether some scope that was rejected, or whose token cannot be stored, has none.
 func (s *Status) addScopes(snap snapshot, now time.Time) (hasToken, lacksToken bool) {
 	scopes := snap.state.scopes()
 	if snap.unsaved != nil {
-		addKeys(scopes, snap.unsaved.scopes)
+		addKeys(scopes, snap.unsaved.scopeWrites)
 	}
 	for scope := range scopes {
 		v := snap.of(scope)
@@ -166,16 +165,16 @@ func (s *Status) addScopes(snap snapshot, now time.Time) (hasToken, lacksToken b
 		status := ScopeStatus{ExpireTime: token.At(now).ExpireTime}
 		if w := v.pendingWrite(); w != nil {
 			status.StorageError = w.err
-			_, isOfScope := snap.unsaved.scopes[scope]
-			wasValid := leaseTTL(snap.state.Tokens[scope], now) > 0 // and the vendor has invalidated it
+			_, isOfScope := snap.unsaved.scopeWrites[scope]
+			wasValid := leaseTTL(snap.state.Tokens[scope], now) > 0 // but the vendor has invalidated it
 			lacksToken = lacksToken || !isValid && (isOfScope || wasValid || scope == ownScope)
 		}
-		if refusal := snap.state.Refusals[scope].asOf(now); refusal != (Failure{}) && !refusal.isOutdated(scope, now) {
+		if failure := snap.state.ScopeFailures[scope].asOf(now); failure != (Failure{}) && !failure.isOutdated(scope, now) {
 			lacksToken = lacksToken || !isValid
-			s.noteFailure(refusal)
-			status.Refusal, status.IsRejected = refusal, refusal.isFinal()
+			s.noteFailure(failure)
+			status.Failure, status.IsRejected = failure, failure.isFinal()
 		}
-		if scope != ownScope && (status.Refusal != (Failure{}) || status.StorageError != nil || snap.state.Tokens[scope].AccessToken != "") {
+		if scope != ownScope && (status.Failure != (Failure{}) || status.StorageError != nil || snap.state.Tokens[scope].AccessToken != "") {
 			if s.Scopes == nil {
 				s.Scopes = map[string]ScopeStatus{}
 			}
@@ -187,18 +186,18 @@ func (s *Status) addScopes(snap snapshot, now time.Time) (hasToken, lacksToken b
 
 // addRoles adds the failures of dedicated roles, and reports whether there are any.
 func (s *Status) addRoles(snap snapshot, now time.Time) (areFailing bool) {
-	for role, failure := range snap.dedicated {
+	for role, failure := range snap.roleFailures {
 		failure = failure.asOf(now)
-		if now.After(failure.NextAttempt.Add(refusalMemory)) {
-			continue // the role was not read since
+		if now.After(failure.NextAttempt.Add(failureRetention)) {
+			continue // the role has not been read since
 		}
 		s.noteFailure(failure)
-		s.Roles = with(s.Roles, role, failure)
+		s.Roles = withKey(s.Roles, role, failure)
 	}
 	return len(s.Roles) > 0
 }
 
-// noteFailure makes a failure the last one, if it is.
+// noteFailure replaces the last failure if f is later.
 func (s *Status) noteFailure(f Failure) {
 	if f.Time.After(s.Failure.Time) || s.Failure.Count == 0 {
 		s.Failure = f

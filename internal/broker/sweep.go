@@ -14,24 +14,23 @@ import (
 )
 
 const (
-	// sweepTimeout is how long one sweep may take. Vault holds a lock meanwhile that others
-	// want, and sweeps again a minute later.
+	// sweepTimeout bounds one sweep. Vault holds a lock in the meantime, and sweeps again a minute
+	// later.
 	sweepTimeout = 30 * time.Second
 
-	// loadTimeout is how much of that may be spent on loading names that no reader has asked
-	// for yet.
+	// loadTimeout bounds the part of a sweep that loads names.
 	loadTimeout = 10 * time.Second
 
-	// sweepRenewals is how many renewals may run in the background at once.
+	// sweepRenewals is the maximum number of concurrent renewals in the background.
 	sweepRenewals = 16
 )
 
-// Sweep does the background work that is due: it renews tokens in use ahead of their readers,
-// exchanges credentials that would expire of disuse, and writes what storage refused before. It
-// returns within 30 s, and leaves the rest to the next sweep; a renewal that has begun goes on.
+// Sweep does the background work that is due: it renews tokens in use before they expire, exchanges
+// credentials that would expire from disuse, and writes unsaved states. It returns within 30 s, and
+// leaves the rest to the next sweep. A renewal that has begun goes on.
 //
-// Its error joins the errors of storage. Vendors' failures are in the log and in each
-// credential's status.
+// The error joins the errors of storage. Failures of vendors are in the log and in the status of
+// each credential.
 func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
 	if isClosed(b.closed) {
 		return nil
@@ -73,7 +72,7 @@ func (b *Broker) logStep(now time.Time) {
 	b.swept = now
 }
 
-// takeSlot waits until another renewal may begin in the background.
+// takeSlot waits until another renewal in the background may begin.
 func (b *Broker) takeSlot(ctx context.Context) bool {
 	select {
 	case b.slots <- struct{}{}:
@@ -85,16 +84,16 @@ func (b *Broker) takeSlot(ctx context.Context) bool {
 	}
 }
 
-// runTasks runs the tasks of one name one after the other, as they need the same lock. Its error
-// is of type *storage.Error.
+// runTasks runs the tasks of one name in sequence, since they need the same lock. The error is of
+// type *storage.Error.
 func (b *Broker) runTasks(ctx context.Context, s logical.Storage, tasks []task) error {
 	for _, t := range tasks {
 		if ctx.Err() != nil {
-			break // the next sweep goes on
+			break // the next sweep does the rest
 		}
 		hasEnded, err := await(b.renewShared(ctx, s, t))
 		if !hasEnded {
-			b.source.Logger().Warn("a renewal has not ended by its deadline", "name", t.entry.name)
+			b.source.Logger().Warn("a renewal has exceeded its deadline", "name", t.record.name)
 			break
 		}
 		if storage.IsError(err) {
@@ -104,8 +103,8 @@ func (b *Broker) runTasks(ctx context.Context, s logical.Storage, tasks []task) 
 	return nil
 }
 
-// await waits for a renewal, but not longer than its own deadline: one that does not end by it
-// must not keep its slot.
+// await waits for a renewal until its deadline. A renewal that exceeds the deadline must not keep
+// its slot.
 func await(renewed <-chan singleflight.Result) (hasEnded bool, err error) {
 	timer := time.NewTimer(renewTimeout + time.Second)
 	defer timer.Stop()
@@ -117,17 +116,17 @@ func await(renewed <-chan singleflight.Result) (hasEnded bool, err error) {
 	}
 }
 
-// nameTasks are the tasks of one name that are due, and since when.
+// A nameTasks holds the due tasks of one name, and since when they are due.
 type nameTasks struct {
 	tasks []task
 	since time.Time
 }
 
-// dueTasks returns what is due now, the longest overdue first.
+// dueTasks returns the due tasks of all names, longest overdue first.
 func (b *Broker) dueTasks(now time.Time) []nameTasks {
 	var all []nameTasks
-	for _, e := range b.allCached() {
-		if due := b.dueTasksOf(e, now); len(due.tasks) > 0 {
+	for _, r := range b.allCached() {
+		if due := b.dueTasksOf(r, now); len(due.tasks) > 0 {
 			all = append(all, due)
 		}
 	}
@@ -135,49 +134,49 @@ func (b *Broker) dueTasks(now time.Time) []nameTasks {
 	return all
 }
 
-// dueTasksOf returns what is due for a name; nothing if that panics.
-func (b *Broker) dueTasksOf(e *cacheEntry, now time.Time) (due nameTasks) {
-	defer b.contain(e, new(error)) // which it logs
-	e.dropUnused(now)
-	return e.dueTasks(now)
+// dueTasksOf returns the due tasks of a name; none if that panics.
+func (b *Broker) dueTasksOf(r *record, now time.Time) (due nameTasks) {
+	defer b.contain(r, new(error)) // contain logs it
+	r.removeUnused(now)
+	return r.dueTasks(now)
 }
 
-// dropUnused drops what is in memory for roles that are not read any more.
-func (e *cacheEntry) dropUnused(now time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	snap := &e.current
-	snap.early = without(snap.early, func(_ string, until time.Time) bool { return now.After(until) })
-	snap.dedicated = without(snap.dedicated, func(_ string, f Failure) bool { return now.After(f.asOf(now).NextAttempt.Add(refusalMemory)) })
-	for scope, u := range e.uses {
-		if !u.inUse && !u.isAwaited && now.Sub(u.lastRead) > refusalMemory {
-			delete(e.uses, scope)
+// removeUnused removes what memory has for roles that are no longer read.
+func (r *record) removeUnused(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	snap := &r.current
+	snap.early = withoutKeys(snap.early, func(_ string, until time.Time) bool { return now.After(until) })
+	snap.roleFailures = withoutKeys(snap.roleFailures, func(_ string, f Failure) bool { return now.After(f.asOf(now).NextAttempt.Add(failureRetention)) })
+	for scope, u := range r.uses {
+		if !u.inUse && !u.isAwaited && now.Sub(u.lastRead) > failureRetention {
+			delete(r.uses, scope)
 		}
 	}
 }
 
-// dueTasks returns what is due for the name: for its own scope, which may need a keepalive, for
-// the scopes in use, and for those with something unsaved. A scope that fails is left once its
-// readers have gone, since its role may have been deleted.
-func (e *cacheEntry) dueTasks(now time.Time) nameTasks {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+// dueTasks returns the due tasks of the name: of its own scope, which may need a keepalive, of
+// scopes in use, and of scopes with something unsaved. An abandoned scope has none, since its role
+// may have been deleted.
+func (r *record) dueTasks(now time.Time) nameTasks {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var due nameTasks
-	snap := e.current
-	// An operation that is running renews what is due. Dedicated exchanges do not, and may follow
-	// one another without a pause, which must not put others off.
-	if snap.presence != loaded || !e.running.since.IsZero() && !e.running.isDedicated {
+	snap := r.current
+	// A running operation renews what is due, except for dedicated exchanges. Those may follow each
+	// other without a pause, and must not delay other renewals.
+	if snap.presence != loaded || !r.running.since.IsZero() && !r.running.isDedicated {
 		return due
 	}
 	scopes := map[string]bool{ownScope: true}
-	addKeys(scopes, e.uses)
+	addKeys(scopes, r.uses)
 	if snap.unsaved != nil {
-		addKeys(scopes, snap.unsaved.scopes)
+		addKeys(scopes, snap.unsaved.scopeWrites)
 	}
 	for scope := range scopes {
-		v, u := snap.of(scope), e.uses[scope]
+		v, u := snap.of(scope), r.uses[scope]
 		if u.inUse && u.isAbandoned(v, now) {
-			delete(e.uses, scope)
+			delete(r.uses, scope)
 			u = use{}
 		}
 		d := demand{isBackground: true, inUse: u.inUse}
@@ -185,9 +184,9 @@ func (e *cacheEntry) dueTasks(now time.Time) nameTasks {
 		if act != renewNow {
 			continue
 		}
-		due.tasks = append(due.tasks, task{entry: e, epoch: snap.epoch, scope: v.scope, demand: d})
-		// A name that keeps failing goes to the back.
-		since = later(since, v.lastFailure(now).NextAttempt)
+		due.tasks = append(due.tasks, task{record: r, epoch: snap.epoch, scope: v.scope, demand: d})
+		// A name that keeps failing moves to the end.
+		since = maxTime(since, v.lastFailure(now).NextAttempt)
 		if due.since.IsZero() || since.Before(due.since) {
 			due.since = since
 		}
@@ -196,8 +195,8 @@ func (e *cacheEntry) dueTasks(now time.Time) nameTasks {
 	return due
 }
 
-// loadAll loads the names in storage that are not in memory: after the start, those that no
-// reader has asked for yet.
+// loadAll loads the names in storage that are not in memory. After the start, these are the names
+// that nothing has read yet.
 func (b *Broker) loadAll(ctx context.Context, s logical.Storage) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
@@ -207,38 +206,38 @@ func (b *Broker) loadAll(ctx context.Context, s logical.Storage) error {
 			return err
 		}
 		for _, name := range names {
-			b.addStored(name)
+			b.addListed(name)
 		}
 		b.listed = true
 	}
 	var failures []error
 	now := time.Now()
-	for _, e := range b.allCached() {
-		snap := e.get()
+	for _, r := range b.allCached() {
+		snap := r.get()
 		isPauseOver := !snap.panicPause.IsZero() && !now.Before(snap.panicPause)
 		mayLoad := snap.presence == unloaded || snap.presence == unusable && isPauseOver
 		if !mayLoad {
 			continue
 		}
 		if ctx.Err() != nil || isClosed(b.closed) {
-			break // the next sweep goes on
+			break // the next sweep does the rest
 		}
-		failures = append(failures, b.loadUnlocked(ctx, s, e.name))
+		failures = append(failures, b.loadUnlocked(ctx, s, r.name))
 	}
 	return errors.Join(failures...)
 }
 
-// loadUnlocked loads a name unless its lock is held, by somebody who loads it anyway. Its error
-// is of type *storage.Error.
+// loadUnlocked loads a name unless its lock is held, whose holder loads it. The error is of type
+// *storage.Error.
 func (b *Broker) loadUnlocked(ctx context.Context, s logical.Storage, name string) error {
 	unlockName, isLocked := b.locks.tryLock(name)
 	if !isLocked {
 		return nil
 	}
-	e, unlock := b.withEntry(name, unlockName)
+	r, unlock := b.withRecord(name, unlockName)
 	defer unlock()
-	defer b.contain(e, new(error)) // which it logs
-	_, err := b.load(ctx, s, e)
+	defer b.contain(r, new(error)) // contain logs it
+	_, err := b.load(ctx, s, r)
 	switch {
 	case storage.IsError(err):
 		return err

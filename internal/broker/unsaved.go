@@ -10,42 +10,42 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// unsaved is what storage does not have yet of a name.
+// An unsaved is what storage does not have yet of a name.
 type unsaved struct {
-	// state is newer than what storage has, and storage is where it belongs.
+	// state is newer than that in storage. storage is where it must be written.
 	state   *State
 	storage logical.Storage
 
-	// grant and droppedBefore are what storage had for all scopes before.
+	// grant and droppedBefore are those in storage before the failed write.
 	grant         provider.Grant
 	droppedBefore int
 
-	// credential is the failed write of the grant's entry, without which no scope can go
-	// on; scopes are the failed writes of the entries of scopes.
-	credential *failedWrite
-	scopes     map[string]failedWrite
+	// grantWrite is the failed write of the grant entry, which every scope needs. scopeWrites are
+	// the failed writes of scopes' entries.
+	grantWrite  *failedWrite
+	scopeWrites map[string]failedWrite
 }
 
-// A failedWrite is one that storage has refused.
+// A failedWrite is a write that storage did not accept.
 type failedWrite struct {
 	err       error
-	retryTime time.Time // when to try it again
+	retryTime time.Time // when to retry it
 }
 
-// newFailedWrite returns a write that has failed now.
+// newFailedWrite returns a write that failed now.
 func newFailedWrite(err error) failedWrite {
 	return failedWrite{err: err, retryTime: time.Now().Add(saveInterval)}
 }
 
-// pendingFor returns the write without which a scope cannot go on; nil if none.
+// pendingFor returns the write that a scope needs before another exchange; nil if none.
 func (u *unsaved) pendingFor(scope string) *failedWrite {
 	if u == nil {
 		return nil
 	}
-	if u.credential != nil {
-		return u.credential
+	if u.grantWrite != nil {
+		return u.grantWrite
 	}
-	if w, isPending := u.scopes[scope]; isPending {
+	if w, isPending := u.scopeWrites[scope]; isPending {
 		return &w
 	}
 	return nil
@@ -59,37 +59,37 @@ func (u *unsaved) err() error {
 	if w := u.pendingFor(ownScope); w != nil {
 		return w.err
 	}
-	for _, scope := range slices.Sorted(maps.Keys(u.scopes)) {
-		return u.scopes[scope].err
+	for _, scope := range slices.Sorted(maps.Keys(u.scopeWrites)) {
+		return u.scopeWrites[scope].err
 	}
 	return nil
 }
 
-// rebase returns what is still to be stored once a newer state has been read from storage: what the
-// new state supersedes is dropped, and the failed writes of scopes are merged into it. It returns
-// nil if nothing is left, or if another node or an operator has written what must not be
+// rebase returns what must still be stored after a newer state was read from storage. It leaves out
+// what the newer state supersedes, and merges the failed writes of scopes into it. It returns nil
+// if nothing is left, or if another node or an operator has written something that must not be
 // overwritten.
 func (u *unsaved) rebase(state *State) *unsaved {
 	if u.state.Generation != state.Generation {
 		return nil
 	}
 	next, merged := *u, *u.state
-	if u.credential != nil {
+	if u.grantWrite != nil {
 		isNewer := state.Exchanges > u.state.Exchanges
-		isOther := state.Grant != u.grant || state.DroppedBefore != u.droppedBefore // unless it is this very write
+		isOther := state.Grant != u.grant || state.DroppedBefore != u.droppedBefore // but not if the failed write has succeeded
 		if isNewer || isOther && (state.Grant != u.state.Grant || state.DroppedBefore != u.state.DroppedBefore) {
 			return nil
 		}
 	} else {
-		merged, next.scopes = *state, map[string]failedWrite{}
-		for scope, w := range u.scopes {
+		merged, next.scopeWrites = *state, map[string]failedWrite{}
+		for scope, w := range u.scopeWrites {
 			p := u.state.part(scope)
 			if u.state.Number < state.DroppedBefore || state.Tokens[scope].IssueTime.After(p.Token.IssueTime) {
 				continue
 			}
-			merged, next.scopes[scope] = *merged.withPart(scope, p), w
+			merged, next.scopeWrites[scope] = *merged.withPart(scope, p), w
 		}
-		if len(next.scopes) == 0 {
+		if len(next.scopeWrites) == 0 {
 			return nil
 		}
 	}
@@ -98,48 +98,48 @@ func (u *unsaved) rebase(state *State) *unsaved {
 	return &next
 }
 
-// keepUnsaved keeps a state in memory that storage does not have; with a nil state, nothing is
+// keepUnsaved keeps a state in memory that storage does not have. If the state is nil, nothing is
 // unsaved any more.
-func (e *cacheEntry) keepUnsaved(s logical.Storage, state *State, err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.current.unsaved = nil
+func (r *record) keepUnsaved(s logical.Storage, state *State, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.current.unsaved = nil
 	if state != nil {
 		failed := newFailedWrite(err)
-		e.current.unsaved = &unsaved{state: state, storage: s, credential: &failed}
-		if e.stored != nil {
-			e.current.unsaved.grant, e.current.unsaved.droppedBefore = e.stored.grant, e.stored.droppedBefore
+		r.current.unsaved = &unsaved{state: state, storage: s, grantWrite: &failed}
+		if r.stored != nil {
+			r.current.unsaved.grant, r.current.unsaved.droppedBefore = r.stored.grant, r.stored.droppedBefore
 		}
 	}
 }
 
-// replaceState sets the state after a write, but for the scopes whose entries storage has
-// refused. Those stay as readers have seen them.
-func (snap *snapshot) replaceState(next *State, s logical.Storage, refused map[string]failedWrite) {
+// replaceState sets the state after a write. Readers do not see the parts of scopes whose writes
+// failed.
+func (snap *snapshot) replaceState(next *State, s logical.Storage, failedScopes map[string]failedWrite) {
 	visible := next
-	for scope := range refused {
+	for scope := range failedScopes {
 		visible = visible.withPart(scope, snap.state.part(scope))
 	}
 	snap.state, snap.unsaved = visible, nil
-	if len(refused) > 0 {
-		snap.unsaved = &unsaved{state: next, storage: s, scopes: refused}
+	if len(failedScopes) > 0 {
+		snap.unsaved = &unsaved{state: next, storage: s, scopeWrites: failedScopes}
 	}
 }
 
-// dropStoredWrites drops the failed writes of scopes of which nothing is left to be written.
-func (snap *snapshot) dropStoredWrites(has *storedState) {
-	if snap.unsaved == nil || snap.unsaved.credential != nil {
+// removeStoredWrites removes the failed writes of scopes whose parts are in storage by now.
+func (snap *snapshot) removeStoredWrites(stored *storedState) {
+	if snap.unsaved == nil || snap.unsaved.grantWrite != nil {
 		return
 	}
 	next := *snap.unsaved
-	next.scopes = maps.Clone(next.scopes)
-	maps.DeleteFunc(next.scopes, func(scope string, _ failedWrite) bool { return has.hasPart(next.state, scope) })
-	if snap.unsaved = &next; len(next.scopes) == 0 {
+	next.scopeWrites = maps.Clone(next.scopeWrites)
+	maps.DeleteFunc(next.scopeWrites, func(scope string, _ failedWrite) bool { return stored.hasPart(next.state, scope) })
+	if snap.unsaved = &next; len(next.scopeWrites) == 0 {
 		snap.unsaved = nil
 	}
 }
 
-// amend changes what readers see and what is unsaved.
+// amend changes both the visible and the unsaved state.
 func (snap *snapshot) amend(f func(*State) *State) {
 	snap.state = f(snap.state)
 	if snap.unsaved != nil {

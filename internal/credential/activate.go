@@ -116,7 +116,7 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 		return errors.Join(append([]error{err}, run.failed(ctx, err)...)...)
 	}
 	for _, u := range users {
-		changes.Of(u.name).Stored()
+		changes.Of(u.name).Committed()
 	}
 	st.Logger().Info("key pair activated", "keypair", name, "key_id", k.Pending.KeyID)
 	return nil

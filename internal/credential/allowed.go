@@ -12,7 +12,7 @@ import (
 )
 
 // Allowed restricts what a key pair signs for. Only a write to the key pair's own path sets it, so
-// that a policy for one credential never gives access to another one's key. (Guarantee 17.)
+// that a policy for one credential never gives access to another key. (Guarantee 17.)
 type Allowed struct {
 	// Configs are the names of the credentials that may use the key pair. If empty, only the
 	// credential with the key pair's name may.

@@ -78,7 +78,7 @@ func (e *Entry) hasFieldsOf(p provider.Provider) bool {
 // isStoredAs reports whether a value is a valid stored form of a field type. Numbers are
 // json.Number, as the SDK decodes them.
 func isStoredAs(fieldType framework.FieldType, value any) bool {
-	isNoText := func(value any) bool { _, isText := value.(string); return !isText }
+	isNotText := func(value any) bool { _, isText := value.(string); return !isText }
 	switch value := value.(type) {
 	case string:
 		return fieldType == framework.TypeString
@@ -89,9 +89,9 @@ func isStoredAs(fieldType framework.FieldType, value any) bool {
 		isDuration := fieldType == framework.TypeDurationSecond && number >= 0 && number <= int64(MaxDuration/time.Second)
 		return err == nil && (isDuration || fieldType == framework.TypeInt)
 	case []any:
-		return fieldType == framework.TypeCommaStringSlice && !slices.ContainsFunc(value, isNoText)
+		return fieldType == framework.TypeCommaStringSlice && !slices.ContainsFunc(value, isNotText)
 	case map[string]any:
-		return fieldType == framework.TypeKVPairs && !slices.ContainsFunc(slices.Collect(maps.Values(value)), isNoText)
+		return fieldType == framework.TypeKVPairs && !slices.ContainsFunc(slices.Collect(maps.Values(value)), isNotText)
 	}
 	return false
 }

@@ -89,3 +89,10 @@ func (st *Store) ExpireUnstoredGrants() {
 	defer st.unstoredGrants.mu.Unlock()
 	st.unstoredGrants.expireLocked()
 }
+
+// UnstoredGrants returns the number of rotated refresh tokens that are kept for a repeated write.
+func (st *Store) UnstoredGrants() int {
+	st.unstoredGrants.mu.Lock()
+	defer st.unstoredGrants.mu.Unlock()
+	return len(st.unstoredGrants.grants)
+}

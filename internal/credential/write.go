@@ -94,7 +94,7 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 		if err := next.put(ctx, s); err != nil {
 			return change.Failed(ctx, nil, err)
 		}
-		change.SettingsStored()
+		change.SettingsCommitted()
 		return nil
 	}
 	if err := st.verify(ctx, change, pl, w); err != nil {
@@ -103,7 +103,7 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 	if err := st.commit(ctx, s, pl); err != nil {
 		return change.Failed(ctx, pl.answered(), err)
 	}
-	change.Stored()
+	change.Committed()
 	return nil
 }
 

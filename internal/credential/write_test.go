@@ -55,7 +55,7 @@ func TestAWriteChangesTheFieldsThatItNames(t *testing.T) {
 	}
 }
 
-func TestTheTimeOfAWriteIsThatOfItsSecrets(t *testing.T) {
+func TestOnlyANewSecretChangesTheTimeOfTheWrite(t *testing.T) {
 	for name, c := range map[string]struct {
 		fields map[string]any
 		isNew  bool

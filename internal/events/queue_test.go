@@ -37,7 +37,7 @@ func TestAnExpiryThatTheQueueDroppedIsReportedLater(t *testing.T) {
 			names = append(names, fmt.Sprintf("c%d", i))
 		}
 		q.Expiring(expiring(names...), time.Now())
-		assert.EqualValues(t, 1, full.Load(), "which is said once")
+		assert.EqualValues(t, 1, full.Load(), "logged once")
 		time.Sleep(time.Hour)
 		q.Expiring(expiring(names...), time.Now())
 		time.Sleep(time.Hour)
@@ -55,7 +55,7 @@ func TestAnExpiryThatTheQueueDroppedIsReportedLater(t *testing.T) {
 	})
 }
 
-func TestAClosedQueueDropsWhatWaits(t *testing.T) {
+func TestAClosedQueueDropsWaitingEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, sent, full := newQueue()
 		for range 10 {
@@ -64,7 +64,7 @@ func TestAClosedQueueDropsWhatWaits(t *testing.T) {
 		time.Sleep(2500 * time.Millisecond)
 		q.Close()
 		assert.False(t, q.add(Event{}))
-		time.Sleep(time.Hour) // and synctest sees that nobody is left
+		time.Sleep(time.Hour) // synctest checks that no goroutine remains
 		assert.EqualValues(t, 3, sent.Load())
 		assert.Zero(t, full.Load())
 	})

@@ -34,12 +34,11 @@ type Metrics struct {
 }
 
 // New returns the metrics of an engine with the given vendors, and any others that a status
-// names. statuses yields the status of each
-// credential by name; each call of Text calls it.
+// names. statuses yields the status of each credential by name; each call of Text calls it.
 func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *Metrics {
 	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tokenbroker_reads_total",
-		Help: "Token reads by result: cached, exchanged (waited for the vendor), stale (valid token, but a newer one is due and not available), failed (not counting invalid requests).",
+		Help: "Token reads by result: cached, exchanged (waited for the vendor), stale (a valid token whose renewal failed or is slow), failed (not counting invalid requests).",
 	}, []string{"result"})
 	m := &Metrics{
 		registry: prometheus.NewPedanticRegistry(),

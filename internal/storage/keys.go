@@ -1,8 +1,11 @@
 package storage
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // The first part of each key is the kind of the entry.
@@ -15,7 +18,7 @@ const (
 )
 
 // ProbeKey is the key of an empty entry that Probe writes.
-const ProbeKey = "fence"
+const ProbeKey = "probe"
 
 // Sealed returns the key prefixes of entries that hold secrets, for Vault's seal wrapping.
 func Sealed() []string {
@@ -33,19 +36,49 @@ func KeypairKey(name string) string { return keypairs + "/" + name }
 // RoleKey returns the key of a role. With an empty name it returns the prefix of all roles.
 func RoleKey(name string) string { return roles + "/" + name }
 
-// StateKey returns the key of one part of a credential's state. With an empty part it returns the
-// prefix of all parts.
-func StateKey(name, part string) string { return states + "/" + name + "/" + part }
+// StatePrefix returns the prefix of the keys of a credential's state.
+func StatePrefix(name string) string { return states + "/" + name + "/" }
 
-// LeaseKey returns the key of a dedicated token. With an empty id it returns the prefix of one series
-// of a role's tokens; with an empty role, the prefix of all dedicated tokens of the credential.
-func LeaseKey(credential, role, series, id string) string {
-	prefix := leases + "/" + credential + "/"
-	if role == "" {
-		return prefix
+// GrantKey returns the key of the part of a credential's state that all scopes share.
+func GrantKey(name string) string { return StatePrefix(name) + "grant" }
+
+// ScopeKey returns the key of the part of a credential's state that concerns one scope; "" is the
+// credential's own scope.
+func ScopeKey(name, scope string) string {
+	if scope == "" {
+		return StatePrefix(name) + "own"
 	}
-	return prefix + role + "/" + series + "/" + id
+	return StatePrefix(name) + digest(scope)
 }
+
+// LeasesPrefix returns the prefix of the keys of all dedicated tokens of a credential.
+func LeasesPrefix(credential string) string { return leases + "/" + credential + "/" }
+
+// SeriesPrefix returns the prefix of the keys of one series of a role's dedicated tokens.
+func SeriesPrefix(credential, role, series string) string {
+	return LeasesPrefix(credential) + role + "/" + series + "/"
+}
+
+// LeaseKey returns the key of a dedicated token that expires at a time.
+func LeaseKey(credential, role, series, accessToken string, expiry time.Time) string {
+	return SeriesPrefix(credential, role, series) + strconv.FormatInt(expiry.Unix(), 10) + "-" + digest(accessToken)
+}
+
+// LeaseExpiry returns the expiry in the key of a dedicated token, or the zero time if it has none.
+func LeaseExpiry(key string) time.Time {
+	seconds, _, _ := strings.Cut(key[strings.LastIndex(key, "/")+1:], "-")
+	expiry, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Unix(expiry, 0)
+}
+
+// IsLeaseOf reports whether a key is that of a dedicated token.
+func IsLeaseOf(key, accessToken string) bool { return strings.HasSuffix(key, "-"+digest(accessToken)) }
+
+// digest returns the SHA-256 of a text, for a key that must not contain the text itself.
+func digest(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
 
 // A Kind is the kind of a storage entry.
 type Kind int

@@ -1,12 +1,15 @@
 // Package storage reads and writes the engine's entries in Vault's storage. It is the only
 // package that knows their keys and their format.
 //
-//	config/<vendor>/<name>                            a credential
-//	keypair/<name>                                  a key pair
-//	role/<name>                                     a role
-//	state/<name>/grant                              the grant of a credential
-//	state/<name>/own, state/<name>/<SHA-256>        the token of a credential's own scope, of a narrower one
-//	lease/<credential>/<role>/<series>/<expiry>-<SHA-256>   a dedicated token
+//	config/<vendor>/<name>      a credential
+//	keypair/<name>              a key pair
+//	role/<name>                 a role
+//	state/<name>/grant          the grant of a credential
+//	state/<name>/own            the token of a credential's own scope
+//	state/<name>/<SHA-256>      the token of a narrower scope; the SHA-256 is of the scope
+//	lease/<credential>/<role>/<series>/<expiry>-<SHA-256>
+//	                            a dedicated token; the SHA-256 is of the token
+//	probe                       an empty entry, written to test storage
 //
 // Each entry is a JSON object that has the version of the format among its fields.
 package storage

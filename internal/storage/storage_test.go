@@ -74,7 +74,7 @@ func TestADamagedEntryIsNamedAndNotQuoted(t *testing.T) {
 	}
 }
 
-func TestAnEntryOfANewerEngineIsLeftAlone(t *testing.T) {
+func TestAnEntryOfANewerEngineIsNotChanged(t *testing.T) {
 	for _, secret := range []string{`"top"`, `["another", "type"]`} {
 		_, err := get(t, fmt.Sprintf(`{"version":%d,"secret":%s}`, FormatVersion+1, secret))
 		var newer *NewerFormatError
@@ -83,7 +83,7 @@ func TestAnEntryOfANewerEngineIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestAWriteThatFailsIsAFailureOfStorage(t *testing.T) {
+func TestAFailedWriteIsAStorageError(t *testing.T) {
 	large := "put failed due to value being too large; got 2000000 bytes, max: 1048576 bytes"
 	err := Put(t.Context(), &faulty{err: errors.New(large)}, RoleKey("x"), &thing{Secret: "top"})
 	assert.True(t, IsError(err))
@@ -116,11 +116,11 @@ func TestRetry(t *testing.T) {
 
 		attempts, _, err = run(t, &Error{&TooLargeError{Err: errors.New("large")}})
 		assert.True(t, IsTooLarge(err))
-		assert.Equal(t, 1, attempts, "an entry that is too large stays so")
+		assert.Equal(t, 1, attempts, "an entry that is too large is not tried again")
 
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
-		err = Retry(ended, func() error { t.Error("written for nobody"); return nil })
+		err = Retry(ended, func() error { t.Error("written after its caller has ended"); return nil })
 		assert.True(t, IsError(err))
 		assert.ErrorIs(t, err, context.Canceled)
 	})
@@ -132,12 +132,14 @@ func TestEachKeyIsParsed(t *testing.T) {
 		name string
 	}
 	for key, want := range map[string]parsed{
-		CredentialKey("kensho", "prod"):   {Credential, "prod"},
-		KeypairKey("prod"):                {Keypair, "prod"},
-		RoleKey("app"):                    {Role, "app"},
-		StateKey("prod", "own"):           {State, "prod"},
-		LeaseKey("prod", "app", "1", "2"): {Other, ""},
-		ProbeKey:                          {Other, ""},
+		CredentialKey("kensho", "prod"): {Credential, "prod"},
+		KeypairKey("prod"):              {Keypair, "prod"},
+		RoleKey("app"):                  {Role, "app"},
+		GrantKey("prod"):                {State, "prod"},
+		ScopeKey("prod", ""):            {State, "prod"},
+		ScopeKey("prod", "a/b c"):       {State, "prod"},
+		LeaseKey("prod", "app", "1", "token", time.Unix(2, 0)): {Other, ""},
+		ProbeKey: {Other, ""},
 	} {
 		kind, name := ParseKey(key)
 		assert.Equal(t, want, parsed{kind, name}, key)

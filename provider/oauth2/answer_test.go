@@ -58,7 +58,7 @@ func TestAFormIsReadLikeJSON(t *testing.T) {
 	})
 }
 
-func TestWhatIsShownOfAnAnswerHoldsNoControlCharacters(t *testing.T) {
+func TestNoControlCharacterOfAnAnswerIsShown(t *testing.T) {
 	for name, test := range map[string]struct{ body, says string }{
 		"a header in the type":        {`{"access_token": "a", "token_type": "Bearer\r\nX-Evil: 1\u001b[2J"}`, "token_type"},
 		"a space in the type":         {`{"access_token": "a", "token_type": "Bearer x"}`, "token_type"},

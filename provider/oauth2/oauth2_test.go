@@ -297,7 +297,7 @@ func TestAKeyIsReadAsOpenSSLWritesIt(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestGuarantee3AReplacedRefreshTokenIsKeptThoughTheAnswerIsUnusable(t *testing.T) {
+func TestGuarantee3ARotatedRefreshTokenIsKeptIfTheAnswerIsUnusable(t *testing.T) {
 	for name, body := range map[string]string{
 		"a lifetime of zero": `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": 0}`,
 		"a lifetime as text": `{"access_token": "a", "refresh_token": "the-next-0123456789", "expires_in": "soon"}`,

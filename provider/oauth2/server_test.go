@@ -124,7 +124,7 @@ func TestStaleMetadataIsReadAgainOrStaysInUse(t *testing.T) {
 	})
 }
 
-func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
+func TestMetadataOfAnotherIssuerAreRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		metadata string
 		kind     provider.Kind
@@ -163,7 +163,7 @@ func TestMetadataThatAreNoneOfTheIssuersAreRefused(t *testing.T) {
 	}
 }
 
-func TestGuarantee13MetadataThatNameAnotherHostLaterAreNotFollowed(t *testing.T) {
+func TestGuarantee13MetadataThatChangeTheHostAreNotUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := "A.example:443"
 		var called []string

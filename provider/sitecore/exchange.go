@@ -76,7 +76,7 @@ type pair struct {
 	scope        []string // nil if unknown
 }
 
-// pair returns the refresh token to use; none if the API key is to be used. A refresh token
+// pair returns the refresh token to use; none if the API key applies. A refresh token
 // of the API key precedes the operator's own, which the vendor had rejected before the key
 // was used.
 func (c *credential) pair(last provider.Grant, now time.Time) pair {

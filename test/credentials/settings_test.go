@@ -77,7 +77,7 @@ func TestFieldsThatAffectAnExchangeAreVerified(t *testing.T) {
 	}
 }
 
-func TestASettingCountsAtOnce(t *testing.T) {
+func TestASettingAppliesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})

@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestADedicatedTokenLivesAndDiesWithItsLease(t *testing.T) {
+func TestADedicatedTokenIsRevokedWithItsLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		first, second := e.Creds("mine"), e.Creds("mine")
@@ -92,7 +92,7 @@ func TestRevokingAnExpiredTokenCallsNoVendor(t *testing.T) {
 	})
 }
 
-func TestMaxLeasesBoundsTheTokensThatLive(t *testing.T) {
+func TestMaxLeasesBoundsTheValidTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		first := e.Creds("mine")
@@ -154,12 +154,12 @@ func TestADedicatedTokenThatCannotBeStoredIsRevoked(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Creds("api")
 		storage := e.BreakStorage()
-		live := e.Sim.Live()
+		valid := e.Sim.ValidTokens()
 		for i, refuse := range []*atomic.Bool{&storage.RefuseLease, &storage.Refuse} {
 			refuse.Store(true)
 			status, _ := e.Refused("creds/mine")
 			assert.Equal(t, http.StatusInternalServerError, status)
-			assert.Equal(t, live, e.Sim.Live())
+			assert.Equal(t, valid, e.Sim.ValidTokens())
 			assert.Len(t, e.Sim.Revoked(), i+1)
 			refuse.Store(false)
 		}
@@ -219,14 +219,14 @@ func TestACanceledDedicatedReadLeavesNoToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Sim.Behave(vendorsim.Conduct{Latency: 4 * time.Second})
-		live := e.Sim.Live()
+		valid := e.Sim.ValidTokens()
 		for range 4 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			_, err := e.Backend.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/mine", Storage: e.Storage})
 			require.Error(t, err)
 			cancel()
 		}
-		assert.Equal(t, live, e.Sim.Live())
+		assert.Equal(t, valid, e.Sim.ValidTokens())
 		assert.Empty(t, e.Leased())
 	})
 }
@@ -252,7 +252,7 @@ func TestADedicatedReadRejectsATokenThatIsShared(t *testing.T) {
 		shared := engine.TokenOf(e.Creds("api"))
 		status, message := e.Refused("creds/whole")
 		assert.Equal(t, http.StatusBadGateway, status)
-		assert.Contains(t, message, "a reader cannot have one of its own")
+		assert.Contains(t, message, "so the role cannot be dedicated")
 		assert.True(t, e.Sim.Accepts(shared))
 
 		first := e.Creds("mine")

@@ -122,11 +122,11 @@ func unpack(t *testing.T, platform string) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
 	add := func(info fs.FileInfo, from io.Reader) {
-		wanted := fs.FileMode(0o644)
+		expected := fs.FileMode(0o644)
 		if info.Name() == binary(platform) {
-			wanted = 0o755
+			expected = 0o755
 		}
-		assert.Equal(t, wanted, info.Mode(), info.Name())
+		assert.Equal(t, expected, info.Mode(), info.Name())
 		bytes, err := io.ReadAll(from)
 		require.NoError(t, err)
 		files[info.Name()] = bytes

@@ -63,13 +63,13 @@ func TestDependabotWatchesEachFolderWithDependencies(t *testing.T) {
 	watched := slices.Collect(maps.Keys(dependabot(t)))
 
 	ecosystems := map[string]string{"go.mod": "gomod", "package.json": "npm", "Dockerfile": "docker"}
-	wanted := []string{"github-actions /"}
+	expected := []string{"github-actions /"}
 	for _, file := range tracked(t) {
 		if ecosystem := ecosystems[path.Base(file)]; ecosystem != "" {
-			wanted = append(wanted, ecosystem+" "+path.Join("/", path.Dir(file)))
+			expected = append(expected, ecosystem+" "+path.Join("/", path.Dir(file)))
 		}
 	}
-	assert.ElementsMatch(t, wanted, watched)
+	assert.ElementsMatch(t, expected, watched)
 }
 
 // Tools are indirect requirements in go.mod, which Dependabot updates only if its configuration
@@ -167,11 +167,11 @@ func notes(t *testing.T, version, changelog string) (string, error) {
 }
 
 func TestReleaseNeedsADatedChangelogEntry(t *testing.T) {
-	changelog := "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-12-01\n\n### Added\n\n- Two.\n\n[Two](docs/two.md) is told of.\n\n" +
+	changelog := "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2026-12-01\n\n### Added\n\n- Two.\n\nSee [Two](docs/two.md).\n\n" +
 		"## [0.1.0] - 2026-11-26\n\n- One.\n\n[0.1.0]: https://example.com\n"
 	text, err := notes(t, "v0.2.0", changelog)
 	require.NoError(t, err)
-	assert.Equal(t, "\n### Added\n\n- Two.\n\n[Two](docs/two.md) is told of.\n\n", text)
+	assert.Equal(t, "\n### Added\n\n- Two.\n\nSee [Two](docs/two.md).\n\n", text)
 	text, err = notes(t, "v0.1.0", changelog)
 	require.NoError(t, err)
 	assert.Equal(t, "\n- One.\n\n", text)

@@ -108,17 +108,17 @@ func TestDockerfileBuildsTheImageOfTheLayout(t *testing.T) {
 	for _, arch := range architectures() {
 		t.Run(arch, func(t *testing.T) {
 			built := build(t, arch)
-			wanted, err := all[arch].ConfigFile()
+			expected, err := all[arch].ConfigFile()
 			require.NoError(t, err)
 			config, err := built.ConfigFile()
 			require.NoError(t, err)
-			assert.Equal(t, wanted.OS+"/"+wanted.Architecture, config.OS+"/"+config.Architecture)
+			assert.Equal(t, expected.OS+"/"+expected.Architecture, config.OS+"/"+config.Architecture)
 			assert.Equal(t, "65532:65532", config.Config.User)
-			assert.Equal(t, wanted.Config.User, config.Config.User)
-			assert.Equal(t, wanted.Config.Entrypoint, config.Config.Entrypoint)
+			assert.Equal(t, expected.Config.User, config.Config.User)
+			assert.Equal(t, expected.Config.Entrypoint, config.Config.Entrypoint)
 			assert.Empty(t, config.Config.Cmd)
 			delete(config.Config.Labels, "io.buildah.version")
-			assert.Equal(t, wanted.Config.Labels, config.Config.Labels)
+			assert.Equal(t, expected.Config.Labels, config.Config.Labels)
 
 			files := fileSystem(t, built)
 			assert.Len(t, files, 3)

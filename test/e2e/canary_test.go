@@ -170,7 +170,7 @@ func TestFaultHarnessDetectsSecretsThatTheServerLeaks(t *testing.T) {
 	assert.Contains(t, own.outside.answers.String(), "/v1/watched/creds/prod: 200 OK")
 	assert.NotContains(t, own.outside.answers.String(), token)
 	require.NoError(t, own.outside.record("/v1/watched/config/kensho/prod", `{"access_token":"`+token+`"}`))
-	assert.Contains(t, own.outside.answers.String(), token, "a token in a config read is kept")
+	assert.Contains(t, own.outside.answers.String(), token, "a token in a config read is searched")
 	own.outside.answers.text.Reset()
 	audited, err := os.ReadFile(own.hashedAuditLog())
 	require.NoError(t, err)

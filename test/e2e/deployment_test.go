@@ -172,7 +172,7 @@ func (d *deployment) follow(file, path string, least time.Duration) (tokens []st
 		if !d.sim.Accepts(token) {
 			asked, answered := d.audited(path)
 			expiry := d.sim.Expiry(token)
-			require.False(d.t, expiry.IsZero(), "token %d is %q, which is no vendor's", len(tokens), token)
+			require.False(d.t, expiry.IsZero(), "token %d is %q, which no vendor issued", len(tokens), token)
 			for _, at := range asked[len(answered):] { // Agent reads one at a time
 				require.True(d.t, at.After(expiry.Add(-agentTokenLifetime/20)), "token %d expired at %s, while a read of %s waits for the next", len(tokens), expiry, at)
 			}

@@ -58,8 +58,8 @@ func TestEachCredentialYieldsALeasedToken(t *testing.T) {
 		assert.Equal(t, "Bearer", secret.Data["token_type"])
 		expire, err := time.Parse(time.RFC3339, secret.Data["expire_time"].(string))
 		require.NoError(t, err)
-		death := m.sim.Expiry(secret.Data["access_token"].(string))
-		assert.False(t, expire.After(death), "guarantee 1: %s expires at %s, but its expire_time is %s", name, death, expire)
+		expiry := m.sim.Expiry(secret.Data["access_token"].(string))
+		assert.False(t, expire.After(expiry), "guarantee 1: %s expires at %s, but its expire_time is %s", name, expiry, expire)
 		assert.Equal(t, secret.Data["access_token"], m.creds(name).Data["access_token"])
 	}
 	assert.Len(t, m.sim.Calls(), calls, "all reads were of cached tokens")

@@ -60,5 +60,5 @@ func TestGuarantee15LargeTokensFitIntoRaft(t *testing.T) {
 	status := m.read("status/api").Data
 	assert.Equal(t, "ok", status["state"])
 	assert.NotContains(t, status, "storage_error")
-	assert.Contains(t, own.log.String(), "a dropped token is not kept to be revoked", "some dropped tokens do not fit")
+	assert.Contains(t, own.log.String(), "a dropped token will not be revoked", "some dropped tokens do not fit")
 }

@@ -115,7 +115,7 @@ type playground struct {
 	tmp     string // the directory for temporary files
 	marker  string // a variable in the environment of all its processes
 
-	exports  string   // the command that is to be run first in another terminal
+	exports  string   // the command to run first in another terminal
 	commands []string // the commands to try
 }
 

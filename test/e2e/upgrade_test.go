@@ -93,7 +93,7 @@ func readsToken(ctx context.Context, client *api.Client, path string, token any)
 	case secret == nil:
 		return fmt.Errorf("%s: 404", path)
 	case secret.Data["access_token"] != token:
-		return fmt.Errorf("%s: another token than is to be served", path)
+		return fmt.Errorf("%s: unexpected token", path)
 	}
 	return nil
 }

@@ -243,7 +243,7 @@ func TestFaultCleanupStartsNothing(t *testing.T) {
 			case http.StatusOK:
 				served++
 			default:
-				assert.Equal(t, "the engine is being unloaded", message)
+				assert.Equal(t, "the engine is being unloaded; try again", message)
 			}
 		}
 		assert.Equal(t, 16, served, "late requests get the tokens of exchanges that were in flight")
@@ -267,7 +267,7 @@ func TestFaultCleanupEndsAWaitForTheHour(t *testing.T) {
 		reader.Go(func() {
 			status, message := e.Refused("creds/c0")
 			assert.Equal(t, http.StatusServiceUnavailable, status)
-			assert.Equal(t, "the engine is being unloaded", message)
+			assert.Equal(t, "the engine is being unloaded; try again", message)
 		})
 		time.Sleep(time.Second)
 		assert.Zero(t, e.Clean())

@@ -158,7 +158,7 @@ func checkDamaged(t *testing.T, dump storageDump, key string, raw []byte) {
 			parts := strings.Split(left, "/")
 			require.False(t, left == key && parts[0] != "lease", "%s is left in storage", left)
 		}
-		require.NotContains(t, log.String(), "a bug of the engine", fmt.Sprint(log.String()))
+		require.NotContains(t, log.String(), "a bug in the engine", fmt.Sprint(log.String()))
 		l.backend.Cleanup(t.Context())
 	})
 }

@@ -269,7 +269,7 @@ var storageFlows = map[string]storageFlow{
 	"a sweep renews a token":         {given: and(warm, nextHour), when: sweeps},
 	"a sweep renews two tokens":      {given: and(withRole, func(*stage) { engine.Until(0, 50, 0) }), when: sweeps},
 	"a sweep has everything to load": {given: and(warm, nextHour, cold), when: sweeps},
-	"a sweep keeps a credential alive": {given: and(rotating, func(s *stage) {
+	"a sweep renews an unused credential": {given: and(rotating, func(s *stage) {
 		s.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		time.Sleep(25 * time.Hour)
 	}, cold), when: sweeps},

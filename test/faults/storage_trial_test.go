@@ -139,7 +139,7 @@ func (r *trial) lost(a answer, ending string) bool {
 	switch {
 	case !isLost, unstored && ending != "a crash":
 		return false
-	case ending == "a crash" && r.fault.outlastsRequest() && a.status != http.StatusOK && r.call.Op == "put" && r.call.Key != "fence":
+	case ending == "a crash" && r.fault.outlastsRequest() && a.status != http.StatusOK && r.call.Op == "put" && r.call.Key != "probe":
 		// A crash while storage refuses the vendor's answer loses it, as it is only in memory.
 		// This can happen only if the fault began with the write of that answer: the engine
 		// makes no exchange while storage refuses writes.

@@ -43,7 +43,7 @@ func (c *vendorCell) failTwice(o outcome) {
 }
 
 // failOnce makes an attempt that fails, and checks the response and the status. It then waits
-// until the next attempt is due, and checks that none is made before.
+// until the time of the next attempt, and checks that none is made before.
 func (c *vendorCell) failOnce(o outcome) {
 	c.T.Helper()
 	before := c.Exchanges()

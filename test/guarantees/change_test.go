@@ -137,7 +137,7 @@ func TestGuarantee8FailedRefreshWithDropStillDropsTheToken(t *testing.T) {
 	})
 }
 
-func TestGuarantee8AConfigWriteCountsAtOnce(t *testing.T) {
+func TestGuarantee8AConfigWriteAppliesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.AddRefreshToken("link-streaming", "another-refresh-token")

@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee4DedicatedReadersLeaveAVendorAloneWhoseMetadataAreMissing(t *testing.T) {
+func TestGuarantee4DedicatedReadersBackOffWhileMetadataAreMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("config/oauth2/found", engine.IssuerClient())
@@ -38,7 +38,7 @@ func TestGuarantee4DedicatedReadersLeaveAVendorAloneWhoseMetadataAreMissing(t *t
 	})
 }
 
-func TestGuarantee16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testing.T) {
+func TestGuarantee16TokensOfADedicatedRoleAreBoundedWithinALifetime(t *testing.T) {
 	for name, test := range map[string]struct {
 		fields map[string]any
 		limit  int
@@ -84,7 +84,7 @@ func TestGuarantee16ADedicatedRoleHasSoManyTokensWithinTheLifetimeOfOne(t *testi
 	}
 }
 
-func TestGuarantee5ARejectionOfADedicatedReadersExchangeIsTheCredentials(t *testing.T) {
+func TestGuarantee5ARejectedDedicatedExchangeRejectsTheCredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(401, `{"error":"invalid_client"}`))})
@@ -98,7 +98,7 @@ func TestGuarantee5ARejectionOfADedicatedReadersExchangeIsTheCredentials(t *test
 
 // max_exchanges counts tokens. A failed exchange may be repeated when the outage is over
 // (guarantee 16).
-func TestGuarantee16FailedExchangesTakeNoneOfADedicatedRolesTokens(t *testing.T) {
+func TestGuarantee16FailedExchangesDoNotCountAgainstADedicatedRole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("roles/mine", map[string]any{"max_leases": 3, "max_exchanges": 5})
@@ -123,7 +123,7 @@ func TestGuarantee16FailedExchangesTakeNoneOfADedicatedRolesTokens(t *testing.T)
 	})
 }
 
-func TestGuarantee8ACredentialWhoseDedicatedTokensStorageWillNotTellIsNotDeleted(t *testing.T) {
+func TestGuarantee8ACredentialWhoseDedicatedTokensCannotBeListedIsNotDeleted(t *testing.T) {
 	for name, refused := range map[string]engine.StorageCall{
 		"list of leases":      {Op: "list", Key: "lease/api/"},
 		"read of a lease":     {Op: "get", Key: "lease/api/mine/"},
@@ -155,7 +155,7 @@ func TestGuarantee8ACredentialWhoseDedicatedTokensStorageWillNotTellIsNotDeleted
 	}
 }
 
-func TestGuarantee4DedicatedReadersLeaveAVendorAloneThatIsDown(t *testing.T) {
+func TestGuarantee4DedicatedReadersBackOffDuringAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Sim.Behave(engine.Down())
@@ -170,7 +170,7 @@ func TestGuarantee4DedicatedReadersLeaveAVendorAloneThatIsDown(t *testing.T) {
 }
 
 // The readers of a dedicated role do not block other users of the credential (guarantee 15).
-func TestGuarantee15ManyDedicatedReadsAtASlowVendorKeepNobodyElseFromTheCredential(t *testing.T) {
+func TestGuarantee15ManyDedicatedReadsAtASlowVendorBlockNoOtherRequest(t *testing.T) {
 	fields := engine.SecretClient(true)
 	for name, other := range map[string]struct {
 		op   logical.Operation
@@ -201,7 +201,7 @@ func TestGuarantee15ManyDedicatedReadsAtASlowVendorKeepNobodyElseFromTheCredenti
 						defer mu.Unlock()
 						statuses[status]++
 						if status == http.StatusTooManyRequests {
-							assert.Equal(t, "roles/mine: 16 reads already wait for a token of their own, and exchanges run one at a time; try again later", message)
+							assert.Equal(t, "roles/mine: 16 reads of the role wait for an exchange (the maximum); retry later", message)
 						}
 					})
 				}

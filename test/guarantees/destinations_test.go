@@ -168,7 +168,7 @@ func TestFaultAWriterSendsStoredSecretsElsewhere(t *testing.T) {
 	tally.Record(t, row)
 }
 
-// A writer who knows the original refresh token cannot obtain the rotated one.
+// A writer that knows the original refresh token cannot obtain the rotated one.
 func TestGuarantee13ARotatedRefreshTokenIsNotSentElsewhere(t *testing.T) {
 	for name, change := range map[string]map[string]any{
 		"to another URL":              {"refresh_url": "https://elsewhere.example/refresh"},
@@ -194,7 +194,7 @@ func TestGuarantee13ARotatedRefreshTokenIsNotSentElsewhere(t *testing.T) {
 	}
 }
 
-func TestGuarantee13ARefreshTokenHeldForAWriteIsNotSentToAnotherAuthority(t *testing.T) {
+func TestGuarantee13ARefreshTokenKeptForARepeatedWriteIsNotSentToAnotherAuthority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		e.Sim.AddRefreshToken("link-streaming", engine.AnotherToken)
@@ -225,7 +225,7 @@ func TestGuarantee13ADedicatedTokenIsNotSentElsewhereToBeRevoked(t *testing.T) {
 	})
 }
 
-func TestGuarantee13AWriteIsCheckedThoughTheStoredCredentialCannotBeOpened(t *testing.T) {
+func TestGuarantee13AWriteIsCheckedIfTheStoredCredentialCannotBeOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSigning(t)
 		e.Damage("keypair/prod")

@@ -55,7 +55,7 @@ func TestGuarantee6NoSecretLeaves(t *testing.T) {
 		e.Restart()
 		storage := e.BreakStorage()
 		var seen strings.Builder
-		look := func() {
+		readAll := func() {
 			for _, path := range []string{"status/prod", "config/kensho/prod", "config/", "status/"} {
 				op := logical.Operation(logical.ReadOperation)
 				if strings.HasSuffix(path, "/") {
@@ -75,7 +75,7 @@ func TestGuarantee6NoSecretLeaves(t *testing.T) {
 			fmt.Fprintln(&seen, message)
 			_, _, message = e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken + "x"})
 			fmt.Fprintln(&seen, message)
-			look()
+			readAll()
 		}
 		e.Sim.Behave(vendorsim.Conduct{})
 		e.Write("refresh/prod", nil)
@@ -84,7 +84,7 @@ func TestGuarantee6NoSecretLeaves(t *testing.T) {
 		engine.Until(1, 10, 0)
 		require.Error(t, e.Tick()) // the vendor's answer cannot be stored
 		e.Refused("creds/prod")
-		look()
+		readAll()
 
 		assert.NotEmpty(t, log.String())
 		for _, text := range []string{log.String(), seen.String()} {

@@ -32,8 +32,8 @@ var refreshFailures = map[string]struct {
 	}, http.StatusBadGateway, "next attempt at"},
 	"the new token expires at once": {func(e *engine.Engine, _ *engine.FaultyStorage) {
 		e.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: time.Second})
-	}, http.StatusBadGateway, "too short"},
-	"storage fails":                         {func(_ *engine.Engine, s *engine.FaultyStorage) { s.Refuse.Store(true); s.RefuseFence.Store(true) }, http.StatusInternalServerError, "the disk is full"},
+	}, http.StatusBadGateway, "too soon to lease"},
+	"storage fails":                         {func(_ *engine.Engine, s *engine.FaultyStorage) { s.Refuse.Store(true); s.RefuseProbe.Store(true) }, http.StatusInternalServerError, "the disk is full"},
 	"the server is killed before the write": {func(_ *engine.Engine, s *engine.FaultyStorage) { s.FailWritesAfter(0) }, http.StatusInternalServerError, "the disk is full"},
 }
 
@@ -101,7 +101,7 @@ func TestGuarantee8RefreshWithDropNeverServesAnOlderToken(t *testing.T) {
 					}
 				}
 				storage.Refuse.Store(false)
-				storage.RefuseFence.Store(false)
+				storage.RefuseProbe.Store(false)
 				storage.WritesLeft.Store(nil)
 				e.Sim.Behave(vendorsim.Conduct{})
 				e.Write("refresh/prod", engine.Drop)

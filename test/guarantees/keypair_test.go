@@ -17,7 +17,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-func TestGuarantee17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testing.T) {
+func TestGuarantee17AKeyPairSignsOnlyForItsAllowedCredentials(t *testing.T) {
 	fields := map[string]any{
 		"client_id": "prod-client", "private_key_source": "generated", "keypair": "prod",
 		"token_url": "https://own.example/token",
@@ -82,7 +82,7 @@ func TestGuarantee17AKeyPairSignsOnlyForTheCredentialsThatItWasGivenTo(t *testin
 
 // A writer of a credential who may not write its key pair cannot have the key sign for another
 // host, neither by changing the credential nor by deleting and recreating it.
-func TestGuarantee13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *testing.T) {
+func TestGuarantee13AGeneratedKeySignsOnlyForTheFirstCredentialsHosts(t *testing.T) {
 	changes := map[string]map[string]any{
 		"another host":           {"token_url": "https://elsewhere.example/token", "assertion_audience": vendorsim.OAuthTokenURL},
 		"an issuer":              {"token_url": "", "issuer": "https://elsewhere.example"},
@@ -120,7 +120,7 @@ func TestGuarantee13WhatAGeneratedKeySignsGoesOnlyToTheFirstCredentialsHosts(t *
 	}
 }
 
-func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *testing.T) {
+func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorRotates(t *testing.T) {
 	for name, during := range map[string]struct {
 		at     time.Duration // the exchange of a takes until 4 s, then that of b starts
 		happen func(*engine.Engine)
@@ -170,7 +170,7 @@ func TestGuarantee3AnActivationKeepsTheRefreshTokensThatTheVendorReplaces(t *tes
 }
 
 // A write with another key repairs the credential. The rotated refresh token stays in use.
-func TestGuarantee3ACredentialWhoseKeyPairIsDamagedIsMendedWithTheRefreshTokenInUse(t *testing.T) {
+func TestGuarantee3ARepairAfterADamagedKeyPairKeepsTheRefreshTokenInUse(t *testing.T) {
 	for _, verify := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			e := engine.NewSigning(t)
@@ -184,7 +184,7 @@ func TestGuarantee3ACredentialWhoseKeyPairIsDamagedIsMendedWithTheRefreshTokenIn
 	}
 }
 
-func TestGuarantee3AHeldRefreshTokenOutlivesADamagedKeyPair(t *testing.T) {
+func TestGuarantee3AnUnstoredRefreshTokenSurvivesADamagedKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSigning(t)
 		pair := e.Read("keypair/prod").Data

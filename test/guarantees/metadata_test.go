@@ -25,7 +25,7 @@ func metadataHang() vendorsim.Conduct {
 	}}
 }
 
-func TestGuarantee4StaleMetadataServeWhileTheIssuerHangs(t *testing.T) {
+func TestGuarantee4StaleMetadataAreUsedWhileTheIssuerHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		e.Write("config/oauth2/found", engine.IssuerClient())

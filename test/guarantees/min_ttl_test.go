@@ -88,7 +88,7 @@ func TestUnreachableMinTTLReturnsTheBestTokenWithAWarning(t *testing.T) {
 		"longer than the rest of the hour": {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, "45m",
 			"min_ttl is 45m0s, and this token is valid for 29m29s; a longer one is available from 2000-01-01T01:00:00Z"},
 		"of a pasted token": {"config/kensho/prod", map[string]any{"access_token": "pasted"}, "45m",
-			"min_ttl is 45m0s, and this token is valid for 29m28s; there is no other"},
+			"min_ttl is 45m0s, and this token is valid for 29m28s; the token cannot be renewed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestGuarantee16MinTTLOfTheWholeLifetimeCausesFewExchanges(t *testing.T) {
 					for _, name := range names {
 						if resp := e.ReadFor("token/"+name, "59m30s"); len(resp.Warnings) > 0 {
 							unmet++
-							assert.Regexp(t, "^min_ttl is 59m30s, and this token is valid for .*; (a new one would be valid for 59m30s|readers have caused the 6 exchanges that min_ttl may cause within the lifetime of a token; the next may be at .*Z)$", resp.Warnings[0])
+							assert.Regexp(t, "^min_ttl is 59m30s, and this token is valid for .*; (a new one would be valid for 59m30s|min_ttl allows 6 exchanges within a token's lifetime, and all are used; the next is possible at .*Z)$", resp.Warnings[0])
 						}
 					}
 				}

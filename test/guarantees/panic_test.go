@@ -33,7 +33,7 @@ func TestGuarantee16PanicIsNotRepeatedByReads(t *testing.T) {
 				for range 50 {
 					status, message := e.Refused("creds/prod")
 					assert.Equal(t, http.StatusInternalServerError, status)
-					assert.Equal(t, "the engine failed; the server's log has the reason", message)
+					assert.Equal(t, "internal error; see the server's log", message)
 				}
 				assert.Equal(t, calls+1, e.Exchanges())
 				assert.Equal(t, "1.0", e.Metrics()[`tokenbroker_credential_unusable{name="prod"}`])

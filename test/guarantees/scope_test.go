@@ -222,7 +222,7 @@ func TestGuarantee4OutageBacksOffForAllScopes(t *testing.T) {
 		calls := e.Exchanges()
 		status, _ = e.Refused("creds/nerd")
 		assert.Equal(t, http.StatusServiceUnavailable, status)
-		assert.Empty(t, e.Creds("link").Warnings, "a token that is not due needs no renewal")
+		assert.Empty(t, e.Creds("link").Warnings, "a token before its renewal window is not renewed")
 		assert.Equal(t, calls, e.Exchanges(), "the engine does not call the vendor while backing off")
 	})
 }

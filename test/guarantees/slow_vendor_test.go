@@ -55,7 +55,7 @@ func TestGuarantee3LongRefreshLosesNoRefreshToken(t *testing.T) {
 		began := time.Now()
 		_, status, message := e.Request(logical.UpdateOperation, "refresh/api", nil)
 		assert.Equal(t, http.StatusServiceUnavailable, status)
-		assert.Equal(t, "refresh/api: the refresh was ended after 3m0s, and has not replaced the tokens of these scopes: d, e, f; refresh again", message)
+		assert.Equal(t, "refresh/api: the refresh timed out after 3m0s; tokens of these scopes were not replaced: d, e, f; refresh again", message)
 		assert.Equal(t, 200*time.Second, time.Since(began), "the exchange that began within three minutes is completed")
 		assert.Equal(t, "ok", e.Read("status/api").Data["state"])
 

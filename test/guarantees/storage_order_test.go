@@ -68,7 +68,7 @@ func TestGuarantee2EndedTokenStaysEndedAcrossRestarts(t *testing.T) {
 		e, storage := newSingleRotatingEngine(t)
 		time.Sleep(time.Second)
 		e.Write("refresh/api", nil)
-		storage.FailWritesAfter(2) // the fence, and the credential's entry
+		storage.FailWritesAfter(2) // the probe, and the credential's entry
 		e.Request(logical.UpdateOperation, "refresh/api", nil)
 		storage.WritesLeft.Store(nil)
 		conduct := engine.SingleToken()

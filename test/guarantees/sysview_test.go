@@ -15,43 +15,45 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
-// askedSystem is a system view that counts its calls.
-type askedSystem struct {
+// countedSystem is a system view that counts its calls.
+type countedSystem struct {
 	logical.StaticSystemView
 	asked  atomic.Int64
 	silent atomic.Bool   // calls fail, which yields zero values over gRPC
 	takes  time.Duration // the duration of a call
 }
 
-func (s *askedSystem) ask() (answered bool) {
+func (s *countedSystem) ask() (answered bool) {
 	s.asked.Add(1)
 	time.Sleep(s.takes)
 	return !s.silent.Load()
 }
 
-// newAskedSystem returns the view of a server without replication.
-func newAskedSystem(e *engine.Engine) *askedSystem { return &askedSystem{StaticSystemView: *e.System} }
+// newCountedSystem returns the view of a server without replication.
+func newCountedSystem(e *engine.Engine) *countedSystem {
+	return &countedSystem{StaticSystemView: *e.System}
+}
 
-func (s *askedSystem) MaxLeaseTTL() time.Duration {
+func (s *countedSystem) MaxLeaseTTL() time.Duration {
 	if !s.ask() {
 		return 0
 	}
 	return s.StaticSystemView.MaxLeaseTTL()
 }
 
-func (s *askedSystem) ReplicationState() consts.ReplicationState {
+func (s *countedSystem) ReplicationState() consts.ReplicationState {
 	if !s.ask() {
 		return consts.ReplicationUnknown
 	}
 	return s.StaticSystemView.ReplicationState()
 }
 
-func (s *askedSystem) LocalMount() bool { return s.ask() && s.StaticSystemView.LocalMount() }
+func (s *countedSystem) LocalMount() bool { return s.ask() && s.StaticSystemView.LocalMount() }
 
-func TestGuarantee12ACachedReadAsksTheServerNothing(t *testing.T) {
+func TestGuarantee12ACachedReadMakesNoRequestToTheServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		system := newAskedSystem(e)
+		system := newCountedSystem(e)
 		e.RestartWith(system)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		e.Creds("prod")
@@ -76,10 +78,10 @@ func TestGuarantee12ACachedReadAsksTheServerNothing(t *testing.T) {
 	})
 }
 
-func TestGuarantee12AReadOfAServerThatHangsGoesByTheLastAnswer(t *testing.T) {
+func TestGuarantee12AReadUsesTheLastAnswerOfAServerThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		system := newAskedSystem(e)
+		system := newCountedSystem(e)
 		e.RestartWith(system)
 		e.Write("config/sitecore/prod", map[string]any{"api_key": engine.APIKey})
 		e.Creds("prod")
@@ -95,12 +97,12 @@ func TestGuarantee12AReadOfAServerThatHangsGoesByTheLastAnswer(t *testing.T) {
 	})
 }
 
-// A standby must not take itself for the active node because a call fails.
+// A standby must not act as the active node because a call fails.
 func TestAFailedSystemCallKeepsTheLastAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-		system := newAskedSystem(e)
+		system := newCountedSystem(e)
 		e.RestartWith(system)
 		lease := e.Creds("prod").Secret.TTL
 		read := func() error {
@@ -119,7 +121,7 @@ func TestAFailedSystemCallKeepsTheLastAnswer(t *testing.T) {
 	})
 }
 
-// A standby whose first call fails must not take itself for the active node either.
+// A standby whose first call fails must not act as the active node either.
 func TestANodeDoesNotWriteBeforeTheFirstAnswer(t *testing.T) {
 	for name, role := range map[string]consts.ReplicationState{
 		"a standby":       consts.ReplicationPerformanceStandby | consts.ReplicationDRDisabled,
@@ -130,7 +132,7 @@ func TestANodeDoesNotWriteBeforeTheFirstAnswer(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.New(t)
 				e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-				system := newAskedSystem(e)
+				system := newCountedSystem(e)
 				system.ReplicationStateVal = role
 				system.silent.Store(true)
 				e.RestartWith(system)

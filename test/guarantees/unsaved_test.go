@@ -40,7 +40,7 @@ func TestGuarantee3RotatedRefreshTokenIsKeptUntilItIsStored(t *testing.T) {
 			assert.Equal(t, http.StatusInternalServerError, status)
 			assert.Contains(t, message, "the disk is full")
 		}
-		assert.Equal(t, calls+1, e.Exchanges(), "the vendor's answer is kept, and no exchange repeats it")
+		assert.Equal(t, calls+1, e.Exchanges(), "the vendor's answer is in memory, and no exchange repeats it")
 		data := e.Read("status/prod").Data
 		assert.Equal(t, "failed", data["state"])
 		assert.Contains(t, data["storage_error"], "the disk is full")
@@ -56,7 +56,7 @@ func TestGuarantee3RotatedRefreshTokenIsKeptUntilItIsStored(t *testing.T) {
 		e.Creds("prod")
 		assert.Equal(t, calls+1, e.Exchanges())
 		engine.Until(2, 0, 5)
-		e.Creds("prod") // uses the refresh token that was kept
+		e.Creds("prod") // uses the rotated refresh token
 	})
 }
 
@@ -66,14 +66,14 @@ func TestGuarantee3RefreshTokenIsNotSpentWhileStorageRefusesWrites(t *testing.T)
 		engine.Until(1, 0, 5)
 		// As on a node that has lost its active state and does not know yet.
 		storage.Refuse.Store(true)
-		storage.RefuseFence.Store(true)
+		storage.RefuseProbe.Store(true)
 		calls := e.Exchanges()
 		for range 3 {
 			status, message := e.Refused("creds/prod")
 			assert.Equal(t, http.StatusInternalServerError, status)
 			assert.Contains(t, message, "the disk is full")
 		}
-		assert.Len(t, storage.WritesOf("fence"), 3, "a write is tried three times, then backs off")
+		assert.Len(t, storage.WritesOf("probe"), 3, "a write is tried three times, then backs off")
 		data := e.Read("status/prod").Data
 		assert.Equal(t, "failed", data["state"])
 		assert.Contains(t, data["storage_error"], "the disk is full")
@@ -89,7 +89,7 @@ func TestGuarantee3RefreshTokenIsNotSpentWhileStorageRefusesWrites(t *testing.T)
 		}
 
 		storage.Refuse.Store(false)
-		storage.RefuseFence.Store(false)
+		storage.RefuseProbe.Store(false)
 		time.Sleep(10 * time.Second)
 		e.Creds("prod")
 		assert.NotContains(t, e.Read("status/prod").Data, "storage_error")
@@ -111,7 +111,7 @@ func TestGuarantee4ValidTokenIsServedAtOnceWhileStorageRefusesWrites(t *testing.
 		engine.Until(0, 50, 0) // the token is due for renewal
 		storage := e.BreakStorage()
 		storage.Refuse.Store(true)
-		storage.RefuseFence.Store(true)
+		storage.RefuseProbe.Store(true)
 		e.Creds("user")
 		asked := time.Now()
 		for range 3 {
@@ -133,7 +133,7 @@ func TestGuarantee3RefreshTokenIsNotSpentByAResumedNode(t *testing.T) {
 		calls := e.Exchanges()
 		// The node is suspended during the write before the exchange; later writes fail.
 		storage.Stall.Store(int64(3 * time.Second))
-		time.AfterFunc(3*time.Second+1, func() { storage.RefuseFence.Store(true) })
+		time.AfterFunc(3*time.Second+1, func() { storage.RefuseProbe.Store(true) })
 		e.Refused("creds/prod")
 		assert.Equal(t, calls, e.Exchanges(), "the vendor was called")
 	})
@@ -148,15 +148,15 @@ func TestGuarantee3SlowStorageDoesNotPreventAnExchange(t *testing.T) {
 	})
 }
 
-// Given storage that refuses the fence, the write before an exchange, the engine still uses a
+// Given storage that refuses the probe, the write before an exchange, the engine still uses a
 // refresh token that the exchange does not spend, or that an API key can replace.
-func TestGuarantee3ReusableRefreshTokenNeedsNoFence(t *testing.T) {
+func TestGuarantee3ReusableRefreshTokenNeedsNoProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		storage := e.BreakStorage()
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		engine.Until(1, 0, 5)
-		storage.RefuseFence.Store(true)
+		storage.RefuseProbe.Store(true)
 		e.Creds("prod")
 		e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey, "scope": "discover"})
 		time.Sleep(25 * time.Hour)
@@ -316,7 +316,7 @@ func TestGuarantee3RefreshTokenSurvivesARefusedConfigWrite(t *testing.T) {
 	}
 }
 
-func TestGuarantee3ASettingLosesNoRefreshTokenThatIsNotStoredYet(t *testing.T) {
+func TestGuarantee3AWriteOfASettingLosesNoUnstoredRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		engine.Until(1, 0, 11)
@@ -332,7 +332,7 @@ func TestGuarantee3ASettingLosesNoRefreshTokenThatIsNotStoredYet(t *testing.T) {
 	})
 }
 
-func TestGuarantee3ASettingMattersNotToARefreshTokenThatIsHeldForAWrite(t *testing.T) {
+func TestGuarantee3AWriteOfASettingKeepsTheRefreshTokenForARepeatedWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, storage := engine.NewRotating(t)
 		e.Sim.AddRefreshToken("link-streaming", engine.AnotherToken)

@@ -85,7 +85,7 @@ func TestADeletedCredentialLeavesNothingInTheKeyPair(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := engine.NewSigning(t)
 				storage := e.BreakStorage()
-				storage.FailWritesAfter(4) // two fences, the state of a, and the activated key pair
+				storage.FailWritesAfter(4) // two probes, the state of a, and the activated key pair
 				status, message := e.Activate(nil)
 				require.Equal(t, http.StatusOK, status, message)
 				storage.WritesLeft.Store(nil)
@@ -106,7 +106,7 @@ func TestARepeatedDeletionLeavesNothingInTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSigning(t)
 		storage := e.BreakStorage()
-		storage.FailWritesAfter(4) // two fences, the state of a, and the activated key pair
+		storage.FailWritesAfter(4) // two probes, the state of a, and the activated key pair
 		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
 		storage.WritesLeft.Store(nil)
@@ -130,14 +130,14 @@ func TestAWriteAfterAnActivationLeavesNothingInTheKeyPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSigning(t)
 		storage := e.BreakStorage()
-		storage.FailWritesAfter(4) // two fences, the state of a, and the activated key pair
+		storage.FailWritesAfter(4) // two probes, the state of a, and the activated key pair
 		status, message := e.Activate(nil)
 		require.Equal(t, http.StatusOK, status, message)
 		storage.WritesLeft.Store(nil)
 		e.Write("config/oauth2/a", map[string]any{"request_timeout": 20, "verify": true})
 		e.Pending("prod", nil)
 		assert.NotContains(t, e.Dump()["keypair/prod"], "refresh-token-of-a")
-		assert.Contains(t, e.Dump()["keypair/prod"], "refresh-token-of-b", "its own entry does not hold it yet")
+		assert.Contains(t, e.Dump()["keypair/prod"], "refresh-token-of-b", "its own entry does not have it yet")
 		engine.Until(2, 0, 0)
 		e.Restart()
 		e.Creds("a")

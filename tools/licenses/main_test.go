@@ -25,7 +25,7 @@ func given(t *testing.T, files map[string]string, folders ...string) *module {
 	return m
 }
 
-func TestAModuleHasTheLicencesOfWhatIsLinkedOfIt(t *testing.T) {
+func TestAModuleHasTheLicencesOfItsLinkedPackages(t *testing.T) {
 	found, err := given(t, map[string]string{
 		"LICENSE.md": "\r\none\r\ntwo\r\n", "NOTICE": "three", "notice.go": "package m", "README": "four",
 		"internal/fork/COPYING": "five", "internal/fork/deep/deep.go": "package deep",
@@ -44,7 +44,7 @@ func TestAModuleWithoutALicenceIsAnError(t *testing.T) {
 	assert.EqualError(t, err, "example.com/m v1.0.0 has no licence: check its terms")
 }
 
-func TestATextIsPrintedOnceUnderAllThatItIsOf(t *testing.T) {
+func TestATextIsPrintedOnceBelowAllItsFiles(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, write(&out, []licence{{"a, LICENSE", "same\n"}, {"b, LICENSE", "other\n"}, {"c, COPYING", "same\n"}}))
 	assert.Contains(t, out.String(), "=\na, LICENSE\nc, COPYING\n-")

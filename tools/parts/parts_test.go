@@ -34,7 +34,7 @@ func all(t *testing.T, fakeMake string) (cmd *exec.Cmd, dir string) {
 
 // Every process inherits descriptor 3, as it does that of make's jobserver, so its end shows
 // that all have ended.
-func TestASignalEndsAllThatRuns(t *testing.T) {
+func TestASignalEndsAllProcesses(t *testing.T) {
 	// A background job of a script ignores these signals, and its children inherit that. A
 	// signal that this process catches has its default effect in the children.
 	caught := make(chan os.Signal, 1)
@@ -65,7 +65,7 @@ func TestASignalEndsAllThatRuns(t *testing.T) {
 	}
 }
 
-func TestWithoutTheToolsOnlyWhatNeedsNoneRuns(t *testing.T) {
+func TestWithoutToolsOnlyPartsThatNeedNoneRun(t *testing.T) {
 	script := `echo "${*: -3}" >>calls; case "$*" in *tofu) exit $BUILT ;; esac`
 	for built, targets := range map[string][]string{
 		"0": {"timed/e2e", "timed/unit timed/dist timed/lint"},

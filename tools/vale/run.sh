@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
-# Checks the terms of pages, of help texts (docs/api.md has them) and of comments in Go files
-# against the style in tools/vale/styles.
+# Checks the terms in the tracked and the new files of the repository against the style in
+# tools/vale/styles. Leaves out what is not prose of this repository, and the styles themselves.
 set -euo pipefail
 
 vale=(bin/vale --config tools/vale/vale.ini --output line)
 
-# The style itself works if it finds a fault in each line of its example.
-found=$("${vale[@]}" tools/vale/testdata/faults.md | wc -l) || true
-wanted=$(grep -c . tools/vale/testdata/faults.md)
-if [ "$found" -lt "$wanted" ]; then
-	echo "$0: the style finds $found of $wanted faults in tools/vale/testdata/faults.md" >&2
+# The style finds the faults in its examples, and nothing else.
+faults=tools/vale/testdata
+found=$("${vale[@]}" $faults/faults.{go,md,sh} |
+	sed -E "s/^([^:]+:[0-9]+):.* instead of '([^']+)'.*/\1: \2/" | sort -V) || true
+if ! diff $faults/faults.txt - <<<"$found" >&2; then
+	echo "$0: the style does not find the faults that $faults/faults.txt lists (see above)" >&2
 	exit 1
 fi
 
-"${vale[@]}" ./*.md ./*.go docs cmd internal provider test bench examples tools/*/*.go
+git ls-files -z --cached --others --exclude-standard -- . \
+	':!tools/vale/styles' ':!*/testdata/*' ':!*.sum' ':!*.mod' ':!*.svg' ':!*/package-lock.json' \
+	':!LICENSE' ':!bench/baseline.txt' |
+	xargs -0 "${vale[@]}"

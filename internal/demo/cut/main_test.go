@@ -43,7 +43,7 @@ func TestACutRecordingBeginsWithATokenAndHasItsLength(t *testing.T) {
 	assert.InDelta(t, 10, times[2], 0.001)
 }
 
-func TestWhatIsNoRecordingOfATokenIsNotCut(t *testing.T) {
+func TestAnotherRecordingIsNotCut(t *testing.T) {
 	for input, want := range map[string]string{
 		strings.SplitAfter(recording, "access_token")[0]: "unexpected end of JSON input",
 		recording + "[1, \"i\", \"x\"]\n":                "not an output event",

@@ -53,7 +53,7 @@ func TestWhatIsFoundDoesNotQuoteTheSecret(t *testing.T) {
 	assert.Equal(t, []string{"a-secr…, unencoded, in …the token is ‹here›, as I said…"}, found)
 }
 
-func TestEachLineOfAKeyIsASecretAndItsFrameIsNone(t *testing.T) {
+func TestEachLineOfAKeyIsASecretAndItsMarkersAreNot(t *testing.T) {
 	var cage canary.Cage
 	cage.Add("-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG\nshort\n9w0BAQEFAASCBKcwggSj\n-----END PRIVATE KEY-----\n", "", "prod")
 	assert.Equal(t, 2, cage.Len())

@@ -181,7 +181,7 @@ func (e *Engine) Route(path string) *framework.Path {
 }
 
 // Dump returns all storage entries by key, bypassing the faults of a FaultyStorage. It leaves out
-// the fence, the entry that the engine writes to find out whether storage accepts a write.
+// the probe, the entry that the engine writes to find out whether storage accepts a write.
 func (e *Engine) Dump() map[string]string {
 	e.T.Helper()
 	storage, ctx := e.Storage, context.Background()
@@ -196,7 +196,7 @@ func (e *Engine) Dump() map[string]string {
 		require.NoError(e.T, err)
 		all[key] = string(entry.Value)
 	}
-	delete(all, "fence")
+	delete(all, "probe")
 	return all
 }
 

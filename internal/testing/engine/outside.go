@@ -285,10 +285,10 @@ func (e *Engine) Metrics() map[string]string {
 
 // AssertMetrics asserts the values of some series. A value of "" means that the series must not
 // exist.
-func (e *Engine) AssertMetrics(wanted map[string]string) {
+func (e *Engine) AssertMetrics(expected map[string]string) {
 	e.T.Helper()
 	all := e.Metrics()
-	for series, value := range wanted {
+	for series, value := range expected {
 		assert.Equal(e.T, value, all[series], series)
 	}
 }

@@ -100,8 +100,8 @@ type FaultyStorage struct {
 	mu            sync.Mutex
 	calls         []StorageCall
 	Pending       atomic.Int64 // calls in progress
-	Refuse        atomic.Bool  // refuse writes, except of the fence before an exchange
-	RefuseFence   atomic.Bool  // refuse writes of the fence
+	Refuse        atomic.Bool  // refuse writes, except of the probe before an exchange
+	RefuseProbe   atomic.Bool  // refuse writes of the probe
 	RefuseReads   atomic.Bool  // refuse reads and lists
 	RefuseState   atomic.Bool  // refuse reads of state/
 	RefuseDeletes atomic.Bool  // refuse deletes
@@ -171,8 +171,8 @@ func (s *FaultyStorage) fault(c StorageCall) Fault {
 		refuse = s.RefuseReads.Load()
 	case "put":
 		refuse = s.Refuse.Load()
-		if c.Key == "fence" {
-			refuse = s.RefuseFence.Load()
+		if c.Key == "probe" {
+			refuse = s.RefuseProbe.Load()
 		}
 		refuse = refuse || s.noWritesLeft() || s.RefuseLease.Load() && strings.HasPrefix(c.Key, "lease/")
 	case "delete":

@@ -20,7 +20,7 @@ import (
 // The owner is a second process of this test binary. It starts a process, which prints a line
 // when it runs. That process and its child both hold the pipe, so the end of the pipe shows that
 // both have ended.
-func TestWhatAProcessStartedEndsWithItHoweverItEnds(t *testing.T) {
+func TestChildrenEndWithTheProcessThatStartedThem(t *testing.T) {
 	if folder := os.Getenv("GUARDED_FOLDER"); folder != "" {
 		own(t, folder)
 		return
@@ -41,7 +41,7 @@ func TestWhatAProcessStartedEndsWithItHoweverItEnds(t *testing.T) {
 			reader, writer, err := os.Pipe()
 			require.NoError(t, err)
 			t.Cleanup(func() { assert.NoError(t, reader.Close()) })
-			owner := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWhatAProcessStartedEndsWithItHoweverItEnds$")
+			owner := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChildrenEndWithTheProcessThatStartedThem$")
 			owner.Env = append(os.Environ(), "GUARDED_FOLDER="+folder)
 			owner.Stdout = writer
 			require.NoError(t, owner.Start())
@@ -71,27 +71,27 @@ func own(t *testing.T, folder string) {
 	select {}
 }
 
-func TestTheGuardIsToldOfAGroupUntilItHasEnded(t *testing.T) {
-	var told strings.Builder
+func TestTheGuardWatchesAGroupUntilItHasEnded(t *testing.T) {
+	var sent strings.Builder
 	real := guard
-	guard = func() (io.Writer, error) { return &told, nil }
+	guard = func() (io.Writer, error) { return &sent, nil }
 	t.Cleanup(func() { guard = real })
 
-	alone, err := Start(exec.CommandContext(t.Context(), "true"))
+	child, err := Start(exec.CommandContext(t.Context(), "true"))
 	require.NoError(t, err)
-	<-alone.Ended()
-	assert.Equal(t, fmt.Sprintf("end %d\nforget %[1]d\n", alone.ID()), told.String())
+	<-child.Ended()
+	assert.Equal(t, fmt.Sprintf("end %d\nforget %[1]d\n", child.ID()), sent.String())
 
-	told.Reset()
+	sent.Reset()
 	parent, err := Start(exec.CommandContext(t.Context(), "bash", "-c", "sleep 600 & true"))
 	require.NoError(t, err)
 	<-parent.Ended()
-	assert.Equal(t, fmt.Sprintf("end %d\n", parent.ID()), told.String(), "its child still runs")
+	assert.Equal(t, fmt.Sprintf("end %d\n", parent.ID()), sent.String(), "its child still runs")
 	assert.True(t, KillGroup(parent.ID()))
-	assert.Equal(t, fmt.Sprintf("end %d\nforget %[1]d\n", parent.ID()), told.String())
+	assert.Equal(t, fmt.Sprintf("end %d\nforget %[1]d\n", parent.ID()), sent.String())
 }
 
-func TestTheGuardEndsOnlyWhatItIsNotToldToForget(t *testing.T) {
+func TestTheGuardDoesNotKillAForgottenGroup(t *testing.T) {
 	shell := exec.CommandContext(t.Context(), "bash", "-c", `kill() { echo "$@"; }`+guardScript)
 	shell.Stdin = strings.NewReader("end 1001\nend 1002\nforget 1001\n")
 	output, err := shell.CombinedOutput()

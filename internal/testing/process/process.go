@@ -77,5 +77,5 @@ func KillGroup(id int) bool {
 }
 
 // forget tells the guard not to kill a process group that is empty, because the kernel may reuse
-// its ID. The guard lives until this process ends, so the write cannot fail.
+// its ID. The guard runs until this process ends, so the write cannot fail.
 func forget(group int) { _ = tellGuard("forget", group) }

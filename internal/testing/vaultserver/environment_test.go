@@ -44,20 +44,20 @@ func started(t *testing.T, address string) *Server {
 	return &Server{Address: address, Token: RootToken, binary: binary, dir: dir, log: io.Discard, environ: []string{"VAULT_LOG_LEVEL=trace"}}
 }
 
-// told returns the VAULT_ and BAO_ variables that the binary has written.
-func told(t *testing.T, dir string) []string {
+// received returns the VAULT_ and BAO_ variables that the binary had in its environment.
+func received(t *testing.T, dir string) []string {
 	t.Helper()
 	printed, err := os.ReadFile(filepath.Join(dir, "env"))
 	require.NoError(t, err)
 	assert.Contains(t, string(printed), "PATH=", "other variables are inherited")
-	var told []string
+	var received []string
 	for line := range strings.Lines(string(printed)) {
 		if strings.HasPrefix(line, "VAULT_") || strings.HasPrefix(line, "BAO_") {
-			told = append(told, strings.TrimSpace(line))
+			received = append(received, strings.TrimSpace(line))
 		}
 	}
-	slices.Sort(told)
-	return told
+	slices.Sort(received)
+	return received
 }
 
 func pointingAt(address, token string) []string {
@@ -72,7 +72,7 @@ func TestTheServerInheritsNoSettingsOfVault(t *testing.T) {
 	s := started(t, "http://127.0.0.1:1")
 	require.NoError(t, s.launch())
 	<-s.process.Ended()
-	assert.Equal(t, []string{"VAULT_LOG_LEVEL=trace"}, told(t, s.dir))
+	assert.Equal(t, []string{"VAULT_LOG_LEVEL=trace"}, received(t, s.dir))
 }
 
 func TestACommandInheritsNoSettingsOfVault(t *testing.T) {
@@ -80,7 +80,7 @@ func TestACommandInheritsNoSettingsOfVault(t *testing.T) {
 	s := started(t, "http://127.0.0.1:1")
 	require.NoError(t, s.Command(t.Context(), "mine", "status").Run())
 	all := append(pointingAt(s.Address, "mine"), "BAO_MAX_RETRIES=0", "VAULT_MAX_RETRIES=0")
-	assert.ElementsMatch(t, all, told(t, s.dir))
+	assert.ElementsMatch(t, all, received(t, s.dir))
 }
 
 func TestAnAgentInheritsNoSettingsOfVault(t *testing.T) {
@@ -89,7 +89,7 @@ func TestAnAgentInheritsNoSettingsOfVault(t *testing.T) {
 	agent, err := s.StartAgent(s.dir, io.Discard, "agent")
 	require.NoError(t, err)
 	<-agent.Ended()
-	assert.Equal(t, pointingAt(s.Address, ""), told(t, s.dir))
+	assert.Equal(t, pointingAt(s.Address, ""), received(t, s.dir))
 }
 
 func TestTheClientHasNoSettingsOfVault(t *testing.T) {

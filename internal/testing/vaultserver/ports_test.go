@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestNoTwoServersAreGivenOnePort(t *testing.T) {
+func TestServersReserveDifferentPorts(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	taken := map[string]bool{}
 	for range 200 {

@@ -208,17 +208,17 @@ func (s *Sim) Revoked() []string {
 	return slices.Clone(s.oauth.revoked)
 }
 
-// Live returns the number of valid access tokens.
-func (s *Sim) Live() int {
+// ValidTokens returns the number of valid access tokens.
+func (s *Sim) ValidTokens() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	live := 0
-	for _, death := range s.issued {
-		if s.now().Before(death) {
-			live++
+	valid := 0
+	for _, expiry := range s.issued {
+		if s.now().Before(expiry) {
+			valid++
 		}
 	}
-	return live
+	return valid
 }
 
 // forget removes a client, or revokes a refresh token, at all servers.

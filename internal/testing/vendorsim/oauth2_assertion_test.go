@@ -119,7 +119,7 @@ func TestEveryPartOfAClientAssertionIsChecked(t *testing.T) {
 	}
 }
 
-func TestAnAssertionComesAsTheStandardHasIt(t *testing.T) {
+func TestAnAssertionIsSentAsTheStandardRequires(t *testing.T) {
 	k := newKeys(t)
 	for name, test := range map[string]struct {
 		form []string
@@ -141,7 +141,7 @@ func TestAnAssertionComesAsTheStandardHasIt(t *testing.T) {
 	}
 }
 
-func TestAnAssertionIsForTheEndpointThatIsCalledIfTheVendorSaysSo(t *testing.T) {
+func TestTheAudienceIsTheCalledEndpointIfTheVendorRequiresIt(t *testing.T) {
 	k := newKeys(t)
 	sim := vendorsim.New()
 	sim.AddOAuthClient(vendorsim.OAuthClient{ID: "c", AuthMethods: []string{vendorsim.PrivateKeyJWT}, Keys: k.public()})
@@ -159,7 +159,7 @@ func TestAnAssertionIsForTheEndpointThatIsCalledIfTheVendorSaysSo(t *testing.T) 
 	assert.Equal(t, 200, revoke(vendorsim.OAuthRevocationURL))
 }
 
-func TestAnAssertionIsTraded(t *testing.T) {
+func TestAnAssertionIsExchangedForAToken(t *testing.T) {
 	k := newKeys(t)
 	const google, salesforce = "robot@project.iam.example", "3MVG9connected"
 	for name, test := range map[string]struct {

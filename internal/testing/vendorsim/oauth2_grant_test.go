@@ -16,7 +16,7 @@ func refresh(t *testing.T, sim http.Handler, c vendorsim.OAuthClient, token stri
 	return post(t, sim, vendorsim.OAuthTokenURL, basic(c.ID, c.Secret), form(append(pairs, "grant_type", "refresh_token", "refresh_token", token)...))
 }
 
-func TestARefreshTokenThatRotatesIsGoodForOneUse(t *testing.T) {
+func TestARotatingRefreshTokenCanBeUsedOnce(t *testing.T) {
 	sim := vendorsim.New()
 	rotating := client
 	rotating.Rotate = true
@@ -35,7 +35,7 @@ func TestARefreshTokenThatRotatesIsGoodForOneUse(t *testing.T) {
 	assert.Empty(t, sim.Violations())
 }
 
-func TestARefreshTokenThatDoesNotRotateStays(t *testing.T) {
+func TestARefreshTokenWithoutRotationStaysValid(t *testing.T) {
 	sim := vendorsim.New()
 	sim.AddOAuthClient(client)
 	sim.AddOAuthRefreshToken(client, "r", "read")
@@ -44,7 +44,7 @@ func TestARefreshTokenThatDoesNotRotateStays(t *testing.T) {
 		assert.True(t, sim.Accepts(a.token()))
 		assert.NotContains(t, a.body, "refresh_token")
 	}
-	assert.Equal(t, 3, sim.Live())
+	assert.Equal(t, 3, sim.ValidTokens())
 	assert.Equal(t, "invalid_scope", refresh(t, sim, client, "r", "scope", "write").error(), "its scope is narrower than the client's")
 
 	other := client
@@ -58,7 +58,7 @@ func TestARefreshTokenThatDoesNotRotateStays(t *testing.T) {
 	assert.Empty(t, sim.Violations())
 }
 
-func TestWhatAVendorAsksForBeyondTheStandards(t *testing.T) {
+func TestRequirementsBeyondTheStandards(t *testing.T) {
 	sim := vendorsim.New()
 	auth0 := client
 	auth0.ID, auth0.Params = "auth0", map[string]string{"audience": "https://api.example"}
@@ -80,7 +80,7 @@ func TestWhatAVendorAsksForBeyondTheStandards(t *testing.T) {
 	assert.Len(t, sim.Violations(), 1)
 }
 
-func TestTheLifetimeIsStatedAsTheVendorHasIt(t *testing.T) {
+func TestTheLifetimeIsStatedInTheVendorsFormat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sim := vendorsim.New()
 		short := client
@@ -109,7 +109,7 @@ func TestTheLifetimeIsStatedAsTheVendorHasIt(t *testing.T) {
 	})
 }
 
-func TestMetadataAreWhereTheStandardsHaveThem(t *testing.T) {
+func TestMetadataAreAtTheStandardLocations(t *testing.T) {
 	sim := vendorsim.New()
 	sim.AddOAuthServer(vendorsim.OAuthServer{
 		Issuer: "https://login.example/tenant", TokenURL: "https://login.example/tenant/token", Metadata: []string{vendorsim.OAuthMetadata},

@@ -32,7 +32,7 @@ func TestARevokedAccessTokenIsNotAccepted(t *testing.T) {
 	assert.Nil(t, a.body)
 	assert.False(t, sim.Accepts(first))
 	assert.True(t, sim.Accepts(second), "the others stay")
-	assert.Equal(t, 1, sim.Live())
+	assert.Equal(t, 1, sim.ValidTokens())
 	assert.Equal(t, 200, refresh(t, sim, client, "r").status, "and so does the refresh token")
 
 	assert.Equal(t, 200, revoke("token", first).status, "a second revocation succeeds")
@@ -41,17 +41,17 @@ func TestARevokedAccessTokenIsNotAccepted(t *testing.T) {
 	assert.Empty(t, sim.Violations())
 }
 
-func TestARevokedRefreshTokenTakesItsAccessTokensWithIt(t *testing.T) {
+func TestARevocationOfARefreshTokenRevokesItsAccessTokens(t *testing.T) {
 	sim, revoke := revoking(t, vendorsim.OAuthConduct{})
 	token := refresh(t, sim, client, "r").token()
 	assert.Equal(t, 200, revoke("token", "r", "token_type_hint", "access_token").status, "a hint may be wrong")
 	assert.False(t, sim.Accepts(token))
-	assert.Zero(t, sim.Live())
+	assert.Zero(t, sim.ValidTokens())
 	assert.Equal(t, "invalid_grant", refresh(t, sim, client, "r").error())
 	assert.Equal(t, []string{"r"}, sim.Revoked())
 }
 
-func TestARevokedAccessTokenTakesItsRefreshTokenWithItAtGoogle(t *testing.T) {
+func TestARevocationOfAnAccessTokenRevokesItsRefreshTokenAtGoogle(t *testing.T) {
 	sim, revoke := revoking(t, vendorsim.OAuthConduct{RevokeGrant: true, Gone400: true})
 	token := refresh(t, sim, client, "r").token()
 	assert.Equal(t, 200, revoke("token", token).status)
@@ -62,7 +62,7 @@ func TestARevokedAccessTokenTakesItsRefreshTokenWithItAtGoogle(t *testing.T) {
 	assert.Empty(t, sim.Violations())
 }
 
-func TestARevocationIsTheClientsOwn(t *testing.T) {
+func TestAClientRevokesOnlyItsOwnTokens(t *testing.T) {
 	sim, _ := revoking(t, vendorsim.OAuthConduct{})
 	other := client
 	other.ID = "other"

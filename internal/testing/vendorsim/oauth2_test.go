@@ -72,7 +72,7 @@ func form(pairs ...string) url.Values {
 	return values
 }
 
-func TestAnAuthorizationServerTakesWhatTheStandardsHaveAndNothingElse(t *testing.T) {
+func TestAnAuthorizationServerAcceptsOnlyStandardRequests(t *testing.T) {
 	formHeader := map[string]string{"Content-Type": "application/x-www-form-urlencoded", "Authorization": basic(client.ID, client.Secret)}
 	without := func(name string) map[string]string {
 		header := maps.Clone(formHeader)
@@ -144,7 +144,7 @@ func TestAnAuthorizationServerTakesWhatTheStandardsHaveAndNothingElse(t *testing
 	}
 }
 
-func TestAServerKnowsItsOwnClientsAlone(t *testing.T) {
+func TestAServerAcceptsOnlyItsOwnClients(t *testing.T) {
 	sim := vendorsim.New()
 	sim.AddOAuthServer(vendorsim.OAuthServer{Issuer: "https://other.example", TokenURL: "https://other.example/token"})
 	sim.AddOAuthClient(client)
@@ -157,7 +157,7 @@ func TestAServerKnowsItsOwnClientsAlone(t *testing.T) {
 	assert.Empty(t, sim.Violations())
 }
 
-func TestARefusalLooksAsTheVendorHasIt(t *testing.T) {
+func TestARefusalHasTheVendorsFormat(t *testing.T) {
 	for name, test := range map[string]struct {
 		conduct      vendorsim.OAuthConduct
 		status       int

@@ -93,7 +93,7 @@ type Sim struct {
 	most       int
 	secrets    []string
 	issued     map[string]time.Time // expiry of each access token by the vendors' clocks; zero if revoked
-	lastDeath  time.Time
+	lastExpiry time.Time
 	kensho     kensho
 	sitecore   sitecore
 	oauth      oauth
@@ -159,10 +159,10 @@ func (s *Sim) Count() int {
 
 // Issued returns the number of access tokens issued so far, and their latest expiry by the
 // caller's clock.
-func (s *Sim) Issued() (tokens int, lastDeath time.Time) {
+func (s *Sim) Issued() (tokens int, lastExpiry time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.issued), s.lastDeath.Add(-s.conduct.Skew)
+	return len(s.issued), s.lastExpiry.Add(-s.conduct.Skew)
 }
 
 // RefreshTokens returns the valid refresh tokens of all vendors except Sitecore.
@@ -212,8 +212,8 @@ func (s *Sim) Accepts(token string) bool {
 func (s *Sim) Expiry(token string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if death := s.issued[token]; !death.IsZero() {
-		return death.Add(-s.conduct.Skew)
+	if expiry := s.issued[token]; !expiry.IsZero() {
+		return expiry.Add(-s.conduct.Skew)
 	}
 	return time.Time{}
 }
@@ -351,8 +351,8 @@ func (s *Sim) issue(asJWT bool, expiry time.Time) string {
 		}
 	}
 	s.issued[s.secret(token)] = expiry
-	if expiry.After(s.lastDeath) {
-		s.lastDeath = expiry
+	if expiry.After(s.lastExpiry) {
+		s.lastExpiry = expiry
 	}
 	return token
 }

@@ -32,7 +32,7 @@ func call(t *testing.T, sim http.Handler, method, url string, header map[string]
 	return w.Code, string(answer)
 }
 
-func TestAVendorTakesWhatItDocumentsAndNothingElse(t *testing.T) {
+func TestAVendorAcceptsOnlyDocumentedRequests(t *testing.T) {
 	const (
 		link     = "https://link-streaming.kensho.com/oauth2/refresh"
 		scribe   = "https://scribe.kensho.com/oauth2/refresh"

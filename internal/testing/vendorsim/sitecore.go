@@ -29,7 +29,7 @@ type sitecore struct {
 
 type pair struct {
 	access time.Duration // lifetime of each access token
-	death  time.Time     // expiry of the refresh token
+	expiry time.Time     // expiry of the refresh token
 }
 
 func newSitecore() sitecore {
@@ -48,7 +48,7 @@ func (s *Sim) AddAPIKey(key string) {
 func (s *Sim) AddPair(token string, access, refresh time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sitecore.pairs[s.secret(token)] = pair{access: access, death: s.now().Add(refresh)}
+	s.sitecore.pairs[s.secret(token)] = pair{access: access, expiry: s.now().Add(refresh)}
 }
 
 func (s *Sim) sitecoreToken(r *http.Request) reply {
@@ -107,7 +107,7 @@ func (s *Sim) sitecoreMint(r *http.Request) reply {
 
 	token := s.newRefreshToken()
 	lifetime := time.Duration(access) * time.Millisecond
-	s.sitecore.pairs[token] = pair{access: lifetime, death: s.now().Add(time.Duration(refresh) * time.Millisecond)}
+	s.sitecore.pairs[token] = pair{access: lifetime, expiry: s.now().Add(time.Duration(refresh) * time.Millisecond)}
 	return ok(map[string]any{
 		"accessToken":        s.issue(false, s.now().Add(lifetime)),
 		"refreshToken":       token,
@@ -128,7 +128,7 @@ func (s *Sim) sitecoreRefresh(r *http.Request) reply {
 		return violation(http.StatusBadRequest, "must have no body")
 	}
 	known, found := s.sitecore.pairs[token]
-	if !found || !s.now().Before(known.death) {
+	if !found || !s.now().Before(known.expiry) {
 		return refuse(http.StatusUnauthorized, "the refresh token is not accepted")
 	}
 	return ok(map[string]any{"accessToken": s.issue(false, s.now().Add(known.access))})

@@ -29,7 +29,7 @@ var secretFiles = []struct {
 }
 
 // A user who follows the pages in a clone and then runs `git add .` adds no secret.
-func TestWhatThePagesLeaveInACloneIsIgnored(t *testing.T) {
+func TestSecretFilesThatThePagesWriteAreIgnored(t *testing.T) {
 	t.Chdir("../../..")
 	clone := t.TempDir()
 	git := func(args ...string) error {

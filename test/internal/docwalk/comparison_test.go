@@ -19,8 +19,8 @@ var (
 	pinned = regexp.MustCompile(`^https://github\.com/[^/]+/[^/]+/blob/[0-9a-f]{40}/`)
 )
 
-// Each cell about another engine links to the code that it was read off, at a commit, so that a
-// reader can check it. TestNoLinkOfTheDocumentationLeadsNowhere checks the links to files of this
+// Each cell about another engine links to the code that shows it, at a commit, so that a
+// reader can check it. TestNoLinkOfTheDocumentationIsBroken checks the links to files of this
 // repository.
 func TestEachCellOfTheComparisonCanBeChecked(t *testing.T) {
 	content, err := os.ReadFile("../../../docs/comparison.md")

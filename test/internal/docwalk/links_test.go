@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestALinkThatLeadsNowhereIsFound(t *testing.T) {
+func TestABrokenLinkIsFound(t *testing.T) {
 	tree := fstest.MapFS{
 		"README.md":    {Data: []byte("[a](docs/a.md) [b](docs/b.md#a-heading) [c](docs/a.md#none) [d](docs/none.md) [e](#top) [f](https://a.example/none)\n\n# Top\n")},
 		"docs/a.md":    {Data: []byte("[up](../README.md#top) [beside](b.md) [here](#here)\n")},
@@ -29,7 +29,7 @@ func TestALinkThatLeadsNowhereIsFound(t *testing.T) {
 	assert.Equal(t, []string{"docs/a.md: #here: heading not found"}, broken)
 }
 
-func TestNoLinkOfTheDocumentationLeadsNowhere(t *testing.T) {
+func TestNoLinkOfTheDocumentationIsBroken(t *testing.T) {
 	tree := os.DirFS("../../..")
 	entries, err := os.ReadDir("../../../docs")
 	require.NoError(t, err)

@@ -26,7 +26,7 @@ func follow(t *testing.T, dir, page string) error {
 	return parsed.Walk(ctx, dir, []string{"PATH=" + os.Getenv("PATH")})
 }
 
-func TestAPageThatIsTrueIsWalked(t *testing.T) {
+func TestAPageWithTheShownOutputPasses(t *testing.T) {
 	require.NoError(t, follow(t, t.TempDir(), `
 1. In a list:
 
@@ -66,7 +66,7 @@ is not run
 `))
 }
 
-func TestAPageThatIsNotTrueFails(t *testing.T) {
+func TestAPageWithAnotherOutputFails(t *testing.T) {
 	for name, c := range map[string]struct{ page, says string }{
 		"other output":                 {"$ echo yes\nno", "page.md:2: the output is not as shown"},
 		"output left out":              {"$ echo yes; echo no\nyes", "page.md:2: the output is not as shown"},

@@ -22,7 +22,7 @@ func TestGuarantee10TokensSurviveEveryRestart(t *testing.T) {
 	raft, err := newWorld(t.Context(), vaultserver.StartRaft)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, raft.server.Stop()) })
-	m := raft.enable(t, "life")
+	m := raft.enable(t, "restart")
 	m.behave(vendorsim.Conduct{Rotate: true})
 	m.write("config/kensho/prod", m.kensho())
 	m.write("config/kensho/batch", m.keyPair())
@@ -49,7 +49,7 @@ func TestGuarantee10TokensSurviveEveryRestart(t *testing.T) {
 		assert.Equal(t, 1, killed, "one process for all mounts")
 		// The server sends requests to the killed process until it notices, which takes a moment
 		// on a busy machine.
-		awaitRead(t, raft.root, "life/status/prod")
+		awaitRead(t, raft.root, "restart/status/prod")
 		same("kill -9 of the plugin")
 	}
 	for range 3 {
@@ -60,7 +60,7 @@ func TestGuarantee10TokensSurviveEveryRestart(t *testing.T) {
 	_, err = raft.root.Sys().ReloadPluginWithContext(t.Context(), &api.ReloadPluginInput{Plugin: pluginName})
 	require.NoError(t, err)
 	same("vault plugin reload")
-	require.NoError(t, raft.root.Sys().RevokePrefixWithContext(t.Context(), "life/creds"))
+	require.NoError(t, raft.root.Sys().RevokePrefixWithContext(t.Context(), "restart/creds"))
 	same("vault lease revoke -prefix")
 	require.NoError(t, raft.root.Sys().SealWithContext(t.Context()))
 	require.NoError(t, raft.server.Unseal(t.Context()))

@@ -1,0 +1,3 @@
+# The token is alive.
+echo 'Reading the token (it has a lifetime) …'
+echo 'The engine is left alone.'
