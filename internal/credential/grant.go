@@ -51,7 +51,7 @@ func (w Write) secrets(before *storedCredential) (cleared, given []string) {
 
 func grantOf(c *broker.Credential) string {
 	if g, ok := c.Vendor.(provider.Granter); ok {
-		return g.GrantName()
+		return g.GrantTypeName()
 	}
 	return ""
 }

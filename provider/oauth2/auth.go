@@ -29,7 +29,7 @@ const (
 )
 
 var (
-	authStyles   = []string{SecretBasic, SecretBasicUnencoded, SecretPost, PrivateKeyJWT, None}
+	allAuthStyles   = []string{SecretBasic, SecretBasicUnencoded, SecretPost, PrivateKeyJWT, None}
 	secretStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost}
 )
 

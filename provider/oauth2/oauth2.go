@@ -126,7 +126,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		"auth_style": {
 			Type:          framework.TypeString,
 			Description:   "How the client authenticates. Default: private_key_jwt if there is a private_key, none if there is no client_secret either. With a client_secret, the engine tries client_secret_basic, then client_secret_post, and remembers which one worked. client_secret_basic_unencoded is for vendors that do not decode the encoding of RFC 6749 §2.3.1.",
-			AllowedValues: provider.Allowed(authStyles),
+			AllowedValues: provider.Allowed(allAuthStyles),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Client authentication"},
 		},
 		"refresh_token": {
@@ -234,8 +234,8 @@ func (c *config) complete() error {
 	if grantTypes[c.GrantType] == "" {
 		return provider.Errorf(provider.Invalid, "grant_type: unknown grant type %s (allowed: %s)", provider.Quote(c.GrantType), strings.Join(slices.Sorted(maps.Keys(grantTypes)), ", "))
 	}
-	if c.AuthStyle != "" && !slices.Contains(authStyles, c.AuthStyle) {
-		return provider.Errorf(provider.Invalid, "auth_style: unknown style %s (allowed: %s)", provider.Quote(c.AuthStyle), strings.Join(authStyles, ", "))
+	if c.AuthStyle != "" && !slices.Contains(allAuthStyles, c.AuthStyle) {
+		return provider.Errorf(provider.Invalid, "auth_style: unknown style %s (allowed: %s)", provider.Quote(c.AuthStyle), strings.Join(allAuthStyles, ", "))
 	}
 	if c.AuthStyle == "" {
 		switch {

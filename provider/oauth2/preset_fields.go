@@ -177,7 +177,7 @@ func urlField(own json.RawMessage) string {
 
 // grant returns the grant_type of an operator's fields: the one that is set, or the one that a
 // refresh token or a client secret implies, or the preset's default. Its error, of kind
-// Invalid, says that the preset does not support the grant or that it needs a subject.
+// Invalid, states that the preset does not support the grant or that it needs a subject.
 func (p Preset) grant(c choice) (string, error) {
 	grant := p.GrantTypes[0]
 	switch {

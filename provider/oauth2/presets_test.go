@@ -51,7 +51,7 @@ func TestEachPresetHasValidSettings(t *testing.T) {
 			assert.Contains(t, grantTypes, grant)
 		}
 		if p.AuthStyle != "" {
-			assert.Contains(t, authStyles, p.AuthStyle)
+			assert.Contains(t, allAuthStyles, p.AuthStyle)
 		}
 		isBearer, refreshes := slices.Contains(p.GrantTypes, "jwt_bearer"), slices.Contains(p.GrantTypes, "refresh_token")
 		assert.False(t, p.ScopeInAssertion && !isBearer, "scope_in_assertion is for jwt_bearer")

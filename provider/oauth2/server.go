@@ -56,9 +56,9 @@ type Endpoints struct {
 	tokenMethods, revocationMethods []string
 }
 
-// endpoints returns the endpoints that are set, and otherwise those of the issuer's metadata,
+// resolveEndpoints returns the endpoints that are set, and otherwise those of the issuer's metadata,
 // which it reads if necessary.
-func (s *Server) endpoints(ctx context.Context, client *provider.Client) (Endpoints, error) {
+func (s *Server) resolveEndpoints(ctx context.Context, client *provider.Client) (Endpoints, error) {
 	if s.Issuer == "" || s.Token != "" && s.Revocation != "" {
 		return s.Endpoints, nil
 	}
