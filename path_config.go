@@ -221,7 +221,7 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		name := d.Get("name").(string)
 		err := b.deleteCredential(ctx, req.Storage, p, name)
-		b.names.forget(name)
+		b.roles.forget(name)
 		if err != nil {
 			return failure(name, err)
 		}

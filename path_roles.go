@@ -172,7 +172,7 @@ func (b *backend) rolesWrite(ctx context.Context, req *logical.Request, d *frame
 		return failure(name, err)
 	}
 	err = b.putRole(ctx, req, d, next.Config)
-	b.names.forget(name)
+	b.roles.forget(name)
 	if err != nil {
 		return failure(name, err)
 	}
@@ -204,7 +204,7 @@ func (b *backend) putRole(ctx context.Context, req *logical.Request, d *framewor
 func (b *backend) rolesDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
 	err := b.deleteRole(ctx, req.Storage, name)
-	b.names.forget(name)
+	b.roles.forget(name)
 	if err != nil {
 		return failure(name, err)
 	}
