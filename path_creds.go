@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -238,11 +239,11 @@ func (b *backend) readUncounted(ctx context.Context, req *logical.Request, d *fr
 		})
 		err = limitError(name, err)
 	default:
-		err = provider.Errorf(provider.Invalid, "%s%s is a dedicated role, whose tokens need a lease; read creds/%s instead", rolesPrefix, name, name)
+		err = provider.Errorf(provider.Invalid, "%s is a dedicated role, whose tokens need a lease; read creds/%s instead", apipath.Role(name), name)
 	}
 	if err != nil {
 		if isInvalid(err) && r.scope != "" && !r.Dedicated {
-			err = provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, err)
+			err = provider.Errorf(provider.Invalid, "%s: %s", apipath.Role(name), err)
 		}
 		return readResult{}, err
 	}
@@ -260,11 +261,11 @@ func limitError(role string, err error) error {
 	var exchanges *broker.TooManyExchangesError
 	switch {
 	case errors.As(err, &leases):
-		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s has reached its max_leases of %d; revoke a lease or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", rolesPrefix, role, leases.Max))
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s has reached its max_leases of %d; revoke a lease or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", apipath.Role(role), leases.Max))
 	case errors.As(err, &exchanges):
-		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s; the next exchange is possible at %s; reuse the lease instead of reading again, or raise max_exchanges", rolesPrefix, role, exchanges, broker.FormatTime(roundUp(exchanges.Next))))
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s; the next exchange is possible at %s; reuse the lease instead of reading again, or raise max_exchanges", apipath.Role(role), exchanges, broker.FormatTime(roundUp(exchanges.Next))))
 	case errors.Is(err, broker.ErrTooManyWaiting):
-		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s; retry later", rolesPrefix, role, err))
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s; retry later", apipath.Role(role), err))
 	}
 	return err
 }

@@ -11,8 +11,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
-const rolesPrefix = "roles/"
-
 func (b *backend) pathRoles() []*framework.Path {
 	write := &framework.PathOperation{
 		Callback:                    b.rolesWrite,
@@ -26,7 +24,7 @@ func (b *backend) pathRoles() []*framework.Path {
 	patch.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: "role"}
 	return []*framework.Path{
 		{
-			Pattern:      rolesPrefix + "?$",
+			Pattern:      "roles/?$",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Role"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
@@ -41,7 +39,7 @@ func (b *backend) pathRoles() []*framework.Path {
 			HelpDescription: withExample("Read a token of a role at creds/<name> or token/<name>.", "vault list kensho/roles"),
 		},
 		{
-			Pattern:      rolesPrefix + framework.GenericNameRegex("name"),
+			Pattern:      "roles/" + framework.GenericNameRegex("name"),
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Role"},
 			Fields:       roleFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -93,10 +94,10 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 	case err != nil:
 		return err
 	case k == nil:
-		return provider.Errorf(provider.Invalid, "no key pair named %q; create one at %s", name, KeypairPath(name))
+		return provider.Errorf(provider.Invalid, "no key pair named %q; create one at %s", name, apipath.Keypair(name))
 	case k.Pending == nil:
 		return provider.Errorf(provider.Invalid, "%s has no pending pair (active: %s, created %s); create one by a write to %s",
-			KeypairPath(name), k.Active.KeyID, broker.FormatTime(k.Active.CreatedTime), KeypairPath(name))
+			apipath.Keypair(name), k.Active.KeyID, broker.FormatTime(k.Active.CreatedTime), apipath.Keypair(name))
 	}
 	if users, err = st.usersOf(ctx, s, name); err != nil {
 		return err
@@ -200,7 +201,7 @@ func (a *activation) verify(ctx context.Context, u *storedCredential) (*broker.S
 	r := replacement{next: entry, stored: u, known: u.last(change.Known)}
 	entry.Verified, err = change.Verify(ctx, credential, r.grant())
 	if err != nil {
-		outcome := u.path() + " keeps using the active pair of " + KeypairPath(a.name) + "; the pending pair stays pending"
+		outcome := u.path() + " keeps using the active pair of " + apipath.Keypair(a.name) + "; the pending pair stays pending"
 		return r.answered(), &VerifyError{Err: err, Outcome: outcome, InOutage: outcome}
 	}
 	a.next.Activated[u.name] = activated{Of: u.generation, Entry: entry}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -66,7 +67,7 @@ func (w AllowedWrite) apply(a Allowed) (Allowed, error) {
 
 // check returns an error if the key pair may not sign for a credential with these destinations.
 func (a Allowed) check(keypair, credential string, to Destinations) error {
-	path := KeypairPath(keypair)
+	path := apipath.Keypair(keypair)
 	if credential != keypair && len(a.Configs) == 0 || len(a.Configs) > 0 && !slices.Contains(a.Configs, credential) {
 		return provider.Errorf(provider.Invalid, "keypair: %s may not be used by the credential %q; add it to allowed_configs of %s", path, credential, path)
 	}

@@ -79,7 +79,7 @@ func (d *Deletion) Delete() error {
 	if err := storage.Delete(ctx, s, storage.CredentialKey(d.vendor.Name(), d.name)); err != nil {
 		return change.Failed(ctx, nil, err)
 	}
-	st.unstoredGrants.drop(Path(d.vendor.Name(), d.name))
+	st.unstoredGrants.drop(storage.CredentialKey(d.vendor.Name(), d.name))
 	if d.keypair != "" {
 		st.forgetActivated(ctx, s, d.keypair, d.name)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -68,7 +69,7 @@ func (c *storedCredential) resolve(ctx context.Context, s logical.Storage) error
 		c.key.err = err
 		return nil
 	case k == nil:
-		c.key.err = provider.Errorf(provider.Invalid, "keypair: %s does not exist; create it first", KeypairPath(provider.List([]string{used})))
+		c.key.err = provider.Errorf(provider.Invalid, "keypair: %s does not exist; create it first", apipath.Keypair(provider.List([]string{used})))
 		return nil
 	}
 	if a, ok := k.Activated[c.name]; ok && a.Of == c.generation {
@@ -112,7 +113,7 @@ func (c *storedCredential) keypairError(err error) error {
 	}
 	reason := strings.ReplaceAll(refusal.Reason, `private_key=""`, `private_key_source=""`)
 	if rest, isAboutKey := strings.CutPrefix(reason, "private_key: "); isAboutKey {
-		reason = "keypair: the private key of " + KeypairPath(c.keypair()) + " " + rest
+		reason = "keypair: the private key of " + apipath.Keypair(c.keypair()) + " " + rest
 	}
 	return provider.Errorf(refusal.Kind, "%s", reason)
 }
@@ -122,5 +123,5 @@ func (st *Store) lockKeypair(ctx context.Context, name string) (unlock func(), e
 	if name == "" {
 		return func() {}, nil
 	}
-	return st.broker.Lock(ctx, KeypairPath(name))
+	return st.broker.Lock(ctx, storage.KeypairKey(name))
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -48,7 +49,7 @@ func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name strin
 	if err != nil {
 		return nil, err
 	}
-	if err := CheckConflict(w.Operation, KeypairPath(name), k != nil); err != nil {
+	if err := CheckConflict(w.Operation, apipath.Keypair(name), k != nil); err != nil {
 		return nil, err
 	}
 	result := &KeypairResult{Keypair: k, Generated: pair}
@@ -169,7 +170,7 @@ func (st *Store) DeleteKeypair(ctx context.Context, s logical.Storage, name stri
 		return err
 	}
 	if len(users) > 0 {
-		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete these credentials or give them another key", KeypairPath(name), users)
+		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete these credentials or give them another key", apipath.Keypair(name), users)
 	}
 	return storage.Delete(ctx, s, storage.KeypairKey(name))
 }

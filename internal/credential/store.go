@@ -1,7 +1,8 @@
 // Package credential stores and changes what operators write: credentials of vendors, and the key
 // pairs that sign for them. Both are in one package because an activation changes a key pair and
 // the credentials that use it in a single write, so that a credential's entry may be inside the
-// entry of its key pair. The package does not depend on Vault's paths and requests.
+// entry of its key pair. The package does not depend on Vault's requests. It knows no path; its
+// errors name those that internal/apipath returns.
 package credential
 
 import (
@@ -12,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -48,12 +50,6 @@ func New(vendors []provider.Provider, options Options, observer broker.Observer)
 
 // Logger implements broker.Source.
 func (st *Store) Logger() hclog.Logger { return st.options.Logger() }
-
-// Path returns the path of a credential, as operators write it.
-func Path(vendor, name string) string { return "config/" + vendor + "/" + name }
-
-// KeypairPath returns the path of a key pair, as operators write it.
-func KeypairPath(name string) string { return "keypair/" + name }
 
 // Names returns the names of all credentials, sorted. It implements broker.Source.
 func (st *Store) Names(ctx context.Context, s logical.Storage) ([]string, error) {
@@ -110,7 +106,7 @@ type storedCredential struct {
 }
 
 // path returns the path of the credential, as operators write it.
-func (c *storedCredential) path() string { return Path(c.vendor.Name(), c.name) }
+func (c *storedCredential) path() string { return apipath.Credential(c.vendor.Name(), c.name) }
 
 // storageKey returns the storage key of the credential's own entry.
 func (c *storedCredential) storageKey() string { return storage.CredentialKey(c.vendor.Name(), c.name) }

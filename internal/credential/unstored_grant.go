@@ -24,7 +24,7 @@ const (
 // sent again, is exchanged with the kept one. It is safe for concurrent use.
 type unstoredGrants struct {
 	mu     sync.Mutex
-	grants map[string]unstoredGrant // by the path of the credential
+	grants map[string]unstoredGrant // by the storage key of the credential
 }
 
 // An unstoredGrant is the grant that replaced the refresh token of one write. It is used only for a write
@@ -39,12 +39,12 @@ type unstoredGrant struct {
 func (r *unstoredGrants) keep(c *storedCredential, grant provider.Grant) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.grants, c.path())
+	delete(r.grants, c.storageKey())
 	r.expireLocked()
 	if len(r.grants) >= maxUnstoredGrants {
 		delete(r.grants, r.oldestLocked())
 	}
-	r.grants[c.path()] = unstoredGrant{fields: exchangeFields(c.Entry), grant: grant, time: time.Now()}
+	r.grants[c.storageKey()] = unstoredGrant{fields: exchangeFields(c.Entry), grant: grant, time: time.Now()}
 }
 
 // get returns the grant kept for a credential with the same fields; the zero grant if there is
@@ -53,17 +53,17 @@ func (r *unstoredGrants) get(c *storedCredential) provider.Grant {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.expireLocked()
-	if kept, ok := r.grants[c.path()]; ok && kept.fields == exchangeFields(c.Entry) {
+	if kept, ok := r.grants[c.storageKey()]; ok && kept.fields == exchangeFields(c.Entry) {
 		return kept.grant
 	}
 	return provider.Grant{}
 }
 
-// drop removes the grant of a path.
-func (r *unstoredGrants) drop(path string) {
+// drop removes the grant of a credential.
+func (r *unstoredGrants) drop(storageKey string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.grants, path)
+	delete(r.grants, storageKey)
 }
 
 func (r *unstoredGrants) expireLocked() {

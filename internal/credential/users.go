@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
@@ -48,7 +49,7 @@ func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string)
 			var newer *storage.NewerFormatError
 			switch {
 			case errors.As(err, &newer):
-				return nil, MayUse(newer, KeypairPath(keypair))
+				return nil, MayUse(newer, apipath.Keypair(keypair))
 			case storage.IsDamaged(err): // a damaged credential uses no key pair
 			case err != nil:
 				return nil, err

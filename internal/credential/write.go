@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -111,22 +112,22 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 // the operation does not match whether the credential exists.
 func (st *Store) checkName(ctx context.Context, s logical.Storage, p provider.Provider, name string, exists bool, op Operation) error {
 	if op == Patch && !exists {
-		return &NotFoundError{Path: Path(p.Name(), name), What: "credential"}
+		return &NotFoundError{Path: apipath.Credential(p.Name(), name), What: "credential"}
 	}
 	isRole, err := storage.Exists(ctx, s, storage.RoleKey(name))
 	if err != nil {
 		return err
 	}
 	if isRole {
-		return provider.Errorf(provider.Invalid, "name: %q is taken by roles/%s; choose another name, or delete the role first", name, name)
+		return provider.Errorf(provider.Invalid, "name: %q is taken by %s; choose another name, or delete the role first", name, apipath.Role(name))
 	}
 	switch owner, err := st.VendorOf(ctx, s, name); {
 	case err != nil:
 		return err
 	case owner != "" && owner != p.Name():
-		return provider.Errorf(provider.Invalid, "name: %q is taken by %s; choose another name, or delete that credential first", name, Path(owner, name))
+		return provider.Errorf(provider.Invalid, "name: %q is taken by %s; choose another name, or delete that credential first", name, apipath.Credential(owner, name))
 	}
-	return CheckConflict(op, Path(p.Name(), name), exists)
+	return CheckConflict(op, apipath.Credential(p.Name(), name), exists)
 }
 
 // apply returns the credential after the write. before is nil if there is none.
@@ -258,7 +259,7 @@ func (st *Store) commit(ctx context.Context, s logical.Storage, pl *plan) error 
 		return err
 	}
 	if !pl.sharesRefreshToken() { // otherwise the unstored grant belongs to another write
-		st.unstoredGrants.drop(pl.after.path())
+		st.unstoredGrants.drop(pl.after.storageKey())
 	}
 	// The new generation makes the previous state void. Deleting it is only cleanup, and must not
 	// fail a completed write.
