@@ -172,7 +172,7 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 	if err := r.checkScope(c); err != nil || !r.Dedicated {
 		return err
 	}
-	err = b.broker.Revocable(ctx, s, r.Config)
+	err = b.broker.Revocable(ctx, s, c)
 	var invalid *provider.Error
 	if errors.As(err, &invalid) {
 		return provider.Errorf(invalid.Kind, "dedicated: %s", invalid.Reason)
@@ -256,7 +256,7 @@ func (b *backend) roleWarnings(ctx context.Context, s logical.Storage, name stri
 		return nil
 	}
 	// Revocable may call the vendor, and does so once for all roles.
-	revocable := sync.OnceValue(func() error { return b.broker.Revocable(ctx, s, name) })
+	revocable := sync.OnceValue(func() error { return b.broker.Revocable(ctx, s, c) })
 	var warnings []string
 	for _, roleName := range sortedKeys(roles) {
 		err := roles[roleName].checkScope(c)
