@@ -3,8 +3,6 @@ package tokenbroker
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -161,33 +159,20 @@ func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
 		data := map[string]any{"secrets_set": stored.Secrets}
 		for field, schema := range d.Schema {
 			_, isSet := stored.Fields[field]
-			if isStored(field) && !credential.IsSecret(schema) && (isSet || schema.Default != nil) {
+			if isStored(field) && (isSet || schema.Default != nil) {
 				data[field] = values.Get(field)
 			}
 		}
-		if c := stored.Credential; c != nil {
-			data["keepalive_interval"] = int(c.Keepalive.Seconds())
-			addResolved(data, c.Vendor)
+		if r := stored.Resolved; r != nil {
+			data["keepalive_interval"] = int(r.Keepalive.Seconds())
+			if len(r.URLs) > 0 {
+				data["resolved_urls"] = r.URLs
+			}
+			if len(r.Scope) > 0 {
+				data["resolved_scope"] = r.Scope
+			}
 		}
 		return &logical.Response{Data: data}, nil
-	}
-}
-
-// addResolved adds the URLs and the scope that follow from the fields of a credential, such as those
-// of a preset.
-func addResolved(data map[string]any, c provider.Credential) {
-	to := c.Destinations()
-	var urls []string
-	for _, url := range append(slices.Clone(to.URLs), to.Issuer) {
-		if base, _, _ := strings.Cut(url, "?"); base != "" { // the query may hold a secret
-			urls = append(urls, base)
-		}
-	}
-	if len(urls) > 0 {
-		data["resolved_urls"] = urls
-	}
-	if scope := c.Scope(); len(scope) > 0 {
-		data["resolved_scope"] = scope
 	}
 }
 
@@ -202,7 +187,7 @@ func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 		if err != nil {
 			return failure(name, err)
 		}
-		write := credential.Write{Operation: operationOf(req), Fields: fields}
+		write := credential.WriteRequest{Operation: operationOf(req), Fields: fields}
 		if verify, given := d.GetOk("verify"); given {
 			write.Verify = new(verify.(bool))
 		}
@@ -259,8 +244,8 @@ and of ca_cert.
 A map replaces the stored map. In a patch it is merged with the stored map, and null
 removes a name.
 
-If the grant follows from the stored secrets, a write that clears a secret and so
-changes the grant must set grant_type.
+If the grant type follows from the stored secrets, a write that clears a secret and so
+changes the grant type must set grant_type.
 
 A write takes effect at once: no later read returns a token of the previous credential.
 A write that gives only description, expires, request_timeout or keepalive_interval

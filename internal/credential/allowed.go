@@ -29,16 +29,16 @@ type Allowed struct {
 	Audiences []string `json:"allowed_audiences,omitempty"`
 }
 
-// An AllowedWrite holds the fields of Allowed that an operator sends. A nil field stays unchanged.
-type AllowedWrite struct {
+// An AllowedRequest holds the fields of Allowed that an operator sends. A nil field stays unchanged.
+type AllowedRequest struct {
 	Configs, Hosts, Audiences *[]string
 	CACert                    *string
 }
 
-func (w AllowedWrite) isEmpty() bool { return w == AllowedWrite{} }
+func (w AllowedRequest) isEmpty() bool { return w == AllowedRequest{} }
 
 // apply returns a with the write's fields.
-func (w AllowedWrite) apply(a Allowed) (Allowed, error) {
+func (w AllowedRequest) apply(a Allowed) (Allowed, error) {
 	for _, field := range []struct {
 		given *[]string
 		list  *[]string

@@ -9,6 +9,8 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -138,29 +140,49 @@ func (c *storedCredential) put(ctx context.Context, s logical.Storage) error {
 	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, c.storageKey(), c.Entry) })
 }
 
-// Settings is what a read of a credential returns.
-type Settings struct {
-	Fields  map[string]any // the stored fields, including secrets
-	Secrets []string       // the names of the secret fields, sorted
+// A Config is what a read of a credential returns. It contains no secret.
+type Config struct {
+	Fields  map[string]any // the stored fields that are not secret
+	Secrets []string       // the names of the stored secret fields, sorted
 
-	// Credential is the credential with its defaults; nil if it cannot be used.
-	Credential *broker.Credential
+	// Resolved is what follows from the fields; nil if the credential cannot be used.
+	Resolved *Resolved
 }
 
-// Read returns the settings of a credential; nil if there is none.
-func (st *Store) Read(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*Settings, error) {
+// Resolved are values that follow from the fields of a credential, such as those of a preset.
+type Resolved struct {
+	Keepalive time.Duration
+	URLs      []string // that receive the secrets, without their queries, which may hold one
+	Scope     []string
+}
+
+// Read returns a credential without its secrets; nil if there is none.
+func (st *Store) Read(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*Config, error) {
 	c, err := st.get(ctx, s, p, name)
 	if err != nil || c == nil {
 		return nil, err
 	}
-	settings := &Settings{Fields: c.Fields, Secrets: []string{}}
+	config := &Config{Fields: map[string]any{}, Secrets: []string{}}
 	for _, field := range sortedKeys(c.Fields) {
 		if IsSecret(fieldsOf(p)[field]) {
-			settings.Secrets = append(settings.Secrets, field)
+			config.Secrets = append(config.Secrets, field)
+		} else {
+			config.Fields[field] = c.Fields[field]
 		}
 	}
 	if credential, err := st.open(c); err == nil {
-		settings.Credential = credential
+		config.Resolved = resolved(credential)
 	}
-	return settings, nil
+	return config, nil
+}
+
+func resolved(c *broker.Credential) *Resolved {
+	r := &Resolved{Keepalive: c.Keepalive, Scope: c.Vendor.Scope()}
+	to := c.Vendor.Destinations()
+	for _, url := range append(slices.Clone(to.URLs), to.Issuer) {
+		if base, _, _ := strings.Cut(url, "?"); base != "" {
+			r.URLs = append(r.URLs, base)
+		}
+	}
+	return r
 }

@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	// maxUnstoredGrants is how many grants are kept. The oldest is dropped first.
+	// maxUnstoredGrants is how many grants are cached. The oldest is dropped first.
 	maxUnstoredGrants = 100
 
-	// unstoredGrantAge is how long a grant is kept.
+	// unstoredGrantAge is how long a grant is cached.
 	unstoredGrantAge = time.Hour
 )
 
-// unstoredGrants keeps, for an hour, the refresh tokens that vendors rotated during the verification
+// unstoredGrants caches, for an hour, the refresh tokens that vendors rotated during the verification
 // of writes that were then not stored. The operator still has only the old one: the same write,
-// sent again, is exchanged with the kept one. It is safe for concurrent use.
+// sent again, is exchanged with the cached one. It is safe for concurrent use.
 type unstoredGrants struct {
 	mu     sync.Mutex
 	grants map[string]unstoredGrant // by the storage key of the credential
@@ -35,8 +35,8 @@ type unstoredGrant struct {
 	time   time.Time
 }
 
-// keep stores the grant that a vendor returned for a credential that is not stored yet.
-func (r *unstoredGrants) keep(c *storedCredential, grant provider.Grant) {
+// put caches the grant that a vendor returned for a credential that is not stored yet.
+func (r *unstoredGrants) put(c *storedCredential, grant provider.Grant) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.grants, c.storageKey())
@@ -47,14 +47,14 @@ func (r *unstoredGrants) keep(c *storedCredential, grant provider.Grant) {
 	r.grants[c.storageKey()] = unstoredGrant{fields: exchangeFields(c.Entry), grant: grant, time: time.Now()}
 }
 
-// get returns the grant kept for a credential with the same fields; the zero grant if there is
+// get returns the cached grant of a credential with the same fields; the zero grant if there is
 // none.
 func (r *unstoredGrants) get(c *storedCredential) provider.Grant {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.expireLocked()
-	if kept, ok := r.grants[c.storageKey()]; ok && kept.fields == exchangeFields(c.Entry) {
-		return kept.grant
+	if cached, ok := r.grants[c.storageKey()]; ok && cached.fields == exchangeFields(c.Entry) {
+		return cached.grant
 	}
 	return provider.Grant{}
 }
@@ -67,7 +67,7 @@ func (r *unstoredGrants) drop(storageKey string) {
 }
 
 func (r *unstoredGrants) expireLocked() {
-	maps.DeleteFunc(r.grants, func(_ string, kept unstoredGrant) bool { return time.Since(kept.time) >= unstoredGrantAge })
+	maps.DeleteFunc(r.grants, func(_ string, cached unstoredGrant) bool { return time.Since(cached.time) >= unstoredGrantAge })
 }
 
 func (r *unstoredGrants) oldestLocked() string {

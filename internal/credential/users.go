@@ -74,8 +74,8 @@ func (us users) resolve(ctx context.Context, s logical.Storage) error {
 
 // unsettled returns the entries in a key pair that are not yet stored under the credentials' own
 // keys.
-func (us users) unsettled(k *Keypair) map[string]activated {
-	left := map[string]activated{}
+func (us users) unsettled(k *Keypair) map[string]unsettledEntry {
+	left := map[string]unsettledEntry{}
 	for _, u := range us {
 		if a, ok := k.Activated[u.name]; ok && a.Of == u.generation {
 			left[u.name] = a
