@@ -136,7 +136,7 @@ func (r *role) check(d *framework.FieldData) error {
 		return provider.Errorf(provider.Invalid, "config: must be the name of a credential")
 	}
 	if r.TTL > 0 && r.MinTTL > r.TTL {
-		return provider.Errorf(provider.Invalid, "min_ttl: %s exceeds the role's ttl of %s", r.MinTTL.Duration(), r.TTL.Duration())
+		return provider.Errorf(provider.Invalid, "min_ttl: must be at most the role's ttl of %s", r.TTL.Duration())
 	}
 	switch {
 	case r.MaxLeases < 0:

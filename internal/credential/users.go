@@ -87,5 +87,5 @@ func (us users) unsettled(k *Keypair) map[string]unsettledEntry {
 // MayUse returns the error of a change to used, which an entry that this version cannot read may
 // use.
 func MayUse(newer *storage.NewerFormatError, used string) error {
-	return fmt.Errorf("%w, or delete %s; it may use %s, which cannot be changed or deleted before", newer, newer.Path, used)
+	return fmt.Errorf("%w, or delete %s; it may use %s, which cannot be changed or deleted until then", newer, newer.Path, used)
 }

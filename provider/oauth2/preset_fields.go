@@ -137,7 +137,7 @@ func Expand(own json.RawMessage) (json.RawMessage, error) {
 	}
 	if c.Preset == "" {
 		if len(c.PresetParams) > 0 {
-			return nil, provider.Errorf(provider.Invalid, "preset_params: applies only with a preset")
+			return nil, provider.Errorf(provider.Invalid, "preset_params: applies only with a preset; set preset, or omit it")
 		}
 		return own, nil
 	}

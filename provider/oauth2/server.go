@@ -129,7 +129,7 @@ func (s *Server) revocationField() string {
 func discover(ctx context.Context, client *provider.Client, issuer string) (*Endpoints, error) {
 	u, err := url.Parse(issuer)
 	if err != nil {
-		return nil, provider.Errorf(provider.Invalid, "issuer: not a URL")
+		return nil, provider.Errorf(provider.Invalid, "issuer: not a URL; use the form https://host")
 	}
 	path := strings.TrimSuffix(u.Path, "/")
 	const openID, oauth = "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"
