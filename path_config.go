@@ -3,6 +3,7 @@ package tokenbroker
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -54,7 +55,7 @@ func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
 
 // credentialFields returns the fields of the path of a vendor's credentials.
 func credentialFields(p provider.Provider) map[string]*framework.FieldSchema {
-	fields := credential.Fields(p)
+	fields := maps.Clone(credential.FieldSchemas(p))
 	fields["name"] = &framework.FieldSchema{
 		Type:         framework.TypeNameString,
 		Description:  "Name of the credential. Tokens are read at creds/<name>.",

@@ -116,7 +116,7 @@ func (c *storedCredential) destinations(opened *broker.Credential) Destinations 
 func (w WriteRequest) checkDestinations(next *storedCredential, sent Destinations) error {
 	var missing []string // the secrets that the write does not give
 	for _, field := range sortedKeys(next.Fields) {
-		if _, isGiven := w.Fields[field]; !isGiven && IsSecret(fieldsOf(next.vendor)[field]) {
+		if _, isGiven := w.Fields[field]; !isGiven && IsSecret(FieldSchemas(next.vendor)[field]) {
 			missing = append(missing, field)
 		}
 	}

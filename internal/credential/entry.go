@@ -59,7 +59,7 @@ func (e *Entry) text(field string) string {
 // hasFieldsOf reports whether the entry has only fields of a vendor's credentials, each with the
 // type of its schema. Code that reads the fields relies on this.
 func (e *Entry) hasFieldsOf(p provider.Provider) bool {
-	schemas := fieldsOf(p)
+	schemas := FieldSchemas(p)
 	for field, value := range e.Fields {
 		if schema := schemas[field]; schema == nil || !isStoredAs(schema.Type, value) {
 			return false

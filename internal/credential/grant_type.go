@@ -16,7 +16,7 @@ const grantTypeField = "grant_type"
 // user's. A write that gives a secret and clears none is allowed, as its writer holds the secret of
 // the new grant type. opened is nil if the stored credential cannot be opened.
 func (w WriteRequest) checkGrantType(stored *storedCredential, opened, next *broker.Credential) error {
-	if w.Fields[grantTypeField] != nil || fieldsOf(stored.vendor)[grantTypeField] == nil {
+	if w.Fields[grantTypeField] != nil || FieldSchemas(stored.vendor)[grantTypeField] == nil {
 		return nil
 	}
 	cleared, given := w.secrets(stored)
@@ -38,7 +38,7 @@ func (w WriteRequest) checkGrantType(stored *storedCredential, opened, next *bro
 func (w WriteRequest) secrets(stored *storedCredential) (cleared, given []string) {
 	for _, field := range sortedKeys(w.Fields) {
 		switch {
-		case !IsSecret(fieldsOf(stored.vendor)[field]):
+		case !IsSecret(FieldSchemas(stored.vendor)[field]):
 		case w.Fields[field] != nil:
 			given = append(given, field)
 		case stored.Fields[field] != nil:

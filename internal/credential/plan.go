@@ -121,7 +121,7 @@ func (r revision) writeTime(stored *storedCredential) time.Time {
 
 // hasNewSecret reports whether a secret field is set and differs from its old value.
 func (r revision) hasNewSecret(old map[string]any) bool {
-	for field, schema := range fieldsOf(r.vendor) {
+	for field, schema := range FieldSchemas(r.vendor) {
 		if value := r.fields[field]; IsSecret(schema) && value != nil && !reflect.DeepEqual(value, old[field]) {
 			return true
 		}

@@ -164,7 +164,7 @@ func (st *Store) Read(ctx context.Context, s logical.Storage, p provider.Provide
 	}
 	config := &Config{Fields: map[string]any{}, Secrets: []string{}}
 	for _, field := range sortedKeys(c.Fields) {
-		if IsSecret(fieldsOf(p)[field]) {
+		if IsSecret(FieldSchemas(p)[field]) {
 			config.Secrets = append(config.Secrets, field)
 		} else {
 			config.Fields[field] = c.Fields[field]

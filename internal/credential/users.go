@@ -37,7 +37,7 @@ func (us users) names() []string {
 func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string) (users, error) {
 	var found users
 	for _, p := range st.vendors {
-		if fieldsOf(p)["private_key"] == nil {
+		if FieldSchemas(p)["private_key"] == nil {
 			continue
 		}
 		names, err := storage.List(ctx, s, storage.CredentialKey(p.Name(), ""))
