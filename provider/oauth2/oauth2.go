@@ -16,9 +16,10 @@ import (
 // Provider implements [provider.Provider] for OAuth 2.0.
 type Provider struct{}
 
-// config has the fields of an OAuth 2.0 credential, with those of its preset filled in.
+// config has the fields of an OAuth 2.0 credential.
 type config struct {
 	Preset            string            `json:"preset"`
+	PresetParams      map[string]string `json:"preset_params"`
 	TokenURL          string            `json:"token_url"`
 	Issuer            string            `json:"issuer"`
 	RevocationURL     string            `json:"revocation_url"`
@@ -179,15 +180,11 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 
 // Open validates the fields, together with those of the preset.
 func (Provider) Open(s provider.Settings) (provider.Credential, error) {
-	fields, err := Expand(s.Fields)
+	own, c, err := expand(s.Fields)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPreset(s.Fields); err != nil {
-		return nil, err
-	}
-	var c config
-	if err := provider.DecodeFields(fields, &c); err != nil {
+	if err := own.checkPreset(); err != nil {
 		return nil, err
 	}
 	if err := c.complete(); err != nil {
@@ -198,7 +195,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	}
 	client := Client{
 		HTTP:                s.Client.WithTransient(c.TransientErrors),
-		Server:              &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: urlField(s.Fields)},
+		Server:              &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: own.urlField()},
 		Vendor:              c.Preset,
 		GrantType:           grantTypes[c.GrantType],
 		ID:                  c.ClientID,

@@ -158,10 +158,8 @@ func open(t *testing.T, own map[string]any) provider.Credential {
 	t.Helper()
 	raw, err := json.Marshal(own)
 	require.NoError(t, err)
-	fields, err := Expand(raw)
-	require.NoError(t, err)
-	credential, err := Provider{}.Open(provider.Settings{Fields: fields, Client: &provider.Client{}})
-	require.NoError(t, err, "%s", fields)
+	credential, err := Provider{}.Open(provider.Settings{Fields: raw, Client: &provider.Client{}})
+	require.NoError(t, err, "%s", raw)
 	return credential
 }
 
