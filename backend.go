@@ -41,7 +41,7 @@ type backend struct {
 	metrics    *metrics.Metrics
 	events     *events.Queue
 	mountPoint atomic.Pointer[string]
-	names      names
+	roles      roleCache
 	store      *credential.Store
 }
 
@@ -57,7 +57,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 // New returns an engine. The caller must call Setup before use.
 func New(o Options) logical.Backend {
-	b := &backend{names: names{roles: map[string]*role{}}}
+	b := &backend{roles: roleCache{roles: map[string]*role{}}}
 	b.store, b.broker = credential.New(providers, credential.Options{Transport: o.Transport, Dial: o.Dial, Logger: b.Logger}, observer{b})
 	b.metrics = metrics.New(providerNames(), b.broker.Statuses)
 	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
@@ -178,13 +178,13 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	switch kind, name := storage.ParseKey(key); kind {
 	case storage.Credential:
 		b.broker.Forget(name)
-		b.names.forget(name)
+		b.roles.forget(name)
 	case storage.Keypair: // any credential may use it
 		b.broker.ForgetAll()
 	case storage.State:
 		b.broker.Forget(name)
 	case storage.Role:
-		b.names.forget(name)
+		b.roles.forget(name)
 	}
 }
 

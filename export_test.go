@@ -14,5 +14,5 @@ func Paths(b logical.Backend) []*framework.Path { return b.(*backend).Paths }
 // NamesInMemory returns the number of names for which an engine holds something in memory.
 func NamesInMemory(b logical.Backend) int {
 	engine := b.(*backend)
-	return engine.broker.Len() + engine.store.UnstoredGrants() + len(engine.names.roles)
+	return engine.broker.Len() + engine.store.UnstoredGrants() + len(engine.roles.roles)
 }

@@ -24,7 +24,7 @@ import (
 func checkPathName(path string) error {
 	for part := range strings.SplitSeq(path, "/") {
 		if len(part) > maxName {
-			return fmt.Errorf("name: has %d characters, more than the maximum of %d", len(part), maxName)
+			return fmt.Errorf("name: too long: %d bytes (at most %d)", len(part), maxName)
 		}
 	}
 	return nil
@@ -154,7 +154,7 @@ func checkNames(field string, value any) error {
 			switch {
 			case name == "":
 			case len(name) > maxName:
-				return fmt.Errorf("%s: %s is longer than a name can be (%d characters)", field, provider.Quote(name), maxName)
+				return fmt.Errorf("%s: %s is too long: %d bytes (at most %d)", field, provider.Quote(name), len(name), maxName)
 			case !isName.MatchString(name):
 				return fmt.Errorf("%s: %s is not a name; %s", field, provider.Quote(name), nameFix(field, name))
 			}

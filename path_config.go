@@ -3,8 +3,7 @@ package tokenbroker
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
+	"maps"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -56,7 +55,7 @@ func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
 
 // credentialFields returns the fields of the path of a vendor's credentials.
 func credentialFields(p provider.Provider) map[string]*framework.FieldSchema {
-	fields := credential.Fields(p)
+	fields := maps.Clone(credential.FieldSchemas(p))
 	fields["name"] = &framework.FieldSchema{
 		Type:         framework.TypeNameString,
 		Description:  "Name of the credential. Tokens are read at creds/<name>.",
@@ -161,33 +160,20 @@ func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
 		data := map[string]any{"secrets_set": stored.Secrets}
 		for field, schema := range d.Schema {
 			_, isSet := stored.Fields[field]
-			if isStored(field) && !credential.IsSecret(schema) && (isSet || schema.Default != nil) {
+			if isStored(field) && (isSet || schema.Default != nil) {
 				data[field] = values.Get(field)
 			}
 		}
-		if c := stored.Credential; c != nil {
-			data["keepalive_interval"] = int(c.Keepalive.Seconds())
-			addResolved(data, c.Vendor)
+		if r := stored.Resolved; r != nil {
+			data["keepalive_interval"] = int(r.Keepalive.Seconds())
+			if len(r.URLs) > 0 {
+				data["resolved_urls"] = r.URLs
+			}
+			if len(r.Scope) > 0 {
+				data["resolved_scope"] = r.Scope
+			}
 		}
 		return &logical.Response{Data: data}, nil
-	}
-}
-
-// addResolved adds the URLs and the scope that follow from the fields of a credential, such as those
-// of a preset.
-func addResolved(data map[string]any, c provider.Credential) {
-	to := c.Destinations()
-	var urls []string
-	for _, url := range append(slices.Clone(to.URLs), to.Issuer) {
-		if base, _, _ := strings.Cut(url, "?"); base != "" { // the query may hold a secret
-			urls = append(urls, base)
-		}
-	}
-	if len(urls) > 0 {
-		data["resolved_urls"] = urls
-	}
-	if scope := c.Scope(); len(scope) > 0 {
-		data["resolved_scope"] = scope
 	}
 }
 
@@ -202,7 +188,7 @@ func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
 		if err != nil {
 			return failure(name, err)
 		}
-		write := credential.Write{Operation: operationOf(req), Fields: fields}
+		write := credential.WriteRequest{Operation: operationOf(req), Fields: fields}
 		if verify, given := d.GetOk("verify"); given {
 			write.Verify = new(verify.(bool))
 		}
@@ -221,7 +207,7 @@ func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 		name := d.Get("name").(string)
 		err := b.deleteCredential(ctx, req.Storage, p, name)
-		b.names.forget(name)
+		b.roles.forget(name)
 		if err != nil {
 			return failure(name, err)
 		}
@@ -259,8 +245,8 @@ and of ca_cert.
 A map replaces the stored map. In a patch it is merged with the stored map, and null
 removes a name.
 
-If the grant follows from the stored secrets, a write that clears a secret and so
-changes the grant must set grant_type.
+If the grant type follows from the stored secrets, a write that clears a secret and so
+changes the grant type must set grant_type.
 
 A write takes effect at once: no later read returns a token of the previous credential.
 A write that gives only description, expires, request_timeout or keepalive_interval

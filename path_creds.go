@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -195,7 +196,7 @@ type readResult struct {
 // read reads the token of a name and counts the read. A read does not count as failed if the request
 // was invalid or the reader canceled it.
 func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (readResult, error) {
-	got, err := b.obtain(ctx, req, d, most)
+	got, err := b.readUncounted(ctx, req, d, most)
 	switch {
 	case err == nil:
 		b.metrics.Read(got.Outcome)
@@ -212,8 +213,8 @@ func isRequestError(err error) bool {
 	return errors.Is(err, errUnknown) || isInvalid(err) || errors.As(err, &coded) && coded.Code() == http.StatusTooManyRequests
 }
 
-// obtain reads the token of a name, or a dedicated one if the role has dedicated set.
-func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (readResult, error) {
+// readUncounted reads the token of a name, or a dedicated one if the role has dedicated set.
+func (b *backend) readUncounted(ctx context.Context, req *logical.Request, d *framework.FieldData, most limit) (readResult, error) {
 	name := nameIn(d)
 	r, err := b.roleFor(ctx, req.Storage, name)
 	if err != nil {
@@ -223,8 +224,8 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 		most.ttl, most.by = ttl, "the role's ttl"
 	}
 	minTTL := r.MinTTL.Duration()
-	if wanted, ok := d.GetOk("min_ttl"); ok {
-		minTTL = max(minTTL, time.Duration(wanted.(int))*time.Second)
+	if given, ok := d.GetOk("min_ttl"); ok {
+		minTTL = max(minTTL, time.Duration(given.(int))*time.Second)
 	}
 	// The reader cannot use a token for longer than the limit, so do not ask the vendor for more.
 	request := broker.ReadRequest{Scope: r.scope, MinTTL: min(minTTL, most.ttl)}
@@ -238,11 +239,11 @@ func (b *backend) obtain(ctx context.Context, req *logical.Request, d *framework
 		})
 		err = limitError(name, err)
 	default:
-		err = provider.Errorf(provider.Invalid, "%s%s is a dedicated role, whose tokens need a lease; read creds/%s instead", rolesPrefix, name, name)
+		err = provider.Errorf(provider.Invalid, "%s is a dedicated role, whose tokens need a lease; read creds/%s instead", apipath.Role(name), name)
 	}
 	if err != nil {
 		if isInvalid(err) && r.scope != "" && !r.Dedicated {
-			err = provider.Errorf(provider.Invalid, "%s%s: %s", rolesPrefix, name, err)
+			err = provider.Errorf(provider.Invalid, "%s: %s", apipath.Role(name), err)
 		}
 		return readResult{}, err
 	}
@@ -260,11 +261,11 @@ func limitError(role string, err error) error {
 	var exchanges *broker.TooManyExchangesError
 	switch {
 	case errors.As(err, &leases):
-		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s has reached its max_leases of %d; revoke a lease or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", rolesPrefix, role, leases.Max))
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s has reached its max_leases of %d; revoke a lease or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", apipath.Role(role), leases.Max))
 	case errors.As(err, &exchanges):
-		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s; the next exchange is possible at %s; reuse the lease instead of reading again, or raise max_exchanges", rolesPrefix, role, exchanges, broker.FormatTime(roundUp(exchanges.Next))))
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s; the next exchange is possible at %s; reuse the lease instead of reading again, or raise max_exchanges", apipath.Role(role), exchanges, broker.FormatTime(roundUp(exchanges.Next))))
 	case errors.Is(err, broker.ErrTooManyWaiting):
-		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s%s: %s; retry later", rolesPrefix, role, err))
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s; retry later", apipath.Role(role), err))
 	}
 	return err
 }
@@ -312,42 +313,42 @@ func (b *backend) credsRevoke(ctx context.Context, req *logical.Request, _ *fram
 // errUnknown means that a name is neither a role nor a credential.
 var errUnknown = errors.New("no such role or credential")
 
-// names caches the role of each name, so that a cached read does not access storage. The name of a
+// A roleCache caches the role of each name, so that a cached read does not access storage. The name of a
 // credential maps to a role without restrictions. It is safe for concurrent use.
-type names struct {
+type roleCache struct {
 	mu     sync.RWMutex
 	writes uint64 // counts calls of forget, so that put does not store a stale role
 	roles  map[string]*role
 }
 
 // get returns the cached role of a name, or nil, and the count of writes to pass to put.
-func (n *names) get(name string) (r *role, asOf uint64) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return n.roles[name], n.writes
+func (c *roleCache) get(name string) (r *role, asOf uint64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.roles[name], c.writes
 }
 
 // put caches a loaded role, unless a name was forgotten since asOf.
-func (n *names) put(name string, r *role, asOf uint64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.writes == asOf {
-		n.roles[name] = r
+func (c *roleCache) put(name string, r *role, asOf uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.writes == asOf {
+		c.roles[name] = r
 	}
 }
 
 // forget removes a name, so that the next read loads it again.
-func (n *names) forget(name string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.writes++
-	delete(n.roles, name)
+func (c *roleCache) forget(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writes++
+	delete(c.roles, name)
 }
 
 // roleFor returns the role of a name. The name of a credential is a role without restrictions.
 // Its error is errUnknown if there is neither.
 func (b *backend) roleFor(ctx context.Context, s logical.Storage, name string) (*role, error) {
-	r, asOf := b.names.get(name)
+	r, asOf := b.roles.get(name)
 	if r != nil {
 		return r, nil
 	}
@@ -365,7 +366,7 @@ func (b *backend) roleFor(ctx context.Context, s logical.Storage, name string) (
 		}
 		r = &role{Config: name}
 	}
-	b.names.put(name, r, asOf)
+	b.roles.put(name, r, asOf)
 	return r, nil
 }
 

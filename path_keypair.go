@@ -160,7 +160,7 @@ func (b *backend) keypairList(ctx context.Context, req *logical.Request, _ *fram
 }
 
 func (b *backend) keypairRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	k, err := b.store.Keypair(ctx, req.Storage, d.Get("name").(string))
+	k, err := b.store.ReadKeypair(ctx, req.Storage, d.Get("name").(string))
 	if k == nil || err != nil {
 		return nil, err
 	}
@@ -201,7 +201,7 @@ func keypairData(k *credential.Keypair) (map[string]any, error) {
 
 func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	write := credential.KeypairWrite{Operation: operationOf(req), KeyType: d.Get("key_type").(string)}
+	write := credential.KeypairRequest{Operation: operationOf(req), KeyType: d.Get("key_type").(string)}
 	for field, list := range map[string]**[]string{
 		"allowed_configs": &write.Allowed.Configs, "allowed_hosts": &write.Allowed.Hosts, "allowed_audiences": &write.Allowed.Audiences,
 	} {
@@ -289,13 +289,13 @@ func (b *backend) pathKeypairActivate() *framework.Path {
 
 func (b *backend) keypairActivate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	var activation credential.Activation
-	for field, value := range map[string]**string{"client_id": &activation.ClientID, "key_id": &activation.KeyID} {
+	var request credential.ActivationRequest
+	for field, value := range map[string]**string{"client_id": &request.ClientID, "key_id": &request.KeyID} {
 		if text, given := d.GetOk(field); given {
 			*value = new(strings.TrimSpace(text.(string)))
 		}
 	}
-	if err := b.store.Activate(ctx, req.Storage, name, activation); err != nil {
+	if err := b.store.Activate(ctx, req.Storage, name, request); err != nil {
 		return failure(name, err)
 	}
 	return nil, nil

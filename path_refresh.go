@@ -20,7 +20,7 @@ func (b *backend) pathRefresh() []*framework.Path {
 		Fields:       refreshFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
-				Callback:                    b.refresh,
+				Callback:                    b.refreshWrite,
 				Summary:                     "Exchange a credential now and replace its cached tokens.",
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
@@ -60,7 +60,7 @@ func refreshFields() map[string]*framework.FieldSchema {
 	return fields
 }
 
-func (b *backend) refresh(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
 	status, err := b.broker.Refresh(ctx, req.Storage, name, d.Get("drop").(bool))
 	if err != nil {

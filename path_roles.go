@@ -11,8 +11,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
-const rolesPrefix = "roles/"
-
 func (b *backend) pathRoles() []*framework.Path {
 	write := &framework.PathOperation{
 		Callback:                    b.rolesWrite,
@@ -26,7 +24,7 @@ func (b *backend) pathRoles() []*framework.Path {
 	patch.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: "role"}
 	return []*framework.Path{
 		{
-			Pattern:      rolesPrefix + "?$",
+			Pattern:      "roles/?$",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Role"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
@@ -41,7 +39,7 @@ func (b *backend) pathRoles() []*framework.Path {
 			HelpDescription: withExample("Read a token of a role at creds/<name> or token/<name>.", "vault list kensho/roles"),
 		},
 		{
-			Pattern:      rolesPrefix + framework.GenericNameRegex("name"),
+			Pattern:      "roles/" + framework.GenericNameRegex("name"),
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Role"},
 			Fields:       roleFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
@@ -172,7 +170,7 @@ func (b *backend) rolesWrite(ctx context.Context, req *logical.Request, d *frame
 		return failure(name, err)
 	}
 	err = b.putRole(ctx, req, d, next.Config)
-	b.names.forget(name)
+	b.roles.forget(name)
 	if err != nil {
 		return failure(name, err)
 	}
@@ -204,7 +202,7 @@ func (b *backend) putRole(ctx context.Context, req *logical.Request, d *framewor
 func (b *backend) rolesDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
 	err := b.deleteRole(ctx, req.Storage, name)
-	b.names.forget(name)
+	b.roles.forget(name)
 	if err != nil {
 		return failure(name, err)
 	}

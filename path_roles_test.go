@@ -69,7 +69,7 @@ func TestAnInvalidRoleIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 		"a refresh token's scope":   {"web", map[string]any{"config": "link", "scope": "kensho:app:link"}, "scope: a Kensho refresh token yields only tokens of its own scope; omit scope, or use a credential with a key pair"},
 		"a pasted token's scope":    {"web", map[string]any{"config": "pasted", "scope": "kensho:app:link"}, "scope: a copied access token cannot be narrowed"},
 		"a pair's scope":            {"web", map[string]any{"config": "pair", "scope": "discover"}, "scope: a Sitecore refresh token keeps its original scope; omit scope, or give the credential an api_key"},
-		"a ttl below min_ttl":       {"web", map[string]any{"config": "search", "ttl": "5m", "min_ttl": "10m"}, "min_ttl: 10m0s exceeds the role's ttl of 5m0s"},
+		"a ttl below min_ttl":       {"web", map[string]any{"config": "search", "ttl": "5m", "min_ttl": "10m"}, "min_ttl: must be at most the role's ttl of 5m0s"},
 		"a negative ttl":            {"web", map[string]any{"config": "search", "ttl": "-5m"}, "ttl: must not be negative"},
 		"an invalid min_ttl":        {"web", map[string]any{"config": "search", "min_ttl": "soon"}, "min_ttl: must be a duration"},
 		"dedicated at Kensho":       {"web", map[string]any{"config": "link", "dedicated": true}, "dedicated: the vendor documents no way to revoke an access token"},

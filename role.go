@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
@@ -54,9 +55,9 @@ func updatedRole(ctx context.Context, req *logical.Request, d *framework.FieldDa
 	case err != nil:
 		return nil, err
 	case stored == nil && req.Operation == logical.PatchOperation:
-		return nil, &credential.NotFoundError{Path: rolesPrefix + name, What: "role"}
+		return nil, &credential.NotFoundError{Path: apipath.Role(name), What: "role"}
 	}
-	if err := credential.CheckConflict(operationOf(req), rolesPrefix+name, stored != nil); err != nil {
+	if err := credential.CheckConflict(operationOf(req), apipath.Role(name), stored != nil); err != nil {
 		return nil, err
 	}
 	next := role{}
@@ -135,7 +136,7 @@ func (r *role) check(d *framework.FieldData) error {
 		return provider.Errorf(provider.Invalid, "config: must be the name of a credential")
 	}
 	if r.TTL > 0 && r.MinTTL > r.TTL {
-		return provider.Errorf(provider.Invalid, "min_ttl: %s exceeds the role's ttl of %s", r.MinTTL.Duration(), r.TTL.Duration())
+		return provider.Errorf(provider.Invalid, "min_ttl: must be at most the role's ttl of %s", r.TTL.Duration())
 	}
 	switch {
 	case r.MaxLeases < 0:
@@ -159,7 +160,7 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 	case err != nil:
 		return err
 	case vendor != "":
-		return provider.Errorf(provider.Invalid, "name: %q is taken by %s; choose another name", name, credential.Path(vendor, name))
+		return provider.Errorf(provider.Invalid, "name: %q is taken by %s; choose another name", name, apipath.Credential(vendor, name))
 	}
 	c, err := b.store.Credential(ctx, s, r.Config)
 	if err != nil {
@@ -171,7 +172,7 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 	if err := r.checkScope(c); err != nil || !r.Dedicated {
 		return err
 	}
-	err = b.broker.Revocable(ctx, s, r.Config)
+	err = b.broker.Revocable(ctx, s, c)
 	var invalid *provider.Error
 	if errors.As(err, &invalid) {
 		return provider.Errorf(invalid.Kind, "dedicated: %s", invalid.Reason)
@@ -235,12 +236,12 @@ func checkUnused(ctx context.Context, s logical.Storage, vendor, name string) er
 	var newer *storage.NewerFormatError
 	switch {
 	case errors.As(err, &newer):
-		return credential.MayUse(newer, credential.Path(vendor, name))
+		return credential.MayUse(newer, apipath.Credential(vendor, name))
 	case err != nil || len(roles) == 0:
 		return err
 	}
 	return provider.Errorf(provider.Invalid, "%s is used by %s; first delete these roles or give them another config",
-		credential.Path(vendor, name), rolePaths(roles))
+		apipath.Credential(vendor, name), rolePaths(roles))
 }
 
 // roleWarnings returns a warning for each role that its credential no longer supports, because it
@@ -255,7 +256,7 @@ func (b *backend) roleWarnings(ctx context.Context, s logical.Storage, name stri
 		return nil
 	}
 	// Revocable may call the vendor, and does so once for all roles.
-	revocable := sync.OnceValue(func() error { return b.broker.Revocable(ctx, s, name) })
+	revocable := sync.OnceValue(func() error { return b.broker.Revocable(ctx, s, c) })
 	var warnings []string
 	for _, roleName := range sortedKeys(roles) {
 		err := roles[roleName].checkScope(c)
@@ -263,7 +264,7 @@ func (b *backend) roleWarnings(ctx context.Context, s logical.Storage, name stri
 			err = revocable()
 		}
 		if isInvalid(err) {
-			warnings = append(warnings, fmt.Sprintf("%s%s can no longer be read: %s", rolesPrefix, roleName, err))
+			warnings = append(warnings, fmt.Sprintf("%s can no longer be read: %s", apipath.Role(roleName), err))
 		}
 	}
 	return warnings
@@ -271,5 +272,9 @@ func (b *backend) roleWarnings(ctx context.Context, s logical.Storage, name stri
 
 // rolePaths returns the paths of roles, separated by commas.
 func rolePaths(roles map[string]*role) string {
-	return "roles/" + strings.Join(sortedKeys(roles), ", roles/")
+	paths := sortedKeys(roles)
+	for i, name := range paths {
+		paths[i] = apipath.Role(name)
+	}
+	return strings.Join(paths, ", ")
 }

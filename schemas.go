@@ -6,8 +6,9 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// schemas caches the fields and responses of paths by pattern. They are the same in every mount,
-// never change, and would otherwise account for most of the memory of an idle mount.
+// schemas caches the fields and responses of paths by pattern, for the whole process. They are the
+// same in every mount, never change, and would otherwise account for most of the memory of an idle
+// mount. credential.FieldSchemas has a cache of its own, as it is used without paths.
 var schemas sync.Map
 
 // shareSchemas replaces the fields and responses of paths by those of the first mount in the process.

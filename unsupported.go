@@ -11,7 +11,7 @@ import (
 	"github.com/agext/levenshtein"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"vault-plugin-secrets-tokenbroker/internal/credential"
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/oauth2"
 )
@@ -110,7 +110,7 @@ func (b *backend) unknownConfig(ctx context.Context, s logical.Storage, rest str
 		case err != nil:
 			return "", err
 		case owner != "":
-			return fmt.Sprintf("config/%s has no vendor; did you mean %s?", vendor, credential.Path(owner, vendor)), nil
+			return fmt.Sprintf("config/%s has no vendor; did you mean %s?", vendor, apipath.Credential(owner, vendor)), nil
 		}
 	}
 	text := fmt.Sprintf("unknown vendor %s", provider.Quote(vendor))

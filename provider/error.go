@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A Kind says who can fix an error: the operator, or time.
+// A Kind states who can fix an error: the operator, or time.
 type Kind int
 
 const (
@@ -41,7 +41,7 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// An Error says why an exchange failed or why a credential cannot be used. Its text
+// An Error states why an exchange failed or why a credential cannot be used. Its text
 // contains no secret.
 type Error struct {
 	Kind   Kind
@@ -78,7 +78,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Reason }
 
-// Outage reports whether the vendor itself is unavailable: it said so, or it did not
+// Outage reports whether the vendor itself is unavailable: it stated so, or it did not
 // respond in time. The URL and the credential are not the cause.
 func (e *Error) Outage() bool { return e.Kind == Unavailable && (e.Status != 0 || e.Timeout) }
 

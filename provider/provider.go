@@ -92,11 +92,11 @@ type Fallback interface {
 	Fallback(last Grant) Credential
 }
 
-// A Granter is a credential with a choice of OAuth 2.0 grants. The operator chooses one
+// A Granter is a credential with a choice of OAuth 2.0 grant types. The operator chooses one
 // with grant_type, or it follows from the fields that are set.
 type Granter interface {
-	// GrantName returns the grant as a value of the field grant_type.
-	GrantName() string
+	// GrantTypeName returns the grant type as a value of the field grant_type.
+	GrantTypeName() string
 }
 
 // A Revoker is a credential of a vendor that can revoke access tokens.

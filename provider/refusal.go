@@ -103,7 +103,7 @@ func isTransient(code string) bool {
 // kindOf returns the kind of error of a response without a token. The error code decides,
 // then the status, then whether there is a Retry-After. Statuses 408, 425, 429 and 5xx are
 // transient; a retry does not change any other. InvalidResponse stands for a status that
-// means that the endpoint does not exist: it says nothing about the credential.
+// means that the endpoint does not exist, and does not concern the credential.
 func kindOf(status int, code string, retryAfter time.Duration) Kind {
 	if isTransient(code) {
 		return Unavailable

@@ -14,6 +14,9 @@ import (
 // A Change is an operator's change of a credential. Until it ends, nothing else exchanges the
 // credential or changes its state in storage.
 type Change struct {
+	// Credential is the stored credential; nil if there is none, or if it cannot be opened.
+	Credential *Credential
+
 	// Known is the latest state; nil if there is none.
 	Known *State
 
@@ -98,7 +101,7 @@ func (c *Change) load(ctx context.Context, prevents func(error) bool) error {
 	if storage.IsError(err) {
 		return err
 	}
-	c.snapshot = snap
+	c.snapshot, c.Credential = snap, snap.credential
 	if c.Known = snap.latestState(); c.Known != nil {
 		return nil
 	}

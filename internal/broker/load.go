@@ -94,17 +94,26 @@ func (b *Broker) readCredential(ctx context.Context, s logical.Storage, name str
 	if credential == nil {
 		return nil, nil, nil, ErrUnknown
 	}
-	all, err := readEntries(ctx, s, name)
+	state, stored, err := b.readState(ctx, s, credential)
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	return credential, state, stored, nil
+}
+
+// readState reads the state of a credential from storage.
+func (b *Broker) readState(ctx context.Context, s logical.Storage, credential *Credential) (*State, *storedState, error) {
+	all, err := readEntries(ctx, s, credential.Name)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, key := range all.damaged {
-		b.source.Logger().Warn("a storage entry cannot be decoded; the next exchange replaces it", "name", name, "entry", key)
+		b.source.Logger().Warn("a storage entry cannot be decoded; the next exchange replaces it", "name", credential.Name, "entry", key)
 	}
 	verified := credential.Verified
 	if verified == nil {
 		verified = Unverified(credential, provider.Grant{})
 	}
 	state, stored := all.applyTo(verified)
-	return credential, state.asOf(time.Now()), stored, nil
+	return state.asOf(time.Now()), stored, nil
 }

@@ -70,12 +70,19 @@ func (s *State) checkNotDropped(t provider.Token) *provider.Error {
 	return nil
 }
 
-// Revocable returns an error if the tokens of the named credential cannot be revoked individually,
+// Revocable returns an error if the tokens of a stored credential cannot be revoked individually,
 // each without an effect on others.
-func (b *Broker) Revocable(ctx context.Context, s logical.Storage, name string) error {
-	snap, err := b.lookup(ctx, s, name)
-	if err != nil {
-		return err
+func (b *Broker) Revocable(ctx context.Context, s logical.Storage, c *Credential) error {
+	var snap snapshot
+	if r := b.cached(c.Name); r != nil {
+		snap = r.get()
+	}
+	if snap.presence != loaded {
+		state, _, err := b.readState(ctx, s, c)
+		if err != nil {
+			return err
+		}
+		snap.credential, snap.state = c, state
 	}
 	return snap.revocable(ctx)
 }

@@ -6,10 +6,10 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -28,20 +28,20 @@ import (
 // also stored before the next credential is exchanged, so that neither a rejection of that one nor
 // a kill in between loses it.
 
-// activated is the new entry of a credential that an activation has changed.
-type activated struct {
+// An unsettledEntry is the new entry of a credential that an activation has changed.
+type unsettledEntry struct {
 	// Of is the generation of the entry that Entry replaces. If the stored generation differs,
 	// the credential has since been written or deleted, and Entry is void.
 	Of    string `json:"of"`
 	Entry *Entry `json:"entry"`
 }
 
-// An Activation holds the fields that an operator sends when activating a pending pair. They are
+// An ActivationRequest holds the fields that an operator sends when activating a pending pair. They are
 // set on the credentials that use the key pair. nil leaves a field unchanged, "" clears it.
-type Activation struct{ ClientID, KeyID *string }
+type ActivationRequest struct{ ClientID, KeyID *string }
 
 // fields returns the fields that are given, by name.
-func (a Activation) fields() map[string]string {
+func (a ActivationRequest) fields() map[string]string {
 	given := map[string]string{}
 	for field, value := range map[string]*string{"client_id": a.ClientID, "key_id": a.KeyID} {
 		if value != nil {
@@ -53,7 +53,7 @@ func (a Activation) fields() map[string]string {
 
 // check returns an error if a field is given and no credential uses the key pair, or if a client
 // ID is given for credentials whose client IDs differ.
-func (a Activation) check(us users) error {
+func (a ActivationRequest) check(us users) error {
 	for _, field := range sortedKeys(a.fields()) {
 		if len(us) == 0 {
 			return provider.Errorf(provider.Invalid, "%s: no credential uses the key pair; omit the field here and set it on the credentials", field)
@@ -72,7 +72,7 @@ func (a Activation) check(us users) error {
 
 // Activate replaces the active pair with the pending one if the vendor accepts it for every
 // credential that uses the key pair. Otherwise nothing changes. Its errors are those of Write.
-func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a Activation) error {
+func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a ActivationRequest) error {
 	users, err := st.usersOf(ctx, s, name)
 	if err != nil {
 		return err
@@ -93,10 +93,10 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 	case err != nil:
 		return err
 	case k == nil:
-		return provider.Errorf(provider.Invalid, "no key pair named %q; create one at %s", name, KeypairPath(name))
+		return provider.Errorf(provider.Invalid, "no key pair named %q; create one at %s", name, apipath.Keypair(name))
 	case k.Pending == nil:
 		return provider.Errorf(provider.Invalid, "%s has no pending pair (active: %s, created %s); create one by a write to %s",
-			KeypairPath(name), k.Active.KeyID, broker.FormatTime(k.Active.CreatedTime), KeypairPath(name))
+			apipath.Keypair(name), k.Active.KeyID, broker.FormatTime(k.Active.CreatedTime), apipath.Keypair(name))
 	}
 	if users, err = st.usersOf(ctx, s, name); err != nil {
 		return err
@@ -110,8 +110,8 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 	if err := a.check(users); err != nil {
 		return err
 	}
-	run := &activation{store: st, storage: s, name: name, changes: changes, users: users, given: a.fields(),
-		next: &Keypair{Active: k.Pending, Allowed: k.Allowed, Activated: map[string]activated{}}}
+	run := &activationRun{store: st, storage: s, name: name, changes: changes, users: users, given: a.fields(),
+		next: &Keypair{Active: k.Pending, Allowed: k.Allowed, Activated: map[string]unsettledEntry{}}}
 	if err := run.switchKeys(ctx); err != nil {
 		return errors.Join(append([]error{err}, run.failed(ctx, err)...)...)
 	}
@@ -122,8 +122,8 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 	return nil
 }
 
-// An activation is an activation in progress.
-type activation struct {
+// An activationRun is an activation in progress.
+type activationRun struct {
 	store   *Store
 	storage logical.Storage
 	name    string
@@ -138,7 +138,7 @@ type activation struct {
 }
 
 // switchKeys exchanges each credential with the pending pair, then stores the new key pair.
-func (a *activation) switchKeys(ctx context.Context) error {
+func (a *activationRun) switchKeys(ctx context.Context) error {
 	a.answered = map[string]*broker.State{}
 	for i, u := range a.users {
 		answered, err := a.verify(ctx, u)
@@ -161,7 +161,7 @@ func (a *activation) switchKeys(ctx context.Context) error {
 
 // failed keeps the states that the exchanges left for the credentials, which stay unchanged. It
 // returns the errors of storing them.
-func (a *activation) failed(ctx context.Context, err error) []error {
+func (a *activationRun) failed(ctx context.Context, err error) []error {
 	var failures []error
 	for name, answered := range a.answered {
 		if joined := a.changes.Of(name).Failed(ctx, answered, err); !errors.Is(err, joined) {
@@ -173,7 +173,7 @@ func (a *activation) failed(ctx context.Context, err error) []error {
 
 // verify exchanges a credential with the pending pair. It returns the state that this leaves for
 // the stored credential; nil if there is nothing to keep.
-func (a *activation) verify(ctx context.Context, u *storedCredential) (*broker.State, error) {
+func (a *activationRun) verify(ctx context.Context, u *storedCredential) (*broker.State, error) {
 	fields := maps.Clone(u.Fields)
 	for field, value := range a.given {
 		// Where several credentials share the key pair, one without a key_id belongs to a vendor
@@ -186,29 +186,29 @@ func (a *activation) verify(ctx context.Context, u *storedCredential) (*broker.S
 			fields[field] = value
 		}
 	}
-	entry, err := newEntry(fields, time.Now().Round(0).UTC())
+	generation, err := newGeneration()
 	if err != nil {
 		return nil, err
 	}
-	next := &storedCredential{Entry: entry, vendor: u.vendor, name: u.name, key: signingKey{pair: a.next.Active, allowed: a.next.Allowed}}
-	credential, err := a.store.open(next)
+	key := signingKey{pair: a.next.Active, allowed: a.next.Allowed}
+	next, credential, err := a.store.build(revision{vendor: u.vendor, name: u.name, fields: fields, key: key, generation: generation, time: wallTime()})
 	if err != nil {
 		return nil, err
 	}
-	entry.SentTo = credential.SentTo
 	change := a.changes.Of(u.name)
-	r := replacement{next: entry, stored: u, known: u.last(change.Known)}
-	entry.Verified, err = change.Verify(ctx, credential, r.grant())
+	r := replacement{stored: u, known: u.latestState(change.Known), next: next, credential: credential}
+	state, err := change.Verify(ctx, credential, r.grant())
+	r = r.withVerified(state)
 	if err != nil {
-		outcome := u.path() + " keeps using the active pair of " + KeypairPath(a.name) + "; the pending pair stays pending"
+		outcome := u.path() + " keeps using the active pair of " + apipath.Keypair(a.name) + "; the pending pair stays pending"
 		return r.answered(), &VerifyError{Err: err, Outcome: outcome, InOutage: outcome}
 	}
-	a.next.Activated[u.name] = activated{Of: u.generation, Entry: entry}
+	a.next.Activated[u.name] = unsettledEntry{Of: u.generation, Entry: r.next.Entry}
 	return r.answered(), nil
 }
 
 // settle moves the new entry of each credential from the key pair's entry to the credential's key.
-func (a *activation) settle(ctx context.Context) error {
+func (a *activationRun) settle(ctx context.Context) error {
 	for _, u := range a.users {
 		u.Entry = a.next.Activated[u.name].Entry
 		if err := u.put(ctx, a.storage); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -28,16 +29,16 @@ type Allowed struct {
 	Audiences []string `json:"allowed_audiences,omitempty"`
 }
 
-// An AllowedWrite holds the fields of Allowed that an operator sends. A nil field stays unchanged.
-type AllowedWrite struct {
+// An AllowedRequest holds the fields of Allowed that an operator sends. A nil field stays unchanged.
+type AllowedRequest struct {
 	Configs, Hosts, Audiences *[]string
 	CACert                    *string
 }
 
-func (w AllowedWrite) isEmpty() bool { return w == AllowedWrite{} }
+func (w AllowedRequest) isEmpty() bool { return w == AllowedRequest{} }
 
 // apply returns a with the write's fields.
-func (w AllowedWrite) apply(a Allowed) (Allowed, error) {
+func (w AllowedRequest) apply(a Allowed) (Allowed, error) {
 	for _, field := range []struct {
 		given *[]string
 		list  *[]string
@@ -66,7 +67,7 @@ func (w AllowedWrite) apply(a Allowed) (Allowed, error) {
 
 // check returns an error if the key pair may not sign for a credential with these destinations.
 func (a Allowed) check(keypair, credential string, to Destinations) error {
-	path := KeypairPath(keypair)
+	path := apipath.Keypair(keypair)
 	if credential != keypair && len(a.Configs) == 0 || len(a.Configs) > 0 && !slices.Contains(a.Configs, credential) {
 		return provider.Errorf(provider.Invalid, "keypair: %s may not be used by the credential %q; add it to allowed_configs of %s", path, credential, path)
 	}

@@ -22,8 +22,8 @@ const (
 // fieldsWithoutExchange are the fields that affect neither an exchange nor the lifetime of its token.
 var fieldsWithoutExchange = []string{"description", "expires", "request_timeout", "keepalive_interval"}
 
-// Fields returns the fields of a vendor's credentials.
-func Fields(p provider.Provider) map[string]*framework.FieldSchema {
+// newFieldSchemas returns the fields of a vendor's credentials.
+func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
 	fields := p.Fields()
 	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"description": {
@@ -82,15 +82,17 @@ func Fields(p provider.Provider) map[string]*framework.FieldSchema {
 	return fields
 }
 
-// vendorSchemas caches the result of Fields by vendor name. All mounts share it; it must not be changed.
-var vendorSchemas sync.Map
+// fieldSchemas caches the result of FieldSchemas by vendor name, for the whole process. Every load of a
+// credential needs it. The schemas of paths are cached apart: they have fields that are not stored,
+// and other descriptions.
+var fieldSchemas sync.Map
 
-// fieldsOf returns the cached result of Fields. Callers must not change it.
-func fieldsOf(p provider.Provider) map[string]*framework.FieldSchema {
-	if fields, ok := vendorSchemas.Load(p.Name()); ok {
+// FieldSchemas returns the fields of a vendor's credentials. Callers must not change them.
+func FieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
+	if fields, ok := fieldSchemas.Load(p.Name()); ok {
 		return fields.(map[string]*framework.FieldSchema)
 	}
-	fields, _ := vendorSchemas.LoadOrStore(p.Name(), Fields(p))
+	fields, _ := fieldSchemas.LoadOrStore(p.Name(), newFieldSchemas(p))
 	return fields.(map[string]*framework.FieldSchema)
 }
 
@@ -102,7 +104,7 @@ func IsSecret(schema *framework.FieldSchema) bool {
 // secretsOf returns the values of the secret fields of a credential.
 func secretsOf(p provider.Provider, fields map[string]any) []string {
 	var secrets []string
-	for name, schema := range fieldsOf(p) {
+	for name, schema := range FieldSchemas(p) {
 		if secret, ok := fields[name].(string); ok && IsSecret(schema) {
 			secrets = append(secrets, secret)
 		}

@@ -67,11 +67,6 @@ func (d *Deletion) Delete() error {
 	case owner != "" && owner != d.vendor.Name():
 		return nil
 	}
-	// A credential that cannot be opened can still be deleted.
-	credential, err := st.Credential(ctx, s, d.name)
-	if storage.IsError(err) {
-		return err
-	}
 	// Revoking leased tokens needs the credential, so it comes first.
 	if err := st.broker.RevokeLeases(ctx, s, d.name); err != nil {
 		return change.Failed(ctx, nil, err)
@@ -79,12 +74,12 @@ func (d *Deletion) Delete() error {
 	if err := storage.Delete(ctx, s, storage.CredentialKey(d.vendor.Name(), d.name)); err != nil {
 		return change.Failed(ctx, nil, err)
 	}
-	st.unstoredGrants.drop(Path(d.vendor.Name(), d.name))
+	st.unstoredGrants.drop(storage.CredentialKey(d.vendor.Name(), d.name))
 	if d.keypair != "" {
 		st.forgetActivated(ctx, s, d.keypair, d.name)
 	}
-	err = broker.DeleteState(ctx, s, d.name)
-	st.broker.RevokeAll(ctx, credential, change.Known)
+	err := broker.DeleteState(ctx, s, d.name)
+	st.broker.RevokeAll(ctx, change.Credential, change.Known)
 	if err != nil {
 		return change.Failed(ctx, nil, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -101,28 +102,27 @@ func (d Destinations) hosts() []string {
 	return slices.Compact(hosts)
 }
 
-// sentTo returns where the secrets of a stored credential go. If the credential cannot be opened,
-// it returns the destinations recorded when it was written.
-func (st *Store) sentTo(c *storedCredential) Destinations {
-	credential, err := st.open(c)
-	if err != nil {
+// destinations returns where the secrets of a stored credential go. opened is nil if the credential
+// cannot be opened; the destinations are then those recorded when it was written.
+func (c *storedCredential) destinations(opened *broker.Credential) Destinations {
+	if opened == nil {
 		return c.SentTo
 	}
-	return credential.SentTo
+	return opened.SentTo
 }
 
 // checkDestinations returns an error if a write would send a stored secret to a destination that
 // the writer of the secret did not choose. (Guarantee 13.)
-func (w Write) checkDestinations(after *storedCredential, sent Destinations) error {
-	var kept []string // the secrets that the write does not give
-	for _, field := range sortedKeys(after.Fields) {
-		if _, isGiven := w.Fields[field]; !isGiven && IsSecret(fieldsOf(after.vendor)[field]) {
-			kept = append(kept, field)
+func (w WriteRequest) checkDestinations(next *storedCredential, sent Destinations) error {
+	var missing []string // the secrets that the write does not give
+	for _, field := range sortedKeys(next.Fields) {
+		if _, isGiven := w.Fields[field]; !isGiven && IsSecret(FieldSchemas(next.vendor)[field]) {
+			missing = append(missing, field)
 		}
 	}
-	added := after.SentTo.beyond(sent)
-	if len(kept) == 0 || len(added) == 0 {
+	added := next.SentTo.beyond(sent)
+	if len(missing) == 0 || len(added) == 0 {
 		return nil
 	}
-	return provider.Errorf(provider.Invalid, "%s: must be given again, as this write would send the stored value to a new destination: %.300s", strings.Join(kept, ", "), added)
+	return provider.Errorf(provider.Invalid, "%s: must be given again, as this write would send the stored value to a new destination: %.300s", strings.Join(missing, ", "), added)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"reflect"
 	"slices"
 	"time"
 
@@ -37,14 +36,8 @@ type Entry struct {
 	SentTo Destinations `json:"sent_to,omitempty"`
 }
 
-// newEntry returns an entry with a new generation.
-func newEntry(fields map[string]any, writeTime time.Time) (*Entry, error) {
-	generation, err := uuid.GenerateUUID()
-	if err != nil {
-		return nil, err
-	}
-	return &Entry{Generation: generation, WriteTime: writeTime, Fields: fields}, nil
-}
+// newGeneration returns the generation of a new entry.
+func newGeneration() (string, error) { return uuid.GenerateUUID() }
 
 // Check implements storage.Entry.
 func (e *Entry) Check() error {
@@ -66,7 +59,7 @@ func (e *Entry) text(field string) string {
 // hasFieldsOf reports whether the entry has only fields of a vendor's credentials, each with the
 // type of its schema. Code that reads the fields relies on this.
 func (e *Entry) hasFieldsOf(p provider.Provider) bool {
-	schemas := fieldsOf(p)
+	schemas := FieldSchemas(p)
 	for field, value := range e.Fields {
 		if schema := schemas[field]; schema == nil || !isStoredAs(schema.Type, value) {
 			return false
@@ -94,66 +87,4 @@ func isStoredAs(fieldType framework.FieldType, value any) bool {
 		return fieldType == framework.TypeKVPairs && !slices.ContainsFunc(slices.Collect(maps.Values(value)), isNotText)
 	}
 	return false
-}
-
-// last returns the latest state of a stored credential: known if it has the credential's
-// generation, else the state from its verification. It returns nil if there is none.
-func (c *storedCredential) last(known *broker.State) *broker.State {
-	switch {
-	case c == nil:
-		return nil
-	case known != nil && known.Generation == c.Generation:
-		return known
-	}
-	return c.Verified
-}
-
-// A replacement is an entry that replaces a stored one.
-type replacement struct {
-	next   *Entry
-	stored *storedCredential // nil if there is none
-	known  *broker.State     // the state of stored; nil if there is none
-
-	// isElsewhere is whether next sends secrets to a destination that stored does not have.
-	isElsewhere bool
-}
-
-// sharesRefreshToken reports whether both entries have the same refresh token, so that a rotated
-// one stays in use. It is false if the destinations change: a refresh token that one vendor issued
-// must not be sent to another.
-func (r *replacement) sharesRefreshToken() bool {
-	return r.stored != nil && !r.isElsewhere && r.next.Fields["refresh_token"] != nil &&
-		reflect.DeepEqual(r.next.Fields["refresh_token"], r.stored.Fields["refresh_token"])
-}
-
-// grant returns the grant to verify the entry with. A rotated refresh token stays in use unless the
-// operator has given another. The client authentication method is detected again, as the endpoint
-// may have changed.
-func (r *replacement) grant() provider.Grant {
-	if r.known == nil || r.known.Grant.Derived || !r.sharesRefreshToken() {
-		return provider.Grant{}
-	}
-	grant := r.known.Grant
-	grant.AuthStyle = ""
-	return grant
-}
-
-// answered returns the state of the stored credential as the verification of the new entry has
-// changed it: a rotated refresh token, or the end of the current token at a vendor that allows one
-// token at a time. It returns nil if neither happened.
-func (r *replacement) answered() *broker.State {
-	if r.stored == nil || r.known == nil || r.next.Verified == nil {
-		return nil
-	}
-	next := r.known
-	if r.sharesRefreshToken() && r.next.Verified.Grant != r.grant() {
-		next = next.WithGrant(r.next.Verified.Grant)
-	}
-	if r.next.Verified.InvalidatesPrevious() {
-		next = next.WithoutTokens()
-	}
-	if next == r.known {
-		return nil
-	}
-	return next
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -40,45 +41,57 @@ func (k signingKey) check(c *storedCredential, to Destinations) error {
 }
 
 // keypair returns the name of the key pair that the credential uses; "" if it uses none.
-func (c *storedCredential) keypair() string {
-	switch {
-	case c.Fields["private_key_source"] == nil:
+func (c *storedCredential) keypair() string { return keypairOf(c.name, c.Fields) }
+
+// keypairOf returns the name of the key pair that a credential with this name and these fields uses;
+// "" if it uses none.
+func keypairOf(name string, fields map[string]any) string {
+	if fields["private_key_source"] == nil {
 		return ""
-	case c.Fields["keypair"] != nil:
-		return c.text("keypair")
 	}
-	return c.name
+	if given, _ := fields["keypair"].(string); given != "" {
+		return given
+	}
+	return name
 }
 
-// resolve loads the key pair of the credential, and the entry that an activation has put in place
-// of the credential's own. One read returns both. Its error is of type *storage.Error or
+// readKey reads the private key of a key pair, and the entries that an activation has put in place
+// of those of credentials. One read returns both. Its error is of type *storage.Error or
 // *storage.NewerFormatError. A missing or damaged key pair is not an error: the credential then has
-// no key, and can be repaired by a write.
-func (c *storedCredential) resolve(ctx context.Context, s logical.Storage) error {
-	used := c.keypair()
-	if used == "" {
-		return nil
+// no key, and can be repaired by a write. With an empty name, readKey returns no key.
+func readKey(ctx context.Context, s logical.Storage, keypair string) (signingKey, map[string]unsettledEntry, error) {
+	if keypair == "" {
+		return signingKey{}, nil, nil
 	}
-	k, err := getKeypair(ctx, s, used)
+	k, err := getKeypair(ctx, s, keypair)
 	var newer *storage.NewerFormatError
 	switch {
-	case storage.IsError(err) || errors.As(err, &newer): // the key pair may hold a newer entry of c
-		return err
+	case storage.IsError(err) || errors.As(err, &newer): // the key pair may hold a newer entry of a credential
+		return signingKey{}, nil, err
 	case err != nil:
-		c.key.err = err
-		return nil
+		return signingKey{err: err}, nil, nil
 	case k == nil:
-		c.key.err = provider.Errorf(provider.Invalid, "keypair: %s does not exist; create it first", KeypairPath(provider.List([]string{used})))
-		return nil
+		err := provider.Errorf(provider.Invalid, "keypair: %s does not exist; create it first", apipath.Keypair(provider.List([]string{keypair})))
+		return signingKey{err: err}, nil, nil
 	}
-	if a, ok := k.Activated[c.name]; ok && a.Of == c.generation {
-		if !a.Entry.hasFieldsOf(c.vendor) {
-			c.key.err = storage.Damaged(storage.KeypairKey(used), repairKeypair)
-			return nil
+	return signingKey{pair: k.Active, allowed: k.Allowed}, k.Activated, nil
+}
+
+// resolve loads the key of the credential, and the entry that an activation has put in place of the
+// credential's own. Its errors are those of readKey.
+func (c *storedCredential) resolve(ctx context.Context, s logical.Storage) error {
+	key, activated, err := readKey(ctx, s, c.keypair())
+	if err != nil {
+		return err
+	}
+	if a, ok := activated[c.name]; ok && a.Of == c.generation {
+		if a.Entry.hasFieldsOf(c.vendor) {
+			c.Entry = a.Entry
+		} else {
+			key = signingKey{err: storage.Damaged(storage.KeypairKey(c.keypair()), repairKeypair)}
 		}
-		c.Entry = a.Entry
 	}
-	c.key = signingKey{pair: k.Active, allowed: k.Allowed}
+	c.key = key
 	return nil
 }
 
@@ -112,7 +125,7 @@ func (c *storedCredential) keypairError(err error) error {
 	}
 	reason := strings.ReplaceAll(refusal.Reason, `private_key=""`, `private_key_source=""`)
 	if rest, isAboutKey := strings.CutPrefix(reason, "private_key: "); isAboutKey {
-		reason = "keypair: the private key of " + KeypairPath(c.keypair()) + " " + rest
+		reason = "keypair: the private key of " + apipath.Keypair(c.keypair()) + " " + rest
 	}
 	return provider.Errorf(refusal.Kind, "%s", reason)
 }
@@ -122,5 +135,5 @@ func (st *Store) lockKeypair(ctx context.Context, name string) (unlock func(), e
 	if name == "" {
 		return func() {}, nil
 	}
-	return st.broker.Lock(ctx, KeypairPath(name))
+	return st.broker.Lock(ctx, storage.KeypairKey(name))
 }

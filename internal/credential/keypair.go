@@ -35,7 +35,7 @@ type Keypair struct {
 
 	// Activated holds, by name, the entries that the activation of Active gave to credentials,
 	// until they are stored under the credentials' own keys (activate.go).
-	Activated map[string]activated `json:"activated,omitempty"`
+	Activated map[string]unsettledEntry `json:"activated,omitempty"`
 }
 
 // Check implements storage.Entry.
@@ -82,7 +82,7 @@ type Pair struct {
 type keyType struct {
 	name      string
 	algorithm jose.SignatureAlgorithm // the alg of its JWK; "" if several are possible
-	generate  func() (crypto.Signer, error)
+	newKey    func() (crypto.Signer, error)
 }
 
 // keyTypes starts with the default, which every vendor with key authentication accepts.
@@ -127,13 +127,13 @@ func findKeyType(name string) (keyType, error) {
 	return keyType{}, provider.Errorf(provider.Invalid, "key_type: unknown type %s (allowed: %s)", provider.Quote(name), strings.Join(KeyTypes(), ", "))
 }
 
-// generate returns a new pair. Large RSA keys take seconds.
-func generate(typeName string) (*Pair, error) {
+// generatePair returns a new pair. Large RSA keys take seconds.
+func generatePair(typeName string) (*Pair, error) {
 	t, err := findKeyType(typeName)
 	if err != nil {
 		return nil, err
 	}
-	key, err := t.generate()
+	key, err := t.newKey()
 	if err != nil {
 		return nil, err
 	}

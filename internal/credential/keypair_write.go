@@ -7,16 +7,17 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A KeypairWrite is what an operator sends for a key pair.
-type KeypairWrite struct {
+// A KeypairRequest is what an operator sends for a key pair.
+type KeypairRequest struct {
 	Operation Operation // Create or Update
 	KeyType   string    // "" selects the type of the active pair, or the default
-	Allowed   AllowedWrite
+	Allowed   AllowedRequest
 }
 
 // A KeypairResult is a key pair after a write.
@@ -26,16 +27,16 @@ type KeypairResult struct {
 	Dropped   *Pair // the pending pair that Generated replaced; nil if there was none
 }
 
-// Keypair returns the key pair with this name; nil if there is none.
-func (st *Store) Keypair(ctx context.Context, s logical.Storage, name string) (*Keypair, error) {
+// ReadKeypair returns the key pair with this name; nil if there is none.
+func (st *Store) ReadKeypair(ctx context.Context, s logical.Storage, name string) (*Keypair, error) {
 	return getKeypair(ctx, s, name)
 }
 
 // WriteKeypair creates a key pair, adds a pending pair to an existing one, or changes only what it
 // may sign for. Its errors are *ConflictError, *provider.Error of kind Invalid, broker.ErrBusy and
 // *storage.Error.
-func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name string, w KeypairWrite) (*KeypairResult, error) {
-	pair, err := w.generate(ctx, s, name) // without the lock, as it may take seconds
+func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name string, w KeypairRequest) (*KeypairResult, error) {
+	pair, err := w.requestedPair(ctx, s, name) // without the lock, as it may take seconds
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +49,7 @@ func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name strin
 	if err != nil {
 		return nil, err
 	}
-	if err := CheckConflict(w.Operation, KeypairPath(name), k != nil); err != nil {
+	if err := CheckConflict(w.Operation, apipath.Keypair(name), k != nil); err != nil {
 		return nil, err
 	}
 	result := &KeypairResult{Keypair: k, Generated: pair}
@@ -69,9 +70,9 @@ func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name strin
 	return result, putKeypair(ctx, s, name, result.Keypair)
 }
 
-// generate returns the pair that the write asks for; nil if the write only changes what an existing
+// requestedPair returns the pair that the write asks for; nil if the write only changes what an existing
 // key pair may sign for.
-func (w KeypairWrite) generate(ctx context.Context, s logical.Storage, name string) (*Pair, error) {
+func (w KeypairRequest) requestedPair(ctx context.Context, s logical.Storage, name string) (*Pair, error) {
 	if _, err := w.Allowed.apply(Allowed{}); err != nil {
 		return nil, err
 	}
@@ -87,12 +88,12 @@ func (w KeypairWrite) generate(ctx context.Context, s logical.Storage, name stri
 	case typeName == "":
 		typeName = keyTypes[0].name
 	}
-	return generate(typeName)
+	return generatePair(typeName)
 }
 
 // amendKeypair updates the existing key pair in result: it sets the generated pair, if any, as the
 // pending one, and applies the change to what the key pair may sign for.
-func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name string, result *KeypairResult, w KeypairWrite) error {
+func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name string, result *KeypairResult, w KeypairRequest) error {
 	users, err := st.usersOf(ctx, s, name)
 	if err != nil {
 		return err
@@ -106,10 +107,11 @@ func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name strin
 	if err != nil {
 		return err
 	}
+	opened := st.openAll(users)
 	if len(allowed.Hosts) == 0 {
-		allowed = allowed.bound(st.destinationsOfAll(users))
+		allowed = allowed.bound(users.destinations(opened))
 	}
-	if err := st.checkUsable(users, result.Generated, allowed); err != nil {
+	if err := st.checkUsable(users, opened, result.Generated, allowed); err != nil {
 		return err
 	}
 	k.Activated, k.Allowed = unsettled, allowed
@@ -119,11 +121,22 @@ func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name strin
 	return nil
 }
 
+// openAll returns credentials ready to be exchanged, by name, without those that cannot be opened.
+func (st *Store) openAll(us users) map[string]*broker.Credential {
+	opened := map[string]*broker.Credential{}
+	for _, u := range us {
+		if credential, err := st.open(u); err == nil {
+			opened[u.name] = credential
+		}
+	}
+	return opened
+}
+
 // checkUsable returns an error if a credential that can use the active pair now could no longer do
 // so under allowed, or could not use pair once it is activated.
-func (st *Store) checkUsable(us users, pair *Pair, allowed Allowed) error {
+func (st *Store) checkUsable(us users, opened map[string]*broker.Credential, pair *Pair, allowed Allowed) error {
 	for _, u := range us {
-		if _, err := st.open(u); err != nil {
+		if opened[u.name] == nil {
 			continue
 		}
 		next := *u
@@ -142,12 +155,12 @@ func (st *Store) checkUsable(us users, pair *Pair, allowed Allowed) error {
 	return nil
 }
 
-// destinationsOfAll returns the destinations of the credentials that use a key pair, and the
-// certificate authorities that they trust, in PEM.
-func (st *Store) destinationsOfAll(us users) (to Destinations, caCert string) {
+// destinations returns the destinations of the credentials that use a key pair, and the certificate
+// authorities that they trust, in PEM. opened has those that can be opened.
+func (us users) destinations(opened map[string]*broker.Credential) (to Destinations, caCert string) {
 	var certificates []string
 	for _, u := range us {
-		if sent := st.sentTo(u); sent != nil {
+		if sent := u.destinations(opened[u.name]); sent != nil {
 			to = append(to, sent...)
 			if text := u.text("ca_cert"); text != "" && !slices.Contains(certificates, text) {
 				certificates = append(certificates, text)
@@ -169,7 +182,7 @@ func (st *Store) DeleteKeypair(ctx context.Context, s logical.Storage, name stri
 		return err
 	}
 	if len(users) > 0 {
-		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete these credentials or give them another key", KeypairPath(name), users)
+		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete these credentials or give them another key", apipath.Keypair(name), users)
 	}
 	return storage.Delete(ctx, s, storage.KeypairKey(name))
 }

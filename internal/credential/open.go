@@ -8,6 +8,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -74,7 +75,7 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 	}
 	return &broker.Credential{
 		Name:        c.name,
-		Path:        Path(c.vendor.Name(), c.name),
+		Path:        apipath.Credential(c.vendor.Name(), c.name),
 		VendorName:  vendorName(c.vendor, vendor),
 		Generation:  c.Generation,
 		WriteTime:   c.WriteTime,

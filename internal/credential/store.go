@@ -1,17 +1,21 @@
 // Package credential stores and changes what operators write: credentials of vendors, and the key
 // pairs that sign for them. Both are in one package because an activation changes a key pair and
 // the credentials that use it in a single write, so that a credential's entry may be inside the
-// entry of its key pair. The package does not depend on Vault's paths and requests.
+// entry of its key pair. The package does not depend on Vault's requests. It knows no path; its
+// errors name those that internal/apipath returns.
 package credential
 
 import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -48,12 +52,6 @@ func New(vendors []provider.Provider, options Options, observer broker.Observer)
 
 // Logger implements broker.Source.
 func (st *Store) Logger() hclog.Logger { return st.options.Logger() }
-
-// Path returns the path of a credential, as operators write it.
-func Path(vendor, name string) string { return "config/" + vendor + "/" + name }
-
-// KeypairPath returns the path of a key pair, as operators write it.
-func KeypairPath(name string) string { return "keypair/" + name }
 
 // Names returns the names of all credentials, sorted. It implements broker.Source.
 func (st *Store) Names(ctx context.Context, s logical.Storage) ([]string, error) {
@@ -110,7 +108,7 @@ type storedCredential struct {
 }
 
 // path returns the path of the credential, as operators write it.
-func (c *storedCredential) path() string { return Path(c.vendor.Name(), c.name) }
+func (c *storedCredential) path() string { return apipath.Credential(c.vendor.Name(), c.name) }
 
 // storageKey returns the storage key of the credential's own entry.
 func (c *storedCredential) storageKey() string { return storage.CredentialKey(c.vendor.Name(), c.name) }
@@ -142,29 +140,49 @@ func (c *storedCredential) put(ctx context.Context, s logical.Storage) error {
 	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, c.storageKey(), c.Entry) })
 }
 
-// Settings is what a read of a credential returns.
-type Settings struct {
-	Fields  map[string]any // the stored fields, including secrets
-	Secrets []string       // the names of the secret fields, sorted
+// A Config is what a read of a credential returns. It contains no secret.
+type Config struct {
+	Fields  map[string]any // the stored fields that are not secret
+	Secrets []string       // the names of the stored secret fields, sorted
 
-	// Credential is the credential with its defaults; nil if it cannot be used.
-	Credential *broker.Credential
+	// Resolved is what follows from the fields; nil if the credential cannot be used.
+	Resolved *Resolved
 }
 
-// Read returns the settings of a credential; nil if there is none.
-func (st *Store) Read(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*Settings, error) {
+// Resolved are values that follow from the fields of a credential, such as those of a preset.
+type Resolved struct {
+	Keepalive time.Duration
+	URLs      []string // that receive the secrets, without their queries, which may hold one
+	Scope     []string
+}
+
+// Read returns a credential without its secrets; nil if there is none.
+func (st *Store) Read(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*Config, error) {
 	c, err := st.get(ctx, s, p, name)
 	if err != nil || c == nil {
 		return nil, err
 	}
-	settings := &Settings{Fields: c.Fields, Secrets: []string{}}
+	config := &Config{Fields: map[string]any{}, Secrets: []string{}}
 	for _, field := range sortedKeys(c.Fields) {
-		if IsSecret(fieldsOf(p)[field]) {
-			settings.Secrets = append(settings.Secrets, field)
+		if IsSecret(FieldSchemas(p)[field]) {
+			config.Secrets = append(config.Secrets, field)
+		} else {
+			config.Fields[field] = c.Fields[field]
 		}
 	}
 	if credential, err := st.open(c); err == nil {
-		settings.Credential = credential
+		config.Resolved = resolved(credential)
 	}
-	return settings, nil
+	return config, nil
+}
+
+func resolved(c *broker.Credential) *Resolved {
+	r := &Resolved{Keepalive: c.Keepalive, Scope: c.Vendor.Scope()}
+	to := c.Vendor.Destinations()
+	for _, url := range append(slices.Clone(to.URLs), to.Issuer) {
+		if base, _, _ := strings.Cut(url, "?"); base != "" {
+			r.URLs = append(r.URLs, base)
+		}
+	}
+	return r
 }

@@ -12,19 +12,19 @@ import (
 )
 
 const (
-	// maxUnstoredGrants is how many grants are kept. The oldest is dropped first.
+	// maxUnstoredGrants is how many grants are cached. The oldest is dropped first.
 	maxUnstoredGrants = 100
 
-	// unstoredGrantAge is how long a grant is kept.
+	// unstoredGrantAge is how long a grant is cached.
 	unstoredGrantAge = time.Hour
 )
 
-// unstoredGrants keeps, for an hour, the refresh tokens that vendors rotated during the verification
+// unstoredGrants caches, for an hour, the refresh tokens that vendors rotated during the verification
 // of writes that were then not stored. The operator still has only the old one: the same write,
-// sent again, is exchanged with the kept one. It is safe for concurrent use.
+// sent again, is exchanged with the cached one. It is safe for concurrent use.
 type unstoredGrants struct {
 	mu     sync.Mutex
-	grants map[string]unstoredGrant // by the path of the credential
+	grants map[string]unstoredGrant // by the storage key of the credential
 }
 
 // An unstoredGrant is the grant that replaced the refresh token of one write. It is used only for a write
@@ -35,39 +35,39 @@ type unstoredGrant struct {
 	time   time.Time
 }
 
-// keep stores the grant that a vendor returned for a credential that is not stored yet.
-func (r *unstoredGrants) keep(c *storedCredential, grant provider.Grant) {
+// put caches the grant that a vendor returned for a credential that is not stored yet.
+func (r *unstoredGrants) put(c *storedCredential, grant provider.Grant) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.grants, c.path())
+	delete(r.grants, c.storageKey())
 	r.expireLocked()
 	if len(r.grants) >= maxUnstoredGrants {
 		delete(r.grants, r.oldestLocked())
 	}
-	r.grants[c.path()] = unstoredGrant{fields: exchangeFields(c.Entry), grant: grant, time: time.Now()}
+	r.grants[c.storageKey()] = unstoredGrant{fields: exchangeFields(c.Entry), grant: grant, time: time.Now()}
 }
 
-// get returns the grant kept for a credential with the same fields; the zero grant if there is
+// get returns the cached grant of a credential with the same fields; the zero grant if there is
 // none.
 func (r *unstoredGrants) get(c *storedCredential) provider.Grant {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.expireLocked()
-	if kept, ok := r.grants[c.path()]; ok && kept.fields == exchangeFields(c.Entry) {
-		return kept.grant
+	if cached, ok := r.grants[c.storageKey()]; ok && cached.fields == exchangeFields(c.Entry) {
+		return cached.grant
 	}
 	return provider.Grant{}
 }
 
-// drop removes the grant of a path.
-func (r *unstoredGrants) drop(path string) {
+// drop removes the grant of a credential.
+func (r *unstoredGrants) drop(storageKey string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.grants, path)
+	delete(r.grants, storageKey)
 }
 
 func (r *unstoredGrants) expireLocked() {
-	maps.DeleteFunc(r.grants, func(_ string, kept unstoredGrant) bool { return time.Since(kept.time) >= unstoredGrantAge })
+	maps.DeleteFunc(r.grants, func(_ string, cached unstoredGrant) bool { return time.Since(cached.time) >= unstoredGrantAge })
 }
 
 func (r *unstoredGrants) oldestLocked() string {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
@@ -36,7 +37,7 @@ func (us users) names() []string {
 func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string) (users, error) {
 	var found users
 	for _, p := range st.vendors {
-		if fieldsOf(p)["private_key"] == nil {
+		if FieldSchemas(p)["private_key"] == nil {
 			continue
 		}
 		names, err := storage.List(ctx, s, storage.CredentialKey(p.Name(), ""))
@@ -48,7 +49,7 @@ func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string)
 			var newer *storage.NewerFormatError
 			switch {
 			case errors.As(err, &newer):
-				return nil, MayUse(newer, KeypairPath(keypair))
+				return nil, MayUse(newer, apipath.Keypair(keypair))
 			case storage.IsDamaged(err): // a damaged credential uses no key pair
 			case err != nil:
 				return nil, err
@@ -73,8 +74,8 @@ func (us users) resolve(ctx context.Context, s logical.Storage) error {
 
 // unsettled returns the entries in a key pair that are not yet stored under the credentials' own
 // keys.
-func (us users) unsettled(k *Keypair) map[string]activated {
-	left := map[string]activated{}
+func (us users) unsettled(k *Keypair) map[string]unsettledEntry {
+	left := map[string]unsettledEntry{}
 	for _, u := range us {
 		if a, ok := k.Activated[u.name]; ok && a.Of == u.generation {
 			left[u.name] = a
@@ -86,5 +87,5 @@ func (us users) unsettled(k *Keypair) map[string]activated {
 // MayUse returns the error of a change to used, which an entry that this version cannot read may
 // use.
 func MayUse(newer *storage.NewerFormatError, used string) error {
-	return fmt.Errorf("%w, or delete %s; it may use %s, which cannot be changed or deleted before", newer, newer.Path, used)
+	return fmt.Errorf("%w, or delete %s; it may use %s, which cannot be changed or deleted until then", newer, newer.Path, used)
 }

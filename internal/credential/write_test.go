@@ -7,9 +7,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/oauth2"
 )
 
@@ -46,11 +49,8 @@ func TestAWriteChangesTheFieldsThatItNames(t *testing.T) {
 			maps.DeleteFunc(want, func(_ string, value any) bool { return value == nil })
 			asItWas := before().Fields
 
-			next, err := Write{Operation: c.op, Fields: c.fields}.apply(oauth2.Provider{}, "prod", old)
-			require.NoError(t, err)
-			assert.Equal(t, want, next.Fields)
+			assert.Equal(t, want, WriteRequest{Operation: c.op, Fields: c.fields}.apply(old))
 			assert.Equal(t, asItWas, old.Fields, "what is stored is not changed")
-			assert.NotEqual(t, "g", next.Generation)
 		})
 	}
 }
@@ -72,34 +72,110 @@ func TestOnlyANewSecretChangesTheTimeOfTheWrite(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				old := before()
-				next, err := Write{Operation: Update, Fields: c.fields}.apply(oauth2.Provider{}, "prod", old)
-				require.NoError(t, err)
+				fields := WriteRequest{Operation: Update, Fields: c.fields}.apply(old)
+				written := revision{vendor: oauth2.Provider{}, name: "prod", fields: fields, time: time.Now()}.writeTime(old)
 				if c.isNew {
-					assert.True(t, next.WriteTime.Equal(time.Now()))
+					assert.True(t, written.Equal(time.Now()))
 				} else {
-					assert.Equal(t, old.WriteTime, next.WriteTime)
+					assert.Equal(t, old.WriteTime, written)
 				}
 			})
 		})
 	}
 }
 
+// store returns a Store whose vendors are not called.
+func store() *Store {
+	st, _ := New([]provider.Provider{oauth2.Provider{}}, Options{Logger: hclog.NewNullLogger}, nil)
+	return st
+}
+
+// planned plans a write to a stored credential, and checks that nothing of it is changed.
+func planned(t *testing.T, stored *storedCredential, w WriteRequest, now time.Time) plannedWrite {
+	t.Helper()
+	st := store()
+	opened, err := st.open(stored)
+	require.NoError(t, err)
+	entry, fields := *stored.Entry, maps.Clone(stored.Fields)
+	known := &broker.State{Generation: stored.Generation, Number: 7}
+	state := *known
+	r := revision{vendor: stored.vendor, name: stored.name, fields: w.apply(stored), generation: "next", time: now}
+
+	got, err := st.planWrite(w, stored, opened, known, r)
+	require.NoError(t, err)
+	again, err := st.planWrite(w, stored, opened, known, r)
+	require.NoError(t, err)
+	assert.Equal(t, got.next.Entry, again.next.Entry, "the same input gives the same plan")
+	assert.Equal(t, entry, *stored.Entry, "what is stored is not changed")
+	assert.Equal(t, fields, stored.Fields, "what is stored is not changed")
+	assert.Equal(t, state, *known)
+	return got
+}
+
+func TestAPlanHasTheWholeNextEntry(t *testing.T) {
+	now := time.Now()
+	stored := before()
+	stored.Verified, stored.SentTo = &broker.State{Generation: "g"}, Destinations{"https://id.example.com/token"}
+	for name, c := range map[string]struct {
+		fields map[string]any
+		want   Entry // without Fields
+	}{
+		"a secret": {map[string]any{"client_secret": "other"}, Entry{Generation: "next", WriteTime: now, SentTo: Destinations{"https://id.example.com/token", systemAuthorities}}},
+		"another field": {map[string]any{"scope": []any{"write"}},
+			Entry{Generation: "next", WriteTime: stored.WriteTime, SentTo: Destinations{"https://id.example.com/token", systemAuthorities}}},
+		"a field without an exchange": {map[string]any{"description": "x"},
+			Entry{Generation: "g", WriteTime: stored.WriteTime, Verified: stored.Verified, SentTo: stored.SentTo}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := planned(t, stored, WriteRequest{Operation: Update, Fields: c.fields}, now)
+			c.want.Fields = maps.Clone(stored.Fields)
+			maps.Copy(c.want.Fields, c.fields)
+			assert.Equal(t, c.want, *got.next.Entry)
+			assert.Equal(t, c.want.Generation == "g", got.needsNoExchange)
+			assert.Equal(t, 7, got.known.Number)
+			assert.Nil(t, got.answered(), "nothing is verified yet")
+		})
+	}
+}
+
+func TestTheResultOfAVerificationIsInACopyOfThePlan(t *testing.T) {
+	plan := planned(t, before(), WriteRequest{Operation: Update, Fields: map[string]any{"client_id": "b"}}, time.Now())
+	state := &broker.State{Generation: "next"}
+	verified := plan.withVerified(state)
+	assert.Same(t, state, verified.next.Verified)
+	assert.Nil(t, plan.next.Verified)
+	assert.Equal(t, plan.next.Fields, verified.next.Fields)
+}
+
+// A credential that the change has opened is not opened again, and one that another write has
+// replaced is not taken for it.
+func TestWhichOpenedCredentialAPlanUses(t *testing.T) {
+	st, stored := store(), before()
+	loaded := &broker.Credential{Generation: "g"}
+	assert.Same(t, loaded, st.openedStored(stored, loaded))
+	assert.Equal(t, "prod", st.openedStored(stored, &broker.Credential{Generation: "older"}).Name)
+	assert.Equal(t, "prod", st.openedStored(stored, nil).Name)
+	stored.Fields["client_secret"] = nil
+	assert.Nil(t, st.openedStored(stored, nil))
+	assert.Nil(t, st.openedStored(nil, nil))
+}
+
 // The vendor is not asked about a write that changes no exchange.
-func TestWhichWritesAreOfSettingsOnly(t *testing.T) {
+func TestWhichWritesNeedNoExchange(t *testing.T) {
 	yes, no := true, false
-	settings := map[string]any{"description": "x", "expires": "2027-05-01", "request_timeout": json.Number("20"), "keepalive_interval": nil}
+	apart := map[string]any{"description": "x", "expires": "2027-05-01", "request_timeout": json.Number("20"), "keepalive_interval": nil}
 	for name, c := range map[string]struct {
 		fields map[string]any
 		verify *bool
 		want   bool
 	}{
-		"all of them":              {settings, nil, true},
-		"unverified":               {settings, &no, true},
-		"verified on request":      {settings, &yes, false},
+		"all of them":              {apart, nil, true},
+		"unverified":               {apart, &no, true},
+		"verified on request":      {apart, &yes, false},
 		"nothing":                  {nil, nil, false},
 		"the lifetime of a token":  {map[string]any{"description": "x", "max_ttl": json.Number("60")}, nil, false},
 		"the authorities to trust": {map[string]any{"ca_cert": "x"}, nil, false},
 	} {
-		assert.Equal(t, c.want, Write{Fields: c.fields, Verify: c.verify}.onlySettings(), name)
+		assert.Equal(t, c.want, WriteRequest{Fields: c.fields, Verify: c.verify}.needsNoExchange(), name)
 	}
 }

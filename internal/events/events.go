@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 )
 
@@ -77,7 +78,7 @@ func (q *Queue) Exchanged(x broker.Exchange) {
 	}
 	q.add(newEvent(kindExchange, "creds/"+x.Name, x.IsModified, issued))
 	if x.IsNews {
-		q.add(newEvent(kindRejected, "status/"+x.Name, false, about))
+		q.add(newEvent(kindRejected, apipath.Status(x.Name), false, about))
 	}
 }
 
@@ -100,7 +101,7 @@ func (q *Queue) expiring(e expiry, vendor string, t, horizon time.Time) {
 	if isSoon && q.isReported(e) {
 		return
 	}
-	added := isSoon && q.add(newEvent(e.kind, "status/"+e.name, false,
+	added := isSoon && q.add(newEvent(e.kind, apipath.Status(e.name), false,
 		[]string{"name", e.name, "vendor", vendor, "expire_time", broker.FormatTime(t)}))
 	q.report(e, added)
 }

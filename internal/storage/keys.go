@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 )
 
 // The first part of each key is the kind of the entry.
@@ -114,9 +116,9 @@ func ParseKey(key string) (Kind, string) {
 func pathOf(key string) string {
 	switch kind, name := ParseKey(key); kind {
 	case Role:
-		return "roles/" + name
+		return apipath.Role(name)
 	case State:
-		return "status/" + name
+		return apipath.Status(name)
 	default:
 		return key
 	}

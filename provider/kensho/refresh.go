@@ -109,12 +109,12 @@ func (r *refresh) Exchange(ctx context.Context, last provider.Grant) (*provider.
 	if err := res.Decode(&body); err != nil {
 		return nil, provider.CheckField(err, "refresh_url")
 	}
-	accessToken, replaced := r.names.answer(body)
+	accessToken, rotated := r.names.answer(body)
 	answer := &provider.Answer{AccessToken: string(accessToken), OnTheHour: true, Clock: res.Clock}
 	if accessToken == "" {
 		answer.Unusable = res.NoToken() // a rotated refresh token still counts
 	}
-	if next := provider.Replacement(string(replaced), token); next != "" {
+	if next := provider.Replacement(string(rotated), token); next != "" {
 		answer.Grant = &provider.Grant{RefreshToken: next}
 	}
 	return answer, nil

@@ -29,8 +29,8 @@ const (
 )
 
 var (
-	authStyles   = []string{SecretBasic, SecretBasicUnencoded, SecretPost, PrivateKeyJWT, None}
-	secretStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost}
+	allAuthStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost, PrivateKeyJWT, None}
+	secretStyles  = []string{SecretBasic, SecretBasicUnencoded, SecretPost}
 )
 
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"

@@ -53,11 +53,11 @@ func (c *config) checkGrant() error {
 	case isBearer && c.PrivateKey == "":
 		return provider.Errorf(provider.Invalid, "private_key: must be set with grant_type=jwt_bearer, to sign the assertion")
 	case !isBearer && c.AssertionSubject != "":
-		return provider.Errorf(provider.Invalid, "assertion_subject: applies only to grant_type=jwt_bearer")
+		return provider.Errorf(provider.Invalid, `assertion_subject: applies only to grant_type=jwt_bearer; omit it, or clear it with assertion_subject=""`)
 	case !isBearer && c.ScopeInAssertion:
-		return provider.Errorf(provider.Invalid, "scope_in_assertion: applies only to grant_type=jwt_bearer")
+		return provider.Errorf(provider.Invalid, "scope_in_assertion: applies only to grant_type=jwt_bearer; omit it, or set it to false")
 	case c.IdleExpiry != 0 && c.RefreshToken == "":
-		return provider.Errorf(provider.Invalid, "idle_expiry: applies only with a refresh_token")
+		return provider.Errorf(provider.Invalid, "idle_expiry: applies only with a refresh_token; omit it, or clear it with idle_expiry=0")
 	}
 	return nil
 }
@@ -82,7 +82,7 @@ func (c *config) checkClient() error {
 	}
 	for _, option := range []struct{ field, value string }{{"key_id", c.KeyID}, {"signing_algorithm", c.SigningAlgorithm}, {"assertion_audience", c.AssertionAudience}} {
 		if option.value != "" && !signs {
-			return provider.Errorf(provider.Invalid, "%s: applies only with a private_key", option.field)
+			return provider.Errorf(provider.Invalid, `%s: applies only with a private_key; omit it, or clear it with %s=""`, option.field, option.field)
 		}
 	}
 	return nil

@@ -75,8 +75,8 @@ func (c *Client) MaxIdle() time.Duration { return c.IdleExpiry }
 // VendorName returns the name of the vendor; "" if it has none.
 func (c *Client) VendorName() string { return c.Vendor }
 
-// GrantName returns the grant as a value of the field grant_type.
-func (c *Client) GrantName() string {
+// GrantTypeName returns the grant type as a value of the field grant_type.
+func (c *Client) GrantTypeName() string {
 	for name, sent := range grantTypes {
 		if sent == c.GrantType {
 			return name
@@ -127,7 +127,7 @@ func (c *Client) Narrow(scope []string) (provider.Credential, error) {
 // if the vendor may have refused the dates of an assertion, and with another style of
 // client authentication if AuthStyle is empty.
 func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
-	endpoints, err := c.endpoints(ctx, last)
+	endpoints, err := c.resolveEndpoints(ctx, last)
 	if err != nil {
 		return nil, err
 	}
@@ -149,10 +149,10 @@ func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.A
 	return answer, provider.CheckField(err, c.Server.tokenField())
 }
 
-// endpoints returns the endpoints of the server. Errors may quote its metadata, with the
+// resolveEndpoints returns the endpoints of the server. Errors may quote its metadata, with the
 // secrets masked.
-func (c *Client) endpoints(ctx context.Context, last provider.Grant) (Endpoints, error) {
-	endpoints, err := c.Server.endpoints(ctx, c.HTTP)
+func (c *Client) resolveEndpoints(ctx context.Context, last provider.Grant) (Endpoints, error) {
+	endpoints, err := c.Server.resolveEndpoints(ctx, c.HTTP)
 	return endpoints, provider.Masked(ctx, err, c.Secret, c.Refresh, last.RefreshToken)
 }
 

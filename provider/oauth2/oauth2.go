@@ -16,9 +16,10 @@ import (
 // Provider implements [provider.Provider] for OAuth 2.0.
 type Provider struct{}
 
-// config has the fields of an OAuth 2.0 credential, with those of its preset filled in.
+// config has the fields of an OAuth 2.0 credential.
 type config struct {
 	Preset            string            `json:"preset"`
+	PresetParams      map[string]string `json:"preset_params"`
 	TokenURL          string            `json:"token_url"`
 	Issuer            string            `json:"issuer"`
 	RevocationURL     string            `json:"revocation_url"`
@@ -126,7 +127,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		"auth_style": {
 			Type:          framework.TypeString,
 			Description:   "How the client authenticates. Default: private_key_jwt if there is a private_key, none if there is no client_secret either. With a client_secret, the engine tries client_secret_basic, then client_secret_post, and remembers which one worked. client_secret_basic_unencoded is for vendors that do not decode the encoding of RFC 6749 §2.3.1.",
-			AllowedValues: provider.Allowed(authStyles),
+			AllowedValues: provider.Allowed(allAuthStyles),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Client authentication"},
 		},
 		"refresh_token": {
@@ -179,15 +180,11 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 
 // Open validates the fields, together with those of the preset.
 func (Provider) Open(s provider.Settings) (provider.Credential, error) {
-	fields, err := Expand(s.Fields)
+	own, c, err := expand(s.Fields)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPreset(s.Fields); err != nil {
-		return nil, err
-	}
-	var c config
-	if err := provider.DecodeFields(fields, &c); err != nil {
+	if err := own.checkPreset(); err != nil {
 		return nil, err
 	}
 	if err := c.complete(); err != nil {
@@ -198,7 +195,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	}
 	client := Client{
 		HTTP:                s.Client.WithTransient(c.TransientErrors),
-		Server:              &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: urlField(s.Fields)},
+		Server:              &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: own.urlField()},
 		Vendor:              c.Preset,
 		GrantType:           grantTypes[c.GrantType],
 		ID:                  c.ClientID,
@@ -234,8 +231,8 @@ func (c *config) complete() error {
 	if grantTypes[c.GrantType] == "" {
 		return provider.Errorf(provider.Invalid, "grant_type: unknown grant type %s (allowed: %s)", provider.Quote(c.GrantType), strings.Join(slices.Sorted(maps.Keys(grantTypes)), ", "))
 	}
-	if c.AuthStyle != "" && !slices.Contains(authStyles, c.AuthStyle) {
-		return provider.Errorf(provider.Invalid, "auth_style: unknown style %s (allowed: %s)", provider.Quote(c.AuthStyle), strings.Join(authStyles, ", "))
+	if c.AuthStyle != "" && !slices.Contains(allAuthStyles, c.AuthStyle) {
+		return provider.Errorf(provider.Invalid, "auth_style: unknown style %s (allowed: %s)", provider.Quote(c.AuthStyle), strings.Join(allAuthStyles, ", "))
 	}
 	if c.AuthStyle == "" {
 		switch {

@@ -1,7 +1,6 @@
 package oauth2
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 
@@ -10,24 +9,23 @@ import (
 
 // checkPreset returns an error if an operator's fields cannot work at the vendor of their
 // preset, which would reject them without naming the field. Its errors are of kind Invalid.
-func checkPreset(own json.RawMessage) error {
-	var c choice
-	if err := provider.DecodeFields(own, &c); err != nil || c.Preset == "" {
-		return err
+func (c *config) checkPreset() error {
+	if c.Preset == "" {
+		return nil
 	}
 	p, err := PresetNamed(c.Preset)
 	if err != nil {
 		return err
 	}
-	if err := p.checkAuthentication(c); err != nil {
+	if err := p.checkAuthentication(*c); err != nil {
 		return err
 	}
-	return p.checkScope(c)
+	return p.checkScope(*c)
 }
 
 // checkAuthentication checks that a preset whose clients authenticate with a secret gets one.
 // An operator's auth_style takes precedence.
-func (p Preset) checkAuthentication(c choice) error {
+func (p Preset) checkAuthentication(c config) error {
 	switch {
 	case !slices.Contains(secretStyles, p.AuthStyle) || c.AuthStyle != "":
 		return nil
@@ -40,7 +38,7 @@ func (p Preset) checkAuthentication(c choice) error {
 }
 
 // checkScope checks the operator's scopes against ScopeSuffix, unless they go to another server.
-func (p Preset) checkScope(c choice) error {
+func (p Preset) checkScope(c config) error {
 	if p.ScopeSuffix == "" || c.TokenURL != "" || c.Issuer != "" {
 		return nil
 	}

@@ -53,7 +53,7 @@ func TestAScopeSuffixIsThatOfThePresetsOwnScope(t *testing.T) {
 			return
 		}
 		require.Len(t, p.Scope, 1)
-		require.NoError(t, p.checkScope(choice{Scope: p.Scope}))
+		require.NoError(t, p.checkScope(config{Scope: p.Scope}))
 	})
 	assert.NotEmpty(t, preset(t, "entra").ScopeSuffix)
 }

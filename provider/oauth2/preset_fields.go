@@ -13,48 +13,37 @@ import (
 // placeholder matches the name of a Param in a template.
 var placeholder = regexp.MustCompile(`\{([a-z_]+)\}`)
 
-// Fields returns the fields of a credential that the preset sets, with the values of its
-// parameters (preset_params) filled in. Its errors are of kind Invalid.
-func (p Preset) Fields(params map[string]string) (map[string]any, error) {
+// Filled returns the preset with the values of its parameters (preset_params) filled in. Its
+// errors are of kind Invalid.
+func (p Preset) Filled(params map[string]string) (Preset, error) {
 	values, err := p.values(params)
 	if err != nil {
-		return nil, err
+		return Preset{}, err
 	}
-	fields := map[string]any{"grant_type": p.GrantTypes[0]}
-	for field, template := range map[string]string{
-		"auth_style":         p.AuthStyle,
-		"token_url":          p.TokenURL,
-		"revocation_url":     p.RevocationURL,
-		"assertion_audience": p.AssertionAudience,
-	} {
-		if template != "" {
-			fields[field] = fill(template, values)
-		}
+	p.TokenURL, p.RevocationURL, p.AssertionAudience = fill(p.TokenURL, values), fill(p.RevocationURL, values), fill(p.AssertionAudience, values)
+	p.TokenParams = maps.Clone(p.TokenParams)
+	for name, template := range p.TokenParams {
+		p.TokenParams[name] = fill(template, values)
 	}
-	if len(p.TokenParams) > 0 {
-		filled := map[string]string{}
-		for name, template := range p.TokenParams {
-			filled[name] = fill(template, values)
-		}
-		fields["token_params"] = filled
+	return p, nil
+}
+
+// fields returns the fields of a credential that a filled preset sets.
+func (p Preset) fields() config {
+	return config{
+		GrantType:         p.GrantTypes[0],
+		AuthStyle:         p.AuthStyle,
+		TokenURL:          p.TokenURL,
+		RevocationURL:     p.RevocationURL,
+		TokenParams:       p.TokenParams,
+		Scope:             slices.Clone(p.Scope),
+		AssertionAudience: p.AssertionAudience,
+		ScopeInAssertion:  p.ScopeInAssertion,
+		IdleExpiry:        provider.Seconds(p.IdleExpiry),
+		SingleToken:       p.SingleToken,
+		TransientErrors:   slices.Clone(p.TransientErrors),
+		DefaultTTL:        provider.Seconds(p.DefaultTTL),
 	}
-	if len(p.Scope) > 0 {
-		fields["scope"] = slices.Clone(p.Scope)
-	}
-	if len(p.TransientErrors) > 0 {
-		fields["transient_errors"] = slices.Clone(p.TransientErrors)
-	}
-	for field, period := range map[string]Period{"default_ttl": p.DefaultTTL, "idle_expiry": p.IdleExpiry} {
-		if period != 0 {
-			fields[field] = provider.Seconds(period)
-		}
-	}
-	for field, quirk := range map[string]bool{"scope_in_assertion": p.ScopeInAssertion, "single_token": p.SingleToken} {
-		if quirk {
-			fields[field] = true
-		}
-	}
-	return fields, nil
 }
 
 // values returns the values of the preset's parameters.
@@ -107,66 +96,40 @@ func fill(template string, values map[string]string) string {
 	return placeholder.ReplaceAllStringFunc(template, func(name string) string { return values[name[1:len(name)-1]] })
 }
 
-// choice has the operator's fields that determine what a preset adds to them.
-type choice struct {
-	Preset           string            `json:"preset"`
-	PresetParams     map[string]string `json:"preset_params"`
-	GrantType        string            `json:"grant_type"`
-	AuthStyle        string            `json:"auth_style"`
-	Scope            []string          `json:"scope"`
-	RefreshToken     string            `json:"refresh_token"`
-	PrivateKey       string            `json:"private_key"`
-	ClientSecret     string            `json:"client_secret"`
-	AssertionSubject string            `json:"assertion_subject"`
-	TokenURL         string            `json:"token_url"`
-	Issuer           string            `json:"issuer"`
-	TokenParams      map[string]string `json:"token_params"`
-}
-
-// Expand returns an operator's fields (a JSON object) with those of their preset, if there is
-// one. Fields that the operator set take precedence; token_params are merged by name. Its
-// errors are of kind Invalid.
-func Expand(own json.RawMessage) (json.RawMessage, error) {
-	var c choice
-	var set map[string]any
-	if err := provider.DecodeFields(own, &c); err != nil {
-		return nil, err
+// expand decodes an operator's fields. It returns them as they are, and with those of their
+// preset, if there is one. Fields that the operator set take precedence; token_params are merged
+// by name. Its errors are of kind Invalid.
+func expand(fields json.RawMessage) (own, all config, err error) {
+	if err := provider.DecodeFields(fields, &own); err != nil {
+		return own, all, err
 	}
-	if err := provider.DecodeFields(own, &set); err != nil {
-		return nil, err
-	}
-	if c.Preset == "" {
-		if len(c.PresetParams) > 0 {
-			return nil, provider.Errorf(provider.Invalid, "preset_params: applies only with a preset")
+	if own.Preset == "" {
+		if len(own.PresetParams) > 0 {
+			err = provider.Errorf(provider.Invalid, "preset_params: applies only with a preset; set preset, or omit it")
 		}
-		return own, nil
+		return own, own, err
 	}
-	p, err := PresetNamed(c.Preset)
+	p, err := PresetNamed(own.Preset)
 	if err != nil {
-		return nil, err
+		return own, all, err
 	}
-	grant, err := p.grant(c)
+	grant, err := p.grant(own)
 	if err != nil {
-		return nil, err
+		return own, all, err
 	}
-	fields, err := p.narrowed(c, grant).Fields(c.PresetParams)
+	filled, err := p.narrowed(own, grant).Filled(own.PresetParams)
 	if err != nil {
-		return nil, err
+		return own, all, err
 	}
-	fields["grant_type"] = grant
-	if params, isFilled := fields["token_params"].(map[string]string); isFilled {
-		maps.Copy(params, c.TokenParams)
-		delete(set, "token_params")
-	}
-	maps.Copy(fields, set)
-	return json.Marshal(fields)
+	all = filled.fields()
+	all.GrantType = grant
+	return own, all, provider.DecodeFields(fields, &all) // a map is merged
 }
 
 // urlField returns the field that an operator's token URL depends on if it is a preset's; ""
 // if it is not, or if it is the same for all customers.
-func urlField(own json.RawMessage) string {
-	var c choice
-	if provider.DecodeFields(own, &c) != nil || c.TokenURL != "" || c.Issuer != "" {
+func (c *config) urlField() string {
+	if c.TokenURL != "" || c.Issuer != "" {
 		return ""
 	}
 	if p, err := PresetNamed(c.Preset); err != nil || len(p.Params) == 0 {
@@ -177,8 +140,8 @@ func urlField(own json.RawMessage) string {
 
 // grant returns the grant_type of an operator's fields: the one that is set, or the one that a
 // refresh token or a client secret implies, or the preset's default. Its error, of kind
-// Invalid, says that the preset does not support the grant or that it needs a subject.
-func (p Preset) grant(c choice) (string, error) {
+// Invalid, states that the preset does not support the grant or that it needs a subject.
+func (p Preset) grant(c config) (string, error) {
 	grant := p.GrantTypes[0]
 	switch {
 	case c.GrantType != "":
@@ -202,7 +165,7 @@ func (p Preset) grant(c choice) (string, error) {
 }
 
 // narrowed returns the preset without the settings that do not apply to the operator's fields.
-func (p Preset) narrowed(c choice, grant string) Preset {
+func (p Preset) narrowed(c config, grant string) Preset {
 	p.dropped = p.templates()
 	if c.TokenURL != "" || c.Issuer != "" {
 		// Another server's tokens must not be sent to the preset's revocation endpoint.

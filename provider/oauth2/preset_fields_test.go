@@ -25,45 +25,50 @@ func preset(t *testing.T, name string) Preset {
 func TestAPresetFillsInItsFields(t *testing.T) {
 	for name, row := range map[string]struct {
 		params map[string]string
-		fields map[string]any
+		fields config
 	}{
-		"okta": {map[string]string{"domain": "acme", "server": "aus9o8x7"}, map[string]any{
-			"grant_type":     "client_credentials",
-			"token_url":      "https://acme.okta.com/oauth2/aus9o8x7/v1/token",
-			"revocation_url": "https://acme.okta.com/oauth2/aus9o8x7/v1/revoke",
-			"idle_expiry":    provider.Seconds(7 * 24 * 3600),
+		"okta": {map[string]string{"domain": "acme", "server": "aus9o8x7"}, config{
+			GrantType:     "client_credentials",
+			TokenURL:      "https://acme.okta.com/oauth2/aus9o8x7/v1/token",
+			RevocationURL: "https://acme.okta.com/oauth2/aus9o8x7/v1/revoke",
+			IdleExpiry:    provider.Seconds(7 * 24 * 3600),
 		}},
-		"zoom": {map[string]string{"account_id": "Wk9PTV9BQ0NPVU5U"}, map[string]any{
-			"grant_type":   "account_credentials",
-			"auth_style":   "client_secret_basic",
-			"token_url":    "https://zoom.us/oauth/token",
-			"token_params": map[string]string{"account_id": "Wk9PTV9BQ0NPVU5U"},
+		"zoom": {map[string]string{"account_id": "Wk9PTV9BQ0NPVU5U"}, config{
+			GrantType:   "account_credentials",
+			AuthStyle:   "client_secret_basic",
+			TokenURL:    "https://zoom.us/oauth/token",
+			TokenParams: map[string]string{"account_id": "Wk9PTV9BQ0NPVU5U"},
 		}},
-		"docusign": {nil, map[string]any{
-			"grant_type":         "jwt_bearer",
-			"token_url":          "https://account.docusign.com/oauth/token",
-			"assertion_audience": "account.docusign.com",
-			"scope":              []string{"signature", "impersonation"},
-			"scope_in_assertion": true,
+		"docusign": {nil, config{
+			GrantType:         "jwt_bearer",
+			TokenURL:          "https://account.docusign.com/oauth/token",
+			AssertionAudience: "account.docusign.com",
+			Scope:             []string{"signature", "impersonation"},
+			ScopeInAssertion:  true,
 		}},
-		"salesforce": {map[string]string{"domain": "acme--dev.sandbox", "login": "test"}, map[string]any{
-			"grant_type":         "jwt_bearer",
-			"token_url":          "https://acme--dev.sandbox.my.salesforce.com/services/oauth2/token",
-			"assertion_audience": "https://test.salesforce.com",
-			"default_ttl":        provider.Seconds(2 * 3600),
+		"salesforce": {map[string]string{"domain": "acme--dev.sandbox", "login": "test"}, config{
+			GrantType:         "jwt_bearer",
+			TokenURL:          "https://acme--dev.sandbox.my.salesforce.com/services/oauth2/token",
+			AssertionAudience: "https://test.salesforce.com",
+			DefaultTTL:        provider.Seconds(2 * 3600),
 		}},
 	} {
-		fields, err := preset(t, name).Fields(row.params)
+		filled, err := preset(t, name).Filled(row.params)
 		require.NoError(t, err, name)
-		assert.Equal(t, row.fields, fields, name)
+		assert.Equal(t, row.fields, filled.fields(), name)
 	}
 }
 
 func TestFilledInFieldsDoNotShareTheTable(t *testing.T) {
-	fields, err := preset(t, "entra").Fields(map[string]string{"tenant": "acme.example"})
+	filled, err := preset(t, "entra").Filled(map[string]string{"tenant": "acme.example"})
 	require.NoError(t, err)
-	fields["scope"].([]string)[0] = "changed"
+	filled.fields().Scope[0] = "changed"
 	assert.NotContains(t, preset(t, "entra").Scope, "changed")
+
+	filled, err = preset(t, "zoom").Filled(map[string]string{"account_id": "a"})
+	require.NoError(t, err)
+	filled.fields().TokenParams["account_id"] = "changed"
+	assert.Equal(t, "{account_id}", preset(t, "zoom").TokenParams["account_id"])
 }
 
 func TestParamsThatAreMissingMalformedOrUnknownAreRefused(t *testing.T) {
@@ -80,50 +85,48 @@ func TestParamsThatAreMissingMalformedOrUnknownAreRefused(t *testing.T) {
 		{"okta", map[string]string{"domain": "acme", "tenant": "acme"}, "preset_params: unknown parameter tenant of the preset okta (allowed: domain, server)"},
 		{"slack", map[string]string{"domain": "acme"}, "preset_params: unknown parameter domain of the preset slack (allowed: none)"},
 	} {
-		_, err := preset(t, row.preset).Fields(row.params)
+		_, err := preset(t, row.preset).Filled(row.params)
 		assertInvalid(t, err, row.says)
 	}
 }
 
-func expanded(t *testing.T, own string) map[string]any {
+func expanded(t *testing.T, own string) config {
 	t.Helper()
-	raw, err := Expand(json.RawMessage(own))
+	_, fields, err := expand(json.RawMessage(own))
 	require.NoError(t, err)
-	var fields map[string]any
-	require.NoError(t, json.Unmarshal(raw, &fields))
 	return fields
 }
 
 func TestWithoutAPresetFieldsStayAsTheyAre(t *testing.T) {
-	own := json.RawMessage(`{"token_url": "https://id.example/token"}`)
-	fields, err := Expand(own)
+	own, fields, err := expand(json.RawMessage(`{"token_url": "https://id.example/token"}`))
 	require.NoError(t, err)
-	assert.Equal(t, own, fields)
+	assert.Equal(t, config{TokenURL: "https://id.example/token"}, fields)
+	assert.Equal(t, fields, own)
 }
 
 func TestTheOperatorsFieldsTakePrecedence(t *testing.T) {
 	fields := expanded(t, `{"preset": "box", "preset_params": {"enterprise_id": "17"}, "auth_style": "client_secret_basic",
 		"token_params": {"box_subject_type": "user", "b": "c"}, "default_ttl": 60}`)
-	assert.Equal(t, "client_secret_basic", fields["auth_style"])
-	assert.Equal(t, map[string]any{"box_subject_type": "user", "box_subject_id": "17", "b": "c"}, fields["token_params"])
-	assert.EqualValues(t, 60, fields["default_ttl"])
-	assert.Equal(t, "https://api.box.com/oauth2/token", fields["token_url"])
+	assert.Equal(t, "client_secret_basic", fields.AuthStyle)
+	assert.Equal(t, map[string]string{"box_subject_type": "user", "box_subject_id": "17", "b": "c"}, fields.TokenParams)
+	assert.EqualValues(t, 60, fields.DefaultTTL)
+	assert.Equal(t, "https://api.box.com/oauth2/token", fields.TokenURL)
 
 	fields = expanded(t, `{"preset": "entra", "preset_params": {"tenant": "t"}, "scope": ["api://a/.default"], "token_params": {"b": "c"}}`)
-	assert.Equal(t, []any{"api://a/.default"}, fields["scope"])
-	assert.Equal(t, map[string]any{"b": "c"}, fields["token_params"])
+	assert.Equal(t, []string{"api://a/.default"}, fields.Scope)
+	assert.Equal(t, map[string]string{"b": "c"}, fields.TokenParams)
 }
 
 func TestTokensOfAnotherServerAreNotSentToTheVendor(t *testing.T) {
 	for _, own := range []string{`"token_url": "https://git.acme.example/oauth/token"`, `"issuer": "https://git.acme.example"`} {
 		fields := expanded(t, `{"preset": "gitlab", "refresh_token": "r", `+own+`}`)
-		assert.NotContains(t, fields, "revocation_url")
-		assert.NotEqual(t, "https://gitlab.com/oauth/token", fields["token_url"])
-		assert.Equal(t, true, fields["single_token"])
+		assert.Empty(t, fields.RevocationURL)
+		assert.NotEqual(t, "https://gitlab.com/oauth/token", fields.TokenURL)
+		assert.True(t, fields.SingleToken)
 	}
 	// Parameters that only the vendor's URLs need are not required.
 	fields := expanded(t, `{"preset": "okta", "token_url": "https://id.acme.example/oauth2/default/v1/token", "revocation_url": "https://id.acme.example/revoke"}`)
-	assert.Equal(t, "https://id.acme.example/revoke", fields["revocation_url"])
+	assert.Equal(t, "https://id.acme.example/revoke", fields.RevocationURL)
 }
 
 func TestTheGrantFollowsFromTheFields(t *testing.T) {
@@ -136,17 +139,17 @@ func TestTheGrantFollowsFromTheFields(t *testing.T) {
 		`{"preset": "google", "private_key": "k"}`:                                                              "jwt_bearer",
 		`{"preset": "zoom", "preset_params": {"account_id": "a"}, "client_id": "c", "token_params": {"a":"b"}}`: "account_credentials",
 	} {
-		assert.Equal(t, grant, expanded(t, own)["grant_type"], own)
+		assert.Equal(t, grant, expanded(t, own).GrantType, own)
 	}
 }
 
 func TestAPresetAddsOnlyFieldsThatApplyToTheGrant(t *testing.T) {
-	assert.NotContains(t, expanded(t, `{"preset": "xero"}`), "idle_expiry")
-	assert.Contains(t, expanded(t, `{"preset": "xero", "refresh_token": "r"}`), "idle_expiry")
+	assert.Empty(t, expanded(t, `{"preset": "xero"}`).IdleExpiry)
+	assert.NotEmpty(t, expanded(t, `{"preset": "xero", "refresh_token": "r"}`).IdleExpiry)
 
 	const auth0 = `{"preset": "auth0", "preset_params": {"domain": "acme"}`
-	assert.NotContains(t, expanded(t, auth0+`, "client_secret": "s"}`), "assertion_audience")
-	assert.Contains(t, expanded(t, auth0+`, "private_key": "k"}`), "assertion_audience")
+	assert.Empty(t, expanded(t, auth0+`, "client_secret": "s"}`).AssertionAudience)
+	assert.NotEmpty(t, expanded(t, auth0+`, "private_key": "k"}`).AssertionAudience)
 }
 
 func TestContradictionsWithAPresetAreRefused(t *testing.T) {
@@ -158,7 +161,7 @@ func TestContradictionsWithAPresetAreRefused(t *testing.T) {
 		`{"preset": "auth0", "client_secret": "very secret"}`:   "preset_params: the preset auth0 needs domain",
 		`{"preset": "auth0", "preset_params": ["domain=acme"]}`: "cannot read the stored fields",
 	} {
-		_, err := Expand(json.RawMessage(own))
+		_, _, err := expand(json.RawMessage(own))
 		assertInvalid(t, err, says)
 	}
 }

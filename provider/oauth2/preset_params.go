@@ -31,7 +31,7 @@ func (p Preset) find(param Param, given string) (string, bool) {
 		}
 	}
 	text = strings.TrimSuffix(text, "/")
-	for _, template := range p.known() {
+	for _, template := range p.allTemplates() {
 		if match := param.inPath(template).FindStringSubmatch(text); match != nil {
 			return match[1], true
 		}
@@ -43,7 +43,7 @@ func (p Preset) find(param Param, given string) (string, bool) {
 			return value, true
 		}
 	}
-	if isURL || slices.ContainsFunc(p.known(), func(template string) bool { return hostOf(template) == host }) {
+	if isURL || slices.ContainsFunc(p.allTemplates(), func(template string) bool { return hostOf(template) == host }) {
 		return "", false
 	}
 	if lower := strings.ToLower(text); !param.whole.MatchString(text) && param.whole.MatchString(lower) {
@@ -56,7 +56,7 @@ func (p Preset) find(param Param, given string) (string, bool) {
 // It returns none if no host begins with the value.
 func (p Preset) suffixes(param Param) []string {
 	suffixes := slices.Clone(param.HostSuffixes)
-	for _, template := range p.known() {
+	for _, template := range p.allTemplates() {
 		if suffix, begins := strings.CutPrefix(hostOf(template), "{"+param.Name+"}"); begins && suffix != "" {
 			suffixes = append(suffixes, suffix)
 		}
@@ -71,8 +71,8 @@ func hostOf(template string) string {
 	return host
 }
 
-// known returns the templates that the preset has or had.
-func (p Preset) known() []string { return append(p.templates(), p.dropped...) }
+// allTemplates returns the templates that the preset has or had.
+func (p Preset) allTemplates() []string { return append(p.templates(), p.dropped...) }
 
 // never matches nothing.
 var never = regexp.MustCompile(`[^\s\S]`)

@@ -128,7 +128,7 @@ func TestAClientSecretWithoutAKeySelectsClientCredentials(t *testing.T) {
 		`{"preset": "salesforce", "preset_params": {"domain": "a"}, "client_secret": "s", "private_key": "k", "assertion_subject": "u"}`: "jwt_bearer",
 		`{"preset": "salesforce", "preset_params": {"domain": "a"}, "client_secret": "s", "assertion_subject": "u"}`:                     "jwt_bearer",
 	} {
-		assert.Equal(t, grant, expanded(t, own)["grant_type"], own)
+		assert.Equal(t, grant, expanded(t, own).GrantType, own)
 	}
 	credential := open(t, map[string]any{"preset": "salesforce", "preset_params": map[string]string{"domain": "acme.my.salesforce.com"}, "client_id": "c", "client_secret": "s"})
 	assert.Equal(t, ClientCredentials, credential.(*Client).GrantType)

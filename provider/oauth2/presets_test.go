@@ -51,7 +51,7 @@ func TestEachPresetHasValidSettings(t *testing.T) {
 			assert.Contains(t, grantTypes, grant)
 		}
 		if p.AuthStyle != "" {
-			assert.Contains(t, authStyles, p.AuthStyle)
+			assert.Contains(t, allAuthStyles, p.AuthStyle)
 		}
 		isBearer, refreshes := slices.Contains(p.GrantTypes, "jwt_bearer"), slices.Contains(p.GrantTypes, "refresh_token")
 		assert.False(t, p.ScopeInAssertion && !isBearer, "scope_in_assertion is for jwt_bearer")
@@ -158,10 +158,8 @@ func open(t *testing.T, own map[string]any) provider.Credential {
 	t.Helper()
 	raw, err := json.Marshal(own)
 	require.NoError(t, err)
-	fields, err := Expand(raw)
-	require.NoError(t, err)
-	credential, err := Provider{}.Open(provider.Settings{Fields: fields, Client: &provider.Client{}})
-	require.NoError(t, err, "%s", fields)
+	credential, err := Provider{}.Open(provider.Settings{Fields: raw, Client: &provider.Client{}})
+	require.NoError(t, err, "%s", raw)
 	return credential
 }
 

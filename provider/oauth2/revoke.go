@@ -11,7 +11,7 @@ import (
 // Revocable returns nil if the vendor has a revocation endpoint. It may read the issuer's
 // metadata to find out.
 func (c *Client) Revocable(ctx context.Context) error {
-	endpoints, err := c.endpoints(ctx, provider.Grant{})
+	endpoints, err := c.resolveEndpoints(ctx, provider.Grant{})
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 	if err := c.Revocable(ctx); err != nil {
 		return err
 	}
-	endpoints, err := c.endpoints(ctx, last)
+	endpoints, err := c.resolveEndpoints(ctx, last)
 	if err != nil {
 		return err
 	}

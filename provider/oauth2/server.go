@@ -56,9 +56,9 @@ type Endpoints struct {
 	tokenMethods, revocationMethods []string
 }
 
-// endpoints returns the endpoints that are set, and otherwise those of the issuer's metadata,
+// resolveEndpoints returns the endpoints that are set, and otherwise those of the issuer's metadata,
 // which it reads if necessary.
-func (s *Server) endpoints(ctx context.Context, client *provider.Client) (Endpoints, error) {
+func (s *Server) resolveEndpoints(ctx context.Context, client *provider.Client) (Endpoints, error) {
 	if s.Issuer == "" || s.Token != "" && s.Revocation != "" {
 		return s.Endpoints, nil
 	}
@@ -129,7 +129,7 @@ func (s *Server) revocationField() string {
 func discover(ctx context.Context, client *provider.Client, issuer string) (*Endpoints, error) {
 	u, err := url.Parse(issuer)
 	if err != nil {
-		return nil, provider.Errorf(provider.Invalid, "issuer: not a URL")
+		return nil, provider.Errorf(provider.Invalid, "issuer: not a URL; use the form https://host")
 	}
 	path := strings.TrimSuffix(u.Path, "/")
 	const openID, oauth = "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"

@@ -51,16 +51,16 @@ func (c *credential) Narrow(scope []string) (provider.Credential, error) {
 
 // Exchange uses the current refresh token, or the API key if there is none.
 func (c *credential) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
-	if pair := c.pair(last, time.Now()); pair.refreshToken != "" {
+	if pair := c.currentPair(last, time.Now()); pair.refreshToken != "" {
 		return c.refresh(ctx, pair)
 	}
-	return c.mint(ctx)
+	return c.createPair(ctx)
 }
 
 // Fallback returns a credential that requests a new pair with the API key. It returns nil
 // if there is no API key, or if Exchange uses it anyway.
 func (c *credential) Fallback(last provider.Grant) provider.Credential {
-	if c.APIKey == "" || c.pair(last, time.Now()).refreshToken == "" {
+	if c.APIKey == "" || c.currentPair(last, time.Now()).refreshToken == "" {
 		return nil
 	}
 	other := *c
@@ -76,10 +76,10 @@ type pair struct {
 	scope        []string // nil if unknown
 }
 
-// pair returns the refresh token to use; none if the API key applies. A refresh token
+// currentPair returns the refresh token to use; none if the API key applies. A refresh token
 // of the API key precedes the operator's own, which the vendor had rejected before the key
 // was used.
-func (c *credential) pair(last provider.Grant, now time.Time) pair {
+func (c *credential) currentPair(last provider.Grant, now time.Time) pair {
 	if last.Derived {
 		if !last.ExpireTime.IsZero() && !now.Before(last.ExpireTime) {
 			return pair{}
@@ -117,9 +117,9 @@ func (c *credential) refresh(ctx context.Context, p pair) (*provider.Answer, err
 	return answer, nil
 }
 
-// mint requests an access token and a refresh token with the API key. All expiries are
+// createPair requests an access token and a refresh token with the API key. All expiries are
 // durations in milliseconds.
-func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
+func (c *credential) createPair(ctx context.Context) (*provider.Answer, error) {
 	body, err := json.Marshal(struct {
 		Scope         []string `json:"scope"`
 		AccessExpiry  int64    `json:"accessExpiry,omitempty"`
@@ -128,7 +128,7 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 	if err != nil {
 		return nil, provider.Errorf(provider.Invalid, "scope: cannot be encoded as JSON")
 	}
-	answer, minted, err := c.call(ctx, http.MethodPost, body, http.Header{
+	answer, created, err := c.call(ctx, http.MethodPost, body, http.Header{
 		"Content-Type": {"application/json"},
 		"X-Api-Key":    {c.APIKey},
 	}, c.APIKey)
@@ -136,7 +136,7 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 		return nil, err
 	}
 	answer.Lifetime, answer.Scope = cmp.Or(c.AccessExpiry.Duration(), defaultAccessExpiry), c.config.Scope
-	refreshToken := provider.Replacement(string(minted.RefreshToken), "")
+	refreshToken := provider.Replacement(string(created.RefreshToken), "")
 	if !provider.FitsHeader(refreshToken) {
 		refreshToken = "" // a header cannot carry it; the API key remains
 	}
@@ -146,7 +146,7 @@ func (c *credential) mint(ctx context.Context) (*provider.Answer, error) {
 		return answer, nil
 	}
 	// An invalid lifetime (negative) counts as absent.
-	refreshLifetime := cmp.Or(max(0, provider.Lifetime(json.RawMessage(minted.RefreshTokenExpiry), time.Millisecond)), c.RefreshExpiry.Duration(), defaultRefreshExpiry)
+	refreshLifetime := cmp.Or(max(0, provider.Lifetime(json.RawMessage(created.RefreshTokenExpiry), time.Millisecond)), c.RefreshExpiry.Duration(), defaultRefreshExpiry)
 	answer.Grant = &provider.Grant{
 		RefreshToken:   refreshToken,
 		ExpireTime:     answer.Clock.Sent.Add(refreshLifetime).Round(0).UTC(),

@@ -120,8 +120,8 @@ func TestARefreshTokenOfTheAPIKeyYieldsTokensOfItsPairsLifetime(t *testing.T) {
 		sim := vendorsim.New()
 		sim.AddAPIKey(apiKey)
 		credential := open(t, sim, map[string]any{"api_key": apiKey, "access_expiry": 3600, "refresh_expiry": 7200})
-		minted := exchange(t, sim, credential, provider.Grant{})
-		refreshed := exchange(t, sim, credential, *minted.Grant)
+		created := exchange(t, sim, credential, provider.Grant{})
+		refreshed := exchange(t, sim, credential, *created.Grant)
 		assert.Equal(t, time.Hour, refreshed.Lifetime)
 		assert.Equal(t, http.MethodPut, sim.Calls()[1].Method)
 		assert.Equal(t, []string{"discover"}, refreshed.Scope)
@@ -216,11 +216,11 @@ func TestTheAPIKeyIsTheFallback(t *testing.T) {
 // Guarantee 15: a refresh token that is too long would make the credential's entry impossible to
 // store.
 func TestARefreshTokenThatCannotBeSentOrStoredIsDropped(t *testing.T) {
-	for name, minted := range map[string]string{"a line break": `r\n`, "a blank": "r r", "a name for nothing": "null", "256 KiB and a byte": strings.Repeat("r", 256<<10+1)} {
+	for name, created := range map[string]string{"a line break": `r\n`, "a blank": "r r", "a name for nothing": "null", "256 KiB and a byte": strings.Repeat("r", 256<<10+1)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				sim := vendorsim.New()
-				sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"accessToken":"a","refreshToken":"`+minted+`"}`))})
+				sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, `{"accessToken":"a","refreshToken":"`+created+`"}`))})
 				credential := open(t, sim, map[string]any{"api_key": apiKey})
 				answer, err := credential.Exchange(t.Context(), provider.Grant{})
 				require.NoError(t, err)

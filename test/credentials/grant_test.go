@@ -29,7 +29,7 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 		data     map[string]any
 		says     string // "" if the write succeeds
 	}{
-		"empty":                            {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: clearing this changes the grant to client_credentials; to confirm, add grant_type=client_credentials"},
+		"empty":                            {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: clearing this changes the grant type to client_credentials; to confirm, add grant_type=client_credentials"},
 		"blank":                            {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": " \n"}, "refresh_token: clearing this changes the grant"},
 		"null in a write":                  {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": nil}, "refresh_token: clearing this changes the grant"},
 		"null in a patch":                  {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil}, "refresh_token: clearing this changes the grant"},
@@ -42,7 +42,7 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 		"a blank grant":                    {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": " \n"}, "refresh_token: clearing this changes the grant"},
 		"null for the grant":               {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "", "grant_type": nil}, "refresh_token: clearing this changes the grant"},
 		"nulls in a patch":                 {"oauth2", user, logical.PatchOperation, map[string]any{"refresh_token": nil, "grant_type": nil}, "refresh_token: clearing this changes the grant"},
-		"a cleared grant":                  {"oauth2", assertion, logical.UpdateOperation, map[string]any{"grant_type": ""}, "grant_type: must be set, as this write changes the grant to client_credentials"},
+		"a cleared grant":                  {"oauth2", assertion, logical.UpdateOperation, map[string]any{"grant_type": ""}, "grant_type: must be set, as this write changes the grant type to client_credentials"},
 		"a grant cleared with its token":   {"oauth2", named, logical.PatchOperation, map[string]any{"grant_type": nil, "refresh_token": nil}, "refresh_token: clearing this changes the grant"},
 		"a grant cleared without a change": {"oauth2", named, logical.UpdateOperation, map[string]any{"grant_type": ""}, ""},
 		"another refresh token":            {"oauth2", user, logical.UpdateOperation, map[string]any{"refresh_token": "other"}, ""},

@@ -112,23 +112,19 @@ func oauthCustomer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
 // open registers the customer with the vendor of a preset.
 func (a account) open(t *testing.T, sim *vendorsim.Sim, preset oauth2.Preset) vendorsim.OAuthClient {
 	t.Helper()
-	fields, err := preset.Fields(a.params)
+	filled, err := preset.Filled(a.params)
 	require.NoError(t, err)
-	text := func(field string) string {
-		value, _ := fields[field].(string)
-		return value
-	}
-	endpoint, err := url.Parse(text("token_url"))
+	endpoint, err := url.Parse(filled.TokenURL)
 	require.NoError(t, err)
 	server := vendorsim.OAuthServer{
-		Issuer: endpoint.Scheme + "://" + endpoint.Host, TokenURL: endpoint.String(), RevocationURL: text("revocation_url"),
+		Issuer: endpoint.Scheme + "://" + endpoint.Host, TokenURL: endpoint.String(), RevocationURL: filled.RevocationURL,
 		Descriptions: a.descriptions, Unstated: a.unstated,
 	}
 	sim.AddOAuthServer(server)
 
 	client := vendorsim.OAuthClient{
 		Issuer: server.Issuer, ID: cmp.Or(a.id, oauthClientID), Secret: oauthSecret, NextSecret: oauthNextSecret,
-		AuthMethods: []string{text("auth_style")},
+		AuthMethods: []string{filled.AuthStyle},
 		Params:      map[string]string{},
 		Scopes:      slices.Concat(a.scopes, preset.Scope),
 		OneScope:    a.oneScope,
@@ -137,8 +133,7 @@ func (a account) open(t *testing.T, sim *vendorsim.Sim, preset oauth2.Preset) ve
 	if client.AuthMethods[0] == "" {
 		client.AuthMethods[0] = vendorsim.SecretPost // not the style that is tried first
 	}
-	filled, _ := fields["token_params"].(map[string]string)
-	maps.Copy(client.Params, filled)
+	maps.Copy(client.Params, filled.TokenParams)
 	maps.Copy(client.Params, a.token)
 	switch grant := cmp.Or(a.grant, preset.GrantTypes[0]); grant {
 	case "jwt_bearer":
@@ -146,7 +141,7 @@ func (a account) open(t *testing.T, sim *vendorsim.Sim, preset oauth2.Preset) ve
 		if client.Keys = map[string]crypto.PublicKey{"": privateKey().Public()}; a.keys != nil {
 			client.Keys = a.keys()
 		}
-		client.Audience, client.Subject, client.ScopeInAssertion = text("assertion_audience"), a.subject, preset.ScopeInAssertion
+		client.Audience, client.Subject, client.ScopeInAssertion = filled.AssertionAudience, a.subject, preset.ScopeInAssertion
 	default:
 		client.Grants = []string{grant}
 	}

@@ -40,7 +40,7 @@ func TestEachScopeOfAnAPIKeyHasItsOwnRefreshToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewSearch(t)
 		e.Write("roles/web", map[string]any{"config": "search", "scope": "event"})
-		mint := func(scope string) string { return `POST {"scope":["` + scope + `"],"accessExpiry":3600000}` }
+		create := func(scope string) string { return `POST {"scope":["` + scope + `"],"accessExpiry":3600000}` }
 		calls := func() []string {
 			var all []string
 			for _, call := range e.Sim.Calls() {
@@ -48,7 +48,7 @@ func TestEachScopeOfAnAPIKeyHasItsOwnRefreshToken(t *testing.T) {
 			}
 			return all
 		}
-		whole, event := mint(`discover","event`), mint("event")
+		whole, event := create(`discover","event`), create("event")
 		e.Creds("web")
 		assert.Equal(t, []string{whole, event}, calls())
 		engine.Until(0, 50, 0)

@@ -21,10 +21,10 @@ func TestNamesInFieldsAreCheckedFirst(t *testing.T) {
 		"a relative path":                      {"roles/new", "config", "../../x", `config: "../../x" is not a name; use the name without its path: config=x`},
 		"a path":                               {"roles/new", "config", "oauth2/api", `config: "oauth2/api" is not a name; use the name without its path: config=api`},
 		"a line break":                         {"roles/new", "config", "api\nroot", `config: (8 characters, not shown) is not a name`},
-		"a hundred kilobytes":                  {"roles/new", "config", long, "is longer than a name can be (128 characters)"},
-		"a hundred kilobytes with a slash":     {"roles/new", "config", "/" + long, "is longer than a name can be (128 characters)"},
+		"a hundred kilobytes":                  {"roles/new", "config", long, "is too long: 102400 bytes (at most 128)"},
+		"a hundred kilobytes with a slash":     {"roles/new", "config", "/" + long, "is too long: 102401 bytes (at most 128)"},
 		"a relative path as a key pair":        {"config/oauth2/api", "keypair", "../../x", `keypair: "../../x" is not a name`},
-		"a hundred kilobytes as a key pair":    {"config/oauth2/api", "keypair", long, "is longer than a name can be (128 characters)"},
+		"a hundred kilobytes as a key pair":    {"config/oauth2/api", "keypair", long, "is too long: 102400 bytes (at most 128)"},
 		"a relative path as Kensho's key pair": {"config/kensho/new", "keypair", "../../x", `keypair: "../../x" is not a name`},
 		"an unknown field":                     {"roles/new", long, "x", "unknown field [name of "},
 		"an unknown grant":                     {"config/oauth2/api", "grant_type", long, "grant_type: "},
@@ -75,7 +75,7 @@ func TestNamesInPathsAreBounded(t *testing.T) {
 				for _, op := range []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation} {
 					_, status, message := e.Request(op, path+name, nil)
 					assert.Equal(t, http.StatusBadRequest, status, path)
-					assert.Contains(t, message, "characters, more than the maximum of 128")
+					assert.Contains(t, message, "bytes (at most 128)")
 					assert.Less(t, len(message), 100)
 				}
 				_, exists, err := e.Backend.HandleExistenceCheck(t.Context(), &logical.Request{Operation: logical.CreateOperation, Path: path + name, Storage: e.Storage})

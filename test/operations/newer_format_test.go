@@ -121,11 +121,11 @@ func TestAnEntryOfANewerFormatProtectsWhatItMayUse(t *testing.T) {
 	}{
 		"role/app": {
 			logical.DeleteOperation, "config/sitecore/search",
-			"or delete roles/app; it may use config/sitecore/search, which cannot be changed or deleted before", []string{"roles/app"},
+			"or delete roles/app; it may use config/sitecore/search, which cannot be changed or deleted until then", []string{"roles/app"},
 		},
 		"config/kensho/prod": {
 			logical.UpdateOperation, "keypair/archive",
-			"or delete config/kensho/prod; it may use keypair/archive, which cannot be changed or deleted before", []string{"roles/app", "config/kensho/prod"},
+			"or delete config/kensho/prod; it may use keypair/archive, which cannot be changed or deleted until then", []string{"roles/app", "config/kensho/prod"},
 		},
 	} {
 		t.Run(key, func(t *testing.T) {
