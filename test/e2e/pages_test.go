@@ -3,12 +3,10 @@
 package e2e
 
 import (
-	"context"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,21 +15,19 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/testing/canary"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 )
 
-// pageTime is the time limit for the commands of a page.
-const pageTime = 20 * time.Minute
+const readme = "README.md"
 
 // onRaft are the pages that need Raft storage instead of a dev server's.
 var onRaft = map[string]bool{"docs/operations.md": true}
 
 // withoutCommands are the pages without commands.
 var withoutCommands = map[string]bool{
-	"docs/api.md": true, "docs/comparison.md": true, "docs/guarantees.md": true, "docs/how-it-works.md": true,
+	"docs/README.md": true, "docs/api.md": true, "docs/comparison.md": true, "docs/glossary.md": true, "docs/guarantees.md": true, "docs/how-it-works.md": true,
 	"docs/kubernetes-install.md": true, "docs/performance.md": true, "docs/security.md": true,
 }
 
@@ -42,15 +38,12 @@ func TestPageCommandsWorkAsShown(t *testing.T) {
 	require.NoError(t, err)
 	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	require.NoError(t, err)
-	for _, path := range append(pages, filepath.Join(root, "README.md")) {
+	for _, path := range append(pages, filepath.Join(root, readme)) {
 		name, err := filepath.Rel(root, path)
 		require.NoError(t, err)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			markdown, err := os.ReadFile(path)
-			require.NoError(t, err)
-			page, err := docwalk.Parse(name, markdown)
-			require.NoError(t, err)
+			page := parsePage(t, root, name)
 			if page.Commands() == 0 {
 				assert.True(t, withoutCommands[name], "%s has no commands", name)
 				return
@@ -59,91 +52,92 @@ func TestPageCommandsWorkAsShown(t *testing.T) {
 			if onRaft[name] {
 				start = vaultserver.StartRaft
 			}
-			began := time.Now().Truncate(time.Hour)
-			err = walk(t, root, start, page, name != "README.md")
-			if err != nil && !time.Now().Truncate(time.Hour).Equal(began) {
-				t.Logf("repeat, because Kensho's tokens have expired at the full hour: %v", err)
-				err = walk(t, root, start, page, name != "README.md")
-			}
-			require.NoError(t, err)
+			require.NoError(t, atAnyHour(t, func() error {
+				r := newPageReader(t, root, start)
+				if name != readme {
+					require.NoError(t, r.own.register(t.Context()))
+				}
+				if err := r.follow(page); err != nil {
+					return err
+				}
+				r.assertNoSecretLeft()
+				if name == readme {
+					token, err := os.ReadFile(filepath.Join(r.dir, renderedToken))
+					require.NoError(t, err)
+					assert.True(t, r.sim.Accepts(string(token)))
+				}
+				return nil
+			}))
 		})
 	}
 }
 
-// walk runs the commands of a page, and returns the first difference from what it shows.
-func walk(t *testing.T, root string, start starter, page *docwalk.Page, registered bool) error {
-	t.Helper()
-	sim := vendorsim.New()
-	ctx, cancel := context.WithTimeout(t.Context(), pageTime)
-	defer cancel()
-	dir := t.TempDir()
-	own, err := bareWorld(ctx, start, behindProxy(t, withMail(sim, dir))...)
+// The pages of the reading order in docs/README.md can be followed one after the other, on one
+// server, from the installation of the plugin to its removal.
+func TestPagesCanBeFollowedInOrder(t *testing.T) {
+	t.Parallel()
+	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, own.server.Stop()) })
-	if registered {
-		require.NoError(t, own.register(ctx))
-	}
-
-	copyRepository(t, root, dir)
-	environ := append(readersEnvironment(t, own.server), customer(t, sim, dir)...)
-	environ = append(environ, oauthCustomer(t, sim, dir)...)
-	if err := page.Walk(ctx, dir, environ); err != nil {
-		return err
-	}
-	assert.Empty(t, sim.Violations(), "requests that no vendor documents")
-	own.assertNoSecretLeft(t, sim)
-	assertNoSecretAdded(t, own, sim, root, dir)
-	if !registered {
-		token, err := os.ReadFile(filepath.Join(dir, renderedToken))
+	order, err := docwalk.Order(os.DirFS(root), "docs/README.md", "Read in order")
+	require.NoError(t, err)
+	require.Equal(t, readme, order[0])
+	require.Equal(t, "docs/operations.md", order[len(order)-1])
+	require.NoError(t, atAnyHour(t, func() error {
+		r := newPageReader(t, root, vaultserver.StartRaft)
+		if method := os.Getenv("KUBERNETES_AUTH"); method != "" {
+			require.NoError(t, r.own.registerPlugin(t.Context(), "auth", "kubernetes", method))
+		}
+		for _, name := range order {
+			page := parsePage(t, root, name)
+			if page.Commands() == 0 {
+				continue
+			}
+			t.Logf("follow %s", name)
+			if err := r.follow(page.WithoutSetup()); err != nil {
+				return err
+			}
+		}
+		r.assertNoSecretLeft()
+		mounts, err := r.own.root.Sys().ListMountsWithContext(t.Context())
 		require.NoError(t, err)
-		assert.True(t, sim.Accepts(string(token)))
-	}
-	return nil
+		for path, mount := range mounts {
+			assert.NotContains(t, mount.Type, pluginName, "%s is left", path)
+		}
+		files, err := filepath.Glob(filepath.Join(r.own.server.PluginDir, "vault-plugin-secrets-*"))
+		require.NoError(t, err)
+		assert.Empty(t, files, "files of the plugin are left")
+		return nil
+	}))
 }
 
-// assertNoSecretAdded searches for secrets in the files of the page's copy of the repository that
-// `git add .` would add.
-func assertNoSecretAdded(t *testing.T, own *world, sim *vendorsim.Sim, root, dir string) {
+// atAnyHour repeats a walk that has failed across a full hour, at which Kensho's tokens expire.
+func atAnyHour(t *testing.T, walk func() error) error {
 	t.Helper()
-	git := func(args ...string) []string {
-		output, err := exec.CommandContext(t.Context(), "git", args...).Output()
-		require.NoError(t, err)
-		return strings.Split(strings.TrimSuffix(string(output), "\x00"), "\x00")
+	began := time.Now().Truncate(time.Hour)
+	err := walk()
+	if err != nil && !time.Now().Truncate(time.Hour).Equal(began) {
+		t.Logf("repeat, because Kensho's tokens have expired at the full hour: %v", err)
+		err = walk()
 	}
-	index := t.TempDir()
-	git("init", "--quiet", "--bare", index)
-	tracked := git("-C", root, "ls-files", "-z")
-	require.Greater(t, len(tracked), 100)
+	return err
+}
 
-	var cage canary.Cage
-	cage.Add(refreshToken, apiKey, privateKeyPEM())
-	cage.Add(sim.Secrets()...)
-	own.outside.mu.Lock()
-	cage.Add(own.outside.secrets...)
-	own.outside.mu.Unlock()
-	for _, name := range []string{"examples/agent/role-id", "examples/agent/secret-id", "examples/prometheus/vault-token"} {
-		if secret, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
-			cage.Add(strings.TrimSpace(string(secret)))
-		}
-	}
-	for _, name := range git("--git-dir="+index, "--work-tree="+dir, "-c", "core.excludesFile="+os.DevNull, "-C", dir, "ls-files", "-z", "--others", "--exclude-standard") {
-		if slices.Contains(tracked, name) {
-			continue
-		}
-		content, err := os.ReadFile(filepath.Join(dir, name))
-		require.NoError(t, err)
-		assert.Empty(t, cage.Escaped(string(content)), "git add . would add the secrets in %s", name)
-		assert.NotContains(t, string(content), "PRIVATE KEY-----", "git add . would add %s", name)
-	}
+func parsePage(t *testing.T, root, name string) *docwalk.Page {
+	t.Helper()
+	markdown, err := os.ReadFile(filepath.Join(root, name))
+	require.NoError(t, err)
+	page, err := docwalk.Parse(name, markdown)
+	require.NoError(t, err)
+	return page
 }
 
 // renderedToken is the file with the token that the README's commands render.
 const renderedToken = "examples/agent/kensho-token"
 
 func TestReadmeRendersATokenInUnderTenCommands(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)
-	path, _, found := strings.Cut(string(readme), "$ cat "+renderedToken)
+	path, _, found := strings.Cut(string(text), "$ cat "+renderedToken)
 	require.True(t, found)
 	assert.Less(t, 1+strings.Count(path, "\n$ "), 10)
 }

@@ -22,8 +22,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 )
 
-// The commands of the playground work as printed, and so does the README's tutorial in it. Ctrl-C
-// ends it.
+// The commands of the playground work as printed, and so do the README's tutorial and the page about
+// an outage in it. Ctrl-C ends it.
 func TestThePlaygroundNeedsNoAccount(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../..")
@@ -85,6 +85,7 @@ func TestThePlaygroundNeedsNoAccount(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), pageTime)
 	defer cancel()
 	require.NoError(t, page.Walk(ctx, dir, environ))
+	require.NoError(t, parsePage(t, root, "docs/outage.md").WithoutSetup().Walk(ctx, dir, environ))
 
 	p.end(syscall.SIGINT)
 }

@@ -11,13 +11,14 @@ import (
 )
 
 // exports returns the commands that set the environment of a person who uses the playground.
-func exports(s *stage.Stage) string {
+func exports(s *stage.Stage, control string) string {
 	lines := []string{
 		"unset VAULT_NAMESPACE VAULT_AGENT_ADDR VAULT_PROXY_ADDR",
 		"export VAULT_ADDR=" + s.Server.Address + " VAULT_TOKEN=" + s.Server.Token,
 		"export VAULT_PLUGIN_DIR=" + s.Server.PluginDir,
 		"export KENSHO_REFRESH_TOKEN=" + kenshoRefreshToken,
 		"export SITECORE_API_KEY=" + sitecoreAPIKey,
+		"export PLAYGROUND=" + control,
 		"export OAUTH2_CLIENT_ID=" + oauthClientID + " OAUTH2_CLIENT_SECRET=" + oauthClientSecret,
 	}
 	if _, err := exec.LookPath(s.Client); err != nil {
@@ -28,7 +29,7 @@ func exports(s *stage.Stage) string {
 
 // invite prints what a person can do. It writes the exports to a file in folder.
 func invite(s *stage.Stage, folder, control string) error {
-	variables := exports(s)
+	variables := exports(s, control)
 	file := filepath.Join(folder, "exports")
 	if err := os.WriteFile(file, []byte(variables), 0o600); err != nil {
 		return err

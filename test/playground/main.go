@@ -43,13 +43,13 @@ func playground(ctx context.Context, binary, plugin, version string) (err error)
 	if err := process.RemoveAtExit(folder); err != nil {
 		return err
 	}
-	vendors := newVendors(time.Now())
-	proxy, closeProxy, err := stage.Serve(ctx, vendorproxy.New(vendors.sim))
+	vendors, switches := newVendors(time.Now())
+	proxy, closeProxy, err := stage.Serve(ctx, vendorproxy.New(vendors))
 	if err != nil {
 		return err
 	}
 	defer closeProxy()
-	control, closeControl, err := stage.Serve(ctx, vendors.control())
+	control, closeControl, err := stage.Serve(ctx, switches)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/yuin/goldmark/ast"
@@ -65,4 +66,38 @@ func hasHeading(tree fs.FS, page, id string) bool {
 		return ast.WalkContinue, nil
 	})
 	return found
+}
+
+// Order returns the pages that a section of an index links to, each once and in order. The section
+// includes its subsections.
+func Order(tree fs.FS, index, section string) ([]string, error) {
+	document, err := document(tree, index)
+	if err != nil {
+		return nil, err
+	}
+	markdown, err := fs.ReadFile(tree, index)
+	if err != nil {
+		return nil, err
+	}
+	var pages []string
+	level := 0 // of the section, or 0 outside of it
+	err = ast.Walk(document, func(node ast.Node, entering bool) (ast.WalkStatus, error) {
+		switch node := node.(type) {
+		case *ast.Heading:
+			switch {
+			case string(node.Lines().Value(markdown)) == section:
+				level = node.Level
+			case node.Level <= level:
+				level = 0
+			}
+		case *ast.Link:
+			file, _, _ := strings.Cut(string(node.Destination), "#")
+			page := path.Join(path.Dir(index), file)
+			if entering && level > 0 && path.Ext(file) == ".md" && !strings.Contains(file, "://") && !slices.Contains(pages, page) {
+				pages = append(pages, page)
+			}
+		}
+		return ast.WalkContinue, nil
+	})
+	return pages, err
 }

@@ -51,6 +51,55 @@ func TestNoLinkOfTheDocumentationIsBroken(t *testing.T) {
 	}
 }
 
+func TestTheOrderIsThatOfTheLinksInTheSection(t *testing.T) {
+	tree := fstest.MapFS{"docs/README.md": {Data: []byte(`# Pages
+
+[z](z.md)
+
+## In order
+
+### First
+
+| page | content |
+| --- | --- |
+| [start](../README.md#start) | [a command](../examples) |
+| [b](b.md) | after [start](../README.md) |
+
+### Second
+
+[a](a.md#top), [site](https://a.example/site.md#top)
+
+## Other pages
+
+[c](c.md)
+`)}}
+	pages, err := Order(tree, "docs/README.md", "In order")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"README.md", "docs/b.md", "docs/a.md"}, pages)
+	all, err := Order(tree, "docs/README.md", "Pages")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"docs/z.md", "README.md", "docs/b.md", "docs/a.md", "docs/c.md"}, all)
+}
+
+func TestTheIndexHasEachPage(t *testing.T) {
+	tree := os.DirFS("../../..")
+	listed, err := Order(tree, "docs/README.md", "Documentation")
+	require.NoError(t, err)
+	pages, err := fs.Glob(tree, "docs/*.md")
+	require.NoError(t, err)
+	for _, page := range pages {
+		if page != "docs/README.md" {
+			assert.Contains(t, listed, page)
+		}
+	}
+}
+
+func TestTheReadmeIsShort(t *testing.T) {
+	readme, err := os.ReadFile("../../../README.md")
+	require.NoError(t, err)
+	assert.LessOrEqual(t, strings.Count(string(readme), "\n"), 150, "lines: move what is not for a first visit to docs/")
+}
+
 // testName matches the name of a test, or of one of its cases, in a page.
 var testName = regexp.MustCompile("`((?:Test|Fuzz)[A-Z][A-Za-z0-9]*)[`/]")
 

@@ -6,6 +6,9 @@
 //     for more input. The output below it is optional; match defines how it is compared. A
 //     command whose shown output begins with "Error " must fail, and any other must succeed.
 //     A command that ends in "&" runs until the end of the page.
+//   - A console block with the word setup after its language makes what the page starts from. A
+//     reader who comes from an earlier page has that already, and skips the block. The paragraph
+//     above it says so, with the word "Skip".
 //   - A fenced block with file=NAME after its language is the content of a file that the
 //     commands below it can use.
 //   - Other fenced blocks are not run, and must not contain commands.
@@ -37,6 +40,7 @@ type step struct {
 	command    string
 	background bool   // the command ends in &
 	shown      string // output that the page shows
+	setup      bool   // the command is in a setup block
 
 	file, content string
 }
@@ -68,17 +72,28 @@ func (p *Page) Commands() int {
 	return commands
 }
 
+// WithoutSetup returns the page without its setup blocks, for a reader who comes from an earlier
+// page.
+func (p *Page) WithoutSetup() *Page {
+	return &Page{name: p.name, steps: slices.DeleteFunc(slices.Clone(p.steps), func(s step) bool { return s.setup })}
+}
+
 // fence parses a fenced block whose content begins at line first of the page.
 func (p *Page) fence(block *ast.FencedCodeBlock, markdown []byte, first int, lines []string) error {
+	info := strings.Fields(string(block.Info.Value(markdown)))
 	if string(block.Language(markdown)) == "console" {
-		return p.console(first, lines)
+		setup := slices.Contains(info, "setup")
+		if setup && !saysSkip(block, markdown) {
+			return p.errorf(first-1, `the paragraph above a setup block must say "Skip"`)
+		}
+		return p.console(first, lines, setup)
 	}
 	for i, line := range lines {
 		if strings.HasPrefix(line, prompt) {
 			return p.errorf(first+i, "a command outside a console block is not run: %s", line)
 		}
 	}
-	for _, word := range strings.Fields(string(block.Info.Value(markdown))) {
+	for _, word := range info {
 		if file, isFile := strings.CutPrefix(word, "file="); isFile {
 			if !filepath.IsLocal(file) {
 				return p.errorf(first-1, "%q is not a path below the working directory", file)
@@ -89,11 +104,17 @@ func (p *Page) fence(block *ast.FencedCodeBlock, markdown []byte, first int, lin
 	return nil
 }
 
+// saysSkip reports whether the paragraph above a block says "Skip".
+func saysSkip(block ast.Node, markdown []byte) bool {
+	above, isParagraph := block.PreviousSibling().(*ast.Paragraph)
+	return isParagraph && strings.Contains(string(above.Lines().Value(markdown)), "Skip ")
+}
+
 const prompt = "$ "
 
-func (p *Page) console(first int, lines []string) error {
+func (p *Page) console(first int, lines []string, setup bool) error {
 	for i := 0; i < len(lines); {
-		s := step{line: first + i}
+		s := step{line: first + i, setup: setup}
 		if !strings.HasPrefix(lines[i], prompt) {
 			return p.errorf(s.line, "output without a command above it: %s", lines[i])
 		}

@@ -112,6 +112,38 @@ $ test -s stubborn && kill -0 "$(cat process)"
 	}
 }
 
+func TestAReaderWhoComesFromAnEarlierPageSkipsTheSetup(t *testing.T) {
+	const markdown = "Skip this if you come from another page:\n\n```console setup\n$ touch mounted\n```\n\n```console\n$ touch read\n```\n"
+	page, err := Parse("page.md", []byte(markdown))
+	require.NoError(t, err)
+	for _, c := range []struct {
+		page  *Page
+		files []string
+	}{
+		{page, []string{"mounted", "read"}},
+		{page.WithoutSetup(), []string{"read"}},
+	} {
+		dir := t.TempDir()
+		require.NoError(t, c.page.Walk(t.Context(), dir, []string{"PATH=" + os.Getenv("PATH")}))
+		entries, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		var files []string
+		for _, entry := range entries {
+			files = append(files, entry.Name())
+		}
+		assert.Equal(t, c.files, files)
+	}
+	assert.Equal(t, 2, page.Commands())
+	assert.Equal(t, 1, page.WithoutSetup().Commands())
+}
+
+func TestASetupBlockSaysWhoSkipsIt(t *testing.T) {
+	for _, above := range []string{"", "Enable the engine:\n\n", "Skip this.\n\n## A heading\n\n"} {
+		_, err := Parse("page.md", []byte(above+"```console setup\n$ true\n```\n"))
+		assert.ErrorContains(t, err, `the paragraph above a setup block must say "Skip"`)
+	}
+}
+
 // ended reports whether a process has ended, even if it has not been reaped.
 func ended(process int) bool {
 	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(process), "stat"))
