@@ -103,17 +103,14 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 		}
 	}()
 	b.setMountPoint(req)
-	switch req.Operation {
-	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation:
-		if !b.WriteSafeReplicationState() {
-			break
-		}
+	isOurs := verbs[req.Operation] != "" && b.WriteSafeReplicationState()
+	if isOurs {
 		if err := checkPathName(req.Path); err != nil {
 			return logical.ErrorResponse(err.Error()), nil
 		}
-		if len(req.Data) == 0 {
-			break
-		}
+	}
+	hasFields := req.Operation != logical.ListOperation && req.Operation != logical.DeleteOperation
+	if isOurs && hasFields && len(req.Data) > 0 {
 		if path := b.Route(req.Path); path != nil && path.Operations[req.Operation] != nil {
 			if err := checkInput(path.Fields, req.Operation, req.Data); err != nil {
 				return logical.ErrorResponse(err.Error()), nil
@@ -122,7 +119,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 		}
 	}
 	resp, err = b.Backend.HandleRequest(ctx, req)
-	if err != nil && b.WriteSafeReplicationState() {
+	if err != nil && isOurs {
 		err = b.explain(ctx, req, err)
 	}
 	return resp, err

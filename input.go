@@ -2,6 +2,7 @@ package tokenbroker
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -20,8 +21,12 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// checkPathName returns an error if a part of a path is longer than a name may be.
+// checkPathName returns an error if a part of a path is longer than a name may be, or holds "..", which
+// storage takes for a relative path.
 func checkPathName(path string) error {
+	if strings.Contains(path, "..") {
+		return errors.New(`name: must not contain ".."`)
+	}
 	for part := range strings.SplitSeq(path, "/") {
 		if len(part) > maxName {
 			return fmt.Errorf("name: too long: %d bytes (at most %d)", len(part), maxName)

@@ -82,7 +82,7 @@ func (b *backend) listNames(ctx context.Context, s logical.Storage, withDedicate
 	}
 	for _, name := range roles {
 		switch r, err := getRole(ctx, s, name); {
-		case err != nil && !storage.IsDamaged(err):
+		case storage.IsError(err):
 			return nil, err
 		case err != nil || r == nil || r.Dedicated && !withDedicated:
 		default:

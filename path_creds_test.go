@@ -25,6 +25,8 @@ func TestTheNamesOfTokensAreListed(t *testing.T) {
 	e.Write("roles/web", map[string]any{"config": "search", "scope": "discover"})
 	e.Write("roles/damaged", map[string]any{"config": "search"})
 	e.Damage("role/damaged")
+	e.Write("roles/newer", map[string]any{"config": "search"})
+	e.SetVersion(1<<20, "role/newer")
 	list := func(path string) map[string]any {
 		resp, status, message := e.Request(logical.ListOperation, path, nil)
 		require.Equal(t, http.StatusOK, status, message)

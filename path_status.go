@@ -98,7 +98,9 @@ func (b *backend) statusList(ctx context.Context, req *logical.Request, _ *frame
 		switch {
 		case errors.Is(err, broker.ErrUnknown): // deleted meanwhile
 			delete(vendors, name)
-		case storage.IsError(err) || ctx.Err() != nil:
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case storage.IsError(err):
 			return nil, err
 		case err != nil:
 			info[name] = map[string]any{"vendor": vendor, "state": "unusable"}

@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"github.com/agext/levenshtein"
+	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/oauth2"
 )
@@ -21,22 +21,25 @@ import (
 //
 // An unknown path is a 400, because the vault command shows a 404 to a read only as "No value found".
 func (b *backend) explain(ctx context.Context, req *logical.Request, err error) error {
-	switch req.Operation {
-	case logical.CreateOperation, logical.UpdateOperation, logical.PatchOperation, logical.ReadOperation, logical.ListOperation, logical.DeleteOperation:
-	default:
+	if verbs[req.Operation] == "" {
 		return err
 	}
-	switch {
-	case errors.Is(err, logical.ErrUnsupportedOperation):
-		return logical.CodedError(http.StatusMethodNotAllowed, b.unsupportedOperation(req))
-	case errors.Is(err, logical.ErrUnsupportedPath):
-		text, lookupErr := b.unknownPath(ctx, req)
-		if lookupErr != nil {
-			return lookupErr
-		}
-		return logical.CodedError(http.StatusBadRequest, text)
+	path := strings.Trim(req.Path, "/")
+	route := b.Route(req.Path)
+	if route == nil {
+		route = b.Route(path) // Vault appends a slash to the path of a list
 	}
-	return err
+	switch {
+	case !errors.Is(err, logical.ErrUnsupportedOperation) && !errors.Is(err, logical.ErrUnsupportedPath):
+		return err
+	case route != nil:
+		return logical.CodedError(http.StatusMethodNotAllowed, unsupportedOperation(req.Operation, path, route))
+	}
+	text, err := b.unknownPath(ctx, req.Storage, path)
+	if err != nil {
+		return err
+	}
+	return logical.CodedError(http.StatusBadRequest, text)
 }
 
 // verbs are the operations as errors name them, by the command of the vault client.
@@ -46,15 +49,15 @@ var verbs = map[logical.Operation]string{
 }
 
 // unsupportedOperation returns what the path of a request supports instead.
-func (b *backend) unsupportedOperation(req *logical.Request) string {
-	path := strings.Trim(req.Path, "/")
+func unsupportedOperation(operation logical.Operation, path string, route *framework.Path) string {
 	var allowed []string
-	for operation := range b.Route(req.Path).Operations {
-		allowed = append(allowed, verbs[operation])
+	for supported := range route.Operations {
+		allowed = append(allowed, verbs[supported])
 	}
 	slices.Sort(allowed)
-	text := fmt.Sprintf("%s does not support %s (allowed: %s)", path, verbs[req.Operation], strings.Join(slices.Compact(allowed), ", "))
-	if isList := slices.Equal(allowed, []string{"list"}); isList && req.Operation != logical.ListOperation {
+	allowed = slices.Compact(allowed)
+	text := fmt.Sprintf("%s does not support %s (allowed: %s)", shownPath(path), verbs[operation], strings.Join(allowed, ", "))
+	if isList := slices.Equal(allowed, []string{"list"}); isList {
 		return text + "; " + withName(path)
 	}
 	return text
@@ -68,62 +71,104 @@ func withName(path string) string {
 	return "add a name: " + path + "/<name>"
 }
 
-// segments are the first segments of the engine's paths.
-var segments = []string{"config", "creds", "keypair", "metrics", "refresh", "roles", "status", "token"}
+const nameRule = "a name consists of letters, digits, dots, dashes and underscores"
 
-// unknownPath returns what the path of a request may have meant.
-func (b *backend) unknownPath(ctx context.Context, req *logical.Request) (string, error) {
-	path := strings.Trim(req.Path, "/")
+// unknownPath returns what a path may have meant. Its parts may be secrets in the wrong place, so the
+// text holds only those that look like names.
+func (b *backend) unknownPath(ctx context.Context, s logical.Storage, path string) (string, error) {
 	first, rest, _ := strings.Cut(path, "/")
-	switch {
+	text := "unknown path " + provider.Quote(path)
+	switch firsts := b.firstSegments(); {
 	case path == "":
-		return "the mount itself has no data; list one of config/, creds/, keypair/, roles/, status/ or token/", nil
-	case !slices.Contains(segments, first):
-		text := fmt.Sprintf("unknown path %s", provider.Quote(path))
-		if near := nearest(first, segments); near != "" {
-			return fmt.Sprintf("%s; did you mean %s?", text, strings.TrimSuffix(near+"/"+rest, "/")), nil
+		return "the mount itself has no data (paths: " + strings.Join(firsts, ", ") + ")", nil
+	case !slices.Contains(firsts, first):
+		if near := nearest(first, firsts); near != "" {
+			return fmt.Sprintf("%s; did you mean %s?", text, strings.TrimSuffix(near+"/"+shownPath(rest), "/")), nil
 		}
-		return fmt.Sprintf("%s (allowed: %s)", text, strings.Join(segments, ", ")), nil
+		return fmt.Sprintf("%s (allowed: %s)", text, strings.Join(firsts, ", ")), nil
 	case first == "config":
-		return b.unknownConfig(ctx, req.Storage, rest)
+		return b.unknownConfig(ctx, s, rest)
+	case b.Route(first) != nil && b.Route(first+"/") == nil: // a path without names
+		return fmt.Sprintf("%s; did you mean %s?", text, first), nil
 	case rest == "":
 		return path + ": " + withName(path), nil
 	}
-	text := fmt.Sprintf("unknown path %s", provider.Quote(path))
-	if at := strings.LastIndex(rest, "/"); at >= 0 && isName.MatchString(rest[at+1:]) && first != "keypair" {
-		return fmt.Sprintf("%s; use the name without its vendor: %s/%s", text, first, rest[at+1:]), nil
+	name, extra, _ := strings.Cut(rest, "/")
+	switch {
+	case isVendor(name) && isName.MatchString(extra):
+		return fmt.Sprintf("%s; use the name without its vendor: %s/%s", text, first, shown(extra)), nil
+	case extra != "" && b.Route(first+"/name/activate") != nil:
+		return fmt.Sprintf("%s; did you mean %s/%s/activate?", text, first, shown(name)), nil
 	}
-	return text + "; a name consists of letters, digits, dots, dashes and underscores", nil
+	return text + "; " + nameRule, nil
 }
 
 // unknownConfig returns what a path below config/ may have meant.
 func (b *backend) unknownConfig(ctx context.Context, s logical.Storage, rest string) (string, error) {
-	vendor, name, _ := strings.Cut(rest, "/")
-	isVendor := slices.Contains(providerNames(), vendor)
+	vendor, name, hasName := strings.Cut(rest, "/")
+	isOurs := slices.Contains(providerNames(), vendor)
 	switch {
-	case isVendor && name == "":
+	case isOurs && name == "":
 		return withName("config/" + vendor), nil
-	case isVendor:
-		return fmt.Sprintf("unknown path %s; a name consists of letters, digits, dots, dashes and underscores", provider.Quote("config/"+rest)), nil
-	case name == "": // the vendor may be missing
+	case isOurs:
+		return fmt.Sprintf("unknown path %s; %s", provider.Quote("config/"+rest), nameRule), nil
+	case !hasName && isName.MatchString(vendor): // the vendor may be missing
 		switch owner, err := b.store.VendorOf(ctx, s, vendor); {
 		case err != nil:
 			return "", err
 		case owner != "":
-			return fmt.Sprintf("config/%s has no vendor; did you mean %s?", vendor, apipath.Credential(owner, vendor)), nil
+			return fmt.Sprintf("config/%s has no vendor; did you mean config/%s/%s?", shown(vendor), owner, shown(vendor)), nil
 		}
 	}
 	text := fmt.Sprintf("unknown vendor %s", provider.Quote(vendor))
-	if name == "" {
-		name = "<name>"
-	}
 	if preset, isKnown := oauth2.FindPreset(vendor); isKnown {
-		return fmt.Sprintf("%s; %s is a preset: use config/oauth2/%s with preset=%s", text, preset.Title, name, preset.Name), nil
+		return fmt.Sprintf("%s; %s is a preset: use config/oauth2/%s with preset=%s", text, preset.Title, shown(name), preset.Name), nil
 	}
 	if near := nearest(vendor, providerNames()); near != "" {
-		return fmt.Sprintf("%s; did you mean config/%s/%s?", text, near, name), nil
+		return fmt.Sprintf("%s; did you mean config/%s/%s?", text, near, shown(name)), nil
 	}
 	return text + "; " + withName("config"), nil
+}
+
+// maxShown is the length of the longest part of a path that an error shows.
+const maxShown = 40
+
+// shown returns a part of a path for the text of an error: a name as it is, and <name> in place of
+// anything else.
+func shown(part string) string {
+	if len(part) > maxShown || !isName.MatchString(part) {
+		return "<name>"
+	}
+	return part
+}
+
+// shownPath returns a path for the text of an error.
+func shownPath(path string) string {
+	if path == "" {
+		return ""
+	}
+	parts := strings.Split(path, "/")
+	for i, part := range parts {
+		parts[i] = shown(part)
+	}
+	return strings.Join(parts, "/")
+}
+
+// firstSegments returns the first segments of the engine's paths, sorted.
+func (b *backend) firstSegments() []string {
+	var firsts []string
+	for _, path := range b.Paths {
+		first, _, _ := strings.Cut(path.Pattern, "/")
+		firsts = append(firsts, strings.Trim(first, "^?$"))
+	}
+	slices.Sort(firsts)
+	return slices.Compact(firsts)
+}
+
+// isVendor reports whether a part of a path is the name of a vendor or of a preset.
+func isVendor(part string) bool {
+	_, isPreset := oauth2.FindPreset(part)
+	return isPreset || slices.Contains(providerNames(), part)
 }
 
 func vendorList() string {

@@ -2,6 +2,7 @@ package tokenbroker_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -41,8 +42,8 @@ func TestAMistypedPathIsExplained(t *testing.T) {
 		{read, "config/kensho/a b", unknown, `unknown path "config/kensho/a b"; a name consists of letters, digits, dots, dashes and underscores`},
 		{write, "config", unsupported, `config does not support write (allowed: list); a credential is at config/<vendor>/<name> (vendors: kensho, oauth2, sitecore)`},
 		{read, "config/", unsupported, `config does not support read (allowed: list); a credential is at config/<vendor>/<name> (vendors: kensho, oauth2, sitecore)`},
-		{list, "", unknown, `the mount itself has no data; list one of config/, creds/, keypair/, roles/, status/ or token/`},
-		{read, "", unknown, `the mount itself has no data; list one of config/, creds/, keypair/, roles/, status/ or token/`},
+		{list, "", unknown, `the mount itself has no data (paths: config, creds, keypair, metrics, refresh, roles, status, token)`},
+		{read, "", unknown, `the mount itself has no data (paths: config, creds, keypair, metrics, refresh, roles, status, token)`},
 		{read, "creds", unsupported, `creds does not support read (allowed: list); add a name: creds/<name>`},
 		{read, "creds/", unsupported, `creds does not support read (allowed: list); add a name: creds/<name>`},
 		{read, "token", unsupported, `token does not support read (allowed: list); add a name: token/<name>`},
@@ -61,7 +62,14 @@ func TestAMistypedPathIsExplained(t *testing.T) {
 		{write, "creds/prod", unsupported, `creds/prod does not support write (allowed: read)`},
 		{remove, "token/prod", unsupported, `token/prod does not support delete (allowed: read)`},
 		{patch, "keypair/prod", unsupported, `keypair/prod does not support patch (allowed: delete, read, write)`},
-		{list, "metrics", unsupported, `metrics does not support list (allowed: read)`},
+		{list, "metrics/", unsupported, `metrics does not support list (allowed: read)`},
+		{read, "metrics/prod", unknown, `unknown path "metrics/prod"; did you mean metrics?`},
+		{list, "creds/prod/", unsupported, `creds/prod does not support list (allowed: read)`},
+		{list, "config/sitecore/prod/", unsupported, `config/sitecore/prod does not support list (allowed: delete, patch, read, write)`},
+		{read, "keypair/prod/active", unknown, `unknown path "keypair/prod/active"; did you mean keypair/prod/activate?`},
+		{read, "roles/acme/prod", unknown, `unknown path "roles/acme/prod"; a name consists of letters, digits, dots, dashes and underscores`},
+		{read, "creds/entra/prod", unknown, `unknown path "creds/entra/prod"; use the name without its vendor: creds/prod`},
+		{read, "creds/kensho/prod/x", unknown, `unknown path "creds/kensho/prod/x"; a name consists of letters, digits, dots, dashes and underscores`},
 	} {
 		var data map[string]any
 		if c.op == write || c.op == patch {
@@ -78,4 +86,31 @@ func TestARoleWithTheVendorOfItsCredentialIsExplained(t *testing.T) {
 	_, status, message := e.Request(logical.UpdateOperation, "roles/web", map[string]any{"config": "sitecore/prod"})
 	assert.Equal(t, http.StatusBadRequest, status)
 	assert.Equal(t, `config: "sitecore/prod" is not a name; use the name without its path: config=prod`, message)
+}
+
+// The answer to a mistyped path does not repeat a secret that is part of it.
+func TestASecretInAMistypedPathIsNotShown(t *testing.T) {
+	e := engine.New(t)
+	secret := strings.Repeat("s3cret", 8)
+	for _, path := range []string{
+		secret, "cred/" + secret, "creds/kensho/" + secret, "config/" + secret, "config/entra/" + secret, "config/sitcore/" + secret,
+		"config/" + secret + "/prod", "keypair/" + secret + "/x", "metrics/" + secret, "refresh/" + secret, "roles/" + secret + "/",
+	} {
+		for _, op := range []logical.Operation{logical.ReadOperation, logical.ListOperation, logical.PatchOperation, logical.DeleteOperation} {
+			_, status, message := e.Request(op, path, nil)
+			assert.NotContains(t, message, secret, "%s %s", op, path)
+			assert.NotEqual(t, http.StatusInternalServerError, status, "%s %s", op, path)
+		}
+	}
+}
+
+func TestANameThatStorageWouldRefuseIsRefused(t *testing.T) {
+	e := engine.New(t)
+	for _, path := range []string{"config/..", "config/a..b", "creds/a..b", "config/sitecore/a..b", "roles/a..b", "token/..", "keypair/a..b/activate"} {
+		for _, op := range []logical.Operation{logical.ReadOperation, logical.ListOperation, logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation} {
+			_, status, message := e.Request(op, path, nil)
+			assert.Equal(t, http.StatusBadRequest, status, "%s %s", op, path)
+			assert.Equal(t, `name: must not contain ".."`, message, "%s %s", op, path)
+		}
+	}
 }

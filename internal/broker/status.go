@@ -105,8 +105,14 @@ func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 }
 
 // ReadStatus returns the status of the named credential. It neither calls the vendor nor waits for
-// a call.
-func (b *Broker) ReadStatus(ctx context.Context, s logical.Storage, name string) (*Status, error) {
+// a call. It is ErrPanicked if the credential triggers a bug in the engine, so that a list of all
+// statuses has the others.
+func (b *Broker) ReadStatus(ctx context.Context, s logical.Storage, name string) (status *Status, err error) {
+	defer func() {
+		if recovered := recover(); recovered != nil {
+			status, err = nil, Panicked(b.source.Logger().With("name", name), recovered)
+		}
+	}()
 	snap, err := b.lookup(ctx, s, name)
 	if err != nil {
 		return nil, err

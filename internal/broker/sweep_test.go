@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -31,6 +32,19 @@ func TestGuarantee15PanicForOneNameDoesNotPreventRenewalOfOthers(t *testing.T) {
 	require.Len(t, due, 1)
 	assert.Equal(t, "b2", due[0].tasks[0].record.name)
 	assert.Equal(t, unusable, r.get().presence)
+}
+
+// brokenCredential is a Source whose credentials trigger a panic when they are read.
+type brokenCredential struct{ manyCredentials }
+
+func (brokenCredential) Credential(context.Context, logical.Storage, string) (*Credential, error) {
+	panic("broken")
+}
+
+func TestGuarantee15APanicAtOneStatusIsAnError(t *testing.T) {
+	b := New(brokenCredential{manyCredentials{names: []string{"a1"}}}, ignoreExchanges{})
+	_, err := b.ReadStatus(t.Context(), &logical.InmemStorage{}, "a1")
+	require.ErrorIs(t, err, ErrPanicked)
 }
 
 func TestGuarantee15DataOfUnreadRolesIsRemovedFromMemory(t *testing.T) {
