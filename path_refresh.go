@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -66,7 +67,7 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 	if err != nil {
 		var unfinished *broker.UnfinishedError
 		if errors.As(err, &unfinished) {
-			return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("refresh/%s: %s", name, unfinished))
+			return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("%s: %s", apipath.Refresh(name), unfinished))
 		}
 		var failed *broker.RefreshError
 		var exchange *broker.ExchangeError
@@ -75,7 +76,7 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 		}
 		var many *broker.TooManyRefreshesError
 		if errors.As(err, &many) {
-			return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("refresh/%s: %s", name, many))
+			return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s", apipath.Refresh(name), many))
 		}
 		return credentialFailure(ctx, req.Storage, name, err)
 	}

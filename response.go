@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -27,9 +28,9 @@ func failure(name string, err error) (*logical.Response, error) {
 	case errors.As(err, &conflict):
 		return nil, logical.CodedError(http.StatusForbidden, conflict.Error())
 	case errors.Is(err, errUnknown):
-		return logical.ErrorResponse("no role or credential named %q; create one at roles/%s or config/<vendor>/%s", name, name, name), nil
+		return logical.ErrorResponse("no role or credential named %q; create one at %s or %s", name, apipath.Role(name), apipath.Credential("<vendor>", name)), nil
 	case errors.Is(err, broker.ErrUnknown):
-		return logical.ErrorResponse("no credential named %q; create one at config/<vendor>/%s", name, name), nil
+		return logical.ErrorResponse("no credential named %q; create one at %s", name, apipath.Credential("<vendor>", name)), nil
 	case errors.As(err, &verify) && errors.As(err, &vendor):
 		return verifyFailure(verify, vendor)
 	case errors.As(err, &exchange):

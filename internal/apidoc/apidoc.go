@@ -4,7 +4,6 @@ package apidoc
 
 import (
 	_ "embed"
-	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -133,16 +132,11 @@ func fields(schemas map[string]*framework.FieldSchema, response bool) []field {
 	return list
 }
 
+// properties returns the type of a field and what restricts it. The description has the default.
 func properties(schema *framework.FieldSchema, response bool) string {
 	all := []string{kind(schema.Type)}
-	switch {
-	case response:
-	case schema.Required:
+	if schema.Required && !response {
 		all = append(all, "required")
-	case schema.Default != nil && schema.Type == framework.TypeDurationSecond:
-		all = append(all, fmt.Sprintf("default %vs", schema.Default))
-	case schema.Default != nil:
-		all = append(all, fmt.Sprintf("default `%v`", schema.Default))
 	}
 	if schema.Query {
 		all = append(all, "query parameter")

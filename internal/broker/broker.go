@@ -1,14 +1,17 @@
 // Package broker caches access tokens in memory, backed by storage, so that many readers share one
 // exchange with the vendor. Each credential has at most one exchange in flight. The package renews
 // a token that is in use before it expires, and exchanges in the background a credential that would
-// expire from disuse. It does not deal with HTTP, fields or Vault's responses.
+// expire from disuse. It does not deal with HTTP, requests or Vault's responses, but its errors and
+// warnings name the fields that operators can change, such as max_ttl.
 //
 // A State holds the result of a credential's exchanges (state.go). Storage has it in several
-// entries (entries.go, save.go). A snapshot is the State and whatever else memory has of one name
+// entries (entries.go, save.go). A snapshot is what is cached of one name: the State and more
 // (snapshot.go). The rules are pure functions (rules.go), and decide.go applies them: it decides
-// whether a token is served or renewed. The entry points are read.go for readers, forced_refresh.go
-// and change.go for operators, and sweep.go for Vault's periodic function. All of them call the
-// vendor through exchange.go while they hold the lock of the name (lock.go).
+// whether a token is served or renewed. The entry points are read.go for readers, dedicate.go
+// and lease.go for those of dedicated roles, forced_refresh.go, change.go and status.go for
+// operators, and sweep.go for Vault's periodic function. Every exchange goes through callVendor in
+// exchange.go, under the lock of the name (lock.go). A revocation (revoke.go) is not an exchange,
+// and that of a lease needs no lock.
 package broker
 
 import (

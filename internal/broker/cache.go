@@ -157,7 +157,7 @@ func (r *record) update(epoch uint64, f func(*snapshot)) (snapshot, error) {
 	return r.current, nil
 }
 
-// reset clears what memory has of a credential. An unsaved state stays until the next load shows
+// reset clears what is cached of a credential. An unsaved state stays until the next load shows
 // whether it belongs to the credential in storage.
 func (r *record) reset(p presence) {
 	r.mu.Lock()
@@ -193,7 +193,7 @@ func (b *Broker) Len() int {
 	return len(b.records)
 }
 
-// Forget clears what memory has of a name. The next request loads it from storage.
+// Forget clears what is cached of a name. The next request loads it from storage.
 func (b *Broker) Forget(name string) {
 	if r := b.cached(name); r != nil {
 		r.forget()

@@ -48,7 +48,7 @@ func isClosed(closed <-chan struct{}) bool {
 // locks are free. It then waits for all other names concurrently. A locked name may have no record
 // yet.
 func (b *Broker) drain(ctx context.Context) {
-	names := b.locks.inUse()
+	names := b.locks.lockedNames()
 	for _, r := range b.allCached() {
 		names[r.name] = true
 	}

@@ -54,7 +54,7 @@ const (
 // the back-off ends, or zero for never; for fail, when the back-off ends. For the other actions, it
 // is since when the renewal is due.
 func (v scopeSnapshot) decide(d demand, now time.Time) (action, time.Time) {
-	token := v.token()
+	token := v.token().At(now)
 	isValid := leaseTTL(token, now) > 0
 	if next := v.nextAttempt(now); now.Before(next) {
 		if isValid || d.isBackground {
@@ -70,7 +70,7 @@ func (v scopeSnapshot) decide(d demand, now time.Time) (action, time.Time) {
 		return renewNow, due
 	}
 	due := renewTime(token)
-	isDue := v.pendingWrite() != nil || isRenewalDue(token, now)
+	isDue := v.unsaved.writeFor(v.scope) != nil || isRenewalDue(token, now)
 	switch isTooShort := v.isTooShort(d, now); {
 	case !isValid || isExpiring(token, now) || isTooShort && isDue:
 		return renewNow, due
@@ -84,7 +84,7 @@ func (v scopeSnapshot) decide(d demand, now time.Time) (action, time.Time) {
 
 // backgroundTime returns when to renew the token of a scope without a reader; zero for never.
 func (v scopeSnapshot) backgroundTime(inUse bool, now time.Time) time.Time {
-	if w := v.pendingWrite(); w != nil {
+	if w := v.unsaved.writeFor(v.scope); w != nil {
 		return w.retryTime
 	}
 	due := keepaliveTime(v.credential, v.state, now)

@@ -26,7 +26,7 @@ func TestDecide(t *testing.T) {
 	}
 	unsavedUntil := func(minutes float64) func(*snapshot) {
 		return func(snap *snapshot) {
-			snap.unsaved = &unsaved{state: snap.state, grantWrite: &failedWrite{err: errors.New("full"), retryTime: at(minutes)}}
+			snap.unsaved = &unsavedState{state: snap.state, grantWrite: &unsavedWrite{err: errors.New("full"), retryTime: at(minutes)}}
 		}
 	}
 	allEarlyUsed := func(snap *snapshot) { snap.early = map[string]time.Time{ownScope: at(60)} }
@@ -58,9 +58,9 @@ func TestDecide(t *testing.T) {
 		"a valid token, backing off":                     {token, failedUntil(51), reader, 50, serve, 51},
 		"an expired token, backing off":                  {token, failedUntil(71), reader, 70, fail, 71},
 		"an expired token, after the back-off":           {token, failedUntil(71), reader, 71, renewNow, 45},
-		"a valid token, a write pending":                 {token, unsavedUntil(11), reader, 10, serve, 11},
-		"a valid token, a write to retry":                {token, unsavedUntil(11), reader, 11, renewAhead, 45},
-		"an expired token, a write pending":              {token, unsavedUntil(71), reader, 70, fail, 71},
+		"a valid token, an unsaved write":                {token, unsavedUntil(11), reader, 10, serve, 11},
+		"a valid token, an unsaved write to retry":       {token, unsavedUntil(11), reader, 11, renewAhead, 45},
+		"an expired token, an unsaved write":             {token, unsavedUntil(71), reader, 70, fail, 71},
 		"expires at the hour":                            {onTheHour, nil, reader, 55, serve, 60},
 		"expires at the hour, seconds away":              {onTheHour, nil, reader, 59.9, renewNow, 60},
 		"expires at the hour, seconds away, backing off": {onTheHour, failedUntil(60.5), reader, 59.9, serve, 60.5},
@@ -83,8 +83,8 @@ func TestDecide(t *testing.T) {
 		"background: expired, backing off":               {token, failedUntil(71), inUse, 70, serve, 71},
 		"background: in use, not renewable":              {fixed, nil, inUse, 61, serve, -1},
 		"background: requested without success":          {provider.Token{}, failedUntil(5), inUse, 10, renewNow, 4},
-		"background: a write pending":                    {token, unsavedUntil(11), background, 10, serve, 11},
-		"background: a write to retry":                   {token, unsavedUntil(11), background, 12, renewNow, 11},
+		"background: an unsaved write":                   {token, unsavedUntil(11), background, 10, serve, 11},
+		"background: an unsaved write to retry":          {token, unsavedUntil(11), background, 12, renewNow, 11},
 		"background: no keepalive yet":                   {token, keepalive, background, 28, serve, 29},
 		"background: keepalive due":                      {token, keepalive, background, 30, renewNow, 29},
 		"background: keepalive before renewal":           {token, keepalive, inUse, 31, renewNow, 29},

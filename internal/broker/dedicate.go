@@ -66,8 +66,8 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 		return nil, "", err
 	}
 	// An unsaved state may have the only refresh token that works.
-	if v.pendingWrite() != nil {
-		if snap, err = b.storePending(ctx, s, r, v); err != nil {
+	if v.unsaved.writeFor(v.scope) != nil {
+		if snap, err = b.saveUnsavedScope(ctx, s, r, v); err != nil {
 			return nil, "", err
 		}
 		v = snap.of(request.Scope)

@@ -128,7 +128,7 @@ func TestGuarantee11ReadersDoNotWaitForAChangeThatWaitsForAnotherName(t *testing
 		assert.Zero(t, time.Since(began))
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		assert.Empty(t, b.locks.inUse())
+		assert.Empty(t, b.locks.lockedNames())
 	})
 }
 

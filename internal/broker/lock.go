@@ -9,7 +9,7 @@ import (
 )
 
 // locks holds the locks of names: of credentials, roles and key pairs. Only the holder of a name's
-// lock calls the vendor for it or changes its storage.
+// lock exchanges the credential or changes its state; revoking a lease needs no lock.
 type locks struct {
 	closed <-chan struct{}
 
@@ -145,8 +145,8 @@ func (l *locks) dequeue(n *nameLock, role string) {
 	}
 }
 
-// inUse returns the names whose locks are held or waited for.
-func (l *locks) inUse() map[string]bool {
+// lockedNames returns the names whose locks are held or waited for.
+func (l *locks) lockedNames() map[string]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	names := map[string]bool{}
@@ -203,8 +203,8 @@ func take(ctx context.Context, one chan struct{}, closed <-chan struct{}) error 
 }
 
 // Lock locks the names of credentials, roles or key pairs. Until unlock is called, nothing else
-// calls a vendor for them or changes what storage has of them. The errors are ErrBusy and
-// ErrClosed.
+// exchanges the credentials or changes what is stored under the names; revoking a lease needs no
+// lock. The errors are ErrBusy and ErrClosed.
 func (b *Broker) Lock(ctx context.Context, names ...string) (unlock func(), err error) {
 	return b.locks.lockAll(ctx, names)
 }

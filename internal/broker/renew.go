@@ -52,8 +52,8 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (issued *
 		return nil, err
 	}
 	v := snap.of(t.scope)
-	if v.pendingWrite() != nil {
-		if snap, err = b.storePending(ctx, s, r, v); err != nil {
+	if v.unsaved.writeFor(v.scope) != nil {
+		if snap, err = b.saveUnsavedScope(ctx, s, r, v); err != nil {
 			return nil, err
 		}
 		v = v.withSnapshot(snap)

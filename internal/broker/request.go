@@ -74,7 +74,7 @@ func (t *IssuedToken) stale(now time.Time) *IssuedToken {
 
 // withWarnings adds the warnings for a reader that requires minTTL.
 func (t *IssuedToken) withWarnings(v scopeSnapshot, now time.Time, minTTL time.Duration) *IssuedToken {
-	token, failure, write := t.Token, v.lastFailure(now), v.pendingWrite()
+	token, failure, write := t.Token, v.lastFailure(now), v.unsaved.writeFor(v.scope)
 	isLate := t.TTL < minTTL || isExpiring(token, now) || isRenewalDue(token, now)
 	switch {
 	case write != nil:

@@ -123,30 +123,30 @@ func (b *Broker) save(ctx context.Context, s logical.Storage, r *record, snap sn
 		r.keepUnsaved(s, next, err)
 		return snap, err
 	}
-	failedScopes := map[string]failedWrite{}
+	unsavedScopes := map[string]unsavedWrite{}
 	if snap.unsaved != nil {
-		maps.Copy(failedScopes, snap.unsaved.scopeWrites)
-		delete(failedScopes, scope)
+		maps.Copy(unsavedScopes, snap.unsaved.scopeWrites)
+		delete(unsavedScopes, scope)
 	}
 	if !r.stored.hasPart(next, scope) {
-		var failed failedWrite
-		next, failed = b.savePart(ctx, s, r, snap, scope, next)
-		if err = failed.err; err != nil {
+		var write unsavedWrite
+		next, write = b.savePart(ctx, s, r, snap, scope, next)
+		if err = write.err; err != nil {
 			b.logger(snap.of(scope)).Warn("cannot store the vendor's answer for the scope", "error", err)
-			failedScopes[scope] = failed
+			unsavedScopes[scope] = write
 		}
 	}
-	b.saveOthers(ctx, s, r, scope, next, failedScopes)
+	b.saveOthers(ctx, s, r, scope, next, unsavedScopes)
 	snap, superseded := r.update(snap.epoch, func(snap *snapshot) {
 		for scope, token := range next.Tokens {
-			if last := snap.state.Tokens[scope]; token.IssueTime != last.IssueTime && failedScopes[scope].err == nil {
+			if last := snap.state.Tokens[scope]; token.IssueTime != last.IssueTime && unsavedScopes[scope].err == nil {
 				r.noteIssuedLocked(scope, last)
 			}
 		}
 		if storage.IsTooLarge(err) { // it stays too large, so exchange again only for a reader
 			delete(r.uses, scope)
 		}
-		snap.replaceState(next, s, failedScopes)
+		snap.replaceState(next, s, unsavedScopes)
 	})
 	if err == nil {
 		return snap, superseded
@@ -182,7 +182,7 @@ func (b *Broker) saveGrant(ctx context.Context, s logical.Storage, r *record, sc
 
 // savePart writes the entry of a scope. If the entry is too large for storage, it leaves out
 // dropped tokens, oldest first, and then the new token. It returns the resulting state.
-func (b *Broker) savePart(ctx context.Context, s logical.Storage, r *record, snap snapshot, scope string, next *State) (*State, failedWrite) {
+func (b *Broker) savePart(ctx context.Context, s logical.Storage, r *record, snap snapshot, scope string, next *State) (*State, unsavedWrite) {
 	write := func() error {
 		err := storage.Retry(ctx, func() error { return putPart(ctx, s, r.name, next, scope) })
 		r.stored.wrotePart(next, scope, err)
@@ -198,16 +198,16 @@ func (b *Broker) savePart(ctx context.Context, s logical.Storage, r *record, sna
 	}
 	switch {
 	case err == nil:
-		return next, failedWrite{}
+		return next, unsavedWrite{}
 	case !storage.IsTooLarge(err):
-		return next, newFailedWrite(err)
+		return next, newUnsavedWrite(err)
 	}
 	next = next.withPartOf(snap.state, scope)
 	if !r.stored.hasPart(next, scope) {
 		_ = write()
 	}
 	// For a while, the vendor would return the same token.
-	return next, failedWrite{err: err, retryTime: time.Now().Add(rejectedBackOff)}
+	return next, unsavedWrite{err: err, retryTime: time.Now().Add(rejectedBackOff)}
 }
 
 // withPartOf returns the state with a scope's part of the last state, which undoes an exchange for
@@ -223,8 +223,8 @@ func (s *State) withPartOf(last *State, scope string) *State {
 }
 
 // saveOthers tries once to write all other parts that storage does not have. It adds failed writes
-// to failedScopes if they have a new token or grant.
-func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, r *record, scope string, next *State, failedScopes map[string]failedWrite) {
+// to unsavedScopes if they have a new token or grant.
+func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, r *record, scope string, next *State, unsavedScopes map[string]unsavedWrite) {
 	ctx, cancel := context.WithTimeout(ctx, tidyTimeout)
 	defer cancel()
 	others := next.scopes()
@@ -245,9 +245,9 @@ func (b *Broker) saveOthers(ctx context.Context, s logical.Storage, r *record, s
 		isNewGrant := has.Grant != (provider.Grant{}) && has.Grant != had.Grant
 		switch {
 		case err == nil:
-			delete(failedScopes, other)
+			delete(unsavedScopes, other)
 		case isNewToken || isNewGrant:
-			failedScopes[other] = newFailedWrite(err)
+			unsavedScopes[other] = newUnsavedWrite(err)
 		}
 	}
 	written := map[string]bool{}
@@ -275,18 +275,18 @@ func (b *Broker) saveFailure(ctx context.Context, s logical.Storage, r *record, 
 		b.logger(v).Warn("cannot store the failure", "error", err)
 	}
 	return r.update(v.epoch, func(snap *snapshot) {
-		var failedScopes map[string]failedWrite
+		var unsavedScopes map[string]unsavedWrite
 		if snap.unsaved != nil {
-			failedScopes = snap.unsaved.scopeWrites
+			unsavedScopes = snap.unsaved.scopeWrites
 		}
-		snap.replaceState(next, s, failedScopes)
+		snap.replaceState(next, s, unsavedScopes)
 		r.noteRejectedLocked(v.scope, failure)
 	})
 }
 
-// storePending writes the unsaved state that a scope needs. If storage accepts other writes but not
-// this one, and the state has no valid token and no new grant, storePending discards it.
-func (b *Broker) storePending(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot) (snapshot, error) {
+// saveUnsavedScope writes the unsaved state that a scope needs. If storage accepts other writes but
+// not this one, and the state has no valid token and no new grant, saveUnsavedScope discards it.
+func (b *Broker) saveUnsavedScope(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot) (snapshot, error) {
 	snap, err := b.save(ctx, s, r, v.snapshot, v.scope, v.unsaved.state)
 	if err == nil {
 		return snap, nil
@@ -301,8 +301,8 @@ func (b *Broker) storePending(ctx context.Context, s logical.Storage, r *record,
 	}
 	b.logger(v).Warn("discarding the vendor's answer: storage does not accept it, and its token has expired", "error", err)
 	return r.update(snap.epoch, func(snap *snapshot) {
-		failedScopes := maps.Clone(snap.unsaved.scopeWrites)
-		delete(failedScopes, v.scope)
-		snap.replaceState(snap.unsaved.state.withPartOf(snap.state, v.scope), s, failedScopes)
+		unsavedScopes := maps.Clone(snap.unsaved.scopeWrites)
+		delete(unsavedScopes, v.scope)
+		snap.replaceState(snap.unsaved.state.withPartOf(snap.state, v.scope), s, unsavedScopes)
 	})
 }

@@ -21,7 +21,7 @@ const (
 	unusable
 )
 
-// A snapshot is the state of a name in memory. Nothing that it points to changes.
+// A snapshot is what is cached of a name. Nothing that it points to changes.
 type snapshot struct {
 	// epoch counts the changes of the credential.
 	epoch uint64
@@ -33,7 +33,7 @@ type snapshot struct {
 	state      *State
 
 	// unsaved is what storage does not have yet; nil if it has everything.
-	unsaved *unsaved
+	unsaved *unsavedState
 
 	// roleFailures are the failures that count only against a dedicated role, by role.
 	roleFailures map[string]Failure
@@ -104,9 +104,6 @@ func (v scopeSnapshot) token() provider.Token {
 	return token
 }
 
-// pendingWrite returns the write that must succeed before another exchange; nil if none.
-func (v scopeSnapshot) pendingWrite() *failedWrite { return v.unsaved.pendingFor(v.scope) }
-
 // lastFailure returns the last failed exchange that concerns the scope, as of now.
 func (v scopeSnapshot) lastFailure(now time.Time) Failure {
 	scopeFailure, failure := v.state.ScopeFailures[v.scope].asOf(now), v.state.Failure.asOf(now)
@@ -119,7 +116,7 @@ func (v scopeSnapshot) lastFailure(now time.Time) Failure {
 // nextAttempt returns when the next exchange, or the next write of its result, is possible.
 func (v scopeSnapshot) nextAttempt(now time.Time) time.Time {
 	next := v.lastFailure(now).NextAttempt
-	if w := v.pendingWrite(); w != nil {
+	if w := v.unsaved.writeFor(v.scope); w != nil {
 		next = maxTime(next, w.retryTime)
 	}
 	return next
@@ -130,7 +127,7 @@ func (v scopeSnapshot) backingOff(now time.Time) bool { return now.Before(v.next
 
 // backOffError returns why a reader gets no token while the engine is backing off.
 func (v scopeSnapshot) backOffError() error {
-	if w := v.pendingWrite(); w != nil {
+	if w := v.unsaved.writeFor(v.scope); w != nil {
 		return w.err
 	}
 	return v.readError(v.lastFailure(time.Now()))
@@ -170,10 +167,7 @@ func (v scopeSnapshot) issued(now time.Time, minTTL time.Duration) *IssuedToken 
 	if ttl == 0 {
 		return nil
 	}
-	newer := renewTime(token)
-	if v.backingOff(now) {
-		newer = v.nextAttempt(now)
-	}
+	_, newer := v.decide(demand{}, now)
 	issued := &IssuedToken{Token: token, Vendor: v.credential.VendorName, TTL: ttl, Reread: rereadTTL(token, newer, now)}
 	return issued.withWarnings(v, now, minTTL)
 }

@@ -38,7 +38,7 @@ type State struct {
 	Health
 }
 
-// Health is the health of a credential.
+// Health is what storage has of the success of a credential's exchanges. Status has more.
 type Health struct {
 	// Exchanges is the number of successful exchanges; ExchangeTime is the time of the last.
 	Exchanges    int       `json:"exchanges,omitempty"`

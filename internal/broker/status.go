@@ -8,7 +8,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// Status is the health of a credential. It holds no secret.
+// A Status is what operators see of a credential, as of the time when they ask. It is computed from
+// the snapshot, and holds no secret.
 type Status struct {
 	Vendor string
 
@@ -169,7 +170,7 @@ func (s *Status) addScopes(snap snapshot, now time.Time) (hasToken, lacksToken b
 		token, isValid := v.token(), leaseTTL(v.token(), now) > 0
 		hasToken = hasToken || isValid
 		status := ScopeStatus{ExpireTime: token.At(now).ExpireTime}
-		if w := v.pendingWrite(); w != nil {
+		if w := v.unsaved.writeFor(v.scope); w != nil {
 			status.StorageError = w.err
 			_, isOfScope := snap.unsaved.scopeWrites[scope]
 			wasValid := leaseTTL(snap.state.Tokens[scope], now) > 0 // but the vendor has invalidated it

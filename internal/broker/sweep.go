@@ -141,7 +141,7 @@ func (b *Broker) dueTasksOf(r *record, now time.Time) (due nameTasks) {
 	return r.dueTasks(now)
 }
 
-// removeUnused removes what memory has for roles that are no longer read.
+// removeUnused removes what is cached of roles that are no longer read.
 func (r *record) removeUnused(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -76,7 +76,7 @@ func (q *Queue) Exchanged(x broker.Exchange) {
 	if x.Err == nil {
 		issued = append(slices.Clone(about), "expire_time", broker.FormatTime(x.ExpireTime))
 	}
-	q.add(newEvent(kindExchange, "creds/"+x.Name, x.IsModified, issued))
+	q.add(newEvent(kindExchange, apipath.Creds(x.Name), x.IsModified, issued))
 	if x.IsNews {
 		q.add(newEvent(kindRejected, apipath.Status(x.Name), false, about))
 	}
@@ -103,12 +103,12 @@ func (q *Queue) expiring(e expiry, vendor string, t, horizon time.Time) {
 	}
 	added := isSoon && q.add(newEvent(e.kind, apipath.Status(e.name), false,
 		[]string{"name", e.name, "vendor", vendor, "expire_time", broker.FormatTime(t)}))
-	q.report(e, added)
+	q.setReported(e, added)
 }
 
 // Forget clears which expiries of a deleted credential were reported, so that a new credential with
 // the same name gets its own events.
 func (q *Queue) Forget(name string) {
-	q.report(expiry{kindUnused, name}, false)
-	q.report(expiry{kindSecret, name}, false)
+	q.setReported(expiry{kindUnused, name}, false)
+	q.setReported(expiry{kindSecret, name}, false)
 }

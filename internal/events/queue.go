@@ -55,8 +55,8 @@ func (q *Queue) isReported(e expiry) bool {
 	return q.reported[e]
 }
 
-// report records whether an event was queued for an expiry.
-func (q *Queue) report(e expiry, reported bool) {
+// setReported records whether an event was queued for an expiry.
+func (q *Queue) setReported(e expiry, reported bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if reported {

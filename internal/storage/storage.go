@@ -34,11 +34,11 @@ type Format struct {
 	Version int `json:"version,omitempty"`
 }
 
-func (f *Format) format() *Format { return f }
+func (f *Format) embeddedFormat() *Format { return f }
 
 // An Entry is a pointer to a struct that embeds Format.
 type Entry interface {
-	format() *Format
+	embeddedFormat() *Format
 
 	// Check returns an error for a value that the engine never writes. Get calls it.
 	Check() error
@@ -61,7 +61,7 @@ func Get[T any, P interface {
 	}
 	entry := P(new(T))
 	err = stored.DecodeJSON(entry)
-	version := entry.format().Version
+	version := entry.embeddedFormat().Version
 	if err != nil { // a newer format may have changed the type of a field
 		var format Format
 		if stored.DecodeJSON(&format) != nil {
@@ -82,7 +82,7 @@ func Get[T any, P interface {
 // that Put never overwrites the entry of a newer engine. Its error, including an encoding error, is
 // of type *Error.
 func Put(ctx context.Context, s logical.Storage, key string, entry Entry) error {
-	entry.format().Version = FormatVersion
+	entry.embeddedFormat().Version = FormatVersion
 	raw, err := encode(entry)
 	if err != nil {
 		return &Error{err}

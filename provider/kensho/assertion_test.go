@@ -56,8 +56,7 @@ func TestAnAssertionIsDatedByTheVendorsClock(t *testing.T) {
 	}
 }
 
-// Guarantee 17.
-func TestNoAssertionIsSignedForATimeFarFromOurClock(t *testing.T) {
+func TestGuarantee17NoAssertionIsSignedForATimeFarFromOurClock(t *testing.T) {
 	for name, skew := range map[string]time.Duration{
 		"8 years ahead": 2920 * 24 * time.Hour, "a day behind": -24 * time.Hour, "6 min ahead": 6 * time.Minute, "6 min behind": -6 * time.Minute,
 	} {

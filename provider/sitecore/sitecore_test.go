@@ -213,9 +213,8 @@ func TestTheAPIKeyIsTheFallback(t *testing.T) {
 	assert.Nil(t, without.(provider.Fallback).Fallback(provider.Grant{}))
 }
 
-// Guarantee 15: a refresh token that is too long would make the credential's entry impossible to
-// store.
-func TestARefreshTokenThatCannotBeSentOrStoredIsDropped(t *testing.T) {
+// A refresh token that is too long would make the credential's entry impossible to store.
+func TestGuarantee15ARefreshTokenThatCannotBeSentOrStoredIsDropped(t *testing.T) {
 	for name, created := range map[string]string{"a line break": `r\n`, "a blank": "r r", "a name for nothing": "null", "256 KiB and a byte": strings.Repeat("r", 256<<10+1)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
