@@ -73,11 +73,11 @@ func (a ActivationRequest) check(us users) error {
 // Activate replaces the active pair with the pending one if the vendor accepts it for every
 // credential that uses the key pair. Otherwise nothing changes. Its errors are those of Write.
 func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a ActivationRequest) error {
-	users, err := st.usersOf(ctx, s, name)
+	using, err := st.usersOf(ctx, s, name)
 	if err != nil {
 		return err
 	}
-	names := users.names()
+	names := using.names()
 	ctx, changes, err := st.broker.BeginWrites(ctx, s, names...)
 	if err != nil {
 		return err
@@ -98,24 +98,24 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 		return provider.Errorf(provider.Invalid, "%s has no pending pair (active: %s, created %s); create one by a write to %s",
 			apipath.Keypair(name), k.Active.KeyID, broker.FormatTime(k.Active.CreatedTime), apipath.Keypair(name))
 	}
-	if users, err = st.usersOf(ctx, s, name); err != nil {
+	if using, err = st.usersOf(ctx, s, name); err != nil {
 		return err
 	}
-	if !slices.Equal(users.names(), names) { // changed before the lock was taken
+	if !slices.Equal(using.names(), names) { // changed before the lock was taken
 		return broker.ErrBusy
 	}
-	if err := users.resolve(ctx, s); err != nil {
+	if err := using.loadKeys(ctx, s); err != nil {
 		return err
 	}
-	if err := a.check(users); err != nil {
+	if err := a.check(using); err != nil {
 		return err
 	}
-	run := &activationRun{store: st, storage: s, name: name, changes: changes, users: users, given: a.fields(),
+	run := &activationRun{store: st, storage: s, name: name, changes: changes, users: using, given: a.fields(),
 		next: &Keypair{Active: k.Pending, Allowed: k.Allowed, Activated: map[string]unsettledEntry{}}}
 	if err := run.switchKeys(ctx); err != nil {
 		return errors.Join(append([]error{err}, run.failed(ctx, err)...)...)
 	}
-	for _, u := range users {
+	for _, u := range using {
 		changes.Of(u.name).Committed()
 	}
 	st.Logger().Info("key pair activated", "keypair", name, "key_id", k.Pending.KeyID)

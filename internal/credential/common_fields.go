@@ -68,7 +68,7 @@ func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
 		maps.Copy(fields, map[string]*framework.FieldSchema{
 			"private_key_source": {
 				Type:          framework.TypeString,
-				Description:   "Source of the private key, instead of private_key. The only value is generated: use the key pair at keypair/<name>, whose private key never leaves Vault.",
+				Description:   "Source of the private key, instead of private_key. The only value is generated: use the generated key pair that keypair names, whose private key never leaves Vault.",
 				AllowedValues: []any{generated},
 				DisplayAttrs:  &framework.DisplayAttributes{Name: "Private key source"},
 			},

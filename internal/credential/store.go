@@ -133,7 +133,7 @@ func (st *Store) get(ctx context.Context, s logical.Storage, p provider.Provider
 	if err != nil || c == nil {
 		return nil, err
 	}
-	return c, c.resolve(ctx, s)
+	return c, c.loadKey(ctx, s)
 }
 
 func (c *storedCredential) put(ctx context.Context, s logical.Storage) error {

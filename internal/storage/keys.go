@@ -119,7 +119,7 @@ func pathOf(key string) string {
 		return apipath.Role(name)
 	case State:
 		return apipath.Status(name)
-	default:
+	default: // the key of a credential or a key pair is its path
 		return key
 	}
 }
