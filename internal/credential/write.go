@@ -183,10 +183,11 @@ func (st *Store) commit(ctx context.Context, s logical.Storage, change *broker.C
 		change.SettingsCommitted()
 		return nil
 	}
-	if err := st.bindKeypair(ctx, s, next); err != nil {
-		return err
+	err := st.bindKeypair(ctx, s, next)
+	if err == nil {
+		err = next.put(ctx, s)
 	}
-	if err := next.put(ctx, s); err != nil {
+	if err != nil {
 		if verified.hasRotated {
 			err = fmt.Errorf("%w; the vendor has rotated the given refresh token and the new one is only in memory; send the same write again within an hour", err)
 		}
