@@ -68,7 +68,7 @@ func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
 		maps.Copy(fields, map[string]*framework.FieldSchema{
 			"private_key_source": {
 				Type:          framework.TypeString,
-				Description:   "Source of the private key, instead of private_key. The only value is generated: use the key pair at keypair/<name>, whose private key never leaves Vault.",
+				Description:   "Source of the private key, instead of private_key. The only value is generated: use the generated key pair that keypair names, whose private key never leaves Vault.",
 				AllowedValues: []any{generated},
 				DisplayAttrs:  &framework.DisplayAttributes{Name: "Private key source"},
 			},
@@ -82,9 +82,9 @@ func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
 	return fields
 }
 
-// fieldSchemas caches the result of FieldSchemas by vendor name, for the whole process. Every load of a
-// credential needs it. The schemas of paths are cached apart: they have fields that are not stored,
-// and other descriptions.
+// fieldSchemas caches the result of FieldSchemas by vendor name, for the whole process. Every load
+// of a credential needs it. The schemas of paths are cached apart: they have fields that are not
+// stored, and other descriptions.
 var fieldSchemas sync.Map
 
 // FieldSchemas returns the fields of a vendor's credentials. Callers must not change them.
