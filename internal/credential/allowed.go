@@ -118,7 +118,7 @@ func (a Allowed) bound(to Destinations, caCert string) Allowed {
 // bindKeypair restricts a key pair without allowed hosts to the hosts of the credential that is
 // about to use it. The caller holds the lock of the key pair.
 func (st *Store) bindKeypair(ctx context.Context, s logical.Storage, c *storedCredential) error {
-	name := c.keypair()
+	name := c.keypairName()
 	if name == "" || c.key.pair == nil || len(c.key.allowed.Hosts) > 0 {
 		return nil
 	}

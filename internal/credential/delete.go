@@ -37,7 +37,7 @@ func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, p provider.
 		d.End()
 		return nil, err
 	case err == nil && own != nil:
-		d.keypair = own.keypair()
+		d.keypair = own.keypairName()
 	}
 	if d.unlock, err = st.lockKeypair(ctx, d.keypair); err != nil {
 		d.unlock = func() {}

@@ -102,9 +102,9 @@ func (d Destinations) hosts() []string {
 	return slices.Compact(hosts)
 }
 
-// destinations returns where the secrets of a stored credential go. opened is nil if the credential
+// sentTo returns where the secrets of a stored credential go. opened is nil if the credential
 // cannot be opened; the destinations are then those recorded when it was written.
-func (c *storedCredential) destinations(opened *broker.Credential) Destinations {
+func (c *storedCredential) sentTo(opened *broker.Credential) Destinations {
 	if opened == nil {
 		return c.SentTo
 	}

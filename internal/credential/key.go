@@ -37,11 +37,11 @@ func (k signingKey) check(c *storedCredential, to Destinations) error {
 	if k.pair == nil {
 		return nil
 	}
-	return k.allowed.check(c.keypair(), c.name, to)
+	return k.allowed.check(c.keypairName(), c.name, to)
 }
 
-// keypair returns the name of the key pair that the credential uses; "" if it uses none.
-func (c *storedCredential) keypair() string { return keypairOf(c.name, c.Fields) }
+// keypairName returns the name of the key pair that the credential uses; "" if it uses none.
+func (c *storedCredential) keypairName() string { return keypairOf(c.name, c.Fields) }
 
 // keypairOf returns the name of the key pair that a credential with this name and these fields uses;
 // "" if it uses none.
@@ -77,10 +77,10 @@ func readKey(ctx context.Context, s logical.Storage, keypair string) (signingKey
 	return signingKey{pair: k.Active, allowed: k.Allowed}, k.Activated, nil
 }
 
-// resolve loads the key of the credential, and the entry that an activation has put in place of the
+// loadKey loads the key of the credential, and the entry that an activation has put in place of the
 // credential's own. Its errors are those of readKey.
-func (c *storedCredential) resolve(ctx context.Context, s logical.Storage) error {
-	key, activated, err := readKey(ctx, s, c.keypair())
+func (c *storedCredential) loadKey(ctx context.Context, s logical.Storage) error {
+	key, activated, err := readKey(ctx, s, c.keypairName())
 	if err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (c *storedCredential) resolve(ctx context.Context, s logical.Storage) error
 		if a.Entry.hasFieldsOf(c.vendor) {
 			c.Entry = a.Entry
 		} else {
-			key = signingKey{err: storage.Damaged(storage.KeypairKey(c.keypair()), repairKeypair)}
+			key = signingKey{err: storage.Damaged(storage.KeypairKey(c.keypairName()), repairKeypair)}
 		}
 	}
 	c.key = key
@@ -120,12 +120,12 @@ func (c *storedCredential) vendorFields() (map[string]any, error) {
 // gave instead.
 func (c *storedCredential) keypairError(err error) error {
 	var refusal *provider.Error
-	if c.keypair() == "" || !errors.As(err, &refusal) {
+	if c.keypairName() == "" || !errors.As(err, &refusal) {
 		return err
 	}
 	reason := strings.ReplaceAll(refusal.Reason, `private_key=""`, `private_key_source=""`)
 	if rest, isAboutKey := strings.CutPrefix(reason, "private_key: "); isAboutKey {
-		reason = "keypair: the private key of " + apipath.Keypair(c.keypair()) + " " + rest
+		reason = "keypair: the private key of " + apipath.Keypair(c.keypairName()) + " " + rest
 	}
 	return provider.Errorf(refusal.Kind, "%s", reason)
 }

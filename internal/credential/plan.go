@@ -36,7 +36,7 @@ func (st *Store) planWrite(w WriteRequest, stored *storedCredential, opened *bro
 	if stored == nil {
 		return planned, nil
 	}
-	sent := stored.destinations(opened)
+	sent := stored.sentTo(opened)
 	if err := w.checkDestinations(next, sent); err != nil {
 		return plannedWrite{}, err
 	}
@@ -113,7 +113,7 @@ func (r revision) writeTime(stored *storedCredential) time.Time {
 		old = stored
 	}
 	used := keypairOf(r.name, r.fields)
-	if used != "" && used != old.keypair() || r.hasNewSecret(old.Fields) {
+	if used != "" && used != old.keypairName() || r.hasNewSecret(old.Fields) {
 		return r.time
 	}
 	return old.WriteTime

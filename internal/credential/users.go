@@ -53,7 +53,7 @@ func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string)
 			case storage.IsDamaged(err): // a damaged credential uses no key pair
 			case err != nil:
 				return nil, err
-			case c != nil && c.keypair() == keypair:
+			case c != nil && c.keypairName() == keypair:
 				found = append(found, c)
 			}
 		}
@@ -62,10 +62,10 @@ func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string)
 	return found, nil
 }
 
-// resolve calls resolve for each credential.
-func (us users) resolve(ctx context.Context, s logical.Storage) error {
+// loadKeys calls loadKey for each credential.
+func (us users) loadKeys(ctx context.Context, s logical.Storage) error {
 	for _, u := range us {
-		if err := u.resolve(ctx, s); err != nil {
+		if err := u.loadKey(ctx, s); err != nil {
 			return err
 		}
 	}
