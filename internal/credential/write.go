@@ -106,14 +106,14 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 // wallTime returns the time, as storage has it.
 func wallTime() time.Time { return time.Now().Round(0).UTC() }
 
-// openedStored returns a stored credential ready to be exchanged: the one that a change has loaded
-// if it is the same, so that it is not opened twice. It returns nil if there is none, or if it
-// cannot be opened.
+// openedStored returns a stored credential ready to be exchanged: the one that a change has loaded,
+// unless another node has written the credential since. It returns nil if there is none, or if it
+// cannot be opened. A change that could not open it has loaded none.
 func (st *Store) openedStored(c *storedCredential, loaded *broker.Credential) *broker.Credential {
 	switch {
-	case c == nil:
+	case c == nil || loaded == nil:
 		return nil
-	case loaded != nil && loaded.Generation == c.Generation:
+	case loaded.Generation == c.Generation:
 		return loaded
 	}
 	credential, err := st.open(c)
