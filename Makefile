@@ -91,7 +91,7 @@ FIND_SERVER = if [ -n "$${VAULT:-}" ]; then \
 	if [ -z "$$server" ]; then $(MAKE) --no-print-directory vault; server=bin/vault; fi
 
 demo: build ## Run the demo: a real Vault server with simulated vendors.
-	@$(FIND_SERVER); go build -o bin/demo ./internal/demo; \
+	@$(FIND_SERVER); go -C test build -o $(abspath bin/demo) ./demo; \
 	exec bin/demo -vault="$$server" -plugin=bin/$(PLUGIN)
 
 playground: build ## Run a Vault server and simulated vendors to try the engine with, until Ctrl-C.
@@ -100,12 +100,12 @@ playground: build ## Run a Vault server and simulated vendors to try the engine 
 
 # termtosvg stops at the end of its input, so its input is a terminal without any.
 recording: build $(SERVER) | termtosvg ## Record the demo in docs/demo.svg, which the README shows.
-	go build -o bin/demo ./internal/demo
+	go -C test build -o $(abspath bin/demo) ./demo
 	NO_COLOR= TERM=xterm-256color termtosvg record bin/demo.cast -g 92x34 0<>/dev/ptmx \
 		-c 'bin/demo -vault=$(SERVER) -plugin=bin/$(PLUGIN)'
-	go run ./internal/demo/cut <bin/demo.cast >bin/short.cast
+	go -C test run ./demo/cut <bin/demo.cast >bin/short.cast
 	termtosvg render bin/short.cast docs/demo.svg -D 3000 -t window_frame
-	go test $(LIMIT) -count=1 -run TestTheRecording ./internal/demo
+	go -C test test $(LIMIT) -count=1 -run TestTheRecording ./demo
 
 # Install packages first, because only one apt-get can run at a time.
 JOBS ?= 3

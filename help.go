@@ -8,6 +8,7 @@ import (
 )
 
 // exampleHeading separates the description of a path from its example commands in the help.
+// internal/apidoc, which parses the help, has the same constant.
 const exampleHeading = "\n\nExample:\n\n"
 
 // withExample returns the help text of a path: its description, and commands to try.

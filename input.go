@@ -21,8 +21,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// checkPathName returns an error if a part of a path is longer than a name may be, or holds "..", which
-// storage takes for a relative path.
+// checkPathName returns an error if a part of a path is longer than a name may be, or holds "..",
+// which storage takes for a relative path.
 func checkPathName(path string) error {
 	if strings.Contains(path, "..") {
 		return errors.New(`name: must not contain ".."`)
@@ -313,29 +313,4 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
-}
-
-// readableFields returns the fields that a read of a credential returns.
-func readableFields(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
-	readable := map[string]*framework.FieldSchema{
-		"secrets_set": {
-			Type:        framework.TypeStringSlice,
-			Description: "Names of the secret fields that are set.",
-			Required:    true,
-		},
-		"resolved_urls": {
-			Type:        framework.TypeStringSlice,
-			Description: "URLs that receive the credential's secrets, as they follow from the fields and the preset. An issuer stands for the endpoints that its metadata lists. Omitted if the secrets are never sent.",
-		},
-		"resolved_scope": {
-			Type:        framework.TypeStringSlice,
-			Description: "Scope that the engine requests, as it follows from the fields and the preset. Omitted if the vendor decides it.",
-		},
-	}
-	for name, schema := range fields {
-		if !credential.IsSecret(schema) && isStored(name) {
-			readable[name] = schema
-		}
-	}
-	return readable
 }

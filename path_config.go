@@ -71,6 +71,31 @@ func credentialFields(p provider.Provider) map[string]*framework.FieldSchema {
 	return fields
 }
 
+// readableFields returns the fields that a read of a credential returns.
+func readableFields(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	readable := map[string]*framework.FieldSchema{
+		"secrets_set": {
+			Type:        framework.TypeStringSlice,
+			Description: "Names of the secret fields that are set.",
+			Required:    true,
+		},
+		"resolved_urls": {
+			Type:        framework.TypeStringSlice,
+			Description: "URLs that receive the credential's secrets, as they follow from the fields and the preset. An issuer stands for the endpoints that its metadata lists. Omitted if the secrets are never sent.",
+		},
+		"resolved_scope": {
+			Type:        framework.TypeStringSlice,
+			Description: "Scope that the engine requests, as it follows from the fields and the preset. Omitted if the vendor decides it.",
+		},
+	}
+	for name, schema := range fields {
+		if !credential.IsSecret(schema) && isStored(name) {
+			readable[name] = schema
+		}
+	}
+	return readable
+}
+
 func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
 	fields := credentialFields(p)
 	write := &framework.PathOperation{

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -15,7 +13,6 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
-	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -43,53 +40,6 @@ func (b *backend) pathCreds() []*framework.Path {
 		HelpSynopsis:    "Read an access token of a role or a credential.",
 		HelpDescription: withExample(credsHelpDescription, "vault read kensho/creds/prod"),
 	}}
-}
-
-// pathNames returns the path that lists the names whose tokens can be read below prefix.
-func (b *backend) pathNames(prefix string, withDedicated bool) *framework.Path {
-	return &framework.Path{
-		Pattern:      prefix + "?$",
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "list", OperationSuffix: strings.TrimSuffix(prefix, "/") + "-names"},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: &framework.PathOperation{
-				Callback: func(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-					return b.listNames(ctx, req.Storage, withDedicated)
-				},
-				Summary:                     "List the names of which a token can be read.",
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-			},
-		},
-		HelpSynopsis:    "List the names of which a token can be read: roles and credentials.",
-		HelpDescription: withExample("key_info holds the vendor of a credential, and the config (the credential) of a role.", "vault list -detailed kensho/"+strings.TrimSuffix(prefix, "/")),
-	}
-}
-
-// listNames returns the names of all credentials and roles, without those of dedicated roles unless
-// withDedicated is set.
-func (b *backend) listNames(ctx context.Context, s logical.Storage, withDedicated bool) (*logical.Response, error) {
-	vendors, err := b.vendors(ctx, s, providers)
-	if err != nil {
-		return nil, err
-	}
-	info := map[string]any{}
-	for name, vendor := range vendors {
-		info[name] = map[string]any{"vendor": vendor}
-	}
-	roles, err := storage.List(ctx, s, storage.RoleKey(""))
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range roles {
-		switch r, err := getRole(ctx, s, name); {
-		case storage.IsError(err):
-			return nil, err
-		case err != nil || r == nil || r.Dedicated && !withDedicated:
-		default:
-			info[name] = map[string]any{"config": r.Config}
-		}
-	}
-	return logical.ListResponseWithInfo(sortedKeys(info), info), nil
 }
 
 // readFields returns the fields of a token read.
@@ -308,66 +258,6 @@ func (b *backend) credsRevoke(ctx context.Context, req *logical.Request, _ *fram
 	}
 	config, _ := req.Secret.InternalData["config"].(string)
 	return nil, b.broker.RevokeLease(ctx, req.Storage, config, lease)
-}
-
-// errUnknown means that a name is neither a role nor a credential.
-var errUnknown = errors.New("no such role or credential")
-
-// A roleCache caches the role of each name, so that a cached read does not access storage. The name of a
-// credential maps to a role without restrictions. It is safe for concurrent use.
-type roleCache struct {
-	mu     sync.RWMutex
-	writes uint64 // counts calls of forget, so that put does not store a stale role
-	roles  map[string]*role
-}
-
-// get returns the cached role of a name, or nil, and the count of writes to pass to put.
-func (c *roleCache) get(name string) (r *role, asOf uint64) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.roles[name], c.writes
-}
-
-// put caches a loaded role, unless a name was forgotten since asOf.
-func (c *roleCache) put(name string, r *role, asOf uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.writes == asOf {
-		c.roles[name] = r
-	}
-}
-
-// forget removes a name, so that the next read loads it again.
-func (c *roleCache) forget(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.writes++
-	delete(c.roles, name)
-}
-
-// roleFor returns the role of a name. The name of a credential is a role without restrictions.
-// Its error is errUnknown if there is neither.
-func (b *backend) roleFor(ctx context.Context, s logical.Storage, name string) (*role, error) {
-	r, asOf := b.roles.get(name)
-	if r != nil {
-		return r, nil
-	}
-	r, err := getRole(ctx, s, name)
-	if err != nil {
-		return nil, err
-	}
-	if r == nil {
-		vendor, err := b.store.VendorOf(ctx, s, name)
-		if err != nil {
-			return nil, err
-		}
-		if vendor == "" {
-			return nil, errUnknown
-		}
-		r = &role{Config: name}
-	}
-	b.roles.put(name, r, asOf)
-	return r, nil
 }
 
 const credsHelpDescription = `

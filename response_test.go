@@ -1,7 +1,10 @@
 package tokenbroker_test
 
 import (
+	"encoding/base64"
 	"net/http"
+	"net/url"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,5 +124,96 @@ func TestTransientErrorsMakeAVendorUnavailable(t *testing.T) {
 				e.Creds("api")
 			})
 		})
+	}
+}
+
+func TestVendorErrorsHaveTheDocumentedStatusAndNoSecret(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault  http.HandlerFunc
+		status int
+		says   string
+	}{
+		"rejected":                  {vendorsim.Answer(401, `{"error":"invalid_grant","error_description":"the token was revoked"}`), 400, "rejected the credential: %s: 401 Unauthorized: invalid_grant: the token was revoked; write a new one to config/"},
+		"forbidden":                 {vendorsim.Answer(403, `"account suspended"`), 400, "403 Forbidden: account suspended"},
+		"echo":                      {vendorsim.Echo, 400, "401 Unauthorized"},
+		"throttled":                 {vendorsim.Answer(429, ""), 503, "429 Too Many Requests"},
+		"down":                      {vendorsim.Answer(503, "<html>maintenance</html>"), 503, "503 Service Unavailable"},
+		"slow":                      {vendorsim.Hang, 503, "no response in time (request_timeout)"},
+		"reset":                     {vendorsim.Reset, 503, "connection reset"},
+		"not JSON":                  {vendorsim.Answer(200, "<html>"), 502, "is not a JSON object"},
+		"JSON, not an object":       {vendorsim.Answer(200, "null"), 502, "is not a JSON object"},
+		"an answer without a token": {vendorsim.Answer(200, "{}"), 502, "contains no access token"},
+		"over 1 MiB":                {vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`), 502, "over 1 MiB"},
+		"redirect":                  {vendorsim.Redirect, 502, "unexpected redirect (status 302)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := engine.New(t)
+				engine.Until(0, 10, 0)
+				for path, host := range map[string]string{
+					"kensho/refresh":  "link-streaming.kensho.com",
+					"kensho/keys":     "kensho.okta.com",
+					"sitecore/search": "api.rfksrv.com",
+				} {
+					data := map[string]map[string]any{
+						"kensho/refresh":  {"refresh_token": engine.RefreshToken},
+						"kensho/keys":     {"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()},
+						"sitecore/search": {"api_key": engine.APIKey},
+					}[path]
+					data["verify"] = false
+					e.Write("config/"+path, data)
+					e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(test.fault)})
+					_, credential, _ := strings.Cut(path, "/")
+					_, status, message := e.Request(logical.ReadOperation, "creds/"+credential, nil)
+					assert.Equal(t, test.status, status, message)
+					assert.Contains(t, message, strings.ReplaceAll(test.says, "%s", host))
+					if test.status == 400 {
+						assert.Contains(t, message, "config/"+path)
+					}
+					assertNoSecret(t, e, message)
+
+					e.Sim.Behave(vendorsim.Conduct{})
+					time.Sleep(6 * time.Minute) // the back-off is over
+					e.Creds(credential)
+				}
+			})
+		})
+	}
+}
+
+func TestShortSecretsAreRedacted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		engine.Until(0, 10, 0)
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Echo)})
+		for path, data := range map[string]map[string]any{
+			"config/kensho/prod":     {"refresh_token": "s+rt/1"},
+			"config/sitecore/prod":   {"api_key": "s+rt/1"},
+			"config/sitecore/second": {"refresh_token": "s+rt/1"},
+		} {
+			_, status, message := e.Request(logical.UpdateOperation, path, data)
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, message, "401 Unauthorized")
+			assert.Contains(t, message, path)
+			assert.NotContains(t, message, "s+rt/1")
+			assert.NotContains(t, message, "s%2Brt%2F1")
+		}
+	})
+}
+
+// assertNoSecret asserts that text holds no secret that was written or sent, in any encoding
+// in which a vendor may echo it.
+func assertNoSecret(t *testing.T, e *engine.Engine, text string) {
+	t.Helper()
+	secrets := []string{engine.RefreshToken, engine.APIKey, engine.PrivateKeyPEM()[40:80]}
+	for _, call := range e.Sim.Calls() {
+		if form, err := url.ParseQuery(call.Body); err == nil && form.Has("client_assertion") {
+			secrets = append(secrets, form.Get("client_assertion"))
+		}
+	}
+	for _, secret := range secrets {
+		for _, form := range []string{secret, url.QueryEscape(secret), base64.StdEncoding.EncodeToString([]byte(secret))} {
+			assert.NotContains(t, text, form)
+		}
 	}
 }

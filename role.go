@@ -211,6 +211,66 @@ func (r *role) loaded() *role {
 	return r
 }
 
+// errUnknown means that a name is neither a role nor a credential.
+var errUnknown = errors.New("no such role or credential")
+
+// A roleCache caches the role of each name, so that a cached read does not access storage. The name
+// of a credential maps to a role without restrictions. It is safe for concurrent use.
+type roleCache struct {
+	mu     sync.RWMutex
+	writes uint64 // counts calls of forget, so that put does not store a stale role
+	roles  map[string]*role
+}
+
+// get returns the cached role of a name, or nil, and the count of writes to pass to put.
+func (c *roleCache) get(name string) (r *role, asOf uint64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.roles[name], c.writes
+}
+
+// put caches a loaded role, unless a name was forgotten since asOf.
+func (c *roleCache) put(name string, r *role, asOf uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.writes == asOf {
+		c.roles[name] = r
+	}
+}
+
+// forget removes a name, so that the next read loads it again.
+func (c *roleCache) forget(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writes++
+	delete(c.roles, name)
+}
+
+// roleFor returns the role of a name. The name of a credential is a role without restrictions.
+// Its error is errUnknown if there is neither.
+func (b *backend) roleFor(ctx context.Context, s logical.Storage, name string) (*role, error) {
+	r, asOf := b.roles.get(name)
+	if r != nil {
+		return r, nil
+	}
+	r, err := getRole(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		vendor, err := b.store.VendorOf(ctx, s, name)
+		if err != nil {
+			return nil, err
+		}
+		if vendor == "" {
+			return nil, errUnknown
+		}
+		r = &role{Config: name}
+	}
+	b.roles.put(name, r, asOf)
+	return r, nil
+}
+
 // rolesUsing returns the roles that use a credential, by name.
 func rolesUsing(ctx context.Context, s logical.Storage, config string) (map[string]*role, error) {
 	names, err := storage.List(ctx, s, storage.RoleKey(""))

@@ -43,7 +43,7 @@ type field struct {
 // operations are the operations in the order of the reference. A create and an update are the
 // same request; Vault checks a different capability depending on whether the entry exists.
 var operations = []struct {
-	operation    logical.Operation
+	kind         logical.Operation
 	method       string
 	capabilities string
 }{
@@ -78,16 +78,16 @@ func describe(path *framework.Path) page {
 		Path:        Name(path),
 		Synopsis:    path.HelpSynopsis,
 		Description: strings.TrimSpace(description),
-		Parameters:  fields(path.Fields, request),
+		Parameters:  fields(path.Fields, inRequest),
 	}
 	for _, o := range operations {
-		handler := path.Operations[o.operation]
-		if handler == nil || o.operation == logical.UpdateOperation && path.Operations[logical.CreateOperation] != nil {
+		handler := path.Operations[o.kind]
+		if handler == nil || o.kind == logical.UpdateOperation && path.Operations[logical.CreateOperation] != nil {
 			continue
 		}
 		p.Operations = append(p.Operations, operation{o.method, o.capabilities, handler.Properties().Summary})
 		for _, response := range handler.Properties().Responses[200] {
-			p.Response = append(p.Response, fields(without(response.Fields, p.Response), response200)...)
+			p.Response = append(p.Response, fields(without(response.Fields, p.Response), inResponse)...)
 		}
 	}
 	for i, answered := range p.Response {
@@ -114,18 +114,20 @@ func Name(path *framework.Path) string {
 	return strings.TrimSuffix(strings.TrimSuffix(name, "$"), "?")
 }
 
-// The kinds of fields that a table lists.
+// A fieldUse is where fields are used.
+type fieldUse int
+
 const (
-	request     = false
-	response200 = true
+	inRequest fieldUse = iota
+	inResponse
 )
 
-func fields(schemas map[string]*framework.FieldSchema, response bool) []field {
+func fields(schemas map[string]*framework.FieldSchema, use fieldUse) []field {
 	var list []field
 	for _, name := range slices.Sorted(maps.Keys(schemas)) {
 		list = append(list, field{
 			Name:        name,
-			Properties:  properties(schemas[name], response),
+			Properties:  properties(schemas[name], use),
 			Description: schemas[name].Description,
 		})
 	}
@@ -133,15 +135,15 @@ func fields(schemas map[string]*framework.FieldSchema, response bool) []field {
 }
 
 // properties returns the type of a field and what restricts it. The description has the default.
-func properties(schema *framework.FieldSchema, response bool) string {
+func properties(schema *framework.FieldSchema, use fieldUse) string {
 	all := []string{kind(schema.Type)}
-	if schema.Required && !response {
+	if schema.Required && use == inRequest {
 		all = append(all, "required")
 	}
 	if schema.Query {
 		all = append(all, "query parameter")
 	}
-	if schema.DisplayAttrs != nil && schema.DisplayAttrs.Sensitive && !response {
+	if schema.DisplayAttrs != nil && schema.DisplayAttrs.Sensitive && use == inRequest {
 		all = append(all, "secret, write-only")
 	}
 	return strings.Join(all, ", ")

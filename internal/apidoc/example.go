@@ -9,7 +9,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// exampleHeading separates a description from its examples, as the engine's help has it.
+// exampleHeading separates a description from its examples. The engine has the same constant, in
+// help.go.
 const exampleHeading = "\n\nExample:\n\n"
 
 // A Command is an example in the help of a path: a command of the vault client.

@@ -18,7 +18,7 @@ import (
 // generation and, where the vendor issues one, the client ID. A partial change works with no
 // vendor, and a server can be killed at any point. The switch is therefore a single write: the key
 // pair's entry holds the new active pair together with the new entry of each credential. Loading a
-// credential also loads its key pair (resolve) and prefers the entry there over the credential's
+// credential also loads its key pair (loadKey) and prefers the entry there over the credential's
 // own, provided that its own is still the one that the activation replaced.
 //
 // If that write fails, or the server is killed before it, nothing has changed. Once it succeeds,
@@ -36,8 +36,8 @@ type unsettledEntry struct {
 	Entry *Entry `json:"entry"`
 }
 
-// An ActivationRequest holds the fields that an operator sends when activating a pending pair. They are
-// set on the credentials that use the key pair. nil leaves a field unchanged, "" clears it.
+// An ActivationRequest holds the fields that an operator sends when activating a pending pair. They
+// are set on the credentials that use the key pair. nil leaves a field unchanged, "" clears it.
 type ActivationRequest struct{ ClientID, KeyID *string }
 
 // fields returns the fields that are given, by name.
@@ -73,11 +73,11 @@ func (a ActivationRequest) check(us users) error {
 // Activate replaces the active pair with the pending one if the vendor accepts it for every
 // credential that uses the key pair. Otherwise nothing changes. Its errors are those of Write.
 func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a ActivationRequest) error {
-	using, err := st.usersOf(ctx, s, name)
+	us, err := st.usersOf(ctx, s, name)
 	if err != nil {
 		return err
 	}
-	names := using.names()
+	names := us.names()
 	ctx, changes, err := st.broker.BeginWrites(ctx, s, names...)
 	if err != nil {
 		return err
@@ -98,24 +98,24 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 		return provider.Errorf(provider.Invalid, "%s has no pending pair (active: %s, created %s); create one by a write to %s",
 			apipath.Keypair(name), k.Active.KeyID, broker.FormatTime(k.Active.CreatedTime), apipath.Keypair(name))
 	}
-	if using, err = st.usersOf(ctx, s, name); err != nil {
+	if us, err = st.usersOf(ctx, s, name); err != nil {
 		return err
 	}
-	if !slices.Equal(using.names(), names) { // changed before the lock was taken
+	if !slices.Equal(us.names(), names) { // changed before the lock was taken
 		return broker.ErrBusy
 	}
-	if err := using.loadKeys(ctx, s); err != nil {
+	if err := us.loadKeys(ctx, s); err != nil {
 		return err
 	}
-	if err := a.check(using); err != nil {
+	if err := a.check(us); err != nil {
 		return err
 	}
-	run := &activationRun{store: st, storage: s, name: name, changes: changes, users: using, given: a.fields(),
+	run := &activationRun{store: st, storage: s, name: name, changes: changes, users: us, given: a.fields(),
 		next: &Keypair{Active: k.Pending, Allowed: k.Allowed, Activated: map[string]unsettledEntry{}}}
 	if err := run.switchKeys(ctx); err != nil {
 		return errors.Join(append([]error{err}, run.failed(ctx, err)...)...)
 	}
-	for _, u := range using {
+	for _, u := range us {
 		changes.Of(u.name).Committed()
 	}
 	st.Logger().Info("key pair activated", "keypair", name, "key_id", k.Pending.KeyID)

@@ -82,9 +82,9 @@ func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
 	return fields
 }
 
-// fieldSchemas caches the result of FieldSchemas by vendor name, for the whole process. Every load of a
-// credential needs it. The schemas of paths are cached apart: they have fields that are not stored,
-// and other descriptions.
+// fieldSchemas caches the result of FieldSchemas by vendor name, for the whole process. Every load
+// of a credential needs it. The schemas of paths are cached apart: they have fields that are not
+// stored, and other descriptions.
 var fieldSchemas sync.Map
 
 // FieldSchemas returns the fields of a vendor's credentials. Callers must not change them.

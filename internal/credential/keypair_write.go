@@ -70,8 +70,8 @@ func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name strin
 	return result, putKeypair(ctx, s, name, result.Keypair)
 }
 
-// requestedPair returns the pair that the write asks for; nil if the write only changes what an existing
-// key pair may sign for.
+// requestedPair returns the pair that the write asks for; nil if the write only changes what an
+// existing key pair may sign for.
 func (w KeypairRequest) requestedPair(ctx context.Context, s logical.Storage, name string) (*Pair, error) {
 	if _, err := w.Allowed.apply(Allowed{}); err != nil {
 		return nil, err
@@ -94,24 +94,24 @@ func (w KeypairRequest) requestedPair(ctx context.Context, s logical.Storage, na
 // amendKeypair updates the existing key pair in result: it sets the generated pair, if any, as the
 // pending one, and applies the change to what the key pair may sign for.
 func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name string, result *KeypairResult, w KeypairRequest) error {
-	using, err := st.usersOf(ctx, s, name)
+	us, err := st.usersOf(ctx, s, name)
 	if err != nil {
 		return err
 	}
 	k := result.Keypair
-	unsettled := using.unsettled(k)
-	if err := using.loadKeys(ctx, s); err != nil {
+	unsettled := us.unsettled(k)
+	if err := us.loadKeys(ctx, s); err != nil {
 		return err
 	}
 	allowed, err := w.Allowed.apply(k.Allowed)
 	if err != nil {
 		return err
 	}
-	opened := st.openAll(using)
+	opened := st.openAll(us)
 	if len(allowed.Hosts) == 0 {
-		allowed = allowed.bound(using.sentTo(opened))
+		allowed = allowed.bound(us.sentTo(opened))
 	}
-	if err := st.checkUsable(using, opened, result.Generated, allowed); err != nil {
+	if err := st.checkUsable(us, opened, result.Generated, allowed); err != nil {
 		return err
 	}
 	k.Activated, k.Allowed = unsettled, allowed
@@ -177,12 +177,12 @@ func (st *Store) DeleteKeypair(ctx context.Context, s logical.Storage, name stri
 		return err
 	}
 	defer unlock()
-	using, err := st.usersOf(ctx, s, name)
+	us, err := st.usersOf(ctx, s, name)
 	if err != nil {
 		return err
 	}
-	if len(using) > 0 {
-		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete these credentials or give them another key", apipath.Keypair(name), using)
+	if len(us) > 0 {
+		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete these credentials or give them another key", apipath.Keypair(name), us)
 	}
 	return storage.Delete(ctx, s, storage.KeypairKey(name))
 }

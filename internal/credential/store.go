@@ -127,7 +127,7 @@ func (st *Store) getOwn(ctx context.Context, s logical.Storage, p provider.Provi
 	return &storedCredential{Entry: entry, vendor: p, name: name, generation: entry.Generation}, nil
 }
 
-// get returns a credential after resolve; nil if there is none.
+// get returns a credential after loadKey; nil if there is none.
 func (st *Store) get(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*storedCredential, error) {
 	c, err := st.getOwn(ctx, s, p, name)
 	if err != nil || c == nil {

@@ -27,8 +27,8 @@ type unstoredGrants struct {
 	grants map[string]unstoredGrant // by the storage key of the credential
 }
 
-// An unstoredGrant is the grant that replaced the refresh token of one write. It is used only for a write
-// with the same fields, as others might send it to another vendor.
+// An unstoredGrant is the grant that replaced the refresh token of one write. It is used only for a
+// write with the same fields, as others might send it to another vendor.
 type unstoredGrant struct {
 	fields [sha256.Size]byte // exchangeFields of the write
 	grant  provider.Grant

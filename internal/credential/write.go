@@ -93,12 +93,12 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 	if err != nil {
 		return err
 	}
-	verified, err := st.verify(ctx, change, planned, w)
+	planned, err = st.verify(ctx, change, planned, w)
 	if err == nil {
-		err = st.commit(ctx, s, change, verified)
+		err = st.commit(ctx, s, change, planned)
 	}
 	if err != nil {
-		return change.Failed(ctx, verified.answered(), err)
+		return change.Failed(ctx, planned.answered(), err)
 	}
 	return nil
 }
@@ -106,14 +106,14 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 // wallTime returns the time, as storage has it.
 func wallTime() time.Time { return time.Now().Round(0).UTC() }
 
-// openedStored returns a stored credential ready to be exchanged: the one that a change has loaded
-// if it is the same, so that it is not opened twice. It returns nil if there is none, or if it
-// cannot be opened.
+// openedStored returns a stored credential ready to be exchanged: the one that a change has loaded,
+// unless another node has written the credential since. It returns nil if there is none, or if it
+// cannot be opened. A change that could not open it has loaded none.
 func (st *Store) openedStored(c *storedCredential, loaded *broker.Credential) *broker.Credential {
 	switch {
-	case c == nil:
+	case c == nil || loaded == nil:
 		return nil
-	case loaded != nil && loaded.Generation == c.Generation:
+	case loaded.Generation == c.Generation:
 		return loaded
 	}
 	credential, err := st.open(c)
@@ -174,9 +174,9 @@ func (st *Store) verify(ctx context.Context, change *broker.Change, planned plan
 
 // commit stores a verified write and reports it to the change. It first binds the key pair that the
 // credential uses to its hosts.
-func (st *Store) commit(ctx context.Context, s logical.Storage, change *broker.Change, verified plannedWrite) error {
-	next := verified.next
-	if verified.needsNoExchange {
+func (st *Store) commit(ctx context.Context, s logical.Storage, change *broker.Change, planned plannedWrite) error {
+	next := planned.next
+	if planned.needsNoExchange {
 		if err := next.put(ctx, s); err != nil {
 			return err
 		}
@@ -188,12 +188,12 @@ func (st *Store) commit(ctx context.Context, s logical.Storage, change *broker.C
 		err = next.put(ctx, s)
 	}
 	if err != nil {
-		if verified.hasRotated {
+		if planned.hasRotated {
 			err = fmt.Errorf("%w; the vendor has rotated the given refresh token and the new one is only in memory; send the same write again within an hour", err)
 		}
 		return err
 	}
-	if !verified.sharesRefreshToken() { // otherwise the unstored grant belongs to another write
+	if !planned.sharesRefreshToken() { // otherwise the unstored grant belongs to another write
 		st.unstoredGrants.drop(next.storageKey())
 	}
 	// The new generation makes the previous state void. Deleting it is only cleanup, and must not

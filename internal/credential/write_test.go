@@ -154,9 +154,9 @@ func TestWhichOpenedCredentialAPlanUses(t *testing.T) {
 	loaded := &broker.Credential{Generation: "g"}
 	assert.Same(t, loaded, st.openedStored(stored, loaded))
 	assert.Equal(t, "prod", st.openedStored(stored, &broker.Credential{Generation: "older"}).Name)
-	assert.Equal(t, "prod", st.openedStored(stored, nil).Name)
+	assert.Nil(t, st.openedStored(stored, nil), "the change could not open it")
 	stored.Fields["client_secret"] = nil
-	assert.Nil(t, st.openedStored(stored, nil))
+	assert.Nil(t, st.openedStored(stored, &broker.Credential{Generation: "older"}), "it cannot be opened")
 	assert.Nil(t, st.openedStored(nil, nil))
 }
 

@@ -119,9 +119,10 @@ func pathOf(key string) string {
 		return apipath.Role(name)
 	case State:
 		return apipath.Status(name)
-	default: // the key of a credential or a key pair is its path
-		return key
+	case Credential, Keypair:
+		return key // their keys are their paths
 	}
+	return key // other entries have no path
 }
 
 // Damaged returns a *DamagedError for the entry with this key. fix tells operators how to repair it.

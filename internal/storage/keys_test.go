@@ -5,7 +5,20 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 )
+
+func TestThePathOfAnEntry(t *testing.T) {
+	for key, path := range map[string]string{
+		CredentialKey("kensho", "prod"): apipath.Credential("kensho", "prod"),
+		KeypairKey("prod"):              apipath.Keypair("prod"),
+		RoleKey("prod"):                 apipath.Role("prod"),
+		GrantKey("prod"):                apipath.Status("prod"),
+	} {
+		assert.Equal(t, path, pathOf(key))
+	}
+}
 
 func TestKeysOfAState(t *testing.T) {
 	assert.Equal(t, "state/prod/grant", GrantKey("prod"))

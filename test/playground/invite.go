@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"vault-plugin-secrets-tokenbroker/internal/demo/stage"
+	"vault-plugin-secrets-tokenbroker/test/demo/stage"
 )
 
 // exports returns the commands that set the environment of a person who uses the playground.

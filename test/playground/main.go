@@ -10,8 +10,8 @@ import (
 	"os"
 	"time"
 
-	"vault-plugin-secrets-tokenbroker/internal/demo/stage"
 	"vault-plugin-secrets-tokenbroker/internal/testing/process"
+	"vault-plugin-secrets-tokenbroker/test/demo/stage"
 	"vault-plugin-secrets-tokenbroker/test/internal/vendorproxy"
 )
 

@@ -10,8 +10,8 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"vault-plugin-secrets-tokenbroker/internal/demo/stage"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+	"vault-plugin-secrets-tokenbroker/test/demo/stage"
 )
 
 // mounts is the path of the playground's mounts. The paths of the pages, such as kensho/, are left

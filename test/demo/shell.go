@@ -7,8 +7,8 @@ import (
 	"os/exec"
 	"strings"
 
-	"vault-plugin-secrets-tokenbroker/internal/demo/stage"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
+	"vault-plugin-secrets-tokenbroker/test/demo/stage"
 )
 
 // A shell runs the command-line client, and prints each command as a person would type it.

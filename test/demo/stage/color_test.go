@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"vault-plugin-secrets-tokenbroker/internal/demo/stage"
+	"vault-plugin-secrets-tokenbroker/test/demo/stage"
 )
 
 // The test runs itself in new processes, because the color is decided once per process. script

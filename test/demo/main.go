@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"os"
 
-	"vault-plugin-secrets-tokenbroker/internal/demo/stage"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+	"vault-plugin-secrets-tokenbroker/test/demo/stage"
 )
 
 func main() { os.Exit(run()) }
