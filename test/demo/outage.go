@@ -31,9 +31,9 @@ const (
 // from an Agent.
 type outage struct {
 	*tutorial
-	life  time.Duration // lifetime of a token
-	token string        // the token that is cached when the vendor goes down
-	path  string        // the file that the Agent writes it to
+	lifetime time.Duration // lifetime of a token
+	token    string        // the token that is cached when the vendor goes down
+	path     string        // the file that the Agent writes it to
 }
 
 const kioskPolicy = `path "sitecore/creds/kiosk" {
@@ -57,7 +57,7 @@ template {
 func (t *tutorial) outage(perCommand time.Duration) (err error) {
 	o := &outage{
 		tutorial: t,
-		life:     max(shortest, commands*perCommand).Round(time.Second),
+		lifetime: max(shortest, commands*perCommand).Round(time.Second),
 		path:     filepath.Join(t.server.Dir(), "kiosk-token"),
 	}
 	agent, err := o.deploy()
@@ -96,8 +96,8 @@ func (o *outage) deploy() (*vaultserver.Agent, error) {
 		return nil, err
 	}
 	o.showFile("agent.hcl", agentConfig)
-	o.say("The access tokens have a lifetime of %s instead of Sitecore's default of a day.", o.life)
-	if _, err := o.shell.run("write", "sitecore/config/sitecore/kiosk", "api_key="+apiKey, "access_expiry="+o.life.String(),
+	o.say("The access tokens have a lifetime of %s instead of Sitecore's default of a day.", o.lifetime)
+	if _, err := o.shell.run("write", "sitecore/config/sitecore/kiosk", "api_key="+apiKey, "access_expiry="+o.lifetime.String(),
 		"base_url="+vendorsim.URL(o.vendorURL, "https://api.rfksrv.com")); err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func (o *outage) render(agent *vaultserver.Agent) error {
 func (o *outage) down(*vaultserver.Agent) error {
 	o.heading("## 8. The vendor goes down and answers every request with 503")
 	// The engine does not call the vendor before Retry-After has passed.
-	retryAfter := int(o.life.Seconds()) / 8
+	retryAfter := int(o.lifetime.Seconds()) / 8
 	o.vendors.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Later(http.StatusServiceUnavailable, strconv.Itoa(retryAfter)))})
 	if err := o.due(); err != nil {
 		return err
@@ -155,7 +155,7 @@ func (o *outage) down(*vaultserver.Agent) error {
 
 // due waits until a quarter of the token's lifetime is left.
 func (o *outage) due() error {
-	wait := time.Until(o.vendors.Expiry(o.token).Add(-o.life / 4))
+	wait := time.Until(o.vendors.Expiry(o.token).Add(-o.lifetime / 4))
 	if wait <= 0 {
 		return nil
 	}
@@ -234,13 +234,13 @@ func (o *outage) accepted(token string) error {
 // machine, the condition holds within a token's lifetime.
 func (o *outage) await(agent *vaultserver.Agent, condition func() bool) error {
 	const patience = 5 * time.Minute
-	deadline := time.After(o.life + patience)
+	deadline := time.After(o.lifetime + patience)
 	for !condition() {
 		select {
 		case <-agent.Ended():
 			return errors.New("the Agent has ended")
 		case <-deadline:
-			return fmt.Errorf("timed out after %s", o.life+patience)
+			return fmt.Errorf("timed out after %s", o.lifetime+patience)
 		case <-o.ctx.Done():
 			return o.ctx.Err()
 		case <-time.After(50 * time.Millisecond):
