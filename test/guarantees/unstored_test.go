@@ -1,9 +1,7 @@
 package guarantees_test
 
 import (
-	"crypto"
 	"net/http"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,37 +49,6 @@ func TestGuarantee3RefreshTokenRotatedByAFailedWriteIsUsedByTheNextWrite(t *test
 			})
 		}
 	}
-}
-
-// The write also stores the hosts that the key pair signs for, before the credential.
-func TestGuarantee3RefreshTokenRotatedByAWriteThatCannotBindItsKeyPairIsUsedByTheNextWrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		client := vendorsim.OAuthClient{
-			ID: engine.ClientID, AuthMethods: []string{vendorsim.PrivateKeyJWT}, Grants: []string{vendorsim.RefreshTokenGrant}, Scopes: []string{"read"}, Rotate: true,
-		}
-		public := e.Keypair("api", nil).Data
-		client.Keys = map[string]crypto.PublicKey{public["key_id"].(string): engine.PublicKey(t, public["public_key"])}
-		e.Sim.AddOAuthClient(client)
-		e.Sim.AddOAuthRefreshToken(client, engine.RefreshToken, "read")
-		write := map[string]any{
-			"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "private_key_source": "generated", "refresh_token": engine.RefreshToken,
-		}
-		refuseKeypairs := func(c engine.StorageCall) (fault engine.Fault) {
-			if c.Op == "put" && strings.HasPrefix(c.Key, "keypair/") {
-				fault.Err = engine.ErrStorage
-			}
-			return fault
-		}
-		storage := e.BreakStorage()
-		storage.OnCall.Store(&refuseKeypairs)
-		_, status, message := e.Request(logical.UpdateOperation, "config/oauth2/api", write)
-		assert.Equal(t, http.StatusInternalServerError, status)
-		assert.Contains(t, message, "only in memory; send the same write again")
-		storage.OnCall.Store(nil)
-		e.Write("config/oauth2/api", write)
-		e.Creds("api")
-	})
 }
 
 func TestUnstoredRefreshTokenIsDiscardedWithItsCredential(t *testing.T) {
