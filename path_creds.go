@@ -78,7 +78,7 @@ func tokenFields() map[string]*framework.FieldSchema {
 		},
 		"expire_time": {
 			Type:        framework.TypeTime,
-			Description: "When the token expires, by this server's clock, in UTC. The lease ends shortly before.",
+			Description: "When the token expires, by this server's clock, in UTC.",
 			Required:    true,
 		},
 		"scope": {

@@ -97,8 +97,8 @@ func (b *backend) unknownPath(ctx context.Context, s logical.Storage, path strin
 	switch {
 	case isVendor(name) && isName.MatchString(extra):
 		return fmt.Sprintf("%s; use the name without its vendor: %s/%s", text, first, shown(extra)), nil
-	case extra != "" && b.Route(first+"/name/activate") != nil:
-		return fmt.Sprintf("%s; did you mean %s/%s/activate?", text, first, shown(name)), nil
+	case extra != "" && first == "keypair":
+		return fmt.Sprintf("%s; did you mean keypair/%s/activate?", text, shown(name)), nil
 	}
 	return text + "; " + nameRule, nil
 }

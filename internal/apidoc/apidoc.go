@@ -92,7 +92,7 @@ func describe(path *framework.Path) page {
 	}
 	for i, answered := range p.Response {
 		if _, given := path.Fields[answered.Name]; given {
-			p.Response[i].Description = "The configured value, or the default."
+			p.Response[i].Description = "The configured value, or the default. Absent if there is neither."
 		}
 	}
 	return p
