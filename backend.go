@@ -208,8 +208,8 @@ func (b *backend) eventsDropped() {
 }
 
 const backendHelp = `
-The token broker exchanges long-lived credentials of API vendors (API keys, refresh
-tokens, key pairs) for short-lived access tokens.
+The token broker exchanges long-lived credentials of API vendors (API keys, client
+secrets, refresh tokens, key pairs) for short-lived access tokens.
 
 Store a credential at config/<vendor>/<name>, then read creds/<name> for an access
 token with a lease that ends before the token expires. token/<name> returns the same

@@ -53,7 +53,7 @@ func checkInput(fields map[string]*framework.FieldSchema, op logical.Operation, 
 	for _, name := range sortedKeys(input) {
 		schema, known := fields[name]
 		if !known {
-			return fmt.Errorf("unknown field %s (allowed: %s)", shownField(name), strings.Join(sortedKeys(fields), ", "))
+			return unknownField(name, sortedKeys(fields))
 		}
 		if err := checkValue(name, schema.Type, op, input[name]); err != nil {
 			return err
@@ -70,8 +70,35 @@ func checkInput(fields map[string]*framework.FieldSchema, op logical.Operation, 
 	return nil
 }
 
-// fieldName matches what looks like the name of a field.
-var fieldName = regexp.MustCompile(`^[a-z_]{1,40}$`)
+var (
+	// fieldName matches what looks like the name of a field.
+	fieldName = regexp.MustCompile(`^[a-z_]{1,40}$`)
+
+	// optionName matches what looks like an option of the vault command.
+	optionName = regexp.MustCompile(`^-[a-z-]{1,40}$`)
+)
+
+// unknownField returns the error for a field that is not allowed.
+func unknownField(name string, allowed []string) error {
+	if optionName.MatchString(name) {
+		return fmt.Errorf("%s is an option of the vault command; give it before the path", name)
+	}
+	text := "unknown field " + shownField(name)
+	if near := nearestField(name, allowed); near != "" {
+		text += "; did you mean " + near + "?"
+	}
+	return fmt.Errorf("%s (allowed: %s)", text, strings.Join(allowed, ", "))
+}
+
+// nearestField returns the field that name is probably a misspelling of; "" if there is none.
+func nearestField(name string, allowed []string) string {
+	name = strings.ToLower(strings.ReplaceAll(name, "-", "_"))
+	if !fieldName.MatchString(name) {
+		return ""
+	}
+	edits := max(1, min(len(name)/4, mostEdits)) // fewer than for a path: min_ttl is no misspelling of max_ttl
+	return nearest(name, allowed, edits)
+}
 
 // shownField returns the quoted name of an unknown field. It hides a name that does not look like a
 // field, which may be a misplaced secret.

@@ -91,7 +91,7 @@ func TestInvalidInputIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 		"a URL with brackets for a host":    {"kensho", kensho(map[string]any{"refresh_url": "https://[]/refresh"}), "refresh_url: not a URL with a host"},
 		"a host of a megabyte":              {"kensho", kensho(map[string]any{"refresh_url": "https://" + strings.Repeat("a", 1<<20) + "/t"}), "refresh_url: the URL is too long: 1048586 bytes (at most 2048)"},
 		"a host of 254 bytes":               {"kensho", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": "https://" + strings.Repeat("a", 254) + ":8443/t"}, "token_url: the host name is too long: 254 bytes (at most 253)"},
-		"an unknown field":                  {"kensho", kensho(map[string]any{"refreshtoken": "x"}), `unknown field "refreshtoken" (allowed: access_token, assertion_audience, ca_cert`},
+		"an unknown field":                  {"kensho", kensho(map[string]any{"refreshtoken": "x"}), `unknown field "refreshtoken"; did you mean refresh_token? (allowed: access_token, assertion_audience, ca_cert`},
 		"a field of another vendor":         {"sitecore", sitecore(map[string]any{"product": "link"}), `unknown field "product"`},
 		"scope as an object":                {"sitecore", sitecore(map[string]any{"scope": map[string]any{"a": "b"}}), "scope"},
 		"scope without an API key":          {"sitecore", map[string]any{"refresh_token": "x", "scope": "event"}, "scope: needs api_key"},

@@ -48,7 +48,7 @@ func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
 				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: p.Name() + "-credentials"},
 			},
 		},
-		HelpSynopsis:    "List the credentials of " + p.Summary() + ".",
+		HelpSynopsis:    "List the credentials of " + p.Name() + ".",
 		HelpDescription: withExample("Read a token of a credential at creds/<name> or token/<name>.", fmt.Sprintf("vault list %s/config/%s", p.Name(), p.Name())),
 	}
 }
@@ -136,7 +136,7 @@ func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
 		},
 		ExistenceCheck:  b.configExists(p),
 		HelpSynopsis:    "Store a credential of " + p.Summary() + ".",
-		HelpDescription: withExample(configHelpDescription, fmt.Sprintf("vault write %s/config/%s/prod %s", p.Name(), p.Name(), p.Example()), fmt.Sprintf("vault read %s/config/%s/prod", p.Name(), p.Name())),
+		HelpDescription: withExample(configHelp(fields), fmt.Sprintf("vault write %s/config/%s/prod %s", p.Name(), p.Name(), p.Example()), fmt.Sprintf("vault read %s/config/%s/prod", p.Name(), p.Name())),
 	}
 }
 
@@ -264,17 +264,35 @@ the vendor rejects the credential. Set verify=false to skip this while the vendo
 unavailable.
 
 A write that changes where a stored secret is sent must give the secret again. This
-includes a change of a URL, of a field that selects one, such as a product or a preset,
-and of ca_cert.
-
-A map replaces the stored map. In a patch it is merged with the stored map, and null
-removes a name.
-
-If the grant type follows from the stored secrets, a write that clears a secret and so
-changes the grant type must set grant_type.
+includes a change of a URL, of a field that selects one, and of ca_cert.
 
 A write takes effect at once: no later read returns a token of the previous credential.
 A write that gives only description, expires, request_timeout or keepalive_interval
 keeps the cached tokens and is verified only with verify=true. A credential that roles
 use cannot be deleted.
 `
+
+const mapHelp = `
+A map replaces the stored map. In a patch it is merged with the stored map, and null
+removes a name.
+`
+
+const grantTypeHelp = `
+If the grant type follows from the stored secrets, a write that clears a secret and so
+changes the grant type must set grant_type.
+`
+
+// configHelp returns the help of a path with the given fields.
+func configHelp(fields map[string]*framework.FieldSchema) string {
+	text := configHelpDescription
+	for _, schema := range fields {
+		if schema.Type == framework.TypeKVPairs {
+			text += mapHelp
+			break
+		}
+	}
+	if fields["grant_type"] != nil {
+		text += grantTypeHelp
+	}
+	return text
+}

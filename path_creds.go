@@ -213,7 +213,7 @@ func limitError(role string, err error) error {
 	case errors.As(err, &leases):
 		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s has reached its max_leases of %d; revoke a lease or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", apipath.Role(role), leases.Max))
 	case errors.As(err, &exchanges):
-		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s; the next exchange is possible at %s; reuse the lease instead of reading again, or raise max_exchanges", apipath.Role(role), exchanges, broker.FormatTime(roundUp(exchanges.Next))))
+		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s; the next exchange is possible at %s; reuse the lease instead of reading again, or raise max_exchanges", apipath.Role(role), exchanges, broker.FormatNext(exchanges.Next)))
 	case errors.Is(err, broker.ErrTooManyWaiting):
 		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s; retry later", apipath.Role(role), err))
 	}

@@ -249,7 +249,7 @@ func TestTheErrorForAnUnknownNameHasThePathToWrite(t *testing.T) {
 		e := engine.New(t)
 		_, status, message := e.Request(logical.ReadOperation, "creds/nobody", nil)
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, `no role or credential named "nobody"; create one at roles/nobody or config/<vendor>/nobody`, message)
+		assert.Equal(t, `no role or credential named "nobody" (list creds/ for the names); create one at roles/nobody or config/<vendor>/nobody`, message)
 	})
 }
 

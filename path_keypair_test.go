@@ -37,13 +37,17 @@ func TestAKeyPairIsCreatedReadListedAndDeleted(t *testing.T) {
 		assert.Empty(t, made.Warnings)
 		assert.Equal(t, "rsa-2048", made.Data["key_type"])
 		assert.Equal(t, "2000-01-01T00:10:00Z", made.Data["created_time"])
-		e.Keypair("other", map[string]any{"key_type": "ec-p256"})
+		other := e.Keypair("other", map[string]any{"key_type": "ec-p256"})
 
 		e.Restart()
 		assert.Equal(t, made.Data, e.Read("keypair/prod").Data, "no pair is pending, so there are no pending fields")
 		resp, status, _ := e.Request(logical.ListOperation, "keypair/", nil)
 		require.Equal(t, http.StatusOK, status)
 		assert.Equal(t, []string{"other", "prod"}, resp.Data["keys"])
+		e.Keypair("other", nil)
+		detailed, _, _ := e.Request(logical.ListOperation, "keypair/", nil)
+		assert.Equal(t, map[string]any{"key_type": "ec-p256", "key_id": other.Data["key_id"], "pending": true}, detailed.Data["key_info"].(map[string]any)["other"])
+		assert.Equal(t, map[string]any{"key_type": "rsa-2048", "key_id": made.Data["key_id"], "pending": false}, resp.Data["key_info"].(map[string]any)["prod"])
 		_, status, _ = e.Request(logical.PatchOperation, "keypair/prod", map[string]any{"key_type": "ec-p256"})
 		assert.Equal(t, http.StatusMethodNotAllowed, status, "a key pair cannot be patched")
 

@@ -101,7 +101,7 @@ func refreshFailure(r *broker.RefreshError, e *broker.ExchangeError) (*logical.R
 		meanwhile = "the cached token stays in use; it expires at " + broker.FormatTime(r.ExpireTime)
 	}
 	message := fmt.Sprintf("%s: %s; %s; ", what, e.Err.Reason, meanwhile)
-	path, next := e.Path, "next attempt at "+broker.FormatTime(roundUp(e.NextAttempt))
+	path, next := e.Path, "next attempt at "+broker.FormatNext(e.NextAttempt)
 	switch e.Err.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, message+next)

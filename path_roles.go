@@ -36,7 +36,7 @@ func (b *backend) pathRoles() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "List the roles.",
-			HelpDescription: withExample("Read a token of a role at creds/<name> or token/<name>.", "vault list kensho/roles"),
+			HelpDescription: withExample("key_info holds the config (the credential), the scope and dedicated of each role. Read a token of a role at creds/<name> or token/<name>.", "vault list -detailed kensho/roles"),
 		},
 		{
 			Pattern:      "roles/" + framework.GenericNameRegex("name"),
@@ -139,7 +139,17 @@ func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framew
 	if err != nil {
 		return nil, err
 	}
-	return logical.ListResponse(names), nil
+	info := map[string]any{}
+	for _, name := range names {
+		switch r, err := getRole(ctx, req.Storage, name); {
+		case storage.IsError(err):
+			return nil, err
+		case err != nil || r == nil: // roles/<name> has the error
+		default:
+			info[name] = map[string]any{"config": r.Config, "scope": r.scope, "dedicated": r.Dedicated}
+		}
+	}
+	return logical.ListResponseWithInfo(names, info), nil
 }
 
 func (b *backend) rolesRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

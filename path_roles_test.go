@@ -34,6 +34,10 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 		resp, status, _ := e.Request(logical.ListOperation, "roles/", nil)
 		require.Equal(t, http.StatusOK, status)
 		assert.Equal(t, []string{"all", "web"}, resp.Data["keys"])
+		assert.Equal(t, map[string]any{
+			"all": map[string]any{"config": "search", "scope": "", "dedicated": false},
+			"web": map[string]any{"config": "search", "scope": "discover", "dedicated": false},
+		}, resp.Data["key_info"])
 
 		_, status, message = e.Request(logical.PatchOperation, "roles/web", map[string]any{"min_ttl": nil, "scope": "event"})
 		require.Equal(t, http.StatusOK, status, message)
@@ -49,7 +53,7 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 		}
 		status, message = e.Refused("creds/web")
 		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, `no role or credential named "web"; create one at roles/web or config/<vendor>/web`, message)
+		assert.Equal(t, `no role or credential named "web" (list creds/ for the names); create one at roles/web or config/<vendor>/web`, message)
 	})
 }
 

@@ -138,7 +138,7 @@ func statusData(s *broker.Status) map[string]any {
 		"expire_time":             s.ExpireTime,
 		"last_exchange_time":      s.ExchangeTime,
 		"last_error_time":         s.Failure.Time,
-		"next_attempt_time":       roundUp(s.Failure.NextAttempt),
+		"next_attempt_time":       broker.RoundUp(s.Failure.NextAttempt),
 		"credential_expire_time":  s.CredentialExpireTime,
 		"credential_updated_time": s.CredentialWriteTime,
 		"expires":                 s.SecretExpireTime,
@@ -197,7 +197,7 @@ func failureData(f broker.Failure) map[string]any {
 	return map[string]any{
 		"last_error":        f.Reason,
 		"last_error_time":   broker.FormatTime(f.Time),
-		"next_attempt_time": broker.FormatTime(roundUp(f.NextAttempt)),
+		"next_attempt_time": broker.FormatNext(f.NextAttempt),
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -28,9 +27,9 @@ func failure(name string, err error) (*logical.Response, error) {
 	case errors.As(err, &conflict):
 		return nil, logical.CodedError(http.StatusForbidden, conflict.Error())
 	case errors.Is(err, errUnknown):
-		return logical.ErrorResponse("no role or credential named %q; create one at %s or %s", name, apipath.Role(name), apipath.Credential("<vendor>", name)), nil
+		return logical.ErrorResponse("no role or credential named %q (list creds/ for the names); create one at %s or %s", name, apipath.Role(name), apipath.Credential("<vendor>", name)), nil
 	case errors.Is(err, broker.ErrUnknown):
-		return logical.ErrorResponse("no credential named %q; create one at %s", name, apipath.Credential("<vendor>", name)), nil
+		return logical.ErrorResponse("no credential named %q (list config/ for the names); create one at %s", name, apipath.Credential("<vendor>", name)), nil
 	case errors.As(err, &verify) && errors.As(err, &vendor):
 		return verifyFailure(verify, vendor)
 	case errors.As(err, &exchange):
@@ -92,7 +91,7 @@ func verifyFailure(v *credential.VerifyError, e *provider.Error) (*logical.Respo
 // exchangeFailure returns the response to a read for which there is no valid token.
 func exchangeFailure(e *broker.ExchangeError) (*logical.Response, error) {
 	path := e.Path
-	next := broker.FormatTime(roundUp(e.NextAttempt))
+	next := broker.FormatNext(e.NextAttempt)
 	switch e.Err.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor is unavailable and there is no valid token: %s; next attempt at %s", e.Err.Reason, next))
@@ -108,13 +107,4 @@ func exchangeFailure(e *broker.ExchangeError) (*logical.Response, error) {
 		return logical.ErrorResponse("the vendor rejected the scope %s, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", provider.Quote(e.Scope), e.Err.Reason, path), nil
 	}
 	return logical.ErrorResponse("the vendor rejected the credential: %s; write a new one to %s", e.Err.Reason, path), nil
-}
-
-// roundUp rounds a time up to a whole second, so that a caller that waits for it does not come too
-// early. It returns the zero time unchanged.
-func roundUp(t time.Time) time.Time {
-	if t.IsZero() {
-		return t
-	}
-	return t.Add(time.Second - 1).Truncate(time.Second)
 }

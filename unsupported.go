@@ -82,7 +82,7 @@ func (b *backend) unknownPath(ctx context.Context, s logical.Storage, path strin
 	case path == "":
 		return "the mount itself has no data (paths: " + strings.Join(firsts, ", ") + ")", nil
 	case !slices.Contains(firsts, first):
-		if near := nearest(first, firsts); near != "" {
+		if near := likelyPath(first, firsts); near != "" {
 			return fmt.Sprintf("%s; did you mean %s?", text, strings.TrimSuffix(near+"/"+shownPath(rest), "/")), nil
 		}
 		return fmt.Sprintf("%s (allowed: %s)", text, strings.Join(firsts, ", ")), nil
@@ -124,7 +124,7 @@ func (b *backend) unknownConfig(ctx context.Context, s logical.Storage, rest str
 	if preset, isKnown := oauth2.FindPreset(vendor); isKnown {
 		return fmt.Sprintf("%s; %s is a preset: use config/oauth2/%s with preset=%s", text, preset.Title, shown(name), preset.Name), nil
 	}
-	if near := nearest(vendor, providerNames()); near != "" {
+	if near := nearest(vendor, providerNames(), mostEdits); near != "" {
 		return fmt.Sprintf("%s; did you mean config/%s/%s?", text, near, shown(name)), nil
 	}
 	return text + "; " + withName("config"), nil
@@ -140,6 +140,21 @@ func shown(part string) string {
 		return "<name>"
 	}
 	return part
+}
+
+// synonyms are other words for the first segments of the engine's paths.
+var synonyms = map[string]string{
+	"credential": "config", "credentials": "config",
+	"key": "keypair", "keys": "keypair", "key-pair": "keypair", "key_pair": "keypair",
+	"renew": "refresh", "rotate": "refresh",
+}
+
+// likelyPath returns the first segment of a path that was probably meant; "" if there is none.
+func likelyPath(first string, firsts []string) string {
+	if meant, isKnown := synonyms[strings.ToLower(first)]; isKnown {
+		return meant
+	}
+	return nearest(strings.ToLower(first), firsts, mostEdits)
 }
 
 // shownPath returns a path for the text of an error.
@@ -177,13 +192,19 @@ func vendorList() string {
 	return strings.Join(names, ", ")
 }
 
-// nearest returns the word that text is probably a misspelling of; "" if there is none.
-func nearest(text string, words []string) string {
-	const mostEdits = 2
+// mostEdits is how many characters of a misspelled word may be wrong, missing or too many.
+const mostEdits = 2
+
+// nearest returns the word from which text differs least, by at most the given number of characters;
+// "" if there is none.
+func nearest(text string, words []string, edits int) string {
+	if len(words) == 0 {
+		return ""
+	}
 	best := slices.MinFunc(words, func(a, b string) int {
 		return levenshtein.Distance(text, a, nil) - levenshtein.Distance(text, b, nil)
 	})
-	if levenshtein.Distance(text, best, nil) > mostEdits {
+	if levenshtein.Distance(text, best, nil) > edits {
 		return ""
 	}
 	return best

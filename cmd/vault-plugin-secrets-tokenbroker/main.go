@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/api"
@@ -52,12 +51,13 @@ func main() {
 // explain prints what this program is, for a person who starts it by hand.
 func explain() {
 	fmt.Fprintf(os.Stderr, `%[1]s %[2]s is a secrets engine for Vault.
-A Vault server starts it. To install it, copy it to the server's plugin_directory, and run:
+A Vault server starts it. To install it, where $VAULT_PLUGIN_DIR is the server's plugin_directory:
 
+    install -m 0755 %[3]s "$VAULT_PLUGIN_DIR"/%[1]s-%[2]s
     vault plugin register -sha256="$(sha256sum %[3]s | cut -d' ' -f1)" \
-        -command=%[4]s -version=%[2]s secret tokenbroker
-    vault secrets enable -path=kensho tokenbroker
+        -command=%[1]s-%[2]s -version=%[2]s secret tokenbroker
+    vault secrets enable -path=kensho -plugin-version=%[2]s tokenbroker
 
 The README says what to do next. With -version, this program prints its version.
-`, name, version.Version, os.Args[0], filepath.Base(os.Args[0]))
+`, name, version.Version, os.Args[0])
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -58,7 +57,7 @@ func TestThePluginStartedByHandPrintsWhatItIs(t *testing.T) {
 	}{
 		{args: []string{"-version"}, stdout: "vault-plugin-secrets-tokenbroker v0.0.0-dev\n"},
 		{args: []string{"-h"}, stderr: []string{"a secrets engine for Vault", "-version"}},
-		{status: 1, stderr: []string{"vault-plugin-secrets-tokenbroker v0.0.0-dev is a secrets engine for Vault", "-command=" + filepath.Base(os.Args[0]) + " -version=v0.0.0-dev secret tokenbroker"}},
+		{status: 1, stderr: []string{"vault-plugin-secrets-tokenbroker v0.0.0-dev is a secrets engine for Vault", "-command=vault-plugin-secrets-tokenbroker-v0.0.0-dev -version=v0.0.0-dev secret tokenbroker"}},
 		{args: []string{"-ca-cert=ca.pem", "-tls-skip-verify"}, status: 1, stderr: []string{"vault plugin register"}},
 		{args: []string{"-v"}, status: 1, stderr: []string{"flag provided but not defined: -v\n"}},
 	} {

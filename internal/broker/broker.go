@@ -137,3 +137,14 @@ func (b *Broker) logSkew(r *record, s *State) {
 // FormatTime formats a time for responses, log lines and events: RFC 3339 in UTC, truncated to the
 // second, so that no token seems valid for longer than it is.
 func FormatTime(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// RoundUp rounds a time up to a whole second. It returns the zero time unchanged.
+func RoundUp(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.Add(time.Second - 1).Truncate(time.Second)
+}
+
+// FormatNext formats a time before which a caller need not come back.
+func FormatNext(t time.Time) string { return FormatTime(RoundUp(t)) }

@@ -83,7 +83,7 @@ func (t *IssuedToken) withWarnings(v scopeSnapshot, now time.Time, minTTL time.D
 	case failure.Count > 0 && isLate:
 		t.Outcome = Stale
 		t.Warnings = []string{fmt.Sprintf("the vendor issues no newer token (%s); this one is valid until %s; next attempt at %s",
-			failure.Reason, FormatTime(token.ExpireTime), FormatTime(failure.NextAttempt))}
+			failure.Reason, FormatTime(token.ExpireTime), FormatNext(failure.NextAttempt))}
 	case t.TTL < minTTL:
 		t.Warnings = []string{fmt.Sprintf("min_ttl is %s, and this token is valid for %s; %s", minTTL, t.TTL, longerTokenHint(v, now, minTTL))}
 	}
@@ -97,7 +97,7 @@ func longerTokenHint(v scopeSnapshot, now time.Time, minTTL time.Duration) strin
 	t := v.token()
 	switch {
 	case canMeet(t, now, minTTL) && now.Before(v.earlyTime()):
-		return fmt.Sprintf("min_ttl allows %d exchanges within a token's lifetime, and all are used; the next is possible at %s", earlyExchanges, FormatTime(v.earlyTime().Add(time.Second-1)))
+		return fmt.Sprintf("min_ttl allows %d exchanges within a token's lifetime, and all are used; the next is possible at %s", earlyExchanges, FormatNext(v.earlyTime()))
 	case t.NotRenewable:
 		return "the token cannot be renewed"
 	case !t.RenewableFrom.IsZero():

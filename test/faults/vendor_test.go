@@ -123,7 +123,7 @@ func (c *vendorCell) checkReadDuringPause(o outcome, next time.Time) {
 	if assert.Len(c.T, resp.Warnings, 1) {
 		assert.Contains(c.T, resp.Warnings[0], "the vendor issues no newer token (")
 		assert.Contains(c.T, resp.Warnings[0], c.fault.says)
-		assert.Contains(c.T, resp.Warnings[0], "; next attempt at ")
+		assert.Contains(c.T, resp.Warnings[0], "; next attempt at "+next.Format(time.RFC3339))
 	}
 }
 

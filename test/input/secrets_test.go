@@ -87,9 +87,12 @@ func TestAnUnknownFieldIsNamedOnlyIfItLooksLikeAField(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
 		for field, says := range map[string]string{
-			"scop":      `unknown field "scop" (allowed: `,
-			"Client-ID": "unknown field [name of 9 characters, not shown] (allowed: ",
-			"c2VjcmV0":  "unknown field [name of 8 characters, not shown]",
+			"scop":                        `unknown field "scop"; did you mean scope? (allowed: `,
+			"Client-ID":                   "unknown field [name of 9 characters, not shown] (allowed: ",
+			"Min-TTL":                     "unknown field [name of 7 characters, not shown]; did you mean min_ttl? (allowed: ",
+			"-format":                     "-format is an option of the vault command; give it before the path",
+			"-" + strings.Repeat("a", 41): "unknown field [name of 42 characters, not shown] (allowed: ",
+			"c2VjcmV0":                    "unknown field [name of 8 characters, not shown]",
 			"abcdefghijklmnopqrstuvwxyz_abcdefghijklmn": "unknown field [name of 41 characters, not shown]",
 		} {
 			_, status, message := e.Request(logical.UpdateOperation, "roles/new", map[string]any{"config": "api", field: "x"})
