@@ -40,7 +40,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "List the key pairs.",
-			HelpDescription: withExample("Read the public key of a key pair at keypair/<name>.", "vault list kensho/keypair"),
+			HelpDescription: withExample("key_info holds the key_type and the key_id of the active pair of each name, and whether there is a pending pair. Read the public keys at keypair/<name>.", "vault list -detailed kensho/keypair"),
 		},
 		{
 			Pattern:      "keypair/" + framework.GenericNameRegex("name"),
@@ -156,7 +156,17 @@ func (b *backend) keypairList(ctx context.Context, req *logical.Request, _ *fram
 	if err != nil {
 		return nil, err
 	}
-	return logical.ListResponse(names), nil
+	info := map[string]any{}
+	for _, name := range names {
+		switch k, err := b.store.ReadKeypair(ctx, req.Storage, name); {
+		case storage.IsError(err):
+			return nil, err
+		case err != nil || k == nil: // keypair/<name> has the error
+		default:
+			info[name] = map[string]any{"key_type": k.Active.KeyType, "key_id": k.Active.KeyID, "pending": k.Pending != nil}
+		}
+	}
+	return logical.ListResponseWithInfo(names, info), nil
 }
 
 func (b *backend) keypairRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -306,4 +316,7 @@ The engine first exchanges each credential that uses the key pair with the pendi
 If the vendor accepts all of them, the pending pair replaces the active one for all
 credentials at once, and the previously active pair is deleted. Otherwise nothing
 changes, and credentials keep using the active pair.
+
+At least one credential must use the key pair. If the vendor knows only the pending pair
+so far, store the credential with verify=false before.
 `

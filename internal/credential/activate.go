@@ -51,13 +51,13 @@ func (a ActivationRequest) fields() map[string]string {
 	return given
 }
 
-// check returns an error if a field is given and no credential uses the key pair, or if a client
-// ID is given for credentials whose client IDs differ.
-func (a ActivationRequest) check(us users) error {
-	for _, field := range sortedKeys(a.fields()) {
-		if len(us) == 0 {
-			return provider.Errorf(provider.Invalid, "%s: no credential uses the key pair; omit the field here and set it on the credentials", field)
-		}
+// check returns an error if no credential uses the key pair, as no vendor would then be asked
+// whether it accepts the pending pair, or if a client ID is given for credentials whose client IDs
+// differ.
+func (a ActivationRequest) check(name string, us users) error {
+	if len(us) == 0 {
+		return provider.Errorf(provider.Invalid, "no credential uses %[1]s, so no vendor can accept the pending pair; the active pair is kept; "+
+			"store a credential that uses it first (verify=false if the vendor knows only the pending pair), or delete %[1]s", apipath.Keypair(name))
 	}
 	if a.ClientID == nil {
 		return nil
@@ -71,7 +71,7 @@ func (a ActivationRequest) check(us users) error {
 }
 
 // Activate replaces the active pair with the pending one if the vendor accepts it for every
-// credential that uses the key pair. Otherwise nothing changes. Its errors are those of Write.
+// credential that uses the key pair, of which there must be one. Otherwise nothing changes. Its errors are those of Write.
 func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a ActivationRequest) error {
 	us, err := st.usersOf(ctx, s, name)
 	if err != nil {
@@ -107,7 +107,7 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 	if err := us.loadKeys(ctx, s); err != nil {
 		return err
 	}
-	if err := a.check(us); err != nil {
+	if err := a.check(name, us); err != nil {
 		return err
 	}
 	run := &activationRun{store: st, storage: s, name: name, changes: changes, users: us, given: a.fields(),

@@ -171,18 +171,6 @@ func TestAnOperatorsKeyIDBelongsToOnePair(t *testing.T) {
 	})
 }
 
-func TestAnUnusedKeyPairIsActivatedWithoutTheVendor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		e.Keypair("prod", nil)
-		pending := e.Pending("prod", map[string]any{"key_type": "ec-p384"})
-		status, message := e.Activate(nil)
-		require.Equal(t, http.StatusOK, status, message)
-		assert.Equal(t, pending.Data["key_id"], e.Read("keypair/prod").Data["key_id"])
-		assert.Zero(t, e.Exchanges())
-	})
-}
-
 func TestACredentialCanChangeDuringAnActivation(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*engine.Engine) (status int, message string)

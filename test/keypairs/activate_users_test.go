@@ -177,18 +177,25 @@ func TestAnActivatedKeyIDAppliesToCredentialsThatHaveOne(t *testing.T) {
 	})
 }
 
-func TestAnActivationRejectsFieldsThatNoCredentialUses(t *testing.T) {
+// No vendor says that it accepts the pending pair, and the active one may be registered already.
+func TestAnActivationThatNoVendorCanCheckIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		e.Keypair("prod", nil)
-		e.Pending("prod", nil)
-		for _, field := range []string{"client_id", "key_id"} {
-			status, message := e.Activate(map[string]any{field: "x"})
+		active := e.Keypair("prod", nil).Data["key_id"]
+		pending := e.Pending("prod", nil).Data
+		for _, data := range []map[string]any{nil, {"client_id": "x"}, {"key_id": "x"}} {
+			status, message := e.Activate(data)
 			assert.Equal(t, http.StatusBadRequest, status)
-			assert.Contains(t, message, field+": no credential uses the key pair")
+			assert.Equal(t, "no credential uses keypair/prod, so no vendor can accept the pending pair; the active pair is kept; "+
+				"store a credential that uses it first (verify=false if the vendor knows only the pending pair), or delete keypair/prod", message)
 		}
+		assert.Equal(t, active, e.Read("keypair/prod").Data["key_id"])
+
+		e.Register(engine.ClientID, pending["public_key"])
+		e.Write("config/kensho/prod", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "verify": false})
 		status, message := e.Activate(nil)
-		assert.Equal(t, http.StatusOK, status, message)
+		require.Equal(t, http.StatusOK, status, message)
+		assert.Equal(t, pending["key_id"], e.Read("keypair/prod").Data["key_id"])
 	})
 }
 
