@@ -3,10 +3,12 @@ package provider
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // A member of an unexpected type must not make the rest of the response, such as a valid
@@ -95,6 +97,16 @@ func (r *Reply) NoToken() *Error {
 	return e
 }
 
+// NoMember returns the error of a 2xx response without a member that the vendor documents.
+func (r *Reply) NoMember(pointer string) *Error {
+	if r.HasError() {
+		return r.Refusal()
+	}
+	e := Errorf(InvalidResponse, "the vendor's response has no value at %s", pointer)
+	e.Clock = r.Clock
+	return e
+}
+
 // byteOrderMark may precede a text in UTF-8 (RFC 8259 §8.1).
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
@@ -147,6 +159,7 @@ const maxTokenType = 100 // bytes
 const (
 	maxToken = 256 << 10
 	maxScope = 16 << 10
+	maxExtra = 4 << 10 // of each further member for readers
 )
 
 // Replacement returns given if it is a rotated refresh token that replaces used, and "" if it
@@ -171,6 +184,11 @@ func (a *Answer) checkShown() error {
 	}
 	if size := len(strings.Join(a.Scope, " ")); size > maxScope {
 		return Errorf(InvalidResponse, "the vendor's scope is too long: %d bytes (at most %d)", size, maxScope)
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.Extra)) {
+		if value := a.Extra[name]; len(value) > maxExtra || strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return Errorf(InvalidResponse, "the vendor's %s is not a printable text of at most %d bytes", name, maxExtra)
+		}
 	}
 	for _, scope := range a.Scope {
 		if !scopeToken.MatchString(scope) {

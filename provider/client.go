@@ -114,8 +114,9 @@ func (c *Client) transport() http.RoundTripper {
 
 // A Reply is a vendor's HTTP response with a 2xx status.
 type Reply struct {
-	Body  []byte // JSON; a form is converted
-	Clock Clock
+	Body   []byte // JSON; a form is converted
+	Header http.Header
+	Clock  Clock
 
 	url        *url.URL
 	status     int
@@ -148,7 +149,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 		return nil, wrongURL(InvalidResponse, "%s: unexpected status %d", endpoint(req.URL), resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	reply.Body = asJSON(body)
+	reply.Body, reply.Header = asJSON(body), resp.Header
 	reply.Clock.Received = time.Now()
 	reply.Clock.Age = age(resp.Header.Get("Age"))
 	if date, dateErr := http.ParseTime(resp.Header.Get("Date")); dateErr == nil {
@@ -218,7 +219,7 @@ func retryAfter(header string, clock Clock) time.Duration {
 // does not quote the response, which may contain a token.
 func (r *Reply) Decode(v any) error {
 	if !bytes.HasPrefix(bytes.TrimSpace(r.Body), []byte("{")) || json.Unmarshal(r.Body, v) != nil {
-		return r.notJSON()
+		return r.NotJSON()
 	}
 	return nil
 }

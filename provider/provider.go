@@ -184,6 +184,9 @@ type Token struct {
 	FirstTime time.Time `json:"first_time,omitzero"`
 	Stated    bool      `json:"stated,omitempty"`
 
+	// Extra are further members of the response, for readers.
+	Extra map[string]string `json:"extra,omitempty"`
+
 	// Seen is when this process read the times above. It has a monotonic clock reading, so
 	// that a later change of the wall clock does not extend the token's lifetime (see Now).
 	Seen time.Time `json:"-"`

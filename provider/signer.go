@@ -14,7 +14,7 @@ import (
 
 // A Signer signs assertions (RFC 7523) with a private key. It is safe for concurrent use.
 type Signer struct {
-	key    crypto.Signer
+	key    any // crypto.Signer, or the bytes of a shared secret
 	method jwt.SigningMethod
 	keyID  string
 }
@@ -41,17 +41,28 @@ func NewSigner(text, algorithm, keyID string) (*Signer, error) {
 	return &Signer{key: key, method: jwt.GetSigningMethod(algorithm), keyID: keyID}, nil
 }
 
+// NewSharedSigner returns a Signer with a secret that the vendor has too (HS256, RFC 7518 §3.2).
+func NewSharedSigner(secret []byte, keyID string) *Signer {
+	return &Signer{key: secret, method: jwt.SigningMethodHS256, keyID: keyID}
+}
+
+// Algorithm returns the algorithm of the signatures.
+func (s *Signer) Algorithm() string { return s.method.Alg() }
+
 // IsRSA reports whether the key is an RSA key.
 func (s *Signer) IsRSA() bool {
 	_, ok := s.key.(*rsa.PrivateKey)
 	return ok
 }
 
-// Sign returns the claims as a signed JWT.
-func (s *Signer) Sign(claims map[string]any) (string, error) {
+// Sign returns the claims as a signed JWT whose header has further members.
+func (s *Signer) Sign(claims map[string]any, header map[string]string) (string, error) {
 	token := jwt.NewWithClaims(s.method, jwt.MapClaims(claims))
 	if s.keyID != "" {
 		token.Header["kid"] = s.keyID
+	}
+	for name, value := range header {
+		token.Header[name] = value
 	}
 	signed, err := token.SignedString(s.key)
 	if err != nil {

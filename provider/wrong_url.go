@@ -93,7 +93,7 @@ func isTLSError(err error) bool {
 
 // notJSON returns the error of a response that is not a JSON object. A truncated object does
 // not count as a wrong URL.
-func (r *Reply) notJSON() *Error {
+func (r *Reply) NotJSON() *Error {
 	const reason = "the response of %s is not a JSON object"
 	body := bytes.TrimSpace(r.Body)
 	e := Errorf(InvalidResponse, reason, endpoint(r.url))

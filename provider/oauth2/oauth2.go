@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/exchange"
 )
 
 // Provider implements [provider.Provider] for OAuth 2.0.
@@ -46,10 +47,10 @@ type config struct {
 
 // grantTypes maps the values of the field grant_type to those of the request parameter.
 var grantTypes = map[string]string{
-	"refresh_token":       RefreshToken,
-	"client_credentials":  ClientCredentials,
-	"jwt_bearer":          JWTBearer,
-	"account_credentials": AccountCredentials,
+	"refresh_token":       exchange.RefreshToken,
+	"client_credentials":  exchange.ClientCredentials,
+	"jwt_bearer":          exchange.JWTBearer,
+	"account_credentials": exchange.AccountCredentials,
 }
 
 // Name returns "oauth2".
@@ -127,7 +128,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		"auth_style": {
 			Type:          framework.TypeString,
 			Description:   "How the client authenticates. Default: private_key_jwt if there is a private_key, none if there is no client_secret either. With a client_secret, the engine tries client_secret_basic, then client_secret_post, and remembers which one worked. client_secret_basic_unencoded is for vendors that do not decode the encoding of RFC 6749 §2.3.1.",
-			AllowedValues: provider.Allowed(allAuthStyles),
+			AllowedValues: provider.Allowed(exchange.AuthStyles),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Client authentication"},
 		},
 		"refresh_token": {
@@ -193,18 +194,20 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	client := Client{
+	client := exchange.Client{
 		HTTP:                s.Client.WithTransient(c.TransientErrors),
-		Server:              &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: own.urlField()},
-		Vendor:              c.Preset,
-		GrantType:           grantTypes[c.GrantType],
+		Server:              &exchange.Server{Issuer: c.Issuer, Endpoints: exchange.Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: own.urlField()},
+		GrantType:           c.GrantType,
 		ID:                  c.ClientID,
 		Secret:              c.ClientSecret,
-		AuthStyle:           c.AuthStyle,
-		Assertion:           Assertion{Audience: c.AssertionAudience, Subject: c.AssertionSubject, HoldsScope: c.ScopeInAssertion},
+		AuthStyle:           c.sentStyle(),
+		Values:              exchange.Values{"assertion_subject": c.AssertionSubject, "assertion_audience": c.AssertionAudience},
+		ClientAssertion:     c.clientAssertion(),
+		Assertion:           c.grantAssertion(),
 		Refresh:             c.RefreshToken,
 		Scopes:              c.Scope,
-		Params:              c.TokenParams,
+		Request:             c.request(),
+		Reading:             exchange.OAuth,
 		DefaultTTL:          c.DefaultTTL.Duration(),
 		IdleExpiry:          c.IdleExpiry.Duration(),
 		InvalidatesPrevious: c.SingleToken,
@@ -219,6 +222,56 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	return &client, nil
 }
 
+// sentStyle returns how the client authenticates. A client without a secret names itself in the form,
+// unless the assertion names it.
+func (c *config) sentStyle() string {
+	if c.AuthStyle == exchange.None && c.GrantType != "jwt_bearer" {
+		return exchange.Public
+	}
+	return c.AuthStyle
+}
+
+// request returns the token request.
+func (c *config) request() exchange.Request {
+	form := map[string]exchange.Template{"grant_type": exchange.Literal(grantTypes[c.GrantType])}
+	for name, value := range c.TokenParams {
+		form[name] = exchange.Literal(value)
+	}
+	if !c.ScopeInAssertion {
+		form["scope"] = exchange.Placeholder("scope")
+	}
+	switch c.GrantType {
+	case "refresh_token":
+		form["refresh_token"] = exchange.Placeholder("refresh_token")
+	case "jwt_bearer":
+		form["assertion"] = exchange.Placeholder("assertion")
+	}
+	return exchange.Request{Form: form}
+}
+
+// clientAssertion returns the JWT that authenticates the client (RFC 7523 §2.2).
+func (c *config) clientAssertion() exchange.Assertion {
+	claims := map[string]any{"iss": exchange.Placeholder("client_id"), "sub": exchange.Placeholder("client_id"), "aud": c.audience()}
+	return exchange.Assertion{Claims: exchange.NewClaims(claims)}
+}
+
+// grantAssertion returns the JWT of the grant jwt_bearer (RFC 7523 §2.1).
+func (c *config) grantAssertion() exchange.Assertion {
+	claims := map[string]any{"iss": exchange.Placeholder("client_id"), "sub": exchange.Placeholder("assertion_subject"), "aud": c.audience()}
+	if c.ScopeInAssertion {
+		claims["scope"] = exchange.Placeholder("scope|joined")
+	}
+	return exchange.Assertion{Claims: exchange.NewClaims(claims)}
+}
+
+// audience returns the aud of assertions: that of the operator, or the URL of the request.
+func (c *config) audience() exchange.Template {
+	if c.AssertionAudience != "" {
+		return exchange.Placeholder("assertion_audience")
+	}
+	return exchange.Placeholder("token_url")
+}
+
 // complete sets the defaults of grant_type and auth_style. It returns an error of kind
 // Invalid if one of them has an unknown value.
 func (c *config) complete() error {
@@ -231,15 +284,15 @@ func (c *config) complete() error {
 	if grantTypes[c.GrantType] == "" {
 		return provider.Errorf(provider.Invalid, "grant_type: unknown grant type %s (allowed: %s)", provider.Quote(c.GrantType), strings.Join(slices.Sorted(maps.Keys(grantTypes)), ", "))
 	}
-	if c.AuthStyle != "" && !slices.Contains(allAuthStyles, c.AuthStyle) {
-		return provider.Errorf(provider.Invalid, "auth_style: unknown style %s (allowed: %s)", provider.Quote(c.AuthStyle), strings.Join(allAuthStyles, ", "))
+	if c.AuthStyle != "" && !slices.Contains(exchange.AuthStyles, c.AuthStyle) {
+		return provider.Errorf(provider.Invalid, "auth_style: unknown style %s (allowed: %s)", provider.Quote(c.AuthStyle), strings.Join(exchange.AuthStyles, ", "))
 	}
 	if c.AuthStyle == "" {
 		switch {
 		case c.PrivateKey != "" && c.GrantType != "jwt_bearer":
-			c.AuthStyle = PrivateKeyJWT
+			c.AuthStyle = exchange.PrivateKeyJWT
 		case c.ClientSecret == "":
-			c.AuthStyle = None
+			c.AuthStyle = exchange.None
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/exchange"
 )
 
 // checkPreset returns an error if an operator's fields cannot work at the vendor of their
@@ -27,7 +28,7 @@ func (c *config) checkPreset() error {
 // An operator's auth_style takes precedence.
 func (p Preset) checkAuthentication(c config) error {
 	switch {
-	case !slices.Contains(secretStyles, p.AuthStyle) || c.AuthStyle != "":
+	case !slices.Contains(exchange.SecretStyles, p.AuthStyle) || c.AuthStyle != "":
 		return nil
 	case c.PrivateKey != "":
 		return provider.Errorf(provider.Invalid, "private_key: does not apply to the preset %s, which supports only a client_secret; set that instead", p.Name)

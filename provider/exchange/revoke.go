@@ -1,9 +1,8 @@
-package oauth2
+package exchange
 
 import (
 	"context"
 	"errors"
-	"net/url"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -11,6 +10,9 @@ import (
 // Revocable returns nil if the vendor has a revocation endpoint. It may read the issuer's
 // metadata to find out.
 func (c *Client) Revocable(ctx context.Context) error {
+	if c.IsSelfSigned {
+		return provider.Errorf(provider.Invalid, "no vendor revokes a token that the engine signs itself")
+	}
 	endpoints, err := c.resolveEndpoints(ctx, provider.Grant{})
 	if err != nil {
 		return err
@@ -28,7 +30,7 @@ func (c *Client) Independent() error {
 	switch {
 	case c.InvalidatesPrevious:
 		return provider.Errorf(provider.Invalid, "an exchange invalidates the previous token, so readers cannot have tokens of their own")
-	case c.GrantType == RefreshToken:
+	case c.Refresh != "":
 		return provider.Errorf(provider.Invalid, "the vendor may revoke the refresh token together with an access token")
 	}
 	return nil
@@ -44,6 +46,7 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 	if err != nil {
 		return err
 	}
+	ctx = provider.WithSecrets(ctx, c.Secrets...)
 	first, second := c.authStyles(last, endpoints.revocationMethods)
 	ahead := c.vendorAhead(endpoints.Revocation)
 	err = c.revoke(ctx, endpoints.Revocation, accessToken, first)
@@ -64,12 +67,13 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 }
 
 func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string) error {
-	auth, err := c.authenticate(style, endpoint)
-	if err != nil {
-		return err
+	request := rfc7009
+	if c.Revocation != nil {
+		request = *c.Revocation
 	}
-	form := merge(url.Values{"token": {accessToken}, "token_type_hint": {"access_token"}}, auth.params)
-	reply, err := c.post(ctx, c.Server.revocationField(), endpoint, auth, form, append(c.secrets(auth, c.Refresh, form), accessToken)...)
+	values := c.values(c.Refresh)
+	values["token"] = accessToken
+	reply, err := c.send(ctx, c.Server.revocationField(), endpoint, request, style, values)
 	switch {
 	case err != nil:
 		return err
@@ -78,3 +82,6 @@ func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string
 	}
 	return nil
 }
+
+// rfc7009 is the request that revokes a token.
+var rfc7009 = Request{Form: map[string]Template{"token": mustParse("{token}"), "token_type_hint": Literal("access_token")}}

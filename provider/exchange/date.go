@@ -1,4 +1,4 @@
-package oauth2
+package exchange
 
 import (
 	"errors"
@@ -72,9 +72,4 @@ func (c *Client) clockOf(endpoint string) provider.Clock {
 		return provider.Clock{}
 	}
 	return c.HTTP.Clock(u.Host)
-}
-
-func isRejected(err error) bool {
-	var e *provider.Error
-	return errors.As(err, &e) && e.Kind == provider.Rejected
 }

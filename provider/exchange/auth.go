@@ -1,14 +1,10 @@
-package oauth2
+package exchange
 
 import (
 	"encoding/base64"
 	"errors"
-	"maps"
 	"net/url"
 	"slices"
-	"strings"
-
-	"github.com/hashicorp/go-uuid"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -21,6 +17,9 @@ const (
 	PrivateKeyJWT = "private_key_jwt" // RFC 7523 §2.2
 	None          = "none"
 
+	// Public is None with client_id in the body (RFC 6749 §3.2.1).
+	Public = "public"
+
 	// SecretBasicUnencoded is SecretBasic without the encoding that RFC 6749 §2.3.1
 	// requires, which some vendors do not decode. The name is the engine's own. It matters
 	// only if the client ID or secret has characters other than letters, digits, "-", "_",
@@ -29,34 +28,14 @@ const (
 )
 
 var (
-	allAuthStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost, PrivateKeyJWT, None}
-	secretStyles  = []string{SecretBasic, SecretBasicUnencoded, SecretPost}
+	// AuthStyles are the styles that an operator can choose.
+	AuthStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost, PrivateKeyJWT, None}
+
+	// SecretStyles are those that need a client secret.
+	SecretStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost}
 )
 
 const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-
-// An Assertion has the settings of a client's assertions.
-type Assertion struct {
-	// Audience is the aud claim; "" for the URL of the request.
-	Audience string
-
-	// Subject is the sub claim of a JWTBearer grant; "" omits it.
-	Subject string
-
-	// HoldsScope sends the scope of a JWTBearer grant in the assertion instead of in the
-	// form.
-	HoldsScope bool
-
-	// Anonymous omits client_id from the form if an assertion authenticates the client.
-	Anonymous bool
-}
-
-// authentication is the part of a request that authenticates the client.
-type authentication struct {
-	id, secret string     // form parameters; "" to omit
-	params     url.Values // further form parameters
-	header     string     // Authorization; "" for none
-}
 
 // authStyles returns the styles to try in turn; second is "" if there is only one. It is
 // AuthStyle if that is set. Otherwise it is the style that worked last and then the other
@@ -88,7 +67,7 @@ func (c *Client) authStyles(last provider.Grant, listed []string) (first, second
 // invalid_client (RFC 6749 §5.2), which means that the vendor did not consider the grant.
 func (c *Client) mayRepeat(err error) bool {
 	var e *provider.Error
-	return c.GrantType != RefreshToken || errors.As(err, &e) && e.Code == "invalid_client"
+	return c.Refresh == "" || errors.As(err, &e) && e.Code == "invalid_client"
 }
 
 // withStyleHint adds to a refusal how to set auth_style, if Exchange must not try the other
@@ -111,79 +90,33 @@ func isAboutStyle(err error) bool {
 }
 
 // authenticate returns the client authentication for a request to an endpoint.
-func (c *Client) authenticate(style, endpoint string) (authentication, error) {
+func (c *Client) authenticate(style, endpoint string, values Values) (authentication, error) {
 	switch style {
 	case SecretBasic:
 		return authentication{header: basic(url.QueryEscape(c.ID), url.QueryEscape(c.Secret))}, nil
 	case SecretBasicUnencoded:
 		return authentication{header: basic(c.ID, c.Secret)}, nil
 	case SecretPost:
-		return authentication{id: c.ID, secret: c.Secret}, nil
+		return authentication{params: url.Values{"client_id": {c.ID}, "client_secret": {c.Secret}}}, nil
 	case PrivateKeyJWT:
-		assertion, err := c.sign(c.claims(endpoint, c.ID))
+		assertion, err := c.sign(c.ClientAssertion, endpoint, values)
 		if err != nil {
 			return authentication{}, err
 		}
-		a := authentication{id: c.ID, params: url.Values{
-			"client_assertion_type": {assertionType},
-			"client_assertion":      {assertion},
-		}}
-		if c.Assertion.Anonymous {
-			a.id = ""
+		params := url.Values{"client_assertion_type": {assertionType}, "client_assertion": {assertion}}
+		if !c.IsAnonymous {
+			params.Set("client_id", c.ID)
 		}
-		return a, nil
+		return authentication{params: params}, nil
+	case Public:
+		if c.ID != "" {
+			return authentication{params: url.Values{"client_id": {c.ID}}}, nil
+		}
 	}
-	a := authentication{id: c.ID}
-	if c.GrantType == JWTBearer {
-		a.id = "" // it is in the assertion
-	}
-	return a, nil
+	return authentication{}, nil
 }
 
 // basic returns an Authorization header for HTTP Basic (RFC 7617).
 func basic(id, secret string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret))
-}
-
-// claims returns the claims of an assertion for a request to an endpoint, which is the
-// audience if Assertion.Audience is empty. An empty subject is omitted.
-func (c *Client) claims(endpoint, subject string) map[string]any {
-	issued := c.issueTime(endpoint)
-	claims := map[string]any{
-		"iss": c.ID,
-		"aud": endpoint,
-		"iat": issued.Unix(),
-		"exp": issued.Add(assertionLifetime).Unix(),
-	}
-	if subject != "" {
-		claims["sub"] = subject
-	}
-	if c.Assertion.Audience != "" {
-		claims["aud"] = c.Assertion.Audience
-	}
-	return claims
-}
-
-// bearerClaims returns the claims of the assertion of a JWTBearer grant.
-func (c *Client) bearerClaims(tokenURL string) map[string]any {
-	claims := c.claims(tokenURL, c.Assertion.Subject)
-	if c.Assertion.HoldsScope && len(c.Scopes) > 0 {
-		claims["scope"] = strings.Join(c.Scopes, " ")
-	}
-	return claims
-}
-
-// sign signs claims with a unique ID (jti).
-func (c *Client) sign(claims map[string]any) (string, error) {
-	id, err := uuid.GenerateUUID()
-	if err != nil {
-		return "", provider.Errorf(provider.Unavailable, "cannot generate a random ID for the assertion: %s", err)
-	}
-	claims["jti"] = id
-	return c.Signer.Sign(claims)
-}
-
-func merge(a, b url.Values) url.Values {
-	maps.Copy(a, b)
-	return a
 }
