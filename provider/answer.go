@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/go-openapi/jsonpointer"
 )
 
 // A member of an unexpected type must not make the rest of the response, such as a valid
@@ -76,9 +78,29 @@ func isStated(raw json.RawMessage) bool {
 	return json.Unmarshal(raw, &n) != nil || n != 0
 }
 
+// Member returns the member of a decoded JSON value at a JSON Pointer (RFC 6901); nil if there is none.
+func Member(value any, pointer string) json.RawMessage {
+	p, err := jsonpointer.New(pointer)
+	if pointer == "" || err != nil {
+		return nil
+	}
+	member, _, err := p.Get(value)
+	if err != nil {
+		return nil
+	}
+	raw, err := json.Marshal(member)
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
 // HasError reports whether the response has an "error" that is set. Some vendors send one
 // with status 200.
 func (r *Reply) HasError() bool {
+	if r.ownCode() != "" {
+		return true
+	}
 	var body map[string]json.RawMessage
 	return r.Decode(&body) == nil && isStated(body["error"])
 }

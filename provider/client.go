@@ -33,6 +33,7 @@ type Client struct {
 	clocks   *Clocks
 
 	transient []string // the vendor's own error codes, in addition to transientCodes
+	errorAt   string   // the JSON Pointer of the vendor's error code; "" for the usual places
 }
 
 // ClientOptions configure a [Client].
@@ -77,14 +78,14 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-// WithTransient returns a client that also treats these error codes as transient. They are
-// compared exactly.
-func (c *Client) WithTransient(codes []string) *Client {
-	if len(codes) == 0 {
+// WithErrors returns a client that also treats these error codes as transient. They are
+// compared exactly. at is the JSON Pointer of the vendor's error code; "" for the usual places.
+func (c *Client) WithErrors(transient []string, at string) *Client {
+	if len(transient) == 0 && at == "" {
 		return c
 	}
 	next := *c
-	next.transient = codes
+	next.transient, next.errorAt = transient, at
 	return &next
 }
 
@@ -122,6 +123,7 @@ type Reply struct {
 	status     int
 	retryAfter time.Duration
 	transient  []string // the client's
+	errorAt    string   // the client's
 	secrets    []string
 }
 
@@ -137,7 +139,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	host := req.URL.Host
 	secrets = append(secretsOf(ctx), secrets...)
 
-	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, transient: c.transient, secrets: secrets}
+	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, transient: c.transient, errorAt: c.errorAt, secrets: secrets}
 	// Not an http.Client, which follows redirects and quotes them in its errors.
 	resp, err := c.transport().RoundTrip(req)
 	if err != nil {

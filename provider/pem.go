@@ -252,3 +252,24 @@ func firstCertificate(text string) ([]byte, error) {
 	}
 	return nil, Errorf(Invalid, "certificate: contains no certificate in PEM; give the whole file, from -----BEGIN CERTIFICATE----- to END")
 }
+
+// CheckCertificate returns an error of kind Invalid unless a certificate is that of a private key, both in
+// PEM.
+func CheckCertificate(certificate, privateKey string) error {
+	der, err := firstCertificate(certificate)
+	if err != nil {
+		return err
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		return Errorf(Invalid, "certificate: cannot parse the certificate in the PEM")
+	}
+	key, err := parsePrivateKey(privateKey)
+	if err != nil {
+		return err
+	}
+	if own, is := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !is || !own.Equal(parsed.PublicKey) {
+		return Errorf(Invalid, "certificate: is not that of the private_key; give the one that was issued for its public key")
+	}
+	return nil
+}

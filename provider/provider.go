@@ -7,8 +7,10 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"net/url"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -76,6 +78,36 @@ type Credential interface {
 	// from those of the original. If the credential cannot be narrowed, the error is of
 	// kind Invalid and states the reason.
 	Narrow(scope []string) (Credential, error)
+}
+
+// A Presented is a credential of a vendor whose API takes a token in a way of its own.
+type Presented interface {
+	// API returns how the vendor's API takes a token.
+	API() API
+}
+
+// An API is how a vendor's API takes a token. The zero API is "Authorization: Bearer".
+type API struct {
+	Header  string            // the request header; "" for Authorization
+	Scheme  string            // before the token; "" for the token's type in Authorization, for nothing elsewhere
+	Query   string            // the query parameter, instead of a header
+	Headers map[string]string // further headers
+}
+
+// Present returns how to send a token: as a header, as a query parameter (name=value, escaped), and with
+// further headers.
+func (a API) Present(t Token) (header string, headers map[string]string, query string) {
+	if a.Query != "" {
+		return "", a.Headers, url.Values{a.Query: {t.AccessToken}}.Encode()
+	}
+	scheme := a.Scheme
+	if scheme == "" && a.Header == "" {
+		scheme = t.TokenType
+	}
+	if scheme != "" {
+		scheme += " "
+	}
+	return cmp.Or(a.Header, "Authorization") + ": " + scheme + t.AccessToken, a.Headers, ""
 }
 
 // A Named is a credential of a provider that serves several vendors.

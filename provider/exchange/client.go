@@ -124,7 +124,11 @@ func (c *Client) Destinations() provider.Destinations {
 	for _, step := range c.Before {
 		d.URLs = append(d.URLs, step.URL)
 	}
-	for _, url := range []string{c.Server.Token, c.Server.Revocation} {
+	own := []string{c.Server.Token, c.Server.Revocation}
+	if c.Again != nil {
+		own = append(own, c.Again.URL)
+	}
+	for _, url := range own {
 		if url != "" && !slices.Contains(d.URLs, url) {
 			d.URLs = append(d.URLs, url)
 		}
@@ -290,7 +294,7 @@ func (c *Client) requestToken(ctx context.Context, tokenURL string, last provide
 	request := c.Request
 	values := c.values(refresh)
 	if c.goesOn(last) {
-		request = *c.Again
+		request, tokenURL = *c.Again, c.Again.URL
 	} else if err := c.runSteps(ctx, values); err != nil {
 		return nil, err
 	}
@@ -340,7 +344,7 @@ func (c *Client) runSteps(ctx context.Context, values Values) error {
 			return failure
 		}
 		for name, pointer := range step.Keep {
-			kept := shown(at(body, pointer))
+			kept := shown(provider.Member(body, pointer))
 			if kept == "" {
 				return reply.NoMember(pointer)
 			}

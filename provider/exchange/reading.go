@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-openapi/jsonpointer"
-
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -75,10 +73,10 @@ func (r Reading) readToken(reply *provider.Reply) (tokenResponse, *provider.Erro
 	}
 	t := tokenResponse{
 		accessToken:  r.accessToken(reply, body),
-		refreshToken: text(at(body, r.RefreshToken)),
-		tokenType:    text(at(body, r.TokenType)),
+		refreshToken: text(provider.Member(body, r.RefreshToken)),
+		tokenType:    text(provider.Member(body, r.TokenType)),
 	}
-	isRefused := reply.HasError() || r.OK != "" && string(at(body, r.OK)) != "true"
+	isRefused := reply.HasError() || r.OK != "" && string(provider.Member(body, r.OK)) != "true"
 	switch {
 	case t.accessToken == "" && isRefused:
 		return tokenResponse{}, reply.Refusal()
@@ -90,10 +88,10 @@ func (r Reading) readToken(reply *provider.Reply) (tokenResponse, *provider.Erro
 	if t.tokenType == "" || strings.EqualFold(t.tokenType, "Bearer") { // RFC 6749 §5.1
 		t.tokenType = "Bearer"
 	}
-	t.expiresIn, t.expiresAt = r.ExpiryUnit.read(at(body, r.Expiry))
-	_ = t.scope.UnmarshalJSON(at(body, r.Scope))
+	t.expiresIn, t.expiresAt = r.ExpiryUnit.read(provider.Member(body, r.Expiry))
+	_ = t.scope.UnmarshalJSON(provider.Member(body, r.Scope))
 	for name, pointer := range r.Extra {
-		if value := shown(at(body, pointer)); value != "" {
+		if value := shown(provider.Member(body, pointer)); value != "" {
 			if t.extra == nil {
 				t.extra = map[string]string{}
 			}
@@ -116,7 +114,7 @@ func (r Reading) accessToken(reply *provider.Reply, body any) string {
 		}
 		return ""
 	}
-	return text(at(body, r.Token))
+	return text(provider.Member(body, r.Token))
 }
 
 // readText reads an answer whose body is the token.
@@ -146,26 +144,6 @@ func decode(reply *provider.Reply) (any, *provider.Error) {
 		return nil, reply.NotJSON()
 	}
 	return body, nil
-}
-
-// at returns the member at a JSON Pointer; nil if there is none.
-func at(body any, pointer string) json.RawMessage {
-	if pointer == "" {
-		return nil
-	}
-	p, err := jsonpointer.New(pointer)
-	if err != nil {
-		return nil
-	}
-	value, _, err := p.Get(body)
-	if err != nil {
-		return nil
-	}
-	raw, err := json.Marshal(value)
-	if err != nil {
-		return nil
-	}
-	return raw
 }
 
 // shown returns a string, a number or a boolean as text; "" for any other value.

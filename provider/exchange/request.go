@@ -16,7 +16,7 @@ import (
 // left out. At most one of Form and JSON is set.
 type Request struct {
 	Method  string // POST if empty
-	URL     string // that of the endpoint if empty
+	URL     string // the endpoint, where it is not given otherwise
 	Query   map[string]Template
 	Headers map[string]Template
 	Form    map[string]Template

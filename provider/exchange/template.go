@@ -94,6 +94,12 @@ func (t Template) fill(values Values, escape func(string) string) (text string, 
 	return out.String(), true, nil
 }
 
+// Fill returns the text; "" if a placeholder is not set.
+func (t Template) Fill(values Values) (string, error) {
+	text, _, err := t.fill(values, verbatim)
+	return text, err
+}
+
 // value returns the text of a placeholder; "" if it is not set.
 func (p part) value(values Values) (string, error) {
 	text := textOf(values[p.name], values)
@@ -112,8 +118,8 @@ func (t Template) alone() string {
 	return ""
 }
 
-// separatorName is the name of the value that separates the elements of a list in a text.
-const separatorName = "scope_separator"
+// ScopeSeparator is the name of the value that separates the elements of a list in a text.
+const ScopeSeparator = "scope_separator"
 
 // textOf returns a value as text.
 func textOf(value any, values Values) string {
@@ -123,7 +129,7 @@ func textOf(value any, values Values) string {
 	case string:
 		return value
 	case []string:
-		separator, _ := values[separatorName].(string)
+		separator, _ := values[ScopeSeparator].(string)
 		if separator == "" {
 			separator = " "
 		}

@@ -195,7 +195,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		return nil, err
 	}
 	client := exchange.Client{
-		HTTP:                s.Client.WithTransient(c.TransientErrors),
+		HTTP:                s.Client.WithErrors(c.TransientErrors, ""),
 		Server:              &exchange.Server{Issuer: c.Issuer, Endpoints: exchange.Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: own.urlField()},
 		GrantType:           c.GrantType,
 		ID:                  c.ClientID,

@@ -1,0 +1,88 @@
+// Package catalogue has the definitions of well-known vendors.
+package catalogue
+
+import (
+	"embed"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"unicode"
+
+	"vault-plugin-secrets-tokenbroker/provider/definition"
+)
+
+//go:embed vendors/*.json
+var files embed.FS
+
+// vendors are the vendors of the catalogue, by name. A test parses the files, which are embedded.
+var vendors = sync.OnceValue(func() map[string]*definition.Provider {
+	entries, err := files.ReadDir("vendors")
+	if err != nil {
+		panic(err)
+	}
+	vendors := make(map[string]*definition.Provider, len(entries))
+	for _, entry := range entries {
+		name := strings.TrimSuffix(entry.Name(), ".json")
+		d, err := Read(name)
+		if err != nil {
+			panic(err)
+		}
+		vendors[name] = definition.NewProvider(d)
+	}
+	return vendors
+})
+
+// Read parses the definition of a vendor of the catalogue.
+func Read(name string) (*definition.Definition, error) {
+	text, err := files.ReadFile(path.Join("vendors", name+".json"))
+	if err != nil {
+		return nil, fmt.Errorf("no vendor named %s: %w", name, err)
+	}
+	d, err := definition.Parse(name, text)
+	if err != nil {
+		return nil, fmt.Errorf("vendors/%s.json: %w", name, err)
+	}
+	return d, nil
+}
+
+// Names returns the names of all vendors, sorted. It parses no definition.
+func Names() []string {
+	entries, err := files.ReadDir("vendors")
+	if err != nil {
+		return nil
+	}
+	names := make([]string, len(entries))
+	for i, entry := range entries {
+		names[i] = strings.TrimSuffix(entry.Name(), ".json")
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Lookup returns the vendor with a name; nil if there is none.
+func Lookup(name string) *definition.Provider { return vendors()[name] }
+
+// Find returns the vendor that a person means by name: its own name in any spelling, its title, or another
+// name of it. It returns nil if there is none.
+func Find(name string) *definition.Provider {
+	plain := plainName(name)
+	for _, candidate := range Names() {
+		p := Lookup(candidate)
+		if plain == plainName(candidate) || plain == plainName(p.Title) || slices.Contains(p.OtherNames, plain) {
+			return p
+		}
+	}
+	return nil
+}
+
+// plainName reduces a name to lower-case letters and digits.
+func plainName(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, name)
+}
