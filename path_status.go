@@ -88,7 +88,7 @@ func statusFields() map[string]*framework.FieldSchema {
 
 // statusList returns the names of all credentials with their status in brief.
 func (b *backend) statusList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	vendors, err := b.vendors(ctx, req.Storage, providers)
+	vendors, err := b.store.VendorNames(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}

@@ -110,12 +110,6 @@ func (a API) Present(t Token) (header string, headers map[string]string, query s
 	return cmp.Or(a.Header, "Authorization") + ": " + scheme + t.AccessToken, a.Headers, ""
 }
 
-// A Named is a credential of a provider that serves several vendors.
-type Named interface {
-	// VendorName returns the name of the vendor; "" if it has none but the provider's.
-	VendorName() string
-}
-
 // A Fallback is a credential that can exchange another of its secrets if the vendor
 // rejects the grant of the previous exchange.
 type Fallback interface {

@@ -46,6 +46,9 @@ type Credential struct {
 	// knows it.
 	Scope string
 
+	// API is how the vendor's API takes a token.
+	API provider.API
+
 	// SentTo lists the destinations of its secrets in a form that can be compared.
 	SentTo []string
 

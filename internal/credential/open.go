@@ -76,7 +76,7 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 	return &broker.Credential{
 		Name:        c.name,
 		Path:        apipath.Credential(c.vendor.Name(), c.name),
-		VendorName:  vendorName(c.vendor, vendor),
+		VendorName:  c.vendor.Name(),
 		Generation:  c.Generation,
 		WriteTime:   c.WriteTime,
 		Expires:     expires,
@@ -87,17 +87,17 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 		Vendor:      vendor,
 		Scope:       provider.JoinScope(vendor.Scope()),
 		SentTo:      to,
+		API:         apiOf(vendor),
 		Verified:    c.Verified,
 	}, nil
 }
 
-// vendorName returns the name of a credential's vendor: the one that its fields choose, or else the
-// one in its path.
-func vendorName(p provider.Provider, c provider.Credential) string {
-	if named, ok := c.(provider.Named); ok && named.VendorName() != "" {
-		return named.VendorName()
+// apiOf returns how a vendor's API takes a token.
+func apiOf(c provider.Credential) provider.API {
+	if own, is := c.(provider.Presented); is {
+		return own.API()
 	}
-	return p.Name()
+	return provider.API{}
 }
 
 // maxDescription is the maximum length of a description, in characters.

@@ -23,6 +23,9 @@ import (
 
 // Options configure a Store.
 type Options struct {
+	// BuiltIn returns the engine's own vendor with a name; nil if there is none.
+	BuiltIn func(name string) provider.Provider
+
 	// Transport sends requests to vendors. If nil, the default HTTP transport is used.
 	Transport http.RoundTripper
 
@@ -36,16 +39,16 @@ type Options struct {
 // A Store reads and writes the credentials and key pairs of one mount. It implements broker.Source
 // and is safe for concurrent use.
 type Store struct {
-	vendors        []provider.Provider
 	options        Options
+	own            ownVendors
 	clocks         provider.Clocks
 	unstoredGrants unstoredGrants
 	broker         *broker.Broker
 }
 
-// New returns a Store for the credentials of the given vendors, and the broker of their tokens.
-func New(vendors []provider.Provider, options Options, observer broker.Observer) (*Store, *broker.Broker) {
-	st := &Store{vendors: vendors, options: options, unstoredGrants: unstoredGrants{grants: map[string]unstoredGrant{}}}
+// New returns a Store, and the broker of its credentials' tokens.
+func New(options Options, observer broker.Observer) (*Store, *broker.Broker) {
+	st := &Store{options: options, unstoredGrants: unstoredGrants{grants: map[string]unstoredGrant{}}}
 	st.broker = broker.New(st, observer)
 	return st, st.broker
 }
@@ -55,43 +58,30 @@ func (st *Store) Logger() hclog.Logger { return st.options.Logger() }
 
 // Names returns the names of all credentials, sorted. It implements broker.Source.
 func (st *Store) Names(ctx context.Context, s logical.Storage) ([]string, error) {
-	var names []string
-	for _, p := range st.vendors {
-		keys, err := storage.List(ctx, s, storage.CredentialKey(p.Name(), ""))
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, keys...)
-	}
-	slices.Sort(names)
-	return names, nil
+	vendors, err := st.VendorNames(ctx, s)
+	return sortedKeys(vendors), err
 }
 
 // Credential returns the credential with this name, ready to be exchanged; nil if there is none. It
 // implements broker.Source.
 func (st *Store) Credential(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
-	for _, p := range st.vendors {
-		c, err := st.get(ctx, s, p, name)
+	vendors, err := st.inUse(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, vendor := range vendors {
+		p, err := st.vendorFor(ctx, s, vendor)
 		if err != nil {
 			return nil, err
 		}
-		if c != nil {
+		switch c, err := st.get(ctx, s, p, name); {
+		case err != nil:
+			return nil, err
+		case c != nil:
 			return st.open(c)
 		}
 	}
 	return nil, nil
-}
-
-// VendorOf returns the vendor of the credential with this name; "" if there is none. It does not
-// decode the entry, so that a damaged one can still be deleted.
-func (st *Store) VendorOf(ctx context.Context, s logical.Storage, name string) (string, error) {
-	for _, p := range st.vendors {
-		exists, err := storage.Exists(ctx, s, storage.CredentialKey(p.Name(), name))
-		if err != nil || exists {
-			return p.Name(), err
-		}
-	}
-	return "", nil
 }
 
 // A storedCredential is a credential in storage: its own entry, or the entry that an activation of

@@ -36,11 +36,19 @@ func (us users) names() []string {
 // usersOf returns the credentials that use a key pair, with their own entries.
 func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string) (users, error) {
 	var found users
-	for _, p := range st.vendors {
+	vendors, err := st.inUse(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, vendor := range vendors {
+		p, err := st.vendorFor(ctx, s, vendor)
+		if err != nil {
+			return nil, err
+		}
 		if FieldSchemas(p)["private_key"] == nil {
 			continue
 		}
-		names, err := storage.List(ctx, s, storage.CredentialKey(p.Name(), ""))
+		names, err := st.NamesOf(ctx, s, vendor)
 		if err != nil {
 			return nil, err
 		}

@@ -89,6 +89,9 @@ type Grant struct {
 	Answer    *Answer    `json:"answer,omitempty"`
 	Assertion *Assertion `json:"assertion,omitempty"`
 
+	// API is how the vendor's API takes the grant's tokens; nil for that of the definition.
+	API *API `json:"api,omitempty"`
+
 	// Token is the token itself, {assertion}, instead of a request for one.
 	Token string `json:"token,omitempty"`
 }

@@ -21,6 +21,7 @@ type grant struct {
 	request         *request
 	refresh         *request
 	revocation      *request
+	revocationAuth  string // "" for auth
 	reading         exchange.Reading
 	errorAt         string
 	assertion       *assertion // {assertion}; nil if no request has it
@@ -210,8 +211,10 @@ func (c *compiler) compileAssertion(given *Assertion) (*assertion, error) {
 		switch {
 		case name == "jti" && value == nil:
 			a.OmitsID = true
+		case name == "exp" && value == nil:
+			a.OmitsExpiry = true
 		case name == "iat" || name == "exp" || name == "jti":
-			return nil, fmt.Errorf("/claims/%s: the engine sets it; set lifetime, or \"jti\": null to leave that out", name)
+			return nil, fmt.Errorf("/claims/%s: the engine sets it; set lifetime; null leaves out jti or exp", name)
 		default:
 			claims[name] = value
 		}
@@ -311,7 +314,10 @@ func (c *compiler) revocation() error {
 	if err != nil {
 		return fmt.Errorf("/revocation (of the definition): %w", err)
 	}
-	c.g.revocation = compiled
+	c.g.revocation, c.g.revocationAuth = compiled, r.Auth
+	if r.Auth == exchange.PrivateKeyJWT && c.g.clientAssertion == nil {
+		return fmt.Errorf("/revocation/auth (of the definition): the grant %s has no key for private_key_jwt", c.g.GrantType)
+	}
 	return nil
 }
 
@@ -352,7 +358,7 @@ func (c *compiler) url(text string, r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := provider.CheckURL("url", placeholder.ReplaceAllString(text, "x")); err != nil {
+	if err := provider.CheckURL("url", placeholder.ReplaceAllString(text, "1")); err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "url: "))
 	}
 	for _, name := range template.Names() {

@@ -162,7 +162,7 @@ func (o *opening) checkFields() error {
 		return provider.Errorf(provider.Invalid, "%s: must be set%s: %s", name, with, strings.TrimSuffix(o.d.fields[name].Description, "."))
 	}
 	for _, name := range sortedKeys(o.d.fields) {
-		if o.isGiven(name) && !slices.Contains(o.grant.uses, name) && !slices.Contains(o.d.apiNames(), name) {
+		if o.isGiven(name) && !slices.Contains(o.grant.uses, name) && !slices.Contains(o.grant.api(o.d).names(), name) {
 			return provider.Errorf(provider.Invalid, `%s: is not used with grant_type=%s; omit it, or clear it with %s=""`, name, o.grant.GrantType, name)
 		}
 	}
@@ -286,7 +286,7 @@ func (o *opening) addRequests(c *exchange.Client) (err error) {
 		c.Again = &again
 	}
 	if g.revocation != nil {
-		c.Revocation = &g.revocation.Request
+		c.Revocation, c.RevocationAuth = &g.revocation.Request, g.revocationAuth
 		if c.Server.Revocation, err = exchange.FillURL(g.revocation.url, o.values); err != nil {
 			return err
 		}
@@ -373,8 +373,9 @@ func sharedSecret(text, encoding string) ([]byte, error) {
 
 // api returns how the vendor's API takes a token.
 func (o *opening) api() (provider.API, error) {
-	api := provider.API{Header: o.d.API.Header, Scheme: o.d.API.Scheme, Query: o.d.API.Query}
-	for name, text := range o.d.API.Headers {
+	own := o.grant.api(o.d)
+	api := provider.API{Header: own.Header, Scheme: own.Scheme, Query: own.Query}
+	for name, text := range own.Headers {
 		template, err := exchange.ParseTemplate(text)
 		if err != nil {
 			return api, err

@@ -142,16 +142,23 @@ func (d *Definition) compile() error {
 		names[g.GrantType] = true
 		d.compiled = append(d.compiled, g)
 	}
-	if err := d.checkAPI(); err != nil {
+	if err := d.checkAPI(&d.API); err != nil {
 		return err
+	}
+	for i, g := range d.Grants {
+		if g.API != nil {
+			if err := d.checkAPI(g.API); err != nil {
+				return at(pointerTo("grants", fmt.Sprint(i)), err)
+			}
+		}
 	}
 	return d.checkUsed()
 }
 
-func (d *Definition) checkAPI() error {
-	for _, name := range sortedKeys(d.API.Headers) {
+func (d *Definition) checkAPI(api *API) error {
+	for _, name := range sortedKeys(api.Headers) {
 		place := pointerTo("api", "headers", name)
-		template, err := exchange.ParseTemplate(d.API.Headers[name])
+		template, err := exchange.ParseTemplate(api.Headers[name])
 		if err != nil {
 			return at(place, err)
 		}
@@ -168,9 +175,8 @@ func (d *Definition) checkAPI() error {
 func (d *Definition) checkUsed() error {
 	var used []string
 	for _, g := range d.compiled {
-		used = append(used, g.uses...)
+		used = append(append(used, g.uses...), g.api(d).names()...)
 	}
-	used = append(used, d.apiNames()...)
 	for _, name := range sortedKeys(d.fields) {
 		if !slices.Contains(used, name) {
 			return fmt.Errorf("%s: no request uses the field", pointerTo("fields", name))
@@ -179,10 +185,18 @@ func (d *Definition) checkUsed() error {
 	return nil
 }
 
-// apiNames returns the names of the fields that the API's headers have.
-func (d *Definition) apiNames() []string {
+// api returns how the API takes the grant's tokens.
+func (g *grant) api(d *Definition) *API {
+	if g.API != nil {
+		return g.API
+	}
+	return &d.API
+}
+
+// names returns the names of the fields that the headers have.
+func (a *API) names() []string {
 	var names []string
-	for _, text := range d.API.Headers {
+	for _, text := range a.Headers {
 		if template, err := exchange.ParseTemplate(text); err == nil {
 			names = append(names, template.Names()...)
 		}

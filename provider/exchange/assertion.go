@@ -22,8 +22,8 @@ type Assertion struct {
 	// Lifetime is the time from iat to exp; zero for the default.
 	Lifetime time.Duration
 
-	// OmitsID leaves out jti.
-	OmitsID bool
+	// OmitsID leaves out jti, and OmitsExpiry exp.
+	OmitsID, OmitsExpiry bool
 }
 
 // NewClaims returns the tree of claims that are templates.
@@ -51,7 +51,10 @@ func (c *Client) sign(a Assertion, endpoint string, values Values) (string, erro
 	if lifetime == 0 {
 		lifetime = assertionLifetime
 	}
-	claims["iat"], claims["exp"] = issued.Unix(), issued.Add(lifetime).Unix()
+	claims["iat"] = issued.Unix()
+	if !a.OmitsExpiry {
+		claims["exp"] = issued.Add(lifetime).Unix()
+	}
 	if !a.OmitsID {
 		id, err := randomID()
 		if err != nil {

@@ -75,8 +75,10 @@ type Client struct {
 	// request. If it is rejected, Request is sent again.
 	Again *Request
 
-	// Revocation is the request that revokes a token, {token}; nil for that of RFC 7009.
-	Revocation *Request
+	// Revocation is the request that revokes a token, {token}; nil for that of RFC 7009. RevocationAuth is
+	// how the client authenticates for it; "" for AuthStyle.
+	Revocation     *Request
+	RevocationAuth string
 
 	// Lifetime is the vendor's documented lifetime of a token if nothing states it, OnTheHour whether it
 	// then ends at the next full hour, and DefaultTTL that of the operator or of a definition; zero if
@@ -255,7 +257,7 @@ func (c *Client) signToken() (*provider.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &provider.Answer{AccessToken: token, Scope: c.Scopes, Clock: provider.Clock{Sent: now, Received: now}}, nil
+	return &provider.Answer{AccessToken: token, Scope: c.Scopes, DefaultTTL: c.DefaultTTL, Clock: provider.Clock{Sent: now, Received: now}}, nil
 }
 
 // resolveEndpoints returns the endpoints of the server. Errors may quote its metadata, with the

@@ -48,6 +48,9 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 	}
 	ctx = provider.WithSecrets(ctx, c.Secrets...)
 	first, second := c.authStyles(last, endpoints.revocationMethods)
+	if c.RevocationAuth != "" {
+		first, second = c.RevocationAuth, ""
+	}
 	ahead := c.vendorAhead(endpoints.Revocation)
 	err = c.revoke(ctx, endpoints.Revocation, accessToken, first)
 	switch {
