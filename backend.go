@@ -67,11 +67,12 @@ func New(o Options) logical.Backend {
 		BackendType:    logical.TypeLogical,
 		PathsSpecial:   &logical.Paths{SealWrapStorage: storage.Sealed()},
 		Paths: shareSchemas(describeValues(framework.PathAppend(
+			b.pathCreds(), // first, as they are routed most often
+			b.pathToken(),
 			b.pathConfig(),
+			b.pathVendors(),
 			b.pathKeypair(),
 			b.pathRoles(),
-			b.pathCreds(),
-			b.pathToken(),
 			b.pathRefresh(),
 			b.pathStatus(),
 			b.pathMetrics(),

@@ -2,6 +2,7 @@ package tokenbroker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -162,7 +163,7 @@ func (b *backend) vendorPath(p provider.Provider) *framework.Path {
 		HelpSynopsis:   "Store a credential of " + title + ".",
 	}
 	if p == nil {
-		path.HelpDescription = withExample(vendorsHelp+configHelp(fields), "vault list kensho/vendors", "vault path-help kensho/config/kensho/prod")
+		path.HelpDescription = withExample(vendorsHelp+configHelp(fields), "vault write kensho/config/kensho/prod refresh_token=...")
 		return path
 	}
 	path.HelpDescription = withExample(configHelp(fields), fmt.Sprintf("vault write %s/config/%s/prod %s", mountOf(p), p.Name(), example), fmt.Sprintf("vault read %s/config/%s/prod", mountOf(p), p.Name()))
@@ -183,7 +184,7 @@ type vendorFunc func(ctx context.Context, req *logical.Request, p provider.Provi
 // withVendor calls handle with the vendor in the path of a request, and with the vendor's fields.
 func (b *backend) withVendor(handle vendorFunc) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-		p, err := b.vendor(ctx, req.Storage, d.Get(vendorFieldName).(string))
+		p, err := b.vendor(ctx, req.Storage, d.Get(vendorFieldName).(string), d.Get("name").(string))
 		if err != nil {
 			return failure(d.Get("name").(string), err)
 		}
@@ -191,14 +192,14 @@ func (b *backend) withVendor(handle vendorFunc) framework.OperationFunc {
 	}
 }
 
-// vendor returns the vendor with a name. If there is none, its error, of kind Invalid, names the vendor that was
-// probably meant.
-func (b *backend) vendor(ctx context.Context, s logical.Storage, name string) (provider.Provider, error) {
+// vendor returns the vendor with a name, for the credential of a name. If there is none, its error, of kind
+// Invalid, names the path that was probably meant.
+func (b *backend) vendor(ctx context.Context, s logical.Storage, name, of string) (provider.Provider, error) {
 	p, err := b.store.Vendor(ctx, s, name)
 	if err != nil || p != nil {
 		return p, err
 	}
-	return nil, provider.Errorf(provider.Invalid, "%s", unknownVendor(name, "<name>"))
+	return nil, provider.Errorf(provider.Invalid, "%s", unknownVendor(name, of))
 }
 
 // fieldsOf returns the fields that a request to a path may have.
@@ -206,7 +207,8 @@ func (b *backend) fieldsOf(ctx context.Context, req *logical.Request, path *fram
 	if path.Fields[vendorFieldName] == nil || !path.TakesArbitraryInput {
 		return path.Fields, nil
 	}
-	p, err := b.vendor(ctx, req.Storage, strings.Split(strings.Trim(req.Path, "/"), "/")[1])
+	parts := strings.Split(strings.Trim(req.Path, "/"), "/")
+	p, err := b.vendor(ctx, req.Storage, parts[1], parts[2])
 	if err != nil {
 		return nil, err
 	}
@@ -219,9 +221,16 @@ func (b *backend) vendorHelp(ctx context.Context, req *logical.Request) (*logica
 	if len(parts) != 3 || parts[0] != "config" {
 		return nil, nil
 	}
-	p, err := b.store.Vendor(ctx, req.Storage, parts[1])
-	if err != nil || p == nil {
-		return nil, err
+	p := builtIn(parts[1])
+	if p == nil && req.Storage != nil {
+		own, err := b.store.OwnVendor(ctx, req.Storage, parts[1])
+		if err != nil || own == nil {
+			return nil, nil //nolint:nilerr // the help of the path for all vendors serves as well
+		}
+		p = own
+	}
+	if p == nil {
+		return nil, nil
 	}
 	own := &framework.Backend{Paths: describeValues([]*framework.Path{b.vendorPath(p)})}
 	return own.HandleRequest(ctx, req)
@@ -239,7 +248,7 @@ func (b *backend) configList(ctx context.Context, req *logical.Request, d *frame
 	}
 	if _, isOne := d.Schema[vendorFieldName]; isOne {
 		vendor := d.Get(vendorFieldName).(string)
-		if _, err := b.vendor(ctx, req.Storage, vendor); err != nil {
+		if _, err := b.vendor(ctx, req.Storage, vendor, ""); err != nil {
 			return failure("", err)
 		}
 		maps.DeleteFunc(vendors, func(_, of string) bool { return of != vendor })
@@ -301,8 +310,13 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, p provi
 }
 
 func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := d.Get("name").(string)
-	err := b.deleteCredential(ctx, req.Storage, d.Get(vendorFieldName).(string), name)
+	name, vendor := d.Get("name").(string), d.Get(vendorFieldName).(string)
+	if _, err := b.vendor(ctx, req.Storage, vendor, name); isInvalid(err) { // a vendor that the engine had before
+		if exists, existsErr := b.configExists(ctx, req, d); existsErr != nil || !exists {
+			return failure(name, errors.Join(existsErr, err))
+		}
+	}
+	err := b.deleteCredential(ctx, req.Storage, vendor, name)
 	b.roles.forget(name)
 	if err != nil {
 		return failure(name, err)

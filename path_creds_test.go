@@ -28,6 +28,7 @@ func TestALeaseHoldsTheTokenAndItsMetadata(t *testing.T) {
 		assert.True(t, e.Sim.Accepts(token))
 		assert.Equal(t, map[string]any{
 			"access_token": token,
+			"http_header":  "Authorization: Bearer " + token,
 			"token_type":   "Bearer",
 			"expire_time":  "2000-01-01T12:00:00Z",
 			"vendor":       "sitecore",

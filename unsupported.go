@@ -32,7 +32,7 @@ func (b *backend) explain(ctx context.Context, req *logical.Request, err error) 
 	switch {
 	case !errors.Is(err, logical.ErrUnsupportedOperation) && !errors.Is(err, logical.ErrUnsupportedPath):
 		return err
-	case route != nil:
+	case route != nil && !b.lacksVendor(ctx, req.Storage, path):
 		return logical.CodedError(http.StatusMethodNotAllowed, unsupportedOperation(req.Operation, path, route))
 	}
 	text, err := b.unknownPath(ctx, req.Storage, path)
@@ -40,6 +40,16 @@ func (b *backend) explain(ctx context.Context, req *logical.Request, err error) 
 		return err
 	}
 	return logical.CodedError(http.StatusBadRequest, text)
+}
+
+// lacksVendor reports whether a path is config/<name>, as that of a credential without its vendor.
+func (b *backend) lacksVendor(ctx context.Context, s logical.Storage, path string) bool {
+	vendor, isConfig := strings.CutPrefix(path, "config/")
+	if !isConfig || strings.Contains(vendor, "/") {
+		return false
+	}
+	p, err := b.store.Vendor(ctx, s, vendor)
+	return err == nil && p == nil
 }
 
 // verbs are the operations as errors name them, by the command of the vault client.

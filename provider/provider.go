@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -82,11 +83,11 @@ type Credential interface {
 
 // A Presented is a credential of a vendor whose API takes a token in a way of its own.
 type Presented interface {
-	// API returns how the vendor's API takes a token.
-	API() API
+	// API returns how the vendor's API takes a token; nil for the usual way.
+	API() *API
 }
 
-// An API is how a vendor's API takes a token. The zero API is "Authorization: Bearer".
+// An API is how a vendor's API takes a token. A nil API is "Authorization: Bearer".
 type API struct {
 	Header  string            // the request header; "" for Authorization
 	Scheme  string            // before the token; "" for the token's type in Authorization, for nothing elsewhere
@@ -94,20 +95,41 @@ type API struct {
 	Headers map[string]string // further headers
 }
 
-// Present returns how to send a token: as a header, as a query parameter (name=value, escaped), and with
-// further headers.
-func (a API) Present(t Token) (header string, headers map[string]string, query string) {
-	if a.Query != "" {
-		return "", a.Headers, url.Values{a.Query: {t.AccessToken}}.Encode()
+// TokenType returns what precedes a token in its header; "" for nothing.
+func (a *API) TokenType(t *Token) string {
+	switch {
+	case a == nil || a.Header == "" && a.Scheme == "":
+		return t.TokenType
 	}
-	scheme := a.Scheme
-	if scheme == "" && a.Header == "" {
-		scheme = t.TokenType
+	return a.Scheme
+}
+
+// HTTPHeader returns the header to send a token with; "" if it is sent as a query parameter.
+func (a *API) HTTPHeader(t *Token) string {
+	name := "Authorization"
+	switch {
+	case a == nil:
+		return name + ": " + t.TokenType + " " + t.AccessToken
+	case a.Query != "":
+		return ""
 	}
-	if scheme != "" {
-		scheme += " "
+	return cmp.Or(a.Header, name) + ": " + strings.TrimPrefix(a.TokenType(t)+" ", " ") + t.AccessToken
+}
+
+// QueryParameter returns the query parameter to send a token with, escaped; "" if it is sent in a header.
+func (a *API) QueryParameter(t *Token) string {
+	if a == nil || a.Query == "" {
+		return ""
 	}
-	return cmp.Or(a.Header, "Authorization") + ": " + scheme + t.AccessToken, a.Headers, ""
+	return url.Values{a.Query: {t.AccessToken}}.Encode()
+}
+
+// OtherHeaders returns the headers to send besides that of the token.
+func (a *API) OtherHeaders() map[string]string {
+	if a == nil {
+		return nil
+	}
+	return a.Headers
 }
 
 // A Fallback is a credential that can exchange another of its secrets if the vendor

@@ -47,7 +47,7 @@ type Credential struct {
 	Scope string
 
 	// API is how the vendor's API takes a token.
-	API provider.API
+	API *provider.API // nil for the usual way
 
 	// SentTo lists the destinations of its secrets in a form that can be compared.
 	SentTo []string

@@ -92,12 +92,12 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 	}, nil
 }
 
-// apiOf returns how a vendor's API takes a token.
-func apiOf(c provider.Credential) provider.API {
+// apiOf returns how a vendor's API takes a token; nil for the usual way.
+func apiOf(c provider.Credential) *provider.API {
 	if own, is := c.(provider.Presented); is {
 		return own.API()
 	}
-	return provider.API{}
+	return nil
 }
 
 // maxDescription is the maximum length of a description, in characters.

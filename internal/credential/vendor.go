@@ -173,3 +173,95 @@ func (st *Store) VendorOf(ctx context.Context, s logical.Storage, name string) (
 	}
 	return "", nil
 }
+
+// WriteVendor stores an operator's definition of a vendor. It refuses one with which a stored credential
+// could not be opened, or would send a secret to another destination (guarantee 13). It returns
+// warnings. Its errors are *provider.Error of kind Invalid, broker.ErrBusy and *storage.Error.
+func (st *Store) WriteVendor(ctx context.Context, s logical.Storage, name string, text []byte) (warnings []string, err error) {
+	d, err := definition.Parse(name, text)
+	if err != nil {
+		return nil, err
+	}
+	next := definition.NewProvider(d)
+	ctx, end, users, err := st.beginVendor(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	for _, user := range users {
+		if err := st.checkRedefined(ctx, s, next, user); err != nil {
+			return nil, err
+		}
+	}
+	entry := &vendorEntry{Definition: text}
+	if err := storage.Retry(ctx, func() error { return storage.Put(ctx, s, storage.VendorKey(name), entry) }); err != nil {
+		return nil, err
+	}
+	st.own.forget(name)
+	for _, user := range users {
+		st.broker.Forget(user)
+	}
+	if len(d.Docs) == 0 {
+		warnings = append(warnings, "docs: name the vendor's page from which the definition was written, for whoever changes it next")
+	}
+	return warnings, nil
+}
+
+// checkRedefined returns an error if a credential cannot have another definition of its vendor.
+func (st *Store) checkRedefined(ctx context.Context, s logical.Storage, next provider.Provider, name string) error {
+	own, err := st.getOwn(ctx, s, next, name)
+	switch {
+	case storage.IsDamaged(err):
+		return provider.Errorf(provider.Invalid, "definition: %s has a field, or a value of a type, that this definition does not have; delete the credential, or keep the field", apipath.Credential(next.Name(), name))
+	case err != nil:
+		return err
+	case own == nil: // deleted meanwhile
+		return nil
+	}
+	if err := own.loadKey(ctx, s); err != nil {
+		return err
+	}
+	opened, err := st.open(own)
+	if err != nil {
+		return provider.Errorf(provider.Invalid, "definition: with it, %s is refused: %s", own.path(), err)
+	}
+	if added := Destinations(opened.SentTo).beyond(own.SentTo); len(added) > 0 {
+		return provider.Errorf(provider.Invalid, "definition: with it, the stored secrets of %s would be sent to a new destination: %.300s; define another vendor, or delete the credential first", own.path(), added)
+	}
+	return nil
+}
+
+// DeleteVendor deletes an operator's definition of a vendor that has no credentials. Its errors are those
+// of WriteVendor.
+func (st *Store) DeleteVendor(ctx context.Context, s logical.Storage, name string) error {
+	ctx, end, users, err := st.beginVendor(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if len(users) > 0 {
+		return provider.Errorf(provider.Invalid, "vendor: %s uses the definition; delete its credentials first (%d in all)", apipath.Credential(name, users[0]), len(users))
+	}
+	if err := storage.Delete(ctx, s, storage.VendorKey(name)); err != nil {
+		return err
+	}
+	st.own.forget(name)
+	return nil
+}
+
+// beginVendor begins a change of a vendor: nothing else changes its definition or its credentials until
+// end. It returns the names of these.
+func (st *Store) beginVendor(ctx context.Context, s logical.Storage, name string) (next context.Context, end func(), users []string, err error) {
+	st.vendorChange.Lock()
+	users, err = st.NamesOf(ctx, s, name)
+	if err != nil {
+		st.vendorChange.Unlock()
+		return nil, nil, nil, err
+	}
+	next, changes, err := st.broker.BeginWrites(ctx, s, users...)
+	if err != nil {
+		st.vendorChange.Unlock()
+		return nil, nil, nil, err
+	}
+	return next, func() { changes.End(); st.vendorChange.Unlock() }, users, nil
+}

@@ -86,7 +86,7 @@ func TestOnlyANewSecretChangesTheTimeOfTheWrite(t *testing.T) {
 
 // store returns a Store whose vendors are not called.
 func store() *Store {
-	st, _ := New([]provider.Provider{oauth2.Provider{}}, Options{Logger: hclog.NewNullLogger}, nil)
+	st, _ := New(Options{BuiltIn: func(string) provider.Provider { return oauth2.Provider{} }, Logger: hclog.NewNullLogger}, nil)
 	return st
 }
 

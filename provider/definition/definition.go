@@ -48,6 +48,7 @@ type Definition struct {
 	Scope           ScopeRules        `json:"scope,omitzero"`
 	API             API               `json:"api,omitzero"`
 
+	text     []byte
 	fields   map[string]*field
 	compiled []*grant
 }

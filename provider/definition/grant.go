@@ -126,7 +126,7 @@ func (c *compiler) answer() error {
 // answerFields are the fields that every reader of a token gets.
 var answerFields = []string{
 	"access_token", "token_type", "expire_time", "scope", "vendor", "config", "ttl", "rotation_period",
-	"last_vault_rotation", "http_header", "http_headers", "query_parameter", "issue_time",
+	"last_vault_rotation", "http_header", "other_http_headers", "query_parameter",
 }
 
 // keys parses the assertions.

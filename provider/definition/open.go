@@ -16,11 +16,11 @@ import (
 // A credential is an exchange with the vendor's rules for scopes, and how its API takes a token.
 type credential struct {
 	*exchange.Client
-	api provider.API
+	api *provider.API // nil for the usual way
 }
 
-// API returns how the vendor's API takes a token.
-func (c *credential) API() provider.API { return c.api }
+// API implements provider.Presented.
+func (c *credential) API() *provider.API { return c.api }
 
 // Narrow implements provider.Credential.
 func (c *credential) Narrow(scope []string) (provider.Credential, error) {
@@ -145,7 +145,7 @@ func (o *opening) lacks(g *grant) int {
 
 // checkFields checks that what the grant needs is set, and nothing that it ignores.
 func (o *opening) checkFields() error {
-	needs := slices.Clone(o.grant.Needs)
+	needs := append(slices.Clone(o.grant.Needs), clientFields(o.grant.auth)...)
 	for _, name := range sortedKeys(o.d.fields) {
 		if o.d.fields[name].Required && !slices.Contains(needs, name) {
 			needs = append(needs, name)
@@ -167,6 +167,17 @@ func (o *opening) checkFields() error {
 		}
 	}
 	return o.checkScope()
+}
+
+// clientFields returns the fields that client authentication needs.
+func clientFields(auth string) []string {
+	switch {
+	case auth == "client_secret" || slices.Contains(exchange.SecretStyles, auth):
+		return []string{"client_id", "client_secret"}
+	case auth == exchange.PrivateKeyJWT:
+		return []string{"client_id"}
+	}
+	return nil
 }
 
 // checkScope checks the scopes by the vendor's rules, and sets the default.
@@ -371,10 +382,13 @@ func sharedSecret(text, encoding string) ([]byte, error) {
 	return []byte(text), nil
 }
 
-// api returns how the vendor's API takes a token.
-func (o *opening) api() (provider.API, error) {
+// api returns how the vendor's API takes a token; nil for the usual way.
+func (o *opening) api() (*provider.API, error) {
 	own := o.grant.api(o.d)
-	api := provider.API{Header: own.Header, Scheme: own.Scheme, Query: own.Query}
+	if own.Header == "" && own.Scheme == "" && own.Query == "" && len(own.Headers) == 0 {
+		return nil, nil
+	}
+	api := &provider.API{Header: own.Header, Scheme: own.Scheme, Query: own.Query}
 	for name, text := range own.Headers {
 		template, err := exchange.ParseTemplate(text)
 		if err != nil {

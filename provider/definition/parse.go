@@ -63,7 +63,7 @@ func Parse(name string, text []byte) (*Definition, error) {
 	if err := schema().Validate(document); err != nil {
 		return nil, provider.Errorf(provider.Invalid, "definition: %s", schemaError(err))
 	}
-	d := &Definition{Name: name}
+	d := &Definition{Name: name, text: text}
 	if err := json.Unmarshal(text, d); err != nil {
 		return nil, provider.Errorf(provider.Invalid, "definition: %s", err)
 	}

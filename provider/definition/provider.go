@@ -75,7 +75,7 @@ func (d *Definition) schemas() map[string]*framework.FieldSchema {
 		scope.Description += " Default: " + strings.Join(d.Scope.Default, ", ") + "."
 	}
 	for name, f := range d.fields {
-		if grants := d.grantsNeeding(name); !f.Required && len(grants) > 0 && len(d.compiled) > 1 {
+		if grants := d.GrantsNeeding(name); !f.Required && len(grants) > 0 && len(d.compiled) > 1 {
 			schemas[name].Description += fmt.Sprintf(" Needed for grant_type=%s.", strings.Join(grants, ", "))
 		}
 	}
@@ -90,6 +90,18 @@ func (d *Definition) schemas() map[string]*framework.FieldSchema {
 	return schemas
 }
 
+// Text returns the definition as it was written.
+func (d *Definition) Text() []byte { return d.text }
+
+// HTTPHeader returns the header in which the vendor's API takes a token, or the query parameter.
+func (d *Definition) HTTPHeader() string {
+	api := provider.API{Header: d.API.Header, Scheme: d.API.Scheme, Query: d.API.Query}
+	if api.Query != "" {
+		return "?" + api.Query + "=<access_token>"
+	}
+	return api.HTTPHeader(&provider.Token{TokenType: "Bearer", AccessToken: "<access_token>"})
+}
+
 // GrantTypes returns the grant types, in the order of the definition.
 func (d *Definition) GrantTypes() []string {
 	types := make([]string, len(d.compiled))
@@ -99,8 +111,8 @@ func (d *Definition) GrantTypes() []string {
 	return types
 }
 
-// grantsNeeding returns the grant types that need a field.
-func (d *Definition) grantsNeeding(field string) []string {
+// GrantsNeeding returns the grant types that need a field.
+func (d *Definition) GrantsNeeding(field string) []string {
 	var grants []string
 	for _, g := range d.compiled {
 		if contains(g.Needs, field) {

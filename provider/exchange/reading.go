@@ -74,7 +74,7 @@ func (r Reading) readToken(reply *provider.Reply) (tokenResponse, *provider.Erro
 	t := tokenResponse{
 		accessToken:  r.accessToken(reply, body),
 		refreshToken: text(provider.Member(body, r.RefreshToken)),
-		tokenType:    text(provider.Member(body, r.TokenType)),
+		tokenType:    strings.TrimSpace(text(provider.Member(body, r.TokenType))), // some vendors write "Bearer "
 	}
 	isRefused := reply.HasError() || r.OK != "" && string(provider.Member(body, r.OK)) != "true"
 	switch {

@@ -19,8 +19,6 @@ type Provider struct{}
 
 // config has the fields of an OAuth 2.0 credential.
 type config struct {
-	Preset            string            `json:"preset"`
-	PresetParams      map[string]string `json:"preset_params"`
 	TokenURL          string            `json:"token_url"`
 	Issuer            string            `json:"issuer"`
 	RevocationURL     string            `json:"revocation_url"`
@@ -40,9 +38,6 @@ type config struct {
 	IdleExpiry        provider.Seconds  `json:"idle_expiry"`
 	SingleToken       bool              `json:"single_token"`
 	TransientErrors   []string          `json:"transient_errors"`
-
-	// DefaultTTL is a field of every credential; a preset may set it.
-	DefaultTTL provider.Seconds `json:"default_ttl"`
 }
 
 // grantTypes maps the values of the field grant_type to those of the request parameter.
@@ -57,7 +52,7 @@ var grantTypes = map[string]string{
 func (Provider) Name() string { return "oauth2" }
 
 // Summary describes the vendors in one line.
-func (Provider) Summary() string { return "any vendor that supports OAuth 2.0" }
+func (Provider) Summary() string { return "any server that speaks OAuth 2.0" }
 
 // Example returns the fields of a typical credential.
 func (Provider) Example() string {
@@ -67,17 +62,6 @@ func (Provider) Example() string {
 // Fields returns the fields of the authorization server, of the client and of the request.
 func (Provider) Fields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"preset": {
-			Type:          framework.TypeString,
-			Description:   "The preset of a well-known vendor, which sets the vendor's URLs and other settings. Fields that you set override those of the preset.",
-			AllowedValues: provider.Allowed(presetNames()),
-			DisplayAttrs:  &framework.DisplayAttributes{Name: "Preset"},
-		},
-		"preset_params": {
-			Type:         framework.TypeKVPairs,
-			Description:  "The preset's parameters, which describe your account at the vendor, such as domain=....",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Preset parameters"},
-		},
 		"token_url": {
 			Type:         framework.TypeString,
 			Description:  "The vendor's token endpoint.",
@@ -179,13 +163,10 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 	}
 }
 
-// Open validates the fields, together with those of the preset.
+// Open validates the fields.
 func (Provider) Open(s provider.Settings) (provider.Credential, error) {
-	own, c, err := expand(s.Fields)
-	if err != nil {
-		return nil, err
-	}
-	if err := own.checkPreset(); err != nil {
+	var c config
+	if err := provider.DecodeFields(s.Fields, &c); err != nil {
 		return nil, err
 	}
 	if err := c.complete(); err != nil {
@@ -196,7 +177,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	}
 	client := exchange.Client{
 		HTTP:                s.Client.WithErrors(c.TransientErrors, ""),
-		Server:              &exchange.Server{Issuer: c.Issuer, Endpoints: exchange.Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: own.urlField()},
+		Server:              &exchange.Server{Issuer: c.Issuer, Endpoints: exchange.Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}},
 		GrantType:           c.GrantType,
 		ID:                  c.ClientID,
 		Secret:              c.ClientSecret,
@@ -208,7 +189,6 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		Scopes:              c.Scope,
 		Request:             c.request(),
 		Reading:             exchange.OAuth,
-		DefaultTTL:          c.DefaultTTL.Duration(),
 		IdleExpiry:          c.IdleExpiry.Duration(),
 		InvalidatesPrevious: c.SingleToken,
 	}

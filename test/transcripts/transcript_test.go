@@ -143,7 +143,8 @@ func (s *transcript) checkToken(part string, credential provider.Credential, ans
 	assert.InDelta(s.T, lifetime.Seconds(), token.ExpireTime.Sub(token.IssueTime).Seconds(), 5, "lifetime")
 	delete(expected, "lifetime")
 
-	header, headers, query := credential.(provider.Presented).API().Present(token)
+	api := credential.(provider.Presented).API()
+	header, headers, query := api.HTTPHeader(&token), api.OtherHeaders(), api.QueryParameter(&token)
 	got := map[string]any{"access_token": token.AccessToken}
 	add := func(name string, value any, isSet bool) {
 		if _, isExpected := expected[name]; isSet || isExpected {
@@ -247,4 +248,3 @@ func response(t *testing.T, req *http.Request, text string) (*http.Response, err
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
 }
-

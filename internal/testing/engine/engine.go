@@ -166,10 +166,11 @@ func (e *Engine) Read(path string) *logical.Response {
 	e.T.Helper()
 	resp, status, message := e.Request(logical.ReadOperation, path, nil)
 	require.Equal(e.T, 200, status, message)
-	declared := schema.GetResponseSchema(e.T, e.Backend.(interface {
+	route := e.Backend.(interface {
 		Route(path string) *framework.Path
-	}).Route(path), logical.ReadOperation)
-	schema.ValidateResponse(e.T, declared, resp, true)
+	}).Route(path)
+	declared := schema.GetResponseSchema(e.T, route, logical.ReadOperation)
+	schema.ValidateResponse(e.T, declared, resp, !route.TakesArbitraryInput) // the fields of vendors are not declared
 	return resp
 }
 
