@@ -92,7 +92,7 @@ func vendorInfoFields() map[string]*framework.FieldSchema {
 		"built_in":    {Type: framework.TypeBool, Description: "Whether the engine has the vendor; otherwise an operator has defined it."},
 		"write":       text("Command that stores a credential."),
 		"grant_types": texts("Ways to a token. Without grant_type, the first of them whose fields are set is used."),
-		"fields":      {Type: framework.TypeMap, Description: "Fields of the vendor by name: description, required, needed_for (grant types), secret, default, allowed."},
+		"fields":      {Type: framework.TypeMap, Description: "Fields of the vendor, besides those of every credential, by name: description, required, needed_for (grant types), secret, default, allowed."},
 		"http_header": text("Header in which the vendor's API takes a token."),
 		"notes":       text("What to create at the vendor, and its limits."),
 		"docs":        texts("Pages of the vendor from which the definition was written."),
@@ -135,8 +135,11 @@ func (b *backend) vendorsRead(ctx context.Context, req *logical.Request, d *fram
 		"title": p.Summary(), "built_in": builtIn(name) != nil,
 		"write": fmt.Sprintf("vault write %sconfig/%s/<name> %s", req.MountPoint, name, p.Example()),
 	}
-	fields := map[string]any{}
-	for field, schema := range p.Fields() {
+	fields, common := map[string]any{}, credential.CommonSchemas()
+	for field, schema := range credential.FieldSchemas(p) {
+		if common[field] != nil {
+			continue
+		}
 		about := map[string]any{"description": schema.Description}
 		if credential.IsSecret(schema) {
 			about["secret"] = true

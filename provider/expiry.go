@@ -198,8 +198,10 @@ func (a *Answer) expiry(ttl TTL, t, last Token) (expires span, isBoundary bool, 
 		expires = a.Clock.after(a.Lifetime)
 	case defaultTTL > 0:
 		expires = a.Clock.after(defaultTTL)
+	case a.ExpiresIn == 0 && isInvalid:
+		return span{}, false, Errorf(InvalidResponse, "the vendor's response states an expiry that has passed; set default_ttl if its clock is wrong")
 	case isInvalid:
-		return span{}, false, Errorf(InvalidResponse, "the vendor's response states a lifetime that is not a positive number, or a time that has passed; set default_ttl")
+		return span{}, false, Errorf(InvalidResponse, "the vendor's response states a lifetime that is not a positive number; set default_ttl")
 	default:
 		return span{}, false, Errorf(InvalidResponse, "the lifetime of the vendor's token is unknown; set default_ttl")
 	}
