@@ -70,44 +70,6 @@ func TestPageCommandsWorkAsShown(t *testing.T) {
 	}
 }
 
-// The pages of the reading order in docs/README.md can be followed one after the other, on one
-// server, from the installation of the plugin to its removal.
-func TestPagesCanBeFollowedInOrder(t *testing.T) {
-	t.Parallel()
-	root, err := filepath.Abs("../..")
-	require.NoError(t, err)
-	order, err := docwalk.Order(os.DirFS(root), "docs/README.md", "Read in order")
-	require.NoError(t, err)
-	require.Equal(t, readme, order[0])
-	require.Equal(t, "docs/operations.md", order[len(order)-1])
-	require.NoError(t, atAnyHour(t, func() error {
-		r := newPageReader(t, root, vaultserver.StartRaft)
-		if method := os.Getenv("KUBERNETES_AUTH"); method != "" {
-			require.NoError(t, r.own.registerPlugin(t.Context(), "auth", "kubernetes", method))
-		}
-		for _, name := range order {
-			page := parsePage(t, root, name)
-			if page.Commands() == 0 {
-				continue
-			}
-			t.Logf("follow %s", name)
-			if err := r.follow(page.WithoutSetup()); err != nil {
-				return err
-			}
-		}
-		r.assertNoSecretLeft()
-		mounts, err := r.own.root.Sys().ListMountsWithContext(t.Context())
-		require.NoError(t, err)
-		for path, mount := range mounts {
-			assert.NotContains(t, mount.Type, pluginName, "%s is left", path)
-		}
-		files, err := filepath.Glob(filepath.Join(r.own.server.PluginDir, "vault-plugin-secrets-*"))
-		require.NoError(t, err)
-		assert.Empty(t, files, "files of the plugin are left")
-		return nil
-	}))
-}
-
 // atAnyHour repeats a walk that has failed across a full hour, at which Kensho's tokens expire.
 func atAnyHour(t *testing.T, walk func() error) error {
 	t.Helper()
