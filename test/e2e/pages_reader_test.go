@@ -18,6 +18,7 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/canary"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+	"vault-plugin-secrets-tokenbroker/test/internal/customer"
 	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 	"vault-plugin-secrets-tokenbroker/test/internal/vendorproxy"
 )
@@ -43,14 +44,18 @@ func newPageReader(t *testing.T, root string, start starter) *pageReader {
 	playground := httptest.NewServer(switches)
 	t.Cleanup(playground.Close)
 
-	var err error
-	r.own, err = bareWorld(t.Context(), start, behindProxy(t, withMail(r.sim, r.dir))...)
+	copyRepository(t, root, r.dir)
+	customer, err := customer.Open(r.sim, r.dir)
+	require.NoError(t, err)
+	r.own, err = bareWorld(t.Context(), start, behindProxy(t, customer)...)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, r.own.server.Stop()) })
-	copyRepository(t, root, r.dir)
+	r.own.outside.add(customer.Secrets()...)
+	startAPIServer(t).writeFiles(t, r.dir)
 	r.environ = append(readersEnvironment(t, r.own.server), "PLAYGROUND="+playground.URL)
-	r.environ = append(r.environ, customer(t, r.sim, r.dir)...)
-	r.environ = append(r.environ, oauthCustomer(t, r.sim, r.dir)...)
+	for name, value := range customer.Variables() {
+		r.environ = append(r.environ, name+"="+value)
+	}
 	return r
 }
 
@@ -84,7 +89,6 @@ func assertNoSecretAdded(t *testing.T, own *world, sim *vendorsim.Sim, root, dir
 	require.Greater(t, len(tracked), 100)
 
 	var cage canary.Cage
-	cage.Add(refreshToken, apiKey, privateKeyPEM())
 	cage.Add(sim.Secrets()...)
 	own.outside.mu.Lock()
 	cage.Add(own.outside.secrets...)
