@@ -23,6 +23,9 @@ const readme = "README.md"
 // onRaft are the pages that need Raft storage instead of a dev server's.
 var onRaft = map[string]bool{"docs/operations.md": true}
 
+// writesCode are the pages whose result is a file of the repository.
+var writesCode = map[string]bool{"docs/adding-a-provider.md": true}
+
 // withoutCommands are the pages without commands.
 var withoutCommands = map[string]bool{
 	"docs/README.md": true, "docs/api.md": true, "docs/comparison.md": true, "docs/glossary.md": true, "docs/guarantees.md": true, "docs/how-it-works.md": true,
@@ -59,6 +62,9 @@ func TestPageCommandsWorkAsShown(t *testing.T) {
 					return err
 				}
 				r.assertNoSecretLeft()
+				if !writesCode[name] {
+					assertNoFileLeft(t, r.dir, r.provided)
+				}
 				if name == readme {
 					token, err := os.ReadFile(filepath.Join(r.dir, renderedToken))
 					require.NoError(t, err)

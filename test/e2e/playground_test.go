@@ -83,6 +83,7 @@ func TestPagesCanBeFollowedInOrder(t *testing.T) {
 		copyRepository(t, root, dir)
 		p := startPlayground(t, dir, "make", "--no-print-directory", "playground")
 		p.addKubernetes()
+		provided := addable(t, dir)
 		for _, name := range order {
 			page := parsePage(t, root, name)
 			if page.Commands() == 0 {
@@ -103,6 +104,7 @@ func TestPagesCanBeFollowedInOrder(t *testing.T) {
 		require.NoError(t, err)
 		assert.NotContains(t, files, pluginName+"-v", "a file of the plugin is left")
 		p.end(syscall.SIGINT)
+		assertNoFileLeft(t, dir, provided)
 		return nil
 	}))
 }
