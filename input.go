@@ -96,7 +96,7 @@ func nearestField(name string, allowed []string) string {
 	if !fieldName.MatchString(name) {
 		return ""
 	}
-	edits := max(1, min(len(name)/4, mostEdits)) // fewer than for a path: min_ttl is no misspelling of max_ttl
+	edits := max(1, min(len(name)/4, mostEdits)) // fewer than for a path: a user of max_ttl does not mean min_ttl
 	return nearest(name, allowed, edits)
 }
 

@@ -29,7 +29,7 @@ var (
 	backoff = prometheus.NewDesc("tokenbroker_backoff_seconds",
 		"Seconds until the engine may call the vendor again after a failed exchange; 0 if it is not backing off.", byName, nil)
 	failures = prometheus.NewDesc("tokenbroker_consecutive_failures",
-		"Failed exchanges of the credential's own scope since the last successful one.", byName, nil)
+		"Failed exchanges since the last successful one, without those that concern only the scope of a role or a dedicated role.", byName, nil)
 
 	byName = []string{"name", "vendor"}
 )

@@ -46,7 +46,7 @@ func demo(ctx context.Context, binary, plugin string) error {
 		return err
 	}
 	defer closeVendors()
-	return stage.Run(ctx, "demo", binary, plugin, nil, func(s *stage.Stage) error {
+	return stage.Run(ctx, "demo", vaultserver.StartDev, binary, plugin, nil, func(s *stage.Stage) error {
 		return (&tutorial{
 			shell:     &shell{ctx: ctx, server: s.Server, name: s.Client, token: vaultserver.RootToken},
 			vendors:   vendors,

@@ -87,14 +87,19 @@ func (o *outside) record(path, text string) error {
 	return err
 }
 
-// addSecrets adds the secrets in a request or an answer.
-func (o *outside) addSecrets(text string) {
+// add adds secrets.
+func (o *outside) add(secrets ...string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.secrets = append(o.secrets, secrets...)
+}
+
+// addSecrets adds the secrets in a request or an answer.
+func (o *outside) addSecrets(text string) {
 	for _, match := range secretField.FindAllStringSubmatch(text, -1) {
 		var secret string
 		if json.Unmarshal([]byte(match[1]), &secret) == nil {
-			o.secrets = append(o.secrets, secret)
+			o.add(secret)
 		}
 	}
 }

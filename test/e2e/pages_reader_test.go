@@ -18,6 +18,7 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/canary"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+	"vault-plugin-secrets-tokenbroker/test/internal/customer"
 	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 	"vault-plugin-secrets-tokenbroker/test/internal/vendorproxy"
 )
@@ -32,6 +33,7 @@ type pageReader struct {
 	sim       *vendorsim.Sim
 	own       *world
 	environ   []string
+	provided  []string // files that are there before the reader follows a page
 }
 
 // newPageReader returns a pageReader whose server does not have the plugin.
@@ -43,14 +45,19 @@ func newPageReader(t *testing.T, root string, start starter) *pageReader {
 	playground := httptest.NewServer(switches)
 	t.Cleanup(playground.Close)
 
-	var err error
-	r.own, err = bareWorld(t.Context(), start, behindProxy(t, withMail(r.sim, r.dir))...)
+	copyRepository(t, root, r.dir)
+	customer, err := customer.Open(r.sim, r.dir)
+	require.NoError(t, err)
+	r.own, err = bareWorld(t.Context(), start, behindProxy(t, customer)...)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, r.own.server.Stop()) })
-	copyRepository(t, root, r.dir)
+	r.own.outside.add(customer.Secrets()...)
+	startAPIServer(t).writeFiles(t, r.dir)
 	r.environ = append(readersEnvironment(t, r.own.server), "PLAYGROUND="+playground.URL)
-	r.environ = append(r.environ, customer(t, r.sim, r.dir)...)
-	r.environ = append(r.environ, oauthCustomer(t, r.sim, r.dir)...)
+	for name, value := range customer.Variables() {
+		r.environ = append(r.environ, name+"="+value)
+	}
+	r.provided = addable(t, r.dir)
 	return r
 }
 
@@ -69,22 +76,39 @@ func (r *pageReader) assertNoSecretLeft() {
 	assertNoSecretAdded(r.t, r.own, r.sim, r.root, r.dir)
 }
 
+// assertNoFileLeft checks that the pages have removed what they wrote. Files that .gitignore names
+// may be left, and those that were provided.
+func assertNoFileLeft(t *testing.T, dir string, provided []string) {
+	t.Helper()
+	for _, name := range addable(t, dir) {
+		assert.Contains(t, provided, name, "a page leaves a file behind")
+	}
+}
+
+// git runs git and returns the names that it prints.
+func git(t *testing.T, args ...string) []string {
+	t.Helper()
+	output, err := exec.CommandContext(t.Context(), "git", args...).Output()
+	require.NoError(t, err)
+	return strings.Split(strings.TrimSuffix(string(output), "\x00"), "\x00")
+}
+
+// addable returns the files of a copy of the repository that `git add .` would add.
+func addable(t *testing.T, dir string) []string {
+	t.Helper()
+	index := t.TempDir()
+	git(t, "init", "--quiet", "--bare", index)
+	return git(t, "--git-dir="+index, "--work-tree="+dir, "-c", "core.excludesFile="+os.DevNull, "-C", dir, "ls-files", "-z", "--others", "--exclude-standard")
+}
+
 // assertNoSecretAdded searches for secrets in the files of the page's copy of the repository that
 // `git add .` would add.
 func assertNoSecretAdded(t *testing.T, own *world, sim *vendorsim.Sim, root, dir string) {
 	t.Helper()
-	git := func(args ...string) []string {
-		output, err := exec.CommandContext(t.Context(), "git", args...).Output()
-		require.NoError(t, err)
-		return strings.Split(strings.TrimSuffix(string(output), "\x00"), "\x00")
-	}
-	index := t.TempDir()
-	git("init", "--quiet", "--bare", index)
-	tracked := git("-C", root, "ls-files", "-z")
+	tracked := git(t, "-C", root, "ls-files", "-z")
 	require.Greater(t, len(tracked), 100)
 
 	var cage canary.Cage
-	cage.Add(refreshToken, apiKey, privateKeyPEM())
 	cage.Add(sim.Secrets()...)
 	own.outside.mu.Lock()
 	cage.Add(own.outside.secrets...)
@@ -94,7 +118,7 @@ func assertNoSecretAdded(t *testing.T, own *world, sim *vendorsim.Sim, root, dir
 			cage.Add(strings.TrimSpace(string(secret)))
 		}
 	}
-	for _, name := range git("--git-dir="+index, "--work-tree="+dir, "-c", "core.excludesFile="+os.DevNull, "-C", dir, "ls-files", "-z", "--others", "--exclude-standard") {
+	for _, name := range addable(t, dir) {
 		if slices.Contains(tracked, name) {
 			continue
 		}

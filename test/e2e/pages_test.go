@@ -3,7 +3,7 @@
 package e2e
 
 import (
-	"net/http"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,12 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
-	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 )
 
@@ -24,6 +22,9 @@ const readme = "README.md"
 
 // onRaft are the pages that need Raft storage instead of a dev server's.
 var onRaft = map[string]bool{"docs/operations.md": true}
+
+// writesCode are the pages whose result is a file of the repository.
+var writesCode = map[string]bool{"docs/adding-a-provider.md": true}
 
 // withoutCommands are the pages without commands.
 var withoutCommands = map[string]bool{
@@ -61,6 +62,9 @@ func TestPageCommandsWorkAsShown(t *testing.T) {
 					return err
 				}
 				r.assertNoSecretLeft()
+				if !writesCode[name] {
+					assertNoFileLeft(t, r.dir, r.provided)
+				}
 				if name == readme {
 					token, err := os.ReadFile(filepath.Join(r.dir, renderedToken))
 					require.NoError(t, err)
@@ -70,44 +74,6 @@ func TestPageCommandsWorkAsShown(t *testing.T) {
 			}))
 		})
 	}
-}
-
-// The pages of the reading order in docs/README.md can be followed one after the other, on one
-// server, from the installation of the plugin to its removal.
-func TestPagesCanBeFollowedInOrder(t *testing.T) {
-	t.Parallel()
-	root, err := filepath.Abs("../..")
-	require.NoError(t, err)
-	order, err := docwalk.Order(os.DirFS(root), "docs/README.md", "Read in order")
-	require.NoError(t, err)
-	require.Equal(t, readme, order[0])
-	require.Equal(t, "docs/operations.md", order[len(order)-1])
-	require.NoError(t, atAnyHour(t, func() error {
-		r := newPageReader(t, root, vaultserver.StartRaft)
-		if method := os.Getenv("KUBERNETES_AUTH"); method != "" {
-			require.NoError(t, r.own.registerPlugin(t.Context(), "auth", "kubernetes", method))
-		}
-		for _, name := range order {
-			page := parsePage(t, root, name)
-			if page.Commands() == 0 {
-				continue
-			}
-			t.Logf("follow %s", name)
-			if err := r.follow(page.WithoutSetup()); err != nil {
-				return err
-			}
-		}
-		r.assertNoSecretLeft()
-		mounts, err := r.own.root.Sys().ListMountsWithContext(t.Context())
-		require.NoError(t, err)
-		for path, mount := range mounts {
-			assert.NotContains(t, mount.Type, pluginName, "%s is left", path)
-		}
-		files, err := filepath.Glob(filepath.Join(r.own.server.PluginDir, "vault-plugin-secrets-*"))
-		require.NoError(t, err)
-		assert.Empty(t, files, "files of the plugin are left")
-		return nil
-	}))
 }
 
 // atAnyHour repeats a walk that has failed across a full hour, at which Kensho's tokens expire.
@@ -142,53 +108,6 @@ func TestReadmeRendersATokenInUnderTenCommands(t *testing.T) {
 	assert.Less(t, 1+strings.Count(path, "\n$ "), 10)
 }
 
-// customer registers a customer with Kensho and Sitecore. It returns the environment variables with
-// the credentials, and writes kensho.pem and the files of a Kubernetes cluster.
-func customer(t *testing.T, sim *vendorsim.Sim, dir string) []string {
-	t.Helper()
-	const scribe, sitecore = "refresh-token-of-scribe-0123456789", "refresh-token-of-sitecore-0123456789"
-	sim.AddRefreshToken("link-streaming", refreshToken)
-	sim.AddRefreshToken("scribe", scribe)
-	sim.AddClient(clientID, &privateKey().PublicKey, "")
-	sim.AddAPIKey(apiKey)
-	sim.AddPair(sitecore, 24*time.Hour, 7*24*time.Hour)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "kensho.pem"), []byte(privateKeyPEM()), 0o600))
-	startAPIServer(t).writeFiles(t, dir)
-	return []string{
-		"KENSHO_REFRESH_TOKEN=" + refreshToken,
-		"KENSHO_CLIENT_ID=" + clientID,
-		"KENSHO_ARCHIVE_CLIENT_ID=" + letters["kensho-archive.pub"],
-		"KENSHO_ARCHIVE_NEXT_CLIENT_ID=" + letters["kensho-archive-next.pub"],
-		"KENSHO_ACCESS_TOKEN=access-token-of-kensho-0123456789",
-		"SCRIBE_REFRESH_TOKEN=" + scribe,
-		"SITECORE_API_KEY=" + apiKey,
-		"SITECORE_REFRESH_TOKEN=" + sitecore,
-	}
-}
-
-// letters are the files of public keys that pages mail to Kensho, with the client IDs of its
-// answers.
-var letters = map[string]string{
-	"kensho.pub":              clientID,
-	"kensho-archive.pub":      "0oa3archive4",
-	"kensho-archive-next.pub": "0oa5archive6",
-}
-
-// withMail registers the keys that pages have generated with the vendors, before each request.
-func withMail(sim *vendorsim.Sim, dir string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		for name, id := range letters {
-			if letter, err := os.ReadFile(filepath.Join(dir, name)); err == nil {
-				if key, err := jwt.ParseRSAPublicKeyFromPEM(letter); err == nil {
-					sim.AddClient(id, key, "")
-				}
-			}
-		}
-		registerGenerated(sim, dir)
-		sim.ServeHTTP(w, r)
-	})
-}
-
 // readersEnvironment returns the environment of an operator with a root token and a Go toolchain,
 // without the settings of the person who runs the tests.
 func readersEnvironment(t *testing.T, server *vaultserver.Server) []string {
@@ -219,21 +138,22 @@ func readersEnvironment(t *testing.T, server *vaultserver.Server) []string {
 	return environ
 }
 
-// copyRepository copies the files of the repository, including those that are not committed yet.
+// copyRepository copies the files of the repository, including those that are not committed yet,
+// but not those that Git ignores, such as secrets that a page has written.
 func copyRepository(t *testing.T, from, to string) {
 	t.Helper()
-	entries, err := os.ReadDir(from)
+	output, err := exec.CommandContext(t.Context(), "git", "-C", from, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	require.NoError(t, err)
-	for _, entry := range entries {
-		source, target := filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name())
-		switch name := entry.Name(); {
-		case name == ".git" || name == "bin" || name == "dist":
-		case entry.IsDir():
-			require.NoError(t, os.CopyFS(target, os.DirFS(source)))
-		default:
-			content, err := os.ReadFile(source)
-			require.NoError(t, err)
-			require.NoError(t, os.WriteFile(target, content, 0o600))
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(output), "\x00"), "\x00") {
+		source, target := filepath.Join(from, name), filepath.Join(to, name)
+		info, err := os.Stat(source)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // deleted, but not yet in a commit
 		}
+		require.NoError(t, err)
+		content, err := os.ReadFile(source)
+		require.NoError(t, err)
+		require.NoError(t, os.MkdirAll(filepath.Dir(target), 0o700))
+		require.NoError(t, os.WriteFile(target, content, info.Mode().Perm()))
 	}
 }

@@ -19,92 +19,116 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/process"
+	"vault-plugin-secrets-tokenbroker/test/internal/customer"
 	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 )
 
-// The commands of the playground work as printed, and so do the README's tutorial and the page about
-// an outage in it. Ctrl-C ends it.
-func TestThePlaygroundNeedsNoAccount(t *testing.T) {
+// outageAt are the commands that the playground prints for Kensho, and what they do.
+var outageAt = []struct {
+	prints string
+	fails  bool
+}{
+	{prints: accessTokenLine},
+	{prints: " is down"},
+	{prints: "the cached token stays in use", fails: true},
+	{prints: noNewerToken},
+	{prints: " is up"},
+}
+
+const accessTokenLine, noNewerToken = "access_token  ", "the vendor issues no newer token"
+
+// The commands of the playground work as printed, also for the other vendors.
+func TestThePlaygroundsCommandsWorkAsPrinted(t *testing.T) {
+	t.Parallel()
+	p := startPlayground(t, t.TempDir(), playgroundBinary(t)...)
+	require.Len(t, p.commands, len(outageAt))
+	for vendor, minTTL := range map[string]string{"kensho": "1h", "oauth2": "1h", "sitecore": "25h"} {
+		for _, printed := range []string{"kensho", vendor, "min_ttl=" + minTTL} {
+			assert.Contains(t, p.printed, printed)
+		}
+		other := strings.NewReplacer("kensho", vendor, "min_ttl=1h", "min_ttl="+minTTL)
+		var outputs []string
+		for i, step := range outageAt {
+			output, err := p.run(other.Replace(p.commands[i]))
+			assert.Equal(t, step.fails, err != nil, "%s: %v", p.commands[i], err)
+			assert.Contains(t, output, step.prints)
+			outputs = append(outputs, output)
+		}
+		assert.NotContains(t, outputs[0], noNewerToken)
+		token := lineWith(outputs[0], accessTokenLine)
+		assert.NotEmpty(t, token)
+		assert.Equal(t, token, lineWith(outputs[3], accessTokenLine), "the read in the outage returns the cached token")
+		for _, i := range []int{2, 3} { // a refresh and a read after the outage
+			output, err := p.run(other.Replace(p.commands[i]))
+			require.NoError(t, err)
+			assert.NotContains(t, output, noNewerToken)
+		}
+	}
+	p.end(syscall.SIGINT)
+}
+
+// The pages of the reading order in docs/README.md can be followed one after the other in the
+// playground, from the installation of the plugin to its removal. Ctrl-C ends it. The test adds the
+// Kubernetes cluster that a page needs.
+func TestPagesCanBeFollowedInOrder(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
-	dir := t.TempDir()
-	copyRepository(t, root, dir)
-	p := startPlayground(t, dir, "make", "--no-print-directory", "playground")
-
-	environ := p.environ()
-	run := func(command string) (output string, err error) {
-		cmd := exec.CommandContext(t.Context(), "bash", "-c", command)
-		cmd.Dir, cmd.Env = dir, environ
-		text, err := cmd.CombinedOutput()
-		t.Logf("$ %s\n%s", command, text)
-		return string(text), err
-	}
-	const accessToken, warning = "access_token  ", "the vendor issues no newer token"
-	steps := []struct {
-		printed string
-		fails   bool
-	}{
-		{printed: accessToken},
-		{printed: "kensho is down"},
-		{printed: "the cached token stays in use", fails: true},
-		{printed: warning},
-		{printed: "kensho is up"},
-	}
-	require.Len(t, p.commands, len(steps))
-	var outputs []string
-	for i, step := range steps {
-		output, err := run(p.commands[i])
-		assert.Equal(t, step.fails, err != nil, "%s: %v", p.commands[i], err)
-		assert.Contains(t, output, step.printed)
-		outputs = append(outputs, output)
-	}
-	assert.NotContains(t, outputs[0], warning)
-	token := lineWith(outputs[0], accessToken)
-	assert.NotEmpty(t, token)
-	assert.Equal(t, token, lineWith(outputs[3], accessToken), "the read in the outage returns the cached token")
-	for _, i := range []int{2, 3} { // a refresh and a read after the outage
-		output, err := run(p.commands[i])
-		require.NoError(t, err)
-		assert.NotContains(t, output, warning)
-	}
-	for _, vendor := range []string{"sitecore", "oauth2"} {
-		output, err := run("vault read playground/" + vendor + "/creds/prod")
-		require.NoError(t, err)
-		assert.Contains(t, output, accessToken)
-	}
-
-	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	order, err := docwalk.Order(os.DirFS(root), "docs/README.md", "Read in order")
 	require.NoError(t, err)
-	_, tutorial, found := strings.Cut(string(readme), "\n## First token\n")
-	require.True(t, found)
-	tutorial, _, _ = strings.Cut(tutorial, "\n## ")
-	page, err := docwalk.Parse("README.md (First token)", []byte(tutorial))
-	require.NoError(t, err)
-	require.Greater(t, page.Commands(), 5)
-	ctx, cancel := context.WithTimeout(t.Context(), pageTime)
-	defer cancel()
-	require.NoError(t, page.Walk(ctx, dir, environ))
-	require.NoError(t, parsePage(t, root, "docs/outage.md").WithoutSetup().Walk(ctx, dir, environ))
-
-	p.end(syscall.SIGINT)
+	require.Equal(t, readme, order[0])
+	require.Equal(t, "docs/operations.md", order[len(order)-1])
+	require.NoError(t, atAnyHour(t, func() error {
+		dir := t.TempDir()
+		copyRepository(t, root, dir)
+		p := startPlayground(t, dir, "make", "--no-print-directory", "playground")
+		p.addKubernetes()
+		provided := addable(t, dir)
+		for _, name := range order {
+			page := parsePage(t, root, name)
+			if page.Commands() == 0 {
+				continue
+			}
+			t.Logf("follow %s", name)
+			ctx, cancel := context.WithTimeout(t.Context(), pageTime)
+			err := page.WithoutSetup().Walk(ctx, dir, p.environ)
+			cancel()
+			if err != nil {
+				return err
+			}
+		}
+		mounts, err := p.run("vault secrets list")
+		require.NoError(t, err)
+		assert.NotContains(t, mounts, pluginName, "a mount is left")
+		files, err := p.run(`ls "$VAULT_PLUGIN_DIR"`)
+		require.NoError(t, err)
+		assert.NotContains(t, files, pluginName+"-v", "a file of the plugin is left")
+		p.end(syscall.SIGINT)
+		assertNoFileLeft(t, dir, provided)
+		return nil
+	}))
 }
 
 func TestASignalEndsThePlayground(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "playground")
+	command := playgroundBinary(t)
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel()
+			startPlayground(t, t.TempDir(), command...).end(signal)
+		})
+	}
+}
+
+// playgroundBinary builds the playground, and returns the command that starts it.
+func playgroundBinary(t *testing.T) []string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "playground")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./playground")
 	build.Dir = ".."
 	output, err := build.CombinedOutput()
 	require.NoError(t, err, string(output))
-	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
-		t.Run(signal.String(), func(t *testing.T) {
-			t.Parallel()
-			p := startPlayground(t, dir, binary, "-vault="+os.Getenv("VAULT"), "-plugin="+os.Getenv("PLUGIN"), "-version="+w.version)
-			p.end(signal)
-		})
-	}
+	return []string{binary, "-vault=" + os.Getenv("VAULT"), "-plugin=" + os.Getenv("PLUGIN"), "-version=" + w.version}
 }
 
 // A playground is a process group in which a playground runs.
@@ -112,11 +136,13 @@ type playground struct {
 	t       *testing.T
 	process *process.Process
 	output  *bufio.Reader
+	dir     string // the working directory
 	tmp     string // the directory for temporary files
 	marker  string // a variable in the environment of all its processes
 
-	exports  string   // the command to run first in another terminal
-	commands []string // the commands to try
+	printed  string
+	commands []string // to try
+	environ  []string // of a person who has run the first command
 }
 
 // startPlayground runs a command that starts a playground, and waits until it has printed what to
@@ -130,7 +156,7 @@ func startPlayground(t *testing.T, dir string, command ...string) *playground {
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, output.Close()) })
 
-	p := &playground{t: t, output: bufio.NewReader(output), tmp: tmp, marker: "PLAYGROUND_TEST=" + tmp}
+	p := &playground{t: t, dir: dir, output: bufio.NewReader(output), tmp: tmp, marker: "PLAYGROUND_TEST=" + tmp}
 	cmd := exec.CommandContext(context.Background(), command[0], command[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, stdout, stdout
 	cmd.Env = append(readersEnvironment(t, w.server), "TMPDIR="+tmp, p.marker)
@@ -148,19 +174,35 @@ func startPlayground(t *testing.T, dir string, command ...string) *playground {
 			p.commands = append(p.commands, strings.TrimSpace(command))
 		}
 	}
-	require.NotEmpty(t, p.commands, "%s", &printed)
-	p.exports, p.commands = p.commands[0], p.commands[1:]
+	p.printed = printed.String()
+	require.NotEmpty(t, p.commands, p.printed)
+	p.environ = readersEnvironment(t, w.server)
+	environ, err := p.run(p.commands[0] + " && env -0")
+	require.NoError(t, err)
+	p.environ, p.commands = strings.Split(strings.TrimSuffix(environ, "\x00"), "\x00"), p.commands[1:]
 	return p
 }
 
-// environ returns the environment of a person who has run the first command.
-func (p *playground) environ() []string {
+// run runs a command as a person does in another terminal.
+func (p *playground) run(command string) (output string, err error) {
 	p.t.Helper()
-	cmd := exec.CommandContext(p.t.Context(), "bash", "-c", p.exports+" && env -0")
-	cmd.Env = readersEnvironment(p.t, w.server)
-	output, err := cmd.Output()
-	require.NoError(p.t, err)
-	return strings.Split(strings.TrimSuffix(string(output), "\x00"), "\x00")
+	cmd := exec.CommandContext(p.t.Context(), "bash", "-c", command)
+	cmd.Dir, cmd.Env = p.dir, p.environ
+	text, err := cmd.CombinedOutput()
+	p.t.Logf("$ %s\n%s", command, text)
+	return string(text), err
+}
+
+// addKubernetes adds the auth method for Kubernetes if the server is built without it, and the files
+// of a cluster.
+func (p *playground) addKubernetes() {
+	p.t.Helper()
+	startAPIServer(p.t).writeFiles(p.t, p.dir)
+	if method := os.Getenv("KUBERNETES_AUTH"); method != "" {
+		_, err := p.run("method=" + method + `; install "$method" "$VAULT_PLUGIN_DIR"/kubernetes &&
+			vault plugin register -sha256="$(sha256sum "$method" | cut -d' ' -f1)" auth kubernetes`)
+		require.NoError(p.t, err)
+	}
 }
 
 // end sends a signal to the process group, as a terminal does. It fails the test if a process or a
@@ -177,6 +219,9 @@ func (p *playground) end(signal syscall.Signal) {
 	left, err := os.ReadDir(p.tmp)
 	require.NoError(p.t, err)
 	assert.Empty(p.t, left, "files are left")
+	for _, name := range customer.Files {
+		assert.NoFileExists(p.t, filepath.Join(p.dir, name))
+	}
 }
 
 // processes returns the folders in /proc of the processes whose environment has the marker.

@@ -2,43 +2,57 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"mvdan.cc/sh/v3/syntax"
+
 	"vault-plugin-secrets-tokenbroker/test/demo/stage"
+	"vault-plugin-secrets-tokenbroker/test/internal/customer"
 )
 
 // exports returns the commands that set the environment of a person who uses the playground.
-func exports(s *stage.Stage, control string) string {
-	lines := []string{
-		"unset VAULT_NAMESPACE VAULT_AGENT_ADDR VAULT_PROXY_ADDR",
-		"export VAULT_ADDR=" + s.Server.Address + " VAULT_TOKEN=" + s.Server.Token,
-		"export VAULT_PLUGIN_DIR=" + s.Server.PluginDir,
-		"export KENSHO_REFRESH_TOKEN=" + kenshoRefreshToken,
-		"export SITECORE_API_KEY=" + sitecoreAPIKey,
-		"export PLAYGROUND=" + control,
-		"export OAUTH2_CLIENT_ID=" + oauthClientID + " OAUTH2_CLIENT_SECRET=" + oauthClientSecret,
+// variables are those of the pages.
+func exports(s *stage.Stage, control string, variables map[string]string) (string, error) {
+	variables = maps.Clone(variables)
+	maps.Copy(variables, map[string]string{
+		"VAULT_ADDR": s.Server.Address, "VAULT_TOKEN": s.Server.Token, "VAULT_PLUGIN_DIR": s.Server.PluginDir,
+		"PLAYGROUND": control,
+	})
+	lines := []string{"unset VAULT_NAMESPACE VAULT_AGENT_ADDR VAULT_PROXY_ADDR"}
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		value, err := syntax.Quote(variables[name], syntax.LangPOSIX)
+		if err != nil {
+			return "", err
+		}
+		lines = append(lines, "export "+name+"="+value)
 	}
 	if _, err := exec.LookPath(s.Client); err != nil {
 		lines = append(lines, `export PATH="`+filepath.Dir(s.Binary)+`:$PATH"`)
 	}
-	return strings.Join(lines, "\n") + "\n"
+	return strings.Join(lines, "\n") + "\n", nil
 }
 
 // invite prints what a person can do. It writes the exports to a file in folder.
-func invite(s *stage.Stage, folder, control string) error {
-	variables := exports(s, control)
+func invite(s *stage.Stage, folder, control string, variables map[string]string) error {
+	text, err := exports(s, control, variables)
+	if err != nil {
+		return err
+	}
 	file := filepath.Join(folder, "exports")
-	if err := os.WriteFile(file, []byte(variables), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
 	}
 	fmt.Println()
-	fmt.Println(stage.Heading("The playground runs: a " + s.Client + " server, and the simulated vendors kensho, sitecore and oauth2."))
-	fmt.Println("\nFor the commands below and for the tutorial of the README, run this in another terminal:\n\n" +
-		stage.Command(". "+file) + "\n\nIt sets:\n")
-	fmt.Print("    ", strings.ReplaceAll(strings.TrimSuffix(variables, "\n"), "\n", "\n    "), "\n")
+	fmt.Println(stage.Heading("The playground runs: a " + s.Client + " server, and simulated vendors."))
+	fmt.Println("\nFor the commands below and for the pages of the documentation, run this in another terminal, in\n" +
+		"this folder. It sets the server's address and token, and the variables of the pages:")
+	fmt.Println()
+	fmt.Println(stage.Command(". " + file))
 	fmt.Println("\nRead a token, take the vendor down, see a refresh fail and a read go on with a warning,\n" +
 		"and end the outage:")
 	fmt.Println()
@@ -51,7 +65,13 @@ func invite(s *stage.Stage, folder, control string) error {
 	} {
 		fmt.Println(stage.Command(command))
 	}
-	fmt.Println("\nThe same works for sitecore and oauth2.\n" +
-		"Ctrl-C ends the playground and removes all its files.")
+	fmt.Println("\n" + `The same works for sitecore, with min_ttl=25h because its tokens are valid for 24 hours, and for
+oauth2, which stands for all other vendors. Kensho's tokens expire 50 minutes after the start of the
+playground, and then every hour.
+
+The playground has its own mounts below ` + mounts + `. The pages enable other mounts, such as kensho/.
+The files that the pages need (` + strings.Join(customer.Files, ", ") + `) are in this folder.
+
+Ctrl-C ends the playground and removes all its files.`)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/process"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 	"vault-plugin-secrets-tokenbroker/test/demo/stage"
 	"vault-plugin-secrets-tokenbroker/test/internal/vendorproxy"
 )
@@ -43,8 +44,12 @@ func playground(ctx context.Context, binary, plugin, version string) (err error)
 	if err := process.RemoveAtExit(folder); err != nil {
 		return err
 	}
-	vendors, switches := newVendors(time.Now())
-	proxy, closeProxy, err := stage.Serve(ctx, vendorproxy.New(vendors))
+	account, switches, err := openAccounts(".", time.Now())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, account.Close()) }()
+	proxy, closeProxy, err := stage.Serve(ctx, vendorproxy.New(account))
 	if err != nil {
 		return err
 	}
@@ -59,11 +64,11 @@ func playground(ctx context.Context, binary, plugin, version string) (err error)
 		return err
 	}
 	fmt.Println("Starting a server …")
-	return stage.Run(ctx, "playground", binary, plugin, environ, func(s *stage.Stage) error {
-		if err := setUp(ctx, s, version); err != nil {
+	return stage.Run(ctx, "playground", vaultserver.StartRaft, binary, plugin, environ, func(s *stage.Stage) error {
+		if err := setUp(ctx, s, version, account.Variables()); err != nil {
 			return err
 		}
-		if err := invite(s, folder, control); err != nil {
+		if err := invite(s, folder, control, account.Variables()); err != nil {
 			return err
 		}
 		select {

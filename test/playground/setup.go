@@ -18,18 +18,21 @@ import (
 // to their readers.
 const mounts = "playground/"
 
-// credentials are the stored credentials, by their paths below mounts.
-var credentials = map[string]map[string]any{
-	"kensho/config/kensho/prod":     {"refresh_token": kenshoRefreshToken},
-	"sitecore/config/sitecore/prod": {"api_key": sitecoreAPIKey, "scope": "discover,event"},
-	"oauth2/config/oauth2/prod": {
-		"token_url": vendorsim.OAuthTokenURL, "client_id": oauthClientID, "client_secret": oauthClientSecret,
-		"scope": "invoices.read,invoices.write",
-	},
+// credentials returns the credentials to store, by their paths below mounts. variables are those of
+// the pages.
+func credentials(variables map[string]string) map[string]map[string]any {
+	return map[string]map[string]any{
+		"kensho/config/kensho/prod":     {"refresh_token": variables["KENSHO_REFRESH_TOKEN"]},
+		"sitecore/config/sitecore/prod": {"api_key": variables["SITECORE_API_KEY"], "scope": "discover,event"},
+		"oauth2/config/oauth2/prod": {
+			"token_url": vendorsim.OAuthTokenURL, "client_id": variables["OAUTH2_CLIENT_ID"], "client_secret": variables["OAUTH2_CLIENT_SECRET"],
+			"scope": "invoices.read,invoices.write",
+		},
+	}
 }
 
 // setUp registers the plugin, and mounts it and stores a credential for each vendor.
-func setUp(ctx context.Context, s *stage.Stage, version string) error {
+func setUp(ctx context.Context, s *stage.Stage, version string, variables map[string]string) error {
 	client, err := s.Server.Client()
 	if err != nil {
 		return err
@@ -45,7 +48,7 @@ func setUp(ctx context.Context, s *stage.Stage, version string) error {
 	if err != nil {
 		return err
 	}
-	for path, fields := range credentials {
+	for path, fields := range credentials(variables) {
 		vendor, _, _ := strings.Cut(path, "/")
 		err := client.Sys().MountWithContext(ctx, mounts+vendor, &api.MountInput{
 			Type: "tokenbroker", Config: api.MountConfigInput{PluginVersion: version},

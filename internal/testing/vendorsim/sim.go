@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -218,11 +217,6 @@ func (s *Sim) Expiry(token string) time.Time {
 	return time.Time{}
 }
 
-// URL returns the URL at which a Sim that is served at base simulates a vendor's URL.
-func URL(base, vendor string) string {
-	return strings.TrimRight(base, "/") + "/" + strings.TrimPrefix(vendor, "https://")
-}
-
 // ServeHTTP answers as the vendor whose host is called.
 func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
@@ -298,40 +292,6 @@ func (s *Sim) answer(host, path string, r *http.Request) reply {
 		return endpoint(r)
 	}
 	return violation(http.StatusNotFound, "unknown URL")
-}
-
-// locate returns the vendor's host and path that a request is for.
-func locate(r *http.Request) (host, path string) {
-	name, _, err := net.SplitHostPort(r.Host)
-	if err != nil || !net.ParseIP(name).IsLoopback() {
-		return r.Host, r.URL.Path
-	}
-	host, path, _ = strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	if host == wellKnown {
-		// A well-known path precedes the path of the issuer (RFC 8414 §3.1).
-		suffix, issuer, _ := strings.Cut(path, "/")
-		host, path, _ = strings.Cut(issuer, "/")
-		path = strings.TrimSuffix(wellKnown+"/"+suffix+"/"+path, "/")
-	}
-	return host, "/" + path
-}
-
-// callerURL returns the URL that the caller used.
-func callerURL(r *http.Request) string {
-	host, path := locate(r)
-	return asSeen(r, "https://"+host+path)
-}
-
-// asSeen returns a vendor's URL as the sender of the request has to write it.
-func asSeen(r *http.Request, vendor string) string {
-	if host, _ := locate(r); host == r.Host {
-		return vendor
-	}
-	scheme := "http://"
-	if r.TLS != nil {
-		scheme = "https://"
-	}
-	return URL(scheme+r.Host, vendor)
 }
 
 // now returns the time by the vendors' clocks.

@@ -32,6 +32,20 @@ func call(t *testing.T, sim http.Handler, method, url string, header map[string]
 	return w.Code, string(answer)
 }
 
+func TestOnlyHostsOfVendorsAreSimulated(t *testing.T) {
+	sim := vendorsim.New()
+	sim.AddOAuthServer(vendorsim.OAuthServer{
+		Issuer: "https://acme.example.com", TokenURL: "https://token.example.com/token", RevocationURL: "https://revoke.example.com/revoke",
+	})
+	for host, simulated := range map[string]bool{
+		"link-streaming.kensho.com": true, "kensho.okta.com": true, "api.rfksrv.com": true, "auth.example.com": true,
+		"acme.example.com": true, "token.example.com": true, "revoke.example.com": true,
+		"other.example.com": false, "other.okta.com": false, "kensho.com": false,
+	} {
+		assert.Equal(t, simulated, sim.Simulates(host), host)
+	}
+}
+
 func TestAVendorAcceptsOnlyDocumentedRequests(t *testing.T) {
 	const (
 		link     = "https://link-streaming.kensho.com/oauth2/refresh"

@@ -23,7 +23,7 @@ func Context() (ctx context.Context, stop context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 }
 
-// A Stage is a server in dev mode with the plugin in its plugin directory, and its log.
+// A Stage is a server with the plugin in its plugin directory, and its log.
 type Stage struct {
 	Server *vaultserver.Server
 	Binary string    // absolute path of the server's binary
@@ -32,10 +32,13 @@ type Stage struct {
 	Log    io.Writer // of the server
 }
 
+// A Starter is vaultserver.StartDev or vaultserver.StartRaft.
+type Starter func(ctx context.Context, binary string, log io.Writer, environ ...string) (*vaultserver.Server, error)
+
 // Run starts a server from binary and calls perform with it. environ (NAME=value) is added to the
 // server's environment. In the end, Run stops the server and removes its files. The log is left if
 // perform fails before ctx has ended; name is part of the log's file name.
-func Run(ctx context.Context, name, binary, plugin string, environ []string, perform func(*Stage) error) (err error) {
+func Run(ctx context.Context, name string, start Starter, binary, plugin string, environ []string, perform func(*Stage) error) (err error) {
 	if binary, err = filepath.Abs(binary); err != nil {
 		return err
 	}
@@ -52,7 +55,7 @@ func Run(ctx context.Context, name, binary, plugin string, environ []string, per
 		}
 		err = fmt.Errorf("%w\nserver log: %s", err, logPath)
 	}()
-	server, err := vaultserver.StartDev(ctx, binary, log, environ...)
+	server, err := start(ctx, binary, log, environ...)
 	if err != nil {
 		return err
 	}
