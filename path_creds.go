@@ -124,7 +124,7 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return failure(nameIn(d), err)
 	}
-	resp := b.Secret(accessTokenType).Response(tokenData(result.IssuedToken), nil)
+	resp := b.Secret(accessTokenType).Response(tokenData(result.IssuedToken, 8), nil)
 	resp.Secret.TTL = min(result.TTL, result.longest)
 	internal := resp.Secret.InternalData
 	internal["name"] = nameIn(d)
@@ -245,13 +245,13 @@ func addWarnings(resp *logical.Response, warnings []string) {
 	}
 }
 
-func tokenData(r *broker.IssuedToken) map[string]any {
-	data := map[string]any{
-		"access_token": r.AccessToken,
-		"token_type":   r.API.TokenType(&r.Token),
-		"expire_time":  broker.FormatTime(r.ExpireTime),
-		"vendor":       r.Vendor,
-	}
+// tokenData returns the response fields of a token, in a map with room for the given number of fields.
+func tokenData(r *broker.IssuedToken, room int) map[string]any {
+	data := make(map[string]any, room)
+	data["access_token"] = r.AccessToken
+	data["token_type"] = r.API.TokenType(&r.Token)
+	data["expire_time"] = broker.FormatTime(r.ExpireTime)
+	data["vendor"] = r.Vendor
 	if header := r.API.HTTPHeader(&r.Token); header != "" {
 		data["http_header"] = header
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,8 @@ const maxBody = 1 << 20
 type Client struct {
 	replaced http.RoundTripper // set in tests
 	dial     DialFunc          // nil for the default
+	proxy    *url.URL          // nil for that of the environment
+	identity *tls.Certificate  // the client's certificate (RFC 8705); nil for none
 	roots    *x509.CertPool    // nil for the system's
 	timeout  time.Duration
 	clocks   *Clocks
@@ -43,6 +46,9 @@ type ClientOptions struct {
 
 	// CACert is the PEM of the certificate authorities to trust; empty for the system's.
 	CACert string
+
+	// ProxyURL is the proxy for all requests; empty for that of the environment.
+	ProxyURL string
 
 	// Transport replaces HTTP and everything below it, in tests.
 	Transport http.RoundTripper
@@ -64,6 +70,13 @@ func NewClient(o ClientOptions) (*Client, error) {
 	c := &Client{replaced: o.Transport, dial: o.Dial, timeout: o.Timeout, clocks: o.Clocks}
 	if c.clocks == nil {
 		c.clocks = &Clocks{}
+	}
+	if o.ProxyURL != "" {
+		proxy, err := parseProxy(o.ProxyURL)
+		if err != nil {
+			return nil, err
+		}
+		c.proxy = proxy
 	}
 	if o.CACert != "" {
 		certificates, err := Certificates(o.CACert)
@@ -89,6 +102,42 @@ func (c *Client) WithErrors(transient []string, at string) *Client {
 	return &next
 }
 
+// WithCertificate returns a client that authenticates itself to servers with a certificate chain and its
+// private key, both in PEM (RFC 8705). Its error is of kind Invalid.
+func (c *Client) WithCertificate(chain, privateKey string) (*Client, error) {
+	if err := CheckCertificate(chain, privateKey); err != nil {
+		return nil, err
+	}
+	key, err := parsePrivateKey(privateKey)
+	if err != nil {
+		return nil, err
+	}
+	identity := &tls.Certificate{PrivateKey: key}
+	blocks, _ := readPEM(chain)
+	for _, block := range blocks {
+		if block.label == "CERTIFICATE" {
+			identity.Certificate = append(identity.Certificate, block.der)
+		}
+	}
+	next := *c
+	next.identity = identity
+	return &next, nil
+}
+
+// parseProxy parses a proxy_url. Its error is of kind Invalid.
+func parseProxy(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Hostname() == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme):
+		return nil, Errorf(Invalid, "proxy_url: not the URL of a proxy; use the form http://host:port, or https or socks5")
+	case u.User != nil:
+		return nil, Errorf(Invalid, "proxy_url: must not contain a user name or password, as a read returns the field; let the proxy admit this server by its address")
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return nil, Errorf(Invalid, "proxy_url: must not contain a path, a query or a fragment")
+	}
+	return u, nil
+}
+
 // transport returns a transport for one request. The next request may be a day away, and a
 // stored transport would be most of a credential's memory.
 func (c *Client) transport() http.RoundTripper {
@@ -109,6 +158,12 @@ func (c *Client) transport() http.RoundTripper {
 	}
 	t.TLSHandshakeTimeout = c.timeout
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.roots}
+	if c.identity != nil {
+		t.TLSClientConfig.Certificates = []tls.Certificate{*c.identity}
+	}
+	if c.proxy != nil {
+		t.Proxy = http.ProxyURL(c.proxy)
+	}
 	t.MaxResponseHeaderBytes = maxBody
 	return t
 }

@@ -56,6 +56,11 @@ func CommonSchemas() map[string]*framework.FieldSchema {
 			Description:  "Certificate authorities to trust instead of the system's, in PEM, for a private CA or a proxy that inspects TLS.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
 		},
+		"proxy_url": {
+			Type:         framework.TypeString,
+			Description:  "Proxy for the requests to the vendor, such as http://proxy.example.com:3128. Default: that of the server's environment (HTTPS_PROXY).",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Proxy URL"},
+		},
 		"default_ttl": {
 			Type:         framework.TypeDurationSecond,
 			Description:  "Token lifetime to assume if neither the vendor, the token nor a documented rule of the vendor states one, or if the stated value is not a lifetime, such as 0.",

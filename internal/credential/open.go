@@ -19,6 +19,7 @@ type commonFields struct {
 	Expires        string           `json:"expires"`
 	RequestTimeout provider.Seconds `json:"request_timeout"`
 	CACert         string           `json:"ca_cert"`
+	ProxyURL       string           `json:"proxy_url"`
 	DefaultTTL     provider.Seconds `json:"default_ttl"`
 	MaxTTL         provider.Seconds `json:"max_ttl"`
 
@@ -54,6 +55,7 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 	client, err := provider.NewClient(provider.ClientOptions{
 		Timeout:   common.RequestTimeout.Duration(),
 		CACert:    common.CACert,
+		ProxyURL:  common.ProxyURL,
 		Transport: st.options.Transport,
 		Dial:      st.options.Dial,
 		Clocks:    &st.clocks,

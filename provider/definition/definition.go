@@ -244,6 +244,6 @@ var standardFields = map[string]Field{
 
 // reservedFields are fields that every credential has.
 var reservedFields = []string{
-	"name", "verify", "grant_type", "description", "expires", "request_timeout", "ca_cert", "default_ttl", "max_ttl",
+	"name", "verify", "grant_type", "description", "expires", "request_timeout", "ca_cert", "proxy_url", "default_ttl", "max_ttl",
 	"keepalive_interval", "private_key_source", "keypair",
 }

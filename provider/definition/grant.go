@@ -66,6 +66,11 @@ func (d *Definition) compileGrant(given *Grant) (*grant, error) {
 	if !slices.Contains(authStyles, g.auth) {
 		return nil, fmt.Errorf("/auth: unknown value %q (allowed: %s)", g.auth, strings.Join(authStyles, ", "))
 	}
+	for _, name := range clientFields(g.auth) {
+		if d.fields[name] == nil {
+			return nil, fmt.Errorf("/auth: %s needs a field named %s", g.auth, name)
+		}
+	}
 	c := &compiler{d: d, g: g}
 	if err := errors.Join(c.answer(), c.keys(), c.requests()); err != nil {
 		return nil, firstOf(err)
@@ -293,6 +298,10 @@ func (c *compiler) useClient() {
 		return
 	case exchange.PrivateKeyJWT, exchange.Public:
 		c.use("client_id")
+	case exchange.TLSClientAuth:
+		for _, name := range clientFields(c.g.auth) {
+			c.use(name)
+		}
 	default:
 		c.use("client_id")
 		c.use("client_secret")

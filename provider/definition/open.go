@@ -176,6 +176,8 @@ func clientFields(auth string) []string {
 		return []string{"client_id", "client_secret"}
 	case auth == exchange.PrivateKeyJWT:
 		return []string{"client_id"}
+	case auth == exchange.TLSClientAuth:
+		return []string{"client_id", "certificate", "private_key"}
 	}
 	return nil
 }
@@ -238,6 +240,13 @@ func (o *opening) client() (*exchange.Client, error) {
 	}
 	if d.Token.Reused {
 		c.RenewalWindow = time.Nanosecond // the vendor returns the same token before it expires
+	}
+	if g.auth == exchange.TLSClientAuth {
+		mutual, err := c.HTTP.WithCertificate(o.text("certificate"), o.text("private_key"))
+		if err != nil {
+			return nil, err
+		}
+		c.HTTP = mutual
 	}
 	if g.auth == "client_secret" {
 		c.AuthStyle = ""

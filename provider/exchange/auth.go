@@ -17,6 +17,9 @@ const (
 	PrivateKeyJWT = "private_key_jwt" // RFC 7523 §2.2
 	None          = "none"
 
+	// TLSClientAuth is a client certificate of the connection (RFC 8705 §2.1). HTTP has it.
+	TLSClientAuth = "tls_client_auth"
+
 	// Public is None with client_id in the body (RFC 6749 §3.2.1).
 	Public = "public"
 
@@ -29,7 +32,7 @@ const (
 
 var (
 	// AuthStyles are the styles that an operator can choose.
-	AuthStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost, PrivateKeyJWT, None}
+	AuthStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost, PrivateKeyJWT, TLSClientAuth, None}
 
 	// SecretStyles are those that need a client secret.
 	SecretStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost}
@@ -108,7 +111,7 @@ func (c *Client) authenticate(style, endpoint string, values Values) (authentica
 			params.Set("client_id", c.ID)
 		}
 		return authentication{params: params}, nil
-	case Public:
+	case Public, TLSClientAuth:
 		if c.ID != "" {
 			return authentication{params: url.Values{"client_id": {c.ID}}}, nil
 		}

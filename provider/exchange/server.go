@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -18,6 +19,10 @@ import (
 type Server struct {
 	Issuer string
 	Endpoints
+
+	// IsMutual is whether the client authenticates with a certificate, for which metadata may list other
+	// endpoints (RFC 8705 §5).
+	IsMutual bool
 
 	// Field is the operator's field that determines the token endpoint, for errors; "" for
 	// token_url or issuer.
@@ -65,7 +70,7 @@ func (s *Server) resolveEndpoints(ctx context.Context, client *provider.Client) 
 	found := s.found.Load()
 	switch {
 	case found == nil:
-		endpoints, err := discover(ctx, client, s.Issuer)
+		endpoints, err := discover(ctx, client, s.Issuer, s.IsMutual)
 		if err != nil {
 			return Endpoints{}, err
 		}
@@ -73,7 +78,7 @@ func (s *Server) resolveEndpoints(ctx context.Context, client *provider.Client) 
 	case time.Since(found.time) > metadataAge && s.mayTry(time.Now()):
 		ctx, cancel := context.WithTimeout(ctx, stalePatience)
 		defer cancel()
-		if endpoints, err := discover(ctx, client, s.Issuer); err == nil {
+		if endpoints, err := discover(ctx, client, s.Issuer, s.IsMutual); err == nil {
 			found = s.store(endpoints)
 		}
 	}
@@ -126,7 +131,7 @@ func (s *Server) revocationField() string {
 // discover reads an issuer's metadata from the location of OpenID Connect Discovery or else
 // that of RFC 8414, whose path some servers append to the issuer's own. If all fail, it
 // prefers the error of unusable metadata to that of a location without any.
-func discover(ctx context.Context, client *provider.Client, issuer string) (*Endpoints, error) {
+func discover(ctx context.Context, client *provider.Client, issuer string, isMutual bool) (*Endpoints, error) {
 	u, err := url.Parse(issuer)
 	if err != nil {
 		return nil, provider.Errorf(provider.Invalid, "issuer: not a URL; use the form https://host")
@@ -137,7 +142,7 @@ func discover(ctx context.Context, client *provider.Client, issuer string) (*End
 	isMissing := false
 	for _, at := range slices.Compact([]string{path + openID, oauth + path, path + oauth}) {
 		u.Path, u.RawPath = at, ""
-		endpoints, err := fetch(ctx, client, u.String(), issuer)
+		endpoints, err := fetch(ctx, client, u.String(), issuer, isMutual)
 		var e *provider.Error
 		if err == nil || errors.As(err, &e) && e.Kind == provider.Unavailable {
 			return endpoints, provider.CheckField(err, "issuer")
@@ -163,7 +168,7 @@ func metadataError(err error) error {
 }
 
 // fetch reads an issuer's metadata at one location.
-func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*Endpoints, error) {
+func fetch(ctx context.Context, client *provider.Client, at, issuer string, isMutual bool) (*Endpoints, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return nil, provider.Errorf(provider.Invalid, "issuer: not a valid URL for a request")
@@ -178,11 +183,20 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string) (*En
 		Token      provider.Text `json:"token_endpoint"`
 		Revocation provider.Text `json:"revocation_endpoint"`
 
+		Mutual struct {
+			Token      provider.Text `json:"token_endpoint"`
+			Revocation provider.Text `json:"revocation_endpoint"`
+		} `json:"mtls_endpoint_aliases"`
+
 		TokenMethods      provider.Texts `json:"token_endpoint_auth_methods_supported"`
 		RevocationMethods provider.Texts `json:"revocation_endpoint_auth_methods_supported"`
 	}
 	if err := reply.Decode(&published); err != nil {
 		return nil, err
+	}
+	if isMutual {
+		published.Token = cmp.Or(published.Mutual.Token, published.Token)
+		published.Revocation = cmp.Or(published.Mutual.Revocation, published.Revocation)
 	}
 	found := &Endpoints{
 		Token: string(published.Token), Revocation: string(published.Revocation),

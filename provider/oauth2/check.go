@@ -66,17 +66,23 @@ func (c *config) checkGrant() error {
 // checkClient checks that the fields that the client authentication needs are set, and none
 // that it ignores.
 func (c *config) checkClient() error {
-	signs := c.AuthStyle == exchange.PrivateKeyJWT || c.GrantType == "jwt_bearer"
+	signs, isMutual := c.signs(), c.AuthStyle == exchange.TLSClientAuth
 	switch {
+	case isMutual && c.Certificate == "":
+		return provider.Errorf(provider.Invalid, "certificate: must be set with auth_style=tls_client_auth")
+	case isMutual && c.PrivateKey == "":
+		return provider.Errorf(provider.Invalid, "private_key: must be set with auth_style=tls_client_auth, to prove the certificate")
+	case !isMutual && c.Certificate != "":
+		return provider.Errorf(provider.Invalid, `certificate: applies only to auth_style=tls_client_auth; set that, or clear it with certificate=""`)
 	case c.ClientID == "" && (c.AuthStyle != exchange.None || c.GrantType != "refresh_token"):
 		return provider.Errorf(provider.Invalid, "client_id: must be set")
 	case slices.Contains(exchange.SecretStyles, c.AuthStyle) && c.ClientSecret == "":
 		return provider.Errorf(provider.Invalid, "client_secret: must be set with auth_style=%s", c.AuthStyle)
 	case signs && c.PrivateKey == "":
 		return provider.Errorf(provider.Invalid, "private_key: must be set with auth_style=private_key_jwt")
-	case !signs && c.PrivateKey != "":
+	case !signs && !isMutual && c.PrivateKey != "":
 		return provider.Errorf(provider.Invalid, `private_key: is not used with auth_style=%s; clear it with private_key="", or use auth_style=private_key_jwt`, c.AuthStyle)
-	case c.ClientSecret != "" && (c.AuthStyle == exchange.PrivateKeyJWT || c.AuthStyle == exchange.None):
+	case c.ClientSecret != "" && (c.AuthStyle == exchange.PrivateKeyJWT || c.AuthStyle == exchange.None || isMutual):
 		return provider.Errorf(provider.Invalid, `client_secret: is not used with auth_style=%s; clear it with client_secret=""`, c.AuthStyle)
 	case c.AuthStyle == exchange.None && c.GrantType != "refresh_token" && c.GrantType != "jwt_bearer":
 		return provider.Errorf(provider.Invalid, "client_secret: must be set; grant_type=%s needs client authentication", c.GrantType)

@@ -26,6 +26,7 @@ type config struct {
 	ClientID          string            `json:"client_id"`
 	ClientSecret      string            `json:"client_secret"`
 	PrivateKey        string            `json:"private_key"`
+	Certificate       string            `json:"certificate"`
 	KeyID             string            `json:"key_id"`
 	SigningAlgorithm  string            `json:"signing_algorithm"`
 	AuthStyle         string            `json:"auth_style"`
@@ -98,6 +99,11 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 			Description:  "The client's private key in PEM: RSA of 2048 to 8192 bits, EC on P-256, P-384 or P-521, or Ed25519.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
 		},
+		"certificate": {
+			Type:         framework.TypeString,
+			Description:  "The client's certificate in PEM, with the certificates that issued it, for auth_style=tls_client_auth. It is that of the private key.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Certificate", EditType: "file"},
+		},
 		"key_id": {
 			Type:         framework.TypeString,
 			Description:  "The key ID, sent as the kid of assertions. Default: none, or the key_id of a generated key pair.",
@@ -111,7 +117,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"auth_style": {
 			Type:          framework.TypeString,
-			Description:   "How the client authenticates. Default: private_key_jwt if there is a private_key, none if there is no client_secret either. With a client_secret, the engine tries client_secret_basic, then client_secret_post, and remembers which one worked. client_secret_basic_unencoded is for vendors that do not decode the encoding of RFC 6749 §2.3.1.",
+			Description:   "How the client authenticates. Default: tls_client_auth if there is a certificate, private_key_jwt if there is a private_key, none if there is no client_secret either. With a client_secret, the engine tries client_secret_basic, then client_secret_post, and remembers which one worked. client_secret_basic_unencoded is for vendors that do not decode the encoding of RFC 6749 §2.3.1, tls_client_auth for a client certificate (RFC 8705).",
 			AllowedValues: provider.Allowed(exchange.AuthStyles),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Client authentication"},
 		},
@@ -192,7 +198,14 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		IdleExpiry:          c.IdleExpiry.Duration(),
 		InvalidatesPrevious: c.SingleToken,
 	}
-	if c.PrivateKey != "" {
+	if c.AuthStyle == exchange.TLSClientAuth {
+		mutual, err := client.HTTP.WithCertificate(c.Certificate, c.PrivateKey)
+		if err != nil {
+			return nil, err
+		}
+		client.HTTP, client.Server.IsMutual = mutual, true
+	}
+	if c.signs() {
 		signer, err := provider.NewSigner(c.PrivateKey, c.SigningAlgorithm, cmp.Or(c.KeyID, s.Thumbprint))
 		if err != nil {
 			return nil, err
@@ -209,6 +222,11 @@ func (c *config) sentStyle() string {
 		return exchange.Public
 	}
 	return c.AuthStyle
+}
+
+// signs reports whether the client signs assertions.
+func (c *config) signs() bool {
+	return c.AuthStyle == exchange.PrivateKeyJWT || c.GrantType == "jwt_bearer"
 }
 
 // request returns the token request.
@@ -269,6 +287,8 @@ func (c *config) complete() error {
 	}
 	if c.AuthStyle == "" {
 		switch {
+		case c.Certificate != "":
+			c.AuthStyle = exchange.TLSClientAuth
 		case c.PrivateKey != "" && c.GrantType != "jwt_bearer":
 			c.AuthStyle = exchange.PrivateKeyJWT
 		case c.ClientSecret == "":
