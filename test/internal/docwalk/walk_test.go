@@ -156,9 +156,9 @@ func TestAPageBeginsWhereTheOneBeforeItEnded(t *testing.T) {
 }
 
 func TestASetupBlockSaysWhoSkipsIt(t *testing.T) {
-	for _, above := range []string{"", "Enable the engine:\n\n", "Skip this.\n\n## A heading\n\n"} {
+	for _, above := range []string{"", "Enable the engine:\n\n", "Skip the next commands if you come from another page:\n\n", "Skip this if.\n\n## A heading\n\n"} {
 		_, err := Parse("page.md", []byte(above+"```console setup\n$ true\n```\n"))
-		assert.ErrorContains(t, err, `the paragraph above a setup block must say "Skip"`)
+		assert.ErrorContains(t, err, `the paragraph above a setup block must say "Skip this if"`)
 	}
 }
 
