@@ -89,8 +89,14 @@ func readableFields(fields map[string]*framework.FieldSchema) map[string]*framew
 		},
 	}
 	for name, schema := range fields {
-		if !credential.IsSecret(schema) && isStored(name) {
-			readable[name] = schema
+		switch {
+		case credential.IsSecret(schema) || !isStored(name):
+		case name == "keepalive_interval":
+			readable[name] = described(schema, "The interval in effect.")
+		case schema.Default != nil:
+			readable[name] = described(schema, "The stored value, or else the default.")
+		default:
+			readable[name] = described(schema, "The stored value. Absent if none is stored.")
 		}
 	}
 	return readable
@@ -136,7 +142,7 @@ func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
 		},
 		ExistenceCheck:  b.configExists(p),
 		HelpSynopsis:    "Store a credential of " + p.Summary() + ".",
-		HelpDescription: withExample(configHelp(fields), fmt.Sprintf("vault write %s/config/%s/prod %s", p.Name(), p.Name(), p.Example()), fmt.Sprintf("vault read %s/config/%s/prod", p.Name(), p.Name())),
+		HelpDescription: withExample(configHelp(fields), fmt.Sprintf("vault write %s/config/%s/prod %s", p.Name(), p.Name(), p.Example()), fmt.Sprintf("vault read %s/config/%s/prod", p.Name(), p.Name()), fmt.Sprintf("vault patch %s/config/%s/prod request_timeout=15s", p.Name(), p.Name())),
 	}
 }
 
