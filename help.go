@@ -21,9 +21,7 @@ func withExample(description string, commands ...string) string {
 func describeValues(paths []*framework.Path) []*framework.Path {
 	for _, path := range paths {
 		for name, schema := range path.Fields {
-			described := *schema // the schemas of providers are shared
-			described.Description = valuesDescription(schema)
-			path.Fields[name] = &described
+			path.Fields[name] = described(schema, valuesDescription(schema))
 		}
 	}
 	return paths

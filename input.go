@@ -198,7 +198,11 @@ func checkNames(field string, value any) error {
 // nameFix returns what to give in place of an invalid name.
 func nameFix(field, name string) string {
 	if last := name[strings.LastIndex(name, "/")+1:]; last != name && isName.MatchString(last) {
-		return fmt.Sprintf("use the name without its path: %s=%s", field, last)
+		list := "config"
+		if field == "keypair" {
+			list = "keypair"
+		}
+		return fmt.Sprintf("a name is without a vendor or path, as in %s=%s (list %s/ for the names)", field, last, list)
 	}
 	return "a name consists of letters, digits, dots, dashes and underscores"
 }

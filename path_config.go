@@ -107,8 +107,14 @@ func readableFields(fields map[string]*framework.FieldSchema) map[string]*framew
 		},
 	}
 	for name, schema := range fields {
-		if !credential.IsSecret(schema) && isStored(name) {
-			readable[name] = schema
+		switch {
+		case credential.IsSecret(schema) || !isStored(name):
+		case name == "keepalive_interval":
+			readable[name] = described(schema, "The interval in effect.")
+		case schema.Default != nil:
+			readable[name] = described(schema, "The stored value, or else the default.")
+		default:
+			readable[name] = described(schema, "The stored value. Absent if none is stored.")
 		}
 	}
 	return readable
@@ -166,7 +172,7 @@ func (b *backend) vendorPath(p provider.Provider) *framework.Path {
 		path.HelpDescription = withExample(vendorsHelp+configHelp(fields), "vault write kensho/config/kensho/prod refresh_token=...")
 		return path
 	}
-	path.HelpDescription = withExample(configHelp(fields), fmt.Sprintf("vault write %s/config/%s/prod %s", mountOf(p), p.Name(), example), fmt.Sprintf("vault read %s/config/%s/prod", mountOf(p), p.Name()))
+	path.HelpDescription = withExample(configHelp(fields), fmt.Sprintf("vault write %s/config/%s/prod %s", mountOf(p), p.Name(), example), fmt.Sprintf("vault read %s/config/%s/prod", mountOf(p), p.Name()), fmt.Sprintf("vault patch %s/config/%s/prod request_timeout=15s", mountOf(p), p.Name()))
 	return path
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -70,6 +71,27 @@ func TestAConfigIsReadWithItsDefaults(t *testing.T) {
 			"secrets_set":        []string{"api_key"},
 		}, e.Read("config/sitecore/prod2").Data)
 	})
+}
+
+// A field is absent from a response only if its description says so.
+func TestAResponseHasEachFieldThatIsNotDescribedAsAbsent(t *testing.T) {
+	e := engine.New(t)
+	e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+	e.Write("config/sitecore/search", map[string]any{"api_key": engine.APIKey})
+	e.Write("roles/web", map[string]any{"config": "prod"})
+	e.Write("keypair/batch", nil)
+	for _, path := range []string{"config/kensho/prod", "config/sitecore/search", "roles/web", "keypair/batch"} {
+		data := e.Read(path).Data
+		response := tokenbroker.Route(e.Backend, path).Operations[logical.ReadOperation].Properties().Responses[http.StatusOK][0]
+		for name, schema := range response.Fields {
+			mayBeAbsent := regexp.MustCompile(`Absent if|Omitted if|\(if any\)`).MatchString(schema.Description)
+			_, isThere := data[name]
+			assert.True(t, isThere || mayBeAbsent, "%s has no %s", path, name)
+			if strings.Contains(schema.Description, "Absent if none is stored") {
+				assert.False(t, isThere, "%s has %s, which is not stored", path, name)
+			}
+		}
+	}
 }
 
 func TestAConfigIsReadWithWhatItsVendorResolvesTo(t *testing.T) {

@@ -140,7 +140,9 @@ func publicFields(prefix, of string, required bool) map[string]*framework.FieldS
 func keypairFields() map[string]*framework.FieldSchema {
 	fields := publicFields("", "the active pair", true)
 	maps.Copy(fields, publicFields(pendingPrefix, "the pending pair (if any)", false))
-	maps.Copy(fields, allowedFields())
+	for field, schema := range allowedFields() {
+		fields[field] = described(schema, "The stored value; empty if there is none.")
+	}
 	return fields
 }
 

@@ -66,7 +66,7 @@ func (b *backend) pathRoles() []*framework.Path {
 			},
 			ExistenceCheck:  b.rolesExists,
 			HelpSynopsis:    "Write a role: a narrower view of a credential, with its own name and policies.",
-			HelpDescription: withExample(rolesHelpDescription, "vault write kensho/roles/web config=prod ttl=30m", "vault read kensho/roles/web"),
+			HelpDescription: withExample(rolesHelpDescription, "vault write kensho/roles/web config=prod ttl=30m", "vault read kensho/roles/web", "vault patch kensho/roles/web ttl=1h"),
 		},
 	}
 }
@@ -127,6 +127,9 @@ func roleFields() map[string]*framework.FieldSchema {
 func readableRole() map[string]*framework.FieldSchema {
 	fields := roleFields()
 	maps.DeleteFunc(fields, func(field string, _ *framework.FieldSchema) bool { return !isStored(field) })
+	for field, schema := range fields {
+		fields[field] = described(schema, "The stored value; 0, false or an empty list if there is none.")
+	}
 	return fields
 }
 

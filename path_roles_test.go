@@ -65,7 +65,7 @@ func TestAnInvalidRoleIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 	}{
 		"no config":                 {"web", map[string]any{}, "config: must be the name of a credential"},
 		"an unknown config":         {"web", map[string]any{"config": "serach"}, `config: no credential named "serach"; create it at config/<vendor>/serach first`},
-		"a config with a path":      {"web", map[string]any{"config": "sitecore/search"}, `config: "sitecore/search" is not a name; use the name without its path: config=search`},
+		"a config with a path":      {"web", map[string]any{"config": "sitecore/search"}, `config: "sitecore/search" is not a name; a name is without a vendor or path, as in config=search (list config/ for the names)`},
 		"a role of a role":          {"web", map[string]any{"config": "role"}, `config: no credential named "role"`},
 		"a credential's name":       {"link", map[string]any{"config": "search"}, `name: "link" is taken by config/kensho/link; choose another name`},
 		"its credential's name":     {"search", map[string]any{"config": "search"}, `name: "search" is taken by config/sitecore/search`},

@@ -69,7 +69,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"expire_time":             at("When the cached token expires."),
 		"last_exchange_time":      at("When the last exchange succeeded."),
 		"exchanges":               number("Number of successful exchanges since the credential was written."),
-		"consecutive_failures":    number("Number of failed exchanges since the last successful one."),
+		"consecutive_failures":    number("Number of failed exchanges since the last successful one, without those that concern only the scope of a role or a dedicated role."),
 		"last_error":              text("Error of the last failed exchange."),
 		"last_error_time":         at("Time of last_error."),
 		"next_attempt_time":       at("Earliest time of the next call to the vendor, while the engine is backing off."),

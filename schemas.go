@@ -24,6 +24,14 @@ func shareSchemas(paths []*framework.Path) []*framework.Path {
 	return paths
 }
 
+// described returns a copy of a schema with another description. The schemas of providers are
+// shared, and so must not change.
+func described(schema *framework.FieldSchema, description string) *framework.FieldSchema {
+	described := *schema
+	described.Description = description
+	return &described
+}
+
 // shared returns the first value that was passed for the key.
 func shared[T any](key string, own T) T {
 	first, _ := schemas.LoadOrStore(key, own)

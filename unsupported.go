@@ -1,6 +1,7 @@
 package tokenbroker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,7 @@ func (b *backend) explain(ctx context.Context, req *logical.Request, err error) 
 	case route != nil && !b.lacksVendor(ctx, req.Storage, path):
 		return logical.CodedError(http.StatusMethodNotAllowed, unsupportedOperation(req.Operation, path, route))
 	}
-	text, err := b.unknownPath(ctx, req.Storage, path)
+	text, err := b.unknownPath(ctx, req, path)
 	if err != nil {
 		return err
 	}
@@ -85,19 +86,20 @@ const nameRule = "a name consists of letters, digits, dots, dashes and underscor
 
 // unknownPath returns what a path may have meant. Its parts may be secrets in the wrong place, so the
 // text holds only those that look like names.
-func (b *backend) unknownPath(ctx context.Context, s logical.Storage, path string) (string, error) {
+func (b *backend) unknownPath(ctx context.Context, req *logical.Request, path string) (string, error) {
 	first, rest, _ := strings.Cut(path, "/")
 	text := "unknown path " + provider.Quote(path)
 	switch firsts := b.firstSegments(); {
 	case path == "":
 		return "the mount itself has no data (paths: " + strings.Join(firsts, ", ") + ")", nil
 	case !slices.Contains(firsts, first):
-		if near := likelyPath(first, firsts); near != "" {
-			return fmt.Sprintf("%s; did you mean %s?", text, strings.TrimSuffix(near+"/"+shownPath(rest), "/")), nil
+		near, err := b.likelyPath(ctx, req, path, firsts)
+		if near == "" || err != nil {
+			return fmt.Sprintf("%s (allowed: %s)", text, strings.Join(firsts, ", ")), err
 		}
-		return fmt.Sprintf("%s (allowed: %s)", text, strings.Join(firsts, ", ")), nil
+		return fmt.Sprintf("%s; did you mean %s?", text, near), nil
 	case first == "config":
-		return b.unknownConfig(ctx, s, rest)
+		return b.unknownConfig(ctx, req.Storage, rest)
 	case b.Route(first) != nil && b.Route(first+"/") == nil: // a path without names
 		return fmt.Sprintf("%s; did you mean %s?", text, first), nil
 	case rest == "":
@@ -167,12 +169,35 @@ var synonyms = map[string]string{
 	"renew": "refresh", "rotate": "refresh",
 }
 
-// likelyPath returns the first segment of a path that was probably meant; "" if there is none.
-func likelyPath(first string, firsts []string) string {
-	if meant, isKnown := synonyms[strings.ToLower(first)]; isKnown {
-		return meant
+// likelyPath returns the path that was probably meant by one with an unknown first segment, for the
+// text of an error; "" if there is none.
+func (b *backend) likelyPath(ctx context.Context, req *logical.Request, path string, firsts []string) (string, error) {
+	first, rest, _ := strings.Cut(path, "/")
+	meant, isSynonym := synonyms[strings.ToLower(first)]
+	if !isSynonym {
+		meant = nearest(strings.ToLower(first), firsts, mostEdits)
 	}
-	return nearest(strings.ToLower(first), firsts, mostEdits)
+	isOneName := rest != "" && !strings.Contains(rest, "/") && builtIn(rest) == nil
+	switch {
+	case meant == "":
+		return "", nil
+	case meant == "config" && isOneName && isSynonym && req.Operation == logical.ReadOperation: // a reader wants a token
+		meant = "creds"
+	case meant == "config" && isOneName:
+		vendor, err := b.vendorOf(ctx, req.Storage, rest)
+		return "config/" + vendor + "/" + shown(rest), err
+	}
+	return strings.TrimSuffix(meant+"/"+shownPath(rest), "/"), nil
+}
+
+// vendorOf returns the vendor of a credential for a path in an error; <vendor> if there is no such
+// credential.
+func (b *backend) vendorOf(ctx context.Context, s logical.Storage, name string) (string, error) {
+	if !isName.MatchString(name) {
+		return "<vendor>", nil
+	}
+	vendor, err := b.store.VendorOf(ctx, s, name)
+	return cmp.Or(vendor, "<vendor>"), err
 }
 
 // shownPath returns a path for the text of an error.

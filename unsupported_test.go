@@ -57,6 +57,13 @@ func TestAMistypedPathIsExplained(t *testing.T) {
 		{read, "Creds/prod", unknown, `unknown path "Creds/prod"; did you mean creds/prod?`},
 		{write, "key/batch", unknown, `unknown path "key/batch"; did you mean keypair/batch?`},
 		{write, "rotate/prod", unknown, `unknown path "rotate/prod"; did you mean refresh/prod?`},
+		{read, "credentials/prod", unknown, `unknown path "credentials/prod"; did you mean creds/prod?`},
+		{read, "Credential/search", unknown, `unknown path "Credential/search"; did you mean creds/search?`},
+		{read, "credential/kensho/prod", unknown, `unknown path "credential/kensho/prod"; did you mean config/kensho/prod?`},
+		{write, "credentials/prod", unknown, `unknown path "credentials/prod"; did you mean config/<vendor>/prod?`},
+		{remove, "credential/search", unknown, `unknown path "credential/search"; did you mean config/sitecore/search?`},
+		{read, "confg/search", unknown, `unknown path "confg/search"; did you mean config/sitecore/search?`},
+		{list, "confg/kensho", unknown, `unknown path "confg/kensho"; did you mean config/kensho?`},
 		{list, "credentials/", unknown, `unknown path "credentials"; did you mean config?`},
 		{list, "role", unknown, `unknown path "role"; did you mean roles?`},
 		{read, "creds/kensho/prod", unknown, `unknown path "creds/kensho/prod"; use the name without its vendor: creds/prod`},
@@ -89,7 +96,7 @@ func TestARoleWithTheVendorOfItsCredentialIsExplained(t *testing.T) {
 	e := engine.New(t)
 	_, status, message := e.Request(logical.UpdateOperation, "roles/web", map[string]any{"config": "sitecore/prod"})
 	assert.Equal(t, http.StatusBadRequest, status)
-	assert.Equal(t, `config: "sitecore/prod" is not a name; use the name without its path: config=prod`, message)
+	assert.Equal(t, `config: "sitecore/prod" is not a name; a name is without a vendor or path, as in config=prod (list config/ for the names)`, message)
 }
 
 // The answer to a mistyped path does not repeat a secret that is part of it.
@@ -97,7 +104,7 @@ func TestASecretInAMistypedPathIsNotShown(t *testing.T) {
 	e := engine.New(t)
 	secret := strings.Repeat("s3cret", 8)
 	for _, path := range []string{
-		secret, "cred/" + secret, "creds/kensho/" + secret, "config/" + secret, "config/sitcore/" + secret,
+		secret, "cred/" + secret, "credentials/" + secret, "confg/" + secret, "creds/kensho/" + secret, "config/" + secret, "config/sitcore/" + secret,
 		"config/" + secret + "/prod", "keypair/" + secret + "/x", "metrics/" + secret, "refresh/" + secret, "roles/" + secret + "/",
 	} {
 		for _, op := range []logical.Operation{logical.ReadOperation, logical.ListOperation, logical.PatchOperation, logical.DeleteOperation} {

@@ -90,11 +90,6 @@ func describe(path *framework.Path) page {
 			p.Response = append(p.Response, fields(without(response.Fields, p.Response), inResponse)...)
 		}
 	}
-	for i, answered := range p.Response {
-		if _, given := path.Fields[answered.Name]; given {
-			p.Response[i].Description = "The configured value, or the default. Absent if there is neither."
-		}
-	}
 	return p
 }
 

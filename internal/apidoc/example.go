@@ -65,7 +65,8 @@ func parse(text string) (Command, error) {
 // curl returns the request of a command for curl.
 func (c Command) curl() (string, error) {
 	method := map[logical.Operation]string{
-		logical.UpdateOperation: "-X POST ", logical.PatchOperation: "-X PATCH ", logical.ListOperation: "-X LIST ", logical.DeleteOperation: "-X DELETE ",
+		logical.UpdateOperation: "-X POST ", logical.PatchOperation: `-X PATCH -H "Content-Type: application/merge-patch+json" `,
+		logical.ListOperation: "-X LIST ", logical.DeleteOperation: "-X DELETE ",
 	}[c.Operation]
 	var data string
 	for name, value := range c.Data {

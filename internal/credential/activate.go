@@ -71,7 +71,8 @@ func (a ActivationRequest) check(name string, us users) error {
 }
 
 // Activate replaces the active pair with the pending one if the vendor accepts it for every
-// credential that uses the key pair, of which there must be one. Otherwise nothing changes. Its errors are those of Write.
+// credential that uses the key pair, of which there must be at least one. Otherwise nothing changes.
+// Its errors are those of Write.
 func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a ActivationRequest) error {
 	us, err := st.usersOf(ctx, s, name)
 	if err != nil {

@@ -84,6 +84,7 @@ func TestPagesCanBeFollowedInOrder(t *testing.T) {
 		p := startPlayground(t, dir, "make", "--no-print-directory", "playground")
 		p.addKubernetes()
 		provided := addable(t, dir)
+		reader := docwalk.NewReader(dir, p.environ)
 		for _, name := range order {
 			page := parsePage(t, root, name)
 			if page.Commands() == 0 {
@@ -91,7 +92,7 @@ func TestPagesCanBeFollowedInOrder(t *testing.T) {
 			}
 			t.Logf("follow %s", name)
 			ctx, cancel := context.WithTimeout(t.Context(), pageTime)
-			err := page.WithoutSetup().Walk(ctx, dir, p.environ)
+			err := reader.Follow(ctx, page.WithoutSetup())
 			cancel()
 			if err != nil {
 				return err

@@ -18,12 +18,12 @@ func TestNamesInFieldsAreCheckedFirst(t *testing.T) {
 	for name, bad := range map[string]struct {
 		path, field, value, says string
 	}{
-		"a relative path":                      {"roles/new", "config", "../../x", `config: "../../x" is not a name; use the name without its path: config=x`},
-		"a path":                               {"roles/new", "config", "oauth2/api", `config: "oauth2/api" is not a name; use the name without its path: config=api`},
+		"a relative path":                      {"roles/new", "config", "../../x", `config: "../../x" is not a name; a name is without a vendor or path, as in config=x (list config/ for the names)`},
+		"a path":                               {"roles/new", "config", "oauth2/api", `config: "oauth2/api" is not a name; a name is without a vendor or path, as in config=api (list config/ for the names)`},
 		"a line break":                         {"roles/new", "config", "api\nroot", `config: (8 characters, not shown) is not a name`},
 		"a hundred kilobytes":                  {"roles/new", "config", long, "is too long: 102400 bytes (at most 128)"},
 		"a hundred kilobytes with a slash":     {"roles/new", "config", "/" + long, "is too long: 102401 bytes (at most 128)"},
-		"a relative path as a key pair":        {"config/oauth2/api", "keypair", "../../x", `keypair: "../../x" is not a name`},
+		"a relative path as a key pair":        {"config/oauth2/api", "keypair", "../../x", `keypair: "../../x" is not a name; a name is without a vendor or path, as in keypair=x (list keypair/ for the names)`},
 		"a hundred kilobytes as a key pair":    {"config/oauth2/api", "keypair", long, "is too long: 102400 bytes (at most 128)"},
 		"a relative path as Kensho's key pair": {"config/kensho/new", "keypair", "../../x", `keypair: "../../x" is not a name`},
 		"an unknown field":                     {"roles/new", long, "x", "unknown field [name of "},

@@ -88,10 +88,16 @@ func (c *Customer) addKensho(k *privateKeys) {
 }
 
 func (c *Customer) addSitecore() {
-	const apiKey, refreshToken = "01-4d3c2b1a-0f9e8d7c6b5a49382716051423324150617283940a1", "refresh-token-of-sitecore-0123456789"
-	c.sim.AddAPIKey(apiKey)
+	for variable, apiKey := range map[string]string{
+		"SITECORE_API_KEY":      "01-4d3c2b1a-0f9e8d7c6b5a49382716051423324150617283940a1",
+		"SITECORE_NEXT_API_KEY": "01-4d3c2b1a-a1049382716051423324150617283940f9e8d7c6b5a",
+	} {
+		c.sim.AddAPIKey(apiKey)
+		c.variables[variable] = apiKey
+	}
+	const refreshToken = "refresh-token-of-sitecore-0123456789"
 	c.sim.AddPair(refreshToken, 24*time.Hour, 7*24*time.Hour)
-	c.variables["SITECORE_API_KEY"], c.variables["SITECORE_REFRESH_TOKEN"] = apiKey, refreshToken
+	c.variables["SITECORE_REFRESH_TOKEN"] = refreshToken
 }
 
 // write writes a file with a private key.

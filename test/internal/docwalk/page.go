@@ -8,7 +8,7 @@
 //     A command that ends in "&" runs until the end of the page.
 //   - A console block with the word setup after its language makes what the page starts from. A
 //     reader who comes from an earlier page has that already, and skips the block. The paragraph
-//     above it says so, with the word "Skip".
+//     above it says so, with the words "Skip this if".
 //   - A fenced block with file=NAME after its language is the content of a file that the
 //     commands below it can use.
 //   - Other fenced blocks are not run, and must not contain commands.
@@ -84,7 +84,7 @@ func (p *Page) fence(block *ast.FencedCodeBlock, markdown []byte, first int, lin
 	if string(block.Language(markdown)) == "console" {
 		setup := slices.Contains(info, "setup")
 		if setup && !saysSkip(block, markdown) {
-			return p.errorf(first-1, `the paragraph above a setup block must say "Skip"`)
+			return p.errorf(first-1, `the paragraph above a setup block must say "Skip this if"`)
 		}
 		return p.console(first, lines, setup)
 	}
@@ -104,10 +104,14 @@ func (p *Page) fence(block *ast.FencedCodeBlock, markdown []byte, first int, lin
 	return nil
 }
 
-// saysSkip reports whether the paragraph above a block says "Skip".
+// saysSkip reports whether the paragraph above a block says "Skip this if", as docs/README.md does.
 func saysSkip(block ast.Node, markdown []byte) bool {
 	above, isParagraph := block.PreviousSibling().(*ast.Paragraph)
-	return isParagraph && strings.Contains(string(above.Lines().Value(markdown)), "Skip ")
+	if !isParagraph {
+		return false
+	}
+	words := strings.Fields(string(above.Lines().Value(markdown)))
+	return strings.Contains(strings.Join(words, " "), "Skip this if ")
 }
 
 const prompt = "$ "

@@ -15,22 +15,44 @@ import (
 // program does not, and on a busy machine the service takes longer.
 const patience = 5 * time.Minute
 
-// Walk performs the steps of the page in a directory, and then ends the processes that they
-// started. It stops at the first step whose result is not as shown and returns an error. The
-// end of ctx kills the shell.
-func (p *Page) Walk(ctx context.Context, dir string, env []string) (err error) {
-	shell, err := startSession(ctx, dir, env)
+// A Reader follows pages one after the other. Each page begins in the working directory in which
+// the one before it ended, as in one shell.
+type Reader struct {
+	dir, workingDir string
+	env             []string
+}
+
+// NewReader returns a reader whose first page begins in dir. The files of the pages are relative
+// to dir.
+func NewReader(dir string, env []string) *Reader {
+	return &Reader{dir: dir, workingDir: dir, env: env}
+}
+
+// Follow performs the steps of a page, and then ends the processes that they started. It stops at
+// the first step whose result is not as shown and returns an error. The end of ctx kills the shell.
+func (r *Reader) Follow(ctx context.Context, p *Page) (err error) {
+	shell, err := startSession(ctx, r.workingDir, r.env)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, shell.stop()) }()
-	w := &walk{page: p, dir: dir, shell: shell}
+	w := &walk{page: p, dir: r.dir, shell: shell}
 	for _, s := range p.steps {
 		if err := w.do(s); err != nil {
 			return err
 		}
 	}
-	return w.checkServices()
+	if err := w.checkServices(); err != nil {
+		return err
+	}
+	end, err := shell.run("pwd")
+	r.workingDir = strings.TrimSuffix(end.output(), "\n")
+	return err
+}
+
+// Walk performs the steps of the page in a directory, as the first page of a Reader.
+func (p *Page) Walk(ctx context.Context, dir string, env []string) error {
+	return NewReader(dir, env).Follow(ctx, p)
 }
 
 // A walk is the state of a walk through a page.

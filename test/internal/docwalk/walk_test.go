@@ -137,10 +137,28 @@ func TestAReaderWhoComesFromAnEarlierPageSkipsTheSetup(t *testing.T) {
 	assert.Equal(t, 1, page.WithoutSetup().Commands())
 }
 
+func TestAPageBeginsWhereTheOneBeforeItEnded(t *testing.T) {
+	page := func(commands string) *Page {
+		p, err := Parse("page.md", []byte("```console\n"+commands+"\n```\n"))
+		require.NoError(t, err)
+		return p
+	}
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "examples", "agent"), 0o700))
+	leaves, returns, needsRoot := page("$ cd examples/agent"), page("$ cd ../.."), page("$ test -d examples")
+
+	reader := NewReader(dir, []string{"PATH=" + os.Getenv("PATH")})
+	require.NoError(t, reader.Follow(t.Context(), needsRoot))
+	require.NoError(t, reader.Follow(t.Context(), leaves))
+	require.ErrorContains(t, reader.Follow(t.Context(), needsRoot), "status 1", "the page before it does not return")
+	require.NoError(t, reader.Follow(t.Context(), returns))
+	require.NoError(t, reader.Follow(t.Context(), needsRoot))
+}
+
 func TestASetupBlockSaysWhoSkipsIt(t *testing.T) {
-	for _, above := range []string{"", "Enable the engine:\n\n", "Skip this.\n\n## A heading\n\n"} {
+	for _, above := range []string{"", "Enable the engine:\n\n", "Skip the next commands if you come from another page:\n\n", "Skip this if.\n\n## A heading\n\n"} {
 		_, err := Parse("page.md", []byte(above+"```console setup\n$ true\n```\n"))
-		assert.ErrorContains(t, err, `the paragraph above a setup block must say "Skip"`)
+		assert.ErrorContains(t, err, `the paragraph above a setup block must say "Skip this if"`)
 	}
 }
 
