@@ -5,7 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
-	"crypto/sha1"
+	"crypto/sha1" //nolint:gosec // some vendors name a certificate by it
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"

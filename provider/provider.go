@@ -97,8 +97,7 @@ type API struct {
 
 // TokenType returns what precedes a token in its header; "" for nothing.
 func (a *API) TokenType(t *Token) string {
-	switch {
-	case a == nil || a.Header == "" && a.Scheme == "":
+	if a == nil || a.Header == "" && a.Scheme == "" {
 		return t.TokenType
 	}
 	return a.Scheme

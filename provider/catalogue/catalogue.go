@@ -16,23 +16,8 @@ import (
 //go:embed vendors/*.json
 var files embed.FS
 
-// vendors are the vendors of the catalogue, by name. A test parses the files, which are embedded.
-var vendors = sync.OnceValue(func() map[string]*definition.Provider {
-	entries, err := files.ReadDir("vendors")
-	if err != nil {
-		panic(err)
-	}
-	vendors := make(map[string]*definition.Provider, len(entries))
-	for _, entry := range entries {
-		name := strings.TrimSuffix(entry.Name(), ".json")
-		d, err := Read(name)
-		if err != nil {
-			panic(err)
-		}
-		vendors[name] = definition.NewProvider(d)
-	}
-	return vendors
-})
+// parsed are the vendors that were looked up, by name. A mount uses few of them.
+var parsed sync.Map
 
 // Read parses the definition of a vendor of the catalogue.
 func Read(name string) (*definition.Definition, error) {
@@ -62,7 +47,22 @@ func Names() []string {
 }
 
 // Lookup returns the vendor with a name; nil if there is none.
-func Lookup(name string) *definition.Provider { return vendors()[name] }
+func Lookup(name string) *definition.Provider {
+	if p, isParsed := parsed.Load(name); isParsed {
+		return p.(*definition.Provider)
+	}
+	if file, err := files.Open(path.Join("vendors", name+".json")); err != nil {
+		return nil
+	} else if file.Close() != nil {
+		return nil
+	}
+	d, err := Read(name)
+	if err != nil {
+		panic(err) // the file is embedded, and a test parses each
+	}
+	p, _ := parsed.LoadOrStore(name, definition.NewProvider(d))
+	return p.(*definition.Provider)
+}
 
 // Find returns the vendor that a person means by name: its own name in any spelling, its title, or another
 // name of it. It returns nil if there is none.

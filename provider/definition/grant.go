@@ -174,9 +174,10 @@ func (c *compiler) needsAssertion() bool {
 	if c.g.Token != "" {
 		return true
 	}
-	requests := []*Request{c.g.Grant.Request, c.g.Grant.Refresh}
-	for i := range c.g.Grant.Before {
-		requests = append(requests, &c.g.Grant.Before[i].Request)
+	given := c.g.Grant // as it was written
+	requests := []*Request{given.Request, given.Refresh}
+	for i := range given.Before {
+		requests = append(requests, &given.Before[i].Request)
 	}
 	for _, r := range requests {
 		if r != nil && strings.Contains(fmt.Sprint(*r), "{assertion") {

@@ -129,7 +129,7 @@ func tunnel(t *testing.T, connected chan<- string) string {
 			return
 		}
 		connected <- r.Host
-		to, err := net.Dial("tcp", r.Host)
+		to, err := (&net.Dialer{}).DialContext(r.Context(), "tcp", r.Host)
 		if err != nil {
 			w.WriteHeader(http.StatusBadGateway)
 			return
