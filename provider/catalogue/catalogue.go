@@ -33,10 +33,12 @@ func Read(name string) (*definition.Definition, error) {
 }
 
 // Names returns the names of all vendors, sorted. It parses no definition.
-func Names() []string {
+func Names() []string { return slices.Clone(names()) }
+
+var names = sync.OnceValue(func() []string {
 	entries, err := files.ReadDir("vendors")
 	if err != nil {
-		return nil
+		panic(err) // the folder is embedded
 	}
 	names := make([]string, len(entries))
 	for i, entry := range entries {
@@ -44,16 +46,14 @@ func Names() []string {
 	}
 	slices.Sort(names)
 	return names
-}
+})
 
 // Lookup returns the vendor with a name; nil if there is none.
 func Lookup(name string) *definition.Provider {
 	if p, isParsed := parsed.Load(name); isParsed {
 		return p.(*definition.Provider)
 	}
-	if file, err := files.Open(path.Join("vendors", name+".json")); err != nil {
-		return nil
-	} else if file.Close() != nil {
+	if _, isThere := slices.BinarySearch(names(), name); !isThere {
 		return nil
 	}
 	d, err := Read(name)
