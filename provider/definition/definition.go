@@ -84,10 +84,14 @@ type Grant struct {
 	// Basic are the templates of the user name and the password of HTTP Basic, instead of Auth.
 	Basic []string `json:"basic,omitempty"`
 
-	Before    []Step     `json:"before,omitempty"`
-	Request   *Request   `json:"request,omitempty"`
-	Refresh   *Request   `json:"refresh,omitempty"`
-	Answer    *Answer    `json:"answer,omitempty"`
+	Before  []Step   `json:"before,omitempty"`
+	Request *Request `json:"request,omitempty"`
+	Refresh *Request `json:"refresh,omitempty"`
+	Answer  *Answer  `json:"answer,omitempty"`
+
+	// RefreshAnswer says where the answer to Refresh has what; nil if it is as Answer says.
+	RefreshAnswer *Answer `json:"refresh_answer,omitempty"`
+
 	Assertion *Assertion `json:"assertion,omitempty"`
 
 	// API is how the vendor's API takes the grant's tokens; nil for that of the definition.
@@ -224,7 +228,7 @@ func (d *Duration) UnmarshalJSON(text []byte) error {
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
 
 // Types are the types of fields.
-var Types = []string{"string", "list", "duration", "bool", "private_key", "certificate"}
+var Types = []string{"string", "list", "duration", "integer", "bool", "private_key", "certificate"}
 
 // standardFields are fields that many vendors have. A definition need not describe them.
 var standardFields = map[string]Field{

@@ -86,7 +86,7 @@ func (f *field) checkInHost() error {
 // schemaTypes are the types of fields as Vault has them.
 var schemaTypes = map[string]framework.FieldType{
 	"": framework.TypeString, "string": framework.TypeString, "private_key": framework.TypeString, "certificate": framework.TypeString,
-	"list": framework.TypeCommaStringSlice, "duration": framework.TypeDurationSecond, "bool": framework.TypeBool,
+	"list": framework.TypeCommaStringSlice, "duration": framework.TypeDurationSecond, "integer": framework.TypeInt, "bool": framework.TypeBool,
 }
 
 // schema returns the field for Vault.
@@ -154,6 +154,10 @@ func (f *field) value(raw json.RawMessage, d *Definition) (any, error) {
 		var seconds provider.Seconds
 		err := provider.DecodeFields(raw, &seconds)
 		return int64(seconds), err
+	case "integer":
+		var n int64
+		err := provider.DecodeFields(raw, &n)
+		return n, err
 	case "bool":
 		var is bool
 		err := provider.DecodeFields(raw, &is)

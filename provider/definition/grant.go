@@ -23,6 +23,7 @@ type grant struct {
 	revocation      *request
 	revocationAuth  string // "" for auth
 	reading         exchange.Reading
+	refreshReading  *exchange.Reading // of refresh; nil for reading
 	errorAt         string
 	assertion       *assertion // {assertion}; nil if no request has it
 	clientAssertion *assertion // nil if the client does not authenticate with one
@@ -53,7 +54,7 @@ type assertion struct {
 var authStyles = append([]string{"client_secret", exchange.Public}, exchange.AuthStyles...)
 
 // builtin are the placeholders that are no fields.
-var builtin = []string{"scope", "refresh_token", "now", "now_ms", "uuid", "token_url"}
+var builtin = []string{"scope", "refresh_token", "now", "now_ms", "uuid", "token_url", "expires", "expires_date"}
 
 // compileGrant checks a grant and parses its templates.
 func (d *Definition) compileGrant(given *Grant) (*grant, error) {
@@ -98,6 +99,26 @@ func (c *compiler) answer() error {
 	if a == nil {
 		a, place = c.d.Answer, "/answer (of the definition)"
 	}
+	reading, err := readingOf(a, place)
+	if err != nil {
+		return err
+	}
+	c.g.reading = *reading
+	if a != nil {
+		c.g.errorAt = a.Error
+	}
+	if c.g.RefreshAnswer == nil {
+		return checkPointer(c.g.errorAt)
+	}
+	if c.g.Refresh == nil {
+		return errors.New("/refresh_answer: there is no refresh")
+	}
+	c.g.refreshReading, err = readingOf(c.g.RefreshAnswer, "/refresh_answer")
+	return err
+}
+
+// readingOf returns how an answer is read.
+func readingOf(a *Answer, place string) (*exchange.Reading, error) {
 	reading := exchange.OAuth
 	if a != nil {
 		for _, own := range []struct {
@@ -110,22 +131,20 @@ func (c *compiler) answer() error {
 		}
 		reading.ExpiryUnit = cmp.Or(a.ExpiryUnit, reading.ExpiryUnit)
 		reading.Header, reading.Cookie, reading.IsText, reading.OK, reading.Extra = a.TokenHeader, a.TokenCookie, a.Text, a.OK, a.Extra
-		c.g.errorAt = a.Error
 	}
-	pointers := []string{reading.Token, reading.Expiry, reading.RefreshToken, reading.Scope, reading.TokenType, reading.OK, c.g.errorAt}
+	pointers := []string{reading.Token, reading.Expiry, reading.RefreshToken, reading.Scope, reading.TokenType, reading.OK}
 	for _, name := range sortedKeys(reading.Extra) {
 		if !isFieldName.MatchString(name) || slices.Contains(answerFields, name) {
-			return fmt.Errorf("%s/extra/%s: readers have a field of that name, or it is none; choose another", place, name)
+			return nil, fmt.Errorf("%s/extra/%s: readers have a field of that name, or it is none; choose another", place, name)
 		}
 		pointers = append(pointers, reading.Extra[name])
 	}
 	for _, pointer := range pointers {
 		if err := checkPointer(pointer); err != nil {
-			return fmt.Errorf("%s: %w", place, err)
+			return nil, fmt.Errorf("%s: %w", place, err)
 		}
 	}
-	c.g.reading = reading
-	return nil
+	return &reading, nil
 }
 
 // answerFields are the fields that every reader of a token gets.

@@ -303,7 +303,7 @@ func (o *opening) addRequests(c *exchange.Client) (err error) {
 		if again.URL, err = exchange.FillURL(g.refresh.url, o.values); err != nil {
 			return err
 		}
-		c.Again = &again
+		c.Again, c.AgainReading = &again, g.refreshReading
 	}
 	if g.revocation != nil {
 		c.Revocation, c.RevocationAuth = &g.revocation.Request, g.revocationAuth
@@ -353,6 +353,9 @@ func (o *opening) addAssertions(c *exchange.Client) error {
 	}
 	if o.grant.assertion != nil {
 		c.Assertion = o.grant.assertion.Assertion
+		if c.IsSelfSigned && c.Assertion.OmitsExpiry {
+			c.DefaultTTL = c.Assertion.Lifetime
+		}
 	}
 	if o.grant.clientAssertion != nil {
 		c.ClientAssertion = o.grant.clientAssertion.Assertion

@@ -5,6 +5,7 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -72,8 +73,10 @@ type Client struct {
 	IsSelfSigned bool
 
 	// Again yields further tokens from a refresh token in the answer to Request; nil if there is no such
-	// request. If it is rejected, Request is sent again.
-	Again *Request
+	// request. If it is rejected, Request is sent again. AgainReading is how its answer is read; nil for
+	// Reading.
+	Again        *Request
+	AgainReading *Reading
 
 	// Revocation is the request that revokes a token, {token}; nil for that of RFC 7009. RevocationAuth is
 	// how the client authenticates for it; "" for AuthStyle.
@@ -293,10 +296,10 @@ func (c *Client) requestToken(ctx context.Context, tokenURL string, last provide
 	if last.RefreshToken != "" {
 		refresh = last.RefreshToken
 	}
-	request := c.Request
+	request, reading := c.Request, &c.Reading
 	values := c.values(refresh)
 	if c.goesOn(last) {
-		request, tokenURL = *c.Again, c.Again.URL
+		request, tokenURL, reading = *c.Again, c.Again.URL, cmp.Or(c.AgainReading, reading)
 	} else if err := c.runSteps(ctx, values); err != nil {
 		return nil, err
 	}
@@ -304,7 +307,7 @@ func (c *Client) requestToken(ctx context.Context, tokenURL string, last provide
 	if err != nil {
 		return nil, err
 	}
-	response, failure := c.Reading.readToken(reply)
+	response, failure := reading.readToken(reply)
 	granted := c.granted(response, refresh, last)
 	switch {
 	case failure == nil:
@@ -363,7 +366,7 @@ func (c *Client) send(ctx context.Context, field, endpoint string, r Request, st
 	if err != nil {
 		return nil, err
 	}
-	values = dynamic(values, c.issueTime(endpoint).Add(assertionAge), id)
+	values = dynamic(values, c.issueTime(endpoint).Add(assertionAge), c.DefaultTTL, id)
 	values["token_url"] = endpoint
 	secrets := []string{c.Secret, textOf(values["refresh_token"], nil), textOf(values["token"], nil)}
 	for _, step := range c.Before {

@@ -154,10 +154,15 @@ var functions = map[string]func(string) (string, error){
 	"x5t_s256":      provider.CertificateSHA256,
 }
 
-// dynamic adds the values that are new for each request.
-func dynamic(values Values, now time.Time, random string) Values {
+// dynamic adds the values that are new for each request. lifetime is that of the token that a request asks
+// for; zero if it asks for none.
+func dynamic(values Values, now time.Time, lifetime time.Duration, random string) Values {
 	next := maps.Clone(values)
 	next["now"], next["now_ms"], next["uuid"] = now.Unix(), now.UnixMilli(), random
+	if lifetime > 0 {
+		expires := now.Add(lifetime)
+		next["expires"], next["expires_date"] = expires.Unix(), expires.UTC().Format(time.DateOnly)
+	}
 	return next
 }
 
