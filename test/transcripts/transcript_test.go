@@ -123,6 +123,19 @@ func (s *transcript) open(steps ...step) provider.Credential {
 	return credential
 }
 
+// secrets returns the values of the secret fields.
+func (s *transcript) secrets() []string {
+	var fields map[string]any
+	require.NoError(s.T, json.Unmarshal([]byte(s.parts["fields"]), &fields))
+	var secrets []string
+	for name, schema := range s.p.Fields() {
+		if text, isText := fields[name].(string); isText && schema.DisplayAttrs.Sensitive {
+			secrets = append(secrets, text)
+		}
+	}
+	return secrets
+}
+
 func (s *transcript) checkError(part, answer string) {
 	steps := s.steps("request", "answer")
 	steps[len(steps)-1].answer = answer
@@ -136,6 +149,9 @@ func (s *transcript) checkError(part, answer string) {
 func (s *transcript) checkToken(part string, credential provider.Credential, answer *provider.Answer) {
 	token, err := answer.Token(provider.TTL{}, provider.Token{})
 	require.NoError(s.T, err)
+	if failure := answer.CheckSecrets(s.secrets(), nil); failure != nil {
+		assert.Fail(s.T, failure.Reason)
+	}
 	var expected map[string]any
 	require.NoError(s.T, json.Unmarshal([]byte(s.parts[part]), &expected))
 	lifetime, err := time.ParseDuration(expected["lifetime"].(string))
