@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -268,7 +269,7 @@ func (b *backend) pathVendorPreview() *framework.Path {
 			},
 		},
 		HelpSynopsis:    "Show the requests that a credential would send, and how an answer would be read.",
-		HelpDescription: withExample(previewHelpDescription, "vault write kensho/vendors/acme/preview region=eu client_id=billing client_secret=..."),
+		HelpDescription: withExample(previewHelpDescription, "vault write kensho/vendors/acme/preview region=eu api_key=..."),
 	}
 }
 
@@ -285,7 +286,7 @@ func previewFields() map[string]*framework.FieldSchema {
 
 func (b *backend) vendorsPreview(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get(vendorFieldName).(string)
-	p, err := b.previewed(ctx, req.Storage, name, d)
+	p, err := b.previewed(ctx, req.Storage, name, d.Get("definition").(string))
 	if err != nil {
 		return failure(name, err)
 	}
@@ -317,9 +318,22 @@ func (b *backend) vendorsPreview(ctx context.Context, req *logical.Request, d *f
 // previewOwn are the fields of a preview that are not those of a credential.
 var previewOwn = []string{vendorFieldName, "definition", "answer", "status", "name"}
 
-// previewed returns the vendor of a preview: of the definition that is given, or the one with the name.
-func (b *backend) previewed(ctx context.Context, s logical.Storage, name string, d *framework.FieldData) (*definition.Provider, error) {
-	if text := d.Get("definition").(string); text != "" {
+// previewFieldsOf returns the fields that a preview of a vendor may have: its own, and those of a credential.
+func (b *backend) previewFieldsOf(ctx context.Context, req *logical.Request, path *framework.Path, name string) (map[string]*framework.FieldSchema, error) {
+	text, _ := req.Data["definition"].(string)
+	p, err := b.previewed(ctx, req.Storage, name, text)
+	if err != nil {
+		return nil, err
+	}
+	fields := maps.Clone(credentialFields(p))
+	maps.Copy(fields, path.Fields)
+	return fields, nil
+}
+
+// previewed returns the vendor of a preview: of the text of a definition, or the one with the name if
+// there is no text.
+func (b *backend) previewed(ctx context.Context, s logical.Storage, name, text string) (*definition.Provider, error) {
+	if text != "" {
 		parsed, err := definition.Parse(name, []byte(text))
 		if err != nil {
 			return nil, err

@@ -81,6 +81,13 @@ type Credential interface {
 	Narrow(scope []string) (Credential, error)
 }
 
+// A Limited is a credential that expires at a time, whatever is done.
+type Limited interface {
+	// MaxAge returns how long the credential stays valid from when it was issued; zero if it
+	// does not expire, or if this is unknown.
+	MaxAge() time.Duration
+}
+
 // A Presented is a credential of a vendor whose API takes a token in a way of its own.
 type Presented interface {
 	// API returns how the vendor's API takes a token; nil for the usual way.

@@ -24,7 +24,8 @@ type Credential struct {
 	// WriteTime is when the operator last wrote one of the secrets.
 	WriteTime time.Time
 
-	// Expires is when the secret expires at the vendor, according to the operator; zero if unknown.
+	// Expires is when the secret expires at the vendor, according to the operator or to the
+	// vendor's rule; zero if unknown.
 	// Description is the operator's, too.
 	Expires     time.Time
 	Description string

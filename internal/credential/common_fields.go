@@ -42,7 +42,7 @@ func CommonSchemas() map[string]*framework.FieldSchema {
 		},
 		"expires": {
 			Type:         framework.TypeString,
-			Description:  "When the secret expires at the vendor, if known: a date (2027-05-01, the start of that day in UTC) or an RFC 3339 time. Status, metrics, an event and an alert warn before it. Update it together with the secret.",
+			Description:  "When the secret expires at the vendor, if known: a date (2027-05-01, the start of that day in UTC) or an RFC 3339 time. Default: for a refresh token whose vendor documents a lifetime, that lifetime after the last write of a secret. Status, metrics, an event and an alert warn before it. Update it together with the secret.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Expires"},
 		},
 		"request_timeout": {

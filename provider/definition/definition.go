@@ -182,9 +182,6 @@ type RefreshTokenRules struct {
 
 	// Lifetime is how long one stays valid, whatever is done.
 	Lifetime Duration `json:"lifetime,omitempty"`
-
-	// Rotates is whether each use yields another one.
-	Rotates bool `json:"rotates,omitempty"`
 }
 
 // ScopeRules are the vendor's rules for scopes.

@@ -254,6 +254,7 @@ func (o *opening) client() (*exchange.Client, error) {
 	if slices.Contains(g.uses, "refresh_token") && g.refresh == nil {
 		c.Refresh = o.text("refresh_token")
 		c.IdleExpiry = time.Duration(d.RefreshToken.IdleExpiry)
+		c.MaxTokenAge = time.Duration(d.RefreshToken.Lifetime)
 	}
 	for _, prepare := range []func(*exchange.Client) error{o.addBasic, o.addRequests, o.addAssertions} {
 		if err := prepare(c); err != nil {

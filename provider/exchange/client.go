@@ -94,6 +94,10 @@ type Client struct {
 	// not expire from disuse, or if this is unknown.
 	IdleExpiry time.Duration
 
+	// MaxTokenAge is how long the refresh token stays valid, whatever is done; zero if it
+	// does not expire, or if this is unknown.
+	MaxTokenAge time.Duration
+
 	// InvalidatesPrevious reports whether an exchange invalidates the previous token.
 	InvalidatesPrevious bool
 
@@ -113,6 +117,9 @@ type Step struct {
 
 // MaxIdle returns how long the refresh token stays valid without use.
 func (c *Client) MaxIdle() time.Duration { return c.IdleExpiry }
+
+// MaxAge implements provider.Limited.
+func (c *Client) MaxAge() time.Duration { return c.MaxTokenAge }
 
 // GrantTypeName returns the grant type as a value of the field grant_type.
 func (c *Client) GrantTypeName() string { return c.GrantType }
