@@ -247,4 +247,9 @@ var standardFields = map[string]Field{
 var reservedFields = []string{
 	"name", "verify", "grant_type", "description", "expires", "request_timeout", "ca_cert", "proxy_url", "default_ttl", "max_ttl",
 	"keepalive_interval", "private_key_source", "keypair",
+	"vendor", "definition", "answer", "status", // of paths
+	"secrets_set", "resolved_urls", "resolved_scope", // of a read
 }
+
+// reservedValues are placeholders that the engine sets, besides those of fields.
+var reservedValues = []string{"assertion", "iat", "now", "now_ms", "uuid", "token", "token_url", exchange.ScopeSeparator}

@@ -6,9 +6,12 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
+	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -37,8 +40,8 @@ func compileField(name string, given Field) (*field, error) {
 	switch {
 	case !isFieldName.MatchString(name):
 		return nil, fmt.Errorf("a field's name has lower-case letters, digits and underscores, at most 40")
-	case slices.Contains(reservedFields, name):
-		return nil, fmt.Errorf("every credential has the field already; choose another name")
+	case slices.Contains(reservedFields, name) || slices.Contains(reservedValues, name):
+		return nil, fmt.Errorf("the engine has the name already; choose another")
 	case f.Description == "":
 		return nil, fmt.Errorf("/description: must be set")
 	case f.Secret && f.Default != "":
@@ -47,37 +50,54 @@ func compileField(name string, given Field) (*field, error) {
 		return nil, fmt.Errorf("/type: a secret is a string or a private_key")
 	case f.Type == "private_key" && name != "private_key":
 		return nil, fmt.Errorf("/type: only the field private_key is a private_key")
+	case !f.isText() && f.Pattern != "":
+		return nil, fmt.Errorf("/pattern: only a string that is not a secret has one")
+	case !f.isText() && f.Type != "list" && len(f.Allowed) > 0:
+		return nil, fmt.Errorf("/allowed: only a string that is not a secret, or a list, has allowed values")
 	}
-	if f.Pattern == "" {
-		return f, nil
-	}
-	pattern, err := regexp.Compile("^(?:" + f.Pattern + ")$")
-	if err != nil {
+	if err := f.compilePattern(); err != nil {
 		return nil, fmt.Errorf("/pattern: %w", err)
 	}
-	f.pattern = pattern
-	if f.Default != "" && !pattern.MatchString(f.Default) {
-		return nil, fmt.Errorf("/default: does not match the pattern")
+	if err := f.checkDefault(); err != nil {
+		return nil, fmt.Errorf("/default: %w", err)
 	}
 	return f, nil
 }
 
-// hostBreakers are characters that end a host, or begin another.
-const hostBreakers = `/?#@:\[]% `
+// isText reports whether the field is a string that is not a secret.
+func (f *field) isText() bool { return !f.Secret && (f.Type == "" || f.Type == "string") }
 
-// checkInHost returns an error if values of the field could change the host of a URL.
-func (f *field) checkInHost() error {
-	if len(f.Allowed) > 0 {
+func (f *field) compilePattern() (err error) {
+	if f.Pattern == "" {
 		return nil
 	}
-	if f.pattern == nil {
-		return fmt.Errorf("{%s} is part of a host, so the field needs a pattern", f.name)
+	if _, err := regexp.Compile(f.Pattern); err != nil { // by itself, so that it cannot close the group below
+		return err
 	}
-	for _, breaker := range hostBreakers {
-		for _, value := range []string{string(breaker), "a" + string(breaker) + "b", "a.b" + string(breaker), string(breaker) + "a", "1" + string(breaker) + "1"} {
-			if f.pattern.MatchString(value) {
-				return fmt.Errorf("{%s} is part of a host, so the field's pattern must not allow %q", f.name, breaker)
-			}
+	f.pattern, err = regexp.Compile("^(?:" + f.Pattern + ")$")
+	return err
+}
+
+// checkDefault returns an error for a default that an operator could not give.
+func (f *field) checkDefault() error {
+	value := f.defaultValue()
+	switch f.Type {
+	case "duration", "bool":
+		if value == nil && f.Default != "" {
+			return fmt.Errorf("is not a %s", f.Type)
+		}
+		return nil
+	}
+	texts, isList := value.([]string)
+	if text, isText := value.(string); isText {
+		texts = []string{text}
+	}
+	for _, text := range texts {
+		switch {
+		case !isList && f.pattern != nil && !f.pattern.MatchString(text):
+			return fmt.Errorf("does not match the pattern")
+		case len(f.Allowed) > 0 && !slices.Contains(f.Allowed, text):
+			return fmt.Errorf("is not one of the allowed values")
 		}
 	}
 	return nil
@@ -110,8 +130,8 @@ func (f *field) schema() *framework.FieldSchema {
 
 // sentence turns a noun phrase into a sentence.
 func sentence(phrase string) string {
-	first, rest := phrase[:1], phrase[1:]
-	return strings.TrimSuffix(strings.ToUpper(first)+rest, ".") + "."
+	first, size := utf8.DecodeRuneInString(phrase)
+	return strings.TrimSuffix(string(unicode.ToUpper(first))+phrase[size:], ".") + "."
 }
 
 // displayName returns the name of a field in Vault's user interface.
@@ -132,7 +152,7 @@ func displayName(name string) string {
 
 // value returns a given value as templates take it; nil if it is not set.
 func (f *field) value(raw json.RawMessage, d *Definition) (any, error) {
-	if raw == nil {
+	if raw == nil || string(raw) == "null" {
 		return f.defaultValue(), nil
 	}
 	switch f.Type {
@@ -179,6 +199,16 @@ func (f *field) defaultValue() any {
 		return nil
 	case f.Type == "list":
 		return strings.Split(f.Default, ",")
+	case f.Type == "duration":
+		if d, err := parseutil.ParseDurationSecond(f.Default); err == nil {
+			return int64(d.Seconds())
+		}
+		return nil
+	case f.Type == "bool":
+		if is, err := strconv.ParseBool(f.Default); err == nil {
+			return is
+		}
+		return nil
 	}
 	return f.Default
 }

@@ -97,7 +97,7 @@ type compiler struct {
 func (c *compiler) answer() error {
 	a, place := c.g.Answer, "/answer"
 	if a == nil {
-		a, place = c.d.Answer, "/answer (of the definition)"
+		a, place = c.d.Answer, ofDefinition+"/answer"
 	}
 	reading, err := readingOf(a, place)
 	if err != nil {
@@ -107,8 +107,11 @@ func (c *compiler) answer() error {
 	if a != nil {
 		c.g.errorAt = a.Error
 	}
+	if err := checkPointer(c.g.errorAt); err != nil {
+		return at(place+"/error", err)
+	}
 	if c.g.RefreshAnswer == nil {
-		return checkPointer(c.g.errorAt)
+		return nil
 	}
 	if c.g.Refresh == nil {
 		return errors.New("/refresh_answer: there is no refresh")
@@ -132,16 +135,28 @@ func readingOf(a *Answer, place string) (*exchange.Reading, error) {
 		reading.ExpiryUnit = cmp.Or(a.ExpiryUnit, reading.ExpiryUnit)
 		reading.Header, reading.Cookie, reading.IsText, reading.OK, reading.Extra = a.TokenHeader, a.TokenCookie, a.Text, a.OK, a.Extra
 	}
-	pointers := []string{reading.Token, reading.Expiry, reading.RefreshToken, reading.Scope, reading.TokenType, reading.OK}
+	places := 0
+	for _, isGiven := range []bool{reading.Token != "" && reading.Token != exchange.OAuth.Token, reading.Header != "", reading.Cookie != "", reading.IsText} {
+		if isGiven {
+			places++
+		}
+	}
+	if places > 1 || places == 0 && reading.Token == "" {
+		return nil, fmt.Errorf("%s: give one of token, token_header, token_cookie and text", place)
+	}
+	pointers := map[string]string{
+		"token": reading.Token, "expiry": reading.Expiry, "refresh_token": reading.RefreshToken, "scope": reading.Scope,
+		"token_type": reading.TokenType, "ok": reading.OK,
+	}
 	for _, name := range sortedKeys(reading.Extra) {
 		if !isFieldName.MatchString(name) || slices.Contains(answerFields, name) {
 			return nil, fmt.Errorf("%s/extra/%s: readers have a field of that name, or it is none; choose another", place, name)
 		}
-		pointers = append(pointers, reading.Extra[name])
+		pointers["extra/"+name] = reading.Extra[name]
 	}
-	for _, pointer := range pointers {
-		if err := checkPointer(pointer); err != nil {
-			return nil, fmt.Errorf("%s: %w", place, err)
+	for _, member := range sortedKeys(pointers) {
+		if err := checkPointer(pointers[member]); err != nil {
+			return nil, at(place+"/"+member, err)
 		}
 	}
 	return &reading, nil
@@ -157,9 +172,12 @@ var answerFields = []string{
 func (c *compiler) keys() error {
 	given, place := c.g.Grant.Assertion, "/assertion"
 	if given == nil {
-		given, place = c.d.Assertion, "/assertion (of the definition)"
+		given, place = c.d.Assertion, ofDefinition+"/assertion"
 	}
 	if c.g.auth == exchange.PrivateKeyJWT {
+		if c.needsAssertion() {
+			return fmt.Errorf("/auth: private_key_jwt cannot be given together with {assertion}")
+		}
 		client := Assertion{}
 		if given != nil {
 			client = *given
@@ -195,6 +213,9 @@ func (c *compiler) needsAssertion() bool {
 	}
 	given := c.g.Grant // as it was written
 	requests := []*Request{given.Request, given.Refresh}
+	if c.d.Revocation != nil {
+		requests = append(requests, c.d.Revocation.Request)
+	}
 	for i := range given.Before {
 		requests = append(requests, &given.Before[i].Request)
 	}
@@ -213,8 +234,11 @@ func (c *compiler) compileAssertion(given *Assertion) (*assertion, error) {
 		return nil, fmt.Errorf("/key: no secret field named %s", a.key)
 	}
 	isShared := slices.Equal(given.Algorithms, []string{"HS256"})
-	if isShared == (a.key == "private_key") {
-		return nil, fmt.Errorf("/algorithms: a private_key signs with one of %s, another field with HS256 alone", strings.Join(provider.Algorithms, ", "))
+	switch {
+	case isShared == (a.key == "private_key"):
+		return nil, fmt.Errorf("/algorithms: a private_key signs with one of %s, any other field with HS256", strings.Join(provider.Algorithms, ", "))
+	case a.keyEncoding != "" && !isShared:
+		return nil, fmt.Errorf("/key_encoding: a private_key has none")
 	}
 	for i, algorithm := range given.Algorithms {
 		if !isShared && !slices.Contains(provider.Algorithms, algorithm) {
@@ -227,7 +251,7 @@ func (c *compiler) compileAssertion(given *Assertion) (*assertion, error) {
 			c.use(optional)
 		}
 	}
-	headers, err := c.templates(given.Headers, "/headers")
+	headers, err := c.templates(given.Headers, "/headers", "iat")
 	if err != nil {
 		return nil, err
 	}
@@ -263,6 +287,8 @@ func (c *compiler) requests() error {
 		return fmt.Errorf(`/token: must be "{assertion}"`)
 	case (g.Grant.Token != "") == (g.Grant.Request != nil):
 		return fmt.Errorf("/request: give it, or token, but not both")
+	case g.Grant.Token != "" && (len(g.Grant.Before) > 0 || g.Grant.Refresh != nil):
+		return fmt.Errorf("/token: the engine signs the token itself, so there is neither before nor refresh")
 	case len(g.Grant.Basic) > 0 && g.auth != exchange.None:
 		return fmt.Errorf("/basic: cannot be given together with auth")
 	}
@@ -284,7 +310,7 @@ func (c *compiler) requests() error {
 		}
 		for _, name := range sortedKeys(given.Keep) {
 			place := fmt.Sprintf("/before/%d/keep/%s", i, name)
-			if !isFieldName.MatchString(name) || c.d.fields[name] != nil || slices.Contains(builtin, name) {
+			if !isFieldName.MatchString(name) || c.d.fields[name] != nil || slices.Contains(builtin, name) || slices.Contains(reservedValues, name) {
 				return fmt.Errorf("%s: is another value's name, or no name; choose another", place)
 			}
 			if err := checkPointer(given.Keep[name]); err != nil {
@@ -301,6 +327,9 @@ func (c *compiler) requests() error {
 	}{{"/request", g.Grant.Request, &g.request}, {"/refresh", g.Grant.Refresh, &g.refresh}} {
 		if one.given == nil {
 			continue
+		}
+		if one.given == g.Grant.Refresh {
+			c.kept = nil // no step precedes it
 		}
 		r, err := c.request(one.given)
 		if err != nil {
@@ -338,14 +367,18 @@ func (c *compiler) revocation() error {
 		given = *r.Request
 	}
 	given.URL = cmp.Or(r.URL, given.URL)
-	c.kept = append(c.kept, "token")
+	c.kept = []string{"token"}
 	compiled, err := c.request(&given)
 	if err != nil {
-		return fmt.Errorf("/revocation (of the definition): %w", err)
+		place := ofDefinition + "/revocation"
+		if r.Request != nil && !strings.HasPrefix(err.Error(), "/url") {
+			place += "/request"
+		}
+		return at(place, err)
 	}
 	c.g.revocation, c.g.revocationAuth = compiled, r.Auth
 	if r.Auth == exchange.PrivateKeyJWT && c.g.clientAssertion == nil {
-		return fmt.Errorf("/revocation/auth (of the definition): the grant %s has no key for private_key_jwt", c.g.GrantType)
+		return fmt.Errorf("%s/revocation/auth: the grant %s has no key for private_key_jwt", ofDefinition, c.g.GrantType)
 	}
 	return nil
 }
@@ -353,18 +386,23 @@ func (c *compiler) revocation() error {
 // request parses a request.
 func (c *compiler) request(given *Request) (*request, error) {
 	r := &request{Request: exchange.Request{Method: given.Method}}
-	url := cmp.Or(given.URL, c.d.TokenURL)
-	if err := c.url(url, r); err != nil {
+	if given.JSON != nil && len(given.Form) > 0 {
+		return nil, fmt.Errorf("/json: cannot be given together with form")
+	}
+	if err := c.url(cmp.Or(given.URL, c.d.TokenURL), r); err != nil {
+		if given.URL == "" && c.d.TokenURL != "" {
+			return nil, at(ofDefinition+"/token_url", err)
+		}
 		return nil, at("/url", err)
 	}
 	var err error
-	if r.Query, err = c.templates(given.Query, "/query"); err != nil {
+	if r.Query, err = c.templates(given.Query, "/query", "assertion"); err != nil {
 		return nil, err
 	}
-	if r.Headers, err = c.templates(given.Headers, "/headers"); err != nil {
+	if r.Headers, err = c.templates(given.Headers, "/headers", "assertion"); err != nil {
 		return nil, err
 	}
-	if r.Form, err = c.templates(given.Form, "/form"); err != nil {
+	if r.Form, err = c.templates(given.Form, "/form", "assertion"); err != nil {
 		return nil, err
 	}
 	if given.JSON == nil {
@@ -409,8 +447,8 @@ func (c *compiler) url(text string, r *request) error {
 	return nil
 }
 
-// templates parses templates by name.
-func (c *compiler) templates(texts map[string]string, place string) (map[string]exchange.Template, error) {
+// templates parses templates by name. more are placeholders that they may have in addition.
+func (c *compiler) templates(texts map[string]string, place string, more ...string) (map[string]exchange.Template, error) {
 	if len(texts) == 0 {
 		return nil, nil
 	}
@@ -418,7 +456,7 @@ func (c *compiler) templates(texts map[string]string, place string) (map[string]
 	for _, name := range sortedKeys(texts) {
 		template, err := exchange.ParseTemplate(texts[name])
 		if err == nil {
-			err = c.declared("", template.Names(), "assertion", "iat")
+			err = c.declared("", template.Names(), more...)
 		}
 		if err != nil {
 			return nil, at(place+pointerTo(name), err)
@@ -435,10 +473,10 @@ func (c *compiler) declared(place string, names []string, more ...string) error 
 		case c.d.fields[name] != nil:
 			c.use(name)
 		case name == "scope" || name == "refresh_token" && c.g.Grant.Refresh == nil:
-			return fmt.Errorf("%s: {%s} needs a field named %s", place, name, name)
+			return at(place, fmt.Errorf("{%s} needs a field named %s", name, name))
 		case slices.Contains(builtin, name) || slices.Contains(more, name) || slices.Contains(c.kept, name):
 		default:
-			return fmt.Errorf("%s: {%s} is not a field, and no earlier step keeps it", place, name)
+			return at(place, fmt.Errorf("{%s} is not a field, and no earlier step keeps it", name))
 		}
 	}
 	return nil

@@ -205,6 +205,9 @@ func (o *opening) checkScope() error {
 }
 
 func (o *opening) scope() []string {
+	if !slices.Contains(o.grant.uses, "scope") {
+		return nil
+	}
 	scope, _ := o.values["scope"].([]string)
 	return scope
 }

@@ -104,10 +104,13 @@ func pointerTo(tokens ...string) string {
 	return pointer.String()
 }
 
+// ofDefinition precedes a place of the definition in the error of a grant that uses it.
+const ofDefinition = "#"
+
 // at adds a place to an error.
 func at(place string, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || place == "" || strings.HasPrefix(err.Error(), ofDefinition) {
+		return err
 	}
 	if rest, isBelow := strings.CutPrefix(err.Error(), "/"); isBelow {
 		return fmt.Errorf("%s/%s", place, rest)
@@ -134,7 +137,7 @@ func (d *Definition) compile() error {
 	for i := range d.Grants {
 		g, err := d.compileGrant(&d.Grants[i])
 		if err != nil {
-			return at(pointerTo("grants", fmt.Sprint(i)), err)
+			return errors.New(strings.TrimPrefix(at(pointerTo("grants", fmt.Sprint(i)), err).Error(), ofDefinition))
 		}
 		if names[g.GrantType] {
 			return fmt.Errorf("/grants/%d/grant_type: %s is there twice", i, g.GrantType)

@@ -79,7 +79,8 @@ func beginsHost(f *field, templates []string) bool {
 
 // hostOf returns the host of a URL template.
 func hostOf(template string) string {
-	host, _, _ := strings.Cut(strings.TrimPrefix(template, "https://"), "/")
+	_, rest, _ := strings.Cut(template, "://")
+	host, _, _ := strings.Cut(rest, "/")
 	return host
 }
 

@@ -105,7 +105,7 @@ func (p *Provider) masked(fields json.RawMessage) (masked json.RawMessage, marke
 		marker := "{" + name + "}"
 		text, isText := value.(string)
 		switch f := p.fields[name]; {
-		case f == nil || !f.Secret || !isText:
+		case f == nil || !f.Secret || !isText || text == "":
 		case p.signsWith(name):
 			keys[text] = marker
 		default:

@@ -166,7 +166,7 @@ func FillURL(template Template, values Values) (string, error) {
 
 // escapeIn escapes a value for its place behind the first part of a URL.
 func escapeIn(before, value string) string {
-	rest, hasScheme := strings.CutPrefix(before, "https://")
+	_, rest, hasScheme := strings.Cut(before, "://")
 	switch {
 	case !hasScheme || !strings.Contains(rest, "/"):
 		return value
