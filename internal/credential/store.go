@@ -6,6 +6,7 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -74,7 +75,11 @@ func (st *Store) Credential(ctx context.Context, s logical.Storage, name string)
 	for _, vendor := range vendors {
 		p, err := st.vendorFor(ctx, s, vendor)
 		if err != nil {
-			return nil, err
+			exists, existsErr := storage.Exists(ctx, s, storage.CredentialKey(vendor, name))
+			if storage.IsError(err) || exists || existsErr != nil {
+				return nil, cmp.Or(existsErr, err)
+			}
+			continue // a vendor that is gone must not harm the credentials of others
 		}
 		switch c, err := st.get(ctx, s, p, name); {
 		case err != nil:
@@ -105,16 +110,17 @@ func (c *storedCredential) path() string { return apipath.Credential(c.vendor.Na
 // storageKey returns the storage key of the credential's own entry.
 func (c *storedCredential) storageKey() string { return storage.CredentialKey(c.vendor.Name(), c.name) }
 
+const repairCredential = "delete it and write the credential again"
+
 // getOwn returns a credential with its own entry; nil if there is none.
 func (st *Store) getOwn(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*storedCredential, error) {
-	const fix = "delete it and write the credential again"
 	key := storage.CredentialKey(p.Name(), name)
-	entry, err := storage.Get[Entry](ctx, s, key, fix)
+	entry, err := storage.Get[Entry](ctx, s, key, repairCredential)
 	if err != nil || entry == nil {
 		return nil, err
 	}
 	if !entry.hasFieldsOf(p) {
-		return nil, storage.Damaged(key, fix)
+		return nil, storage.Damaged(key, repairCredential)
 	}
 	return &storedCredential{Entry: entry, vendor: p, name: name, generation: entry.Generation}, nil
 }
