@@ -50,7 +50,8 @@ func Open(sim *vendorsim.Sim, dir string) (_ *Customer, err error) {
 	}
 	c.addKensho(keys)
 	c.addSitecore()
-	return c, errors.Join(c.addOAuth(keys), c.writeKeys(keys))
+	c.addOAuth(keys)
+	return c, c.writeKeys(keys)
 }
 
 // Variables returns the environment variables with the credentials of the customer.
