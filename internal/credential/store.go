@@ -141,7 +141,7 @@ type Config struct {
 	Resolved *Resolved
 }
 
-// Resolved are values that follow from the fields of a credential, such as those of a preset.
+// Resolved are values that follow from the fields of a credential.
 type Resolved struct {
 	Keepalive time.Duration
 	URLs      []string // that receive the secrets, without their queries, which may hold one
