@@ -109,7 +109,7 @@ func TestAnswersNameTheConfiguredVendor(t *testing.T) {
 		e.AssertMetrics(map[string]string{
 			`tokenbroker_exchanges_total{result="success",vendor="acme"}`:                 "2.0",
 			`tokenbroker_exchanges_total{result="rejected",vendor="acme"}`:                "0.0",
-			`tokenbroker_exchanges_total{result="success",vendor="oauth2"}`:                "1.0",
+			`tokenbroker_exchanges_total{result="success",vendor="oauth2"}`:               "1.0",
 			`tokenbroker_token_expires_in_seconds{name="billing",scope="",vendor="acme"}`: "3600.0",
 			`tokenbroker_credential_rejected{name="billing",vendor="acme"}`:               "0.0",
 		})

@@ -189,7 +189,7 @@ func (c *compiler) compileAssertion(given *Assertion) (*assertion, error) {
 	}
 	isShared := slices.Equal(given.Algorithms, []string{"HS256"})
 	if isShared == (a.key == "private_key") {
-		return nil, fmt.Errorf("/algorithms: a private_key signs with one of %s, another field with HS256 alone", strings.Join(provider.Algorithms, ", "))
+		return nil, fmt.Errorf("/algorithms: a private_key signs with one of %s, another field with only HS256", strings.Join(provider.Algorithms, ", "))
 	}
 	for i, algorithm := range given.Algorithms {
 		if !isShared && !slices.Contains(provider.Algorithms, algorithm) {
