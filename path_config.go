@@ -99,11 +99,11 @@ func readableFields(fields map[string]*framework.FieldSchema) map[string]*framew
 		},
 		"resolved_urls": {
 			Type:        framework.TypeStringSlice,
-			Description: "URLs that receive the credential's secrets, as they follow from the fields and the preset. An issuer stands for the endpoints that its metadata lists. Omitted if the secrets are never sent.",
+			Description: "URLs that receive the credential's secrets, as they follow from the fields. An issuer stands for the endpoints that its metadata lists. Omitted if the secrets are never sent.",
 		},
 		"resolved_scope": {
 			Type:        framework.TypeStringSlice,
-			Description: "Scope that the engine requests, as it follows from the fields and the preset. Omitted if the vendor decides it.",
+			Description: "Scope that the engine requests, as it follows from the fields. Omitted if the vendor decides it.",
 		},
 	}
 	for name, schema := range fields {

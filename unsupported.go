@@ -140,7 +140,7 @@ func (b *backend) unknownConfig(ctx context.Context, s logical.Storage, rest str
 // unknownVendor returns what an unknown vendor in the path of a credential may have meant.
 func unknownVendor(vendor, name string) string {
 	text := fmt.Sprintf("unknown vendor %s", provider.Quote(vendor))
-	near := nearest(vendor, builtInNames(), mostEdits)
+	near := nearest(vendor, builtInNames(), max(1, min(len(vendor)/4, mostEdits)))
 	if meant := catalogue.Find(vendor); meant != nil {
 		near = meant.Name()
 	}

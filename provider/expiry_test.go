@@ -50,7 +50,7 @@ func TestGuarantee1TheEarliestOfStatedLifetimeExpAndMaxTTLApplies(t *testing.T) 
 		"exp before the rule":      {Answer{AccessToken: jwtOf("10:50:00.000"), OnTheHour: true, Lifetime: time.Minute}, TTL{}, "10:49:59.000"},
 		"rule before default_ttl":  {Answer{AccessToken: "opaque", Lifetime: time.Hour}, TTL{Default: time.Minute}, "11:20:00.000"},
 		"default_ttl":              {Answer{AccessToken: "opaque"}, TTL{Default: time.Minute}, "10:21:00.000"},
-		"default_ttl of a preset":  {Answer{AccessToken: "opaque", DefaultTTL: time.Minute}, TTL{}, "10:21:00.000"},
+		"default_ttl of a vendor":  {Answer{AccessToken: "opaque", DefaultTTL: time.Minute}, TTL{}, "10:21:00.000"},
 		"no lifetime, default_ttl": {Answer{AccessToken: "opaque", ExpiresIn: noLifetime, Lifetime: time.Hour, OnTheHour: true}, TTL{Default: time.Minute}, "10:21:00.000"},
 		"no lifetime, exp":         {Answer{AccessToken: jwtOf("10:35:00.000"), ExpiresIn: noLifetime}, TTL{Default: time.Minute}, "10:34:59.000"},
 		"exp passed, stated":       {Answer{AccessToken: jwtOf("10:19:00.000"), ExpiresIn: 10 * time.Minute}, TTL{}, "10:30:00.000"},

@@ -43,7 +43,7 @@ type Options struct {
 type Store struct {
 	options        Options
 	own            ownVendors
-	vendorChange   sync.RWMutex // held for a change of an operator's vendor, and shared by writes of credentials
+	vendorChange   sync.RWMutex // locked for a change of an operator's vendor, and shared by writes of credentials
 	clocks         provider.Clocks
 	unstoredGrants unstoredGrants
 	broker         *broker.Broker
@@ -147,7 +147,7 @@ type Config struct {
 	Resolved *Resolved
 }
 
-// Resolved are values that follow from the fields of a credential, such as those of a preset.
+// Resolved are values that follow from the fields of a credential.
 type Resolved struct {
 	Keepalive time.Duration
 	URLs      []string // that receive the secrets, without their queries, which may hold one

@@ -118,7 +118,7 @@ func TestGuarantee13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
 }
 
 // by returns the change in the form of an operation: an update has the empty string in place
-// of null, and replaces maps as a whole.
+// of null.
 func (r redirection) by(op logical.Operation) map[string]any {
 	change := maps.Clone(r.change)
 	if op == logical.PatchOperation {
@@ -128,9 +128,6 @@ func (r redirection) by(op logical.Operation) map[string]any {
 		if value == nil {
 			change[field] = ""
 		}
-	}
-	if params, isMap := change["preset_params"].(map[string]any); isMap && params["domain"] == nil {
-		change["preset_params"] = engine.With(params, "domain", "acme")
 	}
 	return change
 }

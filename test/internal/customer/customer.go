@@ -52,8 +52,9 @@ func Open(sim *vendorsim.Sim, dir string) (_ *Customer, err error) {
 	}
 	c.addKensho(keys)
 	c.addSitecore()
+	c.addOAuth(keys)
 	c.addAcme()
-	return c, errors.Join(c.addOAuth(keys), c.writeKeys(keys))
+	return c, c.writeKeys(keys)
 }
 
 // Variables returns the environment variables with the credentials of the customer.
