@@ -174,7 +174,9 @@ func (a *Answer) expiry(ttl TTL, t, last Token) (expires span, isBoundary bool, 
 	case isPassed(a.ExpiresAt) && !isCountedDown:
 		isInvalid = true
 	default:
-		expires = a.Clock.at(a.ExpiresAt)
+		if stated := a.Clock.at(a.ExpiresAt); a.ExpiresIn <= 0 || stated.earliest.Before(expires.earliest) {
+			expires = stated
+		}
 	}
 	isStated := expires != span{}
 

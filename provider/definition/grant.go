@@ -313,6 +313,9 @@ func (c *compiler) requests() error {
 			if !isFieldName.MatchString(name) || c.d.fields[name] != nil || slices.Contains(builtin, name) || slices.Contains(reservedValues, name) {
 				return fmt.Errorf("%s: is another value's name, or no name; choose another", place)
 			}
+			if given.Keep[name] == "" {
+				return fmt.Errorf("%s: give the JSON Pointer of a member", place)
+			}
 			if err := checkPointer(given.Keep[name]); err != nil {
 				return at(place, err)
 			}

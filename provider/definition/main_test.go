@@ -83,7 +83,12 @@ func set(t *testing.T, in any, path []string, value any) any {
 // parsed returns the provider of the base with changes.
 func parsed(t *testing.T, changes ...change) *definition.Provider {
 	t.Helper()
-	d, err := definition.Parse("acme", changed(t, changes...))
+	return parsedText(t, string(changed(t, changes...)))
+}
+
+func parsedText(t *testing.T, text string) *definition.Provider {
+	t.Helper()
+	d, err := definition.Parse("acme", []byte(text))
 	require.NoError(t, err)
 	return definition.NewProvider(d)
 }

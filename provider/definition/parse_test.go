@@ -119,6 +119,7 @@ func TestTheErrorOfADefinitionNamesThePlaceOfWhatIsWrong(t *testing.T) {
 		"duplicate grant type":       {[]change{{"/grants/-", object{"grant_type": "client_credentials", "request": object{}}}}, "/grants/1/grant_type: client_credentials is there twice"},
 		"keeps a field":              {[]change{{"/grants/0/before", []any{object{"request": object{}, "keep": object{"client_id": "/x"}}}}}, "/grants/0/before/0/keep/client_id: "},
 		"keeps an assertion":         {[]change{{"/grants/0/before", []any{object{"request": object{}, "keep": object{"assertion": "/x"}}}}}, "/grants/0/before/0/keep/assertion: "},
+		"keeps all":                  {[]change{{"/grants/0/before", []any{object{"request": object{}, "keep": object{"all": ""}}}}}, "/grants/0/before/0/keep/all: give the JSON Pointer"},
 		"bad pointer":                {[]change{{"/answer/extra", object{"region": "region"}}}, "/answer/extra/region: "},
 		"extra that readers have":    {[]change{{"/answer/extra", object{"ttl": "/ttl"}}}, "/answer/extra/ttl: "},
 		"extra of a grant":           {[]change{{"/grants/0/answer/extra", object{"scope": "/s"}}}, "/grants/0/answer/extra/scope: "},

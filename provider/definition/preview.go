@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-openapi/jsonpointer"
+
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/exchange"
 )
@@ -141,7 +143,9 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	text = uuids.ReplaceAllString(text, "{uuid}")
 	for key, marker := range r.keys { // a definition may also send it
-		text = strings.NewReplacer(key, marker, url.QueryEscape(key), marker).Replace(text)
+		for _, form := range formsOf(key) {
+			text = strings.ReplaceAll(text, form, marker)
+		}
 	}
 	r.requests = append(r.requests, text)
 	body, status := r.answer, r.status
@@ -153,12 +157,29 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: req}, nil
 }
 
+// formsOf returns the forms in which a request may have a text.
+func formsOf(text string) []string {
+	var quoted bytes.Buffer
+	encoder := json.NewEncoder(&quoted)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(text) // a string can be encoded
+	inJSON := strings.TrimSpace(quoted.String())
+	return []string{
+		text, inJSON[1 : len(inJSON)-1], url.QueryEscape(text), url.PathEscape(text),
+		base64.StdEncoding.EncodeToString([]byte(text)),
+	}
+}
+
 // answerOf returns an answer to a step that has what is kept of it.
 func answerOf(s exchange.Step) string {
 	root := map[string]any{}
 	for name, pointer := range s.Keep {
 		object := root
-		parts := strings.Split(strings.TrimPrefix(pointer, "/"), "/")
+		parsed, err := jsonpointer.New(pointer)
+		if err != nil || parsed.IsEmpty() {
+			continue
+		}
+		parts := parsed.DecodedTokens()
 		for _, part := range parts[:len(parts)-1] {
 			next, isObject := object[part].(map[string]any)
 			if !isObject {
