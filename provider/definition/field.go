@@ -43,6 +43,8 @@ func compileField(name string, given Field) (*field, error) {
 		return nil, fmt.Errorf("/description: must be set")
 	case f.Secret && f.Default != "":
 		return nil, fmt.Errorf("/default: a secret has no default")
+	case f.Default != "" && (f.Type == "duration" || f.Type == "bool"):
+		return nil, fmt.Errorf("/default: a %s has no default", f.Type)
 	case f.Secret && f.Type != "" && f.Type != "string" && f.Type != "private_key":
 		return nil, fmt.Errorf("/type: a secret is a string or a private_key")
 	case f.Type == "private_key" && name != "private_key":

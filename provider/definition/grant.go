@@ -173,6 +173,9 @@ func (c *compiler) needsAssertion() bool {
 	for i := range c.g.Grant.Before {
 		requests = append(requests, &c.g.Grant.Before[i].Request)
 	}
+	if c.d.Revocation != nil {
+		requests = append(requests, c.d.Revocation.Request)
+	}
 	for _, r := range requests {
 		if r != nil && strings.Contains(fmt.Sprint(*r), "{assertion") {
 			return true
@@ -189,7 +192,7 @@ func (c *compiler) compileAssertion(given *Assertion) (*assertion, error) {
 	}
 	isShared := slices.Equal(given.Algorithms, []string{"HS256"})
 	if isShared == (a.key == "private_key") {
-		return nil, fmt.Errorf("/algorithms: a private_key signs with one of %s, another field with HS256 alone", strings.Join(provider.Algorithms, ", "))
+		return nil, fmt.Errorf("/algorithms: a private_key signs with one of %s, another field with HS256 only", strings.Join(provider.Algorithms, ", "))
 	}
 	for i, algorithm := range given.Algorithms {
 		if !isShared && !slices.Contains(provider.Algorithms, algorithm) {
@@ -202,7 +205,7 @@ func (c *compiler) compileAssertion(given *Assertion) (*assertion, error) {
 			c.use(optional)
 		}
 	}
-	headers, err := c.templates(given.Headers, "/headers")
+	headers, err := c.templates(given.Headers, "/headers", "iat")
 	if err != nil {
 		return nil, err
 	}
@@ -323,19 +326,22 @@ func (c *compiler) revocation() error {
 
 // request parses a request.
 func (c *compiler) request(given *Request) (*request, error) {
+	if len(given.Form) > 0 && given.JSON != nil {
+		return nil, errors.New("/form: cannot be given together with json")
+	}
 	r := &request{Request: exchange.Request{Method: given.Method}}
 	url := cmp.Or(given.URL, c.d.TokenURL)
 	if err := c.url(url, r); err != nil {
 		return nil, at("/url", err)
 	}
 	var err error
-	if r.Query, err = c.templates(given.Query, "/query"); err != nil {
+	if r.Query, err = c.templates(given.Query, "/query", "assertion"); err != nil {
 		return nil, err
 	}
-	if r.Headers, err = c.templates(given.Headers, "/headers"); err != nil {
+	if r.Headers, err = c.templates(given.Headers, "/headers", "assertion"); err != nil {
 		return nil, err
 	}
-	if r.Form, err = c.templates(given.Form, "/form"); err != nil {
+	if r.Form, err = c.templates(given.Form, "/form", "assertion"); err != nil {
 		return nil, err
 	}
 	if given.JSON == nil {
@@ -380,8 +386,8 @@ func (c *compiler) url(text string, r *request) error {
 	return nil
 }
 
-// templates parses templates by name.
-func (c *compiler) templates(texts map[string]string, place string) (map[string]exchange.Template, error) {
+// templates parses templates by name, which may have more placeholders than those of all templates.
+func (c *compiler) templates(texts map[string]string, place string, more ...string) (map[string]exchange.Template, error) {
 	if len(texts) == 0 {
 		return nil, nil
 	}
@@ -389,7 +395,7 @@ func (c *compiler) templates(texts map[string]string, place string) (map[string]
 	for _, name := range sortedKeys(texts) {
 		template, err := exchange.ParseTemplate(texts[name])
 		if err == nil {
-			err = c.declared("", template.Names(), "assertion", "iat")
+			err = c.declared("", template.Names(), more...)
 		}
 		if err != nil {
 			return nil, at(place+pointerTo(name), err)
@@ -401,15 +407,18 @@ func (c *compiler) templates(texts map[string]string, place string) (map[string]
 
 // declared checks that placeholders are fields, or are set otherwise.
 func (c *compiler) declared(place string, names []string, more ...string) error {
+	if place != "" {
+		place += ": "
+	}
 	for _, name := range names {
 		switch {
 		case c.d.fields[name] != nil:
 			c.use(name)
 		case name == "scope" || name == "refresh_token" && c.g.Grant.Refresh == nil:
-			return fmt.Errorf("%s: {%s} needs a field named %s", place, name, name)
+			return fmt.Errorf("%s{%s} needs a field named %s", place, name, name)
 		case slices.Contains(builtin, name) || slices.Contains(more, name) || slices.Contains(c.kept, name):
 		default:
-			return fmt.Errorf("%s: {%s} is not a field, and no earlier step keeps it", place, name)
+			return fmt.Errorf("%s{%s} is not a field, and no earlier step keeps it", place, name)
 		}
 	}
 	return nil
