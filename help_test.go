@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -22,8 +23,9 @@ import (
 var writeDocs = flag.Bool("write-docs", false, "write the generated parts of docs/ instead of comparing them")
 
 const (
-	apiReference  = "docs/api.md"
-	cataloguePage = "docs/vendors.md"
+	apiReference    = "docs/api.md"
+	cataloguePage   = "docs/vendors.md"
+	definitionsPage = "docs/definitions.md"
 )
 
 func paths() []*framework.Path {
@@ -44,6 +46,26 @@ func TestTheCataloguePageIsCurrent(t *testing.T) {
 	var page bytes.Buffer
 	require.NoError(t, apidoc.WriteCatalogue(&page, vendors))
 	requireGenerated(t, cataloguePage, page.Bytes())
+}
+
+func TestTheReferenceOfDefinitionsIsCurrent(t *testing.T) {
+	var page bytes.Buffer
+	require.NoError(t, apidoc.WriteDefinitions(&page))
+	requireGenerated(t, definitionsPage, page.Bytes())
+}
+
+// exampleDefinition matches a definition in a page.
+var exampleDefinition = regexp.MustCompile("(?s)```json\n(\\{\n  \"title\".*?)```")
+
+func TestTheDefinitionsInTheReferenceAreValid(t *testing.T) {
+	page, err := os.ReadFile(definitionsPage)
+	require.NoError(t, err)
+	found := exampleDefinition.FindAllSubmatch(page, -1)
+	require.NotEmpty(t, found)
+	for _, match := range found {
+		_, err := definition.Parse("acme", match[1])
+		require.NoError(t, err, string(match[1]))
+	}
 }
 
 // requireGenerated compares a page with its generated form, or writes it with -write-docs.

@@ -5,6 +5,8 @@ package definition
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-secure-stdlib/parseutil"
@@ -242,6 +244,12 @@ var standardFields = map[string]Field{
 	"certificate":       {Description: "the certificate of the private key in PEM, as it is registered at the vendor", Type: "certificate"},
 	"subject":           {Description: "the user for whom the token is"},
 }
+
+// StandardFields returns the fields that a definition need not describe, by name.
+func StandardFields() map[string]Field { return maps.Clone(standardFields) }
+
+// ReservedFields returns the names that no field of a definition can have.
+func ReservedFields() []string { return slices.Clone(reservedFields) }
 
 // reservedFields are fields that every credential has.
 var reservedFields = []string{

@@ -358,7 +358,7 @@ func (o *opening) addAssertions(c *exchange.Client) error {
 	if o.grant.assertion != nil {
 		c.Assertion = o.grant.assertion.Assertion
 		if c.IsSelfSigned && c.Assertion.OmitsExpiry {
-			c.DefaultTTL = c.Assertion.Lifetime
+			c.DefaultTTL = cmp.Or(c.DefaultTTL, c.Assertion.Lifetime)
 		}
 	}
 	if o.grant.clientAssertion != nil {

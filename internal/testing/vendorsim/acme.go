@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The hosts of Acme, the vendor of docs/own-vendor.md. It is no OAuth 2.0 server.
+// The hosts of Acme, the vendor of docs/own-vendor.md. It is not an OAuth 2.0 server.
 const (
 	AcmeLoginHost = "eu.login.acme.example"
 	AcmeAPIHost   = "eu.api.acme.example"
