@@ -42,7 +42,7 @@ type Options struct {
 type Store struct {
 	options        Options
 	own            ownVendors
-	vendorChange   sync.RWMutex // held for a change of an operator's vendor, and shared by writes of credentials
+	vendorChange   sync.RWMutex // locked by a change of an operator's vendor, and read-locked by writes of credentials
 	clocks         provider.Clocks
 	unstoredGrants unstoredGrants
 	broker         *broker.Broker

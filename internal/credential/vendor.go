@@ -202,7 +202,7 @@ func (st *Store) WriteVendor(ctx context.Context, s logical.Storage, name string
 		st.broker.Forget(user)
 	}
 	if len(d.Docs) == 0 {
-		warnings = append(warnings, "docs: name the vendor's page from which the definition was written, for whoever changes it next")
+		warnings = append(warnings, "docs: name the vendor's page from which the definition was written, for the next person who changes it")
 	}
 	return warnings, nil
 }

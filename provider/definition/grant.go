@@ -52,7 +52,7 @@ type assertion struct {
 // authStyles are the values of auth: those of exchange, and client_secret for either of the first two.
 var authStyles = append([]string{"client_secret", exchange.Public}, exchange.AuthStyles...)
 
-// builtin are the placeholders that are no fields.
+// builtin are the placeholders that are not fields.
 var builtin = []string{"scope", "refresh_token", "now", "now_ms", "uuid", "token_url"}
 
 // compileGrant checks a grant and parses its templates.

@@ -109,9 +109,9 @@ func (p part) value(values Values) (string, error) {
 	return functions[p.function](text)
 }
 
-// alone returns the name of the placeholder that is all of the template, without a function; "" if
+// onlyName returns the name of the placeholder that is all of the template, without a function; "" if
 // there is none.
-func (t Template) alone() string {
+func (t Template) onlyName() string {
 	if len(t.parts) == 3 && t.parts[0].literal == "" && t.parts[2].literal == "" && t.parts[1].function == "" {
 		return t.parts[1].name
 	}
@@ -237,7 +237,7 @@ func (t Tree) fill(values Values) (any, error) {
 func fillTree(value any, values Values) (filled any, isSet bool, err error) {
 	switch value := value.(type) {
 	case Template:
-		if name := value.alone(); name != "" {
+		if name := value.onlyName(); name != "" {
 			switch own := values[name].(type) {
 			case string, nil:
 			case []string:
