@@ -15,7 +15,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// exchangeWith exchanges a credential whose vendor answers with a status, headers and a body.
+// exchangeWith exchanges a credential whose vendor returns a status, headers and a body.
 func exchangeWith(t *testing.T, r Reading, errorAt string, status int, header http.Header, body string) (*provider.Answer, error) {
 	t.Helper()
 	client, err := provider.NewClient(provider.ClientOptions{Timeout: time.Minute, Transport: vendorsim.Transport(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
