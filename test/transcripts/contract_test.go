@@ -184,8 +184,8 @@ func (s *transcript) hostile(credential provider.Credential) {
 	}
 }
 
-// canary begins each secret of the tests below.
-const canary = "cAn4ryOf5GzQ8xVb"
+// canary begins each secret of the tests below. It has no run that is redacted for its length.
+const canary = "cAn4ryOf5GzQ"
 
 // withCanaries returns the transcript's fields with secrets that begin with the canary, but for those that
 // must have a form of their own, such as keys.
@@ -197,7 +197,7 @@ func (s *transcript) withCanaries() (fields map[string]any, secrets []string) {
 		if !isText || !schema.DisplayAttrs.Sensitive {
 			continue
 		}
-		fields[name] = canary + strings.ReplaceAll(name, "_", "")
+		fields[name] = canary + "." + name[:min(len(name), 6)]
 		if _, err := s.openWith(fields, nil); err != nil {
 			fields[name] = given
 		} else {
@@ -270,7 +270,7 @@ func TestGuarantee6NoVendorsErrorQuotesASecret(t *testing.T) {
 				var failure *provider.Error
 				require.ErrorAs(t, err, &failure)
 				assert.NotContains(t, strings.ToLower(failure.Error()), strings.ToLower(canary), s.grant)
-				assert.NotContains(t, failure.Error(), base64.StdEncoding.EncodeToString([]byte(canary))[:16], s.grant)
+				assert.NotContains(t, failure.Error(), base64.StdEncoding.EncodeToString([]byte(canary)), s.grant)
 			}
 		}
 	})
