@@ -104,21 +104,7 @@ func (s *transcript) steps(request, answer string) []step {
 
 // open returns a credential whose vendor expects the steps.
 func (s *transcript) open(steps ...step) provider.Credential {
-	var fields map[string]any
-	require.NoError(s.T, json.Unmarshal([]byte(s.parts["fields"]), &fields))
-	for name, value := range fields {
-		if text, isText := value.(string); isText && fixtures[text] != "" {
-			fields[name] = fixtures[text]
-		}
-	}
-	if len(s.p.GrantTypes()) > 1 {
-		fields["grant_type"] = s.grant
-	}
-	raw, err := json.Marshal(fields)
-	require.NoError(s.T, err)
-	client, err := provider.NewClient(provider.ClientOptions{Timeout: time.Minute, Transport: &vendor{s: s, steps: steps}})
-	require.NoError(s.T, err)
-	credential, err := s.p.Open(provider.Settings{Fields: raw, Client: client, WriteTime: time.Now()})
+	credential, err := s.openWith(s.fields(), &vendor{s: s, steps: steps})
 	require.NoError(s.T, err)
 	return credential
 }
