@@ -88,7 +88,7 @@ var (
 func TestEachVendorIsDescribed(t *testing.T) {
 	eachVendor(t, func(t *testing.T, p *definition.Provider) {
 		assert.NotEmpty(t, p.Title)
-		assert.NotEmpty(t, p.Notes, "the operator is told what to create")
+		assert.NotEmpty(t, p.Notes, "the operator learns what to create")
 		assert.NotEmpty(t, p.Evidence)
 		assert.NotEmpty(t, p.Docs)
 		for _, page := range p.Docs {
