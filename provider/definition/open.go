@@ -2,8 +2,6 @@ package definition
 
 import (
 	"cmp"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -114,7 +112,7 @@ func (o *opening) chooseGrant() error {
 			return err
 		}
 		for _, g := range o.d.compiled {
-			if g.GrantType == named {
+			if g.given.GrantType == named {
 				o.grant = g
 				return nil
 			}
@@ -122,7 +120,7 @@ func (o *opening) chooseGrant() error {
 		return provider.Errorf(provider.Invalid, "grant_type: unknown grant type %s (allowed: %s)", provider.Quote(named), strings.Join(o.d.GrantTypes(), ", "))
 	}
 	for _, g := range o.d.compiled {
-		if !slices.ContainsFunc(g.Needs, func(name string) bool { return o.values[name] == nil }) {
+		if !slices.ContainsFunc(g.given.Needs, func(name string) bool { return o.values[name] == nil }) {
 			o.grant = g
 			return nil
 		}
@@ -135,7 +133,7 @@ func (o *opening) chooseGrant() error {
 // lacks returns how many of the fields that a grant needs are not set.
 func (o *opening) lacks(g *grant) int {
 	n := 0
-	for _, name := range g.Needs {
+	for _, name := range g.given.Needs {
 		if o.values[name] == nil {
 			n++
 		}
@@ -145,7 +143,7 @@ func (o *opening) lacks(g *grant) int {
 
 // checkFields checks that what the grant needs is set, and nothing that it ignores.
 func (o *opening) checkFields() error {
-	needs := append(slices.Clone(o.grant.Needs), clientFields(o.grant.auth)...)
+	needs := append(slices.Clone(o.grant.given.Needs), clientFields(o.grant.auth)...)
 	for _, name := range sortedKeys(o.d.fields) {
 		if o.d.fields[name].Required && !slices.Contains(needs, name) {
 			needs = append(needs, name)
@@ -157,13 +155,13 @@ func (o *opening) checkFields() error {
 		}
 		with := ""
 		if len(o.d.compiled) > 1 {
-			with = " with grant_type=" + o.grant.GrantType
+			with = " with grant_type=" + o.grant.given.GrantType
 		}
 		return provider.Errorf(provider.Invalid, "%s: must be set%s: %s", name, with, strings.TrimSuffix(o.d.fields[name].Description, "."))
 	}
 	for _, name := range sortedKeys(o.d.fields) {
 		if o.isGiven(name) && !slices.Contains(o.grant.uses, name) && !slices.Contains(o.grant.api(o.d).names(), name) {
-			return provider.Errorf(provider.Invalid, `%s: is not used with grant_type=%s; omit it, or clear it with %s=""`, name, o.grant.GrantType, name)
+			return provider.Errorf(provider.Invalid, `%s: is not used with grant_type=%s; omit it, or clear it with %s=""`, name, o.grant.given.GrantType, name)
 		}
 	}
 	return o.checkScope()
@@ -227,7 +225,7 @@ func (o *opening) client() (*exchange.Client, error) {
 	c := &exchange.Client{
 		HTTP:                o.settings.Client.WithErrors(d.TransientErrors, g.errorAt),
 		Server:              &exchange.Server{Field: o.urlField()},
-		GrantType:           g.GrantType,
+		GrantType:           g.given.GrantType,
 		ID:                  o.text("client_id"),
 		Secret:              o.text("client_secret"),
 		AuthStyle:           g.auth,
@@ -235,7 +233,7 @@ func (o *opening) client() (*exchange.Client, error) {
 		Secrets:             o.secrets,
 		Scopes:              o.scope(),
 		Reading:             g.reading,
-		IsSelfSigned:        g.Grant.Token != "",
+		IsSelfSigned:        g.given.Token != "",
 		OnTheHour:           d.Token.OnTheHour,
 		DefaultTTL:          time.Duration(d.Token.DefaultTTL),
 		InvalidatesPrevious: d.Token.Single,
@@ -347,81 +345,6 @@ func (o *opening) urlField() string {
 		}
 	}
 	return ""
-}
-
-// addAssertions sets the assertions and their key.
-func (o *opening) addAssertions(c *exchange.Client) error {
-	a := cmp.Or(o.grant.assertion, o.grant.clientAssertion)
-	if a == nil {
-		return nil
-	}
-	if o.grant.assertion != nil {
-		c.Assertion = o.grant.assertion.Assertion
-		if c.IsSelfSigned && c.Assertion.OmitsExpiry {
-			c.DefaultTTL = cmp.Or(c.DefaultTTL, c.Assertion.Lifetime)
-		}
-	}
-	if o.grant.clientAssertion != nil {
-		c.ClientAssertion = o.grant.clientAssertion.Assertion
-	}
-	keyID := ""
-	if o.d.fields["key_id"] != nil {
-		keyID = cmp.Or(o.text("key_id"), o.settings.Thumbprint)
-	}
-	if a.key != "private_key" {
-		secret, err := sharedSecret(o.text(a.key), a.keyEncoding)
-		if err != nil {
-			return provider.Errorf(provider.Invalid, "%s: is not %s, as %s has it", a.key, a.keyEncoding, o.d.Title)
-		}
-		c.Signer = provider.NewSharedSigner(secret, keyID)
-		return nil
-	}
-	signer, err := provider.NewSigner(o.text("private_key"), o.text("signing_algorithm"), keyID, a.algorithms...)
-	if err != nil {
-		return err
-	}
-	c.Signer = signer
-	if certificate := o.text("certificate"); certificate != "" {
-		return provider.CheckCertificate(certificate, o.text("private_key"))
-	}
-	return nil
-}
-
-// sharedSecret decodes a secret that the vendor has too.
-func sharedSecret(text, encoding string) ([]byte, error) {
-	switch encoding {
-	case "base64":
-		return base64.StdEncoding.DecodeString(text)
-	case "hex":
-		return hex.DecodeString(text)
-	}
-	return []byte(text), nil
-}
-
-// api returns how the vendor's API takes a token; nil for the usual way.
-func (o *opening) api() (*provider.API, error) {
-	own := o.grant.api(o.d)
-	if own.Header == "" && own.Scheme == "" && own.Query == "" && len(own.Headers) == 0 {
-		return nil, nil
-	}
-	api := &provider.API{Header: own.Header, Scheme: own.Scheme, Query: own.Query}
-	for name, text := range own.Headers {
-		template, err := exchange.ParseTemplate(text)
-		if err != nil {
-			return api, err
-		}
-		filled, err := template.Fill(o.values)
-		if err != nil {
-			return api, err
-		}
-		if filled != "" {
-			if api.Headers == nil {
-				api.Headers = map[string]string{}
-			}
-			api.Headers[name] = filled
-		}
-	}
-	return api, nil
 }
 
 func contains(list []string, one string) bool { return slices.Contains(list, one) }

@@ -139,10 +139,10 @@ func (d *Definition) compile() error {
 		if err != nil {
 			return errors.New(strings.TrimPrefix(at(pointerTo("grants", fmt.Sprint(i)), err).Error(), ofDefinition))
 		}
-		if names[g.GrantType] {
-			return fmt.Errorf("/grants/%d/grant_type: %s is there twice", i, g.GrantType)
+		if names[g.given.GrantType] {
+			return fmt.Errorf("/grants/%d/grant_type: %s is there twice", i, g.given.GrantType)
 		}
-		names[g.GrantType] = true
+		names[g.given.GrantType] = true
 		d.compiled = append(d.compiled, g)
 	}
 	if err := d.checkAPI(&d.API); err != nil {
@@ -190,8 +190,8 @@ func (d *Definition) checkUsed() error {
 
 // api returns how the API takes the grant's tokens.
 func (g *grant) api(d *Definition) *API {
-	if g.API != nil {
-		return g.API
+	if g.given.API != nil {
+		return g.given.API
 	}
 	return &d.API
 }

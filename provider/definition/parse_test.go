@@ -115,7 +115,7 @@ func TestTheErrorOfADefinitionNamesThePlaceOfWhatIsWrong(t *testing.T) {
 		"neither request nor token":  {[]change{{"/grants/0/request", nil}}, "/grants/0/request: give it, or token"},
 		"basic and auth":             {[]change{{grant + "/basic", []any{"{client_id}", "{client_secret}"}}}, "/grants/0/basic: cannot be given together with auth"},
 		"unknown part of basic":      {[]change{{"/auth", nil}, {grant + "/basic", []any{"{client_id}", "{password}"}}}, "/grants/0/basic/1: {password} is not a field"},
-		"need that is not a field":      {[]change{{grant + "/needs", []any{"client_id", "key"}}}, "/grants/0/needs/1: no field named key"},
+		"need that is not a field":   {[]change{{grant + "/needs", []any{"client_id", "key"}}}, "/grants/0/needs/1: no field named key"},
 		"duplicate grant type":       {[]change{{"/grants/-", object{"grant_type": "client_credentials", "request": object{}}}}, "/grants/1/grant_type: client_credentials is there twice"},
 		"keeps a field":              {[]change{{"/grants/0/before", []any{object{"request": object{}, "keep": object{"client_id": "/x"}}}}}, "/grants/0/before/0/keep/client_id: "},
 		"keeps an assertion":         {[]change{{"/grants/0/before", []any{object{"request": object{}, "keep": object{"assertion": "/x"}}}}}, "/grants/0/before/0/keep/assertion: "},
@@ -131,7 +131,7 @@ func TestTheErrorOfADefinitionNamesThePlaceOfWhatIsWrong(t *testing.T) {
 		"private_key_jwt and a JWT":  {append(signing, change{"/auth", "private_key_jwt"}, change{"/fields/client_id", object{}}), "/grants/0/auth: private_key_jwt cannot be given together with {assertion}"},
 		"steps before a signed JWT":  {append(signing, change{"/grants/0/request", nil}, change{grant + "/token", "{assertion}"}, change{grant + "/before", []any{object{"request": object{}}}}), "/grants/0/token: the engine signs the token itself"},
 		"assertion without a key":    {append(signing, change{"/fields/private_key", nil}), "/assertion/key: no secret field named private_key"},
-		"key that is not a secret":      {append(signing, change{"/assertion/key", "account"}), "/assertion/key: no secret field named account"},
+		"key that is not a secret":   {append(signing, change{"/assertion/key", "account"}), "/assertion/key: no secret field named account"},
 		"HS256 with a private key":   {append(signing, change{"/assertion/algorithms", []any{"HS256"}}), "/assertion/algorithms: a private_key signs with"},
 		"RS256 with a shared secret": {append(signing, change{"/fields/api_key", object{}}, change{"/assertion/key", "api_key"}, change{"/assertion/algorithms", []any{"RS256"}}), "/assertion/algorithms: "},
 		"unknown algorithm":          {append(signing, change{"/assertion/algorithms", []any{"RS256", "none"}}), `/assertion/algorithms/1: unknown algorithm "none"`},
@@ -162,11 +162,11 @@ func TestAPatternInAHostExcludesWhatCouldChangeTheHost(t *testing.T) {
 		`\pL+`, "[[:graph:]]+", "ä+", "[a-z]+|.*", "(?i)[a-z]+", "(?i)k", "(?s).", "[a-z]{1,3}\\x2f?", "(a|(b|(c|/)))", "a\\nb", "[a-z]*;", "[a-z,]+", "[a-z]+\\[",
 	} {
 		_, err := definition.Parse("acme", changed(t, change{"/fields/account/pattern", pattern}))
-		assert.ErrorContains(t, err, "/token_url: {account} is part of a host, so the field's pattern must not allow", pattern)
+		require.ErrorContains(t, err, "/token_url: {account} is part of a host, so the field's pattern must not allow", pattern)
 	}
 	for _, pattern := range []string{"[a-z0-9-]+", `[a-z0-9-]+(\.[a-z]{2,3})?`, `\w+`, "eu|us|au", "[A-Za-z0-9_.-]{1,60}"} {
 		_, err := definition.Parse("acme", changed(t, change{"/fields/account/pattern", pattern}))
-		assert.NoError(t, err, pattern)
+		require.NoError(t, err, pattern)
 	}
 	_, err := definition.Parse("acme", changed(t, change{"/fields/account/pattern", ".+"}, change{"/token_url", "https://vendor.example/{account}/token"}))
 	assert.NoError(t, err, "in a path, a value is escaped")
@@ -184,7 +184,7 @@ func TestATextThatIsNotADefinitionIsRefused(t *testing.T) {
 		strings.Repeat(" ", 64<<10) + "{}": "definition: 65538 bytes is too long (at most 65536)",
 	} {
 		_, err := definition.Parse("acme", []byte(text))
-		assert.ErrorContains(t, err, want, "%.40s", text)
+		require.ErrorContains(t, err, want, "%.40s", text)
 	}
 	_, err := definition.Parse("acme", []byte(base+strings.Repeat(" ", 64<<10-len(base))))
 	require.NoError(t, err, "64 KiB")

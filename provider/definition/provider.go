@@ -40,7 +40,7 @@ func (p *Provider) Example() string {
 	var arguments []string
 	for _, name := range sortedKeys(p.fields) {
 		f := p.fields[name]
-		if !f.Required && !contains(g.Needs, name) || f.Default != "" {
+		if !f.Required && !contains(g.given.Needs, name) || f.Default != "" {
 			continue
 		}
 		arguments = append(arguments, name+"="+f.example())
@@ -106,7 +106,7 @@ func (d *Definition) HTTPHeader() string {
 func (d *Definition) GrantTypes() []string {
 	types := make([]string, len(d.compiled))
 	for i, g := range d.compiled {
-		types[i] = g.GrantType
+		types[i] = g.given.GrantType
 	}
 	return types
 }
@@ -115,8 +115,8 @@ func (d *Definition) GrantTypes() []string {
 func (d *Definition) GrantsNeeding(field string) []string {
 	var grants []string
 	for _, g := range d.compiled {
-		if contains(g.Needs, field) {
-			grants = append(grants, g.GrantType)
+		if contains(g.given.Needs, field) {
+			grants = append(grants, g.given.GrantType)
 		}
 	}
 	return grants

@@ -37,7 +37,7 @@ func TestATemplateFillsDeclaredPlaces(t *testing.T) {
 	}
 	for _, text := range []string{"{", "}", "{}", "{a", "a}", "{{a}}", "{A}", "{a b}", "{a|}", "{a|md5}", "{a|upper|lower}", "{1a}", `{"a":1}`} {
 		_, err := ParseTemplate(text)
-		assert.Error(t, err, text)
+		require.Error(t, err, text)
 	}
 	for _, function := range []string{"public_sha256", "x5t", "x5t_s256"} {
 		template, err := ParseTemplate("{text|" + function + "}")

@@ -161,7 +161,9 @@ func (s *transcript) hostile(credential provider.Credential) {
 	for name := range s.p.Definition.Fields {
 		whole := s.fields()
 		whole[name] = "evil.example"
-		if c, err := s.openWith(whole, nil); err == nil && slices.ContainsFunc(hosts(c), func(host string) bool { return strings.HasPrefix(host, "evil.example") && !strings.HasPrefix(host, "evil.example.") }) {
+		if c, err := s.openWith(whole, nil); err == nil && slices.ContainsFunc(hosts(c), func(host string) bool {
+			return strings.HasPrefix(host, "evil.example") && !strings.HasPrefix(host, "evil.example.")
+		}) {
 			continue // the operator names the host
 		}
 		for _, value := range []string{"evil.example/", "evil.example#", "evil.example?", `evil.example\`, "x@evil.example", "evil.example:1/", "%2e", "evil.example%2f"} {
