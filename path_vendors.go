@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/credential"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/catalogue"
 	"vault-plugin-secrets-tokenbroker/provider/definition"
@@ -103,8 +104,11 @@ func vendorInfoFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) vendorsExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-	p, err := b.store.Vendor(ctx, req.Storage, d.Get(vendorFieldName).(string))
-	return p != nil, err
+	name := d.Get(vendorFieldName).(string)
+	if builtIn(name) != nil {
+		return true, nil
+	}
+	return storage.Exists(ctx, req.Storage, storage.VendorKey(name)) // a damaged one can be replaced
 }
 
 func (b *backend) vendorsList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {

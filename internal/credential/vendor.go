@@ -2,7 +2,6 @@ package credential
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"sync"
@@ -20,12 +19,12 @@ type vendorEntry struct {
 	storage.Format
 
 	// Definition is the definition as the operator wrote it.
-	Definition json.RawMessage `json:"definition"`
+	Definition string `json:"definition"`
 }
 
 // Check implements storage.Entry.
 func (e *vendorEntry) Check() error {
-	if len(e.Definition) == 0 {
+	if e.Definition == "" {
 		return errors.New("vendor without a definition")
 	}
 	return nil
@@ -99,7 +98,7 @@ func (st *Store) OwnVendor(ctx context.Context, s logical.Storage, name string) 
 	if err != nil || entry == nil {
 		return nil, err
 	}
-	d, err := definition.Parse(name, entry.Definition)
+	d, err := definition.Parse(name, []byte(entry.Definition))
 	if err != nil {
 		return nil, storage.Damaged(key, repairVendor)
 	}
@@ -193,7 +192,7 @@ func (st *Store) WriteVendor(ctx context.Context, s logical.Storage, name string
 			return nil, err
 		}
 	}
-	entry := &vendorEntry{Definition: text}
+	entry := &vendorEntry{Definition: string(text)}
 	if err := storage.Retry(ctx, func() error { return storage.Put(ctx, s, storage.VendorKey(name), entry) }); err != nil {
 		return nil, err
 	}
