@@ -204,8 +204,8 @@ bin/benchstat: tools/benchstat/go.mod tools/benchstat/go.sum
 	@echo 'building $@'
 	@go -C tools/benchstat build -o $(abspath $@) golang.org/x/perf/cmd/benchstat
 
-docs: ## Generate docs/api.md from the path definitions, and the table of presets.
-	go test $(LIMIT) -count=1 -run 'TestTheAPIReferenceIsCurrent|TestThePresetTableIsCurrent' . -args -write-docs
+docs: ## Generate docs/api.md, docs/vendors.md and docs/definitions.md.
+	go test $(LIMIT) -count=1 -run 'TestTheAPIReferenceIsCurrent|TestTheCataloguePageIsCurrent|TestTheReferenceOfDefinitionsIsCurrent' . -args -write-docs
 
 bin/tofu: tools/tofu/go.mod tools/tofu/go.sum
 	@echo 'Building OpenTofu (3 to 4 minutes with empty caches) …'

@@ -3,6 +3,7 @@ package tokenbroker_test
 import (
 	"encoding/json"
 	"net/http"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -97,6 +98,11 @@ func answerTo(t *testing.T, e *engine.Engine, c apidoc.Command) string {
 		if value == "..." {
 			value = exampleSecrets[field]
 		}
+		if file, isFile := strings.CutPrefix(value.(string), "@"); isFile {
+			text, err := os.ReadFile("examples/vendor/" + file)
+			require.NoError(t, err)
+			value = string(text)
+		}
 		data[field] = value
 	}
 	if vendor, isConfig := strings.CutPrefix(path.Dir(c.Path), "config/"); isConfig && c.Operation == logical.UpdateOperation && !slices.Contains(simulated, vendor) {
@@ -126,7 +132,7 @@ func answerTo(t *testing.T, e *engine.Engine, c apidoc.Command) string {
 }
 
 // random matches the fields of answers whose values differ with each run.
-var random = regexp.MustCompile(`"((?:pending_)?(?:access_token|public_key|key_id|kid|n))": "[^"]*"`)
+var random = regexp.MustCompile(`"((?:pending_)?(?:access_token|http_header|public_key|key_id|kid|n))": "[^"]*"`)
 
 // stable replaces the values that differ with each run.
 func stable(answer string) string { return random.ReplaceAllString(answer, `"$1": "..."`) }

@@ -58,8 +58,8 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 // New returns an engine. The caller must call Setup before use.
 func New(o Options) logical.Backend {
 	b := &backend{roles: roleCache{roles: map[string]*role{}}}
-	b.store, b.broker = credential.New(providers, credential.Options{Transport: o.Transport, Dial: o.Dial, Logger: b.Logger}, observer{b})
-	b.metrics = metrics.New(providerNames(), b.broker.Statuses)
+	b.store, b.broker = credential.New(credential.Options{BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, Logger: b.Logger}, observer{b})
+	b.metrics = metrics.New(sortedKeys(written), b.broker.Statuses)
 	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
@@ -67,11 +67,12 @@ func New(o Options) logical.Backend {
 		BackendType:    logical.TypeLogical,
 		PathsSpecial:   &logical.Paths{SealWrapStorage: storage.Sealed()},
 		Paths: shareSchemas(describeValues(framework.PathAppend(
+			b.pathCreds(), // first, as they are routed most often
+			b.pathToken(),
 			b.pathConfig(),
+			b.pathVendors(),
 			b.pathKeypair(),
 			b.pathRoles(),
-			b.pathCreds(),
-			b.pathToken(),
 			b.pathRefresh(),
 			b.pathStatus(),
 			b.pathMetrics(),
@@ -112,10 +113,19 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 	hasFields := req.Operation != logical.ListOperation && req.Operation != logical.DeleteOperation
 	if isOurs && hasFields && len(req.Data) > 0 {
 		if path := b.Route(req.Path); path != nil && path.Operations[req.Operation] != nil {
-			if err := checkInput(path.Fields, req.Operation, req.Data); err != nil {
+			fields, err := b.fieldsOf(ctx, req, path)
+			if err != nil {
+				return failure("", err)
+			}
+			if err := checkInput(fields, req.Operation, req.Data); err != nil {
 				return logical.ErrorResponse(err.Error()), nil
 			}
-			req.Data = withoutEmptyMaps(path.Fields, req.Data)
+			req.Data = withoutEmptyMaps(fields, req.Data)
+		}
+	}
+	if req.Operation == logical.HelpOperation {
+		if help, err := b.vendorHelp(ctx, req); help != nil || err != nil {
+			return help, err
 		}
 	}
 	resp, err = b.Backend.HandleRequest(ctx, req)
@@ -176,6 +186,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	case storage.Credential:
 		b.broker.Forget(name)
 		b.roles.forget(name)
+	case storage.Vendor:
+		b.store.ForgetVendor(name)
 	case storage.Keypair: // any credential may use it
 		b.broker.ForgetAll()
 	case storage.State:

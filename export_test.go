@@ -11,6 +11,21 @@ func Route(b logical.Backend, path string) *framework.Path { return b.(*backend)
 // Paths returns the path definitions of an engine.
 func Paths(b logical.Backend) []*framework.Path { return b.(*backend).Paths }
 
+// DocumentedPaths returns the path definitions of an engine, with one for the credentials of each vendor
+// whose exchange is code.
+func DocumentedPaths(b logical.Backend) []*framework.Path {
+	var paths []*framework.Path
+	for _, path := range Paths(b) {
+		paths = append(paths, path)
+		if path.Fields["vendor"] != nil && path.Fields["verify"] != nil {
+			for _, name := range sortedKeys(written) {
+				paths = append(paths, describeValues([]*framework.Path{b.(*backend).vendorPath(written[name])})...)
+			}
+		}
+	}
+	return paths
+}
+
 // NamesInMemory returns the number of names for which an engine holds something in memory.
 func NamesInMemory(b logical.Backend) int {
 	engine := b.(*backend)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -15,18 +16,20 @@ import (
 	tokenbroker "vault-plugin-secrets-tokenbroker"
 	"vault-plugin-secrets-tokenbroker/internal/apidoc"
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
-	"vault-plugin-secrets-tokenbroker/provider/oauth2"
+	"vault-plugin-secrets-tokenbroker/provider/catalogue"
+	"vault-plugin-secrets-tokenbroker/provider/definition"
 )
 
 var writeDocs = flag.Bool("write-docs", false, "write the generated parts of docs/ instead of comparing them")
 
 const (
-	apiReference = "docs/api.md"
-	oauth2Page   = "docs/oauth2.md"
+	apiReference    = "docs/api.md"
+	cataloguePage   = "docs/vendors.md"
+	definitionsPage = "docs/definitions.md"
 )
 
 func paths() []*framework.Path {
-	return tokenbroker.Paths(tokenbroker.New(tokenbroker.Options{}))
+	return tokenbroker.DocumentedPaths(tokenbroker.New(tokenbroker.Options{}))
 }
 
 func TestTheAPIReferenceIsCurrent(t *testing.T) {
@@ -35,14 +38,34 @@ func TestTheAPIReferenceIsCurrent(t *testing.T) {
 	requireGenerated(t, apiReference, reference.Bytes())
 }
 
-func TestThePresetTableIsCurrent(t *testing.T) {
-	var table bytes.Buffer
-	require.NoError(t, apidoc.WritePresets(&table, oauth2.Presets()))
-	page, err := os.ReadFile(oauth2Page)
+func TestTheCataloguePageIsCurrent(t *testing.T) {
+	var vendors []*definition.Provider
+	for _, name := range catalogue.Names() {
+		vendors = append(vendors, catalogue.Lookup(name))
+	}
+	var page bytes.Buffer
+	require.NoError(t, apidoc.WriteCatalogue(&page, vendors))
+	requireGenerated(t, cataloguePage, page.Bytes())
+}
+
+func TestTheReferenceOfDefinitionsIsCurrent(t *testing.T) {
+	var page bytes.Buffer
+	require.NoError(t, apidoc.WriteDefinitions(&page))
+	requireGenerated(t, definitionsPage, page.Bytes())
+}
+
+// exampleDefinition matches a definition in a page.
+var exampleDefinition = regexp.MustCompile("(?s)```json\n(\\{\n  \"title\".*?)```")
+
+func TestTheDefinitionsInTheReferenceAreValid(t *testing.T) {
+	page, err := os.ReadFile(definitionsPage)
 	require.NoError(t, err)
-	made, err := apidoc.Replace(page, "presets", table.Bytes())
-	require.NoError(t, err)
-	requireGenerated(t, oauth2Page, made)
+	found := exampleDefinition.FindAllSubmatch(page, -1)
+	require.NotEmpty(t, found)
+	for _, match := range found {
+		_, err := definition.Parse("acme", match[1])
+		require.NoError(t, err, string(match[1]))
+	}
 }
 
 // requireGenerated compares a page with its generated form, or writes it with -write-docs.
@@ -57,30 +80,10 @@ func requireGenerated(t *testing.T, path string, made []byte) {
 	require.Equal(t, string(made), string(written), "%s is stale: run `make docs`", path)
 }
 
-// docwalk runs the commands of the pages. This test checks that each preset has one, in its
-// section or in the page that the section links to.
-func TestEachPresetIsConfiguredInOneCommand(t *testing.T) {
-	page, err := os.ReadFile(oauth2Page)
-	require.NoError(t, err)
-	for _, p := range oauth2.Presets() {
-		_, section, found := strings.Cut(string(page), "\n### "+p.Name+"\n")
-		require.True(t, found, "%s has no section", p.Name)
-		section, _, _ = strings.Cut(section, "\n### ")
-		if strings.Contains(section, "]("+p.Name+".md)") {
-			own, err := os.ReadFile("docs/" + p.Name + ".md")
-			require.NoError(t, err)
-			assert.Contains(t, string(own), "vault write "+p.Name+"/config/oauth2/")
-			assert.Contains(t, string(own), " preset="+p.Name+" ")
-			continue
-		}
-		assert.Equal(t, 1, strings.Count(section, "$ vault write oauth2/config/oauth2/"+p.Name+" preset="+p.Name+" "), p.Name)
-	}
-}
-
 func TestEveryPathHasCompleteHelp(t *testing.T) {
 	e := engine.New(t)
 	for _, path := range paths() {
-		name := strings.ReplaceAll(apidoc.Name(path), "<name>", "prod")
+		name := strings.NewReplacer("<name>", "prod", "<vendor>", "acme").Replace(apidoc.Name(path))
 		resp, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: name})
 		require.NoError(t, err)
 		help := resp.Data["help"].(string)
@@ -113,7 +116,7 @@ func TestHelpShowsAllowedValuesDefaultsAndAnExample(t *testing.T) {
 
 func TestEveryPathOperationAndFieldHasDisplayAttributes(t *testing.T) {
 	ids := map[string]string{}
-	for _, path := range paths() {
+	for _, path := range tokenbroker.Paths(tokenbroker.New(tokenbroker.Options{})) {
 		name := apidoc.Name(path)
 		require.NotNil(t, path.DisplayAttrs, name)
 		assert.Equal(t, "token-broker", path.DisplayAttrs.OperationPrefix, name)

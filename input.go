@@ -84,10 +84,26 @@ func unknownField(name string, allowed []string) error {
 		return fmt.Errorf("%s is an option of the vault command; give it before the path", name)
 	}
 	text := "unknown field " + shownField(name)
-	if near := nearestField(name, allowed); near != "" {
-		text += "; did you mean " + near + "?"
+	if fix := fieldFix(name, allowed); fix != "" {
+		text += "; " + fix
 	}
 	return fmt.Errorf("%s (allowed: %s)", text, strings.Join(allowed, ", "))
+}
+
+// fieldFix returns what to use in place of an unknown field; "" if nothing is known. The field may
+// be one of another path: only a role has ttl, and a read takes its scope and ttl from a role.
+func fieldFix(name string, allowed []string) string {
+	isOfRole := name == "scope" || name == "ttl"
+	switch {
+	case name == "ttl" && slices.Contains(allowed, "default_ttl"):
+		return "did you mean default_ttl or max_ttl?"
+	case isOfRole && slices.Contains(allowed, "min_ttl"): // a read of a token
+		return fmt.Sprintf("write roles/<name> with this %s, and read that name", name)
+	}
+	if near := nearestField(name, allowed); near != "" {
+		return "did you mean " + near + "?"
+	}
+	return ""
 }
 
 // nearestField returns the field that name is probably a misspelling of; "" if there is none.

@@ -93,6 +93,7 @@ func TestInvalidInputIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 		"a host of 254 bytes":               {"kensho", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "token_url": "https://" + strings.Repeat("a", 254) + ":8443/t"}, "token_url: the host name is too long: 254 bytes (at most 253)"},
 		"an unknown field":                  {"kensho", kensho(map[string]any{"refreshtoken": "x"}), `unknown field "refreshtoken"; did you mean refresh_token? (allowed: access_token, assertion_audience, ca_cert`},
 		"a field of another vendor":         {"sitecore", sitecore(map[string]any{"product": "link"}), `unknown field "product"`},
+		"a field of a role":                 {"kensho", kensho(map[string]any{"ttl": "5m"}), `unknown field "ttl"; did you mean default_ttl or max_ttl? (allowed: access_token, `},
 		"scope as an object":                {"sitecore", sitecore(map[string]any{"scope": map[string]any{"a": "b"}}), "scope"},
 		"scope without an API key":          {"sitecore", map[string]any{"refresh_token": "x", "scope": "event"}, "scope: needs api_key"},
 		"refresh expiry without an API key": {"sitecore", map[string]any{"refresh_token": "x", "refresh_expiry": "1h"}, "refresh_expiry: needs api_key"},

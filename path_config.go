@@ -2,8 +2,10 @@ package tokenbroker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -13,49 +15,65 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
+const vendorFieldName = "vendor"
+
 func (b *backend) pathConfig() []*framework.Path {
-	paths := []*framework.Path{{
-		Pattern:      "config/?$",
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Credential"},
-		Operations: map[logical.Operation]framework.OperationHandler{
+	list := func(summary, suffix string) map[logical.Operation]framework.OperationHandler {
+		return map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: &framework.PathOperation{
-				Callback:                    b.configList(providers),
-				Summary:                     "List the credentials of all vendors.",
+				Callback:                    b.configList,
+				Summary:                     summary,
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
-				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: "credentials"},
+				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: suffix},
 			},
-		},
-		HelpSynopsis:    "List the credentials of all vendors.",
-		HelpDescription: withExample("key_info holds the vendor in the path of each name. A name belongs to one vendor.", "vault list -detailed kensho/config"),
-	}}
-	for _, p := range providers {
-		paths = append(paths, b.pathConfigList(p), b.pathConfigCredential(p))
+		}
 	}
-	return paths
-}
-
-func (b *backend) pathConfigList(p provider.Provider) *framework.Path {
-	return &framework.Path{
-		Pattern:      "config/" + p.Name() + "/?$",
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: &framework.PathOperation{
-				Callback:                    b.configList([]provider.Provider{p}),
-				Summary:                     "List the credentials of " + p.Name() + ".",
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-				DisplayAttrs:                &framework.DisplayAttributes{OperationSuffix: p.Name() + "-credentials"},
-			},
+	return []*framework.Path{
+		{
+			Pattern:         "config/?$",
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Credential"},
+			Operations:      list("List the credentials of all vendors.", "credentials"),
+			HelpSynopsis:    "List the credentials of all vendors.",
+			HelpDescription: withExample("key_info holds the vendor in the path of each name. A name belongs to one vendor.", "vault list -detailed kensho/config"),
 		},
-		HelpSynopsis:    "List the credentials of " + p.Name() + ".",
-		HelpDescription: withExample("Read a token of a credential at creds/<name> or token/<name>.", fmt.Sprintf("vault list %s/config/%s", p.Name(), p.Name())),
+		{
+			Pattern:         "config/" + framework.GenericNameRegex(vendorFieldName) + "/?$",
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+			Fields:          map[string]*framework.FieldSchema{vendorFieldName: vendorField()},
+			Operations:      list("List the credentials of a vendor.", "vendor-credentials"),
+			HelpSynopsis:    "List the credentials of a vendor.",
+			HelpDescription: withExample("Read a token of a credential at creds/<name> or token/<name>.", "vault list kensho/config/kensho"),
+		},
+		b.pathConfigCredential(),
 	}
 }
 
-// credentialFields returns the fields of the path of a vendor's credentials.
+func vendorField() *framework.FieldSchema {
+	return &framework.FieldSchema{
+		Type:         framework.TypeNameString,
+		Description:  "Name of the vendor: one of those that vendors/ lists.",
+		Required:     true,
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Vendor"},
+	}
+}
+
+// pathConfigCredential returns the path of the credentials of all vendors. Its fields are those that
+// every credential has; those of a vendor are in vendorPath.
+func (b *backend) pathConfigCredential() *framework.Path {
+	path := b.vendorPath(nil)
+	path.Fields[vendorFieldName] = vendorField()
+	path.TakesArbitraryInput = true // the fields of the vendor
+	return path
+}
+
+// credentialFields returns the fields of the path of a vendor's credentials; without a vendor, those that
+// all credentials have.
 func credentialFields(p provider.Provider) map[string]*framework.FieldSchema {
-	fields := maps.Clone(credential.FieldSchemas(p))
+	fields := credential.CommonSchemas()
+	if p != nil {
+		fields = maps.Clone(credential.FieldSchemas(p))
+	}
 	fields["name"] = &framework.FieldSchema{
 		Type:         framework.TypeNameString,
 		Description:  "Name of the credential. Tokens are read at creds/<name>.",
@@ -81,11 +99,11 @@ func readableFields(fields map[string]*framework.FieldSchema) map[string]*framew
 		},
 		"resolved_urls": {
 			Type:        framework.TypeStringSlice,
-			Description: "URLs that receive the credential's secrets, as they follow from the fields and the preset. An issuer stands for the endpoints that its metadata lists. Omitted if the secrets are never sent.",
+			Description: "URLs that receive the credential's secrets, as they follow from the fields. An issuer stands for the endpoints that its metadata lists. Omitted if the secrets are never sent.",
 		},
 		"resolved_scope": {
 			Type:        framework.TypeStringSlice,
-			Description: "Scope that the engine requests, as it follows from the fields and the preset. Omitted if the vendor decides it.",
+			Description: "Scope that the engine requests, as it follows from the fields. Omitted if the vendor decides it.",
 		},
 	}
 	for name, schema := range fields {
@@ -102,20 +120,27 @@ func readableFields(fields map[string]*framework.FieldSchema) map[string]*framew
 	return readable
 }
 
-func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
+// vendorPath returns the path of a vendor's credentials with all its fields, for the help and the
+// documentation; without a vendor, the path that all vendors share.
+func (b *backend) vendorPath(p provider.Provider) *framework.Path {
 	fields := credentialFields(p)
+	pattern, title, example := framework.GenericNameRegex(vendorFieldName), "a vendor", ""
+	if p != nil {
+		pattern, title = p.Name(), p.Summary()
+		example = p.Example()
+	}
 	write := &framework.PathOperation{
-		Callback:                    b.configWrite(p),
+		Callback:                    b.withVendor(b.configWrite),
 		Summary:                     "Store a credential, or change the given fields of an existing one.",
 		ForwardPerformanceStandby:   true,
 		ForwardPerformanceSecondary: true,
-		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure", OperationSuffix: p.Name() + "-credential"},
+		DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "configure", OperationSuffix: "credential"},
 	}
 	patch := *write
 	patch.Summary = "Change the given fields of a credential; null clears a field."
-	patch.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: p.Name() + "-credential"}
-	return &framework.Path{
-		Pattern:      "config/" + p.Name() + "/" + framework.GenericNameRegex("name"),
+	patch.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: "credential"}
+	path := &framework.Path{
+		Pattern:      "config/" + pattern + "/" + framework.GenericNameRegex("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Credential"},
 		Fields:       fields,
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -123,138 +148,200 @@ func (b *backend) pathConfigCredential(p provider.Provider) *framework.Path {
 			logical.UpdateOperation: write,
 			logical.PatchOperation:  &patch,
 			logical.ReadOperation: &framework.PathOperation{
-				Callback:                    b.configRead(p),
+				Callback:                    b.withVendor(b.configRead),
 				Summary:                     "Read a credential's settings, without its secrets.",
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
 				Responses: map[int][]framework.Response{
 					200: {{Description: "OK", Fields: readableFields(fields)}},
 				},
-				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: p.Name() + "-credential"},
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "credential"},
 			},
 			logical.DeleteOperation: &framework.PathOperation{
-				Callback:                    b.configDelete(p),
+				Callback:                    b.configDelete,
 				Summary:                     "Delete a credential and its cached tokens.",
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
-				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "delete", OperationSuffix: p.Name() + "-credential"},
+				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "delete", OperationSuffix: "credential"},
 			},
 		},
-		ExistenceCheck:  b.configExists(p),
-		HelpSynopsis:    "Store a credential of " + p.Summary() + ".",
-		HelpDescription: withExample(configHelp(fields), fmt.Sprintf("vault write %s/config/%s/prod %s", p.Name(), p.Name(), p.Example()), fmt.Sprintf("vault read %s/config/%s/prod", p.Name(), p.Name()), fmt.Sprintf("vault patch %s/config/%s/prod request_timeout=15s", p.Name(), p.Name())),
+		ExistenceCheck: b.configExists,
+		HelpSynopsis:   "Store a credential of " + title + ".",
 	}
+	if p == nil {
+		path.HelpDescription = withExample(vendorsHelp+configHelp(fields), "vault write kensho/config/kensho/prod refresh_token=...")
+		return path
+	}
+	path.HelpDescription = withExample(configHelp(fields), fmt.Sprintf("vault write %s/config/%s/prod %s", mountOf(p), p.Name(), example), fmt.Sprintf("vault read %s/config/%s/prod", mountOf(p), p.Name()), fmt.Sprintf("vault patch %s/config/%s/prod request_timeout=15s", mountOf(p), p.Name()))
+	return path
 }
 
-func (b *backend) configExists(p provider.Provider) framework.ExistenceFunc {
-	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-		return storage.Exists(ctx, req.Storage, storage.CredentialKey(p.Name(), d.Get("name").(string)))
+// mountOf returns the mount of a vendor in examples: of those whose exchange is code, one of its own.
+func mountOf(p provider.Provider) string {
+	if written[p.Name()] != nil {
+		return p.Name()
 	}
+	return "api"
 }
 
-func (b *backend) configList(of []provider.Provider) framework.OperationFunc {
-	return func(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-		vendors, err := b.vendors(ctx, req.Storage, of)
-		if err != nil {
-			return nil, err
-		}
-		info := map[string]any{}
-		for name, vendor := range vendors {
-			info[name] = map[string]any{"vendor": vendor}
-		}
-		return logical.ListResponseWithInfo(sortedKeys(vendors), info), nil
-	}
-}
+// A vendorFunc handles a request for a credential of a vendor.
+type vendorFunc func(ctx context.Context, req *logical.Request, p provider.Provider, d *framework.FieldData) (*logical.Response, error)
 
-// vendors returns the vendor in the path of each credential, by name.
-func (b *backend) vendors(ctx context.Context, s logical.Storage, of []provider.Provider) (map[string]string, error) {
-	vendors := map[string]string{}
-	for _, p := range of {
-		names, err := storage.List(ctx, s, storage.CredentialKey(p.Name(), ""))
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range names {
-			vendors[name] = p.Name()
-		}
-	}
-	return vendors, nil
-}
-
-func (b *backend) configRead(p provider.Provider) framework.OperationFunc {
+// withVendor calls handle with the vendor in the path of a request, and with the vendor's fields.
+func (b *backend) withVendor(handle vendorFunc) framework.OperationFunc {
 	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-		stored, err := b.store.Read(ctx, req.Storage, p, d.Get("name").(string))
-		if stored == nil || err != nil {
-			return nil, err
+		p, err := b.vendor(ctx, req.Storage, d.Get(vendorFieldName).(string), d.Get("name").(string))
+		if err != nil {
+			return failure(d.Get("name").(string), err)
 		}
-		values := &framework.FieldData{Raw: stored.Fields, Schema: d.Schema}
-		data := map[string]any{"secrets_set": stored.Secrets}
-		for field, schema := range d.Schema {
-			_, isSet := stored.Fields[field]
-			if isStored(field) && (isSet || schema.Default != nil) {
-				data[field] = values.Get(field)
-			}
-		}
-		if r := stored.Resolved; r != nil {
-			data["keepalive_interval"] = int(r.Keepalive.Seconds())
-			if len(r.URLs) > 0 {
-				data["resolved_urls"] = r.URLs
-			}
-			if len(r.Scope) > 0 {
-				data["resolved_scope"] = r.Scope
-			}
-		}
-		return &logical.Response{Data: data}, nil
+		return handle(ctx, req, p, &framework.FieldData{Raw: d.Raw, Schema: credentialFields(p)})
 	}
+}
+
+// vendor returns the vendor with a name, for the credential of a name. If there is none, its error, of kind
+// Invalid, names the path that was probably meant.
+func (b *backend) vendor(ctx context.Context, s logical.Storage, name, of string) (provider.Provider, error) {
+	p, err := b.store.Vendor(ctx, s, name)
+	if err != nil || p != nil {
+		return p, err
+	}
+	return nil, provider.Errorf(provider.Invalid, "%s", unknownVendor(name, of))
+}
+
+// fieldsOf returns the fields that a request to a path may have.
+func (b *backend) fieldsOf(ctx context.Context, req *logical.Request, path *framework.Path) (map[string]*framework.FieldSchema, error) {
+	if path.Fields[vendorFieldName] == nil || !path.TakesArbitraryInput {
+		return path.Fields, nil
+	}
+	parts := strings.Split(strings.Trim(req.Path, "/"), "/")
+	if parts[0] == "vendors" {
+		return b.previewFieldsOf(ctx, req, path, parts[1])
+	}
+	p, err := b.vendor(ctx, req.Storage, parts[1], parts[2])
+	if err != nil {
+		return nil, err
+	}
+	return credentialFields(p), nil
+}
+
+// vendorHelp returns the help of the path of a vendor's credentials; nil if the path is none.
+func (b *backend) vendorHelp(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	parts := strings.Split(strings.Trim(req.Path, "/"), "/")
+	if len(parts) != 3 || parts[0] != "config" {
+		return nil, nil
+	}
+	p := builtIn(parts[1])
+	if p == nil && req.Storage != nil {
+		own, err := b.store.OwnVendor(ctx, req.Storage, parts[1])
+		if err != nil || own == nil {
+			return nil, nil //nolint:nilerr // the help of the path for all vendors serves as well
+		}
+		p = own
+	}
+	if p == nil {
+		return nil, nil
+	}
+	own := &framework.Backend{Paths: describeValues([]*framework.Path{b.vendorPath(p)})}
+	return own.HandleRequest(ctx, req)
+}
+
+func (b *backend) configExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+	return storage.Exists(ctx, req.Storage, storage.CredentialKey(d.Get(vendorFieldName).(string), d.Get("name").(string)))
+}
+
+// configList lists the credentials of the vendor in the path, or of all vendors.
+func (b *backend) configList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	vendors, err := b.store.VendorNames(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	if _, isOne := d.Schema[vendorFieldName]; isOne {
+		vendor := d.Get(vendorFieldName).(string)
+		if _, err := b.vendor(ctx, req.Storage, vendor, ""); err != nil {
+			return failure("", err)
+		}
+		maps.DeleteFunc(vendors, func(_, of string) bool { return of != vendor })
+	}
+	info := map[string]any{}
+	for name, vendor := range vendors {
+		info[name] = map[string]any{"vendor": vendor}
+	}
+	return logical.ListResponseWithInfo(sortedKeys(vendors), info), nil
+}
+
+func (b *backend) configRead(ctx context.Context, req *logical.Request, p provider.Provider, d *framework.FieldData) (*logical.Response, error) {
+	stored, err := b.store.Read(ctx, req.Storage, p, d.Get("name").(string))
+	if stored == nil || err != nil {
+		return nil, err
+	}
+	values := &framework.FieldData{Raw: stored.Fields, Schema: d.Schema}
+	data := map[string]any{"secrets_set": stored.Secrets}
+	for field, schema := range d.Schema {
+		_, isSet := stored.Fields[field]
+		if isStored(field) && (isSet || schema.Default != nil) {
+			data[field] = values.Get(field)
+		}
+	}
+	if r := stored.Resolved; r != nil {
+		data["keepalive_interval"] = int(r.Keepalive.Seconds())
+		if len(r.URLs) > 0 {
+			data["resolved_urls"] = r.URLs
+		}
+		if len(r.Scope) > 0 {
+			data["resolved_scope"] = r.Scope
+		}
+	}
+	return &logical.Response{Data: data}, nil
 }
 
 // configWrite stores a credential. The request comes from HandleRequest, which has checked the
 // names and types of its fields (input.go). givenFields (input_values.go) reads the fields, and
 // credential.Store.Write applies them to the stored ones, has the provider check the result
 // (provider.Provider.Open), verifies it by an exchange and stores it.
-func (b *backend) configWrite(p provider.Provider) framework.OperationFunc {
-	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-		name := d.Get("name").(string)
-		fields, err := givenFields(d)
-		if err != nil {
-			return failure(name, err)
-		}
-		write := credential.WriteRequest{Operation: operationOf(req), Fields: fields}
-		if verify, given := d.GetOk("verify"); given {
-			write.Verify = new(verify.(bool))
-		}
-		if err := b.store.Write(ctx, req.Storage, p, name, write); err != nil {
-			return failure(name, err)
-		}
-		warnings := b.roleWarnings(ctx, req.Storage, name)
-		if len(warnings) == 0 {
-			return nil, nil
-		}
-		return &logical.Response{Warnings: warnings}, nil
+func (b *backend) configWrite(ctx context.Context, req *logical.Request, p provider.Provider, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	fields, err := givenFields(d)
+	if err != nil {
+		return failure(name, err)
 	}
-}
-
-func (b *backend) configDelete(p provider.Provider) framework.OperationFunc {
-	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-		name := d.Get("name").(string)
-		err := b.deleteCredential(ctx, req.Storage, p, name)
-		b.roles.forget(name)
-		if err != nil {
-			return failure(name, err)
-		}
-		b.events.Forget(name)
+	write := credential.WriteRequest{Operation: operationOf(req), Fields: fields}
+	if verify, given := d.GetOk("verify"); given {
+		write.Verify = new(verify.(bool))
+	}
+	if err := b.store.Write(ctx, req.Storage, p, name, write); err != nil {
+		return failure(name, err)
+	}
+	warnings := b.roleWarnings(ctx, req.Storage, name)
+	if len(warnings) == 0 {
 		return nil, nil
 	}
+	return &logical.Response{Warnings: warnings}, nil
+}
+
+func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name, vendor := d.Get("name").(string), d.Get(vendorFieldName).(string)
+	if _, err := b.vendor(ctx, req.Storage, vendor, name); isInvalid(err) { // a vendor that the engine had before
+		if exists, existsErr := b.configExists(ctx, req, d); existsErr != nil || !exists {
+			return failure(name, errors.Join(existsErr, err))
+		}
+	}
+	err := b.deleteCredential(ctx, req.Storage, vendor, name)
+	b.roles.forget(name)
+	if err != nil {
+		return failure(name, err)
+	}
+	b.events.Forget(name)
+	return nil, nil
 }
 
 // deleteCredential deletes a credential that no role uses.
-func (b *backend) deleteCredential(ctx context.Context, s logical.Storage, p provider.Provider, name string) error {
-	deletion, err := b.store.BeginDelete(ctx, s, p, name)
+func (b *backend) deleteCredential(ctx context.Context, s logical.Storage, vendor, name string) error {
+	deletion, err := b.store.BeginDelete(ctx, s, vendor, name)
 	if err != nil {
 		return err
 	}
 	defer deletion.End()
-	if err := checkUnused(deletion.Context(), s, p.Name(), name); err != nil {
+	if err := checkUnused(deletion.Context(), s, vendor, name); err != nil {
 		return err
 	}
 	return deletion.Delete()
@@ -276,6 +363,11 @@ A write takes effect at once: no later read returns a token of the previous cred
 A write that gives only description, expires, request_timeout or keepalive_interval
 keeps the cached tokens and is verified only with verify=true. A credential that roles
 use cannot be deleted.
+`
+
+const vendorsHelp = `
+The fields depend on the vendor. vendors/ lists the vendors, vendors/<vendor> shows one
+with its fields, and the help of config/<vendor>/<name> explains them.
 `
 
 const mapHelp = `

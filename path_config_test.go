@@ -94,12 +94,12 @@ func TestAResponseHasEachFieldThatIsNotDescribedAsAbsent(t *testing.T) {
 	}
 }
 
-func TestAConfigIsReadWithWhatItsPresetResolvesTo(t *testing.T) {
+func TestAConfigIsReadWithWhatItsVendorResolvesTo(t *testing.T) {
 	e := engine.New(t)
-	e.Write("config/oauth2/billing", map[string]any{
-		"preset": "entra", "preset_params": map[string]any{"tenant": "acme.onmicrosoft.com"}, "client_id": "c", "client_secret": "s", "scope": "https://graph.microsoft.com/.default", "verify": false,
+	e.Write("config/entra/billing", map[string]any{
+		"tenant": "acme.onmicrosoft.com", "client_id": "c", "client_secret": "s", "scope": "https://graph.microsoft.com/.default", "verify": false,
 	})
-	data := e.Read("config/oauth2/billing").Data
+	data := e.Read("config/entra/billing").Data
 	assert.Equal(t, []string{"https://login.microsoftonline.com/acme.onmicrosoft.com/oauth2/v2.0/token"}, data["resolved_urls"])
 	assert.Equal(t, []string{"https://graph.microsoft.com/.default"}, data["resolved_scope"])
 

@@ -19,7 +19,7 @@ import (
 const accessTokenType = "access_token"
 
 // vendorDescription describes the response field vendor.
-const vendorDescription = "Vendor of the credential: its preset, or else the vendor in its path."
+const vendorDescription = "Vendor of the credential."
 
 func (b *backend) pathCreds() []*framework.Path {
 	return []*framework.Path{b.pathNames("creds/", true), {
@@ -73,13 +73,27 @@ func tokenFields() map[string]*framework.FieldSchema {
 		},
 		"token_type": {
 			Type:        framework.TypeString,
-			Description: `Authentication scheme of the token; for "Bearer", send "Authorization: Bearer <access_token>".`,
+			Description: "Authentication scheme of the token, which precedes it in http_header; empty if nothing does.",
 			Required:    true,
 		},
 		"expire_time": {
 			Type:        framework.TypeTime,
 			Description: "When the token expires, by this server's clock, in UTC.",
 			Required:    true,
+		},
+		"http_header": {
+			Type:         framework.TypeString,
+			Description:  "Header with the token, as the vendor's API takes it: curl -H \"$(vault read -field=http_header ...)\". Omitted if the API takes the token as a query parameter.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "HTTP header", Sensitive: true},
+		},
+		"query_parameter": {
+			Type:         framework.TypeString,
+			Description:  "Query parameter with the token, escaped, if the vendor's API takes it so.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Query parameter", Sensitive: true},
+		},
+		"other_http_headers": {
+			Type:        framework.TypeKVPairs,
+			Description: "Headers that the vendor's API needs besides, by name. Omitted if there are none.",
 		},
 		"scope": {
 			Type:        framework.TypeStringSlice,
@@ -110,7 +124,7 @@ func (b *backend) credsRead(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return failure(nameIn(d), err)
 	}
-	resp := b.Secret(accessTokenType).Response(tokenData(result.IssuedToken), nil)
+	resp := b.Secret(accessTokenType).Response(tokenData(result.IssuedToken, 8), nil)
 	resp.Secret.TTL = min(result.TTL, result.longest)
 	internal := resp.Secret.InternalData
 	internal["name"] = nameIn(d)
@@ -231,12 +245,24 @@ func addWarnings(resp *logical.Response, warnings []string) {
 	}
 }
 
-func tokenData(r *broker.IssuedToken) map[string]any {
-	data := map[string]any{
-		"access_token": r.AccessToken,
-		"token_type":   r.TokenType,
-		"expire_time":  broker.FormatTime(r.ExpireTime),
-		"vendor":       r.Vendor,
+// tokenData returns the response fields of a token, in a map with room for the given number of fields.
+func tokenData(r *broker.IssuedToken, room int) map[string]any {
+	data := make(map[string]any, room)
+	data["access_token"] = r.AccessToken
+	data["token_type"] = r.API.TokenType(&r.Token)
+	data["expire_time"] = broker.FormatTime(r.ExpireTime)
+	data["vendor"] = r.Vendor
+	if header := r.API.HTTPHeader(&r.Token); header != "" {
+		data["http_header"] = header
+	}
+	if query := r.API.QueryParameter(&r.Token); query != "" {
+		data["query_parameter"] = query
+	}
+	if other := r.API.OtherHeaders(); len(other) > 0 {
+		data["other_http_headers"] = other
+	}
+	for name, value := range r.Extra {
+		data[name] = value
 	}
 	if len(r.Scope) > 0 {
 		data["scope"] = r.Scope

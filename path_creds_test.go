@@ -28,6 +28,7 @@ func TestALeaseHoldsTheTokenAndItsMetadata(t *testing.T) {
 		assert.True(t, e.Sim.Accepts(token))
 		assert.Equal(t, map[string]any{
 			"access_token": token,
+			"http_header":  "Authorization: Bearer " + token,
 			"token_type":   "Bearer",
 			"expire_time":  "2000-01-01T12:00:00Z",
 			"vendor":       "sitecore",
@@ -257,9 +258,17 @@ func TestUnknownQueryParametersAreRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-		_, status, message := e.Request(logical.ReadOperation, "creds/prod", map[string]any{"tll": "1h"})
-		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, `unknown field "tll" (allowed: `)
+		for field, says := range map[string]string{
+			"tll":   `unknown field "tll" (allowed: `,
+			"ttl":   `unknown field "ttl"; write roles/<name> with this ttl, and read that name (allowed: `,
+			"scope": `unknown field "scope"; write roles/<name> with this scope, and read that name (allowed: `,
+		} {
+			for _, path := range []string{"creds/prod", "token/prod"} {
+				_, status, message := e.Request(logical.ReadOperation, path, map[string]any{field: "1h"})
+				assert.Equal(t, http.StatusBadRequest, status)
+				assert.Contains(t, message, says)
+			}
+		}
 	})
 }
 

@@ -33,7 +33,7 @@ func (b *backend) pathNames(prefix string, withDedicated bool) *framework.Path {
 // listNames returns the names of all credentials and roles, without those of dedicated roles unless
 // withDedicated is set.
 func (b *backend) listNames(ctx context.Context, s logical.Storage, withDedicated bool) (*logical.Response, error) {
-	vendors, err := b.vendors(ctx, s, providers)
+	vendors, err := b.store.VendorNames(ctx, s)
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"credential_expire_time":  at("When the credential expires if it stays unused, if known."),
 		"credential_updated_time": at("When a secret of the credential last changed."),
 		"description":             text("Purpose and owner of the credential, as the operator set it."),
-		"expires":                 at("When the secret expires at the vendor, as the operator set it."),
+		"expires":                 at("When the secret expires at the vendor: the date in expires, or by the vendor's rule."),
 		"clock_skew":              number("Lower bound of the seconds by which the vendor's clock is ahead of this server's, from the Date header of its last response. The engine ignores a Date that differs by more than 600."),
 		"last_revocation_time":    at("When the engine last revoked tokens that refresh/ dropped, if the vendor supports it."),
 		"last_revocation_error":   text("Error of that revocation, if it failed."),
@@ -88,7 +88,7 @@ func statusFields() map[string]*framework.FieldSchema {
 
 // statusList returns the names of all credentials with their status in brief.
 func (b *backend) statusList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	vendors, err := b.vendors(ctx, req.Storage, providers)
+	vendors, err := b.store.VendorNames(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}

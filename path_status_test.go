@@ -92,22 +92,26 @@ func TestTheListOfStatusesFailsWithStorage(t *testing.T) {
 func TestAnswersNameTheConfiguredVendor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
-		fields := engine.With(engine.SecretClient(true), "preset", "entra")
-		e.Write("config/oauth2/billing", engine.With(fields, "preset_params", "tenant=acme"))
-		assert.Equal(t, "entra", e.Creds("billing").Data["vendor"])
-		assert.Equal(t, "entra", e.Token("billing").Data["vendor"])
-		assert.Equal(t, "entra", e.Read("status/billing").Data["vendor"])
+		e.Write("vendors/acme", map[string]any{"definition": `{
+			"title": "Acme", "docs": ["https://acme.example"], "fields": {"client_id": {}, "client_secret": {}}, "auth": "client_secret_basic",
+			"token_url": "` + vendorsim.OAuthTokenURL + `",
+			"grants": [{"grant_type": "client_credentials", "request": {"form": {"grant_type": "client_credentials"}}}]
+		}`})
+		e.Write("config/acme/billing", map[string]any{"client_id": engine.SecretClient(true)["client_id"], "client_secret": engine.ClientSecret})
+		assert.Equal(t, "acme", e.Creds("billing").Data["vendor"])
+		assert.Equal(t, "acme", e.Token("billing").Data["vendor"])
+		assert.Equal(t, "acme", e.Read("status/billing").Data["vendor"])
 		assert.Equal(t, "oauth2", e.Creds("api").Data["vendor"])
 		resp, _, _ := e.Request(logical.ListOperation, "status/", nil)
-		assert.Equal(t, "entra", resp.Data["key_info"].(map[string]any)["billing"].(map[string]any)["vendor"])
+		assert.Equal(t, "acme", resp.Data["key_info"].(map[string]any)["billing"].(map[string]any)["vendor"])
 		resp, _, _ = e.Request(logical.UpdateOperation, "refresh/billing", nil)
-		assert.Equal(t, "entra", resp.Data["vendor"])
+		assert.Equal(t, "acme", resp.Data["vendor"])
 		e.AssertMetrics(map[string]string{
-			`tokenbroker_exchanges_total{result="success",vendor="entra"}`:                 "2.0",
-			`tokenbroker_exchanges_total{result="rejected",vendor="entra"}`:                "0.0",
-			`tokenbroker_exchanges_total{result="success",vendor="oauth2"}`:                "1.0",
-			`tokenbroker_token_expires_in_seconds{name="billing",scope="",vendor="entra"}`: "3600.0",
-			`tokenbroker_credential_rejected{name="billing",vendor="entra"}`:               "0.0",
+			`tokenbroker_exchanges_total{result="success",vendor="acme"}`:                 "2.0",
+			`tokenbroker_exchanges_total{result="rejected",vendor="acme"}`:                "0.0",
+			`tokenbroker_exchanges_total{result="success",vendor="oauth2"}`:               "1.0",
+			`tokenbroker_token_expires_in_seconds{name="billing",scope="",vendor="acme"}`: "3600.0",
+			`tokenbroker_credential_rejected{name="billing",vendor="acme"}`:               "0.0",
 		})
 	})
 }

@@ -62,7 +62,7 @@ func (b *backend) tokenRead(ctx context.Context, req *logical.Request, d *framew
 	if err != nil {
 		return failure(nameIn(d), err)
 	}
-	resp := &logical.Response{Data: tokenData(result.IssuedToken)}
+	resp := &logical.Response{Data: tokenData(result.IssuedToken, 12)}
 	resp.Data["ttl"] = int64(min(result.Reread, result.longest).Seconds())
 	resp.Data["rotation_period"] = int64(max(1, result.ExpireTime.Sub(result.IssueTime).Seconds()))
 	resp.Data["last_vault_rotation"] = broker.FormatTime(result.IssueTime)

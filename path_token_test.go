@@ -20,6 +20,7 @@ func TestATokenWithoutALeaseHasATTL(t *testing.T) {
 		resp := e.Token("prod")
 		assert.Equal(t, map[string]any{
 			"access_token":        e.Creds("prod").Data["access_token"],
+			"http_header":         "Authorization: Bearer " + e.Creds("prod").Data["access_token"].(string),
 			"token_type":          "Bearer",
 			"expire_time":         "2000-01-01T01:00:00Z",
 			"vendor":              "kensho",

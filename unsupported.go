@@ -14,7 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/provider"
-	"vault-plugin-secrets-tokenbroker/provider/oauth2"
+	"vault-plugin-secrets-tokenbroker/provider/catalogue"
 )
 
 // explain replaces the framework's error for a path or an operation that the engine does not have by
@@ -33,7 +33,7 @@ func (b *backend) explain(ctx context.Context, req *logical.Request, err error) 
 	switch {
 	case !errors.Is(err, logical.ErrUnsupportedOperation) && !errors.Is(err, logical.ErrUnsupportedPath):
 		return err
-	case route != nil:
+	case route != nil && !b.lacksVendor(ctx, req.Storage, path):
 		return logical.CodedError(http.StatusMethodNotAllowed, unsupportedOperation(req.Operation, path, route))
 	}
 	text, err := b.unknownPath(ctx, req, path)
@@ -41,6 +41,16 @@ func (b *backend) explain(ctx context.Context, req *logical.Request, err error) 
 		return err
 	}
 	return logical.CodedError(http.StatusBadRequest, text)
+}
+
+// lacksVendor reports whether a path is config/<name>, as that of a credential without its vendor.
+func (b *backend) lacksVendor(ctx context.Context, s logical.Storage, path string) bool {
+	vendor, isConfig := strings.CutPrefix(path, "config/")
+	if !isConfig || strings.Contains(vendor, "/") {
+		return false
+	}
+	p, err := b.store.Vendor(ctx, s, vendor)
+	return err == nil && p == nil
 }
 
 // verbs are the operations as errors name them, by the command of the vault client.
@@ -67,7 +77,7 @@ func unsupportedOperation(operation logical.Operation, path string, route *frame
 // withName returns how to complete a path that lacks its name.
 func withName(path string) string {
 	if path == "config" {
-		return fmt.Sprintf("a credential is at config/<vendor>/<name> (vendors: %s)", vendorList())
+		return "a credential is at config/<vendor>/<name>; vendors/ lists the vendors"
 	}
 	return "add a name: " + path + "/<name>"
 }
@@ -108,11 +118,13 @@ func (b *backend) unknownPath(ctx context.Context, req *logical.Request, path st
 // unknownConfig returns what a path below config/ may have meant.
 func (b *backend) unknownConfig(ctx context.Context, s logical.Storage, rest string) (string, error) {
 	vendor, name, hasName := strings.Cut(rest, "/")
-	isOurs := slices.Contains(providerNames(), vendor)
+	known, err := b.store.Vendor(ctx, s, vendor)
 	switch {
-	case isOurs && name == "":
+	case err != nil:
+		return "", err
+	case known != nil && name == "":
 		return withName("config/" + vendor), nil
-	case isOurs:
+	case known != nil:
 		return fmt.Sprintf("unknown path %s; %s", provider.Quote("config/"+rest), nameRule), nil
 	case !hasName && isName.MatchString(vendor): // the vendor may be missing
 		switch owner, err := b.store.VendorOf(ctx, s, vendor); {
@@ -122,14 +134,20 @@ func (b *backend) unknownConfig(ctx context.Context, s logical.Storage, rest str
 			return fmt.Sprintf("config/%s has no vendor; did you mean config/%s/%s?", shown(vendor), owner, shown(vendor)), nil
 		}
 	}
+	return unknownVendor(vendor, name), nil
+}
+
+// unknownVendor returns what an unknown vendor in the path of a credential may have meant.
+func unknownVendor(vendor, name string) string {
 	text := fmt.Sprintf("unknown vendor %s", provider.Quote(vendor))
-	if preset, isKnown := oauth2.FindPreset(vendor); isKnown {
-		return fmt.Sprintf("%s; %s is a preset: use config/oauth2/%s with preset=%s", text, preset.Title, shown(name), preset.Name), nil
+	near := nearest(vendor, builtInNames(), max(1, min(len(vendor)/4, mostEdits)))
+	if meant := catalogue.Find(vendor); meant != nil {
+		near = meant.Name()
 	}
-	if near := nearest(vendor, providerNames(), mostEdits); near != "" {
-		return fmt.Sprintf("%s; did you mean config/%s/%s?", text, near, shown(name)), nil
+	if near != "" {
+		return fmt.Sprintf("%s; did you mean config/%s/%s?", text, near, shown(name))
 	}
-	return text + "; " + withName("config"), nil
+	return text + "; vendors/ lists the vendors; config/oauth2/<name> is for any other server that speaks OAuth 2.0"
 }
 
 // maxShown is the length of the longest part of a path that an error shows.
@@ -159,7 +177,7 @@ func (b *backend) likelyPath(ctx context.Context, req *logical.Request, path str
 	if !isSynonym {
 		meant = nearest(strings.ToLower(first), firsts, mostEdits)
 	}
-	isOneName := rest != "" && !strings.Contains(rest, "/") && !slices.Contains(providerNames(), rest)
+	isOneName := rest != "" && !strings.Contains(rest, "/") && builtIn(rest) == nil
 	switch {
 	case meant == "":
 		return "", nil
@@ -205,17 +223,8 @@ func (b *backend) firstSegments() []string {
 	return slices.Compact(firsts)
 }
 
-// isVendor reports whether a part of a path is the name of a vendor or of a preset.
-func isVendor(part string) bool {
-	_, isPreset := oauth2.FindPreset(part)
-	return isPreset || slices.Contains(providerNames(), part)
-}
-
-func vendorList() string {
-	names := providerNames()
-	slices.Sort(names)
-	return strings.Join(names, ", ")
-}
+// isVendor reports whether a part of a path is the name of a vendor.
+func isVendor(part string) bool { return builtIn(part) != nil || catalogue.Find(part) != nil }
 
 // mostEdits is how many characters of a misspelled word may be wrong, missing or too many.
 const mostEdits = 2

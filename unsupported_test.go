@@ -27,23 +27,23 @@ func TestAMistypedPathIsExplained(t *testing.T) {
 		status int
 		want   string
 	}{
-		{write, "config/prod", unknown, `unknown vendor "prod"; a credential is at config/<vendor>/<name> (vendors: kensho, oauth2, sitecore)`},
-		{read, "config/prod", unknown, `unknown vendor "prod"; a credential is at config/<vendor>/<name> (vendors: kensho, oauth2, sitecore)`},
+		{write, "config/prod", unknown, `unknown vendor "prod"; vendors/ lists the vendors; config/oauth2/<name> is for any other server that speaks OAuth 2.0`},
+		{read, "config/prod", unknown, `unknown vendor "prod"; vendors/ lists the vendors; config/oauth2/<name> is for any other server that speaks OAuth 2.0`},
 		{read, "config/search", unknown, `config/search has no vendor; did you mean config/sitecore/search?`},
 		{remove, "config/search", unknown, `config/search has no vendor; did you mean config/sitecore/search?`},
 		{read, "config/kensho", unsupported, `config/kensho does not support read (allowed: list); add a name: config/kensho/<name>`},
 		{write, "config/kensho/", unsupported, `config/kensho does not support write (allowed: list); add a name: config/kensho/<name>`},
-		{write, "config/entra/prod", unknown, `unknown vendor "entra"; Microsoft Entra ID is a preset: use config/oauth2/prod with preset=entra`},
-		{write, "config/Azure-AD/prod", unknown, `unknown vendor "Azure-AD"; Microsoft Entra ID is a preset: use config/oauth2/prod with preset=entra`},
-		{list, "config/entra", unknown, `unknown vendor "entra"; Microsoft Entra ID is a preset: use config/oauth2/<name> with preset=entra`},
+		{write, "config/Azure-AD/prod", unknown, `unknown vendor "Azure-AD"; did you mean config/entra/prod?`},
+		{remove, "config/entr/prod", unknown, `unknown vendor "entr"; did you mean config/entra/prod?`},
+		{list, "config/Azure", unknown, `unknown vendor "Azure"; did you mean config/entra/<name>?`},
 		{write, "config/sitcore/prod", unknown, `unknown vendor "sitcore"; did you mean config/sitecore/prod?`},
-		{read, "config/acme/prod", unknown, `unknown vendor "acme"; a credential is at config/<vendor>/<name> (vendors: kensho, oauth2, sitecore)`},
+		{read, "config/acme/prod", unknown, `unknown vendor "acme"; vendors/ lists the vendors; config/oauth2/<name> is for any other server that speaks OAuth 2.0`},
 		{read, "config/kensho/prod/x", unknown, `unknown path "config/kensho/prod/x"; a name consists of letters, digits, dots, dashes and underscores`},
 		{read, "config/kensho/a b", unknown, `unknown path "config/kensho/a b"; a name consists of letters, digits, dots, dashes and underscores`},
-		{write, "config", unsupported, `config does not support write (allowed: list); a credential is at config/<vendor>/<name> (vendors: kensho, oauth2, sitecore)`},
-		{read, "config/", unsupported, `config does not support read (allowed: list); a credential is at config/<vendor>/<name> (vendors: kensho, oauth2, sitecore)`},
-		{list, "", unknown, `the mount itself has no data (paths: config, creds, keypair, metrics, refresh, roles, status, token)`},
-		{read, "", unknown, `the mount itself has no data (paths: config, creds, keypair, metrics, refresh, roles, status, token)`},
+		{write, "config", unsupported, `config does not support write (allowed: list); a credential is at config/<vendor>/<name>; vendors/ lists the vendors`},
+		{read, "config/", unsupported, `config does not support read (allowed: list); a credential is at config/<vendor>/<name>; vendors/ lists the vendors`},
+		{list, "", unknown, `the mount itself has no data (paths: config, creds, keypair, metrics, refresh, roles, status, token, vendors)`},
+		{read, "", unknown, `the mount itself has no data (paths: config, creds, keypair, metrics, refresh, roles, status, token, vendors)`},
 		{read, "creds", unsupported, `creds does not support read (allowed: list); add a name: creds/<name>`},
 		{read, "creds/", unsupported, `creds does not support read (allowed: list); add a name: creds/<name>`},
 		{read, "token", unsupported, `token does not support read (allowed: list); add a name: token/<name>`},
@@ -68,7 +68,7 @@ func TestAMistypedPathIsExplained(t *testing.T) {
 		{list, "role", unknown, `unknown path "role"; did you mean roles?`},
 		{read, "creds/kensho/prod", unknown, `unknown path "creds/kensho/prod"; use the name without its vendor: creds/prod`},
 		{read, "status/kensho/prod", unknown, `unknown path "status/kensho/prod"; use the name without its vendor: status/prod`},
-		{read, "data/prod", unknown, `unknown path "data/prod" (allowed: config, creds, keypair, metrics, refresh, roles, status, token)`},
+		{read, "data/prod", unknown, `unknown path "data/prod" (allowed: config, creds, keypair, metrics, refresh, roles, status, token, vendors)`},
 		{read, "refresh/prod", unsupported, `refresh/prod does not support read (allowed: write)`},
 		{write, "creds/prod", unsupported, `creds/prod does not support write (allowed: read)`},
 		{remove, "token/prod", unsupported, `token/prod does not support delete (allowed: read)`},
@@ -104,7 +104,7 @@ func TestASecretInAMistypedPathIsNotShown(t *testing.T) {
 	e := engine.New(t)
 	secret := strings.Repeat("s3cret", 8)
 	for _, path := range []string{
-		secret, "cred/" + secret, "credentials/" + secret, "confg/" + secret, "creds/kensho/" + secret, "config/" + secret, "config/entra/" + secret, "config/sitcore/" + secret,
+		secret, "cred/" + secret, "credentials/" + secret, "confg/" + secret, "creds/kensho/" + secret, "config/" + secret, "config/sitcore/" + secret,
 		"config/" + secret + "/prod", "keypair/" + secret + "/x", "metrics/" + secret, "refresh/" + secret, "roles/" + secret + "/",
 	} {
 		for _, op := range []logical.Operation{logical.ReadOperation, logical.ListOperation, logical.PatchOperation, logical.DeleteOperation} {

@@ -3,10 +3,14 @@ package provider
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+
+	"github.com/go-openapi/jsonpointer"
 )
 
 // A member of an unexpected type must not make the rest of the response, such as a valid
@@ -74,9 +78,29 @@ func isStated(raw json.RawMessage) bool {
 	return json.Unmarshal(raw, &n) != nil || n != 0
 }
 
+// Member returns the member of a decoded JSON value at a JSON Pointer (RFC 6901); nil if there is none.
+func Member(value any, pointer string) json.RawMessage {
+	p, err := jsonpointer.New(pointer)
+	if pointer == "" || err != nil {
+		return nil
+	}
+	member, _, err := p.Get(value)
+	if err != nil {
+		return nil
+	}
+	raw, err := json.Marshal(member)
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
 // HasError reports whether the response has an "error" that is set. Some vendors send one
 // with status 200.
 func (r *Reply) HasError() bool {
+	if r.ownCode() != "" {
+		return true
+	}
 	var body map[string]json.RawMessage
 	return r.Decode(&body) == nil && isStated(body["error"])
 }
@@ -91,6 +115,16 @@ func (r *Reply) NoToken() *Error {
 	if words := reason(r.Body, r.secrets); words != "" {
 		e.Reason += ": " + words
 	}
+	e.Clock = r.Clock
+	return e
+}
+
+// NoMember returns the error of a 2xx response without a member that the vendor documents.
+func (r *Reply) NoMember(pointer string) *Error {
+	if r.HasError() {
+		return r.Refusal()
+	}
+	e := Errorf(InvalidResponse, "the vendor's response has no value at %s", pointer)
 	e.Clock = r.Clock
 	return e
 }
@@ -147,6 +181,7 @@ const maxTokenType = 100 // bytes
 const (
 	maxToken = 256 << 10
 	maxScope = 16 << 10
+	maxExtra = 4 << 10 // of each further member for readers
 )
 
 // Replacement returns given if it is a rotated refresh token that replaces used, and "" if it
@@ -171,6 +206,11 @@ func (a *Answer) checkShown() error {
 	}
 	if size := len(strings.Join(a.Scope, " ")); size > maxScope {
 		return Errorf(InvalidResponse, "the vendor's scope is too long: %d bytes (at most %d)", size, maxScope)
+	}
+	for _, name := range slices.Sorted(maps.Keys(a.Extra)) {
+		if value := a.Extra[name]; len(value) > maxExtra || strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return Errorf(InvalidResponse, "the vendor's %s is not a printable text of at most %d bytes", name, maxExtra)
+		}
 	}
 	for _, scope := range a.Scope {
 		if !scopeToken.MatchString(scope) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,11 +29,14 @@ const maxBody = 1 << 20
 type Client struct {
 	replaced http.RoundTripper // set in tests
 	dial     DialFunc          // nil for the default
+	proxy    *url.URL          // nil for that of the environment
+	identity *tls.Certificate  // the client's certificate (RFC 8705); nil for none
 	roots    *x509.CertPool    // nil for the system's
 	timeout  time.Duration
 	clocks   *Clocks
 
 	transient []string // the vendor's own error codes, in addition to transientCodes
+	errorAt   string   // the JSON Pointer of the vendor's error code; "" for the usual places
 }
 
 // ClientOptions configure a [Client].
@@ -42,6 +46,9 @@ type ClientOptions struct {
 
 	// CACert is the PEM of the certificate authorities to trust; empty for the system's.
 	CACert string
+
+	// ProxyURL is the proxy for all requests; empty for that of the environment.
+	ProxyURL string
 
 	// Transport replaces HTTP and everything below it, in tests.
 	Transport http.RoundTripper
@@ -64,6 +71,13 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if c.clocks == nil {
 		c.clocks = &Clocks{}
 	}
+	if o.ProxyURL != "" {
+		proxy, err := parseProxy(o.ProxyURL)
+		if err != nil {
+			return nil, err
+		}
+		c.proxy = proxy
+	}
 	if o.CACert != "" {
 		certificates, err := Certificates(o.CACert)
 		if err != nil {
@@ -77,15 +91,51 @@ func NewClient(o ClientOptions) (*Client, error) {
 	return c, nil
 }
 
-// WithTransient returns a client that also treats these error codes as transient. They are
-// compared exactly.
-func (c *Client) WithTransient(codes []string) *Client {
-	if len(codes) == 0 {
+// WithErrors returns a client that also treats these error codes as transient. They are
+// compared exactly. at is the JSON Pointer of the vendor's error code; "" for the usual places.
+func (c *Client) WithErrors(transient []string, at string) *Client {
+	if len(transient) == 0 && at == "" {
 		return c
 	}
 	next := *c
-	next.transient = codes
+	next.transient, next.errorAt = transient, at
 	return &next
+}
+
+// WithCertificate returns a client that authenticates itself to servers with a certificate chain and its
+// private key, both in PEM (RFC 8705). Its error is of kind Invalid.
+func (c *Client) WithCertificate(chain, privateKey string) (*Client, error) {
+	if err := CheckCertificate(chain, privateKey); err != nil {
+		return nil, err
+	}
+	key, err := parsePrivateKey(privateKey)
+	if err != nil {
+		return nil, err
+	}
+	identity := &tls.Certificate{PrivateKey: key}
+	blocks, _ := readPEM(chain)
+	for _, block := range blocks {
+		if block.label == "CERTIFICATE" {
+			identity.Certificate = append(identity.Certificate, block.der)
+		}
+	}
+	next := *c
+	next.identity = identity
+	return &next, nil
+}
+
+// parseProxy parses a proxy_url. Its error is of kind Invalid.
+func parseProxy(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Hostname() == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme):
+		return nil, Errorf(Invalid, "proxy_url: not the URL of a proxy; use the form http://host:port, or https or socks5")
+	case u.User != nil:
+		return nil, Errorf(Invalid, "proxy_url: must not contain a user name or password, as a read returns the field; let the proxy admit this server by its address")
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return nil, Errorf(Invalid, "proxy_url: must not contain a path, a query or a fragment")
+	}
+	return u, nil
 }
 
 // transport returns a transport for one request. The next request may be a day away, and a
@@ -108,19 +158,27 @@ func (c *Client) transport() http.RoundTripper {
 	}
 	t.TLSHandshakeTimeout = c.timeout
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.roots}
+	if c.identity != nil {
+		t.TLSClientConfig.Certificates = []tls.Certificate{*c.identity}
+	}
+	if c.proxy != nil {
+		t.Proxy = http.ProxyURL(c.proxy)
+	}
 	t.MaxResponseHeaderBytes = maxBody
 	return t
 }
 
 // A Reply is a vendor's HTTP response with a 2xx status.
 type Reply struct {
-	Body  []byte // JSON; a form is converted
-	Clock Clock
+	Body   []byte // JSON; a form is converted
+	Header http.Header
+	Clock  Clock
 
 	url        *url.URL
 	status     int
 	retryAfter time.Duration
 	transient  []string // the client's
+	errorAt    string   // the client's
 	secrets    []string
 }
 
@@ -136,7 +194,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	host := req.URL.Host
 	secrets = append(secretsOf(ctx), secrets...)
 
-	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, transient: c.transient, secrets: secrets}
+	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, transient: c.transient, errorAt: c.errorAt, secrets: secrets}
 	// Not an http.Client, which follows redirects and quotes them in its errors.
 	resp, err := c.transport().RoundTrip(req)
 	if err != nil {
@@ -148,7 +206,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 		return nil, wrongURL(InvalidResponse, "%s: unexpected status %d", endpoint(req.URL), resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
-	reply.Body = asJSON(body)
+	reply.Body, reply.Header = asJSON(body), resp.Header
 	reply.Clock.Received = time.Now()
 	reply.Clock.Age = age(resp.Header.Get("Age"))
 	if date, dateErr := http.ParseTime(resp.Header.Get("Date")); dateErr == nil {
@@ -218,7 +276,7 @@ func retryAfter(header string, clock Clock) time.Duration {
 // does not quote the response, which may contain a token.
 func (r *Reply) Decode(v any) error {
 	if !bytes.HasPrefix(bytes.TrimSpace(r.Body), []byte("{")) || json.Unmarshal(r.Body, v) != nil {
-		return r.notJSON()
+		return r.NotJSON()
 	}
 	return nil
 }

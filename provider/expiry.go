@@ -45,6 +45,16 @@ type Answer struct {
 	// ExpiresIn is the stated lifetime, as [Lifetime] returns it.
 	ExpiresIn time.Duration
 
+	// ExpiresAt is the stated time of expiry, by the vendor's clock; zero if the response states none.
+	ExpiresAt time.Time
+
+	// RenewalWindow is the end of the token's lifetime in which the vendor issues the next one; zero if
+	// it does so at any time.
+	RenewalWindow time.Duration
+
+	// Extra are further members of the response, for readers. None is a secret.
+	Extra map[string]string
+
 	// Lifetime and OnTheHour are the vendor's documented rules for a token whose lifetime
 	// is stated neither by the response nor by the token itself: a fixed lifetime, or
 	// expiry at the next full hour, UTC.
@@ -103,7 +113,8 @@ func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 		TokenType:           cmp.Or(a.TokenType, "Bearer"),
 		Scope:               a.Scope,
 		IssueTime:           wall(a.Clock.Sent),
-		Stated:              a.ExpiresIn > 0,
+		Stated:              a.ExpiresIn > 0 || !a.ExpiresAt.IsZero(),
+		Extra:               a.Extra,
 		InvalidatesPrevious: a.InvalidatesPrevious,
 		NotRenewable:        a.NotRenewable,
 		ClockAhead:          ahead,
@@ -133,6 +144,8 @@ func (a *Answer) Token(ttl TTL, last Token) (Token, error) {
 		t.RenewableFrom = wall(expires.latest)
 	case a.InvalidatesPrevious:
 		t.RenewableFrom = t.ExpireTime
+	case a.RenewalWindow > 0:
+		t.RenewableFrom = t.ExpireTime.Add(-a.RenewalWindow)
 	}
 	if !t.RenewableFrom.After(t.IssueTime.Add(a.Clock.Age)) { // it had passed before the request
 		t.RenewableFrom = time.Time{}
@@ -154,12 +167,22 @@ func (a *Answer) expiry(ttl TTL, t, last Token) (expires span, isBoundary bool, 
 	case a.ExpiresIn < 0 && isCountedDown: // counted down to 0, so it expires now
 		expires = a.Clock.after(0)
 	}
+	isPassed := func(at time.Time) bool { return a.Clock.Believed() && !at.After(a.Clock.Date) }
+	isInvalid := a.ExpiresIn < 0
+	switch {
+	case a.ExpiresAt.IsZero():
+	case isPassed(a.ExpiresAt) && !isCountedDown:
+		isInvalid = true
+	default:
+		if stated := a.Clock.at(a.ExpiresAt); a.ExpiresIn <= 0 || stated.earliest.Before(expires.earliest) {
+			expires = stated
+		}
+	}
 	isStated := expires != span{}
 
 	// An exp in the vendor's own past is ignored if the response states a lifetime.
 	exp, isJWT := jwtExpiry(a.AccessToken)
-	isPassed := a.Clock.Believed() && !exp.After(a.Clock.Date)
-	if isJWT && (!isStated || !isPassed) {
+	if isJWT && (!isStated || !isPassed(exp)) {
 		if own := a.Clock.at(exp); !isStated || own.earliest.Before(expires.earliest) {
 			expires = own
 			isBoundary = a.OnTheHour && exp.Equal(exp.Truncate(time.Hour))
@@ -170,14 +193,16 @@ func (a *Answer) expiry(ttl TTL, t, last Token) (expires span, isBoundary bool, 
 	defaultTTL := cmp.Or(ttl.Default, a.DefaultTTL)
 	switch {
 	case isStated:
-	case a.ExpiresIn == 0 && a.OnTheHour:
+	case !isInvalid && a.OnTheHour:
 		expires = a.Clock.at(a.Clock.issue(last).Truncate(time.Hour).Add(time.Hour))
 		isBoundary = true
-	case a.ExpiresIn == 0 && a.Lifetime > 0:
+	case !isInvalid && a.Lifetime > 0:
 		expires = a.Clock.after(a.Lifetime)
 	case defaultTTL > 0:
 		expires = a.Clock.after(defaultTTL)
-	case a.ExpiresIn < 0:
+	case a.ExpiresIn == 0 && isInvalid:
+		return span{}, false, Errorf(InvalidResponse, "the vendor's response states an expiry that has passed; set default_ttl if its clock is wrong")
+	case isInvalid:
 		return span{}, false, Errorf(InvalidResponse, "the vendor's response states a lifetime that is not a positive number; set default_ttl")
 	default:
 		return span{}, false, Errorf(InvalidResponse, "the lifetime of the vendor's token is unknown; set default_ttl")
@@ -212,6 +237,31 @@ func Lifetime(raw json.RawMessage, unit time.Duration) time.Duration {
 		return noLifetime
 	}
 	return max(time.Duration(min(n*float64(unit), float64(maxLifetime))), 1)
+}
+
+// StatedTime parses a time of expiry: a number, or a string with one, of Unix seconds or milliseconds,
+// or a text in RFC 3339. It returns the zero time if raw is none, or is after the year 9999.
+func StatedTime(raw json.RawMessage, isRFC3339, isMilli bool) time.Time {
+	if isRFC3339 {
+		var text Text
+		_ = text.UnmarshalJSON(raw)
+		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05Z0700", "2006-01-02T15:04:05"} { // some vendors omit the zone of UTC
+			if t, err := time.Parse(layout, string(text)); err == nil {
+				return t.UTC()
+			}
+		}
+		return time.Time{}
+	}
+	var number Number
+	_ = number.UnmarshalJSON(raw)
+	n, err := strconv.ParseFloat(strings.Trim(string(number), `"`), 64)
+	if isMilli {
+		n /= 1000
+	}
+	if err != nil || !(n > 0) || n > maxUnixSeconds {
+		return time.Time{}
+	}
+	return time.Unix(int64(math.Floor(n)), 0)
 }
 
 // decimal matches a number as vendors write it in a string. [strconv.ParseFloat] also

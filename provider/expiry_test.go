@@ -50,10 +50,19 @@ func TestGuarantee1TheEarliestOfStatedLifetimeExpAndMaxTTLApplies(t *testing.T) 
 		"exp before the rule":      {Answer{AccessToken: jwtOf("10:50:00.000"), OnTheHour: true, Lifetime: time.Minute}, TTL{}, "10:49:59.000"},
 		"rule before default_ttl":  {Answer{AccessToken: "opaque", Lifetime: time.Hour}, TTL{Default: time.Minute}, "11:20:00.000"},
 		"default_ttl":              {Answer{AccessToken: "opaque"}, TTL{Default: time.Minute}, "10:21:00.000"},
-		"default_ttl of a preset":  {Answer{AccessToken: "opaque", DefaultTTL: time.Minute}, TTL{}, "10:21:00.000"},
+		"default_ttl of a vendor":  {Answer{AccessToken: "opaque", DefaultTTL: time.Minute}, TTL{}, "10:21:00.000"},
 		"no lifetime, default_ttl": {Answer{AccessToken: "opaque", ExpiresIn: noLifetime, Lifetime: time.Hour, OnTheHour: true}, TTL{Default: time.Minute}, "10:21:00.000"},
 		"no lifetime, exp":         {Answer{AccessToken: jwtOf("10:35:00.000"), ExpiresIn: noLifetime}, TTL{Default: time.Minute}, "10:34:59.000"},
 		"exp passed, stated":       {Answer{AccessToken: jwtOf("10:19:00.000"), ExpiresIn: 10 * time.Minute}, TTL{}, "10:30:00.000"},
+		"time stated":              {Answer{AccessToken: "opaque", ExpiresAt: at("10:50:00.000")}, TTL{}, "10:49:59.000"},
+		"time after exp":           {Answer{AccessToken: jwtOf("10:35:00.000"), ExpiresAt: at("10:50:00.000")}, TTL{}, "10:34:59.000"},
+		"time before exp":          {Answer{AccessToken: jwtOf("10:50:00.000"), ExpiresAt: at("10:35:00.000")}, TTL{}, "10:34:59.000"},
+		"time after max_ttl":       {Answer{AccessToken: "opaque", ExpiresAt: at("10:50:00.000")}, TTL{Max: 5 * time.Minute}, "10:25:00.000"},
+		"time before the rule":     {Answer{AccessToken: "opaque", ExpiresAt: at("10:50:00.000"), OnTheHour: true, Lifetime: time.Hour}, TTL{}, "10:49:59.000"},
+		"time passed":              {Answer{AccessToken: "opaque", ExpiresAt: at("10:19:00.000")}, TTL{Default: time.Minute}, "10:21:00.000"},
+		"time passed, and rule":    {Answer{AccessToken: "opaque", ExpiresAt: at("10:20:00.000"), Lifetime: time.Hour}, TTL{Default: time.Minute}, "10:21:00.000"},
+		"time passed, exp":         {Answer{AccessToken: jwtOf("10:35:00.000"), ExpiresAt: at("10:19:00.000")}, TTL{Default: time.Hour}, "10:34:59.000"},
+		"time and lifetime":        {Answer{AccessToken: "opaque", ExpiresAt: at("10:50:00.000"), ExpiresIn: 10 * time.Minute}, TTL{}, "10:30:00.000"},
 		"exp passed":               {Answer{AccessToken: jwtOf("10:19:00.000")}, TTL{Default: time.Hour}, "10:18:59.000"},
 	} {
 		test.answer.Clock = clock
@@ -63,6 +72,7 @@ func TestGuarantee1TheEarliestOfStatedLifetimeExpAndMaxTTLApplies(t *testing.T) 
 	for name, answer := range map[string]Answer{
 		"nothing":               {AccessToken: "opaque", Clock: clock},
 		"no lifetime":           {AccessToken: "opaque", Clock: clock, ExpiresIn: noLifetime},
+		"time passed":           {AccessToken: "opaque", Clock: clock, ExpiresAt: at("10:19:00.000"), Lifetime: time.Hour},
 		"no lifetime, and rule": {AccessToken: "opaque", Clock: clock, ExpiresIn: noLifetime, Lifetime: time.Hour},
 	} {
 		_, err := answer.Token(TTL{Max: time.Hour}, Token{})
@@ -91,6 +101,14 @@ func TestGuarantee1ARepeatedTokenKeepsItsFirstIssueTime(t *testing.T) {
 	assert.Equal(t, at("11:00:01.100"), now.RenewableFrom)
 	other := token(t, Answer{AccessToken: "other", ExpiresIn: noLifetime, Clock: clock("11:00:00.000")}, TTL{Default: time.Hour}, again)
 	assert.Equal(t, at("12:00:00.000"), other.ExpireTime, "for another token, 0 is not a lifetime")
+
+	// A stated time that the vendor counts down to is not in doubt once it has passed.
+	until := func(sent string, last Token) Token {
+		return token(t, Answer{AccessToken: "same", ExpiresAt: at("11:00:00.000"), Clock: clock(sent)}, TTL{Default: time.Hour}, last)
+	}
+	timed := until("10:45:00.000", until("10:00:00.000", Token{}))
+	assert.Equal(t, at("10:59:59.000"), timed.ExpireTime)
+	assert.LessOrEqual(t, until("11:00:00.500", timed).ExpireTime, at("11:00:00.000"), "default_ttl does not prolong it")
 
 	// max_ttl counts from the first time that the vendor returned the token.
 	capped := give("10:00:00.000", 3600000*time.Second, TTL{Max: time.Hour}, Token{})

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"crypto"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -234,8 +235,8 @@ func requireInvalid(t *testing.T, err error) {
 // requireSigns checks that the public key verifies a signature of the signer.
 func requireSigns(t *testing.T, s *Signer) {
 	t.Helper()
-	signed, err := s.Sign(map[string]any{"iss": "c"})
+	signed, err := s.Sign(map[string]any{"iss": "c"}, nil)
 	require.NoError(t, err)
-	_, err = jwt.Parse(signed, func(*jwt.Token) (any, error) { return s.key.Public(), nil })
+	_, err = jwt.Parse(signed, func(*jwt.Token) (any, error) { return s.key.(crypto.Signer).Public(), nil })
 	require.NoError(t, err)
 }

@@ -5,6 +5,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // some vendors name a certificate by it
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -204,3 +206,70 @@ func isFileName(text string) bool {
 }
 
 var fileName = regexp.MustCompile(`(?i)^[^\n]*\.(pem|key|p8|pk8|pkcs8|der|crt|cer|cert|txt)$`)
+
+// PublicKeyDigest returns the SHA-256 of the public half of a private key in PEM: of its
+// SubjectPublicKeyInfo in DER, in base64.
+func PublicKeyDigest(privateKey string) (string, error) {
+	key, err := parsePrivateKey(privateKey)
+	if err != nil {
+		return "", err
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return "", Errorf(Invalid, "private_key: has no public half in PKIX form")
+	}
+	sum := sha256.Sum256(der)
+	return base64.StdEncoding.EncodeToString(sum[:]), nil
+}
+
+// CertificateSHA256 returns the x5t#S256 (RFC 7517 §4.9) of the first certificate in a PEM file.
+func CertificateSHA256(text string) (string, error) {
+	der, err := firstCertificate(text)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(der)
+	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
+}
+
+// CertificateSHA1 returns the x5t (RFC 7517 §4.8) of the first certificate in a PEM file. Some vendors
+// take no other thumbprint.
+func CertificateSHA1(text string) (string, error) {
+	der, err := firstCertificate(text)
+	if err != nil {
+		return "", err
+	}
+	sum := sha1.Sum(der) //nolint:gosec // a name of the certificate, not a protection
+	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
+}
+
+func firstCertificate(text string) ([]byte, error) {
+	blocks, _ := readPEM(text)
+	for _, block := range blocks {
+		if block.label == "CERTIFICATE" && len(block.der) > 0 {
+			return block.der, nil
+		}
+	}
+	return nil, Errorf(Invalid, "certificate: contains no certificate in PEM; give the whole file, from -----BEGIN CERTIFICATE----- to END")
+}
+
+// CheckCertificate returns an error of kind Invalid unless a certificate is that of a private key, both in
+// PEM.
+func CheckCertificate(certificate, privateKey string) error {
+	der, err := firstCertificate(certificate)
+	if err != nil {
+		return err
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		return Errorf(Invalid, "certificate: cannot parse the certificate in the PEM")
+	}
+	key, err := parsePrivateKey(privateKey)
+	if err != nil {
+		return err
+	}
+	if own, is := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !is || !own.Equal(parsed.PublicKey) {
+		return Errorf(Invalid, "certificate: is not that of the private_key; give the one that was issued for its public key")
+	}
+	return nil
+}

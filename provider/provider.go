@@ -7,8 +7,11 @@
 package provider
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -78,10 +81,61 @@ type Credential interface {
 	Narrow(scope []string) (Credential, error)
 }
 
-// A Named is a credential of a provider that serves several vendors.
-type Named interface {
-	// VendorName returns the name of the vendor; "" if it has none but the provider's.
-	VendorName() string
+// A Limited is a credential that expires at a time, whatever is done.
+type Limited interface {
+	// MaxAge returns how long the credential stays valid from when it was issued; zero if it
+	// does not expire, or if this is unknown.
+	MaxAge() time.Duration
+}
+
+// A Presented is a credential of a vendor whose API takes a token in a way of its own.
+type Presented interface {
+	// API returns how the vendor's API takes a token; nil for the usual way.
+	API() *API
+}
+
+// An API is how a vendor's API takes a token. A nil API is "Authorization: Bearer".
+type API struct {
+	Header  string            // the request header; "" for Authorization
+	Scheme  string            // before the token; "" for the token's type in Authorization, for nothing elsewhere
+	Query   string            // the query parameter, instead of a header
+	Headers map[string]string // further headers
+}
+
+// TokenType returns what precedes a token in its header; "" for nothing.
+func (a *API) TokenType(t *Token) string {
+	if a == nil || a.Header == "" && a.Scheme == "" {
+		return t.TokenType
+	}
+	return a.Scheme
+}
+
+// HTTPHeader returns the header to send a token with; "" if it is sent as a query parameter.
+func (a *API) HTTPHeader(t *Token) string {
+	name := "Authorization"
+	switch {
+	case a == nil:
+		return name + ": " + t.TokenType + " " + t.AccessToken
+	case a.Query != "":
+		return ""
+	}
+	return cmp.Or(a.Header, name) + ": " + strings.TrimPrefix(a.TokenType(t)+" ", " ") + t.AccessToken
+}
+
+// QueryParameter returns the query parameter to send a token with, escaped; "" if it is sent in a header.
+func (a *API) QueryParameter(t *Token) string {
+	if a == nil || a.Query == "" {
+		return ""
+	}
+	return url.Values{a.Query: {t.AccessToken}}.Encode()
+}
+
+// OtherHeaders returns the headers to send besides that of the token.
+func (a *API) OtherHeaders() map[string]string {
+	if a == nil {
+		return nil
+	}
+	return a.Headers
 }
 
 // A Fallback is a credential that can exchange another of its secrets if the vendor
@@ -183,6 +237,9 @@ type Token struct {
 	// a vendor that returns the same token again counts the lifetime down to 0.
 	FirstTime time.Time `json:"first_time,omitzero"`
 	Stated    bool      `json:"stated,omitempty"`
+
+	// Extra are further members of the response, for readers.
+	Extra map[string]string `json:"extra,omitempty"`
 
 	// Seen is when this process read the times above. It has a monotonic clock reading, so
 	// that a later change of the wall clock does not extend the token's lifetime (see Now).

@@ -12,6 +12,9 @@ import (
 // message. It also serves responses with a 2xx status, which some vendors use for errors.
 func (r *Reply) Refusal() *Error {
 	codes := codesIn(r.Body)
+	if own := r.ownCode(); own != "" {
+		codes = append([]string{own}, codes...)
+	}
 	code := codes[0]
 	text := http.StatusText(r.status)
 	if words := reason(r.Body, r.secrets); words != "" {
@@ -31,6 +34,24 @@ func (r *Reply) Refusal() *Error {
 	e.MayBeScope = e.Kind == Rejected && !isAboutCredential(r.status, code)
 	e.Status, e.Clock, e.RetryAfter = r.status, r.Clock, r.retryAfter
 	return e
+}
+
+// ownCode returns the error code at the place where the vendor puts it; "" if there is none.
+func (r *Reply) ownCode() string {
+	if r.errorAt == "" || len(r.Body) > maxRefusal {
+		return ""
+	}
+	var body any
+	_ = json.Unmarshal(r.Body, &body)
+	raw := Member(body, r.errorAt)
+	var code Text
+	if _ = code.UnmarshalJSON(raw); code != "" {
+		return string(code)
+	}
+	if isStated(raw) {
+		return string(raw)
+	}
+	return ""
 }
 
 // codesIn returns the error codes in a body, at least one. The first is the "error" of RFC

@@ -19,7 +19,7 @@ func TestAnErrorCodeIsFoundInEachVendorsFormat(t *testing.T) {
 		`{"errors":[{"code":"service_unavailable"}]}`:                                                    Unavailable,
 		`{"fault":{"code":"timeout"}}`:                                                                   Unavailable,
 		`{"errorCode":"SERVER_ERROR"}`:                                                                   Unavailable,
-		`{"error":"migrating"}`:                                                                          Unavailable, // by WithTransient
+		`{"error":"migrating"}`:                                                                          Unavailable, // by WithErrors
 		`{"error":"invalid_grant","code":"migrating"}`:                                                   Unavailable,
 		`{"error":"invalid_grant","code":"unavailable"}`:                                                 Rejected,
 		`{"error":"invalid_client","error_description":"timeout"}`:                                       Rejected,
@@ -32,7 +32,7 @@ func TestAnErrorCodeIsFoundInEachVendorsFormat(t *testing.T) {
 		for _, status := range []int{400, 401, 403} {
 			client, err := NewClient(ClientOptions{Transport: answering(status, body), Timeout: time.Minute})
 			require.NoError(t, err)
-			_, err = client.WithTransient([]string{"migrating"}).Do(request(t))
+			_, err = client.WithErrors([]string{"migrating"}, "").Do(request(t))
 			var e *Error
 			require.ErrorAs(t, err, &e)
 			assert.Equal(t, kind, e.Kind, "%d %s", status, body)
@@ -41,10 +41,10 @@ func TestAnErrorCodeIsFoundInEachVendorsFormat(t *testing.T) {
 	}
 }
 
-func TestWithTransientDoesNotChangeTheClient(t *testing.T) {
+func TestWithErrorsDoesNotChangeTheClient(t *testing.T) {
 	client, err := NewClient(ClientOptions{Transport: answering(400, `{"error":"migrating"}`), Timeout: time.Minute})
 	require.NoError(t, err)
-	client.WithTransient([]string{"migrating"})
+	client.WithErrors([]string{"migrating"}, "")
 	_, err = client.Do(request(t))
 	var e *Error
 	require.ErrorAs(t, err, &e)

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"encoding/base64"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -18,20 +19,25 @@ func (a *Answer) CheckSecrets(secrets, tokens []string) *Error {
 	if a.Grant != nil {
 		secrets = append(slices.Clip(secrets), a.Grant.RefreshToken)
 	}
-	for _, shown := range []struct{ name, text string }{
-		{"access token", a.AccessToken}, {"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")},
-	} {
+	public := []shownText{{"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")}}
+	for _, name := range slices.Sorted(maps.Keys(a.Extra)) {
+		public = append(public, shownText{name, a.Extra[name]})
+	}
+	for _, shown := range append([]shownText{{"access token", a.AccessToken}}, public...) {
 		if containsSecret(shown.text, secrets) {
 			return Errorf(InvalidResponse, "the vendor's %s contains a secret of the credential, which readers must not see", shown.name)
 		}
 	}
-	for _, public := range []struct{ name, text string }{{"token_type", a.TokenType}, {"scope", strings.Join(a.Scope, " ")}} {
+	for _, public := range public {
 		if containsSecret(public.text, append(slices.Clip(tokens), a.AccessToken, a.RefreshToken)) {
 			return Errorf(InvalidResponse, "the vendor's %s contains a token, which status and logs would show", public.name)
 		}
 	}
 	return nil
 }
+
+// A shownText is a part of a response that readers, status or logs show.
+type shownText struct{ name, text string }
 
 // containsSecret reports whether a text equals one of the secrets, or contains all of one,
 // possibly escaped or encoded. A secret shorter than minRun counts only if it is the whole

@@ -91,9 +91,9 @@ func isTLSError(err error) bool {
 		errors.As(err, &alert) && alert.Op == "remote error"
 }
 
-// notJSON returns the error of a response that is not a JSON object. A truncated object does
+// NotJSON returns the error of a response that is not a JSON object. A truncated object does
 // not count as a wrong URL.
-func (r *Reply) notJSON() *Error {
+func (r *Reply) NotJSON() *Error {
 	const reason = "the response of %s is not a JSON object"
 	body := bytes.TrimSpace(r.Body)
 	e := Errorf(InvalidResponse, reason, endpoint(r.url))

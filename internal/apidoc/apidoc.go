@@ -105,7 +105,7 @@ func without(schemas map[string]*framework.FieldSchema, there []field) map[strin
 
 // Name returns the path as the documentation writes it, such as creds/<name>.
 func Name(path *framework.Path) string {
-	name := strings.ReplaceAll(path.Pattern, framework.GenericNameRegex("name"), "<name>")
+	name := strings.NewReplacer(framework.GenericNameRegex("name"), "<name>", framework.GenericNameRegex("vendor"), "<vendor>").Replace(path.Pattern)
 	return strings.TrimSuffix(strings.TrimSuffix(name, "$"), "?")
 }
 

@@ -69,7 +69,12 @@ func (c Command) curl() (string, error) {
 		logical.ListOperation: "-X LIST ", logical.DeleteOperation: "-X DELETE ",
 	}[c.Operation]
 	var data string
-	if len(c.Data) > 0 {
+	for name, value := range c.Data {
+		if file, isFile := strings.CutPrefix(fmt.Sprint(value), "@"); isFile {
+			data = fmt.Sprintf(`-d "$(jq -n --rawfile %[1]s %[2]s '{%[1]s: $%[1]s}')" `, name, file)
+		}
+	}
+	if data == "" && len(c.Data) > 0 {
 		body, err := json.Marshal(c.Data)
 		if err != nil {
 			return "", err

@@ -14,6 +14,9 @@ func Keypair(name string) string { return "keypair/" + name }
 // Refresh returns the path of a credential's refresh.
 func Refresh(name string) string { return "refresh/" + name }
 
+// Vendor returns the path of a vendor of the catalogue.
+func Vendor(name string) string { return "vendors/" + name }
+
 // Role returns the path of a role.
 func Role(name string) string { return "roles/" + name }
 

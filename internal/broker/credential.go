@@ -24,7 +24,8 @@ type Credential struct {
 	// WriteTime is when the operator last wrote one of the secrets.
 	WriteTime time.Time
 
-	// Expires is when the secret expires at the vendor, according to the operator; zero if unknown.
+	// Expires is when the secret expires at the vendor, according to the operator or to the
+	// vendor's rule; zero if unknown.
 	// Description is the operator's, too.
 	Expires     time.Time
 	Description string
@@ -45,6 +46,9 @@ type Credential struct {
 	// Scope is the credential's own scope in the form of provider.JoinScope; "" if only the vendor
 	// knows it.
 	Scope string
+
+	// API is how the vendor's API takes a token.
+	API *provider.API // nil for the usual way
 
 	// SentTo lists the destinations of its secrets in a form that can be compared.
 	SentTo []string

@@ -20,6 +20,8 @@ import (
 type vendorClock struct {
 	ahead time.Duration
 	date  func(vendor time.Time) time.Time
+
+	isBelieved bool // whether the engine takes the Date for the vendor's clock
 }
 
 func toSecond(t time.Time) time.Time { return t.Truncate(time.Second) }
@@ -27,19 +29,20 @@ func toSecond(t time.Time) time.Time { return t.Truncate(time.Second) }
 // vendorClocks are the clocks of the table. If the engine ignores the Date, the vendor's clock
 // equals the server's.
 var vendorClocks = map[string]vendorClock{
-	"correct":             {0, toSecond},
-	"behind":              {-5 * time.Minute, toSecond},
-	"ahead":               {5 * time.Minute, toSecond},
-	"1970":                {0, func(time.Time) time.Time { return time.Unix(0, 0) }},
-	"next day":            {0, func(t time.Time) time.Time { return toSecond(t).AddDate(0, 0, 1) }},
-	"no Date":             {0, func(time.Time) time.Time { return time.Time{} }},
-	"no Date, 2 s ahead":  {2 * time.Second, func(time.Time) time.Time { return time.Time{} }},
-	"no Date, 2 s behind": {-2 * time.Second, func(time.Time) time.Time { return time.Time{} }},
+	"correct":             {0, toSecond, true},
+	"behind":              {-5 * time.Minute, toSecond, true},
+	"ahead":               {5 * time.Minute, toSecond, true},
+	"1970":                {0, func(time.Time) time.Time { return time.Unix(0, 0) }, false},
+	"next day":            {0, func(t time.Time) time.Time { return toSecond(t).AddDate(0, 0, 1) }, false},
+	"no Date":             {0, func(time.Time) time.Time { return time.Time{} }, false},
+	"no Date, 2 s ahead":  {2 * time.Second, func(time.Time) time.Time { return time.Time{} }, false},
+	"no Date, 2 s behind": {-2 * time.Second, func(time.Time) time.Time { return time.Time{} }, false},
 }
 
 const (
 	oneWay         = 100 * time.Millisecond // from the server to the vendor, and back
 	statedLifetime = time.Hour
+	untilStated    = 37 * time.Minute // until a stated time
 	ownLifetime    = 41 * time.Minute // until a token's own exp
 	maxTTL         = 30 * time.Minute
 	fixed          = 2 * time.Hour
@@ -52,11 +55,12 @@ type row struct {
 	sent             time.Time
 	states, isCapped bool
 	exp, rule        string // exp is "", "own" or "hour"; rule is "", "hour" or "fixed"
+	at               string // a stated time, by the vendor's clock: "", "future" or "passed"
 	isDefault        bool
 }
 
 func (r row) String() string {
-	return fmt.Sprintf("clock %s, sent %s: states=%t exp=%q max_ttl=%t rule=%q default_ttl=%t", r.clock, r.sent.Format("15:04:05.0"), r.states, r.exp, r.isCapped, r.rule, r.isDefault)
+	return fmt.Sprintf("clock %s, sent %s: states=%t at=%q exp=%q max_ttl=%t rule=%q default_ttl=%t", r.clock, r.sent.Format("15:04:05.0"), r.states, r.at, r.exp, r.isCapped, r.rule, r.isDefault)
 }
 
 // expectedExpiry returns when the token of a row expires by the server's clock, and whether that is
@@ -73,6 +77,10 @@ func (r row) expectedExpiry() (expires time.Time, onTheHour, known bool) {
 	if r.states {
 		consider(made.Add(statedLifetime), false)
 	}
+	isInvalid := r.at == "passed" && vendorClocks[r.clock].isBelieved
+	if r.at != "" && !isInvalid {
+		consider(r.statedTime().Add(-ahead), false)
+	}
 	switch r.exp {
 	case "own":
 		consider(r.ownExp().Add(-ahead), false)
@@ -81,9 +89,9 @@ func (r row) expectedExpiry() (expires time.Time, onTheHour, known bool) {
 	}
 	switch {
 	case known:
-	case r.rule == "hour":
+	case r.rule == "hour" && !isInvalid:
 		consider(hour, true)
-	case r.rule == "fixed":
+	case r.rule == "fixed" && !isInvalid:
 		consider(made.Add(fixed), false)
 	case r.isDefault:
 		consider(made.Add(defaultTTL), false)
@@ -92,6 +100,15 @@ func (r row) expectedExpiry() (expires time.Time, onTheHour, known bool) {
 		consider(made.Add(maxTTL), false)
 	}
 	return expires, onTheHour, known
+}
+
+// statedTime returns the time at which a row's answer says that the token expires, by the vendor's clock.
+func (r row) statedTime() time.Time {
+	vendor := r.sent.Add(oneWay + vendorClocks[r.clock].ahead)
+	if r.at == "passed" {
+		return toSecond(vendor.Add(-time.Minute))
+	}
+	return toSecond(vendor.Add(untilStated))
 }
 
 // ownExp returns the exp of a row's JWT, by the vendor's clock.
@@ -111,6 +128,9 @@ func (r row) answer(t *testing.T) (*provider.Answer, provider.TTL) {
 	}}
 	if r.states {
 		a.ExpiresIn = statedLifetime
+	}
+	if r.at != "" {
+		a.ExpiresAt = r.statedTime()
 	}
 	if r.exp != "" {
 		var err error
@@ -139,7 +159,15 @@ func rows() []row {
 			for i := range 8 {
 				for _, exp := range []string{"", "own", "hour"} {
 					for _, rule := range []string{"", "hour", "fixed"} {
-						all = append(all, row{clock: clock, sent: ten.Add(sent), states: i&1 > 0, isCapped: i&2 > 0, isDefault: i&4 > 0, exp: exp, rule: rule})
+						next := row{clock: clock, sent: ten.Add(sent), states: i&1 > 0, isCapped: i&2 > 0, isDefault: i&4 > 0, exp: exp, rule: rule}
+						all = append(all, next)
+						if next.states { // an answer states a lifetime or a time
+							continue
+						}
+						for _, at := range []string{"future", "passed"} {
+							next.at = at
+							all = append(all, next)
+						}
 					}
 				}
 			}

@@ -22,6 +22,7 @@ type ReadRequest struct {
 type IssuedToken struct {
 	provider.Token
 	Vendor string
+	API    *provider.API // how the vendor's API takes the token; nil for the usual way
 
 	// TTL is the longest possible lease. It leaves the margin before the token expires, and is a
 	// positive number of whole seconds.

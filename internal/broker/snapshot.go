@@ -168,6 +168,6 @@ func (v scopeSnapshot) issued(now time.Time, minTTL time.Duration) *IssuedToken 
 		return nil
 	}
 	_, newer := v.decide(demand{}, now)
-	issued := &IssuedToken{Token: token, Vendor: v.credential.VendorName, TTL: ttl, Reread: rereadTTL(token, newer, now)}
+	issued := &IssuedToken{Token: token, Vendor: v.credential.VendorName, API: v.credential.API, TTL: ttl, Reread: rereadTTL(token, newer, now)}
 	return issued.withWarnings(v, now, minTTL)
 }

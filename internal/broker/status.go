@@ -29,7 +29,7 @@ type Status struct {
 	IsRejected           bool    // whether the operator must write a new credential
 	CredentialExpireTime time.Time
 	CredentialWriteTime  time.Time
-	SecretExpireTime     time.Time      // according to the operator; zero if unknown
+	SecretExpireTime     time.Time      // as Credential.Expires
 	Description          string         // the operator's
 	ClockSkew            *time.Duration // nil if no answer has shown it
 

@@ -25,7 +25,16 @@ var fieldsWithoutExchange = []string{"description", "expires", "request_timeout"
 // newFieldSchemas returns the fields of a vendor's credentials.
 func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
 	fields := p.Fields()
-	maps.Copy(fields, map[string]*framework.FieldSchema{
+	maps.Copy(fields, CommonSchemas())
+	if fields["private_key"] != nil { // a vendor that takes a key can use a generated one
+		maps.Copy(fields, keySchemas())
+	}
+	return fields
+}
+
+// CommonSchemas returns the fields that the credentials of all vendors have.
+func CommonSchemas() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
 		"description": {
 			Type:         framework.TypeString,
 			Description:  "Purpose and owner of the credential, at most 500 characters. Config and status reads return it; do not put secrets here.",
@@ -33,7 +42,7 @@ func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
 		},
 		"expires": {
 			Type:         framework.TypeString,
-			Description:  "When the secret expires at the vendor, if known: a date (2027-05-01, the start of that day in UTC) or an RFC 3339 time. Status, metrics, an event and an alert warn before it. Update it together with the secret.",
+			Description:  "When the secret expires at the vendor, if known: a date (2027-05-01, the start of that day in UTC) or an RFC 3339 time. Default: for a refresh token whose vendor documents a lifetime, that lifetime after the last write of a secret. Status, metrics, an event and an alert warn before it. Update it together with the secret.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Expires"},
 		},
 		"request_timeout": {
@@ -46,6 +55,11 @@ func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
 			Type:         framework.TypeString,
 			Description:  "Certificate authorities to trust instead of the system's, in PEM, for a private CA or a proxy that inspects TLS.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
+		},
+		"proxy_url": {
+			Type:         framework.TypeString,
+			Description:  "Proxy for the requests to the vendor, such as http://proxy.example.com:3128. Default: that of the server's environment (HTTPS_PROXY).",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Proxy URL"},
 		},
 		"default_ttl": {
 			Type:         framework.TypeDurationSecond,
@@ -63,36 +77,37 @@ func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
 			Default:      int(defaultKeepalive.Seconds()),
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Keepalive interval"},
 		},
-	})
-	if fields["private_key"] != nil { // a vendor that takes a key can use a generated one
-		maps.Copy(fields, map[string]*framework.FieldSchema{
-			"private_key_source": {
-				Type:          framework.TypeString,
-				Description:   "Source of the private key, instead of private_key. The only value is generated: use the generated key pair that keypair names, whose private key never leaves Vault.",
-				AllowedValues: []any{generated},
-				DisplayAttrs:  &framework.DisplayAttributes{Name: "Private key source"},
-			},
-			"keypair": {
-				Type:         framework.TypeString,
-				Description:  "Name of the generated key pair. Needs private_key_source=generated. Default: the credential's name.",
-				DisplayAttrs: &framework.DisplayAttributes{Name: "Key pair"},
-			},
-		})
 	}
-	return fields
 }
 
-// fieldSchemas caches the result of FieldSchemas by vendor name, for the whole process. Every load
+// keySchemas returns the fields of a credential that can use a generated key pair.
+func keySchemas() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"private_key_source": {
+			Type:          framework.TypeString,
+			Description:   "Source of the private key, instead of private_key. The only value is generated: use the generated key pair that keypair names, whose private key never leaves Vault.",
+			AllowedValues: []any{generated},
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Private key source"},
+		},
+		"keypair": {
+			Type:         framework.TypeString,
+			Description:  "Name of the generated key pair. Needs private_key_source=generated. Default: the credential's name.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Key pair"},
+		},
+	}
+}
+
+// fieldSchemas caches the result of FieldSchemas by vendor, for the whole process. Every load
 // of a credential needs it. The schemas of paths are cached apart: they have fields that are not
 // stored, and other descriptions.
 var fieldSchemas sync.Map
 
 // FieldSchemas returns the fields of a vendor's credentials. Callers must not change them.
 func FieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
-	if fields, ok := fieldSchemas.Load(p.Name()); ok {
+	if fields, ok := fieldSchemas.Load(p); ok {
 		return fields.(map[string]*framework.FieldSchema)
 	}
-	fields, _ := fieldSchemas.LoadOrStore(p.Name(), newFieldSchemas(p))
+	fields, _ := fieldSchemas.LoadOrStore(p, newFieldSchemas(p))
 	return fields.(map[string]*framework.FieldSchema)
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
-	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // A Deletion is the deletion of a credential in progress. Nothing else changes the credential until
@@ -17,7 +16,7 @@ type Deletion struct {
 	storage logical.Storage
 	ctx     context.Context
 	changes *broker.Changes
-	vendor  provider.Provider
+	vendor  string
 	name    string
 	keypair string
 	unlock  func()
@@ -25,19 +24,19 @@ type Deletion struct {
 
 // BeginDelete begins the deletion of a credential, including one that cannot be decoded. The caller
 // must call End. Its errors are those of broker.BeginDelete.
-func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*Deletion, error) {
+func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, vendor, name string) (*Deletion, error) {
 	ctx, changes, err := st.broker.BeginDelete(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
-	d := &Deletion{store: st, storage: s, ctx: ctx, changes: changes, vendor: p, name: name, unlock: func() {}}
-	own, err := st.getOwn(ctx, s, p, name)
+	d := &Deletion{store: st, storage: s, ctx: ctx, changes: changes, vendor: vendor, name: name, unlock: func() {}}
+	own, err := storage.Get[Entry](ctx, s, storage.CredentialKey(vendor, name), "")
 	switch {
 	case storage.IsError(err):
 		d.End()
 		return nil, err
 	case err == nil && own != nil:
-		d.keypair = own.keypairName()
+		d.keypair = keypairOf(name, own.Fields)
 	}
 	if d.unlock, err = st.lockKeypair(ctx, d.keypair); err != nil {
 		d.unlock = func() {}
@@ -64,17 +63,17 @@ func (d *Deletion) Delete() error {
 	switch owner, err := st.VendorOf(ctx, s, d.name); {
 	case err != nil:
 		return err
-	case owner != "" && owner != d.vendor.Name():
+	case owner != "" && owner != d.vendor:
 		return nil
 	}
 	// Revoking leased tokens needs the credential, so it comes first.
 	if err := st.broker.RevokeLeases(ctx, s, d.name); err != nil {
 		return change.Failed(ctx, nil, err)
 	}
-	if err := storage.Delete(ctx, s, storage.CredentialKey(d.vendor.Name(), d.name)); err != nil {
+	if err := storage.Delete(ctx, s, storage.CredentialKey(d.vendor, d.name)); err != nil {
 		return change.Failed(ctx, nil, err)
 	}
-	st.unstoredGrants.drop(storage.CredentialKey(d.vendor.Name(), d.name))
+	st.unstoredGrants.drop(storage.CredentialKey(d.vendor, d.name))
 	if d.keypair != "" {
 		st.forgetActivated(ctx, s, d.keypair, d.name)
 	}

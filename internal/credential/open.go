@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -19,6 +20,7 @@ type commonFields struct {
 	Expires        string           `json:"expires"`
 	RequestTimeout provider.Seconds `json:"request_timeout"`
 	CACert         string           `json:"ca_cert"`
+	ProxyURL       string           `json:"proxy_url"`
 	DefaultTTL     provider.Seconds `json:"default_ttl"`
 	MaxTTL         provider.Seconds `json:"max_ttl"`
 
@@ -54,6 +56,7 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 	client, err := provider.NewClient(provider.ClientOptions{
 		Timeout:   common.RequestTimeout.Duration(),
 		CACert:    common.CACert,
+		ProxyURL:  common.ProxyURL,
 		Transport: st.options.Transport,
 		Dial:      st.options.Dial,
 		Clocks:    &st.clocks,
@@ -76,10 +79,10 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 	return &broker.Credential{
 		Name:        c.name,
 		Path:        apipath.Credential(c.vendor.Name(), c.name),
-		VendorName:  vendorName(c.vendor, vendor),
+		VendorName:  c.vendor.Name(),
 		Generation:  c.Generation,
 		WriteTime:   c.WriteTime,
-		Expires:     expires,
+		Expires:     cmp.Or(expires, latestExpiry(vendor, c.WriteTime)),
 		Description: common.Description,
 		TTL:         provider.TTL{Default: common.DefaultTTL.Duration(), Max: common.MaxTTL.Duration()},
 		Keepalive:   keepalive,
@@ -87,17 +90,17 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 		Vendor:      vendor,
 		Scope:       provider.JoinScope(vendor.Scope()),
 		SentTo:      to,
+		API:         apiOf(vendor),
 		Verified:    c.Verified,
 	}, nil
 }
 
-// vendorName returns the name of a credential's vendor: the one that its fields choose, or else the
-// one in its path.
-func vendorName(p provider.Provider, c provider.Credential) string {
-	if named, ok := c.(provider.Named); ok && named.VendorName() != "" {
-		return named.VendorName()
+// apiOf returns how a vendor's API takes a token; nil for the usual way.
+func apiOf(c provider.Credential) *provider.API {
+	if own, is := c.(provider.Presented); is {
+		return own.API()
 	}
-	return p.Name()
+	return nil
 }
 
 // maxDescription is the maximum length of a description, in characters.
@@ -124,6 +127,16 @@ func parseExpires(text string) (time.Time, error) {
 		}
 	}
 	return time.Time{}, provider.Errorf(provider.Invalid, "expires: must be a date such as 2027-05-01, or an RFC 3339 time such as 2027-05-01T12:00:00Z")
+}
+
+// latestExpiry returns when a secret that was written at a time has expired by the vendor's rule; the zero
+// time if the vendor has none. The secret may have been issued before it was written.
+func latestExpiry(vendor provider.Credential, written time.Time) time.Time {
+	limited, isLimited := vendor.(provider.Limited)
+	if !isLimited || limited.MaxAge() == 0 {
+		return time.Time{}
+	}
+	return written.Add(limited.MaxAge()).UTC()
 }
 
 const (

@@ -29,7 +29,7 @@ func TestAChangeOpensACredentialOnce(t *testing.T) {
 	opened, storage := 0, &logical.InmemStorage{}
 	p := counting{opened: &opened}
 	start := func() *Store {
-		st, _ := New([]provider.Provider{p}, Options{Logger: hclog.NewNullLogger}, nil)
+		st, _ := New(Options{BuiltIn: func(string) provider.Provider { return p }, Logger: hclog.NewNullLogger}, nil)
 		return st
 	}
 	opens := func(change func() error) int {
@@ -44,7 +44,7 @@ func TestAChangeOpensACredentialOnce(t *testing.T) {
 		}
 	}
 	remove := func() error {
-		deletion, err := st.BeginDelete(t.Context(), storage, p, "prod")
+		deletion, err := st.BeginDelete(t.Context(), storage, p.Name(), "prod")
 		require.NoError(t, err)
 		defer deletion.End()
 		return deletion.Delete()

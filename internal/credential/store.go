@@ -6,10 +6,12 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -23,6 +25,9 @@ import (
 
 // Options configure a Store.
 type Options struct {
+	// BuiltIn returns the engine's own vendor with a name; nil if there is none.
+	BuiltIn func(name string) provider.Provider
+
 	// Transport sends requests to vendors. If nil, the default HTTP transport is used.
 	Transport http.RoundTripper
 
@@ -36,16 +41,17 @@ type Options struct {
 // A Store reads and writes the credentials and key pairs of one mount. It implements broker.Source
 // and is safe for concurrent use.
 type Store struct {
-	vendors        []provider.Provider
 	options        Options
+	own            ownVendors
+	vendorChange   sync.RWMutex // locked for a change of an operator's vendor, and shared by writes of credentials
 	clocks         provider.Clocks
 	unstoredGrants unstoredGrants
 	broker         *broker.Broker
 }
 
-// New returns a Store for the credentials of the given vendors, and the broker of their tokens.
-func New(vendors []provider.Provider, options Options, observer broker.Observer) (*Store, *broker.Broker) {
-	st := &Store{vendors: vendors, options: options, unstoredGrants: unstoredGrants{grants: map[string]unstoredGrant{}}}
+// New returns a Store, and the broker of its credentials' tokens.
+func New(options Options, observer broker.Observer) (*Store, *broker.Broker) {
+	st := &Store{options: options, unstoredGrants: unstoredGrants{grants: map[string]unstoredGrant{}}}
 	st.broker = broker.New(st, observer)
 	return st, st.broker
 }
@@ -55,43 +61,34 @@ func (st *Store) Logger() hclog.Logger { return st.options.Logger() }
 
 // Names returns the names of all credentials, sorted. It implements broker.Source.
 func (st *Store) Names(ctx context.Context, s logical.Storage) ([]string, error) {
-	var names []string
-	for _, p := range st.vendors {
-		keys, err := storage.List(ctx, s, storage.CredentialKey(p.Name(), ""))
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, keys...)
-	}
-	slices.Sort(names)
-	return names, nil
+	vendors, err := st.VendorNames(ctx, s)
+	return sortedKeys(vendors), err
 }
 
 // Credential returns the credential with this name, ready to be exchanged; nil if there is none. It
 // implements broker.Source.
 func (st *Store) Credential(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
-	for _, p := range st.vendors {
-		c, err := st.get(ctx, s, p, name)
+	vendors, err := st.inUse(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, vendor := range vendors {
+		p, err := st.vendorFor(ctx, s, vendor)
 		if err != nil {
-			return nil, err
+			exists, existsErr := storage.Exists(ctx, s, storage.CredentialKey(vendor, name))
+			if storage.IsError(err) || exists || existsErr != nil {
+				return nil, cmp.Or(existsErr, err)
+			}
+			continue // a vendor that is gone must not harm the credentials of others
 		}
-		if c != nil {
+		switch c, err := st.get(ctx, s, p, name); {
+		case err != nil:
+			return nil, err
+		case c != nil:
 			return st.open(c)
 		}
 	}
 	return nil, nil
-}
-
-// VendorOf returns the vendor of the credential with this name; "" if there is none. It does not
-// decode the entry, so that a damaged one can still be deleted.
-func (st *Store) VendorOf(ctx context.Context, s logical.Storage, name string) (string, error) {
-	for _, p := range st.vendors {
-		exists, err := storage.Exists(ctx, s, storage.CredentialKey(p.Name(), name))
-		if err != nil || exists {
-			return p.Name(), err
-		}
-	}
-	return "", nil
 }
 
 // A storedCredential is a credential in storage: its own entry, or the entry that an activation of
@@ -113,16 +110,17 @@ func (c *storedCredential) path() string { return apipath.Credential(c.vendor.Na
 // storageKey returns the storage key of the credential's own entry.
 func (c *storedCredential) storageKey() string { return storage.CredentialKey(c.vendor.Name(), c.name) }
 
+const repairCredential = "delete it and write the credential again"
+
 // getOwn returns a credential with its own entry; nil if there is none.
 func (st *Store) getOwn(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*storedCredential, error) {
-	const fix = "delete it and write the credential again"
 	key := storage.CredentialKey(p.Name(), name)
-	entry, err := storage.Get[Entry](ctx, s, key, fix)
+	entry, err := storage.Get[Entry](ctx, s, key, repairCredential)
 	if err != nil || entry == nil {
 		return nil, err
 	}
 	if !entry.hasFieldsOf(p) {
-		return nil, storage.Damaged(key, fix)
+		return nil, storage.Damaged(key, repairCredential)
 	}
 	return &storedCredential{Entry: entry, vendor: p, name: name, generation: entry.Generation}, nil
 }
@@ -149,7 +147,7 @@ type Config struct {
 	Resolved *Resolved
 }
 
-// Resolved are values that follow from the fields of a credential, such as those of a preset.
+// Resolved are values that follow from the fields of a credential.
 type Resolved struct {
 	Keepalive time.Duration
 	URLs      []string // that receive the secrets, without their queries, which may hold one

@@ -11,6 +11,7 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // users are the credentials that use a key pair, sorted by name.
@@ -36,29 +37,52 @@ func (us users) names() []string {
 // usersOf returns the credentials that use a key pair, with their own entries.
 func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string) (users, error) {
 	var found users
-	for _, p := range st.vendors {
-		if FieldSchemas(p)["private_key"] == nil {
+	vendors, err := st.inUse(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, vendor := range vendors {
+		p, err := st.vendorFor(ctx, s, vendor)
+		if storage.IsError(err) {
+			return nil, err
+		}
+		if p != nil && FieldSchemas(p)["private_key"] == nil {
 			continue
 		}
-		names, err := storage.List(ctx, s, storage.CredentialKey(p.Name(), ""))
+		ofVendor, err := st.usersAt(ctx, s, vendor, p, err, keypair)
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range names {
-			c, err := st.getOwn(ctx, s, p, name)
-			var newer *storage.NewerFormatError
-			switch {
-			case errors.As(err, &newer):
-				return nil, MayUse(newer, apipath.Keypair(keypair))
-			case storage.IsDamaged(err): // a damaged credential uses no key pair
-			case err != nil:
-				return nil, err
-			case c != nil && c.keypairName() == keypair:
-				found = append(found, c)
-			}
-		}
+		found = append(found, ofVendor...)
 	}
 	slices.SortFunc(found, func(a, b *storedCredential) int { return strings.Compare(a.name, b.name) })
+	return found, nil
+}
+
+// usersAt returns the credentials of a vendor that use a key pair. p is nil, and vendorErr says why, if the
+// vendor is not known: none of its credentials may then use the key pair.
+func (st *Store) usersAt(ctx context.Context, s logical.Storage, vendor string, p provider.Provider, vendorErr error, keypair string) (users, error) {
+	names, err := st.NamesOf(ctx, s, vendor)
+	if err != nil {
+		return nil, err
+	}
+	var found users
+	for _, name := range names {
+		entry, err := storage.Get[Entry](ctx, s, storage.CredentialKey(vendor, name), repairCredential)
+		var newer *storage.NewerFormatError
+		switch {
+		case errors.As(err, &newer):
+			return nil, MayUse(newer, apipath.Keypair(keypair))
+		case storage.IsDamaged(err): // a damaged credential uses no key pair
+		case err != nil:
+			return nil, err
+		case entry == nil || keypairOf(name, entry.Fields) != keypair:
+		case p == nil:
+			return nil, vendorErr
+		case entry.hasFieldsOf(p):
+			found = append(found, &storedCredential{Entry: entry, vendor: p, name: name, generation: entry.Generation})
+		}
+	}
 	return found, nil
 }
 

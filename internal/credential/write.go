@@ -60,6 +60,15 @@ func (w WriteRequest) needsNoExchange() bool {
 // vendor did not accept the credential, *ConflictError, *NotFoundError, *provider.Error of kind
 // Invalid, and those of broker.BeginWrites.
 func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provider, name string, w WriteRequest) error {
+	if st.options.BuiltIn(p.Name()) == nil { // its definition must not change meanwhile
+		st.vendorChange.RLock()
+		defer st.vendorChange.RUnlock()
+		current, err := st.vendorFor(ctx, s, p.Name())
+		if err != nil {
+			return err
+		}
+		p = current
+	}
 	ctx, changes, err := st.broker.BeginWrites(ctx, s, name)
 	if err != nil {
 		return err

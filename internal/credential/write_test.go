@@ -40,7 +40,7 @@ func TestAWriteChangesTheFieldsThatItNames(t *testing.T) {
 		"a map is merged in a patch":   {Patch, map[string]any{"token_params": map[string]any{"x": "y", "tenant": nil}}, map[string]any{"token_params": map[string]any{"audience": "b", "x": "y"}}},
 		"a map is emptied in a patch":  {Patch, map[string]any{"token_params": map[string]any{"audience": nil, "tenant": nil}}, map[string]any{"token_params": nil}},
 		"a map is cleared in a patch":  {Patch, map[string]any{"token_params": nil}, map[string]any{"token_params": nil}},
-		"a map that was not there yet": {Patch, map[string]any{"preset_params": map[string]any{"x": "y", "z": nil}}, map[string]any{"preset_params": map[string]any{"x": "y"}}},
+		"a map that was not there yet": {Patch, map[string]any{"other_params": map[string]any{"x": "y", "z": nil}}, map[string]any{"other_params": map[string]any{"x": "y"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			old := before()
@@ -86,7 +86,7 @@ func TestOnlyANewSecretChangesTheTimeOfTheWrite(t *testing.T) {
 
 // store returns a Store whose vendors are not called.
 func store() *Store {
-	st, _ := New([]provider.Provider{oauth2.Provider{}}, Options{Logger: hclog.NewNullLogger}, nil)
+	st, _ := New(Options{BuiltIn: func(string) provider.Provider { return oauth2.Provider{} }, Logger: hclog.NewNullLogger}, nil)
 	return st
 }
 

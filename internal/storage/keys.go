@@ -13,6 +13,7 @@ import (
 // The first part of each key is the kind of the entry.
 const (
 	credentials = "config"
+	vendors     = "vendor"
 	keypairs    = "keypair"
 	roles       = "role"
 	states      = "state"
@@ -26,6 +27,13 @@ const ProbeKey = "probe"
 func Sealed() []string {
 	return []string{credentials + "/", keypairs + "/", states + "/", leases + "/"}
 }
+
+// VendorsPrefix is the prefix of the keys of all credentials. Its folders are the vendors that have any.
+const VendorsPrefix = credentials + "/"
+
+// VendorKey returns the key of an operator's definition of a vendor. With an empty name it returns the
+// prefix of all definitions.
+func VendorKey(name string) string { return vendors + "/" + name }
 
 // CredentialKey returns the key of a credential. With an empty name it returns the prefix of all
 // credentials of the vendor.
@@ -89,6 +97,7 @@ type Kind int
 const (
 	Other Kind = iota
 	Credential
+	Vendor
 	Keypair
 	Role
 	State
@@ -101,6 +110,8 @@ func ParseKey(key string) (Kind, string) {
 	switch first {
 	case credentials:
 		return Credential, last
+	case vendors:
+		return Vendor, last
 	case keypairs:
 		return Keypair, last
 	case roles:
@@ -117,6 +128,8 @@ func pathOf(key string) string {
 	switch kind, name := ParseKey(key); kind {
 	case Role:
 		return apipath.Role(name)
+	case Vendor:
+		return apipath.Vendor(name)
 	case State:
 		return apipath.Status(name)
 	case Credential, Keypair:

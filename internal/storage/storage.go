@@ -2,6 +2,7 @@
 // package that knows their keys and their format.
 //
 //	config/<vendor>/<name>      a credential
+//	vendor/<vendor>             a definition of a vendor that an operator wrote
 //	keypair/<name>              a key pair
 //	role/<name>                 a role
 //	state/<name>/grant          the grant of a credential
@@ -19,6 +20,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -120,6 +122,21 @@ func List(ctx context.Context, s logical.Storage, prefix string) ([]string, erro
 		return nil, &Error{err}
 	}
 	return keys, nil
+}
+
+// Folders returns the names of the folders directly below a prefix. Its error is of type *Error.
+func Folders(ctx context.Context, s logical.Storage, prefix string) ([]string, error) {
+	keys, err := List(ctx, s, prefix)
+	if err != nil {
+		return nil, err
+	}
+	var folders []string
+	for _, key := range keys {
+		if folder, isFolder := strings.CutSuffix(key, "/"); isFolder {
+			folders = append(folders, folder)
+		}
+	}
+	return folders, nil
 }
 
 // Collect returns the full keys of all entries below a prefix, at any depth. Its error is of type

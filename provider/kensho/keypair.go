@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"vault-plugin-secrets-tokenbroker/provider"
-	"vault-plugin-secrets-tokenbroker/provider/oauth2"
+	"vault-plugin-secrets-tokenbroker/provider/exchange"
 )
 
 const (
@@ -42,15 +42,21 @@ func openKeyPair(c config, client *provider.Client) (provider.Credential, error)
 	if err := provider.CheckURL("token_url", tokenURL); err != nil {
 		return nil, err
 	}
-	return &oauth2.Client{
-		HTTP:      client,
-		Server:    &oauth2.Server{Endpoints: oauth2.Endpoints{Token: tokenURL}},
-		GrantType: oauth2.ClientCredentials,
-		ID:        c.ClientID,
-		AuthStyle: oauth2.PrivateKeyJWT,
-		Signer:    signer,
-		Assertion: oauth2.Assertion{Anonymous: true, Audience: cmp.Or(c.AssertionAudience, defaultTokenURL)},
-		Scopes:    scope,
-		Lifetime:  keyPairLifetime,
+	return &exchange.Client{
+		HTTP:        client,
+		Server:      &exchange.Server{Endpoints: exchange.Endpoints{Token: tokenURL}},
+		GrantType:   "client_credentials",
+		ID:          c.ClientID,
+		AuthStyle:   exchange.PrivateKeyJWT,
+		IsAnonymous: true,
+		Signer:      signer,
+		ClientAssertion: exchange.Assertion{Claims: exchange.NewClaims(map[string]any{
+			"iss": exchange.Placeholder("client_id"), "sub": exchange.Placeholder("client_id"),
+			"aud": exchange.Literal(cmp.Or(c.AssertionAudience, defaultTokenURL)),
+		})},
+		Scopes:   scope,
+		Request:  exchange.Request{Form: map[string]exchange.Template{"grant_type": exchange.Literal(exchange.ClientCredentials), "scope": exchange.Placeholder("scope")}},
+		Reading:  exchange.OAuth,
+		Lifetime: keyPairLifetime,
 	}, nil
 }

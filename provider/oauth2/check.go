@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/exchange"
 )
 
 // reserved are the request parameters that token_params must not set.
@@ -65,19 +66,25 @@ func (c *config) checkGrant() error {
 // checkClient checks that the fields that the client authentication needs are set, and none
 // that it ignores.
 func (c *config) checkClient() error {
-	signs := c.AuthStyle == PrivateKeyJWT || c.GrantType == "jwt_bearer"
+	signs, isMutual := c.signs(), c.AuthStyle == exchange.TLSClientAuth
 	switch {
-	case c.ClientID == "" && (c.AuthStyle != None || c.GrantType != "refresh_token"):
+	case isMutual && c.Certificate == "":
+		return provider.Errorf(provider.Invalid, "certificate: must be set with auth_style=tls_client_auth")
+	case isMutual && c.PrivateKey == "":
+		return provider.Errorf(provider.Invalid, "private_key: must be set with auth_style=tls_client_auth, to prove the certificate")
+	case !isMutual && c.Certificate != "":
+		return provider.Errorf(provider.Invalid, `certificate: applies only to auth_style=tls_client_auth; set that, or clear it with certificate=""`)
+	case c.ClientID == "" && (c.AuthStyle != exchange.None || c.GrantType != "refresh_token"):
 		return provider.Errorf(provider.Invalid, "client_id: must be set")
-	case slices.Contains(secretStyles, c.AuthStyle) && c.ClientSecret == "":
+	case slices.Contains(exchange.SecretStyles, c.AuthStyle) && c.ClientSecret == "":
 		return provider.Errorf(provider.Invalid, "client_secret: must be set with auth_style=%s", c.AuthStyle)
 	case signs && c.PrivateKey == "":
 		return provider.Errorf(provider.Invalid, "private_key: must be set with auth_style=private_key_jwt")
-	case !signs && c.PrivateKey != "":
+	case !signs && !isMutual && c.PrivateKey != "":
 		return provider.Errorf(provider.Invalid, `private_key: is not used with auth_style=%s; clear it with private_key="", or use auth_style=private_key_jwt`, c.AuthStyle)
-	case c.ClientSecret != "" && (c.AuthStyle == PrivateKeyJWT || c.AuthStyle == None):
+	case c.ClientSecret != "" && (c.AuthStyle == exchange.PrivateKeyJWT || c.AuthStyle == exchange.None || isMutual):
 		return provider.Errorf(provider.Invalid, `client_secret: is not used with auth_style=%s; clear it with client_secret=""`, c.AuthStyle)
-	case c.AuthStyle == None && c.GrantType != "refresh_token" && c.GrantType != "jwt_bearer":
+	case c.AuthStyle == exchange.None && c.GrantType != "refresh_token" && c.GrantType != "jwt_bearer":
 		return provider.Errorf(provider.Invalid, "client_secret: must be set; grant_type=%s needs client authentication", c.GrantType)
 	}
 	for _, option := range []struct{ field, value string }{{"key_id", c.KeyID}, {"signing_algorithm", c.SigningAlgorithm}, {"assertion_audience", c.AssertionAudience}} {
@@ -95,8 +102,8 @@ func (c *config) checkValues() error {
 			return err
 		}
 	}
-	if c.AuthStyle == SecretBasicUnencoded && strings.Contains(c.ClientID, ":") {
-		return provider.Errorf(provider.Invalid, "client_id: contains a colon, which HTTP Basic cannot carry without encoding (auth_style=%s); use another auth_style", SecretBasicUnencoded)
+	if c.AuthStyle == exchange.SecretBasicUnencoded && strings.Contains(c.ClientID, ":") {
+		return provider.Errorf(provider.Invalid, "client_id: contains a colon, which HTTP Basic cannot carry without encoding (auth_style=%s); use another auth_style", exchange.SecretBasicUnencoded)
 	}
 	if err := provider.CheckScope("scope", c.Scope); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/exchange"
 )
 
 // Provider implements [provider.Provider] for OAuth 2.0.
@@ -18,8 +19,6 @@ type Provider struct{}
 
 // config has the fields of an OAuth 2.0 credential.
 type config struct {
-	Preset            string            `json:"preset"`
-	PresetParams      map[string]string `json:"preset_params"`
 	TokenURL          string            `json:"token_url"`
 	Issuer            string            `json:"issuer"`
 	RevocationURL     string            `json:"revocation_url"`
@@ -27,6 +26,7 @@ type config struct {
 	ClientID          string            `json:"client_id"`
 	ClientSecret      string            `json:"client_secret"`
 	PrivateKey        string            `json:"private_key"`
+	Certificate       string            `json:"certificate"`
 	KeyID             string            `json:"key_id"`
 	SigningAlgorithm  string            `json:"signing_algorithm"`
 	AuthStyle         string            `json:"auth_style"`
@@ -39,24 +39,21 @@ type config struct {
 	IdleExpiry        provider.Seconds  `json:"idle_expiry"`
 	SingleToken       bool              `json:"single_token"`
 	TransientErrors   []string          `json:"transient_errors"`
-
-	// DefaultTTL is a field of every credential; a preset may set it.
-	DefaultTTL provider.Seconds `json:"default_ttl"`
 }
 
 // grantTypes maps the values of the field grant_type to those of the request parameter.
 var grantTypes = map[string]string{
-	"refresh_token":       RefreshToken,
-	"client_credentials":  ClientCredentials,
-	"jwt_bearer":          JWTBearer,
-	"account_credentials": AccountCredentials,
+	"refresh_token":       exchange.RefreshToken,
+	"client_credentials":  exchange.ClientCredentials,
+	"jwt_bearer":          exchange.JWTBearer,
+	"account_credentials": exchange.AccountCredentials,
 }
 
 // Name returns "oauth2".
 func (Provider) Name() string { return "oauth2" }
 
 // Summary describes the vendors in one line.
-func (Provider) Summary() string { return "any vendor that supports OAuth 2.0" }
+func (Provider) Summary() string { return "any server that speaks OAuth 2.0" }
 
 // Example returns the fields of a typical credential.
 func (Provider) Example() string {
@@ -66,17 +63,6 @@ func (Provider) Example() string {
 // Fields returns the fields of the authorization server, of the client and of the request.
 func (Provider) Fields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"preset": {
-			Type:          framework.TypeString,
-			Description:   "The preset of a well-known vendor, which sets the vendor's URLs and other settings. Fields that you set override those of the preset.",
-			AllowedValues: provider.Allowed(presetNames()),
-			DisplayAttrs:  &framework.DisplayAttributes{Name: "Preset"},
-		},
-		"preset_params": {
-			Type:         framework.TypeKVPairs,
-			Description:  "The preset's parameters, which describe your account at the vendor, such as domain=....",
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Preset parameters"},
-		},
 		"token_url": {
 			Type:         framework.TypeString,
 			Description:  "The vendor's token endpoint.",
@@ -113,6 +99,11 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 			Description:  "The client's private key in PEM: RSA of 2048 to 8192 bits, EC on P-256, P-384 or P-521, or Ed25519.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
 		},
+		"certificate": {
+			Type:         framework.TypeString,
+			Description:  "The client's certificate in PEM, with the certificates that issued it, for auth_style=tls_client_auth. It is that of the private key.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Certificate", EditType: "file"},
+		},
 		"key_id": {
 			Type:         framework.TypeString,
 			Description:  "The key ID, sent as the kid of assertions. Default: none, or the key_id of a generated key pair.",
@@ -126,8 +117,8 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"auth_style": {
 			Type:          framework.TypeString,
-			Description:   "How the client authenticates. Default: private_key_jwt if there is a private_key, none if there is no client_secret either. With a client_secret, the engine tries client_secret_basic, then client_secret_post, and remembers which one worked. client_secret_basic_unencoded is for vendors that do not decode the encoding of RFC 6749 §2.3.1.",
-			AllowedValues: provider.Allowed(allAuthStyles),
+			Description:   "How the client authenticates. Default: tls_client_auth if there is a certificate, private_key_jwt if there is a private_key, none if there is no client_secret either. With a client_secret, the engine tries client_secret_basic, then client_secret_post, and remembers which one worked. client_secret_basic_unencoded is for vendors that do not decode the encoding of RFC 6749 §2.3.1, tls_client_auth for a client certificate (RFC 8705).",
+			AllowedValues: provider.Allowed(exchange.AuthStyles),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Client authentication"},
 		},
 		"refresh_token": {
@@ -178,13 +169,10 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 	}
 }
 
-// Open validates the fields, together with those of the preset.
+// Open validates the fields.
 func (Provider) Open(s provider.Settings) (provider.Credential, error) {
-	own, c, err := expand(s.Fields)
-	if err != nil {
-		return nil, err
-	}
-	if err := own.checkPreset(); err != nil {
+	var c config
+	if err := provider.DecodeFields(s.Fields, &c); err != nil {
 		return nil, err
 	}
 	if err := c.complete(); err != nil {
@@ -193,23 +181,31 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	client := Client{
-		HTTP:                s.Client.WithTransient(c.TransientErrors),
-		Server:              &Server{Issuer: c.Issuer, Endpoints: Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}, Field: own.urlField()},
-		Vendor:              c.Preset,
-		GrantType:           grantTypes[c.GrantType],
+	client := exchange.Client{
+		HTTP:                s.Client.WithErrors(c.TransientErrors, ""),
+		Server:              &exchange.Server{Issuer: c.Issuer, Endpoints: exchange.Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}},
+		GrantType:           c.GrantType,
 		ID:                  c.ClientID,
 		Secret:              c.ClientSecret,
-		AuthStyle:           c.AuthStyle,
-		Assertion:           Assertion{Audience: c.AssertionAudience, Subject: c.AssertionSubject, HoldsScope: c.ScopeInAssertion},
+		AuthStyle:           c.sentStyle(),
+		Values:              exchange.Values{"assertion_subject": c.AssertionSubject, "assertion_audience": c.AssertionAudience},
+		ClientAssertion:     c.clientAssertion(),
+		Assertion:           c.grantAssertion(),
 		Refresh:             c.RefreshToken,
 		Scopes:              c.Scope,
-		Params:              c.TokenParams,
-		DefaultTTL:          c.DefaultTTL.Duration(),
+		Request:             c.request(),
+		Reading:             exchange.OAuth,
 		IdleExpiry:          c.IdleExpiry.Duration(),
 		InvalidatesPrevious: c.SingleToken,
 	}
-	if c.PrivateKey != "" {
+	if c.AuthStyle == exchange.TLSClientAuth {
+		mutual, err := client.HTTP.WithCertificate(c.Certificate, c.PrivateKey)
+		if err != nil {
+			return nil, err
+		}
+		client.HTTP, client.Server.IsMutual = mutual, true
+	}
+	if c.signs() {
 		signer, err := provider.NewSigner(c.PrivateKey, c.SigningAlgorithm, cmp.Or(c.KeyID, s.Thumbprint))
 		if err != nil {
 			return nil, err
@@ -217,6 +213,61 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		client.Signer = signer
 	}
 	return &client, nil
+}
+
+// sentStyle returns how the client authenticates. A client without a secret names itself in the form,
+// unless the assertion names it.
+func (c *config) sentStyle() string {
+	if c.AuthStyle == exchange.None && c.GrantType != "jwt_bearer" {
+		return exchange.Public
+	}
+	return c.AuthStyle
+}
+
+// signs reports whether the client signs assertions.
+func (c *config) signs() bool {
+	return c.AuthStyle == exchange.PrivateKeyJWT || c.GrantType == "jwt_bearer"
+}
+
+// request returns the token request.
+func (c *config) request() exchange.Request {
+	form := map[string]exchange.Template{"grant_type": exchange.Literal(grantTypes[c.GrantType])}
+	for name, value := range c.TokenParams {
+		form[name] = exchange.Literal(value)
+	}
+	if !c.ScopeInAssertion {
+		form["scope"] = exchange.Placeholder("scope")
+	}
+	switch c.GrantType {
+	case "refresh_token":
+		form["refresh_token"] = exchange.Placeholder("refresh_token")
+	case "jwt_bearer":
+		form["assertion"] = exchange.Placeholder("assertion")
+	}
+	return exchange.Request{Form: form}
+}
+
+// clientAssertion returns the JWT that authenticates the client (RFC 7523 §2.2).
+func (c *config) clientAssertion() exchange.Assertion {
+	claims := map[string]any{"iss": exchange.Placeholder("client_id"), "sub": exchange.Placeholder("client_id"), "aud": c.audience()}
+	return exchange.Assertion{Claims: exchange.NewClaims(claims)}
+}
+
+// grantAssertion returns the JWT of the grant jwt_bearer (RFC 7523 §2.1).
+func (c *config) grantAssertion() exchange.Assertion {
+	claims := map[string]any{"iss": exchange.Placeholder("client_id"), "sub": exchange.Placeholder("assertion_subject"), "aud": c.audience()}
+	if c.ScopeInAssertion {
+		claims["scope"] = exchange.Placeholder("scope|joined")
+	}
+	return exchange.Assertion{Claims: exchange.NewClaims(claims)}
+}
+
+// audience returns the aud of assertions: that of the operator, or the URL of the request.
+func (c *config) audience() exchange.Template {
+	if c.AssertionAudience != "" {
+		return exchange.Placeholder("assertion_audience")
+	}
+	return exchange.Placeholder("token_url")
 }
 
 // complete sets the defaults of grant_type and auth_style. It returns an error of kind
@@ -231,15 +282,17 @@ func (c *config) complete() error {
 	if grantTypes[c.GrantType] == "" {
 		return provider.Errorf(provider.Invalid, "grant_type: unknown grant type %s (allowed: %s)", provider.Quote(c.GrantType), strings.Join(slices.Sorted(maps.Keys(grantTypes)), ", "))
 	}
-	if c.AuthStyle != "" && !slices.Contains(allAuthStyles, c.AuthStyle) {
-		return provider.Errorf(provider.Invalid, "auth_style: unknown style %s (allowed: %s)", provider.Quote(c.AuthStyle), strings.Join(allAuthStyles, ", "))
+	if c.AuthStyle != "" && !slices.Contains(exchange.AuthStyles, c.AuthStyle) {
+		return provider.Errorf(provider.Invalid, "auth_style: unknown style %s (allowed: %s)", provider.Quote(c.AuthStyle), strings.Join(exchange.AuthStyles, ", "))
 	}
 	if c.AuthStyle == "" {
 		switch {
+		case c.Certificate != "":
+			c.AuthStyle = exchange.TLSClientAuth
 		case c.PrivateKey != "" && c.GrantType != "jwt_bearer":
-			c.AuthStyle = PrivateKeyJWT
+			c.AuthStyle = exchange.PrivateKeyJWT
 		case c.ClientSecret == "":
-			c.AuthStyle = None
+			c.AuthStyle = exchange.None
 		}
 	}
 	return nil

@@ -54,7 +54,7 @@ func TestClearingASecretDoesNotChangeTheGrant(t *testing.T) {
 		"Sitecore's refresh token":         {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"refresh_token": ""}, ""},
 		"Sitecore's API key":               {"sitecore", sitecore, logical.PatchOperation, map[string]any{"api_key": nil}, ""},
 		"both secrets of Sitecore":         {"sitecore", sitecore, logical.UpdateOperation, map[string]any{"api_key": "", "refresh_token": ""}, "needs api_key, or refresh_token, or both"},
-		"a preset's refresh token":         {"oauth2", map[string]any{"preset": "bitbucket", "client_id": "id", "client_secret": "s", "refresh_token": "user"}, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: clearing this changes the grant"},
+		"another vendor's refresh token":   {"bitbucket", map[string]any{"client_id": "id", "client_secret": "s", "refresh_token": "user"}, logical.UpdateOperation, map[string]any{"refresh_token": ""}, "refresh_token: clearing this changes the grant"},
 		"no secret":                        {"oauth2", user, logical.UpdateOperation, map[string]any{"description": "x", "scope": "read"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -47,6 +47,27 @@ func TestEveryCredentialHasADescriptionAndAnExpiryDate(t *testing.T) {
 	})
 }
 
+// eBay documents that a refresh token is valid for 18 months.
+func TestADocumentedLifetimeOfARefreshTokenIsItsExpiryDate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		fields := map[string]any{"client_id": "app", "client_secret": "secret", "refresh_token": "token", "verify": false}
+		e.Write("config/ebay/prod", fields)
+		expires := func() any { return e.Read("status/prod").Data["expires"] }
+		assert.Equal(t, "2001-07-01T00:00:00Z", expires())
+		time.Sleep(24 * time.Hour)
+		e.Write("config/ebay/prod", map[string]any{"description": "of the shop", "verify": false})
+		assert.Equal(t, "2001-07-01T00:00:00Z", expires(), "the refresh token is the same")
+		e.Write("config/ebay/prod", map[string]any{"refresh_token": "next", "verify": false})
+		assert.Equal(t, "2001-07-02T00:00:00Z", expires())
+		e.Write("config/ebay/prod", map[string]any{"expires": "2000-05-01", "verify": false})
+		assert.Equal(t, "2000-05-01T00:00:00Z", expires(), "the operator knows better")
+
+		e.Write("config/ebay/client", map[string]any{"client_id": "app", "client_secret": "secret", "scope": "orders", "verify": false})
+		assert.NotContains(t, e.Read("status/client").Data, "expires", "without a refresh token")
+	})
+}
+
 func TestAnInvalidDescriptionOrDateIsRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)

@@ -74,7 +74,7 @@ type outside struct {
 var secretField = regexp.MustCompile(`"(?:access_token|api_key|client_secret|private_key|refresh_token)":("(?:[^"\\]|\\.)*")`)
 
 // accessToken matches the JSON field with the access token of a reader.
-var accessToken = regexp.MustCompile(`"access_token":"[^"]*"`)
+var accessToken = regexp.MustCompile(`"(access_token|http_header)":"[^"]*"`)
 
 // record records an answer, without the access token in reads of creds/ and token/ and in unwrapped
 // answers.

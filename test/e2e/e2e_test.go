@@ -221,15 +221,16 @@ func TestOpenAPINamesEveryPath(t *testing.T) {
 	var paths map[string]map[string]any
 	require.NoError(t, json.Unmarshal(raw, &paths))
 	for path, methods := range map[string][]string{
-		"/specified/config/":                {"get"},
-		"/specified/config/kensho/":         {"get"},
-		"/specified/config/sitecore/":       {"get"},
-		"/specified/config/kensho/{name}":   {"get", "post", "patch", "delete"},
-		"/specified/config/sitecore/{name}": {"get", "post", "patch", "delete"},
-		"/specified/creds/{name}":           {"get"},
-		"/specified/refresh/{name}":         {"post"},
-		"/specified/status/":                {"get"},
-		"/specified/status/{name}":          {"get"},
+		"/specified/config/":                  {"get"},
+		"/specified/config/{vendor}/":         {"get"},
+		"/specified/config/{vendor}/{name}":   {"get", "post", "patch", "delete"},
+		"/specified/creds/{name}":             {"get"},
+		"/specified/refresh/{name}":           {"post"},
+		"/specified/status/":                  {"get"},
+		"/specified/status/{name}":            {"get"},
+		"/specified/vendors/":                 {"get"},
+		"/specified/vendors/{vendor}":         {"get", "post", "delete"},
+		"/specified/vendors/{vendor}/preview": {"post"},
 	} {
 		for _, method := range methods {
 			assert.Contains(t, paths[path], method, path)

@@ -48,6 +48,7 @@ func newPageReader(t *testing.T, root string, start starter) *pageReader {
 	copyRepository(t, root, r.dir)
 	customer, err := customer.Open(r.sim, r.dir)
 	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, customer.Close()) })
 	r.own, err = bareWorld(t.Context(), start, behindProxy(t, customer)...)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, r.own.server.Stop()) })

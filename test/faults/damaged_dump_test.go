@@ -188,7 +188,7 @@ func (d *fullMount) fill() {
 	d.write("config/oauth2/api", client())
 	d.write("config/oauth2/rotating", client("refresh_token", "refresh-token-of-idp"))
 	d.write("config/oauth2/single", client("refresh_token", "another-refresh-token-of-idp", "single_token", "true"))
-	d.write("config/oauth2/preset", map[string]any{"preset": "auth0", "preset_params": map[string]any{"domain": "t.eu"}, "token_params": map[string]any{"audience": "a"}, "client_id": "idp-client", "client_secret": "idp-client-secret"})
+	d.write("config/auth0/defined", map[string]any{"domain": "t.eu", "audience": "a", "client_id": "idp-client", "client_secret": "idp-client-secret"})
 	d.write("roles/app", map[string]any{"config": "prod", "ttl": "5m", "min_ttl": "1m"})
 	d.write("roles/narrow", map[string]any{"config": "search", "scope": "event"})
 	d.write("roles/forbidden", map[string]any{"config": "api", "scope": "forbidden"})
@@ -200,7 +200,7 @@ func (d *fullMount) fill() {
 	engine.Until(1, 0, 30)
 	d.sim.RevokeCredential("0oa1failing2")
 	d.write("config/kensho/pasted", map[string]any{"access_token": "a-pasted-access-token"})
-	for _, name := range []string{"prod", "failing", "batch", "archive", "search", "pair", "api", "rotating", "single", "preset"} {
+	for _, name := range []string{"prod", "failing", "batch", "archive", "search", "pair", "api", "rotating", "single", "defined"} {
 		d.write("refresh/"+name, engine.Drop)
 		d.ask(logical.ReadOperation, "creds/"+name, nil)
 	}

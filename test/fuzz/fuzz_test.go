@@ -19,7 +19,7 @@ import (
 )
 
 // fuzzed are the paths to which FuzzConfig writes.
-var fuzzed = []string{"config/kensho/fuzzed", "config/sitecore/fuzzed", "config/oauth2/fuzzed", "roles/fuzzed"}
+var fuzzed = []string{"config/kensho/fuzzed", "config/sitecore/fuzzed", "config/oauth2/fuzzed", "roles/fuzzed", "config/fuzzy/fuzzed"}
 
 // FuzzConfig writes arbitrary fields. A write either succeeds, and its entry can be read, written
 // back, exchanged and deleted, or it fails with an error about a field and stores nothing. No
@@ -43,12 +43,16 @@ func FuzzConfig(f *testing.F) {
 			"token_url=$url\nclient_id=$id\nclient_secret=$secret", "token_url=$url\nclient_id=$id\nclient_secret=$secret\nrefresh_token=$refresh\nidle_expiry=7d\nsingle_token=true",
 			"issuer=$issuer\nclient_id=$id\nprivate_key=$key\nsigning_algorithm=PS256", "token_url=$url\nclient_id=$id\nprivate_key=$key\ngrant_type=jwt_bearer\nscope_in_assertion=1\nassertion_subject=s\nverify=false\nassertion_audience=a",
 			"token_url=$url\nclient_id=$id\nclient_secret=$secret\ntoken_params={\"a\":\"b\",\"c\":7,\"d\":null,\"e\":{}}\nverify=false", "token_url=$url\nclient_id=$id\nclient_secret=$secret\ntoken_params=a=b\nverify=false",
-			"preset=auth0\npreset_params={\"domain\":\"a.eu\"}\nclient_id=$id\nclient_secret=$secret\nverify=false", "preset=google\nclient_id=$id\nprivate_key=$key\nverify=false", "preset=$secret",
 			"token_url=$url\nclient_id=$id\nclient_secret=$secret\nauth_style=none\nsingle_token=maybe", "token_url=https://$secret@a.example/\nclient_secret=$secret", "token_url=$url\nclient_id=$id\nclient_secret=$secret\ntoken_params=[\"a=b\"]\nverify=false",
 		},
 		3: {
 			"config=prod\nscope=event\nttl=1h\nmin_ttl=60", "config=prod\ndedicated=true\nmax_leases=3", "config=fuzzed", "config=none\nttl=1e9", "config=prod\nmax_leases=1e30", "config=prod\nmax_leases=\"0x10\"\nmin_ttl=null",
 			"config=api\nscope=read\ndedicated=true\nmax_leases=3", "config=[\"prod\"]\nscope=[]", "config=\nscope=",
+		},
+		4: {
+			"region=eu\nclient_id=$id\nclient_secret=$secret\nscope=read", "region=https://eu.idp.example/x\nclient_id=$id\nclient_secret=$secret\nverify=false", "region=$secret\nclient_id=$id\nclient_secret=$secret",
+			"region=eu\nclient_id=$id\nprivate_key=$key\ngrant_type=key_pair\nverify=false", "region=eu\nclient_id=$id\nprivate_key_source=generated\nverify=false", "region=eu.evil.example/\nclient_id=$id\nclient_secret=$secret",
+			"client_id=$id\nclient_secret=$secret\ngrant_type=$secret", "region=[\"eu\"]\nclient_id=7\nclient_secret={}",
 		},
 	} {
 		for _, write := range writes {
@@ -95,8 +99,20 @@ func newFuzzEngine(t *testing.T) *engine.Engine {
 	e.Sim.AddOAuthRefreshToken(client, engine.RefreshToken, "read", "write")
 	e.Write("config/sitecore/prod", map[string]any{"api_key": engine.APIKey, "scope": "discover,event"})
 	e.Write("config/oauth2/api", engine.SecretClient(true))
+	e.Write("vendors/fuzzy", map[string]any{"definition": fuzzyVendor})
 	return e
 }
+
+// fuzzyVendor is a vendor with fields in a host, in a path and in headers, whose answers no vendor gives.
+const fuzzyVendor = `{
+	"title": "Fuzzy", "docs": ["https://fuzzy.example"],
+	"fields": {"region": {"description": "the region", "pattern": "[a-z]{2}", "default": "eu"}, "client_id": {}, "client_secret": {}, "private_key": {}, "scope": {}},
+	"token_url": "https://{region}.fuzzy.example/{client_id}/token",
+	"grants": [
+		{"grant_type": "key_pair", "needs": ["client_id", "private_key"], "auth": "private_key_jwt", "request": {"json": {"scope": ["{scope|joined}"]}}},
+		{"grant_type": "secret", "needs": ["client_id", "client_secret"], "request": {"method": "GET", "headers": {"X-Key": "{client_secret}"}, "query": {"scope": "{scope}"}}}
+	]
+}`
 
 // fuzzSecrets returns the secrets that must not be returned, by placeholder.
 func fuzzSecrets() map[string]string {
@@ -149,7 +165,7 @@ type fuzzing struct {
 // write writes data, and reports whether that succeeded. If not, it checks that nothing changed in
 // storage and that the error names a field.
 func (w fuzzing) write(op logical.Operation, data map[string]any) bool {
-	fields := w.Route(w.path).Fields
+	fields := w.Fields(w.path)
 	open := map[string]any{}
 	for name, value := range data {
 		if schema := fields[name]; schema == nil || !isSensitive(schema) {

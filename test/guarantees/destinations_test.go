@@ -33,7 +33,7 @@ func redirections() map[string]redirection {
 		maps.Copy(data, extra)
 		return data
 	}
-	preset := map[string]any{"preset": "okta", "preset_params": "domain=acme", "client_id": "id", "client_secret": "s", "scope": "read"}
+	okta := map[string]any{"domain": "acme.okta.com", "client_id": "id", "client_secret": "s", "scope": "read"}
 	issuer := map[string]any{"issuer": vendorsim.OAuthIssuer, "client_id": "id", "client_secret": "s"}
 	all := map[string]redirection{
 		"a refresh URL":                     {"kensho", map[string]any{"refresh_token": engine.RefreshToken}, map[string]any{"refresh_url": elsewhere}, []string{"refresh_token"}},
@@ -46,12 +46,10 @@ func redirections() map[string]redirection {
 		"another path on the host":          {"oauth2", client(nil), map[string]any{"token_url": vendorsim.OAuthTokenURL + "/tenant"}, []string{"client_secret"}},
 		"a revocation URL":                  {"oauth2", client(nil), map[string]any{"revocation_url": elsewhere}, []string{"client_secret"}},
 		"an issuer in place of a token URL": {"oauth2", client(nil), map[string]any{"token_url": nil, "issuer": elsewhere}, []string{"client_secret"}},
-		"a preset in place of a token URL":  {"oauth2", client(nil), map[string]any{"token_url": nil, "preset": "xero"}, []string{"client_secret"}},
 		"a token URL with two secrets":      {"oauth2", client(map[string]any{"refresh_token": engine.RefreshToken}), map[string]any{"token_url": elsewhere}, []string{"client_secret", "refresh_token"}},
 		"an issuer":                         {"oauth2", issuer, map[string]any{"issuer": elsewhere}, []string{"client_secret"}},
-		"a parameter of a preset":           {"oauth2", preset, map[string]any{"preset_params": map[string]any{"domain": "evil"}}, []string{"client_secret"}},
-		"another preset":                    {"oauth2", preset, map[string]any{"preset": "auth0"}, []string{"client_secret"}},
-		"a token URL beside a preset":       {"oauth2", preset, map[string]any{"token_url": elsewhere}, []string{"client_secret"}},
+		"a part of a host":                  {"okta", okta, map[string]any{"domain": "evil.okta.com"}, []string{"client_secret"}},
+		"a part of a path":                  {"okta", okta, map[string]any{"server": "other"}, []string{"client_secret"}},
 		"an assertion's audience": {"oauth2", map[string]any{"client_id": "id", "private_key": engine.PrivateKeyPEM(), "token_url": vendorsim.OAuthTokenURL},
 			map[string]any{"assertion_audience": elsewhere}, []string{"private_key"}},
 		"a CA certificate":            {"oauth2", client(nil), map[string]any{"ca_cert": engine.ACertificate}, []string{"client_secret"}},
@@ -62,7 +60,7 @@ func redirections() map[string]redirection {
 		// A write that narrows or keeps the destinations needs no secret.
 		"a removed revocation URL":   {"oauth2", client(nil), map[string]any{"revocation_url": nil}, nil},
 		"a timeout":                  {"oauth2", client(nil), map[string]any{"request_timeout": 20}, nil},
-		"a parameter at its default": {"oauth2", preset, map[string]any{"preset_params": map[string]any{"server": "default"}}, nil},
+		"a field at its default":     {"okta", okta, map[string]any{"server": "default"}, nil},
 		"the default base URL":       {"sitecore", map[string]any{"api_key": engine.APIKey}, map[string]any{"base_url": "https://api.rfksrv.com"}, nil},
 		"a duplicate CA certificate": {"oauth2", client(map[string]any{"ca_cert": engine.ACertificate}), map[string]any{"ca_cert": "\n" + engine.ACertificate + "\n\n" + engine.ACertificate}, nil},
 		"one of two CA certificates": {"oauth2", client(map[string]any{"ca_cert": engine.ACertificate + engine.OtherCertificate}), map[string]any{"ca_cert": engine.OtherCertificate}, nil},
@@ -120,7 +118,7 @@ func TestGuarantee13AStoredSecretGoesOnlyWhereItsWriterSentIt(t *testing.T) {
 }
 
 // by returns the change in the form of an operation: an update has the empty string in place
-// of null, and replaces maps as a whole.
+// of null.
 func (r redirection) by(op logical.Operation) map[string]any {
 	change := maps.Clone(r.change)
 	if op == logical.PatchOperation {
@@ -130,9 +128,6 @@ func (r redirection) by(op logical.Operation) map[string]any {
 		if value == nil {
 			change[field] = ""
 		}
-	}
-	if params, isMap := change["preset_params"].(map[string]any); isMap && params["domain"] == nil {
-		change["preset_params"] = engine.With(params, "domain", "acme")
 	}
 	return change
 }

@@ -140,7 +140,9 @@ func TestGuarantee12FirstReadAfterARestartLoadsOnlyItsOwnName(t *testing.T) {
 		storage := e.BreakStorage()
 		e.Creds("first")
 		for _, call := range storage.Calls() {
-			assert.Contains(t, call.Key, "first", "%s %s", call.Op, call.Key)
+			if call.Key != "config/" { // which vendors there are
+				assert.Contains(t, call.Key, "first", "%s %s", call.Op, call.Key)
+			}
 		}
 		e.Pass(time.Minute)
 		before := len(storage.Calls())

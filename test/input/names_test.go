@@ -28,14 +28,13 @@ func TestNamesInFieldsAreCheckedFirst(t *testing.T) {
 		"a relative path as Kensho's key pair": {"config/kensho/new", "keypair", "../../x", `keypair: "../../x" is not a name`},
 		"an unknown field":                     {"roles/new", long, "x", "unknown field [name of "},
 		"an unknown grant":                     {"config/oauth2/api", "grant_type", long, "grant_type: "},
-		"an unknown preset":                    {"config/oauth2/api", "preset", long, "preset: "},
 		"an unknown product":                   {"config/kensho/new", "product", long, "product: "},
 		"an unknown algorithm":                 {"config/oauth2/keys", "signing_algorithm", long, "signing_algorithm: "},
 		"an unknown key type":                  {"keypair/new", "key_type", long, "key_type: "},
 		"an invalid scope":                     {"config/oauth2/api", "scope", `"` + long, "scope: "},
 		"an unknown scope":                     {"roles/new", "scope", long, "scope: "},
-		"an unknown parameter":                 {"config/oauth2/api", "preset_params", long + "=x", "preset_params: "},
-		"an invalid parameter value":           {"config/oauth2/okta", "preset_params", "domain=!" + long, "preset_params: "},
+		"an invalid value of a part of a host": {"config/okta/new", "domain", "!" + long, "domain: "},
+		"an unknown value of another vendor":   {"config/docusign/new", "host", long, "host: "},
 		"an unknown source":                    {"config/oauth2/api", "private_key_source", long, "private_key_source: "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -47,10 +46,6 @@ func TestNamesInFieldsAreCheckedFirst(t *testing.T) {
 					data["config"] = "api"
 				case bad.path == "config/oauth2/keys":
 					data["client_id"], data["private_key"], data["token_url"] = "id", engine.PrivateKeyPEM(), "https://id.example/token"
-				case bad.path == "config/oauth2/okta":
-					data["preset"] = "okta"
-				case bad.field == "preset_params":
-					data["preset"] = "zoom"
 				case bad.field == "product":
 					data["refresh_token"] = engine.RefreshToken
 				}

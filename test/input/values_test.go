@@ -28,10 +28,10 @@ func TestAValueOfTheWrongTypeIsRejected(t *testing.T) {
 		"a number in a list":               {"config/oauth2/api", "scope", []any{"read", float64(7)}, "scope: must be a list of strings"},
 		"a number for a list":              {"config/oauth2/api", "scope", float64(7), "scope: must be a list of strings"},
 		"a boolean in a map":               {"config/oauth2/api", "token_params", map[string]any{"offline": true}, `token_params: the value of "offline" must be a string`},
-		"a number in a map":                {"config/oauth2/api", "preset_params", map[string]any{"account_id": float64(7)}, `preset_params: the value of "account_id" must be a string`},
+		"a number in a map":                {"config/oauth2/api", "token_params", map[string]any{"account_id": float64(7)}, `token_params: the value of "account_id" must be a string`},
 		"null in a map":                    {"config/oauth2/api", "token_params", map[string]any{"offline": nil}, `token_params: the value of "offline" must be a string`},
 		"a number for a map":               {"config/oauth2/api", "token_params", float64(7), "token_params: must be name=value"},
-		"not name=value":                   {"config/oauth2/api", "preset_params", "acme", "preset_params: must be name=value"},
+		"not name=value":                   {"config/oauth2/api", "token_params", "acme", "token_params: must be name=value"},
 		"JSON on the command line":         {"config/oauth2/api", "token_params", `{"audience":"x"}`, "token_params: must not be a JSON string; use token_params=audience=..."},
 		"an object in a list":              {"config/oauth2/api", "token_params", []any{map[string]any{"a": "b"}}, "token_params: must be name=value"},
 		"a number for a boolean":           {"config/oauth2/api", "verify", float64(7), "verify: must be true or false"},
@@ -66,7 +66,7 @@ func TestAValueOfTheWrongTypeIsRejected(t *testing.T) {
 func TestARepeatedMapKeyIsRejected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
-		for _, field := range []string{"token_params", "preset_params"} {
+		for _, field := range []string{"token_params"} {
 			for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation} {
 				_, status, message := e.Request(op, "config/oauth2/api", map[string]any{field: []any{"resource=a", "audience=c", "resource=b"}})
 				assert.Equal(t, http.StatusBadRequest, status)
@@ -103,20 +103,10 @@ func TestAWriteReplacesAMapAndAPatchMergesIt(t *testing.T) {
 	})
 }
 
-func TestPresetParametersCanBeChanged(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := engine.NewOAuth(t)
-		zoom := map[string]any{"preset": "zoom", "preset_params": "account_id=abc", "client_id": "id", "client_secret": "s", "verify": false}
-		e.Write("config/oauth2/meetings", zoom)
-		e.Write("config/oauth2/meetings", map[string]any{"preset": "box", "preset_params": "enterprise_id=7", "client_secret": "s", "verify": false})
-		assert.Equal(t, map[string]string{"enterprise_id": "7"}, e.Read("config/oauth2/meetings").Data["preset_params"])
-	})
-}
-
 func TestMalformedPairsAreRejectedWithTheCorrectForm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
-		for _, field := range []string{"preset_params", "token_params"} {
+		for _, field := range []string{"token_params"} {
 			for _, row := range []struct {
 				value any
 				says  string

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
@@ -37,6 +38,10 @@ func exports(s *stage.Stage, control string, variables map[string]string) (strin
 	return strings.Join(lines, "\n") + "\n", nil
 }
 
+// endCommand returns the command that ends the playground without a terminal. A signal to make only
+// makes it wait for this process.
+func endCommand() string { return "kill -INT " + strconv.Itoa(os.Getpid()) }
+
 // invite prints what a person can do. It writes the exports to a file in folder.
 func invite(s *stage.Stage, folder, control string, variables map[string]string) error {
 	text, err := exports(s, control, variables)
@@ -54,7 +59,7 @@ func invite(s *stage.Stage, folder, control string, variables map[string]string)
 	fmt.Println()
 	fmt.Println(stage.Command(". " + file))
 	fmt.Println("\nRead a token, take the vendor down, see a refresh fail and a read go on with a warning,\n" +
-		"and end the outage:")
+		"end the outage, and refresh the token, which also ends the warning:")
 	fmt.Println()
 	for _, command := range []string{
 		s.Client + " read " + mounts + "kensho/creds/prod",
@@ -62,6 +67,7 @@ func invite(s *stage.Stage, folder, control string, variables map[string]string)
 		s.Client + " write -f " + mounts + "kensho/refresh/prod",
 		s.Client + " read " + mounts + "kensho/creds/prod min_ttl=1h",
 		"curl -X POST " + control + "/kensho/up",
+		s.Client + " write -f " + mounts + "kensho/refresh/prod",
 	} {
 		fmt.Println(stage.Command(command))
 	}
@@ -72,6 +78,6 @@ playground, and then every hour.
 The playground has its own mounts below ` + mounts + `. The pages enable other mounts, such as kensho/.
 The files that the pages need (` + strings.Join(customer.Files, ", ") + `) are in this folder.
 
-Ctrl-C ends the playground and removes all its files.`)
+Ctrl-C ends the playground and removes all its files. From a script: ` + endCommand())
 	return nil
 }

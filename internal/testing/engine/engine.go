@@ -14,6 +14,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -166,11 +167,28 @@ func (e *Engine) Read(path string) *logical.Response {
 	e.T.Helper()
 	resp, status, message := e.Request(logical.ReadOperation, path, nil)
 	require.Equal(e.T, 200, status, message)
-	declared := schema.GetResponseSchema(e.T, e.Backend.(interface {
-		Route(path string) *framework.Path
-	}).Route(path), logical.ReadOperation)
-	schema.ValidateResponse(e.T, declared, resp, true)
+	route := e.Route(path)
+	declared := schema.GetResponseSchema(e.T, route, logical.ReadOperation)
+	schema.ValidateResponse(e.T, declared, resp, !route.TakesArbitraryInput) // the fields of vendors are not declared
 	return resp
+}
+
+// Fields returns the fields that a request to a path may have, those of its vendor included.
+func (e *Engine) Fields(path string) map[string]*framework.FieldSchema {
+	e.T.Helper()
+	route := e.Route(path)
+	parts := strings.Split(path, "/")
+	if !route.TakesArbitraryInput || parts[0] != "config" {
+		return route.Fields
+	}
+	fields := maps.Clone(route.Fields)
+	resp, status, message := e.Request(logical.ReadOperation, "vendors/"+parts[1], nil)
+	require.Equal(e.T, http.StatusOK, status, message)
+	for name, about := range resp.Data["fields"].(map[string]any) {
+		isSecret, _ := about.(map[string]any)["secret"].(bool)
+		fields[name] = &framework.FieldSchema{DisplayAttrs: &framework.DisplayAttributes{Sensitive: isSecret}}
+	}
+	return fields
 }
 
 // Route returns the framework's definition of a path.

@@ -115,12 +115,14 @@ func (o *Outside) Answered(t *testing.T, path string, request map[string]any, re
 	o.cage.Add(secretsOf(request)...)
 }
 
-// withoutToken returns the data of a response without the access token, which only creds/ and
-// token/ may return.
+// withoutToken returns the data of a response without the access token, its header and its query parameter,
+// which only creds/ and token/ may return.
 func withoutToken(path string, data map[string]any) map[string]any {
 	rest := maps.Clone(data)
 	if strings.HasPrefix(path, "creds/") || strings.HasPrefix(path, "token/") {
 		delete(rest, "access_token")
+		delete(rest, "http_header")
+		delete(rest, "query_parameter")
 	}
 	return rest
 }

@@ -111,6 +111,10 @@ type OAuthClient struct {
 	Keys       map[string]crypto.PublicKey // by key ID; "" for assertions without a kid
 	Algorithms []string                    // allowed signature algorithms; all if empty
 
+	// AssertionHeaders are headers that each assertion must have, such as the thumbprint of the
+	// client's certificate, by which Microsoft Entra ID finds the key.
+	AssertionHeaders map[string]string
+
 	Grants []string
 	Scopes []string
 

@@ -141,6 +141,28 @@ func TestAnAssertionIsSentAsTheStandardRequires(t *testing.T) {
 	}
 }
 
+func TestAnAssertionHasTheHeadersThatTheVendorRequires(t *testing.T) {
+	k := newKeys(t)
+	sim := vendorsim.New()
+	sim.AddOAuthClient(vendorsim.OAuthClient{
+		ID: "c", AuthMethods: []string{vendorsim.PrivateKeyJWT}, Grants: []string{vendorsim.ClientCredentialsGrant},
+		Keys: k.public(), AssertionHeaders: map[string]string{"x5t#S256": "thumbprint"},
+	})
+	for thumbprint, status := range map[string]int{"thumbprint": 200, "another": 401, "": 401} {
+		token := jwt.NewWithClaims(jwt.SigningMethodPS256, jwt.MapClaims{
+			"iss": "c", "sub": "c", "aud": vendorsim.OAuthTokenURL, "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(), "jti": rand.Text(),
+		})
+		if thumbprint != "" {
+			token.Header["x5t#S256"] = thumbprint
+		}
+		assertion, err := token.SignedString(k.rsa)
+		require.NoError(t, err)
+		a := post(t, sim, vendorsim.OAuthTokenURL, "", form("grant_type", "client_credentials", "client_assertion_type", assertionType, "client_assertion", assertion))
+		assert.Equal(t, status, a.status, "%q: %s", thumbprint, a.body)
+	}
+	assert.Empty(t, sim.Violations(), "an operator may have given another certificate")
+}
+
 func TestTheAudienceIsTheCalledEndpointIfTheVendorRequiresIt(t *testing.T) {
 	k := newKeys(t)
 	sim := vendorsim.New()

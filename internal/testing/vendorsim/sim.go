@@ -96,11 +96,12 @@ type Sim struct {
 	kensho     kensho
 	sitecore   sitecore
 	oauth      oauth
+	acme       acme
 }
 
 // New returns a Sim without any credentials.
 func New() *Sim {
-	return &Sim{issued: map[string]time.Time{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth()}
+	return &Sim{issued: map[string]time.Time{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth(), acme: acme{keys: map[string]bool{}}}
 }
 
 // Behave sets the behavior for future requests.
@@ -287,6 +288,10 @@ func (s *Sim) answer(host, path string, r *http.Request) reply {
 		return s.kenshoToken("https://"+host+path, r)
 	case sitecoreHosts[host] && path == "/account/1/access-token":
 		return s.sitecoreToken(r)
+	case host == AcmeLoginHost && path == "/v1/tokens":
+		return s.acmeToken(r)
+	case host == AcmeAPIHost && path == "/v1/orders":
+		return s.acmeOrders(r)
 	}
 	if endpoint := s.oauthEndpoint(host, path); endpoint != nil {
 		return endpoint(r)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"time"
@@ -23,6 +24,7 @@ type Customer struct {
 	files     []string          // that Open has written
 	secrets   []string          // the private keys in these files
 	stale     map[string]string // content that the file of a sentKey had before, by name
+	acmeAPI   *httptest.Server
 }
 
 // Open opens an account at each vendor, and writes files with private keys to dir, the directory in
@@ -50,7 +52,9 @@ func Open(sim *vendorsim.Sim, dir string) (_ *Customer, err error) {
 	}
 	c.addKensho(keys)
 	c.addSitecore()
-	return c, errors.Join(c.addOAuth(keys), c.writeKeys(keys))
+	c.addOAuth(keys)
+	c.addAcme()
+	return c, c.writeKeys(keys)
 }
 
 // Variables returns the environment variables with the credentials of the customer.
@@ -59,8 +63,11 @@ func (c *Customer) Variables() map[string]string { return maps.Clone(c.variables
 // Secrets returns the private keys that Open has written.
 func (c *Customer) Secrets() []string { return c.secrets }
 
-// Close removes the files that Open has written, also if they have changed.
+// Close removes the files that Open has written, also if they have changed, and ends the API of Acme.
 func (c *Customer) Close() error {
+	if c.acmeAPI != nil {
+		c.acmeAPI.Close()
+	}
 	var errs []error
 	for _, path := range c.files {
 		if err := os.Remove(path); !errors.Is(err, os.ErrNotExist) {

@@ -4,12 +4,15 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -34,16 +37,18 @@ var sentKeys = []sentKey{
 		Grants: []string{vendorsim.ClientCredentialsGrant},
 	})},
 	{"okta-ledger.jwk", "OKTA_LEDGER_CLIENT_ID", "0oa7ledger8", to(vendorsim.OAuthClient{
-		Issuer: "https://acme.okta.com", Scopes: []string{"invoices.read", "invoices.write"},
+		Issuer: okta.server.Issuer, Scopes: []string{"invoices.read", "invoices.write"},
 		AuthMethods: []string{vendorsim.PrivateKeyJWT}, Grants: []string{vendorsim.ClientCredentialsGrant},
 	})},
+	{"entra.crt", "ENTRA_CLIENT_ID", oauthClientID, toEntra},
+	{"entra-next.crt", "ENTRA_CLIENT_ID", oauthClientID, toEntra},
 	{"salesforce.crt", "SALESFORCE_JWT_CLIENT_ID", "3MVG9jwt.first", to(salesforceJWT)},
 	{"salesforce-next.crt", "SALESFORCE_JWT_NEXT_CLIENT_ID", "3MVG9jwt.next", to(salesforceJWT)},
 }
 
 // salesforceJWT is a client of Salesforce with the JWT bearer flow.
 var salesforceJWT = vendorsim.OAuthClient{
-	Issuer: "https://acme.my.salesforce.com", Grants: []string{vendorsim.JWTBearerGrant},
+	Issuer: salesforce.server.Issuer, Grants: []string{vendorsim.JWTBearerGrant},
 	Audience: "https://login.salesforce.com", Subject: "integration@example.com",
 }
 
@@ -63,6 +68,16 @@ func to(client vendorsim.OAuthClient) func(*vendorsim.Sim, string, jose.JSONWebK
 		}
 		sim.AddOAuthClient(client)
 	}
+}
+
+// toEntra adds a certificate to the client, which keeps its secrets. Entra finds the key by the
+// certificate's thumbprint.
+func toEntra(sim *vendorsim.Sim, _ string, key jose.JSONWebKey) {
+	client := entra.registered()
+	client.AuthMethods = append(slices.Clone(client.AuthMethods), vendorsim.PrivateKeyJWT)
+	client.Keys, client.Algorithms = map[string]crypto.PublicKey{"": key.Key}, []string{"PS256"}
+	client.AssertionHeaders = map[string]string{"x5t#S256": base64.RawURLEncoding.EncodeToString(key.CertificateThumbprintSHA256)}
+	sim.AddOAuthClient(client)
 }
 
 // deliver registers the keys that the customer has sent.
@@ -86,7 +101,8 @@ func parsePublicKey(content []byte) (key jose.JSONWebKey, err error) {
 	case block.Type == "CERTIFICATE":
 		var certificate *x509.Certificate
 		if certificate, err = x509.ParseCertificate(block.Bytes); err == nil {
-			key.Key = certificate.PublicKey
+			thumbprint := sha256.Sum256(certificate.Raw)
+			key.Key, key.CertificateThumbprintSHA256 = certificate.PublicKey, thumbprint[:]
 		}
 	default:
 		key.Key, err = x509.ParsePKIXPublicKey(block.Bytes)

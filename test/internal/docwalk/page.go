@@ -10,7 +10,8 @@
 //     reader who comes from an earlier page has that already, and skips the block. The paragraph
 //     above it says so, with the words "Skip this if".
 //   - A fenced block with file=NAME after its language is the content of a file that the
-//     commands below it can use.
+//     commands below it can use. The paragraph above it names the file in backquotes, because
+//     GitHub does not show what follows the language.
 //   - Other fenced blocks are not run, and must not contain commands.
 package docwalk
 
@@ -83,7 +84,7 @@ func (p *Page) fence(block *ast.FencedCodeBlock, markdown []byte, first int, lin
 	info := strings.Fields(string(block.Info.Value(markdown)))
 	if string(block.Language(markdown)) == "console" {
 		setup := slices.Contains(info, "setup")
-		if setup && !saysSkip(block, markdown) {
+		if setup && !strings.Contains(paragraphAbove(block, markdown), "Skip this if ") {
 			return p.errorf(first-1, `the paragraph above a setup block must say "Skip this if"`)
 		}
 		return p.console(first, lines, setup)
@@ -98,20 +99,25 @@ func (p *Page) fence(block *ast.FencedCodeBlock, markdown []byte, first int, lin
 			if !filepath.IsLocal(file) {
 				return p.errorf(first-1, "%q is not a path below the working directory", file)
 			}
+			if !names(paragraphAbove(block, markdown), file) {
+				return p.errorf(first-1, "the paragraph above must name the file: `%s`", file)
+			}
 			p.steps = append(p.steps, step{line: first, file: file, content: strings.Join(lines, "")})
 		}
 	}
 	return nil
 }
 
-// saysSkip reports whether the paragraph above a block says "Skip this if", as docs/README.md does.
-func saysSkip(block ast.Node, markdown []byte) bool {
-	above, isParagraph := block.PreviousSibling().(*ast.Paragraph)
-	if !isParagraph {
-		return false
-	}
-	words := strings.Fields(string(above.Lines().Value(markdown)))
-	return strings.Contains(strings.Join(words, " "), "Skip this if ")
+// paragraphAbove returns the words of the paragraph or list item above a block with an info string.
+func paragraphAbove(block *ast.FencedCodeBlock, markdown []byte) string {
+	above := string(markdown[:block.Info.Segment.Start])
+	above = strings.TrimSpace(above[:strings.LastIndex(above, "\n")+1])
+	return strings.Join(strings.Fields(above[strings.LastIndex(above, "\n\n")+1:]), " ")
+}
+
+// names reports whether a text has the name of a file in backquotes, with or without its folder.
+func names(text, file string) bool {
+	return strings.Contains(text, "`"+file+"`") || strings.Contains(text, "`"+filepath.Base(file)+"`")
 }
 
 const prompt = "$ "

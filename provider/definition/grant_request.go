@@ -1,0 +1,158 @@
+package definition
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"vault-plugin-secrets-tokenbroker/provider/exchange"
+)
+
+// requests parses the requests.
+func (c *compiler) requests() error {
+	g := c.g
+	switch {
+	case g.given.Token != "" && g.given.Token != "{assertion}":
+		return fmt.Errorf(`/token: must be "{assertion}"`)
+	case (g.given.Token != "") == (g.given.Request != nil):
+		return fmt.Errorf("/request: give it, or token, but not both")
+	case g.given.Token != "" && (len(g.given.Before) > 0 || g.given.Refresh != nil):
+		return fmt.Errorf("/token: the engine signs the token itself, so there is neither before nor refresh")
+	case len(g.given.Basic) > 0 && g.auth != exchange.None:
+		return fmt.Errorf("/basic: cannot be given together with auth")
+	}
+	for i, text := range g.given.Basic {
+		template, err := exchange.ParseTemplate(text)
+		if err == nil {
+			err = c.declared("", template.Names())
+		}
+		if err != nil {
+			return at(fmt.Sprintf("/basic/%d", i), err)
+		}
+		g.basic = append(g.basic, template)
+	}
+	c.useClient()
+	for i, given := range g.given.Before {
+		r, err := c.request(&given.Request)
+		if err != nil {
+			return at(fmt.Sprintf("/before/%d/request", i), err)
+		}
+		for _, name := range sortedKeys(given.Keep) {
+			place := fmt.Sprintf("/before/%d/keep/%s", i, name)
+			if !isFieldName.MatchString(name) || c.d.fields[name] != nil || slices.Contains(builtin, name) || slices.Contains(reservedValues, name) {
+				return fmt.Errorf("%s: is another value's name, or no name; choose another", place)
+			}
+			if given.Keep[name] == "" {
+				return fmt.Errorf("%s: give the JSON Pointer of a member", place)
+			}
+			if err := checkPointer(given.Keep[name]); err != nil {
+				return at(place, err)
+			}
+			c.kept = append(c.kept, name)
+		}
+		g.before = append(g.before, step{request: *r, keep: given.Keep})
+	}
+	for _, one := range []struct {
+		place string
+		given *Request
+		to    **request
+	}{{"/request", g.given.Request, &g.request}, {"/refresh", g.given.Refresh, &g.refresh}} {
+		if one.given == nil {
+			continue
+		}
+		if one.given == g.given.Refresh {
+			c.kept = nil // no step precedes it
+		}
+		r, err := c.request(one.given)
+		if err != nil {
+			return at(one.place, err)
+		}
+		*one.to = r
+	}
+	return c.revocation()
+}
+
+// useClient notes the fields with which the client authenticates.
+func (c *compiler) useClient() {
+	switch c.g.auth {
+	case exchange.None:
+		return
+	case exchange.PrivateKeyJWT, exchange.Public:
+		c.use("client_id")
+	case exchange.TLSClientAuth:
+		for _, name := range clientFields(c.g.auth) {
+			c.use(name)
+		}
+	default:
+		c.use("client_id")
+		c.use("client_secret")
+	}
+}
+
+func (c *compiler) revocation() error {
+	r := c.d.Revocation
+	if r == nil {
+		return nil
+	}
+	given := Request{Form: map[string]string{"token": "{token}", "token_type_hint": "access_token"}}
+	if r.Request != nil {
+		given = *r.Request
+	}
+	given.URL = cmp.Or(r.URL, given.URL)
+	c.kept = []string{"token"}
+	compiled, err := c.request(&given)
+	if err != nil {
+		place := ofDefinition + "/revocation"
+		if r.Request != nil && !strings.HasPrefix(err.Error(), "/url") {
+			place += "/request"
+		}
+		return at(place, err)
+	}
+	c.g.revocation, c.g.revocationAuth = compiled, r.Auth
+	if r.Auth == exchange.PrivateKeyJWT && c.g.clientAssertion == nil {
+		return fmt.Errorf("%s/revocation/auth: the grant %s has no key for private_key_jwt", ofDefinition, c.g.given.GrantType)
+	}
+	return nil
+}
+
+// templates parses templates by name. more are placeholders that they may have in addition.
+func (c *compiler) templates(texts map[string]string, place string, more ...string) (map[string]exchange.Template, error) {
+	if len(texts) == 0 {
+		return nil, nil
+	}
+	parsed := map[string]exchange.Template{}
+	for _, name := range sortedKeys(texts) {
+		template, err := exchange.ParseTemplate(texts[name])
+		if err == nil {
+			err = c.declared("", template.Names(), more...)
+		}
+		if err != nil {
+			return nil, at(place+pointerTo(name), err)
+		}
+		parsed[name] = template
+	}
+	return parsed, nil
+}
+
+// declared checks that placeholders are fields, or are set otherwise.
+func (c *compiler) declared(place string, names []string, more ...string) error {
+	for _, name := range names {
+		switch {
+		case c.d.fields[name] != nil:
+			c.use(name)
+		case name == "scope" || name == "refresh_token" && c.g.given.Refresh == nil:
+			return at(place, fmt.Errorf("{%s} needs a field named %s", name, name))
+		case slices.Contains(builtin, name) || slices.Contains(more, name) || slices.Contains(c.kept, name):
+		default:
+			return at(place, fmt.Errorf("{%s} is not a field, and no earlier step keeps it", name))
+		}
+	}
+	return nil
+}
+
+func (c *compiler) use(name string) {
+	if !slices.Contains(c.g.uses, name) {
+		c.g.uses = append(c.g.uses, name)
+	}
+}

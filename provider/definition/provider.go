@@ -1,0 +1,123 @@
+package definition
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/vault/sdk/framework"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// A Provider exchanges the credentials of a vendor that a definition describes. It implements
+// provider.Provider.
+type Provider struct {
+	*Definition
+	schemas func() map[string]*framework.FieldSchema
+}
+
+var _ provider.Provider = (*Provider)(nil)
+
+// NewProvider returns the provider of a parsed definition.
+func NewProvider(d *Definition) *Provider {
+	return &Provider{Definition: d, schemas: sync.OnceValue(d.schemas)}
+}
+
+// Name returns the name of the vendor.
+func (p *Provider) Name() string { return p.Definition.Name }
+
+// Summary returns the title.
+func (p *Provider) Summary() string { return p.Title }
+
+// Fields returns the fields, and grant_type if there is a choice.
+func (p *Provider) Fields() map[string]*framework.FieldSchema { return maps.Clone(p.schemas()) }
+
+// Example returns the fields of the first grant.
+func (p *Provider) Example() string {
+	g := p.compiled[0]
+	var arguments []string
+	for _, name := range sortedKeys(p.fields) {
+		f := p.fields[name]
+		if !f.Required && !contains(g.given.Needs, name) || f.Default != "" {
+			continue
+		}
+		arguments = append(arguments, name+"="+f.example())
+	}
+	if len(arguments) == 0 {
+		return "description=..."
+	}
+	return strings.Join(arguments, " ")
+}
+
+func (f *field) example() string {
+	switch {
+	case f.Type == "private_key":
+		return "@key.pem"
+	case f.Type == "certificate":
+		return "@certificate.pem"
+	case f.Example != "":
+		return f.Example
+	case len(f.Allowed) > 0:
+		return f.Allowed[0]
+	}
+	return "..."
+}
+
+// schemas returns the fields for Vault.
+func (d *Definition) schemas() map[string]*framework.FieldSchema {
+	schemas := map[string]*framework.FieldSchema{}
+	for name, f := range d.fields {
+		schemas[name] = f.schema()
+	}
+	if scope := schemas["scope"]; scope != nil && len(d.Scope.Default) > 0 {
+		scope.Description += " Default: " + strings.Join(d.Scope.Default, ", ") + "."
+	}
+	for name, f := range d.fields {
+		if grants := d.GrantsNeeding(name); !f.Required && len(grants) > 0 && len(d.compiled) > 1 {
+			schemas[name].Description += fmt.Sprintf(" Needed for grant_type=%s.", strings.Join(grants, ", "))
+		}
+	}
+	if len(d.compiled) > 1 {
+		schemas["grant_type"] = &framework.FieldSchema{
+			Type:          framework.TypeString,
+			Description:   "The grant type. Default: the first of these whose fields are set.",
+			AllowedValues: provider.Allowed(d.GrantTypes()),
+			DisplayAttrs:  &framework.DisplayAttributes{Name: "Grant type"},
+		}
+	}
+	return schemas
+}
+
+// Text returns the definition as it was written.
+func (d *Definition) Text() []byte { return d.text }
+
+// HTTPHeader returns the header in which the vendor's API takes a token, or the query parameter.
+func (d *Definition) HTTPHeader() string {
+	api := provider.API{Header: d.API.Header, Scheme: d.API.Scheme, Query: d.API.Query}
+	if api.Query != "" {
+		return "?" + api.Query + "=<access_token>"
+	}
+	return api.HTTPHeader(&provider.Token{TokenType: "Bearer", AccessToken: "<access_token>"})
+}
+
+// GrantTypes returns the grant types, in the order of the definition.
+func (d *Definition) GrantTypes() []string {
+	types := make([]string, len(d.compiled))
+	for i, g := range d.compiled {
+		types[i] = g.given.GrantType
+	}
+	return types
+}
+
+// GrantsNeeding returns the grant types that need a field.
+func (d *Definition) GrantsNeeding(field string) []string {
+	var grants []string
+	for _, g := range d.compiled {
+		if contains(g.given.Needs, field) {
+			grants = append(grants, g.given.GrantType)
+		}
+	}
+	return grants
+}

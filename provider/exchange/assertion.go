@@ -1,0 +1,120 @@
+package exchange
+
+import (
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-uuid"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// An Assertion describes a signed JWT.
+type Assertion struct {
+	// Headers are the header's members in addition to alg, typ and kid.
+	Headers map[string]Template
+
+	// Claims are the claims in addition to iat, exp and jti. In them, token_url stands for the URL of the
+	// request, and iat for the time of issue in Unix seconds.
+	Claims Tree
+
+	// Lifetime is the time from iat to exp; zero for the default.
+	Lifetime time.Duration
+
+	// OmitsID leaves out jti, and OmitsExpiry exp.
+	OmitsID, OmitsExpiry bool
+}
+
+// NewClaims returns the tree of claims that are templates.
+func NewClaims(claims map[string]any) Tree { return Tree{claims} }
+
+func mustParse(text string) Template {
+	t, err := ParseTemplate(text)
+	if err != nil {
+		panic(err)
+	}
+	return t
+}
+
+// sign returns a JWT for a request to an endpoint.
+func (c *Client) sign(a Assertion, endpoint string, values Values) (string, error) {
+	issued := c.issueTime(endpoint)
+	values = maps.Clone(values)
+	values["token_url"], values["iat"] = endpoint, issued.Unix()
+	filled, err := a.Claims.fill(values)
+	if err != nil {
+		return "", err
+	}
+	claims, _ := filled.(map[string]any)
+	lifetime := a.Lifetime
+	if lifetime == 0 {
+		lifetime = assertionLifetime
+	}
+	claims["iat"] = issued.Unix()
+	if !a.OmitsExpiry {
+		claims["exp"] = issued.Add(lifetime).Unix()
+	}
+	if !a.OmitsID {
+		id, err := randomID()
+		if err != nil {
+			return "", err
+		}
+		claims["jti"] = id
+	}
+	headers := map[string]string{}
+	for name, template := range a.Headers {
+		text, isSet, err := template.fill(values, verbatim)
+		if err != nil {
+			return "", err
+		}
+		if isSet {
+			headers[name] = text
+		}
+	}
+	return c.Signer.Sign(claims, headers)
+}
+
+func randomID() (string, error) {
+	id, err := uuid.GenerateUUID()
+	if err != nil {
+		return "", provider.Errorf(provider.Unavailable, "cannot generate a random ID: %s", err)
+	}
+	return id, nil
+}
+
+// audiences returns the audiences of an assertion that is sent to the given endpoints. An empty string
+// stands for an endpoint that is not known yet.
+func (a Assertion) audiences(values Values, endpoints []string) []string {
+	object, _ := a.Claims.value.(map[string]any)
+	var audiences []string
+	for _, endpoint := range endpoints {
+		values = maps.Clone(values)
+		values["token_url"] = endpoint
+		filled, _, err := fillTree(object["aud"], values)
+		if err != nil {
+			continue
+		}
+		switch aud := filled.(type) {
+		case string:
+			audiences = append(audiences, aud)
+		case []any:
+			for _, one := range aud {
+				if text, isText := one.(string); isText {
+					audiences = append(audiences, text)
+				}
+			}
+		}
+	}
+	return audiences
+}
+
+// usesAssertion reports whether a request has a placeholder of the assertion.
+func usesAssertion(names []string) bool {
+	for _, name := range names {
+		if name == "assertion" || strings.HasPrefix(name, "assertion|") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,142 @@
+package customer
+
+import (
+	"crypto"
+	"strings"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+)
+
+const (
+	oauthClientID   = "oauth2-client-0123456789"
+	oauthSecret     = "oauth2-secret-0123456789"
+	oauthNextSecret = "oauth2-next-secret-0123456789"
+)
+
+// An account is what the customer has at a vendor with a page of its own. The URLs, parameters and
+// messages are those of the vendor's documentation. They do not come from the vendor's definition, so
+// that a mistake in it fails the page.
+type account struct {
+	vendor string // prefix of the variables, in lower case
+	server vendorsim.OAuthServer
+	client vendorsim.OAuthClient // without Issuer, ID and secrets
+}
+
+// The accounts at all vendors but Google, whose client has no secret.
+var (
+	entra = account{
+		"entra",
+		vendorsim.OAuthServer{
+			Issuer:   "https://login.microsoftonline.com",
+			TokenURL: "https://login.microsoftonline.com/acme.onmicrosoft.com/oauth2/v2.0/token",
+			Descriptions: map[string]string{
+				"invalid_client": "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '" + oauthClientID + "'.",
+			},
+		},
+		vendorsim.OAuthClient{
+			AuthMethods: []string{vendorsim.SecretPost},
+			Grants:      []string{vendorsim.ClientCredentialsGrant},
+			Scopes:      []string{"https://graph.microsoft.com/.default", "api://billing/.default"}, OneScope: true,
+		},
+	}
+	gitlab = account{
+		"gitlab",
+		vendorsim.OAuthServer{
+			Issuer:        "https://gitlab.com",
+			TokenURL:      "https://gitlab.com/oauth/token",
+			RevocationURL: "https://gitlab.com/oauth/revoke",
+		},
+		vendorsim.OAuthClient{
+			AuthMethods: []string{vendorsim.SecretPost},
+			Grants:      []string{vendorsim.RefreshTokenGrant}, Rotate: true,
+			Params: map[string]string{"redirect_uri": "https://app.example.com/callback"},
+		},
+	}
+	okta = account{
+		"okta",
+		vendorsim.OAuthServer{
+			Issuer:        "https://acme.okta.com",
+			TokenURL:      "https://acme.okta.com/oauth2/default/v1/token",
+			RevocationURL: "https://acme.okta.com/oauth2/default/v1/revoke",
+		},
+		vendorsim.OAuthClient{
+			AuthMethods: []string{vendorsim.SecretBasic},
+			Grants:      []string{vendorsim.ClientCredentialsGrant},
+			Scopes:      []string{"invoices.read", "invoices.write"},
+		},
+	}
+	salesforce = account{
+		"salesforce",
+		vendorsim.OAuthServer{
+			Issuer:       "https://acme.my.salesforce.com",
+			TokenURL:     "https://acme.my.salesforce.com/services/oauth2/token",
+			Unstated:     true,
+			Descriptions: map[string]string{"invalid_grant": "Audience validation failed"},
+		},
+		vendorsim.OAuthClient{
+			AuthMethods: []string{vendorsim.SecretPost},
+			Grants:      []string{vendorsim.ClientCredentialsGrant},
+		},
+	}
+)
+
+// addOAuth registers the customer with a server of no known vendor, and with the known ones.
+func (c *Customer) addOAuth(k *privateKeys) {
+	generic := vendorsim.OAuthClient{
+		ID: oauthClientID, Secret: oauthSecret, Scopes: []string{"invoices.read", "invoices.write"},
+		AuthMethods: []string{vendorsim.SecretBasic, vendorsim.PrivateKeyJWT},
+		Keys:        map[string]crypto.PublicKey{"": k.first.Public()},
+		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
+		Rotate:      true,
+	}
+	c.sim.AddOAuthClient(generic)
+	c.variables["OAUTH2_CLIENT_ID"], c.variables["OAUTH2_CLIENT_SECRET"] = generic.ID, generic.Secret
+	c.addRefreshToken(generic, "oauth2")
+	for _, a := range []account{entra, gitlab, okta, salesforce} {
+		c.open(a)
+	}
+	c.addGoogle(k)
+}
+
+// registered returns the client with its ID and secrets.
+func (a account) registered() vendorsim.OAuthClient {
+	client := a.client
+	client.Issuer, client.ID, client.Secret, client.NextSecret = a.server.Issuer, oauthClientID, oauthSecret, oauthNextSecret
+	return client
+}
+
+// open opens an account.
+func (c *Customer) open(a account) {
+	client := a.registered()
+	c.sim.AddOAuthServer(a.server)
+	c.sim.AddOAuthClient(client)
+	prefix := strings.ToUpper(a.vendor)
+	c.variables[prefix+"_CLIENT_ID"] = client.ID
+	c.variables[prefix+"_CLIENT_SECRET"] = client.Secret
+	c.variables[prefix+"_NEXT_CLIENT_SECRET"] = client.NextSecret
+	if client.Rotate {
+		c.addRefreshToken(client, a.vendor)
+	}
+}
+
+func (c *Customer) addRefreshToken(client vendorsim.OAuthClient, name string) {
+	token := "refresh-token-of-" + name + "-0123456789"
+	c.sim.AddOAuthRefreshToken(client, token, client.Scopes...)
+	c.variables[strings.ToUpper(name)+"_REFRESH_TOKEN"] = token
+}
+
+// addGoogle adds the customer's service account at Google, which has two keys.
+func (c *Customer) addGoogle(k *privateKeys) {
+	google := vendorsim.OAuthServer{
+		Issuer:       "https://oauth2.googleapis.com",
+		TokenURL:     "https://oauth2.googleapis.com/token",
+		Descriptions: map[string]string{"invalid_grant": "Invalid JWT Signature."},
+	}
+	c.sim.AddOAuthServer(google)
+	c.sim.AddOAuthClient(vendorsim.OAuthClient{
+		Issuer: google.Issuer, ID: googleAccount,
+		Keys:   map[string]crypto.PublicKey{googleKeyID: k.first.Public(), googleNextKeyID: k.next.Public()},
+		Grants: []string{vendorsim.JWTBearerGrant}, ScopeInAssertion: true,
+		Scopes: []string{"https://www.googleapis.com/auth/devstorage.read_only", "https://www.googleapis.com/auth/drive.readonly"},
+	})
+}

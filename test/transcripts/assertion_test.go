@@ -1,0 +1,79 @@
+package transcripts
+
+import (
+	"cmp"
+	"encoding/base64"
+	"encoding/json"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+var jwtPattern = regexp.MustCompile(`eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+`)
+
+// checkAssertion compares the header and the claims of a signed JWT with those that the vendor documents.
+func (s *transcript) checkAssertion(signed string) {
+	var expected struct{ Header, Claims map[string]any }
+	require.NoError(s.T, json.Unmarshal([]byte(s.filled(s.parts["assertion"])), &expected), "the transcript has the part %s/assertion", s.grant)
+	parts := strings.Split(signed, ".")
+	header, claims := decodePart(s, parts[0]), decodePart(s, parts[1])
+	compare(s, "header", expected.Header, header, 0)
+	iat, _ := claims["iat"].(float64)
+	assert.InDelta(s.T, float64(time.Now().Unix()), iat, 10, "iat is now")
+	compare(s, "claims", expected.Claims, claims, iat)
+}
+
+// filled returns a text with the thumbprints of the fixtures.
+func (s *transcript) filled(text string) string {
+	for marker, of := range map[string]func() (string, error){
+		"<x5t>":           func() (string, error) { return provider.CertificateSHA1(fixtures["@certificate"]) },
+		"<x5t_s256>":      func() (string, error) { return provider.CertificateSHA256(fixtures["@certificate"]) },
+		"<public_sha256>": func() (string, error) { return provider.PublicKeyDigest(fixtures["@rsa"]) },
+	} {
+		if strings.Contains(text, marker) {
+			value, err := of()
+			require.NoError(s.T, err)
+			text = strings.ReplaceAll(text, marker, value)
+		}
+	}
+	return text
+}
+
+func decodePart(s *transcript, part string) map[string]any {
+	raw, err := base64.RawURLEncoding.DecodeString(part)
+	require.NoError(s.T, err)
+	var object map[string]any
+	require.NoError(s.T, json.Unmarshal(raw, &object))
+	return object
+}
+
+// compare compares two objects. <time> and <iat+120> stand for a time, <random> for any text.
+func compare(s *transcript, what string, expected, got map[string]any, iat float64) {
+	s.Helper()
+	resolved := map[string]any{}
+	for name, value := range expected {
+		marker, isText := value.(string)
+		switch {
+		case isText && strings.HasPrefix(marker, "<iat"):
+			offset, err := strconv.Atoi(cmp.Or(strings.TrimSuffix(strings.TrimPrefix(marker, "<iat"), ">"), "0"))
+			require.NoError(s.T, err)
+			resolved[name] = iat + float64(offset)
+		case marker == "<time>":
+			_, isNumber := got[name].(float64)
+			assert.True(s.T, isNumber, "%s: %s is a time", what, name)
+			resolved[name] = got[name]
+		case marker == "<random>":
+			assert.NotEmpty(s.T, got[name], "%s: %s", what, name)
+			resolved[name] = got[name]
+		default:
+			resolved[name] = value
+		}
+	}
+	assert.Equal(s.T, resolved, got, what)
+}
