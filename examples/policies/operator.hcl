@@ -10,6 +10,12 @@ path "kensho/config/*" {
   capabilities = ["create", "update", "patch", "read", "list", "delete"]
 }
 
+# Vendors, with what each needs. A writer of a definition decides where the secrets of its
+# credentials will go, so grant create, update and delete to those who decide that.
+path "kensho/vendors/*" {
+  capabilities = ["read", "list"]
+}
+
 # Key pairs that Vault generates. A read returns only the public key. keypair/*/activate
 # activates a pending key pair.
 path "kensho/keypair/*" {

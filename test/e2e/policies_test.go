@@ -31,6 +31,8 @@ var requests = []request{
 	{"read", "config/kensho/prod"},
 	{"list", "config"},
 	{"list", "config/kensho"},
+	{"list", "vendors"},
+	{"read", "vendors/entra"},
 	{"write", "keypair/spare"},
 	{"write", "keypair/spare"},
 	activation,
