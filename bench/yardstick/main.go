@@ -40,6 +40,7 @@ var (
 		"expire_time":  "2026-01-02T03:04:05Z",
 		"vendor":       "sitecore",
 		"scope":        []string{"discover"},
+		"http_header":  "Authorization: Bearer at-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789ABCDEFGH",
 	}
 	unleased = map[string]any{
 		"access_token":        leased["access_token"],
@@ -47,6 +48,7 @@ var (
 		"expire_time":         leased["expire_time"],
 		"vendor":              leased["vendor"],
 		"scope":               leased["scope"],
+		"http_header":         leased["http_header"],
 		"ttl":                 int64(64000),
 		"rotation_period":     int64(86400),
 		"last_vault_rotation": "2026-01-01T03:04:05Z",
