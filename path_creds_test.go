@@ -47,11 +47,11 @@ func TestGuarantee1ExpiryComesFromTheEarliestSource(t *testing.T) {
 		conduct vendorsim.Conduct
 		expires string
 	}{
-		"stated in seconds": {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute}, "00:50:00"},
+		"stated in seconds": {"config/kensho/prod", keys, vendorsim.Conduct{Lifetime: 30 * time.Minute}, "00:50:00"},
 		// A JWT's exp and the full hour are times of the vendor's clock. A Date header has
 		// a resolution of one second, so the engine assumes the earlier end of it.
-		"the token's own exp":       {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true, Unstated: true}, "00:49:59"},
-		"stated and exp":            {"config/kensho/prod", keys, vendorsim.Conduct{KeyPairLifetime: 30 * time.Minute, JWT: true}, "00:49:59"},
+		"the token's own exp":       {"config/kensho/prod", keys, vendorsim.Conduct{Lifetime: 30 * time.Minute, JWT: true, Unstated: true}, "00:49:59"},
+		"stated and exp":            {"config/kensho/prod", keys, vendorsim.Conduct{Lifetime: 30 * time.Minute, JWT: true}, "00:49:59"},
 		"the default of a key pair": {"config/kensho/prod", keys, vendorsim.Conduct{Unstated: true}, "01:20:00"},
 		"the full hour":             {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, vendorsim.Conduct{}, "00:59:59"},
 		"the full hour, as a JWT":   {"config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken}, vendorsim.Conduct{JWT: true}, "00:59:59"},

@@ -274,7 +274,7 @@ func TestTokensThatExpireTooSoonToLeaseCountAsFailures(t *testing.T) {
 		data := engine.KeyPairFields()
 		data["verify"] = false
 		e.Write("config/kensho/prod", data)
-		e.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: time.Second})
+		e.Sim.Behave(vendorsim.Conduct{Lifetime: time.Second})
 		for range 1000 {
 			e.Refused("creds/prod")
 			time.Sleep(500 * time.Millisecond)

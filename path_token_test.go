@@ -44,15 +44,15 @@ func TestGuarantee9AgentGetsANewerTokenAtEachRead(t *testing.T) {
 		data    map[string]any
 		gap     time.Duration // how long the vendor issues no valid token
 	}{
-		"of 20 s":                     {vendorsim.Conduct{KeyPairLifetime: 20 * time.Second}, engine.KeyPairFields(), 0},
-		"of 20 s, slow vendor":        {vendorsim.Conduct{KeyPairLifetime: 20 * time.Second, Latency: time.Second}, engine.KeyPairFields(), 0},
-		"of 3 s":                      {vendorsim.Conduct{KeyPairLifetime: 3 * time.Second}, engine.KeyPairFields(), 0},
+		"of 20 s":                     {vendorsim.Conduct{Lifetime: 20 * time.Second}, engine.KeyPairFields(), 0},
+		"of 20 s, slow vendor":        {vendorsim.Conduct{Lifetime: 20 * time.Second, Latency: time.Second}, engine.KeyPairFields(), 0},
+		"of 3 s":                      {vendorsim.Conduct{Lifetime: 3 * time.Second}, engine.KeyPairFields(), 0},
 		"of an hour":                  {vendorsim.Conduct{}, engine.KeyPairFields(), 0},
 		"until the hour":              {vendorsim.Conduct{}, map[string]any{"refresh_token": engine.RefreshToken}, time.Second},
 		"JWT, until the hour":         {vendorsim.Conduct{JWT: true, Skew: 5 * time.Minute}, map[string]any{"refresh_token": engine.RefreshToken}, time.Second},
 		"until the hour, slow vendor": {vendorsim.Conduct{Latency: 2 * time.Second}, map[string]any{"refresh_token": engine.RefreshToken}, 8 * time.Second},
 		"until the hour, no Date":     {vendorsim.Conduct{NoDate: true}, map[string]any{"refresh_token": engine.RefreshToken}, 3 * time.Second},
-		"of 100 s, skewed clock":      {vendorsim.Conduct{KeyPairLifetime: 100 * time.Second, Skew: -4 * time.Minute}, engine.KeyPairFields(), 0},
+		"of 100 s, skewed clock":      {vendorsim.Conduct{Lifetime: 100 * time.Second, Skew: -4 * time.Minute}, engine.KeyPairFields(), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

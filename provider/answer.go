@@ -107,24 +107,19 @@ func (r *Reply) HasError() bool {
 
 // NoToken returns the error of a 2xx response without an access token, with the vendor's
 // own message. It is a refusal if there is an "error", and otherwise an invalid response.
-func (r *Reply) NoToken() *Error {
+func (r *Reply) NoToken() *Error { return r.lacks("contains no access token") }
+
+// NoMember is NoToken for a member that the vendor documents.
+func (r *Reply) NoMember(pointer string) *Error { return r.lacks("has no value at " + pointer) }
+
+func (r *Reply) lacks(what string) *Error {
 	if r.HasError() {
 		return r.Refusal()
 	}
-	e := Errorf(InvalidResponse, "the vendor's response contains no access token")
+	e := Errorf(InvalidResponse, "the vendor's response %s", what)
 	if words := reason(r.Body, r.secrets); words != "" {
 		e.Reason += ": " + words
 	}
-	e.Clock = r.Clock
-	return e
-}
-
-// NoMember returns the error of a 2xx response without a member that the vendor documents.
-func (r *Reply) NoMember(pointer string) *Error {
-	if r.HasError() {
-		return r.Refusal()
-	}
-	e := Errorf(InvalidResponse, "the vendor's response has no value at %s", pointer)
 	e.Clock = r.Clock
 	return e
 }

@@ -1,8 +1,11 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"net/http"
+	"slices"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -63,10 +66,29 @@ func (c *Client) Revoke(ctx context.Context, accessToken string, last provider.G
 	}
 	err = c.withSkew(err)
 	var refusal *provider.Error
-	if errors.As(err, &refusal) && refusal.Code == "invalid_token" {
-		return nil // RFC 7009 §2.2 asks for status 200 here
+	switch {
+	case !errors.As(err, &refusal):
+	case refusal.Code == "invalid_token": // RFC 7009 §2.2 asks for status 200 here
+		return nil
+	case refusal.Status == http.StatusUnauthorized && c.revokesByTokenOnly():
+		return nil
 	}
 	return provider.CheckField(err, c.Server.revocationField())
+}
+
+// revokesByTokenOnly reports whether the token to revoke authenticates the request, as at GitHub. Status
+// 401 then says that the vendor does not accept the token any more.
+func (c *Client) revokesByTokenOnly() bool {
+	if c.Revocation == nil || cmp.Or(c.RevocationAuth, c.AuthStyle) != None {
+		return false
+	}
+	sendsToken := false
+	for _, header := range c.Revocation.Headers {
+		sendsToken = sendsToken || slices.Contains(header.Names(), "token")
+	}
+	return sendsToken && !slices.ContainsFunc(c.Revocation.Names(), func(name string) bool {
+		return slices.Contains(c.Secrets, textOf(c.Values[name], nil))
+	})
 }
 
 func (c *Client) revoke(ctx context.Context, endpoint, accessToken, style string) error {

@@ -78,7 +78,7 @@ func (k Kind) testRevocation(t *testing.T, c Contract) {
 		}
 		assertKind(t, kind, err, body)
 	}
-	echo := http.HandlerFunc(vendorsim.Echo)
+	echo := vendorsim.EchoAs(http.StatusBadRequest, vendorsim.Encodings["plain"], false)
 	fault.Store(&echo)
 	err := revoker.Revoke(t.Context(), answer.AccessToken, grant)
 	assertKind(t, provider.Rejected, err, "an echo of the request")

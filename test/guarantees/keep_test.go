@@ -31,7 +31,7 @@ var refreshFailures = map[string]struct {
 		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusOK, `<html>`))})
 	}, http.StatusBadGateway, "next attempt at"},
 	"the new token expires at once": {func(e *engine.Engine, _ *engine.FaultyStorage) {
-		e.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: time.Second})
+		e.Sim.Behave(vendorsim.Conduct{Lifetime: time.Second})
 	}, http.StatusBadGateway, "too soon to lease"},
 	"storage fails":                         {func(_ *engine.Engine, s *engine.FaultyStorage) { s.Refuse.Store(true); s.RefuseProbe.Store(true) }, http.StatusInternalServerError, "the disk is full"},
 	"the server is killed before the write": {func(_ *engine.Engine, s *engine.FaultyStorage) { s.FailWritesAfter(0) }, http.StatusInternalServerError, "the disk is full"},

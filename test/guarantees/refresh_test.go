@@ -21,7 +21,7 @@ func TestGuarantee9AgentGetsAFreshTokenEachTimeItReturns(t *testing.T) {
 			t.Run(fmt.Sprintf("%s after %.2f", lifetime, part), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					e := engine.New(t)
-					e.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: lifetime})
+					e.Sim.Behave(vendorsim.Conduct{Lifetime: lifetime})
 					e.Write("config/kensho/prod", engine.KeyPairFields())
 					seen := map[any]bool{}
 					for range 10 {

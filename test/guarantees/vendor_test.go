@@ -38,7 +38,7 @@ func TestGuarantee4ValidTokenIsServedUntilItsLastSeconds(t *testing.T) {
 func TestGuarantee4TooShortTokensAreNotRequestedRepeatedly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
-		e.Sim.Behave(vendorsim.Conduct{KeyPairLifetime: time.Second})
+		e.Sim.Behave(vendorsim.Conduct{Lifetime: time.Second})
 		fields := engine.KeyPairFields()
 		fields["verify"] = false // a verification would refuse the credential
 		e.Write("config/kensho/prod", fields)

@@ -1,16 +1,20 @@
 package vendorsim
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
 	"time"
 )
 
-// The hosts of Acme, the vendor of docs/own-vendor.md. It is not an OAuth 2.0 server.
+// The hosts of Acme, the vendor of docs/own-vendor.md, in its European region. It is not an OAuth 2.0
+// server. Each region has two letters.
 const (
-	AcmeLoginHost = "eu.login.acme.example"
+	AcmeLoginHost = "eu" + acmeLoginHost
 	AcmeAPIHost   = "eu.api.acme.example"
+
+	acmeLoginHost = ".login.acme.example"
 )
 
 // maxAcmeLifetime is the longest lifetime of a token of Acme, in seconds.
@@ -70,7 +74,8 @@ func (s *Sim) acmeToken(r *http.Request) reply {
 	if !s.acme.keys[r.Header.Get("X-Api-Key")] {
 		return acmeRefusal("unknown_key", "the API key is not accepted")
 	}
-	expiry := s.now().Add(time.Duration(*body.Lifetime) * time.Second).Truncate(time.Second)
+	lifetime := cmp.Or(s.conduct.Lifetime, time.Duration(*body.Lifetime)*time.Second)
+	expiry := s.now().Add(lifetime).Truncate(time.Second)
 	return ok(map[string]any{"data": map[string]any{
 		"token": s.issue(false, expiry), "expires_at": expiry.Unix(), "api_url": s.acme.apiURL,
 	}})

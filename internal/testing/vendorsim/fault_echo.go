@@ -1,6 +1,7 @@
 package vendorsim
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -77,7 +78,7 @@ func EchoAs(status int, encode func(string) string, asError bool) http.HandlerFu
 // sent returns the parts of a request that may be a secret. Their order matters, because an
 // error message may be cut off.
 func sent(r *http.Request) []string {
-	var parts []string
+	parts := sentAsJSON(r)
 	form := r.URL.Query()
 	if err := r.ParseForm(); err == nil {
 		form = r.Form
@@ -94,6 +95,23 @@ func sent(r *http.Request) []string {
 		parts = append(parts, secret, id+":"+secret)
 		if _, plain, err := unescape(id, secret); err == nil {
 			parts = append(parts, plain)
+		}
+	}
+	return parts
+}
+
+// sentAsJSON returns the texts of a JSON object, and leaves the body as it was.
+func sentAsJSON(r *http.Request) []string {
+	body, _ := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var object map[string]any
+	if json.Unmarshal(body, &object) != nil {
+		return nil
+	}
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		if text, isText := object[name].(string); isText && name != "grant_type" {
+			parts = append(parts, text)
 		}
 	}
 	return parts

@@ -60,7 +60,7 @@ func (s *Sim) Amend(amend func(answer map[string]any)) http.HandlerFunc {
 		if err := json.Unmarshal(done.Body.Bytes(), &answer); err != nil {
 			panic(err)
 		}
-		if done.Code == http.StatusOK {
+		if done.Code < 300 {
 			amend(answer)
 		}
 		reply{status: done.Code, body: answer}.write(w)

@@ -128,10 +128,7 @@ func (s *Sim) kenshoToken(tokenURL string, r *http.Request) reply {
 		return violation(http.StatusUnauthorized, err.Error())
 	}
 
-	lifetime := s.conduct.KeyPairLifetime
-	if lifetime == 0 {
-		lifetime = time.Hour
-	}
+	lifetime := s.lifetime()
 	token := s.kensho.lastToken
 	if left := s.issued[token].Sub(s.now()); s.conduct.Sticky && left > 0 {
 		lifetime = left

@@ -9,7 +9,9 @@ package vendorsim
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -56,10 +58,11 @@ type Conduct struct {
 	// Rotate makes Kensho rotate the refresh token with each exchange.
 	Rotate bool
 
-	// KeyPairLifetime is the lifetime of a key pair's access tokens; zero means 1 hour. Unstated
-	// omits the lifetime from the responses, also from those of OAuth 2.0 servers.
-	KeyPairLifetime time.Duration
-	Unstated        bool
+	// Lifetime is the lifetime of the access tokens of Kensho's key pairs and of the vendors with
+	// definitions; zero means 1 hour. Unstated omits the lifetime from the responses of key pairs
+	// and of OAuth 2.0 servers.
+	Lifetime time.Duration
+	Unstated bool
 
 	// Sticky makes the exchange of a key pair, and the client credentials grant, return the last
 	// token with its remaining lifetime until it expires.
@@ -97,11 +100,22 @@ type Sim struct {
 	sitecore   sitecore
 	oauth      oauth
 	acme       acme
+	akeneo     akeneo
+	dowJones   dowJones
+
+	gitHubApps     map[string]GitHubApp      // by client ID
+	snowflakeUsers map[string]*rsa.PublicKey // by account and user
 }
 
 // New returns a Sim without any credentials.
 func New() *Sim {
-	return &Sim{issued: map[string]time.Time{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth(), acme: acme{keys: map[string]bool{}}}
+	return &Sim{
+		issued: map[string]time.Time{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth(),
+		acme:       acme{keys: map[string]bool{}},
+		akeneo:     akeneo{connections: map[string]AkeneoConnection{}, refreshTokens: map[string]akeneoRefreshToken{}},
+		dowJones:   dowJones{accounts: map[string]DowJonesAccount{}, sessions: map[string]dowJonesSession{}},
+		gitHubApps: map[string]GitHubApp{}, snowflakeUsers: map[string]*rsa.PublicKey{},
+	}
 }
 
 // Behave sets the behavior for future requests.
@@ -204,6 +218,7 @@ func (s *Sim) MostInFlight() int {
 func (s *Sim) Accepts(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.lookAt(token)
 	return s.now().Before(s.issued[token])
 }
 
@@ -212,6 +227,7 @@ func (s *Sim) Accepts(token string) bool {
 func (s *Sim) Expiry(token string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.lookAt(token)
 	if expiry := s.issued[token]; !expiry.IsZero() {
 		return expiry.Add(-s.conduct.Skew)
 	}
@@ -288,10 +304,16 @@ func (s *Sim) answer(host, path string, r *http.Request) reply {
 		return s.kenshoToken("https://"+host+path, r)
 	case sitecoreHosts[host] && path == "/account/1/access-token":
 		return s.sitecoreToken(r)
-	case host == AcmeLoginHost && path == "/v1/tokens":
+	case strings.HasSuffix(host, acmeLoginHost) && path == "/v1/tokens":
 		return s.acmeToken(r)
 	case host == AcmeAPIHost && path == "/v1/orders":
 		return s.acmeOrders(r)
+	case strings.HasSuffix(host, akeneoHost) && path == "/api/oauth/v1/token":
+		return s.akeneoToken(r)
+	case dowJonesHosts[host] && path == "/oauth2/v1/token":
+		return s.dowJonesToken(r)
+	case isGitHub(host):
+		return s.gitHub(path, r)
 	}
 	if endpoint := s.oauthEndpoint(host, path); endpoint != nil {
 		return endpoint(r)
@@ -315,12 +337,20 @@ func (s *Sim) issue(asJWT bool, expiry time.Time) string {
 			panic(err)
 		}
 	}
+	s.record(token, expiry)
+	return token
+}
+
+// record records an access token and its expiry.
+func (s *Sim) record(token string, expiry time.Time) {
 	s.issued[s.secret(token)] = expiry
 	if expiry.After(s.lastExpiry) {
 		s.lastExpiry = expiry
 	}
-	return token
 }
+
+// lifetime returns the lifetime of new access tokens, where the vendor decides.
+func (s *Sim) lifetime() time.Duration { return cmp.Or(s.conduct.Lifetime, time.Hour) }
 
 // A reply is a JSON response. violation, unless empty, says what is wrong with the request.
 type reply struct {
