@@ -112,8 +112,14 @@ func newVendorCell(t *testing.T, fault vendorFault, kind kindOfCredential, resul
 	result.tried.Add(1)
 	c := &vendorCell{Engine: engine.New(t), fault: fault, kind: kind, counts: result}
 	c.witness.Attach(c.Engine)
+	if kind.lacks != "" && fault.says == noAccessToken {
+		c.fault.says = kind.lacks
+	}
 	kind.register(c.Sim, oddRefreshToken)
 	c.Sim.Behave(kind.conduct())
+	if kind.definition != "" {
+		c.Write("vendors/"+kind.path, map[string]any{"definition": kind.definition})
+	}
 	engine.Until(0, 2, 0)
 	return c
 }

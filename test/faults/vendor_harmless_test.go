@@ -24,14 +24,14 @@ func TestFaultHarmlessAnswersAreAccepted(t *testing.T) {
 // harmlessFaults returns answers that differ from the documentation but are unambiguous.
 func harmlessFaults() []vendorFault {
 	return []vendorFault{
-		{name: "tokens of 64 KiB", inject: func(c *vendorsim.Conduct, _ *vendorsim.Sim, _ kindOfCredential) { c.TokenSize = 64 << 10 },
+		{name: "tokens of 64 KiB", appliesTo: hasToken, inject: func(c *vendorsim.Conduct, _ *vendorsim.Sim, _ kindOfCredential) { c.TokenSize = 64 << 10 },
 			check: func(_ *vendorCell, resp *logical.Response) string {
 				if size := len(engine.TokenOf(resp)); size != 64<<10 {
 					return fmt.Sprintf("the token is %d bytes long", size)
 				}
 				return ""
 			}},
-		{name: "undocumented members", inject: amendAnswer(func(answer map[string]any, _ kindOfCredential) {
+		{name: "undocumented members", appliesTo: hasToken, inject: amendAnswer(func(answer map[string]any, _ kindOfCredential) {
 			answer["id_token"], answer["error"], answer["nested"] = nil, nil, map[string]any{"accessToken": 7}
 		})},
 		{name: "error false", inject: withMembers(map[string]any{"error": false})},
@@ -65,6 +65,13 @@ func harmlessFaults() []vendorFault {
 		{name: "expiry empty", inject: withExpiry(func(float64) any { return "" }), appliesTo: statesExpiry, check: leasedFor(kindLifetime, time.Hour)},
 		{name: "expiry true", inject: withExpiry(func(float64) any { return true }), appliesTo: statesExpiry, check: leasedFor(kindLifetime, time.Hour)},
 		{name: "expiry an object", inject: withExpiry(func(float64) any { return map[string]any{"seconds": 7} }), appliesTo: statesExpiry, check: leasedFor(kindLifetime, time.Hour)},
+		{name: "time a string", inject: withTime(func(real time.Time, _ kindOfCredential) any { return fmt.Sprint(real.Unix()) }), appliesTo: statesUnix, check: leasedFor(kindLifetime)},
+		{name: "time a fraction", inject: withTime(func(real time.Time, _ kindOfCredential) any { return float64(real.Unix()) + 0.75 }), appliesTo: statesUnix, check: leasedFor(kindLifetime)},
+		{name: "time in another zone", inject: withTime(func(real time.Time, _ kindOfCredential) any {
+			return real.In(time.FixedZone("", 19800)).Format(time.RFC3339)
+		}), appliesTo: statesDate, check: leasedFor(kindLifetime)},
+		{name: "time without a zone", inject: withTime(func(real time.Time, _ kindOfCredential) any { return real.UTC().Format("2006-01-02T15:04:05") }), appliesTo: statesDate, check: leasedFor(kindLifetime)},
+		{name: "time a fraction of a second", inject: withTime(func(real time.Time, _ kindOfCredential) any { return real.UTC().Format(time.RFC3339Nano) }), appliesTo: statesDate, check: leasedFor(kindLifetime)},
 		// default_ttl replaces an invalid lifetime.
 		{name: "expiry negative", inject: withExpiry(func(lifetime float64) any { return -lifetime }), appliesTo: hasDefault, check: leasedFor(kindLifetime)},
 		{name: "expiry zero", inject: withExpiry(func(float64) any { return 0 }), appliesTo: hasDefault, check: leasedFor(kindLifetime)},
@@ -87,11 +94,11 @@ type withoutStatus struct{ http.ResponseWriter }
 func (withoutStatus) WriteHeader(int) {}
 
 // leasedFor returns a check that the lease is as long as one of some lifetimes less the margin,
-// within a second.
+// within two seconds: a stated time, and the vendor's clock, are in whole seconds.
 func leasedFor(lifetimes ...time.Duration) func(*vendorCell, *logical.Response) string {
 	return func(_ *vendorCell, resp *logical.Response) string {
 		for _, lifetime := range lifetimes {
-			if lifetime-30*time.Second-resp.Secret.TTL <= time.Second && resp.Secret.TTL <= lifetime-30*time.Second {
+			if lifetime-30*time.Second-resp.Secret.TTL <= 2*time.Second && resp.Secret.TTL <= lifetime-30*time.Second {
 				return ""
 			}
 		}

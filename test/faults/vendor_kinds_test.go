@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"maps"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -55,10 +56,23 @@ type kindOfCredential struct {
 	// one.
 	register func(sim *vendorsim.Sim, refreshToken string)
 
-	// token and expiry are names of members of the vendor's answer, and lifetime is the lifetime of
+	// definition is the operator's own definition of the vendor; "" for a vendor of the engine.
+	definition string
+
+	// token and expiry are paths of members of the vendor's answer, and lifetime is the lifetime of
 	// access tokens in the unit of expiry. Answers to Kensho's refresh tokens have no expiry.
 	token, expiry string
 	lifetime      float64
+
+	// expiresAt is the path of the time of expiry, if the vendor states one and no lifetime: in Unix
+	// seconds, or in RFC 3339.
+	expiresAt string
+	isRFC3339 bool
+
+	// gets selects the request that a fault gets, of those of an exchange; nil means all. lacks is what
+	// the error says if the answer to that request lacks what is needed; "" means the access token.
+	gets  func(*http.Request) bool
+	lacks string
 
 	// hourly is whether tokens expire on the full hour, and the vendor issues no new one before.
 	hourly bool
@@ -84,7 +98,7 @@ func kindsOfCredential() []kindOfCredential {
 	}
 	kensho := func(sim *vendorsim.Sim, token string) { sim.AddRefreshToken("link-streaming", token) }
 	pair := func(sim *vendorsim.Sim, token string) { sim.AddPair(token, kindLifetime, 30*24*time.Hour) }
-	return []kindOfCredential{
+	kinds := []kindOfCredential{
 		// While a token is valid, only a keepalive makes an exchange.
 		{name: "kensho refresh token", path: "kensho", data: map[string]any{"refresh_token": oddRefreshToken, "keepalive_interval": 60},
 			register: kensho, token: "accessToken", hourly: true},
@@ -113,17 +127,39 @@ func kindsOfCredential() []kindOfCredential {
 			register: func(sim *vendorsim.Sim, _ string) { sim.AddOAuthClient(signing) },
 			token:    "access_token", expiry: "expires_in", lifetime: kindLifetime.Seconds(), oauth: true},
 	}
+	return append(kinds, kindsOfDefinitions()...)
+}
+
+// noAccessToken is what the error says of an answer without an access token.
+const noAccessToken = "contains no access token"
+
+// at returns a fault of the requests that it is for.
+func (k kindOfCredential) at(fault http.HandlerFunc) func(*http.Request) http.HandlerFunc {
+	return func(r *http.Request) http.HandlerFunc {
+		if k.gets != nil && !k.gets(r) {
+			return nil
+		}
+		return fault
+	}
+}
+
+// stated returns a time as the vendor states it.
+func (k kindOfCredential) stated(at time.Time) any {
+	if k.isRFC3339 {
+		return at.UTC().Format(time.RFC3339)
+	}
+	return at.Unix()
 }
 
 // conduct returns the documented behavior of the credential's vendor.
 func (k kindOfCredential) conduct() vendorsim.Conduct {
-	return vendorsim.Conduct{KeyPairLifetime: kindLifetime, Rotate: k.rotates}
+	return vendorsim.Conduct{Lifetime: kindLifetime, Rotate: k.rotates}
 }
 
 // secrets returns the secrets that an operator wrote.
 func (k kindOfCredential) secrets() []string {
 	secrets := []string{nextOddToken}
-	for _, field := range []string{"refresh_token", "api_key", "client_secret"} {
+	for _, field := range []string{"refresh_token", "api_key", "client_secret", "password"} {
 		if secret, ok := k.data[field].(string); ok {
 			secrets = append(secrets, secret)
 		}

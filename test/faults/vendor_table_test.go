@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -15,33 +16,62 @@ type injector = func(*vendorsim.Conduct, *vendorsim.Sim, kindOfCredential)
 
 // answerWith makes a fault answer in the vendor's place.
 func answerWith(fault http.HandlerFunc) injector {
-	return func(c *vendorsim.Conduct, _ *vendorsim.Sim, _ kindOfCredential) { c.Fault = vendorsim.Always(fault) }
+	return func(c *vendorsim.Conduct, _ *vendorsim.Sim, k kindOfCredential) { c.Fault = k.at(fault) }
 }
 
 // processThen makes the vendor process the request before the fault.
 func processThen(fault func(*vendorsim.Sim) http.HandlerFunc) injector {
-	return func(c *vendorsim.Conduct, sim *vendorsim.Sim, _ kindOfCredential) {
-		c.Fault = vendorsim.Always(fault(sim))
-	}
+	return func(c *vendorsim.Conduct, sim *vendorsim.Sim, k kindOfCredential) { c.Fault = k.at(fault(sim)) }
 }
 
 // amendAnswer makes the vendor process the request and change its answer.
 func amendAnswer(amend func(answer map[string]any, k kindOfCredential)) injector {
 	return func(c *vendorsim.Conduct, sim *vendorsim.Sim, k kindOfCredential) {
-		c.Fault = vendorsim.Always(sim.Amend(func(answer map[string]any) { amend(answer, k) }))
+		c.Fault = k.at(sim.Amend(func(answer map[string]any) { amend(answer, k) }))
+	}
+}
+
+// set changes a member of an answer, by its path such as data.token.
+func set(answer map[string]any, path string, value any) {
+	parent, name := parentOf(answer, path)
+	parent[name] = value
+}
+
+func remove(answer map[string]any, path string) {
+	parent, name := parentOf(answer, path)
+	delete(parent, name)
+}
+
+func parentOf(answer map[string]any, path string) (parent map[string]any, name string) {
+	for {
+		first, rest, isNested := strings.Cut(path, ".")
+		if !isNested {
+			return answer, path
+		}
+		answer, path = answer[first].(map[string]any), rest
 	}
 }
 
 func withToken(value any) injector {
-	return amendAnswer(func(answer map[string]any, k kindOfCredential) { answer[k.token] = value })
+	return amendAnswer(func(answer map[string]any, k kindOfCredential) { set(answer, k.token, value) })
 }
 
 // withExpiry makes the vendor state another lifetime, computed from the real one.
 func withExpiry(other func(lifetime float64) any) injector {
-	return amendAnswer(func(answer map[string]any, k kindOfCredential) { answer[k.expiry] = other(k.lifetime) })
+	return amendAnswer(func(answer map[string]any, k kindOfCredential) { set(answer, k.expiry, other(k.lifetime)) })
+}
+
+// withTime makes the vendor state another time of expiry. real is the documented one.
+func withTime(other func(real time.Time, k kindOfCredential) any) injector {
+	return amendAnswer(func(answer map[string]any, k kindOfCredential) {
+		set(answer, k.expiresAt, other(time.Now().Add(kindLifetime), k))
+	})
 }
 
 func statesExpiry(k kindOfCredential) bool { return k.expiry != "" }
+func statesTime(k kindOfCredential) bool   { return k.expiresAt != "" }
+func statesUnix(k kindOfCredential) bool   { return statesTime(k) && !k.isRFC3339 }
+func statesDate(k kindOfCredential) bool   { return statesTime(k) && k.isRFC3339 }
 
 // isWithoutDefault reports whether a lifetime is stated and has no default_ttl to replace it.
 func isWithoutDefault(k kindOfCredential) bool {
@@ -51,7 +81,11 @@ func isWithoutDefault(k kindOfCredential) bool {
 // hasDefault reports whether the credential has a default_ttl.
 func hasDefault(k kindOfCredential) bool { return k.data["default_ttl"] != nil }
 
-func isOAuth(k kindOfCredential) bool { return k.oauth }
+// hasToken reports whether the answer has the access token.
+func hasToken(k kindOfCredential) bool { return k.token != "" }
+
+// isOAuth reports whether the answer is one of OAuth 2.0 with the access token.
+func isOAuth(k kindOfCredential) bool { return k.oauth && hasToken(k) }
 func rotates(k kindOfCredential) bool { return k.rotates }
 
 func statusText(code int) string { return fmt.Sprintf("%d %s", code, http.StatusText(code)) }
@@ -97,7 +131,8 @@ func passingFaults() []vendorFault {
 
 // invalidResponseFaults returns the faults that count as an invalid response.
 func invalidResponseFaults() []vendorFault {
-	const noObject, noAccessToken, noLifetime = "is not a JSON object", "contains no access token", "states a lifetime that is not a positive number; set default_ttl"
+	const noObject, noLifetime = "is not a JSON object", "states a lifetime that is not a positive number; set default_ttl"
+	const passed, unknown = "before it was received", "set default_ttl"
 	faults := []vendorFault{
 		{name: "empty", inject: answerWith(vendorsim.Answer(200, "")), says: noObject},
 		{name: "204", inject: answerWith(vendorsim.Answer(204, "")), says: noObject},
@@ -106,7 +141,7 @@ func invalidResponseFaults() []vendorFault {
 		{name: "JSON null", inject: answerWith(vendorsim.Answer(200, "null")), says: noObject},
 		{name: "JSON list", inject: answerWith(vendorsim.Answer(200, `[{"access_token": "at"}]`)), says: noObject},
 		{name: "JSON string", inject: answerWith(vendorsim.Answer(200, `"at-0123456789"`)), says: noObject},
-		{name: "an empty object", inject: answerWith(vendorsim.Answer(200, "{}")), says: "contains no access token"},
+		{name: "an empty object", inject: answerWith(vendorsim.Answer(200, "{}")), says: noAccessToken},
 		{name: "over 1 MiB", inject: answerWith(vendorsim.Answer(200, `{"a":"`+strings.Repeat("x", 1<<20)+`"}`)), says: "the response is over 1 MiB"},
 		{name: "a redirect that repeats the request", says: "unexpected redirect (status 302); redirects are not followed", inject: answerWith(func(w http.ResponseWriter, r *http.Request) {
 			vendorsim.RedirectTo(302, "https://elsewhere.example/?"+r.URL.RawQuery)(w, r)
@@ -115,19 +150,31 @@ func invalidResponseFaults() []vendorFault {
 
 		// The vendor has processed these requests: a rotated refresh token beside an invalid
 		// access token must not be lost.
-		{name: "token null", inject: withToken(nil), says: noAccessToken},
-		{name: "token empty", inject: withToken(""), says: noAccessToken},
-		{name: "token missing", inject: amendAnswer(func(answer map[string]any, k kindOfCredential) { delete(answer, k.token) }), says: noAccessToken},
-		{name: "token a number", inject: withToken(7), says: noAccessToken},
-		{name: "token a list", inject: withToken([]string{"at"}), says: noAccessToken},
-		{name: "token an object", inject: withToken(map[string]any{"value": "at"}), says: noAccessToken},
-		{name: "token true", inject: withToken(true), says: noAccessToken},
+		{name: "token null", inject: withToken(nil), says: noAccessToken, appliesTo: hasToken},
+		{name: "token empty", inject: withToken(""), says: noAccessToken, appliesTo: hasToken},
+		{name: "token missing", inject: amendAnswer(func(answer map[string]any, k kindOfCredential) { remove(answer, k.token) }), says: noAccessToken, appliesTo: hasToken},
+		{name: "token a number", inject: withToken(7), says: noAccessToken, appliesTo: hasToken},
+		{name: "token a list", inject: withToken([]string{"at"}), says: noAccessToken, appliesTo: hasToken},
+		{name: "token an object", inject: withToken(map[string]any{"value": "at"}), says: noAccessToken, appliesTo: hasToken},
+		{name: "token true", inject: withToken(true), says: noAccessToken, appliesTo: hasToken},
 		{name: "token type with an escape", inject: amendAnswer(func(answer map[string]any, _ kindOfCredential) { answer["token_type"] = "Bearer\x1b[2J" }), says: "the vendor's token_type is not", appliesTo: isOAuth},
 		{name: "scope with a control character", inject: amendAnswer(func(answer map[string]any, _ kindOfCredential) { answer["scope"] = []string{"read\x00"} }), says: "the vendor's scope contains", appliesTo: isOAuth},
 		{name: "expiry negative", inject: withExpiry(func(lifetime float64) any { return -lifetime }), says: noLifetime, appliesTo: isWithoutDefault},
 		{name: "expiry zero", inject: withExpiry(func(float64) any { return 0 }), says: noLifetime, appliesTo: isWithoutDefault},
 		{name: "expiry a word", inject: withExpiry(func(float64) any { return "soon" }), says: noLifetime, appliesTo: isWithoutDefault},
 		{name: "expiry NaN", inject: withExpiry(func(float64) any { return "NaN" }), says: noLifetime, appliesTo: isWithoutDefault},
+
+		{name: "time passed", inject: withTime(func(_ time.Time, k kindOfCredential) any { return k.stated(time.Now().Add(-time.Minute)) }), says: passed, appliesTo: statesTime},
+		{name: "time null", inject: withTime(func(time.Time, kindOfCredential) any { return nil }), says: unknown, appliesTo: statesTime},
+		{name: "time a word", inject: withTime(func(time.Time, kindOfCredential) any { return "tomorrow" }), says: unknown, appliesTo: statesTime},
+		{name: "time an object", inject: withTime(func(time.Time, kindOfCredential) any { return map[string]any{"at": 7} }), says: unknown, appliesTo: statesTime},
+		{name: "a lifetime as a time", inject: withTime(func(time.Time, kindOfCredential) any { return kindLifetime.Seconds() }), says: passed, appliesTo: statesUnix},
+		{name: "a negative time", inject: withTime(func(real time.Time, _ kindOfCredential) any { return -real.Unix() }), says: unknown, appliesTo: statesUnix},
+		{name: "a time in milliseconds", inject: withTime(func(real time.Time, _ kindOfCredential) any { return real.UnixMilli() }), says: unknown, appliesTo: statesUnix},
+		{name: "a time beyond floating point", inject: withTime(func(time.Time, kindOfCredential) any { return json.RawMessage("1e999") }), says: unknown, appliesTo: statesUnix},
+		{name: "a number for a date", inject: withTime(func(real time.Time, _ kindOfCredential) any { return real.Unix() }), says: unknown, appliesTo: statesDate},
+		{name: "a date without a time", inject: withTime(func(real time.Time, _ kindOfCredential) any { return real.Format(time.DateOnly) }), says: unknown, appliesTo: statesDate},
+		{name: "a date of HTTP", inject: withTime(func(real time.Time, _ kindOfCredential) any { return real.Format(http.TimeFormat) }), says: unknown, appliesTo: statesDate},
 
 		// A refresh token in a truncated answer may itself be truncated, so it is not used.
 		{name: "processed, answer truncated", inject: processThen(func(s *vendorsim.Sim) http.HandlerFunc { return s.Truncate }), says: noObject, losesGrant: rotates},

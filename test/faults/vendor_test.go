@@ -98,6 +98,7 @@ func (c *vendorCell) checkStatus(o outcome, failed time.Time) time.Time {
 	assert.Equal(c.T, state, data["state"])
 	assert.Contains(c.T, data["last_error"], c.fault.says)
 	assert.Equal(c.T, c.failures, data["consecutive_failures"])
+	require.Contains(c.T, data, "last_error_time", "the fault must fail the exchange")
 	at, err := time.Parse(time.RFC3339, data["last_error_time"].(string))
 	require.NoError(c.T, err)
 	assert.WithinRange(c.T, at, failed.Add(-time.Second-50*time.Millisecond), failed)
