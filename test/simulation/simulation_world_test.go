@@ -18,7 +18,11 @@ import (
 
 // The kinds of the simulation's credentials, and of their readers.
 var (
-	simKinds   = []string{"opaque", "JWT", "opaque, rotating", "JWT, rotating", "key pair", "API key", "refresh token of a pair", "OAuth 2.0, rotating", "OAuth 2.0, secret", generatedKind}
+	simKinds = []string{
+		"opaque", "JWT", "opaque, rotating", "JWT, rotating", "key pair", "API key", "refresh token of a pair",
+		"OAuth 2.0, rotating", "OAuth 2.0, secret", generatedKind,
+		jsonKind, passwordKind, stepsKind, signedRequestKind, signedTokenKind,
+	}
 	simReaders = []string{"agents", "poller", "once a day", "none"}
 )
 
@@ -89,6 +93,8 @@ func (m *month) newAccount(i int) *account {
 			a.sim.AddOAuthRefreshToken(client, engine.RefreshToken)
 			a.fields["refresh_token"], a.fields["idle_expiry"] = engine.RefreshToken, "7d"
 		}
+	case jsonKind, passwordKind, stepsKind, signedRequestKind, signedTokenKind:
+		a.define(i)
 	case generatedKind:
 		a.path = "config/oauth2/" + a.name
 		a.fields = map[string]any{"token_url": vendorsim.URL(base, vendorsim.OAuthTokenURL), "client_id": engine.ClientID, "private_key_source": "generated"}
@@ -139,6 +145,10 @@ func (m *month) operator(a *account, rng *rand.Rand) {
 	for !m.ended(time.Duration(rng.ExpFloat64() * float64(20*24*time.Hour))) {
 		if a.kind == generatedKind && rng.IntN(2) == 0 {
 			m.rotate(a, rng)
+			continue
+		}
+		if a.kind == jsonKind && rng.IntN(4) == 0 {
+			m.redefine(rng)
 			continue
 		}
 		fields := map[string]any{"request_timeout": 10 + rng.IntN(3)}
@@ -236,8 +246,10 @@ func (a *account) least() int {
 
 func (a *account) lifetime(at time.Time) time.Duration {
 	switch a.kind {
-	case "key pair", "OAuth 2.0, rotating", "OAuth 2.0, secret", generatedKind:
+	case "key pair", "OAuth 2.0, rotating", "OAuth 2.0, secret", generatedKind, jsonKind, passwordKind, stepsKind, signedRequestKind:
 		return time.Hour
+	case signedTokenKind:
+		return 59 * time.Minute
 	case "API key":
 		return 24 * time.Hour
 	case "refresh token of a pair":
