@@ -1,10 +1,13 @@
 package tokenbroker_test
 
 import (
+	"context"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -15,6 +18,11 @@ import (
 
 // elsewhere sends acme's secrets to another host.
 func elsewhere() map[string]any { return redefine("{region}.acme.example", "{region}.evil.example") }
+
+// withoutAudience has no field audience.
+func withoutAudience() map[string]any {
+	return redefine(`, "audience": {"description": "the API (orders)"}`, "", `, "audience": "{audience}"`, "")
+}
 
 func TestGuarantee13ADefinitionInUseIsNotChangedToSendAStoredSecretElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -67,7 +75,7 @@ func TestADefinitionInUseKeepsTheFieldsThatAreStored(t *testing.T) {
 			definition map[string]any
 			want       string
 		}{
-			"field that disappears":      {redefine(audience, "", `, "audience": "{audience}"`, ""), "config/acme/prod has a field, or a value of a type, that this definition does not have"},
+			"field that disappears":      {withoutAudience(), "config/acme/prod has a field, or a value of a type, that this definition does not have"},
 			"field of another type":      {redefine(`"the API (orders)"}`, `"the API (orders)", "type": "duration"}`), "definition: "},
 			"value that is not allowed":  {redefine(`"the API (orders)"}`, `"the API (orders)", "allowed": ["invoices"]}`), `definition: with it, config/acme/prod is refused: audience: unknown value "orders"`},
 			"field that must be set now": {redefine(audience, audience+`, "tenant": {"description": "the tenant", "required": true}`, `"audience": "{audience}"`, `"audience": "{audience}", "tenant": "{tenant}"`), "is refused: tenant: must be set"},
@@ -87,26 +95,75 @@ func TestADefinitionInUseKeepsTheFieldsThatAreStored(t *testing.T) {
 	})
 }
 
+// begin sends a write that waits for the vendor, and returns its status and message once it ends.
+func (v *acmeVendor) begin(e *engine.Engine, path string, data map[string]any) (ended chan [2]any) {
+	ended = make(chan [2]any, 1)
+	go func() {
+		_, status, message := e.Request(logical.UpdateOperation, path, data)
+		ended <- [2]any{status, message}
+	}()
+	<-v.hosts
+	return ended
+}
+
 // The definition changes while the vendor verifies a credential that is not stored yet.
-func TestGuarantee13ACredentialIsNotStoredWhileItsDefinitionChanges(t *testing.T) {
-	e, v := newAcme(t)
-	v.wait = make(chan struct{})
-	write := func(path string, data map[string]any) chan int {
-		done := make(chan int, 1)
+func TestGuarantee13ACredentialIsStoredOnlyWithTheDefinitionThatItWasVerifiedWith(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, change := range map[string]func(e *engine.Engine) int{
+			"changed": func(e *engine.Engine) int {
+				_, status, _ := e.Request(logical.UpdateOperation, "vendors/acme", elsewhere())
+				return status
+			},
+			"deleted": func(e *engine.Engine) int {
+				_, status, _ := e.Request(logical.DeleteOperation, "vendors/acme", nil)
+				return status
+			},
+		} {
+			e, v := newAcme(t)
+			v.wait = make(chan struct{})
+			credential := v.begin(e, "config/acme/prod", acmeFields)
+			assert.Equal(t, 200, change(e), "%s: no credential is stored, and the change does not wait for a vendor", name)
+			close(v.wait)
+			ended := <-credential
+			assert.Equal(t, http.StatusBadRequest, ended[0], name)
+			assert.Equal(t, "vendors/acme was changed while the credential was verified, and nothing was stored; send the write again", ended[1], name)
+			for key := range e.Dump() {
+				assert.NotContains(t, key, "prod", name)
+			}
+		}
+	})
+}
+
+// The definition changes while the vendor verifies a stored credential again.
+func TestAChangeOfADefinitionWaitsForWritesOfItsCredentialsAsLongAsItsSenderDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, v := newAcme(t)
+		e.Write("config/acme/prod", acmeFields)
+		<-v.hosts
+		v.wait = make(chan struct{})
+		credential := v.begin(e, "config/acme/prod", acmeFields)
+
+		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, status, message := e.RequestWithin(impatient, logical.UpdateOperation, "vendors/acme", redefine())
+		assert.Equal(t, http.StatusServiceUnavailable, status)
+		assert.Contains(t, message, `"acme" is busy with another request; try again`)
+
+		definition := make(chan string, 1)
 		go func() {
-			_, status, _ := e.Request(logical.UpdateOperation, path, data)
-			done <- status
+			_, _, message := e.Request(logical.UpdateOperation, "vendors/acme", withoutAudience())
+			definition <- message
 		}()
-		return done
-	}
-	credential := write("config/acme/prod", acmeFields)
-	assert.Equal(t, "eu.acme.example", <-v.hosts)
-	definition := write("vendors/acme", elsewhere())
-	close(v.wait)
-	assert.Equal(t, 200, <-credential)
-	assert.Equal(t, http.StatusBadRequest, <-definition)
-	e.Write("refresh/prod", nil)
-	assert.Equal(t, "eu.acme.example", <-v.hosts)
+		synctest.Wait()
+		wait := v.wait
+		v.wait = nil
+		added := maps.Clone(acmeFields)
+		added["audience"] = "orders"
+		e.Write("config/acme/added", added) // is not held up
+		close(wait)
+		assert.Equal(t, 200, (<-credential)[0])
+		assert.Contains(t, <-definition, "config/acme/added has a field", "it was added meanwhile, and counts")
+	})
 }
 
 func TestADefinitionOfAnotherNodeCountsOnceItIsInvalidated(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -43,7 +42,6 @@ type Options struct {
 type Store struct {
 	options        Options
 	own            ownVendors
-	vendorChange   sync.RWMutex // locked for a change of an operator's vendor, and shared by writes of credentials
 	clocks         provider.Clocks
 	unstoredGrants unstoredGrants
 	broker         *broker.Broker

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
+	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/definition"
@@ -248,19 +250,56 @@ func (st *Store) DeleteVendor(ctx context.Context, s logical.Storage, name strin
 	return nil
 }
 
+// maxBegins is how often a change of a vendor begins again because credentials were added meanwhile.
+const maxBegins = 5
+
 // beginVendor begins a change of a vendor: nothing else changes its definition or its credentials until
-// end. It returns the names of these.
+// end. It returns the names of these. Writes of credentials lock the credential first and the
+// definition last, and so does this.
 func (st *Store) beginVendor(ctx context.Context, s logical.Storage, name string) (next context.Context, end func(), users []string, err error) {
-	st.vendorChange.Lock()
-	users, err = st.NamesOf(ctx, s, name)
-	if err != nil {
-		st.vendorChange.Unlock()
-		return nil, nil, nil, err
+	for range maxBegins {
+		if users, err = st.NamesOf(ctx, s, name); err != nil {
+			return nil, nil, nil, err
+		}
+		next, changes, err := st.broker.BeginWrites(ctx, s, users...)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		unlock, err := st.broker.Lock(next, storage.VendorKey(name))
+		if err != nil {
+			changes.End()
+			return nil, nil, nil, err
+		}
+		end := func() { unlock(); changes.End() }
+		now, err := st.NamesOf(next, s, name)
+		if err == nil && !slices.ContainsFunc(now, func(one string) bool { return !slices.Contains(users, one) }) {
+			return next, end, now, nil
+		}
+		end()
+		if err != nil {
+			return nil, nil, nil, err
+		}
 	}
-	next, changes, err := st.broker.BeginWrites(ctx, s, users...)
-	if err != nil {
-		st.vendorChange.Unlock()
-		return nil, nil, nil, err
+	return nil, nil, nil, broker.ErrBusy
+}
+
+// lockDefinition locks the definition with which a credential was verified, until unlock is called. It
+// returns an error if that is not the stored one any more. A vendor of the engine has nothing to lock.
+func (st *Store) lockDefinition(ctx context.Context, s logical.Storage, p provider.Provider) (unlock func(), err error) {
+	verified, isDefined := p.(*definition.Provider)
+	if !isDefined || st.options.BuiltIn(p.Name()) != nil {
+		return func() {}, nil
 	}
-	return next, func() { changes.End(); st.vendorChange.Unlock() }, users, nil
+	if unlock, err = st.broker.Lock(ctx, storage.VendorKey(p.Name())); err != nil {
+		return nil, err
+	}
+	current, err := st.OwnVendor(ctx, s, p.Name())
+	if err == nil && (current == nil || !bytes.Equal(current.Text(), verified.Text())) {
+		err = provider.Errorf(provider.Invalid, "%s was changed while the credential was verified, and nothing was stored; send the write again", apipath.Vendor(p.Name()))
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
 }

@@ -60,9 +60,7 @@ func (w WriteRequest) needsNoExchange() bool {
 // vendor did not accept the credential, *ConflictError, *NotFoundError, *provider.Error of kind
 // Invalid, and those of broker.BeginWrites.
 func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provider, name string, w WriteRequest) error {
-	if st.options.BuiltIn(p.Name()) == nil { // its definition must not change meanwhile
-		st.vendorChange.RLock()
-		defer st.vendorChange.RUnlock()
+	if st.options.BuiltIn(p.Name()) == nil { // the caller may have read its definition a while ago
 		current, err := st.vendorFor(ctx, s, p.Name())
 		if err != nil {
 			return err
@@ -181,27 +179,18 @@ func (st *Store) verify(ctx context.Context, change *broker.Change, planned plan
 	return planned, nil
 }
 
-// commit stores a verified write and reports it to the change. It first binds the key pair that the
-// credential uses to its hosts.
+// commit stores a verified write and reports it to the change.
 func (st *Store) commit(ctx context.Context, s logical.Storage, change *broker.Change, planned plannedWrite) error {
-	next := planned.next
-	if planned.needsNoExchange {
-		if err := next.put(ctx, s); err != nil {
-			return err
-		}
+	switch err := st.put(ctx, s, planned); {
+	case err != nil && planned.hasRotated:
+		return fmt.Errorf("%w; the vendor has rotated the given refresh token and the new one is only in memory; send the same write again within an hour", err)
+	case err != nil:
+		return err
+	case planned.needsNoExchange:
 		change.SettingsCommitted()
 		return nil
 	}
-	err := st.bindKeypair(ctx, s, next)
-	if err == nil {
-		err = next.put(ctx, s)
-	}
-	if err != nil {
-		if planned.hasRotated {
-			err = fmt.Errorf("%w; the vendor has rotated the given refresh token and the new one is only in memory; send the same write again within an hour", err)
-		}
-		return err
-	}
+	next := planned.next
 	if !planned.sharesRefreshToken() { // otherwise the unstored grant belongs to another write
 		st.unstoredGrants.drop(next.storageKey())
 	}
@@ -212,4 +201,20 @@ func (st *Store) commit(ctx context.Context, s logical.Storage, change *broker.C
 	}
 	change.Committed()
 	return nil
+}
+
+// put stores a write, unless the definition of its vendor has changed meanwhile. It first binds the key
+// pair that the credential uses to its hosts.
+func (st *Store) put(ctx context.Context, s logical.Storage, planned plannedWrite) error {
+	unlock, err := st.lockDefinition(ctx, s, planned.next.vendor)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !planned.needsNoExchange {
+		if err := st.bindKeypair(ctx, s, planned.next); err != nil {
+			return err
+		}
+	}
+	return planned.next.put(ctx, s)
 }
