@@ -2,6 +2,7 @@ package tokenbroker_test
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"strings"
@@ -60,6 +61,65 @@ func TestGuarantee13ADefinitionInUseIsNotChangedToSendAStoredSecretElsewhere(t *
 		e.Write("config/acme/prod", acmeFields)
 		assert.Equal(t, "eu.evil.example", <-v.hosts, "a secret that is given again goes where its writer says")
 	})
+}
+
+// A writer of definitions learns no secret that another operator has stored.
+func TestGuarantee6ADefinitionShowsNoStoredSecretToReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const code = "s3cr3t-code-of-acme"
+		definition := func(oldnew ...string) map[string]any {
+			return map[string]any{"definition": strings.NewReplacer(oldnew...).Replace(`{
+				"title": "Acme", "fields": {"pass_code": {"description": "the code (x)", "secret": true, "required": true}, "private_key": {}},
+				"token_url": "https://eu.acme.example/token",
+				"answer": {"token": "/token", "refresh_token": "/next"},
+				"grants": [
+					{"grant_type": "code", "request": {"form": {"code": "{pass_code}"}}},
+					{"grant_type": "self_signed", "needs": ["private_key"], "token": "{assertion}",
+						"assertion": {"claims": {"iss": "acme", "sub": "{private_key|public_sha256}"}}}
+				]
+			}`)}
+		}
+		e, _ := newAcme(t)
+		e.Write("vendors/acme", definition())
+		e.Write("config/acme/prod", map[string]any{"pass_code": code, "verify": false})
+		for name, test := range map[string]struct {
+			definition map[string]any
+			want       string
+		}{
+			"a field that is no secret any more": {definition(`"secret": true, `, ``), "definition: /fields/pass_code: is a secret, which config/acme/prod has"},
+			"a claim of a token":                 {definition(`"iss": "acme"`, `"iss": "{pass_code}"`), "definition: /grants/1/assertion/claims: {pass_code} is a secret"},
+			"a digest in a header of a token":    {definition(`"claims": {"iss"`, `"headers": {"x": "{pass_code|sha256}"}, "claims": {"iss"`), "{pass_code|sha256} is a secret"},
+			"a header of the API":                {definition(`"token_url"`, `"api": {"headers": {"X-Code": "{pass_code|base64}"}}, "token_url"`), "definition: /api/headers/X-Code: {pass_code} is not a field that readers may see"},
+			"a refresh token as the token":       {definition(`"/token", "refresh_token": "/next"`, `"/next"`), "definition: with it, readers would see the refresh tokens of config/acme/prod"},
+			"a refresh token as a member":        {definition(`"/next"`, `"", "extra": {"region": "/next"}`), "definition: with it, readers would see the refresh tokens of config/acme/prod"},
+			"a refresh token, by its name":       {definition(`"/token"`, `"/data/refreshToken"`), "definition: /answer/token: a refresh token is not for readers"},
+		} {
+			assert.Contains(t, refusedWrite(e, "vendors/acme", test.definition), test.want, name)
+		}
+		e.Write("vendors/acme", definition(`"Acme"`, `"Acme Inc."`))
+		assert.Equal(t, []string{"pass_code"}, e.Read("config/acme/prod").Data["secrets_set"])
+
+		// Nor does an engine whose own definition of a vendor changed.
+		e.Write("config/kensho/scribe", map[string]any{"refresh_token": engine.RefreshToken, "product": "scribe", "verify": false})
+		for key := range e.Dump() {
+			if strings.HasSuffix(key, "/scribe") && strings.Contains(key, "kensho") {
+				edited(t, e, key, func(entry map[string]any) { entry["secrets"] = append(entry["secrets"].([]any), "product") })
+			}
+		}
+		e.Restart()
+		assert.NotEqual(t, "scribe", e.Read("config/kensho/scribe").Data["product"])
+	})
+}
+
+// edited changes a storage entry.
+func edited(t *testing.T, e *engine.Engine, key string, edit func(entry map[string]any)) {
+	t.Helper()
+	entry := map[string]any{}
+	require.NoError(t, json.Unmarshal([]byte(e.Dump()[key]), &entry))
+	edit(entry)
+	stored, err := logical.StorageEntryJSON(key, entry)
+	require.NoError(t, err)
+	require.NoError(t, e.Storage.Put(t.Context(), stored))
 }
 
 func TestADefinitionInUseKeepsTheFieldsThatAreStored(t *testing.T) {

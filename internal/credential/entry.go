@@ -28,6 +28,10 @@ type Entry struct {
 	// Fields are the fields that the operator set, including secrets.
 	Fields map[string]any `json:"fields"`
 
+	// Secrets are the names of the secret fields that are set. They stay secret whatever another
+	// definition of the vendor says.
+	Secrets []string `json:"secrets,omitempty"`
+
 	// Verified is the state after the verifying exchange. It is part of the same write, so that a
 	// rotated refresh token cannot be lost between two writes.
 	Verified *broker.State `json:"verified,omitempty"`

@@ -8,6 +8,7 @@ package credential
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -133,7 +134,16 @@ func (st *Store) get(ctx context.Context, s logical.Storage, p provider.Provider
 }
 
 func (c *storedCredential) put(ctx context.Context, s logical.Storage) error {
-	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, c.storageKey(), c.Entry) })
+	stored := c.withEntry(func(e *Entry) { e.Secrets = c.secretFields() })
+	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, c.storageKey(), stored.Entry) })
+}
+
+// secretFields returns the names of the secret fields that are set, sorted.
+func (c *storedCredential) secretFields() []string {
+	schemas := FieldSchemas(c.vendor)
+	return slices.DeleteFunc(sortedKeys(c.Fields), func(field string) bool {
+		return !IsSecret(schemas[field]) && !slices.Contains(c.Secrets, field)
+	})
 }
 
 // A Config is what a read of a credential returns. It contains no secret.
@@ -158,13 +168,9 @@ func (st *Store) Read(ctx context.Context, s logical.Storage, p provider.Provide
 	if err != nil || c == nil {
 		return nil, err
 	}
-	config := &Config{Fields: map[string]any{}, Secrets: []string{}}
-	for _, field := range sortedKeys(c.Fields) {
-		if IsSecret(FieldSchemas(p)[field]) {
-			config.Secrets = append(config.Secrets, field)
-		} else {
-			config.Fields[field] = c.Fields[field]
-		}
+	config := &Config{Fields: maps.Clone(c.Fields), Secrets: c.secretFields()}
+	for _, secret := range config.Secrets {
+		delete(config.Fields, secret)
 	}
 	if credential, err := st.open(c); err == nil {
 		config.Resolved = resolved(credential)

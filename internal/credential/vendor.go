@@ -189,6 +189,10 @@ func (st *Store) WriteVendor(ctx context.Context, s logical.Storage, name string
 		return nil, err
 	}
 	defer end()
+	// A definition that cannot be read any more has no say.
+	if last, err := st.OwnVendor(ctx, s, name); err == nil && last != nil && len(users) > 0 && next.ShowsRefreshTokenOf(last) {
+		return nil, provider.Errorf(provider.Invalid, "definition: with it, readers would see the refresh tokens of %s; define another vendor, or delete the credential first", apipath.Credential(name, users[0]))
+	}
 	for _, user := range users {
 		if err := st.checkRedefined(ctx, s, next, user); err != nil {
 			return nil, err
@@ -218,6 +222,11 @@ func (st *Store) checkRedefined(ctx context.Context, s logical.Storage, next pro
 		return err
 	case own == nil: // deleted meanwhile
 		return nil
+	}
+	for _, field := range own.Secrets {
+		if !IsSecret(FieldSchemas(next)[field]) {
+			return provider.Errorf(provider.Invalid, "definition: /fields/%s: is a secret, which %s has; a field that is none needs another name", field, own.path())
+		}
 	}
 	if err := own.loadKey(ctx, s); err != nil {
 		return err

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"vault-plugin-secrets-tokenbroker/provider/exchange"
 )
@@ -70,11 +72,45 @@ func readingOf(a *Answer, place string) (*exchange.Reading, error) {
 		pointers["extra/"+name] = reading.Extra[name]
 	}
 	for _, member := range sortedKeys(pointers) {
+		if member != "refresh_token" && isRefreshToken(pointers[member]) {
+			return nil, fmt.Errorf("%s/%s: a refresh token is not for readers", place, member)
+		}
+	}
+	for _, member := range sortedKeys(pointers) {
 		if err := checkPointer(pointers[member]); err != nil {
 			return nil, at(place+"/"+member, err)
 		}
 	}
 	return &reading, nil
+}
+
+// isRefreshToken reports whether a member of an answer has the name of a refresh token.
+func isRefreshToken(pointer string) bool {
+	name := pointer[strings.LastIndexByte(pointer, '/')+1:]
+	return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(name)) == "refreshtoken"
+}
+
+// ShowsRefreshTokenOf reports whether readers would see what an earlier definition takes for a refresh token.
+func (p *Provider) ShowsRefreshTokenOf(earlier *Provider) bool {
+	var refreshTokens []string
+	for _, r := range earlier.readings() {
+		refreshTokens = append(refreshTokens, r.RefreshToken)
+	}
+	return slices.ContainsFunc(p.readings(), func(r *exchange.Reading) bool {
+		shown := append(slices.Collect(maps.Values(r.Extra)), r.Token, r.Scope, r.TokenType)
+		return slices.ContainsFunc(shown, func(pointer string) bool { return pointer != "" && slices.Contains(refreshTokens, pointer) })
+	})
+}
+
+func (p *Provider) readings() []*exchange.Reading {
+	var all []*exchange.Reading
+	for _, g := range p.compiled {
+		all = append(all, &g.reading)
+		if g.refreshReading != nil {
+			all = append(all, g.refreshReading)
+		}
+	}
+	return all
 }
 
 // answerFields are the fields that every reader of a token gets.
