@@ -13,6 +13,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/definition"
 )
 
 const vendorFieldName = "vendor"
@@ -172,8 +173,17 @@ func (b *backend) vendorPath(p provider.Provider) *framework.Path {
 		path.HelpDescription = withExample(vendorsHelp+configHelp(fields), "vault write kensho/config/kensho/prod refresh_token=...")
 		return path
 	}
-	path.HelpDescription = withExample(configHelp(fields), fmt.Sprintf("vault write %s/config/%s/prod %s", mountOf(p), p.Name(), example), fmt.Sprintf("vault read %s/config/%s/prod", mountOf(p), p.Name()), fmt.Sprintf("vault patch %s/config/%s/prod request_timeout=15s", mountOf(p), p.Name()))
+	path.HelpDescription = withExample(notesOf(p)+configHelp(fields), fmt.Sprintf("vault write %s/config/%s/prod %s", mountOf(p), p.Name(), example), fmt.Sprintf("vault read %s/config/%s/prod", mountOf(p), p.Name()), fmt.Sprintf("vault patch %s/config/%s/prod request_timeout=15s", mountOf(p), p.Name()))
 	return path
+}
+
+// notesOf returns what the operator must create at a vendor, and where the vendor says so.
+func notesOf(p provider.Provider) string {
+	defined, isDefined := p.(*definition.Provider)
+	if !isDefined || defined.Notes == "" && len(defined.Docs) == 0 {
+		return ""
+	}
+	return strings.Join(append([]string{"\n" + defined.Notes, ""}, defined.Docs...), "\n") + "\n"
 }
 
 // mountOf returns the mount of a vendor in examples: of those whose exchange is code, one of its own.

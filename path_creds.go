@@ -252,15 +252,7 @@ func tokenData(r *broker.IssuedToken, room int) map[string]any {
 	data["token_type"] = r.API.TokenType(&r.Token)
 	data["expire_time"] = broker.FormatTime(r.ExpireTime)
 	data["vendor"] = r.Vendor
-	if header := r.API.HTTPHeader(&r.Token); header != "" {
-		data["http_header"] = header
-	}
-	if query := r.API.QueryParameter(&r.Token); query != "" {
-		data["query_parameter"] = query
-	}
-	if other := r.API.OtherHeaders(); len(other) > 0 {
-		data["other_http_headers"] = other
-	}
+	r.API.AddTo(data, &r.Token)
 	for name, value := range r.Extra {
 		data[name] = value
 	}

@@ -58,3 +58,37 @@ func TestAPreviewRefusesWhatAWriteWouldRefuse(t *testing.T) {
 		}
 	})
 }
+
+func TestAPreviewShowsHowTheAPITakesAToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const definition = `{"title": "Acme", "fields": {"api_key": {}, "company": {"description": "the company (7)", "required": true}}, "token_url": "https://acme.example/",
+			"grants": [{"grant_type": "api_key", "request": {"form": {"key": "{api_key}"}}}],
+			"answer": {"expiry": "/expires", "expiry_unit": "rfc3339"}, "api": {"query": "auth", "headers": {"X-Company": "{company}"}}}`
+		e := engine.New(t)
+		preview := func(expires string) map[string]any {
+			resp, status, message := e.Request(logical.UpdateOperation, "vendors/acme/preview", map[string]any{
+				"definition": definition, "api_key": engine.APIKey, "company": "7",
+				"answer": `{"access_token": "a-token-0123456789", "expires": "` + expires + `"}`,
+			})
+			require.Equal(t, http.StatusOK, status, message)
+			return resp.Data
+		}
+		token := preview("2000-01-01T18:00:00+01:00")["token"].(map[string]any)
+		assert.Equal(t, "auth=%2818+characters%29", token["query_parameter"])
+		assert.Equal(t, map[string]string{"X-Company": "7"}, token["other_http_headers"])
+		assert.NotContains(t, token, "http_header")
+
+		expired := preview("1999-12-31T18:00:00+01:00")
+		assert.Equal(t, "invalid_response", expired["error_kind"])
+		assert.Contains(t, expired["error"], "expired at 1999-12-31T16:59:5")
+		assert.NotContains(t, expired, "token")
+
+		e.Write("vendors/acme", map[string]any{"definition": definition})
+		read := e.Read("vendors/acme").Data
+		assert.Equal(t, "auth=<access_token>", read["query_parameter"])
+		assert.Equal(t, map[string]string{"X-Company": "{company}"}, read["other_http_headers"])
+		help, _, _ := e.Request(logical.HelpOperation, "config/snowflake/prod", nil)
+		assert.Contains(t, help.Data["help"], "ALTER USER")
+		assert.Contains(t, help.Data["help"], "https://docs.snowflake.com/")
+	})
+}

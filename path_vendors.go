@@ -90,16 +90,18 @@ func vendorInfoFields() map[string]*framework.FieldSchema {
 		return &framework.FieldSchema{Type: framework.TypeStringSlice, Description: description}
 	}
 	return map[string]*framework.FieldSchema{
-		"title":       text("Name of the vendor as people write it."),
-		"built_in":    {Type: framework.TypeBool, Description: "Whether the engine has the vendor; otherwise an operator has defined it."},
-		"write":       text("Command that stores a credential."),
-		"grant_types": texts("Ways to a token. Without grant_type, the first of them whose fields are set is used."),
-		"fields":      {Type: framework.TypeMap, Description: "Fields of the vendor, besides those of every credential, by name: description, required, needed_for (grant types), secret, default, allowed."},
-		"http_header": text("Header in which the vendor's API takes a token."),
-		"notes":       text("What to create at the vendor, and its limits."),
-		"docs":        texts("Pages of the vendor from which the definition was written."),
-		"evidence":    text("What these pages are: documentation, specification or repository."),
-		"definition":  text("Definition of the vendor, as JSON. Omitted for a vendor whose exchange is code."),
+		"title":              text("Name of the vendor as people write it."),
+		"built_in":           {Type: framework.TypeBool, Description: "Whether the engine has the vendor; otherwise an operator has defined it."},
+		"write":              text("Command that stores a credential."),
+		"grant_types":        texts("Ways to a token. Without grant_type, the first of them whose fields are set is used."),
+		"fields":             {Type: framework.TypeMap, Description: "Fields of the vendor, besides those of every credential, by name: description, required, needed_for (grant types), secret, default, allowed."},
+		"http_header":        text("Header in which the vendor's API takes a token."),
+		"query_parameter":    text("Query parameter in which the vendor's API takes a token, instead of a header."),
+		"other_http_headers": {Type: framework.TypeMap, Description: "Further headers that the vendor's API wants, by name."},
+		"notes":              text("What to create at the vendor, and its limits."),
+		"docs":               texts("Pages of the vendor from which the definition was written."),
+		"evidence":           text("What these pages are: documentation, specification or repository."),
+		"definition":         text("Definition of the vendor, as JSON. Omitted for a vendor whose exchange is code."),
 	}
 }
 
@@ -167,7 +169,7 @@ func (b *backend) vendorsRead(ctx context.Context, req *logical.Request, d *fram
 // describe adds what the definition of a vendor says.
 func describe(data, fields map[string]any, p *definition.Provider) {
 	data["grant_types"] = p.GrantTypes()
-	data["http_header"] = p.HTTPHeader()
+	p.AddAPI(data)
 	data["definition"] = string(p.Text())
 	for name, value := range map[string]string{"notes": p.Notes, "evidence": p.Evidence} {
 		if value != "" {
@@ -284,7 +286,7 @@ func previewFields() map[string]*framework.FieldSchema {
 		"error":       {Type: framework.TypeString, Description: "Error with which the answer would be refused, if it would."},
 		"error_kind":  {Type: framework.TypeString, Description: "Kind of that error: rejected, unavailable or invalid_response."},
 		"grant_type":  {Type: framework.TypeString, Description: "Grant type that the fields choose."},
-		"destination": {Type: framework.TypeStringSlice, Description: "URLs that receive the credential's secrets."},
+		"destination": {Type: framework.TypeStringSlice, Description: "URLs that receive the credential's secrets, or a token to revoke."},
 	}
 }
 

@@ -86,13 +86,13 @@ func TestGuarantee6ADefinitionShowsNoStoredSecretToReaders(t *testing.T) {
 			definition map[string]any
 			want       string
 		}{
-			"a field that is no secret any more": {definition(`"secret": true, `, ``), "definition: /fields/pass_code: is a secret, which config/acme/prod has"},
-			"a claim of a token":                 {definition(`"iss": "acme"`, `"iss": "{pass_code}"`), "definition: /grants/1/assertion/claims: {pass_code} is a secret"},
-			"a digest in a header of a token":    {definition(`"claims": {"iss"`, `"headers": {"x": "{pass_code|sha256}"}, "claims": {"iss"`), "{pass_code|sha256} is a secret"},
-			"a header of the API":                {definition(`"token_url"`, `"api": {"headers": {"X-Code": "{pass_code|base64}"}}, "token_url"`), "definition: /api/headers/X-Code: {pass_code} is not a field that readers may see"},
-			"a refresh token as the token":       {definition(`"/token", "refresh_token": "/next"`, `"/next"`), "definition: with it, readers would see the refresh tokens of config/acme/prod"},
-			"a refresh token as a member":        {definition(`"/next"`, `"", "extra": {"region": "/next"}`), "definition: with it, readers would see the refresh tokens of config/acme/prod"},
-			"a refresh token, by its name":       {definition(`"/token"`, `"/data/refreshToken"`), "definition: /answer/token: a refresh token is not for readers"},
+			"a field that is not a secret any more": {definition(`"secret": true, `, ``), "definition: /fields/pass_code: is a secret, which config/acme/prod has"},
+			"a claim of a token":                    {definition(`"iss": "acme"`, `"iss": "{pass_code}"`), "definition: /grants/1/assertion/claims: {pass_code} is a secret"},
+			"a digest in a header of a token":       {definition(`"claims": {"iss"`, `"headers": {"x": "{pass_code|sha256}"}, "claims": {"iss"`), "{pass_code|sha256} is a secret"},
+			"a header of the API":                   {definition(`"token_url"`, `"api": {"headers": {"X-Code": "{pass_code|base64}"}}, "token_url"`), "definition: /api/headers/X-Code: {pass_code} is not a field that readers may see"},
+			"a refresh token as the token":          {definition(`"/token", "refresh_token": "/next"`, `"/next"`), "definition: with it, readers would see the refresh tokens of config/acme/prod"},
+			"a refresh token as a member":           {definition(`"/next"`, `"", "extra": {"region": "/next"}`), "definition: with it, readers would see the refresh tokens of config/acme/prod"},
+			"a refresh token, by its name":          {definition(`"/token"`, `"/data/refreshToken"`), "definition: /answer/token: a refresh token is not for readers"},
 		} {
 			assert.Contains(t, refusedWrite(e, "vendors/acme", test.definition), test.want, name)
 		}

@@ -117,7 +117,7 @@ func (r *Reply) lacks(what string) *Error {
 		return r.Refusal()
 	}
 	e := Errorf(InvalidResponse, "the vendor's response %s", what)
-	if words := reason(r.Body, r.secrets); words != "" {
+	if words := r.words(); words != "" {
 		e.Reason += ": " + words
 	}
 	e.Clock = r.Clock
@@ -217,14 +217,17 @@ func (a *Answer) checkShown() error {
 
 // ReadScope splits the scope of a response into a list. White space separates scopes; with
 // some vendors, commas do. A comma does not separate if it is part of one of the known
-// scopes, which are all those of the credential.
-func ReadScope(stated Texts, known []string) []string {
+// scopes, which are all those of the credential. So does separator, unless it is "".
+func ReadScope(stated Texts, known []string, separator string) []string {
 	commas := 0 // the most in a known scope
 	for _, one := range known {
 		commas = max(commas, strings.Count(one, ","))
 	}
 	var scope []string
 	for _, text := range stated {
+		if separator != "" && separator != "," {
+			text = strings.ReplaceAll(text, separator, " ")
+		}
 		for word := range strings.FieldsSeq(text) {
 			for parts := strings.Split(word, ","); len(parts) > 0; {
 				n := min(commas+1, len(parts))

@@ -130,12 +130,18 @@ func (a *API) QueryParameter(t *Token) string {
 	return url.Values{a.Query: {t.AccessToken}}.Encode()
 }
 
-// OtherHeaders returns the headers to send besides that of the token.
-func (a *API) OtherHeaders() map[string]string {
-	if a == nil {
-		return nil
+// AddTo adds to data what readers need to send a token: http_header or query_parameter, and
+// other_http_headers.
+func (a *API) AddTo(data map[string]any, t *Token) {
+	if header := a.HTTPHeader(t); header != "" {
+		data["http_header"] = header
 	}
-	return a.Headers
+	if query := a.QueryParameter(t); query != "" {
+		data["query_parameter"] = query
+	}
+	if a != nil && len(a.Headers) > 0 {
+		data["other_http_headers"] = a.Headers
+	}
 }
 
 // A Fallback is a credential that can exchange another of its secrets if the vendor

@@ -17,7 +17,7 @@ func (r *Reply) Refusal() *Error {
 	}
 	code := codes[0]
 	text := http.StatusText(r.status)
-	if words := reason(r.Body, r.secrets); words != "" {
+	if words := r.words(); words != "" {
 		text += ": " + words
 	}
 	kind := kindOf(r.status, code, r.retryAfter)
@@ -34,6 +34,18 @@ func (r *Reply) Refusal() *Error {
 	e.MayBeScope = e.Kind == Rejected && !isAboutCredential(r.status, code)
 	e.Status, e.Clock, e.RetryAfter = r.status, r.Clock, r.retryAfter
 	return e
+}
+
+// words returns what the vendor says about an error, for people: its own code first.
+func (r *Reply) words() string {
+	words, own := reason(r.Body, r.secrets), redact(r.ownCode(), r.secrets)
+	switch {
+	case own == "" || strings.Contains(words, own):
+		return words
+	case words == "":
+		return own
+	}
+	return own + ": " + words
 }
 
 // ownCode returns the error code at the place where the vendor puts it; "" if there is none.

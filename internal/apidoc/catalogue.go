@@ -3,6 +3,7 @@ package apidoc
 import (
 	_ "embed"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/template"
@@ -16,9 +17,27 @@ var cataloguePage string
 // WriteCatalogue writes a page with the vendors of the catalogue to w, in the given order.
 func WriteCatalogue(w io.Writer, vendors []*definition.Provider) error {
 	functions := template.FuncMap{
-		"text": text, "join": strings.Join, "inc": func(i int) int { return i + 1 }, "needed": needed, "optional": optional,
+		"text": text, "join": strings.Join, "inc": func(i int) int { return i + 1 }, "needed": needed, "optional": optional, "api": api,
 	}
 	return template.Must(template.New("vendors.md").Funcs(functions).Parse(cataloguePage)).Execute(w, vendors)
+}
+
+// api returns how a vendor's API takes a token; "" if as Authorization: Bearer.
+func api(p *definition.Provider) string {
+	data := map[string]any{}
+	p.AddAPI(data)
+	var all []string
+	if header, isHeader := data["http_header"].(string); isHeader && header != "Authorization: Bearer <access_token>" {
+		all = append(all, "`"+header+"`")
+	}
+	if query, isQuery := data["query_parameter"].(string); isQuery {
+		all = append(all, "`?"+query+"`")
+	}
+	others, _ := data["other_http_headers"].(map[string]string)
+	for _, name := range slices.Sorted(maps.Keys(others)) {
+		all = append(all, "`"+name+": "+others[name]+"`")
+	}
+	return strings.Join(all, ", ")
 }
 
 // needed returns the fields that a grant of a vendor needs, separated by commas.

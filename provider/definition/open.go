@@ -149,15 +149,16 @@ func (o *opening) checkFields() error {
 			needs = append(needs, name)
 		}
 	}
-	for _, name := range needs {
-		if o.values[name] != nil {
-			continue
-		}
-		with := ""
+	missing := slices.DeleteFunc(needs, func(name string) bool { return o.values[name] != nil })
+	if len(missing) > 0 {
+		name, with, others := missing[0], "", ""
 		if len(o.d.compiled) > 1 {
 			with = " with grant_type=" + o.grant.given.GrantType
 		}
-		return provider.Errorf(provider.Invalid, "%s: must be set%s: %s", name, with, strings.TrimSuffix(o.d.fields[name].Description, "."))
+		if len(missing) > 1 {
+			others = "; also " + strings.Join(missing[1:], ", ")
+		}
+		return provider.Errorf(provider.Invalid, "%s: must be set%s: %s%s", name, with, strings.TrimSuffix(o.d.fields[name].Description, "."), others)
 	}
 	for _, name := range sortedKeys(o.d.fields) {
 		if o.isGiven(name) && !slices.Contains(o.grant.uses, name) && !slices.Contains(o.grant.api(o.d).names(), name) {
@@ -191,6 +192,9 @@ func (o *opening) checkScope() error {
 		return err
 	}
 	for _, one := range scope {
+		if rules.Separator != "" && strings.Contains(one, rules.Separator) {
+			return provider.Errorf(provider.Invalid, "scope: %s are several scopes; separate them with commas here (the engine sends %q between them)", provider.Quote(one), rules.Separator)
+		}
 		if !strings.HasSuffix(one, rules.Suffix) {
 			return provider.Errorf(provider.Invalid, "scope: invalid scope %s for %s; give one that ends with %s, such as %s",
 				provider.Quote(one), o.d.Title, rules.Suffix, cmp.Or(strings.Join(rules.Default, " "), "https://api.example.com"+rules.Suffix))

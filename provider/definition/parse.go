@@ -58,7 +58,7 @@ func Parse(name string, text []byte) (*Definition, error) {
 	}
 	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
-		return nil, provider.Errorf(provider.Invalid, "definition: not JSON: %s", err)
+		return nil, notJSON(text, err)
 	}
 	if err := schema().Validate(document); err != nil {
 		return nil, provider.Errorf(provider.Invalid, "definition: %s", schemaError(err))
@@ -71,6 +71,23 @@ func Parse(name string, text []byte) (*Definition, error) {
 		return nil, provider.Errorf(provider.Invalid, "definition: %s", err)
 	}
 	return d, nil
+}
+
+// isFileName matches what an operator gives without the @ of a file.
+var isFileName = regexp.MustCompile(`^[^\s{}"]+\.json$`)
+
+// notJSON returns the error of a definition that is not JSON, with the place of the fault.
+func notJSON(text []byte, err error) error {
+	if isFileName.Match(text) {
+		return provider.Errorf(provider.Invalid, "definition: is the name of a file; give its content with definition=@%s", bytes.TrimPrefix(text, []byte("@")))
+	}
+	var fault *json.SyntaxError
+	if errors.As(json.Unmarshal(text, new(any)), &fault) {
+		before := text[:fault.Offset]
+		line, column := 1+bytes.Count(before, []byte("\n")), len(before)-1-bytes.LastIndexByte(before, '\n')
+		return provider.Errorf(provider.Invalid, "definition: not JSON: line %d, column %d: %s", line, column, fault)
+	}
+	return provider.Errorf(provider.Invalid, "definition: not JSON: %s", err)
 }
 
 // schemaError returns the first and deepest of the faults that a schema found.

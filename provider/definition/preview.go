@@ -69,6 +69,9 @@ func (p *Provider) Preview(ctx context.Context, fields json.RawMessage, answer s
 	if err == nil {
 		token, err = given.Token(provider.TTL{}, provider.Token{})
 	}
+	if err == nil && !token.ExpireTime.After(token.IssueTime) {
+		err = provider.Errorf(provider.InvalidResponse, "the token expired at %s", token.ExpireTime.Format(time.RFC3339))
+	}
 	var failure *provider.Error
 	if errors.As(err, &failure) {
 		preview.Err = failure
@@ -84,8 +87,9 @@ func shown(c *credential, token provider.Token) map[string]any {
 	token.AccessToken = fmt.Sprintf("(%d characters)", len(token.AccessToken))
 	data := map[string]any{
 		"access_token": token.AccessToken, "token_type": c.api.TokenType(&token),
-		"lifetime": lifetime.Round(time.Second).String(), "http_header": c.api.HTTPHeader(&token),
+		"lifetime": lifetime.Round(time.Second).String(),
 	}
+	c.api.AddTo(data, &token)
 	if len(token.Scope) > 0 {
 		data["scope"] = token.Scope
 	}

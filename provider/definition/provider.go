@@ -93,13 +93,14 @@ func (d *Definition) schemas() map[string]*framework.FieldSchema {
 // Text returns the definition as it was written.
 func (d *Definition) Text() []byte { return d.text }
 
-// HTTPHeader returns the header in which the vendor's API takes a token, or the query parameter.
-func (d *Definition) HTTPHeader() string {
-	api := provider.API{Header: d.API.Header, Scheme: d.API.Scheme, Query: d.API.Query}
+// AddAPI adds to data how the vendor's API takes a token, with templates in place of the fields'
+// values.
+func (d *Definition) AddAPI(data map[string]any) {
+	api := provider.API{Header: d.API.Header, Scheme: d.API.Scheme, Query: d.API.Query, Headers: d.API.Headers}
+	api.AddTo(data, &provider.Token{TokenType: "Bearer", AccessToken: "<access_token>"})
 	if api.Query != "" {
-		return "?" + api.Query + "=<access_token>"
+		data["query_parameter"] = api.Query + "=<access_token>" // not escaped
 	}
-	return api.HTTPHeader(&provider.Token{TokenType: "Bearer", AccessToken: "<access_token>"})
 }
 
 // GrantTypes returns the grant types, in the order of the definition.

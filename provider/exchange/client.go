@@ -324,7 +324,8 @@ func (c *Client) requestToken(ctx context.Context, tokenURL string, last provide
 
 func (c *Client) answer(t tokenResponse, clock provider.Clock, granted *provider.Grant) *provider.Answer {
 	// RFC 6749 §5.1: without a scope in the response, the requested scope was granted.
-	scope := provider.ReadScope(t.scope, slices.Concat(c.known, c.Scopes))
+	separator, _ := c.Values[ScopeSeparator].(string)
+	scope := provider.ReadScope(t.scope, slices.Concat(c.known, c.Scopes), separator)
 	if len(scope) == 0 {
 		scope = c.Scopes
 	}

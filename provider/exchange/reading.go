@@ -81,7 +81,9 @@ func (r Reading) readToken(reply *provider.Reply) (tokenResponse, *provider.Erro
 	case t.accessToken == "" && isRefused:
 		return tokenResponse{}, reply.Refusal()
 	case isRefused && !reply.HasError():
-		return t, reply.Refusal()
+		refusal := reply.Refusal()
+		refusal.Reason += "; " + r.OK + " is not true"
+		return t, refusal
 	case t.accessToken == "" || isRefused:
 		return t, reply.NoToken()
 	}

@@ -157,7 +157,7 @@ func FillURL(template Template, values Values) (string, error) {
 			return "", err
 		}
 		if value == "" {
-			return "", provider.Errorf(provider.Invalid, "%s: must be set", p.name)
+			return "", provider.Errorf(provider.Invalid, "%s: must be set, as it is part of a URL; a parameter in query is left out instead", p.name)
 		}
 		out.WriteString(escapeIn(out.String(), value))
 	}

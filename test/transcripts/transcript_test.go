@@ -146,16 +146,17 @@ func (s *transcript) checkToken(part string, credential provider.Credential, ans
 	delete(expected, "lifetime")
 
 	api := credential.(provider.Presented).API()
-	header, headers, query := api.HTTPHeader(&token), api.OtherHeaders(), api.QueryParameter(&token)
+	shown := map[string]any{}
+	api.AddTo(shown, &token)
 	got := map[string]any{"access_token": token.AccessToken}
 	add := func(name string, value any, isSet bool) {
 		if _, isExpected := expected[name]; isSet || isExpected {
 			got[name] = value
 		}
 	}
-	add("http_header", header, header != "")
-	add("headers", headers, len(headers) > 0)
-	add("query", query, query != "")
+	for name, as := range map[string]string{"http_header": "http_header", "other_http_headers": "headers", "query_parameter": "query"} {
+		add(as, shown[name], shown[name] != nil)
+	}
 	add("extra", token.Extra, len(token.Extra) > 0)
 	if _, isExpected := expected["scope"]; isExpected {
 		got["scope"] = token.Scope

@@ -1,0 +1,65 @@
+package definition_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+func opened(t *testing.T, answer string, status int, fields object, changes ...change) (provider.Credential, error) {
+	t.Helper()
+	raw, err := json.Marshal(fields)
+	require.NoError(t, err)
+	client, err := provider.NewClient(provider.ClientOptions{Timeout: time.Minute, Transport: vendorsim.Transport(vendorsim.Answer(status, answer))})
+	require.NoError(t, err)
+	return parsed(t, changes...).Open(provider.Settings{Fields: raw, Client: client})
+}
+
+func TestTheSeparatorOfScopesAlsoSeparatesThoseThatAreGranted(t *testing.T) {
+	separated := []change{{"/fields/scope", object{}}, {"/scope", object{"separator": ";"}}, {"/grants/0/request/form/scope", "{scope}"}}
+	fields := object{"account": "acme", "client_id": "id", "client_secret": "secret"}
+	c, err := opened(t, `{"access_token":"at-0123456789","expires_in":60,"scope":"read;write"}`, http.StatusOK, with(fields, "scope", []string{"read", "write"}), separated...)
+	require.NoError(t, err)
+	answer, err := c.Exchange(t.Context(), provider.Grant{})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"read", "write"}, answer.Scope)
+
+	_, err = opened(t, "", http.StatusOK, with(fields, "scope", []string{"read;write"}), separated...)
+	assert.EqualError(t, err, `scope: "read;write" are several scopes; separate them with commas here (the engine sends ";" between them)`)
+}
+
+func TestAMissingFieldIsNamedWithTheOthersThatAreMissing(t *testing.T) {
+	_, err := opened(t, "", http.StatusOK, object{})
+	require.Error(t, err)
+	for _, name := range []string{"account", "client_id", "client_secret"} {
+		assert.Contains(t, err.Error(), name)
+	}
+}
+
+func TestWhatTheVendorSaysWhereTheDefinitionLooksIsQuoted(t *testing.T) {
+	fields := object{"account": "acme", "client_id": "id", "client_secret": "secret-0123456789"}
+	for _, c := range []struct {
+		status       int
+		answer, says string
+		reading      object
+	}{
+		{401, `{"problem":{"id":"bad_credentials"}}`, "401 Unauthorized: bad_credentials", object{"error": "/problem/id"}},
+		{401, `{"problem":{"id":"E1"},"message":"no such key"}`, "401 Unauthorized: E1: no such key", object{"error": "/problem/id"}},
+		{401, `{"error":"E1"}`, "401 Unauthorized: E1", object{"error": "/error"}},
+		{401, `{"problem":{"id":"secret-0123456789"}}`, "401 Unauthorized", object{"error": "/problem/id"}},
+		{200, `{"okk":true,"access_token":"at-0123456789"}`, "; /ok is not true", object{"ok": "/ok"}},
+	} {
+		credential, err := opened(t, c.answer, c.status, fields, change{"/answer", c.reading})
+		require.NoError(t, err)
+		_, err = credential.Exchange(t.Context(), provider.Grant{})
+		require.ErrorContains(t, err, c.says)
+		assert.NotContains(t, err.Error(), "secret-0123")
+	}
+}
