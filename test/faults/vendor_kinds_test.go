@@ -69,8 +69,8 @@ type kindOfCredential struct {
 	expiresAt string
 	isRFC3339 bool
 
-	// gets selects the request that a fault gets, of those of an exchange; nil means all. lacks is what
-	// the error says if the answer to that request lacks what is needed; "" means the access token.
+	// gets selects the request that a fault gets, of those of an exchange; nil means all. lacks is the
+	// error of an answer to that request without what is needed; "" means that of the access token.
 	gets  func(*http.Request) bool
 	lacks string
 
