@@ -13,7 +13,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
-	"vault-plugin-secrets-tokenbroker/provider/definition"
 )
 
 const vendorFieldName = "vendor"
@@ -177,23 +176,6 @@ func (b *backend) vendorPath(p provider.Provider) *framework.Path {
 	return path
 }
 
-// notesOf returns what the operator must create at a vendor, and where the vendor says so.
-func notesOf(p provider.Provider) string {
-	defined, isDefined := p.(*definition.Provider)
-	if !isDefined || defined.Notes == "" && len(defined.Docs) == 0 {
-		return ""
-	}
-	return strings.Join(append([]string{"\n" + defined.Notes, ""}, defined.Docs...), "\n") + "\n"
-}
-
-// mountOf returns the mount of a vendor in examples: of those whose exchange is code, one of its own.
-func mountOf(p provider.Provider) string {
-	if written[p.Name()] != nil {
-		return p.Name()
-	}
-	return "api"
-}
-
 // A vendorFunc handles a request for a credential of a vendor.
 type vendorFunc func(ctx context.Context, req *logical.Request, p provider.Provider, d *framework.FieldData) (*logical.Response, error)
 
@@ -232,27 +214,6 @@ func (b *backend) fieldsOf(ctx context.Context, req *logical.Request, path *fram
 		return nil, err
 	}
 	return credentialFields(p), nil
-}
-
-// vendorHelp returns the help of the path of a vendor's credentials; nil if the path is none.
-func (b *backend) vendorHelp(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	parts := strings.Split(strings.Trim(req.Path, "/"), "/")
-	if len(parts) != 3 || parts[0] != "config" {
-		return nil, nil
-	}
-	p := builtIn(parts[1])
-	if p == nil && req.Storage != nil {
-		own, err := b.store.OwnVendor(ctx, req.Storage, parts[1])
-		if err != nil || own == nil {
-			return nil, nil //nolint:nilerr // the help of the path for all vendors serves as well
-		}
-		p = own
-	}
-	if p == nil {
-		return nil, nil
-	}
-	own := &framework.Backend{Paths: describeValues([]*framework.Path{b.vendorPath(p)})}
-	return own.HandleRequest(ctx, req)
 }
 
 func (b *backend) configExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {

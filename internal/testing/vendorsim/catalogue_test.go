@@ -46,8 +46,8 @@ func asForm(more map[string]string) map[string]string {
 	return header
 }
 
-func basicHeader(id, secret string) map[string]string {
-	return map[string]string{"Authorization": "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret)), "Content-Type": "application/json"}
+func basicHeader(secret string) map[string]string {
+	return map[string]string{"Authorization": "Basic " + base64.StdEncoding.EncodeToString([]byte("id:"+secret)), "Content-Type": "application/json"}
 }
 
 func signed(t *testing.T, key *rsa.PrivateKey, claims jwt.MapClaims) string {
@@ -68,16 +68,16 @@ func TestAkeneoTakesARefreshTokenOnceAndThePasswordAgain(t *testing.T) {
 	sim := vendorsim.New()
 	sim.AddAkeneoConnection(vendorsim.AkeneoConnection{ClientID: "id", ClientSecret: "s:ecret", Username: "user", Password: "pass"})
 	signIn := func() (status int, text string) {
-		return call(t, sim, http.MethodPost, akeneoURL, basicHeader("id", "s:ecret"), `{"grant_type":"password","username":"user","password":"pass"}`)
+		return call(t, sim, http.MethodPost, akeneoURL, basicHeader("s:ecret"), `{"grant_type":"password","username":"user","password":"pass"}`)
 	}
 	status, text := signIn()
 	require.Equal(t, http.StatusOK, status, text)
 	assert.True(t, sim.Accepts(member(t, text, "access_token")))
 	refresh := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {member(t, text, "refresh_token")}}.Encode()
-	status, text = call(t, sim, http.MethodPost, akeneoURL, asForm(basicHeader("id", "s:ecret")), refresh)
+	status, text = call(t, sim, http.MethodPost, akeneoURL, asForm(basicHeader("s:ecret")), refresh)
 	require.Equal(t, http.StatusOK, status, text)
 	assert.True(t, sim.Accepts(member(t, text, "access_token")))
-	status, _ = call(t, sim, http.MethodPost, akeneoURL, asForm(basicHeader("id", "s:ecret")), refresh)
+	status, _ = call(t, sim, http.MethodPost, akeneoURL, asForm(basicHeader("s:ecret")), refresh)
 	assert.Equal(t, http.StatusUnprocessableEntity, status, "a refresh token is used once")
 	status, _ = signIn()
 	assert.Equal(t, http.StatusOK, status)
@@ -172,16 +172,16 @@ func TestVendorsOfDefinitionsAcceptOnlyDocumentedRequests(t *testing.T) {
 		body        string
 		isViolation bool
 	}{
-		"Akeneo: a wrong secret":       {"POST", akeneoURL, basicHeader("id", "other"), signIn, false},
-		"Akeneo: a wrong password":     {"POST", akeneoURL, basicHeader("id", "s:ecret"), `{"grant_type":"password","username":"user","password":"other"}`, false},
-		"Akeneo: an unknown refresh":   {"POST", akeneoURL, asForm(basicHeader("id", "s:ecret")), "grant_type=refresh_token&refresh_token=other", false},
-		"Akeneo: another method":       {"PUT", akeneoURL, basicHeader("id", "s:ecret"), signIn, true},
-		"Akeneo: a query":              {"POST", akeneoURL + "?a=b", basicHeader("id", "s:ecret"), signIn, true},
+		"Akeneo: a wrong secret":       {"POST", akeneoURL, basicHeader("other"), signIn, false},
+		"Akeneo: a wrong password":     {"POST", akeneoURL, basicHeader("s:ecret"), `{"grant_type":"password","username":"user","password":"other"}`, false},
+		"Akeneo: an unknown refresh":   {"POST", akeneoURL, asForm(basicHeader("s:ecret")), "grant_type=refresh_token&refresh_token=other", false},
+		"Akeneo: another method":       {"PUT", akeneoURL, basicHeader("s:ecret"), signIn, true},
+		"Akeneo: a query":              {"POST", akeneoURL + "?a=b", basicHeader("s:ecret"), signIn, true},
 		"Akeneo: no client":            {"POST", akeneoURL, map[string]string{"Content-Type": "application/json"}, signIn, true},
-		"Akeneo: a scope":              {"POST", akeneoURL, basicHeader("id", "s:ecret"), `{"grant_type":"password","username":"user","password":"pass","scope":"a"}`, true},
-		"Akeneo: an empty password":    {"POST", akeneoURL, basicHeader("id", "s:ecret"), `{"grant_type":"password","username":"user","password":""}`, true},
-		"Akeneo: another grant":        {"POST", akeneoURL, asForm(basicHeader("id", "s:ecret")), "grant_type=client_credentials", true},
-		"Akeneo: text":                 {"POST", akeneoURL, map[string]string{"Authorization": basicHeader("id", "s:ecret")["Authorization"], "Content-Type": "text/plain"}, signIn, true},
+		"Akeneo: a scope":              {"POST", akeneoURL, basicHeader("s:ecret"), `{"grant_type":"password","username":"user","password":"pass","scope":"a"}`, true},
+		"Akeneo: an empty password":    {"POST", akeneoURL, basicHeader("s:ecret"), `{"grant_type":"password","username":"user","password":""}`, true},
+		"Akeneo: another grant":        {"POST", akeneoURL, asForm(basicHeader("s:ecret")), "grant_type=client_credentials", true},
+		"Akeneo: text":                 {"POST", akeneoURL, map[string]string{"Authorization": basicHeader("s:ecret")["Authorization"], "Content-Type": "text/plain"}, signIn, true},
 		"Dow Jones: a wrong password":  {"POST", dowJonesURL, asForm(nil), strings.Replace(dowJonesSignIn, "password=pass&", "password=other&", 1), false},
 		"Dow Jones: no sign-in":        {"POST", dowJonesURL, asForm(nil), "access_token=a&assertion=b&client_id=id&connection=service-account&grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&scope=openid+pib", false},
 		"Dow Jones: another scope":     {"POST", dowJonesURL, asForm(nil), strings.Replace(dowJonesSignIn, "openid+", "", 1), true},
