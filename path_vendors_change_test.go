@@ -89,10 +89,14 @@ func TestGuarantee6ADefinitionShowsNoStoredSecretToReaders(t *testing.T) {
 			"a field that is not a secret any more": {definition(`"secret": true, `, ``), "definition: /fields/pass_code: is a secret, which config/acme/prod has"},
 			"a claim of a token":                    {definition(`"iss": "acme"`, `"iss": "{pass_code}"`), "definition: /grants/1/assertion/claims: {pass_code} is a secret"},
 			"a digest in a header of a token":       {definition(`"claims": {"iss"`, `"headers": {"x": "{pass_code|sha256}"}, "claims": {"iss"`), "{pass_code|sha256} is a secret"},
-			"a header of the API":                   {definition(`"token_url"`, `"api": {"headers": {"X-Code": "{pass_code|base64}"}}, "token_url"`), "definition: /api/headers/X-Code: {pass_code} is not a field that readers may see"},
-			"a refresh token as the token":          {definition(`"/token", "refresh_token": "/next"`, `"/next"`), "definition: with it, readers would see the refresh tokens of config/acme/prod"},
-			"a refresh token as a member":           {definition(`"/next"`, `"", "extra": {"region": "/next"}`), "definition: with it, readers would see the refresh tokens of config/acme/prod"},
-			"a refresh token, by its name":          {definition(`"/token"`, `"/data/refreshToken"`), "definition: /answer/token: a refresh token is not for readers"},
+			"a private key in a request":            {definition(`{"code": "{pass_code}"}`, `{"code": "{pass_code}", "k": "{private_key}"}`), "{private_key}: a key signs, and is not sent"},
+			"a private key in a claim":              {definition(`"iss": "acme"`, `"iss": "{private_key|sha256}"`), "is a secret"},
+			"a token that the engine signs": {definition(`"grant_type": "code", "request": {"form": {"code": "{pass_code}"}}`, `"grant_type": "code", "token": "{assertion}", "assertion": {"key": "pass_code", "algorithms": ["HS256"], "claims": {"iss": "acme"}}`),
+				"the stored secrets of config/acme/prod would be sent to a new destination"},
+			"a header of the API":          {definition(`"token_url"`, `"api": {"headers": {"X-Code": "{pass_code|base64}"}}, "token_url"`), "definition: /api/headers/X-Code: {pass_code} is not a field that readers may see"},
+			"a refresh token as the token": {definition(`"/token", "refresh_token": "/next"`, `"/next"`), "definition: with it, readers would see the refresh tokens of config/acme/prod"},
+			"a refresh token as a member":  {definition(`"/next"`, `"", "extra": {"region": "/next"}`), "definition: with it, readers would see the refresh tokens of config/acme/prod"},
+			"a refresh token, by its name": {definition(`"/token"`, `"/data/refreshToken"`), "definition: /answer/token: a refresh token is not for readers"},
 		} {
 			assert.Contains(t, refusedWrite(e, "vendors/acme", test.definition), test.want, name)
 		}
@@ -108,6 +112,27 @@ func TestGuarantee6ADefinitionShowsNoStoredSecretToReaders(t *testing.T) {
 		}
 		e.Restart()
 		assert.NotEqual(t, "scribe", e.Read("config/kensho/scribe").Data["product"])
+	})
+}
+
+func TestGuarantee17AKeyPairSignsTokensOnlyForItsAudiences(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		definition := map[string]any{"definition": `{
+			"title": "Acme", "fields": {"private_key": {}, "service": {"description": "the service (orders)", "required": true}},
+			"grants": [{"grant_type": "self_signed", "token": "{assertion}", "assertion": {"claims": {"iss": "acme", "aud": "https://{service}.acme.example"}}}]
+		}`}
+		e, _ := newAcme(t)
+		e.Write("vendors/acme", definition)
+		e.Write("keypair/prod", map[string]any{"allowed_audiences": "https://orders.acme.example"})
+		generated := map[string]any{"private_key_source": "generated", "service": "orders"}
+		e.Write("config/acme/prod", generated)
+		assert.Contains(t, refusedWrite(e, "config/acme/prod", map[string]any{"service": "salaries"}), "does not sign for the audience")
+		definition["definition"] = strings.Replace(definition["definition"].(string), "acme.example", "evil.example", 1)
+		assert.Contains(t, refusedWrite(e, "vendors/acme", definition), "is refused: keypair: keypair/prod does not sign for the audience")
+
+		e.Write("vendors/other", definition)
+		e.Write("config/other/given", map[string]any{"private_key": engine.PrivateKeyPEM(), "service": "orders"})
+		assert.Contains(t, refusedWrite(e, "config/other/given", map[string]any{"service": "salaries"}), "private_key", "a stored key signs only for what its writer chose")
 	})
 }
 

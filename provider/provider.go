@@ -189,6 +189,9 @@ type Destinations struct {
 	// Audiences are the audiences of the JWTs that a private key signs. An empty string
 	// stands for an endpoint that only the issuer's metadata names.
 	Audiences []string
+
+	// Signs reports whether the secret signs tokens for readers, and is sent to no endpoint.
+	Signs bool
 }
 
 // A Grant is what one exchange leaves for the next.

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/definition"
 )
 
 // MaxDuration is the longest duration that a field may hold. It keeps arithmetic from overflowing.
@@ -97,13 +98,16 @@ func keySchemas() map[string]*framework.FieldSchema {
 	}
 }
 
-// fieldSchemas caches the result of FieldSchemas by vendor, for the whole process. Every load
+// fieldSchemas caches the result of FieldSchemas by vendor whose exchange is code. Every load
 // of a credential needs it. The schemas of paths are cached apart: they have fields that are not
 // stored, and other descriptions.
 var fieldSchemas sync.Map
 
 // FieldSchemas returns the fields of a vendor's credentials. Callers must not change them.
 func FieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
+	if defined, isDefined := p.(*definition.Provider); isDefined {
+		return defined.WithCommon(func() map[string]*framework.FieldSchema { return newFieldSchemas(p) })
+	}
 	if fields, ok := fieldSchemas.Load(p); ok {
 		return fields.(map[string]*framework.FieldSchema)
 	}

@@ -21,6 +21,9 @@ const (
 	audiencePrefix  = "audience "
 	authorityPrefix = "authority "
 
+	// readers get what a credential signs if the signature is the token.
+	readers = "readers of its tokens"
+
 	// systemAuthorities stands for the system's authorities, trusted if there is no ca_cert.
 	systemAuthorities = authorityPrefix + "of the system"
 )
@@ -28,7 +31,7 @@ const (
 // destinationsOf returns where a credential sends its secrets.
 func destinationsOf(vendor provider.Credential, caCert string) Destinations {
 	d := vendor.Destinations()
-	if len(d.URLs) == 0 && d.Issuer == "" {
+	if len(d.URLs) == 0 && d.Issuer == "" && !d.Signs {
 		return nil
 	}
 	all := slices.Clone(d.URLs)
@@ -38,7 +41,10 @@ func destinationsOf(vendor provider.Credential, caCert string) Destinations {
 	for _, audience := range d.Audiences {
 		all = append(all, audiencePrefix+audience)
 	}
-	if caCert == "" {
+	switch {
+	case d.Signs:
+		return append(all, readers)
+	case caCert == "":
 		return append(all, systemAuthorities)
 	}
 	for _, id := range authorities(caCert) {

@@ -62,9 +62,6 @@ func (v *ownVendors) forget(name string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.writes++
-	if p := v.loaded[name]; p != nil {
-		fieldSchemas.Delete(p)
-	}
 	delete(v.loaded, name)
 }
 

@@ -283,7 +283,7 @@ func (o *opening) addBasic(c *exchange.Client) error {
 	}
 	c.AuthStyle = exchange.SecretBasicUnencoded
 	if strings.Contains(c.ID, ":") {
-		return provider.Errorf(provider.Invalid, "%s: contains a colon, which HTTP Basic cannot carry", o.grant.basic[0].Names()[0])
+		return provider.Errorf(provider.Invalid, "%s: contains a colon, which HTTP Basic cannot carry", cmp.Or(strings.Join(o.grant.basic[0].Names(), ", "), "basic"))
 	}
 	return nil
 }

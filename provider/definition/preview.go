@@ -69,6 +69,11 @@ func (p *Provider) Preview(ctx context.Context, fields json.RawMessage, answer s
 	if err == nil {
 		token, err = given.Token(provider.TTL{}, provider.Token{})
 	}
+	if err == nil {
+		if exposed := given.CheckSecrets(nil, nil); exposed != nil {
+			err = exposed
+		}
+	}
 	if err == nil && !token.ExpireTime.After(token.IssueTime) {
 		err = provider.Errorf(provider.InvalidResponse, "the token expired at %s", token.ExpireTime.Format(time.RFC3339))
 	}
@@ -85,16 +90,17 @@ func (p *Provider) Preview(ctx context.Context, fields json.RawMessage, answer s
 func shown(c *credential, token provider.Token) map[string]any {
 	lifetime := token.ExpireTime.Sub(token.IssueTime)
 	token.AccessToken = fmt.Sprintf("(%d characters)", len(token.AccessToken))
-	data := map[string]any{
+	data := map[string]any{}
+	for name, value := range token.Extra {
+		data[name] = value
+	}
+	maps.Copy(data, map[string]any{
 		"access_token": token.AccessToken, "token_type": c.api.TokenType(&token),
 		"lifetime": lifetime.Round(time.Second).String(),
-	}
+	})
 	c.api.AddTo(data, &token)
 	if len(token.Scope) > 0 {
 		data["scope"] = token.Scope
-	}
-	for name, value := range token.Extra {
-		data[name] = value
 	}
 	return data
 }

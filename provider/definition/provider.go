@@ -16,6 +16,16 @@ import (
 type Provider struct {
 	*Definition
 	schemas func() map[string]*framework.FieldSchema
+
+	all     sync.Once
+	withAll map[string]*framework.FieldSchema
+}
+
+// WithCommon returns what build returns, the fields and those that every credential has. It calls build once, so
+// that the fields of a definition take memory only as long as the definition does.
+func (p *Provider) WithCommon(build func() map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	p.all.Do(func() { p.withAll = build() })
+	return p.withAll
 }
 
 var _ provider.Provider = (*Provider)(nil)

@@ -3,6 +3,7 @@ package definition_test
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/definition"
 )
 
 func opened(t *testing.T, answer string, status int, fields object, changes ...change) (provider.Credential, error) {
@@ -33,6 +35,26 @@ func TestTheSeparatorOfScopesAlsoSeparatesThoseThatAreGranted(t *testing.T) {
 
 	_, err = opened(t, "", http.StatusOK, with(fields, "scope", []string{"read;write"}), separated...)
 	assert.EqualError(t, err, `scope: "read;write" are several scopes; separate them with commas here (the engine sends ";" between them)`)
+}
+
+func TestMistakesOfADefinitionAreErrors(t *testing.T) {
+	fields := object{"account": "acme", "client_id": "a", "client_secret": "b"}
+	_, err := opened(t, "", http.StatusOK, object{"account": "acme", "client_secret": "b"}, change{"/fields/client_id", nil}, change{"/auth", nil}, change{"/grants/0/basic", []any{"a:b", "{client_secret}"}})
+	require.EqualError(t, err, "basic: contains a colon, which HTTP Basic cannot carry")
+
+	_, err = opened(t, "", http.StatusOK, with(fields, "part", ".."), change{"/fields/part", object{"description": "the part (x)"}}, change{"/token_url", "https://{account}.vendor.example/{part}/token"})
+	require.EqualError(t, err, "part: is not a segment of a URL")
+
+	for _, text := range []string{"null", `["abc"]`, "12345678", "true"} {
+		credential, err := opened(t, text, http.StatusOK, fields, change{"/answer", object{"text": true}})
+		require.NoError(t, err)
+		_, err = credential.Exchange(t.Context(), provider.Grant{})
+		require.ErrorContains(t, err, "contains no access token", text)
+	}
+
+	nested := strings.Repeat("(", 998) + "a" + strings.Repeat(")", 998)
+	_, err = definition.Parse("acme", []byte(strings.Replace(base, "[a-z0-9-]+", nested, 1)))
+	require.ErrorContains(t, err, "definition: /fields/account/pattern")
 }
 
 func TestAMissingFieldIsNamedWithTheOthersThatAreMissing(t *testing.T) {

@@ -127,7 +127,7 @@ func (c *Client) Scope() []string { return c.Scopes }
 // Destinations returns the endpoints, or the issuer whose metadata has them.
 func (c *Client) Destinations() provider.Destinations {
 	if c.IsSelfSigned {
-		return provider.Destinations{Audiences: c.Assertion.audiences(c.values(""), []string{""})}
+		return provider.Destinations{Signs: true, Audiences: c.Assertion.audiences(c.values(""), []string{""})}
 	}
 	d := provider.Destinations{Issuer: c.Server.Issuer}
 	for _, step := range c.Before {

@@ -127,6 +127,8 @@ func readText(reply *provider.Reply) (tokenResponse, *provider.Error) {
 		return tokenResponse{}, reply.NoToken()
 	case bytes.HasPrefix(body, []byte(`"`)):
 		return tokenResponse{accessToken: text(body), tokenType: "Bearer"}, nil
+	case json.Valid(body): // such as null
+		return tokenResponse{}, reply.NoToken()
 	}
 	return tokenResponse{accessToken: string(body), tokenType: "Bearer"}, nil
 }

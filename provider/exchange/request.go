@@ -159,6 +159,9 @@ func FillURL(template Template, values Values) (string, error) {
 		if value == "" {
 			return "", provider.Errorf(provider.Invalid, "%s: must be set, as it is part of a URL; a parameter in query is left out instead", p.name)
 		}
+		if value == "." || value == ".." {
+			return "", provider.Errorf(provider.Invalid, "%s: is not a segment of a URL", p.name)
+		}
 		out.WriteString(escapeIn(out.String(), value))
 	}
 	return out.String(), nil
