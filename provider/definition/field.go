@@ -42,6 +42,8 @@ func compileField(name string, given Field) (*field, error) {
 		return nil, fmt.Errorf("a field's name has lower-case letters, digits and underscores, at most 40")
 	case slices.Contains(reservedFields, name) || slices.Contains(reservedValues, name):
 		return nil, fmt.Errorf("the engine has the name already; choose another")
+	case name == "scope" && f.Type != "list":
+		return nil, fmt.Errorf("/type: scope is a list")
 	case f.Description == "":
 		return nil, fmt.Errorf("/description: must be set")
 	case f.Secret && f.Default != "":

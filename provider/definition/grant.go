@@ -52,12 +52,15 @@ type assertion struct {
 // authStyles are the values of auth: those of exchange, and client_secret for either of the first two.
 var authStyles = append([]string{"client_secret", exchange.Public}, exchange.AuthStyles...)
 
+// inBody are the values of auth that add the client to the body.
+var inBody = []string{"client_secret", exchange.SecretPost, exchange.PrivateKeyJWT, exchange.TLSClientAuth, exchange.Public}
+
 // builtin are the placeholders that are not fields.
 var builtin = []string{"scope", "refresh_token", "now", "now_ms", "uuid", "token_url", "expires", "expires_date"}
 
 // compileGrant checks a grant and parses its templates.
 func (d *Definition) compileGrant(given *Grant) (*grant, error) {
-	g := &grant{given: given, auth: cmp.Or(given.Auth, d.Auth, exchange.None), uses: slices.Clone(given.Needs)}
+	g := &grant{given: given, auth: cmp.Or(given.Auth, d.Auth, exchange.None)}
 	for i, name := range given.Needs {
 		if d.fields[name] == nil {
 			return nil, fmt.Errorf("/needs/%d: no field named %s", i, name)
@@ -74,6 +77,11 @@ func (d *Definition) compileGrant(given *Grant) (*grant, error) {
 	c := &compiler{d: d, g: g}
 	if err := errors.Join(c.answer(), c.keys(), c.requests()); err != nil {
 		return nil, firstOf(err)
+	}
+	for i, name := range given.Needs {
+		if !slices.Contains(g.uses, name) && !slices.Contains(g.api(d).names(), name) {
+			return nil, fmt.Errorf("/needs/%d: the grant does not use %s", i, name)
+		}
 	}
 	return g, nil
 }
@@ -112,6 +120,9 @@ func (c *compiler) request(given *Request) (*request, error) {
 	if r.Headers, err = c.templates(given.Headers, "/headers", "assertion"); err != nil {
 		return nil, err
 	}
+	if err := checkHeaders("/headers", given.Headers); err != nil {
+		return nil, err
+	}
 	if r.Form, err = c.templates(given.Form, "/form", "assertion"); err != nil {
 		return nil, err
 	}
@@ -123,6 +134,9 @@ func (c *compiler) request(given *Request) (*request, error) {
 		return nil, fmt.Errorf("/json%w", err)
 	}
 	r.JSON = &tree
+	if _, isObject := given.JSON.(map[string]any); !isObject && slices.Contains(inBody, c.g.auth) {
+		return nil, fmt.Errorf("/json: %s adds the client to the body, so it must be an object", c.g.auth)
+	}
 	return r, c.declared("/json", tree.Names(), "assertion")
 }
 

@@ -266,6 +266,13 @@ func (o *opening) client() (*exchange.Client, error) {
 			return nil, err
 		}
 	}
+	if c.AuthStyle == exchange.SecretBasicUnencoded && strings.Contains(c.ID, ":") {
+		given := "client_id"
+		if len(g.basic) > 0 {
+			given = cmp.Or(strings.Join(g.basic[0].Names(), ", "), "basic")
+		}
+		return nil, provider.Errorf(provider.Invalid, "%s: contains a colon, which HTTP Basic cannot carry", given)
+	}
 	return c, nil
 }
 
@@ -282,9 +289,6 @@ func (o *opening) addBasic(c *exchange.Client) error {
 		*to = text
 	}
 	c.AuthStyle = exchange.SecretBasicUnencoded
-	if strings.Contains(c.ID, ":") {
-		return provider.Errorf(provider.Invalid, "%s: contains a colon, which HTTP Basic cannot carry", cmp.Or(strings.Join(o.grant.basic[0].Names(), ", "), "basic"))
-	}
 	return nil
 }
 

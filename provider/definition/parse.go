@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/go-openapi/jsonpointer"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -64,7 +66,9 @@ func Parse(name string, text []byte) (*Definition, error) {
 		return nil, provider.Errorf(provider.Invalid, "definition: %s", schemaError(err))
 	}
 	d := &Definition{Name: name, text: text}
-	if err := json.Unmarshal(text, d); err != nil {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber() // a number in a body is sent as it is written
+	if err := decoder.Decode(d); err != nil {
 		return nil, provider.Errorf(provider.Invalid, "definition: %s", err)
 	}
 	if err := d.compile(); err != nil {
@@ -195,7 +199,31 @@ func (d *Definition) checkKeys() error {
 	return nil
 }
 
+// isHeader matches the name of a header (RFC 9110 §5.1).
+var isHeader = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
+// ofTheClient are headers that the client sets itself.
+var ofTheClient = []string{"Cache-Control", "Connection", "Content-Length", "Host", "Transfer-Encoding", "User-Agent"}
+
+// checkHeaders returns an error for a header that cannot be sent.
+func checkHeaders(place string, headers map[string]string) error {
+	for _, name := range sortedKeys(headers) {
+		switch {
+		case !isHeader.MatchString(name):
+			return fmt.Errorf("%s: is not the name of a header", place+pointerTo(name))
+		case slices.Contains(ofTheClient, http.CanonicalHeaderKey(name)):
+			return fmt.Errorf("%s: the engine sets the header", place+pointerTo(name))
+		case strings.ContainsFunc(headers[name], unicode.IsControl):
+			return fmt.Errorf("%s: has a control character, which a header cannot carry", place+pointerTo(name))
+		}
+	}
+	return nil
+}
+
 func (d *Definition) checkAPI(api *API) error {
+	if err := checkHeaders(pointerTo("api", "headers"), api.Headers); err != nil {
+		return err
+	}
 	for _, name := range sortedKeys(api.Headers) {
 		place := pointerTo("api", "headers", name)
 		template, err := exchange.ParseTemplate(api.Headers[name])
@@ -244,12 +272,15 @@ func (a *API) names() []string {
 	return names
 }
 
+// badEscape matches a ~ that escapes nothing, which the library accepts.
+var badEscape = regexp.MustCompile(`~([^01]|$)`)
+
 // checkPointer checks a JSON Pointer (RFC 6901).
 func checkPointer(text string) error {
 	if text == "" {
 		return nil
 	}
-	if _, err := jsonpointer.New(text); err != nil {
+	if _, err := jsonpointer.New(text); err != nil || badEscape.MatchString(text) {
 		return fmt.Errorf("%q is not a JSON Pointer such as /data/token", text)
 	}
 	return nil

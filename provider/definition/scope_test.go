@@ -42,6 +42,9 @@ func TestMistakesOfADefinitionAreErrors(t *testing.T) {
 	_, err := opened(t, "", http.StatusOK, object{"account": "acme", "client_secret": "b"}, change{"/fields/client_id", nil}, change{"/auth", nil}, change{"/grants/0/basic", []any{"a:b", "{client_secret}"}})
 	require.EqualError(t, err, "basic: contains a colon, which HTTP Basic cannot carry")
 
+	_, err = opened(t, "", http.StatusOK, with(fields, "client_id", "a:b"), change{"/auth", "client_secret_basic_unencoded"})
+	require.EqualError(t, err, "client_id: contains a colon, which HTTP Basic cannot carry")
+
 	_, err = opened(t, "", http.StatusOK, with(fields, "part", ".."), change{"/fields/part", object{"description": "the part (x)"}}, change{"/token_url", "https://{account}.vendor.example/{part}/token"})
 	require.EqualError(t, err, "part: is not a segment of a URL")
 
@@ -55,6 +58,13 @@ func TestMistakesOfADefinitionAreErrors(t *testing.T) {
 	nested := strings.Repeat("(", 998) + "a" + strings.Repeat(")", 998)
 	_, err = definition.Parse("acme", []byte(strings.Replace(base, "[a-z0-9-]+", nested, 1)))
 	require.ErrorContains(t, err, "definition: /fields/account/pattern")
+}
+
+func TestANumberIsSentAsItIsWritten(t *testing.T) {
+	d := parsedText(t, strings.NewReplacer(`"form"`, `"json"`, `"scope": "{scope}"`, `"scope": "{scope}", "id": 12345678901234567890`).Replace(base))
+	preview, err := d.Preview(t.Context(), json.RawMessage(`{"account":"acme","client_id":"a","client_secret":"b"}`), "", 0)
+	require.NoError(t, err)
+	assert.Contains(t, preview.Requests[0], `"id":12345678901234567890`)
 }
 
 func TestAMissingFieldIsNamedWithTheOthersThatAreMissing(t *testing.T) {
