@@ -87,6 +87,9 @@ func TestAPreviewShowsHowTheAPITakesAToken(t *testing.T) {
 		read := e.Read("vendors/acme").Data
 		assert.Equal(t, "auth=<access_token>", read["query_parameter"])
 		assert.Equal(t, map[string]string{"X-Company": "{company}"}, read["other_http_headers"])
+		_, status, message := e.Request(logical.UpdateOperation, "vendors/snowflake/preview", map[string]any{"account": "a", "user": "u", "private_key_source": "generated"})
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Equal(t, "private_key_source: a preview uses no key pair; give a private_key", message)
 		help, _, _ := e.Request(logical.HelpOperation, "config/snowflake/prod", nil)
 		assert.Contains(t, help.Data["help"], "ALTER USER")
 		assert.Contains(t, help.Data["help"], "https://docs.snowflake.com/")

@@ -302,6 +302,9 @@ func (b *backend) vendorsPreview(ctx context.Context, req *logical.Request, d *f
 			given[field] = value
 		}
 	}
+	if given["private_key_source"] != nil {
+		return logical.ErrorResponse("private_key_source: a preview uses no key pair; give a private_key"), nil
+	}
 	schema := credentialFields(p)
 	if err := checkInput(schema, logical.UpdateOperation, given); err != nil {
 		return logical.ErrorResponse(err.Error()), nil

@@ -118,7 +118,7 @@ func (p *Provider) masked(fields json.RawMessage) (masked json.RawMessage, marke
 		text, isText := value.(string)
 		switch f := p.fields[name]; {
 		case f == nil || !f.Secret || !isText || text == "":
-		case p.signsWith(name):
+		case f.Type == "private_key" || p.signsWith(name):
 			keys[text] = marker
 		default:
 			given[name] = marker

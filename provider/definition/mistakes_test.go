@@ -60,6 +60,16 @@ func TestMistakesOfADefinitionAreErrors(t *testing.T) {
 	require.ErrorContains(t, err, "definition: /fields/account/pattern")
 }
 
+func TestAPreviewNeedsNoVendorOfAClientCertificate(t *testing.T) {
+	d := parsed(t, change{"/auth", "tls_client_auth"}, change{"/fields/client_secret", nil}, change{"/fields/private_key", object{}}, change{"/fields/certificate", object{}})
+	fields, err := json.Marshal(object{"account": "acme", "client_id": "a", "private_key": rsaKey(), "certificate": certificateOf(t, key())})
+	require.NoError(t, err)
+	preview, err := d.Preview(t.Context(), fields, "", 0)
+	require.NoError(t, err)
+	assert.Contains(t, preview.Requests[0], "client_id=a")
+	assert.NotContains(t, preview.Requests[0], "PRIVATE KEY")
+}
+
 func TestANumberIsSentAsItIsWritten(t *testing.T) {
 	d := parsedText(t, strings.NewReplacer(`"form"`, `"json"`, `"scope": "{scope}"`, `"scope": "{scope}", "id": 12345678901234567890`).Replace(base))
 	preview, err := d.Preview(t.Context(), json.RawMessage(`{"account":"acme","client_id":"a","client_secret":"b"}`), "", 0)
