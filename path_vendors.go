@@ -162,6 +162,8 @@ func (b *backend) vendorsRead(ctx context.Context, req *logical.Request, d *fram
 	data["fields"] = fields
 	if defined, isDefined := p.(*definition.Provider); isDefined {
 		describe(data, fields, defined)
+	} else {
+		data["http_header"] = "Authorization: Bearer <access_token>"
 	}
 	return &logical.Response{Data: data}, nil
 }

@@ -98,8 +98,11 @@ func TestAVendorOfOnesOwnIsListedReadChangedAndDeleted(t *testing.T) {
 		assert.Equal(t, []string{"client_credentials"}, read["grant_types"])
 		assert.Equal(t, map[string]any{"description": "The client secret.", "secret": true, "required": true}, read["fields"].(map[string]any)["client_secret"])
 		assert.Equal(t, "vault write kensho/config/acme/<name> client_id=... client_secret=... region=...", read["write"])
+		google := e.Read("vendors/google").Data["fields"].(map[string]any)["client_email"].(map[string]any)
+		assert.True(t, strings.HasPrefix(google["description"].(string), "client_email of the JSON key"), "a name of the vendor's is not changed")
 		for _, name := range []string{"kensho", "oauth2", "snowflake"} {
 			assert.Equal(t, true, e.Read("vendors/" + name).Data["built_in"])
+			assert.Equal(t, "Authorization: Bearer <access_token>", e.Read("vendors/" + name).Data["http_header"])
 		}
 
 		e.Write("vendors/acme", redefine(`"Acme"`, `"Acme Inc."`))

@@ -130,8 +130,11 @@ func (f *field) schema() *framework.FieldSchema {
 	return schema
 }
 
-// sentence turns a noun phrase into a sentence.
+// sentence turns a noun phrase into a sentence. The vendor's name of a member stays as it is.
 func sentence(phrase string) string {
+	if word, _, _ := strings.Cut(phrase, " "); strings.Contains(word, "_") {
+		return strings.TrimSuffix(phrase, ".") + "."
+	}
 	first, size := utf8.DecodeRuneInString(phrase)
 	return strings.TrimSuffix(string(unicode.ToUpper(first))+phrase[size:], ".") + "."
 }
