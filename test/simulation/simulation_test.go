@@ -235,6 +235,7 @@ func (m *month) checkResults() {
 		}
 		calls += a.sim.Count()
 		most = max(most, a.sim.MostInFlight())
+		assert.LessOrEqual(m.T, a.sim.MostInFlight(), 1, "%s (%s): exchanges in flight at once", a.name, a.kind)
 		assert.Empty(m.T, a.sim.Violations())
 
 		// With the vendor available, every credential must still work.

@@ -91,7 +91,7 @@ type Sim struct {
 	count      int
 	calls      []Call
 	violations []string
-	inFlight   int
+	inFlight   map[*http.Request]bool
 	most       int
 	secrets    []string
 	issued     map[string]time.Time // expiry of each access token by the vendors' clocks; zero if revoked
@@ -110,7 +110,7 @@ type Sim struct {
 // New returns a Sim without any credentials.
 func New() *Sim {
 	return &Sim{
-		issued: map[string]time.Time{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth(),
+		inFlight: map[*http.Request]bool{}, issued: map[string]time.Time{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth(),
 		acme:       acme{keys: map[string]bool{}},
 		akeneo:     akeneo{connections: map[string]AkeneoConnection{}, refreshTokens: map[string]akeneoRefreshToken{}},
 		dowJones:   dowJones{accounts: map[string]DowJonesAccount{}, sessions: map[string]dowJonesSession{}},
@@ -196,7 +196,7 @@ func (s *Sim) RefreshTokens() []string {
 func (s *Sim) InFlight() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.inFlight
+	return len(s.inFlight)
 }
 
 // Violations returns the requests so far that do not comply with the documentation of their
@@ -207,7 +207,8 @@ func (s *Sim) Violations() []string {
 	return append([]string(nil), s.violations...)
 }
 
-// MostInFlight returns the maximum number of requests that were in flight at once.
+// MostInFlight returns the maximum number of requests that were in flight at once, without those whose
+// callers had given up: these end some time later, on a busy machine after the next has begun.
 func (s *Sim) MostInFlight() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -253,14 +254,20 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.forgetful {
 		s.calls = append(s.calls, Call{Method: r.Method, URL: called.String(), Header: r.Header.Clone(), Body: string(body)})
 	}
-	s.inFlight++
-	s.most = max(s.most, s.inFlight)
+	s.inFlight[r] = true
+	waiting := 0
+	for request := range s.inFlight {
+		if request.Context().Err() == nil {
+			waiting++
+		}
+	}
+	s.most = max(s.most, waiting)
 	conduct := s.conduct
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.inFlight--
+		delete(s.inFlight, r)
 	}()
 
 	time.Sleep(conduct.Latency / 2)
