@@ -86,10 +86,10 @@ func TestGuarantee6ADefinitionShowsNoStoredSecretToReaders(t *testing.T) {
 			definition map[string]any
 			want       string
 		}{
-			"a field that is not a secret any more": {definition(`"secret": true, `, ``), "definition: /fields/pass_code: is a secret, which config/acme/prod has"},
+			"a field that is not a secret any more": {definition(`"secret": true, `, ``), "definition: /fields/pass_code: must stay a secret, as config/acme/prod has it as one"},
 			"a claim of a token":                    {definition(`"iss": "acme"`, `"iss": "{pass_code}"`), "definition: /grants/1/assertion/claims: {pass_code} is a secret"},
 			"a digest in a header of a token":       {definition(`"claims": {"iss"`, `"headers": {"x": "{pass_code|sha256}"}, "claims": {"iss"`), "{pass_code|sha256} is a secret"},
-			"a private key in a request":            {definition(`{"code": "{pass_code}"}`, `{"code": "{pass_code}", "k": "{private_key}"}`), "{private_key}: a key signs, and is not sent"},
+			"a private key in a request":            {definition(`{"code": "{pass_code}"}`, `{"code": "{pass_code}", "k": "{private_key}"}`), "definition: /grants/0/request/form/k: {private_key} is a key, which signs and is not sent"},
 			"a private key in a claim":              {definition(`"iss": "acme"`, `"iss": "{private_key|sha256}"`), "is a secret"},
 			"a token that the engine signs": {definition(`"grant_type": "code", "request": {"form": {"code": "{pass_code}"}}`, `"grant_type": "code", "token": "{assertion}", "assertion": {"key": "pass_code", "algorithms": ["HS256"], "claims": {"iss": "acme"}}`),
 				"the stored secrets of config/acme/prod would be sent to a new destination"},

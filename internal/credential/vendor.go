@@ -222,7 +222,7 @@ func (st *Store) checkRedefined(ctx context.Context, s logical.Storage, next pro
 	}
 	for _, field := range own.Secrets {
 		if !IsSecret(FieldSchemas(next)[field]) {
-			return provider.Errorf(provider.Invalid, "definition: /fields/%s: is a secret, which %s has; a field that is none needs another name", field, own.path())
+			return provider.Errorf(provider.Invalid, "definition: /fields/%s: must stay a secret, as %s has it as one; give a field that is not a secret another name", field, own.path())
 		}
 	}
 	if err := own.loadKey(ctx, s); err != nil {

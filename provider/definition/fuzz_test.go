@@ -31,7 +31,7 @@ func FuzzParse(f *testing.F) {
 			var invalid *provider.Error
 			require.ErrorAs(t, err, &invalid)
 			require.Equal(t, provider.Invalid, invalid.Kind)
-			require.Regexp(t, `^definition: (/|not JSON|\d+ bytes)`, invalid.Reason)
+			require.Regexp(t, `^definition: (/|not JSON|is the name of a file|\d+ bytes)`, invalid.Reason)
 			return
 		}
 		p := definition.NewProvider(d)

@@ -99,6 +99,9 @@ type compiler struct {
 	d    *Definition
 	g    *grant
 	kept []string // names that earlier steps keep
+
+	// forReaders is whether readers get what is compiled.
+	forReaders bool
 }
 
 // request parses a request.
@@ -137,7 +140,7 @@ func (c *compiler) request(given *Request) (*request, error) {
 	if _, isObject := given.JSON.(map[string]any); !isObject && slices.Contains(inBody, c.g.auth) {
 		return nil, fmt.Errorf("/json: %s adds the client to the body, so it must be an object", c.g.auth)
 	}
-	return r, c.declared("/json", tree.Names(), "assertion")
+	return r, c.declared("/json", tree.Uses(), "assertion")
 }
 
 // url parses the template of a URL, and checks that no value can change its host.

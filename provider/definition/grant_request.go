@@ -25,7 +25,7 @@ func (c *compiler) requests() error {
 	for i, text := range g.given.Basic {
 		template, err := exchange.ParseTemplate(text)
 		if err == nil {
-			err = c.declared("", template.Names())
+			err = c.declared("", template.Uses())
 		}
 		if err != nil {
 			return at(fmt.Sprintf("/basic/%d", i), err)
@@ -125,7 +125,7 @@ func (c *compiler) templates(texts map[string]string, place string, more ...stri
 	for _, name := range sortedKeys(texts) {
 		template, err := exchange.ParseTemplate(texts[name])
 		if err == nil {
-			err = c.declared("", template.Names(), more...)
+			err = c.declared("", template.Uses(), more...)
 		}
 		if err != nil {
 			return nil, at(place+pointerTo(name), err)
@@ -135,11 +135,16 @@ func (c *compiler) templates(texts map[string]string, place string, more ...stri
 	return parsed, nil
 }
 
-// declared checks that placeholders are fields, or are set otherwise.
-func (c *compiler) declared(place string, names []string, more ...string) error {
-	for _, name := range names {
-		switch {
-		case c.d.fields[name] != nil:
+// declared checks that placeholders are fields, or are set otherwise, and that none has a secret that must
+// not be where it is.
+func (c *compiler) declared(place string, uses []exchange.Use, more ...string) error {
+	for _, use := range uses {
+		name := use.Name
+		switch f := c.d.fields[name]; {
+		case f != nil:
+			if err := c.checkSecret(f, use); err != nil {
+				return at(place, err)
+			}
 			c.use(name)
 		case name == "scope" || name == "refresh_token" && c.g.given.Refresh == nil:
 			return at(place, fmt.Errorf("{%s} needs a field named %s", name, name))
@@ -149,6 +154,30 @@ func (c *compiler) declared(place string, names []string, more ...string) error 
 		}
 	}
 	return nil
+}
+
+// checkSecret checks the use of a secret. A private key is not sent, and a shared secret that signs is sent
+// only as it is, so that a preview can mask it. A digest of the public key is not a secret.
+func (c *compiler) checkSecret(f *field, use exchange.Use) error {
+	switch {
+	case !f.Secret || use.Function == "public_sha256":
+		return nil
+	case c.forReaders:
+		return fmt.Errorf("%s is a secret, which readers of the token would see", use)
+	case f.Type == "private_key", c.isKey(f.name) && use.Function != "":
+		return fmt.Errorf("%s is a key, which signs and is not sent; {%s|public_sha256} is allowed", use, f.name)
+	}
+	return nil
+}
+
+// isKey reports whether a field is the key of the grant's assertion.
+func (c *compiler) isKey(name string) bool {
+	for _, a := range []*Assertion{c.d.Assertion, c.g.given.Assertion} {
+		if a != nil && a.Key == name {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *compiler) use(name string) {

@@ -176,27 +176,7 @@ func (d *Definition) compile() error {
 			}
 		}
 	}
-	if err := d.checkKeys(); err != nil {
-		return err
-	}
 	return d.checkUsed()
-}
-
-// checkKeys checks that no template has the key of an assertion, but for a digest of its public key. A shared
-// secret can be sent as it is, too.
-func (d *Definition) checkKeys() error {
-	parts, err := json.Marshal([]any{d.Grants, d.Assertion, d.Revocation, d.API})
-	if err != nil {
-		return err
-	}
-	for _, used := range placeholder.FindAllString(string(parts), -1) {
-		name, function, _ := strings.Cut(strings.Trim(used, "{}"), "|")
-		isKey := name == "private_key" || slices.ContainsFunc(d.compiled, func(g *grant) bool { return g.assertion != nil && g.assertion.key == name })
-		if isKey && function != "public_sha256" && (name == "private_key" || function != "") {
-			return fmt.Errorf("%s: a key signs, and is not sent; {%s|public_sha256} is allowed", used, name)
-		}
-	}
-	return nil
 }
 
 // isHeader matches the name of a header (RFC 9110 §5.1).

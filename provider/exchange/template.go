@@ -60,12 +60,36 @@ func ParseTemplate(text string) (Template, error) {
 // Placeholder returns a template that is one value: name, or name|function.
 func Placeholder(name string) Template { return mustParse("{" + name + "}") }
 
-// Names returns the names of the placeholders.
-func (t Template) Names() []string {
-	var names []string
+// A Use is a placeholder of a template. Function is "" for the value as it is.
+type Use struct{ Name, Function string }
+
+// String returns the placeholder as it is written.
+func (u Use) String() string {
+	if u.Function == "" {
+		return "{" + u.Name + "}"
+	}
+	return "{" + u.Name + "|" + u.Function + "}"
+}
+
+// Uses returns the placeholders.
+func (t Template) Uses() []Use {
+	var uses []Use
 	for _, p := range t.parts {
-		if p.name != "" && !slices.Contains(names, p.name) {
-			names = append(names, p.name)
+		if p.name != "" {
+			uses = append(uses, Use{p.name, p.function})
+		}
+	}
+	return uses
+}
+
+// Names returns the names of the placeholders.
+func (t Template) Names() []string { return namesOf(t.Uses()) }
+
+func namesOf(uses []Use) []string {
+	var names []string
+	for _, use := range uses {
+		if !slices.Contains(names, use.Name) {
+			names = append(names, use.Name)
 		}
 	}
 	return names
@@ -210,12 +234,15 @@ func convert(value any, at string) (any, error) {
 	return value, nil
 }
 
-// Names returns the names of all placeholders.
-func (t Tree) Names() []string {
-	var names []string
-	walk(t.value, func(template Template) { names = append(names, template.Names()...) })
-	return names
+// Uses returns all placeholders.
+func (t Tree) Uses() []Use {
+	var uses []Use
+	walk(t.value, func(template Template) { uses = append(uses, template.Uses()...) })
+	return uses
 }
+
+// Names returns the names of all placeholders.
+func (t Tree) Names() []string { return namesOf(t.Uses()) }
 
 func walk(value any, visit func(Template)) {
 	switch value := value.(type) {
