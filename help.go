@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"strings"
 
-	"vault-plugin-secrets-tokenbroker/provider"
-	"vault-plugin-secrets-tokenbroker/provider/definition"
-
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/definition"
 )
 
 // exampleHeading separates the description of a path from its example commands in the help.
