@@ -42,11 +42,10 @@ func acmeRefusal(code, message string) reply {
 
 // acmeToken is POST /v1/tokens.
 func (s *Sim) acmeToken(r *http.Request) reply {
+	if wrong := notPost(r); wrong != nil {
+		return *wrong
+	}
 	switch {
-	case r.Method != http.MethodPost:
-		return violation(http.StatusMethodNotAllowed, "must be a POST")
-	case r.URL.RawQuery != "":
-		return violation(http.StatusBadRequest, "must have no query")
 	case r.Header.Get("Content-Type") != "application/json":
 		return violation(http.StatusUnsupportedMediaType, "Content-Type must be application/json")
 	case r.Header.Get("Authorization") != "":

@@ -43,13 +43,11 @@ func (s *Sim) AddAkeneoConnection(c AkeneoConnection) {
 // akeneoToken is POST /api/oauth/v1/token, which takes JSON and a form. A refresh token can be used once,
 // and the password again at any time.
 func (s *Sim) akeneoToken(r *http.Request) reply {
+	if wrong := notPost(r); wrong != nil {
+		return *wrong
+	}
 	id, secret, hasClient := r.BasicAuth()
-	switch {
-	case r.Method != http.MethodPost:
-		return violation(http.StatusMethodNotAllowed, "must be a POST")
-	case r.URL.RawQuery != "":
-		return violation(http.StatusBadRequest, "must have no query")
-	case !hasClient:
+	if !hasClient {
 		return violation(http.StatusUnauthorized, "the client must authenticate with HTTP Basic")
 	}
 	parameters, problem := singleParameters(r)

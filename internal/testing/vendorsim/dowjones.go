@@ -48,11 +48,10 @@ var dowJonesParameters = map[string]map[string]string{
 // dowJonesToken is POST /oauth2/v1/token: first a sign-in, whose tokens the second request exchanges for
 // the access token.
 func (s *Sim) dowJonesToken(r *http.Request) reply {
+	if wrong := notPost(r); wrong != nil {
+		return *wrong
+	}
 	switch {
-	case r.Method != http.MethodPost:
-		return violation(http.StatusMethodNotAllowed, "must be a POST")
-	case r.URL.RawQuery != "":
-		return violation(http.StatusBadRequest, "must have no query")
 	case r.Header.Get("Authorization") != "":
 		return violation(http.StatusBadRequest, "the client has no authentication of its own")
 	case r.Header.Get("Content-Type") != "application/x-www-form-urlencoded":

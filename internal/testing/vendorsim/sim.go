@@ -367,6 +367,20 @@ type reply struct {
 	violation string
 }
 
+// notPost returns the reply to a request that is not a POST without a query; nil if it is one.
+func notPost(r *http.Request) *reply {
+	var wrong reply
+	switch {
+	case r.Method != http.MethodPost:
+		wrong = violation(http.StatusMethodNotAllowed, "must be a POST")
+	case r.URL.RawQuery != "":
+		wrong = violation(http.StatusBadRequest, "must have no query")
+	default:
+		return nil
+	}
+	return &wrong
+}
+
 func ok(body any) reply { return reply{status: http.StatusOK, body: body} }
 
 func refuse(status int, reason string) reply {
