@@ -72,23 +72,42 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzAnswer sends answers through definitions of the catalogue.
+// FuzzAnswer sends answers through a definition of the catalogue, with a nested token.
 func FuzzAnswer(f *testing.F) {
-	for _, one := range []struct {
-		vendor string
-		kind   providertest.Kind
-		seeds  []string
-	}{
-		{"tableau", providertest.Kind{Fields: object{"host": "a.example", "site": "s", "token_name": "n", "token_secret": "s"}},
-			[]string{`{"credentials":{"token":"${access}","site":{"id":"i"},"user":{"id":"u"}}}`, `{"error":{"summary":"x","detail":"${sent}","code":"401001"}}`}},
-	} {
-		kinds := map[string]providertest.Kind{one.vendor: one.kind}
-		var seeds []providertest.AnswerSeed
-		for _, body := range one.seeds {
-			seeds = append(seeds, providertest.AnswerSeed{Kind: one.vendor, Status: 200, Body: body})
-		}
-		providertest.Fuzz(f, providertest.Contract{Provider: catalogue.Lookup(one.vendor), Kinds: kinds}, seeds...)
+	fuzzAnswers(f, catalogue.Lookup("tableau"), object{"host": "a.example", "site": "s", "token_name": "n", "token_secret": "s"},
+		`{"credentials":{"token":"${access}","site":{"id":"i"},"user":{"id":"u"}}}`,
+		`{"error":{"summary":"x","detail":"${sent}","code":"401001"}}`)
+}
+
+// FuzzStepAnswer sends answers to both of two requests.
+func FuzzStepAnswer(f *testing.F) {
+	fuzzAnswers(f, catalogue.Lookup("dowjones"), object{"client_id": "c", "username": "u", "password": "p"},
+		`{"access_token":"${access}","id_token":"${refresh}","expires_in":3600}`,
+		`{"access_token":"${access}","id_token":{"a":1}}`,
+		`{"access_token":"${access}","id_token":"${sent}","error":"${access}"}`)
+}
+
+// FuzzTextAnswer sends answers that are the token as a whole.
+func FuzzTextAnswer(f *testing.F) {
+	fuzzAnswers(f, catalogue.Lookup("adobe-commerce"), object{"host": "a.example", "username": "u", "password": "p"},
+		`"${access}"`, `${access}`, `null`, `["${access}"]`, `{"message":"${sent}"}`, `"${sent}"`, "\"${access}\n\"")
+}
+
+// FuzzSignedAnswer sends answers to a request that a key signs, with a date of expiry.
+func FuzzSignedAnswer(f *testing.F) {
+	fuzzAnswers(f, catalogue.Lookup("github-app"), object{"client_id": "c", "private_key": rsaKey(), "installation_id": "7"},
+		`{"token":"${access}","expires_at":"2026-03-01T11:20:00Z"}`,
+		`{"token":"${access}","expires_at":"0001-01-01T00:00:00Z"}`,
+		`{"token":"${access}","expires_at":"9999-12-31T23:59:59.999999999+23:59"}`,
+		`{"message":"${sent}"}`)
+}
+
+func fuzzAnswers(f *testing.F, p *definition.Provider, fields object, bodies ...string) {
+	var seeds []providertest.AnswerSeed
+	for _, body := range bodies {
+		seeds = append(seeds, providertest.AnswerSeed{Kind: p.Name(), Status: 200, Body: body})
 	}
+	providertest.Fuzz(f, providertest.Contract{Provider: p, Kinds: map[string]providertest.Kind{p.Name(): {Fields: fields}}}, seeds...)
 }
 
 // FuzzOwnAnswer sends answers through a definition that reads an absolute expiry, a flag and extra members.

@@ -2,6 +2,7 @@ package definition_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -117,4 +118,31 @@ func TestAPreviewRefusesWhatAWriteRefuses(t *testing.T) {
 	require.NoError(t, err)
 	_, err = parsed(t).Preview(t.Context(), raw, "", 200)
 	require.ErrorContains(t, err, "client_secret: must be set")
+}
+
+func TestAPreviewNeedsNoVendorOfAClientCertificate(t *testing.T) {
+	d := parsed(t, change{"/auth", "tls_client_auth"}, change{"/fields/client_secret", nil}, change{"/fields/private_key", object{}}, change{"/fields/certificate", object{}})
+	fields, err := json.Marshal(object{"account": "acme", "client_id": "a", "private_key": rsaKey(), "certificate": certificateOf(t, key())})
+	require.NoError(t, err)
+	preview, err := d.Preview(t.Context(), fields, "", 0)
+	require.NoError(t, err)
+	assert.Contains(t, preview.Requests[0], "client_id=a")
+	assert.NotContains(t, preview.Requests[0], "PRIVATE KEY")
+}
+
+func TestANumberIsSentAsItIsWritten(t *testing.T) {
+	d := parsedText(t, strings.NewReplacer(`"form"`, `"json"`, `"scope": "{scope}"`, `"scope": "{scope}", "id": 12345678901234567890`).Replace(base))
+	preview, err := d.Preview(t.Context(), json.RawMessage(`{"account":"acme","client_id":"a","client_secret":"b"}`), "", 0)
+	require.NoError(t, err)
+	assert.Contains(t, preview.Requests[0], `"id":12345678901234567890`)
+}
+
+func TestAPreviewRefusesAnAnswerThatShowsAToken(t *testing.T) {
+	d := parsed(t, change{"/answer", object{"refresh_token": "/next", "extra": object{"region": "/region"}}})
+	fields := json.RawMessage(`{"account":"acme","client_id":"a","client_secret":"b"}`)
+	preview, err := d.Preview(t.Context(), fields, `{"access_token":"at-0123456789","next":"rt-0123456789","region":"rt-0123456789","expires_in":60}`, http.StatusOK)
+	require.NoError(t, err)
+	require.NotNil(t, preview.Err)
+	assert.Contains(t, preview.Err.Reason, "the vendor's region contains a")
+	assert.Nil(t, preview.Token)
 }
