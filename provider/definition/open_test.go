@@ -274,7 +274,7 @@ func TestAPIHeadersHaveTheFieldsOfTheCredential(t *testing.T) {
 	assert.Nil(t, open(t, parsed(t), nil, acme).(provider.Presented).API(), "nil for the usual way")
 }
 
-// opened opens a credential of a changed definition, whose vendor answers with a text.
+// opened opens a credential of a changed definition, whose vendor returns a text.
 func opened(t *testing.T, answer string, status int, fields object, changes ...change) (provider.Credential, error) {
 	t.Helper()
 	raw, err := json.Marshal(fields)
