@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -154,6 +155,11 @@ func (c *compiler) url(text string, r *request) error {
 	}
 	if err := provider.CheckURL("url", placeholder.ReplaceAllString(text, "1")); err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "url: "))
+	}
+	if u, err := url.Parse(placeholder.ReplaceAllString(text, "1")); err == nil {
+		if _, err := url.ParseQuery(u.RawQuery); err != nil {
+			return errors.New("the query cannot be read; write a semicolon as %3B and a percent sign as %25")
+		}
 	}
 	for _, name := range template.Names() {
 		f := c.d.fields[name]
