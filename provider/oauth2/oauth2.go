@@ -55,6 +55,16 @@ func (Provider) Name() string { return "oauth2" }
 // Summary describes the vendors in one line.
 func (Provider) Summary() string { return "any server that speaks OAuth 2.0" }
 
+// About returns what the server must speak.
+func (Provider) About() provider.About {
+	return provider.About{
+		Notes:      "Register a client at the server. If the server publishes metadata, give its issuer instead of token_url and revocation_url",
+		Docs:       []string{"https://www.rfc-editor.org/rfc/rfc6749", "https://www.rfc-editor.org/rfc/rfc7523", "https://www.rfc-editor.org/rfc/rfc8414"},
+		Evidence:   "specification",
+		GrantTypes: []string{"refresh_token", "client_credentials", "jwt_bearer", "account_credentials"},
+	}
+}
+
 // Example returns the fields of a typical credential.
 func (Provider) Example() string {
 	return "token_url=https://auth.example.com/oauth2/token client_id=billing client_secret=..."
