@@ -34,6 +34,9 @@ type transcript struct {
 	parts map[string]string
 }
 
+// knownPart matches the names of parts, which testdata/README.md explains.
+var knownPart = regexp.MustCompile(`^(fields|now|assertion|rules|(request|answer)(-[1-9])?|token|(refresh|revoke)-(request|answer)|revoke-assertion|refresh-token|error-[a-z-]+)$`)
+
 func TestEachVendorIsAskedAndReadAsItDocuments(t *testing.T) {
 	for _, name := range catalogue.Names() {
 		t.Run(name, func(t *testing.T) {
@@ -72,7 +75,9 @@ func (s *transcript) check() {
 	credential := s.open(s.steps("request", "answer")...)
 	answer, err := credential.Exchange(s.Context(), provider.Grant{})
 	require.NoError(s.T, err)
-	s.checkToken("token", credential, answer)
+	token := s.checkToken("token", credential, answer)
+	s.checkRules(credential, *answer, token)
+	s.checkRevocation(credential, token.AccessToken, answer.Grant)
 	if s.parts["refresh-request"] != "" {
 		require.NotNil(s.T, answer.Grant, "the answer has a refresh token")
 		again := s.open(step{s.parts["refresh-request"], s.parts["refresh-answer"]})
@@ -80,10 +85,16 @@ func (s *transcript) check() {
 		require.NoError(s.T, err)
 		s.checkToken("refresh-token", again, answer)
 	}
+	errors := 0
 	for part, answer := range s.parts {
+		assert.Regexp(s.T, knownPart, part, "unknown part")
 		if strings.HasPrefix(part, "error-") && !strings.HasSuffix(part, "-kind") {
 			s.checkError(part, answer)
+			errors++
 		}
+	}
+	if s.hasOwnErrors() {
+		assert.NotZero(s.T, errors, "the vendor's errors are read in a way of their own, so the transcript has some")
 	}
 }
 
@@ -131,8 +142,8 @@ func (s *transcript) checkError(part, answer string) {
 	assert.Equal(s.T, s.parts[part+"-kind"], failure.Kind.String(), "%s: %s", part, failure.Reason)
 }
 
-// checkToken compares the token that readers get.
-func (s *transcript) checkToken(part string, credential provider.Credential, answer *provider.Answer) {
+// checkToken compares the token that readers get, and returns it.
+func (s *transcript) checkToken(part string, credential provider.Credential, answer *provider.Answer) *provider.Token {
 	token, err := answer.Token(provider.TTL{}, provider.Token{})
 	require.NoError(s.T, err)
 	if failure := answer.CheckSecrets(s.secrets(), nil); failure != nil {
@@ -173,6 +184,7 @@ func (s *transcript) checkToken(part string, credential provider.Credential, ans
 		gotText = jwtPattern.ReplaceAll(gotText, []byte("{assertion}"))
 	}
 	assert.JSONEq(s.T, string(expectedText), string(gotText))
+	return &token
 }
 
 // A vendor checks each request, byte for byte, and answers as the transcript has it.
