@@ -194,8 +194,7 @@ func describe(data, fields map[string]any, p *definition.Provider) {
 	}
 	data["definition"] = string(p.Text())
 	for name, about := range fields {
-		field := p.Definition.Fields[name]
-		if field.Required && field.Default == "" {
+		if isRequired(p, name) {
 			about.(map[string]any)["required"] = true
 		}
 		if grants := p.GrantsNeeding(name); len(grants) > 0 {

@@ -227,7 +227,7 @@ func TestTheHelpOfACredentialIsInTheVendorsWords(t *testing.T) {
 		require.NoError(t, err)
 		assert.Contains(t, resp.Data["help"], want)
 		if path == "config/acme/prod" {
-			assert.Contains(t, resp.Data["help"], "The region (eu).")
+			assert.Contains(t, resp.Data["help"], "The region (eu). Required.")
 		}
 	}
 }

@@ -42,13 +42,13 @@ func apiOf(p *definition.Provider, grantType string) []string {
 	data := map[string]any{}
 	p.AddAPI(data, grantType)
 	var all []string
-	if header, isHeader := data["http_header"].(string); isHeader && header != usualHeader {
+	others, _ := data["other_http_headers"].(map[string]string)
+	if header, isHeader := data["http_header"].(string); isHeader && (header != usualHeader || len(others) > 0) {
 		all = append(all, "`"+header+"`")
 	}
 	if query, isQuery := data["query_parameter"].(string); isQuery {
 		all = append(all, "`?"+query+"`")
 	}
-	others, _ := data["other_http_headers"].(map[string]string)
 	for _, name := range slices.Sorted(maps.Keys(others)) {
 		all = append(all, "`"+name+": "+others[name]+"`")
 	}
