@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -191,7 +192,7 @@ var nameFields = []string{"config", "keypair", "allowed_configs"}
 const maxName = 128
 
 // isName matches the names that the paths accept.
-var isName = regexp.MustCompile("^" + framework.GenericNameRegex("name") + "$")
+var isName = regexp.MustCompile("^" + apipath.NamePattern("name") + "$")
 
 // checkNames returns an error for an invalid name, before it becomes part of a storage key.
 func checkNames(field string, value any) error {
@@ -220,7 +221,7 @@ func nameFix(field, name string) string {
 		}
 		return fmt.Sprintf("a name is without a vendor or path, as in %s=%s (list %s/ for the names)", field, last, list)
 	}
-	return "a name consists of letters, digits, dots, dashes and underscores"
+	return nameRule
 }
 
 // checkSpace returns an error for white space around a value that a policy may pin. Vault compares

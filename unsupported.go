@@ -82,7 +82,7 @@ func withName(path string) string {
 	return "add a name: " + path + "/<name>"
 }
 
-const nameRule = "a name consists of letters, digits, dots, dashes and underscores"
+const nameRule = "a name consists of letters, digits and . - _ @ +, and begins and ends with a letter, a digit or _"
 
 // unknownPath returns what a path may have meant. Its parts may be secrets in the wrong place, so the
 // text holds only those that look like names.

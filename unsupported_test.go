@@ -38,8 +38,8 @@ func TestAMistypedPathIsExplained(t *testing.T) {
 		{list, "config/Azure", unknown, `unknown vendor "Azure"; did you mean config/entra/<name>?`},
 		{write, "config/sitcore/prod", unknown, `unknown vendor "sitcore"; did you mean config/sitecore/prod?`},
 		{read, "config/acme/prod", unknown, `unknown vendor "acme"; vendors/ lists the vendors; config/oauth2/<name> is for any other server that speaks OAuth 2.0`},
-		{read, "config/kensho/prod/x", unknown, `unknown path "config/kensho/prod/x"; a name consists of letters, digits, dots, dashes and underscores`},
-		{read, "config/kensho/a b", unknown, `unknown path "config/kensho/a b"; a name consists of letters, digits, dots, dashes and underscores`},
+		{read, "config/kensho/prod/x", unknown, `unknown path "config/kensho/prod/x"; a name consists of letters, digits and . - _ @ +, and begins and ends with a letter, a digit or _`},
+		{read, "config/kensho/a b", unknown, `unknown path "config/kensho/a b"; a name consists of letters, digits and . - _ @ +, and begins and ends with a letter, a digit or _`},
 		{write, "config", unsupported, `config does not support write (allowed: list); a credential is at config/<vendor>/<name>; vendors/ lists the vendors`},
 		{read, "config/", unsupported, `config does not support read (allowed: list); a credential is at config/<vendor>/<name>; vendors/ lists the vendors`},
 		{list, "", unknown, `the mount itself has no data (paths: config, creds, keypair, metrics, refresh, roles, status, token, vendors)`},
@@ -78,9 +78,9 @@ func TestAMistypedPathIsExplained(t *testing.T) {
 		{list, "creds/prod/", unsupported, `creds/prod does not support list (allowed: read)`},
 		{list, "config/sitecore/prod/", unsupported, `config/sitecore/prod does not support list (allowed: delete, patch, read, write)`},
 		{read, "keypair/prod/active", unknown, `unknown path "keypair/prod/active"; did you mean keypair/prod/activate?`},
-		{read, "roles/acme/prod", unknown, `unknown path "roles/acme/prod"; a name consists of letters, digits, dots, dashes and underscores`},
+		{read, "roles/acme/prod", unknown, `unknown path "roles/acme/prod"; a name consists of letters, digits and . - _ @ +, and begins and ends with a letter, a digit or _`},
 		{read, "creds/entra/prod", unknown, `unknown path "creds/entra/prod"; use the name without its vendor: creds/prod`},
-		{read, "creds/kensho/prod/x", unknown, `unknown path "creds/kensho/prod/x"; a name consists of letters, digits, dots, dashes and underscores`},
+		{read, "creds/kensho/prod/x", unknown, `unknown path "creds/kensho/prod/x"; a name consists of letters, digits and . - _ @ +, and begins and ends with a letter, a digit or _`},
 	} {
 		var data map[string]any
 		if c.op == write || c.op == patch {

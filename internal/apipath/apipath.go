@@ -2,6 +2,12 @@
 // definitions are in its root package.
 package apipath
 
+// NamePattern returns the regular expression of a name in a path, captured as field: that of Vault's own
+// engines, and @ and + within it, as in an address of e-mail. The field has
+// framework.TypeString, since TypeNameString allows neither, and is checked with an expression that the
+// framework compiles for each request.
+func NamePattern(field string) string { return "(?P<" + field + `>\w(([\w.@+-]+)?\w)?)` }
+
 // Credential returns the path of a credential.
 func Credential(vendor, name string) string { return "config/" + vendor + "/" + name }
 
