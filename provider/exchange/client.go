@@ -264,7 +264,10 @@ func (c *Client) signToken() (*provider.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &provider.Answer{AccessToken: token, Scope: c.Scopes, DefaultTTL: c.DefaultTTL, Clock: provider.Clock{Sent: now, Received: now}}, nil
+	return &provider.Answer{
+		AccessToken: token, Scope: c.Scopes, DefaultTTL: c.DefaultTTL, RenewalWindow: c.RenewalWindow,
+		Clock: provider.Clock{Sent: now, Received: now},
+	}, nil
 }
 
 // resolveEndpoints returns the endpoints of the server. Errors may quote its metadata, with the
