@@ -49,8 +49,8 @@ func TestANameMayBeAnAddress(t *testing.T) {
 		e.Restart()
 		assert.Equal(t, token, e.Creds(role).Data["access_token"])
 		assert.Equal(t, token, e.Token(person).Data["access_token"])
-		assert.Equal(t, "ok", e.Read("status/"+person).Data["state"])
-		assert.Equal(t, []string{person}, e.Read("keypair/"+key).Data["allowed_configs"])
+		assert.Equal(t, "ok", e.Read("status/" + person).Data["state"])
+		assert.Equal(t, []string{person}, e.Read("keypair/" + key).Data["allowed_configs"])
 		require.NoError(t, e.Tick())
 		assert.Contains(t, string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte)), `name="`+person+`"`)
 		for _, path := range []string{"config/kensho/" + person, "roles/" + role, "keypair/" + key} {
