@@ -258,7 +258,7 @@ func TestGuarantee6NoVendorsErrorQuotesASecret(t *testing.T) {
 	eachVendor(t, func(t *testing.T, p *definition.Provider) {
 		for _, s := range transcriptsOf(t, p) {
 			fields, _ := s.withCanaries()
-			steps := s.steps("request", "answer")
+			steps := s.steps()
 			for i := range steps {
 				c, err := s.openWith(fields, &echo{s: s, answers: steps, refused: i})
 				require.NoError(t, err)

@@ -98,7 +98,7 @@ func (s *transcript) hasOwnErrors() bool {
 			answers = append(answers, grant.Answer, grant.RefreshAnswer)
 		}
 	}
-	isAsked := len(s.steps("request", "answer")) > 0
+	isAsked := len(s.steps()) > 0
 	return isAsked && len(s.p.TransientErrors) > 0 || slices.ContainsFunc(answers, func(answer *definition.Answer) bool {
 		return answer != nil && answer.Error+answer.OK != ""
 	})
