@@ -35,7 +35,7 @@ type transcript struct {
 }
 
 // knownPart matches the names of parts, which testdata/README.md explains.
-var knownPart = regexp.MustCompile(`^(fields|now|assertion|rules|(request|answer)(-[1-9])?|token|(refresh|revoke)-(request|answer)|revoke-assertion|refresh-token|error-[a-z-]+)$`)
+var knownPart = regexp.MustCompile(`^(fields|now|assertion|rules|(request|answer)(-[1-9])?|token|(refresh|revoke|code)-(request|answer)|consent-url|revoke-assertion|refresh-token|error-[a-z-]+)$`)
 
 func TestEachVendorIsAskedAndReadAsItDocuments(t *testing.T) {
 	for _, name := range catalogue.Names() {
@@ -78,6 +78,7 @@ func (s *transcript) check() {
 	token := s.checkToken("token", credential, answer)
 	s.checkRules(credential, *answer, token)
 	s.checkRevocation(credential, token.AccessToken, answer.Grant)
+	s.checkConsent(credential)
 	if s.parts["refresh-request"] != "" {
 		require.NotNil(s.T, answer.Grant, "the answer has a refresh token")
 		again := s.open(step{s.parts["refresh-request"], s.parts["refresh-answer"]})
