@@ -261,8 +261,11 @@ func (s *Sim) oauthEndpoint(host, path string) func(*http.Request) reply {
 		if err != nil || issuer.Host != host {
 			continue
 		}
-		if path == "/oauth2/keys" {
+		switch path {
+		case "/oauth2/keys":
 			return server.keys
+		case "/oauth2/authorize":
+			return func(r *http.Request) reply { return s.oauthAuthorize(server, r) }
 		}
 		tenant := strings.TrimSuffix(issuer.Path, "/")
 		switch path {

@@ -28,11 +28,11 @@ const codeLifetime = time.Minute
 
 // A code is what a person's consent yields.
 type code struct {
-	client, redirectURI, challenge, nonce, person string
-	scope                                         []string
-	expiry                                        time.Time
-	isUsed                                        bool
-	grant                                         *oauthGrant
+	issuer, client, redirectURI, challenge, nonce, person string
+	scope                                                 []string
+	expiry                                                time.Time
+	isUsed                                                bool
+	grant                                                 *oauthGrant
 }
 
 // Consent plays the person who logs in and consents at an authorization URL, and returns the URL to which
@@ -44,12 +44,18 @@ func (s *Sim) Consent(authorizationURL, person string) string {
 	if server == nil {
 		return ""
 	}
+	return s.consented(server, query, person, server.Issuer)
+}
+
+// consented returns the URL to which the server sends the browser of a person who has consented. issuer is
+// the server's issuer as the client knows it.
+func (s *Sim) consented(a *authServer, query url.Values, person, issuer string) string {
 	text := s.secret("code-" + rand.Text())
 	s.oauth.codes[text] = &code{
-		client: query.Get("client_id"), redirectURI: query.Get("redirect_uri"), challenge: query.Get("code_challenge"), nonce: query.Get("nonce"),
+		issuer: issuer, client: query.Get("client_id"), redirectURI: query.Get("redirect_uri"), challenge: query.Get("code_challenge"), nonce: query.Get("nonce"),
 		person: person, scope: strings.Fields(query.Get("scope")), expiry: s.now().Add(codeLifetime),
 	}
-	return back(query, url.Values{"code": {text}, "iss": {server.Issuer}})
+	return back(query, url.Values{"code": {text}, "iss": {issuer}})
 }
 
 // Refuse plays the person who refuses.
@@ -167,7 +173,7 @@ var idTokenKey = sync.OnceValue(func() *ecdsa.PrivateKey {
 
 func (s *Sim) idToken(a *authServer, client OAuthClient, c *code) string {
 	claims := jwt.MapClaims{
-		"iss": a.Issuer, "aud": client.ID, "sub": "sub-of-" + c.person, "nonce": c.nonce, "email": c.person,
+		"iss": c.issuer, "aud": client.ID, "sub": "sub-of-" + c.person, "nonce": c.nonce, "email": c.person,
 		"iat": s.now().Unix(), "exp": s.now().Add(time.Hour).Unix(),
 	}
 	for name, value := range s.conduct.OAuth.IDToken {
