@@ -175,7 +175,9 @@ func TestTwoPeopleConsentAtOnceBehindAProxy(t *testing.T) {
 	assert.Empty(t, m.sim.Violations())
 
 	// The mount's answer can have headers in addition to the page's own policy.
-	resp, err := http.Get(callback)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, callback, nil)
+	require.NoError(t, err)
+	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	assert.Equal(t, http.StatusBadRequest, resp.StatusCode)

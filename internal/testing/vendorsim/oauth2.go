@@ -263,7 +263,7 @@ func (s *Sim) oauthEndpoint(host, path string) func(*http.Request) reply {
 		}
 		switch path {
 		case "/oauth2/keys":
-			return server.keys
+			return idTokenKeys
 		case "/oauth2/authorize":
 			return func(r *http.Request) reply { return s.oauthAuthorize(server, r) }
 		}

@@ -157,7 +157,7 @@ func (s *Sim) codeGrant(a *authServer, client OAuthClient, form map[string]strin
 		answer.body["refresh_token"] = c.grant.refreshToken
 	}
 	if slices.Contains(scope, "openid") {
-		answer.body["id_token"] = s.idToken(a, client, c)
+		answer.body["id_token"] = s.idToken(client, c)
 	}
 	return answer
 }
@@ -171,7 +171,7 @@ var idTokenKey = sync.OnceValue(func() *ecdsa.PrivateKey {
 	return key
 })
 
-func (s *Sim) idToken(a *authServer, client OAuthClient, c *code) string {
+func (s *Sim) idToken(client OAuthClient, c *code) string {
 	claims := jwt.MapClaims{
 		"iss": c.issuer, "aud": client.ID, "sub": "sub-of-" + c.person, "nonce": c.nonce, "email": c.person,
 		"iat": s.now().Unix(), "exp": s.now().Add(time.Hour).Unix(),
@@ -192,8 +192,8 @@ func (s *Sim) idToken(a *authServer, client OAuthClient, c *code) string {
 	return signed
 }
 
-// keys returns the keys that verify ID tokens.
-func (a *authServer) keys(r *http.Request) reply {
+// idTokenKeys returns the keys that verify ID tokens.
+func idTokenKeys(r *http.Request) reply {
 	if r.Method != http.MethodGet {
 		return violation(http.StatusMethodNotAllowed, "must be a GET")
 	}
