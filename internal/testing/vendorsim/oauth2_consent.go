@@ -44,12 +44,12 @@ func (s *Sim) Consent(authorizationURL, person string) string {
 	if server == nil {
 		return ""
 	}
-	return s.consented(server, query, person, server.Issuer)
+	return s.consented(query, person, server.Issuer)
 }
 
 // consented returns the URL to which the server sends the browser of a person who has consented. issuer is
 // the server's issuer as the client knows it.
-func (s *Sim) consented(a *authServer, query url.Values, person, issuer string) string {
+func (s *Sim) consented(query url.Values, person, issuer string) string {
 	text := s.secret("code-" + rand.Text())
 	s.oauth.codes[text] = &code{
 		issuer: issuer, client: query.Get("client_id"), redirectURI: query.Get("redirect_uri"), challenge: query.Get("code_challenge"), nonce: query.Get("nonce"),

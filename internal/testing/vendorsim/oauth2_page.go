@@ -37,7 +37,7 @@ func (s *Sim) oauthAuthorize(a *authServer, r *http.Request) reply {
 	case http.MethodPost:
 		to := back(query, url.Values{"error": {"access_denied"}, "error_description": {"The person refused."}})
 		if r.FormValue("decision") == "allow" {
-			to = s.consented(a, query, r.FormValue("person"), asSeen(r, a.Issuer))
+			to = s.consented(query, r.FormValue("person"), asSeen(r, a.Issuer))
 		}
 		return reply{status: http.StatusFound, header: map[string]string{"Location": to}}
 	}
