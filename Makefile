@@ -145,7 +145,7 @@ fuzz-short:
 	@tools/fuzz/run.sh 5s
 
 # The prerequisites of the end-to-end tests, and the environment that names them.
-E2E_DEPS := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json curl jq openssl prometheus
+E2E_DEPS := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json chromium curl jq openssl prometheus
 E2E_ENV := VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
 	TOFU=$(abspath bin/tofu) TERRAFORM_PROVIDER_VAULT=$(abspath bin/terraform-provider-vault) \
 	KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) AUTHSERVER=$(abspath $(AUTHSERVER)/server.mjs)
@@ -237,9 +237,10 @@ npm:
 		echo 'Install a later version (https://nodejs.org/en/download) and put it first in PATH.'; exit 1; } >&2
 
 # Debian packages, by the names of their commands. The race detector needs gcc, the pages
-# create keys with openssl, the benchmark generates load with wrk, buildah builds images
-# without a daemon, prometheus includes promtool, and systemd checks the unit of an example.
-PACKAGES := buildah curl gcc git jq openssl prometheus shellcheck systemd termtosvg wrk zip
+# create keys with openssl, people consent in chromium, the benchmark generates load with wrk,
+# buildah builds images without a daemon, prometheus includes promtool, and systemd checks the
+# unit of an example.
+PACKAGES := buildah chromium curl gcc git jq openssl prometheus shellcheck systemd termtosvg wrk zip
 packages: ## Install the Debian packages that the tests need.
 	@missing=(); for command in $(filter-out gcc,$(PACKAGES)); do \
 		command -v $$command >/dev/null || missing+=($$command); done; \

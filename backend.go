@@ -65,7 +65,7 @@ func New(o Options) logical.Backend {
 		Help:           strings.TrimSpace(backendHelp),
 		RunningVersion: version.Version,
 		BackendType:    logical.TypeLogical,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: storage.Sealed()},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: storage.Sealed(), Unauthenticated: []string{callbackPath}},
 		Paths: shareSchemas(describeValues(framework.PathAppend(
 			b.pathCreds(), // first, as they are routed most often
 			b.pathToken(),
@@ -76,6 +76,7 @@ func New(o Options) logical.Backend {
 			b.pathRefresh(),
 			b.pathStatus(),
 			b.pathMetrics(),
+			[]*framework.Path{b.pathAuthorize(), b.pathCallback()},
 		))),
 		Secrets:      []*framework.Secret{b.accessToken()},
 		PeriodicFunc: b.periodic,
@@ -112,7 +113,11 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 	}
 	hasFields := req.Operation != logical.ListOperation && req.Operation != logical.DeleteOperation
 	if isOurs && hasFields && len(req.Data) > 0 {
-		if path := b.Route(req.Path); path != nil && path.Operations[req.Operation] != nil {
+		switch path := b.Route(req.Path); {
+		case path == nil || path.Operations[req.Operation] == nil:
+		case req.Path == callbackPath:
+			req.Data = onlyTexts(path, req.Data)
+		default:
 			fields, err := b.fieldsOf(ctx, req, path)
 			if err != nil {
 				return failure("", err)
@@ -173,6 +178,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return nil
 	}
 	b.store.ExpireUnstoredGrants()
+	b.store.SaveConsents(ctx, req.Storage)
 	began := time.Now()
 	err := b.broker.Sweep(ctx, req.Storage)
 	b.events.Expiring(b.broker.Expiries(), time.Now())

@@ -68,17 +68,33 @@ func (b *backend) vendorHelp(ctx context.Context, req *logical.Request) (*logica
 	if p == nil {
 		return nil, nil
 	}
-	own := &framework.Backend{Paths: describeValues([]*framework.Path{b.vendorPath(p)})}
+	path := b.vendorPath(p)
+	for name, schema := range path.Fields {
+		if isRequired(p, name) {
+			path.Fields[name] = described(schema, schema.Description+" Required.")
+		}
+	}
+	own := &framework.Backend{Paths: describeValues([]*framework.Path{path})}
 	return own.HandleRequest(ctx, req)
+}
+
+// isRequired reports whether a definition requires a field of its credentials.
+func isRequired(p provider.Provider, name string) bool {
+	defined, isDefined := p.(*definition.Provider)
+	if !isDefined {
+		return false
+	}
+	field := defined.Definition.Fields[name]
+	return field.Required && field.Default == ""
 }
 
 // notesOf returns what the operator must create at a vendor, and where the vendor says so.
 func notesOf(p provider.Provider) string {
-	defined, isDefined := p.(*definition.Provider)
-	if !isDefined || defined.Notes == "" && len(defined.Docs) == 0 {
+	about := p.About()
+	if about.Notes == "" && len(about.Docs) == 0 {
 		return ""
 	}
-	return strings.Join(append([]string{"\n" + defined.Notes, ""}, defined.Docs...), "\n") + "\n"
+	return strings.Join(append([]string{"\n" + about.Notes, ""}, about.Docs...), "\n") + "\n"
 }
 
 // mountOf returns the mount of a vendor in examples: of those whose exchange is code, one of its own.

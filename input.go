@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -28,8 +29,8 @@ func checkPathName(path string) error {
 		return errors.New(`name: must not contain ".."`)
 	}
 	for part := range strings.SplitSeq(path, "/") {
-		if len(part) > maxName {
-			return fmt.Errorf("name: too long: %d bytes (at most %d)", len(part), maxName)
+		if len(part) > apipath.MaxName {
+			return fmt.Errorf("name: too long: %d bytes (at most %d)", len(part), apipath.MaxName)
 		}
 	}
 	return nil
@@ -187,12 +188,6 @@ func stringsOf(value any) ([]string, bool) {
 // nameFields are the fields that hold the name of a credential or key pair, or a list of them.
 var nameFields = []string{"config", "keypair", "allowed_configs"}
 
-// maxName is the maximum length of the name of a credential, role or key pair, in bytes.
-const maxName = 128
-
-// isName matches the names that the paths accept.
-var isName = regexp.MustCompile("^" + framework.GenericNameRegex("name") + "$")
-
 // checkNames returns an error for an invalid name, before it becomes part of a storage key.
 func checkNames(field string, value any) error {
 	list, _ := stringsOf(value)
@@ -201,9 +196,9 @@ func checkNames(field string, value any) error {
 			name = strings.TrimSpace(name)
 			switch {
 			case name == "":
-			case len(name) > maxName:
-				return fmt.Errorf("%s: %s is too long: %d bytes (at most %d)", field, provider.Quote(name), len(name), maxName)
-			case !isName.MatchString(name):
+			case len(name) > apipath.MaxName:
+				return fmt.Errorf("%s: %s is too long: %d bytes (at most %d)", field, provider.Quote(name), len(name), apipath.MaxName)
+			case !apipath.IsName(name):
 				return fmt.Errorf("%s: %s is not a name; %s", field, provider.Quote(name), nameFix(field, name))
 			}
 		}
@@ -213,14 +208,14 @@ func checkNames(field string, value any) error {
 
 // nameFix returns what to give in place of an invalid name.
 func nameFix(field, name string) string {
-	if last := name[strings.LastIndex(name, "/")+1:]; last != name && isName.MatchString(last) {
+	if last := name[strings.LastIndex(name, "/")+1:]; last != name && apipath.IsName(last) {
 		list := "config"
 		if field == "keypair" {
 			list = "keypair"
 		}
 		return fmt.Sprintf("a name is without a vendor or path, as in %s=%s (list %s/ for the names)", field, last, list)
 	}
-	return "a name consists of letters, digits, dots, dashes and underscores"
+	return nameRule
 }
 
 // checkSpace returns an error for white space around a value that a policy may pin. Vault compares

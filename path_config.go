@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -75,7 +76,7 @@ func credentialFields(p provider.Provider) map[string]*framework.FieldSchema {
 		fields = maps.Clone(credential.FieldSchemas(p))
 	}
 	fields["name"] = &framework.FieldSchema{
-		Type:         framework.TypeNameString,
+		Type:         framework.TypeString,
 		Description:  "Name of the credential. Tokens are read at creds/<name>.",
 		Required:     true,
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
@@ -140,7 +141,7 @@ func (b *backend) vendorPath(p provider.Provider) *framework.Path {
 	patch.Summary = "Change the given fields of a credential; null clears a field."
 	patch.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: "credential"}
 	path := &framework.Path{
-		Pattern:      "config/" + pattern + "/" + framework.GenericNameRegex("name"),
+		Pattern:      "config/" + pattern + "/" + apipath.NamePattern("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Credential"},
 		Fields:       fields,
 		Operations: map[logical.Operation]framework.OperationHandler{

@@ -23,7 +23,7 @@ const vendorDescription = "Vendor of the credential."
 
 func (b *backend) pathCreds() []*framework.Path {
 	return []*framework.Path{b.pathNames("creds/", true), {
-		Pattern:      "creds/" + framework.GenericNameRegex("name"),
+		Pattern:      "creds/" + apipath.NamePattern("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "generate", OperationSuffix: "credentials"},
 		Fields:       readFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -45,8 +45,6 @@ func (b *backend) pathCreds() []*framework.Path {
 // readFields returns the fields of a token read.
 func readFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		// The pattern already restricts the name. With TypeNameString, the framework would check
-		// it again with a regular expression that it compiles for each read.
 		"name": {
 			Type:         framework.TypeString,
 			Description:  "Name of a role or a credential.",

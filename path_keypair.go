@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
@@ -43,7 +44,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 			HelpDescription: withExample("key_info holds the key_type and the key_id of the active pair of each name, and whether there is a pending pair. Read the public keys at keypair/<name>.", "vault list -detailed kensho/keypair"),
 		},
 		{
-			Pattern:      "keypair/" + framework.GenericNameRegex("name"),
+			Pattern:      "keypair/" + apipath.NamePattern("name"),
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Key pair"},
 			Fields:       keypairWriteFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
@@ -77,7 +78,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 
 func keypairNameField() *framework.FieldSchema {
 	return &framework.FieldSchema{
-		Type:         framework.TypeNameString,
+		Type:         framework.TypeString,
 		Description:  "Name of the key pair. The credential with the same name uses it by default.",
 		Required:     true,
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},
@@ -270,7 +271,7 @@ A key pair that credentials use cannot be deleted.
 
 func (b *backend) pathKeypairActivate() *framework.Path {
 	return &framework.Path{
-		Pattern:      "keypair/" + framework.GenericNameRegex("name") + "/activate",
+		Pattern:      "keypair/" + apipath.NamePattern("name") + "/activate",
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 		Fields: map[string]*framework.FieldSchema{
 			"name": keypairNameField(),

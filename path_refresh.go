@@ -16,7 +16,7 @@ import (
 
 func (b *backend) pathRefresh() []*framework.Path {
 	return []*framework.Path{{
-		Pattern:      "refresh/" + framework.GenericNameRegex("name"),
+		Pattern:      "refresh/" + apipath.NamePattern("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "refresh", OperationSuffix: "token"},
 		Fields:       refreshFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -42,7 +42,7 @@ func (b *backend) pathRefresh() []*framework.Path {
 func nameField() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"name": {
-			Type:         framework.TypeNameString,
+			Type:         framework.TypeString,
 			Description:  "Name of a credential.",
 			Required:     true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},

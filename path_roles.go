@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
@@ -39,7 +40,7 @@ func (b *backend) pathRoles() []*framework.Path {
 			HelpDescription: withExample("key_info holds the config (the credential), the scope and dedicated of each role. Read a token of a role at creds/<name> or token/<name>.", "vault list -detailed kensho/roles"),
 		},
 		{
-			Pattern:      "roles/" + framework.GenericNameRegex("name"),
+			Pattern:      "roles/" + apipath.NamePattern("name"),
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Role"},
 			Fields:       roleFields(),
 			Operations: map[logical.Operation]framework.OperationHandler{
@@ -74,7 +75,7 @@ func (b *backend) pathRoles() []*framework.Path {
 func roleFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		"name": {
-			Type:         framework.TypeNameString,
+			Type:         framework.TypeString,
 			Description:  "Name of the role. Tokens are read at creds/<name> or token/<name>. It must differ from the names of all credentials.",
 			Required:     true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Name", Identifier: true},

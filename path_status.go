@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
@@ -31,7 +32,7 @@ func (b *backend) pathStatus() []*framework.Path {
 			HelpDescription: withExample("key_info holds the state, the vendor and the expire_time of the cached token of each name, as in status/<name>. The state of a credential that cannot be used is unusable; status/<name> has the reason.", "vault list -detailed kensho/status"),
 		},
 		{
-			Pattern:      "status/" + framework.GenericNameRegex("name"),
+			Pattern:      "status/" + apipath.NamePattern("name"),
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 			Fields:       nameField(),
 			Operations: map[logical.Operation]framework.OperationHandler{

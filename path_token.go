@@ -7,13 +7,14 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/credential"
 )
 
 func (b *backend) pathToken() []*framework.Path {
 	return []*framework.Path{b.pathNames("token/", false), {
-		Pattern:      "token/" + framework.GenericNameRegex("name"),
+		Pattern:      "token/" + apipath.NamePattern("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "read", OperationSuffix: "token"},
 		Fields:       readFields(),
 		Operations: map[logical.Operation]framework.OperationHandler{

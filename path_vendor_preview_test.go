@@ -3,6 +3,7 @@ package tokenbroker_test
 import (
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -38,6 +39,31 @@ func TestAPreviewTriesADefinitionBeforeAndAfterItIsWritten(t *testing.T) {
 		check()
 		assert.Zero(t, e.Sim.Count(), "a preview sends nothing")
 	})
+}
+
+func TestAPreviewAndAWriteWarnOfAFieldThatMayBeASecret(t *testing.T) {
+	e := engine.New(t)
+	definition := func(field string) map[string]any {
+		text := strings.NewReplacer("SESSION_TOKEN", field).Replace(`{
+  "title": "Acme", "docs": ["https://docs.acme.example/"], "fields": {"session_token": SESSION_TOKEN}, "token_url": "https://acme.example/token",
+  "grants": [{"grant_type": "session", "request": {"form": {"session": "{session_token}"}}}]
+}`)
+		return map[string]any{"definition": text, "session_token": "x"}
+	}
+	for field, want := range map[string][]string{
+		`{"description": "the session"}`:                 {`/fields/session_token: the value is shown to those who read the credential; if it is a secret, add "secret": true`},
+		`{"description": "the session", "secret": true}`: nil,
+	} {
+		resp, status, message := e.Request(logical.UpdateOperation, "vendors/acme/preview", definition(field))
+		require.Equal(t, http.StatusOK, status, message)
+		assert.Equal(t, want, resp.Warnings)
+		resp, status, message = e.Request(logical.UpdateOperation, "vendors/acme", map[string]any{"definition": definition(field)["definition"]})
+		require.Equal(t, http.StatusOK, status, message)
+		if resp == nil {
+			resp = &logical.Response{}
+		}
+		assert.Equal(t, want, resp.Warnings)
+	}
 }
 
 func TestAPreviewRefusesWhatAWriteWouldRefuse(t *testing.T) {

@@ -98,6 +98,7 @@ func vendorInfoFields() map[string]*framework.FieldSchema {
 		"http_header":        text("Header in which the vendor's API takes a token."),
 		"query_parameter":    text("Query parameter in which the vendor's API takes a token, instead of a header."),
 		"other_http_headers": {Type: framework.TypeMap, Description: "Further headers that the vendor's API wants, by name."},
+		"by_grant_type":      {Type: framework.TypeMap, Description: "What differs of the three above for a grant type, by its name."},
 		"notes":              text("What to create at the vendor, and its limits."),
 		"docs":               texts("Pages of the vendor from which the definition was written."),
 		"evidence":           text("What these pages are: documentation, specification or repository."),
@@ -160,6 +161,17 @@ func (b *backend) vendorsRead(ctx context.Context, req *logical.Request, d *fram
 		fields[field] = about
 	}
 	data["fields"] = fields
+	about := p.About()
+	for name, value := range map[string]string{"notes": about.Notes, "evidence": about.Evidence} {
+		if value != "" {
+			data[name] = value
+		}
+	}
+	for name, values := range map[string][]string{"docs": about.Docs, "grant_types": about.GrantTypes} {
+		if len(values) > 0 {
+			data[name] = values
+		}
+	}
 	if defined, isDefined := p.(*definition.Provider); isDefined {
 		describe(data, fields, defined)
 	} else {
@@ -170,20 +182,19 @@ func (b *backend) vendorsRead(ctx context.Context, req *logical.Request, d *fram
 
 // describe adds what the definition of a vendor says.
 func describe(data, fields map[string]any, p *definition.Provider) {
-	data["grant_types"] = p.GrantTypes()
-	p.AddAPI(data)
+	p.AddAPI(data, "")
+	others := map[string]any{}
+	for _, grant := range p.GrantsWithAPI() {
+		api := map[string]any{}
+		p.AddAPI(api, grant)
+		others[grant] = api
+	}
+	if len(others) > 0 {
+		data["by_grant_type"] = others
+	}
 	data["definition"] = string(p.Text())
-	for name, value := range map[string]string{"notes": p.Notes, "evidence": p.Evidence} {
-		if value != "" {
-			data[name] = value
-		}
-	}
-	if len(p.Docs) > 0 {
-		data["docs"] = p.Docs
-	}
 	for name, about := range fields {
-		field := p.Definition.Fields[name]
-		if field.Required && field.Default == "" {
+		if isRequired(p, name) {
 			about.(map[string]any)["required"] = true
 		}
 		if grants := p.GrantsNeeding(name); len(grants) > 0 {
@@ -323,7 +334,11 @@ func (b *backend) vendorsPreview(ctx context.Context, req *logical.Request, d *f
 	if err != nil {
 		return failure(name, err)
 	}
-	return &logical.Response{Data: previewData(preview)}, nil
+	resp := &logical.Response{Data: previewData(preview)}
+	if d.Get("definition").(string) != "" {
+		resp.Warnings = p.Warnings()
+	}
+	return resp, nil
 }
 
 // previewOwn are the fields of a preview that are not those of a credential.

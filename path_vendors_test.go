@@ -121,6 +121,26 @@ func TestAVendorOfOnesOwnIsListedReadChangedAndDeleted(t *testing.T) {
 	})
 }
 
+func TestEachBuiltInVendorIsDocumented(t *testing.T) {
+	e := engine.New(t)
+	resp, status, message := e.Request(logical.ListOperation, "vendors/", nil)
+	require.Equal(t, http.StatusOK, status, message)
+	for _, name := range resp.Data["keys"].([]string) {
+		read := e.Read("vendors/" + name).Data
+		assert.NotEmpty(t, read["notes"], name)
+		assert.NotEmpty(t, read["evidence"], name)
+		assert.NotEmpty(t, read["docs"], name)
+		choice, _ := read["fields"].(map[string]any)["grant_type"].(map[string]any)
+		if choice != nil {
+			assert.ElementsMatch(t, choice["allowed"], read["grant_types"], name)
+		}
+	}
+	ofGrant := e.Read("vendors/arcgis-enterprise").Data["by_grant_type"]
+	assert.Equal(t, map[string]any{"generate_token": map[string]any{
+		"http_header": "X-Esri-Authorization: Bearer <access_token>", "other_http_headers": map[string]string{"Referer": "{referer}"},
+	}}, ofGrant)
+}
+
 func TestADefinitionThatCannotBeUsedIsRefused(t *testing.T) {
 	e, _ := newAcme(t)
 	for name, test := range map[string]struct {
@@ -207,7 +227,7 @@ func TestTheHelpOfACredentialIsInTheVendorsWords(t *testing.T) {
 		require.NoError(t, err)
 		assert.Contains(t, resp.Data["help"], want)
 		if path == "config/acme/prod" {
-			assert.Contains(t, resp.Data["help"], "The region (eu).")
+			assert.Contains(t, resp.Data["help"], "The region (eu). Required.")
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/catalogue"
 )
@@ -82,7 +83,7 @@ func withName(path string) string {
 	return "add a name: " + path + "/<name>"
 }
 
-const nameRule = "a name consists of letters, digits, dots, dashes and underscores"
+const nameRule = "a name consists of letters, digits and . - _ @ +, and begins and ends with a letter, a digit or _"
 
 // unknownPath returns what a path may have meant. Its parts may be secrets in the wrong place, so the
 // text holds only those that look like names.
@@ -107,7 +108,7 @@ func (b *backend) unknownPath(ctx context.Context, req *logical.Request, path st
 	}
 	name, extra, _ := strings.Cut(rest, "/")
 	switch {
-	case isVendor(name) && isName.MatchString(extra):
+	case isVendor(name) && apipath.IsName(extra):
 		return fmt.Sprintf("%s; use the name without its vendor: %s/%s", text, first, shown(extra)), nil
 	case extra != "" && first == "keypair":
 		return fmt.Sprintf("%s; did you mean keypair/%s/activate?", text, shown(name)), nil
@@ -126,7 +127,7 @@ func (b *backend) unknownConfig(ctx context.Context, s logical.Storage, rest str
 		return withName("config/" + vendor), nil
 	case known != nil:
 		return fmt.Sprintf("unknown path %s; %s", provider.Quote("config/"+rest), nameRule), nil
-	case !hasName && isName.MatchString(vendor): // the vendor may be missing
+	case !hasName && apipath.IsName(vendor): // the vendor may be missing
 		switch owner, err := b.store.VendorOf(ctx, s, vendor); {
 		case err != nil:
 			return "", err
@@ -156,7 +157,7 @@ const maxShown = 40
 // shown returns a part of a path for the text of an error: a name as it is, and <name> in place of
 // anything else.
 func shown(part string) string {
-	if len(part) > maxShown || !isName.MatchString(part) {
+	if len(part) > maxShown || !apipath.IsName(part) {
 		return "<name>"
 	}
 	return part
@@ -193,7 +194,7 @@ func (b *backend) likelyPath(ctx context.Context, req *logical.Request, path str
 // vendorOf returns the vendor of a credential for a path in an error; <vendor> if there is no such
 // credential.
 func (b *backend) vendorOf(ctx context.Context, s logical.Storage, name string) (string, error) {
-	if !isName.MatchString(name) {
+	if !apipath.IsName(name) {
 		return "<vendor>", nil
 	}
 	vendor, err := b.store.VendorOf(ctx, s, name)

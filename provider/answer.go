@@ -105,9 +105,12 @@ func (r *Reply) HasError() bool {
 	return r.Decode(&body) == nil && isStated(body["error"])
 }
 
-// NoToken returns the error of a 2xx response without an access token, with the vendor's
-// own message. It is a refusal if there is an "error", and otherwise an invalid response.
-func (r *Reply) NoToken() *Error { return r.lacks("contains no access token") }
+// NoToken returns the error of a 2xx response without an access token, with the vendor's own message. where
+// is the place of the token, such as "at /access_token", or empty. The error is a refusal if there is an
+// "error", and otherwise an invalid response.
+func (r *Reply) NoToken(where string) *Error {
+	return r.lacks(strings.TrimSuffix("contains no access token "+where, " "))
+}
 
 // NoMember is NoToken for a member that the vendor documents.
 func (r *Reply) NoMember(pointer string) *Error { return r.lacks("has no value at " + pointer) }

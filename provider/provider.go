@@ -26,6 +26,9 @@ type Provider interface {
 	// Summary describes the vendor in one line.
 	Summary() string
 
+	// About returns what operators of the vendor read in vendors/<vendor>.
+	About() About
+
 	// Example returns the fields of a typical credential as arguments of vault write, with
 	// ... in place of each secret. The help shows it.
 	Example() string
@@ -38,6 +41,14 @@ type Provider interface {
 	// Open validates the fields and returns a Credential that uses them. It does not call
 	// the vendor. Its errors are of kind Invalid.
 	Open(Settings) (Credential, error)
+}
+
+// An About is what a provider documents of its vendor. Its members may be empty.
+type About struct {
+	Notes      string   // what to create at the vendor, and its limits
+	Docs       []string // the vendor's pages
+	Evidence   string   // what these pages are
+	GrantTypes []string // the values of the field grant_type; the first whose fields are set is the default
 }
 
 // Settings are the input of [Provider.Open].

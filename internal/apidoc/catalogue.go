@@ -24,20 +24,35 @@ func WriteCatalogue(w io.Writer, vendors []*definition.Provider) error {
 
 // api returns how a vendor's API takes a token; "" if as Authorization: Bearer.
 func api(p *definition.Provider) string {
+	all := apiOf(p, "")
+	for _, grant := range p.GrantsWithAPI() {
+		other := strings.Join(apiOf(p, grant), ", ")
+		if other == "" {
+			other = "`" + usualHeader + "`"
+		}
+		all = append(all, "for `grant_type="+grant+"` "+other)
+	}
+	return strings.Join(all, ", ")
+}
+
+const usualHeader = "Authorization: Bearer <access_token>"
+
+// apiOf returns how a vendor's API takes a token of a grant type, if not in the usual header.
+func apiOf(p *definition.Provider, grantType string) []string {
 	data := map[string]any{}
-	p.AddAPI(data)
+	p.AddAPI(data, grantType)
 	var all []string
-	if header, isHeader := data["http_header"].(string); isHeader && header != "Authorization: Bearer <access_token>" {
+	others, _ := data["other_http_headers"].(map[string]string)
+	if header, isHeader := data["http_header"].(string); isHeader && (header != usualHeader || len(others) > 0) {
 		all = append(all, "`"+header+"`")
 	}
 	if query, isQuery := data["query_parameter"].(string); isQuery {
 		all = append(all, "`?"+query+"`")
 	}
-	others, _ := data["other_http_headers"].(map[string]string)
 	for _, name := range slices.Sorted(maps.Keys(others)) {
 		all = append(all, "`"+name+": "+others[name]+"`")
 	}
-	return strings.Join(all, ", ")
+	return all
 }
 
 // needed returns the fields that a grant of a vendor needs, separated by commas.

@@ -2,6 +2,25 @@
 // definitions are in its root package.
 package apipath
 
+import "regexp"
+
+// NamePattern returns the regular expression of a name in a path, captured as field: that of Vault's own
+// engines, and @ and + within it, as in an address of e-mail. The field has
+// framework.TypeString, since TypeNameString allows neither, and is checked with an expression that the
+// framework compiles for each request.
+func NamePattern(field string) string { return "(?P<" + field + `>\w(([\w.@+-]+)?\w)?)` }
+
+var isName = regexp.MustCompile("^" + NamePattern("name") + "$")
+
+// IsName reports whether a path can have a name.
+func IsName(name string) bool { return len(name) <= MaxName && isName.MatchString(name) }
+
+// MaxName is the maximum length of a name, in bytes.
+const MaxName = 128
+
+// Authorize returns the path at which a person's consent begins.
+func Authorize(name string) string { return "authorize/" + name }
+
 // Credential returns the path of a credential.
 func Credential(vendor, name string) string { return "config/" + vendor + "/" + name }
 

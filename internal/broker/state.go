@@ -202,6 +202,9 @@ func (s *State) withTokens(tokens map[string]provider.Token) *State {
 	return &next
 }
 
+// GrantedScope returns the scope of the credential's own token; nil if it is unknown.
+func (s *State) GrantedScope() []string { return s.Tokens[ownScope].Scope }
+
 // InvalidatesPrevious reports whether the last exchange for the credential's own scope has
 // invalidated the token before it.
 func (s *State) InvalidatesPrevious() bool { return s.Tokens[ownScope].InvalidatesPrevious }

@@ -73,6 +73,10 @@ func (d *Deletion) Delete() error {
 	if err := storage.Delete(ctx, s, storage.CredentialKey(d.vendor, d.name)); err != nil {
 		return change.Failed(ctx, nil, err)
 	}
+	if err := storage.Delete(ctx, s, storage.ConsentKey(d.name)); err != nil {
+		return change.Failed(ctx, nil, err)
+	}
+	st.keptConsents.drop(d.name)
 	st.unstoredGrants.drop(storage.CredentialKey(d.vendor, d.name))
 	if d.keypair != "" {
 		st.forgetActivated(ctx, s, d.keypair, d.name)

@@ -45,6 +45,7 @@ type Store struct {
 	own            ownVendors
 	clocks         provider.Clocks
 	unstoredGrants unstoredGrants
+	keptConsents   keptConsents
 	broker         *broker.Broker
 }
 

@@ -203,10 +203,7 @@ func (st *Store) WriteVendor(ctx context.Context, s logical.Storage, name string
 	for _, user := range users {
 		st.broker.Forget(user)
 	}
-	if len(d.Docs) == 0 {
-		warnings = append(warnings, "docs: name the vendor's page from which the definition was written, for those who change it next")
-	}
-	return warnings, nil
+	return d.Warnings(), nil
 }
 
 // checkRedefined returns an error if a credential cannot have another definition of its vendor.

@@ -164,7 +164,7 @@ func (st *Store) verify(ctx context.Context, change *broker.Change, planned plan
 	}
 	var err error
 	state := broker.Unverified(planned.credential, last)
-	if w.verifies() {
+	if w.verifies() && !needsConsent(planned.credential) {
 		state, err = change.Verify(ctx, planned.credential, last)
 	}
 	planned.replacement = planned.withVerified(state)

@@ -26,6 +26,7 @@ type Metrics struct {
 	exchanges *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	sweeps    prometheus.Histogram
+	consents  *prometheus.CounterVec
 
 	// The counters of reads are looked up once, so that counting a read costs next to nothing.
 	// reads is indexed by broker.Outcome.
@@ -56,6 +57,10 @@ func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *M
 			Help:    "Duration of sweeps in seconds. A sweep renews tokens in the background, once a minute for at most 30 seconds.",
 			Buckets: []float64{0.01, 0.1, 0.5, 1, 5, 10, 20, 30, 35}, // a sweep may overrun its deadline a little
 		}),
+		consents: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tokenbroker_consents_total",
+			Help: "Returns of browsers from a person's consent by result: connected, refused (by the person or the vendor), failed (the vendor did not exchange the code), unsaved, changed, expired, used (twice), unknown (a guess, or a link of long ago), storage.",
+		}, []string{"result"}),
 		reads: [...]prometheus.Counter{
 			broker.Cached:    reads.WithLabelValues("cached"),
 			broker.Exchanged: reads.WithLabelValues("exchanged"),
@@ -66,9 +71,15 @@ func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *M
 	for _, vendor := range vendors {
 		m.startSeries(vendor)
 	}
-	m.registry.MustRegister(m.exchanges, m.durations, m.sweeps, reads, &health{statuses, m.startSeries})
+	for _, result := range []string{"connected", "refused", "failed", "unsaved", "changed", "expired", "used", "unknown", "storage"} {
+		m.consents.WithLabelValues(result)
+	}
+	m.registry.MustRegister(m.exchanges, m.durations, m.sweeps, m.consents, reads, &health{statuses, m.startSeries})
 	return m
 }
+
+// ConsentEnded counts the return of a browser from a person's consent.
+func (m *Metrics) ConsentEnded(result string) { m.consents.WithLabelValues(result).Inc() }
 
 // startSeries starts the series of a vendor's exchanges at zero, so that Prometheus sees the first
 // increase.

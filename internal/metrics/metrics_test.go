@@ -40,7 +40,7 @@ func TestEveryMetricIsExplained(t *testing.T) {
 	}}))
 	families, err := m.registry.Gather()
 	require.NoError(t, err)
-	require.Len(t, families, 13)
+	require.Len(t, families, 14)
 	for _, family := range families {
 		assert.True(t, strings.HasPrefix(family.GetName(), "tokenbroker_"), family.GetName())
 		assert.True(t, strings.HasSuffix(family.GetHelp(), "."), family.GetName())

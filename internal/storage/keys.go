@@ -18,6 +18,7 @@ const (
 	roles       = "role"
 	states      = "state"
 	leases      = "lease"
+	consents    = "consent"
 )
 
 // ProbeKey is the key of an empty entry that Probe writes.
@@ -25,7 +26,7 @@ const ProbeKey = "probe"
 
 // Sealed returns the key prefixes of entries that hold secrets, for Vault's seal wrapping.
 func Sealed() []string {
-	return []string{credentials + "/", keypairs + "/", states + "/", leases + "/"}
+	return []string{credentials + "/", keypairs + "/", states + "/", leases + "/", consents + "/"}
 }
 
 // VendorsPrefix is the prefix of the keys of all credentials. Its folders are the vendors that have any.
@@ -45,6 +46,9 @@ func KeypairKey(name string) string { return keypairs + "/" + name }
 
 // RoleKey returns the key of a role. With an empty name it returns the prefix of all roles.
 func RoleKey(name string) string { return roles + "/" + name }
+
+// ConsentKey returns the key of the latest consent to a credential.
+func ConsentKey(credential string) string { return consents + "/" + credential }
 
 // StatePrefix returns the prefix of the keys of a credential's state.
 func StatePrefix(name string) string { return states + "/" + name + "/" }
@@ -101,6 +105,7 @@ const (
 	Keypair
 	Role
 	State
+	Consent
 )
 
 // ParseKey returns the kind of the entry with this key, and its name.
@@ -119,6 +124,8 @@ func ParseKey(key string) (Kind, string) {
 	case states:
 		name, _, _ := strings.Cut(rest, "/")
 		return State, name
+	case consents:
+		return Consent, last
 	}
 	return Other, ""
 }
@@ -132,6 +139,8 @@ func pathOf(key string) string {
 		return apipath.Vendor(name)
 	case State:
 		return apipath.Status(name)
+	case Consent:
+		return apipath.Authorize(name)
 	case Credential, Keypair:
 		return key // their keys are their paths
 	}

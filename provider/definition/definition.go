@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-secure-stdlib/parseutil"
 
+	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/exchange"
 )
 
@@ -43,6 +44,7 @@ type Definition struct {
 	// Grants are the ways to a token. The first whose needs are set is used unless grant_type is given.
 	Grants []Grant `json:"grants"`
 
+	Authorization   *Authorization    `json:"authorization,omitempty"`
 	Revocation      *Revocation       `json:"revocation,omitempty"`
 	Token           TokenRules        `json:"token,omitzero"`
 	RefreshToken    RefreshTokenRules `json:"refresh_token,omitzero"`
@@ -242,6 +244,7 @@ var standardFields = map[string]Field{
 	"password":          {Description: "the password", Secret: true},
 	"api_key":           {Description: "the API key", Secret: true},
 	"certificate":       {Description: "the certificate of the private key in PEM, as it is registered at the vendor", Type: "certificate"},
+	"redirect_uri":      {Description: provider.RedirectURIDescription},
 	"subject":           {Description: "the user for whom the token is"},
 }
 

@@ -66,6 +66,23 @@ func compileField(name string, given Field) (*field, error) {
 	return f, nil
 }
 
+// soundsSecret matches names of fields whose values are secrets.
+var soundsSecret = regexp.MustCompile(`(^|_)(secret|password|token|private_key|api_key|apikey|passphrase|pin)$`)
+
+// Warnings returns what is allowed in a definition, but most likely a mistake.
+func (d *Definition) Warnings() []string {
+	var warnings []string
+	if len(d.Docs) == 0 {
+		warnings = append(warnings, "docs: name the vendor's page from which the definition was written, for those who change it next")
+	}
+	for _, name := range sortedKeys(d.fields) {
+		if !d.fields[name].Secret && soundsSecret.MatchString(name) {
+			warnings = append(warnings, pointerTo("fields", name)+`: the value is shown to those who read the credential; if it is a secret, add "secret": true`)
+		}
+	}
+	return warnings
+}
+
 // isText reports whether the field is a string that is not a secret.
 func (f *field) isText() bool { return !f.Secret && (f.Type == "" || f.Type == "string") }
 

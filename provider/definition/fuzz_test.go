@@ -3,6 +3,7 @@ package definition_test
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -100,6 +101,43 @@ func FuzzSignedAnswer(f *testing.F) {
 		`{"token":"${access}","expires_at":"0001-01-01T00:00:00Z"}`,
 		`{"token":"${access}","expires_at":"9999-12-31T23:59:59.999999999+23:59"}`,
 		`{"message":"${sent}"}`)
+}
+
+// FuzzHeaderAnswer sends answers whose token is in a header or in a cookie. A token is what the vendor set,
+// as a whole, or there is an error.
+func FuzzHeaderAnswer(f *testing.F) {
+	open := func(answer string) *definition.Provider {
+		d, err := definition.Parse("acme", []byte(strings.Replace(base, `"token_url"`, `"answer": `+answer+`, "token": {"default_ttl": "5m"}, "token_url"`, 1)))
+		require.NoError(f, err)
+		return definition.NewProvider(d)
+	}
+	inHeader, inCookie := open(`{"token_header": "X-Token"}`), open(`{"token_cookie": "session"}`)
+	for _, value := range []string{"at-1", "session=at-1; Path=/; Secure", `session="at 1"`, "session=", "session", "other=1", "; ;", "session=a\"b", "é", " ", "a\tb"} {
+		f.Add(value, http.StatusOK, "")
+		f.Add(value, http.StatusOK, `{"error":"invalid_grant","access_token":"at-2"}`)
+		f.Add(value, http.StatusUnauthorized, "<html>")
+	}
+	f.Fuzz(func(t *testing.T, value string, status int, body string) {
+		for p, header := range map[*definition.Provider]string{inHeader: "X-Token", inCookie: "Set-Cookie"} {
+			v := &vendor{answers: []answer{{status, body, http.Header{header: {value}}}}}
+			c, err := tryOpen(t, p, v, object{"account": "acme", "client_id": "c", "client_secret": "s"})
+			require.NoError(t, err)
+			given, err := c.Exchange(t.Context(), provider.Grant{})
+			var token provider.Token
+			if err == nil {
+				token, err = given.Token(provider.TTL{}, provider.Token{})
+			}
+			if err != nil {
+				var failure *provider.Error
+				require.ErrorAs(t, err, &failure)
+				require.NotEqual(t, provider.Invalid, failure.Kind, failure.Reason)
+				continue
+			}
+			require.Contains(t, value, token.AccessToken)
+			require.True(t, status/100 == 2 && token.AccessToken != "")
+			require.Equal(t, 5*time.Minute, token.ExpireTime.Sub(token.IssueTime).Round(time.Minute))
+		}
+	})
 }
 
 func fuzzAnswers(f *testing.F, p *definition.Provider, fields object, bodies ...string) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -23,6 +24,7 @@ type grant struct {
 	revocationAuth  string // "" for auth
 	reading         exchange.Reading
 	refreshReading  *exchange.Reading // of refresh; nil for reading
+	consent         *consent          // nil if no consent yields the refresh token
 	errorAt         string
 	assertion       *assertion // {assertion}; nil if no request has it
 	clientAssertion *assertion // nil if the client does not authenticate with one
@@ -75,11 +77,11 @@ func (d *Definition) compileGrant(given *Grant) (*grant, error) {
 		}
 	}
 	c := &compiler{d: d, g: g}
-	if err := errors.Join(c.answer(), c.keys(), c.requests()); err != nil {
+	if err := errors.Join(c.answer(), c.keys(), c.requests(), c.consent()); err != nil {
 		return nil, firstOf(err)
 	}
 	for i, name := range given.Needs {
-		if !slices.Contains(g.uses, name) && !slices.Contains(g.api(d).names(), name) {
+		if !g.usesField(d, name) {
 			return nil, fmt.Errorf("/needs/%d: the grant does not use %s", i, name)
 		}
 	}
@@ -100,8 +102,8 @@ type compiler struct {
 	g    *grant
 	kept []string // names that earlier steps keep
 
-	// forReaders is whether readers get what is compiled.
-	forReaders bool
+	// forReaders and forBrowser are whether readers, or a person who consents, see what is compiled.
+	forReaders, forBrowser bool
 }
 
 // request parses a request.
@@ -154,6 +156,11 @@ func (c *compiler) url(text string, r *request) error {
 	}
 	if err := provider.CheckURL("url", placeholder.ReplaceAllString(text, "1")); err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "url: "))
+	}
+	if u, err := url.Parse(placeholder.ReplaceAllString(text, "1")); err == nil {
+		if _, err := url.ParseQuery(u.RawQuery); err != nil {
+			return errors.New("the query cannot be read; write a semicolon as %3B and a percent sign as %25")
+		}
 	}
 	for _, name := range template.Names() {
 		f := c.d.fields[name]

@@ -162,6 +162,8 @@ func (c *compiler) checkSecret(f *field, use exchange.Use) error {
 	switch {
 	case !f.Secret || use.Function == "public_sha256":
 		return nil
+	case c.forBrowser:
+		return fmt.Errorf("%s is a secret, which the person who consents would see", use)
 	case c.forReaders:
 		return fmt.Errorf("%s is a secret, which readers of the token would see", use)
 	case f.Type == "private_key", c.isKey(f.name) && use.Function != "":

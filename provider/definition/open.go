@@ -149,7 +149,9 @@ func (o *opening) checkFields() error {
 			needs = append(needs, name)
 		}
 	}
-	missing := slices.DeleteFunc(needs, func(name string) bool { return o.values[name] != nil })
+	missing := slices.DeleteFunc(needs, func(name string) bool {
+		return o.values[name] != nil || name == "refresh_token" && o.grant.consent != nil
+	})
 	if len(missing) > 0 {
 		name, with, others := missing[0], "", ""
 		if len(o.d.compiled) > 1 {
@@ -161,7 +163,7 @@ func (o *opening) checkFields() error {
 		return provider.Errorf(provider.Invalid, "%s: must be set%s: %s%s", name, with, strings.TrimSuffix(o.d.fields[name].Description, "."), others)
 	}
 	for _, name := range sortedKeys(o.d.fields) {
-		if o.isGiven(name) && !slices.Contains(o.grant.uses, name) && !slices.Contains(o.grant.api(o.d).names(), name) {
+		if o.isGiven(name) && !o.grant.usesField(o.d, name) {
 			return provider.Errorf(provider.Invalid, `%s: is not used with grant_type=%s; omit it, or clear it with %s=""`, name, o.grant.given.GrantType, name)
 		}
 	}
@@ -258,10 +260,12 @@ func (o *opening) client() (*exchange.Client, error) {
 	}
 	if slices.Contains(g.uses, "refresh_token") && g.refresh == nil {
 		c.Refresh = o.text("refresh_token")
+	}
+	if c.Refresh != "" {
 		c.IdleExpiry = time.Duration(d.RefreshToken.IdleExpiry)
 		c.MaxTokenAge = time.Duration(d.RefreshToken.Lifetime)
 	}
-	for _, prepare := range []func(*exchange.Client) error{o.addBasic, o.addRequests, o.addAssertions} {
+	for _, prepare := range []func(*exchange.Client) error{o.addBasic, o.addRequests, o.addAssertions, o.addConsent} {
 		if err := prepare(c); err != nil {
 			return nil, err
 		}

@@ -315,6 +315,16 @@ func TestMistakesOfADefinitionAreErrors(t *testing.T) {
 		require.ErrorContains(t, err, "contains no access token", text)
 	}
 
+	for place, answer := range map[string]object{
+		"at /data/token": {"token": "/data/token"}, "in the header X-Token": {"token_header": "X-Token"}, "in the cookie session": {"token_cookie": "session"},
+		"as its body": {"text": true},
+	} {
+		credential, err := opened(t, "{}", http.StatusOK, fields, change{"/answer", answer})
+		require.NoError(t, err)
+		_, err = credential.Exchange(t.Context(), provider.Grant{})
+		require.ErrorContains(t, err, "contains no access token "+place)
+	}
+
 	nested := strings.Repeat("(", 998) + "a" + strings.Repeat(")", 998)
 	_, err = definition.Parse("acme", []byte(strings.Replace(base, "[a-z0-9-]+", nested, 1)))
 	require.ErrorContains(t, err, "definition: /fields/account/pattern")

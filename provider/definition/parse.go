@@ -149,6 +149,9 @@ func (d *Definition) compile() error {
 		}
 		d.fields[name] = f
 	}
+	if err := d.addConsentFields(); err != nil {
+		return err
+	}
 	for i, link := range d.Docs {
 		if u, err := url.Parse(link); err != nil || u.Scheme != "https" || u.Host == "" {
 			return fmt.Errorf("/docs/%d: must be an https URL", i)
@@ -175,6 +178,9 @@ func (d *Definition) compile() error {
 				return at(pointerTo("grants", fmt.Sprint(i)), err)
 			}
 		}
+	}
+	if err := d.checkConsent(); err != nil {
+		return err
 	}
 	return d.checkUsed()
 }
@@ -221,12 +227,8 @@ func (d *Definition) checkAPI(api *API) error {
 
 // checkUsed checks that each field is used.
 func (d *Definition) checkUsed() error {
-	var used []string
-	for _, g := range d.compiled {
-		used = append(append(used, g.uses...), g.api(d).names()...)
-	}
 	for _, name := range sortedKeys(d.fields) {
-		if !slices.Contains(used, name) {
+		if !slices.ContainsFunc(d.compiled, func(g *grant) bool { return g.usesField(d, name) }) {
 			return fmt.Errorf("%s: no request uses the field", pointerTo("fields", name))
 		}
 	}

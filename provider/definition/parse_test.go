@@ -77,6 +77,7 @@ func TestTheErrorOfADefinitionNamesThePlaceOfWhatIsWrong(t *testing.T) {
 
 		// URLs.
 		"no URL":                    {[]change{{"/token_url", nil}}, "/grants/0/request/url: must be set"},
+		"URL with a semicolon":      {[]change{{"/token_url", "https://x.example.com/token?a=1;b=2"}}, "/token_url: the query cannot be read"},
 		"URL without a host":        {[]change{{"/token_url", "/token"}}, "/token_url: "},
 		"http":                      {[]change{{"/token_url", "http://{account}.vendor.example/token"}}, "/token_url: must be an https URL"},
 		"user name in a URL":        {[]change{{"/grants/0/request/url", "https://{account}@vendor.example/"}}, "/grants/0/request/url: must not contain a user name"},

@@ -54,6 +54,9 @@ func (d *Definition) urls() []string {
 			urls = append(urls, step.Request.URL)
 		}
 	}
+	if d.Authorization != nil {
+		urls = append(urls, d.Authorization.URL)
+	}
 	if d.Revocation != nil {
 		urls = append(urls, d.Revocation.URL)
 	}

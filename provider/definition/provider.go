@@ -41,6 +41,11 @@ func (p *Provider) Name() string { return p.Definition.Name }
 // Summary returns the title.
 func (p *Provider) Summary() string { return p.Title }
 
+// About returns what the definition says of the vendor.
+func (p *Provider) About() provider.About {
+	return provider.About{Notes: p.Notes, Docs: p.Docs, Evidence: p.Evidence, GrantTypes: p.GrantTypes()}
+}
+
 // Fields returns the fields, and grant_type if there is a choice.
 func (p *Provider) Fields() map[string]*framework.FieldSchema { return maps.Clone(p.schemas()) }
 
@@ -103,14 +108,31 @@ func (d *Definition) schemas() map[string]*framework.FieldSchema {
 // Text returns the definition as it was written.
 func (d *Definition) Text() []byte { return d.text }
 
-// AddAPI adds to data how the vendor's API takes a token, with templates in place of the fields'
-// values.
-func (d *Definition) AddAPI(data map[string]any) {
-	api := provider.API{Header: d.API.Header, Scheme: d.API.Scheme, Query: d.API.Query, Headers: d.API.Headers}
+// AddAPI adds to data how the vendor's API takes a token of a grant type ("" for one without an api of its
+// own), with templates in place of the fields' values.
+func (d *Definition) AddAPI(data map[string]any, grantType string) {
+	given := d.API
+	for _, g := range d.Grants {
+		if g.GrantType == grantType && g.API != nil {
+			given = *g.API
+		}
+	}
+	api := provider.API{Header: given.Header, Scheme: given.Scheme, Query: given.Query, Headers: given.Headers}
 	api.AddTo(data, &provider.Token{TokenType: "Bearer", AccessToken: "<access_token>"})
 	if api.Query != "" {
 		data["query_parameter"] = api.Query + "=<access_token>" // not escaped
 	}
+}
+
+// GrantsWithAPI returns the grant types whose tokens the API takes in a way of their own.
+func (d *Definition) GrantsWithAPI() []string {
+	var grants []string
+	for _, g := range d.Grants {
+		if g.API != nil {
+			grants = append(grants, g.GrantType)
+		}
+	}
+	return grants
 }
 
 // GrantTypes returns the grant types, in the order of the definition.

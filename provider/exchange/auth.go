@@ -66,11 +66,11 @@ func (c *Client) authStyles(last provider.Grant, listed []string) (first, second
 }
 
 // mayRepeat reports whether a refused request may be repeated. A vendor may take a refresh
-// token that it receives twice for a stolen one. It is therefore sent again only after
+// token or a code that it receives twice for a stolen one. It is therefore sent again only after
 // invalid_client (RFC 6749 §5.2), which means that the vendor did not consider the grant.
 func (c *Client) mayRepeat(err error) bool {
 	var e *provider.Error
-	return c.Refresh == "" || errors.As(err, &e) && e.Code == "invalid_client"
+	return c.Refresh == "" && !c.isCode || errors.As(err, &e) && e.Code == "invalid_client"
 }
 
 // withStyleHint adds to a refusal how to set auth_style, if Exchange must not try the other

@@ -51,8 +51,13 @@ type Client struct {
 	Values  Values
 	Secrets []string
 
-	// Refresh is the refresh token that the operator stored; "" if the exchange uses none.
-	Refresh string
+	// Refresh is the refresh token that the operator stored, or that a person's consent yielded; "" if the
+	// exchange uses none. Authorization is how a person consents; nil if that is not possible.
+	Refresh       string
+	Authorization *Authorization
+
+	// isCode is whether Request exchanges a code, which the vendor accepts only once.
+	isCode bool
 
 	// Scopes are the scopes to request; none requests the vendor's default.
 	Scopes []string
@@ -218,6 +223,11 @@ func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.A
 	if c.IsSelfSigned {
 		return c.signToken()
 	}
+	if c.Authorization != nil && c.Refresh == "" && last.RefreshToken == "" {
+		refusal := provider.Errorf(provider.Rejected, "no person has consented yet; begin with a write to authorize/<name>")
+		refusal.Code = provider.CodeConsentRequired
+		return nil, refusal
+	}
 	ctx = provider.WithSecrets(ctx, c.Secrets...)
 	endpoints, err := c.resolveEndpoints(ctx, last)
 	if err != nil {
@@ -264,7 +274,10 @@ func (c *Client) signToken() (*provider.Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &provider.Answer{AccessToken: token, Scope: c.Scopes, DefaultTTL: c.DefaultTTL, Clock: provider.Clock{Sent: now, Received: now}}, nil
+	return &provider.Answer{
+		AccessToken: token, Scope: c.Scopes, DefaultTTL: c.DefaultTTL, RenewalWindow: c.RenewalWindow,
+		Clock: provider.Clock{Sent: now, Received: now},
+	}, nil
 }
 
 // resolveEndpoints returns the endpoints of the server. Errors may quote its metadata, with the

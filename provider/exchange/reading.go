@@ -85,7 +85,7 @@ func (r Reading) readToken(reply *provider.Reply) (tokenResponse, *provider.Erro
 		refusal.Reason += "; " + r.OK + " is not true"
 		return t, refusal
 	case t.accessToken == "" || isRefused:
-		return t, reply.NoToken()
+		return t, reply.NoToken(r.place())
 	}
 	if t.tokenType == "" || strings.EqualFold(t.tokenType, "Bearer") { // RFC 6749 §5.1
 		t.tokenType = "Bearer"
@@ -119,16 +119,27 @@ func (r Reading) accessToken(reply *provider.Reply, body any) string {
 	return text(provider.Member(body, r.Token))
 }
 
+// place returns where the token is, for errors.
+func (r Reading) place() string {
+	switch {
+	case r.Header != "":
+		return "in the header " + r.Header
+	case r.Cookie != "":
+		return "in the cookie " + r.Cookie
+	}
+	return "at " + r.Token
+}
+
 // readText reads an answer whose body is the token.
 func readText(reply *provider.Reply) (tokenResponse, *provider.Error) {
 	body := bytes.TrimSpace(reply.Body)
 	switch {
 	case len(body) == 0 || bytes.HasPrefix(body, []byte("{")) || bytes.HasPrefix(body, []byte("<")):
-		return tokenResponse{}, reply.NoToken()
+		return tokenResponse{}, reply.NoToken("as its body")
 	case bytes.HasPrefix(body, []byte(`"`)):
 		return tokenResponse{accessToken: text(body), tokenType: "Bearer"}, nil
 	case json.Valid(body): // such as null
-		return tokenResponse{}, reply.NoToken()
+		return tokenResponse{}, reply.NoToken("as its body")
 	}
 	return tokenResponse{accessToken: string(body), tokenType: "Bearer"}, nil
 }

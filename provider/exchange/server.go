@@ -56,6 +56,10 @@ type Endpoints struct {
 	Token      string
 	Revocation string // "" if there is none
 
+	// Authorization is where a person consents; "" if there is none. It receives no secret, so it may be on
+	// any host.
+	Authorization string
+
 	// tokenMethods and revocationMethods are the styles of client authentication that the
 	// metadata lists, if any.
 	tokenMethods, revocationMethods []string
@@ -183,6 +187,8 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string, isMu
 		Token      provider.Text `json:"token_endpoint"`
 		Revocation provider.Text `json:"revocation_endpoint"`
 
+		Authorization provider.Text `json:"authorization_endpoint"`
+
 		Mutual struct {
 			Token      provider.Text `json:"token_endpoint"`
 			Revocation provider.Text `json:"revocation_endpoint"`
@@ -201,6 +207,9 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string, isMu
 	found := &Endpoints{
 		Token: string(published.Token), Revocation: string(published.Revocation),
 		tokenMethods: published.TokenMethods, revocationMethods: published.RevocationMethods,
+	}
+	if provider.CheckURL("authorization_endpoint", string(published.Authorization)) == nil {
+		found.Authorization = string(published.Authorization)
 	}
 	if len(found.revocationMethods) == 0 {
 		found.revocationMethods = found.tokenMethods

@@ -55,6 +55,20 @@ func (Provider) Name() string { return "kensho" }
 // Summary describes Kensho in one line.
 func (Provider) Summary() string { return "Kensho (S&P Global): Link and its sister products" }
 
+// About returns where the credentials come from.
+func (Provider) About() provider.About {
+	return provider.About{
+		Notes: "Copy a refresh token from the Account page of the product, or give Kensho a public key and store the client ID that it sends. " +
+			"A refresh token expires after 7 days without use; the engine uses it before then. Access tokens of a refresh token expire on the full hour, UTC",
+		Docs: []string{
+			"https://link-streaming.kensho.com/docs/guides/authentication-quickstart",
+			"https://docs.kensho.com/authentication/keypair",
+			"https://docs.kensho.com/llmreadyapi/kf-authentication",
+		},
+		Evidence: "documentation",
+	}
+}
+
 // Example returns the fields of a typical credential.
 func (Provider) Example() string { return "refresh_token=..." }
 

@@ -112,7 +112,7 @@ func (r *refresh) Exchange(ctx context.Context, last provider.Grant) (*provider.
 	accessToken, rotated := r.names.answer(body)
 	answer := &provider.Answer{AccessToken: string(accessToken), OnTheHour: true, Clock: res.Clock}
 	if accessToken == "" {
-		answer.Unusable = res.NoToken() // a rotated refresh token still counts
+		answer.Unusable = res.NoToken("") // a rotated refresh token still counts
 	}
 	if next := provider.Replacement(string(rotated), token); next != "" {
 		answer.Grant = &provider.Grant{RefreshToken: next}

@@ -29,7 +29,10 @@ func (c *config) checkServer() error {
 	case c.TokenURL != "" && c.Issuer != "":
 		return provider.Errorf(provider.Invalid, `token_url and issuer are mutually exclusive; keep one, and clear the other with token_url="" or issuer=""`)
 	}
-	for _, url := range []struct{ field, value string }{{"token_url", c.TokenURL}, {"issuer", c.Issuer}, {"revocation_url", c.RevocationURL}} {
+	for _, url := range []struct{ field, value string }{
+		{"token_url", c.TokenURL}, {"issuer", c.Issuer}, {"revocation_url", c.RevocationURL},
+		{"authorization_url", c.AuthorizationURL}, {"redirect_uri", c.RedirectURI},
+	} {
 		if url.value == "" {
 			continue
 		}
@@ -47,8 +50,10 @@ func (c *config) checkServer() error {
 func (c *config) checkGrant() error {
 	isBearer := c.GrantType == "jwt_bearer"
 	switch {
-	case c.GrantType == "refresh_token" && c.RefreshToken == "":
-		return provider.Errorf(provider.Invalid, "refresh_token: must be set with grant_type=refresh_token")
+	case c.GrantType == "refresh_token" && c.RefreshToken == "" && !c.canConsent():
+		return provider.Errorf(provider.Invalid, "refresh_token: must be set with grant_type=refresh_token; or set authorization_url, and a person can consent")
+	case c.GrantType != "refresh_token" && c.AuthorizationURL+c.RedirectURI != "":
+		return provider.Errorf(provider.Invalid, "authorization_url and redirect_uri: apply only to grant_type=refresh_token, whose refresh token a person's consent yields")
 	case c.GrantType != "refresh_token" && c.RefreshToken != "":
 		return provider.Errorf(provider.Invalid, `refresh_token: does not apply to grant_type=%s; clear it with refresh_token="", or clear grant_type`, c.GrantType)
 	case isBearer && c.PrivateKey == "":
@@ -57,7 +62,7 @@ func (c *config) checkGrant() error {
 		return provider.Errorf(provider.Invalid, `assertion_subject: applies only to grant_type=jwt_bearer; omit it, or clear it with assertion_subject=""`)
 	case !isBearer && c.ScopeInAssertion:
 		return provider.Errorf(provider.Invalid, "scope_in_assertion: applies only to grant_type=jwt_bearer; omit it, or set it to false")
-	case c.IdleExpiry != 0 && c.RefreshToken == "":
+	case c.IdleExpiry != 0 && c.GrantType != "refresh_token":
 		return provider.Errorf(provider.Invalid, "idle_expiry: applies only with a refresh_token; omit it, or clear it with idle_expiry=0")
 	}
 	return nil
@@ -111,6 +116,11 @@ func (c *config) checkValues() error {
 	for name := range c.TokenParams {
 		if slices.Contains(reserved, name) {
 			return provider.Errorf(provider.Invalid, "token_params: must not contain %s, which the engine sets from other fields", name)
+		}
+	}
+	for name := range c.AuthorizationParams {
+		if slices.Contains(exchange.ConsentParams, name) {
+			return provider.Errorf(provider.Invalid, "authorization_params: must not contain %s, which the engine sets", name)
 		}
 	}
 	return nil

@@ -39,6 +39,11 @@ type config struct {
 	IdleExpiry        provider.Seconds  `json:"idle_expiry"`
 	SingleToken       bool              `json:"single_token"`
 	TransientErrors   []string          `json:"transient_errors"`
+
+	// A person consents there, and the browser returns to RedirectURI.
+	AuthorizationURL    string            `json:"authorization_url"`
+	AuthorizationParams map[string]string `json:"authorization_params"`
+	RedirectURI         string            `json:"redirect_uri"`
 }
 
 // grantTypes maps the values of the field grant_type to those of the request parameter.
@@ -54,6 +59,16 @@ func (Provider) Name() string { return "oauth2" }
 
 // Summary describes the vendors in one line.
 func (Provider) Summary() string { return "any server that speaks OAuth 2.0" }
+
+// About returns what the server must speak.
+func (Provider) About() provider.About {
+	return provider.About{
+		Notes:      "Register a client at the server. If the server publishes metadata, give its issuer instead of token_url and revocation_url",
+		Docs:       []string{"https://www.rfc-editor.org/rfc/rfc6749", "https://www.rfc-editor.org/rfc/rfc7523", "https://www.rfc-editor.org/rfc/rfc8414"},
+		Evidence:   "specification",
+		GrantTypes: []string{"refresh_token", "client_credentials", "jwt_bearer", "account_credentials"},
+	}
+}
 
 // Example returns the fields of a typical credential.
 func (Provider) Example() string {
@@ -78,9 +93,20 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 			Description:  "The vendor's revocation endpoint (RFC 7009). Default: that of the issuer's metadata, if any.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Revocation URL"},
 		},
+		"authorization_url": {
+			Type:         framework.TypeString,
+			Description:  "The vendor's authorization endpoint, where a person consents (authorize/<name>). Default: that of the issuer's metadata, if any.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Authorization URL"},
+		},
+		"authorization_params": {
+			Type:         framework.TypeKVPairs,
+			Description:  "Additional parameters of the authorization URL, such as access_type=offline.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Authorization parameters"},
+		},
+		"redirect_uri": provider.RedirectURIField(),
 		"grant_type": {
 			Type:          framework.TypeString,
-			Description:   "The grant type. Default: refresh_token if refresh_token is set, otherwise client_credentials.",
+			Description:   "The grant type. With refresh_token and no refresh_token, a person must consent at authorize/<name>. Default: refresh_token if refresh_token or authorization_url is set, otherwise client_credentials.",
 			AllowedValues: provider.Allowed(slices.Sorted(maps.Keys(grantTypes))),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Grant type"},
 		},
@@ -195,8 +221,15 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		Scopes:              c.Scope,
 		Request:             c.request(),
 		Reading:             exchange.OAuth,
-		IdleExpiry:          c.IdleExpiry.Duration(),
 		InvalidatesPrevious: c.SingleToken,
+	}
+	if c.RefreshToken != "" {
+		client.IdleExpiry = c.IdleExpiry.Duration()
+	}
+	if c.canConsent() {
+		client.Authorization = &exchange.Authorization{
+			URL: c.AuthorizationURL, Query: literals(c.AuthorizationParams), Scopes: c.Scope, Code: exchange.CodeRequest(client.Request), OpenID: c.Issuer,
+		}
 	}
 	if c.AuthStyle == exchange.TLSClientAuth {
 		mutual, err := client.HTTP.WithCertificate(c.Certificate, c.PrivateKey)
@@ -229,12 +262,23 @@ func (c *config) signs() bool {
 	return c.AuthStyle == exchange.PrivateKeyJWT || c.GrantType == "jwt_bearer"
 }
 
+// canConsent reports whether a person's consent can yield the refresh token.
+func (c *config) canConsent() bool {
+	return c.GrantType == "refresh_token" && (c.AuthorizationURL != "" || c.Issuer != "")
+}
+
+func literals(texts map[string]string) map[string]exchange.Template {
+	templates := map[string]exchange.Template{}
+	for name, text := range texts {
+		templates[name] = exchange.Literal(text)
+	}
+	return templates
+}
+
 // request returns the token request.
 func (c *config) request() exchange.Request {
-	form := map[string]exchange.Template{"grant_type": exchange.Literal(grantTypes[c.GrantType])}
-	for name, value := range c.TokenParams {
-		form[name] = exchange.Literal(value)
-	}
+	form := literals(c.TokenParams)
+	form["grant_type"] = exchange.Literal(grantTypes[c.GrantType])
 	if !c.ScopeInAssertion {
 		form["scope"] = exchange.Placeholder("scope")
 	}
@@ -275,7 +319,7 @@ func (c *config) audience() exchange.Template {
 func (c *config) complete() error {
 	if c.GrantType == "" {
 		c.GrantType = "client_credentials"
-		if c.RefreshToken != "" {
+		if c.RefreshToken != "" || c.AuthorizationURL != "" {
 			c.GrantType = "refresh_token"
 		}
 	}

@@ -176,7 +176,7 @@ func (c *credential) call(ctx context.Context, method string, body []byte, heade
 		Clock:       res.Clock,
 	}
 	if answer.AccessToken == "" {
-		answer.Unusable = res.NoToken()
+		answer.Unusable = res.NoToken("")
 	}
 	return answer, &r, nil
 }

@@ -38,6 +38,19 @@ func (Provider) Name() string { return "sitecore" }
 // Summary describes Sitecore Search in one line.
 func (Provider) Summary() string { return "Sitecore Search" }
 
+// About returns where the credentials come from.
+func (Provider) About() provider.About {
+	return provider.About{
+		Notes: "Generate an API key in the Customer Engagement Console. Its access tokens are valid for access_expiry, 1 day by default. " +
+			"The Ingestion API takes the API key itself",
+		Docs: []string{
+			"https://doc.sitecore.com/search/en/developers/search-developer-guide/api-authentication-and-authorization.html",
+			"https://doc.sitecore.com/search/en/developers/search-developer-guide/get-an-access-token-and-a-refresh-token.html",
+		},
+		Evidence: "documentation",
+	}
+}
+
 // Example returns the fields of a typical credential.
 func (Provider) Example() string { return "api_key=... scope=discover,event" }
 

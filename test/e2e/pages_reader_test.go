@@ -41,6 +41,7 @@ func newPageReader(t *testing.T, root string, start starter) *pageReader {
 	t.Helper()
 	r := &pageReader{t: t, root: root, dir: t.TempDir(), sim: vendorsim.New()}
 	switches := vendorproxy.NewSwitches()
+	switches.Consent = r.sim.Consent
 	r.sim.Behave(vendorsim.Conduct{Fault: switches.Fault})
 	playground := httptest.NewServer(switches)
 	t.Cleanup(playground.Close)

@@ -245,9 +245,9 @@ func TestTokenOfARareReaderIsRenewedAfterAnOutage(t *testing.T) {
 		old := engine.TokenOf(e.Creds("prod"))
 		engine.Until(0, 44, 0)
 		e.Sim.Behave(engine.Down())
-		e.Pass(10 * time.Minute)
+		e.Pass(6 * time.Minute)
 		e.Sim.Behave(vendorsim.Conduct{})
-		e.Pass(5 * time.Minute)
+		e.Pass(6 * time.Minute) // the longest back-off so far is 256 s and 20 %
 		instantly := time.Now()
 		assert.NotEqual(t, old, engine.TokenOf(e.Creds("prod")))
 		assert.Zero(t, time.Since(instantly))

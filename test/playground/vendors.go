@@ -14,6 +14,7 @@ import (
 // and then every hour, and not on the full hour, which may be near.
 func openAccounts(dir string, now time.Time) (*customer.Customer, *vendorproxy.Switches, error) {
 	sim, switches := vendorsim.New(), vendorproxy.NewSwitches()
+	switches.Consent = sim.Consent
 	expiry := now.Add(50 * time.Minute).Truncate(time.Second)
 	sim.Behave(vendorsim.Conduct{
 		HourOffset: expiry.Sub(expiry.Truncate(time.Hour)),

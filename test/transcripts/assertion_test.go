@@ -2,13 +2,18 @@ package transcripts
 
 import (
 	"cmp"
+	"crypto"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -27,6 +32,39 @@ func (s *transcript) checkAssertion(signed string) {
 	iat, _ := claims["iat"].(float64)
 	assert.InDelta(s.T, float64(time.Now().Unix()), iat, 10, "iat is now")
 	compare(s, "claims", expected.Claims, claims, iat)
+	s.checkSignature(signed)
+}
+
+// checkSignature checks that a key or a secret of the credential has signed a JWT.
+func (s *transcript) checkSignature(signed string) {
+	parser := jwt.NewParser(jwt.WithoutClaimsValidation())
+	for _, key := range s.verificationKeys() {
+		if _, err := parser.Parse(signed, func(*jwt.Token) (any, error) { return key, nil }); err == nil {
+			return
+		}
+	}
+	assert.Fail(s.T, "no key of the credential has signed the assertion", signed)
+}
+
+// verificationKeys returns the public keys of the credential's private keys, and what its secrets decode to.
+func (s *transcript) verificationKeys() []any {
+	var keys []any
+	for _, value := range s.fields() {
+		text, _ := value.(string)
+		if block, _ := pem.Decode([]byte(text)); block != nil && block.Type == "PRIVATE KEY" {
+			key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+			require.NoError(s.T, err)
+			keys = append(keys, key.(crypto.Signer).Public())
+			continue
+		}
+		keys = append(keys, []byte(text))
+		for _, decode := range []func(string) ([]byte, error){hex.DecodeString, base64.StdEncoding.DecodeString} {
+			if secret, err := decode(text); err == nil {
+				keys = append(keys, secret)
+			}
+		}
+	}
+	return keys
 }
 
 // filled returns a text with the thumbprints of the fixtures.

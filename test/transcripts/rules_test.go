@@ -1,8 +1,10 @@
 package transcripts
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -79,7 +81,11 @@ func (s *transcript) checkRevocation(credential provider.Credential, accessToken
 	if !assert.NotEmpty(s.T, request, "the definition has a revocation, so the transcript has a part revoke-request") {
 		return
 	}
-	revoker := s.open(step{request, s.parts["revoke-answer"]}).(provider.Revoker)
+	if assertion := s.parts["revoke-assertion"]; assertion != "" {
+		s = &transcript{s.T, s.p, s.grant, maps.Clone(s.parts)}
+		s.parts["assertion"] = assertion
+	}
+	revoker := s.open(step{request, cmp.Or(s.parts["revoke-answer"], "200")}).(provider.Revoker)
 	require.NoError(s.T, revoker.Revoke(s.Context(), accessToken, last))
 }
 
@@ -92,7 +98,7 @@ func (s *transcript) hasOwnErrors() bool {
 			answers = append(answers, grant.Answer, grant.RefreshAnswer)
 		}
 	}
-	isAsked := len(s.steps("request", "answer")) > 0
+	isAsked := len(s.steps()) > 0
 	return isAsked && len(s.p.TransientErrors) > 0 || slices.ContainsFunc(answers, func(answer *definition.Answer) bool {
 		return answer != nil && answer.Error+answer.OK != ""
 	})

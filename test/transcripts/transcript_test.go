@@ -35,7 +35,7 @@ type transcript struct {
 }
 
 // knownPart matches the names of parts, which testdata/README.md explains.
-var knownPart = regexp.MustCompile(`^(fields|now|assertion|rules|(request|answer)(-[1-9])?|token|(refresh|revoke)-(request|answer)|refresh-token|error-[a-z-]+)$`)
+var knownPart = regexp.MustCompile(`^(fields|now|assertion|rules|(request|answer)(-[1-9])?|token|(refresh|revoke|code)-(request|answer)|consent-url|revoke-assertion|refresh-token|error-[a-z-]+)$`)
 
 func TestEachVendorIsAskedAndReadAsItDocuments(t *testing.T) {
 	for _, name := range catalogue.Names() {
@@ -72,12 +72,13 @@ func (s *transcript) check() {
 		require.NoError(s.T, err)
 		time.Sleep(time.Until(at))
 	}
-	credential := s.open(s.steps("request", "answer")...)
+	credential := s.open(s.steps()...)
 	answer, err := credential.Exchange(s.Context(), provider.Grant{})
 	require.NoError(s.T, err)
 	token := s.checkToken("token", credential, answer)
 	s.checkRules(credential, *answer, token)
 	s.checkRevocation(credential, token.AccessToken, answer.Grant)
+	s.checkConsent(credential)
 	if s.parts["refresh-request"] != "" {
 		require.NotNil(s.T, answer.Grant, "the answer has a refresh token")
 		again := s.open(step{s.parts["refresh-request"], s.parts["refresh-answer"]})
@@ -102,13 +103,13 @@ func (s *transcript) check() {
 type step struct{ request, answer string }
 
 // steps returns the requests of an exchange in their order.
-func (s *transcript) steps(request, answer string) []step {
+func (s *transcript) steps() []step {
 	var steps []step
-	for i := 1; s.parts[fmt.Sprintf("%s-%d", request, i)] != ""; i++ {
-		steps = append(steps, step{s.parts[fmt.Sprintf("%s-%d", request, i)], s.parts[fmt.Sprintf("%s-%d", answer, i)]})
+	for i := 1; s.parts[fmt.Sprintf("request-%d", i)] != ""; i++ {
+		steps = append(steps, step{s.parts[fmt.Sprintf("request-%d", i)], s.parts[fmt.Sprintf("answer-%d", i)]})
 	}
-	if s.parts[request] != "" {
-		steps = append(steps, step{s.parts[request], s.parts[answer]})
+	if s.parts["request"] != "" {
+		steps = append(steps, step{s.parts["request"], s.parts["answer"]})
 	}
 	return steps
 }
@@ -134,7 +135,7 @@ func (s *transcript) secrets() []string {
 }
 
 func (s *transcript) checkError(part, answer string) {
-	steps := s.steps("request", "answer")
+	steps := s.steps()
 	steps[len(steps)-1].answer = answer
 	_, err := s.open(slices.Concat(steps, steps)...).Exchange(s.Context(), provider.Grant{})
 	var failure *provider.Error

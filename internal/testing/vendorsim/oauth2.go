@@ -72,6 +72,10 @@ type OAuthConduct struct {
 	// do that implement RFC 7617 but not RFC 6749 §2.3.1.
 	PlainBasic bool
 
+	// IDToken are claims of ID tokens in place of the right ones. ForgedIDToken signs them with another key.
+	IDToken       map[string]any
+	ForgedIDToken bool
+
 	// OwnAudience requires the URL of the called endpoint as the aud of a client assertion, as
 	// Okta documents. Otherwise, the token URL and the issuer are accepted too.
 	OwnAudience bool
@@ -124,6 +128,11 @@ type OAuthClient struct {
 	// Params are the non-standard parameters that each token request must have.
 	Params map[string]string
 
+	// RedirectURI is where consents return to; none if it is empty. NoRefreshToken omits the refresh token,
+	// as vendors do that are not asked for one.
+	RedirectURI    string
+	NoRefreshToken bool
+
 	Lifetime time.Duration // of access tokens; zero means 1 hour
 	Rotate   bool          // each refresh rotates the refresh token
 
@@ -139,6 +148,7 @@ type OAuthClient struct {
 type oauth struct {
 	servers map[string]*authServer // by issuer
 	tokens  map[string]*oauthGrant // by each token that was issued for the grant
+	codes   map[string]*code
 	revoked []string
 }
 
@@ -158,7 +168,7 @@ type oauthGrant struct {
 }
 
 func newOAuth() oauth {
-	o := oauth{servers: map[string]*authServer{}, tokens: map[string]*oauthGrant{}}
+	o := oauth{servers: map[string]*authServer{}, tokens: map[string]*oauthGrant{}, codes: map[string]*code{}}
 	o.add(OAuthServer{
 		Issuer: OAuthIssuer, TokenURL: OAuthTokenURL, RevocationURL: OAuthRevocationURL,
 		Metadata: []string{OAuthMetadata, OpenIDMetadata},
@@ -250,6 +260,12 @@ func (s *Sim) oauthEndpoint(host, path string) func(*http.Request) reply {
 		issuer, err := url.Parse(server.Issuer)
 		if err != nil || issuer.Host != host {
 			continue
+		}
+		switch path {
+		case "/oauth2/keys":
+			return idTokenKeys
+		case "/oauth2/authorize":
+			return func(r *http.Request) reply { return s.oauthAuthorize(server, r) }
 		}
 		tenant := strings.TrimSuffix(issuer.Path, "/")
 		switch path {

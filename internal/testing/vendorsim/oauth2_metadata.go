@@ -22,11 +22,12 @@ func (a *authServer) metadata(r *http.Request, kind string) reply {
 	body := map[string]any{
 		"issuer":                                asSeen(r, a.Issuer),
 		"authorization_endpoint":                asSeen(r, a.Issuer+"/oauth2/authorize"),
+		"jwks_uri":                              asSeen(r, a.Issuer+"/oauth2/keys"),
 		"response_types_supported":              []string{"code"},
 		"token_endpoint":                        asSeen(r, a.TokenURL),
 		"token_endpoint_auth_methods_supported": methods,
 		"token_endpoint_auth_signing_alg_values_supported": signatures,
-		"grant_types_supported":                            []string{RefreshTokenGrant, ClientCredentialsGrant, JWTBearerGrant},
+		"grant_types_supported":                            []string{AuthorizationCodeGrant, RefreshTokenGrant, ClientCredentialsGrant, JWTBearerGrant},
 	}
 	if a.RevocationURL != "" {
 		body["revocation_endpoint"] = asSeen(r, a.RevocationURL)

@@ -11,6 +11,7 @@ import (
 // grantParams are the required parameters of each grant.
 var grantParams = map[string][]string{
 	RefreshTokenGrant:       {"refresh_token"},
+	AuthorizationCodeGrant:  {"code", "redirect_uri", "code_verifier"},
 	ClientCredentialsGrant:  nil,
 	JWTBearerGrant:          {"assertion"},
 	AccountCredentialsGrant: {"account_id"},
@@ -52,6 +53,9 @@ func (s *Sim) oauthToken(a *authServer, r *http.Request) *oauthAnswer {
 	}
 	if !slices.Contains(client.Grants, kind) {
 		return oauthRefusal(unauthorizedClient, "the client may not use %s", kind)
+	}
+	if kind == AuthorizationCodeGrant {
+		return s.codeGrant(a, client, form)
 	}
 	asked := strings.Fields(scope)
 	if kind == RefreshTokenGrant {

@@ -12,7 +12,6 @@ import (
 	"cmp"
 	"crypto/rand"
 	"crypto/rsa"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -358,49 +357,3 @@ func (s *Sim) record(token string, expiry time.Time) {
 
 // lifetime returns the lifetime of new access tokens, where the vendor decides.
 func (s *Sim) lifetime() time.Duration { return cmp.Or(s.conduct.Lifetime, time.Hour) }
-
-// A reply is a JSON response. violation, unless empty, says what is wrong with the request.
-type reply struct {
-	status    int
-	header    map[string]string
-	body      any // nil for none
-	violation string
-}
-
-// notPost returns the reply to a request that is not a POST without a query; nil if it is one.
-func notPost(r *http.Request) *reply {
-	var wrong reply
-	switch {
-	case r.Method != http.MethodPost:
-		wrong = violation(http.StatusMethodNotAllowed, "must be a POST")
-	case r.URL.RawQuery != "":
-		wrong = violation(http.StatusBadRequest, "must have no query")
-	default:
-		return nil
-	}
-	return &wrong
-}
-
-func ok(body any) reply { return reply{status: http.StatusOK, body: body} }
-
-func refuse(status int, reason string) reply {
-	return reply{status: status, body: map[string]string{"error": reason}}
-}
-
-func violation(status int, text string) reply {
-	return reply{status: status, body: map[string]string{"error": text}, violation: text}
-}
-
-func (r reply) write(w http.ResponseWriter) {
-	for name, value := range r.header {
-		w.Header().Set(name, value)
-	}
-	if r.body == nil {
-		w.WriteHeader(r.status)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(r.status)
-	// Ignore the error of a caller that has gone away.
-	_ = json.NewEncoder(w).Encode(r.body)
-}

@@ -83,10 +83,11 @@ var (
 // addOAuth registers the customer with a server of no known vendor, and with the known ones.
 func (c *Customer) addOAuth(k *privateKeys) {
 	generic := vendorsim.OAuthClient{
-		ID: oauthClientID, Secret: oauthSecret, Scopes: []string{"invoices.read", "invoices.write"},
+		ID: oauthClientID, Secret: oauthSecret, Scopes: []string{"invoices.read", "invoices.write", "openid"},
 		AuthMethods: []string{vendorsim.SecretBasic, vendorsim.PrivateKeyJWT},
 		Keys:        map[string]crypto.PublicKey{"": k.first.Public()},
-		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant},
+		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant},
+		RedirectURI: "https://vault.example.com/v1/saas/callback",
 		Rotate:      true,
 	}
 	c.sim.AddOAuthClient(generic)

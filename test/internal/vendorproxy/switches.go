@@ -12,9 +12,13 @@ import (
 )
 
 // Switches take simulated vendors down and up again. As a handler, they serve POST /<vendor>/down
-// and POST /<vendor>/up, where <vendor> is kensho, sitecore, or oauth2 for all others. They are safe
-// for concurrent use.
+// and POST /<vendor>/up, where <vendor> is kensho, sitecore, or oauth2 for all others; and POST /consent
+// with the fields url and person. They are safe for concurrent use.
 type Switches struct {
+	// Consent plays a person who consents at an authorization URL, and returns the URL to which the vendor
+	// sends the browser; nil if nobody can.
+	Consent func(authorizationURL, person string) string
+
 	mu   sync.Mutex
 	down map[string]bool // by vendor
 }
@@ -48,7 +52,21 @@ func vendorAt(host string) string {
 func (s *Switches) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /{vendor}/{state}", s.turn)
+	mux.HandleFunc("POST /consent", s.consent)
 	mux.ServeHTTP(w, r)
+}
+
+// consent writes the URL that the address bar of the person's browser has in the end.
+func (s *Switches) consent(w http.ResponseWriter, r *http.Request) {
+	to := ""
+	if s.Consent != nil {
+		to = s.Consent(r.FormValue("url"), r.FormValue("person"))
+	}
+	if to == "" {
+		http.Error(w, "the vendor refuses the authorization URL", http.StatusBadRequest)
+		return
+	}
+	_, _ = fmt.Fprintln(w, to)
 }
 
 // turn takes a vendor down or up.

@@ -1,0 +1,214 @@
+package tokenbroker
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/credential"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+func (b *backend) pathAuthorize() *framework.Path {
+	fields := nameField()
+	fields["claims"] = &framework.FieldSchema{
+		Type:         framework.TypeCommaStringSlice,
+		Description:  "Claims of the ID token to keep and show, such as email. Only for vendors that speak OpenID Connect, with the scope openid.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Claims"},
+	}
+	fields["redirect"] = &framework.FieldSchema{
+		Type:         framework.TypeString,
+		Description:  "URL to which the person's browser was sent back, copied from its address bar, if it cannot reach this Vault.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Redirect", Sensitive: true},
+	}
+	return &framework.Path{
+		Pattern:      "authorize/" + apipath.NamePattern("name"),
+		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+		Fields:       fields,
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:                    b.authorizeWrite,
+				Summary:                     "Begin a person's consent to a credential, or end it with the URL to which the browser was sent back.",
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				Responses: map[int][]framework.Response{
+					200: {{Description: "OK", Fields: authorizeFields()}},
+				},
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "authorize", OperationSuffix: "credential"},
+			},
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:                    b.authorizeRead,
+				Summary:                     "Read how far the consent to a credential has come.",
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+				Responses: map[int][]framework.Response{
+					200: {{Description: "OK", Fields: consentFields()}},
+				},
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "consent"},
+			},
+		},
+		HelpSynopsis:    "Get a person's consent to a credential, in a browser.",
+		HelpDescription: withExample(authorizeHelpDescription, "vault write api/authorize/alice@example.com claims=email", "vault read api/authorize/alice@example.com"),
+	}
+}
+
+// authorizeFields returns the response fields of a write: of a consent that begins, or of one that ends.
+func authorizeFields() map[string]*framework.FieldSchema {
+	fields := consentFields()
+	for _, schema := range fields {
+		schema.Required = false
+	}
+	fields["authorization_url"] = &framework.FieldSchema{Type: framework.TypeString, Description: "URL to open in the browser of the person who consents. It is valid once."}
+	fields["expires_in"] = &framework.FieldSchema{Type: framework.TypeDurationSecond, Description: "Seconds until the URL expires."}
+	return fields
+}
+
+// consentFields returns the response fields of a consent.
+func consentFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"state":        {Type: framework.TypeString, Required: true, Description: "required (nobody has consented yet), pending, connected, refused (by the person or the vendor), failed or expired."},
+		"expire_time":  {Type: framework.TypeTime, Description: "When a pending consent expires."},
+		"consent_time": {Type: framework.TypeTime, Description: "When the person consented or refused."},
+		"claims":       {Type: framework.TypeMap, Description: "Claims about the person who consented."},
+		"scope":        {Type: framework.TypeStringSlice, Description: "Scope that the vendor granted, if it says so."},
+		"error":        {Type: framework.TypeString, Description: "Why the consent was refused or failed."},
+	}
+}
+
+func (b *backend) authorizeWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	if redirect, _ := d.Get("redirect").(string); redirect != "" {
+		return b.authorizeFinish(ctx, req, name, redirect)
+	}
+	claims, _ := d.Get("claims").([]string)
+	started, err := b.store.StartConsent(ctx, req.Storage, name, claims)
+	if err != nil {
+		return credentialFailure(ctx, req.Storage, name, err)
+	}
+	return &logical.Response{Data: map[string]any{
+		"state": string(credential.ConsentPending), "authorization_url": started.URL,
+		"expires_in": int64(time.Until(started.ExpireTime).Seconds()), "expire_time": broker.FormatTime(started.ExpireTime),
+	}}, nil
+}
+
+// authorizeFinish ends a consent with the URL to which the browser was sent back.
+func (b *backend) authorizeFinish(ctx context.Context, req *logical.Request, name, redirect string) (*logical.Response, error) {
+	u, err := url.Parse(strings.TrimSpace(redirect))
+	if err != nil || u.Query().Get("state") == "" {
+		return logical.ErrorResponse("redirect: give the whole URL from the browser's address bar, with its query (?code=…&state=…)"), nil
+	}
+	query := u.Query()
+	if credential.NameOfState(query.Get("state")) != name {
+		return logical.ErrorResponse("redirect: the URL does not belong to a consent to %q", name), nil
+	}
+	_, err = b.finishConsent(ctx, req.Storage, credential.ConsentAnswer{
+		State: query.Get("state"), Code: query.Get("code"), Issuer: query.Get("iss"),
+		Error: query.Get("error"), ErrorDescription: query.Get("error_description"),
+	})
+	var failed *credential.ConsentError
+	if errors.As(err, &failed) {
+		about := explanations[failed.Reason]
+		if failed.Err != nil {
+			return nil, logical.CodedError(about.status, about.title+": "+failed.Err.Error()+". "+about.next)
+		}
+		return nil, logical.CodedError(about.status, about.title+". "+about.next)
+	}
+	if err != nil {
+		return credentialFailure(ctx, req.Storage, name, err)
+	}
+	return b.consentResponse(ctx, req.Storage, name)
+}
+
+// finishConsent ends a consent, and counts it.
+func (b *backend) finishConsent(ctx context.Context, s logical.Storage, a credential.ConsentAnswer) (string, error) {
+	name, err := b.store.FinishConsent(ctx, s, a)
+	result := "connected"
+	var failed *credential.ConsentError
+	switch {
+	case errors.As(err, &failed):
+		result = string(failed.Reason)
+	case err != nil:
+		result = "storage"
+	}
+	b.metrics.ConsentEnded(result)
+	switch {
+	case err == nil:
+		b.Logger().Info("a person has consented", "name", name)
+	case failed != nil && failed.Err == nil: // anybody can cause these, so they are only counted
+	case failed != nil:
+		b.Logger().Warn("a consent failed", "name", failed.Name, "error", err)
+	default:
+		b.Logger().Warn("a consent failed", "name", name, "error", err)
+	}
+	return name, err
+}
+
+func (b *backend) authorizeRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get("name").(string)
+	resp, err := b.consentResponse(ctx, req.Storage, name)
+	if err != nil {
+		return credentialFailure(ctx, req.Storage, name, err)
+	}
+	return resp, nil
+}
+
+// consentResponse returns the consent to a credential; nil if there was none and none is required.
+func (b *backend) consentResponse(ctx context.Context, s logical.Storage, name string) (*logical.Response, error) {
+	required, err := b.store.RequiresConsent(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	c, err := b.store.ReadConsent(ctx, s, name)
+	switch {
+	case err != nil && (storage.IsError(err) || !required):
+		return nil, err
+	case c == nil && !required:
+		return nil, nil
+	case c == nil:
+		return &logical.Response{Data: map[string]any{"state": "required"}}, nil
+	}
+	return &logical.Response{Data: consentData(c)}, nil
+}
+
+func consentData(c *credential.Consent) map[string]any {
+	data := map[string]any{"state": string(c.State)}
+	if c.State == credential.ConsentPending {
+		data["expire_time"] = broker.FormatTime(c.ExpireTime)
+	}
+	if !c.Time.IsZero() {
+		data["consent_time"] = broker.FormatTime(c.Time)
+	}
+	if len(c.Claims) > 0 {
+		data["claims"] = c.Claims
+	}
+	if len(c.Scope) > 0 {
+		data["scope"] = c.Scope
+	}
+	if c.Error != "" {
+		data["error"] = provider.Quote(c.Error)
+	}
+	return data
+}
+
+const authorizeHelpDescription = `
+For a credential whose vendor issues a refresh token once a person has consented. A write
+returns authorization_url: open it in the browser of that person, who logs in at the
+vendor and consents. The vendor sends the browser back to callback, which stores the
+refresh token. The URL is valid once, for ten minutes, and only while the credential is
+not changed. Another write makes it invalid.
+
+redirect_uri of the credential must be the URL of callback as browsers reach it, and be
+registered at the vendor. If no browser can reach this Vault, give the URL to which the
+browser was sent back as redirect.
+
+A consent to a credential that has a refresh token replaces it, once the vendor has
+issued the new one.
+`

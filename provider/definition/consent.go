@@ -1,0 +1,124 @@
+package definition
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+	"vault-plugin-secrets-tokenbroker/provider/exchange"
+)
+
+// An Authorization says where a person consents, so that the vendor issues a refresh token (RFC 6749 §4.1).
+type Authorization struct {
+	URL string `json:"url"`
+
+	// Query has further parameters, such as access_type=offline.
+	Query map[string]string `json:"query,omitempty"`
+
+	// Issuer is the issuer of ID tokens, if the vendor speaks OpenID Connect.
+	Issuer string `json:"issuer,omitempty"`
+}
+
+// fieldsOfConsent are fields that a definition with an authorization has.
+var fieldsOfConsent = []string{"redirect_uri", "scope"}
+
+// addConsentFields adds the fields that a consent needs and the definition does not describe.
+func (d *Definition) addConsentFields() error {
+	if d.Authorization == nil {
+		return nil
+	}
+	for _, name := range fieldsOfConsent {
+		if d.fields[name] != nil {
+			continue
+		}
+		f, err := compileField(name, Field{})
+		if err != nil {
+			return at(pointerTo("fields", name), err)
+		}
+		d.fields[name] = f
+	}
+	return nil
+}
+
+// A consent is an Authorization with its templates parsed.
+type consent struct {
+	url, issuer exchange.Template
+	query       map[string]exchange.Template
+}
+
+// consent parses the authorization of a grant that exchanges the refresh token of the operator.
+func (c *compiler) consent() error {
+	given := c.d.Authorization
+	if given == nil || c.g.given.Refresh != nil || !slices.Contains(c.g.uses, "refresh_token") {
+		return nil
+	}
+	place := ofDefinition + "/authorization"
+	c.forBrowser = true
+	defer func() { c.forBrowser = false }()
+	parsed := &consent{}
+	for _, one := range []struct {
+		place, text string
+		to          *exchange.Template
+	}{{"/url", given.URL, &parsed.url}, {"/issuer", given.Issuer, &parsed.issuer}} {
+		if one.text == "" {
+			continue
+		}
+		var r request
+		if err := c.url(one.text, &r); err != nil {
+			return at(place+one.place, err)
+		}
+		*one.to = r.url
+	}
+	for name := range given.Query {
+		if slices.Contains(exchange.ConsentParams, name) {
+			return fmt.Errorf("%s/query%s: the engine sets the parameter", place, pointerTo(name))
+		}
+	}
+	var err error
+	if parsed.query, err = c.templates(given.Query, "/query"); err != nil {
+		return at(place, err)
+	}
+	c.g.consent = parsed
+	return nil
+}
+
+// checkConsent checks that a grant can use the authorization.
+func (d *Definition) checkConsent() error {
+	if d.Authorization != nil && !slices.ContainsFunc(d.compiled, func(g *grant) bool { return g.consent != nil }) {
+		return errors.New("/authorization: no grant exchanges a refresh token, which the consent would yield")
+	}
+	return nil
+}
+
+// usesField reports whether the grant uses a field, for an exchange, for the API, or for a consent.
+func (g *grant) usesField(d *Definition, name string) bool {
+	return slices.Contains(g.uses, name) || slices.Contains(g.api(d).names(), name) ||
+		g.consent != nil && slices.Contains(fieldsOfConsent, name)
+}
+
+// addConsent sets how a person consents.
+func (o *opening) addConsent(c *exchange.Client) error {
+	parsed := o.grant.consent
+	if parsed == nil {
+		return nil
+	}
+	authorization := &exchange.Authorization{Query: parsed.query, Code: exchange.CodeRequest(c.Request)}
+	authorization.Scopes, _ = o.values["scope"].([]string)
+	var err error
+	if authorization.URL, err = exchange.FillURL(parsed.url, o.values); err != nil {
+		return err
+	}
+	if o.d.Authorization.Issuer != "" {
+		if authorization.OpenID, err = exchange.FillURL(parsed.issuer, o.values); err != nil {
+			return err
+		}
+	}
+	if to := o.text("redirect_uri"); to != "" {
+		if err := provider.CheckURL("redirect_uri", to); err != nil {
+			return err
+		}
+	}
+	c.Authorization = authorization
+	return nil
+}

@@ -1,0 +1,265 @@
+package exchange
+
+import (
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"encoding/base64"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// An Authorization describes how a person's consent yields the refresh token (RFC 6749 §4.1).
+type Authorization struct {
+	// URL is the authorization endpoint; "" for that of the issuer's metadata.
+	URL string
+
+	// Query are parameters in addition to those of RFC 6749 and RFC 7636.
+	Query map[string]Template
+
+	// Code is the request that exchanges a code: {code}, {redirect_uri} and {code_verifier}.
+	Code Request
+
+	// Scopes are the scopes to ask for; none asks for the vendor's default.
+	Scopes []string
+
+	// OpenID is the issuer of ID tokens; "" if the vendor does not speak OpenID Connect.
+	OpenID string
+}
+
+// ConsentParams are the parameters of the authorization URL that the engine sets.
+var ConsentParams = []string{"response_type", "client_id", "redirect_uri", "state", "scope", "code_challenge", "code_challenge_method", "nonce"}
+
+// CodeRequest returns the request that exchanges a code (RFC 6749 §4.1.3), as the vendor takes the one that
+// exchanges a refresh token: with the parameters of the code in place of those of the refresh token.
+func CodeRequest(refresh Request) Request {
+	code := map[string]Template{
+		"grant_type": Literal("authorization_code"), "code": Placeholder("code"), "redirect_uri": Placeholder("redirect_uri"), "code_verifier": Placeholder("code_verifier"),
+	}
+	next := refresh
+	object, isObject := map[string]any(nil), false
+	if refresh.JSON != nil {
+		object, isObject = refresh.JSON.value.(map[string]any)
+	}
+	switch {
+	case isObject:
+		members := map[string]any{}
+		for name, member := range object {
+			if template, isTemplate := member.(Template); !isTemplate || !isOfRefresh(template) {
+				members[name] = member
+			}
+		}
+		for name, template := range code {
+			members[name] = template
+		}
+		next.JSON = &Tree{members}
+	case slices.ContainsFunc(slices.Collect(maps.Values(refresh.Query)), isOfRefresh):
+		next.Query = replaced(refresh.Query, code)
+	default:
+		next.Form = replaced(refresh.Form, code)
+	}
+	return next
+}
+
+// replaced returns the parameters of a code in place of those of a refresh token.
+func replaced(refresh, code map[string]Template) map[string]Template {
+	next := maps.Clone(refresh)
+	maps.DeleteFunc(next, func(_ string, t Template) bool { return isOfRefresh(t) })
+	if next == nil {
+		next = map[string]Template{}
+	}
+	maps.Copy(next, code)
+	return next
+}
+
+// isOfRefresh reports whether a parameter is only that of an exchange of a refresh token.
+func isOfRefresh(t Template) bool {
+	return slices.Contains(t.Names(), "refresh_token") || slices.Contains(t.Names(), "scope")
+}
+
+// Consent implements provider.Consenter.
+func (c *Client) Consent() provider.Consent {
+	if c.Authorization == nil {
+		return nil
+	}
+	return &consent{c}
+}
+
+// A consent is the consent to a Client.
+type consent struct{ c *Client }
+
+func (a *consent) IsMissing() bool { return a.c.Refresh == "" }
+
+// asksForPerson reports whether the request is one of OpenID Connect, so that the answer has an ID token.
+func (a *consent) asksForPerson() bool {
+	return a.c.Authorization.OpenID != "" && slices.Contains(a.c.Authorization.Scopes, "openid")
+}
+
+// URL implements provider.Consent.
+func (a *consent) URL(ctx context.Context, r provider.ConsentRequest) (string, error) {
+	endpoint := a.c.Authorization.URL
+	if endpoint == "" {
+		endpoints, err := a.c.Server.resolveEndpoints(ctx, a.c.HTTP)
+		if err != nil {
+			return "", err
+		}
+		if endpoint = endpoints.Authorization; endpoint == "" {
+			return "", provider.Errorf(provider.Invalid, "the issuer's metadata has no authorization endpoint; set authorization_url if there is one")
+		}
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return "", provider.Errorf(provider.Invalid, "authorization_url: not a valid URL")
+	}
+	values := a.c.values("")
+	query := u.Query()
+	extra, err := fillAll(a.c.Authorization.Query, values)
+	if err != nil {
+		return "", err
+	}
+	for name, texts := range extra {
+		query[name] = texts
+	}
+	challenge := sha256.Sum256([]byte(r.CodeVerifier))
+	for name, text := range map[string]string{
+		"response_type": "code", "client_id": textOf(values["client_id"], nil), "redirect_uri": r.RedirectURI, "state": r.State,
+		"scope": textOf(a.c.Authorization.Scopes, values), "code_challenge_method": "S256", "code_challenge": base64.RawURLEncoding.EncodeToString(challenge[:]),
+	} {
+		if text != "" && query.Get(name) == "" {
+			query.Set(name, text)
+		}
+	}
+	if a.asksForPerson() {
+		query.Set("nonce", r.Nonce)
+	}
+	u.RawQuery = query.Encode()
+	return u.String(), nil
+}
+
+// idToken is the name in an answer's Extra of the ID token, which readers do not get.
+const idToken = "id_token"
+
+// Redeem implements provider.Consent.
+func (a *consent) Redeem(ctx context.Context, r provider.ConsentRequest, code, issuer string) (*provider.Answer, provider.Person, error) {
+	if err := a.checkIssuer(issuer); err != nil {
+		return nil, nil, err
+	}
+	redeeming := *a.c
+	redeeming.Authorization, redeeming.Again, redeeming.Before = nil, nil, nil
+	redeeming.Refresh, redeeming.isCode = "", true
+	redeeming.Request = a.c.Authorization.Code
+	redeeming.Values = Values{}
+	maps.Copy(redeeming.Values, a.c.Values)
+	maps.Copy(redeeming.Values, Values{"code": code, "redirect_uri": r.RedirectURI, "code_verifier": r.CodeVerifier})
+	redeeming.Secrets = append(slices.Clone(a.c.Secrets), code, r.CodeVerifier)
+	redeeming.Reading.Extra = map[string]string{idToken: "/" + idToken}
+	maps.Copy(redeeming.Reading.Extra, a.c.Reading.Extra)
+	answer, err := redeeming.Exchange(ctx, provider.Grant{})
+	if err != nil {
+		return nil, nil, err
+	}
+	signed := answer.Extra[idToken]
+	if a.c.Reading.Extra[idToken] == "" {
+		delete(answer.Extra, idToken)
+	}
+	if answer.RefreshToken == "" {
+		return nil, nil, provider.Errorf(provider.InvalidResponse, "the vendor returned no refresh token; request one, by a scope such as offline_access or as the vendor's documentation says")
+	}
+	if !a.asksForPerson() {
+		return answer, nil, nil
+	}
+	person, err := a.verify(ctx, signed, r.Nonce)
+	return answer, person, err
+}
+
+// checkIssuer compares the iss with which the browser returned (RFC 9207 §2.4).
+func (a *consent) checkIssuer(issuer string) error {
+	if issuer == "" || a.c.Authorization.OpenID == "" {
+		return nil
+	}
+	if known := a.c.Authorization.OpenID; issuer != known {
+		return provider.Errorf(provider.InvalidResponse, "the response is from another issuer (iss): expected %.100q, found %.100q", known, issuer)
+	}
+	return nil
+}
+
+// maxIDToken is the longest ID token, in bytes.
+const maxIDToken = 32 << 10
+
+// verify checks an ID token (OpenID Connect Core §3.1.3.7), and returns its claims.
+func (a *consent) verify(ctx context.Context, signed, nonce string) (provider.Person, error) {
+	if signed == "" || len(signed) > maxIDToken {
+		return nil, provider.Errorf(provider.InvalidResponse, "the vendor returned no ID token, although the scope has openid")
+	}
+	issuer := a.c.Authorization.OpenID
+	keys, err := a.keys(ctx, issuer)
+	if err != nil {
+		return nil, err
+	}
+	verifier := oidc.NewVerifier(issuer, keys, &oidc.Config{
+		ClientID:             textOf(a.c.values("")["client_id"], nil),
+		SupportedSigningAlgs: []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA},
+	})
+	token, err := verifier.Verify(ctx, signed)
+	if err != nil {
+		return nil, provider.Errorf(provider.InvalidResponse, "the vendor's ID token cannot be verified: %.200s", err)
+	}
+	if token.Nonce != nonce {
+		return nil, provider.Errorf(provider.InvalidResponse, "the vendor's ID token is for another request (nonce)")
+	}
+	var person provider.Person
+	if err := token.Claims(&person); err != nil {
+		return nil, provider.Errorf(provider.InvalidResponse, "the vendor's ID token has no claims")
+	}
+	return person, nil
+}
+
+// keys reads the keys with which an issuer signs (OpenID Connect Discovery §4).
+func (a *consent) keys(ctx context.Context, issuer string) (oidc.KeySet, error) {
+	var metadata struct {
+		Issuer provider.Text `json:"issuer"`
+		Keys   provider.Text `json:"jwks_uri"`
+	}
+	if err := a.read(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration", &metadata); err != nil {
+		return nil, err
+	}
+	if string(metadata.Issuer) != issuer {
+		return nil, provider.Errorf(provider.InvalidResponse, "issuer: expected %.100q in the metadata, found %.100q", issuer, metadata.Issuer)
+	}
+	if err := provider.CheckURL("jwks_uri", string(metadata.Keys)); err != nil {
+		return nil, provider.Errorf(provider.InvalidResponse, "the issuer's metadata has no usable keys: %s", err)
+	}
+	var published jose.JSONWebKeySet
+	if err := a.read(ctx, string(metadata.Keys), &published); err != nil {
+		return nil, err
+	}
+	var keys []crypto.PublicKey
+	for _, key := range published.Keys {
+		if key.IsPublic() && (key.Use == "" || key.Use == "sig") {
+			keys = append(keys, key.Key)
+		}
+	}
+	return &oidc.StaticKeySet{PublicKeys: keys}, nil
+}
+
+// read reads a public document of the issuer.
+func (a *consent) read(ctx context.Context, at string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
+	if err != nil {
+		return provider.Errorf(provider.Invalid, "issuer: not a valid URL for a request")
+	}
+	req.Header.Set("Accept", "application/json")
+	reply, err := a.c.HTTP.Do(req)
+	if err != nil {
+		return metadataError(err)
+	}
+	return reply.Decode(into)
+}
