@@ -48,7 +48,10 @@ func (t *tutorial) run() error {
 			return err
 		}
 	}
-	return t.outage(time.Since(began) / time.Duration(t.shown))
+	if err := t.outage(time.Since(began) / time.Duration(t.shown)); err != nil {
+		return err
+	}
+	return t.consent()
 }
 
 // firstAct bounds the time of the steps before the outage on a slow machine.
