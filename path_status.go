@@ -83,6 +83,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"last_revocation_error":   text("Error of that revocation, if it failed."),
 		"scopes":                  {Type: framework.TypeMap, Description: "Status of the narrower scopes of roles, by scope: expire_time of the token; last_error, last_error_time and next_attempt_time if the vendor rejects the scope; storage_error if storage does not accept the token."},
 		"dedicated_roles":         {Type: framework.TypeMap, Description: "Dedicated roles whose last exchange failed with a temporary error, which does not affect other readers, by role: last_error, last_error_time and next_attempt_time."},
+		"consent":                 {Type: framework.TypeMap, Description: "A person's consent to the credential, as authorize/<name> returns it, and required: whether a person must consent, or will have to within 14 days. Omitted where no consent is possible."},
 		"storage_error":           text("Why the result of an exchange is not in storage."),
 	}
 }
@@ -122,7 +123,19 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return credentialFailure(ctx, req.Storage, name, err)
 	}
-	return &logical.Response{Data: statusData(status)}, nil
+	data := statusData(status)
+	if status.CanConsent {
+		consent := map[string]any{}
+		switch c, err := b.store.ReadConsent(ctx, req.Storage, name); {
+		case storage.IsError(err):
+			return nil, err
+		case c != nil:
+			consent = consentData(c)
+		}
+		consent["required"] = status.NeedsConsent
+		data["consent"] = consent
+	}
+	return &logical.Response{Data: data}, nil
 }
 
 func statusData(s *broker.Status) map[string]any {

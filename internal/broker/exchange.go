@@ -34,6 +34,9 @@ type Exchange struct {
 	// credential, or one of its scopes, is rejected or has expired.
 	IsNews bool
 
+	// CanConsent is whether a person's consent can yield the credential's secret.
+	CanConsent bool
+
 	// IsModified is whether readers get another token from now on. It is set once the result is
 	// stored.
 	IsModified bool
@@ -122,7 +125,7 @@ func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, r *recor
 // vendor was not called. accessToken is the token in the vendor's answer, whether usable or not; ""
 // if there is none.
 func callVendor(ctx context.Context, c *Credential, state *State, scope string, previous provider.Token) (next *State, x Exchange, accessToken string) {
-	x = Exchange{Name: c.Name, Vendor: c.VendorName, Scope: scope}
+	x = Exchange{Name: c.Name, Vendor: c.VendorName, Scope: scope, CanConsent: provider.ConsentOf(c.Vendor) != nil}
 	vendor, err := c.narrowed(scope)
 	if err != nil {
 		x.Err = asProviderError(err)

@@ -5,6 +5,8 @@ import (
 	"iter"
 	"time"
 
+	"vault-plugin-secrets-tokenbroker/provider"
+
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
@@ -32,6 +34,10 @@ type Status struct {
 	SecretExpireTime     time.Time      // as Credential.Expires
 	Description          string         // the operator's
 	ClockSkew            *time.Duration // nil if no answer has shown it
+
+	// CanConsent is whether a person's consent can yield the credential's secret, and NeedsConsent whether
+	// one must consent, or soon will have to.
+	CanConsent, NeedsConsent bool
 
 	// StorageError is why the vendor's answer is not in storage; nil if it is.
 	StorageError error
@@ -78,12 +84,19 @@ func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 	}
 }
 
+// SecretHorizon is how long before the end of a secret its operator learns of it: replacing one takes a person
+// and the vendor.
+const SecretHorizon = 14 * 24 * time.Hour
+
 // An Expiry is when a credential expires: from disuse, and when its secret expires according to the
 // operator. A time is zero if it is unknown or the credential is unusable.
 type Expiry struct {
 	Vendor string
 	Unused time.Time
 	Secret time.Time
+
+	// CanConsent is whether a person's consent can replace the secret.
+	CanConsent bool
 }
 
 // Expiries returns the expiry of each credential in memory, by name. It holds no lock between two
@@ -94,7 +107,7 @@ func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 			var x Expiry
 			switch snap := r.get(); snap.presence {
 			case loaded:
-				x = Expiry{snap.credential.VendorName, snap.state.unusedExpireTime(time.Now()), snap.credential.Expires}
+				x = Expiry{snap.credential.VendorName, snap.state.unusedExpireTime(time.Now()), snap.credential.Expires, provider.ConsentOf(snap.credential.Vendor) != nil}
 			case unloaded, absent:
 				continue
 			}
@@ -137,6 +150,10 @@ func newStatus(snap snapshot, now time.Time) *Status {
 		Description:          snap.credential.Description,
 		ClockSkew:            snap.state.ClockSkew,
 		Revocation:           snap.state.Revocation,
+	}
+	if consent := provider.ConsentOf(snap.credential.Vendor); consent != nil {
+		s.CanConsent = true
+		s.NeedsConsent = consent.IsMissing() || s.IsRejected || !s.SecretExpireTime.IsZero() && s.SecretExpireTime.Before(now.Add(SecretHorizon))
 	}
 	s.StorageError = snap.unsaved.err()
 	isFailing := s.Failure.Count > 0 || s.StorageError != nil

@@ -24,13 +24,12 @@ const (
 	kindRejected = "tokenbroker/credential-rejected"
 	kindUnused   = "tokenbroker/credential-expiring"
 	kindSecret   = "tokenbroker/secret-expiring"
+	kindConsent  = "tokenbroker/consent-required"
 )
 
 const (
 	// unusedHorizon is how long before a credential expires from disuse an event is sent.
-	// secretHorizon is longer, as replacing a secret takes a person and the vendor.
 	unusedHorizon = 48 * time.Hour
-	secretHorizon = 14 * 24 * time.Hour
 
 	// sendTimeout is the timeout of sending one event.
 	sendTimeout = 5 * time.Second
@@ -79,6 +78,9 @@ func (q *Queue) Exchanged(x broker.Exchange) {
 	q.add(newEvent(kindExchange, apipath.Creds(x.Name), x.IsModified, issued))
 	if x.IsNews {
 		q.add(newEvent(kindRejected, apipath.Status(x.Name), false, about))
+		if x.CanConsent && x.Scope == "" {
+			q.add(newEvent(kindConsent, apipath.Authorize(x.Name), false, about))
+		}
 	}
 }
 
@@ -91,7 +93,10 @@ type expiry struct{ kind, name string }
 func (q *Queue) Expiring(expiries iter.Seq2[string, broker.Expiry], now time.Time) {
 	for name, x := range expiries {
 		q.expiring(expiry{kindUnused, name}, x.Vendor, x.Unused, now.Add(unusedHorizon))
-		q.expiring(expiry{kindSecret, name}, x.Vendor, x.Secret, now.Add(secretHorizon))
+		q.expiring(expiry{kindSecret, name}, x.Vendor, x.Secret, now.Add(broker.SecretHorizon))
+		if x.CanConsent {
+			q.expiring(expiry{kindConsent, name}, x.Vendor, x.Secret, now.Add(broker.SecretHorizon))
+		}
 	}
 }
 
@@ -101,7 +106,11 @@ func (q *Queue) expiring(e expiry, vendor string, t, horizon time.Time) {
 	if isSoon && q.isReported(e) {
 		return
 	}
-	added := isSoon && q.add(newEvent(e.kind, apipath.Status(e.name), false,
+	path := apipath.Status(e.name)
+	if e.kind == kindConsent {
+		path = apipath.Authorize(e.name)
+	}
+	added := isSoon && q.add(newEvent(e.kind, path, false,
 		[]string{"name", e.name, "vendor", vendor, "expire_time", broker.FormatTime(t)}))
 	q.setReported(e, added)
 }
@@ -111,4 +120,5 @@ func (q *Queue) expiring(e expiry, vendor string, t, horizon time.Time) {
 func (q *Queue) Forget(name string) {
 	q.setReported(expiry{kindUnused, name}, false)
 	q.setReported(expiry{kindSecret, name}, false)
+	q.setReported(expiry{kindConsent, name}, false)
 }

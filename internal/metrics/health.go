@@ -24,6 +24,8 @@ var (
 		[]string{"name", "vendor", "scope"}, nil)
 	unusable = prometheus.NewDesc("tokenbroker_credential_unusable",
 		"Whether the credential cannot be used (1): its entry is damaged or from a newer version of the engine, or its key pair is missing.", []string{"name"}, nil)
+	consentRequired = prometheus.NewDesc("tokenbroker_consent_required",
+		"Whether a person must consent (1): nobody has yet, the vendor has rejected the refresh token, or it expires within 14 days. Only where a consent is possible.", byName, nil)
 	unsaved = prometheus.NewDesc("tokenbroker_unsaved",
 		"Whether the result of the last exchange is only in memory (1), because storage does not accept it.", byName, nil)
 	backoff = prometheus.NewDesc("tokenbroker_backoff_seconds",
@@ -43,7 +45,7 @@ type health struct {
 
 // Describe implements prometheus.Collector.
 func (h *health) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{tokenExpiry, credentialExpiry, secretExpiry, rejected, scopeRejected, unusable, unsaved, backoff, failures} {
+	for _, desc := range []*prometheus.Desc{tokenExpiry, credentialExpiry, secretExpiry, rejected, scopeRejected, unusable, consentRequired, unsaved, backoff, failures} {
 		descs <- desc
 	}
 }
@@ -77,6 +79,9 @@ func (h *health) Collect(metrics chan<- prometheus.Metric) {
 		until(credentialExpiry, s.CredentialExpireTime, name, s.Vendor)
 		until(secretExpiry, s.SecretExpireTime, name, s.Vendor)
 		gauge(rejected, one(s.IsRejected), name, s.Vendor)
+		if s.CanConsent {
+			gauge(consentRequired, one(s.NeedsConsent), name, s.Vendor)
+		}
 		gauge(unsaved, one(s.StorageError != nil), name, s.Vendor)
 		gauge(backoff, max(0, s.OwnFailure.NextAttempt.Sub(now).Seconds()), name, s.Vendor)
 		gauge(failures, float64(s.OwnFailure.Count), name, s.Vendor)

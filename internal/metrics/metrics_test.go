@@ -36,11 +36,11 @@ func TestAScopeMayHoldAnything(t *testing.T) {
 
 func TestEveryMetricIsExplained(t *testing.T) {
 	m := New([]string{"kensho"}, these(map[string]*broker.Status{"prod": {
-		Vendor: "kensho", ExpireTime: time.Now(), CredentialExpireTime: time.Now(), SecretExpireTime: time.Now(), Scopes: map[string]broker.ScopeStatus{"narrow": {}},
+		Vendor: "kensho", ExpireTime: time.Now(), CredentialExpireTime: time.Now(), SecretExpireTime: time.Now(), CanConsent: true, Scopes: map[string]broker.ScopeStatus{"narrow": {}},
 	}}))
 	families, err := m.registry.Gather()
 	require.NoError(t, err)
-	require.Len(t, families, 14)
+	require.Len(t, families, 15)
 	for _, family := range families {
 		assert.True(t, strings.HasPrefix(family.GetName(), "tokenbroker_"), family.GetName())
 		assert.True(t, strings.HasSuffix(family.GetHelp(), "."), family.GetName())

@@ -324,3 +324,57 @@ func TestGuarantee3TheResultOfAConsentOutlivesAFailureOfStorage(t *testing.T) {
 		})
 	}
 }
+
+// A person must act, so the operator learns of it once, and early enough.
+func TestARequiredConsentIsReported(t *testing.T) {
+	events := func(e *consenting) (kinds []string) {
+		for _, sent := range e.Events() {
+			if sent.Kind == "tokenbroker/consent-required" {
+				kinds = append(kinds, sent.Metadata["path"].(string))
+			}
+		}
+		return kinds
+	}
+	required := func(e *consenting) string {
+		require.NoError(e.T, e.Tick())
+		metrics := string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte))
+		_, after, _ := strings.Cut(metrics, `tokenbroker_consent_required{name="`+person+`",vendor="oauth2"} `)
+		return strings.Split(after, "\n")[0]
+	}
+	synctest.Test(t, func(t *testing.T) {
+		e := newConsenting(t)
+		assert.Equal(t, "1.0", required(e), "nobody has consented")
+		assert.Equal(t, map[string]any{"required": true}, e.Read("status/" + person).Data["consent"])
+		status, page := e.open(e.Sim.Consent(e.begin(), person))
+		require.Equal(t, http.StatusOK, status, page)
+		assert.Equal(t, "0.0", required(e))
+		consent := e.Read("status/" + person).Data["consent"].(map[string]any)
+		assert.Equal(t, false, consent["required"])
+		assert.Equal(t, map[string]any{"email": person, "sub": "sub-of-" + person}, consent["claims"])
+		assert.Empty(t, events(e))
+
+		e.Creds(person)
+		e.Sim.Withdraw(person)
+		e.Pass(50 * time.Minute)
+		assert.Equal(t, "1.0", required(e))
+		assert.Equal(t, []string{"authorize/" + person}, events(e))
+		e.Pass(20 * time.Minute)
+		assert.Empty(t, events(e), "once")
+		status, page = e.open(e.Sim.Consent(e.begin(), person))
+		require.Equal(t, http.StatusOK, status, page)
+		assert.Equal(t, "0.0", required(e))
+		e.Creds(person)
+	})
+	t.Run("by the calendar", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			e := newConsenting(t)
+			status, page := e.open(e.Sim.Consent(e.begin(), person))
+			require.Equal(t, http.StatusOK, status, page)
+			e.Write("config/oauth2/"+person, map[string]any{"expires": "2000-01-31"})
+			assert.Equal(t, "0.0", required(e))
+			time.Sleep(17 * 24 * time.Hour)
+			assert.Equal(t, "1.0", required(e))
+			assert.Equal(t, []string{"authorize/" + person}, events(e))
+		})
+	})
+}

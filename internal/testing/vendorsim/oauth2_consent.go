@@ -69,6 +69,17 @@ func (s *Sim) Refuse(authorizationURL, description string) string {
 	return back(query, url.Values{"error": {"access_denied"}, "error_description": {description}})
 }
 
+// Withdraw plays a person who withdraws all consents at the vendor.
+func (s *Sim) Withdraw(person string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.oauth.codes {
+		if c.person == person && c.grant != nil {
+			c.grant.refreshToken = ""
+		}
+	}
+}
+
 func back(query, more url.Values) string {
 	more.Set("state", query.Get("state"))
 	return query.Get("redirect_uri") + "?" + more.Encode()
