@@ -23,6 +23,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/process"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 const (
@@ -313,6 +314,11 @@ func exported(t *testing.T) map[string]bool {
 	m.write("config/sitecore/search", search)
 	m.write("roles/events", map[string]any{"config": "search", "scope": "event"})
 	m.creds("events")
+	m.write("config/oauth2/person", map[string]any{
+		"token_url": vendorsim.URL(m.base, vendorsim.OAuthTokenURL), "authorization_url": vendorsim.URL(m.base, vendorsim.OAuthAuthorizationURL), "client_id": clientID,
+	})
+	_, err := m.root.Logical().ReadWithContext(t.Context(), m.path+"/creds/person")
+	require.ErrorContains(t, err, "no person has consented yet")
 	resp, err := m.root.Logical().ReadRawWithContext(t.Context(), m.path+"/metrics")
 	require.NoError(t, err)
 	defer resp.Body.Close()
