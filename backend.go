@@ -58,7 +58,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 // New returns an engine. The caller must call Setup before use.
 func New(o Options) logical.Backend {
 	b := &backend{roles: roleCache{roles: map[string]*role{}}}
-	b.store, b.broker = credential.New(credential.Options{BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, Logger: b.Logger}, observer{b})
+	b.store, b.broker = credential.New(credential.Options{BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, Logger: b.Logger, Ended: b.consentEnded}, observer{b})
 	b.metrics = metrics.New(sortedKeys(written), b.broker.Statuses)
 	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
 	b.Backend = &framework.Backend{
@@ -179,6 +179,9 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	}
 	b.store.ExpireUnstoredGrants()
 	b.store.SaveConsents(ctx, req.Storage)
+	if err := b.store.ResumeDevices(ctx, req.Storage); err != nil {
+		return err
+	}
 	began := time.Now()
 	err := b.broker.Sweep(ctx, req.Storage)
 	b.events.Expiring(b.broker.Expiries(), time.Now())
@@ -205,6 +208,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 
 // clean stops the engine. Vault waits for it when it unloads the mount.
 func (b *backend) clean(ctx context.Context) {
+	b.store.Close()
 	b.broker.Close(ctx)
 	b.events.Close()
 }

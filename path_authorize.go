@@ -1,6 +1,7 @@
 package tokenbroker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/url"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/mdp/qrterminal/v3"
 
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
@@ -23,6 +25,13 @@ func (b *backend) pathAuthorize() *framework.Path {
 		Type:         framework.TypeCommaStringSlice,
 		Description:  "Claims of the ID token to keep and show, such as email. Only for vendors that speak OpenID Connect, with the scope openid.",
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Claims"},
+	}
+	fields["flow"] = &framework.FieldSchema{
+		Type:          framework.TypeString,
+		Description:   "How the person consents: browser, in a browser that returns to callback; or device, with a code on a device of the person's own (RFC 8628).",
+		Default:       "browser",
+		AllowedValues: provider.Allowed([]string{"browser", "device"}),
+		DisplayAttrs:  &framework.DisplayAttributes{Name: "Flow"},
 	}
 	fields["redirect"] = &framework.FieldSchema{
 		Type:         framework.TypeString,
@@ -67,6 +76,7 @@ func authorizeFields() map[string]*framework.FieldSchema {
 		schema.Required = false
 	}
 	fields["authorization_url"] = &framework.FieldSchema{Type: framework.TypeString, Description: "URL to open in the browser of the person who consents. It is valid once."}
+	fields["qr_code"] = &framework.FieldSchema{Type: framework.TypeString, Description: "verification_uri_complete, or else verification_uri, as a QR code of text."}
 	fields["expires_in"] = &framework.FieldSchema{Type: framework.TypeDurationSecond, Description: "Seconds until the URL expires."}
 	return fields
 }
@@ -74,12 +84,15 @@ func authorizeFields() map[string]*framework.FieldSchema {
 // consentFields returns the response fields of a consent.
 func consentFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"state":        {Type: framework.TypeString, Required: true, Description: "required (nobody has consented yet), pending, connected, refused (by the person or the vendor), failed or expired."},
-		"expire_time":  {Type: framework.TypeTime, Description: "When a pending consent expires."},
-		"consent_time": {Type: framework.TypeTime, Description: "When the person consented or refused."},
-		"claims":       {Type: framework.TypeMap, Description: "Claims about the person who consented."},
-		"scope":        {Type: framework.TypeStringSlice, Description: "Scope that the vendor granted, if it says so."},
-		"error":        {Type: framework.TypeString, Description: "Why the consent was refused or failed."},
+		"state":                     {Type: framework.TypeString, Required: true, Description: "required (nobody has consented yet), pending, connected, refused (by the person or the vendor), failed or expired."},
+		"expire_time":               {Type: framework.TypeTime, Description: "When a pending consent expires."},
+		"user_code":                 {Type: framework.TypeString, Description: "Code that the person enters at verification_uri, while a consent on another device is pending."},
+		"verification_uri":          {Type: framework.TypeString, Description: "Page of the vendor that the person opens on any device."},
+		"verification_uri_complete": {Type: framework.TypeString, Description: "The same page with the code, if the vendor has one."},
+		"consent_time":              {Type: framework.TypeTime, Description: "When the person consented or refused."},
+		"claims":                    {Type: framework.TypeMap, Description: "Claims about the person who consented."},
+		"scope":                     {Type: framework.TypeStringSlice, Description: "Scope that the vendor granted, if it says so."},
+		"error":                     {Type: framework.TypeString, Description: "Why the consent was refused or failed."},
 	}
 }
 
@@ -89,6 +102,13 @@ func (b *backend) authorizeWrite(ctx context.Context, req *logical.Request, d *f
 		return b.authorizeFinish(ctx, req, name, redirect)
 	}
 	claims, _ := d.Get("claims").([]string)
+	switch flow := d.Get("flow").(string); flow {
+	case "browser":
+	case "device":
+		return b.authorizeDevice(ctx, req, name, claims)
+	default:
+		return logical.ErrorResponse("flow: unknown value %q (allowed: browser, device)", flow), nil
+	}
 	started, err := b.store.StartConsent(ctx, req.Storage, name, claims)
 	if err != nil {
 		return credentialFailure(ctx, req.Storage, name, err)
@@ -97,6 +117,20 @@ func (b *backend) authorizeWrite(ctx context.Context, req *logical.Request, d *f
 		"state": string(credential.ConsentPending), "authorization_url": started.URL,
 		"expires_in": int64(time.Until(started.ExpireTime).Seconds()), "expire_time": broker.FormatTime(started.ExpireTime),
 	}}, nil
+}
+
+// authorizeDevice begins a consent on another device.
+func (b *backend) authorizeDevice(ctx context.Context, req *logical.Request, name string, claims []string) (*logical.Response, error) {
+	c, err := b.store.StartDevice(ctx, req.Storage, name, claims)
+	if err != nil {
+		return credentialFailure(ctx, req.Storage, name, err)
+	}
+	data := consentData(c)
+	data["expires_in"] = int64(time.Until(c.ExpireTime).Seconds())
+	var code strings.Builder
+	qrterminal.GenerateHalfBlock(cmp.Or(c.Device.VerificationURIComplete, c.Device.VerificationURI), qrterminal.L, &code)
+	data["qr_code"] = code.String()
+	return &logical.Response{Data: data}, nil
 }
 
 // authorizeFinish ends a consent with the URL to which the browser was sent back.
@@ -127,9 +161,15 @@ func (b *backend) authorizeFinish(ctx context.Context, req *logical.Request, nam
 	return b.consentResponse(ctx, req.Storage, name)
 }
 
-// finishConsent ends a consent, and counts it.
+// finishConsent ends a consent of a browser that has returned, and counts it.
 func (b *backend) finishConsent(ctx context.Context, s logical.Storage, a credential.ConsentAnswer) (string, error) {
 	name, err := b.store.FinishConsent(ctx, s, a)
+	b.consentEnded(name, err)
+	return name, err
+}
+
+// consentEnded counts and logs the end of a consent.
+func (b *backend) consentEnded(name string, err error) {
 	result := "connected"
 	var failed *credential.ConsentError
 	switch {
@@ -148,7 +188,6 @@ func (b *backend) finishConsent(ctx context.Context, s logical.Storage, a creden
 	default:
 		b.Logger().Warn("a consent failed", "name", name, "error", err)
 	}
-	return name, err
 }
 
 func (b *backend) authorizeRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -182,6 +221,12 @@ func consentData(c *credential.Consent) map[string]any {
 	data := map[string]any{"state": string(c.State)}
 	if c.State == credential.ConsentPending {
 		data["expire_time"] = broker.FormatTime(c.ExpireTime)
+		if c.Device != nil {
+			data["user_code"], data["verification_uri"] = c.Device.UserCode, c.Device.VerificationURI
+			if c.Device.VerificationURIComplete != "" {
+				data["verification_uri_complete"] = c.Device.VerificationURIComplete
+			}
+		}
 	}
 	if !c.Time.IsZero() {
 		data["consent_time"] = broker.FormatTime(c.Time)
@@ -193,7 +238,7 @@ func consentData(c *credential.Consent) map[string]any {
 		data["scope"] = c.Scope
 	}
 	if c.Error != "" {
-		data["error"] = provider.Quote(c.Error)
+		data["error"] = c.Error
 	}
 	return data
 }
@@ -207,7 +252,9 @@ not changed. Another write makes it invalid.
 
 redirect_uri of the credential must be the URL of callback as browsers reach it, and be
 registered at the vendor. If no browser can reach this Vault, give the URL to which the
-browser was sent back as redirect.
+browser was sent back as redirect, or use flow=device: the person enters user_code at
+verification_uri on any device, and the engine asks the vendor until the person has
+decided.
 
 A consent to a credential that has a refresh token replaces it, once the vendor has
 issued the new one.

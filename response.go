@@ -106,5 +106,8 @@ func exchangeFailure(e *broker.ExchangeError) (*logical.Response, error) {
 	if e.Scope != "" && e.Err.MayBeScope {
 		return logical.ErrorResponse("the vendor rejected the scope %s, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", provider.Quote(e.Scope), e.Err.Reason, path), nil
 	}
+	if e.Err.Code == provider.CodeConsentRequired {
+		return logical.ErrorResponse("%s: %s", path, e.Err.Reason), nil
+	}
 	return logical.ErrorResponse("the vendor rejected the credential: %s; write a new one to %s", e.Err.Reason, path), nil
 }

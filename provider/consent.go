@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 )
@@ -36,6 +37,34 @@ type Consent interface {
 	// Redeem exchanges the code with which the browser has returned. issuer is the iss in its URL
 	// (RFC 9207); "" if there is none. The answer has a RefreshToken, or there is an error.
 	Redeem(ctx context.Context, r ConsentRequest, code, issuer string) (*Answer, Person, error)
+
+	// BeginDevice begins a consent on another device (RFC 8628 §3.1).
+	BeginDevice(ctx context.Context) (*Device, error)
+
+	// RedeemDevice exchanges a device code (RFC 8628 §3.4). Until the person has decided, the Code of its
+	// error is CodePending or CodeSlowDown.
+	RedeemDevice(ctx context.Context, deviceCode string) (*Answer, Person, error)
+}
+
+// Codes of the error of RedeemDevice (RFC 8628 §3.5).
+const (
+	CodePending  = "authorization_pending"
+	CodeSlowDown = "slow_down"
+	CodeDenied   = "access_denied"
+	CodeExpired  = "expired_token"
+)
+
+// A Device is a consent that a person gives on a device of the person's own.
+type Device struct {
+	DeviceCode string // a secret
+
+	UserCode                string
+	VerificationURI         string
+	VerificationURIComplete string // "" if the vendor has none
+
+	// ExpiresIn is how long the codes are valid, and Interval the least time between two requests for the
+	// token.
+	ExpiresIn, Interval time.Duration
 }
 
 // A ConsentRequest is what the request for consent and the redemption of its code share.

@@ -53,8 +53,8 @@ type Error struct {
 	// Clock is the vendor's clock as the response shows it; zero if there was no response.
 	Clock Clock
 
-	// Code is the error code of the response, if it is one of RFC 6749 §5.2 or RFC 7009
-	// §2.2.1.
+	// Code is the error code of the response, if it is one of RFC 6749 §5.2, RFC 7009
+	// §2.2.1 or RFC 8628 §3.5; or CodeConsentRequired.
 	Code string
 
 	// Status is the HTTP status of the response; zero if there was none, or if it was not

@@ -101,9 +101,13 @@ func (r *Reply) hasTransientCode(codes []string) bool {
 	return codes[0] != "invalid_client" && codes[0] != "invalid_grant" && slices.ContainsFunc(codes, isTransient)
 }
 
-// errorCodes are the error codes of RFC 6749 §5.2 and RFC 7009 §2.2.1, and invalid_token,
-// which some vendors return when a revoked token is already invalid.
-var errorCodes = []string{"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_token", "unsupported_token_type"}
+// errorCodes are the error codes of RFC 6749 §5.2, RFC 7009 §2.2.1 and RFC 8628 §3.5, and invalid_token,
+// which some vendors return when a revoked token is already invalid. access_denied is not among them, as
+// some vendors return it for a wrong client secret.
+var errorCodes = []string{
+	CodePending, CodeSlowDown, CodeExpired,
+	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope", "invalid_token", "unsupported_token_type",
+}
 
 // transientCodes are error codes of transient failures, whatever the status. They are in
 // lower case and without separators.

@@ -51,10 +51,13 @@ type Consent struct {
 	// another consent.
 	Generation string `json:"generation"`
 
-	RedirectURI  string    `json:"redirect_uri"`
+	RedirectURI  string    `json:"redirect_uri,omitempty"`
 	CodeVerifier string    `json:"code_verifier,omitempty"` // until the code is exchanged
 	Nonce        string    `json:"nonce,omitempty"`
 	ExpireTime   time.Time `json:"expire_time"`
+
+	// Device is the consent on another device; nil for one in a browser that returns to callback.
+	Device *DeviceCode `json:"device,omitempty"`
 
 	// ClaimNames are the claims of the ID token to keep.
 	ClaimNames []string `json:"claim_names,omitempty"`
@@ -247,7 +250,7 @@ func (st *Store) FinishConsent(ctx context.Context, s logical.Storage, a Consent
 	switch {
 	case storage.IsError(err):
 		return "", err
-	case err != nil || c == nil || subtle.ConstantTimeCompare(c.Digest, digestOf(a.State)) != 1:
+	case err != nil || c == nil || c.Device != nil || subtle.ConstantTimeCompare(c.Digest, digestOf(a.State)) != 1:
 		return "", &ConsentError{Reason: ReasonUnknown}
 	case c.Used:
 		return name, st.saveKept(ctx, s, name, c)
@@ -285,9 +288,17 @@ func refusal(a ConsentAnswer) string {
 
 // redeem exchanges the code of a consent, and stores the credential with the refresh token.
 func (st *Store) redeem(ctx context.Context, s logical.Storage, name string, c *Consent, used Consent, a ConsentAnswer) error {
+	return st.connect(ctx, s, name, c, used, func(ctx context.Context, consent provider.Consent) (*provider.Answer, provider.Person, error) {
+		return consent.Redeem(ctx, c.request(""), a.Code, a.Issuer)
+	})
+}
+
+// connect stores a credential with the refresh token that yield returns. ended is the consent as it has
+// ended, but for the result.
+func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c *Consent, ended Consent, yield yieldFunc) error {
 	failed := func(reason ConsentReason, err error) error {
-		used.State, used.Time, used.Error = ConsentFailed, wallTime(), err.Error()
-		if putErr := putConsent(context.WithoutCancel(ctx), s, name, &used); putErr != nil {
+		ended.State, ended.Time, ended.Error = ConsentFailed, wallTime(), err.Error()
+		if putErr := putConsent(context.WithoutCancel(ctx), s, name, &ended); putErr != nil {
 			st.Logger().Warn("cannot store the end of a consent", "name", name, "error", putErr)
 		}
 		return &ConsentError{Reason: reason, Name: name, Err: err}
@@ -312,7 +323,7 @@ func (st *Store) redeem(ctx context.Context, s logical.Storage, name string, c *
 	if credential.Generation, err = newGeneration(); err != nil {
 		return failed(ReasonFailed, err)
 	}
-	exchange := &codeExchange{Credential: credential.Vendor, consent: consent, request: c.request(""), code: a.Code, issuer: a.Issuer}
+	exchange := &consentExchange{Credential: credential.Vendor, consent: consent, yield: yield}
 	credential.Vendor = exchange
 	state, err := change.Verify(ctx, credential, provider.Grant{})
 	if err != nil {
@@ -324,28 +335,30 @@ func (st *Store) redeem(ctx context.Context, s logical.Storage, name string, c *
 	if err != nil {
 		return failed(ReasonFailed, err)
 	}
-	used.State, used.Time, used.Error = ConsentConnected, wallTime(), ""
-	used.Generation, used.Scope = credential.Generation, state.GrantedScope()
-	used.Claims = claimsOf(exchange.person, c.ClaimNames)
+	ended.State, ended.Time, ended.Error = ConsentConnected, wallTime(), ""
+	ended.Generation, ended.Scope = credential.Generation, state.GrantedScope()
+	ended.Claims = claimsOf(exchange.person, c.ClaimNames)
 	planned := plannedWrite{replacement: replacement{stored: stored, known: stored.latestState(change.Known), next: next, credential: opened}}
 	planned.replacement = planned.withVerified(state)
-	return st.saveConsent(ctx, s, change, name, &keptConsent{planned: planned, consent: used})
+	return st.saveConsent(ctx, s, change, name, &keptConsent{planned: planned, consent: ended})
 }
 
-// A codeExchange is a credential whose exchange is that of a code.
-type codeExchange struct {
+// A yieldFunc returns the answer to a consent, and who has consented.
+type yieldFunc func(ctx context.Context, consent provider.Consent) (*provider.Answer, provider.Person, error)
+
+// A consentExchange is a credential whose exchange is that of a consent.
+type consentExchange struct {
 	provider.Credential
-	consent      provider.Consent
-	request      provider.ConsentRequest
-	code, issuer string
+	consent provider.Consent
+	yield   yieldFunc
 
 	refreshToken string
 	person       provider.Person
 }
 
 // Exchange implements provider.Credential.
-func (x *codeExchange) Exchange(ctx context.Context, _ provider.Grant) (*provider.Answer, error) {
-	answer, person, err := x.consent.Redeem(ctx, x.request, x.code, x.issuer)
+func (x *consentExchange) Exchange(ctx context.Context, _ provider.Grant) (*provider.Answer, error) {
+	answer, person, err := x.yield(ctx, x.consent)
 	if err != nil {
 		return nil, err
 	}

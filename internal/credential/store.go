@@ -34,6 +34,9 @@ type Options struct {
 	// Dial opens connections to vendors. If nil, the network is used.
 	Dial provider.DialFunc
 
+	// Ended reports the end of a consent on another device; err is nil or a *ConsentError.
+	Ended func(name string, err error)
+
 	// Logger returns the logger to use at this moment.
 	Logger func() hclog.Logger
 }
@@ -46,12 +49,13 @@ type Store struct {
 	clocks         provider.Clocks
 	unstoredGrants unstoredGrants
 	keptConsents   keptConsents
+	polls          *polls
 	broker         *broker.Broker
 }
 
 // New returns a Store, and the broker of its credentials' tokens.
 func New(options Options, observer broker.Observer) (*Store, *broker.Broker) {
-	st := &Store{options: options, unstoredGrants: unstoredGrants{grants: map[string]unstoredGrant{}}}
+	st := &Store{options: options, unstoredGrants: unstoredGrants{grants: map[string]unstoredGrant{}}, polls: newPolls()}
 	st.broker = broker.New(st, observer)
 	return st, st.broker
 }

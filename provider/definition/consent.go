@@ -13,6 +13,9 @@ import (
 type Authorization struct {
 	URL string `json:"url"`
 
+	// DeviceURL is where a consent on another device begins (RFC 8628).
+	DeviceURL string `json:"device_url,omitempty"`
+
 	// Query has further parameters, such as access_type=offline.
 	Query map[string]string `json:"query,omitempty"`
 
@@ -43,8 +46,8 @@ func (d *Definition) addConsentFields() error {
 
 // A consent is an Authorization with its templates parsed.
 type consent struct {
-	url, issuer exchange.Template
-	query       map[string]exchange.Template
+	url, deviceURL, issuer exchange.Template
+	query                  map[string]exchange.Template
 }
 
 // consent parses the authorization of a grant that exchanges the refresh token of the operator.
@@ -60,7 +63,7 @@ func (c *compiler) consent() error {
 	for _, one := range []struct {
 		place, text string
 		to          *exchange.Template
-	}{{"/url", given.URL, &parsed.url}, {"/issuer", given.Issuer, &parsed.issuer}} {
+	}{{"/url", given.URL, &parsed.url}, {"/device_url", given.DeviceURL, &parsed.deviceURL}, {"/issuer", given.Issuer, &parsed.issuer}} {
 		if one.text == "" {
 			continue
 		}
@@ -103,11 +106,16 @@ func (o *opening) addConsent(c *exchange.Client) error {
 	if parsed == nil {
 		return nil
 	}
-	authorization := &exchange.Authorization{Query: parsed.query, Code: exchange.CodeRequest(c.Request)}
+	authorization := &exchange.Authorization{Query: parsed.query, Code: exchange.CodeRequest(c.Request), Device: exchange.DeviceRequest(c.Request)}
 	authorization.Scopes, _ = o.values["scope"].([]string)
 	var err error
 	if authorization.URL, err = exchange.FillURL(parsed.url, o.values); err != nil {
 		return err
+	}
+	if o.d.Authorization.DeviceURL != "" {
+		if authorization.DeviceURL, err = exchange.FillURL(parsed.deviceURL, o.values); err != nil {
+			return err
+		}
 	}
 	if o.d.Authorization.Issuer != "" {
 		if authorization.OpenID, err = exchange.FillURL(parsed.issuer, o.values); err != nil {

@@ -55,7 +55,7 @@ func (d *Definition) urls() []string {
 		}
 	}
 	if d.Authorization != nil {
-		urls = append(urls, d.Authorization.URL)
+		urls = append(urls, d.Authorization.URL, d.Authorization.DeviceURL)
 	}
 	if d.Revocation != nil {
 		urls = append(urls, d.Revocation.URL)

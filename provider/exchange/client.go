@@ -139,6 +139,9 @@ func (c *Client) Destinations() provider.Destinations {
 		d.URLs = append(d.URLs, step.URL)
 	}
 	own := []string{c.Server.Token, c.Server.Revocation}
+	if c.Authorization != nil {
+		own = append(own, c.Authorization.DeviceURL)
+	}
 	if c.Again != nil {
 		own = append(own, c.Again.URL)
 	}

@@ -22,11 +22,15 @@ type Authorization struct {
 	// URL is the authorization endpoint; "" for that of the issuer's metadata.
 	URL string
 
+	// DeviceURL is the device authorization endpoint (RFC 8628); "" for that of the issuer's metadata.
+	DeviceURL string
+
 	// Query are parameters in addition to those of RFC 6749 and RFC 7636.
 	Query map[string]Template
 
-	// Code is the request that exchanges a code: {code}, {redirect_uri} and {code_verifier}.
-	Code Request
+	// Code is the request that exchanges a code: {code}, {redirect_uri} and {code_verifier}. Device is that
+	// for {device_code}.
+	Code, Device Request
 
 	// Scopes are the scopes to ask for; none asks for the vendor's default.
 	Scopes []string
@@ -41,9 +45,20 @@ var ConsentParams = []string{"response_type", "client_id", "redirect_uri", "stat
 // CodeRequest returns the request that exchanges a code (RFC 6749 §4.1.3), as the vendor takes the one that
 // exchanges a refresh token: with the parameters of the code in place of those of the refresh token.
 func CodeRequest(refresh Request) Request {
-	code := map[string]Template{
+	return requestWith(refresh, map[string]Template{
 		"grant_type": Literal("authorization_code"), "code": Placeholder("code"), "redirect_uri": Placeholder("redirect_uri"), "code_verifier": Placeholder("code_verifier"),
-	}
+	})
+}
+
+// DeviceRequest is CodeRequest for a device code (RFC 8628 §3.4).
+func DeviceRequest(refresh Request) Request {
+	return requestWith(refresh, map[string]Template{
+		"grant_type": Literal("urn:ietf:params:oauth:grant-type:device_code"), "device_code": Placeholder("device_code"),
+	})
+}
+
+// requestWith returns a request with other parameters in place of those of a refresh token.
+func requestWith(refresh Request, params map[string]Template) Request {
 	next := refresh
 	object, isObject := map[string]any(nil), false
 	if refresh.JSON != nil {
@@ -57,26 +72,26 @@ func CodeRequest(refresh Request) Request {
 				members[name] = member
 			}
 		}
-		for name, template := range code {
+		for name, template := range params {
 			members[name] = template
 		}
 		next.JSON = &Tree{members}
 	case slices.ContainsFunc(slices.Collect(maps.Values(refresh.Query)), isOfRefresh):
-		next.Query = replaced(refresh.Query, code)
+		next.Query = replaced(refresh.Query, params)
 	default:
-		next.Form = replaced(refresh.Form, code)
+		next.Form = replaced(refresh.Form, params)
 	}
 	return next
 }
 
-// replaced returns the parameters of a code in place of those of a refresh token.
-func replaced(refresh, code map[string]Template) map[string]Template {
+// replaced returns parameters in place of those of a refresh token.
+func replaced(refresh, params map[string]Template) map[string]Template {
 	next := maps.Clone(refresh)
 	maps.DeleteFunc(next, func(_ string, t Template) bool { return isOfRefresh(t) })
 	if next == nil {
 		next = map[string]Template{}
 	}
-	maps.Copy(next, code)
+	maps.Copy(next, params)
 	return next
 }
 
@@ -152,32 +167,46 @@ func (a *consent) Redeem(ctx context.Context, r provider.ConsentRequest, code, i
 	if err := a.checkIssuer(issuer); err != nil {
 		return nil, nil, err
 	}
-	redeeming := *a.c
-	redeeming.Authorization, redeeming.Again, redeeming.Before = nil, nil, nil
-	redeeming.Refresh, redeeming.isCode = "", true
-	redeeming.Request = a.c.Authorization.Code
-	redeeming.Values = Values{}
-	maps.Copy(redeeming.Values, a.c.Values)
-	maps.Copy(redeeming.Values, Values{"code": code, "redirect_uri": r.RedirectURI, "code_verifier": r.CodeVerifier})
-	redeeming.Secrets = append(slices.Clone(a.c.Secrets), code, r.CodeVerifier)
-	redeeming.Reading.Extra = map[string]string{idToken: "/" + idToken}
-	maps.Copy(redeeming.Reading.Extra, a.c.Reading.Extra)
-	answer, err := redeeming.Exchange(ctx, provider.Grant{})
+	answer, signed, err := a.redeem(ctx, a.c.Authorization.Code, Values{"code": code, "redirect_uri": r.RedirectURI, "code_verifier": r.CodeVerifier})
 	if err != nil {
 		return nil, nil, err
-	}
-	signed := answer.Extra[idToken]
-	if a.c.Reading.Extra[idToken] == "" {
-		delete(answer.Extra, idToken)
-	}
-	if answer.RefreshToken == "" {
-		return nil, nil, provider.Errorf(provider.InvalidResponse, "the vendor returned no refresh token; request one, by a scope such as offline_access or as the vendor's documentation says")
 	}
 	if !a.asksForPerson() {
 		return answer, nil, nil
 	}
 	person, err := a.verify(ctx, signed, r.Nonce)
 	return answer, person, err
+}
+
+// redeem sends a request that yields the refresh token, once. secrets are the values of its placeholders. It
+// returns the answer and its ID token; "" if there is none.
+func (a *consent) redeem(ctx context.Context, request Request, secrets Values) (*provider.Answer, string, error) {
+	redeeming := *a.c
+	redeeming.Authorization, redeeming.Again, redeeming.Before = nil, nil, nil
+	redeeming.Refresh, redeeming.isCode = "", true
+	redeeming.Request = request
+	redeeming.Values, redeeming.Secrets = Values{}, slices.Clone(a.c.Secrets)
+	maps.Copy(redeeming.Values, a.c.Values)
+	for name, value := range secrets {
+		redeeming.Values[name] = value
+		if name != "redirect_uri" {
+			redeeming.Secrets = append(redeeming.Secrets, textOf(value, nil))
+		}
+	}
+	redeeming.Reading.Extra = map[string]string{idToken: "/" + idToken}
+	maps.Copy(redeeming.Reading.Extra, a.c.Reading.Extra)
+	answer, err := redeeming.Exchange(ctx, provider.Grant{})
+	if err != nil {
+		return nil, "", err
+	}
+	signed := answer.Extra[idToken]
+	if a.c.Reading.Extra[idToken] == "" {
+		delete(answer.Extra, idToken)
+	}
+	if answer.RefreshToken == "" {
+		return nil, "", provider.Errorf(provider.InvalidResponse, "the vendor returned no refresh token; request one, by a scope such as offline_access or as the vendor's documentation says")
+	}
+	return answer, signed, nil
 }
 
 // checkIssuer compares the iss with which the browser returned (RFC 9207 §2.4).

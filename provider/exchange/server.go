@@ -60,6 +60,10 @@ type Endpoints struct {
 	// any host.
 	Authorization string
 
+	// Device is where a consent on another device begins; "" if there is none. The client authenticates
+	// there.
+	Device string
+
 	// tokenMethods and revocationMethods are the styles of client authentication that the
 	// metadata lists, if any.
 	tokenMethods, revocationMethods []string
@@ -188,6 +192,7 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string, isMu
 		Revocation provider.Text `json:"revocation_endpoint"`
 
 		Authorization provider.Text `json:"authorization_endpoint"`
+		Device        provider.Text `json:"device_authorization_endpoint"`
 
 		Mutual struct {
 			Token      provider.Text `json:"token_endpoint"`
@@ -210,6 +215,9 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string, isMu
 	}
 	if provider.CheckURL("authorization_endpoint", string(published.Authorization)) == nil {
 		found.Authorization = string(published.Authorization)
+	}
+	if checkEndpoint("device_authorization_endpoint", string(published.Device), issuer) == nil {
+		found.Device = string(published.Device)
 	}
 	if len(found.revocationMethods) == 0 {
 		found.revocationMethods = found.tokenMethods

@@ -31,7 +31,7 @@ func (c *config) checkServer() error {
 	}
 	for _, url := range []struct{ field, value string }{
 		{"token_url", c.TokenURL}, {"issuer", c.Issuer}, {"revocation_url", c.RevocationURL},
-		{"authorization_url", c.AuthorizationURL}, {"redirect_uri", c.RedirectURI},
+		{"authorization_url", c.AuthorizationURL}, {"redirect_uri", c.RedirectURI}, {"device_authorization_url", c.DeviceURL},
 	} {
 		if url.value == "" {
 			continue
@@ -52,8 +52,8 @@ func (c *config) checkGrant() error {
 	switch {
 	case c.GrantType == "refresh_token" && c.RefreshToken == "" && !c.canConsent():
 		return provider.Errorf(provider.Invalid, "refresh_token: must be set with grant_type=refresh_token; or set authorization_url, and a person can consent")
-	case c.GrantType != "refresh_token" && c.AuthorizationURL+c.RedirectURI != "":
-		return provider.Errorf(provider.Invalid, "authorization_url and redirect_uri: apply only to grant_type=refresh_token, whose refresh token a person's consent yields")
+	case c.GrantType != "refresh_token" && c.AuthorizationURL+c.DeviceURL+c.RedirectURI != "":
+		return provider.Errorf(provider.Invalid, "authorization_url, device_authorization_url and redirect_uri: apply only to grant_type=refresh_token, whose refresh token a person's consent yields")
 	case c.GrantType != "refresh_token" && c.RefreshToken != "":
 		return provider.Errorf(provider.Invalid, `refresh_token: does not apply to grant_type=%s; clear it with refresh_token="", or clear grant_type`, c.GrantType)
 	case isBearer && c.PrivateKey == "":

@@ -44,6 +44,7 @@ type config struct {
 	AuthorizationURL    string            `json:"authorization_url"`
 	AuthorizationParams map[string]string `json:"authorization_params"`
 	RedirectURI         string            `json:"redirect_uri"`
+	DeviceURL           string            `json:"device_authorization_url"`
 }
 
 // grantTypes maps the values of the field grant_type to those of the request parameter.
@@ -102,6 +103,11 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 			Type:         framework.TypeKVPairs,
 			Description:  "Additional parameters of the authorization URL, such as access_type=offline.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Authorization parameters"},
+		},
+		"device_authorization_url": {
+			Type:         framework.TypeString,
+			Description:  "The vendor's device authorization endpoint (RFC 8628), for a consent with flow=device. Default: that of the issuer's metadata, if any.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Device authorization URL"},
 		},
 		"redirect_uri": provider.RedirectURIField(),
 		"grant_type": {
@@ -228,7 +234,8 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	}
 	if c.canConsent() {
 		client.Authorization = &exchange.Authorization{
-			URL: c.AuthorizationURL, Query: literals(c.AuthorizationParams), Scopes: c.Scope, Code: exchange.CodeRequest(client.Request), OpenID: c.Issuer,
+			URL: c.AuthorizationURL, Query: literals(c.AuthorizationParams), Scopes: c.Scope, Code: exchange.CodeRequest(client.Request),
+			DeviceURL: c.DeviceURL, Device: exchange.DeviceRequest(client.Request), OpenID: c.Issuer,
 		}
 	}
 	if c.AuthStyle == exchange.TLSClientAuth {
@@ -264,7 +271,7 @@ func (c *config) signs() bool {
 
 // canConsent reports whether a person's consent can yield the refresh token.
 func (c *config) canConsent() bool {
-	return c.GrantType == "refresh_token" && (c.AuthorizationURL != "" || c.Issuer != "")
+	return c.GrantType == "refresh_token" && c.AuthorizationURL+c.DeviceURL+c.Issuer != ""
 }
 
 func literals(texts map[string]string) map[string]exchange.Template {
@@ -319,7 +326,7 @@ func (c *config) audience() exchange.Template {
 func (c *config) complete() error {
 	if c.GrantType == "" {
 		c.GrantType = "client_credentials"
-		if c.RefreshToken != "" || c.AuthorizationURL != "" {
+		if c.RefreshToken != "" || c.AuthorizationURL+c.DeviceURL != "" {
 			c.GrantType = "refresh_token"
 		}
 	}

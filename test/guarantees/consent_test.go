@@ -32,7 +32,7 @@ func newConsenting(t *testing.T) *consenting {
 	t.Helper()
 	e := &consenting{Engine: engine.New(t), client: vendorsim.OAuthClient{
 		ID: engine.ClientID, Secret: engine.ClientSecret, Scopes: []string{"openid", "read"}, AuthMethods: []string{vendorsim.SecretBasic},
-		Grants: []string{vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant}, RedirectURI: redirectURI, Rotate: true,
+		Grants: []string{vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant, vendorsim.DeviceCodeGrant}, RedirectURI: redirectURI, Rotate: true,
 	}}
 	e.Sim.AddOAuthClient(e.client)
 	e.Write("config/oauth2/"+person, map[string]any{
@@ -176,7 +176,7 @@ func TestAReturnThatIsNotOfThePendingConsentYieldsNothing(t *testing.T) {
 			return back
 		}, 400, "not valid"},
 		"no code":         {with("code", to("")), 403, "neither a code nor an error"},
-		"another's code":  {with("code", to("code-of-another")), 502, "code"},
+		"a wrong code":    {with("code", to("code-of-nobody")), 502, "code"},
 		"another issuer":  {with("iss", to("https://evil.example")), 502, "another issuer"},
 		"an expired code": {func(_ *consenting, back string) string { time.Sleep(2 * time.Minute); return back }, 502, "code"},
 		"a code used before": {func(e *consenting, back string) string {

@@ -76,6 +76,9 @@ type OAuthConduct struct {
 	IDToken       map[string]any
 	ForgedIDToken bool
 
+	// SlowDown asks for a longer interval once for each device code.
+	SlowDown bool
+
 	// OwnAudience requires the URL of the called endpoint as the aud of a client assertion, as
 	// Okta documents. Otherwise, the token URL and the issuer are accepted too.
 	OwnAudience bool
@@ -149,6 +152,7 @@ type oauth struct {
 	servers map[string]*authServer // by issuer
 	tokens  map[string]*oauthGrant // by each token that was issued for the grant
 	codes   map[string]*code
+	devices map[string]*deviceCode
 	revoked []string
 }
 
@@ -168,7 +172,7 @@ type oauthGrant struct {
 }
 
 func newOAuth() oauth {
-	o := oauth{servers: map[string]*authServer{}, tokens: map[string]*oauthGrant{}, codes: map[string]*code{}}
+	o := oauth{servers: map[string]*authServer{}, tokens: map[string]*oauthGrant{}, codes: map[string]*code{}, devices: map[string]*deviceCode{}}
 	o.add(OAuthServer{
 		Issuer: OAuthIssuer, TokenURL: OAuthTokenURL, RevocationURL: OAuthRevocationURL,
 		Metadata: []string{OAuthMetadata, OpenIDMetadata},
@@ -264,6 +268,8 @@ func (s *Sim) oauthEndpoint(host, path string) func(*http.Request) reply {
 		switch path {
 		case "/oauth2/keys":
 			return idTokenKeys
+		case "/oauth2/device_authorization":
+			return func(r *http.Request) reply { return s.oauthDevice(server, r).reply(s.conduct.OAuth) }
 		case "/oauth2/authorize":
 			return func(r *http.Request) reply { return s.oauthAuthorize(server, r) }
 		}

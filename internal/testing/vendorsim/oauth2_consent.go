@@ -156,6 +156,11 @@ func (s *Sim) codeGrant(a *authServer, client OAuthClient, form map[string]strin
 		return oauthViolation(invalidGrant, "code_verifier does not fit code_challenge")
 	}
 	c.isUsed = true
+	return s.consentGrant(a, client, c)
+}
+
+// consentGrant issues what a person has consented to.
+func (s *Sim) consentGrant(a *authServer, client OAuthClient, c *code) *oauthAnswer {
 	scope := c.scope
 	if len(scope) == 0 {
 		scope = client.Scopes

@@ -23,6 +23,7 @@ func (a *authServer) metadata(r *http.Request, kind string) reply {
 		"issuer":                                asSeen(r, a.Issuer),
 		"authorization_endpoint":                asSeen(r, a.Issuer+"/oauth2/authorize"),
 		"jwks_uri":                              asSeen(r, a.Issuer+"/oauth2/keys"),
+		"device_authorization_endpoint":         asSeen(r, a.Issuer+"/oauth2/device_authorization"),
 		"response_types_supported":              []string{"code"},
 		"token_endpoint":                        asSeen(r, a.TokenURL),
 		"token_endpoint_auth_methods_supported": methods,

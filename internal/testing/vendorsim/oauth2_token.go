@@ -11,6 +11,7 @@ import (
 // grantParams are the required parameters of each grant.
 var grantParams = map[string][]string{
 	RefreshTokenGrant:       {"refresh_token"},
+	DeviceCodeGrant:         {"device_code"},
 	AuthorizationCodeGrant:  {"code", "redirect_uri", "code_verifier"},
 	ClientCredentialsGrant:  nil,
 	JWTBearerGrant:          {"assertion"},
@@ -54,8 +55,11 @@ func (s *Sim) oauthToken(a *authServer, r *http.Request) *oauthAnswer {
 	if !slices.Contains(client.Grants, kind) {
 		return oauthRefusal(unauthorizedClient, "the client may not use %s", kind)
 	}
-	if kind == AuthorizationCodeGrant {
+	switch kind {
+	case AuthorizationCodeGrant:
 		return s.codeGrant(a, client, form)
+	case DeviceCodeGrant:
+		return s.deviceGrant(a, client, form)
 	}
 	asked := strings.Fields(scope)
 	if kind == RefreshTokenGrant {

@@ -86,7 +86,7 @@ func (c *Customer) addOAuth(k *privateKeys) {
 		ID: oauthClientID, Secret: oauthSecret, Scopes: []string{"invoices.read", "invoices.write", "openid"},
 		AuthMethods: []string{vendorsim.SecretBasic, vendorsim.PrivateKeyJWT},
 		Keys:        map[string]crypto.PublicKey{"": k.first.Public()},
-		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant},
+		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant, vendorsim.DeviceCodeGrant},
 		RedirectURI: "https://vault.example.com/v1/saas/callback",
 		Rotate:      true,
 	}

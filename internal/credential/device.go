@@ -1,0 +1,219 @@
+package credential
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// A DeviceCode is what a consent on another device needs (RFC 8628).
+type DeviceCode struct {
+	DeviceCode              string        `json:"device_code,omitempty"` // until the person has decided
+	UserCode                string        `json:"user_code"`
+	VerificationURI         string        `json:"verification_uri"`
+	VerificationURIComplete string        `json:"verification_uri_complete,omitempty"`
+	Interval                time.Duration `json:"interval"`
+}
+
+// slowDown is by how much slow_down makes the interval longer (RFC 8628 §3.5).
+const slowDown = 5 * time.Second
+
+// polls are the consents on other devices that this process polls. It is safe for concurrent use.
+type polls struct {
+	mu      sync.Mutex
+	running map[string]bool // by the names of the credentials
+	all     sync.WaitGroup
+	ctx     context.Context //nolint:containedctx // it ends with the store
+	cancel  context.CancelFunc
+
+	// resumed is whether those that another process began are polled.
+	resumed bool
+}
+
+func newPolls() *polls {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &polls{running: map[string]bool{}, ctx: ctx, cancel: cancel}
+}
+
+// Close ends the polls. Those that are pending go on in the next process.
+func (st *Store) Close() {
+	st.polls.cancel()
+	st.polls.all.Wait()
+}
+
+// StartDevice begins a consent on another device, and polls the vendor until the person has decided. It ends
+// a pending one. Its errors are those of StartConsent.
+func (st *Store) StartDevice(ctx context.Context, s logical.Storage, name string, claims []string) (*Consent, error) {
+	unlock, err := st.broker.Lock(ctx, storage.ConsentKey(name))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	stored, consent, err := st.consentOf(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	device, err := consent.BeginDevice(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &Consent{
+		State: ConsentPending, Digest: digestOf(device.DeviceCode), Generation: stored.Generation,
+		ExpireTime: wallTime().Add(device.ExpiresIn), ClaimNames: claims,
+		Device: &DeviceCode{device.DeviceCode, device.UserCode, device.VerificationURI, device.VerificationURIComplete, device.Interval},
+	}
+	if err := putConsent(ctx, s, name, c); err != nil {
+		return nil, err
+	}
+	st.poll(s, name)
+	return c, nil
+}
+
+// ResumeDevices polls the pending consents that another process began: before a restart, or on another node.
+func (st *Store) ResumeDevices(ctx context.Context, s logical.Storage) error {
+	st.polls.mu.Lock()
+	isDone := st.polls.resumed
+	st.polls.mu.Unlock()
+	if isDone {
+		return nil
+	}
+	names, err := storage.List(ctx, s, storage.ConsentKey(""))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if c, err := st.ReadConsent(ctx, s, name); err == nil && c != nil && c.Device != nil && c.State == ConsentPending {
+			st.poll(s, name)
+		} else if storage.IsError(err) {
+			return err
+		}
+	}
+	st.polls.mu.Lock()
+	defer st.polls.mu.Unlock()
+	st.polls.resumed = true
+	return nil
+}
+
+// poll polls for a consent in the background, unless that is done already.
+func (st *Store) poll(s logical.Storage, name string) {
+	p := st.polls
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running[name] || p.ctx.Err() != nil {
+		return
+	}
+	p.running[name] = true
+	p.all.Go(func() {
+		defer func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			delete(p.running, name)
+		}()
+		st.pollUntilDecided(p.ctx, s, name)
+	})
+}
+
+func (st *Store) pollUntilDecided(ctx context.Context, s logical.Storage, name string) {
+	wait, opened := defaultPoll, openedConsent{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		next, err := st.pollOnce(ctx, s, name, &opened)
+		if err != nil {
+			st.options.Ended(name, err)
+		}
+		if next == 0 {
+			return
+		}
+		wait = next
+	}
+}
+
+// defaultPoll is the time before the first poll.
+const defaultPoll = 5 * time.Second
+
+// An openedConsent is a consent that is open between two polls, so that the issuer's metadata is read once.
+type openedConsent struct {
+	generation string
+	provider.Consent
+}
+
+// pollOnce asks the vendor whether the person has decided. It returns the time until the next poll; zero if
+// there is none.
+func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, opened *openedConsent) (next time.Duration, err error) {
+	unlock, err := st.broker.Lock(ctx, storage.ConsentKey(name))
+	if err != nil {
+		return defaultPoll, nil //nolint:nilerr // the next poll tries again
+	}
+	defer unlock()
+	c, err := st.ReadConsent(ctx, s, name)
+	switch {
+	case storage.IsError(err):
+		return slowDown, nil //nolint:nilerr // the next poll tries again
+	case err != nil || c == nil || c.Device == nil || c.State != ConsentPending:
+		return 0, nil //nolint:nilerr // another consent has begun, or the credential is deleted
+	}
+	stored, consent, err := st.consentOf(ctx, s, name)
+	switch {
+	case storage.IsError(err):
+		return c.Device.Interval, nil
+	case err != nil || stored.Generation != c.Generation:
+		return 0, st.endDevice(ctx, s, name, c, ConsentFailed, ReasonChanged, "the credential was changed or deleted since the consent began")
+	}
+	if opened.generation != stored.Generation {
+		*opened = openedConsent{stored.Generation, consent}
+	}
+	answer, person, err := opened.RedeemDevice(ctx, c.Device.DeviceCode)
+	var refusal *provider.Error
+	switch {
+	case err == nil:
+		ended := *c
+		ended.Used, ended.Device = true, c.Device.withoutCode()
+		err := st.connect(ctx, s, name, c, ended, func(context.Context, provider.Consent) (*provider.Answer, provider.Person, error) {
+			return answer, person, nil
+		})
+		st.options.Ended(name, err)
+		return 0, nil
+	case !errors.As(err, &refusal) || refusal.Kind == provider.Unavailable && refusal.Code != provider.CodeSlowDown:
+		return max(c.Device.Interval, slowDown), nil // an outage passes; the code may expire meanwhile
+	case refusal.Code == provider.CodePending:
+		return c.Device.Interval, nil
+	case refusal.Code == provider.CodeSlowDown:
+		c.Device.Interval += slowDown
+		if err := putConsent(ctx, s, name, c); err != nil {
+			st.Logger().Debug("cannot store the interval of a consent", "name", name, "error", err)
+		}
+		return c.Device.Interval, nil
+	case refusal.Code == provider.CodeExpired:
+		return 0, st.endDevice(ctx, s, name, c, ConsentExpired, ReasonExpired, "the person took too long")
+	case strings.Contains(refusal.Reason, provider.CodeDenied): // it has no Code, as it can mean something else elsewhere
+		return 0, st.endDevice(ctx, s, name, c, ConsentRefused, ReasonRefused, refusal.Reason)
+	}
+	return 0, st.endDevice(ctx, s, name, c, ConsentFailed, ReasonFailed, refusal.Reason)
+}
+
+// endDevice stores that a consent on another device yields nothing.
+func (st *Store) endDevice(ctx context.Context, s logical.Storage, name string, c *Consent, state ConsentState, reason ConsentReason, text string) error {
+	ended := *c
+	ended.State, ended.Time, ended.Error, ended.Used, ended.Device = state, wallTime(), strings.TrimSpace(text), true, c.Device.withoutCode()
+	if err := putConsent(ctx, s, name, &ended); err != nil {
+		st.Logger().Warn("cannot store the end of a consent", "name", name, "error", err)
+	}
+	return &ConsentError{Reason: reason, Name: name, Err: errors.New(text)}
+}
+
+func (d *DeviceCode) withoutCode() *DeviceCode {
+	next := *d
+	next.DeviceCode = ""
+	return &next
+}
