@@ -4,6 +4,7 @@ package tokenbroker
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -178,15 +179,12 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 		return nil
 	}
 	b.store.ExpireUnstoredGrants()
-	b.store.SaveConsents(ctx, req.Storage)
-	if err := b.store.ResumeDevices(ctx, req.Storage); err != nil {
-		return err
-	}
 	began := time.Now()
 	err := b.broker.Sweep(ctx, req.Storage)
 	b.events.Expiring(b.broker.Expiries(), time.Now())
 	b.metrics.Swept(time.Since(began))
-	return err
+	b.store.SaveConsents(ctx, req.Storage)
+	return errors.Join(err, b.store.ResumeDevices(ctx, req.Storage))
 }
 
 // invalidate drops cached data of an entry that another node has written.

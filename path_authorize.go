@@ -3,6 +3,7 @@ package tokenbroker
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"net/url"
 	"strings"
@@ -15,7 +16,6 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/credential"
-	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -84,15 +84,15 @@ func authorizeFields() map[string]*framework.FieldSchema {
 // consentFields returns the response fields of a consent.
 func consentFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"state":                     {Type: framework.TypeString, Required: true, Description: "required (nobody has consented yet), pending, connected, refused (by the person or the vendor), failed or expired."},
+		"state":                     {Type: framework.TypeString, Required: true, Description: "That of the latest attempt: pending, refused (by the person or the vendor), failed, expired or unsaved (storage has not accepted the refresh token yet). connected, if the refresh token in use is of a consent since; required, if there is none."},
 		"expire_time":               {Type: framework.TypeTime, Description: "When a pending consent expires."},
 		"user_code":                 {Type: framework.TypeString, Description: "Code that the person enters at verification_uri, while a consent on another device is pending."},
 		"verification_uri":          {Type: framework.TypeString, Description: "Page of the vendor that the person opens on any device."},
 		"verification_uri_complete": {Type: framework.TypeString, Description: "The same page with the code, if the vendor has one."},
-		"consent_time":              {Type: framework.TypeTime, Description: "When the person consented or refused."},
-		"claims":                    {Type: framework.TypeMap, Description: "Claims about the person who consented."},
+		"consent_time":              {Type: framework.TypeTime, Description: "When a person consented to the refresh token in use."},
+		"claims":                    {Type: framework.TypeMap, Description: "Claims about who consented to the refresh token in use. A claim that is not a text is JSON."},
 		"scope":                     {Type: framework.TypeStringSlice, Description: "Scope that the vendor granted, if it says so."},
-		"error":                     {Type: framework.TypeString, Description: "Why the consent was refused or failed."},
+		"error":                     {Type: framework.TypeString, Description: "Why the latest attempt yielded nothing, or storage does not accept its result."},
 	}
 }
 
@@ -125,7 +125,7 @@ func (b *backend) authorizeDevice(ctx context.Context, req *logical.Request, nam
 	if err != nil {
 		return credentialFailure(ctx, req.Storage, name, err)
 	}
-	data := consentData(c)
+	data := consentData(credential.ConsentStatus{State: c.State, Attempt: c})
 	data["expires_in"] = int64(time.Until(c.ExpireTime).Seconds())
 	var code strings.Builder
 	qrterminal.GenerateHalfBlock(cmp.Or(c.Device.VerificationURIComplete, c.Device.VerificationURI), qrterminal.L, &code)
@@ -141,7 +141,7 @@ func (b *backend) authorizeFinish(ctx context.Context, req *logical.Request, nam
 	}
 	query := u.Query()
 	if credential.NameOfState(query.Get("state")) != name {
-		return logical.ErrorResponse("redirect: the URL does not belong to a consent to %q", name), nil
+		return logical.ErrorResponse("redirect: the URL does not belong to a consent to %q; give it to the name for which the link was made", name), nil
 	}
 	_, err = b.finishConsent(ctx, req.Storage, credential.ConsentAnswer{
 		State: query.Get("state"), Code: query.Get("code"), Issuer: query.Get("iss"),
@@ -150,10 +150,11 @@ func (b *backend) authorizeFinish(ctx context.Context, req *logical.Request, nam
 	var failed *credential.ConsentError
 	if errors.As(err, &failed) {
 		about := explanations[failed.Reason]
+		text := "redirect: " + about.short + "; " + about.fix
 		if failed.Err != nil {
-			return nil, logical.CodedError(about.status, about.title+": "+failed.Err.Error()+". "+about.next)
+			text = "redirect: " + about.short + ": " + failed.Err.Error() + "; " + about.fix
 		}
-		return nil, logical.CodedError(about.status, about.title+". "+about.next)
+		return nil, logical.CodedError(about.status, text)
 	}
 	if err != nil {
 		return credentialFailure(ctx, req.Storage, name, err)
@@ -182,11 +183,8 @@ func (b *backend) consentEnded(name string, err error) {
 	switch {
 	case err == nil:
 		b.Logger().Info("a person has consented", "name", name)
-	case failed != nil && failed.Err == nil: // anybody can cause these, so they are only counted
-	case failed != nil:
+	case failed != nil && failed.Err != nil: // anybody can cause the others, so they are only counted
 		b.Logger().Warn("a consent failed", "name", failed.Name, "error", err)
-	default:
-		b.Logger().Warn("a consent failed", "name", name, "error", err)
 	}
 }
 
@@ -207,38 +205,46 @@ func (b *backend) consentResponse(ctx context.Context, s logical.Storage, name s
 	}
 	c, err := b.store.ReadConsent(ctx, s, name)
 	switch {
-	case err != nil && (storage.IsError(err) || !required):
+	case err != nil:
 		return nil, err
-	case c == nil && !required:
+	case c.State == "" && !required:
 		return nil, nil
-	case c == nil:
-		return &logical.Response{Data: map[string]any{"state": "required"}}, nil
 	}
 	return &logical.Response{Data: consentData(c)}, nil
 }
 
-func consentData(c *credential.Consent) map[string]any {
-	data := map[string]any{"state": string(c.State)}
-	if c.State == credential.ConsentPending {
-		data["expire_time"] = broker.FormatTime(c.ExpireTime)
-		if c.Device != nil {
-			data["user_code"], data["verification_uri"] = c.Device.UserCode, c.Device.VerificationURI
-			if c.Device.VerificationURIComplete != "" {
-				data["verification_uri_complete"] = c.Device.VerificationURIComplete
+// consentData returns the response data of the consents to a credential.
+func consentData(c credential.ConsentStatus) map[string]any {
+	data := map[string]any{"state": cmp.Or(string(c.State), "required")}
+	if c.Error != "" {
+		data["error"] = c.Error
+	}
+	if attempt := c.Attempt; attempt != nil && c.State == credential.ConsentPending {
+		data["expire_time"] = broker.FormatTime(attempt.ExpireTime)
+		if attempt.Device != nil {
+			data["user_code"], data["verification_uri"] = attempt.Device.UserCode, attempt.Device.VerificationURI
+			if attempt.Device.VerificationURIComplete != "" {
+				data["verification_uri_complete"] = attempt.Device.VerificationURIComplete
 			}
 		}
 	}
-	if !c.Time.IsZero() {
-		data["consent_time"] = broker.FormatTime(c.Time)
+	if c.Consented == nil {
+		return data
 	}
-	if len(c.Claims) > 0 {
-		data["claims"] = c.Claims
+	data["consent_time"] = broker.FormatTime(c.Consented.Time)
+	if len(c.Consented.Scope) > 0 {
+		data["scope"] = c.Consented.Scope
 	}
-	if len(c.Scope) > 0 {
-		data["scope"] = c.Scope
-	}
-	if c.Error != "" {
-		data["error"] = c.Error
+	if len(c.Consented.Claims) > 0 {
+		claims := map[string]any{}
+		for name, value := range c.Consented.Claims {
+			var text string
+			if json.Unmarshal(value, &text) != nil {
+				text = string(value) // of another type, as JSON
+			}
+			claims[name] = text
+		}
+		data["claims"] = claims
 	}
 	return data
 }

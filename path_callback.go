@@ -47,25 +47,29 @@ func (b *backend) pathCallback() *framework.Path {
 	}
 }
 
-// An explanation says what became of a consent, and what to do.
+// An explanation says what became of a consent, and what to do: on the page, and in an error.
 type explanation struct {
 	status      int
 	title, next string
+	short, fix  string
 }
+
+const newLink = "begin another consent"
 
 // explanations are the outcomes of a consent that yields no token.
 var explanations = map[credential.ConsentReason]explanation{
-	credential.ReasonUnknown: {http.StatusBadRequest, "This link is not valid", "Ask for a new link: vault write <mount>/authorize/<name>. Only the latest link of a credential is valid."},
-	credential.ReasonUsed:    {http.StatusConflict, "This link was used already", "Nothing was changed. If the credential is not connected, ask for a new link."},
-	credential.ReasonExpired: {http.StatusGone, "This link has expired", "A link is valid for ten minutes. Ask for a new one."},
-	credential.ReasonChanged: {http.StatusConflict, "The credential was changed in the meantime", "Nothing was stored. Ask for a new link."},
-	credential.ReasonRefused: {http.StatusForbidden, "Consent was not given", "Nothing was changed. If this was a mistake, ask for a new link."},
-	credential.ReasonFailed:  {http.StatusBadGateway, "The vendor did not issue a token", "Nothing was changed. Show this page to the operator of Vault, and ask for a new link."},
-	credential.ReasonUnsaved: {http.StatusServiceUnavailable, "Vault could not store the token yet", "Vault keeps trying. You can reload this page in a minute; do not consent again."},
+	credential.ReasonUnknown: {http.StatusBadRequest, "This link is not valid", "Ask for a new link: vault write <mount>/authorize/<name>. Only the latest link of a credential is valid.", "the state is not that of the latest consent", newLink},
+	credential.ReasonUsed:    {http.StatusConflict, "This link was used already", "If the credential is not connected, ask for a new link.", "the URL was used already", newLink},
+	credential.ReasonExpired: {http.StatusGone, "This link has expired", "A link is valid for ten minutes. Ask for a new one.", "the consent has expired", newLink},
+	credential.ReasonChanged: {http.StatusConflict, "The credential was changed in the meantime", "Nothing was stored. Ask for a new link.", "the credential was changed in the meantime", newLink},
+	credential.ReasonRefused: {http.StatusForbidden, "Consent was not given", "Nothing was changed. If this was a mistake, ask for a new link.", "the consent was refused", newLink},
+	credential.ReasonFailed:  {http.StatusBadGateway, "The vendor did not issue a token", "Nothing was stored. Show this page to the operator of Vault, and ask for a new link.", "the vendor did not issue a token", newLink},
+	credential.ReasonUnsaved: {http.StatusServiceUnavailable, "Vault could not store the token yet", "Vault keeps trying. You can reload this page in a minute; do not consent again.", "storage has not accepted the refresh token yet", "the engine keeps trying"},
+	credential.ReasonBusy:    {http.StatusServiceUnavailable, "Vault is busy", "Nothing was changed. Reload this page in a minute.", "the credential is busy with another request", "give the same URL again"},
 }
 
 // connected is the outcome of a consent that yields a token.
-var connected = explanation{http.StatusOK, "Connected", "You can close this window."}
+var connected = explanation{status: http.StatusOK, title: "Connected", next: "You can close this window."}
 
 func (b *backend) callback(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	text := func(name string) string { return d.Get(name).(string) }
@@ -81,7 +85,7 @@ func (b *backend) callback(ctx context.Context, req *logical.Request, d *framewo
 			reason = failed.Err.Error()
 		}
 	case err != nil:
-		about = explanation{http.StatusServiceUnavailable, "Vault cannot read its storage", "Reload this page in a minute."}
+		about = explanation{status: http.StatusServiceUnavailable, title: "Vault cannot read its storage", next: "Nothing was changed. Reload this page in a minute."}
 	}
 	return callbackPage(about, req.MountPoint, name, reason)
 }

@@ -11,6 +11,7 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
@@ -66,7 +67,7 @@ func statusFields() map[string]*framework.FieldSchema {
 	}
 	return map[string]*framework.FieldSchema{
 		"vendor":                  text(vendorDescription),
-		"state":                   text("unused, ok, degraded (the last exchange failed, but reads return a valid token) or failed (some reads fail)."),
+		"state":                   text("unused, ok, degraded (the last exchange failed, but reads return a valid token), failed (some reads fail) or consent_required (a person must consent, and reads fail)."),
 		"expire_time":             at("When the cached token expires."),
 		"last_exchange_time":      at("When the last exchange succeeded."),
 		"exchanges":               number("Number of successful exchanges since the credential was written."),
@@ -125,12 +126,16 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *frame
 	}
 	data := statusData(status)
 	if status.CanConsent {
-		consent := map[string]any{}
-		switch c, err := b.store.ReadConsent(ctx, req.Storage, name); {
-		case storage.IsError(err):
+		c, err := b.store.ReadConsent(ctx, req.Storage, name)
+		if err != nil {
 			return nil, err
-		case c != nil:
+		}
+		consent := map[string]any{}
+		if c.State != "" {
 			consent = consentData(c)
+		}
+		if c.State == credential.ConsentUnsaved {
+			data["storage_error"] = c.Error
 		}
 		consent["required"] = status.NeedsConsent
 		data["consent"] = consent

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -30,6 +31,9 @@ func ConsentOf(c Credential) Consent {
 type Consent interface {
 	// IsMissing reports whether the credential has no refresh token, so that nothing can be exchanged.
 	IsMissing() bool
+
+	// IdentifiesPerson reports whether the vendor says who has consented.
+	IdentifiesPerson() bool
 
 	// URL returns where to send the person's browser. It may read the issuer's metadata.
 	URL(ctx context.Context, r ConsentRequest) (string, error)
@@ -75,8 +79,9 @@ type ConsentRequest struct {
 	Nonce        string // OpenID Connect Core §3.1.2.1
 }
 
-// A Person has the claims of the ID token about who has consented; nil if there was none.
-type Person map[string]any
+// A Person has the claims of the ID token about who has consented; nil if there was none. None has a secret of
+// the credential.
+type Person map[string]json.RawMessage
 
 // RedirectURIDescription describes the field redirect_uri as a noun phrase.
 const RedirectURIDescription = "the URL to which the person's browser returns, as it is registered at the vendor: that of callback, such as https://vault.example.com/v1/api/callback"

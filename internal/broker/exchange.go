@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -64,6 +65,9 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 		return v, ErrBusy
 	}
 	latest := v.latestState()
+	if consent := provider.ConsentOf(v.credential.Vendor); consent != nil && consent.IsMissing() && latest.grantFor(v.scope).RefreshToken == "" {
+		return v, consentRequired(v.credential, v.scope)
+	}
 	if err := probeWritable(ctx, s, latest.grantFor(v.scope)); err != nil {
 		b.logger(v).Warn("storage does not accept writes, so the vendor is not called", "error", err)
 		r.keepUnsaved(s, latest, err)
@@ -86,6 +90,14 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 	snap, err := b.save(ctx, s, r, v.snapshot, v.scope, next)
 	b.reportFinished(x, err == nil)
 	return v.withSnapshot(snap), err
+}
+
+// consentRequired returns the error of a read of a credential that nobody has consented to. There is nothing to
+// exchange, and so no failure of one.
+func consentRequired(c *Credential, scope string) error {
+	err := provider.Errorf(provider.Rejected, "no person has consented yet; begin with a write to %s", apipath.Authorize(c.Name))
+	err.Code = provider.CodeConsentRequired
+	return &ExchangeError{Path: c.Path, Scope: scope, Err: err}
 }
 
 // exchangeContext returns the context of an exchange that begins now. It does not end with the

@@ -135,11 +135,12 @@ func (v scopeSnapshot) backOffError() error {
 
 // readError returns a failure as an error for readers.
 func (v scopeSnapshot) readError(failure Failure) error {
-	err := &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope, Widened: failure.Widened}
-	if consent := provider.ConsentOf(v.credential.Vendor); consent != nil && consent.IsMissing() && failure.Kind == provider.Rejected {
-		err.Code = provider.CodeConsentRequired
+	return &ExchangeError{
+		Path:        v.credential.Path,
+		Scope:       v.scope,
+		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope, Widened: failure.Widened},
+		NextAttempt: failure.NextAttempt,
 	}
-	return &ExchangeError{Path: v.credential.Path, Scope: v.scope, Err: err, NextAttempt: failure.NextAttempt}
 }
 
 // expiredMeanwhile returns the error for a reader whose token expired right after the exchange.

@@ -163,6 +163,8 @@ func newStatus(snap snapshot, now time.Time) *Status {
 	}
 	isFailing = isFailing || s.Failure.Count > 0 || lacksToken
 	switch {
+	case s.NeedsConsent && !hasToken && !isFailing:
+		s.State = "consent_required"
 	case isFailing && hasToken && !lacksToken:
 		s.State = "degraded"
 	case isFailing:

@@ -192,13 +192,16 @@ func (a *activationRun) verify(ctx context.Context, u *storedCredential) (*broke
 		return nil, err
 	}
 	key := signingKey{pair: a.next.Active, allowed: a.next.Allowed}
-	next, credential, err := a.store.build(revision{vendor: u.vendor, name: u.name, fields: fields, key: key, generation: generation, time: wallTime()})
+	next, credential, err := a.store.build(revision{vendor: u.vendor, name: u.name, fields: fields, key: key, generation: generation, time: wallTime(), consented: u.Consented})
 	if err != nil {
 		return nil, err
 	}
 	change := a.changes.Of(u.name)
 	r := replacement{stored: u, known: u.latestState(change.Known), next: next, credential: credential}
-	state, err := change.Verify(ctx, credential, r.grant())
+	state := broker.Unverified(credential, r.grant())
+	if !needsConsent(credential) {
+		state, err = change.Verify(ctx, credential, r.grant())
+	}
 	r = r.withVerified(state)
 	if err != nil {
 		outcome := u.path() + " keeps using the active pair of " + apipath.Keypair(a.name) + "; the pending pair stays pending"

@@ -6,9 +6,10 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,12 +32,13 @@ const (
 	ConsentPending   ConsentState = "pending"
 	ConsentConnected ConsentState = "connected"
 	ConsentRefused   ConsentState = "refused" // by the person or the vendor
-	ConsentFailed    ConsentState = "failed"  // the code could not be exchanged, or its result not be stored
+	ConsentFailed    ConsentState = "failed"  // the code could not be exchanged
+	ConsentUnsaved   ConsentState = "unsaved" // storage has not accepted the refresh token yet
 	ConsentExpired   ConsentState = "expired"
 )
 
-// A Consent is the latest consent to a credential in storage. There is one entry for each credential,
-// however often a consent is begun.
+// A Consent is the latest attempt to get a consent to a credential. There is one entry for each credential,
+// however often a consent is begun. Who has consented is in the credential's own entry (Consented).
 type Consent struct {
 	storage.Format
 
@@ -62,11 +64,27 @@ type Consent struct {
 	// ClaimNames are the claims of the ID token to keep.
 	ClaimNames []string `json:"claim_names,omitempty"`
 
-	// Time is when the consent ended. Claims say who has consented, and Scope to what.
-	Time   time.Time      `json:"time,omitzero"`
-	Claims map[string]any `json:"claims,omitempty"`
-	Scope  []string       `json:"scope,omitempty"`
-	Error  string         `json:"error,omitempty"`
+	// Time is when the attempt ended, and Error why it yielded nothing.
+	Time  time.Time `json:"time,omitzero"`
+	Error string    `json:"error,omitempty"`
+}
+
+// A Consented is a consent that yielded the refresh token of a credential.
+type Consented struct {
+	// TokenDigest is the SHA-256 of the refresh token, so that the consent does not count for another one.
+	TokenDigest []byte `json:"token_digest"`
+
+	Time   time.Time                  `json:"time"`
+	Claims map[string]json.RawMessage `json:"claims,omitempty"`
+	Scope  []string                   `json:"scope,omitempty"`
+}
+
+// consented returns the consent that yielded the refresh token in use; nil if there was none.
+func (e *Entry) consented() *Consented {
+	if e.Consented == nil || subtle.ConstantTimeCompare(e.Consented.TokenDigest, digestOf(e.text("refresh_token"))) != 1 {
+		return nil
+	}
+	return e.Consented
 }
 
 // Check implements storage.Entry.
@@ -79,13 +97,59 @@ func (c *Consent) Check() error {
 
 const repairConsent = "begin another consent"
 
-// ReadConsent returns the latest consent to a credential; nil if there was none.
-func (st *Store) ReadConsent(ctx context.Context, s logical.Storage, name string) (*Consent, error) {
+// readConsent returns the latest attempt; nil if there was none.
+func (st *Store) readConsent(ctx context.Context, s logical.Storage, name string) (*Consent, error) {
 	c, err := storage.Get[Consent](ctx, s, storage.ConsentKey(name), repairConsent)
 	if c != nil && c.State == ConsentPending && !time.Now().Before(c.ExpireTime) {
 		c.State = ConsentExpired
 	}
 	return c, err
+}
+
+// A ConsentStatus is what is known of the consents to a credential.
+type ConsentStatus struct {
+	// State is that of the latest attempt, unless a later consent yielded the refresh token; "" if there was
+	// neither.
+	State     ConsentState
+	Attempt   *Consent   // nil if there was none, or if it ended before Consented
+	Consented *Consented // nil if the refresh token in use is not of a consent
+	Error     string
+}
+
+// ReadConsent returns what is known of the consents to a credential. A damaged attempt counts as none.
+func (st *Store) ReadConsent(ctx context.Context, s logical.Storage, name string) (ConsentStatus, error) {
+	var status ConsentStatus
+	stored, _, err := st.consentOf(ctx, s, name)
+	switch {
+	case storage.IsError(err):
+		return status, err
+	case err == nil:
+		status.Consented = stored.consented()
+	}
+	c, err := st.readConsent(ctx, s, name)
+	if storage.IsError(err) {
+		return status, err
+	}
+	if kept := st.keptConsents.get(name); kept != nil {
+		status.State, status.Attempt, status.Error = ConsentUnsaved, c, kept.reason()
+		return status, nil
+	}
+	isOver := c != nil && status.Consented != nil && c.State != ConsentPending && !c.ended().After(status.Consented.Time)
+	switch {
+	case c != nil && !isOver:
+		status.State, status.Attempt, status.Error = c.State, c, c.Error
+	case status.Consented != nil:
+		status.State = ConsentConnected
+	}
+	return status, nil
+}
+
+// ended returns when an attempt ended.
+func (c *Consent) ended() time.Time {
+	if c.Time.IsZero() {
+		return c.ExpireTime
+	}
+	return c.Time
 }
 
 func putConsent(ctx context.Context, s logical.Storage, name string, c *Consent) error {
@@ -106,7 +170,7 @@ func (st *Store) StartConsent(ctx context.Context, s logical.Storage, name strin
 		return nil, err
 	}
 	defer unlock()
-	stored, consent, err := st.consentOf(ctx, s, name)
+	stored, consent, err := st.beginConsent(ctx, s, name, claims)
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +192,28 @@ func (st *Store) StartConsent(ctx context.Context, s logical.Storage, name strin
 		return nil, err
 	}
 	return &ConsentStart{URL: to, ExpireTime: c.ExpireTime}, nil
+}
+
+// maxClaims is the number of claims that are kept.
+const maxClaims = 20
+
+// beginConsent checks that a consent to a credential can begin. The caller holds the lock of the consent.
+func (st *Store) beginConsent(ctx context.Context, s logical.Storage, name string, claims []string) (*storedCredential, provider.Consent, error) {
+	if st.keptConsents.get(name) != nil {
+		if err := st.saveKept(ctx, s, name, nil); st.keptConsents.get(name) != nil {
+			return nil, nil, err
+		}
+	}
+	stored, consent, err := st.consentOf(ctx, s, name)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case len(claims) > 0 && !consent.IdentifiesPerson():
+		return nil, nil, provider.Errorf(provider.Invalid, "claims: the vendor does not say who has consented; omit claims, or set an issuer and request the scope openid")
+	case len(claims) > maxClaims || slices.ContainsFunc(claims, func(name string) bool { return len(name) > maxClaim }):
+		return nil, nil, provider.Errorf(provider.Invalid, "claims: give at most %d names of at most %d bytes", maxClaims, maxClaim)
+	}
+	return stored, consent, nil
 }
 
 func digestOf(state string) []byte {
@@ -165,7 +251,7 @@ func (st *Store) consentOf(ctx context.Context, s logical.Storage, name string) 
 	}
 	consent := provider.ConsentOf(credential.Vendor)
 	if consent == nil {
-		return nil, nil, provider.Errorf(provider.Invalid, "name: no consent can yield the token of %s; the vendor has no authorization endpoint, or its grant_type is not refresh_token", stored.path())
+		return nil, nil, provider.Errorf(provider.Invalid, "no consent can yield the token of %s; set its grant_type=refresh_token, and for oauth2 an issuer or authorization_url; or choose a vendor with an authorization endpoint", stored.path())
 	}
 	return stored, consent, nil
 }
@@ -211,6 +297,7 @@ const (
 	ReasonRefused ConsentReason = "refused" // by the person or the vendor
 	ReasonFailed  ConsentReason = "failed"  // the vendor does not exchange the code
 	ReasonUnsaved ConsentReason = "unsaved" // storage failed; the same URL can be tried again
+	ReasonBusy    ConsentReason = "busy"    // nothing was begun; the same URL can be tried again
 )
 
 func (e *ConsentError) Error() string {
@@ -241,37 +328,54 @@ func (st *Store) FinishConsent(ctx context.Context, s logical.Storage, a Consent
 	if name == "" {
 		return "", &ConsentError{Reason: ReasonUnknown}
 	}
-	unlock, err := st.broker.Lock(ctx, storage.ConsentKey(name))
-	if err != nil {
+	if _, err := st.attemptOf(ctx, s, name, a); err != nil { // a guess gets no lock
 		return "", err
 	}
+	unlock, err := st.broker.Lock(ctx, storage.ConsentKey(name))
+	if err != nil {
+		return "", &ConsentError{Reason: ReasonBusy, Name: name}
+	}
 	defer unlock()
-	c, err := st.ReadConsent(ctx, s, name)
+	c, err := st.attemptOf(ctx, s, name, a)
 	switch {
-	case storage.IsError(err):
+	case err != nil:
 		return "", err
-	case err != nil || c == nil || c.Device != nil || subtle.ConstantTimeCompare(c.Digest, digestOf(a.State)) != 1:
-		return "", &ConsentError{Reason: ReasonUnknown}
 	case c.Used:
 		return name, st.saveKept(ctx, s, name, c)
 	case c.State != ConsentPending:
 		return "", &ConsentError{Reason: ReasonExpired, Name: name}
-	}
-	used := *c
-	used.Used, used.CodeVerifier, used.Nonce = true, "", ""
-	if a.Code == "" {
-		used.State, used.Time, used.Error = ConsentRefused, wallTime(), refusal(a)
-		if err := putConsent(ctx, s, name, &used); err != nil {
+	case a.Code == "":
+		ended := c.end(ConsentRefused, refusal(a))
+		if err := putConsent(ctx, s, name, ended); err != nil {
 			return "", err
 		}
-		return "", &ConsentError{Reason: ReasonRefused, Name: name, Err: errors.New(used.Error)}
+		return "", &ConsentError{Reason: ReasonRefused, Name: name, Err: errors.New(ended.Error)}
 	}
-	// The code is used up before it is exchanged, so that it is exchanged at most once.
-	used.State, used.Error = ConsentFailed, "the engine stopped while it exchanged the code"
-	if err := putConsent(ctx, s, name, &used); err != nil {
-		return "", err
+	return name, st.connect(ctx, s, name, c, func(ctx context.Context, consent provider.Consent) (*provider.Answer, provider.Person, error) {
+		return consent.Redeem(ctx, c.request(""), a.Code, a.Issuer)
+	})
+}
+
+// attemptOf returns the attempt that the state parameter of a browser's return belongs to.
+func (st *Store) attemptOf(ctx context.Context, s logical.Storage, name string, a ConsentAnswer) (*Consent, error) {
+	c, err := st.readConsent(ctx, s, name)
+	switch {
+	case storage.IsError(err):
+		return nil, err
+	case err != nil || c == nil || c.Device != nil || subtle.ConstantTimeCompare(c.Digest, digestOf(a.State)) != 1:
+		return nil, &ConsentError{Reason: ReasonUnknown}
 	}
-	return name, st.redeem(ctx, s, name, c, used, a)
+	return c, nil
+}
+
+// end returns an attempt that has ended, without what its exchange needs.
+func (c *Consent) end(state ConsentState, reason string) *Consent {
+	ended := *c
+	ended.State, ended.Time, ended.Error, ended.Used, ended.CodeVerifier, ended.Nonce = state, wallTime(), reason, true, "", ""
+	if c.Device != nil {
+		ended.Device = c.Device.withoutCode()
+	}
+	return &ended
 }
 
 // refusal returns the vendor's reason, as the consent has it.
@@ -286,61 +390,86 @@ func refusal(a ConsentAnswer) string {
 	return fmt.Sprintf("%.300q", text)
 }
 
-// redeem exchanges the code of a consent, and stores the credential with the refresh token.
-func (st *Store) redeem(ctx context.Context, s logical.Storage, name string, c *Consent, used Consent, a ConsentAnswer) error {
-	return st.connect(ctx, s, name, c, used, func(ctx context.Context, consent provider.Consent) (*provider.Answer, provider.Person, error) {
-		return consent.Redeem(ctx, c.request(""), a.Code, a.Issuer)
-	})
-}
-
-// connect stores a credential with the refresh token that yield returns. ended is the consent as it has
-// ended, but for the result.
-func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c *Consent, ended Consent, yield yieldFunc) error {
+// connect stores a credential with the refresh token that yield returns. Before that, the attempt is used up,
+// so that its code is exchanged at most once.
+func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c *Consent, yield yieldFunc) error {
+	busy := func(err error) error {
+		if storage.IsError(err) {
+			return err
+		}
+		return &ConsentError{Reason: ReasonBusy, Name: name}
+	}
+	ctx, changes, err := st.beginWrites(ctx, s, name)
+	if err != nil {
+		return busy(err)
+	}
+	defer changes.End()
+	stored, consent, unlock, err := st.lockedConsentOf(ctx, s, name)
+	if storage.IsError(err) {
+		return err
+	}
+	defer unlock()
 	failed := func(reason ConsentReason, err error) error {
-		ended.State, ended.Time, ended.Error = ConsentFailed, wallTime(), err.Error()
-		if putErr := putConsent(context.WithoutCancel(ctx), s, name, &ended); putErr != nil {
+		if putErr := putConsent(ctx, s, name, c.end(ConsentFailed, err.Error())); putErr != nil {
 			st.Logger().Warn("cannot store the end of a consent", "name", name, "error", putErr)
 		}
 		return &ConsentError{Reason: reason, Name: name, Err: err}
 	}
-	ctx, changes, err := st.broker.BeginWrites(ctx, s, name)
-	if err != nil {
-		return failed(ReasonFailed, err)
-	}
-	defer changes.End()
-	change := changes.Of(name)
-	stored, consent, err := st.consentOf(ctx, s, name)
 	switch {
-	case errors.Is(err, broker.ErrUnknown), err == nil && stored.Generation != c.Generation:
-		return failed(ReasonChanged, errors.New("the credential was changed or deleted since the consent began"))
+	case errors.Is(err, broker.ErrUnknown):
+		return &ConsentError{Reason: ReasonUnknown}
+	case err == nil && stored.Generation != c.Generation:
+		return failed(ReasonChanged, errors.New("the credential was changed since the consent began"))
 	case err != nil:
 		return failed(ReasonFailed, err)
 	}
 	credential, err := st.open(stored)
+	if err == nil {
+		credential.Generation, err = newGeneration()
+	}
 	if err != nil {
 		return failed(ReasonFailed, err)
 	}
-	if credential.Generation, err = newGeneration(); err != nil {
-		return failed(ReasonFailed, err)
+	if err := putConsent(ctx, s, name, c.end(ConsentFailed, "the engine stopped while it exchanged the code")); err != nil {
+		return err
 	}
 	exchange := &consentExchange{Credential: credential.Vendor, consent: consent, yield: yield}
 	credential.Vendor = exchange
-	state, err := change.Verify(ctx, credential, provider.Grant{})
+	state, err := changes.Of(name).Verify(ctx, credential, provider.Grant{})
 	if err != nil {
 		return failed(ReasonFailed, err)
 	}
-	fields := maps.Clone(stored.Fields)
-	fields["refresh_token"] = exchange.refreshToken
-	next, opened, err := st.build(revision{vendor: stored.vendor, name: name, fields: fields, key: stored.key, generation: credential.Generation, time: wallTime()})
-	if err != nil {
-		return failed(ReasonFailed, err)
+	kept := &keptConsent{
+		generation: credential.Generation, of: stored.Generation, refreshToken: exchange.refreshToken, verified: state,
+		attempt: c.end(ConsentConnected, ""),
+		consented: &Consented{
+			TokenDigest: digestOf(exchange.refreshToken), Time: wallTime(), Claims: claimsOf(exchange.person, c.ClaimNames), Scope: state.GrantedScope(),
+		},
 	}
-	ended.State, ended.Time, ended.Error = ConsentConnected, wallTime(), ""
-	ended.Generation, ended.Scope = credential.Generation, state.GrantedScope()
-	ended.Claims = claimsOf(exchange.person, c.ClaimNames)
-	planned := plannedWrite{replacement: replacement{stored: stored, known: stored.latestState(change.Known), next: next, credential: opened}}
-	planned.replacement = planned.withVerified(state)
-	return st.saveConsent(ctx, s, change, name, &keptConsent{planned: planned, consent: ended})
+	return st.saveConsent(ctx, s, changes.Of(name), stored, kept)
+}
+
+// beginWrites is BeginWrites of the broker, whose context is that of the caller if it fails.
+func (st *Store) beginWrites(ctx context.Context, s logical.Storage, name string) (context.Context, *broker.Changes, error) {
+	next, changes, err := st.broker.BeginWrites(ctx, s, name)
+	if err != nil {
+		return ctx, nil, err
+	}
+	return next, changes, nil
+}
+
+// lockedConsentOf is consentOf with the lock of the credential's key pair.
+func (st *Store) lockedConsentOf(ctx context.Context, s logical.Storage, name string) (*storedCredential, provider.Consent, func(), error) {
+	stored, _, err := st.consentOf(ctx, s, name)
+	if err != nil {
+		return nil, nil, func() {}, err
+	}
+	unlock, err := st.lockKeypair(ctx, stored.keypairName())
+	if err != nil {
+		return nil, nil, func() {}, err
+	}
+	stored, consent, err := st.consentOf(ctx, s, name)
+	return stored, consent, unlock, err
 }
 
 // A yieldFunc returns the answer to a consent, and who has consented.
@@ -366,14 +495,14 @@ func (x *consentExchange) Exchange(ctx context.Context, _ provider.Grant) (*prov
 	return answer, nil
 }
 
-// maxClaim is the longest claim that is kept, in bytes.
+// maxClaim is the longest claim that is kept, and the longest name of one, in bytes.
 const maxClaim = 500
 
 // claimsOf returns the claims that the operator wants to see.
-func claimsOf(person provider.Person, names []string) map[string]any {
-	claims := map[string]any{}
+func claimsOf(person provider.Person, names []string) map[string]json.RawMessage {
+	claims := map[string]json.RawMessage{}
 	for _, name := range names {
-		if value := fmt.Sprint(person[name]); person[name] != nil && len(value) <= maxClaim {
+		if value := person[name]; len(value) > 0 && len(value) <= maxClaim {
 			claims[name] = value
 		}
 	}

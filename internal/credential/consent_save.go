@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -13,15 +14,27 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
-// A keptConsent is a credential with the refresh token of a consent.
+// A keptConsent is the result of a consent. The credential is built from what is stored when it is written.
 type keptConsent struct {
-	planned plannedWrite
-	consent Consent
+	generation, of string // of the credential with the refresh token, and of the one before
+	refreshToken   string
+	verified       *broker.State
+	consented      *Consented
+	attempt        *Consent
+
+	err error // why storage has not accepted it
+}
+
+// reason returns why storage has not accepted the result.
+func (k *keptConsent) reason() string {
+	if k.err == nil {
+		return ""
+	}
+	return k.err.Error()
 }
 
 // keptConsents has the results of consents that storage did not accept, by the names of the credentials
-// (guarantee 3). The person cannot consent again at every vendor without harm, so they are stored as soon
-// as storage accepts them. It is safe for concurrent use.
+// (guarantee 3). They are stored as soon as storage accepts them. It is safe for concurrent use.
 type keptConsents struct {
 	mu   sync.Mutex
 	kept map[string]*keptConsent
@@ -54,57 +67,89 @@ func (k *keptConsents) names() []string {
 	return slices.Sorted(maps.Keys(k.kept))
 }
 
-// saveConsent stores the result of a consent, or keeps it in memory.
-func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *broker.Change, name string, kept *keptConsent) error {
-	if err := st.commit(ctx, s, change, kept.planned); err != nil {
-		err = change.Failed(ctx, kept.planned.answered(), err)
-		if !storage.IsError(err) {
-			return &ConsentError{Reason: ReasonChanged, Name: name, Err: err}
+// saveConsent stores a credential with the result of a consent, or keeps the result in memory.
+func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *broker.Change, stored *storedCredential, kept *keptConsent) error {
+	name := stored.name
+	fields := maps.Clone(stored.Fields)
+	fields["refresh_token"] = kept.refreshToken
+	next, opened, err := st.build(revision{
+		vendor: stored.vendor, name: name, fields: fields, key: stored.key, generation: kept.generation, time: kept.consented.Time, consented: kept.consented,
+	})
+	if err == nil {
+		planned := plannedWrite{replacement: replacement{stored: stored, known: stored.latestState(change.Known), next: next, credential: opened}}
+		planned.replacement = planned.withVerified(kept.verified)
+		if err = st.commit(ctx, s, change, planned); err != nil {
+			err = change.Failed(ctx, planned.answered(), err)
 		}
+	}
+	switch {
+	case storage.IsError(err):
+		kept.err = err
 		st.keptConsents.put(name, kept)
 		return &ConsentError{Reason: ReasonUnsaved, Name: name, Err: err}
+	case err != nil:
+		st.keptConsents.drop(name)
+		st.Logger().Warn("a consent failed", "name", name, "error", err)
+		return &ConsentError{Reason: ReasonChanged, Name: name, Err: err}
 	}
 	st.keptConsents.drop(name)
-	if err := putConsent(ctx, s, name, &kept.consent); err != nil {
-		st.Logger().Warn("a consent is complete, but who consented cannot be stored", "name", name, "error", err)
-	}
+	st.putAttempt(ctx, s, name, kept)
 	return nil
 }
 
-// saveKept stores the result of a consent that storage did not accept before. Without one, the consent c
-// was used up already. The caller holds the lock of the consent.
+// putAttempt stores that an attempt has succeeded. The credential's entry says so too, so that it may fail.
+func (st *Store) putAttempt(ctx context.Context, s logical.Storage, name string, kept *keptConsent) {
+	if err := putConsent(ctx, s, name, kept.attempt); err != nil {
+		st.Logger().Warn("cannot store the end of a consent", "name", name, "error", err)
+	}
+}
+
+// saveKept stores the result of a consent that storage did not accept before. Without one, the attempt c was
+// used up already. The caller holds the lock of the consent.
 func (st *Store) saveKept(ctx context.Context, s logical.Storage, name string, c *Consent) error {
 	kept := st.keptConsents.get(name)
-	if kept == nil || c != nil && string(kept.consent.Digest) != string(c.Digest) {
+	if kept == nil || c != nil && string(kept.attempt.Digest) != string(c.Digest) {
 		return &ConsentError{Reason: ReasonUsed, Name: name}
 	}
-	ctx, changes, err := st.broker.BeginWrites(ctx, s, name)
+	ctx, changes, err := st.beginWrites(ctx, s, name)
 	if err != nil {
 		return &ConsentError{Reason: ReasonUnsaved, Name: name, Err: err}
 	}
 	defer changes.End()
-	stored, _, err := st.consentOf(ctx, s, name)
+	stored, _, unlock, err := st.lockedConsentOf(ctx, s, name)
+	defer unlock()
 	switch {
-	case storage.IsError(err):
+	case storage.IsError(err) || errors.Is(err, broker.ErrBusy):
 		return &ConsentError{Reason: ReasonUnsaved, Name: name, Err: err}
-	case err != nil || stored.Generation != kept.planned.stored.Generation:
+	case err == nil && stored.Generation == kept.generation: // the write succeeded, although storage said otherwise
 		st.keptConsents.drop(name)
+		st.putAttempt(ctx, s, name, kept)
+		return nil
+	case err != nil || stored.Generation != kept.of:
+		st.keptConsents.drop(name)
+		st.Logger().Warn("a consent failed", "name", name, "error", "the credential was changed before the refresh token could be stored")
 		return &ConsentError{Reason: ReasonChanged, Name: name, Err: err}
 	}
-	return st.saveConsent(ctx, s, changes.Of(name), name, kept)
+	return st.saveConsent(ctx, s, changes.Of(name), stored, kept)
 }
+
+// saveTimeout bounds SaveConsents.
+const saveTimeout = 10 * time.Second
 
 // SaveConsents stores the results of consents that storage did not accept before.
 func (st *Store) SaveConsents(ctx context.Context, s logical.Storage) {
+	end := time.Now().Add(saveTimeout)
 	for _, name := range st.keptConsents.names() {
+		if time.Now().After(end) {
+			return
+		}
 		unlock, err := st.broker.Lock(ctx, storage.ConsentKey(name))
 		if err != nil {
 			return
 		}
 		err = st.saveKept(ctx, s, name, nil)
 		unlock()
-		var failure *ConsentError
-		if errors.As(err, &failure) && failure.Reason == ReasonUnsaved {
+		if st.keptConsents.get(name) != nil {
 			st.Logger().Warn("the refresh token of a consent is not in storage yet", "name", name, "error", err)
 		}
 	}

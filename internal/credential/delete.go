@@ -19,17 +19,24 @@ type Deletion struct {
 	vendor  string
 	name    string
 	keypair string
-	unlock  func()
+	unlock  func() // the key pair
+
+	unlockConsent func()
 }
 
 // BeginDelete begins the deletion of a credential, including one that cannot be decoded. The caller
 // must call End. Its errors are those of broker.BeginDelete.
 func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, vendor, name string) (*Deletion, error) {
-	ctx, changes, err := st.broker.BeginDelete(ctx, s, name)
+	unlockConsent, err := st.broker.Lock(ctx, storage.ConsentKey(name))
 	if err != nil {
 		return nil, err
 	}
-	d := &Deletion{store: st, storage: s, ctx: ctx, changes: changes, vendor: vendor, name: name, unlock: func() {}}
+	ctx, changes, err := st.broker.BeginDelete(ctx, s, name)
+	if err != nil {
+		unlockConsent()
+		return nil, err
+	}
+	d := &Deletion{store: st, storage: s, ctx: ctx, changes: changes, vendor: vendor, name: name, unlock: func() {}, unlockConsent: unlockConsent}
 	own, err := storage.Get[Entry](ctx, s, storage.CredentialKey(vendor, name), "")
 	switch {
 	case storage.IsError(err):
@@ -50,6 +57,7 @@ func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, vendor, nam
 func (d *Deletion) End() {
 	d.unlock()
 	d.changes.End()
+	d.unlockConsent()
 }
 
 // Context returns the context to use for work within the deletion.
@@ -70,13 +78,13 @@ func (d *Deletion) Delete() error {
 	if err := st.broker.RevokeLeases(ctx, s, d.name); err != nil {
 		return change.Failed(ctx, nil, err)
 	}
-	if err := storage.Delete(ctx, s, storage.CredentialKey(d.vendor, d.name)); err != nil {
-		return change.Failed(ctx, nil, err)
-	}
+	st.keptConsents.drop(d.name)
 	if err := storage.Delete(ctx, s, storage.ConsentKey(d.name)); err != nil {
 		return change.Failed(ctx, nil, err)
 	}
-	st.keptConsents.drop(d.name)
+	if err := storage.Delete(ctx, s, storage.CredentialKey(d.vendor, d.name)); err != nil {
+		return change.Failed(ctx, nil, err)
+	}
 	st.unstoredGrants.drop(storage.CredentialKey(d.vendor, d.name))
 	if d.keypair != "" {
 		st.forgetActivated(ctx, s, d.keypair, d.name)

@@ -56,7 +56,7 @@ func (st *Store) StartDevice(ctx context.Context, s logical.Storage, name string
 		return nil, err
 	}
 	defer unlock()
-	stored, consent, err := st.consentOf(ctx, s, name)
+	stored, consent, err := st.beginConsent(ctx, s, name, claims)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +89,7 @@ func (st *Store) ResumeDevices(ctx context.Context, s logical.Storage) error {
 		return err
 	}
 	for _, name := range names {
-		if c, err := st.ReadConsent(ctx, s, name); err == nil && c != nil && c.Device != nil && c.State == ConsentPending {
+		if c, err := st.readConsent(ctx, s, name); err == nil && c != nil && c.Device != nil && c.State == ConsentPending {
 			st.poll(s, name)
 		} else if storage.IsError(err) {
 			return err
@@ -156,7 +156,7 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 		return defaultPoll, nil //nolint:nilerr // the next poll tries again
 	}
 	defer unlock()
-	c, err := st.ReadConsent(ctx, s, name)
+	c, err := st.readConsent(ctx, s, name)
 	switch {
 	case storage.IsError(err):
 		return slowDown, nil //nolint:nilerr // the next poll tries again
@@ -177,9 +177,7 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 	var refusal *provider.Error
 	switch {
 	case err == nil:
-		ended := *c
-		ended.Used, ended.Device = true, c.Device.withoutCode()
-		err := st.connect(ctx, s, name, c, ended, func(context.Context, provider.Consent) (*provider.Answer, provider.Person, error) {
+		err := st.connect(ctx, s, name, c, func(context.Context, provider.Consent) (*provider.Answer, provider.Person, error) {
 			return answer, person, nil
 		})
 		st.options.Ended(name, err)
@@ -204,9 +202,7 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 
 // endDevice stores that a consent on another device yields nothing.
 func (st *Store) endDevice(ctx context.Context, s logical.Storage, name string, c *Consent, state ConsentState, reason ConsentReason, text string) error {
-	ended := *c
-	ended.State, ended.Time, ended.Error, ended.Used, ended.Device = state, wallTime(), strings.TrimSpace(text), true, c.Device.withoutCode()
-	if err := putConsent(ctx, s, name, &ended); err != nil {
+	if err := putConsent(ctx, s, name, c.end(state, text)); err != nil {
 		st.Logger().Warn("cannot store the end of a consent", "name", name, "error", err)
 	}
 	return &ConsentError{Reason: reason, Name: name, Err: errors.New(text)}

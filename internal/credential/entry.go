@@ -36,6 +36,9 @@ type Entry struct {
 	// rotated refresh token cannot be lost between two writes.
 	Verified *broker.State `json:"verified,omitempty"`
 
+	// Consented is the consent that yielded the refresh token; nil if there was none.
+	Consented *Consented `json:"consented,omitempty"`
+
 	// SentTo are the destinations of the secrets.
 	SentTo Destinations `json:"sent_to,omitempty"`
 }

@@ -28,6 +28,9 @@ type plannedWrite struct {
 // what the broker knows of its state.
 func (st *Store) planWrite(w WriteRequest, stored *storedCredential, opened *broker.Credential, known *broker.State, r revision) (plannedWrite, error) {
 	r.time = r.writeTime(stored)
+	if stored != nil {
+		r.consented = stored.Consented
+	}
 	next, credential, err := st.build(r)
 	if err != nil {
 		return plannedWrite{}, err
@@ -90,12 +93,14 @@ type revision struct {
 	key        signingKey // that fields use
 	generation string
 	time       time.Time // of the write
+	consented  *Consented
 }
 
 // build returns a credential as it is stored, but for the result of its verification, and the same
 // ready to be exchanged. Its errors are those of open.
 func (st *Store) build(r revision) (*storedCredential, *broker.Credential, error) {
-	entry := &Entry{Generation: r.generation, WriteTime: r.time, Fields: r.fields}
+	entry := &Entry{Generation: r.generation, WriteTime: r.time, Fields: r.fields, Consented: r.consented}
+	entry.Consented = entry.consented() // another refresh token is not of the consent
 	next := &storedCredential{Entry: entry, vendor: r.vendor, name: r.name, generation: r.generation, key: r.key}
 	credential, err := st.open(next)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
@@ -105,16 +106,21 @@ func (c *Client) Consent() provider.Consent {
 	if c.Authorization == nil {
 		return nil
 	}
-	return &consent{c}
+	return &consent{c: c}
 }
 
-// A consent is the consent to a Client.
-type consent struct{ c *Client }
+// A consent is the consent to a Client. It is for one caller at a time.
+type consent struct {
+	c *Client
+
+	// read are the keys with which the issuer signs; nil until they are read.
+	read oidc.KeySet
+}
 
 func (a *consent) IsMissing() bool { return a.c.Refresh == "" }
 
-// asksForPerson reports whether the request is one of OpenID Connect, so that the answer has an ID token.
-func (a *consent) asksForPerson() bool {
+// IdentifiesPerson implements provider.Consent. The request is then one of OpenID Connect.
+func (a *consent) IdentifiesPerson() bool {
 	return a.c.Authorization.OpenID != "" && slices.Contains(a.c.Authorization.Scopes, "openid")
 }
 
@@ -148,11 +154,13 @@ func (a *consent) URL(ctx context.Context, r provider.ConsentRequest) (string, e
 		"response_type": "code", "client_id": textOf(values["client_id"], nil), "redirect_uri": r.RedirectURI, "state": r.State,
 		"scope": textOf(a.c.Authorization.Scopes, values), "code_challenge_method": "S256", "code_challenge": base64.RawURLEncoding.EncodeToString(challenge[:]),
 	} {
-		if text != "" && query.Get(name) == "" {
-			query.Set(name, text)
+		query.Set(name, text)
+		if text == "" {
+			query.Del(name)
 		}
 	}
-	if a.asksForPerson() {
+	query.Del("nonce")
+	if a.IdentifiesPerson() {
 		query.Set("nonce", r.Nonce)
 	}
 	u.RawQuery = query.Encode()
@@ -167,25 +175,24 @@ func (a *consent) Redeem(ctx context.Context, r provider.ConsentRequest, code, i
 	if err := a.checkIssuer(issuer); err != nil {
 		return nil, nil, err
 	}
-	answer, signed, err := a.redeem(ctx, a.c.Authorization.Code, Values{"code": code, "redirect_uri": r.RedirectURI, "code_verifier": r.CodeVerifier})
-	if err != nil {
-		return nil, nil, err
-	}
-	if !a.asksForPerson() {
-		return answer, nil, nil
-	}
-	person, err := a.verify(ctx, signed, r.Nonce)
-	return answer, person, err
+	return a.redeem(ctx, a.c.Authorization.Code, Values{"code": code, "redirect_uri": r.RedirectURI, "code_verifier": r.CodeVerifier}, r.Nonce)
 }
 
-// redeem sends a request that yields the refresh token, once. secrets are the values of its placeholders. It
-// returns the answer and its ID token; "" if there is none.
-func (a *consent) redeem(ctx context.Context, request Request, secrets Values) (*provider.Answer, string, error) {
+// redeem sends a request that yields the refresh token, once, and verifies the ID token. The issuer's keys are
+// read before, since a code is lost once it is sent. secrets are the values of the placeholders.
+func (a *consent) redeem(ctx context.Context, request Request, secrets Values, nonce string) (*provider.Answer, provider.Person, error) {
+	if a.IdentifiesPerson() && a.read == nil {
+		keys, err := a.keys(ctx, a.c.Authorization.OpenID)
+		if err != nil {
+			return nil, nil, err
+		}
+		a.read = keys
+	}
 	redeeming := *a.c
 	redeeming.Authorization, redeeming.Again, redeeming.Before = nil, nil, nil
 	redeeming.Refresh, redeeming.isCode = "", true
 	redeeming.Request = request
-	redeeming.Values, redeeming.Secrets = Values{}, slices.Clone(a.c.Secrets)
+	redeeming.Values, redeeming.Secrets = Values{}, append(slices.Clone(a.c.Secrets), a.c.Secret)
 	maps.Copy(redeeming.Values, a.c.Values)
 	for name, value := range secrets {
 		redeeming.Values[name] = value
@@ -197,16 +204,29 @@ func (a *consent) redeem(ctx context.Context, request Request, secrets Values) (
 	maps.Copy(redeeming.Reading.Extra, a.c.Reading.Extra)
 	answer, err := redeeming.Exchange(ctx, provider.Grant{})
 	if err != nil {
-		return nil, "", err
+		return nil, nil, err
 	}
 	signed := answer.Extra[idToken]
 	if a.c.Reading.Extra[idToken] == "" {
 		delete(answer.Extra, idToken)
 	}
 	if answer.RefreshToken == "" {
-		return nil, "", provider.Errorf(provider.InvalidResponse, "the vendor returned no refresh token; request one, by a scope such as offline_access or as the vendor's documentation says")
+		return nil, nil, provider.Errorf(provider.InvalidResponse, "the vendor returned no refresh token; request one, by a scope such as offline_access or as the vendor's documentation says")
 	}
-	return answer, signed, nil
+	if !a.IdentifiesPerson() {
+		return answer, nil, nil
+	}
+	hidden := append(redeeming.Secrets, answer.AccessToken, answer.RefreshToken, signed)
+	person, err := a.verify(ctx, signed, nonce, a.read)
+	if err != nil {
+		return nil, nil, provider.Masked(ctx, err, hidden...)
+	}
+	for name, value := range person {
+		if slices.ContainsFunc(hidden, func(secret string) bool { return secret != "" && strings.Contains(string(value), secret) }) {
+			delete(person, name)
+		}
+	}
+	return answer, person, nil
 }
 
 // checkIssuer compares the iss with which the browser returned (RFC 9207 §2.4).
@@ -223,19 +243,15 @@ func (a *consent) checkIssuer(issuer string) error {
 // maxIDToken is the longest ID token, in bytes.
 const maxIDToken = 32 << 10
 
-// verify checks an ID token (OpenID Connect Core §3.1.3.7), and returns its claims.
-func (a *consent) verify(ctx context.Context, signed, nonce string) (provider.Person, error) {
+// verify checks an ID token by the vendor's clock (OpenID Connect Core §3.1.3.7), and returns its claims.
+func (a *consent) verify(ctx context.Context, signed, nonce string, keys oidc.KeySet) (provider.Person, error) {
 	if signed == "" || len(signed) > maxIDToken {
 		return nil, provider.Errorf(provider.InvalidResponse, "the vendor returned no ID token, although the scope has openid")
 	}
-	issuer := a.c.Authorization.OpenID
-	keys, err := a.keys(ctx, issuer)
-	if err != nil {
-		return nil, err
-	}
-	verifier := oidc.NewVerifier(issuer, keys, &oidc.Config{
+	verifier := oidc.NewVerifier(a.c.Authorization.OpenID, keys, &oidc.Config{
 		ClientID:             textOf(a.c.values("")["client_id"], nil),
 		SupportedSigningAlgs: []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA},
+		Now:                  func() time.Time { return time.Now().Add(a.c.vendorAhead(a.tokenURL(ctx))) },
 	})
 	token, err := verifier.Verify(ctx, signed)
 	if err != nil {
@@ -251,13 +267,22 @@ func (a *consent) verify(ctx context.Context, signed, nonce string) (provider.Pe
 	return person, nil
 }
 
+// tokenURL returns the token endpoint, whose clock is known; "" if that is not known.
+func (a *consent) tokenURL(ctx context.Context) string {
+	endpoints, err := a.c.Server.resolveEndpoints(ctx, a.c.HTTP)
+	if err != nil {
+		return ""
+	}
+	return endpoints.Token
+}
+
 // keys reads the keys with which an issuer signs (OpenID Connect Discovery §4).
 func (a *consent) keys(ctx context.Context, issuer string) (oidc.KeySet, error) {
 	var metadata struct {
 		Issuer provider.Text `json:"issuer"`
 		Keys   provider.Text `json:"jwks_uri"`
 	}
-	if err := a.read(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration", &metadata); err != nil {
+	if err := a.get(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration", &metadata); err != nil {
 		return nil, err
 	}
 	if string(metadata.Issuer) != issuer {
@@ -267,7 +292,7 @@ func (a *consent) keys(ctx context.Context, issuer string) (oidc.KeySet, error) 
 		return nil, provider.Errorf(provider.InvalidResponse, "the issuer's metadata has no usable keys: %s", err)
 	}
 	var published jose.JSONWebKeySet
-	if err := a.read(ctx, string(metadata.Keys), &published); err != nil {
+	if err := a.get(ctx, string(metadata.Keys), &published); err != nil {
 		return nil, err
 	}
 	var keys []crypto.PublicKey
@@ -279,8 +304,8 @@ func (a *consent) keys(ctx context.Context, issuer string) (oidc.KeySet, error) 
 	return &oidc.StaticKeySet{PublicKeys: keys}, nil
 }
 
-// read reads a public document of the issuer.
-func (a *consent) read(ctx context.Context, at string, into any) error {
+// get reads a public document of the issuer.
+func (a *consent) get(ctx context.Context, at string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return provider.Errorf(provider.Invalid, "issuer: not a valid URL for a request")

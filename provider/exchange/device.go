@@ -68,13 +68,5 @@ func isWebPage(text string) bool {
 
 // RedeemDevice implements provider.Consent.
 func (a *consent) RedeemDevice(ctx context.Context, deviceCode string) (*provider.Answer, provider.Person, error) {
-	answer, signed, err := a.redeem(ctx, a.c.Authorization.Device, Values{"device_code": deviceCode})
-	if err != nil {
-		return nil, nil, err
-	}
-	if !a.asksForPerson() {
-		return answer, nil, nil
-	}
-	person, err := a.verify(ctx, signed, "")
-	return answer, person, err
+	return a.redeem(ctx, a.c.Authorization.Device, Values{"device_code": deviceCode}, "")
 }

@@ -103,7 +103,7 @@ func TestGuarantee16AVendorIsPolledAtItsInterval(t *testing.T) {
 		code := e.device()
 		before := e.Exchanges()
 		time.Sleep(5*time.Second + 10*10*time.Second)
-		assert.InDelta(t, 11, e.Exchanges()-before, 2, "every 10 s after slow_down, and once the metadata")
+		assert.InDelta(t, 14, e.Exchanges()-before, 2, "every 10 s after slow_down, and once the metadata and the keys")
 		e.Sim.Behave(engine.Down())
 		time.Sleep(30 * time.Second)
 		e.Sim.Behave(vendorsim.Conduct{})
