@@ -136,7 +136,7 @@ func (st *Store) ReadConsent(ctx context.Context, s logical.Storage, name string
 	}
 	isOver := c != nil && status.Consented != nil && c.State != ConsentPending && !c.ended().After(status.Consented.Time)
 	switch {
-	case c != nil && !isOver:
+	case c != nil && !isOver && c.State != ConsentConnected:
 		status.State, status.Attempt, status.Error = c.State, c, c.Error
 	case status.Consented != nil:
 		status.State = ConsentConnected
