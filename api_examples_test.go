@@ -57,7 +57,7 @@ func exampleAnswers(t *testing.T) map[string]string {
 			}
 			if c.Operation == logical.UpdateOperation && strings.HasPrefix(c.Path, "authorize/") {
 				e.Write("config/oauth2/"+path.Base(c.Path), map[string]any{
-					"authorization_url": vendorsim.OAuthAuthorizationURL, "token_url": vendorsim.OAuthTokenURL, "client_id": "billing", "client_secret": engine.ClientSecret,
+					"issuer": vendorsim.OAuthIssuer, "client_id": "billing", "client_secret": engine.ClientSecret, "grant_type": "refresh_token", "scope": "openid",
 					"redirect_uri": "https://vault.example.com/v1/api/callback",
 				})
 			}

@@ -57,6 +57,9 @@ func (c *compiler) consent() error {
 		return nil
 	}
 	place := ofDefinition + "/authorization"
+	if err := checkCodeRequest(c.g.given); err != nil {
+		return at(place, err)
+	}
 	c.forBrowser = true
 	defer func() { c.forBrowser = false }()
 	parsed := &consent{}
@@ -86,6 +89,33 @@ func (c *compiler) consent() error {
 	return nil
 }
 
+// checkCodeRequest checks that the request of a refresh token can exchange a code as well: its parameters are
+// all in a form, a query, or the members of a JSON object, and no earlier step has a part in it.
+func checkCodeRequest(g *Grant) error {
+	members, _ := g.Request.JSON.(map[string]any)
+	has := map[string]bool{}
+	for part, values := range map[string]any{"form": g.Request.Form, "query": g.Request.Query, "json": members} {
+		texts := map[string]any{}
+		switch values := values.(type) {
+		case map[string]string:
+			for name, text := range values {
+				texts[name] = text
+			}
+		case map[string]any:
+			texts = values
+		}
+		for name, text := range texts {
+			if text == "{refresh_token}" || name == "grant_type" {
+				has[part] = true
+			}
+		}
+	}
+	if len(g.Before) > 0 || len(has) != 1 {
+		return fmt.Errorf("the grant %s cannot exchange a code: its request must have {refresh_token} and grant_type as parameters of one form, query or JSON object, and no step before it", g.GrantType)
+	}
+	return nil
+}
+
 // checkConsent checks that a grant can use the authorization.
 func (d *Definition) checkConsent() error {
 	if d.Authorization != nil && !slices.ContainsFunc(d.compiled, func(g *grant) bool { return g.consent != nil }) {
@@ -98,6 +128,11 @@ func (d *Definition) checkConsent() error {
 func (g *grant) usesField(d *Definition, name string) bool {
 	return slices.Contains(g.uses, name) || slices.Contains(g.api(d).names(), name) ||
 		g.consent != nil && slices.Contains(fieldsOfConsent, name)
+}
+
+// canConsent reports whether a person's consent can yield the refresh token that is not given.
+func (o *opening) canConsent() bool {
+	return o.grant.consent != nil && (o.values["redirect_uri"] != nil || o.d.Authorization.DeviceURL != "")
 }
 
 // addConsent sets how a person consents.

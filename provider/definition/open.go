@@ -119,6 +119,12 @@ func (o *opening) chooseGrant() error {
 		}
 		return provider.Errorf(provider.Invalid, "grant_type: unknown grant type %s (allowed: %s)", provider.Quote(named), strings.Join(o.d.GrantTypes(), ", "))
 	}
+	for _, g := range o.d.compiled { // redirect_uri is for a consent only
+		if g.consent != nil && o.isGiven("redirect_uri") && !slices.Contains(g.uses, "redirect_uri") {
+			o.grant = g
+			return nil
+		}
+	}
 	for _, g := range o.d.compiled {
 		if !slices.ContainsFunc(g.given.Needs, func(name string) bool { return o.values[name] == nil }) {
 			o.grant = g
@@ -150,7 +156,7 @@ func (o *opening) checkFields() error {
 		}
 	}
 	missing := slices.DeleteFunc(needs, func(name string) bool {
-		return o.values[name] != nil || name == "refresh_token" && o.grant.consent != nil
+		return o.values[name] != nil || name == "refresh_token" && o.canConsent()
 	})
 	if len(missing) > 0 {
 		name, with, others := missing[0], "", ""

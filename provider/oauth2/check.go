@@ -52,6 +52,8 @@ func (c *config) checkGrant() error {
 	switch {
 	case c.GrantType == "refresh_token" && c.RefreshToken == "" && !c.canConsent():
 		return provider.Errorf(provider.Invalid, "refresh_token: must be set with grant_type=refresh_token; or set authorization_url, and a person can consent")
+	case c.GrantType == "refresh_token" && c.RefreshToken == "" && c.RedirectURI+c.DeviceURL == "":
+		return provider.Errorf(provider.Invalid, "refresh_token: must be set with grant_type=refresh_token; or set redirect_uri or device_authorization_url, and a person can consent")
 	case c.GrantType != "refresh_token" && c.AuthorizationURL+c.DeviceURL+c.RedirectURI != "":
 		return provider.Errorf(provider.Invalid, "authorization_url, device_authorization_url and redirect_uri: apply only to grant_type=refresh_token, whose refresh token a person's consent yields")
 	case c.GrantType != "refresh_token" && c.RefreshToken != "":

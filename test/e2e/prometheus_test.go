@@ -315,7 +315,7 @@ func exported(t *testing.T) map[string]bool {
 	m.write("roles/events", map[string]any{"config": "search", "scope": "event"})
 	m.creds("events")
 	m.write("config/oauth2/person", map[string]any{
-		"token_url": vendorsim.URL(m.base, vendorsim.OAuthTokenURL), "authorization_url": vendorsim.URL(m.base, vendorsim.OAuthAuthorizationURL), "client_id": clientID,
+		"token_url": vendorsim.URL(m.base, vendorsim.OAuthTokenURL), "authorization_url": vendorsim.URL(m.base, vendorsim.OAuthAuthorizationURL), "client_id": clientID, "redirect_uri": "https://vault.example.com/v1/callback",
 	})
 	_, err := m.root.Logical().ReadWithContext(t.Context(), m.path+"/creds/person")
 	require.ErrorContains(t, err, "no person has consented yet")

@@ -49,8 +49,12 @@ func (s *transcript) checkSignature(signed string) {
 // verificationKeys returns the public keys of the credential's private keys, and what its secrets decode to.
 func (s *transcript) verificationKeys() []any {
 	var keys []any
-	for _, value := range s.fields() {
+	schemas := s.p.Fields()
+	for name, value := range s.fields() {
 		text, _ := value.(string)
+		if text == "" || !schemas[name].DisplayAttrs.Sensitive {
+			continue
+		}
 		if block, _ := pem.Decode([]byte(text)); block != nil && block.Type == "PRIVATE KEY" {
 			key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 			require.NoError(s.T, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -39,7 +40,9 @@ type rules struct {
 func (s *transcript) checkRules(credential provider.Credential, answer provider.Answer, token *provider.Token) {
 	var expected rules
 	if text := s.parts["rules"]; text != "" {
-		require.NoError(s.T, json.Unmarshal([]byte(text), &expected))
+		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder.DisallowUnknownFields()
+		require.NoError(s.T, decoder.Decode(&expected))
 	}
 	applied := rules{
 		Single:           token.InvalidatesPrevious,
