@@ -85,7 +85,8 @@ func isRequired(p provider.Provider, name string) bool {
 		return false
 	}
 	field := defined.Definition.Fields[name]
-	return field.Required && field.Default == ""
+	canConsent := name == "refresh_token" && defined.Authorization != nil
+	return field.Required && field.Default == "" && !canConsent
 }
 
 // notesOf returns what the operator must create at a vendor, and where the vendor says so.
