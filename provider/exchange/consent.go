@@ -216,7 +216,7 @@ func (a *consent) redeem(ctx context.Context, request Request, secrets Values, n
 	if !a.IdentifiesPerson() {
 		return answer, nil, nil
 	}
-	hidden := append(redeeming.Secrets, answer.AccessToken, answer.RefreshToken, signed)
+	hidden := slices.Concat(redeeming.Secrets, []string{answer.AccessToken, answer.RefreshToken, signed})
 	person, err := a.verify(ctx, signed, nonce, a.read)
 	if err != nil {
 		return nil, nil, provider.Masked(ctx, err, hidden...)
