@@ -169,6 +169,10 @@ func (b *backend) Logger() hclog.Logger {
 	return b.Backend.Logger()
 }
 
+// maxSweep is how long a sweep may take for the consents to be looked at after it, within the time that Vault
+// waits (guarantee 11).
+const maxSweep = 15 * time.Second
+
 // periodic does the background work if this node may write. Vault calls it every minute.
 //
 // The engine uses no write-ahead log. The only thing at risk is a refresh token that the vendor has
@@ -183,8 +187,11 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	err := b.broker.Sweep(ctx, req.Storage)
 	b.events.Expiring(b.broker.Expiries(), time.Now())
 	b.metrics.Swept(time.Since(began))
-	b.store.SaveConsents(ctx, req.Storage)
-	return errors.Join(err, b.store.ResumeDevices(ctx, req.Storage))
+	if time.Since(began) < maxSweep { // otherwise storage or a vendor is slow, and the next minute will do
+		b.store.SaveConsents(ctx, req.Storage)
+		err = errors.Join(err, b.store.ResumeDevices(ctx, req.Storage))
+	}
+	return err
 }
 
 // invalidate drops cached data of an entry that another node has written.

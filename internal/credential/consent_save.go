@@ -138,9 +138,10 @@ const saveTimeout = 10 * time.Second
 
 // SaveConsents stores the results of consents that storage did not accept before.
 func (st *Store) SaveConsents(ctx context.Context, s logical.Storage) {
-	end := time.Now().Add(saveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
 	for _, name := range st.keptConsents.names() {
-		if time.Now().After(end) {
+		if ctx.Err() != nil {
 			return
 		}
 		unlock, err := st.broker.Lock(ctx, storage.ConsentKey(name))

@@ -76,14 +76,20 @@ func (st *Store) StartDevice(ctx context.Context, s logical.Storage, name string
 	return c, nil
 }
 
+// resumeTimeout bounds ResumeDevices, which Vault waits for (guarantee 11).
+const resumeTimeout = 2 * time.Second
+
 // ResumeDevices polls the pending consents that another process began: before a restart, or on another node.
+// If storage is slow, the next call tries again.
 func (st *Store) ResumeDevices(ctx context.Context, s logical.Storage) error {
 	st.polls.mu.Lock()
-	isDone := st.polls.resumed
+	isDone := st.polls.resumed || st.polls.ctx.Err() != nil
 	st.polls.mu.Unlock()
 	if isDone {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, resumeTimeout)
+	defer cancel()
 	names, err := storage.List(ctx, s, storage.ConsentKey(""))
 	if err != nil {
 		return err
