@@ -151,9 +151,11 @@ func newStatus(snap snapshot, now time.Time) *Status {
 		ClockSkew:            snap.state.ClockSkew,
 		Revocation:           snap.state.Revocation,
 	}
-	if consent := provider.ConsentOf(snap.credential.Vendor); consent != nil {
+	consent := provider.ConsentOf(snap.credential.Vendor)
+	hasNoSecret := consent != nil && consent.IsMissing()
+	if consent != nil {
 		s.CanConsent = true
-		s.NeedsConsent = consent.IsMissing() || s.IsRejected || !s.SecretExpireTime.IsZero() && s.SecretExpireTime.Before(now.Add(SecretHorizon))
+		s.NeedsConsent = hasNoSecret || s.IsRejected || !s.SecretExpireTime.IsZero() && s.SecretExpireTime.Before(now.Add(SecretHorizon))
 	}
 	s.StorageError = snap.unsaved.err()
 	isFailing := s.Failure.Count > 0 || s.StorageError != nil
@@ -163,7 +165,7 @@ func newStatus(snap snapshot, now time.Time) *Status {
 	}
 	isFailing = isFailing || s.Failure.Count > 0 || lacksToken
 	switch {
-	case s.NeedsConsent && !hasToken && !isFailing:
+	case hasNoSecret && !hasToken && !isFailing:
 		s.State = "consent_required"
 	case isFailing && hasToken && !lacksToken:
 		s.State = "degraded"

@@ -131,14 +131,26 @@ func (st *Store) ReadConsent(ctx context.Context, s logical.Storage, name string
 		status.State, status.Attempt, status.Error = ConsentUnsaved, c, kept.reason()
 		return status, nil
 	}
-	isOver := c != nil && status.Consented != nil && c.State != ConsentPending && !c.ended().After(status.Consented.Time)
 	switch {
-	case c != nil && !isOver && c.State != ConsentConnected:
+	case c != nil && !c.isOver(stored, status.Consented):
 		status.State, status.Attempt, status.Error = c.State, c, c.Error
 	case status.Consented != nil:
 		status.State = ConsentConnected
 	}
 	return status, nil
+}
+
+// isOver reports whether an attempt says nothing about the credential any more: it has yielded a refresh token, a
+// later one has, or it is for a credential that was changed since. stored is nil if the credential cannot be
+// opened.
+func (c *Consent) isOver(stored *storedCredential, in *Consented) bool {
+	switch c.State {
+	case ConsentConnected:
+		return true
+	case ConsentPending:
+		return stored != nil && stored.Generation != c.Generation
+	}
+	return in != nil && !c.ended().After(in.Time)
 }
 
 // ended returns when an attempt ended.

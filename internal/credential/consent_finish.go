@@ -96,9 +96,7 @@ func (st *Store) FinishConsent(ctx context.Context, s logical.Storage, a Consent
 		}
 		return "", &ConsentError{Reason: ReasonRefused, Name: name, Err: errors.New(ended.Error)}
 	}
-	return name, st.connect(ctx, s, name, c, func(ctx context.Context, consent provider.Consent) (*provider.Answer, provider.Person, error) {
-		return consent.Redeem(ctx, c.request(""), a.Code, a.Issuer)
-	})
+	return name, st.connect(ctx, s, name, c, a)
 }
 
 // attemptOf returns the attempt that the state parameter of a browser's return belongs to.
@@ -135,96 +133,133 @@ func refusal(a ConsentAnswer) string {
 	return fmt.Sprintf("%.300q", text)
 }
 
-// connect stores a credential with the refresh token that yield returns. Before that, the attempt is used up,
-// so that its code is exchanged at most once.
-func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c *Consent, yield yieldFunc) error {
-	busy := func(err error) error {
-		if storage.IsError(err) {
-			return err
-		}
-		return &ConsentError{Reason: ReasonBusy, Name: name}
-	}
-	ctx, changes, err := st.beginWrites(ctx, s, name)
-	if err != nil {
-		return busy(err)
-	}
-	defer changes.End()
-	stored, consent, unlock, err := st.lockedConsentOf(ctx, s, name)
-	if storage.IsError(err) {
-		return err
-	}
-	defer unlock()
-	failed := func(reason ConsentReason, err error) error {
-		if putErr := putConsent(ctx, s, name, c.end(ConsentFailed, err.Error())); putErr != nil {
-			st.Logger().Warn("cannot store the end of a consent", "name", name, "error", putErr)
-		}
-		return &ConsentError{Reason: reason, Name: name, Err: err}
-	}
+// A connection is the change of a credential to the refresh token of a consent, in progress.
+type connection struct {
+	ctx     context.Context //nolint:containedctx // it does not end with the request, as the vendor's answer must be stored
+	changes *broker.Changes
+	unlock  func() // the key pair
+	stored  *storedCredential
+	consent provider.Consent
+}
+
+func (n *connection) end() {
+	n.unlock()
+	n.changes.End()
+}
+
+// errChanged means that a consent is for a credential that is not stored any more as it was.
+var errChanged = errors.New("the credential was changed or deleted since the consent began")
+
+// beginConnection begins the change of a credential by the attempt c. The caller must call end, unless there is
+// an error: errChanged, broker.ErrBusy or ErrClosed, of type *storage.Error, or that of a credential that
+// cannot be opened.
+func (st *Store) beginConnection(ctx context.Context, s logical.Storage, name string, c *Consent) (*connection, error) {
+	n, err := st.lockConnection(ctx, s, name)
 	switch {
 	case errors.Is(err, broker.ErrUnknown):
-		return &ConsentError{Reason: ReasonUnknown}
-	case err == nil && stored.Generation != c.Generation:
-		return failed(ReasonChanged, errors.New("the credential was changed since the consent began"))
+		return nil, errChanged
 	case err != nil:
-		return failed(ReasonFailed, err)
+		return nil, err
+	case n.stored.Generation != c.Generation:
+		n.end()
+		return nil, errChanged
 	}
-	credential, err := st.open(stored)
-	if err == nil {
-		credential.Generation, err = newGeneration()
+	return n, nil
+}
+
+// lockConnection is beginConnection for a credential as it is.
+func (st *Store) lockConnection(ctx context.Context, s logical.Storage, name string) (*connection, error) {
+	ctx, changes, err := st.broker.BeginWrites(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	n := &connection{ctx: ctx, changes: changes, unlock: func() {}}
+	if n.stored, n.consent, err = st.consentOf(ctx, s, name); err == nil {
+		var unlock func()
+		if unlock, err = st.lockKeypair(ctx, n.stored.keypairName()); err == nil {
+			n.unlock = unlock
+			n.stored, n.consent, err = st.consentOf(ctx, s, name) // with the key as it is now
+		}
 	}
 	if err != nil {
-		return failed(ReasonFailed, err)
+		n.end()
+		return nil, err
 	}
-	if err := putConsent(ctx, s, name, c.end(ConsentFailed, "the engine stopped while it exchanged the code")); err != nil {
+	return n, nil
+}
+
+// connect exchanges the code of a browser's return, and stores the credential with the refresh token. Before
+// that, the attempt is used up, so that its code is exchanged at most once.
+func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c *Consent, a ConsentAnswer) error {
+	failed := func(ctx context.Context, reason ConsentReason, err error) error {
+		st.putEnd(ctx, s, name, c.end(ConsentFailed, err.Error()))
+		return &ConsentError{Reason: reason, Name: name, Err: err}
+	}
+	n, err := st.beginConnection(ctx, s, name, c)
+	switch {
+	case storage.IsError(err):
+		return err
+	case errors.Is(err, broker.ErrBusy) || errors.Is(err, broker.ErrClosed):
+		return &ConsentError{Reason: ReasonBusy, Name: name}
+	case errors.Is(err, errChanged):
+		return failed(ctx, ReasonChanged, err)
+	case err != nil:
+		return failed(ctx, ReasonFailed, err)
+	}
+	defer n.end()
+	if err := putConsent(n.ctx, s, name, c.end(ConsentFailed, "the engine stopped while it exchanged the code")); err != nil {
 		return err
 	}
-	exchange := &consentExchange{Credential: credential.Vendor, consent: consent, yield: yield}
-	credential.Vendor = exchange
-	state, err := changes.Of(name).Verify(ctx, credential, provider.Grant{})
-	if err != nil {
-		return failed(ReasonFailed, err)
+	err = st.complete(n, s, c, func(ctx context.Context) (*provider.Answer, provider.Person, error) {
+		return n.consent.Redeem(ctx, c.request(""), a.Code, a.Issuer)
+	})
+	var ended *ConsentError
+	if err != nil && !errors.As(err, &ended) {
+		return failed(n.ctx, ReasonFailed, err)
 	}
-	kept := &keptConsent{
-		generation: credential.Generation, of: stored.Generation, refreshToken: exchange.refreshToken, verified: state,
+	return err
+}
+
+// complete stores a credential with the refresh token that yield returns. Its error is a *ConsentError if the
+// vendor has issued one.
+func (st *Store) complete(n *connection, s logical.Storage, c *Consent, yield yieldFunc) error {
+	credential, err := st.open(n.stored)
+	if err != nil {
+		return err
+	}
+	if credential.Generation, err = newGeneration(); err != nil {
+		return err
+	}
+	exchange := &consentExchange{Credential: credential.Vendor, yield: yield}
+	credential.Vendor = exchange
+	change := n.changes.Of(n.stored.name)
+	state, err := change.Verify(n.ctx, credential, provider.Grant{})
+	if err != nil {
+		return err
+	}
+	return st.saveConsent(n.ctx, s, change, n.stored, &keptConsent{
+		generation: credential.Generation, of: n.stored.Generation, refreshToken: exchange.refreshToken, verified: state,
 		attempt: c.end(ConsentConnected, ""),
 		consented: &Consented{
 			TokenDigest: digestOf(exchange.refreshToken), Time: wallTime(), Claims: claimsOf(exchange.person, c.ClaimNames), Scope: state.GrantedScope(),
 		},
-	}
-	return st.saveConsent(ctx, s, changes.Of(name), stored, kept)
+	})
 }
 
-// beginWrites is BeginWrites of the broker, whose context is that of the caller if it fails.
-func (st *Store) beginWrites(ctx context.Context, s logical.Storage, name string) (context.Context, *broker.Changes, error) {
-	next, changes, err := st.broker.BeginWrites(ctx, s, name)
-	if err != nil {
-		return ctx, nil, err
+// putEnd stores the end of an attempt. That of one that yielded nothing may be lost: it then expires.
+func (st *Store) putEnd(ctx context.Context, s logical.Storage, name string, ended *Consent) {
+	if err := putConsent(ctx, s, name, ended); err != nil {
+		st.Logger().Warn("cannot store the end of a consent", "name", name, "error", err)
 	}
-	return next, changes, nil
-}
-
-// lockedConsentOf is consentOf with the lock of the credential's key pair.
-func (st *Store) lockedConsentOf(ctx context.Context, s logical.Storage, name string) (*storedCredential, provider.Consent, func(), error) {
-	stored, _, err := st.consentOf(ctx, s, name)
-	if err != nil {
-		return nil, nil, func() {}, err
-	}
-	unlock, err := st.lockKeypair(ctx, stored.keypairName())
-	if err != nil {
-		return nil, nil, func() {}, err
-	}
-	stored, consent, err := st.consentOf(ctx, s, name)
-	return stored, consent, unlock, err
 }
 
 // A yieldFunc returns the answer to a consent, and who has consented.
-type yieldFunc func(ctx context.Context, consent provider.Consent) (*provider.Answer, provider.Person, error)
+type yieldFunc func(ctx context.Context) (*provider.Answer, provider.Person, error)
 
-// A consentExchange is a credential whose exchange is that of a consent.
+// A consentExchange is a credential whose exchange is that of a consent, and which has no other way to a token.
 type consentExchange struct {
 	provider.Credential
-	consent provider.Consent
-	yield   yieldFunc
+	yield yieldFunc
 
 	refreshToken string
 	person       provider.Person
@@ -232,7 +267,7 @@ type consentExchange struct {
 
 // Exchange implements provider.Credential.
 func (x *consentExchange) Exchange(ctx context.Context, _ provider.Grant) (*provider.Answer, error) {
-	answer, person, err := x.yield(ctx, x.consent)
+	answer, person, err := x.yield(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -88,20 +88,11 @@ func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *bro
 		st.keptConsents.put(name, kept)
 		return &ConsentError{Reason: ReasonUnsaved, Name: name, Err: err}
 	case err != nil:
-		st.keptConsents.drop(name)
-		st.Logger().Warn("a consent failed", "name", name, "error", err)
-		return &ConsentError{Reason: ReasonChanged, Name: name, Err: err}
+		return st.dropKept(name, err)
 	}
 	st.keptConsents.drop(name)
-	st.putAttempt(ctx, s, name, kept)
+	st.putEnd(ctx, s, name, kept.attempt) // the credential's entry says so too
 	return nil
-}
-
-// putAttempt stores that an attempt has succeeded. The credential's entry says so too, so that it may fail.
-func (st *Store) putAttempt(ctx context.Context, s logical.Storage, name string, kept *keptConsent) {
-	if err := putConsent(ctx, s, name, kept.attempt); err != nil {
-		st.Logger().Warn("cannot store the end of a consent", "name", name, "error", err)
-	}
 }
 
 // saveKept stores the result of a consent that storage did not accept before. Without one, the attempt c was
@@ -111,26 +102,30 @@ func (st *Store) saveKept(ctx context.Context, s logical.Storage, name string, c
 	if kept == nil || c != nil && string(kept.attempt.Digest) != string(c.Digest) {
 		return &ConsentError{Reason: ReasonUsed, Name: name}
 	}
-	ctx, changes, err := st.beginWrites(ctx, s, name)
-	if err != nil {
-		return &ConsentError{Reason: ReasonUnsaved, Name: name, Err: err}
-	}
-	defer changes.End()
-	stored, _, unlock, err := st.lockedConsentOf(ctx, s, name)
-	defer unlock()
+	n, err := st.lockConnection(ctx, s, name)
 	switch {
-	case storage.IsError(err) || errors.Is(err, broker.ErrBusy):
+	case storage.IsError(err) || errors.Is(err, broker.ErrBusy) || errors.Is(err, broker.ErrClosed):
 		return &ConsentError{Reason: ReasonUnsaved, Name: name, Err: err}
-	case err == nil && stored.Generation == kept.generation: // the write succeeded, although storage said otherwise
-		st.keptConsents.drop(name)
-		st.putAttempt(ctx, s, name, kept)
-		return nil
-	case err != nil || stored.Generation != kept.of:
-		st.keptConsents.drop(name)
-		st.Logger().Warn("a consent failed", "name", name, "error", "the credential was changed before the refresh token could be stored")
-		return &ConsentError{Reason: ReasonChanged, Name: name, Err: err}
+	case err != nil:
+		return st.dropKept(name, err)
 	}
-	return st.saveConsent(ctx, s, changes.Of(name), stored, kept)
+	defer n.end()
+	switch n.stored.Generation {
+	case kept.generation: // the write succeeded, although storage said otherwise
+		st.keptConsents.drop(name)
+		st.putEnd(n.ctx, s, name, kept.attempt)
+		return nil
+	case kept.of:
+		return st.saveConsent(n.ctx, s, n.changes.Of(name), n.stored, kept)
+	}
+	return st.dropKept(name, errChanged)
+}
+
+// dropKept gives up the result of a consent to a credential that cannot have it any more.
+func (st *Store) dropKept(name string, err error) error {
+	st.keptConsents.drop(name)
+	st.Logger().Warn("a consent failed", "name", name, "error", err)
+	return &ConsentError{Reason: ReasonChanged, Name: name, Err: err}
 }
 
 // saveTimeout bounds SaveConsents.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -29,7 +30,6 @@ const slowDown = 5 * time.Second
 type polls struct {
 	mu      sync.Mutex
 	running map[string]bool // by the names of the credentials
-	all     sync.WaitGroup
 	ctx     context.Context //nolint:containedctx // it ends with the store
 	cancel  context.CancelFunc
 
@@ -42,11 +42,9 @@ func newPolls() *polls {
 	return &polls{running: map[string]bool{}, ctx: ctx, cancel: cancel}
 }
 
-// Close ends the polls. Those that are pending go on in the next process.
-func (st *Store) Close() {
-	st.polls.cancel()
-	st.polls.all.Wait()
-}
+// Close ends the polls. Those that are pending go on in the next process. One that is in progress holds the lock
+// of its consent, for which the broker's Close waits.
+func (st *Store) Close() { st.polls.cancel() }
 
 // StartDevice begins a consent on another device, and polls the vendor until the person has decided. It ends
 // a pending one. Its errors are those of StartConsent.
@@ -116,14 +114,17 @@ func (st *Store) poll(s logical.Storage, name string) {
 		return
 	}
 	p.running[name] = true
-	p.all.Go(func() {
+	go func() {
 		defer func() {
+			if recovered := recover(); recovered != nil { // the process serves other mounts as well
+				_ = broker.Panicked(st.Logger().With("name", name), recovered)
+			}
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			delete(p.running, name)
 		}()
 		st.pollUntilDecided(p.ctx, s, name)
-	})
+	}()
 }
 
 func (st *Store) pollUntilDecided(ctx context.Context, s logical.Storage, name string) {
@@ -169,23 +170,29 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 	case err != nil || c == nil || c.Device == nil || c.State != ConsentPending:
 		return 0, nil //nolint:nilerr // another consent has begun, or the credential is deleted
 	}
-	stored, consent, err := st.consentOf(ctx, s, name)
+	// The vendor is asked only if its answer can be stored.
+	n, err := st.beginConnection(ctx, s, name, c)
 	switch {
-	case storage.IsError(err):
+	case errors.Is(err, errChanged):
+		return 0, st.endDevice(ctx, s, name, c, ConsentFailed, ReasonChanged, err.Error())
+	case storage.IsError(err) || errors.Is(err, broker.ErrBusy) || errors.Is(err, broker.ErrClosed):
 		return c.Device.Interval, nil
-	case err != nil || stored.Generation != c.Generation:
-		return 0, st.endDevice(ctx, s, name, c, ConsentFailed, ReasonChanged, "the credential was changed or deleted since the consent began")
+	case err != nil:
+		return 0, st.endDevice(ctx, s, name, c, ConsentFailed, ReasonFailed, err.Error())
 	}
-	if opened.generation != stored.Generation {
-		*opened = openedConsent{stored.Generation, consent}
+	defer n.end()
+	if opened.generation != n.stored.Generation {
+		*opened = openedConsent{n.stored.Generation, n.consent}
 	}
-	answer, person, err := opened.RedeemDevice(ctx, c.Device.DeviceCode)
+	answer, person, err := opened.RedeemDevice(n.ctx, c.Device.DeviceCode)
 	var refusal *provider.Error
 	switch {
 	case err == nil:
-		err := st.connect(ctx, s, name, c, func(context.Context, provider.Consent) (*provider.Answer, provider.Person, error) {
-			return answer, person, nil
-		})
+		err := st.complete(n, s, c, func(context.Context) (*provider.Answer, provider.Person, error) { return answer, person, nil })
+		var ended *ConsentError
+		if err != nil && !errors.As(err, &ended) {
+			return 0, st.endDevice(n.ctx, s, name, c, ConsentFailed, ReasonFailed, err.Error())
+		}
 		st.options.Ended(name, err)
 		return 0, nil
 	case !errors.As(err, &refusal) || refusal.Kind == provider.Unavailable && refusal.Code != provider.CodeSlowDown:
@@ -194,23 +201,21 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 		return c.Device.Interval, nil
 	case refusal.Code == provider.CodeSlowDown:
 		c.Device.Interval += slowDown
-		if err := putConsent(ctx, s, name, c); err != nil {
+		if err := putConsent(n.ctx, s, name, c); err != nil {
 			st.Logger().Debug("cannot store the interval of a consent", "name", name, "error", err)
 		}
 		return c.Device.Interval, nil
 	case refusal.Code == provider.CodeExpired:
-		return 0, st.endDevice(ctx, s, name, c, ConsentExpired, ReasonExpired, "the person took too long")
+		return 0, st.endDevice(n.ctx, s, name, c, ConsentExpired, ReasonExpired, "the person took too long")
 	case strings.Contains(refusal.Reason, provider.CodeDenied): // it has no Code, as it can mean something else elsewhere
-		return 0, st.endDevice(ctx, s, name, c, ConsentRefused, ReasonRefused, refusal.Reason)
+		return 0, st.endDevice(n.ctx, s, name, c, ConsentRefused, ReasonRefused, refusal.Reason)
 	}
-	return 0, st.endDevice(ctx, s, name, c, ConsentFailed, ReasonFailed, refusal.Reason)
+	return 0, st.endDevice(n.ctx, s, name, c, ConsentFailed, ReasonFailed, refusal.Reason)
 }
 
 // endDevice stores that a consent on another device yields nothing.
 func (st *Store) endDevice(ctx context.Context, s logical.Storage, name string, c *Consent, state ConsentState, reason ConsentReason, text string) error {
-	if err := putConsent(ctx, s, name, c.end(state, text)); err != nil {
-		st.Logger().Warn("cannot store the end of a consent", "name", name, "error", err)
-	}
+	st.putEnd(ctx, s, name, c.end(state, text))
 	return &ConsentError{Reason: reason, Name: name, Err: errors.New(text)}
 }
 

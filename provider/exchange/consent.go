@@ -113,10 +113,11 @@ func (c *Client) Consent() provider.Consent {
 type consent struct {
 	c *Client
 
-	// read are the keys with which the issuer signs; nil until they are read.
-	read oidc.KeySet
+	// issuerKeys verify ID tokens; nil until they are read.
+	issuerKeys oidc.KeySet
 }
 
+// IsMissing implements provider.Consent.
 func (a *consent) IsMissing() bool { return a.c.Refresh == "" }
 
 // IdentifiesPerson implements provider.Consent. The request is then one of OpenID Connect.
@@ -181,12 +182,12 @@ func (a *consent) Redeem(ctx context.Context, r provider.ConsentRequest, code, i
 // redeem sends a request that yields the refresh token, once, and verifies the ID token. The issuer's keys are
 // read before, since a code is lost once it is sent. secrets are the values of the placeholders.
 func (a *consent) redeem(ctx context.Context, request Request, secrets Values, nonce string) (*provider.Answer, provider.Person, error) {
-	if a.IdentifiesPerson() && a.read == nil {
+	if a.IdentifiesPerson() && a.issuerKeys == nil {
 		keys, err := a.keys(ctx, a.c.Authorization.OpenID)
 		if err != nil {
 			return nil, nil, err
 		}
-		a.read = keys
+		a.issuerKeys = keys
 	}
 	redeeming := *a.c
 	redeeming.Authorization, redeeming.Again, redeeming.Before = nil, nil, nil
@@ -217,7 +218,7 @@ func (a *consent) redeem(ctx context.Context, request Request, secrets Values, n
 		return answer, nil, nil
 	}
 	hidden := slices.Concat(redeeming.Secrets, []string{answer.AccessToken, answer.RefreshToken, signed})
-	person, err := a.verify(ctx, signed, nonce, a.read)
+	person, err := a.verify(ctx, signed, nonce)
 	if err != nil {
 		return nil, nil, provider.Masked(ctx, err, hidden...)
 	}
@@ -244,11 +245,11 @@ func (a *consent) checkIssuer(issuer string) error {
 const maxIDToken = 32 << 10
 
 // verify checks an ID token by the vendor's clock (OpenID Connect Core §3.1.3.7), and returns its claims.
-func (a *consent) verify(ctx context.Context, signed, nonce string, keys oidc.KeySet) (provider.Person, error) {
+func (a *consent) verify(ctx context.Context, signed, nonce string) (provider.Person, error) {
 	if signed == "" || len(signed) > maxIDToken {
 		return nil, provider.Errorf(provider.InvalidResponse, "the vendor returned no ID token, although the scope has openid")
 	}
-	verifier := oidc.NewVerifier(a.c.Authorization.OpenID, keys, &oidc.Config{
+	verifier := oidc.NewVerifier(a.c.Authorization.OpenID, a.issuerKeys, &oidc.Config{
 		ClientID:             textOf(a.c.values("")["client_id"], nil),
 		SupportedSigningAlgs: []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA},
 		Now:                  func() time.Time { return time.Now().Add(a.c.vendorAhead(a.tokenURL(ctx))) },

@@ -54,16 +54,19 @@ func (a *consent) BeginDevice(ctx context.Context) (*provider.Device, error) {
 		ExpiresIn: max(0, provider.Lifetime([]byte(given.ExpiresIn), time.Second)),
 		Interval:  max(defaultInterval, provider.Lifetime([]byte(given.Interval), time.Second)),
 	}
-	if device.DeviceCode == "" || device.UserCode == "" || !isWebPage(device.VerificationURI) || device.VerificationURIComplete != "" && !isWebPage(device.VerificationURIComplete) {
-		return nil, provider.Errorf(provider.InvalidResponse, "the vendor's response has no device_code, user_code or verification_uri")
+	if device.DeviceCode == "" || device.UserCode == "" || device.ExpiresIn == 0 || !isWebPage(device.VerificationURI) || device.VerificationURIComplete != "" && !isWebPage(device.VerificationURIComplete) {
+		return nil, provider.Errorf(provider.InvalidResponse, "the vendor's response has no usable device_code, user_code, expires_in or verification_uri")
 	}
 	return device, nil
 }
 
+// maxPage is the longest URL of a page, which must fit into a QR code.
+const maxPage = 500
+
 // isWebPage reports whether a person may be sent to a URL.
 func isWebPage(text string) bool {
 	u, err := url.Parse(text)
-	return err == nil && provider.CheckURL("verification_uri", text) == nil && u.User == nil
+	return err == nil && len(text) <= maxPage && provider.CheckURL("verification_uri", text) == nil && u.User == nil
 }
 
 // RedeemDevice implements provider.Consent.

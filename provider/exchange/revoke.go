@@ -33,7 +33,7 @@ func (c *Client) Independent() error {
 	switch {
 	case c.InvalidatesPrevious:
 		return provider.Errorf(provider.Invalid, "an exchange invalidates the previous token, so readers cannot have tokens of their own")
-	case c.Refresh != "":
+	case c.Refresh != "" || c.Authorization != nil:
 		return provider.Errorf(provider.Invalid, "the vendor may revoke the refresh token together with an access token")
 	}
 	return nil

@@ -98,18 +98,33 @@ func TestGuarantee10ACrashAfterAnyWriteOfAConsentLeavesNoFalseState(t *testing.T
 }
 
 func TestAReturnToABusyEngineCanBeRepeated(t *testing.T) {
+	for _, refused := range []struct{ op, prefix string }{{"list", "state/"}, {"get", "config/"}, {"put", "consent/"}} {
+		t.Run(refused.op+" "+refused.prefix, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newConsenting(t)
+				back := e.Sim.Consent(e.begin(), person)
+				faulty := &engine.FaultyStorage{Storage: e.Storage}
+				e.Storage = faulty
+				e.Restart() // so that the state is read
+				refuse(faulty, refused.op, refused.prefix, false)
+				status, page := e.open(back)
+				require.Equal(t, http.StatusServiceUnavailable, status, page)
+				faulty.OnCall.Store(nil)
+				status, page = e.open(back)
+				assert.Equal(t, http.StatusOK, status, page)
+			})
+		})
+	}
+}
+
+// A credential that nobody has consented to will have a refresh token, which the vendor may revoke together with
+// an access token.
+func TestACredentialOfAConsentHasNoDedicatedRole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newConsenting(t)
-		back := e.Sim.Consent(e.begin(), person)
-		faulty := &engine.FaultyStorage{Storage: e.Storage}
-		e.Storage = faulty
-		e.Restart() // so that the state is read
-		refuse(faulty, "list", "state/", false)
-		status, page := e.open(back)
-		require.Equal(t, http.StatusServiceUnavailable, status, page)
-		faulty.OnCall.Store(nil)
-		status, page = e.open(back)
-		assert.Equal(t, http.StatusOK, status, page)
+		_, status, message := e.Request(logical.UpdateOperation, "roles/mine", map[string]any{"config": person, "dedicated": true, "max_leases": 3})
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "refresh token")
 	})
 }
 
@@ -232,6 +247,8 @@ func TestARequiredConsentIsReported(t *testing.T) {
 			assert.Equal(t, "0.0", required(e))
 			time.Sleep(17 * 24 * time.Hour)
 			assert.Equal(t, "1.0", required(e))
+			assert.Equal(t, "ok", e.Read("status/" + person).Data["state"], "the refresh token still works")
+			e.Creds(person)
 			assert.Equal(t, []string{"authorize/" + person}, events(e))
 		})
 	})

@@ -125,3 +125,49 @@ func TestAnotherConsentEndsTheOneOnAnotherDevice(t *testing.T) {
 		assert.Equal(t, person, e.consent()["claims"].(map[string]any)["email"])
 	})
 }
+
+// Guarantee 3: the vendor is asked only if its answer can be stored, and what it has answered is not lost.
+func TestGuarantee3TheResultOfAConsentOnAnotherDeviceIsNotLost(t *testing.T) {
+	for _, refused := range []struct{ op, prefix string }{{"get", "consent/"}, {"get", "config/"}, {"put", "config/"}, {"put", "consent/"}} {
+		t.Run(refused.op+" "+refused.prefix, func(t *testing.T) {
+			withDevices(t, func(t *testing.T, e *consenting) {
+				faulty := &engine.FaultyStorage{Storage: e.Storage}
+				e.Storage = faulty
+				code := e.device()
+				refuse(faulty, refused.op, refused.prefix, false)
+				e.Sim.Approve(code, person)
+				time.Sleep(30 * time.Second)
+				faulty.OnCall.Store(nil)
+				time.Sleep(10 * time.Second)
+				require.NoError(t, e.Tick())
+				assert.Equal(t, "connected", e.consent()["state"])
+				e.Creds(person)
+			})
+		})
+	}
+}
+
+func TestAnAnswerThatBeginsNoConsentOnAnotherDeviceIsRefused(t *testing.T) {
+	for name, change := range map[string]func(answer map[string]any){
+		"no lifetime":               func(a map[string]any) { delete(a, "expires_in") },
+		"no code":                   func(a map[string]any) { delete(a, "user_code") },
+		"a page without encryption": func(a map[string]any) { a["verification_uri"] = "http://auth.example.com/device" },
+		"a script":                  func(a map[string]any) { a["verification_uri_complete"] = "javascript:alert(1)" },
+		"a page longer than a code": func(a map[string]any) {
+			a["verification_uri_complete"] = "https://a.example/" + strings.Repeat("a", 4000)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withDevices(t, func(t *testing.T, e *consenting) {
+				e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
+					if answer["device_code"] != nil {
+						change(answer)
+					}
+				}))})
+				_, status, message := e.Request(logical.UpdateOperation, "authorize/"+person, map[string]any{"flow": "device"})
+				assert.Equal(t, http.StatusBadGateway, status, message)
+				assert.Equal(t, "required", e.consent()["state"])
+			})
+		})
+	}
+}
