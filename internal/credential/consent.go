@@ -34,9 +34,9 @@ const (
 	ConsentExpired   ConsentState = "expired"
 )
 
-// A Consent is the latest attempt to get a consent to a credential. There is one entry for each credential,
+// A ConsentAttempt is the latest attempt to get a consent to a credential. There is one entry for each credential,
 // however often a consent is begun. Who has consented is in the credential's own entry (Consented).
-type Consent struct {
+type ConsentAttempt struct {
 	storage.Format
 
 	State ConsentState `json:"state"`
@@ -85,7 +85,7 @@ func (e *Entry) consented() *Consented {
 }
 
 // Check implements storage.Entry.
-func (c *Consent) Check() error {
+func (c *ConsentAttempt) Check() error {
 	if c.State == "" || len(c.Digest) != sha256.Size || c.Generation == "" {
 		return errors.New("consent without a state, digest or generation")
 	}
@@ -94,9 +94,9 @@ func (c *Consent) Check() error {
 
 const repairConsent = "begin another consent"
 
-// readConsent returns the latest attempt; nil if there was none.
-func (st *Store) readConsent(ctx context.Context, s logical.Storage, name string) (*Consent, error) {
-	c, err := storage.Get[Consent](ctx, s, storage.ConsentKey(name), repairConsent)
+// readAttempt returns the latest attempt; nil if there was none.
+func (st *Store) readAttempt(ctx context.Context, s logical.Storage, name string) (*ConsentAttempt, error) {
+	c, err := storage.Get[ConsentAttempt](ctx, s, storage.ConsentKey(name), repairConsent)
 	if c != nil && c.State == ConsentPending && !time.Now().Before(c.ExpireTime) {
 		c.State = ConsentExpired
 	}
@@ -108,8 +108,8 @@ type ConsentStatus struct {
 	// State is that of the latest attempt, unless a later consent yielded the refresh token; "" if there was
 	// neither.
 	State     ConsentState
-	Attempt   *Consent   // nil if there was none, or if it ended before Consented
-	Consented *Consented // nil if the refresh token in use is not of a consent
+	Attempt   *ConsentAttempt // nil if there was none, or if it ended before Consented
+	Consented *Consented      // nil if the refresh token in use is not of a consent
 	Error     string
 }
 
@@ -123,7 +123,7 @@ func (st *Store) ReadConsent(ctx context.Context, s logical.Storage, name string
 	case err == nil:
 		status.Consented = stored.consented()
 	}
-	c, err := st.readConsent(ctx, s, name)
+	c, err := st.readAttempt(ctx, s, name)
 	if storage.IsError(err) {
 		return status, err
 	}
@@ -143,7 +143,7 @@ func (st *Store) ReadConsent(ctx context.Context, s logical.Storage, name string
 // isOver reports whether an attempt says nothing about the credential any more: it has yielded a refresh token, a
 // later one has, or it is for a credential that was changed since. stored is nil if the credential cannot be
 // opened.
-func (c *Consent) isOver(stored *storedCredential, in *Consented) bool {
+func (c *ConsentAttempt) isOver(stored *storedCredential, in *Consented) bool {
 	switch c.State {
 	case ConsentConnected:
 		return true
@@ -154,14 +154,14 @@ func (c *Consent) isOver(stored *storedCredential, in *Consented) bool {
 }
 
 // ended returns when an attempt ended.
-func (c *Consent) ended() time.Time {
+func (c *ConsentAttempt) ended() time.Time {
 	if c.Time.IsZero() {
 		return c.ExpireTime
 	}
 	return c.Time
 }
 
-func putConsent(ctx context.Context, s logical.Storage, name string, c *Consent) error {
+func putAttempt(ctx context.Context, s logical.Storage, name string, c *ConsentAttempt) error {
 	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, storage.ConsentKey(name), c) })
 }
 
@@ -174,22 +174,18 @@ type ConsentStart struct {
 // StartConsent begins a consent to a credential. It ends a pending one. claims are the claims of the ID
 // token to keep. Its errors are broker.ErrUnknown, broker.ErrBusy, *provider.Error and *storage.Error.
 func (st *Store) StartConsent(ctx context.Context, s logical.Storage, name string, claims []string) (*ConsentStart, error) {
-	unlock, err := st.broker.Lock(ctx, storage.ConsentKey(name))
+	stored, consent, unlock, err := st.beginConsent(ctx, s, name, claims)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	stored, consent, err := st.beginConsent(ctx, s, name, claims)
-	if err != nil {
-		return nil, err
-	}
 	redirectURI := stored.text("redirect_uri")
 	if redirectURI == "" {
 		return nil, provider.Errorf(provider.Invalid, "redirect_uri: must be set in %s: %s", stored.path(), provider.RedirectURIDescription)
 	}
 	secret := rand.Text() + rand.Text() // 256 bits
 	state := secret + "." + base64.RawURLEncoding.EncodeToString([]byte(name))
-	c := &Consent{
+	c := &ConsentAttempt{
 		State: ConsentPending, Digest: digestOf(state), Generation: stored.Generation, RedirectURI: redirectURI,
 		CodeVerifier: rand.Text() + rand.Text(), Nonce: rand.Text(), ExpireTime: wallTime().Add(consentLifetime), ClaimNames: claims,
 	}
@@ -197,7 +193,7 @@ func (st *Store) StartConsent(ctx context.Context, s logical.Storage, name strin
 	if err != nil {
 		return nil, err
 	}
-	if err := putConsent(ctx, s, name, c); err != nil {
+	if err := putAttempt(ctx, s, name, c); err != nil {
 		return nil, err
 	}
 	return &ConsentStart{URL: to, ExpireTime: c.ExpireTime}, nil
@@ -206,23 +202,36 @@ func (st *Store) StartConsent(ctx context.Context, s logical.Storage, name strin
 // maxClaims is the number of claims that are kept.
 const maxClaims = 20
 
-// beginConsent checks that a consent to a credential can begin. The caller holds the lock of the consent.
-func (st *Store) beginConsent(ctx context.Context, s logical.Storage, name string, claims []string) (*storedCredential, provider.Consent, error) {
+// beginConsent checks that a consent to a credential can begin, and locks it. The caller must call unlock, unless
+// there is an error.
+func (st *Store) beginConsent(ctx context.Context, s logical.Storage, name string, claims []string) (stored *storedCredential, consent provider.Consent, unlock func(), err error) {
+	if unlock, err = st.broker.Lock(ctx, storage.ConsentKey(name)); err != nil {
+		return nil, nil, nil, err
+	}
 	if st.keptConsents.get(name) != nil {
-		if err := st.saveKept(ctx, s, name, nil); st.keptConsents.get(name) != nil {
-			return nil, nil, err
-		}
+		err = st.saveKept(ctx, s, name, nil)
 	}
-	stored, consent, err := st.consentOf(ctx, s, name)
+	if st.keptConsents.get(name) == nil { // otherwise another consent would lose its refresh token
+		stored, consent, err = st.consentOf(ctx, s, name)
+	}
+	if err == nil {
+		err = checkClaims(claims, consent)
+	}
+	if err != nil {
+		unlock()
+		return nil, nil, nil, err
+	}
+	return stored, consent, unlock, nil
+}
+
+func checkClaims(names []string, consent provider.Consent) error {
 	switch {
-	case err != nil:
-		return nil, nil, err
-	case len(claims) > 0 && !consent.IdentifiesPerson():
-		return nil, nil, provider.Errorf(provider.Invalid, "claims: the vendor does not say who has consented; omit claims, or set an issuer and request the scope openid")
-	case len(claims) > maxClaims || slices.ContainsFunc(claims, func(name string) bool { return len(name) > maxClaim }):
-		return nil, nil, provider.Errorf(provider.Invalid, "claims: give at most %d names of at most %d bytes", maxClaims, maxClaim)
+	case len(names) > 0 && !consent.IdentifiesPerson():
+		return provider.Errorf(provider.Invalid, "claims: the vendor does not say who has consented; omit claims, or set an issuer and request the scope openid")
+	case len(names) > maxClaims || slices.ContainsFunc(names, func(name string) bool { return len(name) > maxClaim }):
+		return provider.Errorf(provider.Invalid, "claims: give at most %d names of at most %d bytes", maxClaims, maxClaim)
 	}
-	return stored, consent, nil
+	return nil
 }
 
 func digestOf(state string) []byte {
@@ -230,7 +239,7 @@ func digestOf(state string) []byte {
 	return sum[:]
 }
 
-func (c *Consent) request(state string) provider.ConsentRequest {
+func (c *ConsentAttempt) request(state string) provider.ConsentRequest {
 	return provider.ConsentRequest{State: state, RedirectURI: c.RedirectURI, CodeVerifier: c.CodeVerifier, Nonce: c.Nonce}
 }
 

@@ -91,7 +91,7 @@ func (st *Store) FinishConsent(ctx context.Context, s logical.Storage, a Consent
 		return "", &ConsentError{Reason: ReasonExpired, Name: name}
 	case a.Code == "":
 		ended := c.end(ConsentRefused, refusal(a))
-		if err := putConsent(ctx, s, name, ended); err != nil {
+		if err := putAttempt(ctx, s, name, ended); err != nil {
 			return "", err
 		}
 		return "", &ConsentError{Reason: ReasonRefused, Name: name, Err: errors.New(ended.Error)}
@@ -100,8 +100,8 @@ func (st *Store) FinishConsent(ctx context.Context, s logical.Storage, a Consent
 }
 
 // attemptOf returns the attempt that the state parameter of a browser's return belongs to.
-func (st *Store) attemptOf(ctx context.Context, s logical.Storage, name string, a ConsentAnswer) (*Consent, error) {
-	c, err := st.readConsent(ctx, s, name)
+func (st *Store) attemptOf(ctx context.Context, s logical.Storage, name string, a ConsentAnswer) (*ConsentAttempt, error) {
+	c, err := st.readAttempt(ctx, s, name)
 	switch {
 	case storage.IsError(err):
 		return nil, err
@@ -112,7 +112,7 @@ func (st *Store) attemptOf(ctx context.Context, s logical.Storage, name string, 
 }
 
 // end returns an attempt that has ended, without what its exchange needs.
-func (c *Consent) end(state ConsentState, reason string) *Consent {
+func (c *ConsentAttempt) end(state ConsentState, reason string) *ConsentAttempt {
 	ended := *c
 	ended.State, ended.Time, ended.Error, ended.Used, ended.CodeVerifier, ended.Nonce = state, wallTime(), reason, true, "", ""
 	if c.Device != nil {
@@ -153,7 +153,7 @@ var errChanged = errors.New("the credential was changed or deleted since the con
 // beginConnection begins the change of a credential by the attempt c. The caller must call end, unless there is
 // an error: errChanged, broker.ErrBusy or ErrClosed, of type *storage.Error, or that of a credential that
 // cannot be opened.
-func (st *Store) beginConnection(ctx context.Context, s logical.Storage, name string, c *Consent) (*connection, error) {
+func (st *Store) beginConnection(ctx context.Context, s logical.Storage, name string, c *ConsentAttempt) (*connection, error) {
 	n, err := st.lockConnection(ctx, s, name)
 	switch {
 	case errors.Is(err, broker.ErrUnknown):
@@ -190,7 +190,7 @@ func (st *Store) lockConnection(ctx context.Context, s logical.Storage, name str
 
 // connect exchanges the code of a browser's return, and stores the credential with the refresh token. Before
 // that, the attempt is used up, so that its code is exchanged at most once.
-func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c *Consent, a ConsentAnswer) error {
+func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c *ConsentAttempt, a ConsentAnswer) error {
 	failed := func(ctx context.Context, reason ConsentReason, err error) error {
 		st.putEnd(ctx, s, name, c.end(ConsentFailed, err.Error()))
 		return &ConsentError{Reason: reason, Name: name, Err: err}
@@ -207,7 +207,7 @@ func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c 
 		return failed(ctx, ReasonFailed, err)
 	}
 	defer n.end()
-	if err := putConsent(n.ctx, s, name, c.end(ConsentFailed, "the engine stopped while it exchanged the code")); err != nil {
+	if err := putAttempt(n.ctx, s, name, c.end(ConsentFailed, "the engine stopped while it exchanged the code")); err != nil {
 		return err
 	}
 	err = st.complete(n, s, c, func(ctx context.Context) (*provider.Answer, provider.Person, error) {
@@ -222,7 +222,7 @@ func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c 
 
 // complete stores a credential with the refresh token that yield returns. Its error is a *ConsentError if the
 // vendor has issued one.
-func (st *Store) complete(n *connection, s logical.Storage, c *Consent, yield yieldFunc) error {
+func (st *Store) complete(n *connection, s logical.Storage, c *ConsentAttempt, yield yieldFunc) error {
 	credential, err := st.open(n.stored)
 	if err != nil {
 		return err
@@ -247,8 +247,8 @@ func (st *Store) complete(n *connection, s logical.Storage, c *Consent, yield yi
 }
 
 // putEnd stores the end of an attempt. That of one that yielded nothing may be lost: it then expires.
-func (st *Store) putEnd(ctx context.Context, s logical.Storage, name string, ended *Consent) {
-	if err := putConsent(ctx, s, name, ended); err != nil {
+func (st *Store) putEnd(ctx context.Context, s logical.Storage, name string, ended *ConsentAttempt) {
+	if err := putAttempt(ctx, s, name, ended); err != nil {
 		st.Logger().Warn("cannot store the end of a consent", "name", name, "error", err)
 	}
 }

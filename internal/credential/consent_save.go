@@ -20,7 +20,7 @@ type keptConsent struct {
 	refreshToken   string
 	verified       *broker.State
 	consented      *Consented
-	attempt        *Consent
+	attempt        *ConsentAttempt
 
 	err error // why storage has not accepted it
 }
@@ -97,7 +97,7 @@ func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *bro
 
 // saveKept stores the result of a consent that storage did not accept before. Without one, the attempt c was
 // used up already. The caller holds the lock of the consent.
-func (st *Store) saveKept(ctx context.Context, s logical.Storage, name string, c *Consent) error {
+func (st *Store) saveKept(ctx context.Context, s logical.Storage, name string, c *ConsentAttempt) error {
 	kept := st.keptConsents.get(name)
 	if kept == nil || c != nil && string(kept.attempt.Digest) != string(c.Digest) {
 		return &ConsentError{Reason: ReasonUsed, Name: name}

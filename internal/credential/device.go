@@ -48,26 +48,22 @@ func (st *Store) Close() { st.polls.cancel() }
 
 // StartDevice begins a consent on another device, and polls the vendor until the person has decided. It ends
 // a pending one. Its errors are those of StartConsent.
-func (st *Store) StartDevice(ctx context.Context, s logical.Storage, name string, claims []string) (*Consent, error) {
-	unlock, err := st.broker.Lock(ctx, storage.ConsentKey(name))
+func (st *Store) StartDevice(ctx context.Context, s logical.Storage, name string, claims []string) (*ConsentAttempt, error) {
+	stored, consent, unlock, err := st.beginConsent(ctx, s, name, claims)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	stored, consent, err := st.beginConsent(ctx, s, name, claims)
-	if err != nil {
-		return nil, err
-	}
 	device, err := consent.BeginDevice(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := &Consent{
+	c := &ConsentAttempt{
 		State: ConsentPending, Digest: digestOf(device.DeviceCode), Generation: stored.Generation,
 		ExpireTime: wallTime().Add(device.ExpiresIn), ClaimNames: claims,
 		Device: &DeviceCode{device.DeviceCode, device.UserCode, device.VerificationURI, device.VerificationURIComplete, device.Interval},
 	}
-	if err := putConsent(ctx, s, name, c); err != nil {
+	if err := putAttempt(ctx, s, name, c); err != nil {
 		return nil, err
 	}
 	st.poll(s, name)
@@ -93,7 +89,7 @@ func (st *Store) ResumeDevices(ctx context.Context, s logical.Storage) error {
 		return err
 	}
 	for _, name := range names {
-		if c, err := st.readConsent(ctx, s, name); err == nil && c != nil && c.Device != nil && c.State == ConsentPending {
+		if c, err := st.readAttempt(ctx, s, name); err == nil && c != nil && c.Device != nil && c.State == ConsentPending {
 			st.poll(s, name)
 		} else if storage.IsError(err) {
 			return err
@@ -163,7 +159,7 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 		return defaultPoll, nil //nolint:nilerr // the next poll tries again
 	}
 	defer unlock()
-	c, err := st.readConsent(ctx, s, name)
+	c, err := st.readAttempt(ctx, s, name)
 	switch {
 	case storage.IsError(err):
 		return slowDown, nil //nolint:nilerr // the next poll tries again
@@ -201,7 +197,7 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 		return c.Device.Interval, nil
 	case refusal.Code == provider.CodeSlowDown:
 		c.Device.Interval += slowDown
-		if err := putConsent(n.ctx, s, name, c); err != nil {
+		if err := putAttempt(n.ctx, s, name, c); err != nil {
 			st.Logger().Debug("cannot store the interval of a consent", "name", name, "error", err)
 		}
 		return c.Device.Interval, nil
@@ -214,7 +210,7 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 }
 
 // endDevice stores that a consent on another device yields nothing.
-func (st *Store) endDevice(ctx context.Context, s logical.Storage, name string, c *Consent, state ConsentState, reason ConsentReason, text string) error {
+func (st *Store) endDevice(ctx context.Context, s logical.Storage, name string, c *ConsentAttempt, state ConsentState, reason ConsentReason, text string) error {
 	st.putEnd(ctx, s, name, c.end(state, text))
 	return &ConsentError{Reason: reason, Name: name, Err: errors.New(text)}
 }

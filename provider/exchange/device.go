@@ -3,7 +3,6 @@ package exchange
 import (
 	"cmp"
 	"context"
-	"net/url"
 	"time"
 
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -54,19 +53,11 @@ func (a *consent) BeginDevice(ctx context.Context) (*provider.Device, error) {
 		ExpiresIn: max(0, provider.Lifetime([]byte(given.ExpiresIn), time.Second)),
 		Interval:  max(defaultInterval, provider.Lifetime([]byte(given.Interval), time.Second)),
 	}
-	if device.DeviceCode == "" || device.UserCode == "" || device.ExpiresIn == 0 || !isWebPage(device.VerificationURI) || device.VerificationURIComplete != "" && !isWebPage(device.VerificationURIComplete) {
+	isPage := func(url string) bool { return provider.CheckURL("verification_uri", url) == nil }
+	if device.DeviceCode == "" || device.UserCode == "" || device.ExpiresIn == 0 || !isPage(device.VerificationURI) || device.VerificationURIComplete != "" && !isPage(device.VerificationURIComplete) {
 		return nil, provider.Errorf(provider.InvalidResponse, "the vendor's response has no usable device_code, user_code, expires_in or verification_uri")
 	}
 	return device, nil
-}
-
-// maxPage is the longest URL of a page, which must fit into a QR code.
-const maxPage = 500
-
-// isWebPage reports whether a person may be sent to a URL.
-func isWebPage(text string) bool {
-	u, err := url.Parse(text)
-	return err == nil && len(text) <= maxPage && provider.CheckURL("verification_uri", text) == nil && u.User == nil
 }
 
 // RedeemDevice implements provider.Consent.

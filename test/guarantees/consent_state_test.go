@@ -98,14 +98,23 @@ func TestGuarantee10ACrashAfterAnyWriteOfAConsentLeavesNoFalseState(t *testing.T
 }
 
 func TestAReturnToABusyEngineCanBeRepeated(t *testing.T) {
-	for _, refused := range []struct{ op, prefix string }{{"list", "state/"}, {"get", "config/"}, {"put", "consent/"}} {
-		t.Run(refused.op+" "+refused.prefix, func(t *testing.T) {
+	for name, refused := range map[string]struct {
+		op, prefix string
+		isLoaded   bool // the credential and its state are in memory
+	}{
+		"the state is not read": {"list", "state/", false}, "the credential is not read": {"get", "config/", false},
+		"the credential is not read again": {"get", "config/", true}, "the attempt is not written": {"put", "consent/", true},
+	} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := newConsenting(t)
 				back := e.Sim.Consent(e.begin(), person)
 				faulty := &engine.FaultyStorage{Storage: e.Storage}
 				e.Storage = faulty
-				e.Restart() // so that the state is read
+				e.Refused("token/" + person)
+				if !refused.isLoaded {
+					e.Restart()
+				}
 				refuse(faulty, refused.op, refused.prefix, false)
 				status, page := e.open(back)
 				require.Equal(t, http.StatusServiceUnavailable, status, page)
@@ -167,6 +176,7 @@ func TestWhoHasConsentedIsSaidOfTheRefreshTokenInUse(t *testing.T) {
 		e.Write("config/oauth2/"+person, map[string]any{"refresh_token": engine.RefreshToken})
 		_, status, _ = e.Request(logical.ReadOperation, "authorize/"+person, nil)
 		assert.Equal(t, http.StatusNotFound, status, "the operator's own refresh token is not of a consent")
+		assert.NotContains(t, e.Dump()["config/oauth2/"+person], "sub-of-", "the claims of somebody else are not kept")
 	})
 }
 
