@@ -284,6 +284,9 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, p provi
 		return failure(name, err)
 	}
 	warnings := b.roleWarnings(ctx, req.Storage, name)
+	if required, err := b.store.RequiresConsent(ctx, req.Storage, name); err == nil && required { // the write has succeeded in any case
+		warnings = append(warnings, "the credential is not verified, as a person must consent first: begin with a write to "+apipath.Authorize(name))
+	}
 	if len(warnings) == 0 {
 		return nil, nil
 	}

@@ -34,10 +34,12 @@ func newConsenting(t *testing.T) *consenting {
 		Grants: []string{vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant, vendorsim.DeviceCodeGrant}, RedirectURI: redirectURI, Rotate: true,
 	}}
 	e.Sim.AddOAuthClient(e.client)
-	e.Write("config/oauth2/"+person, map[string]any{
+	resp, status, message := e.Request(logical.UpdateOperation, "config/oauth2/"+person, map[string]any{
 		"issuer": vendorsim.OAuthIssuer, "client_id": engine.ClientID, "client_secret": engine.ClientSecret, "auth_style": "client_secret_basic",
 		"grant_type": "refresh_token", "scope": "openid,read", "redirect_uri": redirectURI,
 	})
+	require.Equal(t, http.StatusOK, status, message)
+	require.Equal(t, []string{"the credential is not verified, as a person must consent first: begin with a write to authorize/" + person}, resp.Warnings)
 	return e
 }
 
