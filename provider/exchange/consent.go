@@ -211,8 +211,8 @@ func (a *consent) redeem(ctx context.Context, request Request, secrets Values, n
 	if a.c.Reading.Extra[idToken] == "" {
 		delete(answer.Extra, idToken)
 	}
-	if answer.RefreshToken == "" {
-		return nil, nil, provider.Errorf(provider.InvalidResponse, "the vendor returned no refresh token; request one, by a scope such as offline_access or as the vendor's documentation says")
+	if provider.Replacement(answer.RefreshToken, "") == "" {
+		return nil, nil, provider.Errorf(provider.InvalidResponse, "the vendor returned no usable refresh token; request one, by a scope such as offline_access or as the vendor's documentation says")
 	}
 	if !a.IdentifiesPerson() {
 		return answer, nil, nil

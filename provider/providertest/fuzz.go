@@ -11,6 +11,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -296,6 +297,12 @@ func (o outcome) checkStorable(v any) {
 	require.NoError(o.t, err)
 }
 
+// isRefreshToken matches what can be a refresh token (RFC 6749 appendix A.17), without white space around it.
+var isRefreshToken = regexp.MustCompile(`^[!-~]([ -~]*[!-~])?$`)
+
+// noRefreshTokens are values of vendors' languages for nothing.
+var noRefreshTokens = []string{"null", "undefined", "None", "nil"}
+
 // rotated returns the rotated refresh token in a response; "" if there is none. It counts in
 // a JSON object with a 2xx status and no error.
 func (o outcome) rotated() string {
@@ -307,6 +314,9 @@ func (o outcome) rotated() string {
 	_ = json.Unmarshal(o.member("error"), &refusal)
 	if refusal != nil && refusal != "" || json.Unmarshal(o.member(o.kind.Replaced), &token) != nil || token == o.vendor.first {
 		return ""
+	}
+	if !isRefreshToken.MatchString(token) || slices.Contains(noRefreshTokens, token) {
+		return "" // it does not replace one that has just worked
 	}
 	return token
 }

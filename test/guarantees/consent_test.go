@@ -291,5 +291,18 @@ func TestAConsentWithoutARefreshTokenSaysWhatToAskFor(t *testing.T) {
 		status, page := e.open(e.Sim.Consent(e.begin(), person))
 		assert.Equal(t, http.StatusBadGateway, status)
 		assert.Contains(t, page, "offline_access")
+
+		e.client.NoRefreshToken = false
+		e.Sim.AddOAuthClient(e.client)
+		for _, unusable := range []string{"null", " rt", "r\tt", "é"} {
+			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
+				if answer["refresh_token"] != nil {
+					answer["refresh_token"] = unusable
+				}
+			}))})
+			status, page := e.open(e.Sim.Consent(e.begin(), person))
+			assert.Equal(t, http.StatusBadGateway, status, "%q", unusable)
+			assert.Contains(t, page, "no usable refresh token")
+		}
 	})
 }
