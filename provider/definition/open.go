@@ -149,7 +149,12 @@ func (o *opening) lacks(g *grant) int {
 
 // checkFields checks that what the grant needs is set, and nothing that it ignores.
 func (o *opening) checkFields() error {
-	needs := append(slices.Clone(o.grant.given.Needs), clientFields(o.grant.auth)...)
+	needs := slices.Clone(o.grant.given.Needs)
+	for _, name := range clientFields(o.grant.auth) {
+		if !slices.Contains(needs, name) {
+			needs = append(needs, name)
+		}
+	}
 	for _, name := range sortedKeys(o.d.fields) {
 		if o.d.fields[name].Required && !slices.Contains(needs, name) {
 			needs = append(needs, name)
