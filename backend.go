@@ -72,6 +72,7 @@ func New(o Options) logical.Backend {
 			b.pathToken(),
 			b.pathConfig(),
 			b.pathVendors(),
+			b.pathClients(),
 			b.pathKeypair(),
 			b.pathRoles(),
 			b.pathRefresh(),
@@ -189,7 +190,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	b.metrics.Swept(time.Since(began))
 	if time.Since(began) < maxSweep { // otherwise storage or a vendor is slow, and the next minute will do
 		b.store.SaveConsents(ctx, req.Storage)
-		err = errors.Join(err, b.store.ResumeDevices(ctx, req.Storage))
+		err = errors.Join(err, b.store.ResumeDevices(ctx, req.Storage), b.store.SweepClients(ctx, req.Storage), b.reap(ctx, req.Storage))
 	}
 	return err
 }
@@ -202,7 +203,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.roles.forget(name)
 	case storage.Vendor:
 		b.store.ForgetVendor(name)
-	case storage.Keypair: // any credential may use it
+	case storage.Keypair, storage.Client: // any credential may use it
 		b.broker.ForgetAll()
 	case storage.State:
 		b.broker.Forget(name)

@@ -185,8 +185,8 @@ func stringsOf(value any) ([]string, bool) {
 	return nil, false
 }
 
-// nameFields are the fields that hold the name of a credential or key pair, or a list of them.
-var nameFields = []string{"config", "keypair", "allowed_configs"}
+// nameFields are the fields that hold the name of a credential, client or key pair, or a list of them.
+var nameFields = []string{"config", "client", "keypair", "allowed_configs", "allowed_clients"}
 
 // checkNames returns an error for an invalid name, before it becomes part of a storage key.
 func checkNames(field string, value any) error {

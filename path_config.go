@@ -207,8 +207,11 @@ func (b *backend) fieldsOf(ctx context.Context, req *logical.Request, path *fram
 		return path.Fields, nil
 	}
 	parts := strings.Split(strings.Trim(req.Path, "/"), "/")
-	if parts[0] == "vendors" {
+	switch parts[0] {
+	case "vendors":
 		return b.previewFieldsOf(ctx, req, path, parts[1])
+	case "clients":
+		return b.clientFieldsOf(ctx, req, parts[1])
 	}
 	p, err := b.vendor(ctx, req.Storage, parts[1], parts[2])
 	if err != nil {

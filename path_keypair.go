@@ -105,6 +105,11 @@ func allowedFields() map[string]*framework.FieldSchema {
 			Description:  "Names of the credentials that may use the key pair. Default: the credential with its name.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed credentials"},
 		},
+		"allowed_clients": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "Names of the clients (clients/<name>) that may use the key pair. Default: none.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed clients"},
+		},
 		"allowed_hosts": {
 			Type:         framework.TypeCommaStringSlice,
 			Description:  "Hosts to which signed assertions may be sent, as host or host:port. Default: the hosts of the first credential that uses the key pair.",
@@ -189,6 +194,7 @@ func keypairData(k *credential.Keypair) (map[string]any, error) {
 	list := func(values []string) []string { return append([]string{}, values...) }
 	data := map[string]any{
 		"allowed_configs":   list(k.Configs),
+		"allowed_clients":   list(k.Clients),
 		"allowed_hosts":     list(k.Hosts),
 		"allowed_audiences": list(k.Audiences),
 		"ca_cert":           k.CACert,
@@ -216,7 +222,8 @@ func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *fra
 	name := d.Get("name").(string)
 	write := credential.KeypairRequest{Operation: operationOf(req), KeyType: d.Get("key_type").(string)}
 	for field, list := range map[string]**[]string{
-		"allowed_configs": &write.Allowed.Configs, "allowed_hosts": &write.Allowed.Hosts, "allowed_audiences": &write.Allowed.Audiences,
+		"allowed_configs": &write.Allowed.Configs, "allowed_clients": &write.Allowed.Clients,
+		"allowed_hosts": &write.Allowed.Hosts, "allowed_audiences": &write.Allowed.Audiences,
 	} {
 		if value, given := d.GetOk(field); given {
 			*list = new(value.([]string))
@@ -262,11 +269,11 @@ so the vendor can take days to register the new key. Another write replaces the 
 pair.
 
 A key pair signs only for the credentials in allowed_configs, by default the one with
-its own name. The assertions go only to allowed_hosts, by default the hosts of the first
+its own name, and for those that use a client in allowed_clients. The assertions go only to allowed_hosts, by default the hosts of the first
 credential that uses the key pair. A write that gives these fields and no key_type
 changes them and generates no pair.
 
-A key pair that credentials use cannot be deleted.
+A key pair that credentials or clients use cannot be deleted.
 `
 
 func (b *backend) pathKeypairActivate() *framework.Path {

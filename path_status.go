@@ -78,6 +78,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"credential_expire_time":  at("When the credential expires if it stays unused, if known."),
 		"credential_updated_time": at("When a secret of the credential last changed."),
 		"description":             text("Purpose and owner of the credential, as the operator set it."),
+		"client":                  text("Name of the client at clients/<name> that the credential uses. Omitted if it uses none."),
 		"expires":                 at("When the secret expires at the vendor: the date in expires, or by the vendor's rule."),
 		"clock_skew":              number("Lower bound of the seconds by which the vendor's clock is ahead of this server's, from the Date header of its last response. The engine ignores a Date that differs by more than 600."),
 		"last_revocation_time":    at("When the engine last revoked tokens that refresh/ dropped, if the vendor supports it."),
@@ -166,8 +167,10 @@ func statusData(s *broker.Status) map[string]any {
 			data[field] = broker.FormatTime(t)
 		}
 	}
-	if s.Description != "" {
-		data["description"] = s.Description
+	for field, text := range map[string]string{"description": s.Description, "client": s.Client} {
+		if text != "" {
+			data[field] = text
+		}
 	}
 	if s.Revocation != nil {
 		data["last_revocation_time"] = broker.FormatTime(s.Revocation.Time)

@@ -165,7 +165,7 @@ func shown(part string) string {
 
 // synonyms are other words for the first segments of the engine's paths.
 var synonyms = map[string]string{
-	"credential": "config", "credentials": "config",
+	"credential": "config", "credentials": "config", "client": "clients",
 	"key": "keypair", "keys": "keypair", "key-pair": "keypair", "key_pair": "keypair",
 	"renew": "refresh", "rotate": "refresh",
 }

@@ -21,6 +21,9 @@ const MaxName = 128
 // Authorize returns the path at which a person's consent begins.
 func Authorize(name string) string { return "authorize/" + name }
 
+// Client returns the path of an OAuth client that credentials share.
+func Client(name string) string { return "clients/" + name }
+
 // Credential returns the path of a credential.
 func Credential(vendor, name string) string { return "config/" + vendor + "/" + name }
 

@@ -53,6 +53,13 @@ type Credential struct {
 	// SentTo lists the destinations of its secrets in a form that can be compared.
 	SentTo []string
 
+	// Client is the name of the OAuth client that the credential shares with others, Version what of it
+	// the credential uses, and Former what to try if the vendor refuses that. Client is "" if the
+	// credential shares none, and Former nil if there is nothing to go back to.
+	Client  string
+	Version ClientVersion
+	Former  *Former
+
 	// Verified is the state after the exchange that verified the credential before it was stored;
 	// nil if there was none.
 	Verified *State

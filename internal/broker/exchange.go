@@ -144,11 +144,10 @@ func callVendor(ctx context.Context, c *Credential, state *State, scope string, 
 		return state, x, ""
 	}
 	ctx = redacting(ctx, c, state)
-	began, last := time.Now(), state.Tokens[scope]
-	answer, token, failure := requestToken(ctx, c, state, vendor, state.grantFor(scope), last, previous)
-	other := fallback(vendor, state.grantFor(scope))
-	if other != nil && usesFallback(failure, leaseTTL(last, time.Now()) > 0, state.failureCount(scope)) {
-		answer, token, failure = requestToken(ctx, c, state, other, provider.Grant{}, last, previous)
+	began := time.Now()
+	answer, token, accepted, failure := requestTokenAs(ctx, c, state, vendor, scope, state.Tokens[scope], previous)
+	if accepted != "" {
+		state = state.withAccepted(accepted)
 	}
 	x.Duration = time.Since(began)
 	if answer == nil {
@@ -171,6 +170,17 @@ func callVendor(ctx context.Context, c *Credential, state *State, scope string, 
 	}
 	x.ExpireTime = token.ExpireTime
 	return state.succeeded(c, scope, answer, token), x, answer.AccessToken
+}
+
+// requestGranted requests a token with the scope's grant, or with the fallback of the credential.
+func requestGranted(ctx context.Context, c *Credential, s *State, vendor provider.Credential, scope string, last, previous provider.Token) (*provider.Answer, provider.Token, *provider.Error) {
+	grant := s.grantFor(scope)
+	answer, token, failure := requestToken(ctx, c, s, vendor, grant, last, previous)
+	other := fallback(vendor, grant)
+	if other != nil && usesFallback(failure, leaseTTL(last, time.Now()) > 0, s.failureCount(scope)) {
+		return requestToken(ctx, c, s, other, provider.Grant{}, last, previous)
+	}
+	return answer, token, failure
 }
 
 // requestToken calls the vendor once, and reads the token in its answer. The answer is nil if there

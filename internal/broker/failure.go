@@ -28,6 +28,13 @@ type Failure struct {
 	// AfterFinal is whether an earlier failure in the row was final. An outage after a rejection
 	// does not end the rejection.
 	AfterFinal bool `json:"after_final,omitempty"`
+
+	// AboutClient is whether the vendor rejects the client, and not the grant of a person.
+	AboutClient bool `json:"about_client,omitempty"`
+
+	// RejectedSince is when, in the row of failures, the vendor first rejected the grant (invalid_grant);
+	// the zero time if it has not.
+	RejectedSince time.Time `json:"rejected_since,omitzero"`
 }
 
 // check returns an error for a Failure that the engine never writes.
@@ -46,6 +53,13 @@ func (f Failure) isFinal() bool {
 // countAfter sets the count and the back-off of a failure that follows another.
 func (f *Failure) countAfter(last Failure, e *provider.Error) {
 	f.Count, f.AfterFinal = min(last.Count+1, maxCount-1), last.isFinal()
+	f.AboutClient = e.AboutClient()
+	if last.Count > 0 {
+		f.RejectedSince = last.RejectedSince
+	}
+	if e.Code == "invalid_grant" && f.RejectedSince.IsZero() {
+		f.RejectedSince = f.Time
+	}
 	f.NextAttempt = f.Time.Add(backOff(e, f.Count))
 }
 

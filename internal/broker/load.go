@@ -115,5 +115,5 @@ func (b *Broker) readState(ctx context.Context, s logical.Storage, credential *C
 		verified = Unverified(credential, provider.Grant{})
 	}
 	state, stored := all.applyTo(verified)
-	return state.asOf(time.Now()), stored, nil
+	return state.asOf(time.Now()).underClient(credential), stored, nil
 }

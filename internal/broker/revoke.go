@@ -103,7 +103,12 @@ func (snap snapshot) revoke(ctx context.Context, accessToken string) error {
 	if !ok {
 		return nil // the vendor of the credential has changed since the token was issued
 	}
-	return revoker.Revoke(snap.redacting(ctx), accessToken, snap.latestState().Grant)
+	err := revoker.Revoke(snap.redacting(ctx), accessToken, snap.latestState().Grant)
+	former, isRevoker := snap.credential.Former.vendor().(provider.Revoker)
+	if isRevoker && RefusesClient(err) {
+		return former.Revoke(snap.redacting(ctx), accessToken, snap.latestState().Grant)
+	}
+	return err
 }
 
 // RevokeAll revokes the shared tokens of a deleted credential. It logs a failure.

@@ -54,6 +54,9 @@ type Health struct {
 	// Revocation is the last attempt to revoke dropped tokens.
 	Revocation *Revocation `json:"revocation,omitempty"`
 
+	// Client is what the exchanges have used of the credential's client.
+	Client ClientUse `json:"client,omitzero"`
+
 	// Failure is the last failed exchange that concerns the whole credential.
 	Failure Failure `json:"failure,omitzero"`
 }
@@ -82,7 +85,7 @@ func (h header) check() error {
 
 // Unverified returns the State of a credential that was never exchanged.
 func Unverified(c *Credential, last provider.Grant) *State {
-	return &State{Generation: c.Generation, Grant: last}
+	return &State{Generation: c.Generation, Grant: last, Health: Health{Client: ClientUse{ClientVersion: c.Version}}}
 }
 
 // grantFor returns the grant to use in an exchange for a scope.
@@ -113,7 +116,7 @@ func (s *State) succeeded(c *Credential, scope string, a *provider.Answer, token
 	case idle > 0:
 		next.CredentialExpireTime = token.IssueTime.Add(idle)
 	}
-	next.Failure.Count, next.Failure.NextAttempt, next.Failure.AfterFinal = 0, time.Time{}, false
+	next.Failure.Count, next.Failure.NextAttempt, next.Failure.AfterFinal, next.Failure.RejectedSince = 0, time.Time{}, false, time.Time{}
 	next.ScopeFailures = withoutKeys(next.ScopeFailures, func(other string, _ Failure) bool { return other == scope })
 	next.prune(token.IssueTime)
 	return &next

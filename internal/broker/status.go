@@ -33,6 +33,7 @@ type Status struct {
 	CredentialWriteTime  time.Time
 	SecretExpireTime     time.Time      // as Credential.Expires
 	Description          string         // the operator's
+	Client               string         // the OAuth client that it shares; "" if none
 	ClockSkew            *time.Duration // nil if no answer has shown it
 
 	// CanConsent is whether a person's consent can yield the credential's secret, and NeedsConsent whether
@@ -148,6 +149,7 @@ func newStatus(snap snapshot, now time.Time) *Status {
 		CredentialWriteTime:  snap.credential.WriteTime,
 		SecretExpireTime:     snap.credential.Expires,
 		Description:          snap.credential.Description,
+		Client:               snap.credential.Client,
 		ClockSkew:            snap.state.ClockSkew,
 		Revocation:           snap.state.Revocation,
 	}
@@ -155,7 +157,7 @@ func newStatus(snap snapshot, now time.Time) *Status {
 	hasNoSecret := consent != nil && consent.IsMissing()
 	if consent != nil {
 		s.CanConsent = true
-		s.NeedsConsent = hasNoSecret || s.IsRejected || !s.SecretExpireTime.IsZero() && s.SecretExpireTime.Before(now.Add(SecretHorizon))
+		s.NeedsConsent = hasNoSecret || s.IsRejected && !snap.state.Failure.AboutClient || !s.SecretExpireTime.IsZero() && s.SecretExpireTime.Before(now.Add(SecretHorizon))
 	}
 	s.StorageError = snap.unsaved.err()
 	isFailing := s.Failure.Count > 0 || s.StorageError != nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"reflect"
 	"slices"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -59,11 +58,18 @@ func (a ActivationRequest) check(name string, us users) error {
 		return provider.Errorf(provider.Invalid, "no credential uses %[1]s, so no vendor can accept the pending pair; the active pair is kept; "+
 			"store a credential that uses it first (verify=false if the vendor knows only the pending pair), or delete %[1]s", apipath.Keypair(name))
 	}
+	for _, u := range us {
+		for field := range a.fields() {
+			if u.client != nil && u.client.Client != nil && u.client.Fields[field] != nil {
+				return provider.Errorf(provider.Invalid, "%s: is set by %s, which uses %s; instead of activating the pending pair, create another key pair, and write its name and the %s to the client", field, u.client.path(), apipath.Keypair(name), field)
+			}
+		}
+	}
 	if a.ClientID == nil {
 		return nil
 	}
 	for _, u := range us {
-		if !reflect.DeepEqual(u.Fields["client_id"], us[0].Fields["client_id"]) {
+		if u.setting("client_id") != us[0].setting("client_id") {
 			return provider.Errorf(provider.Invalid, "client_id: %s and %s have different client IDs; give each credential its own key pair", us[0].path(), u.path())
 		}
 	}
@@ -192,7 +198,7 @@ func (a *activationRun) verify(ctx context.Context, u *storedCredential) (*broke
 		return nil, err
 	}
 	key := signingKey{pair: a.next.Active, allowed: a.next.Allowed}
-	next, credential, err := a.store.build(revision{vendor: u.vendor, name: u.name, fields: fields, key: key, generation: generation, time: wallTime(), consented: u.Consented})
+	next, credential, err := a.store.build(revision{vendor: u.vendor, name: u.name, fields: fields, key: key, client: u.client, generation: generation, time: wallTime(), consented: u.Consented})
 	if err != nil {
 		return nil, err
 	}

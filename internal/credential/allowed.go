@@ -19,6 +19,9 @@ type Allowed struct {
 	// credential with the key pair's name may.
 	Configs []string `json:"allowed_configs,omitempty"`
 
+	// Clients are the names of the clients that may use the key pair.
+	Clients []string `json:"allowed_clients,omitempty"`
+
 	// Hosts are the hosts that assertions may be sent to. CACert holds the certificate authorities
 	// trusted for these hosts besides the system's. If no hosts are set, the first credential
 	// that uses the key pair sets both.
@@ -31,8 +34,8 @@ type Allowed struct {
 
 // An AllowedRequest holds the fields of Allowed that an operator sends. A nil field stays unchanged.
 type AllowedRequest struct {
-	Configs, Hosts, Audiences *[]string
-	CACert                    *string
+	Configs, Clients, Hosts, Audiences *[]string
+	CACert                             *string
 }
 
 func (w AllowedRequest) isEmpty() bool { return w == AllowedRequest{} }
@@ -42,7 +45,7 @@ func (w AllowedRequest) apply(a Allowed) (Allowed, error) {
 	for _, field := range []struct {
 		given *[]string
 		list  *[]string
-	}{{w.Configs, &a.Configs}, {w.Hosts, &a.Hosts}, {w.Audiences, &a.Audiences}} {
+	}{{w.Configs, &a.Configs}, {w.Clients, &a.Clients}, {w.Hosts, &a.Hosts}, {w.Audiences, &a.Audiences}} {
 		if field.given != nil {
 			*field.list = slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(*field.given))), func(text string) bool { return text == "" })
 		}
@@ -66,10 +69,16 @@ func (w AllowedRequest) apply(a Allowed) (Allowed, error) {
 }
 
 // check returns an error if the key pair may not sign for a credential with these destinations.
-func (a Allowed) check(keypair, credential string, to Destinations) error {
+func (a Allowed) check(c *storedCredential, to Destinations) error {
+	keypair := c.keypairName()
 	path := apipath.Keypair(keypair)
-	if credential != keypair && len(a.Configs) == 0 || len(a.Configs) > 0 && !slices.Contains(a.Configs, credential) {
-		return provider.Errorf(provider.Invalid, "keypair: %s may not be used by the credential %q; add it to allowed_configs of %s", path, credential, path)
+	switch {
+	case c.client.hasKeypair():
+		if !slices.Contains(a.Clients, c.client.name) {
+			return provider.Errorf(provider.Invalid, "keypair: %s may not be used by the client %q; add it to allowed_clients of %s", path, c.client.name, path)
+		}
+	case c.name != keypair && len(a.Configs) == 0 || len(a.Configs) > 0 && !slices.Contains(a.Configs, c.name):
+		return provider.Errorf(provider.Invalid, "keypair: %s may not be used by the credential %q; add it to allowed_configs of %s", path, c.name, path)
 	}
 	if len(a.Hosts) > 0 || a.CACert != "" {
 		if err := a.checkHosts(path, to); err != nil {
@@ -118,8 +127,11 @@ func (a Allowed) bound(to Destinations, caCert string) Allowed {
 // bindKeypair restricts a key pair without allowed hosts to the hosts of the credential that is
 // about to use it. The caller holds the lock of the key pair.
 func (st *Store) bindKeypair(ctx context.Context, s logical.Storage, c *storedCredential) error {
-	name := c.keypairName()
-	if name == "" || c.key.pair == nil || len(c.key.allowed.Hosts) > 0 {
+	return st.bind(ctx, s, c.keypairName(), c.key, c.SentTo, c.setting("ca_cert"))
+}
+
+func (st *Store) bind(ctx context.Context, s logical.Storage, name string, key signingKey, to Destinations, caCert string) error {
+	if name == "" || key.pair == nil || len(key.allowed.Hosts) > 0 {
 		return nil
 	}
 	k, err := getKeypair(ctx, s, name)
@@ -129,6 +141,6 @@ func (st *Store) bindKeypair(ctx context.Context, s logical.Storage, c *storedCr
 	case k == nil:
 		return broker.ErrBusy
 	}
-	k.Allowed = k.bound(c.SentTo, c.text("ca_cert"))
+	k.Allowed = k.bound(to, caCert)
 	return putKeypair(ctx, s, name, k)
 }

@@ -30,6 +30,9 @@ func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
 	if fields["private_key"] != nil { // a vendor that takes a key can use a generated one
 		maps.Copy(fields, keySchemas())
 	}
+	if fields["client_id"] != nil {
+		fields[clientField] = clientSchema()
+	}
 	return fields
 }
 

@@ -179,7 +179,7 @@ func (st *Store) StartConsent(ctx context.Context, s logical.Storage, name strin
 		return nil, err
 	}
 	defer unlock()
-	redirectURI := stored.text("redirect_uri")
+	redirectURI := stored.setting("redirect_uri")
 	if redirectURI == "" {
 		return nil, provider.Errorf(provider.Invalid, "redirect_uri: must be set in %s: %s", stored.path(), provider.RedirectURIDescription)
 	}
@@ -267,7 +267,7 @@ func (st *Store) consentOf(ctx context.Context, s logical.Storage, name string) 
 	if err != nil {
 		return nil, nil, err
 	}
-	consent := provider.ConsentOf(credential.Vendor)
+	consent := consentOfClient(credential)
 	if consent == nil {
 		return nil, nil, provider.Errorf(provider.Invalid, "no consent can yield the token of %s; set its grant_type=refresh_token, and for oauth2 an issuer or authorization_url; or choose a vendor with an authorization endpoint", stored.path())
 	}

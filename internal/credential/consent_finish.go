@@ -232,6 +232,9 @@ func (st *Store) complete(n *connection, s logical.Storage, c *ConsentAttempt, y
 	}
 	exchange := &consentExchange{Credential: credential.Vendor, yield: yield}
 	credential.Vendor = exchange
+	if credential.Former != nil { // the consent has it too, and either may be the one that is accepted
+		credential.Former, credential.Version.Secrets = nil, ""
+	}
 	change := n.changes.Of(n.stored.name)
 	state, err := change.Verify(n.ctx, credential, provider.Grant{})
 	if err != nil {

@@ -73,7 +73,7 @@ func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *bro
 	fields := maps.Clone(stored.Fields)
 	fields["refresh_token"] = kept.refreshToken
 	next, opened, err := st.build(revision{
-		vendor: stored.vendor, name: name, fields: fields, key: stored.key, generation: kept.generation, time: kept.consented.Time, consented: kept.consented,
+		vendor: stored.vendor, name: name, fields: fields, key: stored.key, client: stored.client, generation: kept.generation, time: kept.consented.Time, consented: kept.consented,
 	})
 	if err == nil {
 		planned := plannedWrite{replacement: replacement{stored: stored, known: stored.latestState(change.Known), next: next, credential: opened}}

@@ -2,6 +2,7 @@ package credential
 
 import (
 	"context"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -43,7 +44,12 @@ func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, vendor, nam
 		d.End()
 		return nil, err
 	case err == nil && own != nil:
-		d.keypair = keypairOf(name, own.Fields)
+		client, err := readClientUse(ctx, s, own.text(clientField))
+		if storage.IsError(err) {
+			d.End()
+			return nil, err
+		}
+		d.keypair = (&storedCredential{Entry: own, name: name, client: client}).keypairName()
 	}
 	if d.unlock, err = st.lockKeypair(ctx, d.keypair); err != nil {
 		d.unlock = func() {}
@@ -96,4 +102,18 @@ func (d *Deletion) Delete() error {
 	}
 	change.Deleted()
 	return nil
+}
+
+// IsRepaired reports whether the vendor has not rejected the credential since a time, or has since accepted
+// it, or a person is about to consent to it. Its error is of type *storage.Error.
+func (d *Deletion) IsRepaired(since time.Time) (bool, error) {
+	rejected := d.changes.Of(d.name).Known.RejectedSince()
+	if rejected.IsZero() || rejected.After(since) || d.store.keptConsents.get(d.name) != nil {
+		return true, nil
+	}
+	attempt, err := d.store.readAttempt(d.ctx, d.storage, d.name)
+	if storage.IsError(err) {
+		return false, err
+	}
+	return attempt != nil && attempt.State == ConsentPending, nil
 }

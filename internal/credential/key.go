@@ -37,11 +37,16 @@ func (k signingKey) check(c *storedCredential, to Destinations) error {
 	if k.pair == nil {
 		return nil
 	}
-	return k.allowed.check(c.keypairName(), c.name, to)
+	return k.allowed.check(c, to)
 }
 
 // keypairName returns the name of the key pair that the credential uses; "" if it uses none.
-func (c *storedCredential) keypairName() string { return keypairOf(c.name, c.Fields) }
+func (c *storedCredential) keypairName() string {
+	if c.client.hasKeypair() {
+		return keypairOf("", c.client.Fields)
+	}
+	return keypairOf(c.name, c.Fields)
+}
 
 // keypairOf returns the name of the key pair that a credential with this name and these fields uses;
 // "" if it uses none.
@@ -98,20 +103,24 @@ func (c *storedCredential) loadKey(ctx context.Context, s logical.Storage) error
 // vendorFields returns the fields for the vendor's package, with private_key set to the generated
 // key if the credential uses one.
 func (c *storedCredential) vendorFields() (map[string]any, error) {
-	source := c.Fields["private_key_source"]
+	fields, err := c.fields()
+	if err != nil {
+		return nil, err
+	}
+	source := fields["private_key_source"]
 	switch {
-	case source == nil && c.Fields["keypair"] != nil:
+	case source == nil && fields["keypair"] != nil:
 		return nil, provider.Errorf(provider.Invalid, `keypair: requires private_key_source=generated; set that too, or clear this with keypair=""`)
 	case source == nil:
-		return c.Fields, nil
+		return fields, nil
 	case source != generated:
 		return nil, provider.Errorf(provider.Invalid, "private_key_source: unknown value %s (allowed: generated); omit it to give a private_key", provider.Quote(fmt.Sprint(source)))
-	case c.Fields["private_key"] != nil:
+	case fields["private_key"] != nil:
 		return nil, provider.Errorf(provider.Invalid, `private_key and private_key_source are mutually exclusive; give one, and clear the other with private_key="" or private_key_source=""`)
 	case c.key.pair == nil:
 		return nil, c.key.err
 	}
-	fields := maps.Clone(c.Fields)
+	fields = maps.Clone(fields)
 	fields["private_key"] = c.key.pair.PrivateKey
 	return fields, nil
 }

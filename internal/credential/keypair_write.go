@@ -162,7 +162,7 @@ func (us users) sentTo(opened map[string]*broker.Credential) (to Destinations, c
 	for _, u := range us {
 		if sent := u.sentTo(opened[u.name]); sent != nil {
 			to = append(to, sent...)
-			if text := u.text("ca_cert"); text != "" && !slices.Contains(certificates, text) {
+			if text := u.setting("ca_cert"); text != "" && !slices.Contains(certificates, text) {
 				certificates = append(certificates, text)
 			}
 		}
@@ -183,6 +183,13 @@ func (st *Store) DeleteKeypair(ctx context.Context, s logical.Storage, name stri
 	}
 	if len(us) > 0 {
 		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete these credentials or give them another key", apipath.Keypair(name), us)
+	}
+	clients, err := st.clientsWith(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	if len(clients) > 0 {
+		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete it or give it another key", apipath.Keypair(name), apipath.Client(clients[0]))
 	}
 	return storage.Delete(ctx, s, storage.KeypairKey(name))
 }

@@ -29,8 +29,27 @@ type commonFields struct {
 }
 
 // open returns a credential ready to be exchanged. Its errors are *provider.Error of kind Invalid,
-// or the error of its key pair.
+// or the error of its key pair or client.
 func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
+	credential, err := st.openUnchecked(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.checkClient(credential.SentTo); err != nil {
+		return nil, err
+	}
+	if former := c.withFormerClient(); former != nil {
+		opened, err := st.openUnchecked(former)
+		if err == nil && Destinations(opened.SentTo).within(credential.SentTo) {
+			credential.Former = &broker.Former{Vendor: opened.Vendor, Secrets: c.client.FormerSecrets}
+			credential.Secrets = append(credential.Secrets, opened.Secrets...)
+		}
+	}
+	return credential, nil
+}
+
+// openUnchecked is open without a look at where the client sends its secrets, or at its former ones.
+func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) {
 	given, err := c.vendorFields()
 	if err != nil {
 		return nil, err
@@ -82,7 +101,7 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 		VendorName:  c.vendor.Name(),
 		Generation:  c.Generation,
 		WriteTime:   c.WriteTime,
-		Expires:     cmp.Or(expires, latestExpiry(vendor, c.WriteTime)),
+		Expires:     c.expiry(expires, latestExpiry(vendor, c.WriteTime)),
 		Description: common.Description,
 		TTL:         provider.TTL{Default: common.DefaultTTL.Duration(), Max: common.MaxTTL.Duration()},
 		Keepalive:   keepalive,
@@ -92,7 +111,19 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 		SentTo:      to,
 		API:         apiOf(vendor),
 		Verified:    c.Verified,
+		Client:      c.clientName(),
+		Version:     c.client.version(),
 	}, nil
+}
+
+// expiry returns when the first of the credential's secrets expires: what the operator stated for the
+// credential, else the earlier of what is stated for its client and of the vendor's rule.
+func (c *storedCredential) expiry(stated, latest time.Time) time.Time {
+	isOfClient := c.Fields["expires"] == nil
+	if isOfClient && !latest.IsZero() && latest.Before(stated) {
+		return latest
+	}
+	return cmp.Or(stated, latest)
 }
 
 // apiOf returns how a vendor's API takes a token; nil for the usual way.

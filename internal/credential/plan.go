@@ -90,7 +90,8 @@ type revision struct {
 	vendor     provider.Provider
 	name       string
 	fields     map[string]any
-	key        signingKey // that fields use
+	client     *clientUse // that fields name
+	key        signingKey // that fields or the client use
 	generation string
 	time       time.Time // of the write
 	consented  *Consented
@@ -101,13 +102,18 @@ type revision struct {
 func (st *Store) build(r revision) (*storedCredential, *broker.Credential, error) {
 	entry := &Entry{Generation: r.generation, WriteTime: r.time, Fields: r.fields, Consented: r.consented}
 	entry.Consented = entry.consented() // another refresh token is not of the consent
-	next := &storedCredential{Entry: entry, vendor: r.vendor, name: r.name, generation: r.generation, key: r.key}
+	next := &storedCredential{Entry: entry, vendor: r.vendor, name: r.name, generation: r.generation, key: r.key, client: r.client}
 	credential, err := st.open(next)
 	if err != nil {
 		return nil, nil, err
 	}
 	entry.SentTo = credential.SentTo
 	return next, credential, nil
+}
+
+// keypairName returns the name of the key pair that the revision uses; "" if it uses none.
+func (r revision) keypairName() string {
+	return (&storedCredential{Entry: &Entry{Fields: r.fields}, name: r.name, client: r.client}).keypairName()
 }
 
 // writeTime returns when a secret field or the key pair has last changed: with this revision of the
@@ -117,7 +123,7 @@ func (r revision) writeTime(stored *storedCredential) time.Time {
 	if stored != nil {
 		old = stored
 	}
-	used := keypairOf(r.name, r.fields)
+	used := r.keypairName()
 	if used != "" && used != old.keypairName() || r.hasNewSecret(old.Fields) {
 		return r.time
 	}

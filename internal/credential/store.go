@@ -106,6 +106,8 @@ type storedCredential struct {
 	generation string
 
 	key signingKey
+
+	client *clientUse // nil if the credential uses none
 }
 
 // path returns the path of the credential, as operators write it.
@@ -116,7 +118,7 @@ func (c *storedCredential) storageKey() string { return storage.CredentialKey(c.
 
 const repairCredential = "delete it and write the credential again"
 
-// getOwn returns a credential with its own entry; nil if there is none.
+// getOwn returns a credential with its own entry, and its client; nil if there is none.
 func (st *Store) getOwn(ctx context.Context, s logical.Storage, p provider.Provider, name string) (*storedCredential, error) {
 	key := storage.CredentialKey(p.Name(), name)
 	entry, err := storage.Get[Entry](ctx, s, key, repairCredential)
@@ -126,7 +128,11 @@ func (st *Store) getOwn(ctx context.Context, s logical.Storage, p provider.Provi
 	if !entry.hasFieldsOf(p) {
 		return nil, storage.Damaged(key, repairCredential)
 	}
-	return &storedCredential{Entry: entry, vendor: p, name: name, generation: entry.Generation}, nil
+	client, err := readClientUse(ctx, s, entry.text(clientField))
+	if err != nil {
+		return nil, err
+	}
+	return &storedCredential{Entry: entry, vendor: p, name: name, generation: entry.Generation, client: client}, nil
 }
 
 // get returns a credential after loadKey; nil if there is none.

@@ -37,6 +37,10 @@ func (us users) names() []string {
 // usersOf returns the credentials that use a key pair, with their own entries.
 func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string) (users, error) {
 	var found users
+	clients, err := st.clientsWith(ctx, s, keypair)
+	if err != nil {
+		return nil, err
+	}
 	vendors, err := st.inUse(ctx, s)
 	if err != nil {
 		return nil, err
@@ -49,7 +53,7 @@ func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string)
 		if p != nil && FieldSchemas(p)["private_key"] == nil {
 			continue
 		}
-		ofVendor, err := st.usersAt(ctx, s, vendor, p, err, keypair)
+		ofVendor, err := st.usersAt(ctx, s, vendor, p, err, keypair, clients)
 		if err != nil {
 			return nil, err
 		}
@@ -59,9 +63,9 @@ func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string)
 	return found, nil
 }
 
-// usersAt returns the credentials of a vendor that use a key pair. p is nil, and vendorErr says why, if the
-// vendor is not known: none of its credentials may then use the key pair.
-func (st *Store) usersAt(ctx context.Context, s logical.Storage, vendor string, p provider.Provider, vendorErr error, keypair string) (users, error) {
+// usersAt returns the credentials of a vendor that use a key pair, or one of the clients that use it. p is
+// nil, and vendorErr says why, if the vendor is not known: none of its credentials may then use the key pair.
+func (st *Store) usersAt(ctx context.Context, s logical.Storage, vendor string, p provider.Provider, vendorErr error, keypair string, clients []string) (users, error) {
 	names, err := st.NamesOf(ctx, s, vendor)
 	if err != nil {
 		return nil, err
@@ -76,11 +80,15 @@ func (st *Store) usersAt(ctx context.Context, s logical.Storage, vendor string, 
 		case storage.IsDamaged(err): // a damaged credential uses no key pair
 		case err != nil:
 			return nil, err
-		case entry == nil || keypairOf(name, entry.Fields) != keypair:
+		case entry == nil || keypairOf(name, entry.Fields) != keypair && !slices.Contains(clients, entry.text(clientField)):
 		case p == nil:
 			return nil, vendorErr
 		case entry.hasFieldsOf(p):
-			found = append(found, &storedCredential{Entry: entry, vendor: p, name: name, generation: entry.Generation})
+			client, err := readClientUse(ctx, s, entry.text(clientField))
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, &storedCredential{Entry: entry, vendor: p, name: name, generation: entry.Generation, client: client})
 		}
 	}
 	return found, nil

@@ -195,6 +195,15 @@ func (st *Store) WriteVendor(ctx context.Context, s logical.Storage, name string
 			return nil, err
 		}
 	}
+	clients, err := st.clientsOf(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	for _, client := range clients {
+		if err := st.checkRedefinedClient(ctx, s, next, client); err != nil {
+			return nil, err
+		}
+	}
 	entry := &vendorEntry{Definition: string(text)}
 	if err := storage.Retry(ctx, func() error { return storage.Put(ctx, s, storage.VendorKey(name), entry) }); err != nil {
 		return nil, err
@@ -245,6 +254,13 @@ func (st *Store) DeleteVendor(ctx context.Context, s logical.Storage, name strin
 	defer end()
 	if len(users) > 0 {
 		return provider.Errorf(provider.Invalid, "vendor: %s uses the definition; delete its credentials first (%d in all)", apipath.Credential(name, users[0]), len(users))
+	}
+	clients, err := st.clientsOf(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	if len(clients) > 0 {
+		return provider.Errorf(provider.Invalid, "vendor: %s uses the definition; delete it first", apipath.Client(clients[0]))
 	}
 	if err := storage.Delete(ctx, s, storage.VendorKey(name)); err != nil {
 		return err

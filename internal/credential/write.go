@@ -81,22 +81,24 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 		return err
 	}
 	fields := w.apply(stored)
-	keypair := keypairOf(name, fields)
+	r := revision{vendor: p, name: name, fields: fields, time: wallTime()}
+	given, _ := fields[clientField].(string)
+	if r.client, err = readClientUse(ctx, s, given); err != nil {
+		return err
+	}
+	keypair := r.keypairName()
 	unlock, err := st.lockKeypair(ctx, keypair)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	key, _, err := readKey(ctx, s, keypair)
-	if err != nil {
+	if r.key, _, err = readKey(ctx, s, keypair); err != nil {
 		return err
 	}
-	generation, err := newGeneration()
-	if err != nil {
+	if r.generation, err = newGeneration(); err != nil {
 		return err
 	}
-	planned, err := st.planWrite(w, stored, st.openedStored(stored, change.Credential), change.Known,
-		revision{vendor: p, name: name, fields: fields, key: key, generation: generation, time: wallTime()})
+	planned, err := st.planWrite(w, stored, st.openedStored(stored, change.Credential), change.Known, r)
 	if err != nil {
 		return err
 	}
@@ -203,9 +205,14 @@ func (st *Store) commit(ctx context.Context, s logical.Storage, change *broker.C
 	return nil
 }
 
-// put stores a write, unless the definition of its vendor has changed meanwhile. It first binds the key
-// pair that the credential uses to its hosts.
+// put stores a write, unless the definition of its vendor or its client has changed meanwhile. It first
+// binds the key pair that the credential uses to its hosts.
 func (st *Store) put(ctx context.Context, s logical.Storage, planned plannedWrite) error {
+	unlockClient, err := st.lockClient(ctx, s, planned.next.client)
+	if err != nil {
+		return err
+	}
+	defer unlockClient()
 	unlock, err := st.lockDefinition(ctx, s, planned.next.vendor)
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ const (
 	kindUnused   = "tokenbroker/credential-expiring"
 	kindSecret   = "tokenbroker/secret-expiring"
 	kindConsent  = "tokenbroker/consent-required"
+	kindReaped   = "tokenbroker/credential-reaped"
 )
 
 const (
@@ -78,10 +79,16 @@ func (q *Queue) Exchanged(x broker.Exchange) {
 	q.add(newEvent(kindExchange, apipath.Creds(x.Name), x.IsModified, issued))
 	if x.IsNews {
 		q.add(newEvent(kindRejected, apipath.Status(x.Name), false, about))
-		if x.CanConsent && x.Scope == "" {
+		if x.CanConsent && x.Scope == "" && !x.Err.AboutClient() {
 			q.add(newEvent(kindConsent, apipath.Authorize(x.Name), false, about))
 		}
 	}
+}
+
+// Reaped queues an event for a credential that was deleted by the reap_after of its client.
+func (q *Queue) Reaped(name, vendor, client string, since time.Time) {
+	q.add(newEvent(kindReaped, apipath.Credential(vendor, name), true,
+		[]string{"name", name, "vendor", vendor, "client", client, "rejected_since", broker.FormatTime(since)}))
 }
 
 // An expiry identifies an upcoming expiry by kind of event and name of the credential.

@@ -19,6 +19,7 @@ const (
 	states      = "state"
 	leases      = "lease"
 	consents    = "consent"
+	clients     = "client"
 )
 
 // ProbeKey is the key of an empty entry that Probe writes.
@@ -26,7 +27,7 @@ const ProbeKey = "probe"
 
 // Sealed returns the key prefixes of entries that hold secrets, for Vault's seal wrapping.
 func Sealed() []string {
-	return []string{credentials + "/", keypairs + "/", states + "/", leases + "/", consents + "/"}
+	return []string{credentials + "/", keypairs + "/", states + "/", leases + "/", consents + "/", clients + "/"}
 }
 
 // VendorsPrefix is the prefix of the keys of all credentials. Its folders are the vendors that have any.
@@ -46,6 +47,9 @@ func KeypairKey(name string) string { return keypairs + "/" + name }
 
 // RoleKey returns the key of a role. With an empty name it returns the prefix of all roles.
 func RoleKey(name string) string { return roles + "/" + name }
+
+// ClientKey returns the key of a client. With an empty name it returns the prefix of all clients.
+func ClientKey(name string) string { return clients + "/" + name }
 
 // ConsentKey returns the key of the latest consent to a credential.
 func ConsentKey(credential string) string { return consents + "/" + credential }
@@ -106,6 +110,7 @@ const (
 	Role
 	State
 	Consent
+	Client
 )
 
 // ParseKey returns the kind of the entry with this key, and its name.
@@ -126,6 +131,8 @@ func ParseKey(key string) (Kind, string) {
 		return State, name
 	case consents:
 		return Consent, last
+	case clients:
+		return Client, last
 	}
 	return Other, ""
 }
@@ -141,6 +148,8 @@ func pathOf(key string) string {
 		return apipath.Status(name)
 	case Consent:
 		return apipath.Authorize(name)
+	case Client:
+		return apipath.Client(name)
 	case Credential, Keypair:
 		return key // their keys are their paths
 	}

@@ -4,6 +4,8 @@
 //	config/<vendor>/<name>      a credential
 //	vendor/<vendor>             a definition of a vendor that an operator wrote
 //	keypair/<name>              a key pair
+//	client/<name>               an OAuth client
+//	consent/<name>              the latest attempt to get a consent to a credential
 //	role/<name>                 a role
 //	state/<name>/grant          the grant of a credential
 //	state/<name>/own            the token of a credential's own scope

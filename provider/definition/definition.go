@@ -257,7 +257,8 @@ func ReservedFields() []string { return slices.Clone(reservedFields) }
 // reservedFields are fields that every credential has.
 var reservedFields = []string{
 	"name", "verify", "grant_type", "description", "expires", "request_timeout", "ca_cert", "proxy_url", "default_ttl", "max_ttl",
-	"keepalive_interval", "private_key_source", "keypair",
+	"keepalive_interval", "private_key_source", "keypair", "client",
+	"reap_after", "drop_former", "former_secrets_set", "waiting", "waiting_count", "credentials", "credential_count", // of a client
 	"vendor", "definition", "answer", "status", // of paths
 	"secrets_set", "resolved_urls", "resolved_scope", // of a read
 }
