@@ -83,7 +83,9 @@ func (e *Error) Error() string { return e.Reason }
 func (e *Error) Outage() bool { return e.Kind == Unavailable && (e.Status != 0 || e.Timeout) }
 
 // AboutClient reports whether the vendor rejects the OAuth client, so that no other grant helps.
-func (e *Error) AboutClient() bool { return e.Code == "invalid_client" || e.Code == "unauthorized_client" }
+func (e *Error) AboutClient() bool {
+	return e.Code == "invalid_client" || e.Code == "unauthorized_client"
+}
 
 // Throttled reports whether the vendor asks for fewer requests.
 func (e *Error) Throttled() bool { return e.Status == http.StatusTooManyRequests || e.RetryAfter > 0 }

@@ -59,7 +59,7 @@ func (c *Client) Check() error {
 // clientField is the field with the name of the client that a credential uses.
 const clientField = "client"
 
-// ClientSchema returns the field with the name of a client.
+// clientSchema returns the field with the name of a client.
 func clientSchema() *framework.FieldSchema {
 	return &framework.FieldSchema{
 		Type:         framework.TypeString,
@@ -154,7 +154,9 @@ func (u *clientUse) withFields(fields map[string]any) *clientUse {
 }
 
 // hasKeypair reports whether the client has a generated key pair.
-func (u *clientUse) hasKeypair() bool { return u != nil && u.Client != nil && keypairOf("", u.Fields) != "" }
+func (u *clientUse) hasKeypair() bool {
+	return u != nil && u.Client != nil && keypairOf("", u.Fields) != ""
+}
 
 // fields returns the fields of a credential, with those of its client. Its errors are of kind Invalid.
 func (c *storedCredential) fields() (map[string]any, error) {

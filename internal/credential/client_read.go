@@ -63,7 +63,7 @@ func (st *Store) ReadClient(ctx context.Context, s logical.Storage, name string)
 // Clients returns the vendor of each client, by the client's name; "" for a damaged one.
 func (st *Store) Clients(ctx context.Context, s logical.Storage) (map[string]string, error) {
 	clients := map[string]string{}
-	err := eachClient(ctx, s, func(name string, c *Client, err error) error {
+	err := eachClient(ctx, s, func(name string, c *Client, _ error) error {
 		clients[name] = ""
 		if c != nil {
 			clients[name] = c.Vendor
