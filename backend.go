@@ -190,7 +190,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	b.metrics.Swept(time.Since(began))
 	if time.Since(began) < maxSweep { // otherwise storage or a vendor is slow, and the next minute will do
 		b.store.SaveConsents(ctx, req.Storage)
-		err = errors.Join(err, b.store.ResumeDevices(ctx, req.Storage), b.store.SweepClients(ctx, req.Storage), b.reap(ctx, req.Storage))
+		err = errors.Join(err, b.store.ResumeDevices(ctx, req.Storage), b.store.SweepClients(ctx, req.Storage), b.reap(ctx, req.Storage), b.store.PruneVariants(ctx, req.Storage))
 	}
 	return err
 }
@@ -205,7 +205,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.store.ForgetVendor(name)
 	case storage.Keypair, storage.Client: // any credential may use it
 		b.broker.ForgetAll()
-	case storage.State:
+	case storage.State, storage.Variant:
 		b.broker.Forget(name)
 	case storage.Role:
 		b.roles.forget(name)

@@ -138,7 +138,7 @@ func TestAnEmptyValueClearsAFieldOfAnyType(t *testing.T) {
 			"api_key": engine.APIKey, "scope": "", "access_expiry": "", "default_ttl": "", "request_timeout": "", "keepalive_interval": "", "base_url": "",
 		})
 		assert.Equal(t, map[string]any{
-			"request_timeout": 10, "keepalive_interval": 86400, "secrets_set": []string{"api_key"},
+			"request_timeout": 10, "keepalive_interval": 86400, "max_variants": 1000, "secrets_set": []string{"api_key"},
 			"resolved_scope": []string{"discover"}, "resolved_urls": []string{"https://api.rfksrv.com/account/1/access-token"},
 		}, e.Read("config/sitecore/prod").Data)
 	})

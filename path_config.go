@@ -203,7 +203,7 @@ func (b *backend) vendor(ctx context.Context, s logical.Storage, name, of string
 
 // fieldsOf returns the fields that a request to a path may have.
 func (b *backend) fieldsOf(ctx context.Context, req *logical.Request, path *framework.Path) (map[string]*framework.FieldSchema, error) {
-	if path.Fields[vendorFieldName] == nil || !path.TakesArbitraryInput {
+	if !path.TakesArbitraryInput {
 		return path.Fields, nil
 	}
 	parts := strings.Split(strings.Trim(req.Path, "/"), "/")
@@ -212,6 +212,10 @@ func (b *backend) fieldsOf(ctx context.Context, req *logical.Request, path *fram
 		return b.previewFieldsOf(ctx, req, path, parts[1])
 	case "clients":
 		return b.clientFieldsOf(ctx, req, parts[1])
+	case "roles":
+		return b.roleFieldsOf(ctx, req, parts[1])
+	case "creds", "token":
+		return b.readFieldsOf(ctx, req, parts[1])
 	}
 	p, err := b.vendor(ctx, req.Storage, parts[1], parts[2])
 	if err != nil {

@@ -26,6 +26,8 @@ func (b *backend) pathCreds() []*framework.Path {
 		Pattern:      "creds/" + apipath.NamePattern("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "generate", OperationSuffix: "credentials"},
 		Fields:       readFields(),
+
+		TakesArbitraryInput: true, // the fields that narrow a token
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:                    b.credsRead,
@@ -56,6 +58,12 @@ func readFields() map[string]*framework.FieldSchema {
 			Description:  "Minimum remaining lifetime of the token. If the cached token expires sooner, the engine exchanges it for a newer one where possible. The longer of this and the role's min_ttl applies. Default: none.",
 			Query:        true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
+		},
+		"scope": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "Scopes of the token, a subset of the role's or the credential's. Other fields of the credential that narrow its tokens, such as audience, can be given as well. Default: all.",
+			Query:        true,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
 		},
 	}
 }
@@ -192,9 +200,21 @@ func (b *backend) readUncounted(ctx context.Context, req *logical.Request, d *fr
 	// The reader cannot use a token for longer than the limit, so do not ask the vendor for more.
 	request := broker.ReadRequest{Scope: r.scope, MinTTL: min(minTTL, most.ttl)}
 	got := readResult{config: r.Config, longest: most.ttl}
+	if len(d.Raw) > 1 || r.isTemplated {
+		n, err := b.readNarrowing(ctx, req, d, r)
+		if err != nil {
+			return readResult{}, err
+		}
+		request.Scope = n.Key()
+		if r.isTemplated && !r.Dedicated {
+			got.IssuedToken, err = b.readVariant(ctx, req.Storage, r.Config, n, request)
+			return got, limitError(name, err)
+		}
+	}
 	switch {
 	case !r.Dedicated:
 		got.IssuedToken, err = b.broker.Read(ctx, req.Storage, r.Config, request)
+		err = limitError(name, err)
 	case most.hasLease:
 		got.IssuedToken, got.lease, err = b.broker.Dedicate(ctx, req.Storage, r.Config, request, broker.Dedication{
 			Role: name, Series: r.Leases, MaxLeases: r.MaxLeases, MaxExchanges: r.exchanges(),
@@ -221,11 +241,14 @@ func (b *backend) readUncounted(ctx context.Context, req *logical.Request, d *fr
 func limitError(role string, err error) error {
 	var leases *broker.TooManyLeasesError
 	var exchanges *broker.TooManyExchangesError
+	var variants *broker.TooManyVariantsError
 	switch {
 	case errors.As(err, &leases):
 		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s has reached its max_leases of %d; revoke a lease or wait for one to end; after vault lease revoke -force, write forget_leases=true to the role", apipath.Role(role), leases.Max))
 	case errors.As(err, &exchanges):
 		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s; the next exchange is possible at %s; reuse the lease instead of reading again, or raise max_exchanges", apipath.Role(role), exchanges, broker.FormatNext(exchanges.Next)))
+	case errors.As(err, &variants):
+		return logical.CodedError(http.StatusTooManyRequests, variants.Error())
 	case errors.Is(err, broker.ErrTooManyWaiting):
 		return logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s; retry later", apipath.Role(role), err))
 	}

@@ -261,7 +261,7 @@ func TestUnknownQueryParametersAreRejected(t *testing.T) {
 		for field, says := range map[string]string{
 			"tll":   `unknown field "tll" (allowed: `,
 			"ttl":   `unknown field "ttl"; write roles/<name> with this ttl, and read that name (allowed: `,
-			"scope": `unknown field "scope"; write roles/<name> with this scope, and read that name (allowed: `,
+			"scope": "scope: neither the role nor the credential sets it, so a reader may only with a role that has scope in allowed_params",
 		} {
 			for _, path := range []string{"creds/prod", "token/prod"} {
 				_, status, message := e.Request(logical.ReadOperation, path, map[string]any{field: "1h"})

@@ -134,7 +134,7 @@ func TestACredentialUsesTheKeyPairOfItsNameOrAnother(t *testing.T) {
 		e.Creds("prod")
 		assert.Equal(t, map[string]any{
 			"product": "link", "client_id": engine.ClientID, "private_key_source": "generated",
-			"request_timeout": 10, "keepalive_interval": 86400, "secrets_set": []string{},
+			"request_timeout": 10, "keepalive_interval": 86400, "max_variants": 1000, "secrets_set": []string{},
 			"resolved_scope": []string{engine.LinkScope}, "resolved_urls": []string{"https://kensho.okta.com/oauth2/default/v1/token"},
 		}, e.Read("config/kensho/prod").Data)
 		e.Write("config/kensho/scribe", map[string]any{"client_id": engine.ClientID, "private_key_source": "generated", "keypair": "prod", "product": "scribe"})

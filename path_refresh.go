@@ -63,7 +63,11 @@ func refreshFields() map[string]*framework.FieldSchema {
 
 func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	status, err := b.broker.Refresh(ctx, req.Storage, name, d.Get("drop").(bool))
+	drop := d.Get("drop").(bool)
+	status, err := b.broker.Refresh(ctx, req.Storage, name, drop)
+	if err == nil || drop {
+		err = errors.Join(err, b.store.DropVariants(ctx, req.Storage, name, drop))
+	}
 	if err != nil {
 		var unfinished *broker.UnfinishedError
 		if errors.As(err, &unfinished) {
@@ -91,7 +95,7 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 func refreshFailure(r *broker.RefreshError, e *broker.ExchangeError) (*logical.Response, error) {
 	what := "the refresh failed"
 	if e.Scope != "" {
-		what = fmt.Sprintf("the refresh of the scope %s failed", provider.Quote(e.Scope))
+		what = fmt.Sprintf("the refresh of the scope %s failed", provider.Quote(provider.ShownKey(e.Scope)))
 	}
 	meanwhile := "there is no valid token"
 	switch {

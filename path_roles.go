@@ -10,6 +10,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 func (b *backend) pathRoles() []*framework.Path {
@@ -41,8 +42,9 @@ func (b *backend) pathRoles() []*framework.Path {
 		},
 		{
 			Pattern:      "roles/" + apipath.NamePattern("name"),
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Role"},
-			Fields:       roleFields(),
+			DisplayAttrs:        &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Role"},
+			Fields:              roleFields(),
+			TakesArbitraryInput: true, // the fields of the credential's vendor that narrow its tokens
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.CreateOperation: write,
 				logical.UpdateOperation: write,
@@ -90,6 +92,11 @@ func roleFields() map[string]*framework.FieldSchema {
 			Type:         framework.TypeCommaStringSlice,
 			Description:  "Scopes of the role's tokens, a subset of the credential's. The vendor must support narrower scopes; a Kensho refresh token does not. Default: all scopes of the credential.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
+		},
+		"allowed_params": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "Fields that a reader may set where neither the role nor the credential does, such as audience. Where one does, a reader may set a part of it without this.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed parameters"},
 		},
 		"ttl": {
 			Type:         framework.TypeDurationSecond,
@@ -150,7 +157,7 @@ func (b *backend) rolesList(ctx context.Context, req *logical.Request, _ *framew
 			return nil, err
 		case err != nil || r == nil: // roles/<name> has the error
 		default:
-			info[name] = map[string]any{"config": r.Config, "scope": r.scope, "dedicated": r.Dedicated}
+			info[name] = map[string]any{"config": r.Config, "scope": provider.JoinScope(r.Scope), "dedicated": r.Dedicated}
 		}
 	}
 	return logical.ListResponseWithInfo(names, info), nil
@@ -161,25 +168,25 @@ func (b *backend) rolesRead(ctx context.Context, req *logical.Request, d *framew
 	if r == nil || err != nil {
 		return nil, err
 	}
-	scope := r.Scope
-	if scope == nil {
-		scope = []string{}
-	}
-	return &logical.Response{Data: map[string]any{
+	data := map[string]any{
 		"config":  r.Config,
-		"scope":   scope,
+		"scope":   append([]string{}, r.Scope...),
 		"ttl":     int64(r.TTL),
 		"min_ttl": int64(r.MinTTL),
 
 		"dedicated":     r.Dedicated,
 		"max_leases":    r.MaxLeases,
 		"max_exchanges": r.MaxExchanges,
-	}}, nil
+
+		"allowed_params": append([]string{}, r.AllowedParams...),
+	}
+	maps.Copy(data, r.Fields)
+	return &logical.Response{Data: data}, nil
 }
 
 func (b *backend) rolesWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	next, err := updatedRole(ctx, req, d)
+	next, err := b.updatedRole(ctx, req, d)
 	if err != nil {
 		return failure(name, err)
 	}
@@ -200,7 +207,7 @@ func (b *backend) putRole(ctx context.Context, req *logical.Request, d *framewor
 		return err
 	}
 	defer unlock()
-	next, err := updatedRole(ctx, req, d)
+	next, err := b.updatedRole(ctx, req, d)
 	switch {
 	case err != nil:
 		return err

@@ -17,6 +17,8 @@ func (b *backend) pathToken() []*framework.Path {
 		Pattern:      "token/" + apipath.NamePattern("name"),
 		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "read", OperationSuffix: "token"},
 		Fields:       readFields(),
+
+		TakesArbitraryInput: true, // the fields that narrow a token
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:                    b.tokenRead,

@@ -101,10 +101,13 @@ func exchangeFailure(e *broker.ExchangeError) (*logical.Response, error) {
 		return logical.ErrorResponse("the credential has expired: %s; write a new one to %s", e.Err.Reason, path), nil
 	}
 	if e.Err.Widened {
-		return logical.ErrorResponse("%s (the role's scope is %.100q)", e.Err.Reason, e.Scope), nil
+		return logical.ErrorResponse("%s (the role's scope is %.100q)", e.Err.Reason, provider.ShownKey(e.Scope)), nil
 	}
 	if e.Scope != "" && e.Err.MayBeScope {
-		return logical.ErrorResponse("the vendor rejected the scope %s, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", provider.Quote(e.Scope), e.Err.Reason, path), nil
+		return logical.ErrorResponse("the vendor rejected the scope %s, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", provider.Quote(provider.ShownKey(e.Scope)), e.Err.Reason, path), nil
+	}
+	if e.IsVariant {
+		return logical.ErrorResponse("the vendor rejected the token for this reader: %s; check what the role's templates yield, and what %s may do", e.Err.Reason, path), nil
 	}
 	if e.Err.Code == provider.CodeConsentRequired {
 		return logical.ErrorResponse("%s: %s", path, e.Err.Reason), nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 
@@ -13,7 +14,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
-	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -27,6 +27,11 @@ type role struct {
 	// credential's own.
 	Config string   `json:"config"`
 	Scope  []string `json:"scope,omitempty"`
+
+	// Fields are the values of fields of the credential for the role's tokens. A text may be a template of
+	// the reader's identity. AllowedParams are the fields that readers may set, within that.
+	Fields        map[string]any `json:"fields,omitempty"`
+	AllowedParams []string       `json:"allowed_params,omitempty"`
 
 	// TTL is the maximum lease and MinTTL the minimum remaining lifetime of a token, in seconds.
 	// Zero means no limit.
@@ -44,11 +49,12 @@ type role struct {
 	// changes when an operator writes forget_leases.
 	Leases string `json:"leases,omitempty"`
 
-	scope string // Scope as one string, for the broker
+	scope       string // the key of Scope and Fields, for the broker
+	isTemplated bool   // whether a value of Fields is a template
 }
 
 // updatedRole returns the role after a write. It does not store it.
-func updatedRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, error) {
+func (b *backend) updatedRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, error) {
 	name := d.Get("name").(string)
 	stored, err := getRole(ctx, req.Storage, name)
 	switch {
@@ -64,14 +70,21 @@ func updatedRole(ctx context.Context, req *logical.Request, d *framework.FieldDa
 	if stored != nil {
 		next = *stored
 	}
+	all, err := b.roleSchema(ctx, req, &next)
+	if err != nil {
+		return nil, err
+	}
+	d = &framework.FieldData{Raw: d.Raw, Schema: all}
 	fields, err := givenFields(d)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSpace("scope", d.Raw["scope"]); err != nil {
-		return nil, provider.Errorf(provider.Invalid, "%s", err)
+	for field := range fields { // a policy may pin each
+		if err := checkSpace(field, d.Raw[field]); err != nil {
+			return nil, provider.Errorf(provider.Invalid, "%s", err)
+		}
 	}
-	next.update(fields)
+	next.update(fields, operationOf(req))
 	if forget, _ := d.Get("forget_leases").(bool); forget || next.Dedicated && next.Leases == "" {
 		if next.Leases, err = uuid.GenerateUUID(); err != nil {
 			return nil, err
@@ -81,7 +94,8 @@ func updatedRole(ctx context.Context, req *logical.Request, d *framework.FieldDa
 }
 
 // update sets the given fields; nil clears a field.
-func (r *role) update(fields map[string]any) {
+func (r *role) update(fields map[string]any, op credential.Operation) {
+	r.Fields = maps.Clone(r.Fields)
 	number := func(value any) int64 {
 		n, _ := value.(json.Number)
 		i, _ := n.Int64()
@@ -92,11 +106,9 @@ func (r *role) update(fields map[string]any) {
 		case "config":
 			r.Config, _ = value.(string)
 		case "scope":
-			r.Scope = nil
-			list, _ := value.([]any)
-			for _, word := range list {
-				r.Scope = append(r.Scope, word.(string))
-			}
+			r.Scope = textsOf(value)
+		case "allowed_params":
+			r.AllowedParams = textsOf(value)
 		case "ttl":
 			r.TTL = provider.Seconds(number(value))
 		case "min_ttl":
@@ -107,7 +119,42 @@ func (r *role) update(fields map[string]any) {
 			r.MaxLeases = int(number(value))
 		case "max_exchanges":
 			r.MaxExchanges = int(number(value))
+		case "forget_leases":
+		default:
+			r.setField(field, value, op)
 		}
+	}
+}
+
+func textsOf(value any) []string {
+	var texts []string
+	list, _ := value.([]any)
+	for _, text := range list {
+		texts = append(texts, text.(string))
+	}
+	return texts
+}
+
+// setField sets the value of a field of the credential; nil clears it. A patch merges maps.
+func (r *role) setField(field string, value any, op credential.Operation) {
+	last, wasMap := r.Fields[field].(map[string]any)
+	if given, isMap := value.(map[string]any); isMap && wasMap && op == credential.Patch {
+		next := maps.Clone(last)
+		maps.Copy(next, given)
+		value = next
+	}
+	if entries, isMap := value.(map[string]any); isMap {
+		entries = maps.Clone(entries)
+		maps.DeleteFunc(entries, func(_ string, one any) bool { return one == nil })
+		if value = entries; len(entries) == 0 {
+			value = nil
+		}
+	}
+	if r.Fields == nil {
+		r.Fields = map[string]any{}
+	}
+	if r.Fields[field] = value; value == nil {
+		delete(r.Fields, field)
 	}
 }
 
@@ -169,7 +216,14 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 	if c == nil {
 		return provider.Errorf(provider.Invalid, "config: no credential named %s; create it at config/<vendor>/%s first", provider.Quote(r.Config), provider.List([]string{r.Config}))
 	}
-	if err := r.checkScope(c); err != nil || !r.Dedicated {
+	narrowing, err := b.narrowingFields(ctx, s, r.Config)
+	if err != nil {
+		return err
+	}
+	if err := r.checkParams(narrowing); err != nil {
+		return err
+	}
+	if err := r.checkNarrowing(c); err != nil || !r.Dedicated {
 		return err
 	}
 	err = b.broker.Revocable(ctx, s, c)
@@ -177,15 +231,6 @@ func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string,
 	if errors.As(err, &invalid) {
 		return provider.Errorf(invalid.Kind, "dedicated: %s", invalid.Reason)
 	}
-	return err
-}
-
-// checkScope returns an error if the credential cannot issue tokens of the role's scope.
-func (r *role) checkScope(c *broker.Credential) error {
-	if len(r.Scope) == 0 {
-		return nil
-	}
-	_, err := c.Vendor.Narrow(r.Scope)
 	return err
 }
 
@@ -207,7 +252,7 @@ func getRole(ctx context.Context, s logical.Storage, name string) (*role, error)
 
 // loaded sets the fields that are not stored, and returns the role.
 func (r *role) loaded() *role {
-	r.scope = provider.JoinScope(r.Scope)
+	r.scope, r.isTemplated = r.narrowing().Key(), hasTemplate(r.Fields)
 	return r
 }
 
@@ -319,7 +364,7 @@ func (b *backend) roleWarnings(ctx context.Context, s logical.Storage, name stri
 	revocable := sync.OnceValue(func() error { return b.broker.Revocable(ctx, s, c) })
 	var warnings []string
 	for _, roleName := range sortedKeys(roles) {
-		err := roles[roleName].checkScope(c)
+		err := roles[roleName].checkNarrowing(c)
 		if err == nil && roles[roleName].Dedicated {
 			err = revocable()
 		}

@@ -61,6 +61,11 @@ type Answer struct {
 	Lifetime  time.Duration
 	OnTheHour bool
 
+	// Granted are the values that the answer states for fields that a role can set, by the fields' names:
+	// lists of texts, and maps of them. Ignored are elements and entries of them that the vendor grants
+	// always.
+	Granted map[string]Granted
+
 	// DefaultTTL applies if the operator did not set default_ttl.
 	DefaultTTL time.Duration
 
@@ -79,6 +84,12 @@ type Answer struct {
 
 	// Clock is the vendor's clock as the response shows it.
 	Clock Clock
+}
+
+// A Granted is what an answer states of a field.
+type Granted struct {
+	Value   any // []string or map[string]string
+	Ignored []string
 }
 
 // A TTL has the operator's settings for the lifetime of tokens; zero means not set.
@@ -271,6 +282,17 @@ var decimal = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
 // wall strips the monotonic clock reading, which stops while a machine is suspended and is
 // lost in storage.
 func wall(t time.Time) time.Time { return t.Round(0).UTC() }
+
+// JWTAudience returns the aud claim of a token that is a JWT; nil if it is none.
+func JWTAudience(token string) []string {
+	claims := jwt.MapClaims{}
+	_, _, _ = jwt.NewParser().ParseUnverified(token, claims)
+	audience, err := claims.GetAudience()
+	if err != nil {
+		return nil
+	}
+	return audience
+}
 
 // jwtExpiry returns the exp claim of a token that is a JWT, by the vendor's clock. It does
 // not verify the signature, since the token is only passed on.

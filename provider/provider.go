@@ -261,6 +261,9 @@ type Token struct {
 	// Extra are further members of the response, for readers.
 	Extra map[string]string `json:"extra,omitempty"`
 
+	// Warnings say in what the token differs from what was asked for.
+	Warnings []string `json:"warnings,omitempty"`
+
 	// Seen is when this process read the times above. It has a monotonic clock reading, so
 	// that a later change of the wall clock does not extend the token's lifetime (see Now).
 	Seen time.Time `json:"-"`

@@ -99,7 +99,7 @@ func New(source Source, observer Observer) *Broker {
 func (b *Broker) logger(v scopeSnapshot) hclog.Logger {
 	logger := b.source.Logger().With("name", v.credential.Name, "vendor", v.credential.VendorName)
 	if v.scope != ownScope {
-		logger = logger.With("scope", v.scope)
+		logger = logger.With("scope", provider.ShownKey(v.scope))
 	}
 	return logger
 }

@@ -193,11 +193,12 @@ func (b *Broker) Len() int {
 	return len(b.records)
 }
 
-// Forget clears what is cached of a name. The next request loads it from storage.
+// Forget clears what is cached of a name and of its variants. The next request loads it from storage.
 func (b *Broker) Forget(name string) {
 	if r := b.cached(name); r != nil {
 		r.forget()
 	}
+	b.forgetVariants(name)
 }
 
 // ForgetAll is Forget for all names.

@@ -147,13 +147,17 @@ func (c *Change) Deleted() { c.replaced(absent) }
 
 func (c *Change) replaced(p presence) {
 	c.record.reset(p)
+	c.broker.forgetVariants(c.record.name)
 	c.record.keepUnsaved(nil, nil, nil)
 	c.isCommitted = true
 }
 
 // SettingsCommitted reports that fields that do not affect an exchange are stored. The grant, the
 // tokens and the failures of the credential stay.
-func (c *Change) SettingsCommitted() { c.record.unload() }
+func (c *Change) SettingsCommitted() {
+	c.record.unload()
+	c.broker.forgetVariants(c.record.name)
+}
 
 // Save stores the vendor's answer for the stored credential while the change goes on.
 func (c *Change) Save(ctx context.Context, answered *State) error {

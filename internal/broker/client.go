@@ -4,7 +4,6 @@ import (
 	"context"
 	"iter"
 	"slices"
-	"strings"
 	"time"
 
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -27,20 +26,21 @@ type ClientUse struct {
 
 // A Former is a credential as it was before the last change of its client's authentication.
 type Former struct {
-	Vendor  provider.Credential
-	Secrets string // its ClientVersion.Secrets
+	Vendor     provider.Credential
+	WithFields FieldsFunc
+	Secrets    string // its ClientVersion.Secrets
 }
 
-// narrowed returns the former credential limited to a scope; nil if there is none.
-func (f *Former) narrowed(scope string) provider.Credential {
+// Narrowed returns the former credential for the narrowing with a key; nil if there is none.
+func (f *Former) Narrowed(scope string) provider.Credential {
 	if f == nil || scope == ownScope {
 		return f.vendor()
 	}
-	narrow, err := f.Vendor.Narrow(strings.Fields(scope))
+	narrowed, err := narrow(f.Vendor, f.WithFields, provider.ParseNarrowing(scope))
 	if err != nil {
 		return nil
 	}
-	return narrow
+	return narrowed
 }
 
 func (f *Former) vendor() provider.Credential {
@@ -119,17 +119,29 @@ func (b *Broker) ClientUse(name string) (use ClientUse, isKnown bool) {
 // in memory that use it, and from at least one. It is quick, and only a hint: others may not be in memory.
 func (b *Broker) HaveAccepted(client, secrets string) bool {
 	isAny := false
-	for _, snap := range b.usersOf(client) {
+	for name, snap := range b.usersOf(client) {
 		consent := provider.ConsentOf(snap.credential.Vendor)
 		switch {
 		case consent != nil && consent.IsMissing():
-		case snap.latestState().Client.Accepted != secrets:
+		case snap.latestState().Client.Accepted != secrets && !b.VariantAccepted(name, secrets):
 			return false
 		default:
 			isAny = true
 		}
 	}
 	return isAny
+}
+
+// VariantAccepted reports whether the vendor has accepted a version of a client's secrets from a variant of
+// a credential in memory.
+func (b *Broker) VariantAccepted(name, secrets string) bool {
+	return slices.ContainsFunc(b.allCached(), func(r *record) bool {
+		if !isVariant(r.name) || BaseName(r.name) != name {
+			return false
+		}
+		snap := r.get()
+		return snap.presence == loaded && snap.latestState().Client.Accepted == secrets
+	})
 }
 
 // RejectedUsers returns the credentials in memory that use a client and whose grants the vendor rejects,
@@ -148,7 +160,7 @@ func (b *Broker) usersOf(client string) iter.Seq2[string, snapshot] {
 	return func(yield func(string, snapshot) bool) {
 		for _, r := range b.allCached() {
 			snap := r.get()
-			if snap.presence == loaded && snap.credential.Client == client && !yield(r.name, snap) {
+			if snap.presence == loaded && !isVariant(r.name) && snap.credential.Client == client && !yield(r.name, snap) {
 				return
 			}
 		}
@@ -169,7 +181,7 @@ func (s *State) RejectedSince() time.Time {
 func requestTokenAs(ctx context.Context, c *Credential, s *State, vendor provider.Credential, scope string, last, previous provider.Token) (answer *provider.Answer, token provider.Token, accepted string, failure *provider.Error) {
 	answer, token, failure = requestGranted(ctx, c, s, vendor, scope, last, previous)
 	accepted = c.Version.Secrets
-	if former := c.Former.narrowed(scope); former != nil && answer == nil && RefusesClient(asError(failure)) {
+	if former := c.Former.Narrowed(scope); former != nil && answer == nil && RefusesClient(asError(failure)) {
 		other, otherToken, otherFailure := requestGranted(ctx, c, s, former, scope, last, previous)
 		if acceptsClient(other != nil, otherFailure) {
 			answer, token, failure, accepted = other, otherToken, otherFailure, c.Former.Secrets

@@ -1,10 +1,10 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -43,6 +43,20 @@ type Credential struct {
 	// Vendor performs the exchange.
 	Vendor provider.Credential
 
+	// WithFields returns the credential with other values of fields that a role can set; nil if there are no
+	// such fields. RoleFields are the credential's own values of them.
+	WithFields FieldsFunc
+	RoleFields map[string]any
+
+	// MaxVariants is the maximum number of narrower tokens at a time. UsesRefreshToken is whether all of
+	// them come from one refresh token.
+	MaxVariants      int
+	UsesRefreshToken bool
+
+	// Narrowing is the key of the narrowing of a variant, and WholeScope the Scope of the credential that it
+	// narrows. Both are "" for the credential itself.
+	Narrowing, WholeScope string
+
 	// Scope is the credential's own scope in the form of provider.JoinScope; "" if only the vendor
 	// knows it.
 	Scope string
@@ -65,12 +79,38 @@ type Credential struct {
 	Verified *State
 }
 
-// narrowed returns the credential limited to a scope.
+// A FieldsFunc returns a credential with other values of fields, which must be within its own.
+type FieldsFunc func(fields map[string]any) (provider.Credential, error)
+
+// narrowed returns the credential for the narrowing with a key.
 func (c *Credential) narrowed(scope string) (provider.Credential, error) {
 	if scope == ownScope {
 		return c.Vendor, nil
 	}
-	return c.Vendor.Narrow(strings.Fields(scope))
+	return c.Narrow(provider.ParseNarrowing(scope))
+}
+
+// keyOf returns the key of what a token for a scope is asked for; "" for all that the credential may do.
+func (c *Credential) keyOf(scope string) string { return cmp.Or(scope, c.Narrowing) }
+
+// Narrow returns the credential for a narrowing. Its error is of kind Invalid if it cannot be narrowed so.
+func (c *Credential) Narrow(n provider.Narrowing) (provider.Credential, error) {
+	return narrow(c.Vendor, c.WithFields, n)
+}
+
+func narrow(vendor provider.Credential, withFields FieldsFunc, n provider.Narrowing) (_ provider.Credential, err error) {
+	if len(n.Fields) > 0 {
+		if withFields == nil {
+			return nil, provider.Errorf(provider.Invalid, "the credential has no fields that a role can set")
+		}
+		if vendor, err = withFields(n.Fields); err != nil {
+			return nil, err
+		}
+	}
+	if len(n.Scope) == 0 {
+		return vendor, nil
+	}
+	return vendor.Narrow(n.Scope)
 }
 
 // secrets returns all secrets that an exchange may use: the operator's, and the rotated refresh

@@ -15,7 +15,7 @@ import (
 // An Exchange is one call of a vendor and its result. It holds no secret.
 type Exchange struct {
 	Name, Vendor string // of the credential
-	Scope        string // "" is the credential's own scope
+	Scope        string // as provider.ShownKey has it; "" is the credential's own scope
 
 	// IsVerification is whether the exchange verified a credential that is not stored yet.
 	// IsDedicated is whether its token is for one reader only.
@@ -63,6 +63,9 @@ func (x Exchange) isInvalid() bool { return x.Err != nil && x.Err.Kind == provid
 func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record, v scopeSnapshot, mayRepeat bool) (scopeSnapshot, error) {
 	if ctx.Err() != nil {
 		return v, ErrBusy
+	}
+	if err := v.checkVariants(); err != nil {
+		return v, err
 	}
 	latest := v.latestState()
 	if consent := provider.ConsentOf(v.credential.Vendor); consent != nil && consent.IsMissing() && latest.grantFor(v.scope).RefreshToken == "" {
@@ -137,7 +140,7 @@ func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, r *recor
 // vendor was not called. accessToken is the token in the vendor's answer, whether usable or not; ""
 // if there is none.
 func callVendor(ctx context.Context, c *Credential, state *State, scope string, previous provider.Token) (next *State, x Exchange, accessToken string) {
-	x = Exchange{Name: c.Name, Vendor: c.VendorName, Scope: scope, CanConsent: provider.ConsentOf(c.Vendor) != nil}
+	x = Exchange{Name: BaseName(c.Name), Vendor: c.VendorName, Scope: provider.ShownKey(scope), CanConsent: provider.ConsentOf(c.Vendor) != nil}
 	vendor, err := c.narrowed(scope)
 	if err != nil {
 		x.Err = asProviderError(err)
@@ -161,6 +164,9 @@ func callVendor(ctx context.Context, c *Credential, state *State, scope string, 
 	}
 	if x.Err == nil {
 		x.Err = c.checkNotWidened(state, token, scope)
+	}
+	if x.Err == nil {
+		token.Warnings, x.Err = c.checkGranted(answer, c.keyOf(scope))
 	}
 	if x.Err != nil {
 		if answer.Grant != nil {

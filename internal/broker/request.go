@@ -9,8 +9,7 @@ import (
 
 // A ReadRequest holds a reader's requirements.
 type ReadRequest struct {
-	// Scope is the scope of the token in the form of provider.JoinScope; "" is the credential's
-	// own.
+	// Scope is the key of the token's narrowing (provider.Narrowing); "" is the credential's own scope.
 	Scope string
 
 	// MinTTL is the remaining lifetime that the reader requires. To meet it, the engine exchanges a
@@ -56,8 +55,11 @@ const (
 // An ExchangeError is why a read returned no token.
 type ExchangeError struct {
 	Path  string // of the credential
-	Scope string // "" is the credential's own
+	Scope string // the key of the narrowing; "" is the credential's own scope
 	Err   *provider.Error
+
+	// IsVariant is whether the token is that of a variant, so that the credential may be valid.
+	IsVariant bool
 
 	// NextAttempt is when the vendor may be called again.
 	NextAttempt time.Time
@@ -88,7 +90,8 @@ func (t *IssuedToken) withWarnings(v scopeSnapshot, now time.Time, minTTL time.D
 	case t.TTL < minTTL:
 		t.Warnings = []string{fmt.Sprintf("min_ttl is %s, and this token is valid for %s; %s", minTTL, t.TTL, longerTokenHint(v, now, minTTL))}
 	}
-	t.Warnings = append(t.Warnings, scopeWarnings(token, v.scope)...)
+	t.Warnings = append(t.Warnings, scopeWarnings(token, v.credential.keyOf(v.scope))...)
+	t.Warnings = append(t.Warnings, token.Warnings...)
 	return t
 }
 

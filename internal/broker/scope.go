@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -27,31 +29,37 @@ func extraScopes(granted []string, scope, whole string) []string {
 // requested. If the vendor has issued the same token for another scope, the token has that scope as
 // well, whatever this answer states. (Guarantee 14.)
 func (c *Credential) checkNotWidened(s *State, t provider.Token, scope string) *provider.Error {
-	if scope == ownScope {
+	key, whole := c.keyOf(scope), cmp.Or(c.WholeScope, c.Scope)
+	if key == "" {
 		return nil
 	}
+	n := provider.ParseNarrowing(key)
 	granted := t.Scope
 	for other, token := range s.Tokens {
 		if other == scope || token.AccessToken != t.AccessToken {
 			continue
 		}
+		of := provider.ParseNarrowing(c.keyOf(other))
+		if !reflect.DeepEqual(of.Fields, n.Fields) {
+			return newWidenedError("returned a token that it has issued for another audience or other fields as well, so it does not narrow by these; give the role a credential of its own")
+		}
 		has := token.Scope
-		if len(has) == 0 && other == ownScope {
-			has = strings.Fields(c.Scope)
+		if len(has) == 0 && len(of.Scope) == 0 {
+			has = strings.Fields(whole)
 		} else if len(has) == 0 {
-			has = strings.Fields(other)
+			has = of.Scope
 		}
 		if len(has) == 0 {
 			return newWidenedError("returned the token of the credential's own scope, which is more than the role may get; give the role a credential of its own")
 		}
 		granted = append(slices.Clip(granted), has...)
 	}
-	wide := extraScopes(granted, scope, c.Scope)
-	if len(wide) == 0 {
+	wide := extraScopes(granted, provider.JoinScope(n.Scope), whole)
+	if len(wide) == 0 || len(n.Scope) == 0 {
 		return nil
 	}
 	why := "which the credential has and the role does not; give the role a credential of its own"
-	if c.Scope == "" {
+	if whole == "" {
 		why = "which the role does not have and the credential may have; set the credential's scope to what its roles may get, or give the role a credential of its own"
 	}
 	slices.Sort(wide)
@@ -72,7 +80,10 @@ func scopeWarnings(t provider.Token, scope string) []string {
 	if scope == ownScope || len(t.Scope) == 0 {
 		return nil
 	}
-	asked := strings.Fields(scope)
+	asked := provider.ParseNarrowing(scope).Scope
+	if len(asked) == 0 {
+		return nil
+	}
 	missing := func(list, other []string) string {
 		return strings.Join(slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(other, s) }), " ")
 	}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -84,8 +85,10 @@ type scopeSnapshot struct {
 
 // of returns the snapshot of a scope. The name must be loaded.
 func (snap snapshot) of(scope string) scopeSnapshot {
-	if scope == snap.credential.Scope {
-		scope = ownScope
+	if snap.credential.Scope != "" {
+		if rest, isWhole := strings.CutPrefix(scope, snap.credential.Scope); isWhole && (rest == "" || rest[0] == '\n') {
+			scope = rest // the credential's whole scope is that of a narrowing without one
+		}
 	}
 	return scopeSnapshot{snapshot: snap, scope: scope}
 }
@@ -138,6 +141,7 @@ func (v scopeSnapshot) readError(failure Failure) error {
 	return &ExchangeError{
 		Path:        v.credential.Path,
 		Scope:       v.scope,
+		IsVariant:   v.credential.Narrowing != "",
 		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope, Widened: failure.Widened},
 		NextAttempt: failure.NextAttempt,
 	}

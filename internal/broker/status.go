@@ -49,7 +49,10 @@ type Status struct {
 	// Roles are the failures that count only against a dedicated role, by role; nil if none.
 	Roles map[string]Failure
 
-	// Scopes are the narrower scopes that roles have requested; nil if none.
+	// Variants is the number of tokens for one reader each, of roles that depend on the reader.
+	Variants int
+
+	// Scopes are the narrower scopes that roles have requested, as provider.ShownKey has them; nil if none.
 	Scopes map[string]ScopeStatus
 }
 
@@ -67,12 +70,16 @@ type ScopeStatus struct {
 // of them.
 func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 	return func(yield func(string, *Status) bool) {
-		now := time.Now()
+		now, variants := time.Now(), b.VariantsOf()
 		for _, r := range b.allCached() {
+			if isVariant(r.name) {
+				continue
+			}
 			var s *Status
 			switch snap := r.get(); snap.presence {
 			case loaded:
 				s = newStatus(snap, now)
+				s.Variants = variants[r.name]
 			case unusable:
 				s = &Status{IsUnusable: true}
 			default:
@@ -105,6 +112,9 @@ type Expiry struct {
 func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
 	return func(yield func(string, Expiry) bool) {
 		for _, r := range b.allCached() {
+			if isVariant(r.name) {
+				continue
+			}
 			var x Expiry
 			switch snap := r.get(); snap.presence {
 			case loaded:
@@ -132,7 +142,9 @@ func (b *Broker) ReadStatus(ctx context.Context, s logical.Storage, name string)
 	if err != nil {
 		return nil, err
 	}
-	return newStatus(snap, time.Now()), nil
+	status = newStatus(snap, time.Now())
+	status.Variants = b.VariantsOf()[name]
+	return status, nil
 }
 
 func newStatus(snap snapshot, now time.Time) *Status {
@@ -208,7 +220,7 @@ func (s *Status) addScopes(snap snapshot, now time.Time) (hasToken, lacksToken b
 			if s.Scopes == nil {
 				s.Scopes = map[string]ScopeStatus{}
 			}
-			s.Scopes[scope] = status
+			s.Scopes[provider.ShownKey(scope)] = status
 		}
 	}
 	return hasToken, lacksToken

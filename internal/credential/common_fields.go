@@ -16,12 +16,15 @@ import (
 const MaxDuration = 10 * 365 * 24 * time.Hour
 
 const (
+	defaultMaxVariants = 1000
+	maxMaxVariants     = 1000000
+
 	defaultRequestTimeout = 10 * time.Second
 	maxRequestTimeout     = time.Minute
 )
 
 // fieldsWithoutExchange are the fields that affect neither an exchange nor the lifetime of its token.
-var fieldsWithoutExchange = []string{"description", "expires", "request_timeout", "keepalive_interval"}
+var fieldsWithoutExchange = []string{"description", "expires", "request_timeout", "keepalive_interval", "max_variants"}
 
 // newFieldSchemas returns the fields of a vendor's credentials.
 func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
@@ -74,6 +77,12 @@ func CommonSchemas() map[string]*framework.FieldSchema {
 			Type:         framework.TypeDurationSecond,
 			Description:  "Maximum token lifetime, even if the vendor states a longer one. Set it for a vendor whose tokens expire earlier than stated. Default: no limit.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum TTL"},
+		},
+		"max_variants": {
+			Type:         framework.TypeInt,
+			Description:  "Maximum number of narrower tokens that are cached at a time: one for each scope, audience or other value that roles and readers ask for, and for each reader where a role depends on the reader.",
+			Default:      defaultMaxVariants,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum variants"},
 		},
 		"keepalive_interval": {
 			Type:         framework.TypeDurationSecond,

@@ -2,6 +2,7 @@ package credential
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -22,7 +23,8 @@ type Deletion struct {
 	keypair string
 	unlock  func() // the key pair
 
-	unlockConsent func()
+	unlockConsent  func()
+	unlockVariants func()
 }
 
 // BeginDelete begins the deletion of a credential, including one that cannot be decoded. The caller
@@ -37,7 +39,7 @@ func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, vendor, nam
 		unlockConsent()
 		return nil, err
 	}
-	d := &Deletion{store: st, storage: s, ctx: ctx, changes: changes, vendor: vendor, name: name, unlock: func() {}, unlockConsent: unlockConsent}
+	d := &Deletion{store: st, storage: s, ctx: ctx, changes: changes, vendor: vendor, name: name, unlock: func() {}, unlockConsent: unlockConsent, unlockVariants: func() {}}
 	own, err := storage.Get[Entry](ctx, s, storage.CredentialKey(vendor, name), "")
 	switch {
 	case storage.IsError(err):
@@ -56,11 +58,17 @@ func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, vendor, nam
 		d.End()
 		return nil, err
 	}
+	if d.unlockVariants, err = st.broker.Lock(ctx, storage.VariantKey(name, "")); err != nil {
+		d.unlockVariants = func() {}
+		d.End()
+		return nil, err
+	}
 	return d, nil
 }
 
 // End releases the locks of the deletion.
 func (d *Deletion) End() {
+	d.unlockVariants()
 	d.unlock()
 	d.changes.End()
 	d.unlockConsent()
@@ -95,7 +103,7 @@ func (d *Deletion) Delete() error {
 	if d.keypair != "" {
 		st.forgetActivated(ctx, s, d.keypair, d.name)
 	}
-	err := broker.DeleteState(ctx, s, d.name)
+	err := errors.Join(broker.DeleteState(ctx, s, d.name), st.DropVariants(ctx, s, d.name, true))
 	st.broker.RevokeAll(ctx, change.Credential, change.Known)
 	if err != nil {
 		return change.Failed(ctx, nil, err)

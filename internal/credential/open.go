@@ -23,6 +23,7 @@ type commonFields struct {
 	ProxyURL       string           `json:"proxy_url"`
 	DefaultTTL     provider.Seconds `json:"default_ttl"`
 	MaxTTL         provider.Seconds `json:"max_ttl"`
+	MaxVariants    int              `json:"max_variants"`
 
 	// KeepaliveInterval is nil for the default.
 	KeepaliveInterval *provider.Seconds `json:"keepalive_interval"`
@@ -41,7 +42,7 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 	if former := c.withFormerClient(); former != nil {
 		opened, err := st.openUnchecked(former)
 		if err == nil && Destinations(opened.SentTo).within(credential.SentTo) {
-			credential.Former = &broker.Former{Vendor: opened.Vendor, Secrets: c.client.FormerSecrets}
+			credential.Former = &broker.Former{Vendor: opened.Vendor, WithFields: opened.WithFields, Secrets: c.client.FormerSecrets}
 			credential.Secrets = append(credential.Secrets, opened.Secrets...)
 		}
 	}
@@ -65,6 +66,9 @@ func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) 
 	if timeout := common.RequestTimeout.Duration(); timeout < time.Second || timeout > maxRequestTimeout {
 		return nil, provider.Errorf(provider.Invalid, "request_timeout: must be from 1s to %s", maxRequestTimeout)
 	}
+	if common.MaxVariants < 0 || common.MaxVariants > maxMaxVariants {
+		return nil, provider.Errorf(provider.Invalid, "max_variants: must be from 1 to %d", maxMaxVariants)
+	}
 	if err := checkDescription(common.Description); err != nil {
 		return nil, err
 	}
@@ -83,7 +87,8 @@ func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) 
 	if err != nil {
 		return nil, err
 	}
-	vendor, err := c.vendor.Open(provider.Settings{Fields: fields, WriteTime: c.WriteTime, Thumbprint: c.key.thumbprint(), Client: client})
+	settings := provider.Settings{Fields: fields, WriteTime: c.WriteTime, Thumbprint: c.key.thumbprint(), Client: client}
+	vendor, err := c.vendor.Open(settings)
 	if err != nil {
 		return nil, c.keypairError(err)
 	}
@@ -111,6 +116,11 @@ func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) 
 		SentTo:      to,
 		API:         apiOf(vendor),
 		Verified:    c.Verified,
+		WithFields:  c.withRoleFields(given, settings, to, common.CACert),
+		RoleFields:  roleFields(c.vendor, given),
+		MaxVariants: cmp.Or(common.MaxVariants, defaultMaxVariants),
+
+		UsesRefreshToken: given["refresh_token"] != nil || needsRefreshToken(vendor),
 		Client:      c.clientName(),
 		Version:     c.client.version(),
 	}, nil
@@ -124,6 +134,12 @@ func (c *storedCredential) expiry(stated, latest time.Time) time.Time {
 		return latest
 	}
 	return cmp.Or(stated, latest)
+}
+
+// needsRefreshToken reports whether a credential gets its refresh token from a person's consent.
+func needsRefreshToken(vendor provider.Credential) bool {
+	consent := provider.ConsentOf(vendor)
+	return consent != nil && consent.IsMissing()
 }
 
 // apiOf returns how a vendor's API takes a token; nil for the usual way.

@@ -50,6 +50,7 @@ type Store struct {
 	unstoredGrants unstoredGrants
 	keptConsents   keptConsents
 	polls          *polls
+	variants       variantCounts
 	broker         *broker.Broker
 }
 
@@ -63,15 +64,22 @@ func New(options Options, observer broker.Observer) (*Store, *broker.Broker) {
 // Logger implements broker.Source.
 func (st *Store) Logger() hclog.Logger { return st.options.Logger() }
 
-// Names returns the names of all credentials, sorted. It implements broker.Source.
+// Names returns the names of all credentials, sorted, and of their variants. It implements broker.Source.
 func (st *Store) Names(ctx context.Context, s logical.Storage) ([]string, error) {
 	vendors, err := st.VendorNames(ctx, s)
-	return sortedKeys(vendors), err
+	if err != nil {
+		return nil, err
+	}
+	variants, err := st.variantNames(ctx, s)
+	return append(sortedKeys(vendors), variants...), err
 }
 
 // Credential returns the credential with this name, ready to be exchanged; nil if there is none. It
 // implements broker.Source.
 func (st *Store) Credential(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
+	if base, digest, isVariant := strings.Cut(name, broker.VariantMark); isVariant {
+		return st.variant(ctx, s, base, digest)
+	}
 	vendors, err := st.inUse(ctx, s)
 	if err != nil {
 		return nil, err

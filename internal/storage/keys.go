@@ -20,6 +20,7 @@ const (
 	leases      = "lease"
 	consents    = "consent"
 	clients     = "client"
+	variants    = "variant"
 )
 
 // ProbeKey is the key of an empty entry that Probe writes.
@@ -27,7 +28,7 @@ const ProbeKey = "probe"
 
 // Sealed returns the key prefixes of entries that hold secrets, for Vault's seal wrapping.
 func Sealed() []string {
-	return []string{credentials + "/", keypairs + "/", states + "/", leases + "/", consents + "/", clients + "/"}
+	return []string{credentials + "/", keypairs + "/", states + "/", leases + "/", consents + "/", clients + "/", variants + "/"}
 }
 
 // VendorsPrefix is the prefix of the keys of all credentials. Its folders are the vendors that have any.
@@ -50,6 +51,13 @@ func RoleKey(name string) string { return roles + "/" + name }
 
 // ClientKey returns the key of a client. With an empty name it returns the prefix of all clients.
 func ClientKey(name string) string { return clients + "/" + name }
+
+// VariantsPrefix is the prefix of the keys of all variants. Its folders are the credentials that have any.
+const VariantsPrefix = variants + "/"
+
+// VariantKey returns the key of a credential's variant. With an empty digest it returns the prefix of all
+// variants of the credential.
+func VariantKey(credential, digest string) string { return VariantsPrefix + credential + "/" + digest }
 
 // ConsentKey returns the key of the latest consent to a credential.
 func ConsentKey(credential string) string { return consents + "/" + credential }
@@ -111,6 +119,7 @@ const (
 	State
 	Consent
 	Client
+	Variant
 )
 
 // ParseKey returns the kind of the entry with this key, and its name.
@@ -133,6 +142,9 @@ func ParseKey(key string) (Kind, string) {
 		return Consent, last
 	case clients:
 		return Client, last
+	case variants:
+		name, _, _ := strings.Cut(rest, "/")
+		return Variant, name
 	}
 	return Other, ""
 }
@@ -150,6 +162,8 @@ func pathOf(key string) string {
 		return apipath.Authorize(name)
 	case Client:
 		return apipath.Client(name)
+	case Variant:
+		return apipath.Status(name)
 	case Credential, Keypair:
 		return key // their keys are their paths
 	}

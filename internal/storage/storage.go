@@ -7,6 +7,7 @@
 //	client/<name>               an OAuth client
 //	consent/<name>              the latest attempt to get a consent to a credential
 //	role/<name>                 a role
+//	variant/<name>/<SHA-256>    a credential for one narrowing; the first half of the SHA-256 is of the narrowing
 //	state/<name>/grant          the grant of a credential
 //	state/<name>/own            the token of a credential's own scope
 //	state/<name>/<SHA-256>      the token of a narrower scope; the SHA-256 is of the scope

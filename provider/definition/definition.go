@@ -74,6 +74,10 @@ type Field struct {
 	Pattern string   `json:"pattern,omitempty"`
 	Allowed []string `json:"allowed,omitempty"`
 
+	// Narrows is whether a role can set the field, for tokens that can do less. It is in no URL, no client
+	// authentication and no header of the API.
+	Narrows bool `json:"narrows,omitempty"`
+
 	// HostSuffixes follow the value in hosts that an operator may paste in its place. Those in the
 	// definition's URLs need not be listed.
 	HostSuffixes []string `json:"host_suffixes,omitempty"`
@@ -137,6 +141,9 @@ type Answer struct {
 	Error        string            `json:"error,omitempty"`
 	OK           string            `json:"ok,omitempty"`
 	Extra        map[string]string `json:"extra,omitempty"`
+
+	// Granted says where an answer states what was granted of a field that narrows.
+	Granted map[string]exchange.GrantedAt `json:"granted,omitempty"`
 }
 
 // An Assertion is a signed JWT.
@@ -229,7 +236,7 @@ func (d *Duration) UnmarshalJSON(text []byte) error {
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Duration(d).String()) }
 
 // Types are the types of fields.
-var Types = []string{"string", "list", "duration", "integer", "bool", "private_key", "certificate"}
+var Types = []string{"string", "list", "map", "duration", "integer", "bool", "private_key", "certificate"}
 
 // standardFields are fields that many vendors have. A definition need not describe them.
 var standardFields = map[string]Field{
@@ -257,7 +264,7 @@ func ReservedFields() []string { return slices.Clone(reservedFields) }
 // reservedFields are fields that every credential has.
 var reservedFields = []string{
 	"name", "verify", "grant_type", "description", "expires", "request_timeout", "ca_cert", "proxy_url", "default_ttl", "max_ttl",
-	"keepalive_interval", "private_key_source", "keypair", "client",
+	"keepalive_interval", "private_key_source", "keypair", "client", "max_variants",
 	"reap_after", "drop_former", "former_secrets_set", "waiting", "waiting_count", "credentials", "credential_count", // of a client
 	"vendor", "definition", "answer", "status", // of paths
 	"secrets_set", "resolved_urls", "resolved_scope", // of a read

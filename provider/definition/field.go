@@ -48,6 +48,12 @@ func compileField(name string, given Field) (*field, error) {
 		return nil, fmt.Errorf("/description: must be set")
 	case f.Secret && f.Default != "":
 		return nil, fmt.Errorf("/default: a secret has no default")
+	case f.Type == "map" && f.Default != "":
+		return nil, fmt.Errorf("/default: a map has no default")
+	case f.Narrows && (f.Secret || f.Type == "certificate" || f.Required):
+		return nil, fmt.Errorf("/narrows: a role cannot set a secret, a certificate or a required field")
+	case f.Narrows && slices.Contains(roleNames, name):
+		return nil, fmt.Errorf("/narrows: roles have a field of that name; choose another")
 	case f.Secret && f.Type != "" && f.Type != "string" && f.Type != "private_key":
 		return nil, fmt.Errorf("/type: a secret is a string or a private_key")
 	case f.Type == "private_key" && name != "private_key":
@@ -65,6 +71,9 @@ func compileField(name string, given Field) (*field, error) {
 	}
 	return f, nil
 }
+
+// roleNames are the names of the fields that roles have themselves.
+var roleNames = []string{"scope", "config", "ttl", "min_ttl", "dedicated", "max_leases", "max_exchanges", "forget_leases", "allowed_params"}
 
 // soundsSecret matches names of fields whose values are secrets.
 var soundsSecret = regexp.MustCompile(`(^|_)(secret|password|token|private_key|api_key|apikey|passphrase|pin)$`)
@@ -126,6 +135,7 @@ func (f *field) checkDefault() error {
 var schemaTypes = map[string]framework.FieldType{
 	"": framework.TypeString, "string": framework.TypeString, "private_key": framework.TypeString, "certificate": framework.TypeString,
 	"list": framework.TypeCommaStringSlice, "duration": framework.TypeDurationSecond, "integer": framework.TypeInt, "bool": framework.TypeBool,
+	"map": framework.TypeKVPairs,
 }
 
 // schema returns the field for Vault.
@@ -192,6 +202,19 @@ func (f *field) value(raw json.RawMessage, d *Definition) (any, error) {
 			return f.defaultValue(), nil
 		}
 		return list, nil
+	case "map":
+		var texts map[string]string
+		if err := provider.DecodeFields(raw, &texts); err != nil || len(texts) == 0 {
+			return nil, err
+		}
+		entries := map[string]any{}
+		for name, text := range texts {
+			if err := f.checkText(text); err != nil {
+				return nil, err
+			}
+			entries[name] = text
+		}
+		return entries, nil
 	case "duration":
 		var seconds provider.Seconds
 		err := provider.DecodeFields(raw, &seconds)

@@ -19,6 +19,9 @@ func (c *compiler) answer() error {
 	if err != nil {
 		return err
 	}
+	if err := c.granted(reading, place); err != nil {
+		return err
+	}
 	c.g.reading = *reading
 	if a != nil {
 		c.g.errorAt = a.Error
@@ -36,6 +39,26 @@ func (c *compiler) answer() error {
 	return err
 }
 
+// granted checks where an answer states what was granted.
+func (c *compiler) granted(reading *exchange.Reading, place string) error {
+	for _, name := range sortedKeys(reading.Granted) {
+		f, own := c.d.fields[name], reading.Granted[name]
+		place := place + "/granted" + pointerTo(name)
+		switch {
+		case f == nil || !f.Narrows:
+			return fmt.Errorf("%s: there is no field of that name that narrows", place)
+		case own.At == "":
+			return fmt.Errorf("%s/at: give the JSON Pointer of a member", place)
+		}
+		for member, pointer := range map[string]string{"/at": own.At, "/member": own.Member} {
+			if err := checkPointer(pointer); err != nil {
+				return at(place+member, err)
+			}
+		}
+	}
+	return nil
+}
+
 // readingOf returns how an answer is read.
 func readingOf(a *Answer, place string) (*exchange.Reading, error) {
 	reading := exchange.OAuth
@@ -50,6 +73,7 @@ func readingOf(a *Answer, place string) (*exchange.Reading, error) {
 		}
 		reading.ExpiryUnit = cmp.Or(a.ExpiryUnit, reading.ExpiryUnit)
 		reading.Header, reading.Cookie, reading.IsText, reading.OK, reading.Extra = a.TokenHeader, a.TokenCookie, a.Text, a.OK, a.Extra
+		reading.Granted = a.Granted
 	}
 	places := 0
 	for _, isGiven := range []bool{reading.Token != "" && reading.Token != exchange.OAuth.Token, reading.Header != "", reading.Cookie != "", reading.IsText} {

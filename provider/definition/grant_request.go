@@ -141,6 +141,8 @@ func (c *compiler) declared(place string, uses []exchange.Use, more ...string) e
 	for _, use := range uses {
 		name := use.Name
 		switch f := c.d.fields[name]; {
+		case f != nil && f.Narrows && c.forReaders:
+			return at(place, fmt.Errorf("%s narrows tokens, and the way the API takes them must not depend on it", use))
 		case f != nil:
 			if err := c.checkSecret(f, use); err != nil {
 				return at(place, err)

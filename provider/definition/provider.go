@@ -49,6 +49,17 @@ func (p *Provider) About() provider.About {
 // Fields returns the fields, and grant_type if there is a choice.
 func (p *Provider) Fields() map[string]*framework.FieldSchema { return maps.Clone(p.schemas()) }
 
+// RoleFields implements provider.Narrowable.
+func (p *Provider) RoleFields() map[string]provider.RoleField {
+	fields := map[string]provider.RoleField{}
+	for name, f := range p.fields {
+		if f.Narrows {
+			fields[name] = provider.RoleField{}
+		}
+	}
+	return fields
+}
+
 // Example returns the fields of the first grant.
 func (p *Provider) Example() string {
 	g := p.compiled[0]

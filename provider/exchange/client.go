@@ -358,6 +358,7 @@ func (c *Client) answer(t tokenResponse, clock provider.Clock, granted *provider
 		InvalidatesPrevious: c.InvalidatesPrevious,
 		RenewalWindow:       c.RenewalWindow,
 		Extra:               t.extra,
+		Granted:             t.granted,
 		Clock:               clock,
 		Grant:               granted,
 	}

@@ -45,6 +45,42 @@ type Reading struct {
 
 	// Extra are members for readers, by the names that readers get.
 	Extra map[string]string
+
+	// Granted are members that state what was granted of a field, by the field's name.
+	Granted map[string]GrantedAt
+}
+
+// A GrantedAt is where an answer states what was granted of a field: a list or a map of texts. Member is the
+// place of the text in each element of a list; "" for the element itself. Always are elements or entries
+// that the vendor grants whatever is requested.
+type GrantedAt struct {
+	At     string   `json:"at"`
+	Member string   `json:"member,omitempty"`
+	Always []string `json:"always,omitempty"`
+}
+
+// read returns what a body states; nil if it states nothing.
+func (g GrantedAt) read(body any) any {
+	raw := provider.Member(body, g.At)
+	var entries map[string]string
+	if json.Unmarshal(raw, &entries) == nil && entries != nil {
+		return entries
+	}
+	var elements []any
+	if json.Unmarshal(raw, &elements) != nil || elements == nil {
+		return nil
+	}
+	list := []string{}
+	for _, element := range elements {
+		text, isText := element.(string)
+		if g.Member != "" {
+			text, isText = shown(provider.Member(element, g.Member)), true
+		}
+		if isText {
+			list = append(list, text)
+		}
+	}
+	return list
 }
 
 // OAuth reads the answer of RFC 6749 §5.1.
@@ -60,6 +96,7 @@ type tokenResponse struct {
 	expiresAt                            time.Time
 	scope                                provider.Texts
 	extra                                map[string]string
+	granted                              map[string]provider.Granted
 }
 
 // readToken reads an answer. The refresh token counts even if there is a failure.
@@ -98,6 +135,14 @@ func (r Reading) readToken(reply *provider.Reply) (tokenResponse, *provider.Erro
 				t.extra = map[string]string{}
 			}
 			t.extra[name] = value
+		}
+	}
+	for name, at := range r.Granted {
+		if value := at.read(body); value != nil {
+			if t.granted == nil {
+				t.granted = map[string]provider.Granted{}
+			}
+			t.granted[name] = provider.Granted{Value: value, Ignored: at.Always}
 		}
 	}
 	return t, nil

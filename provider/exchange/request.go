@@ -123,6 +123,10 @@ func (r Request) body(values Values, params url.Values) (body io.Reader, content
 func fillAll(templates map[string]Template, values Values) (url.Values, error) {
 	filled := url.Values{}
 	for name, template := range templates {
+		if list := template.repeated(values); len(list) > 0 {
+			filled[name] = list
+			continue
+		}
 		text, isSet, err := template.fill(values, verbatim)
 		if err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"regexp"
@@ -59,6 +60,12 @@ func ParseTemplate(text string) (Template, error) {
 
 // Placeholder returns a template that is one value: name, or name|function.
 func Placeholder(name string) Template { return mustParse("{" + name + "}") }
+
+// repeated is the function of a placeholder whose elements are one parameter each.
+const repeated = "repeated"
+
+// Repeated returns a template that, as a parameter, is sent once for each element of a list.
+func Repeated(name string) Template { return mustParse("{" + name + "|" + repeated + "}") }
 
 // A Use is a placeholder of a template. Function is "" for the value as it is.
 type Use struct{ Name, Function string }
@@ -142,6 +149,15 @@ func (t Template) placeholder() string {
 	return ""
 }
 
+// repeated returns the elements of a list that is all of the template, each a parameter; nil if it is none.
+func (t Template) repeated(values Values) []string {
+	if len(t.parts) != 3 || t.parts[0].literal != "" || t.parts[2].literal != "" || t.parts[1].function != repeated {
+		return nil
+	}
+	list, _ := values[t.parts[1].name].([]string)
+	return list
+}
+
 // ScopeSeparator is the name of the value that separates the elements of a list in a text.
 const ScopeSeparator = "scope_separator"
 
@@ -152,6 +168,9 @@ func textOf(value any, values Values) string {
 		return ""
 	case string:
 		return value
+	case map[string]any:
+		text, _ := json.Marshal(value) // of texts
+		return string(text)
 	case []string:
 		separator, _ := values[ScopeSeparator].(string)
 		if separator == "" {
@@ -166,6 +185,7 @@ func textOf(value any, values Values) string {
 // not a program.
 var functions = map[string]func(string) (string, error){
 	"base64": func(s string) (string, error) { return base64.StdEncoding.EncodeToString([]byte(s)), nil },
+	repeated: func(s string) (string, error) { return s, nil }, // where it is not a parameter
 	"joined": func(s string) (string, error) { return s, nil }, // a list as one text
 	"upper":  func(s string) (string, error) { return strings.ToUpper(s), nil },
 	"lower":  func(s string) (string, error) { return strings.ToLower(s), nil },

@@ -1,6 +1,7 @@
 package oauth2
 
 import (
+	"net/url"
 	"slices"
 	"strings"
 
@@ -118,6 +119,16 @@ func (c *config) checkValues() error {
 	for name := range c.TokenParams {
 		if slices.Contains(reserved, name) {
 			return provider.Errorf(provider.Invalid, "token_params: must not contain %s, which the engine sets from other fields", name)
+		}
+	}
+	for name, list := range map[string][]string{"audience": c.Audience, "resource": c.Resource} {
+		if _, isGiven := c.TokenParams[name]; isGiven && len(list) > 0 {
+			return provider.Errorf(provider.Invalid, "token_params: must not contain %s, as the field %s is set", name, name)
+		}
+	}
+	for _, resource := range c.Resource {
+		if u, err := url.Parse(resource); err != nil || !u.IsAbs() || u.Fragment != "" {
+			return provider.Errorf(provider.Invalid, "resource: %s is not an absolute URI without a fragment (RFC 8707)", provider.Quote(resource))
 		}
 	}
 	for name := range c.AuthorizationParams {

@@ -33,6 +33,8 @@ type config struct {
 	RefreshToken      string            `json:"refresh_token"`
 	Scope             []string          `json:"scope"`
 	TokenParams       map[string]string `json:"token_params"`
+	Audience          []string          `json:"audience"`
+	Resource          []string          `json:"resource"`
 	AssertionAudience string            `json:"assertion_audience"`
 	AssertionSubject  string            `json:"assertion_subject"`
 	ScopeInAssertion  bool              `json:"scope_in_assertion"`
@@ -163,6 +165,16 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 			Description:  "The scopes to request. Default: the vendor's.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Scope"},
 		},
+		"audience": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "The audiences to request tokens for (audience of the token request), where the vendor takes them. Default: the vendor's.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Audience"},
+		},
+		"resource": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "The resources to request tokens for, as absolute URIs (RFC 8707), where the vendor takes them. Default: the vendor's.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Resource"},
+		},
 		"token_params": {
 			Type:         framework.TypeKVPairs,
 			Description:  "Further parameters of the token request, such as audience=... or resource=.... A read returns them, so do not put secrets here.",
@@ -201,6 +213,11 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 	}
 }
 
+// RoleFields implements provider.Narrowable.
+func (Provider) RoleFields() map[string]provider.RoleField {
+	return map[string]provider.RoleField{"audience": {}, "resource": {}, "token_params": {Adds: true}, "assertion_subject": {}}
+}
+
 // Open validates the fields.
 func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 	var c config
@@ -220,7 +237,9 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		ID:                  c.ClientID,
 		Secret:              c.ClientSecret,
 		AuthStyle:           c.sentStyle(),
-		Values:              exchange.Values{"assertion_subject": c.AssertionSubject, "assertion_audience": c.AssertionAudience},
+		Values: exchange.Values{
+			"assertion_subject": c.AssertionSubject, "assertion_audience": c.AssertionAudience, "audience": c.Audience, "resource": c.Resource,
+		},
 		ClientAssertion:     c.clientAssertion(),
 		Assertion:           c.grantAssertion(),
 		Refresh:             c.RefreshToken,
@@ -286,6 +305,12 @@ func literals(texts map[string]string) map[string]exchange.Template {
 func (c *config) request() exchange.Request {
 	form := literals(c.TokenParams)
 	form["grant_type"] = exchange.Literal(grantTypes[c.GrantType])
+	form["audience"], form["resource"] = exchange.Repeated("audience"), exchange.Repeated("resource")
+	for name, list := range map[string][]string{"audience": c.Audience, "resource": c.Resource} {
+		if text, isGiven := c.TokenParams[name]; isGiven && len(list) == 0 {
+			form[name] = exchange.Literal(text)
+		}
+	}
 	if !c.ScopeInAssertion {
 		form["scope"] = exchange.Placeholder("scope")
 	}

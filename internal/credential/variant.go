@@ -1,0 +1,249 @@
+package credential
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/provider"
+)
+
+// A variant is a credential for one narrowing, with a state and a lock of its own. Roles whose narrowing
+// depends on the reader have one for each. It has its own name in the broker: that of the credential,
+// variantMark, and a digest of the narrowing, so that the values are in no log.
+type variantEntry struct {
+	storage.Format
+
+	// Narrowing is the key of the narrowing.
+	Narrowing string `json:"narrowing"`
+}
+
+// Check implements storage.Entry.
+func (v *variantEntry) Check() error {
+	if v.Narrowing == "" {
+		return errors.New("variant without a narrowing")
+	}
+	return nil
+}
+
+const repairVariant = "the next read writes it again"
+
+// variantDigest returns what identifies a narrowing among those of a credential.
+func variantDigest(narrowing string) string {
+	sum := sha256.Sum256([]byte(narrowing))
+	return hex.EncodeToString(sum[:16])
+}
+
+// A TooManyVariantsError means that a credential has max_variants narrower tokens.
+type TooManyVariantsError = broker.TooManyVariantsError
+
+// variantCounts counts the variants in storage, by credential. It is safe for concurrent use.
+type variantCounts struct {
+	mu     sync.Mutex
+	counts map[string]int
+}
+
+// add adds to the count of a credential, if it is known.
+func (v *variantCounts) add(name string, n int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if count, isKnown := v.counts[name]; isKnown {
+		v.counts[name] = count + n
+	}
+}
+
+// forget forgets the count of a credential.
+func (v *variantCounts) forget(name string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.counts, name)
+}
+
+// of returns the count of a credential, which it reads from storage at first.
+func (v *variantCounts) of(ctx context.Context, s logical.Storage, name string) (int, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if count, isKnown := v.counts[name]; isKnown {
+		return count, nil
+	}
+	keys, err := storage.List(ctx, s, storage.VariantKey(name, ""))
+	if err != nil {
+		return 0, err
+	}
+	if v.counts == nil {
+		v.counts = map[string]int{}
+	}
+	v.counts[name] = len(keys)
+	return len(keys), nil
+}
+
+// Variant returns the name of the variant of a credential for a narrowing, which it creates if necessary. Its
+// errors are broker.ErrUnknown, broker.ErrBusy, *TooManyVariantsError, *provider.Error of kind Invalid and
+// *storage.Error.
+func (st *Store) Variant(ctx context.Context, s logical.Storage, name string, n provider.Narrowing) (string, error) {
+	narrowing := n.Key()
+	digest := variantDigest(narrowing)
+	variant := broker.VariantName(name, digest)
+	if st.broker.IsLoaded(variant) {
+		return variant, nil
+	}
+	key := storage.VariantKey(name, digest)
+	exists, err := storage.Exists(ctx, s, key)
+	if err != nil || exists {
+		return variant, err
+	}
+	unlock, err := st.broker.Lock(ctx, storage.VariantKey(name, ""))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	credential, err := st.Credential(ctx, s, name)
+	switch {
+	case err != nil:
+		return "", err
+	case credential == nil:
+		return "", broker.ErrUnknown
+	case credential.UsesRefreshToken:
+		return "", provider.Errorf(provider.Invalid, "the credential %s has a refresh token, which is one person's or service's, so a role cannot give each reader a token of its own", credential.Path)
+	}
+	if _, err := credential.Narrow(n); err != nil {
+		return "", err
+	}
+	count, err := st.variants.of(ctx, s, name)
+	if err != nil {
+		return "", err
+	}
+	if count >= credential.MaxVariants {
+		return "", &TooManyVariantsError{Path: credential.Path, Max: credential.MaxVariants}
+	}
+	if exists, err = storage.Exists(ctx, s, key); err != nil || exists { // created meanwhile
+		return variant, err
+	}
+	if err := storage.Put(ctx, s, key, &variantEntry{Narrowing: narrowing}); err != nil {
+		return "", err
+	}
+	st.variants.add(name, 1)
+	return variant, nil
+}
+
+// variant returns a variant ready to be exchanged; nil if there is none.
+func (st *Store) variant(ctx context.Context, s logical.Storage, base, digest string) (*broker.Credential, error) {
+	entry, err := storage.Get[variantEntry](ctx, s, storage.VariantKey(base, digest), repairVariant)
+	if err != nil || entry == nil {
+		return nil, err
+	}
+	whole, err := st.Credential(ctx, s, base)
+	if err != nil || whole == nil {
+		return nil, err
+	}
+	n := provider.ParseNarrowing(entry.Narrowing)
+	own := *whole
+	if own.Vendor, err = whole.Narrow(n); err != nil {
+		return nil, err
+	}
+	if whole.Former != nil {
+		former := *whole.Former
+		if former.Vendor = former.Narrowed(entry.Narrowing); former.Vendor == nil {
+			own.Former = nil
+		} else {
+			own.Former = &former
+		}
+	}
+	own.Name, own.Narrowing = broker.VariantName(base, digest), entry.Narrowing
+	own.Generation = whole.Generation + broker.VariantMark + digest
+	own.Scope, own.WholeScope = provider.JoinScope(own.Vendor.Scope()), whole.Scope
+	own.Verified, own.Keepalive, own.MaxVariants = nil, 0, 0
+	return &own, nil
+}
+
+// variantNames returns the names of all variants.
+func (st *Store) variantNames(ctx context.Context, s logical.Storage) ([]string, error) {
+	bases, err := storage.Folders(ctx, s, storage.VariantsPrefix)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, base := range bases {
+		digests, err := storage.List(ctx, s, storage.VariantKey(base, ""))
+		if err != nil {
+			return nil, err
+		}
+		for _, digest := range digests {
+			names = append(names, broker.VariantName(base, digest))
+		}
+	}
+	return names, nil
+}
+
+// deleteVariant deletes a variant and its state. The caller holds its lock. Its error is of type
+// *storage.Error.
+func (st *Store) deleteVariant(ctx context.Context, s logical.Storage, name string) error {
+	base, digest, _ := strings.Cut(name, broker.VariantMark)
+	if err := broker.DeleteState(ctx, s, name); err != nil {
+		return err
+	}
+	if err := storage.Delete(ctx, s, storage.VariantKey(base, digest)); err != nil {
+		return err
+	}
+	st.variants.add(base, -1)
+	return nil
+}
+
+// maxPrunes is how many variants one call of PruneVariants deletes.
+const maxPrunes = 200
+
+// PruneVariants deletes variants that nobody has read for longer than the lifetime of their last token.
+func (st *Store) PruneVariants(ctx context.Context, s logical.Storage) error {
+	for _, name := range st.broker.IdleVariants(maxPrunes) {
+		if err := st.dropVariant(ctx, s, name, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DropVariants deletes all variants of a credential, so that their next readers get new tokens. Where
+// revokes is set, it revokes the tokens where the vendor supports that. Its errors are broker.ErrBusy and of
+// type *storage.Error.
+func (st *Store) DropVariants(ctx context.Context, s logical.Storage, base string, revokes bool) error {
+	digests, err := storage.List(ctx, s, storage.VariantKey(base, ""))
+	if err != nil {
+		return err
+	}
+	for _, digest := range digests {
+		if err := st.dropVariant(ctx, s, broker.VariantName(base, digest), revokes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropVariant deletes a variant and its state.
+func (st *Store) dropVariant(ctx context.Context, s logical.Storage, name string, revokes bool) error {
+	ctx, changes, err := st.broker.BeginDelete(ctx, s, name)
+	if err != nil {
+		return err
+	}
+	defer changes.End()
+	change := changes.Of(name)
+	base, digest, _ := strings.Cut(name, broker.VariantMark)
+	if err := broker.DeleteState(ctx, s, name); err != nil {
+		return change.Failed(ctx, nil, err)
+	}
+	if err := storage.Delete(ctx, s, storage.VariantKey(base, digest)); err != nil {
+		return change.Failed(ctx, nil, err)
+	}
+	st.variants.forget(base)
+	if revokes {
+		st.broker.RevokeAll(ctx, change.Credential, change.Known)
+	}
+	change.Deleted()
+	return nil
+}
