@@ -3,6 +3,7 @@ package guarantees_test
 import (
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -206,6 +207,38 @@ func TestTheEnginesParametersOfTheAuthorizationURLWin(t *testing.T) {
 		status, page := e.open(e.Sim.Consent(e.begin(), person)) // the vendor checks each parameter
 		assert.Equal(t, http.StatusOK, status, page)
 	})
+}
+
+// RFC 9207 §2.4: a response without iss is valid only if the metadata does not say that there is one.
+func TestAReturnWithoutAnIssuerIsValidIfTheMetadataPromisesNone(t *testing.T) {
+	for name, test := range map[string]struct {
+		scope    string // with openid, the keys are read as well
+		promised any
+		status   int
+	}{
+		"promised": {"read", true, 502}, "not promised": {"openid,read", nil, 200}, "false": {"read", false, 200}, "a text": {"openid,read", "true", 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newConsenting(t)
+				e.Write("config/oauth2/"+person, map[string]any{"scope": test.scope})
+				e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
+					if answer["token_endpoint"] != nil {
+						answer["authorization_response_iss_parameter_supported"] = test.promised
+					}
+				}))})
+				resp, status, message := e.Request(logical.UpdateOperation, "authorize/"+person, nil)
+				require.Equal(t, http.StatusOK, status, message)
+				back, err := url.Parse(e.Sim.Consent(resp.Data["authorization_url"].(string), person))
+				require.NoError(t, err)
+				query := back.Query()
+				query.Del("iss")
+				back.RawQuery = query.Encode()
+				status, page := e.open(back.String())
+				assert.Equal(t, test.status, status, page)
+			})
+		})
+	}
 }
 
 // A person must act, so the operator learns of it once, and early enough.
