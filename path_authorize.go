@@ -183,6 +183,8 @@ func (b *backend) consentEnded(name string, err error) {
 	switch {
 	case err == nil:
 		b.Logger().Info("a person has consented", "name", name)
+	case failed != nil && failed.Reason == credential.ReasonNoToken:
+		b.Logger().Warn("a person has consented, but the vendor issues no usable token", "name", failed.Name, "error", failed.Err)
 	case failed != nil && failed.Err != nil: // anybody can cause the others, so they are only counted
 		b.Logger().Warn("a consent failed", "name", failed.Name, "error", err)
 	}

@@ -65,6 +65,7 @@ var explanations = map[credential.ConsentReason]explanation{
 	credential.ReasonRefused: {http.StatusForbidden, "Consent was not given", "Nothing was changed. If this was a mistake, ask for a new link.", "the consent was refused", newLink},
 	credential.ReasonFailed:  {http.StatusBadGateway, "The vendor did not issue a token", "Nothing was stored. Show this page to the operator of Vault, and ask for a new link.", "the vendor did not issue a token", newLink},
 	credential.ReasonUnsaved: {http.StatusServiceUnavailable, "Vault could not store the token yet", "Vault keeps trying. You can reload this page in a minute; do not consent again.", "storage has not accepted the refresh token yet", "the engine keeps trying"},
+	credential.ReasonNoToken: {http.StatusBadGateway, "The consent is stored, but there is no token yet", "Do not consent again. Show this page to the operator of Vault, who can find the cause.", "the refresh token is stored, but the vendor issues no usable token", "do not begin another consent"},
 	credential.ReasonBusy:    {http.StatusServiceUnavailable, "Vault is busy", "Nothing was changed. Reload this page in a minute.", "the credential is busy with another request", "give the same URL again"},
 }
 

@@ -23,7 +23,7 @@ type ConsentAnswer struct {
 	Error, ErrorDescription string // of the vendor (RFC 6749 §4.1.2.1)
 }
 
-// A ConsentError is why a browser's return yields no token.
+// A ConsentError is why a person's consent yields no access token.
 type ConsentError struct {
 	Reason ConsentReason
 	Name   string // of the credential; "" if it is unknown
@@ -43,6 +43,10 @@ const (
 	ReasonFailed  ConsentReason = "failed"  // the vendor does not exchange the code
 	ReasonUnsaved ConsentReason = "unsaved" // storage failed; the same URL can be tried again
 	ReasonBusy    ConsentReason = "busy"    // nothing was begun; the same URL can be tried again
+
+	// ReasonNoToken means that the refresh token is stored, but the vendor does not issue a usable access
+	// token. No other consent is needed.
+	ReasonNoToken ConsentReason = "no_token"
 )
 
 func (e *ConsentError) Error() string {
@@ -140,9 +144,15 @@ type connection struct {
 	unlock  func() // the key pair
 	stored  *storedCredential
 	consent provider.Consent
+	isEnded bool
 }
 
+// end ends the change, unless that is done already.
 func (n *connection) end() {
+	if n.isEnded {
+		return
+	}
+	n.isEnded = true
 	n.unlock()
 	n.changes.End()
 }
@@ -221,7 +231,8 @@ func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c 
 }
 
 // complete stores a credential with the refresh token that yield returns. Its error is a *ConsentError if the
-// vendor has issued one.
+// vendor has issued one. A refresh token that came without a usable access token is stored all the same, as
+// another consent takes a person (guarantee 3). complete may end n.
 func (st *Store) complete(n *connection, s logical.Storage, c *ConsentAttempt, yield yieldFunc) error {
 	credential, err := st.open(n.stored)
 	if err != nil {
@@ -233,17 +244,30 @@ func (st *Store) complete(n *connection, s logical.Storage, c *ConsentAttempt, y
 	exchange := &consentExchange{Credential: credential.Vendor, yield: yield}
 	credential.Vendor = exchange
 	change := n.changes.Of(n.stored.name)
-	state, err := change.Verify(n.ctx, credential, provider.Grant{})
-	if err != nil {
-		return err
+	state, unusable := change.Verify(n.ctx, credential, provider.Grant{})
+	switch {
+	case unusable != nil && exchange.refreshToken == "":
+		return unusable
+	case unusable != nil && !exchange.hasNoToken:
+		state = state.WithFailure(unusable)
 	}
-	return st.saveConsent(n.ctx, s, change, n.stored, &keptConsent{
+	err = st.saveConsent(n.ctx, s, change, n.stored, &keptConsent{
 		generation: credential.Generation, of: n.stored.Generation, refreshToken: exchange.refreshToken, verified: state,
 		attempt: c.end(ConsentConnected, ""),
 		consented: &Consented{
 			TokenDigest: digestOf(exchange.refreshToken), Time: wallTime(), Claims: claimsOf(exchange.person, c.ClaimNames), Scope: state.GrantedScope(),
 		},
 	})
+	if err != nil || unusable == nil {
+		return err
+	}
+	if exchange.hasNoToken {
+		n.end()
+		if _, unusable = st.broker.Read(context.WithoutCancel(n.ctx), s, n.stored.name, broker.ReadRequest{}); unusable == nil {
+			return nil
+		}
+	}
+	return &ConsentError{Reason: ReasonNoToken, Name: n.stored.name, Err: unusable}
 }
 
 // putEnd stores the end of an attempt. That of one that yielded nothing may be lost: it then expires.
@@ -262,6 +286,7 @@ type consentExchange struct {
 	yield yieldFunc
 
 	refreshToken string
+	hasNoToken   bool // whether the vendor returned only a refresh token
 	person       provider.Person
 }
 
@@ -271,7 +296,7 @@ func (x *consentExchange) Exchange(ctx context.Context, _ provider.Grant) (*prov
 	if err != nil {
 		return nil, err
 	}
-	x.refreshToken, x.person = answer.RefreshToken, person
+	x.refreshToken, x.hasNoToken, x.person = answer.RefreshToken, answer.Unusable != nil, person
 	return answer, nil
 }
 
