@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -122,6 +123,10 @@ func (b *backend) authorizeWrite(ctx context.Context, req *logical.Request, d *f
 // authorizeDevice begins a consent on another device.
 func (b *backend) authorizeDevice(ctx context.Context, req *logical.Request, name string, claims []string) (*logical.Response, error) {
 	c, err := b.store.StartDevice(ctx, req.Storage, name, claims)
+	var paused *credential.PauseError
+	if errors.As(err, &paused) {
+		return nil, logical.CodedError(http.StatusTooManyRequests, paused.Error())
+	}
 	if err != nil {
 		return credentialFailure(ctx, req.Storage, name, err)
 	}

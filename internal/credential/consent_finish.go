@@ -44,6 +44,10 @@ const (
 	ReasonUnsaved ConsentReason = "unsaved" // storage failed; the same URL can be tried again
 	ReasonBusy    ConsentReason = "busy"    // nothing was begun; the same URL can be tried again
 
+	// ReasonUnavailable means that the vendor is unavailable and has not considered the code; the same URL can
+	// be tried again.
+	ReasonUnavailable ConsentReason = "unavailable"
+
 	// ReasonNoToken means that the refresh token is stored, but the vendor does not issue a usable access
 	// token. No other consent is needed.
 	ReasonNoToken ConsentReason = "no_token"
@@ -199,8 +203,12 @@ func (st *Store) lockConnection(ctx context.Context, s logical.Storage, name str
 }
 
 // connect exchanges the code of a browser's return, and stores the credential with the refresh token. Before
-// that, the attempt is used up, so that its code is exchanged at most once.
+// that, the attempt is used up, so that its code is exchanged at most once. Only if the vendor has certainly not
+// considered the code, the attempt is pending again.
 func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c *ConsentAttempt, a ConsentAnswer) error {
+	if err := st.isPaused(name); err != nil {
+		return &ConsentError{Reason: ReasonUnavailable, Name: name, Err: err}
+	}
 	failed := func(ctx context.Context, reason ConsentReason, err error) error {
 		st.putEnd(ctx, s, name, c.end(ConsentFailed, err.Error()))
 		return &ConsentError{Reason: reason, Name: name, Err: err}
@@ -224,10 +232,14 @@ func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c 
 		return n.consent.Redeem(ctx, c.request(""), a.Code, a.Issuer)
 	})
 	var ended *ConsentError
-	if err != nil && !errors.As(err, &ended) {
-		return failed(n.ctx, ReasonFailed, err)
+	if err == nil || errors.As(err, &ended) {
+		return err
 	}
-	return err
+	next, told := st.pauseAfter(name, err)
+	if c.mayRetry(err, next) && putAttempt(n.ctx, s, name, c) == nil {
+		return &ConsentError{Reason: ReasonUnavailable, Name: name, Err: told}
+	}
+	return failed(n.ctx, ReasonFailed, err)
 }
 
 // complete stores a credential with the refresh token that yield returns. Its error is a *ConsentError if the

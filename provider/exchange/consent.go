@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
@@ -174,18 +175,33 @@ const idToken = "id_token"
 
 // Redeem implements provider.Consent.
 func (a *consent) Redeem(ctx context.Context, r provider.ConsentRequest, code, issuer string) (*provider.Answer, provider.Person, error) {
+	if err := a.readMetadata(ctx); err != nil {
+		return nil, nil, err
+	}
 	if err := a.checkIssuer(ctx, issuer); err != nil {
 		return nil, nil, err
 	}
 	return a.redeem(ctx, a.c.Authorization.Code, Values{"code": code, "redirect_uri": r.RedirectURI, "code_verifier": r.CodeVerifier}, r.Nonce)
 }
 
-// redeem sends a request that yields the refresh token, once, and verifies the ID token. The issuer's keys are
-// read before, since a code is lost once it is sent. secrets are the values of the placeholders.
-func (a *consent) redeem(ctx context.Context, request Request, secrets Values, nonce string) (*provider.Answer, provider.Person, error) {
-	if err := a.readKeys(ctx); err != nil {
-		return nil, nil, err
+// readMetadata reads what an exchange of a code needs, since the code is lost once it is sent.
+func (a *consent) readMetadata(ctx context.Context) error {
+	err := a.readKeys(ctx)
+	if err == nil {
+		_, err = a.c.resolveEndpoints(ctx, provider.Grant{})
 	}
+	var e *provider.Error
+	if errors.As(err, &e) {
+		next := *e
+		next.NotConsidered = true
+		return &next
+	}
+	return err
+}
+
+// redeem sends a request that yields the refresh token, once, and verifies the ID token, after readMetadata.
+// secrets are the values of the placeholders.
+func (a *consent) redeem(ctx context.Context, request Request, secrets Values, nonce string) (*provider.Answer, provider.Person, error) {
 	redeeming := *a.c
 	redeeming.Authorization, redeeming.Again, redeeming.Before = nil, nil, nil
 	redeeming.Refresh, redeeming.isCode = "", true
@@ -236,9 +252,6 @@ func (a *consent) checkIssuer(ctx context.Context, issuer string) error {
 		return nil
 	case issuer != "":
 		return provider.Errorf(provider.InvalidResponse, "the response is from another issuer (iss): expected %.100q, found %.100q", known, issuer)
-	}
-	if err := a.readKeys(ctx); err != nil {
-		return err
 	}
 	endpoints, err := a.c.Server.resolveEndpoints(ctx, a.c.HTTP)
 	if err != nil {
