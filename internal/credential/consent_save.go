@@ -3,6 +3,7 @@ package credential
 import (
 	"context"
 	"errors"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 // A keptConsent is the result of a consent. The credential is built from what is stored when it is written.
 type keptConsent struct {
+	vendor         string // of the credential
 	generation, of string // of the credential with the refresh token, and of the one before
 	refreshToken   string
 	verified       *broker.State
@@ -61,10 +63,34 @@ func (k *keptConsents) drop(name string) {
 	delete(k.kept, name)
 }
 
-func (k *keptConsents) names() []string {
+func (k *keptConsents) all() map[string]*keptConsent {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return slices.Sorted(maps.Keys(k.kept))
+	all := map[string]*keptConsent{}
+	maps.Copy(all, k.kept)
+	return all
+}
+
+// Statuses is broker.Statuses with the results of consents that are only in memory. Nobody needs to consent to
+// such a credential again.
+func (st *Store) Statuses() iter.Seq2[string, *broker.Status] {
+	return func(yield func(string, *broker.Status) bool) {
+		kept := st.keptConsents.all()
+		for name, status := range st.broker.Statuses() {
+			if k := kept[name]; k != nil {
+				delete(kept, name)
+				status.StorageError, status.NeedsConsent = k.err, false
+			}
+			if !yield(name, status) {
+				return
+			}
+		}
+		for name, k := range kept { // the credential is not in memory
+			if !yield(name, &broker.Status{Vendor: k.vendor, CanConsent: true, StorageError: k.err}) {
+				return
+			}
+		}
+	}
 }
 
 // saveConsent stores a credential with the result of a consent, or keeps the result in memory.
@@ -84,7 +110,7 @@ func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *bro
 	}
 	switch {
 	case storage.IsError(err):
-		kept.err = err
+		kept.err, kept.vendor = err, stored.vendor.Name()
 		st.keptConsents.put(name, kept)
 		return &ConsentError{Reason: ReasonUnsaved, Name: name, Err: err}
 	case err != nil:
@@ -135,7 +161,7 @@ const saveTimeout = 10 * time.Second
 func (st *Store) SaveConsents(ctx context.Context, s logical.Storage) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
-	for _, name := range st.keptConsents.names() {
+	for _, name := range slices.Sorted(maps.Keys(st.keptConsents.all())) {
 		if ctx.Err() != nil {
 			return
 		}

@@ -28,6 +28,13 @@ func refuse(s *engine.FaultyStorage, op, prefix string, done bool) {
 	s.OnCall.Store(&fault)
 }
 
+// gauge returns a metric of the credential.
+func (e *consenting) gauge(metric string) string {
+	metrics := string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte))
+	_, after, _ := strings.Cut(metrics, "tokenbroker_"+metric+`{name="`+person+`",vendor="oauth2"} `)
+	return strings.Split(after, "\n")[0]
+}
+
 // Guarantee 3: the code is spent, so its refresh token must not be lost.
 func TestGuarantee3TheResultOfAConsentOutlivesAFailureOfStorage(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -60,11 +67,21 @@ func TestGuarantee3TheResultOfAConsentOutlivesAFailureOfStorage(t *testing.T) {
 				status, page := e.open(back)
 				require.Equal(t, http.StatusServiceUnavailable, status, page)
 				assert.Equal(t, "unsaved", e.consent()["state"])
-				assert.Contains(t, e.Read("status/" + person).Data["storage_error"], "the disk is full")
+				told := e.Read("status/" + person).Data
+				assert.Contains(t, told["storage_error"], "the disk is full")
+				assert.Equal(t, test.done, told["state"] == "ok", told["state"])
+				assert.NotEqual(t, "consent_required", told["state"])
+				assert.Equal(t, false, told["consent"].(map[string]any)["required"], "nobody has to consent again")
+				for range 2 {
+					assert.Equal(t, "1.0", e.gauge("unsaved"))
+					assert.Equal(t, "0.0", e.gauge("consent_required"))
+					e.Request(logical.ReadOperation, "token/"+person, nil) // loads the credential
+				}
 				faulty.OnCall.Store(nil)
 				test.again(e, back)
 				e.Creds(person)
 				assert.Equal(t, map[string]any{"email": person, "sub": "sub-of-" + person}, e.consent()["claims"])
+				assert.Equal(t, "0.0", e.gauge("unsaved"))
 			})
 		})
 	}
@@ -253,9 +270,7 @@ func TestARequiredConsentIsReported(t *testing.T) {
 	}
 	required := func(e *consenting) string {
 		require.NoError(e.T, e.Tick())
-		metrics := string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte))
-		_, after, _ := strings.Cut(metrics, `tokenbroker_consent_required{name="`+person+`",vendor="oauth2"} `)
-		return strings.Split(after, "\n")[0]
+		return e.gauge("consent_required")
 	}
 	synctest.Test(t, func(t *testing.T) {
 		e := newConsenting(t)
