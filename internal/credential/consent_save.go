@@ -114,7 +114,7 @@ func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *bro
 		st.keptConsents.put(name, kept)
 		return &ConsentError{Reason: ReasonUnsaved, Name: name, Err: err}
 	case err != nil:
-		return st.dropKept(name, err)
+		return st.dropKept(ctx, s, name, kept, err)
 	}
 	st.keptConsents.drop(name)
 	st.putEnd(ctx, s, name, kept.attempt) // the credential's entry says so too
@@ -132,8 +132,11 @@ func (st *Store) saveKept(ctx context.Context, s logical.Storage, name string, c
 	switch {
 	case storage.IsError(err) || errors.Is(err, broker.ErrBusy) || errors.Is(err, broker.ErrClosed):
 		return &ConsentError{Reason: ReasonUnsaved, Name: name, Err: err}
+	case errors.Is(err, broker.ErrUnknown): // deleted, and what says so as well
+		st.keptConsents.drop(name)
+		return &ConsentError{Reason: ReasonChanged, Name: name, Err: errChanged}
 	case err != nil:
-		return st.dropKept(name, err)
+		return st.dropKept(ctx, s, name, kept, err)
 	}
 	defer n.end()
 	switch n.stored.Generation {
@@ -144,12 +147,13 @@ func (st *Store) saveKept(ctx context.Context, s logical.Storage, name string, c
 	case kept.of:
 		return st.saveConsent(n.ctx, s, n.changes.Of(name), n.stored, kept)
 	}
-	return st.dropKept(name, errChanged)
+	return st.dropKept(n.ctx, s, name, kept, errChanged)
 }
 
-// dropKept gives up the result of a consent to a credential that cannot have it any more.
-func (st *Store) dropKept(name string, err error) error {
+// dropKept gives up the result of a consent to a credential that cannot have it any more, and says so.
+func (st *Store) dropKept(ctx context.Context, s logical.Storage, name string, kept *keptConsent, err error) error {
 	st.keptConsents.drop(name)
+	st.putEnd(ctx, s, name, kept.attempt.end(ConsentFailed, "the refresh token was dropped, as it could not be stored: "+err.Error()))
 	st.Logger().Warn("a consent failed", "name", name, "error", err)
 	return &ConsentError{Reason: ReasonChanged, Name: name, Err: err}
 }
