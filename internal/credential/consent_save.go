@@ -96,6 +96,13 @@ func (st *Store) Statuses() iter.Seq2[string, *broker.Status] {
 // saveConsent stores a credential with the result of a consent, or keeps the result in memory.
 func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *broker.Change, stored *storedCredential, kept *keptConsent) error {
 	name := stored.name
+	defer func() {
+		if recovered := recover(); recovered != nil { // the caller reports it
+			kept.err, kept.vendor = errInternal, stored.vendor.Name()
+			st.keptConsents.put(name, kept)
+			panic(recovered)
+		}
+	}()
 	fields := maps.Clone(stored.Fields)
 	fields["refresh_token"] = kept.refreshToken
 	next, opened, err := st.build(revision{
@@ -158,10 +165,14 @@ func (st *Store) dropKept(ctx context.Context, s logical.Storage, name string, k
 	return &ConsentError{Reason: ReasonChanged, Name: name, Err: err}
 }
 
+// errInternal is why the result of a consent is kept after a panic.
+var errInternal = errors.New("internal error; see the server's log")
+
 // saveTimeout bounds SaveConsents.
 const saveTimeout = 10 * time.Second
 
-// SaveConsents stores the results of consents that storage did not accept before.
+// SaveConsents stores the results of consents that storage did not accept before. It does not wait for one that
+// takes longer than saveTimeout, which goes on (guarantee 11).
 func (st *Store) SaveConsents(ctx context.Context, s logical.Storage) {
 	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
 	defer cancel()
@@ -173,8 +184,21 @@ func (st *Store) SaveConsents(ctx context.Context, s logical.Storage) {
 		if err != nil {
 			return
 		}
-		err = st.saveKept(ctx, s, name, nil)
-		unlock()
+		saved := make(chan error, 1)
+		go func() {
+			defer unlock()
+			defer func() {
+				if recovered := recover(); recovered != nil {
+					saved <- broker.Panicked(st.Logger().With("name", name), recovered)
+				}
+			}()
+			saved <- st.saveKept(ctx, s, name, nil)
+		}()
+		select {
+		case err = <-saved:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
 		if st.keptConsents.get(name) != nil {
 			st.Logger().Warn("the refresh token of a consent is not in storage yet", "name", name, "error", err)
 		}
