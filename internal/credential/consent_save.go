@@ -35,6 +35,13 @@ func (k *keptConsent) reason() string {
 	return k.err.Error()
 }
 
+// refusedBy returns the result with the reason why storage has not accepted it.
+func (k *keptConsent) refusedBy(err error, vendor string) *keptConsent {
+	next := *k // others may read the one that is kept
+	next.err, next.vendor = err, vendor
+	return &next
+}
+
 // keptConsents has the results of consents that storage did not accept, by the names of the credentials
 // (guarantee 3). They are stored as soon as storage accepts them. It is safe for concurrent use.
 type keptConsents struct {
@@ -98,8 +105,7 @@ func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *bro
 	name := stored.name
 	defer func() {
 		if recovered := recover(); recovered != nil { // the caller reports it
-			kept.err, kept.vendor = errInternal, stored.vendor.Name()
-			st.keptConsents.put(name, kept)
+			st.keptConsents.put(name, kept.refusedBy(errInternal, stored.vendor.Name()))
 			panic(recovered)
 		}
 	}()
@@ -117,8 +123,7 @@ func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *bro
 	}
 	switch {
 	case storage.IsError(err):
-		kept.err, kept.vendor = err, stored.vendor.Name()
-		st.keptConsents.put(name, kept)
+		st.keptConsents.put(name, kept.refusedBy(err, stored.vendor.Name()))
 		return &ConsentError{Reason: ReasonUnsaved, Name: name, Err: err}
 	case err != nil:
 		return st.dropKept(ctx, s, name, kept, err)
