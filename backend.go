@@ -60,7 +60,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 func New(o Options) logical.Backend {
 	b := &backend{roles: roleCache{roles: map[string]*role{}}}
 	b.store, b.broker = credential.New(credential.Options{BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, Logger: b.Logger, Ended: b.consentEnded}, observer{b})
-	b.metrics = metrics.New(sortedKeys(written), b.broker.Statuses)
+	b.metrics = metrics.New(sortedKeys(written), b.store.Statuses)
 	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),

@@ -52,7 +52,7 @@ func TestAConfigIsReadWithItsDefaults(t *testing.T) {
 			"product":            "link",
 			"request_timeout":    20,
 			"keepalive_interval": 86400,
-			"max_variants": 1000,
+			"max_variants":       1000,
 			"resolved_urls":      []string{"https://link-streaming.kensho.com/oauth2/refresh"},
 			"secrets_set":        []string{"refresh_token"},
 		}, e.Read("config/kensho/prod").Data)
@@ -67,7 +67,7 @@ func TestAConfigIsReadWithItsDefaults(t *testing.T) {
 			"base_url":           "https://api-staging.rfksrv.com",
 			"request_timeout":    10,
 			"keepalive_interval": 86400,
-			"max_variants": 1000,
+			"max_variants":       1000,
 			"resolved_scope":     []string{"discover", "event"},
 			"resolved_urls":      []string{"https://api-staging.rfksrv.com/account/1/access-token"},
 			"secrets_set":        []string{"api_key"},

@@ -41,7 +41,7 @@ func (b *backend) pathRoles() []*framework.Path {
 			HelpDescription: withExample("key_info holds the config (the credential), the scope and dedicated of each role. Read a token of a role at creds/<name> or token/<name>.", "vault list -detailed kensho/roles"),
 		},
 		{
-			Pattern:      "roles/" + apipath.NamePattern("name"),
+			Pattern:             "roles/" + apipath.NamePattern("name"),
 			DisplayAttrs:        &framework.DisplayAttributes{OperationPrefix: operationPrefix, ItemType: "Role"},
 			Fields:              roleFields(),
 			TakesArbitraryInput: true, // the fields of the credential's vendor that narrow its tokens

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -47,17 +48,25 @@ func newPolls() *polls {
 func (st *Store) Close() { st.polls.cancel() }
 
 // StartDevice begins a consent on another device, and polls the vendor until the person has decided. It ends
-// a pending one. Its errors are those of StartConsent.
+// a pending one. Its errors are those of StartConsent, and *PauseError.
 func (st *Store) StartDevice(ctx context.Context, s logical.Storage, name string, claims []string) (*ConsentAttempt, error) {
 	stored, consent, unlock, err := st.beginConsent(ctx, s, name, claims)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	device, err := consent.BeginDevice(ctx)
-	if err != nil {
+	if err := cmp.Or(st.devicePauses.check(name), st.isPaused(name)); err != nil {
 		return nil, err
 	}
+	device, err := consent.BeginDevice(ctx)
+	if err != nil {
+		var e *provider.Error
+		if errors.As(err, &e) && e.Kind != provider.Invalid { // otherwise the vendor was not called
+			st.devicePauses.begin(name, e.RetryAfter)
+		}
+		return nil, err
+	}
+	st.devicePauses.begin(name, device.Interval)
 	c := &ConsentAttempt{
 		State: ConsentPending, Digest: digestOf(device.DeviceCode), Generation: stored.Generation,
 		ExpireTime: wallTime().Add(device.ExpiresIn), ClaimNames: claims,
@@ -192,7 +201,8 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 		st.options.Ended(name, err)
 		return 0, nil
 	case !errors.As(err, &refusal) || refusal.Kind == provider.Unavailable && refusal.Code != provider.CodeSlowDown:
-		return max(c.Device.Interval, slowDown), nil // an outage passes; the code may expire meanwhile
+		next, _ := st.pauseAfter(name, err)
+		return max(c.Device.Interval, slowDown, time.Until(next)), nil // an outage passes; the code may expire meanwhile
 	case refusal.Code == provider.CodePending:
 		return c.Device.Interval, nil
 	case refusal.Code == provider.CodeSlowDown:
