@@ -26,6 +26,20 @@ type Narrowable interface {
 	RoleFields() map[string]RoleField
 }
 
+// A Partial is a credential that may lack a field, so that only a role that sets it has tokens.
+type Partial interface {
+	// Lacks returns the name of the field; "" if the credential has all that an exchange needs.
+	Lacks() string
+}
+
+// LackOf returns the field without which a credential has no token of its own; "" if there is none.
+func LackOf(c Credential) string {
+	if partial, is := c.(Partial); is {
+		return partial.Lacks()
+	}
+	return ""
+}
+
 // A RoleField is a field that a role can set. Its value must be within that of the credential.
 type RoleField struct {
 	// Adds is whether the entries of a map are added to those of the credential, and cannot replace them.

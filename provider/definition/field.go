@@ -50,8 +50,8 @@ func compileField(name string, given Field) (*field, error) {
 		return nil, fmt.Errorf("/default: a secret has no default")
 	case f.Type == "map" && f.Default != "":
 		return nil, fmt.Errorf("/default: a map has no default")
-	case f.Narrows && (f.Secret || f.Type == "certificate" || f.Required):
-		return nil, fmt.Errorf("/narrows: a role cannot set a secret, a certificate or a required field")
+	case f.Narrows && (f.Secret || f.Type == "certificate"):
+		return nil, fmt.Errorf("/narrows: a role cannot set a secret or a certificate")
 	case f.Narrows && slices.Contains(roleNames, name):
 		return nil, fmt.Errorf("/narrows: roles have a field of that name; choose another")
 	case f.Secret && f.Type != "" && f.Type != "string" && f.Type != "private_key":

@@ -73,6 +73,7 @@ type opening struct {
 	values   exchange.Values
 	secrets  []string
 	grant    *grant
+	missing  string // a field that a role must set
 }
 
 // isGiven reports whether the operator set a field.
@@ -140,7 +141,7 @@ func (o *opening) chooseGrant() error {
 func (o *opening) lacks(g *grant) int {
 	n := 0
 	for _, name := range g.given.Needs {
-		if o.values[name] == nil {
+		if o.values[name] == nil && !o.d.fields[name].Narrows {
 			n++
 		}
 	}
@@ -161,7 +162,11 @@ func (o *opening) checkFields() error {
 		}
 	}
 	missing := slices.DeleteFunc(needs, func(name string) bool {
-		return o.values[name] != nil || name == "refresh_token" && o.canConsent()
+		isLeft := o.values[name] == nil && o.d.fields[name].Narrows
+		if isLeft {
+			o.missing = name
+		}
+		return o.values[name] != nil || isLeft || name == "refresh_token" && o.canConsent()
 	})
 	if len(missing) > 0 {
 		name, with, others := missing[0], "", ""
@@ -243,6 +248,7 @@ func (o *opening) client() (*exchange.Client, error) {
 		HTTP:                o.settings.Client.WithErrors(d.TransientErrors, g.errorAt),
 		Server:              &exchange.Server{Field: o.urlField()},
 		GrantType:           g.given.GrantType,
+		Missing:             o.missing,
 		ID:                  o.text("client_id"),
 		Secret:              o.text("client_secret"),
 		AuthStyle:           g.auth,

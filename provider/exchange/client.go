@@ -56,6 +56,9 @@ type Client struct {
 	Refresh       string
 	Authorization *Authorization
 
+	// Missing is a field without which there is no token; "" if there is none. A role can set it.
+	Missing string
+
 	// isCode is whether Request exchanges a code, which the vendor accepts only once.
 	isCode bool
 
@@ -119,6 +122,9 @@ type Step struct {
 
 // MaxIdle returns how long the refresh token stays valid without use.
 func (c *Client) MaxIdle() time.Duration { return c.IdleExpiry }
+
+// Lacks implements provider.Partial.
+func (c *Client) Lacks() string { return c.Missing }
 
 // MaxAge implements provider.Limited.
 func (c *Client) MaxAge() time.Duration { return c.MaxTokenAge }
@@ -223,6 +229,9 @@ func (c *Client) sendsScope() bool {
 // if the vendor may have refused the dates of an assertion, and with another style of
 // client authentication if AuthStyle is empty.
 func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
+	if c.Missing != "" {
+		return nil, provider.Errorf(provider.Invalid, "%s: must be set, and the credential leaves it to roles; read the token of a role that sets it", c.Missing)
+	}
 	if c.IsSelfSigned {
 		return c.signToken()
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,11 @@ type GitHubApp struct {
 	ClientID       string
 	Key            *rsa.PublicKey
 	InstallationID string
+
+	// Repositories and Permissions are those of the installation. IgnoreNarrowing grants all of them.
+	Repositories    []string
+	Permissions     map[string]string
+	IgnoreNarrowing bool
 }
 
 // AddGitHubApp adds an app, at all hosts of GitHub's API.
@@ -61,7 +67,8 @@ func (s *Sim) gitHub(path string, r *http.Request) reply {
 		return violation(http.StatusMethodNotAllowed, "must be a POST")
 	}
 	s.secret(bearer)
-	if problem := gitHubBody(r); problem != "" {
+	asked, problem := gitHubBody(r)
+	if problem != "" {
 		return violation(http.StatusUnprocessableEntity, problem)
 	}
 	app, err := s.gitHubApp(bearer)
@@ -74,29 +81,65 @@ func (s *Sim) gitHub(path string, r *http.Request) reply {
 		return reply{status: http.StatusNotFound, body: map[string]string{"message": "Not Found"}}
 	}
 	expiry := s.now().Add(s.lifetime()).Truncate(time.Second)
-	return reply{status: http.StatusCreated, body: map[string]any{
-		"token": s.issue(false, expiry), "expires_at": expiry.UTC().Format(time.RFC3339),
-		"permissions": map[string]string{"contents": "read"}, "repository_selection": "all",
-	}}
+	granted := map[string]any{"expires_at": expiry.UTC().Format(time.RFC3339), "repository_selection": "all"}
+	if problem := app.grant(asked, granted); problem != "" {
+		return reply{status: http.StatusUnprocessableEntity, body: map[string]string{"message": problem}}
+	}
+	s.next = About{Repositories: asked.Repositories}
+	granted["token"] = s.issue(false, expiry)
+	return reply{status: http.StatusCreated, body: granted}
+}
+
+// grant adds to an answer what the app gets of what it asks for.
+func (a GitHubApp) grant(asked gitHubRequest, answer map[string]any) (problem string) {
+	permissions := map[string]string{"metadata": "read"} // always
+	if a.Permissions == nil {
+		a.Permissions = map[string]string{"contents": "read"}
+	}
+	if len(asked.Permissions) == 0 || a.IgnoreNarrowing {
+		asked.Permissions = a.Permissions
+	}
+	for name, level := range asked.Permissions {
+		if has := a.Permissions[name]; has != level && (has != "write" || level != "read") {
+			return "The permissions requested are not granted to this installation."
+		}
+		permissions[name] = level
+	}
+	answer["permissions"] = permissions
+	if len(asked.Repositories) == 0 || a.IgnoreNarrowing {
+		return ""
+	}
+	var repositories []map[string]any
+	for i, name := range asked.Repositories {
+		if a.Repositories != nil && !slices.Contains(a.Repositories, name) {
+			return "There is at least one repository that does not exist or is not accessible to the parent installation."
+		}
+		repositories = append(repositories, map[string]any{"id": i + 1, "name": name, "full_name": "acme/" + name})
+	}
+	answer["repositories"], answer["repository_selection"] = repositories, "selected"
+	return ""
+}
+
+// A gitHubRequest is the body of a token request.
+type gitHubRequest struct {
+	Repositories []string          `json:"repositories"`
+	Permissions  map[string]string `json:"permissions"`
 }
 
 // gitHubBody checks the optional JSON body of a token request.
-func gitHubBody(r *http.Request) (problem string) {
+func gitHubBody(r *http.Request) (body gitHubRequest, problem string) {
 	if r.ContentLength == 0 {
-		return ""
+		return body, ""
 	}
 	if r.Header.Get("Content-Type") != "application/json" {
-		return "Content-Type must be application/json"
-	}
-	var body struct {
-		Repositories []string `json:"repositories"`
+		return body, "Content-Type must be application/json"
 	}
 	decoder := json.NewDecoder(r.Body)
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&body); err != nil {
-		return "the body is not the documented one: " + err.Error()
+		return body, "the body is not the documented one: " + err.Error()
 	}
-	return ""
+	return body, ""
 }
 
 // gitHubApp returns the app that signed a JWT.

@@ -136,6 +136,12 @@ type OAuthClient struct {
 	RedirectURI    string
 	NoRefreshToken bool
 
+	// Audiences and Resources are what tokens can be requested for (audience, and resource of RFC 8707). A
+	// JWT has what was requested, or the first audience, as its aud. IgnoreAudience issues all tokens for
+	// the first audience, as vendors do that do not know the parameter.
+	Audiences, Resources []string
+	IgnoreAudience       bool
+
 	Lifetime time.Duration // of access tokens; zero means 1 hour
 	Rotate   bool          // each refresh rotates the refresh token
 
@@ -143,8 +149,11 @@ type OAuthClient struct {
 	// Audience is the required aud; if empty, it is the token URL. Subject is the required
 	// sub; if empty, sub must be the client or missing. ScopeInAssertion requires the scope in
 	// the assertion, as Google does, and not in the form.
+	// Subjects are the subs that an assertion can have instead of Subject: the people for whom the client
+	// may act.
 	Audience         string
 	Subject          string
+	Subjects         []string
 	ScopeInAssertion bool
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 )
 
 // Error codes of RFC 6749 §5.2 and RFC 7009 §2.2.1.
@@ -105,6 +106,10 @@ func oauthForm(r *http.Request) (map[string]string, *oauthAnswer) {
 	}
 	form := map[string]string{}
 	for name, values := range r.PostForm {
+		if len(values) > 1 && slices.Contains(repeatable, name) {
+			form[name] = strings.Join(values, "\n")
+			continue
+		}
 		if len(values) > 1 {
 			return nil, oauthViolation(invalidRequest, "%s is given twice", name)
 		}
@@ -114,6 +119,9 @@ func oauthForm(r *http.Request) (map[string]string, *oauthAnswer) {
 	}
 	return form, nil
 }
+
+// repeatable are the parameters that can be given several times (RFC 8693 §2.1, RFC 8707 §2).
+var repeatable = []string{"audience", "resource"}
 
 // clientParams are the parameters of client authentication.
 var clientParams = []string{"client_id", "client_secret", "client_assertion", "client_assertion_type"}

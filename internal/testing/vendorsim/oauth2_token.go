@@ -41,9 +41,9 @@ func (s *Sim) oauthToken(a *authServer, r *http.Request) *oauthAnswer {
 			return oauthViolation(invalidRequest, "%s is missing", name)
 		}
 	}
-	var scope string
+	var scope, subject string
 	if kind == JWTBearerGrant {
-		if client, scope, refused = s.assertedGrant(a, r, form, client); refused != nil {
+		if client, scope, subject, refused = s.assertedGrant(a, r, form, client); refused != nil {
 			return refused
 		}
 	} else {
@@ -61,6 +61,7 @@ func (s *Sim) oauthToken(a *authServer, r *http.Request) *oauthAnswer {
 	case DeviceCodeGrant:
 		return s.deviceGrant(a, client, form)
 	}
+	s.next = About{Audience: client.audience(form), Subject: subject}
 	asked := strings.Fields(scope)
 	if kind == RefreshTokenGrant {
 		return s.refreshGrant(a, client, form["refresh_token"], asked)
@@ -87,7 +88,27 @@ func (c OAuthClient) checkParams(form map[string]string, standard []string) *oau
 		}
 		standard = append(standard, name)
 	}
+	for name, allowed := range map[string][]string{"audience": c.Audiences, "resource": c.Resources} {
+		if len(allowed) == 0 {
+			continue
+		}
+		standard = append(standard, name)
+		for _, one := range strings.Split(form[name], "\n") {
+			if one != "" && !slices.Contains(allowed, one) {
+				return oauthRefusal("invalid_target", "%s %s is not allowed", name, one) // RFC 8707 §2
+			}
+		}
+	}
 	return checkKnown(form, standard...)
+}
+
+// audience returns the aud of a token.
+func (c OAuthClient) audience(form map[string]string) []string {
+	asked := strings.Fields(form["audience"] + "\n" + form["resource"])
+	if (len(asked) == 0 || c.IgnoreAudience) && len(c.Audiences) > 0 {
+		return c.Audiences[:1]
+	}
+	return asked
 }
 
 func checkScope(asked, allowed []string) *oauthAnswer {
@@ -101,7 +122,7 @@ func checkScope(asked, allowed []string) *oauthAnswer {
 
 // assertedGrant verifies the assertion of a JWT bearer grant, and returns its client and scope
 // (RFC 7523 §2.1).
-func (s *Sim) assertedGrant(a *authServer, r *http.Request, form map[string]string, authenticated OAuthClient) (client OAuthClient, scope string, refused *oauthAnswer) {
+func (s *Sim) assertedGrant(a *authServer, r *http.Request, form map[string]string, authenticated OAuthClient) (client OAuthClient, scope, subject string, refused *oauthAnswer) {
 	client, claims, refused := s.parseAssertion(a, form["assertion"], func(c OAuthClient) []string {
 		if c.Audience != "" {
 			return []string{c.Audience}
@@ -110,32 +131,32 @@ func (s *Sim) assertedGrant(a *authServer, r *http.Request, form map[string]stri
 	})
 	if refused != nil {
 		refused.code = invalidGrant
-		return OAuthClient{}, "", refused
+		return OAuthClient{}, "", "", refused
 	}
-	subject, _ := claims["sub"].(string)
+	subject, _ = claims["sub"].(string)
 	id, _ := claims["jti"].(string)
 	claimed, _ := claims["scope"].(string)
 	switch {
 	case authenticated.ID == "" && len(client.AuthMethods) > 0:
-		return OAuthClient{}, "", oauthRefusal(invalidClient, "the client must authenticate")
+		return OAuthClient{}, "", "", oauthRefusal(invalidClient, "the client must authenticate")
 	case authenticated.ID != "" && authenticated.ID != client.ID:
-		return OAuthClient{}, "", oauthRefusal(invalidGrant, "the assertion belongs to another client")
-	case subject != client.Subject && (client.Subject != "" || subject != client.ID):
-		return OAuthClient{}, "", oauthRefusal(invalidGrant, "wrong sub %q in the assertion", subject)
+		return OAuthClient{}, "", "", oauthRefusal(invalidGrant, "the assertion belongs to another client")
+	case !slices.Contains(client.Subjects, subject) && subject != client.Subject && (client.Subject != "" || subject != client.ID):
+		return OAuthClient{}, "", "", oauthRefusal(invalidGrant, "wrong sub %q in the assertion", subject)
 	case id != "" && a.assertions[id]:
-		return OAuthClient{}, "", oauthViolation(invalidGrant, "jti must be unused")
+		return OAuthClient{}, "", "", oauthViolation(invalidGrant, "jti must be unused")
 	case client.ScopeInAssertion && form["scope"] != "", !client.ScopeInAssertion && claimed != "":
-		return OAuthClient{}, "", oauthViolation(invalidRequest, "scope must be in the assertion or in the form, as the vendor documents")
+		return OAuthClient{}, "", "", oauthViolation(invalidRequest, "scope must be in the assertion or in the form, as the vendor documents")
 	case client.ScopeInAssertion && claimed == "":
-		return OAuthClient{}, "", oauthRefusal(invalidScope, "the assertion has no scope")
+		return OAuthClient{}, "", "", oauthRefusal(invalidScope, "the assertion has no scope")
 	}
 	if id != "" {
 		a.assertions[id] = true
 	}
 	if client.ScopeInAssertion {
-		return client, claimed, nil
+		return client, claimed, subject, nil
 	}
-	return client, form["scope"], nil
+	return client, form["scope"], subject, nil
 }
 
 // refreshGrant performs the refresh token grant. The use of a rotated refresh token revokes the

@@ -82,6 +82,20 @@ type Call struct {
 	Body   string
 }
 
+// An About is what an access token is for.
+type About struct {
+	Subject      string // the sub of the assertion; "" if there was none
+	Audience     []string
+	Repositories []string
+}
+
+// About returns what an access token is for.
+func (s *Sim) About(token string) About {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.about[token]
+}
+
 // A Sim simulates all vendors. It is safe for concurrent use.
 type Sim struct {
 	mu         sync.Mutex
@@ -95,6 +109,8 @@ type Sim struct {
 	secrets    []string
 	issued     map[string]time.Time // expiry of each access token by the vendors' clocks; zero if revoked
 	lastExpiry time.Time
+	next       About            // of the next token of an OAuth 2.0 server
+	about      map[string]About // by access token
 	kensho     kensho
 	sitecore   sitecore
 	oauth      oauth
@@ -109,7 +125,7 @@ type Sim struct {
 // New returns a Sim without any credentials.
 func New() *Sim {
 	return &Sim{
-		inFlight: map[*http.Request]bool{}, issued: map[string]time.Time{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth(),
+		inFlight: map[*http.Request]bool{}, issued: map[string]time.Time{}, about: map[string]About{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth(),
 		acme:       acme{keys: map[string]bool{}},
 		akeneo:     akeneo{connections: map[string]AkeneoConnection{}, refreshTokens: map[string]akeneoRefreshToken{}},
 		dowJones:   dowJones{accounts: map[string]DowJonesAccount{}, sessions: map[string]dowJonesSession{}},
@@ -336,9 +352,11 @@ func (s *Sim) issue(asJWT bool, expiry time.Time) string {
 	if asJWT {
 		expiry = expiry.Truncate(time.Second) // the precision of exp
 		var err error
-		token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-			"iat": s.now().Unix(), "exp": expiry.Unix(), "jti": rand.Text(),
-		}).SignedString([]byte("the vendor's own key"))
+		claims := jwt.MapClaims{"iat": s.now().Unix(), "exp": expiry.Unix(), "jti": rand.Text()}
+		if len(s.next.Audience) > 0 {
+			claims["aud"] = s.next.Audience
+		}
+		token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte("the vendor's own key"))
 		if err != nil {
 			panic(err)
 		}
@@ -350,6 +368,7 @@ func (s *Sim) issue(asJWT bool, expiry time.Time) string {
 // record records an access token and its expiry.
 func (s *Sim) record(token string, expiry time.Time) {
 	s.issued[s.secret(token)] = expiry
+	s.about[token], s.next = s.next, About{}
 	if expiry.After(s.lastExpiry) {
 		s.lastExpiry = expiry
 	}
