@@ -180,7 +180,12 @@ func (b *backend) rolesRead(ctx context.Context, req *logical.Request, d *framew
 
 		"allowed_params": append([]string{}, r.AllowedParams...),
 	}
-	maps.Copy(data, r.Fields)
+	for field, value := range r.Fields {
+		data[field] = value
+		if _, isList := value.([]any); isList {
+			data[field] = textsOf(value)
+		}
+	}
 	return &logical.Response{Data: data}, nil
 }
 

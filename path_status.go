@@ -83,7 +83,8 @@ func statusFields() map[string]*framework.FieldSchema {
 		"clock_skew":              number("Lower bound of the seconds by which the vendor's clock is ahead of this server's, from the Date header of its last response. The engine ignores a Date that differs by more than 600."),
 		"last_revocation_time":    at("When the engine last revoked tokens that refresh/ dropped, if the vendor supports it."),
 		"last_revocation_error":   text("Error of that revocation, if it failed."),
-		"scopes":                  {Type: framework.TypeMap, Description: "Status of the narrower scopes of roles, by scope: expire_time of the token; last_error, last_error_time and next_attempt_time if the vendor rejects the scope; storage_error if storage does not accept the token."},
+		"scopes":                  {Type: framework.TypeMap, Description: "Status of narrower tokens, by scope and the fields that narrow them: expire_time of the token; last_error, last_error_time and next_attempt_time if the vendor rejects the scope; storage_error if storage does not accept the token."},
+		"variants":                number("Number of tokens of one reader each, of roles that depend on the reader's identity. Omitted if there are none."),
 		"dedicated_roles":         {Type: framework.TypeMap, Description: "Dedicated roles whose last exchange failed with a temporary error, which does not affect other readers, by role: last_error, last_error_time and next_attempt_time."},
 		"consent":                 {Type: framework.TypeMap, Description: "A person's consent to the credential, as authorize/<name> returns it, and required: whether a person must consent, or will have to within 14 days. Omitted where no consent is possible."},
 		"storage_error":           text("Why the result of an exchange is not in storage."),
@@ -183,6 +184,9 @@ func statusData(s *broker.Status) map[string]any {
 	}
 	if s.Failure.Reason != "" {
 		data["last_error"] = s.Failure.Reason
+	}
+	if s.Variants > 0 {
+		data["variants"] = s.Variants
 	}
 	if len(s.Scopes) > 0 {
 		scopes := map[string]any{}

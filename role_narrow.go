@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -233,15 +234,27 @@ func templatedField(fields map[string]any) string {
 	return ""
 }
 
+var (
+	placeholder = regexp.MustCompile(`\{\{(.*?)\}\}`)
+
+	// identityName matches what Vault's templates know of an identity.
+	identityName = regexp.MustCompile(`^identity\.(entity\.(id|name|metadata\..+|aliases\.[^.]+\.(id|name|(custom_)?metadata\..+))|groups\.(ids|names)\.[^.]+\.(id|name|metadata\..+))$`)
+)
+
 // checkTemplates returns an error for a text that is not a valid template.
 func checkTemplates(fields map[string]any) error {
 	for _, field := range sortedKeys(fields) {
 		_, err := eachText(fields[field], func(text string) (string, error) {
-			_, err := framework.ValidateIdentityTemplate(text)
+			_, err := framework.ValidateIdentityTemplate(text) // that the braces are balanced
+			for _, m := range placeholder.FindAllStringSubmatch(text, -1) {
+				if name := strings.TrimSpace(m[1]); !identityName.MatchString(name) {
+					err = errors.Join(err, fmt.Errorf("{{%s}} is unknown", name))
+				}
+			}
 			return text, err
 		})
 		if err != nil {
-			return provider.Errorf(provider.Invalid, "%s: is not a template that Vault knows: %s", field, err)
+			return provider.Errorf(provider.Invalid, "%s: is not a template as Vault's policies have them (such as {{identity.entity.name}} or {{identity.entity.aliases.<accessor>.name}}): %s", field, err)
 		}
 	}
 	return nil

@@ -37,7 +37,9 @@ func (v scopeSnapshot) checkVariants() error {
 	if v.scope == ownScope || most == 0 {
 		return nil
 	}
-	scopes := v.latestState().scopes()
+	current := *v.latestState()
+	current.prune(time.Now())
+	scopes := current.scopes()
 	delete(scopes, ownScope)
 	if scopes[v.scope] || len(scopes) < most {
 		return nil

@@ -69,6 +69,9 @@ type Engine struct {
 	Dial      provider.DialFunc // used if Transport is nil
 	Outside   *Outside
 	Logger    hclog.Logger
+
+	// Entities are the readers that Vault knows, by ID.
+	Entities map[string]*logical.Entity
 }
 
 // New mounts an engine like NewUnchecked. At the end of the test it fails the test if the engine
@@ -112,7 +115,7 @@ func (e *Engine) Restart() {
 	e.Backend = tokenbroker.New(tokenbroker.Options{Transport: e.Transport, Dial: e.Dial})
 	require.NoError(e.T, e.Backend.Setup(context.Background(), &logical.BackendConfig{
 		Logger:      e.Logger,
-		System:      e.System,
+		System:      identities{e.System, e},
 		StorageView: e.Storage,
 		BackendUUID: "test",
 
@@ -131,7 +134,8 @@ func (e *Engine) Request(op logical.Operation, path string, data map[string]any)
 func (e *Engine) RequestWithin(ctx context.Context, op logical.Operation, path string, data map[string]any) (resp *logical.Response, status int, message string) {
 	e.T.Helper()
 	// Clone the data, because the framework keeps and changes it.
-	req := &logical.Request{Operation: op, Path: path, MountPoint: MountPoint, Data: maps.Clone(data), Storage: e.Storage}
+	reader, _ := ctx.Value(readerKey{}).(string)
+	req := &logical.Request{Operation: op, Path: path, MountPoint: MountPoint, Data: maps.Clone(data), Storage: e.Storage, EntityID: reader}
 	if op == logical.UpdateOperation {
 		checked, exists, err := e.Backend.HandleExistenceCheck(ctx, req)
 		if err != nil && !errors.Is(err, logical.ErrUnsupportedPath) {
