@@ -105,7 +105,7 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		"dedicated": {
 			Type:         framework.TypeBool,
-			Description:  "Whether each read of creds/<name> gets its own token, which the engine revokes at the vendor when the lease ends. Needs a vendor with a revocation endpoint.",
+			Description:  "Whether each read of creds/<name> gets its own token, which the engine revokes at the vendor when the lease ends, if the vendor has a revocation endpoint. Not for a credential with a refresh token, or whose exchange invalidates the previous token.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Dedicated"},
 		},
 		"max_leases": {
@@ -195,34 +195,37 @@ func (b *backend) rolesWrite(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return failure(name, err)
 	}
-	err = b.putRole(ctx, req, d, next.Config)
+	warnings, err := b.putRole(ctx, req, d, next.Config)
 	b.roles.forget(name)
-	if err != nil {
+	switch {
+	case err != nil:
 		return failure(name, err)
+	case len(warnings) > 0:
+		return &logical.Response{Warnings: warnings}, nil
 	}
 	return nil, nil
 }
 
-// putRole stores a role. It locks the role's name and its credential, so that no other request
+// putRole stores a role, and returns warnings about it. It locks the role's name and its credential, so that no other request
 // creates a credential with this name or deletes the role's credential in between.
-func (b *backend) putRole(ctx context.Context, req *logical.Request, d *framework.FieldData, config string) error {
+func (b *backend) putRole(ctx context.Context, req *logical.Request, d *framework.FieldData, config string) (warnings []string, err error) {
 	name := d.Get("name").(string)
 	unlock, err := b.broker.Lock(ctx, name, config)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
 	next, err := b.updatedRole(ctx, req, d)
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case next.Config != config: // another request has changed the role, so the wrong credential is locked
-		return broker.ErrBusy
+		return nil, broker.ErrBusy
 	}
-	if err := b.checkRole(ctx, req.Storage, name, next); err != nil {
-		return err
+	if warnings, err = b.checkRole(ctx, req.Storage, name, next); err != nil {
+		return nil, err
 	}
-	return storage.Put(ctx, req.Storage, storage.RoleKey(name), next)
+	return warnings, storage.Put(ctx, req.Storage, storage.RoleKey(name), next)
 }
 
 func (b *backend) rolesDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

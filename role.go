@@ -202,36 +202,44 @@ func (r *role) check(d *framework.FieldData) error {
 
 // checkRole returns an error for a role that could not be read: its name is taken by a credential, or
 // its credential does not exist, does not have its scope or cannot issue dedicated tokens.
-func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string, r *role) error {
+func (b *backend) checkRole(ctx context.Context, s logical.Storage, name string, r *role) (warnings []string, err error) {
 	switch vendor, err := b.store.VendorOf(ctx, s, name); {
 	case err != nil:
-		return err
+		return nil, err
 	case vendor != "":
-		return provider.Errorf(provider.Invalid, "name: %q is taken by %s; choose another name", name, apipath.Credential(vendor, name))
+		return nil, provider.Errorf(provider.Invalid, "name: %q is taken by %s; choose another name", name, apipath.Credential(vendor, name))
 	}
 	c, err := b.store.Credential(ctx, s, r.Config)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if c == nil {
-		return provider.Errorf(provider.Invalid, "config: no credential named %s; create it at config/<vendor>/%s first", provider.Quote(r.Config), provider.List([]string{r.Config}))
+		return nil, provider.Errorf(provider.Invalid, "config: no credential named %s; create it at config/<vendor>/%s first", provider.Quote(r.Config), provider.List([]string{r.Config}))
 	}
 	narrowing, err := b.narrowingFields(ctx, s, r.Config)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := r.checkParams(narrowing); err != nil {
-		return err
+		return nil, err
 	}
 	if err := r.checkNarrowing(c); err != nil || !r.Dedicated {
-		return err
+		return nil, err
 	}
-	err = b.broker.Revocable(ctx, s, c)
+	if r.isTemplated {
+		return nil, provider.Errorf(provider.Invalid, "dedicated: a role with a template by identity has a token for each reader already; omit dedicated")
+	}
+	revokes, err := b.broker.Dedicable(ctx, s, c)
 	var invalid *provider.Error
-	if errors.As(err, &invalid) {
-		return provider.Errorf(invalid.Kind, "dedicated: %s", invalid.Reason)
+	switch {
+	case errors.As(err, &invalid):
+		return nil, provider.Errorf(invalid.Kind, "dedicated: %s", invalid.Reason)
+	case err != nil:
+		return nil, err
+	case !revokes:
+		warnings = append(warnings, "the vendor cannot revoke tokens, or its revocation endpoint is unknown: a token stays valid until it expires, also if its lease ends before")
 	}
-	return err
+	return warnings, nil
 }
 
 // Check implements storage.Entry.
@@ -360,13 +368,13 @@ func (b *backend) roleWarnings(ctx context.Context, s logical.Storage, name stri
 	if err != nil || c == nil {
 		return nil
 	}
-	// Revocable may call the vendor, and does so once for all roles.
-	revocable := sync.OnceValue(func() error { return b.broker.Revocable(ctx, s, c) })
+	// Dedicable may call the vendor, and does so once for all roles.
+	dedicable := sync.OnceValue(func() error { _, err := b.broker.Dedicable(ctx, s, c); return err })
 	var warnings []string
 	for _, roleName := range sortedKeys(roles) {
 		err := roles[roleName].checkNarrowing(c)
 		if err == nil && roles[roleName].Dedicated {
-			err = revocable()
+			err = dedicable()
 		}
 		if isInvalid(err) {
 			warnings = append(warnings, fmt.Sprintf("%s can no longer be read: %s", apipath.Role(roleName), err))

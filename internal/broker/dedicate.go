@@ -25,6 +25,8 @@ type Dedication struct {
 	// maximum number of exchanges within the lifetime of a token.
 	MaxLeases    int
 	MaxExchanges int
+
+	revokes bool // whether the vendor revokes the token when its lease ends
 }
 
 // Dedicate exchanges the named credential for a token that is not shared or cached. It returns the
@@ -73,7 +75,8 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 		v = snap.of(request.Scope)
 	}
 	// The credential may have changed since the role was written.
-	if err := snap.revocable(ctx); err != nil {
+	revokes, err := snap.dedicable(ctx)
+	if err != nil {
 		if failure := asProviderError(err); countsForRole(failure) { // of a request for the vendor's metadata
 			_, err = r.noteRoleFailure(v, d.Role, failure, time.Now())
 		}
@@ -93,6 +96,7 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	if err != nil {
 		return nil, "", err
 	}
+	d.revokes = revokes
 	return b.exchangeDedicated(ctx, s, r, v, request, d, others, giveBack)
 }
 
@@ -122,7 +126,7 @@ func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, r *re
 		return nil, "", x.Err
 	}
 	after := v.withSnapshot(snapshot{credential: v.credential, state: next})
-	if accessToken != "" && !isShared {
+	if accessToken != "" && !isShared && d.revokes {
 		defer func() {
 			if err != nil {
 				b.revokeUndelivered(ctx, after, accessToken)
@@ -160,6 +164,9 @@ func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, r *re
 		return nil, "", after.expiredMeanwhile(time.Now())
 	}
 	issued.Outcome = Exchanged
+	if !d.revokes {
+		issued.Warnings = append(issued.Warnings, "the vendor cannot revoke this token: it stays valid until "+FormatTime(issued.ExpireTime)+", also if its lease ends before")
+	}
 	return issued, lease, nil
 }
 

@@ -28,6 +28,9 @@ type leaseEntry struct {
 	// SentTo lists the destinations of the credential's secrets at the time of the lease. Only they
 	// may get the token when it is revoked. (Guarantee 13.)
 	SentTo []string `json:"sent_to"`
+
+	// IsIrrevocable is whether the vendor cannot revoke the token.
+	IsIrrevocable bool `json:"irrevocable,omitempty"`
 }
 
 // Check returns an error for an entry that the engine never writes.
@@ -94,7 +97,7 @@ func (ls leases) has(accessToken string) bool {
 func putLease(ctx context.Context, s logical.Storage, c *Credential, d Dedication, token provider.Token) (string, error) {
 	key := storage.LeaseKey(c.Name, d.Role, d.Series, token.AccessToken, token.ExpireTime)
 	return key, storage.Retry(ctx, func() error {
-		return storage.Put(ctx, s, key, &leaseEntry{AccessToken: token.AccessToken, SentTo: c.SentTo})
+		return storage.Put(ctx, s, key, &leaseEntry{AccessToken: token.AccessToken, SentTo: c.SentTo, IsIrrevocable: !d.revokes})
 	})
 }
 
@@ -143,6 +146,8 @@ func (b *Broker) revokeLease(ctx, vendorCtx context.Context, s logical.Storage, 
 		return nil
 	case err != nil:
 		return err
+	case entry.IsIrrevocable:
+		return nil
 	}
 	snap, err := b.lookup(ctx, s, name)
 	switch {

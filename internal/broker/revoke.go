@@ -70,9 +70,10 @@ func (s *State) checkNotDropped(t provider.Token) *provider.Error {
 	return nil
 }
 
-// Revocable returns an error if the tokens of a stored credential cannot be revoked individually,
-// each without an effect on others.
-func (b *Broker) Revocable(ctx context.Context, s logical.Storage, c *Credential) error {
+// Dedicable returns an error if readers of a stored credential cannot have tokens of their own, because one
+// exchange has an effect on the tokens of others. revokes is whether the vendor revokes such a token when its
+// lease ends.
+func (b *Broker) Dedicable(ctx context.Context, s logical.Storage, c *Credential) (revokes bool, err error) {
 	var snap snapshot
 	if r := b.cached(c.Name); r != nil {
 		snap = r.get()
@@ -80,22 +81,31 @@ func (b *Broker) Revocable(ctx context.Context, s logical.Storage, c *Credential
 	if snap.presence != loaded {
 		state, _, err := b.readState(ctx, s, c)
 		if err != nil {
-			return err
+			return false, err
 		}
 		snap.credential, snap.state = c, state
 	}
-	return snap.revocable(ctx)
+	return snap.dedicable(ctx)
 }
 
-func (snap snapshot) revocable(ctx context.Context) error {
-	revoker, ok := snap.credential.Vendor.(provider.Revoker)
-	if !ok {
-		return provider.Errorf(provider.Invalid, "the vendor documents no way to revoke an access token")
+func (snap snapshot) dedicable(ctx context.Context) (revokes bool, err error) {
+	revoker, isRevoker := snap.credential.Vendor.(provider.Revoker)
+	if isRevoker {
+		if err := revoker.Independent(); err != nil {
+			return false, err
+		}
 	}
-	if err := revoker.Independent(); err != nil {
-		return err
+	switch {
+	case snap.credential.UsesRefreshToken:
+		return false, provider.Errorf(provider.Invalid, "an exchange uses the refresh token, which all readers depend on")
+	case !isRevoker:
+		return false, nil
 	}
-	return revoker.Revocable(snap.redacting(ctx))
+	err = revoker.Revocable(snap.redacting(ctx))
+	if err != nil && asProviderError(err).Kind == provider.Invalid { // there is no revocation endpoint
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func (snap snapshot) revoke(ctx context.Context, accessToken string) error {

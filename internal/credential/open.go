@@ -121,8 +121,8 @@ func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) 
 		MaxVariants: cmp.Or(common.MaxVariants, defaultMaxVariants),
 
 		UsesRefreshToken: given["refresh_token"] != nil || needsRefreshToken(vendor),
-		Client:      c.clientName(),
-		Version:     c.client.version(),
+		Client:           c.clientName(),
+		Version:          c.client.version(),
 	}, nil
 }
 

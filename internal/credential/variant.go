@@ -182,20 +182,6 @@ func (st *Store) variantNames(ctx context.Context, s logical.Storage) ([]string,
 	return names, nil
 }
 
-// deleteVariant deletes a variant and its state. The caller holds its lock. Its error is of type
-// *storage.Error.
-func (st *Store) deleteVariant(ctx context.Context, s logical.Storage, name string) error {
-	base, digest, _ := strings.Cut(name, broker.VariantMark)
-	if err := broker.DeleteState(ctx, s, name); err != nil {
-		return err
-	}
-	if err := storage.Delete(ctx, s, storage.VariantKey(base, digest)); err != nil {
-		return err
-	}
-	st.variants.add(base, -1)
-	return nil
-}
-
 // maxPrunes is how many variants one call of PruneVariants deletes.
 const maxPrunes = 200
 

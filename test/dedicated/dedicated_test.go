@@ -202,7 +202,6 @@ func TestADedicatedRoleNeedsAVendorThatRevokesSingleTokens(t *testing.T) {
 		rotating["client_id"], rotating["refresh_token"], rotating["scope"] = "rotating", "a-rotating-token-0123456789", "read"
 		e.Write("config/oauth2/rotating", rotating)
 		for config, says := range map[string]string{
-			"plain":    "dedicated: the vendor's revocation endpoint is unknown; set revocation_url",
 			"rotating": "dedicated: the vendor may revoke the refresh token together with an access token",
 		} {
 			_, status, message := e.Request(logical.UpdateOperation, "roles/other", map[string]any{"config": config, "dedicated": true})
@@ -231,15 +230,22 @@ func TestACanceledDedicatedReadLeavesNoToken(t *testing.T) {
 	})
 }
 
-func TestADedicatedRoleCannotBeReadWithoutARevocationEndpoint(t *testing.T) {
+func TestWithoutARevocationEndpointADedicatedTokenOutlivesItsLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.NewOAuth(t)
-		resp, _, _ := e.Request(logical.UpdateOperation, "config/oauth2/api", map[string]any{"revocation_url": ""})
+		e.Write("config/oauth2/api", map[string]any{"revocation_url": ""})
+		resp, status, message := e.Request(logical.UpdateOperation, "roles/mine", map[string]any{"max_leases": 2})
+		require.Equal(t, http.StatusOK, status, message)
 		require.NotNil(t, resp)
-		assert.Equal(t, []string{"roles/mine can no longer be read: the vendor's revocation endpoint is unknown; set revocation_url if there is one"}, resp.Warnings)
-		status, message := e.Refused("creds/mine")
-		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, "the vendor's revocation endpoint is unknown")
+		assert.Equal(t, []string{"the vendor cannot revoke tokens, or its revocation endpoint is unknown: a token stays valid until it expires, also if its lease ends before"}, resp.Warnings)
+		first, second := e.Creds("mine"), e.Creds("mine")
+		assert.NotEqual(t, engine.TokenOf(first), engine.TokenOf(second))
+		assert.Equal(t, []string{"the vendor cannot revoke this token: it stays valid until " + first.Data["expire_time"].(string) + ", also if its lease ends before"}, first.Warnings)
+		status, _ = e.Refused("creds/mine")
+		assert.Equal(t, http.StatusTooManyRequests, status)
+		require.NoError(t, e.Revoke(first))
+		assert.True(t, e.Sim.Accepts(engine.TokenOf(first)), "nothing was revoked")
+		e.Creds("mine")
 	})
 }
 
