@@ -32,11 +32,17 @@ type consenting struct {
 // newConsenting returns a mount whose callback browsers reach at a URL.
 func newConsenting(t *testing.T, m *mount, callback string) *consenting {
 	t.Helper()
+	m.addConsentClient(callback)
+	return &consenting{m, newBrowser(t)}
+}
+
+// addConsentClient adds the client that people consent to.
+func (m *mount) addConsentClient(callback string) {
 	m.sim.AddOAuthClient(vendorsim.OAuthClient{
 		ID: "saas", Secret: "saas-client-secret-0123", Scopes: []string{"openid", "read"}, AuthMethods: []string{vendorsim.SecretBasic},
-		Grants: []string{vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant}, RedirectURI: callback, Rotate: true,
+		Grants:      []string{vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant, vendorsim.DeviceCodeGrant},
+		RedirectURI: callback, Rotate: true,
 	})
-	return &consenting{m, newBrowser(t)}
 }
 
 // add stores a credential that a person must consent to.
