@@ -149,7 +149,7 @@ func TestGuarantee10ANodeThatIsNotActiveDoesNotSpendADeviceCode(t *testing.T) {
 // The credential's entry says who has consented, so the attempt that has yielded it has not failed.
 func TestAConsentWhoseEndIsNotStoredIsConnected(t *testing.T) {
 	for name, later := range map[string]func(e *consenting){
-		"after the lifetime of the code": func(e *consenting) { time.Sleep(16 * time.Minute) },
+		"after the lifetime of the code": func(*consenting) { time.Sleep(16 * time.Minute) },
 		"on another node": func(e *consenting) {
 			e.Clean()
 			e.Restart()

@@ -110,8 +110,7 @@ func (y *year) consentInBrowser(p *person, rng *rand.Rand, isPasted bool) {
 		}
 		link = begun["authorization_url"].(string)
 	}
-	think, back := secondsOf(rng, 5, 9*60), ""
-	expected := http.StatusOK
+	think, expected := secondsOf(rng, 5, 9*60), http.StatusOK
 	switch rng.IntN(10) {
 	case 0:
 		y.count("left")
@@ -127,10 +126,9 @@ func (y *year) consentInBrowser(p *person, rng *rand.Rand, isPasted bool) {
 	if y.ended(think) {
 		return
 	}
+	back := p.sim.Consent(link, p.name)
 	if expected == http.StatusForbidden {
 		back = p.sim.Refuse(link, "the person refused")
-	} else {
-		back = p.sim.Consent(link, p.name)
 	}
 	if rng.IntN(3) == 0 {
 		y.failOver()

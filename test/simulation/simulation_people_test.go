@@ -32,10 +32,10 @@ const (
 )
 
 // yearSpan returns the simulated time in which people consent: so long that refresh tokens of 90 days
-// expire, or with -short, those of 30 days.
+// expire, or with -short, that the engine warns of the end of those of 30 days.
 func yearSpan() time.Duration {
 	if testing.Short() {
-		return 40 * day
+		return 20 * day
 	}
 	return 200 * day
 }
@@ -216,7 +216,7 @@ func (y *year) watch() {
 				if _, mayBe := p.isRequired(now); !mayBe {
 					y.T.Errorf("%s: %s is warned of without a reason: %v", now, p.name, sent.Metadata)
 				}
-				p.warn(now)
+				p.warn()
 			}
 		}
 	}
@@ -313,7 +313,7 @@ func (y *year) checkResults() {
 	assert.Zero(y.T, y.expired.Load())
 	assert.Zero(y.T, y.failedWrongly.Load())
 	for _, outcome := range []string{"connected", "refused", "left", "too late", "double click", "on another device", "pasted", "old link"} {
-		assert.Positive(y.T, y.counted(outcome), outcome)
+		assert.True(y.T, testing.Short() || y.counted(outcome) > 0, "nobody: %s", outcome)
 	}
 
 	y.Backend.Cleanup(context.Background())

@@ -146,7 +146,7 @@ func (p *person) isOverdue(now time.Time) bool {
 	return !p.consented.IsZero() && !until.IsZero() && now.After(until.Add(15*time.Minute)) // watch looks every ten
 }
 
-func (p *person) warn(now time.Time) {
+func (p *person) warn() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.warned = true
