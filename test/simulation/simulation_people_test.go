@@ -186,7 +186,7 @@ func (y *year) reader(p *person, rng *rand.Rand) {
 	}
 }
 
-// readToken reads a token, which must not be of an older consent than the last that a person was told of
+// readToken reads a token, which must not be of an older consent than the last that is known to be connected
 // (guarantee 8).
 func (y *year) readToken(p *person) (lease time.Duration) {
 	least := int(p.connected.Load())
