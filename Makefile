@@ -131,8 +131,8 @@ unit-race: ## Run the unit tests under the race detector.
 	go -C bench test $(LIMIT) ./...
 
 SEED ?= 1
-sim: ## Simulate 30 days of 200 credentials (SEED=n sets the seed).
-	go -C test test $(LIMIT) -vet=off -count=1 -run TestThirtyDays -v ./simulation -args -seed=$(SEED)
+sim: ## Simulate 30 days of 200 credentials, and 200 days of 40 people (SEED=n sets the seed).
+	go -C test test $(LIMIT) -vet=off -count=1 -run "TestThirtyDays|TestPeopleConsentThroughTheYear" -v ./simulation -args -seed=$(SEED)
 
 # Go writes a failing input to testdata/fuzz beside the fuzz target, where it is a test from
 # then on. Inputs that reach new code stay in Go's cache for the next run;
@@ -154,6 +154,11 @@ E2E_ENV := VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VER
 e2e: $(E2E_DEPS) ## Run the end-to-end tests: the built plugin in a real Vault server.
 	@echo 'testing ./e2e with the built plugin in $(SERVER)'
 	@$(E2E_ENV) go -C test test $(LIMIT) -vet=off -tags e2e -count=1 -parallel 8 ./e2e/...
+
+.PHONY: screenshots
+screenshots: export E2E_SCREENSHOTS := $(abspath docs/images)
+screenshots: $(E2E_DEPS) ## Take the pictures of docs/consent.md with the browser of the tests.
+	@$(E2E_ENV) go -C test test $(LIMIT) -vet=off -tags e2e -count=1 -run TestAPersonRefusesAndThenConsents ./e2e
 
 # Each fault test appends a row with its result to this file.
 FAULTS := bin/faults.jsonl

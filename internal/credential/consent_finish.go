@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"encoding/base64"
@@ -164,8 +165,11 @@ func (n *connection) end() {
 // errChanged means that a consent is for a credential that is not stored any more as it was.
 var errChanged = errors.New("the credential was changed or deleted since the consent began")
 
+// errConnected means that a consent has yielded the refresh token of the credential already.
+var errConnected = errors.New("the consent is connected")
+
 // beginConnection begins the change of a credential by the attempt c. The caller must call end, unless there is
-// an error: errChanged, broker.ErrBusy or ErrClosed, of type *storage.Error, or that of a credential that
+// an error: errChanged, errConnected, broker.ErrBusy or ErrClosed, of type *storage.Error, or that of a credential that
 // cannot be opened.
 func (st *Store) beginConnection(ctx context.Context, s logical.Storage, name string, c *ConsentAttempt) (*connection, error) {
 	n, err := st.lockConnection(ctx, s, name)
@@ -175,7 +179,10 @@ func (st *Store) beginConnection(ctx context.Context, s logical.Storage, name st
 	case err != nil:
 		return nil, err
 	case n.stored.Generation != c.Generation:
-		n.end()
+		defer n.end()
+		if in := n.stored.consented(); in != nil && bytes.Equal(in.Attempt, c.Digest) {
+			return nil, errConnected
+		}
 		return nil, errChanged
 	}
 	return n, nil
@@ -270,7 +277,7 @@ func (st *Store) complete(n *connection, s logical.Storage, c *ConsentAttempt, y
 		generation: credential.Generation, of: n.stored.Generation, refreshToken: exchange.refreshToken, verified: state,
 		attempt: c.end(ConsentConnected, ""),
 		consented: &Consented{
-			TokenDigest: digestOf(exchange.refreshToken), Time: wallTime(), Claims: claimsOf(exchange.person, c.ClaimNames), Scope: state.GrantedScope(),
+			TokenDigest: digestOf(exchange.refreshToken), Attempt: c.Digest, Time: wallTime(), Claims: claimsOf(exchange.person, c.ClaimNames), Scope: state.GrantedScope(),
 		},
 	})
 	if err != nil || unusable == nil {

@@ -111,8 +111,12 @@ func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *bro
 	}()
 	fields := maps.Clone(stored.Fields)
 	fields["refresh_token"] = kept.refreshToken
+	if stored.Fields["refresh_token"] != nil && isDue(stored.text("expires"), kept.consented.Time) {
+		delete(fields, "expires") // it is of the former refresh token
+	}
 	next, opened, err := st.build(revision{
 		vendor: stored.vendor, name: name, fields: fields, key: stored.key, client: stored.client, generation: kept.generation, time: kept.consented.Time, consented: kept.consented,
+		refreshTokenTime: kept.consented.Time,
 	})
 	if err == nil {
 		planned := plannedWrite{replacement: replacement{stored: stored, known: stored.latestState(change.Known), next: next, credential: opened}}
@@ -131,6 +135,12 @@ func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *bro
 	st.keptConsents.drop(name)
 	st.putEnd(ctx, s, name, kept.attempt) // the credential's entry says so too
 	return nil
+}
+
+// isDue reports whether a field expires asks for a consent at a time.
+func isDue(expires string, at time.Time) bool {
+	t, err := parseExpires(expires)
+	return err == nil && !t.IsZero() && t.Before(at.Add(broker.SecretHorizon))
 }
 
 // saveKept stores the result of a consent that storage did not accept before. Without one, the attempt c was

@@ -265,6 +265,9 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if form, err := url.ParseQuery(string(body)); err == nil {
 		s.secret(form.Get("assertion"))
 		s.secret(form.Get("client_assertion"))
+		if code := form.Get("code"); code != "" {
+			s.oauth.sent[code]++
+		}
 	}
 	if !s.forgetful {
 		s.calls = append(s.calls, Call{Method: r.Method, URL: called.String(), Header: r.Header.Clone(), Body: string(body)})
