@@ -143,6 +143,9 @@ func (b *backend) clientFieldsOf(ctx context.Context, req *logical.Request, name
 		return nil, provider.Errorf(provider.Invalid, "vendor: must be set: the name of one of those that vendors/ lists")
 	}
 	p, err := b.vendor(ctx, req.Storage, vendor, name)
+	if err == nil {
+		err = credential.CheckHasClients(p)
+	}
 	if err != nil {
 		return nil, err
 	}

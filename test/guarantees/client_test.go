@@ -2,6 +2,7 @@ package guarantees_test
 
 import (
 	"crypto"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -229,6 +230,30 @@ func TestGuarantee13AClientsSecretGoesNowhereElse(t *testing.T) {
 	})
 }
 
+// A writer of config/ gets no tokens of the application itself from a client that is for people.
+func TestAClientForPeopleYieldsNoTokenOfTheApplication(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSharing(t)
+		people := func(more map[string]any) map[string]any {
+			fields := map[string]any{"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret}
+			maps.Copy(fields, more)
+			return fields
+		}
+		application := map[string]any{"client": "people", "grant_type": "client_credentials"}
+		calls := e.Exchanges()
+		e.Write("clients/people", people(map[string]any{"grant_type": "refresh_token"}))
+		assert.Contains(t, e.refused("config/oauth2/eve", application), "grant_type: is set by clients/people")
+		assert.Contains(t, e.refused("config/oauth2/eve", map[string]any{"client": "people"}), "refresh_token: must be set with grant_type=refresh_token")
+		e.Write("clients/people", map[string]any{"grant_type": "", "authorization_url": "https://id.example.com/oauth2/authorize", "redirect_uri": redirectURI})
+		assert.Contains(t, e.refused("config/oauth2/eve", application), "apply only to grant_type=refresh_token")
+		assert.Equal(t, calls, e.Exchanges(), "nothing was sent")
+
+		e.Write("clients/application", people(nil))
+		e.Write("config/oauth2/batch", map[string]any{"client": "application", "scope": "read"})
+		e.Creds("batch")
+	})
+}
+
 func TestMistakesWithClientsAreExplained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSharing(t)
@@ -238,7 +263,7 @@ func TestMistakesWithClientsAreExplained(t *testing.T) {
 			want string
 		}{
 			{"clients/new", map[string]any{"client_id": "x"}, "vendor: must be set"},
-			{"clients/new", map[string]any{"vendor": "sitecore"}, "vendor: a credential of sitecore has no OAuth client to share"},
+			{"clients/new", map[string]any{"vendor": "sitecore", "client_id": "x"}, "vendor: a credential of sitecore has no OAuth client to share"},
 			{"clients/new", map[string]any{"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": "x", "refresh_token": "y"}, "refresh_token"},
 			{"clients/new", map[string]any{"vendor": "oauth2", "client_id": "x"}, "with these fields, no credential could use the client: token_url"},
 			{"clients/crm", map[string]any{"vendor": "hubspot"}, "vendor: clients/crm is a client of oauth2; create another one"},
