@@ -99,6 +99,13 @@ func (c *Customer) addOAuth(k *privateKeys) {
 	for _, name := range []string{"oauth2", "crm", "oauthapp"} {
 		c.addRefreshToken(generic, name)
 	}
+	machine := vendorsim.OAuthClient{
+		ID: "oauth2-machine-0123456789", Secret: "oauth2-machine-secret-0123456789", Scopes: []string{"invoices.read"},
+		AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.ClientCredentialsGrant},
+		Params: map[string]string{"audience": "https://api.example.com"},
+	}
+	c.sim.AddOAuthClient(machine)
+	c.variables["MACHINE_CLIENT_ID"], c.variables["MACHINE_CLIENT_SECRET"] = machine.ID, machine.Secret
 	for _, a := range []account{entra, gitlab, okta, salesforce} {
 		c.open(a)
 	}
