@@ -44,6 +44,7 @@ type backend struct {
 	mountPoint atomic.Pointer[string]
 	roles      roleCache
 	store      *credential.Store
+	unreaped   map[string]unreaped // by name; only for reap, which does not run twice at a time
 }
 
 // Factory returns the engine of one mount. It does not use storage or the system view, as Vault also
