@@ -55,7 +55,7 @@ const (
 
 // An ExchangeError is why a read returned no token.
 type ExchangeError struct {
-	Path  string // of the credential
+	Path  string // of the credential, or of its client if the vendor rejects that
 	Scope string // "" is the credential's own
 	Err   *provider.Error
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -135,8 +136,12 @@ func (v scopeSnapshot) backOffError() error {
 
 // readError returns a failure as an error for readers.
 func (v scopeSnapshot) readError(failure Failure) error {
+	path := v.credential.Path
+	if failure.AboutClient && v.credential.Client != "" {
+		path = apipath.Client(v.credential.Client)
+	}
 	return &ExchangeError{
-		Path:        v.credential.Path,
+		Path:        path,
 		Scope:       v.scope,
 		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope, Widened: failure.Widened},
 		NextAttempt: failure.NextAttempt,
