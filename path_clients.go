@@ -136,8 +136,9 @@ func readableClientFields() map[string]*framework.FieldSchema {
 func (b *backend) clientFieldsOf(ctx context.Context, req *logical.Request, name string) (map[string]*framework.FieldSchema, error) {
 	vendor, _ := req.Data[vendorFieldName].(string)
 	if vendor == "" {
-		if c, err := b.store.ReadClient(ctx, req.Storage, name); err == nil && c != nil {
-			vendor = c.Vendor
+		var err error
+		if vendor, err = b.store.ClientVendor(ctx, req.Storage, name); err != nil {
+			return nil, err
 		}
 	}
 	if vendor == "" {
@@ -291,14 +292,24 @@ func (b *backend) reap(ctx context.Context, s logical.Storage) error {
 	return nil
 }
 
-// reapOne deletes a credential, unless it is not rejected any more or a person is about to consent.
+// reapOne deletes a credential if the vendor rejects it once more, and no person is about to consent.
 func (b *backend) reapOne(ctx context.Context, s logical.Storage, r credential.Reapable) (isDeleted bool, err error) {
+	if err := checkUnused(ctx, s, r.Vendor, r.Name); err != nil { // before the vendor is asked, as it stays every minute
+		return false, fmt.Errorf("%w; it stays until then", err)
+	}
+	if c, err := b.store.ReadConsent(ctx, s, r.Name); err != nil || c.State == credential.ConsentPending {
+		return false, err
+	}
+	asked := time.Now()
+	if _, err := b.broker.Refresh(ctx, s, r.Name, false); err == nil {
+		return false, nil
+	}
 	deletion, err := b.store.BeginDelete(ctx, s, r.Vendor, r.Name)
 	if err != nil {
 		return false, err
 	}
 	defer deletion.End()
-	if stays, err := deletion.IsRepaired(r.Since); stays || err != nil {
+	if stays, err := deletion.IsRepaired(r.Since, asked); stays || err != nil {
 		return false, err
 	}
 	if err := checkUnused(deletion.Context(), s, r.Vendor, r.Name); err != nil {

@@ -181,6 +181,17 @@ func (r *record) unload() {
 	r.unloadLocked(unloaded)
 }
 
+// reload is unload for a name that may not be in storage.
+func (r *record) reload() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := unloaded
+	if r.current.presence == absent && r.current.unsaved == nil {
+		p = absent
+	}
+	r.unloadLocked(p)
+}
+
 func (r *record) unloadLocked(p presence) {
 	r.current.epoch++
 	r.current.presence, r.current.credential, r.current.state = p, nil, nil

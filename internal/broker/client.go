@@ -21,34 +21,29 @@ type ClientVersion struct {
 type ClientUse struct {
 	ClientVersion
 
-	// Accepted is the ClientVersion.Secrets that the vendor last accepted; "" if unknown.
-	Accepted string `json:"accepted,omitempty"`
+	// Accepted is the ClientVersion.Secrets that the vendor last accepted; "" if unknown. Worked is the
+	// version with which it last issued a token.
+	Accepted string        `json:"accepted,omitempty"`
+	Worked   ClientVersion `json:"worked,omitzero"`
 }
 
-// A Former is a credential as it was before the last change of its client's authentication.
+// A Former is a credential as it was before a change of its client's authentication.
 type Former struct {
 	Vendor     provider.Credential
 	WithFields FieldsFunc
 	Secrets    string // its ClientVersion.Secrets
 }
 
-// Narrowed returns the former credential for the narrowing with a key; nil if there is none.
-func (f *Former) Narrowed(scope string) provider.Credential {
-	if f == nil || scope == ownScope {
-		return f.vendor()
+// Narrowed returns the former credential for the narrowing with a key; nil if it cannot be narrowed so.
+func (f Former) Narrowed(scope string) provider.Credential {
+	if scope == ownScope {
+		return f.Vendor
 	}
 	narrowed, err := narrow(f.Vendor, f.WithFields, provider.ParseNarrowing(scope))
 	if err != nil {
 		return nil
 	}
 	return narrowed
-}
-
-func (f *Former) vendor() provider.Credential {
-	if f == nil {
-		return nil
-	}
-	return f.Vendor
 }
 
 // notAboutClient are the codes of refusals of a vendor that has accepted the client's authentication.
@@ -65,9 +60,9 @@ func RefusesClient(err error) bool {
 }
 
 // acceptsClient reports whether the result of a request shows that the vendor accepted the authentication
-// of the client.
+// of the client. Some vendors look at other errors than an invalid grant first.
 func acceptsClient(hasAnswer bool, failure *provider.Error) bool {
-	return hasAnswer || failure != nil && slices.Contains(notAboutClient, failure.Code)
+	return hasAnswer || failure != nil && failure.Code == "invalid_grant"
 }
 
 // underClient returns the state for the client that a credential has now. After a change of the client, the
@@ -88,17 +83,19 @@ func (s *State) underClient(c *Credential) *State {
 		next.Grant.AuthStyle = ""
 	}
 	next = *next.withoutBackOff()
+	next.Failure.RejectedSince = time.Time{} // the rejection may have been for the client's fault
 	next.Client.ClientVersion = c.Version
 	return &next
 }
 
-// withAccepted returns the state with the version of the client's secrets that the vendor has accepted.
-func (s *State) withAccepted(secrets string) *State {
-	if s.Client.Accepted == secrets {
-		return s
-	}
+// withAccepted returns the state with the version of the client's secrets that the vendor has accepted, and
+// whether it has issued a token.
+func (s *State) withAccepted(secrets string, hasWorked bool) *State {
 	next := *s
 	next.Client.Accepted = secrets
+	if hasWorked {
+		next.Client.Worked = ClientVersion{Settings: s.Client.Settings, Secrets: secrets}
+	}
 	return &next
 }
 
@@ -131,21 +128,60 @@ func (b *Broker) ClientsInUse() []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
+// HasWorked reports whether the vendor has issued a token to a credential in memory that uses a client, with
+// the given settings, or the given secrets; "" stands for any.
+func (b *Broker) HasWorked(client, settings, secrets string) bool {
+	for _, r := range b.allCached() { // variants too
+		snap := r.get()
+		if snap.presence != loaded || snap.credential.Client != client {
+			continue
+		}
+		worked := snap.latestState().Client.Worked
+		if worked != (ClientVersion{}) && (settings == "" || worked.Settings == settings) && (secrets == "" || worked.Secrets == secrets) {
+			return true
+		}
+	}
+	return false
+}
+
+// UnloadUsers makes the next request load each credential that uses a client again. Where isVoid is set, their
+// tokens are void, and whether they are in use is forgotten too.
+func (b *Broker) UnloadUsers(client string, isVoid bool) {
+	for _, r := range b.allCached() {
+		// One that is not loaded may be about to be, with the client as it was.
+		if snap := r.get(); snap.presence == loaded && snap.credential.Client != client {
+			continue
+		}
+		if isVoid {
+			r.forget()
+		} else {
+			r.reload()
+		}
+	}
+}
+
+// IsInMemory reports whether it is known that a name can or cannot be exchanged.
+func (b *Broker) IsInMemory(name string) bool {
+	r := b.cached(name)
+	if r == nil {
+		return false
+	}
+	snap := r.get()
+	return snap.presence == loaded || snap.presence == unusable
+}
+
 // HaveAccepted reports whether the vendor has accepted a version of a client's secrets from all credentials
-// in memory that use it, and from at least one. It is quick, and only a hint: others may not be in memory.
+// in memory that use it, and issued a token with it to at least one. Others may not be in memory.
 func (b *Broker) HaveAccepted(client, secrets string) bool {
-	isAny := false
 	for name, snap := range b.usersOf(client) {
 		consent := provider.ConsentOf(snap.credential.Vendor)
 		switch {
 		case consent != nil && consent.IsMissing():
 		case snap.latestState().Client.Accepted != secrets && !b.VariantAccepted(name, secrets):
 			return false
-		default:
-			isAny = true
 		}
 	}
-	return isAny
+	return b.HasWorked(client, "", secrets)
 }
 
 // VariantAccepted reports whether the vendor has accepted a version of a client's secrets from a variant of
@@ -183,10 +219,10 @@ func (b *Broker) usersOf(client string) iter.Seq2[string, snapshot] {
 	}
 }
 
-// RejectedSince returns since when the vendor has rejected the grant; the zero time if it does not, or if it
-// rejects the client.
+// RejectedSince returns since when the vendor has rejected the grant; the zero time if its last answer was
+// another one.
 func (s *State) RejectedSince() time.Time {
-	if s == nil || s.Failure.Count == 0 {
+	if s == nil || s.Failure.Count == 0 || s.Failure.Kind != provider.Rejected {
 		return time.Time{}
 	}
 	return s.Failure.RejectedSince
@@ -197,10 +233,14 @@ func (s *State) RejectedSince() time.Time {
 func requestTokenAs(ctx context.Context, c *Credential, s *State, vendor provider.Credential, scope string, last, previous provider.Token) (answer *provider.Answer, token provider.Token, accepted string, failure *provider.Error) {
 	answer, token, failure = requestGranted(ctx, c, s, vendor, scope, last, previous)
 	accepted = c.Version.Secrets
-	if former := c.Former.Narrowed(scope); former != nil && answer == nil && RefusesClient(asError(failure)) {
-		other, otherToken, otherFailure := requestGranted(ctx, c, s, former, scope, last, previous)
+	for _, former := range c.Formers {
+		vendor := former.Narrowed(scope)
+		if vendor == nil || answer != nil || !RefusesClient(asError(failure)) {
+			break
+		}
+		other, otherToken, otherFailure := requestGranted(ctx, c, s, vendor, scope, last, previous)
 		if acceptsClient(other != nil, otherFailure) {
-			answer, token, failure, accepted = other, otherToken, otherFailure, c.Former.Secrets
+			return other, otherToken, former.Secrets, otherFailure
 		}
 	}
 	if !acceptsClient(answer != nil, failure) {

@@ -68,11 +68,11 @@ type Credential struct {
 	SentTo []string
 
 	// Client is the name of the OAuth client that the credential shares with others, Version what of it
-	// the credential uses, and Former what to try if the vendor refuses that. Client is "" if the
-	// credential shares none, and Former nil if there is nothing to go back to.
+	// the credential uses, and Formers what to try if the vendor refuses that, latest first. Client is "" if
+	// the credential shares none.
 	Client  string
 	Version ClientVersion
-	Former  *Former
+	Formers []Former
 
 	// Verified is the state after the exchange that verified the credential before it was stored;
 	// nil if there was none.

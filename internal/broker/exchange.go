@@ -38,6 +38,9 @@ type Exchange struct {
 	// CanConsent is whether a person's consent can yield the credential's secret.
 	CanConsent bool
 
+	// UsesFormer is whether the vendor has refused the client's secrets, and accepted former ones.
+	UsesFormer bool
+
 	// IsModified is whether readers get another token from now on. It is set once the result is
 	// stored.
 	IsModified bool
@@ -150,8 +153,9 @@ func callVendor(ctx context.Context, c *Credential, state *State, scope string, 
 	began := time.Now()
 	answer, token, accepted, failure := requestTokenAs(ctx, c, state, vendor, scope, state.Tokens[scope], previous)
 	if accepted != "" {
-		state = state.withAccepted(accepted)
+		state = state.withAccepted(accepted, answer != nil)
 	}
+	x.UsesFormer = accepted != "" && accepted != c.Version.Secrets
 	x.Duration = time.Since(began)
 	if answer == nil {
 		x.Err = failure
@@ -279,6 +283,9 @@ func (b *Broker) report(x Exchange) {
 	}
 	if x.IsVerification {
 		logger = logger.With("verification", true)
+	}
+	if x.UsesFormer {
+		logger.Warn("the vendor refuses the secrets of the client, and still accepts its former ones")
 	}
 	switch {
 	case x.Err == nil:

@@ -54,10 +54,11 @@ func (f Failure) isFinal() bool {
 func (f *Failure) countAfter(last Failure, e *provider.Error) {
 	f.Count, f.AfterFinal = min(last.Count+1, maxCount-1), last.isFinal()
 	f.AboutClient = e.AboutClient()
-	if last.Count > 0 {
+	isGrant := e.Code == "invalid_grant"
+	if last.Count > 0 && (isGrant || e.Kind != provider.Rejected) { // an outage does not end a rejection
 		f.RejectedSince = last.RejectedSince
 	}
-	if e.Code == "invalid_grant" && f.RejectedSince.IsZero() {
+	if isGrant && f.RejectedSince.IsZero() {
 		f.RejectedSince = f.Time
 	}
 	f.NextAttempt = f.Time.Add(backOff(e, f.Count))

@@ -60,7 +60,9 @@ func (b *Broker) load(ctx context.Context, s logical.Storage, r *record) (snapsh
 				snap.presence = unusable
 			}
 			if snap.unsaved != nil && err == nil {
-				snap.unsaved = snap.unsaved.rebase(state)
+				unsaved := *snap.unsaved
+				unsaved.state = unsaved.state.underClient(credential)
+				snap.unsaved = unsaved.rebase(state)
 			}
 			r.stored = stored
 		})

@@ -54,7 +54,7 @@ const (
 
 // An ExchangeError is why a read returned no token.
 type ExchangeError struct {
-	Path  string // of the credential
+	Path  string // of the credential, or of its client if the vendor rejects that
 	Scope string // the key of the narrowing; "" is the credential's own scope
 	Err   *provider.Error
 

@@ -114,9 +114,10 @@ func (snap snapshot) revoke(ctx context.Context, accessToken string) error {
 		return nil // the vendor of the credential has changed since the token was issued
 	}
 	err := revoker.Revoke(snap.redacting(ctx), accessToken, snap.latestState().Grant)
-	former, isRevoker := snap.credential.Former.vendor().(provider.Revoker)
-	if isRevoker && RefusesClient(err) {
-		return former.Revoke(snap.redacting(ctx), accessToken, snap.latestState().Grant)
+	for _, former := range snap.credential.Formers {
+		if revoker, is := former.Vendor.(provider.Revoker); is && RefusesClient(err) {
+			err = revoker.Revoke(snap.redacting(ctx), accessToken, snap.latestState().Grant)
+		}
 	}
 	return err
 }

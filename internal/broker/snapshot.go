@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -138,8 +139,12 @@ func (v scopeSnapshot) backOffError() error {
 
 // readError returns a failure as an error for readers.
 func (v scopeSnapshot) readError(failure Failure) error {
+	path := v.credential.Path
+	if failure.AboutClient && v.credential.Client != "" {
+		path = apipath.Client(v.credential.Client)
+	}
 	return &ExchangeError{
-		Path:        v.credential.Path,
+		Path:        path,
 		Scope:       v.scope,
 		IsVariant:   v.credential.Narrowing != "",
 		Err:         &provider.Error{Kind: failure.Kind, Reason: failure.Reason, MayBeScope: failure.MayBeScope, Widened: failure.Widened},

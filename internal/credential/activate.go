@@ -202,6 +202,7 @@ func (a *activationRun) verify(ctx context.Context, u *storedCredential) (*broke
 	if err != nil {
 		return nil, err
 	}
+	credential.Formers = nil // which would accept the present key in place of the pending one
 	change := a.changes.Of(u.name)
 	r := replacement{stored: u, known: u.latestState(change.Known), next: next, credential: credential}
 	state := broker.Unverified(credential, r.grant())

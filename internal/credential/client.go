@@ -33,11 +33,9 @@ type Client struct {
 	Fields       map[string]any `json:"fields"`
 	SecretFields []string       `json:"secret_fields,omitempty"`
 
-	// Former is what Fields were before the last change of the authentication, until the new one has
-	// worked for all credentials; nil if there is nothing to go back to. FormerSecrets is what Secrets
-	// was.
-	Former        map[string]any `json:"former,omitempty"`
-	FormerSecrets string         `json:"former_secrets,omitempty"`
+	// Formers are what Fields and Secrets were before the last changes of the authentication, latest first,
+	// until the new one has worked for all credentials.
+	Formers []FormerClient `json:"formers,omitempty"`
 
 	// SentTo are the destinations of the secrets. A credential cannot add to them.
 	SentTo Destinations `json:"sent_to,omitempty"`
@@ -47,6 +45,16 @@ type Client struct {
 	// ReapAfter is how long the vendor must have rejected a credential for it to be deleted; 0 for never.
 	ReapAfter time.Duration `json:"reap_after,omitempty"`
 }
+
+// A FormerClient is what a client was before a change of its authentication.
+type FormerClient struct {
+	Fields  map[string]any `json:"fields"`
+	Secrets string         `json:"secrets"`
+}
+
+// maxFormers is how many former authentications of a client are kept: operators correct mistakes, and vendors
+// have few secrets at a time.
+const maxFormers = 2
 
 // Check implements storage.Entry.
 func (c *Client) Check() error {
@@ -74,8 +82,12 @@ var ownFields = []string{"refresh_token", clientField, "description"}
 // defaultFields are the fields for which a client only has the default.
 var defaultFields = []string{"scope", "expires", "request_timeout", "default_ttl", "max_ttl", "keepalive_interval"}
 
-// authenticationFields are the fields that change together with a secret and say which it is.
-var authenticationFields = []string{"key_id", "keypair", "private_key_source", "certificate", "signing_algorithm", "auth_style", "expires"}
+// authenticationFields are the fields that change together with a secret and say which it is. Without
+// proofFields, which are like secrets, they are nothing to go back to.
+var (
+	authenticationFields = append([]string{"key_id", "signing_algorithm", "auth_style", "expires"}, proofFields...)
+	proofFields          = []string{"keypair", "private_key_source", "certificate"}
+)
 
 // CheckHasClients returns an error of kind Invalid unless credentials of a vendor can share a client.
 func CheckHasClients(p provider.Provider) error {
@@ -106,13 +118,18 @@ func isAuthentication(p provider.Provider, field string) bool {
 	return IsSecret(FieldSchemas(p)[field]) || slices.Contains(authenticationFields, field)
 }
 
+// isProof reports whether a field proves who the client is.
+func isProof(p provider.Provider, field string) bool {
+	return IsSecret(FieldSchemas(p)[field]) || slices.Contains(proofFields, field)
+}
+
 // A clientUse is the client of a credential, as it was read.
 type clientUse struct {
 	name string
 	*Client
 
-	err       error // why Client is nil
-	formerKey signingKey
+	err        error        // why Client is nil
+	formerKeys []signingKey // of Formers
 }
 
 // readClientUse reads a client for the credentials that use it; nil for an empty name. Its error is of type
@@ -133,8 +150,14 @@ func readClientUse(ctx context.Context, s logical.Storage, name string) (*client
 		return &clientUse{name: name, err: provider.Errorf(provider.Invalid, "client: %s does not exist; create it first", apipath.Client(provider.List([]string{name})))}, nil
 	}
 	use := &clientUse{name: name, Client: c}
-	use.formerKey, _, err = readKey(ctx, s, keypairOf("", c.Former))
-	return use, err
+	for _, former := range c.Formers {
+		key, _, err := readKey(ctx, s, keypairOf("", former.Fields))
+		if err != nil {
+			return nil, err
+		}
+		use.formerKeys = append(use.formerKeys, key)
+	}
+	return use, nil
 }
 
 // path returns the path of the client, as operators write it.
@@ -154,7 +177,7 @@ func (u *clientUse) version() broker.ClientVersion {
 // withFields returns the use of a client that has other fields, and no former ones.
 func (u *clientUse) withFields(fields map[string]any) *clientUse {
 	client := *u.Client
-	client.Fields, client.Former = fields, nil
+	client.Fields, client.Formers = fields, nil
 	return &clientUse{name: u.name, Client: &client}
 }
 
@@ -193,16 +216,15 @@ func (c *storedCredential) setting(field string) string {
 	return text
 }
 
-// withFormerClient returns the credential as it was before the last change of its client's
-// authentication; nil if there is nothing to go back to.
-func (c *storedCredential) withFormerClient() *storedCredential {
-	if c.client == nil || c.client.Client == nil || c.client.Former == nil {
-		return nil
-	}
-	former := *c
-	former.client = c.client.withFields(c.client.Former)
-	if c.client.hasKeypair() || keypairOf("", c.client.Former) != "" {
-		former.key = c.client.formerKey
+// withFormer returns the credential as it was before a change of its client's authentication.
+func (c *storedCredential) withFormer(i int) *storedCredential {
+	former, fields := *c, c.client.Formers[i].Fields
+	former.client = c.client.withFields(fields)
+	if c.client.hasKeypair() || keypairOf("", fields) != "" {
+		former.key = signingKey{}
+		if i < len(c.client.formerKeys) {
+			former.key = c.client.formerKeys[i]
+		}
 	}
 	return &former
 }

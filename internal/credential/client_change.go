@@ -13,24 +13,34 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A clientChange is a change of a client in progress. Until its end, nothing else changes the client, its
-// vendor or the credentials that use it.
+// A clientChange is a change of a client in progress. Until its end, nothing else changes the client, its key
+// pairs or the definition of its vendor, and no credential is stored that was verified with another state of
+// it. It locks no credential: those that use the client are loaded again after it, and what an exchange that
+// is in flight yields is void by its version.
 type clientChange struct {
-	ctx     context.Context //nolint:containedctx // it does not end with the request, as it locks many credentials
+	ctx     context.Context
 	store   *Store
 	storage logical.Storage
 	name    string
 	exists  bool
 	stored  *Client           // nil if there is none, or if it is damaged
 	vendor  provider.Provider // of stored, or of the write that creates it; nil if unknown
-	users   []string
-	changes *broker.Changes
-	unlock  func()
+	unlocks []func()
 }
 
 func (c *clientChange) end() {
-	c.unlock()
-	c.changes.End()
+	for _, unlock := range slices.Backward(c.unlocks) {
+		unlock()
+	}
+}
+
+// lock locks keys until the end of the change.
+func (c *clientChange) lock(keys ...string) error {
+	unlock, err := c.store.broker.Lock(c.ctx, keys...)
+	if err == nil {
+		c.unlocks = append(c.unlocks, unlock)
+	}
+	return err
 }
 
 // pathOf returns the path of a user, as operators write it.
@@ -41,62 +51,43 @@ func (c *clientChange) pathOf(user string) string {
 	return apipath.Credential(c.stored.Vendor, user)
 }
 
-// hasWorked reports whether the vendor has accepted the stored secrets from one of the users.
-func (c *clientChange) hasWorked() bool {
-	return c.stored != nil && slices.ContainsFunc(c.users, func(user string) bool { return c.accepted(user) == c.stored.Secrets })
+// users returns the names of the credentials in storage that use the client, sorted.
+func (c *clientChange) users() ([]string, error) {
+	return c.store.usersOfClient(c.ctx, c.storage, c.name, c.stored)
 }
 
-// accepted returns the version of the secrets that the vendor last accepted from a user; "" if unknown.
-func (c *clientChange) accepted(user string) string {
-	known := c.changes.Of(user).Known
-	if known == nil {
-		return ""
-	}
-	return known.Client.Accepted
-}
-
-// put stores the client, and has its users loaded again.
+// put stores the client, and has its users loaded again if that concerns them.
 func (c *clientChange) put(next *Client) error {
 	err := storage.Retry(c.ctx, func() error { return storage.Put(c.ctx, c.storage, storage.ClientKey(c.name), next) })
-	for _, user := range c.users { // also after an error, as the write may have succeeded
-		c.store.broker.Forget(user)
+	isVoid := c.stored == nil || c.stored.Settings != next.Settings
+	if isVoid || c.stored.Secrets != next.Secrets || len(c.stored.Formers) != len(next.Formers) {
+		c.store.broker.UnloadUsers(c.name, isVoid) // also after an error, as the write may have succeeded
 	}
 	return err
 }
 
-// beginClient begins a change of a client. It locks the credentials first and the client last, as writes
-// of credentials do. vendor is that of a client that does not exist yet. Its errors are those of
-// broker.BeginWrites, and of type *storage.NewerFormatError.
-func (st *Store) beginClient(ctx context.Context, s logical.Storage, name, vendor string) (*clientChange, error) {
-	for range maxBegins {
-		users, err := st.UsersOfClient(ctx, s, name)
-		if err != nil {
-			return nil, err
-		}
-		next, changes, err := st.broker.BeginWrites(ctx, s, users...)
-		if err != nil {
-			return nil, err
-		}
-		c := &clientChange{ctx: next, store: st, storage: s, name: name, changes: changes, unlock: func() {}}
-		if err = c.lock(vendor); err == nil {
-			c.users, err = st.UsersOfClient(next, s, name)
-		}
-		if err == nil && !slices.ContainsFunc(c.users, func(one string) bool { return !slices.Contains(users, one) }) {
-			return c, nil
-		}
+// beginClient begins a change of a client: of one with the given vendor if it does not exist yet, and with
+// the given key pairs besides those that it has. It locks the key pairs, then the client and its vendor, in
+// the order of writes of credentials. Its errors are those of broker.Lock, and of type *storage.Error and
+// *storage.NewerFormatError.
+func (st *Store) beginClient(ctx context.Context, s logical.Storage, name, vendor string, keypairs ...string) (*clientChange, error) {
+	c := &clientChange{ctx: ctx, store: st, storage: s, name: name}
+	if err := c.begin(vendor, keypairs); err != nil {
 		c.end()
-		if err != nil {
-			return nil, err
-		}
+		return nil, err
 	}
-	return nil, broker.ErrBusy
+	return c, nil
 }
 
-// lock locks the definition of the client's vendor and the client, and reads both.
-func (c *clientChange) lock(vendor string) error {
-	err := c.read()
-	if err != nil {
+func (c *clientChange) begin(vendor string, keypairs []string) error {
+	if err := c.read(); err != nil {
 		return err
+	}
+	before := c.keypairs(keypairs)
+	if len(before) > 0 {
+		if err := c.lock(before...); err != nil {
+			return err
+		}
 	}
 	if c.stored != nil && vendor == "" {
 		vendor = c.stored.Vendor
@@ -105,16 +96,36 @@ func (c *clientChange) lock(vendor string) error {
 	if vendor != "" && c.store.options.BuiltIn(vendor) == nil {
 		keys = append(keys, storage.VendorKey(vendor))
 	}
-	unlock, err := c.store.broker.Lock(c.ctx, keys...)
-	if err != nil {
+	if err := c.lock(keys...); err != nil {
 		return err
 	}
-	c.unlock = unlock
-	if err := c.read(); err != nil || vendor == "" {
+	if err := c.read(); err != nil {
 		return err
 	}
+	if !slices.Equal(c.keypairs(keypairs), before) { // another request has changed the client
+		return broker.ErrBusy
+	}
+	if vendor == "" {
+		return nil
+	}
+	var err error
 	c.vendor, err = c.store.Vendor(c.ctx, c.storage, vendor)
 	return err
+}
+
+// keypairs returns the storage keys of the given key pairs and that of the client, sorted.
+func (c *clientChange) keypairs(given []string) []string {
+	if c.stored != nil {
+		given = append(slices.Clone(given), keypairOf("", c.stored.Fields))
+	}
+	var keys []string
+	for _, name := range given {
+		if name != "" {
+			keys = append(keys, storage.KeypairKey(name))
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }
 
 // read reads the client.
@@ -147,29 +158,32 @@ func (st *Store) lockClient(ctx context.Context, s logical.Storage, use *clientU
 	return unlock, nil
 }
 
-// UsersOfClient returns the names of the credentials that use a client, sorted. A damaged credential uses
-// none.
-func (st *Store) UsersOfClient(ctx context.Context, s logical.Storage, client string) ([]string, error) {
+// usersOfClient returns the names of the credentials that use a client, sorted. They are of the client's
+// vendor, or of any if client is nil, as it is damaged. A damaged credential uses none.
+func (st *Store) usersOfClient(ctx context.Context, s logical.Storage, name string, client *Client) ([]string, error) {
 	vendors, err := st.inUse(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	var users []string
 	for _, vendor := range vendors {
+		if client != nil && vendor != client.Vendor {
+			continue
+		}
 		names, err := st.NamesOf(ctx, s, vendor)
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range names {
-			entry, err := storage.Get[Entry](ctx, s, storage.CredentialKey(vendor, name), repairCredential)
+		for _, user := range names {
+			entry, err := storage.Get[Entry](ctx, s, storage.CredentialKey(vendor, user), repairCredential)
 			var newer *storage.NewerFormatError
 			switch {
 			case errors.As(err, &newer):
-				return nil, MayUse(newer, apipath.Client(client))
+				return nil, MayUse(newer, apipath.Client(name))
 			case storage.IsError(err):
 				return nil, err
-			case err == nil && entry != nil && entry.text(clientField) == client:
-				users = append(users, name)
+			case err == nil && entry != nil && entry.text(clientField) == name:
+				users = append(users, user)
 			}
 		}
 	}

@@ -17,14 +17,12 @@ type consentWithFormer struct {
 // consentOfClient returns how a person consents to a credential; nil if that is not possible.
 func consentOfClient(c *broker.Credential) provider.Consent {
 	consent := provider.ConsentOf(c.Vendor)
-	if consent == nil || c.Former == nil {
-		return consent
+	for _, former := range c.Formers {
+		if other := provider.ConsentOf(former.Vendor); other != nil && consent != nil {
+			consent = consentWithFormer{consent, other}
+		}
 	}
-	former := provider.ConsentOf(c.Former.Vendor)
-	if former == nil {
-		return consent
-	}
-	return consentWithFormer{consent, former}
+	return consent
 }
 
 // Redeem implements provider.Consent.

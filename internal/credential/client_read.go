@@ -33,16 +33,16 @@ func (st *Store) ReadClient(ctx context.Context, s logical.Storage, name string)
 		return nil, err
 	}
 	config := &ClientConfig{Client: c}
-	if config.Users, err = st.UsersOfClient(ctx, s, name); err != nil {
+	if config.Users, err = st.usersOfClient(ctx, s, name, c); err != nil {
 		return nil, err
 	}
-	if c.Former != nil {
+	if len(c.Formers) > 0 {
 		p, err := st.vendorFor(ctx, s, c.Vendor)
 		if err != nil {
 			return nil, err
 		}
-		config.FormerSet = slices.DeleteFunc(sortedKeys(c.Former), func(field string) bool {
-			return !IsSecret(FieldSchemas(p)[field]) && !slices.Contains(c.SecretFields, field) && field != "keypair"
+		config.FormerSet = slices.DeleteFunc(sortedKeys(c.Formers[0].Fields), func(field string) bool {
+			return !isProof(p, field) && !slices.Contains(c.SecretFields, field) || field == "private_key_source"
 		})
 		for _, user := range config.Users {
 			if use, isKnown := st.broker.ClientUse(user); !isKnown || use.Accepted != c.Secrets {
@@ -51,13 +51,26 @@ func (st *Store) ReadClient(ctx context.Context, s logical.Storage, name string)
 		}
 	}
 	public := *c
-	public.Former = nil
+	public.Formers = nil
 	public.Fields = maps.Clone(c.Fields)
 	for _, field := range c.SecretFields {
 		delete(public.Fields, field)
 	}
 	config.Client = &public
 	return config, nil
+}
+
+// ClientVendor returns the vendor of a client; "" if there is no such client, or if it is damaged. Its error is of
+// type *storage.Error.
+func (st *Store) ClientVendor(ctx context.Context, s logical.Storage, name string) (string, error) {
+	switch c, err := getClient(ctx, s, name); {
+	case storage.IsError(err):
+		return "", err
+	case err != nil || c == nil:
+		return "", nil
+	default:
+		return c.Vendor, nil
+	}
 }
 
 // Clients returns the vendor of each client, by the client's name; "" for a damaged one.
@@ -103,8 +116,13 @@ func (st *Store) clientsOf(ctx context.Context, s logical.Storage, vendor string
 
 // clientsWith returns the names of the clients that use a key pair, sorted.
 func (st *Store) clientsWith(ctx context.Context, s logical.Storage, keypair string) ([]string, error) {
+	return clientsWhere(ctx, s, apipath.Keypair(keypair), func(c *Client) bool { return keypairOf("", c.Fields) == keypair })
+}
+
+// formerWith returns the names of the clients of which a key pair is a former one, sorted.
+func (st *Store) formerWith(ctx context.Context, s logical.Storage, keypair string) ([]string, error) {
 	return clientsWhere(ctx, s, apipath.Keypair(keypair), func(c *Client) bool {
-		return keypairOf("", c.Fields) == keypair || keypairOf("", c.Former) == keypair
+		return slices.ContainsFunc(c.Formers, func(former FormerClient) bool { return keypairOf("", former.Fields) == keypair })
 	})
 }
 
@@ -157,7 +175,7 @@ func (st *Store) checkRedefinedClient(ctx context.Context, s logical.Storage, ne
 // SweepClients drops the former secrets of clients whose new ones have worked for all credentials.
 func (st *Store) SweepClients(ctx context.Context, s logical.Storage) error {
 	return st.eachInUse(ctx, s, func(name string, c *Client) error {
-		if c.Former == nil || !st.broker.HaveAccepted(name, c.Secrets) {
+		if len(c.Formers) == 0 || !st.broker.HaveAccepted(name, c.Secrets) {
 			return nil
 		}
 		err := st.dropFormer(ctx, s, name)
@@ -191,11 +209,15 @@ func (st *Store) dropFormer(ctx context.Context, s logical.Storage, name string)
 		return err
 	}
 	defer change.end()
-	if change.stored == nil || change.stored.Former == nil || !change.isProven() {
+	if change.stored == nil || len(change.stored.Formers) == 0 {
 		return nil
 	}
+	isProven, err := change.isProven()
+	if err != nil || !isProven {
+		return err
+	}
 	next := *change.stored
-	next.Former, next.FormerSecrets = nil, ""
+	next.Formers = nil
 	if err := change.put(&next); err != nil {
 		return err
 	}
@@ -203,17 +225,19 @@ func (st *Store) dropFormer(ctx context.Context, s logical.Storage, name string)
 	return nil
 }
 
-// isProven reports whether the vendor has accepted the stored secrets from each user that can be
-// exchanged, and from at least one.
-func (c *clientChange) isProven() bool {
-	for _, user := range c.users {
-		opened := c.changes.Of(user).Credential
-		canBeExchanged := opened != nil && !needsConsent(opened)
-		if canBeExchanged && c.accepted(user) != c.stored.Secrets && !c.store.broker.VariantAccepted(user, c.stored.Secrets) {
-			return false
+// isProven reports whether the vendor has accepted the stored secrets from each user in storage, and issued a
+// token with them. A user that cannot be exchanged proves nothing and needs no secrets.
+func (c *clientChange) isProven() (bool, error) {
+	users, err := c.users()
+	if err != nil {
+		return false, err
+	}
+	for _, user := range users {
+		if !c.store.broker.IsInMemory(user) {
+			return false, nil
 		}
 	}
-	return c.hasWorked()
+	return c.store.broker.HaveAccepted(c.name, c.stored.Secrets), nil
 }
 
 // A Reapable is a credential that its client's reap_after wants to be deleted.
@@ -231,7 +255,8 @@ func (st *Store) Reapables(ctx context.Context, s logical.Storage, now time.Time
 			return nil
 		}
 		for user, since := range st.broker.RejectedUsers(name) {
-			if now.Sub(since) >= c.ReapAfter {
+			// Without a token for any user, the client itself may be wrong.
+			if now.Sub(since) >= c.ReapAfter && st.broker.HasWorked(name, c.Settings, "") {
 				all = append(all, Reapable{Vendor: c.Vendor, Name: user, Client: name, Since: since})
 			}
 		}

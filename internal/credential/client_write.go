@@ -32,12 +32,12 @@ type ClientRequest struct {
 // Its errors are *ConflictError, *NotFoundError, *provider.Error of kind Invalid, broker.ErrBusy and
 // *storage.Error.
 func (st *Store) WriteClient(ctx context.Context, s logical.Storage, vendor, name string, w ClientRequest) error {
-	change, err := st.beginClient(ctx, s, name, vendor)
+	given, _ := w.Fields["keypair"].(string)
+	change, err := st.beginClient(ctx, s, name, vendor, given)
 	if err != nil {
 		return err
 	}
 	defer change.end()
-	ctx = change.ctx
 	stored, p := change.stored, change.vendor
 	path := apipath.Client(name)
 	switch {
@@ -54,7 +54,7 @@ func (st *Store) WriteClient(ctx context.Context, s logical.Storage, vendor, nam
 	if err := CheckConflict(w.Operation, path, change.exists); err != nil {
 		return err
 	}
-	next, err := st.nextClient(p, name, stored, w, change.hasWorked())
+	next, err := st.nextClient(p, name, stored, w)
 	if err != nil {
 		return err
 	}
@@ -68,11 +68,11 @@ func (st *Store) WriteClient(ctx context.Context, s logical.Storage, vendor, nam
 	if err := w.checkClientDestinations(stored, next); err != nil {
 		return err
 	}
-	if next.Former != nil && !next.SentTo.within(stored.SentTo) {
-		next.Former, next.FormerSecrets = nil, ""
+	if stored != nil && !next.SentTo.within(stored.SentTo) {
+		next.Formers = nil
 	}
-	for _, user := range change.users {
-		if err := st.checkUser(ctx, s, p, user, &clientUse{name: name, Client: next}); err != nil {
+	if change.exists && (stored == nil || stored.Settings != next.Settings || !slices.Equal(stored.SentTo, next.SentTo) || keypairOf("", stored.Fields) != keypairOf("", next.Fields)) {
+		if err := change.checkUsers(next); err != nil {
 			return err
 		}
 	}
@@ -82,9 +82,8 @@ func (st *Store) WriteClient(ctx context.Context, s logical.Storage, vendor, nam
 	return change.put(next)
 }
 
-// nextClient returns the client that a write stores, but for its destinations. hasWorked is whether the
-// stored secrets have worked for a credential.
-func (st *Store) nextClient(p provider.Provider, name string, stored *Client, w ClientRequest, hasWorked bool) (*Client, error) {
+// nextClient returns the client that a write stores, but for its destinations.
+func (st *Store) nextClient(p provider.Provider, name string, stored *Client, w ClientRequest) (*Client, error) {
 	for _, field := range ownFields {
 		if w.Fields[field] != nil {
 			return nil, provider.Errorf(provider.Invalid, "%s: each credential of a client has its own; give it to config/%s/<name>", field, p.Name())
@@ -103,49 +102,61 @@ func (st *Store) nextClient(p provider.Provider, name string, stored *Client, w 
 	if w.ReapAfter != nil {
 		next.ReapAfter = *w.ReapAfter
 	}
+	grantTypes := FieldSchemas(p)[grantTypeField]
 	switch {
 	case next.ReapAfter != 0 && next.ReapAfter < minReapAfter:
 		return nil, provider.Errorf(provider.Invalid, "reap_after: must be at least %s, so that a person has the time to consent again; or 0 for never", inUnits(minReapAfter))
 	case next.Fields["private_key_source"] != nil && next.Fields["keypair"] == nil:
 		return nil, provider.Errorf(provider.Invalid, "keypair: must be set: the name of the key pair, which has %q in its allowed_clients", name)
+	case grantTypes != nil && next.Fields[grantTypeField] == nil:
+		return nil, provider.Errorf(provider.Invalid, "grant_type: must be set, so that no credential of the client gets tokens of another kind, such as the application's own (allowed: %s)", listed(grantTypes.AllowedValues))
 	}
 	if err := checkDescription(next.Description); err != nil {
 		return nil, err
 	}
-	if err := next.setVersions(p, last, hasWorked); err != nil {
+	if err := next.setVersions(p, last, w, st.broker.HasWorked(name, "", last.Secrets)); err != nil {
 		return nil, err
 	}
 	if w.DropFormer {
-		next.Former, next.FormerSecrets = nil, ""
+		next.Formers = nil
 	}
 	return &next, nil
 }
 
-// setVersions sets what identifies the client after a change, and its former fields.
-func (c *Client) setVersions(p provider.Provider, last *Client, hasWorked bool) (err error) {
+func listed(values []any) string {
+	texts := make([]string, len(values))
+	for i, value := range values {
+		texts[i] = fmt.Sprint(value)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// setVersions sets what identifies the client after a write, and its former authentications. hasWorked is
+// whether the vendor has issued a token with the last one.
+func (c *Client) setVersions(p provider.Provider, last *Client, w ClientRequest, hasWorked bool) (err error) {
 	var changed []string
 	for field := range FieldSchemas(p) {
 		if !reflect.DeepEqual(c.Fields[field], last.Fields[field]) {
 			changed = append(changed, field)
 		}
 	}
-	isSecret := func(field string) bool { return isAuthentication(p, field) }
-	isOther := func(field string) bool { return !isSecret(field) }
-	hasAuthentication := slices.ContainsFunc(sortedKeys(last.Fields), func(field string) bool { return IsSecret(FieldSchemas(p)[field]) || field == "keypair" })
-	if last.Settings == "" || slices.ContainsFunc(changed, isOther) {
+	proves := func(field string) bool { return isProof(p, field) }
+	authenticates := func(field string) bool { return isAuthentication(p, field) }
+	if last.Settings == "" || slices.ContainsFunc(changed, func(field string) bool { return !authenticates(field) }) {
 		if c.Settings, err = newGeneration(); err != nil {
 			return err
 		}
-		c.Former, c.FormerSecrets = nil, "" // of other settings
+		c.Formers = nil // perhaps of another client at the vendor
 	}
-	if last.Secrets == "" || slices.ContainsFunc(changed, isSecret) {
+	// The same secret again may work now, as the vendor was corrected.
+	isGiven := slices.ContainsFunc(sortedKeys(w.Fields), proves)
+	if last.Secrets == "" || isGiven || slices.ContainsFunc(changed, authenticates) {
 		if c.Secrets, err = newGeneration(); err != nil {
 			return err
 		}
-		// With other settings, the former secrets may be those of another client at the vendor. Secrets
-		// that have worked nowhere are nothing to go back to.
-		if hasAuthentication && c.Settings == last.Settings && (c.Former == nil || hasWorked) {
-			c.Former, c.FormerSecrets = maps.Clone(last.Fields), last.Secrets
+		hadProof := slices.ContainsFunc(sortedKeys(last.Fields), proves)
+		if hadProof && slices.ContainsFunc(changed, proves) && c.Settings == last.Settings {
+			c.Formers = formers(last, hasWorked)
 		}
 	}
 	schemas := FieldSchemas(p)
@@ -153,6 +164,16 @@ func (c *Client) setVersions(p provider.Provider, last *Client, hasWorked bool) 
 		return !IsSecret(schemas[field]) && !slices.Contains(last.SecretFields, field)
 	})
 	return nil
+}
+
+// formers returns what to go back to after a change of a client's authentication: the last one, and those before
+// it unless the last one has worked.
+func formers(last *Client, hasWorked bool) []FormerClient {
+	all := []FormerClient{{Fields: maps.Clone(last.Fields), Secrets: last.Secrets}}
+	if !hasWorked {
+		all = append(all, last.Formers...)
+	}
+	return all[:min(len(all), maxFormers)]
 }
 
 // checkClientDestinations returns an error if a write would send a stored secret of the client to a
@@ -174,19 +195,41 @@ func (w ClientRequest) checkClientDestinations(stored, next *Client) error {
 	return provider.Errorf(provider.Invalid, "%s: must be given again, as this write would send the stored value to a new destination: %.300s", strings.Join(missing, ", "), added)
 }
 
-// checkUser returns an error if a credential could not be used with the client as it would be, or if it
-// would send the credential's own secrets to a new destination. (Guarantee 13.)
-func (st *Store) checkUser(ctx context.Context, s logical.Storage, p provider.Provider, name string, client *clientUse) error {
-	own, err := st.getOwn(ctx, s, p, name)
+// checkUsers checks each credential that uses the client (checkUser).
+func (c *clientChange) checkUsers(next *Client) error {
+	users, err := c.users()
+	if err != nil {
+		return err
+	}
+	for _, user := range users {
+		if err := c.checkUser(user, &clientUse{name: c.name, Client: next}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkUser returns an error if a credential could not be used with the client as it would be, or if it would
+// send the credential's own secrets to a new destination. (Guarantee 13.) An entry that an activation has left
+// in the client's key pair is moved into place, as it could not be found with another key pair.
+func (c *clientChange) checkUser(name string, client *clientUse) error {
+	st := c.store
+	own, err := st.getOwn(c.ctx, c.storage, c.vendor, name)
 	switch {
 	case storage.IsError(err):
 		return err
 	case err != nil || own == nil: // damaged, or deleted meanwhile
 		return nil
 	}
-	_, before := st.openLoaded(ctx, s, own)
+	_, before := st.openLoaded(c.ctx, c.storage, own)
+	if own.Generation != own.generation {
+		if err := own.put(c.ctx, c.storage); err != nil {
+			return err
+		}
+		own.generation = own.Generation
+	}
 	own.client = client
-	opened, err := st.openLoaded(ctx, s, own)
+	opened, err := st.openLoaded(c.ctx, c.storage, own)
 	switch {
 	case storage.IsError(err):
 		return err
@@ -222,13 +265,17 @@ func (st *Store) DeleteClient(ctx context.Context, s logical.Storage, name strin
 		return err
 	}
 	defer change.end()
-	if len(change.users) > 0 {
+	users, err := change.users()
+	if err != nil {
+		return err
+	}
+	if len(users) > 0 {
 		shown := make([]string, 0, maxShownUsers)
-		for _, user := range change.users[:min(len(change.users), maxShownUsers)] {
+		for _, user := range users[:min(len(users), maxShownUsers)] {
 			shown = append(shown, change.pathOf(user))
 		}
 		more := ""
-		if left := len(change.users) - len(shown); left > 0 {
+		if left := len(users) - len(shown); left > 0 {
 			more = fmt.Sprintf(" and %d more", left)
 		}
 		return provider.Errorf(provider.Invalid, "%s is used by %s%s; delete these credentials first, or give them another client", apipath.Client(name), strings.Join(shown, ", "), more)

@@ -51,6 +51,10 @@ type ConsentAttempt struct {
 	// another consent.
 	Generation string `json:"generation"`
 
+	// SentTo are the destinations of the credential's secrets then. The code, and the refresh token that it
+	// yields, go nowhere else. (Guarantee 13.)
+	SentTo Destinations `json:"sent_to,omitempty"`
+
 	RedirectURI  string    `json:"redirect_uri,omitempty"`
 	CodeVerifier string    `json:"code_verifier,omitempty"` // until the code is exchanged
 	Nonce        string    `json:"nonce,omitempty"`
@@ -190,7 +194,7 @@ func (st *Store) StartConsent(ctx context.Context, s logical.Storage, name strin
 	secret := rand.Text() + rand.Text() // 256 bits
 	state := secret + "." + base64.RawURLEncoding.EncodeToString([]byte(name))
 	c := &ConsentAttempt{
-		State: ConsentPending, Digest: digestOf(state), Generation: stored.Generation, RedirectURI: redirectURI,
+		State: ConsentPending, Digest: digestOf(state), Generation: stored.Generation, SentTo: stored.to, RedirectURI: redirectURI,
 		CodeVerifier: rand.Text() + rand.Text(), Nonce: rand.Text(), ExpireTime: wallTime().Add(consentLifetime), ClaimNames: claims,
 	}
 	to, err := consent.URL(ctx, c.request(state))
@@ -271,6 +275,7 @@ func (st *Store) consentOf(ctx context.Context, s logical.Storage, name string) 
 	if err != nil {
 		return nil, nil, err
 	}
+	stored.to = credential.SentTo
 	consent := consentOfClient(credential)
 	if consent == nil {
 		return nil, nil, provider.Errorf(provider.Invalid, "no consent can yield the token of %s; set its grant_type=refresh_token, and for oauth2 an issuer or authorization_url; or choose a vendor with an authorization endpoint", stored.path())

@@ -184,6 +184,9 @@ func (st *Store) beginConnection(ctx context.Context, s logical.Storage, name st
 			return nil, errConnected
 		}
 		return nil, errChanged
+	case !n.stored.to.within(c.SentTo): // its client or the definition of its vendor was changed
+		n.end()
+		return nil, errChanged
 	}
 	return n, nil
 }
@@ -262,8 +265,8 @@ func (st *Store) complete(n *connection, s logical.Storage, c *ConsentAttempt, y
 	}
 	exchange := &consentExchange{Credential: credential.Vendor, yield: yield}
 	credential.Vendor = exchange
-	if credential.Former != nil { // the consent has it too, and either may be the one that is accepted
-		credential.Former, credential.Version.Secrets = nil, ""
+	if credential.Formers != nil { // the consent has them too, and any may be the one that is accepted
+		credential.Formers, credential.Version.Secrets = nil, ""
 	}
 	change := n.changes.Of(n.stored.name)
 	state, unusable := change.Verify(n.ctx, credential, provider.Grant{})
@@ -274,7 +277,7 @@ func (st *Store) complete(n *connection, s logical.Storage, c *ConsentAttempt, y
 		state = state.WithFailure(unusable)
 	}
 	err = st.saveConsent(n.ctx, s, change, n.stored, &keptConsent{
-		generation: credential.Generation, of: n.stored.Generation, refreshToken: exchange.refreshToken, verified: state,
+		generation: credential.Generation, of: n.stored.Generation, sentTo: credential.SentTo, refreshToken: exchange.refreshToken, verified: state,
 		attempt: c.end(ConsentConnected, ""),
 		consented: &Consented{
 			TokenDigest: digestOf(exchange.refreshToken), Attempt: c.Digest, Time: wallTime(), Claims: claimsOf(exchange.person, c.ClaimNames), Scope: state.GrantedScope(),

@@ -19,6 +19,7 @@ import (
 type keptConsent struct {
 	vendor         string // of the credential
 	generation, of string // of the credential with the refresh token, and of the one before
+	sentTo         Destinations
 	refreshToken   string
 	verified       *broker.State
 	consented      *Consented
@@ -118,6 +119,9 @@ func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *bro
 		vendor: stored.vendor, name: name, fields: fields, key: stored.key, client: stored.client, generation: kept.generation, time: kept.consented.Time, consented: kept.consented,
 		refreshTokenTime: kept.consented.Time,
 	})
+	if err == nil && !Destinations(opened.SentTo).within(kept.sentTo) {
+		err = errChanged // by its client or the definition of its vendor
+	}
 	if err == nil {
 		planned := plannedWrite{replacement: replacement{stored: stored, known: stored.latestState(change.Known), next: next, credential: opened}}
 		planned.replacement = planned.withVerified(kept.verified)

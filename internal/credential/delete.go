@@ -112,11 +112,12 @@ func (d *Deletion) Delete() error {
 	return nil
 }
 
-// IsRepaired reports whether the vendor has not rejected the credential since a time, or has since accepted
-// it, or a person is about to consent to it. Its error is of type *storage.Error.
-func (d *Deletion) IsRepaired(since time.Time) (bool, error) {
-	rejected := d.changes.Of(d.name).Known.RejectedSince()
-	if rejected.IsZero() || rejected.After(since) || d.store.keptConsents.get(d.name) != nil {
+// IsRepaired reports whether the vendor has not rejected the credential since a time, or not again after it was
+// asked, or a person is about to consent to it. Its error is of type *storage.Error.
+func (d *Deletion) IsRepaired(since, asked time.Time) (bool, error) {
+	known := d.changes.Of(d.name).Known
+	rejected := known.RejectedSince()
+	if rejected.IsZero() || rejected.After(since) || known.Failure.Time.Before(asked.Round(0).UTC()) || d.store.keptConsents.get(d.name) != nil {
 		return true, nil
 	}
 	attempt, err := d.store.readAttempt(d.ctx, d.storage, d.name)

@@ -68,7 +68,7 @@ func (st *Store) StartDevice(ctx context.Context, s logical.Storage, name string
 	}
 	st.devicePauses.begin(name, device.Interval)
 	c := &ConsentAttempt{
-		State: ConsentPending, Digest: digestOf(device.DeviceCode), Generation: stored.Generation,
+		State: ConsentPending, Digest: digestOf(device.DeviceCode), Generation: stored.Generation, SentTo: stored.to,
 		ExpireTime: wallTime().Add(device.ExpiresIn), ClaimNames: claims,
 		Device: &DeviceCode{device.DeviceCode, device.UserCode, device.VerificationURI, device.VerificationURIComplete, device.Interval},
 	}

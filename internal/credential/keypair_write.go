@@ -185,6 +185,9 @@ func (st *Store) DeleteKeypair(ctx context.Context, s logical.Storage, name stri
 		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete these credentials or give them another key", apipath.Keypair(name), us)
 	}
 	clients, err := st.clientsWith(ctx, s, name)
+	if err == nil && len(clients) == 0 {
+		clients, err = st.formerWith(ctx, s, name)
+	}
 	if err != nil {
 		return err
 	}

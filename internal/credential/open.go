@@ -39,10 +39,13 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 	if err := c.checkClient(credential.SentTo); err != nil {
 		return nil, err
 	}
-	if former := c.withFormerClient(); former != nil {
-		opened, err := st.openUnchecked(former)
+	if c.client == nil {
+		return credential, nil
+	}
+	for i, former := range c.client.Formers {
+		opened, err := st.openUnchecked(c.withFormer(i))
 		if err == nil && Destinations(opened.SentTo).within(credential.SentTo) {
-			credential.Former = &broker.Former{Vendor: opened.Vendor, WithFields: opened.WithFields, Secrets: c.client.FormerSecrets}
+			credential.Formers = append(credential.Formers, broker.Former{Vendor: opened.Vendor, WithFields: opened.WithFields, Secrets: former.Secrets})
 			credential.Secrets = append(credential.Secrets, opened.Secrets...)
 		}
 	}

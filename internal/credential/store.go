@@ -118,6 +118,8 @@ type storedCredential struct {
 	key signingKey
 
 	client *clientUse // nil if the credential uses none
+
+	to Destinations // of its secrets; only consentOf sets it
 }
 
 // path returns the path of the credential, as operators write it.

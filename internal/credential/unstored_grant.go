@@ -74,13 +74,14 @@ func (r *unstoredGrants) oldestLocked() string {
 	return slices.MinFunc(slices.Collect(maps.Keys(r.grants)), func(a, b string) int { return r.grants[a].time.Compare(r.grants[b].time) })
 }
 
-// exchangeFields returns the SHA-256 of the fields that affect an exchange.
+// exchangeFields returns the SHA-256 of the fields that affect an exchange, and of where the secrets go, which
+// may follow from a client.
 func exchangeFields(e *Entry) [sha256.Size]byte {
 	fields := maps.Clone(e.Fields)
 	for _, field := range append([]string{"default_ttl", "max_ttl"}, fieldsWithoutExchange...) {
 		delete(fields, field)
 	}
-	return sha256.Sum256(fmt.Appendf(nil, "%#v", fields)) // maps print in sorted order
+	return sha256.Sum256(fmt.Appendf(nil, "%#v %q", fields, e.SentTo)) // maps print in sorted order
 }
 
 // ExpireUnstoredGrants drops the rotated refresh tokens of writes that were not repeated in time.

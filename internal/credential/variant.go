@@ -148,12 +148,10 @@ func (st *Store) variant(ctx context.Context, s logical.Storage, base, digest st
 	if own.Vendor, err = whole.Narrow(n); err != nil {
 		return nil, err
 	}
-	if whole.Former != nil {
-		former := *whole.Former
-		if former.Vendor = former.Narrowed(entry.Narrowing); former.Vendor == nil {
-			own.Former = nil
-		} else {
-			own.Former = &former
+	own.Formers = nil
+	for _, former := range whole.Formers {
+		if former.Vendor = former.Narrowed(entry.Narrowing); former.Vendor != nil {
+			own.Formers = append(own.Formers, former)
 		}
 	}
 	own.Name, own.Narrowing = broker.VariantName(base, digest), entry.Narrowing

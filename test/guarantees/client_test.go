@@ -1,11 +1,8 @@
 package guarantees_test
 
 import (
-	"crypto"
-	"fmt"
 	"maps"
 	"net/http"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +21,7 @@ const (
 )
 
 // A sharing engine has the client crm, which the credentials alice and bob share.
+
 type sharing struct {
 	*engine.Engine
 	client vendorsim.OAuthClient
@@ -40,7 +38,7 @@ func newSharing(t *testing.T) *sharing {
 	e.Sim.AddOAuthRefreshToken(e.client, otherToken, "read", "write")
 	e.Write("clients/crm", map[string]any{
 		"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "authorization_url": "https://id.example.com/oauth2/authorize", "client_id": engine.ClientID,
-		"client_secret": engine.ClientSecret, "auth_style": "client_secret_basic", "redirect_uri": redirectURI, "scope": "read",
+		"client_secret": engine.ClientSecret, "auth_style": "client_secret_basic", "redirect_uri": redirectURI, "scope": "read", "grant_type": "refresh_token",
 	})
 	e.Write("config/oauth2/alice", map[string]any{"client": "crm", "refresh_token": engine.RefreshToken})
 	e.Write("config/oauth2/bob", map[string]any{"client": "crm", "refresh_token": otherToken, "scope": "read,write"})
@@ -48,12 +46,14 @@ func newSharing(t *testing.T) *sharing {
 }
 
 // register changes the client's secret at the vendor.
+
 func (e *sharing) register(secret string) {
 	e.client.Secret = secret
 	e.Sim.AddOAuthClient(e.client)
 }
 
 // refused writes to a path, and returns the error.
+
 func (e *sharing) refused(path string, data map[string]any) string {
 	e.T.Helper()
 	_, status, message := e.Request(logical.UpdateOperation, path, data)
@@ -120,6 +120,7 @@ func TestAPersonConsentsWithASharedClient(t *testing.T) {
 }
 
 // The new secret is tried first; the former one serves until the new one has worked everywhere.
+
 func TestASecretOfAClientIsRotatedWithOneWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSharing(t)
@@ -173,6 +174,7 @@ func TestASecretThatNeverWorkedIsNotTheFormerOne(t *testing.T) {
 }
 
 // Guarantee 5: a write clears the back-off, here of all credentials of the client.
+
 func TestANewSecretOfAClientIsTriedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSharing(t)
@@ -191,6 +193,7 @@ func TestANewSecretOfAClientIsTriedAtOnce(t *testing.T) {
 }
 
 // Guarantee 8: a change of the client counts at once for all of its credentials.
+
 func TestGuarantee8AChangeOfAClientDropsItsTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSharing(t)
@@ -213,6 +216,7 @@ func TestGuarantee8AChangeOfAClientDropsItsTokens(t *testing.T) {
 }
 
 // Guarantee 13: the secret of a client goes only where its writer sent it, and so do those of its users.
+
 func TestGuarantee13AClientsSecretGoesNowhereElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const elsewhere = "https://evil.example.com/token"
@@ -232,6 +236,7 @@ func TestGuarantee13AClientsSecretGoesNowhereElse(t *testing.T) {
 }
 
 // A writer of config/ gets no tokens of the application itself from a client that is for people.
+
 func TestAClientForPeopleYieldsNoTokenOfTheApplication(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSharing(t)
@@ -245,11 +250,10 @@ func TestAClientForPeopleYieldsNoTokenOfTheApplication(t *testing.T) {
 		e.Write("clients/people", people(map[string]any{"grant_type": "refresh_token"}))
 		assert.Contains(t, e.refused("config/oauth2/eve", application), "grant_type: is set by clients/people")
 		assert.Contains(t, e.refused("config/oauth2/eve", map[string]any{"client": "people"}), "refresh_token: must be set with grant_type=refresh_token")
-		e.Write("clients/people", map[string]any{"grant_type": "", "authorization_url": "https://id.example.com/oauth2/authorize", "redirect_uri": redirectURI})
-		assert.Contains(t, e.refused("config/oauth2/eve", application), "apply only to grant_type=refresh_token")
+		assert.Contains(t, e.refused("clients/people", map[string]any{"grant_type": ""}), "grant_type: must be set, so that no credential of the client gets tokens of another kind")
 		assert.Equal(t, calls, e.Exchanges(), "nothing was sent")
 
-		e.Write("clients/application", people(nil))
+		e.Write("clients/application", people(map[string]any{"grant_type": "client_credentials"}))
 		e.Write("config/oauth2/batch", map[string]any{"client": "application", "scope": "read"})
 		e.Creds("batch")
 	})
@@ -266,7 +270,7 @@ func TestMistakesWithClientsAreExplained(t *testing.T) {
 			{"clients/new", map[string]any{"client_id": "x"}, "vendor: must be set"},
 			{"clients/new", map[string]any{"vendor": "sitecore", "client_id": "x"}, "vendor: a credential of sitecore has no OAuth client to share"},
 			{"clients/new", map[string]any{"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": "x", "refresh_token": "y"}, "refresh_token"},
-			{"clients/new", map[string]any{"vendor": "oauth2", "client_id": "x"}, "with these fields, no credential could use the client: token_url"},
+			{"clients/new", map[string]any{"vendor": "oauth2", "client_id": "x", "grant_type": "refresh_token"}, "with these fields, no credential could use the client: token_url"},
 			{"clients/crm", map[string]any{"vendor": "hubspot"}, "vendor: clients/crm is a client of oauth2; create another one"},
 			{"clients/crm", map[string]any{"reap_after": "1m"}, "reap_after: must be at least 1h"},
 			{"clients/crm", map[string]any{"private_key_source": "generated"}, "keypair: must be set"},
@@ -285,150 +289,11 @@ func TestMistakesWithClientsAreExplained(t *testing.T) {
 	})
 }
 
-func TestACredentialThatIsRejectedForLongIsDeletedIfItsClientSaysSo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := newSharing(t)
-		e.Write("clients/crm", map[string]any{"reap_after": "24h"})
-		e.Write("roles/narrow", map[string]any{"config": "bob", "scope": "read"})
-		e.Creds("alice")
-		e.Creds("bob")
-		rejectBoth := vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, _ *http.Request) {
-			vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, nil)
-		})}
-		e.Sim.Behave(rejectBoth)
-		e.Pass(2 * time.Hour)
-		for _, name := range []string{"alice", "bob"} {
-			status, _ := e.Refused("creds/" + name)
-			require.Equal(t, http.StatusBadRequest, status)
-		}
-		e.Pass(22 * time.Hour)
-		e.Read("config/oauth2/alice")
-		e.Restart()
-		e.Pass(3 * time.Hour)
-		_, status, _ := e.Request(logical.ReadOperation, "config/oauth2/alice", nil)
-		assert.Equal(t, http.StatusNotFound, status)
-		e.Read("config/oauth2/bob") // a role uses it
-		var reaped []engine.SentEvent
-		for _, event := range e.Events() {
-			if strings.HasSuffix(event.Kind, "credential-reaped") {
-				reaped = append(reaped, event)
-			}
-		}
-		require.Len(t, reaped, 1)
-		assert.Equal(t, "alice", reaped[0].Metadata["name"])
-		assert.Equal(t, "crm", reaped[0].Metadata["client"])
-	})
-}
-
 // Credentials that roles use stay, are logged once each, and do not keep others from being deleted.
-func TestACredentialThatStaysKeepsNoOtherFromBeingDeleted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const staying = 25 // more than one run of the background work tries
-		e := newSharing(t)
-		e.Write("clients/crm", map[string]any{"reap_after": "1h"})
-		e.Write("clients/zero", map[string]any{
-			"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret, "reap_after": "1h",
-		})
-		store := func(name, client string) {
-			e.Sim.AddOAuthRefreshToken(e.client, "rt-of-"+name, "read")
-			e.Write("config/oauth2/"+name, map[string]any{"client": client, "refresh_token": "rt-of-" + name})
-		}
-		var names []string
-		for i := range staying {
-			name := fmt.Sprint("staying", i)
-			store(name, "crm")
-			e.Write("roles/of-"+name, map[string]any{"config": name})
-			names = append(names, name)
-		}
-		store("leaver", "zero")
-		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, _ *http.Request) {
-			vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, nil)
-		})})
-		e.Pass(2 * time.Hour)
-		for _, name := range append(names, "leaver") {
-			status, _ := e.Refused("creds/" + name)
-			require.Equal(t, http.StatusBadRequest, status)
-		}
-		e.Pass(90 * time.Minute)
-		_, status, _ := e.Request(logical.ReadOperation, "config/oauth2/leaver", nil)
-		assert.Equal(t, http.StatusNotFound, status)
-		for _, name := range names {
-			e.Read("config/oauth2/" + name)
-		}
-		assert.Equal(t, staying, strings.Count(e.Outside.Text(), "a rejected credential cannot be deleted"))
-
-		_, status, message := e.Request(logical.DeleteOperation, "roles/of-staying0", nil)
-		require.Equal(t, http.StatusOK, status, message)
-		e.Pass(5 * time.Minute)
-		_, status, _ = e.Request(logical.ReadOperation, "config/oauth2/staying0", nil)
-		assert.Equal(t, http.StatusNotFound, status)
-	})
-}
 
 // A client whose own secret has expired must not cost the credentials of its users.
-func TestCredentialsAreNotDeletedForTheFaultOfTheirClient(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := newSharing(t)
-		e.Write("clients/crm", map[string]any{"reap_after": "1h"})
-		e.register(newSecret)
-		e.Pass(2 * time.Hour)
-		status, _ := e.Refused("creds/alice")
-		require.Equal(t, http.StatusBadRequest, status)
-		assert.Equal(t, map[string]any{"required": false}, e.Read("status/alice").Data["consent"], "another consent would not help")
-		for _, event := range e.Events() {
-			assert.NotContains(t, event.Kind, "consent-required")
-		}
-		e.Pass(48 * time.Hour)
-		e.Read("config/oauth2/alice")
-		e.Write("clients/crm", map[string]any{"client_secret": newSecret})
-		e.Creds("alice")
-	})
-}
 
 // Guarantee 17: a key pair signs for a client only if its own path allows it.
-func TestGuarantee17AKeyPairOfAClient(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := &sharing{Engine: engine.New(t)}
-		made := e.Keypair("first", map[string]any{"key_type": "ec-p256"}).Data
-		keys := map[string]crypto.PublicKey{made["key_id"].(string): engine.PublicKey(t, made["public_key"])}
-		e.Sim.AddOAuthClient(engine.SigningClient(keys))
-		e.Sim.AddOAuthRefreshToken(engine.SigningClient(keys), engine.RefreshToken, "read")
-		fields := map[string]any{"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "private_key_source": "generated", "keypair": "first"}
-		assert.Contains(t, e.refused("clients/crm", fields), `keypair/first may not be used by the client "crm"; add it to allowed_clients of keypair/first`)
-		e.Keypair("first", map[string]any{"allowed_clients": "crm"})
-		e.Write("clients/crm", fields)
-		assert.Equal(t, []string{"auth.example.com"}, e.Read("keypair/first").Data["allowed_hosts"])
-		e.Write("config/oauth2/alice", map[string]any{"client": "crm", "refresh_token": engine.RefreshToken})
-		e.Creds("alice")
-
-		_, status, message := e.Request(logical.DeleteOperation, "keypair/first", nil)
-		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, "config/oauth2/alice")
-
-		// The pending pair is activated for the credentials of the client.
-		pending := e.Pending("first", map[string]any{"key_type": "ec-p256"}).Data
-		keys[pending["key_id"].(string)] = engine.PublicKey(t, pending["public_key"])
-		e.Write("keypair/first/activate", nil)
-		e.Creds("alice")
-		e.Restart()
-		e.Write("refresh/alice", nil)
-
-		// Another key pair is a rotation as that of a secret.
-		second := e.Keypair("second", map[string]any{"key_type": "ec-p256", "allowed_clients": "crm"}).Data
-		e.Write("clients/crm", map[string]any{"keypair": "second"})
-		assert.Equal(t, []string{"keypair"}, e.crm()["former_secrets_set"])
-		e.Write("refresh/alice", nil) // the vendor does not know it yet
-		_, status, message = e.Request(logical.DeleteOperation, "keypair/first", nil)
-		assert.Equal(t, http.StatusBadRequest, status)
-		assert.Contains(t, message, "is used by")
-		keys[second["key_id"].(string)] = engine.PublicKey(t, second["public_key"])
-		e.Write("refresh/alice", nil)
-		e.Pass(time.Minute)
-		assert.NotContains(t, e.crm(), "former_secrets_set")
-		_, status, message = e.Request(logical.DeleteOperation, "keypair/first", nil)
-		assert.Equal(t, http.StatusOK, status, message)
-	})
-}
 
 func TestADamagedClientIsRepairedByAWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -440,7 +305,7 @@ func TestADamagedClientIsRepairedByAWrite(t *testing.T) {
 		assert.Equal(t, http.StatusInternalServerError, status)
 		assert.Contains(t, message, "clients/crm cannot be decoded; write the client again, with all its fields")
 		again := map[string]any{"client_secret": engine.ClientSecret}
-		for _, field := range []string{"vendor", "token_url", "authorization_url", "client_id", "auth_style", "redirect_uri", "scope"} {
+		for _, field := range []string{"vendor", "token_url", "authorization_url", "client_id", "auth_style", "redirect_uri", "scope", "grant_type"} {
 			again[field] = fields[field]
 		}
 		e.Write("clients/crm", again)
@@ -449,6 +314,7 @@ func TestADamagedClientIsRepairedByAWrite(t *testing.T) {
 }
 
 // A definition stays one with which the secrets of its clients are secret, and go where they went.
+
 func TestADefinitionIsBoundByItsClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &sharing{Engine: engine.New(t)}
