@@ -59,6 +59,11 @@ type Client struct {
 	// isCode is whether Request exchanges a code, which the vendor accepts only once.
 	isCode bool
 
+	// Delegated is how a caller's token is exchanged; nil if that is not possible. isDelegated is whether
+	// Request exchanges one.
+	Delegated   *Delegated
+	isDelegated bool
+
 	// Scopes are the scopes to request; none requests the vendor's default.
 	Scopes []string
 
@@ -145,6 +150,9 @@ func (c *Client) Destinations() provider.Destinations {
 	if c.Again != nil {
 		own = append(own, c.Again.URL)
 	}
+	if c.Delegated != nil {
+		own = append(own, c.Delegated.Request.URL)
+	}
 	for _, url := range own {
 		if url != "" && !slices.Contains(d.URLs, url) {
 			d.URLs = append(d.URLs, url)
@@ -190,6 +198,9 @@ func (c *Client) names() []string {
 			names = append(names, r.Names()...)
 		}
 	}
+	if c.Delegated != nil {
+		names = append(names, c.Delegated.Request.Names()...)
+	}
 	return names
 }
 
@@ -212,8 +223,12 @@ func (c *Client) Narrow(scope []string) (provider.Credential, error) {
 
 // sendsScope reports whether a request or an assertion has a scope.
 func (c *Client) sendsScope() bool {
-	names := c.names()
-	for _, a := range c.assertions() {
+	own := *c
+	if own.Delegated != nil && !own.Delegated.IsOnly {
+		own.Delegated = nil
+	}
+	names := own.names()
+	for _, a := range own.assertions() {
 		names = append(names, a.Claims.Names()...)
 	}
 	return slices.Contains(names, "scope")
@@ -225,6 +240,9 @@ func (c *Client) sendsScope() bool {
 func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
 	if c.IsSelfSigned {
 		return c.signToken()
+	}
+	if c.Delegated != nil && c.Delegated.IsOnly {
+		return nil, provider.Errorf(provider.Invalid, "the credential has no token of its own; it exchanges those of callers at exchange/<name>")
 	}
 	if c.Authorization != nil && c.Refresh == "" && last.RefreshToken == "" {
 		refusal := provider.Errorf(provider.Rejected, "no person has consented yet; begin with a write to authorize/<name>")
@@ -240,6 +258,7 @@ func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.A
 	answer, err := c.exchangeWith(ctx, endpoints.Token, last, first)
 	switch {
 	case second == "" || !isAboutStyle(err):
+	case c.isDelegated && !c.mayRepeat(err): // the caller's token is the more likely reason
 	case !c.mayRepeat(err):
 		err = withStyleHint(err, second)
 	default:

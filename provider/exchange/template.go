@@ -158,6 +158,8 @@ func textOf(value any, values Values) string {
 			separator = " "
 		}
 		return strings.Join(value, separator)
+	case Repeated:
+		return strings.Join(value, " ")
 	}
 	return fmt.Sprint(value)
 }
@@ -273,6 +275,8 @@ func fillTree(value any, values Values) (filled any, isSet bool, err error) {
 			switch own := values[name].(type) {
 			case string, nil:
 			case []string:
+				return own, len(own) > 0, nil
+			case Repeated:
 				return own, len(own) > 0, nil
 			default:
 				return own, true, nil

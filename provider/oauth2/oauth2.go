@@ -53,6 +53,7 @@ var grantTypes = map[string]string{
 	"client_credentials":  exchange.ClientCredentials,
 	"jwt_bearer":          exchange.JWTBearer,
 	"account_credentials": exchange.AccountCredentials,
+	"token_exchange":      exchange.TokenExchange,
 }
 
 // Name returns "oauth2".
@@ -65,9 +66,9 @@ func (Provider) Summary() string { return "any server that speaks OAuth 2.0" }
 func (Provider) About() provider.About {
 	return provider.About{
 		Notes:      "Register a client at the server. If the server publishes metadata, give its issuer instead of token_url and revocation_url",
-		Docs:       []string{"https://www.rfc-editor.org/rfc/rfc6749", "https://www.rfc-editor.org/rfc/rfc7523", "https://www.rfc-editor.org/rfc/rfc8414"},
+		Docs:       []string{"https://www.rfc-editor.org/rfc/rfc6749", "https://www.rfc-editor.org/rfc/rfc7523", "https://www.rfc-editor.org/rfc/rfc8414", "https://www.rfc-editor.org/rfc/rfc8693"},
 		Evidence:   "specification",
-		GrantTypes: []string{"refresh_token", "client_credentials", "jwt_bearer", "account_credentials"},
+		GrantTypes: []string{"refresh_token", "client_credentials", "jwt_bearer", "account_credentials", "token_exchange"},
 	}
 }
 
@@ -112,7 +113,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		"redirect_uri": provider.RedirectURIField(),
 		"grant_type": {
 			Type:          framework.TypeString,
-			Description:   "The grant type. With refresh_token and no refresh_token, a person must consent at authorize/<name>. Default: refresh_token if refresh_token or authorization_url is set, otherwise client_credentials.",
+			Description:   "The grant type. With refresh_token and no refresh_token, a person must consent at authorize/<name>. With token_exchange, the credential has no token of its own, and only exchanges those of callers at exchange/<name>. Default: refresh_token if refresh_token or authorization_url is set, otherwise client_credentials.",
 			AllowedValues: provider.Allowed(slices.Sorted(maps.Keys(grantTypes))),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Grant type"},
 		},
@@ -165,7 +166,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"token_params": {
 			Type:         framework.TypeKVPairs,
-			Description:  "Further parameters of the token request, such as audience=... or resource=.... A read returns them, so do not put secrets here.",
+			Description:  "Further parameters of the token request, such as audience=... or resource=.... A caller of exchange/<name> cannot change them. A read returns them, so do not put secrets here.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Token parameters"},
 		},
 		"assertion_audience": {
@@ -237,6 +238,10 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 			URL: c.AuthorizationURL, Query: literals(c.AuthorizationParams), Scopes: c.Scope, Code: exchange.CodeRequest(client.Request),
 			DeviceURL: c.DeviceURL, Device: exchange.DeviceRequest(client.Request), OpenID: c.Issuer,
 		}
+	}
+	if c.AuthStyle != exchange.None { // otherwise anybody could exchange the caller's token
+		client.Delegated = exchange.RFC8693(literals(c.TokenParams))
+		client.Delegated.IsOnly = c.GrantType == "token_exchange"
 	}
 	if c.AuthStyle == exchange.TLSClientAuth {
 		mutual, err := client.HTTP.WithCertificate(c.Certificate, c.PrivateKey)
