@@ -73,7 +73,7 @@ func (b *backend) pathRoles() []*framework.Path {
 }
 
 func roleFields() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
+	return addBoundFields(map[string]*framework.FieldSchema{
 		"name": {
 			Type:         framework.TypeString,
 			Description:  "Name of the role. Tokens are read at creds/<name> or token/<name>. It must differ from the names of all credentials.",
@@ -121,7 +121,7 @@ func roleFields() map[string]*framework.FieldSchema {
 			Description:  "Minimum remaining lifetime of a token when it is read. If the cached token expires sooner, the engine exchanges it for a newer one where possible. Default: none.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 		},
-	}
+	})
 }
 
 // readableRole returns the response fields of a role.
@@ -174,6 +174,10 @@ func (b *backend) rolesRead(ctx context.Context, req *logical.Request, d *framew
 		"dedicated":     r.Dedicated,
 		"max_leases":    r.MaxLeases,
 		"max_exchanges": r.MaxExchanges,
+
+		"bound_issuer":    r.Bounds.Issuer,
+		"bound_audiences": append([]string{}, r.Bounds.Audiences...),
+		"bound_jwks_url":  r.Bounds.KeysURL,
 	}}, nil
 }
 

@@ -122,7 +122,7 @@ func (b *Broker) HaveAccepted(client, secrets string) bool {
 	for _, snap := range b.usersOf(client) {
 		consent := provider.ConsentOf(snap.credential.Vendor)
 		switch {
-		case consent != nil && consent.IsMissing():
+		case consent != nil && consent.IsMissing(), provider.OnlyDelegates(snap.credential.Vendor): // not exchanged
 		case snap.latestState().Client.Accepted != secrets:
 			return false
 		default:

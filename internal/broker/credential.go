@@ -43,6 +43,9 @@ type Credential struct {
 	// Vendor performs the exchange.
 	Vendor provider.Credential
 
+	// HTTP sends the requests to the vendor, and to the issuer of a caller's token.
+	HTTP *provider.Client
+
 	// Scope is the credential's own scope in the form of provider.JoinScope; "" if only the vendor
 	// knows it.
 	Scope string

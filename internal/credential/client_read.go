@@ -193,7 +193,7 @@ func (st *Store) dropFormer(ctx context.Context, s logical.Storage, name string)
 func (c *clientChange) isProven() bool {
 	for _, user := range c.users {
 		opened := c.changes.Of(user).Credential
-		canBeExchanged := opened != nil && !needsConsent(opened)
+		canBeExchanged := opened != nil && !cannotVerify(opened)
 		if canBeExchanged && c.accepted(user) != c.stored.Secrets {
 			return false
 		}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 )
 
 // Error codes of RFC 6749 §5.2 and RFC 7009 §2.2.1.
@@ -105,6 +106,10 @@ func oauthForm(r *http.Request) (map[string]string, *oauthAnswer) {
 	}
 	form := map[string]string{}
 	for name, values := range r.PostForm {
+		isList := r.PostForm.Get("grant_type") == TokenExchangeGrant && (name == "audience" || name == "resource") // RFC 8693 §2.1
+		if isList {
+			values = []string{strings.Join(values, " ")}
+		}
 		if len(values) > 1 {
 			return nil, oauthViolation(invalidRequest, "%s is given twice", name)
 		}
