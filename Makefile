@@ -155,6 +155,11 @@ e2e: $(E2E_DEPS) ## Run the end-to-end tests: the built plugin in a real Vault s
 	@echo 'testing ./e2e with the built plugin in $(SERVER)'
 	@$(E2E_ENV) go -C test test $(LIMIT) -vet=off -tags e2e -count=1 -parallel 8 ./e2e/...
 
+.PHONY: screenshots
+screenshots: export E2E_SCREENSHOTS := $(abspath docs/images)
+screenshots: $(E2E_DEPS) ## Take the pictures of docs/consent.md with the browser of the tests.
+	@$(E2E_ENV) go -C test test $(LIMIT) -vet=off -tags e2e -count=1 -run TestAPersonRefusesAndThenConsents ./e2e
+
 # Each fault test appends a row with its result to this file.
 FAULTS := bin/faults.jsonl
 faults: export FAULTS_LONG := 1

@@ -79,6 +79,7 @@ func runAll(m *testing.M) (status int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, w.server.Stop()) }()
+	defer closeBrowser()
 	return m.Run(), tallyCanaries()
 }
 

@@ -15,6 +15,6 @@ if ! diff $faults/faults.txt - <<<"$found" >&2; then
 fi
 
 git ls-files -z --cached --others --exclude-standard -- . \
-	':!tools/vale/styles' ':!*/testdata/*' ':!*.sum' ':!*.mod' ':!*.svg' ':!*/package-lock.json' \
+	':!tools/vale/styles' ':!*/testdata/*' ':!*.sum' ':!*.mod' ':!*.svg' ':!*.png' ':!*/package-lock.json' \
 	':!LICENSE' ':!bench/baseline.txt' |
 	xargs -0 "${vale[@]}"

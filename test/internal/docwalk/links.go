@@ -15,7 +15,8 @@ import (
 )
 
 // BrokenLinks returns the links of a page to files or headings of the same tree that do not
-// exist. It does not follow links to other hosts.
+// exist, and its images that do not exist or have no text in their place. It does not follow links
+// to other hosts.
 func BrokenLinks(tree fs.FS, page string) ([]string, error) {
 	document, err := document(tree, page)
 	if err != nil {
@@ -23,19 +24,28 @@ func BrokenLinks(tree fs.FS, page string) ([]string, error) {
 	}
 	var broken []string
 	err = ast.Walk(document, func(node ast.Node, entering bool) (ast.WalkStatus, error) {
-		link, isLink := node.(*ast.Link)
-		if !isLink || !entering || strings.Contains(string(link.Destination), "://") {
+		destination := ""
+		switch node := node.(type) {
+		case *ast.Link:
+			destination = string(node.Destination)
+		case *ast.Image:
+			destination = string(node.Destination)
+			if entering && !node.HasChildren() {
+				broken = append(broken, fmt.Sprintf("%s: %s: no alternative text", page, destination))
+			}
+		}
+		if destination == "" || !entering || strings.Contains(destination, "://") {
 			return ast.WalkContinue, nil
 		}
-		file, heading, _ := strings.Cut(string(link.Destination), "#")
+		file, heading, _ := strings.Cut(destination, "#")
 		target := page
 		if file != "" {
 			target = path.Join(path.Dir(page), file)
 		}
 		if _, err := fs.Stat(tree, target); err != nil {
-			broken = append(broken, fmt.Sprintf("%s: %s: file not found", page, link.Destination))
+			broken = append(broken, fmt.Sprintf("%s: %s: file not found", page, destination))
 		} else if heading != "" && !hasHeading(tree, target, heading) {
-			broken = append(broken, fmt.Sprintf("%s: %s: heading not found", page, link.Destination))
+			broken = append(broken, fmt.Sprintf("%s: %s: heading not found", page, destination))
 		}
 		return ast.WalkContinue, nil
 	})

@@ -19,6 +19,8 @@ func TestABrokenLinkIsFound(t *testing.T) {
 		"README.md":    {Data: []byte("[a](docs/a.md) [b](docs/b.md#a-heading) [c](docs/a.md#none) [d](docs/none.md) [e](#top) [f](https://a.example/none)\n\n# Top\n")},
 		"docs/a.md":    {Data: []byte("[up](../README.md#top) [beside](b.md) [here](#here)\n")},
 		"docs/b.md":    {Data: []byte("## A `heading`\n")},
+		"docs/c.md":    {Data: []byte("![A picture](a.png) ![](a.png) ![Another one](none.png)\n")},
+		"docs/a.png":   {Data: nil},
 		"examples/a.c": {Data: nil},
 	}
 	broken, err := BrokenLinks(tree, "README.md")
@@ -27,6 +29,9 @@ func TestABrokenLinkIsFound(t *testing.T) {
 	broken, err = BrokenLinks(tree, "docs/a.md")
 	require.NoError(t, err)
 	assert.Equal(t, []string{"docs/a.md: #here: heading not found"}, broken)
+	broken, err = BrokenLinks(tree, "docs/c.md")
+	require.NoError(t, err)
+	assert.Equal(t, []string{"docs/c.md: a.png: no alternative text", "docs/c.md: none.png: file not found"}, broken)
 }
 
 func TestNoLinkOfTheDocumentationIsBroken(t *testing.T) {
@@ -48,6 +53,27 @@ func TestNoLinkOfTheDocumentationIsBroken(t *testing.T) {
 		broken, err := BrokenLinks(tree, page)
 		require.NoError(t, err)
 		assert.Empty(t, broken)
+	}
+}
+
+// A picture that no page shows is one that a test takes no more, or under another name.
+func TestAPageShowsEachPicture(t *testing.T) {
+	pictures, err := filepath.Glob("../../../docs/images/*")
+	require.NoError(t, err)
+	require.NotEmpty(t, pictures)
+	pages := ""
+	files, err := filepath.Glob("../../../docs/*.md")
+	require.NoError(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		pages += string(text)
+	}
+	for _, picture := range pictures {
+		assert.Contains(t, pages, "](images/"+filepath.Base(picture)+")")
+		info, err := os.Stat(picture)
+		require.NoError(t, err)
+		assert.Less(t, info.Size(), int64(40_000), picture)
 	}
 }
 
