@@ -286,7 +286,9 @@ func (st *Store) RequiresConsent(ctx context.Context, s logical.Storage, name st
 
 // cannotVerify reports whether nothing can be exchanged with the credential itself: a person must consent first,
 // or it only exchanges the tokens of callers.
-func cannotVerify(c *broker.Credential) bool { return needsConsent(c) || provider.OnlyDelegates(c.Vendor) }
+func cannotVerify(c *broker.Credential) bool {
+	return needsConsent(c) || provider.OnlyDelegates(c.Vendor)
+}
 
 // needsConsent reports whether a person must consent before the credential can be exchanged.
 func needsConsent(c *broker.Credential) bool {
