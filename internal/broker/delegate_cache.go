@@ -200,7 +200,7 @@ func (r *record) noteDelegated(epoch uint64, err *provider.Error, now time.Time)
 	if err != nil {
 		failure = Failure{Kind: err.Kind, Reason: err.Reason, Time: now.Round(0).UTC()}
 	}
-	_, _ = r.update(epoch, func(snap *snapshot) { // if the credential has changed, its health begins anew
+	_, _ = r.update(epoch, func(snap *snapshot) { // if the credential has changed, its health begins again
 		last := snap.delegated.failure
 		if err == nil {
 			snap.delegated.count++

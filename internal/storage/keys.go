@@ -82,7 +82,7 @@ func LeaseKey(credential, role, series, accessToken string, expiry time.Time) st
 	return SeriesPrefix(credential, role, series) + strconv.FormatInt(expiry.Unix(), 10) + "-" + digest(accessToken)
 }
 
-// delegated is in place of a role in the keys of callers' tokens. It is no name of a role.
+// delegated is in place of a role in the keys of callers' tokens. No role can have that name.
 const delegated = "+exchange"
 
 // DelegatedKey returns the key of one lease of a caller's token that expires at a time.

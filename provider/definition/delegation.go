@@ -23,7 +23,7 @@ type delegated struct {
 	reading exchange.Reading
 }
 
-// delegation parses how the grant exchanges callers' tokens: as it says itself, or as the definition says if
+// delegation parses how the grant exchanges callers' tokens: in its own way, or in that of the definition if
 // its client authenticates.
 func (c *compiler) delegation() error {
 	given, place := c.g.given.Delegation, "/delegation"

@@ -15,7 +15,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider/exchange"
 )
 
-// delegating returns a client whose vendor answers with a status and a body, and the forms that it receives.
+// delegating returns a client whose vendor returns a status and a body, and the forms that it receives.
 func delegating(t *testing.T, status int, body string) (*exchange.Client, *[]url.Values) {
 	t.Helper()
 	var received []url.Values
