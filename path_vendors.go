@@ -294,12 +294,13 @@ func (b *backend) pathVendorPreview() *framework.Path {
 
 func previewFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		"requests":    {Type: framework.TypeStringSlice, Description: "Requests, with the names of secrets in place of their values."},
-		"token":       {Type: framework.TypeMap, Description: "What readers would get from the answer: token_type, expire_time, http_header and others, with the token masked. Omitted without an answer."},
-		"error":       {Type: framework.TypeString, Description: "Error with which the answer would be refused, if it would."},
-		"error_kind":  {Type: framework.TypeString, Description: "Kind of that error: rejected, unavailable or invalid_response."},
-		"grant_type":  {Type: framework.TypeString, Description: "Grant type that the fields choose."},
-		"destination": {Type: framework.TypeStringSlice, Description: "URLs that receive the credential's secrets, or a token to revoke."},
+		"requests":         {Type: framework.TypeStringSlice, Description: "Requests, with the names of secrets in place of their values."},
+		"exchange_request": {Type: framework.TypeString, Description: "Request that exchanges a caller's token at exchange/<name>, with the names of what the caller gives. Omitted if the grant has none."},
+		"token":            {Type: framework.TypeMap, Description: "What readers would get from the answer: token_type, expire_time, http_header and others, with the token masked. Omitted without an answer."},
+		"error":            {Type: framework.TypeString, Description: "Error with which the answer would be refused, if it would."},
+		"error_kind":       {Type: framework.TypeString, Description: "Kind of that error: rejected, unavailable or invalid_response."},
+		"grant_type":       {Type: framework.TypeString, Description: "Grant type that the fields choose."},
+		"destination":      {Type: framework.TypeStringSlice, Description: "URLs that receive the credential's secrets, or a token to revoke."},
 	}
 }
 
@@ -379,6 +380,9 @@ func (b *backend) previewed(ctx context.Context, s logical.Storage, name, text s
 
 func previewData(p *definition.Preview) map[string]any {
 	data := map[string]any{"requests": p.Requests, "grant_type": p.GrantType, "destination": p.Destinations}
+	if p.Exchange != "" {
+		data["exchange_request"] = p.Exchange
+	}
 	if p.Token != nil {
 		data["token"] = p.Token
 	}
