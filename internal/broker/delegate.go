@@ -77,8 +77,14 @@ func (b *Broker) delegate(ctx context.Context, s logical.Storage, name string, d
 		return nil, "", err
 	}
 	if snap.canRevoke(ctx) {
-		lease, err = b.putDelegated(ctx, s, r, snap, key, issued.Token)
-		return issued, lease, err
+		if lease, err = b.putDelegated(ctx, s, r, snap, key, issued.Token); err != nil {
+			return nil, "", err
+		}
+		now := time.Now()
+		if issued.TTL = leaseTTL(issued.Token, now); issued.TTL == 0 { // the write was slow
+			return nil, "", errors.Join(snap.of(ownScope).expiredMeanwhile(now), b.RevokeDelegated(ctx, s, name, lease))
+		}
+		return issued, lease, nil
 	}
 	issued.Warnings = append(issued.Warnings, fmt.Sprintf("the vendor cannot revoke this token: it stays valid until %s, also if its lease is revoked before", FormatTime(issued.ExpireTime)))
 	return issued, "", nil

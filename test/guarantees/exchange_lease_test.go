@@ -88,12 +88,15 @@ func TestTheLastLeaseRevokesTheToken(t *testing.T) {
 		require.Equal(t, token, engine.TokenOf(second))
 		require.NoError(t, e.Revoke(first))
 		assert.True(t, e.Sim.Accepts(token), "the other lease has it")
+		third := e.Swap("swap", ada)
+		assert.Equal(t, token, engine.TokenOf(third), "it stays in the cache")
+		require.NoError(t, e.Revoke(third))
 		e.Restart()
 		require.NoError(t, e.Revoke(second))
 		assert.False(t, e.Sim.Accepts(token))
 		require.NoError(t, e.Revoke(second), "again")
 
-		third := e.Swap("swap", ada)
+		third = e.Swap("swap", ada)
 		assert.NotEqual(t, token, engine.TokenOf(third))
 		e.Sim.Behave(engine.Down())
 		for range 2 {
@@ -131,5 +134,46 @@ func TestACallerIsToldThatNothingRevokesItsToken(t *testing.T) {
 		require.NoError(t, e.Revoke(lease))
 		assert.True(t, e.Sim.Accepts(engine.TokenOf(lease)))
 		assert.Empty(t, e.Leased())
+		e.Sim.EndSession("ada")
+		time.Sleep(46 * time.Minute)
+		status, _ := e.RefusedSwap("swap", ada)
+		assert.Equal(t, http.StatusBadRequest, status, "no older token for a refused one")
+	})
+}
+
+// A lease is stored after its token is taken from the cache. In between, another lease may be the last one.
+func TestATokenThatIsRevokedBeforeItsLeaseIsStoredIsNotDelivered(t *testing.T) {
+	delegating(t, nil, func(t *testing.T, e *engine.Engine, ada map[string]any) {
+		first := e.Swap("swap", ada)
+		storage := e.BreakStorage()
+		slow := func(c engine.StorageCall) engine.Fault {
+			if c.Op == "put" && strings.HasPrefix(c.Key, "lease/") {
+				return engine.Fault{Wait: 2 * time.Second}
+			}
+			return engine.Fault{}
+		}
+		storage.OnCall.Store(&slow)
+		var all sync.WaitGroup
+		all.Go(func() {
+			second := e.Swap("swap", ada) // checks that the vendor accepts the token
+			assert.NotEqual(t, engine.TokenOf(first), engine.TokenOf(second))
+			assert.Len(t, e.Leased(), 1)
+		})
+		time.Sleep(time.Second)
+		require.NoError(t, e.Revoke(first))
+		all.Wait()
+	})
+}
+
+func TestALeaseThatCannotBeStoredFailsTheExchange(t *testing.T) {
+	delegating(t, nil, func(t *testing.T, e *engine.Engine, ada map[string]any) {
+		storage := e.BreakStorage()
+		storage.RefuseLease.Store(true)
+		status, _ := e.RefusedSwap("swap", ada)
+		assert.Equal(t, http.StatusInternalServerError, status)
+		storage.RefuseLease.Store(false)
+		before := e.TokenRequests()
+		e.Swap("swap", ada)
+		assert.Equal(t, before, e.TokenRequests(), "the issued token is not wasted")
 	})
 }
