@@ -46,16 +46,16 @@ func TestAGrantExchangesCallersTokensInItsOwnWay(t *testing.T) {
 	assert.True(t, provider.OnlyDelegates(only))
 	assert.Equal(t, []string{"https://acme.example/swap"}, only.Destinations().URLs)
 	_, err = only.Exchange(t.Context(), provider.Grant{})
-	assert.ErrorContains(t, err, "no token of its own")
+	require.ErrorContains(t, err, "no token of its own")
 	_, err = open(map[string]any{"grant_type": "swap", "client_id": "id", "client_secret": "secret", "scope": []string{"a.write"}})
-	assert.ErrorContains(t, err, "ends with .read", "the grant has rules of its own for scopes")
+	require.ErrorContains(t, err, "ends with .read", "the grant has rules of its own for scopes")
 	for field, request := range map[string]provider.DelegateRequest{
 		"audience":           {SubjectToken: "t", Audience: []string{"x"}},
 		"subject_token_type": {SubjectToken: "t", SubjectTokenType: "urn:x"},
 		"actor_token":        {SubjectToken: "t", ActorToken: "a"},
 	} {
 		_, err := provider.DelegationOf(only).Delegate(t.Context(), request, provider.Grant{})
-		assert.ErrorContains(t, err, field+": cannot be given")
+		require.ErrorContains(t, err, field+": cannot be given")
 	}
 	fixed, err := open(map[string]any{"client_id": "id", "client_secret": "secret", "scope": []string{"a.write"}, "audience": "api"})
 	require.NoError(t, err)

@@ -289,19 +289,6 @@ func (c *Client) goesOn(last provider.Grant) bool {
 	return c.Again != nil && last.Derived && last.RefreshToken != ""
 }
 
-// signToken returns an assertion as a token.
-func (c *Client) signToken() (*provider.Answer, error) {
-	now := time.Now()
-	token, err := c.sign(c.Assertion, "", c.values(""))
-	if err != nil {
-		return nil, err
-	}
-	return &provider.Answer{
-		AccessToken: token, Scope: c.Scopes, DefaultTTL: c.DefaultTTL, RenewalWindow: c.RenewalWindow,
-		Clock: provider.Clock{Sent: now, Received: now},
-	}, nil
-}
-
 // resolveEndpoints returns the endpoints of the server. Errors may quote its metadata, with the
 // secrets masked.
 func (c *Client) resolveEndpoints(ctx context.Context, last provider.Grant) (Endpoints, error) {

@@ -100,7 +100,7 @@ func TestTheLastLeaseRevokesTheToken(t *testing.T) {
 		assert.NotEqual(t, token, engine.TokenOf(third))
 		e.Sim.Behave(engine.Down())
 		for range 2 {
-			assert.ErrorContains(t, e.Revoke(third), "cannot be revoked", "Vault tries again")
+			require.ErrorContains(t, e.Revoke(third), "cannot be revoked", "Vault tries again")
 		}
 		e.Sim.Behave(vendorsim.Conduct{})
 		require.NoError(t, e.Revoke(third))
