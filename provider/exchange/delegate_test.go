@@ -84,7 +84,7 @@ func TestASubjectTokenIsSentOnceUnlessTheVendorRefusesTheClient(t *testing.T) {
 	}
 }
 
-func TestTheCallersOwnTokenIsNoAnswer(t *testing.T) {
+func TestTheCallersOwnTokenIsRefusedAsAnAnswer(t *testing.T) {
 	client, _ := delegating(t, 200, strings.Replace(issued, "issued", "subject", 1))
 	_, err := client.Delegation().Delegate(t.Context(), provider.DelegateRequest{SubjectToken: "subject"}, provider.Grant{})
 	assert.ErrorContains(t, err, "the caller's own token")

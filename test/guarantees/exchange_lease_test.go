@@ -127,7 +127,7 @@ func TestARevokedTokenIsNotServedAgain(t *testing.T) {
 	})
 }
 
-func TestACallerIsToldThatNothingRevokesItsToken(t *testing.T) {
+func TestACallerLearnsThatNothingRevokesItsToken(t *testing.T) {
 	delegating(t, map[string]any{"revocation_url": ""}, func(t *testing.T, e *engine.Engine, ada map[string]any) {
 		lease := e.Swap("swap", ada)
 		assert.Equal(t, []string{"the vendor cannot revoke this token: it stays valid until 2000-01-01T01:00:00Z, also if its lease is revoked before"}, lease.Warnings)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,7 +159,7 @@ func TestGuarantee4AnOutageCostsNothingWhileATokenIsValid(t *testing.T) {
 		status, message := e.RefusedSwap("swap", map[string]any{"subject_token": subject(e, "ben")})
 		assert.Equal(t, http.StatusServiceUnavailable, status)
 		assert.Contains(t, message, "next attempt at")
-		assert.Equal(t, 1, e.Exchanges()-before, "attempts back off, whoever asks")
+		assert.Equal(t, 1, e.Exchanges()-before, "attempts back off for all callers")
 		e.AssertMetrics(map[string]string{`tokenbroker_reads_total{result="stale"}`: "1.0", `tokenbroker_reads_total{result="failed"}`: "1.0"})
 
 		e.Sim.Behave(vendorsim.Conduct{})
@@ -315,5 +316,28 @@ func TestABadRequestIsExplained(t *testing.T) {
 		_, status, message := e.Request(logical.ReadOperation, "exchange/swap", nil)
 		assert.Equal(t, http.StatusMethodNotAllowed, status, message)
 		assert.Equal(t, before, e.TokenRequests())
+	})
+}
+
+func TestGuarantee15ManyCallersAreBounded(t *testing.T) {
+	delegating(t, nil, func(t *testing.T, e *engine.Engine, _ map[string]any) {
+		e.Sim.Behave(vendorsim.Conduct{Latency: time.Second})
+		var all sync.WaitGroup
+		var refused atomic.Int64
+		for i := range 300 {
+			given := map[string]any{"subject_token": subject(e, fmt.Sprintf("person-%d", i))}
+			all.Go(func() {
+				_, status, message := e.Request(logical.UpdateOperation, "exchange/swap", given)
+				if status == http.StatusTooManyRequests {
+					assert.Equal(t, "exchange/swap: 256 exchanges of callers' tokens wait for the vendor (the maximum); retry later", message)
+					refused.Add(1)
+					return
+				}
+				assert.Equal(t, http.StatusOK, status, message)
+			})
+		}
+		all.Wait()
+		assert.Equal(t, int64(300-256), refused.Load())
+		assert.LessOrEqual(t, e.Sim.MostInFlight(), 16)
 	})
 }
