@@ -28,15 +28,29 @@ var DelegatedNames = []string{
 	"subject_token", "subject_token_type", "actor_token", "actor_token_type", "audience", "resource", "requested_token_type",
 }
 
-// RFC8693 returns the request of RFC 8693 with further parameters, and how its answer is read.
-func RFC8693(params map[string]Template) *Delegated {
-	form := rfc8693()
-	if len(params) > 0 { // otherwise all clients share the form
-		form = maps.Clone(form)
-		maps.Copy(form, params)
+// RFC8693 returns the request of RFC 8693 with further parameters, and how its answer is read. isOnly is whether
+// the client has no token of its own. Clients without further parameters share the result.
+func RFC8693(params map[string]Template, isOnly bool) *Delegated {
+	switch {
+	case len(params) == 0 && isOnly:
+		return sharedOnly()
+	case len(params) == 0:
+		return shared()
 	}
-	return &Delegated{Request: Request{Form: form}, Reading: oauthWithType}
+	form := maps.Clone(rfc8693())
+	maps.Copy(form, params)
+	return &Delegated{Request: Request{Form: form}, Reading: oauthWithType, IsOnly: isOnly}
 }
+
+var (
+	shared = sync.OnceValue(func() *Delegated { return &Delegated{Request: Request{Form: rfc8693()}, Reading: oauthWithType} })
+
+	sharedOnly = sync.OnceValue(func() *Delegated {
+		only := *shared()
+		only.IsOnly = true
+		return &only
+	})
+)
 
 var rfc8693 = sync.OnceValue(func() map[string]Template {
 	form := map[string]Template{"grant_type": Literal(TokenExchange), "scope": Placeholder("scope")}

@@ -33,7 +33,7 @@ func delegating(t *testing.T, status int, body string) (*exchange.Client, *[]url
 		HTTP: client, Server: &exchange.Server{Endpoints: exchange.Endpoints{Token: "https://auth.example.com/token"}},
 		ID: "client", Secret: "client-secret", Scopes: []string{"read", "write"},
 		Request: exchange.Request{Form: map[string]exchange.Template{"scope": exchange.Placeholder("scope")}}, Reading: exchange.OAuth,
-		Delegated: exchange.RFC8693(map[string]exchange.Template{"resource": exchange.Literal("https://fixed.example.com")}),
+		Delegated: exchange.RFC8693(map[string]exchange.Template{"resource": exchange.Literal("https://fixed.example.com")}, false),
 	}, &received
 }
 

@@ -240,8 +240,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		}
 	}
 	if c.AuthStyle != exchange.None { // otherwise anybody could exchange the caller's token
-		client.Delegated = exchange.RFC8693(literals(c.TokenParams))
-		client.Delegated.IsOnly = c.GrantType == "token_exchange"
+		client.Delegated = exchange.RFC8693(literals(c.TokenParams), c.GrantType == "token_exchange")
 	}
 	if c.AuthStyle == exchange.TLSClientAuth {
 		mutual, err := client.HTTP.WithCertificate(c.Certificate, c.PrivateKey)
