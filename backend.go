@@ -46,6 +46,7 @@ type backend struct {
 	roles      roleCache
 	store      *credential.Store
 	subjects   *subject.Verifier
+	unreaped   map[string]unreaped // by name; only for reap, which does not run twice at a time
 }
 
 // Factory returns the engine of one mount. It does not use storage or the system view, as Vault also
@@ -62,7 +63,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 func New(o Options) logical.Backend {
 	b := &backend{roles: roleCache{roles: map[string]*role{}}, subjects: subject.NewVerifier()}
 	b.store, b.broker = credential.New(credential.Options{BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, Logger: b.Logger, Ended: b.consentEnded}, observer{b})
-	b.metrics = metrics.New(sortedKeys(written), b.broker.Statuses)
+	b.metrics = metrics.New(sortedKeys(written), b.store.Statuses)
 	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),

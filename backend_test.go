@@ -111,9 +111,15 @@ func TestAllSecretsThatAreStoredAreSealWrapped(t *testing.T) {
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
 		e.Write("refresh/prod", nil)
 		e.Keypair("prod", nil)
+		e.Write("clients/crm", map[string]any{
+			"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "authorization_url": "https://auth.example.com/authorize",
+			"client_id": engine.ClientID, "client_secret": engine.ClientSecret, "redirect_uri": "https://vault.example.com/v1/saas/callback",
+		})
+		e.Write("config/oauth2/alice", map[string]any{"client": "crm"})
+		e.Write("authorize/alice", nil)
 		stored, err := logical.CollectKeys(t.Context(), e.Storage)
 		require.NoError(t, err)
-		require.Len(t, stored, 3)
+		require.Len(t, stored, 6)
 		for _, key := range stored {
 			assert.True(t, slices.ContainsFunc(e.Backend.SpecialPaths().SealWrapStorage, func(prefix string) bool {
 				return strings.HasSuffix(prefix, "/") && strings.HasPrefix(key, prefix)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -122,6 +123,10 @@ func (b *backend) authorizeWrite(ctx context.Context, req *logical.Request, d *f
 // authorizeDevice begins a consent on another device.
 func (b *backend) authorizeDevice(ctx context.Context, req *logical.Request, name string, claims []string) (*logical.Response, error) {
 	c, err := b.store.StartDevice(ctx, req.Storage, name, claims)
+	var paused *credential.PauseError
+	if errors.As(err, &paused) {
+		return nil, logical.CodedError(http.StatusTooManyRequests, paused.Error())
+	}
 	if err != nil {
 		return credentialFailure(ctx, req.Storage, name, err)
 	}
@@ -183,6 +188,8 @@ func (b *backend) consentEnded(name string, err error) {
 	switch {
 	case err == nil:
 		b.Logger().Info("a person has consented", "name", name)
+	case failed != nil && failed.Reason == credential.ReasonNoToken:
+		b.Logger().Warn("a person has consented, but the vendor issues no usable token", "name", failed.Name, "error", failed.Err)
 	case failed != nil && failed.Err != nil: // anybody can cause the others, so they are only counted
 		b.Logger().Warn("a consent failed", "name", failed.Name, "error", err)
 	}

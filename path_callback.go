@@ -58,14 +58,16 @@ const newLink = "begin another consent"
 
 // explanations are the outcomes of a consent that yields no token.
 var explanations = map[credential.ConsentReason]explanation{
-	credential.ReasonUnknown: {http.StatusBadRequest, "This link is not valid", "Ask for a new link: vault write <mount>/authorize/<name>. Only the latest link of a credential is valid.", "the state is not that of the latest consent", newLink},
-	credential.ReasonUsed:    {http.StatusConflict, "This link was used already", "If the credential is not connected, ask for a new link.", "the URL was used already", newLink},
-	credential.ReasonExpired: {http.StatusGone, "This link has expired", "A link is valid for ten minutes. Ask for a new one.", "the consent has expired", newLink},
-	credential.ReasonChanged: {http.StatusConflict, "The credential was changed in the meantime", "Nothing was stored. Ask for a new link.", "the credential was changed in the meantime", newLink},
-	credential.ReasonRefused: {http.StatusForbidden, "Consent was not given", "Nothing was changed. If this was a mistake, ask for a new link.", "the consent was refused", newLink},
-	credential.ReasonFailed:  {http.StatusBadGateway, "The vendor did not issue a token", "Nothing was stored. Show this page to the operator of Vault, and ask for a new link.", "the vendor did not issue a token", newLink},
-	credential.ReasonUnsaved: {http.StatusServiceUnavailable, "Vault could not store the token yet", "Vault keeps trying. You can reload this page in a minute; do not consent again.", "storage has not accepted the refresh token yet", "the engine keeps trying"},
-	credential.ReasonBusy:    {http.StatusServiceUnavailable, "Vault is busy", "Nothing was changed. Reload this page in a minute.", "the credential is busy with another request", "give the same URL again"},
+	credential.ReasonUnknown:     {http.StatusBadRequest, "This link is not valid", "Ask for a new link: vault write <mount>/authorize/<name>. Only the latest link of a credential is valid.", "the state is not that of the latest consent", newLink},
+	credential.ReasonUsed:        {http.StatusConflict, "This link was used already", "If the credential is not connected, ask for a new link.", "the URL was used already", newLink},
+	credential.ReasonExpired:     {http.StatusGone, "This link has expired", "A link is valid for ten minutes. Ask for a new one.", "the consent has expired", newLink},
+	credential.ReasonChanged:     {http.StatusConflict, "The credential was changed in the meantime", "Nothing was stored. Ask for a new link.", "the credential was changed in the meantime", newLink},
+	credential.ReasonRefused:     {http.StatusForbidden, "Consent was not given", "Nothing was changed. If this was a mistake, ask for a new link.", "the consent was refused", newLink},
+	credential.ReasonFailed:      {http.StatusBadGateway, "The vendor did not issue a token", "Nothing was stored. Show this page to the operator of Vault, and ask for a new link.", "the vendor did not issue a token", newLink},
+	credential.ReasonUnsaved:     {http.StatusServiceUnavailable, "Vault could not store the token yet", "Vault keeps trying. You can reload this page in a minute; do not consent again.", "storage has not accepted the refresh token yet", "the engine keeps trying"},
+	credential.ReasonUnavailable: {http.StatusServiceUnavailable, "The vendor is not available", "Nothing was changed. Reload this page at the time below, within ten minutes of the beginning. If it is too late by then, ask for a new link.", "the vendor is unavailable", "give the same URL again then"},
+	credential.ReasonNoToken:     {http.StatusBadGateway, "The consent is stored, but there is no token yet", "Do not consent again. Show this page to the operator of Vault, who can find the cause.", "the refresh token is stored, but the vendor issues no usable token", "do not begin another consent"},
+	credential.ReasonBusy:        {http.StatusServiceUnavailable, "Vault is busy", "Nothing was changed. Reload this page in a minute.", "the credential is busy with another request", "give the same URL again"},
 }
 
 // connected is the outcome of a consent that yields a token.

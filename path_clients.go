@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -143,6 +144,9 @@ func (b *backend) clientFieldsOf(ctx context.Context, req *logical.Request, name
 		return nil, provider.Errorf(provider.Invalid, "vendor: must be set: the name of one of those that vendors/ lists")
 	}
 	p, err := b.vendor(ctx, req.Storage, vendor, name)
+	if err == nil {
+		err = credential.CheckHasClients(p)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -242,23 +246,41 @@ func (b *backend) clientDelete(ctx context.Context, req *logical.Request, d *fra
 	return nil, nil
 }
 
-// maxReaps is how many credentials one run of the background work deletes.
+// maxReaps is how many credentials one run of the background work tries to delete.
 const maxReaps = 20
 
+// An unreaped credential is one that could not be deleted.
+type unreaped struct {
+	reason string
+	tried  time.Time
+}
+
 // reap deletes credentials that the vendor has rejected for longer than the reap_after of their client.
-// One that a role uses stays.
+// One that a role uses stays. Those that were tried longest ago come first, so that the ones that stay do
+// not keep others from being deleted.
 func (b *backend) reap(ctx context.Context, s logical.Storage) error {
 	reapables, err := b.store.Reapables(ctx, s, time.Now())
 	if err != nil {
 		return err
 	}
+	stay := map[string]unreaped{}
+	for _, r := range reapables {
+		if last, isKnown := b.unreaped[r.Name]; isKnown {
+			stay[r.Name] = last
+		}
+	}
+	b.unreaped = stay
+	slices.SortStableFunc(reapables, func(x, y credential.Reapable) int { return stay[x.Name].tried.Compare(stay[y.Name].tried) })
 	for _, r := range reapables[:min(len(reapables), maxReaps)] {
 		isDeleted, err := b.reapOne(ctx, s, r)
 		switch {
 		case storage.IsError(err):
 			return err
 		case err != nil:
-			b.Logger().Warn("a rejected credential cannot be deleted", "name", r.Name, "client", r.Client, "error", err)
+			if stay[r.Name].reason != err.Error() {
+				b.Logger().Warn("a rejected credential cannot be deleted", "name", r.Name, "client", r.Client, "error", err)
+			}
+			stay[r.Name] = unreaped{err.Error(), time.Now()}
 		case isDeleted:
 			b.Logger().Warn("a credential is deleted, as the vendor has rejected it for longer than reap_after of its client", "name", r.Name, "client", r.Client, "rejected_since", r.Since.Format(time.RFC3339))
 			b.roles.forget(r.Name)

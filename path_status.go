@@ -137,6 +137,9 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *frame
 		}
 		if c.State == credential.ConsentUnsaved {
 			data["storage_error"] = c.Error
+			if status.NeedsConsent { // nobody has to consent again
+				data["state"], status.NeedsConsent = "failed", false
+			}
 		}
 		consent["required"] = status.NeedsConsent
 		data["consent"] = consent

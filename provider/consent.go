@@ -39,7 +39,8 @@ type Consent interface {
 	URL(ctx context.Context, r ConsentRequest) (string, error)
 
 	// Redeem exchanges the code with which the browser has returned. issuer is the iss in its URL
-	// (RFC 9207); "" if there is none. The answer has a RefreshToken, or there is an error.
+	// (RFC 9207); "" if there is none. The answer has a RefreshToken, or there is an error. It may be
+	// Unusable otherwise.
 	Redeem(ctx context.Context, r ConsentRequest, code, issuer string) (*Answer, Person, error)
 
 	// BeginDevice begins a consent on another device (RFC 8628 §3.1).

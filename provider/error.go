@@ -64,6 +64,10 @@ type Error struct {
 	// Timeout reports whether no response came in time.
 	Timeout bool
 
+	// NotConsidered reports whether the vendor certainly did not consider the request: it was not sent, or
+	// was turned away with status 429 or 503. A code in it can be sent again.
+	NotConsidered bool
+
 	// WrongURL reports whether a wrong URL is a likely cause. Reason then names the URL.
 	WrongURL bool
 

@@ -33,6 +33,7 @@ func (r *Reply) Refusal() *Error {
 	}
 	e.MayBeScope = e.Kind == Rejected && !isAboutCredential(r.status, code)
 	e.Status, e.Clock, e.RetryAfter = r.status, r.Clock, r.retryAfter
+	e.NotConsidered = r.status == http.StatusTooManyRequests || r.status == http.StatusServiceUnavailable
 	return e
 }
 

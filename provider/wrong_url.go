@@ -54,6 +54,13 @@ func endpoint(u *url.URL) string {
 
 // noResponse returns the error of a request that got no response.
 func noResponse(u *url.URL, err error, secrets []string) *Error {
+	e := withoutResponse(u, err, secrets)
+	var op *net.OpError
+	e.NotConsidered = errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
+	return e
+}
+
+func withoutResponse(u *url.URL, err error, secrets []string) *Error {
 	reason := redact(transportReason(err), secrets)
 	var dns *net.DNSError
 	var authority x509.UnknownAuthorityError

@@ -109,3 +109,28 @@ func TestAFailureUnrelatedToTheURLNamesNoField(t *testing.T) {
 		})
 	}
 }
+
+// Only then can a code be sent again.
+func TestARequestThatTheVendorHasNotConsideredIsKnown(t *testing.T) {
+	for name, test := range map[string]struct {
+		vendor http.RoundTripper
+		is     bool
+	}{
+		"429":                 {answering(429, ""), true},
+		"503":                 {answering(503, ""), true},
+		"500":                 {answering(500, ""), false},
+		"502":                 {answering(502, ""), false},
+		"504":                 {answering(504, ""), false},
+		"401":                 {answering(401, ""), false},
+		"connection refused":  {failing(&net.OpError{Op: "dial", Err: errors.New("connection refused")}), true},
+		"an unknown host":     {failing(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}), true},
+		"no proxy":            {failing(&net.OpError{Op: "proxyconnect", Err: errors.New("connection refused")}), true},
+		"a connection reset":  {failing(&net.OpError{Op: "read", Err: errors.New("connection reset by peer")}), false},
+		"the end of a stream": {failing(io.EOF), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, e := get(t, ClientOptions{Transport: test.vendor}, "https://vendor.example/oauth2/token")
+			assert.Equal(t, test.is, e.NotConsidered, e.Reason)
+		})
+	}
+}

@@ -1,5 +1,5 @@
-# For an operator: store credentials, write roles, and check the health of credentials. This
-# policy cannot read a token, because it does not name creds/ and token/.
+# For an operator: store credentials and clients, write roles, begin consents, and check the health
+# of credentials. This policy cannot read a token, because it does not name creds/ and token/.
 #
 # Grant it only to people whom you trust with the credentials. Config reads return no secret, and
 # a write that changes where a secret is sent must give the secret again. But a writer of
@@ -8,6 +8,16 @@
 # Credentials. A list returns names, and a read returns no secret.
 path "kensho/config/*" {
   capabilities = ["create", "update", "patch", "read", "list", "delete"]
+}
+
+# OAuth clients that credentials share. A write decides which secret all of these credentials use.
+path "kensho/clients/*" {
+  capabilities = ["create", "update", "patch", "read", "list", "delete"]
+}
+
+# Begin a person's consent to a credential.
+path "kensho/authorize/*" {
+  capabilities = ["read", "update"]
 }
 
 # Vendors, with what each needs. A writer of a definition decides where the secrets of its

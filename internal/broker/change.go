@@ -112,6 +112,10 @@ func (c *Change) load(ctx context.Context, prevents func(error) bool) error {
 	return nil
 }
 
+// Probe checks that storage accepts writes, before the caller sends the vendor what it takes only once. The error
+// is of type *storage.Error.
+func (c *Change) Probe(ctx context.Context) error { return probe(ctx, c.storage) }
+
 // Verify exchanges a credential that is not stored yet. The returned state must be stored with the
 // credential. It may have a new grant even if the exchange failed. The errors are of type
 // *provider.Error and *storage.Error, and ErrBusy if too little time is left for an exchange.

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -113,6 +114,21 @@ func (b *Broker) ClientUse(name string) (use ClientUse, isKnown bool) {
 		return use, false
 	}
 	return snap.latestState().Client, true
+}
+
+// ClientsInUse returns the names of the clients that credentials in memory use, sorted; none if the broker is
+// closed.
+func (b *Broker) ClientsInUse() []string {
+	if isClosed(b.closed) {
+		return nil
+	}
+	names := map[string]bool{}
+	for _, r := range b.allCached() {
+		if snap := r.get(); snap.presence == loaded && snap.credential.Client != "" {
+			names[snap.credential.Client] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 // HaveAccepted reports whether the vendor has accepted a version of a client's secrets from all credentials

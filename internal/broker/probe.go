@@ -27,6 +27,10 @@ func probeWritable(ctx context.Context, s logical.Storage, used provider.Grant) 
 	if used.RefreshToken == "" || used.Derived {
 		return nil
 	}
+	return probe(ctx, s)
+}
+
+func probe(ctx context.Context, s logical.Storage) error {
 	for range probeAttempts {
 		began := wallClock()
 		if err := storage.Retry(ctx, func() error { return storage.Probe(ctx, s) }); err != nil {

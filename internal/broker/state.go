@@ -144,6 +144,11 @@ func (s *State) failed(scope string, e *provider.Error, now time.Time) *State {
 	return &next
 }
 
+// WithFailure returns the state after an exchange for the credential's own scope that has failed with err now.
+func (s *State) WithFailure(err error) *State {
+	return s.failed(ownScope, asProviderError(err), time.Now())
+}
+
 // prune removes the parts of narrower scopes that are no longer used. The caller must not have
 // shared the state yet.
 func (s *State) prune(now time.Time) {

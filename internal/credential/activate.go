@@ -198,7 +198,7 @@ func (a *activationRun) verify(ctx context.Context, u *storedCredential) (*broke
 		return nil, err
 	}
 	key := signingKey{pair: a.next.Active, allowed: a.next.Allowed}
-	next, credential, err := a.store.build(revision{vendor: u.vendor, name: u.name, fields: fields, key: key, client: u.client, generation: generation, time: wallTime(), consented: u.Consented})
+	next, credential, err := a.store.build(revision{vendor: u.vendor, name: u.name, fields: fields, key: key, client: u.client, generation: generation, time: wallTime(), consented: u.Consented, refreshTokenTime: u.RefreshTokenTime})
 	if err != nil {
 		return nil, err
 	}

@@ -77,8 +77,13 @@ var defaultFields = []string{"scope", "expires", "request_timeout", "default_ttl
 // authenticationFields are the fields that change together with a secret and say which it is.
 var authenticationFields = []string{"key_id", "keypair", "private_key_source", "certificate", "signing_algorithm", "auth_style", "expires"}
 
-// HasClients reports whether credentials of a vendor can share a client.
-func HasClients(p provider.Provider) bool { return FieldSchemas(p)[clientField] != nil }
+// CheckHasClients returns an error of kind Invalid unless credentials of a vendor can share a client.
+func CheckHasClients(p provider.Provider) error {
+	if FieldSchemas(p)[clientField] == nil {
+		return provider.Errorf(provider.Invalid, "vendor: a credential of %s has no OAuth client to share", p.Name())
+	}
+	return nil
+}
 
 // ClientFieldSchemas returns the fields of a vendor's clients.
 func ClientFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {

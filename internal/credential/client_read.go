@@ -156,8 +156,8 @@ func (st *Store) checkRedefinedClient(ctx context.Context, s logical.Storage, ne
 
 // SweepClients drops the former secrets of clients whose new ones have worked for all credentials.
 func (st *Store) SweepClients(ctx context.Context, s logical.Storage) error {
-	return eachClient(ctx, s, func(name string, c *Client, _ error) error {
-		if c == nil || c.Former == nil || !st.broker.HaveAccepted(name, c.Secrets) {
+	return st.eachInUse(ctx, s, func(name string, c *Client) error {
+		if c.Former == nil || !st.broker.HaveAccepted(name, c.Secrets) {
 			return nil
 		}
 		err := st.dropFormer(ctx, s, name)
@@ -167,6 +167,21 @@ func (st *Store) SweepClients(ctx context.Context, s logical.Storage) error {
 		}
 		return err
 	})
+}
+
+// eachInUse calls f with each client that a credential in memory uses, unless the engine has stopped. A client
+// that cannot be read has its error where it is used.
+func (st *Store) eachInUse(ctx context.Context, s logical.Storage, f func(name string, c *Client) error) error {
+	for _, name := range st.broker.ClientsInUse() {
+		c, err := getClient(ctx, s, name)
+		if err == nil && c != nil {
+			err = f(name, c)
+		}
+		if storage.IsError(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // dropFormer drops the former secrets of a client, if the new ones have worked for all credentials.
@@ -211,8 +226,8 @@ type Reapable struct {
 // client. A credential that fails because of its client is not among them.
 func (st *Store) Reapables(ctx context.Context, s logical.Storage, now time.Time) ([]Reapable, error) {
 	var all []Reapable
-	err := eachClient(ctx, s, func(name string, c *Client, _ error) error {
-		if c == nil || c.ReapAfter == 0 {
+	err := st.eachInUse(ctx, s, func(name string, c *Client) error {
+		if c.ReapAfter == 0 {
 			return nil
 		}
 		for user, since := range st.broker.RejectedUsers(name) {

@@ -45,10 +45,11 @@ func (st *Store) WriteClient(ctx context.Context, s logical.Storage, vendor, nam
 		return &NotFoundError{Path: path, What: "client"}
 	case p == nil:
 		return provider.Errorf(provider.Invalid, "vendor: must be set: the name of one of those that vendors/ lists")
-	case !HasClients(p):
-		return provider.Errorf(provider.Invalid, "vendor: a credential of %s has no OAuth client to share", p.Name())
 	case stored != nil && stored.Vendor != p.Name():
 		return provider.Errorf(provider.Invalid, "vendor: %s is a client of %s; create another one", path, stored.Vendor)
+	}
+	if err := CheckHasClients(p); err != nil {
+		return err
 	}
 	if err := CheckConflict(w.Operation, path, change.exists); err != nil {
 		return err

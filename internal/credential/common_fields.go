@@ -46,7 +46,7 @@ func CommonSchemas() map[string]*framework.FieldSchema {
 		},
 		"expires": {
 			Type:         framework.TypeString,
-			Description:  "When the secret expires at the vendor, if known: a date (2027-05-01, the start of that day in UTC) or an RFC 3339 time. Default: for a refresh token whose vendor documents a lifetime, that lifetime after the last write of a secret. Status, metrics, an event and an alert warn before it. Update it together with the secret.",
+			Description:  "When the secret expires at the vendor, if known: a date (2027-05-01, the start of that day in UTC) or an RFC 3339 time. Default: for a refresh token whose vendor documents a lifetime, that lifetime after its last write, or after the consent that yielded it. Status, metrics, an event and an alert warn before it. Update it together with the secret. A consent removes a date that is less than 14 days away or has passed, as it is that of the former refresh token.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Expires"},
 		},
 		"request_timeout": {

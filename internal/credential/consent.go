@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -70,6 +71,9 @@ type ConsentAttempt struct {
 type Consented struct {
 	// TokenDigest is the SHA-256 of the refresh token, so that the consent does not count for another one.
 	TokenDigest []byte `json:"token_digest"`
+
+	// Attempt is the digest of the attempt. Storage may not have accepted the end of that attempt.
+	Attempt []byte `json:"attempt"`
 
 	Time   time.Time                  `json:"time"`
 	Claims map[string]json.RawMessage `json:"claims,omitempty"`
@@ -144,10 +148,10 @@ func (st *Store) ReadConsent(ctx context.Context, s logical.Storage, name string
 // later one has, or it is for a credential that was changed since. stored is nil if the credential cannot be
 // opened.
 func (c *ConsentAttempt) isOver(stored *storedCredential, in *Consented) bool {
-	switch c.State {
-	case ConsentConnected:
+	switch {
+	case c.State == ConsentConnected || in != nil && bytes.Equal(in.Attempt, c.Digest):
 		return true
-	case ConsentPending:
+	case c.State == ConsentPending:
 		return stored != nil && stored.Generation != c.Generation
 	}
 	return in != nil && !c.ended().After(in.Time)

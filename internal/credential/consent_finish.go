@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"encoding/base64"
@@ -23,7 +24,7 @@ type ConsentAnswer struct {
 	Error, ErrorDescription string // of the vendor (RFC 6749 §4.1.2.1)
 }
 
-// A ConsentError is why a browser's return yields no token.
+// A ConsentError is why a person's consent yields no access token.
 type ConsentError struct {
 	Reason ConsentReason
 	Name   string // of the credential; "" if it is unknown
@@ -43,6 +44,14 @@ const (
 	ReasonFailed  ConsentReason = "failed"  // the vendor does not exchange the code
 	ReasonUnsaved ConsentReason = "unsaved" // storage failed; the same URL can be tried again
 	ReasonBusy    ConsentReason = "busy"    // nothing was begun; the same URL can be tried again
+
+	// ReasonUnavailable means that the vendor is unavailable and has not considered the code; the same URL can
+	// be tried again.
+	ReasonUnavailable ConsentReason = "unavailable"
+
+	// ReasonNoToken means that the refresh token is stored, but the vendor does not issue a usable access
+	// token. No other consent is needed.
+	ReasonNoToken ConsentReason = "no_token"
 )
 
 func (e *ConsentError) Error() string {
@@ -140,9 +149,15 @@ type connection struct {
 	unlock  func() // the key pair
 	stored  *storedCredential
 	consent provider.Consent
+	isEnded bool
 }
 
+// end ends the change, unless that is done already.
 func (n *connection) end() {
+	if n.isEnded {
+		return
+	}
+	n.isEnded = true
 	n.unlock()
 	n.changes.End()
 }
@@ -150,8 +165,11 @@ func (n *connection) end() {
 // errChanged means that a consent is for a credential that is not stored any more as it was.
 var errChanged = errors.New("the credential was changed or deleted since the consent began")
 
+// errConnected means that a consent has yielded the refresh token of the credential already.
+var errConnected = errors.New("the consent is connected")
+
 // beginConnection begins the change of a credential by the attempt c. The caller must call end, unless there is
-// an error: errChanged, broker.ErrBusy or ErrClosed, of type *storage.Error, or that of a credential that
+// an error: errChanged, errConnected, broker.ErrBusy or ErrClosed, of type *storage.Error, or that of a credential that
 // cannot be opened.
 func (st *Store) beginConnection(ctx context.Context, s logical.Storage, name string, c *ConsentAttempt) (*connection, error) {
 	n, err := st.lockConnection(ctx, s, name)
@@ -161,7 +179,10 @@ func (st *Store) beginConnection(ctx context.Context, s logical.Storage, name st
 	case err != nil:
 		return nil, err
 	case n.stored.Generation != c.Generation:
-		n.end()
+		defer n.end()
+		if in := n.stored.consented(); in != nil && bytes.Equal(in.Attempt, c.Digest) {
+			return nil, errConnected
+		}
 		return nil, errChanged
 	}
 	return n, nil
@@ -189,8 +210,12 @@ func (st *Store) lockConnection(ctx context.Context, s logical.Storage, name str
 }
 
 // connect exchanges the code of a browser's return, and stores the credential with the refresh token. Before
-// that, the attempt is used up, so that its code is exchanged at most once.
+// that, the attempt is used up, so that its code is exchanged at most once. Only if the vendor has certainly not
+// considered the code, the attempt is pending again.
 func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c *ConsentAttempt, a ConsentAnswer) error {
+	if err := st.isPaused(name); err != nil {
+		return &ConsentError{Reason: ReasonUnavailable, Name: name, Err: err}
+	}
 	failed := func(ctx context.Context, reason ConsentReason, err error) error {
 		st.putEnd(ctx, s, name, c.end(ConsentFailed, err.Error()))
 		return &ConsentError{Reason: reason, Name: name, Err: err}
@@ -214,14 +239,19 @@ func (st *Store) connect(ctx context.Context, s logical.Storage, name string, c 
 		return n.consent.Redeem(ctx, c.request(""), a.Code, a.Issuer)
 	})
 	var ended *ConsentError
-	if err != nil && !errors.As(err, &ended) {
-		return failed(n.ctx, ReasonFailed, err)
+	if err == nil || errors.As(err, &ended) {
+		return err
 	}
-	return err
+	next, told := st.pauseAfter(name, err)
+	if c.mayRetry(err, next) && putAttempt(n.ctx, s, name, c) == nil {
+		return &ConsentError{Reason: ReasonUnavailable, Name: name, Err: told}
+	}
+	return failed(n.ctx, ReasonFailed, err)
 }
 
 // complete stores a credential with the refresh token that yield returns. Its error is a *ConsentError if the
-// vendor has issued one.
+// vendor has issued one. A refresh token that came without a usable access token is stored all the same, as
+// another consent takes a person (guarantee 3). complete may end n.
 func (st *Store) complete(n *connection, s logical.Storage, c *ConsentAttempt, yield yieldFunc) error {
 	credential, err := st.open(n.stored)
 	if err != nil {
@@ -236,17 +266,30 @@ func (st *Store) complete(n *connection, s logical.Storage, c *ConsentAttempt, y
 		credential.Former, credential.Version.Secrets = nil, ""
 	}
 	change := n.changes.Of(n.stored.name)
-	state, err := change.Verify(n.ctx, credential, provider.Grant{})
-	if err != nil {
-		return err
+	state, unusable := change.Verify(n.ctx, credential, provider.Grant{})
+	switch {
+	case unusable != nil && exchange.refreshToken == "":
+		return unusable
+	case unusable != nil && !exchange.hasNoToken:
+		state = state.WithFailure(unusable)
 	}
-	return st.saveConsent(n.ctx, s, change, n.stored, &keptConsent{
+	err = st.saveConsent(n.ctx, s, change, n.stored, &keptConsent{
 		generation: credential.Generation, of: n.stored.Generation, refreshToken: exchange.refreshToken, verified: state,
 		attempt: c.end(ConsentConnected, ""),
 		consented: &Consented{
-			TokenDigest: digestOf(exchange.refreshToken), Time: wallTime(), Claims: claimsOf(exchange.person, c.ClaimNames), Scope: state.GrantedScope(),
+			TokenDigest: digestOf(exchange.refreshToken), Attempt: c.Digest, Time: wallTime(), Claims: claimsOf(exchange.person, c.ClaimNames), Scope: state.GrantedScope(),
 		},
 	})
+	if err != nil || unusable == nil {
+		return err
+	}
+	if exchange.hasNoToken {
+		n.end()
+		if _, unusable = st.broker.Read(context.WithoutCancel(n.ctx), s, n.stored.name, broker.ReadRequest{}); unusable == nil {
+			return nil
+		}
+	}
+	return &ConsentError{Reason: ReasonNoToken, Name: n.stored.name, Err: unusable}
 }
 
 // putEnd stores the end of an attempt. That of one that yielded nothing may be lost: it then expires.
@@ -265,6 +308,7 @@ type consentExchange struct {
 	yield yieldFunc
 
 	refreshToken string
+	hasNoToken   bool // whether the vendor returned only a refresh token
 	person       provider.Person
 }
 
@@ -274,7 +318,7 @@ func (x *consentExchange) Exchange(ctx context.Context, _ provider.Grant) (*prov
 	if err != nil {
 		return nil, err
 	}
-	x.refreshToken, x.person = answer.RefreshToken, person
+	x.refreshToken, x.hasNoToken, x.person = answer.RefreshToken, answer.Unusable != nil, person
 	return answer, nil
 }
 

@@ -84,13 +84,13 @@ func (d *Deletion) Delete() error {
 	if err := st.broker.RevokeLeases(ctx, s, d.name); err != nil {
 		return change.Failed(ctx, nil, err)
 	}
-	st.keptConsents.drop(d.name)
 	if err := storage.Delete(ctx, s, storage.ConsentKey(d.name)); err != nil {
 		return change.Failed(ctx, nil, err)
 	}
 	if err := storage.Delete(ctx, s, storage.CredentialKey(d.vendor, d.name)); err != nil {
 		return change.Failed(ctx, nil, err)
 	}
+	st.keptConsents.drop(d.name) // not before, as the credential would have lost its refresh token
 	st.unstoredGrants.drop(storage.CredentialKey(d.vendor, d.name))
 	if d.keypair != "" {
 		st.forgetActivated(ctx, s, d.keypair, d.name)

@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -47,17 +48,25 @@ func newPolls() *polls {
 func (st *Store) Close() { st.polls.cancel() }
 
 // StartDevice begins a consent on another device, and polls the vendor until the person has decided. It ends
-// a pending one. Its errors are those of StartConsent.
+// a pending one. Its errors are those of StartConsent, and *PauseError.
 func (st *Store) StartDevice(ctx context.Context, s logical.Storage, name string, claims []string) (*ConsentAttempt, error) {
 	stored, consent, unlock, err := st.beginConsent(ctx, s, name, claims)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	device, err := consent.BeginDevice(ctx)
-	if err != nil {
+	if err := cmp.Or(st.devicePauses.check(name), st.isPaused(name)); err != nil {
 		return nil, err
 	}
+	device, err := consent.BeginDevice(ctx)
+	if err != nil {
+		var e *provider.Error
+		if errors.As(err, &e) && e.Kind != provider.Invalid { // otherwise the vendor was not called
+			st.devicePauses.begin(name, e.RetryAfter)
+		}
+		return nil, err
+	}
+	st.devicePauses.begin(name, device.Interval)
 	c := &ConsentAttempt{
 		State: ConsentPending, Digest: digestOf(device.DeviceCode), Generation: stored.Generation,
 		ExpireTime: wallTime().Add(device.ExpiresIn), ClaimNames: claims,
@@ -66,7 +75,7 @@ func (st *Store) StartDevice(ctx context.Context, s logical.Storage, name string
 	if err := putAttempt(ctx, s, name, c); err != nil {
 		return nil, err
 	}
-	st.poll(s, name)
+	st.poll(s, name, c.Device.Interval)
 	return c, nil
 }
 
@@ -90,7 +99,7 @@ func (st *Store) ResumeDevices(ctx context.Context, s logical.Storage) error {
 	}
 	for _, name := range names {
 		if c, err := st.readAttempt(ctx, s, name); err == nil && c != nil && c.Device != nil && c.State == ConsentPending {
-			st.poll(s, name)
+			st.poll(s, name, c.Device.Interval)
 		} else if storage.IsError(err) {
 			return err
 		}
@@ -101,8 +110,9 @@ func (st *Store) ResumeDevices(ctx context.Context, s logical.Storage) error {
 	return nil
 }
 
-// poll polls for a consent in the background, unless that is done already.
-func (st *Store) poll(s logical.Storage, name string) {
+// poll polls for a consent in the background, unless that is done already. The first poll is after the interval,
+// as another process may have polled just now.
+func (st *Store) poll(s logical.Storage, name string, interval time.Duration) {
 	p := st.polls
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -119,12 +129,12 @@ func (st *Store) poll(s logical.Storage, name string) {
 			defer p.mu.Unlock()
 			delete(p.running, name)
 		}()
-		st.pollUntilDecided(p.ctx, s, name)
+		st.pollUntilDecided(p.ctx, s, name, interval)
 	}()
 }
 
-func (st *Store) pollUntilDecided(ctx context.Context, s logical.Storage, name string) {
-	wait, opened := defaultPoll, openedConsent{}
+func (st *Store) pollUntilDecided(ctx context.Context, s logical.Storage, name string, interval time.Duration) {
+	wait, opened := interval, openedConsent{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -142,13 +152,13 @@ func (st *Store) pollUntilDecided(ctx context.Context, s logical.Storage, name s
 	}
 }
 
-// defaultPoll is the time before the first poll.
-const defaultPoll = 5 * time.Second
-
 // An openedConsent is a consent that is open between two polls, so that the issuer's metadata is read once.
 type openedConsent struct {
 	generation string
 	provider.Consent
+
+	// interval is the longest that the vendor has asked for. Storage may not have accepted it.
+	interval time.Duration
 }
 
 // pollOnce asks the vendor whether the person has decided. It returns the time until the next poll; zero if
@@ -156,7 +166,7 @@ type openedConsent struct {
 func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, opened *openedConsent) (next time.Duration, err error) {
 	unlock, err := st.broker.Lock(ctx, storage.ConsentKey(name))
 	if err != nil {
-		return defaultPoll, nil //nolint:nilerr // the next poll tries again
+		return slowDown, nil //nolint:nilerr // the next poll tries again
 	}
 	defer unlock()
 	c, err := st.readAttempt(ctx, s, name)
@@ -166,9 +176,11 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 	case err != nil || c == nil || c.Device == nil || c.State != ConsentPending:
 		return 0, nil //nolint:nilerr // another consent has begun, or the credential is deleted
 	}
-	// The vendor is asked only if its answer can be stored.
 	n, err := st.beginConnection(ctx, s, name, c)
 	switch {
+	case errors.Is(err, errConnected):
+		st.putEnd(ctx, s, name, c.end(ConsentConnected, ""))
+		return 0, nil
 	case errors.Is(err, errChanged):
 		return 0, st.endDevice(ctx, s, name, c, ConsentFailed, ReasonChanged, err.Error())
 	case storage.IsError(err) || errors.Is(err, broker.ErrBusy) || errors.Is(err, broker.ErrClosed):
@@ -177,9 +189,14 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 		return 0, st.endDevice(ctx, s, name, c, ConsentFailed, ReasonFailed, err.Error())
 	}
 	defer n.end()
-	if opened.generation != n.stored.Generation {
-		*opened = openedConsent{n.stored.Generation, n.consent}
+	// The vendor is asked only if its answer can be stored: not by a node that is not active any more.
+	if err := n.changes.Of(name).Probe(n.ctx); err != nil {
+		return c.Device.Interval, nil //nolint:nilerr // the next poll tries again
 	}
+	if opened.generation != n.stored.Generation {
+		*opened = openedConsent{generation: n.stored.Generation, Consent: n.consent}
+	}
+	opened.interval = max(opened.interval, c.Device.Interval)
 	answer, person, err := opened.RedeemDevice(n.ctx, c.Device.DeviceCode)
 	var refusal *provider.Error
 	switch {
@@ -192,15 +209,17 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 		st.options.Ended(name, err)
 		return 0, nil
 	case !errors.As(err, &refusal) || refusal.Kind == provider.Unavailable && refusal.Code != provider.CodeSlowDown:
-		return max(c.Device.Interval, slowDown), nil // an outage passes; the code may expire meanwhile
+		next, _ := st.pauseAfter(name, err)
+		return max(opened.interval, slowDown, time.Until(next)), nil // an outage passes; the code may expire meanwhile
 	case refusal.Code == provider.CodePending:
-		return c.Device.Interval, nil
+		return opened.interval, nil
 	case refusal.Code == provider.CodeSlowDown:
-		c.Device.Interval += slowDown
+		opened.interval += slowDown
+		c.Device.Interval = opened.interval
 		if err := putAttempt(n.ctx, s, name, c); err != nil {
 			st.Logger().Debug("cannot store the interval of a consent", "name", name, "error", err)
 		}
-		return c.Device.Interval, nil
+		return opened.interval, nil
 	case refusal.Code == provider.CodeExpired:
 		return 0, st.endDevice(n.ctx, s, name, c, ConsentExpired, ReasonExpired, "the person took too long")
 	case strings.Contains(refusal.Reason, provider.CodeDenied): // it has no Code, as it can mean something else elsewhere

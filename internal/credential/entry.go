@@ -25,6 +25,9 @@ type Entry struct {
 	// WriteTime is when a secret field or the key pair last changed.
 	WriteTime time.Time `json:"write_time"`
 
+	// RefreshTokenTime is when the field refresh_token last changed; zero if it is not set.
+	RefreshTokenTime time.Time `json:"refresh_token_time,omitzero"`
+
 	// Fields are the fields that the operator set, including secrets.
 	Fields map[string]any `json:"fields"`
 

@@ -101,7 +101,7 @@ func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) 
 		VendorName:  c.vendor.Name(),
 		Generation:  c.Generation,
 		WriteTime:   c.WriteTime,
-		Expires:     c.expiry(expires, latestExpiry(vendor, c.WriteTime)),
+		Expires:     c.expiry(expires, latestExpiry(vendor, c.RefreshTokenTime)),
 		Description: common.Description,
 		TTL:         provider.TTL{Default: common.DefaultTTL.Duration(), Max: common.MaxTTL.Duration()},
 		Keepalive:   keepalive,
@@ -161,11 +161,11 @@ func parseExpires(text string) (time.Time, error) {
 	return time.Time{}, provider.Errorf(provider.Invalid, "expires: must be a date such as 2027-05-01, or an RFC 3339 time such as 2027-05-01T12:00:00Z")
 }
 
-// latestExpiry returns when a secret that was written at a time has expired by the vendor's rule; the zero
-// time if the vendor has none. The secret may have been issued before it was written.
+// latestExpiry returns when a refresh token that was written at a time has expired by the vendor's rule; the
+// zero time if there is none. The refresh token may have been issued before it was written.
 func latestExpiry(vendor provider.Credential, written time.Time) time.Time {
 	limited, isLimited := vendor.(provider.Limited)
-	if !isLimited || limited.MaxAge() == 0 {
+	if !isLimited || limited.MaxAge() == 0 || written.IsZero() {
 		return time.Time{}
 	}
 	return written.Add(limited.MaxAge()).UTC()

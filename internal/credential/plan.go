@@ -27,7 +27,7 @@ type plannedWrite struct {
 // stored is nil if there is no credential yet, opened is nil if it cannot be opened, and known is
 // what the broker knows of its state.
 func (st *Store) planWrite(w WriteRequest, stored *storedCredential, opened *broker.Credential, known *broker.State, r revision) (plannedWrite, error) {
-	r.time = r.writeTime(stored)
+	r.time, r.refreshTokenTime = r.writeTime(stored), r.timeOfRefreshToken(stored)
 	if stored != nil {
 		r.consented = stored.Consented
 	}
@@ -95,12 +95,14 @@ type revision struct {
 	generation string
 	time       time.Time // of the write
 	consented  *Consented
+
+	refreshTokenTime time.Time
 }
 
 // build returns a credential as it is stored, but for the result of its verification, and the same
 // ready to be exchanged. Its errors are those of open.
 func (st *Store) build(r revision) (*storedCredential, *broker.Credential, error) {
-	entry := &Entry{Generation: r.generation, WriteTime: r.time, Fields: r.fields, Consented: r.consented}
+	entry := &Entry{Generation: r.generation, WriteTime: r.time, RefreshTokenTime: r.refreshTokenTime, Fields: r.fields, Consented: r.consented}
 	entry.Consented = entry.consented() // another refresh token is not of the consent
 	next := &storedCredential{Entry: entry, vendor: r.vendor, name: r.name, generation: r.generation, key: r.key, client: r.client}
 	credential, err := st.open(next)
@@ -128,6 +130,19 @@ func (r revision) writeTime(stored *storedCredential) time.Time {
 		return r.time
 	}
 	return old.WriteTime
+}
+
+// timeOfRefreshToken returns when the field refresh_token has last changed: with this revision of the stored
+// credential, or before.
+func (r revision) timeOfRefreshToken(stored *storedCredential) time.Time {
+	token := r.fields["refresh_token"]
+	switch {
+	case token == nil:
+		return time.Time{}
+	case stored != nil && reflect.DeepEqual(token, stored.Fields["refresh_token"]):
+		return stored.RefreshTokenTime
+	}
+	return r.time
 }
 
 // hasNewSecret reports whether a secret field is set and differs from its old value.

@@ -49,6 +49,8 @@ type Store struct {
 	clocks         provider.Clocks
 	unstoredGrants unstoredGrants
 	keptConsents   keptConsents
+	vendorPauses   pauses // as vendors ask for them
+	devicePauses   pauses // between two requests for device codes
 	polls          *polls
 	broker         *broker.Broker
 }

@@ -59,7 +59,7 @@ func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *M
 		}),
 		consents: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tokenbroker_consents_total",
-			Help: "Returns of browsers from a person's consent by result: connected, refused (by the person or the vendor), failed (the vendor did not exchange the code), unsaved, busy, changed, expired, used (twice), unknown (a guess, or a link of long ago), storage.",
+			Help: "Returns of browsers from a person's consent by result: connected, refused (by the person or the vendor), failed (the vendor did not exchange the code), no_token (the refresh token is stored, but the vendor issues no usable token), unavailable (the vendor; the browser can return again), unsaved, busy, changed, expired, used (twice), unknown (a guess, or a link of long ago), storage.",
 		}, []string{"result"}),
 		reads: [...]prometheus.Counter{
 			broker.Cached:    reads.WithLabelValues("cached"),
@@ -71,7 +71,7 @@ func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *M
 	for _, vendor := range vendors {
 		m.startSeries(vendor)
 	}
-	for _, result := range []string{"connected", "refused", "failed", "unsaved", "busy", "changed", "expired", "used", "unknown", "storage"} {
+	for _, result := range []string{"connected", "refused", "failed", "no_token", "unavailable", "unsaved", "busy", "changed", "expired", "used", "unknown", "storage"} {
 		m.consents.WithLabelValues(result)
 	}
 	m.registry.MustRegister(m.exchanges, m.durations, m.sweeps, m.consents, reads, &health{statuses, m.startSeries})

@@ -340,6 +340,9 @@ func (c *Client) requestToken(ctx context.Context, tokenURL string, last provide
 		return c.answer(response, reply.Clock, granted), nil
 	case granted != nil:
 		return &provider.Answer{Clock: reply.Clock, Grant: granted, Unusable: failure}, nil
+	case c.isCode && failure.Kind == provider.InvalidResponse && provider.Replacement(response.refreshToken, "") != "":
+		// The code is spent, so the refresh token must not be lost (guarantee 3).
+		return &provider.Answer{Clock: reply.Clock, RefreshToken: response.refreshToken, Extra: response.extra, Unusable: failure}, nil
 	}
 	return nil, failure
 }

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
@@ -113,8 +114,9 @@ func (c *Client) Consent() provider.Consent {
 type consent struct {
 	c *Client
 
-	// issuerKeys verify ID tokens; nil until they are read.
-	issuerKeys oidc.KeySet
+	// issuerKeys verify ID tokens; nil until they are read. sendsIssuer is what the metadata with them says.
+	issuerKeys  oidc.KeySet
+	sendsIssuer bool
 }
 
 // IsMissing implements provider.Consent.
@@ -173,22 +175,33 @@ const idToken = "id_token"
 
 // Redeem implements provider.Consent.
 func (a *consent) Redeem(ctx context.Context, r provider.ConsentRequest, code, issuer string) (*provider.Answer, provider.Person, error) {
-	if err := a.checkIssuer(issuer); err != nil {
+	if err := a.readMetadata(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := a.checkIssuer(ctx, issuer); err != nil {
 		return nil, nil, err
 	}
 	return a.redeem(ctx, a.c.Authorization.Code, Values{"code": code, "redirect_uri": r.RedirectURI, "code_verifier": r.CodeVerifier}, r.Nonce)
 }
 
-// redeem sends a request that yields the refresh token, once, and verifies the ID token. The issuer's keys are
-// read before, since a code is lost once it is sent. secrets are the values of the placeholders.
-func (a *consent) redeem(ctx context.Context, request Request, secrets Values, nonce string) (*provider.Answer, provider.Person, error) {
-	if a.IdentifiesPerson() && a.issuerKeys == nil {
-		keys, err := a.keys(ctx, a.c.Authorization.OpenID)
-		if err != nil {
-			return nil, nil, err
-		}
-		a.issuerKeys = keys
+// readMetadata reads what an exchange of a code needs, since the code is lost once it is sent.
+func (a *consent) readMetadata(ctx context.Context) error {
+	err := a.readKeys(ctx)
+	if err == nil {
+		_, err = a.c.resolveEndpoints(ctx, provider.Grant{})
 	}
+	var e *provider.Error
+	if errors.As(err, &e) {
+		next := *e
+		next.NotConsidered = true
+		return &next
+	}
+	return err
+}
+
+// redeem sends a request that yields the refresh token, once, and verifies the ID token, after readMetadata.
+// secrets are the values of the placeholders.
+func (a *consent) redeem(ctx context.Context, request Request, secrets Values, nonce string) (*provider.Answer, provider.Person, error) {
 	redeeming := *a.c
 	redeeming.Authorization, redeeming.Again, redeeming.Before = nil, nil, nil
 	redeeming.Refresh, redeeming.isCode = "", true
@@ -230,13 +243,22 @@ func (a *consent) redeem(ctx context.Context, request Request, secrets Values, n
 	return answer, person, nil
 }
 
-// checkIssuer compares the iss with which the browser returned (RFC 9207 §2.4).
-func (a *consent) checkIssuer(issuer string) error {
-	if issuer == "" || a.c.Authorization.OpenID == "" {
+// checkIssuer compares the iss with which the browser returned (RFC 9207 §2.4). It must not be missing if the
+// metadata says that the issuer sends it: the response would be of another vendor.
+func (a *consent) checkIssuer(ctx context.Context, issuer string) error {
+	known := a.c.Authorization.OpenID
+	switch {
+	case known == "" || issuer == known:
 		return nil
-	}
-	if known := a.c.Authorization.OpenID; issuer != known {
+	case issuer != "":
 		return provider.Errorf(provider.InvalidResponse, "the response is from another issuer (iss): expected %.100q, found %.100q", known, issuer)
+	}
+	endpoints, err := a.c.Server.resolveEndpoints(ctx, a.c.HTTP)
+	if err != nil {
+		return err
+	}
+	if a.sendsIssuer || endpoints.sendsIssuer {
+		return provider.Errorf(provider.InvalidResponse, "the response does not say from which issuer it is (iss), although the metadata of %.100q says that its responses do", known)
 	}
 	return nil
 }
@@ -277,24 +299,30 @@ func (a *consent) tokenURL(ctx context.Context) string {
 	return endpoints.Token
 }
 
-// keys reads the keys with which an issuer signs (OpenID Connect Discovery §4).
-func (a *consent) keys(ctx context.Context, issuer string) (oidc.KeySet, error) {
+// readKeys reads the keys with which the issuer signs (OpenID Connect Discovery §4), unless they are known or
+// not needed.
+func (a *consent) readKeys(ctx context.Context) error {
+	if !a.IdentifiesPerson() || a.issuerKeys != nil {
+		return nil
+	}
+	issuer := a.c.Authorization.OpenID
 	var metadata struct {
-		Issuer provider.Text `json:"issuer"`
-		Keys   provider.Text `json:"jwks_uri"`
+		Issuer      provider.Text `json:"issuer"`
+		Keys        provider.Text `json:"jwks_uri"`
+		SendsIssuer statedTrue    `json:"authorization_response_iss_parameter_supported"`
 	}
 	if err := a.get(ctx, strings.TrimSuffix(issuer, "/")+"/.well-known/openid-configuration", &metadata); err != nil {
-		return nil, err
+		return err
 	}
 	if string(metadata.Issuer) != issuer {
-		return nil, provider.Errorf(provider.InvalidResponse, "issuer: expected %.100q in the metadata, found %.100q", issuer, metadata.Issuer)
+		return provider.Errorf(provider.InvalidResponse, "issuer: expected %.100q in the metadata, found %.100q", issuer, metadata.Issuer)
 	}
 	if err := provider.CheckURL("jwks_uri", string(metadata.Keys)); err != nil {
-		return nil, provider.Errorf(provider.InvalidResponse, "the issuer's metadata has no usable keys: %s", err)
+		return provider.Errorf(provider.InvalidResponse, "the issuer's metadata has no usable keys: %s", err)
 	}
 	var published jose.JSONWebKeySet
 	if err := a.get(ctx, string(metadata.Keys), &published); err != nil {
-		return nil, err
+		return err
 	}
 	var keys []crypto.PublicKey
 	for _, key := range published.Keys {
@@ -302,7 +330,8 @@ func (a *consent) keys(ctx context.Context, issuer string) (oidc.KeySet, error) 
 			keys = append(keys, key.Key)
 		}
 	}
-	return &oidc.StaticKeySet{PublicKeys: keys}, nil
+	a.issuerKeys, a.sendsIssuer = &oidc.StaticKeySet{PublicKeys: keys}, bool(metadata.SendsIssuer)
+	return nil
 }
 
 // get reads a public document of the issuer.

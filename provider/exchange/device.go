@@ -62,5 +62,8 @@ func (a *consent) BeginDevice(ctx context.Context) (*provider.Device, error) {
 
 // RedeemDevice implements provider.Consent.
 func (a *consent) RedeemDevice(ctx context.Context, deviceCode string) (*provider.Answer, provider.Person, error) {
+	if err := a.readMetadata(ctx); err != nil {
+		return nil, nil, err
+	}
 	return a.redeem(ctx, a.c.Authorization.Device, Values{"device_code": deviceCode}, "")
 }

@@ -76,6 +76,14 @@ func (r Reading) readToken(reply *provider.Reply) (tokenResponse, *provider.Erro
 		refreshToken: text(provider.Member(body, r.RefreshToken)),
 		tokenType:    strings.TrimSpace(text(provider.Member(body, r.TokenType))), // some vendors write "Bearer "
 	}
+	for name, pointer := range r.Extra {
+		if value := shown(provider.Member(body, pointer)); value != "" {
+			if t.extra == nil {
+				t.extra = map[string]string{}
+			}
+			t.extra[name] = value
+		}
+	}
 	isRefused := reply.HasError() || r.OK != "" && string(provider.Member(body, r.OK)) != "true"
 	switch {
 	case t.accessToken == "" && isRefused:
@@ -92,14 +100,6 @@ func (r Reading) readToken(reply *provider.Reply) (tokenResponse, *provider.Erro
 	}
 	t.expiresIn, t.expiresAt = r.ExpiryUnit.read(provider.Member(body, r.Expiry))
 	_ = t.scope.UnmarshalJSON(provider.Member(body, r.Scope))
-	for name, pointer := range r.Extra {
-		if value := shown(provider.Member(body, pointer)); value != "" {
-			if t.extra == nil {
-				t.extra = map[string]string{}
-			}
-			t.extra[name] = value
-		}
-	}
 	return t, nil
 }
 

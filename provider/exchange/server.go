@@ -64,6 +64,9 @@ type Endpoints struct {
 	// there.
 	Device string
 
+	// sendsIssuer is whether the metadata says that the browser returns with the issuer (RFC 9207 §3).
+	sendsIssuer bool
+
 	// tokenMethods and revocationMethods are the styles of client authentication that the
 	// metadata lists, if any.
 	tokenMethods, revocationMethods []string
@@ -193,6 +196,7 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string, isMu
 
 		Authorization provider.Text `json:"authorization_endpoint"`
 		Device        provider.Text `json:"device_authorization_endpoint"`
+		SendsIssuer   statedTrue    `json:"authorization_response_iss_parameter_supported"`
 
 		Mutual struct {
 			Token      provider.Text `json:"token_endpoint"`
@@ -212,6 +216,7 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string, isMu
 	found := &Endpoints{
 		Token: string(published.Token), Revocation: string(published.Revocation),
 		tokenMethods: published.TokenMethods, revocationMethods: published.RevocationMethods,
+		sendsIssuer: bool(published.SendsIssuer),
 	}
 	if provider.CheckURL("authorization_endpoint", string(published.Authorization)) == nil {
 		found.Authorization = string(published.Authorization)
@@ -233,6 +238,15 @@ func fetch(ctx context.Context, client *provider.Client, at, issuer string, isMu
 		found.Revocation = ""
 	}
 	return found, nil
+}
+
+// statedTrue is whether a member of the metadata is true.
+type statedTrue bool
+
+// UnmarshalJSON implements json.Unmarshaler. A value of another type counts as false.
+func (t *statedTrue) UnmarshalJSON(raw []byte) error {
+	*t = string(raw) == "true"
+	return nil
 }
 
 // checkEndpoint returns an error if a secret must not be sent to an endpoint of the metadata.

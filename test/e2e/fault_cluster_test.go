@@ -31,6 +31,21 @@ type cluster struct {
 
 func newCluster(t *testing.T, timeout time.Duration) *cluster {
 	t.Helper()
+	nodes, world, clients := startCluster(t)
+	vendor := newRotator(t, newTroubles(), func(conn net.Conn) int {
+		if node, found := nodes.NodeAt(conn); found {
+			return node
+		}
+		return unknownNode
+	})
+	x := &cluster{nodes: nodes, trial: newTrial(t, world, clients, vendor, timeout)}
+	x.active = x.leader(unknownNode)
+	return x
+}
+
+// startCluster starts the nodes, and returns a client of each. That of the world is of the first.
+func startCluster(t *testing.T) (*vaultserver.Cluster, *world, []*api.Client) {
+	t.Helper()
 	log := &logBuffer{}
 	nodes, err := vaultserver.StartCluster(t.Context(), os.Getenv("VAULT"), log, atTrace...)
 	require.NoError(t, err, log)
@@ -53,25 +68,21 @@ func newCluster(t *testing.T, timeout time.Duration) *cluster {
 		require.NoError(t, err)
 	}
 	require.NoError(t, world.registerPlugin(t.Context(), "secret", pluginName, os.Getenv("PLUGIN"), "-version="+world.version))
-
-	vendor := newRotator(t, newTroubles(), func(conn net.Conn) int {
-		if node, found := nodes.NodeAt(conn); found {
-			return node
-		}
-		return unknownNode
-	})
-	x := &cluster{nodes: nodes, trial: newTrial(t, world, clients, vendor, timeout)}
-	x.active = x.leader(unknownNode)
-	return x
+	return nodes, world, clients
 }
 
-// leader waits until all connected nodes agree on an active node other than former, and returns
-// it.
 func (x *cluster) leader(former int) int {
 	x.t.Helper()
+	return awaitLeader(x.t, x.nodes, former)
+}
+
+// awaitLeader waits until all connected nodes agree on an active node other than former, and returns
+// it.
+func awaitLeader(t *testing.T, nodes *vaultserver.Cluster, former int) int {
+	t.Helper()
 	var leader int
-	require.Eventually(x.t, func() (agreed bool) {
-		leader, agreed = x.nodes.Leader(x.t.Context())
+	require.Eventually(t, func() (agreed bool) {
+		leader, agreed = nodes.Leader(t.Context())
 		return agreed && leader != former
 	}, patience, 20*time.Millisecond, "the nodes agree on no leader")
 	return leader

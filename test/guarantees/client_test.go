@@ -2,6 +2,8 @@ package guarantees_test
 
 import (
 	"crypto"
+	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -229,6 +231,30 @@ func TestGuarantee13AClientsSecretGoesNowhereElse(t *testing.T) {
 	})
 }
 
+// A writer of config/ gets no tokens of the application itself from a client that is for people.
+func TestAClientForPeopleYieldsNoTokenOfTheApplication(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newSharing(t)
+		people := func(more map[string]any) map[string]any {
+			fields := map[string]any{"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret}
+			maps.Copy(fields, more)
+			return fields
+		}
+		application := map[string]any{"client": "people", "grant_type": "client_credentials"}
+		calls := e.Exchanges()
+		e.Write("clients/people", people(map[string]any{"grant_type": "refresh_token"}))
+		assert.Contains(t, e.refused("config/oauth2/eve", application), "grant_type: is set by clients/people")
+		assert.Contains(t, e.refused("config/oauth2/eve", map[string]any{"client": "people"}), "refresh_token: must be set with grant_type=refresh_token")
+		e.Write("clients/people", map[string]any{"grant_type": "", "authorization_url": "https://id.example.com/oauth2/authorize", "redirect_uri": redirectURI})
+		assert.Contains(t, e.refused("config/oauth2/eve", application), "apply only to grant_type=refresh_token")
+		assert.Equal(t, calls, e.Exchanges(), "nothing was sent")
+
+		e.Write("clients/application", people(nil))
+		e.Write("config/oauth2/batch", map[string]any{"client": "application", "scope": "read"})
+		e.Creds("batch")
+	})
+}
+
 func TestMistakesWithClientsAreExplained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newSharing(t)
@@ -238,7 +264,7 @@ func TestMistakesWithClientsAreExplained(t *testing.T) {
 			want string
 		}{
 			{"clients/new", map[string]any{"client_id": "x"}, "vendor: must be set"},
-			{"clients/new", map[string]any{"vendor": "sitecore"}, "vendor: a credential of sitecore has no OAuth client to share"},
+			{"clients/new", map[string]any{"vendor": "sitecore", "client_id": "x"}, "vendor: a credential of sitecore has no OAuth client to share"},
 			{"clients/new", map[string]any{"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": "x", "refresh_token": "y"}, "refresh_token"},
 			{"clients/new", map[string]any{"vendor": "oauth2", "client_id": "x"}, "with these fields, no credential could use the client: token_url"},
 			{"clients/crm", map[string]any{"vendor": "hubspot"}, "vendor: clients/crm is a client of oauth2; create another one"},
@@ -291,6 +317,51 @@ func TestACredentialThatIsRejectedForLongIsDeletedIfItsClientSaysSo(t *testing.T
 		require.Len(t, reaped, 1)
 		assert.Equal(t, "alice", reaped[0].Metadata["name"])
 		assert.Equal(t, "crm", reaped[0].Metadata["client"])
+	})
+}
+
+// Credentials that roles use stay, are logged once each, and do not keep others from being deleted.
+func TestACredentialThatStaysKeepsNoOtherFromBeingDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const staying = 25 // more than one run of the background work tries
+		e := newSharing(t)
+		e.Write("clients/crm", map[string]any{"reap_after": "1h"})
+		e.Write("clients/zero", map[string]any{
+			"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret, "reap_after": "1h",
+		})
+		store := func(name, client string) {
+			e.Sim.AddOAuthRefreshToken(e.client, "rt-of-"+name, "read")
+			e.Write("config/oauth2/"+name, map[string]any{"client": client, "refresh_token": "rt-of-" + name})
+		}
+		var names []string
+		for i := range staying {
+			name := fmt.Sprint("staying", i)
+			store(name, "crm")
+			e.Write("roles/of-"+name, map[string]any{"config": name})
+			names = append(names, name)
+		}
+		store("leaver", "zero")
+		e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(func(w http.ResponseWriter, _ *http.Request) {
+			vendorsim.Answer(http.StatusBadRequest, `{"error":"invalid_grant"}`)(w, nil)
+		})})
+		e.Pass(2 * time.Hour)
+		for _, name := range append(names, "leaver") {
+			status, _ := e.Refused("creds/" + name)
+			require.Equal(t, http.StatusBadRequest, status)
+		}
+		e.Pass(90 * time.Minute)
+		_, status, _ := e.Request(logical.ReadOperation, "config/oauth2/leaver", nil)
+		assert.Equal(t, http.StatusNotFound, status)
+		for _, name := range names {
+			e.Read("config/oauth2/" + name)
+		}
+		assert.Equal(t, staying, strings.Count(e.Outside.Text(), "a rejected credential cannot be deleted"))
+
+		_, status, message := e.Request(logical.DeleteOperation, "roles/of-staying0", nil)
+		require.Equal(t, http.StatusOK, status, message)
+		e.Pass(5 * time.Minute)
+		_, status, _ = e.Request(logical.ReadOperation, "config/oauth2/staying0", nil)
+		assert.Equal(t, http.StatusNotFound, status)
 	})
 }
 

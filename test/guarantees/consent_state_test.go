@@ -3,6 +3,7 @@ package guarantees_test
 import (
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -25,6 +26,13 @@ func refuse(s *engine.FaultyStorage, op, prefix string, done bool) {
 		return engine.Fault{}
 	}
 	s.OnCall.Store(&fault)
+}
+
+// gauge returns a metric of the credential.
+func (e *consenting) gauge(metric string) string {
+	metrics := string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte))
+	_, after, _ := strings.Cut(metrics, "tokenbroker_"+metric+`{name="`+person+`",vendor="oauth2"} `)
+	return strings.Split(after, "\n")[0]
 }
 
 // Guarantee 3: the code is spent, so its refresh token must not be lost.
@@ -59,11 +67,21 @@ func TestGuarantee3TheResultOfAConsentOutlivesAFailureOfStorage(t *testing.T) {
 				status, page := e.open(back)
 				require.Equal(t, http.StatusServiceUnavailable, status, page)
 				assert.Equal(t, "unsaved", e.consent()["state"])
-				assert.Contains(t, e.Read("status/" + person).Data["storage_error"], "the disk is full")
+				told := e.Read("status/" + person).Data
+				assert.Contains(t, told["storage_error"], "the disk is full")
+				assert.Equal(t, test.done, told["state"] == "ok", told["state"])
+				assert.NotEqual(t, "consent_required", told["state"])
+				assert.Equal(t, false, told["consent"].(map[string]any)["required"], "nobody has to consent again")
+				for range 2 {
+					assert.Equal(t, "1.0", e.gauge("unsaved"))
+					assert.Equal(t, "0.0", e.gauge("consent_required"))
+					e.Request(logical.ReadOperation, "token/"+person, nil) // loads the credential
+				}
 				faulty.OnCall.Store(nil)
 				test.again(e, back)
 				e.Creds(person)
 				assert.Equal(t, map[string]any{"email": person, "sub": "sub-of-" + person}, e.consent()["claims"])
+				assert.Equal(t, "0.0", e.gauge("unsaved"))
 			})
 		})
 	}
@@ -208,6 +226,38 @@ func TestTheEnginesParametersOfTheAuthorizationURLWin(t *testing.T) {
 	})
 }
 
+// RFC 9207 §2.4: a response without iss is valid only if the metadata does not say that there is one.
+func TestAReturnWithoutAnIssuerIsValidIfTheMetadataPromisesNone(t *testing.T) {
+	for name, test := range map[string]struct {
+		scope    string // with openid, the keys are read as well
+		promised any
+		status   int
+	}{
+		"promised": {"read", true, 502}, "not promised": {"openid,read", nil, 200}, "false": {"read", false, 200}, "a text": {"openid,read", "true", 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newConsenting(t)
+				e.Write("config/oauth2/"+person, map[string]any{"scope": test.scope})
+				e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(e.Sim.Amend(func(answer map[string]any) {
+					if answer["token_endpoint"] != nil {
+						answer["authorization_response_iss_parameter_supported"] = test.promised
+					}
+				}))})
+				resp, status, message := e.Request(logical.UpdateOperation, "authorize/"+person, nil)
+				require.Equal(t, http.StatusOK, status, message)
+				back, err := url.Parse(e.Sim.Consent(resp.Data["authorization_url"].(string), person))
+				require.NoError(t, err)
+				query := back.Query()
+				query.Del("iss")
+				back.RawQuery = query.Encode()
+				status, page := e.open(back.String())
+				assert.Equal(t, test.status, status, page)
+			})
+		})
+	}
+}
+
 // A person must act, so the operator learns of it once, and early enough.
 func TestARequiredConsentIsReported(t *testing.T) {
 	events := func(e *consenting) (kinds []string) {
@@ -220,9 +270,7 @@ func TestARequiredConsentIsReported(t *testing.T) {
 	}
 	required := func(e *consenting) string {
 		require.NoError(e.T, e.Tick())
-		metrics := string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte))
-		_, after, _ := strings.Cut(metrics, `tokenbroker_consent_required{name="`+person+`",vendor="oauth2"} `)
-		return strings.Split(after, "\n")[0]
+		return e.gauge("consent_required")
 	}
 	synctest.Test(t, func(t *testing.T) {
 		e := newConsenting(t)

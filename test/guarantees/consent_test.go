@@ -179,6 +179,7 @@ func TestAReturnThatIsNotOfThePendingConsentYieldsNothing(t *testing.T) {
 		"no code":         {with("code", to("")), 403, "neither a code nor an error"},
 		"a wrong code":    {with("code", to("code-of-nobody")), 502, "code"},
 		"another issuer":  {with("iss", to("https://evil.example")), 502, "another issuer"},
+		"no issuer":       {with("iss", to("")), 502, "does not say from which issuer"},
 		"an expired code": {func(_ *consenting, back string) string { time.Sleep(2 * time.Minute); return back }, 502, "code"},
 		"a code used before": {func(e *consenting, back string) string {
 			e.open(back)

@@ -38,6 +38,7 @@ type account struct {
 	events  []event
 	outages []outage
 	dropped time.Time // the expiry of the last token that an operator has dropped
+	served  time.Time // the latest expiry of a token that a reader has
 }
 
 // event is a read with a lease until a time, or an operator's change, which needs an exchange or
@@ -48,8 +49,11 @@ type event struct {
 }
 
 // outage is a time in which the vendor was down or throttling, including the time for which the
-// engine may back off after it.
-type outage struct{ from, until time.Time }
+// engine may back off after it. With isOfConsent, the vendor rejects the refresh token.
+type outage struct {
+	from, until time.Time
+	isOfConsent bool
+}
 
 func (m *month) newAccount(i int) *account {
 	a := &account{
@@ -202,6 +206,25 @@ func (a *account) validUntil() time.Time {
 		return expiry
 	}
 	return time.Time{}
+}
+
+// servedUntil is validUntil of the tokens that readers have.
+func (a *account) servedUntil() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.served.After(a.dropped) {
+		return a.served
+	}
+	return time.Time{}
+}
+
+// serve notes the expiry of a token that a reader has.
+func (a *account) serve(expiry time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if expiry.After(a.served) {
+		a.served = expiry
+	}
 }
 
 // excused reports whether an outage overlaps the given time.

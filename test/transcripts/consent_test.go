@@ -2,6 +2,7 @@ package transcripts
 
 import (
 	"cmp"
+	"encoding/json"
 	"strings"
 
 	"github.com/stretchr/testify/assert"
@@ -29,6 +30,7 @@ func (s *transcript) checkConsent(credential provider.Credential) {
 	if !assert.NotEmpty(s.T, s.parts["consent-url"], "the definition has an authorization, so the transcript has a part consent-url") {
 		return
 	}
+	s.checkDevice()
 	to, err := consent.URL(s.Context(), consentRequest)
 	require.NoError(s.T, err)
 	assert.Equal(s.T, strings.ReplaceAll(s.parts["consent-url"], "<challenge>", codeChallenge), to)
@@ -38,4 +40,33 @@ func (s *transcript) checkConsent(credential provider.Credential) {
 	redeemed, _, err := again.Redeem(s.Context(), consentRequest, "CODE", "")
 	require.NoError(s.T, err)
 	assert.NotEmpty(s.T, redeemed.RefreshToken)
+}
+
+// checkDevice compares the request for a device code, and the exchange of the code, with the documentation.
+func (s *transcript) checkDevice() {
+	if !s.hasDeviceURL() {
+		assert.Empty(s.T, s.parts["device-request"], "the definition has no device_url")
+		return
+	}
+	if !assert.NotEmpty(s.T, s.parts["device-request"], "the definition has a device_url, so the transcript has a part device-request") {
+		return
+	}
+	answer := cmp.Or(s.parts["device-token-answer"], s.parts["code-answer"], s.parts["answer"])
+	consent := provider.ConsentOf(s.open(step{s.parts["device-request"], s.parts["device-answer"]}, step{s.parts["device-token-request"], answer}))
+	device, err := consent.BeginDevice(s.Context())
+	require.NoError(s.T, err)
+	redeemed, _, err := consent.RedeemDevice(s.Context(), device.DeviceCode)
+	require.NoError(s.T, err)
+	assert.NotEmpty(s.T, redeemed.RefreshToken)
+}
+
+// hasDeviceURL reports whether the definition has a device_url.
+func (s *transcript) hasDeviceURL() bool {
+	var d struct {
+		Authorization struct {
+			URL string `json:"device_url"`
+		} `json:"authorization"`
+	}
+	require.NoError(s.T, json.Unmarshal(s.p.Text(), &d))
+	return d.Authorization.URL != ""
 }

@@ -116,6 +116,9 @@ type FaultyStorage struct {
 	// OnCall, unless nil, decides the fault of each call; the fields above are then ignored.
 	OnCall atomic.Pointer[func(StorageCall) Fault]
 
+	// Forgetful stops the recording of calls, to save memory in long simulations.
+	Forgetful bool
+
 	// Killed makes every call fail, as from a server that has been killed.
 	Killed atomic.Bool
 }
@@ -191,9 +194,11 @@ func (s *FaultyStorage) fault(c StorageCall) Fault {
 // call records a call and carries it out by do, subject to its fault.
 func (s *FaultyStorage) call(ctx context.Context, op, key string, do func() error) error {
 	call := StorageCall{op, key}
-	s.mu.Lock()
-	s.calls = append(s.calls, call)
-	s.mu.Unlock()
+	if !s.Forgetful {
+		s.mu.Lock()
+		s.calls = append(s.calls, call)
+		s.mu.Unlock()
+	}
 	s.Pending.Add(1)
 	defer s.Pending.Add(-1)
 	fault := s.fault(call)

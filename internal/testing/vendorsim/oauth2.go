@@ -145,6 +145,10 @@ type OAuthClient struct {
 	Lifetime time.Duration // of access tokens; zero means 1 hour
 	Rotate   bool          // each refresh rotates the refresh token
 
+	// RefreshLifetime is how long after a consent its refresh tokens are valid, whatever is done; zero means
+	// forever.
+	RefreshLifetime time.Duration
+
 	// The following fields are for the assertions of the JWT bearer grant (RFC 7523 §2.1).
 	// Audience is the required aud; if empty, it is the token URL. Subject is the required
 	// sub; if empty, sub must be the client or missing. ScopeInAssertion requires the scope in
@@ -163,6 +167,10 @@ type oauth struct {
 
 	delegated map[string]Delegated // by access token
 	ended     map[string]bool      // the people whose tokens are refused
+
+	consents   []*code        // those that were exchanged, in order
+	sent       map[string]int // how often each code was sent
+	earlyPolls int
 }
 
 type authServer struct {
@@ -176,12 +184,14 @@ type authServer struct {
 type oauthGrant struct {
 	issuer, client string
 	scope          []string
-	refreshToken   string   // the valid one; empty if there is none
-	accessTokens   []string // all access tokens so far
+	refreshToken   string    // the valid one; empty if there is none
+	refreshExpiry  time.Time // of all refresh tokens; zero for never
+	accessTokens   []string  // all access tokens so far
+	consent        int       // the number of the consent; zero if it is of none
 }
 
 func newOAuth() oauth {
-	o := oauth{servers: map[string]*authServer{}, tokens: map[string]*oauthGrant{}, codes: map[string]*code{}, devices: map[string]*deviceCode{}, delegated: map[string]Delegated{}, ended: map[string]bool{}}
+	o := oauth{servers: map[string]*authServer{}, tokens: map[string]*oauthGrant{}, codes: map[string]*code{}, devices: map[string]*deviceCode{}, sent: map[string]int{}, delegated: map[string]Delegated{}, ended: map[string]bool{}}
 	o.add(OAuthServer{
 		Issuer: OAuthIssuer, TokenURL: OAuthTokenURL, RevocationURL: OAuthRevocationURL,
 		Metadata: []string{OAuthMetadata, OpenIDMetadata},

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,6 +33,7 @@ type code struct {
 	scope                                                 []string
 	expiry                                                time.Time
 	isUsed                                                bool
+	exchanged                                             time.Time
 	grant                                                 *oauthGrant
 }
 
@@ -73,11 +75,40 @@ func (s *Sim) Refuse(authorizationURL, description string) string {
 func (s *Sim) Withdraw(person string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, c := range s.oauth.codes {
-		if c.person == person && c.grant != nil {
+	for _, c := range s.oauth.consents {
+		if c.person == person {
 			c.grant.refreshToken = ""
 		}
 	}
+}
+
+// Consents returns when each consent was exchanged for tokens, by the caller's clock.
+func (s *Sim) Consents() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var times []time.Time
+	for _, c := range s.oauth.consents {
+		times = append(times, c.exchanged.Add(-s.conduct.Skew))
+	}
+	return times
+}
+
+// ConsentOf returns the number of the consent that an access token is of, in the order of their exchanges; zero
+// if it is of none.
+func (s *Sim) ConsentOf(token string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if grant := s.oauth.tokens[token]; grant != nil {
+		return grant.consent
+	}
+	return 0
+}
+
+// SentCodes returns how often each code was sent, also to a vendor that was unavailable.
+func (s *Sim) SentCodes() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.oauth.sent)
 }
 
 func back(query, more url.Values) string {
@@ -166,6 +197,12 @@ func (s *Sim) consentGrant(a *authServer, client OAuthClient, c *code) *oauthAns
 		scope = client.Scopes
 	}
 	c.grant = s.newGrant(a, client, scope)
+	c.exchanged = s.now()
+	s.oauth.consents = append(s.oauth.consents, c)
+	c.grant.consent = len(s.oauth.consents)
+	if client.RefreshLifetime > 0 {
+		c.grant.refreshExpiry = c.exchanged.Add(client.RefreshLifetime)
+	}
 	answer := s.grantToken(client, c.grant, scope)
 	if !client.NoRefreshToken {
 		c.grant.refreshToken = s.newRefreshToken()

@@ -36,6 +36,13 @@ func (s *Sim) Approve(userCode, person string) { s.decide(userCode, person) }
 // Deny plays the person who enters a user code and refuses.
 func (s *Sim) Deny(userCode string) { s.decide(userCode, "") }
 
+// EarlyPolls returns how often a client has asked earlier than the interval allows.
+func (s *Sim) EarlyPolls() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.oauth.earlyPolls
+}
+
 func (s *Sim) decide(userCode, person string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,9 +75,10 @@ func (s *Sim) oauthDevice(a *authServer, r *http.Request) *oauthAnswer {
 		return refused
 	}
 	code := s.secret("device-" + rand.Text())
+	now := s.now()
 	d := &deviceCode{
 		issuer: asSeen(r, a.Issuer), client: client.ID, userCode: rand.Text()[:8], scope: scope,
-		expiry: s.now().Add(deviceLifetime), interval: devicePoll,
+		expiry: now.Add(deviceLifetime), polled: now, interval: devicePoll,
 	}
 	s.oauth.devices[code] = d
 	return &oauthAnswer{body: map[string]any{
@@ -90,6 +98,7 @@ func (s *Sim) deviceGrant(a *authServer, client OAuthClient, form map[string]str
 	case s.now().Sub(d.polled) < d.interval:
 		d.interval += devicePoll
 		d.polled = s.now()
+		s.oauth.earlyPolls++
 		return oauthRefusal("slow_down", "polled too early")
 	}
 	d.polled = s.now()

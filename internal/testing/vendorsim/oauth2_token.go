@@ -157,6 +157,9 @@ func (s *Sim) refreshGrant(a *authServer, client OAuthClient, token string, aske
 		grant.refreshToken = ""
 		return oauthRefusal(invalidGrant, "the refresh token has been used or revoked")
 	}
+	if expiry := grant.refreshExpiry; !expiry.IsZero() && !s.now().Before(expiry) {
+		return oauthRefusal(invalidGrant, "the refresh token has expired")
+	}
 	if refused := checkScope(asked, grant.scope); refused != nil {
 		return refused
 	}

@@ -251,6 +251,9 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.secret(form.Get("subject_token"))
 		s.secret(form.Get("actor_token"))
 		s.secret(form.Get("client_assertion"))
+		if code := form.Get("code"); code != "" {
+			s.oauth.sent[code]++
+		}
 	}
 	if !s.forgetful {
 		s.calls = append(s.calls, Call{Method: r.Method, URL: called.String(), Header: r.Header.Clone(), Body: string(body)})

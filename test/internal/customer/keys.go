@@ -36,6 +36,11 @@ var sentKeys = []sentKey{
 		Scopes: []string{"invoices.read"}, AuthMethods: []string{vendorsim.PrivateKeyJWT},
 		Grants: []string{vendorsim.ClientCredentialsGrant},
 	})},
+	{"crm.jwk", "CRM_SIGNING_CLIENT_ID", "oauth2-crm-0123456789", to(vendorsim.OAuthClient{
+		Scopes: []string{"invoices.read", "openid"}, AuthMethods: []string{vendorsim.PrivateKeyJWT},
+		Grants:      []string{vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant},
+		RedirectURI: redirectURI, Rotate: true,
+	})},
 	{"okta-ledger.jwk", "OKTA_LEDGER_CLIENT_ID", "0oa7ledger8", to(vendorsim.OAuthClient{
 		Issuer: okta.server.Issuer, Scopes: []string{"invoices.read", "invoices.write"},
 		AuthMethods: []string{vendorsim.PrivateKeyJWT}, Grants: []string{vendorsim.ClientCredentialsGrant},

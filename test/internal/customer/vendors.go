@@ -12,6 +12,9 @@ const (
 	oauthClientID   = "oauth2-client-0123456789"
 	oauthSecret     = "oauth2-secret-0123456789"
 	oauthNextSecret = "oauth2-next-secret-0123456789"
+
+	// redirectURI is where people's consents return to.
+	redirectURI = "https://vault.example.com/v1/saas/callback"
 )
 
 // An account is what the customer has at a vendor with a page of its own. The URLs, parameters and
@@ -87,18 +90,28 @@ const userTokenLifetime = 24 * time.Hour
 // addOAuth registers the customer with a server of no known vendor, and with the known ones.
 func (c *Customer) addOAuth(k *privateKeys) {
 	generic := vendorsim.OAuthClient{
-		ID: oauthClientID, Secret: oauthSecret, Scopes: []string{"invoices.read", "invoices.write", "openid"},
+		ID: oauthClientID, Secret: oauthSecret, NextSecret: oauthNextSecret, Scopes: []string{"invoices.read", "invoices.write", "openid"},
 		AuthMethods: []string{vendorsim.SecretBasic, vendorsim.PrivateKeyJWT},
 		Keys:        map[string]crypto.PublicKey{"": k.first.Public()},
 		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant, vendorsim.DeviceCodeGrant, vendorsim.TokenExchangeGrant},
 		Targets:     []string{"ledger"},
-		RedirectURI: "https://vault.example.com/v1/saas/callback",
+		RedirectURI: redirectURI,
 		Rotate:      true,
 	}
 	c.sim.AddOAuthClient(generic)
 	c.variables["OAUTH2_CLIENT_ID"], c.variables["OAUTH2_CLIENT_SECRET"] = generic.ID, generic.Secret
-	c.addRefreshToken(generic, "oauth2")
 	c.variables["USER_TOKEN"] = c.sim.Subject(generic, "ada", userTokenLifetime, nil)
+	c.variables["OAUTH2_NEXT_CLIENT_SECRET"] = generic.NextSecret
+	for _, name := range []string{"oauth2", "crm", "oauthapp"} {
+		c.addRefreshToken(generic, name)
+	}
+	machine := vendorsim.OAuthClient{
+		ID: "oauth2-machine-0123456789", Secret: "oauth2-machine-secret-0123456789", Scopes: []string{"invoices.read"},
+		AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.ClientCredentialsGrant},
+		Params: map[string]string{"audience": "https://api.example.com"},
+	}
+	c.sim.AddOAuthClient(machine)
+	c.variables["MACHINE_CLIENT_ID"], c.variables["MACHINE_CLIENT_SECRET"] = machine.ID, machine.Secret
 	for _, a := range []account{entra, gitlab, okta, salesforce} {
 		c.open(a)
 	}

@@ -26,6 +26,8 @@ func (p *Page) Variables() ([]string, error) {
 				if len(node.Args) == 0 { // otherwise, they are set only for the command
 					addNames(set, node.Assigns)
 				}
+			case *syntax.WordIter: // for
+				set[node.Name.Value] = true
 			case *syntax.DeclClause: // export
 				addNames(set, node.Args)
 			}

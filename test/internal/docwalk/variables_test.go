@@ -11,6 +11,7 @@ func TestVariablesAreThoseThatThePageDoesNotSet(t *testing.T) {
 	page, err := Parse("page.md", []byte("```console\n"+`$ export READER="$(vault token create -policy="$POLICY")"
 $ VAULT_TOKEN="$READER" vault read "${NAME}" -address="$VAULT_ADDR"
 $ HASH=x; echo "$HASH" "$1" "$?" '$QUOTED'
+$ for ONE in a b; do echo "$ONE"; done
 $ (umask 077; echo "$VAULT_TOKEN" >file) &
 `+"```\n\n```sh\necho $NOT_RUN\n```\n"))
 	require.NoError(t, err)
