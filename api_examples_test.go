@@ -71,11 +71,14 @@ func exampleAnswers(t *testing.T) map[string]string {
 func exampleEngine(t *testing.T) *engine.Engine {
 	t.Helper()
 	e := engine.New(t)
-	e.Sim.AddOAuthClient(vendorsim.OAuthClient{
-		ID: "billing", Secret: engine.ClientSecret, Scopes: []string{"invoices"}, Grants: []string{vendorsim.ClientCredentialsGrant},
-		AuthMethods: []string{vendorsim.SecretBasic},
-	})
+	e.Sim.AddOAuthClient(exampleClient)
 	return e
+}
+
+// exampleClient is the OAuth client of the examples.
+var exampleClient = vendorsim.OAuthClient{
+	ID: "billing", Secret: engine.ClientSecret, Scopes: []string{"invoices"}, Targets: []string{"ledger"},
+	Grants: []string{vendorsim.ClientCredentialsGrant, vendorsim.TokenExchangeGrant}, AuthMethods: []string{vendorsim.SecretBasic},
 }
 
 // prepareActivation stores a credential that uses the key pair batch, and generates a pending pair
@@ -102,7 +105,10 @@ func answerTo(t *testing.T, e *engine.Engine, c apidoc.Command) string {
 	t.Helper()
 	data := map[string]any{}
 	for field, value := range c.Data {
-		if value == "..." {
+		switch {
+		case field == "subject_token":
+			value = e.Sim.Subject(exampleClient, "ada", time.Hour, nil)
+		case value == "...":
 			value = exampleSecrets[field]
 		}
 		if file, isFile := strings.CutPrefix(value.(string), "@"); isFile {

@@ -19,6 +19,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/events"
 	"vault-plugin-secrets-tokenbroker/internal/metrics"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/internal/subject"
 	"vault-plugin-secrets-tokenbroker/internal/sysview"
 	"vault-plugin-secrets-tokenbroker/internal/version"
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -44,6 +45,7 @@ type backend struct {
 	mountPoint atomic.Pointer[string]
 	roles      roleCache
 	store      *credential.Store
+	subjects   *subject.Verifier
 	unreaped   map[string]unreaped // by name; only for reap, which does not run twice at a time
 }
 
@@ -59,7 +61,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 
 // New returns an engine. The caller must call Setup before use.
 func New(o Options) logical.Backend {
-	b := &backend{roles: roleCache{roles: map[string]*role{}}}
+	b := &backend{roles: roleCache{roles: map[string]*role{}}, subjects: subject.NewVerifier()}
 	b.store, b.broker = credential.New(credential.Options{BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, Logger: b.Logger, Ended: b.consentEnded}, observer{b})
 	b.metrics = metrics.New(sortedKeys(written), b.store.Statuses)
 	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
@@ -76,6 +78,7 @@ func New(o Options) logical.Backend {
 			b.pathClients(),
 			b.pathKeypair(),
 			b.pathRoles(),
+			b.pathExchange(),
 			b.pathRefresh(),
 			b.pathStatus(),
 			b.pathMetrics(),
@@ -244,4 +247,5 @@ Store a credential at config/<vendor>/<name>, then read creds/<name> for an acce
 token with a lease that ends before the token expires. token/<name> returns the same
 token without a lease. Readers share the cached token, so the engine calls the vendor
 about once per token lifetime. A role at roles/<name> is a narrower view of a credential.
+exchange/<name> exchanges a caller's own token for one of the vendor.
 `

@@ -283,11 +283,12 @@ func tokenData(r *broker.IssuedToken, room int) map[string]any {
 	return data
 }
 
-// credsRevoke revokes a dedicated token. It does nothing for a shared token, which other readers
+// credsRevoke revokes a dedicated token, or that of a caller of exchange/. It does nothing for a shared token, which other readers
 // still use: Vault revokes a lease whenever its reader's Vault token ends.
 func (b *backend) credsRevoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	lease, isDedicated := req.Secret.InternalData["lease"].(string)
-	if !isDedicated {
+	delegated, isDelegated := req.Secret.InternalData["delegated"].(string)
+	if !isDedicated && !isDelegated {
 		return nil, nil
 	}
 	// The framework does not forward revocations. The active node must revoke the token and
@@ -296,6 +297,9 @@ func (b *backend) credsRevoke(ctx context.Context, req *logical.Request, _ *fram
 		return nil, logical.ErrReadOnly
 	}
 	config, _ := req.Secret.InternalData["config"].(string)
+	if isDelegated {
+		return nil, b.broker.RevokeDelegated(ctx, req.Storage, config, delegated)
+	}
 	return nil, b.broker.RevokeLease(ctx, req.Storage, config, lease)
 }
 

@@ -27,7 +27,7 @@ func (b *backend) pathRefresh() []*framework.Path {
 				ForwardPerformanceSecondary: true,
 				Responses: map[int][]framework.Response{
 					200: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
-						"expire_time": {Type: framework.TypeTime, Description: "When the new token expires, in UTC.", Required: true},
+						"expire_time": {Type: framework.TypeTime, Description: "When the new token expires, in UTC. Omitted if the credential has no token of its own."},
 						"vendor":      {Type: framework.TypeString, Description: vendorDescription, Required: true},
 					}}},
 				},
@@ -84,10 +84,11 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 		}
 		return credentialFailure(ctx, req.Storage, name, err)
 	}
-	return &logical.Response{Data: map[string]any{
-		"expire_time": broker.FormatTime(status.ExpireTime),
-		"vendor":      status.Vendor,
-	}}, nil
+	data := map[string]any{"vendor": status.Vendor}
+	if !status.ExpireTime.IsZero() { // otherwise the credential has no token of its own
+		data["expire_time"] = broker.FormatTime(status.ExpireTime)
+	}
+	return &logical.Response{Data: data}, nil
 }
 
 // refreshFailure returns the response to a refresh whose exchange failed. It states what readers get

@@ -75,7 +75,7 @@ func (b *backend) pathRoles() []*framework.Path {
 }
 
 func roleFields() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
+	return addBoundFields(map[string]*framework.FieldSchema{
 		"name": {
 			Type:         framework.TypeString,
 			Description:  "Name of the role. Tokens are read at creds/<name> or token/<name>. It must differ from the names of all credentials.",
@@ -128,7 +128,7 @@ func roleFields() map[string]*framework.FieldSchema {
 			Description:  "Minimum remaining lifetime of a token when it is read. If the cached token expires sooner, the engine exchanges it for a newer one where possible. Default: none.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Minimum TTL"},
 		},
-	}
+	})
 }
 
 // readableRole returns the response fields of a role.
@@ -179,6 +179,10 @@ func (b *backend) rolesRead(ctx context.Context, req *logical.Request, d *framew
 		"max_exchanges": r.MaxExchanges,
 
 		"allowed_params": append([]string{}, r.AllowedParams...),
+
+		"bound_issuer":    r.Bounds.Issuer,
+		"bound_audiences": append([]string{}, r.Bounds.Audiences...),
+		"bound_jwks_url":  r.Bounds.KeysURL,
 	}
 	for field, value := range r.Fields {
 		data[field] = value

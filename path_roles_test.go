@@ -29,8 +29,8 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 
 		e.Write("roles/web", map[string]any{"config": "search", "scope": "discover", "ttl": "10m", "min_ttl": 60})
 		e.Write("roles/all", map[string]any{"config": "search"})
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"discover"}, "ttl": int64(600), "min_ttl": int64(60), "dedicated": false, "max_leases": 0, "max_exchanges": 0, "allowed_params": []string{}}, e.Read("roles/web").Data)
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0, "allowed_params": []string{}}, e.Read("roles/all").Data)
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"discover"}, "ttl": int64(600), "min_ttl": int64(60), "dedicated": false, "max_leases": 0, "max_exchanges": 0, "allowed_params": []string{}, "bound_issuer": "", "bound_audiences": []string{}, "bound_jwks_url": ""}, e.Read("roles/web").Data)
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0, "allowed_params": []string{}, "bound_issuer": "", "bound_audiences": []string{}, "bound_jwks_url": ""}, e.Read("roles/all").Data)
 		resp, status, _ := e.Request(logical.ListOperation, "roles/", nil)
 		require.Equal(t, http.StatusOK, status)
 		assert.Equal(t, []string{"all", "web"}, resp.Data["keys"])
@@ -42,7 +42,7 @@ func TestARoleIsWrittenReadListedPatchedAndDeleted(t *testing.T) {
 		_, status, message = e.Request(logical.PatchOperation, "roles/web", map[string]any{"min_ttl": nil, "scope": "event"})
 		require.Equal(t, http.StatusOK, status, message)
 		e.Write("roles/web", map[string]any{"ttl": "5m"})
-		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"event"}, "ttl": int64(300), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0, "allowed_params": []string{}}, e.Read("roles/web").Data,
+		assert.Equal(t, map[string]any{"config": "search", "scope": []string{"event"}, "ttl": int64(300), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0, "allowed_params": []string{}, "bound_issuer": "", "bound_audiences": []string{}, "bound_jwks_url": ""}, e.Read("roles/web").Data,
 			"a write changes only the given fields; null and an empty value clear a field")
 		e.Restart()
 		assert.Equal(t, []string{"event"}, e.Creds("web").Data["scope"])
@@ -82,7 +82,7 @@ func TestAnInvalidRoleIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 		"a fraction as a limit":     {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": 1.5}, "max_leases: must be a whole number"},
 		"a limit as a string":       {"web", map[string]any{"config": "search", "dedicated": true, "max_leases": "0x7fffffffffffffff"}, "max_leases: must be a whole number"},
 		"a negative limit":          {"web", map[string]any{"config": "search", "max_leases": -5}, "max_leases: must not be negative"},
-		"an unknown field":          {"web", map[string]any{"config": "search", "max_ttl": "5m"}, `unknown field "max_ttl" (allowed: allowed_params, config, dedicated, forget_leases, max_exchanges, max_leases, min_ttl, name, scope, ttl`},
+		"an unknown field":          {"web", map[string]any{"config": "search", "max_ttl": "5m"}, `unknown field "max_ttl" (allowed: allowed_params, bound_audiences, bound_issuer, bound_jwks_url, config, dedicated, forget_leases, max_exchanges, max_leases, min_ttl, name, scope, ttl`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -251,7 +251,7 @@ func TestAConcurrentRoleWriteIsRejectedAsRetryable(t *testing.T) {
 		e.Write("roles/web", map[string]any{"config": "link"})
 		writers.Wait()
 		assert.Equal(t, http.StatusServiceUnavailable, status)
-		assert.Equal(t, map[string]any{"config": "link", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0, "allowed_params": []string{}}, e.Read("roles/web").Data)
+		assert.Equal(t, map[string]any{"config": "link", "scope": []string{}, "ttl": int64(0), "min_ttl": int64(0), "dedicated": false, "max_leases": 0, "max_exchanges": 0, "allowed_params": []string{}, "bound_issuer": "", "bound_audiences": []string{}, "bound_jwks_url": ""}, e.Read("roles/web").Data)
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/credential"
+	"vault-plugin-secrets-tokenbroker/internal/subject"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -21,6 +22,8 @@ func failure(name string, err error) (*logical.Response, error) {
 	var verify *credential.VerifyError
 	var missing *credential.NotFoundError
 	var conflict *credential.ConflictError
+	var refused *broker.RefusedError
+	var outside *subject.RefusedError
 	switch {
 	case errors.As(err, &missing):
 		return nil, logical.CodedError(http.StatusNotFound, missing.Error())
@@ -30,6 +33,12 @@ func failure(name string, err error) (*logical.Response, error) {
 		return logical.ErrorResponse("no role or credential named %q (list creds/ for the names); create one at %s or %s", name, apipath.Role(name), apipath.Credential("<vendor>", name)), nil
 	case errors.Is(err, broker.ErrUnknown):
 		return logical.ErrorResponse("no credential named %q (list config/ for the names); create one at %s", name, apipath.Credential("<vendor>", name)), nil
+	case errors.As(err, &outside):
+		return nil, logical.CodedError(http.StatusForbidden, fmt.Sprintf("%s: %s", apipath.Exchange(name), outside))
+	case errors.As(err, &refused):
+		return refusedFailure(name, refused.Err)
+	case errors.Is(err, broker.ErrTooManyDelegations):
+		return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s; retry later", apipath.Exchange(name), err))
 	case errors.As(err, &verify) && errors.As(err, &vendor):
 		return verifyFailure(verify, vendor)
 	case errors.As(err, &exchange):
@@ -44,6 +53,21 @@ func failure(name string, err error) (*logical.Response, error) {
 		return vendorFailure(vendor)
 	}
 	return nil, err
+}
+
+// refusedFailure returns the response to a caller whose token the vendor did not exchange, or not as asked.
+func refusedFailure(name string, e *provider.Error) (*logical.Response, error) {
+	if e.Widened {
+		return logical.ErrorResponse("%s: %s", apipath.Exchange(name), e.Reason), nil
+	}
+	return logical.ErrorResponse("%s: the vendor refused the exchange of the caller's token: %s", apipath.Exchange(name), e.Reason), nil
+}
+
+// isCallersError reports whether an exchange failed because of the caller's token.
+func isCallersError(err error) bool {
+	var refused *broker.RefusedError
+	var outside *subject.RefusedError
+	return errors.As(err, &refused) || errors.As(err, &outside) || errors.Is(err, broker.ErrTooManyDelegations)
 }
 
 // vendorFailure returns the response for an error outside an exchange: bad input, or a failed request

@@ -16,6 +16,7 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/credential"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
+	"vault-plugin-secrets-tokenbroker/internal/subject"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -44,6 +45,9 @@ type role struct {
 	Dedicated    bool `json:"dedicated,omitempty"`
 	MaxLeases    int  `json:"max_leases,omitempty"`
 	MaxExchanges int  `json:"max_exchanges,omitempty"`
+
+	// Bounds are what the role requires of a caller's token at exchange/.
+	Bounds subject.Bounds `json:"bounds,omitzero"`
 
 	// Leases is the part of the storage key that the tokens counting against MaxLeases share. It
 	// changes when an operator writes forget_leases.
@@ -120,6 +124,8 @@ func (r *role) update(fields map[string]any, op credential.Operation) {
 		case "max_exchanges":
 			r.MaxExchanges = int(number(value))
 		case "forget_leases":
+		case "bound_issuer", "bound_audiences", "bound_jwks_url":
+			r.setBound(field, value)
 		default:
 			r.setField(field, value, op)
 		}
@@ -184,6 +190,9 @@ func (r *role) check(d *framework.FieldData) error {
 	}
 	if r.TTL > 0 && r.MinTTL > r.TTL {
 		return provider.Errorf(provider.Invalid, "min_ttl: must be at most the role's ttl of %s", r.TTL.Duration())
+	}
+	if err := r.Bounds.Check(); err != nil {
+		return err
 	}
 	switch {
 	case r.MaxLeases < 0:

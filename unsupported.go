@@ -168,6 +168,7 @@ var synonyms = map[string]string{
 	"credential": "config", "credentials": "config", "client": "clients",
 	"key": "keypair", "keys": "keypair", "key-pair": "keypair", "key_pair": "keypair",
 	"renew": "refresh", "rotate": "refresh",
+	"delegate": "exchange", "delegation": "exchange", "token-exchange": "exchange", "token_exchange": "exchange", "obo": "exchange",
 }
 
 // likelyPath returns the path that was probably meant by one with an unknown first segment, for the

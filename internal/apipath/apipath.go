@@ -30,6 +30,9 @@ func Credential(vendor, name string) string { return "config/" + vendor + "/" + 
 // Creds returns the path at which the token of a role or credential is read.
 func Creds(name string) string { return "creds/" + name }
 
+// Exchange returns the path at which a caller's token is exchanged.
+func Exchange(name string) string { return "exchange/" + name }
+
 // Keypair returns the path of a key pair.
 func Keypair(name string) string { return "keypair/" + name }
 

@@ -10,8 +10,8 @@
 // whether a token is served or renewed. The entry points are read.go for readers, dedicate.go
 // and lease.go for those of dedicated roles, forced_refresh.go, change.go and status.go for
 // operators, and sweep.go for Vault's periodic function. Every exchange goes through callVendor in
-// exchange.go, under the lock of the name (lock.go). A revocation (revoke.go) is not an exchange,
-// and that of a lease needs no lock.
+// exchange.go, under the lock of the name (lock.go), but for those of callers' tokens (delegate.go), which neither
+// use nor change the State. A revocation (revoke.go) is not an exchange, and that of a lease needs no lock.
 package broker
 
 import (

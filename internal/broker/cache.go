@@ -33,6 +33,9 @@ type record struct {
 	current snapshot
 	uses    map[string]use // by scope
 	running operation
+
+	// delegations are the exchanges for callers; nil if there are none since the last change.
+	delegations *delegations
 }
 
 // An operation is a renewal, a refresh, a write or a dedicated exchange that holds the lock of a
@@ -171,6 +174,7 @@ func (r *record) resetLocked(p presence) {
 	}
 	r.unloadLocked(p)
 	r.current.roleFailures, r.current.early, r.current.panicPause = nil, nil, time.Time{}
+	r.current.delegated = delegationHealth{}
 	clear(r.uses)
 }
 
@@ -194,6 +198,7 @@ func (r *record) reload() {
 
 func (r *record) unloadLocked(p presence) {
 	r.current.epoch++
+	r.delegations = nil
 	r.current.presence, r.current.credential, r.current.state = p, nil, nil
 }
 

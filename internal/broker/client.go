@@ -176,7 +176,7 @@ func (b *Broker) HaveAccepted(client, secrets string) bool {
 	for name, snap := range b.usersOf(client) {
 		consent := provider.ConsentOf(snap.credential.Vendor)
 		switch {
-		case consent != nil && consent.IsMissing():
+		case consent != nil && consent.IsMissing(), provider.OnlyDelegates(snap.credential.Vendor): // not exchanged
 		case snap.latestState().Client.Accepted != secrets && !b.VariantAccepted(name, secrets):
 			return false
 		}

@@ -57,6 +57,9 @@ type Credential struct {
 	// narrows. Both are "" for the credential itself.
 	Narrowing, WholeScope string
 
+	// HTTP sends the requests to the vendor, and to the issuer of a caller's token.
+	HTTP *provider.Client
+
 	// Scope is the credential's own scope in the form of provider.JoinScope; "" if only the vendor
 	// knows it.
 	Scope string
@@ -88,6 +91,23 @@ func (c *Credential) narrowed(scope string) (provider.Credential, error) {
 		return c.Vendor, nil
 	}
 	return c.Narrow(provider.ParseNarrowing(scope))
+}
+
+// withFields returns the credential with other values of fields, as a variant that has no record of its own.
+func (c *Credential) withFields(fields map[string]any) (*Credential, error) {
+	n := provider.Narrowing{Fields: fields}
+	own := *c
+	var err error
+	if own.Vendor, err = c.Narrow(n); err != nil {
+		return nil, err
+	}
+	own.Narrowing, own.WholeScope, own.Formers = n.Key(), c.Scope, nil
+	for _, former := range c.Formers {
+		if former.Vendor = former.Narrowed(own.Narrowing); former.Vendor != nil {
+			own.Formers = append(own.Formers, former)
+		}
+	}
+	return &own, nil
 }
 
 // keyOf returns the key of what a token for a scope is asked for; "" for all that the credential may do.

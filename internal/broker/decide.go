@@ -2,6 +2,8 @@ package broker
 
 import (
 	"time"
+
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // A demand is a reason to renew a token.
@@ -86,6 +88,9 @@ func (v scopeSnapshot) decide(d demand, now time.Time) (action, time.Time) {
 func (v scopeSnapshot) backgroundTime(inUse bool, now time.Time) time.Time {
 	if w := v.unsaved.writeFor(v.scope); w != nil {
 		return w.retryTime
+	}
+	if provider.OnlyDelegates(v.credential.Vendor) {
+		return time.Time{}
 	}
 	due := keepaliveTime(v.credential, v.state, now)
 	token := v.token()

@@ -21,6 +21,10 @@ type Exchange struct {
 	// IsDedicated is whether its token is for one reader only.
 	IsVerification, IsDedicated bool
 
+	// IsDelegated is whether it exchanged a caller's token, and IsRefused whether the vendor refused that,
+	// which says nothing about the credential.
+	IsDelegated, IsRefused bool
+
 	Duration   time.Duration
 	ExpireTime time.Time // of the token; zero if there is none
 
@@ -46,13 +50,20 @@ type Exchange struct {
 	IsModified bool
 }
 
-// Success is the result of an exchange that succeeded.
-const Success = "success"
+// Success is the result of an exchange that succeeded, and Refused that of one whose caller's token the vendor
+// refused.
+const (
+	Success = "success"
+	Refused = "refused"
+)
 
 // Result returns Success, or the kind of the failure.
 func (x Exchange) Result() string {
-	if x.Err == nil {
+	switch {
+	case x.Err == nil:
 		return Success
+	case x.IsRefused:
+		return Refused
 	}
 	return x.Err.Kind.String()
 }
@@ -69,6 +80,9 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 	}
 	if err := v.checkVariants(); err != nil {
 		return v, err
+	}
+	if provider.OnlyDelegates(v.credential.Vendor) {
+		return v, onlyDelegates(v.credential)
 	}
 	latest := v.latestState()
 	if consent := provider.ConsentOf(v.credential.Vendor); consent != nil && consent.IsMissing() && latest.grantFor(v.scope).RefreshToken == "" {
@@ -287,6 +301,9 @@ func (b *Broker) report(x Exchange) {
 	if x.UsesFormer {
 		logger.Warn("the vendor refuses the secrets of the client, and still accepts its former ones")
 	}
+	if x.IsDelegated {
+		logger = logger.With("delegated", true)
+	}
 	switch {
 	case x.Err == nil:
 		logger.Info("exchange succeeded", "expire_time", FormatTime(x.ExpireTime))
@@ -302,7 +319,7 @@ func (b *Broker) reportFinished(x Exchange, isStored bool) {
 	if x.isInvalid() {
 		return
 	}
-	x.IsModified = isStored && x.Err == nil && !x.IsDedicated
+	x.IsModified = isStored && x.Err == nil && !x.IsDedicated && !x.IsDelegated
 	b.observer.Finished(x)
 }
 

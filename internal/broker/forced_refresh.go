@@ -130,9 +130,14 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, r *record, drop
 		snap.amend(func(s *State) *State { return s.withRevocation(done, left).withoutBackOff() })
 		snap.removeStoredWrites(r.stored)
 		snap.roleFailures = nil
+		snap.delegated.failure.NextAttempt = time.Time{}
 	})
 	if err != nil {
 		return scopeSnapshot{}, err
+	}
+	if provider.OnlyDelegates(snap.credential.Vendor) { // only the tokens of callers are cached
+		snap, err = r.update(snap.epoch, func(snap *snapshot) { snap.epoch++ })
+		return snap.of(ownScope), err
 	}
 	older := snap.validTokens(time.Now())
 	v, err := b.exchangeScope(ctx, s, r, snap.of(ownScope), true)

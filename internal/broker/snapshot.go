@@ -40,6 +40,9 @@ type snapshot struct {
 	// roleFailures are the failures that count only against a dedicated role, by role.
 	roleFailures map[string]Failure
 
+	// delegated is the health of the exchanges for callers.
+	delegated delegationHealth
+
 	// early limits the exchanges that readers cause with min_ttl, by scope. Each exchange moves the
 	// time forward by earlySpacing.
 	early map[string]time.Time

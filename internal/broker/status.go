@@ -177,6 +177,9 @@ func newStatus(snap snapshot, now time.Time) *Status {
 	if s.addRoles(snap, now) {
 		lacksToken = true
 	}
+	if s.addDelegated(snap, now) {
+		lacksToken = true
+	}
 	isFailing = isFailing || s.Failure.Count > 0 || lacksToken
 	switch {
 	case hasNoSecret && !hasToken && !isFailing:
@@ -224,6 +227,22 @@ func (s *Status) addScopes(snap snapshot, now time.Time) (hasToken, lacksToken b
 		}
 	}
 	return hasToken, lacksToken
+}
+
+// addDelegated adds the health of the exchanges for callers, and reports whether the last one failed. For a
+// credential without a token of its own, that is its whole health.
+func (s *Status) addDelegated(snap snapshot, now time.Time) (isFailing bool) {
+	failure := snap.delegated.failure.asOf(now)
+	if provider.OnlyDelegates(snap.credential.Vendor) {
+		s.Exchanges, s.ExchangeTime = snap.delegated.count, snap.delegated.time
+		s.IsRejected = failure.isFinal()
+	} else if now.After(failure.NextAttempt.Add(failureRetention)) {
+		return false // nobody has tried since
+	}
+	if failure.Count > 0 {
+		s.noteFailure(failure)
+	}
+	return failure.Count > 0
 }
 
 // addRoles adds the failures of dedicated roles, and reports whether there are any.

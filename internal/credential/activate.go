@@ -206,7 +206,7 @@ func (a *activationRun) verify(ctx context.Context, u *storedCredential) (*broke
 	change := a.changes.Of(u.name)
 	r := replacement{stored: u, known: u.latestState(change.Known), next: next, credential: credential}
 	state := broker.Unverified(credential, r.grant())
-	if !needsConsent(credential) && provider.LackOf(credential.Vendor) == "" {
+	if !cannotVerify(credential) {
 		state, err = change.Verify(ctx, credential, r.grant())
 	}
 	r = r.withVerified(state)

@@ -293,6 +293,12 @@ func (st *Store) RequiresConsent(ctx context.Context, s logical.Storage, name st
 	return err == nil && needsConsent(credential), err
 }
 
+// cannotVerify reports whether nothing can be exchanged with the credential itself: a person must consent first,
+// it only exchanges the tokens of callers, or it leaves a field to roles.
+func cannotVerify(c *broker.Credential) bool {
+	return needsConsent(c) || provider.OnlyDelegates(c.Vendor) || provider.LackOf(c.Vendor) != ""
+}
+
 // needsConsent reports whether a person must consent before the credential can be exchanged.
 func needsConsent(c *broker.Credential) bool {
 	consent := provider.ConsentOf(c.Vendor)

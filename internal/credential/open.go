@@ -115,6 +115,7 @@ func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) 
 		Keepalive:   keepalive,
 		Secrets:     secretsOf(c.vendor, given),
 		Vendor:      vendor,
+		HTTP:        client,
 		Scope:       provider.JoinScope(vendor.Scope()),
 		SentTo:      to,
 		API:         apiOf(vendor),

@@ -166,7 +166,7 @@ func (st *Store) verify(ctx context.Context, change *broker.Change, planned plan
 	}
 	var err error
 	state := broker.Unverified(planned.credential, last)
-	if w.verifies() && !needsConsent(planned.credential) && provider.LackOf(planned.credential.Vendor) == "" {
+	if w.verifies() && !cannotVerify(planned.credential) {
 		state, err = change.Verify(ctx, planned.credential, last)
 	}
 	planned.replacement = planned.withVerified(state)

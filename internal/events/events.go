@@ -76,7 +76,9 @@ func (q *Queue) Exchanged(x broker.Exchange) {
 	if x.Err == nil {
 		issued = append(slices.Clone(about), "expire_time", broker.FormatTime(x.ExpireTime))
 	}
-	q.add(newEvent(kindExchange, apipath.Creds(x.Name), x.IsModified, issued))
+	if !x.IsDelegated { // no reader gets another token, and callers may be many
+		q.add(newEvent(kindExchange, apipath.Creds(x.Name), x.IsModified, issued))
+	}
 	if x.IsNews {
 		q.add(newEvent(kindRejected, apipath.Status(x.Name), false, about))
 		if x.CanConsent && x.Scope == "" && !x.Err.AboutClient() {

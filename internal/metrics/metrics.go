@@ -45,7 +45,7 @@ func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *M
 		registry: prometheus.NewPedanticRegistry(),
 		exchanges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tokenbroker_exchanges_total",
-			Help: "Exchanges of credentials for tokens by result: success, rejected, expired, unavailable (temporary), invalid_response.",
+			Help: "Exchanges of credentials for tokens by result: success, rejected, expired, unavailable (temporary), invalid_response, refused (a caller's token at exchange/).",
 		}, []string{"vendor", "result"}),
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tokenbroker_exchange_duration_seconds",
@@ -85,6 +85,7 @@ func (m *Metrics) ConsentEnded(result string) { m.consents.WithLabelValues(resul
 // increase.
 func (m *Metrics) startSeries(vendor string) {
 	m.exchanges.WithLabelValues(vendor, broker.Success)
+	m.exchanges.WithLabelValues(vendor, broker.Refused)
 	for _, kind := range []provider.Kind{provider.Rejected, provider.Expired, provider.Unavailable, provider.InvalidResponse} {
 		m.exchanges.WithLabelValues(vendor, kind.String())
 	}

@@ -90,6 +90,17 @@ func LeaseKey(credential, role, series, accessToken string, expiry time.Time) st
 	return SeriesPrefix(credential, role, series) + strconv.FormatInt(expiry.Unix(), 10) + "-" + digest(accessToken)
 }
 
+// delegated is in place of a role in the keys of callers' tokens. No role can have that name.
+const delegated = "+exchange"
+
+// DelegatedKey returns the key of one lease of a caller's token that expires at a time.
+func DelegatedKey(credential, accessToken, id string, expiry time.Time) string {
+	return LeasesPrefix(credential) + delegated + "/" + digest(accessToken) + "/" + strconv.FormatInt(expiry.Unix(), 10) + "-" + id
+}
+
+// DelegatedPrefix returns the prefix of the keys of all leases of the token that a key is of.
+func DelegatedPrefix(key string) string { return key[:strings.LastIndex(key, "/")+1] }
+
 // LeaseExpiry returns the expiry in the key of a dedicated token, or the zero time if it has none.
 func LeaseExpiry(key string) time.Time {
 	seconds, _, _ := strings.Cut(key[strings.LastIndex(key, "/")+1:], "-")

@@ -45,6 +45,7 @@ type Definition struct {
 	Grants []Grant `json:"grants"`
 
 	Authorization   *Authorization    `json:"authorization,omitempty"`
+	Delegation      *Delegation       `json:"delegation,omitempty"`
 	Revocation      *Revocation       `json:"revocation,omitempty"`
 	Token           TokenRules        `json:"token,omitzero"`
 	RefreshToken    RefreshTokenRules `json:"refresh_token,omitzero"`
@@ -107,6 +108,13 @@ type Grant struct {
 
 	// Token is the token itself, {assertion}, instead of a request for one.
 	Token string `json:"token,omitempty"`
+
+	// Delegation says how a caller's token is exchanged; nil for that of the definition. A grant with
+	// neither Request nor Token only exchanges callers' tokens.
+	Delegation *Delegation `json:"delegation,omitempty"`
+
+	// Scope are the rules for the grant's scopes; nil for those of the definition.
+	Scope *ScopeRules `json:"scope,omitempty"`
 }
 
 // A Request is an HTTP request. Its texts are templates.
@@ -271,4 +279,7 @@ var reservedFields = []string{
 }
 
 // reservedValues are placeholders that the engine sets, besides those of fields.
-var reservedValues = []string{"assertion", "iat", "now", "now_ms", "uuid", "token", "token_url", exchange.ScopeSeparator}
+var reservedValues = []string{
+	"assertion", "iat", "now", "now_ms", "uuid", "token", "token_url", exchange.ScopeSeparator,
+	"subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type",
+}

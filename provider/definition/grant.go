@@ -25,6 +25,7 @@ type grant struct {
 	reading         exchange.Reading
 	refreshReading  *exchange.Reading // of refresh; nil for reading
 	consent         *consent          // nil if no consent yields the refresh token
+	delegated       *delegated        // nil if no caller's token is exchanged
 	errorAt         string
 	assertion       *assertion // {assertion}; nil if no request has it
 	clientAssertion *assertion // nil if the client does not authenticate with one
@@ -77,7 +78,7 @@ func (d *Definition) compileGrant(given *Grant) (*grant, error) {
 		}
 	}
 	c := &compiler{d: d, g: g}
-	if err := errors.Join(c.answer(), c.keys(), c.requests(), c.consent()); err != nil {
+	if err := errors.Join(c.answer(), c.keys(), c.requests(), c.consent(), c.delegation()); err != nil {
 		return nil, firstOf(err)
 	}
 	for i, name := range given.Needs {

@@ -56,6 +56,11 @@ func (c *compiler) needsAssertion() bool {
 	}
 	given := c.g.given // as it was written
 	requests := []*Request{given.Request, given.Refresh}
+	for _, delegation := range []*Delegation{given.Delegation, c.d.Delegation} {
+		if delegation != nil {
+			requests = append(requests, delegation.Request)
+		}
+	}
 	if c.d.Revocation != nil {
 		requests = append(requests, c.d.Revocation.Request)
 	}

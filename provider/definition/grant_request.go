@@ -15,8 +15,12 @@ func (c *compiler) requests() error {
 	switch {
 	case g.given.Token != "" && g.given.Token != "{assertion}":
 		return fmt.Errorf(`/token: must be "{assertion}"`)
-	case (g.given.Token != "") == (g.given.Request != nil):
+	case g.given.Token != "" && g.given.Request != nil:
 		return fmt.Errorf("/request: give it, or token, but not both")
+	case g.given.Token == "" && g.given.Request == nil && g.given.Delegation == nil:
+		return fmt.Errorf("/request: give it, or token, or delegation for a grant that only exchanges callers' tokens")
+	case g.given.Request == nil && g.given.Token == "" && (len(g.given.Before) > 0 || g.given.Refresh != nil):
+		return fmt.Errorf("/delegation: the grant has no token of its own, so there is neither before nor refresh")
 	case g.given.Token != "" && (len(g.given.Before) > 0 || g.given.Refresh != nil):
 		return fmt.Errorf("/token: the engine signs the token itself, so there is neither before nor refresh")
 	case len(g.given.Basic) > 0 && g.auth != exchange.None:

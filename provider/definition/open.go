@@ -201,7 +201,7 @@ func clientFields(auth string) []string {
 
 // checkScope checks the scopes by the vendor's rules, and sets the default.
 func (o *opening) checkScope() error {
-	rules := o.d.Scope
+	rules := o.scopeRules()
 	if o.values["scope"] == nil && len(rules.Default) > 0 && o.d.fields["scope"] != nil {
 		o.values["scope"] = rules.Default
 	}
@@ -241,8 +241,8 @@ func (o *opening) text(name string) string {
 // client returns the exchange.
 func (o *opening) client() (*exchange.Client, error) {
 	g, d := o.grant, o.d
-	if d.Scope.Separator != "" {
-		o.values[exchange.ScopeSeparator] = d.Scope.Separator
+	if separator := o.scopeRules().Separator; separator != "" {
+		o.values[exchange.ScopeSeparator] = separator
 	}
 	c := &exchange.Client{
 		HTTP:                o.settings.Client.WithErrors(d.TransientErrors, g.errorAt),
@@ -282,7 +282,7 @@ func (o *opening) client() (*exchange.Client, error) {
 		c.IdleExpiry = time.Duration(d.RefreshToken.IdleExpiry)
 		c.MaxTokenAge = time.Duration(d.RefreshToken.Lifetime)
 	}
-	for _, prepare := range []func(*exchange.Client) error{o.addBasic, o.addRequests, o.addAssertions, o.addConsent} {
+	for _, prepare := range []func(*exchange.Client) error{o.addBasic, o.addRequests, o.addDelegation, o.addAssertions, o.addConsent} {
 		if err := prepare(c); err != nil {
 			return nil, err
 		}

@@ -28,6 +28,9 @@ type Preview struct {
 	Destinations []string
 	Requests     []string
 
+	// Exchange is the request that exchanges a caller's token; "" if the grant has none.
+	Exchange string
+
 	// Token is what readers would get, with the token masked; nil without an answer. Err is why an
 	// answer would be refused.
 	Token map[string]any
@@ -45,6 +48,9 @@ func (p *Provider) Preview(ctx context.Context, fields json.RawMessage, answer s
 	if err != nil {
 		return nil, err
 	}
+	for _, name := range exchange.DelegatedNames {
+		markers = append(markers, "{"+name+"}")
+	}
 	r := &recorder{answer: answer, status: status, markers: markers, keys: keys}
 	client, err := provider.NewClient(provider.ClientOptions{Timeout: time.Minute, Transport: r})
 	if err != nil {
@@ -57,8 +63,16 @@ func (p *Provider) Preview(ctx context.Context, fields json.RawMessage, answer s
 	c := opened.(*credential)
 	r.steps = c.Before
 	preview := &Preview{GrantType: c.GrantType, Destinations: c.Destinations().URLs}
-	given, err := c.Exchange(ctx, provider.Grant{})
-	preview.Requests = r.requests
+	ask := c.Exchange
+	if provider.OnlyDelegates(c) {
+		ask = c.exchangeMarked
+	}
+	given, err := ask(ctx, provider.Grant{})
+	if preview.Requests = r.requests; provider.OnlyDelegates(c) {
+		preview.Requests, preview.Exchange = nil, strings.Join(r.requests, "")
+	} else if c.Delegated != nil {
+		preview.Exchange = r.recordExchange(ctx, c)
+	}
 	if c.IsSelfSigned && err == nil {
 		preview.Requests = []string{"no request; the token is " + describeJWT(given.AccessToken)}
 	}
@@ -84,6 +98,38 @@ func (p *Provider) Preview(ctx context.Context, fields json.RawMessage, answer s
 	}
 	preview.Token = shown(c, token)
 	return preview, err
+}
+
+// exchangeMarked exchanges a caller's token with markers in place of what the caller gives.
+func (c *credential) exchangeMarked(ctx context.Context, last provider.Grant) (*provider.Answer, error) {
+	names := c.Delegated.Request.Names()
+	marker := func(name string) string {
+		if !slices.Contains(names, name) || c.Values[name] != nil {
+			return ""
+		}
+		return "{" + name + "}"
+	}
+	list := func(name string) []string {
+		if marker(name) == "" {
+			return nil
+		}
+		return []string{marker(name)}
+	}
+	return c.Delegation().Delegate(ctx, provider.DelegateRequest{
+		SubjectToken: marker("subject_token"), SubjectTokenType: marker("subject_token_type"),
+		ActorToken: marker("actor_token"), ActorTokenType: marker("actor_token_type"),
+		Audience: list("audience"), Resource: list("resource"), RequestedTokenType: marker("requested_token_type"),
+	}, last)
+}
+
+// recordExchange returns the request that exchanges a caller's token.
+func (r *recorder) recordExchange(ctx context.Context, c *credential) string {
+	own := *r
+	r.steps, r.answer, r.requests = nil, "", nil
+	_, _ = c.exchangeMarked(ctx, provider.Grant{}) // it is not sent
+	sent := strings.Join(r.requests, "")
+	*r = own
+	return sent
 }
 
 // shown returns what readers would get of a token, without the token itself.

@@ -26,6 +26,9 @@ func (p *Provider) readings() []*exchange.Reading {
 		if g.refreshReading != nil {
 			all = append(all, g.refreshReading)
 		}
+		if g.delegated != nil {
+			all = append(all, &g.delegated.reading)
+		}
 	}
 	return all
 }

@@ -118,3 +118,16 @@ func usesAssertion(names []string) bool {
 	}
 	return false
 }
+
+// signToken returns an assertion as a token.
+func (c *Client) signToken() (*provider.Answer, error) {
+	now := time.Now()
+	token, err := c.sign(c.Assertion, "", c.values(""))
+	if err != nil {
+		return nil, err
+	}
+	return &provider.Answer{
+		AccessToken: token, Scope: c.Scopes, DefaultTTL: c.DefaultTTL, RenewalWindow: c.RenewalWindow,
+		Clock: provider.Clock{Sent: now, Received: now},
+	}, nil
+}

@@ -62,6 +62,11 @@ type Client struct {
 	// isCode is whether Request exchanges a code, which the vendor accepts only once.
 	isCode bool
 
+	// Delegated is how a caller's token is exchanged; nil if that is not possible. isDelegated is whether
+	// Request exchanges one.
+	Delegated   *Delegated
+	isDelegated bool
+
 	// Scopes are the scopes to request; none requests the vendor's default.
 	Scopes []string
 
@@ -151,6 +156,9 @@ func (c *Client) Destinations() provider.Destinations {
 	if c.Again != nil {
 		own = append(own, c.Again.URL)
 	}
+	if c.Delegated != nil {
+		own = append(own, c.Delegated.Request.URL)
+	}
 	for _, url := range own {
 		if url != "" && !slices.Contains(d.URLs, url) {
 			d.URLs = append(d.URLs, url)
@@ -196,6 +204,9 @@ func (c *Client) names() []string {
 			names = append(names, r.Names()...)
 		}
 	}
+	if c.Delegated != nil {
+		names = append(names, c.Delegated.Request.Names()...)
+	}
 	return names
 }
 
@@ -218,8 +229,12 @@ func (c *Client) Narrow(scope []string) (provider.Credential, error) {
 
 // sendsScope reports whether a request or an assertion has a scope.
 func (c *Client) sendsScope() bool {
-	names := c.names()
-	for _, a := range c.assertions() {
+	own := *c
+	if own.Delegated != nil && !own.Delegated.IsOnly {
+		own.Delegated = nil
+	}
+	names := own.names()
+	for _, a := range own.assertions() {
 		names = append(names, a.Claims.Names()...)
 	}
 	return slices.Contains(names, "scope")
@@ -235,6 +250,9 @@ func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.A
 	if c.IsSelfSigned {
 		return c.signToken()
 	}
+	if c.Delegated != nil && c.Delegated.IsOnly {
+		return nil, provider.Errorf(provider.Invalid, "the credential has no token of its own; it exchanges those of callers at exchange/<name>")
+	}
 	if c.Authorization != nil && c.Refresh == "" && last.RefreshToken == "" {
 		refusal := provider.Errorf(provider.Rejected, "no person has consented yet; begin with a write to authorize/<name>")
 		refusal.Code = provider.CodeConsentRequired
@@ -249,6 +267,7 @@ func (c *Client) Exchange(ctx context.Context, last provider.Grant) (*provider.A
 	answer, err := c.exchangeWith(ctx, endpoints.Token, last, first)
 	switch {
 	case second == "" || !isAboutStyle(err):
+	case c.isDelegated && !c.mayRepeat(err): // the caller's token is the more likely reason
 	case !c.mayRepeat(err):
 		err = withStyleHint(err, second)
 	default:
@@ -277,19 +296,6 @@ func (c *Client) Fallback(last provider.Grant) provider.Credential {
 // goesOn reports whether an exchange with last uses Again.
 func (c *Client) goesOn(last provider.Grant) bool {
 	return c.Again != nil && last.Derived && last.RefreshToken != ""
-}
-
-// signToken returns an assertion as a token.
-func (c *Client) signToken() (*provider.Answer, error) {
-	now := time.Now()
-	token, err := c.sign(c.Assertion, "", c.values(""))
-	if err != nil {
-		return nil, err
-	}
-	return &provider.Answer{
-		AccessToken: token, Scope: c.Scopes, DefaultTTL: c.DefaultTTL, RenewalWindow: c.RenewalWindow,
-		Clock: provider.Clock{Sent: now, Received: now},
-	}, nil
 }
 
 // resolveEndpoints returns the endpoints of the server. Errors may quote its metadata, with the

@@ -80,7 +80,7 @@ func (r Request) build(ctx context.Context, field, endpoint string, values Value
 		return nil, err
 	}
 	for name, texts := range headers {
-		req.Header.Set(name, texts[0])
+		req.Header[http.CanonicalHeaderKey(name)] = texts
 	}
 	return req, nil
 }
@@ -123,8 +123,10 @@ func (r Request) body(values Values, params url.Values) (body io.Reader, content
 func fillAll(templates map[string]Template, values Values) (url.Values, error) {
 	filled := url.Values{}
 	for name, template := range templates {
-		if list := template.repeated(values); len(list) > 0 {
-			filled[name] = list
+		if list, isRepeated := values[template.placeholder()].(Repeated); isRepeated {
+			if len(list) > 0 {
+				filled[name] = list
+			}
 			continue
 		}
 		text, isSet, err := template.fill(values, verbatim)

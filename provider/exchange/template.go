@@ -61,12 +61,6 @@ func ParseTemplate(text string) (Template, error) {
 // Placeholder returns a template that is one value: name, or name|function.
 func Placeholder(name string) Template { return mustParse("{" + name + "}") }
 
-// repeated is the function of a placeholder whose elements are one parameter each.
-const repeated = "repeated"
-
-// Repeated returns a template that, as a parameter, is sent once for each element of a list.
-func Repeated(name string) Template { return mustParse("{" + name + "|" + repeated + "}") }
-
 // A Use is a placeholder of a template. Function is "" for the value as it is.
 type Use struct{ Name, Function string }
 
@@ -149,15 +143,6 @@ func (t Template) placeholder() string {
 	return ""
 }
 
-// repeated returns the elements of a list that is all of the template, each a parameter; nil if it is none.
-func (t Template) repeated(values Values) []string {
-	if len(t.parts) != 3 || t.parts[0].literal != "" || t.parts[2].literal != "" || t.parts[1].function != repeated {
-		return nil
-	}
-	list, _ := values[t.parts[1].name].([]string)
-	return list
-}
-
 // ScopeSeparator is the name of the value that separates the elements of a list in a text.
 const ScopeSeparator = "scope_separator"
 
@@ -177,6 +162,8 @@ func textOf(value any, values Values) string {
 			separator = " "
 		}
 		return strings.Join(value, separator)
+	case Repeated:
+		return strings.Join(value, " ")
 	}
 	return fmt.Sprint(value)
 }
@@ -185,7 +172,6 @@ func textOf(value any, values Values) string {
 // not a program.
 var functions = map[string]func(string) (string, error){
 	"base64": func(s string) (string, error) { return base64.StdEncoding.EncodeToString([]byte(s)), nil },
-	repeated: func(s string) (string, error) { return s, nil }, // where it is not a parameter
 	"joined": func(s string) (string, error) { return s, nil }, // a list as one text
 	"upper":  func(s string) (string, error) { return strings.ToUpper(s), nil },
 	"lower":  func(s string) (string, error) { return strings.ToLower(s), nil },
@@ -293,6 +279,8 @@ func fillTree(value any, values Values) (filled any, isSet bool, err error) {
 			switch own := values[name].(type) {
 			case string, nil:
 			case []string:
+				return own, len(own) > 0, nil
+			case Repeated:
 				return own, len(own) > 0, nil
 			default:
 				return own, true, nil

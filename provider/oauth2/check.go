@@ -10,7 +10,8 @@ import (
 )
 
 // reserved are the request parameters that token_params must not set.
-var reserved = []string{"grant_type", "client_id", "client_secret", "refresh_token", "scope", "assertion", "client_assertion", "client_assertion_type"}
+var reserved = []string{"grant_type", "client_id", "client_secret", "refresh_token", "scope", "assertion", "client_assertion", "client_assertion_type",
+	"subject_token", "subject_token_type", "actor_token", "actor_token_type"}
 
 // check returns an error of kind Invalid if fields are missing, contradict each other or
 // cannot be sent. It expects the defaults of complete.

@@ -55,6 +55,7 @@ var grantTypes = map[string]string{
 	"client_credentials":  exchange.ClientCredentials,
 	"jwt_bearer":          exchange.JWTBearer,
 	"account_credentials": exchange.AccountCredentials,
+	"token_exchange":      exchange.TokenExchange,
 }
 
 // Name returns "oauth2".
@@ -67,9 +68,9 @@ func (Provider) Summary() string { return "any server that speaks OAuth 2.0" }
 func (Provider) About() provider.About {
 	return provider.About{
 		Notes:      "Register a client at the server. If the server publishes metadata, give its issuer instead of token_url and revocation_url",
-		Docs:       []string{"https://www.rfc-editor.org/rfc/rfc6749", "https://www.rfc-editor.org/rfc/rfc7523", "https://www.rfc-editor.org/rfc/rfc8414"},
+		Docs:       []string{"https://www.rfc-editor.org/rfc/rfc6749", "https://www.rfc-editor.org/rfc/rfc7523", "https://www.rfc-editor.org/rfc/rfc8414", "https://www.rfc-editor.org/rfc/rfc8693"},
 		Evidence:   "specification",
-		GrantTypes: []string{"refresh_token", "client_credentials", "jwt_bearer", "account_credentials"},
+		GrantTypes: []string{"refresh_token", "client_credentials", "jwt_bearer", "account_credentials", "token_exchange"},
 	}
 }
 
@@ -114,7 +115,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		"redirect_uri": provider.RedirectURIField(),
 		"grant_type": {
 			Type:          framework.TypeString,
-			Description:   "The grant type. With refresh_token and no refresh_token, a person must consent at authorize/<name>. Default: refresh_token if refresh_token or authorization_url is set, otherwise client_credentials.",
+			Description:   "The grant type. With refresh_token and no refresh_token, a person must consent at authorize/<name>. With token_exchange, the credential has no token of its own, and only exchanges those of callers at exchange/<name>. Default: refresh_token if refresh_token or authorization_url is set, otherwise client_credentials.",
 			AllowedValues: provider.Allowed(slices.Sorted(maps.Keys(grantTypes))),
 			DisplayAttrs:  &framework.DisplayAttributes{Name: "Grant type"},
 		},
@@ -177,7 +178,7 @@ func (Provider) Fields() map[string]*framework.FieldSchema {
 		},
 		"token_params": {
 			Type:         framework.TypeKVPairs,
-			Description:  "Further parameters of the token request, such as audience=... or resource=.... A read returns them, so do not put secrets here.",
+			Description:  "Further parameters of the token request, such as audience=... or resource=.... A caller of exchange/<name> cannot change them. A read returns them, so do not put secrets here.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Token parameters"},
 		},
 		"assertion_audience": {
@@ -237,9 +238,7 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		ID:        c.ClientID,
 		Secret:    c.ClientSecret,
 		AuthStyle: c.sentStyle(),
-		Values: exchange.Values{
-			"assertion_subject": c.AssertionSubject, "assertion_audience": c.AssertionAudience, "audience": c.Audience, "resource": c.Resource,
-		},
+		Values:              c.values(),
 		ClientAssertion:     c.clientAssertion(),
 		Assertion:           c.grantAssertion(),
 		Refresh:             c.RefreshToken,
@@ -257,6 +256,9 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 			DeviceURL: c.DeviceURL, Device: exchange.DeviceRequest(client.Request), OpenID: c.Issuer,
 		}
 	}
+	if c.AuthStyle != exchange.None { // otherwise anybody could exchange the caller's token
+		client.Delegated = exchange.RFC8693(literals(c.TokenParams), c.GrantType == "token_exchange")
+	}
 	if c.AuthStyle == exchange.TLSClientAuth {
 		mutual, err := client.HTTP.WithCertificate(c.Certificate, c.PrivateKey)
 		if err != nil {
@@ -272,6 +274,17 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		client.Signer = signer
 	}
 	return &client, nil
+}
+
+// values returns the values of placeholders.
+func (c *config) values() exchange.Values {
+	values := exchange.Values{"assertion_subject": c.AssertionSubject, "assertion_audience": c.AssertionAudience}
+	for name, list := range map[string][]string{"audience": c.Audience, "resource": c.Resource} {
+		if len(list) > 0 {
+			values[name] = exchange.Repeated(list)
+		}
+	}
+	return values
 }
 
 // sentStyle returns how the client authenticates. A client without a secret names itself in the form,
@@ -305,10 +318,9 @@ func literals(texts map[string]string) map[string]exchange.Template {
 func (c *config) request() exchange.Request {
 	form := literals(c.TokenParams)
 	form["grant_type"] = exchange.Literal(grantTypes[c.GrantType])
-	form["audience"], form["resource"] = exchange.Repeated("audience"), exchange.Repeated("resource")
-	for name, list := range map[string][]string{"audience": c.Audience, "resource": c.Resource} {
-		if text, isGiven := c.TokenParams[name]; isGiven && len(list) == 0 {
-			form[name] = exchange.Literal(text)
+	for _, name := range []string{"audience", "resource"} {
+		if _, isGiven := c.TokenParams[name]; !isGiven {
+			form[name] = exchange.Placeholder(name)
 		}
 	}
 	if !c.ScopeInAssertion {

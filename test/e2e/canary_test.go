@@ -71,16 +71,16 @@ type outside struct {
 }
 
 // secretField matches a JSON field with a secret.
-var secretField = regexp.MustCompile(`"(?:access_token|api_key|client_secret|private_key|refresh_token)":("(?:[^"\\]|\\.)*")`)
+var secretField = regexp.MustCompile(`"(?:access_token|actor_token|api_key|client_secret|private_key|refresh_token|subject_token)":("(?:[^"\\]|\\.)*")`)
 
 // accessToken matches the JSON field with the access token of a reader.
 var accessToken = regexp.MustCompile(`"(access_token|http_header)":"[^"]*"`)
 
-// record records an answer, without the access token in reads of creds/ and token/ and in unwrapped
+// record records an answer, without the access token in answers of creds/, token/ and exchange/ and in unwrapped
 // answers.
 func (o *outside) record(path, text string) error {
 	o.addSecrets(text)
-	if strings.Contains(path, "/creds/") || strings.Contains(path, "/token/") || strings.HasSuffix(path, "/unwrap") {
+	if strings.Contains(path, "/creds/") || strings.Contains(path, "/token/") || strings.Contains(path, "/exchange/") || strings.HasSuffix(path, "/unwrap") {
 		text = accessToken.ReplaceAllString(text, "")
 	}
 	_, err := io.WriteString(&o.answers, path+": "+text+"\n")

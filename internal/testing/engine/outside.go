@@ -23,7 +23,7 @@ import (
 )
 
 // secretFields are the names of the secret fields of requests and storage entries.
-var secretFields = []string{"access_token", "api_key", "client_secret", "private_key", "refresh_token"}
+var secretFields = []string{"access_token", "api_key", "client_secret", "private_key", "refresh_token", "subject_token", "actor_token"}
 
 // Log collects what an engine logs. It may be read while the engine logs in the background.
 type Log struct {
@@ -116,10 +116,10 @@ func (o *Outside) Answered(t *testing.T, path string, request map[string]any, re
 }
 
 // withoutToken returns the data of a response without the access token, its header and its query parameter,
-// which only creds/ and token/ may return.
+// which only creds/, token/ and exchange/ may return.
 func withoutToken(path string, data map[string]any) map[string]any {
 	rest := maps.Clone(data)
-	if strings.HasPrefix(path, "creds/") || strings.HasPrefix(path, "token/") {
+	if strings.HasPrefix(path, "creds/") || strings.HasPrefix(path, "token/") || strings.HasPrefix(path, "exchange/") {
 		delete(rest, "access_token")
 		delete(rest, "http_header")
 		delete(rest, "query_parameter")

@@ -79,6 +79,9 @@ type OAuthConduct struct {
 	// SlowDown asks for a longer interval once for each device code.
 	SlowDown bool
 
+	// MoreScope are scopes that a token for a caller has in addition to those that were asked for.
+	MoreScope []string
+
 	// OwnAudience requires the URL of the called endpoint as the aud of a client assertion, as
 	// Okta documents. Otherwise, the token URL and the issuer are accepted too.
 	OwnAudience bool
@@ -125,6 +128,9 @@ type OAuthClient struct {
 	Grants []string
 	Scopes []string
 
+	// Targets are the audiences and resources for which the client can exchange callers' tokens.
+	Targets []string
+
 	// OneScope requires exactly one scope in each request, as Microsoft Entra ID does.
 	OneScope bool
 
@@ -168,6 +174,9 @@ type oauth struct {
 	devices map[string]*deviceCode
 	revoked []string
 
+	delegated map[string]Delegated // by access token
+	ended     map[string]bool      // the people whose tokens are refused
+
 	consents   []*code        // those that were exchanged, in order
 	sent       map[string]int // how often each code was sent
 	earlyPolls int
@@ -191,7 +200,7 @@ type oauthGrant struct {
 }
 
 func newOAuth() oauth {
-	o := oauth{servers: map[string]*authServer{}, tokens: map[string]*oauthGrant{}, codes: map[string]*code{}, devices: map[string]*deviceCode{}, sent: map[string]int{}}
+	o := oauth{servers: map[string]*authServer{}, tokens: map[string]*oauthGrant{}, codes: map[string]*code{}, devices: map[string]*deviceCode{}, sent: map[string]int{}, delegated: map[string]Delegated{}, ended: map[string]bool{}}
 	o.add(OAuthServer{
 		Issuer: OAuthIssuer, TokenURL: OAuthTokenURL, RevocationURL: OAuthRevocationURL,
 		Metadata: []string{OAuthMetadata, OpenIDMetadata},

@@ -29,7 +29,7 @@ func (a *authServer) metadata(r *http.Request, kind string) reply {
 		"token_endpoint_auth_methods_supported": methods,
 		"token_endpoint_auth_signing_alg_values_supported": signatures,
 		"authorization_response_iss_parameter_supported":   true,
-		"grant_types_supported":                            []string{AuthorizationCodeGrant, RefreshTokenGrant, ClientCredentialsGrant, JWTBearerGrant},
+		"grant_types_supported":                            []string{AuthorizationCodeGrant, RefreshTokenGrant, ClientCredentialsGrant, JWTBearerGrant, TokenExchangeGrant},
 	}
 	if a.RevocationURL != "" {
 		body["revocation_endpoint"] = asSeen(r, a.RevocationURL)

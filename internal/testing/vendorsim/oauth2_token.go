@@ -16,6 +16,7 @@ var grantParams = map[string][]string{
 	ClientCredentialsGrant:  nil,
 	JWTBearerGrant:          {"assertion"},
 	AccountCredentialsGrant: {"account_id"},
+	TokenExchangeGrant:      {"subject_token"},
 }
 
 func (s *Sim) oauthToken(a *authServer, r *http.Request) *oauthAnswer {
@@ -40,6 +41,12 @@ func (s *Sim) oauthToken(a *authServer, r *http.Request) *oauthAnswer {
 		if form[name] == "" {
 			return oauthViolation(invalidRequest, "%s is missing", name)
 		}
+	}
+	switch {
+	case kind == TokenExchangeGrant:
+		return s.exchangeGrant(a, client, form)
+	case kind == JWTBearerGrant && found && form["requested_token_use"] != "":
+		return s.onBehalfOf(a, client, form)
 	}
 	var scope, subject string
 	if kind == JWTBearerGrant {

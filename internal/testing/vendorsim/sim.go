@@ -264,6 +264,8 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.count++
 	if form, err := url.ParseQuery(string(body)); err == nil {
 		s.secret(form.Get("assertion"))
+		s.secret(form.Get("subject_token"))
+		s.secret(form.Get("actor_token"))
 		s.secret(form.Get("client_assertion"))
 		if code := form.Get("code"); code != "" {
 			s.oauth.sent[code]++

@@ -3,6 +3,7 @@ package customer
 import (
 	"crypto"
 	"strings"
+	"time"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
@@ -38,8 +39,8 @@ var (
 		},
 		vendorsim.OAuthClient{
 			AuthMethods: []string{vendorsim.SecretPost},
-			Grants:      []string{vendorsim.ClientCredentialsGrant},
-			Scopes:      []string{"https://graph.microsoft.com/.default", "api://billing/.default"}, OneScope: true,
+			Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.TokenExchangeGrant},
+			Scopes:      []string{"https://graph.microsoft.com/.default", "api://billing/.default", "https://graph.microsoft.com/User.Read"}, OneScope: true,
 		},
 	}
 	gitlab = account{
@@ -83,18 +84,23 @@ var (
 	}
 )
 
+// userTokenLifetime is the lifetime of the tokens of a person who has logged in to an application of the customer.
+const userTokenLifetime = 24 * time.Hour
+
 // addOAuth registers the customer with a server of no known vendor, and with the known ones.
 func (c *Customer) addOAuth(k *privateKeys) {
 	generic := vendorsim.OAuthClient{
 		ID: oauthClientID, Secret: oauthSecret, NextSecret: oauthNextSecret, Scopes: []string{"invoices.read", "invoices.write", "openid"},
 		AuthMethods: []string{vendorsim.SecretBasic, vendorsim.PrivateKeyJWT},
 		Keys:        map[string]crypto.PublicKey{"": k.first.Public()},
-		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant, vendorsim.DeviceCodeGrant},
+		Grants:      []string{vendorsim.ClientCredentialsGrant, vendorsim.RefreshTokenGrant, vendorsim.AuthorizationCodeGrant, vendorsim.DeviceCodeGrant, vendorsim.TokenExchangeGrant},
+		Targets:     []string{"ledger"},
 		RedirectURI: redirectURI,
 		Rotate:      true,
 	}
 	c.sim.AddOAuthClient(generic)
 	c.variables["OAUTH2_CLIENT_ID"], c.variables["OAUTH2_CLIENT_SECRET"] = generic.ID, generic.Secret
+	c.variables["USER_TOKEN"] = c.sim.Subject(generic, "ada", userTokenLifetime, nil)
 	c.variables["OAUTH2_NEXT_CLIENT_SECRET"] = generic.NextSecret
 	for _, name := range []string{"oauth2", "crm", "oauthapp"} {
 		c.addRefreshToken(generic, name)
@@ -109,6 +115,7 @@ func (c *Customer) addOAuth(k *privateKeys) {
 	for _, a := range []account{entra, gitlab, okta, salesforce} {
 		c.open(a)
 	}
+	c.variables["ENTRA_USER_TOKEN"] = c.sim.Subject(entra.registered(), "ada", userTokenLifetime, nil)
 	c.addGoogle(k)
 }
 

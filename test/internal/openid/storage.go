@@ -105,7 +105,7 @@ type client struct{ op.Client }
 
 // GrantTypes implements op.Client.
 func (client) GrantTypes() []oidc.GrantType {
-	return []oidc.GrantType{oidc.GrantTypeCode, oidc.GrantTypeRefreshToken, oidc.GrantTypeDeviceCode}
+	return []oidc.GrantType{oidc.GrantTypeCode, oidc.GrantTypeRefreshToken, oidc.GrantTypeDeviceCode, oidc.GrantTypeTokenExchange}
 }
 
 // IDTokenUserinfoClaimsAssertion implements op.Client.
