@@ -112,7 +112,7 @@ func TestAllSecretsThatAreStoredAreSealWrapped(t *testing.T) {
 		e.Write("refresh/prod", nil)
 		e.Keypair("prod", nil)
 		e.Write("clients/crm", map[string]any{
-			"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "authorization_url": "https://auth.example.com/authorize",
+			"vendor": "oauth2", "grant_type": "refresh_token", "token_url": vendorsim.OAuthTokenURL, "authorization_url": "https://auth.example.com/authorize",
 			"client_id": engine.ClientID, "client_secret": engine.ClientSecret, "redirect_uri": "https://vault.example.com/v1/saas/callback",
 		})
 		e.Write("config/oauth2/alice", map[string]any{"client": "crm"})
