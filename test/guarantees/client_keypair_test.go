@@ -65,7 +65,7 @@ func TestGuarantee3AWriteOfAClientKeepsAPendingKeyPair(t *testing.T) {
 		storage := e.BreakStorage()
 		e.Keypair("first", map[string]any{"key_type": "ec-p256", "allowed_clients": "crm"})
 		var once atomic.Bool
-		race := func(c engine.StorageCall) engine.Fault {
+		race := func(c engine.StorageCall) (none engine.Fault) {
 			if c.Op == "put" && c.Key == "keypair/first" && once.CompareAndSwap(false, true) {
 				done := make(chan struct{})
 				go func() { // another operator
@@ -77,7 +77,7 @@ func TestGuarantee3AWriteOfAClientKeepsAPendingKeyPair(t *testing.T) {
 				case <-time.After(time.Second): // it waits for the lock, as it must
 				}
 			}
-			return engine.Fault{}
+			return none
 		}
 		storage.OnCall.Store(&race)
 		e.Write("clients/crm", map[string]any{"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "private_key_source": "generated", "keypair": "first", "grant_type": "refresh_token"})
