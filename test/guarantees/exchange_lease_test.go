@@ -181,9 +181,9 @@ func TestALeaseThatCannotBeStoredFailsTheExchange(t *testing.T) {
 // The operator can write the next secret of a shared client before the vendor has it.
 func TestACallersTokenIsExchangedWhileTheSecretOfAClientChanges(t *testing.T) {
 	delegating(t, nil, func(t *testing.T, e *engine.Engine, ada map[string]any) {
-		client := map[string]any{"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": engine.ExchangeClient.ID, "client_secret": engine.ClientSecret, "auth_style": "client_secret_basic"}
+		client := map[string]any{"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": engine.ExchangeClient.ID, "client_secret": engine.ClientSecret, "auth_style": "client_secret_basic", "grant_type": "token_exchange"}
 		e.Write("clients/swapper", client)
-		e.Write("config/oauth2/shared", map[string]any{"client": "swapper", "grant_type": "token_exchange"})
+		e.Write("config/oauth2/shared", map[string]any{"client": "swapper"})
 		first := engine.TokenOf(e.Swap("shared", ada))
 		e.Write("clients/swapper", map[string]any{"client_secret": newSecret})
 		assert.NotEqual(t, first, engine.TokenOf(e.Swap("shared", ada)), "guarantee 8: the client has changed; the former secret still works")
