@@ -65,7 +65,7 @@ func TestGuarantee3AWriteOfAClientKeepsAPendingKeyPair(t *testing.T) {
 		storage := e.BreakStorage()
 		e.Keypair("first", map[string]any{"key_type": "ec-p256", "allowed_clients": "crm"})
 		var once atomic.Bool
-		race := func(c engine.StorageCall) (none engine.Fault) {
+		race := func(c engine.StorageCall) (none engine.Fault) { //nolint:unparam // FaultyStorage has its type
 			if c.Op == "put" && c.Key == "keypair/first" && once.CompareAndSwap(false, true) {
 				done := make(chan struct{})
 				go func() { // another operator
