@@ -180,8 +180,6 @@ func TestExamplePoliciesGrantOnlyWhatTheyDocument(t *testing.T) {
 	}
 }
 
-const alice, bob = "alice@example.com", "bob@example.com"
-
 // peoplesRequests are in an order in which all can succeed, of a mount with the client crm and the
 // credentials of two people, who have consented.
 var peoplesRequests = []request{
