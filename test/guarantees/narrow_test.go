@@ -96,6 +96,10 @@ func TestAReaderNarrowsWhatTheRoleHas(t *testing.T) {
 			e.refusedRead("creds/both", map[string]any{"resource": "urn:a"}))
 		assert.Contains(t, e.refusedRead("creds/api", map[string]any{"audience": search}), "allowed_params", "not of a credential either")
 		assert.Contains(t, e.refusedRead("creds/both", map[string]any{"client_id": "x"}), `unknown field "client_id"`)
+		for _, empty := range []any{"", []string{}, []string{""}} {
+			assert.Contains(t, e.refusedRead("creds/both", map[string]any{"audience": empty}), "audience: ", "nothing is not everything")
+			assert.Contains(t, e.refusedRead("creds/both", map[string]any{"scope": empty}), "scope: ", "nothing is not everything")
+		}
 		assert.Contains(t, e.refusedRead("creds/any", map[string]any{"resource": "relative"}), `resource: "relative" is not an absolute URI`)
 	})
 }
