@@ -110,6 +110,7 @@ func (c *Customer) addOAuth(k *privateKeys) {
 		c.open(a)
 	}
 	c.addGoogle(k)
+	c.addGitHub(k)
 }
 
 // registered returns the client with its ID and secrets.
@@ -139,7 +140,19 @@ func (c *Customer) addRefreshToken(client vendorsim.OAuthClient, name string) {
 	c.variables[strings.ToUpper(name)+"_REFRESH_TOKEN"] = token
 }
 
-// addGoogle adds the customer's service account at Google, which has two keys.
+// addGitHub adds the customer's GitHub App, which is installed on three repositories.
+func (c *Customer) addGitHub(k *privateKeys) {
+	app := vendorsim.GitHubApp{
+		ClientID: "Iv23liabcdefghijklmn", Key: &k.first.PublicKey, InstallationID: "12345678",
+		Repositories: []string{"site", "tools", "infrastructure"},
+		Permissions:  map[string]string{"contents": "write", "issues": "write"},
+	}
+	c.sim.AddGitHubApp(app)
+	c.variables["GITHUB_CLIENT_ID"], c.variables["GITHUB_INSTALLATION_ID"] = app.ClientID, app.InstallationID
+}
+
+// addGoogle adds the customer's service accounts at Google: one with two keys, and one with domain-wide
+// delegation.
 func (c *Customer) addGoogle(k *privateKeys) {
 	google := vendorsim.OAuthServer{
 		Issuer:       "https://oauth2.googleapis.com",
@@ -152,5 +165,10 @@ func (c *Customer) addGoogle(k *privateKeys) {
 		Keys:   map[string]crypto.PublicKey{googleKeyID: k.first.Public(), googleNextKeyID: k.next.Public()},
 		Grants: []string{vendorsim.JWTBearerGrant}, ScopeInAssertion: true,
 		Scopes: []string{"https://www.googleapis.com/auth/devstorage.read_only", "https://www.googleapis.com/auth/drive.readonly"},
+	})
+	c.sim.AddOAuthClient(vendorsim.OAuthClient{
+		Issuer: google.Issuer, ID: peoplesAccount, Keys: map[string]crypto.PublicKey{googleKeyID: k.first.Public()},
+		Grants: []string{vendorsim.JWTBearerGrant}, ScopeInAssertion: true, Subjects: []string{"alice@example.com", "bob@example.com"},
+		Scopes: []string{"https://www.googleapis.com/auth/calendar.readonly"},
 	})
 }
