@@ -154,7 +154,7 @@ func callVendor(ctx context.Context, c *Credential, state *State, scope string, 
 	}
 	x.Duration = time.Since(began)
 	if answer == nil {
-		x.Err = failure
+		x.Err = c.aboutFields(failure, scope)
 		return state.withClock(failure.Clock), x, ""
 	}
 	token.Seen = began

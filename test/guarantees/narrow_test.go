@@ -273,6 +273,31 @@ func TestAReaderWithoutAnIdentityIsForbidden(t *testing.T) {
 	})
 }
 
+// A vendor rejects a subject as it rejects a key.
+func TestGuarantee15AFieldThatTheVendorRejectsHarmsNoOtherRole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newPersonal(t)
+		e.Write("roles/eve", map[string]any{"config": "service", "assertion_subject": "eve@example.com"})
+		e.Write("roles/alice", map[string]any{"config": "service", "assertion_subject": "alice@example.com"})
+		calls := e.Exchanges()
+		for range 10 { // guarantee 5
+			status, message := e.Refused("creds/eve")
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, message, "the vendor rejected a narrower token (by assertion_subject), or the credential:")
+		}
+		assert.Equal(t, calls+1, e.Exchanges())
+		assert.Equal(t, "alice@example.com", e.Sim.About(e.Creds("alice").Data["access_token"].(string)).Subject)
+		e.mine("1")
+		e.Creds("service")
+
+		e.Sim.AddOAuthClient(vendorsim.OAuthClient{ID: engine.ClientID, Grants: []string{vendorsim.JWTBearerGrant}}) // without the key
+		e.Pass(time.Hour)
+		status, message := e.Refused("creds/service")
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "the vendor rejected the credential:")
+	})
+}
+
 func TestGuarantee8AChangeCountsForTheTokensOfAllReaders(t *testing.T) {
 	for name, change := range map[string]func(e *personal){
 		"a write":   func(e *personal) { e.Write("config/oauth2/service", map[string]any{"max_ttl": "30m"}) },
