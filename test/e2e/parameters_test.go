@@ -155,6 +155,20 @@ func TestPoliciesPinTheParametersOfReads(t *testing.T) {
 		_, err = m.read(t, m.as(token.Auth.ClientToken), "creds/orders", "")
 		assertStatus(t, http.StatusForbidden, denied, err)
 	})
+	t.Run("of two policies with values, the values of both are allowed", func(t *testing.T) {
+		m.put(t, "example", "one-audience.hcl")
+		m.putRules(t, "other", `allowed_parameters = { "audience" = ["`+search+`"] }`)
+		token, err := m.root.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{Policies: []string{"example", "other"}})
+		require.NoError(t, err)
+		reader := m.as(token.Auth.ClientToken)
+		for _, audience := range []string{billing, search} {
+			got, err := m.read(t, reader, "creds/orders", "audience="+audience)
+			require.NoError(t, err)
+			assert.Equal(t, []string{audience}, got)
+		}
+		_, err = m.read(t, reader, "creds/orders", "")
+		assertStatus(t, http.StatusForbidden, denied, err)
+	})
 	t.Run("the example grants nothing else", func(t *testing.T) {
 		m.put(t, "example", "one-audience.hcl")
 		for _, r := range []request{{"read", "creds/api"}, {"read", "token/api"}, {"read", "roles/orders"}, {"read", "status/api"}, {"list", "creds"}} {

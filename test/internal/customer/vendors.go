@@ -106,6 +106,13 @@ func (c *Customer) addOAuth(k *privateKeys) {
 	}
 	c.sim.AddOAuthClient(machine)
 	c.variables["MACHINE_CLIENT_ID"], c.variables["MACHINE_CLIENT_SECRET"] = machine.ID, machine.Secret
+	orders := vendorsim.OAuthClient{
+		ID: "oauth2-orders-0123456789", Secret: "oauth2-orders-secret-0123456789", Scopes: []string{"orders.read"},
+		AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.ClientCredentialsGrant},
+		Audiences: []string{"https://billing.example.com", "https://search.example.com"},
+	}
+	c.sim.AddOAuthClient(orders)
+	c.variables["ORDERS_CLIENT_ID"], c.variables["ORDERS_CLIENT_SECRET"] = orders.ID, orders.Secret
 	for _, a := range []account{entra, gitlab, okta, salesforce} {
 		c.open(a)
 	}
