@@ -270,6 +270,9 @@ func TestAReaderWithoutAnIdentityIsForbidden(t *testing.T) {
 		assert.Contains(t, message, "the vendor rejected the token for this reader")
 		e.mine("1")
 		assert.Equal(t, "ok", e.Read("status/service").Data["state"])
+		for _, event := range e.Events() {
+			assert.NotEqual(t, "tokenbroker/credential-rejected", event.Kind)
+		}
 	})
 }
 
