@@ -263,6 +263,7 @@ func TestAReaderWithoutAnIdentityIsForbidden(t *testing.T) {
 		_, status, message := e.as("4", "token/me")
 		assert.Equal(t, http.StatusForbidden, status)
 		assert.Contains(t, message, "the reader has nothing for assertion_subject")
+		e.AssertMetrics(map[string]string{`tokenbroker_reads_total{result="failed"}`: "0.0"})
 
 		// Guarantee 15: a person that the vendor does not know harms no other.
 		_, status, message = e.as("3", "creds/me")
