@@ -64,12 +64,12 @@ func TestPoliciesPinTheParametersOfReads(t *testing.T) {
 		{
 			policy: "",
 			outcomes: map[string]string{
-				"":                                             denied,
-				"audience=":                                    denied,
-				"audience=" + search:                           denied,
-				"audience=" + billing + "," + search:           denied,
-				"audience=" + billing + ",":                    denied,
-				"audience=+" + billing:                         denied,
+				"":                                   denied,
+				"audience=":                          denied,
+				"audience=" + search:                 denied,
+				"audience=" + billing + "," + search: denied,
+				"audience=" + billing + ",":          denied,
+				"audience=+" + billing:               denied,
 				"audience=" + billing + "&audience=" + search:  denied,
 				"audience=" + billing + "&audience=" + billing: denied,
 				"AUDIENCE=" + billing:                          denied,
@@ -116,7 +116,7 @@ func TestPoliciesPinTheParametersOfReads(t *testing.T) {
 	} {
 		name := "examples/policies/one-audience.hcl"
 		if test.policy == "" {
-			m.put(t, "example", "one-audience.hcl")
+			m.put(t, "one-audience.hcl")
 		} else {
 			name = test.policy
 			m.putRules(t, "example", test.policy)
@@ -148,7 +148,7 @@ func TestPoliciesPinTheParametersOfReads(t *testing.T) {
 	}
 
 	t.Run("a policy without rules adds nothing to one with them", func(t *testing.T) {
-		m.put(t, "example", "one-audience.hcl")
+		m.put(t, "one-audience.hcl")
 		m.putRules(t, "plain", "")
 		token, err := m.root.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{Policies: []string{"example", "plain"}})
 		require.NoError(t, err)
@@ -156,7 +156,7 @@ func TestPoliciesPinTheParametersOfReads(t *testing.T) {
 		assertStatus(t, http.StatusForbidden, denied, err)
 	})
 	t.Run("of two policies with values, the values of both are allowed", func(t *testing.T) {
-		m.put(t, "example", "one-audience.hcl")
+		m.put(t, "one-audience.hcl")
 		m.putRules(t, "other", `allowed_parameters = { "audience" = ["`+search+`"] }`)
 		token, err := m.root.Auth().Token().CreateWithContext(t.Context(), &api.TokenCreateRequest{Policies: []string{"example", "other"}})
 		require.NoError(t, err)
@@ -170,7 +170,7 @@ func TestPoliciesPinTheParametersOfReads(t *testing.T) {
 		assertStatus(t, http.StatusForbidden, denied, err)
 	})
 	t.Run("the example grants nothing else", func(t *testing.T) {
-		m.put(t, "example", "one-audience.hcl")
+		m.put(t, "one-audience.hcl")
 		for _, r := range []request{{"read", "creds/api"}, {"read", "token/api"}, {"read", "roles/orders"}, {"read", "status/api"}, {"list", "creds"}} {
 			m.assertDenied(t, m.client("example"), r)
 		}
@@ -189,7 +189,7 @@ func (m narrowing) putRules(t *testing.T, name, rules string) {
 
 func TestAgentReadsWithParameters(t *testing.T) {
 	m := newNarrowing(t)
-	m.put(t, "example", "one-audience.hcl")
+	m.put(t, "one-audience.hcl")
 	dir := t.TempDir()
 	for name, content := range map[string]string{
 		"vault-token": m.client("example").Token(),
