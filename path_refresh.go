@@ -27,7 +27,7 @@ func (b *backend) pathRefresh() []*framework.Path {
 				ForwardPerformanceSecondary: true,
 				Responses: map[int][]framework.Response{
 					200: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
-						"expire_time": {Type: framework.TypeTime, Description: "When the new token expires, in UTC.", Required: true},
+						"expire_time": {Type: framework.TypeTime, Description: "When the new token expires, in UTC. Omitted if only roles of the credential have tokens."},
 						"vendor":      {Type: framework.TypeString, Description: vendorDescription, Required: true},
 					}}},
 				},
@@ -65,6 +65,9 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 	name := d.Get("name").(string)
 	drop := d.Get("drop").(bool)
 	status, err := b.broker.Refresh(ctx, req.Storage, name, drop)
+	if err == nil && !drop {
+		err = b.store.TryVariant(ctx, req.Storage, name)
+	}
 	if err == nil || drop {
 		err = errors.Join(err, b.store.DropVariants(ctx, req.Storage, name, drop))
 	}
@@ -84,10 +87,11 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 		}
 		return credentialFailure(ctx, req.Storage, name, err)
 	}
-	return &logical.Response{Data: map[string]any{
-		"expire_time": broker.FormatTime(status.ExpireTime),
-		"vendor":      status.Vendor,
-	}}, nil
+	data := map[string]any{"vendor": status.Vendor}
+	if !status.ExpireTime.IsZero() { // only roles have tokens
+		data["expire_time"] = broker.FormatTime(status.ExpireTime)
+	}
+	return &logical.Response{Data: data}, nil
 }
 
 // refreshFailure returns the response to a refresh whose exchange failed. It states what readers get
