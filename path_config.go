@@ -294,6 +294,9 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, p provi
 	if required, err := b.store.RequiresConsent(ctx, req.Storage, name); err == nil && required { // the write has succeeded in any case
 		warnings = append(warnings, "the credential is not verified, as a person must consent first: begin with a write to "+apipath.Authorize(name))
 	}
+	if c, err := b.store.Credential(ctx, req.Storage, name); err == nil && c != nil && provider.LackOf(c.Vendor) != "" {
+		warnings = append(warnings, "the credential is not verified, as it leaves "+provider.LackOf(c.Vendor)+" to roles: read the token of a role that sets it")
+	}
 	if len(warnings) == 0 {
 		return nil, nil
 	}

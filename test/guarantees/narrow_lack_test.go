@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
@@ -25,7 +26,9 @@ func newLacking(t *testing.T) *personal {
 		ScopeInAssertion: true, Scopes: []string{"signature", "impersonation"}, Grants: []string{vendorsim.JWTBearerGrant},
 		Audience: "account.docusign.com", Subjects: []string{"alice@example.com", "bob@example.com"},
 	})
-	e.Write("config/docusign/service", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()})
+	resp, status, message := e.Request(logical.CreateOperation, "config/docusign/service", map[string]any{"client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM()})
+	require.Equal(t, http.StatusOK, status, message)
+	assert.Equal(t, []string{"the credential is not verified, as it leaves subject to roles: read the token of a role that sets it"}, resp.Warnings)
 	e.Write("roles/me", map[string]any{"config": "service", "subject": "{{identity.entity.aliases.accessor.name}}"})
 	e.Write("roles/bob", map[string]any{"config": "service", "subject": "bob@example.com"})
 	e.AddReader("1", "alice@example.com")
