@@ -297,6 +297,9 @@ func (b *backend) configWrite(ctx context.Context, req *logical.Request, p provi
 	if c, err := b.store.Credential(ctx, req.Storage, name); err == nil && c != nil && provider.OnlyDelegates(c.Vendor) {
 		warnings = append(warnings, "the credential is not verified, as it has no token of its own; the first write to "+apipath.Exchange(name)+" shows whether the vendor accepts it")
 	}
+	if c, err := b.store.Credential(ctx, req.Storage, name); err == nil && c != nil && provider.LackOf(c.Vendor) != "" {
+		warnings = append(warnings, "the credential is not verified, as it leaves "+provider.LackOf(c.Vendor)+" to roles: read the token of a role that sets it")
+	}
 	if len(warnings) == 0 {
 		return nil, nil
 	}

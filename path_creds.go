@@ -176,11 +176,12 @@ func (b *backend) read(ctx context.Context, req *logical.Request, d *framework.F
 	return got, err
 }
 
-// isRequestError reports whether a read failed because of its request: an unknown name, bad input, or
-// more dedicated tokens than the role allows.
+// isRequestError reports whether a read failed because of its request: an unknown name, bad input, a reader
+// without the identity that the role needs, or more tokens than the role or the credential allows.
 func isRequestError(err error) bool {
 	var coded logical.HTTPCodedError
-	return errors.Is(err, errUnknown) || isInvalid(err) || errors.As(err, &coded) && coded.Code() == http.StatusTooManyRequests
+	isRefused := errors.As(err, &coded) && (coded.Code() == http.StatusTooManyRequests || coded.Code() == http.StatusForbidden)
+	return isRefused || errors.Is(err, errUnknown) || isInvalid(err)
 }
 
 // readUncounted reads the token of a name, or a dedicated one if the role has dedicated set.

@@ -65,6 +65,9 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 	name := d.Get("name").(string)
 	drop := d.Get("drop").(bool)
 	status, err := b.broker.Refresh(ctx, req.Storage, name, drop)
+	if err == nil && !drop {
+		err = b.store.TryVariant(ctx, req.Storage, name)
+	}
 	if err == nil || drop {
 		err = errors.Join(err, b.store.DropVariants(ctx, req.Storage, name, drop))
 	}
@@ -94,8 +97,11 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 // refreshFailure returns the response to a refresh whose exchange failed. It states what readers get
 // in the meantime.
 func refreshFailure(r *broker.RefreshError, e *broker.ExchangeError) (*logical.Response, error) {
-	what := "the refresh failed"
-	if e.Scope != "" {
+	what, fields := "the refresh failed", fieldsIn(e.Scope)
+	switch {
+	case fields != "":
+		what = fmt.Sprintf("the refresh of a narrower token (by %s) failed", fields)
+	case e.Scope != "":
 		what = fmt.Sprintf("the refresh of the scope %s failed", provider.Quote(provider.ShownKey(e.Scope)))
 	}
 	meanwhile := "there is no valid token"
@@ -115,8 +121,14 @@ func refreshFailure(r *broker.RefreshError, e *broker.ExchangeError) (*logical.R
 	case provider.Expired:
 		return logical.ErrorResponse("%sthe credential has expired; write a new one to %s", message, path), nil
 	}
+	if e.Err.Widened && fields != "" {
+		return logical.ErrorResponse("%sroles with these fields get no newer token until the vendor issues one for no more than they ask for", message), nil
+	}
 	if e.Err.Widened {
 		return logical.ErrorResponse("%sroles with this scope get no newer token until the vendor grants no further scopes", message), nil
+	}
+	if e.Scope != "" && e.Err.MayBeScope && fields != "" {
+		return logical.ErrorResponse("%sthe vendor rejected what the role asks for, or the credential; change the role, or write a new credential to %s", message, path), nil
 	}
 	if e.Scope != "" && e.Err.MayBeScope {
 		return logical.ErrorResponse("%sthe vendor rejected the scope, or the credential; give the role a scope that the vendor grants, or write a new credential to %s", message, path), nil

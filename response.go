@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -112,6 +113,11 @@ func verifyFailure(v *credential.VerifyError, e *provider.Error) (*logical.Respo
 	}
 }
 
+// fieldsIn returns the names of the fields in the key of a narrowing; "" if there are none.
+func fieldsIn(key string) string {
+	return strings.Join(sortedKeys(provider.ParseNarrowing(key).Fields), ", ")
+}
+
 // exchangeFailure returns the response to a read for which there is no valid token.
 func exchangeFailure(e *broker.ExchangeError) (*logical.Response, error) {
 	path := e.Path
@@ -124,8 +130,15 @@ func exchangeFailure(e *broker.ExchangeError) (*logical.Response, error) {
 	case provider.Expired:
 		return logical.ErrorResponse("the credential has expired: %s; write a new one to %s", e.Err.Reason, path), nil
 	}
+	fields := fieldsIn(e.Scope)
+	if e.Err.Widened && fields != "" {
+		return logical.ErrorResponse("%s", e.Err.Reason), nil
+	}
 	if e.Err.Widened {
 		return logical.ErrorResponse("%s (the role's scope is %.100q)", e.Err.Reason, provider.ShownKey(e.Scope)), nil
+	}
+	if e.Scope != "" && e.Err.MayBeScope && fields != "" {
+		return logical.ErrorResponse("the vendor rejected a narrower token (by %s), or the credential: %s; change what the role or the read asks for, or write a new credential to %s", fields, e.Err.Reason, path), nil
 	}
 	if e.Scope != "" && e.Err.MayBeScope {
 		return logical.ErrorResponse("the vendor rejected the scope %s, or the credential: %s; give the role a scope that the vendor grants, or write a new credential to %s", provider.Quote(provider.ShownKey(e.Scope)), e.Err.Reason, path), nil

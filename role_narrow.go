@@ -146,8 +146,8 @@ func (b *backend) readNarrowing(ctx context.Context, req *logical.Request, d *fr
 		if err := checkSpace(field, asked[field]); err != nil {
 			return n, provider.Errorf(provider.Invalid, "%s", err)
 		}
-		if fields[field] == nil {
-			continue
+		if fields[field] == nil { // it must not stand for everything, which a policy may require a reader to narrow
+			return n, provider.Errorf(provider.Invalid, "%s: must not be empty; omit it for all that the role has", field)
 		}
 		if err := r.ask(&n, c, field, fields[field]); err != nil {
 			return n, err

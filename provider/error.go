@@ -91,6 +91,12 @@ func (e *Error) AboutClient() bool {
 	return e.Code == "invalid_client" || e.Code == "unauthorized_client"
 }
 
+// AboutGrant reports whether the vendor rejects the refresh token or the assertion, or its use by the client
+// (RFC 6749 §5.2).
+func (e *Error) AboutGrant() bool {
+	return e.Code == "invalid_grant" || e.Code == "unauthorized_client"
+}
+
 // Throttled reports whether the vendor asks for fewer requests.
 func (e *Error) Throttled() bool { return e.Status == http.StatusTooManyRequests || e.RetryAfter > 0 }
 

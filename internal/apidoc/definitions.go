@@ -161,5 +161,5 @@ func (s *schema) kind(of schema) string {
 // headings are the headings of the page by the names of the $defs, and of members that are objects.
 var headings = map[string]string{
 	"authorization": "consent", "revocation": "revocation", "token": "rules-of-tokens", "refresh_token": "rules-of-refresh-tokens", "scope": "rules-of-scopes",
-	"field": "fields", "grant": "grants", "request": "requests", "step": "steps", "answer": "answers", "assertion": "assertions", "api": "how-the-api-takes-a-token",
+	"field": "fields", "grant": "grants", "request": "requests", "step": "steps", "answer": "answers", "granted": "what-was-granted", "assertion": "assertions", "api": "how-the-api-takes-a-token",
 }

@@ -36,7 +36,7 @@ type Exchange struct {
 	NextAttempt time.Time
 
 	// IsNews is whether this is the first exchange since the last success that shows that the
-	// credential, or one of its scopes, is rejected or has expired.
+	// credential, or one of its scopes, is rejected or has expired. For a variant, it is not set.
 	IsNews bool
 
 	// CanConsent is whether a person's consent can yield the credential's secret.
@@ -133,7 +133,8 @@ func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, r *recor
 	next := state.failed(v.scope, x.Err, now)
 	failure := v.withSnapshot(snapshot{state: next}).lastFailure(now)
 	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
-	x.IsNews = next.isRejected(v.scope) && !v.state.isRejected(v.scope)
+	// The vendor rejects one reader, and not the credential.
+	x.IsNews = next.isRejected(v.scope) && !v.state.isRejected(v.scope) && !isVariant(v.credential.Name)
 	b.report(x)
 	defer b.reportFinished(x, false)
 	// Even an unusable token may have invalidated the previous one.
@@ -172,7 +173,7 @@ func callVendor(ctx context.Context, c *Credential, state *State, scope string, 
 	x.UsesFormer = accepted != "" && accepted != c.Version.Secrets
 	x.Duration = time.Since(began)
 	if answer == nil {
-		x.Err = failure
+		x.Err = c.aboutFields(failure, scope)
 		return state.withClock(failure.Clock), x, ""
 	}
 	token.Seen = began

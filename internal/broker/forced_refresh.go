@@ -140,9 +140,11 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, r *record, drop
 		return snap.of(ownScope), err
 	}
 	older := snap.validTokens(time.Now())
-	v, err := b.exchangeScope(ctx, s, r, snap.of(ownScope), true)
-	if err != nil {
-		return v, err
+	v := snap.of(ownScope)
+	if provider.LackOf(v.credential.Vendor) == "" { // otherwise only roles have tokens
+		if v, err = b.exchangeScope(ctx, s, r, v, true); err != nil {
+			return v, err
+		}
 	}
 	return b.replaceScopes(ctx, s, r, v.snapshot, older)
 }

@@ -67,6 +67,18 @@ func (c *Credential) checkNotWidened(s *State, t provider.Token, scope string) *
 	return newWidenedError("granted %s as well, %s", shown, why)
 }
 
+// aboutFields returns a failure that may concern only the fields of a narrower token. A vendor that rejects the
+// subject of an assertion says invalid_grant (RFC 7523 §3.1) or unauthorized_client, as it does for the key. With a
+// refresh token, invalid_grant is about that. (Guarantee 15.)
+func (c *Credential) aboutFields(failure *provider.Error, scope string) *provider.Error {
+	if failure.Kind != provider.Rejected || !failure.AboutGrant() || c.UsesRefreshToken || len(provider.ParseNarrowing(scope).Fields) == 0 {
+		return failure
+	}
+	next := *failure
+	next.MayBeScope = true
+	return &next
+}
+
 // newWidenedError returns the failure of an exchange whose token has more scopes than were
 // requested.
 func newWidenedError(format string, args ...any) *provider.Error {

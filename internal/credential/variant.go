@@ -193,6 +193,25 @@ func (st *Store) PruneVariants(ctx context.Context, s logical.Storage) error {
 	return nil
 }
 
+// TryVariant exchanges one variant of a credential that has no token of its own. Its error means that the vendor is not
+// available, so that the tokens of the others must stay.
+func (st *Store) TryVariant(ctx context.Context, s logical.Storage, base string) error {
+	credential, err := st.Credential(ctx, s, base)
+	if err != nil || credential == nil || provider.LackOf(credential.Vendor) == "" {
+		return err
+	}
+	digests, err := storage.List(ctx, s, storage.VariantKey(base, ""))
+	if err != nil || len(digests) == 0 {
+		return err
+	}
+	_, err = st.broker.Refresh(ctx, s, broker.VariantName(base, digests[0]), false)
+	var exchange *broker.ExchangeError
+	if errors.Is(err, broker.ErrUnknown) || errors.As(err, &exchange) && exchange.Err.Kind == provider.Rejected {
+		return nil // it was pruned, or it is rejected by a vendor that is available
+	}
+	return err
+}
+
 // DropVariants deletes all variants of a credential, so that their next readers get new tokens. Where
 // revokes is set, it revokes the tokens where the vendor supports that. Its errors are broker.ErrBusy and of
 // type *storage.Error.

@@ -103,12 +103,12 @@ func (m *policed) ask(client *api.Client, r request) error {
 	return err
 }
 
-// put writes the policy of a file, after replacements.
-func (m *policed) put(t *testing.T, name, file string, oldnew ...string) {
+// put writes the policy example from a file, after replacements.
+func (m *policed) put(t *testing.T, file string, oldnew ...string) {
 	t.Helper()
 	policy, err := os.ReadFile("../../examples/policies/" + file)
 	require.NoError(t, err)
-	require.NoError(t, m.root.Sys().PutPolicyWithContext(t.Context(), name, strings.NewReplacer(oldnew...).Replace(string(policy))))
+	require.NoError(t, m.root.Sys().PutPolicyWithContext(t.Context(), "example", strings.NewReplacer(oldnew...).Replace(string(policy))))
 }
 
 // assertDenied makes a request that a policy must not allow.
@@ -161,7 +161,7 @@ func TestExamplePoliciesGrantOnlyWhatTheyDocument(t *testing.T) {
 	assertTested(t, "kensho/", granted)
 	for file, grants := range granted {
 		t.Run(file, func(t *testing.T) {
-			m.put(t, "example", file)
+			m.put(t, file)
 			holder := m.client("example")
 			for _, r := range requests {
 				switch {
@@ -256,7 +256,7 @@ func TestExamplePoliciesForPeopleGrantOnlyWhatTheyDocument(t *testing.T) {
 	holder := m.person(t, alice, "example")
 	for file, grants := range granted {
 		t.Run(file, func(t *testing.T) {
-			m.put(t, "example", file)
+			m.put(t, file)
 			for _, r := range peoplesRequests {
 				if grants(r) {
 					require.NoError(t, m.ask(holder, r), r)
@@ -271,7 +271,7 @@ func TestExamplePoliciesForPeopleGrantOnlyWhatTheyDocument(t *testing.T) {
 	require.NoError(t, err)
 	for _, part := range []string{"metadata.email", "aliases." + mounts["people/"].Accessor + ".name"} {
 		t.Run("person.hcl with "+part, func(t *testing.T) {
-			m.put(t, "example", "person.hcl", "identity.entity.name", "identity.entity."+part)
+			m.put(t, "person.hcl", "identity.entity.name", "identity.entity."+part)
 			for _, r := range own {
 				require.NoError(t, m.ask(holder, r), r)
 				m.assertDenied(t, holder, request{r.operation, strings.ReplaceAll(r.path, alice, bob)})

@@ -96,6 +96,10 @@ func TestAReaderNarrowsWhatTheRoleHas(t *testing.T) {
 			e.refusedRead("creds/both", map[string]any{"resource": "urn:a"}))
 		assert.Contains(t, e.refusedRead("creds/api", map[string]any{"audience": search}), "allowed_params", "not of a credential either")
 		assert.Contains(t, e.refusedRead("creds/both", map[string]any{"client_id": "x"}), `unknown field "client_id"`)
+		for _, empty := range []any{"", []string{}, []string{""}} {
+			assert.Contains(t, e.refusedRead("creds/both", map[string]any{"audience": empty}), "audience: ", "nothing is not everything")
+			assert.Contains(t, e.refusedRead("creds/both", map[string]any{"scope": empty}), "scope: ", "nothing is not everything")
+		}
 		assert.Contains(t, e.refusedRead("creds/any", map[string]any{"resource": "relative"}), `resource: "relative" is not an absolute URI`)
 	})
 }
@@ -259,6 +263,7 @@ func TestAReaderWithoutAnIdentityIsForbidden(t *testing.T) {
 		_, status, message := e.as("4", "token/me")
 		assert.Equal(t, http.StatusForbidden, status)
 		assert.Contains(t, message, "the reader has nothing for assertion_subject")
+		e.AssertMetrics(map[string]string{`tokenbroker_reads_total{result="failed"}`: "0.0"})
 
 		// Guarantee 15: a person that the vendor does not know harms no other.
 		_, status, message = e.as("3", "creds/me")
@@ -266,6 +271,34 @@ func TestAReaderWithoutAnIdentityIsForbidden(t *testing.T) {
 		assert.Contains(t, message, "the vendor rejected the token for this reader")
 		e.mine("1")
 		assert.Equal(t, "ok", e.Read("status/service").Data["state"])
+		for _, event := range e.Events() {
+			assert.NotEqual(t, "tokenbroker/credential-rejected", event.Kind)
+		}
+	})
+}
+
+// A vendor rejects a subject as it rejects a key.
+func TestGuarantee15AFieldThatTheVendorRejectsHarmsNoOtherRole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newPersonal(t)
+		e.Write("roles/eve", map[string]any{"config": "service", "assertion_subject": "eve@example.com"})
+		e.Write("roles/alice", map[string]any{"config": "service", "assertion_subject": "alice@example.com"})
+		calls := e.Exchanges()
+		for range 10 { // guarantee 5
+			status, message := e.Refused("creds/eve")
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, message, "the vendor rejected a narrower token (by assertion_subject), or the credential:")
+		}
+		assert.Equal(t, calls+1, e.Exchanges())
+		assert.Equal(t, "alice@example.com", e.Sim.About(e.Creds("alice").Data["access_token"].(string)).Subject)
+		e.mine("1")
+		e.Creds("service")
+
+		e.Sim.AddOAuthClient(vendorsim.OAuthClient{ID: engine.ClientID, Grants: []string{vendorsim.JWTBearerGrant}}) // without the key
+		e.Pass(time.Hour)
+		status, message := e.Refused("creds/service")
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "the vendor rejected the credential:")
 	})
 }
 

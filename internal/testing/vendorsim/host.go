@@ -15,6 +15,9 @@ func (s *Sim) Simulates(host string) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if isGitHub(host) && len(s.gitHubApps) > 0 {
+		return true
+	}
 	for _, server := range s.oauth.servers {
 		if slices.ContainsFunc([]string{server.Issuer, server.TokenURL, server.RevocationURL}, func(address string) bool {
 			parsed, err := url.Parse(address)

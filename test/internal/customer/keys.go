@@ -127,17 +127,25 @@ func newPrivateKeys() (*privateKeys, error) {
 	return &privateKeys{first, next}, err
 }
 
-// The keys of a Google service account.
+// The Google service accounts, one with two keys, and one that may act for people.
 const (
 	googleAccount   = "billing@acme.iam.gserviceaccount.com"
+	peoplesAccount  = "people@acme.iam.gserviceaccount.com"
 	googleKeyID     = "0123456789abcdef"
 	googleNextKeyID = "fedcba9876543210"
 )
 
-const kenshoFile, oauth2File, googleFile, googleNextFile = "kensho.pem", "oauth2.pem", "key.json", "key-next.json"
+const (
+	kenshoFile     = "kensho.pem"
+	oauth2File     = "oauth2.pem"
+	gitHubFile     = "github-app.pem"
+	googleFile     = "key.json"
+	googleNextFile = "key-next.json"
+	peoplesFile    = "people.json"
+)
 
 // Files are the names of the files that Open writes.
-var Files = []string{kenshoFile, oauth2File, googleFile, googleNextFile}
+var Files = []string{kenshoFile, oauth2File, gitHubFile, googleFile, googleNextFile, peoplesFile}
 
 // writeKeys writes the files with the private keys.
 func (c *Customer) writeKeys(k *privateKeys) error {
@@ -146,15 +154,17 @@ func (c *Customer) writeKeys(k *privateKeys) error {
 	return errors.Join(
 		c.write(kenshoFile, first),
 		c.write(oauth2File, first),
-		c.writeGoogleKey(googleFile, googleKeyID, first),
-		c.writeGoogleKey(googleNextFile, googleNextKeyID, next),
+		c.write(gitHubFile, first),
+		c.writeGoogleKey(googleFile, googleAccount, googleKeyID, first),
+		c.writeGoogleKey(googleNextFile, googleAccount, googleNextKeyID, next),
+		c.writeGoogleKey(peoplesFile, peoplesAccount, googleKeyID, first),
 	)
 }
 
 // writeGoogleKey writes a file as the Google Cloud console creates it.
-func (c *Customer) writeGoogleKey(name, id, key string) error {
+func (c *Customer) writeGoogleKey(name, account, id, key string) error {
 	content, err := json.Marshal(map[string]string{
-		"type": "service_account", "client_email": googleAccount, "private_key_id": id, "private_key": key,
+		"type": "service_account", "client_email": account, "private_key_id": id, "private_key": key,
 	})
 	if err != nil {
 		return err

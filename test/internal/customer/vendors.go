@@ -112,11 +112,19 @@ func (c *Customer) addOAuth(k *privateKeys) {
 	}
 	c.sim.AddOAuthClient(machine)
 	c.variables["MACHINE_CLIENT_ID"], c.variables["MACHINE_CLIENT_SECRET"] = machine.ID, machine.Secret
+	orders := vendorsim.OAuthClient{
+		ID: "oauth2-orders-0123456789", Secret: "oauth2-orders-secret-0123456789", Scopes: []string{"orders.read"},
+		AuthMethods: []string{vendorsim.SecretBasic}, Grants: []string{vendorsim.ClientCredentialsGrant},
+		Audiences: []string{"https://billing.example.com", "https://search.example.com"},
+	}
+	c.sim.AddOAuthClient(orders)
+	c.variables["ORDERS_CLIENT_ID"], c.variables["ORDERS_CLIENT_SECRET"] = orders.ID, orders.Secret
 	for _, a := range []account{entra, gitlab, okta, salesforce} {
 		c.open(a)
 	}
 	c.variables["ENTRA_USER_TOKEN"] = c.sim.Subject(entra.registered(), "ada", userTokenLifetime, nil)
 	c.addGoogle(k)
+	c.addGitHub(k)
 }
 
 // registered returns the client with its ID and secrets.
@@ -146,7 +154,19 @@ func (c *Customer) addRefreshToken(client vendorsim.OAuthClient, name string) {
 	c.variables[strings.ToUpper(name)+"_REFRESH_TOKEN"] = token
 }
 
-// addGoogle adds the customer's service account at Google, which has two keys.
+// addGitHub adds the customer's GitHub App, which is installed on three repositories.
+func (c *Customer) addGitHub(k *privateKeys) {
+	app := vendorsim.GitHubApp{
+		ClientID: "Iv23liabcdefghijklmn", Key: &k.first.PublicKey, InstallationID: "12345678",
+		Repositories: []string{"site", "tools", "infrastructure"},
+		Permissions:  map[string]string{"contents": "write", "issues": "write"},
+	}
+	c.sim.AddGitHubApp(app)
+	c.variables["GITHUB_CLIENT_ID"], c.variables["GITHUB_INSTALLATION_ID"] = app.ClientID, app.InstallationID
+}
+
+// addGoogle adds the customer's service accounts at Google: one with two keys, and one with domain-wide
+// delegation.
 func (c *Customer) addGoogle(k *privateKeys) {
 	google := vendorsim.OAuthServer{
 		Issuer:       "https://oauth2.googleapis.com",
@@ -159,5 +179,10 @@ func (c *Customer) addGoogle(k *privateKeys) {
 		Keys:   map[string]crypto.PublicKey{googleKeyID: k.first.Public(), googleNextKeyID: k.next.Public()},
 		Grants: []string{vendorsim.JWTBearerGrant}, ScopeInAssertion: true,
 		Scopes: []string{"https://www.googleapis.com/auth/devstorage.read_only", "https://www.googleapis.com/auth/drive.readonly"},
+	})
+	c.sim.AddOAuthClient(vendorsim.OAuthClient{
+		Issuer: google.Issuer, ID: peoplesAccount, Keys: map[string]crypto.PublicKey{googleKeyID: k.first.Public()},
+		Grants: []string{vendorsim.JWTBearerGrant}, ScopeInAssertion: true, Subjects: []string{"alice@example.com", "bob@example.com"},
+		Scopes: []string{"https://www.googleapis.com/auth/calendar.readonly"},
 	})
 }
