@@ -232,12 +232,12 @@ func (Provider) Open(s provider.Settings) (provider.Credential, error) {
 		return nil, err
 	}
 	client := exchange.Client{
-		HTTP:      s.Client.WithErrors(c.TransientErrors, ""),
-		Server:    &exchange.Server{Issuer: c.Issuer, Endpoints: exchange.Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}},
-		GrantType: c.GrantType,
-		ID:        c.ClientID,
-		Secret:    c.ClientSecret,
-		AuthStyle: c.sentStyle(),
+		HTTP:                s.Client.WithErrors(c.TransientErrors, ""),
+		Server:              &exchange.Server{Issuer: c.Issuer, Endpoints: exchange.Endpoints{Token: c.TokenURL, Revocation: c.RevocationURL}},
+		GrantType:           c.GrantType,
+		ID:                  c.ClientID,
+		Secret:              c.ClientSecret,
+		AuthStyle:           c.sentStyle(),
 		Values:              c.values(),
 		ClientAssertion:     c.clientAssertion(),
 		Assertion:           c.grantAssertion(),
