@@ -33,6 +33,7 @@ type record struct {
 	current snapshot
 	uses    map[string]use // by scope
 	running operation
+	pending string // the token of a variant that is about to be stored
 }
 
 // An operation is a renewal, a refresh, a write or a dedicated exchange that holds the lock of a
@@ -122,6 +123,7 @@ func (b *Broker) recordLocked(name string) *record {
 	if r == nil {
 		r = &record{name: name, uses: map[string]use{}, allowances: map[string]*allowance{}, refreshLimits: newRefreshLimits()}
 		b.records[name] = r
+		b.indexLocked(r)
 	}
 	return r
 }
@@ -135,6 +137,7 @@ func (b *Broker) removeAbsent(r *record) {
 	defer r.mu.Unlock()
 	if r.current.presence == absent && r.current.unsaved == nil {
 		delete(b.records, r.name)
+		b.unindexLocked(r)
 	}
 }
 
@@ -198,7 +201,9 @@ func (b *Broker) Forget(name string) {
 	if r := b.cached(name); r != nil {
 		r.forget()
 	}
-	b.forgetVariants(name)
+	for _, r := range b.variantsOf(name) {
+		r.forget()
+	}
 }
 
 // ForgetAll is Forget for all names.
@@ -257,12 +262,19 @@ func (r *record) noteIssuedLocked(scope string, last provider.Token) {
 	r.uses[scope] = use{inUse: u.isAwaited && wasRecentlyValid(last, time.Now()), lastRead: u.lastRead}
 }
 
-// noteRejectedLocked records that the vendor rejected a scope. A narrower scope is requested again
-// only when it is read, since its role may have been corrected or deleted.
+// noteRejectedLocked records that the vendor rejected a scope. A narrower scope and a variant are
+// requested again only when they are read, since the role may have been corrected or deleted.
 func (r *record) noteRejectedLocked(scope string, failure *provider.Error) {
-	if scope != ownScope && failure.Kind == provider.Rejected {
+	if (scope != ownScope || isVariant(r.name)) && failure.Kind == provider.Rejected {
 		delete(r.uses, scope)
 	}
+}
+
+// noteRefused records that a scope was not requested, as the credential cannot have it.
+func (r *record) noteRefused(scope string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.uses, scope)
 }
 
 // setRunning sets the operation that is running.

@@ -64,9 +64,6 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 	if ctx.Err() != nil {
 		return v, ErrBusy
 	}
-	if err := v.checkVariants(); err != nil {
-		return v, err
-	}
 	latest := v.latestState()
 	if consent := provider.ConsentOf(v.credential.Vendor); consent != nil && consent.IsMissing() && latest.grantFor(v.scope).RefreshToken == "" {
 		return v, consentRequired(v.credential, v.scope)
@@ -83,6 +80,13 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 	if x.Err == nil {
 		next, x = v.checkUsable(next, x, mayRepeat)
 	}
+	if x.Err == nil {
+		defer r.setPending("")
+		if x.Err = b.checkOwn(r, v.credential, next.Tokens[v.scope]); x.Err != nil {
+			next = next.withTokens(latest.Tokens).withFailuresOf(latest)
+		}
+	}
+	x.Err = v.credential.unnamed(x.Err)
 	if x.isInvalid() {
 		return v, x.Err
 	}
@@ -117,6 +121,9 @@ func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, r *recor
 	failure := v.withSnapshot(snapshot{state: next}).lastFailure(now)
 	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
 	x.IsNews = next.isRejected(v.scope) && !v.state.isRejected(v.scope)
+	if isVariant(r.name) { // what concerns one reader is no news of the credential
+		x.IsNews = x.IsNews && x.Err.AboutClient() && !b.isKnownOfClient(r)
+	}
 	b.report(x)
 	defer b.reportFinished(x, false)
 	// Even an unusable token may have invalidated the previous one.
