@@ -27,7 +27,7 @@ func (b *backend) pathRefresh() []*framework.Path {
 				ForwardPerformanceSecondary: true,
 				Responses: map[int][]framework.Response{
 					200: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
-						"expire_time": {Type: framework.TypeTime, Description: "When the new token expires, in UTC.", Required: true},
+						"expire_time": {Type: framework.TypeTime, Description: "When the new token expires, in UTC. Omitted if only roles have tokens of the credential."},
 						"vendor":      {Type: framework.TypeString, Description: vendorDescription, Required: true},
 					}}},
 				},
@@ -65,7 +65,8 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 	name := d.Get("name").(string)
 	drop := d.Get("drop").(bool)
 	status, err := b.broker.Refresh(ctx, req.Storage, name, drop)
-	if err == nil || drop {
+	var many *broker.TooManyRefreshesError
+	if err == nil || drop && !errors.As(err, &many) {
 		err = errors.Join(err, b.store.DropVariants(ctx, req.Storage, name, drop))
 	}
 	if err != nil {
@@ -78,16 +79,16 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 		if errors.As(err, &failed) && errors.As(err, &exchange) {
 			return refreshFailure(failed, exchange)
 		}
-		var many *broker.TooManyRefreshesError
 		if errors.As(err, &many) {
 			return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s", apipath.Refresh(name), many))
 		}
 		return credentialFailure(ctx, req.Storage, name, err)
 	}
-	return &logical.Response{Data: map[string]any{
-		"expire_time": broker.FormatTime(status.ExpireTime),
-		"vendor":      status.Vendor,
-	}}, nil
+	data := map[string]any{"vendor": status.Vendor}
+	if !status.ExpireTime.IsZero() {
+		data["expire_time"] = broker.FormatTime(status.ExpireTime)
+	}
+	return &logical.Response{Data: data}, nil
 }
 
 // refreshFailure returns the response to a refresh whose exchange failed. It states what readers get

@@ -135,6 +135,9 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, r *record, drop
 		return scopeSnapshot{}, err
 	}
 	older := snap.validTokens(time.Now())
+	if provider.LackOf(snap.credential.Vendor) != "" { // there is no token of its own
+		return b.replaceScopes(ctx, s, r, snap, older)
+	}
 	v, err := b.exchangeScope(ctx, s, r, snap.of(ownScope), true)
 	if err != nil {
 		return v, err
