@@ -70,11 +70,21 @@ func (b *Broker) cached(name string) *record {
 	return b.records[name]
 }
 
-// allCached returns the records of all names.
+// allCached returns the records of all names: first those of credentials, and then those of variants, which
+// are loaded from the credential in memory.
 func (b *Broker) allCached() []*record {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return slices.Collect(maps.Values(b.records))
+	all := make([]*record, 0, len(b.records))
+	for _, r := range b.records {
+		if !isVariant(r.name) {
+			all = append(all, r)
+		}
+	}
+	for _, variants := range b.variants {
+		all = slices.AppendSeq(all, maps.Values(variants))
+	}
+	return all
 }
 
 // lockRecord locks a name and returns its record, which it creates if necessary. unlock also

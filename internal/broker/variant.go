@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -103,6 +106,22 @@ func (b *Broker) countVariants(name string) (n int) {
 func (b *Broker) IsLoaded(name string) bool {
 	r := b.cached(name)
 	return r != nil && r.get().presence == loaded
+}
+
+// Loaded returns a credential in memory; nil if it is not loaded.
+func (b *Broker) Loaded(name string) *Credential {
+	r := b.cached(name)
+	if r == nil {
+		return nil
+	}
+	return r.get().credential
+}
+
+// LoadIfFree loads a name, unless it is loaded, or its lock is held. A failure shows when the name is read.
+func (b *Broker) LoadIfFree(ctx context.Context, s logical.Storage, name string) {
+	if b.Loaded(name) == nil {
+		_ = b.loadUnlocked(ctx, s, name)
+	}
 }
 
 // IdleVariants returns variants that nobody reads any more: their token has expired for longer than its

@@ -99,11 +99,12 @@ func (st *Store) Variant(ctx context.Context, s logical.Storage, name string, n 
 	if st.broker.IsLoaded(variant) {
 		return variant, nil
 	}
+	st.broker.LoadIfFree(ctx, s, name) // once for all variants
 	exists, err := storage.Exists(ctx, s, storage.VariantKey(name, digest))
 	if err != nil || exists {
 		return variant, err
 	}
-	credential, err := st.Credential(ctx, s, name)
+	credential, err := st.whole(ctx, s, name)
 	switch {
 	case err != nil:
 		return "", err
@@ -114,6 +115,15 @@ func (st *Store) Variant(ctx context.Context, s logical.Storage, name string, n 
 		return "", err
 	}
 	return variant, st.createVariant(ctx, s, credential, digest, narrowing)
+}
+
+// whole returns the credential of a variant: that in memory, or else that in storage. A change forgets first
+// the credential and then its variants, so that no variant of the former one stays.
+func (st *Store) whole(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
+	if c := st.broker.Loaded(name); c != nil {
+		return c, nil
+	}
+	return st.Credential(ctx, s, name)
 }
 
 // narrowedFor returns a credential for the narrowing of one reader.
@@ -162,7 +172,7 @@ func (st *Store) variant(ctx context.Context, s logical.Storage, base, digest st
 	if err != nil || entry == nil {
 		return nil, err
 	}
-	whole, err := st.Credential(ctx, s, base)
+	whole, err := st.whole(ctx, s, base)
 	if err != nil || whole == nil {
 		return nil, err
 	}
