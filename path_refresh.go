@@ -66,8 +66,11 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 	drop := d.Get("drop").(bool)
 	status, err := b.broker.Refresh(ctx, req.Storage, name, drop)
 	var many *broker.TooManyRefreshesError
-	if err == nil || drop && !errors.As(err, &many) {
-		err = errors.Join(err, b.store.DropVariants(ctx, req.Storage, name, drop))
+	switch {
+	case drop && !errors.As(err, &many):
+		err = errors.Join(err, b.store.DropVariantTokens(ctx, req.Storage, name))
+	case err == nil:
+		err = b.store.DropVariants(ctx, req.Storage, name, false)
 	}
 	if err != nil {
 		var unfinished *broker.UnfinishedError

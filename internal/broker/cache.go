@@ -280,7 +280,7 @@ func (r *record) noteRejectedLocked(scope string, failure *provider.Error) {
 	}
 }
 
-// noteRefused records that a scope was not requested, as the credential cannot have it.
+// noteRefused records that a scope is requested again only when it is read.
 func (r *record) noteRefused(scope string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -159,7 +159,7 @@ func (r *record) isIdle(now time.Time) bool {
 		return false
 	case snap.presence == unusable:
 		return true
-	case snap.presence != loaded || snap.unsaved != nil || len(r.uses) > 0:
+	case snap.presence != loaded || snap.unsaved != nil || len(r.uses) > 0 || len(unexpired(snap.state.Dropped, now)) > 0:
 		return false
 	}
 	return !wasRecentlyValid(snap.state.Tokens[ownScope], now) && !now.Before(snap.of(ownScope).lastFailure(now).NextAttempt)

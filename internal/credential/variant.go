@@ -250,6 +250,28 @@ func (st *Store) DropVariants(ctx context.Context, s logical.Storage, base strin
 	return nil
 }
 
+// DropVariantTokens drops and revokes the tokens of all variants of a credential. The variants stay until these
+// tokens have expired, since the vendor may return them again. Its errors are those of DropVariants.
+func (st *Store) DropVariantTokens(ctx context.Context, s logical.Storage, base string) error {
+	digests, err := storage.List(ctx, s, storage.VariantKey(base, ""))
+	if err != nil {
+		return err
+	}
+	var dropped []broker.Dropped
+	for _, digest := range digests {
+		one, err := st.broker.DropTokens(ctx, s, broker.VariantName(base, digest))
+		switch invalid := (*provider.Error)(nil); {
+		case err == nil:
+			dropped = append(dropped, one)
+		case errors.Is(err, broker.ErrUnknown), errors.As(err, &invalid): // it is not served
+		default:
+			return err
+		}
+	}
+	st.broker.RevokeVariants(ctx, base, dropped)
+	return nil
+}
+
 // dropVariant deletes a variant and its state, and returns them.
 func (st *Store) dropVariant(ctx context.Context, s logical.Storage, name string) (broker.Dropped, error) {
 	ctx, changes, err := st.broker.BeginDelete(ctx, s, name)

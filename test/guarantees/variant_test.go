@@ -235,6 +235,75 @@ func TestGuarantee8ARefreshOfACredentialWithoutATokenOfItsOwn(t *testing.T) {
 	}
 }
 
+// newAudiences mounts an engine whose credential service has a client secret, and whose role each is for an
+// audience of each reader.
+func newAudiences(t *testing.T, conduct vendorsim.Conduct) *personal {
+	t.Helper()
+	e := &personal{&narrowing{Engine: engine.New(t), client: vendorsim.OAuthClient{
+		ID: engine.ClientID, Secret: engine.ClientSecret, Scopes: []string{"read"}, AuthMethods: []string{vendorsim.SecretBasic},
+		Grants: []string{vendorsim.ClientCredentialsGrant}, Audiences: subjects,
+	}}}
+	e.Sim.AddOAuthClient(e.client)
+	e.Sim.Behave(conduct)
+	e.Write("clients/app", map[string]any{
+		"vendor": "oauth2", "token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "client_secret": engine.ClientSecret, "auth_style": "client_secret_basic",
+	})
+	e.Write("config/oauth2/service", map[string]any{"client": "app", "grant_type": "client_credentials", "scope": "read", "verify": false})
+	e.Write("roles/me", map[string]any{"config": "service", "audience": "{{identity.entity.aliases.accessor.name}}"})
+	for i, name := range subjects {
+		e.AddReader(fmt.Sprint(i+1), name)
+	}
+	return e
+}
+
+// Guarantee 8: a vendor may return a token again until it expires, also one that was dropped.
+func TestGuarantee8ADroppedTokenOfAReaderIsNotServedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sticky := func(w http.ResponseWriter, r *http.Request) { // one token an hour for each audience
+			_ = r.ParseForm()
+			now := time.Now()
+			_, _ = fmt.Fprintf(w, `{"access_token":"%x-%d","token_type":"Bearer","expires_in":%d}`,
+				r.Form.Get("audience"), now.Hour(), int(now.Truncate(time.Hour).Add(time.Hour).Sub(now).Seconds()))
+		}
+		e := newAudiences(t, vendorsim.Conduct{Fault: vendorsim.Always(sticky)})
+		alice := e.mine("1")
+		e.Request(logical.UpdateOperation, "refresh/service", engine.Drop)
+		for range 3 {
+			token, status, message := e.as("1", "creds/me")
+			assert.NotEqual(t, alice, token)
+			assert.Equal(t, http.StatusServiceUnavailable, status, message)
+			e.Restart()
+			e.Pass(7 * time.Minute)
+		}
+		e.Pass(time.Hour)
+		assert.NotEqual(t, alice, e.mine("1"))
+		calls := e.Exchanges()
+		e.Request(logical.UpdateOperation, "refresh/service", engine.Drop)
+		e.Pass(5 * time.Minute)
+		assert.Equal(t, calls+1, e.Exchanges(), "people get new tokens when they read")
+		e.Pass(5 * time.Hour)
+		for key := range e.Dump() {
+			assert.NotContains(t, key, "~", "pruned")
+		}
+	})
+}
+
+// The former secret of a client works for its readers until the vendor knows the new one.
+func TestReadersGetTokensByTheFormerSecretOfAClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newAudiences(t, vendorsim.Conduct{})
+		e.mine("1")
+		e.Write("clients/app", map[string]any{"client_secret": "the-next-client-secret"})
+		e.mine("1")
+		e.mine("2")
+		e.client.Secret = "the-next-client-secret"
+		e.Sim.AddOAuthClient(e.client)
+		e.mine("3")
+		e.Pass(10 * time.Minute)
+		e.assertUnnamed()
+	})
+}
+
 // Guarantee 16: a refresh that was refused drops no tokens.
 func TestGuarantee16RefreshesOfPeoplesTokensAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
