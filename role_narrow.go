@@ -35,7 +35,7 @@ func (r *role) checkNarrowing(c *broker.Credential) error {
 	}
 	if r.isTemplated { // what the templates yield is checked when a reader is known
 		plain := maps.Clone(r.Fields)
-		maps.DeleteFunc(plain, func(_ string, value any) bool { return hasTemplate(map[string]any{"": value}) })
+		maps.DeleteFunc(plain, func(field string, value any) bool { return hasTemplate(map[string]any{field: value}) })
 		_, err := c.Narrow(provider.Narrowing{Scope: r.Scope, Fields: plain})
 		return errors.Join(err, checkTemplates(r.Fields))
 	}

@@ -169,7 +169,7 @@ func TestGuarantee15ReadersOfOneRoleDoNotUseUpTheTokensOfAnother(t *testing.T) {
 		e.Write("roles/any", map[string]any{"config": "api", "allowed_params": "audience,resource"})
 		e.Write("roles/billing", map[string]any{"config": "api", "audience": billing})
 		e.audience("creds/any", map[string]any{"resource": "urn:a"})
-		assert.Equal(t, []string{billing}, e.audience("creds/billing", nil))
+		assert.Equal(t, []string{billing}, e.audience("creds/billing", map[string]any{"min_ttl": "1m"}))
 		_, status, _ := e.Request(logical.ReadOperation, "creds/any", map[string]any{"resource": "urn:b"})
 		assert.Equal(t, http.StatusTooManyRequests, status)
 	})
