@@ -43,7 +43,12 @@ func (c *clientChange) pathOf(user string) string {
 
 // hasWorked reports whether the vendor has accepted the stored secrets from one of the users.
 func (c *clientChange) hasWorked() bool {
-	return c.stored != nil && slices.ContainsFunc(c.users, func(user string) bool { return c.accepted(user) == c.stored.Secrets })
+	return c.stored != nil && slices.ContainsFunc(c.users, c.hasWorkedFor)
+}
+
+// hasWorkedFor reports whether the vendor has accepted the stored secrets from a user or its variants.
+func (c *clientChange) hasWorkedFor(user string) bool {
+	return c.accepted(user) == c.stored.Secrets || c.store.broker.VariantAccepted(user, c.stored.Secrets)
 }
 
 // accepted returns the version of the secrets that the vendor last accepted from a user; "" if unknown.

@@ -209,7 +209,7 @@ func (c *clientChange) isProven() bool {
 	for _, user := range c.users {
 		opened := c.changes.Of(user).Credential
 		canBeExchanged := opened != nil && !needsConsent(opened)
-		if canBeExchanged && c.accepted(user) != c.stored.Secrets && !c.store.broker.VariantAccepted(user, c.stored.Secrets) {
+		if canBeExchanged && !c.hasWorkedFor(user) {
 			return false
 		}
 	}

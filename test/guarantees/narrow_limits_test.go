@@ -170,3 +170,20 @@ func TestATemplateIsCheckedByWhatItYields(t *testing.T) {
 		assert.Contains(t, message, `audience: the credential has no "bob@example.com"`)
 	})
 }
+
+// A patch of a role merges a map, and a write replaces it.
+func TestAPatchOfARoleMergesMaps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newNarrowing(t)
+		params := func(op logical.Operation, given map[string]any) any {
+			_, status, message := e.Request(op, "roles/tiered", map[string]any{"config": "api", "token_params": given})
+			require.Equal(t, http.StatusOK, status, message)
+			return e.Read("roles/tiered").Data["token_params"]
+		}
+		assert.Equal(t, map[string]any{"tier": "gold", "unit": "1"}, params(logical.UpdateOperation, map[string]any{"tier": "gold", "unit": "1"}))
+		assert.Equal(t, map[string]any{"tier": "lead", "unit": "1"}, params(logical.PatchOperation, map[string]any{"tier": "lead"}))
+		assert.Equal(t, map[string]any{"tier": "lead"}, params(logical.PatchOperation, map[string]any{"unit": nil}))
+		assert.Equal(t, map[string]any{"unit": "2"}, params(logical.UpdateOperation, map[string]any{"unit": "2"}))
+		assert.Nil(t, params(logical.PatchOperation, nil))
+	})
+}

@@ -296,10 +296,13 @@ func TestReadersGetTokensByTheFormerSecretOfAClient(t *testing.T) {
 		e.Write("clients/app", map[string]any{"client_secret": "the-next-client-secret"})
 		e.mine("1")
 		e.mine("2")
+		e.Pass(10 * time.Minute)
+		assert.Contains(t, e.Read("clients/app").Data, "former_secrets_set")
 		e.client.Secret = "the-next-client-secret"
 		e.Sim.AddOAuthClient(e.client)
 		e.mine("3")
 		e.Pass(10 * time.Minute)
+		assert.NotContains(t, e.Read("clients/app").Data, "former_secrets_set", "the new secret has worked for a reader")
 		e.assertUnnamed()
 	})
 }
