@@ -131,10 +131,9 @@ func (c *crowd) newReader(s *service, i int) *reader {
 		kind: readerKind, name: fmt.Sprintf("person-%03d-of-%s", i, s.name), sim: s.sim, path: s.path, fields: s.fields,
 		readers: []string{"agent", "agent", "agent", "once a day", "leaver"}[i%5],
 	}}
-	switch {
-	case i%20 == 7:
+	if i%20 == 7 {
 		r.readers = "stranger"
-	default:
+	} else {
 		s.client.Subjects = append(s.client.Subjects, r.name)
 	}
 	if i%4 == 1 {
