@@ -121,7 +121,7 @@ func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, r *recor
 	failure := v.withSnapshot(snapshot{state: next}).lastFailure(now)
 	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
 	x.IsNews = next.isRejected(v.scope) && !v.state.isRejected(v.scope)
-	if isVariant(r.name) { // what concerns one reader is no news of the credential
+	if isVariant(r.name) { // what concerns one reader is not news of the credential
 		x.IsNews = x.IsNews && x.Err.AboutClient() && !b.isKnownOfClient(r)
 	}
 	b.report(x)

@@ -64,7 +64,7 @@ func TestGuarantee14AScopeCannotContainOtherFields(t *testing.T) {
 	})
 }
 
-// Guarantees 5 and 16: what the vendor rejects for one person is no news of the credential, and is not
+// Guarantees 5 and 16: what the vendor rejects for one person is not news of the credential, and is not
 // requested again until the person reads again.
 func TestGuarantee5ARejectedPersonConcernsNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
