@@ -131,8 +131,8 @@ unit-race: ## Run the unit tests under the race detector.
 	go -C bench test $(LIMIT) ./...
 
 SEED ?= 1
-sim: ## Simulate 30 days of 200 credentials, and 200 days of 40 people (SEED=n sets the seed).
-	go -C test test $(LIMIT) -vet=off -count=1 -run "TestThirtyDays|TestPeopleConsentThroughTheYear" -v ./simulation -args -seed=$(SEED)
+sim: ## Simulate 30 days of 200 credentials, 200 days of 40 people who consent, and 12 days of 300 readers (SEED=n sets the seed).
+	go -C test test $(LIMIT) -vet=off -count=1 -run "TestThirtyDays|TestPeopleConsentThroughTheYear|TestManyReadersOfOneRole" -v ./simulation -args -seed=$(SEED)
 
 # Go writes a failing input to testdata/fuzz beside the fuzz target, where it is a test from
 # then on. Inputs that reach new code stay in Go's cache for the next run;

@@ -209,8 +209,10 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.store.ForgetVendor(name)
 	case storage.Keypair, storage.Client: // any credential may use it
 		b.broker.ForgetAll()
-	case storage.State, storage.Variant:
+	case storage.State:
 		b.broker.Forget(name)
+	case storage.Variant:
+		b.store.ForgetVariant(key)
 	case storage.Role:
 		b.roles.forget(name)
 	}

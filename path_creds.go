@@ -201,18 +201,19 @@ func (b *backend) readUncounted(ctx context.Context, req *logical.Request, d *fr
 	// The reader cannot use a token for longer than the limit, so do not ask the vendor for more.
 	request := broker.ReadRequest{Scope: r.scope, MinTTL: min(minTTL, most.ttl)}
 	got := readResult{config: r.Config, longest: most.ttl}
+	var narrowing provider.Narrowing
 	if len(d.Raw) > 1 || r.isTemplated {
 		n, err := b.readNarrowing(ctx, req, d, r)
 		if err != nil {
 			return readResult{}, err
 		}
-		request.Scope = n.Key()
-		if r.isTemplated && !r.Dedicated {
-			got.IssuedToken, err = b.readVariant(ctx, req.Storage, r.Config, n, request)
-			return got, limitError(name, err)
-		}
+		narrowing, request.Scope = n, n.Key()
+		request.IsChosen = request.Scope != r.scope
 	}
 	switch {
+	case r.isTemplated && !r.Dedicated:
+		got.IssuedToken, err = b.readVariant(ctx, req.Storage, r.Config, narrowing, request)
+		err = limitError(name, err)
 	case !r.Dedicated:
 		got.IssuedToken, err = b.broker.Read(ctx, req.Storage, r.Config, request)
 		err = limitError(name, err)

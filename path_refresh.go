@@ -65,11 +65,14 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 	name := d.Get("name").(string)
 	drop := d.Get("drop").(bool)
 	status, err := b.broker.Refresh(ctx, req.Storage, name, drop)
-	if err == nil && !drop {
-		err = b.store.TryVariant(ctx, req.Storage, name)
-	}
-	if err == nil || drop {
-		err = errors.Join(err, b.store.DropVariants(ctx, req.Storage, name, drop))
+	var many *broker.TooManyRefreshesError
+	switch {
+	case drop && !errors.As(err, &many):
+		err = errors.Join(err, b.store.DropVariantTokens(ctx, req.Storage, name))
+	case err == nil && !drop:
+		if err = b.store.TryVariant(ctx, req.Storage, name); err == nil {
+			err = b.store.DropVariants(ctx, req.Storage, name, false)
+		}
 	}
 	if err != nil {
 		var unfinished *broker.UnfinishedError
@@ -81,7 +84,6 @@ func (b *backend) refreshWrite(ctx context.Context, req *logical.Request, d *fra
 		if errors.As(err, &failed) && errors.As(err, &exchange) {
 			return refreshFailure(failed, exchange)
 		}
-		var many *broker.TooManyRefreshesError
 		if errors.As(err, &many) {
 			return nil, logical.CodedError(http.StatusTooManyRequests, fmt.Sprintf("%s: %s", apipath.Refresh(name), many))
 		}

@@ -35,7 +35,7 @@ func (r *role) checkNarrowing(c *broker.Credential) error {
 	}
 	if r.isTemplated { // what the templates yield is checked when a reader is known
 		plain := maps.Clone(r.Fields)
-		maps.DeleteFunc(plain, func(_ string, value any) bool { return hasTemplate(map[string]any{"": value}) })
+		maps.DeleteFunc(plain, func(field string, value any) bool { return hasTemplate(map[string]any{field: value}) })
 		_, err := c.Narrow(provider.Narrowing{Scope: r.Scope, Fields: plain})
 		return errors.Join(err, checkTemplates(r.Fields))
 	}
@@ -197,10 +197,13 @@ func listOf(texts []string) any {
 	return list
 }
 
+// maxRereads is how often a read begins again because the variant was pruned or dropped meanwhile.
+const maxRereads = 5
+
 // readVariant reads the token of a credential for one reader.
 func (b *backend) readVariant(ctx context.Context, s logical.Storage, config string, n provider.Narrowing, request broker.ReadRequest) (*broker.IssuedToken, error) {
-	request.Scope = "" // all of the variant
-	for range 2 {
+	request.Scope, request.IsChosen = "", false // all of the variant
+	for range maxRereads {
 		variant, err := b.store.Variant(ctx, s, config, n)
 		if err != nil {
 			return nil, err

@@ -69,6 +69,9 @@ type Broker struct {
 	mu      sync.RWMutex
 	records map[string]*record // by the name of the credential
 
+	// variants are the records of variants, by the name of their credential and by their own.
+	variants map[string]map[string]*record
+
 	// loads deduplicates the loads that readers wait for.
 	loads singleflight.Group
 
@@ -90,7 +93,7 @@ type Broker struct {
 func New(source Source, observer Observer) *Broker {
 	closed := make(chan struct{})
 	return &Broker{
-		source: source, observer: observer, locks: newLocks(closed), records: map[string]*record{},
+		source: source, observer: observer, locks: newLocks(closed), records: map[string]*record{}, variants: map[string]map[string]*record{},
 		slots: make(chan struct{}, sweepRenewals), closed: closed,
 	}
 }

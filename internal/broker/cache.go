@@ -36,6 +36,8 @@ type record struct {
 
 	// delegations are the exchanges for callers; nil if there are none since the last change.
 	delegations *delegations
+
+	pending string // the token of a variant that is about to be stored
 }
 
 // An operation is a renewal, a refresh, a write or a dedicated exchange that holds the lock of a
@@ -72,11 +74,21 @@ func (b *Broker) cached(name string) *record {
 	return b.records[name]
 }
 
-// allCached returns the records of all names.
+// allCached returns the records of all names: first those of credentials, and then those of variants, which
+// are loaded from the credential in memory.
 func (b *Broker) allCached() []*record {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return slices.Collect(maps.Values(b.records))
+	all := make([]*record, 0, len(b.records))
+	for _, r := range b.records {
+		if !isVariant(r.name) {
+			all = append(all, r)
+		}
+	}
+	for _, variants := range b.variants {
+		all = slices.AppendSeq(all, maps.Values(variants))
+	}
+	return all
 }
 
 // lockRecord locks a name and returns its record, which it creates if necessary. unlock also
@@ -125,6 +137,7 @@ func (b *Broker) recordLocked(name string) *record {
 	if r == nil {
 		r = &record{name: name, uses: map[string]use{}, allowances: map[string]*allowance{}, refreshLimits: newRefreshLimits()}
 		b.records[name] = r
+		b.indexLocked(r)
 	}
 	return r
 }
@@ -138,6 +151,7 @@ func (b *Broker) removeAbsent(r *record) {
 	defer r.mu.Unlock()
 	if r.current.presence == absent && r.current.unsaved == nil {
 		delete(b.records, r.name)
+		b.unindexLocked(r)
 	}
 }
 
@@ -214,7 +228,9 @@ func (b *Broker) Forget(name string) {
 	if r := b.cached(name); r != nil {
 		r.forget()
 	}
-	b.forgetVariants(name)
+	for _, r := range b.variantsOf(name) {
+		r.forget()
+	}
 }
 
 // ForgetAll is Forget for all names.
@@ -273,12 +289,19 @@ func (r *record) noteIssuedLocked(scope string, last provider.Token) {
 	r.uses[scope] = use{inUse: u.isAwaited && wasRecentlyValid(last, time.Now()), lastRead: u.lastRead}
 }
 
-// noteRejectedLocked records that the vendor rejected a scope. A narrower scope is requested again
-// only when it is read, since its role may have been corrected or deleted.
+// noteRejectedLocked records that the vendor rejected a scope. A narrower scope and a variant are
+// requested again only when they are read, since the role may have been corrected or deleted.
 func (r *record) noteRejectedLocked(scope string, failure *provider.Error) {
-	if scope != ownScope && failure.Kind == provider.Rejected {
+	if (scope != ownScope || isVariant(r.name)) && failure.Kind == provider.Rejected {
 		delete(r.uses, scope)
 	}
+}
+
+// noteRefused records that a scope is requested again only when it is read.
+func (r *record) noteRefused(scope string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.uses, scope)
 }
 
 // setRunning sets the operation that is running.

@@ -151,7 +151,9 @@ func (c *Change) Deleted() { c.replaced(absent) }
 
 func (c *Change) replaced(p presence) {
 	c.record.reset(p)
-	c.broker.forgetVariants(c.record.name)
+	for _, r := range c.broker.variantsOf(c.record.name) {
+		r.forget()
+	}
 	c.record.keepUnsaved(nil, nil, nil)
 	c.isCommitted = true
 }
@@ -160,7 +162,9 @@ func (c *Change) replaced(p presence) {
 // tokens and the failures of the credential stay.
 func (c *Change) SettingsCommitted() {
 	c.record.unload()
-	c.broker.forgetVariants(c.record.name)
+	for _, r := range c.broker.variantsOf(c.record.name) {
+		r.unload()
+	}
 }
 
 // Save stores the vendor's answer for the stored credential while the change goes on.

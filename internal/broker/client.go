@@ -187,10 +187,7 @@ func (b *Broker) HaveAccepted(client, secrets string) bool {
 // VariantAccepted reports whether the vendor has accepted a version of a client's secrets from a variant of
 // a credential in memory.
 func (b *Broker) VariantAccepted(name, secrets string) bool {
-	return slices.ContainsFunc(b.allCached(), func(r *record) bool {
-		if !isVariant(r.name) || BaseName(r.name) != name {
-			return false
-		}
+	return slices.ContainsFunc(b.variantsOf(name), func(r *record) bool {
 		snap := r.get()
 		return snap.presence == loaded && snap.latestState().Client.Accepted == secrets
 	})

@@ -78,9 +78,6 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 	if ctx.Err() != nil {
 		return v, ErrBusy
 	}
-	if err := v.checkVariants(); err != nil {
-		return v, err
-	}
 	if provider.OnlyDelegates(v.credential.Vendor) {
 		return v, onlyDelegates(v.credential)
 	}
@@ -100,6 +97,13 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 	if x.Err == nil {
 		next, x = v.checkUsable(next, x, mayRepeat)
 	}
+	if x.Err == nil {
+		defer r.setPending("")
+		if x.Err = b.checkOwn(r, v.credential, next.Tokens[v.scope]); x.Err != nil {
+			next = next.withTokens(latest.Tokens).withFailuresOf(latest)
+		}
+	}
+	x.Err = v.credential.unnamed(x.Err)
 	if x.isInvalid() {
 		return v, x.Err
 	}
@@ -133,8 +137,10 @@ func (b *Broker) exchangeFailed(ctx context.Context, s logical.Storage, r *recor
 	next := state.failed(v.scope, x.Err, now)
 	failure := v.withSnapshot(snapshot{state: next}).lastFailure(now)
 	x.Failures, x.NextAttempt = failure.Count, failure.NextAttempt
-	// The vendor rejects one reader, and not the credential.
-	x.IsNews = next.isRejected(v.scope) && !v.state.isRejected(v.scope) && !isVariant(v.credential.Name)
+	x.IsNews = next.isRejected(v.scope) && !v.state.isRejected(v.scope)
+	if isVariant(r.name) { // what concerns one reader is not news of the credential
+		x.IsNews = x.IsNews && x.Err.AboutClient() && !b.isKnownOfClient(r)
+	}
 	b.report(x)
 	defer b.reportFinished(x, false)
 	// Even an unusable token may have invalidated the previous one.

@@ -140,13 +140,38 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, r *record, drop
 		return snap.of(ownScope), err
 	}
 	older := snap.validTokens(time.Now())
-	v := snap.of(ownScope)
-	if provider.LackOf(v.credential.Vendor) == "" { // otherwise only roles have tokens
-		if v, err = b.exchangeScope(ctx, s, r, v, true); err != nil {
-			return v, err
-		}
+	if provider.LackOf(snap.credential.Vendor) != "" { // there is no token of its own
+		return b.replaceScopes(ctx, s, r, snap, older)
+	}
+	v, err := b.exchangeScope(ctx, s, r, snap.of(ownScope), true)
+	if err != nil {
+		return v, err
 	}
 	return b.replaceScopes(ctx, s, r, v.snapshot, older)
+}
+
+// DropTokens drops the tokens of a variant, and returns it with the state before. Its readers get new tokens
+// when they read. The errors are those of Read.
+func (b *Broker) DropTokens(ctx context.Context, s logical.Storage, name string) (dropped Dropped, err error) {
+	r, unlock, err := b.lockRecord(ctx, name)
+	if err != nil {
+		return Dropped{}, err
+	}
+	defer unlock()
+	defer b.contain(r, &err)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
+	defer cancel()
+	for {
+		snap, err := b.load(ctx, s, r)
+		if err != nil {
+			return Dropped{}, err
+		}
+		dropped = Dropped{Credential: snap.credential, State: snap.latestState()}
+		if _, err = b.dropTokens(ctx, s, r, snap); !errors.Is(err, errSuperseded) { // otherwise another node has written
+			r.noteRefused(ownScope)
+			return dropped, err
+		}
+	}
 }
 
 // dropTokens drops the tokens of a name. It stores that before the vendor is called, so that a

@@ -67,7 +67,7 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 		defer timer.Stop()
 		patienceEnds = timer.C
 	}
-	renewed := b.renewShared(ctx, s, task{record: r, epoch: v.epoch, scope: v.scope, demand: d})
+	renewed := b.renewShared(ctx, s, task{record: r, epoch: v.epoch, scope: v.scope, isChosen: request.IsChosen, demand: d})
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()

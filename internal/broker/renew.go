@@ -18,6 +18,10 @@ type task struct {
 	record *record
 	epoch  uint64
 	scope  string
+
+	// isChosen is as ReadRequest.IsChosen.
+	isChosen bool
+
 	demand demand
 }
 
@@ -25,7 +29,7 @@ type task struct {
 // outlives its reader, since others wait for it and the vendor's answer must be stored. Because of
 // the epoch, a reader that starts after a change of the credential does not join an older renewal.
 func (b *Broker) renewShared(ctx context.Context, s logical.Storage, t task) <-chan singleflight.Result {
-	key := fmt.Sprintf("%d/%t/%d/%s", t.epoch, t.demand.isBackground, t.demand.minTTL, t.scope)
+	key := fmt.Sprintf("%d/%t/%t/%d/%s", t.epoch, t.demand.isBackground, t.isChosen, t.demand.minTTL, t.scope)
 	return t.record.flights.DoChan(key, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 		defer cancel()
@@ -71,7 +75,16 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (issued *
 		}
 		v = v.withSnapshot(snap)
 	}
-	return b.exchangeForToken(ctx, s, r, v, t.demand.minTTL)
+	if t.isChosen {
+		err = v.checkVariants()
+	}
+	if err == nil {
+		issued, err = b.exchangeForToken(ctx, s, r, v, t.demand.minTTL)
+	}
+	if isRefused(err) {
+		r.noteRefused(v.scope)
+	}
+	return issued, err
 }
 
 // exchangeForToken exchanges the credential until there is a token that can be leased. That takes

@@ -12,6 +12,9 @@ type ReadRequest struct {
 	// Scope is the key of the token's narrowing (provider.Narrowing); "" is the credential's own scope.
 	Scope string
 
+	// IsChosen is whether the reader has chosen the scope, so that max_variants limits it.
+	IsChosen bool
+
 	// MinTTL is the remaining lifetime that the reader requires. To meet it, the engine exchanges a
 	// valid token at most once, and only if a new one would be longer.
 	MinTTL time.Duration

@@ -4,6 +4,8 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -120,6 +122,50 @@ func (snap snapshot) revoke(ctx context.Context, accessToken string) error {
 		}
 	}
 	return err
+}
+
+// A Dropped is a variant that was deleted. Its fields are nil if it could not be loaded.
+type Dropped struct {
+	Credential *Credential
+	State      *State
+}
+
+// revokesAtOnce is how many tokens of variants are revoked at a time.
+const revokesAtOnce = 8
+
+// RevokeVariants revokes the tokens of variants that were deleted, within revokeTimeout. It logs how many it
+// could not revoke.
+func (b *Broker) RevokeVariants(ctx context.Context, base string, dropped []Dropped) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
+	defer cancel()
+	var left atomic.Int64
+	var all sync.WaitGroup
+	next := make(chan Dropped)
+	for range min(revokesAtOnce, len(dropped)) {
+		all.Go(func() {
+			for d := range next {
+				snap := snapshot{credential: d.Credential, state: d.State}
+				if done, _ := snap.revokeAll(ctx, d.State.acceptedTokens(), time.Now()); done != nil && done.Reason != "" {
+					left.Add(1)
+				}
+			}
+		})
+	}
+	for _, d := range dropped {
+		if d.Credential == nil || d.State == nil {
+			continue
+		}
+		select {
+		case next <- d:
+		case <-ctx.Done():
+			left.Add(1)
+		}
+	}
+	close(next)
+	all.Wait()
+	if n := left.Load(); n > 0 {
+		b.source.Logger().Warn("tokens of readers cannot be revoked, and stay valid until they expire", "name", base, "count", n)
+	}
 }
 
 // RevokeAll revokes the shared tokens of a deleted credential. It logs a failure.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -53,7 +54,17 @@ func (st *storedState) hasGrant(s *State) bool {
 
 // hasPart reports whether storage has the part of a state for a scope.
 func (st *storedState) hasPart(s *State, scope string) bool {
-	return !st.uncertainParts[scope] && isSame(st.parts[scope], s.part(scope))
+	return !st.uncertainParts[scope] && st.parts[scope].isSame(s.part(scope))
+}
+
+// isSame reports whether two parts are equal in storage. Most have not changed at all, and an exchange looks
+// at those of all scopes, so the comparison begins with what costs little.
+func (p scopePart) isSame(other scopePart) bool {
+	if p.Token.AccessToken != other.Token.AccessToken {
+		return false
+	}
+	p.Token.Seen, other.Token.Seen = time.Time{}, time.Time{} // not stored
+	return reflect.DeepEqual(p, other) || isSame(p, other)
 }
 
 // isSame reports whether two values are equal in storage.

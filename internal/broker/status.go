@@ -70,7 +70,7 @@ type ScopeStatus struct {
 // of them.
 func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 	return func(yield func(string, *Status) bool) {
-		now, variants := time.Now(), b.VariantsOf()
+		now := time.Now()
 		for _, r := range b.allCached() {
 			if isVariant(r.name) {
 				continue
@@ -79,7 +79,7 @@ func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 			switch snap := r.get(); snap.presence {
 			case loaded:
 				s = newStatus(snap, now)
-				s.Variants = variants[r.name]
+				s.Variants = b.countVariants(r.name)
 			case unusable:
 				s = &Status{IsUnusable: true}
 			default:
@@ -143,7 +143,7 @@ func (b *Broker) ReadStatus(ctx context.Context, s logical.Storage, name string)
 		return nil, err
 	}
 	status = newStatus(snap, time.Now())
-	status.Variants = b.VariantsOf()[name]
+	status.Variants = b.countVariants(name)
 	return status, nil
 }
 

@@ -241,6 +241,8 @@ func (b *Broker) loadUnlocked(ctx context.Context, s logical.Storage, name strin
 	switch {
 	case storage.IsError(err):
 		return err
+	case err != nil && isVariant(name): // the error may name the reader
+		b.source.Logger().Debug("the credential cannot have a token of a reader any more", "name", name)
 	case err != nil && !errors.Is(err, ErrUnknown):
 		b.source.Logger().Warn("a credential cannot be used", "name", name, "error", err)
 	}

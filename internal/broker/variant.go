@@ -1,9 +1,19 @@
 package broker
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/provider"
 )
 
 // VariantMark is between the name of a credential and the digest of a narrowing in the name of a variant. No
@@ -31,7 +41,7 @@ func (e *TooManyVariantsError) Error() string {
 	return fmt.Sprintf("%s has %d narrower tokens, its max_variants; wait until some that nobody reads have expired, or raise max_variants", e.Path, e.Max)
 }
 
-// checkVariants returns a *TooManyVariantsError if a token for a scope would be one too many.
+// checkVariants returns a *TooManyVariantsError if a token that a reader has chosen would be one too many.
 func (v scopeSnapshot) checkVariants() error {
 	most := v.credential.MaxVariants
 	if v.scope == ownScope || most == 0 {
@@ -47,58 +57,217 @@ func (v scopeSnapshot) checkVariants() error {
 	return &TooManyVariantsError{Path: v.credential.Path, Max: most}
 }
 
+// isRefused reports whether the vendor was not called, as the credential cannot have such a token.
+func isRefused(err error) bool {
+	var many *TooManyVariantsError
+	var e *provider.Error
+	return errors.As(err, &many) || errors.As(err, &e) && e.Kind == provider.Invalid
+}
+
+// indexLocked adds a record to the variants of its credential, if it is one. The caller holds b.mu.
+func (b *Broker) indexLocked(r *record) {
+	if !isVariant(r.name) {
+		return
+	}
+	base := BaseName(r.name)
+	if b.variants[base] == nil {
+		b.variants[base] = map[string]*record{}
+	}
+	b.variants[base][r.name] = r
+}
+
+// unindexLocked is the inverse of indexLocked.
+func (b *Broker) unindexLocked(r *record) {
+	base := BaseName(r.name)
+	delete(b.variants[base], r.name)
+	if len(b.variants[base]) == 0 {
+		delete(b.variants, base)
+	}
+}
+
+// variantsOf returns the records of the variants of a credential.
+func (b *Broker) variantsOf(name string) []*record {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return slices.Collect(maps.Values(b.variants[name]))
+}
+
+// countVariants returns the number of variants of a credential in memory.
+func (b *Broker) countVariants(name string) (n int) {
+	for _, r := range b.variantsOf(name) {
+		if r.get().presence == loaded {
+			n++
+		}
+	}
+	return n
+}
+
 // IsLoaded reports whether a name is in memory and can be exchanged.
 func (b *Broker) IsLoaded(name string) bool {
 	r := b.cached(name)
 	return r != nil && r.get().presence == loaded
 }
 
-// VariantsOf returns the number of variants of each credential in memory.
-func (b *Broker) VariantsOf() map[string]int {
-	counts := map[string]int{}
-	for _, r := range b.allCached() {
-		if isVariant(r.name) && r.get().presence == loaded {
-			counts[BaseName(r.name)]++
-		}
+// Loaded returns a credential in memory; nil if it is not loaded.
+func (b *Broker) Loaded(name string) *Credential {
+	r := b.cached(name)
+	if r == nil {
+		return nil
 	}
-	return counts
+	return r.get().credential
 }
 
-// forgetVariants clears what is cached of the variants of a credential, which a change has made void.
-func (b *Broker) forgetVariants(name string) {
-	if isVariant(name) {
-		return
-	}
-	prefix := name + VariantMark
-	for _, r := range b.allCached() {
-		if strings.HasPrefix(r.name, prefix) {
-			r.forget()
-		}
+// LoadIfFree loads a name, unless it is loaded, or its lock is held. A failure shows when the name is read.
+func (b *Broker) LoadIfFree(ctx context.Context, s logical.Storage, name string) {
+	if b.Loaded(name) == nil {
+		_ = b.loadUnlocked(ctx, s, name)
 	}
 }
 
 // IdleVariants returns variants that nobody reads any more: their token has expired for longer than its
-// lifetime, or they never had one. It returns at most the given number.
+// lifetime, they never had one, or the credential cannot have them. It returns at most the given number.
 func (b *Broker) IdleVariants(most int) []string {
 	var idle []string
 	now := time.Now()
-	for _, r := range b.allCached() {
+	for _, r := range b.allVariants() {
 		if len(idle) == most {
 			break
 		}
-		if isVariant(r.name) && r.isIdle(now) {
+		if r.isIdle(now) {
 			idle = append(idle, r.name)
 		}
 	}
 	return idle
 }
 
+func (b *Broker) allVariants() []*record {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var all []*record
+	for _, variants := range b.variants {
+		all = slices.AppendSeq(all, maps.Values(variants))
+	}
+	return all
+}
+
 func (r *record) isIdle(now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	snap := r.current
-	if snap.presence != loaded || snap.unsaved != nil || !r.running.since.IsZero() || len(r.uses) > 0 {
+	switch {
+	case !r.running.since.IsZero() || now.Before(snap.panicPause):
+		return false
+	case snap.presence == unusable:
+		return true
+	case snap.presence != loaded || snap.unsaved != nil || len(r.uses) > 0 || len(unexpired(snap.state.Dropped, now)) > 0:
 		return false
 	}
-	return !wasRecentlyValid(snap.state.Tokens[ownScope], now) && !now.Before(snap.state.Failure.asOf(now).NextAttempt)
+	return !wasRecentlyValid(snap.state.Tokens[ownScope], now) && !now.Before(snap.of(ownScope).lastFailure(now).NextAttempt)
+}
+
+// checkOwn returns an error if the vendor has issued a variant's token for the credential itself or for
+// another variant, which has other values of fields. (Guarantee 14.)
+func (b *Broker) checkOwn(r *record, c *Credential, t provider.Token) *provider.Error {
+	if c.Narrowing == "" {
+		return nil
+	}
+	r.setPending(t.AccessToken) // first, as another variant may do the same now
+	own := c.fieldsOf(ownScope)
+	others := b.variantsOf(BaseName(c.Name))
+	if base := b.cached(BaseName(c.Name)); base != nil {
+		others = append(others, base)
+	}
+	for _, other := range others {
+		if other != r && other.hasToken(t.AccessToken, own) {
+			return newWidenedError("returned a token that it has issued for another reader as well, so it does not narrow by the role's fields; give the role a credential of its own")
+		}
+	}
+	return nil
+}
+
+// fieldsOf returns the values of the fields that roles can set, for a token of a scope.
+func (c *Credential) fieldsOf(scope string) map[string]any {
+	fields := maps.Clone(c.RoleFields)
+	if fields == nil {
+		fields = map[string]any{}
+	}
+	maps.Copy(fields, provider.ParseNarrowing(c.keyOf(scope)).Fields)
+	return fields
+}
+
+// hasToken reports whether a name has a token for other values of fields, or is about to have it.
+func (r *record) hasToken(accessToken string, fields map[string]any) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.current.presence != loaded {
+		return false
+	}
+	c := r.current.credential
+	if r.pending == accessToken && !reflect.DeepEqual(c.fieldsOf(ownScope), fields) {
+		return true
+	}
+	for scope, token := range r.current.state.Tokens {
+		if token.AccessToken == accessToken && !reflect.DeepEqual(c.fieldsOf(scope), fields) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *record) setPending(accessToken string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pending = accessToken
+}
+
+// isKnownOfClient reports whether another variant of the credential has shown that the vendor rejects the
+// client.
+func (b *Broker) isKnownOfClient(r *record) bool {
+	return slices.ContainsFunc(b.variantsOf(BaseName(r.name)), func(other *record) bool {
+		snap := other.get()
+		return other != r && snap.presence == loaded && snap.state.Failure.isFinal() && snap.state.Failure.AboutClient
+	})
+}
+
+// unnamed returns a failure without the values of fields that identify the reader of a variant.
+func (c *Credential) unnamed(e *provider.Error) *provider.Error {
+	if e == nil || c.Narrowing == "" || e.Kind == provider.Invalid {
+		return e
+	}
+	var known, values []string
+	for _, value := range c.RoleFields {
+		known = appendTexts(known, value)
+	}
+	for _, value := range provider.ParseNarrowing(c.Narrowing).Fields {
+		values = appendTexts(values, value)
+	}
+	slices.SortFunc(values, func(a, b string) int { return len(b) - len(a) }) // one may be a part of another
+	next := *e
+	for _, value := range values {
+		if len(value) < minShown || slices.Contains(known, value) {
+			continue
+		}
+		next.Reason = regexp.MustCompile("(?i)"+regexp.QuoteMeta(value)).ReplaceAllLiteralString(next.Reason, "(the reader)")
+	}
+	return &next
+}
+
+// minShown is the length of texts that do not identify a reader.
+const minShown = 3
+
+// appendTexts appends the texts in a value.
+func appendTexts(all []string, value any) []string {
+	switch value := value.(type) {
+	case string:
+		return append(all, value)
+	case []any:
+		for _, one := range value {
+			all = appendTexts(all, one)
+		}
+	case map[string]any:
+		for _, one := range value {
+			all = appendTexts(all, one)
+		}
+	}
+	return all
 }

@@ -23,8 +23,7 @@ type Deletion struct {
 	keypair string
 	unlock  func() // the key pair
 
-	unlockConsent  func()
-	unlockVariants func()
+	unlockConsent func()
 }
 
 // BeginDelete begins the deletion of a credential, including one that cannot be decoded. The caller
@@ -39,7 +38,7 @@ func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, vendor, nam
 		unlockConsent()
 		return nil, err
 	}
-	d := &Deletion{store: st, storage: s, ctx: ctx, changes: changes, vendor: vendor, name: name, unlock: func() {}, unlockConsent: unlockConsent, unlockVariants: func() {}}
+	d := &Deletion{store: st, storage: s, ctx: ctx, changes: changes, vendor: vendor, name: name, unlock: func() {}, unlockConsent: unlockConsent}
 	own, err := storage.Get[Entry](ctx, s, storage.CredentialKey(vendor, name), "")
 	switch {
 	case storage.IsError(err):
@@ -58,17 +57,11 @@ func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, vendor, nam
 		d.End()
 		return nil, err
 	}
-	if d.unlockVariants, err = st.broker.Lock(ctx, storage.VariantKey(name, "")); err != nil {
-		d.unlockVariants = func() {}
-		d.End()
-		return nil, err
-	}
 	return d, nil
 }
 
 // End releases the locks of the deletion.
 func (d *Deletion) End() {
-	d.unlockVariants()
 	d.unlock()
 	d.changes.End()
 	d.unlockConsent()

@@ -66,22 +66,27 @@ func (v *variantCounts) forget(name string) {
 	delete(v.counts, name)
 }
 
-// of returns the count of a credential, which it reads from storage at first.
-func (v *variantCounts) of(ctx context.Context, s logical.Storage, name string) (int, error) {
+// reserve adds one to the count of a credential, which it reads from storage at first. It reports whether
+// there is room for it.
+func (v *variantCounts) reserve(ctx context.Context, s logical.Storage, name string, most int) (hasRoom bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if count, isKnown := v.counts[name]; isKnown {
-		return count, nil
-	}
-	keys, err := storage.List(ctx, s, storage.VariantKey(name, ""))
-	if err != nil {
-		return 0, err
+	count, isKnown := v.counts[name]
+	if !isKnown {
+		keys, err := storage.List(ctx, s, storage.VariantKey(name, ""))
+		if err != nil {
+			return false, err
+		}
+		count = len(keys)
 	}
 	if v.counts == nil {
 		v.counts = map[string]int{}
 	}
-	v.counts[name] = len(keys)
-	return len(keys), nil
+	if hasRoom = count < most; hasRoom {
+		count++
+	}
+	v.counts[name] = count
+	return hasRoom, nil
 }
 
 // Variant returns the name of the variant of a credential for a narrowing, which it creates if necessary. Its
@@ -94,43 +99,71 @@ func (st *Store) Variant(ctx context.Context, s logical.Storage, name string, n 
 	if st.broker.IsLoaded(variant) {
 		return variant, nil
 	}
-	key := storage.VariantKey(name, digest)
-	exists, err := storage.Exists(ctx, s, key)
+	st.broker.LoadIfFree(ctx, s, name) // once for all variants
+	exists, err := storage.Exists(ctx, s, storage.VariantKey(name, digest))
 	if err != nil || exists {
 		return variant, err
 	}
-	unlock, err := st.broker.Lock(ctx, storage.VariantKey(name, ""))
-	if err != nil {
-		return "", err
-	}
-	defer unlock()
-	credential, err := st.Credential(ctx, s, name)
+	credential, err := st.whole(ctx, s, name)
 	switch {
 	case err != nil:
 		return "", err
 	case credential == nil:
 		return "", broker.ErrUnknown
-	case credential.UsesRefreshToken:
-		return "", provider.Errorf(provider.Invalid, "the credential %s has a refresh token, which is one person's or service's, so a role cannot give each reader a token of its own", credential.Path)
 	}
-	if _, err := credential.Narrow(n); err != nil {
+	if _, err := narrowedFor(credential, n); err != nil {
 		return "", err
 	}
-	count, err := st.variants.of(ctx, s, name)
+	return variant, st.createVariant(ctx, s, credential, digest, narrowing)
+}
+
+// whole returns the credential of a variant: that in memory, or else that in storage. A change forgets first
+// the credential and then its variants, so that no variant of the former one stays.
+func (st *Store) whole(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
+	if c := st.broker.Loaded(name); c != nil {
+		return c, nil
+	}
+	return st.Credential(ctx, s, name)
+}
+
+// narrowedFor returns a credential for the narrowing of one reader.
+func narrowedFor(c *broker.Credential, n provider.Narrowing) (provider.Credential, error) {
+	if c.UsesRefreshToken {
+		return nil, provider.Errorf(provider.Invalid, "the credential %s has a refresh token, which is one person's or service's, so a role cannot give each reader a token of its own", c.Path)
+	}
+	return c.Narrow(n)
+}
+
+// createVariant stores a variant, unless another reader has done so meanwhile. It holds the lock of the
+// variant only, so that many readers can begin at once.
+func (st *Store) createVariant(ctx context.Context, s logical.Storage, c *broker.Credential, digest, narrowing string) error {
+	unlock, err := st.broker.Lock(ctx, broker.VariantName(c.Name, digest))
 	if err != nil {
-		return "", err
+		return err
 	}
-	if count >= credential.MaxVariants {
-		return "", &TooManyVariantsError{Path: credential.Path, Max: credential.MaxVariants}
+	defer unlock()
+	key := storage.VariantKey(c.Name, digest)
+	if exists, err := storage.Exists(ctx, s, key); err != nil || exists {
+		return err
 	}
-	if exists, err = storage.Exists(ctx, s, key); err != nil || exists { // created meanwhile
-		return variant, err
+	hasRoom, err := st.variants.reserve(ctx, s, c.Name, c.MaxVariants)
+	if err != nil {
+		return err
+	}
+	if !hasRoom {
+		return &TooManyVariantsError{Path: c.Path, Max: c.MaxVariants}
 	}
 	if err := storage.Put(ctx, s, key, &variantEntry{Narrowing: narrowing}); err != nil {
-		return "", err
+		st.variants.forget(c.Name) // the write may have succeeded
+		return err
 	}
-	st.variants.add(name, 1)
-	return variant, nil
+	// A deletion of the credential deletes it first, and then the variants that it finds.
+	isThere, err := storage.Exists(ctx, s, storage.CredentialKey(c.VendorName, c.Name))
+	if err != nil || isThere {
+		return err
+	}
+	st.variants.forget(c.Name)
+	return errors.Join(broker.ErrUnknown, storage.Delete(ctx, s, key))
 }
 
 // variant returns a variant ready to be exchanged; nil if there is none.
@@ -139,13 +172,13 @@ func (st *Store) variant(ctx context.Context, s logical.Storage, base, digest st
 	if err != nil || entry == nil {
 		return nil, err
 	}
-	whole, err := st.Credential(ctx, s, base)
+	whole, err := st.whole(ctx, s, base)
 	if err != nil || whole == nil {
 		return nil, err
 	}
 	n := provider.ParseNarrowing(entry.Narrowing)
 	own := *whole
-	if own.Vendor, err = whole.Narrow(n); err != nil {
+	if own.Vendor, err = narrowedFor(whole, n); err != nil {
 		return nil, err
 	}
 	own.Formers = nil
@@ -186,7 +219,7 @@ const maxPrunes = 200
 // PruneVariants deletes variants that nobody has read for longer than the lifetime of their last token.
 func (st *Store) PruneVariants(ctx context.Context, s logical.Storage) error {
 	for _, name := range st.broker.IdleVariants(maxPrunes) {
-		if err := st.dropVariant(ctx, s, name, false); err != nil {
+		if _, err := st.dropVariant(ctx, s, name); err != nil {
 			return err
 		}
 	}
@@ -213,40 +246,74 @@ func (st *Store) TryVariant(ctx context.Context, s logical.Storage, base string)
 }
 
 // DropVariants deletes all variants of a credential, so that their next readers get new tokens. Where
-// revokes is set, it revokes the tokens where the vendor supports that. Its errors are broker.ErrBusy and of
-// type *storage.Error.
+// revokes is set, it then revokes the tokens where the vendor supports that. Its errors are broker.ErrBusy and
+// of type *storage.Error.
 func (st *Store) DropVariants(ctx context.Context, s logical.Storage, base string, revokes bool) error {
 	digests, err := storage.List(ctx, s, storage.VariantKey(base, ""))
 	if err != nil {
 		return err
 	}
+	var dropped []broker.Dropped
 	for _, digest := range digests {
-		if err := st.dropVariant(ctx, s, broker.VariantName(base, digest), revokes); err != nil {
+		one, err := st.dropVariant(ctx, s, broker.VariantName(base, digest))
+		if err != nil {
 			return err
 		}
+		dropped = append(dropped, one)
+	}
+	if revokes {
+		st.broker.RevokeVariants(ctx, base, dropped)
 	}
 	return nil
 }
 
-// dropVariant deletes a variant and its state.
-func (st *Store) dropVariant(ctx context.Context, s logical.Storage, name string, revokes bool) error {
-	ctx, changes, err := st.broker.BeginDelete(ctx, s, name)
+// DropVariantTokens drops and revokes the tokens of all variants of a credential. The variants stay until these
+// tokens have expired, since the vendor may return them again. Its errors are those of DropVariants.
+func (st *Store) DropVariantTokens(ctx context.Context, s logical.Storage, base string) error {
+	digests, err := storage.List(ctx, s, storage.VariantKey(base, ""))
 	if err != nil {
 		return err
 	}
+	var dropped []broker.Dropped
+	for _, digest := range digests {
+		one, err := st.broker.DropTokens(ctx, s, broker.VariantName(base, digest))
+		switch invalid := (*provider.Error)(nil); {
+		case err == nil:
+			dropped = append(dropped, one)
+		case errors.Is(err, broker.ErrUnknown), errors.As(err, &invalid): // it is not served
+		default:
+			return err
+		}
+	}
+	st.broker.RevokeVariants(ctx, base, dropped)
+	return nil
+}
+
+// dropVariant deletes a variant and its state, and returns them.
+func (st *Store) dropVariant(ctx context.Context, s logical.Storage, name string) (broker.Dropped, error) {
+	ctx, changes, err := st.broker.BeginDelete(ctx, s, name)
+	if err != nil {
+		return broker.Dropped{}, err
+	}
 	defer changes.End()
 	change := changes.Of(name)
+	dropped := broker.Dropped{Credential: change.Credential, State: change.Known}
 	base, digest, _ := strings.Cut(name, broker.VariantMark)
 	if err := broker.DeleteState(ctx, s, name); err != nil {
-		return change.Failed(ctx, nil, err)
+		return dropped, change.Failed(ctx, nil, err)
 	}
 	if err := storage.Delete(ctx, s, storage.VariantKey(base, digest)); err != nil {
-		return change.Failed(ctx, nil, err)
+		st.variants.forget(base)
+		return dropped, change.Failed(ctx, nil, err)
 	}
-	st.variants.forget(base)
-	if revokes {
-		st.broker.RevokeAll(ctx, change.Credential, change.Known)
-	}
+	st.variants.add(base, -1)
 	change.Deleted()
-	return nil
+	return dropped, nil
+}
+
+// ForgetVariant drops what is cached of a variant whose entry another node has written.
+func (st *Store) ForgetVariant(key string) {
+	base, digest, _ := strings.Cut(strings.TrimPrefix(key, storage.VariantsPrefix), "/")
+	st.variants.forget(base)
+	st.broker.Forget(broker.VariantName(base, digest))
 }

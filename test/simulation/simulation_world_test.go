@@ -273,6 +273,8 @@ func (a *account) lifetime(at time.Time) time.Duration {
 		return time.Hour
 	case signedTokenKind:
 		return 59 * time.Minute
+	case readerKind:
+		return tokenLife
 	case "API key":
 		return 24 * time.Hour
 	case "refresh token of a pair":
