@@ -80,7 +80,7 @@ func (c *crowd) readAs(r *reader) (lease time.Duration) {
 		c.strangers.Add(1)
 		c.T.Errorf("%s: %s got the token of %q", now, r.name, subject)
 	}
-	if issued := expiry.Add(-tokenLife); issued.Before(least.Add(-time.Second)) { // tokens have whole seconds
+	if issued := expiry.Add(-readerTokenLifetime); issued.Before(least.Add(-time.Second)) { // tokens have whole seconds
 		c.older.Add(1)
 		c.T.Errorf("%s: %s got a token of %s after a change at %s", now, r.name, issued, least)
 	}

@@ -30,8 +30,8 @@ import (
 // readerKind is the kind of the accounts of readers.
 const readerKind = "reader of a role"
 
-// tokenLife is the lifetime of the tokens of readers.
-const tokenLife = 6 * time.Hour
+// readerTokenLifetime is the lifetime of the tokens of readers.
+const readerTokenLifetime = 6 * time.Hour
 
 // crowdSpan returns the simulated time, and the number of readers of each service.
 func crowdSpan() (span time.Duration, readers int) {
@@ -112,7 +112,7 @@ func (c *crowd) newService(i int) *service {
 	s.sim.AddOAuthServer(vendorsim.OAuthServer{Issuer: issuer, TokenURL: issuer + "/oauth2/token", RevocationURL: issuer + "/oauth2/revoke"})
 	s.client = vendorsim.OAuthClient{
 		Issuer: issuer, ID: engine.ClientID, Keys: map[string]crypto.PublicKey{"": serviceKey().Public()}, Scopes: []string{"read", "write"},
-		Grants: []string{vendorsim.JWTBearerGrant}, Lifetime: tokenLife,
+		Grants: []string{vendorsim.JWTBearerGrant}, Lifetime: readerTokenLifetime,
 	}
 	s.path = "config/oauth2/" + s.name
 	s.fields = map[string]any{
@@ -259,7 +259,7 @@ func (c *crowd) inspect() {
 			}
 		}
 		for _, r := range c.readers {
-			if time.Now().UnixNano()-r.lastRead.Load() < int64(3*tokenLife+2*time.Hour) {
+			if time.Now().UnixNano()-r.lastRead.Load() < int64(3*readerTokenLifetime+2*time.Hour) {
 				recent++
 			}
 		}
@@ -298,7 +298,7 @@ func (c *crowd) checkResults() {
 	assert.True(c.T, testing.Short() || c.deletions.Load() > 0 && c.writes.Load() > 0 && c.restarts.Load() > 0 && c.denied.Load() > 0)
 
 	// Nobody reads, so storage returns to its size.
-	c.Pass(3*tokenLife + 2*time.Hour)
+	c.Pass(3*readerTokenLifetime + 2*time.Hour)
 	for key := range c.Dump() {
 		assert.False(c.T, strings.HasPrefix(key, "variant/") || strings.Contains(key, "~"), "%s is left in storage", key)
 	}

@@ -274,7 +274,7 @@ func (a *account) lifetime(at time.Time) time.Duration {
 	case signedTokenKind:
 		return 59 * time.Minute
 	case readerKind:
-		return tokenLife
+		return readerTokenLifetime
 	case "API key":
 		return 24 * time.Hour
 	case "refresh token of a pair":
