@@ -132,38 +132,6 @@ func (r *role) update(fields map[string]any, op credential.Operation) {
 	}
 }
 
-func textsOf(value any) []string {
-	var texts []string
-	list, _ := value.([]any)
-	for _, text := range list {
-		texts = append(texts, text.(string))
-	}
-	return texts
-}
-
-// setField sets the value of a field of the credential; nil clears it. A patch merges maps.
-func (r *role) setField(field string, value any, op credential.Operation) {
-	last, wasMap := r.Fields[field].(map[string]any)
-	if given, isMap := value.(map[string]any); isMap && wasMap && op == credential.Patch {
-		next := maps.Clone(last)
-		maps.Copy(next, given)
-		value = next
-	}
-	if entries, isMap := value.(map[string]any); isMap {
-		entries = maps.Clone(entries)
-		maps.DeleteFunc(entries, func(_ string, one any) bool { return one == nil })
-		if value = entries; len(entries) == 0 {
-			value = nil
-		}
-	}
-	if r.Fields == nil {
-		r.Fields = map[string]any{}
-	}
-	if r.Fields[field] = value; value == nil {
-		delete(r.Fields, field)
-	}
-}
-
 // exchanges returns the maximum number of exchanges of a dedicated role within the lifetime of one
 // token. The default allows for Vault Agent, which reads again after 85 to 95 % of a lease, and for
 // a deployment that replaces all readers.

@@ -25,6 +25,38 @@ func (r *role) narrowing() provider.Narrowing {
 	return provider.Narrowing{Scope: r.Scope, Fields: r.Fields}
 }
 
+func textsOf(value any) []string {
+	var texts []string
+	list, _ := value.([]any)
+	for _, text := range list {
+		texts = append(texts, text.(string))
+	}
+	return texts
+}
+
+// setField sets the value of a field of the credential; nil clears it. A patch merges maps.
+func (r *role) setField(field string, value any, op credential.Operation) {
+	last, wasMap := r.Fields[field].(map[string]any)
+	if given, isMap := value.(map[string]any); isMap && wasMap && op == credential.Patch {
+		next := maps.Clone(last)
+		maps.Copy(next, given)
+		value = next
+	}
+	if entries, isMap := value.(map[string]any); isMap {
+		entries = maps.Clone(entries)
+		maps.DeleteFunc(entries, func(_ string, one any) bool { return one == nil })
+		if value = entries; len(entries) == 0 {
+			value = nil
+		}
+	}
+	if r.Fields == nil {
+		r.Fields = map[string]any{}
+	}
+	if r.Fields[field] = value; value == nil {
+		delete(r.Fields, field)
+	}
+}
+
 // checkNarrowing returns an error if the credential cannot issue the role's tokens.
 func (r *role) checkNarrowing(c *broker.Credential) error {
 	if len(r.Scope) == 0 && len(r.Fields) == 0 {

@@ -123,3 +123,8 @@ func (c *Client) authenticate(style, endpoint string, values Values) (authentica
 func basic(id, secret string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(id+":"+secret))
 }
+
+func isRejected(err error) bool {
+	var e *provider.Error
+	return errors.As(err, &e) && e.Kind == provider.Rejected
+}

@@ -7,7 +7,6 @@ package exchange
 import (
 	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -395,9 +394,4 @@ func (c *Client) granted(t tokenResponse, refresh string, last provider.Grant) *
 		return nil
 	}
 	return &provider.Grant{RefreshToken: next, AuthStyle: last.AuthStyle}
-}
-
-func isRejected(err error) bool {
-	var e *provider.Error
-	return errors.As(err, &e) && e.Kind == provider.Rejected
 }
