@@ -1,6 +1,7 @@
 package tokenbroker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,6 +175,10 @@ func (b *backend) readNarrowing(ctx context.Context, req *logical.Request, d *fr
 	case c == nil:
 		return n, broker.ErrUnknown
 	}
+	vendor, err := b.store.Vendor(ctx, req.Storage, c.VendorName)
+	if err != nil {
+		return n, err
+	}
 	for _, field := range sortedKeys(fields) {
 		if err := checkSpace(field, asked[field]); err != nil {
 			return n, provider.Errorf(provider.Invalid, "%s", err)
@@ -181,15 +186,16 @@ func (b *backend) readNarrowing(ctx context.Context, req *logical.Request, d *fr
 		if fields[field] == nil { // it must not stand for everything, which a policy may require a reader to narrow
 			return n, provider.Errorf(provider.Invalid, "%s: must not be empty; omit it for all that the role has", field)
 		}
-		if err := r.ask(&n, c, field, fields[field]); err != nil {
+		if err := r.ask(&n, c, field, fields[field], provider.RoleFieldsOf(vendor)[field].Adds); err != nil {
 			return n, err
 		}
 	}
 	return n, nil
 }
 
-// ask narrows n to what a reader asks for in a field.
-func (r *role) ask(n *provider.Narrowing, c *broker.Credential, field string, value any) error {
+// ask narrows n to what a reader asks for in a field. adds is whether its entries are parameters that a request has in
+// addition to the others.
+func (r *role) ask(n *provider.Narrowing, c *broker.Credential, field string, value any, adds bool) error {
 	whole, whose := n.Fields[field], "the role"
 	if whole == nil {
 		whole, whose = c.RoleFields[field], "the credential"
@@ -209,6 +215,9 @@ func (r *role) ask(n *provider.Narrowing, c *broker.Credential, field string, va
 	if field == "scope" {
 		n.Scope = textsOf(value)
 		return nil
+	}
+	if _, isMap := n.Fields[field].(map[string]any); isMap && adds {
+		return nil // a request with fewer entries is not narrower, so that the reader gets all of the role's
 	}
 	if n.Fields == nil {
 		n.Fields = map[string]any{}
@@ -318,17 +327,27 @@ func (b *backend) filled(entityID string, fields map[string]any) (map[string]any
 	all := map[string]any{}
 	for _, field := range sortedKeys(fields) {
 		all[field], err = eachText(fields[field], func(text string) (string, error) {
-			_, out, err := identitytpl.PopulateString(identitytpl.PopulateStringInput{String: text, Entity: entity, Groups: groups, Mode: identitytpl.ACLTemplating})
-			if err == nil && strings.TrimSpace(out) == "" {
-				err = errors.New("is empty")
-			}
-			return out, err
+			return fillText(text, entity, groups)
 		})
 		if err != nil {
 			return nil, forbidden(fmt.Sprintf("the reader has nothing for %s: %s", field, err))
 		}
 	}
 	return all, nil
+}
+
+// fillText fills the templates of a text, each of which must yield something: readers of whom nothing is known would
+// otherwise have the same token.
+func fillText(text string, entity *logical.Entity, groups []*logical.Group) (filled string, err error) {
+	filled = placeholder.ReplaceAllStringFunc(text, func(one string) string {
+		_, out, failed := identitytpl.PopulateString(identitytpl.PopulateStringInput{String: one, Entity: entity, Groups: groups, Mode: identitytpl.ACLTemplating})
+		if failed == nil && strings.TrimSpace(out) == "" {
+			failed = errors.New("is empty")
+		}
+		err = cmp.Or(err, failed)
+		return out
+	})
+	return filled, err
 }
 
 // groupsFor returns the groups of an entity if a template needs them.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -127,7 +128,7 @@ func (snap snapshot) canRevoke(ctx context.Context) bool {
 // delegatedToken returns the cached token of a request, or a new one that concurrent callers share.
 func (b *Broker) delegatedToken(ctx context.Context, r *record, snap snapshot, request provider.DelegateRequest, key delegationKey) (*IssuedToken, error) {
 	ds, now := r.delegationsOf(snap.epoch), time.Now()
-	cached := ds.token(key, now)
+	cached, until := ds.token(key, now)
 	if cached != nil && !isRenewalDue(cached.At(now), now) {
 		return delegatedTo(snap, request, *cached, Cached, now), nil
 	}
@@ -135,7 +136,7 @@ func (b *Broker) delegatedToken(ctx context.Context, r *record, snap snapshot, r
 		return nil, refused
 	}
 	fallBack := func(err error) (*IssuedToken, error) {
-		if now := time.Now(); cached != nil && leaseTTL(cached.At(now), now) > 0 { // guarantee 4
+		if now := time.Now(); cached != nil && leaseTTL(cached.At(now), now) > 0 && (until.IsZero() || now.Before(until)) { // guarantee 4
 			issued := delegatedTo(snap, request, *cached, Stale, now)
 			issued.Warnings = append(issued.Warnings, fmt.Sprintf("the vendor issues no newer token (%s); this one is valid until %s", err, FormatTime(issued.ExpireTime)))
 			return issued, nil
@@ -191,7 +192,7 @@ func delegatedTo(snap snapshot, request provider.DelegateRequest, t provider.Tok
 		return nil
 	}
 	issued := &IssuedToken{Token: t, Vendor: snap.credential.VendorName, API: snap.credential.API, TTL: ttl, Reread: ttl, Outcome: outcome}
-	issued.Warnings = scopeWarnings(t, provider.JoinScope(request.Scope))
+	issued.Warnings = append(scopeWarnings(t, provider.JoinScope(request.Scope)), t.Warnings...)
 	if kind := t.Extra[issuedTokenType]; request.RequestedTokenType != "" && kind != "" && kind != request.RequestedTokenType {
 		issued.Warnings = append(issued.Warnings, fmt.Sprintf("the vendor issued a token of type %s, and not of the requested type", kind))
 	}
@@ -217,7 +218,9 @@ func (b *Broker) exchangeDelegated(ctx context.Context, r *record, snap snapshot
 	answer, failure := snap.requestDelegated(ctx, ds, request)
 	x.Duration = time.Since(began)
 	var token provider.Token
-	isOfVendor := failure != nil // and so may be an outage, or concern the credential
+	// Otherwise it may be an outage, or concern the credential. An answer without a usable token may be due to what
+	// this caller gave.
+	isOfVendor := failure != nil && failure.Kind != provider.InvalidResponse
 	if failure == nil {
 		token, failure = snap.readDelegated(answer, request, last)
 		if failure != nil && answer.AccessToken != "" && snap.canRevoke(ctx) {
@@ -286,7 +289,7 @@ func (snap snapshot) readDelegated(answer *provider.Answer, request provider.Del
 		}
 	}
 	var failure *provider.Error
-	if token.Warnings, failure = c.checkGranted(answer, c.Narrowing); failure != nil {
+	if token.Warnings, failure = c.checkGranted(answer, askedBy(c, request)); failure != nil {
 		return token, failure
 	}
 	if now := time.Now(); leaseTTL(token, now) == 0 {
@@ -295,8 +298,24 @@ func (snap snapshot) readDelegated(answer *provider.Answer, request provider.Del
 	return token, nil
 }
 
-// delegationFailed records a failure and returns it as an error for the caller. isOfVendor is whether the vendor
-// has returned no token at all.
+// askedBy returns the key of what a request asks for: what the credential's narrowing has, and what the caller adds.
+func askedBy(c *Credential, request provider.DelegateRequest) string {
+	n := provider.ParseNarrowing(c.Narrowing)
+	n.Fields = maps.Clone(n.Fields)
+	for field, asked := range map[string][]string{"audience": request.Audience, "resource": request.Resource} {
+		if len(asked) == 0 {
+			continue
+		}
+		if n.Fields == nil {
+			n.Fields = map[string]any{}
+		}
+		n.Fields[field] = asked
+	}
+	return n.Key()
+}
+
+// delegationFailed records a failure and returns it as an error for the caller. isOfVendor is whether it
+// may concern other callers as well.
 func (b *Broker) delegationFailed(r *record, snap snapshot, ds *delegations, key delegationKey, x Exchange, isOfVendor bool) error {
 	failure, now := x.Err, time.Now()
 	switch {

@@ -116,20 +116,20 @@ func (ds *delegations) begin(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// token returns the cached token of a request that can be leased now; nil if there is none, or if one of the
-// caller's tokens has expired.
-func (ds *delegations) token(key delegationKey, now time.Time) *provider.Token {
+// token returns the cached token of a request that can be leased now, and when the first of the caller's tokens
+// expires (zero if unknown); nil if there is none, or if one of the caller's tokens has expired.
+func (ds *delegations) token(key delegationKey, now time.Time) (token *provider.Token, until time.Time) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	cached, has := ds.tokens.Get(key)
 	switch {
 	case !has:
-		return nil
+		return nil, until
 	case leaseTTL(cached.At(now), now) == 0, !cached.until.IsZero() && !now.Before(cached.until):
 		ds.tokens.Remove(key)
-		return nil
+		return nil, until
 	}
-	return &cached.Token
+	return &cached.Token, cached.until
 }
 
 // put caches a token until it, or one of the caller's tokens, expires.

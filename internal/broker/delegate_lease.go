@@ -15,7 +15,7 @@ import (
 // revoked at the vendor when the last of them ends.
 
 // putDelegated stores a lease of a caller's token, and returns its key. The error is errSuperseded if the token
-// was revoked in the meantime.
+// was revoked or replaced in the meantime.
 func (b *Broker) putDelegated(ctx context.Context, s logical.Storage, r *record, snap snapshot, key delegationKey, t provider.Token) (lease string, err error) {
 	id, err := uuid.GenerateUUID()
 	if err != nil {
@@ -28,9 +28,10 @@ func (b *Broker) putDelegated(ctx context.Context, s logical.Storage, r *record,
 	if err != nil {
 		return "", err
 	}
-	// RevokeDelegated drops the token first, and then looks for leases.
+	// RevokeDelegated drops the token first, and then looks for leases. A newer token may also have taken its place. If
+	// no other lease has the token, nothing else would revoke it.
 	if r.get().epoch == snap.epoch && len(t.AccessToken) <= maxCachedToken && !r.delegationsOf(snap.epoch).has(key, t.AccessToken) {
-		if err := storage.Delete(ctx, s, lease); err != nil {
+		if err := b.RevokeDelegated(ctx, s, r.name, lease); err != nil {
 			return "", err
 		}
 		return "", errSuperseded

@@ -76,7 +76,7 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (issued *
 		v = v.withSnapshot(snap)
 	}
 	if t.isChosen {
-		err = v.checkVariants()
+		err = b.checkVariants(v)
 	}
 	if err == nil {
 		issued, err = b.exchangeForToken(ctx, s, r, v, t.demand.minTTL)

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,19 +43,38 @@ func (e *TooManyVariantsError) Error() string {
 }
 
 // checkVariants returns a *TooManyVariantsError if a token that a reader has chosen would be one too many.
-func (v scopeSnapshot) checkVariants() error {
+func (b *Broker) checkVariants(v scopeSnapshot) error {
 	most := v.credential.MaxVariants
 	if v.scope == ownScope || most == 0 {
 		return nil
 	}
-	current := *v.latestState()
-	current.prune(time.Now())
-	scopes := current.scopes()
-	delete(scopes, ownScope)
-	if scopes[v.scope] || len(scopes) < most {
+	scopes := v.narrowerScopes()
+	if scopes[v.scope] || len(scopes)+b.countVariants(v.credential.Name) < most {
 		return nil
 	}
 	return &TooManyVariantsError{Path: v.credential.Path, Max: most}
+}
+
+// narrowerScopes returns the scopes of which a credential itself has state, besides its own.
+func (snap snapshot) narrowerScopes() map[string]bool {
+	current := *snap.latestState()
+	current.prune(time.Now())
+	scopes := current.scopes()
+	delete(scopes, ownScope)
+	return scopes
+}
+
+// CountNarrower returns the number of narrower tokens that a loaded credential has, those of its variants aside.
+func (b *Broker) CountNarrower(name string) int {
+	r := b.cached(name)
+	if r == nil {
+		return 0
+	}
+	snap := r.get()
+	if snap.presence != loaded {
+		return 0
+	}
+	return len(snap.narrowerScopes())
 }
 
 // isRefused reports whether the vendor was not called, as the credential cannot have such a token.
@@ -172,14 +192,13 @@ func (b *Broker) checkOwn(r *record, c *Credential, t provider.Token) *provider.
 		return nil
 	}
 	r.setPending(t.AccessToken) // first, as another variant may do the same now
-	own := c.fieldsOf(ownScope)
 	others := b.variantsOf(BaseName(c.Name))
 	if base := b.cached(BaseName(c.Name)); base != nil {
 		others = append(others, base)
 	}
 	for _, other := range others {
-		if other != r && other.hasToken(t.AccessToken, own) {
-			return newWidenedError("returned a token that it has issued for another reader as well, so it does not narrow by the role's fields; give the role a credential of its own")
+		if other != r && other.hasWider(t.AccessToken, c) {
+			return newWidenedError("returned a token that it has issued for another reader as well, so it does not narrow by what the role has; give the role a credential of its own")
 		}
 	}
 	return nil
@@ -195,23 +214,44 @@ func (c *Credential) fieldsOf(scope string) map[string]any {
 	return fields
 }
 
-// hasToken reports whether a name has a token for other values of fields, or is about to have it.
-func (r *record) hasToken(accessToken string, fields map[string]any) bool {
+// hasWider reports whether a name has a token, or is about to have it, for other values of fields than a variant, or
+// for scopes that the variant does not have.
+func (r *record) hasWider(accessToken string, variant *Credential) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.current.presence != loaded {
 		return false
 	}
 	c := r.current.credential
-	if r.pending == accessToken && !reflect.DeepEqual(c.fieldsOf(ownScope), fields) {
+	if r.pending == accessToken && variant.isNarrower(c, ownScope, nil) {
 		return true
 	}
 	for scope, token := range r.current.state.Tokens {
-		if token.AccessToken == accessToken && !reflect.DeepEqual(c.fieldsOf(scope), fields) {
+		if token.AccessToken == accessToken && variant.isNarrower(c, scope, token.Scope) {
 			return true
 		}
 	}
 	return false
+}
+
+// isNarrower reports whether a variant has other values of fields than the token of a scope of another credential, or
+// lacks one of the scopes that this was granted; the vendor may not have stated them.
+func (c *Credential) isNarrower(other *Credential, scope string, granted []string) bool {
+	if !reflect.DeepEqual(c.fieldsOf(ownScope), other.fieldsOf(scope)) {
+		return true
+	}
+	asked := provider.ParseNarrowing(c.Narrowing).Scope
+	if len(asked) == 0 {
+		return false
+	}
+	whole := cmp.Or(c.WholeScope, c.Scope)
+	if len(granted) == 0 {
+		granted = provider.ParseNarrowing(other.keyOf(scope)).Scope
+	}
+	if len(granted) == 0 {
+		granted = strings.Fields(whole)
+	}
+	return len(granted) == 0 || len(extraScopes(granted, provider.JoinScope(asked), whole)) > 0
 }
 
 func (r *record) setPending(accessToken string) {

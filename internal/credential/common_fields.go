@@ -80,7 +80,7 @@ func CommonSchemas() map[string]*framework.FieldSchema {
 		},
 		"max_variants": {
 			Type:         framework.TypeInt,
-			Description:  "Maximum number of narrower tokens that are cached at a time: one for each scope, audience or other value that roles and readers ask for, and, counted apart, for each reader where a role depends on the reader. A value that a role itself has is never refused for it.",
+			Description:  "Maximum number of narrower tokens that are cached at a time: one for each scope, audience or other value that roles and readers ask for, and for each reader where a role depends on the reader. A value that a role itself has is never refused for it.",
 			Default:      defaultMaxVariants,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum variants"},
 		},

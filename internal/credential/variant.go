@@ -146,7 +146,7 @@ func (st *Store) createVariant(ctx context.Context, s logical.Storage, c *broker
 	if exists, err := storage.Exists(ctx, s, key); err != nil || exists {
 		return err
 	}
-	hasRoom, err := st.variants.reserve(ctx, s, c.Name, c.MaxVariants)
+	hasRoom, err := st.variants.reserve(ctx, s, c.Name, c.MaxVariants-st.broker.CountNarrower(c.Name))
 	if err != nil {
 		return err
 	}

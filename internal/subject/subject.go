@@ -250,15 +250,9 @@ func fetch(ctx context.Context, s source) ([]crypto.PublicKey, error) {
 		}
 		at = string(metadata.Keys)
 	}
-	var published jose.JSONWebKeySet
-	if err := get(ctx, s.client, at, &published); err != nil {
+	var keys provider.KeySet
+	if err := get(ctx, s.client, at, &keys); err != nil {
 		return nil, err
-	}
-	keys := []crypto.PublicKey{}
-	for _, key := range published.Keys {
-		if key.IsPublic() && (key.Use == "" || key.Use == "sig") {
-			keys = append(keys, key.Key)
-		}
 	}
 	if len(keys) == 0 {
 		return nil, provider.Errorf(provider.InvalidResponse, "the keys of bound_issuer have none that verifies a signature")

@@ -2,7 +2,6 @@ package exchange
 
 import (
 	"context"
-	"crypto"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
-	"github.com/go-jose/go-jose/v4"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -320,15 +318,9 @@ func (a *consent) readKeys(ctx context.Context) error {
 	if err := provider.CheckURL("jwks_uri", string(metadata.Keys)); err != nil {
 		return provider.Errorf(provider.InvalidResponse, "the issuer's metadata has no usable keys: %s", err)
 	}
-	var published jose.JSONWebKeySet
-	if err := a.get(ctx, string(metadata.Keys), &published); err != nil {
+	var keys provider.KeySet
+	if err := a.get(ctx, string(metadata.Keys), &keys); err != nil {
 		return err
-	}
-	var keys []crypto.PublicKey
-	for _, key := range published.Keys {
-		if key.IsPublic() && (key.Use == "" || key.Use == "sig") {
-			keys = append(keys, key.Key)
-		}
 	}
 	a.issuerKeys, a.sendsIssuer = &oidc.StaticKeySet{PublicKeys: keys}, bool(metadata.SendsIssuer)
 	return nil

@@ -187,3 +187,66 @@ func TestAPatchOfARoleMergesMaps(t *testing.T) {
 		assert.Nil(t, params(logical.PatchOperation, nil))
 	})
 }
+
+// Guarantee 14: a request with fewer parameters is not narrower.
+func TestGuarantee14AReaderDropsNoParameterOfTheRole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newNarrowing(t)
+		e.client.Params = map[string]string{"tenant": "x", "readonly": "true"} // which the vendor requires
+		e.Sim.AddOAuthClient(e.client)
+		e.Write("roles/x", map[string]any{"config": "api", "token_params": map[string]any{"tenant": "x", "readonly": "true"}})
+		_, status, message := e.Request(logical.ReadOperation, "creds/x", map[string]any{"token_params": "tenant=x"})
+		require.Equal(t, http.StatusOK, status, message)
+		_, _, message = e.Request(logical.ReadOperation, "creds/x", map[string]any{"token_params": "tenant=y"})
+		assert.Contains(t, message, "token_params: the role does not have")
+	})
+}
+
+// Readers of whom nothing is known must not share a token.
+func TestEachPartOfATemplateMustYieldSomething(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newPersonal(t)
+		e.Write("roles/mail", map[string]any{"config": "service", "assertion_subject": "{{identity.entity.metadata.user}}@example.com"})
+		e.Entities["1"].Metadata = map[string]string{"user": ""}
+		_, status, message := e.as("1", "creds/mail")
+		assert.Equal(t, http.StatusForbidden, status)
+		assert.Contains(t, message, "assertion_subject: is empty")
+		e.Entities["1"].Metadata["user"] = "alice"
+		_, status, message = e.as("1", "creds/mail")
+		assert.Equal(t, http.StatusOK, status, message)
+	})
+}
+
+// Guarantee 14: a vendor may have one token for each person, whatever scope is requested.
+func TestGuarantee14AReaderGetsNoTokenOfAWiderRole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newPersonal(t)
+		e.Write("config/oauth2/service", map[string]any{"scope": "read,write", "private_key": engine.PrivateKeyPEM(), "verify": false})
+		template := "{{identity.entity.aliases.accessor.name}}"
+		e.Write("roles/wide", map[string]any{"config": "service", "assertion_subject": template})
+		e.Write("roles/narrow", map[string]any{"config": "service", "assertion_subject": template, "scope": "read"})
+		e.Sim.Behave(returning("the-one-token-of-alice", 0))
+		_, status, message := e.as("1", "creds/wide")
+		require.Equal(t, http.StatusOK, status, message)
+		_, status, message = e.as("1", "creds/narrow")
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, "returned a token that it has issued for another reader as well")
+	})
+}
+
+func TestOneLimitCountsTheNarrowerTokensOfAllKinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newPersonal(t)
+		e.Write("config/oauth2/service", map[string]any{"max_variants": 2, "private_key": engine.PrivateKeyPEM()})
+		e.Write("roles/any", map[string]any{"config": "service", "allowed_params": "assertion_subject"})
+		chosen := func(person string) int {
+			_, status, _ := e.Request(logical.ReadOperation, "creds/any", map[string]any{"assertion_subject": person})
+			return status
+		}
+		e.mine("1")
+		assert.Equal(t, http.StatusOK, chosen("bob@example.com"))
+		assert.Equal(t, http.StatusTooManyRequests, chosen("alice@example.com"))
+		_, status, _ := e.as("2", "creds/me")
+		assert.Equal(t, http.StatusTooManyRequests, status)
+	})
+}

@@ -250,5 +250,12 @@ func idTokenKeys(r *http.Request) reply {
 	if r.Method != http.MethodGet {
 		return violation(http.StatusMethodNotAllowed, "must be a GET")
 	}
-	return ok(map[string]any{"keys": []jose.JSONWebKey{{Key: idTokenKey().Public(), KeyID: "id", Use: "sig", Algorithm: "ES256"}}})
+	return ok(map[string]any{"keys": []any{
+		// Others need not know these kinds of keys, and have to ignore them (RFC 7517 §5). The values are those of the
+		// base points.
+		map[string]string{"kty": "OKP", "crv": "X25519", "kid": "other", "x": "CQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"},
+		map[string]string{"kty": "EC", "crv": "secp256k1", "kid": "another", "use": "sig", "x": "eb5mfvncu6xVoGKVzocLBwKb_NstzijZWfKBWxb4F5g", "y": "SDradyajxGVdpPv8DhEIqP0XtEimhVQZnEfQj_sQ1Lg"},
+		map[string]string{"kty": "new", "kid": "a third"},
+		jose.JSONWebKey{Key: idTokenKey().Public(), KeyID: "id", Use: "sig", Algorithm: "ES256"},
+	}})
 }
