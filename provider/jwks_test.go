@@ -29,7 +29,7 @@ func TestOnlyKeysThatVerifySignaturesAreRead(t *testing.T) {
 		map[string]string{"kty": "EC", "crv": "secp256k1", "x": "eb5mfvncu6xVoGKVzocLBwKb_NstzijZWfKBWxb4F5g", "y": "SDradyajxGVdpPv8DhEIqP0XtEimhVQZnEfQj_sQ1Lg"},
 		map[string]string{"kty": "new"},
 		"not a key",
-		jose.JSONWebKey{Key: []byte("a shared secret that is no public key")},
+		jose.JSONWebKey{Key: []byte("a shared secret")},
 		jose.JSONWebKey{Key: private},
 		jose.JSONWebKey{Key: &r.PublicKey, Use: "enc"},
 		jose.JSONWebKey{Key: &r.PublicKey, Use: "sig"},
