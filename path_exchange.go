@@ -234,7 +234,7 @@ func addBoundFields(fields map[string]*framework.FieldSchema) map[string]*framew
 // audience and resource must be within those of the role or the credential, if there are any; otherwise the
 // vendor decides.
 func (b *backend) narrowDelegation(ctx context.Context, req *logical.Request, r *role, d *broker.Delegation) (err error) {
-	d.Fields = maps.Clone(r.Fields)
+	d.Fields, d.IsPersonal = maps.Clone(r.Fields), r.isTemplated
 	if r.isTemplated {
 		if d.Fields, err = b.filled(req.EntityID, r.Fields); err != nil {
 			return err

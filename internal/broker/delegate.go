@@ -22,8 +22,10 @@ import (
 type Delegation struct {
 	Request provider.DelegateRequest
 
-	// Fields are the values of fields that a role sets, besides the scope.
-	Fields map[string]any
+	// Fields are the values of fields that a role sets, besides the scope. IsPersonal is whether they say who the caller
+	// is.
+	Fields     map[string]any
+	IsPersonal bool
 
 	// Verify checks the caller's token before anything is sent; nil checks nothing.
 	Verify func(context.Context, *Credential) error
@@ -81,7 +83,7 @@ func (b *Broker) delegate(ctx context.Context, s logical.Storage, name string, d
 		d.Request.Scope = nil
 	}
 	key := newDelegationKey(snap.credential, d.Request)
-	issued, err = b.delegatedToken(ctx, r, snap, d.Request, key)
+	issued, err = b.delegatedToken(ctx, r, snap, d, key)
 	if err != nil {
 		return nil, "", err
 	}
@@ -126,7 +128,8 @@ func (snap snapshot) canRevoke(ctx context.Context) bool {
 }
 
 // delegatedToken returns the cached token of a request, or a new one that concurrent callers share.
-func (b *Broker) delegatedToken(ctx context.Context, r *record, snap snapshot, request provider.DelegateRequest, key delegationKey) (*IssuedToken, error) {
+func (b *Broker) delegatedToken(ctx context.Context, r *record, snap snapshot, d Delegation, key delegationKey) (*IssuedToken, error) {
+	request := d.Request
 	ds, now := r.delegationsOf(snap.epoch), time.Now()
 	cached, until := ds.token(key, now)
 	if cached != nil && !isRenewalDue(cached.At(now), now) {
@@ -156,7 +159,7 @@ func (b *Broker) delegatedToken(ctx context.Context, r *record, snap snapshot, r
 		if cached != nil {
 			last = *cached
 		}
-		return b.exchangeDelegated(ctx, r, snap, ds, request, key, last)
+		return b.exchangeDelegated(ctx, r, snap, ds, d, key, last)
 	})
 	select {
 	case <-ctx.Done():
@@ -204,7 +207,8 @@ const issuedTokenType = "issued_token_type"
 
 // exchangeDelegated calls the vendor once for a caller, and caches the token. last is the token that the same
 // request has yielded before; the zero Token if there is none.
-func (b *Broker) exchangeDelegated(ctx context.Context, r *record, snap snapshot, ds *delegations, request provider.DelegateRequest, key delegationKey, last provider.Token) (provider.Token, error) {
+func (b *Broker) exchangeDelegated(ctx context.Context, r *record, snap snapshot, ds *delegations, d Delegation, key delegationKey, last provider.Token) (provider.Token, error) {
+	request := d.Request
 	ctx, cancel := exchangeContext(ctx) // others wait for the result
 	defer cancel()
 	done, err := ds.begin(ctx)
@@ -226,6 +230,9 @@ func (b *Broker) exchangeDelegated(ctx context.Context, r *record, snap snapshot
 		if failure != nil && answer.AccessToken != "" && snap.canRevoke(ctx) {
 			b.revokeUndelivered(ctx, snap.of(ownScope), answer.AccessToken)
 		}
+	}
+	if d.IsPersonal {
+		failure = snap.credential.unnamed(failure)
 	}
 	if x.Err = failure; failure == nil {
 		token.Seen, x.ExpireTime = began, token.ExpireTime

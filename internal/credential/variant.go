@@ -47,46 +47,64 @@ type TooManyVariantsError = broker.TooManyVariantsError
 // variantCounts counts the variants in storage, by credential. It is safe for concurrent use.
 type variantCounts struct {
 	mu     sync.Mutex
-	counts map[string]int
+	counts map[string]*variantCount
+}
+
+// A variantCount is the count of one credential. Its lock is held while storage is read, so that the others do not
+// wait.
+type variantCount struct {
+	mu      sync.Mutex
+	n       int
+	isKnown bool
+}
+
+// of returns the count of a credential, locked.
+func (v *variantCounts) of(name string) *variantCount {
+	v.mu.Lock()
+	if v.counts == nil {
+		v.counts = map[string]*variantCount{}
+	}
+	count := v.counts[name]
+	if count == nil {
+		count = &variantCount{}
+		v.counts[name] = count
+	}
+	v.mu.Unlock()
+	count.mu.Lock()
+	return count
 }
 
 // add adds to the count of a credential, if it is known.
 func (v *variantCounts) add(name string, n int) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if count, isKnown := v.counts[name]; isKnown {
-		v.counts[name] = count + n
-	}
+	count := v.of(name)
+	defer count.mu.Unlock()
+	count.n += n // if it is not known, the next read of storage replaces it
 }
 
 // forget forgets the count of a credential.
 func (v *variantCounts) forget(name string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	delete(v.counts, name)
+	count := v.of(name)
+	defer count.mu.Unlock()
+	count.isKnown = false
 }
 
 // reserve adds one to the count of a credential, which it reads from storage at first. It reports whether
 // there is room for it.
 func (v *variantCounts) reserve(ctx context.Context, s logical.Storage, name string, most int) (hasRoom bool, err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	count, isKnown := v.counts[name]
-	if !isKnown {
+	count := v.of(name)
+	defer count.mu.Unlock()
+	if !count.isKnown {
 		keys, err := storage.List(ctx, s, storage.VariantKey(name, ""))
 		if err != nil {
 			return false, err
 		}
-		count = len(keys)
+		count.n, count.isKnown = len(keys), true
 	}
-	if v.counts == nil {
-		v.counts = map[string]int{}
+	if count.n >= most {
+		return false, nil
 	}
-	if hasRoom = count < most; hasRoom {
-		count++
-	}
-	v.counts[name] = count
-	return hasRoom, nil
+	count.n++
+	return true, nil
 }
 
 // Variant returns the name of the variant of a credential for a narrowing, which it creates if necessary. Its

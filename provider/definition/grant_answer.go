@@ -46,7 +46,7 @@ func (c *compiler) granted(reading *exchange.Reading, place string) error {
 		place := place + "/granted" + pointerTo(name)
 		switch {
 		case f == nil || !f.Narrows:
-			return fmt.Errorf("%s: there is no field of that name that narrows", place)
+			return fmt.Errorf("%s: unknown field, or one that does not narrow", place)
 		case own.At == "":
 			return fmt.Errorf("%s/at: give the JSON Pointer of a member", place)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -97,5 +98,51 @@ func TestATokenThatIsReplacedBeforeItsLeaseIsStoredIsRevoked(t *testing.T) {
 		all.Wait()
 		assert.Len(t, e.Sim.Revoked(), 1)
 		assert.Empty(t, e.Leased())
+	})
+}
+
+// Guarantee 6: who the caller is is not in the log, also if the vendor's error names the person.
+func TestGuarantee6AnExchangeForAPersonNamesNobody(t *testing.T) {
+	delegating(t, nil, func(t *testing.T, e *engine.Engine, ada map[string]any) {
+		e.Write("roles/mine", map[string]any{"config": "swap", "audience": "{{identity.entity.aliases.accessor.name}}"})
+		e.AddReader("1", "alice@example.com")
+		for status, code := range map[int]string{http.StatusBadRequest: "invalid_target", http.StatusServiceUnavailable: "temporarily_unavailable"} {
+			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(status, `{"error":"`+code+`","error_description":"not for alice@example.com"}`))})
+			_, got, message := e.RequestWithin(engine.AsReader(t.Context(), "1"), logical.UpdateOperation, "exchange/mine", ada)
+			assert.Equal(t, status, got)
+			assert.Contains(t, message, "not for (the reader)")
+			time.Sleep(time.Hour)
+		}
+		assert.Contains(t, fmt.Sprint(e.Lines()), "not for (the reader)")
+		assert.NotContains(t, fmt.Sprint(e.Lines()), "alice@example.com")
+		assert.NotContains(t, fmt.Sprint(e.Read("status/swap").Data), "alice@example.com")
+	})
+}
+
+// Guarantee 15: a slow list of the variants of one credential does not hold up those of another.
+func TestGuarantee15ASlowFirstReaderOfOneCredentialHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newPersonal(t)
+		other := map[string]any{"token_url": vendorsim.OAuthTokenURL, "client_id": engine.ClientID, "private_key": engine.PrivateKeyPEM(), "grant_type": "jwt_bearer", "scope": "read"}
+		e.Write("config/oauth2/slow", other)
+		e.Write("roles/late", map[string]any{"config": "slow", "assertion_subject": "{{identity.entity.aliases.accessor.name}}"})
+		stall := func(c engine.StorageCall) engine.Fault {
+			if c.Op == "list" && strings.HasPrefix(c.Key, "variant/slow/") {
+				return engine.Fault{Wait: 10 * time.Second}
+			}
+			return engine.Fault{}
+		}
+		e.BreakStorage().OnCall.Store(&stall)
+		var late sync.WaitGroup
+		late.Go(func() {
+			_, status, message := e.as("2", "creds/late")
+			assert.Equal(t, http.StatusOK, status, message)
+		})
+		time.Sleep(time.Second)
+		began := time.Now()
+		e.mine("1")
+		assert.Less(t, time.Since(began), time.Second)
+		late.Wait()
+		assert.Greater(t, time.Since(began), 5*time.Second, "the list was slow")
 	})
 }
