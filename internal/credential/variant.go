@@ -50,41 +50,41 @@ type variantCounts struct {
 	counts map[string]*variantCount
 }
 
-// A variantCount is the count of one credential. Its lock is held while storage is read, so that the others do not
-// wait.
+// A variantCount is the count of one credential.
 type variantCount struct {
-	mu      sync.Mutex
+	// turn has an element while the count is in use, also while storage is read for it, so that only
+	// readers of this credential wait, each as long as its request lasts.
+	turn    chan struct{}
 	n       int
 	isKnown bool
 }
 
-// of returns the count of a credential, locked.
+// of returns the count of a credential.
 func (v *variantCounts) of(name string) *variantCount {
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.counts == nil {
 		v.counts = map[string]*variantCount{}
 	}
-	count := v.counts[name]
-	if count == nil {
-		count = &variantCount{}
-		v.counts[name] = count
+	if v.counts[name] == nil {
+		v.counts[name] = &variantCount{turn: make(chan struct{}, 1)}
 	}
-	v.mu.Unlock()
-	count.mu.Lock()
-	return count
+	return v.counts[name]
 }
 
 // add adds to the count of a credential, if it is known.
 func (v *variantCounts) add(name string, n int) {
 	count := v.of(name)
-	defer count.mu.Unlock()
+	count.turn <- struct{}{}
+	defer func() { <-count.turn }()
 	count.n += n // if it is not known, the next read of storage replaces it
 }
 
 // forget forgets the count of a credential.
 func (v *variantCounts) forget(name string) {
 	count := v.of(name)
-	defer count.mu.Unlock()
+	count.turn <- struct{}{}
+	defer func() { <-count.turn }()
 	count.isKnown = false
 }
 
@@ -92,7 +92,12 @@ func (v *variantCounts) forget(name string) {
 // there is room for it.
 func (v *variantCounts) reserve(ctx context.Context, s logical.Storage, name string, most int) (hasRoom bool, err error) {
 	count := v.of(name)
-	defer count.mu.Unlock()
+	select {
+	case count.turn <- struct{}{}:
+		defer func() { <-count.turn }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
 	if !count.isKnown {
 		keys, err := storage.List(ctx, s, storage.VariantKey(name, ""))
 		if err != nil {

@@ -2,6 +2,7 @@ package guarantees_test
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"testing"
@@ -248,5 +249,48 @@ func TestOneLimitCountsTheNarrowerTokensOfAllKinds(t *testing.T) {
 		assert.Equal(t, http.StatusTooManyRequests, chosen("alice@example.com"))
 		_, status, _ := e.as("2", "creds/me")
 		assert.Equal(t, http.StatusTooManyRequests, status)
+	})
+}
+
+// A role's values have the types of the credential's fields.
+func TestARoleSetsFieldsOfEachType(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newNarrowing(t)
+		e.Write("vendors/typed", map[string]any{"definition": `{
+			"title": "typed", "docs": ["https://typed.example/docs"],
+			"fields": {
+				"client_id": {"required": true}, "client_secret": {"required": true},
+				"readonly": {"description": "whether", "type": "bool", "narrows": true}, "lifetime": {"description": "how long", "type": "duration", "narrows": true},
+				"level": {"description": "how much", "type": "integer", "narrows": true}, "sites": {"description": "where", "type": "list", "narrows": true}
+			},
+			"token_url": "` + vendorsim.OAuthTokenURL + `", "auth": "client_secret_basic",
+			"grants": [{"grant_type": "client_credentials", "needs": ["client_id", "client_secret"], "request": {"form": {
+				"grant_type": "client_credentials", "readonly": "{readonly}", "lifetime": "{lifetime}", "level": "{level}", "sites": "{sites}"
+			}}}]
+		}`})
+		e.Write("config/typed/open", map[string]any{"client_id": engine.ClientID, "client_secret": engine.ClientSecret, "verify": false})
+		e.Write("config/typed/set", map[string]any{"client_id": engine.ClientID, "client_secret": engine.ClientSecret, "verify": false, "level": 3, "lifetime": "10m"})
+		given := map[string]any{"readonly": "true", "lifetime": "10m", "level": "3", "sites": "a,b"}
+		e.client.Params = map[string]string{"readonly": "true", "lifetime": "600", "level": "3", "sites": "a b"} // which the vendor requires
+		e.Sim.AddOAuthClient(e.client)
+		for _, config := range []string{"open", "set"} {
+			e.Write("roles/typed", with(given, map[string]any{"config": config}))
+			e.Restart()
+			e.Creds("typed")
+			stored := e.Read("roles/typed").Data
+			assert.Equal(t, true, stored["readonly"])
+			assert.Equal(t, json.Number("600"), stored["lifetime"])
+			assert.Equal(t, json.Number("3"), stored["level"])
+			assert.Equal(t, []string{"a", "b"}, stored["sites"])
+		}
+		for field, other := range map[string]any{"level": 4, "lifetime": "20m"} {
+			_, status, message := e.Request(logical.UpdateOperation, "roles/typed", map[string]any{"config": "set", field: other})
+			assert.Equal(t, http.StatusBadRequest, status)
+			assert.Contains(t, message, field+": the credential has another value")
+		}
+		for _, bad := range []map[string]any{{"readonly": "perhaps"}, {"lifetime": "long"}, {"level": "high"}} {
+			_, status, _ := e.Request(logical.UpdateOperation, "roles/typed", with(bad, map[string]any{"config": "open"}))
+			assert.Equal(t, http.StatusBadRequest, status)
+		}
 	})
 }
