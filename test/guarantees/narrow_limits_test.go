@@ -294,3 +294,16 @@ func TestARoleSetsFieldsOfEachType(t *testing.T) {
 		}
 	})
 }
+
+func TestTheLimitOfNarrowerTokensHoldsAcrossARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newPersonal(t)
+		e.Write("config/oauth2/service", map[string]any{"max_variants": 2, "private_key": engine.PrivateKeyPEM()})
+		e.mine("1")
+		e.mine("2")
+		e.Restart()
+		_, status, _ := e.as("3", "creds/me")
+		assert.Equal(t, http.StatusTooManyRequests, status)
+		e.mine("1")
+	})
+}
