@@ -83,30 +83,32 @@ func randomID() (string, error) {
 	return id, nil
 }
 
-// audiences returns the audiences of an assertion that is sent to the given endpoints. An empty string
-// stands for an endpoint that is not known yet.
-func (a Assertion) audiences(values Values, endpoints []string) []string {
+// claim returns the texts of a claim: one, or those of a list. One that depends on a value that is not set
+// is empty.
+func (a Assertion) claim(name string, values Values) []string {
 	object, _ := a.Claims.value.(map[string]any)
-	var audiences []string
-	for _, endpoint := range endpoints {
-		values = maps.Clone(values)
-		values["token_url"] = endpoint
-		filled, _, err := fillTree(object["aud"], values)
-		if err != nil {
-			continue
-		}
-		switch aud := filled.(type) {
-		case string:
-			audiences = append(audiences, aud)
-		case []any:
-			for _, one := range aud {
-				if text, isText := one.(string); isText {
-					audiences = append(audiences, text)
-				}
+	filled, isSet, err := fillTree(object[name], values)
+	switch {
+	case err != nil:
+		return nil
+	case !isSet:
+		return []string{""}
+	}
+	switch claim := filled.(type) {
+	case string:
+		return []string{claim}
+	case []string:
+		return claim
+	case []any:
+		var texts []string
+		for _, one := range claim {
+			if text, isText := one.(string); isText {
+				texts = append(texts, text)
 			}
 		}
+		return texts
 	}
-	return audiences
+	return nil
 }
 
 // usesAssertion reports whether a request has a placeholder of the assertion.
