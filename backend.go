@@ -62,7 +62,9 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 // New returns an engine. The caller must call Setup before use.
 func New(o Options) logical.Backend {
 	b := &backend{roles: roleCache{roles: map[string]*role{}}, subjects: subject.NewVerifier()}
-	b.store, b.broker = credential.New(credential.Options{BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, Logger: b.Logger, Ended: b.consentEnded}, observer{b})
+	b.store, b.broker = credential.New(credential.Options{
+		BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, IdentityToken: b.identityToken, Logger: b.Logger, Ended: b.consentEnded,
+	}, observer{b})
 	b.metrics = metrics.New(sortedKeys(written), b.store.Statuses)
 	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
 	b.Backend = &framework.Backend{
@@ -99,6 +101,11 @@ func (b *backend) Setup(ctx context.Context, config *logical.BackendConfig) erro
 		own.System = sysview.Cache(config.System)
 	}
 	return b.Backend.Setup(ctx, &own)
+}
+
+// identityToken requests an identity token of the server for the mount.
+func (b *backend) identityToken(ctx context.Context, audience string, ttl time.Duration) (string, error) {
+	return sysview.IdentityToken(ctx, b.System(), audience, ttl)
 }
 
 // HandleRequest checks the input before the framework sees it, as the framework ignores unknown

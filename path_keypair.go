@@ -87,6 +87,7 @@ func keypairNameField() *framework.FieldSchema {
 
 func keypairWriteFields() map[string]*framework.FieldSchema {
 	fields := allowedFields()
+	maps.Copy(fields, publicationFields())
 	fields["name"] = keypairNameField()
 	fields["key_type"] = &framework.FieldSchema{
 		Type:          framework.TypeString,
@@ -120,10 +121,31 @@ func allowedFields() map[string]*framework.FieldSchema {
 			Description:  "Allowed values of the aud claim of assertions. Default: any.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed audiences"},
 		},
+		"allowed_subjects": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "Allowed values of the sub claim of assertions. Default: any; if the issuer of the key pair is the iss, only the path of the credential.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed subjects"},
+		},
 		"ca_cert": {
 			Type:         framework.TypeString,
 			Description:  "Certificate authorities, in PEM, that the ca_cert of a credential using the key pair may contain. Default: those of the first such credential.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "CA certificate", EditType: "file"},
+		},
+	}
+}
+
+// publicationFields returns the fields that say how a key pair is published.
+func publicationFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		"publish": {
+			Type:         framework.TypeBool,
+			Description:  "Whether jwks/<name> has the public keys.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Publish"},
+		},
+		"issuer": {
+			Type:         framework.TypeString,
+			Description:  "The URL of jwks/<name> as vendors reach it.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Issuer"},
 		},
 	}
 }
@@ -146,6 +168,9 @@ func publicFields(prefix, of string, required bool) map[string]*framework.FieldS
 func keypairFields() map[string]*framework.FieldSchema {
 	fields := publicFields("", "the active pair", true)
 	maps.Copy(fields, publicFields(pendingPrefix, "the pending pair (if any)", false))
+	for field, schema := range publicationFields() {
+		fields[field] = described(schema, "The stored value.")
+	}
 	for field, schema := range allowedFields() {
 		fields[field] = described(schema, "The stored value; empty if there is none.")
 	}
@@ -197,7 +222,10 @@ func keypairData(k *credential.Keypair) (map[string]any, error) {
 		"allowed_clients":   list(k.Clients),
 		"allowed_hosts":     list(k.Hosts),
 		"allowed_audiences": list(k.Audiences),
+		"allowed_subjects":  list(k.Subjects),
 		"ca_cert":           k.CACert,
+		"publish":           k.Publication.Publish,
+		"issuer":            k.Publication.Issuer,
 	}
 	for prefix, pair := range map[string]*credential.Pair{"": k.Active, pendingPrefix: k.Pending} {
 		if pair == nil {
@@ -224,6 +252,7 @@ func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *fra
 	for field, list := range map[string]**[]string{
 		"allowed_configs": &write.Allowed.Configs, "allowed_clients": &write.Allowed.Clients,
 		"allowed_hosts": &write.Allowed.Hosts, "allowed_audiences": &write.Allowed.Audiences,
+		"allowed_subjects": &write.Allowed.Subjects,
 	} {
 		if value, given := d.GetOk(field); given {
 			*list = new(value.([]string))
@@ -231,6 +260,12 @@ func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *fra
 	}
 	if value, given := d.GetOk("ca_cert"); given {
 		write.Allowed.CACert = new(value.(string))
+	}
+	if value, given := d.GetOk("publish"); given {
+		write.Publication.Publish = new(value.(bool))
+	}
+	if value, given := d.GetOk("issuer"); given {
+		write.Publication.Issuer = new(value.(string))
 	}
 	result, err := b.store.WriteKeypair(ctx, req.Storage, name, write)
 	if err != nil {

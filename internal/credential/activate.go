@@ -118,7 +118,7 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 		return err
 	}
 	run := &activationRun{store: st, storage: s, name: name, changes: changes, users: us, given: a.fields(),
-		next: &Keypair{Active: k.Pending, Allowed: k.Allowed, Activated: map[string]unsettledEntry{}}}
+		next: &Keypair{Active: k.Pending, Allowed: k.Allowed, Publication: k.Publication, Activated: map[string]unsettledEntry{}}}
 	if err := run.switchKeys(ctx); err != nil {
 		return errors.Join(append([]error{err}, run.failed(ctx, err)...)...)
 	}
@@ -197,7 +197,7 @@ func (a *activationRun) verify(ctx context.Context, u *storedCredential) (*broke
 	if err != nil {
 		return nil, err
 	}
-	key := signingKey{pair: a.next.Active, allowed: a.next.Allowed}
+	key := a.next.signingKey()
 	next, credential, err := a.store.build(revision{vendor: u.vendor, name: u.name, fields: fields, key: key, client: u.client, generation: generation, time: wallTime(), consented: u.Consented, refreshTokenTime: u.RefreshTokenTime})
 	if err != nil {
 		return nil, err
@@ -229,7 +229,7 @@ func (a *activationRun) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	return putKeypair(ctx, a.storage, a.name, &Keypair{Active: a.next.Active, Allowed: a.next.Allowed})
+	return putKeypair(ctx, a.storage, a.name, &Keypair{Active: a.next.Active, Allowed: a.next.Allowed, Publication: a.next.Publication})
 }
 
 // forgetActivated removes a deleted credential from the key pair's entry, so that its secrets do

@@ -33,6 +33,8 @@ type Keypair struct {
 
 	Allowed
 
+	Publication Publication `json:"publication,omitzero"`
+
 	// Activated holds, by name, the entries that the activation of Active gave to credentials,
 	// until they are stored under the credentials' own keys (activate.go).
 	Activated map[string]unsettledEntry `json:"activated,omitempty"`

@@ -18,6 +18,8 @@ type KeypairRequest struct {
 	Operation Operation // Create or Update
 	KeyType   string    // "" selects the type of the active pair, or the default
 	Allowed   AllowedRequest
+
+	Publication PublicationRequest
 }
 
 // A KeypairResult is a key pair after a write.
@@ -57,11 +59,10 @@ func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name strin
 	case k == nil && pair == nil: // deleted before the lock was taken
 		return nil, broker.ErrBusy
 	case k == nil:
-		allowed, err := w.Allowed.apply(Allowed{})
-		if err != nil {
+		result.Keypair = &Keypair{Active: pair}
+		if err := w.apply(result.Keypair, name); err != nil {
 			return nil, err
 		}
-		result.Keypair = &Keypair{Active: pair, Allowed: allowed}
 	default:
 		if err := st.amendKeypair(ctx, s, name, result, w); err != nil {
 			return nil, err
@@ -70,18 +71,32 @@ func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name strin
 	return result, putKeypair(ctx, s, name, result.Keypair)
 }
 
+// apply applies the change of what a key pair may sign for and how it is published.
+func (w KeypairRequest) apply(k *Keypair, name string) (err error) {
+	if k.Allowed, err = w.Allowed.apply(k.Allowed); err != nil {
+		return err
+	}
+	k.Publication, err = w.Publication.apply(k.Publication, name)
+	return err
+}
+
 // requestedPair returns the pair that the write asks for; nil if the write only changes what an
 // existing key pair may sign for.
 func (w KeypairRequest) requestedPair(ctx context.Context, s logical.Storage, name string) (*Pair, error) {
-	if _, err := w.Allowed.apply(Allowed{}); err != nil {
+	k, err := getKeypair(ctx, s, name)
+	if err != nil {
 		return nil, err
 	}
-	k, err := getKeypair(ctx, s, name)
+	var next Keypair
+	if k != nil {
+		next = *k
+	}
+	if err := w.apply(&next, name); err != nil {
+		return nil, err
+	}
 	typeName := w.KeyType
 	switch {
-	case err != nil:
-		return nil, err
-	case typeName == "" && k != nil && !w.Allowed.isEmpty():
+	case typeName == "" && k != nil && !(w.Allowed.isEmpty() && w.Publication.isEmpty()):
 		return nil, nil
 	case typeName == "" && k != nil:
 		typeName = k.Active.KeyType
@@ -103,18 +118,17 @@ func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name strin
 	if err := us.loadKeys(ctx, s); err != nil {
 		return err
 	}
-	allowed, err := w.Allowed.apply(k.Allowed)
-	if err != nil {
+	if err := w.apply(k, name); err != nil {
 		return err
 	}
 	opened := st.openAll(us)
-	if len(allowed.Hosts) == 0 {
-		allowed = allowed.bound(us.sentTo(opened))
+	if len(k.Hosts) == 0 {
+		k.Allowed = k.bound(us.sentTo(opened))
 	}
-	if err := st.checkUsable(us, opened, result.Generated, allowed); err != nil {
+	if err := st.checkUsable(us, opened, result.Generated, k.signingKey()); err != nil {
 		return err
 	}
-	k.Activated, k.Allowed = unsettled, allowed
+	k.Activated = unsettled
 	if result.Generated != nil {
 		result.Dropped, k.Pending = k.Pending, result.Generated
 	}
@@ -133,14 +147,14 @@ func (st *Store) openAll(us users) map[string]*broker.Credential {
 }
 
 // checkUsable returns an error if a credential that can use the active pair now could no longer do
-// so under allowed, or could not use pair once it is activated.
-func (st *Store) checkUsable(us users, opened map[string]*broker.Credential, pair *Pair, allowed Allowed) error {
+// so with key, or could not use pair once it is activated.
+func (st *Store) checkUsable(us users, opened map[string]*broker.Credential, pair *Pair, key signingKey) error {
 	for _, u := range us {
 		if opened[u.name] == nil {
 			continue
 		}
 		next := *u
-		next.key.allowed = allowed
+		next.key = key
 		if _, err := st.open(&next); err != nil {
 			return provider.Errorf(provider.Invalid, "%s uses the key pair and would stop working: %s", u.path(), err)
 		}

@@ -34,6 +34,9 @@ type Options struct {
 	// Dial opens connections to vendors. If nil, the network is used.
 	Dial provider.DialFunc
 
+	// IdentityToken requests an identity token of the server.
+	IdentityToken provider.IdentityTokenFunc
+
 	// Ended reports the end of a consent on another device; err is nil or a *ConsentError.
 	Ended func(name string, err error)
 
