@@ -21,6 +21,7 @@ const generated = "generated"
 type signingKey struct {
 	pair    *Pair // nil if the credential has no usable key pair
 	allowed Allowed
+	rotates bool  // a schedule rotates the pair
 	err     error // why pair is nil although the credential names a key pair
 }
 
@@ -36,6 +37,9 @@ func (k signingKey) thumbprint() string {
 func (k signingKey) check(c *storedCredential, to Destinations) error {
 	if k.pair == nil {
 		return nil
+	}
+	if k.rotates && c.setting("key_id") != "" {
+		return provider.Errorf(provider.Invalid, `key_id: must not be set, as %s rotates by a schedule, and each of its keys has an ID of its own; clear it with key_id="", or clear the schedule`, apipath.Keypair(c.keypairName()))
 	}
 	return k.allowed.check(c, to)
 }
@@ -79,7 +83,12 @@ func readKey(ctx context.Context, s logical.Storage, keypair string) (signingKey
 		err := provider.Errorf(provider.Invalid, "keypair: %s does not exist; create it first", apipath.Keypair(provider.List([]string{keypair})))
 		return signingKey{err: err}, nil, nil
 	}
-	return signingKey{pair: k.Active, allowed: k.Allowed}, k.Activated, nil
+	return k.signingKey(), k.Activated, nil
+}
+
+// signingKey returns the active pair as the key of a credential.
+func (k *Keypair) signingKey() signingKey {
+	return signingKey{pair: k.Active, allowed: k.Allowed, rotates: k.Publication.Rotates()}
 }
 
 // loadKey loads the key of the credential, and the entry that an activation has put in place of the
