@@ -107,6 +107,13 @@ type Limited interface {
 	MaxAge() time.Duration
 }
 
+// A Signing is a credential with a private key that signs assertions or tokens.
+type Signing interface {
+	// SignedLifetime returns for how long the vendor accepts what the key signs; zero if the key signs
+	// nothing.
+	SignedLifetime() time.Duration
+}
+
 // A Presented is a credential of a vendor whose API takes a token in a way of its own.
 type Presented interface {
 	// API returns how the vendor's API takes a token; nil for the usual way.

@@ -146,5 +146,5 @@ func (st *Store) bind(ctx context.Context, s logical.Storage, name string, key s
 		return broker.ErrBusy
 	}
 	k.Allowed = k.bound(to, caCert)
-	return putKeypair(ctx, s, name, k)
+	return st.putKeypair(ctx, s, name, k)
 }

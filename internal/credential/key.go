@@ -22,6 +22,7 @@ type signingKey struct {
 	pair     *Pair // nil if the credential has no usable key pair
 	allowed  Allowed
 	issuedBy string // the issuer of the pair; "" if it has none
+	rotates  bool   // a schedule rotates the pair
 	err      error  // why pair is nil although the credential names a key pair
 }
 
@@ -45,6 +46,9 @@ func (k signingKey) issuer() string {
 func (k signingKey) check(c *storedCredential, to Destinations, vendor provider.Credential) error {
 	if k.pair == nil {
 		return nil
+	}
+	if k.rotates && c.setting("key_id") != "" {
+		return provider.Errorf(provider.Invalid, `key_id: must not be set, as %s rotates by a schedule, and each of its keys has an ID of its own; clear it with key_id="", or clear the schedule`, apipath.Keypair(c.keypairName()))
 	}
 	if err := k.allowed.check(c, to); err != nil {
 		return err
@@ -96,7 +100,7 @@ func readKey(ctx context.Context, s logical.Storage, keypair string) (signingKey
 
 // signingKey returns the active pair as the key of a credential.
 func (k *Keypair) signingKey() signingKey {
-	return signingKey{pair: k.Active, allowed: k.Allowed, issuedBy: k.Publication.Issuer}
+	return signingKey{pair: k.Active, allowed: k.Allowed, issuedBy: k.Publication.Issuer, rotates: k.Publication.Rotates()}
 }
 
 // loadKey loads the key of the credential, and the entry that an activation has put in place of the

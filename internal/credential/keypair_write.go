@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -25,7 +26,7 @@ type KeypairRequest struct {
 // A KeypairResult is a key pair after a write.
 type KeypairResult struct {
 	*Keypair
-	Generated *Pair // nil if the write only changed Allowed
+	Generated *Pair // nil if the write only changed Allowed and Publication
 	Dropped   *Pair // the pending pair that Generated replaced; nil if there was none
 }
 
@@ -35,7 +36,7 @@ func (st *Store) ReadKeypair(ctx context.Context, s logical.Storage, name string
 }
 
 // WriteKeypair creates a key pair, adds a pending pair to an existing one, or changes only what it
-// may sign for. Its errors are *ConflictError, *provider.Error of kind Invalid, broker.ErrBusy and
+// may sign for and how it is published. Its errors are *ConflictError, *provider.Error of kind Invalid, broker.ErrBusy and
 // *storage.Error.
 func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name string, w KeypairRequest) (*KeypairResult, error) {
 	pair, err := w.requestedPair(ctx, s, name) // without the lock, as it may take seconds
@@ -68,7 +69,7 @@ func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name strin
 			return nil, err
 		}
 	}
-	return result, putKeypair(ctx, s, name, result.Keypair)
+	return result, st.putKeypair(ctx, s, name, result.Keypair)
 }
 
 // apply applies the change of what a key pair may sign for and how it is published.
@@ -76,12 +77,12 @@ func (w KeypairRequest) apply(k *Keypair, name string) (err error) {
 	if k.Allowed, err = w.Allowed.apply(k.Allowed); err != nil {
 		return err
 	}
-	k.Publication, err = w.Publication.apply(k.Publication, name)
+	k.Publication, err = w.Publication.apply(k.Publication, name, wallTime())
 	return err
 }
 
 // requestedPair returns the pair that the write asks for; nil if the write only changes what an
-// existing key pair may sign for.
+// existing key pair may sign for and how it is published.
 func (w KeypairRequest) requestedPair(ctx context.Context, s logical.Storage, name string) (*Pair, error) {
 	k, err := getKeypair(ctx, s, name)
 	if err != nil {
@@ -96,7 +97,7 @@ func (w KeypairRequest) requestedPair(ctx context.Context, s logical.Storage, na
 	}
 	typeName := w.KeyType
 	switch {
-	case typeName == "" && k != nil && !(w.Allowed.isEmpty() && w.Publication.isEmpty()):
+	case typeName == "" && k != nil && (!w.Allowed.isEmpty() || !w.Publication.isEmpty()):
 		return nil, nil
 	case typeName == "" && k != nil:
 		typeName = k.Active.KeyType
@@ -118,6 +119,7 @@ func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name strin
 	if err := us.loadKeys(ctx, s); err != nil {
 		return err
 	}
+	wasPublished := k.Publication.Publish
 	if err := w.apply(k, name); err != nil {
 		return err
 	}
@@ -131,6 +133,13 @@ func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name strin
 	k.Activated = unsettled
 	if result.Generated != nil {
 		result.Dropped, k.Pending = k.Pending, result.Generated
+		k.Publication.Failures, k.Publication.LastError, k.Publication.NextAttempt = 0, "", time.Time{}
+	}
+	switch now := wallTime(); {
+	case !k.Publication.Publish:
+		k.Pending = k.Pending.published(time.Time{})
+	case !wasPublished || result.Generated != nil:
+		k.Pending = k.Pending.published(now)
 	}
 	return nil
 }
@@ -208,5 +217,6 @@ func (st *Store) DeleteKeypair(ctx context.Context, s logical.Storage, name stri
 	if len(clients) > 0 {
 		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete it or give it another key", apipath.Keypair(name), apipath.Client(clients[0]))
 	}
+	defer st.keySets.forget(name)
 	return storage.Delete(ctx, s, storage.KeypairKey(name))
 }

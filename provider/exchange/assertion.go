@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"maps"
 	"strings"
 	"time"
@@ -47,13 +48,9 @@ func (c *Client) sign(a Assertion, endpoint string, values Values) (string, erro
 		return "", err
 	}
 	claims, _ := filled.(map[string]any)
-	lifetime := a.Lifetime
-	if lifetime == 0 {
-		lifetime = assertionLifetime
-	}
 	claims["iat"] = issued.Unix()
 	if !a.OmitsExpiry {
-		claims["exp"] = issued.Add(lifetime).Unix()
+		claims["exp"] = issued.Add(a.lifetime()).Unix()
 	}
 	if !a.OmitsID {
 		id, err := randomID()
@@ -73,6 +70,25 @@ func (c *Client) sign(a Assertion, endpoint string, values Values) (string, erro
 		}
 	}
 	return c.Signer.Sign(claims, headers)
+}
+
+// lifetime returns the time from iat to exp.
+func (a Assertion) lifetime() time.Duration { return cmp.Or(a.Lifetime, assertionLifetime) }
+
+// SignedLifetime implements provider.Signing. Without an exp, the vendor counts the lifetime that it
+// documents from iat.
+func (c *Client) SignedLifetime() time.Duration {
+	if c.Signer == nil {
+		return 0
+	}
+	var longest time.Duration
+	for _, a := range c.assertions() {
+		longest = max(longest, a.lifetime())
+	}
+	if c.IsSelfSigned {
+		longest = max(longest, c.DefaultTTL)
+	}
+	return longest
 }
 
 func randomID() (string, error) {
