@@ -28,6 +28,9 @@ type KeypairResult struct {
 	*Keypair
 	Generated *Pair // nil if the write only changed Allowed and Publication
 	Dropped   *Pair // the pending pair that Generated replaced; nil if there was none
+
+	// outdated are the credentials that sign for another issuer or subject than before the write.
+	outdated []string
 }
 
 // ReadKeypair returns the key pair with this name; nil if there is none.
@@ -69,7 +72,11 @@ func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name strin
 			return nil, err
 		}
 	}
-	return result, st.putKeypair(ctx, s, name, result.Keypair)
+	err = st.putKeypair(ctx, s, name, result.Keypair)
+	for _, user := range result.outdated { // also after an error, as the write may have succeeded
+		st.broker.Forget(user)
+	}
+	return result, err
 }
 
 // apply applies the change of what a key pair may sign for and how it is published.
@@ -119,9 +126,12 @@ func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name strin
 	if err := us.loadKeys(ctx, s); err != nil {
 		return err
 	}
-	wasPublished := k.Publication.Publish
+	wasPublished, before := k.Publication.Publish, k.signingKey()
 	if err := w.apply(k, name); err != nil {
 		return err
+	}
+	if after := k.signingKey(); !after.hasIdentityOf(before) {
+		result.outdated = us.names()
 	}
 	opened := st.openAll(us)
 	if len(k.Hosts) == 0 {

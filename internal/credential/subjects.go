@@ -31,3 +31,8 @@ func (k signingKey) checkSubjects(c *storedCredential, vendor provider.Credentia
 	}
 	return nil
 }
+
+// hasIdentityOf reports whether the key signs for the issuer and the subjects of another one.
+func (k signingKey) hasIdentityOf(other signingKey) bool {
+	return k.issuedBy == other.issuedBy && slices.Equal(k.allowed.Subjects, other.allowed.Subjects)
+}

@@ -58,7 +58,7 @@ func (p *Provider) Preview(ctx context.Context, fields json.RawMessage, answer s
 	}
 	opened, err := p.Open(provider.Settings{
 		Fields: masked, Client: client, WriteTime: time.Now(),
-		Issuer: "{" + keypairIssuer + "}", Subject: "config/" + p.Name() + "/<name>",
+		Issuer: "{" + keypairIssuer + "}", Subject: "config/" + p.Name() + "/{name}",
 		IdentityToken: func(context.Context, string, time.Duration) (string, error) {
 			return "{" + exchange.IdentityToken + "}", nil
 		},

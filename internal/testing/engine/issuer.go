@@ -1,41 +1,48 @@
 package engine
 
 import (
-	"encoding/json"
+	"maps"
 	"net/http"
 	"strings"
 
-	"github.com/stretchr/testify/require"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// MountURL is the URL of the mount, as vendors reach it.
-const MountURL = "https://vault.example.com/v1/kensho/"
+// mountURL is the URL of the mount, as vendors reach it.
+const mountURL = "https://vault.example.com/v1/" + MountPoint
 
-// PublishKeypair generates the key pair name, whose issuer the vendors can reach, and returns the issuer.
+// PublishKeypair generates a key pair with an issuer that vendors can reach, and returns the issuer.
 func (e *Engine) PublishKeypair(name string, data map[string]any) string {
 	e.T.Helper()
-	issuer := MountURL + "jwks/" + name
-	e.Keypair(name, With(With(data, "publish", true), "issuer", issuer))
-	e.Sim.AddIdentityProvider(issuer, e.fetch)
+	issuer := mountURL + "jwks/" + name
+	all := map[string]any{"publish": true, "issuer": issuer}
+	maps.Copy(all, data)
+	e.Keypair(name, all)
+	e.Sim.AddIdentityProvider(issuer, e.Fetch)
 	return issuer
 }
 
-// fetch reads a URL of the mount without a token.
-func (e *Engine) fetch(url string) (status int, body []byte) {
-	path, isOurs := strings.CutPrefix(url, MountURL)
+// Fetch reads a URL of the mount, at any host, as anyone can. It is a vendorsim.Fetch.
+func (e *Engine) Fetch(url string) (status int, body []byte) {
+	_, path, isOurs := strings.Cut(url, "/v1/"+MountPoint)
 	if !isOurs {
 		return http.StatusNotFound, nil
 	}
-	name := strings.TrimPrefix(strings.TrimSuffix(path, "/.well-known/openid-configuration"), "jwks/")
-	resp := e.Read("keypair/" + name)
-	document := any(map[string]any{"keys": []any{resp.Data["jwk"]}})
-	if strings.HasSuffix(path, "openid-configuration") {
-		document = map[string]any{
-			"issuer": MountURL + "jwks/" + name, "jwks_uri": MountURL + "jwks/" + name, "response_types_supported": []string{"id_token"},
-			"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": []string{"RS256"},
-		}
+	resp, status, _ := e.Request(logical.ReadOperation, path, nil)
+	if resp == nil || resp.Data[logical.HTTPRawBody] == nil {
+		return status, nil
 	}
-	body, err := json.Marshal(document)
-	require.NoError(e.T, err)
-	return http.StatusOK, body
+	return resp.Data[logical.HTTPStatusCode].(int), resp.Data[logical.HTTPRawBody].([]byte)
+}
+
+// AddEntraApp adds an application of Entra that trusts a subject of an issuer, and returns the fields of its
+// credential.
+func (e *Engine) AddEntraApp(id, issuer, subject string) map[string]any {
+	e.Sim.AddEntraApp(vendorsim.EntraApp{
+		Tenant: "acme.example", ClientID: id, Subject: subject,
+		Trust: vendorsim.Trust{Issuer: issuer, Audiences: []string{vendorsim.EntraAudience}},
+	})
+	return map[string]any{"tenant": "acme.example", "client_id": id}
 }
