@@ -212,3 +212,13 @@ func TestAPreviewShowsIdentitiesByTheirNames(t *testing.T) {
 	preview = previewed(t, p, object{"account": "a", "identity_token_audience": "acme"}, "", 200)
 	assert.Equal(t, []string{"POST https://a.vendor.example/token\nAccept: application/json\nContent-Type: application/json\nX-Token: {identity_token}\n\n{\"token\":\"{identity_token}\"}"}, preview.Requests)
 }
+
+func TestGuarantee6AnIdentityTokenIsNotQuoted(t *testing.T) {
+	const token = "t0ken-of-vault"
+	v := &vendor{answers: []answer{{status: http.StatusBadRequest, body: `{"error":"invalid_request","error_description":"you sent ` + token + `"}`}}}
+	c := openWith(t, parsed(t, federating()...), v, object{"account": "a", "identity_token_audience": "acme"}, func(s *provider.Settings) {
+		s.IdentityToken = func(context.Context, string, time.Duration) (string, error) { return token, nil }
+	})
+	_, err := c.Exchange(t.Context(), provider.Grant{})
+	require.ErrorContains(t, err, "you sent [redacted]")
+}

@@ -2,6 +2,8 @@ package oauth2_test
 
 import (
 	"context"
+	"encoding/json"
+	"maps"
 	"net/http"
 	"testing"
 	"time"
@@ -44,6 +46,28 @@ func TestAnIdentityTokenKeepsTheContractOfAProvider(t *testing.T) {
 			return sim
 		},
 	}}})
+}
+
+func TestAnIdentityTokenIsRequestedForItsTime(t *testing.T) {
+	for given, expected := range map[any]time.Duration{nil: time.Hour, 90: 90 * time.Second} {
+		fields := maps.Clone(identified)
+		fields["identity_token_ttl"] = given
+		maps.DeleteFunc(fields, func(_ string, value any) bool { return value == nil })
+		raw, err := json.Marshal(fields)
+		require.NoError(t, err)
+		client, err := provider.NewClient(provider.ClientOptions{Timeout: 10 * time.Second, Transport: vendorsim.Transport(vendorsim.New())})
+		require.NoError(t, err)
+		var asked time.Duration
+		credential, err := oauth2.Provider{}.Open(provider.Settings{Fields: raw, Client: client, IdentityToken: func(_ context.Context, audience string, ttl time.Duration) (string, error) {
+			assert.Equal(t, vendorsim.EntraAudience, audience)
+			asked = ttl
+			return "", provider.Errorf(provider.Unavailable, "no key")
+		}})
+		require.NoError(t, err)
+		_, err = credential.Exchange(t.Context(), provider.Grant{})
+		require.ErrorContains(t, err, "no key")
+		assert.Equal(t, expected, asked)
+	}
 }
 
 func TestGuarantee13TheAudienceOfAnIdentityTokenIsADestination(t *testing.T) {
