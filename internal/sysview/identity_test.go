@@ -44,7 +44,7 @@ func TestAnIdentityTokenIsRequestedForItsAudienceAndTime(t *testing.T) {
 
 // A server without identity tokens answers through gRPC, which loses the identity of an error, or does not know
 // the call.
-func TestAServerWithoutIdentityTokensIsToldFromAFailure(t *testing.T) {
+func TestAServerWithoutIdentityTokensDiffersFromAFailure(t *testing.T) {
 	unsupported := pluginidentityutil.ErrPluginWorkloadIdentityUnsupported
 	for name, test := range map[string]struct {
 		err  error

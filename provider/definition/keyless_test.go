@@ -181,7 +181,7 @@ func TestAnIdentityTokenIsNewInEachRequest(t *testing.T) {
 	assert.Contains(t, refused(t, p, object{"account": "a", "grant_type": "server"}), "identity_token_audience: must be set with grant_type=server")
 }
 
-func TestAFailureToIssueAnIdentityTokenIsNoRejection(t *testing.T) {
+func TestAFailureToIssueAnIdentityTokenIsNotARejection(t *testing.T) {
 	for _, test := range []struct {
 		set  func(*provider.Settings)
 		kind provider.Kind

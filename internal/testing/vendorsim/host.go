@@ -18,7 +18,7 @@ func (s *Sim) Simulates(host string) bool {
 	if isGitHub(host) && len(s.gitHubApps) > 0 {
 		return true
 	}
-	if isFederated(host) && len(s.identityProviders) > 0 {
+	if isFederated(host) && s.hasFederation() {
 		return true
 	}
 	for _, server := range s.oauth.servers {

@@ -45,7 +45,7 @@ func (i Issuer) Sign(subject, audience string, ttl time.Duration) string {
 	return signed
 }
 
-// Fetch answers with the discovery document and the keys. It is a Fetch.
+// Fetch returns the discovery document or the keys. It is a Fetch.
 func (i Issuer) Fetch(url string) (status int, body []byte) {
 	var document any
 	switch url {

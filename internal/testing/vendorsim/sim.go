@@ -347,11 +347,12 @@ func (s *Sim) answer(host, path string, r *http.Request) reply {
 		return s.dowJonesToken(r)
 	case isGitHub(host):
 		return s.gitHub(path, r)
-	case isFederated(host):
-		return s.federation(host, path, r)
 	}
 	if endpoint := s.oauthEndpoint(host, path); endpoint != nil {
 		return endpoint(r)
+	}
+	if isFederated(host) {
+		return s.federation(host, path, r)
 	}
 	return violation(http.StatusNotFound, "unknown URL")
 }
