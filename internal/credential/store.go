@@ -128,6 +128,8 @@ type storedCredential struct {
 
 	client *clientUse // nil if the credential uses none
 
+	isClient bool // stands for the credentials of its client
+
 	to Destinations // of its secrets; only consentOf sets it
 }
 

@@ -263,6 +263,23 @@ func TestGuarantee17ARoleSignsOnlyForASubjectThatTheKeyPairAllows(t *testing.T) 
 	})
 }
 
+// The credentials of a client that has the key pair are different subjects too.
+func TestGuarantee17AnIssuerSignsForEachCredentialOfAClientByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		issuer := e.PublishKeypair("shared", map[string]any{"allowed_clients": "app", "allowed_subjects": "config/entra/graph,config/entra/vault"})
+		client := ofKeypair(engine.With(e.AddEntraApp("app", issuer, "config/entra/graph"), "vendor", "entra"), "shared")
+		e.Write("clients/app", engine.With(client, "grant_type", "federated"))
+		e.Write("config/entra/graph", map[string]any{"client": "app"})
+		assert.Equal(t, "config/entra/graph", e.Sim.About(engine.TokenOf(e.Creds("graph"))).Subject)
+		e.AddEntraApp("app", issuer, "config/entra/vault")
+		e.Write("config/entra/vault", map[string]any{"client": "app"})
+		_, status, message := e.Request(logical.UpdateOperation, "config/entra/payroll", map[string]any{"client": "app", "verify": false})
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Contains(t, message, `does not sign for the subject "config/entra/payroll"`)
+	})
+}
+
 // A key pair that becomes an issuer would let its credentials sign for any subject of it.
 func TestGuarantee17AKeyPairBecomesAnIssuerOnlyForSubjectsThatItMaySignFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
