@@ -91,6 +91,9 @@ func TestDefinitionsWithoutASecretKeepTheContractOfAProvider(t *testing.T) {
 			},
 			"identity_token_direct": {Settings: withIdentity, Vendor: google(serverURL, serverSubject), Scope: vendorsim.GoogleScope, Fields: with(pool, "identity_token_audience", identity)},
 		},
+		"aws-web-identity": {
+			"web_identity": {Settings: asIssuer, Offline: true, Vendor: func() http.Handler { return vendorsim.New() }, Fields: object{"private_key": key}},
+		},
 	} {
 		t.Run(vendor, func(t *testing.T) {
 			providertest.Test(t, providertest.Contract{Provider: catalogue.Lookup(vendor), Kinds: kinds})
