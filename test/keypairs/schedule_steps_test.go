@@ -111,7 +111,7 @@ func TestOnlyThePublicHalfOfARetiredKeyIsStored(t *testing.T) {
 	})
 }
 
-func TestARetiredKeyStaysPublishedUntilWhatItHasSignedHasExpired(t *testing.T) {
+func TestGuarantee17ARetiredKeyStaysPublishedUntilWhatItHasSignedHasExpired(t *testing.T) {
 	for name, test := range map[string]struct {
 		assertion  string
 		defaultTTL string
@@ -196,7 +196,7 @@ func TestAKeyPairWithoutCredentialsRotates(t *testing.T) {
 }
 
 // The vendor may not have fetched it before.
-func TestAnOperatorsPendingPairIsPublishedBeforeItSigns(t *testing.T) {
+func TestGuarantee17AnOperatorsPendingPairIsPublishedBeforeItSigns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, nodes := engine.NewPublished(t, nil)
 		e.Write("keypair/prod", monthly)

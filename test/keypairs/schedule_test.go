@@ -35,7 +35,7 @@ func activeKey(e *engine.Engine) string {
 	return stored.Active.KeyID
 }
 
-func TestKeysRotateThroughAYearWithoutAFailedExchange(t *testing.T) {
+func TestGuarantee17KeysRotateThroughAYearWithoutAFailedExchange(t *testing.T) {
 	for name, test := range map[string]struct {
 		fields    map[string]any
 		last      time.Duration
