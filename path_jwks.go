@@ -56,7 +56,7 @@ func (b *backend) pathJWKS() []*framework.Path {
 // exist.
 const noKeySet = `{"errors":["no key pair is published here"]}`
 
-// readKeySet answers with one of the documents of a key pair. It reads storage only after a start or a
+// readKeySet returns one of the documents of a key pair. It reads storage only after a start or a
 // change, as anyone may ask.
 func (b *backend) readKeySet(ctx context.Context, s logical.Storage, name, mediaType string, document func(*credential.KeySet) []byte) (*logical.Response, error) {
 	set, err := b.store.KeySet(ctx, s, name)
