@@ -223,9 +223,12 @@ type Destinations struct {
 	Signs bool
 }
 
-// A Subject is whom a JWT is about (sub), and who says so (iss). An empty string stands for a claim that
-// the JWT lacks, or that is known only when it is signed.
+// A Subject is whom a JWT is about (sub), and who says so (iss). An empty string stands for a claim that is
+// known only when the JWT is signed, and an empty subject also for none.
 type Subject struct{ Issuer, Subject string }
+
+// NoIssuer is the Issuer of a JWT that has no iss.
+const NoIssuer = "(none)"
 
 // A Grant is what one exchange leaves for the next.
 type Grant struct {

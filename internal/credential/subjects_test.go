@@ -32,6 +32,7 @@ func TestGuarantee17AnUnknownIssuerMayBeTheKeyPairs(t *testing.T) {
 		"a claim that is known later":      {signingKey{pair: &Pair{}, issuedBy: issuer}, []provider.Subject{{Subject: "x"}}, false},
 		"a subject that is known later":    {signingKey{pair: &Pair{}, issuedBy: issuer}, []provider.Subject{{Issuer: issuer}}, false},
 		"the second of two assertions":     {signingKey{pair: &Pair{}, issuedBy: issuer}, []provider.Subject{{Issuer: "app", Subject: "app"}, {Issuer: issuer, Subject: "x"}}, false},
+		"no issuer in the JWT":             {signingKey{pair: &Pair{}, issuedBy: issuer}, []provider.Subject{{Issuer: provider.NoIssuer, Subject: "x"}}, true},
 		"another issuer":                   {signingKey{pair: &Pair{}, issuedBy: issuer}, []provider.Subject{{Issuer: "app", Subject: "app"}}, true},
 		"allowed":                          {signingKey{pair: &Pair{}, issuedBy: issuer, allowed: Allowed{Subjects: []string{"x"}}}, []provider.Subject{{Issuer: issuer, Subject: "x"}}, true},
 		"a later subject, others allowed":  {signingKey{pair: &Pair{}, issuedBy: issuer, allowed: Allowed{Subjects: []string{"x"}}}, []provider.Subject{{Issuer: issuer}}, false},

@@ -164,6 +164,25 @@ func TestAnIssuerSignsWithItsPublishedKeyForItsSubject(t *testing.T) {
 	assert.Contains(t, refused(t, p, fields), "private_key: has no issuer, which grant_type=issuer needs; set private_key_source=generated, and issuer of the key pair (keypair/<name>)")
 }
 
+func TestASubjectIsThatOfTheClaimsAsFarAsTheyAreKnown(t *testing.T) {
+	for name, test := range map[string]struct {
+		claims object
+		want   provider.Subject
+	}{
+		"none":          {object{"aud": "acme", "x": "{keypair_issuer}{assertion_subject}"}, provider.Subject{Issuer: provider.NoIssuer}},
+		"literal":       {object{"iss": "https://other.example", "sub": "ann", "x": "{keypair_issuer}{assertion_subject}"}, provider.Subject{Issuer: "https://other.example", Subject: "ann"}},
+		"known later":   {object{"iss": "{uuid}", "sub": "{now}", "x": "{keypair_issuer}{assertion_subject}"}, provider.Subject{}},
+		"of two":        {object{"iss": []string{"{keypair_issuer}", "x"}, "sub": "{assertion_subject}"}, provider.Subject{Subject: credentialPath}},
+		"the endpoint":  {object{"iss": "{token_url}", "sub": "{keypair_issuer}", "x": "{assertion_subject}"}, provider.Subject{Issuer: "https://a.vendor.example/token", Subject: keypairURL}},
+		"an object":     {object{"iss": object{"a": "{keypair_issuer}"}, "sub": 7, "x": "{assertion_subject}"}, provider.Subject{}},
+		"part of a URL": {object{"iss": "{keypair_issuer}/", "sub": "{assertion_subject}"}, provider.Subject{Issuer: keypairURL + "/", Subject: credentialPath}},
+	} {
+		p := parsed(t, append(federating(), change{"/assertion/claims", test.claims})...)
+		c := openWith(t, p, nil, object{"account": "a", "private_key": issuerKeyPEM()}, asIssuer)
+		assert.Equal(t, []provider.Subject{test.want}, c.Destinations().Subjects, name)
+	}
+}
+
 func TestAnIdentityTokenIsNewInEachRequest(t *testing.T) {
 	v := &vendor{answers: []answer{ok(`{"access_token":"t","expires_in":60}`)}}
 	p, n := parsed(t, append(federating(), change{"/fields/identity_token_ttl", object{}})...), 0

@@ -99,6 +99,13 @@ func randomID() (string, error) {
 	return id, nil
 }
 
+// has reports whether there is a claim with a name, set or not.
+func (a Assertion) has(name string) bool {
+	object, _ := a.Claims.value.(map[string]any)
+	_, has := object[name]
+	return has
+}
+
 // claim returns the texts of a claim: one, or those of a list. One that depends on a value that is not set
 // is empty.
 func (a Assertion) claim(name string, values Values) []string {

@@ -59,6 +59,9 @@ func (c *Client) addClaims(d *provider.Destinations, endpoints []string) {
 				}
 			}
 			subject := provider.Subject{Issuer: only(a.claim("iss", values)), Subject: only(a.claim("sub", values))}
+			if !a.has("iss") {
+				subject.Issuer = provider.NoIssuer
+			}
 			if !slices.Contains(d.Subjects, subject) {
 				d.Subjects = append(d.Subjects, subject)
 			}
