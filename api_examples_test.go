@@ -2,6 +2,7 @@ package tokenbroker_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path"
@@ -126,6 +127,12 @@ func answerTo(t *testing.T, e *engine.Engine, c apidoc.Command) string {
 	switch {
 	case resp == nil:
 		return "The response is 204, without a body."
+	case strings.HasSuffix(fmt.Sprint(resp.Data[logical.HTTPContentType]), "json"):
+		var document any
+		require.NoError(t, json.Unmarshal(resp.Data[logical.HTTPRawBody].([]byte), &document))
+		body, err := json.MarshalIndent(document, "", "  ")
+		require.NoError(t, err)
+		return "```json\n" + stable(string(body)) + "\n```"
 	case resp.Data[logical.HTTPRawBody] != nil:
 		lines := strings.SplitAfter(string(resp.Data[logical.HTTPRawBody].([]byte)), "\n")
 		return "```text\n" + strings.Join(lines[:4], "") + "...\n```"

@@ -62,14 +62,16 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 // New returns an engine. The caller must call Setup before use.
 func New(o Options) logical.Backend {
 	b := &backend{roles: roleCache{roles: map[string]*role{}}, subjects: subject.NewVerifier()}
-	b.store, b.broker = credential.New(credential.Options{BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, Logger: b.Logger, Ended: b.consentEnded}, observer{b})
+	b.store, b.broker = credential.New(credential.Options{
+		BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, IdentityToken: b.identityToken, Logger: b.Logger, Ended: b.consentEnded,
+	}, observer{b})
 	b.metrics = metrics.New(sortedKeys(written), b.store.Statuses)
 	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
 		RunningVersion: version.Version,
 		BackendType:    logical.TypeLogical,
-		PathsSpecial:   &logical.Paths{SealWrapStorage: storage.Sealed(), Unauthenticated: []string{callbackPath}},
+		PathsSpecial:   &logical.Paths{SealWrapStorage: storage.Sealed(), Unauthenticated: append([]string{callbackPath}, jwksPaths...)},
 		Paths: shareSchemas(describeValues(framework.PathAppend(
 			b.pathCreds(), // first, as they are routed most often
 			b.pathToken(),
@@ -77,6 +79,7 @@ func New(o Options) logical.Backend {
 			b.pathVendors(),
 			b.pathClients(),
 			b.pathKeypair(),
+			b.pathJWKS(),
 			b.pathRoles(),
 			b.pathExchange(),
 			b.pathRefresh(),
@@ -101,6 +104,11 @@ func (b *backend) Setup(ctx context.Context, config *logical.BackendConfig) erro
 	return b.Backend.Setup(ctx, &own)
 }
 
+// identityToken requests an identity token of the server for the mount.
+func (b *backend) identityToken(ctx context.Context, audience string, ttl time.Duration) (string, error) {
+	return sysview.IdentityToken(ctx, b.System(), audience, ttl)
+}
+
 // HandleRequest checks the input before the framework sees it, as the framework ignores unknown
 // fields and quotes values, including secrets, in its errors. A node that cannot write forwards the
 // request unchecked, since the active node may run another version of the plugin.
@@ -121,7 +129,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 	if isOurs && hasFields && len(req.Data) > 0 {
 		switch path := b.Route(req.Path); {
 		case path == nil || path.Operations[req.Operation] == nil:
-		case req.Path == callbackPath:
+		case req.Path == callbackPath || strings.HasPrefix(req.Path, jwksPrefix):
 			req.Data = onlyTexts(path, req.Data)
 		default:
 			fields, err := b.fieldsOf(ctx, req, path)
@@ -194,7 +202,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	b.metrics.Swept(time.Since(began))
 	if time.Since(began) < maxSweep { // otherwise storage or a vendor is slow, and the next minute will do
 		b.store.SaveConsents(ctx, req.Storage)
-		err = errors.Join(err, b.store.ResumeDevices(ctx, req.Storage), b.store.SweepClients(ctx, req.Storage), b.reap(ctx, req.Storage), b.store.PruneVariants(ctx, req.Storage))
+		err = errors.Join(err, b.store.ResumeDevices(ctx, req.Storage), b.store.SweepKeypairs(ctx, req.Storage), b.store.SweepClients(ctx, req.Storage), b.reap(ctx, req.Storage), b.store.PruneVariants(ctx, req.Storage))
 	}
 	return err
 }
@@ -207,7 +215,10 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.roles.forget(name)
 	case storage.Vendor:
 		b.store.ForgetVendor(name)
-	case storage.Keypair, storage.Client: // any credential may use it
+	case storage.Keypair: // any credential may use it
+		b.store.ForgetKeypair(name)
+		b.broker.ForgetAll()
+	case storage.Client:
 		b.broker.ForgetAll()
 	case storage.State:
 		b.broker.Forget(name)

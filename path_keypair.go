@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -41,7 +41,7 @@ func (b *backend) pathKeypair() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "List the key pairs.",
-			HelpDescription: withExample("key_info holds the key_type and the key_id of the active pair of each name, and whether there is a pending pair. Read the public keys at keypair/<name>.", "vault list -detailed kensho/keypair"),
+			HelpDescription: withExample("key_info holds the key_type and the key_id of the active pair of each name, whether there is a pending pair, whether the keys are published, and when a schedule rotates them. Read the public keys at keypair/<name>.", "vault list -detailed kensho/keypair"),
 		},
 		{
 			Pattern:      "keypair/" + apipath.NamePattern("name"),
@@ -68,9 +68,10 @@ func (b *backend) pathKeypair() []*framework.Path {
 					DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "delete", OperationSuffix: "keypair"},
 				},
 			},
-			ExistenceCheck:  b.keypairExists,
-			HelpSynopsis:    "Generate a key pair whose private key never leaves Vault.",
-			HelpDescription: withExample(keypairHelpDescription, "vault write -f kensho/keypair/batch"),
+			ExistenceCheck: b.keypairExists,
+			HelpSynopsis:   "Generate a key pair whose private key never leaves Vault.",
+			HelpDescription: withExample(keypairHelpDescription, "vault write -f kensho/keypair/batch",
+				"vault write kensho/keypair/batch publish=true issuer=https://vault.example.com/v1/kensho/jwks/batch rotation_period=90d"),
 		},
 		b.pathKeypairActivate(),
 	}
@@ -87,6 +88,7 @@ func keypairNameField() *framework.FieldSchema {
 
 func keypairWriteFields() map[string]*framework.FieldSchema {
 	fields := allowedFields()
+	maps.Copy(fields, publicationFields())
 	fields["name"] = keypairNameField()
 	fields["key_type"] = &framework.FieldSchema{
 		Type:          framework.TypeString,
@@ -120,6 +122,11 @@ func allowedFields() map[string]*framework.FieldSchema {
 			Description:  "Allowed values of the aud claim of assertions. Default: any.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed audiences"},
 		},
+		"allowed_subjects": {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  "Allowed values of the sub claim of assertions. Default: any; if the issuer of the key pair is the iss, only the path of the credential.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed subjects"},
+		},
 		"ca_cert": {
 			Type:         framework.TypeString,
 			Description:  "Certificate authorities, in PEM, that the ca_cert of a credential using the key pair may contain. Default: those of the first such credential.",
@@ -149,6 +156,7 @@ func keypairFields() map[string]*framework.FieldSchema {
 	for field, schema := range allowedFields() {
 		fields[field] = described(schema, "The stored value; empty if there is none.")
 	}
+	maps.Copy(fields, publicationDataFields())
 	return fields
 }
 
@@ -171,7 +179,11 @@ func (b *backend) keypairList(ctx context.Context, req *logical.Request, _ *fram
 			return nil, err
 		case err != nil || k == nil: // keypair/<name> has the error
 		default:
-			info[name] = map[string]any{"key_type": k.Active.KeyType, "key_id": k.Active.KeyID, "pending": k.Pending != nil}
+			info[name] = map[string]any{"key_type": k.Active.KeyType, "key_id": k.Active.KeyID, "pending": k.Pending != nil, "publish": k.Publication.Publish}
+			if next := k.Publication.NextRotation(time.Now()); !next.IsZero() {
+				info[name].(map[string]any)["next_vault_rotation"] = broker.FormatTime(next)
+				info[name].(map[string]any)["rotation_failures"] = k.Publication.Failures
+			}
 		}
 	}
 	return logical.ListResponseWithInfo(names, info), nil
@@ -182,7 +194,7 @@ func (b *backend) keypairRead(ctx context.Context, req *logical.Request, d *fram
 	if k == nil || err != nil {
 		return nil, err
 	}
-	data, err := keypairData(k)
+	data, err := keypairData(d.Get("name").(string), k)
 	if err != nil {
 		return nil, err
 	}
@@ -190,15 +202,17 @@ func (b *backend) keypairRead(ctx context.Context, req *logical.Request, d *fram
 }
 
 // keypairData returns the response data of a key pair.
-func keypairData(k *credential.Keypair) (map[string]any, error) {
+func keypairData(name string, k *credential.Keypair) (map[string]any, error) {
 	list := func(values []string) []string { return append([]string{}, values...) }
 	data := map[string]any{
 		"allowed_configs":   list(k.Configs),
 		"allowed_clients":   list(k.Clients),
 		"allowed_hosts":     list(k.Hosts),
 		"allowed_audiences": list(k.Audiences),
+		"allowed_subjects":  list(k.Subjects),
 		"ca_cert":           k.CACert,
 	}
+	maps.Copy(data, publicationData(name, k))
 	for prefix, pair := range map[string]*credential.Pair{"": k.Active, pendingPrefix: k.Pending} {
 		if pair == nil {
 			continue
@@ -220,10 +234,11 @@ func keypairData(k *credential.Keypair) (map[string]any, error) {
 
 func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	write := credential.KeypairRequest{Operation: operationOf(req), KeyType: d.Get("key_type").(string)}
+	write := credential.KeypairRequest{Operation: operationOf(req), KeyType: d.Get("key_type").(string), Publication: publicationRequest(d)}
 	for field, list := range map[string]**[]string{
 		"allowed_configs": &write.Allowed.Configs, "allowed_clients": &write.Allowed.Clients,
 		"allowed_hosts": &write.Allowed.Hosts, "allowed_audiences": &write.Allowed.Audiences,
+		"allowed_subjects": &write.Allowed.Subjects,
 	} {
 		if value, given := d.GetOk(field); given {
 			*list = new(value.([]string))
@@ -236,7 +251,7 @@ func (b *backend) keypairWrite(ctx context.Context, req *logical.Request, d *fra
 	if err != nil {
 		return failure(name, err)
 	}
-	data, err := keypairData(result.Keypair)
+	data, err := keypairData(name, result.Keypair)
 	if err != nil {
 		return nil, err
 	}
@@ -270,63 +285,15 @@ pair.
 
 A key pair signs only for the credentials in allowed_configs, by default the one with
 its own name, and for those that use a client in allowed_clients. The assertions go only to allowed_hosts, by default the hosts of the first
-credential that uses the key pair. A write that gives these fields and no key_type
-changes them and generates no pair.
+credential that uses the key pair.
+
+publish=true publishes the public keys at jwks/<name>, for vendors that fetch them. With
+rotation_period or rotation_schedule, the engine then rotates the key pair by itself: it
+publishes the next key publish_ahead before it signs, and keeps the last one published
+until what it has signed has expired.
+
+A write that gives some of these fields and no key_type changes them and generates no
+pair.
 
 A key pair that credentials or clients use cannot be deleted.
-`
-
-func (b *backend) pathKeypairActivate() *framework.Path {
-	return &framework.Path{
-		Pattern:      "keypair/" + apipath.NamePattern("name") + "/activate",
-		DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
-		Fields: map[string]*framework.FieldSchema{
-			"name": keypairNameField(),
-			"client_id": {
-				Type:         framework.TypeString,
-				Description:  "New client ID, if the vendor issued one for the pending pair. It is set on the credentials that use the key pair.",
-				DisplayAttrs: &framework.DisplayAttributes{Name: "Client ID"},
-			},
-			"key_id": {
-				Type:         framework.TypeString,
-				Description:  "New key_id, if the vendor assigned one to the pending pair. It is set on the credentials that use the key pair and have a key_id.",
-				DisplayAttrs: &framework.DisplayAttributes{Name: "Key ID"},
-			},
-		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:                    b.keypairActivate,
-				Summary:                     "Replace the active pair with the pending one, if the vendor accepts it.",
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "activate", OperationSuffix: "keypair"},
-			},
-		},
-		HelpSynopsis:    "Replace the active pair with the pending one, if the vendor accepts it.",
-		HelpDescription: withExample(activateHelpDescription, "vault write kensho/keypair/batch/activate client_id=0oa5archive6"),
-	}
-}
-
-func (b *backend) keypairActivate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := d.Get("name").(string)
-	var request credential.ActivationRequest
-	for field, value := range map[string]**string{"client_id": &request.ClientID, "key_id": &request.KeyID} {
-		if text, given := d.GetOk(field); given {
-			*value = new(strings.TrimSpace(text.(string)))
-		}
-	}
-	if err := b.store.Activate(ctx, req.Storage, name, request); err != nil {
-		return failure(name, err)
-	}
-	return nil, nil
-}
-
-const activateHelpDescription = `
-The engine first exchanges each credential that uses the key pair with the pending pair.
-If the vendor accepts all of them, the pending pair replaces the active one for all
-credentials at once, and the previously active pair is deleted. Otherwise nothing
-changes, and credentials keep using the active pair.
-
-At least one credential must use the key pair. If the vendor knows only the pending pair
-so far, store the credential with verify=false before.
 `

@@ -46,8 +46,8 @@ func TestAKeyPairIsCreatedReadListedAndDeleted(t *testing.T) {
 		assert.Equal(t, []string{"other", "prod"}, resp.Data["keys"])
 		e.Keypair("other", nil)
 		detailed, _, _ := e.Request(logical.ListOperation, "keypair/", nil)
-		assert.Equal(t, map[string]any{"key_type": "ec-p256", "key_id": other.Data["key_id"], "pending": true}, detailed.Data["key_info"].(map[string]any)["other"])
-		assert.Equal(t, map[string]any{"key_type": "rsa-2048", "key_id": made.Data["key_id"], "pending": false}, resp.Data["key_info"].(map[string]any)["prod"])
+		assert.Equal(t, map[string]any{"key_type": "ec-p256", "key_id": other.Data["key_id"], "pending": true, "publish": false}, detailed.Data["key_info"].(map[string]any)["other"])
+		assert.Equal(t, map[string]any{"key_type": "rsa-2048", "key_id": made.Data["key_id"], "pending": false, "publish": false}, resp.Data["key_info"].(map[string]any)["prod"])
 		_, status, _ = e.Request(logical.PatchOperation, "keypair/prod", map[string]any{"key_type": "ec-p256"})
 		assert.Equal(t, http.StatusMethodNotAllowed, status, "a key pair cannot be patched")
 
@@ -175,7 +175,7 @@ func TestAnInvalidKeyIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 	}{
 		"an unknown type":                       {"keypair/new", map[string]any{"key_type": "rsa-1024"}, `key_type: unknown type "rsa-1024" (allowed: rsa-2048, rsa-3072, rsa-4096, ec-p256, ec-p384, ec-p521, ed25519`},
 		"a type that the credential cannot use": {"keypair/prod", map[string]any{"key_type": "ec-p256"}, "key_type: ec-p256 does not work for config/kensho/prod: keypair: the private key of keypair/prod is not an RSA key; Kensho accepts only RSA keys"},
-		"an unknown field":                      {"keypair/new", map[string]any{"bits": 2048}, `unknown field "bits" (allowed: allowed_audiences, allowed_clients, allowed_configs, allowed_hosts, ca_cert, key_type, name`},
+		"an unknown field":                      {"keypair/new", map[string]any{"bits": 2048}, `unknown field "bits" (allowed: allowed_audiences, allowed_clients, allowed_configs, allowed_hosts, allowed_subjects, ca_cert, issuer, key_type, name, publish, publish_ahead, rotation_period, rotation_schedule, rotation_window`},
 		"no pair to activate":                   {"keypair/new/activate", nil, `no key pair named "new"; create one at keypair/new`},
 		"no pending pair":                       {"keypair/prod/activate", nil, "keypair/prod has no pending pair (active: "},
 		"two keys":                              {"config/kensho/prod", map[string]any{"private_key": engine.PrivateKeyPEM()}, `private_key and private_key_source are mutually exclusive; give one, and clear the other with private_key="" or private_key_source=""`},

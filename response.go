@@ -108,6 +108,8 @@ func verifyFailure(v *credential.VerifyError, e *provider.Error) (*logical.Respo
 		return nil, logical.CodedError(http.StatusBadGateway, fmt.Sprintf("cannot verify the credential: invalid response from the vendor: %s; %s", e.Reason, outcome))
 	case provider.Expired:
 		return logical.ErrorResponse("the credential has expired: %s; %s", e.Reason, v.Outcome), nil
+	case provider.Invalid: // the vendor was not called
+		return logical.ErrorResponse("%s; %s", e.Reason, v.Outcome), nil
 	default:
 		return logical.ErrorResponse("the vendor rejected the credential: %s; %s", e.Reason, v.Outcome), nil
 	}

@@ -61,6 +61,14 @@ type Settings struct {
 	// at vendors that receive the JWK. It is empty if the operator gave the key.
 	Thumbprint string
 
+	// Issuer is the issuer of the generated key pair, whose public keys anyone can read; "" if it has none.
+	// Subject is the subject for which the issuer signs by default.
+	Issuer  string
+	Subject string
+
+	// IdentityToken requests an identity token of the server; nil if there is no server.
+	IdentityToken IdentityTokenFunc
+
 	// WriteTime is when the operator last wrote one of the secret fields.
 	WriteTime time.Time
 
@@ -97,6 +105,13 @@ type Limited interface {
 	// MaxAge returns how long the credential stays valid from when it was issued; zero if it
 	// does not expire, or if this is unknown.
 	MaxAge() time.Duration
+}
+
+// A Signing is a credential with a private key that signs assertions or tokens.
+type Signing interface {
+	// SignedLifetime returns for how long the vendor accepts what the key signs; zero if the key signs
+	// nothing.
+	SignedLifetime() time.Duration
 }
 
 // A Presented is a credential of a vendor whose API takes a token in a way of its own.
@@ -197,13 +212,23 @@ type Destinations struct {
 	// no metadata is read.
 	Issuer string
 
-	// Audiences are the audiences of the JWTs that a private key signs. An empty string
-	// stands for an endpoint that only the issuer's metadata names.
+	// Audiences are the audiences of the JWTs that a private key signs, and of identity tokens. An empty
+	// string stands for an endpoint that only the issuer's metadata names.
 	Audiences []string
+
+	// Subjects are the subjects of the JWTs that a private key signs.
+	Subjects []Subject
 
 	// Signs reports whether the secret signs tokens for readers, and is sent to no endpoint.
 	Signs bool
 }
+
+// A Subject is whom a JWT is about (sub), and who says so (iss). An empty string stands for a claim that is
+// known only when the JWT is signed, and an empty subject also for none.
+type Subject struct{ Issuer, Subject string }
+
+// NoIssuer is the Issuer of a JWT that has no iss.
+const NoIssuer = "(none)"
 
 // A Grant is what one exchange leaves for the next.
 type Grant struct {

@@ -33,6 +33,9 @@ func Creds(name string) string { return "creds/" + name }
 // Exchange returns the path at which a caller's token is exchanged.
 func Exchange(name string) string { return "exchange/" + name }
 
+// JWKS returns the path of the public keys of a key pair.
+func JWKS(name string) string { return "jwks/" + name }
+
 // Keypair returns the path of a key pair.
 func Keypair(name string) string { return "keypair/" + name }
 

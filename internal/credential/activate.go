@@ -37,7 +37,14 @@ type unsettledEntry struct {
 
 // An ActivationRequest holds the fields that an operator sends when activating a pending pair. They
 // are set on the credentials that use the key pair. nil leaves a field unchanged, "" clears it.
-type ActivationRequest struct{ ClientID, KeyID *string }
+type ActivationRequest struct {
+	ClientID, KeyID *string
+
+	By string // who asks for the activation
+
+	// bySchedule asks for the activation only if it is due. It then needs no credential.
+	bySchedule bool
+}
 
 // fields returns the fields that are given, by name.
 func (a ActivationRequest) fields() map[string]string {
@@ -54,7 +61,7 @@ func (a ActivationRequest) fields() map[string]string {
 // whether it accepts the pending pair, or if a client ID is given for credentials whose client IDs
 // differ.
 func (a ActivationRequest) check(name string, us users) error {
-	if len(us) == 0 {
+	if len(us) == 0 && !a.bySchedule {
 		return provider.Errorf(provider.Invalid, "no credential uses %[1]s, so no vendor can accept the pending pair; the active pair is kept; "+
 			"store a credential that uses it first (verify=false if the vendor knows only the pending pair), or delete %[1]s", apipath.Keypair(name))
 	}
@@ -80,6 +87,15 @@ func (a ActivationRequest) check(name string, us users) error {
 // credential that uses the key pair, of which there must be at least one. Otherwise nothing changes.
 // Its errors are those of Write.
 func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a ActivationRequest) error {
+	err := st.activate(ctx, s, name, a)
+	var refused *VerifyError
+	if errors.As(err, &refused) {
+		st.reportRotation(name, 1, a.By, err)
+	}
+	return err
+}
+
+func (st *Store) activate(ctx context.Context, s logical.Storage, name string, a ActivationRequest) error {
 	us, err := st.usersOf(ctx, s, name)
 	if err != nil {
 		return err
@@ -99,8 +115,12 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 	switch {
 	case err != nil:
 		return err
+	case k == nil && a.bySchedule:
+		return errNotDue
 	case k == nil:
 		return provider.Errorf(provider.Invalid, "no key pair named %q; create one at %s", name, apipath.Keypair(name))
+	case a.bySchedule && !k.isDueForActivation():
+		return errNotDue
 	case k.Pending == nil:
 		return provider.Errorf(provider.Invalid, "%s has no pending pair (active: %s, created %s); create one by a write to %s",
 			apipath.Keypair(name), k.Active.KeyID, broker.FormatTime(k.Active.CreatedTime), apipath.Keypair(name))
@@ -117,15 +137,23 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 	if err := a.check(name, us); err != nil {
 		return err
 	}
-	run := &activationRun{store: st, storage: s, name: name, changes: changes, users: us, given: a.fields(),
-		next: &Keypair{Active: k.Pending, Allowed: k.Allowed, Activated: map[string]unsettledEntry{}}}
+	next, err := k.rotated(wallTime(), st.keepRetired(us))
+	if err != nil {
+		return err
+	}
+	run := &activationRun{store: st, storage: s, name: name, changes: changes, users: us, given: a.fields(), next: next}
 	if err := run.switchKeys(ctx); err != nil {
 		return errors.Join(append([]error{err}, run.failed(ctx, err)...)...)
 	}
 	for _, u := range us {
 		changes.Of(u.name).Committed()
 	}
-	st.Logger().Info("key pair activated", "keypair", name, "key_id", k.Pending.KeyID)
+	what := "key pair activated"
+	if a.bySchedule {
+		what = "key pair rotated by its schedule"
+	}
+	st.Logger().Info(what, "keypair", name, "key_id", k.Pending.KeyID)
+	st.reportRotation(name, 0, a.By, nil)
 	return nil
 }
 
@@ -157,7 +185,7 @@ func (a *activationRun) switchKeys(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := putKeypair(ctx, a.storage, a.name, a.next); err != nil {
+	if err := a.store.putKeypair(ctx, a.storage, a.name, a.next); err != nil {
 		return err
 	}
 	if err := a.settle(ctx); err != nil {
@@ -197,7 +225,7 @@ func (a *activationRun) verify(ctx context.Context, u *storedCredential) (*broke
 	if err != nil {
 		return nil, err
 	}
-	key := signingKey{pair: a.next.Active, allowed: a.next.Allowed}
+	key := a.next.signingKey()
 	next, credential, err := a.store.build(revision{vendor: u.vendor, name: u.name, fields: fields, key: key, client: u.client, generation: generation, time: wallTime(), consented: u.Consented, refreshTokenTime: u.RefreshTokenTime})
 	if err != nil {
 		return nil, err
@@ -229,7 +257,12 @@ func (a *activationRun) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	return putKeypair(ctx, a.storage, a.name, &Keypair{Active: a.next.Active, Allowed: a.next.Allowed})
+	if len(a.users) == 0 {
+		return nil
+	}
+	settled := *a.next
+	settled.Activated = nil
+	return a.store.putKeypair(ctx, a.storage, a.name, &settled)
 }
 
 // forgetActivated removes a deleted credential from the key pair's entry, so that its secrets do
@@ -241,7 +274,7 @@ func (st *Store) forgetActivated(ctx context.Context, s logical.Storage, keypair
 			return
 		}
 		delete(k.Activated, credential)
-		err = putKeypair(ctx, s, keypair, k)
+		err = st.putKeypair(ctx, s, keypair, k)
 	}
 	if err != nil {
 		st.Logger().Warn("cannot remove a deleted credential from the key pair's entry", "keypair", keypair, "name", credential, "error", err)

@@ -30,12 +30,16 @@ type Allowed struct {
 
 	// Audiences are the audiences that assertions may name. If empty, any may be named.
 	Audiences []string `json:"allowed_audiences,omitempty"`
+
+	// Subjects are the subjects that assertions may name. If empty, any may be named, but the issuer of a
+	// key pair signs only for the path of the credential itself.
+	Subjects []string `json:"allowed_subjects,omitempty"`
 }
 
 // An AllowedRequest holds the fields of Allowed that an operator sends. A nil field stays unchanged.
 type AllowedRequest struct {
-	Configs, Clients, Hosts, Audiences *[]string
-	CACert                             *string
+	Configs, Clients, Hosts, Audiences, Subjects *[]string
+	CACert                                       *string
 }
 
 func (w AllowedRequest) isEmpty() bool { return w == AllowedRequest{} }
@@ -45,7 +49,7 @@ func (w AllowedRequest) apply(a Allowed) (Allowed, error) {
 	for _, field := range []struct {
 		given *[]string
 		list  *[]string
-	}{{w.Configs, &a.Configs}, {w.Clients, &a.Clients}, {w.Hosts, &a.Hosts}, {w.Audiences, &a.Audiences}} {
+	}{{w.Configs, &a.Configs}, {w.Clients, &a.Clients}, {w.Hosts, &a.Hosts}, {w.Audiences, &a.Audiences}, {w.Subjects, &a.Subjects}} {
 		if field.given != nil {
 			*field.list = slices.DeleteFunc(slices.Compact(slices.Sorted(slices.Values(*field.given))), func(text string) bool { return text == "" })
 		}
@@ -142,5 +146,5 @@ func (st *Store) bind(ctx context.Context, s logical.Storage, name string, key s
 		return broker.ErrBusy
 	}
 	k.Allowed = k.bound(to, caCert)
-	return putKeypair(ctx, s, name, k)
+	return st.putKeypair(ctx, s, name, k)
 }

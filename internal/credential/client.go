@@ -248,7 +248,7 @@ const refreshTokenOf = "refresh-token-of-a-credential"
 // Invalid.
 func (st *Store) destinations(p provider.Provider, name string, fields map[string]any, key signingKey) (Destinations, error) {
 	use := &clientUse{name: name, Client: &Client{Vendor: p.Name(), Fields: fields}}
-	own := &storedCredential{Entry: &Entry{}, vendor: p, name: name, client: use, key: key}
+	own := &storedCredential{Entry: &Entry{}, vendor: p, name: name, client: use, key: key, isClient: true}
 	var to Destinations
 	opened, err := st.openUnchecked(own)
 	if err == nil {

@@ -19,9 +19,11 @@ const generated = "generated"
 
 // A signingKey is the generated private key of a credential.
 type signingKey struct {
-	pair    *Pair // nil if the credential has no usable key pair
-	allowed Allowed
-	err     error // why pair is nil although the credential names a key pair
+	pair     *Pair // nil if the credential has no usable key pair
+	allowed  Allowed
+	issuedBy string // the issuer of the pair; "" if it has none
+	rotates  bool   // a schedule rotates the pair
+	err      error  // why pair is nil although the credential names a key pair
 }
 
 // thumbprint returns the thumbprint of the key; "" if the key is not a generated one.
@@ -32,12 +34,26 @@ func (k signingKey) thumbprint() string {
 	return k.pair.KeyID
 }
 
-// check returns an error if the key may not sign for the credential.
-func (k signingKey) check(c *storedCredential, to Destinations) error {
+// issuer returns the issuer of the key; "" if it has none.
+func (k signingKey) issuer() string {
+	if k.pair == nil {
+		return ""
+	}
+	return k.issuedBy
+}
+
+// check returns an error if the key may not sign for the credential, which vendor is.
+func (k signingKey) check(c *storedCredential, to Destinations, vendor provider.Credential) error {
 	if k.pair == nil {
 		return nil
 	}
-	return k.allowed.check(c, to)
+	if k.rotates && c.setting("key_id") != "" {
+		return provider.Errorf(provider.Invalid, `key_id: must not be set, as %s rotates by a schedule, and each of its keys has an ID of its own; clear it with key_id="", or clear the schedule`, apipath.Keypair(c.keypairName()))
+	}
+	if err := k.allowed.check(c, to); err != nil {
+		return err
+	}
+	return k.checkSubjects(c, vendor)
 }
 
 // keypairName returns the name of the key pair that the credential uses; "" if it uses none.
@@ -79,7 +95,12 @@ func readKey(ctx context.Context, s logical.Storage, keypair string) (signingKey
 		err := provider.Errorf(provider.Invalid, "keypair: %s does not exist; create it first", apipath.Keypair(provider.List([]string{keypair})))
 		return signingKey{err: err}, nil, nil
 	}
-	return signingKey{pair: k.Active, allowed: k.Allowed}, k.Activated, nil
+	return k.signingKey(), k.Activated, nil
+}
+
+// signingKey returns the active pair as the key of a credential.
+func (k *Keypair) signingKey() signingKey {
+	return signingKey{pair: k.Active, allowed: k.Allowed, issuedBy: k.Publication.Issuer, rotates: k.Publication.Rotates()}
 }
 
 // loadKey loads the key of the credential, and the entry that an activation has put in place of the

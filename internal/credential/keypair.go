@@ -33,6 +33,8 @@ type Keypair struct {
 
 	Allowed
 
+	Publication Publication `json:"publication,omitzero"`
+
 	// Activated holds, by name, the entries that the activation of Active gave to credentials,
 	// until they are stored under the credentials' own keys (activate.go).
 	Activated map[string]unsettledEntry `json:"activated,omitempty"`
@@ -62,7 +64,8 @@ func getKeypair(ctx context.Context, s logical.Storage, name string) (*Keypair, 
 	return storage.Get[Keypair](ctx, s, storage.KeypairKey(name), repairKeypair)
 }
 
-func putKeypair(ctx context.Context, s logical.Storage, name string, k *Keypair) error {
+func (st *Store) putKeypair(ctx context.Context, s logical.Storage, name string, k *Keypair) error {
+	defer st.keySets.forget(name) // also after an error, as the write may have succeeded
 	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, storage.KeypairKey(name), k) })
 }
 
@@ -70,6 +73,9 @@ func putKeypair(ctx context.Context, s logical.Storage, name string, k *Keypair)
 type Pair struct {
 	KeyType     string    `json:"key_type"`
 	CreatedTime time.Time `json:"created_time"`
+
+	// PublishedTime is since when a pending pair is published; zero if it is not.
+	PublishedTime time.Time `json:"published_time,omitzero"`
 
 	// KeyID is the thumbprint of the public key (RFC 7638, SHA-256).
 	KeyID string `json:"key_id"`
@@ -80,20 +86,30 @@ type Pair struct {
 
 // A keyType is a type of key that can be generated.
 type keyType struct {
-	name      string
-	algorithm jose.SignatureAlgorithm // the alg of its JWK; "" if several are possible
-	newKey    func() (crypto.Signer, error)
+	name       string
+	algorithms []jose.SignatureAlgorithm // that it can sign with, the default first
+	newKey     func() (crypto.Signer, error)
 }
+
+var rsaAlgorithms = []jose.SignatureAlgorithm{jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512}
 
 // keyTypes starts with the default, which every vendor with key authentication accepts.
 var keyTypes = []keyType{
-	{"rsa-2048", "", rsaKey(2048)},
-	{"rsa-3072", "", rsaKey(3072)},
-	{"rsa-4096", "", rsaKey(4096)},
-	{"ec-p256", jose.ES256, ecKey(elliptic.P256())},
-	{"ec-p384", jose.ES384, ecKey(elliptic.P384())},
-	{"ec-p521", jose.ES512, ecKey(elliptic.P521())},
-	{"ed25519", jose.EdDSA, ed25519Key},
+	{"rsa-2048", rsaAlgorithms, rsaKey(2048)},
+	{"rsa-3072", rsaAlgorithms, rsaKey(3072)},
+	{"rsa-4096", rsaAlgorithms, rsaKey(4096)},
+	{"ec-p256", []jose.SignatureAlgorithm{jose.ES256}, ecKey(elliptic.P256())},
+	{"ec-p384", []jose.SignatureAlgorithm{jose.ES384}, ecKey(elliptic.P384())},
+	{"ec-p521", []jose.SignatureAlgorithm{jose.ES512}, ecKey(elliptic.P521())},
+	{"ed25519", []jose.SignatureAlgorithm{jose.EdDSA}, ed25519Key},
+}
+
+// jwkAlgorithm returns the alg of the key's JWK; "" if several are possible.
+func (t keyType) jwkAlgorithm() string {
+	if len(t.algorithms) > 1 {
+		return ""
+	}
+	return string(t.algorithms[0])
 }
 
 func rsaKey(bits int) func() (crypto.Signer, error) {
@@ -156,33 +172,40 @@ func generatePair(typeName string) (*Pair, error) {
 // Public returns the public key in PEM (SubjectPublicKeyInfo) and as a JSON Web Key (RFC 7517). Its
 // error does not contain the private key.
 func (p *Pair) Public() (publicKey string, jwk map[string]any, err error) {
-	damaged := errors.New("the key pair is damaged; delete it and create a new one")
+	publicKey, raw, err := p.public()
+	if err == nil && json.Unmarshal(raw, &jwk) != nil {
+		err = errDamagedPair
+	}
+	return publicKey, jwk, err
+}
+
+var errDamagedPair = errors.New("the key pair is damaged; delete it and create a new one")
+
+// public is Public with the JSON Web Key as it is published.
+func (p *Pair) public() (publicKey string, jwk json.RawMessage, err error) {
 	t, err := findKeyType(p.KeyType)
 	if err != nil {
-		return "", nil, damaged
+		return "", nil, errDamagedPair
 	}
 	block, _ := pem.Decode([]byte(p.PrivateKey))
 	if block == nil {
-		return "", nil, damaged
+		return "", nil, errDamagedPair
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return "", nil, damaged
+		return "", nil, errDamagedPair
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
-		return "", nil, damaged
+		return "", nil, errDamagedPair
 	}
 	der, err := x509.MarshalPKIXPublicKey(signer.Public())
 	if err != nil {
-		return "", nil, damaged
+		return "", nil, errDamagedPair
 	}
-	raw, err := jose.JSONWebKey{Key: signer.Public(), KeyID: p.KeyID, Algorithm: string(t.algorithm), Use: "sig"}.MarshalJSON()
+	jwk, err = jose.JSONWebKey{Key: signer.Public(), KeyID: p.KeyID, Algorithm: t.jwkAlgorithm(), Use: "sig"}.MarshalJSON()
 	if err != nil {
-		return "", nil, damaged
-	}
-	if err := json.Unmarshal(raw, &jwk); err != nil {
-		return "", nil, damaged
+		return "", nil, errDamagedPair
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), jwk, nil
 }

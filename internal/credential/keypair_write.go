@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -18,13 +19,18 @@ type KeypairRequest struct {
 	Operation Operation // Create or Update
 	KeyType   string    // "" selects the type of the active pair, or the default
 	Allowed   AllowedRequest
+
+	Publication PublicationRequest
 }
 
 // A KeypairResult is a key pair after a write.
 type KeypairResult struct {
 	*Keypair
-	Generated *Pair // nil if the write only changed Allowed
+	Generated *Pair // nil if the write only changed Allowed and Publication
 	Dropped   *Pair // the pending pair that Generated replaced; nil if there was none
+
+	// outdated are the credentials that sign for another issuer or subject than before the write.
+	outdated []string
 }
 
 // ReadKeypair returns the key pair with this name; nil if there is none.
@@ -33,7 +39,7 @@ func (st *Store) ReadKeypair(ctx context.Context, s logical.Storage, name string
 }
 
 // WriteKeypair creates a key pair, adds a pending pair to an existing one, or changes only what it
-// may sign for. Its errors are *ConflictError, *provider.Error of kind Invalid, broker.ErrBusy and
+// may sign for and how it is published. Its errors are *ConflictError, *provider.Error of kind Invalid, broker.ErrBusy and
 // *storage.Error.
 func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name string, w KeypairRequest) (*KeypairResult, error) {
 	pair, err := w.requestedPair(ctx, s, name) // without the lock, as it may take seconds
@@ -57,31 +63,48 @@ func (st *Store) WriteKeypair(ctx context.Context, s logical.Storage, name strin
 	case k == nil && pair == nil: // deleted before the lock was taken
 		return nil, broker.ErrBusy
 	case k == nil:
-		allowed, err := w.Allowed.apply(Allowed{})
-		if err != nil {
+		result.Keypair = &Keypair{Active: pair}
+		if err := w.apply(result.Keypair, name); err != nil {
 			return nil, err
 		}
-		result.Keypair = &Keypair{Active: pair, Allowed: allowed}
 	default:
 		if err := st.amendKeypair(ctx, s, name, result, w); err != nil {
 			return nil, err
 		}
 	}
-	return result, putKeypair(ctx, s, name, result.Keypair)
+	err = st.putKeypair(ctx, s, name, result.Keypair)
+	for _, user := range result.outdated { // also after an error, as the write may have succeeded
+		st.broker.Forget(user)
+	}
+	return result, err
+}
+
+// apply applies the change of what a key pair may sign for and how it is published.
+func (w KeypairRequest) apply(k *Keypair, name string) (err error) {
+	if k.Allowed, err = w.Allowed.apply(k.Allowed); err != nil {
+		return err
+	}
+	k.Publication, err = w.Publication.apply(k.Publication, name, wallTime())
+	return err
 }
 
 // requestedPair returns the pair that the write asks for; nil if the write only changes what an
-// existing key pair may sign for.
+// existing key pair may sign for and how it is published.
 func (w KeypairRequest) requestedPair(ctx context.Context, s logical.Storage, name string) (*Pair, error) {
-	if _, err := w.Allowed.apply(Allowed{}); err != nil {
+	k, err := getKeypair(ctx, s, name)
+	if err != nil {
 		return nil, err
 	}
-	k, err := getKeypair(ctx, s, name)
+	var next Keypair
+	if k != nil {
+		next = *k
+	}
+	if err := w.apply(&next, name); err != nil {
+		return nil, err
+	}
 	typeName := w.KeyType
 	switch {
-	case err != nil:
-		return nil, err
-	case typeName == "" && k != nil && !w.Allowed.isEmpty():
+	case typeName == "" && k != nil && (!w.Allowed.isEmpty() || !w.Publication.isEmpty()):
 		return nil, nil
 	case typeName == "" && k != nil:
 		typeName = k.Active.KeyType
@@ -103,20 +126,30 @@ func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name strin
 	if err := us.loadKeys(ctx, s); err != nil {
 		return err
 	}
-	allowed, err := w.Allowed.apply(k.Allowed)
-	if err != nil {
+	wasPublished, before := k.Publication.Publish, k.signingKey()
+	if err := w.apply(k, name); err != nil {
 		return err
+	}
+	if after := k.signingKey(); !after.hasIdentityOf(before) {
+		result.outdated = us.names()
 	}
 	opened := st.openAll(us)
-	if len(allowed.Hosts) == 0 {
-		allowed = allowed.bound(us.sentTo(opened))
+	if len(k.Hosts) == 0 {
+		k.Allowed = k.bound(us.sentTo(opened))
 	}
-	if err := st.checkUsable(us, opened, result.Generated, allowed); err != nil {
+	if err := st.checkUsable(us, opened, result.Generated, k.signingKey()); err != nil {
 		return err
 	}
-	k.Activated, k.Allowed = unsettled, allowed
+	k.Activated = unsettled
 	if result.Generated != nil {
 		result.Dropped, k.Pending = k.Pending, result.Generated
+		k.Publication.Failures, k.Publication.LastError, k.Publication.NextAttempt = 0, "", time.Time{}
+	}
+	switch now := wallTime(); {
+	case !k.Publication.Publish:
+		k.Pending = k.Pending.published(time.Time{})
+	case !wasPublished || result.Generated != nil:
+		k.Pending = k.Pending.published(now)
 	}
 	return nil
 }
@@ -133,14 +166,14 @@ func (st *Store) openAll(us users) map[string]*broker.Credential {
 }
 
 // checkUsable returns an error if a credential that can use the active pair now could no longer do
-// so under allowed, or could not use pair once it is activated.
-func (st *Store) checkUsable(us users, opened map[string]*broker.Credential, pair *Pair, allowed Allowed) error {
+// so with key, or could not use pair once it is activated.
+func (st *Store) checkUsable(us users, opened map[string]*broker.Credential, pair *Pair, key signingKey) error {
 	for _, u := range us {
 		if opened[u.name] == nil {
 			continue
 		}
 		next := *u
-		next.key.allowed = allowed
+		next.key = key
 		if _, err := st.open(&next); err != nil {
 			return provider.Errorf(provider.Invalid, "%s uses the key pair and would stop working: %s", u.path(), err)
 		}
@@ -194,5 +227,6 @@ func (st *Store) DeleteKeypair(ctx context.Context, s logical.Storage, name stri
 	if len(clients) > 0 {
 		return provider.Errorf(provider.Invalid, "%s is used by %s; first delete it or give it another key", apipath.Keypair(name), apipath.Client(clients[0]))
 	}
+	defer st.keySets.forget(name)
 	return storage.Delete(ctx, s, storage.KeypairKey(name))
 }

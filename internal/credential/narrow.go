@@ -45,7 +45,7 @@ func (c *storedCredential) withRoleFields(given map[string]any, settings provide
 		if added := destinationsOf(vendor, caCert).beyond(to); len(added) > 0 {
 			return nil, provider.Errorf(provider.Invalid, "%s: would send the credential's secrets to a new destination: %.300s", strings.Join(sortedKeys(fields), ", "), added)
 		}
-		return vendor, nil
+		return vendor, c.key.checkSubjects(c, vendor)
 	}
 }
 

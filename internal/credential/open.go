@@ -90,13 +90,16 @@ func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) 
 	if err != nil {
 		return nil, err
 	}
-	settings := provider.Settings{Fields: fields, WriteTime: c.WriteTime, Thumbprint: c.key.thumbprint(), Client: client}
+	settings := provider.Settings{
+		Fields: fields, WriteTime: c.WriteTime, Client: client, IdentityToken: st.options.IdentityToken,
+		Thumbprint: c.key.thumbprint(), Issuer: c.key.issuer(), Subject: c.path(),
+	}
 	vendor, err := c.vendor.Open(settings)
 	if err != nil {
 		return nil, c.keypairError(err)
 	}
 	to := destinationsOf(vendor, common.CACert)
-	if err := c.key.check(c, to); err != nil {
+	if err := c.key.check(c, to, vendor); err != nil {
 		return nil, err
 	}
 	keepalive, err := keepaliveInterval(common.KeepaliveInterval, vendor.MaxIdle())

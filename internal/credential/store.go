@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -34,8 +35,14 @@ type Options struct {
 	// Dial opens connections to vendors. If nil, the network is used.
 	Dial provider.DialFunc
 
+	// IdentityToken requests an identity token of the server.
+	IdentityToken provider.IdentityTokenFunc
+
 	// Ended reports the end of a consent on another device; err is nil or a *ConsentError.
 	Ended func(name string, err error)
+
+	// Rotated reports the end of each rotation; nil for no reports.
+	Rotated func(RotationReport)
 
 	// Logger returns the logger to use at this moment.
 	Logger func() hclog.Logger
@@ -53,12 +60,14 @@ type Store struct {
 	devicePauses   pauses // between two requests for device codes
 	polls          *polls
 	variants       variantCounts
+	keySets        keySets
+	isRotating     atomic.Bool // key pairs, in the background
 	broker         *broker.Broker
 }
 
 // New returns a Store, and the broker of its credentials' tokens.
 func New(options Options, observer broker.Observer) (*Store, *broker.Broker) {
-	st := &Store{options: options, unstoredGrants: unstoredGrants{grants: map[string]unstoredGrant{}}, polls: newPolls()}
+	st := &Store{options: options, unstoredGrants: unstoredGrants{grants: map[string]unstoredGrant{}}, polls: newPolls(), keySets: newKeySets()}
 	st.broker = broker.New(st, observer)
 	return st, st.broker
 }
@@ -118,6 +127,8 @@ type storedCredential struct {
 	key signingKey
 
 	client *clientUse // nil if the credential uses none
+
+	isClient bool // stands for the credentials of its client
 
 	to Destinations // of its secrets; only consentOf sets it
 }

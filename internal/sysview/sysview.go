@@ -1,6 +1,6 @@
 // Package sysview caches the values of the system view that each read needs. Without it, each call
 // is a round trip from the plugin to Vault's process, which costs as much as the rest of a cached
-// read.
+// read. It also requests identity tokens of the server, which are new each time.
 package sysview
 
 import (

@@ -261,6 +261,10 @@ var standardFields = map[string]Field{
 	"certificate":       {Description: "the certificate of the private key in PEM, as it is registered at the vendor", Type: "certificate"},
 	"redirect_uri":      {Description: provider.RedirectURIDescription},
 	"subject":           {Description: "the user for whom the token is"},
+
+	identityAudience: {Description: "the audience of identity tokens of Vault Enterprise, as the vendor expects it"},
+	identityTTL:      {Description: "how long an identity token is valid; 1h by default", Type: "duration"},
+	assertionSubject: {Description: "the subject for which the issuer of the key pair signs; by default the path of the credential, such as config/acme/prod"},
 }
 
 // StandardFields returns the fields that a definition need not describe, by name.
@@ -280,6 +284,6 @@ var reservedFields = []string{
 
 // reservedValues are placeholders that the engine sets, besides those of fields.
 var reservedValues = []string{
-	"assertion", "iat", "now", "now_ms", "uuid", "token", "token_url", exchange.ScopeSeparator,
+	"assertion", "iat", "now", "now_ms", "uuid", "token", "token_url", exchange.ScopeSeparator, keypairIssuer, exchange.IdentityToken,
 	"subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type",
 }

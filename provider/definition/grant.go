@@ -29,6 +29,7 @@ type grant struct {
 	errorAt         string
 	assertion       *assertion // {assertion}; nil if no request has it
 	clientAssertion *assertion // nil if the client does not authenticate with one
+	keyless         keyless
 
 	// uses are the names of the fields that the grant uses.
 	uses []string
@@ -56,7 +57,7 @@ type assertion struct {
 var authStyles = append([]string{"client_secret", exchange.Public}, exchange.AuthStyles...)
 
 // inBody are the values of auth that add the client to the body.
-var inBody = []string{"client_secret", exchange.SecretPost, exchange.PrivateKeyJWT, exchange.TLSClientAuth, exchange.Public}
+var inBody = []string{"client_secret", exchange.SecretPost, exchange.PrivateKeyJWT, exchange.IdentityToken, exchange.TLSClientAuth, exchange.Public}
 
 // builtin are the placeholders that are not fields.
 var builtin = []string{"scope", "refresh_token", "now", "now_ms", "uuid", "token_url", "expires", "expires_date"}
@@ -120,16 +121,16 @@ func (c *compiler) request(given *Request) (*request, error) {
 		return nil, at("/url", err)
 	}
 	var err error
-	if r.Query, err = c.templates(given.Query, "/query", "assertion"); err != nil {
+	if r.Query, err = c.templates(given.Query, "/query", inRequests...); err != nil {
 		return nil, err
 	}
-	if r.Headers, err = c.templates(given.Headers, "/headers", "assertion"); err != nil {
+	if r.Headers, err = c.templates(given.Headers, "/headers", inRequests...); err != nil {
 		return nil, err
 	}
 	if err := checkHeaders("/headers", given.Headers); err != nil {
 		return nil, err
 	}
-	if r.Form, err = c.templates(given.Form, "/form", "assertion"); err != nil {
+	if r.Form, err = c.templates(given.Form, "/form", inRequests...); err != nil {
 		return nil, err
 	}
 	if given.JSON == nil {
@@ -143,7 +144,7 @@ func (c *compiler) request(given *Request) (*request, error) {
 	if _, isObject := given.JSON.(map[string]any); !isObject && slices.Contains(inBody, c.g.auth) {
 		return nil, fmt.Errorf("/json: %s adds the client to the body, so it must be an object", c.g.auth)
 	}
-	return r, c.declared("/json", tree.Uses(), "assertion")
+	return r, c.declared("/json", tree.Uses(), inRequests...)
 }
 
 // url parses the template of a URL, and checks that no value can change its host.

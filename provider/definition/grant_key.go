@@ -3,6 +3,7 @@ package definition
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -49,6 +50,9 @@ func (c *compiler) keys() error {
 	return nil
 }
 
+// hasAssertion matches the placeholder of the assertion, with or without a function.
+var hasAssertion = regexp.MustCompile(`\{assertion[|}]`)
+
 // needsAssertion reports whether the grant has {assertion} somewhere.
 func (c *compiler) needsAssertion() bool {
 	if c.g.given.Token != "" {
@@ -68,7 +72,7 @@ func (c *compiler) needsAssertion() bool {
 		requests = append(requests, &given.Before[i].Request)
 	}
 	for _, r := range requests {
-		if r != nil && strings.Contains(fmt.Sprint(*r), "{assertion") {
+		if r != nil && hasAssertion.MatchString(fmt.Sprint(*r)) {
 			return true
 		}
 	}
@@ -101,7 +105,7 @@ func (c *compiler) compileAssertion(given *Assertion) (*assertion, error) {
 	}
 	c.forReaders = c.g.given.Token != ""
 	defer func() { c.forReaders = false }()
-	headers, err := c.templates(given.Headers, "/headers", "iat")
+	headers, err := c.templates(given.Headers, "/headers", inAssertions...)
 	if err != nil {
 		return nil, err
 	}
@@ -122,9 +126,9 @@ func (c *compiler) compileAssertion(given *Assertion) (*assertion, error) {
 	if err != nil {
 		return nil, fmt.Errorf("/claims%w", err)
 	}
-	if err := c.declared("/claims", tree.Uses(), "iat"); err != nil {
+	if err := c.declared("/claims", tree.Uses(), inAssertions...); err != nil {
 		return nil, err
 	}
 	a.Headers, a.Claims, a.Lifetime = headers, tree, time.Duration(given.Lifetime)
-	return a, nil
+	return a, a.checkKeyless(c.g)
 }

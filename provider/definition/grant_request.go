@@ -36,7 +36,9 @@ func (c *compiler) requests() error {
 		}
 		g.basic = append(g.basic, template)
 	}
-	c.useClient()
+	if err := c.useClient(); err != nil {
+		return at("/auth", err)
+	}
 	for i, given := range g.given.Before {
 		r, err := c.request(&given.Request)
 		if err != nil {
@@ -78,10 +80,12 @@ func (c *compiler) requests() error {
 }
 
 // useClient notes the fields with which the client authenticates.
-func (c *compiler) useClient() {
+func (c *compiler) useClient() error {
 	switch c.g.auth {
 	case exchange.None:
-		return
+	case exchange.IdentityToken:
+		c.use("client_id")
+		return c.useIdentity()
 	case exchange.PrivateKeyJWT, exchange.Public:
 		c.use("client_id")
 	case exchange.TLSClientAuth:
@@ -92,6 +96,7 @@ func (c *compiler) useClient() {
 		c.use("client_id")
 		c.use("client_secret")
 	}
+	return nil
 }
 
 func (c *compiler) revocation() error {
@@ -114,6 +119,11 @@ func (c *compiler) revocation() error {
 		return at(place, err)
 	}
 	c.g.revocation, c.g.revocationAuth = compiled, r.Auth
+	if r.Auth == exchange.IdentityToken {
+		if err := c.useIdentity(); err != nil {
+			return at(ofDefinition+"/revocation/auth", err)
+		}
+	}
 	if r.Auth == exchange.PrivateKeyJWT && c.g.clientAssertion == nil {
 		return fmt.Errorf("%s/revocation/auth: the grant %s has no key for private_key_jwt", ofDefinition, c.g.given.GrantType)
 	}
@@ -154,7 +164,11 @@ func (c *compiler) declared(place string, uses []exchange.Use, more ...string) e
 			c.use(name)
 		case name == "scope" || name == "refresh_token" && c.g.given.Refresh == nil:
 			return at(place, fmt.Errorf("{%s} needs a field named %s", name, name))
-		case slices.Contains(builtin, name) || slices.Contains(more, name) || slices.Contains(c.kept, name):
+		case slices.Contains(more, name):
+			if err := c.useKeyless(name); err != nil {
+				return at(place, err)
+			}
+		case slices.Contains(builtin, name) || slices.Contains(c.kept, name):
 		default:
 			return at(place, fmt.Errorf("{%s} is not a field, and no earlier step keeps it", name))
 		}

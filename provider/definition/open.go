@@ -151,7 +151,7 @@ func (o *opening) lacks(g *grant) int {
 // checkFields checks that what the grant needs is set, and nothing that it ignores.
 func (o *opening) checkFields() error {
 	needs := slices.Clone(o.grant.given.Needs)
-	for _, name := range clientFields(o.grant.auth) {
+	for _, name := range append(clientFields(o.grant.auth), o.grant.needsKeyless()...) {
 		if !slices.Contains(needs, name) {
 			needs = append(needs, name)
 		}
@@ -193,6 +193,8 @@ func clientFields(auth string) []string {
 		return []string{"client_id", "client_secret"}
 	case auth == exchange.PrivateKeyJWT:
 		return []string{"client_id"}
+	case auth == exchange.IdentityToken:
+		return []string{"client_id", identityAudience}
 	case auth == exchange.TLSClientAuth:
 		return []string{"client_id", "certificate", "private_key"}
 	}
@@ -282,7 +284,7 @@ func (o *opening) client() (*exchange.Client, error) {
 		c.IdleExpiry = time.Duration(d.RefreshToken.IdleExpiry)
 		c.MaxTokenAge = time.Duration(d.RefreshToken.Lifetime)
 	}
-	for _, prepare := range []func(*exchange.Client) error{o.addBasic, o.addRequests, o.addDelegation, o.addAssertions, o.addConsent} {
+	for _, prepare := range []func(*exchange.Client) error{o.addKeyless, o.addBasic, o.addRequests, o.addDelegation, o.addAssertions, o.addConsent} {
 		if err := prepare(c); err != nil {
 			return nil, err
 		}

@@ -24,10 +24,7 @@ func (o *opening) addAssertions(c *exchange.Client) error {
 	if o.grant.clientAssertion != nil {
 		c.ClientAssertion = o.grant.clientAssertion.Assertion
 	}
-	keyID := ""
-	if o.d.fields["key_id"] != nil {
-		keyID = cmp.Or(o.text("key_id"), o.settings.Thumbprint)
-	}
+	keyID := o.keyID()
 	if a.key != "private_key" {
 		secret, err := sharedSecret(o.text(a.key), a.keyEncoding)
 		if err != nil {

@@ -48,7 +48,7 @@ func (p *Provider) Preview(ctx context.Context, fields json.RawMessage, answer s
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range exchange.DelegatedNames {
+	for _, name := range append(slices.Clone(exchange.DelegatedNames), exchange.IdentityToken) {
 		markers = append(markers, "{"+name+"}")
 	}
 	r := &recorder{answer: answer, status: status, markers: markers, keys: keys}
@@ -56,7 +56,13 @@ func (p *Provider) Preview(ctx context.Context, fields json.RawMessage, answer s
 	if err != nil {
 		return nil, err
 	}
-	opened, err := p.Open(provider.Settings{Fields: masked, Client: client, WriteTime: time.Now()})
+	opened, err := p.Open(provider.Settings{
+		Fields: masked, Client: client, WriteTime: time.Now(),
+		Issuer: "{" + keypairIssuer + "}", Subject: "config/" + p.Name() + "/{name}",
+		IdentityToken: func(context.Context, string, time.Duration) (string, error) {
+			return "{" + exchange.IdentityToken + "}", nil
+		},
+	})
 	if err != nil {
 		return nil, err
 	}

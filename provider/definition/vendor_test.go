@@ -55,7 +55,7 @@ func (v *vendor) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: a.status, Header: header, Body: io.NopCloser(strings.NewReader(a.body)), Request: req}, nil
 }
 
-func tryOpen(t *testing.T, p *definition.Provider, v *vendor, fields object) (provider.Credential, error) {
+func tryOpen(t *testing.T, p *definition.Provider, v *vendor, fields object, set ...func(*provider.Settings)) (provider.Credential, error) {
 	t.Helper()
 	raw, err := json.Marshal(fields)
 	require.NoError(t, err)
@@ -64,7 +64,19 @@ func tryOpen(t *testing.T, p *definition.Provider, v *vendor, fields object) (pr
 	}
 	client, err := provider.NewClient(provider.ClientOptions{Timeout: time.Minute, Transport: v})
 	require.NoError(t, err)
-	return p.Open(provider.Settings{Fields: raw, Client: client, WriteTime: time.Now()})
+	settings := provider.Settings{Fields: raw, Client: client, WriteTime: time.Now()}
+	for _, set := range set {
+		set(&settings)
+	}
+	return p.Open(settings)
+}
+
+// openWith opens a credential with other settings than those of a credential with a secret.
+func openWith(t *testing.T, p *definition.Provider, v *vendor, fields object, set func(*provider.Settings)) provider.Credential {
+	t.Helper()
+	credential, err := tryOpen(t, p, v, fields, set)
+	require.NoError(t, err)
+	return credential
 }
 
 func open(t *testing.T, p *definition.Provider, v *vendor, fields object) provider.Credential {

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"cmp"
 	"maps"
 	"strings"
 	"time"
@@ -47,13 +48,9 @@ func (c *Client) sign(a Assertion, endpoint string, values Values) (string, erro
 		return "", err
 	}
 	claims, _ := filled.(map[string]any)
-	lifetime := a.Lifetime
-	if lifetime == 0 {
-		lifetime = assertionLifetime
-	}
 	claims["iat"] = issued.Unix()
 	if !a.OmitsExpiry {
-		claims["exp"] = issued.Add(lifetime).Unix()
+		claims["exp"] = issued.Add(a.lifetime()).Unix()
 	}
 	if !a.OmitsID {
 		id, err := randomID()
@@ -75,6 +72,25 @@ func (c *Client) sign(a Assertion, endpoint string, values Values) (string, erro
 	return c.Signer.Sign(claims, headers)
 }
 
+// lifetime returns the time from iat to exp.
+func (a Assertion) lifetime() time.Duration { return cmp.Or(a.Lifetime, assertionLifetime) }
+
+// SignedLifetime implements provider.Signing. Without an exp, the vendor counts the lifetime that it
+// documents from iat.
+func (c *Client) SignedLifetime() time.Duration {
+	if c.Signer == nil {
+		return 0
+	}
+	var longest time.Duration
+	for _, a := range c.assertions() {
+		longest = max(longest, a.lifetime())
+	}
+	if c.IsSelfSigned {
+		longest = max(longest, c.DefaultTTL)
+	}
+	return longest
+}
+
 func randomID() (string, error) {
 	id, err := uuid.GenerateUUID()
 	if err != nil {
@@ -83,30 +99,39 @@ func randomID() (string, error) {
 	return id, nil
 }
 
-// audiences returns the audiences of an assertion that is sent to the given endpoints. An empty string
-// stands for an endpoint that is not known yet.
-func (a Assertion) audiences(values Values, endpoints []string) []string {
+// has reports whether there is a claim with a name, set or not.
+func (a Assertion) has(name string) bool {
 	object, _ := a.Claims.value.(map[string]any)
-	var audiences []string
-	for _, endpoint := range endpoints {
-		values = maps.Clone(values)
-		values["token_url"] = endpoint
-		filled, _, err := fillTree(object["aud"], values)
-		if err != nil {
-			continue
-		}
-		switch aud := filled.(type) {
-		case string:
-			audiences = append(audiences, aud)
-		case []any:
-			for _, one := range aud {
-				if text, isText := one.(string); isText {
-					audiences = append(audiences, text)
-				}
+	_, has := object[name]
+	return has
+}
+
+// claim returns the texts of a claim: one, or those of a list. One that depends on a value that is not set
+// is empty.
+func (a Assertion) claim(name string, values Values) []string {
+	object, _ := a.Claims.value.(map[string]any)
+	filled, isSet, err := fillTree(object[name], values)
+	switch {
+	case err != nil:
+		return nil
+	case !isSet:
+		return []string{""}
+	}
+	switch claim := filled.(type) {
+	case string:
+		return []string{claim}
+	case []string:
+		return claim
+	case []any:
+		var texts []string
+		for _, one := range claim {
+			if text, isText := one.(string); isText {
+				texts = append(texts, text)
 			}
 		}
+		return texts
 	}
-	return audiences
+	return nil
 }
 
 // usesAssertion reports whether a request has a placeholder of the assertion.

@@ -32,7 +32,7 @@ const (
 
 var (
 	// AuthStyles are the styles that an operator can choose.
-	AuthStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost, PrivateKeyJWT, TLSClientAuth, None}
+	AuthStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost, PrivateKeyJWT, IdentityToken, TLSClientAuth, None}
 
 	// SecretStyles are those that need a client secret.
 	SecretStyles = []string{SecretBasic, SecretBasicUnencoded, SecretPost}
@@ -106,17 +106,24 @@ func (c *Client) authenticate(style, endpoint string, values Values) (authentica
 		if err != nil {
 			return authentication{}, err
 		}
-		params := url.Values{"client_assertion_type": {assertionType}, "client_assertion": {assertion}}
-		if !c.IsAnonymous {
-			params.Set("client_id", c.ID)
-		}
-		return authentication{params: params}, nil
+		return c.asserted(assertion), nil
+	case IdentityToken:
+		return c.asserted(textOf(values[IdentityToken], nil)), nil
 	case Public, TLSClientAuth:
 		if c.ID != "" {
 			return authentication{params: url.Values{"client_id": {c.ID}}}, nil
 		}
 	}
 	return authentication{}, nil
+}
+
+// asserted returns the client authentication with a signed JWT (RFC 7523 §2.2).
+func (c *Client) asserted(assertion string) authentication {
+	params := url.Values{"client_assertion_type": {assertionType}, "client_assertion": {assertion}}
+	if !c.IsAnonymous {
+		params.Set("client_id", c.ID)
+	}
+	return authentication{params: params}
 }
 
 // basic returns an Authorization header for HTTP Basic (RFC 7617).

@@ -45,8 +45,11 @@ type Client struct {
 	ClientAssertion Assertion
 	Assertion       Assertion
 
+	// Identity is the identity token of the server, {identity_token} in requests.
+	Identity Identity
+
 	// Values are the values of placeholders. Exchange adds token_url, scope, refresh_token, assertion,
-	// now, now_ms and uuid. Secrets are those among them that no error may quote.
+	// now, now_ms, uuid and identity_token. Secrets are those among them that no error may quote.
 	Values  Values
 	Secrets []string
 
@@ -138,76 +141,6 @@ func (c *Client) GrantTypeName() string { return c.GrantType }
 
 // Scope returns the requested scopes.
 func (c *Client) Scope() []string { return c.Scopes }
-
-// Destinations returns the endpoints, or the issuer whose metadata has them.
-func (c *Client) Destinations() provider.Destinations {
-	if c.IsSelfSigned {
-		return provider.Destinations{Signs: true, Audiences: c.Assertion.audiences(c.values(""), []string{""})}
-	}
-	d := provider.Destinations{Issuer: c.Server.Issuer}
-	for _, step := range c.Before {
-		d.URLs = append(d.URLs, step.URL)
-	}
-	own := []string{c.Server.Token, c.Server.Revocation}
-	if c.Authorization != nil {
-		own = append(own, c.Authorization.DeviceURL)
-	}
-	if c.Again != nil {
-		own = append(own, c.Again.URL)
-	}
-	if c.Delegated != nil {
-		own = append(own, c.Delegated.Request.URL)
-	}
-	for _, url := range own {
-		if url != "" && !slices.Contains(d.URLs, url) {
-			d.URLs = append(d.URLs, url)
-		}
-	}
-	if c.Signer == nil {
-		return d
-	}
-	endpoints := slices.Clone(d.URLs)
-	if d.Issuer != "" {
-		endpoints = append(endpoints, "")
-	}
-	for _, a := range c.assertions() {
-		for _, audience := range a.audiences(c.values(""), endpoints) {
-			if !slices.Contains(d.Audiences, audience) {
-				d.Audiences = append(d.Audiences, audience)
-			}
-		}
-	}
-	return d
-}
-
-// assertions returns the assertions that the client signs.
-func (c *Client) assertions() []Assertion {
-	var all []Assertion
-	if c.AuthStyle == PrivateKeyJWT {
-		all = append(all, c.ClientAssertion)
-	}
-	if c.IsSelfSigned || usesAssertion(c.names()) {
-		all = append(all, c.Assertion)
-	}
-	return all
-}
-
-// names returns the names of the placeholders of all requests.
-func (c *Client) names() []string {
-	names := c.Request.Names()
-	for _, step := range c.Before {
-		names = append(names, step.Request.Names()...)
-	}
-	for _, r := range []*Request{c.Again, c.Revocation} {
-		if r != nil {
-			names = append(names, r.Names()...)
-		}
-	}
-	if c.Delegated != nil {
-		names = append(names, c.Delegated.Request.Names()...)
-	}
-	return names
-}
 
 // Narrow returns a client that requests only some of the scopes. A refresh request can state
 // its scope too (RFC 6749 §6).

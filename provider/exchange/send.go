@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -72,6 +73,14 @@ func (c *Client) send(ctx context.Context, field, endpoint string, r Request, st
 		}
 		values["assertion"] = assertion
 		secrets = append(secrets, assertion)
+	}
+	if style == IdentityToken || slices.Contains(r.Names(), IdentityToken) {
+		token, err := c.Identity.token(ctx)
+		if err != nil {
+			return nil, err
+		}
+		values[IdentityToken] = token
+		secrets = append(secrets, token)
 	}
 	auth, err := c.authenticate(style, endpoint, values)
 	if err != nil {

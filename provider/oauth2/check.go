@@ -16,7 +16,7 @@ var reserved = []string{"grant_type", "client_id", "client_secret", "refresh_tok
 // check returns an error of kind Invalid if fields are missing, contradict each other or
 // cannot be sent. It expects the defaults of complete.
 func (c *config) check() error {
-	for _, check := range []func() error{c.checkServer, c.checkGrant, c.checkClient, c.checkValues} {
+	for _, check := range []func() error{c.checkServer, c.checkGrant, c.checkClient, c.checkIdentity, c.checkValues} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -91,7 +91,7 @@ func (c *config) checkClient() error {
 		return provider.Errorf(provider.Invalid, "private_key: must be set with auth_style=private_key_jwt")
 	case !signs && !isMutual && c.PrivateKey != "":
 		return provider.Errorf(provider.Invalid, `private_key: is not used with auth_style=%s; clear it with private_key="", or use auth_style=private_key_jwt`, c.AuthStyle)
-	case c.ClientSecret != "" && (c.AuthStyle == exchange.PrivateKeyJWT || c.AuthStyle == exchange.None || isMutual):
+	case c.ClientSecret != "" && (slices.Contains([]string{exchange.PrivateKeyJWT, exchange.IdentityToken, exchange.None}, c.AuthStyle) || isMutual):
 		return provider.Errorf(provider.Invalid, `client_secret: is not used with auth_style=%s; clear it with client_secret=""`, c.AuthStyle)
 	case c.AuthStyle == exchange.None && c.GrantType != "refresh_token" && c.GrantType != "jwt_bearer":
 		return provider.Errorf(provider.Invalid, "client_secret: must be set; grant_type=%s needs client authentication", c.GrantType)
@@ -104,9 +104,25 @@ func (c *config) checkClient() error {
 	return nil
 }
 
+// checkIdentity checks what the identity token needs.
+func (c *config) checkIdentity() error {
+	isUsed := c.AuthStyle == exchange.IdentityToken
+	switch {
+	case isUsed && c.IdentityAudience == "":
+		return provider.Errorf(provider.Invalid, "identity_token_audience: must be set with auth_style=identity_token")
+	case !isUsed && c.IdentityAudience != "":
+		return provider.Errorf(provider.Invalid, `identity_token_audience: applies only to auth_style=identity_token; set that, or clear it with identity_token_audience=""`)
+	case !isUsed && c.IdentityTTL != nil:
+		return provider.Errorf(provider.Invalid, "identity_token_ttl: applies only to auth_style=identity_token")
+	case isUsed:
+		return provider.CheckIdentityTTL(c.identityTTL())
+	}
+	return nil
+}
+
 // checkValues checks that a request can carry the values.
 func (c *config) checkValues() error {
-	for _, value := range []struct{ field, value string }{{"client_id", c.ClientID}, {"refresh_token", c.RefreshToken}, {"client_secret", c.ClientSecret}} {
+	for _, value := range []struct{ field, value string }{{"client_id", c.ClientID}, {"refresh_token", c.RefreshToken}, {"client_secret", c.ClientSecret}, {"identity_token_audience", c.IdentityAudience}} {
 		if err := provider.CheckFormValue(value.field, value.value); err != nil {
 			return err
 		}

@@ -41,7 +41,7 @@ func TestBadInputIsRefusedWithTheFieldAndTheFix(t *testing.T) {
 		"no client":                            {with("client_id", nil), "client_id: must be set"},
 		"no client authentication":             {map[string]any{}, "client_secret: must be set; grant_type=client_credentials needs client authentication"},
 		"an unknown grant":                     {with("grant_type", "password"), `grant_type: unknown grant type "password" (allowed: account_credentials, client_credentials, jwt_bearer, refresh_token`},
-		"an unknown auth style":                {with("auth_style", "digest"), `auth_style: unknown style "digest" (allowed: client_secret_basic, client_secret_basic_unencoded, client_secret_post, private_key_jwt, tls_client_auth, none`},
+		"an unknown auth style":                {with("auth_style", "digest"), `auth_style: unknown style "digest" (allowed: client_secret_basic, client_secret_basic_unencoded, client_secret_post, private_key_jwt, identity_token, tls_client_auth, none`},
 		"no refresh token":                     {with("grant_type", "refresh_token"), "refresh_token: must be set with grant_type=refresh_token"},
 		"a refresh token for another grant":    {with("grant_type", "client_credentials", map[string]any{"refresh_token": refreshToken}), "refresh_token: does not apply to grant_type=client_credentials; clear it"},
 		"no key for the grant":                 {with("grant_type", "jwt_bearer"), "private_key: must be set with grant_type=jwt_bearer, to sign"},

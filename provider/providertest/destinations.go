@@ -16,14 +16,14 @@ import (
 // write could change a URL that is missing there without knowing the secret.
 func (k Kind) testDestinations(t *testing.T, c Contract) {
 	if k.Offline {
-		to := c.open(t, k.Fields, http.NotFoundHandler()).Destinations()
+		to := c.open(t, k, http.NotFoundHandler()).Destinations()
 		assert.Empty(t, to.URLs, "the secret is never sent")
 		assert.Empty(t, to.Issuer)
 		return
 	}
 	vendor := k.Vendor()
 	var called []string
-	credential := c.open(t, k.Fields, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	credential := c.open(t, k, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		called = append(called, r.Host+r.URL.Path)
 		vendor.ServeHTTP(w, r)
 	}))

@@ -54,7 +54,7 @@ func (k Kind) testFailures(t *testing.T, c Contract) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				time.Sleep(10 * time.Minute)
-				credential := c.open(t, k.Fields, failure.vendor)
+				credential := c.open(t, k, failure.vendor)
 				asked := time.Now()
 				answer, err := credential.Exchange(t.Context(), provider.Grant{})
 				if err == nil { // the token may turn out to be missing
@@ -75,7 +75,7 @@ func (k Kind) testFailures(t *testing.T, c Contract) {
 	}
 	t.Run("canceled by the caller", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			credential := c.open(t, k.Fields, http.HandlerFunc(vendorsim.Hang))
+			credential := c.open(t, k, http.HandlerFunc(vendorsim.Hang))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			asked := time.Now()
@@ -88,7 +88,7 @@ func (k Kind) testFailures(t *testing.T, c Contract) {
 		synctest.Test(t, func(t *testing.T) {
 			time.Sleep(10 * time.Minute)
 			down, vendor := false, k.Vendor()
-			credential := c.open(t, k.Fields, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			credential := c.open(t, k, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if down {
 					vendorsim.Answer(503, "")(w, r)
 					return

@@ -41,6 +41,9 @@ type Kind struct {
 	// check revocation.
 	Vendor func() http.Handler
 
+	// Settings sets what a credential without a secret has in its place; nil for a credential with one.
+	Settings func(*provider.Settings)
+
 	// Scope is one of the credential's scopes; empty if it cannot be narrowed.
 	Scope string
 
@@ -112,7 +115,9 @@ func (c Contract) testDescription(t *testing.T) {
 		}
 	}
 	for name, kind := range c.Kinds {
-		assert.NotEmpty(t, c.secrets(kind), "%s has a field that is marked as a secret", name)
+		if kind.Settings == nil {
+			assert.NotEmpty(t, c.secrets(kind), "%s has a field that is marked as a secret", name)
+		}
 		for field := range kind.Fields {
 			assert.Contains(t, c.Provider.Fields(), field, name)
 		}
@@ -128,13 +133,13 @@ func (c Contract) testInvalidFields(t *testing.T) {
 
 func (k Kind) testOpen(t *testing.T, c Contract) {
 	called := false
-	c.open(t, k.Fields, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
+	c.open(t, k, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
 	assert.False(t, called)
 }
 
 func (k Kind) testExchange(t *testing.T, c Contract) {
 	var grant provider.Grant
-	credential := c.open(t, k.Fields, k.Vendor())
+	credential := c.open(t, k, k.Vendor())
 	for range 3 {
 		answer, next := exchange(t, credential, grant)
 		grant = next
@@ -151,7 +156,7 @@ func (k Kind) testSecrets(t *testing.T, c Contract) {
 	for field := range c.secrets(k) {
 		fields := maps.Clone(k.Fields)
 		delete(fields, field)
-		_, err := c.tryOpen(t, fields, k.Vendor())
+		_, err := c.tryOpen(t, k.with(fields), k.Vendor())
 		assertKind(t, provider.Invalid, err, "without "+field)
 
 		invalid := []string{"canary with\na line break", "'canary\n'"}
@@ -160,7 +165,7 @@ func (k Kind) testSecrets(t *testing.T, c Contract) {
 		}
 		for _, pasted := range invalid {
 			fields[field] = pasted
-			_, err = c.tryOpen(t, fields, k.Vendor())
+			_, err = c.tryOpen(t, k.with(fields), k.Vendor())
 			require.Error(t, err, "with an invalid %s: %q", field, pasted)
 			assertKind(t, provider.Invalid, err, "with an invalid "+field)
 			assert.Contains(t, err.Error(), field, "the error names the field")
@@ -170,7 +175,7 @@ func (k Kind) testSecrets(t *testing.T, c Contract) {
 }
 
 func (k Kind) testNarrow(t *testing.T, c Contract) {
-	credential := c.open(t, k.Fields, k.Vendor())
+	credential := c.open(t, k, k.Vendor())
 	if k.Scope == "" {
 		_, err := credential.Narrow([]string{"a-scope"})
 		assertKind(t, provider.Invalid, err, "Narrow")
@@ -191,7 +196,7 @@ func (k Kind) testNarrow(t *testing.T, c Contract) {
 
 // testMaxIdle checks that a credential stays valid if each use comes just before MaxIdle ends.
 func (k Kind) testMaxIdle(t *testing.T, c Contract) {
-	credential := c.open(t, k.Fields, k.Vendor())
+	credential := c.open(t, k, k.Vendor())
 	idle := credential.MaxIdle()
 	assert.GreaterOrEqual(t, idle, time.Duration(0))
 	if idle <= 0 {
@@ -209,7 +214,7 @@ func (k Kind) testMaxIdle(t *testing.T, c Contract) {
 // testConcurrency is for the race detector. A vendor may reject a refresh token that it has
 // already rotated.
 func (k Kind) testConcurrency(t *testing.T, c Contract) {
-	credential := c.open(t, k.Fields, k.Vendor())
+	credential := c.open(t, k, k.Vendor())
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
@@ -250,18 +255,28 @@ func (c Contract) secrets(k Kind) map[string]string {
 	return secrets
 }
 
-func (c Contract) open(t *testing.T, fields map[string]any, vendor http.Handler) provider.Credential {
+// with returns the kind with other fields.
+func (k Kind) with(fields map[string]any) Kind {
+	k.Fields = fields
+	return k
+}
+
+func (c Contract) open(t *testing.T, k Kind, vendor http.Handler) provider.Credential {
 	t.Helper()
-	credential, err := c.tryOpen(t, fields, vendor)
+	credential, err := c.tryOpen(t, k, vendor)
 	require.NoError(t, err)
 	return credential
 }
 
-func (c Contract) tryOpen(t *testing.T, fields map[string]any, vendor http.Handler) (provider.Credential, error) {
+func (c Contract) tryOpen(t *testing.T, k Kind, vendor http.Handler) (provider.Credential, error) {
 	t.Helper()
-	raw, err := json.Marshal(fields)
+	raw, err := json.Marshal(k.Fields)
 	require.NoError(t, err)
-	return c.Provider.Open(provider.Settings{Fields: raw, Client: c.client(t, vendor), WriteTime: time.Now()})
+	settings := provider.Settings{Fields: raw, Client: c.client(t, vendor), WriteTime: time.Now()}
+	if k.Settings != nil {
+		k.Settings(&settings)
+	}
+	return c.Provider.Open(settings)
 }
 
 // timeout is the credential's request_timeout in these tests.

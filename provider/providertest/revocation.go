@@ -18,7 +18,7 @@ import (
 func (k Kind) testRevocation(t *testing.T, c Contract) {
 	vendor := k.Vendor()
 	var fault atomic.Pointer[http.HandlerFunc] // a hanging handler may outlive its caller
-	credential := c.open(t, k.Fields, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	credential := c.open(t, k, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f := fault.Load(); f != nil {
 			(*f)(w, r)
 			return

@@ -55,7 +55,7 @@ func (k Kind) testFormats(t *testing.T, c Contract) {
 func (k Kind) takes(t *testing.T, c Contract, write func(object map[string]any) string) {
 	t.Helper()
 	vendor, body, want := k.Vendor(), "", ""
-	credential := c.open(t, k.Fields, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	credential := c.open(t, k, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		recorded := httptest.NewRecorder()
 		vendor.ServeHTTP(recorded, r)
 		var object map[string]any
@@ -91,7 +91,7 @@ func (k Kind) testQuotedErrors(t *testing.T, c Contract) {
 		"error=no_such_client&error_description=ask+the+owner":                      "no_such_client: ask the owner",
 		`{"access_token":"","accessToken":"","error":true,"title":"ask the owner"}`: "ask the owner",
 	} {
-		credential := c.open(t, k.Fields, vendorsim.Answer(200, body))
+		credential := c.open(t, k, vendorsim.Answer(200, body))
 		answer, err := credential.Exchange(t.Context(), provider.Grant{})
 		if err == nil { // the token may turn out to be missing
 			_, err = answer.Token(provider.TTL{Default: time.Hour}, provider.Token{})

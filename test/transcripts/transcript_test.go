@@ -35,7 +35,7 @@ type transcript struct {
 }
 
 // knownPart matches the names of parts, which testdata/README.md explains.
-var knownPart = regexp.MustCompile(`^(fields|now|assertion|rules|(request|answer)(-[1-9])?|token|(refresh|revoke|code|device|device-token|delegate)-(request|answer)|delegate(-token)?|consent-url|revoke-assertion|refresh-token|error-[a-z-]+)$`)
+var knownPart = regexp.MustCompile(`^(fields|now|issuer|identity-token|assertion|rules|(request|answer)(-[1-9])?|token|(refresh|revoke|code|device|device-token|delegate)-(request|answer)|delegate(-token)?|consent-url|revoke-assertion|refresh-token|error-[a-z-]+)$`)
 
 func TestEachVendorIsAskedAndReadAsItDocuments(t *testing.T) {
 	for _, name := range catalogue.Names() {

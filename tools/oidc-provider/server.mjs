@@ -25,6 +25,8 @@ const server = createServer().listen({ fd: 3 }, () => {
       },
       revocation: { enabled: true },
     },
+    // Clients publish their keys on loopback (jwks_uri), which the package's dispatcher refuses.
+    fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
     // Reuse of a rotated refresh token revokes the whole grant.
     rotateRefreshToken: true,
     scopes: ['openid', 'offline_access', ...SCOPES],

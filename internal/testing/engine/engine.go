@@ -22,6 +22,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/helper/pluginutil"
 	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -72,6 +73,9 @@ type Engine struct {
 
 	// Entities are the readers that Vault knows, by ID.
 	Entities map[string]*logical.Entity
+
+	// IdentityToken returns the server's identity tokens; nil on a server of the community edition.
+	IdentityToken func(context.Context, *pluginutil.IdentityTokenRequest) (string, error)
 }
 
 // New mounts an engine like NewUnchecked. At the end of the test it fails the test if the engine

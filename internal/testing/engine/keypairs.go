@@ -53,6 +53,7 @@ func (e *Engine) Pending(name string, data map[string]any) *logical.Response {
 			fields[of] = value
 		}
 	}
+	delete(fields, "published_time")
 	assert.Len(e.T, fields, 5)
 	resp.Data = fields
 	return resp

@@ -18,6 +18,9 @@ func (s *Sim) Simulates(host string) bool {
 	if isGitHub(host) && len(s.gitHubApps) > 0 {
 		return true
 	}
+	if isFederated(host) && s.hasFederation() {
+		return true
+	}
 	for _, server := range s.oauth.servers {
 		if slices.ContainsFunc([]string{server.Issuer, server.TokenURL, server.RevocationURL}, func(address string) bool {
 			parsed, err := url.Parse(address)

@@ -121,6 +121,9 @@ type OAuthClient struct {
 	Keys       map[string]crypto.PublicKey // by key ID; "" for assertions without a kid
 	Algorithms []string                    // allowed signature algorithms; all if empty
 
+	// Nodes fetch the keys from the client's jwks_uri, in place of Keys. All of them must know a key.
+	Nodes []*KeyCache
+
 	// AssertionHeaders are headers that each assertion must have, such as the thumbprint of the
 	// client's certificate, by which Microsoft Entra ID finds the key.
 	AssertionHeaders map[string]string

@@ -86,6 +86,9 @@ func (c OAuthClient) key(token *jwt.Token) (any, error) {
 	}
 	id, _ := token.Header["kid"].(string)
 	key, known := c.Keys[id]
+	if len(c.Nodes) > 0 {
+		key, known = c.published(id)
+	}
 	if !known {
 		return nil, fmt.Errorf("%w: kid is %q", errForeignKey, id)
 	}

@@ -118,6 +118,11 @@ type Sim struct {
 	akeneo     akeneo
 	dowJones   dowJones
 
+	identityProviders map[string]Fetch       // by issuer
+	entraApps         map[string]EntraApp    // by tenant and client ID
+	googlePools       map[string]GooglePool  // by audience
+	googleTokens      map[string]googleToken // of subjects
+
 	gitHubApps     map[string]GitHubApp      // by client ID
 	snowflakeUsers map[string]*rsa.PublicKey // by account and user
 }
@@ -126,9 +131,10 @@ type Sim struct {
 func New() *Sim {
 	return &Sim{
 		inFlight: map[*http.Request]bool{}, issued: map[string]time.Time{}, about: map[string]About{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth(),
-		acme:       acme{keys: map[string]bool{}},
-		akeneo:     akeneo{connections: map[string]AkeneoConnection{}, refreshTokens: map[string]akeneoRefreshToken{}},
-		dowJones:   dowJones{accounts: map[string]DowJonesAccount{}, sessions: map[string]dowJonesSession{}},
+		acme:              acme{keys: map[string]bool{}},
+		akeneo:            akeneo{connections: map[string]AkeneoConnection{}, refreshTokens: map[string]akeneoRefreshToken{}},
+		dowJones:          dowJones{accounts: map[string]DowJonesAccount{}, sessions: map[string]dowJonesSession{}},
+		identityProviders: map[string]Fetch{}, entraApps: map[string]EntraApp{}, googlePools: map[string]GooglePool{}, googleTokens: map[string]googleToken{},
 		gitHubApps: map[string]GitHubApp{}, snowflakeUsers: map[string]*rsa.PublicKey{},
 	}
 }
@@ -344,6 +350,9 @@ func (s *Sim) answer(host, path string, r *http.Request) reply {
 	}
 	if endpoint := s.oauthEndpoint(host, path); endpoint != nil {
 		return endpoint(r)
+	}
+	if isFederated(host) {
+		return s.federation(host, path, r)
 	}
 	return violation(http.StatusNotFound, "unknown URL")
 }

@@ -13,6 +13,7 @@ type Client struct {
 	AuthMethod string              `json:"token_endpoint_auth_method"`
 	Algorithm  string              `json:"token_endpoint_auth_signing_alg,omitempty"`
 	Keys       *jose.JSONWebKeySet `json:"jwks,omitempty"`
+	KeysURI    string              `json:"jwks_uri,omitempty"`
 	Grants     []string            `json:"grant_types"`
 	Scope      string              `json:"scope"`
 
@@ -47,5 +48,11 @@ func Attended(id, secret, authMethod string) Client {
 func (c Client) SignedBy(key crypto.PublicKey, id, algorithm string) Client {
 	c.AuthMethod, c.Algorithm = "private_key_jwt", algorithm
 	c.Keys = &jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key, KeyID: id, Algorithm: algorithm, Use: "sig"}}}
+	return c
+}
+
+// PublishedAt returns the client with private_key_jwt authentication. The server fetches its keys from a URL.
+func (c Client) PublishedAt(keysURI, algorithm string) Client {
+	c.AuthMethod, c.Algorithm, c.KeysURI = "private_key_jwt", algorithm, keysURI
 	return c
 }

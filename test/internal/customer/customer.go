@@ -54,6 +54,7 @@ func Open(sim *vendorsim.Sim, dir string) (_ *Customer, err error) {
 	c.addSitecore()
 	c.addOAuth(keys)
 	c.addAcme()
+	c.addFederation()
 	return c, c.writeKeys(keys)
 }
 
