@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -145,6 +147,27 @@ func TestGuarantee8AWriteOfAKeyPairCountsAtOnceAtJWKS(t *testing.T) {
 		assert.Equal(t, 1, count(), "another node has the older keys until Vault invalidates them")
 		e.Backend.InvalidateKey(t.Context(), "keypair/prod")
 		assert.Equal(t, 2, count())
+	})
+}
+
+// Given a read that has begun before a write and ends after it, later readers do not share it.
+func TestGuarantee8AReadAtJWKSDoesNotShareAnOlderOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Keypair("prod", map[string]any{"key_type": "ec-p256", "publish": true})
+		e.Restart()
+		storage := e.BreakStorage()
+		e.Request(logical.ReadOperation, "jwks/unknown", nil) // lists the names
+		storage.StallRead.Store(int64(5 * time.Second))
+		var early sync.WaitGroup
+		early.Go(func() { fetch(e, "jwks/prod") })
+		time.Sleep(time.Second)
+		e.Write("keypair/prod", map[string]any{"publish": false})
+		status, _, _ := fetch(e, "jwks/prod")
+		assert.Equal(t, http.StatusNotFound, status)
+		early.Wait()
+		status, _, _ = fetch(e, "jwks/prod")
+		assert.Equal(t, http.StatusNotFound, status)
 	})
 }
 
