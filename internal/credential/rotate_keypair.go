@@ -35,8 +35,9 @@ const (
 // SweepKeypairs rotates the key pairs that are due by their schedules. It returns within 15 s, and leaves the
 // rest to the next sweep. Its error joins those of storage; a vendor's is in the log and in keypair/<name>.
 func (st *Store) SweepKeypairs(ctx context.Context, s logical.Storage) error {
-	if !st.isRotating.CompareAndSwap(false, true) {
-		return nil // those of an earlier sweep go on
+	closing := st.polls.ctx
+	if closing.Err() != nil || !st.isRotating.CompareAndSwap(false, true) {
+		return nil // the engine has stopped, or those of an earlier sweep go on
 	}
 	ended := make(chan error, 1)
 	go func() {
@@ -46,7 +47,11 @@ func (st *Store) SweepKeypairs(ctx context.Context, s logical.Storage) error {
 				ended <- broker.Panicked(st.Logger(), recovered)
 			}
 		}()
-		ended <- st.rotateDue(st.polls.ctx, s)
+		err := st.rotateDue(closing, s)
+		if closing.Err() != nil {
+			err = nil
+		}
+		ended <- err
 	}()
 	timer := time.NewTimer(sweepWait)
 	defer timer.Stop()
@@ -54,6 +59,7 @@ func (st *Store) SweepKeypairs(ctx context.Context, s logical.Storage) error {
 	case err := <-ended:
 		return err
 	case <-timer.C:
+	case <-closing.Done():
 	case <-ctx.Done():
 	}
 	return nil

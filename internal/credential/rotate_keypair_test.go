@@ -47,7 +47,7 @@ func TestEachRotationOfAKeyPairIsReported(t *testing.T) {
 		reports = nil
 		pass(time.Hour)
 		require.Len(t, reports, 1)
-		assert.Error(t, reports[0].Err)
+		require.Error(t, reports[0].Err)
 		assert.Equal(t, 1, reports[0].Failures)
 		state, err = st.KeypairRotation(t.Context(), s, "prod")
 		require.NoError(t, err)
