@@ -51,6 +51,8 @@ func TestAPublishedKeyPairIsReadWithoutItsPrivateHalf(t *testing.T) {
 				assert.Equal(t, "jwks/prod", made["jwks_path"])
 				resp, _, _ := e.Request(logical.ReadOperation, "jwks/prod", nil)
 				assert.Equal(t, "application/jwk-set+json", resp.Data[logical.HTTPContentType])
+				head, _, _ := e.Request(logical.HeaderOperation, "jwks/prod", nil)
+				assert.Equal(t, resp.Data, head.Data, "Vault leaves out the body of a HEAD")
 				status, body, cacheControl := fetch(e, "jwks/prod")
 				assert.Equal(t, http.StatusOK, status)
 				assert.Equal(t, "public, max-age=3600", cacheControl)
@@ -91,7 +93,10 @@ func TestOnlyAPublishedKeyPairIsReadAtJWKS(t *testing.T) {
 			}
 		}
 		assert.Equal(t, map[string]bool{`{"errors":["no key pair is published here"]}no-store`: true}, answers)
-		for _, op := range []logical.Operation{logical.UpdateOperation, logical.DeleteOperation, logical.PatchOperation, logical.ListOperation} {
+		_, status, message := e.Request(logical.DeleteOperation, "jwks/unpublished", nil)
+		assert.Equal(t, http.StatusMethodNotAllowed, status)
+		assert.Equal(t, "jwks/unpublished does not support delete (allowed: read)", message)
+		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation, logical.ListOperation} {
 			_, status, _ := e.Request(op, "jwks/unpublished", nil)
 			assert.NotEqual(t, http.StatusOK, status, op)
 		}

@@ -41,16 +41,11 @@ func (st *Store) SweepKeypairs(ctx context.Context, s logical.Storage) error {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		defer st.isRotating.Store(false)
-		defer func() {
-			if recovered := recover(); recovered != nil { // the process serves other mounts as well
-				ended <- broker.Panicked(st.Logger(), recovered)
-			}
-		}()
 		err := st.rotateDue(closing, s)
 		if closing.Err() != nil {
 			err = nil
 		}
+		st.isRotating.Store(false) // before the sweep ends, as the next one may follow at once
 		ended <- err
 	}()
 	timer := time.NewTimer(sweepWait)
@@ -66,7 +61,12 @@ func (st *Store) SweepKeypairs(ctx context.Context, s logical.Storage) error {
 }
 
 // rotateDue rotates the key pairs that are due, until ctx is done.
-func (st *Store) rotateDue(ctx context.Context, s logical.Storage) error {
+func (st *Store) rotateDue(ctx context.Context, s logical.Storage) (err error) {
+	defer func() {
+		if recovered := recover(); recovered != nil { // the process serves other mounts as well
+			err = broker.Panicked(st.Logger(), recovered)
+		}
+	}()
 	end := time.Now().Add(rotationsTimeout)
 	if err := st.readKeySets(ctx, s); err != nil {
 		return err
