@@ -24,22 +24,21 @@ const jwksPrefix = "jwks/"
 
 func (b *backend) pathJWKS() []*framework.Path {
 	path := func(suffix, operation, mediaType, summary, help, example string, document func(*credential.KeySet) []byte) *framework.Path {
-		return &framework.Path{
-			Pattern:      jwksPrefix + apipath.NamePattern("name") + regexp.QuoteMeta(suffix) + "$",
-			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
-			Fields:       map[string]*framework.FieldSchema{"name": keypairNameField()},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
-					Callback: func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-						return b.readKeySet(ctx, req.Storage, d.Get("name").(string), mediaType, document)
-					},
-					Summary:                     summary,
-					ForwardPerformanceStandby:   true,
-					ForwardPerformanceSecondary: true,
-					Responses:                   map[int][]framework.Response{200: {{Description: "OK", MediaType: mediaType}}},
-					DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: operation},
-				},
+		read := &framework.PathOperation{
+			Callback: func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+				return b.readKeySet(ctx, req.Storage, d.Get("name").(string), mediaType, document)
 			},
+			Summary:                     summary,
+			ForwardPerformanceStandby:   true,
+			ForwardPerformanceSecondary: true,
+			Responses:                   map[int][]framework.Response{200: {{Description: "OK", MediaType: mediaType}}},
+			DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: operation},
+		}
+		return &framework.Path{
+			Pattern:         jwksPrefix + apipath.NamePattern("name") + regexp.QuoteMeta(suffix) + "$",
+			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+			Fields:          map[string]*framework.FieldSchema{"name": keypairNameField()},
+			Operations:      map[logical.Operation]framework.OperationHandler{logical.ReadOperation: read, logical.HeaderOperation: read},
 			HelpSynopsis:    summary,
 			HelpDescription: withExample(help, example),
 		}

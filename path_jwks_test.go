@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -49,6 +51,8 @@ func TestAPublishedKeyPairIsReadWithoutItsPrivateHalf(t *testing.T) {
 				assert.Equal(t, "jwks/prod", made["jwks_path"])
 				resp, _, _ := e.Request(logical.ReadOperation, "jwks/prod", nil)
 				assert.Equal(t, "application/jwk-set+json", resp.Data[logical.HTTPContentType])
+				head, _, _ := e.Request(logical.HeaderOperation, "jwks/prod", nil)
+				assert.Equal(t, resp.Data, head.Data, "Vault leaves out the body of a HEAD")
 				status, body, cacheControl := fetch(e, "jwks/prod")
 				assert.Equal(t, http.StatusOK, status)
 				assert.Equal(t, "public, max-age=3600", cacheControl)
@@ -89,7 +93,10 @@ func TestOnlyAPublishedKeyPairIsReadAtJWKS(t *testing.T) {
 			}
 		}
 		assert.Equal(t, map[string]bool{`{"errors":["no key pair is published here"]}no-store`: true}, answers)
-		for _, op := range []logical.Operation{logical.UpdateOperation, logical.DeleteOperation, logical.PatchOperation, logical.ListOperation} {
+		_, status, message := e.Request(logical.DeleteOperation, "jwks/unpublished", nil)
+		assert.Equal(t, http.StatusMethodNotAllowed, status)
+		assert.Equal(t, "jwks/unpublished does not support delete (allowed: read)", message)
+		for _, op := range []logical.Operation{logical.UpdateOperation, logical.PatchOperation, logical.ListOperation} {
 			_, status, _ := e.Request(op, "jwks/unpublished", nil)
 			assert.NotEqual(t, http.StatusOK, status, op)
 		}
@@ -145,6 +152,27 @@ func TestGuarantee8AWriteOfAKeyPairCountsAtOnceAtJWKS(t *testing.T) {
 		assert.Equal(t, 1, count(), "another node has the older keys until Vault invalidates them")
 		e.Backend.InvalidateKey(t.Context(), "keypair/prod")
 		assert.Equal(t, 2, count())
+	})
+}
+
+// Given a read that has begun before a write and ends after it, later readers do not share it.
+func TestGuarantee8AReadAtJWKSDoesNotShareAnOlderOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Keypair("prod", map[string]any{"key_type": "ec-p256", "publish": true})
+		e.Restart()
+		storage := e.BreakStorage()
+		e.Request(logical.ReadOperation, "jwks/unknown", nil) // lists the names
+		storage.StallRead.Store(int64(5 * time.Second))
+		var early sync.WaitGroup
+		early.Go(func() { fetch(e, "jwks/prod") })
+		time.Sleep(time.Second)
+		e.Write("keypair/prod", map[string]any{"publish": false})
+		status, _, _ := fetch(e, "jwks/prod")
+		assert.Equal(t, http.StatusNotFound, status)
+		early.Wait()
+		status, _, _ = fetch(e, "jwks/prod")
+		assert.Equal(t, http.StatusNotFound, status)
 	})
 }
 

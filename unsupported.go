@@ -64,7 +64,9 @@ var verbs = map[logical.Operation]string{
 func unsupportedOperation(operation logical.Operation, path string, route *framework.Path) string {
 	var allowed []string
 	for supported := range route.Operations {
-		allowed = append(allowed, verbs[supported])
+		if verbs[supported] != "" { // a HEAD has none
+			allowed = append(allowed, verbs[supported])
+		}
 	}
 	slices.Sort(allowed)
 	allowed = slices.Compact(allowed)

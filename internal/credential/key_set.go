@@ -3,6 +3,7 @@ package credential
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -82,8 +83,8 @@ type keySets struct {
 	mu   sync.RWMutex
 	sets map[string]*KeySet
 
-	// isListed is whether the names of all key pairs were read. Those in unread have yet to be read
-	// again; a number identifies the change that made them so.
+	// isListed is whether the names of all key pairs were read. The key pairs of those in unread have
+	// yet to be read, since the start or a change, which a number from 1 identifies.
 	isListed bool
 	unread   map[string]uint64
 	changes  uint64
@@ -127,7 +128,8 @@ func (ks *keySets) list(ctx context.Context, s logical.Storage) error {
 	defer ks.mu.Unlock()
 	for _, name := range names {
 		if _, isUnread := ks.unread[name]; !isUnread && ks.sets[name] == nil {
-			ks.unread[name] = 0
+			ks.changes++
+			ks.unread[name] = ks.changes
 		}
 	}
 	ks.isListed = true
@@ -162,6 +164,14 @@ func (ks *keySets) read(ctx context.Context, s logical.Storage, name string) (*K
 		ks.sets[name] = set
 	}
 	return set, nil
+}
+
+// changeOf returns what identifies the last change of a name. A reader must not get what another one has begun
+// to read before that.
+func (ks *keySets) changeOf(name string) string {
+	ks.mu.RLock()
+	defer ks.mu.RUnlock()
+	return fmt.Sprintf("%s %d", name, ks.unread[name])
 }
 
 // unreadNames returns the names whose key pairs have yet to be read, sorted.
@@ -206,7 +216,7 @@ func (st *Store) KeySet(ctx context.Context, s logical.Storage, name string) (*K
 	if set, isKnown := ks.get(name); isKnown {
 		return set, nil
 	}
-	set, err, _ := ks.reads.Do(name, func() (any, error) { return ks.read(ctx, s, name) })
+	set, err, _ := ks.reads.Do(ks.changeOf(name), func() (any, error) { return ks.read(ctx, s, name) })
 	if err != nil {
 		return nil, err
 	}

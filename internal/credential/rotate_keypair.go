@@ -35,18 +35,18 @@ const (
 // SweepKeypairs rotates the key pairs that are due by their schedules. It returns within 15 s, and leaves the
 // rest to the next sweep. Its error joins those of storage; a vendor's is in the log and in keypair/<name>.
 func (st *Store) SweepKeypairs(ctx context.Context, s logical.Storage) error {
-	if !st.isRotating.CompareAndSwap(false, true) {
-		return nil // those of an earlier sweep go on
+	closing := st.polls.ctx
+	if closing.Err() != nil || !st.isRotating.CompareAndSwap(false, true) {
+		return nil // the engine has stopped, or those of an earlier sweep go on
 	}
 	ended := make(chan error, 1)
 	go func() {
-		defer st.isRotating.Store(false)
-		defer func() {
-			if recovered := recover(); recovered != nil { // the process serves other mounts as well
-				ended <- broker.Panicked(st.Logger(), recovered)
-			}
-		}()
-		ended <- st.rotateDue(st.polls.ctx, s)
+		err := st.rotateDue(closing, s)
+		if closing.Err() != nil {
+			err = nil
+		}
+		st.isRotating.Store(false) // before the sweep ends, as the next one may follow at once
+		ended <- err
 	}()
 	timer := time.NewTimer(sweepWait)
 	defer timer.Stop()
@@ -54,13 +54,19 @@ func (st *Store) SweepKeypairs(ctx context.Context, s logical.Storage) error {
 	case err := <-ended:
 		return err
 	case <-timer.C:
+	case <-closing.Done():
 	case <-ctx.Done():
 	}
 	return nil
 }
 
 // rotateDue rotates the key pairs that are due, until ctx is done.
-func (st *Store) rotateDue(ctx context.Context, s logical.Storage) error {
+func (st *Store) rotateDue(ctx context.Context, s logical.Storage) (err error) {
+	defer func() {
+		if recovered := recover(); recovered != nil { // the process serves other mounts as well
+			err = broker.Panicked(st.Logger(), recovered)
+		}
+	}()
 	end := time.Now().Add(rotationsTimeout)
 	if err := st.readKeySets(ctx, s); err != nil {
 		return err

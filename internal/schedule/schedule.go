@@ -52,7 +52,8 @@ func (s Schedule) Check() error {
 		return nil
 	}
 	if _, err := rotation.DefaultScheduler.Parse(s.Cron); err != nil {
-		return provider.Errorf(provider.Invalid, `%s: not a cron expression of five fields, such as "0 3 * * SAT": %s`, ScheduleField, err)
+		// The error quotes the value, which may be a misplaced secret (guarantee 6).
+		return provider.Errorf(provider.Invalid, `%s: not a cron expression of five fields, such as "0 3 * * SAT"`, ScheduleField)
 	}
 	if s.after(time.Now()).IsZero() {
 		return provider.Errorf(provider.Invalid, "%s: has no time within five years", ScheduleField)

@@ -26,7 +26,12 @@ type document struct {
 // fetch sends a request without a token, as a vendor does.
 func fetch(t *testing.T, url string) document {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	return fetchBy(t, http.MethodGet, url)
+}
+
+func fetchBy(t *testing.T, method, url string) document {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
 	require.NoError(t, err)
 	res, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
@@ -50,6 +55,8 @@ func TestAnyoneReadsThePublishedKeysAndNothingElse(t *testing.T) {
 	require.Len(t, set.Keys, 1)
 	assert.Equal(t, "EC", set.Keys[0]["kty"])
 	assert.Empty(t, set.Keys[0]["d"])
+
+	assert.Equal(t, document{keys.status, keys.mediaType, keys.cacheControl, ""}, fetchBy(t, http.MethodHead, issuer))
 
 	discovery := fetch(t, issuer+"/.well-known/openid-configuration?v=1")
 	assert.Equal(t, document{http.StatusOK, "application/json", "public, max-age=3600", discovery.body}, discovery)

@@ -184,25 +184,24 @@ func TestGuarantee11RotationsAreBoundedInNumber(t *testing.T) {
 }
 
 // Vault holds a lock while the background work runs.
-func TestGuarantee11ASlowVendorDoesNotKeepTheSweep(t *testing.T) {
+func TestGuarantee11SlowRotationsDoNotKeepTheSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, nodes := engine.NewPublished(t, hourly)
-		first := keyID(e)
-		e.Sim.Behave(vendorsim.Conduct{Latency: 9 * time.Second})
+		e := engine.New(t)
+		for i := range 20 {
+			e.Keypair(fmt.Sprintf("k%d", i), map[string]any{"key_type": "ec-p256", "publish": true, "rotation_period": "2h", "publish_ahead": "1h"})
+		}
 		storage := e.BreakStorage()
+		engine.Until(1, 0, 30)
 		storage.Stall.Store(int64(5 * time.Second))
-		for range 65 {
-			time.Sleep(time.Minute)
+		for range 5 {
 			began := time.Now()
 			require.NoError(t, e.Tick())
-			assert.LessOrEqual(t, time.Since(began), 30*time.Second)
-			for _, node := range nodes {
-				node.Keys()
-			}
+			assert.LessOrEqual(t, time.Since(began), 16*time.Second)
+			time.Sleep(time.Minute)
 		}
-		time.Sleep(time.Minute)
-		assert.NotEqual(t, first, keyID(e), "what has begun goes on")
-		assertNoneFailed(e)
+		for i := range 20 {
+			assert.NotNil(t, e.Read(fmt.Sprintf("keypair/k%d", i)).Data["pending_key_id"], "later sweeps do the rest")
+		}
 	})
 }
 

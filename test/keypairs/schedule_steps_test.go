@@ -163,6 +163,18 @@ func TestAnActivationByAnOperatorRetiresTheKeyAndCountsAsARotation(t *testing.T)
 	})
 }
 
+// After a leak, the former key must not stay published.
+func TestAKeyPairThatIsPublishedAgainHasNoRetiredKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := engine.NewPublished(t, map[string]any{"rotation_period": "1h", "publish_ahead": "10m"})
+		e.Pass(time.Hour)
+		require.Len(t, published(e), 2)
+		e.Write("keypair/prod", map[string]any{"publish": false, "rotation_period": 0})
+		e.Write("keypair/prod", map[string]any{"publish": true})
+		assert.Equal(t, []string{activeKey(e)}, published(e))
+	})
+}
+
 func TestWithoutAScheduleNothingRotates(t *testing.T) {
 	for name, clear := range map[string]map[string]any{
 		"never set": nil, "cleared": {"rotation_period": 0}, "unpublished": {"rotation_period": 0, "publish": false},
@@ -308,6 +320,33 @@ func TestAnOutageAtTheTimeOfARotationDelaysIt(t *testing.T) {
 		assert.Nil(t, read["rotation_error"])
 		assert.Nil(t, read["next_attempt"])
 		e.Creds("prod")
+	})
+}
+
+// The vendor's answer would be lost.
+func TestNoVendorIsAskedWhileStorageAcceptsNoWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, nodes := engine.NewPublished(t, map[string]any{"rotation_period": "70m", "publish_ahead": "10m"})
+		first := activeKey(e)
+		e.PassReading(65*time.Minute, time.Minute, nodes, func() {}) // published; the token is renewed at 45m
+		storage := e.BreakStorage()
+		storage.Refuse.Store(true)
+		storage.RefuseProbe.Store(true)
+		calls := e.TokenRequests()
+		failed := 0
+		for range 10 {
+			time.Sleep(time.Minute)
+			if e.Tick() != nil {
+				failed++
+			}
+		}
+		assert.Equal(t, 7, failed, "since the rotation is due")
+		assert.Equal(t, calls, e.TokenRequests())
+		assert.Equal(t, first, activeKey(e))
+		storage.Refuse.Store(false)
+		storage.RefuseProbe.Store(false)
+		e.Pass(time.Minute)
+		assert.NotEqual(t, first, activeKey(e))
 	})
 }
 
