@@ -25,6 +25,12 @@ func (s *Sim) Lose(_ http.ResponseWriter, r *http.Request) {
 	panic(http.ErrAbortHandler)
 }
 
+// Unavailable is a fault: the vendor handles the request, and a gateway answers that it is unavailable.
+func (s *Sim) Unavailable(w http.ResponseWriter, r *http.Request) {
+	s.worked(r)
+	w.WriteHeader(http.StatusServiceUnavailable)
+}
+
 // CutOff is a fault: the vendor handles the request, and the connection breaks in the middle of
 // the response.
 func (s *Sim) CutOff(w http.ResponseWriter, r *http.Request) {

@@ -65,7 +65,7 @@ func (s *Sim) federation(host, path string, r *http.Request) reply {
 	account, isAccount := strings.CutSuffix(strings.TrimPrefix(path, "/v1/projects/-/serviceAccounts/"), ":generateAccessToken")
 	switch {
 	case host == entraHost && isEntra:
-		return s.entraToken(tenant, r)
+		return s.entraFederated(tenant, r)
 	case host == googleSTSHost && path == "/v1/token":
 		return s.googleSTS(r)
 	case host == googleIAMHost && isAccount:

@@ -1,7 +1,12 @@
 package vendorsim
 
 import (
-	"encoding/json"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -9,145 +14,172 @@ import (
 )
 
 const (
-	googleSTSHost = "sts.googleapis.com"
-	googleIAMHost = "iamcredentials.googleapis.com"
+	googleLogin   = "oauth2.googleapis.com"
+	googleIAM     = "iam.googleapis.com"
+	googleProject = "acme-prod"
 
-	// GoogleScope is the scope for all of Google Cloud.
-	GoogleScope = "https://www.googleapis.com/auth/cloud-platform"
+	googleCloud   = "https://www.googleapis.com/auth/cloud-platform"
+	googleIAMOnly = "https://www.googleapis.com/auth/iam"
+
+	maxGoogleKeys = 10
 )
 
-// A GooglePool is the provider of a workload identity pool.
-type GooglePool struct {
-	// Provider is the full name: projects/<number>/locations/global/workloadIdentityPools/<pool>/providers/<provider>.
-	Provider string
+// The service accounts of Google have roles/iam.serviceAccountKeyAdmin on themselves.
 
-	// Issuer is what the provider trusts. Audiences are those that it allows; none for its own name.
-	Issuer    string
-	Audiences []string
-
-	// ServiceAccounts are those that a subject may act as.
-	ServiceAccounts map[string][]string
-}
-
-type googleToken struct {
-	subject string
-	pool    GooglePool
-	expiry  time.Time
-}
-
-// AddGooglePool adds the provider of a workload identity pool.
-func (s *Sim) AddGooglePool(p GooglePool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.googlePools["//iam.googleapis.com/"+p.Provider] = p
-}
-
-// googleSTSRequest is the body of POST /v1/token.
-type googleSTSRequest struct {
-	GrantType          string `json:"grantType"`
-	Audience           string `json:"audience"`
-	Scope              string `json:"scope"`
-	RequestedTokenType string `json:"requestedTokenType"`
-	SubjectToken       string `json:"subjectToken"`
-	SubjectTokenType   string `json:"subjectTokenType"`
-}
-
-// googleBody decodes a JSON body that has no other members.
-func googleBody(r *http.Request, to any) (problem string) {
-	if r.Header.Get("Content-Type") != "application/json" {
-		return "Content-Type must be application/json"
+func (s *Sim) addGoogle(a *account) map[string]any {
+	key, text := s.firstKey(a.kind, newRSA)
+	a.id = a.short("sa-", "id") + "@" + googleProject + ".iam.gserviceaccount.com"
+	kid := a.hex("kid") + a.hex("more")[:8]
+	h := s.first(a, &heldSecret{id: kid, kid: kid, name: "GOOGLE_PROVIDED", key: key.Public(), expiry: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)})
+	s.rotating.hosts[googleLogin], s.rotating.hosts[googleIAM] = s.googleToken, s.googleKeys
+	return map[string]any{
+		"client_email": a.id, "private_key": text, "key_id": h.id, "project": googleProject, "scope": []string{"https://www.googleapis.com/auth/pubsub"},
 	}
-	decoder := json.NewDecoder(r.Body)
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(to); err != nil {
-		return "the body is not the documented one: " + err.Error()
-	}
-	return ""
 }
 
-// googleSTS is POST /v1/token of the Security Token Service.
-func (s *Sim) googleSTS(r *http.Request) reply {
-	if wrong := notPost(r); wrong != nil {
-		return *wrong
+// googleToken is POST /token (https://developers.google.com/identity/protocols/oauth2/service-account).
+func (s *Sim) googleToken(path string, r *http.Request) reply {
+	if path != "/token" {
+		return violation(http.StatusNotFound, "unknown URL")
 	}
-	var asked googleSTSRequest
-	if problem := googleBody(r, &asked); problem != "" {
+	if problem := checkHeaders(r, nil); problem != "" {
 		return violation(http.StatusBadRequest, problem)
 	}
-	const tokenType = "urn:ietf:params:oauth:token-type:"
-	switch {
-	case r.Header.Get("Authorization") != "":
-		return violation(http.StatusBadRequest, "must not have an Authorization header")
-	case asked.GrantType != "urn:ietf:params:oauth:grant-type:token-exchange" || asked.RequestedTokenType != tokenType+"access_token":
-		return violation(http.StatusBadRequest, "grantType or requestedTokenType is not documented")
-	case asked.SubjectTokenType != tokenType+"jwt" && asked.SubjectTokenType != tokenType+"id_token":
-		return violation(http.StatusBadRequest, "subjectTokenType is not that of an OpenID Connect provider")
-	case !googleScopes(strings.Fields(asked.Scope)):
-		return violation(http.StatusBadRequest, "scope must be set, to scopes of Google")
-	}
-	pool, isKnown := s.googlePools[asked.Audience]
-	if !isKnown {
-		return reply{status: http.StatusBadRequest, body: entraError("invalid_target", "The target service indicated by the \"audience\" parameters is invalid.")}
-	}
-	allowed := pool.Audiences
-	if len(allowed) == 0 {
-		allowed = []string{"//iam.googleapis.com/" + pool.Provider, "https://iam.googleapis.com/" + pool.Provider}
-	}
-	subject, refused := s.federated(asked.SubjectToken, []Trust{{Issuer: pool.Issuer, Audiences: allowed}}, "RS256", "ES256")
+	form, refused := oauthForm(r)
 	if refused != nil {
-		return refused.reply(http.StatusBadRequest, entraError("invalid_grant", refused.reason))
+		return refused.reply(s.conduct.OAuth)
 	}
-	lifetime := s.lifetime()
-	expiry := s.now().Add(lifetime)
-	s.next.Subject = subject
-	token := s.issue(false, expiry)
-	s.googleTokens[token] = googleToken{subject, pool, expiry}
-	return ok(map[string]any{
-		"access_token": token, "issued_token_type": tokenType + "access_token", "token_type": "Bearer", "expires_in": int(lifetime.Seconds()),
-	})
+	a := s.accountWith(func(a *account) bool { return a.id == issuerOf(form["assertion"]) }, "google")
+	if a == nil {
+		return oauthRefusal(invalidGrant, "Invalid grant: account not found").reply(s.conduct.OAuth)
+	}
+	client := OAuthClient{
+		ID: a.id, Grants: []string{JWTBearerGrant}, Algorithms: []string{"RS256"}, ScopeInAssertion: true, Lifetime: s.lifetime(),
+		Scopes: []string{googleCloud, googleIAMOnly, "https://www.googleapis.com/auth/pubsub"}, keyOf: s.keyOf(a, "kid"),
+	}
+	server := s.authServer("https://"+googleLogin+path, client, map[string]string{invalidGrant: "Invalid JWT Signature."})
+	answer := s.tokenFor(a, server, "", r)
+	delete(answer.body, "scope")
+	return answer.reply(s.conduct.OAuth)
 }
 
-// googleScopes reports whether there are scopes, and all of them are Google's.
-func googleScopes(scopes []string) bool {
-	isOther := func(scope string) bool { return !strings.HasPrefix(scope, "https://www.googleapis.com/auth/") }
-	return len(scopes) > 0 && !slices.ContainsFunc(scopes, isOther)
+func googleRefusal(code int, status, message string) reply {
+	return reply{status: code, body: map[string]any{"error": map[string]any{"code": code, "status": status, "message": message}}}
 }
 
-// googleImpersonate is POST /v1/projects/-/serviceAccounts/<account>:generateAccessToken.
-func (s *Sim) googleImpersonate(account string, r *http.Request) reply {
-	if wrong := notPost(r); wrong != nil {
+// googleKeys is /v1/projects/{project}/serviceAccounts/{email}/keys
+// (https://cloud.google.com/iam/docs/reference/rest/v1/projects.serviceAccounts.keys).
+func (s *Sim) googleKeys(path string, r *http.Request) reply {
+	rest, isProject := strings.CutPrefix(path, "/v1/projects/")
+	project, rest, isAccount := strings.Cut(rest, "/serviceAccounts/")
+	email, rest, isKeys := strings.Cut(rest, "/keys")
+	var upload googleUpload
+	method, query, body := http.MethodGet, []string(nil), any(nil)
+	key := strings.TrimPrefix(rest, "/")
+	switch {
+	case !isProject || !isAccount || !isKeys || strings.Contains(key, "/"):
+		return violation(http.StatusNotFound, "unknown URL")
+	case rest == "":
+		query = []string{"keyTypes"}
+	case rest == ":upload":
+		method, body = http.MethodPost, &upload
+	case rest != "/"+key || key == "" || strings.Contains(key, ":"):
+		return violation(http.StatusNotFound, "unknown URL")
+	default:
+		method = http.MethodDelete
+	}
+	if wrong := wrongRequest(r, method, []string{"Authorization"}, query, body); wrong != nil {
 		return *wrong
 	}
-	var asked struct {
-		Scope    []string `json:"scope"`
-		Lifetime string   `json:"lifetime"`
-	}
-	if problem := googleBody(r, &asked); problem != "" {
-		return violation(http.StatusBadRequest, problem)
-	}
-	lifetime, err := time.ParseDuration(asked.Lifetime)
-	bearer, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	grant, isValid := s.granted(bearer(r))
+	a := s.accountWith(func(a *account) bool { return a.id == email && (project == googleProject || project == "-") }, "google")
 	switch {
-	case !isBearer:
+	case bearer(r) == "":
 		return violation(http.StatusUnauthorized, "Authorization must be a Bearer")
-	case err != nil || !strings.HasSuffix(asked.Lifetime, "s") || lifetime <= 0 || lifetime > 12*time.Hour:
-		return violation(http.StatusBadRequest, "lifetime must be a number of seconds, such as 3600s")
-	case !googleScopes(asked.Scope):
-		return violation(http.StatusBadRequest, "scope must be a list of scopes of Google")
+	case !isValid || grant.account.kind != "google":
+		return googleRefusal(http.StatusUnauthorized, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
+	case !slices.Contains(grant.scope, googleCloud) && !slices.Contains(grant.scope, googleIAMOnly):
+		return googleRefusal(http.StatusForbidden, "PERMISSION_DENIED", "Request had insufficient authentication scopes.")
+	case a == nil:
+		return googleMissing(project, "Service account "+email+" does not exist.")
+	case a != grant.account:
+		return googleRefusal(http.StatusForbidden, "PERMISSION_DENIED", "Permission 'iam.serviceAccountKeys."+strings.ToLower(method)+"' denied on resource (or it may not exist).")
+	case method == http.MethodPost:
+		return s.googleUpload(a, upload)
+	case method == http.MethodGet:
+		return s.googleList(a, r.URL.Query().Get("keyTypes"))
 	}
-	token, isKnown := s.googleTokens[bearer]
-	switch {
-	case !isKnown || !s.now().Before(token.expiry):
-		return googleError(http.StatusUnauthorized, "UNAUTHENTICATED", "Request had invalid authentication credentials.")
-	case !slices.Contains(token.pool.ServiceAccounts[token.subject], account):
-		return googleError(http.StatusForbidden, "PERMISSION_DENIED", "Permission 'iam.serviceAccounts.getAccessToken' denied on resource (or it may not exist).")
+	h := a.with(key)
+	if h == nil {
+		return googleMissing(project, "Service account key "+key+" does not exist.")
 	}
-	expiry := s.now().Add(lifetime).Truncate(time.Second)
-	s.next.Subject = account
-	return ok(map[string]any{"accessToken": s.issue(s.conduct.JWT, expiry), "expireTime": expiry.UTC().Format(time.RFC3339)})
+	s.remove(h)
+	return ok(map[string]any{})
 }
 
-// googleError is an error of Google's APIs.
-func googleError(status int, code, message string) reply {
-	return reply{status: status, body: map[string]any{"error": map[string]any{"code": status, "status": code, "message": message}}}
+// googleMissing returns the error of something that does not exist. With the wildcard as the project, it is another.
+func googleMissing(project, message string) reply {
+	if project == "-" {
+		return googleRefusal(http.StatusForbidden, "PERMISSION_DENIED", "Permission denied on resource (or it may not exist).")
+	}
+	return googleRefusal(http.StatusNotFound, "NOT_FOUND", message)
+}
+
+type googleUpload struct {
+	PublicKeyData string `json:"publicKeyData"`
+}
+
+// googleUpload takes the certificate of a key, which the account keeps
+// (https://cloud.google.com/iam/docs/keys-upload).
+func (s *Sim) googleUpload(a *account, given googleUpload) reply {
+	text, err := base64.StdEncoding.DecodeString(given.PublicKeyData)
+	block, _ := pem.Decode(text)
+	if err != nil || block == nil || block.Type != "CERTIFICATE" || !strings.HasPrefix(string(text), "-----BEGIN") {
+		return violation(http.StatusBadRequest, "publicKeyData must be the base64 of a certificate in PEM")
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return violation(http.StatusBadRequest, "publicKeyData has no valid certificate")
+	}
+	key, isRSA := certificate.PublicKey.(*rsa.PublicKey)
+	switch {
+	case !isRSA || certificate.Version != 3:
+		return googleRefusal(http.StatusBadRequest, "INVALID_ARGUMENT", "The key must be an RSA key in an X.509 v3 certificate.")
+	case !s.now().Before(certificate.NotAfter):
+		return googleRefusal(http.StatusBadRequest, "INVALID_ARGUMENT", "The certificate has expired.")
+	case len(a.stored()) >= maxGoogleKeys:
+		return googleRefusal(http.StatusTooManyRequests, "RESOURCE_EXHAUSTED", "Maximum number of keys on account reached.")
+	case slices.ContainsFunc(a.stored(), func(h *heldSecret) bool { return isSameKey(h.key, key) }):
+		return googleRefusal(http.StatusBadRequest, "FAILED_PRECONDITION", "The public key exists already.")
+	}
+	sum := a.sum(fmt.Sprint("key ", len(a.secrets)))
+	id := hex.EncodeToString(sum[:20])
+	h := &heldSecret{id: id, kid: id, name: "USER_PROVIDED", key: key, notBefore: certificate.NotBefore, expiry: certificate.NotAfter}
+	return ok(a.shownGoogle(a.hold(h, s.now())))
+}
+
+func (s *Sim) googleList(a *account, types string) reply {
+	list := []any{}
+	for _, h := range s.listed(a) {
+		if types != "SYSTEM_MANAGED" {
+			list = append(list, a.shownGoogle(h))
+		}
+	}
+	if types != "USER_MANAGED" {
+		own := a.shownGoogle(&heldSecret{id: a.hex("system"), name: "GOOGLE_PROVIDED", notBefore: s.now().Add(-age), expiry: s.now().Add(age)})
+		own["keyType"] = "SYSTEM_MANAGED"
+		list = append(list, own)
+	}
+	return ok(map[string]any{"keys": list})
+}
+
+func (a *account) shownGoogle(h *heldSecret) map[string]any {
+	from := h.notBefore
+	if from.IsZero() {
+		from = h.created
+	}
+	return map[string]any{
+		"name": fmt.Sprintf("projects/%s/serviceAccounts/%s/keys/%s", googleProject, a.id, h.id), "keyAlgorithm": "KEY_ALG_RSA_2048",
+		"keyOrigin": h.name, "keyType": "USER_MANAGED", "validAfterTime": rfc3339(from), "validBeforeTime": rfc3339(h.expiry),
+	}
 }

@@ -15,7 +15,7 @@ func (s *Sim) Simulates(host string) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if isGitHub(host) && len(s.gitHubApps) > 0 {
+	if isGitHub(host) && len(s.gitHubApps) > 0 || s.rotating.hosts[host] != nil {
 		return true
 	}
 	if isFederated(host) && s.hasFederation() {

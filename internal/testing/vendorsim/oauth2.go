@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // The default OAuth 2.0 authorization server of a Sim.
@@ -168,6 +170,10 @@ type OAuthClient struct {
 	Subject          string
 	Subjects         []string
 	ScopeInAssertion bool
+
+	// hasSecret and keyOf replace the secrets and keys of a client that changes them by an API.
+	hasSecret func(string) bool
+	keyOf     func(*jwt.Token) (any, error)
 }
 
 type oauth struct {
@@ -190,6 +196,9 @@ type authServer struct {
 	clients    map[string]OAuthClient
 	assertions map[string]bool   // IDs (jti) of used assertions
 	last       map[string]string // last access token by client and scope
+
+	// audiences are the only accepted ones of client assertions; if empty, those of RFC 7523.
+	audiences []string
 }
 
 // An oauthGrant is a grant to a client: its access tokens, and its current refresh token.
@@ -212,10 +221,11 @@ func newOAuth() oauth {
 }
 
 func (o *oauth) add(server OAuthServer) {
-	o.servers[server.Issuer] = &authServer{
-		OAuthServer: server,
-		clients:     map[string]OAuthClient{}, assertions: map[string]bool{}, last: map[string]string{},
-	}
+	o.servers[server.Issuer] = newAuthServer(server)
+}
+
+func newAuthServer(server OAuthServer) *authServer {
+	return &authServer{OAuthServer: server, clients: map[string]OAuthClient{}, assertions: map[string]bool{}, last: map[string]string{}}
 }
 
 // AddOAuthServer adds an authorization server. It replaces a server with the same issuer and

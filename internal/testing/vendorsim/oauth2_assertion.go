@@ -79,6 +79,9 @@ func (c OAuthClient) key(token *jwt.Token) (any, error) {
 	if len(c.Algorithms) > 0 && !slices.Contains(c.Algorithms, algorithm) {
 		return nil, errForeignAlgorithm
 	}
+	if c.keyOf != nil {
+		return c.keyOf(token)
+	}
 	for name, value := range c.AssertionHeaders {
 		if token.Header[name] != value {
 			return nil, fmt.Errorf("%w: %s is %v", errForeignKey, name, token.Header[name])

@@ -45,7 +45,7 @@ func (s *Sim) oauthClient(a *authServer, r *http.Request, form map[string]string
 		refused = oauthRefusal(invalidClient, "unknown client")
 	case !slices.Contains(client.AuthMethods, method):
 		refused = oauthRefusal(invalidClient, "the client may not authenticate with %s", method)
-	case (method == SecretBasic || method == SecretPost) && secret != client.Secret && (secret == "" || secret != client.NextSecret):
+	case (method == SecretBasic || method == SecretPost) && !s.knows(a, client, secret):
 		refused = oauthRefusal(invalidClient, "wrong client secret")
 	}
 	if refused != nil {
@@ -78,7 +78,13 @@ func (s *Sim) assertingClient(a *authServer, r *http.Request, form map[string]st
 		return OAuthClient{}, oauthViolation(invalidRequest, "client_assertion_type must be %s", assertionType)
 	}
 	audiences := []string{callerURL(r)}
-	if !s.conduct.OAuth.OwnAudience {
+	switch {
+	case len(a.audiences) > 0:
+		audiences = nil
+		for _, accepted := range a.audiences {
+			audiences = append(audiences, asSeen(r, accepted))
+		}
+	case !s.conduct.OAuth.OwnAudience:
 		audiences = append(audiences, asSeen(r, a.TokenURL), asSeen(r, a.Issuer))
 	}
 	client, claims, refused := s.parseAssertion(a, form["client_assertion"], func(OAuthClient) []string { return audiences })

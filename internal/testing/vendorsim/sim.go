@@ -25,55 +25,6 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Conduct is the behavior of all vendors. The zero value is as documented.
-type Conduct struct {
-	// Latency is how long a response takes. The vendor issues the token after half of it, and
-	// sets the Date header after three quarters.
-	Latency time.Duration
-
-	// Skew is how far the vendors' clocks are ahead of the caller's.
-	Skew time.Duration
-
-	// NoDate omits the Date header. Date, unless zero, replaces the time of the vendors' clocks
-	// in it.
-	NoDate bool
-	Date   time.Time
-
-	// Fault may return a handler that answers the request instead of the vendor.
-	Fault func(*http.Request) http.HandlerFunc
-
-	// JWT makes the access tokens of Kensho and of OAuth 2.0 servers JWTs instead of opaque
-	// strings.
-	JWT bool
-
-	// HourOffset makes Kensho's access tokens of a refresh token JWTs that expire this long
-	// after the full hour, unlike those of the real vendor.
-	HourOffset time.Duration
-
-	// StrictDates rejects assertions that were issued in the future, without any leeway, or more
-	// than 10 seconds ago.
-	StrictDates bool
-
-	// Rotate makes Kensho rotate the refresh token with each exchange.
-	Rotate bool
-
-	// Lifetime is the lifetime of the access tokens of Kensho's key pairs and of the vendors with
-	// definitions; zero means 1 hour. Unstated omits the lifetime from the responses of key pairs
-	// and of OAuth 2.0 servers.
-	Lifetime time.Duration
-	Unstated bool
-
-	// Sticky makes the exchange of a key pair, and the client credentials grant, return the last
-	// token with its remaining lifetime until it expires.
-	Sticky bool
-
-	// TokenSize is the minimum length in bytes of new tokens, except JWTs.
-	TokenSize int
-
-	// OAuth is the behavior of OAuth 2.0 servers.
-	OAuth OAuthConduct
-}
-
 // A Call is a request that was received.
 type Call struct {
 	Method string
@@ -87,6 +38,8 @@ type About struct {
 	Subject      string // the sub of the assertion; "" if there was none
 	Audience     []string
 	Repositories []string
+
+	key string // the fingerprint of the key of Snowflake that signed it
 }
 
 // About returns what an access token is for.
@@ -125,6 +78,8 @@ type Sim struct {
 
 	gitHubApps     map[string]GitHubApp      // by client ID
 	snowflakeUsers map[string]*rsa.PublicKey // by account and user
+
+	rotating rotating
 }
 
 // New returns a Sim without any credentials.
@@ -136,6 +91,7 @@ func New() *Sim {
 		dowJones:          dowJones{accounts: map[string]DowJonesAccount{}, sessions: map[string]dowJonesSession{}},
 		identityProviders: map[string]Fetch{}, entraApps: map[string]EntraApp{}, googlePools: map[string]GooglePool{}, googleTokens: map[string]googleToken{},
 		gitHubApps: map[string]GitHubApp{}, snowflakeUsers: map[string]*rsa.PublicKey{},
+		rotating: newRotating(),
 	}
 }
 
@@ -303,6 +259,11 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	isLost := conduct.LostAnswers != nil && conduct.LostAnswers(r)
+	r.Body = io.NopCloser(bytes.NewReader(body)) // LostAnswers may have read it
+	if isLost {
+		s.Lose(w, r)
+	}
 	reply := s.work(host, path, r)
 	time.Sleep(conduct.Latency / 4)
 	if conduct.NoDate {
@@ -350,6 +311,9 @@ func (s *Sim) answer(host, path string, r *http.Request) reply {
 	}
 	if endpoint := s.oauthEndpoint(host, path); endpoint != nil {
 		return endpoint(r)
+	}
+	if api := s.rotating.hosts[host]; api != nil {
+		return api(path, r)
 	}
 	if isFederated(host) {
 		return s.federation(host, path, r)

@@ -2,9 +2,6 @@ package vendorsim
 
 import (
 	"crypto/rsa"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
 	"strings"
 	"time"
 
@@ -24,34 +21,29 @@ func (s *Sim) AddSnowflakeUser(account, user string, key *rsa.PublicKey) {
 
 // lookAt records a token that its reader has signed and that a vendor accepts now.
 func (s *Sim) lookAt(token string) {
-	if _, isKnown := s.issued[token]; isKnown || len(s.snowflakeUsers) == 0 {
+	if _, isKnown := s.issued[token]; isKnown {
 		return
 	}
 	var (
 		claims jwt.RegisteredClaims
-		key    *rsa.PublicKey
+		signer string
 	)
 	parsed, err := jwt.NewParser(jwt.WithValidMethods([]string{"RS256"}), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithTimeFunc(s.now)).
 		ParseWithClaims(token, &claims, func(*jwt.Token) (any, error) {
-			if key = s.snowflakeUsers[claims.Subject]; key == nil {
-				return nil, errUnknownClient
+			for _, key := range s.snowflakeKeys(claims.Subject) { // the fingerprint in iss says which
+				if signer = fingerprint(key); claims.Issuer == claims.Subject+"."+signer {
+					return key, nil
+				}
 			}
-			return key, nil
+			return nil, errUnknownClient
 		})
 	if err != nil || !parsed.Valid || claims.IssuedAt == nil {
-		return
-	}
-	der, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		panic(err)
-	}
-	fingerprint := sha256.Sum256(der)
-	if claims.Issuer != claims.Subject+".SHA256:"+base64.StdEncoding.EncodeToString(fingerprint[:]) {
 		return
 	}
 	expiry := claims.ExpiresAt.Time
 	if limit := claims.IssuedAt.Add(maxSnowflakeToken); expiry.After(limit) {
 		expiry = limit
 	}
+	s.next = About{Subject: claims.Subject, key: signer}
 	s.record(token, expiry)
 }

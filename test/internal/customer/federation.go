@@ -8,10 +8,10 @@ func (c *Customer) addFederation() {
 	const vault = "http://127.0.0.1/v1/"
 	c.sim.AddEntraApp(vendorsim.EntraApp{
 		Tenant: "acme.example", ClientID: "97e0a5b7-d745-40b6-94fe-5f77d35c6e05", Subject: "config/entra/graph",
-		Trust: vendorsim.Trust{Issuer: vault + "entra/jwks/graph", Audiences: []string{vendorsim.EntraAudience}},
+		Trust: vendorsim.Trust{Issuer: vault + "keyless/jwks/graph", Audiences: []string{vendorsim.EntraAudience}},
 	})
 	c.sim.AddGooglePool(vendorsim.GooglePool{
-		Provider: "projects/123456789012/locations/global/workloadIdentityPools/vault/providers/vault", Issuer: vault + "google/jwks/billing",
+		Provider: "projects/123456789012/locations/global/workloadIdentityPools/vault/providers/vault", Issuer: vault + "keyless/jwks/billing",
 		ServiceAccounts: map[string][]string{"config/google-workload-identity/billing": {"billing@acme.iam.gserviceaccount.com"}},
 	})
 }

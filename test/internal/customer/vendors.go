@@ -122,6 +122,7 @@ func (c *Customer) addOAuth(k *privateKeys) {
 	for _, a := range []account{entra, gitlab, okta, salesforce} {
 		c.open(a)
 	}
+	c.variables["ENTRA_SECRET_ID"] = c.sim.AddEntraSecret(entra.registered())
 	c.variables["ENTRA_USER_TOKEN"] = c.sim.Subject(entra.registered(), "ada", userTokenLifetime, nil)
 	c.addGoogle(k)
 	c.addGitHub(k)
