@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -99,6 +100,17 @@ func (e *Error) AboutGrant() bool {
 
 // Throttled reports whether the vendor asks for fewer requests.
 func (e *Error) Throttled() bool { return e.Status == http.StatusTooManyRequests || e.RetryAfter > 0 }
+
+// Prefixed returns a copy of an *Error with a text before its reason. It returns any other error as it is.
+func Prefixed(err error, text string) error {
+	var failure *Error
+	if !errors.As(err, &failure) {
+		return err
+	}
+	own := *failure
+	own.Reason = text + own.Reason
+	return &own
+}
 
 // Errorf returns an Error with a formatted reason. The arguments must not contain secrets.
 func Errorf(kind Kind, format string, args ...any) *Error {

@@ -24,12 +24,12 @@ func (a *Answer) CheckSecrets(secrets, tokens []string) *Error {
 		public = append(public, shownText{name, a.Extra[name]})
 	}
 	for _, shown := range append([]shownText{{"access token", a.AccessToken}}, public...) {
-		if containsSecret(shown.text, secrets) {
+		if ContainsSecret(shown.text, secrets) {
 			return Errorf(InvalidResponse, "the vendor's %s contains a secret of the credential, which readers must not see", shown.name)
 		}
 	}
 	for _, public := range public {
-		if containsSecret(public.text, append(slices.Clip(tokens), a.AccessToken, a.RefreshToken)) {
+		if ContainsSecret(public.text, append(slices.Clip(tokens), a.AccessToken, a.RefreshToken)) {
 			return Errorf(InvalidResponse, "the vendor's %s contains a token, which status and logs would show", public.name)
 		}
 	}
@@ -39,10 +39,10 @@ func (a *Answer) CheckSecrets(secrets, tokens []string) *Error {
 // A shownText is a part of a response that readers, status or logs show.
 type shownText struct{ name, text string }
 
-// containsSecret reports whether a text equals one of the secrets, or contains all of one,
-// possibly escaped or encoded. A secret shorter than minRun counts only if it is the whole
-// text.
-func containsSecret(text string, secrets []string) bool {
+// ContainsSecret reports whether a text equals one of the secrets, or contains all of one,
+// possibly escaped or encoded. A secret of fewer than 8 letters and digits counts only if it
+// is the whole text.
+func ContainsSecret(text string, secrets []string) bool {
 	layers := []string{text}
 	for range maxEscapes {
 		last := layers[len(layers)-1]
