@@ -23,10 +23,11 @@ const (
 	Unix         Unit = "unix"
 	UnixMilli    Unit = "unix_ms"
 	RFC3339      Unit = "rfc3339"
+	Date         Unit = "date" // at whose beginning, in UTC, the token expires
 )
 
 // Units are all units.
-var Units = []Unit{Seconds, Milliseconds, Minutes, Unix, UnixMilli, RFC3339}
+var Units = []Unit{Seconds, Milliseconds, Minutes, Unix, UnixMilli, RFC3339, Date}
 
 // A Reading describes where the answer to a token request has what. Its members are JSON Pointers
 // (RFC 6901); "" stands for a member that the answer does not have.
@@ -233,6 +234,10 @@ func (u Unit) read(raw json.RawMessage) (lifetime time.Duration, at time.Time) {
 		var number provider.Number
 		_ = number.UnmarshalJSON(raw)
 		return provider.Lifetime(json.RawMessage(number), unit), time.Time{}
+	}
+	if u == Date {
+		day, _ := time.Parse(time.DateOnly, text(raw)) // otherwise it states none
+		return 0, day
 	}
 	return 0, provider.StatedTime(raw, u == RFC3339, u == UnixMilli)
 }

@@ -179,6 +179,7 @@ var functions = map[string]func(string) (string, error){
 		sum := sha256.Sum256([]byte(s))
 		return hex.EncodeToString(sum[:]), nil
 	},
+	"last_segment":  func(s string) (string, error) { return s[strings.LastIndexByte(s, '/')+1:], nil },
 	"public_sha256": provider.PublicKeyDigest,
 	"x5t":           provider.CertificateSHA1,
 	"x5t_s256":      provider.CertificateSHA256,
@@ -191,7 +192,7 @@ func dynamic(values Values, now time.Time, lifetime time.Duration, random string
 	next["now"], next["now_ms"], next["uuid"] = now.Unix(), now.UnixMilli(), random
 	if lifetime > 0 {
 		expires := now.Add(lifetime)
-		next["expires"], next["expires_date"] = expires.Unix(), expires.UTC().Format(time.DateOnly)
+		next["expires"], next["expires_date"], next["expires_time"] = expires.Unix(), expires.UTC().Format(time.DateOnly), expires.UTC().Format(time.RFC3339)
 	}
 	return next
 }
@@ -239,6 +240,9 @@ func convert(value any, at string) (any, error) {
 	}
 	return value, nil
 }
+
+// Fill returns the JSON value, without members and elements that are not set.
+func (t Tree) Fill(values Values) (any, error) { return t.fill(values) }
 
 // Uses returns all placeholders.
 func (t Tree) Uses() []Use {
