@@ -127,7 +127,7 @@ func (d *Definition) checkConsent() error {
 // usesField reports whether the grant uses a field, for an exchange, for the API, or for a consent.
 func (g *grant) usesField(d *Definition, name string) bool {
 	return slices.Contains(g.uses, name) || slices.Contains(g.api(d).names(), name) ||
-		g.consent != nil && slices.Contains(fieldsOfConsent, name)
+		g.consent != nil && slices.Contains(fieldsOfConsent, name) || g.rotates(name)
 }
 
 // canConsent reports whether a person's consent can yield the refresh token that is not given.

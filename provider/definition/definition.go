@@ -52,10 +52,12 @@ type Definition struct {
 	TransientErrors []string          `json:"transient_errors,omitempty"`
 	Scope           ScopeRules        `json:"scope,omitzero"`
 	API             API               `json:"api,omitzero"`
+	Rotations       []Rotation        `json:"rotations,omitempty"`
 
-	text     []byte
-	fields   map[string]*field
-	compiled []*grant
+	text      []byte
+	fields    map[string]*field
+	compiled  []*grant
+	rotations []*rotation
 }
 
 // A Field is what an operator gives.
@@ -277,6 +279,7 @@ func ReservedFields() []string { return slices.Clone(reservedFields) }
 var reservedFields = []string{
 	"name", "verify", "grant_type", "description", "expires", "request_timeout", "ca_cert", "proxy_url", "default_ttl", "max_ttl",
 	"keepalive_interval", "private_key_source", "keypair", "client", "max_variants",
+	"rotation_period", "rotation_schedule", "rotation_window", "rotation_grace", "rotation",
 	"reap_after", "drop_former", "former_secrets_set", "waiting", "waiting_count", "credentials", "credential_count", // of a client
 	"vendor", "definition", "answer", "status", // of paths
 	"secrets_set", "resolved_urls", "resolved_scope", // of a read
@@ -286,4 +289,5 @@ var reservedFields = []string{
 var reservedValues = []string{
 	"assertion", "iat", "now", "now_ms", "uuid", "token", "token_url", exchange.ScopeSeparator, keypairIssuer, exchange.IdentityToken,
 	"subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type",
+	"rotation_token",
 }

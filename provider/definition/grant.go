@@ -33,6 +33,8 @@ type grant struct {
 
 	// uses are the names of the fields that the grant uses.
 	uses []string
+
+	rotations []*rotation // of the secrets that the grant uses
 }
 
 // A request is an exchange.Request with the template of its URL.
@@ -60,7 +62,7 @@ var authStyles = append([]string{"client_secret", exchange.Public}, exchange.Aut
 var inBody = []string{"client_secret", exchange.SecretPost, exchange.PrivateKeyJWT, exchange.IdentityToken, exchange.TLSClientAuth, exchange.Public}
 
 // builtin are the placeholders that are not fields.
-var builtin = []string{"scope", "refresh_token", "now", "now_ms", "uuid", "token_url", "expires", "expires_date"}
+var builtin = []string{"scope", "refresh_token", "now", "now_ms", "uuid", "token_url", "expires", "expires_date", "expires_time"}
 
 // compileGrant checks a grant and parses its templates.
 func (d *Definition) compileGrant(given *Grant) (*grant, error) {
@@ -103,6 +105,9 @@ type compiler struct {
 	d    *Definition
 	g    *grant
 	kept []string // names that earlier steps keep
+	more []string // further placeholders
+
+	proof *assertion // of a rotation
 
 	// forReaders and forBrowser are whether readers, or a person who consents, see what is compiled.
 	forReaders, forBrowser bool

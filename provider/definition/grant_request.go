@@ -44,18 +44,8 @@ func (c *compiler) requests() error {
 		if err != nil {
 			return at(fmt.Sprintf("/before/%d/request", i), err)
 		}
-		for _, name := range sortedKeys(given.Keep) {
-			place := fmt.Sprintf("/before/%d/keep/%s", i, name)
-			if !isFieldName.MatchString(name) || c.d.fields[name] != nil || slices.Contains(builtin, name) || slices.Contains(reservedValues, name) {
-				return fmt.Errorf("%s: is another value's name, or no name; choose another", place)
-			}
-			if given.Keep[name] == "" {
-				return fmt.Errorf("%s: give the JSON Pointer of a member", place)
-			}
-			if err := checkPointer(given.Keep[name]); err != nil {
-				return at(place, err)
-			}
-			c.kept = append(c.kept, name)
+		if err := c.keep(fmt.Sprintf("/before/%d/keep/", i), given.Keep); err != nil {
+			return err
 		}
 		g.before = append(g.before, step{request: *r, keep: given.Keep})
 	}
@@ -77,6 +67,24 @@ func (c *compiler) requests() error {
 		*one.to = r
 	}
 	return c.revocation()
+}
+
+// keep checks what a step keeps, and notes it for later requests. place ends with a slash.
+func (c *compiler) keep(place string, given map[string]string) error {
+	for _, name := range sortedKeys(given) {
+		place := place + name
+		if !isFieldName.MatchString(name) || c.d.fields[name] != nil || slices.Contains(builtin, name) || slices.Contains(reservedValues, name) {
+			return fmt.Errorf("%s: is another value's name, or no name; choose another", place)
+		}
+		if given[name] == "" {
+			return fmt.Errorf("%s: give the JSON Pointer of a member", place)
+		}
+		if err := checkPointer(given[name]); err != nil {
+			return at(place, err)
+		}
+		c.kept = append(c.kept, name)
+	}
+	return nil
 }
 
 // useClient notes the fields with which the client authenticates.
@@ -168,7 +176,7 @@ func (c *compiler) declared(place string, uses []exchange.Use, more ...string) e
 			if err := c.useKeyless(name); err != nil {
 				return at(place, err)
 			}
-		case slices.Contains(builtin, name) || slices.Contains(c.kept, name):
+		case slices.Contains(builtin, name) || slices.Contains(c.more, name) || slices.Contains(c.kept, name):
 		default:
 			return at(place, fmt.Errorf("{%s} is not a field, and no earlier step keeps it", name))
 		}

@@ -26,7 +26,7 @@ func TestARequestIsRefusedAtItsPlace(t *testing.T) {
 		`{"url": "http://acme.example"}`:                    "definition: /grants/0/request/url: must be an https URL",
 		`{"form": {"a": "{b"}}`:                             "definition: /grants/0/request/form/a: a brace is not part of a placeholder",
 		`{"form": {"assertion": "{assertion}"}}`:            "definition: /grants/0/assertion: must be set with its claims, as {assertion} is used",
-		`{"method": "PATCH"}`:                               "definition: /grants/0/request/method: value must be one of 'GET', 'POST', 'PUT', 'DELETE'",
+		`{"method": "TRACE"}`:                               "definition: /grants/0/request/method: value must be one of 'GET', 'POST', 'PUT', 'PATCH', 'DELETE'",
 		`{"from": {"grant_type": "client_credentials"}}`:    "definition: /grants/0/request: unknown member from",
 		`{"json": {"now": "{now}", "id": "{uuid}"}}`:        "",
 		`{"query": {"key": "{client_secret}", "v": "2"}}`:   "",

@@ -15,6 +15,9 @@ import (
 type credential struct {
 	*exchange.Client
 	api *provider.API // nil for the usual way
+
+	rotation   *exchange.Rotation // nil if the secret cannot be replaced
+	noRotation error              // why
 }
 
 // API implements provider.Presented.
@@ -26,7 +29,7 @@ func (c *credential) Narrow(scope []string) (provider.Credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &credential{narrow.(*exchange.Client), c.api}, nil
+	return &credential{Client: narrow.(*exchange.Client), api: c.api, noRotation: errNarrowed}, nil
 }
 
 // Fallback implements provider.Fallback.
@@ -35,8 +38,11 @@ func (c *credential) Fallback(last provider.Grant) provider.Credential {
 	if !isClient {
 		return nil
 	}
-	return &credential{other, c.api}
+	return &credential{Client: other, api: c.api, noRotation: errNarrowed}
 }
+
+// errNarrowed is why the secret is replaced by the credential itself only.
+var errNarrowed = provider.Errorf(provider.Invalid, "only the whole credential is rotated")
 
 // Open implements provider.Provider.
 func (p *Provider) Open(s provider.Settings) (provider.Credential, error) {
@@ -45,6 +51,18 @@ func (p *Provider) Open(s provider.Settings) (provider.Credential, error) {
 		return nil, err
 	}
 	o := &opening{d: p.Definition, given: given, settings: s, values: exchange.Values{}}
+	c, err := o.open()
+	if err != nil {
+		return nil, err
+	}
+	if err := o.addRotation(c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// open returns the credential, without its rotation.
+func (o *opening) open() (*credential, error) {
 	if err := o.readFields(); err != nil {
 		return nil, err
 	}
@@ -62,7 +80,7 @@ func (p *Provider) Open(s provider.Settings) (provider.Credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &credential{client, api}, nil
+	return &credential{Client: client, api: api}, nil
 }
 
 // An opening is the work of Open.

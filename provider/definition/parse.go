@@ -182,6 +182,9 @@ func (d *Definition) compile() error {
 	if err := d.checkConsent(); err != nil {
 		return err
 	}
+	if err := d.compileRotations(); err != nil {
+		return err
+	}
 	return d.checkUsed()
 }
 

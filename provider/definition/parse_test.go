@@ -34,7 +34,7 @@ func TestTheErrorOfADefinitionNamesThePlaceOfWhatIsWrong(t *testing.T) {
 		"grant type with a dash":     {[]change{{grant + "/grant_type", "client-credentials"}}, "/grants/0/grant_type: "},
 		"unknown type of a field":    {[]change{{"/fields/account/type", "int"}}, "/fields/account/type: "},
 		"unknown auth":               {[]change{{"/auth", "basic"}}, "/auth: "},
-		"unknown method":             {[]change{{"/grants/0/request/method", "PATCH"}}, "/grants/0/request/method: "},
+		"unknown method":             {[]change{{"/grants/0/request/method", "TRACE"}}, "/grants/0/request/method: "},
 		"unknown unit":               {[]change{{"/answer/expiry_unit", "h"}}, "/answer/expiry_unit: "},
 		"pointer without a slash":    {[]change{{"/answer/token", "access_token"}}, "/answer/token: "},
 		"duration without a unit":    {[]change{{"/token/default_ttl", "3600"}}, "/token/default_ttl: "},
@@ -230,6 +230,9 @@ func TestTheSchemaHasTheMembersOfTheDefinition(t *testing.T) {
 		{definition.Answer{}, schema.Defs["answer"].Properties},
 		{definition.Assertion{}, schema.Defs["assertion"].Properties},
 		{definition.Step{}, schema.Defs["step"].Properties},
+		{definition.Rotation{}, schema.Defs["rotation"].Properties},
+		{definition.RotationStep{}, schema.Defs["rotation_step"].Properties},
+		{definition.Find{}, schema.Defs["find"].Properties},
 		{definition.Grant{}, schema.Defs["grant"].Properties},
 		{definition.API{}, schema.Defs["api"].Properties},
 	} {
