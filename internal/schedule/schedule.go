@@ -3,10 +3,12 @@
 package schedule
 
 import (
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/rotation"
+	"github.com/robfig/cron/v3"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -32,6 +34,16 @@ type Schedule struct {
 
 	// Window is how long after a time of Cron a rotation may begin; zero for any time.
 	Window time.Duration `json:"rotation_window,omitempty"`
+
+	parsed cron.Schedule // of Cron; nil if it is not parsed yet
+}
+
+// Parsed returns the schedule with Cron parsed, so that Next is fast. Schedules that are compared are not parsed.
+func (s Schedule) Parsed() Schedule {
+	if spec, err := rotation.DefaultScheduler.Parse(s.Cron); err == nil {
+		s.parsed = spec
+	}
+	return s
 }
 
 // IsZero reports whether there are no rotations.
@@ -51,6 +63,9 @@ func (s Schedule) Check() error {
 	case s.Cron == "":
 		return nil
 	}
+	if strings.HasPrefix(s.Cron, "CRON_TZ=") || strings.HasPrefix(s.Cron, "TZ=") {
+		return provider.Errorf(provider.Invalid, "%s: is in UTC; leave out CRON_TZ", ScheduleField)
+	}
 	if _, err := rotation.DefaultScheduler.Parse(s.Cron); err != nil {
 		// The error quotes the value, which may be a misplaced secret (guarantee 6).
 		return provider.Errorf(provider.Invalid, `%s: not a cron expression of five fields, such as "0 3 * * SAT"`, ScheduleField)
@@ -61,29 +76,59 @@ func (s Schedule) Check() error {
 	return nil
 }
 
-// Next returns when the rotation is due that follows the one at last; the zero time if there is none. A time
-// of Cron whose window has passed by now is left out.
-func (s Schedule) Next(last, now time.Time) time.Time {
+// First returns the first time of the schedule after the rotation at last, since when the next one is overdue if there was
+// none; the zero time if there is no schedule.
+func (s Schedule) First(last time.Time) time.Time {
 	switch {
 	case s.Period != 0:
 		return last.Add(s.Period)
 	case s.Cron == "":
 		return time.Time{}
 	}
-	next := s.after(last)
+	return s.after(last)
+}
+
+// Next returns when the rotation may begin that follows the one at last; the zero time if there is no schedule. It is First,
+// but a time of Cron whose window has passed by now is left out.
+func (s Schedule) Next(last, now time.Time) time.Time {
+	next := s.First(last)
 	if s.Window != 0 && !next.IsZero() && !now.Before(next.Add(s.Window)) {
 		next = s.after(now.Add(-s.Window))
 	}
 	return next
 }
 
+// Intervals returns the shortest and the longest time between two rotations; zero if there are none. Those of Cron are
+// among its first 60 times after a fixed one, so that they are the same whenever they are asked for.
+func (s Schedule) Intervals() (shortest, longest time.Duration) {
+	if s.Cron == "" {
+		return s.Period, s.Period
+	}
+	s = s.Parsed()
+	last := s.after(time.Unix(0, 0))
+	for range 60 {
+		next := s.after(last)
+		if next.IsZero() {
+			break
+		}
+		interval := next.Sub(last)
+		if shortest == 0 || interval < shortest {
+			shortest = interval
+		}
+		longest, last = max(longest, interval), next
+	}
+	return shortest, longest
+}
+
 // after returns the first time of Cron after t; the zero time if there is none within five years.
 func (s Schedule) after(t time.Time) time.Time {
-	spec, err := rotation.DefaultScheduler.Parse(s.Cron)
-	if err != nil {
+	if s.parsed == nil {
+		s = s.Parsed()
+	}
+	if s.parsed == nil {
 		return time.Time{}
 	}
-	return spec.Next(t.UTC())
+	return s.parsed.Next(t.UTC())
 }
 
 // FieldSchemas returns the fields. what is what rotates: the credential, or the key pair.

@@ -18,7 +18,7 @@ func TestAPeriodCountsFromTheLastRotation(t *testing.T) {
 func TestACronExpressionIsInUTC(t *testing.T) {
 	newYork := time.FixedZone("-05", -5*3600)
 	last := time.Date(2026, 2, 28, 23, 0, 0, 0, newYork) // Sunday, 04:00 in UTC
-	next := Schedule{Cron: "CRON_TZ=Asia/Tokyo 0 3 * * SAT"}.Next(last, last)
+	next := Schedule{Cron: "0 3 * * SAT"}.Next(last, last)
 	assert.Equal(t, time.Date(2026, 3, 7, 3, 0, 0, 0, time.UTC), next)
 }
 
@@ -29,7 +29,8 @@ func TestARotationOutsideItsWindowWaitsForTheNextTime(t *testing.T) {
 	assert.Equal(t, first, weekly.Next(last, first.Add(2*time.Hour-time.Second)), "the window is open")
 	assert.Equal(t, first.AddDate(0, 0, 7), weekly.Next(last, first.Add(2*time.Hour)), "the window has closed")
 	assert.Equal(t, first.AddDate(0, 0, 21), weekly.Next(last, first.AddDate(0, 0, 21).Add(time.Hour)), "after an outage of three weeks, in a window")
-	assert.Equal(t, first, Schedule{Cron: weekly.Cron}.Next(last, first.AddDate(0, 0, 21)), "without a window it is overdue")
+	assert.Equal(t, first, Schedule{Cron: weekly.Cron}.Next(last, first.AddDate(0, 0, 21)), "without a window it begins at once")
+	assert.Equal(t, first, weekly.First(last), "it is overdue since then")
 }
 
 func TestInvalidSchedulesAreRefused(t *testing.T) {
@@ -41,9 +42,11 @@ func TestInvalidSchedulesAreRefused(t *testing.T) {
 			"rotation_window: must be at least 1h":                             {Cron: "0 3 * * *", Window: 59 * time.Minute},
 			"rotation_schedule: not a cron expression":                         {Cron: "0 3 * * * *"},
 			"rotation_schedule: has no time within five years":                 {Cron: "0 0 30 2 *"},
+			"rotation_schedule: is in UTC; leave out CRON_TZ":                  {Cron: "CRON_TZ=Asia/Tokyo 0 3 * * SAT"},
 		} {
 			require.ErrorContains(t, s.Check(), field)
 		}
+		require.EqualError(t, Schedule{Cron: "TZ=UTC @daily"}.Check(), "rotation_schedule: is in UTC; leave out CRON_TZ")
 		for _, s := range []Schedule{{}, {Period: time.Minute}, {Cron: "0 3 * * SAT"}, {Cron: "*/5 1-3 1 * *", Window: time.Hour}} {
 			require.NoError(t, s.Check())
 		}
