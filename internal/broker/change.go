@@ -160,9 +160,14 @@ func (c *Change) replaced(p presence) {
 
 // SettingsCommitted reports that fields that do not affect an exchange are stored. The grant, the
 // tokens and the failures of the credential stay.
-func (c *Change) SettingsCommitted() {
-	c.record.unload()
-	for _, r := range c.broker.variantsOf(c.record.name) {
+func (c *Change) SettingsCommitted() { c.broker.Unload(c.record.name) }
+
+// Unload makes the next request load a credential again. What is cached of it in storage stays.
+func (b *Broker) Unload(name string) {
+	if r := b.cached(name); r != nil {
+		r.reload()
+	}
+	for _, r := range b.variantsOf(name) {
 		r.unload()
 	}
 }

@@ -10,11 +10,12 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A ClientVersion identifies what the OAuth client of a credential was when it was read. It is zero for a
-// credential that shares no client.
+// A ClientVersion identifies what the OAuth client and the key pair of a credential were when they were read. It is zero
+// for a credential that shares neither.
 type ClientVersion struct {
 	Settings string `json:"settings,omitempty"` // changes with everything but the client's authentication
 	Secrets  string `json:"secrets,omitempty"`  // changes with the client's authentication
+	Identity string `json:"identity,omitempty"` // changes with the issuer, the subjects and the audiences of the key pair
 }
 
 // A ClientUse is what the exchanges of a credential have used of its client.
@@ -65,27 +66,47 @@ func acceptsClient(hasAnswer bool, failure *provider.Error) bool {
 	return hasAnswer || failure != nil && failure.Code == "invalid_grant"
 }
 
-// underClient returns the state for the client that a credential has now. After a change of the client, the
-// vendor is asked again at once. If not only its authentication has changed, the tokens are void, and so
-// are the grants that its secrets have yielded. (Guarantee 8.)
+// underClient returns the state for the client and the key pair that a credential has now. After a change, the
+// vendor is asked again at once. If not only the authentication of the client has changed, the tokens are void,
+// and so are the grants that its secrets have yielded. (Guarantees 8 and 17.)
 func (s *State) underClient(c *Credential) *State {
 	used := s.Client.ClientVersion
 	if used == c.Version {
 		return s
 	}
 	next := *s
+	if used.Settings != c.Version.Settings || used.Identity != c.Version.Identity {
+		next = *next.withoutYield()
+	}
 	if used.Settings != c.Version.Settings {
-		next = *next.WithoutTokens()
-		next.Grants = withoutKeys(next.Grants, func(_ string, g provider.Grant) bool { return g.Derived })
-		if next.Grant.Derived {
-			next.Grant = provider.Grant{}
-		}
 		next.Grant.AuthStyle = ""
 	}
 	next = *next.withoutBackOff()
 	next.Failure.RejectedSince = time.Time{} // the rejection may have been for the client's fault
 	next.Client.ClientVersion = c.Version
 	return &next
+}
+
+// withoutYield returns the state without what the secrets have yielded: tokens, and grants that a vendor has derived from
+// them.
+func (s *State) withoutYield() *State {
+	next := *s.WithoutTokens()
+	next.Grants = withoutKeys(next.Grants, func(_ string, g provider.Grant) bool { return g.Derived })
+	if next.Grant.Derived {
+		next.Grant = provider.Grant{}
+	}
+	return &next
+}
+
+// AfterLeak returns the state for a new generation of the credential, after its secrets have leaked. The refresh token
+// stays, as only the vendor's answer has it.
+func (s *State) AfterLeak(generation string) *State {
+	if s == nil {
+		return nil
+	}
+	next := s.withoutYield()
+	next.Generation = generation
+	return next
 }
 
 // withAccepted returns the state with the version of the client's secrets that the vendor has accepted, and

@@ -77,6 +77,11 @@ type Credential struct {
 	Version ClientVersion
 	Formers []Former
 
+	// Rotation is what operators see of the rotation of the secret; nil if there is none. Keypair is the name of the
+	// key pair that the credential uses, which may rotate by itself; "" if it uses none.
+	Rotation RotationFunc
+	Keypair  string
+
 	// Verified is the state after the exchange that verified the credential before it was stored;
 	// nil if there was none.
 	Verified *State

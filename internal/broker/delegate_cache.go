@@ -47,7 +47,7 @@ func newDelegationKey(c *Credential, r provider.DelegateRequest) delegationKey {
 			_, _ = io.WriteString(h, text)
 		}
 	}
-	add(c.Generation, c.Version.Settings, c.Version.Secrets, c.Narrowing)
+	add(c.Generation, c.Version.Settings, c.Version.Secrets, c.Version.Identity, c.Narrowing)
 	add(r.SubjectToken, r.SubjectTokenType, r.ActorToken, r.ActorTokenType, r.RequestedTokenType, provider.JoinScope(r.Scope))
 	add(r.Audience...)
 	add(r.Resource...)

@@ -306,7 +306,7 @@ func (b *Broker) report(x Exchange) {
 		logger = logger.With("verification", true)
 	}
 	if x.UsesFormer {
-		logger.Warn("the vendor refuses the secrets of the client, and still accepts its former ones")
+		logger.Warn("the vendor refuses the present secret, and accepts another one of the rotation")
 	}
 	if x.IsDelegated {
 		logger = logger.With("delegated", true)

@@ -16,7 +16,7 @@ type Status struct {
 	Vendor string
 
 	// State is "unused" (never exchanged), "ok", "degraded" (the last exchange failed or could not
-	// be stored, but readers get a valid token) or "failed" (some readers get none).
+	// be stored, but readers get a valid token; or rotations fail) or "failed" (some readers get none).
 	State string
 
 	// IsUnusable is whether the credential is damaged, was written by a newer engine, or lacks its
@@ -42,6 +42,11 @@ type Status struct {
 
 	// StorageError is why the vendor's answer is not in storage; nil if it is.
 	StorageError error
+
+	// Rotation is that of the secret; nil if there is none. Keypair is the key pair that the credential uses; "" if it
+	// uses none.
+	Rotation *RotationStatus
+	Keypair  string
 
 	// Revocation is the last attempt to revoke dropped tokens; nil if there was none.
 	Revocation *Revocation
@@ -164,6 +169,7 @@ func newStatus(snap snapshot, now time.Time) *Status {
 		Client:               snap.credential.Client,
 		ClockSkew:            snap.state.ClockSkew,
 		Revocation:           snap.state.Revocation,
+		Keypair:              snap.credential.Keypair,
 	}
 	consent := provider.ConsentOf(snap.credential.Vendor)
 	hasNoSecret := consent != nil && consent.IsMissing()
@@ -193,7 +199,28 @@ func newStatus(snap snapshot, now time.Time) *Status {
 	default:
 		s.State = "ok"
 	}
+	s.SetRotation(snap.credential.Rotation.at(now))
 	return s
+}
+
+// SetRotation sets the rotation. One that keeps failing degrades the credential long before its secret expires.
+func (s *Status) SetRotation(r *RotationStatus) {
+	s.Rotation = r
+	if r != nil && r.IsDegraded {
+		s.degrade()
+	}
+}
+
+// SetStorageError sets why a new secret of the credential is not in storage.
+func (s *Status) SetStorageError(err error) {
+	s.StorageError = err
+	s.degrade()
+}
+
+func (s *Status) degrade() {
+	if s.State == "ok" || s.State == "unused" {
+		s.State = "degraded"
+	}
 }
 
 // addScopes adds the status of each scope. It reports whether some scope has a valid token, and
