@@ -40,6 +40,9 @@ type unsettledEntry struct {
 type ActivationRequest struct {
 	ClientID, KeyID *string
 
+	// IsForced asks for the activation of a published pair that the vendor may not have fetched yet.
+	IsForced bool
+
 	By string // who asks for the activation
 
 	// bySchedule asks for the activation only if it is due. It then needs no credential.
@@ -83,6 +86,26 @@ func (a ActivationRequest) check(name string, us users) error {
 	return nil
 }
 
+// checkFetched returns an error if the vendor may not have fetched the pending pair of a published key pair yet, and no
+// exchange of a credential shows whether it has.
+func (st *Store) checkFetched(name string, k *Keypair, us users) error {
+	from := k.fetchedFrom() // long ago for a pair that is not published, whose key an operator registers
+	if !wallTime().Before(from) {
+		return nil
+	}
+	for _, u := range us {
+		credential, err := st.open(u)
+		if err != nil { // the activation fails with it
+			continue
+		}
+		if cannotVerify(credential) || credential.Vendor.Destinations().Signs {
+			return provider.Errorf(provider.Invalid, "the pending pair of %s has been published only since %s, and no exchange of %s shows whether the vendor has fetched it; "+
+				"wait until %s, or give force=true to activate it now", apipath.Keypair(name), broker.FormatTime(k.Pending.PublishedTime), u.path(), broker.FormatNext(from))
+		}
+	}
+	return nil
+}
+
 // Activate replaces the active pair with the pending one if the vendor accepts it for every
 // credential that uses the key pair, of which there must be at least one. Otherwise nothing changes.
 // Its errors are those of Write.
@@ -90,7 +113,11 @@ func (st *Store) Activate(ctx context.Context, s logical.Storage, name string, a
 	err := st.activate(ctx, s, name, a)
 	var refused *VerifyError
 	if errors.As(err, &refused) {
-		st.reportRotation(name, 1, a.By, err)
+		failures := 1
+		if rotation := st.KeypairRotation(ctx, s, name); rotation != nil {
+			failures += rotation.Failures
+		}
+		st.reportRotation(name, failures, a.By, err)
 	}
 	return err
 }
@@ -137,7 +164,17 @@ func (st *Store) activate(ctx context.Context, s logical.Storage, name string, a
 	if err := a.check(name, us); err != nil {
 		return err
 	}
-	next, err := k.rotated(wallTime(), st.keepRetired(us))
+	if !a.IsForced {
+		if err := st.checkFetched(name, k, us); err != nil {
+			return err
+		}
+	}
+	now := wallTime()
+	if from := k.Publication.roomFrom(now); !from.IsZero() {
+		return provider.Errorf(provider.Invalid, "%s has %d retired keys that stay published until what they have signed has expired, and cannot have more; the active pair is kept; wait until %s",
+			apipath.Keypair(name), maxRetired, broker.FormatNext(from))
+	}
+	next, err := k.rotated(now, st.longestSigned(us))
 	if err != nil {
 		return err
 	}
@@ -226,7 +263,7 @@ func (a *activationRun) verify(ctx context.Context, u *storedCredential) (*broke
 		return nil, err
 	}
 	key := a.next.signingKey()
-	next, credential, err := a.store.build(revision{vendor: u.vendor, name: u.name, fields: fields, key: key, client: u.client, generation: generation, time: wallTime(), consented: u.Consented, refreshTokenTime: u.RefreshTokenTime})
+	next, credential, err := a.store.build(revision{vendor: u.vendor, name: u.name, fields: fields, key: key, client: u.client, generation: generation, time: wallTime(), consented: u.Consented, refreshTokenTime: u.RefreshTokenTime, rotation: u.Rotation})
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -129,13 +130,18 @@ func (a Allowed) bound(to Destinations, caCert string) Allowed {
 }
 
 // bindKeypair restricts a key pair without allowed hosts to the hosts of the credential that is
-// about to use it. The caller holds the lock of the key pair.
-func (st *Store) bindKeypair(ctx context.Context, s logical.Storage, c *storedCredential) error {
-	return st.bind(ctx, s, c.keypairName(), c.key, c.SentTo, c.setting("ca_cert"))
+// about to use it, and records how long what it signs for the credential is valid. The caller holds the lock of the
+// key pair.
+func (st *Store) bindKeypair(ctx context.Context, s logical.Storage, c *storedCredential, opened *broker.Credential) error {
+	return st.bind(ctx, s, c.keypairName(), c.key, c.SentTo, c.setting("ca_cert"), signedLifetime(opened))
 }
 
-func (st *Store) bind(ctx context.Context, s logical.Storage, name string, key signingKey, to Destinations, caCert string) error {
-	if name == "" || key.pair == nil || len(key.allowed.Hosts) > 0 {
+func (st *Store) bind(ctx context.Context, s logical.Storage, name string, key signingKey, to Destinations, caCert string, lifetime time.Duration) error {
+	if name == "" || key.pair == nil {
+		return nil
+	}
+	isBound, isLonger := len(key.allowed.Hosts) > 0, key.isPublished && lifetime > key.pair.SignedFor
+	if isBound && !isLonger {
 		return nil
 	}
 	k, err := getKeypair(ctx, s, name)
@@ -145,6 +151,11 @@ func (st *Store) bind(ctx context.Context, s logical.Storage, name string, key s
 	case k == nil:
 		return broker.ErrBusy
 	}
-	k.Allowed = k.bound(to, caCert)
+	if !isBound {
+		k.Allowed = k.bound(to, caCert)
+	}
+	if isLonger {
+		k.Active = k.Active.signing(lifetime)
+	}
 	return st.putKeypair(ctx, s, name, k)
 }

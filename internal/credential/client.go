@@ -37,6 +37,11 @@ type Client struct {
 	// until the new one has worked for all credentials.
 	Formers []FormerClient `json:"formers,omitempty"`
 
+	// SecretsTime is when Secrets last changed. Rotation is the state of the rotation of the secret; nil if there
+	// was none.
+	SecretsTime time.Time `json:"secrets_time,omitzero"`
+	Rotation    *Rotation `json:"rotation,omitempty"`
+
 	// SentTo are the destinations of the secrets. A credential cannot add to them.
 	SentTo Destinations `json:"sent_to,omitempty"`
 
@@ -61,7 +66,7 @@ func (c *Client) Check() error {
 	if c.Vendor == "" || c.Fields == nil || c.Settings == "" || c.Secrets == "" || c.ReapAfter < 0 {
 		return errors.New("client without a vendor, fields or versions")
 	}
-	return nil
+	return c.Rotation.check()
 }
 
 // clientField is the field with the name of the client that a credential uses.
@@ -174,6 +179,13 @@ func (u *clientUse) version() broker.ClientVersion {
 	return broker.ClientVersion{Settings: u.Settings, Secrets: u.Secrets}
 }
 
+// version returns what identifies the state of the client and of the key pair that the credential uses.
+func (c *storedCredential) version() broker.ClientVersion {
+	version := c.client.version()
+	version.Identity = c.key.identity
+	return version
+}
+
 // withFields returns the use of a client that has other fields, and no former ones.
 func (u *clientUse) withFields(fields map[string]any) *clientUse {
 	client := *u.Client
@@ -197,6 +209,9 @@ func (c *storedCredential) fields() (map[string]any, error) {
 		return nil, provider.Errorf(provider.Invalid, "client: %s is a client of %s; store the credential at %s", c.client.path(), c.client.Vendor, apipath.Credential(c.client.Vendor, c.name))
 	}
 	fields := maps.Clone(c.client.Fields)
+	for _, field := range rotationFields { // of the client's own secret
+		delete(fields, field)
+	}
 	for field, value := range c.Fields {
 		if _, isSet := fields[field]; isSet && !slices.Contains(defaultFields, field) {
 			return nil, provider.Errorf(provider.Invalid, `%s: is set by %s; omit it, or clear it with %s=""`, field, c.client.path(), field)

@@ -60,7 +60,7 @@ func (c *clientChange) users() ([]string, error) {
 func (c *clientChange) put(next *Client) error {
 	err := storage.Retry(c.ctx, func() error { return storage.Put(c.ctx, c.storage, storage.ClientKey(c.name), next) })
 	isVoid := c.stored == nil || c.stored.Settings != next.Settings
-	if isVoid || c.stored.Secrets != next.Secrets || len(c.stored.Formers) != len(next.Formers) {
+	if isVoid || c.stored.Secrets != next.Secrets || len(c.stored.Formers) != len(next.Formers) || c.stored.Rotation != next.Rotation {
 		c.store.broker.UnloadUsers(c.name, isVoid) // also after an error, as the write may have succeeded
 	}
 	return err

@@ -187,11 +187,20 @@ func (st *Store) SweepClients(ctx context.Context, s logical.Storage) error {
 	})
 }
 
+// clientReadTimeout bounds a read of a client in the background (guarantee 11).
+const clientReadTimeout = 5 * time.Second
+
+func getClientIn(ctx context.Context, s logical.Storage, name string, timeout time.Duration) (*Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return getClient(ctx, s, name)
+}
+
 // eachInUse calls f with each client that a credential in memory uses, unless the engine has stopped. A client
 // that cannot be read has its error where it is used.
 func (st *Store) eachInUse(ctx context.Context, s logical.Storage, f func(name string, c *Client) error) error {
 	for _, name := range st.broker.ClientsInUse() {
-		c, err := getClient(ctx, s, name)
+		c, err := getClientIn(ctx, s, name, clientReadTimeout)
 		if err == nil && c != nil {
 			err = f(name, c)
 		}

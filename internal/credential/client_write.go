@@ -54,7 +54,11 @@ func (st *Store) WriteClient(ctx context.Context, s logical.Storage, vendor, nam
 	if err := CheckConflict(w.Operation, path, change.exists); err != nil {
 		return err
 	}
-	next, err := st.nextClient(p, name, stored, w)
+	rules, err := change.rotationRules(stored, w)
+	if err != nil {
+		return err
+	}
+	next, err := st.nextClient(p, name, stored, rules, w)
 	if err != nil {
 		return err
 	}
@@ -68,6 +72,9 @@ func (st *Store) WriteClient(ctx context.Context, s logical.Storage, vendor, nam
 	if err := w.checkClientDestinations(stored, next); err != nil {
 		return err
 	}
+	if err := change.checkRotation(next); err != nil {
+		return err
+	}
 	if stored != nil && !next.SentTo.within(stored.SentTo) {
 		next.Formers = nil
 	}
@@ -79,11 +86,37 @@ func (st *Store) WriteClient(ctx context.Context, s logical.Storage, vendor, nam
 	if err := st.bindClientKeypair(ctx, s, next, key); err != nil {
 		return err
 	}
-	return change.put(next)
+	if err := change.put(next); err != nil {
+		return err
+	}
+	if stored != nil {
+		st.logForgotten(path, FieldSchemas(p), stored.Rotation, next.Rotation)
+	}
+	return nil
 }
 
-// nextClient returns the client that a write stores, but for its destinations.
-func (st *Store) nextClient(p provider.Provider, name string, stored *Client, w ClientRequest) (*Client, error) {
+// rotationRules returns the rules of the rotation of a client's secret: of the stored one, or of what a write makes of it;
+// zero if neither rotates. Its error is of type *storage.Error.
+func (c *clientChange) rotationRules(stored *Client, w ClientRequest) (provider.RotationRules, error) {
+	before := &storedCredential{Entry: &Entry{Fields: map[string]any{}}}
+	if stored != nil {
+		before.Entry = &Entry{Fields: stored.Fields}
+	}
+	for _, fields := range []map[string]any{before.Fields, w.apply(before)} {
+		opened, err := c.open(c.ctx, fields)
+		if storage.IsError(err) {
+			return provider.RotationRules{}, err
+		}
+		if rules := rulesOf(opened); rules.Replaces != nil {
+			return rules, nil
+		}
+	}
+	return provider.RotationRules{}, nil
+}
+
+// nextClient returns the client that a write stores, but for its destinations. rules are those of the rotation of its
+// secret.
+func (st *Store) nextClient(p provider.Provider, name string, stored *Client, rules provider.RotationRules, w ClientRequest) (*Client, error) {
 	for _, field := range ownFields {
 		if w.Fields[field] != nil {
 			return nil, provider.Errorf(provider.Invalid, "%s: each credential of a client has its own; give it to config/%s/<name>", field, p.Name())
@@ -114,13 +147,22 @@ func (st *Store) nextClient(p provider.Provider, name string, stored *Client, w 
 	if err := checkDescription(next.Description); err != nil {
 		return nil, err
 	}
-	if err := next.setVersions(p, last, w, st.broker.HasWorked(name, "", last.Secrets)); err != nil {
+	if err := next.setVersions(p, last, w, rules.Replaces, st.broker.HasWorked(name, "", last.Secrets)); err != nil {
 		return nil, err
 	}
 	if w.DropFormer {
 		next.Formers = nil
 	}
-	return &next, nil
+	change := secretWrite{
+		schemas: FieldSchemas(p), rules: rules, old: last.Fields, next: next.Fields,
+		isOtherKey: keypairOf("", last.Fields) != keypairOf("", next.Fields),
+	}
+	if err := change.check(w.Fields); err != nil {
+		return nil, err
+	}
+	next.Rotation = change.after(last.Rotation)
+	_, err := next.rotationPlan()
+	return &next, err
 }
 
 func listed(values []any) string {
@@ -131,9 +173,10 @@ func listed(values []any) string {
 	return strings.Join(texts, ", ")
 }
 
-// setVersions sets what identifies the client after a write, and its former authentications. hasWorked is
-// whether the vendor has issued a token with the last one.
-func (c *Client) setVersions(p provider.Provider, last *Client, w ClientRequest, hasWorked bool) (err error) {
+// setVersions sets what identifies the client after a write, and its former authentications. rotated are the fields
+// that a rotation replaces; they change together with the secret. hasWorked is whether the vendor has issued a token
+// with the last one.
+func (c *Client) setVersions(p provider.Provider, last *Client, w ClientRequest, rotated []string, hasWorked bool) (err error) {
 	var changed []string
 	for field := range FieldSchemas(p) {
 		if !reflect.DeepEqual(c.Fields[field], last.Fields[field]) {
@@ -141,8 +184,8 @@ func (c *Client) setVersions(p provider.Provider, last *Client, w ClientRequest,
 		}
 	}
 	proves := func(field string) bool { return isProof(p, field) }
-	authenticates := func(field string) bool { return isAuthentication(p, field) }
-	if last.Settings == "" || slices.ContainsFunc(changed, func(field string) bool { return !authenticates(field) }) {
+	authenticates := func(field string) bool { return isAuthentication(p, field) || slices.Contains(rotated, field) }
+	if last.Settings == "" || slices.ContainsFunc(changed, func(field string) bool { return !authenticates(field) && !slices.Contains(rotationFields, field) }) {
 		if c.Settings, err = newGeneration(); err != nil {
 			return err
 		}
@@ -154,16 +197,22 @@ func (c *Client) setVersions(p provider.Provider, last *Client, w ClientRequest,
 		if c.Secrets, err = newGeneration(); err != nil {
 			return err
 		}
+		c.SecretsTime = wallTime()
 		hadProof := slices.ContainsFunc(sortedKeys(last.Fields), proves)
 		if hadProof && slices.ContainsFunc(changed, proves) && c.Settings == last.Settings {
 			c.Formers = formers(last, hasWorked)
 		}
 	}
-	schemas := FieldSchemas(p)
-	c.SecretFields = slices.DeleteFunc(sortedKeys(c.Fields), func(field string) bool {
-		return !IsSecret(schemas[field]) && !slices.Contains(last.SecretFields, field)
-	})
+	c.setSecretFields(p)
 	return nil
+}
+
+// setSecretFields adds the secret ones of the fields to SecretFields, and removes those that are not set.
+func (c *Client) setSecretFields(p provider.Provider) {
+	schemas, before := FieldSchemas(p), c.SecretFields
+	c.SecretFields = slices.DeleteFunc(sortedKeys(c.Fields), func(field string) bool {
+		return !IsSecret(schemas[field]) && !slices.Contains(before, field)
+	})
 }
 
 // formers returns what to go back to after a change of a client's authentication: the last one, and those before
@@ -255,19 +304,20 @@ func (st *Store) openLoaded(ctx context.Context, s logical.Storage, c *storedCre
 // bindClientKeypair restricts the key pair of a client, if it has no allowed hosts, to those of the client.
 func (st *Store) bindClientKeypair(ctx context.Context, s logical.Storage, next *Client, key signingKey) error {
 	caCert, _ := next.Fields["ca_cert"].(string)
-	return st.bind(ctx, s, keypairOf("", next.Fields), key, next.SentTo, caCert)
+	return st.bind(ctx, s, keypairOf("", next.Fields), key, next.SentTo, caCert, 0)
 }
 
-// DeleteClient deletes a client that no credential uses.
-func (st *Store) DeleteClient(ctx context.Context, s logical.Storage, name string) error {
+// DeleteClient deletes a client that no credential uses, and removes what a rotation has left at the vendor. leftovers
+// describes what it could not remove.
+func (st *Store) DeleteClient(ctx context.Context, s logical.Storage, name string) (leftovers []string, err error) {
 	change, err := st.beginClient(ctx, s, name, "")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer change.end()
 	users, err := change.users()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(users) > 0 {
 		shown := make([]string, 0, maxShownUsers)
@@ -278,9 +328,14 @@ func (st *Store) DeleteClient(ctx context.Context, s logical.Storage, name strin
 		if left := len(users) - len(shown); left > 0 {
 			more = fmt.Sprintf(" and %d more", left)
 		}
-		return provider.Errorf(provider.Invalid, "%s is used by %s%s; delete these credentials first, or give them another client", apipath.Client(name), strings.Join(shown, ", "), more)
+		return nil, provider.Errorf(provider.Invalid, "%s is used by %s%s; delete these credentials first, or give them another client", apipath.Client(name), strings.Join(shown, ", "), more)
 	}
-	return storage.Delete(change.ctx, s, storage.ClientKey(name))
+	leftovers = change.removeSecrets()
+	if err := storage.Delete(change.ctx, s, storage.ClientKey(name)); err != nil {
+		return nil, err
+	}
+	st.unsavedRotations.drop(storage.ClientKey(name))
+	return leftovers, nil
 }
 
 // maxShownUsers is how many credentials an error or a read of a client names.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 
+	"vault-plugin-secrets-tokenbroker/internal/schedule"
 	"vault-plugin-secrets-tokenbroker/provider"
 	"vault-plugin-secrets-tokenbroker/provider/definition"
 )
@@ -24,7 +25,7 @@ const (
 )
 
 // fieldsWithoutExchange are the fields that affect neither an exchange nor the lifetime of its token.
-var fieldsWithoutExchange = []string{"description", "expires", "request_timeout", "keepalive_interval", "max_variants"}
+var fieldsWithoutExchange = append([]string{"description", "expires", "request_timeout", "keepalive_interval", "max_variants"}, rotationFields...)
 
 // newFieldSchemas returns the fields of a vendor's credentials.
 func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
@@ -41,7 +42,13 @@ func newFieldSchemas(p provider.Provider) map[string]*framework.FieldSchema {
 
 // CommonSchemas returns the fields that the credentials of all vendors have.
 func CommonSchemas() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
+	fields := schedule.FieldSchemas("the secret at the vendor, where the vendor has an API for it")
+	fields[graceField] = &framework.FieldSchema{
+		Type:         framework.TypeDurationSecond,
+		Description:  "How long the former secret stays valid at the vendor after a rotation, at least 1h. Default: 24h, or half of rotation_period if that is less.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Rotation grace"},
+	}
+	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"description": {
 			Type:         framework.TypeString,
 			Description:  "Purpose and owner of the credential, at most 500 characters. Config and status reads return it; do not put secrets here.",
@@ -90,7 +97,8 @@ func CommonSchemas() map[string]*framework.FieldSchema {
 			Default:      int(defaultKeepalive.Seconds()),
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Keepalive interval"},
 		},
-	}
+	})
+	return fields
 }
 
 // keySchemas returns the fields of a credential that can use a generated key pair.

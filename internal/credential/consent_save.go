@@ -79,8 +79,8 @@ func (k *keptConsents) all() map[string]*keptConsent {
 	return all
 }
 
-// Statuses is broker.Statuses with the results of consents that are only in memory. Nobody needs to consent to
-// such a credential again.
+// Statuses is broker.Statuses with the results of consents that are only in memory, and with the rotations of key
+// pairs. Nobody needs to consent to such a credential again.
 func (st *Store) Statuses() iter.Seq2[string, *broker.Status] {
 	return func(yield func(string, *broker.Status) bool) {
 		kept := st.keptConsents.all()
@@ -88,6 +88,10 @@ func (st *Store) Statuses() iter.Seq2[string, *broker.Status] {
 			if k := kept[name]; k != nil {
 				delete(kept, name)
 				status.StorageError, status.NeedsConsent = k.err, false
+			}
+			st.AddUnsavedRotation(name, status)
+			if set, isKnown := st.keySets.get(status.Keypair); isKnown && set != nil && status.Rotation == nil {
+				status.SetRotation(set.rotation.status())
 			}
 			if !yield(name, status) {
 				return
@@ -117,7 +121,7 @@ func (st *Store) saveConsent(ctx context.Context, s logical.Storage, change *bro
 	}
 	next, opened, err := st.build(revision{
 		vendor: stored.vendor, name: name, fields: fields, key: stored.key, client: stored.client, generation: kept.generation, time: kept.consented.Time, consented: kept.consented,
-		refreshTokenTime: kept.consented.Time,
+		refreshTokenTime: kept.consented.Time, rotation: stored.Rotation,
 	})
 	if err == nil && !Destinations(opened.SentTo).within(kept.sentTo) {
 		err = errChanged // by its client or the definition of its vendor

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
@@ -22,6 +23,8 @@ type Deletion struct {
 	name    string
 	keypair string
 	unlock  func() // the key pair
+
+	rotation *Rotation // of the credential; nil if there was none
 
 	unlockConsent func()
 }
@@ -50,6 +53,7 @@ func (st *Store) BeginDelete(ctx context.Context, s logical.Storage, vendor, nam
 			d.End()
 			return nil, err
 		}
+		d.rotation = own.Rotation
 		d.keypair = (&storedCredential{Entry: own, name: name, client: client}).keypairName()
 	}
 	if d.unlock, err = st.lockKeypair(ctx, d.keypair); err != nil {
@@ -69,6 +73,30 @@ func (d *Deletion) End() {
 
 // Context returns the context to use for work within the deletion.
 func (d *Deletion) Context() context.Context { return d.ctx }
+
+// RemoveSecrets removes the secrets at the vendor that a rotation has created or replaced, but for the present one. It
+// describes those that it could not remove, and that nobody removes once the credential is deleted.
+func (d *Deletion) RemoveSecrets() []string {
+	if d.rotation == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(d.ctx, removalTimeout)
+	defer cancel()
+	if run, err := d.store.rotationRun(ctx, d.storage, d.vendor, d.name, d.changes.Of(d.name)); err == nil {
+		if err := run.removeAll(ctx); err != nil {
+			d.store.Logger().Warn("a deletion leaves secrets at the vendor", "path", apipath.Credential(d.vendor, d.name), "error", err)
+		}
+		d.rotation = &run.state
+	}
+	p, err := d.store.Vendor(d.ctx, d.storage, d.vendor)
+	if err != nil || p == nil {
+		return d.rotation.leftovers(nil)
+	}
+	return d.rotation.leftovers(FieldSchemas(p))
+}
+
+// removalTimeout bounds how long a deletion waits for a vendor that removes secrets.
+const removalTimeout = time.Minute
 
 // Delete deletes the credential and its state, and revokes its tokens where the vendor supports
 // that. It does nothing if the name belongs to another vendor. Its error is of type
@@ -93,6 +121,7 @@ func (d *Deletion) Delete() error {
 	}
 	st.keptConsents.drop(d.name) // not before, as the credential would have lost its refresh token
 	st.unstoredGrants.drop(storage.CredentialKey(d.vendor, d.name))
+	st.unsavedRotations.drop(storage.CredentialKey(d.vendor, d.name))
 	if d.keypair != "" {
 		st.forgetActivated(ctx, s, d.keypair, d.name)
 	}

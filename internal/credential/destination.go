@@ -41,9 +41,12 @@ func destinationsOf(vendor provider.Credential, caCert string) Destinations {
 	for _, audience := range d.Audiences {
 		all = append(all, audiencePrefix+audience)
 	}
+	if d.Signs {
+		all = append(all, readers)
+	}
 	switch {
-	case d.Signs:
-		return append(all, readers)
+	case len(d.URLs) == 0 && d.Issuer == "":
+		return all
 	case caCert == "":
 		return append(all, systemAuthorities)
 	}

@@ -44,6 +44,9 @@ type Entry struct {
 
 	// SentTo are the destinations of the secrets.
 	SentTo Destinations `json:"sent_to,omitempty"`
+
+	// Rotation is the state of the rotation of the secret; nil if there was none.
+	Rotation *Rotation `json:"rotation,omitempty"`
 }
 
 // newGeneration returns the generation of a new entry.
@@ -55,9 +58,9 @@ func (e *Entry) Check() error {
 		return errors.New("credential without generation or fields")
 	}
 	if e.Verified == nil {
-		return nil
+		return e.Rotation.check()
 	}
-	return e.Verified.Check()
+	return errors.Join(e.Verified.Check(), e.Rotation.check())
 }
 
 // text returns the value of a string field; "" if it is not set.

@@ -19,11 +19,13 @@ const generated = "generated"
 
 // A signingKey is the generated private key of a credential.
 type signingKey struct {
-	pair     *Pair // nil if the credential has no usable key pair
-	allowed  Allowed
-	issuedBy string // the issuer of the pair; "" if it has none
-	rotates  bool   // a schedule rotates the pair
-	err      error  // why pair is nil although the credential names a key pair
+	pair        *Pair // nil if the credential has no usable key pair
+	allowed     Allowed
+	identity    string // of the key pair
+	issuedBy    string // the issuer of the pair; "" if it has none
+	rotates     bool   // a schedule rotates the pair
+	isPublished bool   // at jwks/
+	err         error  // why pair is nil although the credential names a key pair
 }
 
 // thumbprint returns the thumbprint of the key; "" if the key is not a generated one.
@@ -100,7 +102,7 @@ func readKey(ctx context.Context, s logical.Storage, keypair string) (signingKey
 
 // signingKey returns the active pair as the key of a credential.
 func (k *Keypair) signingKey() signingKey {
-	return signingKey{pair: k.Active, allowed: k.Allowed, issuedBy: k.Publication.Issuer, rotates: k.Publication.Rotates()}
+	return signingKey{pair: k.Active, allowed: k.Allowed, identity: k.Identity, issuedBy: k.Publication.Issuer, rotates: k.Publication.Rotates(), isPublished: k.Publication.Publish}
 }
 
 // loadKey loads the key of the credential, and the entry that an activation has put in place of the

@@ -21,6 +21,8 @@ type KeySet struct {
 	Discovery []byte // OpenID Connect Discovery 1.0; nil if the key pair has no issuer
 	MaxAge    time.Duration
 
+	issuer   string
+	keys     map[string]time.Time // by ID, until when a retired one is published; the zero time for the others
 	readTime time.Time
 	nextStep time.Time // of the rotation; zero if there is none
 	rotation *KeypairRotation
@@ -35,6 +37,7 @@ func newKeySet(k *Keypair, now time.Time) *KeySet {
 	var document struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
+	keys := map[string]time.Time{}
 	var algorithms []string
 	for _, pair := range []*Pair{k.Active, k.Pending} {
 		if pair == nil {
@@ -45,6 +48,7 @@ func newKeySet(k *Keypair, now time.Time) *KeySet {
 			return nil
 		}
 		document.Keys = append(document.Keys, jwk)
+		keys[pair.KeyID] = time.Time{}
 		if t, err := findKeyType(pair.KeyType); err == nil {
 			for _, algorithm := range t.algorithms {
 				if !slices.Contains(algorithms, string(algorithm)) {
@@ -55,8 +59,9 @@ func newKeySet(k *Keypair, now time.Time) *KeySet {
 	}
 	for _, retired := range p.Retired {
 		document.Keys = append(document.Keys, retired.JWK)
+		keys[retired.KeyID] = retired.Until()
 	}
-	set := &KeySet{MaxAge: p.MaxAge(), readTime: now, rotation: k.rotation(now)}
+	set := &KeySet{MaxAge: p.MaxAge(), issuer: p.Issuer, keys: keys, readTime: now, rotation: k.rotation(now)}
 	_, set.nextStep = k.nextStep(now)
 	var err error
 	if set.JWKS, err = json.Marshal(document); err != nil {
@@ -77,6 +82,20 @@ func newKeySet(k *Keypair, now time.Time) *KeySet {
 	return set
 }
 
+// isPartOf reports whether consumers may still get the set in place of the next one, which has all its keys that are still
+// published, and may be cached for as long.
+func (set *KeySet) isPartOf(next *KeySet) bool {
+	if set == nil || next == nil || set.issuer != next.issuer || set.MaxAge > next.MaxAge {
+		return false
+	}
+	for id, until := range set.keys {
+		if _, isThere := next.keys[id]; !isThere && (until.IsZero() || next.readTime.Before(until)) {
+			return false
+		}
+	}
+	return true
+}
+
 // keySets are the key sets of the published key pairs, by name. Anyone may ask for any name, so a name
 // without a key pair costs neither storage access nor memory. It is safe for concurrent use.
 type keySets struct {
@@ -84,16 +103,25 @@ type keySets struct {
 	sets map[string]*KeySet
 
 	// isListed is whether the names of all key pairs were read. The key pairs of those in unread have
-	// yet to be read, since the start or a change, which a number from 1 identifies.
+	// yet to be read, since the start or a change.
 	isListed bool
-	unread   map[string]uint64
+	unread   map[string]unreadKeypair
 	changes  uint64
 
 	reads singleflight.Group
 }
 
+// An unreadKeypair is a key pair that has yet to be read.
+type unreadKeypair struct {
+	change uint64 // a number from 1 that identifies the last change
+
+	// servesLast is whether the last set is served while storage fails: only writes of this node have failed since it was
+	// read, and it is part of what they would have stored.
+	servesLast bool
+}
+
 func newKeySets() keySets {
-	return keySets{sets: map[string]*KeySet{}, unread: map[string]uint64{}}
+	return keySets{sets: map[string]*KeySet{}, unread: map[string]unreadKeypair{}}
 }
 
 // get returns the key set of a name; nil if there is none. isKnown is false if storage must be read first.
@@ -109,7 +137,27 @@ func (ks *keySets) forget(name string) {
 	ks.mu.Lock()
 	defer ks.mu.Unlock()
 	ks.changes++
-	ks.unread[name] = ks.changes
+	ks.unread[name] = unreadKeypair{change: ks.changes}
+}
+
+// doubt is forget after a write of the key pair has failed, and may have succeeded. next is the set of what it would have
+// stored; nil if there is none.
+func (ks *keySets) doubt(name string, next *KeySet) {
+	ks.mu.Lock()
+	defer ks.mu.Unlock()
+	last, isUnread := ks.unread[name]
+	ks.changes++
+	ks.unread[name] = unreadKeypair{change: ks.changes, servesLast: (!isUnread || last.servesLast) && ks.sets[name].isPartOf(next)}
+}
+
+// last returns the last set of a name that is unread; nil if it is not served.
+func (ks *keySets) last(name string) *KeySet {
+	ks.mu.RLock()
+	defer ks.mu.RUnlock()
+	if !ks.unread[name].servesLast {
+		return nil
+	}
+	return ks.sets[name]
 }
 
 // list records the names of all key pairs.
@@ -129,7 +177,7 @@ func (ks *keySets) list(ctx context.Context, s logical.Storage) error {
 	for _, name := range names {
 		if _, isUnread := ks.unread[name]; !isUnread && ks.sets[name] == nil {
 			ks.changes++
-			ks.unread[name] = ks.changes
+			ks.unread[name] = unreadKeypair{change: ks.changes}
 		}
 	}
 	ks.isListed = true
@@ -139,7 +187,7 @@ func (ks *keySets) list(ctx context.Context, s logical.Storage) error {
 // read reads the key pair of a name that is unread, and returns its key set.
 func (ks *keySets) read(ctx context.Context, s logical.Storage, name string) (*KeySet, error) {
 	ks.mu.RLock()
-	change, isUnread := ks.unread[name]
+	unread, isUnread := ks.unread[name]
 	set := ks.sets[name]
 	ks.mu.RUnlock()
 	if !isUnread {
@@ -155,7 +203,7 @@ func (ks *keySets) read(ctx context.Context, s logical.Storage, name string) (*K
 	}
 	ks.mu.Lock()
 	defer ks.mu.Unlock()
-	if ks.unread[name] != change {
+	if ks.unread[name].change != unread.change {
 		return set, nil // changed meanwhile
 	}
 	delete(ks.unread, name)
@@ -171,7 +219,7 @@ func (ks *keySets) read(ctx context.Context, s logical.Storage, name string) (*K
 func (ks *keySets) changeOf(name string) string {
 	ks.mu.RLock()
 	defer ks.mu.RUnlock()
-	return fmt.Sprintf("%s %d", name, ks.unread[name])
+	return fmt.Sprintf("%s %d", name, ks.unread[name].change)
 }
 
 // unreadNames returns the names whose key pairs have yet to be read, sorted.
@@ -201,7 +249,8 @@ func (ks *keySets) due(now time.Time) []string {
 const keySetTimeout = 10 * time.Second
 
 // KeySet returns the key set of a name; nil if no key pair with this name is published. It reads storage
-// only after a start or a change. Its error is of type *storage.Error.
+// only after a start or a change. While storage fails after a write of a key pair has failed, it returns the set of before
+// that. Its error is of type *storage.Error.
 func (st *Store) KeySet(ctx context.Context, s logical.Storage, name string) (*KeySet, error) {
 	ks := &st.keySets
 	if set, isKnown := ks.get(name); isKnown {
@@ -218,6 +267,9 @@ func (st *Store) KeySet(ctx context.Context, s logical.Storage, name string) (*K
 	}
 	set, err, _ := ks.reads.Do(ks.changeOf(name), func() (any, error) { return ks.read(ctx, s, name) })
 	if err != nil {
+		if last := ks.last(name); last != nil {
+			return last, nil
+		}
 		return nil, err
 	}
 	return set.(*KeySet), nil //nolint:forcetypeassert // read returns nothing else

@@ -33,6 +33,10 @@ type Keypair struct {
 
 	Allowed
 
+	// Identity changes when the pair signs as another issuer, or no longer for a subject or an audience, while
+	// credentials use it. What they got before is then void.
+	Identity string `json:"identity,omitempty"`
+
 	Publication Publication `json:"publication,omitzero"`
 
 	// Activated holds, by name, the entries that the activation of Active gave to credentials,
@@ -64,8 +68,14 @@ func getKeypair(ctx context.Context, s logical.Storage, name string) (*Keypair, 
 	return storage.Get[Keypair](ctx, s, storage.KeypairKey(name), repairKeypair)
 }
 
-func (st *Store) putKeypair(ctx context.Context, s logical.Storage, name string, k *Keypair) error {
-	defer st.keySets.forget(name) // also after an error, as the write may have succeeded
+func (st *Store) putKeypair(ctx context.Context, s logical.Storage, name string, k *Keypair) (err error) {
+	defer func() {
+		if err != nil {
+			st.keySets.doubt(name, newKeySet(k, wallTime()))
+		} else {
+			st.keySets.forget(name)
+		}
+	}()
 	return storage.Retry(ctx, func() error { return storage.Put(ctx, s, storage.KeypairKey(name), k) })
 }
 
@@ -77,11 +87,22 @@ type Pair struct {
 	// PublishedTime is since when a pending pair is published; zero if it is not.
 	PublishedTime time.Time `json:"published_time,omitzero"`
 
+	// SignedFor is the longest lifetime of what the pair has signed as the active one, as far as it is known before
+	// the pair is retired: credentials may stop using the pair, or use shorter lifetimes, before that.
+	SignedFor time.Duration `json:"signed_for,omitempty"`
+
 	// KeyID is the thumbprint of the public key (RFC 7638, SHA-256).
 	KeyID string `json:"key_id"`
 
 	// PrivateKey is PKCS#8 in PEM. Only the vendor's package receives it.
 	PrivateKey string `json:"private_key"`
+}
+
+// signing returns the pair after it was given to a credential that signs with it for a lifetime.
+func (p *Pair) signing(lifetime time.Duration) *Pair {
+	next := *p
+	next.SignedFor = max(p.SignedFor, lifetime)
+	return &next
 }
 
 // A keyType is a type of key that can be generated.

@@ -29,7 +29,7 @@ type KeypairResult struct {
 	Generated *Pair // nil if the write only changed Allowed and Publication
 	Dropped   *Pair // the pending pair that Generated replaced; nil if there was none
 
-	// outdated are the credentials that sign for another issuer or subject than before the write.
+	// outdated are the credentials of which the write has made the tokens void.
 	outdated []string
 }
 
@@ -130,7 +130,10 @@ func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name strin
 	if err := w.apply(k, name); err != nil {
 		return err
 	}
-	if after := k.signingKey(); !after.hasIdentityOf(before) {
+	if len(us) > 0 && !k.signingKey().signsAllOf(before) {
+		if k.Identity, err = newGeneration(); err != nil {
+			return err
+		}
 		result.outdated = us.names()
 	}
 	opened := st.openAll(us)
@@ -139,6 +142,9 @@ func (st *Store) amendKeypair(ctx context.Context, s logical.Storage, name strin
 	}
 	if err := st.checkUsable(us, opened, result.Generated, k.signingKey()); err != nil {
 		return err
+	}
+	if k.Publication.Publish {
+		k.Active = k.Active.signing(st.longestSigned(us))
 	}
 	k.Activated = unsettled
 	if result.Generated != nil {

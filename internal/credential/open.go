@@ -25,6 +25,11 @@ type commonFields struct {
 	MaxTTL         provider.Seconds `json:"max_ttl"`
 	MaxVariants    int              `json:"max_variants"`
 
+	RotationPeriod   provider.Seconds  `json:"rotation_period"`
+	RotationSchedule string            `json:"rotation_schedule"`
+	RotationWindow   provider.Seconds  `json:"rotation_window"`
+	RotationGrace    *provider.Seconds `json:"rotation_grace"` // nil for the default
+
 	// KeepaliveInterval is nil for the default.
 	KeepaliveInterval *provider.Seconds `json:"keepalive_interval"`
 }
@@ -40,6 +45,7 @@ func (st *Store) open(c *storedCredential) (*broker.Credential, error) {
 		return nil, err
 	}
 	if c.client == nil {
+		st.openRotated(c, credential)
 		return credential, nil
 	}
 	for i, former := range c.client.Formers {
@@ -58,12 +64,8 @@ func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) 
 	if err != nil {
 		return nil, err
 	}
-	fields, err := json.Marshal(given)
+	fields, common, err := decodeCommon(given)
 	if err != nil {
-		return nil, err
-	}
-	common := commonFields{RequestTimeout: provider.Seconds(defaultRequestTimeout / time.Second)}
-	if err := provider.DecodeFields(fields, &common); err != nil {
 		return nil, err
 	}
 	if timeout := common.RequestTimeout.Duration(); timeout < time.Second || timeout > maxRequestTimeout {
@@ -76,6 +78,10 @@ func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) 
 		return nil, err
 	}
 	expires, err := parseExpires(common.Expires)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := common.rotationPlan()
 	if err != nil {
 		return nil, err
 	}
@@ -123,14 +129,59 @@ func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) 
 		SentTo:      to,
 		API:         apiOf(vendor),
 		Verified:    c.Verified,
+		Rotation:    c.rotationStatus(plan),
+		Keypair:     c.keypairName(),
 		WithFields:  c.withRoleFields(given, settings, to, common.CACert),
 		RoleFields:  roleFields(c.vendor, given),
 		MaxVariants: cmp.Or(common.MaxVariants, defaultMaxVariants),
 
 		UsesRefreshToken: given["refresh_token"] != nil || needsRefreshToken(vendor),
 		Client:           c.clientName(),
-		Version:          c.client.version(),
+		Version:          c.version(),
 	}, nil
+}
+
+// decodeCommon returns fields in JSON, and those common to all vendors.
+func decodeCommon(given map[string]any) ([]byte, commonFields, error) {
+	common := commonFields{RequestTimeout: provider.Seconds(defaultRequestTimeout / time.Second)}
+	fields, err := json.Marshal(given)
+	if err != nil {
+		return nil, common, err
+	}
+	return fields, common, provider.DecodeFields(fields, &common)
+}
+
+// rotationStatus returns what operators see of the rotation of the secret: of the credential's own, or of that of its
+// client, which is rotated there.
+func (c *storedCredential) rotationStatus(plan rotationPlan) broker.RotationFunc {
+	rotation, changed, ofClient := c.Rotation, c.WriteTime, false
+	if c.client != nil && c.client.Client != nil {
+		own, err := c.client.rotationPlan()
+		if err != nil {
+			return nil
+		}
+		plan, rotation, changed, ofClient = own, c.client.Rotation, c.client.SecretsTime, true
+	}
+	if rotation == nil && plan.IsZero() {
+		return nil
+	}
+	plan.Schedule = plan.Parsed()
+	return func(now time.Time) *broker.RotationStatus {
+		status := rotation.status(plan, changed, now)
+		if ofClient {
+			status.DueTime = time.Time{}
+		}
+		return status
+	}
+}
+
+// rotationPlan returns when the secret of the credential is replaced. Its error is of kind Invalid.
+func (c *storedCredential) rotationPlan() (rotationPlan, error) {
+	_, common, err := decodeCommon(c.Fields)
+	if err != nil {
+		return rotationPlan{}, err
+	}
+	return common.rotationPlan()
 }
 
 // expiry returns when the first of the credential's secrets expires: what the operator stated for the

@@ -16,6 +16,9 @@ type plannedWrite struct {
 	// needsNoExchange is whether the tokens of the stored credential stay in use.
 	needsNoExchange bool
 
+	// replacesSecret is whether the secret that a rotation replaces is another one, which must itself be verified.
+	replacesSecret bool
+
 	// hasRotated is whether the verification has rotated a refresh token. The new one is only in
 	// memory until the write is stored.
 	hasRotated bool
@@ -28,17 +31,29 @@ type plannedWrite struct {
 // what the broker knows of its state.
 func (st *Store) planWrite(w WriteRequest, stored *storedCredential, opened *broker.Credential, known *broker.State, r revision) (plannedWrite, error) {
 	r.time, r.refreshTokenTime = r.writeTime(stored), r.timeOfRefreshToken(stored)
+	var secrets secretWrite
 	if stored != nil {
-		r.consented = stored.Consented
+		secrets = r.secretWrite(stored, opened)
+		if err := secrets.check(w.Fields); err != nil {
+			return plannedWrite{}, err
+		}
+		r.consented, r.rotation = stored.Consented, secrets.after(stored.Rotation)
+	}
+	if r.client != nil {
+		r.rotation = nil // the secret is that of the client
 	}
 	next, credential, err := st.build(r)
 	if err != nil {
+		return plannedWrite{}, err
+	}
+	if err := next.checkRotation(credential); err != nil {
 		return plannedWrite{}, err
 	}
 	planned := plannedWrite{replacement: replacement{stored: stored, known: stored.latestState(known), next: next, credential: credential}}
 	if stored == nil {
 		return planned, nil
 	}
+	planned.replacesSecret = secrets.replaces()
 	sent := stored.sentTo(opened)
 	if err := w.checkDestinations(next, sent); err != nil {
 		return plannedWrite{}, err
@@ -97,12 +112,13 @@ type revision struct {
 	consented  *Consented
 
 	refreshTokenTime time.Time
+	rotation         *Rotation
 }
 
 // build returns a credential as it is stored, but for the result of its verification, and the same
 // ready to be exchanged. Its errors are those of open.
 func (st *Store) build(r revision) (*storedCredential, *broker.Credential, error) {
-	entry := &Entry{Generation: r.generation, WriteTime: r.time, RefreshTokenTime: r.refreshTokenTime, Fields: r.fields, Consented: r.consented}
+	entry := &Entry{Generation: r.generation, WriteTime: r.time, RefreshTokenTime: r.refreshTokenTime, Fields: r.fields, Consented: r.consented, Rotation: r.rotation}
 	entry.Consented = entry.consented() // another refresh token is not of the consent
 	next := &storedCredential{Entry: entry, vendor: r.vendor, name: r.name, generation: r.generation, key: r.key, client: r.client}
 	credential, err := st.open(next)

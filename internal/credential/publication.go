@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ const (
 	// longestMaxAge bounds how long consumers may cache the keys.
 	longestMaxAge = time.Hour
 
-	// maxRetired bounds the size of a key pair's entry.
+	// maxRetired bounds the size of a key pair's entry. No pair is activated while it has that many retired keys.
 	maxRetired = 16
 )
 
@@ -171,9 +172,11 @@ func (p *Pair) published(since time.Time) *Pair {
 }
 
 // rotated returns the key pair with its pending pair as the active one. The former one stays published for
-// a while, as what it has signed may be on its way to the vendor.
-func (k *Keypair) rotated(now time.Time, keep time.Duration) (*Keypair, error) {
-	next := &Keypair{Active: k.Pending, Allowed: k.Allowed, Publication: k.Publication, Activated: map[string]unsettledEntry{}}
+// a while, as what it has signed may be on its way to the vendor. lifetime is the longest of what the credentials that
+// use the key pair sign.
+func (k *Keypair) rotated(now time.Time, lifetime time.Duration) (*Keypair, error) {
+	active := *k.Pending
+	next := &Keypair{Active: &active, Allowed: k.Allowed, Identity: k.Identity, Publication: k.Publication, Activated: map[string]unsettledEntry{}}
 	p := &next.Publication
 	p.Since, p.LastRotation = now, now
 	p.Failures, p.LastError, p.NextAttempt = 0, "", time.Time{}
@@ -184,11 +187,21 @@ func (k *Keypair) rotated(now time.Time, keep time.Duration) (*Keypair, error) {
 	if err != nil {
 		return nil, err
 	}
+	active.SignedFor = lifetime
+	keep := max(k.Active.SignedFor, lifetime) + clockTolerance
 	p.Retired = append(p.unexpired(now), RetiredKey{KeyID: k.Active.KeyID, JWK: jwk, RetiredTime: now, Keep: keep})
-	if extra := len(p.Retired) - maxRetired; extra > 0 {
-		p.Retired = p.Retired[extra:]
-	}
 	return next, nil
+}
+
+// roomFrom returns from when on another key can be retired; the zero time for now. A retired key is never dropped before
+// its time. (Guarantee 17.)
+func (p *Publication) roomFrom(now time.Time) time.Time {
+	left := p.unexpired(now)
+	if len(left) < maxRetired {
+		return time.Time{}
+	}
+	slices.SortFunc(left, func(a, b RetiredKey) int { return a.Until().Compare(b.Until()) })
+	return left[len(left)-maxRetired].Until()
 }
 
 // unexpired returns the retired keys that stay published.

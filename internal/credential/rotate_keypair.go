@@ -26,10 +26,6 @@ const (
 
 	// stepTimeout bounds the storage access of one step, and the wait for its locks.
 	stepTimeout = 30 * time.Second
-
-	// firstPause and longestPause are the pauses after failed attempts.
-	firstPause   = time.Minute
-	longestPause = time.Hour
 )
 
 // SweepKeypairs rotates the key pairs that are due by their schedules. It returns within 15 s, and leaves the
@@ -52,6 +48,9 @@ func (st *Store) SweepKeypairs(ctx context.Context, s logical.Storage) error {
 	defer timer.Stop()
 	select {
 	case err := <-ended:
+		if st.polls.ctx.Err() != nil { // the engine has stopped
+			return nil
+		}
 		return err
 	case <-timer.C:
 	case <-closing.Done():
@@ -106,9 +105,12 @@ func (st *Store) rotateKeypair(ctx context.Context, s logical.Storage, name stri
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stepTimeout)
 	defer cancel()
 	k, err := getKeypair(ctx, s, name)
-	if err != nil || k == nil {
+	switch {
+	case storage.IsError(err): // nothing shows that the key pair has changed
+		return true, err
+	case err != nil || k == nil:
 		st.keySets.forget(name)
-		return true, onlyStorage(err)
+		return true, nil
 	}
 	switch step, at := k.nextStep(wallTime()); {
 	case step == noStep || wallTime().Before(at):
@@ -156,6 +158,9 @@ func (st *Store) amend(ctx context.Context, s logical.Storage, name string, chan
 	}
 	defer unlock()
 	k, err := getKeypair(ctx, s, name)
+	if storage.IsError(err) {
+		return err
+	}
 	if err != nil || k == nil || !change(k, wallTime()) {
 		st.keySets.forget(name)
 		return err
@@ -198,8 +203,10 @@ func (st *Store) activateNext(ctx context.Context, s logical.Storage, name strin
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, errNotDue) || errors.Is(err, broker.ErrBusy) || errors.Is(err, broker.ErrClosed) || storage.IsError(err):
-		st.keySets.forget(name)
+	case errors.Is(err, errNotDue):
+		st.keySets.forget(name) // the step is done, perhaps by another node
+		return err
+	case errors.Is(err, broker.ErrBusy) || errors.Is(err, broker.ErrClosed) || storage.IsError(err):
 		return err // the next sweep tries again
 	}
 	return st.recordFailure(context.WithoutCancel(ctx), s, name, err)
@@ -232,20 +239,6 @@ func activationFailure(err error) string {
 	return err.Error()
 }
 
-// pauseAfterFailures returns the pause after some failures in a row: from 1 minute, doubling to 1 hour, or
-// the vendor's Retry-After if that is longer.
-func pauseAfterFailures(failures int, err error) time.Duration {
-	pause := longestPause
-	if doublings := failures - 1; doublings < 6 {
-		pause = firstPause << doublings
-	}
-	var refusal *provider.Error
-	if errors.As(err, &refusal) {
-		pause = max(pause, refusal.RetryAfter)
-	}
-	return min(pause, longestPause)
-}
-
 // reportRotation reports that a rotation of a key pair has ended.
 func (st *Store) reportRotation(name string, failures int, by string, err error) {
 	if st.options.Rotated != nil {
@@ -254,13 +247,16 @@ func (st *Store) reportRotation(name string, failures int, by string, err error)
 }
 
 // KeypairRotation returns the state of a key pair's rotation; nil if the key pair is not published. It reads
-// storage only after a start or a change. Its error is of type *storage.Error.
-func (st *Store) KeypairRotation(ctx context.Context, s logical.Storage, name string) (*KeypairRotation, error) {
+// storage only after a start or a change. If storage fails, the state is that of before the change, or nil.
+func (st *Store) KeypairRotation(ctx context.Context, s logical.Storage, name string) *KeypairRotation {
 	set, err := st.KeySet(ctx, s, name)
-	if err != nil || set == nil {
-		return nil, err
+	if err != nil {
+		set, _ = st.keySets.get(name)
 	}
-	return set.rotation, nil
+	if set == nil {
+		return nil
+	}
+	return set.rotation
 }
 
 const (
@@ -272,8 +268,8 @@ const (
 	longestAssertion = time.Hour
 )
 
-// keepRetired returns how long the active key of some credentials stays published after it was replaced.
-func (st *Store) keepRetired(us users) time.Duration {
+// longestSigned returns the longest lifetime of what some credentials sign.
+func (st *Store) longestSigned(us users) time.Duration {
 	var longest time.Duration
 	for _, u := range us {
 		opened, err := st.open(u)
@@ -283,7 +279,7 @@ func (st *Store) keepRetired(us users) time.Duration {
 		}
 		longest = max(longest, signedLifetime(opened))
 	}
-	return longest + clockTolerance
+	return longest
 }
 
 // signedLifetime returns for how long the vendor accepts what a credential's key signs. A token that the

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,12 +63,17 @@ type Store struct {
 	variants       variantCounts
 	keySets        keySets
 	isRotating     atomic.Bool // key pairs, in the background
-	broker         *broker.Broker
+
+	unsavedRotations unsavedRotations
+	rotationSlots    chan struct{} // limits concurrent rotations in the background
+	rotations        sync.Map      // the paths of those that run
+	uncertain        sync.Map      // *storedCredential by name: a write of it has failed, perhaps after it took effect
+	broker           *broker.Broker
 }
 
 // New returns a Store, and the broker of its credentials' tokens.
 func New(options Options, observer broker.Observer) (*Store, *broker.Broker) {
-	st := &Store{options: options, unstoredGrants: unstoredGrants{grants: map[string]unstoredGrant{}}, polls: newPolls(), keySets: newKeySets()}
+	st := &Store{options: options, unstoredGrants: unstoredGrants{grants: map[string]unstoredGrant{}}, polls: newPolls(), keySets: newKeySets(), rotationSlots: make(chan struct{}, concurrentRotations)}
 	st.broker = broker.New(st, observer)
 	return st, st.broker
 }

@@ -32,7 +32,16 @@ func (k signingKey) checkSubjects(c *storedCredential, vendor provider.Credentia
 	return nil
 }
 
-// hasIdentityOf reports whether the key signs for the issuer and the subjects of another one.
-func (k signingKey) hasIdentityOf(other signingKey) bool {
-	return k.issuedBy == other.issuedBy && slices.Equal(k.allowed.Subjects, other.allowed.Subjects)
+// signsAllOf reports whether the key signs as the issuer of another one, and for all subjects and audiences for which that
+// one signs.
+func (k signingKey) signsAllOf(other signingKey) bool {
+	isOwnSubject := k.issuedBy != "" && len(k.allowed.Subjects) == 0 // without a list, an issuer signs for one subject
+	return k.issuedBy == other.issuedBy && (!isOwnSubject || len(other.allowed.Subjects) == 0) &&
+		allowsAllOf(k.allowed.Subjects, other.allowed.Subjects) && allowsAllOf(k.allowed.Audiences, other.allowed.Audiences)
+}
+
+// allowsAllOf reports whether a list of allowed values allows all that another one does. An empty list allows any value.
+func allowsAllOf(list, other []string) bool {
+	isMissing := func(value string) bool { return !slices.Contains(list, value) }
+	return len(list) == 0 || len(other) > 0 && !slices.ContainsFunc(other, isMissing)
 }

@@ -167,7 +167,11 @@ func (st *Store) verify(ctx context.Context, change *broker.Change, planned plan
 	var err error
 	state := broker.Unverified(planned.credential, last)
 	if w.verifies() && !cannotVerify(planned.credential) {
-		state, err = change.Verify(ctx, planned.credential, last)
+		credential := *planned.credential
+		if planned.replacesSecret && planned.next.client == nil {
+			credential.Formers = nil
+		}
+		state, err = change.Verify(ctx, &credential, last)
 	}
 	planned.replacement = planned.withVerified(state)
 	if isNew && !state.Grant.Derived && state.Grant.RefreshToken != last.RefreshToken {
@@ -202,11 +206,17 @@ func (st *Store) commit(ctx context.Context, s logical.Storage, change *broker.C
 		st.Logger().Warn("cannot delete the state of the previous credential", "name", next.name, "error", err)
 	}
 	change.Committed()
+	if next.Rotation == nil || next.Rotation.Pending == nil {
+		st.unsavedRotations.drop(next.storageKey())
+	}
+	if stored := planned.stored; stored != nil {
+		st.logForgotten(next.path(), FieldSchemas(next.vendor), stored.Rotation, next.Rotation)
+	}
 	return nil
 }
 
 // put stores a write, unless the definition of its vendor or its client has changed meanwhile. It first
-// binds the key pair that the credential uses to its hosts.
+// binds the key pair that the credential uses.
 func (st *Store) put(ctx context.Context, s logical.Storage, planned plannedWrite) error {
 	unlockClient, err := st.lockClient(ctx, s, planned.next.client)
 	if err != nil {
@@ -219,7 +229,7 @@ func (st *Store) put(ctx context.Context, s logical.Storage, planned plannedWrit
 	}
 	defer unlock()
 	if !planned.needsNoExchange {
-		if err := st.bindKeypair(ctx, s, planned.next); err != nil {
+		if err := st.bindKeypair(ctx, s, planned.next, planned.credential); err != nil {
 			return err
 		}
 	}
