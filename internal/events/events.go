@@ -16,6 +16,7 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/credential"
 )
 
 // The kinds of events.
@@ -26,6 +27,9 @@ const (
 	kindSecret   = "tokenbroker/secret-expiring"
 	kindConsent  = "tokenbroker/consent-required"
 	kindReaped   = "tokenbroker/credential-reaped"
+
+	kindRotated      = "tokenbroker/credential-rotated"
+	kindRotateFailed = "tokenbroker/rotation-failed"
 )
 
 const (
@@ -91,6 +95,25 @@ func (q *Queue) Exchanged(x broker.Exchange) {
 func (q *Queue) Reaped(name, vendor, client string, since time.Time) {
 	q.add(newEvent(kindReaped, apipath.Credential(vendor, name), true,
 		[]string{"name", name, "vendor", vendor, "client", client, "rejected_since", broker.FormatTime(since)}))
+}
+
+// Rotated queues an event for a rotation that has succeeded or failed.
+func (q *Queue) Rotated(r credential.RotationReport) {
+	kind, by := kindRotated, r.By
+	if r.Err != nil {
+		kind = kindRotateFailed
+	}
+	if by == "" {
+		by = "schedule"
+	}
+	about := []string{"name", r.Name, "by", by}
+	if r.Vendor != "" {
+		about = append(about, "vendor", r.Vendor)
+	}
+	if r.Err != nil {
+		about = append(about, "failures", strconv.Itoa(r.Failures))
+	}
+	q.add(newEvent(kind, r.Path, r.Err == nil, about))
 }
 
 // An expiry identifies an upcoming expiry by kind of event and name of the credential.

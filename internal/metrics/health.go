@@ -33,19 +33,25 @@ var (
 	failures = prometheus.NewDesc("tokenbroker_consecutive_failures",
 		"Failed exchanges since the last successful one, without those that concern only the scope of a role or a dedicated role.", byName, nil)
 
+	rotationFailures = prometheus.NewDesc("tokenbroker_rotation_failures",
+		"Failed attempts to rotate the secret of the credential since the last successful one. Only where there is a rotation.", byName, nil)
+	rotationOverdue = prometheus.NewDesc("tokenbroker_rotation_overdue_seconds",
+		"Seconds since the first time of the schedule after the last rotation, also outside of rotation_window; 0 before. Only where there is a schedule.", byName, nil)
+
 	byName = []string{"name", "vendor"}
 )
 
 // health collects gauges from the status of each credential at the time of a scrape. A deleted
 // credential has no series in the next scrape.
 type health struct {
-	statuses    func() iter.Seq2[string, *broker.Status]
-	startSeries func(vendor string)
+	statuses       func() iter.Seq2[string, *broker.Status]
+	startSeries    func(vendor string)
+	startRotations func(vendor string)
 }
 
 // Describe implements prometheus.Collector.
 func (h *health) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{tokenExpiry, credentialExpiry, secretExpiry, rejected, scopeRejected, unusable, consentRequired, unsaved, backoff, failures} {
+	for _, desc := range []*prometheus.Desc{tokenExpiry, credentialExpiry, secretExpiry, rejected, scopeRejected, unusable, consentRequired, unsaved, backoff, failures, rotationFailures, rotationOverdue} {
 		descs <- desc
 	}
 }
@@ -84,6 +90,17 @@ func (h *health) Collect(metrics chan<- prometheus.Metric) {
 		}
 		gauge(unsaved, one(s.StorageError != nil), name, s.Vendor)
 		gauge(backoff, max(0, s.OwnFailure.NextAttempt.Sub(now).Seconds()), name, s.Vendor)
+		if r := s.Rotation; r != nil {
+			if r.IsOfKeypair {
+				h.startRotations("")
+			} else {
+				h.startRotations(s.Vendor)
+			}
+			gauge(rotationFailures, float64(r.Failures), name, s.Vendor)
+			if !r.OverdueSince.IsZero() {
+				gauge(rotationOverdue, max(0, now.Sub(r.OverdueSince).Seconds()), name, s.Vendor)
+			}
+		}
 		gauge(failures, float64(s.OwnFailure.Count), name, s.Vendor)
 	}
 }

@@ -27,6 +27,7 @@ type Metrics struct {
 	durations *prometheus.HistogramVec
 	sweeps    prometheus.Histogram
 	consents  *prometheus.CounterVec
+	rotations *prometheus.CounterVec
 
 	// The counters of reads are looked up once, so that counting a read costs next to nothing.
 	// reads is indexed by broker.Outcome.
@@ -61,6 +62,10 @@ func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *M
 			Name: "tokenbroker_consents_total",
 			Help: "Returns of browsers from a person's consent by result: connected, refused (by the person or the vendor), failed (the vendor did not exchange the code), no_token (the refresh token is stored, but the vendor issues no usable token), unavailable (the vendor; the browser can return again), unsaved, busy, changed, expired, used (twice), unknown (a guess, or a link of long ago), storage.",
 		}, []string{"result"}),
+		rotations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tokenbroker_rotations_total",
+			Help: "Rotations of secrets at their vendors, and of key pairs (vendor is empty), by result: success, failed.",
+		}, []string{"vendor", "result"}),
 		reads: [...]prometheus.Counter{
 			broker.Cached:    reads.WithLabelValues("cached"),
 			broker.Exchanged: reads.WithLabelValues("exchanged"),
@@ -74,12 +79,30 @@ func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *M
 	for _, result := range []string{"connected", "refused", "failed", "no_token", "unavailable", "unsaved", "busy", "changed", "expired", "used", "unknown", "storage"} {
 		m.consents.WithLabelValues(result)
 	}
-	m.registry.MustRegister(m.exchanges, m.durations, m.sweeps, m.consents, reads, &health{statuses, m.startSeries})
+	m.registry.MustRegister(m.exchanges, m.durations, m.sweeps, m.consents, m.rotations, reads, &health{statuses, m.startSeries, m.startRotations})
 	return m
 }
 
 // ConsentEnded counts the return of a browser from a person's consent.
 func (m *Metrics) ConsentEnded(result string) { m.consents.WithLabelValues(result).Inc() }
+
+// Rotated counts a rotation of a secret of a vendor, or of a key pair if vendor is "".
+func (m *Metrics) Rotated(vendor string, isSuccess bool) {
+	m.startRotations(vendor)
+	result := rotationFailed
+	if isSuccess {
+		result = broker.Success
+	}
+	m.rotations.WithLabelValues(vendor, result).Inc()
+}
+
+const rotationFailed = "failed"
+
+// startRotations is startSeries for the rotations of a vendor's secrets, or of key pairs if vendor is "".
+func (m *Metrics) startRotations(vendor string) {
+	m.rotations.WithLabelValues(vendor, broker.Success)
+	m.rotations.WithLabelValues(vendor, rotationFailed)
+}
 
 // startSeries starts the series of a vendor's exchanges at zero, so that Prometheus sees the first
 // increase.

@@ -46,3 +46,28 @@ func TestEveryMetricIsExplained(t *testing.T) {
 		assert.True(t, strings.HasSuffix(family.GetHelp(), "."), family.GetName())
 	}
 }
+
+// Prometheus does not see an increase of a series that begins with it.
+func TestTheRotationsOfACredentialThatRotatesStartAtZero(t *testing.T) {
+	m := New([]string{"kensho"}, these(map[string]*broker.Status{
+		"prod":  {Vendor: "entra", Rotation: &broker.RotationStatus{}},
+		"batch": {Vendor: "oauth2", Rotation: &broker.RotationStatus{IsOfKeypair: true}},
+		"other": {Vendor: "sitecore"},
+	}))
+	var text []byte
+	for range 2 { // the series are in the next scrape
+		var err error
+		text, err = m.Text()
+		require.NoError(t, err)
+	}
+	series := []string{}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "tokenbroker_rotations_total{") {
+			series = append(series, strings.TrimSpace(line))
+		}
+	}
+	assert.ElementsMatch(t, []string{
+		`tokenbroker_rotations_total{result="failed",vendor=""} 0.0`, `tokenbroker_rotations_total{result="success",vendor=""} 0.0`,
+		`tokenbroker_rotations_total{result="failed",vendor="entra"} 0.0`, `tokenbroker_rotations_total{result="success",vendor="entra"} 0.0`,
+	}, series)
+}
