@@ -56,6 +56,9 @@ func exampleAnswers(t *testing.T) map[string]string {
 			if c.Path == "keypair/batch/activate" {
 				prepareActivation(e)
 			}
+			if strings.HasSuffix(c.Path, "/rotate") {
+				prepareRotation(e)
+			}
 			if c.Operation == logical.UpdateOperation && strings.HasPrefix(c.Path, "authorize/") {
 				e.Write("config/oauth2/"+path.Base(c.Path), map[string]any{
 					"issuer": vendorsim.OAuthIssuer, "client_id": "billing", "client_secret": engine.ClientSecret, "grant_type": "refresh_token", "scope": "openid",
@@ -91,6 +94,20 @@ func prepareActivation(e *engine.Engine) {
 	e.Register("0oa5archive6", e.Pending("batch", nil).Data["public_key"])
 }
 
+// prepareRotation stores what the examples of a rotation replace: a credential and a client of Entra.
+func prepareRotation(e *engine.Engine) {
+	e.T.Helper()
+	if _, status, _ := e.Request(logical.ReadOperation, "config/entra/prod", nil); status == http.StatusOK {
+		return
+	}
+	vendor, fields := e.Sim.AddRotating("entra/client_secret", "prod")
+	e.Write("config/"+vendor+"/prod", fields)
+	vendor, fields = e.Sim.AddRotating("entra/client_secret", "portal")
+	fields["vendor"], fields["grant_type"] = vendor, "client_credentials"
+	delete(fields, "scope")
+	e.Write("clients/portal", fields)
+}
+
 // exampleSecrets are the secrets behind the dots of the examples, by field.
 var exampleSecrets = map[string]string{
 	"refresh_token": engine.RefreshToken, "api_key": engine.APIKey, "client_secret": engine.ClientSecret,
@@ -119,7 +136,7 @@ func answerTo(t *testing.T, e *engine.Engine, c apidoc.Command) string {
 		}
 		data[field] = value
 	}
-	if vendor, isConfig := strings.CutPrefix(path.Dir(c.Path), "config/"); isConfig && c.Operation == logical.UpdateOperation && !slices.Contains(simulated, vendor) {
+	if vendor, isConfig := strings.CutPrefix(path.Dir(c.Path), "config/"); isConfig && !strings.HasSuffix(c.Path, "/rotate") && c.Operation == logical.UpdateOperation && !slices.Contains(simulated, vendor) {
 		data["verify"] = false
 	}
 	resp, status, message := e.Request(c.Operation, c.Path, data)

@@ -63,7 +63,7 @@ func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend,
 func New(o Options) logical.Backend {
 	b := &backend{roles: roleCache{roles: map[string]*role{}}, subjects: subject.NewVerifier()}
 	b.store, b.broker = credential.New(credential.Options{
-		BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, IdentityToken: b.identityToken, Logger: b.Logger, Ended: b.consentEnded,
+		BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, IdentityToken: b.identityToken, Logger: b.Logger, Ended: b.consentEnded, Rotated: b.rotated,
 	}, observer{b})
 	b.metrics = metrics.New(sortedKeys(written), b.store.Statuses)
 	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
@@ -188,9 +188,11 @@ const maxSweep = 15 * time.Second
 
 // periodic does the background work if this node may write. Vault calls it every minute.
 //
-// The engine uses no write-ahead log. The only thing at risk is a refresh token that the vendor has
-// just rotated. It is not known before the exchange and is stored right after it, and the broker
-// checks before the exchange that storage accepts writes.
+// The engine does not use the SDK's write-ahead log. A rotation writes its record ahead of the request to the
+// vendor, too, but as part of the entry that it changes (credential.Rotation): so the record and the secret change in one
+// write, an operator sees it, and it is found by name. A refresh token that the vendor has just rotated is not
+// known before the exchange; it is stored right after it, and the broker checks before the exchange that storage
+// accepts writes.
 func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	if !b.WriteSafeReplicationState() {
 		return nil
@@ -202,7 +204,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	b.metrics.Swept(time.Since(began))
 	if time.Since(began) < maxSweep { // otherwise storage or a vendor is slow, and the next minute will do
 		b.store.SaveConsents(ctx, req.Storage)
-		err = errors.Join(err, b.store.ResumeDevices(ctx, req.Storage), b.store.SweepKeypairs(ctx, req.Storage), b.store.SweepClients(ctx, req.Storage), b.reap(ctx, req.Storage), b.store.PruneVariants(ctx, req.Storage))
+		err = errors.Join(err, b.store.SweepRotations(ctx, req.Storage), b.store.ResumeDevices(ctx, req.Storage), b.store.SweepKeypairs(ctx, req.Storage), b.store.SweepClients(ctx, req.Storage), b.reap(ctx, req.Storage), b.store.PruneVariants(ctx, req.Storage))
 	}
 	return err
 }
@@ -233,6 +235,7 @@ func (b *backend) invalidate(_ context.Context, key string) {
 func (b *backend) clean(ctx context.Context) {
 	b.store.Close()
 	b.broker.Close(ctx)
+	b.store.SaveRotations(ctx)
 	b.events.Close()
 }
 
@@ -241,6 +244,12 @@ type observer struct{ *backend }
 
 func (o observer) Exchanged(x broker.Exchange) { o.metrics.Exchanged(x) }
 func (o observer) Finished(x broker.Exchange)  { o.events.Exchanged(x) }
+
+// rotated counts a rotation that has ended, and sends its event.
+func (b *backend) rotated(r credential.RotationReport) {
+	b.metrics.Rotated(r.Vendor, r.Err == nil)
+	b.events.Rotated(r)
+}
 
 func (b *backend) sendEvent(e events.Event) {
 	if err := events.Send(b, e); err != nil {

@@ -29,6 +29,7 @@ func (b *backend) pathClients() []*framework.Path {
 	patch.Summary = "Change the given fields of a client; null clears a field."
 	patch.DisplayAttrs = &framework.DisplayAttributes{OperationVerb: "patch", OperationSuffix: "client"}
 	return []*framework.Path{
+		b.pathRotateClient(),
 		{
 			Pattern:      "clients/?$",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, Navigation: true, ItemType: "Client"},
@@ -128,6 +129,7 @@ func readableClientFields() map[string]*framework.FieldSchema {
 		"waiting":            {Type: framework.TypeStringSlice, Description: "Names of credentials for which the new secrets have not worked yet, at most 20. Absent without former secrets."},
 		"waiting_count":      {Type: framework.TypeInt, Description: "Number of these credentials. Absent without former secrets."},
 		"credentials":        {Type: framework.TypeStringSlice, Description: "Names of credentials that use the client, at most 20.", Required: true},
+		"rotation":           {Type: framework.TypeMap, Description: "Rotation of the secret, as status/<name> returns that of a credential. Absent if there is neither a rotation nor a schedule."},
 		"credential_count":   {Type: framework.TypeInt, Description: "Number of credentials that use the client.", Required: true},
 	}
 }
@@ -196,6 +198,9 @@ func (b *backend) clientRead(ctx context.Context, req *logical.Request, d *frame
 	if c.Description != "" {
 		data["description"] = c.Description
 	}
+	if r := c.RotationStatus(time.Now()); r != nil {
+		data["rotation"] = rotationData(r)
+	}
 	if len(c.FormerSet) > 0 {
 		data["former_secrets_set"], data["waiting"], data["waiting_count"] = c.FormerSet, firstNames(c.Waiting), len(c.Waiting)
 	}
@@ -241,10 +246,11 @@ func (b *backend) clientWrite(ctx context.Context, req *logical.Request, d *fram
 
 func (b *backend) clientDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get("name").(string)
-	if err := b.store.DeleteClient(ctx, req.Storage, name); err != nil {
+	leftovers, err := b.store.DeleteClient(ctx, req.Storage, name)
+	if err != nil {
 		return failure(name, err)
 	}
-	return nil, nil
+	return leftoversResponse(leftovers), nil
 }
 
 // maxReaps is how many credentials one run of the background work tries to delete.

@@ -47,6 +47,7 @@ func (b *backend) pathConfig() []*framework.Path {
 			HelpDescription: withExample("Read a token of a credential at creds/<name> or token/<name>.", "vault list kensho/config/kensho"),
 		},
 		b.pathConfigCredential(),
+		b.pathRotate(),
 	}
 }
 
@@ -313,26 +314,27 @@ func (b *backend) configDelete(ctx context.Context, req *logical.Request, d *fra
 			return failure(name, errors.Join(existsErr, err))
 		}
 	}
-	err := b.deleteCredential(ctx, req.Storage, vendor, name)
+	leftovers, err := b.deleteCredential(ctx, req.Storage, vendor, name)
 	b.roles.forget(name)
 	if err != nil {
 		return failure(name, err)
 	}
 	b.events.Forget(name)
-	return nil, nil
+	return leftoversResponse(leftovers), nil
 }
 
-// deleteCredential deletes a credential that no role uses.
-func (b *backend) deleteCredential(ctx context.Context, s logical.Storage, vendor, name string) error {
+// deleteCredential deletes a credential that no role uses. It returns what a rotation has left at the vendor.
+func (b *backend) deleteCredential(ctx context.Context, s logical.Storage, vendor, name string) (leftovers []string, err error) {
 	deletion, err := b.store.BeginDelete(ctx, s, vendor, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer deletion.End()
 	if err := checkUnused(deletion.Context(), s, vendor, name); err != nil {
-		return err
+		return nil, err
 	}
-	return deletion.Delete()
+	leftovers = deletion.RemoveSecrets()
+	return leftovers, deletion.Delete()
 }
 
 const configHelpDescription = `

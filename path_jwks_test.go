@@ -251,6 +251,7 @@ func TestAnInvalidPublicationIsRejectedWithTheFieldAndTheFix(t *testing.T) {
 			"rotation_schedule: cannot be given together with rotation_period":                                                       {"publish": true, "rotation_period": "30d", "rotation_schedule": "0 3 * * SAT"},
 			"publish_ahead: must be shorter than rotation_period (1h), as each key is published that long before it signs; it is 1d": {"publish": true, "rotation_period": "1h"},
 			"publish_ahead: must be shorter than rotation_period (1h), as each key is published that long before it signs; it is 1h": {"publish": true, "rotation_period": "1h", "publish_ahead": "1h"},
+			"rotation_schedule: is in UTC; leave out CRON_TZ":                                                                        {"publish": true, "rotation_schedule": "CRON_TZ=Asia/Tokyo 0 3 * * SAT"},
 			"publish_ahead: must be at least 10s; 0 for the default, 1d":                                                             {"publish": true, "publish_ahead": 5},
 			"publish: must be true or false":                                                                                         {"publish": "maybe"},
 		} {

@@ -46,7 +46,7 @@ func publicationDataFields() map[string]*framework.FieldSchema {
 		"pending_published_time": {Type: framework.TypeTime, Description: "Since when the pending pair is published. Absent if it is not, or if there is none."},
 		"retired_keys":           {Type: framework.TypeMap, Description: "Key IDs of former active pairs that are still published, with the time until which they are. Absent if there are none."},
 		"last_vault_rotation":    {Type: framework.TypeTime, Description: "When a pending pair last became the active one. Absent if none has."},
-		"next_vault_rotation":    {Type: framework.TypeTime, Description: "When the next rotation is due. It begins later if the next key was not published for publish_ahead by then, or if the vendor does not accept it. Absent if there is no schedule."},
+		"next_vault_rotation":    {Type: framework.TypeTime, Description: "When the next rotation is due. It begins later if the next key was not published for publish_ahead by then, if 16 former keys are still published, or if the vendor does not accept it. Absent if there is no schedule."},
 		"rotation_failures":      {Type: framework.TypeInt, Description: "How many attempts by the schedule have failed in a row. Absent if there is no schedule."},
 		"rotation_error":         {Type: framework.TypeString, Description: "Why the last attempt failed. Absent if it did not."},
 		"next_attempt":           {Type: framework.TypeTime, Description: "When the next attempt may begin. Absent if the last one did not fail."},

@@ -1,6 +1,7 @@
 package tokenbroker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -67,7 +68,7 @@ func statusFields() map[string]*framework.FieldSchema {
 	}
 	return map[string]*framework.FieldSchema{
 		"vendor":                  text(vendorDescription),
-		"state":                   text("unused, ok, degraded (the last exchange failed, but reads return a valid token), failed (some reads fail) or consent_required (a person must consent, and reads fail)."),
+		"state":                   text("unused, ok, degraded (the last exchange failed, but reads return a valid token; or the rotation of the secret has failed three times in a row), failed (some reads fail) or consent_required (a person must consent, and reads fail)."),
 		"expire_time":             at("When the cached token expires."),
 		"last_exchange_time":      at("When the last exchange succeeded."),
 		"exchanges":               number("Number of successful exchanges since the credential was written."),
@@ -87,7 +88,8 @@ func statusFields() map[string]*framework.FieldSchema {
 		"variants":                number("Number of tokens of one reader each, of roles that depend on the reader's identity. Omitted if there are none."),
 		"dedicated_roles":         {Type: framework.TypeMap, Description: "Dedicated roles whose last exchange failed with a temporary error, which does not affect other readers, by role: last_error, last_error_time and next_attempt_time."},
 		"consent":                 {Type: framework.TypeMap, Description: "A person's consent to the credential, as authorize/<name> returns it, and required: whether a person must consent, or will have to within 14 days. Omitted where no consent is possible."},
-		"storage_error":           text("Why the result of an exchange is not in storage."),
+		"rotation":                {Type: framework.TypeMap, Description: "Rotation of the secret, or of the key pair or client that the credential uses: last_vault_rotation, last_rotation_by (schedule, or the display name of who asked for it), next_vault_rotation, overdue_since (the first time of the schedule after the last rotation, if it has passed), pending_since (of a new secret that the vendor does not accept yet), former_until (when the former secret is removed at the vendor); consecutive_failures, last_error, last_error_time and next_attempt_time after a failure. Omitted if there is neither a rotation nor a schedule, and for a key pair that storage cannot return."},
+		"storage_error":           text("Why the result of an exchange, or a new secret, is not in storage yet."),
 	}
 }
 
@@ -110,6 +112,8 @@ func (b *backend) statusList(ctx context.Context, req *logical.Request, _ *frame
 		case err != nil:
 			info[name] = map[string]any{"vendor": vendor, "state": "unusable"}
 		default:
+			b.store.AddUnsavedRotation(name, status)
+			b.store.AddKeypairRotation(ctx, req.Storage, status)
 			brief := map[string]any{"vendor": status.Vendor, "state": status.State}
 			if !status.ExpireTime.IsZero() {
 				brief["expire_time"] = broker.FormatTime(status.ExpireTime)
@@ -126,6 +130,8 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *frame
 	if err != nil {
 		return credentialFailure(ctx, req.Storage, name, err)
 	}
+	b.store.AddUnsavedRotation(name, status)
+	b.store.AddKeypairRotation(ctx, req.Storage, status)
 	data := statusData(status)
 	if status.CanConsent {
 		c, err := b.store.ReadConsent(ctx, req.Storage, name)
@@ -202,8 +208,37 @@ func statusData(s *broker.Status) map[string]any {
 		}
 		data["dedicated_roles"] = roles
 	}
+	if s.Rotation != nil {
+		data["rotation"] = rotationData(s.Rotation)
+	}
 	if s.StorageError != nil {
 		data["storage_error"] = s.StorageError.Error()
+	}
+	return data
+}
+
+func rotationData(r *broker.RotationStatus) map[string]any {
+	data := map[string]any{}
+	for field, t := range map[string]time.Time{
+		"last_vault_rotation": r.LastTime,
+		"next_vault_rotation": r.NextTime,
+		"pending_since":       r.PendingSince,
+		"former_until":        r.FormerUntil,
+		"last_error_time":     r.ErrorTime,
+		"next_attempt_time":   broker.RoundUp(r.NextAttempt),
+	} {
+		if !t.IsZero() {
+			data[field] = broker.FormatTime(t)
+		}
+	}
+	if !r.OverdueSince.IsZero() && time.Now().After(r.OverdueSince) {
+		data["overdue_since"] = broker.FormatTime(r.OverdueSince)
+	}
+	if !r.LastTime.IsZero() {
+		data["last_rotation_by"] = cmp.Or(r.LastBy, "schedule")
+	}
+	if r.Failures > 0 {
+		data["consecutive_failures"], data["last_error"] = r.Failures, r.Error
 	}
 	return data
 }

@@ -94,6 +94,7 @@ func vendorInfoFields() map[string]*framework.FieldSchema {
 		"http_header":        text("Header in which the vendor's API takes a token."),
 		"query_parameter":    text("Query parameter in which the vendor's API takes a token, instead of a header."),
 		"other_http_headers": {Type: framework.TypeMap, Description: "Further headers that the vendor's API wants, by name."},
+		"rotates":            {Type: framework.TypeStringSlice, Description: "Secret fields that the engine can replace at the vendor (config/<vendor>/<name>/rotate). Omitted if there are none."},
 		"by_grant_type":      {Type: framework.TypeMap, Description: "What differs of the three above for a grant type, by its name."},
 		"notes":              text("What to create at the vendor, and its limits."),
 		"docs":               texts("Pages of the vendor from which the definition was written."),
@@ -187,6 +188,9 @@ func describe(data, fields map[string]any, p *definition.Provider) {
 	}
 	if len(others) > 0 {
 		data["by_grant_type"] = others
+	}
+	if rotated := p.RotatedSecrets(); len(rotated) > 0 {
+		data["rotates"] = rotated
 	}
 	data["definition"] = string(p.Text())
 	for name, about := range fields {

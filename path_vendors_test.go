@@ -283,3 +283,11 @@ func TestAPreviewSendsAndStoresNothing(t *testing.T) {
 		assert.Contains(t, refusedWrite(e, test.path, test.data), want)
 	}
 }
+
+func TestAVendorSaysWhichSecretsTheEngineCanReplace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		assert.Equal(t, []string{"client_secret", "private_key"}, e.Read("vendors/entra").Data["rotates"])
+		assert.NotContains(t, e.Read("vendors/kensho").Data, "rotates")
+	})
+}

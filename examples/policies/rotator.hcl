@@ -1,12 +1,14 @@
-# For the rotation of a refresh token, by a person or a job: write the new refresh token to an
-# existing credential, with its expiry date, and check that it works. The policy cannot change a
-# URL or any other setting, so it cannot send the stored secret elsewhere.
+# For a person or a job that rotates a secret: have the engine replace it at its vendor, and check
+# the result. The former and the new secret are in no answer. This policy cannot read or change the
+# credential, and cannot read a token.
+#
+# With rotation_grace=0 the former secret ends at once, for all that use it. To forbid that, add
+# denied_parameters = { "rotation_grace" = [] }.
 
-path "kensho/config/kensho/prod" {
-  capabilities       = ["update"]
-  allowed_parameters = { "refresh_token" = [], "expires" = [] }
+path "entra/config/entra/prod/rotate" {
+  capabilities = ["update"]
 }
 
-path "kensho/status/prod" {
+path "entra/status/prod" {
   capabilities = ["read"]
 }

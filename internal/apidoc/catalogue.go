@@ -17,7 +17,7 @@ var cataloguePage string
 // WriteCatalogue writes a page with the vendors of the catalogue to w, in the given order.
 func WriteCatalogue(w io.Writer, vendors []*definition.Provider) error {
 	functions := template.FuncMap{
-		"text": text, "join": strings.Join, "inc": func(i int) int { return i + 1 }, "needed": needed, "optional": optional, "api": api,
+		"text": text, "join": strings.Join, "inc": func(i int) int { return i + 1 }, "needed": needed, "optional": optional, "api": api, "rotated": rotated,
 	}
 	return template.Must(template.New("vendors.md").Funcs(functions).Parse(cataloguePage)).Execute(w, vendors)
 }
@@ -77,5 +77,14 @@ func optional(p *definition.Provider) string {
 		}
 	}
 	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// rotated returns the secrets that the engine can replace at a vendor, separated by commas.
+func rotated(p *definition.Provider) string {
+	var names []string
+	for _, name := range p.RotatedSecrets() {
+		names = append(names, "`"+name+"`")
+	}
 	return strings.Join(names, ", ")
 }

@@ -65,6 +65,7 @@ type schema struct {
 	Description string            `json:"description"`
 	Enum        []string          `json:"enum"`
 	Items       *schema           `json:"items"`
+	AnyOf       []schema          `json:"anyOf"`
 	Values      json.RawMessage   `json:"additionalProperties"`
 	Properties  members           `json:"properties"`
 	Required    []string          `json:"required"`
@@ -152,6 +153,12 @@ func (s *schema) kind(of schema) string {
 		return "object of [objects](#" + headings[strings.TrimPrefix(values.Ref, "#/$defs/")] + ")"
 	case of.Type == "object" && values.Type != "":
 		return "object of strings"
+	case len(of.AnyOf) > 0:
+		var kinds []string
+		for _, one := range of.AnyOf {
+			kinds = append(kinds, s.kind(one))
+		}
+		return strings.Join(kinds, " or ")
 	case of.Type == "":
 		return "any"
 	}
