@@ -306,7 +306,7 @@ func TestAFormerSecretServesRolesAndDedicatedTokensToo(t *testing.T) {
 		e.Write("clients/crm", map[string]any{"client_secret": newSecret})
 		e.Creds("narrow")
 		assert.Equal(t, 2, e.crm()["waiting_count"], "the former one was used")
-		assert.Contains(t, e.Outside.Text(), "the vendor refuses the secrets of the client, and still accepts its former ones")
+		assert.Contains(t, e.Outside.Text(), "the vendor refuses the present secret, and accepts another one of the rotation")
 	})
 }
 

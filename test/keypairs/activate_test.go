@@ -94,7 +94,7 @@ func TestAFailedActivationChangesNothing(t *testing.T) {
 		"an unknown key":    {unknown, nil, http.StatusBadRequest, "the vendor rejected the credential: kensho.okta.com: 401"},
 		"an unknown client": {unknown, map[string]any{"client_id": "0oa-nobody"}, http.StatusBadRequest, "the vendor rejected the credential"},
 		"no client ID":      {unknown, map[string]any{"client_id": ""}, http.StatusBadRequest, "client_id: must be set"},
-		"an unknown field":  {unknown, map[string]any{"verify": false}, http.StatusBadRequest, `unknown field "verify" (allowed: client_id, key_id, name`},
+		"an unknown field":  {unknown, map[string]any{"verify": false}, http.StatusBadRequest, `unknown field "verify" (allowed: client_id, force, key_id, name`},
 		"an outage":         {func(e *engine.Engine, _ *logical.Response) { e.Sim.Behave(engine.Down()) }, nil, http.StatusServiceUnavailable, "cannot verify the credential: the vendor is unavailable: kensho.okta.com: 503 Service Unavailable: down; config/kensho/prod keeps using the active pair of keypair/prod"},
 		"an invalid response": {func(e *engine.Engine, _ *logical.Response) {
 			e.Sim.Behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(200, "<html>"))})
