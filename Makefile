@@ -131,8 +131,8 @@ unit-race: ## Run the unit tests under the race detector.
 	go -C bench test $(LIMIT) ./...
 
 SEED ?= 1
-sim: ## Simulate 30 days of 200 credentials, 200 days of 40 people who consent, and 12 days of 300 readers (SEED=n sets the seed).
-	go -C test test $(LIMIT) -vet=off -count=1 -run "TestThirtyDays|TestPeopleConsentThroughTheYear|TestManyReadersOfOneRole" -v ./simulation -args -seed=$(SEED)
+sim: ## Simulate 30 days of 200 credentials, 200 days of 40 people who consent, 12 days of 300 readers, and a year of 200 secrets that rotate (SEED=n sets the seed).
+	go -C test test $(LIMIT) -vet=off -count=1 -run "TestThirtyDays|TestPeopleConsentThroughTheYear|TestManyReadersOfOneRole|TestAYearOfRotations" -v ./simulation -args -seed=$(SEED)
 
 # Go writes a failing input to testdata/fuzz beside the fuzz target, where it is a test from
 # then on. Inputs that reach new code stay in Go's cache for the next run;
@@ -169,6 +169,7 @@ faults: $(E2E_DEPS) | gcc ## Run the long form of the fault tests and print a ta
 	@rm -f $(FAULTS); failed=0; \
 	CGO_ENABLED=1 go test $(LIMIT) -race -count=1 -run '^TestFault' ./... || failed=1; \
 	CGO_ENABLED=1 go -C test test $(LIMIT) -race -count=1 -run '^TestFault' ./... || failed=1; \
+	go -C test test $(LIMIT) -count=1 ./rotation || failed=1; \
 	$(E2E_ENV) go -C test test $(LIMIT) -tags e2e -count=1 -run '^TestFault' ./e2e/... || failed=1; \
 	go run ./internal/testing/tally/report $(FAULTS) || failed=1; \
 	exit $$failed
