@@ -15,22 +15,25 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// request is a kind of request that Vault's policies can distinguish. The operation rotate is a
+// request is a kind of request that Vault's policies can distinguish. The operation replace is a
 // write of only a new secret.
 type request struct{ operation, path string }
 
-// activation is the request that the engine refuses, also if the policy allows it: no credential
-// uses the key pair.
+// activation is refused by the engine, also if the policy allows it.
 var activation = request{"write", "keypair/spare/activate"}
+
+// refusals are the engine's errors for requests that a policy allows.
+var refusals = map[request]string{activation: "no credential uses keypair/spare"}
 
 // requests are in an order in which all others can succeed.
 var requests = []request{
 	{"write", "config/kensho/prod"},
 	{"patch", "config/kensho/prod"},
-	{"rotate", "config/kensho/prod"},
+	{"replace", "config/kensho/prod"},
 	{"read", "config/kensho/prod"},
 	{"list", "config"},
 	{"list", "config/kensho"},
@@ -87,7 +90,7 @@ func (m *policed) ask(client *api.Client, r request) error {
 	switch r.operation {
 	case "write":
 		_, err = logical.WriteWithContext(ctx, path, m.data[r.path])
-	case "rotate":
+	case "replace":
 		_, err = logical.WriteWithContext(ctx, path, map[string]any{"refresh_token": refreshToken})
 	case "drop":
 		_, err = logical.WriteWithContext(ctx, path, map[string]any{"drop": true})
@@ -153,7 +156,7 @@ func TestExamplePoliciesGrantOnlyWhatTheyDocument(t *testing.T) {
 		"leak.hcl": func(r request) bool {
 			return r.path == "refresh/prod" || r.path == "status" || r.path == "status/prod"
 		},
-		"rotator.hcl": func(r request) bool { return r.operation == "rotate" || r.path == "status/prod" },
+		"replacer.hcl": func(r request) bool { return r.operation == "replace" || r.path == "status/prod" },
 		"operator.hcl": func(r request) bool {
 			return !slices.Contains([]string{"creds/prod", "creds/app", "token/prod", "token/app"}, r.path)
 		},
@@ -165,18 +168,58 @@ func TestExamplePoliciesGrantOnlyWhatTheyDocument(t *testing.T) {
 			holder := m.client("example")
 			for _, r := range requests {
 				switch {
-				case grants(r) && r == activation:
-					assertStatus(t, http.StatusBadRequest, "no credential uses keypair/spare", m.ask(holder, r))
+				case grants(r) && refusals[r] != "":
+					assertStatus(t, http.StatusBadRequest, refusals[r], m.ask(holder, r))
 				case grants(r):
 					require.NoError(t, m.ask(holder, r), r)
 				default:
 					m.assertDenied(t, holder, r)
-					if r != activation { // the later requests need its effect
+					if refusals[r] == "" { // the later requests need its effect
 						require.NoError(t, m.ask(m.root, r))
 					}
 				}
 			}
 		})
+	}
+}
+
+// rotationRequests are in an order in which all can succeed, of a mount with a credential of Entra.
+var rotationRequests = []request{
+	{"write", "config/entra/prod"},
+	{"patch", "config/entra/prod"},
+	{"read", "config/entra/prod"},
+	{"write", "config/entra/prod/rotate"},
+	{"write", "refresh/prod"},
+	{"read", "status/prod"},
+	{"list", "status"},
+	{"read", "creds/prod"},
+	{"read", "token/prod"},
+	{"delete", "config/entra/prod"},
+}
+
+func TestTheExampleForRotationsGrantsOnlyThem(t *testing.T) {
+	sim := vendorsim.New()
+	own := rotationWorld(t, vaultserver.StartDev, sim)
+	_, fields := sim.AddRotating("entra/client_secret", "prod")
+	m := &policed{
+		mount: &mount{world: own, t: t, path: rotationMount, sim: sim},
+		data:  map[string]map[string]any{"config/entra/prod": fields},
+	}
+	granted := map[string]func(request) bool{
+		"rotator.hcl": func(r request) bool {
+			return r.path == "config/entra/prod/rotate" || r == request{"read", "status/prod"}
+		},
+	}
+	assertTested(t, "entra/", granted)
+	m.put(t, "rotator.hcl", `"entra/`, `"`+rotationMount+"/")
+	holder := m.client("example")
+	for _, r := range rotationRequests {
+		if !granted["rotator.hcl"](r) {
+			m.assertDenied(t, holder, r)
+			require.NoError(t, m.ask(m.root, r), r)
+			continue
+		}
+		require.NoError(t, m.ask(holder, r), r)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -18,11 +19,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/process"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
@@ -319,7 +322,33 @@ func exported(t *testing.T) map[string]bool {
 	})
 	_, err := m.root.Logical().ReadWithContext(t.Context(), m.path+"/creds/person")
 	require.ErrorContains(t, err, "no person has consented yet")
-	resp, err := m.root.Logical().ReadRawWithContext(t.Context(), m.path+"/metrics")
+	names := exportedBy(t, m.root, m.path)
+	maps.Copy(names, exportedByRotation(t))
+	return names
+}
+
+// exportedByRotation returns the names of the metrics after a rotation, at a vendor that can be reached only by a
+// proxy.
+func exportedByRotation(t *testing.T) map[string]bool {
+	t.Helper()
+	sim := vendorsim.New()
+	own := rotationWorld(t, vaultserver.StartDev, sim)
+	vendor, fields := sim.AddRotating("entra/client_secret", "prod")
+	fields["rotation_period"] = "90d"
+	path := rotationMount + "/config/" + vendor + "/prod"
+	_, err := own.root.Logical().WriteWithContext(t.Context(), path, fields)
+	require.NoError(t, err)
+	_, err = own.root.Logical().WriteWithContext(t.Context(), path+"/rotate", nil)
+	require.NoError(t, err)
+	_, err = own.root.Logical().ReadWithContext(t.Context(), rotationMount+"/creds/prod") // loads the credential
+	require.NoError(t, err)
+	return exportedBy(t, own.root, rotationMount)
+}
+
+// exportedBy returns the names of the metrics of a mount.
+func exportedBy(t *testing.T, client *api.Client, mount string) map[string]bool {
+	t.Helper()
+	resp, err := client.Logical().ReadRawWithContext(t.Context(), mount+"/metrics")
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	assert.Equal(t, "application/openmetrics-text; version=1.0.0; charset=utf-8", resp.Header.Get("Content-Type"))

@@ -81,7 +81,7 @@ func TestEachAlertIsInTheMonitoringPageAndLeadsToARunbook(t *testing.T) {
 	require.NoError(t, err)
 
 	tree := fstest.MapFS{}
-	for _, page := range []string{"docs/consent.md", "docs/monitoring.md", "docs/troubleshooting.md"} {
+	for _, page := range []string{"docs/consent.md", "docs/monitoring.md", "docs/rotation.md", "docs/troubleshooting.md"} {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
 		tree[page] = &fstest.MapFile{Data: text}
