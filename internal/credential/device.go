@@ -75,7 +75,7 @@ func (st *Store) StartDevice(ctx context.Context, s logical.Storage, name string
 	if err := putAttempt(ctx, s, name, c); err != nil {
 		return nil, err
 	}
-	st.poll(s, name, c.Device.Interval)
+	st.poll(s, name, openedConsent{interval: c.Device.Interval})
 	return c, nil
 }
 
@@ -99,7 +99,8 @@ func (st *Store) ResumeDevices(ctx context.Context, s logical.Storage) error {
 	}
 	for _, name := range names {
 		if c, err := st.readAttempt(ctx, s, name); err == nil && c != nil && c.Device != nil && c.State == ConsentPending {
-			st.poll(s, name, c.Device.Interval)
+			// The process may have been asked to slow down, and have ended before it stored that.
+			st.poll(s, name, openedConsent{interval: c.Device.Interval + slowDown})
 		} else if storage.IsError(err) {
 			return err
 		}
@@ -112,7 +113,7 @@ func (st *Store) ResumeDevices(ctx context.Context, s logical.Storage) error {
 
 // poll polls for a consent in the background, unless that is done already. The first poll is after the interval,
 // as another process may have polled just now.
-func (st *Store) poll(s logical.Storage, name string, interval time.Duration) {
+func (st *Store) poll(s logical.Storage, name string, opened openedConsent) {
 	p := st.polls
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -129,12 +130,12 @@ func (st *Store) poll(s logical.Storage, name string, interval time.Duration) {
 			defer p.mu.Unlock()
 			delete(p.running, name)
 		}()
-		st.pollUntilDecided(p.ctx, s, name, interval)
+		st.pollUntilDecided(p.ctx, s, name, opened)
 	}()
 }
 
-func (st *Store) pollUntilDecided(ctx context.Context, s logical.Storage, name string, interval time.Duration) {
-	wait, opened := interval, openedConsent{}
+func (st *Store) pollUntilDecided(ctx context.Context, s logical.Storage, name string, opened openedConsent) {
+	wait := opened.interval
 	for {
 		select {
 		case <-ctx.Done():
@@ -159,6 +160,19 @@ type openedConsent struct {
 
 	// interval is the longest that the vendor has asked for. Storage may not have accepted it.
 	interval time.Duration
+
+	// slowDowns is how often in a row the vendor has asked to slow down. A vendor may count from an interval that
+	// this process does not know, and add to it at each poll that is too early.
+	slowDowns int
+
+	// isInterrupted is whether this process could not poll just now, so that another one may have.
+	isInterrupted bool
+}
+
+// interrupted returns when to try again after this process could not poll.
+func (o *openedConsent) interrupted() time.Duration {
+	o.isInterrupted = true
+	return max(o.interval, slowDown)
 }
 
 // pollOnce asks the vendor whether the person has decided. It returns the time until the next poll; zero if
@@ -166,13 +180,13 @@ type openedConsent struct {
 func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, opened *openedConsent) (next time.Duration, err error) {
 	unlock, err := st.broker.Lock(ctx, storage.ConsentKey(name))
 	if err != nil {
-		return slowDown, nil //nolint:nilerr // the next poll tries again
+		return opened.interrupted(), nil //nolint:nilerr // the next poll tries again
 	}
 	defer unlock()
 	c, err := st.readAttempt(ctx, s, name)
 	switch {
 	case storage.IsError(err):
-		return slowDown, nil //nolint:nilerr // the next poll tries again
+		return opened.interrupted(), nil //nolint:nilerr // the next poll tries again
 	case err != nil || c == nil || c.Device == nil || c.State != ConsentPending:
 		return 0, nil //nolint:nilerr // another consent has begun, or the credential is deleted
 	}
@@ -184,19 +198,23 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 	case errors.Is(err, errChanged):
 		return 0, st.endDevice(ctx, s, name, c, ConsentFailed, ReasonChanged, err.Error())
 	case storage.IsError(err) || errors.Is(err, broker.ErrBusy) || errors.Is(err, broker.ErrClosed):
-		return c.Device.Interval, nil
+		return opened.interrupted(), nil
 	case err != nil:
 		return 0, st.endDevice(ctx, s, name, c, ConsentFailed, ReasonFailed, err.Error())
 	}
 	defer n.end()
 	// The vendor is asked only if its answer can be stored: not by a node that is not active any more.
 	if err := n.changes.Of(name).Probe(n.ctx); err != nil {
-		return c.Device.Interval, nil //nolint:nilerr // the next poll tries again
+		return opened.interrupted(), nil //nolint:nilerr // the next poll tries again
 	}
 	if opened.generation != n.stored.Generation {
-		*opened = openedConsent{generation: n.stored.Generation, Consent: n.consent}
+		opened.generation, opened.Consent = n.stored.Generation, n.consent
 	}
 	opened.interval = max(opened.interval, c.Device.Interval)
+	if opened.isInterrupted {
+		opened.isInterrupted = false
+		return opened.interval, nil
+	}
 	answer, person, err := opened.RedeemDevice(n.ctx, c.Device.DeviceCode)
 	var refusal *provider.Error
 	switch {
@@ -212,9 +230,11 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 		next, _ := st.pauseAfter(name, err)
 		return max(opened.interval, slowDown, time.Until(next)), nil // an outage passes; the code may expire meanwhile
 	case refusal.Code == provider.CodePending:
+		opened.slowDowns = 0
 		return opened.interval, nil
 	case refusal.Code == provider.CodeSlowDown:
-		opened.interval += slowDown
+		opened.slowDowns++
+		opened.interval += time.Duration(opened.slowDowns) * slowDown
 		c.Device.Interval = opened.interval
 		if err := putAttempt(n.ctx, s, name, c); err != nil {
 			st.Logger().Debug("cannot store the interval of a consent", "name", name, "error", err)

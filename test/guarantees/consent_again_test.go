@@ -106,7 +106,7 @@ func TestGuarantee16TheIntervalOfPollsHoldsAcrossAFailover(t *testing.T) {
 		}
 		assert.Zero(t, e.Sim.EarlyPolls())
 		e.Sim.Approve(code, person)
-		time.Sleep(11 * time.Second)
+		time.Sleep(16 * time.Second)
 		assert.Equal(t, "connected", e.consent()["state"])
 	})
 }
@@ -120,6 +120,44 @@ func TestGuarantee16AnIntervalThatStorageDoesNotAcceptHolds(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		assert.Zero(t, e.Sim.EarlyPolls())
 		faulty.OnCall.Store(nil)
+	})
+}
+
+// Given a node that ends between the vendor's slow_down and the write of the interval, the next one polls no earlier.
+func TestGuarantee16AnIntervalThatIsLostAtAFailoverHolds(t *testing.T) {
+	withDevices(t, func(t *testing.T, e *consenting) {
+		e.Sim.Behave(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{SlowDown: true}})
+		faulty := e.BreakStorage()
+		code := e.device()
+		refuse(faulty, "put", "consent/", false)
+		time.Sleep(6 * time.Second) // one poll
+		e.Clean()
+		faulty.OnCall.Store(nil)
+		e.Restart()
+		require.NoError(t, e.Tick())
+		e.Sim.Approve(code, person)
+		time.Sleep(21 * time.Second)
+		assert.Equal(t, "connected", e.consent()["state"])
+		assert.Zero(t, e.Sim.EarlyPolls())
+	})
+}
+
+// A vendor that counts from a longer interval adds to it at each poll that is too early.
+func TestGuarantee16AnIntervalThatIsTooShortIsCaughtUp(t *testing.T) {
+	withDevices(t, func(t *testing.T, e *consenting) {
+		e.Sim.Behave(vendorsim.Conduct{OAuth: vendorsim.OAuthConduct{SlowDown: true}})
+		code := e.device()
+		time.Sleep(16 * time.Second) // the vendor has asked for 10 s
+		e.Clean()
+		e.Amend("consent/"+person, func(entry map[string]any) {
+			entry["device"].(map[string]any)["interval"] = time.Second
+		})
+		e.Restart()
+		require.NoError(t, e.Tick())
+		e.Sim.Approve(code, person)
+		time.Sleep(2 * time.Minute)
+		assert.Equal(t, "connected", e.consent()["state"])
+		assert.Equal(t, 2, e.Sim.EarlyPolls())
 	})
 }
 
@@ -138,7 +176,7 @@ func TestGuarantee10ANodeThatIsNotActiveDoesNotSpendADeviceCode(t *testing.T) {
 		e.Storage = faulty.Storage
 		e.Restart()
 		require.NoError(t, e.Tick())
-		time.Sleep(10 * time.Second)
+		time.Sleep(11 * time.Second)
 		assert.Equal(t, "connected", e.consent()["state"])
 		assert.Len(t, e.Sim.Consents(), 1)
 		former.Cleanup(t.Context())

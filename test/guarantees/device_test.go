@@ -138,7 +138,7 @@ func TestGuarantee3TheResultOfAConsentOnAnotherDeviceIsNotLost(t *testing.T) {
 				e.Sim.Approve(code, person)
 				time.Sleep(30 * time.Second)
 				faulty.OnCall.Store(nil)
-				time.Sleep(10 * time.Second)
+				time.Sleep(15 * time.Second) // another node may have polled in the meantime
 				require.NoError(t, e.Tick())
 				assert.Equal(t, "connected", e.consent()["state"])
 				e.Creds(person)
