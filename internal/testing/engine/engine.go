@@ -319,31 +319,6 @@ func (e *Engine) Damage(key string) {
 	require.NoError(e.T, e.Storage.Put(e.T.Context(), &logical.StorageEntry{Key: key, Value: []byte("{")}))
 }
 
-// Tick sends one rollback operation, as Vault's rollback manager does every minute.
-func (e *Engine) Tick() error {
-	_, err := e.Backend.HandleRequest(e.T.Context(), &logical.Request{Operation: logical.RollbackOperation, Storage: e.Storage})
-	return err
-}
-
-// Pass sleeps for d, with a Tick every minute. In a day or more, it ticks every quarter of an hour
-// until the last two hours, because a year of minutes takes too long under the race detector.
-func (e *Engine) Pass(d time.Duration) {
-	e.T.Helper()
-	if d >= 24*time.Hour {
-		e.pass(d-2*time.Hour, 15*time.Minute)
-		d = 2 * time.Hour
-	}
-	e.pass(d, time.Minute)
-}
-
-func (e *Engine) pass(d, interval time.Duration) {
-	e.T.Helper()
-	for end := time.Now().Add(d); time.Now().Before(end); {
-		time.Sleep(min(interval, time.Until(end)))
-		require.NoError(e.T, e.Tick())
-	}
-}
-
 // Refused reads a path, and fails the test unless the read fails.
 func (e *Engine) Refused(path string) (status int, message string) {
 	e.T.Helper()

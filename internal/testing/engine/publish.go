@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
@@ -41,19 +40,4 @@ func (e *Engine) fetchKeys() (status int, cacheControl string, body []byte) {
 		return status, "", nil
 	}
 	return resp.Data[logical.HTTPStatusCode].(int), resp.Data[logical.HTTPCacheControlHeader].(string), resp.Data[logical.HTTPRawBody].([]byte)
-}
-
-// PassReading sleeps for d. At each interval there is a Tick, the vendor's nodes renew their caches, and a reader
-// reads the token of prod. It then calls each.
-func (e *Engine) PassReading(d, interval time.Duration, nodes []*vendorsim.KeyCache, each func()) {
-	e.T.Helper()
-	for end := time.Now().Add(d); time.Now().Before(end); {
-		time.Sleep(interval)
-		require.NoError(e.T, e.Tick())
-		for _, node := range nodes {
-			node.Keys()
-		}
-		e.Creds("prod")
-		each()
-	}
 }
