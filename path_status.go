@@ -101,7 +101,7 @@ func (b *backend) statusList(ctx context.Context, req *logical.Request, _ *frame
 	}
 	info := map[string]any{}
 	for name, vendor := range vendors {
-		status, err := b.broker.ReadStatus(ctx, req.Storage, name)
+		status, err := b.broker.BriefStatus(ctx, req.Storage, name)
 		switch {
 		case errors.Is(err, broker.ErrUnknown): // deleted meanwhile
 			delete(vendors, name)

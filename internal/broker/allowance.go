@@ -50,20 +50,18 @@ func (r *record) takeAllowance(d Dedication, now time.Time) (giveBack func(), er
 
 // setAllowance sets the allowance of a role to fit the lifetime of a token that it got.
 func (r *record) setAllowance(d Dedication, token provider.Token, now time.Time) {
-	maps.DeleteFunc(r.allowances, func(role string, a *allowance) bool { return role != d.Role && a.isFull(now) })
+	maps.DeleteFunc(r.allowances, func(role string, a *allowance) bool { return role != d.Role && isFull(a.limiter, now) })
 	lifetime := max(token.ExpireTime.Sub(token.IssueTime), time.Second).Round(time.Second)
 	a := r.allowances[d.Role]
 	if a == nil {
+		if r.allowances == nil {
+			r.allowances = map[string]*allowance{}
+		}
 		a = &allowance{limiter: rate.NewLimiter(0, d.MaxExchanges)}
 		a.limiter.AllowN(now, 1) // for this token's exchange
 		r.allowances[d.Role] = a
 	}
 	a.set(d.MaxExchanges, lifetime, now)
-}
-
-// isFull reports whether no past exchange counts against the limit.
-func (a *allowance) isFull(now time.Time) bool {
-	return a.limiter.TokensAt(now) >= float64(a.limiter.Burst())
 }
 
 func (a *allowance) set(most int, lifetime time.Duration, now time.Time) {

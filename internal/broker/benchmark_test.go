@@ -68,12 +68,14 @@ func BenchmarkSweep(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
 				for _, name := range c.names[:due] {
-					broker.records[name].age()
+					broker.cached(name).age()
 				}
 				b.StartTimer()
 				require.NoError(b, broker.Sweep(b.Context(), storage))
 				b.StopTimer()
-				require.Empty(b, broker.dueTasks(time.Now()), "due tasks are left")
+				left, err := broker.dueTasks(b.Context(), storage)
+				require.NoError(b, err)
+				require.Empty(b, left, "due tasks are left")
 				b.StartTimer()
 			}
 		})
@@ -89,5 +91,5 @@ func (r *record) age() {
 	state := *r.current.state
 	state.Tokens = withKey(state.Tokens, ownScope, token)
 	r.current.state = &state
-	r.uses[ownScope] = use{inUse: true}
+	r.setUseLocked(ownScope, use{inUse: true})
 }

@@ -6,7 +6,7 @@
 //
 // A State holds the result of a credential's exchanges (state.go). Storage has it in several
 // entries (entries.go, save.go). A snapshot is what is cached of one name: the State and more
-// (snapshot.go). The rules are pure functions (rules.go), and decide.go applies them: it decides
+// (snapshot.go). The index has every name (index.go); names that nobody reads have only a summary there (evict.go). The rules are pure functions (rules.go), and decide.go applies them: it decides
 // whether a token is served or renewed. The entry points are read.go for readers, dedicate.go
 // and lease.go for those of dedicated roles, forced_refresh.go, change.go and status.go for
 // operators, and sweep.go for Vault's periodic function. Every exchange goes through callVendor in
@@ -66,11 +66,20 @@ type Broker struct {
 	observer Observer
 	locks    *locks
 
+	// mu guards the index (index.go). It is locked before that of a record.
 	mu      sync.RWMutex
-	records map[string]*record // by the name of the credential
+	entries map[string]*entry
+	queue   queue
 
-	// variants are the records of variants, by the name of their credential and by their own.
-	variants map[string]map[string]*record
+	// variants are the entries of variants, by the name of their credential and by their own. clients are those of
+	// credentials, by the name of the client that each used when it was last read, and by their own.
+	variants, clients map[string]map[string]*entry
+
+	// What sweeps have found, by name: secrets to rotate, variants that nobody reads, and expiries that may be news.
+	rotationsDue, idle map[string]bool
+	expiries           map[string]Expiry
+
+	touches touches
 
 	// loads deduplicates the loads that readers wait for.
 	loads singleflight.Group
@@ -81,7 +90,7 @@ type Broker struct {
 	// swept is when the last sweep began, with a monotonic reading. Only Sweep uses it.
 	swept time.Time
 
-	// listed is whether every name in storage has a record. Only Sweep uses it.
+	// listed is whether every name in storage has an entry. Only Sweep uses it.
 	listed bool
 
 	// Close closes closed. Nothing begins after that.
@@ -93,7 +102,9 @@ type Broker struct {
 func New(source Source, observer Observer) *Broker {
 	closed := make(chan struct{})
 	return &Broker{
-		source: source, observer: observer, locks: newLocks(closed), records: map[string]*record{}, variants: map[string]map[string]*record{},
+		source: source, observer: observer, locks: newLocks(closed), entries: map[string]*entry{},
+		variants: map[string]map[string]*entry{}, clients: map[string]map[string]*entry{},
+		rotationsDue: map[string]bool{}, idle: map[string]bool{}, expiries: map[string]Expiry{},
 		slots: make(chan struct{}, sweepRenewals), closed: closed,
 	}
 }

@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -13,26 +12,32 @@ import (
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
-// A record is the cached state of one name. It stays when the credential changes, and is removed
-// when the name turns out not to be in storage.
+// A record is the cached state of one name. It stays when the credential changes. It is removed when the name turns out
+// not to be in storage, and evicted when nothing needs it (evict.go).
 type record struct {
-	name string
+	name    string
+	touches *touches
 
 	flights singleflight.Group
 
 	// Only the holder of the name's lock uses these: what storage has of the state, and the
-	// allowances of dedicated roles, by role.
+	// allowances of dedicated roles, by role; nil if there are none.
 	stored     *storedState
 	allowances map[string]*allowance
 
 	// refreshLimits limits the refreshes of the name: first those that keep the cached tokens, then
-	// those with drop.
+	// those with drop. They are nil until there was one.
 	refreshLimits [2]*rate.Limiter
 
 	mu      sync.Mutex
 	current snapshot
-	uses    map[string]use // by scope
+	uses    map[string]use // by scope; nil if there are none
 	running operation
+
+	// isTouched is whether the sweep must look at the record. needed is when a reader or an operator last needed it, to
+	// within useAccuracy. seen is that of the summary that the record replaces; zero if there was none.
+	isTouched    bool
+	needed, seen time.Time
 
 	// delegations are the exchanges for callers; nil if there are none since the last change.
 	delegations *delegations
@@ -71,24 +76,10 @@ func (u use) isAbandoned(v scopeSnapshot, now time.Time) bool {
 func (b *Broker) cached(name string) *record {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return b.records[name]
-}
-
-// allCached returns the records of all names: first those of credentials, and then those of variants, which
-// are loaded from the credential in memory.
-func (b *Broker) allCached() []*record {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	all := make([]*record, 0, len(b.records))
-	for _, r := range b.records {
-		if !isVariant(r.name) {
-			all = append(all, r)
-		}
+	if e := b.entries[name]; e != nil {
+		return e.record
 	}
-	for _, variants := range b.variants {
-		all = slices.AppendSeq(all, maps.Values(variants))
-	}
-	return all
+	return nil
 }
 
 // lockRecord locks a name and returns its record, which it creates if necessary. unlock also
@@ -119,27 +110,66 @@ func (b *Broker) recordOf(name string) *record {
 	return b.recordLocked(name)
 }
 
-// addListed returns the record of a name that is in storage, which it creates if necessary.
-func (b *Broker) addListed(name string) *record {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	r := b.recordLocked(name)
+// recordLocked also restores what the summary of a name has that storage does not.
+func (b *Broker) recordLocked(name string) *record {
+	e, isNew := b.entryLocked(name)
+	if e.record != nil {
+		return e.record
+	}
+	r := &record{name: name, touches: &b.touches}
+	if !isNew {
+		r.current.presence = unloaded
+		r.touchLocked()
+	}
+	if m := e.summary; m != nil {
+		r.uses, r.seen, r.current.loggedSkew = maps.Clone(m.uses), m.seen, m.loggedSkew
+		if m.delegated != nil {
+			r.current.delegated = *m.delegated
+		}
+	}
+	e.record = r
+	return r
+}
+
+// noteListed records that the name is in storage.
+func (r *record) noteListed() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.current.presence == absent {
 		r.current.presence = unloaded
+		r.touchLocked()
 	}
-	return r
 }
 
-func (b *Broker) recordLocked(name string) *record {
-	r := b.records[name]
-	if r == nil {
-		r = &record{name: name, uses: map[string]use{}, allowances: map[string]*allowance{}, refreshLimits: newRefreshLimits()}
-		b.records[name] = r
-		b.indexLocked(r)
+// touch makes the next sweep look at the record.
+func (r *record) touch() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.touchLocked()
+}
+
+func (r *record) touchLocked() {
+	if !r.isTouched {
+		r.isTouched = true
+		r.touches.add(r)
 	}
-	return r
+}
+
+// noteNeeded records that a reader or an operator needs the record.
+func (r *record) noteNeeded() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.needed = time.Now()
+	r.touchLocked()
+}
+
+// setUseLocked sets the use of a scope.
+func (r *record) setUseLocked(scope string, u use) {
+	if r.uses == nil {
+		r.uses = map[string]use{}
+	}
+	r.uses[scope] = u
+	r.touchLocked()
 }
 
 // removeAbsent removes the record of a name that is not in storage, unless it has something that
@@ -149,9 +179,8 @@ func (b *Broker) removeAbsent(r *record) {
 	defer b.mu.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.current.presence == absent && r.current.unsaved == nil {
-		delete(b.records, r.name)
-		b.unindexLocked(r)
+	if e := b.entries[r.name]; e != nil && e.record == r && r.current.presence == absent && r.current.unsaved == nil {
+		b.removeLocked(e)
 	}
 }
 
@@ -171,6 +200,7 @@ func (r *record) update(epoch uint64, f func(*snapshot)) (snapshot, error) {
 		return r.current, errSuperseded
 	}
 	f(&r.current)
+	r.touchLocked()
 	return r.current, nil
 }
 
@@ -212,31 +242,44 @@ func (r *record) reload() {
 
 func (r *record) unloadLocked(p presence) {
 	r.current.epoch++
-	r.delegations = nil
+	r.delegations, r.seen = nil, time.Time{}
 	r.current.presence, r.current.credential, r.current.state = p, nil, nil
-}
-
-// Len returns the number of names in memory.
-func (b *Broker) Len() int {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	return len(b.records)
+	r.touchLocked()
 }
 
 // Forget clears what is cached of a name and of its variants. The next request loads it from storage.
 func (b *Broker) Forget(name string) {
-	if r := b.cached(name); r != nil {
-		r.forget()
+	b.outdate(name, false, (*record).forget, (*record).forget)
+}
+
+// outdate makes the next request load a name and its variants again. The functions do that for records of the name and
+// of its variants; keepsUses is whether what they forget leaves out the uses of tokens.
+func (b *Broker) outdate(name string, keepsUses bool, own, ofVariant func(*record)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e := b.entries[name]; e != nil {
+		b.outdateLocked(e, keepsUses)
+		if e.record != nil {
+			own(e.record)
+		}
 	}
-	for _, r := range b.variantsOf(name) {
-		r.forget()
+	for _, e := range b.variants[name] {
+		b.outdateLocked(e, keepsUses)
+		if e.record != nil {
+			ofVariant(e.record)
+		}
 	}
 }
 
 // ForgetAll is Forget for all names.
 func (b *Broker) ForgetAll() {
-	for _, r := range b.allCached() {
-		r.forget()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.entries {
+		b.outdateLocked(e, false)
+		if e.record != nil {
+			e.record.forget()
+		}
 	}
 }
 
@@ -261,8 +304,8 @@ func (r *record) noteRead(scope string) (v scopeSnapshot, began time.Time, isLoa
 	}
 	v = r.current.of(scope)
 	if u, now := r.uses[v.scope], time.Now(); !u.inUse || now.Sub(u.lastRead) > useAccuracy {
-		u.inUse, u.lastRead = true, now
-		r.uses[v.scope] = u
+		u.inUse, u.lastRead, r.needed = true, now, now
+		r.setUseLocked(v.scope, u)
 	}
 	return v, r.running.since, true
 }
@@ -273,20 +316,20 @@ func (r *record) noteAwaited(scope string) {
 	defer r.mu.Unlock()
 	u := r.uses[scope]
 	u.isAwaited = true
-	r.uses[scope] = u
+	r.setUseLocked(scope, u)
 }
 
 // noteServedLocked records that the readers that waited for a token got the cached one.
 func (r *record) noteServedLocked(scope string) {
 	u := r.uses[scope]
-	r.uses[scope] = use{inUse: u.inUse, lastRead: u.lastRead}
+	r.setUseLocked(scope, use{inUse: u.inUse, lastRead: u.lastRead})
 }
 
 // noteIssuedLocked records a new token of a scope. It is in use if a reader waits for it and the
 // last token was valid recently.
 func (r *record) noteIssuedLocked(scope string, last provider.Token) {
 	u := r.uses[scope]
-	r.uses[scope] = use{inUse: u.isAwaited && wasRecentlyValid(last, time.Now()), lastRead: u.lastRead}
+	r.setUseLocked(scope, use{inUse: u.isAwaited && wasRecentlyValid(last, time.Now()), lastRead: u.lastRead})
 }
 
 // noteRejectedLocked records that the vendor rejected a scope. A narrower scope and a variant are
@@ -309,4 +352,5 @@ func (r *record) setRunning(o operation) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.running = o
+	r.touchLocked()
 }

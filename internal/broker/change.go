@@ -150,10 +150,7 @@ func (c *Change) Committed() { c.replaced(unloaded) }
 func (c *Change) Deleted() { c.replaced(absent) }
 
 func (c *Change) replaced(p presence) {
-	c.record.reset(p)
-	for _, r := range c.broker.variantsOf(c.record.name) {
-		r.forget()
-	}
+	c.broker.outdate(c.record.name, false, func(r *record) { r.reset(p) }, (*record).forget)
 	c.record.keepUnsaved(nil, nil, nil)
 	c.isCommitted = true
 }
@@ -164,12 +161,7 @@ func (c *Change) SettingsCommitted() { c.broker.Unload(c.record.name) }
 
 // Unload makes the next request load a credential again. What is cached of it in storage stays.
 func (b *Broker) Unload(name string) {
-	if r := b.cached(name); r != nil {
-		r.reload()
-	}
-	for _, r := range b.variantsOf(name) {
-		r.unload()
-	}
+	b.outdate(name, true, (*record).reload, (*record).unload)
 }
 
 // Save stores the vendor's answer for the stored credential while the change goes on.

@@ -123,15 +123,29 @@ func (s *State) withAccepted(secrets string, hasWorked bool) *State {
 // ClientUse returns what the exchanges of a credential in memory have used of its client. isKnown is false
 // if it is not in memory.
 func (b *Broker) ClientUse(name string) (use ClientUse, isKnown bool) {
-	r := b.cached(name)
-	if r == nil {
+	facts, isKnown := b.find(name).clientFacts()
+	if !isKnown {
 		return use, false
 	}
-	snap := r.get()
-	if snap.presence != loaded {
-		return use, false
+	return facts.use.Value(), true
+}
+
+// clientFacts returns what a credential has used of its client. isKnown is false if that is not in memory, or if the
+// credential cannot be used.
+func (k known) clientFacts() (facts clientFacts, isKnown bool) {
+	if k.record != nil {
+		switch snap := k.record.get(); snap.presence {
+		case loaded:
+			return snap.clientFacts(), true
+		case unusable:
+			return facts, false
+		case absent, unloaded:
+		}
 	}
-	return snap.latestState().Client, true
+	if k.summary == nil || k.summary.isUnusable {
+		return facts, false
+	}
+	return k.summary.used, true
 }
 
 // ClientsInUse returns the names of the clients that credentials in memory use, sorted; none if the broker is
@@ -140,24 +154,16 @@ func (b *Broker) ClientsInUse() []string {
 	if isClosed(b.closed) {
 		return nil
 	}
-	names := map[string]bool{}
-	for _, r := range b.allCached() {
-		if snap := r.get(); snap.presence == loaded && snap.credential.Client != "" {
-			names[snap.credential.Client] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return slices.Sorted(maps.Keys(b.clients))
 }
 
 // HasWorked reports whether the vendor has issued a token to a credential in memory that uses a client, with
 // the given settings, or the given secrets; "" stands for any.
 func (b *Broker) HasWorked(client, settings, secrets string) bool {
-	for _, r := range b.allCached() { // variants too
-		snap := r.get()
-		if snap.presence != loaded || snap.credential.Client != client {
-			continue
-		}
-		worked := snap.latestState().Client.Worked
+	for _, facts := range b.usersOf(client) { // variants too
+		worked := facts.use.Value().Worked
 		if worked != (ClientVersion{}) && (settings == "" || worked.Settings == settings) && (secrets == "" || worked.Secrets == secrets) {
 			return true
 		}
@@ -168,37 +174,43 @@ func (b *Broker) HasWorked(client, settings, secrets string) bool {
 // UnloadUsers makes the next request load each credential that uses a client again. Where isVoid is set, their
 // tokens are void, and whether they are in use is forgotten too.
 func (b *Broker) UnloadUsers(client string, isVoid bool) {
-	for _, r := range b.allCached() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.entries {
+		if m := e.known(); m != nil && m.used.name == client {
+			b.outdateLocked(e, !isVoid)
+		}
+		if e.record == nil {
+			continue
+		}
 		// One that is not loaded may be about to be, with the client as it was.
-		if snap := r.get(); snap.presence == loaded && snap.credential.Client != client {
+		if snap := e.record.get(); snap.presence == loaded && snap.credential.Client != client {
 			continue
 		}
 		if isVoid {
-			r.forget()
+			e.record.forget()
 		} else {
-			r.reload()
+			e.record.reload()
 		}
 	}
 }
 
 // IsInMemory reports whether it is known that a name can or cannot be exchanged.
 func (b *Broker) IsInMemory(name string) bool {
-	r := b.cached(name)
-	if r == nil {
-		return false
+	k := b.find(name)
+	if k.record != nil {
+		if p := k.record.get().presence; p == loaded || p == unusable {
+			return true
+		}
 	}
-	snap := r.get()
-	return snap.presence == loaded || snap.presence == unusable
+	return k.summary != nil
 }
 
 // HaveAccepted reports whether the vendor has accepted a version of a client's secrets from all credentials
 // in memory that use it, and issued a token with it to at least one. Others may not be in memory.
 func (b *Broker) HaveAccepted(client, secrets string) bool {
-	for name, snap := range b.usersOf(client) {
-		consent := provider.ConsentOf(snap.credential.Vendor)
-		switch {
-		case consent != nil && consent.IsMissing(), provider.OnlyDelegates(snap.credential.Vendor): // not exchanged
-		case snap.latestState().Client.Accepted != secrets && !b.VariantAccepted(name, secrets):
+	for name, facts := range b.usersOf(client) {
+		if !isVariant(name) && facts.isExchanged && facts.use.Value().Accepted != secrets && !b.VariantAccepted(name, secrets) {
 			return false
 		}
 	}
@@ -218,19 +230,25 @@ func (b *Broker) VariantAccepted(name, secrets string) bool {
 // with the time since when.
 func (b *Broker) RejectedUsers(client string) iter.Seq2[string, time.Time] {
 	return func(yield func(string, time.Time) bool) {
-		for name, snap := range b.usersOf(client) {
-			if since := snap.latestState().RejectedSince(); !since.IsZero() && !yield(name, since) {
+		for name, facts := range b.usersOf(client) {
+			if !isVariant(name) && facts.rejectedSince != 0 && !yield(name, facts.rejectedSince.time()) {
 				return
 			}
 		}
 	}
 }
 
-func (b *Broker) usersOf(client string) iter.Seq2[string, snapshot] {
-	return func(yield func(string, snapshot) bool) {
-		for _, r := range b.allCached() {
-			snap := r.get()
-			if snap.presence == loaded && !isVariant(r.name) && snap.credential.Client == client && !yield(r.name, snap) {
+// usersOf returns the credentials and variants in memory that use a client.
+func (b *Broker) usersOf(client string) iter.Seq2[string, clientFacts] {
+	return func(yield func(string, clientFacts) bool) {
+		b.mu.RLock()
+		users := make([]known, 0, len(b.clients[client]))
+		for name, e := range b.clients[client] {
+			users = append(users, known{name, e.record, e.known()})
+		}
+		b.mu.RUnlock()
+		for _, user := range users {
+			if facts, isKnown := user.clientFacts(); isKnown && facts.name == client && !yield(user.name, facts) {
 				return
 			}
 		}

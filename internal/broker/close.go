@@ -49,9 +49,13 @@ func isClosed(closed <-chan struct{}) bool {
 // yet.
 func (b *Broker) drain(ctx context.Context) {
 	names := b.locks.lockedNames()
-	for _, r := range b.allCached() {
-		names[r.name] = true
+	b.mu.RLock()
+	for name, e := range b.entries {
+		if e.record != nil {
+			names[name] = true
+		}
 	}
+	b.mu.RUnlock()
 	var busy []string
 	for name := range names {
 		unlock, isLocked := b.locks.tryLock(name)

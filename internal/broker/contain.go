@@ -45,4 +45,5 @@ func (r *record) endPanicPause() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.current.panicPause = time.Time{}
+	r.touchLocked()
 }

@@ -52,6 +52,7 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	r, unlock := b.withRecord(name, unlockName)
 	defer unlock()
 	defer b.contain(r, &err)
+	r.noteNeeded()
 	r.setRunning(operation{isDedicated: true, since: time.Now()})
 	defer r.setRunning(operation{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)

@@ -90,7 +90,28 @@ func (r *record) delegationsOf(epoch uint64) *delegations {
 	if r.delegations == nil || r.delegations.epoch != epoch {
 		r.delegations = newDelegations(epoch)
 	}
+	if now := time.Now(); now.Sub(r.needed) > useAccuracy {
+		r.needed = now
+		r.touchLocked()
+	}
 	return r.delegations
+}
+
+// isIdle reports whether no exchange runs, and no token or refusal is cached that would count.
+func (ds *delegations) isIdle(now time.Time) bool {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	for _, cached := range ds.tokens.Values() {
+		if leaseTTL(cached.At(now), now) > 0 && (cached.until.IsZero() || now.Before(cached.until)) {
+			return false
+		}
+	}
+	for _, last := range ds.refused.Values() {
+		if now.Before(last.until) {
+			return false
+		}
+	}
+	return len(ds.queue) == 0
 }
 
 func newDelegations(epoch uint64) *delegations {

@@ -46,22 +46,21 @@ func (e *TooManyRefreshesError) Error() string {
 		maxRefreshes, refreshPeriod, FormatTime(e.Next.Add(time.Second-1)))
 }
 
-// newRefreshLimits returns the limits of the refreshes of a name.
-func newRefreshLimits() (all [2]*rate.Limiter) {
-	for i := range all {
-		all[i] = rate.NewLimiter(rate.Every(refreshPeriod/maxRefreshes), maxRefreshes)
-	}
-	return all
-}
-
 // takeRefresh counts a refresh of a name. Refreshes with drop are for leaks, and have a limit of
 // their own.
 func (r *record) takeRefresh(drop bool, now time.Time) error {
-	limiter := r.refreshLimits[0]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	limiter := &r.refreshLimits[0]
 	if drop {
-		limiter = r.refreshLimits[1]
+		limiter = &r.refreshLimits[1]
 	}
-	reservation := limiter.ReserveN(now, 1)
+	if *limiter == nil {
+		*limiter = rate.NewLimiter(rate.Every(refreshPeriod/maxRefreshes), maxRefreshes)
+	}
+	r.needed = now
+	r.touchLocked()
+	reservation := (*limiter).ReserveN(now, 1)
 	if wait := reservation.DelayFrom(now); wait > 0 {
 		reservation.CancelAt(now)
 		return &TooManyRefreshesError{Next: now.Add(wait)}

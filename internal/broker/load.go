@@ -51,6 +51,9 @@ func (b *Broker) load(ctx context.Context, s logical.Storage, r *record) (snapsh
 		}
 		snap, superseded := r.update(snap.epoch, func(snap *snapshot) {
 			snap.credential, snap.state, snap.panicPause = credential, state, time.Time{}
+			if snap.isAhead = false; err == nil && !r.seen.IsZero() {
+				snap.state = state.seenSince(r.seen)
+			}
 			switch {
 			case err == nil:
 				snap.presence = loaded
@@ -67,6 +70,11 @@ func (b *Broker) load(ctx context.Context, s logical.Storage, r *record) (snapsh
 			r.stored = stored
 		})
 		if superseded == nil { // otherwise another node has written in the meantime
+			client := ""
+			if err == nil {
+				client = credential.Client
+			}
+			b.noteLoaded(r, client)
 			return snap, err
 		}
 	}

@@ -2,6 +2,8 @@ package broker
 
 import (
 	"iter"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -45,19 +47,31 @@ type DueRotation struct{ Vendor, Name string }
 
 // RotationsDue returns the credentials in memory whose rotation has something to do.
 func (b *Broker) RotationsDue(now time.Time) iter.Seq[DueRotation] {
+	b.mu.RLock()
+	names := slices.Collect(maps.Keys(b.rotationsDue))
+	b.mu.RUnlock()
 	return func(yield func(DueRotation) bool) {
-		for _, r := range b.allCached() {
-			if isVariant(r.name) {
-				continue
-			}
-			snap := r.get()
-			if snap.presence != loaded {
-				continue
-			}
-			status := snap.credential.Rotation.at(now)
-			if status != nil && !status.DueTime.IsZero() && !now.Before(status.DueTime) && !yield(DueRotation{snap.credential.VendorName, r.name}) {
+		for _, name := range names {
+			vendor, rotation := b.find(name).rotation()
+			status := rotation.at(now)
+			if status == nil || status.DueTime.IsZero() || now.Before(status.DueTime) {
+				b.lookAgainAt(name, now) // its window has passed
+			} else if !yield(DueRotation{vendor, name}) {
 				return
 			}
 		}
 	}
+}
+
+// rotation returns the vendor of a credential, and the rotation of its secret.
+func (k known) rotation() (vendor string, _ RotationFunc) {
+	if k.record != nil {
+		if snap := k.record.get(); snap.presence == loaded {
+			return snap.credential.VendorName, snap.credential.Rotation
+		}
+	}
+	if k.summary != nil {
+		return k.summary.vendor, k.summary.rotation
+	}
+	return "", nil
 }

@@ -291,6 +291,7 @@ func (b *Broker) saveFailure(ctx context.Context, s logical.Storage, r *record, 
 			unsavedScopes = snap.unsaved.scopeWrites
 		}
 		snap.replaceState(next, s, unsavedScopes)
+		snap.isAhead = err != nil
 		r.noteRejectedLocked(v.scope, failure)
 	})
 }

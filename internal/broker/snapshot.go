@@ -34,8 +34,10 @@ type snapshot struct {
 	credential *Credential
 	state      *State
 
-	// unsaved is what storage does not have yet; nil if it has everything.
+	// unsaved is what storage does not have yet; nil if it has everything. isAhead is whether storage does not have the
+	// last failure either.
 	unsaved *unsavedState
+	isAhead bool
 
 	// roleFailures are the failures that count only against a dedicated role, by role.
 	roleFailures map[string]Failure

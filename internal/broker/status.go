@@ -20,8 +20,9 @@ type Status struct {
 	State string
 
 	// IsUnusable is whether the credential is damaged, was written by a newer engine, or lacks its
-	// key pair. No other field is then set. Only Statuses returns such a Status.
-	IsUnusable bool
+	// key pair, and IsUnread whether nothing has read it since the start or a change. No other field is then set. Only
+	// Statuses returns such a Status.
+	IsUnusable, IsUnread bool
 
 	ExpireTime           time.Time // of the token; zero if there is none
 	ExchangeTime         time.Time // of the last successful exchange
@@ -71,31 +72,65 @@ type ScopeStatus struct {
 	StorageError error
 }
 
-// Statuses returns the status of each credential in memory, by name. It holds no lock between two
+// Statuses returns the status of each credential by name: in full of those in memory, and else without its details, such
+// as counts, times of the past and the description. It changes a Status that it has yielded. It holds no lock between two
 // of them.
 func (b *Broker) Statuses() iter.Seq2[string, *Status] {
 	return func(yield func(string, *Status) bool) {
 		now := time.Now()
-		for _, r := range b.allCached() {
-			if isVariant(r.name) {
-				continue
+		s := &Status{}
+		for _, k := range b.all() {
+			if !b.statusOf(k, s, now) {
+				*s = Status{IsUnread: true}
 			}
-			var s *Status
-			switch snap := r.get(); snap.presence {
-			case loaded:
-				s = newStatus(snap, now)
-				s.Variants = b.countVariants(r.name)
-			case unusable:
-				s = &Status{IsUnusable: true}
-			default:
-				continue
-			}
-			if !yield(r.name, s) {
+			if !yield(k.name, s) {
 				return
 			}
 		}
 	}
 }
+
+// statusOf sets s to the status of a credential. It reports whether anything is known.
+func (b *Broker) statusOf(k known, s *Status, now time.Time) bool {
+	if k.record != nil {
+		switch snap := k.record.get(); snap.presence {
+		case loaded:
+			*s = *newStatus(snap, now)
+			s.Variants = b.countVariants(k.name)
+			return true
+		case unusable:
+			*s = Status{IsUnusable: true}
+			return true
+		case absent, unloaded:
+		}
+	}
+	if k.summary != nil {
+		k.summary.status(s, now)
+	}
+	return k.summary != nil
+}
+
+// BriefStatus is ReadStatus, but without details unless they are in memory, as of Statuses. So it reads storage only for
+// a name that nothing has read since the start or a change.
+func (b *Broker) BriefStatus(ctx context.Context, s logical.Storage, name string) (*Status, error) {
+	status := &Status{}
+	if isKnown, err := b.statusInMemory(name, status); isKnown || err != nil {
+		return status, err
+	}
+	return b.ReadStatus(ctx, s, name)
+}
+
+func (b *Broker) statusInMemory(name string, s *Status) (isKnown bool, err error) {
+	defer func() {
+		if recovered := recover(); recovered != nil {
+			isKnown, err = false, Panicked(b.source.Logger().With("name", name), recovered)
+		}
+	}()
+	return b.statusOf(b.find(name), s, time.Now()) && !s.IsUnusable, nil
+}
+
+// UnusedHorizon is how long before a credential expires from disuse its operator learns of it.
+const UnusedHorizon = 48 * time.Hour
 
 // SecretHorizon is how long before the end of a secret its operator learns of it: replacing one takes a person
 // and the vendor.
@@ -112,26 +147,28 @@ type Expiry struct {
 	CanConsent bool
 }
 
-// Expiries returns the expiry of each credential in memory, by name. It holds no lock between two
-// of them.
-func (b *Broker) Expiries() iter.Seq2[string, Expiry] {
-	return func(yield func(string, Expiry) bool) {
-		for _, r := range b.allCached() {
-			if isVariant(r.name) {
-				continue
-			}
-			var x Expiry
-			switch snap := r.get(); snap.presence {
-			case loaded:
-				x = Expiry{snap.credential.VendorName, snap.state.unusedExpireTime(time.Now()), snap.credential.Expires, provider.ConsentOf(snap.credential.Vendor) != nil}
-			case unloaded, absent:
-				continue
-			}
-			if !yield(r.name, x) {
-				return
-			}
+// ReportExpiries calls report with the expiry of each credential for which it may be news: it was read or has changed, or
+// a horizon has passed. An expiry that is not done is reported again.
+func (b *Broker) ReportExpiries(report func(name string, x Expiry) (isDone bool)) {
+	b.mu.Lock()
+	pending := b.expiries
+	b.expiries = map[string]Expiry{}
+	b.mu.Unlock()
+	for name, x := range pending {
+		if report(name, x) {
+			continue
 		}
+		b.mu.Lock()
+		if _, isNewer := b.expiries[name]; !isNewer && b.entries[name] != nil {
+			b.expiries[name] = x
+		}
+		b.mu.Unlock()
 	}
+}
+
+// expiry returns the expiry of a loaded credential.
+func (snap snapshot) expiry(now time.Time) Expiry {
+	return Expiry{snap.credential.VendorName, snap.state.unusedExpireTime(now), snap.credential.Expires, provider.ConsentOf(snap.credential.Vendor) != nil}
 }
 
 // ReadStatus returns the status of the named credential. It neither calls the vendor nor waits for
@@ -150,6 +187,20 @@ func (b *Broker) ReadStatus(ctx context.Context, s logical.Storage, name string)
 	status = newStatus(snap, time.Now())
 	status.Variants = b.countVariants(name)
 	return status, nil
+}
+
+// The values of Status.State.
+const (
+	stateUnused   = "unused"
+	stateOK       = "ok"
+	stateDegraded = "degraded"
+	stateFailed   = "failed"
+	stateConsent  = "consent_required"
+)
+
+// isSoon reports whether a time is known and within a horizon.
+func isSoon(t time.Time, horizon time.Duration, now time.Time) bool {
+	return !t.IsZero() && t.Before(now.Add(horizon))
 }
 
 func newStatus(snap snapshot, now time.Time) *Status {
@@ -175,7 +226,7 @@ func newStatus(snap snapshot, now time.Time) *Status {
 	hasNoSecret := consent != nil && consent.IsMissing()
 	if consent != nil {
 		s.CanConsent = true
-		s.NeedsConsent = hasNoSecret || s.IsRejected && !snap.state.Failure.AboutClient || !s.SecretExpireTime.IsZero() && s.SecretExpireTime.Before(now.Add(SecretHorizon))
+		s.NeedsConsent = hasNoSecret || s.IsRejected && !snap.state.Failure.AboutClient || isSoon(s.SecretExpireTime, SecretHorizon, now)
 	}
 	s.StorageError = snap.unsaved.err()
 	isFailing := s.Failure.Count > 0 || s.StorageError != nil
@@ -189,15 +240,15 @@ func newStatus(snap snapshot, now time.Time) *Status {
 	isFailing = isFailing || s.Failure.Count > 0 || lacksToken
 	switch {
 	case hasNoSecret && !hasToken && !isFailing:
-		s.State = "consent_required"
+		s.State = stateConsent
 	case isFailing && hasToken && !lacksToken:
-		s.State = "degraded"
+		s.State = stateDegraded
 	case isFailing:
-		s.State = "failed"
+		s.State = stateFailed
 	case s.Exchanges == 0:
-		s.State = "unused"
+		s.State = stateUnused
 	default:
-		s.State = "ok"
+		s.State = stateOK
 	}
 	s.SetRotation(snap.credential.Rotation.at(now))
 	return s
@@ -218,8 +269,8 @@ func (s *Status) SetStorageError(err error) {
 }
 
 func (s *Status) degrade() {
-	if s.State == "ok" || s.State == "unused" {
-		s.State = "degraded"
+	if s.State == stateOK || s.State == stateUnused {
+		s.State = stateDegraded
 	}
 }
 

@@ -38,9 +38,8 @@ func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
 	b.logStep(time.Now())
-	failures := []error{b.loadAll(ctx, s)}
-
-	due := b.dueTasks(time.Now())
+	due, err := b.dueTasks(ctx, s)
+	failures := []error{err}
 	results := make(chan error, len(due))
 	begun := 0
 	for begun < len(due) && b.takeSlot(ctx) {
@@ -64,9 +63,11 @@ func (b *Broker) Sweep(ctx context.Context, s logical.Storage) error {
 	return errors.Join(failures...)
 }
 
-// logStep logs that this server's clock has been stepped since the last sweep.
+// logStep logs that this server's clock has been stepped since the last sweep. What was due by the former clock may be due
+// at another time.
 func (b *Broker) logStep(now time.Time) {
 	if by := clockStep(b.swept, now); !b.swept.IsZero() && by.Abs() > minLoggedStep {
+		b.lookAgain(now)
 		b.source.Logger().Warn("this server's clock has been stepped, or the machine was suspended", "by", by.Round(time.Millisecond).String())
 	}
 	b.swept = now
@@ -122,29 +123,34 @@ type nameTasks struct {
 	since time.Time
 }
 
-// dueTasks returns the due tasks of all names, longest overdue first.
-func (b *Broker) dueTasks(now time.Time) []nameTasks {
+// dueTasks returns the due tasks of all names, longest overdue first. It looks only at names that were touched since the
+// last sweep, and at those whose time has come. The error joins those of storage.
+func (b *Broker) dueTasks(ctx context.Context, s logical.Storage) ([]nameTasks, error) {
+	err := b.listAll(ctx, s)
+	now := time.Now()
+	touched := b.touches.take()
+	for _, r := range touched {
+		if r.mayLoad(now) {
+			b.lookAgainAt(r.name, now)
+		}
+	}
+	err = errors.Join(err, b.wake(ctx, s, now))
 	var all []nameTasks
-	for _, r := range b.allCached() {
-		if due := b.dueTasksOf(r, now); len(due.tasks) > 0 {
+	now = time.Now()
+	for _, r := range append(touched, b.touches.take()...) {
+		if due := b.lookAt(r, now); len(due.tasks) > 0 {
 			all = append(all, due)
 		}
 	}
 	slices.SortFunc(all, func(a, b nameTasks) int { return a.since.Compare(b.since) })
-	return all
+	return all, err
 }
 
-// dueTasksOf returns the due tasks of a name; none if that panics.
-func (b *Broker) dueTasksOf(r *record, now time.Time) (due nameTasks) {
-	defer b.contain(r, new(error)) // contain logs it
-	r.removeUnused(now)
-	return r.dueTasks(now)
-}
-
-// removeUnused removes what is cached of roles that are no longer read.
+// removeUnused removes what is cached of roles that are no longer read. It begins the look at the record.
 func (r *record) removeUnused(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.isTouched = false
 	snap := &r.current
 	snap.early = withoutKeys(snap.early, func(_ string, until time.Time) bool { return now.After(until) })
 	snap.roleFailures = withoutKeys(snap.roleFailures, func(_ string, f Failure) bool { return now.After(f.asOf(now).NextAttempt.Add(failureRetention)) })
@@ -168,12 +174,7 @@ func (r *record) dueTasks(now time.Time) nameTasks {
 	if snap.presence != loaded || !r.running.since.IsZero() && !r.running.isDedicated {
 		return due
 	}
-	scopes := map[string]bool{ownScope: true}
-	addKeys(scopes, r.uses)
-	if snap.unsaved != nil {
-		addKeys(scopes, snap.unsaved.scopeWrites)
-	}
-	for scope := range scopes {
+	for scope := range r.scopesToRenew() {
 		v, u := snap.of(scope), r.uses[scope]
 		if u.inUse && u.isAbandoned(v, now) {
 			delete(r.uses, scope)
@@ -195,56 +196,101 @@ func (r *record) dueTasks(now time.Time) nameTasks {
 	return due
 }
 
-// loadAll loads the names in storage that are not in memory. After the start, these are the names
-// that nothing has read yet.
-func (b *Broker) loadAll(ctx context.Context, s logical.Storage) error {
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
-	if !b.listed {
-		names, err := b.source.Names(ctx, s)
-		if err != nil {
-			return err
+// nextLook returns when the sweep must look at the record again unless it is touched, and what a look finds now. The time is
+// zero for never.
+func (r *record) nextLook(now time.Time) (next time.Time, found finding) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	snap := r.current
+	switch snap.presence {
+	case absent:
+		return time.Time{}, found
+	case unloaded, unusable:
+		found.isKnown, found.isIdle = snap.presence == unusable, snap.presence == unusable && !now.Before(snap.panicPause)
+		if snap.presence == unloaded {
+			next = now
 		}
-		for _, name := range names {
-			b.addListed(name)
-		}
-		b.listed = true
+		return maxTime(next, snap.panicPause), found
+	case loaded:
 	}
-	var failures []error
-	now := time.Now()
-	for _, r := range b.allCached() {
-		snap := r.get()
-		isPauseOver := !snap.panicPause.IsZero() && !now.Before(snap.panicPause)
-		mayLoad := snap.presence == unloaded || snap.presence == unusable && isPauseOver
-		if !mayLoad {
-			continue
+	later := func(t time.Time) {
+		if t.After(now) {
+			next = earliest(next, t)
 		}
-		if ctx.Err() != nil || isClosed(b.closed) {
-			break // the next sweep does the rest
-		}
-		failures = append(failures, b.loadUnlocked(ctx, s, r.name))
 	}
-	return errors.Join(failures...)
+	for scope := range r.scopesToRenew() {
+		_, at := snap.of(scope).decide(demand{isBackground: true, inUse: r.uses[scope].inUse}, now)
+		later(at)
+		if u, has := r.uses[scope]; has && !u.inUse && !u.isAwaited {
+			later(now.Add(failureRetention)) // removeUnused
+		}
+	}
+	if len(snap.early) > 0 || len(snap.roleFailures) > 0 {
+		later(now.Add(failureRetention))
+	}
+	found.isKnown, found.expiry = true, snap.expiry(now)
+	if !found.expiry.Unused.IsZero() {
+		later(found.expiry.Unused.Add(-UnusedHorizon))
+	}
+	if !found.expiry.Secret.IsZero() {
+		later(found.expiry.Secret.Add(-SecretHorizon))
+	}
+	if status := snap.credential.Rotation.at(now); status != nil && !status.DueTime.IsZero() {
+		later(status.DueTime)
+		found.isRotationDue = !now.Before(status.DueTime)
+	}
+	if isVariant(r.name) {
+		idleFrom := r.idleFromLocked(now)
+		later(idleFrom)
+		found.isIdle = !idleFrom.IsZero() && !now.Before(idleFrom)
+	}
+	return next, found
 }
 
-// loadUnlocked loads a name unless its lock is held, whose holder loads it. The error is of type
-// *storage.Error.
-func (b *Broker) loadUnlocked(ctx context.Context, s logical.Storage, name string) error {
-	unlockName, isLocked := b.locks.tryLock(name)
-	if !isLocked {
+// evictTime returns when to try to evict the record that is needed now.
+func (r *record) evictTime(now time.Time) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if isVariant(r.name) || r.current.presence != loaded && r.current.presence != unusable {
+		return time.Time{}
+	}
+	return maxTime(r.needed.Add(idleTime), now.Add(evictRetry))
+}
+
+// scopesToRenew returns the scopes that the sweep may renew. The caller holds r.mu.
+func (r *record) scopesToRenew() map[string]bool {
+	scopes := map[string]bool{ownScope: true}
+	addKeys(scopes, r.uses)
+	if unsaved := r.current.unsaved; unsaved != nil {
+		addKeys(scopes, unsaved.scopeWrites)
+	}
+	return scopes
+}
+
+// listAll adds the names in storage, once. Nothing may have read them since the start.
+func (b *Broker) listAll(ctx context.Context, s logical.Storage) error {
+	if b.listed {
 		return nil
 	}
-	r, unlock := b.withRecord(name, unlockName)
-	defer unlock()
-	defer b.contain(r, new(error)) // contain logs it
-	_, err := b.load(ctx, s, r)
-	switch {
-	case storage.IsError(err):
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	names, err := b.source.Names(ctx, s)
+	if err != nil {
 		return err
-	case err != nil && isVariant(name): // the error may name the reader
-		b.source.Logger().Debug("the credential cannot have a token of a reader any more", "name", name)
-	case err != nil && !errors.Is(err, ErrUnknown):
-		b.source.Logger().Warn("a credential cannot be used", "name", name, "error", err)
 	}
+	now := time.Now()
+	for _, name := range names {
+		b.list(name, now)
+	}
+	b.listed = true
 	return nil
+}
+
+// mayLoad reports whether the sweep must load the record.
+func (r *record) mayLoad(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	snap := r.current
+	isPauseOver := !snap.panicPause.IsZero() && !now.Before(snap.panicPause)
+	return snap.presence == unloaded || snap.presence == unusable && isPauseOver
 }

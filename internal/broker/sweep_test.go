@@ -20,15 +20,20 @@ func (panickingVendor) MaxIdle() time.Duration { panic("broken") }
 func TestGuarantee15PanicForOneNameDoesNotPreventRenewalOfOthers(t *testing.T) {
 	storage := &logical.InmemStorage{}
 	b := New(manyCredentials{names: []string{"a2", "b2"}}, ignoreExchanges{})
-	require.NoError(t, b.Sweep(t.Context(), storage))
-	r := b.addListed("a2")
+	for _, name := range []string{"a2", "b2"} {
+		_, err := b.Read(t.Context(), storage, name, ReadRequest{})
+		require.NoError(t, err)
+		b.cached(name).age()
+	}
+	r := b.cached("a2")
 	_, err := r.update(r.get().epoch, func(snap *snapshot) {
 		c := *snap.credential
 		c.Vendor = panickingVendor{}
 		snap.credential = &c
 	})
 	require.NoError(t, err)
-	due := b.dueTasks(time.Now().Add(25 * time.Hour))
+	due, err := b.dueTasks(t.Context(), storage)
+	require.NoError(t, err)
 	require.Len(t, due, 1)
 	assert.Equal(t, "b2", due[0].tasks[0].record.name)
 	assert.Equal(t, unusable, r.get().presence)
@@ -51,8 +56,9 @@ func TestGuarantee15DataOfUnreadRolesIsRemovedFromMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(manyCredentials{names: []string{"a1"}}, ignoreExchanges{})
 		storage := &logical.InmemStorage{}
-		require.NoError(t, b.Sweep(t.Context(), storage))
-		r, now := b.addListed("a1"), time.Now()
+		_, err := b.Read(t.Context(), storage, "a1", ReadRequest{})
+		require.NoError(t, err)
+		r, now := b.cached("a1"), time.Now()
 		for i := range 100 {
 			role := fmt.Sprint("role", i)
 			_, err := r.update(r.get().epoch, func(snap *snapshot) {
@@ -62,6 +68,7 @@ func TestGuarantee15DataOfUnreadRolesIsRemovedFromMemory(t *testing.T) {
 			require.NoError(t, err)
 			r.uses[role] = use{lastRead: now}
 		}
+		delete(r.uses, ownScope)
 		r.uses["in use"] = use{inUse: true, lastRead: now}
 		counts := func() []int { return []int{len(r.current.early), len(r.current.roleFailures), len(r.uses)} }
 		require.NoError(t, b.Sweep(t.Context(), storage))

@@ -104,6 +104,7 @@ func (r *record) keepUnsaved(s logical.Storage, state *State, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.current.unsaved = nil
+	r.touchLocked()
 	if state != nil {
 		write := newUnsavedWrite(err)
 		r.current.unsaved = &unsavedState{state: state, storage: s, grantWrite: &write}
@@ -119,7 +120,7 @@ func (snap *snapshot) replaceState(next *State, s logical.Storage, unsavedScopes
 	for scope := range unsavedScopes {
 		visible = visible.withPart(scope, snap.state.part(scope))
 	}
-	snap.state, snap.unsaved = visible, nil
+	snap.state, snap.unsaved, snap.isAhead = visible, nil, false
 	if len(unsavedScopes) > 0 {
 		snap.unsaved = &unsavedState{state: next, storage: s, scopeWrites: unsavedScopes}
 	}

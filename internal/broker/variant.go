@@ -84,32 +84,17 @@ func isRefused(err error) bool {
 	return errors.As(err, &many) || errors.As(err, &e) && e.Kind == provider.Invalid
 }
 
-// indexLocked adds a record to the variants of its credential, if it is one. The caller holds b.mu.
-func (b *Broker) indexLocked(r *record) {
-	if !isVariant(r.name) {
-		return
-	}
-	base := BaseName(r.name)
-	if b.variants[base] == nil {
-		b.variants[base] = map[string]*record{}
-	}
-	b.variants[base][r.name] = r
-}
-
-// unindexLocked is the inverse of indexLocked.
-func (b *Broker) unindexLocked(r *record) {
-	base := BaseName(r.name)
-	delete(b.variants[base], r.name)
-	if len(b.variants[base]) == 0 {
-		delete(b.variants, base)
-	}
-}
-
 // variantsOf returns the records of the variants of a credential.
 func (b *Broker) variantsOf(name string) []*record {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return slices.Collect(maps.Values(b.variants[name]))
+	all := make([]*record, 0, len(b.variants[name]))
+	for _, e := range b.variants[name] {
+		if e.record != nil {
+			all = append(all, e.record)
+		}
+	}
+	return all
 }
 
 // countVariants returns the number of variants of a credential in memory.
@@ -140,49 +125,55 @@ func (b *Broker) Loaded(name string) *Credential {
 // LoadIfFree loads a name, unless it is loaded, or its lock is held. A failure shows when the name is read.
 func (b *Broker) LoadIfFree(ctx context.Context, s logical.Storage, name string) {
 	if b.Loaded(name) == nil {
-		_ = b.loadUnlocked(ctx, s, name)
+		_, _ = b.loadUnlocked(ctx, s, name)
 	}
 }
 
 // IdleVariants returns variants that nobody reads any more: their token has expired for longer than its
 // lifetime, they never had one, or the credential cannot have them. It returns at most the given number.
 func (b *Broker) IdleVariants(most int) []string {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
 	var idle []string
 	now := time.Now()
-	for _, r := range b.allVariants() {
+	for name := range b.idle {
 		if len(idle) == most {
 			break
 		}
-		if r.isIdle(now) {
-			idle = append(idle, r.name)
+		if e := b.entries[name]; e != nil && e.record != nil && e.record.isIdle(now) {
+			idle = append(idle, name)
 		}
 	}
 	return idle
 }
 
-func (b *Broker) allVariants() []*record {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	var all []*record
-	for _, variants := range b.variants {
-		all = slices.AppendSeq(all, maps.Values(variants))
-	}
-	return all
-}
-
 func (r *record) isIdle(now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	from := r.idleFromLocked(now)
+	return !from.IsZero() && !now.Before(from)
+}
+
+// idleFromLocked returns from when on nobody reads a variant any more, unless that changes; the zero time while it is in
+// use.
+func (r *record) idleFromLocked(now time.Time) time.Time {
 	snap := r.current
 	switch {
-	case !r.running.since.IsZero() || now.Before(snap.panicPause):
-		return false
+	case !r.running.since.IsZero():
+		return time.Time{}
 	case snap.presence == unusable:
-		return true
-	case snap.presence != loaded || snap.unsaved != nil || len(r.uses) > 0 || len(unexpired(snap.state.Dropped, now)) > 0:
-		return false
+		return maxTime(snap.panicPause, now)
+	case snap.presence != loaded || snap.unsaved != nil || len(r.uses) > 0:
+		return time.Time{}
 	}
-	return !wasRecentlyValid(snap.state.Tokens[ownScope], now) && !now.Before(snap.of(ownScope).lastFailure(now).NextAttempt)
+	token := snap.state.Tokens[ownScope].At(now)
+	from := maxTime(token.ExpireTime.Add(token.ExpireTime.Sub(token.IssueTime)), snap.of(ownScope).lastFailure(now).NextAttempt)
+	for _, tokens := range snap.state.Dropped {
+		for _, dropped := range tokens {
+			from = maxTime(from, dropped.At(now).ExpireTime)
+		}
+	}
+	return maxTime(from, snap.panicPause)
 }
 
 // checkOwn returns an error if the vendor has issued a variant's token for the credential itself or for

@@ -5,7 +5,6 @@ package events
 import (
 	"context"
 	"errors"
-	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,13 +31,8 @@ const (
 	kindRotateFailed = "tokenbroker/rotation-failed"
 )
 
-const (
-	// unusedHorizon is how long before a credential expires from disuse an event is sent.
-	unusedHorizon = 48 * time.Hour
-
-	// sendTimeout is the timeout of sending one event.
-	sendTimeout = 5 * time.Second
-)
+// sendTimeout is the timeout of sending one event.
+const sendTimeout = 5 * time.Second
 
 // An Event is an event of Vault's event system.
 type Event struct {
@@ -119,24 +113,23 @@ func (q *Queue) Rotated(r credential.RotationReport) {
 // An expiry identifies an upcoming expiry by kind of event and name of the credential.
 type expiry struct{ kind, name string }
 
-// Expiring queues an event for each credential that expires from disuse soon, and for each whose
-// secret expires soon. It reports an expiry once, and again after the expiry has moved beyond the
-// horizon.
-func (q *Queue) Expiring(expiries iter.Seq2[string, broker.Expiry], now time.Time) {
-	for name, x := range expiries {
-		q.expiring(expiry{kindUnused, name}, x.Vendor, x.Unused, now.Add(unusedHorizon))
-		q.expiring(expiry{kindSecret, name}, x.Vendor, x.Secret, now.Add(broker.SecretHorizon))
-		if x.CanConsent {
-			q.expiring(expiry{kindConsent, name}, x.Vendor, x.Secret, now.Add(broker.SecretHorizon))
-		}
+// Expiring queues an event if a credential expires from disuse soon, or its secret expires soon. It reports an expiry
+// once, and again after the expiry has moved beyond the horizon. It returns false if the queue is full, and the caller
+// must repeat it.
+func (q *Queue) Expiring(name string, x broker.Expiry, now time.Time) bool {
+	isDone := q.expiring(expiry{kindUnused, name}, x.Vendor, x.Unused, now.Add(broker.UnusedHorizon))
+	isDone = q.expiring(expiry{kindSecret, name}, x.Vendor, x.Secret, now.Add(broker.SecretHorizon)) && isDone
+	if x.CanConsent {
+		isDone = q.expiring(expiry{kindConsent, name}, x.Vendor, x.Secret, now.Add(broker.SecretHorizon)) && isDone
 	}
+	return isDone
 }
 
-// expiring queues the event of an expiry at t if t is not after horizon.
-func (q *Queue) expiring(e expiry, vendor string, t, horizon time.Time) {
+// expiring queues the event of an expiry at t if t is not after horizon. It returns false if the queue is full.
+func (q *Queue) expiring(e expiry, vendor string, t, horizon time.Time) bool {
 	isSoon := !t.IsZero() && !t.After(horizon)
 	if isSoon && q.isReported(e) {
-		return
+		return true
 	}
 	path := apipath.Status(e.name)
 	if e.kind == kindConsent {
@@ -145,6 +138,7 @@ func (q *Queue) expiring(e expiry, vendor string, t, horizon time.Time) {
 	added := isSoon && q.add(newEvent(e.kind, path, false,
 		[]string{"name", e.name, "vendor", vendor, "expire_time", broker.FormatTime(t)}))
 	q.setReported(e, added)
+	return added || !isSoon
 }
 
 // Forget clears which expiries of a deleted credential were reported, so that a new credential with

@@ -144,6 +144,8 @@ func TestGuarantee12FirstReadAfterARestartLoadsOnlyItsOwnName(t *testing.T) {
 				assert.Contains(t, call.Key, "first", "%s %s", call.Op, call.Key)
 			}
 		}
+		e.Creds("second")
+		e.Creds("third")
 		e.Pass(time.Minute)
 		before := len(storage.Calls())
 		e.Creds("second")
