@@ -52,7 +52,7 @@ func TestANameMayBeAnAddress(t *testing.T) {
 		assert.Equal(t, "ok", e.Read("status/" + person).Data["state"])
 		assert.Equal(t, []string{person}, e.Read("keypair/" + key).Data["allowed_configs"])
 		require.NoError(t, e.Tick())
-		assert.Contains(t, string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte)), `name="`+person+`"`)
+		assert.Contains(t, e.MetricsText(), `name="`+person+`"`)
 		for _, path := range []string{"config/kensho/" + person, "roles/" + role, "keypair/" + key} {
 			resp, status, message := e.Request(logical.ListOperation, path[:strings.LastIndex(path, "/")+1], nil)
 			require.Equal(t, http.StatusOK, status, message)

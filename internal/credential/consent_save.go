@@ -87,6 +87,9 @@ func (st *Store) Statuses() iter.Seq2[string, *broker.Status] {
 		for name, status := range st.broker.Statuses() {
 			if k := kept[name]; k != nil {
 				delete(kept, name)
+				if status.IsUnread {
+					*status = broker.Status{Vendor: k.vendor, CanConsent: true}
+				}
 				status.StorageError, status.NeedsConsent = k.err, false
 			}
 			st.AddUnsavedRotation(name, status)

@@ -10,6 +10,13 @@ import (
 )
 
 var (
+	credentials = prometheus.NewDesc("tokenbroker_credentials",
+		"Number of credentials by vendor and state, as status/<name> has it; unusable and unread (neither has a vendor) if it has none.", []string{"vendor", "state"}, nil)
+	firstCredentialExpiry = prometheus.NewDesc("tokenbroker_first_credential_expires_in_seconds",
+		"Seconds until the first of a vendor's credentials expires if it stays unused, where that is known; 0 after expiry.", byVendor, nil)
+	firstSecretExpiry = prometheus.NewDesc("tokenbroker_first_secret_expires_in_seconds",
+		"Seconds until the first of the secrets of a vendor's credentials expires, where that is known; 0 after expiry.", byVendor, nil)
+
 	tokenExpiry = prometheus.NewDesc("tokenbroker_token_expires_in_seconds",
 		"Seconds until the cached token expires, by scope of the roles that use it (empty: the credential's own scope); 0 after expiry.",
 		[]string{"name", "vendor", "scope"}, nil)
@@ -38,7 +45,8 @@ var (
 	rotationOverdue = prometheus.NewDesc("tokenbroker_rotation_overdue_seconds",
 		"Seconds since the first time of the schedule after the last rotation, also outside of rotation_window; 0 before. Only where there is a schedule.", byName, nil)
 
-	byName = []string{"name", "vendor"}
+	byName   = []string{"name", "vendor"}
+	byVendor = []string{"vendor"}
 )
 
 // health collects gauges from the status of each credential at the time of a scrape. A deleted
@@ -47,62 +55,156 @@ type health struct {
 	statuses       func() iter.Seq2[string, *broker.Status]
 	startSeries    func(vendor string)
 	startRotations func(vendor string)
+
+	// all is whether each credential has its own series, also one that needs no attention.
+	all bool
 }
 
 // Describe implements prometheus.Collector.
 func (h *health) Describe(descs chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{tokenExpiry, credentialExpiry, secretExpiry, rejected, scopeRejected, unusable, consentRequired, unsaved, backoff, failures, rotationFailures, rotationOverdue} {
+	for _, desc := range []*prometheus.Desc{
+		credentials, firstCredentialExpiry, firstSecretExpiry,
+		tokenExpiry, credentialExpiry, secretExpiry, rejected, scopeRejected, unusable, consentRequired, unsaved, backoff, failures, rotationFailures, rotationOverdue,
+	} {
 		descs <- desc
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (h *health) Collect(metrics chan<- prometheus.Metric) {
-	now := time.Now()
-	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
-	}
-	until := func(desc *prometheus.Desc, t time.Time, labels ...string) {
-		if !t.IsZero() {
-			gauge(desc, max(0, t.Sub(now).Seconds()), labels...)
-		}
-	}
-	started := map[string]bool{}
+	g := gauges{metrics, time.Now()}
+	sums := newTotals()
+	started, rotates := map[string]bool{}, map[string]bool{}
 	for name, s := range h.statuses() {
-		gauge(unusable, one(s.IsUnusable), name)
-		if s.IsUnusable {
+		sums.add(s)
+		if s.IsUnread {
 			continue
 		}
-		if !started[s.Vendor] {
+		if !s.IsUnusable && !started[s.Vendor] {
 			started[s.Vendor] = true
 			h.startSeries(s.Vendor)
 		}
-		until(tokenExpiry, s.ExpireTime, name, s.Vendor, "")
-		for scope, of := range s.Scopes {
-			until(tokenExpiry, of.ExpireTime, name, s.Vendor, scope)
-			gauge(scopeRejected, one(of.IsRejected), name, s.Vendor, scope)
-		}
-		until(credentialExpiry, s.CredentialExpireTime, name, s.Vendor)
-		until(secretExpiry, s.SecretExpireTime, name, s.Vendor)
-		gauge(rejected, one(s.IsRejected), name, s.Vendor)
-		if s.CanConsent {
-			gauge(consentRequired, one(s.NeedsConsent), name, s.Vendor)
-		}
-		gauge(unsaved, one(s.StorageError != nil), name, s.Vendor)
-		gauge(backoff, max(0, s.OwnFailure.NextAttempt.Sub(now).Seconds()), name, s.Vendor)
-		if r := s.Rotation; r != nil {
-			if r.IsOfKeypair {
-				h.startRotations("")
-			} else {
-				h.startRotations(s.Vendor)
+		if s.Rotation != nil {
+			vendor := s.Vendor
+			if s.Rotation.IsOfKeypair {
+				vendor = ""
 			}
-			gauge(rotationFailures, float64(r.Failures), name, s.Vendor)
-			if !r.OverdueSince.IsZero() {
-				gauge(rotationOverdue, max(0, now.Sub(r.OverdueSince).Seconds()), name, s.Vendor)
+			if !rotates[vendor] {
+				rotates[vendor] = true
+				h.startRotations(vendor)
 			}
 		}
-		gauge(failures, float64(s.OwnFailure.Count), name, s.Vendor)
+		if h.all || needsAttention(s, g.now) {
+			g.credential(name, s)
+		}
 	}
+	g.totals(sums)
+}
+
+// needsAttention reports whether somebody must act for a credential, or soon will have to.
+func needsAttention(s *broker.Status, now time.Time) bool {
+	isSoon := func(t time.Time, horizon time.Duration) bool { return !t.IsZero() && t.Before(now.Add(horizon)) }
+	switch {
+	case s.IsUnusable, s.IsRejected, s.NeedsConsent, s.StorageError != nil, s.OwnFailure.Count > 0,
+		isSoon(s.SecretExpireTime, broker.SecretHorizon), isSoon(s.CredentialExpireTime, broker.UnusedHorizon):
+		return true
+	}
+	if r := s.Rotation; r != nil && (r.Failures > 0 || isSoon(r.OverdueSince, 0)) {
+		return true
+	}
+	for _, of := range s.Scopes {
+		if of.IsRejected || of.StorageError != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// totals are the figures of all credentials.
+type totals struct {
+	counts      map[[2]string]int // by vendor and state
+	unusedFirst map[string]time.Time
+	secretFirst map[string]time.Time
+}
+
+func newTotals() totals {
+	return totals{map[[2]string]int{}, map[string]time.Time{}, map[string]time.Time{}}
+}
+
+func (t totals) add(s *broker.Status) {
+	state := s.State
+	switch {
+	case s.IsUnusable:
+		state = "unusable"
+	case s.IsUnread:
+		state = "unread"
+	case state == "": // of a consent that is only in memory
+		state = "failed"
+	}
+	t.counts[[2]string{s.Vendor, state}]++
+	noteFirst(t.unusedFirst, s.Vendor, s.CredentialExpireTime)
+	noteFirst(t.secretFirst, s.Vendor, s.SecretExpireTime)
+}
+
+func noteFirst(first map[string]time.Time, vendor string, t time.Time) {
+	if last, has := first[vendor]; !t.IsZero() && (!has || t.Before(last)) {
+		first[vendor] = t
+	}
+}
+
+// gauges sends gauges as of now.
+type gauges struct {
+	metrics chan<- prometheus.Metric
+	now     time.Time
+}
+
+func (g gauges) set(desc *prometheus.Desc, value float64, labels ...string) {
+	g.metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+}
+
+func (g gauges) until(desc *prometheus.Desc, t time.Time, labels ...string) {
+	if !t.IsZero() {
+		g.set(desc, max(0, t.Sub(g.now).Seconds()), labels...)
+	}
+}
+
+func (g gauges) totals(t totals) {
+	for of, n := range t.counts {
+		g.set(credentials, float64(n), of[0], of[1])
+	}
+	for vendor, first := range t.unusedFirst {
+		g.until(firstCredentialExpiry, first, vendor)
+	}
+	for vendor, first := range t.secretFirst {
+		g.until(firstSecretExpiry, first, vendor)
+	}
+}
+
+func (g gauges) credential(name string, s *broker.Status) {
+	g.set(unusable, one(s.IsUnusable), name)
+	if s.IsUnusable {
+		return
+	}
+	g.until(tokenExpiry, s.ExpireTime, name, s.Vendor, "")
+	for scope, of := range s.Scopes {
+		g.until(tokenExpiry, of.ExpireTime, name, s.Vendor, scope)
+		g.set(scopeRejected, one(of.IsRejected), name, s.Vendor, scope)
+	}
+	g.until(credentialExpiry, s.CredentialExpireTime, name, s.Vendor)
+	g.until(secretExpiry, s.SecretExpireTime, name, s.Vendor)
+	g.set(rejected, one(s.IsRejected), name, s.Vendor)
+	if s.CanConsent {
+		g.set(consentRequired, one(s.NeedsConsent), name, s.Vendor)
+	}
+	g.set(unsaved, one(s.StorageError != nil), name, s.Vendor)
+	g.set(backoff, max(0, s.OwnFailure.NextAttempt.Sub(g.now).Seconds()), name, s.Vendor)
+	if r := s.Rotation; r != nil {
+		g.set(rotationFailures, float64(r.Failures), name, s.Vendor)
+		if !r.OverdueSince.IsZero() {
+			g.set(rotationOverdue, max(0, g.now.Sub(r.OverdueSince).Seconds()), name, s.Vendor)
+		}
+	}
+	g.set(failures, float64(s.OwnFailure.Count), name, s.Vendor)
 }
 
 func one(is bool) float64 {

@@ -23,6 +23,7 @@ var openMetrics = expfmt.NewFormat(expfmt.TypeOpenMetrics)
 // process. Metrics is safe for concurrent use.
 type Metrics struct {
 	registry  *prometheus.Registry
+	health    health
 	exchanges *prometheus.CounterVec
 	durations *prometheus.HistogramVec
 	sweeps    prometheus.Histogram
@@ -36,7 +37,8 @@ type Metrics struct {
 }
 
 // New returns the metrics of an engine with the given vendors, and any others that a status
-// names. statuses yields the status of each credential by name; each call of Text calls it.
+// names. statuses yields the status of each credential by name; each call of Text calls it. It may
+// change a status that it has yielded.
 func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *Metrics {
 	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tokenbroker_reads_total",
@@ -79,7 +81,8 @@ func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *M
 	for _, result := range []string{"connected", "refused", "failed", "no_token", "unavailable", "unsaved", "busy", "changed", "expired", "used", "unknown", "storage"} {
 		m.consents.WithLabelValues(result)
 	}
-	m.registry.MustRegister(m.exchanges, m.durations, m.sweeps, m.consents, m.rotations, reads, &health{statuses, m.startSeries, m.startRotations})
+	m.health = health{statuses: statuses, startSeries: m.startSeries, startRotations: m.startRotations}
+	m.registry.MustRegister(m.exchanges, m.durations, m.sweeps, m.consents, m.rotations, reads)
 	return m
 }
 
@@ -131,9 +134,10 @@ func (m *Metrics) ReadFailed() { m.readsFailed.Inc() }
 // Swept counts a sweep and its duration.
 func (m *Metrics) Swept(took time.Duration) { m.sweeps.Observe(took.Seconds()) }
 
-// Text returns the current metrics in the format of ContentType.
-func (m *Metrics) Text() ([]byte, error) {
-	families, err := m.registry.Gather()
+// Text returns the current metrics in the format of ContentType. Credentials that need no attention
+// have their own series only with all.
+func (m *Metrics) Text(all bool) ([]byte, error) {
+	families, err := m.gatherer(all).Gather()
 	if err != nil {
 		return nil, err
 	}
@@ -148,4 +152,12 @@ func (m *Metrics) Text() ([]byte, error) {
 		err = closer.Close() // writes the EOF marker
 	}
 	return text.Bytes(), err
+}
+
+func (m *Metrics) gatherer(all bool) prometheus.Gatherer {
+	of := m.health
+	of.all = all
+	gauges := prometheus.NewPedanticRegistry()
+	gauges.MustRegister(&of)
+	return prometheus.Gatherers{gauges, m.registry}
 }

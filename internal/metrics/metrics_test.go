@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"strings"
@@ -29,7 +31,7 @@ func TestAScopeMayHoldAnything(t *testing.T) {
 	m := New(nil, these(map[string]*broker.Status{"prod": {Vendor: "oauth2", Scopes: map[string]broker.ScopeStatus{
 		"https://v.example/a \"b\"\n\\c": {ExpireTime: time.Now().Add(-time.Hour)},
 	}}}))
-	text, err := m.Text()
+	text, err := m.Text(true)
 	require.NoError(t, err)
 	assert.Contains(t, string(text), `{name="prod",scope="https://v.example/a \"b\"\n\\c",vendor="oauth2"} 0.0`)
 }
@@ -38,9 +40,9 @@ func TestEveryMetricIsExplained(t *testing.T) {
 	m := New([]string{"kensho"}, these(map[string]*broker.Status{"prod": {
 		Vendor: "kensho", ExpireTime: time.Now(), CredentialExpireTime: time.Now(), SecretExpireTime: time.Now(), CanConsent: true, Scopes: map[string]broker.ScopeStatus{"narrow": {}},
 	}}))
-	families, err := m.registry.Gather()
+	families, err := m.gatherer(true).Gather()
 	require.NoError(t, err)
-	require.Len(t, families, 15)
+	require.Len(t, families, 18)
 	for _, family := range families {
 		assert.True(t, strings.HasPrefix(family.GetName(), "tokenbroker_"), family.GetName())
 		assert.True(t, strings.HasSuffix(family.GetHelp(), "."), family.GetName())
@@ -57,7 +59,7 @@ func TestTheRotationsOfACredentialThatRotatesStartAtZero(t *testing.T) {
 	var text []byte
 	for range 2 { // the series are in the next scrape
 		var err error
-		text, err = m.Text()
+		text, err = m.Text(true)
 		require.NoError(t, err)
 	}
 	series := []string{}
@@ -70,4 +72,38 @@ func TestTheRotationsOfACredentialThatRotatesStartAtZero(t *testing.T) {
 		`tokenbroker_rotations_total{result="failed",vendor=""} 0.0`, `tokenbroker_rotations_total{result="success",vendor=""} 0.0`,
 		`tokenbroker_rotations_total{result="failed",vendor="entra"} 0.0`, `tokenbroker_rotations_total{result="success",vendor="entra"} 0.0`,
 	}, series)
+}
+
+func TestOnlyCredentialsThatNeedAttentionHaveSeries(t *testing.T) {
+	soon, far, now := time.Now().Add(24*time.Hour), time.Now().Add(60*24*time.Hour), time.Now()
+	failed := broker.Failure{Count: 1, Time: now}
+	need := map[string]*broker.Status{
+		"unusable": {IsUnusable: true}, "rejected": {Vendor: "okta", IsRejected: true}, "consent": {Vendor: "okta", NeedsConsent: true, CanConsent: true},
+		"unsaved": {Vendor: "okta", StorageError: errors.New("disk full")}, "failing": {Vendor: "okta", OwnFailure: failed},
+		"secret": {Vendor: "okta", SecretExpireTime: soon}, "unused": {Vendor: "okta", CredentialExpireTime: soon},
+		"scope":   {Vendor: "okta", Scopes: map[string]broker.ScopeStatus{"write": {IsRejected: true}}},
+		"rotates": {Vendor: "okta", Rotation: &broker.RotationStatus{Failures: 1}}, "overdue": {Vendor: "okta", Rotation: &broker.RotationStatus{OverdueSince: now.Add(-time.Minute)}},
+	}
+	statuses := map[string]*broker.Status{
+		"fine":  {Vendor: "kensho", State: "ok", ExpireTime: soon, SecretExpireTime: far, CredentialExpireTime: far, CanConsent: true, Rotation: &broker.RotationStatus{OverdueSince: far}},
+		"quiet": {Vendor: "kensho", State: "unused", Scopes: map[string]broker.ScopeStatus{"read": {ExpireTime: soon}}},
+		"new":   {IsUnread: true},
+	}
+	maps.Copy(statuses, need)
+	m := New([]string{"kensho"}, these(statuses))
+	text, err := m.Text(false)
+	require.NoError(t, err)
+	for name := range need {
+		assert.Contains(t, string(text), fmt.Sprintf("name=%q", name))
+	}
+	for _, name := range []string{"fine", "quiet", "new"} {
+		assert.NotContains(t, string(text), fmt.Sprintf("name=%q", name))
+	}
+	for _, total := range []string{`{state="ok",vendor="kensho"} 1.0`, `{state="unused",vendor="kensho"} 1.0`, `{state="unusable",vendor=""} 1.0`, `{state="unread",vendor=""} 1.0`} {
+		assert.Contains(t, string(text), "tokenbroker_credentials"+total)
+	}
+	assert.Contains(t, string(text), `tokenbroker_first_secret_expires_in_seconds{vendor="kensho"} 5`)
+	all, err := m.Text(true)
+	require.NoError(t, err)
+	assert.Contains(t, string(all), `name="fine"`)
 }

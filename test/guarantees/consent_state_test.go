@@ -30,7 +30,7 @@ func refuse(s *engine.FaultyStorage, op, prefix string, done bool) {
 
 // gauge returns a metric of the credential.
 func (e *consenting) gauge(metric string) string {
-	metrics := string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte))
+	metrics := e.MetricsText()
 	_, after, _ := strings.Cut(metrics, "tokenbroker_"+metric+`{name="`+person+`",vendor="oauth2"} `)
 	return strings.Split(after, "\n")[0]
 }
@@ -207,7 +207,7 @@ func TestGuarantee16ACredentialThatNobodyHasConsentedToIsNotExchanged(t *testing
 			assert.Contains(t, message, "no person has consented yet; begin with a write to authorize/"+person)
 			e.Pass(20 * time.Minute)
 		}
-		metrics := string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte))
+		metrics := e.MetricsText()
 		assert.Contains(t, metrics, `tokenbroker_exchanges_total{result="rejected",vendor="oauth2"} 0.0`)
 		assert.Contains(t, metrics, `tokenbroker_credential_rejected{name="`+person+`",vendor="oauth2"} 0.0`)
 		assert.Equal(t, "consent_required", e.Read("status/" + person).Data["state"])

@@ -213,7 +213,7 @@ func TestAStateOfAnotherMountIsRefused(t *testing.T) {
 		back := one.Sim.Consent(one.begin(), person)
 		status, _ := one.openAt(other.Engine, back)
 		assert.Equal(t, http.StatusBadRequest, status)
-		metrics := string(other.Read("metrics").Data[logical.HTTPRawBody].([]byte))
+		metrics := other.MetricsText()
 		assert.Contains(t, metrics, `tokenbroker_consents_total{result="unknown"} 1.0`)
 		status, _ = one.open(back)
 		assert.Equal(t, http.StatusOK, status)

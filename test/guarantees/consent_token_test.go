@@ -60,7 +60,7 @@ func TestGuarantee3ARefreshTokenOfAConsentWithoutAnAccessTokenIsKept(t *testing.
 		assert.Contains(t, page, "Do not consent again")
 		assert.Contains(t, page, "no access token")
 		assert.Contains(t, e.Read("status/" + person).Data["last_error"], "no access token")
-		metrics := string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte))
+		metrics := e.MetricsText()
 		assert.Contains(t, metrics, `tokenbroker_consents_total{result="no_token"} 1.0`)
 		e.Sim.Behave(vendorsim.Conduct{})
 		time.Sleep(time.Minute)

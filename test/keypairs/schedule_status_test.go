@@ -37,7 +37,7 @@ func TestTheStatusOfACredentialShowsTheRotationOfItsKeyPair(t *testing.T) {
 		rotation := status["rotation"].(map[string]any)
 		assert.Equal(t, 3, rotation["consecutive_failures"])
 		assert.Contains(t, rotation["last_error"], "wrong key")
-		metrics := string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte))
+		metrics := e.MetricsText()
 		assert.Contains(t, metrics, `tokenbroker_rotation_failures{name="prod",vendor="oauth2"} 3`)
 
 		e.Sim.Behave(vendorsim.Conduct{})

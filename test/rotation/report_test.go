@@ -46,7 +46,7 @@ func (a account) events(kind string) []map[string]any {
 
 func metricsOf(e *engine.Engine) string {
 	e.T.Helper()
-	return string(e.Read("metrics").Data[logical.HTTPRawBody].([]byte))
+	return e.MetricsText()
 }
 
 // forbidden is the answer of Graph to who lacks a permission.

@@ -266,17 +266,23 @@ func (w *Witness) Leaks(e *Engine, written []string) int {
 	return count
 }
 
-// Metrics returns the values of the engine's metrics by series: name{label="value",…}.
-func (e *Engine) Metrics() map[string]string {
+// MetricsText returns the engine's metrics, with those of each name.
+func (e *Engine) MetricsText() string {
 	e.T.Helper()
-	resp, status, message := e.Request(logical.ReadOperation, "metrics", nil)
+	resp, status, message := e.Request(logical.ReadOperation, "metrics", map[string]any{"names": "all"})
 	require.Equal(e.T, http.StatusOK, status, message)
 	require.Equal(e.T, http.StatusOK, resp.Data[logical.HTTPStatusCode])
 	require.Equal(e.T, "application/openmetrics-text; version=1.0.0; charset=utf-8", resp.Data[logical.HTTPContentType])
 	text := string(resp.Data[logical.HTTPRawBody].([]byte))
 	require.True(e.T, strings.HasSuffix(text, "\n# EOF\n"), "OpenMetrics text is incomplete without its end")
+	return text
+}
+
+// Metrics returns the values of the engine's metrics by series: name{label="value",…}.
+func (e *Engine) Metrics() map[string]string {
+	e.T.Helper()
 	series := map[string]string{}
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(e.MetricsText()) {
 		line = strings.TrimSpace(line)
 		if split := strings.LastIndexByte(line, ' '); !strings.HasPrefix(line, "#") {
 			series[line[:split]] = line[split+1:]
