@@ -247,6 +247,7 @@ func (b *Broker) wake(ctx context.Context, s logical.Storage, now time.Time) err
 	defer cancel()
 	var failures []error
 	var left []*entry
+	hasLoaded := false
 	for e, r := b.popDue(now); e != nil; e, r = b.popDue(now) {
 		switch {
 		case r != nil && !r.mayLoad(now):
@@ -255,10 +256,11 @@ func (b *Broker) wake(ctx context.Context, s logical.Storage, now time.Time) err
 			left = append(left, e)
 		default:
 			isDone, err := b.loadUnlocked(ctx, s, e.name)
-			if err != nil {
+			// A load that the end of the time has interrupted is no failure of storage, if others have succeeded.
+			if err != nil && (ctx.Err() == nil || !hasLoaded) {
 				failures = append(failures, err)
 			}
-			if !isDone {
+			if hasLoaded = hasLoaded || isDone; !isDone {
 				left = append(left, e)
 			}
 		}

@@ -57,7 +57,8 @@ type Store struct {
 	clocks         provider.Clocks
 	unstoredGrants unstoredGrants
 	keptConsents   keptConsents
-	vendorPauses   pauses // as vendors ask for them
+	vendorsInUse   atomic.Pointer[[]string] // when they were last listed
+	vendorPauses   pauses                   // as vendors ask for them
 	devicePauses   pauses // between two requests for device codes
 	polls          *polls
 	variants       variantCounts
@@ -97,10 +98,21 @@ func (st *Store) Credential(ctx context.Context, s logical.Storage, name string)
 	if base, digest, isVariant := strings.Cut(name, broker.VariantMark); isVariant {
 		return st.variant(ctx, s, base, digest)
 	}
+	// A name is under one vendor. A list of the vendors in use may cost as much as a list of all names.
+	last := st.lastInUse()
+	c, err := st.credentialOf(ctx, s, last, name)
+	if c != nil || err != nil {
+		return c, err
+	}
 	vendors, err := st.inUse(ctx, s)
 	if err != nil {
 		return nil, err
 	}
+	return st.credentialOf(ctx, s, slices.DeleteFunc(vendors, func(vendor string) bool { return slices.Contains(last, vendor) }), name)
+}
+
+// credentialOf is Credential for a name that is under one of some vendors.
+func (st *Store) credentialOf(ctx context.Context, s logical.Storage, vendors []string, name string) (*broker.Credential, error) {
 	for _, vendor := range vendors {
 		p, err := st.vendorFor(ctx, s, vendor)
 		if err != nil {

@@ -117,7 +117,19 @@ func (st *Store) OwnVendors(ctx context.Context, s logical.Storage) ([]string, e
 func (st *Store) inUse(ctx context.Context, s logical.Storage) ([]string, error) {
 	names, err := storage.Folders(ctx, s, storage.VendorsPrefix)
 	slices.Sort(names)
+	if err == nil {
+		last := slices.Clone(names)
+		st.vendorsInUse.Store(&last)
+	}
 	return names, err
+}
+
+// lastInUse returns the vendors that had credentials when they were last listed.
+func (st *Store) lastInUse() []string {
+	if last := st.vendorsInUse.Load(); last != nil {
+		return *last
+	}
+	return nil
 }
 
 // vendorFor returns the vendor of stored credentials. A vendor that is not known any more is an error that
