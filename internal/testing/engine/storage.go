@@ -239,6 +239,13 @@ func (s *FaultyStorage) Calls() []StorageCall {
 	return slices.Clone(s.calls)
 }
 
+// Reset forgets the calls so far.
+func (s *FaultyStorage) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = nil
+}
+
 // WritesOf returns the writes and deletes of a key so far.
 func (s *FaultyStorage) WritesOf(key string) []StorageCall {
 	return slices.DeleteFunc(s.Calls(), func(c StorageCall) bool { return !c.Writes() || c.Key != key })
