@@ -10,6 +10,7 @@ const (
 	maxCPU      = 1.10  // CPU time per read, relative to the yardstick
 	minOfOne    = 0.90  // reads per second with many names, relative to one name
 	maxResident = 100   // MiB
+	maxLarge    = 150   // MiB, with very many credentials of which few are read
 	maxFirst    = 1.25  // first read, relative to a mount with one credential; loading all state would far exceed it
 	maxStorm    = 1_500 // ms
 	maxIdle     = 200   // KiB per mount
@@ -108,6 +109,7 @@ func (r *report) goals() []goal {
 		goals = append(goals, atLeast(fmt.Sprintf("%s, %d names: reads per second, relative to one name", c.What, s.Credentials),
 			c.ratio(reads), minOfOne))
 	}
+	goals = append(goals, s.Large.goals()...)
 	return append(goals,
 		atMostIn(fmt.Sprintf("%d credentials: resident memory of the plugin", s.Credentials), s.Resident, maxResident, "MiB"),
 		atMostIn(fmt.Sprintf("%d credentials: first read after a restart, relative to one credential", s.Credentials),

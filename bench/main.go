@@ -38,6 +38,7 @@ type bench struct {
 	rounds      int
 	duration    time.Duration // of a turn
 	credentials int
+	largest     int // credentials of which 1 % are read
 	readers     int
 	mounts      int
 	settle      time.Duration // more than the minute between Vault's rollbacks
@@ -54,7 +55,7 @@ func main() {
 }
 
 func run() (err error) {
-	b := &bench{credentials: 10_000, readers: 1_000, mounts: 200, settle: 75 * time.Second}
+	b := &bench{credentials: 10_000, largest: 100_000, readers: 1_000, mounts: 200, settle: 75 * time.Second}
 	flag.StringVar(&b.vault, "vault", "", "the `path` of a vault or bao binary")
 	flag.StringVar(&b.engine, "engine", "", "the `path` of the plugin")
 	flag.StringVar(&b.yardstick, "yardstick", "", "the `path` of the plugin that does nothing")
@@ -65,7 +66,7 @@ func run() (err error) {
 	quick := flag.Bool("quick", false, "check that the benchmark works: few and small measurements, and no page rewritten")
 	flag.Parse()
 	if *quick {
-		b.rounds, b.duration, b.credentials, b.mounts, b.settle = 2, time.Second, 500, 10, 2*time.Second
+		b.rounds, b.duration, b.credentials, b.largest, b.mounts, b.settle = 2, time.Second, 500, 2_000, 10, 2*time.Second
 		*docs = ""
 	}
 	if *docs != "" && (b.rounds < defaultRounds || b.duration < defaultDuration) {
@@ -121,6 +122,9 @@ func (b *bench) measure(ctx context.Context) (*report, error) {
 	}
 	var err error
 	if r.Names, err = b.many(ctx, &r.Scale); err != nil {
+		return nil, err
+	}
+	if err = b.large(ctx, &r.Scale.Large); err != nil {
 		return nil, err
 	}
 	if r.Scale.Storms, err = b.storms(ctx); err != nil {

@@ -110,7 +110,7 @@ func (r *report) stormTable() table {
 
 func (r *report) sizes() table {
 	s := r.Scale
-	return table{
+	return append(table{
 		{"size", ""},
 		{fmt.Sprintf("plugin with %d credentials, all cached", s.Credentials), mib(s.Resident)},
 		{"the same, after a scrape of its metrics", mib(s.AfterScrape)},
@@ -122,7 +122,7 @@ func (r *report) sizes() table {
 		{"first read after a restart, with one credential", fmt.Sprintf("%.0f ms", s.FirstOfOne)},
 		{fmt.Sprintf("each of %d idle mounts", s.Mounts), fmt.Sprintf("%.0f KiB in the plugin, %.0f KiB in the server", s.PerMount, s.ServersPer)},
 		{fmt.Sprintf("each of %d idle mounts of the yardstick", s.Mounts), fmt.Sprintf("%.0f KiB in the plugin, all of it from the SDK", s.YardsticksPer)},
-	}
+	}, s.Large.sizes()...)
 }
 
 func mib(n float64) string { return fmt.Sprintf("%.0f MiB resident", n) }

@@ -37,6 +37,7 @@ type scale struct {
 	PerMount      float64 `json:"plugin_kib_per_mount"`
 	ServersPer    float64 `json:"server_kib_per_mount"`
 	YardsticksPer float64 `json:"yardstick_plugin_kib_per_mount"` // the SDK's part, which every plugin has
+	Large         large   `json:"large"`
 }
 
 // many compares reads of many names with reads of one, and measures the plugin with all of
@@ -71,22 +72,28 @@ func (b *bench) many(ctx context.Context, s *scale) (names []comparison, err err
 		if err := w.sweeps(ctx, all, s); err != nil {
 			return err
 		}
-		var first, ofOne, resident []float64
-		for range restarts {
-			took, _, err := w.firstRead(ctx, one, all)
-			if err != nil {
-				return err
-			}
-			ofOne = append(ofOne, took)
-			took, after, err := w.firstRead(ctx, all, one)
-			if err != nil {
-				return err
-			}
-			first, resident = append(first, took), append(resident, after)
-		}
-		s.FirstRead, s.FirstOfOne, s.AfterFirst = median(first), median(ofOne), median(resident)
-		return nil
+		return w.firstReads(ctx, one, all, &s.FirstRead, &s.FirstOfOne, &s.AfterFirst)
 	})
+}
+
+// firstReads measures the first read after a restart of a mount with one credential and of one with many, and the
+// resident memory after the latter.
+func (w *world) firstReads(ctx context.Context, one, all string, ofAll, ofOne, resident *float64) error {
+	var first, firstOfOne, after []float64
+	for range restarts {
+		took, _, err := w.firstRead(ctx, one, all)
+		if err != nil {
+			return err
+		}
+		firstOfOne = append(firstOfOne, took)
+		took, mib, err := w.firstRead(ctx, all, one)
+		if err != nil {
+			return err
+		}
+		first, after = append(first, took), append(after, mib)
+	}
+	*ofAll, *ofOne, *resident = median(first), median(firstOfOne), median(after)
+	return nil
 }
 
 // pluginResident returns the resident memory of the engine's process in MiB.
