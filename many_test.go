@@ -99,3 +99,26 @@ func BenchmarkIdleSweep(b *testing.B) {
 		e.tick()
 	}
 }
+
+// BenchmarkManyNames measures what reads the state of many names at once.
+func BenchmarkManyNames(b *testing.B) {
+	e := fillStorage(b, *manyNames)
+	disk := &engine.FaultyStorage{Storage: e.storage}
+	e.storage = disk
+	for last := -1; len(disk.Calls()) > last; {
+		last = len(disk.Calls())
+		e.tick()
+	}
+	b.Run("metrics", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			e.respond(logical.ReadOperation, "metrics")
+		}
+	})
+	b.Run("status list", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			e.respond(logical.ListOperation, "status/")
+		}
+	})
+}

@@ -1,125 +1,17 @@
 package broker
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
 	"vault-plugin-secrets-tokenbroker/provider"
 )
-
-// A quiet is a broker with credentials of a vendor whose tokens last a day. It implements Source.
-type quiet struct {
-	*Broker
-
-	storage   *refusing
-	written   time.Time
-	names     []string
-	client    string
-	version   ClientVersion
-	idle      time.Duration // after which credentials expire from disuse
-	maxTTL    time.Duration
-	failure   *provider.Error
-	exchanges int
-	loads     int
-}
-
-// refusing is storage that can refuse writes.
-type refusing struct {
-	logical.InmemStorage
-	isRefusing bool
-}
-
-func (s *refusing) Put(ctx context.Context, entry *logical.StorageEntry) error {
-	if s.isRefusing {
-		return errors.New("the disk is full")
-	}
-	return s.InmemStorage.Put(ctx, entry)
-}
-
-func newQuiet(names ...string) *quiet {
-	q := &quiet{storage: &refusing{}, names: names, written: time.Now()}
-	q.Broker = New(q, ignoreExchanges{})
-	return q
-}
-
-func (q *quiet) Names(context.Context, logical.Storage) ([]string, error) { return q.names, nil }
-func (*quiet) Logger() hclog.Logger                                       { return hclog.NewNullLogger() }
-
-// A quietVendor is the vendor of a quiet.
-type quietVendor struct {
-	provider.Credential
-	*quiet
-}
-
-func (v quietVendor) MaxIdle() time.Duration { return v.idle }
-
-// Credential implements Source.
-func (q *quiet) Credential(_ context.Context, _ logical.Storage, name string) (*Credential, error) {
-	q.loads++
-	keepalive := time.Duration(0)
-	if q.idle > 0 {
-		keepalive = 24 * time.Hour
-	}
-	return &Credential{
-		Name: name, VendorName: "quiet", Generation: "one", Vendor: quietVendor{quiet: q}, Keepalive: keepalive, WriteTime: q.written,
-		Client: q.client, Version: q.version, TTL: provider.TTL{Max: q.maxTTL},
-	}, nil
-}
-
-// Exchange implements provider.Credential.
-func (v quietVendor) Exchange(context.Context, provider.Grant) (*provider.Answer, error) {
-	q := v.quiet
-	q.exchanges++
-	if q.failure != nil {
-		return nil, q.failure
-	}
-	now := time.Now()
-	return &provider.Answer{AccessToken: fmt.Sprint("token", q.exchanges), ExpiresIn: 24 * time.Hour, Clock: provider.Clock{Sent: now, Received: now}}, nil
-}
-
-func (q *quiet) read(t *testing.T, name string) (string, error) {
-	t.Helper()
-	issued, err := q.Read(t.Context(), q.storage, name, ReadRequest{})
-	if err != nil {
-		return "", err
-	}
-	return issued.AccessToken, nil
-}
-
-// pass lets time pass, with a sweep each minute. Those are what counts, so long times have fewer.
-func (q *quiet) pass(t *testing.T, d time.Duration) {
-	t.Helper()
-	step := max(time.Minute, d/200)
-	for end := time.Now().Add(d); time.Now().Before(end); {
-		time.Sleep(step)
-		_ = q.Sweep(t.Context(), q.storage) // storage may fail
-		synctest.Wait()
-	}
-}
-
-// test calls f with a name that was read twice, so that it is in use.
-func testQuiet(t *testing.T, f func(t *testing.T, q *quiet)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		q := newQuiet("a")
-		f(t, q)
-	})
-}
-
-func (q *quiet) isEvicted(name string) bool {
-	k := q.find(name)
-	return k.record == nil && k.summary != nil
-}
 
 func TestANameThatNobodyReadsIsEvicted(t *testing.T) {
 	testQuiet(t, func(t *testing.T, q *quiet) {
@@ -175,15 +67,6 @@ func TestASweepWithNothingDueTouchesNoName(t *testing.T) {
 	})
 }
 
-// evictNow evicts a name as if nobody had read it for long. It reports whether it did.
-func (q *quiet) evictNow(name string) bool {
-	r := q.cached(name)
-	r.mu.Lock()
-	r.needed, r.isTouched = time.Now().Add(-2*idleTime), false
-	r.mu.Unlock()
-	return q.evict(r, time.Time{}, time.Now())
-}
-
 // The clock of a machine, which synctest does not have, has a monotonic reading.
 func TestGuarantee1AnEvictedTokenIsAsOldAsItWasInMemory(t *testing.T) {
 	q := newQuiet("a")
@@ -222,6 +105,7 @@ func TestGuarantee3AnUnsavedStateIsNotEvicted(t *testing.T) {
 		latest := r.get().state.WithGrant(provider.Grant{RefreshToken: "the only one"})
 		q.storage.isRefusing = true
 		r.keepUnsaved(q.storage, latest, errors.New("the disk is full"))
+		assert.False(t, q.evictNow("a"))
 		q.pass(t, 5*time.Hour)
 		require.False(t, q.isEvicted("a"))
 		q.storage.isRefusing = false
@@ -362,6 +246,7 @@ func TestGuarantee15ANameThatPanicsIsEvictedOnlyAfterItsPause(t *testing.T) {
 			panic("broken")
 		}()
 		require.NoError(t, q.Sweep(t.Context(), q.storage))
+		assert.False(t, q.evictNow("a"))
 		_, err = q.read(t, "a")
 		require.ErrorIs(t, err, ErrPanicked)
 		q.pass(t, 6*time.Minute)
