@@ -21,6 +21,16 @@ func (b *backend) pathStatus() []*framework.Path {
 		{
 			Pattern:      "status/?$",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+			Fields: map[string]*framework.FieldSchema{
+				"after": {
+					Type: framework.TypeString, Query: true, DisplayAttrs: &framework.DisplayAttributes{Name: "After"},
+					Description: "Only names that sort after this one, such as the last name of the page before.",
+				},
+				"limit": {
+					Type: framework.TypeInt, Query: true, DisplayAttrs: &framework.DisplayAttributes{Name: "Limit"},
+					Description: "Maximum number of names. Default: 0, for all.",
+				},
+			},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ListOperation: &framework.PathOperation{
 					Callback:                    b.statusList,
@@ -31,7 +41,7 @@ func (b *backend) pathStatus() []*framework.Path {
 				},
 			},
 			HelpSynopsis:    "List the credentials, with their state.",
-			HelpDescription: withExample("key_info holds the state, the vendor and the expire_time of the cached token of each name, as in status/<name>. The state of a credential that cannot be used is unusable; status/<name> has the reason.", "vault list -detailed kensho/status"),
+			HelpDescription: withExample("key_info holds the state, the vendor and the expire_time of the cached token of each name, as in status/<name>. The state of a credential that cannot be used is unusable; status/<name> has the reason. With very many credentials, after and limit return the list in pages, as query parameters of the API or with bao list -after and -limit; vault list has no such options.", "vault list -detailed kensho/status"),
 		},
 		{
 			Pattern:      "status/" + apipath.NamePattern("name"),
@@ -93,18 +103,28 @@ func statusFields() map[string]*framework.FieldSchema {
 	}
 }
 
-// statusList returns the names of all credentials with their status in brief.
-func (b *backend) statusList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+// statusList returns the names of the credentials of a page with their status in brief.
+func (b *backend) statusList(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	after, limit := d.Get("after").(string), d.Get("limit").(int)
+	if limit < 0 {
+		return logical.ErrorResponse("limit: must not be negative"), nil
+	}
 	vendors, err := b.store.VendorNames(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
+	maps.DeleteFunc(vendors, func(name, _ string) bool { return name <= after })
+	names := sortedKeys(vendors)
+	if limit > 0 {
+		names = names[:min(limit, len(names))]
+	}
 	info := map[string]any{}
-	for name, vendor := range vendors {
+	for _, name := range names {
+		vendor := vendors[name]
 		status, err := b.broker.BriefStatus(ctx, req.Storage, name)
 		switch {
 		case errors.Is(err, broker.ErrUnknown): // deleted meanwhile
-			delete(vendors, name)
+			continue
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case storage.IsError(err):
@@ -121,7 +141,7 @@ func (b *backend) statusList(ctx context.Context, req *logical.Request, _ *frame
 			info[name] = brief
 		}
 	}
-	return logical.ListResponseWithInfo(sortedKeys(vendors), info), nil
+	return logical.ListResponseWithInfo(sortedKeys(info), info), nil
 }
 
 func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {

@@ -131,3 +131,32 @@ func TestClockSkewIsLoggedOnce(t *testing.T) {
 		assert.Equal(t, 1, strings.Count(log.String(), "clock"), "one line, not one for each exchange")
 	})
 }
+
+func TestAListOfStatusesHasPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		for _, name := range []string{"a", "b", "c", "d"} {
+			e.Write("config/sitecore/"+name, map[string]any{"api_key": engine.APIKey, "verify": false})
+		}
+		for _, test := range []struct {
+			page map[string]any
+			want []string
+		}{
+			{nil, []string{"a", "b", "c", "d"}},
+			{map[string]any{"limit": "2"}, []string{"a", "b"}},
+			{map[string]any{"limit": "2", "after": "b"}, []string{"c", "d"}},
+			{map[string]any{"after": "c"}, []string{"d"}},
+			{map[string]any{"after": "bb", "limit": 1}, []string{"c"}},
+		} {
+			resp, status, message := e.Request(logical.ListOperation, "status/", test.page)
+			require.Equal(t, http.StatusOK, status, message)
+			assert.Equal(t, test.want, resp.Data["keys"], test.page)
+			assert.Len(t, resp.Data["key_info"], len(test.want))
+		}
+		_, status, message := e.Request(logical.ListOperation, "status/", map[string]any{"limit": -1})
+		assert.Equal(t, http.StatusBadRequest, status)
+		assert.Equal(t, "limit: must not be negative", message)
+		resp, _, _ := e.Request(logical.ListOperation, "status/", map[string]any{"after": "d"})
+		assert.Empty(t, resp.Data)
+	})
+}
