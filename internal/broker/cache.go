@@ -141,13 +141,7 @@ func (r *record) noteListed() {
 	}
 }
 
-// touch makes the next sweep look at the record.
-func (r *record) touch() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.touchLocked()
-}
-
+// touchLocked makes the next sweep look at the record.
 func (r *record) touchLocked() {
 	if !r.isTouched {
 		r.isTouched = true

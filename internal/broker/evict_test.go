@@ -44,6 +44,19 @@ func TestANameThatWasOnlyListedIsReadOnce(t *testing.T) {
 	})
 }
 
+func TestTheFirstSweepKeepsOneNameInMemoryAtATime(t *testing.T) {
+	testQuiet(t, func(t *testing.T, q *quiet) {
+		q.names = nil
+		for i := range 1000 {
+			q.names = append(q.names, fmt.Sprintf("c%04d", i))
+		}
+		require.NoError(t, q.Sweep(t.Context(), q.storage))
+		assert.Equal(t, 1000, q.loads)
+		assert.Equal(t, 1, q.mostRecords)
+		assert.Empty(t, q.touches.take())
+	})
+}
+
 func TestASweepWithNothingDueTouchesNoName(t *testing.T) {
 	testQuiet(t, func(t *testing.T, q *quiet) {
 		q.names, q.idle = nil, 30*24*time.Hour

@@ -237,12 +237,21 @@ func (t *touches) take() []*record {
 	return all
 }
 
+// drop removes a record that was added last, after a look at it.
+func (t *touches) drop(r *record) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if last := len(t.records) - 1; last >= 0 && t.records[last] == r {
+		t.records[last], t.records = nil, t.records[:last]
+	}
+}
+
 // maxFailedLoads is after how many failures of storage a sweep loads no further names.
 const maxFailedLoads = 16
 
-// wake touches the records of names whose time has come, and loads those that are not in memory. What it cannot load
-// within loadTimeout is left to the next sweep.
-func (b *Broker) wake(ctx context.Context, s logical.Storage, now time.Time) error {
+// wake looks at the names whose time has come, and loads those that are not in memory. It looks at each before it loads the
+// next, since most are evicted at once. What it cannot load within loadTimeout is left to the next sweep.
+func (b *Broker) wake(ctx context.Context, s logical.Storage, now time.Time, look func(*record)) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	var failures []error
@@ -251,7 +260,7 @@ func (b *Broker) wake(ctx context.Context, s logical.Storage, now time.Time) err
 	for e, r := b.popDue(now); e != nil; e, r = b.popDue(now) {
 		switch {
 		case r != nil && !r.mayLoad(now):
-			r.touch()
+			look(r)
 		case ctx.Err() != nil || isClosed(b.closed) || len(failures) == maxFailedLoads:
 			left = append(left, e)
 		default:
@@ -262,6 +271,9 @@ func (b *Broker) wake(ctx context.Context, s logical.Storage, now time.Time) err
 			}
 			if hasLoaded = hasLoaded || isDone; !isDone {
 				left = append(left, e)
+			} else if r := b.cached(e.name); r != nil {
+				look(r)
+				b.touches.drop(r)
 			}
 		}
 	}
@@ -308,7 +320,7 @@ func (b *Broker) lookAt(r *record, now time.Time) (due nameTasks) {
 	due = r.dueTasks(now)
 	next, found := r.nextLook(now)
 	if len(due.tasks) > 0 {
-		next = now
+		next = now.Add(1) // in the next sweep
 	}
 	isEvicted := len(due.tasks) == 0 && b.evict(r, next, now)
 	if !isEvicted {

@@ -28,6 +28,8 @@ type quiet struct {
 	failure   *provider.Error
 	exchanges int
 	loads     int
+
+	mostRecords int // at a time
 }
 
 // refusing is storage that can refuse writes.
@@ -63,6 +65,13 @@ func (v quietVendor) MaxIdle() time.Duration { return v.idle }
 // Credential implements Source.
 func (q *quiet) Credential(_ context.Context, _ logical.Storage, name string) (*Credential, error) {
 	q.loads++
+	records := 0
+	for _, k := range q.all() {
+		if k.record != nil {
+			records++
+		}
+	}
+	q.mostRecords = max(q.mostRecords, records)
 	keepalive := time.Duration(0)
 	if q.idle > 0 {
 		keepalive = 24 * time.Hour

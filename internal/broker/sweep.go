@@ -127,21 +127,21 @@ type nameTasks struct {
 // last sweep, and at those whose time has come. The error joins those of storage.
 func (b *Broker) dueTasks(ctx context.Context, s logical.Storage) ([]nameTasks, error) {
 	err := b.listAll(ctx, s)
-	now := time.Now()
-	touched := b.touches.take()
-	for _, r := range touched {
-		if r.mayLoad(now) {
-			b.lookAgainAt(r.name, now)
-		}
-	}
-	err = errors.Join(err, b.wake(ctx, s, now))
 	var all []nameTasks
-	now = time.Now()
-	for _, r := range append(touched, b.touches.take()...) {
-		if due := b.lookAt(r, now); len(due.tasks) > 0 {
+	look := func(r *record) {
+		if due := b.lookAt(r, time.Now()); len(due.tasks) > 0 {
 			all = append(all, due)
 		}
 	}
+	now := time.Now()
+	for _, r := range b.touches.take() {
+		if r.mayLoad(now) {
+			b.lookAgainAt(r.name, now)
+		} else {
+			look(r)
+		}
+	}
+	err = errors.Join(err, b.wake(ctx, s, now, look))
 	slices.SortFunc(all, func(a, b nameTasks) int { return a.since.Compare(b.since) })
 	return all, err
 }
