@@ -249,6 +249,18 @@ func TestGuarantee14ACredentialWithVariantsIsNotEvicted(t *testing.T) {
 	})
 }
 
+// What IdleVariants returns is deleted.
+func TestACredentialThatCannotBeUsedIsNoIdleVariant(t *testing.T) {
+	testQuiet(t, func(t *testing.T, q *quiet) {
+		_, err := q.read(t, "a")
+		require.NoError(t, err)
+		q.cached("a").reset(unusable)
+		require.NoError(t, q.Sweep(t.Context(), q.storage))
+		assert.Empty(t, q.Broker.idle)
+		assert.Empty(t, q.IdleVariants(10))
+	})
+}
+
 func TestGuarantee15ANameThatPanicsIsEvictedOnlyAfterItsPause(t *testing.T) {
 	testQuiet(t, func(t *testing.T, q *quiet) {
 		_, err := q.read(t, "a")

@@ -206,7 +206,8 @@ func (r *record) nextLook(now time.Time) (next time.Time, found finding) {
 	case absent:
 		return time.Time{}, found
 	case unloaded, unusable:
-		found.isKnown, found.isIdle = snap.presence == unusable, snap.presence == unusable && !now.Before(snap.panicPause)
+		found.isKnown = snap.presence == unusable
+		found.isIdle = isVariant(r.name) && snap.presence == unusable && !now.Before(snap.panicPause)
 		if snap.presence == unloaded {
 			next = now
 		}

@@ -140,7 +140,7 @@ func (b *Broker) IdleVariants(most int) []string {
 		if len(idle) == most {
 			break
 		}
-		if e := b.entries[name]; e != nil && e.record != nil && e.record.isIdle(now) {
+		if e := b.entries[name]; isVariant(name) && e != nil && e.record != nil && e.record.isIdle(now) {
 			idle = append(idle, name)
 		}
 	}
@@ -173,7 +173,7 @@ func (r *record) idleFromLocked(now time.Time) time.Time {
 			from = maxTime(from, dropped.At(now).ExpireTime)
 		}
 	}
-	return maxTime(from, snap.panicPause)
+	return maxTime(maxTime(from, snap.panicPause), time.Unix(0, 0)) // at any time if it never had a token
 }
 
 // checkOwn returns an error if the vendor has issued a variant's token for the credential itself or for

@@ -250,7 +250,7 @@ func (y *year) inspect() {
 	for !y.ended(day) {
 		var resp *logical.Response
 		before := time.Now()
-		if status, message := y.send(logical.ReadOperation, "metrics", nil, &resp); !assert.Equal(y.T, http.StatusOK, status, message) {
+		if status, message := y.send(logical.ReadOperation, "metrics", map[string]any{"names": "all"}, &resp); !assert.Equal(y.T, http.StatusOK, status, message) {
 			continue
 		}
 		text := string(resp.Data[logical.HTTPRawBody].([]byte))
