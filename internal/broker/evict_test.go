@@ -85,11 +85,11 @@ func TestGuarantee1AnEvictedTokenIsAsOldAsItWasInMemory(t *testing.T) {
 	q := newQuiet("a")
 	_, err := q.read(t, "a")
 	require.NoError(t, err)
-	require.True(t, q.evictNow("a"))
+	require.True(t, q.evictNow())
 	_, err = q.read(t, "a")
 	require.NoError(t, err)
 	require.Equal(t, 1, q.exchanges)
-	require.True(t, q.evictNow("a"))
+	require.True(t, q.evictNow())
 	// 25 hours pass by the monotonic clock, while the wall clock is set back by as much.
 	m := *q.entries["a"].summary
 	shiftMonotonic(&m.seen, -25*time.Hour)
@@ -107,7 +107,7 @@ func TestGuarantee1ATokenOfAnotherClockIsNotEvicted(t *testing.T) {
 	token := r.current.state.Tokens[ownScope]
 	shiftMonotonic(&token.Seen, -time.Hour)
 	r.current.state = r.current.state.withTokens(map[string]provider.Token{ownScope: token})
-	assert.False(t, q.evictNow("a"))
+	assert.False(t, q.evictNow())
 }
 
 func TestGuarantee3AnUnsavedStateIsNotEvicted(t *testing.T) {
@@ -118,7 +118,7 @@ func TestGuarantee3AnUnsavedStateIsNotEvicted(t *testing.T) {
 		latest := r.get().state.WithGrant(provider.Grant{RefreshToken: "the only one"})
 		q.storage.isRefusing = true
 		r.keepUnsaved(q.storage, latest, errors.New("the disk is full"))
-		assert.False(t, q.evictNow("a"))
+		assert.False(t, q.evictNow())
 		q.pass(t, 5*time.Hour)
 		require.False(t, q.isEvicted("a"))
 		q.storage.isRefusing = false
@@ -271,7 +271,7 @@ func TestGuarantee15ANameThatPanicsIsEvictedOnlyAfterItsPause(t *testing.T) {
 			panic("broken")
 		}()
 		require.NoError(t, q.Sweep(t.Context(), q.storage))
-		assert.False(t, q.evictNow("a"))
+		assert.False(t, q.evictNow())
 		_, err = q.read(t, "a")
 		require.ErrorIs(t, err, ErrPanicked)
 		q.pass(t, 6*time.Minute)
