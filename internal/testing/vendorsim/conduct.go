@@ -11,6 +11,9 @@ type Conduct struct {
 	// sets the Date header after three quarters.
 	Latency time.Duration
 
+	// Rate is how many requests each host accepts.
+	Rate Rate
+
 	// Skew is how far the vendors' clocks are ahead of the caller's.
 	Skew time.Duration
 
@@ -66,4 +69,17 @@ type Conduct struct {
 
 	// OAuth is the behavior of OAuth 2.0 servers.
 	OAuth OAuthConduct
+}
+
+// setDate sets the Date header of a response to the time by the vendors' clocks.
+func (c Conduct) setDate(w http.ResponseWriter) {
+	if c.NoDate {
+		w.Header()["Date"] = nil
+		return
+	}
+	date := c.Date
+	if date.IsZero() {
+		date = time.Now().Add(c.Skew)
+	}
+	w.Header().Set("Date", date.UTC().Format(http.TimeFormat))
 }

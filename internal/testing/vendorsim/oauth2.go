@@ -156,6 +156,10 @@ type OAuthClient struct {
 	Lifetime time.Duration // of access tokens; zero means 1 hour
 	Rotate   bool          // each refresh rotates the refresh token
 
+	// Period, unless zero, makes all access tokens expire together, at the next multiple of it, as Kensho's
+	// do at the full hour. Lifetime then has no effect.
+	Period time.Duration
+
 	// RefreshLifetime is how long after a consent its refresh tokens are valid, whatever is done; zero means
 	// forever.
 	RefreshLifetime time.Duration

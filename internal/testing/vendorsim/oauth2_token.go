@@ -1,6 +1,7 @@
 package vendorsim
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"strconv"
@@ -216,19 +217,25 @@ func (s *Sim) newGrant(a *authServer, client OAuthClient, scope []string) *oauth
 }
 
 func (s *Sim) grantToken(client OAuthClient, grant *oauthGrant, scope []string) *oauthAnswer {
-	lifetime := client.Lifetime
-	if lifetime == 0 {
-		lifetime = time.Hour
-	}
 	if s.conduct.OAuth.SingleToken {
 		for _, token := range grant.accessTokens {
 			s.issued[token] = time.Time{}
 		}
 	}
-	token := s.issue(s.conduct.JWT, s.now().Add(lifetime))
+	token := s.issue(s.conduct.JWT, client.expiry(s.now()))
 	grant.accessTokens = append(grant.accessTokens, token)
 	s.oauth.tokens[token] = grant
 	return s.tokenAnswer(token, scope)
+}
+
+// expiry returns when an access token expires that the client gets now.
+func (c OAuthClient) expiry(now time.Time) time.Time {
+	if c.Period == 0 {
+		return now.Add(cmp.Or(c.Lifetime, time.Hour))
+	}
+	// expires_in has whole seconds, so that a caller returns up to a second before the end of a period.
+	const early = 2 * time.Second
+	return now.Add(early).Truncate(c.Period).Add(c.Period)
 }
 
 func (s *Sim) tokenAnswer(token string, scope []string) *oauthAnswer {

@@ -53,6 +53,7 @@ func (s *Sim) About(token string) About {
 type Sim struct {
 	mu         sync.Mutex
 	conduct    Conduct
+	gateways   map[string]*gateway // by host
 	forgetful  bool
 	count      int
 	calls      []Call
@@ -85,7 +86,7 @@ type Sim struct {
 // New returns a Sim without any credentials.
 func New() *Sim {
 	return &Sim{
-		inFlight: map[*http.Request]bool{}, issued: map[string]time.Time{}, about: map[string]About{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth(),
+		gateways: map[string]*gateway{}, inFlight: map[*http.Request]bool{}, issued: map[string]time.Time{}, about: map[string]About{}, kensho: newKensho(), sitecore: newSitecore(), oauth: newOAuth(),
 		acme:              acme{keys: map[string]bool{}},
 		akeneo:            akeneo{connections: map[string]AkeneoConnection{}, refreshTokens: map[string]akeneoRefreshToken{}},
 		dowJones:          dowJones{accounts: map[string]DowJonesAccount{}, sessions: map[string]dowJonesSession{}},
@@ -253,6 +254,12 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 
 	time.Sleep(conduct.Latency / 2)
+	if !s.admit(host, w.Header()) {
+		conduct.setDate(w)
+		time.Sleep(conduct.Latency / 2)
+		throttled(w)
+		return
+	}
 	if conduct.Fault != nil {
 		if fault := conduct.Fault(r); fault != nil {
 			fault(w, r)
@@ -266,15 +273,7 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	reply := s.work(host, path, r)
 	time.Sleep(conduct.Latency / 4)
-	if conduct.NoDate {
-		w.Header()["Date"] = nil
-	} else {
-		date := conduct.Date
-		if date.IsZero() {
-			date = time.Now().Add(conduct.Skew)
-		}
-		w.Header().Set("Date", date.UTC().Format(http.TimeFormat))
-	}
+	conduct.setDate(w)
 	time.Sleep(conduct.Latency / 4)
 	reply.write(w)
 }
