@@ -69,7 +69,7 @@ func (s scenario) run(t *testing.T) (outcomes []outcome) {
 	started := time.Now()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{scenario: s, Engine: engine.NewUnchecked(t), random: rand.New(rand.NewPCG(1, 0)), record: storm.NewRecord(s.readers)}
-		w.Logger = hclog.NewNullLogger()
+		w.Logger, w.Storage = hclog.NewNullLogger(), newMemory()
 		w.Sim.Forgetful()
 		w.Sim.Behave(vendorsim.Conduct{Rate: s.rate, Latency: s.latency})
 		w.Restart()
@@ -113,8 +113,15 @@ func (w *world) store() {
 
 // simulate runs the readers and the background work through the hours.
 func (w *world) simulate() (outcomes []outcome) {
+	engine.Until(0, 40, 0)
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
+	all.Go(func() { w.tick(ctx) })
+	for i := range w.background {
+		random := rand.New(rand.NewPCG(w.random.Uint64(), 0))
+		all.Go(func() { w.readHourly(ctx, name(w.readers+i), random) })
+	}
+	engine.Until(0, 50, 0)
 	for i := range w.readers {
 		random := rand.New(rand.NewPCG(w.random.Uint64(), 0))
 		agent := storm.Agent{
@@ -123,19 +130,12 @@ func (w *world) simulate() (outcomes []outcome) {
 			Answered: func(began time.Time, a storm.Answer) { w.record.Add(i, began, a) },
 		}
 		all.Go(func() {
-			// Agents have started at different times.
-			sleep(ctx, 40*time.Minute+time.Duration(random.Int64N(int64(15*time.Minute))))
+			sleep(ctx, time.Duration(random.Int64N(int64(5*time.Minute)))) // Agents have started at different times
 			if !agent.Run(ctx) {
 				w.gaveUp.Add(1)
 			}
 		})
 	}
-	for i := range w.background {
-		random := rand.New(rand.NewPCG(w.random.Uint64(), 0))
-		all.Go(func() { w.readHourly(ctx, name(w.readers+i), random) })
-	}
-	all.Go(func() { w.tick(ctx) })
-
 	for hour := range max(1, w.hours) {
 		outcomes = append(outcomes, w.storm(hour+1))
 	}
