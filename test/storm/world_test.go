@@ -150,19 +150,22 @@ func (w *world) simulate() (outcomes []outcome) {
 
 // storm waits for the tokens to expire, and returns what follows.
 func (w *world) storm(hour int) outcome {
-	engine.Until(hour-1, 59, 58)
-	s := storm.Storm{Readers: w.record, Least: w.least(w.readers), Before: w.Sim.Traffic(w.host)}
-	engine.Until(hour, 0, 0)
-	s.Moment, s.At = time.Now(), w.Sim.Traffic(w.host)
+	expiry := time.Date(2000, 1, 1, hour, 0, 0, 0, time.UTC)
+	begin := expiry
+	if w.oauth { // the vendor states lifetimes in whole seconds
+		begin = expiry.Add(-time.Second)
+	}
+	time.Sleep(time.Until(begin))
+	s := storm.Storm{Readers: w.record, Least: w.least(w.readers), Expiry: expiry, Begin: begin, Before: w.Sim.Traffic(w.host)}
 	ctx, cancel := context.WithTimeout(context.Background(), givingUp)
 	defer cancel()
-	w.record.Await(ctx, s.Moment)
+	w.record.Await(ctx, s.Expiry)
 	s.After = w.Sim.Traffic(w.host)
 	engine.Until(hour, 15, 0)
 	last := w.Sim.Traffic(w.host)
 	return outcome{
 		Result: s.Result(), gaveUp: w.gaveUp.Load(),
-		renewals: last.Accepted - s.Before.Accepted, renewed: last.Last.Sub(s.Moment).Seconds(),
+		renewals: last.Accepted - s.Before.Accepted, renewed: last.Last.Sub(s.Begin).Seconds(),
 	}
 }
 

@@ -75,16 +75,16 @@ func (r *Record) Await(ctx context.Context, moment time.Time) {
 	}
 }
 
-// waits returns how long after a moment each reader had the first token that is valid after it. A
+// waits returns how long after begin each reader had the first token that is valid after expiry. A
 // reader without one is not in the result.
-func (r *Record) waits(moment time.Time) []time.Duration {
+func (r *Record) waits(expiry, begin time.Time) []time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []time.Duration
 	for _, requests := range r.requests {
 		for _, q := range requests {
-			if q.expiry.After(moment) {
-				all = append(all, max(0, q.ended.Sub(moment)))
+			if q.expiry.After(expiry) {
+				all = append(all, max(0, q.ended.Sub(begin)))
 				break
 			}
 		}
@@ -92,27 +92,27 @@ func (r *Record) waits(moment time.Time) []time.Duration {
 	return all
 }
 
-// failures returns the number of requests that failed around a moment, before their readers had
-// a token that is valid after it. It also returns how many of them failed hastily: before the end of
-// a reader's patience, though all readers could have been served by then. least is the least time in
+// failures returns the number of requests that failed around begin, before their readers had a token
+// that is valid after expiry. It also returns how many of them failed hastily: before the end of a
+// reader's patience, though all readers could have been served by then. least is the least time in
 // which that is possible.
-func (r *Record) failures(moment time.Time, least time.Duration) (failed, hasty int) {
+func (r *Record) failures(expiry, begin time.Time, least time.Duration) (failed, hasty int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, requests := range r.requests {
 		for _, q := range requests {
-			if q.expiry.After(moment) {
+			if q.expiry.After(expiry) {
 				break
 			}
-			if q.status == http.StatusOK || q.ended.Before(moment.Add(-Patience)) {
+			if q.status == http.StatusOK || q.ended.Before(begin.Add(-Patience)) {
 				continue
 			}
 			failed++
-			began := q.began
-			if began.Before(moment) {
-				began = moment
+			from := q.began
+			if from.Before(begin) {
+				from = begin
 			}
-			if end := began.Add(Patience); q.ended.Before(end) && !end.Before(moment.Add(least)) {
+			if end := from.Add(Patience); q.ended.Before(end) && !end.Before(begin.Add(least)) {
 				hasty++
 			}
 		}

@@ -10,19 +10,23 @@ import (
 
 // A Storm is a moment at which the tokens of all readers expire together.
 type Storm struct {
-	Moment  time.Time
 	Readers *Record
+
+	// Expiry is when the tokens expire, and Begin is when the engine begins to take them for
+	// expired: up to a second earlier if the vendor states lifetimes in whole seconds. Times count
+	// from Begin.
+	Expiry, Begin time.Time
 
 	// Least is the least time in which all readers can have a new token.
 	Least time.Duration
 
-	// Before, At and After are the traffic of the vendor shortly before the moment, at it, and after
-	// the last reader has its token. The engine may take the tokens for expired a second early.
-	Before, At, After vendorsim.Traffic
+	// Before and After are the traffic of the vendor at Begin, and after the last reader has its
+	// token.
+	Before, After vendorsim.Traffic
 }
 
-// A Result has the figures of a storm. Times are in seconds from the moment at which the tokens
-// expire until a reader has a new one.
+// A Result has the figures of a storm. Times are in seconds from its begin until a reader has a new
+// token.
 type Result struct {
 	Readers  int     `json:"readers"`
 	Unserved int     `json:"unserved"` // the readers that got no new token
@@ -42,15 +46,15 @@ type Result struct {
 
 // Result returns the figures of the storm.
 func (s Storm) Result() Result {
-	waits := s.Readers.waits(s.Moment)
+	waits := s.Readers.waits(s.Expiry, s.Begin)
 	slices.Sort(waits)
 	r := Result{
 		Readers: len(s.Readers.requests), Unserved: len(s.Readers.requests) - len(waits), Least: s.Least.Seconds(),
 		Median: percentile(waits, 50), P90: percentile(waits, 90), P99: percentile(waits, 99), Last: percentile(waits, 100),
 		Accepted: s.After.Accepted - s.Before.Accepted, Throttled: s.After.Throttled - s.Before.Throttled,
-		Idle: (s.After.Idle - s.At.Idle).Seconds(),
+		Idle: (s.After.Idle - s.Before.Idle).Seconds(),
 	}
-	r.Failed, r.Hasty = s.Readers.failures(s.Moment, s.Least)
+	r.Failed, r.Hasty = s.Readers.failures(s.Expiry, s.Begin, s.Least)
 	return r
 }
 
