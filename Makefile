@@ -39,7 +39,7 @@ TIMED := tools/parts/timed.sh
 # The caller, such as a CI job, limits the run as a whole.
 export LIMIT := -timeout=3h
 
-.PHONY: help packages build dist vault demo playground recording test e2e $(PARTS) unit fuzz faults dist-test bench benchstat docs vet fmt clean FORCE
+.PHONY: help packages build dist vault demo playground recording test e2e $(PARTS) unit fuzz faults dist-test bench storm benchstat docs vet fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -131,8 +131,9 @@ unit-race: ## Run the unit tests under the race detector.
 	go -C bench test $(LIMIT) ./...
 
 SEED ?= 1
-sim: ## Simulate 30 days of 200 credentials, 200 days of 40 people who consent, 12 days of 300 readers, and a year of 200 secrets that rotate (SEED=n sets the seed).
+sim: ## Simulate 30 days of 200 credentials, 200 days of 40 people who consent, 12 days of 300 readers, a year of 200 secrets that rotate, and 10,000 tokens that expire together (SEED=n sets the seed).
 	go -C test test $(LIMIT) -vet=off -count=1 -run "TestThirtyDays|TestPeopleConsentThroughTheYear|TestManyReadersOfOneRole|TestAYearOfRotations" -v ./simulation -args -seed=$(SEED)
+	go -C test test $(LIMIT) -vet=off -count=1 -v ./storm
 
 # Go writes a failing input to testdata/fuzz beside the fuzz target, where it is a test from
 # then on. Inputs that reach new code stay in Go's cache for the next run;
@@ -183,6 +184,11 @@ bench: build $(SERVER) bin/yardstick bin/bench wrk ## Compare the engine with a 
 	@echo 'comparing bin/$(PLUGIN) with bin/yardstick in $(SERVER)'
 	@bin/bench -vault=$(SERVER) -engine=bin/$(PLUGIN) -yardstick=bin/yardstick \
 		-json=bin/bench.json -docs=docs $(BENCHFLAGS)
+
+# STORMFLAGS=-quick checks in two minutes that the benchmark works, and writes no page.
+storm: build $(SERVER) bin/bench ## Measure what follows when the tokens of 1,000 credentials expire together, and update docs/capacity.md.
+	@echo 'measuring bin/$(PLUGIN) in $(SERVER)'
+	@bin/bench storm -vault=$(SERVER) -engine=bin/$(PLUGIN) -json=bin/storm.json -docs=docs $(STORMFLAGS)
 
 # Built with the same flags as the plugin.
 bin/yardstick: FORCE

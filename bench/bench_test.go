@@ -3,11 +3,16 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	agents "vault-plugin-secrets-tokenbroker/internal/testing/storm"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 func TestAMedianIsTheMiddleOne(t *testing.T) {
@@ -106,6 +111,49 @@ func TestAPercentileIsOneOfTheValues(t *testing.T) {
 	assert.InDelta(t, 7, percentile([]float64{7}, 1), 0)
 }
 
+// hoursOf returns storms in which the last reader takes these times.
+func hoursOf(seconds ...float64) (found []hour) {
+	for _, last := range seconds {
+		found = append(found, hour{Resident: 80, Result: agents.Result{Last: last, Median: 1, Accepted: 100, Throttled: 25}})
+	}
+	return found
+}
+
+func TestTheGoalsOfAStormAreMediansWithIntervals(t *testing.T) {
+	limited := scenario{Name: "limited", Credentials: 1000, Rate: vendorsim.Rate{PerSecond: 100}}
+	r := hourReport{Scenarios: []hourResults{
+		{limited, hoursOf(11, 9, 13)},
+		{scenario{Name: "unlimited", Credentials: 1000, Latency: 300 * time.Millisecond}, hoursOf(1, 1.1, 1.2)},
+	}}
+	r.Goals = r.goals()
+	assert.Equal(t, table{
+		{"goal", "target", "measured", "met"},
+		{"limited: the last reader has its token", "at most 12.0 s", "11.0 s (9.0–13.0)", "yes, uncertain"},
+		{"limited: throttled requests", "at most 5.0 %", "20.0 % (20.0–20.0)", "**no**"},
+		{"limited: reads that fail and could wait 10s", "at most 0", "0 (0–0)", "yes"},
+		{"unlimited: the last reader has its token", "at most 1.5 s", "1.1 s (1.0–1.2)", "yes"},
+		{"unlimited: resident memory of the plugin", "at most 100 MiB", "80 MiB (80–80)", "yes"},
+	}, goalTable(r.Goals))
+	results := r.tables()[1]
+	require.Len(t, results, 3)
+	assert.Equal(t, []string{"scenario", "least, s", "median reader, s"}, results[0][:3])
+	assert.Equal(t, []string{"limited", "10.0", "1.0 (1.0–1.0)"}, results[1][:3])
+	assert.Equal(t, "0.3", results[2][1])
+}
+
+func TestTheFlagsOfAStormAreChecked(t *testing.T) {
+	for args, message := range map[string]string{
+		"-storage=disk":          "-storage must be dev or raft",
+		"-storms=0":              "-storms and -credentials must be at least 1",
+		"-rate=0":                "-rate must be more than 0, and -period at least 10s and more than a storm takes",
+		"-period=9s -rate=1000":  "-rate must be more than 0, and -period at least 10s and more than a storm takes",
+		"-period=15s -rate=10":   "-rate must be more than 0, and -period at least 10s and more than a storm takes",
+		"-storms=8 -docs=folder": "-docs needs at least 9 storms",
+	} {
+		assert.EqualError(t, runStorms(t.Context(), strings.Fields(args)), message, args)
+	}
+}
+
 func TestTheOutputOfWrkIsParsedAndAFailedReadIsAnError(t *testing.T) {
 	const before = "Running 1s test @ http://127.0.0.1:8200/v1/x/\n  2 threads and 16 connections\n"
 	l, err := parseLoad([]byte(before + `{"requests":4000,"us":1001000,"p50_us":3500,"p99_us":9000,"errors":0}` + "\n"))
@@ -119,14 +167,17 @@ func TestTheOutputOfWrkIsParsedAndAFailedReadIsAnError(t *testing.T) {
 }
 
 func TestResultsReplaceOnlyTheirSectionOfThePage(t *testing.T) {
-	const page = "# Title\n\n" + begin + "old\n" + end + "\n\nProse.\n"
-	once, err := rewrite([]byte(page), "new\n")
+	begin, end := marker("bench", "begin"), marker("bench", "end")
+	page := "# Title\n\n" + begin + "old\n" + end + "\n\nProse.\n"
+	once, err := rewrite([]byte(page), "bench", "new\n")
 	require.NoError(t, err)
 	assert.Equal(t, "# Title\n\n"+begin+"\nnew\n\n"+end+"\n\nProse.\n", string(once))
-	twice, err := rewrite(once, "new\n")
+	twice, err := rewrite(once, "bench", "new\n")
 	require.NoError(t, err)
 	assert.Equal(t, once, twice)
-	_, err = rewrite([]byte("# Title\n"), "new\n")
+	_, err = rewrite([]byte(page), "storm", "new\n")
+	require.ErrorContains(t, err, "no section for results")
+	_, err = rewrite([]byte("# Title\n"), "bench", "new\n")
 	require.ErrorContains(t, err, "no section for results")
 }
 

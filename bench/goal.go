@@ -69,19 +69,29 @@ func (g goal) target() string {
 
 func (g goal) got() string {
 	if g.Interval != nil {
-		return g.format(g.Measured) + " (" + g.Interval.String() + ")"
+		return g.format(g.Measured) + " (" + g.Interval.format(g.number()) + ")"
 	}
 	return g.format(g.Measured)
 }
 
 func (g goal) format(value float64) string {
+	number := fmt.Sprintf(g.number(), value)
+	switch g.unit {
+	case "", "exchange":
+		return number
+	}
+	return number + " " + g.unit
+}
+
+// number returns the format of the numbers: ratios have three decimals.
+func (g goal) number() string {
 	switch g.unit {
 	case "":
-		return fmt.Sprintf("%.3f", value)
-	case "exchange":
-		return fmt.Sprintf("%.0f", value)
+		return "%.3f"
+	case "s", "%":
+		return "%.1f"
 	}
-	return fmt.Sprintf("%.0f %s", value, g.unit)
+	return "%.0f"
 }
 
 func (g goal) verdict() string {

@@ -1,5 +1,6 @@
 // Command bench measures the engine in a real Vault server and compares it with a plugin that
-// does nothing. It needs wrk.
+// does nothing. It needs wrk. `bench storm` measures what follows when the tokens of many
+// credentials expire together.
 package main
 
 import (
@@ -48,23 +49,39 @@ type bench struct {
 }
 
 func main() {
-	if err := run(); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	run := runBench
+	args := os.Args[1:]
+	if len(args) > 0 && args[0] == "storm" {
+		run, args = runStorms, args[1:]
+	}
+	err := run(ctx, args)
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
 		os.Exit(1)
 	}
 }
 
-func run() (err error) {
+// runBench compares the engine with the yardstick.
+func runBench(ctx context.Context, args []string) (err error) {
 	b := &bench{credentials: 10_000, largest: 100_000, readers: 1_000, mounts: 200, settle: 75 * time.Second}
-	flag.StringVar(&b.vault, "vault", "", "the `path` of a vault or bao binary")
-	flag.StringVar(&b.engine, "engine", "", "the `path` of the plugin")
-	flag.StringVar(&b.yardstick, "yardstick", "", "the `path` of the plugin that does nothing")
-	flag.IntVar(&b.rounds, "rounds", defaultRounds, "how many turns each side gets")
-	flag.DurationVar(&b.duration, "duration", defaultDuration, "how long a turn is, in whole seconds")
-	result := flag.String("json", "", "the `file` to write all figures to")
-	docs := flag.String("docs", "", "the `folder` of performance.md, to rewrite the page and its plot")
-	quick := flag.Bool("quick", false, "check that the benchmark works: few and small measurements, and no page rewritten")
-	flag.Parse()
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.StringVar(&b.vault, "vault", "", "the `path` of a vault or bao binary")
+	flags.StringVar(&b.engine, "engine", "", "the `path` of the plugin")
+	flags.StringVar(&b.yardstick, "yardstick", "", "the `path` of the plugin that does nothing")
+	flags.IntVar(&b.rounds, "rounds", defaultRounds, "how many turns each side gets")
+	flags.DurationVar(&b.duration, "duration", defaultDuration, "how long a turn is, in whole seconds")
+	result := flags.String("json", "", "the `file` to write all figures to")
+	docs := flags.String("docs", "", "the `folder` of performance.md, to rewrite the page and its plot")
+	quick := flags.Bool("quick", false, "check that the benchmark works: few and small measurements, and no page rewritten")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
 	if *quick {
 		b.rounds, b.duration, b.credentials, b.largest, b.mounts, b.settle = 2, time.Second, 500, 2_000, 10, 2*time.Second
 		*docs = ""
@@ -75,28 +92,41 @@ func run() (err error) {
 	if b.rounds < 1 || b.duration < time.Second {
 		return errors.New("-rounds must be at least 1 and -duration at least 1s")
 	}
-	for _, binary := range []*string{&b.vault, &b.engine, &b.yardstick} {
-		if *binary, err = filepath.Abs(*binary); err != nil {
-			return err
-		}
-	}
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, atMost)
-	defer cancel()
-	if b.machine, err = describe(ctx, b.vault); err != nil {
+	ctx, end, err := b.begin(ctx)
+	if err != nil {
 		return err
 	}
-	if b.log, err = os.CreateTemp("", "bench-*.log"); err != nil {
-		return err
-	}
-	defer func() { err = b.keepLog(err) }()
+	defer func() { err = end(err) }()
 	r, err := b.measure(ctx)
 	if err != nil {
 		return err
 	}
 	return r.publish(*result, *docs)
+}
+
+// begin makes the paths of the binaries absolute, describes the machine, and opens the log of the
+// servers. The returned context is that of the run. Call end with its error.
+func (b *bench) begin(ctx context.Context) (run context.Context, end func(error) error, err error) {
+	for _, binary := range []*string{&b.vault, &b.engine, &b.yardstick} {
+		if *binary == "" {
+			continue
+		}
+		if *binary, err = filepath.Abs(*binary); err != nil {
+			return nil, nil, err
+		}
+	}
+	run, cancel := context.WithTimeout(ctx, atMost)
+	if b.machine, err = describe(run, b.vault); err == nil {
+		b.log, err = os.CreateTemp("", "bench-*.log")
+	}
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	return run, func(err error) error {
+		cancel()
+		return b.keepLog(err)
+	}, nil
 }
 
 // keepLog removes the log of the servers, or adds its path to err.

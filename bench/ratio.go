@@ -57,4 +57,7 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-func (i interval) String() string { return fmt.Sprintf("%.3f–%.3f", i[0], i[1]) }
+func (i interval) String() string { return i.format("%.3f") }
+
+// format formats both bounds with a format for numbers.
+func (i interval) format(number string) string { return fmt.Sprintf(number+"–"+number, i[0], i[1]) }

@@ -29,33 +29,28 @@ type report struct {
 // in docs, unless the respective path is empty.
 func (r *report) publish(file, docs string) error {
 	r.Goals = r.goals()
-	if err := r.print(os.Stdout); err != nil {
+	if err := printTables(os.Stdout, r.heading(), r.tables()); err != nil {
 		return err
 	}
-	if file != "" {
-		content, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(file, append(content, '\n'), 0o644); err != nil {
-			return err
-		}
-	}
-	if docs == "" {
-		return nil
+	if err := writeJSON(file, r); err != nil || docs == "" {
+		return err
 	}
 	if err := r.plot(filepath.Join(docs, plotFile)); err != nil {
 		return err
 	}
-	page := filepath.Join(docs, "performance.md")
-	content, err := os.ReadFile(page)
+	return update(filepath.Join(docs, "performance.md"), "bench", r.markdown())
+}
+
+// writeJSON writes a report to a file, unless its name is empty.
+func writeJSON(file string, report any) error {
+	if file == "" {
+		return nil
+	}
+	content, err := json.MarshalIndent(report, "", "  ")
 	if err != nil {
 		return err
 	}
-	if content, err = rewrite(content, r.markdown()); err != nil {
-		return fmt.Errorf("%s: %w", page, err)
-	}
-	return os.WriteFile(page, content, 0o644)
+	return os.WriteFile(file, append(content, '\n'), 0o644)
 }
 
 // A table is a header followed by rows.
@@ -92,9 +87,9 @@ func (r *report) comparisonTable() table {
 	return comparisonTable(all...)
 }
 
-func (r *report) goalTable() table {
+func goalTable(goals []goal) table {
 	t := table{{"goal", "target", "measured", "met"}}
-	for _, g := range r.Goals {
+	for _, g := range goals {
 		t = append(t, []string{g.What, g.target(), g.got(), g.verdict()})
 	}
 	return t
@@ -148,18 +143,18 @@ func (r *report) sizing() table {
 }
 
 func (r *report) tables() []table {
-	return []table{r.goalTable(), r.comparisonTable(), r.stormTable(), r.sizes(), r.sizing()}
+	return []table{goalTable(r.Goals), r.comparisonTable(), r.stormTable(), r.sizes(), r.sizing()}
 }
 
 func (r *report) heading() string {
 	return fmt.Sprintf("%s: %d rounds of %g s for each plugin.\n%s.", r.Time.Format(time.DateOnly), r.Rounds, r.Seconds, r.Machine)
 }
 
-// print prints the report for a terminal.
-func (r *report) print(w io.Writer) error {
+// printTables prints a report for a terminal.
+func printTables(w io.Writer, heading string, tables []table) error {
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, err := fmt.Fprintln(out, r.heading())
-	for _, t := range r.tables() {
+	_, err := fmt.Fprintln(out, heading)
+	for _, t := range tables {
 		_, failure := fmt.Fprintln(out)
 		err = errors.Join(err, failure)
 		for _, row := range t {
@@ -176,13 +171,7 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	b.WriteString(r.heading() + "\n")
 	for i, t := range r.tables() {
-		b.WriteString("\n")
-		for j, row := range t {
-			b.WriteString("| " + strings.Join(row, " | ") + " |\n")
-			if j == 0 {
-				b.WriteString(strings.Repeat("| --- ", len(row)) + "|\n")
-			}
-		}
+		b.WriteString("\n" + t.markdown())
 		if i == 1 {
 			b.WriteString("\n![Reads per second, relative to the yardstick, per round](" + plotFile + ")\n")
 		}
@@ -190,14 +179,38 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
-const begin, end = "<!-- make bench: begin -->\n", "<!-- make bench: end -->"
+func (t table) markdown() string {
+	var b strings.Builder
+	for i, row := range t {
+		b.WriteString("| " + strings.Join(row, " | ") + " |\n")
+		if i == 0 {
+			b.WriteString(strings.Repeat("| --- ", len(row)) + "|\n")
+		}
+	}
+	return b.String()
+}
 
-// rewrite replaces the text between the begin and end markers of a page with block.
-func rewrite(page []byte, block string) ([]byte, error) {
+// update replaces the results of a target of the Makefile on a page.
+func update(page, target, block string) error {
+	content, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	if content, err = rewrite(content, target, block); err != nil {
+		return fmt.Errorf("%s: %w", page, err)
+	}
+	return os.WriteFile(page, content, 0o644)
+}
+
+// rewrite replaces the text between the markers of a target by block.
+func rewrite(page []byte, target, block string) ([]byte, error) {
+	begin, end := marker(target, "begin"), marker(target, "end")
 	before, rest, begun := strings.Cut(string(page), begin)
 	_, after, ended := strings.Cut(rest, end)
 	if !begun || !ended {
-		return nil, fmt.Errorf("no section for results: add the lines %q and %q", strings.TrimSpace(begin), end)
+		return nil, fmt.Errorf("no section for results: add the lines %q and %q", strings.TrimSpace(begin), strings.TrimSpace(end))
 	}
 	return []byte(before + begin + "\n" + block + "\n" + end + after), nil
 }
+
+func marker(target, which string) string { return "<!-- make " + target + ": " + which + " -->\n" }

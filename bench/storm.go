@@ -176,19 +176,25 @@ func (r *reader) get(ctx context.Context, path string) (string, error) {
 
 // body reads a path and returns the body of the response.
 func (r *reader) body(ctx context.Context, path string) ([]byte, error) {
+	status, body, err := r.fetch(ctx, path)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("%s: status %d: %s", path, status, body)
+	}
+	return body, err
+}
+
+// fetch reads a path and returns the status and the body of the response.
+func (r *reader) fetch(ctx context.Context, path string) (status int, body []byte, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.server.Address+"/v1/"+path, nil)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	request.Header.Set("X-Vault-Token", r.server.Token)
 	response, err := r.client.Do(request)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: status %d: %s", path, response.StatusCode, body)
-	}
-	return body, err
+	body, err = io.ReadAll(response.Body)
+	return response.StatusCode, body, err
 }

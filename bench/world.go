@@ -30,13 +30,14 @@ const (
 	writers = 16
 )
 
-// A world is a server, with both plugins registered, and a simulated vendor.
+// A world is a server, with the plugins registered, and a simulated vendor.
 type world struct {
 	*bench
 	server *vaultserver.Server
 	client *api.Client
 	vendor *vendorsim.Sim
-	base   string // URL of the vendor
+	root   string // URL of all vendors
+	base   string // URL of Sitecore
 
 	closeVendor func()
 }
@@ -68,7 +69,8 @@ func (b *bench) newWorld(ctx context.Context, start starter) (*world, error) {
 	}
 	vendors := &http.Server{Handler: w.vendor, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = vendors.Serve(listener) }()
-	w.base = vendorsim.URL("http://"+listener.Addr().String(), "https://api.rfksrv.com")
+	w.root = "http://" + listener.Addr().String()
+	w.base = vendorsim.URL(w.root, "https://api.rfksrv.com")
 	w.closeVendor = func() { _ = vendors.Close() }
 
 	if w.server, err = start(ctx, b.vault, b.log); err != nil {
@@ -76,7 +78,10 @@ func (b *bench) newWorld(ctx context.Context, start starter) (*world, error) {
 		return nil, err
 	}
 	if w.client, err = w.server.Client(); err == nil {
-		err = errors.Join(w.register(ctx, engine, b.engine), w.register(ctx, yardstick, b.yardstick))
+		err = w.register(ctx, engine, b.engine)
+		if b.yardstick != "" {
+			err = errors.Join(err, w.register(ctx, yardstick, b.yardstick))
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, w.stop())

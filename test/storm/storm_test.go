@@ -51,8 +51,8 @@ func TestAThousandReadersAtAHundredASecond(t *testing.T) {
 	}
 }
 
-// The vendor's rate is learned once, and later hours are no worse.
-func TestLaterHoursAreNoWorse(t *testing.T) {
+// What the engine learns of the vendor in the first hour does not harm later ones.
+func TestLaterHoursAreAsGoodAsTheFirst(t *testing.T) {
 	outcomes := scenario{readers: 1000, rate: hundred, latency: latency, sweep: 30 * time.Second, hours: 3}.run(t)
 	assertGood(t, outcomes, maxRatio)
 	first := outcomes[0]

@@ -155,8 +155,11 @@ func (w *world) storm(hour int) outcome {
 	if w.oauth { // the vendor states lifetimes in whole seconds
 		begin = expiry.Add(-time.Second)
 	}
+	s := storm.Storm{Readers: w.record, Least: w.least(w.readers), Expiry: expiry, Begin: begin}
+	time.Sleep(time.Until(begin.Add(-time.Second)))
+	s.Before = w.Sim.Traffic(w.host)
 	time.Sleep(time.Until(begin))
-	s := storm.Storm{Readers: w.record, Least: w.least(w.readers), Expiry: expiry, Begin: begin, Before: w.Sim.Traffic(w.host)}
+	s.At = w.Sim.Traffic(w.host)
 	ctx, cancel := context.WithTimeout(context.Background(), givingUp)
 	defer cancel()
 	w.record.Await(ctx, s.Expiry)

@@ -20,9 +20,9 @@ type Storm struct {
 	// Least is the least time in which all readers can have a new token.
 	Least time.Duration
 
-	// Before and After are the traffic of the vendor at Begin, and after the last reader has its
-	// token.
-	Before, After vendorsim.Traffic
+	// Before, At and After are the traffic of the vendor before the first exchange, at Begin, and
+	// after the last reader has its token.
+	Before, At, After vendorsim.Traffic
 }
 
 // A Result has the figures of a storm. Times are in seconds from its begin until a reader has a new
@@ -52,7 +52,7 @@ func (s Storm) Result() Result {
 		Readers: len(s.Readers.requests), Unserved: len(s.Readers.requests) - len(waits), Least: s.Least.Seconds(),
 		Median: percentile(waits, 50), P90: percentile(waits, 90), P99: percentile(waits, 99), Last: percentile(waits, 100),
 		Accepted: s.After.Accepted - s.Before.Accepted, Throttled: s.After.Throttled - s.Before.Throttled,
-		Idle: (s.After.Idle - s.Before.Idle).Seconds(),
+		Idle: (s.After.Idle - s.At.Idle).Seconds(),
 	}
 	r.Failed, r.Hasty = s.Readers.failures(s.Expiry, s.Begin, s.Least)
 	return r

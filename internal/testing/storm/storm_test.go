@@ -115,7 +115,8 @@ func TestTheFiguresOfAStorm(t *testing.T) {
 
 		s := Storm{
 			Readers: record, Expiry: expiry, Begin: expiry.Add(-time.Second), Least: 2 * time.Second,
-			Before: vendorsim.Traffic{Accepted: 10, Throttled: 5, Idle: time.Minute},
+			Before: vendorsim.Traffic{Accepted: 10, Throttled: 5},
+			At:     vendorsim.Traffic{Idle: time.Minute},
 			After:  vendorsim.Traffic{Accepted: 14, Throttled: 6, Idle: time.Minute + 14*time.Second},
 		}
 		result := s.Result()
