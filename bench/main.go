@@ -49,22 +49,19 @@ type bench struct {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	run := runBench
-	args := os.Args[1:]
-	if len(args) > 0 && args[0] == "storm" {
-		run, args = runStorms, args[1:]
-	}
-	err := run(ctx, args)
-	if errors.Is(err, flag.ErrHelp) {
-		return
-	}
-	if err != nil {
+	if err := run(os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		stop()
 		os.Exit(1)
 	}
+}
+
+func run(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if len(args) > 0 && args[0] == "storm" {
+		return runStorms(ctx, args[1:])
+	}
+	return runBench(ctx, args)
 }
 
 // runBench compares the engine with the yardstick.
