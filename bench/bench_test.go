@@ -137,8 +137,8 @@ func TestTheGoalsOfAStormAreMediansWithIntervals(t *testing.T) {
 	results := r.tables()[1]
 	require.Len(t, results, 3)
 	assert.Equal(t, []string{"scenario", "least, s", "median reader, s"}, results[0][:3])
-	assert.Equal(t, []string{"limited", "10.0", "1.0 (1.0–1.0)"}, results[1][:3])
-	assert.Equal(t, "0.3", results[2][1])
+	assert.Equal(t, []string{"limited", "10.00", "1.0 (1.0–1.0)"}, results[1][:3])
+	assert.Equal(t, "0.30", results[2][1])
 }
 
 func TestTheFlagsOfAStormAreChecked(t *testing.T) {

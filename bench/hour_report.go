@@ -174,7 +174,7 @@ func (r *hourReport) tables() []table {
 	}
 	t := table{header}
 	for _, s := range r.Scenarios {
-		row := []string{s.Name, fmt.Sprintf("%.1f", s.least().Seconds())}
+		row := []string{s.Name, fmt.Sprintf("%.2f", s.least().Seconds())}
 		for _, c := range columns {
 			m := s.over(c.of)
 			row = append(row, fmt.Sprintf(c.number, m.Median)+" ("+m.Interval.format(c.number)+")")
