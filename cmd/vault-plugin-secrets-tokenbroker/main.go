@@ -13,6 +13,7 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback" // Mozilla's root certificates, for a system without any, such as the image
 
 	tokenbroker "vault-plugin-secrets-tokenbroker"
+	"vault-plugin-secrets-tokenbroker/internal/serve"
 	"vault-plugin-secrets-tokenbroker/internal/version"
 )
 
@@ -37,12 +38,8 @@ func main() {
 		explain()
 		os.Exit(1)
 	}
-	err := plugin.ServeMultiplex(&plugin.ServeOpts{
-		BackendFactoryFunc: tokenbroker.Factory,
-		// Only used by servers that do not support AutoMTLS for plugins.
-		TLSProviderFunc: api.VaultPluginTLSProvider(meta.GetTLSConfig()),
-	})
-	if err != nil {
+	// The TLS provider is only used by servers that do not support AutoMTLS for plugins.
+	if err := serve.Multiplexed(tokenbroker.Factory, api.VaultPluginTLSProvider(meta.GetTLSConfig())); err != nil {
 		logger.Error("plugin shutting down", "error", err)
 		os.Exit(1)
 	}
