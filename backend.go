@@ -147,7 +147,11 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 			return help, err
 		}
 	}
-	resp, err = b.Backend.HandleRequest(ctx, req)
+	if read, data := b.directRead(req); isOurs && read != nil {
+		resp, err = read(ctx, req, data)
+	} else {
+		resp, err = b.Backend.HandleRequest(ctx, req)
+	}
 	if err != nil && isOurs {
 		err = b.explain(ctx, req, err)
 	}

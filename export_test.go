@@ -1,6 +1,8 @@
 package tokenbroker
 
 import (
+	"context"
+
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 )
@@ -30,4 +32,15 @@ func DocumentedPaths(b logical.Backend) []*framework.Path {
 func NamesInMemory(b logical.Backend) int {
 	engine := b.(*backend)
 	return engine.broker.Len() + engine.store.UnstoredGrants() + len(engine.roles.roles)
+}
+
+// IsDirect reports whether an engine answers a request without the framework's routing.
+func IsDirect(b logical.Backend, req *logical.Request) bool {
+	read, _ := b.(*backend).directRead(req)
+	return read != nil
+}
+
+// Routed sends a request by the framework's routing.
+func Routed(ctx context.Context, b logical.Backend, req *logical.Request) (*logical.Response, error) {
+	return b.(*backend).Backend.HandleRequest(ctx, req)
 }

@@ -2,18 +2,32 @@
 // definitions are in its root package.
 package apipath
 
-import "regexp"
-
 // NamePattern returns the regular expression of a name in a path, captured as field: that of Vault's own
 // engines, and @ and + within it, as in an address of e-mail. The field has
 // framework.TypeString, since TypeNameString allows neither, and is checked with an expression that the
 // framework compiles for each request.
 func NamePattern(field string) string { return "(?P<" + field + `>\w(([\w.@+-]+)?\w)?)` }
 
-var isName = regexp.MustCompile("^" + NamePattern("name") + "$")
+// IsName reports whether a path can have a name: whether NamePattern matches it, and it is not too long.
+// Each read of a token calls it, and a regular expression would take most of the call's time.
+func IsName(name string) bool {
+	if name == "" || len(name) > MaxName || !isWordByte(name[0]) || !isWordByte(name[len(name)-1]) {
+		return false
+	}
+	for i := range len(name) {
+		switch c := name[i]; {
+		case isWordByte(c), c == '.', c == '@', c == '+', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
 
-// IsName reports whether a path can have a name.
-func IsName(name string) bool { return len(name) <= MaxName && isName.MatchString(name) }
+// isWordByte reports whether a byte matches \w in a regular expression.
+func isWordByte(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_'
+}
 
 // MaxName is the maximum length of a name, in bytes.
 const MaxName = 128
