@@ -179,11 +179,12 @@ faults: $(E2E_DEPS) | gcc ## Run the long form of the fault tests and print a ta
 faults-short:
 	go -C test test $(LIMIT) -vet=off -short -count=1 -run '^TestFault' ./faults
 
-# BENCHFLAGS=-quick checks in a few minutes that the benchmark works, and writes no page.
+# BENCHFLAGS=-quick checks in a few minutes that the benchmark works, and writes no page. PEER=path adds the
+# cached read of another engine.
 bench: build $(SERVER) bin/yardstick bin/bench wrk ## Compare the engine with a plugin that does nothing, and update docs/performance.md.
 	@echo 'comparing bin/$(PLUGIN) with bin/yardstick in $(SERVER)'
 	@bin/bench -vault=$(SERVER) -engine=bin/$(PLUGIN) -yardstick=bin/yardstick \
-		-json=bin/bench.json -docs=docs $(BENCHFLAGS)
+		-json=bin/bench.json -docs=docs $(if $(PEER),-peer='$(PEER)') $(BENCHFLAGS)
 
 # STORMFLAGS=-quick checks in two minutes that the benchmark works, and writes no page.
 storm: build $(SERVER) bin/bench ## Measure what follows when the tokens of 1,000 credentials expire together, and update docs/capacity.md.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -185,4 +187,38 @@ func TestTheFileSystemIsThatOfTheDeepestMount(t *testing.T) {
 	const mounts = "overlay / overlay rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n/dev/sda /tmpfoo ext4 rw 0 0\n"
 	assert.Equal(t, "tmpfs", fileSystem(mounts, "/tmp"))
 	assert.Equal(t, "overlay", fileSystem(mounts, "/var/tmp"))
+}
+
+// comparedTo is a comparison with the given ratios of reads and CPU time, one round each.
+func comparedTo(what string, reads, cpu float64) comparison {
+	return comparison{What: what, Subject: []turn{{Reads: reads, PluginCPU: cpu}}, Base: []turn{{Reads: 1, PluginCPU: 1}}}
+}
+
+func TestAPeerHasARowAndNoGoal(t *testing.T) {
+	without := &report{Comparisons: []comparison{comparedTo("token/, dev", 1, 1)}}
+	with := &report{Comparisons: without.Comparisons, Peer: []comparison{comparedTo("the peer's self/, dev", 0.5, 3)}}
+	without.Goals, with.Goals = without.goals(), with.goals()
+	assert.Equal(t, without.Goals, with.Goals)
+	assert.NotContains(t, without.markdown(), "peer")
+	assert.Contains(t, with.markdown(), "| the peer's self/, dev | 1 → 0 | 0.500 |")
+}
+
+func TestAReportOfReadsOnlyHasTheirGoals(t *testing.T) {
+	r := &report{Comparisons: []comparison{comparedTo("token/, raft", 0.99, 1.01)}}
+	r.Goals = r.goals()
+	require.Len(t, r.Goals, 2)
+	assert.Equal(t, "at least 1.000", r.Goals[0].target())
+	assert.Equal(t, "at most 1.000", r.Goals[1].target())
+	assert.Equal(t, "**no**", r.Goals[0].verdict())
+	assert.Equal(t, "**no**", r.Goals[1].verdict())
+	assert.Len(t, r.tables(), 2)
+}
+
+func TestTheAuthorizationServerOfThePeerAnswersItsPathOnly(t *testing.T) {
+	handler := withPeerTokens(http.NotFoundHandler())
+	for path, status := range map[string]int{peerTokenPath: http.StatusOK, "/other": http.StatusNotFound} {
+		recorder := httptest.NewRecorder()
+		handler.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, nil))
+		assert.Equal(t, status, recorder.Code, path)
+	}
 }

@@ -35,7 +35,9 @@ const (
 // A bench holds the settings of a run.
 type bench struct {
 	vault, engine, yardstick string // paths of the binaries
+	peer                     string // path of another engine; "" for none
 
+	onlyReads   bool
 	rounds      int
 	duration    time.Duration // of a turn
 	credentials int
@@ -75,12 +77,17 @@ func runBench(ctx context.Context, args []string) (err error) {
 	flags.DurationVar(&b.duration, "duration", defaultDuration, "how long a turn is, in whole seconds")
 	result := flags.String("json", "", "the `file` to write all figures to")
 	docs := flags.String("docs", "", "the `folder` of performance.md, to rewrite the page and its plot")
+	flags.BoolVar(&b.onlyReads, "reads", false, "measure only the reads beside the yardstick, and rewrite no page")
+	flags.StringVar(&b.peer, "peer", "", "the `path` of another engine, openbao-plugin-secrets-oauthapp, whose cached read is measured too")
 	quick := flags.Bool("quick", false, "check that the benchmark works: few and small measurements, and no page rewritten")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *quick {
 		b.rounds, b.duration, b.credentials, b.largest, b.mounts, b.settle = 2, time.Second, 500, 2_000, 10, 2*time.Second
+		*docs = ""
+	}
+	if b.onlyReads {
 		*docs = ""
 	}
 	if *docs != "" && (b.rounds < defaultRounds || b.duration < defaultDuration) {
@@ -104,7 +111,7 @@ func runBench(ctx context.Context, args []string) (err error) {
 // begin makes the paths of the binaries absolute, describes the machine, and opens the log of the
 // servers. The returned context is that of the run. Call end with its error.
 func (b *bench) begin(ctx context.Context) (run context.Context, end func(error) error, err error) {
-	for _, binary := range []*string{&b.vault, &b.engine, &b.yardstick} {
+	for _, binary := range []*string{&b.vault, &b.engine, &b.yardstick, &b.peer} {
 		if *binary == "" {
 			continue
 		}
@@ -146,6 +153,16 @@ func (b *bench) measure(ctx context.Context) (*report, error) {
 			return nil, err
 		}
 		r.Comparisons = append(r.Comparisons, found...)
+	}
+	if b.peer != "" {
+		found, err := b.comparePeer(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r.Peer = []comparison{found}
+	}
+	if b.onlyReads {
+		return r, nil
 	}
 	var err error
 	if r.Names, err = b.many(ctx, &r.Scale); err != nil {

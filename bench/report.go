@@ -20,6 +20,7 @@ type report struct {
 	Rounds      int          `json:"rounds"`
 	Seconds     float64      `json:"turn_seconds"`
 	Comparisons []comparison `json:"comparisons"`
+	Peer        []comparison `json:"peer,omitempty"` // no goal depends on it
 	Names       []comparison `json:"names"`
 	Scale       scale        `json:"scale"`
 	Goals       []goal       `json:"goals"`
@@ -79,7 +80,7 @@ func comparisonTable(comparisons ...comparison) table {
 }
 
 func (r *report) comparisonTable() table {
-	all := slices.Clone(r.Comparisons)
+	all := slices.Concat(r.Comparisons, r.Peer)
 	for _, c := range r.Names {
 		c.What = fmt.Sprintf("one name → %d, %s", r.Scale.Credentials, c.What)
 		all = append(all, c)
@@ -143,6 +144,9 @@ func (r *report) sizing() table {
 }
 
 func (r *report) tables() []table {
+	if len(r.Names) == 0 { // only the reads were measured
+		return []table{goalTable(r.Goals), r.comparisonTable()}
+	}
 	return []table{goalTable(r.Goals), r.comparisonTable(), r.stormTable(), r.sizes(), r.sizing()}
 }
 

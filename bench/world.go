@@ -67,7 +67,7 @@ func (b *bench) newWorld(ctx context.Context, start starter) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	vendors := &http.Server{Handler: w.vendor, ReadHeaderTimeout: 10 * time.Second}
+	vendors := &http.Server{Handler: withPeerTokens(w.vendor), ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = vendors.Serve(listener) }()
 	w.root = "http://" + listener.Addr().String()
 	w.base = vendorsim.URL(w.root, "https://api.rfksrv.com")
