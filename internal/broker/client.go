@@ -177,7 +177,7 @@ func (b *Broker) UnloadUsers(client string, isVoid bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, e := range b.entries {
-		if m := e.known(); m != nil && m.used.name == client {
+		if m := e.summary; m != nil && (m.isStale || m.isUnusable || m.used.name == client) { // an unusable one may be so because of the client
 			b.outdateLocked(e, !isVoid)
 		}
 		if e.record == nil {

@@ -125,7 +125,8 @@ func (r *record) newSummary(now time.Time) *summary {
 		m.uses = nil
 	}
 	if snap.delegated != (delegationHealth{}) {
-		m.delegated = &snap.delegated
+		delegated := snap.delegated // alone, as a pointer into snap would keep all of it
+		m.delegated = &delegated
 	}
 	if m.isUnusable {
 		return m
@@ -194,6 +195,11 @@ func (b *Broker) evict(r *record, next, now time.Time) bool {
 // isEvictable reports whether nothing needs the record. The caller holds the lock of the name.
 func (r *record) isEvictable(now time.Time) bool {
 	snap := r.current
+	for _, token := range snap.previousTokens {
+		if token.Now(now).Before(token.ExpireTime) {
+			return false
+		}
+	}
 	switch {
 	case snap.unsaved != nil, snap.isAhead, !r.running.since.IsZero(), r.pending != "", now.Before(snap.panicPause),
 		now.Before(r.needed.Add(idleTime)), len(snap.early) > 0, len(snap.roleFailures) > 0:
@@ -210,11 +216,6 @@ func (r *record) isEvictable(now time.Time) bool {
 	}
 	for _, a := range r.allowances {
 		if !isFull(a.limiter, now) {
-			return false
-		}
-	}
-	for _, token := range snap.previousTokens {
-		if token.Now(now).Before(token.ExpireTime) {
 			return false
 		}
 	}

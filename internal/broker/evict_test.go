@@ -165,7 +165,7 @@ func TestGuarantee5ARejectionOutlivesEviction(t *testing.T) {
 	})
 }
 
-func TestGuarantee7AnEvictedCredentialIsKeptAlive(t *testing.T) {
+func TestGuarantee7AnEvictedCredentialStaysValid(t *testing.T) {
 	testQuiet(t, func(t *testing.T, q *quiet) {
 		q.idle = 7 * 24 * time.Hour
 		q.pass(t, 2*time.Hour)
@@ -250,7 +250,7 @@ func TestGuarantee14ACredentialWithVariantsIsNotEvicted(t *testing.T) {
 }
 
 // What IdleVariants returns is deleted.
-func TestACredentialThatCannotBeUsedIsNoIdleVariant(t *testing.T) {
+func TestACredentialThatCannotBeUsedIsNotAnIdleVariant(t *testing.T) {
 	testQuiet(t, func(t *testing.T, q *quiet) {
 		_, err := q.read(t, "a")
 		require.NoError(t, err)

@@ -239,6 +239,11 @@ func (t *touches) take() []*record {
 
 // drop removes a record that was added last, after a look at it.
 func (t *touches) drop(r *record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.isTouched && r.current.presence != absent { // since the look, or by it; one that is evicted is absent
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if last := len(t.records) - 1; last >= 0 && t.records[last] == r {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -14,12 +15,13 @@ import (
 // loadName loads a name into memory, if necessary, and returns its record. It waits for the lock of
 // the name.
 func (b *Broker) loadName(ctx context.Context, s logical.Storage, name string) (r *record, err error) {
-	r, unlock, err := b.lockRecord(ctx, name)
+	r, unlock, err := b.lockRecord(ctx, name, pacing.Awaited)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	defer b.contain(r, &err)
+	r.noteNeeded() // the caller uses the record without the lock
 	_, err = b.load(ctx, s, r)
 	return r, err
 }

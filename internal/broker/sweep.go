@@ -226,6 +226,12 @@ func (r *record) nextLook(now time.Time) (next time.Time, found finding) {
 			later(now.Add(failureRetention)) // removeUnused
 		}
 	}
+	for _, failure := range snap.state.ScopeFailures {
+		later(failure.asOf(now).NextAttempt.Add(failureRetention + 1)) // Failure.isOutdated
+	}
+	if failure := snap.delegated.failure.asOf(now); failure.Count > 0 {
+		later(failure.NextAttempt.Add(failureRetention + 1)) // Status.addDelegated
+	}
 	if len(snap.early) > 0 || len(snap.roleFailures) > 0 {
 		later(now.Add(failureRetention))
 	}

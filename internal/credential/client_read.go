@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -263,9 +264,10 @@ func (st *Store) Reapables(ctx context.Context, s logical.Storage, now time.Time
 		if c.ReapAfter == 0 {
 			return nil
 		}
+		hasWorked := sync.OnceValue(func() bool { return st.broker.HasWorked(name, c.Settings, "") })
 		for user, since := range st.broker.RejectedUsers(name) {
 			// Without a token for any user, the client itself may be wrong.
-			if now.Sub(since) >= c.ReapAfter && st.broker.HasWorked(name, c.Settings, "") {
+			if now.Sub(since) >= c.ReapAfter && hasWorked() {
 				all = append(all, Reapable{Vendor: c.Vendor, Name: user, Client: name, Since: since})
 			}
 		}
