@@ -18,6 +18,7 @@ import (
 
 	"github.com/hashicorp/go-cleanhttp"
 
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/internal/version"
 )
 
@@ -34,6 +35,8 @@ type Client struct {
 	roots    *x509.CertPool    // nil for the system's
 	timeout  time.Duration
 	clocks   *Clocks
+	pacer    *pacing.Pacer
+	limit    float64 // that the definition of the vendor states, in requests a second; zero for none
 
 	transient []string // the vendor's own error codes, in addition to transientCodes
 	errorAt   string   // the JSON Pointer of the vendor's error code; "" for the usual places
@@ -58,6 +61,9 @@ type ClientOptions struct {
 
 	// Clocks collects the vendors' clocks from responses; nil gives the client its own.
 	Clocks *Clocks
+
+	// Pacer paces the requests to each host; nil gives the client its own.
+	Pacer *pacing.Pacer
 }
 
 // A DialFunc opens a connection, as [net.Dialer.DialContext] does.
@@ -67,9 +73,12 @@ type DialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 // takes proxies from the environment. It opens a new connection for each request, since
 // exchanges are too rare for a persistent connection. Its errors are of kind Invalid.
 func NewClient(o ClientOptions) (*Client, error) {
-	c := &Client{replaced: o.Transport, dial: o.Dial, timeout: o.Timeout, clocks: o.Clocks}
+	c := &Client{replaced: o.Transport, dial: o.Dial, timeout: o.Timeout, clocks: o.Clocks, pacer: o.Pacer}
 	if c.clocks == nil {
 		c.clocks = &Clocks{}
+	}
+	if c.pacer == nil {
+		c.pacer = pacing.New(nil)
 	}
 	if o.ProxyURL != "" {
 		proxy, err := parseProxy(o.ProxyURL)
@@ -182,28 +191,69 @@ type Reply struct {
 	secrets    []string
 }
 
-// Do sends a request and reads the response. Any failure, including a status other than
-// 2xx, is an *Error. Its text may quote the vendor. secrets are those that the request
+// Do sends a request when it is its turn, and reads the response. Any failure, including a status
+// other than 2xx, is an *Error. Its text may quote the vendor. secrets are those that the request
 // contains; neither they nor those of [WithSecrets] appear in the text.
 func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
-	ctx, cancel := context.WithTimeout(req.Context(), c.timeout)
+	isFirst := true
+	return c.DoFresh(req.Context(), req.URL, func() (*http.Request, []string, error) {
+		if isFirst {
+			isFirst = false
+			return req, secrets, nil
+		}
+		next, err := again(req)
+		return next, secrets, err
+	})
+}
+
+// DoFresh is Do for a request that must not be old when it is sent, such as one that is signed. build
+// returns the request and the secrets in it; it is called each time that it is the turn of the request. to is
+// the host that receives it. DoFresh returns the errors of build as they are.
+func (c *Client) DoFresh(ctx context.Context, to *url.URL, build func() (*http.Request, []string, error)) (*Reply, error) {
+	turn, err := c.pacer.Wait(ctx, HostOf(to), c.limit)
+	if err != nil {
+		return nil, notSent(to, err)
+	}
+	var last *Error
+	for {
+		reply, failure, mayRepeat, err := c.sendAt(ctx, turn, build)
+		switch {
+		case err != nil && last != nil: // it cannot be sent again
+			return nil, last
+		case err != nil:
+			return nil, err
+		case failure == nil:
+			return reply, nil
+		case !mayRepeat || turn.Again(ctx) != nil:
+			return nil, failure
+		}
+		last = failure
+	}
+}
+
+// send sends a request once. result is what its end says about the host.
+func (c *Client) send(req *http.Request, secrets []string) (_ *Reply, result pacing.Result, _ *Error) {
+	caller := req.Context()
+	ctx, cancel := context.WithTimeout(caller, c.timeout)
 	defer cancel()
 	req = req.WithContext(ctx)
 	req.Header.Set("User-Agent", "vault-plugin-secrets-tokenbroker/"+version.Version)
 	req.Header.Set("Cache-Control", "no-cache, no-store") // RFC 9111 §5.2.1.4, §5.2.1.5
 	host := req.URL.Host
-	secrets = append(secretsOf(ctx), secrets...)
 
 	reply := &Reply{Clock: Clock{Sent: time.Now()}, url: req.URL, transient: c.transient, errorAt: c.errorAt, secrets: secrets}
 	// Not an http.Client, which follows redirects and quotes them in its errors.
 	resp, err := c.transport().RoundTrip(req)
 	if err != nil {
-		return nil, noResponse(req.URL, err, secrets)
+		if caller.Err() == nil && c.isAboutHost(err) {
+			result.Outcome, result.Cause = pacing.Failed, redact(transportReason(err), secrets)
+		}
+		return nil, result, noResponse(req.URL, err, secrets)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 {
 		// The body of a 101 is the connection itself, and the timeout does not end a read.
-		return nil, wrongURL(InvalidResponse, "%s: unexpected status %d", endpoint(req.URL), resp.StatusCode)
+		return nil, result, wrongURL(InvalidResponse, "%s: unexpected status %d", endpoint(req.URL), resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	reply.Body, reply.Header = asJSON(body), resp.Header
@@ -217,6 +267,10 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	c.clocks.learn(host, reply.Clock)
 
 	reply.status = resp.StatusCode
+	result = reply.aboutHost(err == nil || caller.Err() != nil)
+	if err != nil {
+		result.Cause = redact(transportReason(err), secrets)
+	}
 	var failure *Error
 	switch status := resp.StatusCode; {
 	case err != nil:
@@ -225,7 +279,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	case len(body) > maxBody:
 		failure = Errorf(InvalidResponse, "%s: the response is over 1 MiB", host)
 	case status >= 200 && status < 300:
-		return reply, nil
+		return reply, result, nil
 	case status >= 300 && status < 400:
 		failure = wrongURL(InvalidResponse, "%s: unexpected redirect (status %d); redirects are not followed", endpoint(req.URL), status)
 	default:
@@ -233,7 +287,7 @@ func (c *Client) Do(req *http.Request, secrets ...string) (*Reply, error) {
 	}
 	failure.Clock = reply.Clock
 	failure.RetryAfter = reply.retryAfter
-	return nil, failure
+	return nil, result, failure
 }
 
 // Clock returns the clock of a host as its last response showed it, whatever its status.

@@ -69,6 +69,11 @@ type Error struct {
 	// was turned away with status 429 or 503. A code in it can be sent again.
 	NotConsidered bool
 
+	// NotSent reports whether the request was not sent, because its turn did not come in time or the host is down: it says
+	// nothing about the credential. NotBefore is when it would be its turn; zero if unknown.
+	NotSent   bool
+	NotBefore time.Time
+
 	// WrongURL reports whether a wrong URL is a likely cause. Reason then names the URL.
 	WrongURL bool
 

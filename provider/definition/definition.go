@@ -50,9 +50,13 @@ type Definition struct {
 	Token           TokenRules        `json:"token,omitzero"`
 	RefreshToken    RefreshTokenRules `json:"refresh_token,omitzero"`
 	TransientErrors []string          `json:"transient_errors,omitempty"`
-	Scope           ScopeRules        `json:"scope,omitzero"`
-	API             API               `json:"api,omitzero"`
-	Rotations       []Rotation        `json:"rotations,omitempty"`
+
+	// RequestsPerSecond is how many requests each host of the vendor takes from all its clients together; zero if unknown.
+	RequestsPerSecond float64 `json:"requests_per_second,omitempty"`
+
+	Scope     ScopeRules `json:"scope,omitzero"`
+	API       API        `json:"api,omitzero"`
+	Rotations []Rotation `json:"rotations,omitempty"`
 
 	text      []byte
 	fields    map[string]*field

@@ -265,7 +265,7 @@ func (o *opening) client() (*exchange.Client, error) {
 		o.values[exchange.ScopeSeparator] = separator
 	}
 	c := &exchange.Client{
-		HTTP:                o.settings.Client.WithErrors(d.TransientErrors, g.errorAt),
+		HTTP:                o.settings.Client.WithErrors(d.TransientErrors, g.errorAt).WithLimit(d.RequestsPerSecond),
 		Server:              &exchange.Server{Field: o.urlField()},
 		GrantType:           g.given.GrantType,
 		Missing:             o.missing,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -54,9 +55,21 @@ func (c *Client) runSteps(ctx context.Context, values Values) error {
 // send sends a request to an endpoint, which a field gives, authenticated as the client. No error
 // quotes a secret in it.
 func (c *Client) send(ctx context.Context, field, endpoint string, r Request, style string, values Values) (*provider.Reply, error) {
+	to, err := url.Parse(endpoint)
+	if err != nil {
+		return nil, provider.Errorf(provider.Invalid, "%s: not a valid URL for a request", field)
+	}
+	// The times in an assertion must not be old when it is sent.
+	return c.HTTP.DoFresh(ctx, to, func() (*http.Request, []string, error) {
+		return c.build(ctx, field, endpoint, r, style, values)
+	})
+}
+
+// build returns the request that send sends, and the secrets in it.
+func (c *Client) build(ctx context.Context, field, endpoint string, r Request, style string, values Values) (*http.Request, []string, error) {
 	id, err := randomID()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	values = dynamic(values, c.issueTime(endpoint).Add(assertionAge), c.DefaultTTL, id)
 	values["token_url"] = endpoint
@@ -69,7 +82,7 @@ func (c *Client) send(ctx context.Context, field, endpoint string, r Request, st
 	if usesAssertion(r.Names()) {
 		assertion, err := c.sign(c.Assertion, endpoint, values)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		values["assertion"] = assertion
 		secrets = append(secrets, assertion)
@@ -77,21 +90,21 @@ func (c *Client) send(ctx context.Context, field, endpoint string, r Request, st
 	if style == IdentityToken || slices.Contains(r.Names(), IdentityToken) {
 		token, err := c.Identity.token(ctx)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		values[IdentityToken] = token
 		secrets = append(secrets, token)
 	}
 	auth, err := c.authenticate(style, endpoint, values)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	req, err := r.build(ctx, field, endpoint, values, auth)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	secrets = append(secrets, auth.params.Get("client_assertion"), credentials(req))
-	return c.HTTP.Do(req, secrets...)
+	return req, secrets, nil
 }
 
 // credentials returns what follows the scheme in the Authorization header of a request.
