@@ -107,7 +107,7 @@ func without(schemas map[string]*framework.FieldSchema, there []field) map[strin
 
 // Name returns the path as the documentation writes it, such as creds/<name>.
 func Name(path *framework.Path) string {
-	name := strings.NewReplacer(apipath.NamePattern("name"), "<name>", framework.GenericNameRegex("vendor"), "<vendor>", `\.`, ".").Replace(path.Pattern)
+	name := strings.NewReplacer(apipath.NamePattern("name"), "<name>", apipath.HostPattern("host"), "<host>", framework.GenericNameRegex("vendor"), "<vendor>", `\.`, ".").Replace(path.Pattern)
 	return strings.TrimSuffix(strings.TrimSuffix(name, "$"), "?")
 }
 

@@ -47,6 +47,13 @@ func Creds(name string) string { return "creds/" + name }
 // Exchange returns the path at which a caller's token is exchanged.
 func Exchange(name string) string { return "exchange/" + name }
 
+// HostPattern returns the regular expression of a host in a path, captured as field: a name or an
+// address, with or without a port.
+func HostPattern(field string) string { return "(?P<" + field + `>[\w\[][\w.:\[\]-]*)` }
+
+// Host returns the path of a host of vendors.
+func Host(name string) string { return "hosts/" + name }
+
 // JWKS returns the path of the public keys of a key pair.
 func JWKS(name string) string { return "jwks/" + name }
 

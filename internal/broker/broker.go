@@ -24,6 +24,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
 
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -93,6 +94,9 @@ type Broker struct {
 	// listed is whether every name in storage has an entry. Only Sweep uses it.
 	listed bool
 
+	// pacer paces all requests to vendors.
+	pacer *pacing.Pacer
+
 	// Close closes closed. Nothing begins after that.
 	closed  chan struct{}
 	closing sync.Once
@@ -101,13 +105,28 @@ type Broker struct {
 // New returns an empty Broker.
 func New(source Source, observer Observer) *Broker {
 	closed := make(chan struct{})
-	return &Broker{
+	b := &Broker{
 		source: source, observer: observer, locks: newLocks(closed), entries: map[string]*entry{},
 		variants: map[string]map[string]*entry{}, clients: map[string]map[string]*entry{},
 		rotationsDue: map[string]bool{}, idle: map[string]bool{}, expiries: map[string]Expiry{},
 		slots: make(chan struct{}, sweepRenewals), closed: closed,
 	}
+	b.pacer = pacing.New(b.logHost)
+	return b
 }
+
+// logHost logs that a host is found to be down, or that it answers again.
+func (b *Broker) logHost(host, cause string, isDown bool) {
+	logger := b.source.Logger().With("host", host)
+	if isDown {
+		logger.Warn("a host does not answer; it gets one request at a time", "cause", cause)
+		return
+	}
+	logger.Info("a host answers again")
+}
+
+// Pacer returns what paces all requests of the mount to vendors.
+func (b *Broker) Pacer() *pacing.Pacer { return b.pacer }
 
 // logger returns the logger for lines about the tokens of a scope.
 func (b *Broker) logger(v scopeSnapshot) hclog.Logger {

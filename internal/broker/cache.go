@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -34,6 +35,9 @@ type record struct {
 	uses    map[string]use // by scope; nil if there are none
 	running operation
 
+	// waiting counts those that wait for the lock of the name, by how urgent they are.
+	waiting [pacing.Operator + 1]int
+
 	// isTouched is whether the sweep must look at the record. needed is when a reader or an operator last needed it, to
 	// within useAccuracy. seen is that of the summary that the record replaces; zero if there was none.
 	isTouched    bool
@@ -50,6 +54,11 @@ type record struct {
 type operation struct {
 	isDedicated bool // if so, other readers get no token from it
 	since       time.Time
+
+	// urgency is that of its exchanges. admission is what the requests of the present one have in
+	// common; nil if there is none.
+	urgency   pacing.Priority
+	admission *pacing.Admission
 }
 
 // A use describes how readers use the tokens of a scope.
@@ -83,8 +92,10 @@ func (b *Broker) cached(name string) *record {
 }
 
 // lockRecord locks a name and returns its record, which it creates if necessary. unlock also
-// removes the record if the name is not in storage. The errors are those of locks.lock.
-func (b *Broker) lockRecord(ctx context.Context, name string) (r *record, unlock func(), err error) {
+// removes the record if the name is not in storage. p is how urgent the caller is; it holds also for what
+// the name's operation asks the vendor meanwhile. The errors are those of locks.lock.
+func (b *Broker) lockRecord(ctx context.Context, name string, p pacing.Priority) (r *record, unlock func(), err error) {
+	defer b.await(name, p)()
 	unlockName, err := b.locks.lock(ctx, name)
 	if err != nil {
 		return nil, nil, err
@@ -304,13 +315,15 @@ func (r *record) noteRead(scope string) (v scopeSnapshot, began time.Time, isLoa
 	return v, r.running.since, true
 }
 
-// noteAwaited records that a reader waits for a newer token.
-func (r *record) noteAwaited(scope string) {
+// noteAwaited records that a reader waits for a newer token, and how urgently. The operation that is
+// running may yield it, and otherwise the reader waits for its end.
+func (r *record) noteAwaited(scope string, p pacing.Priority) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	u := r.uses[scope]
 	u.isAwaited = true
 	r.setUseLocked(scope, u)
+	r.mu.Unlock()
+	r.raise(p)
 }
 
 // noteServedLocked records that the readers that waited for a token got the cached one.

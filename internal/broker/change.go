@@ -3,10 +3,12 @@ package broker
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -56,18 +58,22 @@ func (b *Broker) BeginDelete(ctx context.Context, s logical.Storage, name string
 
 func (b *Broker) begin(ctx context.Context, s logical.Storage, names []string, timeout time.Duration, prevents func(error) bool) (context.Context, *Changes, error) {
 	cs := &Changes{all: map[string]*Change{}, cancel: func() {}}
+	admission := pacing.Of(ctx)
+	if admission == nil {
+		admission = pacing.NewAdmission(strings.Join(names, ","), pacing.Operator)
+	}
 	for _, name := range inOrder(names) {
-		r, unlock, err := b.lockRecord(ctx, name)
+		r, unlock, err := b.lockRecord(ctx, name, admission.Priority())
 		if err != nil {
 			cs.End()
 			return nil, nil, err
 		}
 		// Readers with a valid token must not wait for a newer one, also while this change waits
 		// for the next lock.
-		r.setRunning(operation{since: time.Now()})
+		r.runAs(operation{since: time.Now()}, admission)
 		cs.all[name] = &Change{broker: b, storage: s, record: r, unlock: unlock}
 	}
-	ctx, cs.cancel = context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	ctx, cs.cancel = context.WithTimeout(context.WithoutCancel(pacing.With(ctx, admission)), timeout)
 	for _, c := range cs.all {
 		if err := c.load(ctx, prevents); err != nil {
 			cs.End()

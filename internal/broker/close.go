@@ -18,7 +18,10 @@ const closeTimeout = 900 * time.Millisecond
 // does not cancel an exchange that takes longer: that one goes on until the vendor answers or it
 // times out, while the process runs.
 func (b *Broker) Close(ctx context.Context) {
-	b.closing.Do(func() { close(b.closed) })
+	b.closing.Do(func() {
+		close(b.closed)
+		b.pacer.Close()
+	})
 	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	ended := make(chan struct{})

@@ -3,6 +3,7 @@ package broker
 import (
 	"time"
 
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -45,6 +46,14 @@ const (
 	// fail fails the read: there is no valid token, and the engine is backing off.
 	fail
 )
+
+// urgency returns how urgent the exchange of a reader is.
+func (a action) urgency() pacing.Priority {
+	if a == renewAhead {
+		return pacing.Ahead
+	}
+	return pacing.Awaited
+}
 
 // decide decides whether to serve the cached token of a scope or to renew it. Reads call it before
 // they wait for the lock of the name and again under the lock. The background calls it for every

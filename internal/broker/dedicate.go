@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -45,7 +46,9 @@ func (b *Broker) Dedicate(ctx context.Context, s logical.Storage, name string, r
 }
 
 func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, request ReadRequest, d Dedication) (issued *IssuedToken, lease string, err error) {
+	done := b.await(name, pacing.Awaited)
 	unlockName, err := b.locks.lockDedicated(ctx, name, d.Role)
+	done()
 	if err != nil {
 		return nil, "", err
 	}
@@ -53,7 +56,7 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 	defer unlock()
 	defer b.contain(r, &err)
 	r.noteNeeded()
-	r.setRunning(operation{isDedicated: true, since: time.Now()})
+	r.setRunning(operation{isDedicated: true, since: time.Now(), urgency: pacing.Awaited})
 	defer r.setRunning(operation{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
@@ -76,9 +79,14 @@ func (b *Broker) dedicate(ctx context.Context, s logical.Storage, name string, r
 		v = snap.of(request.Scope)
 	}
 	// The credential may have changed since the role was written.
+	ctx = r.admit(ctx)
 	revokes, err := snap.dedicable(ctx)
 	if err != nil {
-		if failure := asProviderError(err); countsForRole(failure) { // of a request for the vendor's metadata
+		failure := asProviderError(err)
+		if failure.NotSent {
+			return nil, "", b.unsent(v, Exchange{Err: failure})
+		}
+		if countsForRole(failure) { // of a request for the vendor's metadata
 			_, err = r.noteRoleFailure(v, d.Role, failure, time.Now())
 		}
 		return nil, "", err
@@ -113,6 +121,9 @@ func (b *Broker) exchangeDedicated(ctx context.Context, s logical.Storage, r *re
 	b.logSkew(r, next)
 	if accessToken == "" {
 		giveBack()
+	}
+	if x.isUnsent() {
+		return nil, "", b.unsent(v, x)
 	}
 	x.IsDedicated = true
 	token := next.Tokens[v.scope]

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -216,7 +217,7 @@ func (b *Broker) exchangeDelegated(ctx context.Context, r *record, snap snapshot
 		return provider.Token{}, err
 	}
 	defer done()
-	ctx = provider.WithSecrets(snap.redacting(ctx), request.Secrets()...)
+	ctx = pacing.With(provider.WithSecrets(snap.redacting(ctx), request.Secrets()...), pacing.NewAdmission(BaseName(r.name), pacing.Awaited))
 	x := Exchange{Name: r.name, Vendor: snap.credential.VendorName, Scope: provider.JoinScope(request.Scope), IsDelegated: true}
 	began := time.Now()
 	answer, failure := snap.requestDelegated(ctx, ds, request)
@@ -328,6 +329,8 @@ func (b *Broker) delegationFailed(r *record, snap snapshot, ds *delegations, key
 	switch {
 	case failure.Kind == provider.Invalid: // the vendor was not called
 		return failure
+	case x.isUnsent():
+		return b.unsent(snap.of(ownScope), x)
 	case failure.Kind == provider.Rejected && !isOfClient(failure):
 		x.IsRefused = true
 		b.reportDelegated(x)

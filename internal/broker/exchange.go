@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -71,6 +72,9 @@ func (x Exchange) Result() string {
 // isInvalid reports whether the vendor was not called.
 func (x Exchange) isInvalid() bool { return x.Err != nil && x.Err.Kind == provider.Invalid }
 
+// isUnsent reports whether no request was sent, because its turn did not come in time.
+func (x Exchange) isUnsent() bool { return x.Err != nil && x.Err.NotSent }
+
 // exchangeScope calls the vendor once for a scope, and stores the result. mayRepeat is whether
 // another exchange follows if the token expires before it can be leased. The error is ErrBusy if
 // ctx is done before the call. The caller holds the lock of the name.
@@ -85,14 +89,24 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 	if consent := provider.ConsentOf(v.credential.Vendor); consent != nil && consent.IsMissing() && latest.grantFor(v.scope).RefreshToken == "" {
 		return v, consentRequired(v.credential, v.scope)
 	}
-	if err := probeWritable(ctx, s, latest.grantFor(v.scope)); err != nil {
-		b.logger(v).Warn("storage does not accept writes, so the vendor is not called", "error", err)
-		r.keepUnsaved(s, latest, err)
-		return v, err
-	}
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()
-	next, x, _ := callVendor(ctx, v.credential, latest, v.scope, v.previousTokens[v.scope])
+	// Storage is asked when it is the turn of the first request: not for one that is not sent, and not long before.
+	var unwritable error
+	probe := sync.OnceFunc(func() { unwritable = probeWritable(ctx, s, latest.grantFor(v.scope)) })
+	checked := provider.WithCheck(r.admit(ctx), func() error {
+		probe()
+		return unwritable
+	})
+	next, x, _ := callVendor(checked, v.credential, latest, v.scope, v.previousTokens[v.scope])
+	if unwritable != nil {
+		b.logger(v).Warn("storage does not accept writes, so the vendor is not called", "error", unwritable)
+		r.keepUnsaved(s, latest, unwritable)
+		return v, unwritable
+	}
+	if x.isUnsent() {
+		return v, b.unsent(v, x)
+	}
 	b.logSkew(r, next)
 	if x.Err == nil {
 		next, x = v.checkUsable(next, x, mayRepeat)
@@ -114,6 +128,25 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 	snap, err := b.save(ctx, s, r, v.snapshot, v.scope, next)
 	b.reportFinished(x, err == nil)
 	return v.withSnapshot(snap), err
+}
+
+// isUnsent reports whether an exchange was not made, because its turn did not come in time.
+func isUnsent(err error) bool {
+	var failed *ExchangeError
+	return errors.As(err, &failed) && failed.Err.NotSent
+}
+
+// unsent returns the error of an exchange that was not made, because its turn did not come in time.
+// It says nothing about the credential, so that it is not a failure of it. (Guarantee 16.)
+func (b *Broker) unsent(v scopeSnapshot, x Exchange) error {
+	if isClosed(b.closed) {
+		return ErrClosed
+	}
+	next := x.Err.NotBefore
+	if next.IsZero() {
+		next = time.Now()
+	}
+	return &ExchangeError{Path: v.credential.Path, Scope: v.scope, Err: x.Err, NextAttempt: next}
 }
 
 // consentRequired returns the error of a read of a credential that nobody has consented to. There is nothing to
@@ -245,7 +278,7 @@ func fallback(vendor provider.Credential, grant provider.Grant) provider.Credent
 // a fallback while there is a valid token. A vendor that throttles gets no further request.
 func usesFallback(failure *provider.Error, isValid bool, failures int) bool {
 	switch {
-	case failure == nil || failure.Kind == provider.Invalid:
+	case failure == nil || failure.Kind == provider.Invalid || failure.NotSent:
 		return false
 	case failure.Kind == provider.Rejected:
 		return true

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/time/rate"
 
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -83,7 +84,7 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, dr
 	if err := r.takeRefresh(drop, time.Now()); err != nil {
 		return nil, err
 	}
-	r, unlock, err := b.lockRecord(ctx, name)
+	r, unlock, err := b.lockRecord(ctx, name, pacing.Operator)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +92,7 @@ func (b *Broker) Refresh(ctx context.Context, s logical.Storage, name string, dr
 	defer b.contain(r, &err)
 	r.endPanicPause()
 	// Readers with a valid token do not wait for the new one.
-	r.setRunning(operation{since: time.Now()})
+	r.setRunning(operation{since: time.Now(), urgency: pacing.Operator})
 	defer r.setRunning(operation{})
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewTimeout)
 	defer cancel()
@@ -121,7 +122,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, r *record, drop
 	if err != nil {
 		return scopeSnapshot{}, err
 	}
-	done, left := snap.revokeDropped(ctx, time.Now())
+	done, left := snap.revokeDropped(r.admit(ctx), time.Now())
 	snap, err = r.update(snap.epoch, func(snap *snapshot) {
 		if done == nil {
 			done = snap.state.Revocation
@@ -152,7 +153,7 @@ func (b *Broker) refresh(ctx context.Context, s logical.Storage, r *record, drop
 // DropTokens drops the tokens of a variant, and returns it with the state before. Its readers get new tokens
 // when they read. The errors are those of Read.
 func (b *Broker) DropTokens(ctx context.Context, s logical.Storage, name string) (dropped Dropped, err error) {
-	r, unlock, err := b.lockRecord(ctx, name)
+	r, unlock, err := b.lockRecord(ctx, name, pacing.Operator)
 	if err != nil {
 		return Dropped{}, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -101,11 +102,16 @@ func putLease(ctx context.Context, s logical.Storage, c *Credential, d Dedicatio
 	})
 }
 
+// leasePatience is how long the revocation of a lease waits for its turn, within the time of Vault's request. Vault
+// gives up after six attempts.
+const leasePatience = time.Minute
+
 // RevokeLease revokes the token of a lease at the vendor, and deletes the lease. If it returns an
 // error, Vault tries again. It does not revoke a token that has expired or whose credential has
 // been deleted.
 func (b *Broker) RevokeLease(ctx context.Context, s logical.Storage, name, key string) error {
-	if err := b.revokeLease(ctx, ctx, s, name, key); err != nil {
+	vendorCtx := pacing.With(ctx, pacing.NewAdmission(name, pacing.Ahead).Patient(leasePatience))
+	if err := b.revokeLease(ctx, vendorCtx, s, name, key); err != nil {
 		return err
 	}
 	return storage.Delete(ctx, s, key)

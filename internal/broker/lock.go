@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 )
 
 // locks holds the locks of names: of credentials, roles and key pairs. Only the holder of a name's
@@ -206,5 +208,12 @@ func take(ctx context.Context, one chan struct{}, closed <-chan struct{}) error 
 // exchanges the credentials or changes what is stored under the names; revoking a lease needs no
 // lock. The errors are ErrBusy and ErrClosed.
 func (b *Broker) Lock(ctx context.Context, names ...string) (unlock func(), err error) {
+	p := pacing.Operator
+	if a := pacing.Of(ctx); a != nil {
+		p = a.Priority()
+	}
+	for _, name := range names {
+		defer b.await(name, p)()
+	}
 	return b.locks.lockAll(ctx, names)
 }

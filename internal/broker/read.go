@@ -53,7 +53,7 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 	case fail:
 		return nil, v.backOffError()
 	}
-	r.noteAwaited(v.scope)
+	r.noteAwaited(v.scope, act.urgency())
 	var patienceEnds <-chan time.Time
 	if act == renewAhead {
 		wait := patience
@@ -89,7 +89,7 @@ func (b *Broker) read(ctx context.Context, s logical.Storage, name string, reque
 		}
 		// An outage has no effect on readers while the cached token is valid. (Guarantee 4.)
 		if issued := r.fresh(request); issued != nil {
-			return issued, nil
+			return issued.unrenewed(result.Err), nil
 		}
 		return nil, result.Err
 	}

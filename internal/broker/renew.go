@@ -7,6 +7,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/singleflight"
+
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 )
 
 // This file renews tokens for readers (read.go) and in the background (sweep.go). The refresh by an
@@ -25,6 +27,18 @@ type task struct {
 	demand demand
 }
 
+// urgency returns how urgent the exchange of a task is: those of readers who wait come first, then those of
+// tokens that readers will ask for.
+func (t task) urgency(act action) pacing.Priority {
+	switch {
+	case !t.demand.isBackground && act != renewAhead:
+		return pacing.Awaited
+	case t.demand.inUse, !t.demand.isBackground:
+		return pacing.Ahead
+	}
+	return pacing.Background
+}
+
 // renewShared renews a token if necessary, or joins the same renewal if it is running. The renewal
 // outlives its reader, since others wait for it and the vendor's answer must be stored. Because of
 // the epoch, a reader that starts after a change of the credential does not join an older renewal.
@@ -40,7 +54,7 @@ func (b *Broker) renewShared(ctx context.Context, s logical.Storage, t task) <-c
 // renew returns a token that can be leased now: the cached one if another renewal has met the
 // demand in the meantime, else a new one. For the background it may return nil.
 func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (issued *IssuedToken, err error) {
-	r, unlock, err := b.lockRecord(ctx, t.record.name)
+	r, unlock, err := b.lockRecord(ctx, t.record.name, t.urgency(renewNow))
 	if err != nil {
 		return nil, err
 	}
@@ -63,18 +77,22 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (issued *
 		v = v.withSnapshot(snap)
 	}
 	now := time.Now()
-	switch act, _ := v.decide(t.demand, now); act {
+	act, _ := v.decide(t.demand, now)
+	var early map[string]time.Time // as it was
+	switch act {
 	case serve:
 		_, err = r.update(v.epoch, func(*snapshot) { r.noteServedLocked(v.scope) })
 		return v.issued(now, t.demand.minTTL), err
 	case fail:
 		return nil, v.backOffError()
 	case renewEarly:
+		early = snap.early
 		if snap, err = r.update(v.epoch, func(snap *snapshot) { v.noteEarly(snap, now) }); err != nil {
 			return nil, err
 		}
 		v = v.withSnapshot(snap)
 	}
+	r.raise(t.urgency(act))
 	if t.isChosen {
 		err = b.checkVariants(v)
 	}
@@ -83,6 +101,11 @@ func (b *Broker) renew(ctx context.Context, s logical.Storage, t task) (issued *
 	}
 	if isRefused(err) {
 		r.noteRefused(v.scope)
+	}
+	if act == renewEarly && isUnsent(err) {
+		if _, err := r.update(v.epoch, func(snap *snapshot) { snap.early = early }); err != nil {
+			return nil, err
+		}
 	}
 	return issued, err
 }

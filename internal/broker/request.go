@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -75,6 +76,24 @@ func (e *ExchangeError) Unwrap() error { return e.Err }
 func (t *IssuedToken) stale(now time.Time) *IssuedToken {
 	t.Warnings = append(t.Warnings, fmt.Sprintf("the vendor has not answered yet; this token is valid until %s", FormatTime(t.ExpireTime)))
 	t.Reread, t.Outcome = rereadTTL(t.Token, now, now), Stale
+	return t
+}
+
+// minReread is the least time until a reader whose renewal was not sent reads again.
+const minReread = 5 * time.Second
+
+// unrenewed marks a token whose renewal was not sent. Other failures are known to withWarnings.
+func (t *IssuedToken) unrenewed(err error) *IssuedToken {
+	if !isUnsent(err) {
+		return t
+	}
+	var unsent *ExchangeError
+	errors.As(err, &unsent)
+	now := time.Now()
+	t.Reread = rereadTTL(t.Token, maxTime(unsent.NextAttempt, now.Add(minReread)), now)
+	t.Warnings = append(t.Warnings, fmt.Sprintf("the vendor issues no newer token (%s); this one is valid until %s; next attempt at %s",
+		unsent.Err.Reason, FormatTime(t.ExpireTime), FormatNext(unsent.NextAttempt)))
+	t.Outcome = Stale
 	return t
 }
 

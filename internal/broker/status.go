@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"iter"
+	"slices"
 	"time"
 
 	"vault-plugin-secrets-tokenbroker/provider"
@@ -35,6 +36,7 @@ type Status struct {
 	SecretExpireTime     time.Time      // as Credential.Expires
 	Description          string         // the operator's
 	Client               string         // the OAuth client that it shares; "" if none
+	URLs                 []string       // to which its exchanges send its secrets; only ReadStatus sets it
 	ClockSkew            *time.Duration // nil if no answer has shown it
 
 	// CanConsent is whether a person's consent can yield the credential's secret, and NeedsConsent whether
@@ -186,6 +188,8 @@ func (b *Broker) ReadStatus(ctx context.Context, s logical.Storage, name string)
 	}
 	status = newStatus(snap, time.Now())
 	status.Variants = b.countVariants(name)
+	to := snap.credential.Vendor.Destinations()
+	status.URLs = append(slices.Clone(to.URLs), to.Issuer)
 	return status, nil
 }
 

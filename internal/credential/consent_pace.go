@@ -64,7 +64,7 @@ func (st *Store) isPaused(name string) error { return st.vendorPauses.check(name
 // the end of the pause.
 func (st *Store) pauseAfter(name string, err error) (next time.Time, told error) {
 	var e *provider.Error
-	if !errors.As(err, &e) || e.Kind != provider.Unavailable && e.RetryAfter == 0 {
+	if !errors.As(err, &e) || e.Kind != provider.Unavailable && e.RetryAfter == 0 || e.NotSent {
 		return time.Time{}, err
 	}
 	next = st.vendorPauses.begin(name, e.RetryAfter)

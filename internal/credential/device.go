@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -61,7 +62,7 @@ func (st *Store) StartDevice(ctx context.Context, s logical.Storage, name string
 	device, err := consent.BeginDevice(ctx)
 	if err != nil {
 		var e *provider.Error
-		if errors.As(err, &e) && e.Kind != provider.Invalid { // otherwise the vendor was not called
+		if errors.As(err, &e) && e.Kind != provider.Invalid && !e.NotSent { // otherwise the vendor was not called
 			st.devicePauses.begin(name, e.RetryAfter)
 		}
 		return nil, err
@@ -178,6 +179,7 @@ func (o *openedConsent) interrupted() time.Duration {
 // pollOnce asks the vendor whether the person has decided. It returns the time until the next poll; zero if
 // there is none.
 func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, opened *openedConsent) (next time.Duration, err error) {
+	ctx = pacing.With(ctx, pacing.NewAdmission(name, pacing.Awaited))
 	unlock, err := st.broker.Lock(ctx, storage.ConsentKey(name))
 	if err != nil {
 		return opened.interrupted(), nil //nolint:nilerr // the next poll tries again
@@ -226,6 +228,8 @@ func (st *Store) pollOnce(ctx context.Context, s logical.Storage, name string, o
 		}
 		st.options.Ended(name, err)
 		return 0, nil
+	case isUnsent(err):
+		return max(opened.interval, slowDown), nil
 	case !errors.As(err, &refusal) || refusal.Kind == provider.Unavailable && refusal.Code != provider.CodeSlowDown:
 		next, _ := st.pauseAfter(name, err)
 		return max(opened.interval, slowDown, time.Until(next)), nil // an outage passes; the code may expire meanwhile

@@ -1,6 +1,11 @@
 package credential
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+
+	"vault-plugin-secrets-tokenbroker/provider"
+)
 
 // A VerifyError means that the vendor did not accept a credential or its new key.
 type VerifyError struct {
@@ -45,4 +50,10 @@ func CheckConflict(op Operation, path string, exists bool) error {
 		return &ConflictError{Path: path}
 	}
 	return nil
+}
+
+// isUnsent reports whether a request was not sent, because its turn did not come in time.
+func isUnsent(err error) bool {
+	var e *provider.Error
+	return errors.As(err, &e) && e.NotSent
 }

@@ -92,6 +92,7 @@ func (st *Store) openUnchecked(c *storedCredential) (*broker.Credential, error) 
 		Transport: st.options.Transport,
 		Dial:      st.options.Dial,
 		Clocks:    &st.clocks,
+		Pacer:     st.broker.Pacer(),
 	})
 	if err != nil {
 		return nil, err

@@ -143,7 +143,7 @@ func (r *rotationRun) isProven() bool { return r.api.Rules().CanProve || r.entry
 
 // fail stores a failure. It returns it, or why it cannot be stored.
 func (r *rotationRun) fail(ctx context.Context, err error) error {
-	if storage.IsError(err) {
+	if storage.IsError(err) || isUnsent(err) {
 		return err
 	}
 	now := time.Now()

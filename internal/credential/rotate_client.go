@@ -10,6 +10,7 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -18,6 +19,7 @@ import (
 // use the former one. Its errors are those of WriteClient.
 func (st *Store) RotateClient(ctx context.Context, s logical.Storage, name string, request RotationRequest) (RotationResult, error) {
 	var result RotationResult
+	ctx = pacing.With(ctx, pacing.NewAdmission(name, pacing.Operator))
 	err := st.rotateClient(ctx, s, name, func(ctx context.Context, run *rotationRun, vendor string) error {
 		if err := run.begin(ctx, &request); err != nil {
 			return err
@@ -35,6 +37,7 @@ func (st *Store) RotateClient(ctx context.Context, s logical.Storage, name strin
 
 // rotateDueClient takes the steps of a client's rotation that are due.
 func (st *Store) rotateDueClient(ctx context.Context, s logical.Storage, name string) error {
+	ctx = pacing.With(ctx, pacing.NewAdmission(name, pacing.Background))
 	return st.rotateClient(ctx, s, name, func(ctx context.Context, run *rotationRun, vendor string) error {
 		return st.runDue(ctx, run, apipath.Client(name), vendor, name)
 	})

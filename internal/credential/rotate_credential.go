@@ -13,6 +13,7 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/apipath"
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -21,6 +22,7 @@ import (
 // vendor has not issued or not accepted a new one.
 func (st *Store) Rotate(ctx context.Context, s logical.Storage, p provider.Provider, name string, request RotationRequest) (RotationResult, error) {
 	var result RotationResult
+	ctx = pacing.With(ctx, pacing.NewAdmission(name, pacing.Operator))
 	err := st.rotate(ctx, s, p.Name(), name, func(ctx context.Context, run *rotationRun) error {
 		if err := run.begin(ctx, &request); err != nil {
 			return err
@@ -38,6 +40,7 @@ func (st *Store) Rotate(ctx context.Context, s logical.Storage, p provider.Provi
 
 // rotateDueCredential takes the steps of a credential's rotation that are due.
 func (st *Store) rotateDueCredential(ctx context.Context, s logical.Storage, vendor, name string) error {
+	ctx = pacing.With(ctx, pacing.NewAdmission(name, pacing.Background))
 	return st.rotate(ctx, s, vendor, name, func(ctx context.Context, run *rotationRun) error {
 		return st.runDue(ctx, run, apipath.Credential(vendor, name), vendor, name)
 	})
@@ -58,6 +61,9 @@ func (st *Store) runDue(ctx context.Context, run *rotationRun, path, vendor, nam
 		err = run.fail(ctx, err)
 	} else {
 		done, err = run.run(ctx, nil)
+	}
+	if isUnsent(err) { // the next sweep tries again
+		return nil
 	}
 	st.reportRun(path, vendor, name, by, run, done, err)
 	if storage.IsError(err) {

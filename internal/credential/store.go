@@ -59,8 +59,9 @@ type Store struct {
 	keptConsents   keptConsents
 	vendorsInUse   atomic.Pointer[[]string] // when they were last listed
 	vendorPauses   pauses                   // as vendors ask for them
-	devicePauses   pauses // between two requests for device codes
+	devicePauses   pauses                   // between two requests for device codes
 	polls          *polls
+	hosts          hostLimits
 	variants       variantCounts
 	keySets        keySets
 	isRotating     atomic.Bool // key pairs, in the background
@@ -95,6 +96,9 @@ func (st *Store) Names(ctx context.Context, s logical.Storage) ([]string, error)
 // Credential returns the credential with this name, ready to be exchanged; nil if there is none. It
 // implements broker.Source.
 func (st *Store) Credential(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
+	if err := st.loadHosts(ctx, s); err != nil { // a limit is no condition for a token; the next use loads it
+		st.Logger().Warn("the limits of hosts cannot be read yet", "error", err)
+	}
 	if base, digest, isVariant := strings.Cut(name, broker.VariantMark); isVariant {
 		return st.variant(ctx, s, base, digest)
 	}

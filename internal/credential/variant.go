@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
@@ -160,7 +161,7 @@ func narrowedFor(c *broker.Credential, n provider.Narrowing) (provider.Credentia
 // createVariant stores a variant, unless another reader has done so meanwhile. It holds the lock of the
 // variant only, so that many readers can begin at once.
 func (st *Store) createVariant(ctx context.Context, s logical.Storage, c *broker.Credential, digest, narrowing string) error {
-	unlock, err := st.broker.Lock(ctx, broker.VariantName(c.Name, digest))
+	unlock, err := st.broker.Lock(pacing.With(ctx, pacing.NewAdmission(c.Name, pacing.Awaited)), broker.VariantName(c.Name, digest))
 	if err != nil {
 		return err
 	}

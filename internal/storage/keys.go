@@ -21,6 +21,7 @@ const (
 	consents    = "consent"
 	clients     = "client"
 	variants    = "variant"
+	hosts       = "host"
 )
 
 // ProbeKey is the key of an empty entry that Probe writes.
@@ -51,6 +52,9 @@ func RoleKey(name string) string { return roles + "/" + name }
 
 // ClientKey returns the key of a client. With an empty name it returns the prefix of all clients.
 func ClientKey(name string) string { return clients + "/" + name }
+
+// HostKey returns the key of the limit of a host. With an empty name it returns the prefix of all limits.
+func HostKey(name string) string { return hosts + "/" + name }
 
 // VariantsPrefix is the prefix of the keys of all variants. Its folders are the credentials that have any.
 const VariantsPrefix = variants + "/"
@@ -131,6 +135,7 @@ const (
 	Consent
 	Client
 	Variant
+	Host
 )
 
 // ParseKey returns the kind of the entry with this key, and its name.
@@ -153,6 +158,8 @@ func ParseKey(key string) (Kind, string) {
 		return Consent, last
 	case clients:
 		return Client, last
+	case hosts:
+		return Host, last
 	case variants:
 		name, _, _ := strings.Cut(rest, "/")
 		return Variant, name
@@ -173,6 +180,8 @@ func pathOf(key string) string {
 		return apipath.Authorize(name)
 	case Client:
 		return apipath.Client(name)
+	case Host:
+		return apipath.Host(name)
 	case Variant:
 		return apipath.Status(name)
 	case Credential, Keypair:
