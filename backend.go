@@ -65,7 +65,7 @@ func New(o Options) logical.Backend {
 	b.store, b.broker = credential.New(credential.Options{
 		BuiltIn: builtIn, Transport: o.Transport, Dial: o.Dial, IdentityToken: b.identityToken, Logger: b.Logger, Ended: b.consentEnded, Rotated: b.rotated,
 	}, observer{b})
-	b.metrics = metrics.New(sortedKeys(written), b.store.Statuses)
+	b.metrics = metrics.New(sortedKeys(written), b.store.Statuses, b.broker.Pacer().Limited)
 	b.events = events.NewQueue(b.sendEvent, b.eventsDropped)
 	b.Backend = &framework.Backend{
 		Help:           strings.TrimSpace(backendHelp),
@@ -84,6 +84,7 @@ func New(o Options) logical.Backend {
 			b.pathExchange(),
 			b.pathRefresh(),
 			b.pathStatus(),
+			b.pathHosts(),
 			b.pathMetrics(),
 			[]*framework.Path{b.pathAuthorize(), b.pathCallback()},
 		))),
@@ -232,6 +233,9 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.store.ForgetVariant(key)
 	case storage.Role:
 		b.roles.forget(name)
+	case storage.Host: // the next use of a credential loads the limits
+		b.store.ForgetHosts()
+		b.broker.ForgetAll()
 	}
 }
 

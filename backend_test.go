@@ -235,7 +235,7 @@ func (c *cluster) damaged() logical.Storage {
 // pathOf returns a path that the definition matches, with the given name in it.
 func pathOf(t *testing.T, b logical.Backend, path *framework.Path, name string) string {
 	t.Helper()
-	concrete := strings.NewReplacer(apipath.NamePattern("name"), name, framework.GenericNameRegex("vendor"), "kensho", "/?$", "/", "^", "", "$", "", `\.`, ".").Replace(path.Pattern)
+	concrete := strings.NewReplacer(apipath.NamePattern("name"), name, apipath.HostPattern("host"), name, framework.GenericNameRegex("vendor"), "kensho", "/?$", "/", "^", "", "$", "", `\.`, ".").Replace(path.Pattern)
 	require.Same(t, path, tokenbroker.Route(b, concrete), "%s does not match %s: extend the replacements above", concrete, path.Pattern)
 	return concrete
 }

@@ -83,7 +83,7 @@ func requireGenerated(t *testing.T, path string, made []byte) {
 func TestEveryPathHasCompleteHelp(t *testing.T) {
 	e := engine.New(t)
 	for _, path := range paths() {
-		name := strings.NewReplacer("<name>", "prod", "<vendor>", "acme").Replace(apidoc.Name(path))
+		name := strings.NewReplacer("<name>", "prod", "<vendor>", "acme", "<host>", "link-streaming.kensho.com").Replace(apidoc.Name(path))
 		resp, err := e.Backend.HandleRequest(t.Context(), &logical.Request{Operation: logical.HelpOperation, Path: name})
 		require.NoError(t, err)
 		help := resp.Data["help"].(string)

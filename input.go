@@ -139,6 +139,8 @@ func checkValue(name string, t framework.FieldType, op logical.Operation, value 
 		return checkBool(name, value)
 	case framework.TypeInt:
 		return checkInt(name, value)
+	case framework.TypeFloat:
+		return checkNumber(name, value)
 	case framework.TypeDurationSecond:
 		return checkDuration(name, value)
 	case framework.TypeCommaStringSlice:
@@ -303,6 +305,19 @@ func checkBool(name string, value any) error {
 		}
 	}
 	return fmt.Errorf("%s: must be true or false", name)
+}
+
+// checkNumber returns an error for a value that is not a number.
+func checkNumber(name string, value any) error {
+	switch value := value.(type) {
+	case float64, int:
+		return nil
+	case string:
+		if _, err := strconv.ParseFloat(value, 64); err == nil || value == "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: must be a number", name)
 }
 
 // checkInt returns an error for a value that is not a whole number, or that is too large to be stored

@@ -99,6 +99,7 @@ func statusFields() map[string]*framework.FieldSchema {
 		"dedicated_roles":         {Type: framework.TypeMap, Description: "Dedicated roles whose last exchange failed with a temporary error, which does not affect other readers, by role: last_error, last_error_time and next_attempt_time."},
 		"consent":                 {Type: framework.TypeMap, Description: "A person's consent to the credential, as authorize/<name> returns it, and required: whether a person must consent, or will have to within 14 days. Omitted where no consent is possible."},
 		"rotation":                {Type: framework.TypeMap, Description: "Rotation of the secret, or of the key pair or client that the credential uses: last_vault_rotation, last_rotation_by (schedule, or the display name of who asked for it), next_vault_rotation, overdue_since (the first time of the schedule after the last rotation, if it has passed), pending_since (of a new secret that the vendor does not accept yet), former_until (when the former secret is removed at the vendor); consecutive_failures, last_error, last_error_time and next_attempt_time after a failure. Omitted if there is neither a rotation nor a schedule, and for a key pair that storage cannot return."},
+		"hosts":                   {Type: framework.TypeMap, Description: "Hosts of the vendor with a limit, and those that are paused or down, by host: the fields of hosts/<host>. Omitted if there are none."},
 		"storage_error":           text("Why the result of an exchange, or a new secret, is not in storage yet."),
 	}
 }
@@ -153,6 +154,9 @@ func (b *backend) statusRead(ctx context.Context, req *logical.Request, d *frame
 	b.store.AddUnsavedRotation(name, status)
 	b.store.AddKeypairRotation(ctx, req.Storage, status)
 	data := statusData(status)
+	if hosts := b.hostsData(status.URLs); len(hosts) > 0 {
+		data["hosts"] = hosts
+	}
 	if status.CanConsent {
 		c, err := b.store.ReadConsent(ctx, req.Storage, name)
 		if err != nil {

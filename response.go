@@ -124,6 +124,9 @@ func fieldsIn(key string) string {
 func exchangeFailure(e *broker.ExchangeError) (*logical.Response, error) {
 	path := e.Path
 	next := broker.FormatNext(e.NextAttempt)
+	if e.Err.NotSent {
+		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("there is no valid token: %s; next attempt at %s", e.Err.Reason, next))
+	}
 	switch e.Err.Kind {
 	case provider.Unavailable:
 		return nil, logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("the vendor is unavailable and there is no valid token: %s; next attempt at %s", e.Err.Reason, next))

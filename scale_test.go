@@ -185,7 +185,7 @@ func TestAReaderOfARoleCostsWhatANameCosts(t *testing.T) {
 	first, firstOfNames := readers["first reads"], names["first reads"]
 	assert.Equal(t, firstOfNames.exchanges, first.exchanges)
 	assert.LessOrEqual(t, first.writes+readers["written"].writes, firstOfNames.writes+names["written"].writes+5, "a variant has an entry, as a credential has")
-	assert.LessOrEqual(t, first.reads, firstOfNames.reads)
+	assert.LessOrEqual(t, first.reads, firstOfNames.reads+5, "besides, the credential of the role is read once")
 	assert.LessOrEqual(t, first.allocated, 1.5*firstOfNames.allocated)
 	for _, what := range []string{"cached reads", "sweep"} {
 		assert.Zero(t, readers[what].reads+readers[what].writes+readers[what].exchanges, "%s: guarantee 12", what)
@@ -193,7 +193,7 @@ func TestAReaderOfARoleCostsWhatANameCosts(t *testing.T) {
 	assert.LessOrEqual(t, readers["cached reads"].allocated, 3*names["cached reads"].allocated)
 	assert.LessOrEqual(t, readers["sweep"].allocated, 1.5*names["sweep"].allocated+n)
 	assert.LessOrEqual(t, readers["status"].allocated, names["status"].allocated, "people are counted, and not listed")
-	assert.LessOrEqual(t, readers["first sweep"].reads, names["first sweep"].reads)
+	assert.LessOrEqual(t, readers["first sweep"].reads, names["first sweep"].reads+5)
 	assert.LessOrEqual(t, readers["memory"].allocated, 1.2*names["memory"].allocated)
 	assert.LessOrEqual(t, readers["write"].reads+readers["write"].writes, 50, "a write does not look at each variant in storage")
 	assert.Equal(t, *scaleReaders, readers["reads after a write"].exchanges)

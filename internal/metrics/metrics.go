@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 	"vault-plugin-secrets-tokenbroker/provider"
 )
 
@@ -37,9 +38,9 @@ type Metrics struct {
 }
 
 // New returns the metrics of an engine with the given vendors, and any others that a status
-// names. statuses yields the status of each credential by name; each call of Text calls it. It may
-// change a status that it has yielded.
-func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *Metrics {
+// names. statuses yields the status of each credential by name, and limited returns the hosts that need
+// attention; each call of Text calls them. It may change a status that it has yielded.
+func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status], limited func() []pacing.Status) *Metrics {
 	reads := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tokenbroker_reads_total",
 		Help: "Token reads by result: cached, exchanged (waited for the vendor), stale (a valid token whose renewal failed or is slow), failed (not counting invalid requests).",
@@ -82,7 +83,7 @@ func New(vendors []string, statuses func() iter.Seq2[string, *broker.Status]) *M
 		m.consents.WithLabelValues(result)
 	}
 	m.health = health{statuses: statuses, startSeries: m.startSeries, startRotations: m.startRotations}
-	m.registry.MustRegister(m.exchanges, m.durations, m.sweeps, m.consents, m.rotations, reads)
+	m.registry.MustRegister(m.exchanges, m.durations, m.sweeps, m.consents, m.rotations, reads, hosts{limited})
 	return m
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/broker"
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 )
 
 // these are the statuses of some credentials.
@@ -20,8 +21,10 @@ func these(statuses map[string]*broker.Status) func() iter.Seq2[string, *broker.
 	return func() iter.Seq2[string, *broker.Status] { return maps.All(statuses) }
 }
 
+func noHosts() []pacing.Status { return nil }
+
 func TestGuarantee12CountingAReadAllocatesNothing(t *testing.T) {
-	m := New([]string{"kensho"}, these(nil))
+	m := New([]string{"kensho"}, these(nil), noHosts)
 	for _, outcome := range []broker.Outcome{broker.Cached, broker.Exchanged, broker.Stale} {
 		assert.Zero(t, testing.AllocsPerRun(100, func() { m.Read(outcome) }))
 	}
@@ -30,7 +33,7 @@ func TestGuarantee12CountingAReadAllocatesNothing(t *testing.T) {
 func TestAScopeMayHoldAnything(t *testing.T) {
 	m := New(nil, these(map[string]*broker.Status{"prod": {Vendor: "oauth2", Scopes: map[string]broker.ScopeStatus{
 		"https://v.example/a \"b\"\n\\c": {ExpireTime: time.Now().Add(-time.Hour)},
-	}}}))
+	}}}), noHosts)
 	text, err := m.Text(true)
 	require.NoError(t, err)
 	assert.Contains(t, string(text), `{name="prod",scope="https://v.example/a \"b\"\n\\c",vendor="oauth2"} 0.0`)
@@ -39,10 +42,10 @@ func TestAScopeMayHoldAnything(t *testing.T) {
 func TestEveryMetricIsExplained(t *testing.T) {
 	m := New([]string{"kensho"}, these(map[string]*broker.Status{"prod": {
 		Vendor: "kensho", ExpireTime: time.Now(), CredentialExpireTime: time.Now(), SecretExpireTime: time.Now(), CanConsent: true, Scopes: map[string]broker.ScopeStatus{"narrow": {}},
-	}}))
+	}}), func() []pacing.Status { return []pacing.Status{{Host: "kensho.com", RequestsPerSecond: 100}} })
 	families, err := m.gatherer(true).Gather()
 	require.NoError(t, err)
-	require.Len(t, families, 18)
+	require.Len(t, families, 23)
 	for _, family := range families {
 		assert.True(t, strings.HasPrefix(family.GetName(), "tokenbroker_"), family.GetName())
 		assert.True(t, strings.HasSuffix(family.GetHelp(), "."), family.GetName())
@@ -55,7 +58,7 @@ func TestTheRotationsOfACredentialThatRotatesStartAtZero(t *testing.T) {
 		"prod":  {Vendor: "entra", Rotation: &broker.RotationStatus{}},
 		"batch": {Vendor: "oauth2", Rotation: &broker.RotationStatus{IsOfKeypair: true}},
 		"other": {Vendor: "sitecore"},
-	}))
+	}), noHosts)
 	var text []byte
 	for range 2 { // the series are in the next scrape
 		var err error
@@ -90,7 +93,7 @@ func TestOnlyCredentialsThatNeedAttentionHaveSeries(t *testing.T) {
 		"new":   {IsUnread: true},
 	}
 	maps.Copy(statuses, need)
-	m := New([]string{"kensho"}, these(statuses))
+	m := New([]string{"kensho"}, these(statuses), noHosts)
 	text, err := m.Text(false)
 	require.NoError(t, err)
 	for name := range need {
@@ -106,4 +109,28 @@ func TestOnlyCredentialsThatNeedAttentionHaveSeries(t *testing.T) {
 	all, err := m.Text(true)
 	require.NoError(t, err)
 	assert.Contains(t, string(all), `name="fine"`)
+}
+
+func TestOnlyHostsThatNeedAttentionHaveSeries(t *testing.T) {
+	m := New(nil, these(nil), func() []pacing.Status {
+		return []pacing.Status{
+			{Host: "a.example", DownSince: time.Now(), Unsent: 3},
+			{Host: "b.example:8443", RequestsPerSecond: 97.5, Waiting: 12, Throttled: 7},
+		}
+	})
+	text, err := m.Text(false)
+	require.NoError(t, err)
+	series := []string{}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "tokenbroker_host_") {
+			series = append(series, strings.TrimSpace(line))
+		}
+	}
+	assert.ElementsMatch(t, []string{
+		`tokenbroker_host_down{host="a.example"} 1.0`, `tokenbroker_host_down{host="b.example:8443"} 0.0`,
+		`tokenbroker_host_requests_per_second{host="b.example:8443"} 97.5`,
+		`tokenbroker_host_waiting_requests{host="a.example"} 0.0`, `tokenbroker_host_waiting_requests{host="b.example:8443"} 12.0`,
+		`tokenbroker_host_throttled_requests_total{host="a.example"} 0.0`, `tokenbroker_host_throttled_requests_total{host="b.example:8443"} 7.0`,
+		`tokenbroker_host_unsent_requests_total{host="a.example"} 3.0`, `tokenbroker_host_unsent_requests_total{host="b.example:8443"} 0.0`,
+	}, series)
 }
