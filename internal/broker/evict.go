@@ -18,7 +18,7 @@ const (
 	evictRetry = 5 * time.Minute
 )
 
-// An instant is a time in nanoseconds since 1970; 0 is no time. It takes a third of the memory of a time.Time.
+// An instant is a time in nanoseconds since 1970; 0 stands for none. It takes a third of the memory of a time.Time.
 type instant int64
 
 func newInstant(t time.Time) instant {
@@ -125,7 +125,7 @@ func (r *record) newSummary(now time.Time) *summary {
 		m.uses = nil
 	}
 	if snap.delegated != (delegationHealth{}) {
-		delegated := snap.delegated // alone, as a pointer into snap would keep all of it
+		delegated := snap.delegated // a copy, as a pointer into snap would keep all of it
 		m.delegated = &delegated
 	}
 	if m.isUnusable {

@@ -114,16 +114,16 @@ func TestARejectedScopeOfAnEvictedNameIsForgotten(t *testing.T) {
 		unlock()
 		// A restart.
 		again := newHooked("a")
-		again.quiet.storage = h.quiet.storage
+		again.storage = h.storage
 		again.pass(t, time.Minute)
 		require.True(t, again.isEvicted("a"))
 		again.pass(t, 12*time.Hour)
-		loaded, err := again.lookup(t.Context(), again.quiet.storage, "a")
+		loaded, err := again.lookup(t.Context(), again.storage, "a")
 		require.NoError(t, err)
 		read := newStatus(loaded, time.Now())
 		for _, s := range again.Statuses() {
 			assert.Equal(t, read.State, s.State)
-			assert.Equal(t, len(read.Scopes), len(s.Scopes), "%v", s.Scopes)
+			assert.Len(t, s.Scopes, len(read.Scopes), "%v", s.Scopes)
 		}
 	})
 }
@@ -133,12 +133,13 @@ func TestASummaryKeepsNoCredential(t *testing.T) {
 	h := newHooked("a")
 	_, err := h.read(t, "a")
 	require.NoError(t, err)
-	r := h.cached("a")
-	r.noteDelegated(r.get().epoch, nil, time.Now())
 	freed := make(chan bool, 1)
-	runtime.AddCleanup(r.current.state, func(c chan bool) { c <- true }, freed)
+	func() { // so that nothing here refers to the record
+		r := h.cached("a")
+		r.noteDelegated(r.get().epoch, nil, time.Now())
+		runtime.AddCleanup(r.current.state, func(c chan bool) { c <- true }, freed)
+	}()
 	require.True(t, h.evictNow())
-	r = nil
 	h.touches.take()
 	for range 5 {
 		runtime.GC()
@@ -158,12 +159,12 @@ func TestATouchDuringALookIsNotLost(t *testing.T) {
 	testHooked(t, []string{"a"}, func(t *testing.T, h *hooked) {
 		_, err := h.read(t, "a")
 		require.NoError(t, err)
-		require.NoError(t, h.Sweep(t.Context(), h.quiet.storage))
+		require.NoError(t, h.Sweep(t.Context(), h.storage))
 		h.Forget("a")
 		for _, r := range h.touches.take() { // as dueTasks does
 			h.lookAgainAt(r.name, time.Now())
 		}
-		require.NoError(t, h.wake(t.Context(), h.quiet.storage, time.Now(), func(r *record) {
+		require.NoError(t, h.wake(t.Context(), h.storage, time.Now(), func(r *record) {
 			h.lookAt(r, time.Now())
 			if r = h.cached("a"); r == nil { // evicted
 				return
@@ -183,7 +184,7 @@ func TestANameThatACallerHasLoadedIsNotEvicted(t *testing.T) {
 	testHooked(t, []string{"a"}, func(t *testing.T, h *hooked) {
 		h.pass(t, 2*time.Minute)
 		require.True(t, h.isEvicted("a"))
-		r, snap, err := h.loaded(t.Context(), h.quiet.storage, "a") // as delegate does
+		r, snap, err := h.loaded(t.Context(), h.storage, "a") // as delegate does
 		require.NoError(t, err)
 		h.pass(t, time.Minute) // Delegation.Verify fetches the keys of an issuer
 		r.delegationsOf(snap.epoch)

@@ -270,7 +270,7 @@ func (b *Broker) wake(ctx context.Context, s logical.Storage, now time.Time, loo
 			left = append(left, e)
 		default:
 			isDone, err := b.loadUnlocked(ctx, s, e.name)
-			// A load that the end of the time has interrupted is no failure of storage, if others have succeeded.
+			// A load that the end of the time has interrupted is not a failure of storage, if others have succeeded.
 			if err != nil && (ctx.Err() == nil || !hasLoaded) {
 				failures = append(failures, err)
 			}

@@ -96,7 +96,7 @@ func (st *Store) Names(ctx context.Context, s logical.Storage) ([]string, error)
 // Credential returns the credential with this name, ready to be exchanged; nil if there is none. It
 // implements broker.Source.
 func (st *Store) Credential(ctx context.Context, s logical.Storage, name string) (*broker.Credential, error) {
-	if err := st.loadHosts(ctx, s); err != nil { // a limit is no condition for a token; the next use loads it
+	if err := st.loadHosts(ctx, s); err != nil { // tokens do not depend on it; the next use loads them
 		st.Logger().Warn("the limits of hosts cannot be read yet", "error", err)
 	}
 	if base, digest, isVariant := strings.Cut(name, broker.VariantMark); isVariant {

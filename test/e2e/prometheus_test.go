@@ -348,7 +348,7 @@ func exportedByRotation(t *testing.T) map[string]bool {
 // exportedBy returns the names of the metrics of a mount.
 func exportedBy(t *testing.T, client *api.Client, mount string) map[string]bool {
 	t.Helper()
-	resp, err := client.Logical().ReadRawWithDataContext(t.Context(), mount+"/metrics", map[string][]string{"names": {"all"}})
+	resp, err := client.Logical().ReadRawWithDataWithContext(t.Context(), mount+"/metrics", map[string][]string{"names": {"all"}})
 	require.NoError(t, err)
 	defer resp.Body.Close()
 	assert.Equal(t, "application/openmetrics-text; version=1.0.0; charset=utf-8", resp.Header.Get("Content-Type"))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
@@ -17,9 +18,9 @@ func TestADamagedClientIsRepairedByAWriteAfterASweep(t *testing.T) {
 		fields := e.crm()
 		e.Damage("client/crm")
 		e.Restart()
-		e.Tick()
+		require.NoError(t, e.Tick())
 		time.Sleep(time.Minute)
-		e.Tick()
+		require.NoError(t, e.Tick())
 		again := map[string]any{"client_secret": engine.ClientSecret}
 		for _, field := range []string{"vendor", "token_url", "authorization_url", "client_id", "auth_style", "redirect_uri", "scope", "grant_type"} {
 			again[field] = fields[field]
@@ -27,7 +28,7 @@ func TestADamagedClientIsRepairedByAWriteAfterASweep(t *testing.T) {
 		e.Write("clients/crm", again)
 		for range 3 {
 			time.Sleep(time.Minute)
-			e.Tick()
+			require.NoError(t, e.Tick())
 		}
 		assert.NotContains(t, e.MetricsText(), `tokenbroker_credential_unusable{name="alice"} 1`)
 	})
