@@ -158,7 +158,7 @@ func TestPrometheusScrapesTheMetricsWithAMinimalPolicy(t *testing.T) {
 	is(`tokenbroker_reads_total{mount="kensho",result="cached"}`, "3")
 	is(`tokenbroker_exchanges_total{result="success",vendor="kensho"}`, "1")
 	is(`tokenbroker_exchange_duration_seconds_count{vendor="kensho"}`, "1")
-	is(`tokenbroker_token_expires_in_seconds{name="prod",scope=""} > bool 2000`, "1")
+	is(`tokenbroker_credentials{state="ok",vendor="kensho"}`, "1") // prod needs no attention, so it has no series of its own
 	firing, err := p.firing()
 	require.NoError(t, err)
 	assert.Empty(t, firing)
@@ -310,6 +310,7 @@ func exported(t *testing.T) map[string]bool {
 	m := enable(t, fmt.Sprintf("exported-%d", time.Now().UnixNano()))
 	prod := m.kensho()
 	prod["expires"] = "2999-12-31"
+	m.write("hosts/"+m.base[strings.LastIndex(m.base, "/")+1:], map[string]any{"requests_per_second": 100}) // only such hosts have series
 	m.write("config/kensho/prod", prod)
 	m.creds("prod")
 	search := m.sitecore()

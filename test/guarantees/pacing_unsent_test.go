@@ -25,7 +25,7 @@ func downHost(t *testing.T, e *engine.Engine, names int) {
 		all.Go(func() { e.Request(logical.ReadOperation, fmt.Sprint("creds/c", n), nil) })
 	}
 	all.Wait()
-	require.True(t, strings.Contains(fmt.Sprint(e.Read("hosts/" + oauthHost).Data["state"]), "down"))
+	require.Equal(t, "down", e.Read("hosts/" + oauthHost).Data["state"])
 	go e.Request(logical.ReadOperation, fmt.Sprint("creds/c", names), nil) // the only request to the host waits
 	synctest.Wait()
 }
