@@ -14,18 +14,26 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 )
 
+// newDue returns an engine with credentials app0, app1, … at a host that takes a request a second, and an account
+// whose rotation is due.
+func newDue(t *testing.T, apps int) (*engine.Engine, account) {
+	t.Helper()
+	e := engine.New(t)
+	for i := range apps {
+		vendor, fields := e.Sim.AddRotating(entra, fmt.Sprint(i))
+		fields["verify"] = false
+		e.Write(fmt.Sprintf("config/%s/app%d", vendor, i), fields)
+	}
+	a := newAccount(e, entra, map[string]any{"rotation_period": "30d"})
+	e.Pass(30*day - time.Minute)
+	e.Write("hosts/login.microsoftonline.com", map[string]any{"requests_per_second": 1})
+	time.Sleep(2 * time.Minute)
+	return e, a
+}
+
 func TestGuarantee8ADropWaitsForNoRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		for i := range 28 {
-			vendor, fields := e.Sim.AddRotating(entra, fmt.Sprint(i))
-			fields["verify"] = false
-			e.Write(fmt.Sprintf("config/%s/app%d", vendor, i), fields)
-		}
-		a := newAccount(e, entra, map[string]any{"rotation_period": "30d"})
-		e.Pass(30*day - time.Minute)
-		e.Write("hosts/login.microsoftonline.com", map[string]any{"requests_per_second": 1})
-		time.Sleep(2 * time.Minute)
+		e, a := newDue(t, 28)
 		e.Write("refresh/app27", nil)
 		var all sync.WaitGroup
 		for i := range 22 {
@@ -43,16 +51,7 @@ func TestGuarantee8ADropWaitsForNoRotation(t *testing.T) {
 
 func TestGuarantee16ARotationThatIsNotSentIsNotAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := engine.New(t)
-		for i := range 60 {
-			vendor, fields := e.Sim.AddRotating(entra, fmt.Sprint(i))
-			fields["verify"] = false
-			e.Write(fmt.Sprintf("config/%s/app%d", vendor, i), fields)
-		}
-		a := newAccount(e, entra, map[string]any{"rotation_period": "30d"})
-		e.Pass(30*day - time.Minute)
-		e.Write("hosts/login.microsoftonline.com", map[string]any{"requests_per_second": 1})
-		time.Sleep(2 * time.Minute)
+		e, a := newDue(t, 60)
 		e.Write("refresh/app59", nil)
 		var all sync.WaitGroup
 		for i := range 31 {
