@@ -89,11 +89,13 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 	if consent := provider.ConsentOf(v.credential.Vendor); consent != nil && consent.IsMissing() && latest.grantFor(v.scope).RefreshToken == "" {
 		return v, consentRequired(v.credential, v.scope)
 	}
+	// Storage is asked when it is the turn of the first request: not for one that is not sent, and not long before. It
+	// must answer within the time of the renewal, so that the exchange has time left for the vendor.
+	var unwritable error
+	renewal := ctx
+	probe := sync.OnceFunc(func() { unwritable = probeWritable(renewal, s, latest.grantFor(v.scope)) })
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()
-	// Storage is asked when it is the turn of the first request: not for one that is not sent, and not long before.
-	var unwritable error
-	probe := sync.OnceFunc(func() { unwritable = probeWritable(ctx, s, latest.grantFor(v.scope)) })
 	checked := provider.WithCheck(r.admit(ctx), func() error {
 		probe()
 		return unwritable
