@@ -15,6 +15,9 @@ const (
 	//
 	// At most firstWindow requests are under way at first, and one more for each that was accepted, so that a
 	// vendor that is slow to say that it has a limit has not received all of them by then.
+	//
+	// A host that has taken more within a second, and turned nothing away, gets more at first: as many in half a
+	// second, half of them before it has answered.
 	firstRate   = 500
 	firstBurst  = 20
 	doubleTime  = 300 * time.Millisecond
@@ -60,6 +63,7 @@ type limit struct {
 	grown     time.Time     // when the rate was set, or last grew
 
 	accepted      window
+	proven        int       // the most requests accepted within a second, since the last overload
 	resumed       time.Time // since when requests have been sent without a pause
 	lastOverload  time.Time
 	acceptedSince int // since lastOverload, or since the period of traffic began
@@ -89,7 +93,8 @@ func (l *limit) begin(now time.Time) {
 	case l.stated > 0:
 		l.set(l.stated, now)
 	default:
-		l.bucket = rate.NewLimiter(firstRate, firstBurst)
+		perSecond := max(firstRate, 2*float64(l.proven))
+		l.bucket = rate.NewLimiter(rate.Limit(perSecond), int(max(firstBurst, perSecond*burstTime.Seconds())))
 	}
 	l.resumed, l.grown = now, now
 	l.acceptedSince = 0
@@ -124,6 +129,9 @@ func (l *limit) set(perSecond float64, now time.Time) {
 func (l *limit) noteAccepted(now time.Time, canGrow bool) {
 	l.accepted.add(now)
 	l.acceptedSince++
+	if !l.isKnown() {
+		l.proven = max(l.proven, l.accepted.count(now))
+	}
 	passed := now.Sub(l.grown)
 	switch {
 	case l.isKnown() && !l.isLearned: // stated
@@ -156,7 +164,7 @@ func (l *limit) noteOverload(now time.Time) {
 		taken = min(taken, float64(l.acceptedSince)/sending.Seconds())
 	}
 	l.hold = min(max(2*l.hold, holdTime), maxHoldTime)
-	l.isLearned, l.lastOverload, l.acceptedSince = true, now, 0
+	l.isLearned, l.lastOverload, l.acceptedSince, l.proven = true, now, 0, 0
 	l.set(min(taken, l.rate()), now)
 }
 
@@ -183,7 +191,7 @@ func (l *limit) mayBeUnderWay() int {
 	if l.isKnown() {
 		return math.MaxInt
 	}
-	return firstWindow + l.acceptedSince
+	return max(firstWindow, l.proven/2) + l.acceptedSince
 }
 
 // delay returns how long a number of requests take at the present rate.

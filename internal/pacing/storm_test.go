@@ -153,3 +153,23 @@ func TestGuarantee16AStormIsPacedToWhatTheVendorTakes(t *testing.T) {
 		})
 	}
 }
+
+func TestAHostThatHasTakenManyRequestsGetsThemEarlier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, v := New(nil), &vendor{latency: 300 * time.Millisecond}
+		first := stormOf(t, p, v, 1000)
+		time.Sleep(time.Hour)
+		second := stormOf(t, p, v, 1000)
+		assert.Greater(t, first.last(), 1200*time.Millisecond)
+		assert.Less(t, second.last(), time.Second)
+
+		// It is overloaded once, and is a new host from then on.
+		v.takes = bucket(100, 100)
+		time.Sleep(time.Hour)
+		overload := stormOf(t, p, v, 1000)
+		assert.Less(t, overload.throttledShare(), 40.0, overload)
+		v.takes = nil
+		time.Sleep(forgetTime + time.Hour)
+		assert.Greater(t, stormOf(t, p, v, 1000).last(), 1200*time.Millisecond)
+	})
+}
