@@ -218,6 +218,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch kind, name := storage.ParseKey(key); kind {
 	case storage.Credential:
+		b.store.ForgetVendorsInUse()
 		b.broker.Forget(name)
 		b.roles.forget(name)
 	case storage.Vendor:

@@ -161,7 +161,7 @@ func (st *Store) lockClient(ctx context.Context, s logical.Storage, use *clientU
 // usersOfClient returns the names of the credentials that use a client, sorted. They are of the client's
 // vendor, or of any if client is nil, as it is damaged. A damaged credential uses none.
 func (st *Store) usersOfClient(ctx context.Context, s logical.Storage, name string, client *Client) ([]string, error) {
-	vendors, err := st.inUse(ctx, s)
+	vendors, err := st.inUse.list(ctx, s)
 	if err != nil {
 		return nil, err
 	}

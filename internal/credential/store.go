@@ -57,9 +57,9 @@ type Store struct {
 	clocks         provider.Clocks
 	unstoredGrants unstoredGrants
 	keptConsents   keptConsents
-	vendorsInUse   atomic.Pointer[[]string] // when they were last listed
-	vendorPauses   pauses                   // as vendors ask for them
-	devicePauses   pauses                   // between two requests for device codes
+	inUse          vendorsInUse
+	vendorPauses   pauses // as vendors ask for them
+	devicePauses   pauses // between two requests for device codes
 	polls          *polls
 	hosts          hostLimits
 	variants       variantCounts
@@ -102,13 +102,13 @@ func (st *Store) Credential(ctx context.Context, s logical.Storage, name string)
 	if base, digest, isVariant := strings.Cut(name, broker.VariantMark); isVariant {
 		return st.variant(ctx, s, base, digest)
 	}
-	// A name is under one vendor. A list of the vendors in use may cost as much as a list of all names.
-	last := st.lastInUse()
+	// A name is under one vendor, and a list of the vendors may cost as much as one of all names.
+	last := st.inUse.last()
 	c, err := st.credentialOf(ctx, s, last, name)
 	if c != nil || err != nil {
 		return c, err
 	}
-	vendors, err := st.inUse(ctx, s)
+	vendors, err := st.inUse.list(ctx, s)
 	if err != nil {
 		return nil, err
 	}

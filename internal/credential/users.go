@@ -41,7 +41,7 @@ func (st *Store) usersOf(ctx context.Context, s logical.Storage, keypair string)
 	if err != nil {
 		return nil, err
 	}
-	vendors, err := st.inUse(ctx, s)
+	vendors, err := st.inUse.list(ctx, s)
 	if err != nil {
 		return nil, err
 	}

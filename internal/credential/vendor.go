@@ -113,25 +113,6 @@ func (st *Store) OwnVendors(ctx context.Context, s logical.Storage) ([]string, e
 	return names, err
 }
 
-// inUse returns the vendors that have credentials, sorted.
-func (st *Store) inUse(ctx context.Context, s logical.Storage) ([]string, error) {
-	names, err := storage.Folders(ctx, s, storage.VendorsPrefix)
-	slices.Sort(names)
-	if err == nil {
-		last := slices.Clone(names)
-		st.vendorsInUse.Store(&last)
-	}
-	return names, err
-}
-
-// lastInUse returns the vendors that had credentials when they were last listed.
-func (st *Store) lastInUse() []string {
-	if last := st.vendorsInUse.Load(); last != nil {
-		return *last
-	}
-	return nil
-}
-
 // vendorFor returns the vendor of stored credentials. A vendor that is not known any more is an error that
 // says how to go on.
 func (st *Store) vendorFor(ctx context.Context, s logical.Storage, name string) (provider.Provider, error) {
@@ -144,7 +125,7 @@ func (st *Store) vendorFor(ctx context.Context, s logical.Storage, name string) 
 
 // VendorNames returns the vendor of each credential, by the credential's name.
 func (st *Store) VendorNames(ctx context.Context, s logical.Storage) (map[string]string, error) {
-	vendors, err := st.inUse(ctx, s)
+	vendors, err := st.inUse.list(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +152,7 @@ func (st *Store) NamesOf(ctx context.Context, s logical.Storage, vendor string) 
 // VendorOf returns the vendor of the credential with this name; "" if there is none. It does not
 // decode the entry, so that a damaged one can still be deleted.
 func (st *Store) VendorOf(ctx context.Context, s logical.Storage, name string) (string, error) {
-	vendors, err := st.inUse(ctx, s)
+	vendors, err := st.inUse.list(ctx, s)
 	if err != nil {
 		return "", err
 	}

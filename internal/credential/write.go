@@ -151,6 +151,7 @@ func (st *Store) checkName(ctx context.Context, s logical.Storage, p provider.Pr
 	case owner != "" && owner != p.Name():
 		return provider.Errorf(provider.Invalid, "name: %q is taken by %s; choose another name, or delete that credential first", name, apipath.Credential(owner, name))
 	}
+	st.inUse.add(p.Name())
 	return CheckConflict(op, apipath.Credential(p.Name(), name), exists)
 }
 
