@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -91,17 +90,14 @@ func (b *Broker) exchangeScope(ctx context.Context, s logical.Storage, r *record
 	}
 	// Storage is asked when it is the turn of the first request: not for one that is not sent, and not long before. It
 	// must answer within the time of the renewal, so that the exchange has time left for the vendor.
-	var unwritable error
-	renewal := ctx
-	probe := sync.OnceFunc(func() { unwritable = probeWritable(renewal, s, latest.grantFor(v.scope)) })
+	p := prover{renewal: ctx, storage: s, used: latest.grantFor(v.scope)}
 	ctx, cancel := exchangeContext(ctx)
 	defer cancel()
-	checked := provider.WithCheck(r.admit(ctx), func() error {
-		probe()
-		return unwritable
-	})
-	next, x, _ := callVendor(checked, v.credential, latest, v.scope, v.previousTokens[v.scope])
-	if unwritable != nil {
+	next, x, _ := callVendor(provider.WithCheck(r.admit(ctx), p.prove), v.credential, latest, v.scope, v.previousTokens[v.scope])
+	if errors.Is(p.failure, ErrBusy) {
+		return v, ErrBusy
+	}
+	if unwritable := p.failure; unwritable != nil {
 		b.logger(v).Warn("storage does not accept writes, so the vendor is not called", "error", unwritable)
 		r.keepUnsaved(s, latest, unwritable)
 		return v, unwritable

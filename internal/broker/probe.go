@@ -30,6 +30,31 @@ func probeWritable(ctx context.Context, s logical.Storage, used provider.Grant) 
 	return probe(ctx, s)
 }
 
+// A prover proves before the first request of an exchange that storage accepts writes.
+type prover struct {
+	renewal context.Context // bounds the writes
+	storage logical.Storage
+	used    provider.Grant
+
+	isDone  bool
+	failure error
+}
+
+// prove writes to storage the first time, and returns the same error each time: ErrBusy if the time of the renewal was
+// up before, or one of type *storage.Error.
+func (p *prover) prove() error {
+	if p.isDone {
+		return p.failure
+	}
+	p.isDone = true
+	if p.renewal.Err() != nil {
+		p.failure = ErrBusy
+	} else {
+		p.failure = probeWritable(p.renewal, p.storage, p.used)
+	}
+	return p.failure
+}
+
 func probe(ctx context.Context, s logical.Storage) error {
 	for range probeAttempts {
 		began := wallClock()

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"vault-plugin-secrets-tokenbroker/internal/pacing"
 )
 
 const (
@@ -14,11 +16,12 @@ const (
 	// token's RenewableFrom. No exchange begins after it.
 	renewTimeout = 3 * time.Minute
 
-	// exchangeTimeout bounds an exchange, from the call of the vendor to the write of its result.
-	// The requests take less than 8 minutes: each takes at most the maximum request_timeout of one
+	// exchangeTimeout bounds an exchange, from the wait for its turn to the write of its result. The wait takes at
+	// most pacing.Patience, and the proof that storage accepts writes what is left of the renewal. The
+	// requests take less than 8 minutes: each takes at most the maximum request_timeout of one
 	// minute, an issuer's metadata may be at three addresses, and a credential may have a fallback.
 	// The rest is for the write.
-	exchangeTimeout = 10 * time.Minute
+	exchangeTimeout = pacing.Patience + renewTimeout + 10*time.Minute
 
 	// patience is how long a reader with a valid token waits for a renewal, from the start of the
 	// operation that renews it.

@@ -114,3 +114,32 @@ func TestARequestOfAFormerOutageReleasesNothing(t *testing.T) {
 		assert.Error(t, err, "two requests at a time")
 	})
 }
+
+// Given a busy host, or a quiet one with a learned limit, a name that is told to wait is not sent again before.
+func TestARetryAfterOfOneNameIsObeyed(t *testing.T) {
+	for name, isBusy := range map[string]bool{"busy": true, "learned": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := New(nil)
+				if isBusy {
+					for n := range 2 * busyRequests {
+						_, err := p.Wait(With(t.Context(), NewAdmission(fmt.Sprint("other", n), Awaited)), "host", 0)
+						require.NoError(t, err)
+					}
+				} else {
+					stormOf(t, p, &vendor{takes: bucket(100, 10), latency: 20 * time.Millisecond}, 200)
+					time.Sleep(time.Hour)
+				}
+				turn, err := p.Wait(With(t.Context(), NewAdmission("one", Awaited)), "host", 0)
+				require.NoError(t, err)
+				assert.False(t, turn.Answered(Result{Outcome: Throttled, RetryAfter: Patience + time.Second}), "it could not wait for that")
+				turn, err = p.Wait(With(t.Context(), NewAdmission("two", Awaited)), "host", 0)
+				require.NoError(t, err)
+				began := time.Now()
+				require.True(t, turn.Answered(Result{Outcome: Throttled, RetryAfter: 10 * time.Second}))
+				require.NoError(t, turn.Again(t.Context()))
+				assert.GreaterOrEqual(t, time.Since(began), 10*time.Second)
+			})
+		})
+	}
+}

@@ -16,8 +16,8 @@ const (
 	// At most firstWindow requests are under way at first, and one more for each that was accepted, so that a
 	// vendor that is slow to say that it has a limit has not received all of them by then.
 	//
-	// A host that has taken more within a second, and turned nothing away, gets more at first: as many in half a
-	// second, half of them before it has answered.
+	// A host that has taken more within a second, and has not been overloaded since, gets more at first: as many in half
+	// a second, half of them before it has answered. That is forgotten after forgetTime without traffic.
 	firstRate   = 500
 	firstBurst  = 20
 	doubleTime  = 300 * time.Millisecond
@@ -34,7 +34,8 @@ const (
 	// idleTime is how long no request waits or is under way between two periods of traffic.
 	idleTime = 5 * time.Second
 
-	// forgetTime is how long after the last overload a learned rate is forgotten.
+	// forgetTime is how long after the last overload a learned rate is forgotten, and after the last traffic what a host
+	// without overloads has taken.
 	forgetTime = 24 * time.Hour
 
 	// estimateTime is the longest time between two overloads for the vendor's rate to be estimated from
@@ -93,8 +94,13 @@ func (l *limit) begin(now time.Time) {
 	case l.stated > 0:
 		l.set(l.stated, now)
 	default:
-		perSecond := max(firstRate, 2*float64(l.proven))
-		l.bucket = rate.NewLimiter(rate.Limit(perSecond), int(max(firstBurst, perSecond*burstTime.Seconds())))
+		if now.Sub(l.resumed) > forgetTime {
+			l.proven = 0
+		}
+		l.bucket = rate.NewLimiter(firstRate, firstBurst)
+		if perSecond := 2 * float64(l.proven); perSecond > firstRate {
+			l.bucket = rate.NewLimiter(rate.Limit(perSecond), int(perSecond*burstTime.Seconds()))
+		}
 	}
 	l.resumed, l.grown = now, now
 	l.acceptedSince = 0

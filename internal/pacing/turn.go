@@ -36,6 +36,7 @@ type Turn struct {
 	admission *Admission
 	end       time.Time // of its context; zero for none
 	repeats   int
+	notBefore time.Time // when it can be sent again
 
 	// sent is when the request was sent. host.mu guards it.
 	sent time.Time
@@ -51,6 +52,14 @@ func (t *Turn) Answered(r Result) (repeat bool) { return t.host.answered(t, r) }
 // Again waits until the request can be sent again. The errors are those of [Pacer.Wait].
 func (t *Turn) Again(ctx context.Context) error {
 	t.repeats++
+	timer := time.NewTimer(time.Until(t.notBefore))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.host.closed:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	return t.wait(ctx)
 }
 
