@@ -115,7 +115,7 @@ func TestARequestOfAFormerOutageReleasesNothing(t *testing.T) {
 	})
 }
 
-// Given a busy host, or a quiet one with a learned limit, a name that is told to wait is not sent again before.
+// Given a busy host, or a quiet one with a learned limit, a request with a Retry-After is not sent again before it.
 func TestARetryAfterOfOneNameIsObeyed(t *testing.T) {
 	for name, isBusy := range map[string]bool{"busy": true, "learned": false} {
 		t.Run(name, func(t *testing.T) {

@@ -305,7 +305,7 @@ func (h *host) answered(t *Turn, r Result) (repeat bool) {
 		isBusy := h.limit.isLearned || h.queue.len()+h.underWay >= busyRequests
 		h.turnedAway(t, name, r.RetryAfter, now)
 		priority, _ := t.admission.get()
-		t.notBefore = now.Add(r.RetryAfter) // also if it is about the name alone, and the host does not pause
+		t.notBefore = now.Add(r.RetryAfter) // also if it is only about the name, and the host does not pause
 		deadline := t.deadline(now)
 		isInTime := !t.notBefore.After(deadline) && !h.expected(priority, now).After(deadline)
 		return isBusy && isInTime && priority != Operator && t.repeats < maxRepeats

@@ -99,7 +99,7 @@ func newNetwork(t *testing.T) *network {
 const requestTimeout = time.Second
 
 // A host that leaves sentBeforeDown requests without an answer is down, so when a fault shows at once,
-// the last readers are told so, and their requests are not sent.
+// the requests of the last readers are not sent, and their errors say so.
 const (
 	sentBeforeDown = 5
 	hostIsDown     = vendorAddress + " does not answer the requests of several credentials"
