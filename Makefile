@@ -23,6 +23,9 @@ SERVER := $(if $(VAULT),$(or $(shell command -v '$(VAULT)'),$(VAULT)),bin/vault)
 # The OAuth 2.0 authorization server that the tests run.
 AUTHSERVER := tools/oidc-provider
 
+# The example of a client for Node.js.
+NODECLIENT := examples/clients
+
 # Build tests and tools without cgo, and all in the same way, so that they share Go's build
 # cache. Only the race detector needs cgo.
 export CGO_ENABLED := 0
@@ -146,10 +149,12 @@ fuzz-short:
 	@tools/fuzz/run.sh 5s
 
 # The prerequisites of the end-to-end tests, and the environment that names them.
-E2E_DEPS := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes $(AUTHSERVER)/node_modules/.package-lock.json chromium curl jq openssl prometheus
+E2E_DEPS := build $(SERVER) bin/tofu bin/terraform-provider-vault bin/vault-plugin-auth-kubernetes bin/gitlab-secret $(AUTHSERVER)/node_modules/.package-lock.json \
+	$(NODECLIENT)/node_modules/.package-lock.json hvac chromium curl jq openssl prometheus
 E2E_ENV := VAULT=$(abspath $(SERVER)) PLUGIN=$(abspath bin/$(PLUGIN)) PLUGIN_VERSION=$(VERSION) \
 	TOFU=$(abspath bin/tofu) TERRAFORM_PROVIDER_VAULT=$(abspath bin/terraform-provider-vault) \
-	KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) AUTHSERVER=$(abspath $(AUTHSERVER)/server.mjs)
+	KUBERNETES_AUTH=$(abspath bin/vault-plugin-auth-kubernetes) AUTHSERVER=$(abspath $(AUTHSERVER)/server.mjs) \
+	GITLAB_SECRET=$(abspath bin/gitlab-secret)
 
 # Parallel tests mostly wait for time to pass, so more of them run than there are processors.
 e2e: $(E2E_DEPS) ## Run the end-to-end tests: the built plugin in a real Vault server.
@@ -220,25 +225,39 @@ bin/benchstat: tools/benchstat/go.mod tools/benchstat/go.sum
 docs: ## Generate docs/api.md, docs/vendors.md and docs/definitions.md.
 	go test $(LIMIT) -count=1 -run 'TestTheAPIReferenceIsCurrent|TestTheCataloguePageIsCurrent|TestTheReferenceOfDefinitionsIsCurrent' . -args -write-docs
 
+# $(call build-tool,<folder>,<package>) builds the target from the module in a folder of tools/.
+build-tool = $(TIMED) $@ go -C tools/$(1) build -ldflags '-s -w' -o $(abspath $@) $(2)
+
 bin/tofu: tools/tofu/go.mod tools/tofu/go.sum
 	@echo 'Building OpenTofu (3 to 4 minutes with empty caches) …'
-	@$(TIMED) $@ go -C tools/tofu build -ldflags '-s -w' \
-		-o $(abspath $@) github.com/opentofu/opentofu/cmd/tofu
+	@$(call build-tool,tofu,github.com/opentofu/opentofu/cmd/tofu)
 
 bin/terraform-provider-vault: tools/terraform-provider-vault/go.mod tools/terraform-provider-vault/go.sum
 	@echo 'Building the Vault provider of Terraform (a minute or two with empty caches) …'
-	@$(TIMED) $@ go -C tools/terraform-provider-vault build -ldflags '-s -w' \
-		-o $(abspath $@) github.com/hashicorp/terraform-provider-vault
+	@$(call build-tool,terraform-provider-vault,github.com/hashicorp/terraform-provider-vault)
 
 # The pinned server is built without this auth method.
 bin/vault-plugin-auth-kubernetes: tools/kubernetes-auth/go.mod tools/kubernetes-auth/go.sum
 	@echo "Building Vault's auth method for Kubernetes (a minute with empty caches) …"
-	@$(TIMED) $@ go -C tools/kubernetes-auth build -ldflags '-s -w' \
-		-o $(abspath $@) github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes
+	@$(call build-tool,kubernetes-auth,github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes)
+
+# GitLab Runner's way to read secrets, without the rest of it.
+bin/gitlab-secret: tools/gitlab-secret/go.mod tools/gitlab-secret/go.sum tools/gitlab-secret/main.go
+	@echo 'building $@'
+	@$(call build-tool,gitlab-secret,.)
 
 $(AUTHSERVER)/node_modules/.package-lock.json: $(AUTHSERVER)/package.json $(AUTHSERVER)/package-lock.json | npm
 	@echo 'Installing oidc-provider, the authorization server of the tests (seconds) …'
 	cd $(AUTHSERVER) && npm ci
+
+$(NODECLIENT)/node_modules/.package-lock.json: $(NODECLIENT)/package.json $(NODECLIENT)/package-lock.json | npm
+	@echo 'Installing node-vault, for the example of a client (seconds) …'
+	cd $(NODECLIENT) && npm ci
+
+# The client library of Python, for the Python of the system.
+.PHONY: hvac
+hvac:
+	@/usr/bin/python3 -c 'import hvac' 2>/dev/null || tools/packages/install.sh 'hvac (for Python)' python3-hvac
 
 # The minimum version of Node.js, as in package.json.
 NODE := 20.19
@@ -258,7 +277,7 @@ packages: ## Install the Debian packages that the tests need.
 	@missing=(); for command in $(filter-out gcc,$(PACKAGES)); do \
 		command -v $$command >/dev/null || missing+=($$command); done; \
 	if [ $${#missing[@]} -gt 0 ]; then tools/packages/install.sh "$${missing[*]}" "$${missing[@]}"; fi
-	@$(MAKE) --no-print-directory gcc npm
+	@$(MAKE) --no-print-directory gcc npm hvac
 
 .PHONY: $(PACKAGES)
 $(filter-out gcc,$(PACKAGES)):
@@ -272,7 +291,7 @@ examples: | systemd ## Test the examples for Kubernetes, Helm and systemd.
 	go -C test/examples test $(LIMIT) -vet=off -count=1 ./...
 
 # The other modules of this repository that contain Go code.
-MODULES := bench test test/examples test/dist tools/oci tools/dockerfile
+MODULES := bench test test/examples test/dist tools/oci tools/dockerfile tools/gitlab-secret examples/clients
 
 vet: ## Run go vet in all modules (golangci-lint, part of lint, does so too).
 	go vet ./...
@@ -281,13 +300,13 @@ vet: ## Run go vet in all modules (golangci-lint, part of lint, does so too).
 lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | git shellcheck ## Run the linters, and check formatting, go.mod and terms.
 	tools/lint/run.sh . $(MODULES)
 	bin/dockerfile-lint Dockerfile examples/kubernetes/server/Dockerfile
-	bin/actionlint
+	bin/actionlint .github/workflows/*.yml examples/ci/github-actions.yml
 	shellcheck $(wildcard tools/*/*.sh examples/*/*.sh)
 	tools/vale/run.sh
 
 bin/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 	@echo 'Building golangci-lint (a minute or two with empty caches) …'
-	@$(TIMED) $@ go -C tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@$(call build-tool,lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
 
 bin/cyclonedx-gomod: tools/sbom/go.mod tools/sbom/go.sum
 	@echo 'building $@'
@@ -304,11 +323,11 @@ bin/licenses: tools/licenses/main.go
 
 bin/actionlint: tools/actionlint/go.mod tools/actionlint/go.sum
 	@echo 'building $@'
-	@$(TIMED) $@ go -C tools/actionlint build -o $(abspath $@) github.com/rhysd/actionlint/cmd/actionlint
+	@$(call build-tool,actionlint,github.com/rhysd/actionlint/cmd/actionlint)
 
 bin/dockerfile-lint: tools/dockerfile/go.mod tools/dockerfile/go.sum tools/dockerfile/main.go
 	@echo "Building BuildKit's checks of Dockerfiles (a minute or two with empty caches) …"
-	@$(TIMED) $@ go -C tools/dockerfile build -o $(abspath $@) .
+	@$(call build-tool,dockerfile,.)
 
 # The parser of Go's comments is written in C.
 bin/vale: tools/vale/go.mod tools/vale/go.sum | gcc
@@ -319,4 +338,4 @@ fmt: bin/golangci-lint ## Format the code.
 	bin/golangci-lint fmt
 
 clean: ## Remove all build output.
-	rm -rf bin dist $(AUTHSERVER)/node_modules
+	rm -rf bin dist $(AUTHSERVER)/node_modules $(NODECLIENT)/node_modules

@@ -81,7 +81,7 @@ func (m *mount) login(role string, account serviceAccount, audience string) (*ap
 func TestKubernetesRolesGrantOnlyWhatTheManifestsRead(t *testing.T) {
 	m := kubernetes(t)
 	all := readers(t)
-	require.Len(t, all, 7, "readers in examples/kubernetes")
+	require.Len(t, all, 9, "readers in examples/kubernetes")
 	for _, r := range all {
 		t.Run(r.file+"/"+r.account.Namespace, func(t *testing.T) {
 			client, err := m.login(r.role, r.account, r.audience)

@@ -67,6 +67,11 @@ type manifest struct {
 				Values []string
 			} `yaml:"matchExpressions"`
 		} `yaml:"namespaceSelectors"`
+		// ExternalSecret with a SecretStore.
+		SecretStoreRef struct{ Name string } `yaml:"secretStoreRef"`
+		Data           []struct {
+			RemoteRef struct{ Key string } `yaml:"remoteRef"`
+		}
 		ExternalSecretSpec struct {
 			DataFrom []struct {
 				SourceRef struct {
@@ -77,29 +82,39 @@ type manifest struct {
 	}
 }
 
-// generator has the fields of the External Secrets Operator's VaultDynamicSecret.
+// generator has the fields of the External Secrets Operator's VaultDynamicSecret, and of its SecretStore.
 type generator struct {
 	Path     string
 	Provider struct {
-		Auth struct {
-			Kubernetes struct {
-				Role              string
-				ServiceAccountRef struct {
-					Name      string
-					Audiences []string
-				} `yaml:"serviceAccountRef"`
-			}
+		Auth  externalAuth
+		Vault struct {
+			Path string
+			Auth externalAuth
 		}
 	}
 }
 
-// read adds the read of the generator to r.
-func (g generator) read(r reader) reader {
-	k := g.Provider.Auth.Kubernetes
+// externalAuth is how the External Secrets Operator logs in.
+type externalAuth struct {
+	Kubernetes struct {
+		Role              string
+		ServiceAccountRef struct {
+			Name      string
+			Audiences []string
+		} `yaml:"serviceAccountRef"`
+	}
+}
+
+// read adds a read with this login to r.
+func (a externalAuth) read(r reader, path string) reader {
+	k := a.Kubernetes
 	r.role, r.account.Name, r.audience = k.Role, k.ServiceAccountRef.Name, strings.Join(k.ServiceAccountRef.Audiences, " ")
-	r.path = g.Path
+	r.path = path
 	return r
 }
+
+// read adds the read of the generator to r.
+func (g generator) read(r reader) reader { return g.Provider.Auth.read(r, g.Path) }
 
 // readers returns all readers of examples/kubernetes.
 func readers(t *testing.T) []reader {
@@ -109,6 +124,7 @@ func readers(t *testing.T) []reader {
 	var all []reader
 	auths := map[string]reader{}      // the VaultAuths, by name
 	generators := map[string]reader{} // the ClusterGenerators, by name
+	stores := map[string]reader{}     // the SecretStores, by name, with the path of their mounts
 	for _, file := range files {
 		for _, m := range manifests(t, file) {
 			r := reader{file: filepath.Base(file), account: serviceAccount{Namespace: m.Metadata.Namespace}}
@@ -124,6 +140,13 @@ func readers(t *testing.T) []reader {
 				all = append(all, r)
 			case m.Kind == "VaultDynamicSecret":
 				all = append(all, m.Spec.read(r))
+			case m.Kind == "SecretStore":
+				stores[m.Metadata.Name] = m.Spec.Provider.Vault.Auth.read(r, m.Spec.Provider.Vault.Path)
+			case m.Kind == "ExternalSecret" && m.Spec.SecretStoreRef.Name != "":
+				require.Contains(t, stores, m.Spec.SecretStoreRef.Name, file)
+				r := stores[m.Spec.SecretStoreRef.Name]
+				r.path += "/" + m.Spec.Data[0].RemoteRef.Key
+				all = append(all, r)
 			case m.Kind == "ClusterGenerator":
 				generators[m.Metadata.Name] = m.Spec.Generator.VaultDynamicSecretSpec.read(r)
 			case m.Kind == "ClusterExternalSecret":

@@ -32,12 +32,19 @@ type pageReader struct {
 	root, dir string // the repository and its copy
 	sim       *vendorsim.Sim
 	own       *world
+	customer  *customer.Customer
 	environ   []string
 	provided  []string // files that are there before the reader follows a page
 }
 
 // newPageReader returns a pageReader whose server does not have the plugin.
 func newPageReader(t *testing.T, root string, start starter) *pageReader {
+	t.Helper()
+	return newRoutedReader(t, root, start, nil)
+}
+
+// newRoutedReader is newPageReader with the addresses of hosts that are not vendors.
+func newRoutedReader(t *testing.T, root string, start starter, routes map[string]string) *pageReader {
 	t.Helper()
 	r := &pageReader{t: t, root: root, dir: t.TempDir(), sim: vendorsim.New()}
 	switches := vendorproxy.NewSwitches()
@@ -47,16 +54,17 @@ func newPageReader(t *testing.T, root string, start starter) *pageReader {
 	t.Cleanup(playground.Close)
 
 	copyRepository(t, root, r.dir)
-	customer, err := customer.Open(r.sim, r.dir)
+	var err error
+	r.customer, err = customer.Open(r.sim, r.dir)
 	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, customer.Close()) })
-	r.own, err = bareWorld(t.Context(), start, behindProxy(t, customer)...)
+	t.Cleanup(func() { assert.NoError(t, r.customer.Close()) })
+	r.own, err = bareWorld(t.Context(), start, behindProxy(t, r.customer, routes)...)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, r.own.server.Stop()) })
-	r.own.outside.add(customer.Secrets()...)
+	r.own.outside.add(r.customer.Secrets()...)
 	startAPIServer(t).writeFiles(t, r.dir)
 	r.environ = append(readersEnvironment(t, r.own.server), "PLAYGROUND="+playground.URL)
-	for name, value := range customer.Variables() {
+	for name, value := range r.customer.Variables() {
 		r.environ = append(r.environ, name+"="+value)
 	}
 	r.provided = addable(t, r.dir)

@@ -69,6 +69,20 @@ func (p *Process) Stop() error {
 	}
 }
 
+// StopGroup sends SIGTERM to the process and to those that it started, and waits for the end of all of them. It kills those
+// that are left after a minute.
+func (p *Process) StopGroup() error {
+	_ = syscall.Kill(-p.ID(), syscall.SIGTERM) // if it has ended, the group is empty
+	for end := time.Now().Add(stopTimeout); syscall.Kill(-p.ID(), 0) == nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			KillGroup(p.ID())
+			return fmt.Errorf("%s did not end within %s", p.cmd.Path, stopTimeout)
+		}
+	}
+	<-p.ended
+	return nil
+}
+
 // KillGroup kills the processes of a group, and reports whether there were any.
 func KillGroup(id int) bool {
 	killed := syscall.Kill(-id, syscall.SIGKILL) == nil

@@ -25,6 +25,7 @@ type Customer struct {
 	secrets   []string          // the private keys in these files
 	stale     map[string]string // content that the file of a sentKey had before, by name
 	acmeAPI   *httptest.Server
+	jobs      *jobIssuer
 }
 
 // Open opens an account at each vendor, and writes files with private keys to dir, the directory in
@@ -48,6 +49,9 @@ func Open(sim *vendorsim.Sim, dir string) (_ *Customer, err error) {
 	}
 	keys, err := newPrivateKeys()
 	if err != nil {
+		return nil, err
+	}
+	if c.jobs, err = newJobIssuer(); err != nil {
 		return nil, err
 	}
 	c.addKensho(keys)
@@ -78,8 +82,13 @@ func (c *Customer) Close() error {
 	return errors.Join(errs...)
 }
 
-// ServeHTTP answers as the vendors do, which have the keys that the customer has sent by now.
+// ServeHTTP answers as the vendors do, which have the keys that the customer has sent by now, and as the CI systems of the
+// customer's jobs.
 func (c *Customer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if jobKeys[r.Host] != "" {
+		c.jobs.ServeHTTP(w, r)
+		return
+	}
 	c.deliver()
 	c.sim.ServeHTTP(w, r)
 }

@@ -1,0 +1,225 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
+
+	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
+	"vault-plugin-secrets-tokenbroker/test/internal/customer"
+)
+
+// A workflow has what the tests need of examples/ci/github-actions.yml.
+type workflow struct {
+	Env  map[string]string
+	Jobs map[string]struct {
+		Steps []struct{ Name, Run string }
+	}
+}
+
+// A gitlabJob has what the tests need of the job in examples/ci/gitlab-ci.yml.
+type gitlabJob struct {
+	Variables map[string]string
+	IDTokens  map[string]struct{ Aud string } `yaml:"id_tokens"`
+	Secrets   map[string]struct {
+		Vault struct {
+			Engine      struct{ Name, Path string }
+			Path, Field string
+		}
+		Token string
+	}
+	Script []string
+}
+
+// A ciSystem runs jobs. They reach Vault and the vendor's API at the URLs of the examples.
+type ciSystem struct {
+	*pageReader
+	api     *vendorAPI
+	environ []string
+	ref     string // for which the workflow runs
+}
+
+const requestToken = "request-token-of-the-run"
+
+// newCISystem follows docs/ci.md, and returns a system whose jobs can log in then.
+func newCISystem(t *testing.T) *ciSystem {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	r := newPageReader(t, root, vaultserver.StartDev)
+	require.NoError(t, r.own.register(t.Context()))
+	require.NoError(t, r.follow(parsePage(t, root, "docs/ci.md")))
+	address, err := url.Parse(r.own.server.Address)
+	require.NoError(t, err)
+	vault := httputil.NewSingleHostReverseProxy(address)
+	c := &ciSystem{pageReader: r, api: &vendorAPI{sim: r.sim, tokens: map[string]int{}}}
+	c.environ = append(behindProxy(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Host {
+		case "vault.example.com":
+			vault.ServeHTTP(w, r)
+		case "actions.example.com":
+			c.identify(w, r)
+		case "api.example.com":
+			c.api.ServeHTTP(w, r)
+		default:
+			http.Error(w, r.Host+" is not a host of the examples", http.StatusBadGateway)
+		}
+	}), nil), "PATH="+os.Getenv("PATH"), "HOME="+t.TempDir())
+	return c
+}
+
+func readYAML(t *testing.T, file string, into any) {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(content, into))
+}
+
+// run runs a script as a job does, and returns what it prints.
+func (c *ciSystem) run(script string, environ ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script)
+	cmd.Env = append(append([]string{}, c.environ...), environ...)
+	output, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, output)
+	}
+	return string(output), err
+}
+
+// identify answers as the URL does at which GitHub gives a run its identity tokens.
+func (c *ciSystem) identify(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "bearer "+requestToken {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	token, err := c.customer.JobToken(customer.GitHub, r.FormValue("audience"), map[string]any{
+		"sub": "repo:acme/report:ref:" + c.ref, "repository": "acme/report", "ref": c.ref,
+	})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"count": len(token), "value": token})
+}
+
+// runWorkflow runs the steps of the workflow for a ref.
+func (c *ciSystem) runWorkflow(ref string) (printed string, err error) {
+	c.t.Helper()
+	c.ref = ref
+	var w workflow
+	readYAML(c.t, "../../examples/ci/github-actions.yml", &w)
+	variables := filepath.Join(c.t.TempDir(), "env")
+	require.NoError(c.t, os.WriteFile(variables, nil, 0o600))
+	for _, step := range w.Jobs["report"].Steps {
+		all := []string{
+			"GITHUB_ENV=" + variables,
+			"ACTIONS_ID_TOKEN_REQUEST_URL=https://actions.example.com/token?api-version=2.0", "ACTIONS_ID_TOKEN_REQUEST_TOKEN=" + requestToken,
+		}
+		for name, value := range w.Env {
+			all = append(all, name+"="+value)
+		}
+		content, err := os.ReadFile(variables)
+		require.NoError(c.t, err)
+		for lines := bufio.NewScanner(bytes.NewReader(content)); lines.Scan(); {
+			all = append(all, lines.Text())
+		}
+		output, err := c.run(step.Run, all...)
+		printed += output
+		if err != nil {
+			return printed, fmt.Errorf("%s: %w", step.Name, err)
+		}
+	}
+	return printed, nil
+}
+
+func TestAWorkflowOfGitHubActionsReadsAToken(t *testing.T) {
+	t.Parallel()
+	c := newCISystem(t)
+	printed, err := c.runWorkflow("refs/heads/main")
+	require.NoError(t, err)
+	tokens, refused := c.api.sent()
+	assert.Zero(t, refused)
+	require.Len(t, tokens, 1)
+	for token := range tokens {
+		assert.Contains(t, printed, "::add-mask::"+token)
+	}
+	_, err = c.runWorkflow("refs/heads/other")
+	require.ErrorContains(t, err, "Log in to Vault", "the role is for another branch")
+}
+
+func TestAJobOfGitLabReadsAToken(t *testing.T) {
+	t.Parallel()
+	c := newCISystem(t)
+	var jobs map[string]gitlabJob
+	readYAML(t, "../../examples/ci/gitlab-ci.yml", &jobs)
+	job := jobs["report"]
+	run := func(claims map[string]any) error {
+		t.Helper()
+		variables := map[string]string{}
+		for name, token := range job.IDTokens {
+			var err error
+			variables[name], err = c.customer.JobToken(customer.GitLab, token.Aud, claims)
+			require.NoError(t, err)
+		}
+		environ := []string{}
+		for name, value := range job.Variables {
+			environ = append(environ, name+"="+value)
+		}
+		for name, secret := range job.Secrets {
+			value, err := c.secretOf(job, secret.Vault.Engine.Name, secret.Vault.Engine.Path, secret.Vault.Path, secret.Vault.Field, variables[strings.TrimPrefix(secret.Token, "$")])
+			if err != nil {
+				return err
+			}
+			environ = append(environ, name+"="+value)
+		}
+		_, err := c.run(strings.Join(job.Script, "\n"), environ...)
+		return err
+	}
+	require.NoError(t, run(map[string]any{"sub": "project_path:acme/report", "project_path": "acme/report", "ref_protected": "true"}))
+	tokens, refused := c.api.sent()
+	assert.Zero(t, refused)
+	assert.Len(t, tokens, 1)
+	err := run(map[string]any{"sub": "project_path:acme/other", "project_path": "acme/other", "ref_protected": "true"})
+	require.ErrorContains(t, err, "error validating claims", "the role is for another project")
+}
+
+// secretOf reads a secret as the Runner does, for which GitLab has filled in the variables of the job.
+func (c *ciSystem) secretOf(job gitlabJob, engine, mount, path, field, jwt string) (string, error) {
+	c.t.Helper()
+	secret, err := json.Marshal(map[string]any{
+		"server": map[string]any{
+			"url":  job.Variables["VAULT_SERVER_URL"],
+			"auth": map[string]any{"name": "jwt", "path": job.Variables["VAULT_AUTH_PATH"], "data": map[string]any{"jwt": jwt, "role": job.Variables["VAULT_AUTH_ROLE"]}},
+		},
+		"engine": map[string]any{"name": engine, "path": mount}, "path": path, "field": field,
+	})
+	require.NoError(c.t, err)
+	cmd := exec.CommandContext(c.t.Context(), os.Getenv("GITLAB_SECRET"))
+	cmd.Env = c.environ
+	cmd.Stdin = bytes.NewReader(secret)
+	var printed bytes.Buffer
+	cmd.Stderr = &printed
+	value, err := cmd.Output()
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, printed.String())
+	}
+	return string(value), err
+}
