@@ -21,8 +21,13 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// retry is how long after a failed read the next one follows.
-const retry = 5 * time.Second
+const (
+	// retry is how long after a failed read the next one follows.
+	retry = 5 * time.Second
+
+	// timeout bounds each request.
+	timeout = 10 * time.Second
+)
 
 // Tokens reads a token when it is needed. It is not safe for concurrent use.
 type Tokens struct {
@@ -32,18 +37,19 @@ type Tokens struct {
 	header    string    // the header of the vendor's API, with the token
 	expiry    time.Time // of the token
 	readAgain time.Time // when Vault has a newer token
+	failure   error     // of the last read
 }
 
 // Header returns the name and the value of the header that the vendor's API takes.
 func (t *Tokens) Header(ctx context.Context) (name, value string, err error) {
-	if now := time.Now(); !now.Before(t.readAgain) {
-		if err := t.read(ctx); err != nil {
-			t.readAgain = now.Add(retry)
-			if !now.Before(t.expiry) {
-				return "", "", err
-			}
-			log.Printf("no newer token (%s); the present one is valid until %s", err, t.expiry)
+	if !time.Now().Before(t.readAgain) {
+		if t.failure = t.read(ctx); t.failure != nil {
+			t.readAgain = time.Now().Add(retry)
+			log.Printf("no newer token (%s); the present one is valid until %s", t.failure, t.expiry)
 		}
+	}
+	if !time.Now().Before(t.expiry) {
+		return "", "", fmt.Errorf("there is no valid token: %w", t.failure)
 	}
 	name, value, _ = strings.Cut(t.header, ": ")
 	return name, value, nil
@@ -96,6 +102,9 @@ func (t *Tokens) logIn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if secret == nil || secret.Auth == nil {
+		return errors.New("the login has no token")
+	}
 	t.vault.SetToken(secret.Auth.ClientToken)
 	return nil
 }
@@ -111,7 +120,7 @@ func call(ctx context.Context, tokens *Tokens) error {
 		return err
 	}
 	req.Header.Set(name, value)
-	resp, err := http.DefaultClient.Do(req) //nolint:gosec // as above
+	resp, err := (&http.Client{Timeout: timeout}).Do(req) //nolint:gosec // as above
 	if err != nil {
 		return err
 	}
@@ -130,6 +139,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	vault.SetClientTimeout(timeout)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	tokens := &Tokens{vault: vault, path: cmp.Or(os.Getenv("TOKEN_PATH"), "kensho/token/prod")}

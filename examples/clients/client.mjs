@@ -30,10 +30,10 @@ class Tokens {
         await this.#read();
       } catch (error) {
         this.#readAgain = Date.now() + retry;
-        if (Date.now() >= this.#expiry) throw error;
         console.warn(`no newer token (${error.message}); the present one is valid until ${new Date(this.#expiry).toISOString()}`);
       }
     }
+    if (Date.now() >= this.#expiry) throw new Error('there is no valid token');
     const [name, ...value] = this.#header.split(': ');
     return [name, value.join(': ')];
   }
@@ -53,6 +53,7 @@ class Tokens {
       answer = await this.#vault.read(this.#path);
     }
     const { http_header, expire_time, ttl } = answer.data;
+    if (!http_header || !expire_time || ttl === undefined) throw new Error('the answer has no token');
     this.#header = http_header;
     this.#expiry = Date.parse(expire_time);
     this.#readAgain = Date.now() + 1_000 * ttl;

@@ -38,9 +38,9 @@ class Tokens:
                 self.read()
             except Exception as error:
                 self.read_again = time.monotonic() + RETRY
-                if datetime.now(timezone.utc) >= self.expiry:
-                    raise
                 logging.warning("no newer token (%s); the present one is valid until %s", error, self.expiry)
+        if datetime.now(timezone.utc) >= self.expiry:
+            raise LookupError("there is no valid token")
         name, value = self.header_line.split(": ", 1)
         return name, value
 
@@ -57,9 +57,10 @@ class Tokens:
         if answer is None:
             raise LookupError(f"{self.path}: there is no such path")
         data = answer["data"]
-        self.header_line = data["http_header"]
-        self.expiry = datetime.fromisoformat(data["expire_time"].replace("Z", "+00:00"))
-        self.read_again = time.monotonic() + data["ttl"]
+        header_line, expiry, ttl = data["http_header"], data["expire_time"], data["ttl"]
+        self.expiry = datetime.fromisoformat(expiry.replace("Z", "+00:00"))
+        self.header_line = header_line
+        self.read_again = time.monotonic() + ttl
         logging.info("read a token that is valid until %s; the next read is in %d s", data["expire_time"], data["ttl"])
 
     def log_in(self):
@@ -72,7 +73,8 @@ class Tokens:
 
 def call(tokens):
     name, value = tokens.header()
-    request = urllib.request.Request(os.environ["API_URL"], headers={name: value})
+    request = urllib.request.Request(os.environ["API_URL"])
+    request.add_unredirected_header(name, value)  # a redirect may lead to another host
     try:
         with urllib.request.urlopen(request, timeout=10):
             pass
@@ -83,7 +85,7 @@ def call(tokens):
 
 
 def main():
-    tokens = Tokens(hvac.Client(), os.environ.get("TOKEN_PATH", "kensho/token/prod"))
+    tokens = Tokens(hvac.Client(timeout=10), os.environ.get("TOKEN_PATH", "kensho/token/prod"))
     while True:
         began = time.monotonic()
         try:

@@ -10,7 +10,7 @@ path=${TOKEN_PATH:-kensho/token/prod}
 retry=5 # seconds from a failed read to the next one
 vault_token='' header='' expiry=0 read_again=0
 
-# Secrets reach curl by its standard input: the arguments of a process are visible to others.
+# Secrets reach curl in a file of the shell: the arguments of a process are visible to others.
 send() { # <configuration for curl> [argument ...]
 	local config=$1
 	shift
@@ -43,20 +43,25 @@ read_token() {
 		jq -r '.errors | join("; ")' <<<"$answer" >&2
 		return 1
 	fi
-	header=$(jq -er .data.http_header <<<"$answer")
-	expiry=$(jq -er '.data.expire_time | fromdateiso8601' <<<"$answer")
-	read_again=$(($(date +%s) + $(jq -er .data.ttl <<<"$answer")))
-	echo "read a token that is valid until $(jq -r .data.expire_time <<<"$answer")"
+	local line end ttl
+	line=$(jq -er .data.http_header <<<"$answer") || return 1
+	end=$(jq -er '.data.expire_time | fromdateiso8601' <<<"$answer") || return 1
+	ttl=$(jq -er '.data.ttl | numbers' <<<"$answer") || return 1
+	header=$line expiry=$end read_again=$(($(date +%s) + ttl))
+	echo "read a token that is valid for $((end - $(date +%s))) s; the next read is in $ttl s"
 }
 
 call() {
 	if [ "$(date +%s)" -ge "$read_again" ] && ! read_token; then
 		read_again=$(($(date +%s) + retry))
-		[ "$(date +%s)" -lt "$expiry" ] || return 1
-		echo 'no newer token; the present one is still valid' >&2
+		echo 'no newer token' >&2
+	fi
+	if [ "$(date +%s)" -ge "$expiry" ]; then
+		echo 'there is no valid token' >&2
+		return 1
 	fi
 	local status
-	status=$(send "header = \"$header\"" --output /dev/null --write-out '%{http_code}' "$API_URL")
+	status=$(send "header = \"$header\"" --output /dev/null --write-out '%{http_code}' "$API_URL") || return 1
 	if [ "$status" = 401 ]; then read_again=0; fi
 	if [ "$status" != 200 ]; then
 		echo "the vendor answers $status" >&2

@@ -133,13 +133,37 @@ func TestARetryAfterOfOneNameIsObeyed(t *testing.T) {
 				turn, err := p.Wait(With(t.Context(), NewAdmission("one", Awaited)), "host", 0)
 				require.NoError(t, err)
 				assert.False(t, turn.Answered(Result{Outcome: Throttled, RetryAfter: Patience + time.Second}), "it could not wait for that")
+				time.Sleep(2 * windowTime) // two names in a row would stand for the host
 				turn, err = p.Wait(With(t.Context(), NewAdmission("two", Awaited)), "host", 0)
 				require.NoError(t, err)
 				began := time.Now()
 				require.True(t, turn.Answered(Result{Outcome: Throttled, RetryAfter: 10 * time.Second}))
+				go func() {
+					time.Sleep(time.Second)
+					_, err := p.Wait(With(t.Context(), NewAdmission("three", Awaited)), "host", 0)
+					assert.NoError(t, err)
+					assert.Less(t, time.Since(began), 2*time.Second, "the host does not pause")
+				}()
 				require.NoError(t, turn.Again(t.Context()))
 				assert.GreaterOrEqual(t, time.Since(began), 10*time.Second)
 			})
 		})
 	}
+}
+
+func TestCloseEndsTheWaitForARetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(nil)
+		for n := range 2 * busyRequests {
+			_, err := p.Wait(With(t.Context(), NewAdmission(fmt.Sprint("other", n), Awaited)), "host", 0)
+			require.NoError(t, err)
+		}
+		turn, err := p.Wait(With(t.Context(), NewAdmission("one", Awaited)), "host", 0)
+		require.NoError(t, err)
+		require.True(t, turn.Answered(Result{Outcome: Throttled, RetryAfter: 10 * time.Second}))
+		began := time.Now()
+		time.AfterFunc(time.Second, p.Close)
+		require.ErrorIs(t, turn.Again(t.Context()), ErrClosed)
+		assert.Equal(t, time.Second, time.Since(began))
+	})
 }

@@ -23,6 +23,7 @@ type host struct {
 	outage   outage
 	latency  latency
 	underWay int       // requests
+	resting  int       // requests that wait until they can be sent again
 	sent     int       // requests so far
 	begun    int       // operations so far
 	lastSeen time.Time // when the last request came or was answered
@@ -61,7 +62,7 @@ func (h *host) isForgettable(now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.expire(now)
-	return h.queue.len()+h.underWay == 0 && !h.limit.isLearned && !h.outage.isDown() && now.Sub(h.lastSeen) > outageTime
+	return h.queue.len()+h.underWay+h.resting == 0 && !h.limit.isLearned && !h.outage.isDown() && now.Sub(h.lastSeen) > outageTime
 }
 
 // expire forgets what nobody has asked for lately.
@@ -76,7 +77,7 @@ func (h *host) status(now time.Time) Status {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.expire(now)
-	s := Status{Host: h.name, IsKnown: true, DownSince: h.outage.since, Waiting: h.queue.len(), Throttled: h.throttledTotal, Unsent: h.unsentTotal}
+	s := Status{Host: h.name, IsKnown: true, DownSince: h.outage.since, Waiting: h.queue.len() + h.resting, Throttled: h.throttledTotal, Unsent: h.unsentTotal}
 	if h.limit.isKnown() {
 		s.RequestsPerSecond = h.limit.rate()
 		s.IsStated = !h.limit.isLearned || s.RequestsPerSecond == h.limit.stated
@@ -96,14 +97,14 @@ func (h *host) enter(t *Turn) (*waiter, error) {
 	defer h.mu.Unlock()
 	now := time.Now()
 	h.expire(now)
-	if h.queue.len()+h.underWay == 0 && now.Sub(h.lastSeen) > idleTime {
+	if h.queue.len()+h.underWay+h.resting == 0 && now.Sub(h.lastSeen) > idleTime {
 		h.limit.begin(now)
 		h.latency = latency{}
 	}
 	h.lastSeen = now
 	priority, hasBegun := t.admission.get()
 	switch {
-	case !hasBegun && isClosed(h.closed):
+	case (!hasBegun || t.repeats > 0) && isClosed(h.closed):
 		return nil, ErrClosed
 	case priority == Operator, hasBegun && t.repeats == 0 && h.outage.isDown():
 		h.sendLocked(t, now)
@@ -275,6 +276,17 @@ func (h *host) raiseLocked(w *waiter, p Priority, now time.Time) {
 	}
 }
 
+// rest counts a request that waits until it can be sent again. The returned function ends that.
+func (h *host) rest() (end func()) {
+	count := func(by int) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.resting += by
+	}
+	count(1)
+	return func() { count(-1) }
+}
+
 // answered records how a request ended, and reports whether to send it again.
 func (h *host) answered(t *Turn, r Result) (repeat bool) {
 	h.mu.Lock()
@@ -302,7 +314,7 @@ func (h *host) answered(t *Turn, r Result) (repeat bool) {
 	case Throttled:
 		h.throttledTotal++
 		h.succeed()
-		isBusy := h.limit.isLearned || h.queue.len()+h.underWay >= busyRequests
+		isBusy := h.limit.isLearned || h.queue.len()+h.underWay+h.resting >= busyRequests
 		h.turnedAway(t, name, r.RetryAfter, now)
 		priority, _ := t.admission.get()
 		t.notBefore = now.Add(r.RetryAfter) // also if it is only about the name, and the host does not pause

@@ -52,15 +52,25 @@ func (t *Turn) Answered(r Result) (repeat bool) { return t.host.answered(t, r) }
 // Again waits until the request can be sent again. The errors are those of [Pacer.Wait].
 func (t *Turn) Again(ctx context.Context) error {
 	t.repeats++
+	if err := t.rest(ctx); err != nil {
+		return err
+	}
+	return t.wait(ctx)
+}
+
+// rest waits until the request can be sent again.
+func (t *Turn) rest(ctx context.Context) error {
+	defer t.host.rest()()
 	timer := time.NewTimer(time.Until(t.notBefore))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return nil
 	case <-t.host.closed:
+		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return t.wait(ctx)
 }
 
 // timeToSend is the least time that is left of its context when a request is sent that has waited.

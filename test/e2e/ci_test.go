@@ -112,6 +112,7 @@ func (c *ciSystem) identify(w http.ResponseWriter, r *http.Request) {
 	}
 	token, err := c.customer.JobToken(customer.GitHub, r.FormValue("audience"), map[string]any{
 		"sub": "repo:acme/report:ref:" + c.ref, "repository": "acme/report", "ref": c.ref,
+		"job_workflow_ref": "acme/report/.github/workflows/report.yml@" + c.ref,
 	})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -162,7 +163,7 @@ func TestAWorkflowOfGitHubActionsReadsAToken(t *testing.T) {
 		assert.Contains(t, printed, "::add-mask::"+token)
 	}
 	_, err = c.runWorkflow("refs/heads/other")
-	require.ErrorContains(t, err, "Log in to Vault", "the role is for another branch")
+	require.ErrorContains(t, err, "error validating claims", "the role is for another branch")
 }
 
 func TestAJobOfGitLabReadsAToken(t *testing.T) {

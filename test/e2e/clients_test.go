@@ -30,10 +30,11 @@ const (
 	clientLifetime  = 40 * time.Second
 	clientLifetimes = 3
 
-	// outage is how long Vault or the vendor is down. It begins when the token is still valid for outageBegin, which is before the
-	// clients read again, and ends before the token does.
+	// An outage begins when the token is still valid for outageBegin, which is before the clients read again. A short one ends
+	// before the token does, and a long one after it.
 	outageBegin = 14 * time.Second
-	outage      = 6 * time.Second
+	shortOutage = 6 * time.Second
+	longOutage  = outageBegin + 6*time.Second
 )
 
 // clients are the commands of examples/clients, relative to that folder.
@@ -74,19 +75,21 @@ func (a *vendorAPI) sent() (tokens map[string]int, refused int) {
 
 // A frontDoor is a proxy of a server that can be down.
 type frontDoor struct {
-	isDown atomic.Bool
-	server http.Handler
+	isDown  atomic.Bool
+	refused atomic.Int64 // requests
+	server  http.Handler
 }
 
 func (f *frontDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.isDown.Load() {
+		f.refused.Add(1)
 		panic(http.ErrAbortHandler) // no answer
 	}
 	f.server.ServeHTTP(w, r)
 }
 
-// Given tokens with a lifetime of 40 s, each client sends only valid ones for three lifetimes, although Vault is down in the first and the
-// vendor in the second, and although its login ends every 30 s.
+// Given tokens with a lifetime of 40 s, each client sends only valid ones for three lifetimes, although the vendor is down in the first,
+// Vault in the second until after the token has expired, and although its login ends every 30 s.
 func TestClientsSendOnlyValidTokens(t *testing.T) {
 	t.Parallel()
 	own := ownWorld(t, vaultserver.StartDev)
@@ -121,16 +124,17 @@ func TestClientsSendOnlyValidTokens(t *testing.T) {
 
 	first := d.await(apis, nil)
 	pauseUntil(t, m.sim.Expiry(first).Add(-outageBegin))
-	vault.isDown.Store(true)
-	pauseUntil(t, m.sim.Expiry(first).Add(-outageBegin).Add(outage))
-	vault.isDown.Store(false)
-	second := d.await(apis, map[string]bool{first: true})
-	pauseUntil(t, m.sim.Expiry(second).Add(-outageBegin))
 	conduct.Fault = vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, ""))
 	m.behave(conduct)
-	pauseUntil(t, m.sim.Expiry(second).Add(-outageBegin).Add(outage))
+	pauseUntil(t, m.sim.Expiry(first).Add(-outageBegin).Add(shortOutage))
 	conduct.Fault = nil
 	m.behave(conduct)
+	second := d.await(apis, map[string]bool{first: true})
+	pauseUntil(t, m.sim.Expiry(second).Add(-outageBegin))
+	vault.isDown.Store(true)
+	pauseUntil(t, m.sim.Expiry(second).Add(-outageBegin).Add(longOutage))
+	vault.isDown.Store(false)
+	assert.GreaterOrEqual(t, int(vault.refused.Load()), len(clients), "each client has asked Vault meanwhile")
 	third := d.await(apis, map[string]bool{first: true, second: true})
 	pauseUntil(t, m.sim.Expiry(third))
 	for name, api := range apis {
@@ -145,9 +149,10 @@ func TestClientsSendOnlyValidTokens(t *testing.T) {
 	}
 }
 
-// pauseUntil waits for a time, such as one in the lifetime of a token.
+// pauseUntil waits for a time in the lifetime of a token, which has not passed.
 func pauseUntil(t *testing.T, end time.Time) {
 	t.Helper()
+	require.Greater(t, time.Until(end), time.Duration(0), "this machine is too busy: the time has passed")
 	select {
 	case <-t.Context().Done():
 	case <-time.After(time.Until(end)):
@@ -171,19 +176,23 @@ func (d *deployment) client(t *testing.T, name, dir string, command []string, en
 	})
 }
 
-// await waits until each API has been called with a token that is none of the former ones, and returns one of these tokens.
+// await waits until each API has been called with a token that is none of the former ones, and returns the one of these tokens that
+// expires last.
 func (d *deployment) await(apis map[string]*vendorAPI, former map[string]bool) (token string) {
 	d.t.Helper()
 	for name, api := range apis {
 		require.Eventually(d.t, func() bool {
 			tokens, _ := api.sent()
+			isNew := false
 			for sent := range tokens {
 				if !former[sent] {
-					token = sent
-					return true
+					isNew = true
+					if token == "" || d.sim.Expiry(sent).After(d.sim.Expiry(token)) {
+						token = sent
+					}
 				}
 			}
-			return false
+			return isNew
 		}, patience, 100*time.Millisecond, "%s: no new token\n%s", name, d.log)
 	}
 	return token

@@ -85,7 +85,7 @@ func (c *Customer) Close() error {
 // ServeHTTP answers as the vendors do, which have the keys that the customer has sent by now, and as the CI systems of the
 // customer's jobs.
 func (c *Customer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if jobKeys[r.Host] != "" {
+	if isOfJobIssuer(r) {
 		c.jobs.ServeHTTP(w, r)
 		return
 	}

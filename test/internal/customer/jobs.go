@@ -33,6 +33,15 @@ func newJobIssuer() (*jobIssuer, error) {
 	return &jobIssuer{key}, err
 }
 
+// metadata is the path of the configuration of an issuer.
+const metadata = "/.well-known/openid-configuration"
+
+// isOfJobIssuer reports whether a request is for the issuer of the identity tokens of jobs. Its host may be a vendor, too.
+func isOfJobIssuer(r *http.Request) bool {
+	keys := jobKeys[r.Host]
+	return keys != "" && (r.URL.Path == metadata || r.URL.Path == keys)
+}
+
 // JobToken returns the identity token of a job of the customer, with these claims besides those of every token.
 func (c *Customer) JobToken(issuer, audience string, claims map[string]any) (string, error) {
 	now := time.Now()
@@ -43,21 +52,15 @@ func (c *Customer) JobToken(issuer, audience string, claims map[string]any) (str
 	return token.SignedString(c.jobs.key)
 }
 
-// ServeHTTP answers as the issuers at the hosts of jobKeys do: with the configuration and the public keys.
+// ServeHTTP answers as the issuers at the hosts of jobKeys do, with the configuration or the public keys.
 func (i *jobIssuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	issuer, keys := "https://"+r.Host, jobKeys[r.Host]
-	var answer any
-	switch r.URL.Path {
-	case "/.well-known/openid-configuration":
+	var answer any = jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &i.key.PublicKey, KeyID: "jobs", Algorithm: "RS256", Use: "sig"}}}
+	if r.URL.Path == metadata {
 		answer = map[string]any{
 			"issuer": issuer, "jwks_uri": issuer + keys, "response_types_supported": []string{"id_token"},
 			"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": []string{"RS256"},
 		}
-	case keys:
-		answer = jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &i.key.PublicKey, KeyID: "jobs", Algorithm: "RS256", Use: "sig"}}}
-	default:
-		http.NotFound(w, r)
-		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(answer); err != nil {
