@@ -49,7 +49,7 @@ func (t *Tokens) Header(ctx context.Context) (name, value string, err error) {
 		}
 	}
 	if !time.Now().Before(t.expiry) {
-		return "", "", fmt.Errorf("there is no valid token: %w", t.failure)
+		return "", "", fmt.Errorf("without a valid token: %w", t.failure)
 	}
 	name, value, _ = strings.Cut(t.header, ": ")
 	return name, value, nil
@@ -71,7 +71,7 @@ func (t *Tokens) read(ctx context.Context) error {
 		return err
 	}
 	if secret == nil {
-		return fmt.Errorf("%s: there is no such path", t.path)
+		return fmt.Errorf("%s: not found", t.path)
 	}
 	header, _ := secret.Data["http_header"].(string)
 	expiry, _ := secret.Data["expire_time"].(string)

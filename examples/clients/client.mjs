@@ -33,7 +33,7 @@ class Tokens {
         console.warn(`no newer token (${error.message}); the present one is valid until ${new Date(this.#expiry).toISOString()}`);
       }
     }
-    if (Date.now() >= this.#expiry) throw new Error('there is no valid token');
+    if (Date.now() >= this.#expiry) throw new Error('without a valid token');
     const [name, ...value] = this.#header.split(': ');
     return [name, value.join(': ')];
   }

@@ -40,7 +40,7 @@ class Tokens:
                 self.read_again = time.monotonic() + RETRY
                 logging.warning("no newer token (%s); the present one is valid until %s", error, self.expiry)
         if datetime.now(timezone.utc) >= self.expiry:
-            raise LookupError("there is no valid token")
+            raise LookupError("without a valid token")
         name, value = self.header_line.split(": ", 1)
         return name, value
 
@@ -55,7 +55,7 @@ class Tokens:
             self.log_in()
             answer = self.vault.read(self.path)
         if answer is None:
-            raise LookupError(f"{self.path}: there is no such path")
+            raise LookupError(f"{self.path}: not found")
         data = answer["data"]
         header_line, expiry, ttl = data["http_header"], data["expire_time"], data["ttl"]
         self.expiry = datetime.fromisoformat(expiry.replace("Z", "+00:00"))

@@ -57,7 +57,7 @@ call() {
 		echo 'no newer token' >&2
 	fi
 	if [ "$(date +%s)" -ge "$expiry" ]; then
-		echo 'there is no valid token' >&2
+		echo 'without a valid token' >&2
 		return 1
 	fi
 	local status
