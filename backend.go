@@ -218,7 +218,6 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 func (b *backend) invalidate(_ context.Context, key string) {
 	switch kind, name := storage.ParseKey(key); kind {
 	case storage.Credential:
-		b.store.ForgetVendorsInUse()
 		b.broker.Forget(name)
 		b.roles.forget(name)
 	case storage.Vendor:
@@ -234,6 +233,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.store.ForgetVariant(key)
 	case storage.Role:
 		b.roles.forget(name)
+	case storage.VendorInUse:
+		b.store.ForgetVendorsInUse()
 	case storage.Host: // the next use of a credential loads the limits
 		b.store.ForgetHosts()
 		b.broker.ForgetAll()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -303,9 +305,7 @@ func TestDeletingACredentialKeepsTheOthers(t *testing.T) {
 			_, status, message := e.Request(logical.DeleteOperation, path, nil)
 			require.Equal(t, http.StatusOK, status, message)
 		}
-		left, err := logical.CollectKeys(t.Context(), e.Storage)
-		require.NoError(t, err)
-		assert.ElementsMatch(t, []string{"config/kensho/other", "state/other/own"}, left)
+		assert.Equal(t, []string{"config/kensho/other", "state/other/own"}, slices.Sorted(maps.Keys(e.Dump())))
 		e.Restart()
 		assert.Equal(t, token, e.Creds("other").Data["access_token"])
 	})

@@ -280,7 +280,7 @@ func TestADamagedDefinitionIsReportedAndCanBeReplaced(t *testing.T) {
 		e.Write("config/acme/prod", acmeFields)
 		var key string
 		for stored := range e.Dump() {
-			if strings.HasPrefix(stored, "vendor") {
+			if strings.HasPrefix(stored, "vendor/") {
 				key = stored
 			}
 		}

@@ -3,6 +3,7 @@ package tokenbroker_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -13,8 +14,8 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
-// A list of the vendors that have credentials costs storage as much as one of all names.
-func TestAWriteOfANewNameListsNoNames(t *testing.T) {
+// A list of the vendors in the keys of credentials costs storage as much as one of all names.
+func TestNeitherAWriteNorAFirstReadListsNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Sim.AddRefreshToken("link-streaming", engine.RefreshToken)
@@ -23,7 +24,7 @@ func TestAWriteOfANewNameListsNoNames(t *testing.T) {
 		storage := e.BreakStorage()
 		lists := func() (n int) {
 			for _, call := range storage.Calls() {
-				if call.Op == "list" && call.Key == "config/" {
+				if call.Op == "list" && strings.HasPrefix(call.Key, "config/") {
 					n++
 				}
 			}
@@ -33,6 +34,8 @@ func TestAWriteOfANewNameListsNoNames(t *testing.T) {
 			e.Write(fmt.Sprint("config/kensho/name", n), credential)
 			e.Creds(fmt.Sprint("name", n))
 		}
+		e.Restart()
+		e.Creds("name1")
 		assert.Zero(t, lists())
 
 		// The first credential of another vendor is found, and so is one that another node has written.
@@ -44,7 +47,9 @@ func TestAWriteOfANewNameListsNoNames(t *testing.T) {
 		e.Restart()
 		e.Write("config/oauth2/service", map[string]any{"client_id": "a", "client_secret": "a-secret", "token_url": vendorsim.OAuthTokenURL, "verify": false})
 		e.Backend = standby
-		e.Backend.InvalidateKey(t.Context(), "config/oauth2/service")
+		for _, key := range []string{"vendor-in-use/oauth2", "config/oauth2/service"} {
+			e.Backend.InvalidateKey(t.Context(), key)
+		}
 		_, status, message = e.Request(logical.UpdateOperation, "config/kensho/service", credential)
 		assert.Equal(t, http.StatusBadRequest, status, message)
 		assert.Contains(t, message, "config/oauth2/service")

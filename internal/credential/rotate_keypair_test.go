@@ -43,7 +43,7 @@ func TestEachRotationOfAKeyPairIsReported(t *testing.T) {
 		entry, err := logical.StorageEntryJSON("config/gone/prod", map[string]any{"version": 1, "generation": "a", "fields": map[string]any{"private_key_source": "generated"}})
 		require.NoError(t, err)
 		require.NoError(t, s.Put(context.Background(), entry))
-		st.ForgetVendorsInUse()
+		require.NoError(t, st.inUse.add(t.Context(), s, "gone"))
 		reports = nil
 		pass(time.Hour)
 		require.Len(t, reports, 1)

@@ -102,21 +102,10 @@ func (st *Store) Credential(ctx context.Context, s logical.Storage, name string)
 	if base, digest, isVariant := strings.Cut(name, broker.VariantMark); isVariant {
 		return st.variant(ctx, s, base, digest)
 	}
-	// A name is under one vendor, and a list of the vendors may cost as much as one of all names.
-	last := st.inUse.last()
-	c, err := st.credentialOf(ctx, s, last, name)
-	if c != nil || err != nil {
-		return c, err
-	}
 	vendors, err := st.inUse.list(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	return st.credentialOf(ctx, s, slices.DeleteFunc(vendors, func(vendor string) bool { return slices.Contains(last, vendor) }), name)
-}
-
-// credentialOf is Credential for a name that is under one of some vendors.
-func (st *Store) credentialOf(ctx context.Context, s logical.Storage, vendors []string, name string) (*broker.Credential, error) {
 	for _, vendor := range vendors {
 		p, err := st.vendorFor(ctx, s, vendor)
 		if err != nil {

@@ -10,69 +10,56 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/storage"
 )
 
-// vendorsInUse are the vendors that may have credentials, as storage looks at all names to list them. They are listed once; then a
-// vendor is added before its credential is written, and all are listed again after another node has written one. A vendor
-// whose last credential is deleted stays. It is safe for concurrent use.
+// vendorsInUse are the vendors that may have credentials. Storage has an entry for each, since it would look at
+// the names of all credentials to list their folders. The entry of a vendor is written before its first
+// credential, and stays. It is safe for concurrent use.
 type vendorsInUse struct {
-	mu         sync.Mutex
-	names      map[string]bool
-	isComplete bool
-	changes    int // by other nodes
+	mu       sync.Mutex
+	names    []string // sorted
+	isLoaded bool
+	changes  int
 }
 
-// ForgetVendorsInUse makes the next use list the vendors again, after another node has written a credential.
-func (st *Store) ForgetVendorsInUse() { st.inUse.changed() }
+// ForgetVendorsInUse makes the next use load the vendors again, after another node has written one.
+func (st *Store) ForgetVendorsInUse() { st.inUse.forget() }
 
-// add adds a vendor whose first credential may be written now.
-func (v *vendorsInUse) add(name string) {
+func (v *vendorsInUse) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.addLocked(name)
-}
-
-func (v *vendorsInUse) addLocked(names ...string) {
-	if v.names == nil {
-		v.names = map[string]bool{}
-	}
-	for _, name := range names {
-		v.names[name] = true
-	}
-}
-
-// changed notes that another node may have written the first credential of a vendor.
-func (v *vendorsInUse) changed() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.isComplete = false
+	v.isLoaded = false
 	v.changes++
+}
+
+// add adds a vendor whose first credential may be written next. Its error is of type *storage.Error.
+func (v *vendorsInUse) add(ctx context.Context, s logical.Storage, name string) error {
+	names, err := v.list(ctx, s)
+	if err != nil || slices.Contains(names, name) {
+		return err
+	}
+	if err := storage.Retry(ctx, func() error { return storage.PutEmpty(ctx, s, storage.VendorInUseKey(name)) }); err != nil {
+		return err
+	}
+	v.forget()
+	return nil
 }
 
 // list returns the vendors, sorted. Its error is of type *storage.Error.
 func (v *vendorsInUse) list(ctx context.Context, s logical.Storage) ([]string, error) {
 	v.mu.Lock()
-	isComplete, changes := v.isComplete, v.changes
+	names, isLoaded, changes := v.names, v.isLoaded, v.changes
 	v.mu.Unlock()
-	if !isComplete {
-		listed, err := storage.Folders(ctx, s, storage.VendorsPrefix)
-		if err != nil {
-			return nil, err
-		}
-		v.mu.Lock()
-		v.addLocked(listed...)
-		v.isComplete = v.changes == changes
-		v.mu.Unlock()
+	if isLoaded {
+		return names, nil
 	}
-	return v.last(), nil
-}
-
-// last returns the vendors that are known without storage, sorted.
-func (v *vendorsInUse) last() []string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	names := make([]string, 0, len(v.names))
-	for name := range v.names {
-		names = append(names, name)
+	names, err := storage.List(ctx, s, storage.VendorInUseKey(""))
+	if err != nil {
+		return nil, err
 	}
 	slices.Sort(names)
-	return names
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.changes == changes {
+		v.names, v.isLoaded = names, true
+	}
+	return names, nil
 }

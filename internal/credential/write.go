@@ -151,7 +151,6 @@ func (st *Store) checkName(ctx context.Context, s logical.Storage, p provider.Pr
 	case owner != "" && owner != p.Name():
 		return provider.Errorf(provider.Invalid, "name: %q is taken by %s; choose another name, or delete that credential first", name, apipath.Credential(owner, name))
 	}
-	st.inUse.add(p.Name())
 	return CheckConflict(op, apipath.Credential(p.Name(), name), exists)
 }
 
@@ -233,6 +232,9 @@ func (st *Store) put(ctx context.Context, s logical.Storage, planned plannedWrit
 		if err := st.bindKeypair(ctx, s, planned.next, planned.credential); err != nil {
 			return err
 		}
+	}
+	if err := st.inUse.add(ctx, s, planned.next.vendor.Name()); err != nil {
+		return err
 	}
 	return planned.next.put(ctx, s)
 }

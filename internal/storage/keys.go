@@ -22,6 +22,7 @@ const (
 	clients     = "client"
 	variants    = "variant"
 	hosts       = "host"
+	used        = "vendor-in-use"
 )
 
 // ProbeKey is the key of an empty entry that Probe writes.
@@ -32,8 +33,9 @@ func Sealed() []string {
 	return []string{credentials + "/", keypairs + "/", states + "/", leases + "/", consents + "/", clients + "/", variants + "/"}
 }
 
-// VendorsPrefix is the prefix of the keys of all credentials. Its folders are the vendors that have any.
-const VendorsPrefix = credentials + "/"
+// VendorInUseKey returns the key of an empty entry that says that a vendor may have credentials. With an empty
+// name it returns the prefix of all of them.
+func VendorInUseKey(vendor string) string { return used + "/" + vendor }
 
 // VendorKey returns the key of an operator's definition of a vendor. With an empty name it returns the
 // prefix of all definitions.
@@ -136,6 +138,7 @@ const (
 	Client
 	Variant
 	Host
+	VendorInUse
 )
 
 // ParseKey returns the kind of the entry with this key, and its name.
@@ -160,6 +163,8 @@ func ParseKey(key string) (Kind, string) {
 		return Client, last
 	case hosts:
 		return Host, last
+	case used:
+		return VendorInUse, last
 	case variants:
 		name, _, _ := strings.Cut(rest, "/")
 		return Variant, name
@@ -184,7 +189,7 @@ func pathOf(key string) string {
 		return apipath.Host(name)
 	case Variant:
 		return apipath.Status(name)
-	case Credential, Keypair:
+	case Credential, Keypair, VendorInUse:
 		return key // their keys are their paths
 	}
 	return key // other entries have no path

@@ -164,13 +164,18 @@ func Delete(ctx context.Context, s logical.Storage, key string) error {
 	return nil
 }
 
-// A probeEntry is an empty entry.
-type probeEntry struct{ Format }
+// An emptyEntry says something by being there.
+type emptyEntry struct{ Format }
 
-func (*probeEntry) Check() error { return nil }
+func (*emptyEntry) Check() error { return nil }
 
-// Probe writes an empty entry to check whether storage accepts writes. Its error is of type *Error.
-func Probe(ctx context.Context, s logical.Storage) error { return Put(ctx, s, ProbeKey, &probeEntry{}) }
+// PutEmpty stores an empty entry. Its error is of type *Error.
+func PutEmpty(ctx context.Context, s logical.Storage, key string) error {
+	return Put(ctx, s, key, &emptyEntry{})
+}
+
+// Probe writes an entry to check whether storage accepts writes. Its error is of type *Error.
+func Probe(ctx context.Context, s logical.Storage) error { return PutEmpty(ctx, s, ProbeKey) }
 
 // attempts holds the pause before each attempt of Retry.
 var attempts = []time.Duration{0, 100 * time.Millisecond, 400 * time.Millisecond}

@@ -139,7 +139,8 @@ func TestEachKeyIsParsed(t *testing.T) {
 		ScopeKey("prod", ""):            {State, "prod"},
 		ScopeKey("prod", "a/b c"):       {State, "prod"},
 		LeaseKey("prod", "app", "1", "token", time.Unix(2, 0)): {Other, ""},
-		ProbeKey: {Other, ""},
+		VendorInUseKey("kensho"):                               {VendorInUse, "kensho"},
+		ProbeKey:                                               {Other, ""},
 	} {
 		kind, name := ParseKey(key)
 		assert.Equal(t, want, parsed{kind, name}, key)

@@ -163,8 +163,6 @@ func TestGuarantee8ADeletedConfigHasNoTokens(t *testing.T) {
 		_, status, message := e.Request(logical.ReadOperation, "creds/prod", nil)
 		assert.Equal(t, 400, status)
 		assert.Contains(t, message, `no role or credential named "prod"`)
-		left, err := logical.CollectKeys(t.Context(), e.Storage)
-		require.NoError(t, err)
-		assert.Empty(t, left)
+		engine.AssertStorageEmpty(t, e)
 	})
 }

@@ -140,7 +140,7 @@ func TestGuarantee12FirstReadAfterARestartLoadsOnlyItsOwnName(t *testing.T) {
 		storage := e.BreakStorage()
 		e.Creds("first")
 		for _, call := range storage.Calls() {
-			if call.Key != "config/" && call.Key != "host/" { // which vendors there are, and which hosts have a limit
+			if call.Key != "vendor-in-use/" && call.Key != "host/" { // which vendors there are, and which hosts have a limit
 				assert.Contains(t, call.Key, "first", "%s %s", call.Op, call.Key)
 			}
 		}
