@@ -100,13 +100,13 @@ func TestPagesCanBeFollowedInOrder(t *testing.T) {
 		provided := addable(t, dir)
 		reader := docwalk.NewReader(dir, p.environ)
 		for _, name := range order {
-			page := parsePage(t, root, name)
+			page := parsePage(t, root, name).Without(docwalk.Cluster)
 			if page.Commands() == 0 {
 				continue
 			}
 			t.Logf("follow %s", name)
 			ctx, cancel := context.WithTimeout(t.Context(), pageTime)
-			err := reader.Follow(ctx, page.WithoutSetup())
+			err := reader.Follow(ctx, page.Without(docwalk.Setup))
 			cancel()
 			if err != nil {
 				return err

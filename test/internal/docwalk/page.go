@@ -9,6 +9,7 @@
 //   - A console block with the word setup after its language makes what the page starts from. A
 //     reader who comes from an earlier page has that already, and skips the block. The paragraph
 //     above it says so, with the words "Skip this if".
+//   - A console block with the word cluster needs a Kubernetes cluster.
 //   - A fenced block with file=NAME after its language is the content of a file that the
 //     commands below it can use. The paragraph above it names the file in backquotes, because
 //     GitHub does not show what follows the language.
@@ -41,10 +42,16 @@ type step struct {
 	command    string
 	background bool   // the command ends in &
 	shown      string // output that the page shows
-	setup      bool   // the command is in a setup block
+	kind       string // Setup or Cluster, if the command is in such a block
 
 	file, content string
 }
+
+// The kinds of console blocks that not every walk runs.
+const (
+	Setup   = "setup"
+	Cluster = "cluster"
+)
 
 // Parse parses the Markdown of a page. Its errors begin with the name of the page and the line.
 func Parse(name string, markdown []byte) (*Page, error) {
@@ -73,21 +80,26 @@ func (p *Page) Commands() int {
 	return commands
 }
 
-// WithoutSetup returns the page without its setup blocks, for a reader who comes from an earlier
-// page.
-func (p *Page) WithoutSetup() *Page {
-	return &Page{name: p.name, steps: slices.DeleteFunc(slices.Clone(p.steps), func(s step) bool { return s.setup })}
+// Without returns the page without its blocks of a kind: Setup for a reader who comes from an earlier page, or Cluster
+// for one without a Kubernetes cluster.
+func (p *Page) Without(kind string) *Page {
+	return &Page{name: p.name, steps: slices.DeleteFunc(slices.Clone(p.steps), func(s step) bool { return s.kind == kind })}
 }
 
 // fence parses a fenced block whose content begins at line first of the page.
 func (p *Page) fence(block *ast.FencedCodeBlock, markdown []byte, first int, lines []string) error {
 	info := strings.Fields(string(block.Info.Value(markdown)))
 	if string(block.Language(markdown)) == "console" {
-		setup := slices.Contains(info, "setup")
-		if setup && !strings.Contains(paragraphAbove(block, markdown), "Skip this if ") {
+		kind := ""
+		for _, word := range []string{Setup, Cluster} {
+			if slices.Contains(info, word) {
+				kind = word
+			}
+		}
+		if kind == Setup && !strings.Contains(paragraphAbove(block, markdown), "Skip this if ") {
 			return p.errorf(first-1, `the paragraph above a setup block must say "Skip this if"`)
 		}
-		return p.console(first, lines, setup)
+		return p.console(first, lines, kind)
 	}
 	for i, line := range lines {
 		if strings.HasPrefix(line, prompt) {
@@ -122,9 +134,9 @@ func names(text, file string) bool {
 
 const prompt = "$ "
 
-func (p *Page) console(first int, lines []string, setup bool) error {
+func (p *Page) console(first int, lines []string, kind string) error {
 	for i := 0; i < len(lines); {
-		s := step{line: first + i, setup: setup}
+		s := step{line: first + i, kind: kind}
 		if !strings.HasPrefix(lines[i], prompt) {
 			return p.errorf(s.line, "output without a command above it: %s", lines[i])
 		}

@@ -115,16 +115,19 @@ $ test -s stubborn && kill -0 "$(cat process)"
 	}
 }
 
-func TestAReaderWhoComesFromAnEarlierPageSkipsTheSetup(t *testing.T) {
-	const markdown = "Skip this if you come from another page:\n\n```console setup\n$ touch mounted\n```\n\n```console\n$ touch read\n```\n"
+func TestAReaderSkipsTheSetupOfAnEarlierPageAndWhatNeedsACluster(t *testing.T) {
+	const markdown = "Skip this if you come from another page:\n\n```console setup\n$ touch mounted\n```\n\n" +
+		"```console cluster\n$ touch applied\n```\n\n```console\n$ touch read\n```\n"
 	page, err := Parse("page.md", []byte(markdown))
 	require.NoError(t, err)
 	for _, c := range []struct {
 		page  *Page
 		files []string
 	}{
-		{page, []string{"mounted", "read"}},
-		{page.WithoutSetup(), []string{"read"}},
+		{page, []string{"applied", "mounted", "read"}},
+		{page.Without(Setup), []string{"applied", "read"}},
+		{page.Without(Cluster), []string{"mounted", "read"}},
+		{page.Without(Cluster).Without(Setup), []string{"read"}},
 	} {
 		dir := t.TempDir()
 		require.NoError(t, c.page.Walk(t.Context(), dir, []string{"PATH=" + os.Getenv("PATH")}))
@@ -136,8 +139,8 @@ func TestAReaderWhoComesFromAnEarlierPageSkipsTheSetup(t *testing.T) {
 		}
 		assert.Equal(t, c.files, files)
 	}
-	assert.Equal(t, 2, page.Commands())
-	assert.Equal(t, 1, page.WithoutSetup().Commands())
+	assert.Equal(t, 3, page.Commands())
+	assert.Equal(t, 2, page.Without(Setup).Commands())
 }
 
 func TestAPageBeginsWhereTheOneBeforeItEnded(t *testing.T) {
