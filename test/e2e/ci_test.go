@@ -80,7 +80,7 @@ func newCISystem(t *testing.T) *ciSystem {
 		default:
 			http.Error(w, r.Host+" is not a host of the examples", http.StatusBadGateway)
 		}
-	})), "PATH="+os.Getenv("PATH"), "HOME="+t.TempDir())
+	}), nil), "PATH="+os.Getenv("PATH"), "HOME="+t.TempDir())
 	return c
 }
 

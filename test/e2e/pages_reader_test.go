@@ -40,6 +40,12 @@ type pageReader struct {
 // newPageReader returns a pageReader whose server does not have the plugin.
 func newPageReader(t *testing.T, root string, start starter) *pageReader {
 	t.Helper()
+	return newRoutedReader(t, root, start, nil)
+}
+
+// newRoutedReader is newPageReader with the addresses of hosts that are not vendors.
+func newRoutedReader(t *testing.T, root string, start starter, routes map[string]string) *pageReader {
+	t.Helper()
 	r := &pageReader{t: t, root: root, dir: t.TempDir(), sim: vendorsim.New()}
 	switches := vendorproxy.NewSwitches()
 	switches.Consent = r.sim.Consent
@@ -52,7 +58,7 @@ func newPageReader(t *testing.T, root string, start starter) *pageReader {
 	r.customer, err = customer.Open(r.sim, r.dir)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, r.customer.Close()) })
-	r.own, err = bareWorld(t.Context(), start, behindProxy(t, r.customer)...)
+	r.own, err = bareWorld(t.Context(), start, behindProxy(t, r.customer, routes)...)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, r.own.server.Stop()) })
 	r.own.outside.add(r.customer.Secrets()...)

@@ -14,9 +14,9 @@ import (
 
 // behindProxy returns the environment of a server whose requests to other hosts reach the simulated
 // vendors. A request to a host of no vendor is a violation.
-func behindProxy(t *testing.T, vendors http.Handler) []string {
+func behindProxy(t *testing.T, vendors http.Handler, routes map[string]string) []string {
 	t.Helper()
-	server := httptest.NewServer(vendorproxy.New(vendors))
+	server := httptest.NewServer(vendorproxy.New(vendors, routes))
 	t.Cleanup(server.Close)
 	environ, err := vendorproxy.Environ(server.URL, t.TempDir())
 	require.NoError(t, err)

@@ -24,7 +24,7 @@ const rotationMount = "rotations"
 // rotationWorld returns a server with the engine at rotationMount. It reaches vendors at the URLs of the real ones.
 func rotationWorld(t *testing.T, start starter, vendors http.Handler) *world {
 	t.Helper()
-	own, err := bareWorld(t.Context(), start, behindProxy(t, vendors)...)
+	own, err := bareWorld(t.Context(), start, behindProxy(t, vendors, nil)...)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, own.server.Stop()) })
 	require.NoError(t, own.register(t.Context()))

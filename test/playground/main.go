@@ -49,7 +49,7 @@ func playground(ctx context.Context, binary, plugin, version string) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, account.Close()) }()
-	proxy, closeProxy, err := stage.Serve(ctx, vendorproxy.New(account))
+	proxy, closeProxy, err := stage.Serve(ctx, vendorproxy.New(account, nil))
 	if err != nil {
 		return err
 	}

@@ -11,9 +11,14 @@ import (
 )
 
 // New returns a proxy that has vendors answer for every host, with a certificate that a server with
-// the environment of Environ trusts.
-func New(vendors http.Handler) *goproxy.ProxyHttpServer {
+// the environment of Environ trusts. routes are the addresses of other hosts, by host and port.
+func New(vendors http.Handler, routes map[string]string) *goproxy.ProxyHttpServer {
 	proxy := goproxy.NewProxyHttpServer()
+	for host, address := range routes {
+		proxy.OnRequest(goproxy.DstHostIs(host)).HandleConnectFunc(func(string, *goproxy.ProxyCtx) (*goproxy.ConnectAction, string) {
+			return goproxy.OkConnect, address
+		})
+	}
 	proxy.OnRequest().HandleConnect(goproxy.AlwaysMitm)
 	proxy.OnRequest().DoFunc(func(r *http.Request, _ *goproxy.ProxyCtx) (*http.Request, *http.Response) {
 		recorder := httptest.NewRecorder()
