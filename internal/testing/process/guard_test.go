@@ -53,6 +53,7 @@ func TestChildrenEndWithTheProcessThatStartedThem(t *testing.T) {
 
 			require.NoError(t, owner.Process.Signal(end))
 			require.Error(t, owner.Wait(), "the signal ends it")
+			require.NoError(t, reader.SetReadDeadline(time.Now().Add(5*time.Minute)))
 			_, err = io.ReadAll(lines)
 			require.NoError(t, err, "every process with the pipe has ended")
 			require.Eventually(t, func() bool { _, err := os.Stat(folder); return os.IsNotExist(err) }, time.Minute, 10*time.Millisecond, "the folder is removed")
@@ -64,7 +65,7 @@ func TestChildrenEndWithTheProcessThatStartedThem(t *testing.T) {
 func own(t *testing.T, folder string) {
 	t.Helper()
 	require.NoError(t, RemoveAtExit(folder))
-	cmd := exec.CommandContext(t.Context(), "bash", "-c", "trap '' INT TERM HUP; sleep 600 & echo started; wait")
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", "trap '' INT TERM HUP; sleep 1d & echo started; wait")
 	cmd.Stdout = os.Stdout
 	_, err := Start(cmd)
 	require.NoError(t, err)
@@ -83,7 +84,7 @@ func TestTheGuardWatchesAGroupUntilItHasEnded(t *testing.T) {
 	assert.Equal(t, fmt.Sprintf("end %d\nforget %[1]d\n", child.ID()), sent.String())
 
 	sent.Reset()
-	parent, err := Start(exec.CommandContext(t.Context(), "bash", "-c", "sleep 600 & true"))
+	parent, err := Start(exec.CommandContext(t.Context(), "bash", "-c", "sleep 1d & true"))
 	require.NoError(t, err)
 	<-parent.Ended()
 	assert.Equal(t, fmt.Sprintf("end %d\n", parent.ID()), sent.String(), "its child still runs")
@@ -97,4 +98,15 @@ func TestTheGuardDoesNotKillAForgottenGroup(t *testing.T) {
 	output, err := shell.CombinedOutput()
 	require.NoError(t, err, string(output))
 	assert.Equal(t, "-KILL -- -1002\n", string(output))
+}
+
+// A starter that ends before it has told the guard leaves nothing behind.
+func TestACommandDoesNotRunBeforeTheGuardHasIt(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	cmd := exec.CommandContext(t.Context(), "touch", file)
+	release, err := startHeld(cmd)
+	require.NoError(t, err)
+	require.NoError(t, release.Close())
+	require.Error(t, cmd.Wait())
+	require.NoFileExists(t, file)
 }

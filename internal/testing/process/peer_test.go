@@ -16,7 +16,7 @@ func TestPeerReturnsTheProcessGroup(t *testing.T) {
 	t.Cleanup(func() { listener.Close() })
 	_, port, err := net.SplitHostPort(listener.Addr().String())
 	require.NoError(t, err)
-	caller, err := Start(exec.CommandContext(t.Context(), "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/"+port+"; sleep 600"))
+	caller, err := Start(exec.CommandContext(t.Context(), "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/"+port+"; sleep 1d"))
 	require.NoError(t, err)
 	t.Cleanup(func() { KillGroup(caller.ID()) })
 

@@ -4,6 +4,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"syscall"
 	"time"
@@ -15,6 +16,7 @@ const stopTimeout = time.Minute
 // A Process is a child process.
 type Process struct {
 	cmd   *exec.Cmd
+	name  string        // of the program
 	ended chan struct{} // closed when the process has ended
 }
 
@@ -26,12 +28,17 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 		return nil, err
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("cannot start %s: %w", cmd.Path, err)
+	p := &Process{cmd: cmd, name: cmd.Path, ended: make(chan struct{})}
+	release, err := startHeld(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("cannot start %s: %w", p.name, err)
 	}
-	p := &Process{cmd: cmd, ended: make(chan struct{})}
+	defer release.Close()
 	if err := tellGuard("end", p.ID()); err != nil {
-		return nil, errors.Join(err, cmd.Process.Kill())
+		return nil, err
+	}
+	if _, err := release.WriteString("\n"); err != nil {
+		return nil, fmt.Errorf("cannot start %s: %w", p.name, err)
 	}
 	go func() {
 		defer close(p.ended)
@@ -42,6 +49,31 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 		}
 	}()
 	return p, nil
+}
+
+// startHeld starts a command that runs its program when a line is written to release. If release is closed without
+// one, as when this process is killed, the command ends: the guard does not have it yet, so nothing else would end it.
+func startHeld(cmd *exec.Cmd) (release *os.File, err error) {
+	if cmd.Err != nil {
+		return nil, cmd.Err
+	}
+	held, release, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer held.Close()
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		return nil, errors.Join(err, release.Close())
+	}
+	cmd.ExtraFiles = append(cmd.ExtraFiles, held)
+	script := fmt.Sprintf(`read -r line <&%[1]d && exec %[1]d<&- && exec "$@"`, 2+len(cmd.ExtraFiles))
+	cmd.Args = append([]string{"sh", "-c", script, "sh", cmd.Path}, cmd.Args[1:]...)
+	cmd.Path = shell
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(err, release.Close())
+	}
+	return release, nil
 }
 
 // ID returns the process ID, which is also the ID of the process group.
@@ -76,7 +108,7 @@ func (p *Process) StopGroup() error {
 	for end := time.Now().Add(stopTimeout); syscall.Kill(-p.ID(), 0) == nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			KillGroup(p.ID())
-			return fmt.Errorf("%s did not end within %s", p.cmd.Path, stopTimeout)
+			return fmt.Errorf("%s did not end within %s", p.name, stopTimeout)
 		}
 	}
 	<-p.ended
