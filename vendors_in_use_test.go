@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -47,11 +48,38 @@ func TestNeitherAWriteNorAFirstReadListsNames(t *testing.T) {
 		e.Restart()
 		e.Write("config/oauth2/service", map[string]any{"client_id": "a", "client_secret": "a-secret", "token_url": vendorsim.OAuthTokenURL, "verify": false})
 		e.Backend = standby
-		for _, key := range []string{"vendor-in-use/oauth2", "config/oauth2/service"} {
+		for _, key := range []string{"config/oauth2/service", "vendor-in-use/oauth2"} {
 			e.Backend.InvalidateKey(t.Context(), key)
 		}
 		_, status, message = e.Request(logical.UpdateOperation, "config/kensho/service", credential)
 		assert.Equal(t, http.StatusBadRequest, status, message)
 		assert.Contains(t, message, "config/oauth2/service")
+	})
+}
+
+// The refresh token of a write may be rotated by its verification.
+func TestAWriteExchangesNothingBeforeItsVendorIsInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		storage := e.BreakStorage()
+		storage.Refuse.Store(true)
+		_, status, message := e.Request(logical.UpdateOperation, "config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		assert.Equal(t, http.StatusInternalServerError, status, message)
+		assert.Zero(t, e.Exchanges())
+		storage.Refuse.Store(false)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		e.Creds("prod")
+	})
+}
+
+func TestCredentialsWhoseVendorIsNotMarkedAreFoundWithinAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := engine.New(t)
+		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
+		assert.NoError(t, e.Storage.Delete(t.Context(), "vendor-in-use/kensho"))
+		e.Restart()
+		e.Refused("creds/prod")
+		e.Pass(time.Minute)
+		e.Creds("prod")
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -14,6 +15,8 @@ import (
 // the names of all credentials to list their folders. The entry of a vendor is written before its first
 // credential, and stays. It is safe for concurrent use.
 type vendorsInUse struct {
+	isRepaired atomic.Bool
+
 	mu       sync.Mutex
 	names    []string // sorted
 	isLoaded bool
@@ -40,6 +43,25 @@ func (v *vendorsInUse) add(ctx context.Context, s logical.Storage, name string) 
 		return err
 	}
 	v.forget()
+	return nil
+}
+
+// RepairVendorsInUse writes the entries of vendors that are missing, once after a start. Without its entry, the
+// credentials of a vendor would not be found. Its error is of type *storage.Error.
+func (st *Store) RepairVendorsInUse(ctx context.Context, s logical.Storage) error {
+	if st.inUse.isRepaired.Load() {
+		return nil
+	}
+	vendors, err := storage.Folders(ctx, s, storage.CredentialsPrefix)
+	if err != nil {
+		return err
+	}
+	for _, vendor := range vendors {
+		if err := st.inUse.add(ctx, s, vendor); err != nil {
+			return err
+		}
+	}
+	st.inUse.isRepaired.Store(true)
 	return nil
 }
 

@@ -80,6 +80,10 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 	if err := st.checkName(ctx, s, p, name, stored != nil, w.Operation); err != nil {
 		return err
 	}
+	// Before a verification, which may rotate the given refresh token.
+	if err := st.inUse.add(ctx, s, p.Name()); err != nil {
+		return err
+	}
 	fields := w.apply(stored)
 	r := revision{vendor: p, name: name, fields: fields, time: wallTime()}
 	given, _ := fields[clientField].(string)
@@ -232,9 +236,6 @@ func (st *Store) put(ctx context.Context, s logical.Storage, planned plannedWrit
 		if err := st.bindKeypair(ctx, s, planned.next, planned.credential); err != nil {
 			return err
 		}
-	}
-	if err := st.inUse.add(ctx, s, planned.next.vendor.Name()); err != nil {
-		return err
 	}
 	return planned.next.put(ctx, s)
 }

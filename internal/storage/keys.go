@@ -22,7 +22,7 @@ const (
 	clients     = "client"
 	variants    = "variant"
 	hosts       = "host"
-	used        = "vendor-in-use"
+	inUse       = "vendor-in-use"
 )
 
 // ProbeKey is the key of an empty entry that Probe writes.
@@ -33,9 +33,12 @@ func Sealed() []string {
 	return []string{credentials + "/", keypairs + "/", states + "/", leases + "/", consents + "/", clients + "/", variants + "/"}
 }
 
+// CredentialsPrefix is the prefix of the keys of all credentials. Its folders are the vendors that have any.
+const CredentialsPrefix = credentials + "/"
+
 // VendorInUseKey returns the key of an empty entry that says that a vendor may have credentials. With an empty
 // name it returns the prefix of all of them.
-func VendorInUseKey(vendor string) string { return used + "/" + vendor }
+func VendorInUseKey(vendor string) string { return inUse + "/" + vendor }
 
 // VendorKey returns the key of an operator's definition of a vendor. With an empty name it returns the
 // prefix of all definitions.
@@ -163,7 +166,7 @@ func ParseKey(key string) (Kind, string) {
 		return Client, last
 	case hosts:
 		return Host, last
-	case used:
+	case inUse:
 		return VendorInUse, last
 	case variants:
 		name, _, _ := strings.Cut(rest, "/")
@@ -189,7 +192,7 @@ func pathOf(key string) string {
 		return apipath.Host(name)
 	case Variant:
 		return apipath.Status(name)
-	case Credential, Keypair, VendorInUse:
+	case Credential, Keypair:
 		return key // their keys are their paths
 	}
 	return key // other entries have no path

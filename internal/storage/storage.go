@@ -13,6 +13,7 @@
 //	state/<name>/<SHA-256>      the token of a narrower scope; the SHA-256 is of the scope
 //	lease/<credential>/<role>/<series>/<expiry>-<SHA-256>
 //	                            a dedicated token; the SHA-256 is of the token
+//	vendor-in-use/<vendor>      an empty entry: the vendor may have credentials
 //	probe                       an empty entry, written to test storage
 //
 // Each entry is a JSON object that has the version of the format among its fields.
