@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// ofOauthapp are the paths, fields, options and providers of the secrets engine oauthapp v3.2.0, and the
+// ofOauthapp are the paths, fields, options and providers of the secrets engine oauthapp v3.4.0, and the
 // paths of its earlier versions.
 var ofOauthapp = map[string]string{
 	"config": `default_server tune_provider_timeout_seconds tune_provider_timeout_expiry_leeway_factor
