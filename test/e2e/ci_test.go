@@ -52,7 +52,9 @@ type ciSystem struct {
 	*pageReader
 	api     *vendorAPI
 	environ []string
-	ref     string // for which the workflow runs
+	ref     string // for which a workflow runs
+
+	workflow string // the file of it
 }
 
 const requestToken = "request-token-of-the-run"
@@ -112,7 +114,7 @@ func (c *ciSystem) identify(w http.ResponseWriter, r *http.Request) {
 	}
 	token, err := c.customer.JobToken(customer.GitHub, r.FormValue("audience"), map[string]any{
 		"sub": "repo:acme/report:ref:" + c.ref, "repository": "acme/report", "ref": c.ref,
-		"job_workflow_ref": "acme/report/.github/workflows/report.yml@" + c.ref,
+		"job_workflow_ref": "acme/report/.github/workflows/" + c.workflow + "@" + c.ref,
 	})
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -121,10 +123,10 @@ func (c *ciSystem) identify(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"count": len(token), "value": token})
 }
 
-// runWorkflow runs the steps of the workflow for a ref.
-func (c *ciSystem) runWorkflow(ref string) (printed string, err error) {
+// runWorkflow runs the steps of the example for a ref, as a workflow in a file with this name.
+func (c *ciSystem) runWorkflow(file, ref string) (printed string, err error) {
 	c.t.Helper()
-	c.ref = ref
+	c.workflow, c.ref = file, ref
 	var w workflow
 	readYAML(c.t, "../../examples/ci/github-actions.yml", &w)
 	variables := filepath.Join(c.t.TempDir(), "env")
@@ -154,7 +156,7 @@ func (c *ciSystem) runWorkflow(ref string) (printed string, err error) {
 func TestAWorkflowOfGitHubActionsReadsAToken(t *testing.T) {
 	t.Parallel()
 	c := newCISystem(t)
-	printed, err := c.runWorkflow("refs/heads/main")
+	printed, err := c.runWorkflow("report.yml", "refs/heads/main")
 	require.NoError(t, err)
 	tokens, refused := c.api.sent()
 	assert.Zero(t, refused)
@@ -162,8 +164,10 @@ func TestAWorkflowOfGitHubActionsReadsAToken(t *testing.T) {
 	for token := range tokens {
 		assert.Contains(t, printed, "::add-mask::"+token)
 	}
-	_, err = c.runWorkflow("refs/heads/other")
-	require.ErrorContains(t, err, "error validating claims", "the role is for another branch")
+	for _, other := range []struct{ file, ref string }{{"report.yml", "refs/heads/other"}, {"other.yml", "refs/heads/main"}} {
+		_, err = c.runWorkflow(other.file, other.ref)
+		require.ErrorContains(t, err, "error validating claims")
+	}
 }
 
 func TestAJobOfGitLabReadsAToken(t *testing.T) {
@@ -172,8 +176,10 @@ func TestAJobOfGitLabReadsAToken(t *testing.T) {
 	var jobs map[string]gitlabJob
 	readYAML(t, "../../examples/ci/gitlab-ci.yml", &jobs)
 	job := jobs["report"]
-	run := func(claims map[string]any) error {
+	run := func(change func(claims map[string]any)) error {
 		t.Helper()
+		claims := map[string]any{"sub": "project_path:acme/report", "project_path": "acme/report", "ref_protected": "true"}
+		change(claims)
 		variables := map[string]string{}
 		for name, token := range job.IDTokens {
 			var err error
@@ -194,12 +200,20 @@ func TestAJobOfGitLabReadsAToken(t *testing.T) {
 		_, err := c.run(strings.Join(job.Script, "\n"), environ...)
 		return err
 	}
-	require.NoError(t, run(map[string]any{"sub": "project_path:acme/report", "project_path": "acme/report", "ref_protected": "true"}))
+	require.NoError(t, run(func(map[string]any) {}))
 	tokens, refused := c.api.sent()
 	assert.Zero(t, refused)
 	assert.Len(t, tokens, 1)
-	err := run(map[string]any{"sub": "project_path:acme/other", "project_path": "acme/other", "ref_protected": "true"})
-	require.ErrorContains(t, err, "error validating claims", "the role is for another project")
+	for message, change := range map[string]func(claims map[string]any){
+		`claim "project_path" does not match`:                 func(claims map[string]any) { claims["project_path"] = "acme/other" },
+		`claim "ref_protected" does not match`:                func(claims map[string]any) { claims["ref_protected"] = "false" },
+		"audience claim does not match any expected audience": func(claims map[string]any) { claims["aud"] = "https://other.example.com" },
+		"invalid issuer (iss) claim":                          func(claims map[string]any) { claims["iss"] = customer.GitHub },
+	} {
+		require.ErrorContains(t, run(change), message)
+	}
+	tokens, _ = c.api.sent()
+	assert.Len(t, tokens, 1)
 }
 
 // secretOf reads a secret as the Runner does, for which GitLab has filled in the variables of the job.
