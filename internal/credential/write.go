@@ -80,10 +80,6 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 	if err := st.checkName(ctx, s, p, name, stored != nil, w.Operation); err != nil {
 		return err
 	}
-	// Before a verification, which may rotate the given refresh token.
-	if err := st.inUse.add(ctx, s, p.Name()); err != nil {
-		return err
-	}
 	fields := w.apply(stored)
 	r := revision{vendor: p, name: name, fields: fields, time: wallTime()}
 	given, _ := fields[clientField].(string)
@@ -104,6 +100,10 @@ func (st *Store) Write(ctx context.Context, s logical.Storage, p provider.Provid
 	}
 	planned, err := st.planWrite(w, stored, st.openedStored(stored, change.Credential), change.Known, r)
 	if err != nil {
+		return err
+	}
+	// Before a verification, which may rotate the given refresh token.
+	if err := st.inUse.add(ctx, s, p.Name()); err != nil {
 		return err
 	}
 	planned, err = st.verify(ctx, change, planned, w)
