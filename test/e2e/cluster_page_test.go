@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
+	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // kubernetesHost is that of the page.
@@ -25,6 +26,8 @@ func TestKubernetesPageAndManifestsWorkAsTheyAre(t *testing.T) {
 	require.NoError(t, err)
 	k := startKube(t)
 	r := newRoutedReader(t, root, vaultserver.StartDev, map[string]string{kubernetesHost: k.Address()})
+	// The page's credential is a refresh token, whose tokens would expire on the full hour.
+	r.sim.Behave(vendorsim.Conduct{HourOffset: hourOffset()})
 	k.serve(r.own)
 	require.NoError(t, r.own.register(t.Context()))
 	ca, err := os.ReadFile(k.CA)
@@ -36,49 +39,66 @@ func TestKubernetesPageAndManifestsWorkAsTheyAre(t *testing.T) {
 
 	accepts := func(token string) bool { return r.sim.Accepts(token) }
 	assert.True(t, accepts(k.secret("analytics", "kensho-token", "access_token")), "the token of the page")
-	k.kubectl("", "delete", "-f", "../../examples/kubernetes/eso.yaml")
+	k.remove("eso.yaml", "secret-file.yaml")
 	k.prepare("reporting")
-	applied := []string{"eso.yaml", "reviewer.yaml", "secret-file.yaml", "serviceaccount.yaml"} // by the page
+	var applied []string
+	for _, command := range pageCommands(t, "kubectl apply -f examples/kubernetes/") {
+		applied = append(applied, filepath.Base(strings.Fields(command)[3]))
+	}
 	for _, c := range []struct {
 		file, secret string
 		needs        []string
+		namespaces   []string
 	}{
-		{"vso.yaml", "kensho-token", nil},
-		{"vso-restart.yaml", "kensho-token-env", []string{"vso.yaml"}},
-		{"vso-token.yaml", "kensho-token", nil},
-		{"eso-store.yaml", "kensho-token", nil},
-		{"eso-cluster.yaml", "kensho-token", nil},
+		{"vso.yaml", "kensho-token", nil, []string{"analytics"}},
+		{"vso-restart.yaml", "kensho-token-env", []string{"vso.yaml"}, []string{"analytics"}},
+		{"vso-token.yaml", "kensho-token", nil, []string{"analytics"}},
+		{"eso-store.yaml", "kensho-token", nil, []string{"analytics"}},
+		{"eso-cluster.yaml", "kensho-token", nil, []string{"analytics", "reporting"}},
 	} {
 		all := slices.Concat(c.needs, []string{c.file})
 		for _, file := range all {
 			k.apply(file)
 		}
-		k.eventually(func() bool { return accepts(k.secret("analytics", c.secret, "access_token")) }, "%s: no live token", c.file)
-		for _, file := range all {
-			k.kubectl("", "delete", "--ignore-not-found", "-f", "../../examples/kubernetes/"+file)
+		for _, namespace := range c.namespaces {
+			k.eventually(func() bool { return accepts(k.secret(namespace, c.secret, "access_token")) }, "%s: no valid token in %s", c.file, namespace)
 		}
-		k.eventually(func() bool { return k.secret("analytics", c.secret, "access_token") == "" }, "%s: the Secret stays", c.file)
+		k.remove(all...)
 		applied = append(applied, c.file)
 	}
 	for _, file := range []string{"injector.yaml", "injector-creds.yaml"} {
 		k.apply(file)
-		for _, folder := range k.agents("analytics", "app.kubernetes.io/name=dashboard", 2) {
-			token, err := os.ReadFile(filepath.Join(folder, "kensho"))
-			require.NoError(t, err)
-			assert.True(t, accepts(string(token)), "%s: an Agent renders %q", file, token)
+		for _, pod := range k.agents("analytics", "app.kubernetes.io/name=dashboard", 2) {
+			token := rendered(pod)()
+			assert.True(t, accepts(token), "%s: an Agent renders %q", file, token)
 		}
-		k.kubectl("", "delete", "-f", "../../examples/kubernetes/"+file)
-		k.eventually(func() bool {
-			pods, err := k.Pods(t.Context(), "analytics", "app.kubernetes.io/name=dashboard")
-			return err == nil && len(pods) == 0
-		}, "%s: the pods stay", file)
+		k.remove(file)
 		applied = append(applied, file)
 	}
 	k.apply("server/networkpolicy.yaml")
-	assert.ElementsMatch(t, applied, manifestFiles(t), "files in examples/kubernetes")
+	slices.Sort(applied)
+	assert.Equal(t, manifestFiles(t), slices.Compact(applied), "files in examples/kubernetes")
 }
 
-// manifestFiles returns the names of the files in examples/kubernetes.
+// remove deletes the objects of manifests. It returns when the tokens that they had are gone, so that a later token is not one of
+// these.
+func (k *kube) remove(files ...string) {
+	k.t.Helper()
+	for _, file := range files {
+		k.kubectl("", "delete", "--ignore-not-found", "-f", "../../examples/kubernetes/"+file)
+	}
+	for _, namespace := range []string{"analytics", "reporting"} {
+		for _, secret := range []string{"kensho-token", "kensho-token-env"} {
+			k.eventually(func() bool { return k.secret(namespace, secret, "access_token") == "" }, "%v: the Secret %s stays in %s", files, secret, namespace)
+		}
+	}
+	k.eventually(func() bool {
+		pods, err := k.Pods(k.t.Context(), "analytics", "app.kubernetes.io/name=dashboard")
+		return err == nil && len(pods) == 0
+	}, "%v: the pods stay", files)
+}
+
+// manifestFiles returns the names of the files in examples/kubernetes, in order.
 func manifestFiles(t *testing.T) []string {
 	t.Helper()
 	paths, err := filepath.Glob("../../examples/kubernetes/*.yaml")

@@ -4,6 +4,9 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,6 +77,7 @@ func (k *kube) define(folder string) {
 		args = append(args, "-f", file)
 	}
 	k.kubectl("", args...)
+	k.kubectl("", "wait", "crd", "--all", "--for=condition=Established", "--timeout="+patience.String())
 }
 
 func (k *kube) serve(of *world) {
@@ -84,11 +88,14 @@ func (k *kube) serve(of *world) {
 // moduleFolder returns the folder of a module that one in tools/ requires.
 func moduleFolder(t *testing.T, tool, module string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", module)
+	cmd := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", module)
 	cmd.Dir = "../../tools/" + tool
-	folder, err := cmd.Output()
-	require.NoError(t, err)
-	return strings.TrimSpace(string(folder))
+	output, err := cmd.Output()
+	require.NoError(t, err, "%s", output)
+	var downloaded struct{ Dir string }
+	require.NoError(t, json.Unmarshal(output, &downloaded))
+	require.NotEmpty(t, downloaded.Dir, module)
+	return downloaded.Dir
 }
 
 // kubectl runs kubectl with an input.
@@ -107,26 +114,44 @@ func (k *kube) apply(file string, oldnew ...string) {
 	k.kubectl(strings.NewReplacer(oldnew...).Replace(string(content)), "apply", "-f", "-")
 }
 
-// prepare creates a namespace as docs/kubernetes.md tells: with the service account and the certificate authority of Vault.
+// prepare creates a namespace as docs/kubernetes.md says: with the service account and the certificate authority of Vault.
 func (k *kube) prepare(namespace string) {
 	k.t.Helper()
 	k.apply("serviceaccount.yaml", "analytics", namespace)
 	k.kubectl("", "-n", namespace, "create", "secret", "generic", "vault-ca", "--from-file=ca.crt="+k.CA)
 }
 
-// secret returns a value of a Secret; "" if there is none yet.
+// secret returns a value of a Secret; "" if the Secret does not exist. It tries again after any other error, and fails the test
+// if that does not help.
 func (k *kube) secret(namespace, name, key string) string {
-	var secret corev1.Secret
-	if err := k.Get(k.t.Context(), "/api/v1/namespaces/"+namespace+"/secrets/"+name, &secret); err != nil {
-		return ""
+	k.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(pollInterval) {
+		var secret corev1.Secret
+		err := k.Get(k.t.Context(), "/api/v1/namespaces/"+namespace+"/secrets/"+name, &secret)
+		var status *kubecluster.StatusError
+		switch {
+		case err == nil:
+			return string(secret.Data[key])
+		case errors.As(err, &status) && status.Code == http.StatusNotFound:
+			return ""
+		case k.Err() != nil || time.Now().After(deadline):
+			k.t.Errorf("%s/%s: %v", namespace, name, errors.Join(err, k.Err()))
+			return ""
+		}
 	}
-	return string(secret.Data[key])
 }
 
-// eventually waits until a condition holds.
-func (k *kube) eventually(condition func() bool, what string, args ...any) {
+// pollInterval is the time between two reads of what a test waits for.
+const pollInterval = 200 * time.Millisecond
+
+// eventually waits until a condition holds. It runs the condition in the goroutine of the test, so the condition may fail the
+// test.
+func (k *kube) eventually(condition func() bool, failure string, args ...any) {
 	k.t.Helper()
-	require.Eventually(k.t, condition, patience, 200*time.Millisecond, append([]any{what}, args...)...)
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(pollInterval) {
+		require.NoError(k.t, k.Err())
+		require.True(k.t, time.Now().Before(deadline), append([]any{failure}, args...)...)
+	}
 }
 
 // connect sets up Vault's Kubernetes auth method with the commands of docs/kubernetes.md, for service accounts of
@@ -147,9 +172,8 @@ func (k *kube) connect(m *mount, namespaces ...string) {
 		"bound_service_account_namespaces=analytics,reporting", all, "bound_service_account_namespaces=analytics", all)
 }
 
-// agents runs the Agents of all pods of a Deployment, as the injector has specified them, and returns the folders with
-// what they render.
-func (k *kube) agents(namespace, label string, replicas int) []string {
+// agents runs the Agents of all pods of a Deployment, as the injector has specified them.
+func (k *kube) agents(namespace, label string, replicas int) []*kubecluster.Pod {
 	k.t.Helper()
 	var pods []corev1.Pod
 	k.eventually(func() bool {
@@ -158,7 +182,7 @@ func (k *kube) agents(namespace, label string, replicas int) []string {
 		require.NoError(k.t, err)
 		return len(pods) == replicas
 	}, "%d pods of %s", replicas, label)
-	folders := make([]string, 0, replicas)
+	all := make([]*kubecluster.Pod, 0, replicas)
 	for _, pod := range pods {
 		running, err := k.Schedule(k.t.Context(), pod)
 		require.NoError(k.t, err)
@@ -168,7 +192,15 @@ func (k *kube) agents(namespace, label string, replicas int) []string {
 		require.NoError(k.t, err, printed)
 		require.NoError(k.t, running.Start("vault-agent"))
 		k.t.Cleanup(func() { assert.NoError(k.t, running.Stop()) })
-		folders = append(folders, running.Folder("vault-secrets"))
+		all = append(all, running)
 	}
-	return folders
+	return all
+}
+
+// rendered returns a function that reads the token that the Agent of a pod renders; "" if there is none.
+func rendered(pod *kubecluster.Pod) func() string {
+	return func() string {
+		token, _ := os.ReadFile(filepath.Join(pod.Folder("vault-secrets"), "kensho"))
+		return string(token)
+	}
 }

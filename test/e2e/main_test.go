@@ -227,9 +227,14 @@ func (w *world) enableAs(t *testing.T, plugin, path string) *mount {
 // behave changes the behavior of the vendors. Tokens that Kensho issues for a refresh token expire
 // in 50 minutes and not on the full hour, which might come during a test.
 func (m *mount) behave(c vendorsim.Conduct) {
-	expiry := time.Now().Add(50 * time.Minute).Truncate(time.Second)
-	c.HourOffset = expiry.Sub(expiry.Truncate(time.Hour))
+	c.HourOffset = hourOffset()
 	m.sim.Behave(c)
+}
+
+// hourOffset returns the offset from the full hour of a time in 50 minutes.
+func hourOffset() time.Duration {
+	expiry := time.Now().Add(50 * time.Minute).Truncate(time.Second)
+	return expiry.Sub(expiry.Truncate(time.Hour))
 }
 
 // kensho returns the fields of a credential with the refresh token, and without a keepalive, which

@@ -10,6 +10,9 @@ module=github.com/hashicorp/vault-secrets-operator
 cd "$(dirname "$0")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# A signal does not run the trap of EXIT in every shell.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 go mod download "$module"
 cp -R "$(go list -m -f '{{.Dir}}' "$module")" "$work/operator"

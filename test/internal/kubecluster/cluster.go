@@ -1,6 +1,6 @@
 // Package kubecluster runs a Kubernetes cluster without nodes on this machine, for the tests: etcd, the API server and
 // the controller manager, built from their sources. Containers run in sandboxes of bubblewrap, with the volumes of their
-// pods, as a kubelet would run them. All of them share one loopback address, which no other cluster uses.
+// pods, as a kubelet would run them. All of them share one random loopback address, which probably no other cluster uses.
 package kubecluster
 
 import (
@@ -43,8 +43,14 @@ type Cluster struct {
 	log     io.Writer
 	issuer  *authority
 	client  *http.Client
-	running []*process.Process // in the order of their start
+	running []program // in the order of their start
 	vault   *http.Server
+}
+
+// A program is a running program of the cluster.
+type program struct {
+	*process.Process
+	name string
 }
 
 // Start starts a cluster from the binaries in a folder: etcd, kube-apiserver, kube-controller-manager and kubectl. Their
@@ -182,18 +188,30 @@ func (c *Cluster) startControllers(ctx context.Context) error {
 
 // start starts a binary of the cluster, which runs until Stop.
 func (c *Cluster) start(name string, args ...string) error {
-	return c.launch(command(filepath.Join(c.bin, name), args...))
+	return c.launch(name, newCommand(filepath.Join(c.bin, name), args...))
 }
 
-// await waits until a part of the cluster is ready. It fails if a process has ended meanwhile.
+// Err returns an error if a program of the cluster has ended.
+func (c *Cluster) Err() error {
+	for _, p := range c.running {
+		select {
+		case <-p.Ended():
+			return fmt.Errorf("%s has ended", p.name)
+		default:
+		}
+	}
+	return nil
+}
+
+// await waits until a part of the cluster is ready. It fails at once if a program has ended.
 func (c *Cluster) await(ctx context.Context, what string, isReady func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	last := c.running[len(c.running)-1]
 	for !isReady() {
+		if err := c.Err(); err != nil {
+			return fmt.Errorf("%s is not ready: %w", what, err)
+		}
 		select {
-		case <-last.Ended():
-			return fmt.Errorf("%s has ended", what)
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready: %w", what, ctx.Err())
 		case <-time.After(100 * time.Millisecond):

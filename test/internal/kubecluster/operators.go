@@ -47,7 +47,7 @@ func (c *Cluster) operate(ctx context.Context, name string, mounts []mount, env 
 		all[variable] = value
 	}
 	mounts = append(mounts, mount{from: folder, to: accountFolder})
-	return c.launch(c.sandbox(mounts, all, append([]string{"/opt/bin/" + name}, args...)...))
+	return c.launch(name, c.sandbox(mounts, all, append([]string{"/opt/bin/" + name}, args...)...))
 }
 
 // operator is an operator's namespace and service account.

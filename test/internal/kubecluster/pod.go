@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -24,24 +26,34 @@ func (c *Cluster) Pods(ctx context.Context, namespace, label string) ([]corev1.P
 
 // A Pod is a pod whose containers run on this machine.
 type Pod struct {
-	c       *Cluster
-	pod     corev1.Pod
-	dir     string
-	running []*process.Process
+	c        *Cluster
+	pod      corev1.Pod
+	dir      string
+	stopping chan struct{} // closed by Stop
+	kept     []chan error  // the results of the started containers
+	restarts atomic.Int32
 }
+
+// restartDelay is how long a kubelet waits before it restarts a container for the first time.
+const restartDelay = 10 * time.Second
 
 // Schedule creates the volumes of a pod.
 func (c *Cluster) Schedule(ctx context.Context, pod corev1.Pod) (*Pod, error) {
-	p := &Pod{c: c, pod: pod, dir: c.file(string(pod.UID))}
-	for _, volume := range pod.Spec.Volumes {
+	p := &Pod{c: c, pod: pod, dir: c.file(string(pod.UID)), stopping: make(chan struct{})}
+	return p, p.fillVolumes(ctx)
+}
+
+// fillVolumes creates the volumes that do not exist, and writes the files of all.
+func (p *Pod) fillVolumes(ctx context.Context) error {
+	for _, volume := range p.pod.Spec.Volumes {
 		if err := os.MkdirAll(p.Folder(volume.Name), 0o700); err != nil {
-			return nil, err
+			return err
 		}
 		if err := p.fill(ctx, volume); err != nil {
-			return nil, fmt.Errorf("volume %s: %w", volume.Name, err)
+			return fmt.Errorf("volume %s: %w", volume.Name, err)
 		}
 	}
-	return p, nil
+	return nil
 }
 
 // Folder returns the folder of a volume on this machine.
@@ -123,29 +135,63 @@ func (p *Pod) Run(ctx context.Context, container string) (string, error) {
 	return running.output(), err
 }
 
-// Start starts a container of the pod, as it is specified, which runs until Stop.
+// Start starts a container of the pod, as it is specified. Until Stop, it restarts the container after each end, as a kubelet
+// does.
 func (p *Pod) Start(container string) error {
 	spec, err := p.container(container)
 	if err != nil {
 		return err
 	}
-	cmd := p.command(spec)
-	cmd.Stdout, cmd.Stderr = p.c.log, p.c.log
-	running, err := process.Start(cmd)
+	running, err := p.start(spec)
 	if err != nil {
 		return err
 	}
-	p.running = append(p.running, running)
+	result := make(chan error, 1)
+	p.kept = append(p.kept, result)
+	go func() { result <- p.keep(spec, running) }()
 	return nil
 }
 
+func (p *Pod) start(spec corev1.Container) (*process.Process, error) {
+	cmd := p.command(spec)
+	cmd.Stdout, cmd.Stderr = p.c.log, p.c.log
+	return process.Start(cmd)
+}
+
+// keep restarts a container after each end, with new tokens of its service account. It returns after Stop.
+func (p *Pod) keep(spec corev1.Container, running *process.Process) error {
+	for {
+		select {
+		case <-p.stopping:
+			return running.StopGroup()
+		case <-running.Ended():
+		}
+		select {
+		case <-p.stopping:
+			return nil
+		case <-time.After(restartDelay):
+		}
+		p.restarts.Add(1)
+		if err := p.fillVolumes(context.Background()); err != nil {
+			return err
+		}
+		var err error
+		if running, err = p.start(spec); err != nil {
+			return err
+		}
+	}
+}
+
+// Restarts returns how often containers of the pod have been restarted.
+func (p *Pod) Restarts() int { return int(p.restarts.Load()) }
+
 // Stop ends the containers of the pod, and removes its volumes.
 func (p *Pod) Stop() error {
+	close(p.stopping)
 	var failures []error
-	for _, running := range p.running {
-		failures = append(failures, running.StopGroup())
+	for _, result := range p.kept {
+		failures = append(failures, <-result)
 	}
-	p.running = nil
 	return errors.Join(append(failures, os.RemoveAll(p.dir))...)
 }
 

@@ -70,5 +70,8 @@ func (c *Cluster) Kubectl(ctx context.Context, input string, args ...string) (st
 	return string(output), err
 }
 
-// Environment returns the variables with which kubectl is an administrator of the cluster.
-func (c *Cluster) Environment() []string { return []string{"KUBECONFIG=" + c.file("kubeconfig")} }
+// Environment returns the variables with which kubectl is an administrator of the cluster. kubectl keeps its caches in the
+// folder of the cluster.
+func (c *Cluster) Environment() []string {
+	return []string{"KUBECONFIG=" + c.file("kubeconfig"), "KUBECACHEDIR=" + c.file("cache")}
+}

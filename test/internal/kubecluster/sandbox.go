@@ -35,21 +35,21 @@ func (c *Cluster) sandbox(mounts []mount, env map[string]string, args ...string)
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		options = append(options, "--setenv", name, env[name])
 	}
-	return command("bwrap", append(append(options, "--"), args...)...)
+	return newCommand("bwrap", append(append(options, "--"), args...)...)
 }
 
-// command returns a command that Stop ends gracefully; the end of a context would kill it.
-func command(name string, args ...string) *exec.Cmd {
+// newCommand returns a command that Stop ends gracefully; the end of a context would kill it.
+func newCommand(name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(context.Background(), name, args...)
 }
 
-// launch starts a command, which runs until Stop.
-func (c *Cluster) launch(cmd *exec.Cmd) error {
+// launch starts the command of a program, which runs until Stop.
+func (c *Cluster) launch(name string, cmd *exec.Cmd) error {
 	cmd.Stdout, cmd.Stderr = c.log, c.log
 	p, err := process.Start(cmd)
 	if err != nil {
 		return err
 	}
-	c.running = append(c.running, p)
+	c.running = append(c.running, program{p, name})
 	return nil
 }
