@@ -251,7 +251,7 @@ bin/tofu: tools/tofu/go.mod tools/tofu/go.sum
 	@$(call build-tool,tofu,github.com/opentofu/opentofu/cmd/tofu)
 
 bin/terraform-provider-vault: tools/terraform-provider-vault/go.mod tools/terraform-provider-vault/go.sum
-	@echo 'Building the Vault provider of Terraform (a minute or two with empty caches) …'
+	@echo 'Building the Vault provider of Terraform (3 to 4 minutes with empty caches) …'
 	@$(call build-tool,terraform-provider-vault,github.com/hashicorp/terraform-provider-vault)
 
 # The pinned server is built without this auth method.

@@ -24,8 +24,8 @@ import (
 const terraformExample = "../../examples/terraform"
 
 // providerVersion is the release that tools/terraform-provider-vault builds. Its go.mod names the
-// commit, because the provider's module path allows no v3 tag.
-const providerVersion = "3.3.1"
+// commit, because the provider's module path allows no v5 tag.
+const providerVersion = "5.9.0"
 
 // terraform runs a copy of the example, with a token of the example's policy.
 type terraform struct {
