@@ -4,9 +4,17 @@ variable "client_id" {
 }
 
 variable "private_key" {
-  description = "The private key, in PEM."
+  description = "The private key, in PEM. Needed only for the first apply and when private_key_version changes."
   type        = string
+  default     = null
+  ephemeral   = true
   sensitive   = true
+}
+
+variable "private_key_version" {
+  description = "A number to raise when private_key changes."
+  type        = number
+  default     = 1
 }
 
 variable "token_url" {

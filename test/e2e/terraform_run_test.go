@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/process"
-	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
 )
 
 // terraformExample is the directory of the example.
@@ -27,33 +26,25 @@ const terraformExample = "../../examples/terraform"
 // commit, because the provider's module path allows no v5 tag.
 const providerVersion = "5.9.0"
 
-// terraform runs a copy of the example, with a token of the example's policy.
+// terraform runs a configuration in a copy of the example.
 type terraform struct {
 	t       *testing.T
-	dir     string
+	dir     string // of the configuration
 	env     map[string]string
 	printed bytes.Buffer // all output so far
 }
 
-func newTerraform(t *testing.T, m *mount) *terraform {
+// newTerraform returns a runner of a folder of the example, with a token of a policy.
+func newTerraform(t *testing.T, m *mount, folder, policy string) *terraform {
 	t.Helper()
 	require.NotEmpty(t, os.Getenv("TOFU"), "run these tests by `make e2e`")
-	dir := t.TempDir()
-	sources, err := filepath.Glob(terraformExample + "/*.tf")
-	require.NoError(t, err)
-	for _, source := range sources {
-		content, err := os.ReadFile(source)
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(filepath.Join(dir, filepath.Base(source)), content, 0o600))
-	}
-	policy, err := os.ReadFile(terraformExample + "/policy.hcl")
-	require.NoError(t, err)
-	require.NoError(t, m.root.Sys().PutPolicyWithContext(t.Context(), "terraform", string(policy)))
-
-	home := t.TempDir()
-	tf := &terraform{t: t, dir: dir, env: map[string]string{
+	dir, home := t.TempDir(), t.TempDir()
+	require.NoError(t, os.CopyFS(dir, os.DirFS(terraformExample)))
+	require.NoError(t, m.root.Sys().PutPolicyWithContext(t.Context(), "terraform", policy))
+	require.NoError(t, os.Symlink(os.Getenv("VAULT"), filepath.Join(home, "vault")))
+	return &terraform{t: t, dir: filepath.Join(dir, folder), env: map[string]string{
 		"HOME":               home,
-		"PATH":               os.Getenv("PATH"),
+		"PATH":               home + string(filepath.ListSeparator) + os.Getenv("PATH"),
 		"CHECKPOINT_DISABLE": "1",
 		"TF_CLI_ARGS":        "-no-color",
 		"TF_CLI_CONFIG_FILE": mirrorProvider(t, home),
@@ -61,10 +52,6 @@ func newTerraform(t *testing.T, m *mount) *terraform {
 		"VAULT_ADDR":         m.server.Address,
 		"VAULT_TOKEN":        m.client("terraform").Token(),
 	}}
-	tf.set("client_id", clientID)
-	tf.set("private_key", privateKeyPEM())
-	tf.set("token_url", vendorsim.URL(m.base, "https://kensho.okta.com/oauth2/default/v1/token"))
-	return tf
 }
 
 // mirrorProvider writes a CLI configuration that installs the provider only from the binary that
@@ -80,12 +67,29 @@ func mirrorProvider(t *testing.T, home string) (config string) {
 	return config
 }
 
-// set sets a variable of the example.
+// set sets a variable of the configuration.
 func (tf *terraform) set(variable, value string) { tf.env["TF_VAR_"+variable] = value }
 
+func (tf *terraform) unset(variable string) { delete(tf.env, "TF_VAR_"+variable) }
+
+// edit replaces text of a file of the configuration.
+func (tf *terraform) edit(file, old, replacement string) {
+	tf.t.Helper()
+	file = filepath.Join(tf.dir, file)
+	content, err := os.ReadFile(file)
+	require.NoError(tf.t, err)
+	require.Contains(tf.t, string(content), old)
+	require.NoError(tf.t, os.WriteFile(file, []byte(strings.ReplaceAll(string(content), old, replacement)), 0o600))
+}
+
+// savedPlan is the file in which apply saves a plan.
+const savedPlan = "saved.tfplan"
+
+// apply saves a plan to a file, applies it, and returns the output of the latter.
 func (tf *terraform) apply(status int) string {
 	tf.t.Helper()
-	return tf.run(status, "apply", "-auto-approve")
+	tf.run(0, "plan", "-out="+savedPlan)
+	return tf.run(status, "apply", savedPlan)
 }
 
 // assertNoChanges asserts that a plan has no changes.
