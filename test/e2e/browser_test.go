@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,60 +15,36 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"vault-plugin-secrets-tokenbroker/test/internal/chromium"
 	"vault-plugin-secrets-tokenbroker/test/internal/openid"
 )
-
-// A browser is a real browser, which the tests share.
-type browser struct {
-	context.Context
-	close context.CancelFunc
-}
 
 // theBrowser is started by the first test that needs it.
 var theBrowser struct {
 	sync.Mutex
-	*browser
+	*chromium.Browser
 }
 
 // sharedBrowser returns the browser that the tests share.
-func sharedBrowser(t *testing.T) *browser {
+func sharedBrowser(t *testing.T) *chromium.Browser {
 	t.Helper()
 	theBrowser.Lock()
 	defer theBrowser.Unlock()
-	if theBrowser.browser == nil {
-		path, err := exec.LookPath("chromium")
-		require.NoError(t, err)
-		theBrowser.browser, err = startBrowser(path, filepath.Join(os.Getenv("GOTMPDIR"), "chromium"))
+	if theBrowser.Browser == nil {
+		var err error
+		theBrowser.Browser, err = chromium.Start(filepath.Join(os.Getenv("GOTMPDIR"), "chromium"))
 		require.NoError(t, err)
 	}
-	return theBrowser.browser
+	return theBrowser.Browser
 }
 
 // closeBrowser ends the browser, if it has been started.
 func closeBrowser() {
 	theBrowser.Lock()
 	defer theBrowser.Unlock()
-	if theBrowser.browser != nil {
-		theBrowser.close()
+	if theBrowser.Browser != nil {
+		theBrowser.Close()
 	}
-}
-
-// startBrowser starts a browser that does not connect to its makers. Its files go to the folder data.
-func startBrowser(path, data string) (*browser, error) {
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(data), chromedp.WSURLReadTimeout(2*time.Minute),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-auto-reload", true), // of error pages
-		// Without the cache, the buttons back and forward send requests.
-		chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,BackForwardCache"))
-	allocator, endProcess := chromedp.NewExecAllocator(context.Background(), options...)
-	started, endBrowser := chromedp.NewContext(allocator)
-	b := &browser{started, func() { endBrowser(); endProcess() }}
-	if err := chromedp.Do(started); err != nil {
-		b.close()
-		return nil, err
-	}
-	return b, nil
 }
 
 // A person has a window of the browser with cookies of its own. The address is also the name at the provider.
