@@ -33,7 +33,7 @@ export CGO_ENABLED := 0
 # The parts that `make test` runs beside the end-to-end tests, in this order. The end-to-end
 # tests mostly wait, so the parts use the processors meanwhile, JOBS-1 at a time. With one
 # job, they run after the end-to-end tests.
-PARTS := unit-race lint sim faults-short fuzz-short dist-test-short examples
+PARTS := unit-race lint sim faults-short fuzz-short dist-test-short examples site-test
 
 # Records how long a part, or the build of a tool, takes. `make test` sets TIMES.
 TIMED := tools/parts/timed.sh
@@ -42,7 +42,7 @@ TIMED := tools/parts/timed.sh
 # The caller, such as a CI job, limits the run as a whole.
 export LIMIT := -timeout=3h
 
-.PHONY: help packages build dist vault demo playground recording test test-all kubernetes e2e $(PARTS) unit fuzz faults dist-test bench storm benchstat docs vet fmt clean FORCE
+.PHONY: help packages build dist vault demo playground recording test test-all kubernetes e2e $(PARTS) unit fuzz faults dist-test bench storm benchstat docs site vet fmt clean FORCE
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -242,6 +242,17 @@ bin/benchstat: tools/benchstat/go.mod tools/benchstat/go.sum
 
 docs: ## Generate docs/api.md, docs/vendors.md and docs/definitions.md.
 	go test $(LIMIT) -count=1 -run 'TestTheAPIReferenceIsCurrent|TestTheCataloguePageIsCurrent|TestTheReferenceOfDefinitionsIsCurrent' . -args -write-docs
+
+site: bin/hugo | git ## Build the site of the documentation into bin/site (SITE=folder for another folder).
+	@tools/site/build.sh $(SITE)
+
+SITE := bin/site
+site-test: site | chromium
+	@SITE=$(abspath $(SITE)) go -C test test $(LIMIT) -vet=off -tags e2e -count=1 ./site
+
+bin/hugo: tools/hugo/go.mod tools/hugo/go.sum
+	@echo 'Building Hugo, for the site of the documentation (3 to 4 minutes with empty caches) …'
+	@$(call build-tool,hugo,github.com/gohugoio/hugo)
 
 # $(call build-tool,<folder>,<package>) builds the target from the module in a folder of tools/.
 build-tool = $(TIMED) $@ go -C tools/$(1) build -ldflags '-s -w' -o $(abspath $@) $(2)

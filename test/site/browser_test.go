@@ -1,0 +1,154 @@
+//go:build e2e
+
+package site
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"vault-plugin-secrets-tokenbroker/test/internal/chromium"
+)
+
+// The widths of a phone and of a desktop, in CSS pixels.
+const phone, desktop = 360, 1280
+
+// patience is the longest wait for the browser.
+const patience = 5 * time.Minute
+
+// window is a window of a browser, and a server of the site.
+type window struct {
+	*testing.T
+	context.Context
+	address string
+	console *console
+}
+
+// console collects the errors that a page reports.
+type console struct {
+	sync.Mutex
+	errors []string
+}
+
+func (c *console) listen(event any) {
+	c.Lock()
+	defer c.Unlock()
+	switch event := event.(type) {
+	case *runtime.EventExceptionThrown:
+		c.errors = append(c.errors, event.ExceptionDetails.Text)
+	case *runtime.EventConsoleAPICalled:
+		if event.Type == runtime.ConsoleAPICalledTypeError || event.Type == runtime.ConsoleAPICalledTypeWarning {
+			c.errors = append(c.errors, string(event.Type))
+		}
+	case *log.EventEntryAdded:
+		c.errors = append(c.errors, event.Entry.Text+" "+event.Entry.URL)
+	}
+}
+
+// openWindow serves the site below a path, as GitHub Pages does, and opens a window of a browser.
+func openWindow(t *testing.T) *window {
+	t.Helper()
+	folder := os.Getenv("SITE")
+	require.NotEmpty(t, folder, "run make site-test, which sets SITE")
+	server := httptest.NewServer(http.StripPrefix("/project/", http.FileServer(http.Dir(folder))))
+	t.Cleanup(server.Close)
+	browser, err := chromium.Start(t.TempDir())
+	require.NoError(t, err)
+	t.Cleanup(browser.Close)
+	limited, cancel := context.WithTimeout(browser, patience)
+	t.Cleanup(cancel)
+	w := &window{t, limited, server.URL + "/project/", &console{}}
+	require.NoError(t, chromedp.Listen(limited, w.console.listen))
+	return w
+}
+
+func (w *window) do(steps ...chromedp.Action[chromedp.Void]) {
+	w.Helper()
+	require.NoError(w, chromedp.Do(w.Context, steps...))
+}
+
+func evaluate[T any](w *window, script string) T {
+	w.Helper()
+	value, err := chromedp.Run(w.Context, chromedp.Evaluate[T](script))
+	require.NoError(w, err)
+	return value
+}
+
+// picture writes a picture of the window to the folder that SITE_PICTURES names, if it does.
+func (w *window) picture(page string, width string) {
+	w.Helper()
+	folder := os.Getenv("SITE_PICTURES")
+	if folder == "" {
+		return
+	}
+	content, err := chromedp.Run(w.Context, chromedp.CaptureScreenshot())
+	require.NoError(w, err)
+	name := strings.ReplaceAll(strings.TrimSuffix(page, path.Ext(page)), "/", "-") + "-" + width + ".png"
+	require.NoError(w, os.WriteFile(filepath.Join(folder, name), content, 0o600))
+}
+
+func TestEachPageFitsAPhoneAndADesktop(t *testing.T) {
+	w := openWindow(t)
+	for page := range readPages(t) {
+		w.do(chromedp.EmulateViewport(phone, 740), chromedp.Navigate(w.address+page))
+		assert.Equal(t, phone, evaluate[int](w, "innerWidth"))
+		assert.LessOrEqual(t, evaluate[int](w, "document.documentElement.scrollWidth"), phone, page)
+		w.picture(page, "phone")
+		w.do(chromedp.EmulateViewport(desktop, 900))
+		assert.LessOrEqual(t, evaluate[int](w, "document.documentElement.scrollWidth"), desktop, page)
+		w.picture(page, "desktop")
+
+		for _, loaded := range evaluate[[]string](w, `performance.getEntriesByType("resource").map((entry) => entry.name)`) {
+			assert.True(t, strings.HasPrefix(loaded, w.address) || strings.HasPrefix(loaded, "data:"), "%s loads %s", page, loaded)
+		}
+		assert.NotEmpty(t, evaluate[int](w, "document.styleSheets[0].cssRules.length"), page)
+		assert.Equal(t, 0, evaluate[int](w, "[...document.images].filter((image) => image.complete && !image.naturalWidth).length"), "%s: broken images", page)
+		w.console.Lock()
+		assert.Empty(t, w.console.errors, page)
+		w.console.errors = nil
+		w.console.Unlock()
+	}
+}
+
+// visible has the names of the vendors that the catalogue shows.
+const visible = `[...document.querySelectorAll("main h2")].filter((heading) => heading.checkVisibility()).map((heading) => heading.id)`
+
+func TestTheSearchShowsOnlyTheVendorsThatMatch(t *testing.T) {
+	w := openWindow(t)
+	w.do(chromedp.Navigate(w.address + "docs/vendors.html"))
+	all := evaluate[[]string](w, visible)
+	assert.Greater(t, len(all), 100)
+
+	w.do(chromedp.SendKeys("#search", "sales"))
+	some := evaluate[[]string](w, visible)
+	assert.Contains(t, some, "salesforce")
+	assert.Less(t, len(some), len(all)/4)
+	shown := evaluate[string](w, `[...document.querySelectorAll("main h2 ~ *")].filter((element) => element.checkVisibility() && !element.matches("form, footer")).map((element) => element.textContent).join(" ")`)
+	assert.NotContains(t, shown, "BlackRock Aladdin", "a section is hidden with its heading")
+	for _, name := range some {
+		section := evaluate[string](w, `(() => { let text = ""; for (let e = document.getElementById("`+name+`"); e && (!text || !e.matches("h2, footer")); e = e.nextElementSibling) text += e.textContent; return text.toLowerCase() })()`)
+		assert.Contains(t, section, "sales", name)
+	}
+
+	w.do(chromedp.SendKeys("#search", "force JWT"))
+	assert.Equal(t, []string{"salesforce", "sfcc"}, evaluate[[]string](w, visible), "words in any order, and letters of any case")
+	assert.Equal(t, "2 of "+evaluate[string](w, `String(document.querySelectorAll("main h2").length)`)+" vendors", evaluate[string](w, `document.querySelector("output").value`))
+
+	w.do(chromedp.SendKeys("#search", " nothing-has-this-word"))
+	assert.Empty(t, evaluate[[]string](w, visible))
+	evaluate[bool](w, `document.querySelector("form").reset(), document.querySelector("#search").dispatchEvent(new Event("input"))`)
+	assert.Equal(t, all, evaluate[[]string](w, visible))
+}
