@@ -68,18 +68,19 @@ dist: export VERSION := $(VERSION)
 dist: export SBOM := $(abspath bin/cyclonedx-gomod)
 dist: export OCI := $(abspath bin/oci)
 dist: export LICENSES := $(abspath bin/licenses)
-dist: bin/cyclonedx-gomod bin/oci bin/licenses | version jq zip ## Build the files of a release into dist/ (VERSION=vX.Y.Z).
+dist: export NFPM := $(abspath bin/nfpm)
+dist: bin/cyclonedx-gomod bin/oci bin/licenses bin/nfpm | version jq zip ## Build the files of a release into dist/ (VERSION=vX.Y.Z).
 	@tools/dist/dist.sh $(DIST)
 
-dist-test: $(SERVER) | buildah git jq zip ## Test the files that `make dist` builds, and that the build is reproducible.
+dist-test: $(SERVER) | buildah fakeroot git jq zip ## Test the files that `make dist` builds, and that the build is reproducible.
 	@PLATFORMS='$(PLATFORMS)' tools/dist/test.sh
 
 # The same, for this machine's platform only. The release workflow tests all platforms.
-dist-test-short: $(SERVER) bin/cyclonedx-gomod | buildah git jq zip
+dist-test-short: $(SERVER) bin/cyclonedx-gomod bin/nfpm | buildah fakeroot git jq zip
 	@PLATFORMS="$$(go env GOHOSTOS)/$$(go env GOHOSTARCH)" tools/dist/test.sh
 
 .PHONY: dist-run
-dist-run: $(SERVER) | version
+dist-run: $(SERVER) | fakeroot version
 	@VAULT=$(abspath $(SERVER)) VERSION=$(VERSION) tools/dist/run.sh $(DIST)
 
 vault: bin/vault ## Build the pinned Vault server into bin/ (for tests and the demo).
@@ -323,9 +324,9 @@ npm:
 
 # Debian packages, by the names of their commands. The race detector needs gcc, the pages
 # create keys with openssl, people consent in chromium, the benchmark generates load with wrk,
-# buildah builds images without a daemon, prometheus includes promtool, and systemd checks the
-# unit of an example.
-PACKAGES := buildah chromium curl gcc git jq openssl prometheus shellcheck systemd termtosvg wrk zip
+# buildah builds images without a daemon, fakeroot installs the release's package without root,
+# prometheus includes promtool, and systemd checks the unit of an example.
+PACKAGES := buildah chromium curl fakeroot gcc git jq openssl prometheus shellcheck systemd termtosvg wrk zip
 packages: ## Install the Debian packages that the tests need.
 	@missing=(); for command in $(filter-out gcc,$(PACKAGES)); do \
 		command -v $$command >/dev/null || missing+=($$command); done; \
@@ -356,7 +357,7 @@ MODULES := bench test test/examples test/dist tools/oci tools/dockerfile tools/g
 
 vet: ## Run go vet in all modules (golangci-lint, part of lint, does so too).
 	go vet ./...
-	@for module in $(MODULES); do (set -x; go -C $$module vet -tags e2e,kubernetes ./...); done
+	@for module in $(MODULES); do (set -x; go -C $$module vet -tags e2e,kubernetes,dist ./...); done
 
 lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | git shellcheck ## Run the linters, and check formatting, go.mod and terms.
 	tools/lint/run.sh . $(MODULES)
@@ -381,6 +382,12 @@ bin/oci: tools/oci/go.mod tools/oci/go.sum tools/oci/main.go
 bin/licenses: tools/licenses/main.go
 	@echo 'building $@'
 	@$(REPRODUCIBLE) go build -o $@ ./tools/licenses
+
+# Releases after 2.45 pull in modules for RPM and MSIX packages, which nothing here needs.
+bin/nfpm: tools/nfpm/go.mod tools/nfpm/go.sum
+	@echo 'building $@'
+	@$(REPRODUCIBLE) go -C tools/nfpm build -trimpath -buildvcs=false -ldflags '-s -w' \
+		-o $(abspath $@) github.com/goreleaser/nfpm/v2/cmd/nfpm
 
 bin/actionlint: tools/actionlint/go.mod tools/actionlint/go.sum
 	@echo 'building $@'

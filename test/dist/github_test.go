@@ -145,6 +145,56 @@ func TestOnlyPublishingJobsMayWrite(t *testing.T) {
 	assert.Empty(t, workflow.Jobs["test"].Needs)
 }
 
+// A file that the workflow leaves out would be missing from the release, or have no attestation.
+func TestEachFileIsPublishedWithProvenance(t *testing.T) {
+	var workflow struct {
+		Jobs map[string]struct {
+			Steps []struct {
+				Uses, Run string
+				With      map[string]string
+			}
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(content(t, filepath.Join(root, ".github/workflows/release.yml")), &workflow))
+	var uploaded, published []string
+	attested := false
+	for _, step := range workflow.Jobs["dist"].Steps {
+		if strings.HasPrefix(step.Uses, "actions/upload-artifact@") {
+			uploaded = strings.Fields(step.With["path"])
+		}
+	}
+	for _, step := range workflow.Jobs["publish"].Steps {
+		if strings.HasPrefix(step.Uses, "actions/attest-build-provenance@") {
+			attested = step.With["subject-checksums"] == "dist/SHA256SUMS"
+		}
+		if strings.HasPrefix(step.Run, "cp ") {
+			assert.Contains(t, step.Run, "_provenance.sigstore.json", "the attestation is not a file of the release")
+		}
+		if strings.Contains(step.Run, "gh release create") {
+			published = strings.Fields(step.Run)
+		}
+	}
+	assert.True(t, attested, "the subjects of the attestation are not those of SHA256SUMS")
+
+	subjects := string(content(t, filepath.Join(first, "SHA256SUMS")))
+	entries, err := os.ReadDir(first)
+	require.NoError(t, err)
+	for _, entry := range entries {
+		if entry.IsDir() {
+			continue
+		}
+		matches := func(pattern string) bool {
+			matched, err := path.Match(pattern, "dist/"+entry.Name())
+			return err == nil && matched
+		}
+		assert.True(t, slices.ContainsFunc(uploaded, matches), "%s is not uploaded", entry.Name())
+		assert.True(t, slices.ContainsFunc(published, matches), "%s is not published", entry.Name())
+		if entry.Name() != "SHA256SUMS" {
+			assert.Contains(t, subjects, "  "+entry.Name()+"\n", "%s is not a subject", entry.Name())
+		}
+	}
+}
+
 // CONTRIBUTING.md has the packages of `make packages` as a line to copy.
 func TestContributingListsEachPackage(t *testing.T) {
 	packages := regexp.MustCompile(`(?m)^PACKAGES := (.*)$`).FindSubmatch(content(t, filepath.Join(root, "Makefile")))

@@ -100,7 +100,7 @@ func TestPagesCanBeFollowedInOrder(t *testing.T) {
 		provided := addable(t, dir)
 		reader := docwalk.NewReader(dir, p.environ)
 		for _, name := range order {
-			page := parsePage(t, root, name).Without(docwalk.Cluster)
+			page := parsePage(t, root, name).Without(docwalk.Cluster).Without(docwalk.Package)
 			if page.Commands() == 0 {
 				continue
 			}

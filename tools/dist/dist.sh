@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the files of a release for PLATFORMS: archives, an SBOM for each, an OCI image layout
-# and checksums. The build is reproducible: the same commit and the same Go version give the
+# Builds the files of a release for PLATFORMS: archives, an SBOM for each, Debian packages, an OCI
+# image layout and checksums. The build is reproducible: the same commit and the same Go version give the
 # same bytes. `make dist` calls this script and sets the variables that it needs.
 #
 # Usage: dist.sh <folder>
@@ -52,7 +52,10 @@ for platform in $PLATFORMS; do
 	# jq removes the checksums of cyclonedx-gomod, which differ between build machines.
 	bash -c "$GO_ENV"' "$@"' bash "$SBOM" bin -json -std -noserial -notimestamp -version "$VERSION" "$folder/$binary" |
 		jq 'del(.metadata.tools[].hashes)' >"$out/$name.cdx.json"
-	if [ "$GOOS" = linux ]; then images+=("$platform=$folder"); fi
+	if [ "$GOOS" = linux ]; then
+		images+=("$platform=$folder")
+		tools/dist/deb.sh "$folder" "$out/$name.cdx.json" "$out/$name.deb"
+	fi
 done
 unset GOOS GOARCH
 

@@ -73,6 +73,16 @@ func StartRaft(ctx context.Context, binary string, log io.Writer, environ ...str
 	return startNew(ctx, binary, log, environ, (*Server).startRaft)
 }
 
+// StartDevWith returns StartDev for a server with another plugin directory, which need not exist yet.
+func StartDevWith(pluginDir string) func(ctx context.Context, binary string, log io.Writer, environ ...string) (*Server, error) {
+	return func(ctx context.Context, binary string, log io.Writer, environ ...string) (*Server, error) {
+		return startNew(ctx, binary, log, environ, func(s *Server, ctx context.Context) error {
+			s.PluginDir = pluginDir
+			return s.startDev(ctx)
+		})
+	}
+}
+
 func startNew(ctx context.Context, binary string, log io.Writer, environ []string, start func(*Server, context.Context) error) (*Server, error) {
 	return attempt(func() (*Server, error) {
 		s, err := prepare(ctx, binary, log, environ)

@@ -10,6 +10,7 @@
 //     reader who comes from an earlier page has that already, and skips the block. The paragraph
 //     above it says so, with the words "Skip this if".
 //   - A console block with the word cluster needs a Kubernetes cluster.
+//   - A console block with the word package needs the Debian package of a release.
 //   - A fenced block with file=NAME after its language is the content of a file that the
 //     commands below it can use. The paragraph above it names the file in backquotes, because
 //     GitHub does not show what follows the language.
@@ -42,7 +43,7 @@ type step struct {
 	command    string
 	background bool   // the command ends in &
 	shown      string // output that the page shows
-	kind       string // Setup or Cluster, if the command is in such a block
+	kind       string // Setup, Cluster or Package, if the command is in such a block
 
 	file, content string
 }
@@ -51,6 +52,7 @@ type step struct {
 const (
 	Setup   = "setup"
 	Cluster = "cluster"
+	Package = "package"
 )
 
 // Parse parses the Markdown of a page. Its errors begin with the name of the page and the line.
@@ -80,8 +82,13 @@ func (p *Page) Commands() int {
 	return commands
 }
 
-// Without returns the page without its blocks of a kind: Setup for a reader who comes from an earlier page, or Cluster
-// for one without a Kubernetes cluster.
+// Only returns the commands of the page in blocks of a kind.
+func (p *Page) Only(kind string) *Page {
+	return &Page{name: p.name, steps: slices.DeleteFunc(slices.Clone(p.steps), func(s step) bool { return s.kind != kind })}
+}
+
+// Without returns the page without its blocks of a kind: Setup for a reader who comes from an earlier page, Cluster for
+// one without a Kubernetes cluster, or Package for one without a release.
 func (p *Page) Without(kind string) *Page {
 	return &Page{name: p.name, steps: slices.DeleteFunc(slices.Clone(p.steps), func(s step) bool { return s.kind == kind })}
 }
@@ -91,7 +98,7 @@ func (p *Page) fence(block *ast.FencedCodeBlock, markdown []byte, first int, lin
 	info := strings.Fields(string(block.Info.Value(markdown)))
 	if string(block.Language(markdown)) == "console" {
 		kind := ""
-		for _, word := range []string{Setup, Cluster} {
+		for _, word := range []string{Setup, Cluster, Package} {
 			if slices.Contains(info, word) {
 				kind = word
 			}

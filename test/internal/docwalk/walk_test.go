@@ -115,19 +115,20 @@ $ test -s stubborn && kill -0 "$(cat process)"
 	}
 }
 
-func TestAReaderSkipsTheSetupOfAnEarlierPageAndWhatNeedsACluster(t *testing.T) {
+func TestAReaderSkipsTheSetupOfAnEarlierPageAndWhatNeedsAClusterOrAPackage(t *testing.T) {
 	const markdown = "Skip this if you come from another page:\n\n```console setup\n$ touch mounted\n```\n\n" +
-		"```console cluster\n$ touch applied\n```\n\n```console\n$ touch read\n```\n"
+		"```console cluster\n$ touch applied\n```\n\n```console package\n$ touch installed\n```\n\n```console\n$ touch read\n```\n"
 	page, err := Parse("page.md", []byte(markdown))
 	require.NoError(t, err)
 	for _, c := range []struct {
 		page  *Page
 		files []string
 	}{
-		{page, []string{"applied", "mounted", "read"}},
-		{page.Without(Setup), []string{"applied", "read"}},
-		{page.Without(Cluster), []string{"mounted", "read"}},
-		{page.Without(Cluster).Without(Setup), []string{"read"}},
+		{page, []string{"applied", "installed", "mounted", "read"}},
+		{page.Without(Setup), []string{"applied", "installed", "read"}},
+		{page.Without(Cluster), []string{"installed", "mounted", "read"}},
+		{page.Without(Cluster).Without(Setup).Without(Package), []string{"read"}},
+		{page.Only(Package), []string{"installed"}},
 	} {
 		dir := t.TempDir()
 		require.NoError(t, c.page.Walk(t.Context(), dir, []string{"PATH=" + os.Getenv("PATH")}))
@@ -139,8 +140,8 @@ func TestAReaderSkipsTheSetupOfAnEarlierPageAndWhatNeedsACluster(t *testing.T) {
 		}
 		assert.Equal(t, c.files, files)
 	}
-	assert.Equal(t, 3, page.Commands())
-	assert.Equal(t, 2, page.Without(Setup).Commands())
+	assert.Equal(t, 4, page.Commands())
+	assert.Equal(t, 3, page.Without(Setup).Commands())
 }
 
 func TestAPageBeginsWhereTheOneBeforeItEnded(t *testing.T) {
