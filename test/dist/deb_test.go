@@ -3,6 +3,7 @@ package dist
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -40,7 +41,7 @@ func members(t *testing.T, archive string) (map[string]*tar.Header, map[string][
 	headers, contents := map[string]*tar.Header{}, map[string][]byte{}
 	for reader := tar.NewReader(strings.NewReader(archive)); ; {
 		header, err := reader.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return headers, contents
 		}
 		require.NoError(t, err)
