@@ -192,7 +192,7 @@ faults: $(E2E_DEPS) | gcc ## Run the long form of the fault tests and print a ta
 	@rm -f $(FAULTS); failed=0; \
 	CGO_ENABLED=1 go test $(LIMIT) -race -count=1 -run '^TestFault' ./... || failed=1; \
 	CGO_ENABLED=1 go -C test test $(LIMIT) -race -count=1 -run '^TestFault' $$(go -C test list ./... | grep -v '/faults$$') || failed=1; \
-	for test in $$(go -C test test -list '^TestFault' ./faults | grep '^Test'); do \
+	for test in $$(go -C test test $(LIMIT) -list '^TestFault' ./faults | grep '^Test'); do \
 		CGO_ENABLED=1 go -C test test $(LIMIT) -race -count=1 -run "^$$test\$$" ./faults || failed=1; done; \
 	go -C test test $(LIMIT) -count=1 ./rotation || failed=1; \
 	$(E2E_ENV) go -C test test $(LIMIT) -tags e2e -count=1 -run '^TestFault' ./e2e/... || failed=1; \

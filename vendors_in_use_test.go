@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/engine"
 	"vault-plugin-secrets-tokenbroker/internal/testing/vendorsim"
@@ -76,7 +77,7 @@ func TestCredentialsWhoseVendorIsNotMarkedAreFoundWithinAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := engine.New(t)
 		e.Write("config/kensho/prod", map[string]any{"refresh_token": engine.RefreshToken})
-		assert.NoError(t, e.Storage.Delete(t.Context(), "vendor-in-use/kensho"))
+		require.NoError(t, e.Storage.Delete(t.Context(), "vendor-in-use/kensho"))
 		e.Restart()
 		e.Refused("creds/prod")
 		e.Pass(time.Minute)

@@ -33,7 +33,7 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot start %s: %w", p.name, err)
 	}
-	defer release.Close()
+	defer func() { _ = release.Close() }() // a process that was not released ends
 	if err := tellGuard("end", p.ID()); err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func startHeld(cmd *exec.Cmd) (release *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer held.Close()
+	defer func() { _ = held.Close() }() // the command has its own
 	shell, err := exec.LookPath("sh")
 	if err != nil {
 		return nil, errors.Join(err, release.Close())
