@@ -39,7 +39,7 @@ func TestTheDebianPackageServesAToken(t *testing.T) {
 	for _, file := range files {
 		require.NoError(t, os.Symlink(file, filepath.Join(dir, filepath.Base(file))))
 	}
-	require.NoError(t, os.WriteFile(filepath.Join(bin, "sudo"), []byte(sudo), 0o700)) //nolint:gosec // a script
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "sudo"), []byte(sudo), 0o700))
 	environ := append(readersEnvironment(t, own.server),
 		"PACKAGE_ROOT="+installed, "NAME=vault-plugin-secrets-tokenbroker", "VERSION="+own.version, "PLATFORM=linux_"+runtime.GOARCH,
 		"PATH="+bin+":"+filepath.Dir(os.Getenv("VAULT"))+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
