@@ -17,7 +17,7 @@ terraform {
   required_providers {
     vault = {
       source  = "hashicorp/vault"
-      version = ">= 5.0.0, < 6.0.0"
+      version = ">= 5.8.0, < 6.0.0"
     }
   }
 }

@@ -21,7 +21,7 @@ path "kensho/roles/*" {
 
 # The policies of applications. Vault can limit their names but not what they allow, so protect
 # this token like one that can read access tokens.
-path "sys/policies/acl/kensho-*" {
+path "sys/policies/acl/kensho/*" {
   capabilities = ["create", "read", "update", "delete"]
 }
 

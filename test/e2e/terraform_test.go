@@ -70,7 +70,9 @@ func TestTerraformExampleAppliesConvergesAndDestroys(t *testing.T) {
 	old := read(tf.output("creds_path")).Data["access_token"]
 	first, second := privateKeyPEM(), encodeKey(newKey(t))
 	tf.set("private_key_version", "2")
-	assert.Contains(t, tf.apply(1), "a value of the variable secret is null")
+	assert.Contains(t, tf.apply(1), "the variable secret, or a value of it, is null or empty")
+	tf.set("private_key", "")
+	assert.Contains(t, tf.apply(1), "the variable secret, or a value of it, is null or empty")
 	tf.set("private_key", second)
 	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, ""))})
 	assert.Contains(t, tf.apply(1), "cannot verify the credential")
@@ -99,7 +101,7 @@ func TestTerraformExampleAppliesConvergesAndDestroys(t *testing.T) {
 func TestTerraformModuleRejectsInvalidVariables(t *testing.T) {
 	tf := newTerraform(t, unmounted(t, "kensho"), "modules/tokenbroker", `path "kensho/*" { capabilities = ["deny"] }`)
 	tf.run(0, "init")
-	assert.Contains(t, tf.run(0, "test"), "0 failed")
+	assert.Contains(t, tf.run(0, "test"), "12 passed, 0 failed")
 }
 
 // newExample returns a runner of the example for a mount.

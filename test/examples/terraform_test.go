@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -69,4 +70,35 @@ func outputTable(t *testing.T, module *tfconfig.Module) string {
 		lines = append(lines, fmt.Sprintf("| `%s` | %s |", name, module.Outputs[name].Description))
 	}
 	return strings.Join(lines, "\n") + "\n"
+}
+
+// A secret among the settings would be in the state.
+func TestTheTerraformModuleRefusesEachSecretFieldOfTheCatalogueAmongTheSettings(t *testing.T) {
+	names := map[string]bool{}
+	code, err := os.ReadFile(filepath.Join(root, "provider/definition/definition.go"))
+	require.NoError(t, err)
+	for _, field := range regexp.MustCompile(`(?m)^\t"(\w+)": .*Secret: true}`).FindAllStringSubmatch(string(code), -1) {
+		names[field[1]] = true
+	}
+	require.True(t, names["password"], "the standard fields")
+	files, err := filepath.Glob(filepath.Join(root, "provider/catalogue/vendors/*.json"))
+	require.NoError(t, err)
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		require.NoError(t, err)
+		var vendor struct {
+			Fields map[string]struct{ Secret bool }
+		}
+		require.NoError(t, json.Unmarshal(content, &vendor), file)
+		for name, field := range vendor.Fields {
+			if field.Secret {
+				names[name] = true
+			}
+		}
+	}
+	variables, err := os.ReadFile(filepath.Join(root, "examples/terraform/modules/tokenbroker/variables.tf"))
+	require.NoError(t, err)
+	for name := range names {
+		assert.Contains(t, string(variables), fmt.Sprintf("%q", name))
+	}
 }

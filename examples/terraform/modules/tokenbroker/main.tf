@@ -22,14 +22,14 @@ resource "terraform_data" "secret" {
   provisioner "local-exec" {
     command = <<-EOT
       if [ -z "$FIELDS" ]; then
-        echo "The secret must be written, but a value of the variable secret is null." >&2
+        echo "The secret must be written, but the variable secret, or a value of it, is null or empty." >&2
         exit 1
       fi
       printf %s "$FIELDS" | vault write "$CONFIG_PATH" -
     EOT
     environment = {
       CONFIG_PATH = "${vault_mount.this.path}/config/${var.vendor}/${var.credential}"
-      FIELDS      = anytrue([for value in values(var.secret) : value == null]) ? "" : jsonencode(merge(var.settings, var.secret))
+      FIELDS      = var.secret == null ? "" : anytrue([for value in values(var.secret) : value == null || value == ""]) ? "" : jsonencode(merge(var.settings, var.secret))
     }
   }
 }
@@ -40,6 +40,10 @@ resource "vault_generic_endpoint" "settings" {
   path                 = "${vault_mount.this.path}/config/${var.vendor}/${var.credential}"
   ignore_absent_fields = true
   data_json            = jsonencode(var.settings)
+
+  # A replacement, such as after a change of the path, must not delete the secret. The deletion of
+  # the mount deletes the credential.
+  disable_delete = true
 
   depends_on = [terraform_data.secret]
 }
@@ -62,7 +66,8 @@ resource "vault_generic_endpoint" "role" {
 resource "vault_policy" "role" {
   for_each = var.roles
 
-  name   = "${replace(vault_mount.this.path, "/", "-")}-${each.key}"
+  # A role has no slash in its name, so that no other mount has a policy with this name.
+  name   = "${vault_mount.this.path}/${each.key}"
   policy = <<-EOT
     path "${vault_mount.this.path}/creds/${each.key}" {
       capabilities = ["read"]

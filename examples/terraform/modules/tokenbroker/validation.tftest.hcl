@@ -18,7 +18,7 @@ run "a_role_has_only_the_fields_that_are_given" {
     error_message = "The role has other fields."
   }
   assert {
-    condition     = vault_policy.role["link-reports"].name == "team-a-kensho-link-reports"
+    condition     = vault_policy.role["link-reports"].name == "team-a/kensho/link-reports"
     error_message = "The policy has another name."
   }
 }

@@ -1,5 +1,5 @@
 variable "path" {
-  description = "Path of the mount, such as kensho."
+  description = "Path of the mount, such as kensho. A change moves the mount with its credentials, for which the token of Terraform needs sys/remount."
   type        = string
 
   validation {
@@ -15,7 +15,7 @@ variable "plugin" {
 }
 
 variable "plugin_version" {
-  description = "Registered version of the plugin to pin, such as v0.1.0. Without it, Vault uses the version that the catalog has without a version."
+  description = "Registered version of the plugin to pin, such as v0.1.0. Without it, Vault uses the version that the catalog has without a version. A mount uses a changed version after vault plugin reload."
   type        = string
   default     = null
 
@@ -53,7 +53,7 @@ variable "vendor" {
 }
 
 variable "credential" {
-  description = "Name of the credential, such as batch."
+  description = "Name of the credential, such as batch. After a change, the old credential stays in Vault until you delete it."
   type        = string
 
   validation {
@@ -63,7 +63,7 @@ variable "credential" {
 }
 
 variable "settings" {
-  description = "Fields of the credential that are not secret, such as { client_id = \"...\", scope = [\"read\"] }. They are in the state, and a plan shows changes. Give lists as lists, and durations in seconds. To clear a field, set it to \"\"."
+  description = "Fields of the credential that are not secret, such as { client_id = \"...\", scope = [\"read\"] }. They are in the state, and a plan shows changes. The module refuses the secret fields of the vendors in the catalogue, but cannot know those of your own definitions. Give lists as lists, and durations in seconds. To clear a field, set it to \"\"."
   type        = any
   default     = {}
 
@@ -72,7 +72,7 @@ variable "settings" {
     error_message = "The settings must be an object."
   }
   validation {
-    condition     = !can(keys(var.settings)) || length(setintersection(keys(var.settings), ["access_token", "api_key", "client_secret", "private_key", "refresh_token"])) == 0
+    condition     = !can(keys(var.settings)) || length(setintersection(keys(var.settings), ["access_token", "api_key", "api_secret", "api_token", "application_key", "client_secret", "password", "personal_access_token", "private_key", "refresh_token", "subscription_key", "token_secret"])) == 0
     error_message = "The settings are in the state, and must not contain a secret: use the variable secret."
   }
 }
@@ -81,7 +81,6 @@ variable "secret" {
   description = "Secret fields of the credential, such as { private_key = \"...\" }. They are never in the state or in a plan. Needed only when the secret is written; null at other times."
   type        = map(string)
   default     = {}
-  nullable    = false
   ephemeral   = true
   sensitive   = true
 }
