@@ -9,10 +9,16 @@ site=$1
 hugo=$PWD/bin/hugo
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+
+# Hugo empties the folder. So it must be one that this script wrote.
+if [ -n "$(ls -A "$site" 2>/dev/null)" ] && { [ ! -e "$site/site.css" ] || [ ! -e "$site/vendors.js" ]; }; then
+	echo "site: $site is not empty and was not written by \`make site\`: remove it, or set SITE=<folder>" >&2
+	exit 1
+fi
 cp -r tools/site/. "$work"
 
-# Only files of the repository, because the commands of the pages write secrets into a clone. Hugo
-# calls the page of a folder _index.md.
+# The files of the repository, and new ones that Git does not ignore. The commands of the pages write
+# secrets into a clone, to files that .gitignore names. Hugo calls the page of a folder _index.md.
 git ls-files -z --cached --others --exclude-standard -- \
 	README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE docs examples |
 	while IFS= read -r -d '' file; do
