@@ -204,7 +204,7 @@ func (b *backend) periodic(ctx context.Context, req *logical.Request) error {
 	}
 	b.store.ExpireUnstoredGrants()
 	began := time.Now()
-	err := errors.Join(b.store.RepairVendorsInUse(ctx, req.Storage), b.broker.Sweep(ctx, req.Storage))
+	err := b.broker.Sweep(ctx, req.Storage)
 	b.broker.ReportExpiries(func(name string, x broker.Expiry) bool { return b.events.Expiring(name, x, time.Now()) })
 	b.metrics.Swept(time.Since(began))
 	if time.Since(began) < maxSweep { // otherwise storage or a vendor is slow, and the next minute will do

@@ -85,6 +85,9 @@ func (st *Store) Logger() hclog.Logger { return st.options.Logger() }
 
 // Names returns the names of all credentials, sorted, and of their variants. It implements broker.Source.
 func (st *Store) Names(ctx context.Context, s logical.Storage) ([]string, error) {
+	if err := st.inUse.repair(ctx, s); err != nil {
+		return nil, err
+	}
 	vendors, err := st.VendorNames(ctx, s)
 	if err != nil {
 		return nil, err

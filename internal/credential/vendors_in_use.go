@@ -46,10 +46,10 @@ func (v *vendorsInUse) add(ctx context.Context, s logical.Storage, name string) 
 	return nil
 }
 
-// RepairVendorsInUse writes the entries of vendors that are missing, once after a start. Without its entry, the
-// credentials of a vendor would not be found. Its error is of type *storage.Error.
-func (st *Store) RepairVendorsInUse(ctx context.Context, s logical.Storage) error {
-	if st.inUse.isRepaired.Load() {
+// repair writes the entries of vendors that are missing, once after a start. Without its entry, the credentials of a
+// vendor would not be found. Its error is of type *storage.Error.
+func (v *vendorsInUse) repair(ctx context.Context, s logical.Storage) error {
+	if v.isRepaired.Load() {
 		return nil
 	}
 	vendors, err := storage.Folders(ctx, s, storage.CredentialsPrefix)
@@ -57,11 +57,11 @@ func (st *Store) RepairVendorsInUse(ctx context.Context, s logical.Storage) erro
 		return err
 	}
 	for _, vendor := range vendors {
-		if err := st.inUse.add(ctx, s, vendor); err != nil {
+		if err := v.add(ctx, s, vendor); err != nil {
 			return err
 		}
 	}
-	st.inUse.isRepaired.Store(true)
+	v.isRepaired.Store(true)
 	return nil
 }
 
