@@ -83,7 +83,8 @@ func New(options Options, observer broker.Observer) (*Store, *broker.Broker) {
 // Logger implements broker.Source.
 func (st *Store) Logger() hclog.Logger { return st.options.Logger() }
 
-// Names returns the names of all credentials, sorted, and of their variants. It implements broker.Source.
+// Names returns the names of all credentials, sorted, and of their variants. It implements broker.Source. Only sweeps
+// call it, on a node that may write, and the first call after a start also mends the list of vendors.
 func (st *Store) Names(ctx context.Context, s logical.Storage) ([]string, error) {
 	if err := st.inUse.repair(ctx, s); err != nil {
 		return nil, err
