@@ -244,7 +244,7 @@ bin/benchstat: tools/benchstat/go.mod tools/benchstat/go.sum
 docs: ## Generate docs/api.md, docs/vendors.md and docs/definitions.md.
 	go test $(LIMIT) -count=1 -run 'TestTheAPIReferenceIsCurrent|TestTheCataloguePageIsCurrent|TestTheReferenceOfDefinitionsIsCurrent' . -args -write-docs
 
-site: bin/hugo | git ## Build the site of the documentation into bin/site (SITE=folder for another folder).
+site: bin/hugo tools/site/node_modules/.package-lock.json | git ## Build the site of the documentation into bin/site (SITE=folder for another folder).
 	@tools/site/build.sh $(SITE)
 
 SITE := bin/site
@@ -300,13 +300,11 @@ bin/vault-k8s: tools/vault-k8s/go.mod tools/vault-k8s/go.sum
 	@echo 'Building $@ (a minute with empty caches) …'
 	@$(call build-tool,vault-k8s,github.com/hashicorp/vault-k8s)
 
-$(AUTHSERVER)/node_modules/.package-lock.json: $(AUTHSERVER)/package.json $(AUTHSERVER)/package-lock.json | npm
-	@echo 'Installing oidc-provider, the authorization server of the tests (seconds) …'
-	cd $(AUTHSERVER) && npm ci
-
-$(NODECLIENT)/node_modules/.package-lock.json: $(NODECLIENT)/package.json $(NODECLIENT)/package-lock.json | npm
-	@echo 'Installing node-vault, for the example of a client (seconds) …'
-	cd $(NODECLIENT) && npm ci
+# What the package.json of a folder names: oidc-provider for the tests, node-vault for the example of a
+# client, and Mermaid for the diagrams of the site.
+%/node_modules/.package-lock.json: %/package.json %/package-lock.json | npm
+	@echo 'Installing the packages of $*/package.json (seconds) …'
+	cd $* && npm ci
 
 # The client library of Python, for the Python of the system.
 .PHONY: hvac
@@ -406,4 +404,4 @@ fmt: bin/golangci-lint ## Format the code.
 	bin/golangci-lint fmt
 
 clean: ## Remove all build output.
-	rm -rf bin dist $(AUTHSERVER)/node_modules $(NODECLIENT)/node_modules
+	rm -rf bin dist $(AUTHSERVER)/node_modules $(NODECLIENT)/node_modules tools/site/node_modules

@@ -15,7 +15,10 @@ if [ -n "$(ls -A "$site" 2>/dev/null)" ] && { [ ! -e "$site/site.css" ] || [ ! -
 	echo "site: $site is not empty and was not written by \`make site\`: remove it, or set SITE=<folder>" >&2
 	exit 1
 fi
-cp -r tools/site/. "$work"
+cp -r tools/site/{hugo.toml,layouts,static} "$work"
+mermaid=tools/site/node_modules/@mermaid-js/tiny
+cp $mermaid/dist/mermaid.tiny.js "$work/static/mermaid.js"
+cp $mermaid/LICENSE "$work/static/mermaid.txt"
 
 # The files of the repository, and new ones that Git does not ignore. The commands of the pages write
 # secrets into a clone, to files that .gitignore names. Hugo calls the page of a folder _index.md.
