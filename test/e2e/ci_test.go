@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -23,15 +24,22 @@ import (
 
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 	"vault-plugin-secrets-tokenbroker/test/internal/customer"
+	"vault-plugin-secrets-tokenbroker/test/internal/docwalk"
 )
 
-// A workflow has what the tests need of examples/ci/github-actions.yml.
+// A workflow has what the tests need of a workflow of GitHub Actions.
 type workflow struct {
 	Env  map[string]string
 	Jobs map[string]struct {
-		Steps []struct{ Name, Run string }
+		Steps []struct {
+			Name, Run string
+			Env       map[string]string
+		}
 	}
 }
+
+// ofTheExample is the workflow that reads from Vault.
+const ofTheExample = "../../examples/ci/github-actions.yml"
 
 // A gitlabJob has what the tests need of the job in examples/ci/gitlab-ci.yml.
 type gitlabJob struct {
@@ -53,6 +61,7 @@ type ciSystem struct {
 	api     *vendorAPI
 	environ []string
 	ref     string // for which a workflow runs
+	secrets map[string]string
 
 	workflow string // the file of it
 }
@@ -80,7 +89,7 @@ func newCISystem(t *testing.T) *ciSystem {
 		case "api.example.com":
 			c.api.ServeHTTP(w, r)
 		default:
-			http.Error(w, r.Host+" is not a host of the examples", http.StatusBadGateway)
+			c.customer.ServeHTTP(w, r)
 		}
 	}), nil), "PATH="+os.Getenv("PATH"), "HOME="+t.TempDir())
 	return c
@@ -123,12 +132,15 @@ func (c *ciSystem) identify(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"count": len(token), "value": token})
 }
 
-// runWorkflow runs the steps of the example for a ref, as a workflow in a file with this name.
-func (c *ciSystem) runWorkflow(file, ref string) (printed string, err error) {
+// aSecret is an expression that GitHub replaces by the value of a secret.
+var aSecret = regexp.MustCompile(`\$\{\{ secrets\.(\w+) \}\}`)
+
+// runWorkflow runs the steps of a workflow for a ref, as one in a file with this name.
+func (c *ciSystem) runWorkflow(content, file, ref string) (printed string, err error) {
 	c.t.Helper()
 	c.workflow, c.ref = file, ref
 	var w workflow
-	readYAML(c.t, "../../examples/ci/github-actions.yml", &w)
+	readYAML(c.t, content, &w)
 	variables := filepath.Join(c.t.TempDir(), "env")
 	require.NoError(c.t, os.WriteFile(variables, nil, 0o600))
 	for _, step := range w.Jobs["report"].Steps {
@@ -138,6 +150,11 @@ func (c *ciSystem) runWorkflow(file, ref string) (printed string, err error) {
 		}
 		for name, value := range w.Env {
 			all = append(all, name+"="+value)
+		}
+		for name, value := range step.Env {
+			all = append(all, name+"="+aSecret.ReplaceAllStringFunc(value, func(expression string) string {
+				return c.secrets[aSecret.FindStringSubmatch(expression)[1]]
+			}))
 		}
 		content, err := os.ReadFile(variables)
 		require.NoError(c.t, err)
@@ -156,7 +173,7 @@ func (c *ciSystem) runWorkflow(file, ref string) (printed string, err error) {
 func TestAWorkflowOfGitHubActionsReadsAToken(t *testing.T) {
 	t.Parallel()
 	c := newCISystem(t)
-	printed, err := c.runWorkflow("report.yml", "refs/heads/main")
+	printed, err := c.runWorkflow(ofTheExample, "report.yml", "refs/heads/main")
 	require.NoError(t, err)
 	tokens, refused := c.api.sent()
 	assert.Zero(t, refused)
@@ -165,7 +182,7 @@ func TestAWorkflowOfGitHubActionsReadsAToken(t *testing.T) {
 		assert.Contains(t, printed, "::add-mask::"+token)
 	}
 	for _, other := range []struct{ file, ref string }{{"report.yml", "refs/heads/other"}, {"other.yml", "refs/heads/main"}} {
-		_, err = c.runWorkflow(other.file, other.ref)
+		_, err = c.runWorkflow(ofTheExample, other.file, other.ref)
 		require.ErrorContains(t, err, "error validating claims")
 	}
 }
@@ -237,4 +254,49 @@ func (c *ciSystem) secretOf(job gitlabJob, engine, mount, path, field, jwt strin
 		err = fmt.Errorf("%w\n%s", err, printed.String())
 	}
 	return string(value), err
+}
+
+// movedWorkflow writes the workflow that docs/from-ci-secret.md begins with to a file.
+func movedWorkflow(t *testing.T) (file string) {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/from-ci-secret.md")
+	require.NoError(t, err)
+	found := regexp.MustCompile("(?s)\n```yaml file=[^\n]+\n(.*?\n)```\n").FindSubmatch(page)
+	require.NotNil(t, found)
+	file = filepath.Join(t.TempDir(), "report.yml")
+	require.NoError(t, os.WriteFile(file, found[1], 0o600))
+	return file
+}
+
+// A job with a secret of the CI system and a job that reads from Vault succeed side by side. The replacement of the
+// secret, at the end of the move, reaches the second one with the commands of the page.
+func TestJobsSucceedDuringTheMoveFromACISecret(t *testing.T) {
+	t.Parallel()
+	const old, next, main = "refresh-token-of-kensho-0123456789", "next-refresh-token-of-kensho-0123456789", "refs/heads/main"
+	c, before := newCISystem(t), movedWorkflow(t)
+	c.secrets = map[string]string{"KENSHO_REFRESH_TOKEN": old}
+	succeed := func(workflow string) {
+		t.Helper()
+		_, err := c.runWorkflow(workflow, "report.yml", main)
+		require.NoError(t, err)
+	}
+	page := parsePage(t, c.root, "docs/from-ci-secret.md").Without(docwalk.Setup)
+	succeed(before)
+	require.NoError(t, c.follow(page))
+	succeed(before)
+	succeed(ofTheExample)
+
+	c.sim.AddRefreshToken("link-streaming", next)
+	c.sim.RevokeCredential(old)
+	c.pageReader.environ = append(c.pageReader.environ, "KENSHO_REFRESH_TOKEN="+next)
+	require.NoError(t, c.follow(page))
+	ofOld, _ := c.api.sent()
+	succeed(ofTheExample)
+	all, _ := c.api.sent()
+	assert.Greater(t, len(all), len(ofOld), "a token of the next refresh token")
+	_, err := c.runWorkflow(before, "report.yml", main)
+	require.ErrorContains(t, err, "Exchange the refresh token")
+	_, refused := c.api.sent()
+	assert.Zero(t, refused)
+	assert.Empty(t, c.sim.Violations(), "requests that no vendor documents")
 }
