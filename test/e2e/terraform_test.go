@@ -130,10 +130,10 @@ func unmounted(t *testing.T, path string) *mount {
 	return m
 }
 
-// client returns a client with a token of a policy.
-func (m *mount) client(policy string) *api.Client {
+// client returns a client with a token of policies.
+func (m *mount) client(policies ...string) *api.Client {
 	m.t.Helper()
-	token, err := m.root.Auth().Token().CreateWithContext(m.t.Context(), &api.TokenCreateRequest{Policies: []string{policy}})
+	token, err := m.root.Auth().Token().CreateWithContext(m.t.Context(), &api.TokenCreateRequest{Policies: policies})
 	require.NoError(m.t, err)
 	client, err := m.root.Clone()
 	require.NoError(m.t, err)
