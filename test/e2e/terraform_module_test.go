@@ -32,7 +32,7 @@ func TestTerraformRenamesACredentialOnlyWithItsSecret(t *testing.T) {
 	tf.edit("main.tf", `secret         = { private_key = var.private_key }`, `secret         = var.private_key == null ? null : { private_key = var.private_key }`)
 	for _, missing := range []func(){func() { tf.set("private_key", "") }, func() { tf.unset("private_key") }} {
 		missing()
-		assert.Contains(t, tf.apply(1), "the variable secret, or a value of it, is null or empty")
+		assert.Contains(t, tf.apply(1), "Output: The secret must be written, but")
 		m.accepts("kensho")
 	}
 	tf.set("private_key", key)

@@ -70,9 +70,9 @@ func TestTerraformExampleAppliesConvergesAndDestroys(t *testing.T) {
 	old := read(tf.output("creds_path")).Data["access_token"]
 	first, second := privateKeyPEM(), encodeKey(newKey(t))
 	tf.set("private_key_version", "2")
-	assert.Contains(t, tf.apply(1), "the variable secret, or a value of it, is null or empty")
+	assert.Contains(t, tf.apply(1), "Output: The secret must be written, but")
 	tf.set("private_key", "")
-	assert.Contains(t, tf.apply(1), "the variable secret, or a value of it, is null or empty")
+	assert.Contains(t, tf.apply(1), "Output: The secret must be written, but")
 	tf.set("private_key", second)
 	m.behave(vendorsim.Conduct{Fault: vendorsim.Always(vendorsim.Answer(http.StatusServiceUnavailable, ""))})
 	assert.Contains(t, tf.apply(1), "cannot verify the credential")
