@@ -19,28 +19,23 @@ import (
 // kubernetesHost is that of the page.
 const kubernetesHost = "kubernetes.example.com:6443"
 
-// The commands of the page run in order, those with kubectl too. Then every manifest is applied as it is.
+// The commands of the pages run in order, those with kubectl too. Then every manifest is applied as it is.
 func TestKubernetesPageAndManifestsWorkAsTheyAre(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
 	k := startKube(t)
-	r := newRoutedReader(t, root, vaultserver.StartDev, map[string]string{kubernetesHost: k.Address()})
-	// The page's credential is a refresh token, whose tokens would expire on the full hour.
-	r.sim.Behave(vendorsim.Conduct{HourOffset: hourOffset()})
+	k.reader(root).followAll("docs/kubernetes-playground.md")
+
+	r := k.reader(root)
 	k.serve(r.own)
-	require.NoError(t, r.own.register(t.Context()))
 	ca, err := os.ReadFile(k.CA)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "vault-ca.crt"), ca, 0o600))
-	r.environ = append(append(r.environ, k.Environment()...), "PATH="+linked(t, "kubectl")+string(filepath.ListSeparator)+pathOf(r.environ))
-	require.NoError(t, r.follow(parsePage(t, root, "docs/kubernetes.md")))
-	r.assertNoSecretLeft()
-
+	r.followAll("docs/kubernetes.md")
 	accepts := func(token string) bool { return r.sim.Accepts(token) }
 	assert.True(t, accepts(k.secret("analytics", "kensho-token", "access_token")), "the token of the page")
 	k.remove("eso.yaml", "secret-file.yaml")
-	k.prepare("reporting")
 	var applied []string
 	for _, command := range pageCommands(t, "kubectl apply -f examples/kubernetes/") {
 		applied = append(applied, filepath.Base(strings.Fields(command)[3]))
@@ -78,6 +73,24 @@ func TestKubernetesPageAndManifestsWorkAsTheyAre(t *testing.T) {
 	k.apply("server/networkpolicy.yaml")
 	slices.Sort(applied)
 	assert.Equal(t, manifestFiles(t), slices.Compact(applied), "files in examples/kubernetes")
+}
+
+// reader returns a reader of pages who has the cluster, and a server of their own with the plugin registered.
+func (k *kube) reader(root string) *pageReader {
+	k.t.Helper()
+	r := newRoutedReader(k.t, root, vaultserver.StartDev, map[string]string{kubernetesHost: k.Address()})
+	// One page stores a refresh token, whose tokens would expire on the full hour.
+	r.sim.Behave(vendorsim.Conduct{HourOffset: hourOffset()})
+	require.NoError(k.t, r.own.register(k.t.Context()))
+	r.environ = append(append(r.environ, k.Environment()...), "PATH="+linked(k.t, "kubectl")+string(filepath.ListSeparator)+pathOf(r.environ))
+	return r
+}
+
+// followAll runs the commands of a page, which must print what it shows, and searches for secrets that were left.
+func (r *pageReader) followAll(page string) {
+	r.t.Helper()
+	require.NoError(r.t, r.follow(parsePage(r.t, r.root, page)))
+	r.assertNoSecretLeft()
 }
 
 // remove deletes the objects of manifests. It returns when the tokens that they had are gone, so that a later token is not one of

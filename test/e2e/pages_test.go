@@ -29,7 +29,7 @@ var writesCode = map[string]bool{"docs/adding-a-provider.md": true}
 // withoutCommands are the pages without commands.
 var withoutCommands = map[string]bool{
 	"docs/README.md": true, "docs/api.md": true, "docs/capacity.md": true, "docs/comparison.md": true, "docs/definitions.md": true, "docs/glossary.md": true, "docs/guarantees.md": true, "docs/how-it-works.md": true,
-	"docs/kubernetes-install.md": true, "docs/performance.md": true, "docs/security.md": true, "docs/terraform.md": true, "docs/vendors.md": true,
+	"docs/kubernetes-install.md": true, "docs/kubernetes-playground.md": true, "docs/performance.md": true, "docs/security.md": true, "docs/terraform.md": true, "docs/vendors.md": true,
 }
 
 // The commands of each page run in order, on a server and with vendors of its own, and print what
