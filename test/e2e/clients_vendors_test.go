@@ -90,8 +90,10 @@ func TestClientsCallTheAPIsOfKenshoAndSitecore(t *testing.T) {
 	}), nil)
 	d := kensho.deploy("app-lease-free")
 	require.NoError(t, own.root.Sys().PutPolicyWithContext(t.Context(), "app-lease-free", `path "+/token/*" { capabilities = ["read"] }`))
-	environ := append(apis, "NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1", "VAULT_ADDR="+own.server.Address,
-		"SEARCH_WIDGET=rfkid_7", "SEARCH_URL=https://discover.sitecorecloud.io/discover/v2/123456789")
+	environ := slices.Concat(apis, []string{
+		"NO_PROXY=127.0.0.1", "no_proxy=127.0.0.1", "VAULT_ADDR=" + own.server.Address,
+		"SEARCH_WIDGET=rfkid_7", "SEARCH_URL=https://discover.sitecorecloud.io/discover/v2/123456789",
+	})
 
 	printed, err := d.call(environ, "/usr/bin/python3", "kfinance.py", "SPGI")
 	require.NoError(t, err)
@@ -106,7 +108,7 @@ func TestClientsCallTheAPIsOfKenshoAndSitecore(t *testing.T) {
 		"TOKEN_PATH=sitecore/token/unknown": `no role or credential named "unknown"`,
 		"SEARCH_WIDGET=unknown":             "error: 400",
 	} {
-		_, err := d.call(append(slices.Clone(environ), variable), search...)
+		_, err := d.call(slices.Concat(environ, []string{variable}), search...)
 		require.ErrorContains(t, err, message)
 	}
 }

@@ -23,14 +23,14 @@ func (m *mount) accepts(mount string) {
 }
 
 func TestTerraformRenamesACredentialOnlyWithItsSecret(t *testing.T) {
-	m := unmounted(t, "kensho")
+	m := unmounted(t)
 	tf := newExample(t, m)
 	tf.run(0, "init")
 	tf.apply(0)
 	key := privateKeyPEM()
 	tf.edit("main.tf", `credential = "batch"`, `credential = "stream"`)
 	tf.edit("main.tf", `secret         = { private_key = var.private_key }`, `secret         = var.private_key == null ? null : { private_key = var.private_key }`)
-	for _, missing := range []func(){func() { tf.set("private_key", "") }, func() { tf.unset("private_key") }} {
+	for _, missing := range []func(){func() { tf.set("private_key", "") }, func() { tf.withoutKey() }} {
 		missing()
 		assert.Contains(t, tf.apply(1), "Output: The secret must be written, but")
 		m.accepts("kensho")
@@ -38,7 +38,7 @@ func TestTerraformRenamesACredentialOnlyWithItsSecret(t *testing.T) {
 	tf.set("private_key", key)
 	tf.apply(0)
 	m.accepts("kensho")
-	tf.unset("private_key")
+	tf.withoutKey()
 	tf.assertNoChanges()
 	tf.assertNowhere(keyLines(key))
 
@@ -54,7 +54,7 @@ func TestTerraformRenamesACredentialOnlyWithItsSecret(t *testing.T) {
 }
 
 func TestTerraformMovesAMountWithItsCredential(t *testing.T) {
-	m := unmounted(t, "kensho")
+	m := unmounted(t)
 	tf := newExample(t, m)
 	policy, err := os.ReadFile(terraformExample + "/policy.hcl")
 	require.NoError(t, err)
@@ -65,7 +65,7 @@ path "sys/remount/status/*" { capabilities = ["read"] }`))
 	tf.env["VAULT_TOKEN"] = m.client("terraform", "moved").Token()
 	tf.run(0, "init")
 	tf.apply(0)
-	tf.unset("private_key")
+	tf.withoutKey()
 	tf.edit("main.tf", `path        = "kensho"`, `path        = "moved"`)
 	tf.apply(0)
 	tf.assertNoChanges()
@@ -78,9 +78,9 @@ path "sys/remount/status/*" { capabilities = ["read"] }`))
 
 // The steps are those of "Avoid the secret" in docs/terraform.md.
 func TestTerraformStoresAKeyPairThatVaultGenerates(t *testing.T) {
-	m := unmounted(t, "kensho")
+	m := unmounted(t)
 	tf := newExample(t, m)
-	tf.unset("private_key")
+	tf.withoutKey()
 	tf.edit("main.tf", "    client_id = var.client_id\n", "    client_id = var.client_id\n    private_key_source = \"generated\"\n")
 	tf.edit("main.tf", "  secret         = { private_key = var.private_key }\n", "")
 	tf.run(0, "init")

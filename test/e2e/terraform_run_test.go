@@ -70,7 +70,8 @@ func mirrorProvider(t *testing.T, home string) (config string) {
 // set sets a variable of the configuration.
 func (tf *terraform) set(variable, value string) { tf.env["TF_VAR_"+variable] = value }
 
-func (tf *terraform) unset(variable string) { delete(tf.env, "TF_VAR_"+variable) }
+// withoutKey unsets the variable with the key of the example.
+func (tf *terraform) withoutKey() { delete(tf.env, "TF_VAR_private_key") }
 
 // edit replaces text of a file of the configuration.
 func (tf *terraform) edit(file, old, replacement string) {

@@ -54,7 +54,7 @@ func TestTheSearchFindsATokenThatADataSourceReads(t *testing.T) {
 
 // Shows that the search can find a key, and what the module avoids.
 func TestTheSearchFindsAKeyThatIsAmongTheSettings(t *testing.T) {
-	tf := newExample(t, unmounted(t, "kensho"))
+	tf := newExample(t, unmounted(t))
 	for _, file := range []string{"variables.tf", "modules/tokenbroker/variables.tf"} {
 		tf.edit(file, "  ephemeral   = true\n", "")
 	}

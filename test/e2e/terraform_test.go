@@ -23,7 +23,7 @@ import (
 )
 
 func TestTerraformExampleAppliesConvergesAndDestroys(t *testing.T) {
-	m := unmounted(t, "kensho")
+	m := unmounted(t)
 	tf := newExample(t, m)
 	tf.run(0, "fmt", "-check", "-diff", "-recursive")
 	tf.run(0, "init")
@@ -34,7 +34,7 @@ func TestTerraformExampleAppliesConvergesAndDestroys(t *testing.T) {
 	assert.Contains(t, tf.apply(1), "rejected the credential")
 	tf.set("client_id", clientID)
 	tf.apply(0)
-	tf.unset("private_key") // needed only when it changes
+	tf.withoutKey() // needed only when it changes
 	tf.assertNoChanges()
 	assert.Contains(t, tf.apply(0), "0 added, 0 changed, 0 destroyed", "a second apply changes nothing")
 
@@ -80,7 +80,7 @@ func TestTerraformExampleAppliesConvergesAndDestroys(t *testing.T) {
 	m.behave(vendorsim.Conduct{})
 	m.sim.AddClient(clientID, publicKey(t, second), "")
 	tf.apply(0)
-	tf.unset("private_key")
+	tf.withoutKey()
 	tf.assertNoChanges()
 	assert.NotEqual(t, old, read(tf.output("creds_path")).Data["access_token"])
 
@@ -99,7 +99,7 @@ func TestTerraformExampleAppliesConvergesAndDestroys(t *testing.T) {
 }
 
 func TestTerraformModuleRejectsInvalidVariables(t *testing.T) {
-	tf := newTerraform(t, unmounted(t, "kensho"), "modules/tokenbroker", `path "kensho/*" { capabilities = ["deny"] }`)
+	tf := newTerraform(t, unmounted(t), "modules/tokenbroker", `path "kensho/*" { capabilities = ["deny"] }`)
 	tf.run(0, "init")
 	assert.Contains(t, tf.run(0, "test"), "12 passed, 0 failed")
 }
@@ -116,17 +116,17 @@ func newExample(t *testing.T, m *mount) *terraform {
 	return tf
 }
 
-// unmounted returns a mount with vendors whose path Terraform will mount.
-func unmounted(t *testing.T, path string) *mount {
+// unmounted returns a mount with vendors whose path, kensho, Terraform will mount.
+func unmounted(t *testing.T) *mount {
 	t.Helper()
-	m := &mount{world: w, t: t, path: path, sim: vendorsim.New()}
+	m := &mount{world: w, t: t, path: "kensho", sim: vendorsim.New()}
 	server := httptest.NewServer(m.sim)
 	t.Cleanup(server.Close)
 	m.base = server.URL
 	m.behave(vendorsim.Conduct{})
 	m.sim.AddClient(clientID, &privateKey().PublicKey, "")
 	// The mount still exists only if the test failed.
-	t.Cleanup(func() { require.NoError(t, w.root.Sys().UnmountWithContext(context.Background(), path)) })
+	t.Cleanup(func() { require.NoError(t, w.root.Sys().UnmountWithContext(context.Background(), "kensho")) })
 	return m
 }
 
