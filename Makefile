@@ -361,6 +361,7 @@ lint: bin/golangci-lint bin/actionlint bin/dockerfile-lint bin/vale | git shellc
 	tools/lint/run.sh . $(MODULES)
 	bin/dockerfile-lint Dockerfile examples/kubernetes/server/Dockerfile
 	bin/actionlint .github/workflows/*.yml examples/ci/github-actions.yml
+	sed -n '/^```yaml file=/,/^```$$/{//!p}' docs/from-ci-secret.md | bin/actionlint -
 	shellcheck $(wildcard tools/*/*.sh examples/*/*.sh)
 	tools/vale/run.sh
 

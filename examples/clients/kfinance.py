@@ -1,8 +1,9 @@
 """Prints the identifiers of companies from Kensho's kfinance API, with a token from Vault.
 
 Kensho's own library for Python, kfinance, takes a refresh token or a private key, and no access token. So
-this program calls the API itself, and the application never has the long-lived credential. It logs in like
-client.py, which must be in the same folder.
+this program calls the API itself, and the application never has the long-lived credential. The credential in
+Vault must be one for kfinance: a key pair with product=kfinance, or a refresh token of kfinance. The program logs
+in like client.py, which must be in the same folder.
 
     VAULT_ADDR=https://vault.example.com python3 kfinance.py SPGI MSFT
 """

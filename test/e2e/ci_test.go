@@ -135,12 +135,12 @@ func (c *ciSystem) identify(w http.ResponseWriter, r *http.Request) {
 // aSecret is an expression that GitHub replaces by the value of a secret.
 var aSecret = regexp.MustCompile(`\$\{\{ secrets\.(\w+) \}\}`)
 
-// runWorkflow runs the steps of a workflow for a ref, as one in a file with this name.
-func (c *ciSystem) runWorkflow(content, file, ref string) (printed string, err error) {
+// runWorkflow runs the steps of the workflow in a file source for a ref, as if the name of the file were this one.
+func (c *ciSystem) runWorkflow(source, file, ref string) (printed string, err error) {
 	c.t.Helper()
 	c.workflow, c.ref = file, ref
 	var w workflow
-	readYAML(c.t, content, &w)
+	readYAML(c.t, source, &w)
 	variables := filepath.Join(c.t.TempDir(), "env")
 	require.NoError(c.t, os.WriteFile(variables, nil, 0o600))
 	for _, step := range w.Jobs["report"].Steps {
@@ -287,15 +287,18 @@ func TestJobsSucceedDuringTheMoveFromACISecret(t *testing.T) {
 	succeed(ofTheExample)
 
 	c.sim.AddRefreshToken("link-streaming", next)
-	c.sim.RevokeCredential(old)
 	c.pageReader.environ = append(c.pageReader.environ, "KENSHO_REFRESH_TOKEN="+next)
 	require.NoError(t, c.follow(page))
+	succeed(before)
 	ofOld, _ := c.api.sent()
 	succeed(ofTheExample)
 	all, _ := c.api.sent()
 	assert.Greater(t, len(all), len(ofOld), "a token of the next refresh token")
+	c.sim.RevokeCredential(old)
+	succeed(ofTheExample)
 	_, err := c.runWorkflow(before, "report.yml", main)
-	require.ErrorContains(t, err, "Exchange the refresh token")
+	require.ErrorContains(t, err, "Exchange the refresh token: exit status")
+	require.ErrorContains(t, err, "error: 401")
 	_, refused := c.api.sent()
 	assert.Zero(t, refused)
 	assert.Empty(t, c.sim.Violations(), "requests that no vendor documents")

@@ -22,12 +22,13 @@ import (
 	"vault-plugin-secrets-tokenbroker/internal/testing/vaultserver"
 )
 
-// kfinance answers as Kensho's API at kfinance.kensho.com does, whose paths are those of its library for Python.
+// kfinance answers as Kensho's API at kfinance.kensho.com does, whose paths are those of its library for Python. It
+// takes only tokens for kfinance.
 func (m *mount) kfinance(w http.ResponseWriter, r *http.Request) {
 	token, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	identifier, isID := strings.CutPrefix(r.URL.Path, "/api/v1/id/")
 	switch {
-	case !isBearer || !m.sim.Accepts(token):
+	case !isBearer || !m.sim.Accepts(token) || !slices.Contains(strings.Fields(m.sim.KenshoScope(token)), "kensho:app:kfinance"):
 		w.WriteHeader(http.StatusUnauthorized)
 	case r.Method != http.MethodGet || !isID || identifier != "SPGI":
 		w.WriteHeader(http.StatusNotFound)
@@ -36,8 +37,8 @@ func (m *mount) kfinance(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// search answers as the Search and Recommendation API of Sitecore does, which requires a widget, an entity and a locale. The
-// widget of the answer has the words that were searched for.
+// search answers as the Search and Recommendation API of Sitecore does for the domain of its URL. It requires what the
+// program sends: a widget, an entity and a locale. The widget of the answer has the words that were searched for.
 func (m *mount) search(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Context struct {
@@ -75,7 +76,9 @@ func TestClientsCallTheAPIsOfKenshoAndSitecore(t *testing.T) {
 	t.Parallel()
 	own := ownWorld(t, vaultserver.StartDev)
 	kensho := own.enable(t, "kensho")
-	kensho.write("config/kensho/prod", kensho.keyPair())
+	fields := kensho.keyPair()
+	fields["product"] = "kfinance"
+	kensho.write("config/kensho/prod", fields)
 	sitecore := own.enable(t, "sitecore")
 	sitecore.write("config/sitecore/prod", sitecore.sitecore())
 	apis := behindProxy(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -103,7 +106,7 @@ func TestClientsCallTheAPIsOfKenshoAndSitecore(t *testing.T) {
 	require.NoError(t, err)
 	assert.JSONEq(t, `{"widgets": [{"rfk_id": "rfkid_7", "keyphrase": "cloud computing"}]}`, printed)
 
-	// The errors of Vault and of the vendor reach the one who calls.
+	// The caller sees the errors of Vault and of the vendor.
 	for variable, message := range map[string]string{
 		"TOKEN_PATH=sitecore/token/unknown": `no role or credential named "unknown"`,
 		"SEARCH_WIDGET=unknown":             "error: 400",

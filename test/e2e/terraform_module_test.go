@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
@@ -14,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// accepts asserts that the vendor accepts what the role of the example reads below a path.
-func (m *mount) accepts(mount string) {
+// assertAccepted asserts that the vendor accepts what the role of the example reads below a path.
+func (m *mount) assertAccepted(mount string) {
 	m.t.Helper()
 	secret, err := m.root.Logical().ReadWithContext(m.t.Context(), mount+"/token/link-reports")
 	require.NoError(m.t, err)
@@ -33,11 +34,11 @@ func TestTerraformRenamesACredentialOnlyWithItsSecret(t *testing.T) {
 	for _, missing := range []func(){func() { tf.set("private_key", "") }, func() { tf.withoutKey() }} {
 		missing()
 		assert.Contains(t, tf.apply(1), "Output: The secret must be written, but")
-		m.accepts("kensho")
+		m.assertAccepted("kensho")
 	}
 	tf.set("private_key", key)
 	tf.apply(0)
-	m.accepts("kensho")
+	m.assertAccepted("kensho")
 	tf.withoutKey()
 	tf.assertNoChanges()
 	tf.assertNowhere(keyLines(key))
@@ -62,6 +63,7 @@ func TestTerraformMovesAMountWithItsCredential(t *testing.T) {
 	require.NoError(t, m.root.Sys().PutPolicyWithContext(t.Context(), "moved", ofMoved+`
 path "sys/remount" { capabilities = ["update", "sudo"] }
 path "sys/remount/status/*" { capabilities = ["read"] }`))
+	t.Cleanup(func() { require.NoError(t, m.root.Sys().UnmountWithContext(context.Background(), "moved")) })
 	tf.env["VAULT_TOKEN"] = m.client("terraform", "moved").Token()
 	tf.run(0, "init")
 	tf.apply(0)
@@ -69,7 +71,7 @@ path "sys/remount/status/*" { capabilities = ["read"] }`))
 	tf.edit("main.tf", `path        = "kensho"`, `path        = "moved"`)
 	tf.apply(0)
 	tf.assertNoChanges()
-	m.accepts("moved")
+	m.assertAccepted("moved")
 	mounts, err := m.root.Sys().ListMountsWithContext(t.Context())
 	require.NoError(t, err)
 	assert.NotContains(t, mounts, "kensho/")
@@ -85,7 +87,10 @@ func TestTerraformStoresAKeyPairThatVaultGenerates(t *testing.T) {
 	tf.edit("main.tf", "  secret         = { private_key = var.private_key }\n", "")
 	tf.run(0, "init")
 	tf.run(0, "apply", "-auto-approve", "-target=module.kensho.vault_mount.this")
-	public, err := m.root.Logical().WriteWithContext(t.Context(), "kensho/keypair/batch", nil)
+	policy, err := os.ReadFile("../../examples/policies/operator.hcl")
+	require.NoError(t, err)
+	require.NoError(t, m.root.Sys().PutPolicyWithContext(t.Context(), "operator", string(policy)))
+	public, err := m.client("operator").Logical().WriteWithContext(t.Context(), "kensho/keypair/batch", nil)
 	require.NoError(t, err)
 	block, _ := pem.Decode([]byte(public.Data["public_key"].(string)))
 	require.NotNil(t, block)
@@ -93,7 +98,7 @@ func TestTerraformStoresAKeyPairThatVaultGenerates(t *testing.T) {
 	require.NoError(t, err)
 	m.sim.AddClient(clientID, key.(*rsa.PublicKey), "")
 	tf.apply(0)
-	m.accepts("kensho")
+	m.assertAccepted("kensho")
 	tf.assertNoChanges()
 	tf.run(0, "destroy", "-auto-approve")
 }

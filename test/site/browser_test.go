@@ -120,6 +120,18 @@ const brokenImages = `Promise.all([...document.images].map((image) => {
 	return image.decode().then(() => [], () => [image.src]);
 })).then((broken) => broken.flat())`
 
+// assertNothingFromOutside asserts that the page has loaded only files of the site, without an error.
+func (w *window) assertNothingFromOutside(page string) {
+	w.Helper()
+	for _, loaded := range evaluate[[]string](w, `performance.getEntriesByType("resource").map((entry) => entry.name)`) {
+		assert.True(w, strings.HasPrefix(loaded, w.address) || strings.HasPrefix(loaded, "data:"), "%s loads %s", page, loaded)
+	}
+	w.console.Lock()
+	defer w.console.Unlock()
+	assert.Empty(w, w.console.errors, page)
+	w.console.errors = nil
+}
+
 func TestEachPageFitsAPhoneAndADesktop(t *testing.T) {
 	w := openWindow(t)
 	for page := range readPages(t) {
@@ -132,14 +144,8 @@ func TestEachPageFitsAPhoneAndADesktop(t *testing.T) {
 		assert.LessOrEqual(t, evaluate[int](w, "document.documentElement.scrollWidth"), desktop, page)
 		w.picture(page, "desktop")
 
-		for _, loaded := range evaluate[[]string](w, `performance.getEntriesByType("resource").map((entry) => entry.name)`) {
-			assert.True(t, strings.HasPrefix(loaded, w.address) || strings.HasPrefix(loaded, "data:"), "%s loads %s", page, loaded)
-		}
+		w.assertNothingFromOutside(page)
 		assert.NotEmpty(t, evaluate[int](w, "document.styleSheets[0].cssRules.length"), page)
-		w.console.Lock()
-		assert.Empty(t, w.console.errors, page)
-		w.console.errors = nil
-		w.console.Unlock()
 	}
 }
 

@@ -117,7 +117,7 @@ func TestThePagesLoadNothingFromAnotherHost(t *testing.T) {
 	assert.Greater(t, loaded, 100)
 
 	// A picture of an <img> loads nothing, also if it is an SVG.
-	for _, name := range []string{"site.css", "vendors.js"} {
+	for _, name := range []string{"site.css", "vendors.js", "diagrams.js"} {
 		content, err := os.ReadFile(filepath.Join(os.Getenv("SITE"), name))
 		require.NoError(t, err)
 		assert.NotRegexp(t, `//[a-z]|@import|url\(`, string(content), name)

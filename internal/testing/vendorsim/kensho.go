@@ -24,8 +24,9 @@ const (
 type kensho struct {
 	refreshTokens map[string]refreshToken
 	clients       map[string]client
-	assertions    map[string]bool // IDs (jti) of used assertions
-	lastToken     string          // last access token of a key pair
+	assertions    map[string]bool   // IDs (jti) of used assertions
+	lastToken     string            // last access token of a key pair
+	scopes        map[string]string // by access token of a key pair
 }
 
 type refreshToken struct {
@@ -39,7 +40,7 @@ type client struct {
 }
 
 func newKensho() kensho {
-	return kensho{refreshTokens: map[string]refreshToken{}, clients: map[string]client{}, assertions: map[string]bool{}}
+	return kensho{refreshTokens: map[string]refreshToken{}, clients: map[string]client{}, assertions: map[string]bool{}, scopes: map[string]string{}}
 }
 
 // AddRefreshToken adds a refresh token of a product, which is named by its segment of the host
@@ -56,6 +57,13 @@ func (s *Sim) AddClient(id string, key *rsa.PublicKey, keyID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kensho.clients[id] = client{key: key, keyID: keyID}
+}
+
+// KenshoScope returns the scope of an access token of a key pair, with spaces between its parts.
+func (s *Sim) KenshoScope(token string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kensho.scopes[token]
 }
 
 // RevokeCredential revokes a refresh token or an API key, or removes a client, at all vendors.
@@ -136,10 +144,11 @@ func (s *Sim) kenshoToken(tokenURL string, r *http.Request) reply {
 		token = s.issue(s.conduct.JWT, s.now().Add(lifetime))
 		s.kensho.lastToken = token
 	}
+	s.kensho.scopes[token] = r.PostForm.Get("scope")
 	body := map[string]any{
 		"access_token": token,
 		"token_type":   "Bearer",
-		"scope":        r.PostForm.Get("scope"),
+		"scope":        s.kensho.scopes[token],
 	}
 	if !s.conduct.Unstated {
 		body["expires_in"] = int(lifetime.Seconds())
