@@ -224,6 +224,8 @@ func TestMatch(t *testing.T) {
 		{"one\n...\nfour", "one\nfour", true},
 		{"one\n...", "two\nfour", false},
 		{"a.b", "a-b", false},
+		{"ok ...", "go: downloading example.com/a v1.0.0\ngo: downloading example.com/b v1.0.0\nok a/b 1.1s\n", true},
+		{"ok ...", "go: finding example.com/a v1.0.0\nok a/b 1.1s\n", false},
 	} {
 		assert.Equal(t, c.same, match(c.shown, c.printed), "%q shown, %q printed", c.shown, c.printed)
 	}
