@@ -185,6 +185,14 @@ func TestAWorkflowOfGitHubActionsReadsAToken(t *testing.T) {
 		_, err = c.runWorkflow(ofTheExample, other.file, other.ref)
 		require.ErrorContains(t, err, "error validating claims")
 	}
+
+	// The log of a job has nothing of an answer that is not a token.
+	require.NoError(t, c.own.root.Sys().UnmountWithContext(t.Context(), "kensho"))
+	const other = "password-of-another-application"
+	c.own.storeInKV(t, "kensho", "token/prod", other)
+	_, err = c.runWorkflow(ofTheExample, "report.yml", "refs/heads/main")
+	require.ErrorContains(t, err, "the answer has no http_header")
+	assert.NotContains(t, err.Error(), other)
 }
 
 func TestAJobOfGitLabReadsAToken(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -106,14 +107,26 @@ func TestClientsCallTheAPIsOfKenshoAndSitecore(t *testing.T) {
 	require.NoError(t, err)
 	assert.JSONEq(t, `{"widgets": [{"rfk_id": "rfkid_7", "keyphrase": "cloud computing"}]}`, printed)
 
-	// The caller sees the errors of Vault and of the vendor.
+	// The caller sees the errors of Vault and of the vendor, and nothing else of an answer.
+	const other = "password-of-another-application"
+	own.storeInKV(t, "kv", "token/other", other)
 	for variable, message := range map[string]string{
 		"TOKEN_PATH=sitecore/token/unknown": `no role or credential named "unknown"`,
+		"TOKEN_PATH=kv/token/other":         "the answer has no http_header",
 		"SEARCH_WIDGET=unknown":             "error: 400",
 	} {
 		_, err := d.call(slices.Concat(environ, []string{variable}), search...)
 		require.ErrorContains(t, err, message)
+		assert.NotContains(t, err.Error(), other)
 	}
+}
+
+// storeInKV mounts the KV engine, version 1, and stores a password at a path of it.
+func (w *world) storeInKV(t *testing.T, mount, path, password string) {
+	t.Helper()
+	require.NoError(t, w.root.Sys().MountWithContext(t.Context(), mount, &api.MountInput{Type: "kv"}))
+	_, err := w.root.Logical().WriteWithContext(t.Context(), mount+"/"+path, map[string]any{"password": password})
+	require.NoError(t, err)
 }
 
 // call runs a program of examples/clients and returns what it prints.
